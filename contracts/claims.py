@@ -1,0 +1,131 @@
+"""The workers' side of the queue: claim, extend, advance, finish, hand back, reap. Each is one atomic step.
+
+A claim gives a lease under an execution id. Whoever no longer holds the lease writes nothing: the fence
+stands in the scripts, in front of every write. Knows nothing of pipelines.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from redis import Redis
+
+from contracts import scripts
+from contracts.records import JobError, JobRecord, JobState, Progress
+from contracts.settings import QueueSettings
+
+Verdict = Literal["on", "lost", "cancel", "deadline"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One job in this worker's hands.
+
+    Attributes:
+        job: the record as it was when claimed.
+        execution: the fencing token.
+    """
+
+    job: JobRecord
+    execution: str
+
+    def reference(self) -> dict[str, str]:
+        """What the scripts know it by."""
+        return {"id": self.job.id, "execution": self.execution}
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a worker asks for.
+
+    Attributes:
+        warm: models that it holds ready.
+        settled: whether the resident model has had its minimum residency.
+        max_images: images that one pipeline call may make.
+        max_pixels: pixels that one pipeline call may make.
+        batching: whether jobs may share a call at all.
+        batch_wait_seconds: how long a lone batchable job may be left waiting for company.
+    """
+
+    warm: Collection[str] = ()
+    settled: bool = True
+    max_images: int = 1
+    max_pixels: int = 2**31
+    batching: bool = False
+    batch_wait_seconds: float = 0.0
+
+
+class Claims:
+    """Leases of one worker."""
+
+    def __init__(self, connection: Redis, settings: QueueSettings, worker: str, ttl_seconds: int) -> None:
+        """`connection` decodes responses; `ttl_seconds` is how long a finished job is kept."""
+        self._connection = connection
+        self._settings = settings
+        self._worker = worker
+        self._ttl_seconds = ttl_seconds
+        names = ("claim", "extend", "advance", "finish", "hand_back", "reap")
+        self._scripts = {name: scripts.load(connection, name) for name in names}
+
+    def claim(self, wish: Wish) -> list[Claim]:
+        """Up to `max_images` images of waiting jobs that one pipeline call can serve; empty when none waits."""
+        executions = [uuid.uuid4().hex for _ in range(wish.max_images)]
+        answer = self._run(
+            "claim",
+            warm=list(wish.warm),
+            settled=wish.settled,
+            max_images=wish.max_images,
+            max_pixels=wish.max_pixels,
+            batching=wish.batching,
+            batch_wait_seconds=wish.batch_wait_seconds,
+            executions=executions,
+            worker=self._worker,
+            lease_seconds=self._settings.lease_seconds,
+            overdue_seconds=self._settings.overdue_seconds,
+            scan_limit=self._settings.scan_limit,
+        )
+        return [Claim(self._read(id), execution) for id, execution in json.loads(answer) or []]
+
+    def extend(self, claims: Sequence[Claim]) -> set[str]:
+        """Extend the leases; returns the ids of jobs that are no longer ours."""
+        executions = [claim.reference() for claim in claims]
+        return set(
+            self._run("extend", executions=executions, lease_seconds=self._settings.lease_seconds)
+            if executions
+            else ()
+        )
+
+    def advance(self, claims: Sequence[Claim], progress: Progress) -> list[Verdict]:
+        """Write the progress of a batch and learn, of each job, whether to go on."""
+        executions = [claim.reference() for claim in claims]
+        verdicts = self._run("advance", executions=executions, progress=progress.model_dump())
+        return cast("list[Verdict]", verdicts)
+
+    def finish(self, claim: Claim, state: JobState, **fields: Any) -> bool:
+        """End a job with JSON-able fields (`images`, `receipt`, `progress`); False when it was no longer ours."""
+        texts = {name: json.dumps(value) for name, value in fields.items()}
+        answer = self._run("finish", **claim.reference(), state=state, fields=texts, ttl_seconds=self._ttl_seconds)
+        return bool(answer)
+
+    def fail(self, claim: Claim, error: JobError) -> bool:
+        """End a job as failed; False when it was no longer ours."""
+        return self.finish(claim, JobState.FAILED, error=error.model_dump(mode="json"))
+
+    def hand_back(self, claim: Claim) -> bool:
+        """Put a job back in front of its queue, unspent; False when it was no longer ours."""
+        return bool(self._run("hand_back", **claim.reference()))
+
+    def reap(self) -> tuple[int, int]:
+        """Requeue what silent workers held; returns (requeued, given up)."""
+        requeued, lost = self._run("reap", ttl_seconds=self._ttl_seconds, max_attempts=self._settings.max_attempts)
+        return requeued, lost
+
+    def _read(self, id: str) -> JobRecord:
+        return JobRecord.from_hash(cast("dict[str, str]", self._connection.hgetall(f"darkroom:job:{id}")))
+
+    def _run(self, name: str, **arguments: Any) -> Any:
+        return self._scripts[name](args=[json.dumps(arguments)])

@@ -1,0 +1,41 @@
+"""A job's event stream: a Redis stream `darkroom:events:ID`, read from any event on. Knows no HTTP.
+
+The scripts in `contracts/scripts/` append to it in the same step as the change that an event tells of.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, cast
+
+from redis import Redis
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened to a job.
+
+    Attributes:
+        id: position in the stream; grows.
+        kind: queued, started, progress, preview, completed, failed or cancelled.
+        data: JSON object.
+    """
+
+    id: str
+    kind: str
+    data: dict[str, Any]
+
+
+def stream_key(job_id: str) -> str:
+    """The stream's Redis key."""
+    return f"darkroom:events:{job_id}"
+
+
+def read_events(connection: Redis, job_id: str, after: str = "0", limit: int = 256) -> list[Event]:
+    """Events after an id, oldest first; `connection` decodes responses."""
+    entries = cast(
+        "list[tuple[str, dict[str, str]]]",
+        connection.xrange(stream_key(job_id), min=f"({after}" if after != "0" else "-", count=limit),
+    )
+    return [Event(id, fields["event"], json.loads(fields["data"])) for id, fields in entries]

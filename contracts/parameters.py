@@ -1,0 +1,97 @@
+"""A job's parameters: the request with every default filled in, every picture stored, the seed drawn.
+
+This is what crosses the queue and what the receipt repeats. It holds ids, JSON and storage keys only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from contracts.families import Mode, Task
+from contracts.tasks import Lora
+
+#: What may differ between two jobs of one pipeline call; all the rest is in the batch key.
+PER_IMAGE_FIELDS = frozenset(
+    {"prompt", "prompt_2", "prompt_3", "negative_prompt", "seed", "num_images", "batchable",
+     "output_format", "output_quality"}
+)  # fmt: skip
+
+
+class ControlParameters(BaseModel):
+    """One ControlNet of a job. `image` is a storage key; None for ControlNets of kind `inpaint`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    controlnet: str
+    image: str | None
+    preprocess: str | None
+    conditioning_scale: float
+    guidance_start: float
+    guidance_end: float
+
+
+class JobParameters(BaseModel):
+    """Everything that shapes the image. None: this family or mode has no such parameter.
+
+    Attributes:
+        seed: of the first image; image i uses seed + i.
+        image, mask_image: storage keys of normalised pictures.
+        batchable: may share its pipeline call with other jobs of the same batch key.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: Task
+    mode: Mode
+    model: str
+    prompt: str
+    prompt_2: str | None = None
+    prompt_3: str | None = None
+    negative_prompt: str | None = None
+    width: int
+    height: int
+    num_images: int
+    num_inference_steps: int
+    guidance_scale: float | None
+    true_cfg_scale: float | None = None
+    guidance_rescale: float | None = None
+    clip_skip: int | None = None
+    max_sequence_length: int | None = None
+    original_size: tuple[int, int] | None = None
+    crops_coords_top_left: tuple[int, int] | None = None
+    target_size: tuple[int, int] | None = None
+    seed: int
+    batchable: bool
+    scheduler: str
+    loras: tuple[Lora, ...] = ()
+    image: str | None = None
+    strength: float | None = None
+    mask_image: str | None = None
+    mask_blur: int | None = None
+    padding_mask_crop: int | None = None
+    controls: tuple[ControlParameters, ...] = ()
+    output_format: Literal["png", "jpeg", "webp"]
+    output_quality: int
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of all images of this job."""
+        return self.width * self.height * self.num_images
+
+    @property
+    def seeds(self) -> list[int]:
+        """One seed an image."""
+        return [self.seed + index for index in range(self.num_images)]
+
+    def batch_key(self) -> str:
+        """Equal for jobs that one pipeline call can serve; empty for a job that must run alone."""
+        if not self.batchable:
+            return ""
+        shared = self.model_dump(mode="json", exclude=set(PER_IMAGE_FIELDS))
+        # A list of prompts has no place for "none at all", so presence must agree.
+        shared["has"] = [getattr(self, field) is not None for field in ("prompt_2", "prompt_3", "negative_prompt")]
+        return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:32]

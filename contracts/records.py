@@ -1,0 +1,160 @@
+"""The job's record: state, progress, result, error, receipt, as it lies in a Redis hash `darkroom:job:ID`.
+
+Fields are written by the scripts in `contracts/scripts/`; this module reads them. It knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from contracts.errors import FailureCode
+from contracts.parameters import JobParameters
+from contracts.tasks import Priority
+
+
+class JobState(StrEnum):
+    """`queued → running → completed | failed | cancelled`; never back from the last three."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the state can change no more."""
+        return self in (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Progress(_Part):
+    """How far a running job is; `fraction` is 0 to 1."""
+
+    step: int = 0
+    steps: int = 0
+    fraction: float = 0.0
+    eta_seconds: float | None = None
+
+
+class ImageRecord(_Part):
+    """One finished image. `key` is its place in the storage."""
+
+    key: str
+    width: int
+    height: int
+    seed: int
+    format: str
+    sha256: str
+    size_bytes: int
+
+
+class JobError(_Part):
+    """Why a job failed, in words for the client."""
+
+    code: FailureCode
+    message: str
+    retryable: bool
+
+
+class Weights(_Part):
+    """A set of weights that shaped the image. `sha256` is of its content."""
+
+    id: str
+    sha256: str
+    family: str | None = None
+    scale: float | None = None
+
+
+class Receipt(_Part):
+    """All that is needed to make the same image again, and what it took.
+
+    Attributes:
+        parameters: every resolved parameter.
+        seeds: one an image.
+        batch_images: images that shared the pipeline call, this job's own included.
+        placement: component -> where it lived (`cuda:0`, `cpu`, …).
+        versions: library -> version.
+        timings: stage -> seconds (queue, load, encode_inputs, denoise, decode, write, …).
+    """
+
+    parameters: JobParameters
+    seeds: list[int]
+    model: Weights
+    loras: list[Weights] = Field(default_factory=list)
+    controlnets: list[Weights] = Field(default_factory=list)
+    batch_images: int = 1
+    batch_jobs: int = 1
+    placement: dict[str, str] = Field(default_factory=dict)
+    device: str = ""
+    dtype: str = ""
+    versions: dict[str, str] = Field(default_factory=dict)
+    timings: dict[str, float] = Field(default_factory=dict)
+    worker: str = ""
+
+
+class JobRecord(_Part):
+    """Everything that is known about one job. Times are Unix seconds on Redis' clock."""
+
+    id: str
+    state: JobState
+    parameters: JobParameters
+    owner: str
+    priority: Priority
+    response_format: str = "url"
+    metadata: dict[str, str] = Field(default_factory=dict)
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    expires_at: float | None = None
+    deadline_at: float | None = None
+    attempts: int = 0
+    cancel_requested: bool = False
+    progress: Progress = Field(default_factory=Progress)
+    images: list[ImageRecord] = Field(default_factory=list)
+    error: JobError | None = None
+    receipt: Receipt | None = None
+
+    @property
+    def queue(self) -> str:
+        """Name of the RQ queue that holds the job while it waits."""
+        return queue_name(self.priority, self.parameters.model, self.owner)
+
+    @classmethod
+    def from_hash(cls, fields: Mapping[str, str]) -> JobRecord:
+        """Read a record from its Redis hash (decoded strings)."""
+        known: dict[str, Any] = {name: fields[name] for name in cls.model_fields if fields.get(name)}
+        for name in _JSON_FIELDS & known.keys():
+            known[name] = json.loads(known[name])
+        return cls.model_validate(known)
+
+    def to_hash(self) -> dict[str, str]:
+        """The Redis hash of a new record, with what the claim script reads beside it."""
+        fields = self.model_dump(mode="json", exclude_defaults=True)
+        fields["attempts"] = self.attempts
+        for name in _JSON_FIELDS & fields.keys():
+            fields[name] = json.dumps(fields[name])
+        fields |= {
+            "queue": self.queue,
+            "model": self.parameters.model,
+            "batch_key": self.parameters.batch_key(),
+            "num_images": self.parameters.num_images,
+            "pixels": self.parameters.pixels,
+        }
+        return {name: str(value) for name, value in fields.items()}
+
+
+_JSON_FIELDS = {"parameters", "metadata", "progress", "images", "error", "receipt"}
+
+
+def queue_name(priority: Priority, model: str, owner: str) -> str:
+    """One RQ queue per tier, model and owner, so that each can be served in turn."""
+    return f"darkroom:{priority}:{model}:{owner}"

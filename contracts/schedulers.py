@@ -1,0 +1,68 @@
+"""Schedulers by public name: which diffusers class, which kind of model it can drive, which options it needs.
+
+A row is data; `worker/pipelines.py` makes the object. Options override the checkpoint's own configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+#: `diffusion` models predict noise or velocity along a beta schedule, `flow` models a rectified flow.
+Kind = Literal["diffusion", "flow"]
+
+
+@dataclass(frozen=True)
+class SchedulerSpec:
+    """One sampler as clients name it.
+
+    Attributes:
+        id: the public name.
+        class_name: class in `diffusers`, made with `from_config` of the checkpoint's own scheduler.
+        kind: the kind of model that it can drive.
+        options: configuration entries that it sets.
+    """
+
+    id: str
+    class_name: str
+    kind: Kind
+    options: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+
+
+_ROWS = (
+    SchedulerSpec("euler", "EulerDiscreteScheduler", "diffusion"),
+    SchedulerSpec("euler_karras", "EulerDiscreteScheduler", "diffusion", {"use_karras_sigmas": True}),
+    SchedulerSpec("euler_a", "EulerAncestralDiscreteScheduler", "diffusion"),
+    SchedulerSpec("heun", "HeunDiscreteScheduler", "diffusion"),
+    SchedulerSpec("ddim", "DDIMScheduler", "diffusion"),
+    SchedulerSpec("pndm", "PNDMScheduler", "diffusion", {"skip_prk_steps": True}),
+    SchedulerSpec("lcm", "LCMScheduler", "diffusion"),
+    SchedulerSpec("unipc", "UniPCMultistepScheduler", "diffusion"),
+    SchedulerSpec("dpmpp_2m", "DPMSolverMultistepScheduler", "diffusion"),
+    SchedulerSpec("dpmpp_2m_karras", "DPMSolverMultistepScheduler", "diffusion", {"use_karras_sigmas": True}),
+    SchedulerSpec(
+        "dpmpp_2m_sde", "DPMSolverMultistepScheduler", "diffusion", {"algorithm_type": "sde-dpmsolver++"}
+    ),
+    SchedulerSpec("flow_euler", "FlowMatchEulerDiscreteScheduler", "flow"),
+    SchedulerSpec(
+        "flow_dpmpp_2m",
+        "DPMSolverMultistepScheduler",
+        "flow",
+        {"use_flow_sigmas": True, "prediction_type": "flow_prediction"},
+    ),
+    SchedulerSpec(
+        "flow_unipc",
+        "UniPCMultistepScheduler",
+        "flow",
+        {"use_flow_sigmas": True, "prediction_type": "flow_prediction"},
+    ),
+)
+
+SCHEDULERS: Mapping[str, SchedulerSpec] = MappingProxyType({row.id: row for row in _ROWS})
+
+
+def names_for(kind: Kind) -> list[str]:
+    """Public names of the schedulers that can drive a model of this kind, in the table's order."""
+    return [row.id for row in _ROWS if row.kind == kind]

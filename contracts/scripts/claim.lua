@@ -1,0 +1,121 @@
+-- Claims up to `max_images` images of waiting jobs with one batch key, in one step: list -> lease.
+-- Order: tier by tier; within a tier an overdue job's model (once the resident one has had its time),
+-- else a warm model, else the oldest; within a model, owners take turns.
+-- Cost: one look at the head of each waiting queue (tier × model × owner) and at `scan_limit` jobs.
+
+local started = now()
+local warm, excluded = {}, {}
+for _, model in ipairs(arguments.warm) do warm[model] = true end
+
+-- First live job of a queue; drops ids whose job was cancelled or ended meanwhile.
+local function head(queue)
+  while true do
+    local id = redis.call('LINDEX', 'rq:queue:' .. queue, 0)
+    if not id then return nil end
+    local found = redis.call('HMGET', job_key(id), 'state', 'created_at', 'model')
+    if found[1] == 'queued' then return id, tonumber(found[2]), found[3] end
+    redis.call('LPOP', 'rq:queue:' .. queue)
+  end
+end
+
+-- Heads of all queues of a tier: { queue, id, since, model, owner }.
+local function heads_of(tier)
+  local heads = {}
+  for _, queue in ipairs(redis.call('SMEMBERS', 'darkroom:waiting:' .. tier)) do
+    local id, since, model = head(queue)
+    if not id then
+      redis.call('SREM', 'darkroom:waiting:' .. tier, queue)
+    elseif not excluded[queue] then
+      heads[#heads + 1] = { queue = queue, id = id, since = since, model = model,
+                            owner = string.match(queue, ':([^:]*)$') }
+    end
+  end
+  return heads
+end
+
+local function choose_model(heads)
+  local overdue, ready, oldest
+  for _, one in ipairs(heads) do
+    if not oldest or one.since < oldest.since then oldest = one end
+    if warm[one.model] and (not ready or one.since < ready.since) then ready = one end
+  end
+  if arguments.settled and oldest and started - oldest.since > arguments.overdue_seconds then overdue = oldest end
+  local chosen = overdue or ready or oldest
+  return chosen and chosen.model
+end
+
+-- Heads of one model's queues, the owner first who was served longest ago.
+local function in_turn(heads, model)
+  local own = {}
+  for _, one in ipairs(heads) do
+    if one.model == model then
+      one.turn = tonumber(redis.call('HGET', 'darkroom:turns', one.owner) or 0)
+      own[#own + 1] = one
+    end
+  end
+  table.sort(own, function(a, b) return a.turn < b.turn or (a.turn == b.turn and a.since < b.since) end)
+  return own
+end
+
+-- The first queue's head, and what may share its call.
+local function gather(queues)
+  local first = redis.call('HMGET', job_key(queues[1].id), 'batch_key', 'solo', 'num_images', 'pixels')
+  local key = first[2] and '' or first[1] or ''
+  local batch = { { id = queues[1].id, queue = queues[1].queue } }
+  local images, pixels = tonumber(first[3]), tonumber(first[4])
+  if key == '' or not arguments.batching then return batch, true end
+  local looked = 0
+  for _, one in ipairs(queues) do
+    for _, id in ipairs(redis.call('LRANGE', 'rq:queue:' .. one.queue, 0, arguments.scan_limit - 1)) do
+      if images >= arguments.max_images or looked >= arguments.scan_limit then
+        return batch, images >= arguments.max_images
+      end
+      looked = looked + 1
+      local job = redis.call('HMGET', job_key(id), 'state', 'batch_key', 'solo', 'num_images', 'pixels')
+      local fits = job[1] == 'queued' and job[2] == key and not job[3]
+        and images + tonumber(job[4]) <= arguments.max_images
+        and pixels + tonumber(job[5]) <= arguments.max_pixels
+      if fits and id ~= queues[1].id then
+        batch[#batch + 1] = { id = id, queue = one.queue }
+        images, pixels = images + tonumber(job[4]), pixels + tonumber(job[5])
+      end
+    end
+  end
+  return batch, false
+end
+
+local function lease(batch)
+  local claimed = {}
+  for index, one in ipairs(batch) do
+    local execution, key = arguments.executions[index], job_key(one.id)
+    redis.call('LREM', 'rq:queue:' .. one.queue, 1, one.id)
+    redis.call('ZADD', 'darkroom:leases', stamp(started + arguments.lease_seconds), one.id)
+    -- Scored +inf in RQ's registry: RQ's own clean-up must never judge our leases.
+    redis.call('ZADD', 'rq:wip:' .. one.queue, '+inf', one.id .. ':' .. execution)
+    redis.call('HSET', rq_key(one.id), 'status', 'started', 'worker_name', arguments.worker)
+    redis.call('HSET', key, 'state', 'running', 'lease', execution, 'worker', arguments.worker,
+               'started_at', stamp(started))
+    local attempt = redis.call('HINCRBY', key, 'attempts', 1)
+    emit(one.id, 'started', { attempt = attempt, worker = arguments.worker })
+    claimed[index] = { one.id, execution }
+  end
+  return claimed
+end
+
+for _, tier in ipairs({ 'high', 'normal', 'low' }) do
+  while true do
+    local heads = heads_of(tier)
+    local model = choose_model(heads)
+    if not model then break end
+    local queues = in_turn(heads, model)
+    local batch, full = gather(queues)
+    local batchable = redis.call('HGET', job_key(batch[1].id), 'batch_key') ~= ''
+    local young = started - queues[1].since < arguments.batch_wait_seconds
+    if full or not (arguments.batching and batchable and young) then
+      redis.call('HSET', 'darkroom:turns', queues[1].owner, redis.call('INCR', 'darkroom:turn'))
+      return cjson.encode(lease(batch))
+    end
+    excluded[queues[1].queue] = true
+  end
+end
+return '[]'

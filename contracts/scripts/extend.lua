@@ -1,0 +1,10 @@
+-- Extends the leases of the executions that still hold one; returns the ids that do not.
+local lost = {}
+for _, one in ipairs(arguments.executions) do
+  if holds_lease(one.id, one.execution) then
+    redis.call('ZADD', 'darkroom:leases', 'XX', stamp(now() + arguments.lease_seconds), one.id)
+  else
+    lost[#lost + 1] = one.id
+  end
+end
+return lost

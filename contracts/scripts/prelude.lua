@@ -1,0 +1,65 @@
+-- Shared by every script: the clock, the job's keys, and the ways in which a job changes hands.
+-- All times are seconds on Redis' own clock, so that no two machines need to agree on theirs.
+
+local arguments = cjson.decode(ARGV[1])
+
+local function now()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) + tonumber(time[2]) / 1000000
+end
+
+-- Redis' own tostring keeps 14 digits, too few for microseconds since 1970.
+local function stamp(seconds) return string.format('%.6f', seconds) end
+
+local function job_key(id) return 'darkroom:job:' .. id end
+local function rq_key(id) return 'rq:job:' .. id end
+
+local function emit(id, kind, data)
+  redis.call('XADD', 'darkroom:events:' .. id, 'MAXLEN', '~', 1024, '*', 'event', kind, 'data', cjson.encode(data))
+end
+
+-- The fence: only the execution that holds the lease may write.
+local function holds_lease(id, execution)
+  return redis.call('HGET', job_key(id), 'lease') == execution
+end
+
+local function release_lease(id, queue, execution)
+  redis.call('HDEL', job_key(id), 'lease')
+  redis.call('ZREM', 'darkroom:leases', id)
+  redis.call('ZREM', 'rq:wip:' .. queue, id .. ':' .. execution)
+end
+
+-- Puts a job at the front of its queue, so that what was begun first is served first.
+local function requeue(id, queue)
+  redis.call('HSET', job_key(id), 'state', 'queued')
+  redis.call('HDEL', job_key(id), 'progress')
+  redis.call('HSET', rq_key(id), 'status', 'queued')
+  redis.call('LPUSH', 'rq:queue:' .. queue, id)
+  local tier = string.match(queue, '^darkroom:([^:]+):')
+  redis.call('SADD', 'darkroom:waiting:' .. tier, queue)
+end
+
+local RQ_STATUS = { completed = 'finished', failed = 'failed', cancelled = 'canceled' }
+
+-- Ends a job for good: state, result, RQ's status and registry, the event, and the time to live of it all.
+local function finish(id, queue, state, fields, ttl_seconds)
+  local key, ended = job_key(id), now()
+  local written = { 'state', state, 'finished_at', stamp(ended), 'expires_at', stamp(ended + ttl_seconds) }
+  for name, value in pairs(fields) do
+    written[#written + 1] = name
+    written[#written + 1] = value
+  end
+  redis.call('HSET', key, unpack(written))
+  redis.call('HSET', rq_key(id), 'status', RQ_STATUS[state])
+  redis.call('ZADD', 'rq:' .. RQ_STATUS[state] .. ':' .. queue, ended + ttl_seconds, id)
+  redis.call('ZREM', 'darkroom:deadlines', id)
+  redis.call('ZADD', 'darkroom:expiry', ended + ttl_seconds, id)
+  emit(id, state, { state = state })
+  redis.call('EXPIRE', key, ttl_seconds)
+  redis.call('EXPIRE', rq_key(id), ttl_seconds)
+  redis.call('EXPIRE', 'darkroom:events:' .. id, ttl_seconds)
+end
+
+local function failure(code, message, retryable)
+  return { error = cjson.encode({ code = code, message = message, retryable = retryable }) }
+end

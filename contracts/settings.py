@@ -1,0 +1,39 @@
+"""Settings that both sides need to find each other: Redis, storage, catalogue, and the queue's bounds.
+
+Built once in each `main.py`, frozen, and passed in; nothing reads the environment at import.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+#: The small checkpoints that this repository ships.
+BUILT_IN_CATALOGUE = Path(__file__).resolve().parent.parent / "models" / "catalogue.toml"
+
+
+class SharedSettings(BaseSettings):
+    """Where things are. Each field is an environment variable `DARKROOM_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix="DARKROOM_", frozen=True, extra="ignore")
+
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0", description="Redis or Valkey: redis://, rediss:// or unix://"
+    )
+    data: Path = Field(Path("data"), description="folder of the local storage (and of an own Redis)")
+    catalogue: Path = Field(BUILT_IN_CATALOGUE, description="TOML file that lists models, LoRAs and ControlNets")
+    result_ttl_seconds: int = Field(86_400, ge=60, description="how long a finished job and its images are kept")
+
+
+class QueueSettings(BaseSettings):
+    """The queue's bounds in time and number; the same on every process of one service."""
+
+    model_config = SettingsConfigDict(env_prefix="DARKROOM_QUEUE_", frozen=True, extra="ignore")
+
+    lease_seconds: float = Field(15.0, gt=0, description="a worker silent for this long has lost its jobs")
+    max_attempts: int = Field(3, ge=1, description="how often a job may cost a worker its life")
+    overdue_seconds: float = Field(20.0, ge=0, description="age at which a job may displace a warm model")
+    residency_seconds: float = Field(10.0, ge=0, description="how long a model stays before it may be displaced")
+    scan_limit: int = Field(64, ge=1, description="how many waiting jobs a claim looks at for companions")

@@ -1,0 +1,35 @@
+"""Where bytes live between the API and the workers: inputs by content hash, results by job and attempt.
+
+One Protocol, one file a back end; `open_storage` chooses.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from contracts.settings import SharedSettings
+from contracts.storage.local import LocalStorage
+
+
+class Storage(Protocol):
+    """Bytes under keys such as `inputs/<sha256>.png`. All methods raise Unavailable when the store is away."""
+
+    def write(self, key: str, data: bytes) -> None:
+        """Store bytes; they are visible all at once or not at all, and replace what was there."""
+
+    def read(self, key: str) -> bytes:
+        """The bytes; raises NotFound."""
+
+    def exists(self, key: str) -> bool:
+        """Whether there are bytes under the key."""
+
+    def delete(self, key: str) -> None:
+        """Remove the bytes; nothing happens where there are none."""
+
+    def check(self) -> None:
+        """Raises Unavailable when nothing can be written."""
+
+
+def open_storage(settings: SharedSettings) -> Storage:
+    """The storage that the settings name."""
+    return LocalStorage(settings.data / "storage")

@@ -1,0 +1,80 @@
+"""Storage in a local (or shared) folder: write beside, fsync, rename."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from contracts.errors import NotFound, Unavailable
+
+_KEY = re.compile(r"^[a-z0-9]+(/[A-Za-z0-9][A-Za-z0-9._-]*)+$")
+
+
+class LocalStorage:
+    """Bytes as files below a folder; see `contracts.storage.Storage`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def write(self, key: str, data: bytes) -> None:
+        """Store bytes; complete before they are visible, durable when this returns."""
+        target = self._path(key)
+        with _os_errors_are_unavailable():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+            try:
+                with part.open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                part.replace(target)
+                _sync_folder(target.parent)
+            finally:
+                part.unlink(missing_ok=True)
+
+    def read(self, key: str) -> bytes:
+        """The bytes; raises NotFound."""
+        with _os_errors_are_unavailable():
+            try:
+                return self._path(key).read_bytes()
+            except FileNotFoundError:
+                raise NotFound("stored object", key) from None
+
+    def exists(self, key: str) -> bool:
+        """Whether there are bytes under the key."""
+        return self._path(key).is_file()
+
+    def delete(self, key: str) -> None:
+        """Remove the bytes, if any."""
+        with _os_errors_are_unavailable():
+            self._path(key).unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """Raises Unavailable when nothing can be written."""
+        self.write("probe/writable", b"")
+
+    def _path(self, key: str) -> Path:
+        if not _KEY.match(key):
+            raise NotFound("stored object", key)
+        return self.root / key
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable: POSIX promises it only once the folder itself is synced."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _os_errors_are_unavailable() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(f"the storage does not answer: {error.strerror}") from error
