@@ -1,0 +1,97 @@
+"""How each family speaks with diffusers: one file a family, data and small functions; none imports another.
+
+What a family can do is `contracts/families.py`'s matter; this package says which classes and arguments do it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from PIL import Image
+
+from contracts.families import Mode
+from contracts.parameters import JobParameters
+
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One pipeline call: what its jobs share, and the texts of each image.
+
+    Attributes:
+        job: parameters of the first job; all that matters here is equal in the others.
+        texts: argument (`prompt`, `negative_prompt`, …) -> one text an image; absent where no job has it.
+        image, mask, controls: pictures of the output's size; a control is None where the job's own image serves.
+    """
+
+    job: JobParameters
+    texts: Mapping[str, list[str]]
+    image: Image.Image | None = None
+    mask: Image.Image | None = None
+    controls: Sequence[Image.Image | None] = ()
+
+    @property
+    def size(self) -> dict[str, int]:
+        """The output's size, as most pipelines take it. Without it FLUX and SD3 fall back to their own."""
+        return {"width": self.job.width, "height": self.job.height}
+
+    @property
+    def guidance_scale(self) -> float:
+        """The job's, or 1 (no guidance in any family) for a model that would ignore it."""
+        return 1.0 if self.job.guidance_scale is None else self.job.guidance_scale
+
+    def control_weights(self) -> dict[str, Any]:
+        """Scales and intervals of the ControlNets."""
+        controls = self.job.controls
+        return {
+            "controlnet_conditioning_scale": one_or_all([control.conditioning_scale for control in controls]),
+            "control_guidance_start": one_or_all([control.guidance_start for control in controls]),
+            "control_guidance_end": one_or_all([control.guidance_end for control in controls]),
+        }
+
+
+def one_or_all(values: Sequence[_Value]) -> _Value | list[_Value]:
+    """A single ControlNet takes a value, several take a list of them."""
+    return values[0] if len(values) == 1 else list(values)
+
+
+def _leave_as_it_is(pipeline: Any) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class FamilyCode:
+    """One family's side of diffusers.
+
+    Attributes:
+        id: its name in the catalogue.
+        pipelines: pipeline class in `diffusers` for each mode.
+        controlnet: class of one ControlNet.
+        multi_controlnet: class that holds several.
+        denoiser: name of the component that runs at every step.
+        t5: name of the T5 encoder's component; None where there is none.
+        arguments: the arguments of a pipeline call, all but the generators and the callback.
+        adapt: repairs a freshly made pipeline where its class does not keep our promises.
+    """
+
+    id: str
+    pipelines: Mapping[Mode, str]
+    controlnet: str
+    multi_controlnet: str
+    denoiser: str
+    t5: str | None
+    arguments: Callable[[Call], dict[str, Any]]
+    adapt: Callable[[Any], None] = _leave_as_it_is
+
+
+#: Fields that Darkroom sees to itself; no pipeline knows them.
+HANDLED_FIELDS = frozenset({"mask_blur"})
+
+
+def load_family(name: str) -> FamilyCode:
+    """The family that `worker/families/<name>.py` describes."""
+    return cast("FamilyCode", importlib.import_module(f"worker.families.{name}").FAMILY)

@@ -1,0 +1,88 @@
+"""FLUX.1 dev and schnell: CLIP for a pooled prompt and T5, a transformer on a rectified flow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from contracts.families import Mode
+from worker.families import Call, FamilyCode, one_or_all
+
+
+def arguments(call: Call) -> dict[str, Any]:
+    """Arguments of a FLUX pipeline."""
+    job = call.job
+    return {
+        **call.texts,
+        **call.size,
+        "num_inference_steps": job.num_inference_steps,
+        "guidance_scale": call.guidance_scale,
+        "max_sequence_length": job.max_sequence_length,
+        **_BY_MODE[job.mode](call),
+    }
+
+
+def _txt2img(call: Call) -> dict[str, Any]:
+    return _true_cfg(call)
+
+
+def _img2img(call: Call) -> dict[str, Any]:
+    return {**_start(call), **_true_cfg(call)}
+
+
+def _inpaint(call: Call) -> dict[str, Any]:
+    crop = {"padding_mask_crop": call.job.padding_mask_crop}
+    return {**_start(call), "mask_image": call.mask, **crop, **_true_cfg(call)}
+
+
+def _controlnet(call: Call) -> dict[str, Any]:
+    return {**_control(call), **_true_cfg(call)}
+
+
+def _controlnet_img2img(call: Call) -> dict[str, Any]:
+    return {**_start(call), **_control(call)}
+
+
+def _controlnet_inpaint(call: Call) -> dict[str, Any]:
+    return {**_start(call), "mask_image": call.mask, **_control(call)}
+
+
+def _start(call: Call) -> dict[str, Any]:
+    return {"image": call.image, "strength": call.job.strength}
+
+
+def _true_cfg(call: Call) -> dict[str, Any]:
+    return {"true_cfg_scale": call.job.true_cfg_scale or 1.0}
+
+
+def _control(call: Call) -> dict[str, Any]:
+    # Several ControlNets without a list of modes would be dropped without a word.
+    mode = None if len(call.controls) == 1 else [None] * len(call.controls)
+    return {"control_image": one_or_all(call.controls), "control_mode": mode, **call.control_weights()}
+
+
+_BY_MODE: dict[Mode, Callable[[Call], dict[str, Any]]] = {
+    Mode.TXT2IMG: _txt2img,
+    Mode.IMG2IMG: _img2img,
+    Mode.INPAINT: _inpaint,
+    Mode.CONTROLNET: _controlnet,
+    Mode.CONTROLNET_IMG2IMG: _controlnet_img2img,
+    Mode.CONTROLNET_INPAINT: _controlnet_inpaint,
+}
+
+FAMILY = FamilyCode(
+    id="flux",
+    pipelines={
+        Mode.TXT2IMG: "FluxPipeline",
+        Mode.IMG2IMG: "FluxImg2ImgPipeline",
+        Mode.INPAINT: "FluxInpaintPipeline",
+        Mode.CONTROLNET: "FluxControlNetPipeline",
+        Mode.CONTROLNET_IMG2IMG: "FluxControlNetImg2ImgPipeline",
+        Mode.CONTROLNET_INPAINT: "FluxControlNetInpaintPipeline",
+    },
+    controlnet="FluxControlNetModel",
+    multi_controlnet="FluxMultiControlNetModel",
+    denoiser="transformer",
+    t5="text_encoder_2",
+    arguments=arguments,
+)

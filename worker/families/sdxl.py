@@ -1,0 +1,92 @@
+"""SDXL: two CLIP encoders, a UNet, size conditioning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from contracts.families import Mode
+from worker.families import Call, FamilyCode, one_or_all
+
+
+def arguments(call: Call) -> dict[str, Any]:
+    """Arguments of an SDXL pipeline."""
+    job = call.job
+    return {
+        **call.texts,
+        "num_inference_steps": job.num_inference_steps,
+        "guidance_scale": call.guidance_scale,
+        "clip_skip": job.clip_skip,
+        "original_size": job.original_size or (job.height, job.width),
+        "crops_coords_top_left": job.crops_coords_top_left or (0, 0),
+        "target_size": job.target_size or (job.height, job.width),
+        **_BY_MODE[job.mode](call),
+    }
+
+
+def _txt2img(call: Call) -> dict[str, Any]:
+    return {**call.size, **_rescale(call)}
+
+
+def _img2img(call: Call) -> dict[str, Any]:
+    # It takes no size: the result is as large as the image.
+    return {"image": call.image, "strength": call.job.strength, **_rescale(call)}
+
+
+def _inpaint(call: Call) -> dict[str, Any]:
+    return {**call.size, **_start(call), **_mask(call), **_rescale(call)}
+
+
+def _controlnet(call: Call) -> dict[str, Any]:
+    return {**call.size, "image": one_or_all(call.controls), **call.control_weights()}
+
+
+def _controlnet_img2img(call: Call) -> dict[str, Any]:
+    return {**call.size, **_start(call), **_control(call)}
+
+
+def _controlnet_inpaint(call: Call) -> dict[str, Any]:
+    return {**call.size, **_start(call), **_mask(call), **_control(call), **_rescale(call)}
+
+
+def _start(call: Call) -> dict[str, Any]:
+    return {"image": call.image, "strength": call.job.strength}
+
+
+def _mask(call: Call) -> dict[str, Any]:
+    return {"mask_image": call.mask, "padding_mask_crop": call.job.padding_mask_crop}
+
+
+def _control(call: Call) -> dict[str, Any]:
+    return {"control_image": one_or_all(call.controls), **call.control_weights()}
+
+
+def _rescale(call: Call) -> dict[str, Any]:
+    return {"guidance_rescale": call.job.guidance_rescale or 0.0}
+
+
+_BY_MODE: dict[Mode, Callable[[Call], dict[str, Any]]] = {
+    Mode.TXT2IMG: _txt2img,
+    Mode.IMG2IMG: _img2img,
+    Mode.INPAINT: _inpaint,
+    Mode.CONTROLNET: _controlnet,
+    Mode.CONTROLNET_IMG2IMG: _controlnet_img2img,
+    Mode.CONTROLNET_INPAINT: _controlnet_inpaint,
+}
+
+FAMILY = FamilyCode(
+    id="sdxl",
+    pipelines={
+        Mode.TXT2IMG: "StableDiffusionXLPipeline",
+        Mode.IMG2IMG: "StableDiffusionXLImg2ImgPipeline",
+        Mode.INPAINT: "StableDiffusionXLInpaintPipeline",
+        Mode.CONTROLNET: "StableDiffusionXLControlNetPipeline",
+        Mode.CONTROLNET_IMG2IMG: "StableDiffusionXLControlNetImg2ImgPipeline",
+        Mode.CONTROLNET_INPAINT: "StableDiffusionXLControlNetInpaintPipeline",
+    },
+    controlnet="ControlNetModel",
+    multi_controlnet="MultiControlNetModel",
+    denoiser="unet",
+    t5=None,
+    arguments=arguments,
+)

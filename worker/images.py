@@ -1,0 +1,98 @@
+"""Bytes ↔ pictures: inputs by their role, the repaired edge of an inpaint, files with the receipt inside.
+
+Knows no pipeline. The same picture and receipt always give the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
+
+Size = tuple[int, int]
+Mask = npt.NDArray[np.uint8]
+
+
+def read_picture(data: bytes, size: Size) -> Image.Image:
+    """A start or control image, RGB, scaled to `size`; what is transparent in it is white."""
+    picture = _flatten(_open(data), "white").convert("RGB")
+    return picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def read_mask(data: bytes, size: Size) -> Image.Image:
+    """A mask, one channel, white = repaint, scaled to `size`; what is transparent in it is black.
+
+    Scaled bilinearly: Lanczos rings, and would touch pixels beside the mask.
+    """
+    mask = _flatten(_open(data), "black").convert("L")
+    return mask if mask.size == size else mask.resize(size, Image.Resampling.BILINEAR)
+
+
+def _open(data: bytes) -> Image.Image:
+    picture = Image.open(io.BytesIO(data))
+    picture.load()
+    return picture
+
+
+def _flatten(picture: Image.Image, color: str) -> Image.Image:
+    if not picture.has_transparency_data:
+        return picture
+    picture = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, color), picture)
+
+
+def soften(mask: Image.Image, blur: int) -> Image.Image:
+    """The mask with an edge that rises over `blur` pixels, inwards: what was black stays black.
+
+    It is the mean of the mask and its `blur` erosions by one pixel each; a mask thinner than the edge grows
+    fainter, but does not vanish. Beyond the picture's border counts as masked.
+    """
+    eroded = np.asarray(mask, dtype=np.uint8)
+    total = eroded.astype(np.uint32)
+    for _ in range(blur):
+        eroded = _erode(eroded)
+        total += eroded
+    return Image.fromarray((total // (blur + 1)).astype(np.uint8))
+
+
+def _erode(mask: Mask) -> Mask:
+    rows = np.pad(mask, ((1, 1), (0, 0)), mode="edge")
+    mask = np.minimum(np.minimum(rows[:-2], rows[1:-1]), rows[2:])
+    columns = np.pad(mask, ((0, 0), (1, 1)), mode="edge")
+    eroded: Mask = np.minimum(np.minimum(columns[:, :-2], columns[:, 1:-1]), columns[:, 2:])
+    return eroded
+
+
+def restore(painted: Image.Image, original: Image.Image, mask: Image.Image, blur: int) -> Image.Image:
+    """The painted picture where the mask is white, the original where it is black, exactly."""
+    return Image.composite(painted.convert("RGB"), original, soften(mask, blur))
+
+
+def encode(picture: Image.Image, file_format: str, quality: int, texts: Mapping[str, str]) -> bytes:
+    """The file, with `texts["darkroom"]` (JSON) and `texts["parameters"]` (A1111's line) inside.
+
+    PNG has text chunks; JPEG and WebP have EXIF, as ImageDescription and UserComment.
+    """
+    options: dict[str, object] = {}
+    if file_format == "png":
+        chunks = PngInfo()
+        for name, text in texts.items():
+            chunks.add_text(name, text)
+        options = {"pnginfo": chunks}
+    else:
+        options = {"quality": quality, "exif": _exif(texts)}
+    file = io.BytesIO()
+    picture.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def _exif(texts: Mapping[str, str]) -> Image.Exif:
+    exif = Image.Exif()
+    exif[ExifTags.Base.ImageDescription] = texts["darkroom"]
+    comment = b"UNICODE\0" + texts["parameters"].encode("utf-16-be")
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
+    return exif

@@ -1,0 +1,256 @@
+"""Runs one batch, from storage keys to images in the storage; read it from the top like the algorithm.
+
+Knows no queue: who claimed the jobs, and who watches them, is the caller's matter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+
+from contracts.errors import FailureCode, JobFailed, NotFound, Unavailable
+from contracts.parameters import JobParameters
+from contracts.records import ImageRecord, Receipt, Weights
+from contracts.storage import Storage
+from worker import images, receipts
+from worker.families import Call
+from worker.pipelines import Pool, WarmModel, describe_device, free_memory
+from worker.stopwatch import Stopwatch
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a batch. `attempt` is part of its images' storage keys."""
+
+    id: str
+    attempt: int
+    parameters: JobParameters
+    queue_seconds: float
+
+
+@dataclass(frozen=True)
+class Done:
+    """A job that succeeded."""
+
+    images: list[ImageRecord]
+    receipt: Receipt
+
+
+class Watch(Protocol):
+    """Whoever looks on while a batch runs."""
+
+    def step(self, step: int, steps: int) -> None:
+        """Called after each denoising step; raises to abandon the batch."""
+
+
+def run(
+    jobs: Sequence[Job], pool: Pool, storage: Storage, watch: Watch, worker_name: str = ""
+) -> list[Done | JobFailed]:
+    """Run jobs that share a batch key in one pipeline call.
+
+    Returns:
+        The outcome of each job, in order. What `watch.step` raises is passed on; nothing is stored then.
+    """
+    steps = _Steps(watch)
+    try:
+        return _run(jobs, pool, storage, steps, worker_name)
+    except JobFailed as failure:
+        failed = failure
+    except (torch.OutOfMemoryError, MemoryError):
+        _log.exception("out of memory")
+        failed = JobFailed(FailureCode.OUT_OF_MEMORY, "the worker's memory is too small for this job")
+    except Exception as error:
+        if error is steps.raised:
+            raise
+        _log.exception("jobs %s failed", [job.id for job in jobs])
+        failed = JobFailed(FailureCode.INTERNAL, f"the worker failed: {type(error).__name__}")
+    free_memory()
+    return [failed] * len(jobs)
+
+
+def _run(
+    jobs: Sequence[Job], pool: Pool, storage: Storage, steps: _Steps, worker_name: str
+) -> list[Done | JobFailed]:
+    shared = jobs[0].parameters
+    stopwatch = Stopwatch(pool.device)
+    model = pool.model(shared.model)
+    pipeline = model.pipeline(shared.mode, shared.scheduler, [part.controlnet for part in shared.controls])
+    stopwatch.lap("load")
+    call = _read_inputs(jobs, storage)
+    stopwatch.lap("read_inputs")
+    try:
+        with model.adapters.active(shared.loras) as loras:
+            stopwatch.lap("load_adapters")
+            pictures = _generate(pipeline, model, call, jobs, steps, stopwatch)
+    finally:
+        # An aborted run leaves its caches behind otherwise.
+        pipeline.maybe_free_model_hooks()
+        if not model.adapters.clean:
+            pool.drop(shared.model)
+    receipt = _receipt(jobs, model, loras, worker_name)
+    return [
+        _deliver(job, pictures[place : place + job.parameters.num_images], receipt, storage, stopwatch)
+        for job, place in zip(jobs, _places(jobs), strict=True)
+    ]
+
+
+def _read_inputs(jobs: Sequence[Job], storage: Storage) -> Call:
+    shared = jobs[0].parameters
+    size = (shared.width, shared.height)
+    try:
+        return Call(
+            job=shared,
+            texts=_texts(jobs),
+            image=None if shared.image is None else images.read_picture(storage.read(shared.image), size),
+            mask=None if shared.mask_image is None else images.read_mask(storage.read(shared.mask_image), size),
+            controls=[
+                None if control.image is None else images.read_picture(storage.read(control.image), size)
+                for control in shared.controls
+            ],
+        )
+    except NotFound as error:
+        message = "an input image is no longer in the storage; upload it again"
+        raise JobFailed(FailureCode.INPUT_MISSING, message) from error
+
+
+def _texts(jobs: Sequence[Job]) -> dict[str, list[str]]:
+    """One text an image for each text field that the jobs have; the batch key says that they agree in which."""
+    return {
+        field: [getattr(job.parameters, field) for job in jobs for _ in job.parameters.seeds]
+        for field in ("prompt", "prompt_2", "prompt_3", "negative_prompt")
+        if getattr(jobs[0].parameters, field) is not None
+    }
+
+
+def _generate(
+    pipeline: Any, model: WarmModel, call: Call, jobs: Sequence[Job], steps: _Steps, stopwatch: Stopwatch
+) -> list[Image.Image]:
+    seeds = [seed for job in jobs for seed in job.parameters.seeds]
+    # Nothing should draw from the global generator; where a library does, it draws the same every time.
+    torch.manual_seed(seeds[0])
+    steps.begin(stopwatch)
+    hook = getattr(pipeline, model.family.denoiser).register_forward_pre_hook(steps.denoising_begins)
+    try:
+        with torch.inference_mode():
+            painted = pipeline(
+                **model.family.arguments(call),
+                generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+                num_images_per_prompt=1,
+                output_type="pil",
+                callback_on_step_end=steps,
+            ).images
+    finally:
+        hook.remove()
+    if call.mask is not None and call.image is not None:
+        blur = call.job.mask_blur or 0
+        painted = [images.restore(picture, call.image, call.mask, blur) for picture in painted]
+    stopwatch.lap("decode")
+    return list(painted)
+
+
+class _Steps:
+    """The pipeline's callback: tells the watch, and remembers what the watch raised.
+
+    Attributes:
+        raised: the watch's own exception, which is no failure of the worker.
+    """
+
+    def __init__(self, watch: Watch) -> None:
+        self.raised: BaseException | None = None
+        self._watch = watch
+        self._stopwatch: Stopwatch | None = None
+        self._denoising = False
+
+    def begin(self, stopwatch: Stopwatch) -> None:
+        """Start to count the stages of one pipeline call."""
+        self._stopwatch, self._denoising = stopwatch, False
+
+    def denoising_begins(self, *_: Any) -> None:
+        """Hook before each run of the denoiser; the first one ends the encoding of the inputs."""
+        if not self._denoising and self._stopwatch is not None:
+            self._stopwatch.lap("encode_inputs")
+        self._denoising = True
+
+    def __call__(self, pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        """One step is done. Diffusers insists on a dict in return."""
+        del timestep
+        if step + 1 == pipeline.num_timesteps:
+            if self._stopwatch is not None:
+                self._stopwatch.lap("denoise")
+            if not torch.isfinite(tensors["latents"]).all():
+                raise JobFailed(FailureCode.INTERNAL, "the model's result holds values that are no numbers")
+        try:
+            self._watch.step(step + 1, pipeline.num_timesteps)
+        except BaseException as error:
+            self.raised = error
+            raise
+        return {}
+
+
+def _places(jobs: Sequence[Job]) -> list[int]:
+    """Where each job's images begin in the batch."""
+    counts = [job.parameters.num_images for job in jobs]
+    return [sum(counts[:index]) for index in range(len(counts))]
+
+
+def _receipt(jobs: Sequence[Job], model: WarmModel, loras: list[Weights], worker_name: str) -> Receipt:
+    """The receipt of the first job; the others' differ in parameters, seeds and timings."""
+    shared = jobs[0].parameters
+    names = [control.controlnet for control in shared.controls]
+    return Receipt(
+        parameters=shared,
+        seeds=shared.seeds,
+        model=model.weights,
+        loras=loras,
+        controlnets=[
+            model.controlnet_weights(control.controlnet, control.conditioning_scale) for control in shared.controls
+        ],
+        batch_images=sum(job.parameters.num_images for job in jobs),
+        batch_jobs=len(jobs),
+        placement=model.placement(names),
+        device=describe_device(model.device),
+        dtype=str(model.dtype).removeprefix("torch."),
+        versions=receipts.library_versions(),
+        worker=worker_name,
+    )
+
+
+def _deliver(
+    job: Job, pictures: Sequence[Image.Image], shared: Receipt, storage: Storage, stopwatch: Stopwatch
+) -> Done | JobFailed:
+    """Write one job's images, complete before anyone is told of them."""
+    parameters = job.parameters
+    receipt = shared.model_copy(update={"parameters": parameters, "seeds": parameters.seeds})
+    try:
+        records = [_write(job, index, picture, receipt, storage) for index, picture in enumerate(pictures)]
+    except Unavailable as error:
+        _log.exception("job %s: images not stored", job.id)
+        return JobFailed(FailureCode.INTERNAL, str(error))
+    stopwatch.lap("write")
+    timings = {"queue": round(job.queue_seconds, 4), **stopwatch.seconds}
+    return Done(records, receipt.model_copy(update={"timings": timings}))
+
+
+def _write(job: Job, index: int, picture: Image.Image, receipt: Receipt, storage: Storage) -> ImageRecord:
+    parameters, seed = job.parameters, job.parameters.seeds[index]
+    file_format = parameters.output_format
+    data = images.encode(picture, file_format, parameters.output_quality, receipts.texts(receipt, seed))
+    key = f"images/{job.id}/{job.attempt}/{index}.{file_format}"
+    storage.write(key, data)
+    return ImageRecord(
+        key=key,
+        width=picture.width,
+        height=picture.height,
+        seed=seed,
+        format=file_format,
+        sha256=hashlib.sha256(data).hexdigest(),
+        size_bytes=len(data),
+    )

@@ -1,0 +1,61 @@
+"""The receipt of a job, and the reproducible part of it that goes into the image file.
+
+The file's part holds no time, no job id and no batch, so the same request gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+
+from contracts.records import Receipt
+
+_LIBRARIES = ("darkroom", "torch", "diffusers", "transformers", "peft")
+#: Fields of a receipt that differ between two runs of one request.
+_PER_RUN = frozenset({"batch_images", "batch_jobs", "placement", "timings", "worker", "seeds"})
+_PER_RUN_PARAMETERS = frozenset({"batchable"})
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what computes the image; a library that is run from its folder has none."""
+    found = {}
+    for name in _LIBRARIES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def texts(receipt: Receipt, seed: int) -> Mapping[str, str]:
+    """What an image's file says of itself: `darkroom` as JSON, `parameters` as A1111's users read it."""
+    lasting = receipt.model_dump(mode="json", exclude={*_PER_RUN})
+    lasting["parameters"] = {
+        name: value for name, value in lasting["parameters"].items() if name not in _PER_RUN_PARAMETERS
+    }
+    return {
+        "darkroom": json.dumps({"seed": seed, **lasting}, sort_keys=True),
+        "parameters": _infotext(receipt, seed),
+    }
+
+
+def _infotext(receipt: Receipt, seed: int) -> str:
+    job = receipt.parameters
+    lines = [job.prompt + "".join(f" <lora:{lora.name}:{lora.scale:g}>" for lora in job.loras)]
+    if job.negative_prompt is not None:
+        lines.append(f"Negative prompt: {job.negative_prompt}")
+    facts: dict[str, object] = {
+        "Steps": job.num_inference_steps,
+        "Sampler": job.scheduler,
+        "CFG scale": job.guidance_scale,
+        "Seed": seed,
+        "Size": f"{job.width}x{job.height}",
+        "Model hash": receipt.model.sha256[:10],
+        "Model": job.model,
+        "Denoising strength": job.strength,
+        "Mask blur": job.mask_blur,
+        "Clip skip": job.clip_skip,
+        "Version": f"darkroom {receipt.versions.get('darkroom', '')}",
+    }
+    lines.append(", ".join(f"{name}: {value}" for name, value in facts.items() if value is not None))
+    return "\n".join(lines)
