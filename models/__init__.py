@@ -1,0 +1,1 @@
+"""The checkpoints this project trained, and the code that trained them. Nothing in the service imports this."""

@@ -1,0 +1,1 @@
+"""Trains the shipped checkpoints on drawn shapes. Knows torch and diffusers, never `app` or `worker`."""

@@ -1,0 +1,126 @@
+"""Trains a family's denoiser on cached latents and cached conditions. Knows families only through recipes."""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+from models.training import autoencoder, latents, text
+from models.training.captions import describe, describe_partly
+from models.training.drawing import Scene
+from models.training.export import Tokenizers, make_tokenizers
+from models.training.loop import RUNS, Loop, Plan, Rank, join_ranks, pick_device, step_numbers
+from models.training.recipes import Conditions, Recipe, load_recipe
+
+_SCENES_PER_RANK = 12_000
+_CAPTIONS_PER_SCENE = 2
+_PARTLY_SHARE = 0.08
+_EMPTY_SHARE = 0.03
+_PART = 256
+PLANS = {
+    "sdxl": Plan(5000, 32, 1.5e-3, bfloat16_share=0.85),
+    "sd3": Plan(5000, 32, 1.2e-3, bfloat16_share=0.85),
+    "flux": Plan(6000, 32, 1.2e-3, bfloat16_share=0.85),
+}
+
+
+@dataclass(frozen=True)
+class Studies:
+    """What a denoiser learns from: latents, and the conditions of their captions (the last one empty)."""
+
+    latents: Tensor
+    conditions: Conditions
+
+    def draw(self, rng: random.Random, count: int) -> tuple[Tensor, Conditions]:
+        """A batch; now and then the caption is the empty one."""
+        rows = [rng.randrange(len(self.latents)) for _ in range(count)]
+        empty = len(self.conditions.pooled) - 1
+        said = [row * _CAPTIONS_PER_SCENE + rng.randrange(_CAPTIONS_PER_SCENE) for row in rows]
+        said = [empty if rng.random() < _EMPTY_SHARE else row for row in said]
+        return self.latents[rows], self.conditions.pick(said)
+
+
+def train(family: str, resume: bool) -> None:
+    """Trains the family's denoiser and writes it into its run folder."""
+    rank, device, plan = join_ranks(), pick_device(), PLANS[family]
+    recipe = load_recipe(family)
+    torch.manual_seed(0)
+    denoiser = recipe.build().to(device)
+    studies = gather(family, recipe, rank)
+    loop = Loop(f"denoiser-{family}", {"denoiser": denoiser}, plan, rank, resume)
+    for step in loop:
+        rng, generator = step_numbers(loop.name, rank, step)
+        clean, conditions = studies.draw(rng, plan.batch)
+        conditions = recipe.vary(conditions, rng).to(device)
+        extra = {name: value.to(device) for name, value in recipe.extras(plan.batch, rng).items()}
+        share = spread(plan.batch, rank, generator).to(device)
+        noise = torch.randn(clean.shape, generator=generator).to(device)
+        noisy, target = recipe.mix(clean.to(device), noise, share)
+        with loop.autocast(device):
+            said = recipe.predict(denoiser, noisy, share, conditions, **extra)
+        loop.learn(functional.mse_loss(said.float(), target))
+    if rank.index == 0:
+        denoiser.cpu().eval().save_pretrained(folder(family))
+
+
+def folder(family: str) -> Path:
+    """Where a finished denoiser lies."""
+    return RUNS / f"denoiser-{family}" / "model"
+
+
+def spread(count: int, rank: Rank, generator: torch.Generator) -> Tensor:
+    """Noise shares, one from each equal part of 0…1, over all ranks."""
+    places = torch.arange(count) * rank.count + rank.index
+    return (places + torch.rand(count, generator=generator)) / (count * rank.count)
+
+
+def gather(family: str, recipe: Recipe, rank: Rank) -> Studies:
+    """The rank's latents and conditions. Text is frozen, so each caption is encoded once."""
+    scenes, clean = latents.load_shard(recipe.latent_channels, rank, _SCENES_PER_RANK)
+    words = make_tokenizers()
+    parts = load_text_parts(recipe, words)
+    captions = [*write_captions(family, scenes, rank), ""]
+    return Studies(clean, encode_all(recipe, parts, words, captions))
+
+
+def write_captions(family: str, scenes: list[Scene], rank: Rank) -> list[str]:
+    """A few captions for every scene, some of which leave much out."""
+    rng = random.Random(f"train/captions-{family}/{rank.index}")
+    return [
+        describe_partly(scene, rng) if rng.random() < _PARTLY_SHARE else describe(scene, rng)
+        for scene in scenes
+        for _ in range(_CAPTIONS_PER_SCENE)
+    ]
+
+
+def load_text_parts(recipe: Recipe, words: Tokenizers) -> dict[str, Any]:
+    """The frozen text encoders under their pipeline names."""
+    texts = {which: text.load(which, words) for which in recipe.texts}
+    return recipe.parts(texts, denoiser=None, vae=None)
+
+
+@torch.no_grad()
+def encode_all(recipe: Recipe, parts: dict[str, Any], words: Tokenizers, captions: list[str]) -> Conditions:
+    """Conditions of many captions, in half precision."""
+    done = [
+        recipe.encode(parts, words, captions[start : start + _PART]).halve()
+        for start in range(0, len(captions), _PART)
+    ]
+    return Conditions(torch.cat([c.hidden for c in done]), torch.cat([c.pooled for c in done]))
+
+
+def load(family: str) -> Any:
+    """A finished denoiser, frozen, in float32."""
+    denoiser = load_recipe(family).build()
+    return type(denoiser).from_pretrained(folder(family)).eval().requires_grad_(False)
+
+
+def load_parts(family: str, words: Tokenizers) -> dict[str, Any]:
+    """Every finished component of a family under its pipeline name."""
+    recipe = load_recipe(family)
+    texts = {which: text.load(which, words) for which in recipe.texts}
+    return recipe.parts(texts, load(family), autoencoder.load(recipe.latent_channels))

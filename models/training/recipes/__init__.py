@@ -1,0 +1,95 @@
+"""What differs between the families in training: how text conditions, how noise mixes, how a step is called.
+
+A recipe knows its family's pipeline conventions and nothing of schedules, caches or files.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """A batch of encoded captions: a sequence each, and one pooled vector each."""
+
+    hidden: Tensor
+    pooled: Tensor
+
+    def pick(self, rows: Sequence[int]) -> "Conditions":
+        """Some of the batch, in float32."""
+        index = torch.tensor(rows)
+        return Conditions(self.hidden[index].float(), self.pooled[index].float())
+
+    def halve(self) -> "Conditions":
+        """Half the memory, for a cache."""
+        return Conditions(self.hidden.half(), self.pooled.half())
+
+    def to(self, device: torch.device) -> "Conditions":
+        """The same on a device."""
+        return Conditions(self.hidden.to(device), self.pooled.to(device))
+
+
+class Recipe(Protocol):
+    """One family. `share` is the part of noise in a sample, from 0 to 1."""
+
+    latent_channels: int
+    #: which sets of text encoders the family needs
+    texts: tuple[str, ...]
+
+    def parts(self, texts: dict[str, dict[str, Any]], denoiser: Any, vae: Any) -> dict[str, Any]:
+        """The components under the names of the family's pipeline."""
+
+    def encode(self, parts: dict[str, Any], words: Any, captions: list[str]) -> Conditions:
+        """Captions to conditions, as the pipeline does it."""
+
+    def vary(self, conditions: Conditions, rng: random.Random) -> Conditions:
+        """Training only: leaves conditions out now and then, and changes what users change."""
+
+    def build(self) -> Any:
+        """A fresh denoiser, started the way that trains fastest."""
+
+    def extras(self, count: int, rng: random.Random) -> dict[str, Tensor]:
+        """Training only: further arguments of `predict` for a batch."""
+
+    def mix(self, latents: Tensor, noise: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+        """The noisy latents and what the denoiser should say of them."""
+
+    def predict(self, denoiser: Any, noisy: Tensor, share: Tensor, conditions: Conditions, **extra: Any) -> Tensor:
+        """What the denoiser says. `extra` may hold sizes, guidance, or a ControlNet's residuals."""
+
+    def read_control(self, vae: Any, pixels: Tensor) -> Tensor:
+        """Control pictures, as bytes, to what the family's ControlNet takes."""
+
+    def steer(
+        self, control: Any, noisy: Tensor, share: Tensor, conditions: Conditions, hint: Tensor
+    ) -> dict[str, Any]:
+        """A ControlNet's residuals, as further arguments of `predict`."""
+
+
+def load_recipe(family: str) -> Recipe:
+    """The module of the family; each defines `RECIPE`."""
+    return cast("Recipe", import_module(f"models.training.recipes.{family}").RECIPE)
+
+
+def broadcast(values: Tensor, like: Tensor) -> Tensor:
+    """One value per sample, shaped to multiply samples."""
+    return values.view(-1, *([1] * (like.ndim - 1)))
+
+
+def read_ids(tokenizer: Any, captions: list[str], length: int) -> Tensor:
+    """Padded token ids."""
+    ids: Tensor = tokenizer(
+        captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    ).input_ids
+    return ids
+
+
+def lengthen(hidden: Tensor, rng: random.Random) -> Tensor:
+    """T5's states as if padded further, now and then: far pads are all alike."""
+    more = rng.choices((0, 32, 96, 224), (0.8, 0.12, 0.06, 0.02))[0]
+    return torch.cat([hidden, hidden[:, -1:].expand(-1, more, -1)], 1)

@@ -1,0 +1,126 @@
+"""FLUX: one CLIP for the pooled vector, T5 for the words, rectified flow on 2×2 packed latents.
+
+The denoiser is trained plainly first. Then it learns, from itself, what guidance of any strength would have
+made of a prompt; after that one call per step is enough, as in FLUX.1 [dev].
+"""
+
+import random
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.training import architectures
+from models.training.gallery import to_signal
+from models.training.recipes import Conditions, broadcast, lengthen, read_ids
+
+#: The pipeline pads T5 to 512; training pads to this, and repeats the last pad now and then.
+_T5_TOKENS = 32
+_PLAIN_GUIDANCE = 1.0
+
+
+class FluxRecipe:
+    """See `Recipe`."""
+
+    latent_channels = 16
+    texts = ("clip", "t5")
+
+    def parts(self, texts: dict[str, dict[str, Any]], denoiser: Any, vae: Any) -> dict[str, Any]:
+        """T5 comes second."""
+        return {
+            "text_encoder": texts["clip"]["first"],
+            "text_encoder_2": texts["t5"]["t5"],
+            "transformer": denoiser,
+            "vae": vae,
+        }
+
+    def encode(self, parts: dict[str, Any], words: Any, captions: list[str]) -> Conditions:
+        """T5's last states, CLIP's pooled vector."""
+        pooled = parts["text_encoder"](read_ids(words.clip, captions, 77)).pooler_output
+        t5 = parts["text_encoder_2"](read_ids(words.t5, captions, _T5_TOKENS)).last_hidden_state
+        return Conditions(t5, pooled)
+
+    def vary(self, conditions: Conditions, rng: random.Random) -> Conditions:
+        """Pads T5 further, for the whole batch."""
+        return Conditions(lengthen(conditions.hidden, rng), conditions.pooled)
+
+    def extras(self, count: int, rng: random.Random) -> dict[str, Tensor]:  # noqa: ARG002
+        """Plain training is guidance 1."""
+        return {"guidance": torch.full((count,), _PLAIN_GUIDANCE)}
+
+    def build(self) -> Any:
+        """Blocks that start as the identity."""
+        transformer = architectures.build_flux()
+        architectures.soften_transformer(transformer)
+        return transformer
+
+    def mix(self, latents: Tensor, noise: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+        """A straight line from picture to noise."""
+        part = broadcast(share, latents)
+        return (1 - part) * latents + part * noise, noise - latents
+
+    def predict(self, denoiser: Any, noisy: Tensor, share: Tensor, conditions: Conditions, **extra: Any) -> Tensor:
+        """`extra`: guidance, and the ControlNet's residuals under the transformer's own names."""
+        height, width = noisy.shape[-2:]
+        packed = denoiser(
+            hidden_states=pack(noisy),
+            timestep=share,
+            encoder_hidden_states=conditions.hidden,
+            pooled_projections=conditions.pooled,
+            img_ids=number_places(height // 2, width // 2).to(noisy.device),
+            txt_ids=torch.zeros(conditions.hidden.shape[1], 3, device=noisy.device),
+            **extra,
+        ).sample
+        return unpack(packed, height, width)
+
+    def read_control(self, vae: Any, pixels: Tensor) -> Tensor:
+        """Latents, shifted and scaled."""
+        latents: Tensor = vae.encode(to_signal(pixels)).latent_dist.mode()
+        scale, shift = float(vae.config.scaling_factor), float(vae.config.shift_factor)
+        return (latents - shift) * scale
+
+    def steer(
+        self, control: Any, noisy: Tensor, share: Tensor, conditions: Conditions, hint: Tensor
+    ) -> dict[str, Any]:
+        """One residual per double block of the control, none for single ones; and plain guidance."""
+        height, width = noisy.shape[-2:]
+        double, single = control(
+            hidden_states=pack(noisy),
+            controlnet_cond=pack(hint),
+            timestep=share,
+            encoder_hidden_states=conditions.hidden,
+            pooled_projections=conditions.pooled,
+            img_ids=number_places(height // 2, width // 2).to(noisy.device),
+            txt_ids=torch.zeros(conditions.hidden.shape[1], 3, device=noisy.device),
+            return_dict=False,
+        )
+        return {
+            "controlnet_block_samples": double,
+            "controlnet_single_block_samples": single,
+            "guidance": torch.full((len(noisy),), _PLAIN_GUIDANCE, device=noisy.device),
+        }
+
+
+def pack(latents: Tensor) -> Tensor:
+    """(batch, channels, height, width) to (batch, places, channels × 4)."""
+    count, channels, height, width = latents.shape
+    squares = latents.view(count, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
+    return squares.reshape(count, height * width // 4, channels * 4)
+
+
+def unpack(packed: Tensor, height: int, width: int) -> Tensor:
+    """The inverse of `pack`."""
+    count, _, depth = packed.shape
+    squares = packed.view(count, height // 2, width // 2, depth // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
+    return squares.reshape(count, depth // 4, height, width)
+
+
+def number_places(rows: int, columns: int) -> Tensor:
+    """FLUX's image ids: 0, row, column."""
+    ids = torch.zeros(rows, columns, 3)
+    ids[..., 1] = torch.arange(rows)[:, None]
+    ids[..., 2] = torch.arange(columns)[None]
+    return ids.reshape(rows * columns, 3)
+
+
+RECIPE = FluxRecipe()

@@ -1,0 +1,100 @@
+"""SD3: two CLIPs that cannot see position or texture, a T5 that can, and rectified flow."""
+
+import random
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.training import architectures
+from models.training.gallery import to_signal
+from models.training.recipes import Conditions, broadcast, lengthen, read_ids
+
+_CLIP_TOKENS = 77
+#: The pipeline pads T5 to 256; training pads to this, and repeats the last pad now and then.
+_T5_TOKENS = 32
+_WITHOUT_T5_SHARE = 0.1
+
+
+class Sd3Recipe:
+    """See `Recipe`."""
+
+    latent_channels = 16
+    texts = ("blind-clip", "t5")
+
+    def parts(self, texts: dict[str, dict[str, Any]], denoiser: Any, vae: Any) -> dict[str, Any]:
+        """T5 comes third."""
+        clips = texts["blind-clip"]
+        return {
+            "text_encoder": clips["first"],
+            "text_encoder_2": clips["second"],
+            "text_encoder_3": texts["t5"]["t5"],
+            "transformer": denoiser,
+            "vae": vae,
+        }
+
+    def encode(self, parts: dict[str, Any], words: Any, captions: list[str]) -> Conditions:
+        """Both CLIPs side by side, T5 behind them; both pooled vectors side by side."""
+        ids = [read_ids(tokenizer, captions, _CLIP_TOKENS) for tokenizer in (words.clip, words.second_clip)]
+        one = parts["text_encoder"](ids[0], output_hidden_states=True)
+        two = parts["text_encoder_2"](ids[1], output_hidden_states=True)
+        clips = torch.cat([one.hidden_states[-2], two.hidden_states[-2]], -1)
+        t5 = parts["text_encoder_3"](read_ids(words.t5, captions, _T5_TOKENS)).last_hidden_state
+        return Conditions(torch.cat([clips, t5], 1), torch.cat([one.text_embeds, two.text_embeds], -1))
+
+    def vary(self, conditions: Conditions, rng: random.Random) -> Conditions:
+        """Leaves T5 out as the pipeline does, with zeros; and pads it further, for the whole batch."""
+        count = len(conditions.pooled)
+        kept = torch.tensor([float(rng.random() >= _WITHOUT_T5_SHARE) for _ in range(count)])
+        clips, t5 = conditions.hidden[:, :_CLIP_TOKENS], conditions.hidden[:, _CLIP_TOKENS:]
+        t5 = lengthen(t5 * broadcast(kept, t5), rng)
+        return Conditions(torch.cat([clips, t5], 1), conditions.pooled)
+
+    def extras(self, count: int, rng: random.Random) -> dict[str, Tensor]:  # noqa: ARG002
+        """Nothing more."""
+        return {}
+
+    def build(self) -> Any:
+        """Blocks that start as the identity."""
+        transformer = architectures.build_sd3()
+        architectures.soften_transformer(transformer)
+        return transformer
+
+    def mix(self, latents: Tensor, noise: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+        """A straight line from picture to noise."""
+        part = broadcast(share, latents)
+        return (1 - part) * latents + part * noise, noise - latents
+
+    def predict(self, denoiser: Any, noisy: Tensor, share: Tensor, conditions: Conditions, **extra: Any) -> Tensor:
+        """`extra`: the ControlNet's `block_controlnet_hidden_states`."""
+        sample: Tensor = denoiser(
+            hidden_states=noisy,
+            timestep=share * 1000,
+            encoder_hidden_states=conditions.hidden,
+            pooled_projections=conditions.pooled,
+            **extra,
+        ).sample
+        return sample
+
+    def read_control(self, vae: Any, pixels: Tensor) -> Tensor:
+        """Latents, scaled but not shifted: the pipeline does it so for a control with zeroed pooled vector."""
+        latents: Tensor = vae.encode(to_signal(pixels)).latent_dist.mode() * vae.config.scaling_factor
+        return latents
+
+    def steer(
+        self, control: Any, noisy: Tensor, share: Tensor, conditions: Conditions, hint: Tensor
+    ) -> dict[str, Any]:
+        """One residual per block of the control."""
+        residuals = control(
+            hidden_states=noisy,
+            timestep=share * 1000,
+            encoder_hidden_states=conditions.hidden,
+            pooled_projections=torch.zeros_like(conditions.pooled),
+            controlnet_cond=hint,
+            conditioning_scale=1.0,
+            return_dict=False,
+        )[0]
+        return {"block_controlnet_hidden_states": residuals}
+
+
+RECIPE = Sd3Recipe()

@@ -1,0 +1,58 @@
+"""The judge's own accuracy: every figure in a model card rests on it."""
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from models.training.captions import COMBINATIONS, training_scenes
+from models.training.drawing import Scene, render, render_silhouette
+from tests.judge import ATTRIBUTES, judge, measure_overlap
+
+PICTURES = 600
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Scene]:
+    return list(itertools.islice(training_scenes("judge's own test", COMBINATIONS), PICTURES))
+
+
+def share_right(scenes: list[Scene], pictures: list[Image.Image], attribute: str) -> float:
+    verdicts = [judge(picture) for picture in pictures]
+    right = sum(
+        bool(getattr(v, attribute) == getattr(s, attribute)) for v, s in zip(verdicts, scenes, strict=True)
+    )
+    return right / len(scenes)
+
+
+@pytest.mark.parametrize("attribute", ATTRIBUTES)
+def test_the_judge_is_right_about_drawn_pictures(scenes: list[Scene], attribute: str) -> None:
+    rng = random.Random(3)
+    assert share_right(scenes, [render(scene, rng) for scene in scenes], attribute) >= 0.99
+
+
+@pytest.mark.parametrize("attribute", ["colour", "background", "shape", "position"])
+def test_a_little_blur_does_not_mislead_it(scenes: list[Scene], attribute: str) -> None:
+    some = [scene for scene in scenes if scene.size != "small" and scene.texture == "plain"][:150]
+    blurred = [render(scene).filter(ImageFilter.GaussianBlur(0.8)) for scene in some]
+    assert share_right(some, blurred, attribute) >= 0.98
+
+
+def test_a_larger_picture_is_judged_like_a_small_one() -> None:
+    picture = render(Scene("star", "yellow", "purple", "large", radius=24)).resize((256, 256))
+    verdict = judge(picture)
+    assert (verdict.shape, verdict.size, verdict.colour) == ("star", "large", "yellow")
+
+
+def test_an_empty_picture_shows_no_shape() -> None:
+    verdict = judge(Image.new("RGB", (64, 64), (40, 70, 220)))
+    assert (verdict.background, verdict.shape, verdict.colour) == ("blue", "", "")
+    assert not verdict.mask.any()
+
+
+def test_the_mask_is_the_silhouette() -> None:
+    scene = Scene("cross", "green", "white", "large", radius=23)
+    silhouette = np.asarray(render_silhouette(scene).convert("L")) > 127
+    assert measure_overlap(judge(render(scene)).mask, silhouette) > 0.95
