@@ -64,12 +64,17 @@ class Claims:
 
     def __init__(self, connection: Redis, settings: QueueSettings, worker: str, ttl_seconds: int) -> None:
         """`connection` decodes responses; `ttl_seconds` is how long a finished job is kept."""
-        self._connection = connection
+        self.connection = connection
         self._settings = settings
         self._worker = worker
         self._ttl_seconds = ttl_seconds
         names = ("claim", "extend", "advance", "finish", "hand_back", "reap")
         self._scripts = {name: scripts.load(connection, name) for name in names}
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long a lease lasts without a beat."""
+        return self._settings.lease_seconds
 
     def claim(self, wish: Wish) -> list[Claim]:
         """Up to `max_images` images of waiting jobs that one pipeline call can serve; empty when none waits."""
@@ -125,7 +130,7 @@ class Claims:
         return requeued, lost
 
     def _read(self, id: str) -> JobRecord:
-        return JobRecord.from_hash(cast("dict[str, str]", self._connection.hgetall(f"darkroom:job:{id}")))
+        return JobRecord.from_hash(cast("dict[str, str]", self.connection.hgetall(f"darkroom:job:{id}")))
 
     def _run(self, name: str, **arguments: Any) -> Any:
         return self._scripts[name](args=[json.dumps(arguments)])

@@ -145,11 +145,11 @@ class JobQueue:
             description=f"{record.parameters.task} on {record.parameters.model}",
         )
         with self._rq_connection.pipeline(transaction=True) as pipe:
+            queue.enqueue_job(job, pipeline=pipe)  # first: RQ opens the transaction itself
             pipe.hset(f"darkroom:job:{record.id}", mapping=record.to_hash())  # type: ignore[arg-type]
             pipe.xadd(stream_key(record.id), {"event": "queued", "data": json.dumps({"at": time.time()})})
             pipe.sadd(f"darkroom:waiting:{record.priority}", record.queue)
             pipe.zadd(f"darkroom:jobs:{record.owner}", {record.id: record.created_at})
             if record.deadline_at is not None:
                 pipe.zadd("darkroom:deadlines", {record.id: record.deadline_at})
-            queue.enqueue_job(job, pipeline=pipe)
             pipe.execute()

@@ -35,5 +35,4 @@ class QueueSettings(BaseSettings):
     lease_seconds: float = Field(15.0, gt=0, description="a worker silent for this long has lost its jobs")
     max_attempts: int = Field(3, ge=1, description="how often a job may cost a worker its life")
     overdue_seconds: float = Field(20.0, ge=0, description="age at which a job may displace a warm model")
-    residency_seconds: float = Field(10.0, ge=0, description="how long a model stays before it may be displaced")
     scan_limit: int = Field(64, ge=1, description="how many waiting jobs a claim looks at for companions")

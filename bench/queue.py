@@ -1,0 +1,147 @@
+"""Claims per second on one Redis: `python -m bench.queue`.
+
+Simulated workers (processes) claim a job, end it, and claim again, while the queue is kept at a depth. What
+must hold: the cost of a claim does not grow with the depth. Runs a redis-server of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import tempfile
+import time
+from multiprocessing.queues import Queue as Results
+from pathlib import Path
+from typing import cast
+
+from redis import Redis
+
+from bench.table import print_table, spread
+from cli.redis_server import RedisServer
+from contracts.claims import Claims, Wish
+from contracts.families import Mode, Task
+from contracts.parameters import JobParameters
+from contracts.queue import JobQueue
+from contracts.records import JobState
+from contracts.settings import QueueSettings, SharedSettings
+
+_WISH = Wish(max_images=1)
+
+
+def job() -> JobParameters:
+    """A small job; what it would paint does not matter here."""
+    return JobParameters(
+        task=Task.TXT2IMG, mode=Mode.TXT2IMG, model="shapes-sdxl", prompt="a red circle", width=64, height=64,
+        num_images=1, num_inference_steps=12, guidance_scale=3.0, seed=0, batchable=False, scheduler="euler",
+        output_format="png", output_quality=95,
+    )  # fmt: skip
+
+
+def fill(queue: JobQueue, depth: int) -> None:
+    """Bring the queue to a depth: one real submission, copied inside Redis to be quick."""
+    record = queue.submit(job())
+    copy = (
+        "local fields = redis.call('HGETALL', 'darkroom:job:' .. ARGV[1])\n"
+        "local rq = redis.call('HGETALL', 'rq:job:' .. ARGV[1])\n"
+        "for number = tonumber(ARGV[2]), tonumber(ARGV[3]) do\n"
+        "  local id = ARGV[1] .. number\n"
+        "  redis.call('HSET', 'darkroom:job:' .. id, unpack(fields))\n"
+        "  redis.call('HSET', 'darkroom:job:' .. id, 'id', id)\n"
+        "  redis.call('HSET', 'rq:job:' .. id, unpack(rq))\n"
+        "  redis.call('RPUSH', ARGV[4], id)\n"
+        "end"
+    )
+    for start in range(1, depth, 1000):
+        end = min(depth - 1, start + 999)
+        queue.connection.eval(copy, 0, record.id, start, end, f"rq:queue:{record.queue}")  # type: ignore[no-untyped-call]
+
+
+def work(url: str, name: str, seconds: float, results: Results[tuple[int, float]]) -> None:
+    """One simulated worker: claims and ends jobs for a while; reports how many, and the seconds inside claim."""
+    connection = Redis.from_url(url, decode_responses=True)
+    claims = Claims(connection, QueueSettings(), name, ttl_seconds=60)
+    done, inside, end = 0, 0.0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        begun = time.perf_counter()
+        batch = claims.claim(_WISH)
+        inside += time.perf_counter() - begun
+        for claim in batch:
+            claims.finish(claim, JobState.COMPLETED, images=[])
+            done += 1
+    results.put((done, inside))
+
+
+def measure(server: RedisServer, workers: int, depth: int, seconds: float) -> tuple[float, float]:
+    """Claims per second over all workers, and milliseconds of one claim as its worker sees it."""
+    with Redis.from_url(server.url) as connection:
+        connection.flushall()
+    queue = JobQueue(SharedSettings(redis_url=server.url))
+    fill(queue, depth)
+    context = multiprocessing.get_context("spawn")
+    results: Results[tuple[int, float]] = context.Queue()
+    crew = [
+        context.Process(target=work, args=(server.url, f"worker-{number}", seconds, results))
+        for number in range(workers)
+    ]
+    for process in crew:
+        process.start()
+    done = [results.get() for _ in crew]
+    for process in crew:
+        process.join()
+    queue.close()
+    total = sum(count for count, _ in done)
+    return total / seconds, sum(inside for _, inside in done) / max(1, total) * 1000
+
+
+def claim_cost(server: RedisServer, depth: int, claims_made: int = 8) -> float:
+    """Median milliseconds of the script alone, by Redis' own slow log, at a depth that it does not drain."""
+    with Redis.from_url(server.url, decode_responses=True) as connection:
+        connection.flushall()
+        queue = JobQueue(SharedSettings(redis_url=server.url))
+        fill(queue, depth)
+        claims = Claims(connection, QueueSettings(), "one", ttl_seconds=60)
+        claims.claim(_WISH)
+        connection.config_set("slowlog-log-slower-than", 0)
+        connection.slowlog_reset()
+        for _ in range(claims_made):
+            claims.claim(_WISH)
+        entries = cast("list[dict[str, object]]", connection.slowlog_get(64))
+        connection.config_set("slowlog-log-slower-than", -1)
+        queue.close()
+    micros = sorted(
+        cast("int", entry["duration"])
+        for entry in entries
+        if str(entry["command"]).startswith(("EVALSHA", "b'EVALSHA"))
+    )
+    return micros[len(micros) // 2] / 1000
+
+
+def main() -> None:
+    """Measure and print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of one run (%(default)s)")
+    parser.add_argument("--runs", type=int, default=3, help="runs of each cell (%(default)s)")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        server = RedisServer(Path(folder))
+        server.start()
+        try:
+            rows = []
+            for depth in (10, 1_000, 100_000):
+                costs = [claim_cost(server, depth) for _ in range(arguments.runs)]
+                rows.append([f"{depth:,}", spread(costs, 3)])
+            print_table(["waiting jobs", "ms of one claim inside Redis"], rows)
+            print()
+            rows = []
+            for workers in (1, 4, 16):
+                runs = [measure(server, workers, 20_000, arguments.seconds) for _ in range(arguments.runs)]
+                rows.append(
+                    [str(workers), spread([rate for rate, _ in runs], 0), spread([ms for _, ms in runs], 2)]
+                )
+            print_table(["workers", "jobs claimed and ended a second", "ms of a claim, as a worker sees it"], rows)
+        finally:
+            server.stop()
+
+
+if __name__ == "__main__":
+    main()

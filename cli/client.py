@@ -1,0 +1,105 @@
+"""A client of Darkroom's HTTP contract: submit a job, wait for it by polling, fetch its images."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+_POLL_SECONDS = 0.1
+FINAL_STATES = frozenset({"completed", "failed", "cancelled"})
+
+Json = dict[str, Any]
+
+
+class ServiceError(Exception):
+    """The service refused or did not answer; the message is one line for a person."""
+
+
+class Client:
+    """One service. All methods raise ServiceError with the service's own words."""
+
+    def __init__(self, url: str, timeout_seconds: float = 30.0) -> None:
+        self.url = url.rstrip("/")
+        # Proxies of the environment are not for a service that people name by its address.
+        self._http = httpx.Client(base_url=self.url, timeout=timeout_seconds, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._http.close()
+
+    def submit(self, task: str, body: Json) -> Json:
+        """Send a job; returns it as accepted."""
+        return self._call("POST", f"/v1/{task}", json=body)
+
+    def fetch(self, job_id: str) -> Json:
+        """The job as it is now."""
+        return self._call("GET", f"/v1/jobs/{job_id}")
+
+    def cancel(self, job_id: str) -> Json:
+        """Cancel the job."""
+        return self._call("POST", f"/v1/jobs/{job_id}/cancel")
+
+    def wait(
+        self, job_id: str, on_progress: Callable[[Json], None] = lambda _: None, timeout_seconds: float = 600.0
+    ) -> Json:
+        """Poll until the job has ended; returns it, whatever its end."""
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            job = self.fetch(job_id)
+            on_progress(job)
+            if job["status"] in FINAL_STATES:
+                return job
+            if time.monotonic() > deadline:
+                raise ServiceError(f"job {job_id} is still {job['status']} after {timeout_seconds:.0f} s")
+            time.sleep(_POLL_SECONDS)
+
+    def download(self, image: Json) -> bytes:
+        """The bytes of one of a job's images."""
+        return self._request("GET", image["url"]).content
+
+    def models(self) -> list[Json]:
+        """The catalogue's models."""
+        data: list[Json] = self._call("GET", "/v1/models")["data"]
+        return data
+
+    def _call(self, method: str, path: str, **options: Any) -> Json:
+        answer: Json = self._request(method, path, **options).json()
+        return answer
+
+    def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, **options)
+        except httpx.HTTPError as error:
+            raise ServiceError(f"{self.url} does not answer: {error}") from error
+        if response.is_error:
+            raise ServiceError(_explain(response))
+        return response
+
+
+def encode_picture(path: Path) -> str:
+    """A file as a `data:` URL.
+
+    Raises:
+        ServiceError: the file cannot be read.
+    """
+    try:
+        text = base64.b64encode(path.read_bytes()).decode()
+    except OSError as error:
+        raise ServiceError(f"{path}: {error.strerror}") from error
+    return f"data:application/octet-stream;base64,{text}"
+
+
+def _explain(response: httpx.Response) -> str:
+    try:
+        problem = response.json()
+    except ValueError:
+        return f"{response.status_code} {response.reason_phrase}"
+    fields = [f"{entry['field']}: {entry['message']}" for entry in problem.get("errors", [])]
+    return "; ".join(fields) or str(problem.get("detail") or problem.get("title") or response.status_code)

@@ -1,0 +1,75 @@
+"""`darkroom`: reads the command and runs it; every error is one line and a non-zero exit."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cli import generate
+from cli.client import Client, ServiceError
+from cli.redis_server import RedisNotFound
+from cli.up import Service
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit status."""
+    arguments = build_parser().parse_args(words)
+    try:
+        arguments.run(arguments)
+    except (ServiceError, RedisNotFound, OSError, RuntimeError) as error:
+        print(f"darkroom: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    parser = argparse.ArgumentParser(prog="darkroom", description="Image generation as a service.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    up = commands.add_parser("up", help="run the whole service on this machine")
+    up.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    up.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one (%(default)s)")
+    up.add_argument("--data", type=Path, default=Path("data"), help="folder of images and queue (%(default)s)")
+    up.add_argument("--workers", type=int, default=1, help="worker processes (%(default)s)")
+    up.set_defaults(run=_run_up)
+
+    job = commands.add_parser("generate", help="make an image through the API")
+    generate.add_arguments(job)
+    job.set_defaults(run=generate.generate)
+
+    models = commands.add_parser("models", help="list the service's models")
+    models.add_argument("--server", default=os.environ.get("DARKROOM_SERVER", "http://127.0.0.1:8000"))
+    models.set_defaults(run=_run_models)
+
+    for part, module, help_text in (
+        ("api", "app", "run the API alone; settings come from the environment"),
+        ("worker", "worker", "run one worker alone; settings come from the environment"),
+    ):
+        command = commands.add_parser(part, help=help_text)
+        command.set_defaults(run=lambda _, module=module: _become(module))
+    return parser
+
+
+def _run_up(arguments: argparse.Namespace) -> None:
+    Service(arguments.host, arguments.port, arguments.data, arguments.workers).run()
+
+
+def _run_models(arguments: argparse.Namespace) -> None:
+    with Client(arguments.server) as client:
+        for model in client.models():
+            print(f"{model['id']:24} {model['family']:6} {', '.join(model['tasks'])}")
+
+
+def _become(module: str) -> None:
+    """Replace this process by a part, so that signals reach it and nothing of it is imported here."""
+    os.execv(sys.executable, [sys.executable, "-m", module])  # noqa: S606
+
+
+if __name__ == "__main__":
+    sys.exit(main())

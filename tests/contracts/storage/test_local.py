@@ -1,0 +1,53 @@
+"""The local storage: complete or invisible, inside its folder, honest when it is away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from contracts.errors import NotFound, Unavailable
+from contracts.storage.local import LocalStorage
+
+
+def files(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+def test_bytes_come_back_as_they_were_written(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    storage.write("inputs/abc.png", b"first")
+    storage.write("inputs/abc.png", b"second")
+    assert storage.read("inputs/abc.png") == b"second"
+    assert storage.exists("inputs/abc.png")
+    assert files(tmp_path) == ["inputs/abc.png"]
+
+
+def test_deleted_bytes_are_gone_and_deleting_twice_is_fine(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    storage.write("images/job/1/0.png", b"x")
+    storage.delete("images/job/1/0.png")
+    storage.delete("images/job/1/0.png")
+    assert not storage.exists("images/job/1/0.png")
+    with pytest.raises(NotFound):
+        storage.read("images/job/1/0.png")
+
+
+@pytest.mark.parametrize(
+    "key", ["../outside", "inputs/../../outside", "/etc/passwd", "inputs/.hidden", "plain", ""]
+)
+def test_a_key_cannot_leave_the_folder(tmp_path: Path, key: str) -> None:
+    storage = LocalStorage(tmp_path / "root")
+    with pytest.raises(NotFound):
+        storage.write(key, b"x")
+    assert files(tmp_path) == []
+
+
+def test_a_storage_that_cannot_be_written_is_unavailable_and_leaves_no_part(tmp_path: Path) -> None:
+    (tmp_path / "root").write_text("a file where the folder should be", encoding="utf-8")
+    storage = LocalStorage(tmp_path / "root")
+    with pytest.raises(Unavailable):
+        storage.check()
+    with pytest.raises(Unavailable):
+        storage.write("inputs/a.png", b"x")
+    assert files(tmp_path) == ["root"]

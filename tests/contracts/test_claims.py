@@ -1,0 +1,283 @@
+"""Claim, lease, fence, reap: each promise of the queue, on a real Redis, without a worker process."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from contracts.claims import Wish
+from contracts.errors import FailureCode
+from contracts.events import read_events
+from contracts.queue import JobQueue
+from contracts.records import JobError, JobState, Progress
+from contracts.tasks import Priority
+from tests.contracts.conftest import Enlist
+from tests.contracts.jobs import parameters
+
+BATCHES = Wish(max_images=4, batching=True)
+SHORT = 0.05
+
+
+def names(queue: JobQueue, pattern: str) -> set[str]:
+    return set(queue.connection.scan_iter(pattern))
+
+
+def test_a_claim_moves_the_job_from_its_queue_to_a_lease_in_one_step(queue: JobQueue, enlist: Enlist) -> None:
+    job = queue.submit(parameters())
+    (claim,) = enlist().claim(Wish())
+    assert claim.job.id == job.id
+    assert claim.job.state is JobState.RUNNING
+    assert claim.job.attempts == 1
+    assert queue.connection.llen(f"rq:queue:{job.queue}") == 0
+    assert queue.connection.zscore("darkroom:leases", job.id) is not None
+    assert queue.connection.hget(f"rq:job:{job.id}", "status") == "started"
+
+
+def test_an_empty_queue_gives_an_empty_claim(enlist: Enlist) -> None:
+    assert enlist().claim(Wish()) == []
+
+
+def test_jobs_with_one_batch_key_are_claimed_together_up_to_the_limit(queue: JobQueue, enlist: Enlist) -> None:
+    ids = [queue.submit(parameters(prompt=f"prompt {number}", seed=number)).id for number in range(6)]
+    assert [claim.job.id for claim in enlist().claim(BATCHES)] == ids[:4]
+    assert [claim.job.id for claim in enlist().claim(BATCHES)] == ids[4:]
+
+
+def test_jobs_that_differ_in_steps_or_are_not_batchable_never_share_a_claim(
+    queue: JobQueue, enlist: Enlist
+) -> None:
+    queue.submit(parameters())
+    queue.submit(parameters(num_inference_steps=5))
+    queue.submit(parameters(batchable=False))
+    queue.submit(parameters(batchable=False))
+    claims = enlist()
+    assert [len(claims.claim(BATCHES)) for _ in range(4)] == [1, 1, 1, 1]
+
+
+def test_images_of_one_job_count_towards_the_limit(queue: JobQueue, enlist: Enlist) -> None:
+    queue.submit(parameters(num_images=3))
+    queue.submit(parameters(num_images=2))
+    queue.submit(parameters(num_images=1))
+    assert [claim.job.parameters.num_images for claim in enlist().claim(BATCHES)] == [3, 1]
+
+
+def test_a_higher_tier_is_served_before_an_older_job(queue: JobQueue, enlist: Enlist) -> None:
+    for priority in (Priority.LOW, Priority.NORMAL, Priority.HIGH):
+        queue.submit(parameters(), priority=priority)
+    claims = enlist()
+    assert [claims.claim(Wish())[0].job.priority for _ in range(3)] == ["high", "normal", "low"]
+
+
+def test_a_warm_model_goes_before_an_older_job_of_a_cold_one(queue: JobQueue, enlist: Enlist) -> None:
+    queue.submit(parameters(model="cold"))
+    queue.submit(parameters(model="warm"))
+    assert enlist().claim(Wish(warm=["warm"]))[0].job.parameters.model == "warm"
+
+
+def test_an_overdue_job_goes_before_a_warm_model_once_that_has_settled(queue: JobQueue, enlist: Enlist) -> None:
+    queue.submit(parameters(model="cold"))
+    queue.submit(parameters(model="warm"))
+    queue.submit(parameters(model="warm"))
+    claims = enlist(overdue_seconds=0)
+    assert claims.claim(Wish(warm=["warm"], settled=False))[0].job.parameters.model == "warm"
+    assert claims.claim(Wish(warm=["warm"], settled=True))[0].job.parameters.model == "cold"
+
+
+def test_owners_take_turns_whoever_queued_more(queue: JobQueue, enlist: Enlist) -> None:
+    for _ in range(4):
+        queue.submit(parameters(batchable=False), owner="greedy")
+    for _ in range(2):
+        queue.submit(parameters(batchable=False), owner="modest")
+    claims = enlist()
+    served = [claims.claim(Wish())[0].job.owner for _ in range(6)]
+    assert served == ["greedy", "modest", "greedy", "modest", "greedy", "greedy"]
+
+
+def test_a_lone_batchable_job_waits_for_company_no_longer_than_asked(queue: JobQueue, enlist: Enlist) -> None:
+    queue.submit(parameters())
+    patient = Wish(max_images=2, batching=True, batch_wait_seconds=0.2)
+    claims = enlist()
+    assert claims.claim(patient) == []
+    time.sleep(0.25)
+    assert len(claims.claim(patient)) == 1
+
+
+def test_waiting_for_company_holds_up_no_other_job(queue: JobQueue, enlist: Enlist) -> None:
+    queue.submit(parameters())
+    other = queue.submit(parameters(model="other", batchable=False))
+    (claim,) = enlist().claim(Wish(max_images=2, batching=True, batch_wait_seconds=60))
+    assert claim.job.id == other.id
+
+
+def test_two_workers_never_claim_one_job(queue: JobQueue, enlist: Enlist) -> None:
+    count = 60
+    taken: list[str] = []
+    for _ in range(count):
+        queue.submit(parameters(batchable=False))
+
+    def take(worker: str) -> None:
+        claims = enlist(worker)
+        while batch := claims.claim(Wish()):
+            taken.extend(claim.job.id for claim in batch)
+
+    threads = [threading.Thread(target=take, args=(f"worker-{number}",)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(taken) == len(set(taken)) == count
+
+
+def test_a_finished_job_is_complete_everywhere_at_once(queue: JobQueue, enlist: Enlist) -> None:
+    job = queue.submit(parameters())
+    claims = enlist()
+    (claim,) = claims.claim(Wish())
+    assert claims.finish(claim, JobState.COMPLETED, images=[])
+    done = queue.fetch(job.id)
+    assert done.state is JobState.COMPLETED
+    assert done.finished_at is not None
+    assert done.expires_at is not None
+    assert queue.connection.zcard("darkroom:leases") == 0
+    assert queue.connection.zrange(f"rq:finished:{job.queue}", 0, -1) == [job.id]
+    assert queue.connection.exists(f"rq:wip:{job.queue}") == 0
+    assert 3590 < queue.connection.ttl(f"darkroom:job:{job.id}") <= 3600
+    assert [event.kind for event in read_events(queue.connection, job.id)] == ["queued", "started", "completed"]
+
+
+def test_a_worker_that_lost_its_lease_writes_nothing(queue: JobQueue, enlist: Enlist) -> None:
+    job = queue.submit(parameters())
+    late, quick = enlist("late", lease_seconds=SHORT), enlist("quick")
+    (old,) = late.claim(Wish())
+    time.sleep(2 * SHORT)
+    assert quick.reap() == (1, 0)
+    (new,) = quick.claim(Wish())
+    assert late.extend([old]) == {job.id}
+    assert late.advance([old], Progress(step=1, steps=2)) == ["lost"]
+    assert not late.finish(old, JobState.COMPLETED, images=["stale"])
+    assert not late.hand_back(old)
+    assert quick.finish(new, JobState.COMPLETED, images=[])
+    assert not late.fail(old, JobError(code=FailureCode.INTERNAL, message="late", retryable=True))
+    assert queue.fetch(job.id).state is JobState.COMPLETED
+    assert queue.fetch(job.id).attempts == 2
+
+
+def test_a_lease_that_is_extended_is_not_reaped(queue: JobQueue, enlist: Enlist) -> None:
+    queue.submit(parameters())
+    claims = enlist(lease_seconds=0.3)
+    batch = claims.claim(Wish())
+    for _ in range(4):
+        time.sleep(0.1)
+        assert claims.extend(batch) == set()
+        assert claims.reap() == (0, 0)
+
+
+def test_a_job_whose_worker_was_lost_comes_back_alone_and_first(queue: JobQueue, enlist: Enlist) -> None:
+    ids = [queue.submit(parameters()).id for _ in range(3)]
+    claims = enlist(lease_seconds=SHORT)
+    assert len(claims.claim(Wish(max_images=2, batching=True))) == 2
+    time.sleep(2 * SHORT)
+    assert claims.reap() == (2, 0)
+    batches = [[claim.job.id for claim in claims.claim(BATCHES)] for _ in range(3)]
+    assert sorted(batches[0] + batches[1]) == sorted(ids[:2])
+    assert batches[2] == ids[2:]
+
+
+def test_a_job_that_costs_every_worker_its_life_ends_failed(queue: JobQueue, enlist: Enlist) -> None:
+    job = queue.submit(parameters())
+    claims = enlist(lease_seconds=SHORT, max_attempts=2)
+    for outcome in [(1, 0), (0, 1)]:
+        assert claims.claim(Wish())
+        time.sleep(2 * SHORT)
+        assert claims.reap() == outcome
+    ended = queue.fetch(job.id)
+    assert ended.state is JobState.FAILED
+    assert ended.error is not None
+    assert ended.error.code is FailureCode.WORKER_LOST
+    assert claims.claim(Wish()) == []
+
+
+def test_many_reapers_requeue_a_lost_job_once(queue: JobQueue, enlist: Enlist) -> None:
+    """RQ's own registry clean-up, run by four threads over 200 jobs, made 800 queue entries."""
+    jobs = [queue.submit(parameters(batchable=False)) for _ in range(50)]
+    claims = enlist(lease_seconds=SHORT)
+    while claims.claim(Wish()):
+        pass
+    time.sleep(2 * SHORT)
+    threads = [threading.Thread(target=claims.reap) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert queue.connection.llen(f"rq:queue:{jobs[0].queue}") == len(jobs)
+
+
+def test_a_job_handed_back_keeps_its_place_and_spends_no_attempt(queue: JobQueue, enlist: Enlist) -> None:
+    first = queue.submit(parameters(batchable=False))
+    queue.submit(parameters(batchable=False))
+    claims = enlist()
+    (claim,) = claims.claim(Wish())
+    assert claims.hand_back(claim)
+    assert queue.fetch(first.id).state is JobState.QUEUED
+    assert queue.fetch(first.id).attempts == 0
+    assert claims.claim(Wish())[0].job.id == first.id
+
+
+def test_progress_is_on_the_record_and_in_the_stream(queue: JobQueue, enlist: Enlist) -> None:
+    job = queue.submit(parameters())
+    claims = enlist()
+    batch = claims.claim(Wish())
+    assert claims.advance(batch, Progress(step=1, steps=4, fraction=0.25, eta_seconds=3.0)) == ["on"]
+    assert queue.fetch(job.id).progress.step == 1
+    event = read_events(queue.connection, job.id)[-1]
+    assert (event.kind, event.data["fraction"]) == ("progress", 0.25)
+
+
+def test_a_running_job_learns_of_its_cancel_and_the_others_go_on(queue: JobQueue, enlist: Enlist) -> None:
+    jobs = [queue.submit(parameters()) for _ in range(3)]
+    claims = enlist()
+    batch = claims.claim(BATCHES)
+    queue.cancel(jobs[1].id)
+    assert claims.advance(batch, Progress(step=1, steps=4)) == ["on", "cancel", "on"]
+
+
+def test_a_running_job_learns_that_its_deadline_has_passed(queue: JobQueue, enlist: Enlist) -> None:
+    job = queue.submit(parameters(), deadline_seconds=1)
+    claims = enlist()
+    batch = claims.claim(Wish())
+    queue.connection.hset(f"darkroom:job:{job.id}", "deadline_at", "1.0")
+    assert claims.advance(batch, Progress(step=1, steps=4)) == ["deadline"]
+
+
+def test_a_waiting_job_fails_when_its_deadline_passes(queue: JobQueue, enlist: Enlist) -> None:
+    job = queue.submit(parameters(), deadline_seconds=100)
+    claims = enlist()
+    claims.reap()
+    assert queue.fetch(job.id).state is JobState.QUEUED
+    queue.connection.zadd("darkroom:deadlines", {job.id: 1.0})
+    claims.reap()
+    ended = queue.fetch(job.id)
+    assert ended.state is JobState.FAILED
+    assert ended.error is not None
+    assert ended.error.code is FailureCode.DEADLINE_EXCEEDED
+    assert claims.claim(Wish()) == []
+
+
+def test_a_cancel_asked_of_a_worker_that_dies_is_kept(queue: JobQueue, enlist: Enlist) -> None:
+    job = queue.submit(parameters())
+    claims = enlist(lease_seconds=SHORT)
+    claims.claim(Wish())
+    queue.cancel(job.id)
+    time.sleep(2 * SHORT)
+    claims.reap()
+    assert queue.fetch(job.id).state is JobState.CANCELLED
+
+
+def test_an_id_left_in_a_list_after_its_job_ended_is_not_run_again(queue: JobQueue, enlist: Enlist) -> None:
+    job = queue.submit(parameters())
+    claims = enlist()
+    (claim,) = claims.claim(Wish())
+    claims.finish(claim, JobState.COMPLETED, images=[])
+    queue.connection.rpush(f"rq:queue:{job.queue}", job.id)
+    queue.connection.sadd("darkroom:waiting:normal", job.queue)
+    assert claims.claim(Wish()) == []
+    assert names(queue, "darkroom:waiting:*") == set()

@@ -1,0 +1,1 @@
+"""The whole service, started by `darkroom up` and driven over HTTP only."""

@@ -1,0 +1,137 @@
+"""A running service for tests: `darkroom up` as a child process, and the few calls that every test makes."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+from PIL import Image, ImageDraw
+
+Json = dict[str, Any]
+READY_SECONDS = 120.0
+
+
+class RunningService:
+    """`darkroom up` on a free port, with a data folder of its own."""
+
+    def __init__(self, data: Path, *options: str, environment: Mapping[str, str] | None = None) -> None:
+        command = [sys.executable, "-m", "cli.main", "up", "--port", "0", "--data", str(data), *options]
+        self.log = data.parent / f"{data.name}.log"
+        self._log_file = self.log.open("wb")
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("DARKROOM_")}
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=self._log_file,
+            text=True,
+            env={**clean, "OMP_NUM_THREADS": "1", **(environment or {})},
+            start_new_session=True,
+        )
+        self.url = self._wait_until_ready()
+        self.http = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+
+    def _wait_until_ready(self) -> str:
+        watchdog = threading.Timer(READY_SECONDS, self.process.kill)
+        watchdog.start()
+        try:
+            for line in self.process.stdout or ():
+                if line.startswith("ready "):
+                    return line.split()[1]
+        finally:
+            watchdog.cancel()
+        raise AssertionError("the service was not ready in time:\n" + self.log.read_text(errors="replace")[-3000:])
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit status."""
+        self.http.close()
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(90)
+        finally:
+            self._log_file.close()
+
+    def submit(self, task: str, **body: Any) -> Json:
+        """An accepted job."""
+        response = self.http.post(f"/v1/{task}", json={"prompt": "a red circle on a blue background", **body})
+        assert response.status_code == 202, response.text
+        job: Json = response.json()
+        assert response.headers["location"].endswith(f"/v1/jobs/{job['id']}")
+        return job
+
+    def fetch(self, job_id: str) -> Json:
+        """The job as it is now."""
+        job: Json = self.http.get(f"/v1/jobs/{job_id}").raise_for_status().json()
+        return job
+
+    def wait(self, job_id: str, timeout_seconds: float = 120) -> Json:
+        """The job once it has ended."""
+        deadline = time.monotonic() + timeout_seconds
+        while time.monotonic() < deadline:
+            job = self.fetch(job_id)
+            if job["status"] in ("completed", "failed", "cancelled"):
+                return job
+            time.sleep(0.05)
+        raise AssertionError(f"job {job_id} did not end: {job}")
+
+    def run(self, task: str, **body: Any) -> Json:
+        """A completed job."""
+        job = self.wait(self.submit(task, **body)["id"])
+        assert job["status"] == "completed", job
+        return job
+
+    def bytes_of(self, job: Json, index: int = 0) -> bytes:
+        """The bytes of one of a job's images."""
+        return self.http.get(job["images"][index]["url"]).raise_for_status().content
+
+    def image_of(self, job: Json, index: int = 0) -> Image.Image:
+        """One of a job's images, decoded."""
+        return Image.open(io.BytesIO(self.bytes_of(job, index)))
+
+    def picture(self, task: str, **body: Any) -> Image.Image:
+        """The one image of a completed job, as RGB."""
+        return self.image_of(self.run(task, **body)).convert("RGB")
+
+
+def encode(image: Image.Image, format: str = "png") -> bytes:
+    """An image as a file's bytes."""
+    buffer = io.BytesIO()
+    image.save(buffer, format)
+    return buffer.getvalue()
+
+
+def base64_of(image: Image.Image, format: str = "png") -> str:
+    """An image as bare base64."""
+    return base64.b64encode(encode(image, format)).decode()
+
+
+def data_url(image: Image.Image, format: str = "png") -> str:
+    """An image as a `data:` URL."""
+    return f"data:image/{format};base64,{base64_of(image, format)}"
+
+
+def drawn(shape: str = "circle", colour: str = "red", background: str = "blue", side: int = 64) -> Image.Image:
+    """A drawn picture: a shape in the middle of a plain background."""
+    image = Image.new("RGB", (side, side), background)
+    box, pen = (side // 4, side // 4, side * 3 // 4, side * 3 // 4), ImageDraw.Draw(image)
+    if shape == "circle":
+        pen.ellipse(box, fill=colour)
+    else:
+        pen.rectangle(box, fill=colour)
+    return image
+
+
+def left_half(side: int = 64) -> Image.Image:
+    """A mask: white on the left half."""
+    mask = Image.new("L", (side, side), 0)
+    mask.paste(255, (0, 0, side // 2, side))
+    return mask

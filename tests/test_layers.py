@@ -1,0 +1,71 @@
+"""The import law: `app` and `worker` import `contracts`, never each other; importing a module has no effect."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = {"torch", "diffusers", "transformers", "peft", "accelerate"}
+WEB = {"fastapi", "starlette", "uvicorn"}
+FORBIDDEN = {
+    "app": {"worker", "cli", "models"} | HEAVY,
+    "worker": {"app", "cli"} | WEB,
+    "contracts": {"app", "worker", "cli", "models"} | HEAVY | WEB,
+    "cli": {"app", "worker"} | HEAVY | WEB,
+}
+
+
+def imported_packages(source: str) -> Iterator[str]:
+    """Top-level packages that a module imports anywhere, inside functions too."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.split(".")[0]
+
+
+def offences(package: str, folder: Path) -> list[str]:
+    return [
+        f"{path.relative_to(folder)} imports {name}"
+        for path in sorted(folder.rglob("*.py"))
+        for name in sorted(set(imported_packages(path.read_text(encoding="utf-8"))) & FORBIDDEN[package])
+    ]
+
+
+@pytest.mark.parametrize("package", sorted(FORBIDDEN))
+def test_each_side_imports_only_what_it_may(package: str) -> None:
+    assert list((ROOT / package).rglob("*.py")), f"{package}/ holds no module"
+    assert offences(package, ROOT / package) == []
+
+
+@pytest.mark.parametrize(
+    ("package", "line"),
+    [
+        ("app", "import torch"),
+        ("app", "from worker.jobs import run"),
+        ("worker", "def late():\n    import fastapi"),
+        ("contracts", "from diffusers.utils import logging"),
+    ],
+)
+def test_a_broken_law_is_found(tmp_path: Path, package: str, line: str) -> None:
+    (tmp_path / "module.py").write_text(line, encoding="utf-8")
+    assert len(offences(package, tmp_path)) == 1
+
+
+def test_the_http_side_never_loads_torch_even_indirectly() -> None:
+    program = (
+        "import sys, pkgutil, importlib, app, contracts, cli\n"
+        "for package in (app, contracts, cli):\n"
+        "    for found in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
+        "        if not found.name.endswith('__main__'):\n"
+        "            importlib.import_module(found.name)\n"
+        f"sys.exit(', '.join(sorted({HEAVY!r} & set(sys.modules))) or 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr

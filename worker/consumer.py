@@ -1,0 +1,242 @@
+"""The RQ worker that claims batches, keeps their leases, and fences their results.
+
+RQ gives the work loop and the worker's registration; claim, lease and end of a job are `contracts.claims`.
+Stock RQ pops jobs one by one, is silent while one runs, and loses or doubles them when it dies; none of
+those paths is used. Knows nothing of diffusers: what a batch does is `worker.jobs.run`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import RedisError
+from rq import Queue, SimpleWorker
+from rq.exceptions import NoSuchJobError
+from rq.job import Job as RqJob
+from rq.serializers import JSONSerializer
+from rq.timeouts import BaseDeathPenalty
+from rq.worker import WorkerStatus
+
+from contracts.claims import Claim, Claims
+from contracts.errors import RETRYABLE, FailureCode, JobFailed
+from contracts.queue import RUN_FUNCTION
+from contracts.records import JobError, JobState
+from contracts.storage import Storage
+from worker import jobs
+from worker.affinity import Residency
+from worker.heartbeat import Heartbeat
+from worker.pipelines import Pool
+from worker.progress import Abandoned, BatchWatch, HandedBack
+from worker.settings import WorkerSettings
+
+_log = logging.getLogger(__name__)
+
+#: For what a deadline that passed tells the client.
+_DEADLINE_MESSAGE = "the deadline passed while the job ran"
+
+
+class _NoAlarm(BaseDeathPenalty):  # type: ignore[misc]
+    """RQ's time limit is a SIGALRM exception, which poisons a warm process; ours is checked at each step."""
+
+    def setup_death_penalty(self) -> None:
+        """Nothing to set up."""
+
+    def cancel_death_penalty(self) -> None:
+        """Nothing to cancel."""
+
+
+class Consumer(SimpleWorker):  # type: ignore[misc]
+    """One warm process: claims a batch, runs it, ends its jobs, and again until told to stop."""
+
+    death_penalty_class = _NoAlarm
+
+    def __init__(
+        self, connection: Redis, claims: Claims, pool: Pool, storage: Storage, settings: WorkerSettings
+    ) -> None:
+        """`connection` returns bytes, as RQ wants it; `claims` has one of its own."""
+        placeholder = Queue("darkroom", connection=connection, serializer=JSONSerializer)
+        super().__init__([placeholder], name=settings.name, connection=connection, serializer=JSONSerializer)
+        self._claims = claims
+        self._pool = pool
+        self._storage = storage
+        self._settings = settings
+        self._batch: list[Claim] = []
+        self._leave = threading.Event()
+        self._warming = True
+        self._residency = Residency(settings.residency_seconds)
+        self._heartbeat = Heartbeat(claims, settings, self._report_state)
+
+    def start(self, models: Sequence[str]) -> None:
+        """Load the warm list, then work until a signal says stop; returns when the last batch has ended."""
+        self._heartbeat.start()
+        try:
+            for model in models:
+                self._warm_up(model)
+            self._warming = False
+            self._heartbeat.beat()
+            self.work(logging_level="WARNING")
+        finally:
+            self._heartbeat.stop()
+
+    def _warm_up(self, model: str) -> None:
+        try:
+            self._pool.model(model)
+        except JobFailed as failure:
+            # A model that cannot be loaded fails its own jobs, by name; the others are served.
+            _log.error("%s", failure.message)
+
+    # -- RQ's loop, with its dangerous parts replaced -------------------------------------------------
+
+    def run_maintenance_tasks(self) -> None:
+        """RQ's clean-up would judge our leases by its own clock; `Heartbeat` reaps instead."""
+
+    def _install_signal_handlers(self) -> None:
+        signal.signal(signal.SIGTERM, self._on_stop_signal)
+        signal.signal(signal.SIGINT, self._on_stop_signal)
+
+    def _on_stop_signal(self, signal_number: int, frame: FrameType | None) -> None:
+        del signal_number, frame
+        if self._stop_requested:
+            self._leave.set()
+        self._stop_requested = True
+        grace = threading.Timer(self._settings.drain_seconds, self._leave.set)
+        grace.daemon = True
+        grace.start()
+
+    def dequeue_job_and_maintain_ttl(
+        self, timeout: int | None, max_idle_time: int | None = None
+    ) -> tuple[RqJob, Queue] | None:
+        """Wait for a batch; None once the worker is told to stop."""
+        del timeout, max_idle_time
+        self._try_state(WorkerStatus.IDLE)
+        while not self._stop_requested:
+            try:
+                self._batch = self._allowed(
+                    self._claims.claim(self._residency.wish(self._pool.warm, self._settings))
+                )
+            except RedisError as error:
+                _log.warning("no claim, Redis does not answer: %s", error)
+                time.sleep(1.0)
+                continue
+            if self._batch:
+                return RqJob(id=self._batch[0].job.id, connection=self.connection), self.queues[0]
+            time.sleep(self._settings.poll_seconds)
+        return None
+
+    def execute_job(self, job: RqJob, queue: Queue) -> None:
+        """Run the batch that was claimed, and end each of its jobs."""
+        del job, queue
+        batch, self._batch = self._batch, []
+        self._try_state(WorkerStatus.BUSY)
+        watch = BatchWatch(self._claims, batch, self._leave)
+        with self._heartbeat.holding(batch, watch):
+            self._residency.enter(batch[0].job.parameters.model)
+            self._run(batch, watch)
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        """RQ's own sign of life; a Redis that is away must not end the worker."""
+        try:
+            super().heartbeat(timeout, pipeline)
+        except RedisError as error:
+            _log.warning("RQ heartbeat not written: %s", error)
+
+    # -- one batch ------------------------------------------------------------------------------------
+
+    def _run(self, batch: Sequence[Claim], watch: BatchWatch) -> None:
+        work = [
+            jobs.Job(
+                id=claim.job.id,
+                attempt=claim.job.attempts,
+                parameters=claim.job.parameters,
+                queue_seconds=(claim.job.started_at or claim.job.created_at) - claim.job.created_at,
+            )
+            for claim in batch
+        ]
+        try:
+            results: Sequence[jobs.Done | JobFailed | None] = jobs.run(
+                work, self._pool, self._storage, watch, worker_name=self.name
+            )
+        except Abandoned:
+            results = [None] * len(batch)
+        except HandedBack:
+            for claim in batch:
+                self._insist(lambda claim=claim: self._claims.hand_back(claim))  # type: ignore[misc]
+            return
+        for claim, result in zip(batch, results, strict=True):
+            self._insist(lambda claim=claim, result=result: self._end(claim, result, watch))  # type: ignore[misc]
+
+    def _end(self, claim: Claim, result: jobs.Done | JobFailed | None, watch: BatchWatch) -> None:
+        verdict = watch.verdicts.get(claim.job.id)
+        if verdict == "lost":
+            _log.warning("job %s: lease lost, result dropped", claim.job.id)
+        elif verdict == "cancel":
+            self._claims.finish(claim, JobState.CANCELLED)
+        elif verdict == "deadline":
+            self._fail(claim, JobFailed(FailureCode.DEADLINE_EXCEEDED, _DEADLINE_MESSAGE))
+        elif isinstance(result, jobs.Done):
+            images = [image.model_dump(mode="json") for image in result.images]
+            receipt = result.receipt.model_dump(mode="json")
+            if not self._claims.finish(claim, JobState.COMPLETED, images=images, receipt=receipt):
+                _log.warning("job %s: lease lost at the end, result dropped", claim.job.id)
+        elif result is not None:
+            self._fail(claim, result)
+
+    def _fail(self, claim: Claim, failure: JobFailed) -> None:
+        error = JobError(code=failure.code, message=failure.message, retryable=RETRYABLE[failure.code])
+        self._claims.fail(claim, error)
+
+    def _allowed(self, batch: list[Claim]) -> list[Claim]:
+        """Only our one function runs from the queue; a planted job ends here, and is reported."""
+        allowed = []
+        for claim in batch:
+            function = self._function_of(claim.job.id)
+            if function == RUN_FUNCTION:
+                allowed.append(claim)
+                continue
+            _log.error("job %s names the function %r: refused", claim.job.id, function)
+            self._fail(
+                claim, JobFailed(FailureCode.REFUSED_FUNCTION, "the job names a function that is not allowed")
+            )
+        return allowed
+
+    def _function_of(self, job_id: str) -> str | None:
+        try:
+            return RqJob.fetch(job_id, connection=self.connection, serializer=JSONSerializer).func_name
+        except (NoSuchJobError, ValueError, TypeError, KeyError):
+            return None
+
+    def _insist(self, write: Callable[[], object]) -> None:
+        """Write the end of a job however long Redis is away; a lease that ran out meanwhile makes it a no-op."""
+        pause_seconds = 0.1
+        while True:
+            try:
+                write()
+                return
+            except RedisError as error:
+                _log.warning("result not written yet: %s", error)
+                time.sleep(pause_seconds)
+                pause_seconds = min(2.0, pause_seconds * 2)
+
+    # -- what the world sees --------------------------------------------------------------------------
+
+    def _try_state(self, state: WorkerStatus) -> None:
+        try:
+            self.set_state(state)
+        except RedisError as error:
+            _log.warning("state not written: %s", error)
+
+    def _report_state(self) -> dict[str, Any]:
+        state = "starting" if self._warming else "draining" if self._stop_requested else "idle"
+        return {
+            "state": state,
+            "pid": os.getpid(),
+            **self._pool.report(),
+        }

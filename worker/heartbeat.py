@@ -1,0 +1,101 @@
+"""A thread that keeps a worker's leases alive, reaps those of the dead, and ends a process that hangs.
+
+It runs beside the GPU's work; the claims it is given are thread-safe (a Redis connection a call).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from contracts.claims import Claim, Claims
+from contracts.workers import WorkerReport, publish, withdraw
+from worker.progress import BatchWatch
+from worker.settings import WorkerSettings
+
+_log = logging.getLogger(__name__)
+
+#: Exit status of a worker that ended itself because no step came; supervision starts another.
+STALLED = 70
+
+
+class Heartbeat(threading.Thread):
+    """Beats three times a lease."""
+
+    def __init__(self, claims: Claims, settings: WorkerSettings, account: Callable[[], dict[str, Any]]) -> None:
+        """`account` gives the fields of the worker's report."""
+        super().__init__(name="heartbeat", daemon=True)
+        self._claims = claims
+        self._settings = settings
+        self._account = account
+        self._batch: Sequence[Claim] = ()
+        self._watch: BatchWatch | None = None
+        self._lock = threading.Lock()
+        self._end = threading.Event()
+
+    @contextmanager
+    def holding(self, batch: Sequence[Claim], watch: BatchWatch) -> Iterator[None]:
+        """Keep the batch's leases while the block runs."""
+        with self._lock:
+            self._batch, self._watch = batch, watch
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._batch, self._watch = (), None
+
+    def run(self) -> None:
+        """Beat until told to stop."""
+        while not self._end.is_set():
+            self.beat()
+            self._end.wait(self._claims.lease_seconds / 3)
+
+    def beat(self) -> None:
+        """One beat; a Redis that is away only makes it late."""
+        try:
+            self._extend()
+            publish(self._claims.connection, self._report(), self._claims.lease_seconds)
+            self._claims.reap()
+        except RedisError as error:
+            _log.warning("heartbeat not written: %s", error)
+        self._end_if_stalled()
+
+    def stop(self) -> None:
+        """End the thread and take the worker's name off the list."""
+        self._end.set()
+        self.join(5)
+        try:
+            withdraw(self._claims.connection, self._settings.name)
+        except RedisError:
+            _log.warning("Redis is away; the worker's report runs out by itself")
+
+    def _extend(self) -> None:
+        with self._lock:
+            batch, watch = self._batch, self._watch
+        for job_id in self._claims.extend(batch):
+            # A job that has just ended is not ours any more either, and its watch is done.
+            if watch is not None:
+                watch.drop(job_id)
+
+    def _report(self) -> WorkerReport:
+        account = self._account()
+        if self._batch and account["state"] == "idle":
+            account["state"] = "busy"
+        return WorkerReport(
+            id=self._settings.name,
+            host=os.uname().nodename,
+            current_jobs=[claim.job.id for claim in self._batch],
+            **account,
+        )
+
+    def _end_if_stalled(self) -> None:
+        watch = self._watch
+        if watch is not None and watch.idle_seconds > self._settings.stall_seconds:
+            _log.critical("no step for %.0f s: this process ends itself", watch.idle_seconds)
+            os._exit(STALLED)

@@ -1,0 +1,33 @@
+"""Settings of one worker process; built once in `worker/main.py`, frozen, and passed in."""
+
+from __future__ import annotations
+
+import os
+import secrets
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _own_name() -> str:
+    return f"{os.uname().nodename.split('.')[0]}-{os.getpid()}-{secrets.token_hex(2)}"
+
+
+class WorkerSettings(BaseSettings):
+    """Each field is an environment variable `DARKROOM_WORKER_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix="DARKROOM_WORKER_", frozen=True, extra="ignore")
+
+    name: str = Field(default_factory=_own_name, description="unique among all workers")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    warm: list[str] = Field(default_factory=list, description='models to load at start, as JSON: ["sdxl"]')
+    max_models: int = Field(3, ge=1, description="models kept ready at once")
+    max_batch_images: int = Field(4, ge=1, le=64, description="images that one pipeline call may make")
+    max_batch_pixels: int = Field(4 * 1024 * 1024, ge=4096, description="pixels that one pipeline call may make")
+    batching: bool = Field(True, description="whether jobs without a seed may share a pipeline call")
+    batch_wait_seconds: float = Field(0.0, ge=0, description="how long a lone batchable job waits for company")
+    residency_seconds: float = Field(10.0, ge=0, description="how long a model stays before it may be displaced")
+    poll_seconds: float = Field(0.02, gt=0, description="pause between two looks at an empty queue")
+    stall_seconds: float = Field(600.0, gt=0, description="a worker without a step for this long ends itself")
+    drain_seconds: float = Field(120.0, ge=0, description="after SIGTERM, how long the running batch may take")
+    cpu_threads: int = Field(0, ge=0, description="threads of CPU work; 0: torch's choice")
