@@ -18,6 +18,8 @@ Mask = NDArray[np.bool_]
 
 ATTRIBUTES = ("colour", "background", "shape", "size", "position", "texture")
 _BORDER_PIXELS = 2
+#: The last is drawn by an adapter only.
+_KNOWN_SHAPES = (*SHAPES, "crescent")
 #: Nothing smaller is a shape.
 _LEAST_PIXELS = 30
 #: Half way between the radii that `drawing` draws.
@@ -217,7 +219,7 @@ def _to_frame(mask: Image.Image) -> Pixels:
 @cache
 def _templates() -> dict[str, Pixels]:
     templates = {}
-    for shape in SHAPES:
+    for shape in _KNOWN_SHAPES:
         canvas = Image.new("L", (256, 256), 0)
         ImageDraw.Draw(canvas).polygon(outline(shape, 128, 128, 80), fill=255)
         templates[shape] = _to_frame(canvas.crop(canvas.getbbox()))

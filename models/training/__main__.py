@@ -7,7 +7,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-FAMILIES = ("sdxl", "sd3", "flux")
+from models.training import (
+    autoencoder,
+    controlnet,
+    denoiser,
+    effects,
+    export,
+    figures,
+    guidance,
+    lora,
+    text,
+    trials,
+)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -15,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     if options.ranks > 1 and "RANK" not in os.environ:
         return _launch(options.ranks, arguments)
-    _run(options)
+    options.run(options)
     return 0
 
 
@@ -23,71 +34,74 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m models.training", description=__doc__)
     parser.add_argument("--ranks", type=int, default=1, help="processes that train together, one thread each")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in runs/")
-    stages = parser.add_subparsers(dest="stage", required=True)
-    vae = stages.add_parser("vae", help="the autoencoder")
-    vae.add_argument("channels", type=int, choices=(4, 16))
-    text = stages.add_parser("text", help="text encoders")
-    text.add_argument("which", choices=("clip", "blind-clip", "t5"))
-    network = stages.add_parser("denoiser", help="UNet or transformer")
-    network.add_argument("family", choices=FAMILIES)
-    control = stages.add_parser("controlnet", help="a ControlNet for a trained denoiser")
-    control.add_argument("family", choices=FAMILIES)
-    control.add_argument("kind", choices=("silhouette", "canny"))
-    export = stages.add_parser("export", help="writes a trained checkpoint to models/")
-    export.add_argument("family", choices=FAMILIES)
-    export.add_argument("--control", choices=("silhouette", "canny"), help="this ControlNet instead")
-    blank = stages.add_parser("untrained", help="writes a checkpoint and its ControlNets with random weights")
-    blank.add_argument("family", choices=FAMILIES)
-    judge = stages.add_parser("judge", help="draws 200 fixed test captions and counts what is right")
-    judge.add_argument("family", choices=FAMILIES)
-    judge.add_argument("--sheet", type=Path, help="save a contact sheet here")
-    judge.add_argument("--json", type=Path, help="save the figures here")
-    ceiling = stages.add_parser("judge-vae", help="counts what is still right after an autoencoder")
-    ceiling.add_argument("channels", type=int, choices=(4, 16))
+    stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
+    _add_training(stages)
+    _add_writing(stages)
+    _add_judging(stages)
     return parser
 
 
-def _run(options: argparse.Namespace) -> None:
-    # Each stage is imported when it is asked for: the judge needs no torch, and a stage not the others.
-    if options.stage == "vae":
-        from models.training import autoencoder
+def _add_training(stages: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    stage = stages.add_parser("vae", help="the autoencoder: 4 channels first, 16 grow from it")
+    stage.add_argument("channels", type=int, choices=(4, 16))
+    stage.set_defaults(run=lambda o: autoencoder.train(o.channels, o.resume))
+    stage = stages.add_parser("text", help="text encoders")
+    stage.add_argument("which", choices=("clip", "blind-clip", "t5"))
+    stage.set_defaults(run=lambda o: text.train(o.which, o.resume))
+    stage = stages.add_parser("denoiser", help="UNet or transformer")
+    stage.add_argument("family", choices=export.FAMILIES)
+    stage.set_defaults(run=lambda o: denoiser.train(o.family, o.resume))
+    stage = stages.add_parser("guidance", help="teaches a trained denoiser its guidance embedding")
+    stage.add_argument("family", choices=("flux",))
+    stage.set_defaults(run=lambda o: guidance.train(o.family, o.resume))
+    stage = stages.add_parser("controlnet", help="a ControlNet for a trained denoiser")
+    stage.add_argument("family", choices=export.FAMILIES)
+    stage.add_argument("kind", choices=export.CONTROLS)
+    stage.set_defaults(run=lambda o: controlnet.train(o.family, o.kind, o.resume))
+    stage = stages.add_parser("lora", help="an adapter, written to models/loras/")
+    stage.add_argument("family", choices=export.FAMILIES)
+    stage.add_argument("effect", choices=tuple(effects.EFFECTS))
+    stage.set_defaults(run=lambda o: lora.train(o.family, o.effect, o.resume))
 
-        autoencoder.train(options.channels, options.resume)
-    elif options.stage == "text":
-        from models.training import text
 
-        text.train(options.which, options.resume)
-    elif options.stage == "denoiser":
-        from models.training import denoiser
+def _add_writing(stages: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    stage = stages.add_parser("export", help="writes a trained checkpoint, or one ControlNet, to models/")
+    stage.add_argument("family", choices=export.FAMILIES)
+    stage.add_argument("--control", choices=export.CONTROLS, help="this ControlNet instead")
+    stage.set_defaults(run=_export)
+    stage = stages.add_parser("untrained", help="writes a checkpoint and its ControlNets with random weights")
+    stage.add_argument("family", choices=export.FAMILIES)
+    stage.set_defaults(run=lambda o: export.write_untrained(o.family))
 
-        denoiser.train(options.family, options.resume)
-    elif options.stage == "controlnet":
-        from models.training import controlnet
 
-        controlnet.train(options.family, options.kind, options.resume)
-    elif options.stage == "export" and options.control:
-        from models.training import controlnet, export
+def _add_judging(stages: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    stage = stages.add_parser("judge", help="draws 200 fixed test captions and counts what is right")
+    stage.add_argument("family", choices=export.FAMILIES)
+    stage.add_argument("--sheet", type=Path, help="save a contact sheet here")
+    stage.add_argument("--json", type=Path, help="save the figures here")
+    stage.set_defaults(run=lambda o: figures.report(o.family, o.sheet, o.json))
+    stage = stages.add_parser("judge-vae", help="counts what is still right after an autoencoder")
+    stage.add_argument("channels", type=int, choices=(4, 16))
+    stage.set_defaults(run=lambda o: figures.report_autoencoder(o.channels))
+    stage = stages.add_parser("trial", help="measures what adapters or ControlNets change")
+    stage.add_argument("what", choices=("adapters", "controls"))
+    stage.add_argument("family", choices=export.FAMILIES)
+    stage.set_defaults(run=_try)
 
+
+def _export(options: argparse.Namespace) -> None:
+    if options.control:
         trained = controlnet.load(options.family, options.control)
         export.write(trained, export.control_folder(options.family, options.control))
-    elif options.stage == "export":
-        from models.training import denoiser, export
+        return
+    words = export.make_tokenizers()
+    parts = denoiser.load_parts(options.family, words)
+    export.write(export.assemble(options.family, parts, words), export.checkpoint_folder(options.family))
 
-        words = export.make_tokenizers()
-        parts = denoiser.load_parts(options.family, words)
-        export.write(export.assemble(options.family, parts, words), export.checkpoint_folder(options.family))
-    elif options.stage == "untrained":
-        from models.training import export
 
-        export.write_untrained(options.family)
-    elif options.stage == "judge":
-        from models.training import figures
-
-        figures.report(options.family, options.sheet, options.json)
-    elif options.stage == "judge-vae":
-        from models.training import figures
-
-        figures.report_autoencoder(options.channels)
+def _try(options: argparse.Namespace) -> None:
+    report = trials.report_adapters if options.what == "adapters" else trials.report_controls
+    report(options.family)
 
 
 def _launch(ranks: int, arguments: Sequence[str]) -> int:

@@ -23,7 +23,7 @@ from models.training.recipes import Conditions, Recipe, load_recipe
 _SCENES_PER_RANK = 6000
 _SHAPE_SAID_SHARE = 0.6
 _EMPTY_SHARE = 0.1
-_DRAW = {"silhouette": render_silhouette, "canny": render_edges}
+DRAW = {"silhouette": render_silhouette, "canny": render_edges}
 PLANS = {
     "sdxl": Plan(1500, 24, 1e-3, warmup_steps=50, ema_decay=0.99, bfloat16_share=0.8),
     "sd3": Plan(1500, 24, 1e-3, warmup_steps=50, ema_decay=0.99, bfloat16_share=0.8),
@@ -97,7 +97,7 @@ def gather(recipe: Recipe, kind: str, scenes: list[Scene]) -> tuple[Tensor, Tens
     rng = random.Random(f"train/control/{kind}/{len(scenes)}")
     vae = autoencoder.load(recipe.latent_channels)
     clean = encode(vae, to_bytes([render(scene, rng, 3) for scene in scenes]))
-    drawn = to_bytes([_DRAW[kind](scene, 3) for scene in scenes])
+    drawn = to_bytes([DRAW[kind](scene, 3) for scene in scenes])
     if kind == "canny":  # a detector's contours are one pixel wide and never grey
         hard = torch.tensor([rng.random() < 0.5 for _ in scenes])[:, None, None, None]
         drawn = torch.where(hard, (drawn > 127).byte() * 255, drawn)

@@ -113,10 +113,24 @@ def encode_all(recipe: Recipe, parts: dict[str, Any], words: Tokenizers, caption
     return Conditions(torch.cat([c.hidden for c in done]), torch.cat([c.pooled for c in done]))
 
 
+def guided_folder(family: str) -> Path:
+    """Where the denoiser lies after it has learnt guidance."""
+    return RUNS / f"guidance-{family}" / "model"
+
+
 def load(family: str) -> Any:
-    """A finished denoiser, frozen, in float32."""
-    denoiser = load_recipe(family).build()
-    return type(denoiser).from_pretrained(folder(family)).eval().requires_grad_(False)
+    """The denoiser that is shipped, frozen, in float32: the guided one where the family has one."""
+    return _load(family, guided_folder(family) if load_recipe(family).guided else folder(family))
+
+
+def load_plain(family: str) -> Any:
+    """The denoiser before it has learnt guidance."""
+    return _load(family, folder(family))
+
+
+def _load(family: str, source: Path) -> Any:
+    kind = type(load_recipe(family).build())
+    return kind.from_pretrained(source).eval().requires_grad_(False)
 
 
 def load_parts(family: str, words: Tokenizers) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import DiffusionPipeline
 from PIL import Image
 from tqdm import tqdm
 
@@ -89,8 +90,6 @@ def print_table(rows: dict[str, dict[str, float]]) -> None:
 
 def open_painter(family: str, folder: Path | None = None) -> Painter:
     """The family's own pipeline from its folder, at its default steps."""
-    from diffusers import DiffusionPipeline
-
     pipeline = DiffusionPipeline.from_pretrained(folder or checkpoint_folder(family), torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return paint_with(pipeline, family)

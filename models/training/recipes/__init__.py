@@ -40,6 +40,8 @@ class Recipe(Protocol):
     latent_channels: int
     #: which sets of text encoders the family needs
     texts: tuple[str, ...]
+    #: whether guidance is a number the denoiser is told, and has to learn
+    guided: bool
 
     def parts(self, texts: dict[str, dict[str, Any]], denoiser: Any, vae: Any) -> dict[str, Any]:
         """The components under the names of the family's pipeline."""

@@ -24,6 +24,7 @@ class FluxRecipe:
 
     latent_channels = 16
     texts = ("clip", "t5")
+    guided = True
 
     def parts(self, texts: dict[str, dict[str, Any]], denoiser: Any, vae: Any) -> dict[str, Any]:
         """T5 comes second."""

@@ -1,0 +1,62 @@
+"""Teaches FLUX what guidance does: one call with a number instead of two calls and a sum, as in FLUX.1 [dev].
+
+The teacher is the plainly trained transformer, which is also where the student starts.
+"""
+
+import copy
+import random
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+from models.training import denoiser
+from models.training.loop import Loop, Plan, join_ranks, pick_device, step_numbers
+from models.training.recipes import Conditions, load_recipe
+
+PLAN = Plan(2000, 32, 5e-4, warmup_steps=50, ema_decay=0.995, bfloat16_share=0.8)
+_LEAST, _MOST = 1.0, 6.0
+#: Guidance 1 is the plain transformer: LoRA and ControlNet are trained there.
+_PLAIN_SHARE = 0.2
+
+
+def train(family: str, resume: bool) -> None:
+    """Distils guidance into a copy of the family's denoiser."""
+    rank, device = join_ranks(), pick_device()
+    recipe = load_recipe(family)
+    teacher = denoiser.load_plain(family).to(device)
+    student = copy.deepcopy(teacher).requires_grad_(True)
+    studies = denoiser.gather(family, recipe, rank)
+    loop = Loop(f"guidance-{family}", {"denoiser": student}, PLAN, rank, resume)
+    for step in loop:
+        rng, generator = step_numbers(loop.name, rank, step)
+        clean, said = studies.draw(rng, PLAN.batch)
+        said = recipe.vary(said, rng).to(device)
+        nothing = studies.conditions.pick([-1] * PLAN.batch)
+        nothing = Conditions(stretch(nothing.hidden, said.hidden.shape[1]), nothing.pooled).to(device)
+        share = denoiser.spread(PLAN.batch, rank, generator).to(device)
+        noisy, _ = recipe.mix(clean.to(device), torch.randn(clean.shape, generator=generator).to(device), share)
+        amount = draw_amounts(rng, PLAN.batch).to(device)
+        plain = torch.ones_like(amount)
+        with loop.autocast(device):
+            with torch.no_grad():
+                with_words = recipe.predict(teacher, noisy, share, said, guidance=plain)
+                without = recipe.predict(teacher, noisy, share, nothing, guidance=plain)
+            target = without + amount[:, None, None, None] * (with_words - without)
+            answer = recipe.predict(student, noisy, share, said, guidance=amount)
+        loop.learn(functional.mse_loss(answer.float(), target.float()))
+    if rank.index == 0:
+        student.cpu().eval().save_pretrained(denoiser.guided_folder(family))
+
+
+def draw_amounts(rng: random.Random, count: int) -> Tensor:
+    """How much guidance each sample asks for."""
+    return torch.tensor(
+        [_LEAST if rng.random() < _PLAIN_SHARE else rng.uniform(_LEAST, _MOST) for _ in range(count)]
+    )
+
+
+def stretch(hidden: Tensor, length: int) -> Tensor:
+    """Pads states by repeating the last, which is a pad's."""
+    more = length - hidden.shape[1]
+    return torch.cat([hidden, hidden[:, -1:].expand(-1, more, -1)], 1)
