@@ -1,0 +1,77 @@
+"""Reads request bodies within a byte and a time bound. Does not look into them, except to unpack a form."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from fastapi import Request
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from app.errors import BodyTimeout, BodyTooLarge
+from contracts.errors import FieldProblem, InvalidRequest, UnreadableBody
+
+#: How much of a body that is too large is read and thrown away, so that a client that is still sending
+#: reads the answer instead of a broken connection.
+_DRAIN_BYTES = 64 * 2**20
+#: What a multipart body may have beside its file.
+FORM_OVERHEAD_BYTES = 64 * 2**10
+
+
+async def read_body(request: Request, max_bytes: int, timeout_seconds: float) -> bytes:
+    """The whole body; never holds more than `max_bytes` of it.
+
+    Raises:
+        BodyTooLarge: found from the declared length, or while reading.
+        BodyTimeout: it was not here in time.
+    """
+    too_large = BodyTooLarge(f"the body has more than {max_bytes} bytes")
+    length = request.headers.get("content-length", "")
+    declared = int(length) if length.isdecimal() else 0
+    if declared > max_bytes + _DRAIN_BYTES or (declared > max_bytes and "expect" in request.headers):
+        raise too_large
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size <= max_bytes:
+                    chunks.append(chunk)
+                elif size <= max_bytes + _DRAIN_BYTES:
+                    chunks.clear()
+                else:
+                    break
+    except TimeoutError:
+        raise BodyTimeout(f"the body was not here after {timeout_seconds:g} seconds") from None
+    if size > max_bytes:
+        raise too_large
+    return b"".join(chunks)
+
+
+async def unpack_file(request: Request, raw: bytes) -> bytes:
+    """The one file of a multipart body that has been read; its field is `file`.
+
+    Raises:
+        UnreadableBody: no multipart body.
+        InvalidRequest: it holds something else.
+    """
+
+    async def once() -> AsyncGenerator[bytes, None]:
+        yield raw
+
+    try:
+        form = await MultiPartParser(request.headers, once(), max_files=8, max_fields=8).parse()
+    except MultiPartException as error:
+        raise UnreadableBody(error.message) from None
+    try:
+        match form.multi_items():
+            case [("file", UploadFile() as file)]:
+                return await file.read()
+            case fields:
+                names = ", ".join(name for name, _ in fields) or "nothing"
+                message = f"the form must hold one file, named file, and it holds: {names}"
+                raise InvalidRequest([FieldProblem("file", message, ["file"])])
+    finally:
+        await form.close()

@@ -1,0 +1,126 @@
+"""What routes are given: the only `Depends` providers. Opens nothing; `main.py` does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from app.bodies import FORM_OVERHEAD_BYTES, read_body, unpack_file
+from app.errors import WrongMediaType
+from app.inputs import InputReader
+from app.pictures import PictureDecoder
+from app.settings import ApiSettings
+from app.views import Links
+from contracts.catalogue import Catalogue
+from contracts.errors import NotFound
+from contracts.queue import JobQueue
+from contracts.records import JobRecord
+from contracts.storage import Storage
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks. There are no keys yet, so everybody is `local`."""
+
+    owner: str = "local"
+
+
+@dataclass(frozen=True)
+class Services:
+    """What one running API holds open."""
+
+    settings: ApiSettings
+    catalogue: Catalogue
+    decoder: PictureDecoder
+    queue: JobQueue
+    storage: Storage
+
+
+async def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+AnyService = Annotated[Services, Depends(_services)]
+
+
+async def _settings(services: AnyService) -> ApiSettings:
+    return services.settings
+
+
+async def _catalogue(services: AnyService) -> Catalogue:
+    return services.catalogue
+
+
+async def _queue(services: AnyService) -> JobQueue:
+    return services.queue
+
+
+async def _storage(services: AnyService) -> Storage:
+    return services.storage
+
+
+async def _decoder(services: AnyService) -> PictureDecoder:
+    return services.decoder
+
+
+async def _caller() -> Caller:
+    return Caller()
+
+
+TheSettings = Annotated[ApiSettings, Depends(_settings)]
+TheCatalogue = Annotated[Catalogue, Depends(_catalogue)]
+TheQueue = Annotated[JobQueue, Depends(_queue)]
+TheStorage = Annotated[Storage, Depends(_storage)]
+TheDecoder = Annotated[PictureDecoder, Depends(_decoder)]
+TheCaller = Annotated[Caller, Depends(_caller)]
+
+
+async def _links(request: Request, settings: TheSettings) -> Links:
+    return Links(str(settings.public_url or request.base_url).rstrip("/"))
+
+
+async def _inputs(services: AnyService, caller: TheCaller) -> InputReader:
+    return InputReader(services.decoder, services.queue, services.storage, caller.owner)
+
+
+def _own_job(id: str, queue: TheQueue, caller: TheCaller) -> JobRecord:
+    """The job that the path names; another owner's is as good as none."""
+    record = queue.fetch(id)
+    if record.owner != caller.owner:
+        raise NotFound("job", id)
+    return record
+
+
+async def _json_body(request: Request, settings: TheSettings) -> bytes:
+    raw = await read_body(request, settings.max_body_bytes, settings.upload_timeout_seconds)
+    kind = _media_type(request)
+    if kind and kind != "application/json" and not kind.endswith("+json"):
+        raise WrongMediaType(f"the body is {kind}; send JSON with Content-Type: application/json")
+    return raw
+
+
+async def _picture_body(request: Request, settings: TheSettings) -> bytes:
+    bound = settings.max_picture_bytes + FORM_OVERHEAD_BYTES
+    raw = await read_body(request, bound, settings.upload_timeout_seconds)
+    kind = _media_type(request)
+    if kind == "multipart/form-data":
+        return await unpack_file(request, raw)
+    if kind and not kind.startswith("image/") and kind != "application/octet-stream":
+        raise WrongMediaType(
+            f"the body is {kind}; send the picture's bytes as image/…, or a form with a field `file`"
+        )
+    return raw
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+TheLinks = Annotated[Links, Depends(_links)]
+TheInputs = Annotated[InputReader, Depends(_inputs)]
+OwnJob = Annotated[JobRecord, Depends(_own_job)]
+JsonBody = Annotated[bytes, Depends(_json_body)]
+PictureBody = Annotated[bytes, Depends(_picture_body)]

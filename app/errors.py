@@ -1,0 +1,182 @@
+"""One table, domain error -> status and code, and its rendering as RFC 9457 problem+json.
+
+Other dialects render the same `Failure`. Raises nothing; what a message says is the raiser's matter.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from app.request_ids import HEADER, request_id_of
+from contracts.errors import (
+    Conflict,
+    DarkroomError,
+    FieldProblem,
+    InvalidRequest,
+    NotAPicture,
+    NotFound,
+    PictureTooLarge,
+    Unavailable,
+    UnreadableBody,
+)
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER_SECONDS = 2
+#: Bounds on what an answer repeats of what the client sent.
+_MAX_PROBLEMS, _MAX_TEXT = 50, 1000
+
+
+class BodyTooLarge(DarkroomError):
+    """A body over the byte bound."""
+
+
+class BodyTimeout(DarkroomError):
+    """A body that did not come in time."""
+
+
+class WrongMediaType(DarkroomError):
+    """A content type that the call does not take."""
+
+
+class NotReady(DarkroomError):
+    """The service would not serve a job now."""
+
+    def __init__(self, problems: Sequence[FieldProblem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(f"{problem.field}: {problem.message}" for problem in problems))
+
+
+@dataclass(frozen=True)
+class Row:
+    """How one kind of error looks from outside; `code` is stable."""
+
+    status: int
+    code: str
+    title: str
+
+
+ROWS: Mapping[type[Exception], Row] = {
+    UnreadableBody: Row(400, "unreadable_body", "The body cannot be read"),
+    ClientDisconnect: Row(400, "unreadable_body", "The body ended early"),
+    NotFound: Row(404, "not_found", "There is no such thing"),
+    BodyTimeout: Row(408, "body_timeout", "The body took too long"),
+    Conflict: Row(409, "conflict", "Not in a state that allows this"),
+    BodyTooLarge: Row(413, "body_too_large", "The body is too large"),
+    PictureTooLarge: Row(413, "picture_too_large", "An image is too large"),
+    NotAPicture: Row(415, "not_a_picture", "Not an image that can be read"),
+    WrongMediaType: Row(415, "unsupported_media_type", "This content type is not taken here"),
+    InvalidRequest: Row(422, "invalid_request", "The request cannot be run as it is"),
+    RequestValidationError: Row(422, "invalid_request", "The request cannot be run as it is"),
+    Unavailable: Row(503, "unavailable", "A part of the service is away"),
+    NotReady: Row(503, "not_ready", "The service would not serve a job now"),
+    Exception: Row(500, "internal", "The service failed"),
+}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An error as every dialect needs it: what the table says, what happened, and where."""
+
+    row: Row
+    detail: str
+    problems: tuple[FieldProblem, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class ProblemField(BaseModel):
+    """One thing wrong with one field."""
+
+    field: str = Field(description="path in the request's body, such as `controls.0.image`")
+    message: str
+    allowed: object = Field(
+        None,
+        description="values or range that would have been accepted",
+        exclude_if=lambda value: value is None,
+    )
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str = Field(description="stable; to be told apart by programs")
+    errors: list[ProblemField]
+    request_id: str
+
+
+def describe(error: Exception) -> Failure:
+    """Look an error up in the table."""
+    if isinstance(error, HTTPException):
+        phrase = HTTPStatus(error.status_code).phrase
+        row = Row(error.status_code, phrase.lower().replace(" ", "_"), phrase)
+        return Failure(row, str(error.detail), headers=error.headers or {})
+    row = next(ROWS[kind] for kind in type(error).__mro__ if kind in ROWS)
+    if row.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Failure(row, "the reason is in the service's log, under this request_id")
+    retry = {"Retry-After": str(RETRY_AFTER_SECONDS)} if row.status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+    if isinstance(error, RequestValidationError):
+        problems = tuple(FieldProblem(".".join(map(str, item["loc"][1:])), item["msg"]) for item in error.errors())
+        return Failure(row, "; ".join(f"{one.field}: {one.message}" for one in problems), problems)
+    return Failure(row, str(error) or row.title, _problems_of(error), retry)
+
+
+def _problems_of(error: Exception) -> tuple[FieldProblem, ...]:
+    if isinstance(error, InvalidRequest | NotReady):
+        return error.problems
+    if isinstance(error, PictureTooLarge | NotAPicture):
+        return (error.problem,)
+    return ()
+
+
+def render_problem(failure: Failure, request_id: str) -> JSONResponse:
+    """The native dialect's answer."""
+    problem = Problem(
+        type=f"urn:darkroom:problem:{failure.row.code}",
+        title=failure.row.title,
+        status=failure.row.status,
+        detail=_cut(failure.detail),
+        code=failure.row.code,
+        errors=[
+            ProblemField(field=_cut(one.field), message=_cut(one.message), allowed=one.allowed)
+            for one in failure.problems[:_MAX_PROBLEMS]
+        ],
+        request_id=request_id,
+    )
+    return JSONResponse(
+        problem.model_dump(mode="json"),
+        failure.row.status,
+        headers={**failure.headers, HEADER: request_id},
+        media_type="application/problem+json",
+    )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"
+
+
+async def answer(request: Request, error: Exception) -> JSONResponse:
+    """What the client gets for any error; a traceback goes to the log alone."""
+    failure, request_id = describe(error), request_id_of(request)
+    if failure.row.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("request %s: %s %s failed", request_id, request.method, request.url.path, exc_info=error)
+    return render_problem(failure, request_id)
+
+
+def install(app: FastAPI) -> None:
+    """Make `answer` the handler of every error."""
+    for kind in (DarkroomError, HTTPException, RequestValidationError, ClientDisconnect, Exception):
+        app.add_exception_handler(kind, answer)

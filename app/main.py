@@ -1,0 +1,51 @@
+"""Puts the HTTP side together: routes, error handlers, and what it holds open while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
+
+from app import errors
+from app.dependencies import Services
+from app.openapi import DocumentedApi
+from app.pictures import PictureDecoder
+from app.request_ids import RequestIds
+from app.routes import catalogue, health, jobs, uploads
+from app.settings import ApiSettings
+from contracts.catalogue import read_catalogue
+from contracts.queue import JobQueue
+from contracts.storage import open_storage
+
+
+def create_app(settings: ApiSettings) -> FastAPI:
+    """The application. It starts, and answers 503, also while Redis is away.
+
+    Raises:
+        CatalogueError: the catalogue file does not say what it must.
+    """
+    rows = read_catalogue(settings.shared.catalogue)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        queue = JobQueue(settings.shared)
+        app.state.services = Services(
+            settings=settings,
+            catalogue=rows,
+            decoder=PictureDecoder(settings.max_picture_bytes, settings.max_picture_pixels),
+            queue=queue,
+            storage=open_storage(settings.shared),
+        )
+        yield
+        await run_in_threadpool(queue.close)
+
+    app = DocumentedApi(
+        title="Darkroom", version="1", description="JSON in, an image and a receipt out.", lifespan=lifespan
+    )
+    app.add_middleware(RequestIds)
+    errors.install(app)
+    for module in (jobs, uploads, catalogue, health):
+        app.include_router(module.router)
+    return app

@@ -1,0 +1,152 @@
+"""Decodes pictures that strangers send: bounds first, from the header alone; then one normal form.
+
+The normal form is upright, 8-bit L, RGB or RGBA, as PNG without metadata. Who sent the bytes, and how they
+came, is `inputs.py`'s matter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+import warnings
+from dataclasses import dataclass
+from typing import cast
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from contracts.errors import NotAPicture, PictureTooLarge
+from contracts.validation import StoredPicture
+
+#: What is read, by Pillow's names; the rest of its decoders are never tried.
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+#: Pictures that may lie decoded in memory at one time.
+_DECODES_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture in normal form.
+
+    Attributes:
+        sha256: of the bytes as they came; names the picture.
+        format: of the bytes as they came.
+        png: the normal form.
+    """
+
+    sha256: str
+    width: int
+    height: int
+    format: str
+    png: bytes
+
+    @property
+    def key(self) -> str:
+        """Where it belongs in the storage."""
+        return picture_key(self.sha256)
+
+    @property
+    def stored(self) -> StoredPicture:
+        """What validation knows it by."""
+        return StoredPicture(self.key, self.width, self.height)
+
+
+def picture_key(sha256: str) -> str:
+    """Where a picture with these original bytes belongs in the storage."""
+    return f"inputs/{sha256}.png"
+
+
+class PictureDecoder:
+    """Decodes within bounds. Sets Pillow's own pixel bound too, which is the process's."""
+
+    def __init__(self, max_bytes: int, max_pixels: int) -> None:
+        self.max_bytes = max_bytes
+        self._max_pixels = max_pixels
+        self._turns = threading.BoundedSemaphore(_DECODES_AT_ONCE)
+        # What Pillow finds odd in strangers' bytes (broken EXIF, say) is nothing for our log.
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+        # Pillow meets some sizes before we do (a GIF's frame, a TIFF's tile); between once and twice its
+        # bound it would only warn.
+        Image.MAX_IMAGE_PIXELS = max_pixels
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+    def decode(self, data: bytes, field: str) -> Picture:
+        """Read, check and normalise a picture; `field` is named in the error.
+
+        Raises:
+            PictureTooLarge: more bytes or pixels than the bounds; nothing was decoded.
+            NotAPicture: no image, a truncated one, or another format.
+        """
+        if len(data) > self.max_bytes:
+            raise self.too_many_bytes(field)
+        with self._turns:
+            try:
+                with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                    self._check_pixels(image.size, field)
+                    # A JPEG with a preview inside it is MPO to Pillow.
+                    name = "jpeg" if image.format == "MPO" else str(image.format).lower()
+                    image.load()
+                    normal = _normalise(image)
+            except PictureTooLarge:
+                raise
+            except UnidentifiedImageError:
+                raise NotAPicture(field, "is no image of a format that is read here") from None
+            except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+                raise self._too_many_pixels(field, "it") from None
+            except Exception as error:  # noqa: BLE001  # decoders raise whatever they like on broken bytes
+                raise NotAPicture(field, f"is a broken or truncated image: {error}") from None
+            png = io.BytesIO()
+            normal.save(png, "PNG", compress_level=1)
+        return Picture(hashlib.sha256(data).hexdigest(), *normal.size, name, png.getvalue())
+
+    def too_many_bytes(self, field: str) -> PictureTooLarge:
+        """The error for a picture over the byte bound."""
+        message = f"has more than {self.max_bytes} bytes"
+        return PictureTooLarge(field, message, f"up to {self.max_bytes} bytes")
+
+    def _check_pixels(self, size: tuple[int, int], field: str) -> None:
+        width, height = size
+        if width * height > self._max_pixels:
+            raise self._too_many_pixels(field, f"{width} × {height}")
+
+    def _too_many_pixels(self, field: str, what: str) -> PictureTooLarge:
+        message = f"{what} is more than the {self._max_pixels} pixels that are read here; scale it down"
+        return PictureTooLarge(field, message, f"width × height ≤ {self._max_pixels}")
+
+
+def _normalise(image: Image.Image) -> Image.Image:
+    """Upright, and L, RGB or RGBA with eight bits a channel; without metadata."""
+    image = _upright(image)
+    if image.mode.startswith(("I", "F")):
+        image = _to_eight_bits(image)
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+    elif image.mode == "1":
+        image = image.convert("L")
+    elif image.mode not in ("L", "RGB"):
+        image = image.convert("RGB")
+    image.info = {}
+    return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # noqa: BLE001  # a picture with broken EXIF is still a picture
+        return image
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """Scale 16-bit, 32-bit and floating-point grey to 0–255; nothing is clipped.
+
+    The two wide modes do not say what white is: it is the least usual full scale that holds the picture.
+    """
+    if image.mode.startswith("I;16"):
+        full = 65_535.0
+        image = image.convert("I")
+    else:
+        high = cast("float", image.getextrema()[1])
+        usual = (1.0, 255.0, 65_535.0) if image.mode == "F" else (255.0, 65_535.0)
+        full = next((scale for scale in usual if high <= scale), high)
+    factor = 255.0 / full
+    return image.point(lambda value: value * factor + 0.5).convert("L")

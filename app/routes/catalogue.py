@@ -1,0 +1,184 @@
+"""The catalogue: what the service offers, and which workers are there to run it. Changes nothing."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from app.dependencies import TheCatalogue, TheQueue
+from app.openapi import problems
+from app.schemas import allowed_at, controlnet_ids, lora_ids, schemas_for
+from app.views import ListView
+from contracts.catalogue import Catalogue, ModelSpec
+from contracts.families import FAMILIES, Task
+from contracts.queue import JobQueue, redis_errors_are_unavailable
+from contracts.schedulers import SCHEDULERS
+from contracts.tasks import Txt2ImgRequest
+from contracts.workers import WorkerReport, read_workers
+
+router = APIRouter(prefix="/v1", tags=["catalogue"], responses=problems(503))
+
+
+class ModelView(BaseModel):
+    """One model; the list has OpenAI's shape, each entry extended."""
+
+    id: str
+    object: Literal["model"] = "model"
+    owned_by: Literal["darkroom"] = "darkroom"
+    family: str
+    title: str
+    tasks: list[Task]
+    defaults: dict[str, Any] = Field(description="value of each field that a request may leave out")
+    limits: dict[str, Any]
+    schedulers: list[str]
+    loras: list[str]
+    controlnets: list[str]
+    prompt_hint: str
+    warm_on: list[str] = Field(description="workers that hold it ready")
+
+
+class ModelDetail(ModelView):
+    """One model with the JSON Schema of each task's request, narrowed to what this model takes."""
+
+    schemas: dict[Task, dict[str, Any]]
+
+
+class LoraView(BaseModel):
+    """One adapter."""
+
+    id: str
+    family: str
+    title: str
+    trigger: str
+
+
+class ControlNetView(BaseModel):
+    """One ControlNet."""
+
+    id: str
+    family: str
+    title: str
+    kind: str
+    preprocessors: list[str]
+
+
+class SchedulerView(BaseModel):
+    """One scheduler, and the families that it can drive."""
+
+    id: str
+    kind: str
+    families: list[str]
+
+
+class PreprocessorView(BaseModel):
+    """One preprocessor, and the ControlNets that take what it makes."""
+
+    id: str
+    controlnets: list[str]
+
+
+@router.get("/models")
+def list_models(catalogue: TheCatalogue, queue: TheQueue) -> ListView[ModelView]:
+    """All models."""
+    workers = _workers(queue)
+    return ListView(data=[ModelView(**_model(row, catalogue, workers)) for row in catalogue.models])
+
+
+@router.get("/models/{id}", responses=problems(404))
+def show_model(id: str, catalogue: TheCatalogue, queue: TheQueue) -> ModelDetail:
+    """One model, with the JSON Schema of each task's request for it."""
+    row = catalogue.model(id)
+    return ModelDetail(**_model(row, catalogue, _workers(queue)), schemas=schemas_for(row, catalogue))
+
+
+@router.get("/loras")
+def list_loras(catalogue: TheCatalogue) -> ListView[LoraView]:
+    """All adapters."""
+    return ListView(
+        data=[
+            LoraView(id=row.id, family=row.family, title=row.title, trigger=row.trigger) for row in catalogue.loras
+        ]
+    )
+
+
+@router.get("/controlnets")
+def list_controlnets(catalogue: TheCatalogue) -> ListView[ControlNetView]:
+    """All ControlNets."""
+    return ListView(
+        data=[
+            ControlNetView(
+                id=row.id,
+                family=row.family,
+                title=row.title,
+                kind=row.kind,
+                preprocessors=list(row.preprocessors),
+            )
+            for row in catalogue.controlnets
+        ]
+    )
+
+
+@router.get("/schedulers")
+def list_schedulers() -> ListView[SchedulerView]:
+    """All schedulers, whether or not a model here can use them."""
+    return ListView(
+        data=[
+            SchedulerView(
+                id=row.id,
+                kind=row.kind,
+                families=[family.id for family in FAMILIES.values() if family.kind == row.kind],
+            )
+            for row in SCHEDULERS.values()
+        ]
+    )
+
+
+@router.get("/preprocessors")
+def list_preprocessors(catalogue: TheCatalogue) -> ListView[PreprocessorView]:
+    """What can make a control image out of a picture."""
+    names = dict.fromkeys(name for row in catalogue.controlnets for name in row.preprocessors)
+    return ListView(
+        data=[
+            PreprocessorView(
+                id=name, controlnets=[row.id for row in catalogue.controlnets if name in row.preprocessors]
+            )
+            for name in names
+        ]
+    )
+
+
+@router.get("/workers")
+def list_workers(queue: TheQueue) -> ListView[WorkerReport]:
+    """All live workers, as they tell of themselves."""
+    return ListView(data=_workers(queue))
+
+
+def _workers(queue: JobQueue) -> list[WorkerReport]:
+    with redis_errors_are_unavailable():
+        return read_workers(queue.connection)
+
+
+def _model(row: ModelSpec, catalogue: Catalogue, workers: list[WorkerReport]) -> dict[str, Any]:
+    family = row.architecture
+    defaults = {**family.defaults, **row.defaults}
+    return {
+        "id": row.id,
+        "family": row.family,
+        "title": row.title,
+        "tasks": row.tasks,
+        "defaults": {name: value for name, value in defaults.items() if name not in row.refuses},
+        "limits": {
+            "side": allowed_at(Txt2ImgRequest, ["width"]),
+            "size_multiple": family.size_multiple,
+            "max_pixels": row.pixel_cap,
+            "num_images": allowed_at(Txt2ImgRequest, ["num_images"]),
+            "max_sequence_length": family.max_sequence_length,
+        },
+        "schedulers": row.schedulers,
+        "loras": lora_ids(row, catalogue),
+        "controlnets": controlnet_ids(row, catalogue),
+        "prompt_hint": row.prompt_hint,
+        "warm_on": [worker.id for worker in workers if row.id in worker.warm],
+    }

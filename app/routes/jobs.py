@@ -1,0 +1,128 @@
+"""Jobs: submit one of each task, look at it, cancel it, fetch its images."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Response
+
+from app.dependencies import JsonBody, OwnJob, TheCaller, TheCatalogue, TheInputs, TheLinks, TheQueue, TheStorage
+from app.openapi import problems, request_body
+from app.requests import parse
+from app.views import JobView, view_job
+from contracts.errors import NotFound, Unavailable
+from contracts.records import ImageRecord, JobRecord, JobState
+from contracts.storage import Storage
+from contracts.tasks import REQUESTS, JobRequest
+from contracts.validation import check, resolve
+
+router = APIRouter(prefix="/v1", tags=["jobs"])
+
+
+def _submission(kind: type[JobRequest]) -> Callable[..., JobView]:
+    """The route of one task."""
+
+    def submit(
+        raw: JsonBody,
+        catalogue: TheCatalogue,
+        inputs: TheInputs,
+        queue: TheQueue,
+        caller: TheCaller,
+        links: TheLinks,
+        response: Response,
+    ) -> JobView:
+        request = parse(kind, raw)
+        model = check(request, catalogue)
+        pictures = inputs.read(request)
+        parameters = resolve(request, model, {field: one.stored for field, one in pictures.items()})
+        inputs.store(pictures)
+        record = queue.submit(
+            parameters,
+            owner=caller.owner,
+            priority=request.priority,
+            deadline_seconds=request.deadline_seconds,
+            response_format=request.response_format,
+            metadata=request.metadata,
+        )
+        response.headers["Location"] = links.job(record.id)
+        ahead = None
+        with suppress(Unavailable):  # the job is accepted; its place in the queue is a courtesy
+            ahead = queue.position(record)
+        return view_job(record, links, ahead=ahead)
+
+    return submit
+
+
+for _task, _kind in REQUESTS.items():
+    router.add_api_route(
+        f"/{_task}",
+        _submission(_kind),
+        methods=["POST"],
+        status_code=202,
+        name=f"submit_{_task}",
+        summary=f"Queue a {_task} job",
+        description=_kind.__doc__,
+        openapi_extra=request_body(_kind),
+        responses=problems(400, 408, 413, 415, 422, 503),
+    )
+
+
+@router.get("/jobs/{id}", responses=problems(404, 503))
+def show_job(record: OwnJob, queue: TheQueue, storage: TheStorage, links: TheLinks) -> JobView:
+    """The job as it is now."""
+    ahead = queue.position(record) if record.state is JobState.QUEUED else None
+    wanted = record.response_format == "b64_json" and record.state is JobState.COMPLETED
+    encoded = [_read_base64(storage, image) for image in record.images] if wanted else ()
+    return view_job(record, links, ahead=ahead, encoded=encoded)
+
+
+@router.post("/jobs/{id}/cancel", responses=problems(404, 409, 503))
+def cancel_job(record: OwnJob, queue: TheQueue, links: TheLinks) -> JobView:
+    """Cancel a job: at once where it waits, within one denoising step where it runs. Idempotent."""
+    return view_job(queue.cancel(record.id), links)
+
+
+_BYTES = {"type": "string", "format": "binary"}
+
+
+@router.get(
+    "/jobs/{id}/images/{n:int}",
+    response_class=Response,
+    responses={
+        200: {"content": {f"image/{name}": {"schema": _BYTES} for name in ("png", "jpeg", "webp")}},
+        304: {"description": "The client has these bytes already"},
+        **problems(404, 503),
+    },
+)
+def show_image(
+    record: OwnJob, n: int, storage: TheStorage, if_none_match: Annotated[str | None, Header()] = None
+) -> Response:
+    """The bytes of a completed job's image, counted from 0. They never change."""
+    image = _image_of(record, n)
+    headers = {"ETag": f'"{image.sha256}"', "Cache-Control": "private, max-age=31536000, immutable"}
+    if if_none_match is not None and _names(if_none_match, image.sha256):
+        return Response(status_code=304, headers=headers)
+    try:
+        data = storage.read(image.key)
+    except NotFound:
+        raise NotFound("image", f"{record.id}/{n}") from None
+    headers["X-Content-Type-Options"] = "nosniff"
+    return Response(data, media_type=f"image/{image.format}", headers=headers)
+
+
+def _image_of(record: JobRecord, number: int) -> ImageRecord:
+    if record.state is not JobState.COMPLETED or number >= len(record.images):
+        raise NotFound("image", f"{record.id}/{number}")
+    return record.images[number]
+
+
+def _names(if_none_match: str, sha256: str) -> bool:
+    tags = [tag.strip().removeprefix("W/").strip('"') for tag in if_none_match.split(",")]
+    return "*" in tags or sha256 in tags
+
+
+def _read_base64(storage: Storage, image: ImageRecord) -> str:
+    return base64.b64encode(storage.read(image.key)).decode("ascii")

@@ -1,0 +1,37 @@
+"""Uploads: pictures sent ahead of the requests that name them."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from app.dependencies import PictureBody, TheDecoder, TheQueue, TheSettings, TheStorage
+from app.inputs import store_picture
+from app.openapi import problems, upload_body
+from app.uploads import Upload, remember
+
+router = APIRouter(prefix="/v1", tags=["uploads"])
+
+
+@router.post(
+    "/uploads",
+    status_code=201,
+    openapi_extra=upload_body(),
+    responses={
+        200: {"model": Upload, "description": "It was here; its time begins anew"},
+        **problems(400, 408, 413, 415, 422, 503),
+    },
+)
+def upload(
+    raw: PictureBody,
+    decoder: TheDecoder,
+    storage: TheStorage,
+    queue: TheQueue,
+    settings: TheSettings,
+    response: Response,
+) -> Upload:
+    """Check and keep a picture, sent as raw bytes or as the field `file` of a form."""
+    picture = decoder.decode(raw, "file")
+    store_picture(storage, picture)
+    kept, is_new = remember(queue, picture, settings.upload_ttl_seconds)
+    response.status_code = 201 if is_new else 200
+    return kept

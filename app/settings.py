@@ -1,0 +1,51 @@
+"""Settings of the HTTP side, frozen. Where Redis, the storage and the catalogue are is in the shared ones."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from pydantic import AnyHttpUrl, Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from contracts.settings import SharedSettings
+
+_MIB = 2**20
+
+
+class ApiSettings(BaseSettings):
+    """What one API process needs to know. Each field is an environment variable `DARKROOM_API_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix="DARKROOM_API_", frozen=True, extra="ignore")
+
+    shared: SharedSettings = Field(default_factory=SharedSettings)
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65_535, description="port to listen on; 0 takes a free one")
+    fd: int | None = Field(None, ge=0, description="an open listening socket, in place of host and port")
+    allow_anonymous: bool = Field(
+        False, description="answer everybody on an address that others reach, although there are no keys"
+    )
+    public_url: AnyHttpUrl | None = Field(
+        None, description="how clients reach the service, for links; else as the request names it"
+    )
+    max_body_bytes: int = Field(64 * _MIB, ge=1024, description="largest request body")
+    max_picture_bytes: int = Field(32 * _MIB, ge=1024, description="largest picture, as a file")
+    max_picture_pixels: int = Field(50_000_000, ge=4096, description="largest picture, width × height")
+    upload_timeout_seconds: float = Field(60.0, gt=0, description="a body must have come in by then")
+    upload_ttl_seconds: int = Field(86_400, ge=60, description="how long an upload can be named")
+
+    @model_validator(mode="after")
+    def _anonymous_service_stays_home(self) -> ApiSettings:
+        if not (self.allow_anonymous or is_loopback(self.host)):
+            raise ValueError(
+                f"there are no keys, so everybody who reaches {self.host} could use the service; "
+                "listen on 127.0.0.1, or set DARKROOM_API_ALLOW_ANONYMOUS=true"
+            )
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,136 @@
+"""A job as clients see it, made of its record. Reads nothing from Redis or the storage itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Generic, Literal, TypeVar
+
+from pydantic import AwareDatetime, BaseModel, Field
+
+from contracts.families import Task
+from contracts.records import JobError, JobRecord, JobState, Progress, Receipt
+
+Entry = TypeVar("Entry")
+
+
+class ListView(BaseModel, Generic[Entry]):
+    """Every list of the service."""
+
+    object: Literal["list"] = "list"
+    data: list[Entry]
+    has_more: bool = False
+    next_cursor: str | None = None
+
+
+class QueueView(BaseModel):
+    """A waiting job's place in its own queue."""
+
+    position: int = Field(description="1 is the next")
+    ahead: int
+
+
+class ImageView(BaseModel):
+    """One finished image."""
+
+    url: str
+    width: int
+    height: int
+    seed: int
+    format: str
+    sha256: str
+    b64_json: str | None = Field(
+        None,
+        description="the bytes, where the job asked for response_format b64_json",
+        exclude_if=lambda value: value is None,
+    )
+
+
+class JobView(BaseModel):
+    """One job."""
+
+    id: str
+    status: JobState
+    task: Task
+    model: str
+    created_at: AwareDatetime
+    started_at: AwareDatetime | None
+    finished_at: AwareDatetime | None
+    expires_at: AwareDatetime | None
+    progress: Progress
+    queue: QueueView | None
+    images: list[ImageView]
+    error: JobError | None
+    receipt: Receipt | None
+    attempts: int
+    metadata: dict[str, str]
+    links: dict[str, str] = Field(description="`self`, and `cancel` until the job has ended")
+
+
+@dataclass(frozen=True)
+class Links:
+    """Absolute addresses under the service's base URL, which ends without a slash."""
+
+    base: str
+
+    def job(self, id: str) -> str:
+        """Where the job is."""
+        return f"{self.base}/v1/jobs/{id}"
+
+    def image(self, id: str, number: int) -> str:
+        """Where one of its images is."""
+        return f"{self.job(id)}/images/{number}"
+
+    def of(self, record: JobRecord) -> dict[str, str]:
+        """What can be done with a job now."""
+        links = {"self": self.job(record.id)}
+        if not record.state.is_final:
+            links["cancel"] = f"{links['self']}/cancel"
+        return links
+
+
+def view_job(record: JobRecord, links: Links, *, ahead: int | None = None, encoded: Sequence[str] = ()) -> JobView:
+    """A record as clients see it.
+
+    Args:
+        ahead: jobs before it in its queue, where it waits.
+        encoded: base64 of its images, where the client asked for it.
+    """
+    return JobView(
+        id=record.id,
+        status=record.state,
+        task=record.parameters.task,
+        model=record.parameters.model,
+        created_at=_time(record.created_at),
+        started_at=_optional_time(record.started_at),
+        finished_at=_optional_time(record.finished_at),
+        expires_at=_optional_time(record.expires_at),
+        progress=record.progress,
+        queue=None if ahead is None else QueueView(position=ahead + 1, ahead=ahead),
+        images=[
+            ImageView(
+                url=links.image(record.id, number),
+                width=image.width,
+                height=image.height,
+                seed=image.seed,
+                format=image.format,
+                sha256=image.sha256,
+                b64_json=encoded[number] if encoded else None,
+            )
+            for number, image in enumerate(record.images)
+        ],
+        error=record.error,
+        receipt=record.receipt,
+        attempts=record.attempts,
+        metadata=record.metadata,
+        links=links.of(record),
+    )
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _optional_time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else _time(seconds)

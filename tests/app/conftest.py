@@ -1,0 +1,76 @@
+"""The API on a real Redis and real files, and a worker's hands to finish its jobs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app.main import create_app
+from app.settings import ApiSettings
+from contracts.claims import Claim, Claims, Wish
+from contracts.queue import JobQueue
+from contracts.records import ImageRecord, JobState, Receipt, Weights
+from contracts.settings import QueueSettings, SharedSettings
+from contracts.storage import Storage
+from tests.app.drawings import encode
+
+
+@pytest.fixture
+def api_settings(settings: SharedSettings) -> ApiSettings:
+    """The API's settings on the test's own Redis and folder."""
+    return ApiSettings(shared=settings)
+
+
+@pytest.fixture
+def client(api_settings: ApiSettings) -> Iterator[TestClient]:
+    """A client of a running API; an unhandled error is an answer, not an exception."""
+    with TestClient(create_app(api_settings), raise_server_exceptions=False) as client:
+        yield client
+
+
+class Hands:
+    """What a worker does to a job, through the real scripts, without making an image of its own."""
+
+    def __init__(self, queue: JobQueue, storage: Storage) -> None:
+        self.claims = Claims(queue.connection, QueueSettings(), "worker-of-the-test", ttl_seconds=3600)
+        self._storage = storage
+
+    def claim(self) -> Claim:
+        """Take the next job."""
+        (claim,) = self.claims.claim(Wish())
+        return claim
+
+    def complete(self, claim: Claim, data: bytes | None = None) -> bytes:
+        """End the job with this image, once for each that was asked for; returns its bytes."""
+        parameters = claim.job.parameters
+        data = encode("RGB", (parameters.width, parameters.height), "red") if data is None else data
+        images = []
+        for number, seed in enumerate(parameters.seeds):
+            key = f"results/{claim.job.id}/{claim.execution}/{number}.png"
+            self._storage.write(key, data)
+            image = ImageRecord(
+                key=key,
+                width=parameters.width,
+                height=parameters.height,
+                seed=seed,
+                format=parameters.output_format,
+                sha256=hashlib.sha256(data).hexdigest(),
+                size_bytes=len(data),
+            )
+            images.append(image.model_dump(mode="json"))
+        receipt = Receipt(
+            parameters=parameters, seeds=parameters.seeds, model=Weights(id=parameters.model, sha256="0" * 64)
+        )
+        receipt_fields: dict[str, Any] = receipt.model_dump(mode="json")
+        assert self.claims.finish(claim, JobState.COMPLETED, images=images, receipt=receipt_fields)
+        return data
+
+
+@pytest.fixture
+def hands(queue: JobQueue, storage: Storage) -> Hands:
+    """A worker's hands."""
+    return Hands(queue, storage)

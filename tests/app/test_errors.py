@@ -1,0 +1,134 @@
+"""Every domain error has a status, a stable code and one shape; no traceback leaves the house."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from starlette.requests import ClientDisconnect
+
+from app import errors
+from app.errors import BodyTimeout, BodyTooLarge, NotReady, Problem, WrongMediaType, describe
+from app.request_ids import RequestIds
+from contracts import errors as domain
+from contracts.errors import (
+    Conflict,
+    FieldProblem,
+    InvalidRequest,
+    NotAPicture,
+    NotFound,
+    PictureTooLarge,
+    Unavailable,
+    UnreadableBody,
+)
+
+WIDTH = FieldProblem("width", "65 is no multiple of 8", [64, 72])
+
+CASES = [
+    (UnreadableBody("no JSON"), 400, "unreadable_body", []),
+    (ClientDisconnect(), 400, "unreadable_body", []),
+    (NotFound("job", "abc"), 404, "not_found", []),
+    (BodyTimeout("too slow"), 408, "body_timeout", []),
+    (Conflict("job abc is already failed"), 409, "conflict", []),
+    (BodyTooLarge("too much"), 413, "body_too_large", []),
+    (PictureTooLarge("image", "too wide", "≤ 9"), 413, "picture_too_large", ["image"]),
+    (NotAPicture("mask_image", "no image"), 415, "not_a_picture", ["mask_image"]),
+    (WrongMediaType("text"), 415, "unsupported_media_type", []),
+    (InvalidRequest([WIDTH]), 422, "invalid_request", ["width"]),
+    (Unavailable("Redis does not answer"), 503, "unavailable", []),
+    (NotReady([FieldProblem("redis", "away")]), 503, "not_ready", ["redis"]),
+    (RuntimeError("a secret"), 500, "internal", []),
+]
+
+
+@pytest.fixture
+def client() -> Iterator[TestClient]:
+    app = FastAPI()
+    app.add_middleware(RequestIds)
+    errors.install(app)
+
+    @app.get("/raise/{number}")
+    def fail(number: int) -> None:
+        raise CASES[number][0]
+
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=[type(case[0]).__name__ for case in CASES])
+def test_an_error_becomes_a_problem(client: TestClient, number: int) -> None:
+    error, status, code, fields = CASES[number]
+
+    response = client.get(f"/raise/{number}", headers={"X-Request-ID": "mine"})
+
+    problem = response.json()
+    assert response.status_code == problem["status"] == status
+    assert response.headers["content-type"] == "application/problem+json"
+    assert problem["code"] == code
+    assert problem["type"] == f"urn:darkroom:problem:{code}"
+    assert problem["title"]
+    assert [entry["field"] for entry in problem["errors"]] == fields
+    assert problem["request_id"] == response.headers["X-Request-ID"] == "mine"
+    assert ("Retry-After" in response.headers) == (status == 503)
+    assert problem.keys() == Problem.model_fields.keys()
+    if not isinstance(error, RuntimeError | ClientDisconnect):
+        assert problem["detail"] == str(error)
+
+
+def test_every_error_that_a_request_can_meet_has_a_row() -> None:
+    never_over_http = {domain.DarkroomError, domain.CatalogueError, domain.JobFailed}
+    kinds = {
+        kind
+        for module in (domain, errors)
+        for _, kind in inspect.getmembers(module, inspect.isclass)
+        if issubclass(kind, domain.DarkroomError)
+    }
+    assert kinds - never_over_http <= errors.ROWS.keys()
+    assert {case[2] for case in CASES} == {row.code for row in errors.ROWS.values()}
+
+
+def test_allowed_values_are_told_and_nothing_is_told_where_there_are_none(client: TestClient) -> None:
+    told = describe(InvalidRequest([WIDTH, FieldProblem("x", "unknown")]))
+    response = errors.render_problem(told, "1")
+
+    assert b'"allowed":[64,72]' in response.body
+    assert bytes(response.body).count(b'"allowed"') == 1
+
+
+def test_a_failure_of_ours_tells_the_client_nothing_and_the_log_everything(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    response = client.get(f"/raise/{len(CASES) - 1}")
+
+    assert "secret" not in response.text
+    assert "Traceback" not in response.text
+    assert "a secret" in caplog.text
+    assert response.json()["request_id"] in caplog.text
+
+
+def test_a_path_that_is_no_path_is_a_problem(client: TestClient) -> None:
+    response = client.get("/nowhere")
+
+    assert (response.status_code, response.json()["code"]) == (404, "not_found")
+
+
+def test_a_method_that_is_not_taken_is_a_problem(client: TestClient) -> None:
+    response = client.delete("/raise/1")
+
+    assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
+    assert response.headers["allow"] == "GET"
+
+
+def test_a_wrong_parameter_is_named(client: TestClient) -> None:
+    problem = client.get("/raise/x").json()
+
+    assert (problem["status"], problem["errors"][0]["field"]) == (422, "number")
+
+
+def test_an_answer_does_not_grow_with_what_the_client_sent() -> None:
+    many = InvalidRequest([FieldProblem("x" * 10_000, "y" * 10_000)] * 1000)
+
+    assert len(errors.render_problem(describe(many), "1").body) < 150_000
