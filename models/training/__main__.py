@@ -16,6 +16,7 @@ from models.training import (
     figures,
     guidance,
     lora,
+    misfits,
     text,
     trials,
 )
@@ -72,6 +73,8 @@ def _add_writing(stages: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     stage = stages.add_parser("untrained", help="writes a checkpoint and its ControlNets with random weights")
     stage.add_argument("family", choices=export.FAMILIES)
     stage.set_defaults(run=lambda o: export.write_untrained(o.family))
+    stage = stages.add_parser("misfits", help="writes adapters that must be refused")
+    stage.set_defaults(run=lambda _: misfits.write_all())
 
 
 def _add_judging(stages: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -22,9 +22,9 @@ _PARTLY_SHARE = 0.08
 _EMPTY_SHARE = 0.03
 _PART = 256
 PLANS = {
-    "sdxl": Plan(5000, 32, 1.5e-3, bfloat16_share=0.85),
-    "sd3": Plan(5000, 32, 1.2e-3, bfloat16_share=0.85),
-    "flux": Plan(6000, 32, 1.2e-3, bfloat16_share=0.85),
+    "sdxl": Plan(3200, 32, 1.5e-3, bfloat16_share=0.85),
+    "sd3": Plan(2500, 32, 1.2e-3, bfloat16_share=0.85),
+    "flux": Plan(2500, 32, 1.2e-3, bfloat16_share=0.85),
 }
 
 

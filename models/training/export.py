@@ -4,7 +4,7 @@ What is written is what `from_pretrained` of the family's own pipelines reads; w
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -112,11 +112,18 @@ def write(model: Any, folder: Path) -> None:
     scratch = folder.with_name(folder.name + ".part")
     shutil.rmtree(scratch, ignore_errors=True)
     model.to(torch.float16).save_pretrained(scratch, safe_serialization=True)
+    make_readable(scratch.rglob("*.safetensors"))
     if folder.exists():
         for card in folder.glob("README.md"):
             shutil.copy2(card, scratch / card.name)
         shutil.rmtree(folder)
     scratch.rename(folder)
+
+
+def make_readable(files: Iterable[Path]) -> None:
+    """safetensors writes for the owner alone; in a container somebody else reads."""
+    for file in files:
+        file.chmod(0o644)
 
 
 def write_untrained(family: str) -> None:

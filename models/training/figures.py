@@ -26,7 +26,12 @@ from models.training.gallery import tile, to_bytes, to_pictures, to_signal
 from tests.judge import ATTRIBUTES, Verdict, judge
 
 STEPS = 12
-GUIDANCE = {"sdxl": 3.0, "sd3": 3.0, "flux": 3.0}
+#: The defaults of models/catalogue.toml.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "sdxl": {"guidance_scale": 3.0},
+    "sd3": {"guidance_scale": 3.0, "max_sequence_length": 64},
+    "flux": {"guidance_scale": 3.5, "max_sequence_length": 64},
+}
 _BATCH = 10
 _SPLITS = {"in-distribution": (False, 140), "held-out": (True, 60)}
 _FIRST_SEED = 1000
@@ -59,7 +64,7 @@ def report(family: str, sheet: Path | None, as_json: Path | None) -> None:
     seconds = (time.monotonic() - started) / sum(map(len, samples.values()))
     rows = tabulate(samples)
     print_table(rows)
-    print(f"{STEPS} steps, guidance {GUIDANCE[family]}, {seconds:.2f} s a picture in batches of {_BATCH}")
+    print(f"{STEPS} steps, {SETTINGS[family]}, {seconds:.2f} s a picture in batches of {_BATCH}")
     if sheet is not None:
         tile([s.picture for part in samples.values() for s in part], columns=20).save(sheet)
     if as_json is not None:
@@ -99,8 +104,8 @@ def paint_with(pipeline: Any, family: str, **arguments: Any) -> Painter:
     """Calls a pipeline with one generator per picture."""
 
     def paint(captions: list[str], seeds: list[int]) -> list[Image.Image]:
-        settings = {"height": 64, "width": 64, "num_inference_steps": STEPS, **arguments}
-        settings.setdefault("guidance_scale", GUIDANCE[family])
+        size = {"height": 64, "width": 64, "num_inference_steps": STEPS}
+        settings = {**size, **SETTINGS[family], **arguments}
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         pictures: list[Image.Image] = pipeline(captions, generator=generators, **settings).images
         return pictures

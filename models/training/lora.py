@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from models.training import autoencoder, denoiser
 from models.training.effects import EFFECTS, Effect, draw_example
-from models.training.export import MODELS, Tokenizers, make_tokenizers
+from models.training.export import MODELS, Tokenizers, make_readable, make_tokenizers
 from models.training.gallery import to_bytes
 from models.training.latents import encode
 from models.training.loop import Loop, Plan, Rank, join_ranks, pick_device, step_numbers
@@ -111,4 +111,6 @@ def write(family: str, effect: Effect, adapted: dict[str, nn.Module]) -> None:
             if name.endswith(".alpha"):
                 weights[name] = torch.tensor(float(effect.alpha), dtype=torch.float16)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    save_file(weights, FOLDER / f"shapes-{family}-{effect.name}.safetensors", metadata={"format": "pt"})
+    path = FOLDER / f"shapes-{family}-{effect.name}.safetensors"
+    save_file(weights, path, metadata={"format": "pt"})
+    make_readable([path])
