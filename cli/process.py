@@ -17,7 +17,7 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 10.0
 _HEALTHY_SECONDS = 30.0
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Runs in the child before its program: no process is left behind when `darkroom up` is killed."""
     ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
 
@@ -45,7 +45,7 @@ class Child:
             env=self._environment,
             start_new_session=True,
             pass_fds=self._fds,
-            preexec_fn=_end_with_parent,
+            preexec_fn=end_with_parent,
         )
         self._started_at = time.monotonic()
 

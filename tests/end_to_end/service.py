@@ -25,6 +25,7 @@ class RunningService:
     """`darkroom up` on a free port, with a data folder of its own."""
 
     def __init__(self, data: Path, *options: str, environment: Mapping[str, str] | None = None) -> None:
+        self.data = data
         command = [sys.executable, "-m", "cli.main", "up", "--port", "0", "--data", str(data), *options]
         self.log = data.parent / f"{data.name}.log"
         self._log_file = self.log.open("wb")
@@ -34,7 +35,7 @@ class RunningService:
             stdout=subprocess.PIPE,
             stderr=self._log_file,
             text=True,
-            env={**clean, "OMP_NUM_THREADS": "1", **(environment or {})},
+            env={**clean, "DARKROOM_WORKER_CPU_THREADS": "1", **(environment or {})},
             start_new_session=True,
         )
         self.url = self._wait_until_ready()

@@ -1,0 +1,141 @@
+"""What the service says and does when things go wrong; each test that breaks a service starts its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from contracts.settings import BUILT_IN_CATALOGUE
+from tests.end_to_end.service import RunningService
+
+
+@pytest.fixture
+def fragile(tmp_path: Path) -> Iterator[RunningService]:
+    """A service whose catalogue also names a broken model and a broken adapter, with short leases."""
+    built_in = BUILT_IN_CATALOGUE.parent
+    rows = BUILT_IN_CATALOGUE.read_text(encoding="utf-8").replace('source = "', f'source = "{built_in}/')
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken.safetensors").write_bytes(b"no weights at all")
+    rows += (
+        '\n[[models]]\nid = "broken"\nfamily = "sdxl"\nsource = "broken"\n'
+        "defaults = { width = 64, height = 64 }\n"
+        '\n[[loras]]\nid = "broken-lora"\nfamily = "sdxl"\nsource = "broken.safetensors"\n'
+    )
+    (tmp_path / "catalogue.toml").write_text(rows, encoding="utf-8")
+    environment = {
+        "DARKROOM_CATALOGUE": str(tmp_path / "catalogue.toml"),
+        "DARKROOM_QUEUE_LEASE_SECONDS": "3",
+    }
+    running = RunningService(tmp_path / "data", environment=environment)
+    yield running
+    assert running.stop() == 0, running.log.read_text(errors="replace")[-3000:]
+
+
+def children(service: RunningService, word: str) -> list[psutil.Process]:
+    """The service's own processes whose command line holds a word."""
+    found = psutil.Process(service.process.pid).children(recursive=True)
+    return [child for child in found if word in child.cmdline() or any(word in part for part in child.cmdline())]
+
+
+def test_a_failure_has_a_code_and_the_next_job_has_the_same_bytes_as_before(fragile: RunningService) -> None:
+    body = {"num_inference_steps": 2, "seed": 1}
+    before = fragile.bytes_of(fragile.run("txt2img", **body))
+    for fields, code in (
+        ({"model": "broken"}, "model_load_failed"),
+        ({"loras": [{"name": "broken-lora"}]}, "lora_incompatible"),
+    ):
+        job = fragile.wait(fragile.submit("txt2img", **(body | fields))["id"])
+        assert (job["status"], job["error"]["code"]) == ("failed", code)
+        assert job["error"]["retryable"] is False
+        assert "Traceback" not in job["error"]["message"]
+        assert job["attempts"] == 1
+    assert fragile.bytes_of(fragile.run("txt2img", **body)) == before
+
+
+def test_a_killed_worker_is_replaced_and_its_job_ends_once(fragile: RunningService) -> None:
+    job = fragile.submit("txt2img", num_inference_steps=150, seed=1)
+    until(lambda: fragile.fetch(job["id"])["progress"]["step"] > 2)
+    (worker,) = children(fragile, "worker")
+    worker.kill()
+    done = fragile.wait(job["id"])
+    assert (done["status"], done["attempts"]) == ("completed", 2)
+    stored = [path.parent.name for path in (fragile.data / "storage").rglob(f"*{job['id']}/*/0.png")]
+    assert stored == ["2"]
+
+
+def test_a_running_job_is_cancelled_within_a_step_and_a_finished_one_cannot_be(fragile: RunningService) -> None:
+    job = fragile.submit("txt2img", num_inference_steps=200, seed=1)
+    until(lambda: fragile.fetch(job["id"])["progress"]["step"] > 1)
+    assert fragile.http.post(f"/v1/jobs/{job['id']}/cancel").status_code == 200
+    ended = fragile.wait(job["id"], timeout_seconds=20)
+    assert ended["status"] == "cancelled"
+    assert ended["images"] == []
+    done = fragile.run("txt2img", num_inference_steps=2)
+    response = fragile.http.post(f"/v1/jobs/{done['id']}/cancel")
+    assert (response.status_code, response.json()["code"]) == (409, "conflict")
+
+
+def test_a_deadline_ends_a_job_that_is_still_running(fragile: RunningService) -> None:
+    job = fragile.wait(fragile.submit("txt2img", num_inference_steps=200, deadline_seconds=1)["id"])
+    assert (job["status"], job["error"]["code"]) == ("failed", "deadline_exceeded")
+
+
+def test_with_redis_away_the_api_says_so_and_recovers_by_itself(fragile: RunningService) -> None:
+    (redis,) = children(fragile, "redis-server")
+    redis.suspend()
+    try:
+        response = fragile.http.post("/v1/txt2img", json={"prompt": "a red circle"})
+        assert response.status_code == 503
+        assert int(response.headers["retry-after"]) >= 1
+        assert response.json()["code"] == "unavailable"
+        assert fragile.http.get("/readyz").status_code == 503
+        assert fragile.http.get("/healthz").status_code == 200
+    finally:
+        redis.resume()
+    until(lambda: fragile.http.get("/readyz").status_code == 200)
+    assert fragile.run("txt2img", num_inference_steps=2)["status"] == "completed"
+
+
+def test_sigterm_finishes_the_running_job_and_leaves_no_process(tmp_path: Path) -> None:
+    service = RunningService(tmp_path / "data")
+    job = service.submit("txt2img", num_inference_steps=60, seed=1)
+    until(lambda: service.fetch(job["id"])["progress"]["step"] > 1)
+    family = [
+        service.process.pid,
+        *(child.pid for child in psutil.Process(service.process.pid).children(recursive=True)),
+    ]
+    assert service.stop() == 0
+    assert [pid for pid in family if alive(pid)] == []
+    assert len(list((tmp_path / "data" / "storage" / "images" / job["id"]).rglob("0.png"))) == 1
+
+
+def test_killing_the_parent_takes_the_children_with_it(tmp_path: Path) -> None:
+    service = RunningService(tmp_path / "data")
+    family = [child.pid for child in psutil.Process(service.process.pid).children(recursive=True)]
+    assert len(family) >= 2
+    os.kill(service.process.pid, signal.SIGKILL)
+    service.process.wait()
+    service.http.close()
+    until(lambda: not [pid for pid in family if alive(pid)], seconds=60)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody waits for does not."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.05)

@@ -1,0 +1,138 @@
+"""Every way to hand a picture over, and every output format, over HTTP."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Callable
+
+import numpy
+import pytest
+from PIL import Image
+
+from tests.end_to_end.service import RunningService, base64_of, data_url, drawn, encode, left_half
+
+STEPS = {"num_inference_steps": 4, "seed": 1}
+
+
+def by_raw_upload(service: RunningService, image: Image.Image) -> str:
+    response = service.http.post("/v1/uploads", content=encode(image), headers={"content-type": "image/png"})
+    assert response.status_code in (200, 201), response.text
+    return str(response.json()["id"])
+
+
+def by_multipart_upload(service: RunningService, image: Image.Image) -> str:
+    response = service.http.post("/v1/uploads", files={"file": ("a.png", encode(image), "image/png")})
+    assert response.status_code in (200, 201), response.text
+    return str(response.json()["id"])
+
+
+WAYS: dict[str, Callable[[RunningService, Image.Image], str]] = {
+    "data URL": lambda _, image: data_url(image),
+    "bare base64": lambda _, image: base64_of(image),
+    "raw upload": by_raw_upload,
+    "multipart upload": by_multipart_upload,
+}
+
+
+def test_every_way_to_pass_a_picture_gives_the_same_image(service: RunningService) -> None:
+    images = {
+        way: service.bytes_of(service.run("img2img", image=give(service, drawn()), **STEPS))
+        for way, give in WAYS.items()
+    }
+    assert len(set(images.values())) == 1, images.keys()
+
+
+def test_an_upload_tells_what_it_is_and_is_the_same_twice(service: RunningService) -> None:
+    answers = [
+        service.http.post(
+            "/v1/uploads", content=encode(drawn(side=80)), headers={"content-type": "image/png"}
+        ).json()
+        for _ in range(2)
+    ]
+    assert answers[0]["id"] == answers[1]["id"] == f"upload:{answers[0]['sha256']}"
+    assert (answers[0]["width"], answers[0]["height"], answers[0]["format"]) == (80, 80, "png")
+
+
+def exotic_pictures() -> dict[str, bytes]:
+    """The drawn picture in forms that a naive server gets wrong."""
+    upright = drawn("circle", "red", "blue")
+    turned = upright.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by 270°, which undoes the above
+    grey = numpy.asarray(upright.convert("L"), numpy.uint16) * 257
+    clear = upright.convert("RGBA")
+    clear.putalpha(255)
+    return {
+        "palette": encode(upright.quantize(16)),
+        "jpeg": encode(upright, "jpeg"),
+        "webp": encode(upright, "webp"),
+        "cmyk": encode(upright.convert("CMYK"), "jpeg"),
+        "rgba": encode(clear),
+        "16-bit grey": encode(Image.fromarray(grey)),
+        "turned": _with_exif(turned, exif),
+    }
+
+
+def _with_exif(image: Image.Image, exif: Image.Exif) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "png", exif=exif)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", sorted(exotic_pictures()))
+def test_pictures_of_every_kind_mean_what_a_person_sees(service: RunningService, kind: str) -> None:
+    """A mask that covers nothing gives the picture back as the service understood it."""
+    data = exotic_pictures()[kind]
+    upload = service.http.post("/v1/uploads", content=data, headers={"content-type": "application/octet-stream"})
+    nothing = Image.new("L", (64, 64), 0)
+    seen = service.picture("inpaint", image=upload.json()["id"], mask_image=data_url(nothing), **STEPS)
+    wanted = drawn("circle", "red", "blue")
+    if kind == "16-bit grey":
+        wanted = wanted.convert("L").convert("RGB")
+    difference = numpy.abs(numpy.asarray(seen, int) - numpy.asarray(wanted, int))
+    assert difference.mean() < 6, difference.mean()
+
+
+@pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
+def test_every_output_format_comes_with_its_receipt_inside(service: RunningService, output_format: str) -> None:
+    job = service.run("txt2img", output_format=output_format, **STEPS)
+    response = service.http.get(job["images"][0]["url"])
+    assert response.headers["content-type"] == f"image/{output_format}"
+    image = service.image_of(job)
+    assert str(image.format).lower() == output_format == job["images"][0]["format"]
+    if output_format == "png":
+        carried = image.info["darkroom"]
+    else:
+        exif = image.getexif()
+        texts = [str(value) for value in (*exif.values(), *exif.get_ifd(0x8769).values())]
+        carried = next(text[text.index("{") :] for text in texts if "darkroom" in text or '"seed"' in text)
+    assert json.loads(carried)["seed"] == 1
+
+
+def test_images_are_served_with_etag_and_for_ever(service: RunningService) -> None:
+    job = service.run("txt2img", **STEPS)
+    first = service.http.get(job["images"][0]["url"])
+    assert "immutable" in first.headers["cache-control"]
+    again = service.http.get(job["images"][0]["url"], headers={"if-none-match": first.headers["etag"]})
+    assert again.status_code == 304
+    assert again.content == b""
+
+
+def test_the_image_comes_inside_the_answer_where_asked_for(service: RunningService) -> None:
+    job = service.run("txt2img", response_format="b64_json", **STEPS)
+    assert base64.b64decode(job["images"][0]["b64_json"]) == service.bytes_of(job)
+
+
+@pytest.mark.parametrize("model", ["shapes-sdxl", "shapes-sd3", "shapes-flux"])
+def test_inpaint_leaves_every_pixel_outside_the_mask_exactly_as_it_was(
+    service: RunningService, model: str
+) -> None:
+    source = drawn("circle", "red", "blue")
+    made = service.picture(
+        "inpaint", model=model, image=data_url(source), mask_image=data_url(left_half()), strength=1.0, **STEPS
+    )
+    before, after = numpy.asarray(source, int), numpy.asarray(made, int)
+    assert (before[:, 32:] == after[:, 32:]).all()
+    assert numpy.abs(before[:, :32] - after[:, :32]).mean() > 2
