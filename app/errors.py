@@ -172,7 +172,8 @@ async def answer(request: Request, error: Exception) -> JSONResponse:
     """What the client gets for any error; a traceback goes to the log alone."""
     failure, request_id = describe(error), request_id_of(request)
     if failure.row.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        log.error("request %s: %s %s failed", request_id, request.method, request.url.path, exc_info=error)
+        # The server logs the traceback itself; this line ties it to the request.
+        log.error("request %s: %s %s failed: %r", request_id, request.method, request.url.path, error)
     return render_problem(failure, request_id)
 
 

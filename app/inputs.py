@@ -114,6 +114,8 @@ class InputReader:
         text = "".join(text.split())
         if len(text) // 4 * 3 > self._decoder.max_bytes + 2:
             raise self._decoder.too_many_bytes(field)
+        if len(text) % 4:
+            raise _refused(field, "is no base64: its length is no multiple of 4; was it cut off?")
         try:
             data = binascii.a2b_base64(text, strict_mode=True)
         except ValueError as error:

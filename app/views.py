@@ -90,12 +90,14 @@ class Links:
         return links
 
 
-def view_job(record: JobRecord, links: Links, *, ahead: int | None = None, encoded: Sequence[str] = ()) -> JobView:
+def view_job(
+    record: JobRecord, links: Links, *, ahead: int | None = None, encoded: Sequence[str | None] = ()
+) -> JobView:
     """A record as clients see it.
 
     Args:
         ahead: jobs before it in its queue, where it waits.
-        encoded: base64 of its images, where the client asked for it.
+        encoded: base64 of each image, where the client asked for it and the bytes are there.
     """
     return JobView(
         id=record.id,

@@ -1,0 +1,332 @@
+"""Jobs over HTTP: accepted, looked at, cancelled, finished by a worker's hands, fetched."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app.main import create_app
+from app.settings import ApiSettings
+from contracts.errors import RETRYABLE, FailureCode
+from contracts.queue import JobQueue
+from contracts.records import JobError, JobState, Progress
+from contracts.settings import SharedSettings
+from contracts.storage import Storage
+from tests.app.conftest import Hands
+from tests.app.drawings import data_url, encode
+
+PICTURE = data_url(encode("RGB", (64, 64), "red"))
+MASK = data_url(encode("L", (64, 64), 255))
+CONTROL = {"controlnet": "shapes-sdxl-silhouette", "image": PICTURE}
+
+BODIES: dict[str, dict[str, Any]] = {
+    "txt2img": {"prompt": "a red circle"},
+    "img2img": {"prompt": "a red circle", "image": PICTURE},
+    "inpaint": {"prompt": "a red circle", "image": PICTURE, "mask_image": MASK},
+    "controlnet": {"prompt": "a red circle", "controls": [CONTROL]},
+}
+
+
+def submit(client: TestClient, task: str = "txt2img", **changes: Any) -> dict[str, Any]:
+    response = client.post(f"/v1/{task}", json=BODIES[task] | changes)
+    assert response.status_code == 202, response.text
+    job: dict[str, Any] = response.json()
+    return job
+
+
+@pytest.mark.parametrize("task", BODIES)
+def test_a_job_of_every_task_is_accepted(client: TestClient, queue: JobQueue, task: str) -> None:
+    response = client.post(f"/v1/{task}", json=BODIES[task] | {"seed": 7, "metadata": {"who": "me"}})
+
+    job = response.json()
+    address = f"http://testserver/v1/jobs/{job['id']}"
+    assert response.status_code == 202
+    assert response.headers["Location"] == address
+    assert (job["status"], job["task"], job["model"]) == ("queued", task, "shapes-sdxl")
+    assert job["links"] == {"self": address, "cancel": f"{address}/cancel"}
+    assert job["queue"] == {"position": 1, "ahead": 0}
+    assert job["metadata"] == {"who": "me"}
+    record = queue.fetch(job["id"])
+    assert (record.state, record.owner, record.parameters.seed) == (JobState.QUEUED, "local", 7)
+
+
+def test_a_job_shows_every_field_of_the_contract(client: TestClient) -> None:
+    job = client.get(f"/v1/jobs/{submit(client)['id']}").json()
+
+    assert list(job) == [
+        "id", "status", "task", "model", "created_at", "started_at", "finished_at", "expires_at", "progress",
+        "queue", "images", "error", "receipt", "attempts", "metadata", "links",
+    ]  # fmt: skip
+    assert job["progress"] == {"step": 0, "steps": 0, "fraction": 0.0, "eta_seconds": None}
+    assert abs((datetime.now(UTC) - datetime.fromisoformat(job["created_at"])).total_seconds()) < 60
+    assert job["created_at"].endswith("Z")
+
+
+def test_what_the_request_says_about_delivery_reaches_the_record(client: TestClient, queue: JobQueue) -> None:
+    id = submit(client, priority="high", deadline_seconds=60, response_format="b64_json")["id"]
+
+    record = queue.fetch(id)
+
+    assert (record.priority, record.response_format) == ("high", "b64_json")
+    assert record.deadline_at == pytest.approx(record.created_at + 60)
+
+
+def test_jobs_wait_in_line(client: TestClient) -> None:
+    jobs = [submit(client) for _ in range(3)]
+
+    assert [job["queue"]["ahead"] for job in jobs] == [0, 1, 2]
+    assert client.get(f"/v1/jobs/{jobs[2]['id']}").json()["queue"] == {"position": 3, "ahead": 2}
+
+
+def test_a_running_job_shows_its_progress(client: TestClient, hands: Hands) -> None:
+    id = submit(client)["id"]
+    claim = hands.claim()
+    hands.claims.advance([claim], Progress(step=3, steps=12, fraction=0.25, eta_seconds=1.5))
+
+    job = client.get(f"/v1/jobs/{id}").json()
+
+    assert (job["status"], job["queue"], job["attempts"]) == ("running", None, 1)
+    assert job["progress"] == {"step": 3, "steps": 12, "fraction": 0.25, "eta_seconds": 1.5}
+    assert job["started_at"] >= job["created_at"]
+
+
+def test_a_completed_job_has_images_and_a_receipt(client: TestClient, hands: Hands) -> None:
+    id = submit(client, seed=40, num_images=2)["id"]
+    data = hands.complete(hands.claim())
+
+    job = client.get(f"/v1/jobs/{id}").json()
+
+    assert job["status"] == "completed"
+    assert [image["seed"] for image in job["images"]] == [40, 41]
+    assert job["images"][1] == {
+        "url": f"http://testserver/v1/jobs/{id}/images/1",
+        "width": 64,
+        "height": 64,
+        "seed": 41,
+        "format": "png",
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    assert job["receipt"]["seeds"] == [40, 41]
+    assert job["receipt"]["parameters"]["prompt"] == "a red circle"
+    assert job["finished_at"] < job["expires_at"]
+    assert list(job["links"]) == ["self"]
+
+
+def test_images_come_as_base64_when_the_job_asked_for_it(client: TestClient, hands: Hands) -> None:
+    id = submit(client, response_format="b64_json")["id"]
+    assert "b64_json" not in client.get(f"/v1/jobs/{id}").text
+    data = hands.complete(hands.claim())
+
+    (image,) = client.get(f"/v1/jobs/{id}").json()["images"]
+
+    assert base64.b64decode(image["b64_json"]) == data
+
+
+def test_a_lost_image_costs_the_image_and_not_the_job(
+    client: TestClient, hands: Hands, queue: JobQueue, storage: Storage
+) -> None:
+    id = submit(client, response_format="b64_json")["id"]
+    hands.complete(hands.claim())
+    storage.delete(queue.fetch(id).images[0].key)
+
+    job, image = client.get(f"/v1/jobs/{id}"), client.get(f"/v1/jobs/{id}/images/0")
+
+    assert (job.status_code, "b64_json" in job.text) == (200, False)
+    assert (image.status_code, image.json()["detail"]) == (404, f"there is no image '{id}/0'")
+
+
+def test_an_image_is_served_as_it_was_made(client: TestClient, hands: Hands) -> None:
+    id = submit(client)["id"]
+    data = hands.complete(hands.claim())
+
+    response = client.get(f"/v1/jobs/{id}/images/0")
+
+    assert response.content == data
+    assert response.headers["content-type"] == "image/png"
+    assert response.headers["etag"] == f'"{hashlib.sha256(data).hexdigest()}"'
+    assert "immutable" in response.headers["cache-control"]
+
+
+def test_an_image_that_the_client_has_is_not_sent_again(client: TestClient, hands: Hands) -> None:
+    id = submit(client)["id"]
+    hands.complete(hands.claim())
+    tag = client.get(f"/v1/jobs/{id}/images/0").headers["etag"]
+
+    for named in (tag, f'"other", W/{tag}', "*"):
+        response = client.get(f"/v1/jobs/{id}/images/0", headers={"If-None-Match": named})
+        assert (response.status_code, response.content) == (304, b"")
+        assert response.headers["etag"] == tag
+    assert client.get(f"/v1/jobs/{id}/images/0", headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+@pytest.mark.parametrize("number", ["1", "99999999999999999999", "-1", "x", "0.5"])
+def test_an_image_that_is_not_there_is_not_found(client: TestClient, hands: Hands, number: str) -> None:
+    id = submit(client)["id"]
+    hands.complete(hands.claim())
+
+    assert client.get(f"/v1/jobs/{id}/images/{number}").status_code == 404
+
+
+def test_a_job_has_no_images_before_its_end(client: TestClient) -> None:
+    problem = client.get(f"/v1/jobs/{submit(client)['id']}/images/0").json()
+
+    assert (problem["status"], problem["code"]) == (404, "not_found")
+
+
+def test_a_failed_job_says_why(client: TestClient, hands: Hands) -> None:
+    id = submit(client)["id"]
+    code = FailureCode.OUT_OF_MEMORY
+    hands.claims.fail(hands.claim(), JobError(code=code, message="too large", retryable=RETRYABLE[code]))
+
+    response = client.get(f"/v1/jobs/{id}")
+
+    job = response.json()
+    assert (response.status_code, job["status"], job["images"]) == (200, "failed", [])
+    assert job["error"] == {"code": "out_of_memory", "message": "too large", "retryable": True}
+
+
+def test_a_waiting_job_is_cancelled_at_once_and_again(client: TestClient) -> None:
+    id = submit(client)["id"]
+
+    answers = [client.post(f"/v1/jobs/{id}/cancel") for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert [answer.json()["status"] for answer in answers] == ["cancelled", "cancelled"]
+    assert client.get(f"/v1/jobs/{id}").json()["status"] == "cancelled"
+
+
+def test_a_running_job_is_told_to_stop(client: TestClient, hands: Hands) -> None:
+    id = submit(client)["id"]
+    claim = hands.claim()
+
+    response = client.post(f"/v1/jobs/{id}/cancel")
+
+    assert (response.status_code, response.json()["status"]) == (200, "running")
+    assert hands.claims.advance([claim], Progress()) == ["cancel"]
+
+
+def test_a_finished_job_cannot_be_cancelled(client: TestClient, hands: Hands) -> None:
+    id = submit(client)["id"]
+    hands.complete(hands.claim())
+
+    response = client.post(f"/v1/jobs/{id}/cancel")
+
+    assert (response.status_code, response.json()["code"]) == (409, "conflict")
+
+
+@pytest.mark.parametrize("id", ["unknown", "0" * 32, "a:b", "%2e%2e"])
+def test_an_unknown_job_is_not_found(client: TestClient, id: str) -> None:
+    for response in (
+        client.get(f"/v1/jobs/{id}"),
+        client.get(f"/v1/jobs/{id}/images/0"),
+        client.post(f"/v1/jobs/{id}/cancel"),
+    ):
+        assert (response.status_code, response.json()["code"]) == (404, "not_found")
+
+
+def test_another_owners_job_is_as_good_as_none(client: TestClient, queue: JobQueue) -> None:
+    mine = queue.fetch(submit(client)["id"])
+    theirs = queue.submit(mine.parameters, owner="somebody")
+
+    assert client.get(f"/v1/jobs/{theirs.id}").status_code == 404
+    assert client.post(f"/v1/jobs/{theirs.id}/cancel").status_code == 404
+    assert queue.fetch(theirs.id).state is JobState.QUEUED
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "status", "code", "field"),
+    [
+        ("txt2img", {"model": "none"}, 422, "invalid_request", "model"),
+        ("txt2img", {"width": 65}, 422, "invalid_request", "width"),
+        ("txt2img", {"scheduler": "flow_euler"}, 422, "invalid_request", "scheduler"),
+        ("txt2img", {"image": PICTURE}, 422, "invalid_request", "image"),
+        ("img2img", {"image": "https://example.org/a.png"}, 422, "invalid_request", "image"),
+        ("img2img", {"image": "bm8gaW1hZ2U="}, 415, "not_a_picture", "image"),
+        ("img2img", {"image": PICTURE, "strength": 0.01}, 422, "invalid_request", "strength"),
+        ("inpaint", {"mask_image": data_url(encode("L", (32, 32), 1))}, 422, "invalid_request", "mask_image"),
+        ("controlnet", {"controls": [CONTROL | {"image": "!"}]}, 422, "invalid_request", "controls.0.image"),
+        ("controlnet", {"controls": [CONTROL | {"controlnet": "x"}]}, 422, "invalid_request",
+         "controls.0.controlnet"),
+    ],
+)  # fmt: skip
+def test_a_bad_request_is_refused_and_leaves_nothing_behind(
+    client: TestClient,
+    queue: JobQueue,
+    settings: SharedSettings,
+    task: str,
+    changes: dict[str, Any],
+    status: int,
+    code: str,
+    field: str,
+) -> None:
+    response = client.post(f"/v1/{task}", json=BODIES[task] | changes)
+
+    problem = response.json()
+    assert (response.status_code, problem["code"]) == (status, code)
+    assert field in [entry["field"] for entry in problem["errors"]]
+    assert queue.connection.keys("*") == []
+    assert not [path for path in settings.data.rglob("*") if path.is_file()]
+
+
+def test_nothing_is_queued_while_the_storage_is_away(
+    client: TestClient, queue: JobQueue, settings: SharedSettings
+) -> None:
+    (settings.data / "storage").write_text("a file where a folder should be")
+
+    response = client.post("/v1/img2img", json=BODIES["img2img"])
+
+    assert (response.status_code, response.json()["code"]) == (503, "unavailable")
+    assert int(response.headers["Retry-After"]) > 0
+    assert queue.connection.keys("*") == []
+
+
+def test_a_body_that_is_no_json_is_unreadable(client: TestClient) -> None:
+    response = client.post("/v1/txt2img", content=b"{")
+
+    assert (response.status_code, response.json()["code"]) == (400, "unreadable_body")
+
+
+def test_a_form_is_no_json(client: TestClient) -> None:
+    response = client.post("/v1/txt2img", data={"prompt": "x"})
+
+    assert (response.status_code, response.json()["code"]) == (415, "unsupported_media_type")
+
+
+def test_a_job_is_accepted_without_a_content_type(client: TestClient) -> None:
+    assert client.post("/v1/txt2img", content=b'{"prompt": "x"}').status_code == 202
+
+
+def test_a_body_over_the_bound_is_refused(settings: SharedSettings) -> None:
+    with TestClient(create_app(ApiSettings(shared=settings, max_body_bytes=1024))) as client:
+        response = client.post("/v1/txt2img", json={"prompt": "x" * 2000})
+
+    assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
+
+
+def test_links_follow_the_name_that_the_client_used(client: TestClient) -> None:
+    response = client.post("/v1/txt2img", json=BODIES["txt2img"], headers={"Host": "images.example:81"})
+
+    assert response.headers["Location"].startswith("http://images.example:81/v1/jobs/")
+
+
+def test_links_follow_the_public_url_where_there_is_one(settings: SharedSettings) -> None:
+    public = ApiSettings(shared=settings, public_url="https://images.example/darkroom/")
+    with TestClient(create_app(public)) as client:
+        job = client.post("/v1/txt2img", json=BODIES["txt2img"]).json()
+
+    assert job["links"]["self"] == f"https://images.example/darkroom/v1/jobs/{job['id']}"
+
+
+def test_nothing_bigger_than_words_crosses_the_queue(client: TestClient, queue: JobQueue) -> None:
+    job = submit(client, "inpaint")
+
+    record = queue.fetch(job["id"])
+
+    assert len(record.parameters.model_dump_json()) < 2000
+    assert record.parameters.image is not None
+    assert record.parameters.image.startswith("inputs/")

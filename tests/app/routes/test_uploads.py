@@ -1,0 +1,115 @@
+"""Uploads over HTTP: raw or as a form, checked like every picture, named by later requests."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app.main import create_app
+from app.settings import ApiSettings
+from contracts.queue import JobQueue
+from contracts.settings import SharedSettings
+from contracts.storage import Storage
+from tests.app.drawings import encode, png_header
+
+RED = encode("RGB", (64, 96), "red", "JPEG")
+RAW = {"Content-Type": "image/jpeg"}
+
+
+def test_raw_bytes_become_an_upload(client: TestClient, queue: JobQueue, storage: Storage) -> None:
+    response = client.post("/v1/uploads", content=RED, headers=RAW)
+
+    sha256 = hashlib.sha256(RED).hexdigest()
+    upload = response.json()
+    left = (datetime.fromisoformat(upload.pop("expires_at")) - datetime.now(UTC)).total_seconds()
+    assert response.status_code == 201
+    assert upload == {"id": f"upload:{sha256}", "sha256": sha256, "width": 64, "height": 96, "format": "jpeg"}
+    assert 86_300 < left < 86_500
+    assert 86_300 < queue.connection.ttl(f"darkroom:upload:{sha256}") <= 86_400
+    assert storage.exists(f"inputs/{sha256}.png")
+
+
+def test_a_form_becomes_the_same_upload(client: TestClient) -> None:
+    raw = client.post("/v1/uploads", content=RED, headers=RAW).json()
+
+    form = client.post("/v1/uploads", files={"file": ("a.jpg", RED, "image/jpeg")})
+
+    assert form.status_code == 200
+    assert form.json()["id"] == raw["id"]
+    assert form.json()["expires_at"] >= raw["expires_at"]
+
+
+@pytest.mark.parametrize("kind", [None, "application/octet-stream", "image/png", "IMAGE/JPEG; q=1"])
+def test_the_bytes_say_what_they_are_and_not_the_header(client: TestClient, kind: str | None) -> None:
+    headers = {"Content-Type": kind} if kind else {}
+
+    response = client.post("/v1/uploads", content=RED, headers=headers)
+
+    assert (response.status_code, response.json()["format"]) == (201, "jpeg")
+
+
+def test_an_upload_is_named_by_a_request(client: TestClient, queue: JobQueue) -> None:
+    upload = client.post("/v1/uploads", content=RED, headers=RAW).json()
+
+    job = client.post("/v1/img2img", json={"prompt": "x", "image": upload["id"]}).json()
+
+    parameters = queue.fetch(job["id"]).parameters
+    assert parameters.image == f"inputs/{upload['sha256']}.png"
+    assert (parameters.width, parameters.height) == (64, 96)
+
+
+def test_an_expired_upload_is_refused(client: TestClient, queue: JobQueue) -> None:
+    upload = client.post("/v1/uploads", content=RED, headers=RAW).json()
+    queue.connection.delete(f"darkroom:upload:{upload['sha256']}")
+
+    problem = client.post("/v1/img2img", json={"prompt": "x", "image": upload["id"]}).json()
+
+    assert (problem["status"], problem["errors"][0]["field"]) == (422, "image")
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status", "code"),
+    [
+        (b"", "image/png", 415, "not_a_picture"),
+        (b"no image", "image/png", 415, "not_a_picture"),
+        (RED[: len(RED) // 2], "image/jpeg", 415, "not_a_picture"),
+        (png_header(20_000, 20_000), "image/png", 413, "picture_too_large"),
+        (RED, "application/json", 415, "unsupported_media_type"),
+        (RED, "text/plain", 415, "unsupported_media_type"),
+        (RED, "multipart/form-data; boundary=x", 400, "unreadable_body"),
+    ],
+)
+def test_a_bad_upload_is_refused_and_leaves_nothing(
+    client: TestClient,
+    queue: JobQueue,
+    settings: SharedSettings,
+    content: bytes,
+    kind: str,
+    status: int,
+    code: str,
+) -> None:
+    response = client.post("/v1/uploads", content=content, headers={"Content-Type": kind})
+
+    assert (response.status_code, response.json()["code"]) == (status, code)
+    assert queue.connection.keys("*") == []
+    assert not [path for path in settings.data.rglob("*") if path.is_file()]
+
+
+def test_a_form_without_the_file_is_refused(client: TestClient) -> None:
+    problem = client.post("/v1/uploads", files={"picture": RED}).json()
+
+    assert (problem["status"], problem["errors"][0]["field"]) == (422, "file")
+
+
+@pytest.mark.parametrize(("more", "code"), [(1, "picture_too_large"), (200_000, "body_too_large")])
+def test_an_upload_over_the_bound_is_refused(settings: SharedSettings, more: int, code: str) -> None:
+    large = encode("RGB", (64, 64), "red", "BMP")
+    small = ApiSettings(shared=settings, max_picture_bytes=len(large))
+    with TestClient(create_app(small)) as client:
+        assert client.post("/v1/uploads", content=large).status_code == 201
+        response = client.post("/v1/uploads", content=large + b"\0" * more)
+
+    assert (response.status_code, response.json()["code"]) == (413, code)

@@ -1,0 +1,44 @@
+"""The application as a whole: it is made of settings alone, and two of them do not meet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app.main import create_app
+from app.settings import ApiSettings
+from contracts.errors import CatalogueError
+from contracts.settings import SharedSettings
+
+
+def test_a_catalogue_that_does_not_hold_together_stops_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "catalogue.toml"
+    path.write_text("models = []", encoding="utf-8")
+
+    with pytest.raises(CatalogueError, match="default_model"):
+        create_app(ApiSettings(shared=SharedSettings(catalogue=path)))
+
+
+def test_making_an_application_opens_nothing(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+
+    create_app(ApiSettings(shared=SharedSettings(redis_url="unix:///nowhere.sock", data=data)))
+
+    assert not data.exists()
+
+
+def test_any_replica_answers_for_any_job(api_settings: ApiSettings) -> None:
+    with TestClient(create_app(api_settings)) as one, TestClient(create_app(api_settings)) as other:
+        id = one.post("/v1/txt2img", json={"prompt": "x"}).json()["id"]
+
+        assert other.get(f"/v1/jobs/{id}").json()["status"] == "queued"
+        assert other.post(f"/v1/jobs/{id}/cancel").json()["status"] == "cancelled"
+        assert one.get(f"/v1/jobs/{id}").json()["status"] == "cancelled"
+
+
+def test_unknown_routes_and_methods_are_problems(client: TestClient) -> None:
+    for response, status in ((client.get("/v1/nothing"), 404), (client.get("/v1/txt2img"), 405)):
+        assert response.status_code == response.json()["status"] == status
+        assert response.headers["content-type"] == "application/problem+json"

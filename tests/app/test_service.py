@@ -1,0 +1,123 @@
+"""`python -m app` as a process: its socket, its answers over a real connection, its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+
+@contextmanager
+def service(redis_url: str, data: Path, **settings: str) -> Iterator[tuple[httpx.Client, subprocess.Popen[str]]]:
+    """The API on an inherited socket, as `darkroom up` starts it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        environment = os.environ | {
+            "DARKROOM_REDIS_URL": redis_url,
+            "DARKROOM_DATA": str(data),
+            "DARKROOM_API_FD": str(listener.fileno()),
+            **settings,
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app"],
+            env=environment,
+            pass_fds=[listener.fileno()],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        host, port = listener.getsockname()
+    try:
+        with httpx.Client(base_url=f"http://{host}:{port}", timeout=20, trust_env=False) as client:
+            yield client, process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def run(**settings: str) -> subprocess.CompletedProcess[str]:
+    """The API where it cannot start."""
+    command = [sys.executable, "-m", "app"]
+    return subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, timeout=60)
+
+
+def test_the_service_serves_and_ends_in_order(redis_url: str, tmp_path: Path) -> None:
+    with service(redis_url, tmp_path) as (client, process):
+        job = client.post("/v1/txt2img", json={"prompt": "a red circle"})
+        assert job.status_code == 202
+        assert client.get(job.headers["Location"]).json()["status"] == "queued"
+
+        process.send_signal(signal.SIGTERM)
+
+        _, log = process.communicate(timeout=20)
+        assert process.returncode in (0, -signal.SIGTERM)
+        assert "Traceback" not in log
+
+
+def test_a_client_that_sends_too_much_reads_the_answer(redis_url: str, tmp_path: Path) -> None:
+    with service(redis_url, tmp_path, DARKROOM_API_MAX_BODY_BYTES="2048") as (client, _):
+        client.get("/healthz")
+        for size in (3000, 8_000_000):
+            response = client.post("/v1/txt2img", content=b"x" * size)
+            assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
+        chunked = client.post("/v1/txt2img", content=(b"x" * 65_536 for _ in range(100)))
+        assert chunked.status_code == 413
+
+
+def test_a_body_that_does_not_come_is_given_up(redis_url: str, tmp_path: Path) -> None:
+    with service(redis_url, tmp_path, DARKROOM_API_UPLOAD_TIMEOUT_SECONDS="0.3") as (client, _):
+        address = (client.base_url.host, client.base_url.port or 0)
+        with socket.create_connection(address, timeout=20) as connection:
+            connection.sendall(b"POST /v1/txt2img HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+            answer = connection.recv(65_536)
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+def test_one_slow_request_does_not_hold_up_the_others(redis_url: str, tmp_path: Path) -> None:
+    with service(redis_url, tmp_path) as (client, _):
+        address = (client.base_url.host, client.base_url.port or 0)
+        client.get("/healthz")
+        with socket.create_connection(address, timeout=20) as slow:
+            slow.sendall(b"POST /v1/txt2img HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+            started = time.monotonic()
+            assert client.get("/healthz").status_code == 200
+            assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"DARKROOM_API_HOST": "0.0.0.0"}, "there are no keys, so everybody who reaches 0.0.0.0"),
+        ({"DARKROOM_API_PORT": "x"}, "DARKROOM_API_PORT: "),
+        ({"DARKROOM_CATALOGUE": "/nowhere.toml"}, "/nowhere.toml: there is no such catalogue file"),
+    ],
+)
+def test_a_service_that_cannot_start_says_why_in_one_line(settings: dict[str, str], line: str) -> None:
+    ended = run(**settings)
+
+    assert ended.returncode != 0
+    assert ended.stderr.startswith(f"darkroom api: {line}")
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_an_inherited_socket_that_others_reach_is_refused() -> None:
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        ended = subprocess.run(
+            [sys.executable, "-m", "app"],
+            env=os.environ | {"DARKROOM_API_FD": str(listener.fileno())},
+            pass_fds=[listener.fileno()],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    assert ended.returncode != 0
+    assert "listens on 0.0.0.0" in ended.stderr
