@@ -23,12 +23,14 @@ class SchedulerSpec:
         class_name: class in `diffusers`, made with `from_config` of the checkpoint's own scheduler.
         kind: the kind of model that it can drive.
         options: configuration entries that it sets.
+        max_steps: steps at the most; None where there is no bound of its own.
     """
 
     id: str
     class_name: str
     kind: Kind
     options: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    max_steps: int | None = None
 
 
 _ROWS = (
@@ -38,7 +40,8 @@ _ROWS = (
     SchedulerSpec("heun", "HeunDiscreteScheduler", "diffusion"),
     SchedulerSpec("ddim", "DDIMScheduler", "diffusion"),
     SchedulerSpec("pndm", "PNDMScheduler", "diffusion", {"skip_prk_steps": True}),
-    SchedulerSpec("lcm", "LCMScheduler", "diffusion"),
+    # Its steps are picked from the 50 that LCM models are distilled on.
+    SchedulerSpec("lcm", "LCMScheduler", "diffusion", max_steps=50),
     SchedulerSpec("unipc", "UniPCMultistepScheduler", "diffusion"),
     SchedulerSpec("dpmpp_2m", "DPMSolverMultistepScheduler", "diffusion"),
     SchedulerSpec("dpmpp_2m_karras", "DPMSolverMultistepScheduler", "diffusion", {"use_karras_sigmas": True}),

@@ -188,14 +188,17 @@ def _guidance_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldP
 
 
 def _scheduler_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
-    if request.scheduler is None:
-        return
-    spec, kind = SCHEDULERS.get(request.scheduler), model.architecture.kind
+    name = request.scheduler or str(model.default("scheduler"))
+    spec, kind = SCHEDULERS.get(name), model.architecture.kind
+    steps = _value(request, model, "num_inference_steps")
     if spec is None:
-        yield FieldProblem("scheduler", f"there is no scheduler {request.scheduler!r}", model.schedulers)
+        yield FieldProblem("scheduler", f"there is no scheduler {name!r}", model.schedulers)
     elif spec.kind != kind:
         message = f"{spec.id} drives {spec.kind} models and {model.id} is a {kind} model"
         yield FieldProblem("scheduler", message, model.schedulers)
+    elif spec.max_steps is not None and isinstance(steps, int) and steps > spec.max_steps:
+        message = f"{spec.id} takes {spec.max_steps} steps at the most"
+        yield FieldProblem("num_inference_steps", message, f"1–{spec.max_steps}")
 
 
 def _lora_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) -> Iterator[FieldProblem]:

@@ -14,6 +14,8 @@ from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
 Size = tuple[int, int]
+#: Left, upper, right, lower; the last two are outside.
+Box = tuple[int, int, int, int]
 Mask = npt.NDArray[np.uint8]
 
 
@@ -43,6 +45,39 @@ def _flatten(picture: Image.Image, color: str) -> Image.Image:
         return picture
     picture = picture.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", picture.size, color), picture)
+
+
+def frame_around(mask: Image.Image | None, padding: int | None) -> Box | None:
+    """The part of the picture to paint alone, at full size: around the mask's white, in the picture's shape.
+
+    Args:
+        mask: the mask, as large as the output.
+        padding: pixels of surroundings that the model should see; None: it sees everything.
+    """
+    box = None if mask is None else mask.getbbox()
+    if mask is None or box is None or padding is None:
+        return None
+    left, upper, right, lower = box
+    share = max((right - left + 2 * padding) / mask.width, (lower - upper + 2 * padding) / mask.height)
+    width = min(mask.width, round(mask.width * share))
+    height = min(mask.height, round(mask.height * share))
+    x = min(max((left + right - width) // 2, 0), mask.width - width)
+    y = min(max((upper + lower - height) // 2, 0), mask.height - height)
+    return x, y, x + width, y + height
+
+
+def enlarge(picture: Image.Image, frame: Box) -> Image.Image:
+    """The framed part, as large as the whole."""
+    resampling = Image.Resampling.BILINEAR if picture.mode == "L" else Image.Resampling.LANCZOS
+    return picture.resize(picture.size, resampling, box=frame)
+
+
+def put_back(painted: Image.Image, original: Image.Image, frame: Box) -> Image.Image:
+    """The original with the framed part replaced by what was painted of it."""
+    left, upper, right, lower = frame
+    whole = original.copy()
+    whole.paste(painted.resize((right - left, lower - upper), Image.Resampling.LANCZOS), (left, upper))
+    return whole
 
 
 def soften(mask: Image.Image, blur: int) -> Image.Image:

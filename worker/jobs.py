@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -64,16 +64,22 @@ def run(
         return _run(jobs, pool, storage, steps, worker_name)
     except JobFailed as failure:
         failed = failure
-    except (torch.OutOfMemoryError, MemoryError):
-        _log.exception("out of memory")
-        failed = JobFailed(FailureCode.OUT_OF_MEMORY, "the worker's memory is too small for this job")
     except Exception as error:
         if error is steps.raised:
             raise
         _log.exception("jobs %s failed", [job.id for job in jobs])
-        failed = JobFailed(FailureCode.INTERNAL, f"the worker failed: {type(error).__name__}")
+        failed = _failure(error)
     free_memory()
     return [failed] * len(jobs)
+
+
+def _failure(error: Exception) -> JobFailed:
+    """What a client is told of an error that nobody foresaw; the rest is in the log."""
+    # The CPU's allocator has no class of its own for it.
+    starved = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    if starved or isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return JobFailed(FailureCode.OUT_OF_MEMORY, "the worker's memory is too small for this job")
+    return JobFailed(FailureCode.INTERNAL, f"the worker failed: {type(error).__name__}")
 
 
 def _run(
@@ -85,16 +91,19 @@ def _run(
     pipeline = model.pipeline(shared.mode, shared.scheduler, [part.controlnet for part in shared.controls])
     stopwatch.lap("load")
     call = _read_inputs(jobs, storage)
+    frame = images.frame_around(call.mask, shared.padding_mask_crop)
     stopwatch.lap("read_inputs")
     try:
         with model.adapters.active(shared.loras) as loras:
             stopwatch.lap("load_adapters")
-            pictures = _generate(pipeline, model, call, jobs, steps, stopwatch)
+            painted = _generate(pipeline, model, _crop(call, frame), jobs, steps, stopwatch)
     finally:
         # An aborted run leaves its caches behind otherwise.
         pipeline.maybe_free_model_hooks()
         if not model.adapters.clean:
             pool.drop(shared.model)
+    pictures = [_restore(picture, call, frame) for picture in painted]
+    stopwatch.lap("decode")
     receipt = _receipt(jobs, model, loras, worker_name)
     return [
         _deliver(job, pictures[place : place + job.parameters.num_images], receipt, storage, stopwatch)
@@ -149,11 +158,27 @@ def _generate(
             ).images
     finally:
         hook.remove()
-    if call.mask is not None and call.image is not None:
-        blur = call.job.mask_blur or 0
-        painted = [images.restore(picture, call.image, call.mask, blur) for picture in painted]
-    stopwatch.lap("decode")
     return list(painted)
+
+
+def _crop(call: Call, frame: images.Box | None) -> Call:
+    """The call with every picture cut to the part around the mask, and that part as large as the output."""
+    if frame is None:
+        return call
+    image, mask, *controls = (
+        None if picture is None else images.enlarge(picture, frame)
+        for picture in (call.image, call.mask, *call.controls)
+    )
+    return replace(call, image=image, mask=mask, controls=controls)
+
+
+def _restore(painted: Image.Image, call: Call, frame: images.Box | None) -> Image.Image:
+    """The final image: where a mask was given, what it leaves black is the client's, pixel for pixel."""
+    if call.mask is None or call.image is None:
+        return painted
+    if frame is not None:
+        painted = images.put_back(painted, call.image, frame)
+    return images.restore(painted, call.image, call.mask, call.job.mask_blur or 0)
 
 
 class _Steps:

@@ -40,6 +40,20 @@ class Call:
         return {"width": self.job.width, "height": self.job.height}
 
     @property
+    def start(self) -> dict[str, Any]:
+        """The image to start from and how far to leave it.
+
+        One picture for each generator: with a single one, some pipelines draw from the first generator only,
+        and an image would depend on its place in the batch.
+        """
+        return {"image": [self.image] * len(self.texts["prompt"]), "strength": self.job.strength}
+
+    @property
+    def repaint(self) -> dict[str, Any]:
+        """The mask, once for each image."""
+        return {"mask_image": [self.mask] * len(self.texts["prompt"])}
+
+    @property
     def guidance_scale(self) -> float:
         """The job's, or 1 (no guidance in any family) for a model that would ignore it."""
         return 1.0 if self.job.guidance_scale is None else self.job.guidance_scale
@@ -89,7 +103,7 @@ class FamilyCode:
 
 
 #: Fields that Darkroom sees to itself; no pipeline knows them.
-HANDLED_FIELDS = frozenset({"mask_blur"})
+HANDLED_FIELDS = frozenset({"mask_blur", "padding_mask_crop"})
 
 
 def load_family(name: str) -> FamilyCode:

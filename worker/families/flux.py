@@ -27,12 +27,11 @@ def _txt2img(call: Call) -> dict[str, Any]:
 
 
 def _img2img(call: Call) -> dict[str, Any]:
-    return {**_start(call), **_true_cfg(call)}
+    return {**call.start, **_true_cfg(call)}
 
 
 def _inpaint(call: Call) -> dict[str, Any]:
-    crop = {"padding_mask_crop": call.job.padding_mask_crop}
-    return {**_start(call), "mask_image": call.mask, **crop, **_true_cfg(call)}
+    return {**call.start, **call.repaint, **_true_cfg(call)}
 
 
 def _controlnet(call: Call) -> dict[str, Any]:
@@ -40,19 +39,19 @@ def _controlnet(call: Call) -> dict[str, Any]:
 
 
 def _controlnet_img2img(call: Call) -> dict[str, Any]:
-    return {**_start(call), **_control(call)}
+    return {**call.start, **_control(call)}
 
 
 def _controlnet_inpaint(call: Call) -> dict[str, Any]:
-    return {**_start(call), "mask_image": call.mask, **_control(call)}
-
-
-def _start(call: Call) -> dict[str, Any]:
-    return {"image": call.image, "strength": call.job.strength}
+    return {**call.start, **call.repaint, **_control(call)}
 
 
 def _true_cfg(call: Call) -> dict[str, Any]:
-    return {"true_cfg_scale": call.job.true_cfg_scale or 1.0}
+    """Guidance away from a negative prompt; the pipelines would forget the scale where there is none."""
+    scale = call.job.true_cfg_scale or 1.0
+    if scale <= 1 or "negative_prompt" in call.texts:
+        return {"true_cfg_scale": scale}
+    return {"true_cfg_scale": scale, "negative_prompt": [""] * len(call.texts["prompt"])}
 
 
 def _control(call: Call) -> dict[str, Any]:

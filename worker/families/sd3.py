@@ -29,13 +29,11 @@ def _txt2img(call: Call) -> dict[str, Any]:  # noqa: ARG001
 
 
 def _img2img(call: Call) -> dict[str, Any]:
-    # One picture for several generators would be cut into a first image and nothing.
-    return {"image": [call.image] * len(call.texts["prompt"]), "strength": call.job.strength}
+    return call.start
 
 
 def _inpaint(call: Call) -> dict[str, Any]:
-    crop = {"padding_mask_crop": call.job.padding_mask_crop}
-    return {"image": call.image, "strength": call.job.strength, "mask_image": call.mask, **crop}
+    return {**call.start, **call.repaint}
 
 
 def _controlnet(call: Call) -> dict[str, Any]:

@@ -30,11 +30,11 @@ def _txt2img(call: Call) -> dict[str, Any]:
 
 def _img2img(call: Call) -> dict[str, Any]:
     # It takes no size: the result is as large as the image.
-    return {"image": call.image, "strength": call.job.strength, **_rescale(call)}
+    return {**call.start, **_rescale(call)}
 
 
 def _inpaint(call: Call) -> dict[str, Any]:
-    return {**call.size, **_start(call), **_mask(call), **_rescale(call)}
+    return {**call.size, **call.start, **call.repaint, **_rescale(call)}
 
 
 def _controlnet(call: Call) -> dict[str, Any]:
@@ -42,19 +42,11 @@ def _controlnet(call: Call) -> dict[str, Any]:
 
 
 def _controlnet_img2img(call: Call) -> dict[str, Any]:
-    return {**call.size, **_start(call), **_control(call)}
+    return {**call.size, **call.start, **_control(call)}
 
 
 def _controlnet_inpaint(call: Call) -> dict[str, Any]:
-    return {**call.size, **_start(call), **_mask(call), **_control(call), **_rescale(call)}
-
-
-def _start(call: Call) -> dict[str, Any]:
-    return {"image": call.image, "strength": call.job.strength}
-
-
-def _mask(call: Call) -> dict[str, Any]:
-    return {"mask_image": call.mask, "padding_mask_crop": call.job.padding_mask_crop}
+    return {**call.size, **call.start, **call.repaint, **_control(call), **_rescale(call)}
 
 
 def _control(call: Call) -> dict[str, Any]:

@@ -1,0 +1,60 @@
+"""What the worker's tests share: the small real checkpoints, one warm pool on them, a storage with pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from contracts.catalogue import Catalogue, ControlNetSpec, LoraSpec, read_catalogue
+from contracts.settings import BUILT_IN_CATALOGUE
+from contracts.storage import Storage
+from contracts.storage.local import LocalStorage
+from tests.worker.orders import PICTURES, to_png
+from tests.worker.weights import write_adapter, write_controlnet, write_mask_controlnet
+from worker.pipelines import Pool
+from worker.warnings import silence_known_warnings
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for weights that the repository does not ship."""
+    return tmp_path_factory.mktemp("shelf")
+
+
+@pytest.fixture(scope="session")
+def catalogue(shelf: Path) -> Catalogue:
+    """The built-in models, and for each family an adapter and ControlNets that surely change the image."""
+    silence_known_warnings()
+    built_in = read_catalogue(BUILT_IN_CATALOGUE)
+    loras, controlnets = [], []
+    for model in built_in.models:
+        checkpoint, family = built_in.root / model.source, model.family
+        write_adapter(shelf / f"{family}.safetensors", family, checkpoint, rank=4, seed=1)
+        loras.append(LoraSpec(id=f"{family}-lora", family=family, source=str(shelf / f"{family}.safetensors")))
+        source = built_in.root / "controlnets" / f"shapes-{family}-silhouette"
+        write_controlnet(shelf / f"{family}-hint", family, source)
+        controlnets.append(
+            ControlNetSpec(id=f"{family}-hint", family=family, source=str(shelf / f"{family}-hint"))
+        )
+    write_mask_controlnet(shelf / "sd3-mask", built_in.root / "shapes-sd3")
+    controlnets.append(ControlNetSpec(id="sd3-mask", family="sd3", kind="inpaint", source=str(shelf / "sd3-mask")))
+    return built_in.model_copy(update={"controlnets": tuple(controlnets), "loras": tuple(loras)})
+
+
+@pytest.fixture(scope="session")
+def pool(catalogue: Catalogue) -> Pool:
+    """One pool for all tests; a test that spoils it is a test that found something."""
+    return Pool(catalogue, device="cpu")
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    """A storage with the three pictures that `job` names: a start image, a mask, a control image."""
+    storage = LocalStorage(tmp_path / "storage")
+    for key, picture in PICTURES.items():
+        storage.write(key, to_png(picture))
+    return storage

@@ -1,0 +1,150 @@
+"""The table in `contracts/families.py` against the pipelines that diffusers really has."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import diffusers
+import pytest
+from PIL import Image
+
+from contracts.catalogue import Catalogue
+from contracts.families import COMMON_FIELDS, FAMILIES, GRANTED_FIELDS, Mode
+from contracts.parameters import ControlParameters, JobParameters
+from worker.families import HANDLED_FIELDS, Call, FamilyCode, load_family
+from worker.pipelines import Pool
+
+EVERY_MODE = [(family.id, mode) for family in FAMILIES.values() for mode in family.modes]
+
+#: Two values that every field may take; the second must arrive where the first did.
+VALUES: dict[str, tuple[Any, Any]] = {
+    "prompt": ("a", "b"),
+    "prompt_2": ("c", "d"),
+    "prompt_3": ("e", "f"),
+    "negative_prompt": ("g", "h"),
+    "width": (64, 128),
+    "height": (64, 128),
+    "num_inference_steps": (2, 3),
+    "guidance_scale": (2.0, 3.0),
+    "true_cfg_scale": (2.0, 3.0),
+    "guidance_rescale": (0.1, 0.2),
+    "clip_skip": (1, 2),
+    "max_sequence_length": (32, 64),
+    "original_size": ((1, 2), (3, 4)),
+    "crops_coords_top_left": ((1, 2), (3, 4)),
+    "target_size": ((1, 2), (3, 4)),
+    "strength": (0.5, 0.6),
+}
+#: SDXL's img2img makes an image as large as the one it starts from, which Darkroom scales to the size asked for.
+SIZE_FROM_IMAGE = {("sdxl", Mode.IMG2IMG): {"width", "height"}}
+
+
+def _call(family: str, mode: Mode, which: dict[str, int]) -> Call:
+    """A call with every granted field set; `which` picks the second value of some."""
+    granted = (FAMILIES[family].modes[mode] | COMMON_FIELDS) - HANDLED_FIELDS
+
+    def value(field: str) -> Any:
+        return VALUES[field][which.get(field, 0)]
+
+    fields = {field: value(field) for field in granted & VALUES.keys()}
+    pictures = [Image.new("RGB", (64, 64), "red"), Image.new("RGB", (64, 64), "blue")]
+    control = ControlParameters(
+        controlnet="any", image="inputs/c.png", preprocess=None,
+        conditioning_scale=0.5, guidance_start=0.1, guidance_end=0.9,
+    )  # fmt: skip
+    job = JobParameters.model_construct(
+        **{
+            **{name: field.default for name, field in JobParameters.model_fields.items()},
+            **fields,
+            "mode": mode,
+            "controls": (control,) if "controls" in granted else (),
+        }
+    )
+    texts = {name: [fields[name]] for name in fields if "prompt" in name}
+    return Call(
+        job=job,
+        texts=texts,
+        image=pictures[which.get("image", 0)] if "image" in granted else None,
+        mask=pictures[which.get("mask_image", 0)] if "mask_image" in granted else None,
+        controls=[pictures[which.get("controls", 0)]] if "controls" in granted else [],
+    )
+
+
+def _pipeline_class(family: FamilyCode, mode: Mode) -> Any:
+    return getattr(diffusers, family.pipelines[mode])
+
+
+@pytest.mark.parametrize(("family", "mode"), EVERY_MODE)
+def test_the_pipeline_takes_every_argument_that_the_family_gives_it(family: str, mode: Mode) -> None:
+    code = load_family(family)
+    taken = inspect.signature(_pipeline_class(code, mode).__call__).parameters
+    assert set(code.arguments(_call(family, mode, {}))) <= set(taken)
+
+
+def _granted() -> Iterator[tuple[str, Mode, str]]:
+    for family, mode in EVERY_MODE:
+        fields = (FAMILIES[family].modes[mode] | COMMON_FIELDS) - HANDLED_FIELDS
+        for field in sorted(fields - SIZE_FROM_IMAGE.get((family, mode), set())):
+            # SD3's pipeline for masks gives the image and the mask to the ControlNet; there is no other picture.
+            if (family, mode, field) != ("sd3", Mode.CONTROLNET_INPAINT, "controls"):
+                yield family, mode, field
+
+
+@pytest.mark.parametrize(("family", "mode", "field"), list(_granted()))
+def test_every_granted_field_reaches_the_pipeline(family: str, mode: Mode, field: str) -> None:
+    code = load_family(family)
+    arguments = code.arguments(_call(family, mode, {}))
+    changed = code.arguments(_call(family, mode, {field: 1}))
+    assert arguments != changed
+
+
+def test_the_fields_that_darkroom_handles_itself_are_no_more_than_these() -> None:
+    assert {"mask_blur", "padding_mask_crop"} == HANDLED_FIELDS
+    assert set(VALUES) | HANDLED_FIELDS | {"image", "mask_image", "controls"} == GRANTED_FIELDS | COMMON_FIELDS
+
+
+_PREFIXES = {"sdxl": "StableDiffusionXL", "sd3": "StableDiffusion3", "flux": "Flux"}
+_SUFFIXES = {
+    Mode.TXT2IMG: ("Pipeline",),
+    Mode.IMG2IMG: ("Img2ImgPipeline",),
+    Mode.INPAINT: ("InpaintPipeline", "InpaintingPipeline"),
+    Mode.CONTROLNET: ("ControlNetPipeline",),
+    Mode.CONTROLNET_IMG2IMG: ("ControlNetImg2ImgPipeline",),
+    Mode.CONTROLNET_INPAINT: ("ControlNetInpaintPipeline", "ControlNetInpaintingPipeline"),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_pipeline_that_diffusers_has_for_a_listed_task_is_used(family: str) -> None:
+    there = {
+        mode: name
+        for mode, suffixes in _SUFFIXES.items()
+        for suffix in suffixes
+        if hasattr(diffusers, name := _PREFIXES[family] + suffix)
+    }
+    assert load_family(family).pipelines == there
+    assert set(FAMILIES[family].modes) == set(there)
+
+
+def test_every_row_of_the_catalogue_has_a_family_with_code(catalogue: Catalogue) -> None:
+    rows = (*catalogue.models, *catalogue.loras, *catalogue.controlnets)
+    assert rows
+    for row in rows:
+        assert load_family(row.family).id == row.family
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_named_components_are_what_they_are_called(family: str, pool: Pool) -> None:
+    code, base = load_family(family), pool.model(f"shapes-{family}").base
+    assert "2DModel" in type(base.components[code.denoiser]).__name__ or family == "sdxl"
+    t5 = {name for name, part in base.components.items() if type(part).__name__ == "T5EncoderModel"}
+    assert t5 == ({code.t5} if code.t5 else set())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_guidance_scale_means_no_guidance_and_is_said_aloud(family: str) -> None:
+    call = _call(family, Mode.TXT2IMG, {})
+    without = Call(job=call.job.model_copy(update={"guidance_scale": None}), texts=call.texts)
+    assert load_family(family).arguments(without)["guidance_scale"] == 1.0
