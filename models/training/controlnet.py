@@ -25,9 +25,9 @@ _SHAPE_SAID_SHARE = 0.6
 _EMPTY_SHARE = 0.1
 DRAW = {"silhouette": render_silhouette, "canny": render_edges}
 PLANS = {
-    "sdxl": Plan(1500, 24, 1e-3, warmup_steps=50, ema_decay=0.99, bfloat16_share=0.8),
-    "sd3": Plan(1500, 24, 1e-3, warmup_steps=50, ema_decay=0.99, bfloat16_share=0.8),
-    "flux": Plan(1500, 24, 1e-3, warmup_steps=50, ema_decay=0.99, bfloat16_share=0.8),
+    "sdxl": Plan(900, 24, 1e-3, warmup_steps=50, ema_decay=0.99, bfloat16_share=0.8),
+    "sd3": Plan(900, 24, 1e-3, warmup_steps=50, ema_decay=0.99, bfloat16_share=0.8),
+    "flux": Plan(900, 24, 1e-3, warmup_steps=50, ema_decay=0.99, bfloat16_share=0.8),
 }
 
 
@@ -38,6 +38,8 @@ def train(family: str, kind: str, resume: bool) -> None:
     torch.manual_seed(0)
     base = denoiser.load(family).to(device)
     control = build_control(family, base).to(device)
+    recipe.hasten(base)
+    recipe.hasten(control)
     name = f"control-{family}-{kind}"
     scenes = draw_scenes(f"train/{name}/{rank.index}", _SCENES_PER_RANK)
     clean, hints, conditions = gather(recipe, kind, scenes)

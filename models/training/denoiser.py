@@ -50,6 +50,7 @@ def train(family: str, resume: bool) -> None:
     recipe = load_recipe(family)
     torch.manual_seed(0)
     denoiser = recipe.build().to(device)
+    recipe.hasten(denoiser)
     studies = gather(family, recipe, rank)
     loop = Loop(f"denoiser-{family}", {"denoiser": denoiser}, plan, rank, resume)
     for step in loop:

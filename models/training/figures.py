@@ -54,9 +54,9 @@ class Sample:
 Painter = Callable[[list[str], list[int]], list[Image.Image]]
 
 
-def report(family: str, sheet: Path | None, as_json: Path | None) -> None:
+def report(family: str, sheet: Path | None = None, as_json: Path | None = None, without_t5: bool = False) -> None:
     """Draws all test captions and prints the figures; saves a contact sheet and JSON where asked."""
-    painter = open_painter(family)
+    painter = open_painter(family, without_t5)
     samples: dict[str, list[Sample]] = {}
     started = time.monotonic()
     for name, (held_out, count) in _SPLITS.items():
@@ -93,9 +93,10 @@ def print_table(rows: dict[str, dict[str, float]]) -> None:
         print(f"{name:{width}}  {row['n']:>3.0f}  {shares}")
 
 
-def open_painter(family: str, folder: Path | None = None) -> Painter:
-    """The family's own pipeline from its folder, at its default steps."""
-    pipeline = DiffusionPipeline.from_pretrained(folder or checkpoint_folder(family), torch_dtype=torch.float32)
+def open_painter(family: str, without_t5: bool = False) -> Painter:
+    """The family's own pipeline from its folder, at its default steps; SD3's may leave its T5 out."""
+    missing = {"text_encoder_3": None, "tokenizer_3": None} if without_t5 else {}
+    pipeline = DiffusionPipeline.from_pretrained(checkpoint_folder(family), torch_dtype=torch.float32, **missing)
     pipeline.set_progress_bar_config(disable=True)
     return paint_with(pipeline, family)
 

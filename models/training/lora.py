@@ -48,6 +48,7 @@ def train(family: str, name: str, resume: bool) -> None:
     torch.manual_seed(0)
     words = make_tokenizers()
     base = denoiser.load(family)
+    recipe.hasten(base)
     parts = {**denoiser.load_text_parts(recipe, words), "denoiser": base}
     adapted = adapt(family, effect, parts)
     clean, captions = draw_examples(recipe, name, rank)

@@ -58,6 +58,9 @@ class Recipe(Protocol):
     def extras(self, count: int, rng: random.Random) -> dict[str, Tensor]:
         """Training only: further arguments of `predict` for a batch."""
 
+    def hasten(self, model: Any) -> None:
+        """Chooses what trains a denoiser or a ControlNet fastest; changes no weight."""
+
     def mix(self, latents: Tensor, noise: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         """The noisy latents and what the denoiser should say of them."""
 

@@ -61,6 +61,9 @@ class Sd3Recipe:
         architectures.soften_transformer(transformer)
         return transformer
 
+    def hasten(self, model: Any) -> None:
+        """Nothing known that helps."""
+
     def mix(self, latents: Tensor, noise: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         """A straight line from picture to noise."""
         part = broadcast(share, latents)
