@@ -67,7 +67,7 @@ def run(server: RedisServer, policy: Policy, count: int, rate: float, scale: flo
     queue = JobQueue(SharedSettings(redis_url=server.url))
     own = WorkerSettings(
         max_batch_images=policy.batch,
-        batching=policy.batch > 1,
+        batching="on" if policy.batch > 1 else "off",
         residency_seconds=policy.residency_seconds * scale,
     )
     claims = Claims(

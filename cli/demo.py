@@ -87,9 +87,7 @@ def service(data: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "cli.main", "up", "--port", "0", "--data", str(data)]
     # The shapes models are too small for a second thread to help.
     environment = {"DARKROOM_WORKER_CPU_THREADS": "1", **os.environ}
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment
-    )
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment)
     try:
         for line in process.stdout or ():
             if line.startswith("ready "):

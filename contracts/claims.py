@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 from redis import Redis
 
 from contracts import scripts
-from contracts.records import JobError, JobRecord, JobState, Progress
+from contracts.records import ImageRecord, JobError, JobRecord, JobState, Progress, Receipt, pace_key
 from contracts.settings import QueueSettings
 
 Verdict = Literal["on", "lost", "cancel", "deadline"]
@@ -68,7 +68,7 @@ class Claims:
         self._settings = settings
         self._worker = worker
         self._ttl_seconds = ttl_seconds
-        names = ("claim", "extend", "advance", "finish", "hand_back", "reap")
+        names = ("claim", "extend", "advance", "finish", "hand_back", "give_up_claims", "reap")
         self._scripts = {name: scripts.load(connection, name) for name in names}
 
     @property
@@ -110,10 +110,27 @@ class Claims:
         verdicts = self._run("advance", executions=executions, progress=progress.model_dump())
         return cast("list[Verdict]", verdicts)
 
-    def finish(self, claim: Claim, state: JobState, **fields: Any) -> bool:
-        """End a job with JSON-able fields (`images`, `receipt`, `progress`); False when it was no longer ours."""
+    def complete(self, claim: Claim, images: list[ImageRecord], receipt: Receipt) -> bool:
+        """End a job with its images; False when it was no longer ours, and nothing is written."""
+        parameters, denoise_seconds = claim.job.parameters, receipt.timings.get("denoise")
+        pace = None
+        if denoise_seconds is not None:
+            pace = {"key": pace_key(parameters), "step_seconds": denoise_seconds / parameters.num_inference_steps}
+        return self.finish(
+            claim,
+            JobState.COMPLETED,
+            pace=pace,
+            images=[image.model_dump(mode="json") for image in images],
+            receipt=receipt.model_dump(mode="json"),
+        )
+
+    def finish(self, claim: Claim, state: JobState, *, pace: object = None, **fields: Any) -> bool:
+        """End a job with JSON-able fields of its record; False when it was no longer ours."""
         texts = {name: json.dumps(value) for name, value in fields.items()}
-        answer = self._run("finish", **claim.reference(), state=state, fields=texts, ttl_seconds=self._ttl_seconds)
+        extras = {} if pace is None else {"pace": pace}
+        answer = self._run(
+            "finish", **claim.reference(), **extras, state=state, fields=texts, ttl_seconds=self._ttl_seconds
+        )
         return bool(answer)
 
     def fail(self, claim: Claim, error: JobError) -> bool:
@@ -124,8 +141,12 @@ class Claims:
         """Put a job back in front of its queue, unspent; False when it was no longer ours."""
         return bool(self._run("hand_back", **claim.reference()))
 
-    def reap(self) -> tuple[int, int]:
-        """Requeue what silent workers held; returns (requeued, given up)."""
+    def give_up_claims(self) -> int:
+        """Hand back all that this worker holds, unspent: for after a claim whose answer was lost."""
+        return int(self._run("give_up_claims", worker=self._worker))
+
+    def reap(self) -> tuple[int, list[str]]:
+        """Requeue what silent workers held; returns how many, and the ids of jobs that were given up."""
         requeued, lost = self._run("reap", ttl_seconds=self._ttl_seconds, max_attempts=self._settings.max_attempts)
         return requeued, lost
 

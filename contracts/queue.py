@@ -13,22 +13,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
 
-from redis import Redis
 from redis import exceptions as redis_errors
 from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from contracts import scripts
+from contracts.connections import connect
 from contracts.errors import Conflict, NotFound, Unavailable
 from contracts.events import stream_key
 from contracts.parameters import JobParameters
-from contracts.records import JobRecord, JobState
+from contracts.records import JobRecord, JobState, pace_key
 from contracts.settings import SharedSettings
 from contracts.tasks import Priority
+from contracts.workers import read_workers
 
 #: The only function that a worker runs from the queue; RQ stores its name, nothing is imported here.
 RUN_FUNCTION = "worker.jobs.run"
+
+#: A client is told that Redis is away after twice this, at the latest.
+_TIMEOUT_SECONDS = 2.0
 
 
 @contextmanager
@@ -46,10 +50,10 @@ class JobQueue:
     """Jobs in Redis, as clients see them."""
 
     def __init__(self, settings: SharedSettings) -> None:
-        timeouts = {"socket_connect_timeout": 2.0, "socket_timeout": 5.0}
-        self.connection: Redis = Redis.from_url(settings.redis_url, decode_responses=True, **timeouts)
-        # RQ reads bytes.
-        self._rq_connection: Redis = Redis.from_url(settings.redis_url, **timeouts)
+        self.connection = connect(settings.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1)
+        self._rq_connection = connect(
+            settings.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1, decode=False
+        )
         self._ttl_seconds = settings.result_ttl_seconds
         self._cancel = scripts.load(self.connection, "cancel")
 
@@ -117,6 +121,15 @@ class JobQueue:
         """Jobs ahead of this one in its own queue; None when it does not wait."""
         with redis_errors_are_unavailable():
             return cast("int | None", self.connection.lpos(f"rq:queue:{record.queue}", record.id))
+
+    def estimate_seconds(self, record: JobRecord, ahead: int) -> float | None:
+        """Seconds until a waiting job's end, from measured step times; None before the first measurement."""
+        with redis_errors_are_unavailable():
+            step_seconds = self.connection.hget("darkroom:pace", pace_key(record.parameters))
+            if step_seconds is None:
+                return None
+            workers = max(1, len(read_workers(self.connection)))
+        return (ahead / workers + 1) * record.parameters.num_inference_steps * float(str(step_seconds))
 
     def ping(self) -> None:
         """Raises Unavailable when Redis does not answer."""

@@ -158,3 +158,8 @@ _JSON_FIELDS = {"parameters", "metadata", "progress", "images", "error", "receip
 def queue_name(priority: Priority, model: str, owner: str) -> str:
     """One RQ queue per tier, model and owner, so that each can be served in turn."""
     return f"darkroom:{priority}:{model}:{owner}"
+
+
+def pace_key(parameters: JobParameters) -> str:
+    """What the seconds of a step are remembered by."""
+    return f"{parameters.model} {parameters.mode} {parameters.width}x{parameters.height}"

@@ -38,6 +38,6 @@ class Residency:
             settled=self.settled,
             max_images=settings.max_batch_images,
             max_pixels=settings.max_batch_pixels,
-            batching=settings.batching,
+            batching=settings.batching != "off",
             batch_wait_seconds=settings.batch_wait_seconds,
         )

@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import FrameType
 from typing import Any
 
@@ -26,7 +26,7 @@ from rq.timeouts import BaseDeathPenalty
 from rq.worker import WorkerStatus
 
 from contracts.claims import Claim, Claims
-from contracts.errors import RETRYABLE, FailureCode, JobFailed
+from contracts.errors import RETRYABLE, FailureCode, JobFailed, Unavailable
 from contracts.queue import RUN_FUNCTION
 from contracts.records import JobError, JobState
 from contracts.storage import Storage
@@ -39,6 +39,7 @@ from worker.settings import WorkerSettings
 
 _log = logging.getLogger(__name__)
 
+_REDIS_PAUSE_SECONDS = 0.5
 #: For what a deadline that passed tells the client.
 _DEADLINE_MESSAGE = "the deadline passed while the job ran"
 
@@ -71,8 +72,9 @@ class Consumer(SimpleWorker):  # type: ignore[misc]
         self._batch: list[Claim] = []
         self._leave = threading.Event()
         self._warming = True
+        self._answer_lost = False
         self._residency = Residency(settings.residency_seconds)
-        self._heartbeat = Heartbeat(claims, settings, self._report_state)
+        self._heartbeat = Heartbeat(claims, settings, self._report_state, self._forget_images)
 
     def start(self, models: Sequence[str]) -> None:
         """Load the warm list, then work until a signal says stop; returns when the last batch has ended."""
@@ -118,18 +120,23 @@ class Consumer(SimpleWorker):  # type: ignore[misc]
         del timeout, max_idle_time
         self._try_state(WorkerStatus.IDLE)
         while not self._stop_requested:
-            try:
-                self._batch = self._allowed(
-                    self._claims.claim(self._residency.wish(self._pool.warm, self._settings))
-                )
-            except RedisError as error:
-                _log.warning("no claim, Redis does not answer: %s", error)
-                time.sleep(1.0)
-                continue
+            self._batch = self._claim()
             if self._batch:
                 return RqJob(id=self._batch[0].job.id, connection=self.connection), self.queues[0]
             time.sleep(self._settings.poll_seconds)
         return None
+
+    def _claim(self) -> list[Claim]:
+        try:
+            if self._answer_lost:
+                self._claims.give_up_claims()
+                self._answer_lost = False
+            return self._allowed(self._claims.claim(self._residency.wish(self._pool.warm, self._settings)))
+        except RedisError as error:
+            _log.warning("no claim, Redis does not answer: %s", error)
+            self._answer_lost = True
+            time.sleep(_REDIS_PAUSE_SECONDS)
+            return []
 
     def execute_job(self, job: RqJob, queue: Queue) -> None:
         """Run the batch that was claimed, and end each of its jobs."""
@@ -182,12 +189,27 @@ class Consumer(SimpleWorker):  # type: ignore[misc]
         elif verdict == "deadline":
             self._fail(claim, JobFailed(FailureCode.DEADLINE_EXCEEDED, _DEADLINE_MESSAGE))
         elif isinstance(result, jobs.Done):
-            images = [image.model_dump(mode="json") for image in result.images]
-            receipt = result.receipt.model_dump(mode="json")
-            if not self._claims.finish(claim, JobState.COMPLETED, images=images, receipt=receipt):
-                _log.warning("job %s: lease lost at the end, result dropped", claim.job.id)
+            won = self._claims.complete(claim, result.images, result.receipt)
+            self._remove_images(claim, kept={image.key for image in result.images} if won else set())
         elif result is not None:
             self._fail(claim, result)
+        if verdict is not None and isinstance(result, jobs.Done):
+            self._remove_images(claim, kept=set())
+
+    def _remove_images(self, claim: Claim, kept: set[str]) -> None:
+        """Remove what this attempt wrote for nothing, and what earlier ones left when they were lost."""
+        if not kept:
+            self._forget_images(f"{claim.job.id}/{claim.job.attempts}")
+        elif claim.job.attempts > 1:
+            self._forget_images(claim.job.id, kept)
+
+    def _forget_images(self, folder: str, kept: Collection[str] = ()) -> None:
+        try:
+            for key in self._storage.find(f"images/{folder}/"):
+                if key not in kept:
+                    self._storage.delete(key)
+        except Unavailable as error:
+            _log.warning("images of %s are left behind: %s", folder, error)
 
     def _fail(self, claim: Claim, failure: JobFailed) -> None:
         error = JobError(code=failure.code, message=failure.message, retryable=RETRYABLE[failure.code])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -28,12 +29,21 @@ STALLED = 70
 class Heartbeat(threading.Thread):
     """Beats three times a lease."""
 
-    def __init__(self, claims: Claims, settings: WorkerSettings, account: Callable[[], dict[str, Any]]) -> None:
-        """`account` gives the fields of the worker's report."""
+    def __init__(
+        self,
+        claims: Claims,
+        settings: WorkerSettings,
+        account: Callable[[], dict[str, Any]],
+        forget: Callable[[str], None],
+    ) -> None:
+        """`account` gives the fields of the worker's report; `forget` removes what a job has stored."""
         super().__init__(name="heartbeat", daemon=True)
         self._claims = claims
         self._settings = settings
         self._account = account
+        self._forget = forget
+        # A worker that starts together with a Redis that was away must not judge the leases of that time.
+        self._no_reap_before = time.monotonic() + claims.lease_seconds
         self._batch: Sequence[Claim] = ()
         self._watch: BatchWatch | None = None
         self._lock = threading.Lock()
@@ -61,9 +71,12 @@ class Heartbeat(threading.Thread):
         try:
             self._extend()
             publish(self._claims.connection, self._report(), self._claims.lease_seconds)
-            self._claims.reap()
+            if time.monotonic() > self._no_reap_before:
+                self._reap()
         except RedisError as error:
             _log.warning("heartbeat not written: %s", error)
+            # Leases ran out while Redis was away; their holders get the time to say that they live.
+            self._no_reap_before = time.monotonic() + self._claims.lease_seconds
         self._end_if_stalled()
 
     def stop(self) -> None:
@@ -82,6 +95,13 @@ class Heartbeat(threading.Thread):
             # A job that has just ended is not ours any more either, and its watch is done.
             if watch is not None:
                 watch.drop(job_id)
+
+    def _reap(self) -> None:
+        requeued, given_up = self._claims.reap()
+        if requeued or given_up:
+            _log.warning("leases ran out: %d jobs requeued, given up: %s", requeued, given_up)
+        for job_id in given_up:
+            self._forget(job_id)
 
     def _report(self) -> WorkerReport:
         account = self._account()

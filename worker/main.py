@@ -6,10 +6,9 @@ import logging
 import os
 import sys
 
-from redis import Redis
-
 from contracts.catalogue import read_catalogue
 from contracts.claims import Claims
+from contracts.connections import connect
 from contracts.errors import DarkroomError
 from contracts.settings import QueueSettings, SharedSettings
 from contracts.storage import open_storage
@@ -17,8 +16,8 @@ from worker.settings import WorkerSettings
 
 _log = logging.getLogger("worker")
 
-#: A Redis that hangs must not hang the worker; a claim takes a millisecond.
-_TIMEOUTS = {"socket_connect_timeout": 5.0, "socket_timeout": 10.0}
+#: A claim takes a millisecond; a Redis that answers later than this is away.
+_TIMEOUT_SECONDS = 5.0
 
 
 def main() -> int:
@@ -46,8 +45,10 @@ def _work(shared: SharedSettings, queue: QueueSettings, own: WorkerSettings) -> 
         torch.set_num_threads(own.cpu_threads)
     catalogue = read_catalogue(shared.catalogue)
     pool = Pool(catalogue, device=own.device, max_models=own.max_models)
-    connection = Redis.from_url(shared.redis_url, decode_responses=True, **_TIMEOUTS)
+    # A claim that ran and whose answer was lost must not run again: no retries.
+    connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0)
     claims = Claims(connection, queue, own.name, shared.result_ttl_seconds)
-    consumer = Consumer(Redis.from_url(shared.redis_url, **_TIMEOUTS), claims, pool, open_storage(shared), own)
+    rq_connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1, decode=False)
+    consumer = Consumer(rq_connection, claims, pool, open_storage(shared), own)
     consumer.start(own.warm or [catalogue.default_model])
     return 0

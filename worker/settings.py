@@ -24,10 +24,18 @@ class WorkerSettings(BaseSettings):
     max_models: int = Field(3, ge=1, description="models kept ready at once")
     max_batch_images: int = Field(4, ge=1, le=64, description="images that one pipeline call may make")
     max_batch_pixels: int = Field(4 * 1024 * 1024, ge=4096, description="pixels that one pipeline call may make")
-    batching: bool = Field(True, description="whether jobs without a seed may share a pipeline call")
-    batch_wait_seconds: float = Field(0.0, ge=0, description="how long a lone batchable job waits for company")
+    batching: str = Field(
+        "on",
+        pattern=r"^(off|on|[0-9]{1,5})$",
+        description="off; on; or milliseconds that a lone batchable job waits for company",
+    )
     residency_seconds: float = Field(10.0, ge=0, description="how long a model stays before it may be displaced")
     poll_seconds: float = Field(0.02, gt=0, description="pause between two looks at an empty queue")
     stall_seconds: float = Field(600.0, gt=0, description="a worker without a step for this long ends itself")
     drain_seconds: float = Field(120.0, ge=0, description="after SIGTERM, how long the running batch may take")
     cpu_threads: int = Field(0, ge=0, description="threads of CPU work; 0: torch's choice")
+
+    @property
+    def batch_wait_seconds(self) -> float:
+        """How long a lone batchable job waits for company."""
+        return int(self.batching) / 1000 if self.batching.isdigit() else 0.0

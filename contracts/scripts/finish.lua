@@ -1,6 +1,14 @@
 -- Ends a job if the execution still holds its lease; returns 1, or 0 and writes nothing.
+-- Said twice by the execution that ended it (its first answer was lost), it is 1 again.
+if redis.call('HGET', job_key(arguments.id), 'ended_by') == arguments.execution then return 1 end
 if not holds_lease(arguments.id, arguments.execution) then return 0 end
 local queue = redis.call('HGET', job_key(arguments.id), 'queue')
 release_lease(arguments.id, queue, arguments.execution)
+if arguments.pace then
+  -- Smoothed seconds of one step, for the estimates that waiting clients see.
+  local before = tonumber(redis.call('HGET', 'darkroom:pace', arguments.pace.key) or arguments.pace.step_seconds)
+  redis.call('HSET', 'darkroom:pace', arguments.pace.key, stamp(0.8 * before + 0.2 * arguments.pace.step_seconds))
+end
+redis.call('HSET', job_key(arguments.id), 'ended_by', arguments.execution)
 finish(arguments.id, queue, arguments.state, arguments.fields, arguments.ttl_seconds)
 return 1

@@ -1,6 +1,6 @@
 -- Takes back what expired leases held, ends queued jobs whose deadline has passed, prunes the registries.
 -- A job that was running when its worker fell silent runs alone from now on: it may be what killed it.
-local time, requeued, lost = now(), 0, 0
+local time, requeued, lost = now(), 0, {}
 
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'darkroom:leases', '-inf', stamp(time), 'LIMIT', 0, 100)) do
   local job = redis.call('HMGET', job_key(id), 'queue', 'lease', 'attempts', 'cancel_requested')
@@ -14,7 +14,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'darkroom:leases', '-inf', stamp
       finish(id, job[1], 'failed',
         failure('worker_lost', 'every worker that took this job was lost while running it', true),
         arguments.ttl_seconds)
-      lost = lost + 1
+      lost[#lost + 1] = id
     else
       redis.call('HSET', job_key(id), 'solo', '1')
       requeue(id, job[1])

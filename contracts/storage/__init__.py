@@ -23,6 +23,9 @@ class Storage(Protocol):
     def exists(self, key: str) -> bool:
         """Whether there are bytes under the key."""
 
+    def find(self, prefix: str) -> list[str]:
+        """Keys that begin with a prefix that ends in `/`, in order."""
+
     def delete(self, key: str) -> None:
         """Remove the bytes; nothing happens where there are none."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from contracts.errors import NotFound, Unavailable
 
+_FOLDER = re.compile(r"^[a-z0-9]+(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")
 _KEY = re.compile(r"^[a-z0-9]+(/[A-Za-z0-9][A-Za-z0-9._-]*)+$")
 
 
@@ -48,6 +49,13 @@ class LocalStorage:
         """Whether there are bytes under the key."""
         return self._path(key).is_file()
 
+    def find(self, prefix: str) -> list[str]:
+        """Keys that begin with a prefix that ends in `/`, in order; unfinished writes are none."""
+        with _os_errors_are_unavailable():
+            files = (self.root / _checked(prefix.rstrip("/"), _FOLDER)).rglob("*")
+            found = (path for path in files if path.is_file() and not path.name.startswith("."))
+            return sorted(path.relative_to(self.root).as_posix() for path in found)
+
     def delete(self, key: str) -> None:
         """Remove the bytes, if any."""
         with _os_errors_are_unavailable():
@@ -58,9 +66,14 @@ class LocalStorage:
         self.write("probe/writable", b"")
 
     def _path(self, key: str) -> Path:
-        if not _KEY.match(key):
-            raise NotFound("stored object", key)
-        return self.root / key
+        return self.root / _checked(key, _KEY)
+
+
+def _checked(key: str, form: re.Pattern[str]) -> str:
+    """The key, if it cannot lead out of the root."""
+    if not form.match(key):
+        raise NotFound("stored object", key)
+    return key
 
 
 def _sync_folder(folder: Path) -> None:

@@ -149,7 +149,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing(queue: JobQueue, enlist: En
     late, quick = enlist("late", lease_seconds=SHORT), enlist("quick")
     (old,) = late.claim(Wish())
     time.sleep(2 * SHORT)
-    assert quick.reap() == (1, 0)
+    assert quick.reap() == (1, [])
     (new,) = quick.claim(Wish())
     assert late.extend([old]) == {job.id}
     assert late.advance([old], Progress(step=1, steps=2)) == ["lost"]
@@ -168,7 +168,7 @@ def test_a_lease_that_is_extended_is_not_reaped(queue: JobQueue, enlist: Enlist)
     for _ in range(4):
         time.sleep(0.1)
         assert claims.extend(batch) == set()
-        assert claims.reap() == (0, 0)
+        assert claims.reap() == (0, [])
 
 
 def test_a_job_whose_worker_was_lost_comes_back_alone_and_first(queue: JobQueue, enlist: Enlist) -> None:
@@ -176,7 +176,7 @@ def test_a_job_whose_worker_was_lost_comes_back_alone_and_first(queue: JobQueue,
     claims = enlist(lease_seconds=SHORT)
     assert len(claims.claim(Wish(max_images=2, batching=True))) == 2
     time.sleep(2 * SHORT)
-    assert claims.reap() == (2, 0)
+    assert claims.reap() == (2, [])
     batches = [[claim.job.id for claim in claims.claim(BATCHES)] for _ in range(3)]
     assert sorted(batches[0] + batches[1]) == sorted(ids[:2])
     assert batches[2] == ids[2:]
@@ -185,7 +185,7 @@ def test_a_job_whose_worker_was_lost_comes_back_alone_and_first(queue: JobQueue,
 def test_a_job_that_costs_every_worker_its_life_ends_failed(queue: JobQueue, enlist: Enlist) -> None:
     job = queue.submit(parameters())
     claims = enlist(lease_seconds=SHORT, max_attempts=2)
-    for outcome in [(1, 0), (0, 1)]:
+    for outcome in [(1, []), (0, [job.id])]:
         assert claims.claim(Wish())
         time.sleep(2 * SHORT)
         assert claims.reap() == outcome
@@ -281,3 +281,25 @@ def test_an_id_left_in_a_list_after_its_job_ended_is_not_run_again(queue: JobQue
     queue.connection.sadd("darkroom:waiting:normal", job.queue)
     assert claims.claim(Wish()) == []
     assert names(queue, "darkroom:waiting:*") == set()
+
+
+def test_ending_a_job_twice_by_its_own_execution_is_ending_it_once(queue: JobQueue, enlist: Enlist) -> None:
+    """The answer to the first was lost on the way, so the worker says it again."""
+    job = queue.submit(parameters())
+    claims = enlist()
+    (claim,) = claims.claim(Wish())
+    assert claims.finish(claim, JobState.COMPLETED, images=[])
+    assert claims.finish(claim, JobState.COMPLETED, images=[])
+    kinds = [event.kind for event in read_events(queue.connection, job.id)]
+    assert kinds.count("completed") == 1
+
+
+def test_a_claim_whose_answer_was_lost_costs_its_jobs_nothing(queue: JobQueue, enlist: Enlist) -> None:
+    job, other = queue.submit(parameters()), queue.submit(parameters())
+    first, second = enlist("first"), enlist("second")
+    first.claim(Wish())
+    second.claim(Wish())
+    assert first.give_up_claims() == 1
+    assert queue.fetch(job.id).state is JobState.QUEUED
+    assert queue.fetch(job.id).attempts == 0
+    assert queue.fetch(other.id).state is JobState.RUNNING

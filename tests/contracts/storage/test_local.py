@@ -51,3 +51,12 @@ def test_a_storage_that_cannot_be_written_is_unavailable_and_leaves_no_part(tmp_
     with pytest.raises(Unavailable):
         storage.write("inputs/a.png", b"x")
     assert files(tmp_path) == ["root"]
+
+
+def test_keys_are_found_below_a_prefix_and_nowhere_else(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    for key in ("images/one/2/0.png", "images/one/1/0.png", "images/other/1/0.png"):
+        storage.write(key, b"x")
+    (tmp_path / "images/one/1/.0.png.abc.part").write_bytes(b"half")
+    assert storage.find("images/one/") == ["images/one/1/0.png", "images/one/2/0.png"]
+    assert storage.find("images/nothing/") == []

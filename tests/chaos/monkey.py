@@ -1,0 +1,91 @@
+"""Breaks a running service in random ways, from a seed: workers, Redis, connections."""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+
+import psutil
+from redis import Redis
+from redis.exceptions import RedisError
+
+from tests.end_to_end.service import RunningService
+
+
+class Monkey(threading.Thread):
+    """Does one harm after another until told to stop.
+
+    Attributes:
+        harms: how often each was done.
+    """
+
+    def __init__(self, service: RunningService, seed: int, pause_seconds: tuple[float, float]) -> None:
+        super().__init__(name="monkey", daemon=True)
+        self.harms: Counter[str] = Counter()
+        self._service = service
+        self._random = random.Random(seed)
+        self._pause_seconds = pause_seconds
+        self._end = threading.Event()
+        self._ways: dict[Callable[[], None], int] = {
+            self._kill_worker: 4,
+            self._freeze_worker: 3,
+            self._drain_worker: 2,
+            self._kill_redis: 1,
+            self._cut_connections: 2,
+        }
+
+    def run(self) -> None:
+        """Harm, pause, harm."""
+        while not self._end.wait(self._random.uniform(*self._pause_seconds)):
+            (way,) = self._random.choices(list(self._ways), weights=list(self._ways.values()))
+            with suppress(psutil.NoSuchProcess, IndexError, RedisError):
+                way()
+                self.harms[way.__name__.strip("_")] += 1
+
+    def stop(self) -> None:
+        """No more harm."""
+        self._end.set()
+        self.join()
+
+    def _processes(self, word: str) -> list[psutil.Process]:
+        children = psutil.Process(self._service.process.pid).children(recursive=True)
+        return [child for child in children if word in " ".join(child.cmdline())]
+
+    def _worker(self) -> psutil.Process:
+        return self._random.choice(self._processes("-m worker"))
+
+    def _kill_worker(self) -> None:
+        self._worker().kill()
+
+    def _freeze_worker(self) -> None:
+        """Stopped for longer than its lease, then going on as if nothing had been."""
+        worker = self._worker()
+        worker.suspend()
+        time.sleep(self._random.uniform(0.5, 5))
+        worker.resume()
+
+    def _drain_worker(self) -> None:
+        self._worker().terminate()
+
+    def _kill_redis(self) -> None:
+        self._processes("redis-server")[0].kill()
+
+    def _cut_connections(self) -> None:
+        with Redis.from_url(redis_url(self._service)) as connection:
+            connection.client_kill_filter(_type="normal", skipme=True)
+
+
+def redis_url(service: RunningService) -> str:
+    """Where the service's own Redis listens, as its process title says; raises IndexError while none runs."""
+    children = psutil.Process(service.process.pid).children(recursive=True)
+    titles = [" ".join(child.cmdline()) for child in children]
+    found = [match[1] for title in titles if (match := _SOCKET.search(title))]
+    return f"unix://{found[0]}"
+
+
+_SOCKET = re.compile(r"unixsocket[: ](\S+)")

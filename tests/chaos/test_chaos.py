@@ -1,0 +1,119 @@
+"""Jobs through a service that is being broken all the while; at the end, the books must balance.
+
+`make test` runs a short form; `make chaos` a long one (`DARKROOM_CHAOS_JOBS`, `DARKROOM_CHAOS_SEED`).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import Counter
+from pathlib import Path
+
+import httpx
+from redis import Redis
+
+from tests.chaos.monkey import Monkey, redis_url
+from tests.end_to_end.service import Json, RunningService
+
+JOBS = int(os.environ.get("DARKROOM_CHAOS_JOBS", "40"))
+SEED = int(os.environ.get("DARKROOM_CHAOS_SEED", str(random.randrange(2**32))))
+WORKERS = 2
+#: The longest that one job may take once the harm has ended: leases, restarts of workers, the queue.
+PATIENCE_SECONDS = 240
+ENDS = ("completed", "failed", "cancelled")
+
+
+def test_every_accepted_job_ends_exactly_once_whatever_dies(tmp_path: Path) -> None:
+    print(f"chaos seed {SEED}, {JOBS} jobs: DARKROOM_CHAOS_SEED={SEED} repeats the order of harms")
+    environment = {
+        "DARKROOM_QUEUE_LEASE_SECONDS": "2",
+        # Here workers are killed at random, not by their jobs, so no job may be given up for it.
+        "DARKROOM_QUEUE_MAX_ATTEMPTS": "1000",
+    }
+    service = RunningService(tmp_path / "data", "--workers", str(WORKERS), environment=environment)
+    monkey = Monkey(service, SEED, pause_seconds=(0.5, 3.0))
+    try:
+        monkey.start()
+        accepted, refused = send(service)
+        monkey.stop()
+        ended = settle(service, accepted)
+        counts = Counter(job["status"] for job in ended)
+        attempts = Counter(job["attempts"] for job in ended)
+        print(f"harms {dict(monkey.harms)}; accepted {len(accepted)}, refused with 503 {refused}")
+        print(f"ends {dict(counts)}, attempts {dict(attempts)}")
+        assert set(counts) <= {"completed", "cancelled"}, [job for job in ended if job["status"] == "failed"]
+        check_books(service, ended)
+    finally:
+        monkey.stop()
+        status = service.stop()
+    assert status == 0, service.log.read_text(errors="replace")[-3000:]
+
+
+def send(service: RunningService) -> tuple[list[str], int]:
+    """Send short jobs, some of them cancelled; returns the accepted ids and how many were refused."""
+    rng, refused = random.Random(SEED), 0
+    accepted: list[str] = []
+    while len(accepted) < JOBS:
+        body: Json = {"prompt": "a red circle", "num_inference_steps": rng.choice([2, 4, 30])}
+        if rng.random() < 0.5:
+            body["seed"] = rng.randrange(100)
+        try:
+            response = service.http.post("/v1/txt2img", json=body)
+            if response.status_code == 202:
+                accepted.append(response.json()["id"])
+                if rng.random() < 0.1:
+                    service.http.post(f"/v1/jobs/{accepted[-1]}/cancel")
+            else:
+                assert response.status_code == 503, response.text
+                refused += 1
+        except httpx.TransportError:
+            refused += 1
+        time.sleep(rng.uniform(0.1, 0.8))
+    return accepted, refused
+
+
+def settle(service: RunningService, accepted: list[str]) -> list[Json]:
+    """Wait for the end of every accepted job."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    ended: dict[str, Json] = {}
+    while len(ended) < len(accepted):
+        assert time.monotonic() < deadline, [service.fetch(id) for id in accepted if id not in ended][:3]
+        for id in accepted:
+            if id in ended:
+                continue
+            response = service.http.get(f"/v1/jobs/{id}")
+            if response.status_code == 200 and response.json()["status"] in ENDS:
+                ended[id] = response.json()
+        time.sleep(0.2)
+    return list(ended.values())
+
+
+def check_books(service: RunningService, ended: list[Json]) -> None:
+    """No job in two registries, one end in every stream, no orphan file, no orphan key."""
+    by_id = {job["id"]: job for job in ended}
+    with Redis.from_url(redis_url(service), decode_responses=True) as redis:
+        wait_until_idle(redis)
+        for id, job in by_id.items():
+            kinds = [fields["event"] for _, fields in redis.xrange(f"darkroom:events:{id}")]
+            assert [kind for kind in kinds if kind in ENDS] == [job["status"]], (id, kinds)
+        registered: Counter[str] = Counter()
+        for name in ("finished", "failed", "canceled", "wip"):
+            for key in redis.scan_iter(f"rq:{name}:*"):
+                registered.update(str(member).partition(":")[0] for member in redis.zrange(key, 0, -1))
+        assert registered == Counter(by_id.keys())
+        assert list(redis.scan_iter("rq:queue:*")) == []
+        records = {key.rpartition(":")[2] for key in redis.scan_iter("darkroom:job:*")}
+        assert records == set(by_id)
+    stored = Counter(path.parts[-3] for path in (service.data / "storage" / "images").rglob("*.png"))
+    assert stored == Counter(id for id, job in by_id.items() if job["status"] == "completed")
+
+
+def wait_until_idle(redis: Redis) -> None:
+    """The last worker may still be putting its files in order after the last job has ended."""
+    deadline = time.monotonic() + 30
+    while redis.zcard("darkroom:leases"):
+        assert time.monotonic() < deadline, "leases are still held"
+        time.sleep(0.1)
+    time.sleep(1)

@@ -1,0 +1,224 @@
+"""The consumer in this process, on a real Redis: signals, planted jobs, lost leases, and what a worker leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from rq.job import Job as RqJob
+from rq.serializers import JSONSerializer
+
+from contracts.catalogue import Catalogue
+from contracts.claims import Claims
+from contracts.connections import connect
+from contracts.errors import FailureCode
+from contracts.queue import JobQueue
+from contracts.records import JobRecord, JobState
+from contracts.settings import QueueSettings, SharedSettings
+from contracts.storage import Storage
+from contracts.tasks import Priority
+from contracts.workers import read_workers
+from tests.contracts.jobs import parameters
+from worker.consumer import Consumer
+from worker.pipelines import Pool
+from worker.settings import WorkerSettings
+
+#: Long enough for a step of the shapes model on a busy machine, short enough to be waited for.
+LEASE_SECONDS = 2.0
+
+
+@pytest.fixture(autouse=True)
+def signals_restored() -> Iterator[None]:
+    """The consumer takes over the signals of its process, which here is the tests'."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def hire(shared: SharedSettings, pool: Pool, storage: Storage, **settings: object) -> Consumer:
+    own = WorkerSettings(**{"poll_seconds": 0.01, "residency_seconds": 0.0, **settings})  # type: ignore[arg-type]
+    connection = connect(shared.redis_url, timeout_seconds=5, retries=0)
+    claims = Claims(connection, QueueSettings(lease_seconds=LEASE_SECONDS), own.name, shared.result_ttl_seconds)
+    rq_connection = connect(shared.redis_url, timeout_seconds=5, retries=1, decode=False)
+    return Consumer(rq_connection, claims, pool, storage, own)
+
+
+def work_until_ended(consumer: Consumer, queue: JobQueue, *ids: str) -> list[JobRecord]:
+    """Run the consumer in this thread, as its process would, until the jobs have ended; then SIGTERM."""
+
+    def stop() -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not all(queue.fetch(id).state.is_final for id in ids):
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    consumer.start([])
+    stopper.join()
+    return [queue.fetch(id) for id in ids]
+
+
+def test_a_job_runs_and_the_receipt_says_how_many_shared_the_call(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
+) -> None:
+    together = [queue.submit(parameters(seed=number)).id for number in range(3)]
+    alone = queue.submit(parameters(seed=9, batchable=False)).id
+    ended = work_until_ended(hire(settings, pool, storage), queue, *together, alone)
+    assert [record.state for record in ended] == [JobState.COMPLETED] * 4
+    assert [record.receipt.batch_jobs for record in ended if record.receipt] == [3, 3, 3, 1]
+    assert all(storage.exists(record.images[0].key) for record in ended)
+
+
+def test_batching_can_be_turned_off(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
+) -> None:
+    ids = [queue.submit(parameters(seed=number)).id for number in range(2)]
+    ended = work_until_ended(hire(settings, pool, storage, batching="off"), queue, *ids)
+    assert [record.receipt.batch_jobs for record in ended if record.receipt] == [1, 1]
+
+
+def test_a_planted_job_with_another_function_is_refused_and_reported(
+    settings: SharedSettings,
+    queue: JobQueue,
+    pool: Pool,
+    storage: Storage,
+    tmp_path: object,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    job = queue.submit(parameters())
+    evil = RqJob.create(
+        "os.system", args=[f"touch {tmp_path}/owned"], id=job.id, connection=queue._rq_connection,
+        serializer=JSONSerializer,
+    )  # fmt: skip
+    evil.save()
+    (ended,) = work_until_ended(hire(settings, pool, storage), queue, job.id)
+    assert ended.state is JobState.FAILED
+    assert ended.error is not None
+    assert ended.error.code is FailureCode.REFUSED_FUNCTION
+    assert not os.path.exists(f"{tmp_path}/owned")  # noqa: PTH110
+    assert "os.system" in caplog.text
+
+
+def test_a_signal_at_any_moment_of_a_claim_loses_no_job(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
+) -> None:
+    """A stock RQ worker with two queues lost four of 25 jobs to SIGTERMs between its pop and its registration."""
+    ids = [queue.submit(parameters(batchable=False), priority=tier).id for tier in Priority for _ in range(5)]
+    for number in range(25):
+        consumer = hire(settings, pool, storage)
+        consumer._install_signal_handlers()
+        timer = threading.Timer(0.0005 * number, os.kill, (os.getpid(), signal.SIGTERM))
+        timer.start()
+        consumer.dequeue_job_and_maintain_ttl(None)
+        timer.join()
+        for claim in consumer._batch:
+            assert consumer._claims.hand_back(claim)
+    waiting = [id for record in map(queue.fetch, ids) if record.state is JobState.QUEUED for id in [record.id]]
+    assert sorted(waiting) == sorted(ids)
+    assert queue.connection.zcard("darkroom:leases") == 0
+
+
+def test_a_second_signal_hands_the_running_jobs_back_unspent(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
+) -> None:
+    job = queue.submit(parameters(num_inference_steps=200, batchable=False))
+
+    def hurry() -> None:
+        while queue.fetch(job.id).progress.step < 2:
+            time.sleep(0.01)
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=hurry)
+    thread.start()
+    hire(settings, pool, storage).start([])
+    thread.join()
+    record = queue.fetch(job.id)
+    assert (record.state, record.attempts) == (JobState.QUEUED, 0)
+    assert queue.position(record) == 0
+    assert storage.find("images/") == []
+
+
+def test_the_grace_period_ends_in_the_same_way(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
+) -> None:
+    job = queue.submit(parameters(num_inference_steps=200, batchable=False))
+
+    def drain() -> None:
+        while queue.fetch(job.id).progress.step < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=drain)
+    thread.start()
+    hire(settings, pool, storage, drain_seconds=0.2).start([])
+    thread.join()
+    record = queue.fetch(job.id)
+    assert (record.state, record.attempts) == (JobState.QUEUED, 0)
+
+
+def test_a_cancelled_job_leaves_the_others_of_its_batch_their_bytes(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
+) -> None:
+    def bytes_of(cancelled: bool) -> list[bytes]:
+        jobs = [queue.submit(parameters(num_inference_steps=60, seed=number)) for number in range(3)]
+
+        def cancel() -> None:
+            while queue.fetch(jobs[1].id).progress.step < 2:
+                time.sleep(0.005)
+            queue.cancel(jobs[1].id)
+
+        thread = threading.Thread(target=cancel if cancelled else lambda: None)
+        thread.start()
+        ended = work_until_ended(hire(settings, pool, storage), queue, *(job.id for job in jobs))
+        thread.join()
+        assert ended[1].state is (JobState.CANCELLED if cancelled else JobState.COMPLETED)
+        assert storage.find(f"images/{jobs[1].id}/") == [image.key for image in ended[1].images]
+        return [storage.read(record.images[0].key) for record in (ended[0], ended[2])]
+
+    assert bytes_of(cancelled=True) == bytes_of(cancelled=False)
+
+
+def test_a_worker_that_lost_its_job_drops_the_result_and_its_files(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
+) -> None:
+    job = queue.submit(parameters(num_inference_steps=60, batchable=False))
+
+    def steal() -> None:
+        while queue.fetch(job.id).progress.step < 2:
+            time.sleep(0.005)
+        queue.connection.hset(f"darkroom:job:{job.id}", "lease", "another execution")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=steal)
+    thread.start()
+    hire(settings, pool, storage).start([])
+    thread.join()
+    assert queue.fetch(job.id).state is JobState.RUNNING
+    assert storage.find("images/") == []
+
+
+def test_a_worker_is_on_the_list_while_it_works_and_off_it_afterwards(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage, catalogue: Catalogue
+) -> None:
+    consumer = hire(settings, pool, storage, name="the-worker")
+    seen: list[str] = []
+
+    def look() -> None:
+        while not seen:
+            seen.extend(report.state for report in read_workers(queue.connection) if report.state == "idle")
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    consumer.start([catalogue.default_model])
+    thread.join()
+    assert seen == ["idle"]
+    assert read_workers(queue.connection) == []

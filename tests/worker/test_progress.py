@@ -1,0 +1,66 @@
+"""The watch over a batch: progress, verdicts, a Redis that is away, and the order to leave."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from cli.redis_server import RedisServer
+from contracts.claims import Claims, Wish
+from contracts.queue import JobQueue
+from contracts.settings import QueueSettings, SharedSettings
+from tests.contracts.jobs import parameters
+from worker.progress import Abandoned, BatchWatch, HandedBack
+
+
+def watch_over(queue: JobQueue, jobs: int, leave: threading.Event | None = None) -> tuple[BatchWatch, list[str]]:
+    ids = [queue.submit(parameters()).id for _ in range(jobs)]
+    claims = Claims(queue.connection, QueueSettings(), "one", 60)
+    batch = claims.claim(Wish(max_images=jobs, batching=True))
+    return BatchWatch(claims, batch, leave or threading.Event()), ids
+
+
+def test_steps_become_progress_with_an_estimate(queue: JobQueue) -> None:
+    watch, (job_id,) = watch_over(queue, 1)
+    watch.step(1, 4)
+    assert queue.fetch(job_id).progress.eta_seconds is None
+    watch.step(2, 4)
+    progress = queue.fetch(job_id).progress
+    assert (progress.step, progress.steps, progress.fraction) == (2, 4, 0.5)
+    assert progress.eta_seconds is not None
+
+
+def test_the_batch_goes_on_until_its_last_job_is_cancelled(queue: JobQueue) -> None:
+    watch, ids = watch_over(queue, 2)
+    queue.cancel(ids[0])
+    watch.step(1, 4)
+    assert watch.verdicts == {ids[0]: "cancel"}
+    queue.cancel(ids[1])
+    with pytest.raises(Abandoned):
+        watch.step(2, 4)
+
+
+def test_a_worker_told_to_leave_stops_at_the_next_step(queue: JobQueue) -> None:
+    leave = threading.Event()
+    watch, _ = watch_over(queue, 1, leave)
+    watch.step(1, 4)
+    leave.set()
+    with pytest.raises(HandedBack):
+        watch.step(2, 4)
+
+
+def test_the_image_goes_on_while_redis_is_away(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path)
+    server.start()
+    queue = JobQueue(SharedSettings(redis_url=server.url))
+    try:
+        watch, _ = watch_over(queue, 1)
+        server.kill()
+        watch.step(1, 4)
+        watch.step(2, 4)
+        assert watch.verdicts == {}
+    finally:
+        queue.close()
+        server.stop()
