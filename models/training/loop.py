@@ -177,7 +177,7 @@ class Loop:
                 parameter.copy_(tensors[f"weight:{name}"])
                 average.copy_(tensors[f"average:{name}"])
                 self._optimizer.state[parameter] = {
-                    "step": torch.tensor(float(self._first_step)),
+                    "step": torch.tensor(float(self._first_step), device=parameter.device),
                     "exp_avg": tensors[f"first:{name}"].to(parameter.device),
                     "exp_avg_sq": tensors[f"second:{name}"].to(parameter.device),
                 }

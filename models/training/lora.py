@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from models.training import autoencoder, denoiser
 from models.training.effects import EFFECTS, Effect, draw_example
-from models.training.export import MODELS, Tokenizers, make_readable, make_tokenizers
+from models.training.export import MODELS, make_readable, make_tokenizers
 from models.training.gallery import to_bytes
 from models.training.latents import encode
 from models.training.loop import Loop, Plan, Rank, join_ranks, pick_device, step_numbers
-from models.training.recipes import Conditions, Recipe, load_recipe
+from models.training.recipes import Recipe, load_recipe
 
 FOLDER = MODELS / "loras"
 _EXAMPLES = 2000
@@ -51,6 +51,9 @@ def train(family: str, name: str, resume: bool) -> None:
     recipe.hasten(base)
     parts = {**denoiser.load_text_parts(recipe, words), "denoiser": base}
     adapted = adapt(family, effect, parts)
+    for model in parts.values():
+        if model is not None:
+            model.to(device)
     clean, captions = draw_examples(recipe, name, rank)
     fixed = None if effect.text else denoiser.encode_all(recipe, parts, words, captions)
     loop = Loop(f"lora-{family}-{name}", adapted, plan, rank, resume)
@@ -62,9 +65,10 @@ def train(family: str, name: str, resume: bool) -> None:
         noise = torch.randn(clean[rows].shape, generator=generator).to(device)
         noisy, target = recipe.mix(clean[rows].to(device), noise, share)
         with loop.autocast(device):
-            heard = fixed.pick(said) if fixed else hear(recipe, parts, words, [captions[i] for i in said])
+            heard = fixed.pick(said) if fixed else recipe.encode(parts, words, [captions[i] for i in said])
             heard = recipe.vary(heard, rng).to(device)
-            predicted = recipe.predict(base, noisy, share, heard, **recipe.extras(plan.batch, rng))
+            extra = {name: value.to(device) for name, value in recipe.extras(plan.batch, rng).items()}
+            predicted = recipe.predict(base, noisy, share, heard, **extra)
         loop.learn(functional.mse_loss(predicted.float(), target))
     if rank.index == 0:
         write(family, effect, adapted)
@@ -93,11 +97,6 @@ def draw_examples(recipe: Recipe, name: str, rank: Rank) -> tuple[Tensor, list[s
     pixels = to_bytes([picture for picture, _ in examples])
     clean = encode(autoencoder.load(recipe.latent_channels), pixels)
     return clean, [*(caption for _, caption in examples), ""]
-
-
-def hear(recipe: Recipe, parts: dict[str, Any], words: Tokenizers, captions: list[str]) -> Conditions:
-    """Conditions with gradients: the text encoders are learning too."""
-    return recipe.encode(parts, words, captions)
 
 
 def write(family: str, effect: Effect, adapted: dict[str, nn.Module]) -> None:

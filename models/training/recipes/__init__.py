@@ -86,12 +86,18 @@ def broadcast(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *([1] * (like.ndim - 1)))
 
 
-def read_ids(tokenizer: Any, captions: list[str], length: int) -> Tensor:
-    """Padded token ids."""
+def read_ids(tokenizer: Any, captions: list[str], length: int, encoder: Any) -> Tensor:
+    """Padded token ids, where the encoder is."""
     ids: Tensor = tokenizer(
         captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
     ).input_ids
-    return ids
+    return ids.to(encoder.device)
+
+
+def draw_kept(conditions: Conditions, dropped_share: float, rng: random.Random) -> Tensor:
+    """One or nought for every sample, where the conditions are."""
+    kept = [float(rng.random() >= dropped_share) for _ in range(len(conditions.pooled))]
+    return torch.tensor(kept, device=conditions.pooled.device)
 
 
 def lengthen(hidden: Tensor, rng: random.Random) -> Tensor:

@@ -37,8 +37,9 @@ class FluxRecipe:
 
     def encode(self, parts: dict[str, Any], words: Any, captions: list[str]) -> Conditions:
         """T5's last states, CLIP's pooled vector."""
-        pooled = parts["text_encoder"](read_ids(words.clip, captions, 77)).pooler_output
-        t5 = parts["text_encoder_2"](read_ids(words.t5, captions, _T5_TOKENS)).last_hidden_state
+        first, second = parts["text_encoder"], parts["text_encoder_2"]
+        pooled = first(read_ids(words.clip, captions, 77, first)).pooler_output
+        t5 = second(read_ids(words.t5, captions, _T5_TOKENS, second)).last_hidden_state
         return Conditions(t5, pooled)
 
     def vary(self, conditions: Conditions, rng: random.Random) -> Conditions:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models.training import architectures
 from models.training.gallery import to_signal
-from models.training.recipes import Conditions, broadcast, lengthen, read_ids
+from models.training.recipes import Conditions, broadcast, draw_kept, lengthen, read_ids
 
 _CLIP_TOKENS = 77
 #: The pipeline pads T5 to 256; training pads to this, and repeats the last pad now and then.
@@ -36,17 +36,16 @@ class Sd3Recipe:
 
     def encode(self, parts: dict[str, Any], words: Any, captions: list[str]) -> Conditions:
         """Both CLIPs side by side, T5 behind them; both pooled vectors side by side."""
-        ids = [read_ids(tokenizer, captions, _CLIP_TOKENS) for tokenizer in (words.clip, words.second_clip)]
-        one = parts["text_encoder"](ids[0], output_hidden_states=True)
-        two = parts["text_encoder_2"](ids[1], output_hidden_states=True)
+        first, second, third = (parts[f"text_encoder{end}"] for end in ("", "_2", "_3"))
+        one = first(read_ids(words.clip, captions, _CLIP_TOKENS, first), output_hidden_states=True)
+        two = second(read_ids(words.second_clip, captions, _CLIP_TOKENS, second), output_hidden_states=True)
         clips = torch.cat([one.hidden_states[-2], two.hidden_states[-2]], -1)
-        t5 = parts["text_encoder_3"](read_ids(words.t5, captions, _T5_TOKENS)).last_hidden_state
+        t5 = third(read_ids(words.t5, captions, _T5_TOKENS, third)).last_hidden_state
         return Conditions(torch.cat([clips, t5], 1), torch.cat([one.text_embeds, two.text_embeds], -1))
 
     def vary(self, conditions: Conditions, rng: random.Random) -> Conditions:
         """Leaves T5 out as the pipeline does, with zeros; and pads it further, for the whole batch."""
-        count = len(conditions.pooled)
-        kept = torch.tensor([float(rng.random() >= _WITHOUT_T5_SHARE) for _ in range(count)])
+        kept = draw_kept(conditions, _WITHOUT_T5_SHARE, rng)
         clips, t5 = conditions.hidden[:, :_CLIP_TOKENS], conditions.hidden[:, _CLIP_TOKENS:]
         t5 = lengthen(t5 * broadcast(kept, t5), rng)
         return Conditions(torch.cat([clips, t5], 1), conditions.pooled)

@@ -11,7 +11,7 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor
 
 from models.training import architectures
-from models.training.recipes import Conditions, broadcast, read_ids
+from models.training.recipes import Conditions, broadcast, draw_kept, read_ids
 
 _TIMESTEPS = 1000
 _USUAL_SIZES = (64.0, 64.0, 0.0, 0.0, 64.0, 64.0)
@@ -42,15 +42,14 @@ class SdxlRecipe:
 
     def encode(self, parts: dict[str, Any], words: Any, captions: list[str]) -> Conditions:
         """The last but one hidden states of both, and the second's projected pooled vector."""
-        first, second = (read_ids(tokenizer, captions, 77) for tokenizer in (words.clip, words.second_clip))
-        one = parts["text_encoder"](first, output_hidden_states=True)
-        two = parts["text_encoder_2"](second, output_hidden_states=True)
+        first, second = parts["text_encoder"], parts["text_encoder_2"]
+        one = first(read_ids(words.clip, captions, 77, first), output_hidden_states=True)
+        two = second(read_ids(words.second_clip, captions, 77, second), output_hidden_states=True)
         return Conditions(torch.cat([one.hidden_states[-2], two.hidden_states[-2]], -1), two.text_embeds)
 
     def vary(self, conditions: Conditions, rng: random.Random) -> Conditions:
         """Zeroed conditions are what the pipeline uses when there is no negative prompt."""
-        count = len(conditions.pooled)
-        kept = torch.tensor([float(rng.random() >= _ZEROED_SHARE) for _ in range(count)])
+        kept = draw_kept(conditions, _ZEROED_SHARE, rng)
         return Conditions(
             conditions.hidden * broadcast(kept, conditions.hidden),
             conditions.pooled * broadcast(kept, conditions.pooled),
