@@ -63,12 +63,11 @@ class PictureDecoder:
         self.max_bytes = max_bytes
         self._max_pixels = max_pixels
         self._turns = threading.BoundedSemaphore(_DECODES_AT_ONCE)
-        # What Pillow finds odd in strangers' bytes (broken EXIF, say) is nothing for our log.
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-        # Pillow meets some sizes before we do (a GIF's frame, a TIFF's tile); between once and twice its
-        # bound it would only warn.
+        # Pillow meets some sizes before we do (a GIF's frame, a TIFF's tile); it raises at twice its bound.
         Image.MAX_IMAGE_PIXELS = max_pixels
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        # Up to there it warns, as of broken EXIF and the like: nothing of strangers' bytes is for our log.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
     def decode(self, data: bytes, field: str) -> Picture:
         """Read, check and normalise a picture; `field` is named in the error.
@@ -91,7 +90,7 @@ class PictureDecoder:
                 raise
             except UnidentifiedImageError:
                 raise NotAPicture(field, "is no image of a format that is read here") from None
-            except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            except Image.DecompressionBombError:
                 raise self._too_many_pixels(field, "it") from None
             except Exception as error:  # noqa: BLE001  # decoders raise whatever they like on broken bytes
                 raise NotAPicture(field, f"is a broken or truncated image: {error}") from None

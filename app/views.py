@@ -90,13 +90,21 @@ class Links:
         return links
 
 
+@dataclass(frozen=True)
+class Place:
+    """A waiting job's place: jobs before it in its queue, and seconds to its end, where that is known."""
+
+    ahead: int
+    eta_seconds: float | None = None
+
+
 def view_job(
-    record: JobRecord, links: Links, *, ahead: int | None = None, encoded: Sequence[str | None] = ()
+    record: JobRecord, links: Links, *, place: Place | None = None, encoded: Sequence[str | None] = ()
 ) -> JobView:
     """A record as clients see it.
 
     Args:
-        ahead: jobs before it in its queue, where it waits.
+        place: where it waits, if it does.
         encoded: base64 of each image, where the client asked for it and the bytes are there.
     """
     return JobView(
@@ -108,8 +116,10 @@ def view_job(
         started_at=_optional_time(record.started_at),
         finished_at=_optional_time(record.finished_at),
         expires_at=_optional_time(record.expires_at),
-        progress=record.progress,
-        queue=None if ahead is None else QueueView(position=ahead + 1, ahead=ahead),
+        progress=record.progress
+        if place is None
+        else record.progress.model_copy(update={"eta_seconds": place.eta_seconds}),
+        queue=None if place is None else QueueView(position=place.ahead + 1, ahead=place.ahead),
         images=[
             ImageView(
                 url=links.image(record.id, number),

@@ -12,8 +12,9 @@ from fastapi import APIRouter, Header, Response
 from app.dependencies import JsonBody, OwnJob, TheCaller, TheCatalogue, TheInputs, TheLinks, TheQueue, TheStorage
 from app.openapi import problems, request_body
 from app.requests import parse
-from app.views import JobView, view_job
+from app.views import JobView, Place, view_job
 from contracts.errors import NotFound, Unavailable
+from contracts.queue import JobQueue
 from contracts.records import ImageRecord, JobRecord, JobState
 from contracts.storage import Storage
 from contracts.tasks import REQUESTS, JobRequest
@@ -48,10 +49,10 @@ def _submission(kind: type[JobRequest]) -> Callable[..., JobView]:
             metadata=request.metadata,
         )
         response.headers["Location"] = links.job(record.id)
-        ahead = None
+        place = None
         with suppress(Unavailable):  # the job is accepted; its place in the queue is a courtesy
-            ahead = queue.position(record)
-        return view_job(record, links, ahead=ahead)
+            place = _place_of(queue, record)
+        return view_job(record, links, place=place)
 
     return submit
 
@@ -73,10 +74,9 @@ for _task, _kind in REQUESTS.items():
 @router.get("/jobs/{id}", responses=problems(404, 503))
 def show_job(record: OwnJob, queue: TheQueue, storage: TheStorage, links: TheLinks) -> JobView:
     """The job as it is now."""
-    ahead = queue.position(record) if record.state is JobState.QUEUED else None
     wanted = record.response_format == "b64_json" and record.state is JobState.COMPLETED
     encoded = [_read_base64(storage, image) for image in record.images] if wanted else ()
-    return view_job(record, links, ahead=ahead, encoded=encoded)
+    return view_job(record, links, place=_place_of(queue, record), encoded=encoded)
 
 
 @router.post("/jobs/{id}/cancel", responses=problems(404, 409, 503))
@@ -111,6 +111,11 @@ def show_image(
         raise NotFound("image", f"{record.id}/{n}") from None
     headers["X-Content-Type-Options"] = "nosniff"
     return Response(data, media_type=f"image/{image.format}", headers=headers)
+
+
+def _place_of(queue: JobQueue, record: JobRecord) -> Place | None:
+    ahead = queue.position(record) if record.state is JobState.QUEUED else None
+    return None if ahead is None else Place(ahead, queue.estimate_seconds(record, ahead))
 
 
 def _image_of(record: JobRecord, number: int) -> ImageRecord:

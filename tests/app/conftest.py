@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -13,7 +12,7 @@ from app.main import create_app
 from app.settings import ApiSettings
 from contracts.claims import Claim, Claims, Wish
 from contracts.queue import JobQueue
-from contracts.records import ImageRecord, JobState, Receipt, Weights
+from contracts.records import ImageRecord, Receipt, Weights
 from contracts.settings import QueueSettings, SharedSettings
 from contracts.storage import Storage
 from tests.app.drawings import encode
@@ -44,10 +43,10 @@ class Hands:
         (claim,) = self.claims.claim(Wish())
         return claim
 
-    def complete(self, claim: Claim, data: bytes | None = None) -> bytes:
-        """End the job with this image, once for each that was asked for; returns its bytes."""
+    def complete(self, claim: Claim, denoise_seconds: float = 1.0) -> bytes:
+        """End the job with one picture for each that was asked for; returns its bytes."""
         parameters = claim.job.parameters
-        data = encode("RGB", (parameters.width, parameters.height), "red") if data is None else data
+        data = encode("RGB", (parameters.width, parameters.height), "red")
         images = []
         for number, seed in enumerate(parameters.seeds):
             key = f"results/{claim.job.id}/{claim.execution}/{number}.png"
@@ -61,12 +60,14 @@ class Hands:
                 sha256=hashlib.sha256(data).hexdigest(),
                 size_bytes=len(data),
             )
-            images.append(image.model_dump(mode="json"))
+            images.append(image)
         receipt = Receipt(
-            parameters=parameters, seeds=parameters.seeds, model=Weights(id=parameters.model, sha256="0" * 64)
+            parameters=parameters,
+            seeds=parameters.seeds,
+            model=Weights(id=parameters.model, sha256="0" * 64),
+            timings={"denoise": denoise_seconds},
         )
-        receipt_fields: dict[str, Any] = receipt.model_dump(mode="json")
-        assert self.claims.finish(claim, JobState.COMPLETED, images=images, receipt=receipt_fields)
+        assert self.claims.complete(claim, images, receipt)
         return data
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.views import Links, ListView, view_job
+from app.views import Links, ListView, Place, view_job
 from contracts.records import ImageRecord, JobRecord, JobState
 from contracts.tasks import Priority
 from tests.contracts.jobs import parameters
@@ -50,10 +50,11 @@ def test_images_are_named_by_their_place() -> None:
 
 
 def test_the_first_in_line_has_nobody_ahead() -> None:
-    queue = view_job(record(), LINKS, ahead=0).queue
+    view = view_job(record(), LINKS, place=Place(ahead=0, eta_seconds=2.5))
 
-    assert queue is not None
-    assert (queue.position, queue.ahead) == (1, 0)
+    assert view.queue is not None
+    assert (view.queue.position, view.queue.ahead) == (1, 0)
+    assert view.progress.eta_seconds == 2.5
 
 
 def test_a_list_is_a_list() -> None:

@@ -83,6 +83,16 @@ def test_jobs_wait_in_line(client: TestClient) -> None:
     assert client.get(f"/v1/jobs/{jobs[2]['id']}").json()["queue"] == {"position": 3, "ahead": 2}
 
 
+def test_a_waiting_job_says_when_it_may_be_done(client: TestClient, hands: Hands) -> None:
+    assert submit(client, num_inference_steps=10)["progress"]["eta_seconds"] is None
+    hands.complete(hands.claim(), denoise_seconds=2.0)
+
+    first, second = (submit(client, num_inference_steps=20)["progress"] for _ in range(2))
+
+    assert first["eta_seconds"] == pytest.approx(4.0)
+    assert second["eta_seconds"] == pytest.approx(8.0)
+
+
 def test_a_running_job_shows_its_progress(client: TestClient, hands: Hands) -> None:
     id = submit(client)["id"]
     claim = hands.claim()
