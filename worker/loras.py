@@ -6,7 +6,7 @@ A load that fails half-way leaves its other half active, so the state counts as 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from contracts.catalogue import Catalogue
 from contracts.errors import FailureCode, JobFailed
 from contracts.records import Weights
 from contracts.tasks import Lora
-from worker import checkpoints
+from worker import checkpoints, lora_files
 from worker.families import FamilyCode
 from worker.fingerprints import Fingerprints
 
@@ -71,7 +71,7 @@ class Adapters:
 
     def _load_one(self, id: str, path: Path, name: str) -> None:
         try:
-            check(self._base, self._family, path)
+            lora_files.check(self._base, self._family, path)
             self._base.load_lora_weights(
                 str(path.parent), weight_name=path.name, adapter_name=name, use_safetensors=True
             )
@@ -90,69 +90,5 @@ class Adapters:
         except Exception:  # noqa: BLE001 - whatever went wrong, the model stays unclean and is loaded anew
             _log.exception("adapters could not be unloaded")
             return
-        layers = (layer for part in _targets(self._base).values() for layer in part.modules())
+        layers = (layer for part in lora_files.targets(self._base).values() for layer in part.modules())
         self.clean = not any(isinstance(layer, BaseTunerLayer) for layer in layers)
-
-
-#: Part of a key -> which axis of the tensor must equal the layer's inputs (1) or outputs (0).
-_HALVES = {
-    ".lora_A.": 1, ".lora.down.": 1, ".lora_linear_layer.down.": 1,
-    ".lora_B.": 0, ".lora.up.": 0, ".lora_linear_layer.up.": 0,
-}  # fmt: skip
-
-
-def check(base: Any, family: FamilyCode, path: Path) -> None:
-    """Hold the file against the model, before anything is loaded.
-
-    Raises:
-        ValueError: it would fail half-way, have no effect, or change the model for good.
-    """
-    weights = _read(base, family, path)
-    layers = {name: _layers(module) for name, module in _targets(base).items()}
-    hits = 0
-    for key, tensor in weights.items():
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"{key} holds values that are no numbers")
-        component, _, rest = key.partition(".")
-        if component not in layers:
-            raise ValueError(f"{key[:120]} belongs to no part of {family.id}")
-        hits += _check_tensor(layers[component], component, rest, tensor)
-    if not hits:
-        raise ValueError("it holds no LoRA weights")
-
-
-def _check_tensor(layers: Mapping[str, Any], component: str, rest: str, tensor: torch.Tensor) -> int:
-    half = next((half for half in _HALVES if half in rest), None)
-    if half is None:
-        return 0
-    name, axis = rest.split(half)[0], _HALVES[half]
-    layer = layers.get(name) or layers.get(f"text_model.{name}") or layers.get(name.removeprefix("text_model."))
-    if layer is None:
-        raise ValueError(f"{component} has no layer {name}")
-    # A FLUX layer would be widened to fit, for good.
-    if tensor.shape[axis] != layer.weight.shape[axis]:
-        raise ValueError(f"{component}.{name} is {tuple(layer.weight.shape)}, the file has {tuple(tensor.shape)}")
-    return 1
-
-
-def _read(base: Any, family: FamilyCode, path: Path) -> dict[str, torch.Tensor]:
-    """The file's tensors under diffusers' names, whatever trainer wrote it."""
-    options = {"unet_config": base.unet.config} if family.denoiser == "unet" else {}
-    found = base.lora_state_dict(str(path.parent), weight_name=path.name, use_safetensors=True, **options)
-    weights: dict[str, torch.Tensor] = found[0] if isinstance(found, tuple) else found
-    return weights
-
-
-def _targets(base: Any) -> dict[str, torch.nn.Module]:
-    parts = {name: getattr(base, name, None) for name in base._lora_loadable_modules}
-    return {name: part for name, part in parts.items() if part is not None}
-
-
-def _layers(module: torch.nn.Module) -> dict[str, Any]:
-    """Layers that an adapter may change, under the names that they have without any."""
-    kinds = (torch.nn.Linear, torch.nn.Conv2d)
-    return {
-        name.replace(".base_layer", ""): layer
-        for name, layer in module.named_modules()
-        if isinstance(layer, kinds) and ".lora_" not in name
-    }

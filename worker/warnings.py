@@ -13,6 +13,7 @@ import transformers
 _WARNINGS = (
     r"`FluxPosEmbed` is deprecated",  # diffusers' own ControlNet still imports it from the old place
     r"__array__ implementation doesn't accept a copy keyword",  # its Euler scheduler with numpy 2
+    r"Already found a `peft_config` attribute",  # peft, for every second adapter of a model
 )
 #: Part of a line in the libraries' logs.
 _LOG_LINES = (

@@ -134,6 +134,7 @@ def test_a_second_signal_hands_the_running_jobs_back_unspent(
             time.sleep(0.01)
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.05)  # two signals at one moment are one
 
     thread = threading.Thread(target=hurry)
     thread.start()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -109,7 +111,7 @@ def test_the_watch_is_told_the_steps_that_really_run(
     storage: Storage,
 ) -> None:
     watch = Onlooker()
-    fields = {} if strength is None else {"strength": strength}
+    fields: dict[str, Any] = {} if strength is None else {"strength": strength}
     run(order(catalogue, family, mode, num_inference_steps=steps, **fields), pool, storage, watch)
     assert watch.seen == [(step, ran) for step in range(1, ran + 1)]
 
