@@ -1,11 +1,21 @@
-"""What workers tell of themselves: one Redis string each, that vanishes when they fall silent."""
+"""What workers tell of themselves: one Redis string each, that vanishes when they fall silent.
+
+A sorted set names them, so that nobody who asks for the workers walks through all keys of all jobs.
+"""
 
 from __future__ import annotations
 
 import math
+import time
+from typing import cast
 
 from pydantic import BaseModel, ConfigDict, Field
 from redis import Redis
+
+#: Ids of all workers that reported lately, by the time of their last report.
+_INDEX = "darkroom:workers"
+#: Longer than any report lasts, and any two clocks differ.
+_FORGET_SECONDS = 3600
 
 
 class WorkerReport(BaseModel):
@@ -35,16 +45,22 @@ class WorkerReport(BaseModel):
 
 def publish(connection: Redis, report: WorkerReport, ttl_seconds: float) -> None:
     """Write the report; it lasts for `ttl_seconds`."""
-    connection.set(f"darkroom:worker:{report.id}", report.model_dump_json(), ex=math.ceil(ttl_seconds))
+    now = time.time()
+    with connection.pipeline(transaction=True) as pipe:
+        pipe.set(f"darkroom:worker:{report.id}", report.model_dump_json(), ex=math.ceil(ttl_seconds))
+        pipe.zadd(_INDEX, {report.id: now})
+        pipe.zremrangebyscore(_INDEX, "-inf", now - _FORGET_SECONDS)
+        pipe.execute()
 
 
 def withdraw(connection: Redis, worker_id: str) -> None:
     """Forget a worker that leaves in order."""
     connection.delete(f"darkroom:worker:{worker_id}")
+    connection.zrem(_INDEX, worker_id)
 
 
 def read_workers(connection: Redis) -> list[WorkerReport]:
     """Reports of all live workers, by id."""
-    keys = sorted(connection.scan_iter("darkroom:worker:*", count=1000))
-    reports = connection.mget(keys) if keys else []
+    ids = sorted(cast("list[str]", connection.zrange(_INDEX, 0, -1)))
+    reports = connection.mget([f"darkroom:worker:{id}" for id in ids]) if ids else []
     return [WorkerReport.model_validate_json(text) for text in reports if text is not None]

@@ -10,7 +10,9 @@ from fastapi.testclient import TestClient
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts.errors import CatalogueError
+from contracts.queue import JobQueue
 from contracts.settings import SharedSettings
+from contracts.workers import WorkerReport, publish
 
 
 def test_a_catalogue_that_does_not_hold_together_stops_the_start(tmp_path: Path) -> None:
@@ -42,3 +44,17 @@ def test_unknown_routes_and_methods_are_problems(client: TestClient) -> None:
     for response, status in ((client.get("/v1/nothing"), 404), (client.get("/v1/txt2img"), 405)):
         assert response.status_code == response.json()["status"] == status
         assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_no_request_walks_through_all_keys(client: TestClient, queue: JobQueue) -> None:
+    publish(queue.connection, WorkerReport(id="w", state="idle"), ttl_seconds=60)
+    queue.connection.config_resetstat()
+
+    id = client.post("/v1/txt2img", json={"prompt": "x"}).json()["id"]
+    for path in (f"jobs/{id}", "models", "models/shapes-sdxl", "workers"):
+        assert client.get(f"/v1/{path}").status_code == 200
+    assert client.get("/readyz").status_code == 200
+
+    used = queue.connection.info("commandstats").keys()
+    assert "cmdstat_hgetall" in used
+    assert not {"cmdstat_scan", "cmdstat_keys"} & used
