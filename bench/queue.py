@@ -53,7 +53,7 @@ def fill(queue: JobQueue, depth: int) -> None:
     )
     for start in range(1, depth, 1000):
         end = min(depth - 1, start + 999)
-        queue.connection.eval(copy, 0, record.id, start, end, f"rq:queue:{record.queue}")  # type: ignore[no-untyped-call]
+        queue.connection.eval(copy, 0, record.id, start, end, f"rq:queue:{record.queue}")
 
 
 def work(url: str, name: str, seconds: float, results: Results[tuple[int, float]]) -> None:

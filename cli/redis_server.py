@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from importlib.util import find_spec
@@ -82,6 +83,13 @@ class RedisServer:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"redis-server did not start; see {self.folder / 'redis.log'}")
             time.sleep(0.02)
+
+    def revive(self) -> None:
+        """Start the server again if it has died; its clients connect again by themselves."""
+        if self.process is not None and self.process.poll() is not None:
+            status = self.process.returncode
+            print(f"redis ended with status {status}; starting it again", file=sys.stderr, flush=True)
+            self.start()
 
     def stop(self) -> None:
         """Stop the server after it has written everything; remove the socket."""

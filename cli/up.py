@@ -74,6 +74,8 @@ class Service:
     def _supervise(self) -> None:
         announced = False
         while not self._stop_signals:
+            if self._redis is not None:
+                self._redis.revive()
             for child in self._children():
                 child.revive()
             if not announced and self._is_ready():
@@ -100,6 +102,8 @@ class Service:
                 hurried = True
                 for worker in self._workers:
                     worker.signal(signal.SIGTERM)
+            if self._redis is not None:
+                self._redis.revive()  # a worker that has a result waits for Redis to take it
             time.sleep(_POLL_SECONDS)
         for child in self._children():
             child.kill()

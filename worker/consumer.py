@@ -44,7 +44,7 @@ _REDIS_PAUSE_SECONDS = 0.5
 _DEADLINE_MESSAGE = "the deadline passed while the job ran"
 
 
-class _NoAlarm(BaseDeathPenalty):  # type: ignore[misc]
+class _NoAlarm(BaseDeathPenalty):
     """RQ's time limit is a SIGALRM exception, which poisons a warm process; ours is checked at each step."""
 
     def setup_death_penalty(self) -> None:
@@ -54,7 +54,7 @@ class _NoAlarm(BaseDeathPenalty):  # type: ignore[misc]
         """Nothing to cancel."""
 
 
-class Consumer(SimpleWorker):  # type: ignore[misc]
+class Consumer(SimpleWorker):
     """One warm process: claims a batch, runs it, ends its jobs, and again until told to stop."""
 
     death_penalty_class = _NoAlarm

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import httpx
+import pytest
 from redis import Redis
 
 from tests.chaos.monkey import Monkey, redis_url
@@ -25,6 +26,7 @@ PATIENCE_SECONDS = 240
 ENDS = ("completed", "failed", "cancelled")
 
 
+@pytest.mark.timeout(PATIENCE_SECONDS + 60 + 10 * JOBS)
 def test_every_accepted_job_ends_exactly_once_whatever_dies(tmp_path: Path) -> None:
     print(f"chaos seed {SEED}, {JOBS} jobs: DARKROOM_CHAOS_SEED={SEED} repeats the order of harms")
     environment = {

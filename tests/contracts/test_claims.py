@@ -9,7 +9,7 @@ from contracts.claims import Wish
 from contracts.errors import FailureCode
 from contracts.events import read_events
 from contracts.queue import JobQueue
-from contracts.records import JobError, JobState, Progress
+from contracts.records import JobError, JobState, Progress, Receipt, Weights
 from contracts.tasks import Priority
 from tests.contracts.conftest import Enlist
 from tests.contracts.jobs import parameters
@@ -303,3 +303,16 @@ def test_a_claim_whose_answer_was_lost_costs_its_jobs_nothing(queue: JobQueue, e
     assert queue.fetch(job.id).state is JobState.QUEUED
     assert queue.fetch(job.id).attempts == 0
     assert queue.fetch(other.id).state is JobState.RUNNING
+
+
+def test_step_times_are_remembered_and_make_the_waiting_times_known(queue: JobQueue, enlist: Enlist) -> None:
+    first, second = queue.submit(parameters(batchable=False)), queue.submit(parameters(batchable=False))
+    assert queue.estimate_seconds(second, ahead=1) is None
+    claims = enlist()
+    (claim,) = claims.claim(Wish())
+    receipt = Receipt(
+        parameters=first.parameters, seeds=[0], model=Weights(id="x", sha256="0"), timings={"denoise": 2.0}
+    )
+    assert claims.complete(claim, [], receipt)
+    # Two seconds for four steps: half a second a step, four steps a job, one job ahead.
+    assert queue.estimate_seconds(second, ahead=1) == 4.0

@@ -54,12 +54,18 @@ class RunningService:
 
     def stop(self) -> int:
         """SIGTERM, and the exit status."""
-        self.http.close()
         self.process.send_signal(signal.SIGTERM)
+        return self.wait_for_end()
+
+    def wait_for_end(self) -> int:
+        """The exit status of a service that is ending."""
         try:
             return self.process.wait(90)
         finally:
+            self.http.close()
             self._log_file.close()
+            if self.process.stdout is not None:
+                self.process.stdout.close()
 
     def submit(self, task: str, **body: Any) -> Json:
         """An accepted job."""

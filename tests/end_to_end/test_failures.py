@@ -120,8 +120,7 @@ def test_killing_the_parent_takes_the_children_with_it(tmp_path: Path) -> None:
     family = [child.pid for child in psutil.Process(service.process.pid).children(recursive=True)]
     assert len(family) >= 2
     os.kill(service.process.pid, signal.SIGKILL)
-    service.process.wait()
-    service.http.close()
+    service.wait_for_end()
     until(lambda: not [pid for pid in family if alive(pid)], seconds=60)
 
 

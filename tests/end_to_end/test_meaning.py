@@ -1,0 +1,144 @@
+"""What the images show, judged by colour and shape: the service does what its words say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy
+import pytest
+from PIL import Image
+
+from models.training.drawing import Scene, render_silhouette
+from tests.end_to_end.service import Json, RunningService, data_url, drawn, left_half
+from tests.judge import judge, measure_overlap
+
+#: colour, shape, background
+SCENES = [
+    ("red", "circle", "blue"),
+    ("yellow", "star", "purple"),
+    ("white", "triangle", "black"),
+    ("green", "square", "white"),
+    ("cyan", "cross", "red"),
+    ("purple", "square", "yellow"),
+]
+
+
+def prompt_of(colour: str, shape: str, background: str) -> str:
+    return f"a {colour} {shape} on a {background} background"
+
+
+def share(answers: Sequence[bool]) -> float:
+    return sum(answers) / len(answers)
+
+
+def run_all(service: RunningService, task: str, bodies: Sequence[Json]) -> list[Image.Image]:
+    """Images of many jobs, sent together so that they may wait for each other and not for us."""
+    ids = [service.submit(task, **body)["id"] for body in bodies]
+    return [service.image_of(service.wait(id)).convert("RGB") for id in ids]
+
+
+def each_scene(**fields: object) -> Iterator[Json]:
+    for seed, scene in enumerate(SCENES):
+        yield {"prompt": prompt_of(*scene), "seed": seed, **fields}
+
+
+def test_the_prompts_colours_and_shapes_come_out(service: RunningService) -> None:
+    verdicts = [judge(image) for image in run_all(service, "txt2img", list(each_scene()))]
+    for attribute, place in (("colour", 0), ("shape", 1), ("background", 2)):
+        right = [
+            getattr(verdict, attribute) == scene[place] for verdict, scene in zip(verdicts, SCENES, strict=True)
+        ]
+        assert share(right) >= 0.8, (attribute, verdicts)
+
+
+def test_img2img_moves_from_the_image_to_the_prompt_as_strength_grows(service: RunningService) -> None:
+    source = drawn("circle", "red", "blue")
+    before = numpy.asarray(source, float)
+    strengths = [0.1, 0.4, 0.7, 1.0]
+    bodies = [
+        {
+            "prompt": prompt_of("yellow", "square", "green"),
+            "seed": 3,
+            "image": data_url(source),
+            "strength": strength,
+        }
+        for strength in strengths
+    ]
+    images = run_all(service, "img2img", bodies)
+    distances = [numpy.abs(numpy.asarray(image, float) - before).mean() for image in images]
+    assert distances == sorted(distances), distances
+    assert judge(images[0]).background == "blue"
+    assert (judge(images[-1]).colour, judge(images[-1]).background) == ("yellow", "green")
+
+
+def test_inpaint_paints_the_prompt_inside_the_mask_and_nothing_outside(service: RunningService) -> None:
+    source = drawn("circle", "red", "blue")
+    made = service.picture(
+        "inpaint",
+        prompt=prompt_of("red", "circle", "white"),
+        image=data_url(source),
+        mask_image=data_url(left_half()),
+        strength=1.0,
+        seed=4,
+    )
+    before, after = numpy.asarray(source, int), numpy.asarray(made, int)
+    assert (before[:, 32:] == after[:, 32:]).all()
+    corner = numpy.median(after[:, :8].reshape(-1, 3), axis=0)
+    assert corner.min() > 180, f"the ground inside the mask is {corner}, not white"
+
+
+def test_a_negative_prompt_changes_the_outcome(service: RunningService) -> None:
+    body: Json = {"prompt": "a circle on a white background", "seed": 5}
+    plain = service.picture("txt2img", **body)
+    colour = judge(plain).colour
+    negated = service.picture("txt2img", negative_prompt=f"a {colour} circle", **body)
+    assert numpy.abs(numpy.asarray(plain, int) - numpy.asarray(negated, int)).mean() > 3
+    assert judge(negated).colour != colour
+
+
+def silhouette(shape: str) -> Image.Image:
+    """White shape on black."""
+    return render_silhouette(Scene(shape, "white", "black"))
+
+
+def test_a_controlnet_makes_the_shape_appear_where_its_image_has_it(service: RunningService) -> None:
+    shapes = ["circle", "square", "triangle", "star"]
+    bodies: list[Json] = [
+        {
+            # The prompt names no shape: whatever is there comes from the control.
+            "prompt": "a red shape on a white background",
+            "seed": seed,
+            "controls": [
+                {
+                    "controlnet": "shapes-sdxl-silhouette",
+                    "image": data_url(silhouette(shape)),
+                    "conditioning_scale": scale,
+                }
+            ],
+        }
+        for scale in (1.0, 0.0)
+        for seed, shape in enumerate(shapes)
+    ]
+    images = run_all(service, "controlnet", bodies)
+    overlaps = []
+    for image, shape in zip(images, shapes * 2, strict=True):
+        wanted = numpy.asarray(silhouette(shape).convert("L")) > 127
+        overlaps.append(measure_overlap(judge(image).mask, wanted))
+    guided, free = numpy.mean(overlaps[:4]), numpy.mean(overlaps[4:])
+    assert guided > 0.7, overlaps
+    assert guided > free + 0.1, overlaps
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "dpmpp_2m", "unipc", "euler_a"])
+def test_the_prompt_comes_out_whichever_scheduler_is_named(service: RunningService, scheduler: str) -> None:
+    verdict = judge(
+        service.picture("txt2img", prompt=prompt_of("red", "circle", "blue"), scheduler=scheduler, seed=6)
+    )
+    assert (verdict.colour, verdict.background) == ("red", "blue")
+
+
+def test_a_shape_may_be_asked_for_in_a_place(service: RunningService) -> None:
+    pen = judge(
+        service.picture("txt2img", prompt="a small red circle at the top left on a white background", seed=7)
+    )
+    assert (pen.colour, pen.position) == ("red", "top left")
