@@ -10,6 +10,7 @@ import hashlib
 import io
 import threading
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
@@ -20,8 +21,8 @@ from contracts.validation import StoredPicture
 
 #: What is read, by Pillow's names; the rest of its decoders are never tried.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-#: Pictures that may lie decoded in memory at one time.
-_DECODES_AT_ONCE = 4
+#: Pictures that may lie decoded in memory at one time; one of 50 megapixels takes about 300 MB on its way.
+_DECODES_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class PictureDecoder:
 
 def _normalise(image: Image.Image) -> Image.Image:
     """Upright, and L, RGB or RGBA with eight bits a channel; without metadata."""
-    image = _upright(image)
+    _turn_upright(image)
     if image.mode.startswith(("I", "F")):
         image = _to_eight_bits(image)
     elif image.has_transparency_data:
@@ -128,11 +129,9 @@ def _normalise(image: Image.Image) -> Image.Image:
     return image
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # noqa: BLE001  # a picture with broken EXIF is still a picture
-        return image
+def _turn_upright(image: Image.Image) -> None:
+    with suppress(Exception):  # a picture with broken EXIF is still a picture
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:

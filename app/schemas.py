@@ -38,6 +38,13 @@ def allowed_at(kind: type[JobRequest], path: Sequence[str | int]) -> object:
     return _in_words(here)
 
 
+def bounds_of(kind: type[JobRequest], field: str) -> tuple[int, int]:
+    """Least and largest value of a whole-number field."""
+    whole = _schema_of(kind)
+    part = _settle(whole, whole["properties"][field])
+    return part["minimum"], part["maximum"]
+
+
 def _inside(here: Schema, step: str | int) -> Schema | None:
     if isinstance(step, int):
         prefix = here.get("prefixItems", [])

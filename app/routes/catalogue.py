@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from app.dependencies import TheCatalogue, TheQueue
 from app.openapi import problems
-from app.schemas import allowed_at, controlnet_ids, lora_ids, schemas_for
+from app.schemas import bounds_of, controlnet_ids, lora_ids, schemas_for
 from app.views import ListView
 from contracts.catalogue import Catalogue, ModelSpec
 from contracts.families import FAMILIES, Task
@@ -31,7 +31,7 @@ class ModelView(BaseModel):
     title: str
     tasks: list[Task]
     defaults: dict[str, Any] = Field(description="value of each field that a request may leave out")
-    limits: dict[str, Any]
+    limits: dict[str, int | None]
     schedulers: list[str]
     loras: list[str]
     controlnets: list[str]
@@ -163,6 +163,7 @@ def _workers(queue: JobQueue) -> list[WorkerReport]:
 def _model(row: ModelSpec, catalogue: Catalogue, workers: list[WorkerReport]) -> dict[str, Any]:
     family = row.architecture
     defaults = {**family.defaults, **row.defaults}
+    min_side, max_side = bounds_of(Txt2ImgRequest, "width")
     return {
         "id": row.id,
         "family": row.family,
@@ -170,10 +171,11 @@ def _model(row: ModelSpec, catalogue: Catalogue, workers: list[WorkerReport]) ->
         "tasks": row.tasks,
         "defaults": {name: value for name, value in defaults.items() if name not in row.refuses},
         "limits": {
-            "side": allowed_at(Txt2ImgRequest, ["width"]),
+            "min_side": min_side,
+            "max_side": max_side,
             "size_multiple": family.size_multiple,
             "max_pixels": row.pixel_cap,
-            "num_images": allowed_at(Txt2ImgRequest, ["num_images"]),
+            "max_images": bounds_of(Txt2ImgRequest, "num_images")[1],
             "max_sequence_length": family.max_sequence_length,
         },
         "schedulers": row.schedulers,

@@ -81,8 +81,14 @@ def test_a_model_shows_what_it_takes(client: TestClient) -> None:
     assert (sd["object"], sd["family"]) == ("model", "sdxl")
     assert sd["tasks"] == ["txt2img", "img2img", "inpaint", "controlnet"]
     assert sd["defaults"]["num_inference_steps"] == 30
-    assert sd["limits"]["size_multiple"] == 8
-    assert sd["limits"]["side"] == "64–2048"
+    assert sd["limits"] == {
+        "min_side": 64,
+        "max_side": 2048,
+        "size_multiple": 8,
+        "max_pixels": 2048 * 2048,
+        "max_images": 8,
+        "max_sequence_length": None,
+    }
     assert "euler" in sd["schedulers"]
     assert (sd["loras"], sd["controlnets"]) == (["ink"], ["edges"])
     assert (schnell["loras"], schnell["controlnets"]) == ([], ["outlines"])
