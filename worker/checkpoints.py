@@ -11,6 +11,7 @@ from typing import Any
 import diffusers
 import torch
 from huggingface_hub import snapshot_download
+from safetensors import safe_open
 
 from contracts.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
 from contracts.errors import FailureCode, JobFailed
@@ -62,16 +63,47 @@ def locate_lora(catalogue: Catalogue, spec: LoraSpec) -> Path:
 
 
 def load_model(catalogue: Catalogue, spec: ModelSpec, family: FamilyCode, path: Path, dtype: torch.dtype) -> Any:
-    """The text-to-image pipeline with all its components, in host memory."""
-    pipeline_class = _pipeline_class(family)
+    """The text-to-image pipeline with all its components, in host memory.
+
+    Raises:
+        Exception: whatever the libraries raise for weights that are missing, damaged, or no safetensors.
+    """
     if path.is_dir():
-        return pipeline_class.from_pretrained(
+        pipeline = _pipeline_class(family).from_pretrained(
             path, dtype=dtype, variant=spec.variant, use_safetensors=True, local_files_only=True
         )
-    if path.suffix != ".safetensors":
+    elif path.suffix == ".safetensors":
+        pipeline = _load_file(catalogue, spec, family, path, dtype)
+    else:
         raise ValueError("a checkpoint in one file must be a .safetensors file")
+    _refuse_gaps(pipeline)
+    return pipeline
+
+
+def _load_file(catalogue: Catalogue, spec: ModelSpec, family: FamilyCode, path: Path, dtype: torch.dtype) -> Any:
+    """A pipeline from one file; what the file lacks comes from `spec.config`, a whole checkpoint then."""
     config = None if spec.config is None else str(catalogue.locate(spec.config))
-    return pipeline_class.from_single_file(str(path), config=config, dtype=dtype)
+    with safe_open(path, framework="pt") as file:
+        has_encoders = any(key.startswith(_ENCODERS) for key in file.keys())  # noqa: SIM118
+    if has_encoders or config is None:
+        return _pipeline_class(family).from_single_file(str(path), config=config, dtype=dtype)
+    denoiser_class = getattr(diffusers, family.denoiser_class)
+    denoiser = denoiser_class.from_single_file(str(path), config=config, subfolder=family.denoiser, dtype=dtype)
+    options = {family.denoiser: denoiser, "dtype": dtype, "variant": spec.variant}
+    return _pipeline_class(family).from_pretrained(config, use_safetensors=True, **options)
+
+
+#: How the keys of text encoders begin in a file that holds a whole checkpoint.
+_ENCODERS = ("conditioner.", "cond_stage_model.", "text_encoders.")
+
+
+def _refuse_gaps(pipeline: Any) -> None:
+    """The single-file loader leaves weights that it did not find without values, and says nothing."""
+    for name, part in pipeline.components.items():
+        if isinstance(part, torch.nn.Module):
+            gaps = [key for key, tensor in part.named_parameters() if tensor.is_meta]
+            if gaps:
+                raise ValueError(f"{len(gaps)} weights of {name} are not in the file, {gaps[0]} for one")
 
 
 def load_controlnet(family: FamilyCode, path: Path, dtype: torch.dtype) -> Any:

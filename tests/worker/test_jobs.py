@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from contracts.catalogue import Catalogue
-from contracts.errors import FailureCode, JobFailed
+from contracts.errors import FailureCode, InvalidRequest, JobFailed
 from contracts.families import FAMILIES, Mode
 from contracts.storage import Storage
 from tests.worker.orders import Onlooker, done, order, pixels, run, to_pixels, to_png
@@ -89,6 +89,31 @@ def test_flux_and_sd3_make_the_size_that_was_asked_for_not_their_own(
     family: str, mode: Mode, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     assert pixels(order(catalogue, family, mode, width=96, height=80), pool, storage).shape == (80, 96, 3)
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux"])
+def test_sizes_that_flux_would_floor_without_a_word_never_reach_a_worker(
+    family: str, catalogue: Catalogue
+) -> None:
+    with pytest.raises(InvalidRequest, match="72 is no multiple of 16"):
+        order(catalogue, family, width=72)
+
+
+@pytest.mark.parametrize("family", FAMILY_IDS)
+def test_an_img2img_that_leaves_no_step_to_run_never_reaches_a_worker(
+    family: str, catalogue: Catalogue, pool: Pool, storage: Storage
+) -> None:
+    """SDXL would crash on it, FLUX would run a step all the same."""
+    with pytest.raises(InvalidRequest, match="leaves no step to run"):
+        order(catalogue, family, Mode.IMG2IMG, num_inference_steps=3, strength=0.33)
+    done(order(catalogue, family, Mode.IMG2IMG, num_inference_steps=3, strength=0.34), pool, storage)
+
+
+def test_the_pipelines_insist_on_a_dict_from_their_callback(pool: Pool) -> None:
+    """The trap is diffusers' own; our callback is held against it by every other test here."""
+    pipeline = pool.model("shapes-flux").pipeline(Mode.TXT2IMG, "flow_euler")
+    with pytest.raises(AttributeError):
+        pipeline("a", width=64, height=64, num_inference_steps=1, callback_on_step_end=lambda *_: None)
 
 
 @pytest.mark.parametrize(

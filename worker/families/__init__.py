@@ -87,6 +87,7 @@ class FamilyCode:
         controlnet: class of one ControlNet.
         multi_controlnet: class that holds several.
         denoiser: name of the component that runs at every step.
+        denoiser_class: its class in `diffusers`.
         t5: name of the T5 encoder's component; None where there is none.
         arguments: the arguments of a pipeline call, all but the generators and the callback.
         adapt: repairs a freshly made pipeline where its class does not keep our promises.
@@ -97,6 +98,7 @@ class FamilyCode:
     controlnet: str
     multi_controlnet: str
     denoiser: str
+    denoiser_class: str
     t5: str | None
     arguments: Callable[[Call], dict[str, Any]]
     adapt: Callable[[Any], None] = _leave_as_it_is

@@ -82,6 +82,7 @@ FAMILY = FamilyCode(
     controlnet="FluxControlNetModel",
     multi_controlnet="FluxMultiControlNetModel",
     denoiser="transformer",
+    denoiser_class="FluxTransformer2DModel",
     t5="text_encoder_2",
     arguments=arguments,
 )

@@ -89,6 +89,7 @@ FAMILY = FamilyCode(
     controlnet="SD3ControlNetModel",
     multi_controlnet="SD3MultiControlNetModel",
     denoiser="transformer",
+    denoiser_class="SD3Transformer2DModel",
     t5="text_encoder_3",
     arguments=arguments,
     adapt=_adapt,

@@ -79,6 +79,7 @@ FAMILY = FamilyCode(
     controlnet="ControlNetModel",
     multi_controlnet="MultiControlNetModel",
     denoiser="unet",
+    denoiser_class="UNet2DConditionModel",
     t5=None,
     arguments=arguments,
 )

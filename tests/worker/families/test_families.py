@@ -138,7 +138,7 @@ def test_every_row_of_the_catalogue_has_a_family_with_code(catalogue: Catalogue)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_named_components_are_what_they_are_called(family: str, pool: Pool) -> None:
     code, base = load_family(family), pool.model(f"shapes-{family}").base
-    assert "2DModel" in type(base.components[code.denoiser]).__name__ or family == "sdxl"
+    assert type(base.components[code.denoiser]).__name__ == code.denoiser_class
     t5 = {name for name, part in base.components.items() if type(part).__name__ == "T5EncoderModel"}
     assert t5 == ({code.t5} if code.t5 else set())
 

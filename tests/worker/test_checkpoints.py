@@ -1,0 +1,183 @@
+"""Where weights come from: folders, single files, and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from contracts.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
+from contracts.errors import FailureCode, JobFailed
+from contracts.families import Mode
+from contracts.storage import Storage
+from tests.worker.orders import done, order, pixels, run
+from tests.worker.original_layout import write_sdxl_file, write_unet_file
+from worker import checkpoints
+from worker.families import load_family
+from worker.pipelines import Pool
+
+
+def _pool(catalogue: Catalogue, source: Path, family: str = "sdxl", **fields: object) -> Pool:
+    """A pool whose model of the family comes from elsewhere."""
+    old = catalogue.model(f"shapes-{family}")
+    row = ModelSpec.model_validate({**old.model_dump(), "source": str(source), **fields})
+    return Pool(catalogue.model_copy(update={"models": (row,), "default_model": row.id}), device="cpu")
+
+
+def _failure(pool: Pool, storage: Storage, family: str = "sdxl") -> JobFailed:
+    (failure,) = run(order(pool.catalogue, family), pool, storage)
+    assert isinstance(failure, JobFailed)
+    assert failure.code == FailureCode.MODEL_LOAD_FAILED
+    assert failure.message.startswith(f"shapes-{family} cannot be loaded: ")
+    return failure
+
+
+@pytest.fixture(scope="module")
+def two_widths(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small untrained SDXL whose two text encoders differ in width, as the real ones do.
+
+    diffusers tells the encoders of a single file apart by their width alone.
+    """
+    folder = tmp_path_factory.mktemp("two-widths") / "sdxl"
+    source = catalogue.root / "shapes-sdxl"
+    torch.manual_seed(0)
+    text = transformers.CLIPTextConfig.from_pretrained(source / "text_encoder", hidden_size=32)
+    unet = diffusers.UNet2DConditionModel.load_config(source / "unet")
+    diffusers.StableDiffusionXLPipeline.from_pretrained(
+        source,
+        dtype=torch.float32,
+        text_encoder=transformers.CLIPTextModel(text),
+        unet=diffusers.UNet2DConditionModel.from_config({**unet, "cross_attention_dim": 32 + 64}),
+    ).save_pretrained(folder)
+    return folder
+
+
+def _same_weights(first: Pool, second: Pool) -> bool:
+    parts = [pool.model("shapes-sdxl").base.components for pool in (first, second)]
+    return all(
+        torch.equal(tensor, parts[1][name].state_dict()[key])
+        for name in ("unet", "vae", "text_encoder", "text_encoder_2")
+        for key, tensor in parts[0][name].state_dict().items()
+    )
+
+
+def test_a_single_file_in_the_original_sdxl_layout_gives_the_same_image_as_its_folder(
+    two_widths: Path, catalogue: Catalogue, storage: Storage, tmp_path: Path
+) -> None:
+    write_sdxl_file(two_widths, tmp_path / "sdxl.safetensors")
+    whole = _pool(catalogue, two_widths)
+    single = _pool(catalogue, tmp_path / "sdxl.safetensors", config=str(two_widths))
+    for mode in (Mode.TXT2IMG, Mode.INPAINT):
+        parameters = order(catalogue, "sdxl", mode)
+        assert np.array_equal(pixels(parameters, whole, storage), pixels(parameters, single, storage))
+    assert _same_weights(whole, single)
+
+
+def test_a_file_with_the_unet_alone_takes_the_rest_from_its_config(
+    two_widths: Path, catalogue: Catalogue, storage: Storage, tmp_path: Path
+) -> None:
+    write_unet_file(two_widths, tmp_path / "unet.safetensors")
+    pool = _pool(catalogue, tmp_path / "unet.safetensors", config=str(two_widths))
+    done(order(catalogue, "sdxl"), pool, storage)
+    assert _same_weights(pool, _pool(catalogue, two_widths))
+
+
+def test_a_single_file_with_a_gap_is_refused(
+    two_widths: Path, catalogue: Catalogue, storage: Storage, tmp_path: Path
+) -> None:
+    file = tmp_path / "sdxl.safetensors"
+    write_sdxl_file(two_widths, file)
+    tensors = load_file(file)
+    del tensors["conditioner.embedders.1.model.transformer.resblocks.0.mlp.c_fc.weight"]
+    save_file(tensors, file)
+    failure = _failure(_pool(catalogue, file, config=str(two_widths)), storage)
+    assert "text_encoder_2" in failure.message
+
+
+@pytest.fixture
+def broken(catalogue: Catalogue, tmp_path: Path) -> Path:
+    """A copy of the SDXL checkpoint that a test may break."""
+    return Path(shutil.copytree(catalogue.root / "shapes-sdxl", tmp_path / "broken"))
+
+
+def test_pickled_weights_are_never_opened(broken: Path, catalogue: Catalogue, storage: Storage) -> None:
+    (weights,) = (broken / "unet").glob("*.safetensors")
+    torch.save(load_file(weights), broken / "unet" / "diffusion_pytorch_model.bin")
+    weights.unlink()
+    _failure(_pool(catalogue, broken), storage)
+
+
+def test_a_pickle_in_one_file_is_never_opened(catalogue: Catalogue, storage: Storage, tmp_path: Path) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "model.ckpt")
+    assert ".safetensors" in _failure(_pool(catalogue, tmp_path / "model.ckpt"), storage).message
+
+
+def test_truncated_weights_are_a_load_failure_and_other_models_work_on(
+    broken: Path, catalogue: Catalogue, storage: Storage
+) -> None:
+    (weights,) = (broken / "vae").glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    row = catalogue.model("shapes-sdxl").model_copy(update={"source": str(broken)})
+    others = tuple(model for model in catalogue.models if model.id != row.id)
+    pool = Pool(catalogue.model_copy(update={"models": (row, *others)}), device="cpu")
+    _failure(pool, storage)
+    done(order(pool.catalogue, "flux"), pool, storage)
+    assert pool.warm == ["shapes-flux"]
+
+
+def test_a_checkpoint_of_another_family_is_a_load_failure(catalogue: Catalogue, storage: Storage) -> None:
+    _failure(_pool(catalogue, catalogue.root / "shapes-flux"), storage)
+
+
+def test_a_source_that_is_not_there_is_a_load_failure(catalogue: Catalogue, storage: Storage) -> None:
+    failure = _failure(_pool(catalogue, Path("/nowhere/at-all")), storage)
+    assert "no such file" in failure.message
+
+
+def test_a_controlnet_that_cannot_be_loaded_is_a_load_failure(
+    catalogue: Catalogue, storage: Storage, tmp_path: Path
+) -> None:
+    row = ControlNetSpec(id="sdxl-hint", family="sdxl", source=str(tmp_path))
+    pool = Pool(catalogue.model_copy(update={"controlnets": (row,)}), device="cpu")
+    (failure,) = run(order(pool.catalogue, "sdxl", Mode.CONTROLNET), pool, storage)
+    assert isinstance(failure, JobFailed)
+    assert failure.code == FailureCode.MODEL_LOAD_FAILED
+    assert failure.message.startswith("sdxl-hint ")
+
+
+def test_an_adapters_folder_must_hold_one_file(catalogue: Catalogue, tmp_path: Path) -> None:
+    row = LoraSpec(id="x", family="sdxl", source=str(tmp_path))
+    with pytest.raises(JobFailed, match=r"one \.safetensors file"):
+        checkpoints.locate_lora(catalogue, row)
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
+    assert checkpoints.locate_lora(catalogue, row) == tmp_path / "a.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device", "expected"),
+    [
+        ("auto", "cpu", torch.float32),
+        ("auto", "cuda", torch.bfloat16),
+        ("float16", "cuda", torch.float16),
+        ("bfloat16", "cpu", torch.bfloat16),
+    ],
+)
+def test_the_dtype_follows_the_row_or_else_the_device(
+    dtype: str, device: str, expected: torch.dtype, catalogue: Catalogue
+) -> None:
+    row = catalogue.model("shapes-sdxl").model_copy(update={"dtype": dtype})
+    assert checkpoints.pick_dtype(row, torch.device(device)) == expected
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
+def test_every_family_runs_in_bfloat16(family: str, catalogue: Catalogue, storage: Storage) -> None:
+    pool = _pool(catalogue, catalogue.root / f"shapes-{family}", family, dtype="bfloat16")
+    for mode in load_family(family).pipelines:
+        _, receipt = done(order(catalogue, family, mode), pool, storage)
+        assert receipt.dtype == "bfloat16"
