@@ -7,7 +7,7 @@ import ipaddress
 from pydantic import AnyHttpUrl, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from contracts.settings import SharedSettings
+from contracts.settings import QueueSettings, SharedSettings, describe
 
 _MIB = 2**20
 
@@ -49,3 +49,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+if __name__ == "__main__":
+    print(describe(SharedSettings, QueueSettings, ApiSettings))  # noqa: T201

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from cli import generate
@@ -47,6 +49,9 @@ def build_parser() -> argparse.ArgumentParser:
     models.add_argument("--server", default=os.environ.get("DARKROOM_SERVER", "http://127.0.0.1:8000"))
     models.set_defaults(run=_run_models)
 
+    settings = commands.add_parser("settings", help="list the environment variables with types and defaults")
+    settings.set_defaults(run=_run_settings)
+
     for part, module, help_text in (
         ("api", "app", "run the API alone; settings come from the environment"),
         ("worker", "worker", "run one worker alone; settings come from the environment"),
@@ -64,6 +69,13 @@ def _run_models(arguments: argparse.Namespace) -> None:
     with Client(arguments.server) as client:
         for model in client.models():
             print(f"{model['id']:24} {model['family']:6} {', '.join(model['tasks'])}")
+
+
+def _run_settings(_: argparse.Namespace) -> None:
+    for module in ("app", "worker"):
+        # An image may hold one side only.
+        if find_spec(module) is not None:
+            subprocess.run([sys.executable, "-m", f"{module}.settings"], check=False)
 
 
 def _become(module: str) -> None:

@@ -1,6 +1,7 @@
 """Settings that both sides need to find each other: Redis, storage, catalogue, and the queue's bounds.
 
-Built once in each `main.py`, frozen, and passed in; nothing reads the environment at import.
+Built once in each `main.py`, frozen, and passed in; nothing reads the environment at import. `describe` lists any
+settings class for people.
 """
 
 from __future__ import annotations
@@ -36,3 +37,25 @@ class QueueSettings(BaseSettings):
     max_attempts: int = Field(3, ge=1, description="how often a job may cost a worker its life")
     overdue_seconds: float = Field(20.0, ge=0, description="age at which a job may displace a warm model")
     scan_limit: int = Field(64, ge=1, description="how many waiting jobs a claim looks at for companions")
+
+
+def _name(annotation: object) -> str:
+    return str(getattr(annotation, "__name__", annotation))
+
+
+def describe(*classes: type[BaseSettings]) -> str:
+    """A table of environment variables with types, defaults and meanings."""
+    lines = []
+    for settings in classes:
+        prefix = settings.model_config.get("env_prefix", "")
+        for name, field in settings.model_fields.items():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseSettings):
+                continue
+            kind = (
+                str(field.annotation).rpartition(".")[2]
+                if "|" in str(field.annotation)
+                else _name(field.annotation)
+            )
+            default = field.get_default(call_default_factory=True, validated_data={})
+            lines.append(f"{prefix + name.upper():38} {kind:10} {default!s:26} {field.description or ''}".rstrip())
+    return "\n".join(lines)

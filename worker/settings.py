@@ -8,6 +8,8 @@ import secrets
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from contracts.settings import describe
+
 
 def _own_name() -> str:
     return f"{os.uname().nodename.split('.')[0]}-{os.getpid()}-{secrets.token_hex(2)}"
@@ -39,3 +41,7 @@ class WorkerSettings(BaseSettings):
     def batch_wait_seconds(self) -> float:
         """How long a lone batchable job waits for company."""
         return int(self.batching) / 1000 if self.batching.isdigit() else 0.0
+
+
+if __name__ == "__main__":
+    print(describe(WorkerSettings))  # noqa: T201
