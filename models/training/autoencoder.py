@@ -25,7 +25,7 @@ _EDGE_WEIGHT = 0.5
 PLANS = {
     4: Plan(6000, 8, 2e-3, warmup_steps=100, flat_share=0.3, floor_share=0.02, ema_decay=0.997,
             weight_decay=1e-4, bfloat16_share=0.8),
-    16: Plan(2500, 8, 1.5e-3, warmup_steps=100, flat_share=0.3, floor_share=0.02, ema_decay=0.997,
+    16: Plan(2000, 8, 1.5e-3, warmup_steps=100, flat_share=0.3, floor_share=0.02, ema_decay=0.997,
              weight_decay=1e-4, bfloat16_share=0.8),
 }  # fmt: skip
 

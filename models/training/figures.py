@@ -96,7 +96,7 @@ def print_table(rows: dict[str, dict[str, float]]) -> None:
 def open_painter(family: str, without_t5: bool = False) -> Painter:
     """The family's own pipeline from its folder, at its default steps; SD3's may leave its T5 out."""
     missing = {"text_encoder_3": None, "tokenizer_3": None} if without_t5 else {}
-    pipeline = DiffusionPipeline.from_pretrained(checkpoint_folder(family), torch_dtype=torch.float32, **missing)
+    pipeline = DiffusionPipeline.from_pretrained(checkpoint_folder(family), dtype=torch.float32, **missing)
     pipeline.set_progress_bar_config(disable=True)
     return paint_with(pipeline, family)
 

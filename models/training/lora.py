@@ -100,17 +100,21 @@ def draw_examples(recipe: Recipe, name: str, rank: Rank) -> tuple[Tensor, list[s
 
 
 def write(family: str, effect: Effect, adapted: dict[str, nn.Module]) -> None:
-    """PEFT's layout, which has no alpha of its own and means the rank, or kohya's with one per layer."""
+    """PEFT's layout, which has no alpha and means the rank, or kohya's, which knows a UNet's names only."""
     weights: dict[str, Tensor] = {}
     for prefix, model in adapted.items():
         own = get_peft_model_state_dict(model.cpu())
-        weights |= {f"{prefix}.{name}": weight.half().contiguous() for name, weight in own.items()}
-    if effect.layout == "kohya":
+        weights |= {f"{prefix}.{name}": weight for name, weight in own.items()}
+    if effect.layout == "kohya" and "unet" in adapted:
         weights = convert_state_dict_to_kohya(weights)
-        for name in weights:
-            if name.endswith(".alpha"):
-                weights[name] = torch.tensor(float(effect.alpha), dtype=torch.float16)
-    FOLDER.mkdir(parents=True, exist_ok=True)
+        alphas = {name: torch.tensor(float(effect.alpha)) for name in weights if name.endswith(".alpha")}
+        weights |= alphas
+    else:
+        for name in (name for name in weights if ".lora_B." in name):
+            weights[name] = weights[name] * (effect.alpha / effect.rank)
     path = FOLDER / f"shapes-{family}-{effect.name}.safetensors"
-    save_file(weights, path, metadata={"format": "pt"})
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {name: weight.half().contiguous() for name, weight in weights.items()}, path, metadata={"format": "pt"}
+    )
     make_readable([path])

@@ -36,27 +36,26 @@ _PIPELINES = {
 def open_pipeline(family: str) -> Any:
     """The family's text-to-image pipeline."""
     kind = getattr(diffusers, _PIPELINES[family][0])
-    pipeline = kind.from_pretrained(checkpoint_folder(family), torch_dtype=torch.float32)
+    pipeline = kind.from_pretrained(checkpoint_folder(family), dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
 def report_controls(family: str) -> None:
     """Prints overlap with the hint, and what the judge sees, for a caption that names no shape."""
-    base = open_pipeline(family)
-    _, kind, model, argument = _PIPELINES[family]
+    scenes = draw_trial_scenes("control")
     for name in CONTROLS:
-        folder = control_folder(family, name)
-        if not folder.exists():
-            continue
-        control = getattr(diffusers, model).from_pretrained(folder, torch_dtype=torch.float32)
-        pipeline = getattr(diffusers, kind)(**base.components, controlnet=control)
-        pipeline.set_progress_bar_config(disable=True)
-        scenes = draw_trial_scenes("control")
-        hints = [DRAW[name](scene) for scene in scenes]
-        for scale in _SCALES:
-            pictures = _paint_controlled(pipeline, family, argument, scenes, hints, scale)
-            _print_control(f"{name} {scale}", scenes, [judge(picture) for picture in pictures])
+        if control_folder(family, name).exists():
+            for scale in _SCALES:
+                pictures = paint_controlled(family, name, scale, scenes)
+                _print_control(f"{name} {scale}", scenes, [judge(picture) for picture in pictures])
+
+
+def measure_control(family: str, name: str, scale: float, count: int) -> float:
+    """Mean overlap of what is drawn with the silhouette that was asked for."""
+    scenes = draw_trial_scenes("control")[:count]
+    pictures = paint_controlled(family, name, scale, scenes)
+    return _mean_overlap(scenes, [judge(picture) for picture in pictures])
 
 
 def draw_trial_scenes(name: str) -> list[Scene]:
@@ -66,25 +65,35 @@ def draw_trial_scenes(name: str) -> list[Scene]:
     return [scatter(replace(s, size=rng.choice(("medium", "large")), position="center"), rng) for s in scenes]
 
 
-def _paint_controlled(
-    pipeline: Any, family: str, argument: str, scenes: list[Scene], hints: list[Image.Image], scale: float
-) -> list[Image.Image]:
+def paint_controlled(family: str, name: str, scale: float, scenes: Sequence[Scene]) -> list[Image.Image]:
+    """Each scene from its hint and a caption with its colours alone."""
+    _, kind, model, argument = _PIPELINES[family]
+    folder = control_folder(family, name)
+    control = getattr(diffusers, model).from_pretrained(folder, dtype=torch.float32)
+    pipeline = getattr(diffusers, kind)(**open_pipeline(family).components, controlnet=control)
+    pipeline.set_progress_bar_config(disable=True)
     pictures = []
-    for index, (scene, hint) in enumerate(zip(scenes, hints, strict=True)):
-        paint = paint_with(pipeline, family, controlnet_conditioning_scale=scale, **{argument: hint})
+    for index, scene in enumerate(scenes):
+        hint = {argument: DRAW[name](scene), "controlnet_conditioning_scale": scale}
+        paint = paint_with(pipeline, family, **hint)
         pictures += paint([f"a {scene.colour} shape on a {scene.background} background"], [index])
     return pictures
 
 
 def _print_control(title: str, scenes: Sequence[Scene], verdicts: Sequence[Verdict]) -> None:
     pairs = list(zip(scenes, verdicts, strict=True))
-    hints = [np.asarray(render_silhouette(scene).convert("L")) > 127 for scene in scenes]
-    overlap = np.mean([measure_overlap(v.mask, hint) for v, hint in zip(verdicts, hints, strict=True)])
     shares = {
         name: np.mean([getattr(v, name) == getattr(s, name) for s, v in pairs])
         for name in ("colour", "background", "shape")
     }
+    overlap = _mean_overlap(scenes, verdicts)
     print(f"{title:>16}: overlap {overlap:.2f} ", {name: round(float(x), 2) for name, x in shares.items()})
+
+
+def _mean_overlap(scenes: Sequence[Scene], verdicts: Sequence[Verdict]) -> float:
+    hints = [np.asarray(render_silhouette(scene).convert("L")) > 127 for scene in scenes]
+    pairs = zip(verdicts, hints, strict=True)
+    return float(np.mean([measure_overlap(verdict.mask, hint) for verdict, hint in pairs]))
 
 
 def report_adapters(family: str) -> None:

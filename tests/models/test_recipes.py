@@ -86,9 +86,7 @@ def test_the_denoiser_answers_in_the_shape_of_the_latents(
     assert answer.isfinite().all()
 
 
-def test_an_untrained_control_changes_nothing(
-    family: str, parts: dict[str, Any], conditions: Conditions
-) -> None:
+def test_an_untrained_control_changes_nothing(family: str, parts: dict[str, Any], conditions: Conditions) -> None:
     recipe, noisy, share = load_recipe(family), draw_noise(family), torch.tensor([0.3, 0.8])
     denoiser = denoiser_of(parts)
     control = build_control(family, denoiser).eval()
