@@ -46,6 +46,7 @@ class ModelSpec(_Row):
         defaults: replaces entries of the family's defaults.
         max_pixels: replaces the family's bound, width × height.
         refuses: fields that this checkpoint would ignore (`guidance_scale` for a distilled FLUX).
+        max_clip_skip: the most that `clip_skip` may be; less than the request's bound for small encoders.
         prompt_hint: an example that this model answers well.
     """
 
@@ -55,6 +56,7 @@ class ModelSpec(_Row):
     defaults: Mapping[str, int | float | str] = Field(default_factory=dict)
     max_pixels: int | None = None
     refuses: tuple[str, ...] = ()
+    max_clip_skip: int = 8
     prompt_hint: str = ""
 
     @property

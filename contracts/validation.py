@@ -155,6 +155,10 @@ def _field_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProb
             yield FieldProblem(field, f"{model.id} ({family.id}) cannot use it in {mode}; leave it out", usable)
     for field in sorted(set(model.refuses) & request.model_fields_set):
         yield FieldProblem(field, f"{model.id} would ignore it; leave it out")
+    skipped = request.clip_skip
+    if skipped is not None and skipped > model.max_clip_skip and "clip_skip" in granted:
+        message = f"the text encoders of {model.id} have too few layers"
+        yield FieldProblem("clip_skip", message, f"1–{model.max_clip_skip}")
     length, longest = request.max_sequence_length, family.max_sequence_length
     if length is not None and longest is not None and length > longest:
         yield FieldProblem(

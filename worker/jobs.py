@@ -146,7 +146,8 @@ def _generate(
     # Nothing should draw from the global generator; where a library does, it draws the same every time.
     torch.manual_seed(seeds[0])
     steps.begin(stopwatch)
-    hook = getattr(pipeline, model.family.denoiser).register_forward_pre_hook(steps.denoising_begins)
+    parts = [pipeline.components.get(name) for name in ("controlnet", model.family.denoiser)]
+    hooks = [part.register_forward_pre_hook(steps.denoising_begins) for part in parts if part is not None]
     try:
         with torch.inference_mode():
             painted = pipeline(
@@ -157,7 +158,8 @@ def _generate(
                 callback_on_step_end=steps,
             ).images
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
     return list(painted)
 
 
@@ -199,7 +201,7 @@ class _Steps:
         self._stopwatch, self._denoising = stopwatch, False
 
     def denoising_begins(self, *_: Any) -> None:
-        """Hook before each run of the denoiser; the first one ends the encoding of the inputs."""
+        """Hook before each run of the denoiser and its ControlNet; the first ends the encoding of the inputs."""
         if not self._denoising and self._stopwatch is not None:
             self._stopwatch.lap("encode_inputs")
         self._denoising = True

@@ -109,6 +109,16 @@ def test_an_img2img_that_leaves_no_step_to_run_never_reaches_a_worker(
     done(order(catalogue, family, Mode.IMG2IMG, num_inference_steps=3, strength=0.34), pool, storage)
 
 
+@pytest.mark.parametrize("family", ["sdxl", "sd3"])
+def test_the_most_clip_layers_that_may_be_skipped_can_be_skipped(
+    family: str, catalogue: Catalogue, pool: Pool, storage: Storage
+) -> None:
+    most = catalogue.model(f"shapes-{family}").max_clip_skip
+    done(order(catalogue, family, clip_skip=most), pool, storage)
+    with pytest.raises(InvalidRequest, match="too few layers"):
+        order(catalogue, family, clip_skip=most + 1)
+
+
 def test_the_pipelines_insist_on_a_dict_from_their_callback(pool: Pool) -> None:
     """The trap is diffusers' own; our callback is held against it by every other test here."""
     pipeline = pool.model("shapes-flux").pipeline(Mode.TXT2IMG, "flow_euler")
