@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo install test check format clean
+.PHONY: demo install test check chaos judge bench format clean
 
 demo: install  ## run the service, one job of each task, and show the images
 	@$(BIN)/python -m cli.demo
@@ -20,6 +20,15 @@ check: .venv/installed-dev  ## linters, types, and the tests that need no model
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py tests/contracts tests/app tests/cli
+
+chaos: .venv/installed-dev  ## hundreds of jobs through a service that is being broken
+	DARKROOM_CHAOS_JOBS=$${DARKROOM_CHAOS_JOBS:-400} $(BIN)/python -m pytest -s tests/chaos
+
+judge: .venv/installed-dev  ## what the shapes models reach, by the judge, over 200 captions each
+	for family in sdxl sd3 flux; do $(BIN)/python -m models.training judge $$family || exit 1; done
+
+bench: install  ## the benches that need no GPU
+	for name in queue affinity equality overhead; do $(BIN)/python -m bench.$$name || exit 1; done
 
 format: .venv/installed-dev  ## let ruff lay the code out
 	$(BIN)/ruff check --fix .

@@ -32,7 +32,8 @@ import sys, time
 from contracts.claims import Claims, Wish
 from contracts.connections import connect
 from contracts.settings import QueueSettings
-claims = Claims(connect(sys.argv[1], timeout_seconds=5, retries=0), QueueSettings(lease_seconds={LEASE_SECONDS}), "x", 60)
+connection = connect(sys.argv[1], timeout_seconds=5, retries=0)
+claims = Claims(connection, QueueSettings(lease_seconds={LEASE_SECONDS}), "x", 60)
 print(len(claims.claim(Wish(max_images=4, batching=True))), flush=True)
 time.sleep(60)
 """

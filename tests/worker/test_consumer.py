@@ -105,7 +105,7 @@ def test_a_planted_job_with_another_function_is_refused_and_reported(
     assert "os.system" in caplog.text
 
 
-def test_a_signal_at_any_moment_of_a_claim_loses_no_job(
+def test_defect_d_a_signal_at_any_moment_of_a_claim_loses_no_job(
     settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
 ) -> None:
     """A stock RQ worker with two queues lost four of 25 jobs to SIGTERMs between its pop and its registration."""

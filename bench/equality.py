@@ -1,0 +1,80 @@
+"""How far a batched image is from the same image made alone: `python -m bench.equality`.
+
+Each family's shapes model, the same prompts and seeds, alone and in batches of 2, 4 and 8, through the worker's
+own code. The figure is the largest difference of any channel of any pixel, in steps of 1/255.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from pathlib import Path
+
+import numpy
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from bench.overhead import prompts
+from bench.table import print_table
+from contracts.catalogue import read_catalogue
+from contracts.settings import BUILT_IN_CATALOGUE
+from contracts.storage.local import LocalStorage
+from contracts.tasks import Txt2ImgRequest
+from contracts.validation import check, resolve
+from worker.jobs import Done, Job, run
+from worker.pipelines import Pool
+from worker.warnings import silence_known_warnings
+
+Pixels = NDArray[numpy.int16]
+IMAGES = 8
+
+
+class _Nobody:
+    """A watch that lets everything pass."""
+
+    def step(self, step: int, steps: int) -> None:
+        """Nothing to do."""
+
+
+def paint(pool: Pool, storage: LocalStorage, model: str, batch: int) -> list[Pixels]:
+    """All images of one model, `batch` a pipeline call."""
+    pictures: list[Pixels] = []
+    for first in range(0, IMAGES, batch):
+        requests = [
+            Txt2ImgRequest(model=model, prompt=text, seed=number, batchable=True)
+            for number, text in enumerate(prompts(IMAGES)[first : first + batch], first)
+        ]
+        parameters = [resolve(request, check(request, pool.catalogue), {}) for request in requests]
+        jobs = [Job(f"{model}-{batch}-{one.seed}", 1, one, 0.0) for one in parameters]
+        for outcome in run(jobs, pool, storage, _Nobody()):
+            if not isinstance(outcome, Done):
+                raise outcome
+            image = Image.open(io.BytesIO(storage.read(outcome.images[0].key)))
+            pictures.append(numpy.asarray(image.convert("RGB"), numpy.int16))
+    return pictures
+
+
+def main() -> None:
+    """Measure and print the table."""
+    silence_known_warnings()
+    torch.set_num_threads(1)
+    catalogue, rows = read_catalogue(BUILT_IN_CATALOGUE), []
+    pool = Pool(catalogue, device="cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        storage = LocalStorage(Path(folder))
+        for model in catalogue.models:
+            alone = paint(pool, storage, model.id, 1)
+            row = [model.id]
+            for batch in (1, 2, 4, 8):
+                again = paint(pool, storage, model.id, batch)
+                differences = [numpy.abs(one - other) for one, other in zip(alone, again, strict=True)]
+                worst = max(int(difference.max()) for difference in differences)
+                touched = float(numpy.mean([(difference > 0).mean() for difference in differences]))
+                row.append(f"{worst} ({touched:.2%} of values)")
+            rows.append(row)
+    print_table(["model", "alone again", "batch of 2", "batch of 4", "batch of 8"], rows)
+
+
+if __name__ == "__main__":
+    main()
