@@ -110,7 +110,8 @@ def restore(painted: Image.Image, original: Image.Image, mask: Image.Image, blur
 def encode(picture: Image.Image, file_format: str, quality: int, texts: Mapping[str, str]) -> bytes:
     """The file, with `texts["darkroom"]` (JSON) and `texts["parameters"]` (A1111's line) inside.
 
-    PNG has text chunks; JPEG and WebP have EXIF, as ImageDescription and UserComment.
+    PNG has text chunks; JPEG and WebP have EXIF, as ImageDescription and UserComment. A JPEG has room for
+    64 KiB of it: very long prompts cost it the second, then the first.
     """
     options: dict[str, object] = {}
     if file_format == "png":
@@ -119,15 +120,26 @@ def encode(picture: Image.Image, file_format: str, quality: int, texts: Mapping[
             chunks.add_text(name, text)
         options = {"pnginfo": chunks}
     else:
-        options = {"quality": quality, "exif": _exif(texts)}
+        room = _JPEG_EXIF_BYTES if file_format == "jpeg" else None
+        options = {"quality": quality, "exif": _exif(texts, room)}
     file = io.BytesIO()
     picture.save(file, file_format, **options)
     return file.getvalue()
 
 
-def _exif(texts: Mapping[str, str]) -> Image.Exif:
-    exif = Image.Exif()
-    exif[ExifTags.Base.ImageDescription] = texts["darkroom"]
-    comment = b"UNICODE\0" + texts["parameters"].encode("utf-16-be")
-    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
-    return exif
+#: A JPEG segment has 64 KiB, some of which are headers.
+_JPEG_EXIF_BYTES = 65_000
+
+
+def _exif(texts: Mapping[str, str], room_bytes: int | None) -> bytes:
+    for names in (("darkroom", "parameters"), ("darkroom",), ()):
+        exif = Image.Exif()
+        if "darkroom" in names:
+            exif[ExifTags.Base.ImageDescription] = texts["darkroom"]
+        if "parameters" in names:
+            comment = b"UNICODE\0" + texts["parameters"].encode("utf-16-be")
+            exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
+        data = exif.tobytes()
+        if room_bytes is None or len(data) <= room_bytes:
+            break
+    return data

@@ -100,6 +100,16 @@ def test_a_single_file_with_a_gap_is_refused(
     assert "text_encoder_2" in failure.message
 
 
+def test_a_variant_is_loaded_where_it_is_there_and_missed_where_it_is_not(
+    catalogue: Catalogue, pool: Pool, storage: Storage, tmp_path: Path
+) -> None:
+    pool.model("shapes-sdxl").base.save_pretrained(tmp_path / "variant", variant="fp16")
+    expected = pixels(order(catalogue, "sdxl"), pool, storage)
+    chosen = _pool(catalogue, tmp_path / "variant", variant="fp16")
+    assert np.array_equal(pixels(order(catalogue, "sdxl"), chosen, storage), expected)
+    _failure(_pool(catalogue, tmp_path / "variant", variant="other"), storage)
+
+
 @pytest.fixture
 def broken(catalogue: Catalogue, tmp_path: Path) -> Path:
     """A copy of the SDXL checkpoint that a test may break."""

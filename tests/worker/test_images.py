@@ -131,6 +131,26 @@ def test_jpeg_and_webp_carry_the_receipt_in_exif(file_format: str) -> None:
 
 
 @pytest.mark.parametrize("file_format", ["png", "jpeg", "webp"])
+@pytest.mark.parametrize("length", [10_000, 60_000])
+def test_prompts_of_any_length_fit_into_the_file(file_format: str, length: int) -> None:
+    texts = {"darkroom": json.dumps({"prompt": "x" * length}), "parameters": "卵" * 30_000}
+    data = images.encode(Image.new("RGB", (8, 8)), file_format, 95, texts)
+    with Image.open(io.BytesIO(data)) as picture:
+        picture.load()
+        if file_format == "png":
+            assert picture.text == texts  # type: ignore[attr-defined]
+        else:
+            assert picture.getexif()[ExifTags.Base.ImageDescription] == texts["darkroom"]
+
+
+def test_a_jpeg_without_room_for_the_receipt_goes_without() -> None:
+    texts = {"darkroom": "x" * 100_000, "parameters": "y"}
+    data = images.encode(Image.new("RGB", (8, 8)), "jpeg", 95, texts)
+    with Image.open(io.BytesIO(data)) as picture:
+        assert len(picture.getexif()) == 0
+
+
+@pytest.mark.parametrize("file_format", ["png", "jpeg", "webp"])
 def test_the_same_picture_and_texts_give_the_same_bytes(file_format: str) -> None:
     picture = Image.effect_noise((32, 32), 50).convert("RGB")
     first = images.encode(picture, file_format, 90, TEXTS)
