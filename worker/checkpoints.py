@@ -12,6 +12,7 @@ import diffusers
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
+from transformers import PreTrainedModel, T5EncoderModel
 
 from contracts.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
 from contracts.errors import FailureCode, JobFailed
@@ -76,7 +77,7 @@ def load_model(catalogue: Catalogue, spec: ModelSpec, family: FamilyCode, path: 
         pipeline = _load_file(catalogue, spec, family, path, dtype)
     else:
         raise ValueError("a checkpoint in one file must be a .safetensors file")
-    _refuse_gaps(pipeline)
+    _check_complete(pipeline)
     return pipeline
 
 
@@ -84,9 +85,16 @@ def _load_file(catalogue: Catalogue, spec: ModelSpec, family: FamilyCode, path: 
     """A pipeline from one file; what the file lacks comes from `spec.config`, a whole checkpoint then."""
     config = None if spec.config is None else str(catalogue.locate(spec.config))
     with safe_open(path, framework="pt") as file:
-        has_encoders = any(key.startswith(_ENCODERS) for key in file.keys())  # noqa: SIM118
-    if has_encoders or config is None:
-        return _pipeline_class(family).from_single_file(str(path), config=config, dtype=dtype)
+        keys = list(file.keys())
+    if config is None:
+        return _pipeline_class(family).from_single_file(str(path), dtype=dtype)
+    if any(key.startswith(_ENCODERS) for key in keys):
+        extra = {}
+        if family.t5 and not any(key.startswith(_T5) for key in keys):
+            extra[family.t5] = T5EncoderModel.from_pretrained(
+                config, subfolder=family.t5, dtype=dtype, use_safetensors=True
+            )
+        return _pipeline_class(family).from_single_file(str(path), config=config, dtype=dtype, **extra)
     denoiser_class = getattr(diffusers, family.denoiser_class)
     denoiser = denoiser_class.from_single_file(str(path), config=config, subfolder=family.denoiser, dtype=dtype)
     options = {family.denoiser: denoiser, "dtype": dtype, "variant": spec.variant}
@@ -95,11 +103,14 @@ def _load_file(catalogue: Catalogue, spec: ModelSpec, family: FamilyCode, path: 
 
 #: How the keys of text encoders begin in a file that holds a whole checkpoint.
 _ENCODERS = ("conditioner.", "cond_stage_model.", "text_encoders.")
+_T5 = "text_encoders.t5xxl."
 
 
-def _refuse_gaps(pipeline: Any) -> None:
+def _check_complete(pipeline: Any) -> None:
     """The single-file loader leaves weights that it did not find without values, and says nothing."""
     for name, part in pipeline.components.items():
+        if isinstance(part, PreTrainedModel):
+            part.tie_weights()  # T5's token embedding may stand once in the file and serve twice
         if isinstance(part, torch.nn.Module):
             gaps = [key for key, tensor in part.named_parameters() if tensor.is_meta]
             if gaps:

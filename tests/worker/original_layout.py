@@ -1,4 +1,7 @@
-"""Writes a small SDXL checkpoint as one file in the layout of the original release, the one people trade."""
+"""Writes small SDXL and SD3 checkpoints as one file in the layout of the original releases, which people trade.
+
+FLUX has no place here: diffusers reads its layout at the full width of 3072 only.
+"""
 
 from __future__ import annotations
 
@@ -146,3 +149,56 @@ def _open_clip(tensors: Tensors) -> Iterator[tuple[str, torch.Tensor]]:
             yield prefix + joined, torch.cat(parts)
         elif (found := re.match(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)", plain)) and found[2] in _OPEN_CLIP:
             yield f"{prefix}transformer.resblocks.{found[1]}.{_OPEN_CLIP[found[2]]}.{found[3]}", tensor
+
+
+_SD3 = {
+    "pos_embed.proj": "x_embedder.proj", "context_embedder": "context_embedder",
+    "time_text_embed.timestep_embedder.linear_1": "t_embedder.mlp.0",
+    "time_text_embed.timestep_embedder.linear_2": "t_embedder.mlp.2",
+    "time_text_embed.text_embedder.linear_1": "y_embedder.mlp.0",
+    "time_text_embed.text_embedder.linear_2": "y_embedder.mlp.2",
+    "proj_out": "final_layer.linear", "norm_out.linear": "final_layer.adaLN_modulation.1",
+}  # fmt: skip
+_SD3_BLOCK = {
+    "attn.to_out.0": "x_block.attn.proj", "attn.to_add_out": "context_block.attn.proj",
+    "norm1.linear": "x_block.adaLN_modulation.1", "norm1_context.linear": "context_block.adaLN_modulation.1",
+    "ff.net.0.proj": "x_block.mlp.fc1", "ff.net.2": "x_block.mlp.fc2",
+    "ff_context.net.0.proj": "context_block.mlp.fc1", "ff_context.net.2": "context_block.mlp.fc2",
+}  # fmt: skip
+_SD3_JOINED = {
+    "attn.to_q": ("x_block.attn.qkv", ("attn.to_q", "attn.to_k", "attn.to_v")),
+    "attn.add_q_proj": ("context_block.attn.qkv", ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj")),
+}
+
+
+def write_sd3_file(folder: Path, file: Path) -> None:
+    """Write the SD3 checkpoint in `folder`, text encoders included, as one file."""
+    encoders = {"text_encoder": "clip_l", "text_encoder_2": "clip_g", "text_encoder_3": "t5xxl"}
+    tensors = {**dict(_sd3(_load(folder / "transformer"))), **dict(_vae(_load(folder / "vae")))}
+    for part, name in encoders.items():
+        for key, tensor in _load(folder / part).items():
+            tensors[f"text_encoders.{name}.transformer.{key}"] = tensor
+    _write(tensors, file)
+
+
+def _sd3(tensors: Tensors) -> Iterator[tuple[str, torch.Tensor]]:
+    prefix = "model.diffusion_model."
+    last = _last(tensors, r"transformer_blocks\.(\d+)")
+    yield f"{prefix}pos_embed", tensors["pos_embed.pos_embed"]
+    for name, tensor in tensors.items():
+        module, kind = name.rsplit(".", 1)
+        found = re.match(r"transformer_blocks\.(\d+)\.(.+)", module)
+        if module in ("norm_out.linear", f"transformer_blocks.{last}.norm1_context.linear"):
+            # The original keeps shift before scale here.
+            tensor = torch.cat(tensor.chunk(2)[::-1])
+        if found is None:
+            if module in _SD3:
+                yield f"{prefix}{_SD3[module]}.{kind}", tensor
+            continue
+        block = f"{prefix}joint_blocks.{found[1]}"
+        if found[2] in _SD3_BLOCK:
+            yield f"{block}.{_SD3_BLOCK[found[2]]}.{kind}", tensor
+        elif found[2] in _SD3_JOINED:
+            joined, parts = _SD3_JOINED[found[2]]
+            thirds = [tensors[f"transformer_blocks.{found[1]}.{part}.{kind}"] for part in parts]
+            yield f"{block}.{joined}.{kind}", torch.cat(thirds)

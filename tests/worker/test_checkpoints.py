@@ -17,7 +17,7 @@ from contracts.errors import FailureCode, JobFailed
 from contracts.families import Mode
 from contracts.storage import Storage
 from tests.worker.orders import done, order, pixels, run
-from tests.worker.original_layout import write_sdxl_file, write_unet_file
+from tests.worker.original_layout import write_sd3_file, write_sdxl_file, write_unet_file
 from worker import checkpoints
 from worker.families import load_family
 from worker.pipelines import Pool
@@ -58,12 +58,33 @@ def two_widths(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
+@pytest.fixture(scope="module")
+def sd3_two_widths(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for SD3, whose single files leave out the projection of the first encoder."""
+    folder = tmp_path_factory.mktemp("two-widths") / "sd3"
+    source = catalogue.root / "shapes-sd3"
+    torch.manual_seed(0)
+    text = transformers.CLIPTextConfig.from_pretrained(source / "text_encoder", hidden_size=32, projection_dim=32)
+    encoder = transformers.CLIPTextModelWithProjection(text)
+    torch.nn.init.eye_(encoder.text_projection.weight)
+    transformer = diffusers.SD3Transformer2DModel.load_config(source / "transformer")
+    diffusers.StableDiffusion3Pipeline.from_pretrained(
+        source,
+        dtype=torch.float32,
+        text_encoder=encoder,
+        transformer=diffusers.SD3Transformer2DModel.from_config({**transformer, "pooled_projection_dim": 32 + 64}),
+    ).save_pretrained(folder)
+    return folder
+
+
 def _same_weights(first: Pool, second: Pool) -> bool:
-    parts = [pool.model("shapes-sdxl").base.components for pool in (first, second)]
+    (id,) = first.warm
+    parts = [pool.model(id).base.components for pool in (first, second)]
     return all(
         torch.equal(tensor, parts[1][name].state_dict()[key])
-        for name in ("unet", "vae", "text_encoder", "text_encoder_2")
-        for key, tensor in parts[0][name].state_dict().items()
+        for name, part in parts[0].items()
+        if isinstance(part, torch.nn.Module)
+        for key, tensor in part.state_dict().items()
     )
 
 
@@ -86,6 +107,31 @@ def test_a_file_with_the_unet_alone_takes_the_rest_from_its_config(
     pool = _pool(catalogue, tmp_path / "unet.safetensors", config=str(two_widths))
     done(order(catalogue, "sdxl"), pool, storage)
     assert _same_weights(pool, _pool(catalogue, two_widths))
+
+
+def test_a_single_file_in_the_original_sd3_layout_gives_the_same_image_as_its_folder(
+    sd3_two_widths: Path, catalogue: Catalogue, storage: Storage, tmp_path: Path
+) -> None:
+    write_sd3_file(sd3_two_widths, tmp_path / "sd3.safetensors")
+    whole = _pool(catalogue, sd3_two_widths, "sd3")
+    single = _pool(catalogue, tmp_path / "sd3.safetensors", "sd3", config=str(sd3_two_widths))
+    parameters = order(catalogue, "sd3")
+    assert np.array_equal(pixels(parameters, whole, storage), pixels(parameters, single, storage))
+    assert _same_weights(whole, single)
+
+
+def test_an_sd3_file_without_t5_takes_it_from_its_config(
+    sd3_two_widths: Path, catalogue: Catalogue, storage: Storage, tmp_path: Path
+) -> None:
+    file = tmp_path / "sd3.safetensors"
+    write_sd3_file(sd3_two_widths, file)
+    kept = {key: tensor for key, tensor in load_file(file).items() if "t5xxl" not in key}
+    save_file(kept, file)
+    pool = _pool(catalogue, file, "sd3", config=str(sd3_two_widths))
+    done(order(catalogue, "sd3"), pool, storage)
+    whole = _pool(catalogue, sd3_two_widths, "sd3")
+    whole.model("shapes-sd3")
+    assert _same_weights(whole, pool)
 
 
 def test_a_single_file_with_a_gap_is_refused(
