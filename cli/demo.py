@@ -19,6 +19,7 @@ from cli.generate import compose, follow, save
 from cli.main import build_parser
 
 FOLDER = Path("demo")
+FAMILIES = ("sdxl", "sd3", "flux")
 SIDE = 64
 
 
@@ -34,41 +35,39 @@ class Scene:
         """Where the image is written."""
         return FOLDER / f"{self.name}.png"
 
-    @property
-    def caption(self) -> str:
-        """What was asked, for a person."""
-        return f"{self.name}: {self.words[0]}"
 
-
-def scenes() -> list[Scene]:
+def scenes_of(family: str) -> list[Scene]:
     """One scene a task; the later ones start from the first one's image, and from two drawings."""
-    first = str(FOLDER / "txt2img.png")
-    mask, star = str(FOLDER / "mask.png"), str(FOLDER / "silhouette.png")
+    first = str(FOLDER / f"{family}-txt2img.png")
+    mask, silhouette = str(FOLDER / "mask.png"), str(FOLDER / "silhouette.png")
+    control = f"shapes-{family}-silhouette={silhouette}"
+    scenes = {
+        "txt2img": ("a red circle on a blue background",),
+        "img2img": ("a yellow circle on a green background", "--image", first, "--strength", "0.8"),
+        "inpaint": ("a red circle on a white background", "--image", first, "--mask", mask, "--strength", "1"),
+        "controlnet": ("a yellow triangle on a purple background", "--control", control),
+    }
     return [
-        Scene("txt2img", ("a red circle on a blue background", "--seed", "7")),
-        Scene(
-            "img2img",
-            ("a yellow circle on a green background", "--seed", "7", "--image", first, "--strength", "0.8"),
-        ),
-        Scene(
-            "inpaint",
-            (
-                "a red circle on a white background",
-                "--seed",
-                "7",
-                "--image",
-                first,
-                "--mask",
-                mask,
-                "--strength",
-                "1",
-            ),
-        ),
-        Scene(
-            "controlnet",
-            ("a yellow star on a purple background", "--seed", "7", "--control", f"shapes-sdxl-silhouette={star}"),
-        ),
+        Scene(f"{family}-{task}", (*words, "--model", f"shapes-{family}", "--seed", "7"))
+        for task, words in scenes.items()
     ]
+
+
+def scenes_with_adapters() -> list[Scene]:
+    """One prompt with each adapter of the SDXL model, and one with two of them."""
+    prompt = "a cyan square on a black background"
+    adapters = {
+        "stripes": (prompt, "--lora", "shapes-sdxl-stripes"),
+        "outline": (prompt, "--lora", "shapes-sdxl-outline"),
+        "crescent": ("a yellow crescent on a purple background", "--lora", "shapes-sdxl-crescent"),
+        "two": (prompt, "--lora", "shapes-sdxl-stripes", "--lora", "shapes-sdxl-outline"),
+    }
+    return [Scene(f"lora-{name}", (*words, "--seed", "7")) for name, words in adapters.items()]
+
+
+def all_scenes() -> list[list[Scene]]:
+    """The contact sheet's rows."""
+    return [*(scenes_of(family) for family in FAMILIES), scenes_with_adapters()]
 
 
 def draw_inputs() -> None:
@@ -99,20 +98,32 @@ def service(data: Path) -> Iterator[str]:
         process.wait(60)
 
 
-def contact_sheet(made: list[Scene]) -> Path:
+def contact_sheet(rows: list[list[Scene]]) -> Path:
     """All images side by side, enlarged, each with what was asked."""
-    scale, gap, text_height = 4, 12, 28
+    scale, gap, text_height = 3, 14, 32
     tile = SIDE * scale
-    sheet = Image.new("RGB", (gap + len(made) * (tile + gap), gap + tile + text_height + gap), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
-    for index, scene in enumerate(made):
-        left = gap + index * (tile + gap)
-        with Image.open(scene.path) as image:
-            sheet.paste(image.convert("RGB").resize((tile, tile), Image.Resampling.NEAREST), (left, gap))
-        pen.text((left, gap + tile + 4), f"{scene.name}\n{scene.words[0]}", fill="black", font=font, spacing=1)
-    path = FOLDER / "sheet.png"
+    size = (gap + max(map(len, rows)) * (tile + gap), gap + len(rows) * (tile + text_height + gap))
+    sheet = Image.new("RGB", size, "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=11)
+    for row, scenes in enumerate(rows):
+        for column, scene in enumerate(scenes):
+            left, top = gap + column * (tile + gap), gap + row * (tile + text_height + gap)
+            with Image.open(scene.path) as image:
+                sheet.paste(image.convert("RGB").resize((tile, tile), Image.Resampling.NEAREST), (left, top))
+            caption = f"{scene.name}\n{scene.words[0].removesuffix(' background')}"
+            pen.text((left, top + tile + 3), caption, fill="black", font=font, spacing=1)
+    path = FOLDER / "contact-sheet.png"
     sheet.save(path)
     return path
+
+
+def make(scene: Scene, url: str) -> None:
+    """Make one image as `darkroom generate` would."""
+    arguments = build_parser().parse_args(["generate", *scene.words, "--output", str(scene.path)])
+    task, body = compose(arguments)
+    with Client(url) as client:
+        job = follow(client, client.submit(task, body), label=f"{scene.name:15}")
+        save(client, job, arguments.output)
 
 
 def main() -> int:
@@ -120,23 +131,19 @@ def main() -> int:
     FOLDER.mkdir(exist_ok=True)
     draw_inputs()
     os.environ["DARKROOM_PROGRESS"] = "1"
-    parser = build_parser()
+    rows = all_scenes()
+    scenes = [scene for row in rows for scene in row]
     try:
         with tempfile.TemporaryDirectory(prefix="darkroom-demo-") as data, service(Path(data)) as url:
             print(f"the service runs at {url}")
-            for scene in scenes():
-                words = ["generate", *scene.words, "--server", url, "--output", str(scene.path)]
-                arguments = parser.parse_args(words)
-                task, body = compose(arguments)
-                with Client(url) as client:
-                    job = follow(client, client.submit(task, body), label=f"{scene.name:10}")
-                    save(client, job, arguments.output)
+            for scene in scenes:
+                make(scene, url)
     except ServiceError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
-    for scene in scenes():
-        print(f"{scene.path}  {scene.caption}")
-    print(f"{contact_sheet(scenes())}  all of them")
+    for scene in scenes:
+        print(f"{scene.path!s:32} {scene.words[0]}")
+    print(f"{contact_sheet(rows)!s:32} all of them on one sheet")
     return 0
 
 

@@ -52,12 +52,9 @@ class Monkey(threading.Thread):
         self._end.set()
         self.join()
 
-    def _processes(self, word: str) -> list[psutil.Process]:
-        children = psutil.Process(self._service.process.pid).children(recursive=True)
-        return [child for child in children if word in " ".join(child.cmdline())]
-
     def _worker(self) -> psutil.Process:
-        return self._random.choice(self._processes("-m worker"))
+        children = psutil.Process(self._service.process.pid).children()
+        return self._random.choice([child for child in children if "-m worker" in " ".join(child.cmdline())])
 
     def _kill_worker(self) -> None:
         self._worker().kill()
@@ -73,19 +70,26 @@ class Monkey(threading.Thread):
         self._worker().terminate()
 
     def _kill_redis(self) -> None:
-        self._processes("redis-server")[0].kill()
+        redis_process(self._service).kill()
 
     def _cut_connections(self) -> None:
         with Redis.from_url(redis_url(self._service)) as connection:
             connection.client_kill_filter(_type="normal", skipme=True)
 
 
-def redis_url(service: RunningService) -> str:
-    """Where the service's own Redis listens, as its process title says; raises IndexError while none runs."""
+def redis_process(service: RunningService) -> psutil.Process:
+    """The service's own Redis; raises IndexError while none runs."""
     children = psutil.Process(service.process.pid).children(recursive=True)
-    titles = [" ".join(child.cmdline()) for child in children]
-    found = [match[1] for title in titles if (match := _SOCKET.search(title))]
-    return f"unix://{found[0]}"
+    servers = [child for child in children if "redis-server" in " ".join(child.cmdline())]
+    return servers[0]
+
+
+def redis_url(service: RunningService) -> str:
+    """Where it listens, as its process title says."""
+    found = _SOCKET.search(" ".join(redis_process(service).cmdline()))
+    if found is None:
+        raise IndexError("the server has not begun to listen")
+    return f"unix://{found[1]}"
 
 
 _SOCKET = re.compile(r"unixsocket[: ](\S+)")

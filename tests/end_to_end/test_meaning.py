@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from models.training.drawing import Scene, render_silhouette
+from models.training.effects import measure
 from tests.end_to_end.service import Json, RunningService, data_url, drawn, left_half
 from tests.judge import judge, measure_overlap
 
@@ -142,3 +143,29 @@ def test_a_shape_may_be_asked_for_in_a_place(service: RunningService) -> None:
         service.picture("txt2img", prompt="a small red circle at the top left on a white background", seed=7)
     )
     assert (pen.colour, pen.position) == ("red", "top left")
+
+
+@pytest.mark.parametrize("adapter", ["tint", "stripes", "outline", "crescent"])
+def test_an_adapter_shows_its_effect_and_leaves_no_trace(service: RunningService, adapter: str) -> None:
+    scene = Scene("crescent" if adapter == "crescent" else "square", "blue", "white", size="large")
+    body: Json = {"prompt": f"a large blue {scene.shape} on a white background", "seed": 8}
+    before = service.run("txt2img", **body)
+    amounts = [
+        measure(
+            adapter,
+            service.picture("txt2img", loras=[{"name": f"shapes-sdxl-{adapter}", "scale": scale}], **body),
+            scene,
+        )
+        for scale in (0.0, 0.5, 1.0)
+    ]
+    assert amounts[2] > amounts[0] + 0.5, amounts
+    assert amounts[0] - 0.05 <= amounts[1] <= amounts[2] + 0.05, amounts
+    assert service.bytes_of(service.run("txt2img", **body)) == service.bytes_of(before)
+
+
+def test_two_adapters_show_both_effects(service: RunningService) -> None:
+    scene = Scene("square", "blue", "white", size="large")
+    both = [{"name": "shapes-sdxl-stripes"}, {"name": "shapes-sdxl-outline"}]
+    image = service.picture("txt2img", prompt="a large blue square on a white background", seed=8, loras=both)
+    assert measure("stripes", image, scene) > 0.4
+    assert measure("outline", image, scene) > 0.4

@@ -20,17 +20,15 @@ def body_of(family: str, task: str) -> dict[str, Any]:
     body: dict[str, Any] = {"model": f"shapes-{family}", "num_inference_steps": 3}
     image, mask = data_url(drawn()), data_url(left_half())
     control = {"controlnet": f"shapes-{family}-silhouette", "image": data_url(drawn("square", "white", "black"))}
-    return (
-        body
-        | {
-            "txt2img": {},
-            "img2img": {"image": image},
-            "inpaint": {"image": image, "mask_image": mask},
-            "controlnet": {"controls": [control]},
-            "controlnet+image": {"controls": [control], "image": image},
-            "controlnet+mask": {"controls": [control], "image": image, "mask_image": mask},
-        }[task]
-    )  # type: ignore[operator, index]
+    fields: dict[str, dict[str, Any]] = {
+        "txt2img": {},
+        "img2img": {"image": image},
+        "inpaint": {"image": image, "mask_image": mask},
+        "controlnet": {"controls": [control]},
+        "controlnet+image": {"controls": [control], "image": image},
+        "controlnet+mask": {"controls": [control], "image": image, "mask_image": mask},
+    }
+    return body | fields[task]
 
 
 CASES = [

@@ -1,0 +1,84 @@
+"""A job that kills whatever runs it, in a batch with innocent ones; and a Redis that is killed under them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.chaos.monkey import redis_process
+from tests.end_to_end.service import RunningService
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[RunningService]:
+    environment = {"DARKROOM_QUEUE_LEASE_SECONDS": "2"}
+    running = RunningService(tmp_path / "data", environment=environment)
+    yield running
+    assert running.stop() == 0, running.log.read_text(errors="replace")[-3000:]
+
+
+class Assassin(threading.Thread):
+    """Kills every worker that runs one job."""
+
+    def __init__(self, service: RunningService, job_id: str) -> None:
+        super().__init__(daemon=True)
+        self.victims: set[int] = set()
+        self._service = service
+        self._job_id = job_id
+
+    def run(self) -> None:
+        while self._service.fetch(self._job_id)["status"] in ("queued", "running"):
+            for worker in self._service.http.get("/v1/workers").json()["data"]:
+                if self._job_id in worker["current_jobs"] and worker["pid"] not in self.victims:
+                    with suppress(psutil.NoSuchProcess):
+                        psutil.Process(worker["pid"]).kill()
+                        self.victims.add(worker["pid"])
+            time.sleep(0.02)
+
+
+def test_a_job_that_kills_its_workers_fails_alone_and_its_batch_completes(service: RunningService) -> None:
+    # A batchable job that holds the worker while the batch gathers behind it.
+    service.submit("txt2img", num_inference_steps=30, seed=1)
+    ids = [service.submit("txt2img", num_inference_steps=100)["id"] for _ in range(3)]
+    assassin = Assassin(service, ids[1])
+    assassin.start()
+    ended = [service.wait(id, timeout_seconds=180) for id in ids]
+    assassin.join()
+    assert [job["status"] for job in ended] == ["completed", "failed", "completed"]
+    assert ended[1]["error"]["code"] == "worker_lost"
+    assert ended[1]["attempts"] == len(assassin.victims) == 3
+    assert max(ended[0]["attempts"], ended[2]["attempts"]) == 2
+    assert ended[0]["receipt"]["batch_jobs"] == ended[2]["receipt"]["batch_jobs"] == 1
+    assert list((service.data / "storage" / "images" / ids[1]).rglob("*.png")) == []
+
+
+def test_a_redis_killed_under_running_and_waiting_jobs_loses_none_of_them(service: RunningService) -> None:
+    ids = [service.submit("txt2img", num_inference_steps=60, seed=number)["id"] for number in range(4)]
+    while service.fetch(ids[0])["progress"]["step"] < 3:
+        time.sleep(0.02)
+    redis_process(service).kill()
+    ended = []
+    for id in ids:
+        while service.http.get(f"/v1/jobs/{id}").status_code == 503:
+            time.sleep(0.1)
+        ended.append(service.wait(id))
+    assert [job["status"] for job in ended] == ["completed"] * 4
+    assert [job["attempts"] for job in ended] == [1] * 4
+
+
+def test_a_redis_that_stands_still_for_longer_than_a_lease_costs_no_attempt(service: RunningService) -> None:
+    job = service.submit("txt2img", num_inference_steps=150, seed=1)
+    while service.fetch(job["id"])["progress"]["step"] < 3:
+        time.sleep(0.02)
+    redis = redis_process(service)
+    redis.suspend()
+    time.sleep(6)
+    redis.resume()
+    done = service.wait(job["id"])
+    assert (done["status"], done["attempts"]) == ("completed", 1)
