@@ -62,19 +62,20 @@ def run(
     steps = _Steps(watch)
     try:
         return _run(jobs, pool, storage, steps, worker_name)
-    except JobFailed as failure:
-        failed = failure
     except Exception as error:
         if error is steps.raised:
             raise
         _log.exception("jobs %s failed", [job.id for job in jobs])
         failed = _failure(error)
+    # The error is gone by now, and with it the tensors that its traceback held.
     free_memory()
     return [failed] * len(jobs)
 
 
 def _failure(error: Exception) -> JobFailed:
-    """What a client is told of an error that nobody foresaw; the rest is in the log."""
+    """What a client is told; the rest is in the log."""
+    if isinstance(error, JobFailed):
+        return JobFailed(error.code, error.message)
     # The CPU's allocator has no class of its own for it.
     starved = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
     if starved or isinstance(error, torch.OutOfMemoryError | MemoryError):

@@ -78,7 +78,6 @@ class Adapters:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            _log.exception("LoRA %s cannot be used", id)
             reason = (str(error).splitlines() or [""])[0][:300]
             raise JobFailed(FailureCode.LORA_INCOMPATIBLE, f"LoRA {id} cannot be used: {reason}") from error
         if not any(name in names for names in self._base.get_list_adapters().values()):

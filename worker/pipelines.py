@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import inspect
-import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -27,7 +26,6 @@ from worker.fingerprints import Fingerprints
 from worker.loras import Adapters
 from worker.schedulers import make_scheduler
 
-_log = logging.getLogger(__name__)
 _Loaded = TypeVar("_Loaded")
 
 
@@ -188,7 +186,6 @@ def _or_load_failed(id: str, load: Callable[[], _Loaded]) -> _Loaded:
     except (NotFound, CatalogueError) as error:
         raise JobFailed(FailureCode.MODEL_LOAD_FAILED, f"{id} cannot be loaded: {error}") from error
     except Exception as error:
-        _log.exception("%s cannot be loaded", id)
         message = f"{id} cannot be loaded: {first_line(error)}"
         raise JobFailed(FailureCode.MODEL_LOAD_FAILED, message) from error
 

@@ -18,6 +18,8 @@ _WARNINGS = (
 #: Part of a line in the libraries' logs.
 _LOG_LINES = (
     r"requires torchvision \(not installed\)",  # the Pillow fallback does the same
+    r"should be kept in float32: \[\]",  # a list of nothing, for every part of a single file
+    r"No LoRA keys associated to CLIPText",  # most adapters leave the text encoders alone; `lora_files` checks
     r"input was truncated because CLIP can only handle",  # it would write a client's prompt into the log
 )
 

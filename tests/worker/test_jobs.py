@@ -334,3 +334,20 @@ def test_a_crop_around_the_mask_changes_what_the_model_sees(
     whole = pixels(order(catalogue, "sdxl", Mode.INPAINT), pool, storage)
     cropped = pixels(order(catalogue, "sdxl", Mode.INPAINT, padding_mask_crop=4), pool, storage)
     assert not np.array_equal(whole, cropped)
+
+
+def test_a_failure_holds_on_to_nothing(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
+    """An exception's traceback would keep a failed job's tensors alive for as long as the failure is."""
+    lost = order(catalogue, "sdxl", Mode.IMG2IMG).model_copy(update={"image": "inputs/gone.png"})
+    (failure,) = run(lost, pool, storage)
+    assert failure.__traceback__ is None
+    assert failure.__cause__ is None
+    assert failure.__context__ is None
+
+
+def test_a_failure_that_the_watch_raises_is_the_watchs_own(
+    catalogue: Catalogue, pool: Pool, storage: Storage
+) -> None:
+    error = JobFailed(FailureCode.DEADLINE_EXCEEDED, "late")
+    with pytest.raises(JobFailed, match="late"):
+        run(order(catalogue, "sdxl"), pool, storage, Onlooker(stop_after=1, error=error))
