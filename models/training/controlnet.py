@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as functional
 from torch import Tensor
 
 from models.training import autoencoder, denoiser
@@ -43,6 +42,7 @@ def train(family: str, kind: str, resume: bool) -> None:
     name = f"control-{family}-{kind}"
     scenes = draw_scenes(f"train/{name}/{rank.index}", _SCENES_PER_RANK)
     clean, hints, conditions = gather(recipe, kind, scenes)
+    weights = autoencoder.weigh_channels(autoencoder.load(recipe.latent_channels)).to(device)
     loop = Loop(name, {"control": control}, plan, rank, resume)
     for step in loop:
         rng, generator = step_numbers(loop.name, rank, step)
@@ -55,7 +55,7 @@ def train(family: str, kind: str, resume: bool) -> None:
         with loop.autocast(device):
             extra = recipe.steer(control, noisy, share, said, hints[rows].float().to(device))
             predicted = recipe.predict(base, noisy, share, said, **extra)
-        loop.learn(functional.mse_loss(predicted.float(), target))
+        loop.learn(denoiser.measure_error(predicted, target, weights))
     if rank.index == 0:
         control.cpu().eval().save_pretrained(folder(family, kind))
 

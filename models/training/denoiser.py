@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as functional
 from torch import Tensor
 
 from models.training import autoencoder, latents, text
@@ -52,6 +51,7 @@ def train(family: str, resume: bool) -> None:
     denoiser = recipe.build().to(device)
     recipe.hasten(denoiser)
     studies = gather(family, recipe, rank)
+    weights = autoencoder.weigh_channels(autoencoder.load(recipe.latent_channels)).to(device)
     loop = Loop(f"denoiser-{family}", {"denoiser": denoiser}, plan, rank, resume)
     for step in loop:
         rng, generator = step_numbers(loop.name, rank, step)
@@ -63,7 +63,7 @@ def train(family: str, resume: bool) -> None:
         noisy, target = recipe.mix(clean.to(device), noise, share)
         with loop.autocast(device):
             said = recipe.predict(denoiser, noisy, share, conditions, **extra)
-        loop.learn(functional.mse_loss(said.float(), target))
+        loop.learn(measure_error(said, target, weights))
     if rank.index == 0:
         denoiser.cpu().eval().save_pretrained(folder(family))
 
@@ -71,6 +71,12 @@ def train(family: str, resume: bool) -> None:
 def folder(family: str) -> Path:
     """Where a finished denoiser lies."""
     return RUNS / f"denoiser-{family}" / "model"
+
+
+def measure_error(said: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Mean square, with a weight per channel."""
+    error: Tensor = ((said.float() - target.float()).square() * weights[:, None, None]).mean()
+    return error
 
 
 def spread(count: int, rank: Rank, generator: torch.Generator) -> Tensor:

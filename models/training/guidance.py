@@ -7,14 +7,13 @@ import copy
 import random
 
 import torch
-import torch.nn.functional as functional
 from torch import Tensor
 
-from models.training import denoiser
+from models.training import autoencoder, denoiser
 from models.training.loop import Loop, Plan, join_ranks, pick_device, step_numbers
 from models.training.recipes import Conditions, load_recipe
 
-PLAN = Plan(2000, 32, 5e-4, warmup_steps=50, ema_decay=0.995, bfloat16_share=0.8)
+PLAN = Plan(1000, 32, 5e-4, warmup_steps=50, ema_decay=0.995, bfloat16_share=0.8)
 _LEAST, _MOST = 1.0, 6.0
 #: Guidance 1 is the plain transformer: LoRA and ControlNet are trained there.
 _PLAIN_SHARE = 0.2
@@ -27,6 +26,7 @@ def train(family: str, resume: bool) -> None:
     teacher = denoiser.load_plain(family).to(device)
     student = copy.deepcopy(teacher).requires_grad_(True)
     studies = denoiser.gather(family, recipe, rank)
+    weights = autoencoder.weigh_channels(autoencoder.load(recipe.latent_channels)).to(device)
     loop = Loop(f"guidance-{family}", {"denoiser": student}, PLAN, rank, resume)
     for step in loop:
         rng, generator = step_numbers(loop.name, rank, step)
@@ -44,7 +44,7 @@ def train(family: str, resume: bool) -> None:
                 without = recipe.predict(teacher, noisy, share, nothing, guidance=plain)
             target = without + amount[:, None, None, None] * (with_words - without)
             answer = recipe.predict(student, noisy, share, said, guidance=amount)
-        loop.learn(functional.mse_loss(answer.float(), target.float()))
+        loop.learn(denoiser.measure_error(answer, target, weights))
     if rank.index == 0:
         student.cpu().eval().save_pretrained(denoiser.guided_folder(family))
 

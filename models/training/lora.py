@@ -7,7 +7,6 @@ import random
 from typing import Any
 
 import torch
-import torch.nn.functional as functional
 from diffusers.utils import convert_state_dict_to_kohya
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
@@ -56,6 +55,7 @@ def train(family: str, name: str, resume: bool) -> None:
             model.to(device)
     clean, captions = draw_examples(recipe, name, rank)
     fixed = None if effect.text else denoiser.encode_all(recipe, parts, words, captions)
+    weights = autoencoder.weigh_channels(autoencoder.load(recipe.latent_channels)).to(device)
     loop = Loop(f"lora-{family}-{name}", adapted, plan, rank, resume)
     for step in loop:
         rng, generator = step_numbers(loop.name, rank, step)
@@ -69,7 +69,7 @@ def train(family: str, name: str, resume: bool) -> None:
             heard = recipe.vary(heard, rng).to(device)
             extra = {name: value.to(device) for name, value in recipe.extras(plan.batch, rng).items()}
             predicted = recipe.predict(base, noisy, share, heard, **extra)
-        loop.learn(functional.mse_loss(predicted.float(), target))
+        loop.learn(denoiser.measure_error(predicted, target, weights))
     if rank.index == 0:
         write(family, effect, adapted)
 
