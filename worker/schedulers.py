@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,9 @@ def make_scheduler(name: str, checkpoint_config: Mapping[str, Any]) -> Any:
     if spec.kind == "flow" and not hasattr(scheduler_class, "scale_noise"):
         scheduler_class = _flow_solver(scheduler_class)
         options.setdefault("flow_shift", checkpoint_config.get("shift", 1.0))
-    return scheduler_class.from_config(checkpoint_config, **options)
+    known = inspect.signature(scheduler_class.__init__).parameters
+    config = {key: value for key, value in checkpoint_config.items() if key in known or key.startswith("_")}
+    return scheduler_class.from_config(config, **options)
 
 
 class _FlowCalls:

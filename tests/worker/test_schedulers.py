@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import diffusers
 import numpy as np
 import pytest
@@ -75,6 +77,17 @@ def test_a_scheduler_keeps_the_checkpoints_prediction_type_and_shift() -> None:
     assert make_scheduler("flow_euler", shifted.config).config.shift == 3.0
     assert make_scheduler("flow_unipc", shifted.config).config.flow_shift == 3.0
     assert make_scheduler("flow_dpmpp_2m", shifted.config).config.flow_shift == 3.0
+
+
+def test_making_a_scheduler_says_nothing(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
+    """diffusers warns of entries that another class knows, with every job."""
+    logger = logging.getLogger("diffusers.configuration_utils")
+    logger.addHandler(caplog.handler)
+    for model in (pool.model("shapes-sdxl"), pool.model("shapes-flux")):
+        for name in model.spec.schedulers:
+            model.pipeline(Mode.TXT2IMG, name)
+    logger.removeHandler(caplog.handler)
+    assert caplog.messages == []
 
 
 def test_every_job_gets_a_scheduler_of_its_own(pool: Pool) -> None:
