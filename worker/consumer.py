@@ -97,6 +97,20 @@ class Consumer(SimpleWorker):
 
     # -- RQ's loop, with its dangerous parts replaced -------------------------------------------------
 
+    def check_for_suspension(self, burst: bool) -> None:
+        """`rq suspend` is heeded; a Redis that is away must not end a warm worker."""
+        try:
+            super().check_for_suspension(burst)
+        except RedisError as error:
+            _log.warning("suspension not read: %s", error)
+
+    def teardown(self) -> None:
+        """RQ's farewell; its registration runs out by itself where Redis is away."""
+        try:
+            super().teardown()  # type: ignore[no-untyped-call]
+        except RedisError as error:
+            _log.warning("farewell not written: %s", error)
+
     def run_maintenance_tasks(self) -> None:
         """RQ's clean-up would judge our leases by its own clock; `Heartbeat` reaps instead."""
 

@@ -60,6 +60,7 @@ def test_a_job_that_kills_its_workers_fails_alone_and_its_batch_completes(servic
 
 def test_a_redis_killed_under_running_and_waiting_jobs_loses_none_of_them(service: RunningService) -> None:
     ids = [service.submit("txt2img", num_inference_steps=60, seed=number)["id"] for number in range(4)]
+    (worker,) = service.http.get("/v1/workers").json()["data"]
     while service.fetch(ids[0])["progress"]["step"] < 3:
         time.sleep(0.02)
     redis_process(service).kill()
@@ -70,6 +71,7 @@ def test_a_redis_killed_under_running_and_waiting_jobs_loses_none_of_them(servic
         ended.append(service.wait(id))
     assert [job["status"] for job in ended] == ["completed"] * 4
     assert [job["attempts"] for job in ended] == [1] * 4
+    assert {job["receipt"]["worker"] for job in ended} == {worker["id"]}, "the warm worker did not outlive it"
 
 
 def test_a_redis_that_stands_still_for_longer_than_a_lease_costs_no_attempt(service: RunningService) -> None:

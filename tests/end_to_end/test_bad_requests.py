@@ -77,6 +77,8 @@ BAD: list[tuple[str, dict[str, Any], tuple[int, str], str]] = [
     ("txt2img", {"model": "shapes-flux", "scheduler": "ddim"}, INVALID, "scheduler"),
     ("txt2img", {"loras": [{"name": "nothing"}]}, INVALID, "loras.0.name"),
     ("txt2img", {"loras": [{"name": "nothing", "scale": 9}]}, INVALID, "loras.0.scale"),
+    ("txt2img", {"model": "shapes-flux", "loras": [{"name": "shapes-sdxl-tint"}]}, INVALID, "loras.0.name"),
+    ("txt2img", {"loras": [{"name": "shapes-sdxl-tint"}] * 2}, INVALID, "loras.1.name"),
     ("img2img", {}, INVALID, "image"),
     ("img2img", {"image": PICTURE, "strength": 0}, INVALID, "strength"),
     ("img2img", {"image": PICTURE, "strength": 0.01}, INVALID, "strength"),
