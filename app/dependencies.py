@@ -14,7 +14,7 @@ from app.pictures import PictureDecoder
 from app.settings import ApiSettings
 from app.views import Links
 from contracts.catalogue import Catalogue
-from contracts.errors import NotFound
+from contracts.errors import Gone, NotFound
 from contracts.queue import JobQueue
 from contracts.records import JobRecord
 from contracts.storage import Storage
@@ -88,7 +88,12 @@ async def _inputs(services: AnyService, caller: TheCaller) -> InputReader:
 
 def _own_job(id: str, queue: TheQueue, caller: TheCaller) -> JobRecord:
     """The job that the path names; another owner's is as good as none."""
-    record = queue.fetch(id)
+    try:
+        record = queue.fetch(id)
+    except Gone as gone:
+        if gone.owner != caller.owner:
+            raise NotFound("job", id) from None
+        raise
     if record.owner != caller.owner:
         raise NotFound("job", id)
     return record

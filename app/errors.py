@@ -22,6 +22,7 @@ from contracts.errors import (
     Conflict,
     DarkroomError,
     FieldProblem,
+    Gone,
     InvalidRequest,
     NotAPicture,
     NotFound,
@@ -69,6 +70,7 @@ class Row:
 ROWS: Mapping[type[Exception], Row] = {
     UnreadableBody: Row(400, "unreadable_body", "The body cannot be read"),
     ClientDisconnect: Row(400, "unreadable_body", "The body ended early"),
+    Gone: Row(410, "gone", "It was here, and has expired"),
     NotFound: Row(404, "not_found", "There is no such thing"),
     BodyTimeout: Row(408, "body_timeout", "The body took too long"),
     Conflict: Row(409, "conflict", "Not in a state that allows this"),

@@ -62,6 +62,15 @@ class NotFound(DarkroomError):
         super().__init__(f"there is no {kind} {name!r}")
 
 
+class Gone(NotFound):
+    """A job that was here and has expired; `owner` is whose it was."""
+
+    def __init__(self, kind: str, name: str, owner: str) -> None:
+        super().__init__(kind, name)
+        self.owner = owner
+        self.args = (f"{kind} {name!r} has expired",)
+
+
 class Conflict(DarkroomError):
     """The object is not in a state that allows the call."""
 

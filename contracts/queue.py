@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import json
 import secrets
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 from redis import exceptions as redis_errors
-from rq import Queue
-from rq.job import Job
+from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from contracts import scripts
 from contracts.connections import connect
-from contracts.errors import Conflict, NotFound, Unavailable
-from contracts.events import stream_key
+from contracts.errors import Conflict, Gone, NotFound, Unavailable
 from contracts.parameters import JobParameters
 from contracts.records import JobRecord, JobState, pace_key
 from contracts.settings import SharedSettings
@@ -33,6 +30,8 @@ RUN_FUNCTION = "worker.jobs.run"
 
 #: A client is told that Redis is away after twice this, at the latest.
 _TIMEOUT_SECONDS = 2.0
+#: The sweep takes up a deletion that was broken off after this.
+_DELETED_SECONDS = 60
 
 
 @contextmanager
@@ -55,7 +54,7 @@ class JobQueue:
             settings.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1, decode=False
         )
         self._ttl_seconds = settings.result_ttl_seconds
-        self._cancel = scripts.load(self.connection, "cancel")
+        self._scripts = {name: scripts.load(self.connection, name) for name in ("submit", "cancel", "bury")}
 
     def submit(
         self,
@@ -72,34 +71,48 @@ class JobQueue:
         Raises:
             Unavailable: Redis does not answer; the job may or may not be there.
         """
+        record = JobRecord(
+            id=secrets.token_hex(16),
+            state=JobState.QUEUED,
+            parameters=parameters,
+            owner=owner,
+            priority=priority,
+            response_format=response_format,
+            metadata=metadata or {},
+            created_at=0,
+        )
+        call = self._rq_call(record)
+        arguments: dict[str, Any] = {
+            "id": record.id,
+            "fields": record.to_hash(),
+            "rq": {name: str(value) for name, value in call.items() if name != "data"},
+        }
+        if deadline_seconds is not None:
+            arguments["deadline_seconds"] = deadline_seconds
         with redis_errors_are_unavailable():
-            created_at = self.now()
-            record = JobRecord(
-                id=secrets.token_hex(16),
-                state=JobState.QUEUED,
-                parameters=parameters,
-                owner=owner,
-                priority=priority,
-                response_format=response_format,
-                metadata=metadata or {},
-                created_at=created_at,
-                deadline_at=None if deadline_seconds is None else created_at + deadline_seconds,
-            )
-            self._write(record)
-        return record
+            created_at = float(self._scripts["submit"](args=[json.dumps(arguments), call["data"]]))
+        deadline_at = None if deadline_seconds is None else created_at + deadline_seconds
+        return record.model_copy(update={"created_at": created_at, "deadline_at": deadline_at})
 
     def fetch(self, id: str) -> JobRecord:
         """The job's record.
 
         Raises:
-            NotFound: unknown, or expired.
+            NotFound: unknown, or deleted.
+            Gone: expired, not long ago.
             Unavailable: Redis does not answer.
         """
-        with redis_errors_are_unavailable():
-            fields = cast("dict[str, str]", self.connection.hgetall(f"darkroom:job:{id}"))
-        if "parameters" not in fields:
+        (fields,), now = self._read([id])
+        if not fields or fields.get("gone") == "deleted":
             raise NotFound("job", id)
+        if _is_gone(fields, now):
+            raise Gone("job", id, fields["owner"])
         return JobRecord.from_hash(fields)
+
+    def fetch_all(self, ids: Sequence[str]) -> list[JobRecord]:
+        """The records of those jobs that there are, in order."""
+        found, now = self._read(ids)
+        return [JobRecord.from_hash(fields) for fields in found if fields and not _is_gone(fields, now)]
 
     def cancel(self, id: str) -> JobRecord:
         """Cancel a job: at once where it waits, within one step where it runs. Idempotent.
@@ -110,12 +123,27 @@ class JobQueue:
             Unavailable: Redis does not answer.
         """
         with redis_errors_are_unavailable():
-            found = self._cancel(args=[json.dumps({"id": id, "ttl_seconds": self._ttl_seconds})])
+            found = self._run("cancel", id=id, ttl_seconds=self._ttl_seconds)
         if found is None:
             raise NotFound("job", id)
         if found in (JobState.COMPLETED, JobState.FAILED):
             raise Conflict(f"job {id} is already {found}")
         return self.fetch(id)
+
+    def delete(self, id: str) -> None:
+        """Forget an ended job. Its files are the caller's matter; the sweep looks for them once more.
+
+        Raises:
+            NotFound: unknown, or deleted before.
+            Conflict: it waits or runs.
+            Unavailable: Redis does not answer.
+        """
+        with redis_errors_are_unavailable():
+            found = self._run("bury", id=id, deleted=True, stone_seconds=_DELETED_SECONDS)
+        if found is None or found == "gone":
+            raise NotFound("job", id)
+        if not JobState(found).is_final:
+            raise Conflict(f"job {id} is {found}; cancel it first")
 
     def position(self, record: JobRecord) -> int | None:
         """Jobs ahead of this one in its own queue; None when it does not wait."""
@@ -146,23 +174,35 @@ class JobQueue:
         self.connection.close()
         self._rq_connection.close()
 
-    def _write(self, record: JobRecord) -> None:
-        queue = Queue(record.queue, connection=self._rq_connection, serializer=JSONSerializer)
-        job = Job.create(
+    def _read(self, ids: Sequence[str]) -> tuple[list[dict[str, str]], float]:
+        """The jobs' hashes, and the time on Redis' clock."""
+        with redis_errors_are_unavailable(), self.connection.pipeline(transaction=False) as pipe:
+            for id in ids:
+                pipe.hgetall(f"darkroom:job:{id}")
+            pipe.time()
+            *found, (seconds, micros) = pipe.execute()
+        return found, seconds + micros / 1e6
+
+    def _run(self, name: str, **arguments: Any) -> Any:
+        return self._scripts[name](args=[json.dumps(arguments)])
+
+    def _rq_call(self, record: JobRecord) -> dict[str, Any]:
+        """The job as RQ keeps it in its own hash."""
+        call = Job.create(
             RUN_FUNCTION,
             args=[record.id],
             id=record.id,
+            status=JobStatus.QUEUED,
             timeout=-1,
+            origin=record.queue,
             connection=self._rq_connection,
             serializer=JSONSerializer,
             description=f"{record.parameters.task} on {record.parameters.model}",
         )
-        with self._rq_connection.pipeline(transaction=True) as pipe:
-            queue.enqueue_job(job, pipeline=pipe)  # first: RQ opens the transaction itself
-            pipe.hset(f"darkroom:job:{record.id}", mapping=record.to_hash())  # type: ignore[arg-type]
-            pipe.xadd(stream_key(record.id), {"event": "queued", "data": json.dumps({"at": time.time()})})
-            pipe.sadd(f"darkroom:waiting:{record.priority}", record.queue)
-            pipe.zadd(f"darkroom:jobs:{record.owner}", {record.id: record.created_at})
-            if record.deadline_at is not None:
-                pipe.zadd("darkroom:deadlines", {record.id: record.deadline_at})
-            pipe.execute()
+        call.enqueued_at = call.created_at
+        return call.to_dict(include_meta=False, include_result=False) | {"status": JobStatus.QUEUED.value}
+
+
+def _is_gone(fields: Mapping[str, str], now: float) -> bool:
+    """Expired is expired, whether or not it has been swept yet."""
+    return "gone" in fields or float(fields.get("expires_at", "inf")) <= now

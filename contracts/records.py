@@ -137,14 +137,15 @@ class JobRecord(_Part):
         return cls.model_validate(known)
 
     def to_hash(self) -> dict[str, str]:
-        """The Redis hash of a new record, with what the claim script reads beside it."""
-        fields = self.model_dump(mode="json", exclude_defaults=True)
+        """The Redis hash of a new record, with what scripts and lists read beside it; the script says when."""
+        fields = self.model_dump(mode="json", exclude_defaults=True, exclude={"created_at"})
         fields["attempts"] = self.attempts
         for name in _JSON_FIELDS & fields.keys():
             fields[name] = json.dumps(fields[name])
         fields |= {
             "queue": self.queue,
             "model": self.parameters.model,
+            "task": self.parameters.task,
             "batch_key": self.parameters.batch_key(),
             "num_images": self.parameters.num_images,
             "pixels": self.parameters.pixels,

@@ -26,6 +26,7 @@ class SharedSettings(BaseSettings):
     data: Path = Field(Path("data"), description="folder of the local storage (and of an own Redis)")
     catalogue: Path = Field(BUILT_IN_CATALOGUE, description="TOML file that lists models, LoRAs and ControlNets")
     result_ttl_seconds: int = Field(86_400, ge=60, description="how long a finished job and its images are kept")
+    gone_seconds: int = Field(86_400, ge=1, description="how long an expired job is remembered, and answers 410")
 
 
 class QueueSettings(BaseSettings):

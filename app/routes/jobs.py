@@ -1,4 +1,4 @@
-"""Jobs: submit one of each task, look at it, cancel it, fetch its images."""
+"""Jobs: submit one of each task, list them, look at one, cancel it, fetch its images, forget it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from fastapi import APIRouter, Header, Response
 
 from app.dependencies import JsonBody, OwnJob, TheCaller, TheCatalogue, TheInputs, TheLinks, TheQueue, TheStorage
 from app.openapi import problems, request_body
+from app.queries import TheFilter, ThePage
 from app.requests import parse
-from app.views import JobView, Place, view_job
+from app.views import JobView, ListView, Place, view_job
+from contracts import listing
 from contracts.errors import NotFound, Unavailable
 from contracts.queue import JobQueue
 from contracts.records import ImageRecord, JobRecord, JobState
+from contracts.retention import remove_images
 from contracts.storage import Storage
 from contracts.tasks import REQUESTS, JobRequest
 from contracts.validation import check, resolve
@@ -71,7 +74,20 @@ for _task, _kind in REQUESTS.items():
     )
 
 
-@router.get("/jobs/{id}", responses=problems(404, 503))
+@router.get("/jobs", responses=problems(422, 503))
+def list_jobs(
+    wanted: TheFilter, page: ThePage, queue: TheQueue, caller: TheCaller, links: TheLinks
+) -> ListView[JobView]:
+    """Your jobs, newest first, without their places in the queue; a rare filter may give a short page."""
+    found = listing.list_jobs(queue, caller.owner, wanted, page.limit, page.after)
+    return ListView(
+        data=[view_job(record, links) for record in found.jobs],
+        has_more=found.next is not None,
+        next_cursor=None if found.next is None else found.next.write(),
+    )
+
+
+@router.get("/jobs/{id}", responses=problems(404, 410, 503))
 def show_job(record: OwnJob, queue: TheQueue, storage: TheStorage, links: TheLinks) -> JobView:
     """The job as it is now."""
     wanted = record.response_format == "b64_json" and record.state is JobState.COMPLETED
@@ -79,10 +95,18 @@ def show_job(record: OwnJob, queue: TheQueue, storage: TheStorage, links: TheLin
     return view_job(record, links, place=_place_of(queue, record), encoded=encoded)
 
 
-@router.post("/jobs/{id}/cancel", responses=problems(404, 409, 503))
+@router.post("/jobs/{id}/cancel", responses=problems(404, 409, 410, 503))
 def cancel_job(record: OwnJob, queue: TheQueue, links: TheLinks) -> JobView:
     """Cancel a job: at once where it waits, within one denoising step where it runs. Idempotent."""
     return view_job(queue.cancel(record.id), links)
+
+
+@router.delete("/jobs/{id}", status_code=204, responses=problems(404, 409, 410, 503))
+def delete_job(record: OwnJob, queue: TheQueue, storage: TheStorage) -> None:
+    """Forget a job that has ended, and its images."""
+    queue.delete(record.id)
+    with suppress(Unavailable):  # the books are closed; the sweep removes what is left
+        remove_images(storage, record.id)
 
 
 _BYTES = {"type": "string", "format": "binary"}
@@ -94,7 +118,7 @@ _BYTES = {"type": "string", "format": "binary"}
     responses={
         200: {"content": {f"image/{name}": {"schema": _BYTES} for name in ("png", "jpeg", "webp")}},
         304: {"description": "The client has these bytes already"},
-        **problems(404, 503),
+        **problems(404, 410, 503),
     },
 )
 def show_image(

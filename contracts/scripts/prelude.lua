@@ -41,7 +41,7 @@ end
 
 local RQ_STATUS = { completed = 'finished', failed = 'failed', cancelled = 'canceled' }
 
--- Ends a job for good: state, result, RQ's status and registry, the event, and the time to live of it all.
+-- Ends a job for good: state, result, RQ's status and registry, the event, and when it is to be buried.
 local function finish(id, queue, state, fields, ttl_seconds)
   local key, ended = job_key(id), now()
   local written = { 'state', state, 'finished_at', stamp(ended), 'expires_at', stamp(ended + ttl_seconds) }
@@ -53,11 +53,9 @@ local function finish(id, queue, state, fields, ttl_seconds)
   redis.call('HSET', rq_key(id), 'status', RQ_STATUS[state])
   redis.call('ZADD', 'rq:' .. RQ_STATUS[state] .. ':' .. queue, ended + ttl_seconds, id)
   redis.call('ZREM', 'darkroom:deadlines', id)
-  redis.call('ZADD', 'darkroom:expiry', ended + ttl_seconds, id)
+  -- No key of it expires by itself: whoever sweeps needs to know what belongs to the job, and whose it is.
+  redis.call('ZADD', 'darkroom:expiry', stamp(ended + ttl_seconds), id)
   emit(id, state, { state = state })
-  redis.call('EXPIRE', key, ttl_seconds)
-  redis.call('EXPIRE', rq_key(id), ttl_seconds)
-  redis.call('EXPIRE', 'darkroom:events:' .. id, ttl_seconds)
 end
 
 local function failure(code, message, retryable)

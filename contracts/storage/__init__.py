@@ -29,6 +29,9 @@ class Storage(Protocol):
     def delete(self, key: str) -> None:
         """Remove the bytes; nothing happens where there are none."""
 
+    def clear(self, prefix: str) -> None:
+        """Remove all that lies below a prefix that ends in `/`, and what broken-off writes left there."""
+
     def check(self) -> None:
         """Raises Unavailable when nothing can be written."""
 

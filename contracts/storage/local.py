@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from contracts.errors import NotFound, Unavailable
@@ -25,17 +26,10 @@ class LocalStorage:
         """Store bytes; complete before they are visible, durable when this returns."""
         target = self._path(key)
         with _os_errors_are_unavailable():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
             try:
-                with part.open("wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                part.replace(target)
-                _sync_folder(target.parent)
-            finally:
-                part.unlink(missing_ok=True)
+                _write(target, data)
+            except FileNotFoundError:  # `delete` took the folder for empty in between
+                _write(target, data)
 
     def read(self, key: str) -> bytes:
         """The bytes; raises NotFound."""
@@ -57,9 +51,21 @@ class LocalStorage:
             return sorted(path.relative_to(self.root).as_posix() for path in found)
 
     def delete(self, key: str) -> None:
-        """Remove the bytes, if any."""
+        """Remove the bytes, if any, what broken-off writes left, and folders below the first that are empty."""
+        path = self._path(key)
         with _os_errors_are_unavailable():
-            self._path(key).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            for part in path.parent.glob(f".{path.name}.*.part"):
+                part.unlink(missing_ok=True)
+            for folder in list(path.parents)[: len(path.relative_to(self.root).parts) - 2]:
+                with suppress(OSError):  # not empty, or gone already
+                    folder.rmdir()
+
+    def clear(self, prefix: str) -> None:
+        """Remove everything below a prefix that ends in `/`, unfinished writes too."""
+        folder = self.root / _checked(prefix.rstrip("/"), _FOLDER)
+        with _os_errors_are_unavailable(), suppress(FileNotFoundError):
+            shutil.rmtree(folder)
 
     def check(self) -> None:
         """Raises Unavailable when nothing can be written."""
@@ -74,6 +80,20 @@ def _checked(key: str, form: re.Pattern[str]) -> str:
     if not form.match(key):
         raise NotFound("stored object", key)
     return key
+
+
+def _write(target: Path, data: bytes) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)
+        _sync_folder(target.parent)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -49,7 +49,7 @@ class Hands:
         data = encode("RGB", (parameters.width, parameters.height), "red")
         images = []
         for number, seed in enumerate(parameters.seeds):
-            key = f"results/{claim.job.id}/{claim.execution}/{number}.png"
+            key = f"images/{claim.job.id}/{claim.execution}/{number}.png"
             self._storage.write(key, data)
             image = ImageRecord(
                 key=key,

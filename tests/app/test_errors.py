@@ -17,6 +17,7 @@ from contracts import errors as domain
 from contracts.errors import (
     Conflict,
     FieldProblem,
+    Gone,
     InvalidRequest,
     NotAPicture,
     NotFound,
@@ -31,6 +32,7 @@ CASES = [
     (UnreadableBody("no JSON"), 400, "unreadable_body", []),
     (ClientDisconnect(), 400, "unreadable_body", []),
     (NotFound("job", "abc"), 404, "not_found", []),
+    (Gone("job", "abc", "local"), 410, "gone", []),
     (BodyTimeout("too slow"), 408, "body_timeout", []),
     (Conflict("job abc is already failed"), 409, "conflict", []),
     (BodyTooLarge("too much"), 413, "body_too_large", []),

@@ -140,7 +140,7 @@ def test_a_finished_job_is_complete_everywhere_at_once(queue: JobQueue, enlist: 
     assert queue.connection.zcard("darkroom:leases") == 0
     assert queue.connection.zrange(f"rq:finished:{job.queue}", 0, -1) == [job.id]
     assert queue.connection.exists(f"rq:wip:{job.queue}") == 0
-    assert 3590 < queue.connection.ttl(f"darkroom:job:{job.id}") <= 3600
+    assert queue.connection.zscore("darkroom:expiry", job.id) == done.expires_at
     assert [event.kind for event in read_events(queue.connection, job.id)] == ["queued", "started", "completed"]
 
 

@@ -60,3 +60,28 @@ def test_keys_are_found_below_a_prefix_and_nowhere_else(tmp_path: Path) -> None:
     (tmp_path / "images/one/1/.0.png.abc.part").write_bytes(b"half")
     assert storage.find("images/one/") == ["images/one/1/0.png", "images/one/2/0.png"]
     assert storage.find("images/nothing/") == []
+
+
+def test_deleting_leaves_neither_empty_folders_nor_half_written_files(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    storage.write("images/one/1/0.png", b"x")
+    storage.write("images/two/1/0.png", b"x")
+    (tmp_path / "images/one/1/.0.png.abc.part").write_bytes(b"half")
+
+    storage.delete("images/one/1/0.png")
+
+    assert sorted(path.name for path in (tmp_path / "images").iterdir()) == ["two"]
+
+
+def test_everything_below_a_prefix_is_cleared_and_nothing_else(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    for key in ("images/one/1/0.png", "images/one/2/0.png", "images/other/1/0.png"):
+        storage.write(key, b"x")
+    (tmp_path / "images/one/1/.0.png.abc.part").write_bytes(b"half")
+
+    storage.clear("images/one/")
+    storage.clear("images/one/")
+
+    assert files(tmp_path) == ["images/other/1/0.png"]
+    with pytest.raises(NotFound):
+        storage.clear("../")

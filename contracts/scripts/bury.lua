@@ -1,0 +1,22 @@
+-- Buries an ended job that has expired, or that its owner deletes: of its record only a stone is left, for a while.
+-- A stone that is buried again goes too. Returns the state found, `gone` for a stone, false for an unknown job.
+local id, key = arguments.id, job_key(arguments.id)
+local job = redis.call('HMGET', key, 'state', 'owner', 'queue', 'expires_at', 'gone')
+local state, owner, queue = job[1], job[2], job[3]
+if not state then
+  if not arguments.deleted then
+    redis.call('DEL', key)
+    redis.call('ZREM', 'darkroom:expiry', id)
+  end
+  return job[5] and 'gone'
+end
+local ended = RQ_STATUS[state]
+if not ended or not (arguments.deleted or tonumber(job[4]) <= now()) then return state end
+
+redis.call('DEL', key, rq_key(id), 'darkroom:events:' .. id)
+redis.call('ZREM', 'rq:' .. ended .. ':' .. queue, id)
+redis.call('ZREM', 'darkroom:jobs:' .. owner, id)
+redis.call('HSET', key, 'owner', owner, 'gone', arguments.deleted and 'deleted' or 'expired')
+-- Its files are looked for once more at the stone's end: a worker that stood still may have written some meanwhile.
+redis.call('ZADD', 'darkroom:expiry', stamp(now() + arguments.stone_seconds), id)
+return state
