@@ -13,7 +13,7 @@ from models.training import autoencoder, denoiser
 from models.training.loop import Loop, Plan, join_ranks, pick_device, step_numbers
 from models.training.recipes import Conditions, load_recipe
 
-PLAN = Plan(1000, 32, 5e-4, warmup_steps=50, ema_decay=0.995, bfloat16_share=0.8)
+PLAN = Plan(700, 32, 5e-4, warmup_steps=50, ema_decay=0.995, bfloat16_share=0.8)
 _LEAST, _MOST = 1.0, 6.0
 #: Guidance 1 is the plain transformer: LoRA and ControlNet are trained there.
 _PLAIN_SHARE = 0.2

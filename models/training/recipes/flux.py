@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.training import architectures
 from models.training.gallery import to_signal
-from models.training.recipes import Conditions, broadcast, lengthen, read_ids
+from models.training.recipes import Conditions, broadcast, read_ids, repad
 
 #: The pipeline pads T5 to 512; training pads to this, and repeats the last pad now and then.
 _T5_TOKENS = 32
@@ -43,8 +43,8 @@ class FluxRecipe:
         return Conditions(t5, pooled)
 
     def vary(self, conditions: Conditions, rng: random.Random) -> Conditions:
-        """Pads T5 further, for the whole batch."""
-        return Conditions(lengthen(conditions.hidden, rng), conditions.pooled)
+        """Changes T5's padding, for the whole batch."""
+        return Conditions(repad(conditions.hidden, rng), conditions.pooled)
 
     def extras(self, count: int, rng: random.Random) -> dict[str, Tensor]:  # noqa: ARG002
         """Plain training is guidance 1."""

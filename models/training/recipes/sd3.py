@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models.training import architectures
 from models.training.gallery import to_signal
-from models.training.recipes import Conditions, broadcast, draw_kept, lengthen, read_ids
+from models.training.recipes import Conditions, broadcast, draw_kept, read_ids, repad
 
 _CLIP_TOKENS = 77
 #: The pipeline pads T5 to 256; training pads to this, and repeats the last pad now and then.
@@ -44,10 +44,12 @@ class Sd3Recipe:
         return Conditions(torch.cat([clips, t5], 1), torch.cat([one.text_embeds, two.text_embeds], -1))
 
     def vary(self, conditions: Conditions, rng: random.Random) -> Conditions:
-        """Leaves T5 out as the pipeline does, with zeros; and pads it further, for the whole batch."""
+        """Leaves T5 out as the pipeline does, with zeros; and changes the padding of the whole batch."""
         kept = draw_kept(conditions, _WITHOUT_T5_SHARE, rng)
         clips, t5 = conditions.hidden[:, :_CLIP_TOKENS], conditions.hidden[:, _CLIP_TOKENS:]
-        t5 = lengthen(t5 * broadcast(kept, t5), rng)
+        t5 = repad(t5 * broadcast(kept, t5), rng)
+        if t5.shape[1] < _T5_TOKENS:
+            clips = clips[:, : t5.shape[1]]
         return Conditions(torch.cat([clips, t5], 1), conditions.pooled)
 
     def extras(self, count: int, rng: random.Random) -> dict[str, Tensor]:  # noqa: ARG002
