@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageChops, ImageFilter
 from PIL.PngImagePlugin import PngInfo
 
 Size = tuple[int, int]
@@ -83,15 +83,18 @@ def put_back(painted: Image.Image, original: Image.Image, frame: Box) -> Image.I
 def soften(mask: Image.Image, blur: int) -> Image.Image:
     """The mask with an edge that rises over `blur` pixels, inwards: what was black stays black.
 
-    It is the mean of the mask and its `blur` erosions by one pixel each; a mask thinner than the edge grows
-    fainter, but does not vanish. Beyond the picture's border counts as masked.
+    It is the mean of the mask and its erosions by one pixel each, as many as `blur` says and as leave something
+    of the mask, smoothed. Beyond the picture's border counts as masked.
     """
     eroded = np.asarray(mask, dtype=np.uint8)
-    total = eroded.astype(np.uint32)
-    for _ in range(blur):
-        eroded = _erode(eroded)
+    total, count = eroded.astype(np.uint32), 1
+    while count <= blur and (eroded := _erode(eroded)).any():
         total += eroded
-    return Image.fromarray((total // (blur + 1)).astype(np.uint8))
+        count += 1
+    ramp = Image.fromarray((total // count).astype(np.uint8))
+    # The steps of a round edge would show as hatching.
+    smooth = ramp.filter(ImageFilter.GaussianBlur(min(blur, 6) / 3))
+    return ImageChops.darker(mask, smooth)
 
 
 def _erode(mask: Mask) -> Mask:
@@ -100,11 +103,6 @@ def _erode(mask: Mask) -> Mask:
     columns = np.pad(mask, ((0, 0), (1, 1)), mode="edge")
     eroded: Mask = np.minimum(np.minimum(columns[:, :-2], columns[:, 1:-1]), columns[:, 2:])
     return eroded
-
-
-def restore(painted: Image.Image, original: Image.Image, mask: Image.Image, blur: int) -> Image.Image:
-    """The painted picture where the mask is white, the original where it is black, exactly."""
-    return Image.composite(painted.convert("RGB"), original, soften(mask, blur))
 
 
 def encode(picture: Image.Image, file_format: str, quality: int, texts: Mapping[str, str]) -> bytes:

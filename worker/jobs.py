@@ -103,7 +103,7 @@ def _run(
         pipeline.maybe_free_model_hooks()
         if not model.adapters.clean:
             pool.drop(shared.model)
-    pictures = [_restore(picture, call, frame) for picture in painted]
+    pictures = _restore(painted, call, frame)
     stopwatch.lap("decode")
     receipt = _receipt(jobs, model, loras, worker_name)
     return [
@@ -175,13 +175,15 @@ def _crop(call: Call, frame: images.Box | None) -> Call:
     return replace(call, image=image, mask=mask, controls=controls)
 
 
-def _restore(painted: Image.Image, call: Call, frame: images.Box | None) -> Image.Image:
-    """The final image: where a mask was given, what it leaves black is the client's, pixel for pixel."""
-    if call.mask is None or call.image is None:
+def _restore(painted: list[Image.Image], call: Call, frame: images.Box | None) -> list[Image.Image]:
+    """The final images: where a mask was given, what it leaves black is the client's, pixel for pixel."""
+    image, mask = call.image, call.mask
+    if image is None or mask is None:
         return painted
     if frame is not None:
-        painted = images.put_back(painted, call.image, frame)
-    return images.restore(painted, call.image, call.mask, call.job.mask_blur or 0)
+        painted = [images.put_back(picture, image, frame) for picture in painted]
+    soft = images.soften(mask, call.job.mask_blur or 0)
+    return [Image.composite(picture.convert("RGB"), image, soft) for picture in painted]
 
 
 class _Steps:

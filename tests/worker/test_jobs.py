@@ -322,6 +322,14 @@ def test_inpaint_leaves_what_the_mask_does_not_cover_exactly_as_it_was(
     assert not np.array_equal(painted[~outside], original[~outside])
 
 
+def test_a_blurred_mask_mixes_at_its_edge_only(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
+    sharp, soft = (
+        pixels(order(catalogue, "sdxl", Mode.INPAINT, mask_blur=blur), pool, storage) for blur in (0, 6)
+    )
+    assert np.array_equal(sharp[31:33, 31:33], soft[31:33, 31:33])
+    assert not np.array_equal(sharp[20:24, 20:44], soft[20:24, 20:44])
+
+
 def test_a_black_mask_gives_the_image_back(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
     storage.write("inputs/mask.png", to_png(Image.new("L", (64, 64), 0)))
     painted = pixels(order(catalogue, "sdxl", Mode.INPAINT, padding_mask_crop=8), pool, storage)
