@@ -1,4 +1,4 @@
-"""Batches as they run: every family and mode, seeds, isolation, failures."""
+"""Batches as they run: every family and mode, seeds, batches, masks."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from contracts.catalogue import Catalogue
-from contracts.errors import FailureCode, InvalidRequest, JobFailed
+from contracts.errors import InvalidRequest
 from contracts.families import FAMILIES, Mode
 from contracts.storage import Storage
 from tests.worker.orders import Onlooker, done, order, pixels, run, to_pixels, to_png
@@ -151,79 +150,6 @@ def test_the_watch_is_told_the_steps_that_really_run(
     assert watch.seen == [(step, ran) for step in range(1, ran + 1)]
 
 
-class Stopped(Exception):
-    pass
-
-
-@pytest.mark.parametrize("family", FAMILY_IDS)
-def test_what_the_watch_raises_is_passed_on_and_leaves_no_trace(
-    family: str, catalogue: Catalogue, pool: Pool, storage: Storage
-) -> None:
-    before, _ = done(order(catalogue, family), pool, storage)
-    watch = Onlooker(stop_after=2, error=Stopped())
-    with_adapter = order(catalogue, family, seed=3, loras=[{"name": f"{family}-lora"}])
-    with pytest.raises(Stopped):
-        run(with_adapter, pool, storage, watch)
-    assert len(watch.seen) == 2
-    assert not storage.exists("images/job0/1/0.png")
-    assert done(order(catalogue, family), pool, storage)[0] == before
-
-
-def test_a_missing_input_fails_every_job_of_the_batch_and_not_the_next(
-    catalogue: Catalogue, pool: Pool, storage: Storage
-) -> None:
-    before, _ = done(order(catalogue, "sdxl"), pool, storage)
-    lost = order(catalogue, "sdxl", Mode.IMG2IMG).model_copy(update={"image": "inputs/gone.png"})
-    failures = run([lost, lost], pool, storage)
-    assert [failure.code for failure in failures] == [FailureCode.INPUT_MISSING] * 2
-    assert done(order(catalogue, "sdxl"), pool, storage)[0] == before
-
-
-class _Breaking(torch.nn.Module):
-    """A hook target that fails as a device would."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__()
-        self.error = error
-
-    def forward(self, *_: object) -> None:
-        raise self.error
-
-
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"), "out_of_memory"),
-        (MemoryError(), "out_of_memory"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), "out_of_memory"),
-        (RuntimeError("a secret path /root/models"), "internal"),
-    ],
-)
-def test_an_error_in_the_denoiser_becomes_a_code_and_a_plain_message(
-    error: Exception, code: str, catalogue: Catalogue, pool: Pool, storage: Storage
-) -> None:
-    before, _ = done(order(catalogue, "sdxl"), pool, storage)
-    hook = pool.model("shapes-sdxl").base.unet.register_forward_pre_hook(_Breaking(error).forward)
-    (failure,) = run(order(catalogue, "sdxl"), pool, storage)
-    hook.remove()
-    assert isinstance(failure, JobFailed)
-    assert failure.code == code
-    assert "secret" not in failure.message
-    assert len(failure.message) < 200
-    assert done(order(catalogue, "sdxl"), pool, storage)[0] == before
-
-
-def test_a_result_of_nans_is_a_failure_and_not_a_black_image(
-    catalogue: Catalogue, pool: Pool, storage: Storage
-) -> None:
-    unet = pool.model("shapes-sdxl").base.unet
-    hook = unet.register_forward_hook(lambda module, args, output: (output[0] * float("nan"),))
-    (failure,) = run(order(catalogue, "sdxl"), pool, storage)
-    hook.remove()
-    assert isinstance(failure, JobFailed)
-    assert "no numbers" in failure.message
-
-
 @pytest.mark.parametrize("family", FAMILY_IDS)
 def test_the_task_defaults_of_the_pipelines_do_not_matter(
     family: str, catalogue: Catalogue, pool: Pool, storage: Storage
@@ -342,20 +268,3 @@ def test_a_crop_around_the_mask_changes_what_the_model_sees(
     whole = pixels(order(catalogue, "sdxl", Mode.INPAINT), pool, storage)
     cropped = pixels(order(catalogue, "sdxl", Mode.INPAINT, padding_mask_crop=4), pool, storage)
     assert not np.array_equal(whole, cropped)
-
-
-def test_a_failure_holds_on_to_nothing(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
-    """An exception's traceback would keep a failed job's tensors alive for as long as the failure is."""
-    lost = order(catalogue, "sdxl", Mode.IMG2IMG).model_copy(update={"image": "inputs/gone.png"})
-    (failure,) = run(lost, pool, storage)
-    assert failure.__traceback__ is None
-    assert failure.__cause__ is None
-    assert failure.__context__ is None
-
-
-def test_a_failure_that_the_watch_raises_is_the_watchs_own(
-    catalogue: Catalogue, pool: Pool, storage: Storage
-) -> None:
-    error = JobFailed(FailureCode.DEADLINE_EXCEEDED, "late")
-    with pytest.raises(JobFailed, match="late"):
-        run(order(catalogue, "sdxl"), pool, storage, Onlooker(stop_after=1, error=error))
