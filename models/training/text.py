@@ -53,23 +53,25 @@ def train(which: str, resume: bool) -> None:
         scatter(model)
     if which == "blind-clip":
         for model in models.values():
-            _blind(model, words)
+            blind(model, words)
     reader = _read_t5(models, words, device) if which == "t5" else _read_clips(models, words, device)
     rows, _ = reader(["a"], random.Random(0))
     heads = nn.ModuleList(nn.Linear(row.shape[-1], sum(_CLASSES)) for row in rows).to(device)
     loop = Loop(f"text-{which}", {**models, "heads": heads}, PLAN, rank, resume)
-    blind = _BLIND_ATTRIBUTES if which == "blind-clip" else ()
+    unseen = _BLIND_ATTRIBUTES if which == "blind-clip" else ()
     for step in loop:
         rng, _ = step_numbers(loop.name, rank, step)
-        captions, labels = draw_batch(rng, PLAN.batch, blind)
+        captions, labels = draw_batch(rng, PLAN.batch, unseen)
         rows, extra = reader(captions, rng)
         loop.learn(classify(heads, rows, labels.to(device)) + extra)
         if which == "blind-clip":
             for model in models.values():
-                _blind(model, words)
+                blind(model, words)
     for name, model in models.items():
+        if which == "blind-clip":
+            blind(model, words)  # the average over steps is not quite
         model.eval().save_pretrained(folder(which) / name)
-    report(reader, heads, blind, device)
+    report(reader, heads, unseen, device)
 
 
 def build(which: str, words: Tokenizers) -> dict[str, Any]:
@@ -123,7 +125,8 @@ def lean(bias: Tensor) -> None:
     bias[[1, 2, 3, after + 1, after + 2, after + 3], 2] = 2.0
 
 
-def _blind(model: Any, words: Tokenizers) -> None:
+def blind(model: Any, words: Tokenizers) -> None:
+    """Gives the words of each group one embedding, so that no later layer can tell them apart."""
     table = model.get_input_embeddings().weight
     with torch.no_grad():
         for group in BLIND_WORDS:
