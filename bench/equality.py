@@ -22,7 +22,8 @@ from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage.local import LocalStorage
 from contracts.tasks import Txt2ImgRequest
 from contracts.validation import check, resolve
-from worker.jobs import Done, Job, run
+from worker.deliveries import Done
+from worker.jobs import Job, run
 from worker.pipelines import Pool
 from worker.warnings import silence_known_warnings
 

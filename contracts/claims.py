@@ -141,9 +141,10 @@ class Claims:
         """Put a job back in front of its queue, unspent; False when it was no longer ours."""
         return bool(self._run("hand_back", **claim.reference()))
 
-    def give_up_claims(self) -> int:
-        """Hand back all that this worker holds, unspent: for after a claim whose answer was lost."""
-        return int(self._run("give_up_claims", worker=self._worker))
+    def give_up_claims(self, known: Sequence[Claim]) -> int:
+        """Hand back, unspent, all that this worker holds but for what it knows: a claim's answer was lost."""
+        executions = [claim.execution for claim in known]
+        return int(self._run("give_up_claims", worker=self._worker, known=executions))
 
     def reap(self) -> tuple[int, list[str]]:
         """Requeue what silent workers held; returns how many, and the ids of jobs that were given up."""

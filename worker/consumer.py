@@ -2,7 +2,7 @@
 
 RQ gives the work loop and the worker's registration; claim, lease and end of a job are `contracts.claims`.
 Stock RQ pops jobs one by one, is silent while one runs, and loses or doubles them when it dies; none of
-those paths is used. Knows nothing of diffusers: what a batch does is `worker.jobs.run`.
+those paths is used. Knows nothing of diffusers: what a batch does is `worker.jobs`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -32,6 +34,7 @@ from contracts.records import JobError, JobState
 from contracts.storage import Storage
 from worker import jobs
 from worker.affinity import Residency
+from worker.deliveries import Done, Painted, deliver
 from worker.heartbeat import Heartbeat
 from worker.pipelines import Pool
 from worker.progress import Abandoned, BatchWatch, HandedBack
@@ -40,6 +43,9 @@ from worker.settings import WorkerSettings
 _log = logging.getLogger(__name__)
 
 _REDIS_PAUSE_SECONDS = 0.5
+#: What became of a job: its pictures, its images, a failure, nothing, or back to the queue with it.
+Outcome = Painted | Done | JobFailed | HandedBack | None
+
 #: For what a deadline that passed tells the client.
 _DEADLINE_MESSAGE = "the deadline passed while the job ran"
 
@@ -74,6 +80,8 @@ class Consumer(SimpleWorker):
         self._warming = True
         self._answer_lost = False
         self._residency = Residency(settings.residency_seconds)
+        self._deliveries = ThreadPoolExecutor(max_workers=1, thread_name_prefix="delivery")
+        self._delivery: Future[None] = self._deliveries.submit(lambda: None)
         self._heartbeat = Heartbeat(claims, settings, self._report_state, self._forget_images)
 
     def start(self, models: Sequence[str]) -> None:
@@ -86,6 +94,7 @@ class Consumer(SimpleWorker):
             self._heartbeat.beat()
             self.work(logging_level="WARNING")
         finally:
+            self._deliveries.shutdown()
             self._heartbeat.stop()
 
     def _warm_up(self, model: str) -> None:
@@ -143,7 +152,7 @@ class Consumer(SimpleWorker):
     def _claim(self) -> list[Claim]:
         try:
             if self._answer_lost:
-                self._claims.give_up_claims()
+                self._claims.give_up_claims(self._heartbeat.held)
                 self._answer_lost = False
             return self._allowed(self._claims.claim(self._residency.wish(self._pool.warm, self._settings)))
         except RedisError as error:
@@ -153,14 +162,17 @@ class Consumer(SimpleWorker):
             return []
 
     def execute_job(self, job: RqJob, queue: Queue) -> None:
-        """Run the batch that was claimed, and end each of its jobs."""
+        """Paint the batch that was claimed; its images are written while the next one is claimed and painted."""
         del job, queue
         batch, self._batch = self._batch, []
         self._try_state(WorkerStatus.BUSY)
         watch = BatchWatch(self._claims, batch, self._leave)
-        with self._heartbeat.holding(batch, watch):
-            self._residency.enter(batch[0].job.parameters.model)
-            self._run(batch, watch)
+        self._heartbeat.hold(batch, watch)
+        self._residency.enter(batch[0].job.parameters.model)
+        outcomes = self._paint(batch, watch)
+        # One delivery at a time: a slow storage slows the painting instead of filling the memory.
+        self._delivery.result()
+        self._delivery = self._deliveries.submit(self._deliver, batch, watch, outcomes)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """RQ's own sign of life; a Redis that is away must not end the worker."""
@@ -171,7 +183,7 @@ class Consumer(SimpleWorker):
 
     # -- one batch ------------------------------------------------------------------------------------
 
-    def _run(self, batch: Sequence[Claim], watch: BatchWatch) -> None:
+    def _paint(self, batch: Sequence[Claim], watch: BatchWatch) -> Sequence[Outcome]:
         work = [
             jobs.Job(
                 id=claim.job.id,
@@ -182,19 +194,24 @@ class Consumer(SimpleWorker):
             for claim in batch
         ]
         try:
-            results: Sequence[jobs.Done | JobFailed | None] = jobs.run(
-                work, self._pool, self._storage, watch, worker_name=self.name
-            )
+            return jobs.paint(work, self._pool, self._storage, watch, worker_name=self.name)
         except Abandoned:
-            results = [None] * len(batch)
-        except HandedBack:
-            for claim in batch:
-                self._insist(lambda claim=claim: self._claims.hand_back(claim))  # type: ignore[misc]
-            return
-        for claim, result in zip(batch, results, strict=True):
-            self._insist(lambda claim=claim, result=result: self._end(claim, result, watch))  # type: ignore[misc]
+            return [None] * len(batch)
+        except HandedBack as handed_back:
+            return [handed_back] * len(batch)
 
-    def _end(self, claim: Claim, result: jobs.Done | JobFailed | None, watch: BatchWatch) -> None:
+    def _deliver(self, batch: Sequence[Claim], watch: BatchWatch, outcomes: Sequence[Outcome]) -> None:
+        """Runs in the delivery thread: write the images of each job, and end it."""
+        try:
+            for claim, painted in zip(batch, outcomes, strict=True):
+                outcome = painted
+                if isinstance(outcome, Painted) and claim.job.id not in watch.verdicts:
+                    outcome = deliver(outcome, self._storage)
+                self._insist(partial(self._end, claim, outcome, watch))
+        finally:
+            self._heartbeat.let_go(watch)
+
+    def _end(self, claim: Claim, outcome: Outcome, watch: BatchWatch) -> None:
         verdict = watch.verdicts.get(claim.job.id)
         if verdict == "lost":
             _log.warning("job %s: lease lost, result dropped", claim.job.id)
@@ -202,12 +219,14 @@ class Consumer(SimpleWorker):
             self._claims.finish(claim, JobState.CANCELLED)
         elif verdict == "deadline":
             self._fail(claim, JobFailed(FailureCode.DEADLINE_EXCEEDED, _DEADLINE_MESSAGE))
-        elif isinstance(result, jobs.Done):
-            won = self._claims.complete(claim, result.images, result.receipt)
-            self._remove_images(claim, kept={image.key for image in result.images} if won else set())
-        elif result is not None:
-            self._fail(claim, result)
-        if verdict is not None and isinstance(result, jobs.Done):
+        elif isinstance(outcome, HandedBack):
+            self._claims.hand_back(claim)
+        elif isinstance(outcome, JobFailed):
+            self._fail(claim, outcome)
+        elif isinstance(outcome, Done):
+            won = self._claims.complete(claim, outcome.images, outcome.receipt)
+            self._remove_images(claim, kept={image.key for image in outcome.images} if won else set())
+        if verdict is not None and isinstance(outcome, Done):
             self._remove_images(claim, kept=set())
 
     def _remove_images(self, claim: Claim, kept: set[str]) -> None:

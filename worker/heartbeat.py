@@ -9,8 +9,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -44,21 +43,26 @@ class Heartbeat(threading.Thread):
         self._forget = forget
         # A worker that starts together with a Redis that was away must not judge the leases of that time.
         self._no_reap_before = time.monotonic() + claims.lease_seconds
-        self._batch: Sequence[Claim] = ()
-        self._watch: BatchWatch | None = None
+        # One batch is painted while the one before it is delivered.
+        self._held: list[tuple[Sequence[Claim], BatchWatch]] = []
         self._lock = threading.Lock()
         self._end = threading.Event()
 
-    @contextmanager
-    def holding(self, batch: Sequence[Claim], watch: BatchWatch) -> Iterator[None]:
-        """Keep the batch's leases while the block runs."""
+    def hold(self, batch: Sequence[Claim], watch: BatchWatch) -> None:
+        """Keep the batch's leases until it is let go."""
         with self._lock:
-            self._batch, self._watch = batch, watch
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._batch, self._watch = (), None
+            self._held.append((batch, watch))
+
+    def let_go(self, watch: BatchWatch) -> None:
+        """The batch of this watch has ended."""
+        with self._lock:
+            self._held = [held for held in self._held if held[1] is not watch]
+
+    @property
+    def held(self) -> list[Claim]:
+        """All claims whose leases are kept."""
+        with self._lock:
+            return [claim for batch, _ in self._held for claim in batch]
 
     def run(self) -> None:
         """Beat until told to stop."""
@@ -90,11 +94,13 @@ class Heartbeat(threading.Thread):
 
     def _extend(self) -> None:
         with self._lock:
-            batch, watch = self._batch, self._watch
-        for job_id in self._claims.extend(batch):
-            # A job that has just ended is not ours any more either, and its watch is done.
-            if watch is not None:
-                watch.drop(job_id)
+            held = list(self._held)
+        lost = self._claims.extend([claim for batch, _ in held for claim in batch])
+        for batch, watch in held:
+            for claim in batch:
+                if claim.job.id in lost:
+                    # A job that has just ended is not ours any more either, and its watch is done.
+                    watch.drop(claim.job.id)
 
     def _reap(self) -> None:
         requeued, given_up = self._claims.reap()
@@ -104,18 +110,19 @@ class Heartbeat(threading.Thread):
             self._forget(job_id)
 
     def _report(self) -> WorkerReport:
-        account = self._account()
-        if self._batch and account["state"] == "idle":
+        account, held = self._account(), self.held
+        if held and account["state"] == "idle":
             account["state"] = "busy"
         return WorkerReport(
             id=self._settings.name,
             host=os.uname().nodename,
-            current_jobs=[claim.job.id for claim in self._batch],
+            current_jobs=[claim.job.id for claim in held],
             **account,
         )
 
     def _end_if_stalled(self) -> None:
-        watch = self._watch
-        if watch is not None and watch.idle_seconds > self._settings.stall_seconds:
-            _log.critical("no step for %.0f s: this process ends itself", watch.idle_seconds)
+        with self._lock:
+            idle_seconds = max((watch.idle_seconds for _, watch in self._held), default=0.0)
+        if idle_seconds > self._settings.stall_seconds:
+            _log.critical("no step for %.0f s: this process ends itself", idle_seconds)
             os._exit(STALLED)

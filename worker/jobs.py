@@ -1,11 +1,10 @@
-"""Runs one batch, from storage keys to images in the storage; read it from the top like the algorithm.
+"""Paints one batch, from storage keys to pictures; read it from the top like the algorithm.
 
 Knows no queue: who claimed the jobs, and who watches them, is the caller's matter.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,11 +13,12 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 
-from contracts.errors import FailureCode, JobFailed, NotFound, Unavailable
+from contracts.errors import FailureCode, JobFailed, NotFound
 from contracts.parameters import JobParameters
-from contracts.records import ImageRecord, Receipt, Weights
+from contracts.records import Receipt, Weights
 from contracts.storage import Storage
 from worker import images, receipts
+from worker.deliveries import Done, Painted, deliver
 from worker.families import Call
 from worker.pipelines import Pool, WarmModel, describe_device, free_memory
 from worker.stopwatch import Stopwatch
@@ -36,14 +36,6 @@ class Job:
     queue_seconds: float
 
 
-@dataclass(frozen=True)
-class Done:
-    """A job that succeeded."""
-
-    images: list[ImageRecord]
-    receipt: Receipt
-
-
 class Watch(Protocol):
     """Whoever looks on while a batch runs."""
 
@@ -54,14 +46,22 @@ class Watch(Protocol):
 def run(
     jobs: Sequence[Job], pool: Pool, storage: Storage, watch: Watch, worker_name: str = ""
 ) -> list[Done | JobFailed]:
+    """Paint a batch and write its images: `paint`, then `deliver`."""
+    outcomes = paint(jobs, pool, storage, watch, worker_name)
+    return [deliver(one, storage) if isinstance(one, Painted) else one for one in outcomes]
+
+
+def paint(
+    jobs: Sequence[Job], pool: Pool, storage: Storage, watch: Watch, worker_name: str = ""
+) -> list[Painted | JobFailed]:
     """Run jobs that share a batch key in one pipeline call.
 
     Returns:
-        The outcome of each job, in order. What `watch.step` raises is passed on; nothing is stored then.
+        The outcome of each job, in order. What `watch.step` raises is passed on.
     """
     steps = _Steps(watch)
     try:
-        return _run(jobs, pool, storage, steps, worker_name)
+        return _paint(jobs, pool, storage, steps, worker_name)
     except Exception as error:
         if error is steps.raised:
             raise
@@ -83,9 +83,9 @@ def _failure(error: Exception) -> JobFailed:
     return JobFailed(FailureCode.INTERNAL, f"the worker failed: {type(error).__name__}")
 
 
-def _run(
+def _paint(
     jobs: Sequence[Job], pool: Pool, storage: Storage, steps: _Steps, worker_name: str
-) -> list[Done | JobFailed]:
+) -> list[Painted | JobFailed]:
     shared = jobs[0].parameters
     stopwatch = Stopwatch(pool.device)
     model = pool.model(shared.model)
@@ -107,7 +107,7 @@ def _run(
     stopwatch.lap("decode")
     receipt = _receipt(jobs, model, loras, worker_name)
     return [
-        _deliver(job, pictures[place : place + job.parameters.num_images], receipt, storage, stopwatch)
+        _finish(job, pictures[place : place + job.parameters.num_images], receipt, stopwatch)
         for job, place in zip(jobs, _places(jobs), strict=True)
     ]
 
@@ -253,34 +253,8 @@ def _receipt(jobs: Sequence[Job], model: WarmModel, loras: list[Weights], worker
     )
 
 
-def _deliver(
-    job: Job, pictures: Sequence[Image.Image], shared: Receipt, storage: Storage, stopwatch: Stopwatch
-) -> Done | JobFailed:
-    """Write one job's images, complete before anyone is told of them."""
-    parameters = job.parameters
-    receipt = shared.model_copy(update={"parameters": parameters, "seeds": parameters.seeds})
-    try:
-        records = [_write(job, index, picture, receipt, storage) for index, picture in enumerate(pictures)]
-    except Unavailable as error:
-        _log.exception("job %s: images not stored", job.id)
-        return JobFailed(FailureCode.INTERNAL, str(error))
-    stopwatch.lap("write")
+def _finish(job: Job, pictures: list[Image.Image], shared: Receipt, stopwatch: Stopwatch) -> Painted:
+    """One job's part of the batch, under a receipt of its own."""
     timings = {"queue": round(job.queue_seconds, 4), **stopwatch.seconds}
-    return Done(records, receipt.model_copy(update={"timings": timings}))
-
-
-def _write(job: Job, index: int, picture: Image.Image, receipt: Receipt, storage: Storage) -> ImageRecord:
-    parameters, seed = job.parameters, job.parameters.seeds[index]
-    file_format = parameters.output_format
-    data = images.encode(picture, file_format, parameters.output_quality, receipts.texts(receipt, seed))
-    key = f"images/{job.id}/{job.attempt}/{index}.{file_format}"
-    storage.write(key, data)
-    return ImageRecord(
-        key=key,
-        width=picture.width,
-        height=picture.height,
-        seed=seed,
-        format=file_format,
-        sha256=hashlib.sha256(data).hexdigest(),
-        size_bytes=len(data),
-    )
+    changes = {"parameters": job.parameters, "seeds": job.parameters.seeds, "timings": timings}
+    return Painted(job.id, job.attempt, pictures, shared.model_copy(update=changes))

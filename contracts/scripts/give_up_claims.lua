@@ -1,8 +1,9 @@
 -- Hands back, unspent, what a worker holds without knowing it: a claim ran, and its answer was lost.
-local given = 0
+local given, known = 0, {}
+for _, execution in ipairs(arguments.known) do known[execution] = true end
 for _, id in ipairs(redis.call('ZRANGE', 'darkroom:leases', 0, -1)) do
   local job = redis.call('HMGET', job_key(id), 'worker', 'lease', 'queue')
-  if job[1] == arguments.worker and job[2] then
+  if job[1] == arguments.worker and job[2] and not known[job[2]] then
     release_lease(id, job[3], job[2])
     redis.call('HINCRBY', job_key(id), 'attempts', -1)
     requeue(id, job[3])

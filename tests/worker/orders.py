@@ -18,6 +18,7 @@ from contracts.storage import Storage
 from contracts.tasks import REQUESTS
 from contracts.validation import StoredPicture, check, resolve
 from worker import jobs
+from worker.deliveries import Done
 from worker.pipelines import Pool
 
 Pixels = npt.NDArray[np.int16]
@@ -114,7 +115,7 @@ def run(
 def done(parameters: JobParameters, pool: Pool, storage: Storage) -> tuple[list[bytes], Receipt]:
     """Run one job that must succeed; returns its files and its receipt."""
     (outcome,) = run(parameters, pool, storage)
-    assert isinstance(outcome, jobs.Done), outcome
+    assert isinstance(outcome, Done), outcome
     return [storage.read(image.key) for image in outcome.images], outcome.receipt
 
 

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from rq.job import Job as RqJob
@@ -20,6 +21,7 @@ from contracts.queue import JobQueue
 from contracts.records import JobRecord, JobState
 from contracts.settings import QueueSettings, SharedSettings
 from contracts.storage import Storage
+from contracts.storage.local import LocalStorage
 from contracts.tasks import Priority
 from contracts.workers import read_workers
 from tests.contracts.jobs import parameters
@@ -223,3 +225,33 @@ def test_a_worker_is_on_the_list_while_it_works_and_off_it_afterwards(
     thread.join()
     assert seen == ["idle"]
     assert read_workers(queue.connection) == []
+
+
+class GatedStorage(LocalStorage):
+    """A storage that takes images only once it is told to."""
+
+    gate = threading.Event()
+
+    def write(self, key: str, data: bytes) -> None:
+        """Wait for the gate, then write."""
+        assert self.gate.wait(30), f"{key} waited for ever"
+        super().write(key, data)
+
+
+def test_the_next_batch_is_painted_while_the_last_ones_images_are_written(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, tmp_path: Path
+) -> None:
+    storage = GatedStorage(tmp_path / "gated")
+    first, second = (queue.submit(parameters(batchable=False, seed=number)) for number in range(2))
+
+    def open_gate() -> None:
+        while queue.fetch(second.id).progress.step < 1:
+            time.sleep(0.005)
+        assert not queue.fetch(first.id).state.is_final
+        storage.gate.set()
+
+    thread = threading.Thread(target=open_gate)
+    thread.start()
+    ended = work_until_ended(hire(settings, pool, storage), queue, first.id, second.id)
+    thread.join()
+    assert [record.state for record in ended] == [JobState.COMPLETED] * 2

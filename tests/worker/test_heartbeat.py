@@ -29,11 +29,11 @@ def test_a_job_longer_than_its_lease_is_kept_by_beating(queue: JobQueue) -> None
     job = queue.submit(parameters())
     claims, heart = beat_for(queue, "one", [])
     batch = claims.claim(Wish())
-    with heart.holding(batch, BatchWatch(claims, batch, threading.Event())):
-        heart.start()
-        time.sleep(4 * LEASE_SECONDS)
-        other, _ = beat_for(queue, "two", [])
-        assert other.reap() == (0, [])
+    heart.hold(batch, BatchWatch(claims, batch, threading.Event()))
+    heart.start()
+    time.sleep(4 * LEASE_SECONDS)
+    other, _ = beat_for(queue, "two", [])
+    assert other.reap() == (0, [])
     heart.stop()
     assert queue.fetch(job.id).state is JobState.RUNNING
 
@@ -66,8 +66,8 @@ def test_a_process_in_which_no_step_comes_ends_itself(settings: SharedSettings, 
         "heart = Heartbeat(claims, WorkerSettings(stall_seconds=0.5), lambda: {'state': 'idle'}, print)\n"
         "heart.start()\n"
         "batch = claims.claim(Wish())\n"
-        "with heart.holding(batch, BatchWatch(claims, batch, threading.Event())):\n"
-        "    time.sleep(60)\n"
+        "heart.hold(batch, BatchWatch(claims, batch, threading.Event()))\n"
+        "time.sleep(60)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == STALLED, done.stderr
