@@ -17,6 +17,7 @@ from contracts.catalogue import Catalogue
 from contracts.errors import Gone, NotFound
 from contracts.queue import JobQueue
 from contracts.records import JobRecord
+from contracts.retention import Retention
 from contracts.storage import Storage
 
 
@@ -35,6 +36,7 @@ class Services:
     catalogue: Catalogue
     decoder: PictureDecoder
     queue: JobQueue
+    retention: Retention
     storage: Storage
 
 
@@ -58,6 +60,10 @@ async def _queue(services: AnyService) -> JobQueue:
     return services.queue
 
 
+async def _retention(services: AnyService) -> Retention:
+    return services.retention
+
+
 async def _storage(services: AnyService) -> Storage:
     return services.storage
 
@@ -73,6 +79,7 @@ async def _caller() -> Caller:
 TheSettings = Annotated[ApiSettings, Depends(_settings)]
 TheCatalogue = Annotated[Catalogue, Depends(_catalogue)]
 TheQueue = Annotated[JobQueue, Depends(_queue)]
+TheRetention = Annotated[Retention, Depends(_retention)]
 TheStorage = Annotated[Storage, Depends(_storage)]
 TheDecoder = Annotated[PictureDecoder, Depends(_decoder)]
 TheCaller = Annotated[Caller, Depends(_caller)]
@@ -83,7 +90,7 @@ async def _links(request: Request, settings: TheSettings) -> Links:
 
 
 async def _inputs(services: AnyService, caller: TheCaller) -> InputReader:
-    return InputReader(services.decoder, services.queue, services.storage, caller.owner)
+    return InputReader(services.decoder, services.queue, services.storage, services.retention, caller.owner)
 
 
 def _own_job(id: str, queue: TheQueue, caller: TheCaller) -> JobRecord:

@@ -10,15 +10,19 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from app.pictures import Picture, PictureDecoder, picture_key
+from app.pictures import Picture, PictureDecoder
 from app.uploads import recall
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
+from contracts.parameters import JobParameters
 from contracts.queue import JobQueue
 from contracts.records import JobState
+from contracts.retention import Retention
 from contracts.storage import Storage
 from contracts.tasks import JobRequest
 from contracts.validation import StoredPicture
 
+#: How long what a request names is kept for it while it is being accepted.
+ACCEPT_SECONDS = 900
 _WAYS = ["upload:ID", "job:ID/N", "data:image/…;base64,…", "base64"]
 _JOB_IMAGE = re.compile(r"job:([0-9a-f]{1,64})/([0-9]{1,3})")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -43,10 +47,13 @@ Inputs = Mapping[str, Input]
 class InputReader:
     """Reads the pictures of one caller's requests."""
 
-    def __init__(self, decoder: PictureDecoder, queue: JobQueue, storage: Storage, owner: str) -> None:
+    def __init__(
+        self, decoder: PictureDecoder, queue: JobQueue, storage: Storage, retention: Retention, owner: str
+    ) -> None:
         self._decoder = decoder
         self._queue = queue
         self._storage = storage
+        self._retention = retention
         self._owner = owner
 
     def read(self, request: JobRequest) -> Inputs:
@@ -60,11 +67,14 @@ class InputReader:
         """
         return {field: self._read_one(field, text) for field, text in _fields_of(request)}
 
-    def store(self, inputs: Inputs) -> None:
-        """Put what was decoded where the workers find it."""
-        for one in inputs.values():
-            if one.fresh is not None:
-                store_picture(self._storage, one.fresh)
+    def store(self, inputs: Inputs, parameters: JobParameters) -> JobParameters:
+        """Put what was decoded where the workers find it; returns parameters that say where that is."""
+        places = {
+            one.fresh.sha256: store_picture(self._storage, self._retention, one.fresh, ACCEPT_SECONDS)
+            for one in inputs.values()
+            if one.fresh is not None
+        }
+        return parameters.with_inputs(places)
 
     def _read_one(self, field: str, text: str) -> Input:
         scheme = text[:7].lower()
@@ -83,9 +93,10 @@ class InputReader:
 
     def _upload(self, field: str, id: str) -> StoredPicture:
         upload = recall(self._queue, id)
-        if upload is None or not self._storage.exists(picture_key(upload.sha256)):
+        key = None if upload is None else self._retention.keep(upload.sha256, ACCEPT_SECONDS)
+        if upload is None or key is None or not self._storage.exists(key):
             raise _refused(field, "there is no such upload, or it has expired; POST it to /v1/uploads")
-        return StoredPicture(picture_key(upload.sha256), upload.width, upload.height)
+        return StoredPicture(key, upload.width, upload.height)
 
     def _job_image(self, field: str, name: str) -> bytes:
         match = _JOB_IMAGE.fullmatch(name)
@@ -125,10 +136,12 @@ class InputReader:
         return data
 
 
-def store_picture(storage: Storage, picture: Picture) -> None:
-    """Put a picture in its place; the same bytes are written once."""
-    if not storage.exists(picture.key):
-        storage.write(picture.key, picture.png)
+def store_picture(storage: Storage, retention: Retention, picture: Picture, seconds: float) -> str:
+    """Put a picture in its place, for some seconds at least; the same bytes are written once. Returns the key."""
+    key = retention.hold(picture.sha256, seconds)  # first: what is written is known to the sweep
+    if not storage.exists(key):
+        storage.write(key, picture.png)
+    return key
 
 
 def _fields_of(request: JobRequest) -> Iterator[tuple[str, str]]:

@@ -15,8 +15,10 @@ from app.pictures import PictureDecoder
 from app.request_ids import RequestIds
 from app.routes import catalogue, health, jobs, uploads
 from app.settings import ApiSettings
+from app.sweeping import sweeping
 from contracts.catalogue import read_catalogue
 from contracts.queue import JobQueue
+from contracts.retention import Retention
 from contracts.storage import open_storage
 
 
@@ -30,15 +32,18 @@ def create_app(settings: ApiSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        queue = JobQueue(settings.shared)
+        queue, storage = JobQueue(settings.shared), open_storage(settings.shared)
+        retention = Retention(queue.connection, storage, settings.shared.gone_seconds)
         app.state.services = Services(
             settings=settings,
             catalogue=rows,
             decoder=PictureDecoder(settings.max_picture_bytes, settings.max_picture_pixels),
             queue=queue,
-            storage=open_storage(settings.shared),
+            retention=retention,
+            storage=storage,
         )
-        yield
+        async with sweeping(retention, settings.sweep_seconds):
+            yield
         await run_in_threadpool(queue.close)
 
     app = DocumentedApi(

@@ -42,19 +42,9 @@ class Picture:
     png: bytes
 
     @property
-    def key(self) -> str:
-        """Where it belongs in the storage."""
-        return picture_key(self.sha256)
-
-    @property
     def stored(self) -> StoredPicture:
-        """What validation knows it by."""
-        return StoredPicture(self.key, self.width, self.height)
-
-
-def picture_key(sha256: str) -> str:
-    """Where a picture with these original bytes belongs in the storage."""
-    return f"inputs/{sha256}.png"
+        """What validation knows it by, before it has a place in the storage."""
+        return StoredPicture(self.sha256, self.width, self.height)
 
 
 class PictureDecoder:

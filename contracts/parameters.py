@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -86,6 +87,22 @@ class JobParameters(BaseModel):
     def seeds(self) -> list[int]:
         """One seed an image."""
         return [self.seed + index for index in range(self.num_images)]
+
+    @property
+    def inputs(self) -> list[str]:
+        """Storage keys of all pictures that the job reads, each once."""
+        keys = (self.image, self.mask_image, *(control.image for control in self.controls))
+        return list(dict.fromkeys(key for key in keys if key is not None))
+
+    def with_inputs(self, names: Mapping[str, str]) -> JobParameters:
+        """The same with other storage keys in the place of these."""
+
+        def rename(key: str | None) -> str | None:
+            return key if key is None else names.get(key, key)
+
+        controls = tuple(one.model_copy(update={"image": rename(one.image)}) for one in self.controls)
+        renamed = {"image": rename(self.image), "mask_image": rename(self.mask_image), "controls": controls}
+        return self.model_copy(update=renamed)
 
     def batch_key(self) -> str:
         """Equal for jobs that one pipeline call can serve; empty for a job that must run alone."""

@@ -69,7 +69,7 @@ class JobQueue:
         """Accept a job. When this returns, Redis has it, whole.
 
         Raises:
-            Unavailable: Redis does not answer; the job may or may not be there.
+            Unavailable: Redis does not answer, and the job may or may not be there; or an input is there no more.
         """
         record = JobRecord(
             id=secrets.token_hex(16),
@@ -84,13 +84,17 @@ class JobQueue:
         call = self._rq_call(record)
         arguments: dict[str, Any] = {
             "id": record.id,
+            "inputs": parameters.inputs,
             "fields": record.to_hash(),
             "rq": {name: str(value) for name, value in call.items() if name != "data"},
         }
         if deadline_seconds is not None:
             arguments["deadline_seconds"] = deadline_seconds
         with redis_errors_are_unavailable():
-            created_at = float(self._scripts["submit"](args=[json.dumps(arguments), call["data"]]))
+            accepted = self._scripts["submit"](args=[json.dumps(arguments), call["data"]])
+        if accepted is None:
+            raise Unavailable("an input was swept while the job was being accepted; send the request again")
+        created_at = float(accepted)
         deadline_at = None if deadline_seconds is None else created_at + deadline_seconds
         return record.model_copy(update={"created_at": created_at, "deadline_at": deadline_at})
 

@@ -42,7 +42,7 @@ def _submission(kind: type[JobRequest]) -> Callable[..., JobView]:
         model = check(request, catalogue)
         pictures = inputs.read(request)
         parameters = resolve(request, model, {field: one.stored for field, one in pictures.items()})
-        inputs.store(pictures)
+        parameters = inputs.store(pictures, parameters)
         record = queue.submit(
             parameters,
             owner=caller.owner,

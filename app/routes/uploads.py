@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from app.dependencies import PictureBody, TheDecoder, TheQueue, TheSettings, TheStorage
+from app.dependencies import PictureBody, TheDecoder, TheQueue, TheRetention, TheSettings, TheStorage
 from app.inputs import store_picture
 from app.openapi import problems, upload_body
 from app.uploads import Upload, remember
@@ -25,13 +25,14 @@ def upload(
     raw: PictureBody,
     decoder: TheDecoder,
     storage: TheStorage,
+    retention: TheRetention,
     queue: TheQueue,
     settings: TheSettings,
     response: Response,
 ) -> Upload:
     """Check and keep a picture, sent as raw bytes or as the field `file` of a form."""
     picture = decoder.decode(raw, "file")
-    store_picture(storage, picture)
+    store_picture(storage, retention, picture, settings.upload_ttl_seconds)
     kept, is_new = remember(queue, picture, settings.upload_ttl_seconds)
     response.status_code = 201 if is_new else 200
     return kept

@@ -1,7 +1,7 @@
 -- Buries an ended job that has expired, or that its owner deletes: of its record only a stone is left, for a while.
 -- A stone that is buried again goes too. Returns the state found, `gone` for a stone, false for an unknown job.
 local id, key = arguments.id, job_key(arguments.id)
-local job = redis.call('HMGET', key, 'state', 'owner', 'queue', 'expires_at', 'gone')
+local job = redis.call('HMGET', key, 'state', 'owner', 'queue', 'expires_at', 'gone', 'inputs')
 local state, owner, queue = job[1], job[2], job[3]
 if not state then
   if not arguments.deleted then
@@ -13,6 +13,13 @@ end
 local ended = RQ_STATUS[state]
 if not ended or not (arguments.deleted or tonumber(job[4]) <= now()) then return state end
 
+for _, input in ipairs(cjson.decode(job[6] or '[]')) do
+  if redis.call('HINCRBY', 'darkroom:holders', input, -1) <= 0 then
+    redis.call('HDEL', 'darkroom:holders', input)
+    -- Held for a time as well (an upload, a request on its way), it stays for that; else it is due at once.
+    redis.call('ZADD', 'darkroom:inputs', 'NX', stamp(now()), input)
+  end
+end
 redis.call('DEL', key, rq_key(id), 'darkroom:events:' .. id)
 redis.call('ZREM', 'rq:' .. ended .. ':' .. queue, id)
 redis.call('ZREM', 'darkroom:jobs:' .. owner, id)

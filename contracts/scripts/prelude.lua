@@ -18,6 +18,12 @@ local function emit(id, kind, data)
   redis.call('XADD', 'darkroom:events:' .. id, 'MAXLEN', '~', 1024, '*', 'event', kind, 'data', cjson.encode(data))
 end
 
+-- The content hash in an input's storage key; nil for keys that are not content-addressed, and so not counted.
+local function sha256_of(key)
+  local found = string.match(key, '^inputs/(%x+)%.')
+  return found and #found == 64 and found or nil
+end
+
 -- The fence: only the execution that holds the lease may write.
 local function holds_lease(id, execution)
   return redis.call('HGET', job_key(id), 'lease') == execution

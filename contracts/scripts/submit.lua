@@ -1,6 +1,6 @@
 -- Accepts a job: our record, RQ's job, its place in the queue and in its owner's index, the event; all or nothing.
 -- ARGV[2] is RQ's call, which is no text. Said twice (its first answer was lost), it is done once.
--- Returns when it was accepted.
+-- Returns when it was accepted; false, and nothing is done, where an input has been swept meanwhile.
 local id, key = arguments.id, job_key(arguments.id)
 local before = redis.call('HGET', key, 'created_at')
 if before then return before end
@@ -13,6 +13,17 @@ local function flatten(fields)
   end
   return flat
 end
+
+local inputs = {}
+for _, input in ipairs(arguments.inputs) do
+  local sha256 = sha256_of(input)
+  if sha256 then
+    if redis.call('GET', 'darkroom:input:' .. sha256) ~= input then return false end
+    inputs[#inputs + 1] = input
+  end
+end
+for _, input in ipairs(inputs) do redis.call('HINCRBY', 'darkroom:holders', input, 1) end
+if #inputs > 0 then redis.call('HSET', key, 'inputs', cjson.encode(inputs)) end
 
 local accepted, queue = now(), arguments.fields.queue
 redis.call('HSET', key, 'created_at', stamp(accepted), unpack(flatten(arguments.fields)))

@@ -46,9 +46,11 @@ class LocalStorage:
     def find(self, prefix: str) -> list[str]:
         """Keys that begin with a prefix that ends in `/`, in order; unfinished writes are none."""
         with _os_errors_are_unavailable():
-            files = (self.root / _checked(prefix.rstrip("/"), _FOLDER)).rglob("*")
-            found = (path for path in files if path.is_file() and not path.name.startswith("."))
-            return sorted(path.relative_to(self.root).as_posix() for path in found)
+            top = self.root / _checked(prefix.rstrip("/"), _FOLDER)
+            found = (Path(at, name) for at, _, names in os.walk(top, onerror=_raise_unless_gone) for name in names)
+            return sorted(
+                path.relative_to(self.root).as_posix() for path in found if not path.name.startswith(".")
+            )
 
     def delete(self, key: str) -> None:
         """Remove the bytes, if any, what broken-off writes left, and folders below the first that are empty."""
@@ -64,8 +66,10 @@ class LocalStorage:
     def clear(self, prefix: str) -> None:
         """Remove everything below a prefix that ends in `/`, unfinished writes too."""
         folder = self.root / _checked(prefix.rstrip("/"), _FOLDER)
-        with _os_errors_are_unavailable(), suppress(FileNotFoundError):
-            shutil.rmtree(folder)
+        with _os_errors_are_unavailable():
+            while folder.exists():
+                with suppress(FileNotFoundError):  # somebody else removes there too; what is left is next
+                    shutil.rmtree(folder)
 
     def check(self) -> None:
         """Raises Unavailable when nothing can be written."""
@@ -103,6 +107,12 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    """A folder that is removed while it is looked through holds nothing."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from app.settings import ApiSettings
 from contracts.claims import Claim, Claims, Wish
 from contracts.queue import JobQueue
 from contracts.records import ImageRecord, Receipt, Weights
+from contracts.retention import Retention
 from contracts.settings import QueueSettings, SharedSettings
 from contracts.storage import Storage
 from tests.app.drawings import encode
@@ -69,6 +70,12 @@ class Hands:
         )
         assert self.claims.complete(claim, images, receipt)
         return data
+
+
+@pytest.fixture
+def retention(queue: JobQueue, storage: Storage, settings: SharedSettings) -> Retention:
+    """What holds inputs and sweeps."""
+    return Retention(queue.connection, storage, settings.gone_seconds)
 
 
 @pytest.fixture

@@ -13,8 +13,10 @@ from app.pictures import PictureDecoder
 from contracts.errors import InvalidRequest, NotAPicture, PictureTooLarge
 from contracts.queue import JobQueue
 from contracts.records import JobState
+from contracts.retention import Retention
 from contracts.storage import Storage
 from contracts.tasks import ControlNetRequest, Img2ImgRequest
+from contracts.validation import StoredPicture
 from tests.app.conftest import Hands
 from tests.app.drawings import data_url, encode
 from tests.contracts.jobs import parameters
@@ -29,8 +31,8 @@ def decoder() -> PictureDecoder:
 
 
 @pytest.fixture
-def reader(decoder: PictureDecoder, queue: JobQueue, storage: Storage) -> InputReader:
-    return InputReader(decoder, queue, storage, "local")
+def reader(decoder: PictureDecoder, queue: JobQueue, storage: Storage, retention: Retention) -> InputReader:
+    return InputReader(decoder, queue, storage, retention, "local")
 
 
 def img2img(image: str) -> Img2ImgRequest:
@@ -56,22 +58,24 @@ def test_bytes_in_the_request_are_read(reader: InputReader, text: str) -> None:
 
 def test_reading_stores_nothing_and_storing_stores_all(reader: InputReader, storage: Storage) -> None:
     inputs = reader.read(img2img(TEXT))
-    key = inputs["image"].stored.key
-    assert not storage.exists(key)
+    assert storage.find("inputs/") == []
 
-    reader.store(inputs)
+    stored = reader.store(inputs, parameters(image=inputs["image"].stored.key))
 
     assert inputs["image"].fresh is not None
-    assert storage.read(key) == inputs["image"].fresh.png
+    assert stored.image is not None
+    assert storage.read(stored.image) == inputs["image"].fresh.png
+    assert storage.find("inputs/") == stored.inputs
 
 
-def test_the_same_bytes_are_written_once(decoder: PictureDecoder, storage: Storage, tmp_path: Path) -> None:
+def test_the_same_bytes_are_written_once(
+    decoder: PictureDecoder, storage: Storage, retention: Retention, tmp_path: Path
+) -> None:
     picture = decoder.decode(RED, "image")
-    store_picture(storage, picture)
-    path = tmp_path / "storage" / picture.key
+    path = tmp_path / "storage" / store_picture(storage, retention, picture, 60)
     written = path.stat().st_mtime_ns
 
-    store_picture(storage, picture)
+    assert tmp_path / "storage" / store_picture(storage, retention, picture, 60) == path
 
     assert path.stat().st_mtime_ns == written
 
@@ -86,15 +90,15 @@ def test_every_picture_of_a_request_is_read_under_its_path(reader: InputReader) 
 
 
 def test_an_upload_is_found_without_decoding_it_again(
-    reader: InputReader, decoder: PictureDecoder, queue: JobQueue, storage: Storage
+    reader: InputReader, decoder: PictureDecoder, queue: JobQueue, storage: Storage, retention: Retention
 ) -> None:
     picture = decoder.decode(RED, "file")
-    store_picture(storage, picture)
+    key = store_picture(storage, retention, picture, 60)
     upload, _ = uploads.remember(queue, picture, ttl_seconds=60)
 
     (one,) = reader.read(img2img(upload.id)).values()
 
-    assert one.stored == picture.stored
+    assert one.stored == StoredPicture(key, 32, 16)
     assert one.fresh is None
 
 
@@ -174,9 +178,9 @@ def test_too_many_bytes_are_refused_before_they_are_decoded(reader: InputReader)
         reader.read(img2img("A" * 20_000))
 
 
-def test_the_byte_bound_is_exact(queue: JobQueue, storage: Storage) -> None:
+def test_the_byte_bound_is_exact(queue: JobQueue, storage: Storage, retention: Retention) -> None:
     decoder = PictureDecoder(max_bytes=len(RED), max_pixels=1_000_000)
-    exact = InputReader(decoder, queue, storage, "local")
+    exact = InputReader(decoder, queue, storage, retention, "local")
 
     assert exact.read(img2img(data_url(RED)))
     with pytest.raises(PictureTooLarge):

@@ -292,7 +292,7 @@ def test_nothing_is_queued_while_the_storage_is_away(
 
     assert (response.status_code, response.json()["code"]) == (503, "unavailable")
     assert int(response.headers["Retry-After"]) > 0
-    assert queue.connection.keys("*") == []
+    assert queue.connection.keys("rq:*") == queue.connection.keys("darkroom:job*") == []
 
 
 def test_a_body_that_is_no_json_is_unreadable(client: TestClient) -> None:
