@@ -79,6 +79,7 @@ class Consumer(SimpleWorker):
         self._leave = threading.Event()
         self._warming = True
         self._answer_lost = False
+        self._state_shown: WorkerStatus | None = None
         self._residency = Residency(settings.residency_seconds)
         self._deliveries = ThreadPoolExecutor(max_workers=1, thread_name_prefix="delivery")
         self._delivery: Future[None] = self._deliveries.submit(lambda: None)
@@ -141,11 +142,11 @@ class Consumer(SimpleWorker):
     ) -> tuple[RqJob, Queue] | None:
         """Wait for a batch; None once the worker is told to stop."""
         del timeout, max_idle_time
-        self._try_state(WorkerStatus.IDLE)
         while not self._stop_requested:
             self._batch = self._claim()
             if self._batch:
                 return RqJob(id=self._batch[0].job.id, connection=self.connection), self.queues[0]
+            self._show_state(WorkerStatus.IDLE)
             time.sleep(self._settings.poll_seconds)
         return None
 
@@ -165,7 +166,7 @@ class Consumer(SimpleWorker):
         """Paint the batch that was claimed; its images are written while the next one is claimed and painted."""
         del job, queue
         batch, self._batch = self._batch, []
-        self._try_state(WorkerStatus.BUSY)
+        self._show_state(WorkerStatus.BUSY)
         watch = BatchWatch(self._claims, batch, self._leave)
         self._heartbeat.hold(batch, watch)
         self._residency.enter(batch[0].job.parameters.model)
@@ -282,9 +283,13 @@ class Consumer(SimpleWorker):
 
     # -- what the world sees --------------------------------------------------------------------------
 
-    def _try_state(self, state: WorkerStatus) -> None:
+    def _show_state(self, state: WorkerStatus) -> None:
+        """Tell RQ's tools, when there is news."""
+        if state == self._state_shown:
+            return
         try:
             self.set_state(state)
+            self._state_shown = state
         except RedisError as error:
             _log.warning("state not written: %s", error)
 

@@ -248,7 +248,7 @@ def _receipt(jobs: Sequence[Job], model: WarmModel, loras: list[Weights], worker
         placement=model.placement(names),
         device=describe_device(model.device),
         dtype=str(model.dtype).removeprefix("torch."),
-        versions=receipts.library_versions(),
+        versions=dict(receipts.library_versions()),
         worker=worker_name,
     )
 

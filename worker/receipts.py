@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from contracts.records import Receipt
@@ -18,8 +19,12 @@ _PER_RUN = frozenset({"batch_images", "batch_jobs", "placement", "timings", "wor
 _PER_RUN_PARAMETERS = frozenset({"batchable"})
 
 
-def library_versions() -> dict[str, str]:
-    """Versions of what computes the image; a library that is run from its folder has none."""
+@cache
+def library_versions() -> Mapping[str, str]:
+    """Versions of what computes the image; a library that is run from its folder has none.
+
+    Remembered: reading them from the packages' files costs as much as a step of a small model.
+    """
     found = {}
     for name in _LIBRARIES:
         with suppress(PackageNotFoundError):
