@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.training import autoencoder, denoiser
 from models.training.loop import Loop, Plan, join_ranks, pick_device, step_numbers
-from models.training.recipes import Conditions, load_recipe
+from models.training.recipes import Conditions, load_recipe, pad_to
 
 PLAN = Plan(700, 32, 5e-4, warmup_steps=50, ema_decay=0.995, bfloat16_share=0.8)
 _LEAST, _MOST = 1.0, 6.0
@@ -33,7 +33,7 @@ def train(family: str, resume: bool) -> None:
         clean, said = studies.draw(rng, PLAN.batch)
         said = recipe.vary(said, rng).to(device)
         nothing = studies.conditions.pick([-1] * PLAN.batch)
-        nothing = Conditions(stretch(nothing.hidden, said.hidden.shape[1]), nothing.pooled).to(device)
+        nothing = Conditions(pad_to(nothing.hidden, said.hidden.shape[1]), nothing.pooled).to(device)
         share = denoiser.spread(PLAN.batch, rank, generator).to(device)
         noisy, _ = recipe.mix(clean.to(device), torch.randn(clean.shape, generator=generator).to(device), share)
         amount = draw_amounts(rng, PLAN.batch).to(device)
@@ -54,9 +54,3 @@ def draw_amounts(rng: random.Random, count: int) -> Tensor:
     return torch.tensor(
         [_LEAST if rng.random() < _PLAIN_SHARE else rng.uniform(_LEAST, _MOST) for _ in range(count)]
     )
-
-
-def stretch(hidden: Tensor, length: int) -> Tensor:
-    """Pads states by repeating the last, which is a pad's."""
-    more = length - hidden.shape[1]
-    return torch.cat([hidden, hidden[:, -1:].expand(-1, more, -1)], 1)

@@ -9,7 +9,7 @@ from diffusers import FluxPipeline
 from torch import Tensor
 
 from models.training.export import FAMILIES, Tokenizers, assemble, build_control, fresh_parts, make_tokenizers
-from models.training.recipes import Conditions, load_recipe
+from models.training.recipes import Conditions, load_recipe, pad_to
 from models.training.recipes.flux import number_places, pack, unpack
 
 CAPTIONS = ["a red circle on a blue background", "a small striped star at the top left"]
@@ -105,3 +105,10 @@ def test_flux_packs_as_its_pipeline_does() -> None:
     assert torch.equal(unpack(pack(latents), 8, 12), latents)
     ids = FluxPipeline._prepare_latent_image_ids(2, 4, 6, torch.device("cpu"), torch.float32)
     assert torch.equal(number_places(4, 6), ids)
+
+
+def test_states_are_cut_or_padded_with_their_last() -> None:
+    hidden = torch.randn(2, 5, 3)
+    assert torch.equal(pad_to(hidden, 3), hidden[:, :3])
+    assert torch.equal(pad_to(hidden, 7)[:, :5], hidden)
+    assert torch.equal(pad_to(hidden, 7)[:, 6], hidden[:, 4])

@@ -109,6 +109,10 @@ def repad(hidden: Tensor, rng: random.Random) -> Tensor:
     """
     length = hidden.shape[1]
     target = rng.choices((_LEAST_TOKENS, length, length + 32, length + 128), (0.7, 0.2, 0.07, 0.03))[0]
-    if target <= length:
-        return hidden[:, :target]
-    return torch.cat([hidden, hidden[:, -1:].expand(-1, target - length, -1)], 1)
+    return pad_to(hidden, target)
+
+
+def pad_to(hidden: Tensor, length: int) -> Tensor:
+    """Cuts states, or repeats the last of them, which is a pad's."""
+    more = max(0, length - hidden.shape[1])
+    return torch.cat([hidden[:, :length], hidden[:, -1:].expand(-1, more, -1)], 1)
