@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from redis import Redis
@@ -46,7 +46,8 @@ class Wish:
         warm: models that it holds ready.
         settled: whether the resident model has had its minimum residency.
         max_images: images that one pipeline call may make.
-        max_pixels: pixels that one pipeline call may make.
+        max_pixels: pixels that one pipeline call may make of any model.
+        model_pixels: model -> pixels, where memory allows fewer.
         batching: whether jobs may share a call at all.
         batch_wait_seconds: how long a lone batchable job may be left waiting for company.
     """
@@ -55,6 +56,7 @@ class Wish:
     settled: bool = True
     max_images: int = 1
     max_pixels: int = 2**31
+    model_pixels: Mapping[str, int] = field(default_factory=dict)
     batching: bool = False
     batch_wait_seconds: float = 0.0
 
@@ -85,6 +87,7 @@ class Claims:
             settled=wish.settled,
             max_images=wish.max_images,
             max_pixels=wish.max_pixels,
+            model_pixels=dict(wish.model_pixels),
             batching=wish.batching,
             batch_wait_seconds=wish.batch_wait_seconds,
             executions=executions,

@@ -7,7 +7,7 @@ that has just come in therefore stays for a minimum time, whatever waits.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from contracts.claims import Wish
 from worker.settings import WorkerSettings
@@ -16,8 +16,10 @@ from worker.settings import WorkerSettings
 class Residency:
     """Since when the model that ran last has been running."""
 
-    def __init__(self, minimum_seconds: float) -> None:
+    def __init__(self, minimum_seconds: float, model_pixels: Mapping[str, int] | None = None) -> None:
+        """`model_pixels`: model -> pixels that one call may paint, by the memory plan."""
         self._minimum_seconds = minimum_seconds
+        self._model_pixels = dict(model_pixels or {})
         self._model: str | None = None
         self._since = 0.0
 
@@ -38,6 +40,7 @@ class Residency:
             settled=self.settled,
             max_images=settings.max_batch_images,
             max_pixels=settings.max_batch_pixels,
+            model_pixels=self._model_pixels,
             batching=settings.batching != "off",
             batch_wait_seconds=settings.batch_wait_seconds,
         )

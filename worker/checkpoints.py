@@ -5,6 +5,7 @@ Knows nothing of which models stay warm.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,13 @@ def pick_device(wanted: str) -> torch.device:
     if wanted != "auto":
         return torch.device(wanted)
     return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+
+
+def device_bytes(device: torch.device) -> int:
+    """Memory that a plan may count on: nine tenths of the device's, or half of the host's."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[1] * 0.9)
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def pick_dtype(spec: ModelSpec, device: torch.device) -> torch.dtype:

@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from types import FrameType
@@ -66,9 +66,15 @@ class Consumer(SimpleWorker):
     death_penalty_class = _NoAlarm
 
     def __init__(
-        self, connection: Redis, claims: Claims, pool: Pool, storage: Storage, settings: WorkerSettings
+        self,
+        connection: Redis,
+        claims: Claims,
+        pool: Pool,
+        storage: Storage,
+        settings: WorkerSettings,
+        model_pixels: Mapping[str, int] | None = None,
     ) -> None:
-        """`connection` returns bytes, as RQ wants it; `claims` has one of its own."""
+        """`connection` returns bytes, as RQ wants it; `model_pixels` is the memory plan's bound of a batch."""
         placeholder = Queue("darkroom", connection=connection, serializer=JSONSerializer)
         super().__init__([placeholder], name=settings.name, connection=connection, serializer=JSONSerializer)
         self._claims = claims
@@ -80,7 +86,7 @@ class Consumer(SimpleWorker):
         self._warming = True
         self._answer_lost = False
         self._state_shown: WorkerStatus | None = None
-        self._residency = Residency(settings.residency_seconds)
+        self._residency = Residency(settings.residency_seconds, model_pixels)
         self._deliveries = ThreadPoolExecutor(max_workers=1, thread_name_prefix="delivery")
         self._delivery: Future[None] = self._deliveries.submit(lambda: None)
         self._heartbeat = Heartbeat(claims, settings, self._report_state, self._forget_images)

@@ -12,6 +12,7 @@ from contracts.connections import connect
 from contracts.errors import DarkroomError
 from contracts.settings import QueueSettings, SharedSettings
 from contracts.storage import open_storage
+from worker.placement import plan_all
 from worker.settings import WorkerSettings
 
 _log = logging.getLogger("worker")
@@ -36,6 +37,7 @@ def _work(shared: SharedSettings, queue: QueueSettings, own: WorkerSettings) -> 
     # Imported here: torch and diffusers take seconds, and bad settings should be told before that.
     import torch
 
+    from worker.checkpoints import device_bytes
     from worker.consumer import Consumer
     from worker.pipelines import Pool
     from worker.warnings import silence_known_warnings
@@ -49,6 +51,9 @@ def _work(shared: SharedSettings, queue: QueueSettings, own: WorkerSettings) -> 
     connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0)
     claims = Claims(connection, queue, own.name, shared.result_ttl_seconds)
     rq_connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1, decode=False)
-    consumer = Consumer(rq_connection, claims, pool, open_storage(shared), own)
+    budget_bytes = own.budget_bytes or device_bytes(pool.device)
+    plans = plan_all(catalogue, budget_bytes, 2 if pool.device.type == "cuda" else 4)
+    model_pixels = {name: plan.batch_pixels for name, plan in plans.items()}
+    consumer = Consumer(rq_connection, claims, pool, open_storage(shared), own, model_pixels)
     consumer.start(own.warm or [catalogue.default_model])
     return 0

@@ -65,6 +65,7 @@ local function gather(queues)
   local images, pixels = tonumber(first[3]), tonumber(first[4])
   if key == '' or not arguments.batching then return batch, true end
   local looked = 0
+  local max_pixels = math.min(arguments.max_pixels, arguments.model_pixels[queues[1].model] or arguments.max_pixels)
   for _, one in ipairs(queues) do
     for _, id in ipairs(redis.call('LRANGE', 'rq:queue:' .. one.queue, 0, arguments.scan_limit - 1)) do
       if images >= arguments.max_images or looked >= arguments.scan_limit then
@@ -74,7 +75,7 @@ local function gather(queues)
       local job = redis.call('HMGET', job_key(id), 'state', 'batch_key', 'solo', 'num_images', 'pixels')
       local fits = job[1] == 'queued' and job[2] == key and not job[3]
         and images + tonumber(job[4]) <= arguments.max_images
-        and pixels + tonumber(job[5]) <= arguments.max_pixels
+        and pixels + tonumber(job[5]) <= max_pixels
       if fits and id ~= queues[1].id then
         batch[#batch + 1] = { id = id, queue = one.queue }
         images, pixels = images + tonumber(job[4]), pixels + tonumber(job[5])

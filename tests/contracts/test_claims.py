@@ -61,6 +61,16 @@ def test_images_of_one_job_count_towards_the_limit(queue: JobQueue, enlist: Enli
     assert [claim.job.parameters.num_images for claim in enlist().claim(BATCHES)] == [3, 1]
 
 
+def test_the_memory_of_the_worker_bounds_the_batch_of_a_model(queue: JobQueue, enlist: Enlist) -> None:
+    for _ in range(4):
+        queue.submit(parameters())
+    three = {"shapes-sdxl": 3 * 64 * 64, "another": 1}
+    claims = enlist()
+    assert len(claims.claim(Wish(max_images=8, batching=True, model_pixels=three))) == 3
+    # A job that is too large for the plan is not refused here: it runs alone, and may yet fit.
+    assert len(claims.claim(Wish(max_images=8, batching=True, model_pixels={"shapes-sdxl": 1}))) == 1
+
+
 def test_a_higher_tier_is_served_before_an_older_job(queue: JobQueue, enlist: Enlist) -> None:
     for priority in (Priority.LOW, Priority.NORMAL, Priority.HIGH):
         queue.submit(parameters(), priority=priority)
