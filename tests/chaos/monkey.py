@@ -32,11 +32,11 @@ class Monkey(threading.Thread):
         self._pause_seconds = pause_seconds
         self._end = threading.Event()
         self._ways: dict[Callable[[], None], int] = {
-            self._kill_worker: 4,
-            self._freeze_worker: 3,
+            self._kill_worker: 3,
+            self._freeze_worker: 2,
             self._drain_worker: 2,
-            self._kill_redis: 1,
-            self._cut_connections: 2,
+            self._kill_redis: 2,
+            self._cut_connections: 3,
         }
 
     def run(self) -> None:
