@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 
 import uvicorn
+from fastapi import FastAPI
 from pydantic import ValidationError
 
 from app.main import create_app
@@ -38,7 +39,20 @@ def main() -> None:
     )
     sockets = None if settings.fd is None else [adopt(settings.fd, settings.allow_anonymous)]
     with suppress(KeyboardInterrupt):  # uvicorn has ended in order, and passes Ctrl-C on
-        uvicorn.Server(config).run(sockets)
+        _Server(config, app).run(sockets)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, that lets nobody wait for a job once it has to go."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Those who wait get their answer now; another process answers for their jobs."""
+        self._app.state.services.bells.leave()
+        await super().shutdown(sockets)
 
 
 def adopt(fd: int, allow_anonymous: bool) -> socket.socket:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
 
+from app.acceptance import Acceptance
+from app.bells import Bells
 from app.bodies import FORM_OVERHEAD_BYTES, read_body, unpack_file
 from app.errors import WrongMediaType
 from app.inputs import InputReader
 from app.pictures import PictureDecoder
 from app.settings import ApiSettings
 from app.views import Links
+from app.waiting import read_preference
 from contracts.catalogue import Catalogue
 from contracts.errors import Gone, NotFound
 from contracts.queue import JobQueue
@@ -33,6 +36,7 @@ class Services:
     """What one running API holds open."""
 
     settings: ApiSettings
+    bells: Bells
     catalogue: Catalogue
     decoder: PictureDecoder
     queue: JobQueue
@@ -131,6 +135,33 @@ def _media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
+async def _wait_seconds(
+    request: Request,
+    prefer: Annotated[
+        str | None, Header(description="`wait` or `wait=N`: answer when the job has ended, or after N seconds")
+    ] = None,
+) -> int | None:
+    del prefer  # documented here, and read with its repetitions there
+    return read_preference(request)
+
+
+async def _acceptance(
+    services: AnyService, inputs: TheInputs, links: TheLinks, caller: TheCaller, wait_seconds: WaitSeconds
+) -> Acceptance:
+    return Acceptance(
+        catalogue=services.catalogue,
+        inputs=inputs,
+        queue=services.queue,
+        storage=services.storage,
+        bells=services.bells,
+        links=links,
+        owner=caller.owner,
+        wait_seconds=wait_seconds,
+    )
+
+
+WaitSeconds = Annotated[int | None, Depends(_wait_seconds)]
+TheAcceptance = Annotated[Acceptance, Depends(_acceptance)]
 TheLinks = Annotated[Links, Depends(_links)]
 TheInputs = Annotated[InputReader, Depends(_inputs)]
 OwnJob = Annotated[JobRecord, Depends(_own_job)]

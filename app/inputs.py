@@ -19,7 +19,7 @@ from contracts.records import JobState
 from contracts.retention import Retention
 from contracts.storage import Storage
 from contracts.tasks import JobRequest
-from contracts.validation import StoredPicture
+from contracts.validation import Pictures, StoredPicture
 
 #: How long what a request names is kept for it while it is being accepted.
 ACCEPT_SECONDS = 900
@@ -56,8 +56,8 @@ class InputReader:
         self._retention = retention
         self._owner = owner
 
-    def read(self, request: JobRequest) -> Inputs:
-        """Find and decode every picture of a request, by field path.
+    def read(self, request: JobRequest, kept: Pictures | None = None) -> Inputs:
+        """Find and decode every picture of a request, by field path, but for those that are `kept`.
 
         Raises:
             InvalidRequest: a name that names nothing, or bytes that are no base64.
@@ -65,7 +65,11 @@ class InputReader:
             NotAPicture: bytes that are no image.
             Unavailable: Redis or the storage does not answer.
         """
-        return {field: self._read_one(field, text) for field, text in _fields_of(request)}
+        kept = kept or {}
+        return {
+            field: Input(kept[field]) if field in kept else self._read_one(field, text)
+            for field, text in _fields_of(request)
+        }
 
     def store(self, inputs: Inputs, parameters: JobParameters) -> JobParameters:
         """Put what was decoded where the workers find it; returns parameters that say where that is."""

@@ -9,11 +9,12 @@ from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 
 from app import errors
+from app.bells import Bells
 from app.dependencies import Services
 from app.openapi import DocumentedApi
 from app.pictures import PictureDecoder
 from app.request_ids import RequestIds
-from app.routes import catalogue, health, jobs, uploads
+from app.routes import catalogue, health, jobs, tasks, uploads
 from app.settings import ApiSettings
 from app.sweeping import sweeping
 from contracts.catalogue import read_catalogue
@@ -33,16 +34,18 @@ def create_app(settings: ApiSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         queue, storage = JobQueue(settings.shared), open_storage(settings.shared)
+        bells = Bells()
         retention = Retention(queue.connection, storage, settings.shared.gone_seconds)
         app.state.services = Services(
             settings=settings,
+            bells=bells,
             catalogue=rows,
             decoder=PictureDecoder(settings.max_picture_bytes, settings.max_picture_pixels),
             queue=queue,
             retention=retention,
             storage=storage,
         )
-        async with sweeping(retention, settings.sweep_seconds):
+        async with sweeping(retention, settings.sweep_seconds), bells.connected(settings.shared.redis_url):
             yield
         await run_in_threadpool(queue.close)
 
@@ -51,6 +54,6 @@ def create_app(settings: ApiSettings) -> FastAPI:
     )
     app.add_middleware(RequestIds)
     errors.install(app)
-    for module in (jobs, uploads, catalogue, health):
+    for module in (tasks, jobs, uploads, catalogue, health):
         app.include_router(module.router)
     return app

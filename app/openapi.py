@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app.errors import Problem
@@ -25,6 +26,17 @@ def problems(*statuses: int) -> dict[int | str, Document]:
         status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses
     }
     return described | {"default": {"description": "Any other error", "content": content}}
+
+
+def accepted(view: type[BaseModel]) -> dict[int | str, Document]:
+    """`responses` of a route that makes a job."""
+    applied = {"description": "the preference that was followed", "schema": {"type": "string"}}
+    place = {"description": "the job's address", "schema": {"type": "string", "format": "uri"}}
+    headers = {"Location": place, "Preference-Applied": applied}
+    return {
+        200: {"model": view, "description": "Waited for (`Prefer: wait`), and ended", "headers": headers},
+        202: {"model": view, "description": "Accepted", "headers": headers},
+    }
 
 
 def request_body(kind: type[JobRequest]) -> Document:

@@ -1,77 +1,23 @@
-"""Jobs: submit one of each task, list them, look at one, cancel it, fetch its images, forget it."""
+"""Jobs: list them, look at one, cancel it, fetch its images, forget it."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
 
-from app.dependencies import JsonBody, OwnJob, TheCaller, TheCatalogue, TheInputs, TheLinks, TheQueue, TheStorage
-from app.openapi import problems, request_body
+from app.dependencies import OwnJob, TheCaller, TheLinks, TheQueue, TheStorage
+from app.display import display
+from app.openapi import problems
 from app.queries import TheFilter, ThePage
-from app.requests import parse
-from app.views import JobView, ListView, Place, view_job
+from app.views import JobView, ListView, view_job
 from contracts import listing
 from contracts.errors import NotFound, Unavailable
-from contracts.queue import JobQueue
 from contracts.records import ImageRecord, JobRecord, JobState
 from contracts.retention import remove_images
-from contracts.storage import Storage
-from contracts.tasks import REQUESTS, JobRequest
-from contracts.validation import check, resolve
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
-
-
-def _submission(kind: type[JobRequest]) -> Callable[..., JobView]:
-    """The route of one task."""
-
-    def submit(
-        raw: JsonBody,
-        catalogue: TheCatalogue,
-        inputs: TheInputs,
-        queue: TheQueue,
-        caller: TheCaller,
-        links: TheLinks,
-        response: Response,
-    ) -> JobView:
-        request = parse(kind, raw)
-        model = check(request, catalogue)
-        pictures = inputs.read(request)
-        parameters = resolve(request, model, {field: one.stored for field, one in pictures.items()})
-        parameters = inputs.store(pictures, parameters)
-        record = queue.submit(
-            parameters,
-            owner=caller.owner,
-            priority=request.priority,
-            deadline_seconds=request.deadline_seconds,
-            response_format=request.response_format,
-            metadata=request.metadata,
-        )
-        response.headers["Location"] = links.job(record.id)
-        place = None
-        with suppress(Unavailable):  # the job is accepted; its place in the queue is a courtesy
-            place = _place_of(queue, record)
-        return view_job(record, links, place=place)
-
-    return submit
-
-
-for _task, _kind in REQUESTS.items():
-    router.add_api_route(
-        f"/{_task}",
-        _submission(_kind),
-        methods=["POST"],
-        status_code=202,
-        name=f"submit_{_task}",
-        summary=f"Queue a {_task} job",
-        description=_kind.__doc__,
-        openapi_extra=request_body(_kind),
-        responses=problems(400, 408, 413, 415, 422, 503),
-    )
 
 
 @router.get("/jobs", responses=problems(422, 503))
@@ -90,9 +36,7 @@ def list_jobs(
 @router.get("/jobs/{id}", responses=problems(404, 410, 503))
 def show_job(record: OwnJob, queue: TheQueue, storage: TheStorage, links: TheLinks) -> JobView:
     """The job as it is now."""
-    wanted = record.response_format == "b64_json" and record.state is JobState.COMPLETED
-    encoded = [_read_base64(storage, image) for image in record.images] if wanted else ()
-    return view_job(record, links, place=_place_of(queue, record), encoded=encoded)
+    return display(record, queue, storage, links)
 
 
 @router.post("/jobs/{id}/cancel", responses=problems(404, 409, 410, 503))
@@ -137,11 +81,6 @@ def show_image(
     return Response(data, media_type=f"image/{image.format}", headers=headers)
 
 
-def _place_of(queue: JobQueue, record: JobRecord) -> Place | None:
-    ahead = queue.position(record) if record.state is JobState.QUEUED else None
-    return None if ahead is None else Place(ahead, queue.estimate_seconds(record, ahead))
-
-
 def _image_of(record: JobRecord, number: int) -> ImageRecord:
     if record.state is not JobState.COMPLETED or number >= len(record.images):
         raise NotFound("image", f"{record.id}/{number}")
@@ -151,10 +90,3 @@ def _image_of(record: JobRecord, number: int) -> ImageRecord:
 def _names(if_none_match: str, sha256: str) -> bool:
     tags = [tag.strip().removeprefix("W/").strip('"') for tag in if_none_match.split(",")]
     return "*" in tags or sha256 in tags
-
-
-def _read_base64(storage: Storage, image: ImageRecord) -> str | None:
-    try:
-        return base64.b64encode(storage.read(image.key)).decode("ascii")
-    except NotFound:  # the job is still worth an answer
-        return None

@@ -14,7 +14,11 @@ local function stamp(seconds) return string.format('%.6f', seconds) end
 local function job_key(id) return 'darkroom:job:' .. id end
 local function rq_key(id) return 'rq:job:' .. id end
 
+-- Tells the listeners of all API processes that there is news; what it is, they read.
+local function ring(id, kind) redis.call('PUBLISH', 'darkroom:bells', id .. ' ' .. kind) end
+
 local function emit(id, kind, data)
+  ring(id, kind)
   redis.call('XADD', 'darkroom:events:' .. id, 'MAXLEN', '~', 1024, '*', 'event', kind, 'data', cjson.encode(data))
 end
 

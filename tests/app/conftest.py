@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -43,6 +44,12 @@ class Hands:
         """Take the next job."""
         (claim,) = self.claims.claim(Wish())
         return claim
+
+    def claim_next(self) -> Claim:
+        """Wait for a job, and take it."""
+        while not (claims := self.claims.claim(Wish())):
+            time.sleep(0.01)
+        return claims[0]
 
     def complete(self, claim: Claim, denoise_seconds: float = 1.0) -> bytes:
         """End the job with one picture for each that was asked for; returns its bytes."""

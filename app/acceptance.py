@@ -1,0 +1,74 @@
+"""The way of every call that makes a job: check, store, queue; then the answer, at once or at the job's end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from fastapi import Response
+from fastapi.concurrency import run_in_threadpool
+
+from app.bells import Bells
+from app.display import display
+from app.inputs import InputReader
+from app.views import JobView, Links
+from app.waiting import wait_for_end
+from contracts.catalogue import Catalogue
+from contracts.queue import JobQueue
+from contracts.records import JobRecord
+from contracts.storage import Storage
+from contracts.tasks import JobRequest
+from contracts.validation import StoredPicture, check, resolve
+
+
+@dataclass(frozen=True)
+class Order:
+    """A request, and those of its pictures that lie in the storage already, by field path."""
+
+    request: JobRequest
+    kept: Mapping[str, StoredPicture] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """One caller's call.
+
+    Attributes:
+        wait_seconds: how long the client prefers to wait for the job's end; None: not at all.
+    """
+
+    catalogue: Catalogue
+    inputs: InputReader
+    queue: JobQueue
+    storage: Storage
+    bells: Bells
+    links: Links
+    owner: str
+    wait_seconds: int | None
+
+    async def answer(self, order: Callable[[], Order], response: Response) -> JobView:
+        """Accept what `order` makes, and say so: 202, or 200 with a job that has ended."""
+        record = await run_in_threadpool(self._accept, order)
+        response.headers["Location"] = self.links.job(record.id)
+        response.status_code = 202
+        if self.wait_seconds is not None:
+            response.headers["Preference-Applied"] = f"wait={self.wait_seconds}"
+            record = await wait_for_end(self.bells, self.queue, record, self.wait_seconds)
+            if record.state.is_final:
+                response.status_code = 200
+        return await run_in_threadpool(display, record, self.queue, self.storage, self.links)
+
+    def _accept(self, order: Callable[[], Order]) -> JobRecord:
+        made = order()
+        request = made.request
+        model = check(request, self.catalogue)
+        pictures = self.inputs.read(request, made.kept)
+        parameters = resolve(request, model, {path: one.stored for path, one in pictures.items()})
+        return self.queue.submit(
+            self.inputs.store(pictures, parameters),
+            owner=self.owner,
+            priority=request.priority,
+            deadline_seconds=request.deadline_seconds,
+            response_format=request.response_format,
+            metadata=request.metadata,
+        )
