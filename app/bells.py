@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from redis.asyncio import Redis
@@ -86,9 +86,10 @@ class Bells:
         try:
             yield
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            # Again and again: the Redis client swallows a cancellation that meets it while it connects.
+            while not task.done():
+                task.cancel()
+                await asyncio.wait({task}, timeout=_PAUSE_SECONDS)
 
     async def _hear_for_ever(self, url: str) -> None:
         while True:

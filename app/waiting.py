@@ -15,6 +15,7 @@ from contracts.queue import JobQueue
 from contracts.records import JobRecord, JobState
 
 MAX_WAIT_SECONDS = 60
+_RETRY_SECONDS = 0.5
 #: After these a waiter looks.
 _ENDS = frozenset({state.value for state in JobState if state.is_final} | {"gone"})
 
@@ -46,10 +47,13 @@ async def wait_for_end(bells: Bells, queue: JobQueue, record: JobRecord, seconds
     """The job once it has ended, or as it is when the time is over or the process has to go."""
     with bells.listen(record.id, _ENDS) as bell, suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            while True:
-                with suppress(Unavailable):  # every bell rings when Redis is back
+            while not bells.leaving:
+                try:
                     record = await run_in_threadpool(queue.fetch, record.id)
-                if record.state.is_final or bells.leaving:
+                except Unavailable:  # the bell has been heard, and will not ring again for the same end
+                    await asyncio.sleep(_RETRY_SECONDS)
+                    continue
+                if record.state.is_final:
                     break
                 await bell.heard()
     return record

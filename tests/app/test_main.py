@@ -58,3 +58,9 @@ def test_no_request_walks_through_all_keys(client: TestClient, queue: JobQueue) 
     used = queue.connection.info("commandstats").keys()
     assert "cmdstat_hgetall" in used
     assert not {"cmdstat_scan", "cmdstat_keys"} & used
+
+
+def test_it_ends_at_whatever_moment_of_its_start(api_settings: ApiSettings) -> None:
+    for _ in range(60):
+        with TestClient(create_app(api_settings)) as client:
+            assert client.get("/healthz").status_code == 200
