@@ -14,7 +14,7 @@ from app.dependencies import Services
 from app.openapi import DocumentedApi
 from app.pictures import PictureDecoder
 from app.request_ids import RequestIds
-from app.routes import catalogue, health, jobs, tasks, uploads
+from app.routes import catalogue, events, health, jobs, tasks, uploads
 from app.settings import ApiSettings
 from app.sweeping import sweeping
 from contracts.catalogue import read_catalogue
@@ -54,6 +54,6 @@ def create_app(settings: ApiSettings) -> FastAPI:
     )
     app.add_middleware(RequestIds)
     errors.install(app)
-    for module in (tasks, jobs, uploads, catalogue, health):
+    for module in (tasks, jobs, events, uploads, catalogue, health):
         app.include_router(module.router)
     return app

@@ -19,6 +19,7 @@ from rq.serializers import JSONSerializer
 from contracts import scripts
 from contracts.connections import connect
 from contracts.errors import Conflict, Gone, NotFound, Unavailable
+from contracts.events import Event, read_events
 from contracts.parameters import JobParameters
 from contracts.records import JobRecord, JobState, pace_key
 from contracts.settings import SharedSettings
@@ -133,6 +134,11 @@ class JobQueue:
         if found in (JobState.COMPLETED, JobState.FAILED):
             raise Conflict(f"job {id} is already {found}")
         return self.fetch(id)
+
+    def events(self, id: str, after: str, limit: int) -> list[Event]:
+        """A job's events after one of them ("0": from the first), oldest first."""
+        with redis_errors_are_unavailable():
+            return read_events(self.connection, id, after, limit)
 
     def delete(self, id: str) -> None:
         """Forget an ended job. Its files are the caller's matter; the sweep looks for them once more.

@@ -1,0 +1,41 @@
+"""A job's events over HTTP. How they are told is `app.streams`' matter."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Response
+from fastapi.concurrency import run_in_threadpool
+
+from app.dependencies import AnyService, OwnJob
+from app.openapi import problems
+from app.streams import EventStream, has_more, read_position, stream_events
+
+router = APIRouter(prefix="/v1", tags=["jobs"])
+
+
+@router.get(
+    "/jobs/{id}/events",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "Server-sent events: `queued`, `started`, `progress`, `preview`, and as the last "
+            "`completed`, `failed` or `cancelled`",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+        204: {"description": "Nothing comes after that event; a browser does not come back"},
+        **problems(404, 410, 422, 503),
+    },
+)
+async def show_events(
+    record: OwnJob,
+    services: AnyService,
+    last_event_id: Annotated[str | None, Header(description="begin after this event")] = None,
+) -> Response:
+    """What happened to the job, and what happens from now on, until its end."""
+    after = read_position(last_event_id)
+    if after != "0" and not await run_in_threadpool(has_more, services.queue, record.id, after):
+        return Response(status_code=204)
+    settings = services.settings
+    events = stream_events(services.bells, services.queue, record.id, after, settings.heartbeat_seconds)
+    return EventStream(events, settings.stall_seconds)

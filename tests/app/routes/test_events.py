@@ -1,0 +1,230 @@
+"""Events over real connections: replayed, live, once each; readers that drop, stall, or come in hundreds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from fastapi.testclient import TestClient
+
+from contracts.events import stream_key
+from contracts.queue import JobQueue
+from contracts.records import Progress
+from contracts.settings import SharedSettings
+from tests.app.conftest import Hands
+from tests.app.routes.test_jobs import submit
+from tests.app.test_service import service
+from tests.app.test_sweeping import until
+
+Found = tuple[str, str, dict[str, Any]]
+
+
+def parse(lines: Iterator[str]) -> Generator[Found, None, None]:
+    """Id, kind and data of each event."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        if line and not line.startswith(":"):
+            name, _, value = line.partition(": ")
+            fields[name] = value
+        elif not line and "event" in fields:
+            yield fields["id"], fields["event"], json.loads(fields["data"])
+            fields = {}
+
+
+def follow(client: httpx.Client, id: str, after: str | None = None) -> Generator[Found, None, None]:
+    headers = {} if after is None else {"Last-Event-ID": after}
+    with client.stream("GET", f"/v1/jobs/{id}/events", headers=headers) as response:
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/event-stream")
+        yield from parse(response.iter_lines())
+
+
+def advance(hands: Hands, claim: Any, step: int) -> None:
+    hands.claims.advance([claim], Progress(step=step, steps=4, fraction=step / 4))
+
+
+def test_events_come_as_they_happen_and_end_with_the_last(settings: SharedSettings, hands: Hands) -> None:
+    with service(settings.redis_url, settings.data) as (client, _):
+        job = client.post("/v1/txt2img", json={"prompt": "x"}).json()
+        events = follow(client, job["id"])
+        assert job["links"]["events"].endswith(f"/v1/jobs/{job['id']}/events")
+
+        kinds = [next(events)[1]]
+        claim = hands.claim()
+        kinds.append(next(events)[1])
+        for step in (1, 2):
+            advance(hands, claim, step)
+            _, kind, data = next(events)
+            assert (kind, data["step"]) == ("progress", step)
+        hands.complete(claim)
+
+        assert kinds == ["queued", "started"]
+        assert [kind for _, kind, _ in events] == ["completed"]
+
+
+def test_a_client_that_drops_and_returns_misses_nothing_and_sees_nothing_twice(
+    settings: SharedSettings, queue: JobQueue, hands: Hands
+) -> None:
+    with (
+        service(settings.redis_url, settings.data) as (one, _),
+        service(settings.redis_url, settings.data) as (other, _),
+    ):
+        id = one.post("/v1/txt2img", json={"prompt": "x"}).json()["id"]
+        claim = hands.claim()
+        seen: list[Found] = []
+        for step in range(1, 90):
+            advance(hands, claim, step)
+            if step % 10 == 0:  # at another process each time, for a part of what is there
+                after = seen[-1][0] if seen else None
+                events = follow((one, other)[step // 10 % 2], id, after)
+                seen += [next(events) for _ in range(7)]
+                events.close()
+        hands.complete(claim)
+        seen += follow(other, id, seen[-1][0])
+
+        assert [found[0] for found in seen] == [event.id for event in queue.events(id, "0", 1000)]
+        assert seen[-1][1] == "completed"
+        assert one.get(f"/v1/jobs/{id}/events", headers={"Last-Event-ID": seen[-1][0]}).status_code == 204
+
+
+def test_a_finished_jobs_events_are_told_from_the_beginning(client: TestClient, hands: Hands) -> None:
+    id = submit(client)["id"]
+    hands.complete(hands.claim())
+
+    response = client.get(f"/v1/jobs/{id}/events")
+
+    assert [kind for _, kind, _ in parse(iter(response.text.splitlines()))] == ["queued", "started", "completed"]
+    assert response.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("position", ["x", "1-x", "-1", "1-1-1", "99999999999999999999"])
+def test_a_position_that_is_none_is_refused(client: TestClient, position: str) -> None:
+    response = client.get(f"/v1/jobs/{submit(client)['id']}/events", headers={"Last-Event-ID": position})
+
+    assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "Last-Event-ID")
+
+
+def test_an_unknown_jobs_events_are_not_found(client: TestClient) -> None:
+    assert client.get("/v1/jobs/unknown/events").status_code == 404
+
+
+def test_a_stream_without_news_shows_that_it_lives(settings: SharedSettings, hands: Hands) -> None:
+    with service(settings.redis_url, settings.data, DARKROOM_API_HEARTBEAT_SECONDS="0.05") as (client, _):
+        id = client.post("/v1/txt2img", json={"prompt": "x"}).json()["id"]
+        with client.stream("GET", f"/v1/jobs/{id}/events") as response:
+            lines = response.iter_lines()
+            assert [line for _, line in zip(range(40), lines, strict=False)].count(": heartbeat") > 5
+            hands.complete(hands.claim())
+            assert [kind for _, kind, _ in parse(lines)] == ["started", "completed"]
+
+
+def test_a_stream_ends_when_its_job_is_deleted_or_the_process_has_to_go(
+    settings: SharedSettings, hands: Hands
+) -> None:
+    with service(settings.redis_url, settings.data) as (client, process):
+        gone, waiting = (client.post("/v1/txt2img", json={"prompt": "x"}).json()["id"] for _ in range(2))
+        first, second = follow(client, gone), follow(client, waiting)
+        assert [next(first)[1], next(second)[1]] == ["queued", "queued"]
+        hands.complete(hands.claim())
+        assert client.delete(f"/v1/jobs/{gone}").status_code == 204
+        assert {kind for _, kind, _ in first} <= {"started", "completed"}
+
+        process.send_signal(signal.SIGTERM)
+
+        assert list(second) == []
+        process.wait(20)
+
+
+def test_events_go_on_after_redis_cut_every_connection(
+    settings: SharedSettings, queue: JobQueue, hands: Hands
+) -> None:
+    with service(settings.redis_url, settings.data) as (client, _):
+        id = client.post("/v1/txt2img", json={"prompt": "x"}).json()["id"]
+        events = follow(client, id)
+        next(events)
+        claim = hands.claim()
+        for kind in ("pubsub", "normal"):
+            queue.connection.client_kill_filter(_type=kind, skipme=True)
+        for step in range(1, 5):
+            advance(hands, claim, step)
+        hands.complete(claim)
+
+        assert [kind for _, kind, _ in events] == ["started", *["progress"] * 4, "completed"]
+
+
+def test_a_reader_that_takes_nothing_is_let_go_and_costs_little(
+    settings: SharedSettings, queue: JobQueue, hands: Hands
+) -> None:
+    with service(settings.redis_url, settings.data, DARKROOM_API_STALL_SECONDS="0.5") as (client, process):
+        id = client.post("/v1/txt2img", json={"prompt": "x"}).json()["id"]
+        claim = hands.claim()
+        address = (client.base_url.host, client.base_url.port or 0)
+        with socket.create_connection(address, timeout=20) as stalled:
+            stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stalled.sendall(f"GET /v1/jobs/{id}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            for _ in range(900):  # 45 MB in all
+                queue.connection.xadd(stream_key(id), {"event": "preview", "data": json.dumps("x" * 50_000)})
+            queue.connection.publish("darkroom:bells", f"{id} preview")
+            until(lambda: _said(process, b"was let go"))
+            assert psutil.Process(process.pid).memory_info().rss < 400 * 2**20
+            hands.complete(claim)
+            assert [kind for _, kind, _ in follow(client, id)][-1] == "completed"
+
+
+def _said(process: subprocess.Popen[str], words: bytes) -> bool:
+    """Whether the process has just written these words into its log."""
+    assert process.stderr is not None
+    handle = process.stderr.fileno()
+    return bool(select.select([handle], [], [], 0)[0]) and words in os.read(handle, 65_536)
+
+
+def test_hundreds_of_streams_are_told_over_one_subscription(
+    settings: SharedSettings, queue: JobQueue, hands: Hands
+) -> None:
+    count = 300
+    with service(settings.redis_url, settings.data) as (client, process):
+        id = client.post("/v1/txt2img", json={"prompt": "x"}).json()["id"]
+        told = asyncio.run(_follow_all(str(client.base_url), id, queue, hands, count))
+        assert psutil.Process(process.pid).num_threads() < 60
+
+    assert told == [["queued", "started", "progress", "progress", "completed"]] * count
+
+
+async def _follow_all(url: str, id: str, queue: JobQueue, hands: Hands, count: int) -> list[list[str]]:
+    ready = asyncio.Semaphore(0)
+
+    async def read(client: httpx.AsyncClient) -> list[str]:
+        kinds: list[str] = []
+        async with client.stream("GET", f"/v1/jobs/{id}/events") as response:
+            async for line in response.aiter_lines():
+                if line.startswith("event: "):
+                    kinds.append(line.removeprefix("event: "))
+                    if len(kinds) == 1:
+                        ready.release()
+        return kinds
+
+    def work() -> None:
+        claim = hands.claim()
+        for step in (1, 2):
+            advance(hands, claim, step)
+        assert len(queue.connection.client_list(_type="pubsub")) == 1
+        assert len(queue.connection.client_list()) < 60
+        hands.complete(claim)
+
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=url, timeout=90, trust_env=False, limits=limits) as client:
+        readers = [asyncio.create_task(read(client)) for _ in range(count)]
+        for _ in range(count):
+            await ready.acquire()
+        await asyncio.to_thread(work)
+        return list(await asyncio.gather(*readers))
