@@ -72,7 +72,8 @@ def _add_writing(stages: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     stage.set_defaults(run=_export)
     stage = stages.add_parser("untrained", help="writes a checkpoint and its ControlNets with random weights")
     stage.add_argument("family", choices=export.FAMILIES)
-    stage.set_defaults(run=lambda o: export.write_untrained(o.family))
+    stage.add_argument("--control", choices=export.CONTROLS, help="only this one, for the trained checkpoint")
+    stage.set_defaults(run=_write_untrained)
     stage = stages.add_parser("misfits", help="writes adapters that must be refused")
     stage.set_defaults(run=lambda _: misfits.write_all())
 
@@ -101,6 +102,14 @@ def _export(options: argparse.Namespace) -> None:
     words = export.make_tokenizers()
     parts = denoiser.load_parts(options.family, words)
     export.write(export.assemble(options.family, parts, words), export.checkpoint_folder(options.family))
+
+
+def _write_untrained(options: argparse.Namespace) -> None:
+    if options.control:
+        fresh = export.build_control(options.family, denoiser.load(options.family))
+        export.write(fresh, export.control_folder(options.family, options.control))
+    else:
+        export.write_untrained(options.family)
 
 
 def _try(options: argparse.Namespace) -> None:

@@ -22,7 +22,7 @@ _EMPTY_SHARE = 0.03
 _PART = 256
 PLANS = {
     "sdxl": Plan(3200, 32, 1.5e-3, bfloat16_share=0.85),
-    "sd3": Plan(1800, 32, 1.2e-3, bfloat16_share=0.85),
+    "sd3": Plan(4200, 32, 1.2e-3, bfloat16_share=0.85),
     "flux": Plan(2500, 32, 1.2e-3, bfloat16_share=0.85),
 }
 

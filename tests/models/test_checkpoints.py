@@ -13,12 +13,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from models.training.captions import draw_scene
-from models.training.drawing import Scene
+from models.training.drawing import Scene, place
 from models.training.export import CONTROLS, FAMILIES, MODELS, checkpoint_folder, control_folder
 from models.training.figures import Sample, open_painter, sample
 
 #: Families whose trained checkpoint is in the repository, with the least share of right shapes.
-TRAINED = {"sdxl": 0.9}
+TRAINED = {"sdxl": 0.9, "flux": 0.65}
 COUNT = 20
 
 
@@ -76,3 +76,20 @@ def test_all_weights_are_half_precision_and_finite(family: str) -> None:
         for name, weight in load_file(file).items():
             assert weight.dtype == np.float16, (file, name)
             assert np.isfinite(weight).all(), (file, name)
+
+
+def off_centre_scenes() -> list[Scene]:
+    rng = random.Random("test/checkpoints/off-centre")
+    corners = ("left", "right", "top", "bottom")
+    return [
+        place(replace(draw_scene(rng), size="medium", position=rng.choice(corners), texture="plain"), rng)
+        for _ in range(COUNT)
+    ]
+
+
+def test_leaving_out_the_t5_of_sd3_shows_in_the_positions() -> None:
+    scenes = off_centre_scenes()
+    with_t5, without = (sample(open_painter("sd3", off), scenes, "sd3") for off in (False, True))
+    assert share(with_t5, "position") >= 0.8
+    assert share(without, "position") <= 0.5
+    assert share(without, "background") >= 0.9
