@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from fastapi import Response
@@ -14,7 +15,9 @@ from app.inputs import InputReader
 from app.views import JobView, Links
 from app.waiting import wait_for_end
 from contracts.catalogue import Catalogue
-from contracts.queue import JobQueue
+from contracts.errors import Gone, NotFound, Unavailable
+from contracts.idempotency import Call, Idempotency
+from contracts.queue import JobQueue, Once
 from contracts.records import JobRecord
 from contracts.storage import Storage
 from contracts.tasks import JobRequest
@@ -35,6 +38,7 @@ class Acceptance:
 
     Attributes:
         wait_seconds: how long the client prefers to wait for the job's end; None: not at all.
+        call: what must not be done twice; None where the client names no idempotency key.
     """
 
     catalogue: Catalogue
@@ -45,10 +49,14 @@ class Acceptance:
     links: Links
     owner: str
     wait_seconds: int | None
+    idempotency: Idempotency
+    call: Call | None
 
     async def answer(self, order: Callable[[], Order], response: Response) -> JobView:
         """Accept what `order` makes, and say so: 202, or 200 with a job that has ended."""
-        record = await run_in_threadpool(self._accept, order)
+        record, is_replay = await run_in_threadpool(self._accept_once, order)
+        if is_replay:
+            response.headers["Idempotency-Replayed"] = "true"
         response.headers["Location"] = self.links.job(record.id)
         response.status_code = 202
         if self.wait_seconds is not None:
@@ -58,7 +66,27 @@ class Acceptance:
                 response.status_code = 200
         return await run_in_threadpool(display, record, self.queue, self.storage, self.links)
 
-    def _accept(self, order: Callable[[], Order]) -> JobRecord:
+    def _accept_once(self, order: Callable[[], Order]) -> tuple[JobRecord, bool]:
+        """The job, and whether an earlier call made it."""
+        if self.call is None:
+            return self._accept(order, None), False
+        held = self.idempotency.hold(self.call)
+        if isinstance(held, str):
+            return self._made_before(held), True
+        try:
+            return self._accept(order, held), False
+        except BaseException:
+            with suppress(Unavailable):  # else its lease runs out
+                self.idempotency.release(held)
+            raise
+
+    def _made_before(self, id: str) -> JobRecord:
+        try:
+            return self.queue.fetch(id)
+        except NotFound:
+            raise Gone("job", id, self.owner) from None
+
+    def _accept(self, order: Callable[[], Order], once: Once | None) -> JobRecord:
         made = order()
         request = made.request
         model = check(request, self.catalogue)
@@ -71,4 +99,5 @@ class Acceptance:
             deadline_seconds=request.deadline_seconds,
             response_format=request.response_format,
             metadata=request.metadata,
+            once=once,
         )

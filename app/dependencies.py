@@ -18,6 +18,7 @@ from app.views import Links
 from app.waiting import read_preference
 from contracts.catalogue import Catalogue
 from contracts.errors import Gone, NotFound
+from contracts.idempotency import Call, Idempotency
 from contracts.queue import JobQueue
 from contracts.records import JobRecord
 from contracts.retention import Retention
@@ -38,6 +39,7 @@ class Services:
     settings: ApiSettings
     bells: Bells
     catalogue: Catalogue
+    idempotency: Idempotency
     decoder: PictureDecoder
     queue: JobQueue
     retention: Retention
@@ -146,8 +148,19 @@ async def _wait_seconds(
 
 
 async def _acceptance(
-    services: AnyService, inputs: TheInputs, links: TheLinks, caller: TheCaller, wait_seconds: WaitSeconds
+    request: Request,
+    raw: JsonBody,
+    services: AnyService,
+    inputs: TheInputs,
+    links: TheLinks,
+    caller: TheCaller,
+    wait_seconds: WaitSeconds,
+    idempotency_key: Annotated[
+        str | None,
+        Header(min_length=1, max_length=255, description="the same key and call within 24 h give the same job"),
+    ] = None,
 ) -> Acceptance:
+    target = f"{request.method} {request.url.path}"
     return Acceptance(
         catalogue=services.catalogue,
         inputs=inputs,
@@ -157,6 +170,8 @@ async def _acceptance(
         links=links,
         owner=caller.owner,
         wait_seconds=wait_seconds,
+        idempotency=services.idempotency,
+        call=None if idempotency_key is None else Call(caller.owner, idempotency_key, target, raw),
     )
 
 

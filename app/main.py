@@ -18,6 +18,7 @@ from app.routes import catalogue, events, health, jobs, tasks, uploads
 from app.settings import ApiSettings
 from app.sweeping import sweeping
 from contracts.catalogue import read_catalogue
+from contracts.idempotency import Idempotency
 from contracts.queue import JobQueue
 from contracts.retention import Retention
 from contracts.storage import open_storage
@@ -40,6 +41,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
             settings=settings,
             bells=bells,
             catalogue=rows,
+            idempotency=Idempotency(queue.connection, settings.idempotency_lease_seconds),
             decoder=PictureDecoder(settings.max_picture_bytes, settings.max_picture_pixels),
             queue=queue,
             retention=retention,

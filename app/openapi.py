@@ -32,7 +32,8 @@ def accepted(view: type[BaseModel]) -> dict[int | str, Document]:
     """`responses` of a route that makes a job."""
     applied = {"description": "the preference that was followed", "schema": {"type": "string"}}
     place = {"description": "the job's address", "schema": {"type": "string", "format": "uri"}}
-    headers = {"Location": place, "Preference-Applied": applied}
+    replayed = {"description": "`true` where an earlier call made the job", "schema": {"type": "string"}}
+    headers = {"Location": place, "Preference-Applied": applied, "Idempotency-Replayed": replayed}
     return {
         200: {"model": view, "description": "Waited for (`Prefer: wait`), and ended", "headers": headers},
         202: {"model": view, "description": "Accepted", "headers": headers},

@@ -33,6 +33,9 @@ class ApiSettings(BaseSettings):
     upload_timeout_seconds: float = Field(60.0, gt=0, description="a body must have come in by then")
     upload_ttl_seconds: int = Field(86_400, ge=60, description="how long an upload can be named")
 
+    idempotency_lease_seconds: float = Field(
+        15.0, gt=0, description="a call with an Idempotency-Key that is not accepted by then may be sent again"
+    )
     heartbeat_seconds: float = Field(15.0, gt=0, description="pause between signs of life in a stream of events")
     stall_seconds: float = Field(30.0, gt=0, description="a reader of events that takes nothing for so long goes")
     sweep_seconds: float = Field(10.0, gt=0, description="pause between two looks for what has expired")

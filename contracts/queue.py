@@ -10,6 +10,7 @@ import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from redis import exceptions as redis_errors
@@ -33,6 +34,23 @@ RUN_FUNCTION = "worker.jobs.run"
 _TIMEOUT_SECONDS = 2.0
 #: The sweep takes up a deletion that was broken off after this.
 _DELETED_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Once:
+    """An idempotency key in one call's hands.
+
+    Attributes:
+        key: where it lies in Redis.
+        fingerprint: of the call.
+        token: this call's own.
+        kept_seconds: how long the key names the job.
+    """
+
+    key: str
+    fingerprint: str
+    token: str
+    kept_seconds: int
 
 
 @contextmanager
@@ -66,10 +84,12 @@ class JobQueue:
         deadline_seconds: int | None = None,
         response_format: str = "url",
         metadata: dict[str, str] | None = None,
+        once: Once | None = None,
     ) -> JobRecord:
-        """Accept a job. When this returns, Redis has it, whole.
+        """Accept a job. When this returns, Redis has it, whole, and bound to its idempotency key.
 
         Raises:
+            Conflict: the idempotency key is another call's by now.
             Unavailable: Redis does not answer, and the job may or may not be there; or an input is there no more.
         """
         record = JobRecord(
@@ -91,11 +111,15 @@ class JobQueue:
         }
         if deadline_seconds is not None:
             arguments["deadline_seconds"] = deadline_seconds
+        if once is not None:
+            arguments["once"] = asdict(once)
         with redis_errors_are_unavailable():
-            accepted = self._scripts["submit"](args=[json.dumps(arguments), call["data"]])
-        if accepted is None:
+            verdict, *accepted = self._scripts["submit"](args=[json.dumps(arguments), call["data"]])
+        if verdict == "taken":
+            raise Conflict("this took too long, and the same call was sent again meanwhile; that one counts")
+        if verdict == "swept":
             raise Unavailable("an input was swept while the job was being accepted; send the request again")
-        created_at = float(accepted)
+        created_at = float(accepted[0])
         deadline_at = None if deadline_seconds is None else created_at + deadline_seconds
         return record.model_copy(update={"created_at": created_at, "deadline_at": deadline_at})
 

@@ -35,5 +35,5 @@ for _task, _kind in REQUESTS.items():
         summary=f"Queue a {_task} job",
         description=_kind.__doc__,
         openapi_extra=request_body(_kind),
-        responses={**accepted(JobView), **problems(400, 408, 413, 415, 422, 503)},
+        responses={**accepted(JobView), **problems(400, 408, 409, 410, 413, 415, 422, 503)},
     )

@@ -1,9 +1,16 @@
 -- Accepts a job: our record, RQ's job, its place in the queue and in its owner's index, the event; all or nothing.
 -- ARGV[2] is RQ's call, which is no text. Said twice (its first answer was lost), it is done once.
--- Returns when it was accepted; false, and nothing is done, where an input has been swept meanwhile.
+-- Returns `accepted` and when; or, and nothing is done, `swept` where an input is there no more, `taken` where
+-- another call has the idempotency key by now.
 local id, key = arguments.id, job_key(arguments.id)
 local before = redis.call('HGET', key, 'created_at')
-if before then return before end
+if before then return { 'accepted', before } end
+
+local once = arguments.once
+if once then
+  local found = redis.call('HMGET', once.key, 'token', 'job')
+  if found[2] or (found[1] and found[1] ~= once.token) then return { 'taken' } end
+end
 
 local function flatten(fields)
   local flat = {}
@@ -18,7 +25,7 @@ local inputs = {}
 for _, input in ipairs(arguments.inputs) do
   local sha256 = sha256_of(input)
   if sha256 then
-    if redis.call('GET', 'darkroom:input:' .. sha256) ~= input then return false end
+    if redis.call('GET', 'darkroom:input:' .. sha256) ~= input then return { 'swept' } end
     inputs[#inputs + 1] = input
   end
 end
@@ -37,5 +44,9 @@ if arguments.deadline_seconds then
   redis.call('HSET', key, 'deadline_at', deadline)
   redis.call('ZADD', 'darkroom:deadlines', deadline, id)
 end
+if once then
+  redis.call('HSET', once.key, 'fingerprint', once.fingerprint, 'token', once.token, 'job', id)
+  redis.call('EXPIRE', once.key, once.kept_seconds)
+end
 emit(id, 'queued', { at = accepted })
-return stamp(accepted)
+return { 'accepted', stamp(accepted) }
