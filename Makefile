@@ -22,7 +22,7 @@ check: .venv/installed-dev  ## linters, types, and the tests that need no model
 	$(BIN)/python -m pytest -q tests/test_layers.py tests/contracts tests/app tests/cli
 
 chaos: .venv/installed-dev  ## hundreds of jobs through a service that is being broken
-	DARKROOM_CHAOS_JOBS=$${DARKROOM_CHAOS_JOBS:-400} $(BIN)/python -m pytest -s tests/chaos
+	DARKROOM_CHAOS_JOBS=$${DARKROOM_CHAOS_JOBS:-400} DARKROOM_CHAOS_OUTAGE_SECONDS=30 $(BIN)/python -m pytest -s tests/chaos
 
 judge: .venv/installed-dev  ## what the shapes models reach, by the judge, over 200 captions each
 	for family in sdxl sd3 flux; do $(BIN)/python -m models.training judge $$family || exit 1; done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,10 @@ import pytest
 
 from tests.chaos.monkey import redis_process
 from tests.end_to_end.service import RunningService
+
+
+#: Several leases; `make chaos` takes thirty seconds.
+OUTAGE_SECONDS = float(os.environ.get("DARKROOM_CHAOS_OUTAGE_SECONDS", "5"))
 
 
 @pytest.fixture
@@ -80,7 +85,9 @@ def test_a_redis_that_stands_still_for_longer_than_a_lease_costs_no_attempt(serv
         time.sleep(0.02)
     redis = redis_process(service)
     redis.suspend()
-    time.sleep(6)
+    response = service.http.post("/v1/txt2img", json={"prompt": "a red circle"})
+    assert (response.status_code, response.json()["code"]) == (503, "unavailable")
+    time.sleep(OUTAGE_SECONDS)
     redis.resume()
     done = service.wait(job["id"])
     assert (done["status"], done["attempts"]) == ("completed", 1)
