@@ -46,6 +46,12 @@ def request_body(kind: type[JobRequest]) -> Document:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
+def rerun_body() -> Document:
+    """`openapi_extra` of a route that takes some fields of a request, or none."""
+    schema = {"type": "object", "description": "fields of the job's own task; null takes a field away"}
+    return {"requestBody": {"required": False, "content": {"application/json": {"schema": schema}}}}
+
+
 def upload_body() -> Document:
     """`openapi_extra` of a route that takes a picture's bytes or a form."""
     form = {"type": "object", "required": ["file"], "properties": {"file": _BYTES}}

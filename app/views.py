@@ -65,7 +65,7 @@ class JobView(BaseModel):
     receipt: Receipt | None
     attempts: int
     metadata: dict[str, str]
-    links: dict[str, str] = Field(description="`self`, `events`, and `cancel` until the job has ended")
+    links: dict[str, str] = Field(description="`self`, `events`, `rerun`, and `cancel` until the job has ended")
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,7 @@ class Links:
     def of(self, record: JobRecord) -> dict[str, str]:
         """What can be done with a job now."""
         links = {"self": self.job(record.id), "events": f"{self.job(record.id)}/events"}
+        links["rerun"] = f"{links['self']}/rerun"
         if not record.state.is_final:
             links["cancel"] = f"{links['self']}/cancel"
         return links

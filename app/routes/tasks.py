@@ -1,4 +1,4 @@
-"""Submit a job of each task. What is done with it is `app.acceptance`'s matter."""
+"""Submit a job of each task, or the same again. What is done with it is `app.acceptance`'s matter."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 from fastapi import APIRouter, Response
 
 from app.acceptance import Order
-from app.dependencies import JsonBody, TheAcceptance
-from app.openapi import accepted, problems, request_body
+from app.dependencies import JsonBody, OwnJob, TheAcceptance, TheStorage
+from app.openapi import accepted, problems, request_body, rerun_body
 from app.requests import parse
+from app.reruns import reorder
 from app.views import JobView
 from contracts.tasks import REQUESTS, JobRequest
 
@@ -37,3 +38,16 @@ for _task, _kind in REQUESTS.items():
         openapi_extra=request_body(_kind),
         responses={**accepted(JobView), **problems(400, 408, 409, 410, 413, 415, 422, 503)},
     )
+
+
+@router.post(
+    "/jobs/{id}/rerun",
+    status_code=202,
+    openapi_extra=rerun_body(),
+    responses={**accepted(JobView), **problems(400, 404, 408, 409, 410, 413, 415, 422, 503)},
+)
+async def rerun_job(
+    record: OwnJob, raw: JsonBody, acceptance: TheAcceptance, storage: TheStorage, response: Response
+) -> JobView:
+    """Make a job's images again, seed and all; fields of the body replace the job's own, null takes one away."""
+    return await acceptance.answer(lambda: reorder(record, raw, storage), response)

@@ -48,7 +48,8 @@ def test_a_job_of_every_task_is_accepted(client: TestClient, queue: JobQueue, ta
     assert response.status_code == 202
     assert response.headers["Location"] == address
     assert (job["status"], job["task"], job["model"]) == ("queued", task, "shapes-sdxl")
-    assert job["links"] == {"self": address, "events": f"{address}/events", "cancel": f"{address}/cancel"}
+    others = {name: f"{address}/{name}" for name in ("events", "rerun", "cancel")}
+    assert job["links"] == {"self": address} | others
     assert job["queue"] == {"position": 1, "ahead": 0}
     assert job["metadata"] == {"who": "me"}
     record = queue.fetch(job["id"])
@@ -124,7 +125,7 @@ def test_a_completed_job_has_images_and_a_receipt(client: TestClient, hands: Han
     assert job["receipt"]["seeds"] == [40, 41]
     assert job["receipt"]["parameters"]["prompt"] == "a red circle"
     assert job["finished_at"] < job["expires_at"]
-    assert list(job["links"]) == ["self", "events"]
+    assert list(job["links"]) == ["self", "events", "rerun"]
 
 
 def test_images_come_as_base64_when_the_job_asked_for_it(client: TestClient, hands: Hands) -> None:
