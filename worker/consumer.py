@@ -12,9 +12,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -28,13 +27,12 @@ from rq.timeouts import BaseDeathPenalty
 from rq.worker import WorkerStatus
 
 from contracts.claims import Claim, Claims
-from contracts.errors import RETRYABLE, FailureCode, JobFailed, Unavailable
+from contracts.errors import FailureCode, JobFailed
 from contracts.queue import RUN_FUNCTION
-from contracts.records import JobError, JobState
 from contracts.storage import Storage
 from worker import jobs
 from worker.affinity import Residency
-from worker.deliveries import Done, Painted, deliver
+from worker.endings import Endings, Outcome
 from worker.heartbeat import Heartbeat
 from worker.pipelines import Pool
 from worker.progress import Abandoned, BatchWatch, HandedBack
@@ -43,11 +41,9 @@ from worker.settings import WorkerSettings
 _log = logging.getLogger(__name__)
 
 _REDIS_PAUSE_SECONDS = 0.5
-#: What became of a job: its pictures, its images, a failure, nothing, or back to the queue with it.
-Outcome = Painted | Done | JobFailed | HandedBack | None
-
-#: For what a deadline that passed tells the client.
-_DEADLINE_MESSAGE = "the deadline passed while the job ran"
+#: RQ's registration of a worker lasts eight minutes.
+_RQ_BEAT_SECONDS = 60.0
+_FUNCTION_REFUSED = JobFailed(FailureCode.REFUSED_FUNCTION, "the job names a function that is not allowed")
 
 
 class _NoAlarm(BaseDeathPenalty):
@@ -78,6 +74,7 @@ class Consumer(SimpleWorker):
         placeholder = Queue("darkroom", connection=connection, serializer=JSONSerializer)
         super().__init__([placeholder], name=settings.name, connection=connection, serializer=JSONSerializer)
         self._claims = claims
+        self._endings = Endings(claims, storage)
         self._pool = pool
         self._storage = storage
         self._settings = settings
@@ -85,11 +82,12 @@ class Consumer(SimpleWorker):
         self._leave = threading.Event()
         self._warming = True
         self._answer_lost = False
+        self._next_rq_beat_at = 0.0
         self._state_shown: WorkerStatus | None = None
         self._residency = Residency(settings.residency_seconds, model_pixels)
         self._deliveries = ThreadPoolExecutor(max_workers=1, thread_name_prefix="delivery")
         self._delivery: Future[None] = self._deliveries.submit(lambda: None)
-        self._heartbeat = Heartbeat(claims, settings, self._report_state, self._forget_images)
+        self._heartbeat = Heartbeat(claims, settings, self._report_state, self._endings.forget_images)
 
     def start(self, models: Sequence[str]) -> None:
         """Load the warm list, then work until a signal says stop; returns when the last batch has ended."""
@@ -153,6 +151,9 @@ class Consumer(SimpleWorker):
             if self._batch:
                 return RqJob(id=self._batch[0].job.id, connection=self.connection), self.queues[0]
             self._show_state(WorkerStatus.IDLE)
+            if time.monotonic() > self._next_rq_beat_at:
+                self.heartbeat()
+                self._next_rq_beat_at = time.monotonic() + _RQ_BEAT_SECONDS
             time.sleep(self._settings.poll_seconds)
         return None
 
@@ -179,7 +180,7 @@ class Consumer(SimpleWorker):
         outcomes = self._paint(batch, watch)
         # One delivery at a time: a slow storage slows the painting instead of filling the memory.
         self._delivery.result()
-        self._delivery = self._deliveries.submit(self._deliver, batch, watch, outcomes)
+        self._delivery = self._deliveries.submit(self._end, batch, watch, outcomes)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """RQ's own sign of life; a Redis that is away must not end the worker."""
@@ -207,53 +208,12 @@ class Consumer(SimpleWorker):
         except HandedBack as handed_back:
             return [handed_back] * len(batch)
 
-    def _deliver(self, batch: Sequence[Claim], watch: BatchWatch, outcomes: Sequence[Outcome]) -> None:
-        """Runs in the delivery thread: write the images of each job, and end it."""
+    def _end(self, batch: Sequence[Claim], watch: BatchWatch, outcomes: Sequence[Outcome]) -> None:
+        """Runs in the delivery thread."""
         try:
-            for claim, painted in zip(batch, outcomes, strict=True):
-                outcome = painted
-                if isinstance(outcome, Painted) and claim.job.id not in watch.verdicts:
-                    outcome = deliver(outcome, self._storage)
-                self._insist(partial(self._end, claim, outcome, watch))
+            self._endings.end_all(batch, watch, outcomes)
         finally:
             self._heartbeat.let_go(watch)
-
-    def _end(self, claim: Claim, outcome: Outcome, watch: BatchWatch) -> None:
-        verdict = watch.verdicts.get(claim.job.id)
-        if verdict == "lost":
-            _log.warning("job %s: lease lost, result dropped", claim.job.id)
-        elif verdict == "cancel":
-            self._claims.finish(claim, JobState.CANCELLED)
-        elif verdict == "deadline":
-            self._fail(claim, JobFailed(FailureCode.DEADLINE_EXCEEDED, _DEADLINE_MESSAGE))
-        elif isinstance(outcome, HandedBack):
-            self._claims.hand_back(claim)
-        elif isinstance(outcome, JobFailed):
-            self._fail(claim, outcome)
-        elif isinstance(outcome, Done):
-            won = self._claims.complete(claim, outcome.images, outcome.receipt)
-            self._remove_images(claim, kept={image.key for image in outcome.images} if won else set())
-        if verdict is not None and isinstance(outcome, Done):
-            self._remove_images(claim, kept=set())
-
-    def _remove_images(self, claim: Claim, kept: set[str]) -> None:
-        """Remove what this attempt wrote for nothing, and what earlier ones left when they were lost."""
-        if not kept:
-            self._forget_images(f"{claim.job.id}/{claim.job.attempts}")
-        elif claim.job.attempts > 1:
-            self._forget_images(claim.job.id, kept)
-
-    def _forget_images(self, folder: str, kept: Collection[str] = ()) -> None:
-        try:
-            for key in self._storage.find(f"images/{folder}/"):
-                if key not in kept:
-                    self._storage.delete(key)
-        except Unavailable as error:
-            _log.warning("images of %s are left behind: %s", folder, error)
-
-    def _fail(self, claim: Claim, failure: JobFailed) -> None:
-        error = JobError(code=failure.code, message=failure.message, retryable=RETRYABLE[failure.code])
-        self._claims.fail(claim, error)
 
     def _allowed(self, batch: list[Claim]) -> list[Claim]:
         """Only our one function runs from the queue; a planted job ends here, and is reported."""
@@ -264,9 +224,7 @@ class Consumer(SimpleWorker):
                 allowed.append(claim)
                 continue
             _log.error("job %s names the function %r: refused", claim.job.id, function)
-            self._fail(
-                claim, JobFailed(FailureCode.REFUSED_FUNCTION, "the job names a function that is not allowed")
-            )
+            self._endings.fail(claim, _FUNCTION_REFUSED)
         return allowed
 
     def _function_of(self, job_id: str) -> str | None:
@@ -274,18 +232,6 @@ class Consumer(SimpleWorker):
             return RqJob.fetch(job_id, connection=self.connection, serializer=JSONSerializer).func_name
         except (NoSuchJobError, ValueError, TypeError, KeyError):
             return None
-
-    def _insist(self, write: Callable[[], object]) -> None:
-        """Write the end of a job however long Redis is away; a lease that ran out meanwhile makes it a no-op."""
-        pause_seconds = 0.1
-        while True:
-            try:
-                write()
-                return
-            except RedisError as error:
-                _log.warning("result not written yet: %s", error)
-                time.sleep(pause_seconds)
-                pause_seconds = min(2.0, pause_seconds * 2)
 
     # -- what the world sees --------------------------------------------------------------------------
 

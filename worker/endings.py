@@ -1,0 +1,95 @@
+"""How jobs end: images written, the record closed behind the fence, nothing left of what was in vain.
+
+Runs beside the painting of the next batch. Knows no pipelines and no RQ.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+
+from redis.exceptions import RedisError
+
+from contracts.claims import Claim, Claims
+from contracts.errors import RETRYABLE, FailureCode, JobFailed, Unavailable
+from contracts.records import JobError, JobState
+from contracts.storage import Storage
+from worker.deliveries import Done, Painted, deliver
+from worker.progress import BatchWatch, HandedBack
+
+_log = logging.getLogger(__name__)
+
+#: What became of a job: its pictures, its images, a failure, nothing, or back to the queue with it.
+Outcome = Painted | Done | JobFailed | HandedBack | None
+
+_DEADLINE_PASSED = JobFailed(FailureCode.DEADLINE_EXCEEDED, "the deadline passed while the job ran")
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 2.0
+
+
+class Endings:
+    """Ends the jobs of one worker."""
+
+    def __init__(self, claims: Claims, storage: Storage) -> None:
+        self._claims = claims
+        self._storage = storage
+
+    def end_all(self, batch: Sequence[Claim], watch: BatchWatch, outcomes: Sequence[Outcome]) -> None:
+        """Write the images of each job of a batch, and end it, however long Redis is away."""
+        for claim, painted in zip(batch, outcomes, strict=True):
+            outcome = painted
+            if isinstance(outcome, Painted) and claim.job.id not in watch.verdicts:
+                outcome = deliver(outcome, self._storage)
+            _insist(partial(self._end, claim, outcome, watch.verdicts.get(claim.job.id)))
+
+    def fail(self, claim: Claim, failure: JobFailed) -> None:
+        """End a job as failed, in words for its client; raises RedisError."""
+        error = JobError(code=failure.code, message=failure.message, retryable=RETRYABLE[failure.code])
+        self._claims.fail(claim, error)
+
+    def forget_images(self, folder: str, kept: Collection[str] = ()) -> None:
+        """Remove what was stored for a job (`ID`) or one of its attempts (`ID/ATTEMPT`), but for what is kept."""
+        try:
+            for key in self._storage.find(f"images/{folder}/"):
+                if key not in kept:
+                    self._storage.delete(key)
+        except Unavailable as error:
+            _log.warning("images of %s are left behind: %s", folder, error)
+
+    def _end(self, claim: Claim, outcome: Outcome, verdict: str | None) -> None:
+        won = False
+        if verdict == "lost":
+            _log.warning("job %s: lease lost, result dropped", claim.job.id)
+        elif verdict == "cancel":
+            self._claims.finish(claim, JobState.CANCELLED)
+        elif verdict == "deadline":
+            self.fail(claim, _DEADLINE_PASSED)
+        elif isinstance(outcome, HandedBack):
+            self._claims.hand_back(claim)
+        elif isinstance(outcome, JobFailed):
+            self.fail(claim, outcome)
+        elif isinstance(outcome, Done):
+            won = self._claims.complete(claim, outcome.images, outcome.receipt)
+        if isinstance(outcome, Done):
+            self._tidy(claim, outcome, won)
+
+    def _tidy(self, claim: Claim, done: Done, won: bool) -> None:
+        """Remove what this attempt wrote for nothing, or what earlier ones left when they were lost."""
+        if not won:
+            self.forget_images(f"{claim.job.id}/{claim.job.attempts}")
+        elif claim.job.attempts > 1:
+            self.forget_images(claim.job.id, kept={image.key for image in done.images})
+
+
+def _insist(write: Callable[[], object]) -> None:
+    """Say it until Redis has heard it; where the lease ran out meanwhile, the fence makes it a no-op."""
+    pause_seconds = _FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            write()
+            return
+        except RedisError as error:
+            _log.warning("result not written yet: %s", error)
+            time.sleep(pause_seconds)
+            pause_seconds = min(_LONGEST_PAUSE_SECONDS, pause_seconds * 2)
