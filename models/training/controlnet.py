@@ -26,7 +26,7 @@ DRAW = {"silhouette": render_silhouette, "canny": render_edges}
 PLANS = {
     "sdxl": Plan(900, 24, 1e-3, warmup_steps=50, ema_decay=0.99, bfloat16_share=0.8),
     "sd3": Plan(500, 24, 1e-3, warmup_steps=50, ema_decay=0.99, bfloat16_share=0.8),
-    "flux": Plan(500, 24, 1e-3, warmup_steps=50, ema_decay=0.99, bfloat16_share=0.8),
+    "flux": Plan(350, 24, 1e-3, warmup_steps=50, ema_decay=0.99, bfloat16_share=0.8),
 }
 
 
