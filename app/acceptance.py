@@ -37,6 +37,7 @@ class Acceptance:
     """One caller's call.
 
     Attributes:
+        max_waiting: jobs that may wait in all.
         wait_seconds: how long the client prefers to wait for the job's end; None: not at all.
         call: what must not be done twice; None where the client names no idempotency key.
     """
@@ -49,6 +50,7 @@ class Acceptance:
     links: Links
     owner: str
     wait_seconds: int | None
+    max_waiting: int
     idempotency: Idempotency
     call: Call | None
 
@@ -100,4 +102,5 @@ class Acceptance:
             response_format=request.response_format,
             metadata=request.metadata,
             once=once,
+            max_waiting=self.max_waiting,
         )

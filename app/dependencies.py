@@ -170,6 +170,7 @@ async def _acceptance(
         links=links,
         owner=caller.owner,
         wait_seconds=wait_seconds,
+        max_waiting=services.settings.max_waiting,
         idempotency=services.idempotency,
         call=None if idempotency_key is None else Call(caller.owner, idempotency_key, target, raw),
     )

@@ -27,6 +27,7 @@ from contracts.errors import (
     NotAPicture,
     NotFound,
     PictureTooLarge,
+    QueueFull,
     Unavailable,
     UnreadableBody,
 )
@@ -80,6 +81,7 @@ ROWS: Mapping[type[Exception], Row] = {
     WrongMediaType: Row(415, "unsupported_media_type", "This content type is not taken here"),
     InvalidRequest: Row(422, "invalid_request", "The request cannot be run as it is"),
     RequestValidationError: Row(422, "invalid_request", "The request cannot be run as it is"),
+    QueueFull: Row(429, "queue_full", "Too many jobs wait"),
     Unavailable: Row(503, "unavailable", "A part of the service is away"),
     NotReady: Row(503, "not_ready", "The service would not serve a job now"),
     Exception: Row(500, "internal", "The service failed"),
@@ -130,6 +132,8 @@ def describe(error: Exception) -> Failure:
     if row.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return Failure(row, "the reason is in the service's log, under this request_id")
     retry = {"Retry-After": str(RETRY_AFTER_SECONDS)} if row.status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+    if isinstance(error, QueueFull):
+        retry = {"Retry-After": str(error.retry_after_seconds)}
     if isinstance(error, RequestValidationError):
         problems = tuple(FieldProblem(".".join(map(str, item["loc"][1:])), item["msg"]) for item in error.errors())
         return Failure(row, "; ".join(f"{one.field}: {one.message}" for one in problems), problems)

@@ -33,6 +33,7 @@ class ApiSettings(BaseSettings):
     upload_timeout_seconds: float = Field(60.0, gt=0, description="a body must have come in by then")
     upload_ttl_seconds: int = Field(86_400, ge=60, description="how long an upload can be named")
 
+    max_waiting: int = Field(10_000, ge=1, description="so many jobs may wait in all; more are refused with 429")
     idempotency_lease_seconds: float = Field(
         15.0, gt=0, description="a call with an Idempotency-Key that is not accepted by then may be sent again"
     )

@@ -75,6 +75,14 @@ class Conflict(DarkroomError):
     """The object is not in a state that allows the call."""
 
 
+class QueueFull(DarkroomError):
+    """So many jobs wait that no more are taken; a place may be free after `retry_after_seconds`."""
+
+    def __init__(self, max_waiting: int, retry_after_seconds: int) -> None:
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(f"{max_waiting} jobs wait, and no more are taken; try again in {retry_after_seconds} s")
+
+
 class Unavailable(DarkroomError):
     """Redis or the storage does not answer; the call may be repeated."""
 

@@ -7,6 +7,7 @@ beside it holds what clients ask for. Both are written in one transaction.
 from __future__ import annotations
 
 import json
+import math
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from rq.serializers import JSONSerializer
 
 from contracts import scripts
 from contracts.connections import connect
-from contracts.errors import Conflict, Gone, NotFound, Unavailable
+from contracts.errors import Conflict, Gone, NotFound, QueueFull, Unavailable
 from contracts.events import Event, read_events
 from contracts.parameters import JobParameters
 from contracts.records import JobRecord, JobState, pace_key
@@ -32,6 +33,8 @@ RUN_FUNCTION = "worker.jobs.run"
 
 #: A client is told that Redis is away after twice this, at the latest.
 _TIMEOUT_SECONDS = 2.0
+#: For clients of a full queue, while nobody can tell how fast it moves.
+_UNKNOWN_RETRY_SECONDS = 10
 #: The sweep takes up a deletion that was broken off after this.
 _DELETED_SECONDS = 60
 
@@ -85,11 +88,13 @@ class JobQueue:
         response_format: str = "url",
         metadata: dict[str, str] | None = None,
         once: Once | None = None,
+        max_waiting: int | None = None,
     ) -> JobRecord:
         """Accept a job. When this returns, Redis has it, whole, and bound to its idempotency key.
 
         Raises:
             Conflict: the idempotency key is another call's by now.
+            QueueFull: `max_waiting` jobs wait already.
             Unavailable: Redis does not answer, and the job may or may not be there; or an input is there no more.
         """
         record = JobRecord(
@@ -111,12 +116,16 @@ class JobQueue:
         }
         if deadline_seconds is not None:
             arguments["deadline_seconds"] = deadline_seconds
+        if max_waiting is not None:
+            arguments["max_waiting"] = max_waiting
         if once is not None:
             arguments["once"] = asdict(once)
         with redis_errors_are_unavailable():
             verdict, *accepted = self._scripts["submit"](args=[json.dumps(arguments), call["data"]])
         if verdict == "taken":
             raise Conflict("this took too long, and the same call was sent again meanwhile; that one counts")
+        if verdict == "full":
+            raise QueueFull(max_waiting or 0, self._seconds_to_a_free_place(record))
         if verdict == "swept":
             raise Unavailable("an input was swept while the job was being accepted; send the request again")
         created_at = float(accepted[0])
@@ -192,6 +201,15 @@ class JobQueue:
                 return None
             workers = max(1, len(read_workers(self.connection)))
         return (ahead / workers + 1) * record.parameters.num_inference_steps * float(str(step_seconds))
+
+    def _seconds_to_a_free_place(self, record: JobRecord) -> int:
+        """Until one of the workers takes the next job, if those that run are like this one."""
+        with redis_errors_are_unavailable():
+            workers = len(read_workers(self.connection))
+        run_seconds = self.estimate_seconds(record, 0)
+        if not workers or run_seconds is None:
+            return _UNKNOWN_RETRY_SECONDS
+        return max(1, math.ceil(run_seconds / workers))
 
     def ping(self) -> None:
         """Raises Unavailable when Redis does not answer."""

@@ -1,7 +1,7 @@
 -- Accepts a job: our record, RQ's job, its place in the queue and in its owner's index, the event; all or nothing.
 -- ARGV[2] is RQ's call, which is no text. Said twice (its first answer was lost), it is done once.
--- Returns `accepted` and when; or, and nothing is done, `swept` where an input is there no more, `taken` where
--- another call has the idempotency key by now.
+-- Returns `accepted` and when; or, and nothing is done, `swept` where an input is there no more, `full` where
+-- enough jobs wait, `taken` where another call has the idempotency key by now.
 local id, key = arguments.id, job_key(arguments.id)
 local before = redis.call('HGET', key, 'created_at')
 if before then return { 'accepted', before } end
@@ -19,6 +19,16 @@ local function flatten(fields)
     flat[#flat + 1] = value
   end
   return flat
+end
+
+if arguments.max_waiting then
+  local waiting = 0
+  for _, tier in ipairs({ 'high', 'normal', 'low' }) do
+    for _, one in ipairs(redis.call('SMEMBERS', 'darkroom:waiting:' .. tier)) do
+      waiting = waiting + redis.call('LLEN', 'rq:queue:' .. one)
+    end
+  end
+  if waiting >= arguments.max_waiting then return { 'full' } end
 end
 
 local inputs = {}

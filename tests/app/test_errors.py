@@ -22,6 +22,7 @@ from contracts.errors import (
     NotAPicture,
     NotFound,
     PictureTooLarge,
+    QueueFull,
     Unavailable,
     UnreadableBody,
 )
@@ -32,6 +33,7 @@ CASES = [
     (UnreadableBody("no JSON"), 400, "unreadable_body", []),
     (ClientDisconnect(), 400, "unreadable_body", []),
     (NotFound("job", "abc"), 404, "not_found", []),
+    (QueueFull(9, 7), 429, "queue_full", []),
     (Gone("job", "abc", "local"), 410, "gone", []),
     (BodyTimeout("too slow"), 408, "body_timeout", []),
     (Conflict("job abc is already failed"), 409, "conflict", []),
@@ -74,7 +76,7 @@ def test_an_error_becomes_a_problem(client: TestClient, number: int) -> None:
     assert problem["title"]
     assert [entry["field"] for entry in problem["errors"]] == fields
     assert problem["request_id"] == response.headers["X-Request-ID"] == "mine"
-    assert ("Retry-After" in response.headers) == (status == 503)
+    assert ("Retry-After" in response.headers) == (status in (429, 503))
     assert problem.keys() == Problem.model_fields.keys()
     if not isinstance(error, RuntimeError | ClientDisconnect):
         assert problem["detail"] == str(error)
