@@ -18,7 +18,7 @@ from models.training.export import CONTROLS, FAMILIES, MODELS, checkpoint_folder
 from models.training.figures import Sample, open_painter, sample
 
 #: Families whose trained checkpoint is in the repository, with the least share of right shapes.
-TRAINED = {"sdxl": 0.9, "flux": 0.65}
+TRAINED = {"sdxl": 0.9, "flux": 0.65, "sd3": 0.3}
 COUNT = 20
 
 
