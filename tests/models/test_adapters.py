@@ -16,8 +16,8 @@ from models.training.misfits import MISFITS
 
 #: Families whose adapters are in the repository.
 ADAPTED = ("sdxl",)
-#: Families whose silhouette ControlNet is trained.
-CONTROLLED = ("sdxl",)
+#: Families whose silhouette ControlNet is trained, with the least gain of overlap it must bring.
+CONTROLLED = {"sdxl": 0.25, "flux": 0.08}
 COUNT = 10
 
 
@@ -49,7 +49,7 @@ def test_an_adapter_brings_its_effect_and_takes_it_away_again(family: str, effec
 @pytest.mark.parametrize("family", CONTROLLED)
 def test_a_silhouette_decides_where_the_shape_is(family: str) -> None:
     free, bound = (trials.measure_control(family, "silhouette", scale, COUNT) for scale in (0.0, 1.0))
-    assert bound > free + 0.2
+    assert bound > free + CONTROLLED[family]
 
 
 def test_one_adapter_has_the_layout_of_kohya_with_an_alpha_of_its_own() -> None:
