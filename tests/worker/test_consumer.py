@@ -6,7 +6,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,25 @@ def hire(shared: SharedSettings, pool: Pool, storage: Storage, **settings: objec
     return Consumer(rq_connection, claims, pool, storage, own)
 
 
+@contextmanager
+def beside(queue: JobQueue, job_id: str, act: Callable[[], object], step: int = 2) -> Iterator[None]:
+    """While the block runs, do something as soon as a job has run some steps."""
+
+    def wait_and_act() -> None:
+        while queue.fetch(job_id).progress.step < step:
+            time.sleep(0.005)
+        act()
+
+    thread = threading.Thread(target=wait_and_act)
+    thread.start()
+    yield
+    thread.join()
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def work_until_ended(consumer: Consumer, queue: JobQueue, *ids: str) -> list[JobRecord]:
     """Run the consumer in this thread, as its process would, until the jobs have ended; then SIGTERM."""
 
@@ -57,7 +77,7 @@ def work_until_ended(consumer: Consumer, queue: JobQueue, *ids: str) -> list[Job
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not all(queue.fetch(id).state.is_final for id in ids):
             time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGTERM)
+        terminate()
 
     stopper = threading.Thread(target=stop)
     stopper.start()
@@ -132,16 +152,12 @@ def test_a_second_signal_hands_the_running_jobs_back_unspent(
     job = queue.submit(parameters(num_inference_steps=200, batchable=False))
 
     def hurry() -> None:
-        while queue.fetch(job.id).progress.step < 2:
-            time.sleep(0.01)
-        for _ in range(2):
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.05)  # two signals at one moment are one
+        terminate()
+        time.sleep(0.05)  # two signals at one moment are one
+        terminate()
 
-    thread = threading.Thread(target=hurry)
-    thread.start()
-    hire(settings, pool, storage).start([])
-    thread.join()
+    with beside(queue, job.id, hurry):
+        hire(settings, pool, storage).start([])
     record = queue.fetch(job.id)
     assert (record.state, record.attempts) == (JobState.QUEUED, 0)
     assert queue.position(record) == 0
@@ -152,16 +168,8 @@ def test_the_grace_period_ends_in_the_same_way(
     settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
 ) -> None:
     job = queue.submit(parameters(num_inference_steps=200, batchable=False))
-
-    def drain() -> None:
-        while queue.fetch(job.id).progress.step < 2:
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    thread = threading.Thread(target=drain)
-    thread.start()
-    hire(settings, pool, storage, drain_seconds=0.2).start([])
-    thread.join()
+    with beside(queue, job.id, terminate):
+        hire(settings, pool, storage, drain_seconds=0.2).start([])
     record = queue.fetch(job.id)
     assert (record.state, record.attempts) == (JobState.QUEUED, 0)
 
@@ -172,15 +180,8 @@ def test_a_cancelled_job_leaves_the_others_of_its_batch_their_bytes(
     def bytes_of(cancelled: bool) -> list[bytes]:
         jobs = [queue.submit(parameters(num_inference_steps=60, seed=number)) for number in range(3)]
 
-        def cancel() -> None:
-            while queue.fetch(jobs[1].id).progress.step < 2:
-                time.sleep(0.005)
-            queue.cancel(jobs[1].id)
-
-        thread = threading.Thread(target=cancel if cancelled else lambda: None)
-        thread.start()
-        ended = work_until_ended(hire(settings, pool, storage), queue, *(job.id for job in jobs))
-        thread.join()
+        with beside(queue, jobs[1].id, lambda: cancelled and queue.cancel(jobs[1].id)):
+            ended = work_until_ended(hire(settings, pool, storage), queue, *(job.id for job in jobs))
         assert ended[1].state is (JobState.CANCELLED if cancelled else JobState.COMPLETED)
         assert storage.find(f"images/{jobs[1].id}/") == [image.key for image in ended[1].images]
         return [storage.read(record.images[0].key) for record in (ended[0], ended[2])]
@@ -194,15 +195,11 @@ def test_a_worker_that_lost_its_job_drops_the_result_and_its_files(
     job = queue.submit(parameters(num_inference_steps=60, batchable=False))
 
     def steal() -> None:
-        while queue.fetch(job.id).progress.step < 2:
-            time.sleep(0.005)
         queue.connection.hset(f"darkroom:job:{job.id}", "lease", "another execution")
-        os.kill(os.getpid(), signal.SIGTERM)
+        terminate()
 
-    thread = threading.Thread(target=steal)
-    thread.start()
-    hire(settings, pool, storage).start([])
-    thread.join()
+    with beside(queue, job.id, steal):
+        hire(settings, pool, storage).start([])
     assert queue.fetch(job.id).state is JobState.RUNNING
     assert storage.find("images/") == []
 
@@ -217,7 +214,7 @@ def test_a_worker_is_on_the_list_while_it_works_and_off_it_afterwards(
         while not seen:
             seen.extend(report.state for report in read_workers(queue.connection) if report.state == "idle")
             time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
+        terminate()
 
     thread = threading.Thread(target=look)
     thread.start()
@@ -245,13 +242,9 @@ def test_the_next_batch_is_painted_while_the_last_ones_images_are_written(
     first, second = (queue.submit(parameters(batchable=False, seed=number)) for number in range(2))
 
     def open_gate() -> None:
-        while queue.fetch(second.id).progress.step < 1:
-            time.sleep(0.005)
         assert not queue.fetch(first.id).state.is_final
         storage.gate.set()
 
-    thread = threading.Thread(target=open_gate)
-    thread.start()
-    ended = work_until_ended(hire(settings, pool, storage), queue, first.id, second.id)
-    thread.join()
+    with beside(queue, second.id, open_gate, step=1):
+        ended = work_until_ended(hire(settings, pool, storage), queue, first.id, second.id)
     assert [record.state for record in ended] == [JobState.COMPLETED] * 2
