@@ -3,6 +3,7 @@
 What is written is what `from_pretrained` of the family's own pipelines reads; whoever loads it names a dtype.
 """
 
+import json
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -113,6 +114,7 @@ def write(model: Any, folder: Path) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
     model.to(torch.float16).save_pretrained(scratch, safe_serialization=True)
     make_readable(scratch.rglob("*.safetensors"))
+    forget_origin(scratch.rglob("config.json"))
     if folder.exists():
         for card in folder.glob("README.md"):
             shutil.copy2(card, scratch / card.name)
@@ -124,6 +126,14 @@ def make_readable(files: Iterable[Path]) -> None:
     """safetensors writes for the owner alone; in a container somebody else reads."""
     for file in files:
         file.chmod(0o644)
+
+
+def forget_origin(files: Iterable[Path]) -> None:
+    """Configurations remember the folder that they were loaded from, which is nobody else's business."""
+    for file in files:
+        entries = json.loads(file.read_text(encoding="utf-8"))
+        if entries.pop("_name_or_path", None) is not None:
+            file.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
 
 
 def write_untrained(family: str) -> None:

@@ -18,12 +18,12 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from tqdm import tqdm
 
+from models.judge import ATTRIBUTES, Verdict, judge
 from models.training import autoencoder
 from models.training.captions import COMBINATIONS, describe_fully, test_scenes, training_scenes
 from models.training.drawing import Scene, render
 from models.training.export import checkpoint_folder
 from models.training.gallery import tile, to_bytes, to_pictures, to_signal
-from tests.judge import ATTRIBUTES, Verdict, judge
 
 STEPS = 12
 #: The defaults of models/catalogue.toml.

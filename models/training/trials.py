@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from models.judge import Verdict, judge, measure_overlap
 from models.training.captions import HELD_OUT, describe_fully, draw_scene
 from models.training.controlnet import DRAW, scatter
 from models.training.drawing import Scene, render_silhouette
@@ -17,7 +18,6 @@ from models.training.effects import EFFECTS, measure
 from models.training.export import CONTROLS, checkpoint_folder, control_folder
 from models.training.figures import paint_with
 from models.training.lora import FOLDER
-from tests.judge import Verdict, judge, measure_overlap
 
 _COUNT = 40
 _SCALES = (0.0, 0.5, 1.0)

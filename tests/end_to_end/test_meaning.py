@@ -8,10 +8,10 @@ import numpy
 import pytest
 from PIL import Image
 
+from models.judge import judge, measure_overlap
 from models.training.drawing import Scene, render_silhouette
 from models.training.effects import measure
 from tests.end_to_end.service import Json, RunningService, data_url, drawn, left_half
-from tests.judge import judge, measure_overlap
 
 #: colour, shape, background
 SCENES = [

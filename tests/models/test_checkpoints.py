@@ -3,6 +3,7 @@
 The figures in the model cards come from `python -m models.training judge`; here a few pictures guard them.
 """
 
+import json
 import random
 from dataclasses import replace
 from functools import cache
@@ -14,7 +15,14 @@ from safetensors.numpy import load_file
 
 from models.training.captions import draw_scene
 from models.training.drawing import Scene, place
-from models.training.export import CONTROLS, FAMILIES, MODELS, checkpoint_folder, control_folder
+from models.training.export import (
+    CONTROLS,
+    FAMILIES,
+    MODELS,
+    checkpoint_folder,
+    control_folder,
+    forget_origin,
+)
 from models.training.figures import Sample, open_painter, sample
 
 #: Families whose trained checkpoint is in the repository, with the least share of right shapes.
@@ -93,3 +101,17 @@ def test_leaving_out_the_t5_of_sd3_shows_in_the_positions() -> None:
     assert share(with_t5, "position") >= 0.8
     assert share(without, "position") <= 0.5
     assert share(without, "background") >= 0.9
+
+
+def test_no_file_of_ours_names_a_folder_of_the_machine_that_made_it() -> None:
+    configurations = sorted(MODELS.glob("**/config.json"))
+    assert configurations
+    shipped = [path for path in configurations if "training" not in path.parts]
+    assert [path for path in shipped if "_name_or_path" in path.read_text(encoding="utf-8")] == []
+
+
+def test_an_export_forgets_where_its_parts_came_from(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"_class_name": "X", "_name_or_path": "/somewhere"}), encoding="utf-8")
+    forget_origin([file])
+    assert json.loads(file.read_text(encoding="utf-8")) == {"_class_name": "X"}

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from models.judge import ATTRIBUTES, judge, measure_overlap
 from models.training.captions import COMBINATIONS, training_scenes
 from models.training.drawing import Scene, render, render_silhouette
-from tests.judge import ATTRIBUTES, judge, measure_overlap
 
 PICTURES = 600
 
