@@ -12,7 +12,6 @@ from fastapi.concurrency import run_in_threadpool
 from app.bells import Bells
 from app.display import display
 from app.inputs import InputReader
-from app.views import JobView, Links
 from app.waiting import wait_for_end
 from contracts.catalogue import Catalogue
 from contracts.errors import Gone, NotFound, Unavailable
@@ -22,6 +21,7 @@ from contracts.records import JobRecord
 from contracts.storage import Storage
 from contracts.tasks import JobRequest
 from contracts.validation import StoredPicture, check, resolve
+from contracts.views import JobView, Links
 
 
 @dataclass(frozen=True)

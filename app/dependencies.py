@@ -14,7 +14,6 @@ from app.errors import WrongMediaType
 from app.inputs import InputReader
 from app.pictures import PictureDecoder
 from app.settings import ApiSettings
-from app.views import Links
 from app.waiting import read_preference
 from contracts.catalogue import Catalogue
 from contracts.errors import Gone, NotFound
@@ -23,6 +22,7 @@ from contracts.queue import JobQueue
 from contracts.records import JobRecord
 from contracts.retention import Retention
 from contracts.storage import Storage
+from contracts.views import Links
 
 
 @dataclass(frozen=True)

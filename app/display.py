@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 from contextlib import suppress
 
-from app.views import JobView, Links, Place, view_job
 from contracts.errors import NotFound, Unavailable
 from contracts.queue import JobQueue
 from contracts.records import ImageRecord, JobRecord, JobState
 from contracts.storage import Storage
+from contracts.views import JobView, Links, Place, view_job
 
 
 def display(record: JobRecord, queue: JobQueue, storage: Storage, links: Links) -> JobView:

@@ -10,12 +10,12 @@ from pydantic import BaseModel, Field
 from app.dependencies import TheCatalogue, TheQueue
 from app.openapi import problems
 from app.schemas import bounds_of, controlnet_ids, lora_ids, schemas_for
-from app.views import ListView
 from contracts.catalogue import Catalogue, ModelSpec
 from contracts.families import FAMILIES, Task
 from contracts.queue import JobQueue, redis_errors_are_unavailable
 from contracts.schedulers import SCHEDULERS
 from contracts.tasks import Txt2ImgRequest
+from contracts.views import ListView
 from contracts.workers import WorkerReport, read_workers
 
 router = APIRouter(prefix="/v1", tags=["catalogue"], responses=problems(503))

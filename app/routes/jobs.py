@@ -11,11 +11,11 @@ from app.dependencies import OwnJob, TheCaller, TheLinks, TheQueue, TheStorage
 from app.display import display
 from app.openapi import problems
 from app.queries import TheFilter, ThePage
-from app.views import JobView, ListView, view_job
 from contracts import listing
 from contracts.errors import NotFound, Unavailable
 from contracts.records import ImageRecord, JobRecord, JobState
 from contracts.retention import remove_images
+from contracts.views import JobView, ListView, view_job
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 

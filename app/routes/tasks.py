@@ -11,8 +11,8 @@ from app.dependencies import JsonBody, OwnJob, TheAcceptance, TheStorage
 from app.openapi import accepted, problems, request_body, rerun_body
 from app.requests import parse
 from app.reruns import reorder
-from app.views import JobView
 from contracts.tasks import REQUESTS, JobRequest
+from contracts.views import JobView
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from app.views import Links, ListView, Place, view_job
 from contracts.records import ImageRecord, JobRecord, JobState
 from contracts.tasks import Priority
+from contracts.views import Links, ListView, Place, view_job
 from tests.contracts.jobs import parameters
 
 LINKS = Links("https://images.example/base")

@@ -1,4 +1,4 @@
-"""A job as clients see it, made of its record. Reads nothing from Redis or the storage itself."""
+"""A job as clients see it, made of its record, in answers and webhooks. Reads nothing itself; knows no HTTP."""
 
 from __future__ import annotations
 
