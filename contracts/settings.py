@@ -24,6 +24,9 @@ class SharedSettings(BaseSettings):
         "redis://127.0.0.1:6379/0", description="Redis or Valkey: redis://, rediss:// or unix://"
     )
     data: Path = Field(Path("data"), description="folder of the local storage (and of an own Redis)")
+    storage_url: str = Field(
+        "", description="s3://bucket/prefix, gs:// or az:// in place of the local folder; credentials as AWS_… say"
+    )
     catalogue: Path = Field(BUILT_IN_CATALOGUE, description="TOML file that lists models, LoRAs and ControlNets")
     result_ttl_seconds: int = Field(86_400, ge=60, description="how long a finished job and its images are kept")
     gone_seconds: int = Field(86_400, ge=1, description="how long an expired job is remembered, and answers 410")

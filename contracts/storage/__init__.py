@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from contracts.errors import CatalogueError
 from contracts.settings import SharedSettings
 from contracts.storage.local import LocalStorage
 
@@ -35,7 +36,21 @@ class Storage(Protocol):
     def check(self) -> None:
         """Raises Unavailable when nothing can be written."""
 
+    def sign(self, key: str, seconds: int) -> str | None:
+        """A link of the store's own that reads the bytes for so long; None where it makes none."""
+
 
 def open_storage(settings: SharedSettings) -> Storage:
-    """The storage that the settings name."""
-    return LocalStorage(settings.data / "storage")
+    """The storage that the settings name.
+
+    Raises:
+        CatalogueError: they name one that cannot be had.
+    """
+    if not settings.storage_url:
+        return LocalStorage(settings.data / "storage")
+    try:
+        # Imported here: a service with a local folder needs no obstore.
+        from contracts.storage.bucket import BucketStorage
+    except ImportError:
+        raise CatalogueError("a bucket needs the package obstore: pip install 'darkroom[s3]'") from None
+    return BucketStorage(settings.storage_url)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -11,9 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from contracts.errors import NotFound, Unavailable
-
-_FOLDER = re.compile(r"^[a-z0-9]+(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")
-_KEY = re.compile(r"^[a-z0-9]+(/[A-Za-z0-9][A-Za-z0-9._-]*)+$")
+from contracts.storage.keys import check_folder, check_key
 
 
 class LocalStorage:
@@ -46,7 +43,7 @@ class LocalStorage:
     def find(self, prefix: str) -> list[str]:
         """Keys that begin with a prefix that ends in `/`, in order; unfinished writes are none."""
         with _os_errors_are_unavailable():
-            top = self.root / _checked(prefix.rstrip("/"), _FOLDER)
+            top = self.root / check_folder(prefix)
             found = (Path(at, name) for at, _, names in os.walk(top, onerror=_raise_unless_gone) for name in names)
             return sorted(
                 path.relative_to(self.root).as_posix() for path in found if not path.name.startswith(".")
@@ -65,7 +62,7 @@ class LocalStorage:
 
     def clear(self, prefix: str) -> None:
         """Remove everything below a prefix that ends in `/`, unfinished writes too."""
-        folder = self.root / _checked(prefix.rstrip("/"), _FOLDER)
+        folder = self.root / check_folder(prefix)
         with _os_errors_are_unavailable():
             while folder.exists():
                 with suppress(FileNotFoundError):  # somebody else removes there too; what is left is next
@@ -75,15 +72,13 @@ class LocalStorage:
         """Raises Unavailable when nothing can be written."""
         self.write("probe/writable", b"")
 
+    def sign(self, key: str, seconds: int) -> str | None:
+        """None: a folder answers nobody."""
+        del key, seconds
+        return None
+
     def _path(self, key: str) -> Path:
-        return self.root / _checked(key, _KEY)
-
-
-def _checked(key: str, form: re.Pattern[str]) -> str:
-    """The key, if it cannot lead out of the root."""
-    if not form.match(key):
-        raise NotFound("stored object", key)
-    return key
+        return self.root / check_key(key)
 
 
 def _write(target: Path, data: bytes) -> None:

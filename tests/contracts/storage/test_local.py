@@ -14,25 +14,6 @@ def files(root: Path) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
 
 
-def test_bytes_come_back_as_they_were_written(tmp_path: Path) -> None:
-    storage = LocalStorage(tmp_path)
-    storage.write("inputs/abc.png", b"first")
-    storage.write("inputs/abc.png", b"second")
-    assert storage.read("inputs/abc.png") == b"second"
-    assert storage.exists("inputs/abc.png")
-    assert files(tmp_path) == ["inputs/abc.png"]
-
-
-def test_deleted_bytes_are_gone_and_deleting_twice_is_fine(tmp_path: Path) -> None:
-    storage = LocalStorage(tmp_path)
-    storage.write("images/job/1/0.png", b"x")
-    storage.delete("images/job/1/0.png")
-    storage.delete("images/job/1/0.png")
-    assert not storage.exists("images/job/1/0.png")
-    with pytest.raises(NotFound):
-        storage.read("images/job/1/0.png")
-
-
 @pytest.mark.parametrize(
     "key", ["../outside", "inputs/../../outside", "/etc/passwd", "inputs/.hidden", "plain", ""]
 )
