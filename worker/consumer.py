@@ -28,6 +28,7 @@ from rq.worker import WorkerStatus
 
 from contracts.claims import Claim, Claims
 from contracts.errors import FailureCode, JobFailed
+from contracts.metrics import Tally
 from contracts.queue import RUN_FUNCTION
 from contracts.storage import Storage
 from worker import jobs
@@ -69,12 +70,17 @@ class Consumer(SimpleWorker):
         storage: Storage,
         settings: WorkerSettings,
         model_pixels: Mapping[str, int] | None = None,
+        tally: Tally | None = None,
     ) -> None:
-        """`connection` returns bytes, as RQ wants it; `model_pixels` is the memory plan's bound of a batch."""
+        """`connection` returns bytes, as RQ wants it; `model_pixels` is the memory plan's bound of a batch.
+
+        What the worker's parts count in `tally` is posted while it works.
+        """
         placeholder = Queue("darkroom", connection=connection, serializer=JSONSerializer)
         super().__init__([placeholder], name=settings.name, connection=connection, serializer=JSONSerializer)
         self._claims = claims
-        self._endings = Endings(claims, storage)
+        tally = Tally() if tally is None else tally
+        self._endings = Endings(claims, storage, tally)
         self._pool = pool
         self._storage = storage
         self._settings = settings
@@ -87,7 +93,7 @@ class Consumer(SimpleWorker):
         self._residency = Residency(settings.residency_seconds, model_pixels)
         self._deliveries = ThreadPoolExecutor(max_workers=1, thread_name_prefix="delivery")
         self._delivery: Future[None] = self._deliveries.submit(lambda: None)
-        self._heartbeat = Heartbeat(claims, settings, self._report_state, self._endings.forget_images)
+        self._heartbeat = Heartbeat(claims, settings, self._report_state, self._endings.forget_images, tally)
 
     def start(self, models: Sequence[str]) -> None:
         """Load the warm list, then work until a signal says stop; returns when the last batch has ended."""

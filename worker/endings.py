@@ -14,7 +14,8 @@ from redis.exceptions import RedisError
 
 from contracts.claims import Claim, Claims
 from contracts.errors import RETRYABLE, FailureCode, JobFailed, Unavailable
-from contracts.records import JobError, JobState
+from contracts.metrics import Tally
+from contracts.records import JobError, JobState, Receipt
 from contracts.storage import Storage
 from worker.deliveries import Done, Painted, deliver
 from worker.progress import BatchWatch, HandedBack
@@ -31,12 +32,16 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 2.0
 class Endings:
     """Ends the jobs of one worker."""
 
-    def __init__(self, claims: Claims, storage: Storage) -> None:
+    def __init__(self, claims: Claims, storage: Storage, tally: Tally) -> None:
         self._claims = claims
         self._storage = storage
+        self._tally = tally
 
     def end_all(self, batch: Sequence[Claim], watch: BatchWatch, outcomes: Sequence[Outcome]) -> None:
         """Write the images of each job of a batch, and end it, however long Redis is away."""
+        call = next((one.receipt for one in outcomes if isinstance(one, Painted)), None)
+        if call is not None:
+            self._tally.observe("batch_images", call.batch_images, model=call.model.id)
         for claim, painted in zip(batch, outcomes, strict=True):
             outcome = painted
             if isinstance(outcome, Painted) and claim.job.id not in watch.verdicts:
@@ -71,8 +76,15 @@ class Endings:
             self.fail(claim, outcome)
         elif isinstance(outcome, Done):
             won = self._claims.complete(claim, outcome.images, outcome.receipt)
+            if won:
+                self._count_stages(outcome.receipt)
         if isinstance(outcome, Done):
             self._tidy(claim, outcome, won)
+
+    def _count_stages(self, receipt: Receipt) -> None:
+        model, task = receipt.parameters.model, receipt.parameters.task
+        for stage, seconds in receipt.timings.items():
+            self._tally.observe("stage_seconds", seconds, stage=stage, model=model, task=task)
 
     def _tidy(self, claim: Claim, done: Done, won: bool) -> None:
         """Remove what this attempt wrote for nothing, or what earlier ones left when they were lost."""

@@ -15,6 +15,8 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from contracts.claims import Claim, Claims
+from contracts.ledger import Ledger
+from contracts.metrics import Tally
 from contracts.workers import WorkerReport, publish, withdraw
 from worker.progress import BatchWatch
 from worker.settings import WorkerSettings
@@ -34,13 +36,18 @@ class Heartbeat(threading.Thread):
         settings: WorkerSettings,
         account: Callable[[], dict[str, Any]],
         forget: Callable[[str], None],
+        tally: Tally,
     ) -> None:
-        """`account` gives the fields of the worker's report; `forget` removes what a job has stored."""
+        """`account` gives the fields of the worker's report; `forget` removes what a job has stored.
+
+        What the worker has counted in `tally` is added to the service's totals with each beat.
+        """
         super().__init__(name="heartbeat", daemon=True)
         self._claims = claims
         self._settings = settings
         self._account = account
         self._forget = forget
+        self._ledger = Ledger(claims.connection, tally)
         # A worker that starts together with a Redis that was away must not judge the leases of that time.
         self._no_reap_before = time.monotonic() + claims.lease_seconds
         # One batch is painted while the one before it is delivered.
@@ -77,6 +84,7 @@ class Heartbeat(threading.Thread):
             publish(self._claims.connection, self._report(), self._claims.lease_seconds)
             if time.monotonic() > self._no_reap_before:
                 self._reap()
+            self._ledger.post()
         except RedisError as error:
             _log.warning("heartbeat not written: %s", error)
             # Leases ran out while Redis was away; their holders get the time to say that they live.
@@ -89,8 +97,9 @@ class Heartbeat(threading.Thread):
         self.join(5)
         try:
             withdraw(self._claims.connection, self._settings.name)
+            self._ledger.post()
         except RedisError:
-            _log.warning("Redis is away; the worker's report runs out by itself")
+            _log.warning("Redis is away; the worker's report runs out by itself, its last figures are lost")
 
     def _extend(self) -> None:
         with self._lock:

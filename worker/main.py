@@ -10,6 +10,7 @@ from contracts.catalogue import read_catalogue
 from contracts.claims import Claims
 from contracts.connections import connect
 from contracts.errors import DarkroomError
+from contracts.metrics import Tally
 from contracts.settings import QueueSettings, SharedSettings
 from contracts.storage import open_storage
 from worker.placement import plan_all
@@ -45,7 +46,7 @@ def _work(shared: SharedSettings, queue: QueueSettings, own: WorkerSettings) -> 
     silence_known_warnings()
     if own.cpu_threads:
         torch.set_num_threads(own.cpu_threads)
-    catalogue = read_catalogue(shared.catalogue)
+    catalogue, tally = read_catalogue(shared.catalogue), Tally()
     pool = Pool(catalogue, device=own.device, max_models=own.max_models)
     # A claim that ran and whose answer was lost must not run again: no retries.
     connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0)
@@ -54,6 +55,6 @@ def _work(shared: SharedSettings, queue: QueueSettings, own: WorkerSettings) -> 
     budget_bytes = own.budget_bytes or device_bytes(pool.device)
     plans = plan_all(catalogue, budget_bytes, 2 if pool.device.type == "cuda" else 4)
     model_pixels = {name: plan.batch_pixels for name, plan in plans.items()}
-    consumer = Consumer(rq_connection, claims, pool, open_storage(shared), own, model_pixels)
+    consumer = Consumer(rq_connection, claims, pool, open_storage(shared), own, model_pixels, tally)
     consumer.start(own.warm or [catalogue.default_model])
     return 0

@@ -8,6 +8,7 @@ import threading
 import time
 
 from contracts.claims import Claims, Wish
+from contracts.metrics import Tally
 from contracts.queue import JobQueue
 from contracts.records import JobState
 from contracts.settings import QueueSettings, SharedSettings
@@ -21,7 +22,7 @@ LEASE_SECONDS = 0.3
 
 def beat_for(queue: JobQueue, worker: str, forgotten: list[str]) -> tuple[Claims, Heartbeat]:
     claims = Claims(queue.connection, QueueSettings(lease_seconds=LEASE_SECONDS, max_attempts=1), worker, 60)
-    heart = Heartbeat(claims, WorkerSettings(name=worker), lambda: {"state": "idle"}, forgotten.append)
+    heart = Heartbeat(claims, WorkerSettings(name=worker), lambda: {"state": "idle"}, forgotten.append, Tally())
     return claims, heart
 
 
@@ -57,13 +58,14 @@ def test_a_process_in_which_no_step_comes_ends_itself(settings: SharedSettings, 
         "import threading, time\n"
         "from contracts.claims import Claims, Wish\n"
         "from contracts.connections import connect\n"
+        "from contracts.metrics import Tally\n"
         "from contracts.settings import QueueSettings\n"
         "from worker.heartbeat import Heartbeat\n"
         "from worker.progress import BatchWatch\n"
         "from worker.settings import WorkerSettings\n"
         f"connection = connect({settings.redis_url!r}, timeout_seconds=5, retries=0)\n"
         "claims = Claims(connection, QueueSettings(lease_seconds=0.3), 'stuck', 60)\n"
-        "heart = Heartbeat(claims, WorkerSettings(stall_seconds=0.5), lambda: {'state': 'idle'}, print)\n"
+        "heart = Heartbeat(claims, WorkerSettings(stall_seconds=0.5), lambda: {'state': 'idle'}, print, Tally())\n"
         "heart.start()\n"
         "batch = claims.claim(Wish())\n"
         "heart.hold(batch, BatchWatch(claims, batch, threading.Event()))\n"

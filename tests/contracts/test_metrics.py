@@ -1,0 +1,70 @@
+"""The tally: it takes what the table names, from any thread, and gives it away once."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from contracts.metrics import ROWS, SUM, Tally
+
+
+def figures(tally: Tally) -> dict[tuple[str, ...], float]:
+    return {tuple(json.loads(key)): figure for key, figure in tally.drain().items()}
+
+
+def test_what_was_counted_is_given_away_once() -> None:
+    tally = Tally()
+    tally.count("warm_hits", model="a")
+    tally.count("warm_hits", 2, model="a")
+    tally.count("evictions", to="host", model="a")
+
+    assert figures(tally) == {("warm_hits", "", "a"): 3, ("evictions", "", "a", "host"): 1}
+    assert tally.drain() == {}
+
+
+@pytest.mark.parametrize(("value", "bucket"), [(0, "1"), (1, "1"), (1.5, "2"), (64, "64"), (65, "+Inf")])
+def test_an_observation_falls_into_the_bucket_whose_bound_it_does_not_exceed(value: float, bucket: str) -> None:
+    tally = Tally()
+    tally.observe("batch_images", value, model="a")
+
+    assert figures(tally) == {("batch_images", bucket, "a"): 1, ("batch_images", SUM, "a"): value}
+
+
+def test_many_threads_count_together() -> None:
+    tally = Tally()
+
+    def count(_: int) -> None:
+        for _ in range(1000):
+            tally.count("warm_hits", model="a")
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(count, range(8)))
+
+    assert figures(tally) == {("warm_hits", "", "a"): 8000}
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("warm_hats", {"model": "a"}),
+        ("batch_images", {"model": "a"}),
+        ("warm_hits", {}),
+        ("warm_hits", {"model": "a", "task": "txt2img"}),
+    ],
+)
+def test_what_the_table_does_not_have_is_an_error(name: str, labels: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=name):
+        Tally().count(name, **labels)
+
+
+def test_a_counter_is_no_histogram() -> None:
+    with pytest.raises(ValueError, match="histogram"):
+        Tally().observe("warm_hits", 1.0, model="a")
+
+
+def test_every_histogram_has_rising_bounds_and_no_counter_has_any() -> None:
+    for row in ROWS.values():
+        assert sorted(set(row.bounds)) == list(row.bounds)
+        assert bool(row.bounds) == (row.kind == "histogram")
