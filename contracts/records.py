@@ -74,6 +74,13 @@ class Weights(_Part):
     scale: float | None = None
 
 
+class CacheUse(_Part):
+    """Look-ups in a cache: found, and not found."""
+
+    hits: int = 0
+    misses: int = 0
+
+
 class Receipt(_Part):
     """All that is needed to make the same image again, and what it took.
 
@@ -82,8 +89,9 @@ class Receipt(_Part):
         seeds: one an image.
         batch_images: images that shared the pipeline call, this job's own included.
         placement: component -> where it lived (`cuda:0`, `cpu`, …).
+        embeddings: prompts of the batch that were remembered, and that had to be encoded.
         versions: library -> version.
-        timings: stage -> seconds (queue, load, encode_inputs, denoise, decode, write, …).
+        timings: stage -> seconds (queue, load, encode_prompt, encode_inputs, denoise, decode, write, …).
     """
 
     parameters: JobParameters
@@ -94,6 +102,7 @@ class Receipt(_Part):
     batch_images: int = 1
     batch_jobs: int = 1
     placement: dict[str, str] = Field(default_factory=dict)
+    embeddings: CacheUse = Field(default_factory=CacheUse)
     device: str = ""
     dtype: str = ""
     versions: dict[str, str] = Field(default_factory=dict)

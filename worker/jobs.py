@@ -6,7 +6,7 @@ Knows no queue: who claimed the jobs, and who watches them, is the caller's matt
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -15,12 +15,13 @@ from PIL import Image
 
 from contracts.errors import FailureCode, JobFailed, NotFound
 from contracts.parameters import JobParameters
-from contracts.records import Receipt, Weights
+from contracts.records import CacheUse, Receipt, Weights
 from contracts.storage import Storage
 from worker import images, receipts
 from worker.deliveries import Done, Painted, deliver
 from worker.families import Call
 from worker.pipelines import Pool, WarmModel, describe_device, free_memory
+from worker.prompts import Encoder
 from worker.stopwatch import Stopwatch
 
 _log = logging.getLogger(__name__)
@@ -97,7 +98,10 @@ def _paint(
     try:
         with model.adapters.active(shared.loras) as loras:
             stopwatch.lap("load_adapters")
-            painted = _generate(pipeline, model, _crop(call, frame), jobs, steps, stopwatch)
+            encoder = model.encoder(loras)
+            embeddings = encoder.arguments(call)
+            stopwatch.lap("encode_prompt")
+            painted = _generate(pipeline, model, _crop(call, frame), embeddings, jobs, steps, stopwatch)
     finally:
         # An aborted run leaves its caches behind otherwise.
         pipeline.maybe_free_model_hooks()
@@ -105,7 +109,7 @@ def _paint(
             pool.drop(shared.model)
     pictures = _restore(painted, call, frame)
     stopwatch.lap("decode")
-    receipt = _receipt(jobs, model, loras, worker_name)
+    receipt = _receipt(jobs, model, loras, encoder, worker_name)
     return [
         _finish(job, pictures[place : place + job.parameters.num_images], receipt, stopwatch)
         for job, place in zip(jobs, _places(jobs), strict=True)
@@ -141,7 +145,13 @@ def _texts(jobs: Sequence[Job]) -> dict[str, list[str]]:
 
 
 def _generate(
-    pipeline: Any, model: WarmModel, call: Call, jobs: Sequence[Job], steps: _Steps, stopwatch: Stopwatch
+    pipeline: Any,
+    model: WarmModel,
+    call: Call,
+    embeddings: Mapping[str, torch.Tensor],
+    jobs: Sequence[Job],
+    steps: _Steps,
+    stopwatch: Stopwatch,
 ) -> list[Image.Image]:
     seeds = [seed for job in jobs for seed in job.parameters.seeds]
     # Nothing should draw from the global generator; where a library does, it draws the same every time.
@@ -153,6 +163,7 @@ def _generate(
         with torch.inference_mode():
             painted = pipeline(
                 **model.family.arguments(call),
+                **embeddings,
                 generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
                 num_images_per_prompt=1,
                 output_type="pil",
@@ -231,7 +242,9 @@ def _places(jobs: Sequence[Job]) -> list[int]:
     return [sum(counts[:index]) for index in range(len(counts))]
 
 
-def _receipt(jobs: Sequence[Job], model: WarmModel, loras: list[Weights], worker_name: str) -> Receipt:
+def _receipt(
+    jobs: Sequence[Job], model: WarmModel, loras: list[Weights], encoder: Encoder, worker_name: str
+) -> Receipt:
     """The receipt of the first job; the others' differ in parameters, seeds and timings."""
     shared = jobs[0].parameters
     names = [control.controlnet for control in shared.controls]
@@ -246,6 +259,7 @@ def _receipt(jobs: Sequence[Job], model: WarmModel, loras: list[Weights], worker
         batch_images=sum(job.parameters.num_images for job in jobs),
         batch_jobs=len(jobs),
         placement=model.placement(names),
+        embeddings=CacheUse(hits=encoder.hits, misses=encoder.misses),
         device=describe_device(model.device),
         dtype=str(model.dtype).removeprefix("torch."),
         versions=dict(receipts.library_versions()),

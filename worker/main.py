@@ -47,7 +47,7 @@ def _work(shared: SharedSettings, queue: QueueSettings, own: WorkerSettings) -> 
     if own.cpu_threads:
         torch.set_num_threads(own.cpu_threads)
     catalogue, tally = read_catalogue(shared.catalogue), Tally()
-    pool = Pool(catalogue, device=own.device, max_models=own.max_models)
+    pool = Pool(catalogue, device=own.device, max_models=own.max_models, embedding_bytes=own.embedding_bytes)
     # A claim that ran and whose answer was lost must not run again: no retries.
     connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0)
     claims = Claims(connection, queue, own.name, shared.result_ttl_seconds)

@@ -24,6 +24,7 @@ from worker import checkpoints
 from worker.families import FamilyCode, load_family
 from worker.fingerprints import Fingerprints
 from worker.loras import Adapters
+from worker.prompts import EmbeddingCache, Encoder
 from worker.schedulers import make_scheduler
 
 _Loaded = TypeVar("_Loaded")
@@ -38,7 +39,12 @@ class WarmModel:
     """
 
     def __init__(
-        self, spec: ModelSpec, catalogue: Catalogue, device: torch.device, fingerprints: Fingerprints
+        self,
+        spec: ModelSpec,
+        catalogue: Catalogue,
+        device: torch.device,
+        fingerprints: Fingerprints,
+        embeddings: EmbeddingCache,
     ) -> None:
         self.spec = spec
         self.family: FamilyCode = load_family(spec.family)
@@ -46,6 +52,7 @@ class WarmModel:
         self.dtype = checkpoints.pick_dtype(spec, device)
         self._catalogue = catalogue
         self._fingerprints = fingerprints
+        self._embeddings = embeddings
         path = checkpoints.locate_model(catalogue, spec, self.family)
         self.weights = Weights(id=spec.id, sha256=fingerprints.of(path, spec.variant), family=spec.family)
         self.base = checkpoints.load_model(catalogue, spec, self.family, path, self.dtype).to(device)
@@ -53,18 +60,24 @@ class WarmModel:
         self._controlnets: dict[str, tuple[Any, str]] = {}
 
     def pipeline(self, mode: Mode, scheduler: str, controlnets: Sequence[str] = ()) -> Any:
-        """A fresh pipeline on the shared components, with a fresh scheduler.
+        """A fresh pipeline on the shared components, with a fresh scheduler. It paints from embeddings only.
 
         Raises:
             JobFailed: a ControlNet cannot be loaded.
         """
-        extra: dict[str, Any] = {"scheduler": make_scheduler(scheduler, self.base.scheduler.config)}
+        extra: dict[str, Any] = {name: None for name in self.base.components if name.startswith("text_encoder")}
+        extra["scheduler"] = make_scheduler(scheduler, self.base.scheduler.config)
         if controlnets:
             extra["controlnet"] = self._controlnet(controlnets)
         pipeline = derive(getattr(diffusers, self.family.pipelines[mode]), self.base, **extra)
         pipeline.set_progress_bar_config(disable=True)
         self.family.adapt(pipeline)
         return pipeline
+
+    def encoder(self, loras: Sequence[Weights]) -> Encoder:
+        """The text encoders as they are now, with these adapters in them."""
+        state = (self.weights.sha256, str(self.dtype), tuple((lora.sha256, lora.scale) for lora in loras))
+        return Encoder(self.base, self.family, self.device, self._embeddings, state)
 
     def controlnet_weights(self, id: str, scale: float) -> Weights:
         """Id and content hash of a ControlNet that `pipeline` has loaded."""
@@ -108,8 +121,11 @@ def derive(pipeline_class: Any, base: Any, **extra: Any) -> Any:
 class Pool:
     """Models that are ready to run, least recently used first."""
 
-    def __init__(self, catalogue: Catalogue, device: str = "auto", max_models: int = 3) -> None:
+    def __init__(
+        self, catalogue: Catalogue, device: str = "auto", max_models: int = 3, embedding_bytes: int = 2**28
+    ) -> None:
         self.catalogue = catalogue
+        self.embeddings = EmbeddingCache(embedding_bytes)
         self.device = checkpoints.pick_device(device)
         self._max_models = max_models
         self._models: OrderedDict[str, WarmModel] = OrderedDict()
@@ -155,7 +171,9 @@ class Pool:
         }
 
     def _load(self, id: str) -> WarmModel:
-        return WarmModel(self.catalogue.model(id), self.catalogue, self.device, self._fingerprints)
+        return WarmModel(
+            self.catalogue.model(id), self.catalogue, self.device, self._fingerprints, self.embeddings
+        )
 
     def _make_room(self) -> None:
         while len(self._models) >= self._max_models:

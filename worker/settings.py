@@ -25,6 +25,7 @@ class WorkerSettings(BaseSettings):
     warm: list[str] = Field(default_factory=list, description='models to load at start, as JSON: ["sdxl"]')
     max_models: int = Field(3, ge=1, description="models kept ready at once")
     budget_bytes: int | None = Field(None, gt=0, description="memory to plan with; none: what the device has")
+    embedding_bytes: int = Field(2**28, ge=0, description="host memory for embeddings of prompts; 0: none kept")
     max_batch_images: int = Field(4, ge=1, le=64, description="images that one pipeline call may make")
     max_batch_pixels: int = Field(4 * 1024 * 1024, ge=4096, description="pixels that one pipeline call may make")
     batching: str = Field(

@@ -77,6 +77,47 @@ def _leave_as_it_is(pipeline: Any) -> None:
     pass
 
 
+#: One image's texts and options, as `encode_prompt` takes them.
+Wording = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a family's texts become embeddings. A negative prompt is encoded like any other text.
+
+    Attributes:
+        texts: the job's fields that are texts of `encode_prompt`; those a job leaves out are None.
+        options: the job's fields that shape the embedding of a prompt.
+        negative_options: those that shape the embedding of a negative prompt.
+        negatives: the negative text of each image; None where the pipeline needs none. It is given the
+            pipeline's own settings.
+        places: where `encode_prompt`'s answer holds the sequence and the pooled embedding.
+        fixed: arguments of `encode_prompt` that never change.
+    """
+
+    texts: tuple[str, ...]
+    options: tuple[str, ...]
+    negative_options: tuple[str, ...]
+    negatives: Callable[[Call, Mapping[str, Any]], Sequence[str] | None]
+    places: tuple[int, int]
+    fixed: Mapping[str, Any]
+
+    def wordings(self, call: Call) -> list[Wording]:
+        """What is encoded for each image of a call."""
+        options = {name: getattr(call.job, name) for name in self.options}
+        texts = [call.texts.get(name, [None] * len(call.texts["prompt"])) for name in self.texts]
+        return [{**dict(zip(self.texts, image, strict=True)), **options} for image in zip(*texts, strict=True)]
+
+    def negative_wordings(self, call: Call, settings: Mapping[str, Any]) -> list[Wording] | None:
+        """The same for what the images should not show; None where nothing is encoded for it."""
+        negatives = self.negatives(call, settings)
+        if negatives is None:
+            return None
+        options = {name: getattr(call.job, name) for name in self.negative_options}
+        others = {name: None for name in self.texts if name != "prompt"}
+        return [{"prompt": text, **others, **options} for text in negatives]
+
+
 @dataclass(frozen=True)
 class FamilyCode:
     """One family's side of diffusers.
@@ -89,7 +130,8 @@ class FamilyCode:
         denoiser: name of the component that runs at every step.
         denoiser_class: its class in `diffusers`.
         t5: name of the T5 encoder's component; None where there is none.
-        arguments: the arguments of a pipeline call, all but the generators and the callback.
+        encoding: how its texts become embeddings.
+        arguments: the arguments of a pipeline call, all but the embeddings, the generators and the callback.
         adapt: repairs a freshly made pipeline where its class does not keep our promises.
     """
 
@@ -100,6 +142,7 @@ class FamilyCode:
     denoiser: str
     denoiser_class: str
     t5: str | None
+    encoding: Encoding
     arguments: Callable[[Call], dict[str, Any]]
     adapt: Callable[[Any], None] = _leave_as_it_is
 

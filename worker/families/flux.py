@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from contracts.families import Mode
-from worker.families import Call, FamilyCode, one_or_all
+from worker.families import Call, Encoding, FamilyCode, one_or_all
 
 
 def arguments(call: Call) -> dict[str, Any]:
     """Arguments of a FLUX pipeline."""
     job = call.job
     return {
-        **call.texts,
         **call.size,
         "num_inference_steps": job.num_inference_steps,
         "guidance_scale": call.guidance_scale,
@@ -47,11 +46,15 @@ def _controlnet_inpaint(call: Call) -> dict[str, Any]:
 
 
 def _true_cfg(call: Call) -> dict[str, Any]:
+    return {"true_cfg_scale": call.job.true_cfg_scale or 1.0}
+
+
+def _negatives(call: Call, settings: Mapping[str, Any]) -> Sequence[str] | None:
     """Guidance away from a negative prompt; the pipelines would forget the scale where there is none."""
-    scale = call.job.true_cfg_scale or 1.0
-    if scale <= 1 or "negative_prompt" in call.texts:
-        return {"true_cfg_scale": scale}
-    return {"true_cfg_scale": scale, "negative_prompt": [""] * len(call.texts["prompt"])}
+    del settings
+    if (call.job.true_cfg_scale or 1.0) <= 1:
+        return None
+    return call.texts.get("negative_prompt", [""] * len(call.texts["prompt"]))
 
 
 def _control(call: Call) -> dict[str, Any]:
@@ -84,5 +87,13 @@ FAMILY = FamilyCode(
     denoiser="transformer",
     denoiser_class="FluxTransformer2DModel",
     t5="text_encoder_2",
+    encoding=Encoding(
+        texts=("prompt", "prompt_2"),
+        options=("max_sequence_length",),
+        negative_options=("max_sequence_length",),
+        negatives=_negatives,
+        places=(0, 1),
+        fixed={},
+    ),
     arguments=arguments,
 )

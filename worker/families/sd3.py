@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 from contracts.families import Mode
-from worker.families import Call, FamilyCode, one_or_all
+from worker.families import Call, Encoding, FamilyCode, one_or_all
 
 
 def arguments(call: Call) -> dict[str, Any]:
     """Arguments of an SD3 pipeline."""
     job = call.job
     return {
-        **call.texts,
         **call.size,
         "num_inference_steps": job.num_inference_steps,
         "guidance_scale": call.guidance_scale,
-        "clip_skip": job.clip_skip,
         "max_sequence_length": job.max_sequence_length,
         **_BY_MODE[job.mode](call),
     }
@@ -43,6 +41,13 @@ def _controlnet(call: Call) -> dict[str, Any]:
 def _controlnet_inpaint(call: Call) -> dict[str, Any]:
     # The ControlNet itself sees the masked image; there is no other start than noise.
     return {"control_image": call.image, "control_mask": call.mask, **call.control_weights()}
+
+
+def _negatives(call: Call, settings: Mapping[str, Any]) -> Sequence[str] | None:
+    del settings
+    if call.guidance_scale <= 1:
+        return None
+    return call.texts.get("negative_prompt", [""] * len(call.texts["prompt"]))
 
 
 class _SteadyVae:
@@ -91,6 +96,14 @@ FAMILY = FamilyCode(
     denoiser="transformer",
     denoiser_class="SD3Transformer2DModel",
     t5="text_encoder_3",
+    encoding=Encoding(
+        texts=("prompt", "prompt_2", "prompt_3"),
+        options=("clip_skip", "max_sequence_length"),
+        negative_options=("max_sequence_length",),
+        negatives=_negatives,
+        places=(0, 2),
+        fixed={"do_classifier_free_guidance": False},
+    ),
     arguments=arguments,
     adapt=_adapt,
 )

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from contracts.families import Mode
-from worker.families import Call, FamilyCode, one_or_all
+from worker.families import Call, Encoding, FamilyCode, one_or_all
 
 
 def arguments(call: Call) -> dict[str, Any]:
     """Arguments of an SDXL pipeline."""
     job = call.job
     return {
-        **call.texts,
         "num_inference_steps": job.num_inference_steps,
         "guidance_scale": call.guidance_scale,
-        "clip_skip": job.clip_skip,
         "original_size": job.original_size or (job.height, job.width),
         "crops_coords_top_left": job.crops_coords_top_left or (0, 0),
         "target_size": job.target_size or (job.height, job.width),
@@ -57,6 +55,15 @@ def _rescale(call: Call) -> dict[str, Any]:
     return {"guidance_rescale": call.job.guidance_rescale or 0.0}
 
 
+def _negatives(call: Call, settings: Mapping[str, Any]) -> Sequence[str] | None:
+    """Without a negative prompt the base model was trained on zeros, which the pipeline makes itself."""
+    if call.guidance_scale <= 1 or (
+        "negative_prompt" not in call.texts and settings["force_zeros_for_empty_prompt"]
+    ):
+        return None
+    return call.texts.get("negative_prompt", [""] * len(call.texts["prompt"]))
+
+
 _BY_MODE: dict[Mode, Callable[[Call], dict[str, Any]]] = {
     Mode.TXT2IMG: _txt2img,
     Mode.IMG2IMG: _img2img,
@@ -81,5 +88,13 @@ FAMILY = FamilyCode(
     denoiser="unet",
     denoiser_class="UNet2DConditionModel",
     t5=None,
+    encoding=Encoding(
+        texts=("prompt", "prompt_2"),
+        options=("clip_skip",),
+        negative_options=(),
+        negatives=_negatives,
+        places=(0, 2),
+        fixed={"do_classifier_free_guidance": False},
+    ),
     arguments=arguments,
 )

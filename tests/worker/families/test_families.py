@@ -37,6 +37,8 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "target_size": ((1, 2), (3, 4)),
     "strength": (0.5, 0.6),
 }
+#: Of the pipeline, as far as a family asks for them.
+SETTINGS = {"force_zeros_for_empty_prompt": True}
 #: SDXL's img2img makes an image as large as the one it starts from, which Darkroom scales to the size asked for.
 SIZE_FROM_IMAGE = {("sdxl", Mode.IMG2IMG): {"width", "height"}}
 
@@ -95,9 +97,23 @@ def _granted() -> Iterator[tuple[str, Mode, str]]:
 @pytest.mark.parametrize(("family", "mode", "field"), list(_granted()))
 def test_every_granted_field_reaches_the_pipeline(family: str, mode: Mode, field: str) -> None:
     code = load_family(family)
-    arguments = code.arguments(_call(family, mode, {}))
-    changed = code.arguments(_call(family, mode, {field: 1}))
-    assert arguments != changed
+    usual, changed = _call(family, mode, {}), _call(family, mode, {field: 1})
+    assert _given(code, usual) != _given(code, changed)
+
+
+def _given(code: FamilyCode, call: Call) -> list[Any]:
+    """All that a pipeline and its encoders are given for a call."""
+    encoding = code.encoding
+    return [code.arguments(call), encoding.wordings(call), encoding.negative_wordings(call, SETTINGS)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_encoders_take_every_argument_that_the_family_gives_them(family: str) -> None:
+    code, call = load_family(family), _call(family, Mode.TXT2IMG, {})
+    taken = inspect.signature(_pipeline_class(code, Mode.TXT2IMG).encode_prompt).parameters
+    for wordings in (code.encoding.wordings(call), code.encoding.negative_wordings(call, SETTINGS)):
+        assert wordings
+        assert {*wordings[0], *code.encoding.fixed} <= set(taken)
 
 
 def test_the_fields_that_darkroom_handles_itself_are_no_more_than_these() -> None:

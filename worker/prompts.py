@@ -1,0 +1,134 @@
+"""Prompts become embeddings here, apart from the pipeline call that paints; a bytes-bounded cache remembers them.
+
+Each text is encoded by itself, whatever batch it comes in, so an embedding is the same bytes whether it was
+computed or remembered, alone or in company. Knows nothing of where the encoders live.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from worker.families import Call, FamilyCode, Wording
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """What a family's encoders make of one wording, in host memory.
+
+    Attributes:
+        sequence: (1, tokens, channels).
+        pooled: (1, channels).
+    """
+
+    sequence: torch.Tensor
+    pooled: torch.Tensor
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of both tensors."""
+        return self.sequence.nbytes + self.pooled.nbytes
+
+
+class EmbeddingCache:
+    """Embeddings of all models, the least recently used forgotten first.
+
+    Attributes:
+        hits, misses: look-ups since the start.
+    """
+
+    def __init__(self, budget_bytes: int) -> None:
+        self.hits = self.misses = 0
+        self.bytes = 0
+        self._budget_bytes = budget_bytes
+        self._kept: OrderedDict[object, Embedding] = OrderedDict()
+
+    def find(self, key: object) -> Embedding | None:
+        """The embedding that was kept under this key; counts a hit or a miss."""
+        found = self._kept.get(key)
+        if found is None:
+            self.misses += 1
+            return None
+        self.hits += 1
+        self._kept.move_to_end(key)
+        return found
+
+    def keep(self, key: object, embedding: Embedding) -> None:
+        """Remember an embedding, and forget others for it; one larger than the budget is not kept."""
+        if embedding.bytes > self._budget_bytes or key in self._kept:
+            return
+        self._kept[key] = embedding
+        self.bytes += embedding.bytes
+        while self.bytes > self._budget_bytes:
+            _, forgotten = self._kept.popitem(last=False)
+            self.bytes -= forgotten.bytes
+
+
+@dataclass
+class Encoder:
+    """The encoders of one model, as a batch uses them.
+
+    Attributes:
+        pipeline: whose `encode_prompt` is called; it computes on `device`.
+        state: everything beside the wording that shapes an embedding: content hash of the weights, dtypes,
+            which encoders take part, the adapters in them.
+        hits, misses: look-ups of this batch; one for each distinct wording.
+    """
+
+    pipeline: Any
+    family: FamilyCode
+    device: torch.device
+    cache: EmbeddingCache
+    state: tuple[object, ...]
+    hits: int = 0
+    misses: int = 0
+
+    def arguments(self, call: Call) -> dict[str, torch.Tensor]:
+        """The embeddings of a call, one row an image, as its pipeline takes them."""
+        encoding = self.family.encoding
+        found = self._rows(encoding.wordings(call))
+        arguments = {"prompt_embeds": found[0], "pooled_prompt_embeds": found[1]}
+        negatives = encoding.negative_wordings(call, self.pipeline.config)
+        if negatives is not None:
+            found = self._rows(negatives)
+            arguments |= {"negative_prompt_embeds": found[0], "negative_pooled_prompt_embeds": found[1]}
+        return arguments
+
+    def _rows(self, wordings: Sequence[Wording]) -> tuple[torch.Tensor, torch.Tensor]:
+        distinct = {_key(wording): wording for wording in wordings}
+        known = {key: self._one(key, wording) for key, wording in distinct.items()}
+        rows = [known[_key(wording)] for wording in wordings]
+        return (
+            torch.cat([row.sequence for row in rows]).to(self.device),
+            torch.cat([row.pooled for row in rows]).to(self.device),
+        )
+
+    def _one(self, key: tuple[object, ...], wording: Wording) -> Embedding:
+        found = self.cache.find((self.state, key))
+        if found is not None:
+            self.hits += 1
+            return found
+        self.misses += 1
+        embedding = self._encode(wording)
+        self.cache.keep((self.state, key), embedding)
+        return embedding
+
+    def _encode(self, wording: Wording) -> Embedding:
+        encoding = self.family.encoding
+        with torch.no_grad():
+            answer = self.pipeline.encode_prompt(**_as_lists(wording), **encoding.fixed, device=self.device)
+        sequence, pooled = (answer[place].cpu() for place in encoding.places)
+        return Embedding(sequence, pooled)
+
+
+def _key(wording: Wording) -> tuple[object, ...]:
+    return tuple(sorted(wording.items()))
+
+
+def _as_lists(wording: Wording) -> Wording:
+    """Diffusers takes an empty text for none at all, but not a list of one."""
+    return {name: [value] if isinstance(value, str) else value for name, value in wording.items()}
