@@ -61,6 +61,7 @@ class Family:
         defaults: value of every field that a client may leave out, unless the model's row has its own.
         max_sequence_length: longest T5 prompt in tokens; None where there is no T5.
         negative_needs_true_cfg: a negative prompt acts only with `true_cfg_scale` > 1.
+        t5_optional: T5 may be left out; the image is another one then.
         inpaint_control_only: a mask beside `controls` needs a ControlNet trained for inpainting.
     """
 
@@ -74,6 +75,7 @@ class Family:
     max_sequence_length: int | None = None
     negative_needs_true_cfg: bool = False
     inpaint_control_only: bool = False
+    t5_optional: bool = False
 
 
 _SDXL_TEXT = frozenset(
@@ -127,6 +129,7 @@ _SD3 = Family(
     },
     max_sequence_length=512,
     inpaint_control_only=True,
+    t5_optional=True,
 )  # fmt: skip
 
 _FLUX = Family(

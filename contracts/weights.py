@@ -1,0 +1,113 @@
+"""What a checkpoint weighs, read from the headers of safetensors files before anything is loaded.
+
+Counts values (parameters and stored buffers), not bytes: the dtype in the file is not the dtype on the device.
+Knows nothing of devices or budgets.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from contracts.errors import CatalogueError
+
+#: A header is JSON of a few hundred kilobytes at the most; a longer one is no safetensors file.
+_MAX_HEADER_BYTES = 100 * 2**20
+_SHARD = re.compile(r"-\d+-of-\d+")
+#: A member of a module list that is the model's direct child: what diffusers' block-level offloading moves.
+_BLOCK = re.compile(r"[^.]+\.\d+(?=\.)")
+
+
+@dataclass(frozen=True)
+class Count:
+    """Values of one component.
+
+    Attributes:
+        values: all of them.
+        block_values: of its largest block (a member of a module list of the model, `transformer_blocks.7`).
+        loose_values: of everything outside the blocks.
+        leaf_values: of its largest single layer.
+    """
+
+    values: int
+    block_values: int = 0
+    loose_values: int = 0
+    leaf_values: int = 0
+
+    @classmethod
+    def of(cls, tensors: Iterable[tuple[str, int]]) -> Count:
+        """Count pairs of a tensor's key and its number of values."""
+        blocks: dict[str, int] = defaultdict(int)
+        leaves: dict[str, int] = defaultdict(int)
+        for key, values in tensors:
+            block = _BLOCK.match(key)
+            blocks[block[0] if block else ""] += values
+            leaves[key.rpartition(".")[0]] += values
+        loose = blocks.pop("", 0)
+        return cls(
+            values=sum(leaves.values()),
+            block_values=max(blocks.values(), default=0),
+            loose_values=loose,
+            leaf_values=max(leaves.values(), default=0),
+        )
+
+
+def count_values(checkpoint: Path, variant: str | None = None) -> dict[str, Count]:
+    """Count each component of a checkpoint.
+
+    Args:
+        checkpoint: a folder in diffusers layout, or one file, whose only component is called `checkpoint`.
+        variant: of the files in the folder, such as `fp16`.
+
+    Raises:
+        CatalogueError: a file is no safetensors file.
+    """
+    if checkpoint.is_file():
+        return {"checkpoint": count_files([checkpoint])}
+    files = defaultdict(list)
+    for file in sorted(checkpoint.glob("*/*.safetensors")):
+        if _is_variant(file, variant):
+            files[file.parent.name].append(file)
+    return {component: count_files(parts) for component, parts in files.items()}
+
+
+def count_files(files: Iterable[Path]) -> Count:
+    """Count one component whose weights lie in these files; raises CatalogueError."""
+    return Count.of(tensor for file in files for tensor in _tensors(file))
+
+
+def read_configs(checkpoint: Path) -> dict[str, Mapping[str, object]]:
+    """The configuration of each component of a folder in diffusers layout; empty for a single file."""
+    if checkpoint.is_file():
+        return {}
+    return {
+        file.parent.name: json.loads(file.read_text(encoding="utf-8"))
+        for file in sorted(checkpoint.glob("*/config.json"))
+    }
+
+
+def _is_variant(file: Path, variant: str | None) -> bool:
+    """A folder may hold the same weights in several variants: `model.fp16-00001-of-00002.safetensors`."""
+    named = _SHARD.sub("", file.name).removesuffix(".safetensors").partition(".")[2]
+    return named == (variant or "")
+
+
+def _tensors(file: Path) -> Iterator[tuple[str, int]]:
+    """Key and number of values of each tensor in a safetensors file, from its header alone."""
+    with file.open("rb") as stream:
+        start = stream.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 0 < length <= _MAX_HEADER_BYTES:
+            raise CatalogueError(f"{file.name} is no safetensors file")
+        try:
+            header = json.loads(stream.read(length))
+            counted = [(key, math.prod(entry["shape"])) for key, entry in header.items() if key != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CatalogueError(f"{file.name} is no safetensors file") from error
+    yield from counted
