@@ -20,6 +20,7 @@ for _, input in ipairs(cjson.decode(job[6] or '[]')) do
     redis.call('ZADD', 'darkroom:inputs', 'NX', stamp(now()), input)
   end
 end
+enter(id, nil)
 redis.call('DEL', key, rq_key(id), 'darkroom:events:' .. id)
 redis.call('ZREM', 'rq:' .. ended .. ':' .. queue, id)
 redis.call('ZREM', 'darkroom:jobs:' .. owner, id)

@@ -28,6 +28,27 @@ local function sha256_of(key)
   return found and #found == 64 and found or nil
 end
 
+-- Adds to the service's totals; label values in the order of the row in `contracts/metrics.py`.
+local function count(name, ...)
+  redis.call('HINCRBY', 'darkroom:totals', cjson.encode({ name, '', ... }), 1)
+end
+
+-- Counts a job in or out of a state; every change of a job's state does.
+local function enrol(state, model, task, change)
+  redis.call('HINCRBY', 'darkroom:census', cjson.encode({ state, model, task }), change)
+end
+
+-- Moves a job from its state to another; without one, out of the census. Returns its model and its task.
+local function enter(id, state)
+  local job = redis.call('HMGET', job_key(id), 'state', 'model', 'task')
+  enrol(job[1], job[2], job[3], -1)
+  if state then
+    enrol(state, job[2], job[3], 1)
+    redis.call('HSET', job_key(id), 'state', state)
+  end
+  return job[2], job[3]
+end
+
 -- The fence: only the execution that holds the lease may write.
 local function holds_lease(id, execution)
   return redis.call('HGET', job_key(id), 'lease') == execution
@@ -41,7 +62,7 @@ end
 
 -- Puts a job at the front of its queue, so that what was begun first is served first.
 local function requeue(id, queue)
-  redis.call('HSET', job_key(id), 'state', 'queued')
+  enter(id, 'queued')
   redis.call('HDEL', job_key(id), 'progress')
   redis.call('HSET', rq_key(id), 'status', 'queued')
   redis.call('LPUSH', 'rq:queue:' .. queue, id)
@@ -54,7 +75,10 @@ local RQ_STATUS = { completed = 'finished', failed = 'failed', cancelled = 'canc
 -- Ends a job for good: state, result, RQ's status and registry, the event, and when it is to be buried.
 local function finish(id, queue, state, fields, ttl_seconds)
   local key, ended = job_key(id), now()
-  local written = { 'state', state, 'finished_at', stamp(ended), 'expires_at', stamp(ended + ttl_seconds) }
+  local model, task = enter(id, state)
+  count('jobs_ended', state, model, task)
+  if fields.error then count('job_failures', cjson.decode(fields.error).code) end
+  local written = { 'finished_at', stamp(ended), 'expires_at', stamp(ended + ttl_seconds) }
   for name, value in pairs(fields) do
     written[#written + 1] = name
     written[#written + 1] = value

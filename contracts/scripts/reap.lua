@@ -3,11 +3,12 @@
 local time, requeued, lost = now(), 0, {}
 
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'darkroom:leases', '-inf', stamp(time), 'LIMIT', 0, 100)) do
-  local job = redis.call('HMGET', job_key(id), 'queue', 'lease', 'attempts', 'cancel_requested')
+  local job = redis.call('HMGET', job_key(id), 'queue', 'lease', 'attempts', 'cancel_requested', 'model')
   if not job[2] then
     redis.call('ZREM', 'darkroom:leases', id)
   else
     release_lease(id, job[1], job[2])
+    count('leases_lost', job[5])
     if job[4] then
       finish(id, job[1], 'cancelled', {}, arguments.ttl_seconds)
     elseif tonumber(job[3]) >= arguments.max_attempts then

@@ -58,5 +58,7 @@ if once then
   redis.call('HSET', once.key, 'fingerprint', once.fingerprint, 'token', once.token, 'job', id)
   redis.call('EXPIRE', once.key, once.kept_seconds)
 end
+enrol('queued', arguments.fields.model, arguments.fields.task, 1)
+count('jobs_accepted', arguments.fields.model, arguments.fields.task)
 emit(id, 'queued', { at = accepted })
 return { 'accepted', stamp(accepted) }

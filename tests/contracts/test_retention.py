@@ -125,7 +125,7 @@ def test_an_expired_job_is_gone_for_a_while_and_then_unknown_and_nothing_of_it_i
         queue.fetch(id)
     assert not isinstance(unknown.value, Gone)
     assert {key for key in keys_of(queue) if not key.startswith(("rq:queues", "darkroom:turn"))} <= {
-        "darkroom:pace", "darkroom:waiting:normal",
+        "darkroom:pace", "darkroom:waiting:normal", "darkroom:census", "darkroom:totals",
     }  # fmt: skip
 
 

@@ -1,0 +1,13 @@
+-- Looks, and changes nothing: jobs by state, model and task; and of every queue that has jobs its tier, their
+-- model, how many they are, and for how many seconds the first has waited.
+local time, queues = now(), {}
+for _, tier in ipairs({ 'high', 'normal', 'low' }) do
+  for _, queue in ipairs(redis.call('SMEMBERS', 'darkroom:waiting:' .. tier)) do
+    local first = redis.call('LINDEX', 'rq:queue:' .. queue, 0)
+    local job = first and redis.call('HMGET', job_key(first), 'model', 'created_at')
+    if job and job[1] then
+      queues[#queues + 1] = { tier, job[1], redis.call('LLEN', 'rq:queue:' .. queue), stamp(time - tonumber(job[2])) }
+    end
+  end
+end
+return { redis.call('HGETALL', 'darkroom:census'), queues }
