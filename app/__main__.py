@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from app.main import create_app
 from app.settings import ApiSettings, is_loopback
-from contracts.errors import CatalogueError
+from contracts.errors import DarkroomError
 
 #: Requests that are under way at SIGTERM may take this long.
 _SHUTDOWN_SECONDS = 10
@@ -25,7 +25,7 @@ def main() -> None:
     try:
         settings = ApiSettings()
         app = create_app(settings)
-    except CatalogueError as error:
+    except DarkroomError as error:
         sys.exit(f"darkroom api: {error}")
     except ValidationError as error:
         sys.exit("darkroom api: " + "; ".join(_explain(item["loc"], item["msg"]) for item in error.errors()))

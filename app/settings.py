@@ -5,14 +5,14 @@ from __future__ import annotations
 import ipaddress
 
 from pydantic import AnyHttpUrl, Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
-from contracts.settings import QueueSettings, SharedSettings, describe
+from contracts.settings import QueueSettings, Settings, SharedSettings, describe
 
 _MIB = 2**20
 
 
-class ApiSettings(BaseSettings):
+class ApiSettings(Settings):
     """What one API process needs to know. Each field is an environment variable `DARKROOM_API_<NAME>`."""
 
     model_config = SettingsConfigDict(env_prefix="DARKROOM_API_", frozen=True, extra="ignore")

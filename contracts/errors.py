@@ -87,6 +87,10 @@ class Unavailable(DarkroomError):
     """Redis or the storage does not answer; the call may be repeated."""
 
 
+class SettingsError(DarkroomError):
+    """A setting that cannot be used."""
+
+
 class CatalogueError(DarkroomError):
     """The catalogue file does not say what it must."""
 

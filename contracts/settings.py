@@ -6,16 +6,61 @@ settings class for people.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from contracts.errors import SettingsError
 
 #: The small checkpoints that this repository ships.
 BUILT_IN_CATALOGUE = Path(__file__).resolve().parent.parent / "models" / "catalogue.toml"
 
 
-class SharedSettings(BaseSettings):
+class _Files(PydanticBaseSettingsSource):
+    """`DARKROOM_REDIS_URL_FILE=/run/secrets/redis_url` stands for the file's text: no secret in the environment."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """The text of the file that the environment names for a field, if any."""
+        del field
+        variable = f"{self.config.get('env_prefix', '')}{field_name}_FILE".upper()
+        path = os.environ.get(variable)
+        if not path:
+            return None, field_name, False
+        try:
+            return Path(path).read_text(encoding="utf-8").strip(), field_name, False
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{variable} {path}: {error}") from None
+
+    def __call__(self) -> dict[str, Any]:
+        """All fields that files give."""
+        found = {
+            name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()
+        }
+        return {name: text for name, text in found.items() if text is not None}
+
+
+class Settings(BaseSettings):
+    """Fields from the environment; `<NAME>_FILE` names a file that holds the value."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments first, then the environment, then files that it names."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, _Files(settings_cls)
+
+
+class SharedSettings(Settings):
     """Where things are. Each field is an environment variable `DARKROOM_<NAME>`."""
 
     model_config = SettingsConfigDict(env_prefix="DARKROOM_", frozen=True, extra="ignore")
@@ -32,7 +77,7 @@ class SharedSettings(BaseSettings):
     gone_seconds: int = Field(86_400, ge=1, description="how long an expired job is remembered, and answers 410")
 
 
-class QueueSettings(BaseSettings):
+class QueueSettings(Settings):
     """The queue's bounds in time and number; the same on every process of one service."""
 
     model_config = SettingsConfigDict(env_prefix="DARKROOM_QUEUE_", frozen=True, extra="ignore")

@@ -6,16 +6,16 @@ import os
 import secrets
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
-from contracts.settings import describe
+from contracts.settings import Settings, describe
 
 
 def _own_name() -> str:
     return f"{os.uname().nodename.split('.')[0]}-{os.getpid()}-{secrets.token_hex(2)}"
 
 
-class WorkerSettings(BaseSettings):
+class WorkerSettings(Settings):
     """Each field is an environment variable `DARKROOM_WORKER_<NAME>`."""
 
     model_config = SettingsConfigDict(env_prefix="DARKROOM_WORKER_", frozen=True, extra="ignore")

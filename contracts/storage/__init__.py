@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from contracts.errors import CatalogueError
+from contracts.errors import SettingsError
 from contracts.settings import SharedSettings
 from contracts.storage.local import LocalStorage
 
@@ -44,7 +44,7 @@ def open_storage(settings: SharedSettings) -> Storage:
     """The storage that the settings name.
 
     Raises:
-        CatalogueError: they name one that cannot be had.
+        SettingsError: they name one that cannot be had.
     """
     if not settings.storage_url:
         return LocalStorage(settings.data / "storage")
@@ -52,5 +52,5 @@ def open_storage(settings: SharedSettings) -> Storage:
         # Imported here: a service with a local folder needs no obstore.
         from contracts.storage.bucket import BucketStorage
     except ImportError:
-        raise CatalogueError("a bucket needs the package obstore: pip install 'darkroom[s3]'") from None
+        raise SettingsError("a bucket needs the package obstore: pip install 'darkroom[s3]'") from None
     return BucketStorage(settings.storage_url)

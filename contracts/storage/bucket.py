@@ -15,7 +15,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import from_url
 
-from contracts.errors import CatalogueError, NotFound, Unavailable
+from contracts.errors import NotFound, SettingsError, Unavailable
 from contracts.storage.keys import check_folder, check_key
 
 #: Beyond this a store counts as away; the caller may repeat the call.
@@ -31,7 +31,7 @@ class BucketStorage:
     """
 
     def __init__(self, url: str) -> None:
-        """`url` is `s3://bucket/prefix`, `gs://…` or `az://container/…`; raises CatalogueError else."""
+        """`url` is `s3://bucket/prefix`, `gs://…` or `az://container/…`; raises SettingsError else."""
         self.url = url
         # Plain HTTP only ever comes from an endpoint that the operator wrote so: a store beside us.
         client: Any = {"timeout": f"{_TIMEOUT_SECONDS}s", "connect_timeout": "5s", "allow_http": True}
@@ -39,7 +39,7 @@ class BucketStorage:
         try:
             self._store: Any = from_url(url, client_options=client, retry_config=retries)
         except (BaseError, ValueError) as error:
-            raise CatalogueError(f"DARKROOM_STORAGE_URL {url}: {_first_line(error)}") from None
+            raise SettingsError(f"DARKROOM_STORAGE_URL {url}: {_first_line(error)}") from None
 
     def write(self, key: str, data: bytes) -> None:
         """Store bytes; complete before they are visible, durable when this returns."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from contracts.errors import CatalogueError, NotFound
+from contracts.errors import NotFound, SettingsError
 from contracts.settings import SharedSettings
 from contracts.storage import Storage, open_storage
 from contracts.storage.bucket import BucketStorage
@@ -78,5 +78,5 @@ def test_the_settings_choose_the_storage(tmp_path: Path, bucket: BucketStorage) 
 
 @pytest.mark.parametrize("url", ["ftp://somewhere/else", "s3//typing-error", "nonsense"])
 def test_a_storage_that_cannot_be_had_is_refused_by_name(tmp_path: Path, url: str) -> None:
-    with pytest.raises(CatalogueError, match="DARKROOM_STORAGE_URL"):
+    with pytest.raises(SettingsError, match="DARKROOM_STORAGE_URL"):
         open_storage(SharedSettings(data=tmp_path, storage_url=url))

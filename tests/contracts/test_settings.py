@@ -1,0 +1,39 @@
+"""Where settings come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from contracts.errors import SettingsError
+from contracts.settings import SharedSettings, describe
+
+
+def test_a_file_that_the_environment_names_gives_a_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "redis_url"
+    secret.write_text("redis://:password@redis:6379/0\n", encoding="utf-8")
+    monkeypatch.setenv("DARKROOM_REDIS_URL_FILE", str(secret))
+    assert SharedSettings().redis_url == "redis://:password@redis:6379/0"
+
+
+def test_the_environment_itself_goes_before_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = tmp_path / "redis_url"
+    secret.write_text("redis://file:6379/0", encoding="utf-8")
+    monkeypatch.setenv("DARKROOM_REDIS_URL_FILE", str(secret))
+    monkeypatch.setenv("DARKROOM_REDIS_URL", "redis://environment:6379/0")
+    assert SharedSettings().redis_url == "redis://environment:6379/0"
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DARKROOM_REDIS_URL_FILE", str(tmp_path / "none"))
+    with pytest.raises(SettingsError, match="DARKROOM_REDIS_URL_FILE"):
+        SharedSettings()
+
+
+def test_every_setting_is_described_for_people() -> None:
+    described = describe(SharedSettings)
+    assert "DARKROOM_REDIS_URL" in described
+    assert all(len(line.split()) > 3 for line in described.splitlines())
