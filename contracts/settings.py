@@ -21,7 +21,7 @@ BUILT_IN_CATALOGUE = Path(__file__).resolve().parent.parent / "models" / "catalo
 
 
 class _Files(PydanticBaseSettingsSource):
-    """`DARKROOM_REDIS_URL_FILE=/run/secrets/redis_url` stands for the file's text: no secret in the environment."""
+    """`DARKROOM_REDIS_URL_FILE=/run/secrets/redis_url` stands for the text of that file."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         """The text of the file that the environment names for a field, if any."""
@@ -44,7 +44,9 @@ class _Files(PydanticBaseSettingsSource):
 
 
 class Settings(BaseSettings):
-    """Fields from the environment; `<NAME>_FILE` names a file that holds the value."""
+    """Fields from the environment, where an empty variable is none; `<NAME>_FILE` names a file with the value."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True)
 
     @classmethod
     def settings_customise_sources(

@@ -27,6 +27,11 @@ def test_the_environment_itself_goes_before_a_file(tmp_path: Path, monkeypatch: 
     assert SharedSettings().redis_url == "redis://environment:6379/0"
 
 
+def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DARKROOM_RESULT_TTL_SECONDS", "")
+    assert SharedSettings().result_ttl_seconds == 86_400
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DARKROOM_REDIS_URL_FILE", str(tmp_path / "none"))
     with pytest.raises(SettingsError, match="DARKROOM_REDIS_URL_FILE"):

@@ -21,7 +21,58 @@ Json = dict[str, Any]
 READY_SECONDS = 120.0
 
 
-class RunningService:
+class Client:
+    """The few calls that every test makes.
+
+    Attributes:
+        http: to the service, whichever way it runs.
+    """
+
+    http: httpx.Client
+
+    def submit(self, task: str, **body: Any) -> Json:
+        """An accepted job."""
+        response = self.http.post(f"/v1/{task}", json={"prompt": "a red circle on a blue background", **body})
+        assert response.status_code == 202, response.text
+        job: Json = response.json()
+        assert response.headers["location"].endswith(f"/v1/jobs/{job['id']}")
+        return job
+
+    def fetch(self, job_id: str) -> Json:
+        """The job as it is now."""
+        job: Json = self.http.get(f"/v1/jobs/{job_id}").raise_for_status().json()
+        return job
+
+    def wait(self, job_id: str, timeout_seconds: float = 120) -> Json:
+        """The job once it has ended."""
+        deadline = time.monotonic() + timeout_seconds
+        while time.monotonic() < deadline:
+            job = self.fetch(job_id)
+            if job["status"] in ("completed", "failed", "cancelled"):
+                return job
+            time.sleep(0.05)
+        raise AssertionError(f"job {job_id} did not end: {job}")
+
+    def run(self, task: str, **body: Any) -> Json:
+        """A completed job."""
+        job = self.wait(self.submit(task, **body)["id"])
+        assert job["status"] == "completed", job
+        return job
+
+    def bytes_of(self, job: Json, index: int = 0) -> bytes:
+        """The bytes of one of a job's images."""
+        return self.http.get(job["images"][index]["url"]).raise_for_status().content
+
+    def image_of(self, job: Json, index: int = 0) -> Image.Image:
+        """One of a job's images, decoded."""
+        return Image.open(io.BytesIO(self.bytes_of(job, index)))
+
+    def picture(self, task: str, **body: Any) -> Image.Image:
+        """The one image of a completed job, as RGB."""
+        return self.image_of(self.run(task, **body)).convert("RGB")
+
+
+class RunningService(Client):
     """`darkroom up` on a free port, with a data folder of its own."""
 
     def __init__(self, data: Path, *options: str, environment: Mapping[str, str] | None = None) -> None:
@@ -66,47 +117,6 @@ class RunningService:
             self._log_file.close()
             if self.process.stdout is not None:
                 self.process.stdout.close()
-
-    def submit(self, task: str, **body: Any) -> Json:
-        """An accepted job."""
-        response = self.http.post(f"/v1/{task}", json={"prompt": "a red circle on a blue background", **body})
-        assert response.status_code == 202, response.text
-        job: Json = response.json()
-        assert response.headers["location"].endswith(f"/v1/jobs/{job['id']}")
-        return job
-
-    def fetch(self, job_id: str) -> Json:
-        """The job as it is now."""
-        job: Json = self.http.get(f"/v1/jobs/{job_id}").raise_for_status().json()
-        return job
-
-    def wait(self, job_id: str, timeout_seconds: float = 120) -> Json:
-        """The job once it has ended."""
-        deadline = time.monotonic() + timeout_seconds
-        while time.monotonic() < deadline:
-            job = self.fetch(job_id)
-            if job["status"] in ("completed", "failed", "cancelled"):
-                return job
-            time.sleep(0.05)
-        raise AssertionError(f"job {job_id} did not end: {job}")
-
-    def run(self, task: str, **body: Any) -> Json:
-        """A completed job."""
-        job = self.wait(self.submit(task, **body)["id"])
-        assert job["status"] == "completed", job
-        return job
-
-    def bytes_of(self, job: Json, index: int = 0) -> bytes:
-        """The bytes of one of a job's images."""
-        return self.http.get(job["images"][index]["url"]).raise_for_status().content
-
-    def image_of(self, job: Json, index: int = 0) -> Image.Image:
-        """One of a job's images, decoded."""
-        return Image.open(io.BytesIO(self.bytes_of(job, index)))
-
-    def picture(self, task: str, **body: Any) -> Image.Image:
-        """The one image of a completed job, as RGB."""
-        return self.image_of(self.run(task, **body)).convert("RGB")
 
 
 def encode(image: Image.Image, format: str = "png") -> bytes:

@@ -1,0 +1,72 @@
+# Two images from one file: `api` (the HTTP side, the dispatcher and the command line; no torch) and `worker`.
+#   docker build --target api    -t darkroom-api .
+#   docker build --target worker -t darkroom-worker .
+# The worker takes PyPI's torch: on x86-64 that brings CUDA's own libraries, so that python-slim is base enough and
+# the host needs only NVIDIA's driver and container toolkit. For a small image without a GPU, name an index that has
+# the CPU build: --build-arg PIP_EXTRA_INDEX_URL=… (deploy/README.md says which).
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /build
+RUN python3 -m venv /opt/darkroom
+COPY pyproject.toml constraints.txt ./
+COPY deploy/requirements.py ./deploy/
+
+FROM build AS build-api
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python3 deploy/requirements.py api s3 > requirements.txt \
+    && /opt/darkroom/bin/pip install --requirement requirements.txt --constraint constraints.txt \
+    && /opt/darkroom/bin/pip uninstall --yes pip setuptools
+
+FROM build AS build-worker
+ARG PIP_EXTRA_INDEX_URL=
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python3 deploy/requirements.py worker s3 > requirements.txt \
+    && /opt/darkroom/bin/pip install --requirement requirements.txt --constraint constraints.txt \
+    && /opt/darkroom/bin/pip uninstall --yes pip setuptools
+
+FROM ${PYTHON_IMAGE} AS runtime
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Darkroom" \
+      org.opencontainers.image.description="The image-generation service that a team puts in front of its GPUs" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+RUN groupadd --system --gid 10001 darkroom \
+    && useradd --system --uid 10001 --gid darkroom --home-dir /tmp --shell /usr/sbin/nologin darkroom \
+    && install --directory --owner darkroom --group darkroom /data
+ENV PATH=/opt/darkroom/bin:$PATH \
+    PYTHONPATH=/srv/darkroom \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    DARKROOM_DATA=/data \
+    DARKROOM_LOG_FORMAT=json
+WORKDIR /srv/darkroom
+COPY contracts/ contracts/
+VOLUME /data
+
+FROM runtime AS api
+COPY --from=build-api /opt/darkroom /opt/darkroom
+COPY models/catalogue.toml models/
+COPY cli/ cli/
+COPY app/ app/
+RUN python3 -m compileall -q /srv/darkroom
+USER 10001:10001
+ENV DARKROOM_API_HOST=0.0.0.0 DARKROOM_API_PORT=8000
+EXPOSE 8000
+HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["python3", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['DARKROOM_API_PORT'] + '/healthz', timeout=4)"]
+CMD ["python3", "-m", "app"]
+
+FROM runtime AS worker
+COPY --from=build-worker /opt/darkroom /opt/darkroom
+COPY models/ models/
+COPY worker/ worker/
+RUN python3 -m compileall -q /srv/darkroom
+USER 10001:10001
+# Nothing but /data and /tmp is written; what a library keeps for itself goes there.
+ENV HF_HOME=/data/huggingface HF_HUB_DISABLE_TELEMETRY=1 TORCHINDUCTOR_CACHE_DIR=/tmp/torch
+HEALTHCHECK --interval=10s --timeout=10s --start-period=300s --retries=3 CMD ["python3", "-m", "worker.pulse"]
+CMD ["python3", "-m", "worker"]
