@@ -18,6 +18,7 @@ from PIL import Image
 from bench.overhead import prompts
 from bench.table import print_table
 from contracts.catalogue import read_catalogue
+from contracts.events import Preview
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage.local import LocalStorage
 from contracts.tasks import Txt2ImgRequest
@@ -35,6 +36,9 @@ class _Nobody:
     """A watch that lets everything pass."""
 
     def step(self, step: int, steps: int) -> None:
+        """Nothing to do."""
+
+    def preview(self, job_id: str, preview: Preview) -> None:
         """Nothing to do."""
 
 

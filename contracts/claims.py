@@ -15,6 +15,7 @@ from typing import Any, Literal, cast
 from redis import Redis
 
 from contracts import scripts
+from contracts.events import Preview
 from contracts.records import ImageRecord, JobError, JobRecord, JobState, Progress, Receipt, pace_key
 from contracts.settings import QueueSettings
 
@@ -70,7 +71,7 @@ class Claims:
         self._settings = settings
         self._worker = worker
         self._ttl_seconds = ttl_seconds
-        names = ("claim", "extend", "advance", "finish", "hand_back", "give_up_claims", "reap")
+        names = ("claim", "extend", "advance", "finish", "hand_back", "give_up_claims", "preview", "reap")
         self._scripts = {name: scripts.load(connection, name) for name in names}
 
     @property
@@ -112,6 +113,10 @@ class Claims:
         executions = [claim.reference() for claim in claims]
         verdicts = self._run("advance", executions=executions, progress=progress.model_dump())
         return cast("list[Verdict]", verdicts)
+
+    def preview(self, claim: Claim, preview: Preview) -> bool:
+        """Tell the job's listeners how an image looks by now; False when the job is no longer ours."""
+        return bool(self._run("preview", **claim.reference(), preview=preview.model_dump()))
 
     def complete(self, claim: Claim, images: list[ImageRecord], receipt: Receipt) -> bool:
         """End a job with its images; False when it was no longer ours, and nothing is written."""

@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, cast
 
+from pydantic import BaseModel, ConfigDict
 from redis import Redis
 
 
@@ -25,6 +26,24 @@ class Event:
     id: str
     kind: str
     data: dict[str, Any]
+
+
+class Preview(BaseModel):
+    """Data of a `preview` event: one of the job's images as it looks after a step.
+
+    Attributes:
+        index: which of the job's images, from 0.
+        url: `data:` URL of a small JPEG, `width` × `height` pixels.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    index: int
+    step: int
+    steps: int
+    width: int
+    height: int
+    url: str
 
 
 def stream_key(job_id: str) -> str:

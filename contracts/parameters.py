@@ -18,7 +18,7 @@ from contracts.tasks import Lora
 #: What may differ between two jobs of one pipeline call; all the rest is in the batch key.
 PER_IMAGE_FIELDS = frozenset(
     {"prompt", "prompt_2", "prompt_3", "negative_prompt", "seed", "num_images", "batchable",
-     "output_format", "output_quality"}
+     "output_format", "output_quality", "previews"}
 )  # fmt: skip
 
 
@@ -42,6 +42,7 @@ class JobParameters(BaseModel):
         seed: of the first image; image i uses seed + i.
         image, mask_image: storage keys of normalised pictures.
         batchable: may share its pipeline call with other jobs of the same batch key.
+        previews: how many preview events each image gets at the most; they leave no trace in it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,6 +78,7 @@ class JobParameters(BaseModel):
     controls: tuple[ControlParameters, ...] = ()
     output_format: Literal["png", "jpeg", "webp"]
     output_quality: int
+    previews: int = 0
 
     @property
     def pixels(self) -> int:

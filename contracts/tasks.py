@@ -80,6 +80,7 @@ class JobRequest(Part):
     output_format: Literal["png", "jpeg", "webp"] = "png"
     output_quality: int = Field(95, ge=1, le=100)
     response_format: Literal["url", "b64_json"] = "url"
+    previews: int = Field(0, ge=0, le=10)
     priority: Priority = Priority.NORMAL
     deadline_seconds: int | None = Field(None, ge=1, le=86_400)
     metadata: dict[str, str] = Field(default_factory=dict, max_length=16)

@@ -103,6 +103,7 @@ def resolve(request: JobRequest, model: ModelSpec, pictures: Pictures) -> JobPar
         controls=_controls(request, pictures),
         output_format=request.output_format,
         output_quality=request.output_quality,
+        previews=request.previews,
         **filled,
     )
 

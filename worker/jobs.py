@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 
 from contracts.errors import FailureCode, JobFailed, NotFound
+from contracts.events import Preview
 from contracts.parameters import JobParameters
 from contracts.records import CacheUse, Receipt, Weights
 from contracts.storage import Storage
-from worker import images, receipts
+from worker import images, previews, receipts
 from worker.deliveries import Done, Painted, deliver
 from worker.families import Call
 from worker.pipelines import Pool, WarmModel, describe_device, free_memory
@@ -42,6 +43,9 @@ class Watch(Protocol):
 
     def step(self, step: int, steps: int) -> None:
         """Called after each denoising step; raises to abandon the batch."""
+
+    def preview(self, job_id: str, preview: Preview) -> None:
+        """Called in another thread, between the first step and the batch's end, where a job wants previews."""
 
 
 def run(
@@ -156,7 +160,7 @@ def _generate(
     seeds = [seed for job in jobs for seed in job.parameters.seeds]
     # Nothing should draw from the global generator; where a library does, it draws the same every time.
     torch.manual_seed(seeds[0])
-    steps.begin(stopwatch)
+    steps.begin(stopwatch, _preview_painter(pipeline, model, jobs, steps.watch))
     parts = [pipeline.components.get(name) for name in ("controlnet", model.family.denoiser)]
     hooks = [part.register_forward_pre_hook(steps.denoising_begins) for part in parts if part is not None]
     try:
@@ -170,9 +174,31 @@ def _generate(
                 callback_on_step_end=steps,
             ).images
     finally:
+        steps.end()
         for hook in hooks:
             hook.remove()
     return list(painted)
+
+
+def _preview_painter(
+    pipeline: Any, model: WarmModel, jobs: Sequence[Job], watch: Watch
+) -> previews.Painter | None:
+    """What shows how the jobs' images come along; None where no job wants to see it."""
+    wanted = [
+        previews.Wanted(job.parameters.previews, range(place, place + job.parameters.num_images))
+        for job, place in zip(jobs, _places(jobs), strict=True)
+    ]
+    if not any(one.count for one in wanted):
+        return None
+    size = (jobs[0].parameters.width, jobs[0].parameters.height)
+    return previews.Painter(
+        wanted,
+        previews.Guesses(pipeline.scheduler, model.spec.architecture.kind),
+        model.projection,
+        unpack=lambda latents: model.family.unpack(pipeline, latents, size),
+        size=size,
+        show=lambda index, preview: watch.preview(jobs[index].id, preview),
+    )
 
 
 def _crop(call: Call, frame: images.Box | None) -> Call:
@@ -201,18 +227,25 @@ class _Steps:
     """The pipeline's callback: tells the watch, and remembers what the watch raised.
 
     Attributes:
+        watch: who is told.
         raised: the watch's own exception, which is no failure of the worker.
     """
 
     def __init__(self, watch: Watch) -> None:
         self.raised: BaseException | None = None
-        self._watch = watch
+        self.watch = watch
+        self._painter: previews.Painter | None = None
         self._stopwatch: Stopwatch | None = None
         self._denoising = False
 
-    def begin(self, stopwatch: Stopwatch) -> None:
-        """Start to count the stages of one pipeline call."""
-        self._stopwatch, self._denoising = stopwatch, False
+    def begin(self, stopwatch: Stopwatch, painter: previews.Painter | None) -> None:
+        """Start to count the stages of one pipeline call, and to show how its images come along."""
+        self._stopwatch, self._painter, self._denoising = stopwatch, painter, False
+
+    def end(self) -> None:
+        """The pipeline call is over; after this no preview comes."""
+        if self._painter is not None:
+            self._painter.close()
 
     def denoising_begins(self, *_: Any) -> None:
         """Hook before each run of the denoiser and its ControlNet; the first ends the encoding of the inputs."""
@@ -228,8 +261,10 @@ class _Steps:
                 self._stopwatch.lap("denoise")
             if not torch.isfinite(tensors["latents"]).all():
                 raise JobFailed(FailureCode.INTERNAL, "the model's result holds values that are no numbers")
+        if self._painter is not None:
+            self._painter.look(step + 1, pipeline.num_timesteps, tensors["latents"])
         try:
-            self._watch.step(step + 1, pipeline.num_timesteps)
+            self.watch.step(step + 1, pipeline.num_timesteps)
         except BaseException as error:
             self.raised = error
             raise

@@ -10,6 +10,7 @@ import inspect
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from contracts.catalogue import Catalogue, ModelSpec
 from contracts.errors import CatalogueError, FailureCode, JobFailed, NotFound
 from contracts.families import Mode
 from contracts.records import Weights
-from worker import checkpoints
+from worker import checkpoints, previews
 from worker.families import FamilyCode, load_family
 from worker.fingerprints import Fingerprints
 from worker.loras import Adapters
@@ -78,6 +79,11 @@ class WarmModel:
         """The text encoders as they are now, with these adapters in them."""
         state = (self.weights.sha256, str(self.dtype), tuple((lora.sha256, lora.scale) for lora in loras))
         return Encoder(self.base, self.family, self.device, self._embeddings, state)
+
+    @cached_property
+    def projection(self) -> previews.Projection:
+        """From latents to the colours of a preview; fitted when the first preview is asked for."""
+        return previews.fit(self.base.vae)
 
     def controlnet_weights(self, id: str, scale: float) -> Weights:
         """Id and content hash of a ControlNet that `pipeline` has loaded."""

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from redis.exceptions import RedisError
 
 from contracts.claims import Claim, Claims, Verdict
+from contracts.events import Preview
 from contracts.records import Progress
 
 _log = logging.getLogger(__name__)
@@ -64,6 +65,17 @@ class BatchWatch:
         self._advance(self._progress(step, steps))
         if not self._active:
             raise Abandoned
+
+    def preview(self, job_id: str, preview: Preview) -> None:
+        """Tell a job's listeners how an image looks by now; in any thread, while Redis answers."""
+        claim = next((one for one in self._active if one.job.id == job_id), None)
+        if claim is None or time.monotonic() < self._silent_until:
+            return
+        try:
+            self._claims.preview(claim, preview)
+        except RedisError as error:
+            _log.warning("preview not told: %s", error)
+            self._silent_until = time.monotonic() + _REDIS_PAUSE_SECONDS
 
     def drop(self, job_id: str) -> None:
         """Forget a job whose lease was lost."""

@@ -16,7 +16,7 @@ from contracts.records import Receipt
 _LIBRARIES = ("darkroom", "torch", "diffusers", "transformers", "peft")
 #: Fields of a receipt that differ between two runs of one request.
 _PER_RUN = frozenset({"batch_images", "batch_jobs", "embeddings", "placement", "timings", "worker", "seeds"})
-_PER_RUN_PARAMETERS = frozenset({"batchable"})
+_PER_RUN_PARAMETERS = frozenset({"batchable", "previews"})
 
 
 @cache

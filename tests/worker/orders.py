@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from contracts.catalogue import Catalogue
+from contracts.events import Preview
 from contracts.families import Mode, Task
 from contracts.parameters import JobParameters
 from contracts.records import Receipt
@@ -92,12 +93,16 @@ class Onlooker:
 
     def __init__(self, stop_after: int | None = None, error: BaseException | None = None) -> None:
         self.seen: list[tuple[int, int]] = []
+        self.previews: list[tuple[str, Preview]] = []
         self._stop_after, self._error = stop_after, error
 
     def step(self, step: int, steps: int) -> None:
         self.seen.append((step, steps))
         if step == self._stop_after and self._error is not None:
             raise self._error
+
+    def preview(self, job_id: str, preview: Preview) -> None:
+        self.previews.append((job_id, preview))
 
 
 def run(

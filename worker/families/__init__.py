@@ -118,6 +118,10 @@ class Encoding:
         return [{"prompt": text, **others, **options} for text in negatives]
 
 
+def _as_they_are(pipeline: Any, latents: Any, size: tuple[int, int]) -> Any:  # noqa: ARG001
+    return latents
+
+
 @dataclass(frozen=True)
 class FamilyCode:
     """One family's side of diffusers.
@@ -133,6 +137,7 @@ class FamilyCode:
         encoding: how its texts become embeddings.
         arguments: the arguments of a pipeline call, all but the embeddings, the generators and the callback.
         adapt: repairs a freshly made pipeline where its class does not keep our promises.
+        unpack: (pipeline, latents, (width, height) in pixels) -> latents as the VAE has them: n, channels, h, w.
     """
 
     id: str
@@ -145,6 +150,7 @@ class FamilyCode:
     encoding: Encoding
     arguments: Callable[[Call], dict[str, Any]]
     adapt: Callable[[Any], None] = _leave_as_it_is
+    unpack: Callable[[Any, Any, tuple[int, int]], Any] = _as_they_are
 
 
 #: Fields that Darkroom sees to itself; no pipeline knows them.

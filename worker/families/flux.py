@@ -63,6 +63,11 @@ def _control(call: Call) -> dict[str, Any]:
     return {"control_image": one_or_all(call.controls), "control_mode": mode, **call.control_weights()}
 
 
+def _unpack(pipeline: Any, latents: Any, size: tuple[int, int]) -> Any:
+    width, height = size
+    return pipeline._unpack_latents(latents, height, width, pipeline.vae_scale_factor)
+
+
 _BY_MODE: dict[Mode, Callable[[Call], dict[str, Any]]] = {
     Mode.TXT2IMG: _txt2img,
     Mode.IMG2IMG: _img2img,
@@ -96,4 +101,5 @@ FAMILY = FamilyCode(
         fixed={},
     ),
     arguments=arguments,
+    unpack=_unpack,
 )
