@@ -1,18 +1,20 @@
-"""Adapters: checked before they are loaded, active for exactly one batch, gone after it.
+"""Adapters: some stay loaded beside each warm model, a job's own act while it runs, none afterwards.
 
-A load that fails half-way leaves its other half active, so the state counts as unknown until it is proved clean.
+Nothing is put into the model. A loaded adapter is a set of small tensors of its own; while it acts, a hook on each
+layer that it changes adds its part to the layer's result. So an adapter that is not asked for cannot act, a switch
+costs a hook for each layer, the bare model is the bare model, and a load that fails has touched nothing.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
 
 from contracts.catalogue import Catalogue
 from contracts.errors import FailureCode, JobFailed
@@ -21,23 +23,58 @@ from contracts.tasks import Lora
 from worker import checkpoints, lora_files
 from worker.families import FamilyCode
 from worker.fingerprints import Fingerprints
+from worker.low_rank import Added, Layer
 
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """What may stay loaded beside one model; a single job's adapters may exceed it while it runs."""
+
+    count: int = 16
+    size_bytes: int = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """One adapter, ready to act."""
+
+    weights: Weights
+    changes: lora_files.Changes
+    size_bytes: int
+
+
 class Adapters:
-    """The adapters of one warm model.
+    """The adapters of one warm model. All methods are for the thread that runs its jobs, but for `loaded`.
 
     Attributes:
-        clean: whether the components are known to be as they were loaded; else the model must be loaded anew.
+        loaded: names of the adapters that are ready to act, least recently used first.
+        resident_bytes: what they take.
     """
 
-    def __init__(self, base: Any, family: FamilyCode, catalogue: Catalogue, fingerprints: Fingerprints) -> None:
-        self.clean = True
+    def __init__(
+        self,
+        base: Any,
+        family: FamilyCode,
+        catalogue: Catalogue,
+        fingerprints: Fingerprints,
+        bounds: Bounds | None = None,
+    ) -> None:
+        self.loaded: tuple[str, ...] = ()
+        self.resident_bytes = 0
         self._base = base
         self._family = family
         self._catalogue = catalogue
         self._fingerprints = fingerprints
+        self._bounds = bounds or Bounds()
+        self._by_hash: OrderedDict[str, _Loaded] = OrderedDict()
+        self._acting = 0
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing acts on the model."""
+        return self._acting == 0
 
     @contextmanager
     def active(self, loras: Sequence[Lora]) -> Iterator[list[Weights]]:
@@ -46,48 +83,108 @@ class Adapters:
         Raises:
             JobFailed: with LORA_INCOMPATIBLE; nothing acts then.
         """
-        if not loras:
-            yield []
-            return
-        self.clean = False
+        chosen = self._choose(loras)
         try:
-            yield self._load(loras)
+            with self._acting_on(chosen, [lora.scale for lora in loras]):
+                yield [
+                    adapter.weights.model_copy(update={"id": lora.name, "scale": lora.scale})
+                    for adapter, lora in zip(chosen, loras, strict=True)
+                ]
         finally:
-            self._unload()
+            self._evict(keep=())
 
-    def _load(self, loras: Sequence[Lora]) -> list[Weights]:
-        loaded: list[Weights] = []
-        names: list[str] = []
+    def text_key(self, loras: Sequence[Lora]) -> tuple[tuple[str, float], ...]:
+        """What of these adapters shapes a prompt's embedding: hash and scale of those that change a text encoder.
+
+        Raises:
+            JobFailed: with LORA_INCOMPATIBLE.
+        """
+        return tuple(
+            (adapter.weights.sha256, lora.scale)
+            for adapter, lora in zip(self._choose(loras), loras, strict=True)
+            if adapter.changes.keys() - {self._family.denoiser}
+        )
+
+    def _choose(self, loras: Sequence[Lora]) -> list[_Loaded]:
+        """The adapters, loaded where they are not; others may leave for them."""
+        chosen: list[_Loaded] = []
         for lora in loras:
-            row = self._catalogue.lora(lora.name)
-            path = checkpoints.locate_lora(self._catalogue, row)
-            sha256 = self._fingerprints.of(path)
-            # A client's own name may hold dots, or be one of torch's attributes.
-            names.append(f"lora_{sha256[:16]}")
-            self._load_one(lora.name, path, names[-1])
-            loaded.append(Weights(id=lora.name, sha256=sha256, family=row.family, scale=lora.scale))
-        self._base.set_adapters(names, [lora.scale for lora in loras])
-        return loaded
+            chosen.append(self._load(lora))
+            self._evict(keep=[adapter.weights.sha256 for adapter in chosen])
+        return chosen
 
-    def _load_one(self, id: str, path: Path, name: str) -> None:
-        try:
-            lora_files.check(self._base, self._family, path)
-            self._base.load_lora_weights(
-                str(path.parent), weight_name=path.name, adapter_name=name, use_safetensors=True
-            )
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            reason = (str(error).splitlines() or [""])[0][:300]
-            raise JobFailed(FailureCode.LORA_INCOMPATIBLE, f"LoRA {id} cannot be used: {reason}") from error
-        if not any(name in names for names in self._base.get_list_adapters().values()):
-            raise JobFailed(FailureCode.LORA_INCOMPATIBLE, f"LoRA {id} has no weights for this model")
+    def _load(self, lora: Lora) -> _Loaded:
+        row = self._catalogue.lora(lora.name)
+        path = checkpoints.locate_lora(self._catalogue, row)
+        sha256 = self._fingerprints.of(path)
+        if sha256 not in self._by_hash:
+            try:
+                changes = lora_files.read(self._base, self._family, path)
+            except (torch.OutOfMemoryError, MemoryError):
+                raise
+            except Exception as error:
+                reason = (str(error).splitlines() or [""])[0][:300]
+                message = f"LoRA {lora.name} cannot be used: {reason}"
+                raise JobFailed(FailureCode.LORA_INCOMPATIBLE, message) from error
+            size_bytes = sum(change.size_bytes for part in changes.values() for change in part.values())
+            weights = Weights(id=lora.name, sha256=sha256, family=row.family)
+            self._by_hash[sha256] = _Loaded(weights, changes, size_bytes)
+        self._by_hash.move_to_end(sha256)
+        self._take_stock()
+        return self._by_hash[sha256]
 
-    def _unload(self) -> None:
-        try:
-            self._base.unload_lora_weights()
-        except Exception:  # noqa: BLE001 - whatever went wrong, the model stays unclean and is loaded anew
-            _log.exception("adapters could not be unloaded")
+    def _evict(self, keep: Sequence[str]) -> None:
+        for sha256 in [one for one in self._by_hash if one not in keep]:
+            if len(self._by_hash) <= self._bounds.count and self.resident_bytes <= self._bounds.size_bytes:
+                return
+            del self._by_hash[sha256]
+            self._take_stock()
+
+    def _take_stock(self) -> None:
+        self.loaded = tuple(adapter.weights.id for adapter in self._by_hash.values())
+        self.resident_bytes = sum(adapter.size_bytes for adapter in self._by_hash.values())
+
+    @contextmanager
+    def _acting_on(self, chosen: Sequence[_Loaded], scales: Sequence[float]) -> Iterator[None]:
+        """Whatever happens inside, or half-way into it, every hook is taken off again."""
+        with ExitStack() as hooks:
+            for name, component in lora_files.targets(self._base).items():
+                for layer, added in self._sum_up(name, component, chosen, scales):
+                    handle = layer.register_forward_hook(_Adding(added))
+                    self._acting += 1
+                    hooks.callback(self._let_go, handle)
+            yield
+
+    def _sum_up(
+        self, name: str, component: torch.nn.Module, chosen: Sequence[_Loaded], scales: Sequence[float]
+    ) -> Iterator[tuple[Layer, list[Added]]]:
+        """Each layer of a component that they change, with what to add to its result, in the job's order."""
+        parts = [
+            (adapter.changes[name], scale)
+            for adapter, scale in zip(chosen, scales, strict=True)
+            if name in adapter.changes
+        ]
+        if not parts:
             return
-        layers = (layer for part in lora_files.targets(self._base).values() for layer in part.modules())
-        self.clean = not any(isinstance(layer, BaseTunerLayer) for layer in layers)
+        layers = lora_files.layers_of(component)
+        for key in dict.fromkeys(key for changes, _ in parts for key in changes):
+            layer = layers[key]
+            yield layer, [changes[key].scaled(layer, scale) for changes, scale in parts if key in changes]
+
+    def _let_go(self, handle: Any) -> None:
+        handle.remove()
+        self._acting -= 1
+
+
+class _Adding:
+    """The hook on one layer."""
+
+    def __init__(self, added: Sequence[Added]) -> None:
+        self._added = added
+
+    def __call__(self, layer: torch.nn.Module, inputs: tuple[torch.Tensor], result: torch.Tensor) -> torch.Tensor:
+        del layer
+        dtype = result.dtype
+        for add in self._added:
+            result = add(inputs[0], result)
+        return result.to(dtype)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
 
 from contracts.catalogue import Catalogue, LoraSpec
 from contracts.errors import FailureCode, JobFailed
 from contracts.families import FAMILIES, Mode
 from contracts.storage import Storage
+from contracts.tasks import Lora
 from tests.worker.orders import Onlooker, Pixels, done, order, pixels, run
 from tests.worker.weights import to_kohya, write_adapter
+from worker import lora_files
+from worker.fingerprints import Fingerprints
+from worker.loras import Adapters, Bounds
 from worker.pipelines import Pool
 
 FAMILY_IDS = list(FAMILIES)
@@ -37,6 +43,15 @@ def add_lora(catalogue: Catalogue, tmp_path: Path) -> Callable[..., Pool]:
     return add
 
 
+@pytest.fixture
+def two_adapters(catalogue: Catalogue, tmp_path: Path) -> Catalogue:
+    """A catalogue with a second adapter for SDXL, `extra`: of another rank, and for a text encoder, too."""
+    path = tmp_path / "second.safetensors"
+    write_adapter(path, "sdxl", _checkpoint(catalogue, "sdxl"), rank=8, seed=2, text_encoder=True)
+    row = LoraSpec(id="extra", family="sdxl", source=str(path))
+    return catalogue.model_copy(update={"loras": (*catalogue.loras, row)})
+
+
 def _with(pool: Pool, storage: Storage, family: str, name: str = "extra", scale: float = 1.0) -> Pixels:
     loras = [{"name": name, "scale": scale}]
     return pixels(order(pool.catalogue, family, loras=loras), pool, storage)
@@ -50,6 +65,12 @@ def _failure(pool: Pool, storage: Storage, family: str) -> JobFailed:
     return failure
 
 
+def _hooks(base: Any) -> int:
+    """Hooks on all layers of a model."""
+    modules = [part for part in base.components.values() if isinstance(part, torch.nn.Module)]
+    return sum(len(layer._forward_hooks) for module in modules for layer in module.modules())
+
+
 def _checkpoint(catalogue: Catalogue, family: str) -> Path:
     return catalogue.root / f"shapes-{family}"
 
@@ -59,17 +80,12 @@ def test_an_adapter_acts_and_leaves_the_base_bit_for_bit_as_it_was(
     family: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     base, _ = done(order(catalogue, family), pool, storage)
+    hooks = _hooks(pool.model(f"shapes-{family}").base)
     weak, strong = (_with(pool, storage, family, f"{family}-lora", scale) for scale in (0.5, 1.0))
     assert not np.array_equal(weak, strong)
     assert done(order(catalogue, family), pool, storage)[0] == base
     assert np.array_equal(_with(pool, storage, family, f"{family}-lora", 0.5), weak)
-    modules = list(pool.model(f"shapes-{family}").base.components.values())
-    assert not any(
-        isinstance(layer, BaseTunerLayer)
-        for module in modules
-        if isinstance(module, torch.nn.Module)
-        for layer in module.modules()
-    )
+    assert _hooks(pool.model(f"shapes-{family}").base) == hooks
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
@@ -141,13 +157,18 @@ def test_a_text_encoder_adapter_leaves_no_trace(
 # -- the eight hazards of notes/pipes.md ------------------------------------------------------------------
 
 
-def test_hazard_1_deleting_the_active_adapter_does_not_wake_another(
-    catalogue: Catalogue, pool: Pool, storage: Storage
+def test_hazard_1_an_adapter_that_leaves_wakes_no_other(
+    catalogue: Catalogue, two_adapters: Catalogue, storage: Storage
 ) -> None:
+    pool = Pool(two_adapters, device="cpu")
     base, _ = done(order(catalogue, "sdxl"), pool, storage)
-    _with(pool, storage, "sdxl", "sdxl-lora")
-    assert pool.model("shapes-sdxl").base.get_list_adapters() == {}
-    assert done(order(catalogue, "sdxl"), pool, storage)[0] == base
+    model = pool.model("shapes-sdxl")
+    model.adapters = Adapters(model.base, model.family, two_adapters, Fingerprints(), Bounds(count=1))
+    alone = [_with(Pool(two_adapters, device="cpu"), storage, "sdxl", name) for name in ("sdxl-lora", "extra")]
+    for name, expected in zip(("sdxl-lora", "extra", "sdxl-lora"), (*alone, alone[0]), strict=True):
+        assert np.array_equal(_with(pool, storage, "sdxl", name), expected)
+        assert model.adapters.loaded == (name,)
+        assert done(order(catalogue, "sdxl"), pool, storage)[0] == base
 
 
 def test_hazard_2_an_adapter_of_which_one_half_fails_leaves_the_other_half_inactive(
@@ -163,22 +184,25 @@ def test_hazard_2_an_adapter_of_which_one_half_fails_leaves_the_other_half_inact
     assert done(order(catalogue, "sdxl"), pool, storage)[0] == base
 
 
-def test_hazard_2_a_load_that_breaks_off_half_way_leaves_nothing_behind(
+def test_hazard_2_a_switch_that_breaks_off_half_way_leaves_nothing_behind(
     catalogue: Catalogue, pool: Pool, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base, _ = done(order(catalogue, "sdxl"), pool, storage)
-    model = pool.model("shapes-sdxl")
-    load = type(model.base).load_lora_into_unet
+    adapted = _with(pool, storage, "sdxl", "sdxl-lora")
+    register, calls = torch.nn.Module.register_forward_hook, []
 
-    def break_off(*args: object, **options: object) -> None:
-        load(*args, **options)
-        raise RuntimeError("the disk went away")
+    def break_off(self: torch.nn.Module, *hook: Any, **options: Any) -> Any:
+        calls.append(hook)
+        if len(calls) == 5:
+            raise RuntimeError("the device went away")
+        return register(self, *hook, **options)
 
-    monkeypatch.setattr(type(model.base), "load_lora_into_unet", break_off)
+    monkeypatch.setattr(torch.nn.Module, "register_forward_hook", break_off)
     (failure,) = run(order(catalogue, "sdxl", loras=[{"name": "sdxl-lora"}]), pool, storage)
     assert isinstance(failure, JobFailed)
     monkeypatch.undo()
     assert done(order(catalogue, "sdxl"), pool, storage)[0] == base
+    assert np.array_equal(_with(pool, storage, "sdxl", "sdxl-lora"), adapted)
 
 
 def test_hazard_3_an_adapter_works_again_after_jobs_without(
@@ -197,6 +221,28 @@ def test_hazard_4_a_job_that_is_abandoned_leaves_no_scale_behind(
     with pytest.raises(KeyError):
         run(half, pool, storage, Onlooker(stop_after=1, error=KeyError()))
     assert np.array_equal(_with(pool, storage, "sdxl", "sdxl-lora"), whole)
+
+
+def test_hazard_4_a_failure_while_the_prompt_is_encoded_leaves_no_text_encoder_scaled(
+    add_lora: Callable[..., Pool],
+    catalogue: Catalogue,
+    storage: Storage,
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "lora.safetensors"
+    write_adapter(path, "sdxl", _checkpoint(catalogue, "sdxl"), text_encoder=True)
+    pool = add_lora("sdxl", path)
+    base, _ = done(order(catalogue, "sdxl"), pool, storage)
+    encoder = pool.model("shapes-sdxl").base.text_encoder_2
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise RuntimeError("the encoder went away")
+
+    handle = encoder.register_forward_pre_hook(fail)
+    (failure,) = run(order(pool.catalogue, "sdxl", loras=[{"name": "extra", "scale": 0.5}]), pool, storage)
+    handle.remove()
+    assert isinstance(failure, JobFailed)
+    assert done(order(catalogue, "sdxl"), pool, storage)[0] == base
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
@@ -282,3 +328,104 @@ def test_a_changing_order_of_adapters_gives_each_job_its_own_image(
     first = [done(item, pool, storage)[0] for item in orders]
     for index in (1, 0, 2, 3, 1, 2, 0, 1, 1, 3, 0):
         assert done(orders[index], pool, storage)[0] == first[index]
+
+
+# -- what stays loaded ------------------------------------------------------------------------------------
+
+
+def test_hazard_9_a_swapped_in_adapter_keeps_an_alpha_that_differs_from_its_rank(
+    add_lora: Callable[..., Pool], catalogue: Catalogue, storage: Storage, tmp_path: Path
+) -> None:
+    """diffusers' hotswap drops it with the first `set_adapters`."""
+    tensors = write_adapter(tmp_path / "a.safetensors", "sdxl", _checkpoint(catalogue, "sdxl"), rank=8, seed=3)
+    pool = add_lora("sdxl", to_kohya(tensors, alpha=2.0))
+    first = _with(pool, storage, "sdxl")
+    plain = to_kohya(tensors, alpha=8.0)
+    assert not np.array_equal(_with(add_lora("sdxl", plain), storage, "sdxl"), first)
+    pool = add_lora("sdxl", to_kohya(tensors, alpha=2.0))
+    for name in ("sdxl-lora", "extra", "sdxl-lora"):
+        swapped = _with(pool, storage, "sdxl", name)
+    assert np.array_equal(_with(pool, storage, "sdxl"), first)
+    assert not np.array_equal(swapped, first)
+
+
+def test_the_least_recently_used_adapters_leave_beyond_either_bound(two_adapters: Catalogue, pool: Pool) -> None:
+    model = pool.model("shapes-sdxl")
+
+    def adapters(bounds: Bounds) -> Adapters:
+        return Adapters(model.base, model.family, two_adapters, Fingerprints(), bounds)
+
+    small, large = Lora(name="sdxl-lora"), Lora(name="extra")
+    roomy = adapters(Bounds())
+    sizes: list[int] = []
+    for lora in (small, large):
+        with roomy.active([lora]):
+            sizes.append(roomy.resident_bytes - sum(sizes))
+    assert list(roomy.loaded) == ["sdxl-lora", "extra"]
+    with roomy.active([small]):
+        pass
+    assert list(roomy.loaded) == ["extra", "sdxl-lora"]
+    for bounds in (Bounds(count=1), Bounds(size_bytes=sum(sizes) - 1)):
+        tight = adapters(bounds)
+        with tight.active([small, large]):
+            assert list(tight.loaded) == ["sdxl-lora", "extra"]  # one job's own may exceed the bounds
+        assert list(tight.loaded) == ["extra"]
+        assert tight.resident_bytes == sizes[1]
+    none = adapters(Bounds(count=0))
+    with none.active([small]):
+        pass
+    assert (none.loaded, none.resident_bytes) == ((), 0)
+
+
+def test_an_adapter_file_that_changes_is_another_adapter(
+    add_lora: Callable[..., Pool], catalogue: Catalogue, storage: Storage, tmp_path: Path
+) -> None:
+    path = tmp_path / "lora.safetensors"
+    write_adapter(path, "sdxl", _checkpoint(catalogue, "sdxl"), seed=4)
+    pool = add_lora("sdxl", path)
+    first = _with(pool, storage, "sdxl")
+    write_adapter(path, "sdxl", _checkpoint(catalogue, "sdxl"), seed=5)
+    assert not np.array_equal(_with(pool, storage, "sdxl"), first)
+
+
+def test_the_key_of_a_prompts_embedding_names_the_adapters_that_change_a_text_encoder(
+    two_adapters: Catalogue, pool: Pool
+) -> None:
+    model = pool.model("shapes-sdxl")
+    adapters = Adapters(model.base, model.family, two_adapters, Fingerprints())
+    denoiser_only, with_text = Lora(name="sdxl-lora"), Lora(name="extra", scale=0.5)
+    assert adapters.text_key([]) == adapters.text_key([denoiser_only]) == ()
+    path = Path(two_adapters.lora("extra").source)
+    assert adapters.text_key([denoiser_only, with_text]) == ((Fingerprints().of(path), 0.5),)
+
+
+def test_two_hundred_swaps_leave_memory_modules_and_parameters_where_they_were(
+    two_adapters: Catalogue, storage: Storage, tmp_path: Path
+) -> None:
+    rows = list(two_adapters.loras)
+    for seed in (11, 12):
+        path = tmp_path / f"{seed}.safetensors"
+        write_adapter(path, "sdxl", _checkpoint(two_adapters, "sdxl"), rank=seed, seed=seed)
+        rows.append(LoraSpec(id=f"lora-{seed}", family="sdxl", source=str(path)))
+    catalogue = two_adapters.model_copy(update={"loras": tuple(rows)})
+    pool = Pool(catalogue, device="cpu")
+    base, _ = done(order(catalogue, "sdxl"), pool, storage)
+    model = pool.model("shapes-sdxl")
+    model.adapters = Adapters(model.base, model.family, catalogue, Fingerprints(), Bounds(count=2))
+    names = ["sdxl-lora", "extra", "lora-11", "lora-12"]
+
+    def swap(times: int) -> tuple[int, int, int, int]:
+        for turn in range(times):
+            with model.adapters.active([Lora(name=names[turn % 4], scale=1 - turn % 3)]):
+                pass
+        gc.collect()
+        modules = [module for part in lora_files.targets(model.base).values() for module in part.modules()]
+        parameters = sum(value.numel() for module in modules for value in module.parameters(recurse=False))
+        tensors = sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+        return len(modules), parameters, tensors, psutil.Process().memory_info().rss
+
+    *before, rss_before = swap(20)
+    *after, rss_after = swap(200)
+    assert after == before
+    assert rss_after - rss_before < 32 * 2**20
+    assert done(order(catalogue, "sdxl"), pool, storage)[0] == base

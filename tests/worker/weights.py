@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ def write_adapter(
     generator = torch.Generator().manual_seed(seed)
     tensors = _random(denoiser.from_pretrained(checkpoint / name), name, rank, generator)
     if text_encoder:
-        encoder = transformers.CLIPTextModel.from_pretrained(checkpoint / "text_encoder")
+        kind = json.loads((checkpoint / "text_encoder" / "config.json").read_text())["architectures"][0]
+        encoder = getattr(transformers, kind).from_pretrained(checkpoint / "text_encoder")
         tensors |= _random(encoder, "text_encoder", rank, generator)
     written = tensors if kohya_alpha is None else to_kohya(tensors, kohya_alpha)
     save_file(written, path)
