@@ -1,0 +1,120 @@
+"""What a pipeline call takes of the device's memory, and an end to it where a budget is exceeded.
+
+CUDA counts for itself, and its allocator keeps to a share of the card. The CPU does neither, so there every tensor
+that an operation makes is counted while the meter runs: a budget on the CPU behaves as a card of that size would.
+Scratch memory inside one operation is not seen. Knows nothing of models or plans.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+
+class Meter:
+    """The device's memory under a budget.
+
+    Attributes:
+        peak_bytes: the most that was in use while `running`; None where nothing has been measured.
+    """
+
+    def __init__(self, device: torch.device, budget_bytes: int | None) -> None:
+        """`budget_bytes` None: nothing is enforced, and on the CPU nothing is counted."""
+        self.peak_bytes: int | None = None
+        self._device = device
+        self._budget_bytes = budget_bytes
+        self._counting: _Counting | None = None
+        if device.type == "cuda" and budget_bytes is not None:
+            share = min(1.0, budget_bytes / torch.cuda.get_device_properties(device).total_memory)
+            torch.cuda.set_per_process_memory_fraction(share, device)
+
+    @contextmanager
+    def running(self, resident_bytes: int) -> Iterator[None]:
+        """Measure what runs inside.
+
+        Args:
+            resident_bytes: weights that are on the device before.
+
+        Raises:
+            torch.OutOfMemoryError: inside, where the budget is exceeded.
+        """
+        self.peak_bytes = None
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+            try:
+                yield
+            finally:
+                self.peak_bytes = torch.cuda.max_memory_allocated(self._device)
+        elif self._budget_bytes is None:
+            yield
+        else:
+            self._counting = _Counting(resident_bytes, self._budget_bytes)
+            try:
+                with self._counting:
+                    yield
+            finally:
+                self.peak_bytes = self._counting.peak_bytes
+                self._counting = None
+
+    @contextmanager
+    def off_the_device(self) -> Iterator[None]:
+        """What is computed inside takes host memory; only on the CPU does anybody have to be told."""
+        counting = self._counting
+        if counting is None:
+            yield
+            return
+        counting.paused += 1
+        try:
+            yield
+        finally:
+            counting.paused -= 1
+
+
+class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the storages that operations make, until they are freed; one that is only viewed is not new."""
+
+    def __init__(self, resident_bytes: int, budget_bytes: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.used_bytes = self.peak_bytes = resident_bytes
+        self.paused = 0
+        self._budget_bytes = budget_bytes
+        self._known: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run the operation, then count what it made."""
+        del types
+        result = func(*args, **(kwargs or {}))
+        if not self.paused:
+            given = {storage._cdata for storage in _storages((args, kwargs))}
+            for storage in _storages(result):
+                if storage._cdata not in given and storage._cdata not in self._known:
+                    self._count(storage)
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+
+        def forget(_: object) -> None:
+            del self._known[key]
+            self.used_bytes -= size
+
+        self._known[key] = weakref.ref(storage, forget)
+        self.used_bytes += size
+        self.peak_bytes = max(self.peak_bytes, self.used_bytes)
+        if self.used_bytes > self._budget_bytes:
+            message = f"budget exceeded: {self.used_bytes} bytes in use of {self._budget_bytes}"
+            raise torch.OutOfMemoryError(message)
+
+
+def _storages(tree: Any) -> Iterator[torch.UntypedStorage]:
+    for leaf in tree_iter(tree):
+        if isinstance(leaf, torch.Tensor) and leaf.device.type == "cpu":
+            yield leaf.untyped_storage()
