@@ -12,23 +12,30 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 
 from app.main import create_app
-from app.settings import ApiSettings, is_loopback
-from contracts.errors import DarkroomError
+from app.settings import ApiSettings
+from contracts.connections import connect
+from contracts.errors import DarkroomError, Unavailable
+from contracts.keys import Keys
+
+log = logging.getLogger(__name__)
 
 #: Requests that are under way at SIGTERM may take this long.
 _SHUTDOWN_SECONDS = 10
+#: At the start, Redis has so long to say whether there are keys.
+_KEYS_SECONDS = 2.0
 
 
 def main() -> None:
     """Run until SIGTERM or SIGINT; one line and an exit code where it cannot start."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        settings = ApiSettings()
+        settings, sockets = listen(ApiSettings())
         app = create_app(settings)
     except DarkroomError as error:
         sys.exit(f"darkroom api: {error}")
     except ValidationError as error:
         sys.exit("darkroom api: " + "; ".join(_explain(item["loc"], item["msg"]) for item in error.errors()))
+    refuse_strangers(settings)
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -37,7 +44,6 @@ def main() -> None:
         server_header=False,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
-    sockets = None if settings.fd is None else [adopt(settings.fd, settings.allow_anonymous)]
     with suppress(KeyboardInterrupt):  # uvicorn has ended in order, and passes Ctrl-C on
         _Server(config, app).run(sockets)
 
@@ -55,19 +61,34 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def adopt(fd: int, allow_anonymous: bool) -> socket.socket:
-    """The listening socket that the parent opened; exits where it listens for others than this machine.
+def listen(settings: ApiSettings) -> tuple[ApiSettings, list[socket.socket] | None]:
+    """The listening socket that the parent opened, if it did, and settings that say where it listens.
 
     uvicorn's own `fd` takes every socket for a Unix one, which costs TCP_NODELAY.
     """
-    listener = socket.socket(fileno=fd)
-    is_internet = listener.family in (socket.AF_INET, socket.AF_INET6)
-    if is_internet and not allow_anonymous and not is_loopback(listener.getsockname()[0]):
-        sys.exit(
-            f"darkroom api: there are no keys, and socket {fd} listens on {listener.getsockname()[0]}; "
-            "set DARKROOM_API_ALLOW_ANONYMOUS=true to serve everybody there"
-        )
-    return listener
+    if settings.fd is None:
+        return settings, None
+    listener = socket.socket(fileno=settings.fd)
+    if listener.family in (socket.AF_INET, socket.AF_INET6):
+        settings = settings.model_copy(update={"host": listener.getsockname()[0]})
+    return settings, [listener]
+
+
+def refuse_strangers(settings: ApiSettings) -> None:
+    """Exit where everybody could use the service. Later on, `Door` lets nobody in there without a key."""
+    if settings.serves_everybody:
+        return
+    with connect(settings.shared.redis_url, timeout_seconds=_KEYS_SECONDS, retries=1) as connection:
+        try:
+            if Keys(connection).exist():
+                return
+        except Unavailable:
+            log.warning("Redis does not answer, so nobody knows of keys; nobody is served until it does")
+            return
+    sys.exit(
+        f"darkroom api: there are no keys, so everybody who reaches {settings.host} could use the service; "
+        "make one with `darkroom keys create`, listen on 127.0.0.1, or set DARKROOM_API_ALLOW_ANONYMOUS=true"
+    )
 
 
 def _explain(path: tuple[int | str, ...], message: str) -> str:

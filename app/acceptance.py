@@ -10,6 +10,7 @@ from fastapi import Response
 from fastapi.concurrency import run_in_threadpool
 
 from app.bells import Bells
+from app.callers import Caller
 from app.display import display
 from app.inputs import InputReader
 from app.waiting import wait_for_end
@@ -48,7 +49,7 @@ class Acceptance:
     storage: Storage
     bells: Bells
     links: Links
-    owner: str
+    caller: Caller
     wait_seconds: int | None
     max_waiting: int
     idempotency: Idempotency
@@ -86,21 +87,23 @@ class Acceptance:
         try:
             return self.queue.fetch(id)
         except NotFound:
-            raise Gone("job", id, self.owner) from None
+            raise Gone("job", id, self.caller.owner) from None
 
     def _accept(self, order: Callable[[], Order], once: Once | None) -> JobRecord:
         made = order()
         request = made.request
         model = check(request, self.catalogue)
+        priority = self.caller.grant(request)
         pictures = self.inputs.read(request, made.kept)
         parameters = resolve(request, model, {path: one.stored for path, one in pictures.items()})
         return self.queue.submit(
             self.inputs.store(pictures, parameters),
-            owner=self.owner,
-            priority=request.priority,
+            owner=self.caller.owner,
+            priority=priority,
             deadline_seconds=request.deadline_seconds,
             response_format=request.response_format,
             metadata=request.metadata,
             once=once,
             max_waiting=self.max_waiting,
+            quota=self.caller.quota,
         )

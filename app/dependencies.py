@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Header, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.security import HTTPBearer
 
 from app.acceptance import Acceptance
 from app.bells import Bells
 from app.bodies import FORM_OVERHEAD_BYTES, read_body, unpack_file
-from app.errors import WrongMediaType
+from app.callers import Caller, Door
+from app.errors import WrongMediaType, rate_headers
 from app.inputs import InputReader
 from app.pictures import PictureDecoder
 from app.settings import ApiSettings
@@ -18,18 +21,12 @@ from app.waiting import read_preference
 from contracts.catalogue import Catalogue
 from contracts.errors import Gone, NotFound
 from contracts.idempotency import Call, Idempotency
+from contracts.keys import Keys, Scope
 from contracts.queue import JobQueue
 from contracts.records import JobRecord
 from contracts.retention import Retention
 from contracts.storage import Storage
 from contracts.views import Links
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Who asks. There are no keys yet, so everybody is `local`."""
-
-    owner: str = "local"
 
 
 @dataclass(frozen=True)
@@ -41,6 +38,8 @@ class Services:
     catalogue: Catalogue
     idempotency: Idempotency
     decoder: PictureDecoder
+    door: Door
+    keys: Keys
     queue: JobQueue
     retention: Retention
     storage: Storage
@@ -78,8 +77,28 @@ async def _decoder(services: AnyService) -> PictureDecoder:
     return services.decoder
 
 
-async def _caller() -> Caller:
-    return Caller()
+#: Documents how a caller is known; what it reads is not used, since `Door` reads other schemes too.
+_BEARER = HTTPBearer(auto_error=False, description="an API key, made by `darkroom keys create`")
+
+
+async def _caller(
+    request: Request, services: AnyService, documented: Annotated[object, Depends(_BEARER)]
+) -> Caller:
+    del documented
+    return await services.door.admit(request.headers.get("authorization"))
+
+
+async def _maker(caller: TheCaller, services: AnyService, response: Response) -> Caller:
+    """A caller who may make things; the call counts, whatever becomes of it."""
+    caller.require(Scope.GENERATE)
+    if caller.key_id is not None and caller.calls_per_minute is not None:
+        left = await run_in_threadpool(services.keys.spend, caller.key_id, caller.calls_per_minute)
+        response.headers.update(rate_headers(left.limit, left.remaining, left.reset_seconds))
+    return caller
+
+
+async def _admin(caller: TheCaller) -> None:
+    caller.require(Scope.ADMIN)
 
 
 TheSettings = Annotated[ApiSettings, Depends(_settings)]
@@ -89,6 +108,10 @@ TheRetention = Annotated[Retention, Depends(_retention)]
 TheStorage = Annotated[Storage, Depends(_storage)]
 TheDecoder = Annotated[PictureDecoder, Depends(_decoder)]
 TheCaller = Annotated[Caller, Depends(_caller)]
+#: Stands before every route of a router, and so before anything is read of the request.
+ONLY_CALLERS = Depends(_caller)
+TheMaker = Annotated[Caller, Depends(_maker)]
+ONLY_ADMINS = Depends(_admin)
 
 
 async def _links(request: Request, settings: TheSettings) -> Links:
@@ -112,7 +135,8 @@ def _own_job(id: str, queue: TheQueue, caller: TheCaller) -> JobRecord:
     return record
 
 
-async def _json_body(request: Request, settings: TheSettings) -> bytes:
+async def _json_body(request: Request, settings: TheSettings, maker: TheMaker) -> bytes:
+    del maker  # nothing is read of those who may not send it
     raw = await read_body(request, settings.max_body_bytes, settings.upload_timeout_seconds)
     kind = _media_type(request)
     if kind and kind != "application/json" and not kind.endswith("+json"):
@@ -120,7 +144,8 @@ async def _json_body(request: Request, settings: TheSettings) -> bytes:
     return raw
 
 
-async def _picture_body(request: Request, settings: TheSettings) -> bytes:
+async def _picture_body(request: Request, settings: TheSettings, maker: TheMaker) -> bytes:
+    del maker  # as above
     bound = settings.max_picture_bytes + FORM_OVERHEAD_BYTES
     raw = await read_body(request, bound, settings.upload_timeout_seconds)
     kind = _media_type(request)
@@ -168,7 +193,7 @@ async def _acceptance(
         storage=services.storage,
         bells=services.bells,
         links=links,
-        owner=caller.owner,
+        caller=caller,
         wait_seconds=wait_seconds,
         max_waiting=services.settings.max_waiting,
         idempotency=services.idempotency,

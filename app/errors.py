@@ -6,6 +6,7 @@ Other dialects render the same `Failure`. Raises nothing; what a message says is
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -17,6 +18,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from app.callers import Forbidden, Unauthorized
 from app.request_ids import HEADER, request_id_of
 from contracts.errors import (
     Conflict,
@@ -28,6 +30,9 @@ from contracts.errors import (
     NotFound,
     PictureTooLarge,
     QueueFull,
+    RateExceeded,
+    TooManyJobs,
+    TryLater,
     Unavailable,
     UnreadableBody,
 )
@@ -71,6 +76,8 @@ class Row:
 ROWS: Mapping[type[Exception], Row] = {
     UnreadableBody: Row(400, "unreadable_body", "The body cannot be read"),
     ClientDisconnect: Row(400, "unreadable_body", "The body ended early"),
+    Unauthorized: Row(401, "unauthorized", "No API key that opens this"),
+    Forbidden: Row(403, "forbidden", "The API key does not allow this"),
     Gone: Row(410, "gone", "It was here, and has expired"),
     NotFound: Row(404, "not_found", "There is no such thing"),
     BodyTimeout: Row(408, "body_timeout", "The body took too long"),
@@ -82,6 +89,8 @@ ROWS: Mapping[type[Exception], Row] = {
     InvalidRequest: Row(422, "invalid_request", "The request cannot be run as it is"),
     RequestValidationError: Row(422, "invalid_request", "The request cannot be run as it is"),
     QueueFull: Row(429, "queue_full", "Too many jobs wait"),
+    TooManyJobs: Row(429, "too_many_jobs", "Too many jobs of one API key"),
+    RateExceeded: Row(429, "rate_exceeded", "Too many calls of one API key"),
     Unavailable: Row(503, "unavailable", "A part of the service is away"),
     NotReady: Row(503, "not_ready", "The service would not serve a job now"),
     Exception: Row(500, "internal", "The service failed"),
@@ -131,13 +140,35 @@ def describe(error: Exception) -> Failure:
     row = next(ROWS[kind] for kind in type(error).__mro__ if kind in ROWS)
     if row.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return Failure(row, "the reason is in the service's log, under this request_id")
-    retry = {"Retry-After": str(RETRY_AFTER_SECONDS)} if row.status == HTTPStatus.SERVICE_UNAVAILABLE else {}
-    if isinstance(error, QueueFull):
-        retry = {"Retry-After": str(error.retry_after_seconds)}
     if isinstance(error, RequestValidationError):
         problems = tuple(FieldProblem(".".join(map(str, item["loc"][1:])), item["msg"]) for item in error.errors())
         return Failure(row, "; ".join(f"{one.field}: {one.message}" for one in problems), problems)
-    return Failure(row, str(error) or row.title, _problems_of(error), retry)
+    return Failure(row, str(error) or row.title, _problems_of(error), _headers_of(error, row))
+
+
+def _headers_of(error: Exception, row: Row) -> dict[str, str]:
+    """What a client is told beside the body: when to come back, or what to bring."""
+    match error:
+        case Unauthorized():
+            return {"WWW-Authenticate": 'Bearer realm="darkroom"'}
+        case Forbidden():
+            return {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{error.scope}"'}
+        case TryLater():
+            retry = {"Retry-After": str(error.retry_after_seconds)}
+            if isinstance(error, RateExceeded):
+                retry |= rate_headers(error.calls_per_minute, 0, error.retry_after_seconds)
+            return retry
+    is_away = row.status == HTTPStatus.SERVICE_UNAVAILABLE
+    return {"Retry-After": str(RETRY_AFTER_SECONDS)} if is_away else {}
+
+
+def rate_headers(calls_per_minute: int, remaining: int, reset_seconds: float) -> dict[str, str]:
+    """What is left of a key's rate, and the seconds until it is a call more."""
+    return {
+        "X-RateLimit-Limit": str(calls_per_minute),
+        "X-RateLimit-Remaining": str(remaining),
+        "X-RateLimit-Reset": str(math.ceil(reset_seconds)),
+    }
 
 
 def _problems_of(error: Exception) -> tuple[FieldProblem, ...]:

@@ -96,7 +96,7 @@ class InputReader:
         return Input(picture.stored, picture)
 
     def _upload(self, field: str, id: str) -> StoredPicture:
-        upload = recall(self._queue, id)
+        upload = recall(self._queue, self._owner, id)
         key = None if upload is None else self._retention.keep(upload.sha256, ACCEPT_SECONDS)
         if upload is None or key is None or not self._storage.exists(key):
             raise _refused(field, "there is no such upload, or it has expired; POST it to /v1/uploads")

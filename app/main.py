@@ -10,8 +10,9 @@ from fastapi.concurrency import run_in_threadpool
 
 from app import errors
 from app.bells import Bells
-from app.dependencies import Services
-from app.openapi import DocumentedApi
+from app.callers import Door
+from app.dependencies import ONLY_CALLERS, Services
+from app.openapi import DocumentedApi, problems
 from app.pictures import PictureDecoder
 from app.request_ids import RequestIds
 from app.routes import catalogue, events, health, jobs, tasks, uploads
@@ -19,6 +20,7 @@ from app.settings import ApiSettings
 from app.sweeping import sweeping
 from contracts.catalogue import read_catalogue
 from contracts.idempotency import Idempotency
+from contracts.keys import Keys
 from contracts.queue import JobQueue
 from contracts.retention import Retention
 from contracts.storage import open_storage
@@ -35,7 +37,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         queue, storage = JobQueue(settings.shared), open_storage(settings.shared)
-        bells = Bells()
+        bells, keys = Bells(), Keys(queue.connection)
         retention = Retention(queue.connection, storage, settings.shared.gone_seconds)
         app.state.services = Services(
             settings=settings,
@@ -43,6 +45,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
             catalogue=rows,
             idempotency=Idempotency(queue.connection, settings.idempotency_lease_seconds),
             decoder=PictureDecoder(settings.max_picture_bytes, settings.max_picture_pixels),
+            door=Door(keys, is_open=settings.serves_everybody),
+            keys=keys,
             queue=queue,
             retention=retention,
             storage=storage,
@@ -56,6 +60,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     )
     app.add_middleware(RequestIds)
     errors.install(app)
-    for module in (tasks, jobs, events, uploads, catalogue, health):
-        app.include_router(module.router)
+    app.include_router(health.router)
+    for module in (tasks, jobs, events, uploads, catalogue):
+        app.include_router(module.router, dependencies=[ONLY_CALLERS], responses=problems(401))
     return app

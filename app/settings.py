@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from pydantic import AnyHttpUrl, Field, model_validator
+from pydantic import AnyHttpUrl, Field
 from pydantic_settings import SettingsConfigDict
 
 from contracts.settings import QueueSettings, Settings, SharedSettings, describe
@@ -22,7 +22,7 @@ class ApiSettings(Settings):
     port: int = Field(8000, ge=0, le=65_535, description="port to listen on; 0 takes a free one")
     fd: int | None = Field(None, ge=0, description="an open listening socket, in place of host and port")
     allow_anonymous: bool = Field(
-        False, description="answer everybody on an address that others reach, although there are no keys"
+        False, description="answer everybody on an address that others reach, for as long as there are no keys"
     )
     public_url: AnyHttpUrl | None = Field(
         None, description="how clients reach the service, for links; else as the request names it"
@@ -41,14 +41,10 @@ class ApiSettings(Settings):
     stall_seconds: float = Field(30.0, gt=0, description="a reader of events that takes nothing for so long goes")
     sweep_seconds: float = Field(10.0, gt=0, description="pause between two looks for what has expired")
 
-    @model_validator(mode="after")
-    def _anonymous_service_stays_home(self) -> ApiSettings:
-        if not (self.allow_anonymous or is_loopback(self.host)):
-            raise ValueError(
-                f"there are no keys, so everybody who reaches {self.host} could use the service; "
-                "listen on 127.0.0.1, or set DARKROOM_API_ALLOW_ANONYMOUS=true"
-            )
-        return self
+    @property
+    def serves_everybody(self) -> bool:
+        """Whether callers without a key are let in for as long as there are no keys."""
+        return self.allow_anonymous or is_loopback(self.host)
 
 
 def is_loopback(host: str) -> bool:

@@ -1,4 +1,5 @@
-"""Pictures that clients sent ahead: a Redis string `darkroom:upload:<sha256>` that ends with its time.
+"""Pictures that clients sent ahead: a Redis string `darkroom:upload:<owner>:<sha256>`
+that ends with its time.
 
 Knows what is remembered of an upload; neither HTTP nor how pictures are decoded.
 """
@@ -29,8 +30,8 @@ class Upload(BaseModel):
     expires_at: AwareDatetime
 
 
-def remember(queue: JobQueue, picture: Picture, ttl_seconds: int) -> tuple[Upload, bool]:
-    """Make a stored picture's id valid for `ttl_seconds` from now on.
+def remember(queue: JobQueue, owner: str, picture: Picture, ttl_seconds: int) -> tuple[Upload, bool]:
+    """Make a stored picture's id valid for its owner, for `ttl_seconds` from now on.
 
     Returns:
         The upload, and whether it is new.
@@ -45,19 +46,19 @@ def remember(queue: JobQueue, picture: Picture, ttl_seconds: int) -> tuple[Uploa
             expires_at=datetime.fromtimestamp(queue.now() + ttl_seconds, UTC),
         )
         text = upload.model_dump_json()
-        known = queue.connection.set(_key(picture.sha256), text, ex=ttl_seconds, get=True)
+        known = queue.connection.set(_key(owner, picture.sha256), text, ex=ttl_seconds, get=True)
     return upload, known is None
 
 
-def recall(queue: JobQueue, id: str) -> Upload | None:
-    """The upload with this id; None where there is none, or no longer."""
+def recall(queue: JobQueue, owner: str, id: str) -> Upload | None:
+    """The owner's upload with this id; None where there is none, or no longer."""
     match = _ID.fullmatch(id)
     if match is None:
         return None
     with redis_errors_are_unavailable():
-        text = queue.connection.get(_key(match[1]))
+        text = queue.connection.get(_key(owner, match[1]))
     return None if text is None else Upload.model_validate_json(str(text))
 
 
-def _key(sha256: str) -> str:
-    return f"darkroom:upload:{sha256}"
+def _key(owner: str, sha256: str) -> str:
+    return f"darkroom:upload:{owner}:{sha256}"

@@ -75,12 +75,38 @@ class Conflict(DarkroomError):
     """The object is not in a state that allows the call."""
 
 
-class QueueFull(DarkroomError):
-    """So many jobs wait that no more are taken; a place may be free after `retry_after_seconds`."""
+class TryLater(DarkroomError):
+    """Too much at this time; the same call may be taken after `retry_after_seconds`."""
+
+    def __init__(self, message: str, retry_after_seconds: int) -> None:
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(f"{message}; try again in {retry_after_seconds} s")
+
+
+class QueueFull(TryLater):
+    """So many jobs wait that no more are taken."""
 
     def __init__(self, max_waiting: int, retry_after_seconds: int) -> None:
-        self.retry_after_seconds = retry_after_seconds
-        super().__init__(f"{max_waiting} jobs wait, and no more are taken; try again in {retry_after_seconds} s")
+        super().__init__(f"{max_waiting} jobs wait, and no more are taken", retry_after_seconds)
+
+
+class TooManyJobs(TryLater):
+    """So many jobs of one API key wait or run that no more of it are taken."""
+
+    def __init__(self, max_jobs: int, retry_after_seconds: int) -> None:
+        super().__init__(
+            f"{max_jobs} jobs of this API key wait or run, and it may have no more", retry_after_seconds
+        )
+
+
+class RateExceeded(TryLater):
+    """An API key has used its calls up; `calls_per_minute` is how many it has."""
+
+    def __init__(self, calls_per_minute: int, retry_after_seconds: int) -> None:
+        self.calls_per_minute = calls_per_minute
+        super().__init__(
+            f"this API key may make {calls_per_minute} calls in a minute, and has made them", retry_after_seconds
+        )
 
 
 class Unavailable(DarkroomError):

@@ -20,7 +20,7 @@ from rq.serializers import JSONSerializer
 
 from contracts import scripts
 from contracts.connections import connect
-from contracts.errors import Conflict, Gone, NotFound, QueueFull, Unavailable
+from contracts.errors import Conflict, Gone, NotFound, QueueFull, TooManyJobs, Unavailable
 from contracts.events import Event, read_events
 from contracts.parameters import JobParameters
 from contracts.records import JobRecord, JobState, pace_key
@@ -56,6 +56,14 @@ class Once:
     kept_seconds: int
 
 
+@dataclass(frozen=True)
+class Quota:
+    """How many jobs of one API key may wait and run at one time."""
+
+    key_id: str
+    max_jobs: int
+
+
 @contextmanager
 def redis_errors_are_unavailable() -> Iterator[None]:
     """Turns a lost or refusing Redis into the domain's Unavailable."""
@@ -89,12 +97,14 @@ class JobQueue:
         metadata: dict[str, str] | None = None,
         once: Once | None = None,
         max_waiting: int | None = None,
+        quota: Quota | None = None,
     ) -> JobRecord:
         """Accept a job. When this returns, Redis has it, whole, and bound to its idempotency key.
 
         Raises:
             Conflict: the idempotency key is another call's by now.
             QueueFull: `max_waiting` jobs wait already.
+            TooManyJobs: the key's quota is used up.
             Unavailable: Redis does not answer, and the job may or may not be there; or an input is there no more.
         """
         record = JobRecord(
@@ -118,6 +128,8 @@ class JobQueue:
             arguments["deadline_seconds"] = deadline_seconds
         if max_waiting is not None:
             arguments["max_waiting"] = max_waiting
+        if quota is not None:
+            arguments["quota"] = asdict(quota)
         if once is not None:
             arguments["once"] = asdict(once)
         with redis_errors_are_unavailable():
@@ -126,6 +138,8 @@ class JobQueue:
             raise Conflict("this took too long, and the same call was sent again meanwhile; that one counts")
         if verdict == "full":
             raise QueueFull(max_waiting or 0, self._seconds_to_a_free_place(record))
+        if verdict == "too_many":
+            raise TooManyJobs(len(accepted), self._seconds_to_an_end(record, accepted))
         if verdict == "swept":
             raise Unavailable("an input was swept while the job was being accepted; send the request again")
         created_at = float(accepted[0])
@@ -210,6 +224,12 @@ class JobQueue:
         if not workers or run_seconds is None:
             return _UNKNOWN_RETRY_SECONDS
         return max(1, math.ceil(run_seconds / workers))
+
+    def _seconds_to_an_end(self, record: JobRecord, ids: Sequence[str]) -> int:
+        """Until the first of some jobs that run has ended; where none runs, until a worker takes the next."""
+        etas = [job.progress.eta_seconds for job in self.fetch_all(ids) if job.state is JobState.RUNNING]
+        known = [eta for eta in etas if eta is not None]
+        return max(1, math.ceil(min(known))) if known else self._seconds_to_a_free_place(record)
 
     def ping(self) -> None:
         """Raises Unavailable when Redis does not answer."""

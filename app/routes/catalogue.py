@@ -7,7 +7,7 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from app.dependencies import TheCatalogue, TheQueue
+from app.dependencies import ONLY_ADMINS, TheCatalogue, TheQueue
 from app.openapi import problems
 from app.schemas import bounds_of, controlnet_ids, lora_ids, schemas_for
 from contracts.catalogue import Catalogue, ModelSpec
@@ -149,9 +149,9 @@ def list_preprocessors(catalogue: TheCatalogue) -> ListView[PreprocessorView]:
     )
 
 
-@router.get("/workers")
+@router.get("/workers", dependencies=[ONLY_ADMINS], responses=problems(403))
 def list_workers(queue: TheQueue) -> ListView[WorkerReport]:
-    """All live workers, as they tell of themselves."""
+    """All live workers, as they tell of themselves: of everybody's jobs and adapters, so only to admins."""
     return ListView(data=_workers(queue))
 
 

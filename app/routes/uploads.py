@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from app.dependencies import PictureBody, TheDecoder, TheQueue, TheRetention, TheSettings, TheStorage
+from app.dependencies import PictureBody, TheCaller, TheDecoder, TheQueue, TheRetention, TheSettings, TheStorage
 from app.inputs import store_picture
 from app.openapi import problems, upload_body
 from app.uploads import Upload, remember
@@ -23,6 +23,7 @@ router = APIRouter(prefix="/v1", tags=["uploads"])
 )
 def upload(
     raw: PictureBody,
+    caller: TheCaller,
     decoder: TheDecoder,
     storage: TheStorage,
     retention: TheRetention,
@@ -33,6 +34,6 @@ def upload(
     """Check and keep a picture, sent as raw bytes or as the field `file` of a form."""
     picture = decoder.decode(raw, "file")
     store_picture(storage, retention, picture, settings.upload_ttl_seconds)
-    kept, is_new = remember(queue, picture, settings.upload_ttl_seconds)
+    kept, is_new = remember(queue, caller.owner, picture, settings.upload_ttl_seconds)
     response.status_code = 201 if is_new else 200
     return kept

@@ -1,7 +1,7 @@
 -- Accepts a job: our record, RQ's job, its place in the queue and in its owner's index, the event; all or nothing.
 -- ARGV[2] is RQ's call, which is no text. Said twice (its first answer was lost), it is done once.
 -- Returns `accepted` and when; or, and nothing is done, `swept` where an input is there no more, `full` where
--- enough jobs wait, `taken` where another call has the idempotency key by now.
+-- enough jobs wait, `too_many` and which where the key has its quota of them, `taken` where another call has the idempotency key by now.
 local id, key = arguments.id, job_key(arguments.id)
 local before = redis.call('HGET', key, 'created_at')
 if before then return { 'accepted', before } end
@@ -31,6 +31,23 @@ if arguments.max_waiting then
   if waiting >= arguments.max_waiting then return { 'full' } end
 end
 
+-- A quota counts jobs that have not ended, by their own states: no end can be forgotten here. Only once the set is
+-- full are those looked for that have.
+local quota = arguments.quota
+local holdings = quota and 'darkroom:holdings:' .. quota.key_id
+if quota and redis.call('SCARD', holdings) >= quota.max_jobs then
+  local alive = {}
+  for _, held in ipairs(redis.call('SMEMBERS', holdings)) do
+    local state = redis.call('HGET', job_key(held), 'state')
+    if state == 'queued' or state == 'running' then
+      alive[#alive + 1] = held
+    else
+      redis.call('SREM', holdings, held)
+    end
+  end
+  if #alive >= quota.max_jobs then return { 'too_many', unpack(alive) } end
+end
+
 local inputs = {}
 for _, input in ipairs(arguments.inputs) do
   local sha256 = sha256_of(input)
@@ -49,6 +66,7 @@ redis.call('SADD', 'rq:queues', 'rq:queue:' .. queue)
 redis.call('RPUSH', 'rq:queue:' .. queue, id)
 redis.call('SADD', 'darkroom:waiting:' .. arguments.fields.priority, queue)
 redis.call('ZADD', 'darkroom:jobs:' .. arguments.fields.owner, stamp(accepted), id)
+if quota then redis.call('SADD', holdings, id) end
 if arguments.deadline_seconds then
   local deadline = stamp(accepted + arguments.deadline_seconds)
   redis.call('HSET', key, 'deadline_at', deadline)

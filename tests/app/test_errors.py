@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from starlette.requests import ClientDisconnect
 
 from app import errors
+from app.callers import Forbidden, Unauthorized
 from app.errors import BodyTimeout, BodyTooLarge, NotReady, Problem, WrongMediaType, describe
 from app.request_ids import RequestIds
 from contracts import errors as domain
@@ -23,6 +24,9 @@ from contracts.errors import (
     NotFound,
     PictureTooLarge,
     QueueFull,
+    RateExceeded,
+    TooManyJobs,
+    TryLater,
     Unavailable,
     UnreadableBody,
 )
@@ -34,6 +38,10 @@ CASES = [
     (ClientDisconnect(), 400, "unreadable_body", []),
     (NotFound("job", "abc"), 404, "not_found", []),
     (QueueFull(9, 7), 429, "queue_full", []),
+    (TooManyJobs(9, 7), 429, "too_many_jobs", []),
+    (RateExceeded(9, 7), 429, "rate_exceeded", []),
+    (Unauthorized("no key"), 401, "unauthorized", []),
+    (Forbidden("admin"), 403, "forbidden", []),
     (Gone("job", "abc", "local"), 410, "gone", []),
     (BodyTimeout("too slow"), 408, "body_timeout", []),
     (Conflict("job abc is already failed"), 409, "conflict", []),
@@ -83,7 +91,7 @@ def test_an_error_becomes_a_problem(client: TestClient, number: int) -> None:
 
 
 def test_every_error_that_a_request_can_meet_has_a_row() -> None:
-    never_over_http = {domain.DarkroomError, domain.CatalogueError, domain.JobFailed}
+    never_over_http = {domain.DarkroomError, TryLater, domain.CatalogueError, domain.JobFailed}
     kinds = {
         kind
         for module in (domain, errors)

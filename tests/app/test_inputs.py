@@ -94,7 +94,7 @@ def test_an_upload_is_found_without_decoding_it_again(
 ) -> None:
     picture = decoder.decode(RED, "file")
     key = store_picture(storage, retention, picture, 60)
-    upload, _ = uploads.remember(queue, picture, ttl_seconds=60)
+    upload, _ = uploads.remember(queue, "local", picture, ttl_seconds=60)
 
     (one,) = reader.read(img2img(upload.id)).values()
 
@@ -105,7 +105,7 @@ def test_an_upload_is_found_without_decoding_it_again(
 def test_an_upload_whose_bytes_are_gone_is_refused(
     reader: InputReader, decoder: PictureDecoder, queue: JobQueue
 ) -> None:
-    upload, _ = uploads.remember(queue, decoder.decode(RED, "file"), ttl_seconds=60)
+    upload, _ = uploads.remember(queue, "local", decoder.decode(RED, "file"), ttl_seconds=60)
 
     with pytest.raises(InvalidRequest, match="no such upload"):
         reader.read(img2img(upload.id))

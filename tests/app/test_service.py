@@ -95,7 +95,6 @@ def test_one_slow_request_does_not_hold_up_the_others(redis_url: str, tmp_path: 
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"DARKROOM_API_HOST": "0.0.0.0"}, "there are no keys, so everybody who reaches 0.0.0.0"),
         ({"DARKROOM_API_PORT": "x"}, "DARKROOM_API_PORT: "),
         ({"DARKROOM_CATALOGUE": "/nowhere.toml"}, "/nowhere.toml: there is no such catalogue file"),
     ],
@@ -108,11 +107,20 @@ def test_a_service_that_cannot_start_says_why_in_one_line(settings: dict[str, st
     assert len(ended.stderr.splitlines()) == 1
 
 
-def test_an_inherited_socket_that_others_reach_is_refused() -> None:
+def test_without_keys_an_address_that_others_reach_is_refused(redis_url: str) -> None:
+    ended = run(DARKROOM_REDIS_URL=redis_url, DARKROOM_API_HOST="0.0.0.0")
+
+    assert ended.returncode != 0
+    assert ended.stderr.startswith("darkroom api: there are no keys, so everybody who reaches 0.0.0.0")
+    assert "darkroom keys create" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_an_inherited_socket_that_others_reach_is_refused(redis_url: str) -> None:
     with socket.create_server(("0.0.0.0", 0)) as listener:
         ended = subprocess.run(
             [sys.executable, "-m", "app"],
-            env=os.environ | {"DARKROOM_API_FD": str(listener.fileno())},
+            env=os.environ | {"DARKROOM_REDIS_URL": redis_url, "DARKROOM_API_FD": str(listener.fileno())},
             pass_fds=[listener.fileno()],
             capture_output=True,
             text=True,
@@ -120,4 +128,4 @@ def test_an_inherited_socket_that_others_reach_is_refused() -> None:
         )
 
     assert ended.returncode != 0
-    assert "listens on 0.0.0.0" in ended.stderr
+    assert "everybody who reaches 0.0.0.0 could use the service" in ended.stderr

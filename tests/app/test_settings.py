@@ -25,16 +25,12 @@ def test_settings_cannot_be_changed() -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", "127.0.0.1.example.org", ""])
-def test_without_keys_other_addresses_are_refused(host: str) -> None:
-    with pytest.raises(ValidationError, match="DARKROOM_API_ALLOW_ANONYMOUS=true"):
-        ApiSettings(host=host)
-
-
-def test_a_plain_word_allows_other_addresses() -> None:
-    assert ApiSettings(host="0.0.0.0", allow_anonymous=True).host == "0.0.0.0"
+def test_other_addresses_serve_everybody_only_when_told_so(host: str) -> None:
+    assert not ApiSettings(host=host).serves_everybody
+    assert ApiSettings(host=host, allow_anonymous=True).serves_everybody
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
-def test_loopback_is_served(host: str) -> None:
+def test_loopback_serves_everybody(host: str) -> None:
     assert is_loopback(host)
-    assert ApiSettings(host=host).host == host
+    assert ApiSettings(host=host).serves_everybody

@@ -28,7 +28,7 @@ def test_raw_bytes_become_an_upload(client: TestClient, queue: JobQueue, storage
     assert response.status_code == 201
     assert upload == {"id": f"upload:{sha256}", "sha256": sha256, "width": 64, "height": 96, "format": "jpeg"}
     assert 86_300 < left < 86_500
-    assert 86_300 < queue.connection.ttl(f"darkroom:upload:{sha256}") <= 86_400
+    assert 86_300 < queue.connection.ttl(f"darkroom:upload:local:{sha256}") <= 86_400
     (key,) = storage.find("inputs/")
     assert key.startswith(f"inputs/{sha256}.")
 
@@ -64,7 +64,7 @@ def test_an_upload_is_named_by_a_request(client: TestClient, queue: JobQueue, st
 
 def test_an_expired_upload_is_refused(client: TestClient, queue: JobQueue) -> None:
     upload = client.post("/v1/uploads", content=RED, headers=RAW).json()
-    queue.connection.delete(f"darkroom:upload:{upload['sha256']}")
+    queue.connection.delete(f"darkroom:upload:local:{upload['sha256']}")
 
     problem = client.post("/v1/img2img", json={"prompt": "x", "image": upload["id"]}).json()
 
