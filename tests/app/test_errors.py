@@ -91,7 +91,13 @@ def test_an_error_becomes_a_problem(client: TestClient, number: int) -> None:
 
 
 def test_every_error_that_a_request_can_meet_has_a_row() -> None:
-    never_over_http = {domain.DarkroomError, TryLater, domain.CatalogueError, domain.JobFailed}
+    never_over_http = {
+        domain.DarkroomError,
+        TryLater,
+        domain.CatalogueError,
+        domain.JobFailed,
+        domain.SettingsError,
+    }
     kinds = {
         kind
         for module in (domain, errors)
