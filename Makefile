@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo install test check chaos judge bench format clean
+.PHONY: demo install test check chaos judge bench containers format clean
 
 demo: install  ## run the service, one job of each task, and show the images
 	@$(BIN)/python -m cli.demo
@@ -23,6 +23,15 @@ check: .venv/installed-dev  ## linters, types, and the tests that need no model
 
 chaos: .venv/installed-dev  ## hundreds of jobs through a service that is being broken
 	DARKROOM_CHAOS_JOBS=$${DARKROOM_CHAOS_JOBS:-400} DARKROOM_CHAOS_OUTAGE_SECONDS=30 $(BIN)/python -m pytest -s tests/chaos
+
+containers: export PATH := /usr/bin:$(PATH)
+containers: export DOCKER_BUILDKIT := 1
+containers: .venv/installed-dev  ## build both images, run them with compose, and break them
+	deploy/bare/engine
+	deploy/bare/base-images
+	docker build --target api --tag darkroom-api:latest .
+	docker build --target worker --tag darkroom-worker:latest --build-arg PIP_EXTRA_INDEX_URL=$${PIP_EXTRA_INDEX_URL:-} .
+	$(BIN)/python -m pytest tests/containers
 
 judge: .venv/installed-dev  ## what the shapes models reach, by the judge, over 200 captions each
 	for family in sdxl sd3 flux; do $(BIN)/python -m models.training judge $$family || exit 1; done
