@@ -27,6 +27,7 @@ CHANNEL = "darkroom:bells"
 _SILENCE_SECONDS = 5.0
 _PAUSE_SECONDS = 0.5
 _CONNECT_SECONDS = 2.0
+_CANCEL_SECONDS = 0.02
 
 
 class Bell:
@@ -89,7 +90,7 @@ class Bells:
             # Again and again: the Redis client swallows a cancellation that meets it while it connects.
             while not task.done():
                 task.cancel()
-                await asyncio.wait({task}, timeout=_PAUSE_SECONDS)
+                await asyncio.wait({task}, timeout=_CANCEL_SECONDS)
 
     async def _hear_for_ever(self, url: str) -> None:
         while True:

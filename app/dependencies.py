@@ -14,6 +14,7 @@ from app.bells import Bells
 from app.bodies import FORM_OVERHEAD_BYTES, read_body, unpack_file
 from app.callers import Caller, Door
 from app.errors import WrongMediaType, rate_headers
+from app.exposition import Exposition
 from app.inputs import InputReader
 from app.pictures import PictureDecoder
 from app.settings import ApiSettings
@@ -22,6 +23,7 @@ from contracts.catalogue import Catalogue
 from contracts.errors import Gone, NotFound
 from contracts.idempotency import Call, Idempotency
 from contracts.keys import Keys, Scope
+from contracts.ledger import Ledger
 from contracts.queue import JobQueue
 from contracts.records import JobRecord
 from contracts.retention import Retention
@@ -40,6 +42,8 @@ class Services:
     decoder: PictureDecoder
     door: Door
     keys: Keys
+    exposition: Exposition
+    ledger: Ledger
     queue: JobQueue
     retention: Retention
     storage: Storage
@@ -77,6 +81,14 @@ async def _decoder(services: AnyService) -> PictureDecoder:
     return services.decoder
 
 
+async def _exposition(services: AnyService) -> Exposition:
+    return services.exposition
+
+
+async def _ledger(services: AnyService) -> Ledger:
+    return services.ledger
+
+
 #: Documents how a caller is known; what it reads is not used, since `Door` reads other schemes too.
 _BEARER = HTTPBearer(auto_error=False, description="an API key, made by `darkroom keys create`")
 
@@ -107,6 +119,8 @@ TheQueue = Annotated[JobQueue, Depends(_queue)]
 TheRetention = Annotated[Retention, Depends(_retention)]
 TheStorage = Annotated[Storage, Depends(_storage)]
 TheDecoder = Annotated[PictureDecoder, Depends(_decoder)]
+TheExposition = Annotated[Exposition, Depends(_exposition)]
+TheLedger = Annotated[Ledger, Depends(_ledger)]
 TheCaller = Annotated[Caller, Depends(_caller)]
 #: Stands before every route of a router, and so before anything is read of the request.
 ONLY_CALLERS = Depends(_caller)

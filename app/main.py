@@ -9,18 +9,22 @@ from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 
 from app import errors
+from app.answers import Answers
 from app.bells import Bells
 from app.callers import Door
+from app.chores import repeating
 from app.dependencies import ONLY_CALLERS, Services
+from app.exposition import Exposition
 from app.openapi import DocumentedApi, problems
 from app.pictures import PictureDecoder
 from app.request_ids import RequestIds
-from app.routes import catalogue, events, health, jobs, tasks, uploads
+from app.routes import catalogue, events, health, jobs, metrics, tasks, uploads
 from app.settings import ApiSettings
-from app.sweeping import sweeping
 from contracts.catalogue import read_catalogue
 from contracts.idempotency import Idempotency
 from contracts.keys import Keys
+from contracts.ledger import Ledger
+from contracts.metrics import Tally
 from contracts.queue import JobQueue
 from contracts.retention import Retention
 from contracts.storage import open_storage
@@ -32,12 +36,12 @@ def create_app(settings: ApiSettings) -> FastAPI:
     Raises:
         CatalogueError: the catalogue file does not say what it must.
     """
-    rows = read_catalogue(settings.shared.catalogue)
+    rows, tally = read_catalogue(settings.shared.catalogue), Tally()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         queue, storage = JobQueue(settings.shared), open_storage(settings.shared)
-        bells, keys = Bells(), Keys(queue.connection)
+        bells, keys, ledger = Bells(), Keys(queue.connection), Ledger(queue.connection, tally)
         retention = Retention(queue.connection, storage, settings.shared.gone_seconds)
         app.state.services = Services(
             settings=settings,
@@ -47,20 +51,28 @@ def create_app(settings: ApiSettings) -> FastAPI:
             decoder=PictureDecoder(settings.max_picture_bytes, settings.max_picture_pixels),
             door=Door(keys, is_open=settings.serves_everybody),
             keys=keys,
+            exposition=Exposition(queue.connection),
+            ledger=ledger,
             queue=queue,
             retention=retention,
             storage=storage,
         )
-        async with sweeping(retention, settings.sweep_seconds), bells.connected(settings.shared.redis_url):
+        async with (
+            repeating(retention.sweep, settings.sweep_seconds),
+            repeating(ledger.post, settings.post_seconds, last=True),
+            bells.connected(settings.shared.redis_url),
+        ):
             yield
         await run_in_threadpool(queue.close)
 
     app = DocumentedApi(
         title="Darkroom", version="1", description="JSON in, an image and a receipt out.", lifespan=lifespan
     )
+    app.add_middleware(Answers, tally=tally)
     app.add_middleware(RequestIds)
     errors.install(app)
-    app.include_router(health.router)
+    for module in (health, metrics):
+        app.include_router(module.router)
     for module in (tasks, jobs, events, uploads, catalogue):
         app.include_router(module.router, dependencies=[ONLY_CALLERS], responses=problems(401))
     return app

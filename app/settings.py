@@ -39,6 +39,7 @@ class ApiSettings(Settings):
     )
     heartbeat_seconds: float = Field(15.0, gt=0, description="pause between signs of life in a stream of events")
     stall_seconds: float = Field(30.0, gt=0, description="a reader of events that takes nothing for so long goes")
+    post_seconds: float = Field(5.0, gt=0, description="pause between two additions to the figures in /metrics")
     sweep_seconds: float = Field(10.0, gt=0, description="pause between two looks for what has expired")
 
     @property
