@@ -1,23 +1,24 @@
-"""How many bytes a request takes beyond the weights, stage by stage: encode, denoise, decode.
+"""How many values a component holds beyond its weights while it works: linear in pixels and prompt tokens.
 
-An estimate from the request and the components' configurations; it knows nothing of budgets or placements.
+The coefficients were counted, not fitted: the full-size architectures and the shapes models ran on torch's meta
+device under a mode that follows every tensor from its birth to its end (`python -m bench.activations` repeats it
+and prints both). Attention is taken as fused, so that no matrix of scores exists; scratch memory of one kernel
+and what an allocator wastes are not seen. It knows nothing of budgets or placements.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
-from contracts.families import FAMILIES
-
-
-@dataclass(frozen=True)
-class Stages:
-    """Bytes beyond the weights while each stage runs."""
-
-    encode_bytes: int
-    denoise_bytes: int
-    decode_bytes: int
+#: Pixels of one image token of a transformer: a VAE stride of 8 and a patch of 2, squared.
+_TOKEN_PIXELS = 256
+#: Pixels of one latent of a UNet.
+_LATENT_PIXELS = 64
+#: Tokens of a CLIP prompt.
+_CLIP_TOKENS = 77
 
 
 @dataclass(frozen=True)
@@ -25,38 +26,123 @@ class Canvas:
     """What is painted in one pipeline call.
 
     Attributes:
+        width, height: pixels of one image.
         images: in the call.
-        guided: whether every image is denoised twice a step, with and without the prompt.
-        controlnets: how many run beside the denoiser.
+        guided: whether one step denoises every image with and without the prompt at once.
+        text_tokens: length of a T5 prompt.
     """
 
-    family: str
     width: int
     height: int
     images: int = 1
     guided: bool = True
-    controlnets: int = 0
-
-    @property
-    def pixels(self) -> int:
-        """Of all images."""
-        return self.width * self.height * self.images
+    text_tokens: int = 512
 
 
-def estimate(
-    canvas: Canvas,
-    configs: Mapping[str, Mapping[str, object]],  # noqa: ARG001
-    value_bytes: int,
-    tile_side: int | None = None,
-) -> Stages:
-    """Bytes of each stage.
+@dataclass(frozen=True)
+class Work:
+    """Values that one image takes at one moment of a component's work.
 
-    Args:
-        configs: component -> its configuration; where one is missing, the family's published figures stand in.
-        value_bytes: of the dtype that is computed in.
-        tile_side: pixels; the VAE works image by image in tiles of this side. None: all at once.
+    Attributes:
+        pixel: for each of its pixels.
+        token: for each T5 token of its prompt.
+        token_squared: for each pair of them; once a call, not once an image.
+        fixed: whatever its size.
     """
-    pixel_bytes = FAMILIES[canvas.family].activation_bytes_per_pixel * value_bytes // 2
-    decoded = canvas.pixels if tile_side is None else min(canvas.width * canvas.height, tile_side**2)
-    denoise_bytes = canvas.pixels * pixel_bytes // 4 * (1 + canvas.controlnets)
-    return Stages(denoise_bytes // 4, denoise_bytes, decoded * pixel_bytes)
+
+    pixel: float = 0.0
+    token: float = 0.0
+    token_squared: float = 0.0
+    fixed: float = 0.0
+
+    def values(self, canvas: Canvas, images: float, pixels: int) -> float:
+        """Of so many images of so many pixels."""
+        each = self.pixel * pixels + self.token * canvas.text_tokens + self.fixed
+        return images * each + self.token_squared * canvas.text_tokens**2
+
+
+def most_values(moments: Iterable[Work], canvas: Canvas, images: float, pixels: int | None = None) -> float:
+    """Values at the worst of a component's moments; `pixels` of one image, unless they are the canvas'."""
+    area = canvas.width * canvas.height if pixels is None else pixels
+    return max((moment.values(canvas, images, area) for moment in moments), default=0.0)
+
+
+def work_of(config: Mapping[str, Any]) -> tuple[Work, ...]:
+    """The moments at which a component may need most, by its configuration; empty for a class unknown here."""
+    name = config.get("_class_name") or next(iter(config.get("architectures") or [""]))
+    moments = _BY_CLASS.get(str(name))
+    return () if moments is None else moments(config)
+
+
+def _clip(config: Mapping[str, Any]) -> tuple[Work, ...]:
+    return (Work(fixed=_FEED_FORWARD * config["intermediate_size"] * _CLIP_TOKENS),)
+
+
+def _t5(config: Mapping[str, Any]) -> tuple[Work, ...]:
+    """The gated feed-forward; beside it the position bias, one value a head for each pair of tokens."""
+    return (Work(token=_FEED_FORWARD * config["d_ff"], token_squared=config["num_heads"]),)
+
+
+def _autoencoder(config: Mapping[str, Any]) -> tuple[Work, ...]:
+    """Decoding: the first residual block at full size holds its input, the norm of it and the activation."""
+    channels = config["block_out_channels"]
+    return (Work(pixel=3 * channels[min(1, len(channels) - 1)]),)
+
+
+def _unet(config: Mapping[str, Any]) -> tuple[Work, ...]:
+    """The last block: three skips and a residual block over their sum, or the feed-forward behind attention."""
+    attends_at_full_size = str(config["up_block_types"][-1]).startswith("CrossAttn")
+    width = 25.5 if attends_at_full_size else 15.8
+    return (Work(pixel=width * config["block_out_channels"][0] / _LATENT_PIXELS),)
+
+
+def _sd3(config: Mapping[str, Any]) -> tuple[Work, ...]:
+    """The feed-forward of the image's stream, or of the text's (CLIP tokens and T5 tokens), beside the other."""
+    width = config["num_attention_heads"] * config["attention_head_dim"]
+    return tuple(
+        Work(pixel=image * width / _TOKEN_PIXELS, token=text * width, fixed=text * width * _CLIP_TOKENS)
+        for image, text in ((13, 5), (5, 13))
+    )
+
+
+def _flux(config: Mapping[str, Any]) -> tuple[Work, ...]:
+    """A single-stream block: text and image in one sequence, attention and feed-forward side by side."""
+    width = config["num_attention_heads"] * config["attention_head_dim"]
+    return (Work(pixel=17 * width / _TOKEN_PIXELS, token=17 * width),)
+
+
+def _unet_control(config: Mapping[str, Any]) -> tuple[Work, ...]:
+    """What it hands to the UNet: one tensor for each of its skips."""
+    channels = config["block_out_channels"]
+    values = float(channels[0] + channels[-1] / 4 ** (len(channels) - 1))
+    for level, width in enumerate(channels):
+        values += config["layers_per_block"] * width / 4**level
+    for level, width in enumerate(channels[:-1], start=1):
+        values += width / 4**level
+    return (Work(pixel=values / _LATENT_PIXELS),)
+
+
+def _transformer_control(config: Mapping[str, Any]) -> tuple[Work, ...]:
+    """What it hands to the transformer: one tensor for each of its blocks."""
+    width = config["num_attention_heads"] * config["attention_head_dim"]
+    blocks = config["num_layers"] + config.get("num_single_layers", 0)
+    return (Work(pixel=blocks * width / _TOKEN_PIXELS),)
+
+
+#: Times the width of a gated or a plain feed-forward layer.
+_FEED_FORWARD = 6.5
+
+_BY_CLASS: Mapping[str, Callable[[Mapping[str, Any]], tuple[Work, ...]]] = MappingProxyType(
+    {
+        "CLIPTextModel": _clip,
+        "CLIPTextModelWithProjection": _clip,
+        "T5EncoderModel": _t5,
+        "AutoencoderKL": _autoencoder,
+        "UNet2DConditionModel": _unet,
+        "SD3Transformer2DModel": _sd3,
+        "FluxTransformer2DModel": _flux,
+        "ControlNetModel": _unet_control,
+        "SD3ControlNetModel": _transformer_control,
+        "FluxControlNetModel": _transformer_control,
+    }
+)

@@ -56,8 +56,6 @@ class Family:
         modes: the modes that diffusers has a pipeline for, each with the fields that it takes.
         size_multiple: width and height must divide by it (VAE stride × patch), in pixels.
         max_pixels: width × height at the most, unless the model's row says less or more.
-        activation_bytes_per_pixel: device memory that one pixel of one image takes while it is painted, beyond the
-            weights, at two bytes a value. An estimate from published peaks at 1024 × 1024, guidance included.
         defaults: value of every field that a client may leave out, unless the model's row has its own.
         max_sequence_length: longest T5 prompt in tokens; None where there is no T5.
         negative_needs_true_cfg: a negative prompt acts only with `true_cfg_scale` > 1.
@@ -70,7 +68,6 @@ class Family:
     modes: Mapping[Mode, frozenset[str]]
     size_multiple: int
     max_pixels: int
-    activation_bytes_per_pixel: int
     defaults: Mapping[str, object]
     max_sequence_length: int | None = None
     negative_needs_true_cfg: bool = False
@@ -102,7 +99,6 @@ _SDXL = Family(
     },
     size_multiple=8,
     max_pixels=2048 * 2048,
-    activation_bytes_per_pixel=3000,
     defaults={
         "width": 1024, "height": 1024, "num_inference_steps": 30, "guidance_scale": 5.0,
         "guidance_rescale": 0.0, "scheduler": "euler",
@@ -122,7 +118,6 @@ _SD3 = Family(
     },
     size_multiple=16,
     max_pixels=2048 * 2048,
-    activation_bytes_per_pixel=2600,
     defaults={
         "width": 1024, "height": 1024, "num_inference_steps": 28, "guidance_scale": 7.0,
         "max_sequence_length": 256, "scheduler": "flow_euler",
@@ -145,7 +140,6 @@ _FLUX = Family(
     },
     size_multiple=16,
     max_pixels=2048 * 2048,
-    activation_bytes_per_pixel=2800,
     defaults={
         "width": 1024, "height": 1024, "num_inference_steps": 28, "guidance_scale": 3.5,
         "true_cfg_scale": 1.0, "max_sequence_length": 512, "scheduler": "flow_euler",

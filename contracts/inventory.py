@@ -1,18 +1,22 @@
-"""What a model consists of: its components with their roles and bytes, read before anything is loaded.
+"""What a model consists of: its components with their roles, bytes and needs, read before anything is loaded.
 
-From the files where they are on this machine. Knows nothing of devices, budgets or requests.
+From the files where they are on this machine, else from the published architecture. Knows nothing of devices,
+budgets or requests.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from contracts.activations import Work, work_of
+from contracts.architectures import Architecture, find_architecture, read_architectures
 from contracts.catalogue import Catalogue, ModelSpec
-from contracts.weights import Count, count_files, count_values, read_configs
+from contracts.errors import CatalogueError
+from contracts.weights import Count, count_files, count_values, read_config, read_configs
 
 
 class Role(StrEnum):
@@ -32,7 +36,9 @@ class Component:
 
     Attributes:
         group_bytes: what it takes on the device while it is streamed: the group in use and the next one.
-        groups: what the groups are; diffusers' `block_level` or `leaf_level`.
+        groups: what the groups are: `block`, the members of its module lists, or `leaf`, its single layers.
+        work: the moments at which it may need most beyond its weights.
+        tile_side: pixels of a tile, for a VAE.
     """
 
     name: str
@@ -40,75 +46,149 @@ class Component:
     bytes: int
     group_bytes: int = 0
     groups: Literal["block", "leaf"] = "leaf"
-
-    @classmethod
-    def of(cls, name: str, role: Role, count: Count, value_bytes: int) -> Component:
-        """The component that was counted; streamed by blocks where these are small enough to be worth it."""
-        by_block = count.loose_values + 2 * count.block_values
-        groups: Literal["block", "leaf"] = "block" if by_block <= count.values // 3 else "leaf"
-        streamed = by_block if groups == "block" else 2 * count.leaf_values
-        return cls(name, role, count.values * value_bytes, min(streamed, count.values) * value_bytes, groups)
+    work: tuple[Work, ...] = ()
+    tile_side: int | None = None
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """A model as a plan sees it.
+    """A model as a plan sees it. It travels as JSON, in the workers' reports.
 
     Attributes:
         value_bytes: of the dtype that is computed in.
-        configs: component -> its configuration; may be empty.
         t5_optional: whether the family can paint without T5.
+        origin: what the numbers were read from.
     """
 
     model: str
     components: tuple[Component, ...]
     value_bytes: int
-    configs: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     t5_optional: bool = False
+    origin: Literal["files", "architecture"] = "files"
 
 
 def take_inventory(catalogue: Catalogue, model: ModelSpec, value_bytes: int) -> Inventory | None:
-    """The model's components; None where it is not on this machine.
+    """The model's components; None for one that is still on a hub and of no architecture that is known here.
 
     Args:
         value_bytes: of the dtype that the worker computes in.
 
     Raises:
-        CatalogueError: the source is neither here nor a hub id, or a file is no safetensors file.
+        CatalogueError: the source is neither here nor a hub id, or a file cannot be understood.
     """
     place = catalogue.locate(model.source)
-    if not isinstance(place, Path):
-        return None
-    configs = read_configs(place)
-    components = tuple(
-        Component.of(name, role_of(name, configs.get(name, {})), count, value_bytes)
-        for name, count in count_values(place, model.variant).items()
-    )
-    return Inventory(model.id, components, value_bytes, configs, model.architecture.t5_optional)
+    if isinstance(place, str):
+        return _by_architecture(model, find_architecture(model.family, place), value_bytes)
+    if place.is_file():
+        return _of_file(catalogue, model, place, value_bytes)
+    return _of_folder(model, place, value_bytes)
 
 
 def weigh_controlnet(catalogue: Catalogue, id: str, value_bytes: int) -> Component | None:
     """A ControlNet as a component `controlnet:ID`; None where it is not on this machine."""
     place = catalogue.locate(catalogue.controlnet(id).source)
-    if not isinstance(place, Path):
+    if isinstance(place, str):
         return None
-    files = [place] if place.is_file() else sorted(place.glob("*.safetensors"))
-    return Component.of(f"controlnet:{id}", Role.CONTROLNET, count_files(files), value_bytes)
+    count = count_files(_weights_in(place))
+    return weigh(f"controlnet:{id}", Role.CONTROLNET, count, value_bytes, read_config(place))
 
 
 def weigh_adapter(catalogue: Catalogue, id: str, value_bytes: int) -> Component | None:
     """A LoRA as a component `lora:ID`; None where it is not on this machine."""
     place = catalogue.locate(catalogue.lora(id).source)
-    if not isinstance(place, Path):
+    if isinstance(place, str):
         return None
-    files = [place] if place.is_file() else sorted(place.rglob("*.safetensors"))
-    return Component.of(f"lora:{id}", Role.ADAPTER, count_files(files), value_bytes)
+    return weigh(f"lora:{id}", Role.ADAPTER, count_files(_weights_in(place)), value_bytes)
 
 
-def role_of(name: str, config: Mapping[str, object]) -> Role:
+def weigh(
+    name: str, role: Role, count: Count, value_bytes: int, config: Mapping[str, Any] | None = None
+) -> Component:
+    """The component that was counted; it streams by blocks where these are small enough to be worth it.
+
+    Raises:
+        CatalogueError: its configuration lacks what its class always has.
+    """
+    config = {} if config is None else config
+    by_block = count.loose_values + 2 * count.block_values
+    groups: Literal["block", "leaf"] = "block" if by_block <= count.values // 3 else "leaf"
+    streamed = by_block if groups == "block" else 2 * count.leaf_values
+    try:
+        work = work_of(config)
+    except (KeyError, TypeError, IndexError) as error:
+        raise CatalogueError(f"the configuration of {name} lacks {error}") from error
+    return Component(
+        name=name,
+        role=role,
+        bytes=count.values * value_bytes,
+        group_bytes=min(streamed, count.values) * value_bytes,
+        groups=groups,
+        work=work,
+        tile_side=_tile_side(config) if role is Role.VAE else None,
+    )
+
+
+#: Half of what the published VAEs were trained on: tiles of the full size would save nothing there.
+_TILE_SIDE = 512
+
+
+def _tile_side(config: Mapping[str, Any]) -> int:
+    trained = config.get("sample_size")
+    return min(trained, _TILE_SIDE) if isinstance(trained, int) else _TILE_SIDE
+
+
+def role_of(name: str, config: Mapping[str, Any]) -> Role:
     """A component's role, from its name in the pipeline and its own configuration."""
     if config.get("model_type") == "t5":
         return Role.T5
     if name.startswith("text_encoder"):
         return Role.TEXT_ENCODER
     return Role.VAE if name == "vae" else Role.DENOISER
+
+
+def _of_folder(model: ModelSpec, folder: Path, value_bytes: int) -> Inventory:
+    counts, configs = count_values(folder, model.variant), read_configs(folder)
+    return _assemble(model, counts, configs, value_bytes, "files")
+
+
+def _of_file(catalogue: Catalogue, model: ModelSpec, file: Path, value_bytes: int) -> Inventory:
+    """One file names no components: they are those of its configuration, or of the architecture of its size."""
+    folder = None if model.config is None else catalogue.locate(model.config)
+    if isinstance(folder, Path) and folder.is_dir():
+        return _of_folder(model, folder, value_bytes)
+    count = count_files([file])
+    sized = [one for one in read_architectures() if one.family == model.family and _is_of_size(one, count.values)]
+    whole = _by_architecture(model, sized[0], value_bytes) if len(sized) == 1 else None
+    return whole or _assemble(model, {"checkpoint": count}, {}, value_bytes, "files")
+
+
+def _is_of_size(architecture: Architecture, values: int) -> bool:
+    """Whether a file of so many values holds this architecture, with or without its text encoders."""
+    parts = {name: count.values for name, count in architecture.counts.items()}
+    encoders = sum(size for name, size in parts.items() if name.startswith("text_encoder"))
+    sizes = (architecture.values, architecture.values - encoders, architecture.values - encoders - parts["vae"])
+    return any(abs(values - size) <= 0.02 * size for size in sizes)
+
+
+def _by_architecture(model: ModelSpec, architecture: Architecture | None, value_bytes: int) -> Inventory | None:
+    if architecture is None:
+        return None
+    return _assemble(model, architecture.counts, architecture.configs, value_bytes, "architecture")
+
+
+def _assemble(
+    model: ModelSpec,
+    counts: Mapping[str, Count],
+    configs: Mapping[str, Mapping[str, Any]],
+    value_bytes: int,
+    origin: Literal["files", "architecture"],
+) -> Inventory:
+    components = tuple(
+        weigh(name, role_of(name, configs.get(name, {})), count, value_bytes, configs.get(name))
+        for name, count in counts.items()
+    )
+    return Inventory(model.id, components, value_bytes, model.architecture.t5_optional, origin)
+
+
+def _weights_in(place: Path) -> list[Path]:
+    return [place] if place.is_file() else sorted(place.rglob("*.safetensors"))

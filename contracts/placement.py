@@ -11,11 +11,11 @@ and smaller.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from types import MappingProxyType
 
-from contracts.activations import Canvas, estimate
+from contracts.activations import most_values
 from contracts.inventory import Component, Inventory, Role
 from contracts.plans import Home, Load, Placed, Plan, Policy, gib
 
@@ -31,14 +31,17 @@ _CPU_SECONDS_A_BYTE = 60 / 8 / 9.5e9
 #: Seconds that a rung must save to be worth a changed image: tiles change it slightly, 8 bits visibly, and
 #: without T5 it is another image, which is the last resort.
 _TILED_SECONDS, _FP8_SECONDS, _ABSENT_SECONDS = 0.15, 3.0, 1e6
-#: Side of a tile in pixels, where the VAE was not trained on smaller pictures.
-_TILE_SIDE = 512
-#: No batch is larger, whatever fits.
-_MAX_IMAGES = 1024
-#: Bytes of a weight in 8 bits, its share of norms and embeddings that stay as they are included.
+#: Bytes of a weight in 8 bits, and the share of norms and embeddings that stay as they are.
 _FP8_BYTES, _FP8_KEPT = 1, 0.02
+#: No batch is larger, whatever fits; sizes of batches are found to this fraction of an image.
+_MAX_IMAGES, _IMAGE_FRACTION = 1024, 1 / 16
+#: Peak of a step down beside that of the plan that failed.
+_STEP = 0.95
+#: What a decoded image takes while tiles are put together: tiles that overlap, their rows, and the whole.
+_TILED_OUTPUT_VALUES = 10
 
-_STAGES: Mapping[Role, str] = MappingProxyType(
+_STAGES = ("encode", "denoise", "decode")
+_STAGE_OF: Mapping[Role, str] = MappingProxyType(
     {
         Role.TEXT_ENCODER: "encode",
         Role.T5: "encode",
@@ -51,38 +54,42 @@ _STAGES: Mapping[Role, str] = MappingProxyType(
 
 
 def plan(inventory: Inventory, load: Load, budget_bytes: int, policy: Policy | None = None) -> Plan:
-    """The best plan that fits; where none does, the smallest, with `fits` false and every rung in its reason."""
+    """The best plan that fits; where none does, the smallest, with `fits` false and the reason why."""
     ladder = rungs(inventory, load, budget_bytes, policy)
-    chosen = next((rung for rung in ladder if rung.fits), None)
+    chosen = next((number for number, rung in enumerate(ladder) if rung.fits), None)
     if chosen is None:
-        needs = "; ".join(f"{rung.rung}: {gib(rung.peak_bytes)}" for rung in ladder)
-        reason = f"no plan fits {gib(budget_bytes)}; {needs}"
-        return ladder[-1].model_copy(update={"reason": reason})
-    above = ladder.index(chosen) - 1
-    if above < 0:
-        return chosen
-    return chosen.model_copy(
-        update={"reason": f"{chosen.reason}; {ladder[above].rung} would need {gib(ladder[above].peak_bytes)}"}
-    )
+        least = f"{ladder[-1].rung}, would need {gib(ladder[-1].peak_bytes)}"
+        return ladder[-1].model_copy(update={"reason": f"no plan fits {gib(budget_bytes)}; the smallest, {least}"})
+    if not chosen:
+        return ladder[0]
+    above = ladder[chosen - 1]
+    reason = f"{ladder[chosen].reason}; {above.rung} would need {gib(above.peak_bytes)}"
+    return ladder[chosen].model_copy(update={"reason": reason})
 
 
 def step_down(ladder: Sequence[Plan], failed: Plan) -> Plan | None:
-    """The next plan down after one that ran out of memory; its peak is strictly lower. None at the end."""
-    return next((rung for rung in ladder if rung.peak_bytes < failed.peak_bytes), None)
+    """The next plan down after one that ran out of memory; None at the end.
+
+    It saves a twentieth of the peak, or is the last one: a smaller step would hardly help.
+    """
+    lower = [rung for rung in ladder if rung.peak_bytes < failed.peak_bytes]
+    worth = (rung for rung in lower if rung.peak_bytes <= _STEP * failed.peak_bytes)
+    return next(worth, lower[-1] if lower else None)
 
 
 def rungs(inventory: Inventory, load: Load, budget_bytes: int, policy: Policy | None = None) -> list[Plan]:
     """All plans worth taking, from the fastest to the smallest; never empty."""
     policy = Policy() if policy is None else policy
-    every = [_weigh(way, inventory, load, budget_bytes) for way in _ways(inventory, policy)]
+    every = [_Layout.of(way, inventory, load) for way in _ways(inventory, policy)]
     if policy.host_bytes is not None:
-        bound = max(policy.host_bytes, min(candidate.plan.host_bytes for candidate in every))
-        every = [candidate for candidate in every if candidate.plan.host_bytes <= bound]
-    ladder: list[Plan] = []
-    for candidate in sorted(every, key=lambda one: (one.cost_seconds, one.plan.peak_bytes)):
-        if not ladder or candidate.plan.peak_bytes < ladder[-1].peak_bytes:
-            ladder.append(candidate.plan)
-    return ladder
+        bound = max(policy.host_bytes, min(layout.host_bytes for layout in every))
+        every = [layout for layout in every if layout.host_bytes <= bound]
+    peaks = {layout: max(layout.stage_bytes().values()) for layout in every}
+    ladder: list[_Layout] = []
+    for layout in sorted(every, key=lambda one: (one.cost_seconds, peaks[one])):
+        if not ladder or peaks[layout] < peaks[ladder[-1]]:
+            ladder.append(layout)
+    return [layout.plan(budget_bytes) for layout in ladder]
 
 
 @dataclass(frozen=True)
@@ -106,15 +113,16 @@ def _ways(inventory: Inventory, policy: Policy) -> Iterator[_Way]:
     """All combinations that the policy allows; without a T5 its homes count once."""
     has_t5 = any(component.role is Role.T5 for component in inventory.components)
     stay_or_visit = (Home.DEVICE, Home.VISIT)
-    for text_encoder, t5, denoiser, vae, tiled, fp8 in product(
+    choices = product(
         stay_or_visit,
-        _t5_homes(inventory, policy) if has_t5 else (Home.ABSENT,),
+        _t5_homes(inventory, policy) if has_t5 else (Home.DEVICE,),
         (*stay_or_visit, Home.STREAMED),
         stay_or_visit,
         (False, True),
         (False, True) if policy.allow_fp8 else (False,),
-    ):
-        yield _Way(text_encoder, t5, denoiser, vae, tiled, fp8)
+    )
+    for choice in choices:
+        yield _Way(*choice)
 
 
 def _t5_homes(inventory: Inventory, policy: Policy) -> tuple[Home, ...]:
@@ -126,43 +134,128 @@ def _t5_homes(inventory: Inventory, policy: Policy) -> tuple[Home, ...]:
     return (*allowed.get(policy.t5, every), *last)
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    """A plan and what it is ordered by."""
+@dataclass(frozen=True, eq=False)
+class _Layout:
+    """One way taken with one load: bytes by stage, seconds, and the plan that says so."""
 
-    plan: Plan
-    cost_seconds: float
+    way: _Way
+    inventory: Inventory
+    load: Load
+    parts: tuple[tuple[Component, Placed], ...]
 
+    @classmethod
+    def of(cls, way: _Way, inventory: Inventory, load: Load) -> _Layout:
+        """Place every component."""
+        components = (*inventory.components, *load.extras)
+        return cls(way, inventory, load, tuple((one, _place(one, way, inventory)) for one in components))
 
-def _weigh(way: _Way, inventory: Inventory, load: Load, budget_bytes: int) -> _Candidate:
-    """The plan of one way, its bytes and its cost."""
-    tile_side = tile_of(inventory) if way.tiled else None
-    parts = tuple(_place(component, way, inventory) for component in (*inventory.components, *load.extras))
-    weights, work = _weights_by_stage(parts), _work_by_stage(inventory, load.canvas, tile_side)
-    stage_bytes = {stage: weights[stage] + work[stage] for stage in weights}
-    peak_bytes = max(stage_bytes.values())
-    fits = peak_bytes <= budget_bytes
-    room = _room(inventory, load.canvas, tile_side, {stage: budget_bytes - weights[stage] for stage in weights})
-    seconds = _extra_seconds(parts, load)
-    plan = Plan(
-        model=inventory.model,
-        rung=_name(way, parts),
-        parts=parts,
-        tile_side=tile_side,
-        fp8=way.fp8,
-        stage_bytes=stage_bytes,
-        activation_bytes=max(work.values()),
-        peak_bytes=peak_bytes,
-        host_bytes=sum(part.bytes for part in parts if part.home in _IN_HOST_MEMORY),
-        budget_bytes=budget_bytes,
-        fits=fits,
-        images=load.canvas.images,
-        batch_images=max(int(room), load.canvas.images) if fits else min(int(room), load.canvas.images - 1),
-        batch_pixels=int(room * load.canvas.width * load.canvas.height),
-        extra_seconds=round(seconds, 2),
-        reason=f"needs {gib(peak_bytes)} of {gib(budget_bytes)}",
-    )
-    return _Candidate(plan, seconds + _change_seconds(way, parts))
+    def plan(self, budget_bytes: int) -> Plan:
+        """What the way means for a budget."""
+        canvas, stage_bytes = self.load.canvas, self.stage_bytes()
+        peak_bytes, room = max(stage_bytes.values()), self._room(budget_bytes)
+        fits = peak_bytes <= budget_bytes
+        return Plan(
+            model=self.inventory.model,
+            rung=self._name(),
+            parts=tuple(placed for _, placed in self.parts),
+            tile_side=self._tile_side,
+            fp8=self.way.fp8,
+            stage_bytes=stage_bytes,
+            activation_bytes=max(self._work(stage, canvas.images) for stage in _STAGES),
+            peak_bytes=peak_bytes,
+            host_bytes=self.host_bytes,
+            budget_bytes=budget_bytes,
+            fits=fits,
+            images=canvas.images,
+            batch_images=max(int(room), canvas.images) if fits else min(int(room), canvas.images - 1),
+            batch_pixels=int(room * canvas.width * canvas.height),
+            extra_seconds=round(self._extra_seconds, 2),
+            reason=f"needs {gib(peak_bytes)} of {gib(budget_bytes)}",
+        )
+
+    def stage_bytes(self, images: float | None = None) -> dict[str, int]:
+        """Weights and activations on the device in each stage; of the load's images, or of so many."""
+        count = self.load.canvas.images if images is None else images
+        stays = sum(placed.device_bytes for _, placed in self.parts if placed.home is Home.DEVICE)
+        return {stage: stays + self._visiting(stage, count) for stage in _STAGES}
+
+    @property
+    def host_bytes(self) -> int:
+        """Parked or computed in host memory."""
+        return sum(one.bytes for _, one in self.parts if one.home in (Home.VISIT, Home.STREAMED, Home.CPU))
+
+    @property
+    def cost_seconds(self) -> float:
+        """What the ladder is ordered by: seconds, and what a changed image is worth."""
+        dropped = any(placed.home is Home.ABSENT for _, placed in self.parts)
+        changed = self.way.tiled * _TILED_SECONDS + self.way.fp8 * _FP8_SECONDS + dropped * _ABSENT_SECONDS
+        return self._extra_seconds + changed
+
+    @property
+    def _extra_seconds(self) -> float:
+        """What the homes cost a request whose prompt is new; work hides some of it."""
+        seconds = 0.0
+        for _, placed in self.parts:
+            transfer = _MOVE_SECONDS + placed.bytes / _TRANSFER_BYTES_A_SECOND
+            if placed.home is Home.VISIT:
+                seconds += transfer
+            elif placed.home is Home.STREAMED:
+                times = self.load.steps if _STAGE_OF[placed.role] == "denoise" else 1
+                seconds += transfer * _STREAMING_FACTOR * times
+            elif placed.home is Home.CPU:
+                seconds += _CPU_SECONDS_A_BYTE * placed.bytes
+        return seconds
+
+    @property
+    def _tile_side(self) -> int | None:
+        if not self.way.tiled:
+            return None
+        return next((one.tile_side for one, _ in self.parts if one.tile_side), None)
+
+    def _visiting(self, stage: str, images: float) -> int:
+        """Bytes of the weights that come for a stage, and of its work; text encoders come one after the other."""
+        sizes = [
+            (placed.device_bytes if placed.home is not Home.DEVICE else 0) + self._work_of(one, placed, images)
+            for one, placed in self.parts
+            if _STAGE_OF[one.role] == stage
+        ]
+        return max(sizes, default=0) if stage == "encode" else sum(sizes)
+
+    def _work(self, stage: str, images: float) -> int:
+        sizes = [self._work_of(one, placed, images) for one, placed in self.parts if _STAGE_OF[one.role] == stage]
+        return max(sizes, default=0) if stage == "encode" else sum(sizes)
+
+    def _work_of(self, component: Component, placed: Placed, images: float) -> int:
+        """Bytes that a component takes on the device beyond its weights."""
+        if placed.home in (Home.CPU, Home.ABSENT):
+            return 0
+        canvas, tile_side = self.load.canvas, self._tile_side
+        if component.role is Role.VAE and tile_side is not None:
+            area = canvas.width * canvas.height
+            tile = most_values(component.work, canvas, 1, min(area, tile_side**2))
+            values = tile + (_TILED_OUTPUT_VALUES * area * images if area > tile_side**2 else 0)
+        else:
+            copies = 2 if canvas.guided and _STAGE_OF[component.role] == "denoise" else 1
+            values = most_values(component.work, canvas, images * copies)
+        return int(values * self.inventory.value_bytes)
+
+    def _room(self, budget_bytes: int) -> float:
+        """Images of this size that fit, a fraction included."""
+        low, high = 0, int(_MAX_IMAGES / _IMAGE_FRACTION)
+        while low < high:
+            middle = (low + high + 1) // 2
+            fits = max(self.stage_bytes(middle * _IMAGE_FRACTION).values()) <= budget_bytes
+            low, high = (middle, high) if fits else (low, middle - 1)
+        return low * _IMAGE_FRACTION
+
+    def _name(self) -> str:
+        """What differs from everything resident, in the order of the work."""
+        named = []
+        for role, words in _WORDS.items():
+            homes = {placed.home for _, placed in self.parts if placed.role is role}
+            named += [f"{words} {_DOES[home]}" for home in homes if home is not Home.DEVICE]
+        named += ["VAE tiled"] * self.way.tiled + ["denoiser in fp8"] * self.way.fp8
+        return ", ".join(named) or "all resident"
 
 
 def _place(component: Component, way: _Way, inventory: Inventory) -> Placed:
@@ -171,87 +264,16 @@ def _place(component: Component, way: _Way, inventory: Inventory) -> Placed:
     if way.fp8 and component.role is Role.DENOISER:
         share = min(1.0, _FP8_BYTES / inventory.value_bytes + _FP8_KEPT)
     whole, group = int(component.bytes * share), int(component.group_bytes * share)
-    on_device = {Home.DEVICE: whole, Home.VISIT: whole, Home.STREAMED: group}.get(home, 0)
-    groups = component.groups if home is Home.STREAMED else None
-    held = 0 if home is Home.ABSENT else whole
+    on_device = {Home.DEVICE: whole, Home.VISIT: whole, Home.STREAMED: group}
     return Placed(
         component=component.name,
         role=component.role,
         home=home,
-        bytes=held,
-        device_bytes=on_device,
-        groups=groups,
+        bytes=0 if home is Home.ABSENT else whole,
+        device_bytes=on_device.get(home, 0),
+        groups=component.groups if home is Home.STREAMED else None,
     )
 
 
-def _weights_by_stage(parts: Sequence[Placed]) -> dict[str, int]:
-    """Bytes of weights on the device in each stage."""
-    stays = sum(part.device_bytes for part in parts if part.home is Home.DEVICE)
-    stages = dict.fromkeys(("encode", "denoise", "decode"), 0)
-    for part in parts:
-        if part.home in (Home.VISIT, Home.STREAMED):
-            stage = _STAGES[part.role]
-            # Text encoders come one after the other; what denoises works together.
-            in_turn = stage == "encode"
-            stages[stage] = max(stages[stage], part.device_bytes) if in_turn else stages[stage] + part.device_bytes
-    return {stage: stays + comes for stage, comes in stages.items()}
-
-
-def _work_by_stage(inventory: Inventory, canvas: Canvas, tile_side: int | None) -> dict[str, int]:
-    stages = estimate(canvas, inventory.configs, inventory.value_bytes, tile_side)
-    return {"encode": stages.encode_bytes, "denoise": stages.denoise_bytes, "decode": stages.decode_bytes}
-
-
-def _room(inventory: Inventory, canvas: Canvas, tile_side: int | None, free: Mapping[str, int]) -> float:
-    """Images of this size that fit, a fraction included; every stage grows linearly with them."""
-    one, two = (_work_by_stage(inventory, replace(canvas, images=images), tile_side) for images in (1, 2))
-    room = float(_MAX_IMAGES)
-    for stage, bytes_free in free.items():
-        growth = two[stage] - one[stage]
-        if growth > 0:
-            room = min(room, 1 + (bytes_free - one[stage]) / growth)
-        elif bytes_free < one[stage]:
-            room = 0.0
-    return max(0.0, room)
-
-
-def tile_of(inventory: Inventory) -> int:
-    """Side in pixels of the tiles that the VAE works in when it is tiled."""
-    trained = inventory.configs.get("vae", {}).get("sample_size")
-    return min(trained, _TILE_SIDE) if isinstance(trained, int) else _TILE_SIDE
-
-
-def _extra_seconds(parts: Sequence[Placed], load: Load) -> float:
-    """What the homes cost a request whose prompt is new; work hides some of it."""
-    seconds = 0.0
-    for part in parts:
-        transfer = _MOVE_SECONDS + part.bytes / _TRANSFER_BYTES_A_SECOND
-        if part.home is Home.VISIT:
-            seconds += transfer
-        elif part.home is Home.STREAMED:
-            times = load.steps if _STAGES[part.role] == "denoise" else 1
-            seconds += transfer * _STREAMING_FACTOR * times
-        elif part.home is Home.CPU:
-            seconds += _CPU_SECONDS_A_BYTE * part.bytes
-    return seconds
-
-
-def _change_seconds(way: _Way, parts: Sequence[Placed]) -> float:
-    """The cost of an image that differs."""
-    dropped = any(part.home is Home.ABSENT for part in parts)
-    return way.tiled * _TILED_SECONDS + way.fp8 * _FP8_SECONDS + dropped * _ABSENT_SECONDS
-
-
-def _name(way: _Way, parts: Sequence[Placed]) -> str:
-    """What differs from everything resident, in the order of the work."""
-    named = []
-    for role, words in _WORDS.items():
-        homes = {part.home for part in parts if part.role is role}
-        named += [f"{words} {_DOES[home]}" for home in homes if home is not Home.DEVICE]
-    named += ["VAE tiled"] * way.tiled + ["denoiser in fp8"] * way.fp8
-    return ", ".join(named) or "all resident"
-
-
-_IN_HOST_MEMORY = (Home.VISIT, Home.STREAMED, Home.CPU)
 _WORDS = {Role.TEXT_ENCODER: "text encoders", Role.T5: "T5", Role.DENOISER: "denoiser", Role.VAE: "VAE"}
 _DOES = {Home.VISIT: "on visit", Home.CPU: "on the CPU", Home.STREAMED: "streamed", Home.ABSENT: "left out"}

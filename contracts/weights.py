@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from contracts.errors import CatalogueError
 
@@ -66,10 +67,12 @@ def count_values(checkpoint: Path, variant: str | None = None) -> dict[str, Coun
         variant: of the files in the folder, such as `fp16`.
 
     Raises:
-        CatalogueError: a file is no safetensors file.
+        CatalogueError: a file is no safetensors file, or an index names a shard that is not there.
     """
     if checkpoint.is_file():
         return {"checkpoint": count_files([checkpoint])}
+    for index in sorted(checkpoint.glob("*/*.safetensors.index*.json")):
+        _check_shards(index)
     files = defaultdict(list)
     for file in sorted(checkpoint.glob("*/*.safetensors")):
         if _is_variant(file, variant):
@@ -82,14 +85,38 @@ def count_files(files: Iterable[Path]) -> Count:
     return Count.of(tensor for file in files for tensor in _tensors(file))
 
 
-def read_configs(checkpoint: Path) -> dict[str, Mapping[str, object]]:
-    """The configuration of each component of a folder in diffusers layout; empty for a single file."""
-    if checkpoint.is_file():
+def read_configs(checkpoint: Path) -> dict[str, Mapping[str, Any]]:
+    """The configuration of each component of a folder in diffusers layout; raises CatalogueError."""
+    return {file.parent.name: read_config(file.parent) for file in sorted(checkpoint.glob("*/config.json"))}
+
+
+def read_config(folder: Path) -> Mapping[str, Any]:
+    """The configuration of one component; empty where there is none.
+
+    Raises:
+        CatalogueError: it is no JSON object.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
         return {}
-    return {
-        file.parent.name: json.loads(file.read_text(encoding="utf-8"))
-        for file in sorted(checkpoint.glob("*/config.json"))
-    }
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CatalogueError(f"{file.parent.name}/{file.name}: {error}") from error
+    if not isinstance(config, dict):
+        raise CatalogueError(f"{file.parent.name}/{file.name} is no JSON object")
+    return config
+
+
+def _check_shards(index: Path) -> None:
+    """An index maps each tensor to its shard; a download that stopped half-way lacks some of them."""
+    try:
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CatalogueError(f"{index.name} is no index of safetensors files") from error
+    missing = sorted(shard for shard in shards if not (index.parent / shard).is_file())
+    if missing:
+        raise CatalogueError(f"{index.parent.name}/{missing[0]} is not there, though {index.name} names it")
 
 
 def _is_variant(file: Path, variant: str | None) -> bool:

@@ -41,7 +41,7 @@ def test_all_local_models_are_planned(catalogue: Catalogue) -> None:
 
 
 def test_a_tight_budget_is_planned_tightly(catalogue: Catalogue) -> None:
-    for one in plan_all(catalogue, 30 * MIB, 4).values():
+    for one in plan_all(catalogue, 15 * MIB, 4).values():
         assert one.fits
         assert one.rung != "all resident"
-        assert one.peak_bytes <= 30 * MIB
+        assert one.peak_bytes <= 15 * MIB
