@@ -1,35 +1,32 @@
 """The RQ worker that claims batches, keeps their leases, and fences their results.
 
-RQ gives the work loop and the worker's registration; claim, lease and end of a job are `contracts.claims`.
-Stock RQ pops jobs one by one, is silent while one runs, and loses or doubles them when it dies; none of
-those paths is used. Knows nothing of diffusers: what a batch does is `worker.jobs`.
+RQ gives the work loop and the worker's registration (`contracts.rq_loop`); claim, lease and end of a job are
+`contracts.claims`. Knows nothing of diffusers: what a batch does is `worker.jobs`.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import FrameType
 from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
-from rq import Queue, SimpleWorker
+from rq import Queue
 from rq.exceptions import NoSuchJobError
 from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
-from rq.timeouts import BaseDeathPenalty
 from rq.worker import WorkerStatus
 
 from contracts.claims import Claim, Claims
 from contracts.errors import FailureCode, JobFailed
 from contracts.metrics import Tally
 from contracts.queue import RUN_FUNCTION
+from contracts.rq_loop import RqLoop
 from contracts.storage import Storage
 from worker import jobs
 from worker.affinity import Residency
@@ -42,25 +39,11 @@ from worker.settings import WorkerSettings
 _log = logging.getLogger(__name__)
 
 _REDIS_PAUSE_SECONDS = 0.5
-#: RQ's registration of a worker lasts eight minutes.
-_RQ_BEAT_SECONDS = 60.0
 _FUNCTION_REFUSED = JobFailed(FailureCode.REFUSED_FUNCTION, "the job names a function that is not allowed")
 
 
-class _NoAlarm(BaseDeathPenalty):
-    """RQ's time limit is a SIGALRM exception, which poisons a warm process; ours is checked at each step."""
-
-    def setup_death_penalty(self) -> None:
-        """Nothing to set up."""
-
-    def cancel_death_penalty(self) -> None:
-        """Nothing to cancel."""
-
-
-class Consumer(SimpleWorker):
+class Consumer(RqLoop):
     """One warm process: claims a batch, runs it, ends its jobs, and again until told to stop."""
-
-    death_penalty_class = _NoAlarm
 
     def __init__(
         self,
@@ -76,8 +59,7 @@ class Consumer(SimpleWorker):
 
         What the worker's parts count in `tally` is posted while it works.
         """
-        placeholder = Queue("darkroom", connection=connection, serializer=JSONSerializer)
-        super().__init__([placeholder], name=settings.name, connection=connection, serializer=JSONSerializer)
+        super().__init__(connection, settings.name)
         self._claims = claims
         tally = Tally() if tally is None else tally
         self._endings = Endings(claims, storage, tally)
@@ -88,8 +70,6 @@ class Consumer(SimpleWorker):
         self._leave = threading.Event()
         self._warming = True
         self._answer_lost = False
-        self._next_rq_beat_at = 0.0
-        self._state_shown: WorkerStatus | None = None
         self._residency = Residency(settings.residency_seconds, model_pixels)
         self._deliveries = ThreadPoolExecutor(max_workers=1, thread_name_prefix="delivery")
         self._delivery: Future[None] = self._deliveries.submit(lambda: None)
@@ -115,34 +95,13 @@ class Consumer(SimpleWorker):
             # A model that cannot be loaded fails its own jobs, by name; the others are served.
             _log.error("%s", failure.message)
 
-    # -- RQ's loop, with its dangerous parts replaced -------------------------------------------------
+    # -- RQ's loop ------------------------------------------------------------------------------------
 
-    def check_for_suspension(self, burst: bool) -> None:
-        """`rq suspend` is heeded; a Redis that is away must not end a warm worker."""
-        try:
-            super().check_for_suspension(burst)
-        except RedisError as error:
-            _log.warning("suspension not read: %s", error)
-
-    def teardown(self) -> None:
-        """RQ's farewell; its registration runs out by itself where Redis is away."""
-        try:
-            super().teardown()  # type: ignore[no-untyped-call]
-        except RedisError as error:
-            _log.warning("farewell not written: %s", error)
-
-    def run_maintenance_tasks(self) -> None:
-        """RQ's clean-up would judge our leases by its own clock; `Heartbeat` reaps instead."""
-
-    def _install_signal_handlers(self) -> None:
-        signal.signal(signal.SIGTERM, self._on_stop_signal)
-        signal.signal(signal.SIGINT, self._on_stop_signal)
-
-    def _on_stop_signal(self, signal_number: int, frame: FrameType | None) -> None:
-        del signal_number, frame
+    def on_stop_signal(self) -> None:
+        """The running batch may finish within the grace period; a second signal ends that."""
         if self._stop_requested:
             self._leave.set()
-        self._stop_requested = True
+        super().on_stop_signal()
         grace = threading.Timer(self._settings.drain_seconds, self._leave.set)
         grace.daemon = True
         grace.start()
@@ -156,11 +115,7 @@ class Consumer(SimpleWorker):
             self._batch = self._claim()
             if self._batch:
                 return RqJob(id=self._batch[0].job.id, connection=self.connection), self.queues[0]
-            self._show_state(WorkerStatus.IDLE)
-            if time.monotonic() > self._next_rq_beat_at:
-                self.heartbeat()
-                self._next_rq_beat_at = time.monotonic() + _RQ_BEAT_SECONDS
-            time.sleep(self._settings.poll_seconds)
+            self.rest(self._settings.poll_seconds)
         return None
 
     def _claim(self) -> list[Claim]:
@@ -179,7 +134,7 @@ class Consumer(SimpleWorker):
         """Paint the batch that was claimed; its images are written while the next one is claimed and painted."""
         del job, queue
         batch, self._batch = self._batch, []
-        self._show_state(WorkerStatus.BUSY)
+        self.show_state(WorkerStatus.BUSY)
         watch = BatchWatch(self._claims, batch, self._leave)
         self._heartbeat.hold(batch, watch)
         self._residency.enter(batch[0].job.parameters.model)
@@ -187,13 +142,6 @@ class Consumer(SimpleWorker):
         # One delivery at a time: a slow storage slows the painting instead of filling the memory.
         self._delivery.result()
         self._delivery = self._deliveries.submit(self._end, batch, watch, outcomes)
-
-    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        """RQ's own sign of life; a Redis that is away must not end the worker."""
-        try:
-            super().heartbeat(timeout, pipeline)
-        except RedisError as error:
-            _log.warning("RQ heartbeat not written: %s", error)
 
     # -- one batch ------------------------------------------------------------------------------------
 
@@ -240,16 +188,6 @@ class Consumer(SimpleWorker):
             return None
 
     # -- what the world sees --------------------------------------------------------------------------
-
-    def _show_state(self, state: WorkerStatus) -> None:
-        """Tell RQ's tools, when there is news."""
-        if state == self._state_shown:
-            return
-        try:
-            self.set_state(state)
-            self._state_shown = state
-        except RedisError as error:
-            _log.warning("state not written: %s", error)
 
     def _report_state(self) -> dict[str, Any]:
         state = "starting" if self._warming else "draining" if self._stop_requested else "idle"
