@@ -117,6 +117,18 @@ class SettingsError(DarkroomError):
     """A setting that cannot be used."""
 
 
+class DestinationRefused(DarkroomError):
+    """An address that the service does not connect to; the message completes a sentence about the field."""
+
+
+class DestinationUnknown(DarkroomError):
+    """A name without an address; `is_final` where that is sure, and not only so at the moment."""
+
+    def __init__(self, message: str, *, is_final: bool) -> None:
+        self.is_final = is_final
+        super().__init__(message)
+
+
 class CatalogueError(DarkroomError):
     """The catalogue file does not say what it must."""
 

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, IPvAnyNetwork
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -88,6 +88,19 @@ class QueueSettings(Settings):
     max_attempts: int = Field(3, ge=1, description="how often a job may cost a worker its life")
     overdue_seconds: float = Field(20.0, ge=0, description="age at which a job may displace a warm model")
     scan_limit: int = Field(64, ge=1, description="how many waiting jobs a claim looks at for companions")
+
+
+class OutboundSettings(Settings):
+    """Where the service may connect to on a client's word; the same on the API and the dispatcher."""
+
+    model_config = SettingsConfigDict(env_prefix="DARKROOM_OUTBOUND_", frozen=True, extra="ignore")
+
+    networks: list[IPvAnyNetwork] = Field(
+        default_factory=list,
+        description='private networks that webhooks and pictures may be on, as JSON: ["10.0.0.0/8"]',
+    )
+    http: bool = Field(False, description="http:// is allowed to public addresses too")
+    resolve_seconds: float = Field(5.0, gt=0, description="a name must have been looked up by then")
 
 
 def _name(annotation: object) -> str:
