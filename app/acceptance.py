@@ -15,14 +15,24 @@ from app.display import display
 from app.inputs import InputReader
 from app.waiting import wait_for_end
 from contracts.catalogue import Catalogue
-from contracts.errors import Gone, NotFound, Unavailable
+from contracts.errors import (
+    DestinationRefused,
+    DestinationUnknown,
+    FieldProblem,
+    Gone,
+    InvalidRequest,
+    NotFound,
+    Unavailable,
+)
 from contracts.idempotency import Call, Idempotency
 from contracts.queue import JobQueue, Once
-from contracts.records import JobRecord
+from contracts.records import JobRecord, WebhookRecord
+from contracts.settings import OutboundSettings
 from contracts.storage import Storage
 from contracts.tasks import JobRequest
 from contracts.validation import StoredPicture, check, resolve
 from contracts.views import JobView, Links
+from contracts.webhooks import address
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,7 @@ class Acceptance:
     """One caller's call.
 
     Attributes:
+        outbound: where a webhook may go.
         max_waiting: jobs that may wait in all.
         wait_seconds: how long the client prefers to wait for the job's end; None: not at all.
         call: what must not be done twice; None where the client names no idempotency key.
@@ -50,6 +61,7 @@ class Acceptance:
     bells: Bells
     links: Links
     caller: Caller
+    outbound: OutboundSettings
     wait_seconds: int | None
     max_waiting: int
     idempotency: Idempotency
@@ -94,6 +106,7 @@ class Acceptance:
         request = made.request
         model = check(request, self.catalogue)
         priority = self.caller.grant(request)
+        webhook = self._address_webhook(request)
         pictures = self.inputs.read(request, made.kept)
         parameters = resolve(request, model, {path: one.stored for path, one in pictures.items()})
         return self.queue.submit(
@@ -103,7 +116,16 @@ class Acceptance:
             deadline_seconds=request.deadline_seconds,
             response_format=request.response_format,
             metadata=request.metadata,
+            webhook=webhook,
             once=once,
             max_waiting=self.max_waiting,
             quota=self.caller.quota,
         )
+
+    def _address_webhook(self, request: JobRequest) -> WebhookRecord | None:
+        if request.webhook is None:
+            return None
+        try:
+            return address(request.webhook, self.links.base, self.outbound)
+        except (DestinationRefused, DestinationUnknown) as error:
+            raise InvalidRequest([FieldProblem("webhook.url", str(error))]) from None

@@ -208,6 +208,7 @@ async def _acceptance(
         bells=services.bells,
         links=links,
         caller=caller,
+        outbound=services.settings.outbound,
         wait_seconds=wait_seconds,
         max_waiting=services.settings.max_waiting,
         idempotency=services.idempotency,

@@ -7,7 +7,7 @@ import ipaddress
 from pydantic import AnyHttpUrl, Field
 from pydantic_settings import SettingsConfigDict
 
-from contracts.settings import QueueSettings, Settings, SharedSettings, describe
+from contracts.settings import OutboundSettings, QueueSettings, Settings, SharedSettings, describe
 
 _MIB = 2**20
 
@@ -18,6 +18,7 @@ class ApiSettings(Settings):
     model_config = SettingsConfigDict(env_prefix="DARKROOM_API_", frozen=True, extra="ignore")
 
     shared: SharedSettings = Field(default_factory=SharedSettings)
+    outbound: OutboundSettings = Field(default_factory=OutboundSettings)
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65_535, description="port to listen on; 0 takes a free one")
     fd: int | None = Field(None, ge=0, description="an open listening socket, in place of host and port")
@@ -57,4 +58,4 @@ def is_loopback(host: str) -> bool:
 
 
 if __name__ == "__main__":
-    print(describe(SharedSettings, QueueSettings, ApiSettings))  # noqa: T201
+    print(describe(SharedSettings, QueueSettings, OutboundSettings, ApiSettings))  # noqa: T201

@@ -55,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     for part, module, help_text in (
         ("api", "app", "run the API alone; settings come from the environment"),
         ("worker", "worker", "run one worker alone; settings come from the environment"),
+        ("dispatcher", "dispatcher", "deliver webhooks; settings come from the environment"),
     ):
         command = commands.add_parser(part, help=help_text)
         command.set_defaults(run=lambda _, module=module: _become(module))
@@ -72,7 +73,7 @@ def _run_models(arguments: argparse.Namespace) -> None:
 
 
 def _run_settings(_: argparse.Namespace) -> None:
-    for module in ("app", "worker"):
+    for module in ("app", "worker", "dispatcher"):
         # An image may hold one side only.
         if find_spec(module) is not None:
             subprocess.run([sys.executable, "-m", f"{module}.settings"], check=False)

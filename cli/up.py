@@ -1,4 +1,5 @@
-"""`darkroom up`: the whole service on one machine. Redis first and last, the API and the workers between.
+"""`darkroom up`: the whole service on one machine. Redis first and last; between them the API, the workers
+and the dispatcher of webhooks.
 
 Children that die are started again; one Ctrl-C (or SIGTERM) ends everything in order, a second one makes the
 workers hand their jobs back instead of finishing them.
@@ -26,7 +27,7 @@ _STOP_SECONDS = 150.0
 
 
 class Service:
-    """Redis, one API process and N workers as children of this process."""
+    """Redis, one API process, N workers and one dispatcher as children of this process."""
 
     def __init__(self, host: str, port: int, data: Path, workers: int) -> None:
         """`port` 0 takes a free one. `data` keeps images, uploads and Redis' append-only file."""
@@ -37,6 +38,7 @@ class Service:
         self._worker_count = workers
         self._api: Child | None = None
         self._workers: list[Child] = []
+        self._dispatcher: Child | None = None
         self._stop_signals = 0
 
     @property
@@ -65,11 +67,12 @@ class Service:
             Child(f"worker {number}", [sys.executable, "-m", "worker"], environment)
             for number in range(1, self._worker_count + 1)
         ]
+        self._dispatcher = Child("dispatcher", [sys.executable, "-m", "dispatcher"], environment)
         for child in self._children():
             child.start()
 
     def _children(self) -> list[Child]:
-        return [*([self._api] if self._api else []), *self._workers]
+        return [child for child in (self._api, *self._workers, self._dispatcher) if child is not None]
 
     def _supervise(self) -> None:
         announced = False
@@ -90,14 +93,18 @@ class Service:
             return False
 
     def _stop(self) -> None:
-        """No new work, then the running batch, then Redis."""
+        """No new work, then the running batch, its webhooks, then Redis."""
         if self._api is not None:
             self._api.signal(signal.SIGTERM)
         for worker in self._workers:
             worker.signal(signal.SIGTERM)
         self._listener.close()
-        deadline, hurried = time.monotonic() + _STOP_SECONDS, False
+        deadline, hurried, told = time.monotonic() + _STOP_SECONDS, False, False
         while any(child.is_running for child in self._children()) and time.monotonic() < deadline:
+            if self._dispatcher is not None and not told:
+                told = not any(worker.is_running for worker in self._workers)
+                if told:
+                    self._dispatcher.signal(signal.SIGTERM)
             if self._stop_signals > 1 and not hurried:
                 hurried = True
                 for worker in self._workers:

@@ -23,7 +23,7 @@ from contracts.connections import connect
 from contracts.errors import Conflict, Gone, NotFound, QueueFull, TooManyJobs, Unavailable
 from contracts.events import Event, read_events
 from contracts.parameters import JobParameters
-from contracts.records import JobRecord, JobState, pace_key
+from contracts.records import JobRecord, JobState, WebhookRecord, pace_key
 from contracts.settings import SharedSettings
 from contracts.tasks import Priority
 from contracts.workers import read_workers
@@ -95,6 +95,7 @@ class JobQueue:
         deadline_seconds: int | None = None,
         response_format: str = "url",
         metadata: dict[str, str] | None = None,
+        webhook: WebhookRecord | None = None,
         once: Once | None = None,
         max_waiting: int | None = None,
         quota: Quota | None = None,
@@ -115,6 +116,7 @@ class JobQueue:
             priority=priority,
             response_format=response_format,
             metadata=metadata or {},
+            webhook=webhook,
             created_at=0,
         )
         call = self._rq_call(record)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.errors import FailureCode
 from contracts.parameters import JobParameters
-from contracts.tasks import Priority
+from contracts.tasks import Priority, WebhookEvent
 
 
 class JobState(StrEnum):
@@ -110,6 +110,35 @@ class Receipt(_Part):
     worker: str = ""
 
 
+class WebhookRecord(_Part):
+    """Where news of a job goes.
+
+    Attributes:
+        site: host and port; what counts as one receiver.
+        base: the service's own URL for the links in the body, as the request named it.
+    """
+
+    url: str
+    events: tuple[WebhookEvent, ...]
+    site: str
+    base: str
+
+
+class DeliveryRecord(_Part):
+    """How far one message of a webhook is; `status_code` and `error` are of its last attempt.
+
+    Attributes:
+        updated_at: Unix seconds on Redis' clock.
+    """
+
+    event: WebhookEvent
+    status: Literal["pending", "delivered", "given_up"]
+    attempts: int = 0
+    status_code: int | None = None
+    error: str | None = None
+    updated_at: float
+
+
 class JobRecord(_Part):
     """Everything that is known about one job. Times are Unix seconds on Redis' clock."""
 
@@ -131,6 +160,8 @@ class JobRecord(_Part):
     images: list[ImageRecord] = Field(default_factory=list)
     error: JobError | None = None
     receipt: Receipt | None = None
+    webhook: WebhookRecord | None = None
+    deliveries: dict[str, DeliveryRecord] = Field(default_factory=dict)
 
     @property
     def queue(self) -> str:
@@ -162,7 +193,7 @@ class JobRecord(_Part):
         return {name: str(value) for name, value in fields.items()}
 
 
-_JSON_FIELDS = {"parameters", "metadata", "progress", "images", "error", "receipt"}
+_JSON_FIELDS = {"parameters", "metadata", "progress", "images", "error", "receipt", "webhook", "deliveries"}
 
 
 def queue_name(priority: Priority, model: str, owner: str) -> str:

@@ -53,6 +53,25 @@ class Control(Part):
     guidance_end: float = Field(1.0, ge=0, le=1)
 
 
+class WebhookEvent(StrEnum):
+    """News of a job that a webhook may ask for; names of its event stream."""
+
+    QUEUED = "queued"
+    STARTED = "started"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Webhook(Part):
+    """Where news of a job is sent; without `events`, of its end alone."""
+
+    url: str = Field(min_length=1, max_length=2048)
+    events: tuple[WebhookEvent, ...] = Field(
+        (WebhookEvent.COMPLETED, WebhookEvent.FAILED, WebhookEvent.CANCELLED), min_length=1, max_length=5
+    )
+
+
 class JobRequest(Part):
     """Fields of every task. None means: the model's own."""
 
@@ -83,6 +102,7 @@ class JobRequest(Part):
     previews: int = Field(0, ge=0, le=10)
     priority: Priority = Priority.NORMAL
     deadline_seconds: int | None = Field(None, ge=1, le=86_400)
+    webhook: Webhook | None = None
     metadata: dict[str, str] = Field(default_factory=dict, max_length=16)
 
     @field_validator("metadata")

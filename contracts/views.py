@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic, Literal, TypeVar
@@ -10,7 +10,16 @@ from typing import Generic, Literal, TypeVar
 from pydantic import AwareDatetime, BaseModel, Field
 
 from contracts.families import Task
-from contracts.records import JobError, JobRecord, JobState, Progress, Receipt
+from contracts.records import (
+    DeliveryRecord,
+    JobError,
+    JobRecord,
+    JobState,
+    Progress,
+    Receipt,
+    WebhookRecord,
+)
+from contracts.tasks import WebhookEvent
 
 Entry = TypeVar("Entry")
 
@@ -47,6 +56,26 @@ class ImageView(BaseModel):
     )
 
 
+class DeliveryView(BaseModel):
+    """One message of a webhook."""
+
+    id: str = Field(description="the `webhook-id` that the receiver sees")
+    event: WebhookEvent
+    status: Literal["pending", "delivered", "given_up"]
+    attempts: int
+    status_code: int | None = Field(description="of the receiver's last answer")
+    error: str | None = Field(description="of the last attempt")
+    updated_at: AwareDatetime
+
+
+class WebhookView(BaseModel):
+    """Where news of a job goes, and how far it is; in a webhook's own body without `deliveries`."""
+
+    url: str
+    events: list[WebhookEvent]
+    deliveries: list[DeliveryView]
+
+
 class JobView(BaseModel):
     """One job."""
 
@@ -65,6 +94,7 @@ class JobView(BaseModel):
     receipt: Receipt | None
     attempts: int
     metadata: dict[str, str]
+    webhook: WebhookView | None = Field(None, exclude_if=lambda value: value is None)
     links: dict[str, str] = Field(description="`self`, `events`, `rerun`, and `cancel` until the job has ended")
 
 
@@ -137,8 +167,17 @@ def view_job(
         receipt=record.receipt,
         attempts=record.attempts,
         metadata=record.metadata,
+        webhook=None if record.webhook is None else _view_webhook(record.webhook, record.deliveries),
         links=links.of(record),
     )
+
+
+def _view_webhook(webhook: WebhookRecord, deliveries: Mapping[str, DeliveryRecord]) -> WebhookView:
+    shown = [
+        DeliveryView(id=id, **one.model_dump(exclude={"updated_at"}), updated_at=_time(one.updated_at))
+        for id, one in sorted(deliveries.items())
+    ]
+    return WebhookView(url=webhook.url, events=list(webhook.events), deliveries=shown)
 
 
 def _time(seconds: float) -> datetime:

@@ -1,4 +1,4 @@
-"""The import law: `app` and `worker` import `contracts`, never each other; importing a module has no effect."""
+"""The import law: `app`, `worker`, `dispatcher` import `contracts`, never each other; an import has no effect."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "diffusers", "transformers", "peft", "accelerate"}
 WEB = {"fastapi", "starlette", "uvicorn"}
 FORBIDDEN = {
-    "app": {"worker", "cli", "models"} | HEAVY,
-    "worker": {"app", "cli"} | WEB,
-    "contracts": {"app", "worker", "cli", "models"} | HEAVY | WEB,
-    "cli": {"app", "worker"} | HEAVY | WEB,
+    "app": {"worker", "dispatcher", "cli", "models"} | HEAVY,
+    "worker": {"app", "dispatcher", "cli"} | WEB,
+    "dispatcher": {"app", "worker", "cli", "models"} | HEAVY | WEB,
+    "contracts": {"app", "worker", "dispatcher", "cli", "models", "httpx"} | HEAVY | WEB,
+    "cli": {"app", "worker", "dispatcher"} | HEAVY | WEB,
 }
 
 
@@ -51,6 +52,7 @@ def test_each_side_imports_only_what_it_may(package: str) -> None:
         ("app", "from worker.jobs import run"),
         ("worker", "def late():\n    import fastapi"),
         ("contracts", "from diffusers.utils import logging"),
+        ("dispatcher", "import app.settings"),
     ],
 )
 def test_a_broken_law_is_found(tmp_path: Path, package: str, line: str) -> None:
@@ -60,8 +62,8 @@ def test_a_broken_law_is_found(tmp_path: Path, package: str, line: str) -> None:
 
 def test_the_http_side_never_loads_torch_even_indirectly() -> None:
     program = (
-        "import sys, pkgutil, importlib, app, contracts, cli\n"
-        "for package in (app, contracts, cli):\n"
+        "import sys, pkgutil, importlib, app, contracts, cli, dispatcher\n"
+        "for package in (app, contracts, cli, dispatcher):\n"
         "    for found in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
         "        if not found.name.endswith('__main__'):\n"
         "            importlib.import_module(found.name)\n"

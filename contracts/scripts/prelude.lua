@@ -17,9 +17,53 @@ local function rq_key(id) return 'rq:job:' .. id end
 -- Tells the listeners of all API processes that there is news; what it is, they read.
 local function ring(id, kind) redis.call('PUBLISH', 'darkroom:bells', id .. ' ' .. kind) end
 
+local function webhook_queue(site) return 'darkroom:webhooks:' .. site end
+
+-- The one call that a dispatcher runs, as RQ keeps it; whatever else lies in a queue was planted.
+local function delivery_call(id) return '["dispatcher.deliveries.deliver",null,["' .. id .. '"],{}]' end
+
+-- Puts a message into the queue of its receiver, which gets its turn after those that wait already.
+local function queue_delivery(id, site, push)
+  local queue = webhook_queue(site)
+  redis.call('HSET', rq_key(id), 'status', 'queued')
+  redis.call(push, 'rq:queue:' .. queue, id)
+  redis.call('SADD', 'rq:queues', 'rq:queue:' .. queue)
+  redis.call('ZADD', 'darkroom:webhooks:turns', 'NX', redis.call('INCR', 'darkroom:webhooks:turn'), site)
+end
+
+-- Shows with a job how far one of its messages is. A job that is no more has nobody to show it to.
+local function show_delivery(id, job, changes)
+  local key = job_key(job)
+  if redis.call('HEXISTS', key, 'state') == 0 then return end
+  local deliveries = cjson.decode(redis.call('HGET', key, 'deliveries') or '{}')
+  local shown = deliveries[id] or {}
+  shown.status_code, shown.error, shown.updated_at = nil, nil, stamp(now())
+  for name, value in pairs(changes) do shown[name] = value end
+  deliveries[id] = shown
+  redis.call('HSET', key, 'deliveries', cjson.encode(deliveries))
+end
+
+-- Where a job's webhook asks for this news: an RQ job that tells it, and keeps the job as it is now.
+local function notify(id, kind, event)
+  local text = redis.call('HGET', job_key(id), 'webhook')
+  local webhook, asked = text and cjson.decode(text), false
+  for _, one in ipairs(webhook and webhook.events or {}) do asked = asked or one == kind end
+  if not asked then return end
+  local fields, flat = {}, redis.call('HGETALL', job_key(id))
+  for index = 1, #flat, 2 do fields[flat[index]] = flat[index + 1] end
+  local delivery = 'msg_' .. id .. '_' .. string.gsub(event, '-', '_')
+  redis.call('HSET', rq_key(delivery), 'origin', webhook_queue(webhook.site), 'timeout', -1,
+             'description', kind .. ' of job ' .. id, 'data', delivery_call(delivery),
+             'job', id, 'event', kind, 'site', webhook.site, 'attempts', 0, 'record', cjson.encode(fields))
+  queue_delivery(delivery, webhook.site, 'RPUSH')
+  show_delivery(delivery, id, { event = kind, status = 'pending', attempts = 0 })
+end
+
 local function emit(id, kind, data)
   ring(id, kind)
-  redis.call('XADD', 'darkroom:events:' .. id, 'MAXLEN', '~', 1024, '*', 'event', kind, 'data', cjson.encode(data))
+  local event = redis.call('XADD', 'darkroom:events:' .. id, 'MAXLEN', '~', 1024, '*', 'event', kind,
+                           'data', cjson.encode(data))
+  if kind ~= 'progress' and kind ~= 'preview' then notify(id, kind, event) end
 end
 
 -- The content hash in an input's storage key; nil for keys that are not content-addressed, and so not counted.

@@ -1,0 +1,28 @@
+-- Ends one attempt at a message, if the execution still holds its lease; returns 1, or 0 and writes nothing.
+-- `next` says what becomes of the message: `again` after `pause_seconds`; `back` in front of its queue as if it had
+-- not been taken, or `delivered` or `given_up`, and it is forgotten. `shown` is what its job tells of the attempt.
+local id = arguments.id
+local found = redis.call('HMGET', rq_key(id), 'lease', 'site', 'job')
+if found[1] ~= arguments.execution then return 0 end
+local queue = webhook_queue(found[2])
+redis.call('ZREM', 'darkroom:webhooks:leases', id)
+redis.call('ZREM', 'rq:wip:' .. queue, id .. ':' .. arguments.execution)
+redis.call('HDEL', rq_key(id), 'lease')
+if arguments.next == 'back' then
+  queue_delivery(id, found[2], 'LPUSH')
+  return 1
+end
+
+local shown = arguments.shown
+shown.attempts = redis.call('HINCRBY', rq_key(id), 'attempts', 1)
+if arguments.next == 'again' then
+  local due = stamp(now() + arguments.pause_seconds)
+  redis.call('ZADD', 'darkroom:webhooks:due', due, id)
+  redis.call('ZADD', 'rq:scheduled:' .. queue, math.floor(due), id)
+  redis.call('HSET', rq_key(id), 'status', 'scheduled')
+else
+  shown.status = arguments.next
+  redis.call('DEL', rq_key(id))
+end
+show_delivery(id, found[3], shown)
+return 1

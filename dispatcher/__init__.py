@@ -1,0 +1,1 @@
+"""The side that tells others: delivers webhooks. Knows httpx; neither fastapi nor torch, nor `app` or `worker`."""

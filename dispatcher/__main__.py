@@ -1,0 +1,8 @@
+"""`python -m dispatcher`: runs one dispatcher with the settings of the environment."""
+
+import sys
+
+from dispatcher.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""One dispatcher process: settings, connections, and the loop until a signal ends it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from pydantic import ValidationError
+
+from contracts.connections import connect
+from contracts.errors import SettingsError
+from contracts.ledger import Ledger
+from contracts.metrics import Tally
+from contracts.settings import OutboundSettings, SharedSettings
+from contracts.signing import Secret, Secrets
+from contracts.webhooks import Outbox
+from dispatcher.dispatcher import Dispatcher
+from dispatcher.posting import Poster
+from dispatcher.settings import WebhookSettings
+
+_TIMEOUT_SECONDS = 5.0
+
+
+def main() -> int:
+    """Run a dispatcher; returns the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # httpx tells each request with its address, which may hold a secret of the receiver's.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        shared, outbound, own = SharedSettings(), OutboundSettings(), WebhookSettings()
+    except SettingsError as error:
+        print("darkroom dispatcher:", error, file=sys.stderr)  # noqa: T201
+        return 1
+    except ValidationError as error:
+        reasons = ("_".join(map(str, item["loc"])) + ": " + item["msg"] for item in error.errors())
+        print("darkroom dispatcher:", "; ".join(reasons), file=sys.stderr)  # noqa: T201
+        return 1
+    # An answer that was lost leaves a lease that runs out; a script must not run twice: no retries.
+    connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0)
+    rq_connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1, decode=False)
+    secrets, tally = Secrets(connection), Tally()
+    fixed = None if own.secret is None else [Secret.read(own.secret.get_secret_value())]
+    Dispatcher(
+        rq_connection,
+        Outbox(connection, own.name, own.lease_seconds),
+        Poster(outbound, own.timeout_seconds),
+        (lambda: fixed) if fixed else secrets.current,
+        Ledger(connection, tally),
+        tally,
+        own,
+    ).start()
+    return 0

@@ -1,0 +1,371 @@
+"""Webhooks from the request to a real receiver: signed, tried again, stopped, and lost by nobody's death."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from typing import Any, cast
+
+import pytest
+from fastapi.testclient import TestClient
+from redis import Redis
+from rq.job import Job as RqJob
+from rq.registry import ScheduledJobRegistry, StartedJobRegistry
+from rq.serializers import JSONSerializer
+from standardwebhooks import Webhook
+
+from contracts.errors import FailureCode
+from contracts.queue import JobQueue
+from contracts.records import JobError
+from dispatcher.settings import WebhookSettings
+from tests.app.conftest import Hands
+from tests.dispatcher.conftest import PAUSES, SECRET, Order, dispatching, until
+from tests.receiver import Received, Receiver, Reply, receiving
+
+pytestmark = pytest.mark.usefixtures("client")
+
+
+def verified(message: Received) -> dict[str, Any]:
+    """The body, once the reference library has verified it."""
+    body: dict[str, Any] = Webhook(SECRET).verify(message.body, dict(message.headers))
+    return body
+
+
+def deliveries_of(client: TestClient, id: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = client.get(f"/v1/jobs/{id}").json()["webhook"]["deliveries"]
+    return found
+
+
+def is_over(client: TestClient, id: str) -> bool:
+    found = deliveries_of(client, id)
+    return bool(found) and all(one["status"] != "pending" for one in found)
+
+
+def test_a_completed_job_is_told_signed_and_as_the_api_shows_it(
+    client: TestClient, hands: Hands, receiver: Receiver, dispatcher: subprocess.Popen[str], order: Order
+) -> None:
+    id = order(f"{receiver.url}/hook?a=b", response_format="b64_json", metadata={"k": "v"})["id"]
+    hands.complete(hands.claim())
+
+    (message,) = receiver.wait_for("/hook")
+    until(lambda: is_over(client, id))
+
+    shown = client.get(f"/v1/jobs/{id}").json()
+    (delivery,) = shown["webhook"].pop("deliveries")
+    body = verified(message)
+    assert body["webhook"].pop("deliveries") == []
+    assert "b64_json" in shown["images"][0]
+    del shown["images"][0]["b64_json"]
+    assert body == shown
+    assert (body["status"], body["links"]["self"]) == ("completed", f"http://testserver/v1/jobs/{id}")
+    assert message.path == "/hook?a=b"
+    assert message.headers["host"] == receiver.url.removeprefix("http://")
+    assert message.headers["content-type"] == "application/json"
+    assert message.headers["darkroom-event"] == "completed"
+    assert delivery["id"] == message.headers["webhook-id"]
+    assert (delivery["status"], delivery["attempts"], delivery["status_code"]) == ("delivered", 1, 200)
+
+
+def test_a_forged_or_changed_message_is_not_verified(
+    hands: Hands, receiver: Receiver, dispatcher: subprocess.Popen[str], order: Order
+) -> None:
+    order(f"{receiver.url}/hook")
+    hands.complete(hands.claim())
+    (message,) = receiver.wait_for("/hook")
+
+    forged = Received(message.path, message.headers, message.body.replace(b"completed", b"cancelled", 1))
+    with pytest.raises(Exception, match="No matching signature"):
+        verified(forged)
+
+
+def test_each_event_that_was_asked_for_is_told_once(
+    client: TestClient, hands: Hands, receiver: Receiver, dispatcher: subprocess.Popen[str], order: Order
+) -> None:
+    id = order(f"{receiver.url}/all", "queued", "started", "completed", "failed", "cancelled")["id"]
+    order(f"{receiver.url}/ends")
+    for _ in range(2):
+        claim = hands.claim()
+        hands.claims.fail(claim, JobError(code=FailureCode.INTERNAL, message="it broke", retryable=True))
+
+    told = [verified(one) for one in receiver.wait_for("/all", 3)]
+    (ended,) = receiver.wait_for("/ends")
+    until(lambda: is_over(client, id))
+
+    assert {one["status"] for one in told} == {"queued", "running", "failed"}
+    assert {one.headers["darkroom-event"] for one in receiver.at("/all")} == {"queued", "started", "failed"}
+    assert len({one.headers["webhook-id"] for one in receiver.at("/all")}) == 3
+    assert verified(ended)["error"]["message"] == "it broke"
+
+
+def test_a_receiver_that_fails_redirects_and_comes_back_gets_the_same_message(
+    client: TestClient, hands: Hands, receiver: Receiver, dispatcher: subprocess.Popen[str], order: Order
+) -> None:
+    elsewhere = {"Location": f"{receiver.url}/elsewhere"}
+    receiver.plans["/hook"] = [Reply(500), Reply(302, elsewhere), Reply(307, elsewhere), Reply(404), Reply(204)]
+    id = order(f"{receiver.url}/hook")["id"]
+    hands.complete(hands.claim())
+
+    attempts = receiver.wait_for("/hook", 5)
+    until(lambda: is_over(client, id))
+
+    assert not receiver.at("/elsewhere")
+    assert len({(one.headers["webhook-id"], one.body) for one in attempts}) == 1
+    assert all(verified(one) for one in attempts)
+    (delivery,) = deliveries_of(client, id)
+    assert (delivery["status"], delivery["attempts"], delivery["status_code"]) == ("delivered", 5, 204)
+    assert len(receiver.received) == 5
+
+
+def test_a_receiver_that_is_not_there_is_tried_as_often_as_said_and_then_given_up(
+    client: TestClient, queue: JobQueue, hands: Hands, dispatcher: subprocess.Popen[str], order: Order
+) -> None:
+    with receiving() as gone:
+        url = f"{gone.url}/hook"
+    id = order(url)["id"]
+    hands.complete(hands.claim())
+
+    until(lambda: is_over(client, id))
+
+    (delivery,) = deliveries_of(client, id)
+    assert (delivery["status"], delivery["attempts"]) == ("given_up", len(PAUSES) + 1)
+    assert delivery["error"]
+    assert no_trace_of_messages(queue)
+
+
+def no_trace_of_messages(queue: JobQueue) -> bool:
+    """Whether nothing is left of any message, in our books or RQ's."""
+    kept = {"darkroom:webhooks:turn"}
+    keys = {*queue.connection.scan_iter("darkroom:webhooks:*"), *queue.connection.scan_iter("rq:*webhooks*")}
+    return keys <= kept and not list(queue.connection.scan_iter("rq:job:msg_*"))
+
+
+def test_a_receiver_that_wants_nothing_more_is_left_alone(
+    client: TestClient, hands: Hands, receiver: Receiver, dispatcher: subprocess.Popen[str], order: Order
+) -> None:
+    receiver.plans["/hook"] = [Reply(410)]
+    id = order(f"{receiver.url}/hook")["id"]
+    hands.complete(hands.claim())
+
+    until(lambda: is_over(client, id))
+
+    (delivery,) = deliveries_of(client, id)
+    assert (delivery["status"], delivery["attempts"], delivery["status_code"]) == ("given_up", 1, 410)
+
+
+@pytest.mark.parametrize(("asked", "longest", "due"), [("1000", 3600, 1000), ("1000", 20, 20)])
+def test_a_receiver_says_when_to_come_again(
+    queue: JobQueue,
+    redis_url: str,
+    hands: Hands,
+    receiver: Receiver,
+    order: Order,
+    asked: str,
+    longest: int,
+    due: int,
+) -> None:
+    receiver.plans["/hook"] = [Reply(429, {"Retry-After": asked})]
+    order(f"{receiver.url}/hook")
+    with dispatching(redis_url, DARKROOM_WEBHOOK_LONGEST_PAUSE_SECONDS=str(longest)):
+        before = queue.now()
+        hands.complete(hands.claim())
+        until(lambda: queue.connection.zcard("darkroom:webhooks:due"))
+
+        (id,) = queue.connection.zrange("darkroom:webhooks:due", 0, -1)
+        at = queue.connection.zscore("darkroom:webhooks:due", str(id)) or 0
+        assert before + due <= at <= queue.now() + due
+
+
+def test_by_default_a_message_is_tried_again_five_times_and_more_over_an_hour() -> None:
+    pauses = WebhookSettings().pauses_seconds
+
+    assert len(pauses) >= 5
+    assert sum(pauses) >= 3600
+    assert pauses == sorted(pauses)
+
+
+def test_a_stalled_receiver_delays_nobody_else(
+    queue: JobQueue, hands: Hands, receiver: Receiver, dispatcher: subprocess.Popen[str], order: Order
+) -> None:
+    with receiving() as stalled:
+        stalled.plans["/hook"] = [Reply(waits=True)]
+        for _ in range(12):
+            order(f"{stalled.url}/hook")
+        for _ in range(12):
+            hands.complete(hands.claim())
+        stalled.wait_for("/hook", 4)
+        for _ in range(5):
+            order(f"{receiver.url}/hook")
+            hands.complete(hands.claim())
+
+        receiver.wait_for("/hook", 5)
+
+        assert len(stalled.received) == 4  # its places, and no more
+        assert queue.connection.llen(f"rq:queue:darkroom:webhooks:127.0.0.1:{stalled.port}") == 8
+        stalled.released.set()
+        stalled.wait_for("/hook", 12)
+
+
+def test_an_answer_that_comes_too_slowly_is_no_answer(
+    client: TestClient, redis_url: str, hands: Hands, receiver: Receiver, order: Order
+) -> None:
+    receiver.plans["/hook"] = [Reply(waits=True), Reply()]
+    id = order(f"{receiver.url}/hook")["id"]
+    hands.complete(hands.claim())
+    with dispatching(redis_url, DARKROOM_WEBHOOK_TIMEOUT_SECONDS="0.5"):
+        receiver.wait_for("/hook", 2)
+        until(lambda: is_over(client, id))
+
+    assert deliveries_of(client, id)[0]["attempts"] == 2
+
+
+def test_a_dispatcher_killed_in_the_middle_loses_nothing(
+    client: TestClient, queue: JobQueue, redis_url: str, hands: Hands, receiver: Receiver, order: Order
+) -> None:
+    receiver.plans["/hook"] = [Reply(waits=True)] * 3 + [Reply()]
+    ids = [order(f"{receiver.url}/hook")["id"] for _ in range(6)]
+    for _ in ids:
+        hands.complete(hands.claim())
+    with dispatching(redis_url) as doomed:
+        receiver.wait_for("/hook", 4)
+        doomed.kill()
+        doomed.wait()
+    held = cast("list[str]", queue.connection.zrange("darkroom:webhooks:leases", 0, -1))
+    assert held
+    assert all(one["status"] == "pending" for id in ids[:3] for one in deliveries_of(client, id))
+
+    with dispatching(redis_url):
+        queue.connection.zadd("darkroom:webhooks:leases", dict.fromkeys(held, 1))  # their time is over
+        for id in ids:
+            until(lambda id=id: is_over(client, id))  # type: ignore[misc]
+
+    assert {json.loads(one.body)["id"] for one in receiver.received} == set(ids)
+    assert all(one["status"] == "delivered" for id in ids for one in deliveries_of(client, id))
+    assert no_trace_of_messages(queue)
+
+
+def test_a_dispatcher_that_is_told_to_stop_hands_its_messages_back_unspent(
+    client: TestClient, queue: JobQueue, redis_url: str, hands: Hands, receiver: Receiver, order: Order
+) -> None:
+    receiver.plans["/hook"] = [Reply(waits=True), Reply()]
+    id = order(f"{receiver.url}/hook")["id"]
+    hands.complete(hands.claim())
+    with dispatching(redis_url, DARKROOM_WEBHOOK_DRAIN_SECONDS="0") as process:
+        receiver.wait_for("/hook")
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=20)
+        assert process.returncode == 0, log
+        assert "Traceback" not in log
+    assert not queue.connection.exists("darkroom:webhooks:leases")
+
+    with dispatching(redis_url):
+        until(lambda: is_over(client, id))
+
+    assert deliveries_of(client, id)[0]["attempts"] == 1
+
+
+def test_what_is_under_way_when_a_dispatcher_is_told_to_stop_may_finish(
+    client: TestClient, redis_url: str, hands: Hands, receiver: Receiver, order: Order
+) -> None:
+    receiver.plans["/hook"] = [Reply(waits=True)]
+    id = order(f"{receiver.url}/hook")["id"]
+    hands.complete(hands.claim())
+    with dispatching(redis_url, DARKROOM_WEBHOOK_DRAIN_SECONDS="20") as process:
+        receiver.wait_for("/hook")
+        process.send_signal(signal.SIGTERM)
+        receiver.released.set()
+        assert process.wait(20) == 0
+
+    assert deliveries_of(client, id)[0]["status"] == "delivered"
+
+
+def test_an_address_that_is_allowed_no_more_is_not_connected_to(
+    client: TestClient, redis_url: str, hands: Hands, receiver: Receiver, order: Order
+) -> None:
+    id = order(f"{receiver.url}/hook")["id"]
+    hands.complete(hands.claim())
+    with dispatching(redis_url, DARKROOM_OUTBOUND_NETWORKS="[]"):
+        until(lambda: is_over(client, id))
+
+    (delivery,) = deliveries_of(client, id)
+    assert delivery["status"] == "given_up"
+    assert "private or reserved" in delivery["error"]
+    assert not receiver.received
+
+
+def test_a_message_outlives_its_job(
+    client: TestClient, redis_url: str, hands: Hands, receiver: Receiver, order: Order
+) -> None:
+    id = order(f"{receiver.url}/hook")["id"]
+    hands.complete(hands.claim())
+    assert client.delete(f"/v1/jobs/{id}").status_code == 204
+
+    with dispatching(redis_url):
+        (message,) = receiver.wait_for("/hook")
+
+    assert verified(message)["status"] == "completed"
+
+
+def test_a_planted_job_is_refused_and_the_next_message_delivered(
+    queue: JobQueue, redis_url: str, hands: Hands, receiver: Receiver, order: Order
+) -> None:
+    name = f"darkroom:webhooks:127.0.0.1:{receiver.port}"
+    with Redis.from_url(redis_url) as connection:
+        RqJob.create(
+            "os.system", ["touch /tmp/planted"], id="planted", connection=connection, serializer=JSONSerializer
+        ).save()
+    queue.connection.rpush(f"rq:queue:{name}", "planted")
+    order(f"{receiver.url}/hook")
+    hands.complete(hands.claim())
+
+    with dispatching(redis_url) as process:
+        receiver.wait_for("/hook")
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=20)
+
+    assert "RQ job planted in a queue of webhooks is none of ours: refused" in log
+    assert queue.connection.hget("rq:job:planted", "status") == "failed"
+
+
+def test_rqs_own_tools_see_a_message_as_a_job_of_theirs(
+    redis_url: str, queue: JobQueue, hands: Hands, receiver: Receiver, order: Order
+) -> None:
+    order(f"{receiver.url}/hook")
+    name = f"darkroom:webhooks:127.0.0.1:{receiver.port}"
+    hands.complete(hands.claim())
+    (id,) = cast("list[str]", queue.connection.lrange(f"rq:queue:{name}", 0, -1))
+    receiver.plans["/hook"] = [Reply(500, waits=True)]
+
+    with Redis.from_url(redis_url) as connection:
+        job = RqJob.fetch(id, connection=connection, serializer=JSONSerializer)
+        assert (job.func_name, job.args, job.origin) == ("dispatcher.deliveries.deliver", [id], name)
+        assert job.get_status() == "queued"
+        with dispatching(redis_url, DARKROOM_WEBHOOK_PAUSES_SECONDS="[100]"):
+            receiver.wait_for("/hook")
+            started = StartedJobRegistry(name, connection, serializer=JSONSerializer)
+            assert started.get_job_ids(cleanup=False) == [id]
+            assert job.get_status() == "started"
+            receiver.released.set()
+            until(lambda: queue.connection.zcard("darkroom:webhooks:due"))
+        scheduled = ScheduledJobRegistry(name, connection, serializer=JSONSerializer)  # type: ignore[no-untyped-call]
+        assert scheduled.get_job_ids() == [id]
+        assert job.get_status() == "scheduled"
+
+
+def test_attempts_are_counted_by_outcome(
+    queue: JobQueue, redis_url: str, hands: Hands, receiver: Receiver, order: Order
+) -> None:
+    receiver.plans["/hook"] = [Reply(500), Reply(200), Reply(410)]
+    for _ in range(2):
+        order(f"{receiver.url}/hook")
+    with dispatching(redis_url, DARKROOM_WEBHOOK_SITE_CONCURRENCY="1") as process:
+        for _ in range(2):
+            hands.complete(hands.claim())
+        receiver.wait_for("/hook", 3)
+        until(lambda: no_trace_of_messages(queue))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+    totals = queue.connection.hgetall("darkroom:totals")
+    counted = {json.loads(key)[2]: figure for key, figure in totals.items() if "webhook" in key}
+    assert counted == {"again": "1", "delivered": "1", "given_up": "1"}
