@@ -16,6 +16,7 @@ from app.settings import ApiSettings
 from contracts.connections import connect
 from contracts.errors import DarkroomError, Unavailable
 from contracts.keys import Keys
+from contracts.settings import SharedSettings
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,9 @@ def main() -> None:
     except DarkroomError as error:
         sys.exit(f"darkroom api: {error}")
     except ValidationError as error:
-        sys.exit("darkroom api: " + "; ".join(_explain(item["loc"], item["msg"]) for item in error.errors()))
+        prefix = "DARKROOM_" if error.title == SharedSettings.__name__ else "DARKROOM_API_"
+        said = [_explain(prefix, item["loc"], item["msg"]) for item in error.errors()]
+        sys.exit(f"darkroom api: {'; '.join(said)}")
     refuse_strangers(settings)
     config = uvicorn.Config(
         app,
@@ -91,10 +94,10 @@ def refuse_strangers(settings: ApiSettings) -> None:
     )
 
 
-def _explain(path: tuple[int | str, ...], message: str) -> str:
+def _explain(prefix: str, path: tuple[int | str, ...], message: str) -> str:
     name = "_".join(map(str, path)).upper()
     message = message.removeprefix("Value error, ")
-    return f"DARKROOM_API_{name}: {message}" if name else message
+    return f"{prefix}{name}: {message}" if name else message
 
 
 if __name__ == "__main__":

@@ -20,10 +20,11 @@ from app.pictures import PictureDecoder
 from app.settings import ApiSettings
 from app.waiting import read_preference
 from contracts.catalogue import Catalogue
-from contracts.errors import Gone, NotFound
+from contracts.errors import Gone, LinkRefused, NotFound
 from contracts.idempotency import Call, Idempotency
 from contracts.keys import Keys, Scope
 from contracts.ledger import Ledger
+from contracts.links import LinkSigner
 from contracts.queue import JobQueue
 from contracts.records import JobRecord
 from contracts.retention import Retention
@@ -46,6 +47,7 @@ class Services:
     ledger: Ledger
     queue: JobQueue
     retention: Retention
+    signer: LinkSigner
     storage: Storage
 
 
@@ -128,8 +130,8 @@ TheMaker = Annotated[Caller, Depends(_maker)]
 ONLY_ADMINS = Depends(_admin)
 
 
-async def _links(request: Request, settings: TheSettings) -> Links:
-    return Links(str(settings.public_url or request.base_url).rstrip("/"))
+async def _links(request: Request, settings: TheSettings, services: AnyService) -> Links:
+    return Links(str(settings.public_url or request.base_url).rstrip("/"), services.signer)
 
 
 async def _inputs(services: AnyService, caller: TheCaller) -> InputReader:
@@ -137,7 +139,27 @@ async def _inputs(services: AnyService, caller: TheCaller) -> InputReader:
 
 
 def _own_job(id: str, queue: TheQueue, caller: TheCaller) -> JobRecord:
-    """The job that the path names; another owner's is as good as none."""
+    return _fetch_own(id, queue, caller)
+
+
+async def _shown_job(id: str, n: int, request: Request, services: AnyService) -> JobRecord:
+    """The job whose image a signed link opens; else the caller's own."""
+    query = request.query_params.multi_items()
+    authorization = request.headers.get("authorization")
+    if any(name in ("expires", "signature") for name, _ in query):
+        try:
+            await run_in_threadpool(services.signer.check, id, n, query)
+        except LinkRefused:
+            if authorization is None:
+                raise
+        else:
+            return await run_in_threadpool(services.queue.fetch, id)
+    caller = await services.door.admit(authorization)
+    return await run_in_threadpool(_fetch_own, id, services.queue, caller)
+
+
+def _fetch_own(id: str, queue: JobQueue, caller: Caller) -> JobRecord:
+    """The job with this id; another owner's is as good as none."""
     try:
         record = queue.fetch(id)
     except Gone as gone:
@@ -220,6 +242,7 @@ WaitSeconds = Annotated[int | None, Depends(_wait_seconds)]
 TheAcceptance = Annotated[Acceptance, Depends(_acceptance)]
 TheLinks = Annotated[Links, Depends(_links)]
 TheInputs = Annotated[InputReader, Depends(_inputs)]
+ShownJob = Annotated[JobRecord, Depends(_shown_job)]
 OwnJob = Annotated[JobRecord, Depends(_own_job)]
 JsonBody = Annotated[bytes, Depends(_json_body)]
 PictureBody = Annotated[bytes, Depends(_picture_body)]

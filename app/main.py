@@ -18,12 +18,13 @@ from app.exposition import Exposition
 from app.openapi import DocumentedApi, problems
 from app.pictures import PictureDecoder
 from app.request_ids import RequestIds
-from app.routes import catalogue, events, health, jobs, metrics, tasks, uploads
+from app.routes import catalogue, events, health, images, jobs, metrics, tasks, uploads
 from app.settings import ApiSettings
 from contracts.catalogue import read_catalogue
 from contracts.idempotency import Idempotency
 from contracts.keys import Keys
 from contracts.ledger import Ledger
+from contracts.links import LinkSigner
 from contracts.metrics import Tally
 from contracts.queue import JobQueue
 from contracts.retention import Retention
@@ -55,6 +56,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
             ledger=ledger,
             queue=queue,
             retention=retention,
+            signer=LinkSigner(queue.connection, settings.shared),
             storage=storage,
         )
         async with (
@@ -71,7 +73,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_middleware(Answers, tally=tally)
     app.add_middleware(RequestIds)
     errors.install(app)
-    for module in (health, metrics):
+    for module in (health, images, metrics):
         app.include_router(module.router)
     for module in (tasks, jobs, events, uploads, catalogue):
         app.include_router(module.router, dependencies=[ONLY_CALLERS], responses=problems(401))

@@ -54,6 +54,10 @@ class NotAPicture(DarkroomError):
         super().__init__(message)
 
 
+class LinkRefused(DarkroomError):
+    """A signed link that was changed, or whose time is over."""
+
+
 class NotFound(DarkroomError):
     """An id that names nothing (or nothing that the caller may see)."""
 

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, IPvAnyNetwork
+from pydantic import Field, IPvAnyNetwork, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -76,6 +76,10 @@ class SharedSettings(Settings):
     )
     catalogue: Path = Field(BUILT_IN_CATALOGUE, description="TOML file that lists models, LoRAs and ControlNets")
     result_ttl_seconds: int = Field(86_400, ge=60, description="how long a finished job and its images are kept")
+    link_ttl_seconds: int = Field(3600, ge=1, description="how long, at least, a link to an image needs no key")
+    link_secret: SecretStr | None = Field(
+        None, min_length=32, description="what links are signed with; made once in Redis where none is given"
+    )
     gone_seconds: int = Field(86_400, ge=1, description="how long an expired job is remembered, and answers 410")
 
 

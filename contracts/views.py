@@ -10,6 +10,7 @@ from typing import Generic, Literal, TypeVar
 from pydantic import AwareDatetime, BaseModel, Field
 
 from contracts.families import Task
+from contracts.links import LinkSigner
 from contracts.records import (
     DeliveryRecord,
     JobError,
@@ -100,17 +101,18 @@ class JobView(BaseModel):
 
 @dataclass(frozen=True)
 class Links:
-    """Absolute addresses under the service's base URL, which ends without a slash."""
+    """Absolute addresses under the service's base URL, which ends without a slash; those of images are signed."""
 
     base: str
+    signer: LinkSigner
 
     def job(self, id: str) -> str:
         """Where the job is."""
         return f"{self.base}/v1/jobs/{id}"
 
     def image(self, id: str, number: int) -> str:
-        """Where one of its images is."""
-        return f"{self.job(id)}/images/{number}"
+        """Where one of its images is, for whoever has the link, for a while."""
+        return f"{self.job(id)}/images/{number}?{self.signer.sign(id, number)}"
 
     def of(self, record: JobRecord) -> dict[str, str]:
         """What can be done with a job now."""

@@ -14,6 +14,7 @@ from http import HTTPStatus
 import httpx
 
 from contracts.errors import DestinationRefused, DestinationUnknown
+from contracts.links import LinkSigner
 from contracts.records import JobRecord, WebhookRecord
 from contracts.signing import Secret, sign
 from contracts.views import Links, view_job
@@ -27,11 +28,13 @@ _log = logging.getLogger(__name__)
 _JITTER = 0.1
 
 
-async def deliver(message: Message, poster: Poster, keys: Sequence[Secret], settings: WebhookSettings) -> Outcome:
+async def deliver(
+    message: Message, poster: Poster, keys: Sequence[Secret], signer: LinkSigner, settings: WebhookSettings
+) -> Outcome:
     """Make one attempt."""
     try:
         job = message.read_job()
-        body = render(job)
+        body = render(job, signer)
         headers = {
             "Content-Type": "application/json",
             "User-Agent": "darkroom",
@@ -50,9 +53,9 @@ async def deliver(message: Message, poster: Poster, keys: Sequence[Secret], sett
         return _failed(message, settings, type(error).__name__)
 
 
-def render(job: JobRecord) -> bytes:
+def render(job: JobRecord, signer: LinkSigner) -> bytes:
     """The body: the job as the API shows it, but for how far its messages are."""
-    links = Links(_webhook_of(job).base)
+    links = Links(_webhook_of(job).base, signer)
     return view_job(job.model_copy(update={"deliveries": {}}), links).model_dump_json().encode()
 
 

@@ -17,7 +17,9 @@ from rq import Queue
 from rq.job import Job as RqJob
 from rq.worker import WorkerStatus
 
+from contracts.errors import Unavailable
 from contracts.ledger import Ledger
+from contracts.links import LinkSigner
 from contracts.metrics import Tally
 from contracts.rq_loop import RqLoop
 from contracts.signing import Secret
@@ -42,15 +44,19 @@ class Dispatcher(RqLoop):
         outbox: Outbox,
         poster: Poster,
         read_keys: Callable[[], Sequence[Secret]],
+        signer: LinkSigner,
         ledger: Ledger,
         tally: Tally,
         settings: WebhookSettings,
     ) -> None:
-        """`connection` returns bytes, as RQ wants it; `read_keys` gives what to sign with, or a RedisError."""
+        """`connection` returns bytes, as RQ wants it; `read_keys` gives what to sign messages with, or a
+        RedisError; `signer` signs the links in them.
+        """
         super().__init__(connection, settings.name)
         self._outbox = outbox
         self._poster = poster
         self._read_keys = read_keys
+        self._signer = signer
         self._ledger = ledger
         self._tally = tally
         self._settings = settings
@@ -102,8 +108,9 @@ class Dispatcher(RqLoop):
         outcome = Outcome("back")  # of an attempt that is cancelled, or for which there is no key
         try:
             keys = await asyncio.to_thread(self._read_keys)
-            outcome = await deliver(message, self._poster, keys, self._settings)
-        except RedisError as error:
+            await asyncio.to_thread(self._signer.prepare)
+            outcome = await deliver(message, self._poster, keys, self._signer, self._settings)
+        except (RedisError, Unavailable) as error:
             _log.warning("message %s cannot be signed, Redis does not answer: %s", message.id, error)
         finally:
             await asyncio.to_thread(self._end, message, outcome)

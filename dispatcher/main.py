@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from contracts.connections import connect
 from contracts.errors import SettingsError
 from contracts.ledger import Ledger
+from contracts.links import LinkSigner
 from contracts.metrics import Tally
 from contracts.settings import OutboundSettings, SharedSettings
 from contracts.signing import Secret, Secrets
@@ -45,6 +46,7 @@ def main() -> int:
         Outbox(connection, own.name, own.lease_seconds),
         Poster(outbound, own.timeout_seconds),
         (lambda: fixed) if fixed else secrets.current,
+        LinkSigner(connection, shared),
         Ledger(connection, tally),
         tally,
         own,

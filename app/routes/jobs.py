@@ -1,19 +1,17 @@
-"""Jobs: list them, look at one, cancel it, fetch its images, forget it."""
+"""Jobs: list them, look at one, cancel it, forget it."""
 
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Annotated
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter
 
 from app.dependencies import OwnJob, TheCaller, TheLinks, TheQueue, TheStorage
 from app.display import display
 from app.openapi import problems
 from app.queries import TheFilter, ThePage
 from contracts import listing
-from contracts.errors import NotFound, Unavailable
-from contracts.records import ImageRecord, JobRecord, JobState
+from contracts.errors import Unavailable
 from contracts.retention import remove_images
 from contracts.views import JobView, ListView, view_job
 
@@ -51,42 +49,3 @@ def delete_job(record: OwnJob, queue: TheQueue, storage: TheStorage) -> None:
     queue.delete(record.id)
     with suppress(Unavailable):  # the books are closed; the sweep removes what is left
         remove_images(storage, record.id)
-
-
-_BYTES = {"type": "string", "format": "binary"}
-
-
-@router.get(
-    "/jobs/{id}/images/{n:int}",
-    response_class=Response,
-    responses={
-        200: {"content": {f"image/{name}": {"schema": _BYTES} for name in ("png", "jpeg", "webp")}},
-        304: {"description": "The client has these bytes already"},
-        **problems(404, 410, 503),
-    },
-)
-def show_image(
-    record: OwnJob, n: int, storage: TheStorage, if_none_match: Annotated[str | None, Header()] = None
-) -> Response:
-    """The bytes of a completed job's image, counted from 0. They never change."""
-    image = _image_of(record, n)
-    headers = {"ETag": f'"{image.sha256}"', "Cache-Control": "private, max-age=31536000, immutable"}
-    if if_none_match is not None and _names(if_none_match, image.sha256):
-        return Response(status_code=304, headers=headers)
-    try:
-        data = storage.read(image.key)
-    except NotFound:
-        raise NotFound("image", f"{record.id}/{n}") from None
-    headers["X-Content-Type-Options"] = "nosniff"
-    return Response(data, media_type=f"image/{image.format}", headers=headers)
-
-
-def _image_of(record: JobRecord, number: int) -> ImageRecord:
-    if record.state is not JobState.COMPLETED or number >= len(record.images):
-        raise NotFound("image", f"{record.id}/{number}")
-    return record.images[number]
-
-
-def _names(if_none_match: str, sha256: str) -> bool:
-    tags = [tag.strip().removeprefix("W/").strip('"') for tag in if_none_match.split(",")]
-    return "*" in tags or sha256 in tags

@@ -96,6 +96,7 @@ def test_one_slow_request_does_not_hold_up_the_others(redis_url: str, tmp_path: 
     ("settings", "line"),
     [
         ({"DARKROOM_API_PORT": "x"}, "DARKROOM_API_PORT: "),
+        ({"DARKROOM_LINK_SECRET": "short"}, "DARKROOM_LINK_SECRET: "),
         ({"DARKROOM_CATALOGUE": "/nowhere.toml"}, "/nowhere.toml: there is no such catalogue file"),
     ],
 )

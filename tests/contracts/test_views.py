@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from pydantic import SecretStr
+from redis import Redis
 
+from contracts.links import LinkSigner
 from contracts.records import ImageRecord, JobRecord, JobState
+from contracts.settings import SharedSettings
 from contracts.tasks import Priority
 from contracts.views import Links, ListView, Place, view_job
 from tests.contracts.jobs import parameters
 
-LINKS = Links("https://images.example/base")
+SIGNER = LinkSigner(Redis(), SharedSettings(link_secret=SecretStr("s" * 32)))
+LINKS = Links("https://images.example/base", SIGNER)
 IMAGE = ImageRecord(key="results/a/0.png", width=64, height=32, seed=0, format="png", sha256="ab", size_bytes=9)
 
 
@@ -43,7 +49,7 @@ def test_images_are_named_by_their_place() -> None:
     view = view_job(record(state=JobState.COMPLETED, images=[IMAGE, IMAGE]), LINKS, encoded=["AA", None])
 
     shown = view.model_dump(mode="json")["images"]
-    assert [image["url"].rsplit("/", 1)[1] for image in shown] == ["0", "1"]
+    assert [urlsplit(image["url"]).path.rsplit("/", 1)[1] for image in shown] == ["0", "1"]
     assert shown[0]["b64_json"] == "AA"
     assert "b64_json" not in shown[1]
     assert "key" not in shown[0]

@@ -1,0 +1,59 @@
+"""A job's images. A signed link opens one without a key; what it may open is `contracts.links`'s matter."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Response
+
+from app.dependencies import ShownJob, TheStorage
+from app.openapi import problems
+from contracts.errors import NotFound
+from contracts.records import ImageRecord, JobRecord, JobState
+
+router = APIRouter(prefix="/v1", tags=["jobs"])
+
+_BYTES = {"type": "string", "format": "binary"}
+
+
+@router.get(
+    "/jobs/{id}/images/{n:int}",
+    response_class=Response,
+    openapi_extra={"security": [{"HTTPBearer": []}, {}]},
+    responses={
+        200: {"content": {f"image/{name}": {"schema": _BYTES} for name in ("png", "jpeg", "webp")}},
+        304: {"description": "The client has these bytes already"},
+        **problems(401, 403, 404, 410, 503),
+    },
+)
+def show_image(
+    record: ShownJob,
+    n: int,
+    storage: TheStorage,
+    expires: Annotated[str | None, Query(description="of a signed link")] = None,
+    signature: Annotated[str | None, Query(description="of a signed link")] = None,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """The bytes of a completed job's image, counted from 0. They never change."""
+    del expires, signature  # documented here, and read as one query there
+    image = _image_of(record, n)
+    headers = {"ETag": f'"{image.sha256}"', "Cache-Control": "private, max-age=31536000, immutable"}
+    if if_none_match is not None and _names(if_none_match, image.sha256):
+        return Response(status_code=304, headers=headers)
+    try:
+        data = storage.read(image.key)
+    except NotFound:
+        raise NotFound("image", f"{record.id}/{n}") from None
+    headers["X-Content-Type-Options"] = "nosniff"
+    return Response(data, media_type=f"image/{image.format}", headers=headers)
+
+
+def _image_of(record: JobRecord, number: int) -> ImageRecord:
+    if record.state is not JobState.COMPLETED or number >= len(record.images):
+        raise NotFound("image", f"{record.id}/{number}")
+    return record.images[number]
+
+
+def _names(if_none_match: str, sha256: str) -> bool:
+    tags = [tag.strip().removeprefix("W/").strip('"') for tag in if_none_match.split(",")]
+    return "*" in tags or sha256 in tags

@@ -1,0 +1,184 @@
+"""Images over HTTP: the bytes, and the links that open them without a key, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app.main import create_app
+from app.settings import ApiSettings
+from contracts.keys import Keys
+from contracts.queue import JobQueue
+from contracts.settings import SharedSettings
+from tests.app.conftest import Hands
+from tests.app.routes.test_jobs import submit
+from tests.app.test_service import service
+
+
+def test_an_image_is_served_as_it_was_made(client: TestClient, hands: Hands) -> None:
+    id = submit(client)["id"]
+    data = hands.complete(hands.claim())
+
+    response = client.get(f"/v1/jobs/{id}/images/0")
+
+    assert response.content == data
+    assert response.headers["content-type"] == "image/png"
+    assert response.headers["etag"] == f'"{hashlib.sha256(data).hexdigest()}"'
+    assert "immutable" in response.headers["cache-control"]
+
+
+def test_an_image_that_the_client_has_is_not_sent_again(client: TestClient, hands: Hands) -> None:
+    id = submit(client)["id"]
+    hands.complete(hands.claim())
+    tag = client.get(f"/v1/jobs/{id}/images/0").headers["etag"]
+
+    for named in (tag, f'"other", W/{tag}', "*"):
+        response = client.get(f"/v1/jobs/{id}/images/0", headers={"If-None-Match": named})
+        assert (response.status_code, response.content) == (304, b"")
+        assert response.headers["etag"] == tag
+    assert client.get(f"/v1/jobs/{id}/images/0", headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+@pytest.mark.parametrize("number", ["1", "99999999999999999999", "-1", "x", "0.5"])
+def test_an_image_that_is_not_there_is_not_found(client: TestClient, hands: Hands, number: str) -> None:
+    id = submit(client)["id"]
+    hands.complete(hands.claim())
+
+    assert client.get(f"/v1/jobs/{id}/images/{number}").status_code == 404
+
+
+def test_a_job_has_no_images_before_its_end(client: TestClient) -> None:
+    problem = client.get(f"/v1/jobs/{submit(client)['id']}/images/0").json()
+
+    assert (problem["status"], problem["code"]) == (404, "not_found")
+
+
+@pytest.fixture
+def token(queue: JobQueue) -> str:
+    """A key, so that nothing opens without one."""
+    return Keys(queue.connection).create("a")[1]
+
+
+def finished(client: TestClient, hands: Hands, token: str, **changes: Any) -> dict[str, Any]:
+    """A job with images, as its owner sees it."""
+    mine = {"Authorization": f"Bearer {token}"}
+    id = client.post("/v1/txt2img", json={"prompt": "x"} | changes, headers=mine).json()["id"]
+    hands.complete(hands.claim())
+    job: dict[str, Any] = client.get(f"/v1/jobs/{id}", headers=mine).json()
+    return job
+
+
+def test_a_link_opens_its_image_without_a_key(client: TestClient, hands: Hands, token: str) -> None:
+    job = finished(client, hands, token, num_images=2)
+    for image in job["images"]:
+        shown = client.get(image["url"])
+        assert (shown.status_code, hashlib.sha256(shown.content).hexdigest()) == (200, image["sha256"])
+        again = client.get(image["url"], headers={"If-None-Match": shown.headers["etag"]})
+        assert again.status_code == 304
+    bare = job["images"][0]["url"].partition("?")[0]
+
+    assert client.get(bare).status_code == 401
+    assert client.get(bare, headers={"Authorization": f"Bearer {token}"}).status_code == 200
+
+
+def test_a_link_stays_the_same_for_a_while(client: TestClient, hands: Hands, token: str) -> None:
+    job = finished(client, hands, token)
+    mine = {"Authorization": f"Bearer {token}"}
+
+    links = {client.get(f"/v1/jobs/{job['id']}", headers=mine).json()["images"][0]["url"] for _ in range(20)}
+
+    assert len(links) <= 2  # a quarter of an hour may just have begun
+
+
+def test_a_link_cannot_be_widened(client: TestClient, hands: Hands, token: str) -> None:
+    job, other = (finished(client, hands, token, num_images=2) for _ in range(2))
+    link = urlsplit(job["images"][0]["url"])
+    query = dict(parse_qsl(link.query))
+    later = str(int(query["expires"]) + 1)
+    signature = query["signature"]
+    widened = {
+        "another image": link.path.removesuffix("0") + "1" + "?" + link.query,
+        "another job": link.path.replace(job["id"], other["id"]) + "?" + link.query,
+        "later": link.path + "?" + urlencode(query | {"expires": later}),
+        "never": link.path + "?" + urlencode(query | {"expires": ""}),
+        "an end with a nought before it": link.path + "?" + urlencode(query | {"expires": "0" + query["expires"]}),
+        "more": f"{link.path}?{link.query}&download=1",
+        "two ends": f"{link.path}?{link.query}&expires={later}",
+        "two signatures": f"{link.path}?{link.query}&signature=x",
+        "no end": f"{link.path}?signature={signature}",
+        "no signature": f"{link.path}?expires={query['expires']}",
+        "a cut signature": f"{link.path}?{link.query[:-1]}",
+        "a longer signature": f"{link.path}?{link.query}A",
+        "no text": link.path + "?" + urlencode(query | {"signature": "é"}),
+    }
+
+    answers = {name: client.get(path) for name, path in widened.items()}
+
+    assert {name: answer.status_code for name, answer in answers.items()} == dict.fromkeys(widened, 403)
+    assert {answer.json()["code"] for answer in answers.values()} == {"link_refused"}
+    assert client.get(job["images"][0]["url"]).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["", "/events", "/rerun"])
+def test_a_link_opens_nothing_but_the_image(client: TestClient, hands: Hands, token: str, path: str) -> None:
+    job = finished(client, hands, token)
+    query = urlsplit(job["images"][0]["url"]).query
+
+    assert client.get(f"/v1/jobs/{job['id']}{path}?{query}").status_code in (401, 405)
+
+
+def test_a_link_ends(settings: SharedSettings, hands: Hands, token: str) -> None:
+    brief = settings.model_copy(update={"link_ttl_seconds": 1})
+    with TestClient(create_app(ApiSettings(shared=brief))) as client:
+        job = finished(client, hands, token)
+        url = job["images"][0]["url"]
+        deadline = time.monotonic() + 20
+        while (ended := client.get(url)).status_code == 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+        assert (ended.status_code, ended.json()["code"]) == (403, "link_refused")
+        assert "expired" in ended.json()["detail"]
+        # Its owner needs no link.
+        assert client.get(url, headers={"Authorization": f"Bearer {token}"}).status_code == 200
+
+
+def test_a_link_to_a_job_that_is_no_more_opens_nothing(client: TestClient, hands: Hands, token: str) -> None:
+    job = finished(client, hands, token)
+    client.delete(f"/v1/jobs/{job['id']}", headers={"Authorization": f"Bearer {token}"})
+
+    assert client.get(job["images"][0]["url"]).status_code == 404
+
+
+def test_a_link_of_one_process_opens_the_image_on_another(
+    settings: SharedSettings, hands: Hands, token: str
+) -> None:
+    with (
+        service(settings.redis_url, settings.data) as (one, _),
+        service(settings.redis_url, settings.data) as (other, _),
+    ):
+        mine = {"Authorization": f"Bearer {token}"}
+        id = one.post("/v1/txt2img", json={"prompt": "x"}, headers=mine).json()["id"]
+        data = hands.complete(hands.claim())
+        urls = [c.get(f"/v1/jobs/{id}", headers=mine).json()["images"][0]["url"] for c in (one, other)]
+        crossed = [
+            (client, url.replace(str(source.base_url).rstrip("/"), ""))
+            for client, source, url in ((other, one, urls[0]), (one, other, urls[1]))
+        ]
+
+        assert [client.get(path).content for client, path in crossed] == [data, data]
+
+
+def test_the_secret_may_be_given(settings: SharedSettings, queue: JobQueue, hands: Hands, token: str) -> None:
+    given = SharedSettings(redis_url=settings.redis_url, data=settings.data, link_secret="s" * 32)
+    with TestClient(create_app(ApiSettings(shared=given))) as client:
+        url = finished(client, hands, token)["images"][0]["url"]
+        assert client.get(url).status_code == 200
+    assert not queue.connection.exists("darkroom:link_secret")
+    with TestClient(create_app(ApiSettings(shared=settings))) as client:
+        assert client.get(url).status_code == 403

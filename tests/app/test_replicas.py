@@ -1,0 +1,93 @@
+"""Keys over two API processes behind one Redis: their rates, quotas and revocations hold for both together."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from contracts.claims import Wish
+from contracts.keys import Keys
+from contracts.queue import JobQueue
+from contracts.settings import SharedSettings
+from tests.app.conftest import Hands
+from tests.app.test_service import service
+
+JOB = {"prompt": "x"}
+
+
+@pytest.fixture
+def replicas(settings: SharedSettings) -> Iterator[list[httpx.Client]]:
+    with (
+        service(settings.redis_url, settings.data) as (one, _),
+        service(settings.redis_url, settings.data) as (other, _),
+    ):
+        yield [one, other]
+
+
+@pytest.fixture
+def keys(queue: JobQueue) -> Keys:
+    return Keys(queue.connection)
+
+
+def post_to_all(replicas: list[httpx.Client], token: str, count: int) -> list[httpx.Response]:
+    """Send as many jobs at once, to the processes in turn."""
+
+    async def post() -> list[httpx.Response]:
+        headers = {"Authorization": f"Bearer {token}"}
+        async with httpx.AsyncClient(timeout=60, trust_env=False, headers=headers) as client:
+            urls = [f"{replicas[number % len(replicas)].base_url}/v1/txt2img" for number in range(count)]
+            return list(await asyncio.gather(*(client.post(url, json=JOB) for url in urls)))
+
+    return asyncio.run(post())
+
+
+def test_limits_hold_exactly_over_two_processes(
+    replicas: list[httpx.Client], keys: Keys, queue: JobQueue, hands: Hands
+) -> None:
+    rated, quoted = keys.create("a", calls_per_minute=7)[1], keys.create("b", max_jobs=3)[1]
+
+    limited = post_to_all(replicas, rated, 24)
+    crowded = post_to_all(replicas, quoted, 24)
+
+    assert Counter(answer.status_code for answer in limited) == {202: 7, 429: 17}
+    left = sorted(int(answer.headers["X-RateLimit-Remaining"]) for answer in limited if answer.status_code == 202)
+    assert left == list(range(7))
+    assert Counter(answer.status_code for answer in crowded) == {202: 3, 429: 21}
+    # Whatever way a job ends, its place is free: completed, cancelled, lost with its worker.
+    mine = {"Authorization": f"Bearer {quoted}"}
+    ids = [answer.json()["id"] for answer in crowded if answer.status_code == 202]
+    ended = {"cancelled": ids[0]}
+    replicas[0].post(f"/v1/jobs/{ids[0]}/cancel", headers=mine)
+    claims = {claim.job.id: claim for _ in range(9) for claim in hands.claims.claim(Wish())}
+    hands.complete(claims[ids[1]])
+    ended["completed"] = ids[1]
+    for _ in range(3):
+        queue.connection.zadd("darkroom:leases", {ids[2]: 1})
+        hands.claims.reap()
+        hands.claims.claim(Wish())
+    ended["failed"] = ids[2]
+    states = {
+        state: replicas[1].get(f"/v1/jobs/{id}", headers=mine).json()["status"] for state, id in ended.items()
+    }
+    assert states == {state: state for state in ended}
+    again = post_to_all(replicas, quoted, 8)
+    assert Counter(answer.status_code for answer in again) == {202: 3, 429: 5}
+
+
+def test_a_revocation_is_felt_by_every_process(replicas: list[httpx.Client], keys: Keys) -> None:
+    key, token = keys.create("a")
+    mine = {"Authorization": f"Bearer {token}"}
+    for client in replicas:
+        assert client.get("/v1/jobs", headers=mine).status_code == 200
+
+    keys.revoke(key.id)
+
+    deadline = time.monotonic() + 20
+    while any(client.get("/v1/jobs", headers=mine).status_code != 401 for client in replicas):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
