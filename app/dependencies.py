@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -20,7 +21,7 @@ from app.pictures import PictureDecoder
 from app.settings import ApiSettings
 from app.waiting import read_preference
 from contracts.catalogue import Catalogue
-from contracts.errors import Gone, LinkRefused, NotFound
+from contracts.errors import Gone, LinkRefused, NotFound, Unavailable
 from contracts.idempotency import Call, Idempotency
 from contracts.keys import Keys, Scope
 from contracts.ledger import Ledger
@@ -115,6 +116,13 @@ async def _admin(caller: TheCaller) -> None:
     caller.require(Scope.ADMIN)
 
 
+async def _measurer(request: Request, services: AnyService) -> None:
+    """Whoever may see the figures; while Redis is away there are none, and everybody may see that."""
+    if not services.settings.open_metrics:
+        with suppress(Unavailable):
+            (await services.door.admit(request.headers.get("authorization"))).require(Scope.ADMIN)
+
+
 TheSettings = Annotated[ApiSettings, Depends(_settings)]
 TheCatalogue = Annotated[Catalogue, Depends(_catalogue)]
 TheQueue = Annotated[JobQueue, Depends(_queue)]
@@ -128,6 +136,7 @@ TheCaller = Annotated[Caller, Depends(_caller)]
 ONLY_CALLERS = Depends(_caller)
 TheMaker = Annotated[Caller, Depends(_maker)]
 ONLY_ADMINS = Depends(_admin)
+ONLY_MEASURERS = Depends(_measurer)
 
 
 async def _links(request: Request, settings: TheSettings, services: AnyService) -> Links:

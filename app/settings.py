@@ -25,6 +25,9 @@ class ApiSettings(Settings):
     allow_anonymous: bool = Field(
         False, description="answer everybody on an address that others reach, for as long as there are no keys"
     )
+    open_metrics: bool = Field(
+        False, description="answer /metrics without a key of scope admin, although there are keys"
+    )
     public_url: AnyHttpUrl | None = Field(
         None, description="how clients reach the service, for links; else as the request names it"
     )

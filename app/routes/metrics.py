@@ -8,7 +8,8 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client.exposition import choose_encoder
 from redis.exceptions import RedisError
 
-from app.dependencies import TheExposition, TheLedger
+from app.dependencies import ONLY_MEASURERS, TheExposition, TheLedger
+from app.openapi import problems
 
 router = APIRouter(tags=["health"])
 
@@ -18,7 +19,9 @@ _TEXT = {"schema": {"type": "string"}, "example": 'darkroom_workers{state="idle"
 @router.get(
     "/metrics",
     response_class=Response,
-    responses={200: {"description": "As asked for", "content": {"text/plain": _TEXT}}},
+    dependencies=[ONLY_MEASURERS],
+    openapi_extra={"security": [{"HTTPBearer": []}, {}]},
+    responses={200: {"description": "As asked for", "content": {"text/plain": _TEXT}}, **problems(401, 403)},
 )
 def show_metrics(request: Request, exposition: TheExposition, ledger: TheLedger) -> Response:
     """The figures of the whole service, whichever of its API processes is asked; `darkroom_redis_up 0` and no

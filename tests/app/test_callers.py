@@ -143,6 +143,20 @@ def test_only_an_admin_sees_the_workers(client: TestClient, keys: Keys) -> None:
     assert client.get("/v1/models", headers=bearer(token)).status_code == 200
 
 
+def test_only_an_admin_sees_the_figures_unless_the_operator_opens_them(
+    client: TestClient, keys: Keys, settings: SharedSettings
+) -> None:
+    assert client.get("/metrics").status_code == 200
+    _, user = keys.create("user")
+    _, admin = keys.create("ops", scopes={Scope.ADMIN})
+
+    soon(lambda: client.get("/metrics"), 401)
+    assert client.get("/metrics", headers=bearer(user)).status_code == 403
+    assert client.get("/metrics", headers=bearer(admin)).status_code == 200
+    with TestClient(create_app(ApiSettings(shared=settings, open_metrics=True))) as open_client:
+        assert open_client.get("/metrics").status_code == 200
+
+
 def test_a_rate_is_said_and_kept(client: TestClient, keys: Keys) -> None:
     _, token = keys.create("a", calls_per_minute=2)
     _, other = keys.create("b")
