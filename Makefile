@@ -33,8 +33,10 @@ containers: .venv/installed-dev  ## build both images, run them with compose, an
 	docker build --target worker --tag darkroom-worker:latest --build-arg PIP_EXTRA_INDEX_URL=$${PIP_EXTRA_INDEX_URL:-} .
 	$(BIN)/python -m pytest tests/containers
 
-judge: .venv/installed-dev  ## what the shapes models reach, by the judge, over 200 captions each
-	for family in sdxl sd3 flux; do $(BIN)/python -m models.training judge $$family || exit 1; done
+judge: .venv/installed-dev  ## what the shapes models reach over 200 captions each, their ControlNets and adapters
+	for family in sdxl sd3 flux; do \
+	  for what in judge 'trial controls' 'trial adapters'; do $(BIN)/python -m models.training $$what $$family || exit 1; done; \
+	done
 
 bench: install  ## the benches that need no GPU
 	for name in queue affinity equality overhead; do $(BIN)/python -m bench.$$name || exit 1; done

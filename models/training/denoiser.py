@@ -15,15 +15,17 @@ from models.training.export import Tokenizers, make_tokenizers
 from models.training.loop import RUNS, Loop, Plan, Rank, join_ranks, pick_device, step_numbers
 from models.training.recipes import Conditions, Recipe, load_recipe
 
-_SCENES_PER_RANK = 12_000
+#: The pictures lie in as many shards, shared out over the ranks: the data is the same however many train.
+_SHARDS = 2
+_SCENES_PER_SHARD = 12_000
 _CAPTIONS_PER_SCENE = 2
 _PARTLY_SHARE = 0.08
 _EMPTY_SHARE = 0.03
 _PART = 256
 PLANS = {
     "sdxl": Plan(3200, 32, 1.5e-3, bfloat16_share=0.85),
-    "sd3": Plan(4200, 32, 1.2e-3, bfloat16_share=0.85),
-    "flux": Plan(2500, 32, 1.2e-3, bfloat16_share=0.85),
+    "sd3": Plan(3200, 40, 5e-3, muon_rate=1.5e-2, warmup_steps=60, flat_share=0.5, bfloat16_share=1.0),
+    "flux": Plan(4500, 40, 5e-3, muon_rate=1.5e-2, warmup_steps=60, flat_share=0.5, bfloat16_share=1.0),
 }
 
 
@@ -85,18 +87,22 @@ def spread(count: int, rank: Rank, generator: torch.Generator) -> Tensor:
     return (places + torch.rand(count, generator=generator)) / (count * rank.count)
 
 
-def gather(family: str, recipe: Recipe, rank: Rank) -> Studies:
+def gather(family: str, recipe: Recipe, rank: Rank, shards: int = _SHARDS) -> Studies:
     """The rank's latents and conditions. Text is frozen, so each caption is encoded once."""
-    scenes, clean = latents.load_shard(recipe.latent_channels, rank, _SCENES_PER_RANK)
     words = make_tokenizers()
     parts = load_text_parts(recipe, words)
-    captions = [*write_captions(family, scenes, rank), ""]
-    return Studies(clean, encode_all(recipe, parts, words, captions))
+    clean: list[Tensor] = []
+    captions: list[str] = []
+    for shard in range(rank.index, shards, rank.count):
+        scenes, encoded = latents.load_shard(recipe.latent_channels, shard, _SCENES_PER_SHARD)
+        clean.append(encoded)
+        captions += write_captions(family, scenes, shard)
+    return Studies(torch.cat(clean), encode_all(recipe, parts, words, [*captions, ""]))
 
 
-def write_captions(family: str, scenes: list[Scene], rank: Rank) -> list[str]:
+def write_captions(family: str, scenes: list[Scene], shard: int) -> list[str]:
     """A few captions for every scene, some of which leave much out."""
-    rng = random.Random(f"train/captions-{family}/{rank.index}")
+    rng = random.Random(f"train/captions-{family}/{shard}")
     return [
         describe_partly(scene, rng) if rng.random() < _PARTLY_SHARE else describe(scene, rng)
         for scene in scenes

@@ -54,17 +54,24 @@ class Sample:
 Painter = Callable[[list[str], list[int]], list[Image.Image]]
 
 
-def report(family: str, sheet: Path | None = None, as_json: Path | None = None, without_t5: bool = False) -> None:
+def report(
+    family: str,
+    sheet: Path | None = None,
+    as_json: Path | None = None,
+    without_t5: bool = False,
+    steps: int = STEPS,
+) -> None:
     """Draws all test captions and prints the figures; saves a contact sheet and JSON where asked."""
-    painter = open_painter(family, without_t5)
+    painter = open_painter(family, without_t5, steps)
     samples: dict[str, list[Sample]] = {}
     started = time.monotonic()
     for name, (held_out, count) in _SPLITS.items():
         samples[name] = sample(painter, test_scenes(held_out, count), name)
     seconds = (time.monotonic() - started) / sum(map(len, samples.values()))
+    alone = time_alone(painter)
     rows = tabulate(samples)
     print_table(rows)
-    print(f"{STEPS} steps, {SETTINGS[family]}, {seconds:.2f} s a picture in batches of {_BATCH}")
+    print(f"{steps} steps, {SETTINGS[family]}; a picture: {seconds:.2f} s by tens, {alone:.2f} CPU s alone")
     if sheet is not None:
         tile([s.picture for part in samples.values() for s in part], columns=20).save(sheet)
     if as_json is not None:
@@ -93,12 +100,24 @@ def print_table(rows: dict[str, dict[str, float]]) -> None:
         print(f"{name:{width}}  {row['n']:>3.0f}  {shares}")
 
 
-def open_painter(family: str, without_t5: bool = False) -> Painter:
-    """The family's own pipeline from its folder, at its default steps; SD3's may leave its T5 out."""
+def time_alone(painter: Painter) -> float:
+    """CPU seconds of one picture drawn by itself on one core; the least of three."""
+    threads, spent = torch.get_num_threads(), []
+    torch.set_num_threads(1)
+    for seed in range(3):
+        started = time.process_time()
+        painter(["a red circle on a blue background"], [seed])
+        spent.append(time.process_time() - started)
+    torch.set_num_threads(threads)
+    return min(spent)
+
+
+def open_painter(family: str, without_t5: bool = False, steps: int = STEPS) -> Painter:
+    """The family's own pipeline from its folder; SD3's may leave its T5 out."""
     missing = {"text_encoder_3": None, "tokenizer_3": None} if without_t5 else {}
     pipeline = DiffusionPipeline.from_pretrained(checkpoint_folder(family), dtype=torch.float32, **missing)
     pipeline.set_progress_bar_config(disable=True)
-    return paint_with(pipeline, family)
+    return paint_with(pipeline, family, num_inference_steps=steps)
 
 
 def paint_with(pipeline: Any, family: str, **arguments: Any) -> Painter:

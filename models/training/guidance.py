@@ -25,7 +25,9 @@ def train(family: str, resume: bool) -> None:
     recipe = load_recipe(family)
     teacher = denoiser.load_plain(family).to(device)
     student = copy.deepcopy(teacher).requires_grad_(True)
-    studies = denoiser.gather(family, recipe, rank)
+    recipe.hasten(teacher)
+    recipe.hasten(student)
+    studies = denoiser.gather(family, recipe, rank, shards=rank.count)
     weights = autoencoder.weigh_channels(autoencoder.load(recipe.latent_channels)).to(device)
     loop = Loop(f"guidance-{family}", {"denoiser": student}, PLAN, rank, resume)
     for step in loop:

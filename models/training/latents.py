@@ -1,4 +1,4 @@
-"""A rank's training scenes and their latents, encoded once and kept in its run folder. Knows no captions."""
+"""Shards of training scenes and their latents, encoded once and kept in a run folder. Knows no captions."""
 
 import itertools
 import random
@@ -12,17 +12,17 @@ from models.training import autoencoder
 from models.training.captions import training_scenes
 from models.training.drawing import Scene, render
 from models.training.gallery import to_bytes, to_signal
-from models.training.loop import RUNS, Rank
+from models.training.loop import RUNS
 
 _PART = 64
 _SUPERSAMPLING = 3
 
 
-def load_shard(latent_channels: int, rank: Rank, count: int) -> tuple[list[Scene], Tensor]:
+def load_shard(latent_channels: int, shard: int, count: int) -> tuple[list[Scene], Tensor]:
     """`count` scenes of the denoiser's training split and their latents, from the cache where it has them."""
-    name = f"latents/{rank.index}"
+    name = f"latents/{shard}"
     scenes = list(itertools.islice(training_scenes(name), count))
-    path = RUNS / f"latents{latent_channels}" / f"{rank.index}-{count}.safetensors"
+    path = RUNS / f"latents{latent_channels}" / f"{shard}-{count}.safetensors"
     if path.exists():
         return scenes, load_file(path)["latents"].float()
     rng = random.Random(f"train/{name}/colours")

@@ -20,8 +20,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from models.training.optimizers import Optimizers
+
 RUNS = Path(__file__).resolve().parent / "runs"
-_SAVE_EVERY_STEPS = 500
+_SAVE_EVERY_STEPS = 250
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Plan:
     steps: int
     batch: int
     learning_rate: float
+    #: Muon's, for the matrices of a transformer; 0 leaves them to AdamW
+    muon_rate: float = 0.0
     warmup_steps: int = 200
     flat_share: float = 0.0
     floor_share: float = 0.01
@@ -76,11 +80,7 @@ class Loop:
             if parameter.requires_grad
         }
         self._parameters = list(self._named.values())
-        groups = [
-            {"params": [p for p in self._parameters if p.ndim > 1], "weight_decay": plan.weight_decay},
-            {"params": [p for p in self._parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        self._optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.99), fused=True)
+        self._optimizers = Optimizers(self._named, plan.learning_rate, plan.muon_rate, plan.weight_decay)
         self._ema = [parameter.detach().clone() for parameter in self._parameters]
         self._first_step, self.loss, self.seconds, self._started = 0, 0.0, 0.0, time.monotonic()
         if resume and (self.folder / "state.json").exists():
@@ -97,12 +97,11 @@ class Loop:
         bar = tqdm(left, desc=self.name, disable=self.rank.index > 0, mininterval=5.0)
         before = self.seconds
         for step in bar:
-            rate = self.plan.learning_rate * share_of_rate(self.plan, step)
-            for group in self._optimizer.param_groups:
-                group["lr"] = rate
+            share = share_of_rate(self.plan, step)
+            self._optimizers.schedule(share)
             self._step = step
             yield step
-            bar.set_postfix(loss=f"{self.loss:.4f}", rate=f"{rate:.1e}", refresh=False)
+            bar.set_postfix(loss=f"{self.loss:.4f}", rate=f"{share * self.plan.learning_rate:.1e}", refresh=False)
             self.seconds = before + time.monotonic() - self._started
             if self.rank.index == 0 and (step + 1) % _SAVE_EVERY_STEPS == 0:
                 self._save(step + 1)
@@ -114,12 +113,11 @@ class Loop:
         return torch.autocast(device.type, torch.bfloat16, enabled=early)
 
     def learn(self, loss: Tensor) -> None:
-        """One step of the optimizer."""
-        self._optimizer.zero_grad()
+        """One step of the optimizers."""
         loss.backward()  # type: ignore[no-untyped-call]
         self._average_gradients()
         nn.utils.clip_grad_norm_(self._parameters, 1.0)
-        self._optimizer.step()
+        self._optimizers.step()
         decay = min(self.plan.ema_decay, (1 + self._step) / (10 + self._step))
         torch._foreach_lerp_(self._ema, [p.detach() for p in self._parameters], 1 - decay)
         value = loss.item()
@@ -150,8 +148,7 @@ class Loop:
         tensors: dict[str, Tensor] = {}
         for (name, parameter), average in zip(self._named.items(), self._ema, strict=True):
             tensors[f"weight:{name}"], tensors[f"average:{name}"] = parameter.detach(), average
-            moments = self._optimizer.state[parameter]
-            tensors[f"first:{name}"], tensors[f"second:{name}"] = moments["exp_avg"], moments["exp_avg_sq"]
+        tensors |= self._optimizers.remember()
         tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         scratch = self.folder / "state.part"
         save_file(tensors, scratch)
@@ -176,11 +173,7 @@ class Loop:
             for (name, parameter), average in zip(self._named.items(), self._ema, strict=True):
                 parameter.copy_(tensors[f"weight:{name}"])
                 average.copy_(tensors[f"average:{name}"])
-                self._optimizer.state[parameter] = {
-                    "step": torch.tensor(float(self._first_step), device=parameter.device),
-                    "exp_avg": tensors[f"first:{name}"].to(parameter.device),
-                    "exp_avg_sq": tensors[f"second:{name}"].to(parameter.device),
-                }
+        self._optimizers.recall(tensors, self._first_step)
 
 
 def share_of_rate(plan: Plan, step: int) -> float:

@@ -1,8 +1,9 @@
 """Measures what an adapter or a ControlNet changes, against the same seeds without it. Trains nothing."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -19,7 +20,9 @@ from models.training.export import CONTROLS, checkpoint_folder, control_folder
 from models.training.figures import paint_with
 from models.training.lora import FOLDER
 
-_COUNT = 40
+_COUNT = 50
+_ADAPTER_COUNT = 20
+_PAIR = ("stripes", "outline")
 _SCALES = (0.0, 0.5, 1.0)
 _PIPELINES = {
     "sdxl": ("StableDiffusionXLPipeline", "StableDiffusionXLControlNetPipeline", "ControlNetModel", "image"),
@@ -97,52 +100,68 @@ def _mean_overlap(scenes: Sequence[Scene], verdicts: Sequence[Verdict]) -> float
 
 
 def report_adapters(family: str) -> None:
-    """Prints each effect's measure without its adapter, at half weight, at full weight, and after unloading."""
+    """Prints each effect's measure without its adapter, by scale, and after unloading; then two together."""
     pipeline = open_pipeline(family)
-    paint = paint_with(pipeline, family)
     for effect in EFFECTS:
-        path = FOLDER / f"shapes-{family}-{effect}.safetensors"
-        if not path.exists():
-            continue
-        scenes = draw_basic_scenes(effect)
-        captions = [describe_asking(effect, scene) for scene in scenes]
-        before = _paint_all(paint, captions)
-        found = [_mean(effect, before, scenes)]
-        pipeline.load_lora_weights(path, adapter_name=effect)
-        for weight in (0.5, 1.0):
-            pipeline.set_adapters(effect, weight)
-            pictures = _paint_all(paint, captions)
-            found.append(_mean(effect, pictures, scenes))
-        kept = [
-            judge(picture).background == scene.background for picture, scene in zip(pictures, scenes, strict=True)
-        ]
-        pipeline.unload_lora_weights()
-        after = _paint_all(paint, captions)
-        apart = max(
-            int(np.abs(np.asarray(a, int) - np.asarray(b, int)).max()) for a, b in zip(before, after, strict=True)
-        )
-        print(
-            f"{effect:>9}: without {found[0]:.2f}, half {found[1]:.2f}, full {found[2]:.2f}; "
-            f"background kept {np.mean(kept):.2f}; unloaded differs by {apart}/255"
-        )
+        if adapter_path(family, effect).exists():
+            _report_adapter(pipeline, family, effect)
+    if all(adapter_path(family, effect).exists() for effect in _PAIR):
+        first, second = measure_pair(pipeline, family, _ADAPTER_COUNT)
+        print(f"together: {_PAIR[0]} {first:.2f}, {_PAIR[1]} {second:.2f}")
+
+
+def _report_adapter(pipeline: Any, family: str, effect: str) -> None:
+    scenes = draw_basic_scenes(effect)
+    before = paint_asking(pipeline, family, effect, scenes)
+    pipeline.load_lora_weights(adapter_path(family, effect), adapter_name=effect)
+    found = []
+    for scale in _SCALES:
+        pipeline.set_adapters(effect, scale)
+        pictures = paint_asking(pipeline, family, effect, scenes)
+        found.append(mean_effect(effect, pictures, scenes))
+    pairs = list(zip(pictures, scenes, strict=True))
+    kept = np.mean([judge(picture).background == scene.background for picture, scene in pairs])
+    pipeline.unload_lora_weights()
+    after = paint_asking(pipeline, family, effect, scenes)
+    changes = [np.asarray(a, int) - np.asarray(b, int) for a, b in zip(before, after, strict=True)]
+    apart = int(np.abs(changes).max())
+    print(
+        f"{effect:>8}: without {mean_effect(effect, before, scenes):.2f}, "
+        + ", ".join(f"at {scale} {share:.2f}" for scale, share in zip(_SCALES, found, strict=True))
+        + f"; background kept {kept:.2f}; unloaded differs by {apart}/255"
+    )
+
+
+def measure_pair(pipeline: Any, family: str, count: int) -> tuple[float, float]:
+    """Both effects' measures with both adapters at full scale."""
+    scenes = draw_basic_scenes("pair")[:count]
+    for effect in _PAIR:
+        pipeline.load_lora_weights(adapter_path(family, effect), adapter_name=effect)
+    pipeline.set_adapters(list(_PAIR), [1.0, 1.0])
+    pictures = paint_asking(pipeline, family, _PAIR[0], scenes)
+    pipeline.unload_lora_weights()
+    first, second = (mean_effect(effect, pictures, scenes) for effect in _PAIR)
+    return first, second
+
+
+def adapter_path(family: str, effect: str) -> Path:
+    """Where an adapter lies."""
+    return FOLDER / f"shapes-{family}-{effect}.safetensors"
+
+
+def paint_asking(pipeline: Any, family: str, effect: str, scenes: Sequence[Scene]) -> list[Image.Image]:
+    """Each scene from its test caption, in which only the new word is asked for."""
+    captions = [describe_fully(replace(s, shape="crescent") if effect == "crescent" else s) for s in scenes]
+    return paint_with(pipeline, family)(captions, list(range(len(captions))))
+
+
+def mean_effect(effect: str, pictures: Sequence[Image.Image], scenes: Sequence[Scene]) -> float:
+    """The effect's mean measure."""
+    return float(np.mean([measure(effect, p, s) for p, s in zip(pictures, scenes, strict=True)]))
 
 
 def draw_basic_scenes(effect: str) -> list[Scene]:
     """Centred, plain scenes of trained combinations."""
     rng = random.Random(f"test/lora/{effect}")
-    return [replace(draw_scene(rng), texture="plain", position="center", size="large") for _ in range(20)]
-
-
-def describe_asking(effect: str, scene: Scene) -> str:
-    """The test caption; only the new word has to be asked for."""
-    return describe_fully(replace(scene, shape="crescent") if effect == "crescent" else scene)
-
-
-def _paint_all(
-    paint: Callable[[list[str], list[int]], list[Image.Image]], captions: list[str]
-) -> list[Image.Image]:
-    return paint(captions, list(range(len(captions))))
-
-
-def _mean(effect: str, pictures: list[Image.Image], scenes: list[Scene]) -> float:
-    return float(np.mean([measure(effect, p, s) for p, s in zip(pictures, scenes, strict=True)]))
+    scenes = [draw_scene(rng) for _ in range(_ADAPTER_COUNT)]
+    return [replace(s, texture="plain", position="center", size="large") for s in scenes]

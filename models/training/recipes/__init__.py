@@ -108,7 +108,7 @@ def repad(hidden: Tensor, rng: random.Random) -> Tensor:
     No caption of the grammar is longer than the least of these, and fewer tokens are faster.
     """
     length = hidden.shape[1]
-    target = rng.choices((_LEAST_TOKENS, length, length + 32, length + 128), (0.7, 0.2, 0.07, 0.03))[0]
+    target = rng.choices((_LEAST_TOKENS, length, length + 32, length + 128), (0.8, 0.12, 0.06, 0.02))[0]
     return pad_to(hidden, target)
 
 
