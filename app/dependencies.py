@@ -16,6 +16,7 @@ from app.bodies import FORM_OVERHEAD_BYTES, read_body, unpack_file
 from app.callers import Caller, Door
 from app.errors import WrongMediaType, rate_headers
 from app.exposition import Exposition
+from app.fetching import Fetcher
 from app.inputs import InputReader
 from app.pictures import PictureDecoder
 from app.settings import ApiSettings
@@ -45,6 +46,7 @@ class Services:
     door: Door
     keys: Keys
     exposition: Exposition
+    fetcher: Fetcher | None
     ledger: Ledger
     queue: JobQueue
     retention: Retention
@@ -144,7 +146,9 @@ async def _links(request: Request, settings: TheSettings, services: AnyService) 
 
 
 async def _inputs(services: AnyService, caller: TheCaller) -> InputReader:
-    return InputReader(services.decoder, services.queue, services.storage, services.retention, caller.owner)
+    return InputReader(
+        services.decoder, services.queue, services.storage, services.retention, caller.owner, services.fetcher
+    )
 
 
 def _own_job(id: str, queue: TheQueue, caller: TheCaller) -> JobRecord:

@@ -1,6 +1,7 @@
 """Every way in which a request may name a picture, and where the picture goes before the job is queued.
 
-`upload:…`, `job:ID/N`, a `data:` URL, bare base64. Reading stores nothing; `store` does.
+`upload:…`, `job:ID/N`, a `data:` URL, bare base64, and an `https:` URL where fetching is allowed. Reading stores
+nothing; `store` does.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from app.fetching import Fetcher, NotFetched, TooMuch
 from app.pictures import Picture, PictureDecoder
 from app.uploads import recall
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
@@ -48,19 +50,27 @@ class InputReader:
     """Reads the pictures of one caller's requests."""
 
     def __init__(
-        self, decoder: PictureDecoder, queue: JobQueue, storage: Storage, retention: Retention, owner: str
+        self,
+        decoder: PictureDecoder,
+        queue: JobQueue,
+        storage: Storage,
+        retention: Retention,
+        owner: str,
+        fetcher: Fetcher | None = None,
     ) -> None:
+        """`fetcher` is None where the operator does not allow fetching."""
         self._decoder = decoder
         self._queue = queue
         self._storage = storage
         self._retention = retention
         self._owner = owner
+        self._fetcher = fetcher
 
     def read(self, request: JobRequest, kept: Pictures | None = None) -> Inputs:
         """Find and decode every picture of a request, by field path, but for those that are `kept`.
 
         Raises:
-            InvalidRequest: a name that names nothing, or bytes that are no base64.
+            InvalidRequest: a name that names nothing, bytes that are no base64, a URL that gives nothing.
             PictureTooLarge: more bytes or pixels than the bounds.
             NotAPicture: bytes that are no image.
             Unavailable: Redis or the storage does not answer.
@@ -89,11 +99,21 @@ class InputReader:
         elif scheme.startswith("data:"):
             data = self._data_url(field, text)
         elif _URL.match(text):
-            raise _refused(field, "URLs are not fetched by this service; send the picture itself")
+            data = self._fetch(field, text)
         else:
             data = self._base64(field, text)
         picture = self._decoder.decode(data, field)
         return Input(picture.stored, picture)
+
+    def _fetch(self, field: str, url: str) -> bytes:
+        if self._fetcher is None:
+            raise _refused(field, "URLs are not fetched by this service; send the picture itself")
+        try:
+            return self._fetcher.fetch(url)
+        except NotFetched as error:
+            raise InvalidRequest([FieldProblem(field, str(error), [*_WAYS, "https://…"])]) from None
+        except TooMuch:
+            raise self._decoder.too_many_bytes(field) from None
 
     def _upload(self, field: str, id: str) -> StoredPicture:
         upload = recall(self._queue, self._owner, id)

@@ -15,6 +15,7 @@ from app.callers import Door
 from app.chores import repeating
 from app.dependencies import ONLY_CALLERS, Services
 from app.exposition import Exposition
+from app.fetching import Fetcher
 from app.openapi import DocumentedApi, problems
 from app.pictures import PictureDecoder
 from app.request_ids import RequestIds
@@ -53,6 +54,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
             door=Door(keys, is_open=settings.serves_everybody),
             keys=keys,
             exposition=Exposition(queue.connection),
+            fetcher=_open_fetcher(settings),
             ledger=ledger,
             queue=queue,
             retention=retention,
@@ -78,3 +80,14 @@ def create_app(settings: ApiSettings) -> FastAPI:
     for module in (tasks, jobs, events, uploads, catalogue):
         app.include_router(module.router, dependencies=[ONLY_CALLERS], responses=problems(401))
     return app
+
+
+def _open_fetcher(settings: ApiSettings) -> Fetcher | None:
+    if not settings.fetch_pictures:
+        return None
+    return Fetcher(
+        settings.outbound,
+        max_bytes=settings.max_picture_bytes,
+        timeout_seconds=settings.fetch_timeout_seconds,
+        concurrency=settings.fetch_concurrency,
+    )

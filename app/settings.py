@@ -37,6 +37,10 @@ class ApiSettings(Settings):
     upload_timeout_seconds: float = Field(60.0, gt=0, description="a body must have come in by then")
     upload_ttl_seconds: int = Field(86_400, ge=60, description="how long an upload can be named")
 
+    fetch_pictures: bool = Field(False, description="requests may name pictures by https:// URLs")
+    fetch_timeout_seconds: float = Field(10.0, gt=0, description="a picture must have been fetched by then")
+    fetch_concurrency: int = Field(8, ge=1, le=32, description="pictures that are fetched at once; more get 503")
+
     max_waiting: int = Field(10_000, ge=1, description="so many jobs may wait in all; more are refused with 429")
     idempotency_lease_seconds: float = Field(
         15.0, gt=0, description="a call with an Idempotency-Key that is not accepted by then may be sent again"

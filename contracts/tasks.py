@@ -17,7 +17,8 @@ MAX_SEED = 2**32 - 1
 Text = Annotated[str, Field(min_length=1, max_length=10_000)]
 Side = Annotated[int, Field(ge=64, le=2048)]
 Pair = tuple[Annotated[int, Field(ge=0, le=8192)], Annotated[int, Field(ge=0, le=8192)]]
-#: `upload:…`, `job:ID/N`, a `data:` URL, or bare base64. The API replaces it by a storage key.
+#: `upload:…`, `job:ID/N`, a `data:` URL, bare base64, or an `https:` URL where the operator allows it.
+#: The API replaces it by a storage key.
 Picture = Annotated[str, Field(min_length=1)]
 
 
