@@ -19,6 +19,7 @@ from app.exposition import Exposition
 from app.fetching import Fetcher
 from app.inputs import InputReader
 from app.pictures import PictureDecoder
+from app.repeats import Repeats
 from app.settings import ApiSettings
 from app.waiting import read_preference
 from contracts.catalogue import Catalogue
@@ -251,7 +252,20 @@ async def _acceptance(
     )
 
 
+async def _repeats(
+    request: Request,
+    services: AnyService,
+    caller: TheCaller,
+    idempotency_key: Annotated[
+        str | None,
+        Header(min_length=1, max_length=255, description="the same key and call within 24 h make one thing"),
+    ] = None,
+) -> Repeats:
+    return Repeats(services.idempotency, caller.owner, f"{request.method} {request.url.path}", idempotency_key)
+
+
 WaitSeconds = Annotated[int | None, Depends(_wait_seconds)]
+TheRepeats = Annotated[Repeats, Depends(_repeats)]
 TheAcceptance = Annotated[Acceptance, Depends(_acceptance)]
 TheLinks = Annotated[Links, Depends(_links)]
 TheInputs = Annotated[InputReader, Depends(_inputs)]

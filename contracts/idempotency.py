@@ -2,7 +2,8 @@
 
 A call holds its key under a short lease while it is being accepted; `submit.lua` binds the key to the job in the
 step that makes the job, and only for the call that still holds it, or while nobody does. A process that dies in
-between leaves a lease that runs out. Knows no HTTP.
+between leaves a lease that runs out. What is no job is bound once it is made, so it is made anew after a death in
+between: let it be such that this does no harm. Knows no HTTP.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from redis import Redis
@@ -54,13 +55,15 @@ class Idempotency:
     def __init__(self, connection: Redis, lease_seconds: float) -> None:
         """`connection` decodes responses; `lease_seconds` is longer than any acceptance should take."""
         self._lease_seconds = lease_seconds
-        self._scripts = {name: scripts.load(connection, name) for name in ("hold_once", "release_once")}
+        self._scripts = {
+            name: scripts.load(connection, name) for name in ("hold_once", "bind_once", "release_once")
+        }
 
     def hold(self, call: Call) -> Once | str:
         """Begin a call.
 
         Returns:
-            What `JobQueue.submit` binds; or the id of the job that the same call made before.
+            What `JobQueue.submit` or `bind` binds; or the id of what the same call made before.
 
         Raises:
             Conflict: the same call is being accepted at this moment.
@@ -82,6 +85,18 @@ class Idempotency:
         if verdict == "busy":
             raise Conflict(f"the call with this {FIELD} is being accepted; send it again in a moment")
         return once if verdict == "held" else str(made[0])
+
+    def bind(self, once: Once, made: str) -> None:
+        """Let the key name what its call has made.
+
+        Raises:
+            Conflict: the key is another call's by now.
+            Unavailable: Redis does not answer, and the key may or may not be bound.
+        """
+        with redis_errors_are_unavailable():
+            is_bound = self._run("bind_once", once=asdict(once), made=made)
+        if not is_bound:
+            raise Conflict("this took too long, and the same call was sent again meanwhile; that one counts")
 
     def release(self, once: Once) -> None:
         """Give up a call that made nothing.

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from app.dependencies import PictureBody, TheCaller, TheDecoder, TheQueue, TheRetention, TheSettings, TheStorage
+from app.dependencies import (
+    PictureBody,
+    TheCaller,
+    TheDecoder,
+    TheQueue,
+    TheRepeats,
+    TheRetention,
+    TheSettings,
+    TheStorage,
+)
 from app.inputs import store_picture
 from app.openapi import problems, upload_body
-from app.uploads import Upload, remember
+from app.uploads import Upload, recall, remember
+from contracts.errors import Gone
 
 router = APIRouter(prefix="/v1", tags=["uploads"])
 
@@ -17,8 +27,8 @@ router = APIRouter(prefix="/v1", tags=["uploads"])
     status_code=201,
     openapi_extra=upload_body(),
     responses={
-        200: {"model": Upload, "description": "It was here; its time begins anew"},
-        **problems(400, 408, 413, 415, 422, 503),
+        200: {"model": Upload, "description": "It was here; its time begins anew, unless this call is a replay"},
+        **problems(400, 408, 409, 410, 413, 415, 422, 503),
     },
 )
 def upload(
@@ -29,11 +39,23 @@ def upload(
     retention: TheRetention,
     queue: TheQueue,
     settings: TheSettings,
+    repeats: TheRepeats,
     response: Response,
 ) -> Upload:
     """Check and keep a picture, sent as raw bytes or as the field `file` of a form."""
-    picture = decoder.decode(raw, "file")
-    store_picture(storage, retention, picture, settings.upload_ttl_seconds)
-    kept, is_new = remember(queue, caller.owner, picture, settings.upload_ttl_seconds)
-    response.status_code = 201 if is_new else 200
-    return kept
+    response.status_code = 200
+
+    def keep() -> Upload:
+        picture = decoder.decode(raw, "file")
+        store_picture(storage, retention, picture, settings.upload_ttl_seconds)
+        kept, is_new = remember(queue, caller.owner, picture, settings.upload_ttl_seconds)
+        response.status_code = 201 if is_new else 200
+        return kept
+
+    def find(id: str) -> Upload:
+        known = recall(queue, caller.owner, id)
+        if known is None:
+            raise Gone("upload", id, caller.owner)
+        return known
+
+    return repeats.make_once(raw, response, keep, lambda kept: kept.id, find)

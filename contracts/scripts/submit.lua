@@ -8,7 +8,7 @@ if before then return { 'accepted', before } end
 
 local once = arguments.once
 if once then
-  local found = redis.call('HMGET', once.key, 'token', 'job')
+  local found = redis.call('HMGET', once.key, 'token', 'made')
   if found[2] or (found[1] and found[1] ~= once.token) then return { 'taken' } end
 end
 
@@ -73,7 +73,7 @@ if arguments.deadline_seconds then
   redis.call('ZADD', 'darkroom:deadlines', deadline, id)
 end
 if once then
-  redis.call('HSET', once.key, 'fingerprint', once.fingerprint, 'token', once.token, 'job', id)
+  redis.call('HSET', once.key, 'fingerprint', once.fingerprint, 'token', once.token, 'made', id)
   redis.call('EXPIRE', once.key, once.kept_seconds)
 end
 enrol('queued', arguments.fields.model, arguments.fields.task, 1)

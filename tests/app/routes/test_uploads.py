@@ -10,7 +10,9 @@ from fastapi.testclient import TestClient
 
 from app.main import create_app
 from app.settings import ApiSettings
-from contracts.queue import JobQueue
+from contracts.errors import Conflict
+from contracts.idempotency import Call, Idempotency
+from contracts.queue import JobQueue, Once
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
 from tests.app.drawings import encode, png_header
@@ -114,3 +116,59 @@ def test_an_upload_over_the_bound_is_refused(settings: SharedSettings, more: int
         response = client.post("/v1/uploads", content=large + b"\0" * more)
 
     assert (response.status_code, response.json()["code"]) == (413, code)
+
+
+def test_the_same_call_again_is_the_same_upload_and_its_time_goes_on(client: TestClient) -> None:
+    headers = RAW | {"Idempotency-Key": "k"}
+    first = client.post("/v1/uploads", content=RED, headers=headers)
+    second = client.post("/v1/uploads", content=RED, headers=headers)
+    form = client.post("/v1/uploads", files={"file": ("a.jpg", RED)}, headers={"Idempotency-Key": "k"})
+
+    assert (first.status_code, second.status_code, form.status_code) == (201, 200, 200)
+    assert first.json() == second.json() == form.json()
+    replayed = [answer.headers.get("Idempotency-Replayed") for answer in (first, second, form)]
+    assert replayed == [None, "true", "true"]
+
+
+def test_a_key_for_another_upload_or_call_is_refused(client: TestClient) -> None:
+    headers = {"Idempotency-Key": "k"}
+    client.post("/v1/uploads", content=RED, headers=RAW | headers)
+
+    other = client.post("/v1/uploads", content=encode("RGB", (64, 64), "blue"), headers=headers)
+    job = client.post("/v1/txt2img", json={"prompt": "x"}, headers=headers)
+
+    for answer in (other, job):
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "Idempotency-Key")
+
+
+def test_a_refused_upload_does_not_use_its_key_up(client: TestClient, queue: JobQueue) -> None:
+    headers = {"Idempotency-Key": "k"}
+    assert client.post("/v1/uploads", content=b"no image", headers=headers).status_code == 415
+    assert queue.connection.keys("*") == []
+
+    assert client.post("/v1/uploads", content=RED, headers=headers).status_code == 201
+
+
+def test_a_replay_of_an_upload_that_is_no_more_says_so(client: TestClient, queue: JobQueue) -> None:
+    headers = {"Idempotency-Key": "k"}
+    client.post("/v1/uploads", content=RED, headers=headers)
+    queue.connection.delete(*queue.connection.keys("darkroom:upload:*"))
+
+    gone = client.post("/v1/uploads", content=RED, headers=headers)
+
+    assert (gone.status_code, gone.json()["code"]) == (410, "gone")
+
+
+def test_an_upload_that_is_being_made_elsewhere_is_a_conflict(client: TestClient, queue: JobQueue) -> None:
+    call = Call("local", "k", "POST /v1/uploads", RED)
+    keys = Idempotency(queue.connection, lease_seconds=60)
+    once = keys.hold(call)
+    assert isinstance(once, Once)
+
+    busy = client.post("/v1/uploads", content=RED, headers={"Idempotency-Key": "k"})
+    assert (busy.status_code, busy.json()["code"]) == (409, "conflict")
+
+    queue.connection.delete(once.key)  # its lease has run out
+    assert client.post("/v1/uploads", content=RED, headers={"Idempotency-Key": "k"}).status_code == 201
+    with pytest.raises(Conflict):
+        keys.bind(once, "upload:other")
