@@ -23,8 +23,10 @@ class ServiceError(Exception):
 class Client:
     """One service. All methods raise ServiceError with the service's own words."""
 
-    def __init__(self, url: str, timeout_seconds: float = 30.0) -> None:
+    def __init__(self, url: str, timeout_seconds: float = 30.0, key: str | None = None) -> None:
+        """`key`: an API key; without one only a service that needs none answers."""
         self.url = url.rstrip("/")
+        self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         # Proxies of the environment are not for a service that people name by its address.
         self._http = httpx.Client(base_url=self.url, timeout=timeout_seconds, trust_env=False)
 
@@ -61,7 +63,7 @@ class Client:
             time.sleep(_POLL_SECONDS)
 
     def download(self, image: Json) -> bytes:
-        """The bytes of one of a job's images."""
+        """The bytes of one of a job's images; its link needs no key, and may lead elsewhere."""
         return self._request("GET", image["url"]).content
 
     def models(self) -> list[Json]:
@@ -70,7 +72,7 @@ class Client:
         return data
 
     def _call(self, method: str, path: str, **options: Any) -> Json:
-        answer: Json = self._request(method, path, **options).json()
+        answer: Json = self._request(method, path, headers=self._headers, **options).json()
         return answer
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Response:

@@ -42,10 +42,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--control", action="append", default=[], metavar="CONTROLNET=FILE", help="a ControlNet and its picture"
     )
     parser.add_argument("--lora", action="append", default=[], metavar="NAME[:SCALE]", help="an adapter")
+    add_service_arguments(parser)
+
+
+def add_service_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe where the service is and what opens it."""
     parser.add_argument(
         "--server",
         default=os.environ.get("DARKROOM_SERVER", "http://127.0.0.1:8000"),
         help="the service, also DARKROOM_SERVER (%(default)s)",
+    )
+    parser.add_argument(
+        "--key", default=os.environ.get("DARKROOM_API_KEY"), help="an API key; better said as DARKROOM_API_KEY"
     )
 
 
@@ -56,7 +64,7 @@ def generate(arguments: argparse.Namespace) -> None:
         ServiceError: the service refused, does not answer, or the job failed.
     """
     task, body = compose(arguments)
-    with Client(arguments.server) as client:
+    with Client(arguments.server, key=arguments.key) as client:
         job = client.submit(task, body)
         print(job["id"])
         job = follow(client, job)

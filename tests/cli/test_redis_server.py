@@ -9,7 +9,7 @@ import pytest
 from redis import Redis
 
 from cli import redis_server
-from cli.redis_server import RedisNotFound, RedisServer, find_server
+from cli.redis_server import RedisNotFound, RedisServer, find_running, find_server
 
 
 def test_it_is_durable_never_evicts_and_listens_on_no_port(tmp_path: Path) -> None:
@@ -44,6 +44,32 @@ def test_a_long_data_folder_does_not_break_the_socket(tmp_path: Path) -> None:
     server = RedisServer(tmp_path / ("deep" * 30))
     server.start()
     server.stop()
+
+
+def test_it_is_found_while_it_runs(tmp_path: Path) -> None:
+    assert find_running(tmp_path) is None
+    server = RedisServer(tmp_path)
+    server.start()
+    try:
+        assert find_running(tmp_path) == server.url
+        server.kill()
+        assert find_running(tmp_path) is None
+    finally:
+        server.stop()
+    assert find_running(tmp_path) is None
+
+
+def test_two_never_write_one_append_only_file(tmp_path: Path) -> None:
+    server, other = RedisServer(tmp_path), RedisServer(tmp_path)
+    server.start()
+    with pytest.raises(RuntimeError, match="another redis-server of ours runs on"):
+        other.start(timeout_seconds=0.3)
+    assert find_running(tmp_path) == server.url
+
+    server.stop()
+
+    other.start()
+    other.stop()
 
 
 def test_a_server_on_the_path_comes_before_the_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,124 @@
+"""`darkroom keys`: makes, lists and revokes API keys in the Redis of a service, which need not be running."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from cli.client import ServiceError
+from cli.redis_server import RedisServer, find_running
+from contracts.connections import connect
+from contracts.errors import DarkroomError
+from contracts.keys import Key, Keys, Scope
+from contracts.settings import SharedSettings
+from contracts.tasks import Priority
+
+_TIMEOUT_SECONDS = 5.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command's own commands."""
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    create = actions.add_parser("create", help="make a key; prints it on one line, once and never again")
+    create.add_argument("name", help="for people, such as who or what uses it")
+    create.add_argument("--owner", help="keys of one owner share jobs and uploads (a new owner, with nothing)")
+    create.add_argument(
+        "--scope", action="append", choices=[scope.value for scope in Scope], help="may be repeated (generate)"
+    )
+    create.add_argument("--calls-per-minute", type=int, metavar="N", help="calls that make something (any number)")
+    create.add_argument(
+        "--max-jobs", type=int, metavar="N", help="jobs that wait and run at one time (any number)"
+    )
+    create.add_argument(
+        "--highest-priority", choices=[tier.value for tier in Priority], help="best tier of its jobs (high)"
+    )
+    create.set_defaults(run=_create)
+    actions.add_parser("list", help="list the keys, revoked ones too").set_defaults(run=_list)
+    revoke = actions.add_parser("revoke", help="let a key open nothing any more; what it made stays")
+    revoke.add_argument("id", help="from `darkroom keys list`")
+    revoke.set_defaults(run=_revoke)
+    for action in actions.choices.values():
+        action.add_argument(
+            "--data",
+            type=Path,
+            default=SharedSettings.model_fields["data"].default,
+            help="folder of `darkroom up`, where DARKROOM_REDIS_URL names no Redis (%(default)s)",
+        )
+
+
+def _create(arguments: argparse.Namespace) -> None:
+    given = {
+        "scopes": arguments.scope,
+        "calls_per_minute": arguments.calls_per_minute,
+        "max_jobs": arguments.max_jobs,
+        "highest_priority": arguments.highest_priority,
+    }
+    with _open(arguments.data) as keys:
+        key, token = keys.create(
+            arguments.name, arguments.owner, **{name: value for name, value in given.items() if value is not None}
+        )
+    print(token)
+    print(f"key {key.id} of owner {key.owner}; keep it now, it is shown this once", file=sys.stderr)
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    with _open(arguments.data) as keys:
+        found = keys.find_all()
+    head = ("ID", "NAME", "OWNER", "SCOPES", "CALLS/MIN", "MAX JOBS", "PRIORITY", "CREATED", "USED", "REVOKED")
+    rows = [head, *map(_row, found)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _row(key: Key) -> tuple[str, ...]:
+    limits = (str(limit or "-") for limit in (key.calls_per_minute, key.max_jobs))
+    times = (_time(seconds) for seconds in (key.created_at, key.last_used_at, key.revoked_at))
+    return (key.id, key.name, key.owner, ",".join(sorted(key.scopes)), *limits, key.highest_priority, *times)
+
+
+def _time(seconds: float | None) -> str:
+    return "-" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%MZ")
+
+
+def _revoke(arguments: argparse.Namespace) -> None:
+    with _open(arguments.data) as keys:
+        keys.revoke(arguments.id)
+
+
+@contextmanager
+def _open(data: Path) -> Iterator[Keys]:
+    """The keys of the service with these settings, or of `darkroom up` on this folder, running or not.
+
+    Raises:
+        ServiceError: anything went wrong, in one line.
+    """
+    try:
+        with _redis(data) as url, connect(url, timeout_seconds=_TIMEOUT_SECONDS, retries=1) as connection:
+            yield Keys(connection)
+    except ValidationError as error:
+        raise ServiceError("; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors())) from error
+    except DarkroomError as error:
+        raise ServiceError(str(error)) from error
+
+
+@contextmanager
+def _redis(data: Path) -> Iterator[str]:
+    settings = SharedSettings()
+    folder = data.resolve() / "redis"
+    url = settings.redis_url if "redis_url" in settings.model_fields_set else find_running(folder)
+    if url is not None:
+        yield url
+        return
+    server = RedisServer(folder)
+    try:
+        server.start()
+        yield server.url
+    finally:
+        server.stop()

@@ -1,0 +1,137 @@
+"""`darkroom keys` and `--key`, against a real Redis and a real service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cli.client import Client, ServiceError
+from cli.main import main
+from cli.redis_server import RedisServer
+from contracts.connections import connect
+from contracts.keys import Key, Keys, Scope
+from contracts.queue import JobQueue
+from contracts.tasks import Priority
+from tests.app.conftest import Hands
+from tests.app.test_service import service
+
+
+@pytest.fixture
+def keys(queue: JobQueue, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Keys:
+    monkeypatch.setenv("DARKROOM_REDIS_URL", redis_url)
+    return Keys(queue.connection)
+
+
+def opened(keys: Keys, token: str) -> Key:
+    key = keys.open(token)
+    assert key is not None
+    return key
+
+
+def test_a_key_is_made_and_shown_once(keys: Keys, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["keys", "create", "the ci"]) == 0
+
+    said = capsys.readouterr()
+    key = opened(keys, said.out.removesuffix("\n"))
+    assert (key.name, key.owner, list(key.scopes)) == ("the ci", key.id, [Scope.GENERATE])
+    assert (key.calls_per_minute, key.max_jobs, key.highest_priority) == (None, None, Priority.HIGH)
+    assert key.id in said.err
+    main(["keys", "list"])
+    assert said.out.strip().removeprefix(f"dk_{key.id}_") not in capsys.readouterr().out
+
+
+def test_a_key_has_the_limits_that_were_said(keys: Keys, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "--owner team --scope generate --scope admin --calls-per-minute 30 --max-jobs 4 --highest-priority low"
+
+    assert main(["keys", "create", "a", *words.split()]) == 0
+
+    key = opened(keys, capsys.readouterr().out.strip())
+    assert (key.owner, sorted(key.scopes)) == ("team", ["admin", "generate"])
+    assert (key.calls_per_minute, key.max_jobs, key.highest_priority) == (30, 4, Priority.LOW)
+    main(["keys", "list"])
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split()[:4] == ["ID", "NAME", "OWNER", "SCOPES"]
+    assert row.split()[:7] == [key.id, "a", "team", "admin,generate", "30", "4", "low"]
+
+
+def test_a_key_is_revoked(keys: Keys, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["keys", "create", "a"])
+    token = capsys.readouterr().out.strip()
+
+    assert main(["keys", "revoke", opened(keys, token).id]) == 0
+
+    assert keys.open(token) is None
+    main(["keys", "list"])
+    assert capsys.readouterr().out.splitlines()[1].split()[-1] != "-"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["create", "a", "--owner", "a:b"], "owner: "),
+        (["create", "a", "--max-jobs", "0"], "max_jobs: "),
+        (["revoke", "nothing"], "there is no key 'nothing'"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_a_failure(
+    keys: Keys, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert main(["keys", *words]) == 1
+
+    error = capsys.readouterr().err
+    assert error.startswith(f"darkroom: {said}")
+    assert error.count("\n") == 1
+
+
+def test_a_redis_that_is_away_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DARKROOM_REDIS_URL", f"unix://{tmp_path}/none.sock")
+
+    assert main(["keys", "list"]) == 1
+    assert capsys.readouterr().err == "darkroom: the queue (Redis) does not answer\n"
+
+
+def test_the_redis_of_darkroom_up_is_found_running_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("DARKROOM_REDIS_URL", raising=False)
+    data = ["--data", str(tmp_path)]
+    assert main(["keys", "create", "before", *data]) == 0
+    server = RedisServer(tmp_path / "redis")
+    server.start()
+    try:
+        assert main(["keys", "create", "while", *data]) == 0
+        with connect(server.url, timeout_seconds=5, retries=0) as connection:
+            assert [key.name for key in Keys(connection).find_all()] == ["before", "while"]
+    finally:
+        server.stop()
+    capsys.readouterr()
+    main(["keys", "list", *data])
+    assert [row.split()[1] for row in capsys.readouterr().out.splitlines()[1:]] == ["before", "while"]
+
+
+def test_a_client_with_a_key_is_served(keys: Keys, redis_url: str, tmp_path: Path, hands: Hands) -> None:
+    _, token = keys.create("a")
+    with service(redis_url, tmp_path) as (http, _):
+        url = str(http.base_url)
+        with Client(url) as stranger, pytest.raises(ServiceError, match="send an API key"):
+            stranger.submit("txt2img", {"prompt": "x"})
+        with Client(url, key=token) as client:
+            job = client.submit("txt2img", {"prompt": "x"})
+            data = hands.complete(hands.claim())
+            assert client.download(client.wait(job["id"])["images"][0]) == data
+
+
+def test_the_key_comes_from_the_environment(
+    keys: Keys, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, token = keys.create("a")
+    with service(redis_url, tmp_path) as (http, _):
+        words = ["models", "--server", str(http.base_url)]
+        assert main(words) == 1
+        assert main([*words, "--key", token]) == 0
+        monkeypatch.setenv("DARKROOM_API_KEY", token)
+        assert main(words) == 0
+    assert "shapes-sdxl" in capsys.readouterr().out
