@@ -1,7 +1,7 @@
 """How many values a component holds beyond its weights while it works: linear in pixels and prompt tokens.
 
 The coefficients were counted, not fitted: the full-size architectures and the shapes models ran on torch's meta
-device under a mode that follows every tensor from its birth to its end (`python -m bench.activations` repeats it
+device under a mode that follows every tensor from its birth to its end (`python -m bench.architectures` repeats it
 and prints both). Attention is taken as fused, so that no matrix of scores exists; scratch memory of one kernel
 and what an allocator wastes are not seen. It knows nothing of budgets or placements.
 """
@@ -30,6 +30,7 @@ class Canvas:
         images: in the call.
         guided: whether one step denoises every image with and without the prompt at once.
         text_tokens: length of a T5 prompt.
+        pictures: that come with the request, each as large as the image: one to start from, one a ControlNet.
     """
 
     width: int
@@ -37,6 +38,22 @@ class Canvas:
     images: int = 1
     guided: bool = True
     text_tokens: int = 512
+    pictures: int = 0
+
+    @property
+    def pixels(self) -> int:
+        """Of one image."""
+        return self.width * self.height
+
+    @property
+    def passes(self) -> int:
+        """Times that one image goes through the denoiser at once."""
+        return 2 if self.guided else 1
+
+    @property
+    def picture_values(self) -> int:
+        """What the pictures of one image take throughout: three channels, once for each pass."""
+        return 3 * self.pixels * self.pictures * self.passes
 
 
 @dataclass(frozen=True)
@@ -63,7 +80,7 @@ class Work:
 
 def most_values(moments: Iterable[Work], canvas: Canvas, images: float, pixels: int | None = None) -> float:
     """Values at the worst of a component's moments; `pixels` of one image, unless they are the canvas'."""
-    area = canvas.width * canvas.height if pixels is None else pixels
+    area = canvas.pixels if pixels is None else pixels
     return max((moment.values(canvas, images, area) for moment in moments), default=0.0)
 
 
@@ -72,6 +89,17 @@ def work_of(config: Mapping[str, Any]) -> tuple[Work, ...]:
     name = config.get("_class_name") or next(iter(config.get("architectures") or [""]))
     moments = _BY_CLASS.get(str(name))
     return () if moments is None else moments(config)
+
+
+def encoding_work(config: Mapping[str, Any]) -> tuple[Work, ...]:
+    """A VAE's moments while it encodes, which takes less than decoding unless guidance doubles the pictures."""
+    channels = config.get("block_out_channels")
+    return (Work(pixel=channels[0] * (3 + config["layers_per_block"])),) if channels else ()
+
+
+def encodes_controls(config: Mapping[str, Any]) -> bool:
+    """Whether this ControlNet wants its picture from the VAE, once for each pass of guidance."""
+    return config.get("_class_name") in ("SD3ControlNetModel", "FluxControlNetModel")
 
 
 def _clip(config: Mapping[str, Any]) -> tuple[Work, ...]:
@@ -84,25 +112,36 @@ def _t5(config: Mapping[str, Any]) -> tuple[Work, ...]:
 
 
 def _autoencoder(config: Mapping[str, Any]) -> tuple[Work, ...]:
-    """Decoding: the first residual block at full size holds its input, the norm of it and the activation."""
+    """Decoding: the first residual block at full size holds its input, the norm of it and the activation.
+
+    Beside it stands the image, as it was decoded before in the batch or as it is about to be.
+    """
     channels = config["block_out_channels"]
-    return (Work(pixel=3 * channels[min(1, len(channels) - 1)]),)
+    return (Work(pixel=3 * channels[min(1, len(channels) - 1)] + 3),)
 
 
 def _unet(config: Mapping[str, Any]) -> tuple[Work, ...]:
-    """The last block: three skips and a residual block over their sum, or the feed-forward behind attention."""
+    """The last block: three skips and a residual block over their sum, or the feed-forward behind attention.
+
+    Beside it the embeddings of the prompt, of which guidance keeps a copy.
+    """
     attends_at_full_size = str(config["up_block_types"][-1]).startswith("CrossAttn")
     width = 25.5 if attends_at_full_size else 15.8
-    return (Work(pixel=width * config["block_out_channels"][0] / _LATENT_PIXELS),)
+    embedding = 1.3 * _CLIP_TOKENS * config["cross_attention_dim"]
+    return (Work(pixel=width * config["block_out_channels"][0] / _LATENT_PIXELS, fixed=embedding),)
 
 
 def _sd3(config: Mapping[str, Any]) -> tuple[Work, ...]:
-    """The feed-forward of the image's stream, or of the text's (CLIP tokens and T5 tokens), beside the other."""
+    """The feed-forward of the image's stream, or of the text's (CLIP tokens and T5 tokens), beside the other.
+
+    Beside them the embeddings of the prompt, of which guidance keeps a copy.
+    """
     width = config["num_attention_heads"] * config["attention_head_dim"]
-    return tuple(
-        Work(pixel=image * width / _TOKEN_PIXELS, token=text * width, fixed=text * width * _CLIP_TOKENS)
-        for image, text in ((13, 5), (5, 13))
-    )
+    moments = []
+    for image, text in ((13, 5), (5, 13)):
+        token = text * width + config["joint_attention_dim"]
+        moments.append(Work(pixel=image * width / _TOKEN_PIXELS, token=token, fixed=token * _CLIP_TOKENS))
+    return tuple(moments)
 
 
 def _flux(config: Mapping[str, Any]) -> tuple[Work, ...]:

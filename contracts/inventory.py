@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-from contracts.activations import Work, work_of
+from contracts.activations import Work, encodes_controls, encoding_work, work_of
 from contracts.architectures import Architecture, find_architecture, read_architectures
 from contracts.catalogue import Catalogue, ModelSpec
 from contracts.errors import CatalogueError
@@ -38,7 +38,9 @@ class Component:
         group_bytes: what it takes on the device while it is streamed: the group in use and the next one.
         groups: what the groups are: `block`, the members of its module lists, or `leaf`, its single layers.
         work: the moments at which it may need most beyond its weights.
+        encoding: the same while a VAE encodes pictures.
         tile_side: pixels of a tile, for a VAE.
+        encodes_controls: for a ControlNet, whether the VAE encodes its picture.
     """
 
     name: str
@@ -47,7 +49,9 @@ class Component:
     group_bytes: int = 0
     groups: Literal["block", "leaf"] = "leaf"
     work: tuple[Work, ...] = ()
+    encoding: tuple[Work, ...] = ()
     tile_side: int | None = None
+    encodes_controls: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ def weigh(
     groups: Literal["block", "leaf"] = "block" if by_block <= count.values // 3 else "leaf"
     streamed = by_block if groups == "block" else 2 * count.leaf_values
     try:
-        work = work_of(config)
+        work, encoding = work_of(config), encoding_work(config) if role is Role.VAE else ()
     except (KeyError, TypeError, IndexError) as error:
         raise CatalogueError(f"the configuration of {name} lacks {error}") from error
     return Component(
@@ -124,7 +128,9 @@ def weigh(
         group_bytes=min(streamed, count.values) * value_bytes,
         groups=groups,
         work=work,
+        encoding=encoding,
         tile_side=_tile_side(config) if role is Role.VAE else None,
+        encodes_controls=role is Role.CONTROLNET and encodes_controls(config),
     )
 
 

@@ -37,8 +37,9 @@ _FP8_BYTES, _FP8_KEPT = 1, 0.02
 _MAX_IMAGES, _IMAGE_FRACTION = 1024, 1 / 16
 #: Peak of a step down beside that of the plan that failed.
 _STEP = 0.95
-#: What a decoded image takes while tiles are put together: tiles that overlap, their rows, and the whole.
-_TILED_OUTPUT_VALUES = 10
+#: Values of a pixel where images are decoded one by one and by tiles: three channels of each image and of the
+#: whole batch, and for the one at hand its tiles, which overlap by a quarter.
+_SLICED_VALUES, _TILED_VALUES = 6, 5
 
 _STAGES = ("encode", "denoise", "decode")
 _STAGE_OF: Mapping[Role, str] = MappingProxyType(
@@ -168,7 +169,7 @@ class _Layout:
             fits=fits,
             images=canvas.images,
             batch_images=max(int(room), canvas.images) if fits else min(int(room), canvas.images - 1),
-            batch_pixels=int(room * canvas.width * canvas.height),
+            batch_pixels=int(room * canvas.pixels),
             extra_seconds=round(self._extra_seconds, 2),
             reason=f"needs {gib(peak_bytes)} of {gib(budget_bytes)}",
         )
@@ -177,6 +178,7 @@ class _Layout:
         """Weights and activations on the device in each stage; of the load's images, or of so many."""
         count = self.load.canvas.images if images is None else images
         stays = sum(placed.device_bytes for _, placed in self.parts if placed.home is Home.DEVICE)
+        stays += int(self.load.canvas.picture_values * count) * self.inventory.value_bytes
         return {stage: stays + self._visiting(stage, count) for stage in _STAGES}
 
     @property
@@ -229,15 +231,23 @@ class _Layout:
         """Bytes that a component takes on the device beyond its weights."""
         if placed.home in (Home.CPU, Home.ABSENT):
             return 0
-        canvas, tile_side = self.load.canvas, self._tile_side
-        if component.role is Role.VAE and tile_side is not None:
-            area = canvas.width * canvas.height
-            tile = most_values(component.work, canvas, 1, min(area, tile_side**2))
-            values = tile + (_TILED_OUTPUT_VALUES * area * images if area > tile_side**2 else 0)
+        canvas = self.load.canvas
+        if component.role is Role.VAE:
+            values = self._vae_values(component, images)
         else:
-            copies = 2 if canvas.guided and _STAGE_OF[component.role] == "denoise" else 1
-            values = most_values(component.work, canvas, images * copies)
+            passes = canvas.passes if _STAGE_OF[component.role] == "denoise" else 1
+            values = most_values(component.work, canvas, images * passes)
         return int(values * self.inventory.value_bytes)
+
+    def _vae_values(self, vae: Component, images: float) -> float:
+        """Decoding, or encoding the pictures of ControlNets, which guidance doubles; whole, or by tiles."""
+        canvas, tile_side = self.load.canvas, self._tile_side
+        if tile_side is None:
+            doubled = canvas.passes if any(extra.encodes_controls for extra in self.load.extras) else 0
+            encoding = most_values(vae.encoding, canvas, images * doubled)
+            return max(encoding, most_values(vae.work, canvas, images))
+        tile = most_values(vae.work, canvas, 1, min(canvas.pixels, tile_side**2))
+        return tile + (_SLICED_VALUES * images + _TILED_VALUES) * canvas.pixels
 
     def _room(self, budget_bytes: int) -> float:
         """Images of this size that fit, a fraction included."""
