@@ -69,10 +69,7 @@ class Acceptance:
 
     async def answer(self, order: Callable[[], Order], response: Response) -> JobView:
         """Accept what `order` makes, and say so: 202, or 200 with a job that has ended."""
-        record, is_replay = await run_in_threadpool(self._accept_once, order)
-        if is_replay:
-            response.headers["Idempotency-Replayed"] = "true"
-        response.headers["Location"] = self.links.job(record.id)
+        record = await self.accept(order, response)
         response.status_code = 202
         if self.wait_seconds is not None:
             response.headers["Preference-Applied"] = f"wait={self.wait_seconds}"
@@ -80,6 +77,14 @@ class Acceptance:
             if record.state.is_final:
                 response.status_code = 200
         return await run_in_threadpool(display, record, self.queue, self.storage, self.links)
+
+    async def accept(self, order: Callable[[], Order], response: Response) -> JobRecord:
+        """Accept what `order` makes, or find what an earlier call made; the headers tell which."""
+        record, is_replay = await run_in_threadpool(self._accept_once, order)
+        if is_replay:
+            response.headers["Idempotency-Replayed"] = "true"
+        response.headers["Location"] = self.links.job(record.id)
+        return record
 
     def _accept_once(self, order: Callable[[], Order]) -> tuple[JobRecord, bool]:
         """The job, and whether an earlier call made it."""

@@ -50,6 +50,32 @@ async def read_body(request: Request, max_bytes: int, timeout_seconds: float) ->
     return b"".join(chunks)
 
 
+Form = list[tuple[str, str | bytes]]
+
+
+async def read_form(request: Request, raw: bytes, max_files: int = 8, max_fields: int = 8) -> Form:
+    """The fields of a multipart body that has been read, in order; files are bytes.
+
+    Raises:
+        UnreadableBody: no multipart body, or one with more in it.
+    """
+
+    async def once() -> AsyncGenerator[bytes, None]:
+        yield raw
+
+    try:
+        form = await MultiPartParser(request.headers, once(), max_files=max_files, max_fields=max_fields).parse()
+    except MultiPartException as error:
+        raise UnreadableBody(error.message) from None
+    try:
+        return [
+            (name, await value.read() if isinstance(value, UploadFile) else value)
+            for name, value in form.multi_items()
+        ]
+    finally:
+        await form.close()
+
+
 async def unpack_file(request: Request, raw: bytes) -> bytes:
     """The one file of a multipart body that has been read; its field is `file`.
 
@@ -57,21 +83,10 @@ async def unpack_file(request: Request, raw: bytes) -> bytes:
         UnreadableBody: no multipart body.
         InvalidRequest: it holds something else.
     """
-
-    async def once() -> AsyncGenerator[bytes, None]:
-        yield raw
-
-    try:
-        form = await MultiPartParser(request.headers, once(), max_files=8, max_fields=8).parse()
-    except MultiPartException as error:
-        raise UnreadableBody(error.message) from None
-    try:
-        match form.multi_items():
-            case [("file", UploadFile() as file)]:
-                return await file.read()
-            case fields:
-                names = ", ".join(name for name, _ in fields) or "nothing"
-                message = f"the form must hold one file, named file, and it holds: {names}"
-                raise InvalidRequest([FieldProblem("file", message, ["file"])])
-    finally:
-        await form.close()
+    match await read_form(request, raw):
+        case [("file", bytes() as file)]:
+            return file
+        case fields:
+            names = ", ".join(name for name, _ in fields) or "nothing"
+            message = f"the form must hold one file, named file, and it holds: {names}"
+            raise InvalidRequest([FieldProblem("file", message, ["file"])])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import Depends, Header, Request, Response
@@ -12,8 +13,9 @@ from fastapi.security import HTTPBearer
 
 from app.acceptance import Acceptance
 from app.bells import Bells
-from app.bodies import FORM_OVERHEAD_BYTES, read_body, unpack_file
+from app.bodies import FORM_OVERHEAD_BYTES, read_body, read_form, unpack_file
 from app.callers import Caller, Door
+from app.dialects.openai_requests import EditRequest, form_to_json
 from app.errors import WrongMediaType, rate_headers
 from app.exposition import Exposition
 from app.fetching import Fetcher
@@ -33,6 +35,9 @@ from contracts.records import JobRecord
 from contracts.retention import Retention
 from contracts.storage import Storage
 from contracts.views import Links
+
+#: What a form of an OpenAI edit may hold: OpenAI takes 16 pictures and a mask, and we say why we do not.
+_EDIT_FILES, _EDIT_FIELDS = 20, 100
 
 
 @dataclass(frozen=True)
@@ -208,6 +213,18 @@ async def _picture_body(request: Request, settings: TheSettings, maker: TheMaker
     return raw
 
 
+async def _edit_body(request: Request, settings: TheSettings, maker: TheMaker) -> bytes:
+    del maker  # as above
+    raw = await read_body(request, settings.max_body_bytes, settings.upload_timeout_seconds)
+    kind = _media_type(request)
+    if kind == "multipart/form-data":
+        fields = await read_form(request, raw, max_files=_EDIT_FILES, max_fields=_EDIT_FIELDS)
+        return await run_in_threadpool(form_to_json, EditRequest, fields)
+    if kind and kind != "application/json" and not kind.endswith("+json"):
+        raise WrongMediaType(f"the body is {kind}; send a form, multipart/form-data, or JSON")
+    return raw
+
+
 def _media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
@@ -222,34 +239,44 @@ async def _wait_seconds(
     return read_preference(request)
 
 
-async def _acceptance(
+#: Makes the acceptance of a call with this body, for a client that does not wait.
+Intake = Callable[[bytes], Acceptance]
+
+
+async def _intake(
     request: Request,
-    raw: JsonBody,
     services: AnyService,
     inputs: TheInputs,
     links: TheLinks,
     caller: TheCaller,
-    wait_seconds: WaitSeconds,
     idempotency_key: Annotated[
         str | None,
         Header(min_length=1, max_length=255, description="the same key and call within 24 h give the same job"),
     ] = None,
-) -> Acceptance:
+) -> Intake:
     target = f"{request.method} {request.url.path}"
-    return Acceptance(
-        catalogue=services.catalogue,
-        inputs=inputs,
-        queue=services.queue,
-        storage=services.storage,
-        bells=services.bells,
-        links=links,
-        caller=caller,
-        outbound=services.settings.outbound,
-        wait_seconds=wait_seconds,
-        max_waiting=services.settings.max_waiting,
-        idempotency=services.idempotency,
-        call=None if idempotency_key is None else Call(caller.owner, idempotency_key, target, raw),
-    )
+
+    def take_in(raw: bytes) -> Acceptance:
+        return Acceptance(
+            catalogue=services.catalogue,
+            inputs=inputs,
+            queue=services.queue,
+            storage=services.storage,
+            bells=services.bells,
+            links=links,
+            caller=caller,
+            outbound=services.settings.outbound,
+            wait_seconds=None,
+            max_waiting=services.settings.max_waiting,
+            idempotency=services.idempotency,
+            call=None if idempotency_key is None else Call(caller.owner, idempotency_key, target, raw),
+        )
+
+    return take_in
+
+
+async def _acceptance(raw: JsonBody, intake: TheIntake, wait_seconds: WaitSeconds) -> Acceptance:
+    return replace(intake(raw), wait_seconds=wait_seconds)
 
 
 async def _repeats(
@@ -266,10 +293,12 @@ async def _repeats(
 
 WaitSeconds = Annotated[int | None, Depends(_wait_seconds)]
 TheRepeats = Annotated[Repeats, Depends(_repeats)]
+TheIntake = Annotated[Intake, Depends(_intake)]
 TheAcceptance = Annotated[Acceptance, Depends(_acceptance)]
 TheLinks = Annotated[Links, Depends(_links)]
 TheInputs = Annotated[InputReader, Depends(_inputs)]
 ShownJob = Annotated[JobRecord, Depends(_shown_job)]
 OwnJob = Annotated[JobRecord, Depends(_own_job)]
 JsonBody = Annotated[bytes, Depends(_json_body)]
+EditBody = Annotated[bytes, Depends(_edit_body)]
 PictureBody = Annotated[bytes, Depends(_picture_body)]

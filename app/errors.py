@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
@@ -57,6 +57,18 @@ class WrongMediaType(DarkroomError):
     """A content type that the call does not take."""
 
 
+class JobDidNotComplete(DarkroomError):
+    """A job that a client of a dialect waited for failed, or somebody cancelled it; `code` says why."""
+
+    def __init__(self, message: str, code: str) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+class JobStillRuns(DarkroomError):
+    """A job goes on, but its client is held no longer."""
+
+
 class NotReady(DarkroomError):
     """The service would not serve a job now."""
 
@@ -95,6 +107,8 @@ ROWS: Mapping[type[Exception], Row] = {
     RateExceeded: Row(429, "rate_exceeded", "Too many calls of one API key"),
     Unavailable: Row(503, "unavailable", "A part of the service is away"),
     NotReady: Row(503, "not_ready", "The service would not serve a job now"),
+    JobDidNotComplete: Row(502, "job_failed", "The job did not complete"),
+    JobStillRuns: Row(504, "still_running", "The job takes longer than a client is held"),
     Exception: Row(500, "internal", "The service failed"),
 }
 
@@ -142,6 +156,8 @@ def describe(error: Exception) -> Failure:
     row = next(ROWS[kind] for kind in type(error).__mro__ if kind in ROWS)
     if row.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return Failure(row, "the reason is in the service's log, under this request_id")
+    if isinstance(error, JobDidNotComplete):
+        row = replace(row, code=error.code)
     if isinstance(error, RequestValidationError):
         problems = tuple(FieldProblem(".".join(map(str, item["loc"][1:])), item["msg"]) for item in error.errors())
         return Failure(row, "; ".join(f"{one.field}: {one.message}" for one in problems), problems)
@@ -160,6 +176,8 @@ def _headers_of(error: Exception, row: Row) -> dict[str, str]:
             if isinstance(error, RateExceeded):
                 retry |= rate_headers(error.calls_per_minute, 0, error.retry_after_seconds)
             return retry
+        case JobDidNotComplete() | JobStillRuns():
+            return {"X-Should-Retry": "false"}  # OpenAI's clients would make the same job again and again
     is_away = row.status == HTTPStatus.SERVICE_UNAVAILABLE
     return {"Retry-After": str(RETRY_AFTER_SECONDS)} if is_away else {}
 
@@ -187,10 +205,10 @@ def render_problem(failure: Failure, request_id: str) -> JSONResponse:
         type=f"urn:darkroom:problem:{failure.row.code}",
         title=failure.row.title,
         status=failure.row.status,
-        detail=_cut(failure.detail),
+        detail=cut(failure.detail),
         code=failure.row.code,
         errors=[
-            ProblemField(field=_cut(one.field), message=_cut(one.message), allowed=one.allowed)
+            ProblemField(field=cut(one.field), message=cut(one.message), allowed=one.allowed)
             for one in failure.problems[:_MAX_PROBLEMS]
         ],
         request_id=request_id,
@@ -203,20 +221,46 @@ def render_problem(failure: Failure, request_id: str) -> JSONResponse:
     )
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """A text, no longer than an answer should repeat."""
     return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"
 
 
+@dataclass(frozen=True)
+class Dialect:
+    """How errors look below a path.
+
+    Attributes:
+        prefix: of the paths.
+        render: (failure, the request's id) -> the answer.
+        media_type, model: of the answer's body, for the document.
+    """
+
+    prefix: str
+    render: Callable[[Failure, str], JSONResponse]
+    media_type: str
+    model: type[BaseModel]
+
+
+NATIVE = Dialect("/", render_problem, "application/problem+json", Problem)
+
+
+def dialect_of(path: str, dialects: Sequence[Dialect]) -> Dialect:
+    """The dialect that is spoken at a path."""
+    return next((one for one in dialects if path.startswith(one.prefix)), NATIVE)
+
+
 async def answer(request: Request, error: Exception) -> JSONResponse:
-    """What the client gets for any error; a traceback goes to the log alone."""
+    """What the client gets for any error, in the dialect of its path; a traceback goes to the log alone."""
     failure, request_id = describe(error), request_id_of(request)
     if failure.row.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         # The server logs the traceback itself; this line ties it to the request.
         log.error("request %s: %s %s failed: %r", request_id, request.method, request.url.path, error)
-    return render_problem(failure, request_id)
+    return dialect_of(request.url.path, request.app.state.dialects).render(failure, request_id)
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, dialects: Sequence[Dialect]) -> None:
     """Make `answer` the handler of every error."""
+    app.state.dialects = dialects
     for kind in (DarkroomError, HTTPException, RequestValidationError, ClientDisconnect, Exception):
         app.add_exception_handler(kind, answer)

@@ -81,6 +81,11 @@ class InputReader:
             for field, text in _fields_of(request)
         }
 
+    def load(self, field: str, text: str) -> bytes:
+        """One picture that a request names, in normal form, as a PNG; raises as `read` does."""
+        one = self._read_one(field, text)
+        return self._storage.read(one.stored.key) if one.fresh is None else one.fresh.png
+
     def store(self, inputs: Inputs, parameters: JobParameters) -> JobParameters:
         """Put what was decoded where the workers find it; returns parameters that say where that is."""
         places = {

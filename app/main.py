@@ -14,12 +14,13 @@ from app.bells import Bells
 from app.callers import Door
 from app.chores import repeating
 from app.dependencies import ONLY_CALLERS, Services
+from app.dialects.openai_answers import OPENAI
 from app.exposition import Exposition
 from app.fetching import Fetcher
 from app.openapi import DocumentedApi, problems
 from app.pictures import PictureDecoder
 from app.request_ids import RequestIds
-from app.routes import catalogue, events, health, images, jobs, metrics, tasks, uploads
+from app.routes import catalogue, events, health, images, jobs, metrics, openai, tasks, uploads
 from app.settings import ApiSettings
 from contracts.catalogue import read_catalogue
 from contracts.idempotency import Idempotency
@@ -74,10 +75,10 @@ def create_app(settings: ApiSettings) -> FastAPI:
     )
     app.add_middleware(Answers, tally=tally)
     app.add_middleware(RequestIds)
-    errors.install(app)
+    errors.install(app, [OPENAI])
     for module in (health, images, metrics):
         app.include_router(module.router)
-    for module in (tasks, jobs, events, uploads, catalogue):
+    for module in (tasks, jobs, events, uploads, catalogue, openai):
         app.include_router(module.router, dependencies=[ONLY_CALLERS], responses=problems(401))
     return app
 

@@ -16,7 +16,7 @@ from typing import cast
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from contracts.errors import NotAPicture, PictureTooLarge
+from contracts.errors import FieldProblem, InvalidRequest, NotAPicture, PictureTooLarge
 from contracts.validation import StoredPicture
 
 #: What is read, by Pillow's names; the rest of its decoders are never tried.
@@ -102,6 +102,22 @@ class PictureDecoder:
     def _too_many_pixels(self, field: str, what: str) -> PictureTooLarge:
         message = f"{what} is more than the {self._max_pixels} pixels that are read here; scale it down"
         return PictureTooLarge(field, message, f"width × height ≤ {self._max_pixels}")
+
+
+def invert_alpha(png: bytes, field: str) -> bytes:
+    """A mask of ours, white = repaint, from a picture in normal form whose transparency says where.
+
+    Raises:
+        InvalidRequest: nothing in the picture is transparent.
+    """
+    with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
+        alpha = image.getchannel("A") if image.mode == "RGBA" else None
+    if alpha is None or alpha.getextrema()[0] == 255:
+        message = "nothing in it is transparent; make transparent what is to be painted anew"
+        raise InvalidRequest([FieldProblem(field, message)])
+    file = io.BytesIO()
+    ImageOps.invert(alpha).save(file, "PNG", compress_level=1)
+    return file.getvalue()
 
 
 def _normalise(image: Image.Image) -> Image.Image:

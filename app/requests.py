@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from app.schemas import allowed_at
 from contracts.errors import FieldProblem, InvalidRequest, UnreadableBody
-from contracts.tasks import JobRequest
 
-AnyJobRequest = TypeVar("AnyJobRequest", bound=JobRequest)
+AnyRequest = TypeVar("AnyRequest", bound=BaseModel)
 
 
-def parse(kind: type[AnyJobRequest], raw: bytes) -> AnyJobRequest:
+def parse(kind: type[AnyRequest], raw: bytes) -> AnyRequest:
     """Read a JSON body; "64" is no number and 1 is no boolean.
 
     Raises:
@@ -37,7 +36,7 @@ def _is_echo(item: ErrorDetails, found: list[ErrorDetails]) -> bool:
     return item["type"] == "too_short" and any(other[: len(path)] == path for other in inside)
 
 
-def _problem(kind: type[JobRequest], item: ErrorDetails) -> FieldProblem:
+def _problem(kind: type[BaseModel], item: ErrorDetails) -> FieldProblem:
     path = item["loc"]
     return FieldProblem(
         field=".".join(map(str, path)) or "body",

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from pydantic import BaseModel
+
 from contracts.catalogue import Catalogue, ModelSpec
 from contracts.families import GRANTED_FIELDS, Mode, Task
 from contracts.tasks import REQUESTS, JobRequest
@@ -20,11 +22,11 @@ _MODES_OF_CONTROLNET = (Mode.CONTROLNET, Mode.CONTROLNET_IMG2IMG, Mode.CONTROLNE
 
 
 @cache
-def _schema_of(kind: type[JobRequest]) -> Schema:
+def _schema_of(kind: type[BaseModel]) -> Schema:
     return kind.model_json_schema()
 
 
-def allowed_at(kind: type[JobRequest], path: Sequence[str | int]) -> object:
+def allowed_at(kind: type[BaseModel], path: Sequence[str | int]) -> object:
     """What a request may hold at a path: a list of values, a range in words, or None where all goes.
 
     For a path that names no field: the fields that there are.
@@ -36,6 +38,13 @@ def allowed_at(kind: type[JobRequest], path: Sequence[str | int]) -> object:
             return sorted(here.get("properties", ())) or None
         here = _settle(whole, inside)
     return _in_words(here)
+
+
+def takes_text(kind: type[BaseModel], field: str) -> bool:
+    """Whether a field may be a string; so may one that there is not."""
+    whole = _schema_of(kind)
+    part = whole["properties"].get(field, {"type": "string"})
+    return any(_settle(whole, branch).get("type") == "string" for branch in part.get("anyOf", [part]))
 
 
 def bounds_of(kind: type[JobRequest], field: str) -> tuple[int, int]:

@@ -45,6 +45,9 @@ class ApiSettings(Settings):
     idempotency_lease_seconds: float = Field(
         15.0, gt=0, description="a call with an Idempotency-Key that is not accepted by then may be sent again"
     )
+    hold_seconds: float = Field(
+        600.0, gt=0, description="a call of another service's dialect is held so long for its job to end"
+    )
     heartbeat_seconds: float = Field(15.0, gt=0, description="pause between signs of life in a stream of events")
     stall_seconds: float = Field(30.0, gt=0, description="a reader of events that takes nothing for so long goes")
     post_seconds: float = Field(5.0, gt=0, description="pause between two additions to the figures in /metrics")

@@ -29,6 +29,8 @@ _PAGE = 32
 _RETRY_SECONDS = 0.5
 #: The browser's pause before it comes back.
 _RECONNECT_MILLISECONDS = 1000
+#: A comment, which clients pass over.
+HEARTBEAT = ": heartbeat\n\n"
 _ENDS = frozenset(state.value for state in JobState if state.is_final)
 _ID = re.compile(r"[0-9]{1,20}(-[0-9]{1,20})?")
 
@@ -47,6 +49,14 @@ async def stream_events(
 ) -> AsyncIterator[str]:
     """The events of one job as text, until its last one."""
     yield f"retry: {_RECONNECT_MILLISECONDS}\n\n"
+    async for event in follow_events(bells, queue, job_id, after, heartbeat_seconds):
+        yield HEARTBEAT if event is None else _write(event)
+
+
+async def follow_events(
+    bells: Bells, queue: JobQueue, job_id: str, after: str, heartbeat_seconds: float
+) -> AsyncIterator[Event | None]:
+    """The events of one job, until its last one or until the process has to go; None after a time without any."""
     with bells.listen(job_id) as bell:
         while not bells.leaving:
             try:
@@ -55,14 +65,14 @@ async def stream_events(
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             for event in events or ():
-                yield _write(event)
+                yield event
                 after = event.id
                 if event.kind in _ENDS:
                     return
             if events is None:
                 return
             while len(events) < _PAGE and not await _is_heard(bell, heartbeat_seconds):
-                yield ": heartbeat\n\n"
+                yield None
 
 
 def has_more(queue: JobQueue, job_id: str, after: str) -> bool:

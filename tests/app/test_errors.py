@@ -12,7 +12,16 @@ from starlette.requests import ClientDisconnect
 
 from app import errors
 from app.callers import Forbidden, Unauthorized
-from app.errors import BodyTimeout, BodyTooLarge, NotReady, Problem, WrongMediaType, describe
+from app.errors import (
+    BodyTimeout,
+    BodyTooLarge,
+    JobDidNotComplete,
+    JobStillRuns,
+    NotReady,
+    Problem,
+    WrongMediaType,
+    describe,
+)
 from app.request_ids import RequestIds
 from contracts import errors as domain
 from contracts.errors import (
@@ -54,6 +63,8 @@ CASES = [
     (InvalidRequest([WIDTH]), 422, "invalid_request", ["width"]),
     (Unavailable("Redis does not answer"), 503, "unavailable", []),
     (NotReady([FieldProblem("redis", "away")]), 503, "not_ready", ["redis"]),
+    (JobDidNotComplete("job x failed: too large", "out_of_memory"), 502, "out_of_memory", []),
+    (JobStillRuns("job x is running"), 504, "still_running", []),
     (RuntimeError("a secret"), 500, "internal", []),
 ]
 
@@ -62,7 +73,7 @@ CASES = [
 def client() -> Iterator[TestClient]:
     app = FastAPI()
     app.add_middleware(RequestIds)
-    errors.install(app)
+    errors.install(app, [])
 
     @app.get("/raise/{number}")
     def fail(number: int) -> None:
@@ -109,7 +120,10 @@ def test_every_error_that_a_request_can_meet_has_a_row() -> None:
         if issubclass(kind, domain.DarkroomError)
     }
     assert kinds - never_over_http <= errors.ROWS.keys()
-    assert {case[2] for case in CASES} == {row.code for row in errors.ROWS.values()}
+    # The code of a job that did not complete is its own.
+    assert {case[2] for case in CASES} == {row.code for row in errors.ROWS.values()} - {"job_failed"} | {
+        "out_of_memory"
+    }
 
 
 def test_allowed_values_are_told_and_nothing_is_told_where_there_are_none(client: TestClient) -> None:

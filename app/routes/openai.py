@@ -1,0 +1,122 @@
+"""OpenAI Images, for its clients as they are. The calls are held until their job has ended; a client that goes
+away leaves it running, to be found on the list of jobs, or by the same `Idempotency-Key`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.concurrency import run_in_threadpool
+
+from app.acceptance import Acceptance, Order
+from app.dependencies import AnyService, EditBody, JsonBody, Services, TheIntake
+from app.dialects.openai_answers import (
+    ImagesAnswer,
+    answer_images,
+    completed_events,
+    error_event,
+    partial_event,
+)
+from app.dialects.openai_requests import (
+    EditRequest,
+    GenerationRequest,
+    ImageRequest,
+    foreign_names,
+    read_request,
+    translate,
+)
+from app.display import display
+from app.errors import JobDidNotComplete, JobStillRuns, describe
+from app.openapi import edit_body, problems, request_body, streamed
+from app.streams import HEARTBEAT, EventStream, follow_events
+from app.waiting import wait_for_end
+from contracts.errors import DarkroomError
+from contracts.events import Preview
+from contracts.records import JobRecord, JobState
+from contracts.views import JobView
+
+router = APIRouter(prefix="/v1/images", tags=["openai"])
+_DOCUMENTED: dict[str, Any] = {
+    "response_model": None,
+    "responses": {
+        **streamed(ImagesAnswer, "The finished images; with `stream`, events as they come"),
+        **problems(400, 408, 409, 410, 413, 415, 422, 429, 502, 503, 504),
+    },
+}
+
+
+@router.post("/generations", openapi_extra=request_body(GenerationRequest), **_DOCUMENTED)
+async def generate_images(
+    raw: JsonBody, intake: TheIntake, services: AnyService, response: Response
+) -> ImagesAnswer | Response:
+    """Images from a prompt, as OpenAI's clients ask for them; every field of a txt2img job may be sent too."""
+    request = read_request(GenerationRequest, raw)
+    return await _answer("image_generation", request, intake(raw), services, response)
+
+
+@router.post("/edits", openapi_extra=edit_body(EditRequest), **_DOCUMENTED)
+async def edit_image(
+    raw: EditBody, intake: TheIntake, services: AnyService, response: Response
+) -> ImagesAnswer | Response:
+    """Images from a prompt and an image, as OpenAI's clients ask for them; what a mask leaves opaque is kept."""
+    request = read_request(EditRequest, raw)
+    return await _answer("image_edit", request, intake(raw), services, response)
+
+
+async def _answer(
+    name: str, request: ImageRequest, acceptance: Acceptance, services: Services, response: Response
+) -> ImagesAnswer | Response:
+    """Accept the job, and hold the call until it has ended, or tell its events."""
+    with foreign_names(request):
+        record = await acceptance.accept(
+            lambda: Order(translate(request, services.catalogue, acceptance.inputs)), response
+        )
+    if request.stream:
+        events = _tell(name, request, record, acceptance, services)
+        stream = EventStream(events, services.settings.stall_seconds)
+        stream.headers.update(response.headers)
+        return stream
+    record = await wait_for_end(services.bells, services.queue, record, services.settings.hold_seconds)
+    _check_completed(record)
+    return answer_images(request, record, await _view(record, acceptance))
+
+
+async def _view(record: JobRecord, acceptance: Acceptance) -> JobView:
+    return await run_in_threadpool(display, record, acceptance.queue, acceptance.storage, acceptance.links)
+
+
+def _check_completed(record: JobRecord) -> None:
+    """Raises what a client is told of a job that has no images."""
+    match record.state:
+        case JobState.COMPLETED:
+            return
+        case JobState.FAILED if record.error is not None:
+            raise JobDidNotComplete(f"job {record.id} failed: {record.error.message}", record.error.code)
+        case JobState.CANCELLED:
+            raise JobDidNotComplete(f"job {record.id} was cancelled", "cancelled")
+    raise JobStillRuns(f"job {record.id} is {record.state}; GET /v1/jobs/{record.id} follows it")
+
+
+async def _tell(
+    name: str, request: ImageRequest, record: JobRecord, acceptance: Acceptance, services: Services
+) -> AsyncIterator[str]:
+    """The job's previews as they come, and its images or its error as the last."""
+    numbers = [0] * record.parameters.num_images
+    pause_seconds = services.settings.heartbeat_seconds
+    async for event in follow_events(services.bells, services.queue, record.id, "0", pause_seconds):
+        if event is None:
+            yield HEARTBEAT
+        elif event.kind == "preview":
+            preview = Preview.model_validate(event.data)
+            number = numbers[preview.index]
+            yield await run_in_threadpool(partial_event, name, request, record, preview, number)
+            numbers[preview.index] += 1
+    try:
+        record = await run_in_threadpool(services.queue.fetch, record.id)
+        _check_completed(record)
+        for text in completed_events(name, request, record, await _view(record, acceptance)):
+            yield text
+    except DarkroomError as error:
+        yield error_event(describe(error))

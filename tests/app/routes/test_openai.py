@@ -1,0 +1,315 @@
+"""OpenAI Images at the edge: what its requests become, what is refused, and how a held call ends."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from app.main import create_app
+from app.settings import ApiSettings
+from contracts.errors import RETRYABLE, FailureCode
+from contracts.events import Preview
+from contracts.queue import JobQueue
+from contracts.records import JobError, JobRecord, JobState
+from contracts.settings import SharedSettings
+from contracts.storage import Storage
+from tests.app.conftest import Hands
+from tests.app.drawings import encode, open_png
+from tests.app.test_service import service
+from tests.app.test_sweeping import until
+
+GENERATE, EDIT = "/v1/images/generations", "/v1/images/edits"
+PROMPT = {"prompt": "a red circle"}
+IMAGE = encode("RGB", (64, 64), "blue")
+HALF_CLEAR = encode("RGBA", (64, 64), (9, 9, 9, 100))
+
+
+@pytest.fixture
+def taken(queue: JobQueue, hands: Hands) -> Callable[[], JobRecord]:
+    """Take the next job as soon as it is there, complete it, and return it."""
+    found: list[JobRecord] = []
+
+    def work() -> None:
+        claim = hands.claim_next()
+        hands.complete(claim)
+        found.append(claim.job)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+
+    def take() -> JobRecord:
+        thread.join(20)
+        return found[0]
+
+    return take
+
+
+def error_of(response: Any) -> dict[str, Any]:
+    assert response.headers["content-type"] == "application/json"
+    body: dict[str, Any] = response.json()
+    assert body.keys() == {"error"}
+    assert body["error"].keys() == {"message", "type", "param", "code"}
+    error: dict[str, Any] = body["error"]
+    return error
+
+
+def test_aliases_become_our_fields(client: TestClient, taken: Callable[[], JobRecord]) -> None:
+    body = {
+        "n": 2, "size": "96x64", "quality": "high", "output_format": "webp", "output_compression": 0,
+        "user": "u", "safety_identifier": "s", "partial_images": 0, "stream": False, "background": None,
+    }  # fmt: skip
+    response = client.post(GENERATE, json=PROMPT | body | {"seed": 0, "negative_prompt": "green"})
+
+    job = taken()
+    used = job.parameters
+    assert (used.num_images, used.width, used.height, used.seed) == (2, 96, 64, 0)
+    assert (used.num_inference_steps, used.output_format, used.output_quality) == (24, "webp", 1)
+    assert (used.negative_prompt, job.metadata, job.response_format) == ("green", {"user": "s"}, "b64_json")
+    answer = response.json()
+    assert (response.status_code, len(answer["data"]), answer["job"]) == (200, 2, job.id)
+    assert (answer["size"], answer["quality"], answer["output_format"]) == ("96x64", "high", "webp")
+    assert response.headers["location"].endswith(f"/v1/jobs/{job.id}")
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"n": 9}, "n"),
+        ({"n": 2, "num_images": 3}, "n"),
+        ({"size": "64"}, "size"),
+        ({"size": "32x64"}, "size"),
+        ({"size": "64x64", "width": 72}, "size"),
+        ({"size": "2048x2048"}, "size"),
+        ({"quality": "best"}, "quality"),
+        ({"quality": "high", "num_inference_steps": 3}, "quality"),
+        ({"background": "transparent"}, "background"),
+        ({"style": "vivid"}, "style"),
+        ({"moderation": "high"}, "moderation"),
+        ({"output_format": "gif"}, "output_format"),
+        ({"output_compression": 50}, "output_compression"),
+        ({"output_format": "jpeg", "output_compression": 50, "output_quality": 51}, "output_compression"),
+        ({"partial_images": 2}, "partial_images"),
+        ({"stream": True, "partial_images": 2, "previews": 3}, "partial_images"),
+        ({"stream": True, "response_format": "url"}, "response_format"),
+        ({"model": "dall-e-3"}, "model"),
+        ({"model": "dall-e-3", "quality": "low"}, "model"),
+        ({"image": "x"}, "image"),
+        ({"webhooks": 1}, "webhooks"),
+        ({"loras": [{"name": "nobody"}]}, "loras.0.name"),
+        ({"prompt": ""}, "prompt"),
+    ],
+)
+def test_what_has_no_meaning_is_refused_by_its_own_name(
+    client: TestClient, queue: JobQueue, fields: dict[str, Any], param: str
+) -> None:
+    response = client.post(GENERATE, json=PROMPT | fields)
+
+    error = error_of(response)
+    assert (response.status_code, error["param"], error["type"]) == (422, param, "invalid_request_error")
+    assert error["code"] == "invalid_request"
+    assert queue.connection.keys("*") == []
+
+
+def form(**fields: str) -> dict[str, str]:
+    return {"prompt": "a red circle", **fields}
+
+
+def test_a_form_says_what_json_says(client: TestClient, taken: Callable[[], JobRecord], storage: Storage) -> None:
+    response = client.post(
+        EDIT,
+        data=form(n="2", seed="0", strength="0.5", metadata='{"a": "1"}', batchable="true", user="7"),
+        files=[("image[]", ("a.png", IMAGE, "image/png")), ("mask", ("m.png", HALF_CLEAR, "image/png"))],
+    )
+
+    assert response.status_code == 200, response.text
+    job = taken()
+    used = job.parameters
+    assert (used.task, used.num_images, used.seed, used.strength, used.batchable) == ("inpaint", 2, 0, 0.5, True)
+    assert job.metadata == {"a": "1", "user": "7"}
+    mask = open_png(storage.read(str(used.mask_image)))
+    assert (mask.mode, mask.getextrema()) == ("L", (155, 155))
+
+
+def test_json_names_pictures_as_every_other_call_does(
+    client: TestClient, taken: Callable[[], JobRecord], storage: Storage
+) -> None:
+    upload = client.post("/v1/uploads", content=HALF_CLEAR, headers={"content-type": "image/png"}).json()["id"]
+    image = base64.b64encode(IMAGE).decode()
+
+    response = client.post(EDIT, json=PROMPT | {"image": image, "mask": upload})
+
+    assert response.status_code == 200, response.text
+    used = taken().parameters
+    assert (used.task, used.strength, used.width) == ("inpaint", 1.0, 64)
+    assert open_png(storage.read(str(used.mask_image))).getextrema() == (155, 155)
+
+
+@pytest.mark.parametrize(
+    ("files", "status", "param"),
+    [
+        ([], 422, "image"),
+        ([("image", IMAGE), ("image", IMAGE)], 422, "image"),
+        ([("image[]", b"no picture")], 415, "image"),
+        ([("image", IMAGE), ("mask", b"no picture")], 415, "mask"),
+        ([("image", IMAGE), ("mask", IMAGE)], 422, "mask"),
+        ([("image", IMAGE), ("mask", encode("RGBA", (64, 64), (0, 0, 0, 255)))], 422, "mask"),
+        ([("image", IMAGE), ("mask", encode("RGBA", (32, 32), (0, 0, 0, 0)))], 422, "mask"),
+        ([("image", IMAGE), ("markup", HALF_CLEAR)], 422, "markup"),
+        ([("image", encode("RGB", (9, 9), "red"))], 422, "image"),
+    ],
+)
+def test_pictures_that_cannot_be_edited_are_refused_by_name(
+    client: TestClient, queue: JobQueue, files: list[tuple[str, bytes]], status: int, param: str
+) -> None:
+    response = client.post(EDIT, data=form(), files=[(name, ("x.png", data)) for name, data in files])
+
+    if not files:
+        response = client.post(EDIT, files={"prompt": (None, "a red circle")})
+    assert (response.status_code, error_of(response)["param"]) == (status, param)
+    assert not queue.connection.exists("darkroom:jobs:local")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "code"),
+    [
+        ({"content": b"{"}, 400, "unreadable_body"),
+        ({"content": b"x", "headers": {"content-type": "text/plain"}}, 415, "unsupported_media_type"),
+        ({"content": b"x", "headers": {"content-type": "multipart/form-data"}}, 400, "unreadable_body"),
+        ({"content": b"x" * 5000}, 413, "body_too_large"),
+    ],
+)
+def test_bodies_that_cannot_be_read_are_errors_of_the_same_shape(
+    settings: SharedSettings, arguments: dict[str, Any], status: int, code: str
+) -> None:
+    with TestClient(create_app(ApiSettings(shared=settings, max_body_bytes=4096))) as client:
+        response = client.post(EDIT, **arguments)
+
+    assert (response.status_code, error_of(response)["code"]) == (status, code)
+
+
+def test_paths_and_methods_that_there_are_not_are_errors_of_the_same_shape(client: TestClient) -> None:
+    assert error_of(client.post("/v1/images/variations"))["code"] == "not_found"
+    assert error_of(client.get(GENERATE))["type"] == "invalid_request_error"
+
+
+def test_a_full_queue_is_a_rate_limit_to_openai_s_clients(settings: SharedSettings, queue: JobQueue) -> None:
+    with TestClient(create_app(ApiSettings(shared=settings, max_waiting=1))) as client:
+        client.post("/v1/txt2img", json=PROMPT)
+        response = client.post(GENERATE, json=PROMPT)
+
+    assert (response.status_code, error_of(response)["type"]) == (429, "rate_limit_error")
+    assert int(response.headers["retry-after"]) >= 1
+
+
+def test_a_redis_that_is_away_is_a_server_error_to_come_back_after(settings: SharedSettings) -> None:
+    away = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1"})
+    with TestClient(create_app(ApiSettings(shared=away))) as client:
+        response = client.post(GENERATE, json=PROMPT)
+
+    assert (response.status_code, error_of(response)["type"]) == (503, "server_error")
+    assert "retry-after" in response.headers
+
+
+def fail(hands: Hands) -> None:
+    code = FailureCode.OUT_OF_MEMORY
+    hands.claims.fail(hands.claim_next(), JobError(code=code, message="too large", retryable=RETRYABLE[code]))
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_job_that_fails_is_an_error_that_clients_do_not_repeat(
+    client: TestClient, hands: Hands, is_stream: bool
+) -> None:
+    worker = threading.Thread(target=lambda: fail(hands))
+    worker.start()
+
+    response = client.post(GENERATE, json=PROMPT | {"stream": is_stream})
+
+    worker.join()
+    if is_stream:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        name, data = response.text.strip().splitlines()[-2:]
+        error = json.loads(data.removeprefix("data: "))["error"]
+        assert name == "event: error"
+    else:
+        assert (response.status_code, response.headers["x-should-retry"]) == (502, "false")
+        error = error_of(response)
+    assert (error["code"], error["type"]) == ("out_of_memory", "server_error")
+    assert "too large" in error["message"]
+
+
+def test_a_cancelled_job_is_told_as_such(settings: SharedSettings, queue: JobQueue) -> None:
+    answers: list[httpx.Response] = []
+    with service(settings.redis_url, settings.data) as (client, _):
+        thread = threading.Thread(target=lambda: answers.append(client.post(GENERATE, json=PROMPT)))
+        thread.start()
+        until(lambda: queue.connection.zcard("darkroom:jobs:local") == 1)
+        (id,) = queue.connection.zrange("darkroom:jobs:local", 0, 0)
+        queue.cancel(str(id))
+        thread.join()
+
+    assert (answers[0].status_code, error_of(answers[0])["code"]) == (502, "cancelled")
+
+
+def test_a_call_is_not_held_for_ever(settings: SharedSettings, queue: JobQueue) -> None:
+    with TestClient(create_app(ApiSettings(shared=settings, hold_seconds=0.2))) as client:
+        response = client.post(GENERATE, json=PROMPT)
+
+    error = error_of(response)
+    (id,) = queue.connection.zrange("darkroom:jobs:local", 0, 0)
+    assert (response.status_code, error["code"]) == (504, "still_running")
+    assert str(id) in error["message"]
+    assert response.headers["x-should-retry"] == "false"
+    assert queue.fetch(str(id)).state is JobState.QUEUED
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_client_that_goes_away_leaves_its_job_running_and_finds_it_by_its_key(
+    settings: SharedSettings, queue: JobQueue, hands: Hands, is_stream: bool
+) -> None:
+    headers = {"Idempotency-Key": "one"}
+    with service(settings.redis_url, settings.data) as (client, _):
+        with (
+            pytest.raises(httpx.ReadTimeout),
+            client.stream(
+                "POST", GENERATE, json=PROMPT | {"stream": is_stream}, headers=headers, timeout=1
+            ) as response,
+        ):
+            response.read()
+        claim = hands.claim_next()
+        hands.complete(claim)
+        again = client.post(GENERATE, json=PROMPT | {"stream": is_stream}, headers=headers)
+
+    assert again.status_code == 200
+    assert again.headers["idempotency-replayed"] == "true"
+    assert claim.job.id in again.text
+    assert queue.connection.zcard("darkroom:jobs:local") == 1
+
+
+def test_previews_come_as_partial_images_of_the_full_size_in_the_asked_format(
+    client: TestClient, hands: Hands
+) -> None:
+    def work() -> None:
+        claim = hands.claim_next()
+        small = base64.b64encode(encode("RGB", (8, 8), "red", "JPEG")).decode()
+        shown = Preview(index=0, step=1, steps=4, width=8, height=8, url=f"data:image/jpeg;base64,{small}")
+        assert hands.claims.preview(claim, shown)
+        hands.complete(claim)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    response = client.post(GENERATE, json=PROMPT | {"stream": True, "partial_images": 1, "size": "64x96"})
+    worker.join()
+
+    assert "location" in response.headers
+    events = [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: ")]
+    assert [event["type"] for event in events] == ["image_generation.partial_image", "image_generation.completed"]
+    assert open_png(base64.b64decode(events[0]["b64_json"])).size == (64, 96)
+    assert events[0]["partial_image_index"] == 0
+    assert events[1]["usage"]["total_tokens"] == 0
