@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from app.main import create_app
 from app.settings import ApiSettings
 from contracts.errors import RETRYABLE, FailureCode
 from contracts.events import Preview
+from contracts.keys import Keys
 from contracts.queue import JobQueue
 from contracts.records import JobError, JobRecord, JobState
 from contracts.settings import SharedSettings
@@ -199,6 +201,15 @@ def test_paths_and_methods_that_there_are_not_are_errors_of_the_same_shape(clien
     assert error_of(client.get(GENERATE))["type"] == "invalid_request_error"
 
 
+def test_a_wrong_key_is_an_error_of_the_same_shape(client: TestClient, queue: JobQueue) -> None:
+    Keys(queue.connection).create("a", calls_per_minute=1)
+
+    response = client.post(GENERATE, json=PROMPT, headers={"Authorization": "Bearer none"})
+
+    assert (response.status_code, error_of(response)["type"]) == (401, "authentication_error")
+    assert error_of(client.post(EDIT, content=b"x" * 2**20))["code"] == "unauthorized"
+
+
 def test_a_full_queue_is_a_rate_limit_to_openai_s_clients(settings: SharedSettings, queue: JobQueue) -> None:
     with TestClient(create_app(ApiSettings(shared=settings, max_waiting=1))) as client:
         client.post("/v1/txt2img", json=PROMPT)
@@ -273,18 +284,15 @@ def test_a_call_is_not_held_for_ever(settings: SharedSettings, queue: JobQueue) 
 def test_a_client_that_goes_away_leaves_its_job_running_and_finds_it_by_its_key(
     settings: SharedSettings, queue: JobQueue, hands: Hands, is_stream: bool
 ) -> None:
-    headers = {"Idempotency-Key": "one"}
+    headers, body = {"Idempotency-Key": "one"}, json.dumps(PROMPT | {"stream": is_stream})
     with service(settings.redis_url, settings.data) as (client, _):
-        with (
-            pytest.raises(httpx.ReadTimeout),
-            client.stream(
-                "POST", GENERATE, json=PROMPT | {"stream": is_stream}, headers=headers, timeout=1
-            ) as response,
-        ):
-            response.read()
+        with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as connection:
+            head = f"POST {GENERATE} HTTP/1.1\r\nHost: x\r\nIdempotency-Key: one\r\nContent-Length: {len(body)}"
+            connection.sendall(f"{head}\r\n\r\n{body}".encode())
+            until(lambda: queue.connection.zcard("darkroom:jobs:local") == 1)
         claim = hands.claim_next()
         hands.complete(claim)
-        again = client.post(GENERATE, json=PROMPT | {"stream": is_stream}, headers=headers)
+        again = client.post(GENERATE, content=body, headers=headers)
 
     assert again.status_code == 200
     assert again.headers["idempotency-replayed"] == "true"
