@@ -61,6 +61,8 @@ class Family:
         negative_needs_true_cfg: a negative prompt acts only with `true_cfg_scale` > 1.
         t5_optional: T5 may be left out; the image is another one then.
         inpaint_control_only: a mask beside `controls` needs a ControlNet trained for inpainting.
+        denoiser_layers: how the names of its denoiser's layers begin, in any trainer's layout, `_` for dots.
+        adapted_text: text encoders that adapters can change.
     """
 
     id: str
@@ -69,6 +71,8 @@ class Family:
     size_multiple: int
     max_pixels: int
     defaults: Mapping[str, object]
+    denoiser_layers: str
+    adapted_text: frozenset[str]
     max_sequence_length: int | None = None
     negative_needs_true_cfg: bool = False
     inpaint_control_only: bool = False
@@ -103,6 +107,8 @@ _SDXL = Family(
         "width": 1024, "height": 1024, "num_inference_steps": 30, "guidance_scale": 5.0,
         "guidance_rescale": 0.0, "scheduler": "euler",
     },
+    denoiser_layers=r"(down|up|input|output)_blocks_|mid(dle)?_block_|conv_(in|out)|time_emb|add_emb|label_emb|out_",
+    adapted_text=frozenset({"text_encoder", "text_encoder_2"}),
 )  # fmt: skip
 
 _SD3 = Family(
@@ -122,6 +128,8 @@ _SD3 = Family(
         "width": 1024, "height": 1024, "num_inference_steps": 28, "guidance_scale": 7.0,
         "max_sequence_length": 256, "scheduler": "flow_euler",
     },
+    denoiser_layers=r"transformer_blocks_|pos_embed|context_embedder|time_text_embed|norm_out|proj_out",
+    adapted_text=frozenset({"text_encoder", "text_encoder_2"}),
     max_sequence_length=512,
     inpaint_control_only=True,
     t5_optional=True,
@@ -144,6 +152,8 @@ _FLUX = Family(
         "width": 1024, "height": 1024, "num_inference_steps": 28, "guidance_scale": 3.5,
         "true_cfg_scale": 1.0, "max_sequence_length": 512, "scheduler": "flow_euler",
     },
+    denoiser_layers=r"(single_)?transformer_blocks_|(double|single)_blocks_|(x|context)_embedder|time_text_embed|norm_out|proj_out",
+    adapted_text=frozenset({"text_encoder"}),
     max_sequence_length=512,
     negative_needs_true_cfg=True,
 )  # fmt: skip

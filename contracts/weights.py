@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import struct
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import CatalogueError
+from contracts.headers import NotSafetensors, read_header
 
-#: A header is JSON of a few hundred kilobytes at the most; a longer one is no safetensors file.
-_MAX_HEADER_BYTES = 100 * 2**20
 _SHARD = re.compile(r"-\d+-of-\d+")
 #: A member of a module list that is the model's direct child: what diffusers' block-level offloading moves.
 _BLOCK = re.compile(r"[^.]+\.\d+(?=\.)")
@@ -127,14 +125,9 @@ def _is_variant(file: Path, variant: str | None) -> bool:
 
 def _tensors(file: Path) -> Iterator[tuple[str, int]]:
     """Key and number of values of each tensor in a safetensors file, from its header alone."""
-    with file.open("rb") as stream:
-        start = stream.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 0 < length <= _MAX_HEADER_BYTES:
-            raise CatalogueError(f"{file.name} is no safetensors file")
-        try:
-            header = json.loads(stream.read(length))
-            counted = [(key, math.prod(entry["shape"])) for key, entry in header.items() if key != "__metadata__"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CatalogueError(f"{file.name} is no safetensors file") from error
-    yield from counted
+    try:
+        header = read_header(file)
+    except NotSafetensors as error:
+        raise CatalogueError(f"{file.name} {error}") from error
+    for key, tensor in header.items():
+        yield key, math.prod(tensor.shape)

@@ -19,6 +19,7 @@ from diffusers.utils import (
     convert_unet_state_dict_to_peft,
 )
 
+from contracts.adapters import read_changes, read_tensors
 from worker.families import FamilyCode
 from worker.low_rank import Layer, LowRank
 
@@ -43,8 +44,10 @@ def read(base: Any, family: FamilyCode, path: Path) -> Changes:
     """The changes that the file makes to the model that `base` carries, on its device and in its dtype.
 
     Raises:
+        AdapterRefused: it is no adapter, or of a kind that is not supported.
         ValueError: it does not fit this model, or would have no effect.
     """
+    read_changes(read_tensors(path))  # says more clearly what is wrong with a file that is no adapter at all
     components = targets(base)
     changes: dict[str, dict[str, LowRank]] = {}
     tensors, settings = _read_tensors(base, family, path)

@@ -165,7 +165,7 @@ def test_half_a_layer_is_refused(missing: str, catalogue: Catalogue, pool: Pool,
         return tensors
 
     path = _write(tmp_path, catalogue, "sdxl", lose)
-    with pytest.raises(JobFailed, match="kind that is not supported"):
+    with pytest.raises(JobFailed, match="only one of its two halves"):
         _by_us(pool, "sdxl", path, 1.0)
 
 
