@@ -127,5 +127,7 @@ class Plan(BaseModel):
 
 
 def gib(count: int) -> str:
-    """Bytes for people."""
+    """Bytes for people, in GiB or MiB."""
+    if not count:
+        return "0"
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 // 10 else f"{count / 2**20:.1f} MiB"

@@ -1,0 +1,178 @@
+"""`darkroom plan`: where a model's components would live within a budget; loads nothing and asks no service.
+
+The model is one of the catalogue, whose files are only looked at, or a published architecture by its name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator, Sequence
+from typing import get_args
+
+from pydantic import ValidationError
+
+from contracts.architectures import read_architectures
+from contracts.catalogue import Catalogue, ModelSpec, read_catalogue
+from contracts.errors import CatalogueError, DarkroomError, InvalidRequest
+from contracts.families import Task
+from contracts.inventory import Inventory, take_inventory, weigh_adapter, weigh_controlnet
+from contracts.loads import load_of
+from contracts.parameters import JobParameters
+from contracts.placement import plan, rungs
+from contracts.plans import Load, Plan, Policy, T5Policy, gib
+from contracts.settings import SharedSettings
+from contracts.tasks import REQUESTS
+from contracts.validation import StoredPicture, check, resolve
+
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_VALUE_BYTES = {"auto": 2, "bfloat16": 2, "float16": 2, "float32": 4}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command's options."""
+    known = ", ".join(architecture.id for architecture in read_architectures())
+    parser.add_argument(
+        "--model", required=True, help=f"id in the catalogue, or a published architecture: {known}"
+    )
+    parser.add_argument("--budget", required=True, type=parse_bytes, help="device memory, such as 12GiB")
+    parser.add_argument("--task", choices=[task.value for task in Task], default="txt2img", help="(%(default)s)")
+    parser.add_argument("--width", type=int, help="pixels; the model's own otherwise")
+    parser.add_argument("--height", type=int)
+    parser.add_argument("--batch", type=_positive, default=1, help="images in one call (%(default)s)")
+    parser.add_argument("--lora", action="append", default=[], metavar="NAME", help="may be repeated")
+    parser.add_argument("--controlnet", action="append", default=[], metavar="NAME", help="may be repeated")
+    parser.add_argument("--t5", choices=get_args(T5Policy), default="auto", help="where T5 may live (%(default)s)")
+    parser.add_argument("--allow-fp8", action="store_true", help="the denoiser may be stored in 8 bits")
+    parser.add_argument("--allow-drop-t5", action="store_true", help="T5 may be left out, by families that can")
+    parser.add_argument("--host-memory", type=parse_bytes, help="what may be parked in host memory (any)")
+    parser.add_argument("--dtype", choices=_VALUE_BYTES, help="the catalogue's, and bfloat16 for auto, otherwise")
+    parser.add_argument("--ladder", action="store_true", help="list every plan, from the fastest to the smallest")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the plan; raises RuntimeError with the reason where there is none."""
+    try:
+        inventory, load = _describe(arguments)
+    except InvalidRequest as error:
+        raise RuntimeError(f"{_option(error.problems[0].field)}: {error.problems[0].message}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise RuntimeError(f"{_option(str(first['loc'][-1]))}: {first['msg']}") from None
+    except DarkroomError as error:
+        raise RuntimeError(str(error)) from None
+    policy = Policy(arguments.t5, arguments.allow_fp8, arguments.allow_drop_t5, arguments.host_memory)
+    chosen = plan(inventory, load, arguments.budget, policy)
+    ladder = rungs(inventory, load, arguments.budget, policy) if arguments.ladder else []
+    print("\n".join([*describe(chosen, inventory, load), *_list(ladder)]))
+    if not chosen.fits:
+        raise RuntimeError(chosen.reason)
+
+
+def _option(field: str) -> str:
+    """The command's option for a field of the request."""
+    name = field.partition(".")[0]
+    return f"--{ {'loras': 'lora', 'controls': 'controlnet'}.get(name, name) }"
+
+
+def parse_bytes(text: str) -> int:
+    """A size such as `12GiB`, `500 MB` or `1.5GiB`, in bytes; argparse says what is wrong with others."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)", text.strip())
+    unit = _UNITS.get(match[2].upper()) if match else None
+    if match is None or unit is None or not float(match[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; say 12GiB, 500MB, …")
+    return int(float(match[1]) * unit)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of images")
+    return int(text)
+
+
+def describe(chosen: Plan, inventory: Inventory, load: Load) -> Iterator[str]:
+    """A plan for people, line by line."""
+    canvas = load.canvas
+    yield f"{chosen.model}: {canvas.images} of {canvas.width} × {canvas.height} in {gib(chosen.budget_bytes)}"
+    if inventory.origin == "architecture":
+        yield "sizes of the published architecture: the checkpoint is not on this machine"
+    yield ""
+    rows = [("component", "bytes", "lives", "on the device")]
+    rows += [(part.component, gib(part.bytes), part.home, gib(part.device_bytes)) for part in chosen.parts]
+    yield from _table(rows)
+    yield ""
+    for stage, size in chosen.stage_bytes.items():
+        yield f"{stage + ':':9} {gib(size):>10}"
+    yield f"{'peak:':9} {gib(chosen.peak_bytes):>10}  ({chosen.reason})"
+    yield f"plan:     {chosen.rung}" + (f", tiles of {chosen.tile_side} pixels" if chosen.tile_side else "")
+    yield f"extra:    about {chosen.extra_seconds:g} s a request with a new prompt"
+    yield f"batch:    {chosen.batch_images} of this size still fit ({chosen.batch_pixels:,} pixels)"
+
+
+def _list(ladder: Sequence[Plan]) -> Iterator[str]:
+    if not ladder:
+        return
+    rows = [("", "plan", "peak", "extra s", "batch")]
+    for rung in ladder:
+        seconds, images = f"{rung.extra_seconds:g}", str(rung.batch_images)
+        rows.append(("fits" if rung.fits else "", rung.rung, gib(rung.peak_bytes), seconds, images))
+    yield ""
+    yield from _table(rows)
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        yield "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _describe(arguments: argparse.Namespace) -> tuple[Inventory, Load]:
+    """What would run, held against the same rules as a request."""
+    catalogue, model = _find(arguments.model)
+    value_bytes = _VALUE_BYTES[arguments.dtype or model.dtype]
+    inventory = take_inventory(catalogue, model, value_bytes)
+    if inventory is None:
+        known = ", ".join(architecture.id for architecture in read_architectures())
+        raise CatalogueError(f"{model.source} is not on this machine, and its architecture none of {known}")
+    job = _job(arguments, catalogue, model)
+    extras = [weigh_adapter(catalogue, lora.name, value_bytes) for lora in job.loras]
+    extras += [weigh_controlnet(catalogue, control.controlnet, value_bytes) for control in job.controls]
+    missing = [
+        name for name, extra in zip((*arguments.lora, *arguments.controlnet), extras, strict=True) if not extra
+    ]
+    if missing:
+        raise CatalogueError(f"{', '.join(missing)}: not on this machine, so not weighed")
+    return inventory, load_of(model.family, job, extras=[extra for extra in extras if extra])
+
+
+def _find(name: str) -> tuple[Catalogue, ModelSpec]:
+    """The catalogue's model, or a published architecture as if it were the only one."""
+    catalogue = read_catalogue(SharedSettings().catalogue)
+    architectures = {architecture.id: architecture for architecture in read_architectures()}
+    if name in {model.id for model in catalogue.models} or name not in architectures:
+        return catalogue, catalogue.model(name)
+    published = architectures[name]
+    model = ModelSpec(id=name, family=published.family, source=published.sources[0])
+    return catalogue.model_copy(update={"models": (*catalogue.models, model)}), model
+
+
+def _job(arguments: argparse.Namespace, catalogue: Catalogue, model: ModelSpec) -> JobParameters:
+    """The parameters of a request with these options; its pictures are as large as its images."""
+    fields: dict[str, object] = {
+        "model": model.id,
+        "prompt": "-",
+        "width": arguments.width,
+        "height": arguments.height,
+        "loras": [{"name": name} for name in arguments.lora],
+    }
+    size = (arguments.width or model.default("width"), arguments.height or model.default("height"))
+    wanted = {"img2img": ("image",), "inpaint": ("image", "mask_image")}.get(arguments.task, ())
+    fields |= dict.fromkeys(wanted, "-")
+    if arguments.task == "controlnet" or arguments.controlnet:
+        fields["controls"] = [{"controlnet": name, "image": "-"} for name in arguments.controlnet]
+        wanted = tuple(f"controls.{index}.image" for index in range(len(arguments.controlnet)))
+    request = REQUESTS[Task(arguments.task)].model_validate(fields)
+    check(request, catalogue)
+    pictures = {path: StoredPicture("-", int(str(size[0])), int(str(size[1]))) for path in wanted}
+    return resolve(request, model, pictures)

@@ -1,0 +1,94 @@
+"""`darkroom plan`, as a person runs it: no service, no device, nothing loaded."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+
+import pytest
+
+from cli.main import main
+from cli.plan import parse_bytes
+
+
+def test_it_prints_where_everything_lives_and_what_still_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--model", "flux.1-dev", "--budget", "24GiB"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    table = {line.split()[0]: line.split() for line in lines if line}
+    assert table["transformer"][1:4] == ["22.2", "GiB", "device"]
+    assert table["text_encoder_2"][1:4] == ["8.9", "GiB", "streamed"]
+    assert "T5 streamed" in " ".join(table["plan:"])
+    assert "sizes of the published architecture" in " ".join(lines)
+    assert table["batch:"][1] == "1"
+
+
+def test_it_weighs_the_files_that_are_here_with_what_the_request_names(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["plan", "--model", "shapes-sdxl", "--budget", "64MiB", "--dtype", "float32", "--batch", "2"]
+    words += [
+        "--task",
+        "controlnet",
+        "--controlnet",
+        "shapes-sdxl-canny",
+        "--lora",
+        "shapes-sdxl-tint",
+        "--ladder",
+    ]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "controlnet:shapes-sdxl-canny" in printed
+    assert "lora:shapes-sdxl-tint" in printed
+    assert "published architecture" not in printed
+    assert "fits  all resident" in printed
+    assert "denoiser streamed" in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "flux.1-dev", "--budget", "1GiB"], "no plan fits 1.0 GiB; the smallest, "),
+        (["--model", "sdxl", "--budget", "8GiB", "--width", "1001"], "--width: 1001 is no multiple of 8"),
+        (["--model", "sdxl", "--budget", "8GiB", "--lora", "none"], "--lora: there is no LoRA 'none'"),
+        (["--model", "sdxl", "--budget", "8GiB", "--task", "controlnet"], "--controlnet: "),
+        (["--model", "none", "--budget", "8GiB"], "there is no model 'none'"),
+    ],
+)
+def test_what_cannot_run_is_one_line_and_a_failure(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", *options]) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1
+    assert errors[0].startswith(f"darkroom: {message}")
+
+
+def test_what_may_change_images_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    tight = ["plan", "--model", "sd3-medium", "--budget", "6GiB", "--t5", "off"]
+    assert main(tight) == 0
+    assert "T5 left out" in capsys.readouterr().out
+    assert main([*tight[:-2], "--allow-fp8", "--ladder"]) == 0
+    printed = capsys.readouterr().out
+    assert "denoiser in fp8" in printed
+    assert "left out" not in printed
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("12GiB", 12 * 2**30), ("500 MB", 500_000_000), ("1.5gib", 3 * 2**29), ("7B", 7)]
+)
+def test_sizes_have_units(text: str, size: int) -> None:
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["12", "GiB", "-1GiB", "0GiB", "12 parsecs", ""])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        parse_bytes(text)
+
+
+def test_nothing_heavy_is_imported() -> None:
+    script = "import sys; from cli.main import main; main(['plan', '--model', 'sdxl', '--budget', '8GiB'])"
+    heavy = "print(sorted({'torch', 'diffusers', 'transformers', 'fastapi'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", f"{script}; {heavy}"], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
