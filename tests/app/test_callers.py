@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ from contracts.queue import JobQueue
 from contracts.settings import SharedSettings
 from contracts.tasks import Priority
 from tests.app.conftest import Hands
+from tests.app.test_service import service
 
 JOB = {"prompt": "a red circle"}
 EVERY_SCOPE = {Scope.GENERATE, Scope.ADMIN}
@@ -116,12 +118,16 @@ def test_every_route_is_closed_but_those_for_supervisors_and_readers(client: Tes
     assert is_open == {"/healthz", "/readyz"}
 
 
-def test_nothing_is_read_of_a_body_whose_sender_is_not_known(client: TestClient, keys: Keys) -> None:
+def test_nothing_is_read_of_a_body_whose_sender_is_not_known(settings: SharedSettings, keys: Keys) -> None:
     keys.create("a")
-
-    refused = client.post("/v1/txt2img", content=b"{not json")
-
-    assert refused.status_code == 401
+    with service(settings.redis_url, settings.data) as (client, _):
+        client.get("/healthz")
+        address = (client.base_url.host, client.base_url.port or 0)
+        for call in ("/v1/txt2img", "/v1/uploads"):
+            with socket.create_connection(address, timeout=20) as connection:
+                # The body never comes, and is not waited for.
+                connection.sendall(f"POST {call} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n".encode())
+                assert connection.recv(65_536).startswith(b"HTTP/1.1 401 ")
 
 
 def test_a_key_without_the_scope_makes_nothing(client: TestClient, keys: Keys) -> None:
