@@ -19,7 +19,8 @@ check: .venv/installed-dev  ## linters, types, and the tests that need no model
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/test_layers.py tests/contracts tests/app tests/cli
+	deploy/check $(BIN)
+	$(BIN)/python -m pytest -q tests/test_layers.py tests/contracts tests/app tests/cli tests/deploy
 
 test-node: .venv/installed-dev  ## the OpenAI package of npm against the service; needs node, and npm's registry
 	$(BIN)/python -m pytest tests/openai_node/images.py
@@ -34,6 +35,7 @@ containers: .venv/installed-dev  ## build both images, run them with compose, an
 	deploy/bare/base-images
 	docker build --target api --tag darkroom-api:latest .
 	docker build --target worker --tag darkroom-worker:latest --build-arg PIP_EXTRA_INDEX_URL=$${PIP_EXTRA_INDEX_URL:-} .
+	DARKROOM_CHECK_ALL=1 deploy/check $(BIN)
 	$(BIN)/python -m pytest tests/containers
 
 judge: .venv/installed-dev  ## what the shapes models reach over 200 captions each, their ControlNets and adapters

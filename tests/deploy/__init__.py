@@ -1,0 +1,1 @@
+"""Tests of what operations use, as far as no container engine is needed."""

@@ -1,0 +1,91 @@
+"""Compose, Kubernetes, alerts and dashboards name what is there."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from fastapi.testclient import TestClient
+
+from app.main import create_app
+from app.settings import ApiSettings
+from contracts.settings import QueueSettings, SharedSettings
+from worker.settings import WorkerSettings
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DEPLOY = ROOT / "deploy"
+DASHBOARD = DEPLOY / "grafana/dashboards/darkroom.json"
+
+
+def documents() -> list[Path]:
+    return [ROOT / "docker-compose.yml", ROOT / "Dockerfile", *DEPLOY.rglob("*.y*ml"), DEPLOY / "README.md"]
+
+
+def variables() -> set[str]:
+    return {
+        f"{kind.model_config.get('env_prefix', '')}{name}".upper()
+        for kind in (SharedSettings, QueueSettings, ApiSettings, WorkerSettings)
+        for name in kind.model_fields
+    }
+
+
+@pytest.fixture
+def exposed(settings: SharedSettings) -> set[str]:
+    """Names of all series that /metrics can show."""
+    with TestClient(create_app(ApiSettings(shared=settings))) as client:
+        page = client.get("/metrics").text
+    ends = {"counter": ("",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
+    kinds = re.findall(r"^# TYPE (\w+) (\w+)$", page, re.MULTILINE)
+    return {name + end for name, kind in kinds for end in ends[kind]}
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_variable_that_is_set_is_a_setting(path: Path) -> None:
+    own = {"DARKROOM_PUBLISH", "DARKROOM_VERSION", "DARKROOM_WORKER_MEMORY"}  # compose's, not ours
+    # The set of log settings is read by the logging set-up, whichever part runs.
+    named = set(re.findall(r"\bDARKROOM_[A-Z_]*[A-Z]\b", path.read_text(encoding="utf-8")))
+    unknown = {name.removesuffix("_FILE") for name in named} - variables() - own
+    assert unknown - {"DARKROOM_CHECK_ALL"} == set()
+
+
+@pytest.mark.parametrize(
+    "path", [DASHBOARD, DEPLOY / "prometheus/rules.yml", DEPLOY / "kubernetes/keda/scaledobject.yaml"]
+)
+def test_every_figure_that_is_looked_at_exists(path: Path, exposed: set[str]) -> None:
+    named = set(re.findall(r"darkroom_[a-z_]+", path.read_text(encoding="utf-8")))
+    assert named
+    assert named - exposed == set()
+
+
+def test_every_alert_is_explained() -> None:
+    groups = yaml.safe_load((DEPLOY / "prometheus/rules.yml").read_text(encoding="utf-8"))["groups"]
+    alerts = {rule["alert"] for group in groups for rule in group["rules"]}
+    explained = set(
+        re.findall(r"^\| `(Darkroom\w+)`", (DEPLOY / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    assert alerts == explained
+
+
+def test_every_panel_of_the_dashboard_asks_for_something() -> None:
+    panels = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels) > 10
+    assert all(target["expr"] for panel in panels for target in panel["targets"])
+
+
+@pytest.mark.parametrize("folder", ["base", "gpu", "keda"])
+def test_a_kustomization_names_files_that_are_there(folder: str) -> None:
+    at = DEPLOY / "kubernetes" / folder
+    rows = yaml.safe_load((at / "kustomization.yaml").read_text(encoding="utf-8"))
+    named = [*rows["resources"], *(patch["path"] for patch in rows.get("patches", []))]
+    assert [name for name in named if not (at / name).exists()] == []
+
+
+def test_a_worker_gets_longer_to_stop_than_it_drains() -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]["worker"]
+    pod = yaml.safe_load((DEPLOY / "kubernetes/base/worker.yaml").read_text(encoding="utf-8"))["spec"]["template"]
+    drain_seconds = WorkerSettings().drain_seconds
+    assert float(compose["stop_grace_period"].removesuffix("s")) > drain_seconds
+    assert pod["spec"]["terminationGracePeriodSeconds"] > drain_seconds
