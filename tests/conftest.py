@@ -13,6 +13,7 @@ from cli.redis_server import RedisServer
 from contracts.queue import JobQueue
 from contracts.settings import SharedSettings
 from contracts.storage import Storage, open_storage
+from tests.object_store import serve_bucket
 
 # Two runs of one matrix product may differ in the last bit otherwise; the worker's start sets it too.
 os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
@@ -40,6 +41,13 @@ def redis_url(redis_server: RedisServer) -> str:
 def settings(redis_url: str, tmp_path: Path) -> SharedSettings:
     """Shared settings with an empty Redis and an empty storage."""
     return SharedSettings(redis_url=redis_url, data=tmp_path)
+
+
+@pytest.fixture(scope="session")
+def s3_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """One S3 server for the whole run: what its clients have in their environment."""
+    with serve_bucket(tmp_path_factory.mktemp("s3")) as environment:
+        yield environment
 
 
 @pytest.fixture

@@ -1,0 +1,36 @@
+"""The whole service over an S3 bucket in place of the local folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from contracts.storage.bucket import BucketStorage
+from tests.end_to_end.service import RunningService, data_url, drawn
+
+
+def test_images_and_uploads_go_through_the_bucket(
+    tmp_path: Path, s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3_environment.items():
+        monkeypatch.setenv(name, value)
+    url = f"s3://darkroom/{tmp_path.name}"
+    service = RunningService(tmp_path / "data", environment={**s3_environment, "DARKROOM_STORAGE_URL": url})
+    try:
+        first = service.run("txt2img", seed=0)
+        second = service.run("img2img", image=f"job:{first['id']}/0", strength=0.5, seed=0)
+        third = service.run("img2img", image=data_url(drawn()), strength=0.5, seed=0)
+        assert [service.image_of(job).size for job in (first, second, third)] == [(64, 64)] * 3
+        stored = BucketStorage(url)
+        assert len(stored.find("images/")) == 3
+        assert len(stored.find("inputs/")) == 2
+        assert not (tmp_path / "data" / "storage").exists()
+
+        assert service.http.delete(f"/v1/jobs/{first['id']}").status_code == 204
+        assert len(stored.find("images/")) == 2
+        with pytest.raises(httpx.HTTPStatusError):
+            service.bytes_of(first)
+    finally:
+        assert service.stop() == 0
