@@ -52,6 +52,7 @@ COPY --from=build-api /opt/darkroom /opt/darkroom
 COPY models/catalogue.toml models/
 COPY cli/ cli/
 COPY app/ app/
+COPY dispatcher/ dispatcher/
 RUN python3 -m compileall -q /srv/darkroom
 USER 10001:10001
 ENV DARKROOM_API_HOST=0.0.0.0 DARKROOM_API_PORT=8000
