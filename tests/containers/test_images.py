@@ -25,7 +25,8 @@ def test_the_api_image_holds_no_torch_and_no_worker() -> None:
 
 
 def test_the_worker_image_holds_no_api() -> None:
-    program = "import importlib.util as u; print([n for n in ('fastapi','uvicorn','app','dispatcher') if u.find_spec(n)])"
+    names = ("fastapi", "uvicorn", "app", "dispatcher")
+    program = f"import importlib.util as u; print([n for n in {names} if u.find_spec(n)])"
     assert run("docker", "run", "--rm", "darkroom-worker:latest", "python3", "-c", program).strip() == "[]"
 
 
