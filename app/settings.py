@@ -31,6 +31,9 @@ class ApiSettings(Settings):
     public_url: AnyHttpUrl | None = Field(
         None, description="how clients reach the service, for links; else as the request names it"
     )
+    redirect_images: bool = Field(
+        False, description="answer links to images with a redirect to the bucket's own signed links; see deploy/"
+    )
     max_body_bytes: int = Field(64 * _MIB, ge=1024, description="largest request body")
     max_picture_bytes: int = Field(32 * _MIB, ge=1024, description="largest picture, as a file")
     max_picture_pixels: int = Field(50_000_000, ge=4096, description="largest picture, width × height")

@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import RedirectResponse
 
-from app.dependencies import ShownJob, TheStorage
+from app.dependencies import ShownJob, TheSettings, TheStorage
 from app.openapi import problems
 from contracts.errors import NotFound
 from contracts.records import ImageRecord, JobRecord, JobState
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
+#: A client follows a redirect at once.
+_REDIRECT_SECONDS = 300
 _BYTES = {"type": "string", "format": "binary"}
 
 
@@ -23,6 +26,9 @@ _BYTES = {"type": "string", "format": "binary"}
     responses={
         200: {"content": {f"image/{name}": {"schema": _BYTES} for name in ("png", "jpeg", "webp")}},
         304: {"description": "The client has these bytes already"},
+        307: {
+            "description": "The bucket has them (DARKROOM_API_REDIRECT_IMAGES): a link that it signed, for minutes"
+        },
         **problems(401, 403, 404, 410, 503),
     },
 )
@@ -30,6 +36,7 @@ def show_image(
     record: ShownJob,
     n: int,
     storage: TheStorage,
+    settings: TheSettings,
     expires: Annotated[str | None, Query(description="of a signed link")] = None,
     signature: Annotated[str | None, Query(description="of a signed link")] = None,
     if_none_match: Annotated[str | None, Header()] = None,
@@ -40,6 +47,9 @@ def show_image(
     headers = {"ETag": f'"{image.sha256}"', "Cache-Control": "private, max-age=31536000, immutable"}
     if if_none_match is not None and _names(if_none_match, image.sha256):
         return Response(status_code=304, headers=headers)
+    link = storage.sign(image.key, _REDIRECT_SECONDS) if settings.redirect_images else None
+    if link is not None:
+        return RedirectResponse(link, status_code=307, headers={"Cache-Control": "no-store"})
     try:
         data = storage.read(image.key)
     except NotFound:

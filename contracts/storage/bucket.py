@@ -6,6 +6,7 @@ own environment variables (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, …), as its
 
 from __future__ import annotations
 
+import mimetypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -44,7 +45,8 @@ class BucketStorage:
     def write(self, key: str, data: bytes) -> None:
         """Store bytes; complete before they are visible, durable when this returns."""
         with _errors_are_ours(key):
-            obstore.put(self._store, check_key(key), data)
+            kind = mimetypes.guess_type(key)[0] or "application/octet-stream"
+            obstore.put(self._store, check_key(key), data, attributes={"Content-Type": kind})
 
     def read(self, key: str) -> bytes:
         """The bytes; raises NotFound."""

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 
 from contracts.storage.bucket import BucketStorage
-from tests.end_to_end.service import RunningService, data_url, drawn
+from tests.end_to_end.service import Json, RunningService, data_url, drawn
+
+
+def picture_of(service: RunningService, job: Json) -> Image.Image:
+    """A job's first image, by the bucket's own link."""
+    answer = httpx.get(job["images"][0]["url"], trust_env=False, follow_redirects=True).raise_for_status()
+    return Image.open(io.BytesIO(answer.content))
 
 
 def test_images_and_uploads_go_through_the_bucket(
@@ -17,12 +25,18 @@ def test_images_and_uploads_go_through_the_bucket(
     for name, value in s3_environment.items():
         monkeypatch.setenv(name, value)
     url = f"s3://darkroom/{tmp_path.name}"
-    service = RunningService(tmp_path / "data", environment={**s3_environment, "DARKROOM_STORAGE_URL": url})
+    service = RunningService(
+        tmp_path / "data",
+        environment={**s3_environment, "DARKROOM_STORAGE_URL": url, "DARKROOM_API_REDIRECT_IMAGES": "true"},
+    )
     try:
         first = service.run("txt2img", seed=0)
         second = service.run("img2img", image=f"job:{first['id']}/0", strength=0.5, seed=0)
         third = service.run("img2img", image=data_url(drawn()), strength=0.5, seed=0)
-        assert [service.image_of(job).size for job in (first, second, third)] == [(64, 64)] * 3
+        assert [picture_of(service, job).size for job in (first, second, third)] == [(64, 64)] * 3
+        answer = service.http.get(first["images"][0]["url"])
+        assert answer.status_code == 307
+        assert answer.headers["location"].startswith(s3_environment["AWS_ENDPOINT_URL"])
         stored = BucketStorage(url)
         assert len(stored.find("images/")) == 3
         assert len(stored.find("inputs/")) == 2
