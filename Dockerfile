@@ -41,8 +41,7 @@ ENV PATH=/opt/darkroom/bin:$PATH \
     PYTHONPATH=/srv/darkroom \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    DARKROOM_DATA=/data \
-    DARKROOM_LOG_FORMAT=json
+    DARKROOM_DATA=/data
 WORKDIR /srv/darkroom
 COPY contracts/ contracts/
 VOLUME /data
