@@ -1,0 +1,204 @@
+"""One POST to a receiver: over TLS, to the address that was checked, and no longer than it may take."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trustme
+
+from contracts.errors import DestinationRefused, DestinationUnknown
+from contracts.settings import OutboundSettings
+from dispatcher.posting import Answer, Poster
+from tests.receiver import Receiver, Reply, receiving
+
+LOCAL = OutboundSettings.model_validate({"networks": ["127.0.0.0/8", "::1/128"]})
+
+
+def post(url: str, rules: OutboundSettings = LOCAL, timeout_seconds: float = 10) -> Answer:
+    async def run() -> Answer:
+        poster = Poster(rules, timeout_seconds)
+        try:
+            return await poster.post(url, b"{}", {"webhook-id": "msg_1"})
+        finally:
+            await poster.close()
+
+    return asyncio.run(run())
+
+
+@pytest.fixture
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
+    """A certificate authority that this process trusts."""
+    authority, file = trustme.CA(), tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(str(file))
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    return authority
+
+
+def serving(authority: trustme.CA, name: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as receiver:
+        yield receiver
+
+
+def test_a_receiver_with_a_certificate_for_its_name_is_told(authority: trustme.CA) -> None:
+    with receiving(serving(authority, "localhost")) as receiver:
+        assert post(f"https://localhost:{receiver.port}/hook").status_code == 200
+
+        (request,) = receiver.received
+        assert request.headers["host"] == f"localhost:{receiver.port}"
+        assert (request.path, request.body) == ("/hook", b"{}")
+
+
+def test_a_receiver_with_a_certificate_for_its_address_is_told(authority: trustme.CA) -> None:
+    with receiving(serving(authority, "127.0.0.1")) as receiver:
+        assert post(f"https://127.0.0.1:{receiver.port}/hook").status_code == 200
+
+
+def test_a_receiver_with_another_s_certificate_is_not(authority: trustme.CA) -> None:
+    with receiving(serving(authority, "other.example")) as receiver:
+        with pytest.raises(httpx.ConnectError, match="certificate"):
+            post(f"https://localhost:{receiver.port}/hook")
+
+        assert not receiver.received
+
+
+def test_two_names_at_one_address_never_share_a_connection(
+    authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one name's receiver would get the other's messages over a connection that was checked for itself."""
+    system = socket.getaddrinfo
+
+    def both_here(host: Any, *rest: Any, **more: Any) -> Any:
+        return system("127.0.0.1" if host in ("one.example", "two.example") else host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", both_here)
+    with receiving(serving(authority, "one.example")) as receiver:
+
+        async def run() -> None:
+            poster = Poster(LOCAL, 10)
+            await poster.post(f"https://one.example:{receiver.port}/", b"{}", {})
+            with pytest.raises(httpx.ConnectError):
+                await poster.post(f"https://two.example:{receiver.port}/", b"{}", {})
+            await poster.close()
+
+        asyncio.run(run())
+        assert [one.headers["host"] for one in receiver.received] == [f"one.example:{receiver.port}"]
+
+
+def test_a_name_is_looked_up_once_and_connected_to_as_it_was_checked(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name service that gives another address the second time finds no second time."""
+    system, asked = socket.getaddrinfo, []
+
+    def rebind(host: Any, *rest: Any, **more: Any) -> Any:
+        if host != "rebind.example":
+            return system(host, *rest, **more)
+        asked.append(host)
+        return system("127.0.0.1" if len(asked) == 1 else "10.0.0.1", *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebind)
+
+    assert post(f"http://rebind.example:{receiver.port}/hook").status_code == 200
+    assert len(asked) == 1
+
+
+def test_the_next_address_is_tried_where_nothing_listens(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = socket.getaddrinfo
+
+    def both(host: Any, *rest: Any, **more: Any) -> Any:
+        if host != "both.example":
+            return system(host, *rest, **more)
+        return [*system("127.0.0.2", *rest, **more), *system("127.0.0.1", *rest, **more)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", both)
+
+    assert post(f"http://both.example:{receiver.port}/hook").status_code == 200
+
+
+def test_no_proxy_of_the_environment_is_asked(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    with receiving() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        monkeypatch.setenv("ALL_PROXY", proxy.url)
+
+        assert post(f"{receiver.url}/hook").status_code == 200
+        assert not proxy.received
+
+
+def test_an_address_that_is_not_allowed_is_not_connected_to(receiver: Receiver) -> None:
+    with pytest.raises(DestinationRefused):
+        post(f"{receiver.url}/hook", OutboundSettings())
+    with pytest.raises((DestinationRefused, DestinationUnknown)):
+        post(f"https://localhost:{receiver.port}/hook", OutboundSettings())
+
+    assert not receiver.received
+
+
+def test_headers_that_drip_are_no_answer() -> None:
+    """Each byte comes in time, and all of them never do."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def drip() -> None:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+                while True:
+                    connection.sendall(b"x")
+                    time.sleep(0.05)
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        with pytest.raises(TimeoutError):
+            post(f"http://127.0.0.1:{listener.getsockname()[1]}/", timeout_seconds=0.5)
+        thread.join()
+
+
+def test_the_body_of_an_answer_is_not_waited_for(receiver: Receiver) -> None:
+    receiver.plans["/hook"] = [Reply(body=b"x" * 1000, pause_seconds=0.1)]
+
+    assert post(f"{receiver.url}/hook", timeout_seconds=5).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("said", "least", "most"),
+    [
+        ("120", 120, 120),
+        ("0", 0, 0),
+        (format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True), 3000, 3600),
+        (format_datetime(datetime.now(UTC) - timedelta(hours=1), usegmt=True), 0, 0),
+    ],
+)
+def test_a_receiver_s_time_is_read_in_both_forms(receiver: Receiver, said: str, least: int, most: int) -> None:
+    receiver.plans["/hook"] = [Reply(503, {"Retry-After": said})]
+
+    answer = post(f"{receiver.url}/hook")
+
+    assert answer.retry_after_seconds is not None
+    assert least <= answer.retry_after_seconds <= most
+
+
+@pytest.mark.parametrize("said", ["soon", "-5", "1.5", "²", "Thu, 99 Foo 2026"])
+def test_a_time_that_is_none_is_passed_over(receiver: Receiver, said: str) -> None:
+    receiver.plans["/hook"] = [Reply(503, {"Retry-After": said.encode().decode("latin-1")})]
+
+    assert post(f"{receiver.url}/hook") == Answer(503, None)
