@@ -9,17 +9,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from cli.client import ServiceError
-from cli.redis_server import RedisServer, find_running
-from contracts.connections import connect
-from contracts.errors import DarkroomError
+from cli.administration import add_data_argument, open_redis
 from contracts.keys import Key, Keys, Scope
-from contracts.settings import SharedSettings
 from contracts.tasks import Priority
-
-_TIMEOUT_SECONDS = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,12 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     revoke.add_argument("id", help="from `darkroom keys list`")
     revoke.set_defaults(run=_revoke)
     for action in actions.choices.values():
-        action.add_argument(
-            "--data",
-            type=Path,
-            default=SharedSettings.model_fields["data"].default,
-            help="folder of `darkroom up`, where DARKROOM_REDIS_URL names no Redis (%(default)s)",
-        )
+        add_data_argument(action)
 
 
 def _create(arguments: argparse.Namespace) -> None:
@@ -94,31 +81,5 @@ def _revoke(arguments: argparse.Namespace) -> None:
 
 @contextmanager
 def _open(data: Path) -> Iterator[Keys]:
-    """The keys of the service with these settings, or of `darkroom up` on this folder, running or not.
-
-    Raises:
-        ServiceError: anything went wrong, in one line.
-    """
-    try:
-        with _redis(data) as url, connect(url, timeout_seconds=_TIMEOUT_SECONDS, retries=1) as connection:
-            yield Keys(connection)
-    except ValidationError as error:
-        raise ServiceError("; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors())) from error
-    except DarkroomError as error:
-        raise ServiceError(str(error)) from error
-
-
-@contextmanager
-def _redis(data: Path) -> Iterator[str]:
-    settings = SharedSettings()
-    folder = data.resolve() / "redis"
-    url = settings.redis_url if "redis_url" in settings.model_fields_set else find_running(folder)
-    if url is not None:
-        yield url
-        return
-    server = RedisServer(folder)
-    try:
-        server.start()
-        yield server.url
-    finally:
-        server.stop()
+    with open_redis(data) as connection:
+        yield Keys(connection)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from cli import generate, keys, plan
+from cli import generate, keys, plan, webhooks
 from cli.client import Client, ServiceError
 from cli.redis_server import RedisNotFound
 from cli.up import Service
@@ -48,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     keys.add_arguments(commands.add_parser("keys", help="make, list and revoke API keys"))
 
     plan.add_arguments(commands.add_parser("plan", help="show where a model would live within a memory budget"))
+    webhooks.add_arguments(commands.add_parser("webhooks", help="show or replace what webhooks are signed with"))
 
     models = commands.add_parser("models", help="list the service's models")
     generate.add_service_arguments(models)

@@ -80,6 +80,9 @@ class SharedSettings(Settings):
     link_secret: SecretStr | None = Field(
         None, min_length=32, description="what links are signed with; made once in Redis where none is given"
     )
+    webhook_secret: SecretStr | None = Field(
+        None, description="whsec_…, what webhooks are signed with; made once in Redis where none is given"
+    )
     gone_seconds: int = Field(86_400, ge=1, description="how long an expired job is remembered, and answers 410")
 
 

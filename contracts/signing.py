@@ -18,6 +18,8 @@ from typing import Any, cast
 from redis import Redis
 
 from contracts import scripts
+from contracts.errors import SettingsError
+from contracts.settings import SharedSettings
 
 _PREFIX = "whsec_"
 _SECRET_BYTES = 32
@@ -61,23 +63,38 @@ def sign(keys: Sequence[Secret], id: str, timestamp: int, body: bytes) -> Mappin
 
 
 class Secrets:
-    """The service's secrets in Redis: made when they are first asked for, and kept."""
+    """The service's secrets: the one of the settings; else in Redis, made when first asked for, and kept."""
 
-    def __init__(self, connection: Redis) -> None:
-        """`connection` decodes responses."""
-        self._scripts = {name: scripts.load(connection, name) for name in ("webhook_secrets",)}
+    def __init__(self, connection: Redis, settings: SharedSettings) -> None:
+        """`connection` decodes responses.
+
+        Raises:
+            SettingsError: the secret of the settings is none.
+        """
+        self._script = scripts.load(connection, "webhook_secrets")
+        given = settings.webhook_secret
+        try:
+            self._given = None if given is None else Secret.read(given.get_secret_value())
+        except ValueError as error:
+            raise SettingsError(f"DARKROOM_WEBHOOK_SECRET: {error}") from None
 
     def current(self) -> list[Secret]:
-        """What to sign with: the newest first."""
-        return self._run(replace=False)
+        """What to sign with: the newest first. Raises RedisError."""
+        return [self._given] if self._given else self._run(replace=False)
 
     def replace(self) -> Secret:
-        """Make a new secret; the one before it goes on beside it for `OVERLAP_SECONDS`."""
+        """Make a new secret; the one before it goes on beside it for `OVERLAP_SECONDS`. Raises RedisError.
+
+        Raises:
+            SettingsError: the settings give the secret.
+        """
+        if self._given:
+            raise SettingsError("DARKROOM_WEBHOOK_SECRET gives the secret; put another there")
         return self._run(replace=True)[0]
 
     def _run(self, **arguments: Any) -> list[Secret]:
         fresh = Secret(secrets.token_bytes(_SECRET_BYTES)).write()
-        found = self._scripts["webhook_secrets"](
+        found = self._script(
             args=[json.dumps(arguments | {"owner": _SERVICE, "fresh": fresh, "overlap_seconds": OVERLAP_SECONDS})]
         )
         return [Secret.read(text) for text in cast("list[str]", found)]

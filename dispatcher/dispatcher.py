@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -22,7 +21,7 @@ from contracts.ledger import Ledger
 from contracts.links import LinkSigner
 from contracts.metrics import Tally
 from contracts.rq_loop import RqLoop
-from contracts.signing import Secret
+from contracts.signing import Secrets
 from contracts.webhooks import Message, Outbox, Outcome, Planted
 from dispatcher.attempts import Attempts
 from dispatcher.deliveries import deliver
@@ -43,19 +42,17 @@ class Dispatcher(RqLoop):
         connection: Redis,
         outbox: Outbox,
         poster: Poster,
-        read_keys: Callable[[], Sequence[Secret]],
+        secrets: Secrets,
         signer: LinkSigner,
         ledger: Ledger,
         tally: Tally,
         settings: WebhookSettings,
     ) -> None:
-        """`connection` returns bytes, as RQ wants it; `read_keys` gives what to sign messages with, or a
-        RedisError; `signer` signs the links in them.
-        """
+        """`connection` returns bytes, as RQ wants it; `secrets` sign messages, and `signer` the links in them."""
         super().__init__(connection, settings.name)
         self._outbox = outbox
         self._poster = poster
-        self._read_keys = read_keys
+        self._secrets = secrets
         self._signer = signer
         self._ledger = ledger
         self._tally = tally
@@ -107,7 +104,7 @@ class Dispatcher(RqLoop):
     async def _attempt(self, message: Message) -> None:
         outcome = Outcome("back")  # of an attempt that is cancelled, or for which there is no key
         try:
-            keys = await asyncio.to_thread(self._read_keys)
+            keys = await asyncio.to_thread(self._secrets.current)
             await asyncio.to_thread(self._signer.prepare)
             outcome = await deliver(message, self._poster, keys, self._signer, self._settings)
         except (RedisError, Unavailable) as error:

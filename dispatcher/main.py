@@ -13,7 +13,7 @@ from contracts.ledger import Ledger
 from contracts.links import LinkSigner
 from contracts.metrics import Tally
 from contracts.settings import OutboundSettings, SharedSettings
-from contracts.signing import Secret, Secrets
+from contracts.signing import Secrets
 from contracts.webhooks import Outbox
 from dispatcher.dispatcher import Dispatcher
 from dispatcher.posting import Poster
@@ -28,7 +28,7 @@ def main() -> int:
     # httpx tells each request with its address, which may hold a secret of the receiver's.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
-        shared, outbound, own = SharedSettings(), OutboundSettings(), WebhookSettings()
+        dispatcher = _build(SharedSettings(), OutboundSettings(), WebhookSettings())
     except SettingsError as error:
         print("darkroom dispatcher:", error, file=sys.stderr)  # noqa: T201
         return 1
@@ -36,19 +36,22 @@ def main() -> int:
         reasons = ("_".join(map(str, item["loc"])) + ": " + item["msg"] for item in error.errors())
         print("darkroom dispatcher:", "; ".join(reasons), file=sys.stderr)  # noqa: T201
         return 1
+    dispatcher.start()
+    return 0
+
+
+def _build(shared: SharedSettings, outbound: OutboundSettings, own: WebhookSettings) -> Dispatcher:
     # An answer that was lost leaves a lease that runs out; a script must not run twice: no retries.
     connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0)
     rq_connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1, decode=False)
-    secrets, tally = Secrets(connection), Tally()
-    fixed = None if own.secret is None else [Secret.read(own.secret.get_secret_value())]
-    Dispatcher(
+    tally = Tally()
+    return Dispatcher(
         rq_connection,
         Outbox(connection, own.name, own.lease_seconds),
         Poster(outbound, own.timeout_seconds),
-        (lambda: fixed) if fixed else secrets.current,
+        Secrets(connection, shared),
         LinkSigner(connection, shared),
         Ledger(connection, tally),
         tally,
         own,
-    ).start()
-    return 0
+    )

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from contracts.settings import Settings, describe
-from contracts.signing import Secret
 
 
 def _own_name() -> str:
@@ -22,9 +21,6 @@ class WebhookSettings(Settings):
     model_config = SettingsConfigDict(env_prefix="DARKROOM_WEBHOOK_", frozen=True, extra="ignore")
 
     name: str = Field(default_factory=_own_name, description="of the dispatcher, unique among RQ's workers")
-    secret: SecretStr | None = Field(
-        None, description="whsec_…, what all webhooks are signed with; none: made once, and kept in Redis"
-    )
     pauses_seconds: list[float] = Field(
         [5, 30, 120, 480, 1200, 1800],
         description="before the second attempt, the third, …; after the last one a message is given up",
@@ -35,13 +31,6 @@ class WebhookSettings(Settings):
     site_concurrency: int = Field(4, ge=1, description="attempts under way at once to one host and port")
     poll_seconds: float = Field(0.1, gt=0, description="pause between two looks at empty queues")
     drain_seconds: float = Field(5.0, ge=0, description="after SIGTERM, how long attempts under way may take")
-
-    @field_validator("secret")
-    @classmethod
-    def _secret_can_be_read(cls, secret: SecretStr | None) -> SecretStr | None:
-        if secret is not None:
-            Secret.read(secret.get_secret_value())
-        return secret
 
     @property
     def lease_seconds(self) -> float:

@@ -7,9 +7,12 @@ import time
 from collections.abc import Mapping
 
 import pytest
+from pydantic import SecretStr
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from contracts.errors import SettingsError
 from contracts.queue import JobQueue
+from contracts.settings import SharedSettings
 from contracts.signing import OVERLAP_SECONDS, Secret, Secrets, sign
 
 BODY = json.dumps({"id": "é"}, ensure_ascii=False).encode()
@@ -34,16 +37,16 @@ def test_the_reference_library_verifies_what_is_signed_and_nothing_else() -> Non
         assert not verifies(ours, {**headers, name: value})
 
 
-def test_the_secret_is_made_once_for_all_processes(queue: JobQueue) -> None:
-    first, second = Secrets(queue.connection), Secrets(queue.connection)
+def test_the_secret_is_made_once_for_all_processes(queue: JobQueue, settings: SharedSettings) -> None:
+    first, second = (Secrets(queue.connection, settings) for _ in range(2))
 
     assert first.current() == second.current()
     assert first.current()[0].write().startswith("whsec_")
     assert len(first.current()[0].key) == 32
 
 
-def test_after_a_replacement_both_secrets_verify_for_a_while(queue: JobQueue) -> None:
-    secrets = Secrets(queue.connection)
+def test_after_a_replacement_both_secrets_verify_for_a_while(queue: JobQueue, settings: SharedSettings) -> None:
+    secrets = Secrets(queue.connection, settings)
     (old,) = secrets.current()
     new = secrets.replace()
     assert new != old
@@ -68,3 +71,19 @@ def test_what_is_no_secret_is_refused(text: str) -> None:
 
 def test_a_secret_does_not_show_itself() -> None:
     assert "xxxx" not in repr(Secret(b"x" * 32))
+
+
+def test_the_secret_of_the_settings_is_the_only_one(queue: JobQueue, settings: SharedSettings) -> None:
+    given = Secret(b"x" * 32)
+    settings = SharedSettings.model_validate(settings.model_dump() | {"webhook_secret": given.write()})
+    secrets = Secrets(queue.connection, settings)
+
+    assert secrets.current() == [given]
+    with pytest.raises(SettingsError, match="DARKROOM_WEBHOOK_SECRET"):
+        secrets.replace()
+    assert queue.connection.keys("*") == []
+
+
+def test_a_secret_of_the_settings_that_is_none_is_told(queue: JobQueue, settings: SharedSettings) -> None:
+    with pytest.raises(SettingsError, match="DARKROOM_WEBHOOK_SECRET"):
+        Secrets(queue.connection, settings.model_copy(update={"webhook_secret": SecretStr("hunter2")}))

@@ -110,8 +110,8 @@ def test_a_receiver_that_fails_redirects_and_comes_back_gets_the_same_message(
     until(lambda: is_over(client, id))
 
     assert not receiver.at("/elsewhere")
-    assert len({(one.headers["webhook-id"], one.body) for one in attempts}) == 1
-    assert all(verified(one) for one in attempts)
+    assert len({one.headers["webhook-id"] for one in attempts}) == 1
+    assert len({json.dumps(verified(one)["receipt"]) for one in attempts}) == 1
     (delivery,) = deliveries_of(client, id)
     assert (delivery["status"], delivery["attempts"], delivery["status_code"]) == ("delivered", 5, 204)
     assert len(receiver.received) == 5

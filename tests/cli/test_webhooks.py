@@ -1,0 +1,58 @@
+"""`darkroom webhooks` and `darkroom dispatcher`, against a real Redis."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from cli.main import main
+from contracts.queue import JobQueue
+from contracts.settings import SharedSettings
+from contracts.signing import Secrets
+
+
+@pytest.fixture(autouse=True)
+def _redis(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DARKROOM_REDIS_URL", redis_url)
+
+
+def test_the_secret_is_shown_and_replaced(
+    capsys: pytest.CaptureFixture[str], queue: JobQueue, settings: SharedSettings
+) -> None:
+    said = []
+    for words in (["secret"], ["secret"], ["replace-secret"], ["secret"]):
+        assert main(["webhooks", *words]) == 0
+        said.append(capsys.readouterr().out.strip())
+
+    assert said[0] == said[1] != said[2] == said[3]
+    assert [one.write() for one in Secrets(queue.connection, settings).current()] == [said[2], said[0]]
+
+
+def test_a_secret_of_the_settings_is_shown_and_not_replaced(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "whsec_" + "QUFB" * 11
+    monkeypatch.setenv("DARKROOM_WEBHOOK_SECRET", secret)
+
+    assert main(["webhooks", "secret"]) == 0
+    assert capsys.readouterr().out.strip() == secret
+    assert main(["webhooks", "replace-secret"]) == 1
+    assert "DARKROOM_WEBHOOK_SECRET" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("DARKROOM_WEBHOOK_SECRET", "hunter2"), ("DARKROOM_WEBHOOK_CONCURRENCY", "x")]
+)
+def test_a_dispatcher_that_cannot_start_says_why_in_one_line(setting: str, value: str) -> None:
+    command = [sys.executable, "-m", "cli.main", "dispatcher"]
+    ended = subprocess.run(
+        command, env=os.environ | {setting: value}, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("darkroom dispatcher: ")
+    assert len(ended.stderr.splitlines()) == 1
+    assert "hunter2" not in ended.stderr

@@ -1,0 +1,60 @@
+"""A webhook from `darkroom up`: a real image, told to a receiver that is the one of `docs/webhooks.md`."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import sys
+import threading
+import time
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.end_to_end.service import RunningService
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "webhooks.md"
+
+
+def documented_receiver(secret: str) -> Any:
+    """The handler of the page's example, with the secret in its place."""
+    (program,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(program.replace("whsec_…", secret), names)
+    return names["Receiver"]
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_the_documented_receiver_takes_our_messages_and_no_others(
+    service: RunningService, capsys: pytest.CaptureFixture[str], is_ours: bool
+) -> None:
+    command = [sys.executable, "-m", "cli.main", "webhooks", "secret", "--data", str(service.data)]
+    secret = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    handler = documented_receiver(secret if is_ours else "whsec_" + "QUFB" * 11)
+    handler.log_message = lambda *_: None
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_address[1]}/hook"
+            job = service.run("txt2img", seed=3, webhook={"url": url, "events": ["completed"]})
+            while not (tried := service.fetch(job["id"])["webhook"]["deliveries"])[0]["attempts"]:
+                time.sleep(0.05)
+        finally:
+            server.shutdown()
+            thread.join()
+
+    (delivery,) = tried
+    if not is_ours:
+        assert (delivery["status"], delivery["status_code"]) == ("pending", 401)
+        return
+    assert (delivery["status"], delivery["status_code"]) == ("delivered", 204)
+    event, id, images = capsys.readouterr().out.strip().split(" ", 2)
+    assert (event, id) == ("completed", job["id"])
+    (link,) = re.findall(r"'(http[^']+)'", images)
+    image = httpx.get(link, trust_env=False).raise_for_status().content
+    assert hashlib.sha256(image).hexdigest() == job["images"][0]["sha256"]
