@@ -13,10 +13,11 @@ from pydantic import ValidationError
 
 from app.main import create_app
 from app.settings import ApiSettings
+from contracts import logs
 from contracts.connections import connect
 from contracts.errors import DarkroomError, Unavailable
 from contracts.keys import Keys
-from contracts.settings import SharedSettings
+from contracts.settings import LogSettings, explain
 
 log = logging.getLogger(__name__)
 
@@ -28,22 +29,21 @@ _KEYS_SECONDS = 2.0
 
 def main() -> None:
     """Run until SIGTERM or SIGINT; one line and an exit code where it cannot start."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
+        logs.configure(LogSettings())
         settings, sockets = listen(ApiSettings())
         app = create_app(settings)
     except DarkroomError as error:
         sys.exit(f"darkroom api: {error}")
     except ValidationError as error:
-        prefix = "DARKROOM_" if error.title == SharedSettings.__name__ else "DARKROOM_API_"
-        said = [_explain(prefix, item["loc"], item["msg"]) for item in error.errors()]
-        sys.exit(f"darkroom api: {'; '.join(said)}")
+        sys.exit(f"darkroom api: {explain(error)}")
     refuse_strangers(settings)
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
-        access_log=False,
+        access_log=False,  # `app.answers` writes our own
+        log_config=None,
         server_header=False,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
@@ -92,12 +92,6 @@ def refuse_strangers(settings: ApiSettings) -> None:
         f"darkroom api: there are no keys, so everybody who reaches {settings.host} could use the service; "
         "make one with `darkroom keys create`, listen on 127.0.0.1, or set DARKROOM_API_ALLOW_ANONYMOUS=true"
     )
-
-
-def _explain(prefix: str, path: tuple[int | str, ...], message: str) -> str:
-    name = "_".join(map(str, path)).upper()
-    message = message.removeprefix("Value error, ")
-    return f"{prefix}{name}: {message}" if name else message
 
 
 if __name__ == "__main__":

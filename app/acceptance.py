@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from app.callers import Caller
 from app.display import display
 from app.inputs import InputReader
 from app.waiting import wait_for_end
+from contracts import logs
 from contracts.catalogue import Catalogue
 from contracts.errors import (
     DestinationRefused,
@@ -34,6 +36,8 @@ from contracts.validation import StoredPicture, check, resolve
 from contracts.views import JobView, Links
 from contracts.webhooks import address
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Order:
@@ -51,6 +55,7 @@ class Acceptance:
         outbound: where a webhook may go.
         max_waiting: jobs that may wait in all.
         wait_seconds: how long the client prefers to wait for the job's end; None: not at all.
+        request_id: of the call, for the job's record and the logs.
         call: what must not be done twice; None where the client names no idempotency key.
     """
 
@@ -66,6 +71,7 @@ class Acceptance:
     max_waiting: int
     idempotency: Idempotency
     call: Call | None
+    request_id: str
 
     async def answer(self, order: Callable[[], Order], response: Response) -> JobView:
         """Accept what `order` makes, and say so: 202, or 200 with a job that has ended."""
@@ -109,12 +115,13 @@ class Acceptance:
     def _accept(self, order: Callable[[], Order], once: Once | None) -> JobRecord:
         made = order()
         request = made.request
+        logs.hide(*_prompts_of(request).values())
         model = check(request, self.catalogue)
         priority = self.caller.grant(request)
         webhook = self._address_webhook(request)
         pictures = self.inputs.read(request, made.kept)
         parameters = resolve(request, model, {path: one.stored for path, one in pictures.items()})
-        return self.queue.submit(
+        record = self.queue.submit(
             self.inputs.store(pictures, parameters),
             owner=self.caller.owner,
             priority=priority,
@@ -125,7 +132,12 @@ class Acceptance:
             once=once,
             max_waiting=self.max_waiting,
             quota=self.caller.quota,
+            request_id=self.request_id,
         )
+        # Waited for or not, this line is what leads from a request to its job.
+        about = {"job_id": record.id, "task": parameters.task, "model": parameters.model}
+        log.info("job accepted", extra={**about, "owner": record.owner, **_prompts_of(request)})
+        return record
 
     def _address_webhook(self, request: JobRequest) -> WebhookRecord | None:
         if request.webhook is None:
@@ -134,3 +146,9 @@ class Acceptance:
             return address(request.webhook, self.links.base, self.outbound)
         except (DestinationRefused, DestinationUnknown) as error:
             raise InvalidRequest([FieldProblem("webhook.url", str(error))]) from None
+
+
+def _prompts_of(request: JobRequest) -> dict[str, str]:
+    """The client's own words; which logs show them is not known here."""
+    names = ("prompt", "prompt_2", "prompt_3", "negative_prompt")
+    return {name: text for name in names if (text := getattr(request, name, None)) is not None}

@@ -23,6 +23,7 @@ _FAILED = 500
 #: Asked every few seconds by machines; worth a line only when something is wrong.
 _PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 _MAX_PATH = 200
+_JOB = "/v1/jobs/{id}"
 
 
 class Answers:
@@ -69,18 +70,14 @@ def _route_of(scope: Scope) -> str:
 
 def _log_answer(scope: Scope, status: int, seconds: float) -> None:
     route, path = _route_of(scope), scope["path"][:_MAX_PATH]
-    is_probe = route in _PROBES and status < _FAILED
-    log.log(
-        logging.DEBUG if is_probe else logging.INFO,
-        "%s %s %s",
-        scope["method"],
-        path,
-        status,
-        extra={
-            "method": scope["method"],
-            "route": route,
-            "path": path,
-            "status": status,
-            "seconds": round(seconds, 4),
-        },
-    )
+    about: dict[str, object] = {
+        "method": scope["method"],
+        "route": route,
+        "path": path,
+        "status": status,
+        "seconds": round(seconds, 4),
+    }
+    if route.startswith(_JOB):
+        about["job_id"] = scope["path_params"]["id"][:_MAX_PATH]
+    level = logging.DEBUG if route in _PROBES and status < _FAILED else logging.INFO
+    log.log(level, "%s %s %s", scope["method"], path, status, extra=about)

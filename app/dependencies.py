@@ -22,6 +22,7 @@ from app.fetching import Fetcher
 from app.inputs import InputReader
 from app.pictures import PictureDecoder
 from app.repeats import Repeats
+from app.request_ids import request_id_of
 from app.settings import ApiSettings
 from app.waiting import read_preference
 from contracts.catalogue import Catalogue
@@ -270,6 +271,7 @@ async def _intake(
             max_waiting=services.settings.max_waiting,
             idempotency=services.idempotency,
             call=None if idempotency_key is None else Call(caller.owner, idempotency_key, target, raw),
+            request_id=request_id_of(request),
         )
 
     return take_in

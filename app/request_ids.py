@@ -9,6 +9,8 @@ from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from contracts import logs
+
 HEADER = "X-Request-ID"
 _PLAIN = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -28,6 +30,9 @@ class RequestIds:
         request_id = asked if _PLAIN.fullmatch(asked) else secrets.token_hex(8)
         # A new dict: the lifespan's state is shared by all requests.
         scope["state"] = {**scope.get("state", {}), "request_id": request_id}
+
+        # For good: the server's own lines on this request come after us.
+        logs.bind(request_id=request_id)
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -7,7 +7,7 @@ import ipaddress
 from pydantic import AnyHttpUrl, Field
 from pydantic_settings import SettingsConfigDict
 
-from contracts.settings import OutboundSettings, QueueSettings, Settings, SharedSettings, describe
+from contracts.settings import LogSettings, OutboundSettings, QueueSettings, Settings, SharedSettings, describe
 
 _MIB = 2**20
 
@@ -71,4 +71,4 @@ def is_loopback(host: str) -> bool:
 
 
 if __name__ == "__main__":
-    print(describe(SharedSettings, QueueSettings, OutboundSettings, ApiSettings))  # noqa: T201
+    print(describe(SharedSettings, LogSettings, QueueSettings, OutboundSettings, ApiSettings))  # noqa: T201

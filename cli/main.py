@@ -10,10 +10,14 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from cli import generate, keys, plan, webhooks
 from cli.client import Client, ServiceError
 from cli.redis_server import RedisNotFound
 from cli.up import Service
+from contracts import logs
+from contracts.settings import LogSettings, explain
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -23,6 +27,9 @@ def main(words: Sequence[str] | None = None) -> int:
         arguments.run(arguments)
     except (ServiceError, RedisNotFound, OSError, RuntimeError) as error:
         print(f"darkroom: {error}", file=sys.stderr)
+        return 1
+    except ValidationError as error:
+        print(f"darkroom: {explain(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -68,6 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _run_up(arguments: argparse.Namespace) -> None:
+    logs.configure(LogSettings())
     Service(arguments.host, arguments.port, arguments.data, arguments.workers).run()
 
 

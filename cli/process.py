@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
+
+_log = logging.getLogger(__name__)
 
 #: prctl's PR_SET_PDEATHSIG (linux/prctl.h): a signal to the child when its parent is gone.
 _PARENT_DEATH_SIGNAL = 1
@@ -70,7 +72,7 @@ class Child:
             self._restart_at = now + self._pause_seconds
             self._pause_seconds = min(_LONGEST_PAUSE_SECONDS, self._pause_seconds * 2)
             status = self._process.returncode
-            print(f"{self.name} ended with status {status}; starting it again", file=sys.stderr, flush=True)
+            _log.warning("%s ended with status %s; starting it again", self.name, status)
         if now >= self._restart_at:
             self._restart_at = 0.0
             self.start()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from importlib.util import find_spec
@@ -16,6 +16,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from cli.process import end_with_parent
+
+_log = logging.getLogger(__name__)
 
 #: File in a server's folder that says where it listens.
 _ADDRESS = "url"
@@ -105,7 +107,7 @@ class RedisServer:
         """Start the server again if it has died; its clients connect again by themselves."""
         if self.process is not None and self.process.poll() is not None:
             status = self.process.returncode
-            print(f"redis ended with status {status}; starting it again", file=sys.stderr, flush=True)
+            _log.warning("redis ended with status %s; starting it again", status)
             self.start()
 
     def stop(self) -> None:

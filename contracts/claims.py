@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -16,6 +17,7 @@ from redis import Redis
 
 from contracts import scripts
 from contracts.events import Preview
+from contracts.logs import bound, hide
 from contracts.records import ImageRecord, JobError, JobRecord, JobState, Progress, Receipt, pace_key
 from contracts.settings import QueueSettings
 
@@ -60,6 +62,18 @@ class Wish:
     model_pixels: Mapping[str, int] = field(default_factory=dict)
     batching: bool = False
     batch_wait_seconds: float = 0.0
+
+
+@contextmanager
+def lines_of(batch: Sequence[Claim]) -> Iterator[None]:
+    """Log lines written in the block name these jobs and their requests, and quote no prompt of theirs."""
+    jobs = [claim.job for claim in batch]
+    requests = dict.fromkeys(job.request_id for job in jobs if job.request_id)
+    with bound(job_id=",".join(job.id for job in jobs), request_id=",".join(requests)):
+        for job in jobs:
+            given = job.parameters
+            hide(given.prompt, given.prompt_2, given.prompt_3, given.negative_prompt)
+        yield
 
 
 class Claims:

@@ -99,6 +99,7 @@ class JobQueue:
         once: Once | None = None,
         max_waiting: int | None = None,
         quota: Quota | None = None,
+        request_id: str = "",
     ) -> JobRecord:
         """Accept a job. When this returns, Redis has it, whole, and bound to its idempotency key.
 
@@ -117,6 +118,7 @@ class JobQueue:
             response_format=response_format,
             metadata=metadata or {},
             webhook=webhook,
+            request_id=request_id,
             created_at=0,
         )
         call = self._rq_call(record)

@@ -140,7 +140,11 @@ class DeliveryRecord(_Part):
 
 
 class JobRecord(_Part):
-    """Everything that is known about one job. Times are Unix seconds on Redis' clock."""
+    """Everything that is known about one job. Times are Unix seconds on Redis' clock.
+
+    Attributes:
+        request_id: of the HTTP request that made it, for the logs.
+    """
 
     id: str
     state: JobState
@@ -149,6 +153,7 @@ class JobRecord(_Part):
     priority: Priority
     response_format: str = "url"
     metadata: dict[str, str] = Field(default_factory=dict)
+    request_id: str = ""
     created_at: float
     started_at: float | None = None
     finished_at: float | None = None

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field, IPvAnyNetwork, SecretStr
+from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -108,6 +108,31 @@ class OutboundSettings(Settings):
     )
     http: bool = Field(False, description="http:// is allowed to public addresses too")
     resolve_seconds: float = Field(5.0, gt=0, description="a name must have been looked up by then")
+
+
+class LogSettings(Settings):
+    """What every process writes down, on stderr."""
+
+    model_config = SettingsConfigDict(env_prefix="DARKROOM_LOG_", frozen=True, extra="ignore")
+
+    format: Literal["auto", "json", "text"] = Field(
+        "auto", description="json, text, or auto: text on a terminal, else json"
+    )
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="debug, info, warning or error: the least that is written"
+    )
+    prompts: bool = Field(False, description="write prompts down too; they are the clients' own words")
+
+
+def explain(error: ValidationError) -> str:
+    """One line on settings that cannot be, by the names of their environment variables."""
+    prefixes = {kind.__name__: kind.model_config["env_prefix"] for kind in Settings.__subclasses__()}
+    lines = []
+    for item in error.errors():
+        name = "_".join(map(str, item["loc"])).upper()
+        message = item["msg"].removeprefix("Value error, ")
+        lines.append(f"{prefixes.get(error.title, '')}{name}: {message}" if name else message)
+    return "; ".join(lines)
 
 
 def _name(annotation: object) -> str:

@@ -22,7 +22,7 @@ from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
 from rq.worker import WorkerStatus
 
-from contracts.claims import Claim, Claims
+from contracts.claims import Claim, Claims, lines_of
 from contracts.errors import FailureCode, JobFailed
 from contracts.metrics import Tally
 from contracts.queue import RUN_FUNCTION
@@ -138,7 +138,8 @@ class Consumer(RqLoop):
         watch = BatchWatch(self._claims, batch, self._leave)
         self._heartbeat.hold(batch, watch)
         self._residency.enter(batch[0].job.parameters.model)
-        outcomes = self._paint(batch, watch)
+        with lines_of(batch):
+            outcomes = self._paint(batch, watch)
         # One delivery at a time: a slow storage slows the painting instead of filling the memory.
         self._delivery.result()
         self._delivery = self._deliveries.submit(self._end, batch, watch, outcomes)
@@ -146,6 +147,8 @@ class Consumer(RqLoop):
     # -- one batch ------------------------------------------------------------------------------------
 
     def _paint(self, batch: Sequence[Claim], watch: BatchWatch) -> Sequence[Outcome]:
+        shared = batch[0].job.parameters
+        _log.info("batch started", extra={"jobs": len(batch), "model": shared.model, "task": shared.task.value})
         work = [
             jobs.Job(
                 id=claim.job.id,

@@ -12,7 +12,7 @@ from functools import partial
 
 from redis.exceptions import RedisError
 
-from contracts.claims import Claim, Claims
+from contracts.claims import Claim, Claims, lines_of
 from contracts.errors import RETRYABLE, FailureCode, JobFailed, Unavailable
 from contracts.metrics import Tally
 from contracts.records import JobError, JobState, Receipt
@@ -44,14 +44,15 @@ class Endings:
             self._tally.observe("batch_images", call.batch_images, model=call.model.id)
         for claim, painted in zip(batch, outcomes, strict=True):
             outcome = painted
-            if isinstance(outcome, Painted) and claim.job.id not in watch.verdicts:
-                outcome = deliver(outcome, self._storage)
-            _insist(partial(self._end, claim, outcome, watch.verdicts.get(claim.job.id)))
+            with lines_of([claim]):
+                if isinstance(outcome, Painted) and claim.job.id not in watch.verdicts:
+                    outcome = deliver(outcome, self._storage)
+                _insist(partial(self._end, claim, outcome, watch.verdicts.get(claim.job.id)))
 
-    def fail(self, claim: Claim, failure: JobFailed) -> None:
-        """End a job as failed, in words for its client; raises RedisError."""
+    def fail(self, claim: Claim, failure: JobFailed) -> bool:
+        """End a job as failed, in words for its client; False when it was no longer ours. Raises RedisError."""
         error = JobError(code=failure.code, message=failure.message, retryable=RETRYABLE[failure.code])
-        self._claims.fail(claim, error)
+        return self._claims.fail(claim, error)
 
     def forget_images(self, folder: str, kept: Collection[str] = ()) -> None:
         """Remove what was stored for a job (`ID`) or one of its attempts (`ID/ATTEMPT`), but for what is kept."""
@@ -63,23 +64,35 @@ class Endings:
             _log.warning("images of %s are left behind: %s", folder, error)
 
     def _end(self, claim: Claim, outcome: Outcome, verdict: str | None) -> None:
-        won = False
-        if verdict == "lost":
-            _log.warning("job %s: lease lost, result dropped", claim.job.id)
-        elif verdict == "cancel":
-            self._claims.finish(claim, JobState.CANCELLED)
-        elif verdict == "deadline":
-            self.fail(claim, _DEADLINE_PASSED)
-        elif isinstance(outcome, HandedBack):
-            self._claims.hand_back(claim)
-        elif isinstance(outcome, JobFailed):
-            self.fail(claim, outcome)
-        elif isinstance(outcome, Done):
-            won = self._claims.complete(claim, outcome.images, outcome.receipt)
-            if won:
-                self._count_stages(outcome.receipt)
+        became = self._close(claim, outcome, verdict)
+        about: dict[str, object] = {"became": became, "attempt": claim.job.attempts}
+        if became == "failed" and isinstance(outcome, JobFailed):
+            about["code"] = outcome.code.value
         if isinstance(outcome, Done):
-            self._tidy(claim, outcome, won)
+            about["timings"] = outcome.receipt.timings
+            if became == "completed":
+                self._count_stages(outcome.receipt)
+            self._tidy(claim, outcome, became == "completed")
+        is_loss = became in ("failed", "lost")
+        _log.log(logging.WARNING if is_loss else logging.INFO, "job %s", became, extra=about)
+
+    def _close(self, claim: Claim, outcome: Outcome, verdict: str | None) -> str:
+        """Write how the job ended; returns it in a word: `lost` where that was no longer ours to say."""
+        if verdict == "cancel":
+            became, is_ours = "cancelled", self._claims.finish(claim, JobState.CANCELLED)
+        elif verdict == "deadline":
+            became, is_ours = "failed", self.fail(claim, _DEADLINE_PASSED)
+        elif verdict is not None:
+            became, is_ours = "lost", False
+        elif isinstance(outcome, HandedBack):
+            became, is_ours = "handed back", self._claims.hand_back(claim)
+        elif isinstance(outcome, JobFailed):
+            became, is_ours = "failed", self.fail(claim, outcome)
+        elif isinstance(outcome, Done):
+            became, is_ours = "completed", self._claims.complete(claim, outcome.images, outcome.receipt)
+        else:
+            became, is_ours = "lost", False
+        return became if is_ours else "lost"
 
     def _count_stages(self, receipt: Receipt) -> None:
         model, task = receipt.parameters.model, receipt.parameters.task

@@ -113,9 +113,10 @@ class Heartbeat(threading.Thread):
 
     def _reap(self) -> None:
         requeued, given_up = self._claims.reap()
-        if requeued or given_up:
-            _log.warning("leases ran out: %d jobs requeued, given up: %s", requeued, given_up)
+        if requeued:
+            _log.warning("leases of silent workers ran out: %d jobs requeued", requeued)
         for job_id in given_up:
+            _log.error("job given up: every worker that took it was lost", extra={"job_id": job_id})
             self._forget(job_id)
 
     def _report(self) -> WorkerReport:

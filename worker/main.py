@@ -6,12 +6,15 @@ import logging
 import os
 import sys
 
+from pydantic import ValidationError
+
+from contracts import logs
 from contracts.catalogue import read_catalogue
 from contracts.claims import Claims
 from contracts.connections import connect
 from contracts.errors import DarkroomError
 from contracts.metrics import Tally
-from contracts.settings import QueueSettings, SharedSettings
+from contracts.settings import LogSettings, QueueSettings, SharedSettings, explain
 from contracts.storage import open_storage
 from worker.placement import plan_all
 from worker.settings import WorkerSettings
@@ -26,11 +29,14 @@ def main() -> int:
     """Run a worker; returns the exit status."""
     # Read before torch is: results must not depend on which MKL kernel a machine would choose.
     os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
+        logs.configure(LogSettings())
         return _work(SharedSettings(), QueueSettings(), WorkerSettings())
     except DarkroomError as error:
         print(f"darkroom worker: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    except ValidationError as error:
+        print(f"darkroom worker: {explain(error)}", file=sys.stderr)  # noqa: T201
         return 1
 
 
@@ -44,6 +50,7 @@ def _work(shared: SharedSettings, queue: QueueSettings, own: WorkerSettings) -> 
     from worker.warnings import silence_known_warnings
 
     silence_known_warnings()
+    logs.adopt("diffusers", "transformers")
     if own.cpu_threads:
         torch.set_num_threads(own.cpu_threads)
     catalogue, tally = read_catalogue(shared.catalogue), Tally()

@@ -24,6 +24,7 @@ def service(redis_url: str, data: Path, **settings: str) -> Iterator[tuple[httpx
             "DARKROOM_REDIS_URL": redis_url,
             "DARKROOM_DATA": str(data),
             "DARKROOM_API_FD": str(listener.fileno()),
+            "DARKROOM_LOG_LEVEL": "warning",  # a line an answer would fill the pipe, which is read at the end
             **settings,
         }
         process = subprocess.Popen(

@@ -165,7 +165,8 @@ def test_events_go_on_after_redis_cut_every_connection(
 def test_a_reader_that_takes_nothing_is_let_go_and_costs_little(
     settings: SharedSettings, queue: JobQueue, hands: Hands
 ) -> None:
-    with service(settings.redis_url, settings.data, DARKROOM_API_STALL_SECONDS="0.5") as (client, process):
+    hasty = {"DARKROOM_API_STALL_SECONDS": "0.5", "DARKROOM_LOG_LEVEL": "info"}
+    with service(settings.redis_url, settings.data, **hasty) as (client, process):
         id = client.post("/v1/txt2img", json={"prompt": "x"}).json()["id"]
         claim = hands.claim()
         address = (client.base_url.host, client.base_url.port or 0)

@@ -1,0 +1,172 @@
+"""What a process writes down: one line an event on stderr, JSON for machines or text for people.
+
+What a line belongs to (a request, a job) is bound once, to the thread or task, and stands in every line that is
+written there, also in those of libraries. Keys and images are cut out of every line, prompts unless the operator
+asks for them. Knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from contracts.settings import LogSettings
+
+#: What a record has by itself; the rest was given as `extra`.
+_OWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+#: Fields that only a log that shows prompts may have.
+_PROMPTS = frozenset({"prompt", "prompt_2", "prompt_3", "negative_prompt"})
+#: What a person reads beside the message, which says the rest.
+_SHOWN = _PROMPTS | {"request_id", "job_id"}
+#: A shorter prompt would be found in the middle of innocent words.
+_MIN_HIDDEN = 4
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+_SECRETS = (
+    (re.compile(r"data:[\w.+/-]*(;[\w=-]+)*;base64,[\w+/=-]*"), "data:[cut]"),
+    (re.compile(r"\b(dk_[0-9a-f]{12})_[\w-]{20,}"), r"\1_[cut]"),
+    (re.compile(r"\bwhsec_[\w+/=-]+"), "whsec_[cut]"),
+    (re.compile(r"\b(Bearer|Basic) [\w.~+/=-]+", re.IGNORECASE), r"\1 [cut]"),
+    (re.compile(r"://[^/\s@'\"]+@"), "://[cut]@"),
+    (re.compile(r"([?&][\w-]*(?:signature|sig|token|credential|key)=)[^&\s'\"]+", re.IGNORECASE), r"\1[cut]"),
+    # base64 that came without its data: URL, and bytes as Python shows them
+    (re.compile(r"[A-Za-z0-9+/=_-]{256,}"), "[cut]"),
+    (re.compile(r"(?:\\x[0-9a-f]{2}[^\\]{0,8}){16,}"), "[cut]"),
+)
+
+
+@dataclass(frozen=True)
+class _Context:
+    fields: Mapping[str, str] = field(default_factory=dict)
+    hidden: list[str] = field(default_factory=list)
+
+
+_context: ContextVar[_Context] = ContextVar("log_context")
+
+
+def bind(**fields: str) -> None:
+    """Put fields into every line of this task or thread from now on; those bound before go."""
+    _context.set(_Context(fields))
+
+
+@contextmanager
+def bound(**fields: str) -> Iterator[None]:
+    """As `bind`, beside what is bound already, while the block runs."""
+    before = _context.get(_Context())
+    token = _context.set(_Context({**before.fields, **fields}, [*before.hidden]))
+    try:
+        yield
+    finally:
+        _context.reset(token)
+
+
+def hide(*texts: str | None) -> None:
+    """Cut these prompts out of the lines of what is bound, wherever a library or an error quotes them."""
+    context = _context.get(None)
+    if context is not None:
+        context.hidden.extend(text for text in texts if text is not None and len(text) >= _MIN_HIDDEN)
+
+
+def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
+    """Set this process' log up: its format, its level, and where warnings and unhandled errors go."""
+    stream = sys.stderr if stream is None else stream
+    is_text = settings.format == "text" or (settings.format == "auto" and stream.isatty())
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(TextLines(settings.prompts) if is_text else JsonLines(settings.prompts))
+    logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    sys.excepthook = _write_unhandled
+    threading.excepthook = lambda args: _write_unhandled(args.exc_type, args.exc_value, args.exc_traceback)
+
+
+def adopt(*libraries: str) -> None:
+    """Let libraries that write to handlers of their own write lines like everybody's."""
+    formatter = logging.getLogger().handlers[0].formatter
+    for library in libraries:
+        for handler in logging.getLogger(library).handlers:
+            handler.setFormatter(formatter)
+
+
+def _write_unhandled(kind: Any, error: Any, trace: Any) -> None:
+    if kind is not None and issubclass(kind, KeyboardInterrupt):
+        return
+    logging.getLogger("unhandled").critical("an error nobody handled: %s", kind, exc_info=(kind, error, trace))
+
+
+class _Lines(logging.Formatter):
+    """What both formats share: the fields of a line, and what must not be in it."""
+
+    def __init__(self, prompts: bool) -> None:
+        super().__init__()
+        self._prompts = prompts
+
+    def fields_of(self, record: logging.LogRecord) -> dict[str, Any]:
+        """What is bound, and what was given."""
+        given = {name: value for name, value in record.__dict__.items() if name not in _OWN}
+        if not self._prompts:
+            given = {name: value for name, value in given.items() if name not in _PROMPTS}
+        return {**_context.get(_Context()).fields, **given}
+
+    def clean(self, text: str) -> str:
+        """The text without secrets, images and hidden prompts."""
+        if not self._prompts:
+            for hidden in _context.get(_Context()).hidden:
+                for form in (hidden, repr(hidden)[1:-1], json.dumps(hidden)[1:-1]):
+                    text = text.replace(form, "[prompt]")
+        for pattern, rest in _SECRETS:
+            text = pattern.sub(rest, text)
+        return text
+
+    def traceback_of(self, record: logging.LogRecord) -> str | None:
+        """The traceback of a record that has one."""
+        return self.formatException(record.exc_info) if record.exc_info and record.exc_info[0] else None
+
+
+class JsonLines(_Lines):
+    """One JSON object a line: time, level, logger, message, what is bound and given, and the traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without its end."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **self.fields_of(record),
+        }
+        trace = self.traceback_of(record)
+        if trace is not None:
+            line["traceback"] = trace
+        return json.dumps(self._cleaned(line), ensure_ascii=False)
+
+    def _cleaned(self, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {str(name): self._cleaned(part) for name, part in value.items()}
+        if isinstance(value, list | tuple | set):
+            return [self._cleaned(part) for part in value]
+        return value if value is None or isinstance(value, bool | int | float) else self.clean(str(value))
+
+
+class TextLines(_Lines):
+    """For people: when, what happened, and what it belongs to in brackets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without its end; a traceback follows on lines of its own."""
+        time = datetime.fromtimestamp(record.created).astimezone().isoformat(" ", "seconds")[:19]
+        fields = " ".join(f"{name}={value}" for name, value in self.fields_of(record).items() if name in _SHOWN)
+        text = f"{time} {record.levelname} {record.name}: {record.getMessage()}" + (
+            f" [{fields}]" if fields else ""
+        )
+        # A client's path must not write lines of its own.
+        text = _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
+        trace = self.traceback_of(record)
+        return self.clean(text if trace is None else f"{text}\n{trace}")

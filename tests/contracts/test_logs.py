@@ -1,0 +1,205 @@
+"""The logs: one line an event, with what it belongs to, and without what must not be told."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from contracts.logs import adopt, bind, bound, configure, hide
+from contracts.settings import LogSettings
+
+KEY = "dk_0123456789ab_" + "s3cret-" * 6 + "x"
+SECRETS = {
+    f"Authorization: Bearer {KEY}": KEY[16:],
+    f"the key {KEY} is not known": KEY[16:],
+    "Basic dXNlcjpzM2NyZXQ=": "dXNlcjpzM2NyZXQ",
+    "signed with whsec_c2VjcmV0c2VjcmV0": "c2VjcmV0c2VjcmV0",
+    "data:image/png;base64,iVBORw0KGgo=": "iVBORw0KGgo",
+    "data:image/png;name=x;base64,iVBORw0KGgo=": "iVBORw0KGgo",
+    base64.b64encode(b"an image" * 64).decode(): "YW4gaW1h",
+    repr(bytes(range(128, 200))): r"\x90",
+    "redis://default:s3cret@redis:6379/0 does not answer": "s3cret",
+    "GET https://bucket/x.png?X-Amz-Signature=abcdef&a=1": "abcdef",
+    "/v1/jobs/1/images/0?expires=1&sig=abcdef": "abcdef",
+}
+
+
+@pytest.fixture(autouse=True)
+def everything_as_before() -> Iterator[None]:
+    """The log of this process is the tests' own."""
+    root, hooks = logging.getLogger(), (sys.excepthook, warnings.showwarning)
+    handlers, level = root.handlers[:], root.level
+    root.handlers = []
+    yield
+    logging.captureWarnings(False)
+    root.handlers, (sys.excepthook, warnings.showwarning) = handlers, hooks
+    root.setLevel(level)
+
+
+class Terminal(io.StringIO):
+    """A stream that people look at."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def start(**settings: Any) -> io.StringIO:
+    stream = io.StringIO()
+    configure(LogSettings(**{"format": "json", **settings}), stream)
+    return stream
+
+
+def lines_of(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_an_event_is_one_json_line_with_what_is_bound_and_given() -> None:
+    stream = start()
+    log = logging.getLogger("worker.test")
+    with bound(request_id="r"), bound(job_id="j"):
+        log.warning("lost %d\nlines", 2, extra={"timings": {"denoise": 0.5}, "model": "m"})
+    log.info("afterwards")
+
+    first, second = lines_of(stream)
+    assert first.pop("time").endswith("+00:00")
+    assert first == {
+        "level": "warning",
+        "logger": "worker.test",
+        "message": "lost 2\nlines",
+        "request_id": "r",
+        "job_id": "j",
+        "timings": {"denoise": 0.5},
+        "model": "m",
+    }
+    assert {"request_id", "job_id"} & second.keys() == set()
+
+
+def test_a_traceback_is_a_field_of_its_line() -> None:
+    stream = start()
+    try:
+        raise KeyError("k") from ValueError("the cause")
+    except KeyError:
+        logging.getLogger("x").exception("it failed")
+
+    (line,) = lines_of(stream)
+    assert line["message"] == "it failed"
+    assert "ValueError: the cause" in line["traceback"]
+    assert line["traceback"].endswith("KeyError: 'k'")
+
+
+@pytest.mark.parametrize("format", ["json", "text"])
+@pytest.mark.parametrize("text", SECRETS)
+def test_no_key_and_no_image_is_written_wherever_it_stands(format: str, text: str) -> None:
+    stream = start(format=format, prompts=True)
+    try:
+        raise ValueError(text)
+    except ValueError:
+        logging.getLogger("x").exception(f"before {text} after", extra={"path": text, "more": [{"deep": text}]})
+    bind(request_id=text)
+    logging.getLogger("x").info("bound")
+    bind()
+
+    written = stream.getvalue()
+    assert SECRETS[text] not in written
+    assert SECRETS[text].replace("\\", "\\\\") not in written
+    assert "[cut]" in written
+
+
+@pytest.mark.parametrize("prompts", [False, True])
+def test_prompts_are_written_only_where_they_are_asked_for(prompts: bool) -> None:
+    stream = start(prompts=prompts)
+    prompt = 'a "zebra"\nin Ålesund'
+    log = logging.getLogger("x")
+    with bound(job_id="j"):
+        hide(prompt, None, "of")
+        log.info("accepted", extra={"prompt": prompt, "negative_prompt": "blurred"})
+        log.warning("a library quotes %r, or as JSON %s, or as it is: %s", prompt, json.dumps(prompt), prompt)
+        try:
+            raise ValueError(prompt)
+        except ValueError:
+            log.exception("one of many")
+    log.info("zebra crossing")
+
+    words = [word in line for line in stream.getvalue().splitlines() for word in ("zebra", "lesund", "blurred")]
+    assert words == [prompts, prompts, prompts, *[prompts, prompts, False] * 2, True, False, False]
+    assert "one of many" in stream.getvalue()
+
+
+def test_text_is_for_people_and_json_for_machines_unless_somebody_says() -> None:
+    written = {}
+    for format in ("auto", "json", "text"):
+        for stream in (Terminal(), io.StringIO()):
+            configure(LogSettings(format=format), stream)
+            with bound(job_id="j"):
+                logging.getLogger("x").info("here", extra={"status": 200})
+            written[format, stream.isatty()] = stream.getvalue()
+
+    is_json = {key: text.startswith("{") for key, text in written.items()}
+    assert is_json == {
+        ("auto", True): False, ("auto", False): True, ("json", True): True,
+        ("json", False): True, ("text", True): False, ("text", False): False,
+    }  # fmt: skip
+    assert written["auto", True].endswith(" INFO x: here [job_id=j]\n")
+
+
+def test_a_path_writes_no_line_of_its_own() -> None:
+    stream = start(format="text")
+    logging.getLogger("x").info("GET %s", "/a\n2026-01-01 00:00:00 INFO x: forged\x1b[2J")
+
+    assert len(stream.getvalue().splitlines()) == 1
+    assert r"/a\n2026" in stream.getvalue()
+
+
+def test_the_level_bounds_what_is_written() -> None:
+    stream = start(level="warning")
+    logging.getLogger("x").info("too little")
+    logging.getLogger("x").warning("enough")
+
+    assert [line["message"] for line in lines_of(stream)] == ["enough"]
+
+
+def test_libraries_with_handlers_of_their_own_write_lines_like_everybodys() -> None:
+    start()
+    own, library = io.StringIO(), logging.getLogger("a.library")
+    library.propagate = False
+    library.addHandler(logging.StreamHandler(own))
+    adopt("a.library")
+    library.warning("it says")
+
+    assert lines_of(own)[0]["message"] == "it says"
+
+
+def test_warnings_and_errors_that_nobody_handles_are_lines_too() -> None:
+    program = (
+        "import threading, warnings\n"
+        "from contracts.logs import configure\n"
+        "from contracts.settings import LogSettings\n"
+        "configure(LogSettings())\n"
+        "warnings.warn('an old name', FutureWarning)\n"
+        "def fail():\n"
+        "    raise ValueError('in a thread')\n"
+        "thread = threading.Thread(target=fail)\n"
+        "thread.start()\n"
+        "thread.join()\n"
+        "raise RuntimeError('at the end')\n"
+    )
+    environment = {**os.environ, "DARKROOM_LOG_FORMAT": "json"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert done.returncode == 1
+    warning, thread, end = map(json.loads, done.stderr.splitlines())
+    assert "an old name" in warning["message"]
+    assert "ValueError: in a thread" in thread["traceback"]
+    assert "RuntimeError: at the end" in end["traceback"]
