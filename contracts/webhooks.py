@@ -64,6 +64,12 @@ class Message:
         """The job as it was when the news was made."""
         return JobRecord.from_hash(json.loads(self.record))
 
+    @property
+    def belongs_to(self) -> dict[str, str]:
+        """The job and the request that it tells of, for the logs."""
+        fields = json.loads(self.record)
+        return {"job_id": fields.get("id", ""), "request_id": fields.get("request_id", "")}
+
 
 @dataclass(frozen=True)
 class Outcome:

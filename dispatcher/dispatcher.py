@@ -16,6 +16,7 @@ from rq import Queue
 from rq.job import Job as RqJob
 from rq.worker import WorkerStatus
 
+from contracts import logs
 from contracts.errors import Unavailable
 from contracts.ledger import Ledger
 from contracts.links import LinkSigner
@@ -102,6 +103,10 @@ class Dispatcher(RqLoop):
         return None
 
     async def _attempt(self, message: Message) -> None:
+        with logs.bound(**message.belongs_to):
+            await self._attempt_once(message)
+
+    async def _attempt_once(self, message: Message) -> None:
         outcome = Outcome("back")  # of an attempt that is cancelled, or for which there is no key
         try:
             keys = await asyncio.to_thread(self._secrets.current)
@@ -116,8 +121,8 @@ class Dispatcher(RqLoop):
         """Runs in a thread. Where Redis stays away the lease runs out, and the message is sent once more."""
         if outcome.next != "back":
             self._tally.count("webhook_deliveries", outcome=outcome.next)
-        if outcome.error:
-            _log.info("message %s, attempt %d: %s", message.id, message.attempts + 1, outcome.error)
+            about = {"message_id": message.id, "event": message.event, "attempt": message.attempts + 1}
+            _log.info("webhook %s", outcome.next, extra=about | {"error": outcome.error})
         give_up_at = time.monotonic() + self._settings.lease_seconds
         while True:
             try:

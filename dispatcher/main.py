@@ -7,12 +7,13 @@ import sys
 
 from pydantic import ValidationError
 
+from contracts import logs
 from contracts.connections import connect
 from contracts.errors import SettingsError
 from contracts.ledger import Ledger
 from contracts.links import LinkSigner
 from contracts.metrics import Tally
-from contracts.settings import OutboundSettings, SharedSettings
+from contracts.settings import LogSettings, OutboundSettings, SharedSettings, explain
 from contracts.signing import Secrets
 from contracts.webhooks import Outbox
 from dispatcher.dispatcher import Dispatcher
@@ -24,17 +25,16 @@ _TIMEOUT_SECONDS = 5.0
 
 def main() -> int:
     """Run a dispatcher; returns the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # httpx tells each request with its address, which may hold a secret of the receiver's.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
+        logs.configure(LogSettings())
         dispatcher = _build(SharedSettings(), OutboundSettings(), WebhookSettings())
     except SettingsError as error:
         print("darkroom dispatcher:", error, file=sys.stderr)  # noqa: T201
         return 1
     except ValidationError as error:
-        reasons = ("_".join(map(str, item["loc"])) + ": " + item["msg"] for item in error.errors())
-        print("darkroom dispatcher:", "; ".join(reasons), file=sys.stderr)  # noqa: T201
+        print("darkroom dispatcher:", explain(error), file=sys.stderr)  # noqa: T201
         return 1
     dispatcher.start()
     return 0
