@@ -44,6 +44,9 @@ def main() -> None:
         port=settings.port,
         access_log=False,  # `app.answers` writes our own
         log_config=None,
+        # What is tested runs, whatever else is installed beside it.
+        loop="asyncio",
+        http="h11",
         server_header=False,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
