@@ -13,10 +13,11 @@ from fastapi.concurrency import run_in_threadpool
 from app.bells import Bells
 from app.callers import Caller
 from app.display import display
-from app.inputs import InputReader
+from app.inputs import InputReader, Inputs
+from app.prospects import Prospects
 from app.waiting import wait_for_end
 from contracts import logs
-from contracts.catalogue import Catalogue
+from contracts.catalogue import Catalogue, ModelSpec
 from contracts.errors import (
     DestinationRefused,
     DestinationUnknown,
@@ -27,11 +28,12 @@ from contracts.errors import (
     Unavailable,
 )
 from contracts.idempotency import Call, Idempotency
+from contracts.parameters import JobParameters
 from contracts.queue import JobQueue, Once
 from contracts.records import JobRecord, WebhookRecord
 from contracts.settings import OutboundSettings
 from contracts.storage import Storage
-from contracts.tasks import JobRequest
+from contracts.tasks import JobRequest, Priority
 from contracts.validation import StoredPicture, check, resolve
 from contracts.views import JobView, Links
 from contracts.webhooks import address
@@ -48,11 +50,23 @@ class Order:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """An order that may be queued."""
+
+    model: ModelSpec
+    parameters: JobParameters
+    pictures: Inputs
+    priority: Priority
+    webhook: WebhookRecord | None
+
+
+@dataclass(frozen=True)
 class Acceptance:
     """One caller's call.
 
     Attributes:
         outbound: where a webhook may go.
+        prospects: what the workers can run.
         max_waiting: jobs that may wait in all.
         wait_seconds: how long the client prefers to wait for the job's end; None: not at all.
         request_id: of the call, for the job's record and the logs.
@@ -67,6 +81,7 @@ class Acceptance:
     links: Links
     caller: Caller
     outbound: OutboundSettings
+    prospects: Prospects
     wait_seconds: int | None
     max_waiting: int
     idempotency: Idempotency
@@ -112,30 +127,40 @@ class Acceptance:
         except NotFound:
             raise Gone("job", id, self.caller.owner) from None
 
+    def prepare(self, order: Order) -> Prepared:
+        """Hold an order against everything that data can tell; nothing is stored or queued.
+
+        Raises:
+            InvalidRequest: with every problem found.
+            PictureTooLarge, NotAPicture, Unavailable: as `InputReader.read` says.
+        """
+        logs.hide(*_prompts_of(order.request).values())
+        model = check(order.request, self.catalogue)
+        priority = self.caller.grant(order.request)
+        webhook = self._address_webhook(order.request)
+        pictures = self.inputs.read(order.request, order.kept)
+        parameters = resolve(order.request, model, {path: one.stored for path, one in pictures.items()})
+        return Prepared(model, parameters, pictures, priority, webhook)
+
     def _accept(self, order: Callable[[], Order], once: Once | None) -> JobRecord:
         made = order()
-        request = made.request
-        logs.hide(*_prompts_of(request).values())
-        model = check(request, self.catalogue)
-        priority = self.caller.grant(request)
-        webhook = self._address_webhook(request)
-        pictures = self.inputs.read(request, made.kept)
-        parameters = resolve(request, model, {path: one.stored for path, one in pictures.items()})
+        request, prepared = made.request, self.prepare(made)
+        self.prospects.require(prepared.model, prepared.parameters)
         record = self.queue.submit(
-            self.inputs.store(pictures, parameters),
+            self.inputs.store(prepared.pictures, prepared.parameters),
             owner=self.caller.owner,
-            priority=priority,
+            priority=prepared.priority,
             deadline_seconds=request.deadline_seconds,
             response_format=request.response_format,
             metadata=request.metadata,
-            webhook=webhook,
+            webhook=prepared.webhook,
             once=once,
             max_waiting=self.max_waiting,
             quota=self.caller.quota,
             request_id=self.request_id,
         )
         # Waited for or not, this line is what leads from a request to its job.
-        about = {"job_id": record.id, "task": parameters.task, "model": parameters.model}
+        about = {"job_id": record.id, "task": record.parameters.task, "model": prepared.model.id}
         log.info("job accepted", extra={**about, "owner": record.owner, **_prompts_of(request)})
         return record
 

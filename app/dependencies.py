@@ -21,6 +21,7 @@ from app.exposition import Exposition
 from app.fetching import Fetcher
 from app.inputs import InputReader
 from app.pictures import PictureDecoder
+from app.prospects import Prospects
 from app.repeats import Repeats
 from app.request_ids import request_id_of
 from app.settings import ApiSettings
@@ -55,6 +56,7 @@ class Services:
     exposition: Exposition
     fetcher: Fetcher | None
     ledger: Ledger
+    prospects: Prospects
     queue: JobQueue
     retention: Retention
     signer: LinkSigner
@@ -79,6 +81,10 @@ async def _catalogue(services: AnyService) -> Catalogue:
 
 async def _queue(services: AnyService) -> JobQueue:
     return services.queue
+
+
+async def _prospects(services: AnyService) -> Prospects:
+    return services.prospects
 
 
 async def _retention(services: AnyService) -> Retention:
@@ -135,6 +141,7 @@ async def _measurer(request: Request, services: AnyService) -> None:
 TheSettings = Annotated[ApiSettings, Depends(_settings)]
 TheCatalogue = Annotated[Catalogue, Depends(_catalogue)]
 TheQueue = Annotated[JobQueue, Depends(_queue)]
+TheProspects = Annotated[Prospects, Depends(_prospects)]
 TheRetention = Annotated[Retention, Depends(_retention)]
 TheStorage = Annotated[Storage, Depends(_storage)]
 TheDecoder = Annotated[PictureDecoder, Depends(_decoder)]
@@ -267,6 +274,7 @@ async def _intake(
             links=links,
             caller=caller,
             outbound=services.settings.outbound,
+            prospects=services.prospects,
             wait_seconds=None,
             max_waiting=services.settings.max_waiting,
             idempotency=services.idempotency,

@@ -19,8 +19,9 @@ from app.exposition import Exposition
 from app.fetching import Fetcher
 from app.openapi import DocumentedApi, problems
 from app.pictures import PictureDecoder
+from app.prospects import Prospects
 from app.request_ids import RequestIds
-from app.routes import catalogue, events, health, images, jobs, metrics, openai, tasks, uploads
+from app.routes import catalogue, events, health, images, jobs, metrics, openai, plan, tasks, uploads
 from app.settings import ApiSettings
 from contracts.catalogue import read_catalogue
 from contracts.idempotency import Idempotency
@@ -57,6 +58,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
             exposition=Exposition(queue.connection),
             fetcher=_open_fetcher(settings),
             ledger=ledger,
+            prospects=Prospects(queue),
             queue=queue,
             retention=retention,
             signer=LinkSigner(queue.connection, settings.shared),
@@ -78,7 +80,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     errors.install(app, [OPENAI])
     for module in (health, images, metrics):
         app.include_router(module.router)
-    for module in (tasks, jobs, events, uploads, catalogue, openai):
+    for module in (tasks, plan, jobs, events, uploads, catalogue, openai):
         app.include_router(module.router, dependencies=[ONLY_CALLERS], responses=problems(401))
     return app
 

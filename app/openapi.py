@@ -56,6 +56,13 @@ def request_body(kind: type[JobRequest]) -> Document:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
+def plan_body() -> Document:
+    """`openapi_extra` of a route that takes a request of any task, which says of which."""
+    kinds = [{"$ref": _REFERENCE.format(model=kind.__name__)} for kind in REQUESTS.values()]
+    schema = {"type": "object", "required": ["task"], "oneOf": kinds}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
 def edit_body(kind: type[ImageRequest]) -> Document:
     """`openapi_extra` of a route that takes this request as JSON, or as a form with files in it."""
     schema = {"$ref": _REFERENCE.format(model=kind.__name__)}

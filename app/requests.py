@@ -9,6 +9,8 @@ from pydantic_core import ErrorDetails
 
 from app.schemas import allowed_at
 from contracts.errors import FieldProblem, InvalidRequest, UnreadableBody
+from contracts.families import Task
+from contracts.tasks import REQUESTS, JobRequest
 
 AnyRequest = TypeVar("AnyRequest", bound=BaseModel)
 
@@ -27,6 +29,17 @@ def parse(kind: type[AnyRequest], raw: bytes) -> AnyRequest:
         if found[0]["type"] == "json_invalid":
             raise UnreadableBody(f"the body is no JSON: {found[0]['ctx']['error']}") from None
         raise InvalidRequest([_problem(kind, item) for item in found if not _is_echo(item, found)]) from None
+
+
+def parse_any(raw: bytes) -> JobRequest:
+    """Read a request whose `task` says of which kind it is; raises as `parse` does."""
+    return parse(REQUESTS[parse(_Tasked, raw).task], raw)
+
+
+class _Tasked(BaseModel):
+    """Every request, as far as it says what it asks for."""
+
+    task: Task
 
 
 def _is_echo(item: ErrorDetails, found: list[ErrorDetails]) -> bool:

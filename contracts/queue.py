@@ -213,12 +213,18 @@ class JobQueue:
 
     def estimate_seconds(self, record: JobRecord, ahead: int) -> float | None:
         """Seconds until a waiting job's end, from measured step times; None before the first measurement."""
+        run_seconds = self.run_seconds(record.parameters)
+        if run_seconds is None:
+            return None
         with redis_errors_are_unavailable():
-            step_seconds = self.connection.hget("darkroom:pace", pace_key(record.parameters))
-            if step_seconds is None:
-                return None
             workers = max(1, len(read_workers(self.connection)))
-        return (ahead / workers + 1) * record.parameters.num_inference_steps * float(str(step_seconds))
+        return (ahead / workers + 1) * run_seconds
+
+    def run_seconds(self, parameters: JobParameters) -> float | None:
+        """Seconds that such a job denoises, by the last one like it; None before there was one."""
+        with redis_errors_are_unavailable():
+            step_seconds = self.connection.hget("darkroom:pace", pace_key(parameters))
+        return None if step_seconds is None else parameters.num_inference_steps * float(str(step_seconds))
 
     def _seconds_to_a_free_place(self, record: JobRecord) -> int:
         """Until one of the workers takes the next job, if those that run are like this one."""

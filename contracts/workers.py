@@ -12,6 +12,8 @@ from typing import cast
 from pydantic import BaseModel, ConfigDict, Field
 from redis import Redis
 
+from contracts.capacities import Capacity
+
 #: Ids of all workers that reported lately, by the time of their last report.
 _INDEX = "darkroom:workers"
 #: Longer than any report lasts, and any two clocks differ.
@@ -25,6 +27,7 @@ class WorkerReport(BaseModel):
         state: `starting` until its warm list is loaded, then `idle` or `busy`; `draining` after SIGTERM.
         warm: models that are ready to run.
         placement: model -> component -> device.
+        capacity: what its memory can do; None while it is not known.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -41,6 +44,7 @@ class WorkerReport(BaseModel):
     placement: dict[str, dict[str, str]] = Field(default_factory=dict)
     current_jobs: list[str] = Field(default_factory=list)
     counters: dict[str, int] = Field(default_factory=dict)
+    capacity: Capacity | None = None
 
 
 def publish(connection: Redis, report: WorkerReport, ttl_seconds: float) -> None:

@@ -22,6 +22,7 @@ from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
 from rq.worker import WorkerStatus
 
+from contracts.capacities import Capacity
 from contracts.claims import Claim, Claims, lines_of
 from contracts.errors import FailureCode, JobFailed
 from contracts.metrics import Tally
@@ -54,9 +55,11 @@ class Consumer(RqLoop):
         settings: WorkerSettings,
         model_pixels: Mapping[str, int] | None = None,
         tally: Tally | None = None,
+        capacity: Capacity | None = None,
     ) -> None:
         """`connection` returns bytes, as RQ wants it; `model_pixels` is the memory plan's bound of a batch.
 
+        `capacity` is told to those who ask what this worker could run.
         What the worker's parts count in `tally` is posted while it works.
         """
         super().__init__(connection, settings.name)
@@ -66,6 +69,7 @@ class Consumer(RqLoop):
         self._pool = pool
         self._storage = storage
         self._settings = settings
+        self._capacity = capacity
         self._batch: list[Claim] = []
         self._leave = threading.Event()
         self._warming = True
@@ -197,5 +201,7 @@ class Consumer(RqLoop):
         return {
             "state": state,
             "pid": os.getpid(),
+            "budget_bytes": None if self._capacity is None else self._capacity.budget_bytes,
+            "capacity": self._capacity,
             **self._pool.report(),
         }

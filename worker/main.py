@@ -9,11 +9,13 @@ import sys
 from pydantic import ValidationError
 
 from contracts import logs
+from contracts.capacities import take_capacity
 from contracts.catalogue import read_catalogue
 from contracts.claims import Claims
 from contracts.connections import connect
 from contracts.errors import DarkroomError
 from contracts.metrics import Tally
+from contracts.plans import Policy
 from contracts.settings import LogSettings, QueueSettings, SharedSettings, explain
 from contracts.storage import open_storage
 from worker.placement import plan_all
@@ -44,7 +46,7 @@ def _work(shared: SharedSettings, queue: QueueSettings, own: WorkerSettings) -> 
     # Imported here: torch and diffusers take seconds, and bad settings should be told before that.
     import torch
 
-    from worker.checkpoints import device_bytes
+    from worker.checkpoints import device_bytes, pick_dtype
     from worker.consumer import Consumer
     from worker.pipelines import Pool
     from worker.warnings import silence_known_warnings
@@ -62,6 +64,7 @@ def _work(shared: SharedSettings, queue: QueueSettings, own: WorkerSettings) -> 
     budget_bytes = own.budget_bytes or device_bytes(pool.device)
     plans = plan_all(catalogue, budget_bytes, 2 if pool.device.type == "cuda" else 4)
     model_pixels = {name: plan.batch_pixels for name, plan in plans.items()}
-    consumer = Consumer(rq_connection, claims, pool, open_storage(shared), own, model_pixels, tally)
+    capacity = take_capacity(catalogue, budget_bytes, Policy(), lambda row: pick_dtype(row, pool.device).itemsize)
+    consumer = Consumer(rq_connection, claims, pool, open_storage(shared), own, model_pixels, tally, capacity)
     consumer.start(own.warm or [catalogue.default_model])
     return 0

@@ -1,0 +1,94 @@
+"""A dry run over HTTP: the same checks as the request itself, the plan, and nothing queued or stored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from contracts.queue import JobQueue
+from contracts.settings import SharedSettings
+from tests.app.conftest import Hands
+from tests.app.routes.test_jobs import BODIES, submit
+from tests.app.test_prospects import LARGE, report
+
+
+def look(client: TestClient, task: str = "txt2img", **body: Any) -> dict[str, Any]:
+    response = client.post("/v1/plan", json={"task": task, **body})
+    assert response.status_code == 200, response.text
+    plan: dict[str, Any] = response.json()
+    return plan
+
+
+@pytest.mark.parametrize("task", BODIES)
+def test_every_request_can_be_tried_out_and_leaves_nothing(
+    client: TestClient, queue: JobQueue, settings: SharedSettings, task: str
+) -> None:
+    report(queue, "w", 256)
+    before = {path for path in Path(settings.data).rglob("*") if path.is_file()}
+    plan = look(client, task, **BODIES[task])
+    assert (plan["object"], plan["task"], plan["runs"], plan["worker"]) == ("plan", task, True, "w")
+    assert plan["plan"]["rung"] == "all resident"
+    assert plan["plan"]["peak_bytes"] <= plan["plan"]["budget_bytes"]
+    homes = {part["component"]: part["home"] for part in plan["plan"]["parts"]}
+    assert homes["vae"] == "device"
+    assert any(name.startswith("controlnet:") for name in homes) is (task == "controlnet")
+    assert client.get("/v1/jobs").json()["data"] == []
+    assert {path for path in Path(settings.data).rglob("*") if path.is_file()} == before
+
+
+def test_what_the_request_itself_would_be_refused_for_is_refused_alike(client: TestClient) -> None:
+    for body in ({"width": 65}, {"prompt": ""}, {"unknown": 1}, {"model": "none"}, {"scheduler": "flow_euler"}):
+        whole = {"prompt": "a red circle", **body}
+        tried = client.post("/v1/plan", json={"task": "txt2img", **whole})
+        sent = client.post("/v1/txt2img", json=whole)
+        assert tried.status_code == sent.status_code == 422
+        assert tried.json()["errors"] == sent.json()["errors"]
+
+
+@pytest.mark.parametrize("task", [None, "paint", 5])
+def test_the_task_is_asked_for(client: TestClient, task: object) -> None:
+    body = {"prompt": "a red circle"} | ({} if task is None else {"task": task})
+    response = client.post("/v1/plan", json=body)
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["field"] == "task"
+
+
+def test_no_json_is_unreadable(client: TestClient) -> None:
+    response = client.post("/v1/plan", content=b"{", headers={"Content-Type": "application/json"})
+    assert response.status_code == 400
+
+
+def test_a_request_that_no_worker_can_run_is_answered_with_the_table(client: TestClient, queue: JobQueue) -> None:
+    report(queue, "small", 8)
+    plan = look(client, **LARGE)
+    assert (plan["runs"], plan["field"], plan["worker"]) == (False, "width", None)
+    assert plan["reason"] == client.post("/v1/txt2img", json=LARGE).json()["errors"][0]["message"]
+    assert plan["plan"]["peak_bytes"] > plan["plan"]["budget_bytes"]
+    assert [worker["runs"] for worker in plan["workers"]] == [False]
+
+
+def test_the_worker_is_one_that_can_then_a_warm_one_then_an_idle_one(client: TestClient, queue: JobQueue) -> None:
+    report(queue, "a-small", 1, warm=["shapes-sdxl"])
+    report(queue, "b-cold", 256)
+    report(queue, "c-busy", 256, state="busy", warm=["shapes-sdxl"])
+    report(queue, "d-idle", 256, warm=["shapes-sdxl"])
+    plan = look(client, **LARGE)
+    assert [worker["worker"] for worker in plan["workers"]] == ["d-idle", "c-busy", "b-cold", "a-small"]
+    assert (plan["worker"], plan["warm"]) == ("d-idle", True)
+
+
+def test_without_workers_the_job_would_wait(client: TestClient) -> None:
+    plan = look(client, prompt="a red circle")
+    assert (plan["runs"], plan["worker"], plan["plan"], plan["workers"]) == (True, None, None, [])
+    assert "no worker is alive" in plan["reason"]
+
+
+def test_seconds_come_from_the_last_job_like_it(client: TestClient, queue: JobQueue, hands: Hands) -> None:
+    body: dict[str, Any] = {"prompt": "a red circle", "num_inference_steps": 10}
+    assert look(client, **body)["estimated_seconds"] is None
+    submit(client, **body)
+    hands.complete(hands.claim(), denoise_seconds=5.0)
+    assert look(client, **{**body, "num_inference_steps": 20})["run_seconds"] == pytest.approx(10.0)
