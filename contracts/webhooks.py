@@ -21,6 +21,9 @@ from contracts.records import JobRecord, WebhookRecord
 from contracts.settings import OutboundSettings
 from contracts.tasks import Webhook
 
+#: For a look-up while a client waits, and with it a thread of the API.
+_COURTESY_SECONDS = 1.0
+
 Next = Literal["again", "back", "delivered", "given_up"]
 
 
@@ -35,7 +38,7 @@ def address(webhook: Webhook, base: str, rules: OutboundSettings) -> WebhookReco
     """
     destination = read_destination(webhook.url, rules)
     try:
-        resolve(destination, rules)
+        resolve(destination, rules.model_copy(update={"resolve_seconds": _COURTESY_SECONDS}))
     except DestinationUnknown as unknown:
         if unknown.is_final:
             raise

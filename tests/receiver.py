@@ -38,17 +38,24 @@ class Reply:
 
 
 class Receiver:
-    """Answers each path by its plan, the last reply again and again; without a plan with 200."""
+    """Answers each path by its plan, the last reply again and again; without a plan with 200.
+
+    Attributes:
+        cut_off: paths whose clients left before they had the whole body.
+    """
 
     def __init__(self, context: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
         self.plans: dict[str, list[Reply]] = {}
         self.received: list[Received] = []
+        self.cut_off: list[str] = []
         self.released = threading.Event()
         self._counts: defaultdict[str, int] = defaultdict(int)
         self._news = threading.Condition()
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"  # connections may be used again
+
             def do_POST(self) -> None:
                 receiver._answer(self)
 
@@ -89,11 +96,15 @@ class Receiver:
         for name, value in {"Content-Length": str(len(reply.body)), **reply.headers}.items():
             request.send_header(name, value)
         request.end_headers()
-        for start in range(0, len(reply.body), 1 if reply.pause_seconds else max(1, len(reply.body))):
-            step = 1 if reply.pause_seconds else len(reply.body)
-            request.wfile.write(reply.body[start : start + step])
-            request.wfile.flush()
-            time.sleep(reply.pause_seconds)
+        step = 1 if reply.pause_seconds else 65_536
+        try:
+            for start in range(0, len(reply.body), step):
+                request.wfile.write(reply.body[start : start + step])
+                request.wfile.flush()
+                time.sleep(reply.pause_seconds)
+        except OSError:
+            self.cut_off.append(request.path)
+            raise
 
     def at(self, path: str) -> list[Received]:
         """What came to a path."""

@@ -19,6 +19,7 @@ from contracts.queue import JobQueue
 from contracts.settings import OutboundSettings, SharedSettings
 from contracts.storage import Storage
 from tests.app.drawings import encode, png_header
+from tests.app.test_sweeping import until
 from tests.receiver import Receiver, Reply, receiving
 
 RED = encode("RGB", (64, 96), "red", "JPEG")
@@ -124,6 +125,7 @@ def test_more_bytes_than_the_bound_are_not_read(settings: SharedSettings, server
         problem = post(client, url_of(server, "/endless")).json()
 
     assert (problem["status"], problem["code"]) == (413, "picture_too_large")
+    until(lambda: server.cut_off == ["/endless"])
 
 
 def test_a_certificate_for_another_name_is_not_taken(
