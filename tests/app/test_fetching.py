@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import ssl
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ from contracts.settings import OutboundSettings, SharedSettings
 from contracts.storage import Storage
 from tests.app.drawings import encode, png_header
 from tests.app.test_sweeping import until
+from tests.names import certify, resolve_as, trust_authority
 from tests.receiver import Receiver, Reply, receiving
 
 RED = encode("RGB", (64, 96), "red", "JPEG")
@@ -28,19 +27,13 @@ Post = Callable[[str], Any]
 
 @pytest.fixture
 def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
-    """A certificate authority that this process trusts."""
-    authority, file = trustme.CA(), tmp_path / "authority.pem"
-    authority.cert_pem.write_to_path(str(file))
-    monkeypatch.setenv("SSL_CERT_FILE", str(file))
-    return authority
+    return trust_authority(tmp_path, monkeypatch)
 
 
 @pytest.fixture
 def server(authority: trustme.CA) -> Iterator[Receiver]:
     """An https server with a certificate for `localhost`."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(context)
-    with receiving(context) as server:
+    with receiving(certify(authority, "localhost")) as server:
         yield server
 
 
@@ -131,9 +124,7 @@ def test_more_bytes_than_the_bound_are_not_read(settings: SharedSettings, server
 def test_a_certificate_for_another_name_is_not_taken(
     api: TestClient, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("other.example").configure_cert(context)
-    with receiving(context) as server:
+    with receiving(certify(authority, "other.example")) as server:
         problem = post(api, url_of(server, "/cat.jpg")).json()
 
         assert problem["status"] == 422
@@ -155,15 +146,7 @@ def test_a_name_is_looked_up_once_and_connected_to_as_it_was_checked(
 ) -> None:
     """A name service that gives another address the second time finds no second time."""
     server.plans["/cat.jpg"] = [Reply(body=RED)]
-    system, asked = socket.getaddrinfo, []
-
-    def rebind(host: Any, *rest: Any, **more: Any) -> Any:
-        if host != "localhost":
-            return system(host, *rest, **more)
-        asked.append(host)
-        return system("127.0.0.1" if len(asked) == 1 else "10.0.0.1", *rest, **more)
-
-    monkeypatch.setattr(socket, "getaddrinfo", rebind)
+    asked = resolve_as(monkeypatch, "localhost", ["127.0.0.1"], ["10.0.0.1"])
 
     assert post(api, url_of(server, "/cat.jpg")).status_code == 202
     assert asked == ["localhost"]

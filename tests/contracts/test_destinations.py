@@ -12,6 +12,7 @@ import pytest
 from contracts.destinations import read_destination, resolve
 from contracts.errors import DestinationRefused, DestinationUnknown
 from contracts.settings import OutboundSettings
+from tests.names import resolve_as
 
 STRICT = OutboundSettings()
 
@@ -105,9 +106,7 @@ def test_what_is_allowed_is_no_more_than_was_said() -> None:
 
 
 def test_a_name_is_as_good_as_the_worst_of_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The name service is the one part that cannot be had here."""
-    places = [(0, 0, 0, "", ("8.8.8.8", 443)), (0, 0, 0, "", ("10.0.0.1", 443))]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: places)
+    resolve_as(monkeypatch, "mixed.example", ["8.8.8.8", "10.0.0.1"])
 
     with pytest.raises(DestinationRefused, match=r"mixed\.example is a private"):
         resolve(read_destination("https://mixed.example/", STRICT), STRICT)

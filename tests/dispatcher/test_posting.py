@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +11,6 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -21,6 +19,7 @@ import trustme
 from contracts.errors import DestinationRefused, DestinationUnknown
 from contracts.settings import OutboundSettings
 from dispatcher.posting import Answer, Poster
+from tests.names import certify, resolve_as, trust_authority
 from tests.receiver import Receiver, Reply, receiving
 
 LOCAL = OutboundSettings.model_validate({"networks": ["127.0.0.0/8", "::1/128"]})
@@ -39,17 +38,7 @@ def post(url: str, rules: OutboundSettings = LOCAL, timeout_seconds: float = 10)
 
 @pytest.fixture
 def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
-    """A certificate authority that this process trusts."""
-    authority, file = trustme.CA(), tmp_path / "authority.pem"
-    authority.cert_pem.write_to_path(str(file))
-    monkeypatch.setenv("SSL_CERT_FILE", str(file))
-    return authority
-
-
-def serving(authority: trustme.CA, name: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(name).configure_cert(context)
-    return context
+    return trust_authority(tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -59,7 +48,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 def test_a_receiver_with_a_certificate_for_its_name_is_told(authority: trustme.CA) -> None:
-    with receiving(serving(authority, "localhost")) as receiver:
+    with receiving(certify(authority, "localhost")) as receiver:
         assert post(f"https://localhost:{receiver.port}/hook").status_code == 200
 
         (request,) = receiver.received
@@ -68,12 +57,12 @@ def test_a_receiver_with_a_certificate_for_its_name_is_told(authority: trustme.C
 
 
 def test_a_receiver_with_a_certificate_for_its_address_is_told(authority: trustme.CA) -> None:
-    with receiving(serving(authority, "127.0.0.1")) as receiver:
+    with receiving(certify(authority, "127.0.0.1")) as receiver:
         assert post(f"https://127.0.0.1:{receiver.port}/hook").status_code == 200
 
 
 def test_a_receiver_with_another_s_certificate_is_not(authority: trustme.CA) -> None:
-    with receiving(serving(authority, "other.example")) as receiver:
+    with receiving(certify(authority, "other.example")) as receiver:
         with pytest.raises(httpx.ConnectError, match="certificate"):
             post(f"https://localhost:{receiver.port}/hook")
 
@@ -84,13 +73,9 @@ def test_two_names_at_one_address_never_share_a_connection(
     authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else one name's receiver would get the other's messages over a connection that was checked for itself."""
-    system = socket.getaddrinfo
-
-    def both_here(host: Any, *rest: Any, **more: Any) -> Any:
-        return system("127.0.0.1" if host in ("one.example", "two.example") else host, *rest, **more)
-
-    monkeypatch.setattr(socket, "getaddrinfo", both_here)
-    with receiving(serving(authority, "one.example")) as receiver:
+    for name in ("one.example", "two.example"):
+        resolve_as(monkeypatch, name, ["127.0.0.1"])
+    with receiving(certify(authority, "one.example")) as receiver:
 
         async def run() -> None:
             poster = Poster(LOCAL, 10)
@@ -107,15 +92,7 @@ def test_a_name_is_looked_up_once_and_connected_to_as_it_was_checked(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A name service that gives another address the second time finds no second time."""
-    system, asked = socket.getaddrinfo, []
-
-    def rebind(host: Any, *rest: Any, **more: Any) -> Any:
-        if host != "rebind.example":
-            return system(host, *rest, **more)
-        asked.append(host)
-        return system("127.0.0.1" if len(asked) == 1 else "10.0.0.1", *rest, **more)
-
-    monkeypatch.setattr(socket, "getaddrinfo", rebind)
+    asked = resolve_as(monkeypatch, "rebind.example", ["127.0.0.1"], ["10.0.0.1"])
 
     assert post(f"http://rebind.example:{receiver.port}/hook").status_code == 200
     assert len(asked) == 1
@@ -124,14 +101,7 @@ def test_a_name_is_looked_up_once_and_connected_to_as_it_was_checked(
 def test_the_next_address_is_tried_where_nothing_listens(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    system = socket.getaddrinfo
-
-    def both(host: Any, *rest: Any, **more: Any) -> Any:
-        if host != "both.example":
-            return system(host, *rest, **more)
-        return [*system("127.0.0.2", *rest, **more), *system("127.0.0.1", *rest, **more)]
-
-    monkeypatch.setattr(socket, "getaddrinfo", both)
+    resolve_as(monkeypatch, "both.example", ["127.0.0.2", "127.0.0.1"])
 
     assert post(f"http://both.example:{receiver.port}/hook").status_code == 200
 
