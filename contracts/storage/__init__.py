@@ -5,6 +5,7 @@ One Protocol, one file a back end; `open_storage` chooses.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 from contracts.errors import SettingsError
@@ -20,6 +21,12 @@ class Storage(Protocol):
 
     def read(self, key: str) -> bytes:
         """The bytes; raises NotFound."""
+
+    def write_file(self, key: str, source: Path) -> None:
+        """As `write`, for a file that may be larger than memory."""
+
+    def read_file(self, key: str, target: Path) -> None:
+        """Put the bytes into a file, piece by piece; raises NotFound. A broken-off read leaves a part of them."""
 
     def exists(self, key: str) -> bool:
         """Whether there are bytes under the key."""

@@ -10,6 +10,7 @@ import mimetypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import obstore
@@ -52,6 +53,19 @@ class BucketStorage:
         """The bytes; raises NotFound."""
         with _errors_are_ours(key):
             return bytes(obstore.get(self._store, check_key(key)).bytes())
+
+    def write_file(self, key: str, source: Path) -> None:
+        """As `write`, for a file that may be larger than memory: in parts, visible when the last one is there."""
+        with source.open("rb") as file, _errors_are_ours(key):
+            obstore.put(self._store, check_key(key), file)
+
+    def read_file(self, key: str, target: Path) -> None:
+        """Put the bytes into a file; raises NotFound."""
+        with _errors_are_ours(key):
+            pieces = obstore.get(self._store, check_key(key)).stream()
+            with target.open("wb") as file:
+                for piece in pieces:
+                    file.write(piece)
 
     def exists(self, key: str) -> bool:
         """Whether there are bytes under the key."""

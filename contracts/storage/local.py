@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from contracts.errors import NotFound, Unavailable
 from contracts.storage.keys import check_folder, check_key
+
+#: How much of a large file is in memory at one time.
+_PIECE_BYTES = 2**20
 
 
 class LocalStorage:
@@ -21,12 +25,16 @@ class LocalStorage:
 
     def write(self, key: str, data: bytes) -> None:
         """Store bytes; complete before they are visible, durable when this returns."""
-        target = self._path(key)
-        with _os_errors_are_unavailable():
-            try:
-                _write(target, data)
-            except FileNotFoundError:  # `delete` took the folder for empty in between
-                _write(target, data)
+        self._write(key, lambda file: file.write(data))
+
+    def write_file(self, key: str, source: Path) -> None:
+        """As `write`, for a file that may be larger than memory."""
+
+        def copy(file: BinaryIO) -> None:
+            with source.open("rb") as stream:
+                shutil.copyfileobj(stream, file, _PIECE_BYTES)
+
+        self._write(key, copy)
 
     def read(self, key: str) -> bytes:
         """The bytes; raises NotFound."""
@@ -35,6 +43,16 @@ class LocalStorage:
                 return self._path(key).read_bytes()
             except FileNotFoundError:
                 raise NotFound("stored object", key) from None
+
+    def read_file(self, key: str, target: Path) -> None:
+        """Put the bytes into a file; raises NotFound."""
+        with _os_errors_are_unavailable():
+            try:
+                stream = self._path(key).open("rb")
+            except FileNotFoundError:
+                raise NotFound("stored object", key) from None
+            with stream, target.open("wb") as file:
+                shutil.copyfileobj(stream, file, _PIECE_BYTES)
 
     def exists(self, key: str) -> bool:
         """Whether there are bytes under the key."""
@@ -77,16 +95,24 @@ class LocalStorage:
         del key, seconds
         return None
 
+    def _write(self, key: str, fill: Callable[[BinaryIO], object]) -> None:
+        target = self._path(key)
+        with _os_errors_are_unavailable():
+            try:
+                _write(target, fill)
+            except FileNotFoundError:  # `delete` took the folder for empty in between
+                _write(target, fill)
+
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
 
 
-def _write(target: Path, data: bytes) -> None:
+def _write(target: Path, fill: Callable[[BinaryIO], object]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
         with part.open("wb") as file:
-            file.write(data)
+            fill(file)
             file.flush()
             os.fsync(file.fileno())
         part.replace(target)

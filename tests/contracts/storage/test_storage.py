@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,16 @@ def test_bytes_come_back_as_they_were_written(any_storage: Storage) -> None:
     any_storage.write("inputs/abc.png", b"second")
     assert any_storage.read("inputs/abc.png") == b"second"
     assert any_storage.exists("inputs/abc.png")
+
+
+def test_a_file_goes_in_and_comes_out_piece_by_piece(any_storage: Storage, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(os.urandom(12 * 2**20 + 1))
+    any_storage.write_file("inputs/large.safetensors", source)
+    any_storage.read_file("inputs/large.safetensors", target)
+    assert target.read_bytes() == source.read_bytes() == any_storage.read("inputs/large.safetensors")
+    with pytest.raises(NotFound):
+        any_storage.read_file("inputs/none.safetensors", target)
 
 
 def test_what_was_never_written_is_not_there(any_storage: Storage) -> None:
