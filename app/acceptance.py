@@ -32,6 +32,7 @@ from contracts.parameters import JobParameters
 from contracts.queue import JobQueue, Once
 from contracts.records import JobRecord, WebhookRecord
 from contracts.settings import OutboundSettings
+from contracts.shelf import LoraShelf, pin
 from contracts.storage import Storage
 from contracts.tasks import JobRequest, Priority
 from contracts.validation import StoredPicture, check, resolve
@@ -74,6 +75,7 @@ class Acceptance:
     """
 
     catalogue: Catalogue
+    shelf: LoraShelf
     inputs: InputReader
     queue: JobQueue
     storage: Storage
@@ -135,12 +137,13 @@ class Acceptance:
             PictureTooLarge, NotAPicture, Unavailable: as `InputReader.read` says.
         """
         logs.hide(*_prompts_of(order.request).values())
-        model = check(order.request, self.catalogue)
+        catalogue = self._catalogue_for(order.request)
+        model = check(order.request, catalogue)
         priority = self.caller.grant(order.request)
         webhook = self._address_webhook(order.request)
         pictures = self.inputs.read(order.request, order.kept)
         parameters = resolve(order.request, model, {path: one.stored for path, one in pictures.items()})
-        return Prepared(model, parameters, pictures, priority, webhook)
+        return Prepared(model, pin(parameters, catalogue), pictures, priority, webhook)
 
     def _accept(self, order: Callable[[], Order], once: Once | None) -> JobRecord:
         made = order()
@@ -163,6 +166,13 @@ class Acceptance:
         about = {"job_id": record.id, "task": record.parameters.task, "model": prepared.model.id}
         log.info("job accepted", extra={**about, "owner": record.owner, **_prompts_of(request)})
         return record
+
+    def _catalogue_for(self, request: JobRequest) -> Catalogue:
+        """With the caller's adapters, where the request names one that is not the operator's own."""
+        known = {row.id for row in self.catalogue.loras}
+        if all(lora.name in known for lora in request.loras):
+            return self.catalogue
+        return self.shelf.extend(self.catalogue, self.caller.owner)
 
     def _address_webhook(self, request: JobRequest) -> WebhookRecord | None:
         if request.webhook is None:

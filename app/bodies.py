@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from fastapi import Request
 from starlette.datastructures import UploadFile
@@ -26,28 +27,33 @@ async def read_body(request: Request, max_bytes: int, timeout_seconds: float) ->
         BodyTooLarge: found from the declared length, or while reading.
         BodyTimeout: it was not here in time.
     """
+    chunks = []
+    async with aclosing(stream_body(request, max_bytes, timeout_seconds)) as body:
+        async for chunk in body:
+            chunks.append(chunk)  # noqa: PERF401 - it may raise half-way
+    return b"".join(chunks)
+
+
+async def stream_body(request: Request, max_bytes: int, timeout_seconds: float) -> AsyncGenerator[bytes, None]:
+    """The body as it comes in, up to `max_bytes` of it; raises as `read_body`, at the latest after its end."""
     too_large = BodyTooLarge(f"the body has more than {max_bytes} bytes")
     length = request.headers.get("content-length", "")
     declared = int(length) if length.isdecimal() else 0
     if declared > max_bytes + _DRAIN_BYTES or (declared > max_bytes and "expect" in request.headers):
         raise too_large
-    chunks: list[bytes] = []
     size = 0
     try:
         async with asyncio.timeout(timeout_seconds):
             async for chunk in request.stream():
                 size += len(chunk)
                 if size <= max_bytes:
-                    chunks.append(chunk)
-                elif size <= max_bytes + _DRAIN_BYTES:
-                    chunks.clear()
-                else:
+                    yield chunk
+                elif size > max_bytes + _DRAIN_BYTES:
                     break
     except TimeoutError:
         raise BodyTimeout(f"the body was not here after {timeout_seconds:g} seconds") from None
     if size > max_bytes:
         raise too_large
-    return b"".join(chunks)
 
 
 Form = list[tuple[str, str | bytes]]

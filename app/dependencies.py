@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Annotated
@@ -25,6 +25,7 @@ from app.prospects import Prospects
 from app.repeats import Repeats
 from app.request_ids import request_id_of
 from app.settings import ApiSettings
+from app.spooling import SpooledFile, media_type, spool_file
 from app.waiting import read_preference
 from contracts.catalogue import Catalogue
 from contracts.errors import Gone, LinkRefused, NotFound, Unavailable
@@ -35,6 +36,7 @@ from contracts.links import LinkSigner
 from contracts.queue import JobQueue
 from contracts.records import JobRecord
 from contracts.retention import Retention
+from contracts.shelf import LoraShelf
 from contracts.storage import Storage
 from contracts.views import Links
 
@@ -54,6 +56,7 @@ class Services:
     door: Door
     keys: Keys
     exposition: Exposition
+    shelf: LoraShelf
     fetcher: Fetcher | None
     ledger: Ledger
     prospects: Prospects
@@ -118,6 +121,28 @@ async def _caller(
     return await services.door.admit(request.headers.get("authorization"))
 
 
+async def _shelf(services: AnyService) -> LoraShelf:
+    return services.shelf
+
+
+def _visible_catalogue(services: AnyService, caller: TheCaller) -> Catalogue:
+    """With the adapters that were uploaded and that the caller sees."""
+    return services.shelf.extend(services.catalogue, caller.owner)
+
+
+async def _lora_file(
+    request: Request, settings: TheSettings, maker: TheMaker
+) -> AsyncGenerator[SpooledFile, None]:
+    del maker  # nothing is read of those who may not send it
+    kind = media_type(request)
+    if kind not in ("", "multipart/form-data", "application/octet-stream"):
+        raise WrongMediaType(
+            f"the body is {kind}; send the file as application/octet-stream, or a form with a field `file`"
+        )
+    async with spool_file(request, settings.max_lora_bytes, settings.lora_timeout_seconds) as file:
+        yield file
+
+
 async def _maker(caller: TheCaller, services: AnyService, response: Response) -> Caller:
     """A caller who may make things; the call counts, whatever becomes of it."""
     caller.require(Scope.GENERATE)
@@ -142,6 +167,7 @@ TheSettings = Annotated[ApiSettings, Depends(_settings)]
 TheCatalogue = Annotated[Catalogue, Depends(_catalogue)]
 TheQueue = Annotated[JobQueue, Depends(_queue)]
 TheProspects = Annotated[Prospects, Depends(_prospects)]
+TheShelf = Annotated[LoraShelf, Depends(_shelf)]
 TheRetention = Annotated[Retention, Depends(_retention)]
 TheStorage = Annotated[Storage, Depends(_storage)]
 TheDecoder = Annotated[PictureDecoder, Depends(_decoder)]
@@ -201,7 +227,7 @@ def _fetch_own(id: str, queue: JobQueue, caller: Caller) -> JobRecord:
 async def _json_body(request: Request, settings: TheSettings, maker: TheMaker) -> bytes:
     del maker  # nothing is read of those who may not send it
     raw = await read_body(request, settings.max_body_bytes, settings.upload_timeout_seconds)
-    kind = _media_type(request)
+    kind = media_type(request)
     if kind and kind != "application/json" and not kind.endswith("+json"):
         raise WrongMediaType(f"the body is {kind}; send JSON with Content-Type: application/json")
     return raw
@@ -211,7 +237,7 @@ async def _picture_body(request: Request, settings: TheSettings, maker: TheMaker
     del maker  # as above
     bound = settings.max_picture_bytes + FORM_OVERHEAD_BYTES
     raw = await read_body(request, bound, settings.upload_timeout_seconds)
-    kind = _media_type(request)
+    kind = media_type(request)
     if kind == "multipart/form-data":
         return await unpack_file(request, raw)
     if kind and not kind.startswith("image/") and kind != "application/octet-stream":
@@ -224,17 +250,13 @@ async def _picture_body(request: Request, settings: TheSettings, maker: TheMaker
 async def _edit_body(request: Request, settings: TheSettings, maker: TheMaker) -> bytes:
     del maker  # as above
     raw = await read_body(request, settings.max_body_bytes, settings.upload_timeout_seconds)
-    kind = _media_type(request)
+    kind = media_type(request)
     if kind == "multipart/form-data":
         fields = await read_form(request, raw, max_files=_EDIT_FILES, max_fields=_EDIT_FIELDS)
         return await run_in_threadpool(form_to_json, EditRequest, fields)
     if kind and kind != "application/json" and not kind.endswith("+json"):
         raise WrongMediaType(f"the body is {kind}; send a form, multipart/form-data, or JSON")
     return raw
-
-
-def _media_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def _wait_seconds(
@@ -267,6 +289,7 @@ async def _intake(
     def take_in(raw: bytes) -> Acceptance:
         return Acceptance(
             catalogue=services.catalogue,
+            shelf=services.shelf,
             inputs=inputs,
             queue=services.queue,
             storage=services.storage,
@@ -309,6 +332,8 @@ TheLinks = Annotated[Links, Depends(_links)]
 TheInputs = Annotated[InputReader, Depends(_inputs)]
 ShownJob = Annotated[JobRecord, Depends(_shown_job)]
 OwnJob = Annotated[JobRecord, Depends(_own_job)]
+LoraFile = Annotated[SpooledFile, Depends(_lora_file)]
+VisibleCatalogue = Annotated[Catalogue, Depends(_visible_catalogue)]
 JsonBody = Annotated[bytes, Depends(_json_body)]
 EditBody = Annotated[bytes, Depends(_edit_body)]
 PictureBody = Annotated[bytes, Depends(_picture_body)]

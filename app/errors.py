@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect
 
 from app.callers import Forbidden, Unauthorized
 from app.request_ids import HEADER, request_id_of
+from contracts.adapters import AdapterRefused
 from contracts.errors import (
     Conflict,
     DarkroomError,
@@ -100,6 +101,7 @@ ROWS: Mapping[type[Exception], Row] = {
     PictureTooLarge: Row(413, "picture_too_large", "An image is too large"),
     NotAPicture: Row(415, "not_a_picture", "Not an image that can be read"),
     WrongMediaType: Row(415, "unsupported_media_type", "This content type is not taken here"),
+    AdapterRefused: Row(422, "adapter_refused", "No LoRA that can be used here"),
     InvalidRequest: Row(422, "invalid_request", "The request cannot be run as it is"),
     RequestValidationError: Row(422, "invalid_request", "The request cannot be run as it is"),
     QueueFull: Row(429, "queue_full", "Too many jobs wait"),

@@ -21,7 +21,7 @@ from app.openapi import DocumentedApi, problems
 from app.pictures import PictureDecoder
 from app.prospects import Prospects
 from app.request_ids import RequestIds
-from app.routes import catalogue, events, health, images, jobs, metrics, openai, plan, tasks, uploads
+from app.routes import catalogue, events, health, images, jobs, loras, metrics, openai, plan, tasks, uploads
 from app.settings import ApiSettings
 from contracts.catalogue import read_catalogue
 from contracts.idempotency import Idempotency
@@ -31,6 +31,7 @@ from contracts.links import LinkSigner
 from contracts.metrics import Tally
 from contracts.queue import JobQueue
 from contracts.retention import Retention
+from contracts.shelf import LoraShelf
 from contracts.storage import open_storage
 
 
@@ -60,6 +61,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
             ledger=ledger,
             prospects=Prospects(queue),
             queue=queue,
+            shelf=LoraShelf(queue.connection, storage, retention),
             retention=retention,
             signer=LinkSigner(queue.connection, settings.shared),
             storage=storage,
@@ -80,7 +82,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     errors.install(app, [OPENAI])
     for module in (health, images, metrics):
         app.include_router(module.router)
-    for module in (tasks, plan, jobs, events, uploads, catalogue, openai):
+    for module in (tasks, plan, jobs, events, uploads, loras, catalogue, openai):
         app.include_router(module.router, dependencies=[ONLY_CALLERS], responses=problems(401))
     return app
 

@@ -98,6 +98,14 @@ def upload_body() -> Document:
     return {"requestBody": {"required": True, "content": content}}
 
 
+def lora_body() -> Document:
+    """`openapi_extra` of a route that takes a LoRA's bytes or a form."""
+    name = {"type": "string", "description": "its id in requests; else made of the file's name"}
+    form = {"type": "object", "required": ["file"], "properties": {"file": _BYTES, "name": name}}
+    content = {"application/octet-stream": {"schema": _BYTES}, "multipart/form-data": {"schema": form}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
 class DocumentedApi(FastAPI):
     """A FastAPI application whose document holds what the routes' own code reads and writes."""
 

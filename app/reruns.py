@@ -57,6 +57,7 @@ def _fields_of(record: JobRecord) -> dict[str, Any]:
     """The request in full, pictures but named."""
     parameters = record.parameters
     fields = parameters.model_dump(mode="json", exclude={"mode", "batchable"}, exclude_none=True)
+    fields["loras"] = [{"name": lora.name, "scale": lora.scale} for lora in parameters.loras]
     for picture in {"image", "mask_image"} & fields.keys():
         fields[picture] = _KEPT
     for control in fields["controls"]:

@@ -146,7 +146,7 @@ def _put_defaults(schema: Schema, model: ModelSpec) -> None:
 
 def lora_ids(model: ModelSpec, catalogue: Catalogue) -> list[str]:
     """Adapters that were made for the model's family."""
-    return [row.id for row in catalogue.loras if row.family == model.family]
+    return [row.id for row in catalogue.loras if row.suits(model)]
 
 
 def controlnet_ids(model: ModelSpec, catalogue: Catalogue) -> list[str]:

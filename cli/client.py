@@ -7,10 +7,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
 _POLL_SECONDS = 0.1
+#: A large file on a slow line.
+_UPLOAD_SECONDS = 600.0
 FINAL_STATES = frozenset({"completed", "failed", "cancelled"})
 
 Json = dict[str, Any]
@@ -70,6 +73,25 @@ class Client:
         """The catalogue's models."""
         data: list[Json] = self._call("GET", "/v1/models")["data"]
         return data
+
+    def loras(self) -> list[Json]:
+        """The adapters that may be named."""
+        data: list[Json] = self._call("GET", "/v1/loras")["data"]
+        return data
+
+    def add_lora(self, file: Path, name: str | None = None) -> Json:
+        """Upload an adapter's file; returns what the service knows of it."""
+        try:
+            with file.open("rb") as stream:
+                fields = {} if name is None else {"name": name}
+                upload = {"file": (file.name, stream)}
+                return self._call("POST", "/v1/loras", files=upload, data=fields, timeout=_UPLOAD_SECONDS)
+        except OSError as error:
+            raise ServiceError(f"{file}: {error.strerror}") from error
+
+    def remove_lora(self, name: str) -> None:
+        """Take an uploaded adapter away."""
+        self._request("DELETE", f"/v1/loras/{quote(name, safe='')}", headers=self._headers)
 
     def _call(self, method: str, path: str, **options: Any) -> Json:
         answer: Json = self._request(method, path, headers=self._headers, **options).json()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from cli import generate, keys, plan, webhooks
+from cli import generate, keys, loras, plan, webhooks
 from cli.client import Client, ServiceError
 from cli.redis_server import RedisNotFound
 from cli.up import Service
@@ -56,6 +56,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     plan.add_arguments(commands.add_parser("plan", help="show where a model would live within a memory budget"))
     webhooks.add_arguments(commands.add_parser("webhooks", help="show or replace what webhooks are signed with"))
+
+    loras.add_arguments(commands.add_parser("loras", help="add, list and remove LoRAs"))
 
     models = commands.add_parser("models", help="list the service's models")
     generate.add_service_arguments(models)

@@ -6,6 +6,7 @@ the loaded model once more (`worker/lora_files.py`).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ class AdapterFacts(BaseModel):
     Attributes:
         layout: whose names it has: `peft`, `kohya`, `diffusers` (older ones) or `xlabs`.
         ranks: each that occurs, ascending.
+        values: in all tensors together.
         dtype: of most of its tensors, as safetensors names it.
         changes_text: whether it changes a text encoder.
         models: those of the catalogue whose layers it fits; empty where none can be looked into here.
@@ -60,6 +62,7 @@ class AdapterFacts(BaseModel):
     family: str
     layout: str
     ranks: tuple[int, ...]
+    values: int
     dtype: str
     changes_text: bool
     models: tuple[str, ...] = ()
@@ -99,6 +102,7 @@ def read_facts(file: Path, catalogue: Catalogue) -> AdapterFacts:
         family=family.id,
         layout=changes[0].layout,
         ranks=tuple(sorted({change.down[0] for change in changes})),
+        values=sum(math.prod(tensor.shape) for tensor in tensors.values()),
         dtype=max(dict.fromkeys(dtypes), key=dtypes.count),
         changes_text=any(change.part != _DENOISER for change in changes),
         models=tuple(models),

@@ -99,9 +99,15 @@ class LoraSpec(_Row):
 
     Attributes:
         trigger: the words that call its effect, shown to people.
+        models: those whose layers it fits; none named: all of its family.
     """
 
     trigger: str = ""
+    models: tuple[str, ...] = ()
+
+    def suits(self, model: ModelSpec) -> bool:
+        """Whether it is made for this model."""
+        return self.family == model.family and (not self.models or model.id in self.models)
 
 
 class ControlNetSpec(_Row):

@@ -16,6 +16,7 @@ from contracts.activations import Work, encodes_controls, encoding_work, work_of
 from contracts.architectures import Architecture, find_architecture, read_architectures
 from contracts.catalogue import Catalogue, ModelSpec
 from contracts.errors import CatalogueError
+from contracts.parameters import LoraParameters
 from contracts.weights import Count, count_files, count_values, read_config, read_configs
 
 
@@ -103,6 +104,13 @@ def weigh_adapter(catalogue: Catalogue, id: str, value_bytes: int) -> Component 
     if isinstance(place, str):
         return None
     return weigh(f"lora:{id}", Role.ADAPTER, count_files(_weights_in(place)), value_bytes)
+
+
+def weigh_lora(catalogue: Catalogue, lora: LoraParameters, value_bytes: int) -> Component | None:
+    """A job's LoRA, uploaded or from the catalogue."""
+    if lora.values is None:
+        return weigh_adapter(catalogue, lora.name, value_bytes)
+    return weigh(f"lora:{lora.name}", Role.ADAPTER, Count(lora.values), value_bytes)
 
 
 def weigh(

@@ -13,7 +13,6 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from contracts.families import Mode, Task
-from contracts.tasks import Lora
 
 #: What may differ between two jobs of one pipeline call; all the rest is in the batch key.
 PER_IMAGE_FIELDS = frozenset(
@@ -33,6 +32,24 @@ class ControlParameters(BaseModel):
     conditioning_scale: float
     guidance_start: float
     guidance_end: float
+
+
+class LoraParameters(BaseModel):
+    """One adapter of a job.
+
+    Attributes:
+        key: storage key of one that was uploaded; None: the catalogue knows it.
+        sha256: of its file then: the job keeps to it, whatever becomes of the name.
+        values: that it holds, for the memory plan.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    scale: float = 1.0
+    key: str | None = None
+    sha256: str | None = None
+    values: int | None = None
 
 
 class JobParameters(BaseModel):
@@ -69,7 +86,7 @@ class JobParameters(BaseModel):
     seed: int
     batchable: bool
     scheduler: str
-    loras: tuple[Lora, ...] = ()
+    loras: tuple[LoraParameters, ...] = ()
     image: str | None = None
     strength: float | None = None
     mask_image: str | None = None
@@ -92,8 +109,9 @@ class JobParameters(BaseModel):
 
     @property
     def inputs(self) -> list[str]:
-        """Storage keys of all pictures that the job reads, each once."""
-        keys = (self.image, self.mask_image, *(control.image for control in self.controls))
+        """Storage keys of all pictures and uploaded adapters that the job reads, each once."""
+        pictures = (self.image, self.mask_image, *(control.image for control in self.controls))
+        keys = (*pictures, *(lora.key for lora in self.loras))
         return list(dict.fromkeys(key for key in keys if key is not None))
 
     def with_inputs(self, names: Mapping[str, str]) -> JobParameters:

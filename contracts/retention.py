@@ -39,13 +39,13 @@ class Retention:
         names = ("hold_input", "due", "bury", "due_inputs")
         self._scripts = {name: scripts.load(connection, name) for name in names}
 
-    def hold(self, sha256: str, seconds: float) -> str:
+    def hold(self, sha256: str, seconds: float, suffix: str = "png") -> str:
         """Keep the input with this content for some seconds at least; returns the storage key where it belongs.
 
         Raises:
             Unavailable: Redis does not answer.
         """
-        key = f"inputs/{sha256}.{secrets.token_hex(4)}.png"
+        key = f"inputs/{sha256}.{secrets.token_hex(4)}.{suffix}"
         with redis_errors_are_unavailable():
             return cast("str", self._run("hold_input", sha256=sha256, key=key, seconds=seconds))
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from contracts.catalogue import Catalogue, ModelSpec
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
 from contracts.families import GRANTED_FIELDS, Mode, mode_of
-from contracts.parameters import ControlParameters, JobParameters
+from contracts.parameters import ControlParameters, JobParameters, LoraParameters
 from contracts.schedulers import SCHEDULERS
 from contracts.tasks import MAX_SEED, ControlNetRequest, JobRequest
 
@@ -97,7 +97,7 @@ def resolve(request: JobRequest, model: ModelSpec, pictures: Pictures) -> JobPar
         seed=secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed,
         batchable=request.seed is None if request.batchable is None else request.batchable,
         scheduler=request.scheduler or str(model.default("scheduler")),
-        loras=request.loras,
+        loras=tuple(LoraParameters(**lora.model_dump()) for lora in request.loras),
         image=_key(pictures, "image"),
         mask_image=_key(pictures, "mask_image"),
         controls=_controls(request, pictures),
@@ -207,7 +207,7 @@ def _scheduler_problems(request: JobRequest, model: ModelSpec) -> Iterator[Field
 
 
 def _lora_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) -> Iterator[FieldProblem]:
-    names = [row.id for row in catalogue.loras if row.family == model.family]
+    names = [row.id for row in catalogue.loras if row.suits(model)]
     seen: set[str] = set()
     for index, lora in enumerate(request.loras):
         field = f"loras.{index}.name"
@@ -220,6 +220,9 @@ def _lora_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) 
             yield FieldProblem(
                 field, f"{row.id} was made for {row.family}, and {model.id} is {model.family}", names
             )
+        elif not row.suits(model):
+            fitting = ", ".join(row.models)
+            yield FieldProblem(field, f"{row.id} does not fit {model.id}; it was made for {fitting}", names)
         if row.id in seen:
             yield FieldProblem(field, f"{row.id} stands twice; name it once, with the sum of the scales")
         seen.add(row.id)

@@ -18,8 +18,8 @@ import torch
 
 from contracts.catalogue import Catalogue
 from contracts.errors import FailureCode, JobFailed
+from contracts.parameters import LoraParameters
 from contracts.records import Weights
-from contracts.tasks import Lora
 from worker import checkpoints, lora_files
 from worker.families import FamilyCode
 from worker.fingerprints import Fingerprints
@@ -77,7 +77,7 @@ class Adapters:
         return self._acting == 0
 
     @contextmanager
-    def active(self, loras: Sequence[Lora]) -> Iterator[list[Weights]]:
+    def active(self, loras: Sequence[LoraParameters]) -> Iterator[list[Weights]]:
         """Exactly these adapters act inside; none afterwards.
 
         Raises:
@@ -93,7 +93,7 @@ class Adapters:
         finally:
             self._evict(keep=())
 
-    def text_key(self, loras: Sequence[Lora]) -> tuple[tuple[str, float], ...]:
+    def text_key(self, loras: Sequence[LoraParameters]) -> tuple[tuple[str, float], ...]:
         """What of these adapters shapes a prompt's embedding: hash and scale of those that change a text encoder.
 
         Raises:
@@ -105,7 +105,7 @@ class Adapters:
             if adapter.changes.keys() - {self._family.denoiser}
         )
 
-    def _choose(self, loras: Sequence[Lora]) -> list[_Loaded]:
+    def _choose(self, loras: Sequence[LoraParameters]) -> list[_Loaded]:
         """The adapters, loaded where they are not; others may leave for them."""
         chosen: list[_Loaded] = []
         for lora in loras:
@@ -113,7 +113,7 @@ class Adapters:
             self._evict(keep=[adapter.weights.sha256 for adapter in chosen])
         return chosen
 
-    def _load(self, lora: Lora) -> _Loaded:
+    def _load(self, lora: LoraParameters) -> _Loaded:
         row = self._catalogue.lora(lora.name)
         path = checkpoints.locate_lora(self._catalogue, row)
         sha256 = self._fingerprints.of(path)

@@ -35,6 +35,8 @@ def library_versions() -> Mapping[str, str]:
 def texts(receipt: Receipt, seed: int) -> Mapping[str, str]:
     """What an image's file says of itself: `darkroom` as JSON, `parameters` as A1111's users read it."""
     lasting = receipt.model_dump(mode="json", exclude={*_PER_RUN})
+    for lora in lasting["parameters"]["loras"]:
+        del lora["key"], lora["values"]  # where the same file lies may change
     lasting["parameters"] = {
         name: value for name, value in lasting["parameters"].items() if name not in _PER_RUN_PARAMETERS
     }

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from app.dependencies import ONLY_ADMINS, TheCatalogue, TheQueue
+from app.dependencies import ONLY_ADMINS, TheCatalogue, TheQueue, VisibleCatalogue
 from app.openapi import problems
 from app.schemas import bounds_of, controlnet_ids, lora_ids, schemas_for
 from contracts.catalogue import Catalogue, ModelSpec
@@ -45,15 +45,6 @@ class ModelDetail(ModelView):
     schemas: dict[Task, dict[str, Any]]
 
 
-class LoraView(BaseModel):
-    """One adapter."""
-
-    id: str
-    family: str
-    title: str
-    trigger: str
-
-
 class ControlNetView(BaseModel):
     """One ControlNet."""
 
@@ -80,27 +71,17 @@ class PreprocessorView(BaseModel):
 
 
 @router.get("/models")
-def list_models(catalogue: TheCatalogue, queue: TheQueue) -> ListView[ModelView]:
+def list_models(catalogue: VisibleCatalogue, queue: TheQueue) -> ListView[ModelView]:
     """All models."""
     workers = _workers(queue)
     return ListView(data=[ModelView(**_model(row, catalogue, workers)) for row in catalogue.models])
 
 
 @router.get("/models/{id}", responses=problems(404))
-def show_model(id: str, catalogue: TheCatalogue, queue: TheQueue) -> ModelDetail:
+def show_model(id: str, catalogue: VisibleCatalogue, queue: TheQueue) -> ModelDetail:
     """One model, with the JSON Schema of each task's request for it."""
     row = catalogue.model(id)
     return ModelDetail(**_model(row, catalogue, _workers(queue)), schemas=schemas_for(row, catalogue))
-
-
-@router.get("/loras")
-def list_loras(catalogue: TheCatalogue) -> ListView[LoraView]:
-    """All adapters."""
-    return ListView(
-        data=[
-            LoraView(id=row.id, family=row.family, title=row.title, trigger=row.trigger) for row in catalogue.loras
-        ]
-    )
 
 
 @router.get("/controlnets")

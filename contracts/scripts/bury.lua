@@ -13,13 +13,7 @@ end
 local ended = RQ_STATUS[state]
 if not ended or not (arguments.deleted or tonumber(job[4]) <= now()) then return state end
 
-for _, input in ipairs(cjson.decode(job[6] or '[]')) do
-  if redis.call('HINCRBY', 'darkroom:holders', input, -1) <= 0 then
-    redis.call('HDEL', 'darkroom:holders', input)
-    -- Held for a time as well (an upload, a request on its way), it stays for that; else it is due at once.
-    redis.call('ZADD', 'darkroom:inputs', 'NX', stamp(now()), input)
-  end
-end
+for _, input in ipairs(cjson.decode(job[6] or '[]')) do let_go(input) end
 enter(id, nil)
 redis.call('DEL', key, rq_key(id), 'darkroom:events:' .. id)
 redis.call('ZREM', 'rq:' .. ended .. ':' .. queue, id)

@@ -93,6 +93,14 @@ local function enter(id, state)
   return job[2], job[3]
 end
 
+-- One holder of an input less. Held for a time as well (an upload, a request on its way), it stays for that; else, after
+-- the last one, it is due at once.
+local function let_go(input)
+  if redis.call('HINCRBY', 'darkroom:holders', input, -1) > 0 then return end
+  redis.call('HDEL', 'darkroom:holders', input)
+  redis.call('ZADD', 'darkroom:inputs', 'NX', stamp(now()), input)
+end
+
 -- The fence: only the execution that holds the lease may write.
 local function holds_lease(id, execution)
   return redis.call('HGET', job_key(id), 'lease') == execution

@@ -2,5 +2,5 @@
 local row = redis.call('HGET', arguments.shelf, arguments.name)
 if not row then return false end
 redis.call('HDEL', arguments.shelf, arguments.name)
-let_go(cjson.decode(row).key)
+let_go(cjson.decode(row).source)
 return true

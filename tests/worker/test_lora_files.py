@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from contracts.catalogue import Catalogue, LoraSpec
 from contracts.errors import JobFailed
 from contracts.families import FAMILIES
-from contracts.tasks import Lora
+from contracts.parameters import LoraParameters
 from tests.worker.weights import to_kohya, write_adapter
 from worker.fingerprints import Fingerprints
 from worker.loras import Adapters
@@ -98,7 +98,9 @@ def _by_diffusers(base: Any, path: Path, scale: float) -> torch.Tensor:
 def _by_us(pool: Pool, family: str, path: Path, scale: float) -> torch.Tensor:
     model = pool.model(f"shapes-{family}")
     rows = pool.catalogue.model_copy(update={"loras": (LoraSpec(id="one", family=family, source=str(path)),)})
-    with Adapters(model.base, model.family, rows, Fingerprints()).active([Lora(name="one", scale=scale)]):
+    with Adapters(model.base, model.family, rows, Fingerprints()).active(
+        [LoraParameters(name="one", scale=scale)]
+    ):
         return _latents(model.base)
 
 

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from contracts.catalogue import Catalogue, LoraSpec
 from contracts.errors import FailureCode, JobFailed
 from contracts.families import FAMILIES, Mode
+from contracts.parameters import LoraParameters
 from contracts.storage import Storage
-from contracts.tasks import Lora
 from tests.worker.orders import Onlooker, Pixels, done, order, pixels, run
 from tests.worker.weights import to_kohya, write_adapter
 from worker import lora_files
@@ -355,7 +355,7 @@ def test_the_least_recently_used_adapters_leave_beyond_either_bound(two_adapters
     def adapters(bounds: Bounds) -> Adapters:
         return Adapters(model.base, model.family, two_adapters, Fingerprints(), bounds)
 
-    small, large = Lora(name="sdxl-lora"), Lora(name="extra")
+    small, large = LoraParameters(name="sdxl-lora"), LoraParameters(name="extra")
     roomy = adapters(Bounds())
     sizes: list[int] = []
     for lora in (small, large):
@@ -393,7 +393,7 @@ def test_the_key_of_a_prompts_embedding_names_the_adapters_that_change_a_text_en
 ) -> None:
     model = pool.model("shapes-sdxl")
     adapters = Adapters(model.base, model.family, two_adapters, Fingerprints())
-    denoiser_only, with_text = Lora(name="sdxl-lora"), Lora(name="extra", scale=0.5)
+    denoiser_only, with_text = LoraParameters(name="sdxl-lora"), LoraParameters(name="extra", scale=0.5)
     assert adapters.text_key([]) == adapters.text_key([denoiser_only]) == ()
     path = Path(two_adapters.lora("extra").source)
     assert adapters.text_key([denoiser_only, with_text]) == ((Fingerprints().of(path), 0.5),)
@@ -416,7 +416,7 @@ def test_two_hundred_swaps_leave_memory_modules_and_parameters_where_they_were(
 
     def swap(times: int) -> tuple[int, int, int, int]:
         for turn in range(times):
-            with model.adapters.active([Lora(name=names[turn % 4], scale=1 - turn % 3)]):
+            with model.adapters.active([LoraParameters(name=names[turn % 4], scale=1 - turn % 3)]):
                 pass
         gc.collect()
         modules = [module for part in lora_files.targets(model.base).values() for module in part.modules()]

@@ -125,7 +125,8 @@ def test_the_other_entries_say_whom_they_fit(client: TestClient) -> None:
     schedulers = {entry["id"]: entry for entry in client.get("/v1/schedulers").json()["data"]}
     outline = client.get("/v1/preprocessors").json()["data"][1]
 
-    assert ink == {"id": "ink", "family": "sdxl", "title": "Ink", "trigger": "drawn in ink"}
+    said = {name: ink[name] for name in ("id", "family", "title", "trigger", "ranks")}
+    assert said == {"id": "ink", "family": "sdxl", "title": "Ink", "trigger": "drawn in ink", "ranks": None}
     assert (edges["family"], edges["kind"], edges["preprocessors"]) == ("sdxl", "hint", ["canny", "outline"])
     assert schedulers["ddim"]["families"] == ["sdxl"]
     assert schedulers["flow_euler"]["families"] == ["sd3", "flux"]

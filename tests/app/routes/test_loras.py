@@ -1,0 +1,267 @@
+"""LoRAs over HTTP: uploaded, named by jobs, seen by whom they concern, taken away without a loss."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from safetensors.numpy import load, save
+
+from app.main import create_app
+from app.settings import ApiSettings
+from contracts.keys import Keys, Scope
+from contracts.queue import JobQueue
+from contracts.retention import Retention
+from contracts.settings import BUILT_IN_CATALOGUE, SharedSettings
+from contracts.storage import Storage
+from tests.app.conftest import Hands
+
+LORAS = BUILT_IN_CATALOGUE.parent / "loras"
+TINT = (LORAS / "shapes-sdxl-tint.safetensors").read_bytes()
+STRIPES = (LORAS / "shapes-sdxl-stripes.safetensors").read_bytes()
+
+
+def _add(client: TestClient, data: bytes = TINT, name: str = "mine", **options: Any) -> Any:
+    return client.post("/v1/loras", params={"name": name}, content=data, **options)
+
+
+def _job(client: TestClient, name: str, **fields: Any) -> Any:
+    return client.post("/v1/txt2img", json={"prompt": "x", "loras": [{"name": name}], **fields})
+
+
+def _ids(client: TestClient, **options: Any) -> list[str]:
+    return [row["id"] for row in client.get("/v1/loras", **options).json()["data"]]
+
+
+def test_an_upload_is_known_by_its_header(client: TestClient, storage: Storage) -> None:
+    response = _add(client, STRIPES)
+
+    view = response.json()
+    sha256 = hashlib.sha256(STRIPES).hexdigest()
+    assert response.status_code == 201
+    assert (view["id"], view["family"], view["layout"], view["ranks"]) == ("mine", "sdxl", "kohya", [8])
+    assert (view["models"], view["dtype"], view["changes_text"]) == (["shapes-sdxl"], "F16", False)
+    assert (view["sha256"], view["size_bytes"], view["visible_to"]) == (sha256, len(STRIPES), "all")
+    (key,) = storage.find("inputs/")
+    assert key.startswith(f"inputs/{sha256}.")
+    assert storage.read(key) == STRIPES
+    assert "mine" in _ids(client)
+
+
+def test_the_operators_own_are_listed_with_what_their_files_say(client: TestClient) -> None:
+    rows = {row["id"]: row for row in client.get("/v1/loras").json()["data"]}
+    crescent = rows["shapes-sdxl-crescent"]
+    assert (crescent["changes_text"], crescent["ranks"], crescent["trigger"]) == (True, [16], "crescent")
+    assert crescent["sha256"] is None
+
+
+@pytest.mark.parametrize(
+    ("filename", "fields", "id"),
+    [
+        ("My LoRA v1.5.safetensors", {}, "my-lora-v1.5"),
+        ("x.safetensors", {"name": "other"}, "other"),
+        ("♥.safetensors", {}, f"lora-{hashlib.sha256(TINT).hexdigest()[:12]}"),
+    ],
+)
+def test_a_form_names_it_by_its_field_or_its_file(
+    client: TestClient, filename: str, fields: dict[str, str], id: str
+) -> None:
+    response = client.post("/v1/loras", files={"file": (filename, TINT)}, data=fields)
+    assert (response.status_code, response.json()["id"]) == (201, id)
+
+
+@pytest.mark.parametrize(
+    ("files", "data"),
+    [
+        ({"picture": ("a", TINT)}, {}),
+        ({}, {"file": "text"}),
+        ({"file": ("a", TINT)}, {"family": "sdxl"}),
+        ({"file": ("a", TINT)}, {"name": "Ä b"}),
+    ],
+)
+def test_a_form_with_something_else_is_refused(client: TestClient, files: Any, data: Any) -> None:
+    response = client.post("/v1/loras", files=files or {"x": ("", b"")}, data=data)
+    assert response.status_code in (400, 422), response.text
+
+
+def test_the_same_again_is_there_already_and_another_one_is_a_conflict(
+    client: TestClient, storage: Storage
+) -> None:
+    first = _add(client).json()
+    again = _add(client)
+    assert (again.status_code, again.json()) == (200, first)
+    other = _add(client, STRIPES)
+    assert (other.status_code, other.json()["code"]) == (409, "conflict")
+    taken = _add(client, STRIPES, name="shapes-sdxl-tint")
+    assert taken.status_code == 409
+    assert client.get("/v1/loras").json()["data"][-1] == first
+
+
+def test_one_idempotency_key_is_one_upload(client: TestClient) -> None:
+    headers = {"Idempotency-Key": "one"}
+    first = _add(client, headers=headers)
+    again = _add(client, headers=headers)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert again.json() == first.json()
+    assert _add(client, STRIPES, headers=headers).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (pickle.dumps({"a": [1, 2, 3]}), "pickle"),
+        (b"PK\x03\x04" + bytes(100), "pickle"),
+        (b"", "no safetensors file"),
+        (TINT[: len(TINT) // 2], "cut off"),
+        (TINT + b"more", "4 bytes that are no tensors"),
+        ((LORAS / "bad" / "wrong-family.safetensors").read_bytes(), "320 → 320 channels"),
+        ((LORAS / "bad" / "no-adapter.safetensors").read_bytes(), "no part of a LoRA"),
+        ((LORAS / "bad" / "not-a-number.safetensors").read_bytes(), "no numbers"),
+    ],
+)
+def test_what_no_worker_could_use_is_refused_by_name_and_leaves_nothing(
+    client: TestClient, storage: Storage, data: bytes, reason: str
+) -> None:
+    response = _add(client, data)
+    assert (response.status_code, response.json()["code"]) == (422, "adapter_refused")
+    assert reason in response.json()["detail"]
+    assert storage.find("inputs/") == []
+    assert "mine" not in _ids(client)
+
+
+def test_a_file_over_the_bound_is_refused_before_it_is_kept(settings: SharedSettings, storage: Storage) -> None:
+    small = ApiSettings(shared=settings, max_lora_bytes=len(TINT) - 1)
+    with TestClient(create_app(small), raise_server_exceptions=False) as client:
+        assert _add(client).status_code == 413
+        # A form may hold a little more than its file.
+        big = save({"a": np.zeros(1 << 17, np.uint8)})
+        assert client.post("/v1/loras", files={"file": ("a", TINT + big)}).status_code == 413
+    assert storage.find("inputs/") == []
+
+
+def test_a_body_of_another_kind_is_refused(client: TestClient) -> None:
+    assert _add(client, headers={"Content-Type": "image/png"}).status_code == 415
+
+
+def test_a_job_names_it_and_keeps_to_its_content(client: TestClient, queue: JobQueue) -> None:
+    view = _add(client).json()
+
+    job = _job(client, "mine", seed=1).json()
+
+    (lora,) = queue.fetch(job["id"]).parameters.loras
+    values = sum(array.size for array in load(TINT).values())
+    assert (lora.name, lora.sha256, lora.values) == ("mine", view["sha256"], values)
+    assert lora.key is not None
+    assert lora.key.startswith(f"inputs/{view['sha256']}.")
+    schema = client.get("/v1/models/shapes-sdxl").json()
+    assert "mine" in schema["loras"]
+
+
+def test_a_model_that_it_does_not_fit_is_refused(client: TestClient) -> None:
+    _add(client)
+    response = _job(client, "mine", model="shapes-flux")
+    assert response.status_code == 422
+    assert "was made for sdxl" in response.json()["detail"]
+
+
+def test_a_name_that_nobody_has_is_refused_with_those_there_are(client: TestClient) -> None:
+    _add(client)
+    response = _job(client, "nobodys")
+    assert response.status_code == 422
+    assert "mine" in response.json()["errors"][0]["allowed"]
+
+
+def test_a_removed_lora_stays_for_the_jobs_that_were_accepted_with_it(
+    client: TestClient, queue: JobQueue, storage: Storage, retention: Retention, hands: Hands
+) -> None:
+    _add(client)
+    job = _job(client, "mine").json()
+    (key,) = storage.find("inputs/")
+    queue.connection.zadd("darkroom:inputs", {key: 0})  # the time of the upload itself is over
+    assert client.delete("/v1/loras/mine").status_code == 204
+    assert _job(client, "mine").status_code == 422
+    assert client.delete("/v1/loras/mine").status_code == 404
+    retention.sweep()
+    claim = hands.claim()
+    assert claim.job.parameters.loras[0].key == key
+    assert storage.read(key) == TINT
+
+    hands.complete(claim)
+    assert client.delete(f"/v1/jobs/{job['id']}").status_code in (200, 204)
+    retention.sweep()
+    assert storage.find("inputs/") == []
+
+
+def test_a_lora_that_nobody_removes_outlives_every_sweep(
+    client: TestClient, queue: JobQueue, storage: Storage, retention: Retention
+) -> None:
+    _add(client)
+    _add(client, name="again")
+    (key,) = storage.find("inputs/")
+    queue.connection.zadd("darkroom:inputs", {key: 0})
+    retention.sweep()
+    assert client.delete("/v1/loras/mine").status_code == 204
+    retention.sweep()
+    assert storage.exists(key)
+    assert client.delete("/v1/loras/again").status_code == 204
+    retention.sweep()
+    assert storage.find("inputs/") == []
+
+
+def test_a_job_is_run_again_with_its_lora(client: TestClient, hands: Hands, queue: JobQueue) -> None:
+    _add(client)
+    job = _job(client, "mine").json()
+    hands.complete(hands.claim())
+    again = client.post(f"/v1/jobs/{job['id']}/rerun").json()
+    first, second = (queue.fetch(id).parameters.loras for id in (job["id"], again["id"]))
+    assert first == second
+
+
+def test_the_operators_own_cannot_be_removed_over_http(client: TestClient) -> None:
+    response = client.delete("/v1/loras/shapes-sdxl-tint")
+    assert (response.status_code, response.json()["code"]) == (409, "conflict")
+
+
+# -- whose they are ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def holders(settings: SharedSettings, queue: JobQueue) -> Iterator[Callable[[str], TestClient]]:
+    """Clients with a key each: `admin`, or two owners who may only make images."""
+    keys = Keys(queue.connection)
+    tokens = {"admin": keys.create("a", "admin", scopes=[Scope.GENERATE, Scope.ADMIN])[1]}
+    tokens |= {name: keys.create(name, name)[1] for name in ("ann", "bob")}
+    with TestClient(create_app(ApiSettings(shared=settings)), raise_server_exceptions=False) as client:
+
+        def as_(name: str) -> TestClient:
+            client.headers["Authorization"] = f"Bearer {tokens[name]}"
+            return client
+
+        yield as_
+
+
+def test_an_upload_is_its_owners_alone(holders: Callable[[str], TestClient]) -> None:
+    view = _add(holders("ann")).json()
+    assert view["visible_to"] == "owner"
+    assert _job(holders("ann"), "mine").status_code == 202
+    assert "mine" not in _ids(holders("bob"))
+    assert _job(holders("bob"), "mine").status_code == 422
+    assert holders("bob").delete("/v1/loras/mine").status_code == 404
+    assert _add(holders("bob"), STRIPES).status_code == 201  # a name of his own
+    assert _ids(holders("ann")).count("mine") == 1
+    assert holders("ann").delete("/v1/loras/mine").status_code == 204
+    assert "mine" in _ids(holders("bob"))
+
+
+def test_an_admins_upload_is_everybodys_and_an_admins_to_remove(holders: Callable[[str], TestClient]) -> None:
+    assert _add(holders("admin")).json()["visible_to"] == "all"
+    assert _job(holders("bob"), "mine").status_code == 202
+    assert holders("bob").delete("/v1/loras/mine").status_code == 403
+    assert holders("admin").delete("/v1/loras/mine").status_code == 204
+    assert "mine" not in _ids(holders("bob"))

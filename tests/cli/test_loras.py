@@ -1,0 +1,69 @@
+"""`darkroom loras` against a real API."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import uvicorn
+
+from app.main import create_app
+from app.settings import ApiSettings
+from cli.main import main
+from contracts.settings import BUILT_IN_CATALOGUE, SharedSettings
+
+LORAS = BUILT_IN_CATALOGUE.parent / "loras"
+
+
+@pytest.fixture
+def server(settings: SharedSettings, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An API on a port of its own; the command finds it by the environment."""
+    api = uvicorn.Server(uvicorn.Config(create_app(ApiSettings(shared=settings)), port=0, log_level="error"))
+    thread = threading.Thread(target=api.run)
+    thread.start()
+    while not api.started:
+        time.sleep(0.01)
+    url = f"http://127.0.0.1:{api.servers[0].sockets[0].getsockname()[1]}"
+    yield url
+    api.should_exit = True
+    thread.join()
+
+
+def test_a_file_is_added_listed_and_removed(server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--server", server]
+    path = LORAS / "shapes-sdxl-crescent.safetensors"
+    assert main(["loras", "add", str(path), "--name", "moon", *words]) == 0
+    added = capsys.readouterr()
+    assert added.out == "moon\n"
+    assert "sdxl" in added.err
+    assert "text encoders; visible to all" in added.err
+
+    assert main(["loras", "list", *words]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert lines["moon"].split(maxsplit=1)[1] == "sdxl   peft, rank 16, text encoders"
+    assert "kohya, rank 8" in lines["shapes-sdxl-stripes"]
+
+    assert main(["loras", "remove", "moon", *words]) == 0
+    assert main(["loras", "list", *words]) == 0
+    assert "moon" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["add", str(LORAS / "bad" / "truncated.safetensors")], "cut off"),
+        (["add", "/nothing.safetensors"], "No such file"),
+        (["remove", "nobodys"], "there is no LoRA"),
+        (["remove", "shapes-sdxl-tint"], "catalogue file"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_a_failure(
+    server: str, capsys: pytest.CaptureFixture[str], words: list[str], reason: str
+) -> None:
+    assert main(["loras", *words, "--server", server]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert reason in said.err
