@@ -102,7 +102,7 @@ def _paint(
     try:
         with model.adapters.active(shared.loras) as loras:
             stopwatch.lap("load_adapters")
-            encoder = model.encoder(loras)
+            encoder = model.encoder(shared.loras)
             embeddings = encoder.arguments(call)
             stopwatch.lap("encode_prompt")
             painted = _generate(pipeline, model, _crop(call, frame), embeddings, jobs, steps, stopwatch)

@@ -16,24 +16,15 @@ from typing import Any
 
 import torch
 
-from contracts.catalogue import Catalogue
 from contracts.errors import FailureCode, JobFailed
 from contracts.parameters import LoraParameters
 from contracts.records import Weights
-from worker import checkpoints, lora_files
+from worker import lora_files
 from worker.families import FamilyCode
-from worker.fingerprints import Fingerprints
+from worker.lora_stock import LoraStock
 from worker.low_rank import Added, Layer
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """What may stay loaded beside one model; a single job's adapters may exceed it while it runs."""
-
-    count: int = 16
-    size_bytes: int = 2 * 2**30
 
 
 @dataclass(frozen=True)
@@ -53,21 +44,12 @@ class Adapters:
         resident_bytes: what they take.
     """
 
-    def __init__(
-        self,
-        base: Any,
-        family: FamilyCode,
-        catalogue: Catalogue,
-        fingerprints: Fingerprints,
-        bounds: Bounds | None = None,
-    ) -> None:
+    def __init__(self, base: Any, family: FamilyCode, stock: LoraStock) -> None:
         self.loaded: tuple[str, ...] = ()
         self.resident_bytes = 0
         self._base = base
         self._family = family
-        self._catalogue = catalogue
-        self._fingerprints = fingerprints
-        self._bounds = bounds or Bounds()
+        self._stock = stock
         self._by_hash: OrderedDict[str, _Loaded] = OrderedDict()
         self._acting = 0
 
@@ -114,9 +96,8 @@ class Adapters:
         return chosen
 
     def _load(self, lora: LoraParameters) -> _Loaded:
-        row = self._catalogue.lora(lora.name)
-        path = checkpoints.locate_lora(self._catalogue, row)
-        sha256 = self._fingerprints.of(path)
+        path = self._stock.locate(lora)
+        sha256 = self._stock.fingerprint(path)
         if sha256 not in self._by_hash:
             try:
                 changes = lora_files.read(self._base, self._family, path)
@@ -127,7 +108,7 @@ class Adapters:
                 message = f"LoRA {lora.name} cannot be used: {reason}"
                 raise JobFailed(FailureCode.LORA_INCOMPATIBLE, message) from error
             size_bytes = sum(change.size_bytes for part in changes.values() for change in part.values())
-            weights = Weights(id=lora.name, sha256=sha256, family=row.family)
+            weights = Weights(id=lora.name, sha256=sha256, family=self._family.id)
             self._by_hash[sha256] = _Loaded(weights, changes, size_bytes)
         self._by_hash.move_to_end(sha256)
         self._take_stock()
@@ -135,7 +116,8 @@ class Adapters:
 
     def _evict(self, keep: Sequence[str]) -> None:
         for sha256 in [one for one in self._by_hash if one not in keep]:
-            if len(self._by_hash) <= self._bounds.count and self.resident_bytes <= self._bounds.size_bytes:
+            bounds = self._stock.bounds
+            if len(self._by_hash) <= bounds.loaded and self.resident_bytes <= bounds.loaded_bytes:
                 return
             del self._by_hash[sha256]
             self._take_stock()

@@ -48,6 +48,7 @@ def _work(shared: SharedSettings, queue: QueueSettings, own: WorkerSettings) -> 
 
     from worker.checkpoints import device_bytes, pick_dtype
     from worker.consumer import Consumer
+    from worker.lora_stock import Bounds, LoraStock
     from worker.pipelines import Pool
     from worker.warnings import silence_known_warnings
 
@@ -56,7 +57,15 @@ def _work(shared: SharedSettings, queue: QueueSettings, own: WorkerSettings) -> 
     if own.cpu_threads:
         torch.set_num_threads(own.cpu_threads)
     catalogue, tally = read_catalogue(shared.catalogue), Tally()
-    pool = Pool(catalogue, device=own.device, max_models=own.max_models, embedding_bytes=own.embedding_bytes)
+    storage, folder = open_storage(shared), own.lora_folder or shared.data / "loras"
+    bounds = Bounds(own.loaded_loras, own.loaded_lora_bytes, own.lora_file_bytes)
+    pool = Pool(
+        catalogue,
+        device=own.device,
+        max_models=own.max_models,
+        embedding_bytes=own.embedding_bytes,
+        stock=LoraStock(catalogue, storage, folder, bounds),
+    )
     # A claim that ran and whose answer was lost must not run again: no retries.
     connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0)
     claims = Claims(connection, queue, own.name, shared.result_ttl_seconds)
@@ -65,6 +74,6 @@ def _work(shared: SharedSettings, queue: QueueSettings, own: WorkerSettings) -> 
     plans = plan_all(catalogue, budget_bytes, 2 if pool.device.type == "cuda" else 4)
     model_pixels = {name: plan.batch_pixels for name, plan in plans.items()}
     capacity = take_capacity(catalogue, budget_bytes, Policy(), lambda row: pick_dtype(row, pool.device).itemsize)
-    consumer = Consumer(rq_connection, claims, pool, open_storage(shared), own, model_pixels, tally, capacity)
+    consumer = Consumer(rq_connection, claims, pool, storage, own, model_pixels, tally, capacity)
     consumer.start(own.warm or [catalogue.default_model])
     return 0

@@ -20,10 +20,12 @@ import torch
 from contracts.catalogue import Catalogue, ModelSpec
 from contracts.errors import CatalogueError, FailureCode, JobFailed, NotFound
 from contracts.families import Mode
+from contracts.parameters import LoraParameters
 from contracts.records import Weights
 from worker import checkpoints, previews
 from worker.families import FamilyCode, load_family
 from worker.fingerprints import Fingerprints
+from worker.lora_stock import LoraStock
 from worker.loras import Adapters
 from worker.prompts import EmbeddingCache, Encoder
 from worker.schedulers import make_scheduler
@@ -46,6 +48,7 @@ class WarmModel:
         device: torch.device,
         fingerprints: Fingerprints,
         embeddings: EmbeddingCache,
+        stock: LoraStock,
     ) -> None:
         self.spec = spec
         self.family: FamilyCode = load_family(spec.family)
@@ -57,7 +60,7 @@ class WarmModel:
         path = checkpoints.locate_model(catalogue, spec, self.family)
         self.weights = Weights(id=spec.id, sha256=fingerprints.of(path, spec.variant), family=spec.family)
         self.base = checkpoints.load_model(catalogue, spec, self.family, path, self.dtype).to(device)
-        self.adapters = Adapters(self.base, self.family, catalogue, fingerprints)
+        self.adapters = Adapters(self.base, self.family, stock)
         self._controlnets: dict[str, tuple[Any, str]] = {}
 
     def pipeline(self, mode: Mode, scheduler: str, controlnets: Sequence[str] = ()) -> Any:
@@ -75,9 +78,9 @@ class WarmModel:
         self.family.adapt(pipeline)
         return pipeline
 
-    def encoder(self, loras: Sequence[Weights]) -> Encoder:
+    def encoder(self, loras: Sequence[LoraParameters]) -> Encoder:
         """The text encoders as they are now, with these adapters in them."""
-        state = (self.weights.sha256, str(self.dtype), tuple((lora.sha256, lora.scale) for lora in loras))
+        state = (self.weights.sha256, str(self.dtype), self.adapters.text_key(loras))
         return Encoder(self.base, self.family, self.device, self._embeddings, state)
 
     @cached_property
@@ -128,9 +131,15 @@ class Pool:
     """Models that are ready to run, least recently used first."""
 
     def __init__(
-        self, catalogue: Catalogue, device: str = "auto", max_models: int = 3, embedding_bytes: int = 2**28
+        self,
+        catalogue: Catalogue,
+        device: str = "auto",
+        max_models: int = 3,
+        embedding_bytes: int = 2**28,
+        stock: LoraStock | None = None,
     ) -> None:
         self.catalogue = catalogue
+        self._stock = stock or LoraStock(catalogue)
         self.embeddings = EmbeddingCache(embedding_bytes)
         self.device = checkpoints.pick_device(device)
         self._max_models = max_models
@@ -173,12 +182,18 @@ class Pool:
         return {
             "device": describe_device(self.device),
             "warm": list(models),
+            "adapters": {id: list(model.adapters.loaded) for id, model in models.items()},
             "placement": {id: model.placement() for id, model in models.items()},
         }
 
     def _load(self, id: str) -> WarmModel:
         return WarmModel(
-            self.catalogue.model(id), self.catalogue, self.device, self._fingerprints, self.embeddings
+            self.catalogue.model(id),
+            self.catalogue,
+            self.device,
+            self._fingerprints,
+            self.embeddings,
+            self._stock,
         )
 
     def _make_room(self) -> None:

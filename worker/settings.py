@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -25,6 +26,10 @@ class WorkerSettings(Settings):
     warm: list[str] = Field(default_factory=list, description='models to load at start, as JSON: ["sdxl"]')
     max_models: int = Field(3, ge=1, description="models kept ready at once")
     budget_bytes: int | None = Field(None, gt=0, description="memory to plan with; none: what the device has")
+    loaded_loras: int = Field(16, ge=0, description="LoRAs that stay loaded beside each model")
+    loaded_lora_bytes: int = Field(2 * 2**30, ge=0, description="memory that they may take beside each model")
+    lora_folder: Path | None = Field(None, description="where files of uploaded LoRAs go; none: below the data")
+    lora_file_bytes: int = Field(16 * 2**30, ge=0, description="what they may take there")
     embedding_bytes: int = Field(2**28, ge=0, description="host memory for embeddings of prompts; 0: none kept")
     max_batch_images: int = Field(4, ge=1, le=64, description="images that one pipeline call may make")
     max_batch_pixels: int = Field(4 * 1024 * 1024, ge=4096, description="pixels that one pipeline call may make")

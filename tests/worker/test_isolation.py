@@ -28,8 +28,8 @@ from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
 from tests.worker.orders import PICTURES, Onlooker, done, order, run, to_png
 from tests.worker.weights import to_kohya, write_adapter
-from worker.fingerprints import Fingerprints
-from worker.loras import Adapters, Bounds
+from worker.lora_stock import Bounds, LoraStock
+from worker.loras import Adapters
 from worker.pipelines import Pool, WarmModel
 from worker.warnings import silence_known_warnings
 
@@ -173,7 +173,7 @@ class _CrowdedPool(Pool):
 
     def _load(self, id: str) -> WarmModel:
         model = super()._load(id)
-        model.adapters = Adapters(model.base, model.family, self.catalogue, Fingerprints(), Bounds(count=2))
+        model.adapters = Adapters(model.base, model.family, LoraStock(self.catalogue, bounds=Bounds(loaded=2)))
         return model
 
 

@@ -16,7 +16,7 @@ from contracts.errors import JobFailed
 from contracts.families import FAMILIES
 from contracts.parameters import LoraParameters
 from tests.worker.weights import to_kohya, write_adapter
-from worker.fingerprints import Fingerprints
+from worker.lora_stock import LoraStock
 from worker.loras import Adapters
 from worker.pipelines import Pool
 
@@ -98,9 +98,7 @@ def _by_diffusers(base: Any, path: Path, scale: float) -> torch.Tensor:
 def _by_us(pool: Pool, family: str, path: Path, scale: float) -> torch.Tensor:
     model = pool.model(f"shapes-{family}")
     rows = pool.catalogue.model_copy(update={"loras": (LoraSpec(id="one", family=family, source=str(path)),)})
-    with Adapters(model.base, model.family, rows, Fingerprints()).active(
-        [LoraParameters(name="one", scale=scale)]
-    ):
+    with Adapters(model.base, model.family, LoraStock(rows)).active([LoraParameters(name="one", scale=scale)]):
         return _latents(model.base)
 
 

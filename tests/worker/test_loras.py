@@ -22,7 +22,8 @@ from tests.worker.orders import Onlooker, Pixels, done, order, pixels, run
 from tests.worker.weights import to_kohya, write_adapter
 from worker import lora_files
 from worker.fingerprints import Fingerprints
-from worker.loras import Adapters, Bounds
+from worker.lora_stock import Bounds, LoraStock
+from worker.loras import Adapters
 from worker.pipelines import Pool
 
 FAMILY_IDS = list(FAMILIES)
@@ -163,7 +164,7 @@ def test_hazard_1_an_adapter_that_leaves_wakes_no_other(
     pool = Pool(two_adapters, device="cpu")
     base, _ = done(order(catalogue, "sdxl"), pool, storage)
     model = pool.model("shapes-sdxl")
-    model.adapters = Adapters(model.base, model.family, two_adapters, Fingerprints(), Bounds(count=1))
+    model.adapters = Adapters(model.base, model.family, LoraStock(two_adapters, bounds=Bounds(loaded=1)))
     alone = [_with(Pool(two_adapters, device="cpu"), storage, "sdxl", name) for name in ("sdxl-lora", "extra")]
     for name, expected in zip(("sdxl-lora", "extra", "sdxl-lora"), (*alone, alone[0]), strict=True):
         assert np.array_equal(_with(pool, storage, "sdxl", name), expected)
@@ -353,7 +354,7 @@ def test_the_least_recently_used_adapters_leave_beyond_either_bound(two_adapters
     model = pool.model("shapes-sdxl")
 
     def adapters(bounds: Bounds) -> Adapters:
-        return Adapters(model.base, model.family, two_adapters, Fingerprints(), bounds)
+        return Adapters(model.base, model.family, LoraStock(two_adapters, bounds=bounds))
 
     small, large = LoraParameters(name="sdxl-lora"), LoraParameters(name="extra")
     roomy = adapters(Bounds())
@@ -365,13 +366,13 @@ def test_the_least_recently_used_adapters_leave_beyond_either_bound(two_adapters
     with roomy.active([small]):
         pass
     assert list(roomy.loaded) == ["extra", "sdxl-lora"]
-    for bounds in (Bounds(count=1), Bounds(size_bytes=sum(sizes) - 1)):
+    for bounds in (Bounds(loaded=1), Bounds(loaded_bytes=sum(sizes) - 1)):
         tight = adapters(bounds)
         with tight.active([small, large]):
             assert list(tight.loaded) == ["sdxl-lora", "extra"]  # one job's own may exceed the bounds
         assert list(tight.loaded) == ["extra"]
         assert tight.resident_bytes == sizes[1]
-    none = adapters(Bounds(count=0))
+    none = adapters(Bounds(loaded=0))
     with none.active([small]):
         pass
     assert (none.loaded, none.resident_bytes) == ((), 0)
@@ -392,7 +393,7 @@ def test_the_key_of_a_prompts_embedding_names_the_adapters_that_change_a_text_en
     two_adapters: Catalogue, pool: Pool
 ) -> None:
     model = pool.model("shapes-sdxl")
-    adapters = Adapters(model.base, model.family, two_adapters, Fingerprints())
+    adapters = Adapters(model.base, model.family, LoraStock(two_adapters))
     denoiser_only, with_text = LoraParameters(name="sdxl-lora"), LoraParameters(name="extra", scale=0.5)
     assert adapters.text_key([]) == adapters.text_key([denoiser_only]) == ()
     path = Path(two_adapters.lora("extra").source)
@@ -411,7 +412,7 @@ def test_two_hundred_swaps_leave_memory_modules_and_parameters_where_they_were(
     pool = Pool(catalogue, device="cpu")
     base, _ = done(order(catalogue, "sdxl"), pool, storage)
     model = pool.model("shapes-sdxl")
-    model.adapters = Adapters(model.base, model.family, catalogue, Fingerprints(), Bounds(count=2))
+    model.adapters = Adapters(model.base, model.family, LoraStock(catalogue, bounds=Bounds(loaded=2)))
     names = ["sdxl-lora", "extra", "lora-11", "lora-12"]
 
     def swap(times: int) -> tuple[int, int, int, int]:

@@ -114,7 +114,7 @@ def test_a_model_that_comes_back_makes_the_same_bytes(catalogue: Catalogue, stor
 
 def test_the_report_tells_what_is_warm_and_where_it_lies(catalogue: Catalogue) -> None:
     pool = Pool(catalogue, device="cpu")
-    assert pool.report() == {"device": "cpu", "warm": [], "placement": {}}
+    assert pool.report() == {"device": "cpu", "warm": [], "adapters": {}, "placement": {}}
     pool.model("shapes-flux").pipeline(Mode.CONTROLNET, "flow_euler", ["flux-hint"])
     report = pool.report()
     assert report["warm"] == ["shapes-flux"]
