@@ -1,0 +1,66 @@
+"""Checkpoints of published architectures with random weights: as large and as slow as the real ones, and as blank.
+
+Written in diffusers' layout, so that everything that reads a checkpoint reads it as any other. Tokenizers and
+schedulers are those of the shapes model of the family. Knows nothing of plans or jobs.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.architectures import build
+from contracts.architectures import Architecture
+from contracts.settings import BUILT_IN_CATALOGUE
+
+#: Small enough for an architecture's activations to stay finite through all layers, in half precision, too.
+_DEVIATION = 0.02
+
+
+def write_checkpoint(architecture: Architecture, folder: Path, device: str, dtype: torch.dtype) -> None:
+    """Write the folder; components that are there already are left, so that a broken-off call goes on.
+
+    Args:
+        device: where the random numbers are drawn; a GPU draws 10⁹ of them a second.
+    """
+    shapes = BUILT_IN_CATALOGUE.parent / f"shapes-{architecture.family}"
+    for name, config in architecture.configs.items():
+        if not (folder / name / "done").exists():
+            component = _draw(config, device, dtype)
+            component.save_pretrained(folder / name, max_shard_size="5GB")
+            (folder / name / "done").touch()
+            del component
+    for part in shapes.iterdir():
+        if part.is_dir() and part.name not in architecture.configs:
+            shutil.copytree(part, folder / part.name, dirs_exist_ok=True)
+    index = json.loads((shapes / "model_index.json").read_text(encoding="utf-8"))
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
+
+
+def write_catalogue(architectures: Mapping[str, Architecture], folder: Path) -> Path:
+    """A catalogue of checkpoints that lie below the folder by their ids."""
+    rows = [f'default_model = "{next(iter(architectures))}"']
+    for id, architecture in architectures.items():
+        rows.append(f'[[models]]\nid = "{id}"\nfamily = "{architecture.family}"\nsource = "{id}"')
+    path = folder / "catalogue.toml"
+    path.write_text("\n\n".join(rows) + "\n", encoding="utf-8")
+    return path
+
+
+@torch.no_grad()
+def _draw(config: Mapping[str, Any], device: str, dtype: torch.dtype) -> Any:
+    """A component with random weights; norms keep their ones, so that what passes through stays in range."""
+    component = build(config, dtype).to_empty(device=device)
+    for name, values in (*component.named_parameters(), *component.named_buffers()):
+        if not values.is_floating_point():
+            continue
+        if values.dim() == 1:
+            values.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
+        else:
+            values.normal_(0.0, _DEVIATION)
+    return component

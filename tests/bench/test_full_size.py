@@ -1,0 +1,44 @@
+"""Checkpoints with random weights are read as any other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.full_size import write_catalogue, write_checkpoint
+from contracts.architectures import Architecture
+from contracts.catalogue import read_catalogue
+from contracts.settings import BUILT_IN_CATALOGUE
+from worker.pipelines import Pool
+
+
+def tiny_architecture(family: str) -> Architecture:
+    """The shapes model's configurations, as if they had been published."""
+    folder = BUILT_IN_CATALOGUE.parent / f"shapes-{family}"
+    paths = sorted(path for path in folder.glob("*/config.json") if "scheduler" not in path.parent.name)
+    configs = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+    return Architecture(f"tiny-{family}", family, (), {}, configs)
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
+def test_a_checkpoint_with_random_weights_is_loaded_like_any_other(tmp_path: Path, family: str) -> None:
+    architecture = tiny_architecture(family)
+    write_checkpoint(architecture, tmp_path / architecture.id, "cpu", torch.float32)
+    catalogue = read_catalogue(write_catalogue({architecture.id: architecture}, tmp_path))
+    model = Pool(catalogue, device="cpu").model(architecture.id)
+    weights = {name: part for name, part in model.base.components.items() if isinstance(part, torch.nn.Module)}
+    assert weights.keys() == architecture.configs.keys()
+    assert all(torch.isfinite(values).all() for part in weights.values() for values in part.parameters())
+
+
+def test_a_broken_off_checkpoint_is_gone_on_with(tmp_path: Path) -> None:
+    architecture = tiny_architecture("flux")
+    write_checkpoint(architecture, tmp_path, "cpu", torch.float32)
+    before = (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").stat().st_mtime_ns
+    (tmp_path / "transformer" / "done").unlink()
+    write_checkpoint(architecture, tmp_path, "cpu", torch.float32)
+    assert (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").stat().st_mtime_ns == before
+    assert (tmp_path / "transformer" / "done").exists()
