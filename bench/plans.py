@@ -1,0 +1,109 @@
+"""The memory plans of four published models at seven budgets: `python -m bench.plans > docs/plans.md`.
+
+Pure arithmetic on the sizes in `contracts/architectures/`; nothing is built, loaded or measured.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.table import print_table
+from contracts.architectures import Architecture, read_architectures
+from contracts.catalogue import Catalogue, ModelSpec
+from contracts.inventory import Inventory, take_inventory
+from contracts.loads import own_load
+from contracts.placement import plan
+from contracts.plans import Load, Plan, Policy, gib
+
+GIB = 2**30
+BUDGETS = tuple(size * GIB for size in (6, 8, 12, 16, 24, 48, 80))
+#: From small to large.
+MODELS = ("sdxl", "sd3-medium", "sd3.5-large", "flux.1-dev")
+
+ABOUT = """# Memory plans
+
+<!-- Printed by `python -m bench.plans`; a test holds this page against it. -->
+
+Before anything is loaded, a worker knows what every component takes, from the headers of the weights, or from the
+published configuration (`contracts/architectures/`) of a checkpoint that is not on the machine yet; and from the
+request what the work takes beside it. The plan is the fastest way to place the components whose peak stays within
+the budget. `darkroom plan --model flux.1-dev --budget 24GiB --ladder` prints it with all alternatives,
+`POST /v1/plan` for a request and the workers that are alive.
+
+| a component is | where its weights are |
+|---|---|
+| resident | on the device throughout |
+| on visit | in pinned host memory; on the device while its own stage (encode, denoise, decode) runs |
+| streamed | in pinned host memory; on the device group by group, the next one coming while one works |
+| on the CPU | in host memory; its results are sent over |
+| left out | not loaded (T5, by families that can, where the operator allows it: `DARKROOM_WORKER_ALLOW_DROP_T5`) |
+
+*VAE tiled*: images are decoded one by one, in tiles. *Denoiser in fp8*: its weights are stored in 8 bits
+(`DARKROOM_WORKER_ALLOW_FP8`). Both change images, tiles slightly.
+
+## How the numbers come about
+
+- **Weights**: exact. `python -m bench.architectures` builds the four models on torch's meta device and compares.
+- **Work**: coefficients for pixels and prompt tokens, counted tensor by tensor on the meta device, within 5 % for
+  these models at 1024 × 1024. The peak of the shapes models' real runs on the CPU lies within 10 % of the plan.
+  Scratch memory of kernels and what CUDA's allocator wastes are not in it; a worker plans with nine tenths of the
+  card.
+- **Seconds**: arithmetic on published figures (20 GB/s from pinned memory; 1.56 times that for streaming, as
+  diffusers' benchmarks of FLUX.1 have it; T5 on eight cores of a CPU), for a new prompt. None was measured here:
+  no machine with a GPU was at hand.
+- **Batch**: images of this size in one call that the same plan still holds.
+
+## 28 plans
+
+One image of the model's own size, bfloat16, guidance as the model has it by default; nothing that changes images
+visibly is allowed.
+"""
+ALLOWED = """
+## With leave to change images
+
+The same at the budgets where it makes a difference, with fp8 and without T5 allowed.
+"""
+
+
+def main() -> None:
+    """Print the page."""
+    print(ABOUT)
+    weighed = [(_inventory(name), _load(name)) for name in MODELS]
+    print_table(["model", "budget", "plan", "peak", "extra s", "batch", "reason"], _rows(weighed, Policy()))
+    print(ALLOWED)
+    usual = {(row[0], row[1]): row[2] for row in _rows(weighed, Policy())}
+    allowed = _rows(weighed, Policy(allow_fp8=True, allow_drop_t5=True))
+    changed = [row for row in allowed if usual[row[0], row[1]] != row[2]]
+    print_table(["model", "budget", "plan", "peak", "extra s", "batch", "reason"], changed)
+
+
+def _rows(weighed: list[tuple[Inventory, Load]], policy: Policy) -> list[list[str]]:
+    return [_row(plan(inventory, load, budget, policy)) for inventory, load in weighed for budget in BUDGETS]
+
+
+def _row(chosen: Plan) -> list[str]:
+    rung = chosen.rung if chosen.fits else "none"
+    figures = [gib(chosen.peak_bytes), f"{chosen.extra_seconds:g}", str(chosen.batch_images)]
+    return [chosen.model, gib(chosen.budget_bytes), rung, *figures, chosen.reason]
+
+
+def _find(name: str) -> tuple[Architecture, ModelSpec]:
+    architecture = next(one for one in read_architectures() if one.id == name)
+    return architecture, ModelSpec(id=name, family=architecture.family, source=architecture.sources[0])
+
+
+def _inventory(name: str) -> Inventory:
+    _, model = _find(name)
+    catalogue = Catalogue(root=Path("/nowhere"), default_model=name, models=(model,))
+    inventory = take_inventory(catalogue, model, 2)
+    if inventory is None:
+        raise ValueError(f"{name} is no architecture that is known")
+    return inventory
+
+
+def _load(name: str) -> Load:
+    return own_load(_find(name)[1])
+
+
+if __name__ == "__main__":
+    main()
