@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo install test test-node check chaos judge bench containers format clean
+.PHONY: demo install test test-node fuzz check chaos judge bench containers format clean
 
 demo: install  ## run the service, one job of each task, and show the images
 	@$(BIN)/python -m cli.demo
@@ -24,6 +24,9 @@ check: .venv/installed-dev  ## linters, types, and the tests that need no model
 
 test-node: .venv/installed-dev  ## the OpenAI package of npm against the service; needs node, and npm's registry
 	$(BIN)/python -m pytest tests/openai_node/images.py
+
+fuzz: .venv/installed-dev  ## schemathesis against the service, for up to half an hour
+	DARKROOM_FUZZ_EXAMPLES=$${DARKROOM_FUZZ_EXAMPLES:-300} DARKROOM_FUZZ_SECONDS=1800 DARKROOM_FUZZ_PHASES=examples,coverage,fuzzing,stateful $(BIN)/python -m pytest -s tests/end_to_end/test_fuzzing.py
 
 chaos: .venv/installed-dev  ## hundreds of jobs through a service that is being broken
 	DARKROOM_CHAOS_JOBS=$${DARKROOM_CHAOS_JOBS:-400} DARKROOM_CHAOS_OUTAGE_SECONDS=30 $(BIN)/python -m pytest -s tests/chaos

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
@@ -255,6 +256,11 @@ def dialect_of(path: str, dialects: Sequence[Dialect]) -> Dialect:
 async def answer(request: Request, error: Exception) -> JSONResponse:
     """What the client gets for any error, in the dialect of its path; a traceback goes to the log alone."""
     failure, request_id = describe(error), request_id_of(request)
+    if failure.row.status == HTTPStatus.METHOD_NOT_ALLOWED:
+        # The framework names the methods of the first route that it looked at.
+        methods = await run_in_threadpool(request.app.methods_at, request.url.path)
+        if methods:
+            failure = replace(failure, headers={"Allow": ", ".join(methods)})
     if failure.row.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         # The server logs the traceback itself; this line ties it to the request.
         log.error("request %s: %s %s failed: %r", request_id, request.method, request.url.path, error)

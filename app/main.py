@@ -15,9 +15,10 @@ from app.callers import Door
 from app.chores import repeating
 from app.dependencies import ONLY_CALLERS, Services
 from app.dialects.openai_answers import OPENAI
+from app.document import DocumentedApi
 from app.exposition import Exposition
 from app.fetching import Fetcher
-from app.openapi import DocumentedApi, problems
+from app.openapi import problems
 from app.pictures import PictureDecoder
 from app.prospects import Prospects
 from app.request_ids import RequestIds

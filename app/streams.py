@@ -32,14 +32,16 @@ _RECONNECT_MILLISECONDS = 1000
 #: A comment, which clients pass over.
 HEARTBEAT = ": heartbeat\n\n"
 _ENDS = frozenset(state.value for state in JobState if state.is_final)
-_ID = re.compile(r"[0-9]{1,20}(-[0-9]{1,20})?")
+#: An event's id, as Redis writes it; shorter than what may be too large for Redis.
+EVENT_ID = r"^([0-9]{1,19}(-[0-9]{1,19})?)?$"
+_ID = re.compile(EVENT_ID)
 
 
 def read_position(last_event_id: str | None) -> str:
     """The event after which to begin; raises InvalidRequest for what was no event's id."""
     if not last_event_id:
         return "0"
-    if _ID.fullmatch(last_event_id) is None or any(int(part) >= 2**64 for part in last_event_id.split("-")):
+    if _ID.fullmatch(last_event_id) is None:
         raise InvalidRequest([FieldProblem("Last-Event-ID", "is no id of an event of this stream")])
     return last_event_id
 

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Header, Response
 from fastapi.concurrency import run_in_threadpool
 
 from app.dependencies import AnyService, OwnJob
-from app.openapi import problems
-from app.streams import EventStream, has_more, read_position, stream_events
+from app.openapi import problems, told
+from app.streams import EVENT_ID, EventStream, has_more, read_position, stream_events
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
@@ -18,11 +18,7 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
     "/jobs/{id}/events",
     response_class=Response,
     responses={
-        200: {
-            "description": "Server-sent events: `queued`, `started`, `progress`, `preview`, and as the last "
-            "`completed`, `failed` or `cancelled`",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
-        },
+        **told(),
         204: {"description": "Nothing comes after that event; a browser does not come back"},
         **problems(404, 410, 422, 503),
     },
@@ -30,7 +26,9 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
 async def show_events(
     record: OwnJob,
     services: AnyService,
-    last_event_id: Annotated[str | None, Header(description="begin after this event")] = None,
+    last_event_id: Annotated[
+        str | None, Header(description="begin after this event", json_schema_extra={"pattern": EVENT_ID})
+    ] = None,
 ) -> Response:
     """What happened to the job, and what happens from now on, until its end."""
     after = read_position(last_event_id)

@@ -66,7 +66,13 @@ def add_lora(
     shelf: TheShelf,
     repeats: TheRepeats,
     response: Response,
-    name: Annotated[str | None, Query(description="its id in requests, where the body is the file itself")] = None,
+    name: Annotated[
+        str | None,
+        Query(
+            description="its id in requests, where the body is the file itself",
+            json_schema_extra={"pattern": f"^{_ID.pattern}$"},
+        ),
+    ] = None,
 ) -> LoraView:
     """Check and keep a `.safetensors` file, sent as raw bytes or as the field `file` of a form.
 

@@ -6,12 +6,12 @@ import inspect
 from collections.abc import Iterator
 
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from starlette.requests import ClientDisconnect
 
 from app import errors
 from app.callers import Forbidden, Unauthorized
+from app.document import DocumentedApi
 from app.errors import (
     BodyTimeout,
     BodyTooLarge,
@@ -71,7 +71,7 @@ CASES = [
 
 @pytest.fixture
 def client() -> Iterator[TestClient]:
-    app = FastAPI()
+    app = DocumentedApi(title="test")
     app.add_middleware(RequestIds)
     errors.install(app, [])
 

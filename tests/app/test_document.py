@@ -1,0 +1,130 @@
+"""The OpenAPI document is valid, and whole: every body, answer and error is in it, with an example that is one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+Json = dict[str, Any]
+
+
+@pytest.fixture
+def document(client: TestClient) -> Json:
+    found: Json = client.get("/openapi.json").json()
+    return found
+
+
+def references(part: Any) -> Iterator[str]:
+    if isinstance(part, dict):
+        if isinstance(part.get("$ref"), str):
+            yield part["$ref"]
+        for inner in part.values():
+            yield from references(inner)
+    elif isinstance(part, list):
+        for inner in part:
+            yield from references(inner)
+
+
+def test_every_reference_resolves(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+
+    found = set(references(document))
+
+    assert "#/components/schemas/InpaintRequest" in found
+    assert {name.removeprefix("#/components/schemas/") for name in found} <= document["components"][
+        "schemas"
+    ].keys()
+
+
+def test_bodies_and_problems_are_documented(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+
+    submit = paths["/v1/controlnet"]["post"]
+    body = submit["requestBody"]["content"]["application/json"]["schema"]
+    assert body == {"$ref": "#/components/schemas/ControlNetRequest"}
+    assert {"202", "400", "413", "415", "422", "500", "503"} <= submit["responses"].keys()
+    assert "application/problem+json" in submit["responses"]["422"]["content"]
+    assert "multipart/form-data" in paths["/v1/uploads"]["post"]["requestBody"]["content"]
+    assert "image/webp" in paths["/v1/jobs/{id}/images/{n}"]["get"]["responses"]["200"]["content"]
+
+
+def test_every_operation_has_a_name_of_its_own(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+
+    names = [operation["operationId"] for path in paths.values() for operation in path.values()]
+
+    assert len(names) == len(set(names))
+
+
+def test_the_framework_s_own_error_shape_is_not_promised(client: TestClient) -> None:
+    assert "HTTPValidationError" not in client.get("/openapi.json").text
+
+
+def operations(document: Json) -> Iterator[tuple[str, Json]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield f"{method.upper()} {path}", operation
+
+
+def bodies(document: Json) -> Iterator[tuple[str, Json]]:
+    """Everything that is JSON, or one event of a stream: where, and its media type object."""
+    for name, operation in operations(document):
+        parts = {"request": operation.get("requestBody", {}), **operation["responses"]}
+        for status, part in parts.items():
+            for media_type, content in part.get("content", {}).items():
+                if "json" in media_type or media_type == "text/event-stream":
+                    yield f"{name} {status} {media_type}", content
+
+
+def examples(content: Json) -> list[Any]:
+    if "example" in content:
+        return [content["example"]]
+    return [one["value"] for one in content.get("examples", {}).values()]
+
+
+def test_the_document_is_valid(document: Json) -> None:
+    assert [str(error) for error in OpenAPIV31SpecValidator(document).iter_errors()] == []
+
+
+def test_every_body_and_answer_has_an_example_that_agrees_with_its_schema(document: Json) -> None:
+    wrong = []
+    for place, content in bodies(document):
+        schema = {**content["schema"], "components": document["components"]}
+        found = examples(content)
+        if not found and content["schema"] != {}:
+            wrong.append(f"{place}: there is no example; put one into app/examples.json")
+        wrong += [f"{place}: {error.message}" for one in found for error in _errors(schema, one)]
+
+    assert wrong == []
+
+
+def _errors(schema: Json, example: Any) -> Iterator[Any]:
+    validator: Any = Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
+    yield from validator.iter_errors(example)
+
+
+def test_every_error_is_documented_in_the_dialect_of_its_path(document: Json) -> None:
+    for name, operation in operations(document):
+        media_type = "application/json" if "/v1/images/" in name else "application/problem+json"
+        errors = {status: part for status, part in operation["responses"].items() if status >= "400"}
+        assert "500" in errors, name
+        for status, part in errors.items():
+            ((kind, content),) = part["content"].items()
+            assert (kind, len(content["examples"]) > 0) == (media_type, True), f"{name} {status}"
+
+
+def test_a_method_that_there_is_not_is_answered_with_those_that_there_are(client: TestClient) -> None:
+    for method, path, allowed in (
+        ("PUT", "/v1/jobs/1", "DELETE, GET"),
+        ("GET", "/v1/txt2img", "POST"),
+        ("PATCH", "/v1/jobs/1/cancel", "POST"),
+        ("DELETE", "/openapi.json", "GET, HEAD"),
+    ):
+        response = client.request(method, path)
+        assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
+        assert sorted(response.headers["allow"].split(", ")) == allowed.split(", ")

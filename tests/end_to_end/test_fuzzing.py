@@ -1,0 +1,77 @@
+"""schemathesis, with all of its checks, finds nothing in the running service. `make fuzz` looks much longer.
+
+What it may take for an answer is in `schemathesis.toml`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from contracts.settings import BUILT_IN_CATALOGUE
+from tests.end_to_end.service import RunningService
+
+ROOT = Path(__file__).parents[2]
+#: Cases for each operation, and the phases; the coverage of all boundary values takes a minute by itself.
+EXAMPLES = os.environ.get("DARKROOM_FUZZ_EXAMPLES", "8")
+PHASES = os.environ.get("DARKROOM_FUZZ_PHASES", "examples,fuzzing,stateful")
+SECONDS = int(os.environ.get("DARKROOM_FUZZ_SECONDS", "25"))
+
+
+def write_catalogue(folder: Path) -> Path:
+    """The built-in rows, without images so large that one of many steps would hold up all other cases."""
+    text = BUILT_IN_CATALOGUE.read_text(encoding="utf-8")
+    path = folder / "catalogue.toml"
+    text = text.replace('source = "', f'source = "{BUILT_IN_CATALOGUE.parent}/')
+    path.write_text(text.replace("max_pixels = 65_536", "max_pixels = 9_216"), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[tuple[RunningService, str]]:
+    """A service that wants keys and lets few jobs wait, and a key to all of it."""
+    environment = {"DARKROOM_API_MAX_WAITING": "4", "DARKROOM_CATALOGUE": str(write_catalogue(tmp_path))}
+    service = RunningService(tmp_path / "data", environment=environment)
+    try:
+        create = ["keys", "create", "fuzz", "--scope", "generate", "--scope", "admin", "--data", str(service.data)]
+        made = subprocess.run(
+            [sys.executable, "-m", "cli.main", *create], capture_output=True, text=True, check=True
+        )
+        while httpx.get(f"{service.url}/v1/models", trust_env=False).status_code != 401:
+            time.sleep(0.1)
+        yield service, made.stdout.split()[0]
+    finally:
+        service.stop()
+
+
+@pytest.mark.timeout(SECONDS + 240)
+def test_schemathesis_finds_nothing(guarded: tuple[RunningService, str], tmp_path: Path) -> None:
+    service, key = guarded
+    command = [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()"]
+    options = ["--phases", PHASES, "--max-examples", EXAMPLES, "--max-time", str(SECONDS), "--continue-on-failure"]
+    run = subprocess.run(
+        [
+            *command,
+            "--config-file",
+            str(ROOT / "schemathesis.toml"),
+            "run",
+            f"{service.url}/openapi.json",
+            *options,
+        ],
+        cwd=tmp_path,  # it leaves files behind
+        env={**os.environ, "DARKROOM_FUZZ_KEY": key, "NO_PROXY": "127.0.0.1"},
+        capture_output=True,
+        text=True,
+    )
+
+    print(run.stdout)
+    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
+    assert service.http.get("/v1/jobs", headers={"Authorization": f"Bearer {key}"}).json()["data"]
+    assert "Traceback" not in service.log.read_text(errors="replace")
