@@ -22,6 +22,10 @@ _BYTES = {"type": "string", "format": "binary"}
 Document = dict[str, Any]
 
 
+#: Of every route that takes a body and makes something of it: a key may not do it, or not so often.
+MAKING = (400, 403, 408, 409, 410, 413, 415, 422, 429, 503)
+
+
 def problems(*statuses: int) -> dict[int | str, Document]:
     """`responses` of a route that may answer with these errors, whatever its dialect.
 

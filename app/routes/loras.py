@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import AwareDatetime, BaseModel, Field
 
 from app.dependencies import LoraFile, TheCaller, TheCatalogue, TheRepeats, TheShelf, VisibleCatalogue
-from app.openapi import lora_body, problems
+from app.openapi import MAKING, lora_body, problems
 from app.spooling import SpooledFile
 from contracts.adapters import AdapterFacts, AdapterRefused, check_values, read_facts, read_tensors
 from contracts.catalogue import Catalogue, LoraSpec
@@ -56,7 +56,7 @@ def list_loras(catalogue: VisibleCatalogue) -> ListView[LoraView]:
     openapi_extra=lora_body(),
     responses={
         200: {"model": LoraView, "description": "It was here"},
-        **problems(400, 408, 409, 410, 413, 415, 422, 503),
+        **problems(*MAKING),
     },
 )
 def add_lora(

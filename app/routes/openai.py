@@ -29,7 +29,7 @@ from app.dialects.openai_requests import (
 )
 from app.display import display
 from app.errors import JobDidNotComplete, JobStillRuns, describe
-from app.openapi import edit_body, problems, request_body, streamed
+from app.openapi import MAKING, edit_body, problems, request_body, streamed
 from app.streams import HEARTBEAT, EventStream, follow_events
 from app.waiting import wait_for_end
 from contracts.errors import DarkroomError
@@ -42,7 +42,7 @@ _DOCUMENTED: dict[str, Any] = {
     "response_model": None,
     "responses": {
         **streamed(ImagesAnswer, "The finished images; with `stream`, events as they come"),
-        **problems(400, 408, 409, 410, 413, 415, 422, 429, 502, 503, 504),
+        **problems(*MAKING, 502, 504),
     },
 }
 

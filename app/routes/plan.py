@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from app.acceptance import Order, Prepared
 from app.dependencies import JsonBody, TheIntake, TheProspects, TheQueue
-from app.openapi import plan_body, problems
+from app.openapi import MAKING, plan_body, problems
 from app.prospects import Prospect, Prospects, explain
 from app.requests import parse_any
 from contracts.families import Mode, Task
@@ -53,7 +53,7 @@ class PlanView(BaseModel):
     workers: list[OutlookView]
 
 
-@router.post("/plan", openapi_extra=plan_body(), responses=problems(400, 408, 409, 410, 413, 415, 422, 429, 503))
+@router.post("/plan", openapi_extra=plan_body(), responses=problems(*MAKING))
 async def plan_job(raw: JsonBody, intake: TheIntake, prospects: TheProspects, queue: TheQueue) -> PlanView:
     """Try out `{"task": …, …}`, a request as the task's own route takes it: checked as there, and not queued."""
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 
 from app.acceptance import Order
 from app.dependencies import JsonBody, OwnJob, TheAcceptance, TheStorage
-from app.openapi import accepted, problems, request_body, rerun_body
+from app.openapi import MAKING, accepted, problems, request_body, rerun_body
 from app.requests import parse
 from app.reruns import reorder
 from contracts.tasks import REQUESTS, JobRequest
@@ -36,7 +36,7 @@ for _task, _kind in REQUESTS.items():
         summary=f"Queue a {_task} job",
         description=_kind.__doc__,
         openapi_extra=request_body(_kind),
-        responses={**accepted(JobView), **problems(400, 408, 409, 410, 413, 415, 422, 429, 503)},
+        responses={**accepted(JobView), **problems(*MAKING)},
     )
 
 
@@ -44,7 +44,7 @@ for _task, _kind in REQUESTS.items():
     "/jobs/{id}/rerun",
     status_code=202,
     openapi_extra=rerun_body(),
-    responses={**accepted(JobView), **problems(400, 404, 408, 409, 410, 413, 415, 422, 429, 503)},
+    responses={**accepted(JobView), **problems(*MAKING, 404)},
 )
 async def rerun_job(
     record: OwnJob, raw: JsonBody, acceptance: TheAcceptance, storage: TheStorage, response: Response

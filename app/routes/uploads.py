@@ -15,7 +15,7 @@ from app.dependencies import (
     TheStorage,
 )
 from app.inputs import store_picture
-from app.openapi import problems, upload_body
+from app.openapi import MAKING, problems, upload_body
 from app.uploads import Upload, recall, remember
 from contracts.errors import Gone
 
@@ -28,7 +28,7 @@ router = APIRouter(prefix="/v1", tags=["uploads"])
     openapi_extra=upload_body(),
     responses={
         200: {"model": Upload, "description": "It was here; its time begins anew, unless this call is a replay"},
-        **problems(400, 408, 409, 410, 413, 415, 422, 503),
+        **problems(*MAKING),
     },
 )
 def upload(
