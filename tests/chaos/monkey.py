@@ -1,4 +1,4 @@
-"""Breaks a running service in random ways, from a seed: workers, Redis, connections."""
+"""Breaks a running service in random ways, from a seed: workers, the dispatcher, Redis, connections."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ class Monkey(threading.Thread):
             self._kill_worker: 3,
             self._freeze_worker: 2,
             self._drain_worker: 2,
+            self._kill_dispatcher: 2,
             self._kill_redis: 2,
             self._cut_connections: 3,
         }
@@ -53,8 +54,11 @@ class Monkey(threading.Thread):
         self.join()
 
     def _worker(self) -> psutil.Process:
+        return self._random.choice(self._parts("worker"))
+
+    def _parts(self, name: str) -> list[psutil.Process]:
         children = psutil.Process(self._service.process.pid).children()
-        return self._random.choice([child for child in children if "-m worker" in " ".join(child.cmdline())])
+        return [child for child in children if f"-m {name}" in " ".join(child.cmdline())]
 
     def _kill_worker(self) -> None:
         self._worker().kill()
@@ -68,6 +72,9 @@ class Monkey(threading.Thread):
 
     def _drain_worker(self) -> None:
         self._worker().terminate()
+
+    def _kill_dispatcher(self) -> None:
+        self._parts("dispatcher")[0].kill()
 
     def _kill_redis(self) -> None:
         redis_process(self._service).kill()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import time
@@ -17,6 +18,7 @@ from redis import Redis
 
 from tests.chaos.monkey import Monkey, redis_url
 from tests.end_to_end.service import Json, RunningService
+from tests.receiver import Receiver, Reply, receiving
 
 JOBS = int(os.environ.get("DARKROOM_CHAOS_JOBS", "40"))
 SEED = int(os.environ.get("DARKROOM_CHAOS_SEED", str(random.randrange(2**32))))
@@ -33,14 +35,25 @@ def test_every_accepted_job_ends_exactly_once_whatever_dies(tmp_path: Path) -> N
         "DARKROOM_QUEUE_LEASE_SECONDS": "2",
         # Here workers are killed at random, not by their jobs, so no job may be given up for it.
         "DARKROOM_QUEUE_MAX_ATTEMPTS": "1000",
+        "DARKROOM_OUTBOUND_NETWORKS": '["127.0.0.0/8"]',
+        "DARKROOM_WEBHOOK_TIMEOUT_SECONDS": "1",
+        "DARKROOM_WEBHOOK_PAUSES_SECONDS": str([0.5] * 100),
     }
     service = RunningService(tmp_path / "data", "--workers", str(WORKERS), environment=environment)
     monkey = Monkey(service, SEED, pause_seconds=(0.5, 3.0))
+    with receiving() as receiver:
+        receiver.plans["/hook"] = [Reply(200 if number % 3 else 500) for number in range(3 * JOBS)]
+        check(service, monkey, receiver)
+
+
+def check(service: RunningService, monkey: Monkey, receiver: Receiver) -> None:
+    """Send jobs, break the service, and see that all ends well."""
     try:
         monkey.start()
-        accepted, refused = send(service)
+        accepted, refused = send(service, f"{receiver.url}/hook")
         monkey.stop()
         ended = settle(service, accepted)
+        settle_webhooks(service, ended, receiver)
         counts = Counter(job["status"] for job in ended)
         attempts = Counter(job["attempts"] for job in ended)
         print(f"harms {dict(monkey.harms)}; accepted {len(accepted)}, refused with 503 {refused}")
@@ -53,12 +66,13 @@ def test_every_accepted_job_ends_exactly_once_whatever_dies(tmp_path: Path) -> N
     assert status == 0, service.log.read_text(errors="replace")[-3000:]
 
 
-def send(service: RunningService) -> tuple[list[str], int]:
+def send(service: RunningService, webhook: str) -> tuple[list[str], int]:
     """Send short jobs, some of them cancelled; returns the accepted ids and how many were refused."""
     rng, refused = random.Random(SEED), 0
     accepted: list[str] = []
     while len(accepted) < JOBS:
         body: Json = {"prompt": "a red circle", "num_inference_steps": rng.choice([2, 4, 30])}
+        body["webhook"] = {"url": webhook}
         if rng.random() < 0.5:
             body["seed"] = rng.randrange(100)
         try:
@@ -92,6 +106,24 @@ def settle(service: RunningService, accepted: list[str]) -> list[Json]:
     return list(ended.values())
 
 
+def settle_webhooks(service: RunningService, ended: list[Json], receiver: Receiver) -> None:
+    """Wait until each job's end has been told, by one message, however often that was tried."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    for job in ended:
+        while not all(one["status"] == "delivered" for one in deliveries_of(service, job)):
+            assert time.monotonic() < deadline, service.fetch(job["id"])
+            time.sleep(0.2)
+        (told,) = deliveries_of(service, job)
+        bodies = [json.loads(one.body) for one in receiver.received if one.headers["webhook-id"] == told["id"]]
+        assert {(body["id"], body["status"]) for body in bodies} == {(job["id"], job["status"])}
+    assert {json.loads(one.body)["id"] for one in receiver.received} <= {job["id"] for job in ended}
+
+
+def deliveries_of(service: RunningService, job: Json) -> list[Json]:
+    found: list[Json] = service.fetch(job["id"])["webhook"]["deliveries"]
+    return found
+
+
 def check_books(service: RunningService, ended: list[Json]) -> None:
     """No job in two registries, one end in every stream, no orphan file, no orphan key."""
     by_id = {job["id"]: job for job in ended}
@@ -106,6 +138,7 @@ def check_books(service: RunningService, ended: list[Json]) -> None:
                 registered.update(str(member).partition(":")[0] for member in redis.zrange(key, 0, -1))
         assert registered == Counter(by_id.keys())
         assert list(redis.scan_iter("rq:queue:*")) == []
+        assert list(redis.scan_iter("rq:job:msg_*")) == []
         records = {key.rpartition(":")[2] for key in redis.scan_iter("darkroom:job:*")}
         assert records == set(by_id)
     stored = Counter(path.parts[-3] for path in (service.data / "storage" / "images").rglob("*.png"))
