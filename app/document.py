@@ -35,7 +35,11 @@ class DocumentedApi(FastAPI):
         """The document; made once."""
         if self.openapi_schema is None:
             document = get_openapi(
-                title=self.title, version=self.version, description=self.description, routes=self.routes
+                title=self.title,
+                version=self.version,
+                description=self.description,
+                routes=self.routes,
+                webhooks=self.webhooks.routes,
             )
             dialects: Sequence[Dialect] = self.state.dialects
             _add_schemas(document, dialects)

@@ -22,7 +22,20 @@ from app.openapi import problems
 from app.pictures import PictureDecoder
 from app.prospects import Prospects
 from app.request_ids import RequestIds
-from app.routes import catalogue, events, health, images, jobs, loras, metrics, openai, plan, tasks, uploads
+from app.routes import (
+    catalogue,
+    events,
+    health,
+    images,
+    jobs,
+    loras,
+    metrics,
+    openai,
+    plan,
+    tasks,
+    uploads,
+    webhooks,
+)
 from app.settings import ApiSettings
 from contracts.catalogue import read_catalogue
 from contracts.idempotency import Idempotency
@@ -85,6 +98,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         app.include_router(module.router)
     for module in (tasks, plan, jobs, events, uploads, loras, catalogue, openai):
         app.include_router(module.router, dependencies=[ONLY_CALLERS], responses=problems(401))
+    app.webhooks.include_router(webhooks.router)
     return app
 
 

@@ -48,7 +48,7 @@ def accepted(view: type[BaseModel]) -> dict[int | str, Document]:
 
 
 def request_body(kind: type[BaseModel]) -> Document:
-    """`openapi_extra` of a route that takes this request."""
+    """`openapi_extra` of a route that takes this request, or of a webhook that sends this view."""
     schema = {"$ref": REFERENCE.format(model=kind.__name__)}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 

@@ -115,3 +115,14 @@ def test_each_model_s_schema_has_the_field(client: TestClient) -> None:
     events = schema["$defs"]["WebhookEvent"]["enum"]
     assert "webhook" in schema["properties"]
     assert events == ["queued", "started", "completed", "failed", "cancelled"]
+
+
+def test_the_document_says_what_a_receiver_gets(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+
+    told = document["webhooks"]["job"]["post"]
+    assert told["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/JobView"}
+    headers = {one["name"] for one in told["parameters"]}
+    assert headers == {"webhook-id", "webhook-timestamp", "webhook-signature", "darkroom-event"}
+    assert set(told["responses"]) == {"204", "410", "default"}
+    assert client.post("/job").status_code == 404
