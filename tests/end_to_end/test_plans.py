@@ -15,7 +15,7 @@ def test_a_workers_report_is_enough_to_plan_by(service: RunningService) -> None:
         inventory = capacity["inventories"][f"shapes-{family}"]
         assert inventory["value_bytes"] == 4  # float32, on the CPU
         assert 10 * MIB < sum(part["bytes"] for part in inventory["components"]) < 40 * MIB
-        assert capacity["extras"][f"controlnet:shapes-{family}-canny"]["bytes"] > 0
+        assert capacity["extras"][f"controlnet:shapes-{family}-silhouette"]["bytes"] > 0
 
 
 def test_a_dry_run_names_the_worker_and_where_everything_would_live(service: RunningService) -> None:
