@@ -25,7 +25,7 @@ from worker.low_rank import Layer, LowRank
 
 Tensors = dict[str, torch.Tensor]
 #: Component -> layer -> its change.
-Changes = Mapping[str, Mapping[str, LowRank]]
+Changes = Mapping[str, Mapping[Layer, LowRank]]
 
 _WEIGHT = re.compile(r"^(?P<layer>.+)\.lora_(?P<half>A|B)\.(?P<kind>weight|bias)$")
 _ALPHA = re.compile(r"^(?P<layer>.+?)(\.lora_A\.weight)?\.alpha$")
@@ -49,17 +49,18 @@ def read(base: Any, family: FamilyCode, path: Path) -> Changes:
     """
     read_changes(read_tensors(path))  # says more clearly what is wrong with a file that is no adapter at all
     components = targets(base)
-    changes: dict[str, dict[str, LowRank]] = {}
+    changes: dict[str, dict[Layer, LowRank]] = {}
     tensors, settings = _read_tensors(base, family, path)
     for name, own in _by_component(tensors).items():
         if name not in components:
             raise ValueError(f"{name[:80]!r} is no part of {family.id} that an adapter can change")
-        layers = layers_of(components[name])
-        found = _by_layer(_peft_names(own, name == family.denoiser), name)
-        changes[name] = {
-            layer: _change(f"{name}.{layer}", layers.get(layer), parts, _Scale(settings, name).of(layer, parts))
-            for layer, parts in found.items()
-        }
+        layers = _layers_of(components[name])
+        changes[name] = {}
+        for key, parts in _by_layer(_peft_names(own, name == family.denoiser), name).items():
+            if key not in layers:
+                raise ValueError(f"the model has no layer {name}.{key[:120]}")
+            scale = _Scale(settings, name).of(key, parts)
+            changes[name][layers[key]] = _change(f"{name}.{key}", layers[key], parts, scale)
     if not any(changes.values()):
         raise ValueError("it holds no LoRA weights")
     return changes
@@ -69,15 +70,6 @@ def targets(base: Any) -> dict[str, torch.nn.Module]:
     """The components that adapters can change."""
     parts = {name: getattr(base, name, None) for name in base._lora_loadable_modules}
     return {name: part for name, part in parts.items() if part is not None}
-
-
-def layers_of(component: torch.nn.Module) -> dict[str, Layer]:
-    """Layers that an adapter may change, by the names that `read` gives them."""
-    return {
-        name.removeprefix("text_model."): layer
-        for name, layer in component.named_modules()
-        if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)
-    }
 
 
 def _read_tensors(base: Any, family: FamilyCode, path: Path) -> tuple[Tensors, Mapping[str, Any]]:
@@ -134,10 +126,8 @@ def _plain(match: re.Match[str]) -> str:
     return match["layer"].removeprefix("text_model.")
 
 
-def _change(name: str, layer: Layer | None, parts: _Parts, alpha: float) -> LowRank:
+def _change(name: str, layer: Layer, parts: _Parts, alpha: float) -> LowRank:
     down, up = parts.tensors.get("A.weight"), parts.tensors.get("B.weight")
-    if layer is None:
-        raise ValueError(f"the model has no layer {name[:120]}")
     if down is None or up is None or "A.bias" in parts.tensors:
         raise ValueError(f"{name[:120]} is of a kind that is not supported")
     for tensor, axis in ((down, 1), (up, 0)):
@@ -182,3 +172,12 @@ class _Scale:
                 alpha = value
         divisor = rank**0.5 if self._settings.get("use_rslora") else rank
         return 1.0 if alpha is None else float(alpha) / divisor
+
+
+def _layers_of(component: torch.nn.Module) -> dict[str, Layer]:
+    """Layers that an adapter may change, by their names without the level that older text encoders have."""
+    return {
+        name.removeprefix("text_model."): layer
+        for name, layer in component.named_modules()
+        if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)
+    }

@@ -130,32 +130,25 @@ class Adapters:
     def _acting_on(self, chosen: Sequence[_Loaded], scales: Sequence[float]) -> Iterator[None]:
         """Whatever happens inside, or half-way into it, every hook is taken off again."""
         with ExitStack() as hooks:
-            for name, component in lora_files.targets(self._base).items():
-                for layer, added in self._sum_up(name, component, chosen, scales):
-                    handle = layer.register_forward_hook(_Adding(added))
-                    self._acting += 1
-                    hooks.callback(self._let_go, handle)
+            for layer, added in _sum_up(chosen, scales).items():
+                handle = layer.register_forward_hook(_Adding(added))
+                self._acting += 1
+                hooks.callback(self._let_go, handle)
             yield
-
-    def _sum_up(
-        self, name: str, component: torch.nn.Module, chosen: Sequence[_Loaded], scales: Sequence[float]
-    ) -> Iterator[tuple[Layer, list[Added]]]:
-        """Each layer of a component that they change, with what to add to its result, in the job's order."""
-        parts = [
-            (adapter.changes[name], scale)
-            for adapter, scale in zip(chosen, scales, strict=True)
-            if name in adapter.changes
-        ]
-        if not parts:
-            return
-        layers = lora_files.layers_of(component)
-        for key in dict.fromkeys(key for changes, _ in parts for key in changes):
-            layer = layers[key]
-            yield layer, [changes[key].scaled(layer, scale) for changes, scale in parts if key in changes]
 
     def _let_go(self, handle: Any) -> None:
         handle.remove()
         self._acting -= 1
+
+
+def _sum_up(chosen: Sequence[_Loaded], scales: Sequence[float]) -> dict[Layer, list[Added]]:
+    """What to add to the result of each layer, in the job's order of adapters."""
+    added: dict[Layer, list[Added]] = {}
+    for adapter, scale in zip(chosen, scales, strict=True):
+        for changes in adapter.changes.values():
+            for layer, change in changes.items():
+                added.setdefault(layer, []).append(change.scaled(layer, scale))
+    return added
 
 
 class _Adding:
