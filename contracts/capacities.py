@@ -13,7 +13,14 @@ from pydantic import BaseModel, ConfigDict
 
 from contracts.catalogue import Catalogue, ModelSpec
 from contracts.errors import CatalogueError
-from contracts.inventory import Component, Inventory, take_inventory, weigh_adapter, weigh_controlnet
+from contracts.inventory import (
+    Component,
+    Inventory,
+    take_inventory,
+    weigh_adapter,
+    weigh_controlnet,
+    weigh_uploaded,
+)
 from contracts.loads import load_of
 from contracts.parameters import JobParameters
 from contracts.placement import plan
@@ -41,8 +48,10 @@ class Capacity(BaseModel):
         if inventory is None:
             return None
         names = [f"controlnet:{control.controlnet}" for control in job.controls]
-        names += [f"lora:{lora.name}" for lora in job.loras]
+        names += [f"lora:{lora.name}" for lora in job.loras if lora.values is None]
         extras = [self.extras[name] for name in dict.fromkeys(names) if name in self.extras]
+        uploaded = (weigh_uploaded(lora, inventory.value_bytes) for lora in job.loras)
+        extras += [extra for extra in uploaded if extra is not None]
         return _plan(inventory, load_of(family, job, extras=extras), self.budget_bytes, self.policy)
 
 

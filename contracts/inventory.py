@@ -106,10 +106,10 @@ def weigh_adapter(catalogue: Catalogue, id: str, value_bytes: int) -> Component 
     return weigh(f"lora:{id}", Role.ADAPTER, count_files(_weights_in(place)), value_bytes)
 
 
-def weigh_lora(catalogue: Catalogue, lora: LoraParameters, value_bytes: int) -> Component | None:
-    """A job's LoRA, uploaded or from the catalogue."""
+def weigh_uploaded(lora: LoraParameters, value_bytes: int) -> Component | None:
+    """A job's LoRA that came over HTTP; None for one of the catalogue's."""
     if lora.values is None:
-        return weigh_adapter(catalogue, lora.name, value_bytes)
+        return None
     return weigh(f"lora:{lora.name}", Role.ADAPTER, Count(lora.values), value_bytes)
 
 

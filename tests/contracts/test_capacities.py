@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contracts.capacities import Capacity, take_capacity
 from contracts.catalogue import Catalogue, ControlNetSpec, ModelSpec, read_catalogue
+from contracts.parameters import LoraParameters
 from contracts.plans import Policy
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.tasks import ControlNetRequest, Txt2ImgRequest
@@ -51,6 +52,16 @@ def test_what_a_request_names_is_in_its_plan() -> None:
         "controlnet:shapes-sdxl-canny",
         "lora:shapes-sdxl-tint",
     ]
+
+
+def test_an_uploaded_adapter_weighs_what_its_header_said() -> None:
+    catalogue, told = capacity(64 * MIB)
+    model = catalogue.model("shapes-sdxl")
+    job = resolve(Txt2ImgRequest(prompt="-"), model, {})
+    uploaded = LoraParameters(name="mine", key="inputs/0.safetensors", sha256="0", values=1000)
+    plan = told.plan(model.family, job.model_copy(update={"loras": (uploaded,)}))
+    assert plan is not None
+    assert (plan.parts[-1].component, plan.parts[-1].bytes) == ("lora:mine", 4000)
 
 
 def test_a_model_that_is_nowhere_is_left_out() -> None:
