@@ -7,8 +7,10 @@ looked at here: the decoder does, as with every picture.
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Sequence
+from functools import cached_property
 
 import httpx
 
@@ -62,11 +64,16 @@ class Fetcher:
         finally:
             self._places.release()
 
+    @cached_property
+    def _certificates(self) -> ssl.SSLContext:
+        """The usual ones, and those of SSL_CERT_FILE."""
+        return httpx.create_ssl_context()
+
     async def _fetch(self, url: str) -> bytes:
         async with asyncio.timeout(self._timeout_seconds):
             destination = read_destination(url, self._rules)
             addresses = await asyncio.to_thread(resolve, destination, self._rules)
-            async with httpx.AsyncClient(trust_env=False, verify=httpx.create_ssl_context()) as client:
+            async with httpx.AsyncClient(trust_env=False, verify=self._certificates) as client:
                 return await self._from_one_of(client, destination, addresses)
 
     async def _from_one_of(

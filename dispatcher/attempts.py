@@ -6,6 +6,7 @@ Knows neither what an attempt does nor where messages come from.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -14,6 +15,8 @@ from typing import Any
 
 from contracts.webhooks import Message
 from dispatcher.settings import WebhookSettings
+
+_log = logging.getLogger(__name__)
 
 
 class Attempts:
@@ -57,6 +60,9 @@ class Attempts:
             with self._lock:
                 self._sites[message.site] -= 1
                 self._sites += Counter()  # forgets those that have none left
+            error = None if ended.cancelled() else ended.exception()
+            if error is not None:
+                _log.error("message %s: its lease has to run out", message.id, exc_info=error)
 
         future.add_done_callback(leave)
 

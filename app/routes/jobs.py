@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
-from app.dependencies import OwnJob, TheCaller, TheLinks, TheQueue, TheStorage
+from app.dependencies import OwnJob, TheCaller, TheLinks, TheQueue, TheRepeats, TheStorage
 from app.display import display
 from app.openapi import problems
 from app.queries import TheFilter, ThePage
 from contracts import listing
 from contracts.errors import Unavailable
+from contracts.records import JobRecord
 from contracts.retention import remove_images
 from contracts.views import JobView, ListView, view_job
 
@@ -37,10 +38,16 @@ def show_job(record: OwnJob, queue: TheQueue, storage: TheStorage, links: TheLin
     return display(record, queue, storage, links)
 
 
-@router.post("/jobs/{id}/cancel", responses=problems(404, 409, 410, 503))
-def cancel_job(record: OwnJob, queue: TheQueue, links: TheLinks) -> JobView:
+@router.post("/jobs/{id}/cancel", responses=problems(404, 409, 410, 422, 503))
+def cancel_job(
+    record: OwnJob, queue: TheQueue, links: TheLinks, repeats: TheRepeats, response: Response
+) -> JobView:
     """Cancel a job: at once where it waits, within one denoising step where it runs. Idempotent."""
-    return view_job(queue.cancel(record.id), links)
+
+    def cancel() -> JobRecord:
+        return queue.cancel(record.id)
+
+    return view_job(repeats.make_once(b"", response, cancel, lambda job: job.id, queue.fetch), links)
 
 
 @router.delete("/jobs/{id}", status_code=204, responses=problems(404, 409, 410, 503))

@@ -103,6 +103,19 @@ def test_a_replay_of_a_job_that_is_no_more_makes_no_other(client: TestClient, qu
     assert jobs_of(queue) == 0
 
 
+def test_a_cancel_has_its_key_for_itself(client: TestClient) -> None:
+    headers = {"Idempotency-Key": "k"}
+    one, other = (client.post("/v1/txt2img", json=JOB).json()["id"] for _ in range(2))
+
+    first, again, misused = (client.post(f"/v1/jobs/{id}/cancel", headers=headers) for id in (one, one, other))
+
+    assert [answer.status_code for answer in (first, again, misused)] == [200, 200, 422]
+    assert first.json() == again.json()
+    replayed = [answer.headers.get("Idempotency-Replayed") for answer in (first, again)]
+    assert replayed == [None, "true"]
+    assert client.get(f"/v1/jobs/{other}").json()["status"] == "queued"
+
+
 def test_a_key_is_its_owners(queue: JobQueue) -> None:
     keys = Idempotency(queue.connection, lease_seconds=60)
     mine, theirs = (keys.hold(Call(owner, "k", "POST /", b"")) for owner in ("me", "them"))
