@@ -77,6 +77,14 @@ def test_a_webhook_that_cannot_be_is_refused_by_name(
     assert queue.connection.keys("*") == []
 
 
+def test_a_dry_run_refuses_it_too(client: TestClient) -> None:
+    body = {"task": "txt2img", "prompt": "x", "webhook": {"url": "https://127.0.0.1/"}}
+
+    problem = client.post("/v1/plan", json=body).json()
+
+    assert (problem["status"], problem["errors"][0]["field"]) == (422, "webhook.url")
+
+
 def test_what_the_operator_allows_is_taken(settings: SharedSettings) -> None:
     outbound = OutboundSettings.model_validate({"networks": ["127.0.0.0/8", "::1/128"]})
     with TestClient(create_app(ApiSettings(shared=settings, outbound=outbound))) as client:

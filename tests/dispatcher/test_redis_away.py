@@ -1,0 +1,48 @@
+"""A Redis that goes away and comes back: the dispatcher waits and loses nothing. Stops and starts a real one."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from fastapi.testclient import TestClient
+
+from app.main import create_app
+from app.settings import ApiSettings
+from cli.redis_server import RedisServer
+from contracts.settings import OutboundSettings, SharedSettings
+from tests.dispatcher.conftest import dispatching, until
+from tests.receiver import Receiver, Reply
+
+
+def test_a_dispatcher_outlives_its_redis(tmp_path: Path, receiver: Receiver) -> None:
+    server = RedisServer(tmp_path / "redis")
+    server.start()
+    shared = SharedSettings(redis_url=server.url, data=tmp_path)
+    outbound = OutboundSettings.model_validate({"networks": ["127.0.0.0/8"]})
+    receiver.plans["/hook"] = [Reply(waits=True), Reply()]
+    body = {"prompt": "x", "webhook": {"url": f"{receiver.url}/hook", "events": ["queued"]}}
+    try:
+        with (
+            TestClient(create_app(ApiSettings(shared=shared, outbound=outbound))) as client,
+            dispatching(server.url) as process,
+        ):
+            first = client.post("/v1/txt2img", json=body).json()["id"]
+            receiver.wait_for("/hook")
+            assert server.process is not None
+            server.process.kill()
+            server.process.wait()
+            receiver.released.set()  # the answer comes while nobody can write it down
+            time.sleep(1)
+            server.start()
+            second = client.post("/v1/txt2img", json=body).json()["id"]
+
+            def are_told() -> bool:
+                jobs = (client.get(f"/v1/jobs/{id}").json() for id in (first, second))
+                return all(job["webhook"]["deliveries"][0]["status"] == "delivered" for job in jobs)
+
+            until(are_told)
+            assert process.poll() is None
+            assert len(receiver.received) == 2
+    finally:
+        server.stop()
