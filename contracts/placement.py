@@ -10,62 +10,30 @@ and smaller.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
-from types import MappingProxyType
+from collections.abc import Sequence
 
-from contracts.activations import most_values
-from contracts.inventory import Component, Inventory, Role
-from contracts.plans import Home, Load, Placed, Plan, Policy, gib
+from contracts.inventory import Inventory
+from contracts.layouts import Layout, ways
+from contracts.plans import Load, Plan, Policy, gib
 
-#: Pinned host memory to the device, bytes a second: others measured 20–25 GB/s over PCIe 4 × 16.
-_TRANSFER_BYTES_A_SECOND = 20e9
-#: Moving groups back and forth takes longer than one copy: FLUX.1 streamed by leaves took 1.86 s a step, where
-#: its 23.8 GB would cross in 1.19 s (diffusers' own benchmarks).
-_STREAMING_FACTOR = 1.86 / 1.19
-#: What fetching a component costs beside its bytes, so that none is moved for nothing.
-_MOVE_SECONDS = 0.02
-#: T5-XXL (9.5 GB in two bytes a value) read 512 tokens in 60 core-seconds; eight cores share them.
-_CPU_SECONDS_A_BYTE = 60 / 8 / 9.5e9
-#: Seconds that a rung must save to be worth a changed image: tiles change it slightly, 8 bits visibly, and
-#: without T5 it is another image, which is the last resort.
-_TILED_SECONDS, _FP8_SECONDS, _ABSENT_SECONDS = 0.15, 3.0, 1e6
-#: Bytes of a weight in 8 bits, and the share of norms and embeddings that stay as they are.
-_FP8_BYTES, _FP8_KEPT = 1, 0.02
-#: No batch is larger, whatever fits; sizes of batches are found to this fraction of an image.
-_MAX_IMAGES, _IMAGE_FRACTION = 1024, 1 / 16
 #: Peak of a step down beside that of the plan that failed.
 _STEP = 0.95
-#: Values of a pixel where images are decoded one by one and by tiles: three channels of each image and of the
-#: whole batch, and for the one at hand its tiles, which overlap by a quarter.
-_SLICED_VALUES, _TILED_VALUES = 6, 5
-
-_STAGES = ("encode", "denoise", "decode")
-_STAGE_OF: Mapping[Role, str] = MappingProxyType(
-    {
-        Role.TEXT_ENCODER: "encode",
-        Role.T5: "encode",
-        Role.DENOISER: "denoise",
-        Role.CONTROLNET: "denoise",
-        Role.ADAPTER: "denoise",
-        Role.VAE: "decode",
-    }
-)
 
 
 def plan(inventory: Inventory, load: Load, budget_bytes: int, policy: Policy | None = None) -> Plan:
     """The best plan that fits; where none does, the smallest, with `fits` false and the reason why."""
-    ladder = rungs(inventory, load, budget_bytes, policy)
-    chosen = next((number for number, rung in enumerate(ladder) if rung.fits), None)
-    if chosen is None:
-        least = f"{ladder[-1].rung}, would need {gib(ladder[-1].peak_bytes)}"
-        return ladder[-1].model_copy(update={"reason": f"no plan fits {gib(budget_bytes)}; the smallest, {least}"})
-    if not chosen:
-        return ladder[0]
-    above = ladder[chosen - 1]
-    reason = f"{ladder[chosen].reason}; {above.rung} would need {gib(above.peak_bytes)}"
-    return ladder[chosen].model_copy(update={"reason": reason})
+    above: Layout | None = None
+    for layout in _ladder(inventory, load, policy):
+        if layout.peak_bytes <= budget_bytes:
+            chosen = layout.plan(budget_bytes)
+            if above is None:
+                return chosen
+            reason = f"{chosen.reason}; {above.name} would need {gib(above.peak_bytes)}"
+            return chosen.model_copy(update={"reason": reason})
+        above = layout
+    smallest = layout.plan(budget_bytes)
+    least = f"{smallest.rung}, would need {gib(smallest.peak_bytes)}"
+    return smallest.model_copy(update={"reason": f"no plan fits {gib(budget_bytes)}; the smallest, {least}"})
 
 
 def step_down(ladder: Sequence[Plan], failed: Plan) -> Plan | None:
@@ -80,210 +48,18 @@ def step_down(ladder: Sequence[Plan], failed: Plan) -> Plan | None:
 
 def rungs(inventory: Inventory, load: Load, budget_bytes: int, policy: Policy | None = None) -> list[Plan]:
     """All plans worth taking, from the fastest to the smallest; never empty."""
+    return [layout.plan(budget_bytes) for layout in _ladder(inventory, load, policy)]
+
+
+def _ladder(inventory: Inventory, load: Load, policy: Policy | None) -> list[Layout]:
+    """Every layout that no other beats in both seconds and bytes, from the fastest to the smallest."""
     policy = Policy() if policy is None else policy
-    every = [_Layout.of(way, inventory, load) for way in _ways(inventory, policy)]
+    every = [Layout.of(way, inventory, load) for way in ways(inventory, policy)]
     if policy.host_bytes is not None:
         bound = max(policy.host_bytes, min(layout.host_bytes for layout in every))
         every = [layout for layout in every if layout.host_bytes <= bound]
-    peaks = {layout: max(layout.stage_bytes().values()) for layout in every}
-    ladder: list[_Layout] = []
-    for layout in sorted(every, key=lambda one: (one.cost_seconds, peaks[one])):
-        if not ladder or peaks[layout] < peaks[ladder[-1]]:
+    ladder: list[Layout] = []
+    for layout in sorted(every, key=lambda one: (one.cost_seconds, one.peak_bytes)):
+        if not ladder or layout.peak_bytes < ladder[-1].peak_bytes:
             ladder.append(layout)
-    return [layout.plan(budget_bytes) for layout in ladder]
-
-
-@dataclass(frozen=True)
-class _Way:
-    """A home for each role, and how the VAE and the denoiser work."""
-
-    text_encoder: Home
-    t5: Home
-    denoiser: Home
-    vae: Home
-    tiled: bool
-    fp8: bool
-
-    def home(self, role: Role) -> Home:
-        """Where components of this role live; adapters and ControlNets go with the denoiser."""
-        homes = {Role.TEXT_ENCODER: self.text_encoder, Role.T5: self.t5, Role.VAE: self.vae}
-        return homes.get(role, self.denoiser)
-
-
-def _ways(inventory: Inventory, policy: Policy) -> Iterator[_Way]:
-    """All combinations that the policy allows; without a T5 its homes count once."""
-    has_t5 = any(component.role is Role.T5 for component in inventory.components)
-    stay_or_visit = (Home.DEVICE, Home.VISIT)
-    choices = product(
-        stay_or_visit,
-        _t5_homes(inventory, policy) if has_t5 else (Home.DEVICE,),
-        (*stay_or_visit, Home.STREAMED),
-        stay_or_visit,
-        (False, True),
-        (False, True) if policy.allow_fp8 else (False,),
-    )
-    for choice in choices:
-        yield _Way(*choice)
-
-
-def _t5_homes(inventory: Inventory, policy: Policy) -> tuple[Home, ...]:
-    if policy.t5 == "off" and inventory.t5_optional:
-        return (Home.ABSENT,)
-    last = (Home.ABSENT,) if policy.allow_drop_t5 and inventory.t5_optional else ()
-    every = (Home.DEVICE, Home.VISIT, Home.STREAMED, Home.CPU)
-    allowed = {"gpu": (Home.DEVICE,), "visit": (Home.VISIT, Home.STREAMED), "cpu": (Home.CPU,)}
-    return (*allowed.get(policy.t5, every), *last)
-
-
-@dataclass(frozen=True, eq=False)
-class _Layout:
-    """One way taken with one load: bytes by stage, seconds, and the plan that says so."""
-
-    way: _Way
-    inventory: Inventory
-    load: Load
-    parts: tuple[tuple[Component, Placed], ...]
-
-    @classmethod
-    def of(cls, way: _Way, inventory: Inventory, load: Load) -> _Layout:
-        """Place every component."""
-        components = (*inventory.components, *load.extras)
-        return cls(way, inventory, load, tuple((one, _place(one, way, inventory)) for one in components))
-
-    def plan(self, budget_bytes: int) -> Plan:
-        """What the way means for a budget."""
-        canvas, stage_bytes = self.load.canvas, self.stage_bytes()
-        peak_bytes, room = max(stage_bytes.values()), self._room(budget_bytes)
-        fits = peak_bytes <= budget_bytes
-        return Plan(
-            model=self.inventory.model,
-            rung=self._name(),
-            parts=tuple(placed for _, placed in self.parts),
-            tile_side=self._tile_side,
-            fp8=self.way.fp8,
-            stage_bytes=stage_bytes,
-            activation_bytes=max(self._work(stage, canvas.images) for stage in _STAGES),
-            peak_bytes=peak_bytes,
-            host_bytes=self.host_bytes,
-            budget_bytes=budget_bytes,
-            fits=fits,
-            images=canvas.images,
-            batch_images=max(int(room), canvas.images) if fits else min(int(room), canvas.images - 1),
-            batch_pixels=int(room * canvas.pixels),
-            extra_seconds=round(self._extra_seconds, 2),
-            reason=f"needs {gib(peak_bytes)} of {gib(budget_bytes)}",
-        )
-
-    def stage_bytes(self, images: float | None = None) -> dict[str, int]:
-        """Weights and activations on the device in each stage; of the load's images, or of so many."""
-        count = self.load.canvas.images if images is None else images
-        stays = sum(placed.device_bytes for _, placed in self.parts if placed.home is Home.DEVICE)
-        stays += int(self.load.canvas.picture_values * count) * self.inventory.value_bytes
-        return {stage: stays + self._visiting(stage, count) for stage in _STAGES}
-
-    @property
-    def host_bytes(self) -> int:
-        """Parked or computed in host memory."""
-        return sum(one.bytes for _, one in self.parts if one.home in (Home.VISIT, Home.STREAMED, Home.CPU))
-
-    @property
-    def cost_seconds(self) -> float:
-        """What the ladder is ordered by: seconds, and what a changed image is worth."""
-        dropped = any(placed.home is Home.ABSENT for _, placed in self.parts)
-        changed = self.way.tiled * _TILED_SECONDS + self.way.fp8 * _FP8_SECONDS + dropped * _ABSENT_SECONDS
-        return self._extra_seconds + changed
-
-    @property
-    def _extra_seconds(self) -> float:
-        """What the homes cost a request whose prompt is new; work hides some of it."""
-        seconds = 0.0
-        for _, placed in self.parts:
-            transfer = _MOVE_SECONDS + placed.bytes / _TRANSFER_BYTES_A_SECOND
-            if placed.home is Home.VISIT:
-                seconds += transfer
-            elif placed.home is Home.STREAMED:
-                times = self.load.steps if _STAGE_OF[placed.role] == "denoise" else 1
-                seconds += transfer * _STREAMING_FACTOR * times
-            elif placed.home is Home.CPU:
-                seconds += _CPU_SECONDS_A_BYTE * placed.bytes
-        return seconds
-
-    @property
-    def _tile_side(self) -> int | None:
-        if not self.way.tiled:
-            return None
-        return next((one.tile_side for one, _ in self.parts if one.tile_side), None)
-
-    def _visiting(self, stage: str, images: float) -> int:
-        """Bytes of the weights that come for a stage, and of its work; text encoders come one after the other."""
-        sizes = [
-            (placed.device_bytes if placed.home is not Home.DEVICE else 0) + self._work_of(one, placed, images)
-            for one, placed in self.parts
-            if _STAGE_OF[one.role] == stage
-        ]
-        return max(sizes, default=0) if stage == "encode" else sum(sizes)
-
-    def _work(self, stage: str, images: float) -> int:
-        sizes = [self._work_of(one, placed, images) for one, placed in self.parts if _STAGE_OF[one.role] == stage]
-        return max(sizes, default=0) if stage == "encode" else sum(sizes)
-
-    def _work_of(self, component: Component, placed: Placed, images: float) -> int:
-        """Bytes that a component takes on the device beyond its weights."""
-        if placed.home in (Home.CPU, Home.ABSENT):
-            return 0
-        canvas = self.load.canvas
-        if component.role is Role.VAE:
-            values = self._vae_values(component, images)
-        else:
-            passes = canvas.passes if _STAGE_OF[component.role] == "denoise" else 1
-            values = most_values(component.work, canvas, images * passes)
-        return int(values * self.inventory.value_bytes)
-
-    def _vae_values(self, vae: Component, images: float) -> float:
-        """Decoding, or encoding the pictures of ControlNets, which guidance doubles; whole, or by tiles."""
-        canvas, tile_side = self.load.canvas, self._tile_side
-        if tile_side is None:
-            doubled = canvas.passes if any(extra.encodes_controls for extra in self.load.extras) else 0
-            encoding = most_values(vae.encoding, canvas, images * doubled)
-            return max(encoding, most_values(vae.work, canvas, images))
-        tile = most_values(vae.work, canvas, 1, min(canvas.pixels, tile_side**2))
-        return tile + (_SLICED_VALUES * images + _TILED_VALUES) * canvas.pixels
-
-    def _room(self, budget_bytes: int) -> float:
-        """Images of this size that fit, a fraction included."""
-        low, high = 0, int(_MAX_IMAGES / _IMAGE_FRACTION)
-        while low < high:
-            middle = (low + high + 1) // 2
-            fits = max(self.stage_bytes(middle * _IMAGE_FRACTION).values()) <= budget_bytes
-            low, high = (middle, high) if fits else (low, middle - 1)
-        return low * _IMAGE_FRACTION
-
-    def _name(self) -> str:
-        """What differs from everything resident, in the order of the work."""
-        named = []
-        for role, words in _WORDS.items():
-            homes = {placed.home for _, placed in self.parts if placed.role is role}
-            named += [f"{words} {_DOES[home]}" for home in homes if home is not Home.DEVICE]
-        named += ["VAE tiled"] * self.way.tiled + ["denoiser in fp8"] * self.way.fp8
-        return ", ".join(named) or "all resident"
-
-
-def _place(component: Component, way: _Way, inventory: Inventory) -> Placed:
-    home = way.home(component.role)
-    share = 1.0
-    if way.fp8 and component.role is Role.DENOISER:
-        share = min(1.0, _FP8_BYTES / inventory.value_bytes + _FP8_KEPT)
-    whole, group = int(component.bytes * share), int(component.group_bytes * share)
-    on_device = {Home.DEVICE: whole, Home.VISIT: whole, Home.STREAMED: group}
-    return Placed(
-        component=component.name,
-        role=component.role,
-        home=home,
-        bytes=0 if home is Home.ABSENT else whole,
-        device_bytes=on_device.get(home, 0),
-        groups=component.groups if home is Home.STREAMED else None,
-    )
-
-
-_WORDS = {Role.TEXT_ENCODER: "text encoders", Role.T5: "T5", Role.DENOISER: "denoiser", Role.VAE: "VAE"}
-_DOES = {Home.VISIT: "on visit", Home.CPU: "on the CPU", Home.STREAMED: "streamed", Home.ABSENT: "left out"}
+    return ladder

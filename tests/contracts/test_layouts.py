@@ -1,0 +1,119 @@
+"""What each home, the tiles and fp8 do to the bytes of each stage."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from contracts.activations import Canvas, Work
+from contracts.inventory import Component, Inventory, Role
+from contracts.layouts import Layout, Way
+from contracts.plans import Home, Load
+
+MIB = 2**20
+PARTS = {
+    "clip": Component("clip", Role.TEXT_ENCODER, 10 * MIB, 1 * MIB),
+    "t5": Component("t5", Role.T5, 100 * MIB, 5 * MIB, work=(Work(token=1000.0),)),
+    "net": Component("net", Role.DENOISER, 200 * MIB, 20 * MIB, "block", work=(Work(pixel=10.0),)),
+    "vae": Component(
+        "vae", Role.VAE, 20 * MIB, 2 * MIB, work=(Work(pixel=60.0),), encoding=(Work(pixel=50.0),), tile_side=64
+    ),
+}
+MODEL = Inventory("m", tuple(PARTS.values()), value_bytes=2, t5_optional=True)
+RESIDENT = Way(Home.DEVICE, Home.DEVICE, Home.DEVICE, Home.DEVICE, tiled=False, fp8=False)
+LOAD = Load(Canvas(256, 256, guided=False, text_tokens=100))
+ALL = 330 * MIB
+
+
+def stages(load: Load = LOAD, **changes: Any) -> dict[str, int]:
+    return Layout.of(replace(RESIDENT, **changes), MODEL, load).stage_bytes()
+
+
+def work(values: float) -> int:
+    return int(2 * values)
+
+
+def test_resident_components_are_there_throughout_and_their_work_in_its_stage() -> None:
+    pixels = 256 * 256
+    assert stages() == {
+        "encode": ALL + work(100 * 1000),
+        "denoise": ALL + work(10 * pixels),
+        "decode": ALL + work(60 * pixels),
+    }
+
+
+def test_who_visits_is_there_in_its_own_stage_alone() -> None:
+    here = stages()
+    away = stages(denoiser=Home.VISIT)
+    assert away["denoise"] == here["denoise"]
+    assert away["encode"] == here["encode"] - 200 * MIB
+    assert away["decode"] == here["decode"] - 200 * MIB
+
+
+def test_text_encoders_that_visit_come_one_after_the_other() -> None:
+    away = stages(text_encoder=Home.VISIT, t5=Home.VISIT)
+    assert away["encode"] == stages()["encode"] - 10 * MIB
+    assert away["denoise"] == stages()["denoise"] - 110 * MIB
+
+
+def test_who_is_streamed_takes_its_groups_in_its_own_stage() -> None:
+    away = stages(denoiser=Home.STREAMED)
+    assert away["denoise"] == stages()["denoise"] - 180 * MIB
+    assert away["decode"] == stages()["decode"] - 200 * MIB
+
+
+@pytest.mark.parametrize("home", [Home.CPU, Home.ABSENT])
+def test_who_is_not_on_the_device_takes_nothing_of_it_not_even_for_work(home: Home) -> None:
+    away = stages(t5=home)
+    assert away["encode"] == ALL - 100 * MIB
+    assert away["denoise"] == stages()["denoise"] - 100 * MIB
+
+
+def test_in_8_bits_the_denoiser_is_half_as_large() -> None:
+    assert stages()["denoise"] - stages(fp8=True)["denoise"] == pytest.approx(0.48 * 200 * MIB, rel=0.001)
+
+
+def test_tiles_make_decoding_a_matter_of_one_tile_of_one_image() -> None:
+    batch = Load(replace(LOAD.canvas, images=8))
+    tiled, whole = stages(batch, tiled=True)["decode"] - ALL, stages(batch)["decode"] - ALL
+    assert tiled < whole / 4
+    assert tiled > work(60 * 64 * 64)
+    assert stages(batch, tiled=True)["denoise"] == stages(batch)["denoise"]
+
+
+def test_guidance_doubles_the_denoisers_work_and_nothing_else() -> None:
+    guided = stages(Load(replace(LOAD.canvas, guided=True)))
+    assert guided["denoise"] - ALL == 2 * (stages()["denoise"] - ALL)
+    assert (guided["encode"], guided["decode"]) == (stages()["encode"], stages()["decode"])
+
+
+def test_a_controlnet_whose_picture_is_encoded_for_both_passes_makes_the_vae_work_harder() -> None:
+    guided = replace(LOAD.canvas, guided=True)
+    net = Component("controlnet:a", Role.CONTROLNET, 30 * MIB, work=(Work(pixel=1.0),))
+    plain = stages(Load(guided, (net,)))
+    encoding = stages(Load(guided, (replace(net, encodes_controls=True),)))
+    assert plain["decode"] == stages()["decode"] + 30 * MIB
+    assert encoding["decode"] - plain["decode"] == work((2 * 50 - 60) * 256 * 256)
+    assert encoding["denoise"] == plain["denoise"]
+
+
+def test_the_pictures_of_a_request_stay_throughout() -> None:
+    with_picture = stages(Load(replace(LOAD.canvas, pictures=1)))
+    for stage, size in stages().items():
+        assert with_picture[stage] - size == 2 * 3 * 256 * 256
+
+
+def test_the_host_holds_what_is_not_on_the_device_to_stay() -> None:
+    layout = Layout.of(replace(RESIDENT, t5=Home.CPU, denoiser=Home.STREAMED, vae=Home.VISIT), MODEL, LOAD)
+    assert layout.host_bytes == 320 * MIB
+    assert Layout.of(replace(RESIDENT, t5=Home.ABSENT), MODEL, LOAD).host_bytes == 0
+
+
+def test_a_rung_is_named_by_what_differs() -> None:
+    assert Layout.of(RESIDENT, MODEL, LOAD).name == "all resident"
+    way = Way(Home.VISIT, Home.CPU, Home.STREAMED, Home.VISIT, tiled=True, fp8=True)
+    assert Layout.of(way, MODEL, LOAD).name == (
+        "text encoders on visit, T5 on the CPU, denoiser streamed, VAE on visit, VAE tiled, denoiser in fp8"
+    )
