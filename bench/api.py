@@ -1,0 +1,252 @@
+"""What one API process takes: `python -m bench.api`.
+
+Accepted jobs a second and their latencies at rising load, what a status poll costs, and 500 event streams at once,
+each beside a bare FastAPI route that only enqueues with RQ (`bench/bare_route.py`), in the same run. Workers are
+simulated by one process that ends jobs at once. Runs a redis-server of its own; all share the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import socket
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+
+from bench.load import Connection, Outcome, load
+from bench.servers import Server, drain, run_all, serve
+from bench.table import percentile, print_table, spread
+from cli.redis_server import RedisServer
+from contracts.keys import Keys
+
+JOB = {"prompt": "a red circle on a blue background"}
+_BARE = ["-m", "uvicorn", "bench.bare_route:create_app", "--factory", "--no-access-log"]
+#: Steps that each simulated job reports while its events are listened to, and the pause between two.
+_STEPS, _STEP_SECONDS = 8, 0.5
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One run against one server."""
+
+    outcome: Outcome
+    cpu_seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Answers a second."""
+        return len(self.outcome.latencies) / self.outcome.seconds
+
+    @property
+    def cpu_milliseconds(self) -> float:
+        """Processor time of the server for one answer."""
+        return self.cpu_seconds / len(self.outcome.latencies) * 1000
+
+
+def measure(server: Server, method: str, path: str, body: Any, status: int, **how: Any) -> Figure:
+    """One run; every answer must have the status."""
+    before = server.cpu_seconds()
+    outcome = asyncio.run(load(server.port, method, path, body, **how))
+    if set(outcome.statuses) != {status}:
+        raise RuntimeError(f"{method} {path} gave {dict(outcome.statuses)}: {outcome.bodies[-1]!r}")
+    return Figure(outcome, server.cpu_seconds() - before)
+
+
+@contextmanager
+def beside(target: Callable[..., None], *arguments: Any) -> Iterator[None]:
+    """Run a function in a process of its own for as long as the block does."""
+    process = multiprocessing.get_context("spawn").Process(target=target, args=arguments, daemon=True)
+    process.start()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.join()
+
+
+class Bench:
+    """The two servers, one Redis, and how long to measure."""
+
+    def __init__(self, redis_url: str, api: Server, bare: Server, seconds: float, runs: int) -> None:
+        self._redis_url, self._api, self._bare = redis_url, api, bare
+        self._seconds, self._runs = seconds, runs
+
+    def pairs(self, call: Callable[[Server], Figure]) -> tuple[list[Figure], list[Figure]]:
+        """Both servers in turn, as often as asked; first once each, unmeasured."""
+        with beside(drain, self._redis_url, 0.02):
+            call(self._bare), call(self._api)
+            bare, ours = zip(*((call(self._bare), call(self._api)) for _ in range(self._runs)), strict=True)
+        return list(bare), list(ours)
+
+    def accept(self, rates: list[int]) -> None:
+        """Jobs accepted, at rising load and as fast as they are answered."""
+        rows = []
+        for per_second in [*rates, None]:
+            bare, ours = self.pairs(
+                lambda server, rate=per_second: measure(  # type: ignore[misc]
+                    server, "POST", "/v1/txt2img", JOB, 202, per_second=rate, seconds=self._seconds,
+                    connections=64 if rate else 16,
+                )
+            )  # fmt: skip
+            rows.append([per_second or "as fast as answered", *_row(bare, ours)])
+        print_table(["jobs sent a second", *_HEAD], rows)
+
+    def poll(self) -> None:
+        """Looks at a waiting job, as fast as they are answered."""
+        ids = {}
+        for server in (self._bare, self._api):
+            made = measure(server, "POST", "/v1/txt2img", JOB, 202, per_second=None, seconds=0.01, connections=1)
+            ids[server.pid] = json.loads(made.outcome.bodies[0])["id"]
+
+        def look(server: Server) -> Figure:
+            path = f"/v1/jobs/{ids[server.pid]}"
+            return measure(server, "GET", path, None, 200, per_second=None, seconds=self._seconds, connections=16)
+
+        print_table(["call", *_HEAD], [["GET /v1/jobs/{id}", *_row(*self.pairs(look))]])
+
+    def with_a_key(self) -> None:
+        """The same with an API key that has a rate and a quota, beside none. Last: it closes the service."""
+        before = self._accept_alone({})
+        with Redis.from_url(self._redis_url, decode_responses=True) as connection:
+            _, token = Keys(connection).create("bench", calls_per_minute=10_000, max_jobs=1000)
+        asyncio.run(asyncio.sleep(1.1))
+        after = self._accept_alone({"Authorization": f"Bearer {token}"})
+        print_table(
+            ["100 jobs a second", "p50 ms", "p99 ms", "API's CPU ms a job"],
+            [
+                [name, _milliseconds(figures, 0.5), _milliseconds(figures, 0.99), _cpu(figures)]
+                for name, figures in (("without keys", before), ("with a key, its rate and its quota", after))
+            ],
+        )
+
+    def _accept_alone(self, headers: dict[str, str]) -> list[Figure]:
+        with beside(drain, self._redis_url, 0.02):
+            return [
+                measure(
+                    self._api, "POST", "/v1/txt2img", JOB, 202,
+                    per_second=100, seconds=self._seconds, headers=headers,
+                )
+                for _ in range(self._runs)
+            ]  # fmt: skip
+
+    def stream(self, count: int) -> None:
+        """So many event streams at once, of as many jobs that run side by side, and jobs accepted meanwhile."""
+        before = self._api.resident_bytes()
+        events, busy, held = asyncio.run(self._listen(count))
+        late = [f"{percentile(events, share) * 1000:.0f}" for share in (0.5, 0.99)]
+        print_table(
+            ["event streams", "events", "an event late by ms, p50", "p99", "KiB of the API a stream"],
+            [[count, len(events), *late, f"{(held - before) / count / 1024:.0f}"]],
+        )
+        print()
+        print_table(
+            ["50 polls a second", "p50 ms", "p99 ms"],
+            [["while they are open", f"{busy.milliseconds(0.5):.1f}", f"{busy.milliseconds(0.99):.1f}"]],
+        )
+
+    async def _listen(self, count: int) -> tuple[list[float], Outcome, int]:
+        sender = await Connection(self._api.port, {}).open()
+        ids = []
+        for _ in range(count):
+            _, body = await sender.ask("POST", "/v1/txt2img", JOB)
+            ids.append(json.loads(body)["id"])
+        heard: list[list[float]] = [[] for _ in ids]
+
+        async def hear(number: int, connection: Connection) -> None:
+            async for late_seconds in connection.listen(f"/v1/jobs/{ids[number]}/events"):
+                heard[number].append(late_seconds)
+
+        connections = [await Connection(self._api.port, {}).open() for _ in ids]
+        tasks = [asyncio.create_task(hear(number, one)) for number, one in enumerate(connections)]
+        while not all(heard):  # noqa: ASYNC110  # what is awaited is all streams' first event
+            await asyncio.sleep(0.05)
+        held = self._api.resident_bytes()
+        with beside(run_all, self._redis_url, _STEPS, _STEP_SECONDS):
+            path = f"/v1/jobs/{ids[0]}"
+            busy = await load(
+                self._api.port, "GET", path, per_second=50, seconds=_STEPS * _STEP_SECONDS, connections=16
+            )
+            await asyncio.gather(*tasks)
+        if {len(one) for one in heard} != {_STEPS + 3}:  # queued, started, each step, completed
+            raise RuntimeError(f"streams told {sorted({len(one) for one in heard})} events")
+        sender.close()
+        return [late for one in heard for late in one[1:]], busy, held
+
+
+_HEAD = [
+    "bare: a second",
+    "p50 ms",
+    "p99 ms",
+    "CPU ms",
+    "ours: a second",
+    "p50 ms",
+    "p99 ms",
+    "CPU ms",
+    "CPU ours ÷ bare",
+]
+
+
+def _row(bare: list[Figure], ours: list[Figure]) -> list[str]:
+    cells = []
+    for figures in (bare, ours):
+        cells += [
+            spread([one.rate for one in figures], 0),
+            _milliseconds(figures, 0.5),
+            _milliseconds(figures, 0.99),
+        ]
+        cells.append(_cpu(figures))
+    ratios = [mine.cpu_milliseconds / other.cpu_milliseconds for other, mine in zip(bare, ours, strict=True)]
+    return [*cells, spread(ratios, 2)]
+
+
+def _milliseconds(figures: list[Figure], share: float) -> str:
+    return f"{statistics.median(one.outcome.milliseconds(share) for one in figures):.1f}"
+
+
+def _cpu(figures: list[Figure]) -> str:
+    return f"{statistics.median(one.cpu_milliseconds for one in figures):.2f}"
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def main() -> None:
+    """Measure and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of one run (%(default)s)")
+    parser.add_argument("--runs", type=int, default=3, help="runs of each figure (%(default)s)")
+    parser.add_argument("--rates", type=int, nargs="+", default=[50, 100, 200, 300])
+    parser.add_argument("--streams", type=int, default=500, help="event streams at once (%(default)s)")
+    arguments = parser.parse_args()
+    with ExitStack() as stack:
+        data = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        server = RedisServer(data / "redis")
+        stack.callback(server.stop)
+        server.start()
+        port = _free_port()
+        bare = stack.enter_context(serve([*_BARE, "--port", str(port)], server.url, data, port, "/docs"))
+        api = stack.enter_context(serve(["-m", "app"], server.url, data, _free_port(), "/healthz"))
+        bench = Bench(server.url, api, bare, arguments.seconds, arguments.runs)
+        bench.accept(arguments.rates)
+        print()
+        bench.poll()
+        print()
+        bench.stream(arguments.streams)
+        print()
+        bench.with_a_key()
+
+
+if __name__ == "__main__":
+    main()

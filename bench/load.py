@@ -1,0 +1,118 @@
+"""HTTP load on a service of this machine: so many requests a second over kept connections, and what each took.
+
+An open loop: a request is sent when its time has come, and its latency counts from then, so that a service that
+stalls is not spared the requests of its pause. Knows just enough HTTP/1.1 to cost little beside what it measures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.table import percentile
+
+
+@dataclass
+class Outcome:
+    """What came of a load.
+
+    Attributes:
+        seconds: from the first request to the last answer.
+        latencies: seconds, of each answer.
+    """
+
+    seconds: float = 0.0
+    latencies: list[float] = field(default_factory=list)
+    statuses: Counter[int] = field(default_factory=Counter)
+    bodies: list[bytes] = field(default_factory=list)
+
+    def milliseconds(self, share: float) -> float:
+        """A percentile of the latencies."""
+        return percentile(self.latencies, share) * 1000
+
+
+class Connection:
+    """One kept connection."""
+
+    def __init__(self, port: int, headers: Mapping[str, str]) -> None:
+        self._port = port
+        self._head = "".join(f"{name}: {value}\r\n" for name, value in {"Host": "127.0.0.1", **headers}.items())
+
+    async def open(self) -> Connection:
+        """Connect."""
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        return self
+
+    def close(self) -> None:
+        """Give it up."""
+        self._writer.close()
+
+    async def ask(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
+        """One request; status and body of its answer."""
+        status, headers = await self._begin(method, path, body)
+        return status, await self._reader.readexactly(int(headers["content-length"]))
+
+    async def listen(self, path: str) -> AsyncIterator[float]:
+        """Server-sent events until their end: of each, the seconds since Redis had it, which its id says."""
+        await self._begin("GET", path)
+        while line := await self._reader.readline():
+            if line.startswith(b"id: "):
+                yield time.time() - int(line[4:].partition(b"-")[0]) / 1000
+            elif line == b"0\r\n":
+                return
+
+    async def _begin(self, method: str, path: str, body: Any = None) -> tuple[int, dict[str, str]]:
+        data = b"" if body is None else json.dumps(body).encode()
+        kind = f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n" if data else ""
+        self._writer.write(f"{method} {path} HTTP/1.1\r\n{self._head}{kind}\r\n".encode() + data)
+        first, *lines = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        pairs = (line.partition(":") for line in lines if line)
+        return int(first.split()[1]), {name.lower(): value.strip() for name, _, value in pairs}
+
+
+async def load(
+    port: int,
+    method: str,
+    path: str,
+    body: Any = None,
+    *,
+    per_second: float | None,
+    seconds: float,
+    connections: int = 64,
+    headers: Mapping[str, str] | None = None,
+) -> Outcome:
+    """Send requests for a while: at a rate, or (None) each connection as fast as it is answered."""
+    outcome = Outcome()
+    opened = [await Connection(port, headers or {}).open() for _ in range(connections)]
+    free: asyncio.Queue[Connection] = asyncio.Queue()
+    for one in opened:
+        free.put_nowait(one)
+
+    async def send(connection: Connection, due: float) -> None:
+        status, answer = await connection.ask(method, path, body)
+        outcome.latencies.append(time.perf_counter() - due)
+        outcome.statuses[status] += 1
+        outcome.bodies.append(answer)
+        free.put_nowait(connection)
+
+    started = time.perf_counter()
+    due, end, tasks = started, started + seconds, set()
+    while due < end:
+        if per_second is not None:
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        connection = await free.get()
+        now = time.perf_counter()
+        task = asyncio.create_task(send(connection, due if per_second is not None else now))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        due = due + 1 / per_second if per_second is not None else now
+    await asyncio.gather(*tasks)
+    outcome.seconds = time.perf_counter() - started
+    for one in opened:
+        one.close()
+    return outcome
