@@ -92,24 +92,31 @@ class Acceptance:
 
     async def answer(self, order: Callable[[], Order], response: Response) -> JobView:
         """Accept what `order` makes, and say so: 202, or 200 with a job that has ended."""
-        record = await self.accept(order, response)
         response.status_code = 202
-        if self.wait_seconds is not None:
-            response.headers["Preference-Applied"] = f"wait={self.wait_seconds}"
-            record = await wait_for_end(self.bells, self.queue, record, self.wait_seconds)
-            if record.state.is_final:
-                response.status_code = 200
-        return await run_in_threadpool(display, record, self.queue, self.storage, self.links)
+        if self.wait_seconds is None:
+            return await run_in_threadpool(lambda: self._display(self._accept_once(order, response)))
+        record = await self.accept(order, response)
+        response.headers["Preference-Applied"] = f"wait={self.wait_seconds}"
+        record = await wait_for_end(self.bells, self.queue, record, self.wait_seconds)
+        if record.state.is_final:
+            response.status_code = 200
+        return await run_in_threadpool(self._display, record)
 
     async def accept(self, order: Callable[[], Order], response: Response) -> JobRecord:
         """Accept what `order` makes, or find what an earlier call made; the headers tell which."""
-        record, is_replay = await run_in_threadpool(self._accept_once, order)
+        return await run_in_threadpool(self._accept_once, order, response)
+
+    def _display(self, record: JobRecord) -> JobView:
+        return display(record, self.queue, self.storage, self.links)
+
+    def _accept_once(self, order: Callable[[], Order], response: Response) -> JobRecord:
+        record, is_replay = self._find_or_accept(order)
         if is_replay:
             response.headers["Idempotency-Replayed"] = "true"
         response.headers["Location"] = self.links.job(record.id)
         return record
 
-    def _accept_once(self, order: Callable[[], Order]) -> tuple[JobRecord, bool]:
+    def _find_or_accept(self, order: Callable[[], Order]) -> tuple[JobRecord, bool]:
         """The job, and whether an earlier call made it."""
         if self.call is None:
             return self._accept(order, None), False

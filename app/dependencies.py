@@ -66,74 +66,76 @@ class Services:
     storage: Storage
 
 
-async def _services(request: Request) -> Services:
+def services_of(request: Request) -> Services:
+    """What the API that got this request holds open."""
     services: Services = request.app.state.services
     return services
+
+
+# FastAPI walks the whole tree of providers for each request, and a provider again wherever it stands. So they
+# ask for the request, and not for one another where they need not.
+
+
+async def _services(request: Request) -> Services:
+    return services_of(request)
 
 
 AnyService = Annotated[Services, Depends(_services)]
 
 
-async def _settings(services: AnyService) -> ApiSettings:
-    return services.settings
+async def _settings(request: Request) -> ApiSettings:
+    return services_of(request).settings
 
 
-async def _catalogue(services: AnyService) -> Catalogue:
-    return services.catalogue
+async def _catalogue(request: Request) -> Catalogue:
+    return services_of(request).catalogue
 
 
-async def _queue(services: AnyService) -> JobQueue:
-    return services.queue
+async def _queue(request: Request) -> JobQueue:
+    return services_of(request).queue
 
 
-async def _prospects(services: AnyService) -> Prospects:
-    return services.prospects
+async def _prospects(request: Request) -> Prospects:
+    return services_of(request).prospects
 
 
-async def _retention(services: AnyService) -> Retention:
-    return services.retention
+async def _retention(request: Request) -> Retention:
+    return services_of(request).retention
 
 
-async def _storage(services: AnyService) -> Storage:
-    return services.storage
+async def _storage(request: Request) -> Storage:
+    return services_of(request).storage
 
 
-async def _decoder(services: AnyService) -> PictureDecoder:
-    return services.decoder
+async def _decoder(request: Request) -> PictureDecoder:
+    return services_of(request).decoder
 
 
-async def _exposition(services: AnyService) -> Exposition:
-    return services.exposition
+async def _exposition(request: Request) -> Exposition:
+    return services_of(request).exposition
 
 
-async def _ledger(services: AnyService) -> Ledger:
-    return services.ledger
+async def _ledger(request: Request) -> Ledger:
+    return services_of(request).ledger
 
 
-#: Documents how a caller is known; what it reads is not used, since `Door` reads other schemes too.
-_BEARER = HTTPBearer(auto_error=False, description="an API key, made by `darkroom keys create`")
+async def _caller(request: Request) -> Caller:
+    return await services_of(request).door.admit(request.headers.get("authorization"))
 
 
-async def _caller(
-    request: Request, services: AnyService, documented: Annotated[object, Depends(_BEARER)]
-) -> Caller:
-    del documented
-    return await services.door.admit(request.headers.get("authorization"))
+async def _shelf(request: Request) -> LoraShelf:
+    return services_of(request).shelf
 
 
-async def _shelf(services: AnyService) -> LoraShelf:
-    return services.shelf
-
-
-def _visible_catalogue(services: AnyService, caller: TheCaller) -> Catalogue:
+def _visible_catalogue(request: Request, caller: TheCaller) -> Catalogue:
     """With the adapters that were uploaded and that the caller sees."""
+    services = services_of(request)
     return services.shelf.extend(services.catalogue, caller.owner)
 
 
-async def _lora_file(
-    request: Request, settings: TheSettings, maker: TheMaker
-) -> AsyncGenerator[SpooledFile, None]:
+async def _lora_file(request: Request, maker: TheMaker) -> AsyncGenerator[SpooledFile, None]:
     del maker  # nothing is read of those who may not send it
+    settings = services_of(request).settings
     kind = media_type(request)
     if kind not in ("", "multipart/form-data", "application/octet-stream"):
         raise WrongMediaType(
@@ -143,11 +145,12 @@ async def _lora_file(
         yield file
 
 
-async def _maker(caller: TheCaller, services: AnyService, response: Response) -> Caller:
+async def _maker(request: Request, caller: TheCaller, response: Response) -> Caller:
     """A caller who may make things; the call counts, whatever becomes of it."""
     caller.require(Scope.GENERATE)
     if caller.key_id is not None and caller.calls_per_minute is not None:
-        left = await run_in_threadpool(services.keys.spend, caller.key_id, caller.calls_per_minute)
+        keys = services_of(request).keys
+        left = await run_in_threadpool(keys.spend, caller.key_id, caller.calls_per_minute)
         response.headers.update(rate_headers(left.limit, left.remaining, left.reset_seconds))
     return caller
 
@@ -156,8 +159,9 @@ async def _admin(caller: TheCaller) -> None:
     caller.require(Scope.ADMIN)
 
 
-async def _measurer(request: Request, services: AnyService) -> None:
+async def _measurer(request: Request) -> None:
     """Whoever may see the figures; while Redis is away there are none, and everybody may see that."""
+    services = services_of(request)
     if not services.settings.open_metrics:
         with suppress(Unavailable):
             (await services.door.admit(request.headers.get("authorization"))).require(Scope.ADMIN)
@@ -174,29 +178,36 @@ TheDecoder = Annotated[PictureDecoder, Depends(_decoder)]
 TheExposition = Annotated[Exposition, Depends(_exposition)]
 TheLedger = Annotated[Ledger, Depends(_ledger)]
 TheCaller = Annotated[Caller, Depends(_caller)]
-#: Stands before every route of a router, and so before anything is read of the request.
-ONLY_CALLERS = Depends(_caller)
+#: Stand before every route of a router, and so before anything is read of the request. The first documents how a
+#: caller is known; what it reads is not used, since `Door` reads other schemes too.
+ONLY_CALLERS = (
+    Depends(HTTPBearer(auto_error=False, description="an API key, made by `darkroom keys create`")),
+    Depends(_caller),
+)
 TheMaker = Annotated[Caller, Depends(_maker)]
 ONLY_ADMINS = Depends(_admin)
 ONLY_MEASURERS = Depends(_measurer)
 
 
-async def _links(request: Request, settings: TheSettings, services: AnyService) -> Links:
-    return Links(str(settings.public_url or request.base_url).rstrip("/"), services.signer)
+async def _links(request: Request) -> Links:
+    services = services_of(request)
+    return Links(str(services.settings.public_url or request.base_url).rstrip("/"), services.signer)
 
 
-async def _inputs(services: AnyService, caller: TheCaller) -> InputReader:
+async def _inputs(request: Request, caller: TheCaller) -> InputReader:
+    services = services_of(request)
     return InputReader(
         services.decoder, services.queue, services.storage, services.retention, caller.owner, services.fetcher
     )
 
 
-def _own_job(id: str, queue: TheQueue, caller: TheCaller) -> JobRecord:
-    return _fetch_own(id, queue, caller)
+def _own_job(id: str, request: Request, caller: TheCaller) -> JobRecord:
+    return _fetch_own(id, services_of(request).queue, caller)
 
 
-async def _shown_job(id: str, n: int, request: Request, services: AnyService) -> JobRecord:
+async def _shown_job(id: str, n: int, request: Request) -> JobRecord:
     """The job whose image a signed link opens; else the caller's own."""
+    services = services_of(request)
     query = request.query_params.multi_items()
     authorization = request.headers.get("authorization")
     if any(name in ("expires", "signature") for name, _ in query):
@@ -224,8 +235,9 @@ def _fetch_own(id: str, queue: JobQueue, caller: Caller) -> JobRecord:
     return record
 
 
-async def _json_body(request: Request, settings: TheSettings, maker: TheMaker) -> bytes:
+async def _json_body(request: Request, maker: TheMaker) -> bytes:
     del maker  # nothing is read of those who may not send it
+    settings = services_of(request).settings
     raw = await read_body(request, settings.max_body_bytes, settings.upload_timeout_seconds)
     kind = media_type(request)
     if kind and kind != "application/json" and not kind.endswith("+json"):
@@ -233,8 +245,9 @@ async def _json_body(request: Request, settings: TheSettings, maker: TheMaker) -
     return raw
 
 
-async def _picture_body(request: Request, settings: TheSettings, maker: TheMaker) -> bytes:
+async def _picture_body(request: Request, maker: TheMaker) -> bytes:
     del maker  # as above
+    settings = services_of(request).settings
     bound = settings.max_picture_bytes + FORM_OVERHEAD_BYTES
     raw = await read_body(request, bound, settings.upload_timeout_seconds)
     kind = media_type(request)
@@ -247,8 +260,9 @@ async def _picture_body(request: Request, settings: TheSettings, maker: TheMaker
     return raw
 
 
-async def _edit_body(request: Request, settings: TheSettings, maker: TheMaker) -> bytes:
+async def _edit_body(request: Request, maker: TheMaker) -> bytes:
     del maker  # as above
+    settings = services_of(request).settings
     raw = await read_body(request, settings.max_body_bytes, settings.upload_timeout_seconds)
     kind = media_type(request)
     if kind == "multipart/form-data":
@@ -275,7 +289,6 @@ Intake = Callable[[bytes], Acceptance]
 
 async def _intake(
     request: Request,
-    services: AnyService,
     inputs: TheInputs,
     links: TheLinks,
     caller: TheCaller,
@@ -284,7 +297,7 @@ async def _intake(
         Header(min_length=1, max_length=255, description="the same key and call within 24 h give the same job"),
     ] = None,
 ) -> Intake:
-    target = f"{request.method} {request.url.path}"
+    services, target = services_of(request), f"{request.method} {request.url.path}"
 
     def take_in(raw: bytes) -> Acceptance:
         return Acceptance(
@@ -314,14 +327,14 @@ async def _acceptance(raw: JsonBody, intake: TheIntake, wait_seconds: WaitSecond
 
 async def _repeats(
     request: Request,
-    services: AnyService,
     caller: TheCaller,
     idempotency_key: Annotated[
         str | None,
         Header(min_length=1, max_length=255, description="the same key and call within 24 h make one thing"),
     ] = None,
 ) -> Repeats:
-    return Repeats(services.idempotency, caller.owner, f"{request.method} {request.url.path}", idempotency_key)
+    target = f"{request.method} {request.url.path}"
+    return Repeats(services_of(request).idempotency, caller.owner, target, idempotency_key)
 
 
 WaitSeconds = Annotated[int | None, Depends(_wait_seconds)]

@@ -23,8 +23,8 @@ def display(record: JobRecord, queue: JobQueue, storage: Storage, links: Links) 
 
 
 def _place_of(queue: JobQueue, record: JobRecord) -> Place | None:
-    ahead = queue.position(record) if record.state is JobState.QUEUED else None
-    return None if ahead is None else Place(ahead, queue.estimate_seconds(record, ahead))
+    place = queue.place(record) if record.state is JobState.QUEUED else None
+    return None if place is None else Place(*place)
 
 
 def _read_base64(storage: Storage, image: ImageRecord) -> str | None:

@@ -97,7 +97,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     for module in (health, images, metrics):
         app.include_router(module.router)
     for module in (tasks, plan, jobs, events, uploads, loras, catalogue, openai):
-        app.include_router(module.router, dependencies=[ONLY_CALLERS], responses=problems(401))
+        app.include_router(module.router, dependencies=ONLY_CALLERS, responses=problems(401))
     app.webhooks.include_router(webhooks.router)
     return app
 

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any
 
 from redis import exceptions as redis_errors
 from rq.job import Job, JobStatus
@@ -84,7 +84,9 @@ class JobQueue:
             settings.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1, decode=False
         )
         self._ttl_seconds = settings.result_ttl_seconds
-        self._scripts = {name: scripts.load(self.connection, name) for name in ("submit", "cancel", "bury")}
+        self._scripts = {
+            name: scripts.load(self.connection, name) for name in ("submit", "cancel", "bury", "place")
+        }
 
     def submit(
         self,
@@ -206,19 +208,20 @@ class JobQueue:
         if not JobState(found).is_final:
             raise Conflict(f"job {id} is {found}; cancel it first")
 
-    def position(self, record: JobRecord) -> int | None:
-        """Jobs ahead of this one in its own queue; None when it does not wait."""
-        with redis_errors_are_unavailable():
-            return cast("int | None", self.connection.lpos(f"rq:queue:{record.queue}", record.id))
+    def place(self, record: JobRecord) -> tuple[int, float | None] | None:
+        """Jobs ahead of this one in its own queue, and seconds to its end; None when it does not wait.
 
-    def estimate_seconds(self, record: JobRecord, ahead: int) -> float | None:
-        """Seconds until a waiting job's end, from measured step times; None before the first measurement."""
-        run_seconds = self.run_seconds(record.parameters)
-        if run_seconds is None:
-            return None
+        The seconds come from measured step times, and are None before the first measurement.
+        """
         with redis_errors_are_unavailable():
-            workers = max(1, len(read_workers(self.connection)))
-        return (ahead / workers + 1) * run_seconds
+            found = self._run("place", id=record.id, queue=record.queue, pace=pace_key(record.parameters))
+        if found is None:
+            return None
+        ahead, step_seconds, workers = found
+        if not step_seconds:
+            return ahead, None
+        run_seconds = record.parameters.num_inference_steps * float(step_seconds)
+        return ahead, (ahead / max(1, workers) + 1) * run_seconds
 
     def run_seconds(self, parameters: JobParameters) -> float | None:
         """Seconds that such a job denoises, by the last one like it; None before there was one."""
@@ -230,10 +233,10 @@ class JobQueue:
         """Until one of the workers takes the next job, if those that run are like this one."""
         with redis_errors_are_unavailable():
             workers = len(read_workers(self.connection))
-        run_seconds = self.estimate_seconds(record, 0)
-        if not workers or run_seconds is None:
+            step_seconds = self.connection.hget("darkroom:pace", pace_key(record.parameters))
+        if not workers or step_seconds is None:
             return _UNKNOWN_RETRY_SECONDS
-        return max(1, math.ceil(run_seconds / workers))
+        return max(1, math.ceil(record.parameters.num_inference_steps * float(str(step_seconds)) / workers))
 
     def _seconds_to_an_end(self, record: JobRecord, ids: Sequence[str]) -> int:
         """Until the first of some jobs that run has ended; where none runs, until a worker takes the next."""

@@ -320,12 +320,13 @@ def test_a_claim_whose_answer_was_lost_costs_its_jobs_nothing(queue: JobQueue, e
 
 def test_step_times_are_remembered_and_make_the_waiting_times_known(queue: JobQueue, enlist: Enlist) -> None:
     first, second = queue.submit(parameters(batchable=False)), queue.submit(parameters(batchable=False))
-    assert queue.estimate_seconds(second, ahead=1) is None
+    assert queue.place(second) == (1, None)
     claims = enlist()
     (claim,) = claims.claim(Wish())
     receipt = Receipt(
         parameters=first.parameters, seeds=[0], model=Weights(id="x", sha256="0"), timings={"denoise": 2.0}
     )
     assert claims.complete(claim, [], receipt)
-    # Two seconds for four steps: half a second a step, four steps a job, one job ahead.
-    assert queue.estimate_seconds(second, ahead=1) == 4.0
+    third = queue.submit(parameters(batchable=False))
+    # Two seconds for four steps: half a second a step, four steps a job, none and one ahead.
+    assert [queue.place(job) for job in (first, second, third)] == [None, (0, 2.0), (1, 4.0)]

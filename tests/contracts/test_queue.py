@@ -69,9 +69,9 @@ def test_a_completed_job_cannot_be_cancelled(queue: JobQueue, enlist: Enlist) ->
 
 def test_position_counts_the_jobs_ahead(queue: JobQueue, enlist: Enlist) -> None:
     jobs = [queue.submit(parameters(batchable=False)) for _ in range(3)]
-    assert [queue.position(job) for job in jobs] == [0, 1, 2]
+    assert [queue.place(job) for job in jobs] == [(0, None), (1, None), (2, None)]
     enlist().claim(Wish())
-    assert [queue.position(job) for job in jobs] == [None, 0, 1]
+    assert [queue.place(job) for job in jobs] == [None, (0, None), (1, None)]
 
 
 def test_an_accepted_job_outlives_a_killed_redis_and_its_absence_is_said(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def test_a_second_signal_hands_the_running_jobs_back_unspent(
         hire(settings, pool, storage).start([])
     record = queue.fetch(job.id)
     assert (record.state, record.attempts) == (JobState.QUEUED, 0)
-    assert queue.position(record) == 0
+    assert queue.place(record) == (0, None)
     assert storage.find("images/") == []
 
 
