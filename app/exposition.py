@@ -81,6 +81,7 @@ def _of_jobs(census: Census) -> Iterator[Metric]:
     yield _gauge("queue_jobs", "Jobs that wait", waiting, ["model", "priority"])
     oldest = [(labels, line.oldest_seconds) for labels, line in census.lines.items()]
     yield _gauge("queue_oldest_seconds", "Age of the job that waits longest", oldest, ["model", "priority"])
+    yield _gauge("webhooks_pending", "Webhook messages neither delivered nor given up", [([], census.messages)])
 
 
 def _of_workers(workers: list[WorkerReport]) -> Iterator[Metric]:

@@ -34,20 +34,22 @@ class Line:
 
 @dataclass(frozen=True)
 class Census:
-    """All jobs that are known.
+    """All jobs that are known, and what is told of them.
 
     Attributes:
         jobs: (state, model, task) -> how many; nought stays once it was more.
         lines: (model, priority) -> who waits, for each model that ever had a job.
+        messages: of webhooks, neither delivered nor given up yet.
     """
 
     jobs: Mapping[tuple[str, str, str], int]
     lines: Mapping[tuple[str, str], Line]
+    messages: int
 
 
 def take_census(connection: Redis) -> Census:
     """Look; `connection` decodes responses, and may raise RedisError."""
-    counted, queues = scripts.load(connection, "census")(args=["{}"])
+    counted, queues, messages = scripts.load(connection, "census")(args=["{}"])
     jobs: dict[tuple[str, str, str], int] = {}
     for key, number in zip(counted[::2], counted[1::2], strict=True):
         state, model, task = json.loads(key)
@@ -56,4 +58,4 @@ def take_census(connection: Redis) -> Census:
     for tier, model, waiting, oldest_seconds in queues:
         line = Line(waiting, float(oldest_seconds))
         lines[model, tier] = lines.get((model, tier), Line()).joined(line)
-    return Census(jobs, lines)
+    return Census(jobs, lines, messages)

@@ -1,5 +1,6 @@
 -- Looks, and changes nothing: jobs by state, model and task; and of every queue that has jobs its tier, their
--- model, how many they are, and for how many seconds the first has waited.
+-- model, how many they are, and for how many seconds the first has waited; and the messages of webhooks that are
+-- on their way, waiting, tried, or to be tried again.
 local time, queues = now(), {}
 for _, tier in ipairs({ 'high', 'normal', 'low' }) do
   for _, queue in ipairs(redis.call('SMEMBERS', 'darkroom:waiting:' .. tier)) do
@@ -10,4 +11,8 @@ for _, tier in ipairs({ 'high', 'normal', 'low' }) do
     end
   end
 end
-return { redis.call('HGETALL', 'darkroom:census'), queues }
+local messages = redis.call('ZCARD', 'darkroom:webhooks:leases') + redis.call('ZCARD', 'darkroom:webhooks:due')
+for _, site in ipairs(redis.call('ZRANGE', 'darkroom:webhooks:turns', 0, -1)) do
+  messages = messages + redis.call('LLEN', 'rq:queue:' .. webhook_queue(site))
+end
+return { redis.call('HGETALL', 'darkroom:census'), queues, messages }

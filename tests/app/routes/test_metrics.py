@@ -17,6 +17,7 @@ from contracts.ledger import Ledger
 from contracts.metrics import ROWS, Tally
 from contracts.queue import JobQueue
 from contracts.settings import SharedSettings
+from contracts.webhooks import Outbox, Outcome
 from contracts.workers import WorkerReport, publish
 from tests.app.conftest import Hands
 from tests.app.test_service import service
@@ -61,6 +62,22 @@ def test_jobs_are_shown_by_state_and_queues_by_depth_and_age(client: TestClient,
     assert figure(figures, "queue_jobs", model="shapes-sdxl", priority="normal") == 1
     assert (figure(figures, "queue_oldest_seconds", model="shapes-sdxl", priority="normal") or 0) > 0
     assert figure(figures, "queue_jobs", model="shapes-sdxl", priority="high") == 0
+
+
+def test_messages_of_webhooks_are_shown_until_they_are_delivered(client: TestClient, queue: JobQueue) -> None:
+    assert figure(scrape(client), "webhooks_pending") == 0
+    for events in (["queued"], ["queued"], ["started"]):
+        client.post("/v1/txt2img", json=BODY | {"webhook": {"url": "https://8.8.8.8/", "events": events}})
+    assert figure(scrape(client), "webhooks_pending") == 2
+
+    outbox = Outbox(queue.connection, "dispatcher-of-the-test", lease_seconds=30)
+    one, other = outbox.take(()), outbox.take(())
+    assert one is not None
+    assert other is not None
+    outbox.end(one, Outcome("again", 500, "x", pause_seconds=1000))
+    assert figure(scrape(client), "webhooks_pending") == 2
+    outbox.end(other, Outcome("delivered", 200))
+    assert figure(scrape(client), "webhooks_pending") == 1
 
 
 def test_what_workers_counted_is_shown_with_buckets_that_add_up(client: TestClient, queue: JobQueue) -> None:
