@@ -81,6 +81,23 @@ class CacheUse(_Part):
     misses: int = 0
 
 
+class MemoryUse(_Part):
+    """What a batch took of the device's memory.
+
+    Attributes:
+        plan: the rung of the memory plan that was taken.
+        planned_bytes: what the plan expected at the most, weights included.
+        peak_bytes: what was measured; None on a CPU without a budget.
+        ran_out: larger plans that ran out of memory for this very job before.
+    """
+
+    plan: str
+    budget_bytes: int
+    planned_bytes: int
+    peak_bytes: int | None = None
+    ran_out: list[str] = Field(default_factory=list)
+
+
 class Receipt(_Part):
     """All that is needed to make the same image again, and what it took.
 
@@ -88,7 +105,8 @@ class Receipt(_Part):
         parameters: every resolved parameter.
         seeds: one an image.
         batch_images: images that shared the pipeline call, this job's own included.
-        placement: component -> where it lived (`cuda:0`, `cpu`, …).
+        placement: component -> where it lived: its device, or `visit`, `streamed`, `absent`.
+        memory: the memory plan, and what it came to.
         embeddings: prompts of the batch that were remembered, and that had to be encoded.
         versions: library -> version.
         timings: stage -> seconds (queue, load, encode_prompt, encode_inputs, denoise, decode, write, …).
@@ -102,6 +120,7 @@ class Receipt(_Part):
     batch_images: int = 1
     batch_jobs: int = 1
     placement: dict[str, str] = Field(default_factory=dict)
+    memory: MemoryUse | None = None
     embeddings: CacheUse = Field(default_factory=CacheUse)
     device: str = ""
     dtype: str = ""

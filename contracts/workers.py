@@ -20,13 +20,47 @@ _INDEX = "darkroom:workers"
 _FORGET_SECONDS = 3600
 
 
+class ModelReport(BaseModel):
+    """What one model takes of a worker's memory.
+
+    Attributes:
+        rung: the plan that was taken last; empty while the model is parked.
+        planned_bytes: what the plan needs on the device while a batch runs.
+        resident_bytes: on the device between batches, adapters included.
+        host_bytes: in host memory.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    rung: str = ""
+    planned_bytes: int | None = None
+    resident_bytes: int = 0
+    host_bytes: int = 0
+
+
+class CacheReport(BaseModel):
+    """A cache of prompts' embeddings since the worker's start."""
+
+    model_config = ConfigDict(frozen=True)
+
+    hits: int = 0
+    misses: int = 0
+    entries: int = 0
+    bytes: int = 0
+    budget_bytes: int = 0
+
+
 class WorkerReport(BaseModel):
     """A worker's own account.
 
     Attributes:
         state: `starting` until its warm list is loaded, then `idle` or `busy`; `draining` after SIGTERM.
-        warm: models that are ready to run.
-        placement: model -> component -> device.
+        budget_bytes: of the device, for weights and activations.
+        resident_bytes, host_bytes: weights of all models on the device, and in host memory.
+        warm: models that are ready to run, on the device or parked.
+        parked: those of them that are in host memory.
+        placement: model -> component -> where it lives.
+        stage_seconds: stage -> seconds that this worker's jobs have spent in it.
         capacity: what its memory can do; None while it is not known.
     """
 
@@ -39,7 +73,12 @@ class WorkerReport(BaseModel):
     host: str = ""
     budget_bytes: int | None = None
     resident_bytes: int | None = None
+    host_bytes: int | None = None
     warm: list[str] = Field(default_factory=list)
+    parked: list[str] = Field(default_factory=list)
+    models: dict[str, ModelReport] = Field(default_factory=dict)
+    embeddings: CacheReport = Field(default_factory=CacheReport)
+    stage_seconds: dict[str, float] = Field(default_factory=dict)
     adapters: dict[str, list[str]] = Field(default_factory=dict)
     placement: dict[str, dict[str, str]] = Field(default_factory=dict)
     current_jobs: list[str] = Field(default_factory=list)

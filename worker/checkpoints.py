@@ -6,6 +6,7 @@ Knows nothing of which models stay warm.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,11 @@ def pick_device(wanted: str) -> torch.device:
     if wanted != "auto":
         return torch.device(wanted)
     return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+
+
+def describe_device(device: torch.device) -> str:
+    """The device's name for people."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
 def device_bytes(device: torch.device) -> int:
@@ -71,16 +77,24 @@ def locate_lora(catalogue: Catalogue, spec: LoraSpec) -> Path:
     return files[0]
 
 
-def load_model(catalogue: Catalogue, spec: ModelSpec, family: FamilyCode, path: Path, dtype: torch.dtype) -> Any:
-    """The text-to-image pipeline with all its components, in host memory.
+def load_model(
+    catalogue: Catalogue,
+    spec: ModelSpec,
+    family: FamilyCode,
+    path: Path,
+    dtype: torch.dtype,
+    absent: Collection[str] = (),
+) -> Any:
+    """The text-to-image pipeline with its components, but for those that are to be absent, in host memory.
 
     Raises:
         Exception: whatever the libraries raise for weights that are missing, damaged, or no safetensors.
     """
     if path.is_dir():
         pipeline = _pipeline_class(family).from_pretrained(
-            path, dtype=dtype, variant=spec.variant, use_safetensors=True, local_files_only=True
-        )
+            path, dtype=dtype, variant=spec.variant, use_safetensors=True, local_files_only=True,
+            **dict.fromkeys(absent),
+        )  # fmt: skip
     elif path.suffix == ".safetensors":
         pipeline = _load_file(catalogue, spec, family, path, dtype)
     else:

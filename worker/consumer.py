@@ -201,7 +201,6 @@ class Consumer(RqLoop):
         return {
             "state": state,
             "pid": os.getpid(),
-            "budget_bytes": None if self._capacity is None else self._capacity.budget_bytes,
             "capacity": self._capacity,
             **self._pool.report(),
         }

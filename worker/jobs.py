@@ -8,22 +8,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from PIL import Image
 
 from contracts.errors import FailureCode, JobFailed, NotFound
-from contracts.events import Preview
 from contracts.parameters import JobParameters
-from contracts.records import CacheUse, Receipt, Weights
+from contracts.records import CacheUse, Receipt
 from contracts.storage import Storage
 from worker import images, previews, receipts
 from worker.deliveries import Done, Painted, deliver
 from worker.families import Call
-from worker.pipelines import Pool, WarmModel, describe_device, free_memory
-from worker.prompts import Encoder
+from worker.pipelines import Pool, free_memory
+from worker.steps import Steps, Watch
 from worker.stopwatch import Stopwatch
+from worker.warm_models import WarmModel
 
 _log = logging.getLogger(__name__)
 
@@ -38,16 +38,6 @@ class Job:
     queue_seconds: float
 
 
-class Watch(Protocol):
-    """Whoever looks on while a batch runs."""
-
-    def step(self, step: int, steps: int) -> None:
-        """Called after each denoising step; raises to abandon the batch."""
-
-    def preview(self, job_id: str, preview: Preview) -> None:
-        """Called in another thread, between the first step and the batch's end, where a job wants previews."""
-
-
 def run(
     jobs: Sequence[Job], pool: Pool, storage: Storage, watch: Watch, worker_name: str = ""
 ) -> list[Done | JobFailed]:
@@ -59,21 +49,29 @@ def run(
 def paint(
     jobs: Sequence[Job], pool: Pool, storage: Storage, watch: Watch, worker_name: str = ""
 ) -> list[Painted | JobFailed]:
-    """Run jobs that share a batch key in one pipeline call.
+    """Run jobs that share a batch key in one pipeline call; once more, by a smaller plan, if memory runs out.
 
     Returns:
         The outcome of each job, in order. What `watch.step` raises is passed on.
     """
-    steps = _Steps(watch)
-    try:
-        return _paint(jobs, pool, storage, steps, worker_name)
-    except Exception as error:
-        if error is steps.raised:
-            raise
-        _log.exception("jobs %s failed", [job.id for job in jobs])
-        failed = _failure(error)
-    # The error is gone by now, and with it the tensors that its traceback held.
-    free_memory()
+    ran_out: list[str] = []
+    while True:
+        steps = Steps(watch)
+        try:
+            return _paint(jobs, pool, storage, steps, worker_name, ran_out)
+        except Exception as error:
+            if error is steps.raised:
+                raise
+            _log.exception("jobs %s failed", [job.id for job in jobs])
+            failed = _failure(error)
+        # The error is gone by now, and with it the tensors that its traceback held.
+        free_memory()
+        if failed.code is not FailureCode.OUT_OF_MEMORY:
+            break
+        too_large = pool.step_down(jobs[0].parameters, _count_images(jobs))
+        if too_large is None or ran_out:
+            break
+        ran_out.append(too_large)
     return [failed] * len(jobs)
 
 
@@ -89,21 +87,21 @@ def _failure(error: Exception) -> JobFailed:
 
 
 def _paint(
-    jobs: Sequence[Job], pool: Pool, storage: Storage, steps: _Steps, worker_name: str
+    jobs: Sequence[Job], pool: Pool, storage: Storage, steps: Steps, worker_name: str, ran_out: Sequence[str]
 ) -> list[Painted | JobFailed]:
     shared = jobs[0].parameters
     stopwatch = Stopwatch(pool.device)
-    model = pool.model(shared.model)
+    model = pool.ready(shared, _count_images(jobs))
     pipeline = model.pipeline(shared.mode, shared.scheduler, [part.controlnet for part in shared.controls])
     stopwatch.lap("load")
     call = _read_inputs(jobs, storage)
     frame = images.frame_around(call.mask, shared.padding_mask_crop)
     stopwatch.lap("read_inputs")
     try:
-        with model.adapters.active(shared.loras) as loras:
+        with model.active(shared.loras) as (loras, encoder), pool.meter.running(pool.resident_bytes):
             stopwatch.lap("load_adapters")
-            encoder = model.encoder(shared.loras)
             embeddings = encoder.arguments(call)
+            model.homes.stage_ends()
             stopwatch.lap("encode_prompt")
             painted = _generate(pipeline, model, _crop(call, frame), embeddings, jobs, steps, stopwatch)
     finally:
@@ -113,7 +111,14 @@ def _paint(
             pool.drop(shared.model)
     pictures = _restore(painted, call, frame)
     stopwatch.lap("decode")
-    receipt = _receipt(jobs, model, loras, encoder, worker_name)
+    receipt = receipts.compose(
+        [job.parameters for job in jobs],
+        model,
+        loras,
+        embeddings=CacheUse(hits=encoder.hits, misses=encoder.misses),
+        memory=pool.memory_of(model, ran_out),
+        worker=worker_name,
+    )
     return [
         _finish(job, pictures[place : place + job.parameters.num_images], receipt, stopwatch)
         for job, place in zip(jobs, _places(jobs), strict=True)
@@ -154,7 +159,7 @@ def _generate(
     call: Call,
     embeddings: Mapping[str, torch.Tensor],
     jobs: Sequence[Job],
-    steps: _Steps,
+    steps: Steps,
     stopwatch: Stopwatch,
 ) -> list[Image.Image]:
     seeds = [seed for job in jobs for seed in job.parameters.seeds]
@@ -223,83 +228,14 @@ def _restore(painted: list[Image.Image], call: Call, frame: images.Box | None) -
     return [Image.composite(picture.convert("RGB"), image, soft) for picture in painted]
 
 
-class _Steps:
-    """The pipeline's callback: tells the watch, and remembers what the watch raised.
-
-    Attributes:
-        watch: who is told.
-        raised: the watch's own exception, which is no failure of the worker.
-    """
-
-    def __init__(self, watch: Watch) -> None:
-        self.raised: BaseException | None = None
-        self.watch = watch
-        self._painter: previews.Painter | None = None
-        self._stopwatch: Stopwatch | None = None
-        self._denoising = False
-
-    def begin(self, stopwatch: Stopwatch, painter: previews.Painter | None) -> None:
-        """Start to count the stages of one pipeline call, and to show how its images come along."""
-        self._stopwatch, self._painter, self._denoising = stopwatch, painter, False
-
-    def end(self) -> None:
-        """The pipeline call is over; after this no preview comes."""
-        if self._painter is not None:
-            self._painter.close()
-
-    def denoising_begins(self, *_: Any) -> None:
-        """Hook before each run of the denoiser and its ControlNet; the first ends the encoding of the inputs."""
-        if not self._denoising and self._stopwatch is not None:
-            self._stopwatch.lap("encode_inputs")
-        self._denoising = True
-
-    def __call__(self, pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        """One step is done. Diffusers insists on a dict in return."""
-        del timestep
-        if step + 1 == pipeline.num_timesteps:
-            if self._stopwatch is not None:
-                self._stopwatch.lap("denoise")
-            if not torch.isfinite(tensors["latents"]).all():
-                raise JobFailed(FailureCode.INTERNAL, "the model's result holds values that are no numbers")
-        if self._painter is not None:
-            self._painter.look(step + 1, pipeline.num_timesteps, tensors["latents"])
-        try:
-            self.watch.step(step + 1, pipeline.num_timesteps)
-        except BaseException as error:
-            self.raised = error
-            raise
-        return {}
+def _count_images(jobs: Sequence[Job]) -> int:
+    return sum(job.parameters.num_images for job in jobs)
 
 
 def _places(jobs: Sequence[Job]) -> list[int]:
     """Where each job's images begin in the batch."""
     counts = [job.parameters.num_images for job in jobs]
     return [sum(counts[:index]) for index in range(len(counts))]
-
-
-def _receipt(
-    jobs: Sequence[Job], model: WarmModel, loras: list[Weights], encoder: Encoder, worker_name: str
-) -> Receipt:
-    """The receipt of the first job; the others' differ in parameters, seeds and timings."""
-    shared = jobs[0].parameters
-    names = [control.controlnet for control in shared.controls]
-    return Receipt(
-        parameters=shared,
-        seeds=shared.seeds,
-        model=model.weights,
-        loras=loras,
-        controlnets=[
-            model.controlnet_weights(control.controlnet, control.conditioning_scale) for control in shared.controls
-        ],
-        batch_images=sum(job.parameters.num_images for job in jobs),
-        batch_jobs=len(jobs),
-        placement=model.placement(names),
-        embeddings=CacheUse(hits=encoder.hits, misses=encoder.misses),
-        device=describe_device(model.device),
-        dtype=str(model.dtype).removeprefix("torch."),
-        versions=dict(receipts.library_versions()),
-        worker=worker_name,
-    )
 
 
 def _finish(job: Job, pictures: list[Image.Image], shared: Receipt, stopwatch: Stopwatch) -> Painted:

@@ -9,16 +9,13 @@ import sys
 from pydantic import ValidationError
 
 from contracts import logs
-from contracts.capacities import take_capacity
 from contracts.catalogue import read_catalogue
 from contracts.claims import Claims
 from contracts.connections import connect
 from contracts.errors import DarkroomError
 from contracts.metrics import Tally
-from contracts.plans import Policy
 from contracts.settings import LogSettings, QueueSettings, SharedSettings, explain
 from contracts.storage import open_storage
-from worker.placement import plan_all
 from worker.settings import WorkerSettings
 
 _log = logging.getLogger("worker")
@@ -46,7 +43,6 @@ def _work(shared: SharedSettings, queue: QueueSettings, own: WorkerSettings) -> 
     # Imported here: torch and diffusers take seconds, and bad settings should be told before that.
     import torch
 
-    from worker.checkpoints import device_bytes, pick_dtype
     from worker.consumer import Consumer
     from worker.lora_stock import Bounds, LoraStock
     from worker.pipelines import Pool
@@ -65,15 +61,17 @@ def _work(shared: SharedSettings, queue: QueueSettings, own: WorkerSettings) -> 
         max_models=own.max_models,
         embedding_bytes=own.embedding_bytes,
         stock=LoraStock(catalogue, storage, folder, bounds),
+        budget_bytes=own.budget_bytes,
+        host_bytes=own.host_bytes,
+        policy=own.policy,
+        tally=tally,
     )
     # A claim that ran and whose answer was lost must not run again: no retries.
     connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0)
     claims = Claims(connection, queue, own.name, shared.result_ttl_seconds)
     rq_connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1, decode=False)
-    budget_bytes = own.budget_bytes or device_bytes(pool.device)
-    plans = plan_all(catalogue, budget_bytes, 2 if pool.device.type == "cuda" else 4)
-    model_pixels = {name: plan.batch_pixels for name, plan in plans.items()}
-    capacity = take_capacity(catalogue, budget_bytes, Policy(), lambda row: pick_dtype(row, pool.device).itemsize)
+    model_pixels = pool.budget.batch_pixels()
+    capacity = pool.budget.capacity()
     consumer = Consumer(rq_connection, claims, pool, storage, own, model_pixels, tally, capacity)
     consumer.start(own.warm or [catalogue.default_model])
     return 0

@@ -62,18 +62,15 @@ class Meter:
                 self.peak_bytes = self._counting.peak_bytes
                 self._counting = None
 
-    @contextmanager
-    def off_the_device(self) -> Iterator[None]:
-        """What is computed inside takes host memory; only on the CPU does anybody have to be told."""
-        counting = self._counting
-        if counting is None:
-            yield
-            return
-        counting.paused += 1
-        try:
-            yield
-        finally:
-            counting.paused -= 1
+    def pause(self) -> None:
+        """What is computed from here on takes host memory; only on the CPU does anybody have to be told."""
+        if self._counting is not None:
+            self._counting.paused += 1
+
+    def resume(self) -> None:
+        """Back on the device."""
+        if self._counting is not None:
+            self._counting.paused -= 1
 
 
 class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]

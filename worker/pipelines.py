@@ -1,134 +1,52 @@
-"""The warm pool: loads models, makes every task's pipeline from one set of components, evicts the unused.
+"""The warm pool: the models in memory, which of them are on the device, and who leaves for whom.
 
-Knows nothing of jobs; a pipeline and its scheduler are fresh objects, only the weights are shared.
+Plans first, then loads no more than the plan holds. A model that must leave the device goes to host memory where
+that has room, else it is dropped. Knows nothing of jobs but what they ask for.
 """
 
 from __future__ import annotations
 
 import gc
-import inspect
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import diffusers
 import torch
 
 from contracts.catalogue import Catalogue, ModelSpec
 from contracts.errors import CatalogueError, FailureCode, JobFailed, NotFound
-from contracts.families import Mode
-from contracts.parameters import LoraParameters
-from contracts.records import Weights
-from worker import checkpoints, previews
-from worker.families import FamilyCode, load_family
+from contracts.metrics import Tally
+from contracts.parameters import JobParameters
+from contracts.plans import Plan, Policy
+from contracts.records import MemoryUse
+from worker import checkpoints
+from worker.budget import Budget
+from worker.families import load_family
 from worker.fingerprints import Fingerprints
 from worker.lora_stock import LoraStock
-from worker.loras import Adapters
-from worker.prompts import EmbeddingCache, Encoder
-from worker.schedulers import make_scheduler
+from worker.meter import Meter
+from worker.prompts import EmbeddingCache
+from worker.warm_models import Surroundings, WarmModel
+
+_log = logging.getLogger(__name__)
 
 _Loaded = TypeVar("_Loaded")
 
-
-class WarmModel:
-    """One loaded model: its components, its ControlNets as they were asked for, its adapters.
-
-    Attributes:
-        base: the text-to-image pipeline that holds the components; jobs run on derived ones.
-        weights: id and content hash for receipts.
-    """
-
-    def __init__(
-        self,
-        spec: ModelSpec,
-        catalogue: Catalogue,
-        device: torch.device,
-        fingerprints: Fingerprints,
-        embeddings: EmbeddingCache,
-        stock: LoraStock,
-    ) -> None:
-        self.spec = spec
-        self.family: FamilyCode = load_family(spec.family)
-        self.device = device
-        self.dtype = checkpoints.pick_dtype(spec, device)
-        self._catalogue = catalogue
-        self._fingerprints = fingerprints
-        self._embeddings = embeddings
-        path = checkpoints.locate_model(catalogue, spec, self.family)
-        self.weights = Weights(id=spec.id, sha256=fingerprints.of(path, spec.variant), family=spec.family)
-        self.base = checkpoints.load_model(catalogue, spec, self.family, path, self.dtype).to(device)
-        self.adapters = Adapters(self.base, self.family, stock)
-        self._controlnets: dict[str, tuple[Any, str]] = {}
-
-    def pipeline(self, mode: Mode, scheduler: str, controlnets: Sequence[str] = ()) -> Any:
-        """A fresh pipeline on the shared components, with a fresh scheduler. It paints from embeddings only.
-
-        Raises:
-            JobFailed: a ControlNet cannot be loaded.
-        """
-        extra: dict[str, Any] = {name: None for name in self.base.components if name.startswith("text_encoder")}
-        extra["scheduler"] = make_scheduler(scheduler, self.base.scheduler.config)
-        if controlnets:
-            extra["controlnet"] = self._controlnet(controlnets)
-        pipeline = derive(getattr(diffusers, self.family.pipelines[mode]), self.base, **extra)
-        pipeline.set_progress_bar_config(disable=True)
-        self.family.adapt(pipeline)
-        return pipeline
-
-    def encoder(self, loras: Sequence[LoraParameters]) -> Encoder:
-        """The text encoders as they are now, with these adapters in them."""
-        state = (self.weights.sha256, str(self.dtype), self.adapters.text_key(loras))
-        return Encoder(self.base, self.family, self.device, self._embeddings, state)
-
-    @cached_property
-    def projection(self) -> previews.Projection:
-        """From latents to the colours of a preview; fitted when the first preview is asked for."""
-        return previews.fit(self.base.vae)
-
-    def controlnet_weights(self, id: str, scale: float) -> Weights:
-        """Id and content hash of a ControlNet that `pipeline` has loaded."""
-        return Weights(id=id, sha256=self._controlnets[id][1], family=self.spec.family, scale=scale)
-
-    def placement(self, controlnets: Sequence[str] | None = None) -> dict[str, str]:
-        """Component -> device, with the named ControlNets, or all that are loaded."""
-        named = sorted(self._controlnets) if controlnets is None else controlnets
-        modules = {name: part for name, part in self.base.components.items() if _is_module(part)}
-        modules |= {f"controlnet:{id}": self._controlnets[id][0] for id in named}
-        return {name: str(next(module.parameters()).device) for name, module in modules.items()}
-
-    def _controlnet(self, ids: Sequence[str]) -> Any:
-        nets = [self._one_controlnet(id) for id in ids]
-        if len(nets) == 1:
-            return nets[0]
-        return getattr(diffusers, self.family.multi_controlnet)(nets)
-
-    def _one_controlnet(self, id: str) -> Any:
-        if id not in self._controlnets:
-            self._controlnets[id] = _or_load_failed(id, lambda: self._load_controlnet(id))
-        return self._controlnets[id][0]
-
-    def _load_controlnet(self, id: str) -> tuple[Any, str]:
-        path = checkpoints.locate_controlnet(self._catalogue, self._catalogue.controlnet(id))
-        module = checkpoints.load_controlnet(self.family, path, self.dtype).to(self.device)
-        return module, self._fingerprints.of(path)
-
-
-def derive(pipeline_class: Any, base: Any, **extra: Any) -> Any:
-    """Another task's pipeline around the same component objects.
-
-    `from_pipe` is no way to do it: without a dtype it upcasts the shared weights in place.
-    """
-    names = inspect.signature(pipeline_class.__init__).parameters
-    components = {name: part for name, part in base.components.items() if name in names}
-    settings = {name: base.config[name] for name in names if name in base.config and name not in components}
-    return pipeline_class(**{**settings, **components, **extra})
+#: Of a budget that is enforced, what plans may fill: an estimate is no measurement.
+_PLANNED_SHARE = 0.95
 
 
 class Pool:
-    """Models that are ready to run, least recently used first."""
+    """Models that are ready to run, least recently used first.
+
+    Attributes:
+        budget: chooses the plan of each batch.
+        meter: what the running batch takes of the device's memory.
+    """
 
     def __init__(
         self,
@@ -136,38 +54,83 @@ class Pool:
         device: str = "auto",
         max_models: int = 3,
         embedding_bytes: int = 2**28,
+        budget_bytes: int | None = None,
+        host_bytes: int = 0,
+        policy: Policy | None = None,
+        tally: Tally | None = None,
         stock: LoraStock | None = None,
     ) -> None:
+        """Empty.
+
+        Args:
+            max_models: on the device at once, whatever their bytes.
+            embedding_bytes: of host memory for the embeddings of prompts.
+            budget_bytes: of the device; they are enforced. None: what the device has.
+            host_bytes: of host memory for models that had to leave the device.
+        """
         self.catalogue = catalogue
-        self._stock = stock or LoraStock(catalogue)
-        self.embeddings = EmbeddingCache(embedding_bytes)
         self.device = checkpoints.pick_device(device)
-        self._max_models = max_models
+        self.embeddings = EmbeddingCache(embedding_bytes)
+        self.meter = Meter(self.device, budget_bytes)
+        size_bytes = int(budget_bytes * _PLANNED_SHARE) if budget_bytes else checkpoints.device_bytes(self.device)
+        self.budget = Budget(catalogue, size_bytes, self._value_bytes, policy)
+        self._max_models, self._host_bytes = max_models, host_bytes
+        self._tally = tally or Tally()
         self._models: OrderedDict[str, WarmModel] = OrderedDict()
-        self._fingerprints = Fingerprints()
+        self._around = Surroundings(
+            catalogue, self.device, Fingerprints(), self.embeddings, self.meter, stock or LoraStock(catalogue)
+        )
         # The heartbeat's thread asks for reports while the work thread loads.
         self._lock = threading.Lock()
 
     @property
     def warm(self) -> list[str]:
-        """Ids of the models that are ready, least recently used first."""
+        """Ids of the models that are ready, on the device or parked, least recently used first."""
         with self._lock:
             return list(self._models)
 
     def model(self, id: str) -> WarmModel:
-        """The model, loaded if it is not warm; the least recently used one may leave for it.
+        """The model, placed for one image as its row has it by default; others may leave for it.
 
         Raises:
             JobFailed: with MODEL_LOAD_FAILED.
         """
-        if id not in self._models:
-            self._make_room()
-            model = _or_load_failed(id, lambda: self._load(id))
-            with self._lock:
-                self._models[id] = model
-        with self._lock:
-            self._models.move_to_end(id)
-            return self._models[id]
+        self._of_model(id, lambda: self._inspect(id))
+        return self._place(id, self.budget.own_plan(id), [])
+
+    def ready(self, job: JobParameters, images: int) -> WarmModel:
+        """The job's model, placed by the plan for a call of so many images, with the ControlNets that it names.
+
+        Raises:
+            JobFailed: with MODEL_LOAD_FAILED.
+            torch.OutOfMemoryError: the device has no room for the weights.
+        """
+        self._of_model(job.model, lambda: self._inspect(job.model))
+        controlnets = list(dict.fromkeys(control.controlnet for control in job.controls))
+        return self._place(job.model, self.budget.choose(job, images), controlnets)
+
+    def step_down(self, job: JobParameters, images: int) -> str | None:
+        """Remember that such a batch ran out of memory: its next one gets a smaller plan.
+
+        Returns:
+            The name of the plan that was too large; None where there is no smaller one.
+        """
+        failed = self.budget.step_down(job, images)
+        if failed is None:
+            return None
+        self._tally.count("out_of_memory_steps", model=job.model)
+        return failed.rung
+
+    def memory_of(self, model: WarmModel, ran_out: Sequence[str]) -> MemoryUse:
+        """What the batch that has just run took, for its receipt; `ran_out` are the plans that were too large."""
+        report, plan = model.report(), model.homes.plan
+        return MemoryUse(
+            plan=report["rung"],
+            budget_bytes=self.budget.size_bytes,
+            planned_bytes=0 if plan is None else plan.peak_bytes,
+            peak_bytes=self.meter.peak_bytes,
+            ran_out=list(ran_out),
+        )
 
     def drop(self, id: str) -> None:
         """Forget a model and give its memory back."""
@@ -175,35 +138,116 @@ class Pool:
             self._models.pop(id, None)
         free_memory()
 
+    @property
+    def resident_bytes(self) -> int:
+        """Weights on the device: those of all models, and their adapters."""
+        with self._lock:
+            models = list(self._models.values())
+        return sum(model.resident_bytes for model in models)
+
     def report(self) -> dict[str, Any]:
         """This pool's part of a `WorkerReport`."""
         with self._lock:
             models = dict(self._models)
         return {
-            "device": describe_device(self.device),
+            "device": checkpoints.describe_device(self.device),
+            "budget_bytes": self.budget.size_bytes,
+            "resident_bytes": sum(model.resident_bytes for model in models.values()),
+            "host_bytes": sum(model.homes.host_bytes for model in models.values()),
             "warm": list(models),
+            "parked": [id for id, model in models.items() if model.parked],
             "adapters": {id: list(model.adapters.loaded) for id, model in models.items()},
             "placement": {id: model.placement() for id, model in models.items()},
+            "models": {id: model.report() for id, model in models.items()},
+            "embeddings": self.embeddings.report(),
         }
 
-    def _load(self, id: str) -> WarmModel:
-        return WarmModel(
-            self.catalogue.model(id),
-            self.catalogue,
-            self.device,
-            self._fingerprints,
-            self.embeddings,
-            self._stock,
-        )
+    def _place(self, id: str, plan: Plan, controlnets: list[str]) -> WarmModel:
+        model = self._models.get(id)
+        if model is not None and not model.serves(plan):
+            self.drop(id)
+            model = None
+        if model is not None and not model.parked:
+            self._tally.count("warm_hits", model=id)
+        self._make_room(id, plan.peak_bytes)
+        if model is None:
+            model = self._of_model(id, lambda: self._load(id, plan))
+        with self._lock:
+            self._models[id] = model
+            self._models.move_to_end(id)
+        for controlnet in controlnets:
+            _or_load_failed(controlnet, partial(model.load_controlnet, controlnet))
+        self._settle(model, plan)
+        self._bound_host(id)
+        return model
 
-    def _make_room(self) -> None:
-        while len(self._models) >= self._max_models:
-            self.drop(next(iter(self._models)))
+    def _settle(self, model: WarmModel, plan: Plan) -> None:
+        if model.adapters.resident_bytes + plan.peak_bytes > self.budget.size_bytes:
+            model.forget_adapters()
+        try:
+            model.homes.settle(plan)
+        except Exception:
+            # Half of it may have moved.
+            self.drop(model.spec.id)
+            raise
 
+    def _load(self, id: str, plan: Plan) -> WarmModel:
+        model = WarmModel(self.catalogue.model(id), self._around, plan)
+        self._tally.count("model_loads", model=id)
+        return model
 
-def describe_device(device: torch.device) -> str:
-    """The device's name for people."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    def _of_model(self, id: str, load: Callable[[], _Loaded]) -> _Loaded:
+        try:
+            return _or_load_failed(id, load)
+        except JobFailed:
+            self._tally.count("model_load_failures", model=id)
+            raise
+
+    def _inspect(self, id: str) -> None:
+        """Know what the model consists of: one that is still on a hub is fetched for that, one file is loaded."""
+        if not self.budget.knows(id):
+            spec = self.catalogue.model(id)
+            self.budget.fetched(id, checkpoints.locate_model(self.catalogue, spec, load_family(spec.family)))
+        if self.budget.is_vague(id):
+            model = self._load(id, self.budget.own_plan(id))
+            self.budget.know(model.inventory())
+            with self._lock:
+                self._models[id] = model
+
+    def _make_room(self, id: str, needed_bytes: int) -> None:
+        """Have others leave the device, the least recently used first, until so many bytes are free."""
+        others = [other for other in self._models if other != id and not self._models[other].parked]
+        while others and (
+            len(others) >= self._max_models
+            or sum(self._models[other].resident_bytes for other in others) + needed_bytes > self.budget.size_bytes
+        ):
+            self._evict(others.pop(0))
+
+    def _evict(self, id: str) -> None:
+        model = self._models[id]
+        parked = sum(other.homes.host_bytes for other in self._models.values() if other is not model)
+        to = "host" if parked + model.homes.bytes <= self._host_bytes else "dropped"
+        if to == "host":
+            try:
+                model.park()
+            except Exception:  # noqa: BLE001 - whatever it was, nothing is known of its homes any more
+                _log.exception("%s could not be parked, and is dropped", id)
+                to = "dropped"
+        if to == "dropped":
+            self.drop(id)
+        self._tally.count("evictions", model=id, to=to)
+        free_memory()
+
+    def _bound_host(self, id: str) -> None:
+        """The model that runs may need the host memory in which others are parked."""
+        for other in [other for other, model in self._models.items() if model.parked and other != id]:
+            if sum(model.homes.host_bytes for model in self._models.values()) <= self._host_bytes:
+                return
+            self._tally.count("evictions", model=other, to="dropped")
+            self.drop(other)
+
+    def _value_bytes(self, spec: ModelSpec) -> int:
+        return checkpoints.pick_dtype(spec, self.device).itemsize
 
 
 def free_memory() -> None:
@@ -211,10 +255,6 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _is_module(part: object) -> bool:
-    return isinstance(part, torch.nn.Module)
 
 
 def _or_load_failed(id: str, load: Callable[[], _Loaded]) -> _Loaded:

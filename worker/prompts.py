@@ -57,6 +57,16 @@ class EmbeddingCache:
         self._kept.move_to_end(key)
         return found
 
+    def report(self) -> dict[str, int]:
+        """Its `CacheReport`."""
+        return {
+            "hits": self.hits,
+            "misses": self.misses,
+            "entries": len(self._kept),
+            "bytes": self.bytes,
+            "budget_bytes": self._budget_bytes,
+        }
+
     def keep(self, key: object, embedding: Embedding) -> None:
         """Remember an embedding, and forget others for it; one larger than the budget is not kept."""
         if embedding.bytes > self._budget_bytes or key in self._kept:
@@ -73,7 +83,8 @@ class Encoder:
     """The encoders of one model, as a batch uses them.
 
     Attributes:
-        pipeline: whose `encode_prompt` is called; it computes on `device`.
+        pipeline: whose `encode_prompt` is called.
+        device, dtype: of the embeddings, wherever and in whatever dtype an encoder computes.
         state: everything beside the wording that shapes an embedding: content hash of the weights, dtypes,
             which encoders take part, the adapters in them.
         hits, misses: look-ups of this batch; one for each distinct wording.
@@ -82,6 +93,7 @@ class Encoder:
     pipeline: Any
     family: FamilyCode
     device: torch.device
+    dtype: torch.dtype
     cache: EmbeddingCache
     state: tuple[object, ...]
     hits: int = 0
@@ -121,7 +133,7 @@ class Encoder:
         encoding = self.family.encoding
         with torch.no_grad():
             answer = self.pipeline.encode_prompt(**_as_lists(wording), **encoding.fixed, device=self.device)
-        sequence, pooled = (answer[place].cpu() for place in encoding.places)
+        sequence, pooled = (answer[place].to("cpu", self.dtype) for place in encoding.places)
         return Embedding(sequence, pooled)
 
 

@@ -6,16 +6,21 @@ The file's part holds no time, no job id and no batch, so the same request gives
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
-from contracts.records import Receipt
+from contracts.parameters import JobParameters
+from contracts.records import CacheUse, MemoryUse, Receipt, Weights
+from worker.checkpoints import describe_device
+from worker.warm_models import WarmModel
 
 _LIBRARIES = ("darkroom", "torch", "diffusers", "transformers", "peft")
 #: Fields of a receipt that differ between two runs of one request.
-_PER_RUN = frozenset({"batch_images", "batch_jobs", "embeddings", "placement", "timings", "worker", "seeds"})
+_PER_RUN = frozenset(
+    {"batch_images", "batch_jobs", "embeddings", "memory", "placement", "timings", "worker", "seeds"}
+)
 _PER_RUN_PARAMETERS = frozenset({"batchable", "previews"})
 
 
@@ -30,6 +35,37 @@ def library_versions() -> Mapping[str, str]:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
+
+
+def compose(
+    batch: Sequence[JobParameters],
+    model: WarmModel,
+    loras: list[Weights],
+    *,
+    embeddings: CacheUse,
+    memory: MemoryUse,
+    worker: str,
+) -> Receipt:
+    """The receipt of a batch's first job; the others' differ in parameters, seeds and timings."""
+    shared = batch[0]
+    return Receipt(
+        parameters=shared,
+        seeds=shared.seeds,
+        model=model.weights,
+        loras=loras,
+        controlnets=[
+            model.controlnet_weights(control.controlnet, control.conditioning_scale) for control in shared.controls
+        ],
+        batch_images=sum(job.num_images for job in batch),
+        batch_jobs=len(batch),
+        placement=model.placement([control.controlnet for control in shared.controls]),
+        memory=memory,
+        embeddings=embeddings,
+        device=describe_device(model.device),
+        dtype=str(model.dtype).removeprefix("torch."),
+        versions=dict(library_versions()),
+        worker=worker,
+    )
 
 
 def texts(receipt: Receipt, seed: int) -> Mapping[str, str]:

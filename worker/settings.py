@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from contracts.plans import Policy, T5Policy
 from contracts.settings import Settings, describe
 
 
@@ -25,7 +26,17 @@ class WorkerSettings(Settings):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     warm: list[str] = Field(default_factory=list, description='models to load at start, as JSON: ["sdxl"]')
     max_models: int = Field(3, ge=1, description="models kept ready at once")
-    budget_bytes: int | None = Field(None, gt=0, description="memory to plan with; none: what the device has")
+    budget_bytes: int | None = Field(
+        None, gt=0, description="device memory to plan with and to keep to; none: what the device has"
+    )
+    host_bytes: int = Field(0, ge=0, description="host memory for models that had to leave the device")
+    t5: T5Policy = Field(
+        "auto", description="where the T5 encoder works: auto (by the plan), gpu, cpu, visit or off (SD3 only)"
+    )
+    allow_fp8: bool = Field(
+        False, description="store denoisers in 8 bits where nothing better fits; changes images"
+    )
+    allow_drop_t5: bool = Field(False, description="leave T5 out where nothing else fits (SD3); changes images")
     loaded_loras: int = Field(16, ge=0, description="LoRAs that stay loaded beside each model")
     loaded_lora_bytes: int = Field(2 * 2**30, ge=0, description="memory that they may take beside each model")
     lora_folder: Path | None = Field(None, description="where files of uploaded LoRAs go; none: below the data")
@@ -43,6 +54,11 @@ class WorkerSettings(Settings):
     stall_seconds: float = Field(600.0, gt=0, description="a worker without a step for this long ends itself")
     drain_seconds: float = Field(120.0, ge=0, description="after SIGTERM, how long the running batch may take")
     cpu_threads: int = Field(0, ge=0, description="threads of CPU work; 0: torch's choice")
+
+    @property
+    def policy(self) -> Policy:
+        """What the memory plans may do."""
+        return Policy(t5=self.t5, allow_fp8=self.allow_fp8, allow_drop_t5=self.allow_drop_t5)
 
     @property
     def batch_wait_seconds(self) -> float:

@@ -21,6 +21,7 @@ from contracts.validation import StoredPicture, check, resolve
 from worker import jobs
 from worker.deliveries import Done
 from worker.pipelines import Pool
+from worker.steps import Watch
 
 Pixels = npt.NDArray[np.int16]
 
@@ -109,7 +110,7 @@ def run(
     parameters: JobParameters | Sequence[JobParameters],
     pool: Pool,
     storage: Storage,
-    watch: jobs.Watch | None = None,
+    watch: Watch | None = None,
 ) -> list[Any]:
     """Run one batch; returns its outcomes."""
     batch = [parameters] if isinstance(parameters, JobParameters) else parameters

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+import logging
+
 import pytest
 import torch
 
 from contracts.catalogue import Catalogue
 from contracts.errors import FailureCode, JobFailed
 from contracts.families import FAMILIES, Mode
+from contracts.metrics import Tally
+from contracts.parameters import JobParameters
 from contracts.storage import Storage
 from tests.worker.orders import Onlooker, done, order, run
+from worker.meter import Meter
 from worker.pipelines import Pool
 
 FAMILY_IDS = list(FAMILIES)
@@ -64,8 +70,9 @@ class _Breaking(torch.nn.Module):
     ],
 )
 def test_an_error_in_the_denoiser_becomes_a_code_and_a_plain_message(
-    error: Exception, code: str, catalogue: Catalogue, pool: Pool, storage: Storage
+    error: Exception, code: str, catalogue: Catalogue, storage: Storage
 ) -> None:
+    pool = Pool(catalogue, device="cpu")
     before, _ = done(order(catalogue, "sdxl"), pool, storage)
     hook = pool.model("shapes-sdxl").base.unet.register_forward_pre_hook(_Breaking(error).forward)
     (failure,) = run(order(catalogue, "sdxl"), pool, storage)
@@ -103,3 +110,68 @@ def test_a_failure_that_the_watch_raises_is_the_watchs_own(
     error = JobFailed(FailureCode.DEADLINE_EXCEEDED, "late")
     with pytest.raises(JobFailed, match="late"):
         run(order(catalogue, "sdxl"), pool, storage, Onlooker(stop_after=1, error=error))
+
+
+# -- out of memory: a step down, not an end ---------------------------------------------------------------
+
+
+def _smaller_than_it_says(catalogue: Catalogue, job: JobParameters, missing_bytes: int) -> tuple[Pool, Tally]:
+    """A pool on a device that lacks some bytes of what its best plan for a job was made for."""
+    tally = Tally()
+    pool = Pool(catalogue, device="cpu", budget_bytes=2**30, tally=tally)
+    plan = pool.ready(job, job.num_images).homes.plan
+    assert plan is not None
+    pool.meter = Meter(pool.device, plan.peak_bytes - missing_bytes)
+    return pool, tally
+
+
+@pytest.mark.parametrize("family", FAMILY_IDS)
+def test_a_job_that_runs_out_of_memory_runs_again_by_a_smaller_plan(
+    family: str, catalogue: Catalogue, storage: Storage
+) -> None:
+    job, other = order(catalogue, family, num_images=2), order(catalogue, family, seed=5)
+    fresh = Pool(catalogue, device="cpu")
+    expected, expected_other = done(job, fresh, storage)[0], done(other, fresh, storage)[0]
+    pool, tally = _smaller_than_it_says(catalogue, job, 2**20)
+    files, receipt = done(job, pool, storage)
+    assert files == expected
+    assert receipt.memory is not None
+    assert receipt.memory.ran_out == ["all resident"]
+    assert receipt.memory.plan != "all resident"
+    assert tally.drain()[f'["out_of_memory_steps","","shapes-{family}"]'] == 1
+    again, receipt = done(job, pool, storage)
+    assert again == expected
+    assert receipt.memory is not None
+    assert receipt.memory.ran_out == []
+    assert receipt.memory.plan != "all resident"
+    # The lesson is about such batches; a smaller one keeps the best plan.
+    files, receipt = done(other, pool, storage)
+    assert files == expected_other
+    assert receipt.memory is not None
+    assert receipt.memory.plan == "all resident"
+
+
+def test_a_job_that_no_plan_can_run_fails_and_holds_on_to_nothing(
+    catalogue: Catalogue, storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Pytest keeps what is logged, with its tracebacks and their tensors.
+    caplog.set_level(logging.CRITICAL, "worker.jobs")
+    job = order(catalogue, "flux")
+    expected = done(job, Pool(catalogue, device="cpu"), storage)[0]
+    before = _tensors()
+    pool = Pool(catalogue, device="cpu", budget_bytes=2**22)
+    for _ in range(2):
+        (failure,) = run(job, pool, storage)
+        assert isinstance(failure, JobFailed)
+        assert failure.code == "out_of_memory"
+    assert _tensors() > before
+    pool.drop(job.model)
+    assert _tensors() == before
+    pool.meter = Meter(pool.device, None)
+    assert done(job, pool, storage)[0] == expected
+
+
+def _tensors() -> int:
+    """Tensors that are alive in this process."""
+    gc.collect()
+    return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())

@@ -24,13 +24,15 @@ from contracts.catalogue import Catalogue, LoraSpec
 from contracts.errors import JobFailed
 from contracts.families import FAMILIES
 from contracts.parameters import JobParameters
+from contracts.plans import Plan
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
 from tests.worker.orders import PICTURES, Onlooker, done, order, run, to_png
 from tests.worker.weights import to_kohya, write_adapter
 from worker.lora_stock import Bounds, LoraStock
 from worker.loras import Adapters
-from worker.pipelines import Pool, WarmModel
+from worker.pipelines import Pool
+from worker.warm_models import WarmModel
 from worker.warnings import silence_known_warnings
 
 HISTORIES = int(os.environ.get("DARKROOM_ISOLATION_HISTORIES", "2"))
@@ -171,8 +173,8 @@ class _CrowdedPool(Pool):
     def __init__(self, catalogue: Catalogue) -> None:
         super().__init__(catalogue, device="cpu", max_models=2)
 
-    def _load(self, id: str) -> WarmModel:
-        model = super()._load(id)
+    def _load(self, id: str, plan: Plan) -> WarmModel:
+        model = super()._load(id, plan)
         model.adapters = Adapters(model.base, model.family, LoraStock(self.catalogue, bounds=Bounds(loaded=2)))
         return model
 

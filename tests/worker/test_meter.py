@@ -60,8 +60,9 @@ def test_what_is_beyond_the_budget_is_the_devices_own_error() -> None:
 def test_what_is_computed_off_the_device_is_not_counted() -> None:
     meter = Meter(CPU, 16 * KIB)
     with meter.running(0):
-        with meter.off_the_device():
-            large = _kib(64) + 1
+        meter.pause()
+        large = _kib(64) + 1
+        meter.resume()
         _kib(4)
         del large
     assert meter.peak_bytes == 4 * KIB
@@ -69,8 +70,10 @@ def test_what_is_computed_off_the_device_is_not_counted() -> None:
 
 def test_without_a_budget_nothing_is_counted_on_the_cpu() -> None:
     meter = Meter(CPU, None)
-    with meter.running(8), meter.off_the_device():
+    with meter.running(8):
+        meter.pause()
         _kib(4)
+        meter.resume()
     assert meter.peak_bytes is None
 
 

@@ -12,10 +12,14 @@ import torch
 
 from contracts.catalogue import Catalogue
 from contracts.families import FAMILIES, Mode
+from contracts.metrics import Tally
+from contracts.plans import Home
 from contracts.storage import Storage
 from tests.worker.orders import done, order
 from worker.families import load_family
-from worker.pipelines import Pool, derive
+from worker.homes import Housed
+from worker.pipelines import Pool
+from worker.warm_models import derive
 
 FAMILY_IDS = list(FAMILIES)
 
@@ -42,6 +46,8 @@ def test_all_tasks_of_a_model_share_one_set_of_weights(family: str, pool: Pool) 
     base = _tensors(model.base)
     for mode in load_family(family).pipelines:
         controls = [f"{family}-hint"] if "controlnet" in mode else []
+        for id in controls:
+            model.load_controlnet(id)
         derived = _tensors(model.pipeline(mode, model.spec.schedulers[0], controls))
         shared = {name: place for name, place in derived.items() if not name.startswith("controlnet.")}
         # SD3's ControlNet pipelines hold their VAE in a wrapper.
@@ -60,6 +66,7 @@ def test_a_second_task_adds_no_parameters(family: str, catalogue: Catalogue, poo
 
 def test_a_controlnet_is_loaded_once(catalogue: Catalogue, pool: Pool) -> None:
     model = pool.model("shapes-sdxl")
+    model.load_controlnet("sdxl-hint")
     first = model.pipeline(Mode.CONTROLNET, "euler", ["sdxl-hint"]).controlnet
     assert model.pipeline(Mode.CONTROLNET_IMG2IMG, "euler", ["sdxl-hint"]).controlnet is first
     several = model.pipeline(Mode.CONTROLNET, "euler", ["sdxl-hint", "sdxl-hint"]).controlnet
@@ -94,6 +101,98 @@ def test_the_least_recently_used_model_leaves(catalogue: Catalogue) -> None:
     assert pool.warm == ["shapes-sdxl", "shapes-flux"]
 
 
+def _bytes_of(catalogue: Catalogue, *families: str) -> int:
+    """What these models take on a device, and one image of the first beside them."""
+    pool = Pool(catalogue, device="cpu", max_models=9)
+    plans = [pool.model(f"shapes-{family}").homes.plan for family in families]
+    first = plans[0].peak_bytes if plans[0] else 0
+    return first + sum(pool.model(f"shapes-{family}").resident_bytes for family in families[1:])
+
+
+def test_models_share_the_budget_and_the_least_recently_used_one_goes_to_host_memory(
+    catalogue: Catalogue, storage: Storage
+) -> None:
+    two, tally = int(_bytes_of(catalogue, "sdxl", "sd3", "flux") * 0.9), Tally()
+    pool = Pool(catalogue, device="cpu", max_models=9, budget_bytes=two, host_bytes=2**30, tally=tally)
+    first = done(order(catalogue, "sdxl"), pool, storage)[0]
+    for family in ("sd3", "flux"):
+        done(order(catalogue, family), pool, storage)
+        assert pool.resident_bytes <= two
+    assert pool.warm == ["shapes-sdxl", "shapes-sd3", "shapes-flux"]
+    report = pool.report()
+    assert report["parked"] == ["shapes-sdxl"]
+    parked = report["models"]["shapes-sdxl"]
+    assert (parked["resident_bytes"], parked["rung"]) == (0, "")
+    assert parked["host_bytes"] == pool.model("shapes-sdxl").homes.bytes > 2**23
+    files, receipt = done(order(catalogue, "sdxl"), pool, storage)
+    assert files == first
+    assert receipt.memory is not None
+    assert receipt.memory.peak_bytes is not None
+    assert receipt.memory.peak_bytes <= two
+    counted = {
+        key: value for key, value in tally.drain().items() if key.startswith(('["evictions"', '["model_load'))
+    }
+    assert counted['["model_loads","","shapes-sdxl"]'] == 1
+    assert counted['["evictions","","shapes-sdxl","host"]'] == 1
+
+
+def test_where_host_memory_has_no_room_a_model_is_dropped(catalogue: Catalogue, storage: Storage) -> None:
+    two, tally = int(_bytes_of(catalogue, "sdxl", "sd3", "flux") * 0.9), Tally()
+    pool = Pool(catalogue, device="cpu", max_models=9, budget_bytes=two, host_bytes=2**20, tally=tally)
+    for family in ("sdxl", "sd3", "flux"):
+        done(order(catalogue, family), pool, storage)
+    assert pool.warm == ["shapes-sd3", "shapes-flux"]
+    assert tally.drain()['["evictions","","shapes-sdxl","dropped"]'] == 1
+
+
+def test_host_memory_keeps_to_its_own_bound(catalogue: Catalogue) -> None:
+    sizes = {f: Pool(catalogue, device="cpu").model(f"shapes-{f}").homes.bytes for f in FAMILY_IDS}
+    pool = Pool(catalogue, device="cpu", max_models=1, host_bytes=max(sizes.values()) + 2**20)
+    for family in ("sdxl", "sd3", "flux"):
+        pool.model(f"shapes-{family}")
+    assert pool.warm == ["shapes-sdxl", "shapes-flux"]
+    assert pool.report()["host_bytes"] == sizes["sdxl"]
+
+
+def test_a_move_that_fails_half_way_leaves_no_half_moved_model(
+    catalogue: Catalogue, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = Pool(catalogue, device="cpu", max_models=1, host_bytes=2**30)
+    first = done(order(catalogue, "sdxl"), pool, storage)[0]
+    pool.model("shapes-flux")
+    assert pool.report()["parked"] == ["shapes-sdxl"]
+    move, moved = Housed.move, []
+
+    def break_off(self: Housed, home: Home) -> None:
+        moved.append(home)
+        if moved.count(Home.DEVICE) == 2:
+            raise torch.OutOfMemoryError("the device is full")
+        move(self, home)
+
+    monkeypatch.setattr(Housed, "move", break_off)
+    with pytest.raises(torch.OutOfMemoryError):
+        pool.ready(order(catalogue, "sdxl"), 1)
+    monkeypatch.undo()
+    assert pool.warm == ["shapes-flux"]
+    assert done(order(catalogue, "sdxl"), pool, storage)[0] == first
+
+
+def test_a_model_that_cannot_be_parked_is_dropped(
+    catalogue: Catalogue, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = Pool(catalogue, device="cpu", max_models=1, host_bytes=2**30)
+    first = done(order(catalogue, "sdxl"), pool, storage)[0]
+
+    def fail(self: Housed) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Housed, "_park", fail)
+        done(order(catalogue, "flux"), pool, storage)
+    assert pool.warm == ["shapes-flux"]
+    assert done(order(catalogue, "sdxl"), pool, storage)[0] == first
+
+
 def test_a_model_that_leaves_gives_its_memory_back(catalogue: Catalogue) -> None:
     before = _parameter_count()
     pool = Pool(catalogue, device="cpu", max_models=1)
@@ -114,8 +213,8 @@ def test_a_model_that_comes_back_makes_the_same_bytes(catalogue: Catalogue, stor
 
 def test_the_report_tells_what_is_warm_and_where_it_lies(catalogue: Catalogue) -> None:
     pool = Pool(catalogue, device="cpu")
-    assert pool.report() == {"device": "cpu", "warm": [], "adapters": {}, "placement": {}}
-    pool.model("shapes-flux").pipeline(Mode.CONTROLNET, "flow_euler", ["flux-hint"])
+    assert (pool.report()["warm"], pool.report()["placement"]) == ([], {})
+    pool.ready(order(catalogue, "flux", Mode.CONTROLNET), 1)
     report = pool.report()
     assert report["warm"] == ["shapes-flux"]
     assert report["placement"]["shapes-flux"] == {

@@ -1,47 +1,177 @@
-"""What this worker's models may do within its budget."""
+"""Plans as they are taken: each component where its home says, peaks under the budget, the image unchanged."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
 from contracts.catalogue import Catalogue
-from contracts.inventory import take_inventory
+from contracts.families import FAMILIES, Mode
+from contracts.parameters import JobParameters
+from contracts.plans import Home, Plan, Policy
+from contracts.storage import Storage
+from tests.worker.orders import done, order, to_pixels
+from worker.budget import Budget
+from worker.homes import Housed
 from worker.pipelines import Pool
-from worker.placement import plan_all
 
-MIB = 2**20
-
-
-@pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
-def test_headers_tell_exactly_what_is_loaded(family: str, catalogue: Catalogue, pool: Pool) -> None:
-    spec = next(row for row in catalogue.models if row.family == family)
-    loaded = {
-        name: sum(parameter.numel() for parameter in part.parameters()) * 4
-        for name, part in pool.model(spec.id).base.components.items()
-        if isinstance(part, torch.nn.Module)
-    }
-    inventory = take_inventory(catalogue, spec, 4)
-    assert inventory is not None
-    counted = {component.name: component.bytes for component in inventory.components}
-    assert counted.keys() == loaded.keys()
-    for name, size in loaded.items():
-        # SD3's position table is a buffer, which the file holds and `parameters` does not list.
-        assert counted[name] >= size
-        assert counted[name] - size <= 0.1 * counted[name]
+FAMILY_IDS = list(FAMILIES)
+#: A pool plans for 95 % of a budget that it enforces.
+SHARE = 0.95
 
 
-def test_all_local_models_are_planned(catalogue: Catalogue) -> None:
-    plans = plan_all(catalogue, 1024 * MIB, 4)
-    assert plans.keys() == {row.id for row in catalogue.models}
-    for one in plans.values():
-        assert one.rung == "all resident"
-        assert 0 < sum(part.bytes for part in one.parts) < 40_000_000
-        assert one.batch_pixels > 256 * 256
+def _ladder(catalogue: Catalogue, job: JobParameters, policy: Policy | None = None) -> list[Plan]:
+    """Every plan for a job alone, from the fastest to the smallest."""
+    budget = Budget(catalogue, 2**40, lambda _: 4, policy)
+    assert budget.knows(job.model)
+    ladder = [budget.choose(job, job.num_images)]
+    while budget.step_down(job, job.num_images):
+        ladder.append(budget.choose(job, job.num_images))
+    return ladder
 
 
-def test_a_tight_budget_is_planned_tightly(catalogue: Catalogue) -> None:
-    for one in plan_all(catalogue, 15 * MIB, 4).values():
-        assert one.fits
-        assert one.rung != "all resident"
-        assert one.peak_bytes <= 15 * MIB
+def _pool_for(catalogue: Catalogue, rung: Plan, policy: Policy | None = None) -> Pool:
+    """A pool whose enforced budget just admits this plan."""
+    return Pool(catalogue, device="cpu", budget_bytes=int(rung.peak_bytes / SHARE) + 1, policy=policy)
+
+
+def _watch_homes(pool: Pool, job: JobParameters) -> dict[str, list[dict[str, int]]]:
+    """Stage -> bytes of each component on the device, noted in the middle of the stage, again and again."""
+    seen: dict[str, list[dict[str, int]]] = {"encode": [], "denoise": [], "decode": []}
+    model = pool.ready(job, job.num_images)
+
+    def note(stage: str) -> Any:
+        return lambda *_: seen[stage].append(model.homes.device_bytes)
+
+    base, denoiser = model.base, model.family.denoiser
+    inner = [module for module in base.components[denoiser].modules() if isinstance(module, torch.nn.Linear)]
+    inner[len(inner) // 2].register_forward_hook(note("denoise"))
+    base.vae.decoder.conv_norm_out.register_forward_hook(note("decode"))
+    base.text_encoder.register_forward_hook(note("encode"))
+    return seen
+
+
+@pytest.mark.parametrize("family", FAMILY_IDS)
+def test_every_rung_is_really_taken_within_its_bytes_and_paints_the_same_image(
+    family: str, catalogue: Catalogue, storage: Storage
+) -> None:
+    job = order(catalogue, family, width=128, height=128, num_inference_steps=2)
+    ladder = _ladder(catalogue, job)
+    homes = {home for rung in ladder for home in rung.homes.values()}
+    assert {Home.DEVICE, Home.VISIT, Home.STREAMED} <= homes
+    resident, _ = done(job, Pool(catalogue, device="cpu"), storage)
+    for rung in ladder:
+        pool = _pool_for(catalogue, rung)
+        seen = _watch_homes(pool, job)
+        files, receipt = done(job, pool, storage)
+        assert receipt.memory is not None
+        assert (receipt.memory.plan, receipt.memory.ran_out) == (rung.rung, [])
+        assert receipt.memory.peak_bytes is not None
+        assert receipt.memory.peak_bytes <= rung.peak_bytes / SHARE
+        assert receipt.memory.peak_bytes >= 0.85 * rung.peak_bytes, rung.rung
+        _check_homes(rung, seen)
+        if rung.tile_side is None:
+            assert files == resident, rung.rung
+        else:
+            difference = np.abs(to_pixels(files[0]) - to_pixels(resident[0]))
+            assert difference.mean() < 12, rung.rung
+
+
+def _check_homes(rung: Plan, seen: dict[str, list[dict[str, int]]]) -> None:
+    stages = {"text_encoder": "encode", "t5": "encode", "denoiser": "denoise", "vae": "decode"}
+    for stage, notes in seen.items():
+        assert notes
+        for part in rung.parts:
+            on_device = {note[part.component] for note in notes}
+            at_work = stages[part.role] == stage
+            if part.home is Home.DEVICE:
+                assert on_device == {max(on_device)} != {0}
+            elif part.home is Home.VISIT:
+                assert at_work or on_device == {0}, (rung.rung, stage, part.component)
+                assert not at_work or stage == "encode" or on_device != {0}
+            elif part.home is Home.STREAMED:
+                assert max(on_device) <= (part.device_bytes if at_work else 0)
+                assert not at_work or stage == "encode" or min(on_device) > 0
+            else:
+                assert on_device == {0}
+
+
+@pytest.mark.parametrize("family", FAMILY_IDS)
+@pytest.mark.parametrize("mode", [Mode.IMG2IMG, Mode.CONTROLNET])
+def test_the_smallest_rung_runs_other_modes_and_adapters_unchanged(
+    family: str, mode: Mode, catalogue: Catalogue, storage: Storage
+) -> None:
+    job = order(catalogue, family, mode, loras=[{"name": f"{family}-lora"}])
+    resident, _ = done(job, Pool(catalogue, device="cpu"), storage)
+    smallest = _ladder(catalogue, job)[-1]
+    files, receipt = done(job, _pool_for(catalogue, smallest), storage)
+    assert receipt.memory is not None
+    assert receipt.memory.plan == smallest.rung != "all resident"
+    assert set(receipt.placement.values()) & {"visit", "streamed"}
+    assert files == resident
+
+
+@pytest.mark.parametrize("policy", ["gpu", "cpu", "visit"])
+@pytest.mark.parametrize("family", ["sd3", "flux"])
+def test_t5_works_where_the_operator_wants_it(
+    family: str, policy: Any, catalogue: Catalogue, storage: Storage
+) -> None:
+    job = order(catalogue, family)
+    plain, _ = done(job, Pool(catalogue, device="cpu"), storage)
+    files, receipt = done(job, Pool(catalogue, device="cpu", policy=Policy(t5=policy)), storage)
+    t5 = receipt.placement["text_encoder_3" if family == "sd3" else "text_encoder_2"]
+    assert t5 in {"gpu": ["cpu"], "cpu": ["cpu"], "visit": ["visit", "streamed"]}[policy]
+    assert files == plain
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux"])
+def test_t5_on_a_cpu_without_bfloat16_gives_the_embeddings_of_the_device_within_their_dtype(
+    family: str, catalogue: Catalogue, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = tuple(row.model_copy(update={"dtype": "bfloat16"}) for row in catalogue.models)
+    narrow = catalogue.model_copy(update={"models": rows})
+    job, found = order(narrow, family), []
+    for policy in ("gpu", "cpu"):
+        pool = Pool(narrow, device="cpu", policy=Policy(t5=policy))
+        monkeypatch.setattr("worker.homes.cpu_has_bfloat16", lambda: False)
+        _, receipt = done(job, pool, storage)
+        assert receipt.dtype == "bfloat16"
+        model = pool.model(job.model)
+        assert next(getattr(model.base, model.family.t5 or "").parameters()).dtype == (
+            torch.float32 if policy == "cpu" else torch.bfloat16
+        )
+        (kept,) = [one for key, one in pool.embeddings._kept.items() if job.prompt in str(key)]
+        assert kept.sequence.dtype == torch.bfloat16
+        found.append(kept.sequence.float())
+    error = (found[0] - found[1]).norm() / found[1].norm()
+    assert 0 < error < 2 * torch.finfo(torch.bfloat16).eps
+
+
+def test_weights_come_back_from_every_home_as_they_were() -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)).to(torch.bfloat16)
+    first = [value.clone() for value in module.parameters()]
+    housed = Housed(module, torch.device("cpu"))
+    for home in (Home.DEVICE, Home.VISIT, Home.CPU, Home.STREAMED, Home.DEVICE, Home.ABSENT, Home.DEVICE):
+        housed.move(home)
+        if home in (Home.VISIT, Home.STREAMED):
+            assert housed.device_bytes == 0
+            housed.fetch()
+            assert housed.device_bytes == housed.bytes
+            housed.leave()
+    assert all(torch.equal(now, before) for now, before in zip(module.parameters(), first, strict=True))
+
+
+def test_without_t5_sd3_paints_another_image_and_holds_no_t5(catalogue: Catalogue, storage: Storage) -> None:
+    job = order(catalogue, "sd3", num_inference_steps=6)
+    pool = Pool(catalogue, device="cpu", policy=Policy(t5="off"))
+    files, receipt = done(job, pool, storage)
+    assert receipt.memory is not None
+    assert receipt.memory.plan == "T5 left out"
+    assert pool.model(job.model).base.text_encoder_3 is None
+    assert files != done(job, Pool(catalogue, device="cpu"), storage)[0]
+    flux = done(order(catalogue, "flux"), pool, storage)[1]
+    assert flux.memory is not None
+    assert flux.memory.plan == "all resident"

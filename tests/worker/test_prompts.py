@@ -15,8 +15,9 @@ from contracts.records import CacheUse
 from contracts.storage import Storage
 from tests.worker.orders import done, order, pixels, run
 from worker.families import Call
-from worker.pipelines import Pool, WarmModel, derive
+from worker.pipelines import Pool
 from worker.prompts import Embedding, EmbeddingCache, Encoder
+from worker.warm_models import WarmModel, derive
 
 FAMILY_IDS = list(FAMILIES)
 
@@ -44,7 +45,7 @@ def _call(job: JobParameters, **texts: list[str]) -> Call:
 
 
 def _encoder(model: WarmModel, cache: EmbeddingCache | None = None) -> Encoder:
-    return Encoder(model.base, model.family, model.device, cache or EmbeddingCache(2**20), ())
+    return Encoder(model.base, model.family, model.device, model.dtype, cache or EmbeddingCache(2**20), ())
 
 
 @pytest.mark.parametrize(("family", "fields"), TEXTS)

@@ -1,0 +1,50 @@
+"""What this worker's models may do within its budget."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from contracts.catalogue import Catalogue
+from contracts.inventory import take_inventory
+from worker.budget import Budget
+from worker.pipelines import Pool
+
+MIB = 2**20
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
+def test_headers_tell_exactly_what_is_loaded(family: str, catalogue: Catalogue, pool: Pool) -> None:
+    spec = next(row for row in catalogue.models if row.family == family)
+    loaded = {
+        name: sum(parameter.numel() for parameter in part.parameters()) * 4
+        for name, part in pool.model(spec.id).base.components.items()
+        if isinstance(part, torch.nn.Module)
+    }
+    inventory = take_inventory(catalogue, spec, 4)
+    assert inventory is not None
+    counted = {component.name: component.bytes for component in inventory.components}
+    assert counted.keys() == loaded.keys()
+    for name, size in loaded.items():
+        # SD3's position table is a buffer, which the file holds and `parameters` does not list.
+        assert counted[name] >= size
+        assert counted[name] - size <= 0.1 * counted[name]
+
+
+def test_all_local_models_are_planned(catalogue: Catalogue) -> None:
+    budget = Budget(catalogue, 1024 * MIB, lambda _: 4)
+    assert budget.batch_pixels().keys() == {row.id for row in catalogue.models}
+    for row in catalogue.models:
+        one = budget.own_plan(row.id)
+        assert one.rung == "all resident"
+        assert 0 < sum(part.bytes for part in one.parts) < 40_000_000
+        assert one.batch_pixels > 256 * 256
+
+
+def test_a_tight_budget_is_planned_tightly(catalogue: Catalogue) -> None:
+    budget = Budget(catalogue, 15 * MIB, lambda _: 4)
+    assert len(budget.batch_pixels()) == len(catalogue.models)
+    for one in [budget.own_plan(row.id) for row in catalogue.models]:
+        assert one.fits
+        assert one.rung != "all resident"
+        assert one.peak_bytes <= 15 * MIB

@@ -1,0 +1,204 @@
+"""One loaded model: components that all its tasks share, ControlNets as they were asked for, adapters, homes.
+
+Pipelines and their schedulers are fresh for every batch; only the weights are shared. Knows no other model.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import diffusers
+import torch
+
+from contracts.catalogue import Catalogue, ModelSpec
+from contracts.families import Mode
+from contracts.inventory import Inventory, role_of, weigh
+from contracts.parameters import LoraParameters
+from contracts.plans import Home, Plan
+from contracts.records import Weights
+from contracts.weights import Count
+from worker import checkpoints, previews
+from worker.families import FamilyCode, load_family
+from worker.fingerprints import Fingerprints
+from worker.lora_stock import LoraStock
+from worker.loras import Adapters
+from worker.meter import Meter
+from worker.placement import Placement
+from worker.prompts import EmbeddingCache, Encoder
+from worker.schedulers import make_scheduler
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What all models of a worker have in common."""
+
+    catalogue: Catalogue
+    device: torch.device
+    fingerprints: Fingerprints
+    embeddings: EmbeddingCache
+    meter: Meter
+    stock: LoraStock
+
+
+class WarmModel:
+    """One model in memory.
+
+    Attributes:
+        base: the text-to-image pipeline that holds the components; jobs run on derived ones.
+        weights: id and content hash for receipts.
+        homes: where its components live.
+        fp8: whether its denoiser is stored in 8 bits, for as long as it is loaded.
+    """
+
+    def __init__(self, spec: ModelSpec, around: Surroundings, plan: Plan) -> None:
+        """Load what the plan holds, into host memory; nothing is on the device yet."""
+        self.spec = spec
+        self.family: FamilyCode = load_family(spec.family)
+        self.device = around.device
+        self.dtype = checkpoints.pick_dtype(spec, around.device)
+        self.fp8 = plan.fp8
+        self._around = around
+        path = checkpoints.locate_model(around.catalogue, spec, self.family)
+        self.weights = Weights(id=spec.id, sha256=around.fingerprints.of(path, spec.variant), family=spec.family)
+        absent = {name for name, home in plan.homes.items() if home is Home.ABSENT}
+        self.base = checkpoints.load_model(around.catalogue, spec, self.family, path, self.dtype, absent)
+        if plan.fp8:
+            denoiser = self.base.components[self.family.denoiser]
+            denoiser.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=self.dtype)
+        self.forget_adapters()
+        modules = {name: part for name, part in self.base.components.items() if _is_module(part)}
+        self.homes = Placement(modules, around.device, around.meter)
+        self._controlnets: dict[str, tuple[Any, str]] = {}
+
+    @property
+    def parked(self) -> bool:
+        """Whether it must be placed before it can run."""
+        return self.homes.plan is None
+
+    @property
+    def resident_bytes(self) -> int:
+        """On the device between batches, adapters included."""
+        return self.homes.resident_bytes + self.adapters.resident_bytes
+
+    def park(self) -> None:
+        """Into host memory with it; adapters are read anew when they are asked for."""
+        self.forget_adapters()
+        self.homes.park()
+
+    def forget_adapters(self) -> None:
+        """Give the memory of all adapters back."""
+        self.adapters = Adapters(self.base, self.family, self._around.stock)
+
+    def report(self) -> dict[str, Any]:
+        """What it takes, and by which plan: its `ModelReport`."""
+        plan = self.homes.plan
+        return {
+            "rung": "" if plan is None else plan.rung,
+            "planned_bytes": None if plan is None else plan.peak_bytes,
+            "resident_bytes": self.resident_bytes,
+            "host_bytes": self.homes.host_bytes,
+        }
+
+    def serves(self, plan: Plan) -> bool:
+        """Whether everything that the plan holds is loaded, and as it wants it."""
+        needed = {name for name, home in plan.homes.items() if home is not Home.ABSENT}
+        return needed & set(self.base.components) <= set(self.homes.names) and plan.fp8 == self.fp8
+
+    def load_controlnet(self, id: str) -> None:
+        """Read a ControlNet into host memory, once."""
+        if id in self._controlnets:
+            return
+        path = checkpoints.locate_controlnet(self._around.catalogue, self._around.catalogue.controlnet(id))
+        module = checkpoints.load_controlnet(self.family, path, self.dtype)
+        self._controlnets = {**self._controlnets, id: (module, self._around.fingerprints.of(path))}
+        self.homes.add(f"controlnet:{id}", module)
+
+    def pipeline(self, mode: Mode, scheduler: str, controlnets: Sequence[str] = ()) -> Any:
+        """A fresh pipeline on the shared components, with a fresh scheduler. It paints from embeddings only."""
+        extra: dict[str, Any] = {name: None for name in self.base.components if name.startswith("text_encoder")}
+        extra["scheduler"] = make_scheduler(scheduler, self.base.scheduler.config)
+        if controlnets:
+            nets = [self._controlnets[id][0] for id in controlnets]
+            several = getattr(diffusers, self.family.multi_controlnet)
+            extra["controlnet"] = nets[0] if len(nets) == 1 else several(nets)
+        pipeline_class = _computing_on(self.device, getattr(diffusers, self.family.pipelines[mode]))
+        pipeline = derive(pipeline_class, self.base, **extra)
+        pipeline.set_progress_bar_config(disable=True)
+        self.family.adapt(pipeline)
+        return pipeline
+
+    @contextmanager
+    def active(self, loras: Sequence[LoraParameters]) -> Iterator[tuple[list[Weights], Encoder]]:
+        """Inside, these adapters act, and every component comes when its home says so; the encoder is ready."""
+        with self.adapters.active(loras) as weights, self.homes.acting():
+            yield weights, self._encoder(loras)
+
+    @cached_property
+    def projection(self) -> previews.Projection:
+        """From latents to the colours of a preview; fitted when the first preview is asked for."""
+        return previews.fit(self.base.vae)
+
+    def controlnet_weights(self, id: str, scale: float) -> Weights:
+        """Id and content hash of a ControlNet that has been loaded."""
+        return Weights(id=id, sha256=self._controlnets[id][1], family=self.spec.family, scale=scale)
+
+    def placement(self, controlnets: Sequence[str] | None = None) -> dict[str, str]:
+        """Component -> where it lives, with the named ControlNets, or all that are loaded."""
+        own = [name for name in self.homes.names if not name.startswith("controlnet:")]
+        named = self._controlnets if controlnets is None else dict.fromkeys(controlnets)
+        return self.homes.where([*own, *(f"controlnet:{id}" for id in named)])
+
+    def inventory(self) -> Inventory:
+        """What is really loaded, for a checkpoint that could not be told apart before."""
+        components = tuple(
+            weigh(name, role_of(name, config), count, self.dtype.itemsize, config)
+            for name, config, count in (
+                (name, _config(part), Count.of((key, tensor.numel()) for key, tensor in part.state_dict().items()))
+                for name, part in self.base.components.items()
+                if _is_module(part)
+            )
+        )
+        return Inventory(self.spec.id, components, self.dtype.itemsize, self.spec.architecture.t5_optional)
+
+    def _encoder(self, loras: Sequence[LoraParameters]) -> Encoder:
+        """The text encoders as they are now, with these adapters in them."""
+        pipeline, t5 = self.base, self.family.t5
+        t5_state = None
+        if t5 is not None:
+            absent = self.placement([]).get(t5, Home.ABSENT) == Home.ABSENT
+            t5_state = "absent" if absent else str(next(getattr(self.base, t5).parameters()).dtype)
+            if absent:
+                pipeline = derive(type(self.base), self.base, **{t5: None})
+        state = (self.weights.sha256, str(self.dtype), t5_state, self.adapters.text_key(loras))
+        return Encoder(pipeline, self.family, self.device, self.dtype, self._around.embeddings, state)
+
+
+def derive(pipeline_class: Any, base: Any, **extra: Any) -> Any:
+    """Another task's pipeline around the same component objects.
+
+    `from_pipe` is no way to do it: without a dtype it upcasts the shared weights in place.
+    """
+    names = inspect.signature(pipeline_class.__init__).parameters
+    components = {name: part for name, part in base.components.items() if name in names}
+    settings = {name: base.config[name] for name in names if name in base.config and name not in components}
+    return pipeline_class(**{**settings, **components, **extra})
+
+
+def _computing_on(device: torch.device, pipeline_class: Any) -> Any:
+    """The class, told where it computes: it would ask its components, which may all be parked at the moment."""
+    return type(pipeline_class.__name__, (pipeline_class,), {"_execution_device": device})
+
+
+def _config(part: Any) -> dict[str, Any]:
+    """A component's configuration, of diffusers' or of transformers' kind."""
+    config = part.config
+    return config.to_dict() if hasattr(config, "to_dict") else dict(config)
+
+
+def _is_module(part: object) -> bool:
+    return isinstance(part, torch.nn.Module)
