@@ -202,5 +202,6 @@ class Consumer(RqLoop):
             "state": state,
             "pid": os.getpid(),
             "capacity": self._capacity,
+            "stage_seconds": self._endings.stage_seconds,
             **self._pool.report(),
         }

@@ -30,12 +30,17 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 2.0
 
 
 class Endings:
-    """Ends the jobs of one worker."""
+    """Ends the jobs of one worker.
+
+    Attributes:
+        stage_seconds: stage -> seconds that the completed jobs have spent in it.
+    """
 
     def __init__(self, claims: Claims, storage: Storage, tally: Tally) -> None:
         self._claims = claims
         self._storage = storage
         self._tally = tally
+        self.stage_seconds: dict[str, float] = {}
 
     def end_all(self, batch: Sequence[Claim], watch: BatchWatch, outcomes: Sequence[Outcome]) -> None:
         """Write the images of each job of a batch, and end it, however long Redis is away."""
@@ -98,6 +103,12 @@ class Endings:
         model, task = receipt.parameters.model, receipt.parameters.task
         for stage, seconds in receipt.timings.items():
             self._tally.observe("stage_seconds", seconds, stage=stage, model=model, task=task)
+        stages = dict.fromkeys((*self.stage_seconds, *receipt.timings))
+        # A new dictionary: the heartbeat's thread may be reading the old one.
+        self.stage_seconds = {
+            stage: round(self.stage_seconds.get(stage, 0.0) + receipt.timings.get(stage, 0.0), 4)
+            for stage in stages
+        }
 
     def _tidy(self, claim: Claim, done: Done, won: bool) -> None:
         """Remove what this attempt wrote for nothing, or what earlier ones left when they were lost."""

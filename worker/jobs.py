@@ -101,6 +101,7 @@ def _paint(
         with model.active(shared.loras) as (loras, encoder), pool.meter.running(pool.resident_bytes):
             stopwatch.lap("load_adapters")
             embeddings = encoder.arguments(call)
+            pool.count_look_ups(model, encoder)
             model.homes.stage_ends()
             stopwatch.lap("encode_prompt")
             painted = _generate(pipeline, model, _crop(call, frame), embeddings, jobs, steps, stopwatch)

@@ -29,7 +29,7 @@ from worker.families import load_family
 from worker.fingerprints import Fingerprints
 from worker.lora_stock import LoraStock
 from worker.meter import Meter
-from worker.prompts import EmbeddingCache
+from worker.prompts import EmbeddingCache, Encoder
 from worker.warm_models import Surroundings, WarmModel
 
 _log = logging.getLogger(__name__)
@@ -120,6 +120,11 @@ class Pool:
             return None
         self._tally.count("out_of_memory_steps", model=job.model)
         return failed.rung
+
+    def count_look_ups(self, model: WarmModel, encoder: Encoder) -> None:
+        """Add a batch's look-ups of embeddings to the service's figures."""
+        self._tally.count("embedding_cache_hits", encoder.hits, model=model.spec.id)
+        self._tally.count("embedding_cache_misses", encoder.misses, model=model.spec.id)
 
     def memory_of(self, model: WarmModel, ran_out: Sequence[str]) -> MemoryUse:
         """What the batch that has just run took, for its receipt; `ran_out` are the plans that were too large."""

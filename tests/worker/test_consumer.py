@@ -24,7 +24,7 @@ from contracts.settings import QueueSettings, SharedSettings
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
 from contracts.tasks import Priority
-from contracts.workers import read_workers
+from contracts.workers import WorkerReport, read_workers
 from tests.contracts.jobs import parameters
 from worker.consumer import Consumer
 from worker.pipelines import Pool
@@ -95,6 +95,28 @@ def test_a_job_runs_and_the_receipt_says_how_many_shared_the_call(
     assert [record.state for record in ended] == [JobState.COMPLETED] * 4
     assert [record.receipt.batch_jobs for record in ended if record.receipt] == [3, 3, 3, 1]
     assert all(storage.exists(record.images[0].key) for record in ended)
+
+
+def test_a_worker_tells_what_it_holds_and_where_its_time_went(
+    settings: SharedSettings, queue: JobQueue, storage: Storage, catalogue: Catalogue
+) -> None:
+    ids = [queue.submit(parameters(seed=5, batchable=False)).id for _ in range(2)]
+    consumer = hire(settings, Pool(catalogue, device="cpu", budget_bytes=2**30), storage)
+    ended = work_until_ended(consumer, queue, *ids)
+    report = WorkerReport(id="any", **consumer._report_state())
+    (model,) = report.models
+    assert [model] == report.warm
+    assert report.parked == []
+    assert report.models[model].rung == "all resident"
+    assert report.models[model].resident_bytes == report.resident_bytes
+    assert report.budget_bytes == int(2**30 * 0.95)
+    look_ups = [record.receipt.embeddings for record in ended if record.receipt]
+    assert report.embeddings.hits == sum(one.hits for one in look_ups) > 0
+    assert report.embeddings.misses == sum(one.misses for one in look_ups) == report.embeddings.entries
+    assert report.embeddings.bytes > 0
+    for stage in ("queue", "load", "encode_prompt", "denoise", "decode", "write"):
+        spent = sum(record.receipt.timings[stage] for record in ended if record.receipt)
+        assert report.stage_seconds[stage] == pytest.approx(spent, abs=1e-3)
 
 
 def test_batching_can_be_turned_off(
