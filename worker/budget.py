@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from contracts.capacities import Capacity, take_capacity
@@ -126,9 +127,10 @@ class Budget:
         """ControlNets and adapters of a job, each once; those that cannot be weighed here weigh nothing yet."""
         nets = dict.fromkeys(control.controlnet for control in job.controls)
         loras = {lora.name: lora for lora in job.loras}
+        scales = [partial(weigh_controlnet, self._catalogue, id, value_bytes) for id in nets]
+        scales += [partial(weigh_lora, self._catalogue, lora, value_bytes) for lora in loras.values()]
         found = []
-        for weigh, things in ((weigh_controlnet, list(nets)), (weigh_lora, list(loras.values()))):
-            for thing in things:
-                with suppress(CatalogueError, NotFound):
-                    found.append(weigh(self._catalogue, thing, value_bytes))
+        for weigh in scales:
+            with suppress(CatalogueError, NotFound):
+                found.append(weigh())
         return tuple(extra for extra in found if extra is not None)

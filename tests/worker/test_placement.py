@@ -25,7 +25,11 @@ SHARE = 0.95
 
 def _ladder(catalogue: Catalogue, job: JobParameters, policy: Policy | None = None) -> list[Plan]:
     """Every plan for a job alone, from the fastest to the smallest."""
-    budget = Budget(catalogue, 2**40, lambda _: 4, policy)
+    return _last_rung(Budget(catalogue, 2**40, lambda _: 4, policy), job)
+
+
+def _last_rung(budget: Budget, job: JobParameters) -> list[Plan]:
+    """Teach a budget that only the smallest plan holds; returns all of them."""
     assert budget.knows(job.model)
     ladder = [budget.choose(job, job.num_images)]
     while budget.step_down(job, job.num_images):
@@ -106,8 +110,9 @@ def test_the_smallest_rung_runs_other_modes_and_adapters_unchanged(
 ) -> None:
     job = order(catalogue, family, mode, loras=[{"name": f"{family}-lora"}])
     resident, _ = done(job, Pool(catalogue, device="cpu"), storage)
-    smallest = _ladder(catalogue, job)[-1]
-    files, receipt = done(job, _pool_for(catalogue, smallest), storage)
+    pool = Pool(catalogue, device="cpu", budget_bytes=2**30)
+    smallest = _last_rung(pool.budget, job)[-1]
+    files, receipt = done(job, pool, storage)
     assert receipt.memory is not None
     assert receipt.memory.plan == smallest.rung != "all resident"
     assert set(receipt.placement.values()) & {"visit", "streamed"}
