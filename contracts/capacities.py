@@ -47,12 +47,17 @@ class Capacity(BaseModel):
         inventory = self.inventories.get(job.model)
         if inventory is None:
             return None
+        load = self.load(family, job, inventory.value_bytes)
+        return _plan(inventory, load, self.budget_bytes, self.policy)
+
+    def load(self, family: str, job: JobParameters, value_bytes: int, images: int | None = None) -> Load:
+        """What a call takes that paints this job, its ControlNets and adapters included; `images` of a batch."""
         names = [f"controlnet:{control.controlnet}" for control in job.controls]
         names += [f"lora:{lora.name}" for lora in job.loras if lora.values is None]
         extras = [self.extras[name] for name in dict.fromkeys(names) if name in self.extras]
-        uploaded = (weigh_uploaded(lora, inventory.value_bytes) for lora in job.loras)
+        uploaded = (weigh_uploaded(lora, value_bytes) for lora in job.loras)
         extras += [extra for extra in uploaded if extra is not None]
-        return _plan(inventory, load_of(family, job, extras=extras), self.budget_bytes, self.policy)
+        return load_of(family, job, images, extras)
 
 
 @lru_cache(maxsize=1024)

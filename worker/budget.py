@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
-from contracts.capacities import Capacity, take_capacity
+from contracts.capacities import take_capacity
 from contracts.catalogue import Catalogue, ModelSpec
-from contracts.errors import CatalogueError, NotFound
-from contracts.inventory import Component, Inventory, take_inventory, weigh_controlnet, weigh_lora
-from contracts.loads import load_of, own_load
+from contracts.errors import CatalogueError
+from contracts.inventory import Inventory, take_inventory
+from contracts.loads import own_load
 from contracts.parameters import JobParameters
 from contracts.placement import plan, rungs, step_down
 from contracts.plans import Load, Plan, Policy
@@ -28,6 +27,7 @@ class Budget:
 
     Attributes:
         size_bytes: of the device, for weights and activations together.
+        capacity: what others need to plan as this worker does.
     """
 
     def __init__(
@@ -42,7 +42,8 @@ class Budget:
         self._catalogue = catalogue
         self._value_bytes = value_bytes
         self._policy = policy or Policy()
-        self._inventories: dict[str, Inventory] = {}
+        self.capacity = take_capacity(catalogue, size_bytes, self._policy, value_bytes)
+        self._inventories = dict(self.capacity.inventories)
         self._ladders: dict[tuple[str, Load], list[Plan]] = {}
         self._chosen: dict[Load, Plan] = {}
         self._too_large: dict[Load, int] = {}
@@ -98,10 +99,6 @@ class Budget:
         """The plan for one image as the model's row has it by default."""
         return plan(self._inventories[id], own_load(self._catalogue.model(id)), self.size_bytes, self._policy)
 
-    def capacity(self) -> Capacity:
-        """What others need to plan as this worker does."""
-        return take_capacity(self._catalogue, self.size_bytes, self._policy, self._value_bytes)
-
     def batch_pixels(self) -> dict[str, int]:
         """Model -> pixels that one pipeline call may paint; a model that cannot be read here has no bound yet."""
         pixels = {}
@@ -121,16 +118,4 @@ class Budget:
 
     def _load(self, job: JobParameters, images: int) -> Load:
         spec = self._catalogue.model(job.model)
-        return load_of(spec.family, job, images, self._extras(job, self._value_bytes(spec)))
-
-    def _extras(self, job: JobParameters, value_bytes: int) -> tuple[Component, ...]:
-        """ControlNets and adapters of a job, each once; those that cannot be weighed here weigh nothing yet."""
-        nets = dict.fromkeys(control.controlnet for control in job.controls)
-        loras = {lora.name: lora for lora in job.loras}
-        scales = [partial(weigh_controlnet, self._catalogue, id, value_bytes) for id in nets]
-        scales += [partial(weigh_lora, self._catalogue, lora, value_bytes) for lora in loras.values()]
-        found = []
-        for weigh in scales:
-            with suppress(CatalogueError, NotFound):
-                found.append(weigh())
-        return tuple(extra for extra in found if extra is not None)
+        return self.capacity.load(spec.family, job, self._value_bytes(spec), images)

@@ -71,7 +71,6 @@ def _work(shared: SharedSettings, queue: QueueSettings, own: WorkerSettings) -> 
     claims = Claims(connection, queue, own.name, shared.result_ttl_seconds)
     rq_connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1, decode=False)
     model_pixels = pool.budget.batch_pixels()
-    capacity = pool.budget.capacity()
-    consumer = Consumer(rq_connection, claims, pool, storage, own, model_pixels, tally, capacity)
+    consumer = Consumer(rq_connection, claims, pool, storage, own, model_pixels, tally, pool.budget.capacity)
     consumer.start(own.warm or [catalogue.default_model])
     return 0
