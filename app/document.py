@@ -16,20 +16,29 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app.dialects.openai_requests import EditRequest, GenerationRequest
 from app.errors import NATIVE, ROWS, Dialect, Failure, Row, dialect_of
 from app.openapi import PROBLEM, REFERENCE, Document, problems
+from app.schemas import name_choices
+from contracts.catalogue import Catalogue
 from contracts.errors import FieldProblem
-from contracts.tasks import REQUESTS
+from contracts.tasks import REQUESTS, JobRequest
 
 _REQUEST_ID = "4f1c7a80f2b6d935"
 _LIST = "ListView_"
+_KINDS: tuple[type[JobRequest], ...] = (*REQUESTS.values(), GenerationRequest, EditRequest)
 
 
 class DocumentedApi(FastAPI):
     """A FastAPI application whose document is whole."""
+
+    def __init__(self, catalogue: Catalogue, **options: Any) -> None:
+        """`catalogue` is what requests may name; `options` are FastAPI's."""
+        super().__init__(**options)
+        self._catalogue = catalogue
 
     def openapi(self) -> Document:
         """The document; made once."""
@@ -43,6 +52,7 @@ class DocumentedApi(FastAPI):
             )
             dialects: Sequence[Dialect] = self.state.dialects
             _add_schemas(document, dialects)
+            name_choices(document["components"]["schemas"], _KINDS, self._catalogue)
             for path, operations in document["paths"].items():
                 for operation in operations.values():
                     _describe_errors(operation, dialect_of(path, dialects))
@@ -65,7 +75,7 @@ class DocumentedApi(FastAPI):
 
 def _add_schemas(document: Document, dialects: Sequence[Dialect]) -> None:
     """Define what bodies and errors refer to."""
-    models = [(kind, "validation") for kind in (*REQUESTS.values(), GenerationRequest, EditRequest)]
+    models: list[tuple[type[BaseModel], str]] = [(kind, "validation") for kind in _KINDS]
     models += [(dialect.model, "serialization") for dialect in (NATIVE, *dialects)]
     _, definitions = models_json_schema(models, ref_template=REFERENCE)  # type: ignore[arg-type]
     schemas = document.setdefault("components", {}).setdefault("schemas", {})

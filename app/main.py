@@ -89,7 +89,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         await run_in_threadpool(queue.close)
 
     app = DocumentedApi(
-        title="Darkroom", version="1", description="JSON in, an image and a receipt out.", lifespan=lifespan
+        rows, title="Darkroom", version="1", description="JSON in, an image and a receipt out.", lifespan=lifespan
     )
     app.add_middleware(Answers, tally=tally)
     app.add_middleware(RequestIds)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from functools import cache
+from math import gcd
 from typing import Any
 
 from pydantic import BaseModel
@@ -116,6 +117,22 @@ def _narrow(kind: type[JobRequest], task: Task, model: ModelSpec, catalogue: Cat
     _name_rows(schema, "controls", "controlnet", controlnet_ids(model, catalogue))
     schema["description"] += f" At most {model.pixel_cap} pixels, width × height."
     return schema
+
+
+def name_choices(schemas: dict[str, Schema], kinds: Sequence[type[JobRequest]], catalogue: Catalogue) -> None:
+    """Let the schemas of these requests take what is in the catalogue only: models, schedulers, ControlNets.
+
+    Not adapters, which come and go while the service runs.
+    """
+    schedulers = list(dict.fromkeys(name for model in catalogue.models for name in model.schedulers))
+    multiple = gcd(*(model.architecture.size_multiple for model in catalogue.models))
+    for kind in kinds:
+        properties = schemas[kind.__name__]["properties"]
+        _settle({}, properties["model"])["enum"] = [model.id for model in catalogue.models]
+        _settle({}, properties["scheduler"])["enum"] = schedulers
+        for side in ("width", "height"):
+            _settle({}, properties[side])["multipleOf"] = multiple
+    schemas["Control"]["properties"]["controlnet"]["enum"] = [row.id for row in catalogue.controlnets]
 
 
 def _name_rows(schema: Schema, field: str, name: str, ids: list[str]) -> None:

@@ -108,6 +108,15 @@ def _errors(schema: Json, example: Any) -> Iterator[Any]:
     yield from validator.iter_errors(example)
 
 
+def test_requests_name_what_is_in_the_catalogue(document: Json) -> None:
+    schemas = document["components"]["schemas"]
+    for name in ("Txt2ImgRequest", "EditRequest"):
+        model, scheduler = (schemas[name]["properties"][field]["anyOf"][0] for field in ("model", "scheduler"))
+        assert model["enum"] == ["shapes-sdxl", "shapes-sd3", "shapes-flux"]
+        assert {"euler", "flow_euler"} <= set(scheduler["enum"])
+    assert "shapes-flux-silhouette" in schemas["Control"]["properties"]["controlnet"]["enum"]
+
+
 def test_every_error_is_documented_in_the_dialect_of_its_path(document: Json) -> None:
     for name, operation in operations(document):
         media_type = "application/json" if "/v1/images/" in name else "application/problem+json"

@@ -24,6 +24,8 @@ from app.errors import (
 )
 from app.request_ids import RequestIds
 from contracts import errors as domain
+from contracts.adapters import AdapterRefused
+from contracts.catalogue import read_catalogue
 from contracts.errors import (
     Conflict,
     FieldProblem,
@@ -40,6 +42,7 @@ from contracts.errors import (
     Unavailable,
     UnreadableBody,
 )
+from contracts.settings import BUILT_IN_CATALOGUE
 
 WIDTH = FieldProblem("width", "65 is no multiple of 8", [64, 72])
 
@@ -60,6 +63,7 @@ CASES = [
     (PictureTooLarge("image", "too wide", "≤ 9"), 413, "picture_too_large", ["image"]),
     (NotAPicture("mask_image", "no image"), 415, "not_a_picture", ["mask_image"]),
     (WrongMediaType("text"), 415, "unsupported_media_type", []),
+    (AdapterRefused("the file holds no LoRA weights"), 422, "adapter_refused", []),
     (InvalidRequest([WIDTH]), 422, "invalid_request", ["width"]),
     (Unavailable("Redis does not answer"), 503, "unavailable", []),
     (NotReady([FieldProblem("redis", "away")]), 503, "not_ready", ["redis"]),
@@ -71,7 +75,7 @@ CASES = [
 
 @pytest.fixture
 def client() -> Iterator[TestClient]:
-    app = DocumentedApi(title="test")
+    app = DocumentedApi(read_catalogue(BUILT_IN_CATALOGUE), title="test")
     app.add_middleware(RequestIds)
     errors.install(app, [])
 
