@@ -20,7 +20,7 @@ check: .venv/installed-dev  ## linters, types, and the tests that need no model
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	deploy/check $(BIN)
-	$(BIN)/python -m pytest -q tests/test_layers.py tests/contracts tests/app tests/cli tests/deploy
+	$(BIN)/python -m pytest -q tests/test_layers.py tests/contracts tests/app tests/dispatcher tests/cli tests/deploy
 
 test-node: .venv/installed-dev  ## the OpenAI package of npm against the service; needs node, and npm's registry
 	$(BIN)/python -m pytest tests/openai_node/images.py
