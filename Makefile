@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo install test test-node fuzz check chaos judge bench containers format clean
+.PHONY: demo install test test-node fuzz check chaos judge bench containers gpu format clean
 
 demo: install  ## run the service, one job of each task, and show the images
 	@$(BIN)/python -m cli.demo
@@ -40,6 +40,10 @@ containers: .venv/installed-dev  ## build both images, run them with compose, an
 	docker build --target worker --tag darkroom-worker:latest --build-arg PIP_EXTRA_INDEX_URL=$${PIP_EXTRA_INDEX_URL:-} .
 	DARKROOM_CHECK_ALL=1 deploy/check $(BIN)
 	$(BIN)/python -m pytest tests/containers
+
+gpu: .venv/installed-dev  ## tests and figures that need a CUDA device
+	$(BIN)/python -m pytest tests/gpu
+	$(BIN)/python -m bench.gpu
 
 judge: .venv/installed-dev  ## what the shapes models reach over 200 captions each, their ControlNets and adapters
 	for family in sdxl sd3 flux; do \

@@ -90,7 +90,7 @@ def main() -> int:
 def tiny() -> Trial:
     """Seconds on any machine."""
     torch.set_num_threads(1)
-    budgets = [GIB // 32, GIB // 8]
+    budgets = [GIB // 56, GIB // 32]
     return Trial(read_catalogue(BUILT_IN_CATALOGUE), "cpu", budgets, side=64, steps=2, batches=(1, 2), runs=1)
 
 

@@ -1,0 +1,75 @@
+"""The warm worker on a CUDA device: images right, T5 beside the device, peaks as planned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import gpu
+from bench.full_size import write_catalogue, write_checkpoint
+from contracts.architectures import read_architectures
+from contracts.catalogue import read_catalogue
+from contracts.plans import Policy
+from contracts.settings import BUILT_IN_CATALOGUE
+from models.judge import judge
+from worker.pipelines import Pool
+
+FAMILIES = ("sdxl", "sd3", "flux")
+PROMPT = "a red circle on a blue background"
+
+
+@pytest.fixture(autouse=True)
+def device() -> None:
+    assert torch.cuda.is_available(), "these tests need a CUDA device"
+
+
+@pytest.fixture
+def trial() -> gpu.Trial:
+    return gpu.Trial(read_catalogue(BUILT_IN_CATALOGUE), "cuda", [], side=64, steps=12, batches=(), runs=1)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_image_shows_what_the_prompt_says(trial: gpu.Trial, family: str) -> None:
+    spec = trial.catalogue.model(f"shapes-{family}")
+    (picture,) = gpu.make(trial, Pool(trial.catalogue, device="cuda"), spec, seed=0, prompt=PROMPT).pictures
+    verdict = judge(picture.convert("RGB"))
+    assert (verdict.colour, verdict.background) == ("red", "blue")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_same_receipt_gives_the_same_image(trial: gpu.Trial, family: str) -> None:
+    spec, pool = trial.catalogue.model(f"shapes-{family}"), Pool(trial.catalogue, device="cuda")
+    first, second = (gpu.make(trial, pool, spec, seed=7, prompt=PROMPT).pictures[0] for _ in range(2))
+    assert first.tobytes() == second.tobytes()
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux"])
+def test_t5_on_the_cpu_shows_the_same_picture(trial: gpu.Trial, family: str) -> None:
+    spec = trial.catalogue.model(f"shapes-{family}")
+    verdicts = [
+        judge(
+            gpu.make(trial, Pool(trial.catalogue, device="cuda", policy=policy), spec, 0, prompt=PROMPT).pictures[
+                0
+            ]
+        )
+        for policy in (Policy(t5="gpu"), Policy(t5="cpu"))
+    ]
+    assert verdicts[0].colour == verdicts[1].colour
+    assert verdicts[0].shape == verdicts[1].shape
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("budget_gib", [6, 8, 12])
+def test_sdxls_measured_peak_is_within_15_percent_of_the_plans(tmp_path: Path, budget_gib: int) -> None:
+    architecture = next(one for one in read_architectures() if one.id == "sdxl")
+    write_checkpoint(architecture, tmp_path / "sdxl", "cuda", torch.bfloat16)
+    catalogue = read_catalogue(write_catalogue({"sdxl": architecture}, tmp_path))
+    trial = gpu.Trial(catalogue, "cuda", [], side=1024, steps=4, batches=(), runs=1)
+    pool = Pool(catalogue, device="cuda", budget_bytes=budget_gib * gpu.GIB)
+    memory = gpu.make(trial, pool, catalogue.model("sdxl"), seed=0).receipt.memory
+    assert memory is not None
+    assert memory.peak_bytes is not None
+    assert memory.peak_bytes <= budget_gib * gpu.GIB
+    assert 0.85 <= memory.peak_bytes / memory.planned_bytes <= 1.15
