@@ -100,7 +100,19 @@ def load_model(
     else:
         raise ValueError("a checkpoint in one file must be a .safetensors file")
     _check_complete(pipeline)
+    _fix_vae_dtype(pipeline.vae, dtype)
     return pipeline
+
+
+def _fix_vae_dtype(vae: Any, dtype: torch.dtype) -> None:
+    """SDXL's VAE overflows in float16, so there it stays in float32, and whoever calls it casts.
+
+    Its pipelines would cast the shared weights to and fro in every call, in bfloat16 too, which needs it not.
+    """
+    if getattr(vae.config, "force_upcast", False):
+        if dtype is torch.float16:
+            vae.to(torch.float32)
+        vae.register_to_config(force_upcast=False)
 
 
 def _load_file(catalogue: Catalogue, spec: ModelSpec, family: FamilyCode, path: Path, dtype: torch.dtype) -> Any:

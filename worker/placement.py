@@ -122,8 +122,8 @@ class Placement:
         visitors = [housed for housed in group if housed.home is Home.VISIT]
         for housed in group:
             if housed.home not in (None, Home.ABSENT):
-                for module in _entrances(housed.module):
-                    hook = partial(_enter, self._turns, visitors, housed.computes_on)
+                for module, dtype in _entrances(housed.module):
+                    hook = partial(_enter, self._turns, visitors, housed.computes_on, dtype)
                     _hold(module.register_forward_pre_hook(hook, with_kwargs=True), undo)
 
     def _streamed_by(self, housed: Housed) -> str:
@@ -138,17 +138,28 @@ class Placement:
 
 
 def _enter(
-    turns: Turns, visitors: Sequence[Housed], device: torch.device, module: Any, args: Any, kwargs: Any
+    turns: Turns,
+    visitors: Sequence[Housed],
+    device: torch.device,
+    dtype: torch.dtype | None,
+    module: Any,
+    args: Any,
+    kwargs: Any,
 ) -> tuple[Any, Any]:
     del module
     turns.take(visitors)
-    moved: tuple[Any, Any] = tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), (args, kwargs))
+    moved: tuple[Any, Any] = tree_map_only(torch.Tensor, lambda tensor: tensor.to(device, dtype), (args, kwargs))
     return moved
 
 
-def _entrances(module: torch.nn.Module) -> list[torch.nn.Module]:
-    """The modules whose call means that this one runs: `encode` and `decode` of a VAE go past its forward."""
-    return list(module.children()) if hasattr(module, "decode") else [module]
+def _entrances(module: Any) -> list[tuple[torch.nn.Module, torch.dtype | None]]:
+    """The modules whose call means that this one runs, with the dtype that they want, where that is their own.
+
+    `encode` and `decode` of a VAE go past its forward, and its dtype may be another than the pipeline's.
+    """
+    if hasattr(module, "decode"):
+        return [(child, module.dtype) for child in module.children()]
+    return [(module, None)]
 
 
 def _stream(housed: Housed, by: str, undo: ExitStack) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -180,3 +183,23 @@ def test_without_t5_sd3_paints_another_image_and_holds_no_t5(catalogue: Catalogu
     flux = done(order(catalogue, "flux"), pool, storage)[1]
     assert flux.memory is not None
     assert flux.memory.plan == "all resident"
+
+
+@pytest.mark.parametrize(("dtype", "vae_dtype"), [("float16", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_a_vae_that_overflows_in_float16_works_in_float32_wherever_it_lives(
+    dtype: Any, vae_dtype: torch.dtype, catalogue: Catalogue, storage: Storage, tmp_path: Path
+) -> None:
+    shutil.copytree(catalogue.root / "shapes-sdxl", tmp_path / "sdxl")
+    config = json.loads((tmp_path / "sdxl" / "vae" / "config.json").read_text())
+    (tmp_path / "sdxl" / "vae" / "config.json").write_text(json.dumps({**config, "force_upcast": True}))
+    row = catalogue.model("shapes-sdxl").model_copy(update={"source": str(tmp_path / "sdxl"), "dtype": dtype})
+    narrow = catalogue.model_copy(update={"models": (row,), "default_model": row.id})
+    job = order(narrow, "sdxl", Mode.IMG2IMG)
+    pools = [Pool(narrow, device="cpu"), Pool(narrow, device="cpu", budget_bytes=2**30)]
+    smallest = _last_rung(pools[1].budget, job)[-1]
+    assert smallest.homes["vae"] is Home.VISIT
+    files = [done(job, pool, storage)[0] for pool in pools]
+    assert files[0] == files[1]
+    vae = pools[0].model(row.id).base.vae
+    assert vae.dtype == vae_dtype
+    assert to_pixels(files[0][0]).std() > 10
