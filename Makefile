@@ -51,7 +51,7 @@ judge: .venv/installed-dev  ## what the shapes models reach over 200 captions ea
 	done
 
 bench: install  ## the benches that need no GPU
-	for name in queue affinity equality overhead architectures; do $(BIN)/python -m bench.$$name || exit 1; done
+	for name in queue affinity equality overhead swap architectures; do $(BIN)/python -m bench.$$name || exit 1; done
 
 format: .venv/installed-dev  ## let ruff lay the code out
 	$(BIN)/ruff check --fix .
