@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from contracts.catalogue import Catalogue, ControlNetSpec, LoraSpec, read_catalogue
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
+from tests.worker.adapters import checkpoint_of
 from tests.worker.orders import PICTURES, to_png
 from tests.worker.weights import write_adapter, write_controlnet, write_mask_controlnet
 from worker.pipelines import Pool
@@ -58,3 +61,26 @@ def storage(tmp_path: Path) -> Storage:
     for key, picture in PICTURES.items():
         storage.write(key, to_png(picture))
     return storage
+
+
+@pytest.fixture
+def add_lora(catalogue: Catalogue, tmp_path: Path) -> Callable[..., Pool]:
+    """Makes a pool whose catalogue has one more adapter, `extra`, from tensors or a file."""
+
+    def add(family: str, tensors: dict[str, torch.Tensor] | Path) -> Pool:
+        path = tensors if isinstance(tensors, Path) else tmp_path / "extra.safetensors"
+        if not isinstance(tensors, Path):
+            save_file(tensors, path)
+        row = LoraSpec(id="extra", family=family, source=str(path))
+        return Pool(catalogue.model_copy(update={"loras": (*catalogue.loras, row)}), device="cpu")
+
+    return add
+
+
+@pytest.fixture
+def two_adapters(catalogue: Catalogue, tmp_path: Path) -> Catalogue:
+    """A catalogue with a second adapter for SDXL, `extra`: of another rank, and for a text encoder, too."""
+    path = tmp_path / "second.safetensors"
+    write_adapter(path, "sdxl", checkpoint_of(catalogue, "sdxl"), rank=8, seed=2, text_encoder=True)
+    row = LoraSpec(id="extra", family="sdxl", source=str(path))
+    return catalogue.model_copy(update={"loras": (*catalogue.loras, row)})
