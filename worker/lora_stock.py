@@ -14,6 +14,7 @@ from pathlib import Path
 
 from contracts.catalogue import Catalogue
 from contracts.errors import FailureCode, JobFailed, NotFound
+from contracts.metrics import Tally
 from contracts.parameters import LoraParameters
 from contracts.storage import Storage
 from worker import checkpoints
@@ -37,6 +38,7 @@ class LoraStock:
 
     Attributes:
         bounds: what may be kept of them, here and in memory.
+        tally: counts what becomes of them.
     """
 
     def __init__(
@@ -45,9 +47,11 @@ class LoraStock:
         storage: Storage | None = None,
         folder: Path = Path(),
         bounds: Bounds | None = None,
+        tally: Tally | None = None,
     ) -> None:
         """Without a storage only the catalogue's own are found."""
         self.bounds = bounds or Bounds()
+        self.tally = Tally() if tally is None else tally
         self._catalogue = catalogue
         self._storage = storage
         self._folder = folder

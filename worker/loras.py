@@ -44,12 +44,15 @@ class Adapters:
         resident_bytes: what they take.
     """
 
-    def __init__(self, base: Any, family: FamilyCode, stock: LoraStock) -> None:
+    def __init__(self, base: Any, family: FamilyCode, stock: LoraStock, model: str = "") -> None:
+        """`model` is what the tally calls it."""
         self.loaded: tuple[str, ...] = ()
         self.resident_bytes = 0
         self._base = base
         self._family = family
         self._stock = stock
+        self._model = model
+        self._acted_last: list[tuple[str, float]] = []
         self._by_hash: OrderedDict[str, _Loaded] = OrderedDict()
         self._acting = 0
 
@@ -66,6 +69,10 @@ class Adapters:
             JobFailed: with LORA_INCOMPATIBLE; nothing acts then.
         """
         chosen = self._choose(loras)
+        acting = [(adapter.weights.sha256, lora.scale) for adapter, lora in zip(chosen, loras, strict=True)]
+        if acting != self._acted_last:
+            self._stock.tally.count("adapter_switches", model=self._model)
+            self._acted_last = acting
         try:
             with self._acting_on(chosen, [lora.scale for lora in loras]):
                 yield [
@@ -110,6 +117,7 @@ class Adapters:
             size_bytes = sum(change.size_bytes for part in changes.values() for change in part.values())
             weights = Weights(id=lora.name, sha256=sha256, family=self._family.id)
             self._by_hash[sha256] = _Loaded(weights, changes, size_bytes)
+            self._stock.tally.count("adapter_loads", model=self._model)
         self._by_hash.move_to_end(sha256)
         self._take_stock()
         return self._by_hash[sha256]
@@ -120,6 +128,7 @@ class Adapters:
             if len(self._by_hash) <= bounds.loaded and self.resident_bytes <= bounds.loaded_bytes:
                 return
             del self._by_hash[sha256]
+            self._stock.tally.count("adapter_evictions", model=self._model)
             self._take_stock()
 
     def _take_stock(self) -> None:

@@ -60,7 +60,7 @@ def _work(shared: SharedSettings, queue: QueueSettings, own: WorkerSettings) -> 
         device=own.device,
         max_models=own.max_models,
         embedding_bytes=own.embedding_bytes,
-        stock=LoraStock(catalogue, storage, folder, bounds),
+        stock=LoraStock(catalogue, storage, folder, bounds, tally),
         budget_bytes=own.budget_bytes,
         host_bytes=own.host_bytes,
         policy=own.policy,

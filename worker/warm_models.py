@@ -92,7 +92,7 @@ class WarmModel:
 
     def forget_adapters(self) -> None:
         """Give the memory of all adapters back."""
-        self.adapters = Adapters(self.base, self.family, self._around.stock)
+        self.adapters = Adapters(self.base, self.family, self._around.stock, self.spec.id)
 
     def report(self) -> dict[str, Any]:
         """What it takes, and by which plan: its `ModelReport`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 
 from contracts.catalogue import Catalogue, LoraSpec
 from contracts.families import FAMILIES, Mode
+from contracts.metrics import Tally
 from contracts.parameters import LoraParameters
 from contracts.storage import Storage
 from tests.worker.adapters import checkpoint_of, paint_with
@@ -212,3 +214,15 @@ def test_two_hundred_swaps_leave_memory_modules_and_parameters_where_they_were(
     assert after == before
     assert rss_after - rss_before < 32 * 2**20
     assert done(order(catalogue, "sdxl"), pool, storage)[0] == base
+
+
+def test_loads_switches_and_evictions_are_counted(two_adapters: Catalogue, pool: Pool) -> None:
+    model, tally = pool.model("shapes-sdxl"), Tally()
+    stock = LoraStock(two_adapters, bounds=Bounds(loaded=1), tally=tally)
+    adapters = Adapters(model.base, model.family, stock, "shapes-sdxl")
+    small, large = LoraParameters(name="sdxl-lora"), LoraParameters(name="extra")
+    for loras in ([], [small], [small], [large], [], [large.model_copy(update={"scale": 0.5})]):
+        with adapters.active(loras):
+            pass
+    counted = {json.loads(key)[0]: amount for key, amount in tally.drain().items()}
+    assert counted == {"adapter_loads": 2, "adapter_switches": 4, "adapter_evictions": 1}
