@@ -13,7 +13,7 @@ from models.training import autoencoder, denoiser
 from models.training.loop import Loop, Plan, join_ranks, pick_device, step_numbers
 from models.training.recipes import Conditions, load_recipe, pad_to
 
-PLAN = Plan(700, 32, 5e-4, warmup_steps=50, ema_decay=0.995, bfloat16_share=0.8)
+PLAN = Plan(250, 32, 1e-3, muon_rate=3e-3, warmup_steps=30, ema_decay=0.98, bfloat16_share=1.0)
 _LEAST, _MOST = 1.0, 6.0
 #: Guidance 1 is the plain transformer: LoRA and ControlNet are trained there.
 _PLAIN_SHARE = 0.2
@@ -36,7 +36,7 @@ def train(family: str, resume: bool) -> None:
         said = recipe.vary(said, rng).to(device)
         nothing = studies.conditions.pick([-1] * PLAN.batch)
         nothing = Conditions(pad_to(nothing.hidden, said.hidden.shape[1]), nothing.pooled).to(device)
-        share = denoiser.spread(PLAN.batch, rank, generator).to(device)
+        share = denoiser.spread(PLAN.batch, rank, generator, recipe.noise_shift).to(device)
         noisy, _ = recipe.mix(clean.to(device), torch.randn(clean.shape, generator=generator).to(device), share)
         amount = draw_amounts(rng, PLAN.batch).to(device)
         plain = torch.ones_like(amount)

@@ -26,7 +26,7 @@ from models.training.export import (
 from models.training.figures import Sample, open_painter, sample
 
 #: Families whose trained checkpoint is in the repository, with the least share of right shapes.
-TRAINED = {"sdxl": 0.9, "flux": 0.65, "sd3": 0.3}
+TRAINED = {"sdxl": 0.9, "flux": 0.8, "sd3": 0.65}
 COUNT = 20
 
 

@@ -44,6 +44,8 @@ class Recipe(Protocol):
     texts: tuple[str, ...]
     #: whether guidance is a number the denoiser is told, and has to learn
     guided: bool
+    #: how far training leans towards much noise; 1 is evenly
+    noise_shift: float
 
     def parts(self, texts: dict[str, dict[str, Any]], denoiser: Any, vae: Any) -> dict[str, Any]:
         """The components under the names of the family's pipeline."""

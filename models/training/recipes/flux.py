@@ -17,6 +17,8 @@ from models.training.recipes import Conditions, broadcast, read_ids, repad
 
 #: The pipeline pads T5 to 512; training pads to this, and repeats the last pad now and then.
 _T5_TOKENS = 32
+#: The pipeline pads to 77; CLIP looks back only, so the vector at the end token is the same.
+_CLIP_TOKENS = 32
 _PLAIN_GUIDANCE = 1.0
 
 
@@ -26,6 +28,7 @@ class FluxRecipe:
     latent_channels = 16
     texts = ("clip", "t5")
     guided = True
+    noise_shift = 2.0
 
     def parts(self, texts: dict[str, dict[str, Any]], denoiser: Any, vae: Any) -> dict[str, Any]:
         """T5 comes second."""
@@ -39,7 +42,7 @@ class FluxRecipe:
     def encode(self, parts: dict[str, Any], words: Any, captions: list[str]) -> Conditions:
         """T5's last states, CLIP's pooled vector."""
         first, second = parts["text_encoder"], parts["text_encoder_2"]
-        pooled = first(read_ids(words.clip, captions, 77, first)).pooler_output
+        pooled = first(read_ids(words.clip, captions, _CLIP_TOKENS, first)).pooler_output
         t5 = second(read_ids(words.t5, captions, _T5_TOKENS, second)).last_hidden_state
         return Conditions(t5, pooled)
 

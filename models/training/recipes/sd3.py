@@ -23,6 +23,7 @@ class Sd3Recipe:
     latent_channels = 16
     texts = ("blind-clip", "t5")
     guided = False
+    noise_shift = 2.0
 
     def parts(self, texts: dict[str, dict[str, Any]], denoiser: Any, vae: Any) -> dict[str, Any]:
         """T5 comes third."""

@@ -25,6 +25,7 @@ class SdxlRecipe:
     latent_channels = 4
     texts = ("clip",)
     guided = False
+    noise_shift = 1.0
 
     def __init__(self) -> None:
         schedule = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
