@@ -50,8 +50,9 @@ judge: .venv/installed-dev  ## what the shapes models reach over 200 captions ea
 	  for what in judge 'trial controls' 'trial adapters'; do $(BIN)/python -m models.training $$what $$family || exit 1; done; \
 	done
 
-bench: install  ## the benches that need no GPU
-	for name in queue affinity equality overhead swap architectures; do $(BIN)/python -m bench.$$name || exit 1; done
+bench: .venv/installed-bench  ## the benches that need no GPU
+	for name in queue affinity equality batches overhead swap architectures; do $(BIN)/python -m bench.$$name || exit 1; done
+	$(BIN)/python -m bench.plots
 
 format: .venv/installed-dev  ## let ruff lay the code out
 	$(BIN)/ruff check --fix .
@@ -70,4 +71,8 @@ clean:  ## forget everything that was made here, but not the checkpoints
 
 .venv/installed-dev: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable '.[api,worker,s3,embedded,dev]'
+	@touch $@
+
+.venv/installed-bench: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable '.[api,worker,embedded,bench]'
 	@touch $@

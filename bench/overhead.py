@@ -1,110 +1,104 @@
-"""What the service costs on top of diffusers: `python -m bench.overhead`.
+"""What a server costs on top of diffusers, and what it wins: `python -m bench.overhead`.
 
-The same jobs on the same shapes model, once by a bare loop over the pipeline in this process and once through
-the whole service (HTTP, Redis, one worker, receipts, storage), at batch sizes 1, 2, 4 and 8. One thread each.
-The figure is the ratio of images per second; the two runs of a pair follow each other, and pairs are repeated.
+A bare loop, Darkroom (one worker) without and with batches, and LitServe with the same pipelines and batch size,
+on the same orders for shapes-sdxl: mixed prompts, then mixed tasks, then mixed LoRAs. One thread paints;
+rivals follow each other in every round; ratios are taken within a round. Then latencies at rising rates.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import os
+import signal
+import statistics
+import sys
 import tempfile
 import time
-from contextlib import suppress
-from datetime import datetime
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import torch
-from diffusers import StableDiffusionXLPipeline
 
-from bench.table import print_table, spread
-from cli.client import Client
-from cli.demo import service
-from contracts.catalogue import read_catalogue
-from contracts.settings import BUILT_IN_CATALOGUE
+from bench.mixes import MIXES, mixed_prompts
+from bench.rivals import Rival, Run, bare_loop, darkroom, litserve
+from bench.table import keep, percentile, print_table, spread
 from worker.warnings import silence_known_warnings
 
-STEPS, GUIDANCE, SIDE = 12, 3.0, 64
-COLOURS = ("red", "green", "blue", "yellow", "purple", "cyan", "white", "black")
-
-
-def prompts(count: int) -> list[str]:
-    """Different prompts, so that nothing is remembered from one to the next."""
-    return [
-        f"a {COLOURS[number % 8]} circle on a {COLOURS[(number // 8 + number + 1) % 8]} background"
-        for number in range(count)
-    ]
-
-
-def load() -> Any:
-    """The pipeline as a script would have it."""
-    catalogue = read_catalogue(BUILT_IN_CATALOGUE)
-    folder = catalogue.locate(catalogue.model("shapes-sdxl").source)
-    pipeline = StableDiffusionXLPipeline.from_pretrained(folder, dtype=torch.float32)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-def bare_rate(pipeline: Any, count: int, batch: int) -> float:
-    """Images per second of a loop that also encodes PNG, as whoever serves images must."""
-    texts, started = prompts(count), time.perf_counter()
-    for place in range(0, count, batch):
-        part = texts[place : place + batch]
-        with torch.inference_mode():
-            images = pipeline(
-                part,
-                num_inference_steps=STEPS,
-                guidance_scale=GUIDANCE,
-                width=SIDE,
-                height=SIDE,
-                generator=[torch.Generator().manual_seed(seed) for seed in range(len(part))],
-            ).images
-        for image in images:
-            image.save(io.BytesIO(), "PNG")
-    return count / (time.perf_counter() - started)
-
-
-def service_rate(client: Client, count: int) -> float:
-    """Images per second of the service, from the first job's start to the last one's end."""
-    body = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
-    ids = [client.submit("txt2img", body | {"prompt": text})["id"] for text in prompts(count)]
-    client.wait(ids[-1])
-    jobs = [client.wait(id) for id in ids]
-    begun = min(_seconds(job["started_at"]) for job in jobs)
-    return count / (max(_seconds(job["finished_at"]) for job in jobs) - begun)
-
-
-def _seconds(stamp: str) -> float:
-    return datetime.fromisoformat(stamp).timestamp()
+#: Rates of arrival, as parts of what the bare loop makes.
+_LOADS = (0.5, 1.0, 1.5)
+#: Images before the first measured one: every task and every LoRA.
+_WARM_UP = 8
 
 
 def main() -> None:
-    """Measure the pairs and print the table."""
+    """Measure, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--jobs", type=int, default=32, help="images of one run (%(default)s)")
-    parser.add_argument("--runs", type=int, default=3, help="pairs of each batch size (%(default)s)")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--jobs", type=int, default=24, help="images of one run (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each mix (%(default)s)")
+    parser.add_argument("--batch", type=int, default=4, help="images that one call may make (%(default)s)")
     arguments = parser.parse_args()
+    # Whoever ends this ends the servers too: some of them stand still, and would stay.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     silence_known_warnings()
     torch.set_num_threads(1)
-    pipeline, rows = load(), []
-    for batch in arguments.batches:
-        os.environ["DARKROOM_WORKER_MAX_BATCH_IMAGES"] = str(batch)
-        with tempfile.TemporaryDirectory() as data, service(Path(data)) as url, Client(url) as client:
-            with suppress(ZeroDivisionError):
-                service_rate(client, batch)
-            bare_rate(pipeline, batch, batch)
-            pairs = [
-                (bare_rate(pipeline, arguments.jobs, batch), service_rate(client, arguments.jobs))
-                for _ in range(arguments.runs)
-            ]
-        rows.append([batch, *(spread([pair[side] for pair in pairs]) for side in (0, 1)),
-                     spread([served / bare for bare, served in pairs], 2)])  # fmt: skip
-    print_table(["batch", "bare loop, images/s", "service, images/s", "service ÷ bare"], rows)
-    print(f"\nmedian (range) of {arguments.runs} pairs of {arguments.jobs} jobs, one thread each")
+    with ExitStack() as stack:
+        data = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        rivals = [
+            bare_loop(),
+            *stack.enter_context(darkroom(data, arguments.batch)),
+            stack.enter_context(litserve(arguments.batch)),
+        ]
+        runs: dict[str, dict[str, list[Run]]] = {}
+        for mix in MIXES:
+            runs[mix] = measure(rivals, mix, arguments.jobs, arguments.rounds)
+            print(f"\nmixed {mix}\n")
+            print_rates(runs[mix])
+        keep("overhead", {mix: {name: [run.per_second for run in of] for name, of in found.items()}
+                          for mix, found in runs.items()})  # fmt: skip
+        bare = statistics.median(run.per_second for run in runs["prompts"]["bare loop"])
+        print("\nlatency, mixed prompts\n")
+        print_latencies(rivals[1:], bare, arguments.jobs)
+    print(f"\nmedian (range) of {arguments.rounds} rounds of {arguments.jobs} images")
+
+
+def measure(rivals: Sequence[Rival], mix: str, count: int, rounds: int) -> dict[str, list[Run]]:
+    """Every rival's runs, in the order of the rounds; each is warmed up before."""
+    for rival in rivals:
+        print(f"… {mix}: {rival.name}", file=sys.stderr)
+        rival.run(MIXES[mix](_WARM_UP))
+    found: dict[str, list[Run]] = {rival.name: [] for rival in rivals}
+    for number in range(rounds):
+        orders = MIXES[mix](count, first=_WARM_UP + number * count)
+        for rival in rivals:
+            found[rival.name].append(rival.run(orders))
+    return found
+
+
+def print_rates(found: dict[str, list[Run]]) -> None:
+    """A table of one mix."""
+    bare = [run.per_second for run in found["bare loop"]]
+    rows = []
+    for name, runs in found.items():
+        rates = [run.per_second for run in runs]
+        ratios = [rate / base for rate, base in zip(rates, bare, strict=True)]
+        rows.append([name, spread(rates), spread(ratios, 2), spread([run.cpu_seconds for run in runs], 3)])
+    print_table(["", "images/s", "÷ bare loop", "CPU seconds an image"], rows)
+
+
+def print_latencies(rivals: Sequence[Rival], bare: float, count: int) -> None:
+    """A table of 50th and 95th percentiles; rates are parts of the bare loop's."""
+    rows: list[list[object]] = []
+    kept: dict[str, dict[str, list[float]]] = {rival.name: {} for rival in rivals}
+    for part in _LOADS:
+        for rival in rivals:
+            time.sleep(0.5)
+            orders = mixed_prompts(count, first=int(part * 100_000))
+            seconds = rival.latencies(orders, part * bare)
+            figures = [percentile(seconds, 0.5), percentile(seconds, 0.95)]
+            kept[rival.name][str(part)] = figures
+            rows.append([f"{part:g} ({part * bare:.1f}/s)", rival.name, *(f"{figure:.2f}" for figure in figures)])
+    keep("latency", kept)
+    print_table(["arrivals ÷ bare loop", "", "p50 s", "p95 s"], rows)
 
 
 if __name__ == "__main__":
