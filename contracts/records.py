@@ -107,6 +107,7 @@ class Receipt(_Part):
         batch_images: images that shared the pipeline call, this job's own included.
         placement: component -> where it lived: its device, or `visit`, `streamed`, `absent`.
         memory: the memory plan, and what it came to.
+        departures: what the plan did that changes the image, for want of memory or by the operator's wish.
         embeddings: prompts of the batch that were remembered, and that had to be encoded.
         versions: library -> version.
         timings: stage -> seconds (queue, load, encode_prompt, encode_inputs, denoise, decode, write, …).
@@ -121,6 +122,7 @@ class Receipt(_Part):
     batch_jobs: int = 1
     placement: dict[str, str] = Field(default_factory=dict)
     memory: MemoryUse | None = None
+    departures: list[str] = Field(default_factory=list)
     embeddings: CacheUse = Field(default_factory=CacheUse)
     device: str = ""
     dtype: str = ""

@@ -12,6 +12,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from contracts.parameters import JobParameters
+from contracts.plans import Home, Plan
 from contracts.records import CacheUse, MemoryUse, Receipt, Weights
 from worker.checkpoints import describe_device
 from worker.warm_models import WarmModel
@@ -60,12 +61,25 @@ def compose(
         batch_jobs=len(batch),
         placement=model.placement([control.controlnet for control in shared.controls]),
         memory=memory,
+        departures=_departures(model.homes.plan, shared),
         embeddings=embeddings,
         device=describe_device(model.device),
         dtype=str(model.dtype).removeprefix("torch."),
         versions=dict(library_versions()),
         worker=worker,
     )
+
+
+def _departures(plan: Plan | None, job: JobParameters) -> list[str]:
+    """What makes this image another than the same request gives where everything fits."""
+    if plan is None:
+        return []
+    found = [f"{part.component} left out" for part in plan.parts if part.home is Home.ABSENT]
+    if plan.fp8:
+        found.append("denoiser in fp8")
+    if plan.tile_side is not None and max(job.width, job.height) > plan.tile_side:
+        found.append(f"VAE in tiles of {plan.tile_side} pixels")
+    return found
 
 
 def texts(receipt: Receipt, seed: int) -> Mapping[str, str]:

@@ -81,8 +81,9 @@ def test_every_rung_is_really_taken_within_its_bytes_and_paints_the_same_image(
         assert receipt.memory.peak_bytes >= 0.85 * rung.peak_bytes, rung.rung
         _check_homes(rung, seen)
         if rung.tile_side is None:
-            assert files == resident, rung.rung
+            assert (files, receipt.departures) == (resident, []), rung.rung
         else:
+            assert receipt.departures == ["VAE in tiles of 64 pixels"]
             difference = np.abs(to_pixels(files[0]) - to_pixels(resident[0]))
             assert difference.mean() < 12, rung.rung
 
@@ -178,6 +179,8 @@ def test_without_t5_sd3_paints_another_image_and_holds_no_t5(catalogue: Catalogu
     files, receipt = done(job, pool, storage)
     assert receipt.memory is not None
     assert receipt.memory.plan == "T5 left out"
+    assert receipt.departures == ["text_encoder_3 left out"]
+    assert b"text_encoder_3 left out" in files[0]
     assert pool.model(job.model).base.text_encoder_3 is None
     assert files != done(job, Pool(catalogue, device="cpu"), storage)[0]
     flux = done(order(catalogue, "flux"), pool, storage)[1]
