@@ -71,7 +71,7 @@ def _answers(port: int, path: str) -> bool:
 def drain(redis_url: str, pause_seconds: float) -> None:
     """One simulated worker: claims jobs and ends them at once, until it is killed."""
     with Redis.from_url(redis_url, decode_responses=True) as connection:
-        claims = Claims(connection, QueueSettings(), "simulated", ttl_seconds=60)
+        claims = Claims(connection, QueueSettings(), "simulated", ttl_seconds=86_400)
         while True:
             taken = claims.claim(Wish())
             for claim in taken:
@@ -83,7 +83,7 @@ def drain(redis_url: str, pause_seconds: float) -> None:
 def run_all(redis_url: str, steps: int, pause_seconds: float) -> None:
     """One simulated worker that runs all waiting jobs side by side, a report of each after each step."""
     with Redis.from_url(redis_url, decode_responses=True) as connection:
-        claims = Claims(connection, QueueSettings(), "simulated", ttl_seconds=60)
+        claims = Claims(connection, QueueSettings(), "simulated", ttl_seconds=86_400)
         taken = []
         while batch := claims.claim(Wish()):
             taken += batch
