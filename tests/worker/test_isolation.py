@@ -24,13 +24,11 @@ from contracts.catalogue import Catalogue, LoraSpec
 from contracts.errors import JobFailed
 from contracts.families import FAMILIES
 from contracts.parameters import JobParameters
-from contracts.plans import Plan
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
 from tests.worker.orders import PICTURES, Onlooker, done, order, run, to_png
 from tests.worker.weights import to_kohya, write_adapter
 from worker.lora_stock import Bounds, LoraStock
-from worker.loras import Adapters
 from worker.pipelines import Pool
 from worker.warm_models import WarmModel
 from worker.warnings import silence_known_warnings
@@ -167,18 +165,6 @@ def _spoil(request: JobParameters, fault: str, pool: Pool, storage: Storage) -> 
             run(request, pool, storage)
 
 
-class _CrowdedPool(Pool):
-    """Room for two models, and for two adapters beside each."""
-
-    def __init__(self, catalogue: Catalogue) -> None:
-        super().__init__(catalogue, device="cpu", max_models=2)
-
-    def _load(self, id: str, plan: Plan) -> WarmModel:
-        model = super()._load(id, plan)
-        model.adapters = Adapters(model.base, model.family, LoraStock(self.catalogue, bounds=Bounds(loaded=2)))
-        return model
-
-
 @pytest.mark.parametrize("seed", range(HISTORIES))
 def test_whatever_ran_before_a_job_gives_the_files_of_a_fresh_process(
     seed: int,
@@ -186,7 +172,9 @@ def test_whatever_ran_before_a_job_gives_the_files_of_a_fresh_process(
     expected: list[tuple[JobParameters, list[bytes]]],
     storage: Storage,
 ) -> None:
-    rng, pool, history = random.Random(seed), _CrowdedPool(adapted), []
+    rng, history = random.Random(seed), []
+    # Room for two models, and for two adapters beside each.
+    pool = Pool(adapted, device="cpu", max_models=2, stock=LoraStock(adapted, bounds=Bounds(loaded=2)))
     for _ in range(LENGTH):
         number = rng.randrange(len(expected))
         request, files = expected[number]
