@@ -97,9 +97,25 @@ def read_facts(file: Path, catalogue: Catalogue) -> AdapterFacts:
     tensors = read_tensors(file)
     changes = read_changes(tensors)
     family, models = _find_family(changes, catalogue)
+    return _facts(tensors, changes, family.id, models)
+
+
+def describe(file: Path, family: str) -> AdapterFacts:
+    """As `read_facts`, for an adapter whose family the operator named: it is held against no model.
+
+    Raises:
+        AdapterRefused: the file is no adapter.
+    """
+    tensors = read_tensors(file)
+    return _facts(tensors, read_changes(tensors), family)
+
+
+def _facts(
+    tensors: Mapping[str, Tensor], changes: Sequence[Change], family: str, models: Sequence[str] = ()
+) -> AdapterFacts:
     dtypes = [tensor.dtype for tensor in tensors.values()]
     return AdapterFacts(
-        family=family.id,
+        family=family,
         layout=changes[0].layout,
         ranks=tuple(sorted({change.down[0] for change in changes})),
         values=sum(math.prod(tensor.shape) for tensor in tensors.values()),

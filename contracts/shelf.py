@@ -100,19 +100,19 @@ class LoraShelf:
                 raise NotFound("LoRA", id)
 
     def find_all(self, owner: str) -> list[UploadedLora]:
-        """What an owner sees, everybody's first, each by name.
+        """What an owner sees, the own ones first, each by name.
 
         Raises:
             Unavailable: Redis does not answer.
         """
         with redis_errors_are_unavailable(), self._connection.pipeline(transaction=False) as pipe:
-            for shelf in (None, owner):
+            for shelf in (owner, None):
                 pipe.hgetall(_place(shelf))
             shelves = cast("list[dict[str, str]]", pipe.execute())
         return [UploadedLora.model_validate_json(rows[id]) for rows in shelves for id in sorted(rows)]
 
     def extend(self, catalogue: Catalogue, owner: str) -> Catalogue:
-        """The catalogue with what an owner sees beside it; of two with one name the first counts."""
+        """The catalogue with what an owner sees beside it: of one name its own row, then the own."""
         known = {row.id for row in catalogue.loras}
         more: dict[str, LoraSpec] = {}
         for row in self.find_all(owner):

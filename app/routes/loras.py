@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 from app.dependencies import LoraFile, TheCaller, TheCatalogue, TheRepeats, TheShelf, VisibleCatalogue
 from app.openapi import MAKING, lora_body, problems
 from app.spooling import SpooledFile
-from contracts.adapters import AdapterFacts, AdapterRefused, check_values, read_facts, read_tensors
+from contracts.adapters import AdapterFacts, AdapterRefused, check_values, describe, read_facts, read_tensors
 from contracts.catalogue import Catalogue, LoraSpec
 from contracts.errors import CatalogueError, Conflict, FieldProblem, Gone, InvalidRequest, NotFound
 from contracts.keys import Scope
@@ -151,6 +151,6 @@ def _read(row: LoraSpec, catalogue: Catalogue) -> AdapterFacts | None:
     """What the file says, where it is on this machine and can be read."""
     try:
         place = catalogue.locate(row.source)
-        return read_facts(place, catalogue) if isinstance(place, Path) and place.is_file() else None
+        return describe(place, row.family) if isinstance(place, Path) and place.is_file() else None
     except (AdapterRefused, CatalogueError, OSError):
         return None

@@ -259,6 +259,18 @@ def test_an_upload_is_its_owners_alone(holders: Callable[[str], TestClient]) -> 
     assert "mine" in _ids(holders("bob"))
 
 
+def test_an_own_name_comes_before_everybodys(holders: Callable[[str], TestClient], queue: JobQueue) -> None:
+    """So what an admin does changes nobody's requests."""
+    own = _add(holders("ann"), STRIPES).json()
+    shared = _add(holders("admin")).json()
+    found = {}
+    for name in ("ann", "bob"):
+        job = _job(holders(name), "mine").json()
+        found[name] = queue.fetch(job["id"]).parameters.loras[0].sha256
+        assert _ids(holders(name)).count("mine") == 1
+    assert found == {"ann": own["sha256"], "bob": shared["sha256"]}
+
+
 def test_an_admins_upload_is_everybodys_and_an_admins_to_remove(holders: Callable[[str], TestClient]) -> None:
     assert _add(holders("admin")).json()["visible_to"] == "all"
     assert _job(holders("bob"), "mine").status_code == 202
