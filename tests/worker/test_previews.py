@@ -74,7 +74,7 @@ def test_a_preview_looks_like_the_image_that_comes_of_it(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_scheduler_s_previews_come_to_look_like_the_image(
+def test_every_scheduler_s_previews_look_like_the_image_after_a_fifth_of_the_steps(
     catalogue: Catalogue, pool: Pool, storage: Storage, family: str
 ) -> None:
     for scheduler in catalogue.model(f"shapes-{family}").schedulers:
@@ -83,7 +83,9 @@ def test_every_scheduler_s_previews_come_to_look_like_the_image(
         (outcome,) = run(parameters, pool, storage, watch)
         assert isinstance(outcome, Done)
         final = to_pixels(storage.read(outcome.images[0].key))
-        assert likeness(watch.previews[-1][1], final) > 0.8, scheduler
+        # What the model believes, early on; the latents themselves are still noise then.
+        assert likeness(watch.previews[0][1], final) > 0.6, scheduler
+        assert likeness(watch.previews[-1][1], final) > 0.9, scheduler
 
 
 @pytest.mark.parametrize("family", FAMILIES)
