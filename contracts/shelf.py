@@ -112,7 +112,7 @@ class LoraShelf:
         return [UploadedLora.model_validate_json(rows[id]) for rows in shelves for id in sorted(rows)]
 
     def extend(self, catalogue: Catalogue, owner: str) -> Catalogue:
-        """The catalogue with what an owner sees beside it: of one name its own row, then the own."""
+        """The catalogue with what an owner sees beside it; where names are equal, the catalogue's row counts."""
         known = {row.id for row in catalogue.loras}
         more: dict[str, LoraSpec] = {}
         for row in self.find_all(owner):
