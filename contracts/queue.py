@@ -20,7 +20,7 @@ from rq.serializers import JSONSerializer
 
 from contracts import scripts
 from contracts.connections import connect
-from contracts.errors import Conflict, Gone, NotFound, QueueFull, TooManyJobs, Unavailable
+from contracts.errors import Conflict, DarkroomError, Gone, NotFound, QueueFull, TooManyJobs, Unavailable
 from contracts.events import Event, read_events
 from contracts.parameters import JobParameters
 from contracts.records import JobRecord, JobState, WebhookRecord, pace_key
@@ -130,27 +130,32 @@ class JobQueue:
             "fields": record.to_hash(),
             "rq": {name: str(value) for name, value in call.items() if name != "data"},
         }
-        if deadline_seconds is not None:
-            arguments["deadline_seconds"] = deadline_seconds
-        if max_waiting is not None:
-            arguments["max_waiting"] = max_waiting
-        if quota is not None:
-            arguments["quota"] = asdict(quota)
-        if once is not None:
-            arguments["once"] = asdict(once)
+        bounds = {
+            "deadline_seconds": deadline_seconds,
+            "max_waiting": max_waiting,
+            "quota": None if quota is None else asdict(quota),
+            "once": None if once is None else asdict(once),
+        }
+        arguments |= {name: bound for name, bound in bounds.items() if bound is not None}
         with redis_errors_are_unavailable():
-            verdict, *accepted = self._scripts["submit"](args=[json.dumps(arguments), call["data"]])
-        if verdict == "taken":
-            raise Conflict("this took too long, and the same call was sent again meanwhile; that one counts")
-        if verdict == "full":
-            raise QueueFull(max_waiting or 0, self._seconds_to_a_free_place(record))
-        if verdict == "too_many":
-            raise TooManyJobs(len(accepted), self._seconds_to_an_end(record, accepted))
-        if verdict == "swept":
-            raise Unavailable("an input was swept while the job was being accepted; send the request again")
-        created_at = float(accepted[0])
+            verdict, *found = self._scripts["submit"](args=[json.dumps(arguments), call["data"]])
+        if verdict != "accepted":
+            raise self._refusal(verdict, found, record, max_waiting)
+        created_at = float(found[0])
         deadline_at = None if deadline_seconds is None else created_at + deadline_seconds
         return record.model_copy(update={"created_at": created_at, "deadline_at": deadline_at})
+
+    def _refusal(
+        self, verdict: str, found: list[str], record: JobRecord, max_waiting: int | None
+    ) -> DarkroomError:
+        """Why the script did not take a job."""
+        if verdict == "taken":
+            return Conflict("this took too long, and the same call was sent again meanwhile; that one counts")
+        if verdict == "full":
+            return QueueFull(max_waiting or 0, self._seconds_to_a_free_place(record))
+        if verdict == "too_many":
+            return TooManyJobs(len(found), self._seconds_to_an_end(record, found))
+        return Unavailable("an input was swept while the job was being accepted; send the request again")
 
     def fetch(self, id: str) -> JobRecord:
         """The job's record.
