@@ -51,7 +51,7 @@ judge: .venv/installed-dev  ## what the shapes models reach over 200 captions ea
 	done
 
 bench: .venv/installed-bench  ## the benches that need no GPU
-	for name in queue affinity equality batches overhead swap architectures; do $(BIN)/python -m bench.$$name || exit 1; done
+	for name in queue affinity equality batches overhead api swap architectures; do $(BIN)/python -m bench.$$name || exit 1; done
 	$(BIN)/python -m bench.plots
 
 format: .venv/installed-dev  ## let ruff lay the code out
