@@ -30,8 +30,10 @@ class Meter:
         self._device = device
         self._budget_bytes = budget_bytes
         self._counting: _Counting | None = None
-        if device.type == "cuda" and budget_bytes is not None:
-            share = min(1.0, budget_bytes / torch.cuda.get_device_properties(device).total_memory)
+        if device.type == "cuda":
+            # Without a budget, too: the share is the process', and another meter may have set it before.
+            total_bytes = torch.cuda.get_device_properties(device).total_memory
+            share = min(1.0, (budget_bytes or total_bytes) / total_bytes)
             torch.cuda.set_per_process_memory_fraction(share, device)
 
     @contextmanager
