@@ -46,6 +46,12 @@ def build_parser() -> argparse.ArgumentParser:
     up.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one (%(default)s)")
     up.add_argument("--data", type=Path, default=Path("data"), help="folder of images and queue (%(default)s)")
     up.add_argument("--workers", type=int, default=1, help="worker processes (%(default)s)")
+    up.add_argument(
+        "--fsync",
+        choices=["everysec", "always"],
+        default="everysec",
+        help="when an own Redis syncs its file; always loses nothing to a kill, and is slower (%(default)s)",
+    )
     up.set_defaults(run=_run_up)
 
     job = commands.add_parser("generate", help="make an image through the API")
@@ -78,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _run_up(arguments: argparse.Namespace) -> None:
     logs.configure(LogSettings())
-    Service(arguments.host, arguments.port, arguments.data, arguments.workers).run()
+    Service(arguments.host, arguments.port, arguments.data, arguments.workers, arguments.fsync).run()
 
 
 def _run_models(arguments: argparse.Namespace) -> None:

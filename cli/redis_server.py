@@ -63,9 +63,14 @@ def find_running(folder: Path) -> str | None:
 class RedisServer:
     """A redis-server child with append-only file, `noeviction`, and no TCP port."""
 
-    def __init__(self, folder: Path) -> None:
-        """`folder` keeps the append-only file from one start to the next."""
+    def __init__(self, folder: Path, fsync: str = "everysec") -> None:
+        """`folder` keeps the append-only file from one start to the next.
+
+        `fsync` is Redis' appendfsync: `everysec` may lose the last second or two before a kill where the disk is
+        slow; `always` loses nothing, and costs every change a sync.
+        """
         self.folder = folder
+        self._fsync = fsync
         # A socket's path may have 107 bytes, and a data folder's may be longer.
         self._run_folder = Path(tempfile.mkdtemp(prefix="darkroom-redis-"))
         self.socket = self._run_folder / "redis.sock"
@@ -90,7 +95,7 @@ class RedisServer:
         (self.folder / _ADDRESS).write_text(self.url, encoding="utf-8")
         command = [
             binary, "--port", "0", "--unixsocket", self.socket, "--unixsocketperm", "700",
-            "--dir", self.folder.resolve(), "--appendonly", "yes", "--appendfsync", "everysec",
+            "--dir", self.folder.resolve(), "--appendonly", "yes", "--appendfsync", self._fsync,
             "--maxmemory-policy", "noeviction", "--save", "", "--daemonize", "no",
             "--logfile", (self.folder / "redis.log").resolve(),
         ]  # fmt: skip

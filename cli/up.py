@@ -30,10 +30,11 @@ _STOP_SECONDS = 150.0
 class Service:
     """Redis, one API process, N workers and one dispatcher as children of this process."""
 
-    def __init__(self, host: str, port: int, data: Path, workers: int) -> None:
-        """`port` 0 takes a free one. `data` keeps images, uploads and Redis' append-only file."""
+    def __init__(self, host: str, port: int, data: Path, workers: int, fsync: str) -> None:
+        """`port` 0 takes a free one. `data` keeps images, uploads and the append-only file of Redis."""
         self._data = data.resolve()
-        self._redis = None if os.environ.get("DARKROOM_REDIS_URL") else RedisServer(self._data / "redis")
+        own_redis = not os.environ.get("DARKROOM_REDIS_URL")
+        self._redis = RedisServer(self._data / "redis", fsync) if own_redis else None
         self._listener = socket.create_server((host, port), reuse_port=False, backlog=1024)
         self._host, self._port = self._listener.getsockname()[:2]
         self._worker_count = workers

@@ -39,7 +39,9 @@ def test_every_accepted_job_ends_exactly_once_whatever_dies(tmp_path: Path) -> N
         "DARKROOM_WEBHOOK_TIMEOUT_SECONDS": "1",
         "DARKROOM_WEBHOOK_PAUSES_SECONDS": str([0.5] * 100),
     }
-    service = RunningService(tmp_path / "data", "--workers", str(WORKERS), environment=environment)
+    service = RunningService(
+        tmp_path / "data", "--workers", str(WORKERS), "--fsync", "always", environment=environment
+    )
     monkey = Monkey(service, SEED, pause_seconds=(0.5, 3.0))
     with receiving() as receiver:
         receiver.plans["/hook"] = [Reply(200 if number % 3 else 500) for number in range(3 * JOBS)]

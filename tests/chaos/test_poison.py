@@ -22,7 +22,7 @@ OUTAGE_SECONDS = float(os.environ.get("DARKROOM_CHAOS_OUTAGE_SECONDS", "5"))
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[RunningService]:
     environment = {"DARKROOM_QUEUE_LEASE_SECONDS": "2"}
-    running = RunningService(tmp_path / "data", environment=environment)
+    running = RunningService(tmp_path / "data", "--fsync", "always", environment=environment)
     yield running
     assert running.stop() == 0, running.log.read_text(errors="replace")[-3000:]
 

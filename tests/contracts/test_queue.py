@@ -75,7 +75,7 @@ def test_position_counts_the_jobs_ahead(queue: JobQueue, enlist: Enlist) -> None
 
 
 def test_an_accepted_job_outlives_a_killed_redis_and_its_absence_is_said(tmp_path: Path) -> None:
-    server = RedisServer(tmp_path)
+    server = RedisServer(tmp_path, fsync="always")
     server.start()
     queue = JobQueue(SharedSettings(redis_url=server.url, data=tmp_path))
     try:
