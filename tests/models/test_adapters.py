@@ -10,15 +10,22 @@ from safetensors.numpy import load_file
 
 from models.training import trials
 from models.training.effects import EFFECTS
-from models.training.export import CONTROLS
 from models.training.lora import FOLDER
 from models.training.misfits import MISFITS
 
 #: Least mean overlap of a control's silhouette with what is drawn. The cards have the figures over 50.
-OVERLAP = {"sdxl": 0.8}
+OVERLAP = {
+    ("sdxl", "silhouette"): 0.8,
+    ("sdxl", "canny"): 0.8,
+    ("sd3", "silhouette"): 0.7,
+    ("flux", "silhouette"): 0.6,
+}
 COUNT = 4
-#: Families whose adapters are in the repository.
-ADAPTED = ("sdxl",)
+#: The adapters that are in the repository: outline and new word are not learnt yet by SD3 and FLUX.
+ADAPTERS = [
+    *(("sdxl", effect) for effect in EFFECTS),
+    *((family, effect) for family in ("sd3", "flux") for effect in ("tint", "stripes")),
+]
 
 
 @cache
@@ -26,8 +33,7 @@ def open_pipeline(family: str) -> Any:
     return trials.open_pipeline(family)
 
 
-@pytest.mark.parametrize("effect", EFFECTS)
-@pytest.mark.parametrize("family", ADAPTED)
+@pytest.mark.parametrize(("family", "effect"), ADAPTERS)
 def test_an_adapter_brings_its_effect_by_its_scale_and_takes_it_away_again(family: str, effect: str) -> None:
     pipeline, scenes = open_pipeline(family), trials.draw_basic_scenes(effect)[:COUNT]
     pipeline.load_lora_weights(trials.adapter_path(family, effect), adapter_name=effect)
@@ -45,17 +51,15 @@ def test_an_adapter_brings_its_effect_by_its_scale_and_takes_it_away_again(famil
     assert [picture.tobytes() for picture in after] == [picture.tobytes() for picture in pictures[0.0]]
 
 
-@pytest.mark.parametrize("family", ADAPTED)
-def test_two_adapters_together_show_both_effects(family: str) -> None:
-    first, second = trials.measure_pair(open_pipeline(family), family, COUNT)
+def test_two_adapters_together_show_both_effects() -> None:
+    first, second = trials.measure_pair(open_pipeline("sdxl"), "sdxl", COUNT)
     assert min(first, second) > 0.4
 
 
-@pytest.mark.parametrize("kind", CONTROLS)
-@pytest.mark.parametrize("family", OVERLAP)
+@pytest.mark.parametrize(("family", "kind"), OVERLAP)
 def test_a_control_decides_where_the_shape_is(family: str, kind: str) -> None:
     free, bound = (trials.measure_control(family, kind, scale, COUNT) for scale in (0.0, 1.0))
-    assert bound > max(OVERLAP[family], free + 0.15)
+    assert bound > max(OVERLAP[family, kind], free + 0.15)
 
 
 def test_one_adapter_has_the_layout_of_kohya_with_an_alpha_of_its_own() -> None:
