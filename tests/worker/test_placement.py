@@ -206,3 +206,20 @@ def test_a_vae_that_overflows_in_float16_works_in_float32_wherever_it_lives(
     vae = pools[0].model(row.id).base.vae
     assert vae.dtype == vae_dtype
     assert to_pixels(files[0][0]).std() > 10
+
+
+@pytest.mark.parametrize("family", FAMILY_IDS)
+def test_a_denoiser_in_8_bits_takes_less_paints_nearly_the_same_and_leaves_with_its_plan(
+    family: str, catalogue: Catalogue, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = order(catalogue, family)
+    resident, _ = done(job, Pool(catalogue, device="cpu"), storage)
+    pool, rung = Pool(catalogue, device="cpu"), _ladder(catalogue, job)[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(pool.budget, "choose", lambda *_: rung.model_copy(update={"fp8": True}))
+        files, receipt = done(job, pool, storage)
+    small_bytes = pool.resident_bytes
+    assert receipt.departures == ["denoiser in fp8"]
+    assert 0 < np.abs(to_pixels(files[0]) - to_pixels(resident[0])).mean() < 8
+    assert done(job, pool, storage)[0] == resident
+    assert small_bytes < 0.8 * pool.resident_bytes
