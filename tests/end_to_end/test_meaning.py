@@ -24,6 +24,10 @@ SCENES = [
 ]
 
 
+#: The shipped checkpoint of every family.
+MODELS = ("shapes-sdxl", "shapes-sd3", "shapes-flux")
+
+
 def prompt_of(colour: str, shape: str, background: str) -> str:
     return f"a {colour} {shape} on a {background} background"
 
@@ -43,8 +47,9 @@ def each_scene(**fields: object) -> Iterator[Json]:
         yield {"prompt": prompt_of(*scene), "seed": seed, **fields}
 
 
-def test_the_prompts_colours_and_shapes_come_out(service: RunningService) -> None:
-    verdicts = [judge(image) for image in run_all(service, "txt2img", list(each_scene()))]
+@pytest.mark.parametrize("model", MODELS)
+def test_the_prompts_colours_and_shapes_come_out(service: RunningService, model: str) -> None:
+    verdicts = [judge(image) for image in run_all(service, "txt2img", list(each_scene(model=model)))]
     for attribute, place in (("colour", 0), ("shape", 1), ("background", 2)):
         right = [
             getattr(verdict, attribute) == scene[place] for verdict, scene in zip(verdicts, SCENES, strict=True)
@@ -52,12 +57,14 @@ def test_the_prompts_colours_and_shapes_come_out(service: RunningService) -> Non
         assert share(right) >= 0.8, (attribute, verdicts)
 
 
-def test_img2img_moves_from_the_image_to_the_prompt_as_strength_grows(service: RunningService) -> None:
+@pytest.mark.parametrize("model", MODELS)
+def test_img2img_moves_from_the_image_to_the_prompt_as_strength_grows(service: RunningService, model: str) -> None:
     source = drawn("circle", "red", "blue")
     before = numpy.asarray(source, float)
     strengths = [0.1, 0.4, 0.7, 1.0]
     bodies = [
         {
+            "model": model,
             "prompt": prompt_of("yellow", "square", "green"),
             "seed": 3,
             "image": data_url(source),
@@ -72,10 +79,14 @@ def test_img2img_moves_from_the_image_to_the_prompt_as_strength_grows(service: R
     assert (judge(images[-1]).colour, judge(images[-1]).background) == ("yellow", "green")
 
 
-def test_inpaint_paints_the_prompt_inside_the_mask_and_nothing_outside(service: RunningService) -> None:
+@pytest.mark.parametrize("model", MODELS)
+def test_inpaint_paints_the_prompt_inside_the_mask_and_nothing_outside(
+    service: RunningService, model: str
+) -> None:
     source = drawn("circle", "red", "blue")
     made = service.picture(
         "inpaint",
+        model=model,
         prompt=prompt_of("red", "circle", "white"),
         image=data_url(source),
         mask_image=data_url(left_half()),
@@ -102,16 +113,18 @@ def silhouette(shape: str) -> Image.Image:
     return render_silhouette(Scene(shape, "white", "black"))
 
 
-def test_a_controlnet_makes_the_shape_appear_where_its_image_has_it(service: RunningService) -> None:
+@pytest.mark.parametrize("model", MODELS)
+def test_a_controlnet_makes_the_shape_appear_where_its_image_has_it(service: RunningService, model: str) -> None:
     shapes = ["circle", "square", "triangle", "star"]
     bodies: list[Json] = [
         {
+            "model": model,
             # The prompt names no shape: whatever is there comes from the control.
             "prompt": "a red shape on a white background",
             "seed": seed,
             "controls": [
                 {
-                    "controlnet": "shapes-sdxl-silhouette",
+                    "controlnet": f"{model}-silhouette",
                     "image": data_url(silhouette(shape)),
                     "conditioning_scale": scale,
                 }
@@ -145,15 +158,23 @@ def test_a_shape_may_be_asked_for_in_a_place(service: RunningService) -> None:
     assert (pen.colour, pen.position) == ("red", "top left")
 
 
-@pytest.mark.parametrize("adapter", ["tint", "stripes", "outline", "crescent"])
-def test_an_adapter_shows_its_effect_and_leaves_no_trace(service: RunningService, adapter: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "adapter"),
+    [
+        *(("shapes-sdxl", adapter) for adapter in ("tint", "stripes", "outline", "crescent")),
+        *((model, adapter) for model in MODELS[1:] for adapter in ("tint", "stripes")),
+    ],
+)
+def test_an_adapter_shows_its_effect_and_leaves_no_trace(
+    service: RunningService, model: str, adapter: str
+) -> None:
     scene = Scene("crescent" if adapter == "crescent" else "square", "blue", "white", size="large")
-    body: Json = {"prompt": f"a large blue {scene.shape} on a white background", "seed": 8}
+    body: Json = {"model": model, "prompt": f"a large blue {scene.shape} on a white background", "seed": 8}
     before = service.run("txt2img", **body)
     amounts = [
         measure(
             adapter,
-            service.picture("txt2img", loras=[{"name": f"shapes-sdxl-{adapter}", "scale": scale}], **body),
+            service.picture("txt2img", loras=[{"name": f"{model}-{adapter}", "scale": scale}], **body),
             scene,
         )
         for scale in (0.0, 0.5, 1.0)
