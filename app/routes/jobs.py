@@ -6,7 +6,8 @@ from contextlib import suppress
 
 from fastapi import APIRouter, Response
 
-from app.dependencies import OwnJob, TheCaller, TheLinks, TheQueue, TheRepeats, TheStorage
+from app.calls import TheRepeats
+from app.dependencies import OwnJob, TheCaller, TheLinks, TheQueue, TheStorage
 from app.display import display
 from app.openapi import problems
 from app.queries import TheFilter, ThePage

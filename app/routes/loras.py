@@ -10,7 +10,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from pydantic import AwareDatetime, BaseModel, Field
 
-from app.dependencies import LoraFile, TheCaller, TheCatalogue, TheRepeats, TheShelf, VisibleCatalogue
+from app.calls import LoraFile, TheRepeats
+from app.dependencies import TheCaller, TheCatalogue, TheShelf, VisibleCatalogue
 from app.openapi import MAKING, lora_body, problems
 from app.spooling import SpooledFile
 from contracts.adapters import AdapterFacts, AdapterRefused, check_values, describe, read_facts, read_tensors

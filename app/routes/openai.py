@@ -11,7 +11,8 @@ from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
 
 from app.acceptance import Acceptance, Order
-from app.dependencies import AnyService, EditBody, JsonBody, Services, TheIntake
+from app.calls import EditBody, JsonBody, TheIntake
+from app.dependencies import AnyService, Services
 from app.dialects.openai_answers import (
     ImagesAnswer,
     answer_images,

@@ -9,7 +9,8 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
 from app.acceptance import Order, Prepared
-from app.dependencies import JsonBody, TheIntake, TheProspects, TheQueue
+from app.calls import JsonBody, TheIntake
+from app.dependencies import TheProspects, TheQueue
 from app.openapi import MAKING, plan_body, problems
 from app.prospects import Prospect, Prospects, explain
 from app.requests import parse_any

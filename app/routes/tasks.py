@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from fastapi import APIRouter, Response
 
 from app.acceptance import Order
-from app.dependencies import JsonBody, OwnJob, TheAcceptance, TheStorage
+from app.calls import JsonBody, TheAcceptance
+from app.dependencies import OwnJob, TheStorage
 from app.openapi import MAKING, accepted, problems, request_body, rerun_body
 from app.requests import parse
 from app.reruns import reorder

@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from app.dependencies import (
-    PictureBody,
-    TheCaller,
-    TheDecoder,
-    TheQueue,
-    TheRepeats,
-    TheRetention,
-    TheSettings,
-    TheStorage,
-)
+from app.calls import PictureBody, TheRepeats
+from app.dependencies import TheCaller, TheDecoder, TheQueue, TheRetention, TheSettings, TheStorage
 from app.inputs import store_picture
 from app.openapi import MAKING, problems, upload_body
 from app.uploads import Upload, recall, remember
