@@ -37,7 +37,7 @@ class Scene:
 
 
 def scenes_of(family: str) -> list[Scene]:
-    """One scene a task; the later ones start from the first one's image, and from two drawings."""
+    """One scene a task, the later ones from the first one's image and two drawings; and one with an adapter."""
     first = str(FOLDER / f"{family}-txt2img.png")
     mask, silhouette = str(FOLDER / "mask.png"), str(FOLDER / "silhouette.png")
     control = f"shapes-{family}-silhouette={silhouette}"
@@ -46,6 +46,7 @@ def scenes_of(family: str) -> list[Scene]:
         "img2img": ("a yellow circle on a green background", "--image", first, "--strength", "0.8"),
         "inpaint": ("a red circle on a white background", "--image", first, "--mask", mask, "--strength", "1"),
         "controlnet": ("a yellow triangle on a purple background", "--control", control),
+        "lora": ("a yellow square on a purple background", "--lora", f"shapes-{family}-stripes"),
     }
     return [
         Scene(f"{family}-{task}", (*words, "--model", f"shapes-{family}", "--seed", "7"))
