@@ -55,15 +55,21 @@ def hire(shared: SharedSettings, pool: Pool, storage: Storage, **settings: objec
 def beside(queue: JobQueue, job_id: str, act: Callable[[], object], step: int = 2) -> Iterator[None]:
     """While the block runs, do something as soon as a job has run some steps."""
 
+    over = threading.Event()
+
     def wait_and_act() -> None:
         while queue.fetch(job_id).progress.step < step:
-            time.sleep(0.005)
+            if over.wait(0.005):
+                return
         act()
 
     thread = threading.Thread(target=wait_and_act)
     thread.start()
-    yield
-    thread.join()
+    try:
+        yield
+    finally:  # the consumer failed, perhaps: a signal that came later would end the tests themselves
+        over.set()
+        thread.join()
 
 
 def terminate() -> None:
@@ -73,16 +79,22 @@ def terminate() -> None:
 def work_until_ended(consumer: Consumer, queue: JobQueue, *ids: str) -> list[JobRecord]:
     """Run the consumer in this thread, as its process would, until the jobs have ended; then SIGTERM."""
 
+    over = threading.Event()
+
     def stop() -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline and not all(queue.fetch(id).state.is_final for id in ids):
-            time.sleep(0.02)
+            if over.wait(0.02):
+                return
         terminate()
 
     stopper = threading.Thread(target=stop)
     stopper.start()
-    consumer.start([])
-    stopper.join()
+    try:
+        consumer.start([])
+    finally:  # as above
+        over.set()
+        stopper.join()
     return [queue.fetch(id) for id in ids]
 
 
