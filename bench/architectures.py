@@ -77,6 +77,8 @@ class _Fused(TorchFunctionMode):
         named = kwargs or {}
         if func is not torch.nn.functional.scaled_dot_product_attention:
             return func(*args, **named)
+        query: Any
+        value: Any
         query, value = (named.get(name, args[at] if len(args) > at else None) for name, at in _OPERANDS)
         return query.new_empty(*query.shape[:-1], value.shape[-1])
 
@@ -84,11 +86,11 @@ class _Fused(TorchFunctionMode):
 _OPERANDS = (("query", 0), ("value", 2))
 
 
-class _Live(TorchDispatchMode):
+class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows every storage that an operation makes until nothing refers to it."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._known: set[int] = set()
 
@@ -186,7 +188,8 @@ def compare_work(config: Mapping[str, Any], canvas: Canvas, dtype: torch.dtype) 
 
 def weigh(architecture: Architecture) -> tuple[list[list[object]], bool]:
     """A row of bytes for every component, and whether model, publication and file agree."""
-    agrees, rows = True, []
+    agrees = True
+    rows: list[list[object]] = []
     published = PUBLISHED_BYTES[architecture.id]
     for (name, config), expected in zip(architecture.configs.items(), published, strict=True):
         module = build(config)
@@ -199,7 +202,8 @@ def weigh(architecture: Architecture) -> tuple[list[list[object]], bool]:
 
 def work(architecture: Architecture) -> list[list[object]]:
     """A row of values held while it runs for every component."""
-    canvas, rows = Canvas(SIDE, SIDE, guided=architecture.family != "flux", text_tokens=T5_TOKENS), []
+    canvas = Canvas(SIDE, SIDE, guided=architecture.family != "flux", text_tokens=T5_TOKENS)
+    rows: list[list[object]] = []
     for name, config in architecture.configs.items():
         counted, formula = compare_work(config, canvas, torch.bfloat16)
         cells = (f"{counted / 1e6:.1f}", f"{formula / 1e6:.1f}", f"{formula / counted:.2f}")
