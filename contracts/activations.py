@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-#: Pixels of one image token of a transformer: a VAE stride of 8 and a patch of 2, squared.
+#: Pixels of one image token of FLUX: a VAE stride of 8 and two latents packed, squared.
 _TOKEN_PIXELS = 256
-#: Pixels of one latent of a UNet.
+#: Pixels of one latent: the VAE's stride, squared.
 _LATENT_PIXELS = 64
 #: Tokens of a CLIP prompt.
 _CLIP_TOKENS = 77
@@ -140,8 +140,14 @@ def _sd3(config: Mapping[str, Any]) -> tuple[Work, ...]:
     moments = []
     for image, text in ((13, 5), (5, 13)):
         token = text * width + config["joint_attention_dim"]
-        moments.append(Work(pixel=image * width / _TOKEN_PIXELS, token=token, fixed=token * _CLIP_TOKENS))
+        moments.append(
+            Work(pixel=image * width / _sd3_token_pixels(config), token=token, fixed=token * _CLIP_TOKENS)
+        )
     return tuple(moments)
+
+
+def _sd3_token_pixels(config: Mapping[str, Any]) -> int:
+    return int(_LATENT_PIXELS * config["patch_size"] ** 2)
 
 
 def _flux(config: Mapping[str, Any]) -> tuple[Work, ...]:
@@ -161,11 +167,16 @@ def _unet_control(config: Mapping[str, Any]) -> tuple[Work, ...]:
     return (Work(pixel=values / _LATENT_PIXELS),)
 
 
-def _transformer_control(config: Mapping[str, Any]) -> tuple[Work, ...]:
+def _sd3_control(config: Mapping[str, Any]) -> tuple[Work, ...]:
     """What it hands to the transformer: one tensor for each of its blocks."""
     width = config["num_attention_heads"] * config["attention_head_dim"]
-    blocks = config["num_layers"] + config.get("num_single_layers", 0)
-    return (Work(pixel=blocks * width / _TOKEN_PIXELS),)
+    return (Work(pixel=config["num_layers"] * width / _sd3_token_pixels(config)),)
+
+
+def _flux_control(config: Mapping[str, Any]) -> tuple[Work, ...]:
+    """As SD3's, with blocks of two kinds."""
+    width = config["num_attention_heads"] * config["attention_head_dim"]
+    return (Work(pixel=(config["num_layers"] + config["num_single_layers"]) * width / _TOKEN_PIXELS),)
 
 
 #: Times the width of a gated or a plain feed-forward layer.
@@ -181,7 +192,7 @@ _BY_CLASS: Mapping[str, Callable[[Mapping[str, Any]], tuple[Work, ...]]] = Mappi
         "SD3Transformer2DModel": _sd3,
         "FluxTransformer2DModel": _flux,
         "ControlNetModel": _unet_control,
-        "SD3ControlNetModel": _transformer_control,
-        "FluxControlNetModel": _transformer_control,
+        "SD3ControlNetModel": _sd3_control,
+        "FluxControlNetModel": _flux_control,
     }
 )
