@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo install test test-node fuzz check chaos judge bench containers gpu format clean
+.PHONY: demo install test test-node fuzz lint check chaos judge bench containers gpu format clean
 
 demo: install  ## run the service, one job of each task, and show the images
 	@$(BIN)/python -m cli.demo
@@ -15,11 +15,13 @@ install: .venv/installed  ## make .venv with the service in it
 test: .venv/installed-dev  ## run all tests
 	$(BIN)/python -m pytest
 
-check: .venv/installed-dev  ## linters, types, and the tests that need no model
+lint: .venv/installed-dev  ## linters, types, and the static checks of what is deployed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	deploy/check $(BIN)
+
+check: lint  ## the same, and the tests that need no model
 	$(BIN)/python -m pytest -q tests/test_layers.py tests/contracts tests/app tests/dispatcher tests/cli tests/deploy
 
 test-node: .venv/installed-dev  ## the OpenAI package of npm against the service; needs node, and npm's registry
