@@ -120,10 +120,10 @@ def test_the_smallest_rung_runs_other_modes_and_adapters_unchanged(
     assert receipt.memory is not None
     assert receipt.memory.plan == smallest.rung != "all resident"
     assert set(receipt.placement.values()) & {"visit", "streamed"}
+    assert receipt.departures == []
     if smallest.tile_side is None:
-        assert (files, receipt.departures) == (resident, [])
-    else:  # the image is one tile, decoded by another path
-        assert receipt.departures == ["VAE in tiles of 64 pixels"]
+        assert files == resident
+    else:  # one tile; but guidance's two copies of a control image are encoded one by one, which shows in low bits
         assert np.abs(to_pixels(files[0]) - to_pixels(resident[0])).max() <= 1
 
 
