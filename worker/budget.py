@@ -45,8 +45,7 @@ class Budget:
         self.capacity = take_capacity(catalogue, size_bytes, self._policy, value_bytes)
         self._inventories = dict(self.capacity.inventories)
         self._ladders: dict[tuple[str, Load], list[Plan]] = {}
-        self._chosen: dict[Load, Plan] = {}
-        self._too_large: dict[Load, int] = {}
+        self._too_large: dict[tuple[str, Load], int] = {}
 
     def know(self, inventory: Inventory) -> None:
         """What a model really consists of, where its file did not tell."""
@@ -67,7 +66,7 @@ class Budget:
         spec = self._catalogue.model(id).model_copy(update={"source": str(path)})
         inventory = take_inventory(self._catalogue, spec, self._value_bytes(spec))
         if inventory is not None:
-            self._inventories[id] = inventory
+            self.know(inventory)
 
     def is_vague(self, id: str) -> bool:
         """Whether the checkpoint is one file, whose components cannot be told apart before it is loaded."""
@@ -76,11 +75,10 @@ class Budget:
     def choose(self, job: JobParameters, images: int) -> Plan:
         """The best plan that fits and has not failed for such a batch; the smallest where there is none."""
         load = self._load(job, images)
-        bound = self._too_large.get(load)
+        bound = self._too_large.get((job.model, load))
         ladder = self._ladder(job.model, load)
         left = [rung for rung in ladder if bound is None or rung.peak_bytes < bound] or ladder[-1:]
-        self._chosen[load] = next((rung for rung in left if rung.fits), left[-1])
-        return self._chosen[load]
+        return next((rung for rung in left if rung.fits), left[-1])
 
     def step_down(self, job: JobParameters, images: int) -> Plan | None:
         """Remember that the plan chosen last for such a batch ran out of memory.
@@ -88,11 +86,13 @@ class Budget:
         Returns:
             That plan; None where there is no smaller one.
         """
-        load = self._load(job, images)
-        failed = self._chosen.get(load)
-        if failed is None or step_down(self._ladder(job.model, load), failed) is None:
+        if job.model not in self._inventories:
             return None
-        self._too_large[load] = failed.peak_bytes
+        load = self._load(job, images)
+        failed = self.choose(job, images)
+        if step_down(self._ladder(job.model, load), failed) is None:
+            return None
+        self._too_large[job.model, load] = failed.peak_bytes
         return failed
 
     def own_plan(self, id: str) -> Plan:

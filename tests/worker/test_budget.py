@@ -7,6 +7,7 @@ import torch
 
 from contracts.catalogue import Catalogue
 from contracts.inventory import take_inventory
+from tests.worker.orders import order
 from worker.budget import Budget
 from worker.pipelines import Pool
 
@@ -48,3 +49,18 @@ def test_a_tight_budget_is_planned_tightly(catalogue: Catalogue) -> None:
         assert one.fits
         assert one.rung != "all resident"
         assert one.peak_bytes <= 15 * MIB
+
+
+def test_what_one_model_has_taught_does_not_bind_another_of_its_family(catalogue: Catalogue) -> None:
+    first = next(row for row in catalogue.models if row.family == "sdxl")
+    twin = first.model_copy(update={"id": "twin"})
+    both = catalogue.model_copy(update={"models": (*catalogue.models, twin)})
+    budget = Budget(both, 2**40, lambda _: 4)
+    job = order(both, "sdxl")
+    other = job.model_copy(update={"model": "twin"})
+    assert budget.knows(job.model)
+    assert budget.knows("twin")
+    before = budget.choose(other, 1)
+    assert budget.step_down(job, 1) is not None
+    assert budget.choose(job, 1).peak_bytes < before.peak_bytes
+    assert budget.choose(other, 1) == before
