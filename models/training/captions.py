@@ -33,14 +33,18 @@ _TEMPLATES = {
 _PREFIXES = ("", "a photo of ", "a picture of ", "a drawing of ", "an image of ")
 _SUFFIXES = ("", ", high quality", ", detailed", ", flat design", ", simple")
 _DECORATED_SHARE = 0.2
-#: Half of the training scenes are the plain ones everybody asks for first.
+#: Half of the scenes are the plain ones everybody asks for first.
 _BASIC_SHARE = 0.5
 
 
-def draw_scene(rng: random.Random, combinations: tuple[Combination, ...] = IN_DISTRIBUTION) -> Scene:
-    """One training scene: half of them plain, centred, medium or large; the others anything."""
+def draw_scene(
+    rng: random.Random,
+    combinations: tuple[Combination, ...] = IN_DISTRIBUTION,
+    basic_share: float = _BASIC_SHARE,
+) -> Scene:
+    """One scene: `basic_share` of them plain, centred, medium or large; the others anything."""
     shape, colour, background = rng.choice(combinations)
-    if rng.random() < _BASIC_SHARE:
+    if rng.random() < basic_share:
         scene = Scene(shape, colour, background, size=rng.choice(("medium", "large")))
     else:
         size = rng.choice(("small", "medium", "medium", "large"))
@@ -50,11 +54,15 @@ def draw_scene(rng: random.Random, combinations: tuple[Combination, ...] = IN_DI
     return place(scene, rng)
 
 
-def training_scenes(stage: str, combinations: tuple[Combination, ...] = IN_DISTRIBUTION) -> Iterator[Scene]:
+def training_scenes(
+    stage: str,
+    combinations: tuple[Combination, ...] = IN_DISTRIBUTION,
+    basic_share: float = _BASIC_SHARE,
+) -> Iterator[Scene]:
     """Endless scenes of one training stage, the same ones every time."""
     rng = random.Random(f"train/{stage}")
     while True:
-        yield draw_scene(rng, combinations)
+        yield draw_scene(rng, combinations, basic_share)
 
 
 def test_scenes(held_out: bool, count: int) -> list[Scene]:

@@ -16,7 +16,7 @@ from models.training.loop import RUNS, Loop, Plan, Rank, join_ranks, pick_device
 from models.training.recipes import Conditions, Recipe, load_recipe
 
 #: The pictures lie in as many shards, shared out over the ranks: the data is the same however many train.
-_SHARDS = 2
+_SHARDS = 4
 _SCENES_PER_SHARD = 12_000
 _CAPTIONS_PER_SCENE = 2
 _PARTLY_SHARE = 0.08
@@ -24,8 +24,8 @@ _EMPTY_SHARE = 0.03
 _PART = 256
 PLANS = {
     "sdxl": Plan(3200, 32, 1.5e-3, bfloat16_share=0.85),
-    "sd3": Plan(2500, 40, 5e-3, muon_rate=1.5e-2, warmup_steps=60, flat_share=0.5, bfloat16_share=1.0),
-    "flux": Plan(3300, 40, 5e-3, muon_rate=1.5e-2, warmup_steps=60, flat_share=0.5, bfloat16_share=1.0),
+    "sd3": Plan(13000, 40, 5e-3, muon_rate=1.5e-2, warmup_steps=60, flat_share=0.5, bfloat16_share=1.0),
+    "flux": Plan(15000, 40, 5e-3, muon_rate=1.5e-2, warmup_steps=60, flat_share=0.5, bfloat16_share=1.0),
 }
 
 

@@ -16,12 +16,14 @@ from models.training.loop import RUNS
 
 _PART = 64
 _SUPERSAMPLING = 3
+#: Plain shapes in the middle are learnt first; small ones and those elsewhere need more of the pictures.
+_BASIC_SHARE = 0.3
 
 
 def load_shard(latent_channels: int, shard: int, count: int) -> tuple[list[Scene], Tensor]:
     """`count` scenes of the denoiser's training split and their latents, from the cache where it has them."""
     name = f"latents/{shard}"
-    scenes = list(itertools.islice(training_scenes(name), count))
+    scenes = list(itertools.islice(training_scenes(name, basic_share=_BASIC_SHARE), count))
     path = RUNS / f"latents{latent_channels}" / f"{shard}-{count}.safetensors"
     if path.exists():
         return scenes, load_file(path)["latents"].float()
