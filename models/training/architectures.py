@@ -174,8 +174,8 @@ def build_flux() -> FluxTransformer2DModel:
 
 
 def build_flux_control(transformer: FluxTransformer2DModel) -> FluxControlNetModel:
-    """One double block, copied from the transformer, whose residual goes to both. Blind to guidance."""
-    control = FluxControlNetModel(num_layers=1, num_single_layers=0, **{**_FLUX, "guidance_embeds": False})
+    """One double and one single block, copied; their residuals go to all of either kind. Blind to guidance."""
+    control = FluxControlNetModel(num_layers=1, num_single_layers=1, **{**_FLUX, "guidance_embeds": False})
     return _copy_shared_weights(transformer, control)
 
 

@@ -19,14 +19,14 @@ from models.training.latents import encode
 from models.training.loop import RUNS, Loop, Plan, join_ranks, pick_device, step_numbers
 from models.training.recipes import Conditions, Recipe, load_recipe
 
-_SCENES_PER_RANK = {"sdxl": 6000, "sd3": 2000, "flux": 2000}
+_SCENES_PER_RANK = 6000
 _SHAPE_SAID_SHARE = 0.6
 _EMPTY_SHARE = 0.1
 DRAW = {"silhouette": render_silhouette, "canny": render_edges}
 PLANS = {
     "sdxl": Plan(900, 24, 1e-3, warmup_steps=50, ema_decay=0.99, bfloat16_share=0.8),
-    "sd3": Plan(350, 24, 2e-3, muon_rate=6e-3, warmup_steps=30, ema_decay=0.99, bfloat16_share=1.0),
-    "flux": Plan(350, 24, 2e-3, muon_rate=6e-3, warmup_steps=30, ema_decay=0.99, bfloat16_share=1.0),
+    "sd3": Plan(1800, 24, 2e-3, muon_rate=6e-3, warmup_steps=30, ema_decay=0.99, bfloat16_share=1.0),
+    "flux": Plan(1800, 24, 2e-3, muon_rate=6e-3, warmup_steps=30, ema_decay=0.99, bfloat16_share=1.0),
 }
 
 
@@ -40,7 +40,7 @@ def train(family: str, kind: str, resume: bool) -> None:
     recipe.hasten(base)
     recipe.hasten(control)
     name = f"control-{family}-{kind}"
-    scenes = draw_scenes(f"train/{name}/{rank.index}", _SCENES_PER_RANK[family])
+    scenes = draw_scenes(f"train/{name}/{rank.index}", _SCENES_PER_RANK)
     clean, hints, conditions = gather(recipe, kind, scenes)
     weights = autoencoder.weigh_channels(autoencoder.load(recipe.latent_channels)).to(device)
     loop = Loop(name, {"control": control}, plan, rank, resume)

@@ -24,7 +24,10 @@ _NEW_WORD_SHARE = 0.7
 
 @dataclass(frozen=True)
 class Effect:
-    """One adapter: how large it is, how it is written, and whether it changes the text encoders."""
+    """One adapter: how large it is, how it is written, and whether it changes the text encoders.
+
+    Rank, alpha, feed-forward layers and steps are those of SDXL; `lora.HOLDS` says how other families differ.
+    """
 
     name: str
     rank: int

@@ -4,6 +4,7 @@ Knows effects, not families: what differs between those is in the recipes.
 """
 
 import random
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,20 +25,49 @@ from models.training.recipes import Recipe, load_recipe
 FOLDER = MODELS / "loras"
 _EXAMPLES = 2000
 _EMPTY_SHARE = 0.08
-_ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
-_FEED_FORWARD = ["ff.net.0.proj", "ff.net.2"]
-_TEXT = ["q_proj", "k_proj", "v_proj", "out_proj"]
-#: The text encoders that the families' LoRA loaders accept; T5 is not among them.
-_ADAPTED_TEXT = {
-    "sdxl": ("text_encoder", "text_encoder_2"),
-    "sd3": ("text_encoder", "text_encoder_2"),
-    "flux": ("text_encoder",),
+_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+_FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
+_TEXT = ("q_proj", "k_proj", "v_proj", "out_proj")
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Where a family's adapters take hold of it; layers are named by how their full names end."""
+
+    denoiser: str
+    layers: tuple[str, ...]
+    #: for effects that ask for feed-forward layers too
+    more_layers: tuple[str, ...]
+    #: for effects with a new word
+    word_layers: tuple[str, ...]
+    #: those that the family's LoRA loader accepts; T5 is not among them
+    text_encoders: tuple[str, ...]
+    most_rank: int = 32
+    steps_share: float = 1.0
+
+
+#: A transformer is drawn on by its feed-forward layers and the last one. Its text has layers of its own in every
+#: block: a word that the frozen T5 was never taught reaches the picture through them alone.
+_JOINT_LAYERS = (*_ATTENTION, *_FEED_FORWARD, "proj_mlp", "proj_out")
+_JOINT_WORD_LAYERS = (
+    "add_q_proj",
+    "add_k_proj",
+    "add_v_proj",
+    "to_add_out",
+    "ff_context.net.0.proj",
+    "ff_context.net.2",
+)
+_CLIPS = ("text_encoder", "text_encoder_2")
+HOLDS = {
+    "sdxl": Hold("unet", _ATTENTION, _FEED_FORWARD, (), _CLIPS),
+    "sd3": Hold("transformer", _JOINT_LAYERS, (), _JOINT_WORD_LAYERS, _CLIPS, most_rank=8, steps_share=1.5),
+    "flux": Hold("transformer", _JOINT_LAYERS, (), _JOINT_WORD_LAYERS, _CLIPS[:1], most_rank=8, steps_share=1.5),
 }
 
 
 def plan_for(family: str, effect: Effect) -> Plan:
-    """Small adapters learn fast, those of transformers in half the steps."""
-    steps = effect.steps if family == "sdxl" else effect.steps // 2
+    """Small adapters learn fast; those of transformers less fast."""
+    steps = round(effect.steps * HOLDS[family].steps_share)
     return Plan(steps, 24, 4e-3, warmup_steps=30, ema_decay=0.97, weight_decay=0.0, bfloat16_share=0.7)
 
 
@@ -77,18 +107,31 @@ def train(family: str, name: str, resume: bool) -> None:
 
 def adapt(family: str, effect: Effect, parts: dict[str, Any]) -> dict[str, nn.Module]:
     """Injects the adapter; returns the models it is in. Everything else stays frozen."""
-    targets = _ATTENTION + (_FEED_FORWARD if effect.feed_forward else [])
-    parts["denoiser"].add_adapter(_config(effect, targets))
-    adapted = {"unet" if family == "sdxl" else "transformer": parts["denoiser"]}
+    hold = HOLDS[family]
+    targets = hold.layers + (hold.more_layers if effect.feed_forward else ())
+    targets += hold.word_layers if effect.text else ()
+    parts["denoiser"].add_adapter(_config(family, effect, targets))
+    adapted = {hold.denoiser: parts["denoiser"]}
     if effect.text:
-        for name in _ADAPTED_TEXT[family]:
-            parts[name].add_adapter(_config(effect, _TEXT))
+        for name in hold.text_encoders:
+            parts[name].add_adapter(_config(family, effect, _TEXT))
             adapted[name] = parts[name]
     return adapted
 
 
-def _config(effect: Effect, targets: list[str]) -> LoraConfig:
-    return LoraConfig(r=effect.rank, lora_alpha=effect.alpha, init_lora_weights="gaussian", target_modules=targets)
+def rank_of(family: str, effect: Effect) -> int:
+    """The effect's rank, or the most of the family, whose adapters change more layers."""
+    return min(effect.rank, HOLDS[family].most_rank)
+
+
+def _config(family: str, effect: Effect, targets: tuple[str, ...]) -> LoraConfig:
+    rank = rank_of(family, effect)
+    return LoraConfig(
+        r=rank,
+        lora_alpha=rank * effect.alpha / effect.rank,  # the effect's own strength, whatever the rank
+        init_lora_weights="gaussian",
+        target_modules=list(targets),
+    )
 
 
 def draw_examples(recipe: Recipe, name: str, rank: Rank) -> tuple[Tensor, list[str]]:

@@ -92,7 +92,7 @@ class FluxRecipe:
     def steer(
         self, control: Any, noisy: Tensor, share: Tensor, conditions: Conditions, hint: Tensor
     ) -> dict[str, Any]:
-        """One residual per double block of the control, none for single ones; and plain guidance."""
+        """One residual per block of the control, double and single apart; and plain guidance."""
         height, width = noisy.shape[-2:]
         double, single = control(
             hidden_states=pack(noisy),
