@@ -38,6 +38,7 @@ containers: export DOCKER_BUILDKIT := 1
 containers: .venv/installed-dev  ## build both images, run them with compose, and break them
 	deploy/bare/engine
 	deploy/bare/base-images
+	deploy/bare/promtool $(BIN)
 	docker build --target api --tag darkroom-api:latest .
 	docker build --target worker --tag darkroom-worker:latest --build-arg PIP_EXTRA_INDEX_URL=$${PIP_EXTRA_INDEX_URL:-} .
 	DARKROOM_CHECK_ALL=1 deploy/check $(BIN)
