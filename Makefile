@@ -37,7 +37,7 @@ containers: export PATH := /usr/bin:$(PATH)
 containers: export DOCKER_BUILDKIT := 1
 containers: .venv/installed-dev  ## build both images, run them with compose, and break them
 	deploy/bare/engine
-	deploy/bare/base-images
+	deploy/bare/base-images $(BIN)
 	deploy/bare/promtool $(BIN)
 	docker build --target api --tag darkroom-api:latest .
 	docker build --target worker --tag darkroom-worker:latest --build-arg PIP_EXTRA_INDEX_URL=$${PIP_EXTRA_INDEX_URL:-} .

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,18 @@ PORT = 18_000
 NETWORK = f"{PROJECT}_inner"
 
 
-def run(*command: str, check: bool = True, timeout_seconds: float = 300) -> str:
-    """The output of a command that must succeed."""
+def run(
+    *command: str, check: bool = True, timeout_seconds: float = 300, settings: Mapping[str, str] | None = None
+) -> str:
+    """The output of a command that must succeed; compose reads `settings` on top of the trial's own."""
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_seconds, check=False, env=environment()
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout_seconds,
+        check=False,
+        env={**environment(), **(settings or {})},
     )
     assert done.returncode == 0 or not check, f"{' '.join(command)}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     return done.stdout
@@ -42,10 +50,10 @@ def environment() -> dict[str, str]:
     return {**os.environ, **own}
 
 
-def compose(*words: str, check: bool = True) -> str:
+def compose(*words: str, check: bool = True, settings: Mapping[str, str] | None = None) -> str:
     """Compose v1 or v2, whichever is there."""
     program = ["docker-compose"] if shutil.which("docker-compose") else ["docker", "compose"]
-    return run(*program, "--project-name", PROJECT, *words, check=check)
+    return run(*program, "--project-name", PROJECT, *words, check=check, settings=settings)
 
 
 class Stack(Client):
@@ -55,15 +63,17 @@ class Stack(Client):
         self.url = f"http://127.0.0.1:{PORT}"
         self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
 
-    def up(self, workers: int) -> None:
-        """Start what is not running and wait until so many workers answer."""
-        compose("up", "--detach", "--no-build", "--scale", f"worker={workers}")
+    def up(self, workers: int, *profiles: str, settings: Mapping[str, str] | None = None) -> None:
+        """Start what is not running, or runs with other settings, and wait until so many workers answer."""
+        named = [word for profile in profiles for word in ("--profile", profile)]
+        compose(*named, "up", "--detach", "--no-build", "--scale", f"worker={workers}", settings=settings)
         self.wait_until(lambda: len(self.live_workers()) == workers, f"{workers} workers")
 
     def down(self) -> None:
         """Stop and forget everything, volumes too."""
         self.http.close()
-        compose("down", "--volumes", "--timeout", "5", check=False)
+        every = ("--profile", "monitoring", "--profile", "s3")
+        compose(*every, "down", "--volumes", "--timeout", "5", check=False)
 
     def containers(self, service: str) -> list[str]:
         """Ids of a service's running containers."""
