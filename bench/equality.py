@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench.overhead import prompts
+from bench.batches import prompts
 from bench.table import print_table
 from contracts.catalogue import read_catalogue
 from contracts.events import Preview
@@ -32,7 +32,7 @@ Pixels = NDArray[numpy.int16]
 IMAGES = 8
 
 
-class _Nobody:
+class Nobody:
     """A watch that lets everything pass."""
 
     def step(self, step: int, steps: int) -> None:
@@ -52,7 +52,7 @@ def paint(pool: Pool, storage: LocalStorage, model: str, batch: int) -> list[Pix
         ]
         parameters = [resolve(request, check(request, pool.catalogue), {}) for request in requests]
         jobs = [Job(f"{model}-{batch}-{one.seed}", 1, one, 0.0) for one in parameters]
-        for outcome in run(jobs, pool, storage, _Nobody()):
+        for outcome in run(jobs, pool, storage, Nobody()):
             if not isinstance(outcome, Done):
                 raise outcome
             image = Image.open(io.BytesIO(storage.read(outcome.images[0].key)))

@@ -47,6 +47,29 @@ GRANTED_FIELDS = frozenset(
 
 
 @dataclass(frozen=True)
+class Shortcut:
+    """How `speed: fast` saves runs of the denoiser: at some steps its result is predicted from those before.
+
+    The schedule is fixed, so an image depends neither on its neighbours in a batch nor on the device's speed.
+
+    Attributes:
+        first_steps: are computed, all of them; there the image gets its composition.
+        interval: of the steps after those, one in so many is computed.
+        order: of the prediction: 0 repeats the last result, 1 goes on in a straight line.
+        least_steps: fewer leave too few results to predict from.
+    """
+
+    first_steps: int = 3
+    interval: int = 2
+    order: int = 1
+    least_steps: int = 8
+
+    def computes(self, step: int) -> bool:
+        """Whether the denoiser runs at this step, counted from 0 (as diffusers' TaylorSeer cache counts)."""
+        return step < self.first_steps or (step - self.first_steps - 1) % self.interval == 0
+
+
+@dataclass(frozen=True)
 class Family:
     """One architecture.
 
@@ -63,6 +86,7 @@ class Family:
         inpaint_control_only: a mask beside `controls` needs a ControlNet trained for inpainting.
         denoiser_layers: how the names of its denoiser's layers begin, in any trainer's layout, `_` for dots.
         adapted_text: text encoders that adapters can change.
+        shortcut: what `speed: fast` does.
     """
 
     id: str
@@ -77,6 +101,7 @@ class Family:
     negative_needs_true_cfg: bool = False
     inpaint_control_only: bool = False
     t5_optional: bool = False
+    shortcut: Shortcut = Shortcut()
 
 
 _SDXL_TEXT = frozenset(

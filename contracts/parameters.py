@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from contracts.families import Mode, Task
+from contracts.tasks import Speed
 
 #: What may differ between two jobs of one pipeline call; all the rest is in the batch key.
 PER_IMAGE_FIELDS = frozenset(
@@ -59,6 +60,7 @@ class JobParameters(BaseModel):
         seed: of the first image; image i uses seed + i.
         image, mask_image: storage keys of normalised pictures.
         batchable: may share its pipeline call with other jobs of the same batch key.
+        speed: `fast` predicts the denoiser's result at some steps.
         previews: how many preview events each image gets at the most; they leave no trace in it.
     """
 
@@ -86,6 +88,7 @@ class JobParameters(BaseModel):
     seed: int
     batchable: bool
     scheduler: str
+    speed: Speed = "exact"
     loras: tuple[LoraParameters, ...] = ()
     image: str | None = None
     strength: float | None = None

@@ -107,6 +107,7 @@ class Receipt(_Part):
         batch_images: images that shared the pipeline call, this job's own included.
         placement: component -> where it lived: its device, or `visit`, `streamed`, `absent`.
         memory: the memory plan, and what it came to.
+        predicted_calls: runs of the denoiser that `speed: fast` predicted, where `exact` computes them.
         departures: what the plan did that changes the image, for want of memory or by the operator's wish.
         embeddings: prompts of the batch that were remembered, and that had to be encoded.
         versions: library -> version.
@@ -122,6 +123,7 @@ class Receipt(_Part):
     batch_jobs: int = 1
     placement: dict[str, str] = Field(default_factory=dict)
     memory: MemoryUse | None = None
+    predicted_calls: int = 0
     departures: list[str] = Field(default_factory=list)
     embeddings: CacheUse = Field(default_factory=CacheUse)
     device: str = ""
@@ -229,4 +231,5 @@ def queue_name(priority: Priority, model: str, owner: str) -> str:
 
 def pace_key(parameters: JobParameters) -> str:
     """What the seconds of a step are remembered by."""
-    return f"{parameters.model} {parameters.mode} {parameters.width}x{parameters.height}"
+    fast = "" if parameters.speed == "exact" else f" {parameters.speed}"
+    return f"{parameters.model} {parameters.mode} {parameters.width}x{parameters.height}{fast}"

@@ -30,6 +30,10 @@ class Priority(StrEnum):
     LOW = "low"
 
 
+#: `exact`: every step is computed. `fast`: some are predicted from those before, which changes the image.
+Speed = Literal["exact", "fast"]
+
+
 class Part(BaseModel):
     """Base of everything in a request body: unknown fields are refused, numbers are numbers."""
 
@@ -96,6 +100,7 @@ class JobRequest(Part):
     seed: int | None = Field(None, ge=0, le=MAX_SEED)
     batchable: bool | None = None
     scheduler: str | None = None
+    speed: Speed = "exact"
     loras: tuple[Lora, ...] = Field((), max_length=8)
     output_format: Literal["png", "jpeg", "webp"] = "png"
     output_quality: int = Field(95, ge=1, le=100)

@@ -14,7 +14,7 @@ from contracts.catalogue import Catalogue, ModelSpec
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
 from contracts.families import GRANTED_FIELDS, Mode, mode_of
 from contracts.parameters import ControlParameters, JobParameters, LoraParameters
-from contracts.schedulers import SCHEDULERS
+from contracts.steps import Steps
 from contracts.tasks import MAX_SEED, ControlNetRequest, JobRequest
 
 _MIN_SIDE, _MAX_SIDE = 64, 2048
@@ -52,10 +52,9 @@ def check(request: JobRequest, catalogue: Catalogue) -> ModelSpec:
         *_field_problems(request, model),
         *_size_problems(request, model),
         *_guidance_problems(request, model),
-        *_scheduler_problems(request, model),
+        *_step_problems(request, model),
         *_lora_problems(request, model, catalogue),
         *_control_problems(request, model, catalogue),
-        *_strength_problems(request, model),
     ]
     if problems:
         raise InvalidRequest(problems)
@@ -97,6 +96,7 @@ def resolve(request: JobRequest, model: ModelSpec, pictures: Pictures) -> JobPar
         seed=secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed,
         batchable=request.seed is None if request.batchable is None else request.batchable,
         scheduler=request.scheduler or str(model.default("scheduler")),
+        speed=request.speed,
         loras=tuple(LoraParameters(**lora.model_dump()) for lora in request.loras),
         image=_key(pictures, "image"),
         mask_image=_key(pictures, "mask_image"),
@@ -192,18 +192,15 @@ def _guidance_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldP
         yield FieldProblem("negative_prompt", message, "true_cfg_scale > 1")
 
 
-def _scheduler_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
-    name = request.scheduler or str(model.default("scheduler"))
-    spec, kind = SCHEDULERS.get(name), model.architecture.kind
-    steps = _value(request, model, "num_inference_steps")
-    if spec is None:
-        yield FieldProblem("scheduler", f"there is no scheduler {name!r}", model.schedulers)
-    elif spec.kind != kind:
-        message = f"{spec.id} drives {spec.kind} models and {model.id} is a {kind} model"
-        yield FieldProblem("scheduler", message, model.schedulers)
-    elif spec.max_steps is not None and isinstance(steps, int) and steps > spec.max_steps:
-        message = f"{spec.id} takes {spec.max_steps} steps at the most"
-        yield FieldProblem("num_inference_steps", message, f"1–{spec.max_steps}")
+def _step_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
+    has_strength = "strength" in model.architecture.modes.get(_mode(request), ())
+    steps = Steps(
+        count=int(str(_value(request, model, "num_inference_steps"))),
+        strength=float(str(_value(request, model, "strength"))) if has_strength else 1.0,
+        scheduler=request.scheduler or str(model.default("scheduler")),
+        speed=request.speed,
+    )
+    yield from steps.problems(model)
 
 
 def _lora_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) -> Iterator[FieldProblem]:
@@ -258,16 +255,6 @@ def _control_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogu
             yield FieldProblem(f"{path}.guidance_start", message, f"0 ≤ start < {control.guidance_end}")
     if wants_inpaint and len(request.controls) > 1:
         yield FieldProblem("controls", f"{model.family} repaints with one ControlNet at a time", "1 entry")
-
-
-def _strength_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
-    mode = _mode(request)
-    if "strength" not in model.architecture.modes.get(mode, ()):
-        return
-    strength, steps = _value(request, model, "strength"), _value(request, model, "num_inference_steps")
-    if isinstance(strength, int | float) and isinstance(steps, int) and int(steps * strength) < 1:
-        message = f"{strength} × {steps} steps leaves no step to run; raise either"
-        yield FieldProblem("strength", message, f"strength ≥ {1 / steps:.3f}")
 
 
 def _output_size(request: JobRequest, model: ModelSpec, image: StoredPicture | None) -> tuple[int, int]:

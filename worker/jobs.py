@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from worker import images, previews, receipts
 from worker.deliveries import Done, Painted, deliver
 from worker.families import Call
 from worker.pipelines import Pool, free_memory
+from worker.shortcuts import Shortened, shortened
 from worker.steps import Steps, Watch
 from worker.stopwatch import Stopwatch
 from worker.warm_models import WarmModel
@@ -118,6 +120,7 @@ def _paint(
         loras,
         embeddings=CacheUse(hits=encoder.hits, misses=encoder.misses),
         memory=pool.memory_of(model, ran_out),
+        predicted_calls=steps.predicted,
         worker=worker_name,
     )
     return [
@@ -166,11 +169,12 @@ def _generate(
     seeds = [seed for job in jobs for seed in job.parameters.seeds]
     # Nothing should draw from the global generator; where a library does, it draws the same every time.
     torch.manual_seed(seeds[0])
-    steps.begin(stopwatch, _preview_painter(pipeline, model, jobs, steps.watch))
+    painter = _preview_painter(pipeline, model, jobs, steps.watch)
     parts = [pipeline.components.get(name) for name in ("controlnet", model.family.denoiser)]
     hooks = [part.register_forward_pre_hook(steps.denoising_begins) for part in parts if part is not None]
     try:
-        with torch.inference_mode():
+        with _shortened(model, parts[1], parts[0], jobs[0].parameters) as shortcut, torch.inference_mode():
+            steps.begin(stopwatch, painter, shortcut)
             painted = pipeline(
                 **model.family.arguments(call),
                 **embeddings,
@@ -184,6 +188,15 @@ def _generate(
         for hook in hooks:
             hook.remove()
     return list(painted)
+
+
+def _shortened(
+    model: WarmModel, denoiser: Any, controlnet: Any, job: JobParameters
+) -> AbstractContextManager[Shortened | None]:
+    """The pipeline call as the job's `speed` has it."""
+    if job.speed == "exact":
+        return nullcontext()
+    return shortened(model.spec.architecture.shortcut, denoiser, controlnet)
 
 
 def _preview_painter(

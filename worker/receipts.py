@@ -45,6 +45,7 @@ def compose(
     *,
     embeddings: CacheUse,
     memory: MemoryUse,
+    predicted_calls: int,
     worker: str,
 ) -> Receipt:
     """The receipt of a batch's first job; the others' differ in parameters, seeds and timings."""
@@ -61,6 +62,7 @@ def compose(
         batch_jobs=len(batch),
         placement=model.placement([control.controlnet for control in shared.controls]),
         memory=memory,
+        predicted_calls=predicted_calls,
         departures=_departures(model.homes.plan, shared),
         embeddings=embeddings,
         device=describe_device(model.device),

@@ -12,6 +12,7 @@ import torch
 from contracts.errors import FailureCode, JobFailed
 from contracts.events import Preview
 from worker import previews
+from worker.shortcuts import Shortened
 from worker.stopwatch import Stopwatch
 
 
@@ -38,11 +39,20 @@ class Steps:
         self.watch = watch
         self._painter: previews.Painter | None = None
         self._stopwatch: Stopwatch | None = None
+        self._shortened: Shortened | None = None
         self._denoising = False
 
-    def begin(self, stopwatch: Stopwatch, painter: previews.Painter | None) -> None:
+    @property
+    def predicted(self) -> int:
+        """Runs of the denoiser that were predicted, not computed."""
+        return 0 if self._shortened is None else self._shortened.predicted
+
+    def begin(
+        self, stopwatch: Stopwatch, painter: previews.Painter | None, shortened: Shortened | None = None
+    ) -> None:
         """Start to count the stages of one pipeline call, and to show how its images come along."""
         self._stopwatch, self._painter, self._denoising = stopwatch, painter, False
+        self._shortened = shortened
 
     def end(self) -> None:
         """The pipeline call is over; after this no preview comes."""
@@ -58,6 +68,8 @@ class Steps:
     def __call__(self, pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         """One step is done. Diffusers insists on a dict in return."""
         del timestep
+        if self._shortened is not None:
+            self._shortened.step_ends()
         if step + 1 == pipeline.num_timesteps:
             if self._stopwatch is not None:
                 self._stopwatch.lap("denoise")

@@ -76,6 +76,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("txt2img", {"loras": [{"name": "stripes-xl"}, {"name": "stripes-flux"}]}, "loras.1.name"),
     ("txt2img", {"loras": [{"name": "stripes-xl"}, {"name": "stripes-xl"}]}, "loras.1.name"),
     ("img2img", {"image": PICTURE, "strength": 0.01}, "strength"),
+    ("txt2img", {"speed": "fast", "num_inference_steps": 7}, "speed"),
+    ("img2img", {"speed": "fast", "num_inference_steps": 13, "image": PICTURE}, "speed"),
     ("controlnet", {"controls": [edges("nothing")]}, "controls.0.controlnet"),
     ("controlnet", {"controls": [edges("one")]}, "controls.0.controlnet"),
     ("controlnet", {"controls": [{"controlnet": "edges-xl"}]}, "controls.0.image"),
@@ -174,9 +176,20 @@ def test_prompts_share_a_batch_key_and_everything_else_does_not(catalogue: Catal
     assert key() == key(prompt="a blue square") == key(num_images=3) == key(output_format="webp")
     assert key(negative_prompt="red") == key(negative_prompt="blue")
     others = [key(negative_prompt="red"), key(num_inference_steps=3), key(width=72), key(guidance_scale=1.0),
-              key(scheduler="ddim"), key(loras=[{"name": "stripes-xl"}]),
+              key(scheduler="ddim"), key(speed="fast"), key(loras=[{"name": "stripes-xl"}]),
               key(loras=[{"name": "stripes-xl", "scale": 0.5}]), key(model="one")]  # fmt: skip
     assert len({key(), *others}) == 1 + len(others)
+
+
+def test_fast_is_said_with_the_steps_that_it_needs(catalogue: Catalogue) -> None:
+    assert accepted(catalogue, request("txt2img")).speed == "exact"
+    assert accepted(catalogue, request("txt2img", speed="fast", num_inference_steps=8)).speed == "fast"
+    with pytest.raises(InvalidRequest) as caught:
+        check(request("img2img", speed="fast", num_inference_steps=13, image=PICTURE), catalogue)
+    (problem,) = caught.value.problems
+    assert problem.allowed == "exact, or num_inference_steps ≥ 14"
+    enough = request("img2img", speed="fast", num_inference_steps=14, image=PICTURE)
+    assert accepted(catalogue, enough, image=StoredPicture("inputs/a", 64, 64)).speed == "fast"
 
 
 def test_an_image_gives_its_own_size_on_the_grid(catalogue: Catalogue) -> None:

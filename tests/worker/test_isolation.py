@@ -1,8 +1,8 @@
 """A job leaves no trace in the next one: whatever ran before, its files are those of a fresh process.
 
 Random histories of jobs over all families: adapters at several scales, of the denoiser and of text encoders, in
-every mode and with several schedulers, models and adapters that displace each other, jobs that are cancelled, and
-failures in the middle of everything. `DARKROOM_ISOLATION_HISTORIES=40` looks longer.
+every mode and with several schedulers, exact and fast, models and adapters that displace each other, jobs that are
+cancelled, and failures in the middle of everything. `DARKROOM_ISOLATION_HISTORIES=40` looks longer.
 """
 
 from __future__ import annotations
@@ -62,13 +62,15 @@ def _draw_requests(rng: random.Random, catalogue: Catalogue, family: str) -> Ite
     prompt, seed = rng.choice(["a red circle", "a blue square on a white background"]), rng.choice([0, 7])
     plain, text = f"{family}-lora", f"{family}-text"
     for scales in ({}, {plain: 1.0}, {plain: -0.5}, {text: 0.5}, {text: 1.0}, {text: 1.0, plain: 0.5}):
+        fast = len(scales) == 2
         yield order(
             catalogue,
             family,
             rng.choice(list(model.architecture.modes)),
             prompt=prompt,
             seed=seed,
-            num_inference_steps=2,
+            num_inference_steps=14 if fast else 2,
+            speed="fast" if fast else "exact",
             scheduler=rng.choice(model.schedulers[:3]),
             loras=[{"name": name, "scale": scale} for name, scale in scales.items()],
         )
