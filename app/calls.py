@@ -75,56 +75,49 @@ async def _wait_seconds(
     return read_preference(request)
 
 
+IdempotencyKey = Annotated[
+    str | None,
+    Header(min_length=1, max_length=255, description="the same key and call within 24 h make it once"),
+]
+
+
+async def _dry_acceptance(request: Request, inputs: TheInputs, links: TheLinks, caller: TheCaller) -> Acceptance:
+    services = services_of(request)
+    return Acceptance(
+        catalogue=services.catalogue,
+        shelf=services.shelf,
+        inputs=inputs,
+        queue=services.queue,
+        storage=services.storage,
+        bells=services.bells,
+        links=links,
+        caller=caller,
+        outbound=services.settings.outbound,
+        prospects=services.prospects,
+        wait_seconds=None,
+        max_waiting=services.settings.max_waiting,
+        idempotency=services.idempotency,
+        call=None,
+        request_id=request_id_of(request),
+    )
+
+
 #: Makes the acceptance of a call with this body, for a client that does not wait.
 Intake = Callable[[bytes], Acceptance]
 
 
 async def _intake(
-    request: Request,
-    inputs: TheInputs,
-    links: TheLinks,
-    caller: TheCaller,
-    idempotency_key: Annotated[
-        str | None,
-        Header(min_length=1, max_length=255, description="the same key and call within 24 h give the same job"),
-    ] = None,
+    request: Request, dry: DryAcceptance, caller: TheCaller, idempotency_key: IdempotencyKey = None
 ) -> Intake:
-    services, target = services_of(request), f"{request.method} {request.url.path}"
-
-    def take_in(raw: bytes) -> Acceptance:
-        return Acceptance(
-            catalogue=services.catalogue,
-            shelf=services.shelf,
-            inputs=inputs,
-            queue=services.queue,
-            storage=services.storage,
-            bells=services.bells,
-            links=links,
-            caller=caller,
-            outbound=services.settings.outbound,
-            prospects=services.prospects,
-            wait_seconds=None,
-            max_waiting=services.settings.max_waiting,
-            idempotency=services.idempotency,
-            call=None if idempotency_key is None else Call(caller.owner, idempotency_key, target, raw),
-            request_id=request_id_of(request),
-        )
-
-    return take_in
+    key, target = idempotency_key, f"{request.method} {request.url.path}"
+    return lambda raw: replace(dry, call=None if key is None else Call(caller.owner, key, target, raw))
 
 
 async def _acceptance(raw: JsonBody, intake: TheIntake, wait_seconds: WaitSeconds) -> Acceptance:
     return replace(intake(raw), wait_seconds=wait_seconds)
 
 
-async def _repeats(
-    request: Request,
-    caller: TheCaller,
-    idempotency_key: Annotated[
-        str | None,
-        Header(min_length=1, max_length=255, description="the same key and call within 24 h make one thing"),
-    ] = None,
-) -> Repeats:
+async def _repeats(request: Request, caller: TheCaller, idempotency_key: IdempotencyKey = None) -> Repeats:
     target = f"{request.method} {request.url.path}"
     return Repeats(services_of(request).idempotency, caller.owner, target, idempotency_key)
 
@@ -143,6 +136,8 @@ async def _lora_file(request: Request, maker: TheMaker) -> AsyncGenerator[Spoole
 
 WaitSeconds = Annotated[int | None, Depends(_wait_seconds)]
 TheRepeats = Annotated[Repeats, Depends(_repeats)]
+#: for a call that makes nothing, and so takes no key
+DryAcceptance = Annotated[Acceptance, Depends(_dry_acceptance)]
 TheIntake = Annotated[Intake, Depends(_intake)]
 TheAcceptance = Annotated[Acceptance, Depends(_acceptance)]
 LoraFile = Annotated[SpooledFile, Depends(_lora_file)]

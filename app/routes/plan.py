@@ -9,7 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
 from app.acceptance import Order, Prepared
-from app.calls import JsonBody, TheIntake
+from app.calls import DryAcceptance, JsonBody
 from app.dependencies import TheProspects, TheQueue
 from app.openapi import MAKING, plan_body, problems
 from app.prospects import Prospect, Prospects, explain
@@ -55,11 +55,11 @@ class PlanView(BaseModel):
 
 
 @router.post("/plan", openapi_extra=plan_body(), responses=problems(*MAKING))
-async def plan_job(raw: JsonBody, intake: TheIntake, prospects: TheProspects, queue: TheQueue) -> PlanView:
+async def plan_job(raw: JsonBody, acceptance: DryAcceptance, prospects: TheProspects, queue: TheQueue) -> PlanView:
     """Try out `{"task": …, …}`, a request as the task's own route takes it: checked as there, and not queued."""
 
     def look() -> PlanView:
-        prepared = intake(raw).prepare(Order(parse_any(raw)))
+        prepared = acceptance.prepare(Order(parse_any(raw)))
         return _view(prepared, prospects, queue)
 
     return await run_in_threadpool(look)

@@ -92,3 +92,14 @@ def test_seconds_come_from_the_last_job_like_it(client: TestClient, queue: JobQu
     submit(client, **body)
     hands.complete(hands.claim(), denoise_seconds=5.0)
     assert look(client, **{**body, "num_inference_steps": 20})["run_seconds"] == pytest.approx(10.0)
+
+
+def test_a_dry_run_takes_no_key_since_it_makes_nothing(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    asked = {
+        name: [one["name"] for one in paths[name]["post"].get("parameters", [])]
+        for name in paths
+        if "post" in paths[name]
+    }
+    assert "idempotency-key" not in [name.lower() for name in asked["/v1/plan"]]
+    assert "idempotency-key" in [name.lower() for name in asked["/v1/txt2img"]]
