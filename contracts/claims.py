@@ -65,9 +65,8 @@ class Wish:
 
 
 @contextmanager
-def lines_of(batch: Sequence[Claim]) -> Iterator[None]:
+def lines_of(jobs: Sequence[JobRecord]) -> Iterator[None]:
     """Log lines written in the block name these jobs and their requests, and quote no prompt of theirs."""
-    jobs = [claim.job for claim in batch]
     requests = dict.fromkeys(job.request_id for job in jobs if job.request_id)
     with bound(job_id=",".join(job.id for job in jobs), request_id=",".join(requests)):
         for job in jobs:
@@ -96,22 +95,14 @@ class Claims:
     def claim(self, wish: Wish) -> list[Claim]:
         """Up to `max_images` images of waiting jobs that one pipeline call can serve; empty when none waits."""
         executions = [uuid.uuid4().hex for _ in range(wish.max_images)]
-        answer = self._run(
-            "claim",
-            warm=list(wish.warm),
-            settled=wish.settled,
-            max_images=wish.max_images,
-            max_pixels=wish.max_pixels,
-            model_pixels=dict(wish.model_pixels),
-            batching=wish.batching,
-            batch_wait_seconds=wish.batch_wait_seconds,
-            executions=executions,
-            worker=self._worker,
-            lease_seconds=self._settings.lease_seconds,
-            overdue_seconds=self._settings.overdue_seconds,
-            scan_limit=self._settings.scan_limit,
+        answer = self._ask(
+            wish, executions=executions, worker=self._worker, lease_seconds=self._settings.lease_seconds
         )
-        return [Claim(self._read(id), execution) for id, execution in json.loads(answer) or []]
+        return [Claim(self._read(id), execution) for id, execution in answer]
+
+    def peek(self, wish: Wish) -> list[JobRecord]:
+        """The jobs that a claim would take now, company that one of them may wait for left aside; takes none."""
+        return [self._read(id) for id in self._ask(wish, peek=True)]
 
     def extend(self, claims: Sequence[Claim]) -> set[str]:
         """Extend the leases; returns the ids of jobs that are no longer ours."""
@@ -172,6 +163,22 @@ class Claims:
         """Requeue what silent workers held; returns how many, and the ids of jobs that were given up."""
         requeued, lost = self._run("reap", ttl_seconds=self._ttl_seconds, max_attempts=self._settings.max_attempts)
         return requeued, lost
+
+    def _ask(self, wish: Wish, **arguments: Any) -> list[Any]:
+        answer = self._run(
+            "claim",
+            warm=list(wish.warm),
+            settled=wish.settled,
+            max_images=wish.max_images,
+            max_pixels=wish.max_pixels,
+            model_pixels=dict(wish.model_pixels),
+            batching=wish.batching,
+            batch_wait_seconds=wish.batch_wait_seconds,
+            overdue_seconds=self._settings.overdue_seconds,
+            scan_limit=self._settings.scan_limit,
+            **arguments,
+        )
+        return json.loads(answer) or []
 
     def _read(self, id: str) -> JobRecord:
         return JobRecord.from_hash(cast("dict[str, str]", self.connection.hgetall(f"darkroom:job:{id}")))

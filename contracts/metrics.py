@@ -55,6 +55,8 @@ ROWS = _rows(
     Row("evictions", "counter", "Models that left device memory, to the host's or altogether", ("model", "to")),
     Row("embedding_cache_hits", "counter", "Prompts whose embeddings were remembered", ("model",)),
     Row("embedding_cache_misses", "counter", "Prompts that had to be encoded", ("model",)),
+    Row("prompts_encoded_ahead", "counter", "Texts that T5 read on the CPU while another batch ran", ("model",)),
+    Row("prompts_found_ahead", "counter", "Texts that T5 had read before their batch came", ("model",)),
     Row("out_of_memory_steps", "counter", "Steps down to a smaller placement for want of memory", ("model",)),
     Row("adapter_loads", "counter", "LoRAs loaded from their files", ("model",)),
     Row("adapter_switches", "counter", "Batches that needed other LoRAs than the one before", ("model",)),

@@ -75,10 +75,15 @@ class Weights(_Part):
 
 
 class CacheUse(_Part):
-    """Look-ups in a cache: found, and not found."""
+    """Look-ups of prompts' embeddings: remembered, and not remembered.
+
+    Attributes:
+        ahead: texts of the latter for which T5 had been run on the CPU while an earlier batch was painted.
+    """
 
     hits: int = 0
     misses: int = 0
+    ahead: int = 0
 
 
 class MemoryUse(_Part):

@@ -23,7 +23,7 @@ from rq.serializers import JSONSerializer
 from rq.worker import WorkerStatus
 
 from contracts.capacities import Capacity
-from contracts.claims import Claim, Claims, lines_of
+from contracts.claims import Claim, Claims, Wish, lines_of
 from contracts.errors import FailureCode, JobFailed
 from contracts.metrics import Tally
 from contracts.queue import RUN_FUNCTION
@@ -32,6 +32,7 @@ from contracts.storage import Storage
 from worker import jobs
 from worker.affinity import Residency
 from worker.endings import Endings, Outcome
+from worker.foresight import Foresight
 from worker.heartbeat import Heartbeat
 from worker.pipelines import Pool
 from worker.progress import Abandoned, BatchWatch, HandedBack
@@ -77,6 +78,7 @@ class Consumer(RqLoop):
         self._residency = Residency(settings.residency_seconds, model_pixels)
         self._deliveries = ThreadPoolExecutor(max_workers=1, thread_name_prefix="delivery")
         self._delivery: Future[None] = self._deliveries.submit(lambda: None)
+        self._foresight = Foresight(pool, lambda: claims.peek(self._wish()))
         self._heartbeat = Heartbeat(claims, settings, self._report_state, self._endings.forget_images, tally)
 
     def start(self, models: Sequence[str]) -> None:
@@ -89,6 +91,7 @@ class Consumer(RqLoop):
             self._heartbeat.beat()
             self.work(logging_level="WARNING")
         finally:
+            self._foresight.close()
             self._deliveries.shutdown()
             self._heartbeat.stop()
 
@@ -127,23 +130,31 @@ class Consumer(RqLoop):
             if self._answer_lost:
                 self._claims.give_up_claims(self._heartbeat.held)
                 self._answer_lost = False
-            return self._allowed(self._claims.claim(self._residency.wish(self._pool.warm, self._settings)))
+            return self._allowed(self._claims.claim(self._wish()))
         except RedisError as error:
             _log.warning("no claim, Redis does not answer: %s", error)
             self._answer_lost = True
             time.sleep(_REDIS_PAUSE_SECONDS)
             return []
 
+    def _wish(self) -> Wish:
+        return self._residency.wish(self._pool.warm, self._settings)
+
+    def _look_ahead(self) -> None:
+        if not self._stop_requested:
+            self._foresight.look()
+
     def execute_job(self, job: RqJob, queue: Queue) -> None:
         """Paint the batch that was claimed; its images are written while the next one is claimed and painted."""
         del job, queue
         batch, self._batch = self._batch, []
         self.show_state(WorkerStatus.BUSY)
-        watch = BatchWatch(self._claims, batch, self._leave)
+        watch = BatchWatch(self._claims, batch, self._leave, self._look_ahead)
         self._heartbeat.hold(batch, watch)
         self._residency.enter(batch[0].job.parameters.model)
-        with lines_of(batch):
+        with lines_of([claim.job for claim in batch]):
             outcomes = self._paint(batch, watch)
+        self._foresight.pause()
         # One delivery at a time: a slow storage slows the painting instead of filling the memory.
         self._delivery.result()
         self._delivery = self._deliveries.submit(self._end, batch, watch, outcomes)

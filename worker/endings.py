@@ -49,7 +49,7 @@ class Endings:
             self._tally.observe("batch_images", call.batch_images, model=call.model.id)
         for claim, painted in zip(batch, outcomes, strict=True):
             outcome = painted
-            with lines_of([claim]):
+            with lines_of([claim.job]):
                 if isinstance(outcome, Painted) and claim.job.id not in watch.verdicts:
                     outcome = deliver(outcome, self._storage)
                 _insist(partial(self._end, claim, outcome, watch.verdicts.get(claim.job.id)))

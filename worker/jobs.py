@@ -16,11 +16,11 @@ from PIL import Image
 
 from contracts.errors import FailureCode, JobFailed, NotFound
 from contracts.parameters import JobParameters
-from contracts.records import CacheUse, Receipt
+from contracts.records import Receipt
 from contracts.storage import Storage
 from worker import images, previews, receipts
 from worker.deliveries import Done, Painted, deliver
-from worker.families import Call
+from worker.families import Call, texts_of
 from worker.pipelines import Pool, free_memory
 from worker.shortcuts import Shortened, shortened
 from worker.steps import Steps, Watch
@@ -118,7 +118,7 @@ def _paint(
         [job.parameters for job in jobs],
         model,
         loras,
-        embeddings=CacheUse(hits=encoder.hits, misses=encoder.misses),
+        embeddings=encoder.use,
         memory=pool.memory_of(model, ran_out),
         predicted_calls=steps.predicted,
         worker=worker_name,
@@ -135,7 +135,7 @@ def _read_inputs(jobs: Sequence[Job], storage: Storage) -> Call:
     try:
         return Call(
             job=shared,
-            texts=_texts(jobs),
+            texts=texts_of([job.parameters for job in jobs]),
             image=None if shared.image is None else images.read_picture(storage.read(shared.image), size),
             mask=None if shared.mask_image is None else images.read_mask(storage.read(shared.mask_image), size),
             controls=[
@@ -146,15 +146,6 @@ def _read_inputs(jobs: Sequence[Job], storage: Storage) -> Call:
     except NotFound as error:
         message = "an input image is no longer in the storage; upload it again"
         raise JobFailed(FailureCode.INPUT_MISSING, message) from error
-
-
-def _texts(jobs: Sequence[Job]) -> dict[str, list[str]]:
-    """One text an image for each text field that the jobs have; the batch key says that they agree in which."""
-    return {
-        field: [getattr(job.parameters, field) for job in jobs for _ in job.parameters.seeds]
-        for field in ("prompt", "prompt_2", "prompt_3", "negative_prompt")
-        if getattr(jobs[0].parameters, field) is not None
-    }
 
 
 def _generate(

@@ -43,6 +43,7 @@ def _work(shared: SharedSettings, queue: QueueSettings, own: WorkerSettings) -> 
     # Imported here: torch and diffusers take seconds, and bad settings should be told before that.
     import torch
 
+    from worker.checkpoints import pick_device
     from worker.consumer import Consumer
     from worker.lora_stock import Bounds, LoraStock
     from worker.pipelines import Pool
@@ -65,6 +66,7 @@ def _work(shared: SharedSettings, queue: QueueSettings, own: WorkerSettings) -> 
         host_bytes=own.host_bytes,
         policy=own.policy,
         tally=tally,
+        encodes_ahead=own.encodes_ahead(pick_device(own.device).type),
     )
     # A claim that ran and whose answer was lost must not run again: no retries.
     connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0)

@@ -25,11 +25,12 @@ from contracts.plans import Plan, Policy
 from contracts.records import MemoryUse
 from worker import checkpoints
 from worker.budget import Budget
-from worker.families import load_family
+from worker.embeddings import EmbeddingCache
+from worker.families import Call, load_family, texts_of
 from worker.fingerprints import Fingerprints
 from worker.lora_stock import LoraStock
 from worker.meter import Meter
-from worker.prompts import EmbeddingCache, Encoder
+from worker.prompts import Encoder
 from worker.warm_models import Surroundings, WarmModel
 
 _log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class Pool:
         policy: Policy | None = None,
         tally: Tally | None = None,
         stock: LoraStock | None = None,
+        encodes_ahead: bool = False,
     ) -> None:
         """Empty.
 
@@ -67,6 +69,7 @@ class Pool:
             embedding_bytes: of host memory for the embeddings of prompts.
             budget_bytes: of the device; they are enforced. None: what the device has.
             host_bytes: of host memory for models that had to leave the device.
+            encodes_ahead: whether `encode_ahead` may do anything.
         """
         self.catalogue = catalogue
         self.device = checkpoints.pick_device(device)
@@ -78,7 +81,13 @@ class Pool:
         self._tally = tally or Tally()
         self._models: OrderedDict[str, WarmModel] = OrderedDict()
         self._around = Surroundings(
-            catalogue, self.device, Fingerprints(), self.embeddings, self.meter, stock or LoraStock(catalogue)
+            catalogue,
+            self.device,
+            Fingerprints(),
+            self.embeddings,
+            self.meter,
+            stock or LoraStock(catalogue),
+            encodes_ahead,
         )
         # The heartbeat's thread asks for reports while the work thread loads.
         self._lock = threading.Lock()
@@ -121,10 +130,32 @@ class Pool:
         self._tally.count("out_of_memory_steps", model=job.model)
         return failed.rung
 
+    @property
+    def can_encode_ahead(self) -> bool:
+        """Whether `encode_ahead` could do anything."""
+        with self._lock:
+            return any(model.hosts_t5 for model in self._models.values())
+
+    def encode_ahead(self, job: JobParameters, goes_on: Callable[[], bool]) -> int:
+        """Have T5 read the texts of a job that waits, where it works on the CPU; for a thread beside the jobs'.
+
+        Args:
+            goes_on: asked before each text.
+
+        Returns:
+            How many texts were encoded that were not known.
+        """
+        with self._lock:
+            model = self._models.get(job.model)
+        encoded = 0 if model is None else model.encode_ahead(Call(job, texts_of([job])), goes_on)
+        self._tally.count("prompts_encoded_ahead", encoded, model=job.model)
+        return encoded
+
     def count_look_ups(self, model: WarmModel, encoder: Encoder) -> None:
         """Add a batch's look-ups of embeddings to the service's figures."""
         self._tally.count("embedding_cache_hits", encoder.hits, model=model.spec.id)
         self._tally.count("embedding_cache_misses", encoder.misses, model=model.spec.id)
+        self._tally.count("prompts_found_ahead", encoder.use.ahead, model=model.spec.id)
 
     def memory_of(self, model: WarmModel, ran_out: Sequence[str]) -> MemoryUse:
         """What the batch that has just run took, for its receipt; `ran_out` are the plans that were too large."""

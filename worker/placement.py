@@ -6,7 +6,7 @@ What a plan is, and which one is taken, is the business of `contracts/placement.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -26,11 +26,18 @@ class Placement:
         plan: the one that was taken last; None while the model is parked, or in doubt.
     """
 
-    def __init__(self, modules: Mapping[str, torch.nn.Module], device: torch.device, meter: Meter) -> None:
-        """`modules` have just been loaded, into host memory."""
+    def __init__(
+        self,
+        modules: Mapping[str, torch.nn.Module],
+        device: torch.device,
+        meter: Meter,
+        turn: AbstractContextManager[Any],
+    ) -> None:
+        """`modules` have just been loaded, into host memory; `turn` is held while one of them moves."""
         self.plan: Plan | None = None
         self._device = device
         self._meter = meter
+        self._turn = turn
         self._turns = Turns()
         self._housed = {name: Housed(module, device) for name, module in modules.items()}
 
@@ -73,16 +80,23 @@ class Placement:
         """Move every component home; those that the plan does not name are parked."""
         self.plan = None
         homes = {name: plan.homes.get(name, Home.ABSENT) for name in self._housed}
-        # Who leaves the device makes the room for who comes.
-        for name, housed in sorted(self._housed.items(), key=lambda item: homes[item[0]] is Home.DEVICE):
-            housed.move(homes[name])
+        at_home = all(housed.home is homes[name] for name, housed in self._housed.items())
+        with nullcontext() if at_home else self._turn:
+            # Who leaves the device makes the room for who comes.
+            for name, housed in sorted(self._housed.items(), key=lambda item: homes[item[0]] is Home.DEVICE):
+                housed.move(homes[name])
         self.plan = plan
 
     def park(self) -> None:
         """All into host memory."""
         self.plan = None
-        for housed in self._housed.values():
-            housed.move(Home.ABSENT)
+        with self._turn:
+            for housed in self._housed.values():
+                housed.move(Home.ABSENT)
+
+    def home_of(self, name: str) -> Home | None:
+        """Where a component lives; None where that is unknown."""
+        return self._housed[name].home if name in self._housed else Home.ABSENT
 
     @contextmanager
     def acting(self) -> Iterator[None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from redis.exceptions import RedisError
 
@@ -37,12 +37,19 @@ class BatchWatch:
         verdicts: job id -> why it was dropped, for jobs that do not go on.
     """
 
-    def __init__(self, claims: Claims, batch: Sequence[Claim], leave: threading.Event) -> None:
-        """`leave` set: hand the batch back at the next step."""
+    def __init__(
+        self,
+        claims: Claims,
+        batch: Sequence[Claim],
+        leave: threading.Event,
+        on_step: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`leave` set: hand the batch back at the next step. `on_step` is called after each that goes on."""
         self.verdicts: dict[str, Verdict] = {}
         self._claims = claims
         self._active = list(batch)
         self._leave = leave
+        self._on_step = on_step
         self._first_step_at: float | None = None
         self._silent_until = 0.0
         self._last_sign_at = time.monotonic()
@@ -65,6 +72,7 @@ class BatchWatch:
         self._advance(self._progress(step, steps))
         if not self._active:
             raise Abandoned
+        self._on_step()
 
     def preview(self, job_id: str, preview: Preview) -> None:
         """Tell a job's listeners how an image looks by now; in any thread, while Redis answers."""

@@ -6,76 +6,16 @@ computed or remembered, alone or in company. Knows nothing of where the encoders
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from contracts.records import CacheUse
+from worker.embeddings import Embedding, EmbeddingCache
 from worker.families import Call, FamilyCode, Wording
-
-
-@dataclass(frozen=True)
-class Embedding:
-    """What a family's encoders make of one wording, in host memory.
-
-    Attributes:
-        sequence: (1, tokens, channels).
-        pooled: (1, channels).
-    """
-
-    sequence: torch.Tensor
-    pooled: torch.Tensor
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of both tensors."""
-        return self.sequence.nbytes + self.pooled.nbytes
-
-
-class EmbeddingCache:
-    """Embeddings of all models, the least recently used forgotten first.
-
-    Attributes:
-        hits, misses: look-ups since the start.
-    """
-
-    def __init__(self, budget_bytes: int) -> None:
-        self.hits = self.misses = 0
-        self.bytes = 0
-        self._budget_bytes = budget_bytes
-        self._kept: OrderedDict[object, Embedding] = OrderedDict()
-
-    def find(self, key: object) -> Embedding | None:
-        """The embedding that was kept under this key; counts a hit or a miss."""
-        found = self._kept.get(key)
-        if found is None:
-            self.misses += 1
-            return None
-        self.hits += 1
-        self._kept.move_to_end(key)
-        return found
-
-    def report(self) -> dict[str, int]:
-        """Its `CacheReport`."""
-        return {
-            "hits": self.hits,
-            "misses": self.misses,
-            "entries": len(self._kept),
-            "bytes": self.bytes,
-            "budget_bytes": self._budget_bytes,
-        }
-
-    def keep(self, key: object, embedding: Embedding) -> None:
-        """Remember an embedding, and forget others for it; one larger than the budget is not kept."""
-        if embedding.bytes > self._budget_bytes or key in self._kept:
-            return
-        self._kept[key] = embedding
-        self.bytes += embedding.bytes
-        while self.bytes > self._budget_bytes:
-            _, forgotten = self._kept.popitem(last=False)
-            self.bytes -= forgotten.bytes
+from worker.host_t5 import InTurn
 
 
 @dataclass
@@ -87,6 +27,7 @@ class Encoder:
         device, dtype: of the embeddings, wherever and in whatever dtype an encoder computes.
         state: everything beside the wording that shapes an embedding: content hash of the weights, dtypes,
             which encoders take part, the adapters in them.
+        t5: stands in the pipeline for a T5 that works on the CPU; None where it does not.
         hits, misses: look-ups of this batch; one for each distinct wording.
     """
 
@@ -96,6 +37,7 @@ class Encoder:
     dtype: torch.dtype
     cache: EmbeddingCache
     state: tuple[object, ...]
+    t5: InTurn | None = None
     hits: int = 0
     misses: int = 0
 
@@ -109,6 +51,15 @@ class Encoder:
             found = self._rows(negatives)
             arguments |= {"negative_prompt_embeds": found[0], "negative_pooled_prompt_embeds": found[1]}
         return arguments
+
+    def knows(self, wording: Wording) -> bool:
+        """Whether its embedding is remembered; counts nothing."""
+        return self.cache.look((self.state, _key(wording))) is not None
+
+    @property
+    def use(self) -> CacheUse:
+        """The look-ups, for the receipt."""
+        return CacheUse(hits=self.hits, misses=self.misses, ahead=0 if self.t5 is None else self.t5.count)
 
     def _rows(self, wordings: Sequence[Wording]) -> tuple[torch.Tensor, torch.Tensor]:
         distinct = {_key(wording): wording for wording in wordings}

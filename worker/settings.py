@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -33,6 +34,11 @@ class WorkerSettings(Settings):
     t5: T5Policy = Field(
         "auto", description="where the T5 encoder works: auto (by the plan), gpu, cpu, visit or off (SD3 only)"
     )
+    encode_ahead: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="whether a T5 on the CPU reads the next batch's prompts while a batch is painted; "
+        "auto: unless that is painted on the CPU, too",
+    )
     allow_fp8: bool = Field(
         False, description="store denoisers in 8 bits where nothing better fits; changes images"
     )
@@ -59,6 +65,10 @@ class WorkerSettings(Settings):
     def policy(self) -> Policy:
         """What the memory plans may do."""
         return Policy(t5=self.t5, allow_fp8=self.allow_fp8, allow_drop_t5=self.allow_drop_t5)
+
+    def encodes_ahead(self, device_type: str) -> bool:
+        """Whether to encode ahead beside a device of this type (`cpu`, `cuda`)."""
+        return self.encode_ahead == "on" or (self.encode_ahead == "auto" and device_type != "cpu")
 
     @property
     def batch_wait_seconds(self) -> float:

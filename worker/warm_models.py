@@ -6,10 +6,11 @@ Pipelines and their schedulers are fresh for every batch; only the weights are s
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
 import diffusers
@@ -22,20 +23,27 @@ from contracts.parameters import LoraParameters
 from contracts.plans import Home, Plan
 from contracts.records import Weights
 from contracts.weights import Count
-from worker import checkpoints, previews
-from worker.families import FamilyCode, load_family
+from worker import checkpoints, lora_files, previews
+from worker.embeddings import EmbeddingCache
+from worker.families import Call, FamilyCode, load_family
 from worker.fingerprints import Fingerprints
+from worker.host_t5 import HostT5, InTurn
 from worker.lora_stock import LoraStock
 from worker.loras import Adapters
 from worker.meter import Meter
 from worker.placement import Placement
-from worker.prompts import EmbeddingCache, Encoder
+from worker.prompts import Encoder
 from worker.schedulers import make_scheduler
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What all models of a worker have in common."""
+    """What all models of a worker have in common.
+
+    Attributes:
+        encodes_ahead: whether a thread beside the jobs' has T5 read what waits.
+        turn: shared with that thread, as `HostT5` has it.
+    """
 
     catalogue: Catalogue
     device: torch.device
@@ -43,6 +51,8 @@ class Surroundings:
     embeddings: EmbeddingCache
     meter: Meter
     stock: LoraStock
+    encodes_ahead: bool = False
+    turn: threading.RLock = field(default_factory=threading.RLock)
 
 
 class WarmModel:
@@ -66,14 +76,16 @@ class WarmModel:
         path = checkpoints.locate_model(around.catalogue, spec, self.family)
         self.weights = Weights(id=spec.id, sha256=around.fingerprints.of(path, spec.variant), family=spec.family)
         absent = {name for name, home in plan.homes.items() if home is Home.ABSENT}
-        self.base = checkpoints.load_model(around.catalogue, spec, self.family, path, self.dtype, absent)
+        with around.turn:
+            self.base = checkpoints.load_model(around.catalogue, spec, self.family, path, self.dtype, absent)
         if plan.fp8:
             denoiser = self.base.components[self.family.denoiser]
             denoiser.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=self.dtype)
         self.forget_adapters()
         modules = {name: part for name, part in self.base.components.items() if _is_module(part)}
-        self.homes = Placement(modules, around.device, around.meter)
+        self.homes = Placement(modules, around.device, around.meter, around.turn)
         self._controlnets: dict[str, tuple[Any, str]] = {}
+        self._host_t5: HostT5 | None = None
 
     @property
     def parked(self) -> bool:
@@ -84,6 +96,11 @@ class WarmModel:
     def resident_bytes(self) -> int:
         """On the device between batches, adapters included."""
         return self.homes.resident_bytes + self.adapters.resident_bytes
+
+    @property
+    def hosts_t5(self) -> bool:
+        """Whether its T5 may work on the CPU for jobs that wait."""
+        return self._host_t5 is not None and self.homes.home_of(self.family.t5 or "") is Home.CPU
 
     def park(self) -> None:
         """Into host memory with it; adapters are read anew when they are asked for."""
@@ -114,7 +131,8 @@ class WarmModel:
         if id in self._controlnets:
             return
         path = checkpoints.locate_controlnet(self._around.catalogue, self._around.catalogue.controlnet(id))
-        module = checkpoints.load_controlnet(self.family, path, self.dtype)
+        with self._around.turn:
+            module = checkpoints.load_controlnet(self.family, path, self.dtype)
         self._controlnets = {**self._controlnets, id: (module, self._around.fingerprints.of(path))}
         self.homes.add(f"controlnet:{id}", module)
 
@@ -136,7 +154,24 @@ class WarmModel:
     def active(self, loras: Sequence[LoraParameters]) -> Iterator[tuple[list[Weights], Encoder]]:
         """Inside, these adapters act, and every component comes when its home says so; the encoder is ready."""
         with self.adapters.active(loras) as weights, self.homes.acting():
-            yield weights, self._encoder(loras)
+            yield weights, self._encoder(loras, self._stand_in())
+
+    def encode_ahead(self, call: Call, goes_on: Callable[[], bool]) -> int:
+        """Have T5 read the texts of a call that waits, where it works on the CPU; for the thread beside the jobs.
+
+        Args:
+            goes_on: asked before each text.
+
+        Returns:
+            How many texts were encoded that were not known.
+        """
+        host, t5 = self._host_t5, self.family.t5
+        if host is None or t5 is None:
+            return 0
+        encoding, known = self.family.encoding, self._encoder([]).knows
+        wordings = [*encoding.wordings(call), *(encoding.negative_wordings(call, self.base.config) or ())]
+        new = [wording for wording in wordings if not known(wording)]
+        return host.encode_ahead(new, lambda: goes_on() and self.homes.home_of(t5) is Home.CPU)
 
     @cached_property
     def projection(self) -> previews.Projection:
@@ -165,17 +200,33 @@ class WarmModel:
         )
         return Inventory(self.spec.id, components, self.dtype.itemsize, self.spec.architecture.t5_optional)
 
-    def _encoder(self, loras: Sequence[LoraParameters]) -> Encoder:
-        """The text encoders as they are now, with these adapters in them."""
+    def _stand_in(self) -> InTurn | None:
+        """What runs T5 in its turn with a thread that encodes ahead; None where it is not on the CPU.
+
+        Nor where adapters can change it: those of the batch that runs would act on what is encoded ahead.
+        """
+        t5 = self.family.t5
+        if t5 is None or not self._around.encodes_ahead or self.homes.home_of(t5) is not Home.CPU:
+            return None
+        if t5 in lora_files.targets(self.base):
+            return None
+        if self._host_t5 is None:
+            like_base = partial(derive, type(self.base), self.base)
+            cache, turn = self._around.embeddings, self._around.turn
+            self._host_t5 = HostT5(t5, self.family, self.base, like_base, cache, self.weights.sha256, turn)
+        return self._host_t5.stand_in()
+
+    def _encoder(self, loras: Sequence[LoraParameters], stand_in: InTurn | None = None) -> Encoder:
+        """The text encoders as they are now, with these adapters in them, and what stands in for T5."""
         pipeline, t5 = self.base, self.family.t5
         t5_state = None
         if t5 is not None:
             absent = self.placement([]).get(t5, Home.ABSENT) == Home.ABSENT
             t5_state = "absent" if absent else str(next(getattr(self.base, t5).parameters()).dtype)
-            if absent:
-                pipeline = derive(type(self.base), self.base, **{t5: None})
+            if absent or stand_in:
+                pipeline = derive(type(self.base), self.base, **{t5: stand_in})
         state = (self.weights.sha256, str(self.dtype), t5_state, self.adapters.text_key(loras))
-        return Encoder(pipeline, self.family, self.device, self.dtype, self._around.embeddings, state)
+        return Encoder(pipeline, self.family, self.device, self.dtype, self._around.embeddings, state, stand_in)
 
 
 def derive(pipeline_class: Any, base: Any, **extra: Any) -> Any:

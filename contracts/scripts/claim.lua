@@ -1,4 +1,5 @@
 -- Claims up to `max_images` images of waiting jobs with one batch key, in one step: list -> lease.
+-- With `peek` it claims nothing, and only tells whom it would claim.
 -- Order: tier by tier; within a tier an overdue job's model (once the resident one has had its time),
 -- else a warm model, else the oldest; within a model, owners take turns.
 -- Cost: one look at the head of each waiting queue (tier × model × owner) and at `scan_limit` jobs.
@@ -103,6 +104,12 @@ local function lease(batch)
   return claimed
 end
 
+local function ids_of(batch)
+  local ids = {}
+  for index, one in ipairs(batch) do ids[index] = one.id end
+  return ids
+end
+
 for _, tier in ipairs({ 'high', 'normal', 'low' }) do
   while true do
     local heads = heads_of(tier)
@@ -110,6 +117,7 @@ for _, tier in ipairs({ 'high', 'normal', 'low' }) do
     if not model then break end
     local queues = in_turn(heads, model)
     local batch, full = gather(queues)
+    if arguments.peek then return cjson.encode(ids_of(batch)) end
     local batchable = redis.call('HGET', job_key(batch[1].id), 'batch_key') ~= ''
     local young = started - queues[1].since < arguments.batch_wait_seconds
     if full or not (arguments.batching and batchable and young) then

@@ -119,6 +119,24 @@ def test_waiting_for_company_holds_up_no_other_job(queue: JobQueue, enlist: Enli
     assert claim.job.id == other.id
 
 
+def test_a_peek_tells_whom_a_claim_would_take_and_takes_nobody(queue: JobQueue, enlist: Enlist) -> None:
+    queue.submit(parameters(model="cold"))
+    ids = [queue.submit(parameters(model="warm", seed=number)).id for number in range(5)]
+    claims, wish = enlist(), Wish(warm=["warm"], max_images=4, batching=True, batch_wait_seconds=60)
+    before = {name: queue.connection.dump(name) for name in names(queue, "*")}
+    for _ in range(2):
+        assert [job.id for job in claims.peek(wish)] == ids[:4]
+    assert {name: queue.connection.dump(name) for name in names(queue, "*")} == before
+    assert [claim.job.id for claim in claims.claim(wish)] == ids[:4]
+    # The last one may yet get company; until then it is known that it comes.
+    assert [job.id for job in claims.peek(wish)] == ids[4:]
+    assert claims.peek(Wish(warm=["warm"]))[0].id == ids[4]
+
+
+def test_a_peek_into_an_empty_queue_sees_nobody(enlist: Enlist) -> None:
+    assert enlist().peek(Wish()) == []
+
+
 def test_two_workers_never_claim_one_job(queue: JobQueue, enlist: Enlist) -> None:
     count = 60
     taken: list[str] = []

@@ -18,6 +18,10 @@ from contracts.catalogue import Catalogue
 from contracts.claims import Claims
 from contracts.connections import connect
 from contracts.errors import FailureCode
+from contracts.ledger import read_totals
+from contracts.metrics import Tally
+from contracts.parameters import JobParameters
+from contracts.plans import Policy
 from contracts.queue import JobQueue
 from contracts.records import JobRecord, JobState
 from contracts.settings import QueueSettings, SharedSettings
@@ -26,8 +30,10 @@ from contracts.storage.local import LocalStorage
 from contracts.tasks import Priority
 from contracts.workers import WorkerReport, read_workers
 from tests.contracts.jobs import parameters
+from tests.worker.orders import done, order
 from worker.consumer import Consumer
 from worker.pipelines import Pool
+from worker.progress import BatchWatch
 from worker.settings import WorkerSettings
 
 #: Long enough for a step of the shapes model on a busy machine, short enough to be waited for.
@@ -43,12 +49,14 @@ def signals_restored() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def hire(shared: SharedSettings, pool: Pool, storage: Storage, **settings: object) -> Consumer:
+def hire(
+    shared: SharedSettings, pool: Pool, storage: Storage, tally: Tally | None = None, **settings: object
+) -> Consumer:
     own = WorkerSettings(**{"poll_seconds": 0.01, "residency_seconds": 0.0, **settings})  # type: ignore[arg-type]
     connection = connect(shared.redis_url, timeout_seconds=5, retries=0)
     claims = Claims(connection, QueueSettings(lease_seconds=LEASE_SECONDS), own.name, shared.result_ttl_seconds)
     rq_connection = connect(shared.redis_url, timeout_seconds=5, retries=1, decode=False)
-    return Consumer(rq_connection, claims, pool, storage, own)
+    return Consumer(rq_connection, claims, pool, storage, own, tally=tally)
 
 
 @contextmanager
@@ -282,3 +290,42 @@ def test_the_next_batch_is_painted_while_the_last_ones_images_are_written(
     with beside(queue, second.id, open_gate, step=1):
         ended = work_until_ended(hire(settings, pool, storage), queue, first.id, second.id)
     assert [record.state for record in ended] == [JobState.COMPLETED] * 2
+
+
+def test_the_next_batchs_prompt_is_encoded_while_this_one_denoises(
+    settings: SharedSettings,
+    queue: JobQueue,
+    storage: Storage,
+    catalogue: Catalogue,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first job's second step waits until T5 has read the second job's prompt."""
+    prompts = ("a red circle", "a blue square on a white background")
+    requests = [order(catalogue, "flux", prompt=prompt, num_inference_steps=60) for prompt in prompts]
+    encode, step, encoded = Pool.encode_ahead, BatchWatch.step, threading.Event()
+
+    def encode_and_tell(self: Pool, job: JobParameters, goes_on: Callable[[], bool]) -> int:
+        count = encode(self, job, goes_on)
+        if count and job.prompt == prompts[1]:
+            encoded.set()
+        return count
+
+    def step_on(self: BatchWatch, number: int, steps: int) -> None:
+        step(self, number, steps)
+        if number == 59:
+            assert encoded.wait(60), "nobody encoded it"
+
+    tally = Tally()
+    pool = Pool(catalogue, device="cpu", policy=Policy(t5="cpu"), encodes_ahead=True, tally=tally)
+    ids = [queue.submit(request).id for request in requests]
+    with monkeypatch.context() as patch:
+        patch.setattr(Pool, "encode_ahead", encode_and_tell)
+        patch.setattr(BatchWatch, "step", step_on)
+        ended = work_until_ended(hire(settings, pool, storage, tally), queue, *ids)
+    receipts = [record.receipt for record in ended if record.receipt]
+    assert [(one.embeddings.misses, one.embeddings.ahead) for one in receipts] == [(1, 0), (1, 1)]
+    expected = [done(request, Pool(catalogue, device="cpu"), storage)[0] for request in requests]
+    assert [[storage.read(image.key) for image in record.images] for record in ended] == expected
+    totals = {row.name: samples for row, samples in read_totals(queue.connection)}
+    for name in ("prompts_encoded_ahead", "prompts_found_ahead"):
+        assert [(one.labels, one.parts[""]) for one in totals[name]] == [(("shapes-flux",), 1)]

@@ -14,9 +14,10 @@ from contracts.parameters import JobParameters
 from contracts.records import CacheUse
 from contracts.storage import Storage
 from tests.worker.orders import done, order, pixels, run
+from worker.embeddings import Embedding, EmbeddingCache
 from worker.families import Call
 from worker.pipelines import Pool
-from worker.prompts import Embedding, EmbeddingCache, Encoder
+from worker.prompts import Encoder
 from worker.warm_models import WarmModel, derive
 
 FAMILY_IDS = list(FAMILIES)

@@ -68,6 +68,15 @@ class Call:
         }
 
 
+def texts_of(jobs: Sequence[JobParameters]) -> dict[str, list[str]]:
+    """One text an image for each text field that the jobs have; the batch key says that they agree in which."""
+    return {
+        field: [getattr(job, field) for job in jobs for _ in job.seeds]
+        for field in ("prompt", "prompt_2", "prompt_3", "negative_prompt")
+        if getattr(jobs[0], field) is not None
+    }
+
+
 def one_or_all(values: Sequence[_Value]) -> _Value | list[_Value]:
     """A single ControlNet takes a value, several take a list of them."""
     return values[0] if len(values) == 1 else list(values)
