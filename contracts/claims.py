@@ -53,6 +53,8 @@ class Wish:
         model_pixels: model -> pixels, where memory allows fewer.
         batching: whether jobs may share a call at all.
         batch_wait_seconds: how long a lone batchable job may be left waiting for company.
+        ready: models that can be run without being made ready first; None: all.
+        put_off: models whose jobs are left where they are.
     """
 
     warm: Collection[str] = ()
@@ -62,6 +64,16 @@ class Wish:
     model_pixels: Mapping[str, int] = field(default_factory=dict)
     batching: bool = False
     batch_wait_seconds: float = 0.0
+    ready: Collection[str] | None = None
+    put_off: Collection[str] = ()
+
+
+class Unready(Exception):
+    """The model whose turn it is must be made ready first; nothing was claimed."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(model)
+        self.model = model
 
 
 @contextmanager
@@ -93,16 +105,23 @@ class Claims:
         return self._settings.lease_seconds
 
     def claim(self, wish: Wish) -> list[Claim]:
-        """Up to `max_images` images of waiting jobs that one pipeline call can serve; empty when none waits."""
+        """Up to `max_images` images of waiting jobs that one pipeline call can serve; empty when none waits.
+
+        Raises:
+            Unready: it would be the turn of a model that is not among the `ready` ones.
+        """
         executions = [uuid.uuid4().hex for _ in range(wish.max_images)]
         answer = self._ask(
             wish, executions=executions, worker=self._worker, lease_seconds=self._settings.lease_seconds
         )
+        if isinstance(answer, dict):
+            raise Unready(answer["unready"])
         return [Claim(self._read(id), execution) for id, execution in answer]
 
     def peek(self, wish: Wish) -> list[JobRecord]:
         """The jobs that a claim would take now, company that one of them may wait for left aside; takes none."""
-        return [self._read(id) for id in self._ask(wish, peek=True)]
+        answer = self._ask(wish, peek=True)
+        return [] if isinstance(answer, dict) else [self._read(id) for id in answer]
 
     def extend(self, claims: Sequence[Claim]) -> set[str]:
         """Extend the leases; returns the ids of jobs that are no longer ours."""
@@ -164,7 +183,9 @@ class Claims:
         requeued, lost = self._run("reap", ttl_seconds=self._ttl_seconds, max_attempts=self._settings.max_attempts)
         return requeued, lost
 
-    def _ask(self, wish: Wish, **arguments: Any) -> list[Any]:
+    def _ask(self, wish: Wish, **arguments: Any) -> list[Any] | dict[str, str]:
+        """A list of jobs, or a dict that names a model that is not ready. Lua's empty table is a dict, too."""
+        ready = {} if wish.ready is None else {"ready": list(wish.ready)}
         answer = self._run(
             "claim",
             warm=list(wish.warm),
@@ -174,8 +195,10 @@ class Claims:
             model_pixels=dict(wish.model_pixels),
             batching=wish.batching,
             batch_wait_seconds=wish.batch_wait_seconds,
+            put_off=list(wish.put_off),
             overdue_seconds=self._settings.overdue_seconds,
             scan_limit=self._settings.scan_limit,
+            **ready,
             **arguments,
         )
         return json.loads(answer) or []

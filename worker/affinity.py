@@ -33,8 +33,14 @@ class Residency:
         """Whether another model may displace it."""
         return self._model is None or time.monotonic() - self._since >= self._minimum_seconds
 
-    def wish(self, warm: Collection[str], settings: WorkerSettings) -> Wish:
-        """The next claim's terms."""
+    def wish(
+        self,
+        warm: Collection[str],
+        settings: WorkerSettings,
+        ready: Collection[str] | None = None,
+        put_off: Collection[str] = (),
+    ) -> Wish:
+        """The next claim's terms; `ready` and `put_off` as in `Wish`."""
         return Wish(
             warm=tuple(warm),
             settled=self.settled,
@@ -43,4 +49,6 @@ class Residency:
             model_pixels=self._model_pixels,
             batching=settings.batching != "off",
             batch_wait_seconds=settings.batch_wait_seconds,
+            ready=ready,
+            put_off=put_off,
         )

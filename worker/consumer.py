@@ -23,7 +23,7 @@ from rq.serializers import JSONSerializer
 from rq.worker import WorkerStatus
 
 from contracts.capacities import Capacity
-from contracts.claims import Claim, Claims, Wish, lines_of
+from contracts.claims import Claim, Claims, Unready, Wish, lines_of
 from contracts.errors import FailureCode, JobFailed
 from contracts.metrics import Tally
 from contracts.queue import RUN_FUNCTION
@@ -35,6 +35,7 @@ from worker.endings import Endings, Outcome
 from worker.foresight import Foresight
 from worker.heartbeat import Heartbeat
 from worker.pipelines import Pool
+from worker.preparations import Preparations
 from worker.progress import Abandoned, BatchWatch, HandedBack
 from worker.settings import WorkerSettings
 
@@ -78,6 +79,7 @@ class Consumer(RqLoop):
         self._residency = Residency(settings.residency_seconds, model_pixels)
         self._deliveries = ThreadPoolExecutor(max_workers=1, thread_name_prefix="delivery")
         self._delivery: Future[None] = self._deliveries.submit(lambda: None)
+        self._preparations = Preparations(pool.prepare)
         self._foresight = Foresight(pool, lambda: claims.peek(self._wish()))
         self._heartbeat = Heartbeat(claims, settings, self._report_state, self._endings.forget_images, tally)
 
@@ -131,6 +133,9 @@ class Consumer(RqLoop):
                 self._claims.give_up_claims(self._heartbeat.held)
                 self._answer_lost = False
             return self._allowed(self._claims.claim(self._wish()))
+        except Unready as unready:
+            self._preparations.begin(unready.model)
+            return []
         except RedisError as error:
             _log.warning("no claim, Redis does not answer: %s", error)
             self._answer_lost = True
@@ -138,7 +143,8 @@ class Consumer(RqLoop):
             return []
 
     def _wish(self) -> Wish:
-        return self._residency.wish(self._pool.warm, self._settings)
+        put_off, warm = self._preparations.under_way, self._pool.warm
+        return self._residency.wish(warm, self._settings, {*warm, *self._preparations.done}, put_off)
 
     def _look_ahead(self) -> None:
         if not self._stop_requested:

@@ -98,6 +98,16 @@ class Pool:
         with self._lock:
             return list(self._models)
 
+    def prepare(self, id: str) -> None:
+        """Have a model's files on this machine, read through and known by content; for any thread.
+
+        Raises:
+            Exception: whatever loading the model would meet.
+        """
+        spec = self.catalogue.model(id)
+        path = checkpoints.locate_model(self.catalogue, spec, load_family(spec.family))
+        self._around.fingerprints.of(path, spec.variant)
+
     def model(self, id: str) -> WarmModel:
         """The model, placed for one image as its row has it by default; others may leave for it.
 

@@ -1,12 +1,21 @@
 -- Claims up to `max_images` images of waiting jobs with one batch key, in one step: list -> lease.
 -- With `peek` it claims nothing, and only tells whom it would claim.
 -- Order: tier by tier; within a tier an overdue job's model (once the resident one has had its time),
--- else a warm model, else the oldest; within a model, owners take turns.
+-- else a warm model, else the oldest; within a model, owners take turns. A model that has to be made ready first is
+-- only named; models that are put off are passed over.
 -- Cost: one look at the head of each waiting queue (tier × model × owner) and at `scan_limit` jobs.
 
 local started = now()
-local warm, excluded = {}, {}
-for _, model in ipairs(arguments.warm) do warm[model] = true end
+local excluded = {}
+
+local function set_of(names)
+  local set = {}
+  for _, name in ipairs(names) do set[name] = true end
+  return set
+end
+
+local warm, put_off = set_of(arguments.warm), set_of(arguments.put_off)
+local ready = arguments.ready and set_of(arguments.ready)
 
 -- First live job of a queue; drops ids whose job was cancelled or ended meanwhile.
 local function head(queue)
@@ -26,7 +35,7 @@ local function heads_of(tier)
     local id, since, model = head(queue)
     if not id then
       redis.call('SREM', 'darkroom:waiting:' .. tier, queue)
-    elseif not excluded[queue] then
+    elseif not excluded[queue] and not put_off[model] then
       heads[#heads + 1] = { queue = queue, id = id, since = since, model = model,
                             owner = string.match(queue, ':([^:]*)$') }
     end
@@ -115,6 +124,7 @@ for _, tier in ipairs({ 'high', 'normal', 'low' }) do
     local heads = heads_of(tier)
     local model = choose_model(heads)
     if not model then break end
+    if ready and not ready[model] then return cjson.encode({ unready = model }) end
     local queues = in_turn(heads, model)
     local batch, full = gather(queues)
     if arguments.peek then return cjson.encode(ids_of(batch)) end

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 
-from contracts.claims import Wish
+import pytest
+
+from contracts.claims import Unready, Wish
 from contracts.errors import FailureCode
 from contracts.events import read_events
 from contracts.queue import JobQueue
@@ -135,6 +137,29 @@ def test_a_peek_tells_whom_a_claim_would_take_and_takes_nobody(queue: JobQueue, 
 
 def test_a_peek_into_an_empty_queue_sees_nobody(enlist: Enlist) -> None:
     assert enlist().peek(Wish()) == []
+
+
+def test_a_model_that_is_not_ready_is_named_and_nobody_is_claimed(queue: JobQueue, enlist: Enlist) -> None:
+    cold = queue.submit(parameters(model="cold"))
+    claims = enlist()
+    with pytest.raises(Unready) as unready:
+        claims.claim(Wish(warm=["warm"], ready=["warm"]))
+    assert unready.value.model == "cold"
+    assert claims.peek(Wish(warm=["warm"], ready=["warm"])) == []
+    assert queue.fetch(cold.id).state is JobState.QUEUED
+    assert claims.claim(Wish(ready=["cold"]))[0].job.id == cold.id
+
+
+def test_a_model_that_is_put_off_holds_nobody_up_in_any_tier(queue: JobQueue, enlist: Enlist) -> None:
+    cold = queue.submit(parameters(model="cold"), priority=Priority.HIGH)
+    ids = [queue.submit(parameters(model="warm", batchable=False)).id for _ in range(2)]
+    claims = enlist(overdue_seconds=0)
+    wish = Wish(warm=["warm"], ready=["warm"], put_off=["cold"])
+    assert [claims.claim(wish)[0].job.id for _ in ids] == ids
+    assert claims.claim(wish) == []
+    assert queue.fetch(cold.id).state is JobState.QUEUED
+    # Another worker, for which it is ready, may have it meanwhile.
+    assert enlist("second").claim(Wish(warm=["cold"], ready=["cold"]))[0].job.id == cold.id
 
 
 def test_two_workers_never_claim_one_job(queue: JobQueue, enlist: Enlist) -> None:

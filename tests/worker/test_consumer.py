@@ -50,11 +50,17 @@ def signals_restored() -> Iterator[None]:
 
 
 def hire(
-    shared: SharedSettings, pool: Pool, storage: Storage, tally: Tally | None = None, **settings: object
+    shared: SharedSettings,
+    pool: Pool,
+    storage: Storage,
+    tally: Tally | None = None,
+    overdue_seconds: float = 30.0,
+    **settings: object,
 ) -> Consumer:
     own = WorkerSettings(**{"poll_seconds": 0.01, "residency_seconds": 0.0, **settings})  # type: ignore[arg-type]
     connection = connect(shared.redis_url, timeout_seconds=5, retries=0)
-    claims = Claims(connection, QueueSettings(lease_seconds=LEASE_SECONDS), own.name, shared.result_ttl_seconds)
+    rules = QueueSettings(lease_seconds=LEASE_SECONDS, overdue_seconds=overdue_seconds)
+    claims = Claims(connection, rules, own.name, shared.result_ttl_seconds)
     rq_connection = connect(shared.redis_url, timeout_seconds=5, retries=1, decode=False)
     return Consumer(rq_connection, claims, pool, storage, own, tally=tally)
 
@@ -256,8 +262,12 @@ def test_a_worker_is_on_the_list_while_it_works_and_off_it_afterwards(
         while not seen:
             seen.extend(report.state for report in read_workers(queue.connection) if report.state == "idle")
             time.sleep(0.01)
+        # Its first report comes before it has taken over the signals; this one would end the tests themselves.
+        while signal.getsignal(signal.SIGTERM) == before:
+            time.sleep(0.01)
         terminate()
 
+    before = signal.getsignal(signal.SIGTERM)
     thread = threading.Thread(target=look)
     thread.start()
     consumer.start([catalogue.default_model])
@@ -301,7 +311,7 @@ def test_the_next_batchs_prompt_is_encoded_while_this_one_denoises(
 ) -> None:
     """The first job's second step waits until T5 has read the second job's prompt."""
     prompts = ("a red circle", "a blue square on a white background")
-    requests = [order(catalogue, "flux", prompt=prompt, num_inference_steps=60) for prompt in prompts]
+    requests = [order(catalogue, "flux", prompt=prompt, num_inference_steps=4) for prompt in prompts]
     encode, step, encoded = Pool.encode_ahead, BatchWatch.step, threading.Event()
 
     def encode_and_tell(self: Pool, job: JobParameters, goes_on: Callable[[], bool]) -> int:
@@ -312,7 +322,7 @@ def test_the_next_batchs_prompt_is_encoded_while_this_one_denoises(
 
     def step_on(self: BatchWatch, number: int, steps: int) -> None:
         step(self, number, steps)
-        if number == 59:
+        if number == 3:
             assert encoded.wait(60), "nobody encoded it"
 
     tally = Tally()
@@ -329,3 +339,88 @@ def test_the_next_batchs_prompt_is_encoded_while_this_one_denoises(
     totals = {row.name: samples for row, samples in read_totals(queue.connection)}
     for name in ("prompts_encoded_ahead", "prompts_found_ahead"):
         assert [(one.labels, one.parts[""]) for one in totals[name]] == [(("shapes-flux",), 1)]
+
+
+class SlowDisk:
+    """Lets a model's files be read only once it is told to."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        """From here on, until `patch` is undone."""
+        self.begun, self.gate = threading.Event(), threading.Event()
+        self.read: list[str] = []
+        prepare = Pool.prepare
+
+        def wait_and_prepare(pool: Pool, id: str) -> None:
+            self.begun.set()
+            assert self.gate.wait(120), f"{id} waited for ever"
+            prepare(pool, id)
+            self.read.append(id)
+
+        patch.setattr(Pool, "prepare", wait_and_prepare)
+
+
+def test_a_warm_models_jobs_go_on_while_a_cold_model_is_made_ready(
+    settings: SharedSettings,
+    queue: JobQueue,
+    storage: Storage,
+    catalogue: Catalogue,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every job is overdue, and the cold model's are the oldest: it is their turn, and they are not ready."""
+    warm_request, cold_request = order(catalogue, "flux"), order(catalogue, "sdxl")
+    plain = Pool(catalogue, device="cpu")
+    expected = [done(request, plain, storage)[0] for request in (warm_request, cold_request)]
+    disk, pool = SlowDisk(monkeypatch), Pool(catalogue, device="cpu")
+    pool.model(warm_request.model)
+    cold = [queue.submit(cold_request).id for _ in range(2)]
+    warm = [queue.submit(warm_request).id for _ in range(3)]
+
+    def open_gate() -> None:
+        deadline = time.monotonic() + 120
+        while not all(queue.fetch(id).state.is_final for id in warm) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        states.extend(queue.fetch(id).state for id in (*cold, *warm))
+        disk.gate.set()
+
+    states: list[JobState] = []
+    opener = threading.Thread(target=open_gate)
+    opener.start()
+    ended = work_until_ended(hire(settings, pool, storage, overdue_seconds=0), queue, *cold, *warm)
+    opener.join()
+    assert states == [JobState.QUEUED] * 2 + [JobState.COMPLETED] * 3
+    files = [[storage.read(image.key) for image in record.images] for record in ended]
+    assert files == [expected[1]] * 2 + [expected[0]] * 3
+    assert disk.read == [cold_request.model]
+    assert {record.attempts for record in ended} == {1}
+
+
+def test_a_worker_that_is_told_to_leave_waits_for_no_model(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = SlowDisk(monkeypatch)
+    job = queue.submit(parameters(model="unheard-of"))
+
+    def leave() -> None:
+        disk.begun.wait(60)
+        terminate()
+
+    leaver = threading.Thread(target=leave)
+    leaver.start()
+    hire(settings, pool, storage).start([])
+    leaver.join()
+    record = queue.fetch(job.id)
+    assert (record.state, record.attempts, disk.read) == (JobState.QUEUED, 0, [])
+    disk.gate.set()
+
+
+def test_the_jobs_of_a_model_that_cannot_be_made_ready_fail_by_name(
+    settings: SharedSettings, queue: JobQueue, storage: Storage, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    rows = [row.model_copy(update={"source": str(tmp_path / "nowhere")}) for row in catalogue.models[:1]]
+    broken = catalogue.model_copy(update={"models": (*rows, *catalogue.models[1:])})
+    jobs = [queue.submit(parameters(model=rows[0].id, batchable=False)).id for _ in range(2)]
+    ended = work_until_ended(hire(settings, Pool(broken, device="cpu"), storage), queue, *jobs)
+    for record in ended:
+        assert record.error is not None
+        assert record.error.code is FailureCode.MODEL_LOAD_FAILED
+        assert record.error.message.startswith(f"{rows[0].id} cannot be loaded")
