@@ -92,7 +92,10 @@ def ours(base: Any, catalogue: Catalogue, count: int, runs: int) -> dict[str, li
     wanted = [LoraParameters(name=name, scale=0.5) for name in _NAMES[:count]]
 
     def activate(adapters: Adapters) -> None:
-        with adapters.active(wanted):
+        (chosen,) = adapters.choose([wanted])
+        if isinstance(chosen, Exception):
+            raise chosen
+        with adapters.active([chosen]):
             pass
 
     def fresh() -> Adapters:

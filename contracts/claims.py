@@ -51,6 +51,7 @@ class Wish:
         max_images: images that one pipeline call may make.
         max_pixels: pixels that one pipeline call may make of any model.
         model_pixels: model -> pixels, where memory allows fewer.
+        max_adapters: distinct adapters that one pipeline call may have; a job may have more of its own.
         batching: whether jobs may share a call at all.
         batch_wait_seconds: how long a lone batchable job may be left waiting for company.
         ready: models that can be run without being made ready first; None: all.
@@ -62,6 +63,7 @@ class Wish:
     max_images: int = 1
     max_pixels: int = 2**31
     model_pixels: Mapping[str, int] = field(default_factory=dict)
+    max_adapters: int = 16
     batching: bool = False
     batch_wait_seconds: float = 0.0
     ready: Collection[str] | None = None
@@ -193,6 +195,7 @@ class Claims:
             max_images=wish.max_images,
             max_pixels=wish.max_pixels,
             model_pixels=dict(wish.model_pixels),
+            max_adapters=wish.max_adapters,
             batching=wish.batching,
             batch_wait_seconds=wish.batch_wait_seconds,
             put_off=list(wish.put_off),

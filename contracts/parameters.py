@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -18,7 +18,7 @@ from contracts.tasks import Speed
 #: What may differ between two jobs of one pipeline call; all the rest is in the batch key.
 PER_IMAGE_FIELDS = frozenset(
     {"prompt", "prompt_2", "prompt_3", "negative_prompt", "seed", "num_images", "batchable",
-     "output_format", "output_quality", "previews"}
+     "loras", "output_format", "output_quality", "previews"}
 )  # fmt: skip
 
 
@@ -111,6 +111,11 @@ class JobParameters(BaseModel):
         return [self.seed + index for index in range(self.num_images)]
 
     @property
+    def adapters(self) -> list[tuple[str, float]]:
+        """Content, where it is known, or name, and scale of each adapter."""
+        return [(lora.sha256 or lora.name, lora.scale) for lora in self.loras]
+
+    @property
     def inputs(self) -> list[str]:
         """Storage keys of all pictures and uploaded adapters that the job reads, each once."""
         pictures = (self.image, self.mask_image, *(control.image for control in self.controls))
@@ -135,3 +140,11 @@ class JobParameters(BaseModel):
         # A list of prompts has no place for "none at all", so presence must agree.
         shared["has"] = [getattr(self, field) is not None for field in ("prompt_2", "prompt_3", "negative_prompt")]
         return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def as_one(batch: Sequence[JobParameters]) -> JobParameters:
+    """A batch as a memory plan sees it: what its jobs share, all images, every adapter once, in one order."""
+    adapters = {(lora.name, lora.sha256 or ""): lora for job in batch for lora in job.loras}
+    every = tuple(adapters[key].model_copy(update={"scale": 1.0}) for key in sorted(adapters))
+    images = sum(job.num_images for job in batch)
+    return batch[0].model_copy(update={"loras": every, "num_images": images})

@@ -222,6 +222,7 @@ class JobRecord(_Part):
             "batch_key": self.parameters.batch_key(),
             "num_images": self.parameters.num_images,
             "pixels": self.parameters.pixels,
+            "adapters": json.dumps(self.parameters.adapters),
         }
         return {name: str(value) for name, value in fields.items()}
 

@@ -47,6 +47,7 @@ class Residency:
             max_images=settings.max_batch_images,
             max_pixels=settings.max_batch_pixels,
             model_pixels=self._model_pixels,
+            max_adapters=settings.loaded_loras,
             batching=settings.batching != "off",
             batch_wait_seconds=settings.batch_wait_seconds,
             ready=ready,

@@ -132,7 +132,7 @@ class Consumer(RqLoop):
             if self._answer_lost:
                 self._claims.give_up_claims(self._heartbeat.held)
                 self._answer_lost = False
-            return self._allowed(self._claims.claim(self._wish()))
+            return self._fitting(self._allowed(self._claims.claim(self._wish())))
         except Unready as unready:
             self._preparations.begin(unready.model)
             return []
@@ -204,6 +204,13 @@ class Consumer(RqLoop):
             _log.error("job %s names the function %r: refused", claim.job.id, function)
             self._endings.fail(claim, _FUNCTION_REFUSED)
         return allowed
+
+    def _fitting(self, batch: list[Claim]) -> list[Claim]:
+        """What the memory plan has room for at once, adapters included; the rest goes back, unspent."""
+        count = self._pool.fitting([claim.job.parameters for claim in batch])
+        for claim in reversed(batch[count:]):
+            self._claims.hand_back(claim)
+        return batch[:count]
 
     def _function_of(self, job_id: str) -> str | None:
         try:

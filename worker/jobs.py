@@ -15,12 +15,13 @@ import torch
 from PIL import Image
 
 from contracts.errors import FailureCode, JobFailed, NotFound
-from contracts.parameters import JobParameters
+from contracts.parameters import JobParameters, as_one
 from contracts.records import Receipt
 from contracts.storage import Storage
 from worker import images, previews, receipts
 from worker.deliveries import Done, Painted, deliver
 from worker.families import Call, texts_of
+from worker.loras import AdapterSet
 from worker.pipelines import Pool, free_memory
 from worker.shortcuts import Shortened, shortened
 from worker.steps import Steps, Watch
@@ -28,6 +29,22 @@ from worker.stopwatch import Stopwatch
 from worker.warm_models import WarmModel
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One try at a batch, and what it needs.
+
+    Attributes:
+        ran_out: plans that were too large for it before.
+    """
+
+    pool: Pool
+    storage: Storage
+    steps: Steps
+    stopwatch: Stopwatch
+    worker_name: str
+    ran_out: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -57,10 +74,12 @@ def paint(
         The outcome of each job, in order. What `watch.step` raises is passed on.
     """
     ran_out: list[str] = []
+    load = as_one([job.parameters for job in jobs])
     while True:
         steps = Steps(watch)
         try:
-            return _paint(jobs, pool, storage, steps, worker_name, ran_out)
+            attempt = _Attempt(pool, storage, steps, Stopwatch(pool.device), worker_name, ran_out)
+            return _paint(jobs, load, attempt)
         except Exception as error:
             if error is steps.raised:
                 raise
@@ -70,7 +89,7 @@ def paint(
         free_memory()
         if failed.code is not FailureCode.OUT_OF_MEMORY:
             break
-        too_large = pool.step_down(jobs[0].parameters, _count_images(jobs))
+        too_large = pool.step_down(load, load.num_images)
         if too_large is None or ran_out:
             break
         ran_out.append(too_large)
@@ -88,25 +107,44 @@ def _failure(error: Exception) -> JobFailed:
     return JobFailed(FailureCode.INTERNAL, f"the worker failed: {type(error).__name__}")
 
 
-def _paint(
-    jobs: Sequence[Job], pool: Pool, storage: Storage, steps: Steps, worker_name: str, ran_out: Sequence[str]
+def _paint(jobs: Sequence[Job], load: JobParameters, attempt: _Attempt) -> list[Painted | JobFailed]:
+    """Paint those jobs whose adapters can be had; `load` is what all of them take together."""
+    model = attempt.pool.ready(load, load.num_images)
+    attempt.stopwatch.lap("load")
+    sets = model.adapters.choose([job.parameters.loras for job in jobs])
+    attempt.stopwatch.lap("load_adapters")
+    able = {job.id: one for job, one in zip(jobs, sets, strict=True) if isinstance(one, AdapterSet)}
+    painted = iter(_paint_able([job for job in jobs if job.id in able], able, model, attempt) if able else ())
+    return [
+        next(painted) if isinstance(one, AdapterSet) else _fail_alone(job, one)
+        for job, one in zip(jobs, sets, strict=True)
+    ]
+
+
+def _fail_alone(job: Job, error: Exception) -> JobFailed:
+    """What is wrong with this job is no matter of the others in its batch."""
+    _log.error("job %s failed", job.id, exc_info=error)
+    return _failure(error)
+
+
+def _paint_able(
+    jobs: Sequence[Job], adapters: Mapping[str, AdapterSet], model: WarmModel, attempt: _Attempt
 ) -> list[Painted | JobFailed]:
-    shared = jobs[0].parameters
-    stopwatch = Stopwatch(pool.device)
-    model = pool.ready(shared, _count_images(jobs))
+    """Paint jobs with their adapters, by job id."""
+    shared, pool, stopwatch = jobs[0].parameters, attempt.pool, attempt.stopwatch
     pipeline = model.pipeline(shared.mode, shared.scheduler, [part.controlnet for part in shared.controls])
-    stopwatch.lap("load")
-    call = _read_inputs(jobs, storage)
+    call = _read_inputs(jobs, attempt.storage)
     frame = images.frame_around(call.mask, shared.padding_mask_crop)
     stopwatch.lap("read_inputs")
+    sets = [adapters[job.id] for job in jobs for _ in job.parameters.seeds]
     try:
-        with model.active(shared.loras) as (loras, encoder), pool.meter.running(pool.resident_bytes):
+        with model.active(sets) as encoder, pool.meter.running(pool.resident_bytes):
             stopwatch.lap("load_adapters")
             embeddings = encoder.arguments(call)
             pool.count_look_ups(model, encoder)
             model.homes.stage_ends()
             stopwatch.lap("encode_prompt")
-            painted = _generate(pipeline, model, _crop(call, frame), embeddings, jobs, steps, stopwatch)
+            painted = _generate(pipeline, model, _crop(call, frame), embeddings, jobs, attempt.steps, stopwatch)
     finally:
         # An aborted run leaves its caches behind otherwise.
         pipeline.maybe_free_model_hooks()
@@ -117,14 +155,13 @@ def _paint(
     receipt = receipts.compose(
         [job.parameters for job in jobs],
         model,
-        loras,
         embeddings=encoder.use,
-        memory=pool.memory_of(model, ran_out),
-        predicted_calls=steps.predicted,
-        worker=worker_name,
+        memory=pool.memory_of(model, attempt.ran_out),
+        predicted_calls=attempt.steps.predicted,
+        worker=attempt.worker_name,
     )
     return [
-        _finish(job, pictures[place : place + job.parameters.num_images], receipt, stopwatch)
+        _finish(job, pictures, place, receipt, adapters[job.id], attempt)
         for job, place in zip(jobs, _places(jobs), strict=True)
     ]
 
@@ -233,18 +270,28 @@ def _restore(painted: list[Image.Image], call: Call, frame: images.Box | None) -
     return [Image.composite(picture.convert("RGB"), image, soft) for picture in painted]
 
 
-def _count_images(jobs: Sequence[Job]) -> int:
-    return sum(job.parameters.num_images for job in jobs)
-
-
 def _places(jobs: Sequence[Job]) -> list[int]:
     """Where each job's images begin in the batch."""
     counts = [job.parameters.num_images for job in jobs]
     return [sum(counts[:index]) for index in range(len(counts))]
 
 
-def _finish(job: Job, pictures: list[Image.Image], shared: Receipt, stopwatch: Stopwatch) -> Painted:
-    """One job's part of the batch, under a receipt of its own."""
-    timings = {"queue": round(job.queue_seconds, 4), **stopwatch.seconds}
-    changes = {"parameters": job.parameters, "seeds": job.parameters.seeds, "timings": timings}
-    return Painted(job.id, job.attempt, pictures, shared.model_copy(update=changes))
+def _finish(
+    job: Job,
+    pictures: Sequence[Image.Image],
+    place: int,
+    shared: Receipt,
+    adapters: AdapterSet,
+    attempt: _Attempt,
+) -> Painted | JobFailed:
+    """One job's part of the batch, which begins at `place`, under a receipt of its own."""
+    own = range(place, place + job.parameters.num_images)
+    if attempt.steps.spoilt.intersection(own):
+        return JobFailed(FailureCode.INTERNAL, "the model's result holds values that are no numbers")
+    changes = {
+        "parameters": job.parameters,
+        "seeds": job.parameters.seeds,
+        "loras": adapters.weights,
+        "timings": {"queue": round(job.queue_seconds, 4), **attempt.stopwatch.seconds},
+    }
+    return Painted(job.id, job.attempt, [pictures[one] for one in own], shared.model_copy(update=changes))

@@ -1,17 +1,18 @@
-"""Adapters: some stay loaded beside each warm model, a job's own act while it runs, none afterwards.
+"""Adapters: some stay loaded beside each warm model, each image's own act while it runs, none afterwards.
 
 Nothing is put into the model. A loaded adapter is a set of small tensors of its own; while it acts, a hook on each
-layer that it changes adds its part to the layer's result. So an adapter that is not asked for cannot act, a switch
-costs a hook for each layer, the bare model is the bare model, and a load that fails has touched nothing.
+layer that it changes adds its part to the rows of those images that asked for it. So an adapter that is not asked
+for cannot act, a switch costs a hook for each layer, the bare model is the bare model, and a load that fails has
+touched nothing.
 """
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,18 +23,48 @@ from contracts.records import Weights
 from worker import lora_files
 from worker.families import FamilyCode
 from worker.lora_stock import LoraStock
-from worker.low_rank import Added, Layer
+from worker.low_rank import Layer, LowRank
+from worker.rows import Adding, Rows, Share
 
-_log = logging.getLogger(__name__)
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """One adapter, ready to act.
+
+    Attributes:
+        weights: its id and content hash, for receipts.
+        denoiser, texts: the changes of each layer of the denoiser, and of all text encoders.
+    """
+
+    weights: Weights
+    denoiser: Mapping[Layer, LowRank]
+    texts: Mapping[Layer, LowRank]
+    size_bytes: int
 
 
 @dataclass(frozen=True)
-class _Loaded:
-    """One adapter, ready to act."""
+class AdapterSet:
+    """What acts for one image: loaded adapters, each with the job's name and scale for it, in the job's order."""
 
-    weights: Weights
-    changes: lora_files.Changes
-    size_bytes: int
+    adapters: tuple[tuple[Loaded, LoraParameters], ...] = ()
+
+    @property
+    def weights(self) -> list[Weights]:
+        """For the receipt."""
+        return [
+            adapter.weights.model_copy(update={"id": lora.name, "scale": lora.scale})
+            for adapter, lora in self.adapters
+        ]
+
+    @property
+    def key(self) -> tuple[tuple[str, float], ...]:
+        """Hash and scale of each: equal for sets that act alike."""
+        return tuple((adapter.weights.sha256, lora.scale) for adapter, lora in self.adapters)
+
+    @property
+    def in_texts(self) -> AdapterSet:
+        """Those that change a text encoder: their key is what of the set shapes a prompt's embedding."""
+        return AdapterSet(tuple((adapter, lora) for adapter, lora in self.adapters if adapter.texts))
 
 
 class Adapters:
@@ -52,8 +83,8 @@ class Adapters:
         self._family = family
         self._stock = stock
         self._model = model
-        self._acted_last: list[tuple[str, float]] = []
-        self._by_hash: OrderedDict[str, _Loaded] = OrderedDict()
+        self._acted_last = {AdapterSet().key}
+        self._by_hash: OrderedDict[str, Loaded] = OrderedDict()
         self._acting = 0
 
     @property
@@ -61,68 +92,85 @@ class Adapters:
         """Whether nothing acts on the model."""
         return self._acting == 0
 
-    @contextmanager
-    def active(self, loras: Sequence[LoraParameters]) -> Iterator[list[Weights]]:
-        """Exactly these adapters act inside; none afterwards.
+    def choose(self, wanted: Sequence[Sequence[LoraParameters]]) -> list[AdapterSet | Exception]:
+        """The adapters of each job of a batch, loaded where they are not; others may leave for them.
+
+        A job whose adapters cannot be had gets the reason, which is `JobFailed` with LORA_INCOMPATIBLE where it is
+        the file's fault; the other jobs are none the worse.
 
         Raises:
-            JobFailed: with LORA_INCOMPATIBLE; nothing acts then.
+            torch.OutOfMemoryError, MemoryError: there is no room for them.
         """
-        chosen = self._choose(loras)
-        acting = [(adapter.weights.sha256, lora.scale) for adapter, lora in zip(chosen, loras, strict=True)]
+        chosen: list[AdapterSet | Exception] = []
+        kept: set[str] = set()
+        for loras in wanted:
+            try:
+                chosen.append(AdapterSet(tuple((self._load(lora, kept), lora) for lora in loras)))
+            except (torch.OutOfMemoryError, MemoryError):
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is this job's
+                chosen.append(error)
+        return chosen
+
+    @contextmanager
+    def active(self, sets: Sequence[AdapterSet]) -> Iterator[None]:
+        """Each image's adapters act on its rows of the denoiser inside, and none afterwards. One set an image."""
+        acting = {one.key for one in sets}
         if acting != self._acted_last:
             self._stock.tally.count("adapter_switches", model=self._model)
             self._acted_last = acting
+        shares: dict[Layer, list[Share]] = {}
+        for adapter, scale, rows in _divide(sets):
+            for layer, change in adapter.denoiser.items():
+                shares.setdefault(layer, []).append((change.scaled(layer, scale), rows))
         try:
-            with self._acting_on(chosen, [lora.scale for lora in loras]):
-                yield [
-                    adapter.weights.model_copy(update={"id": lora.name, "scale": lora.scale})
-                    for adapter, lora in zip(chosen, loras, strict=True)
-                ]
+            with self._hooked(shares):
+                yield
         finally:
             self._evict(keep=())
 
-    def text_key(self, loras: Sequence[LoraParameters]) -> tuple[tuple[str, float], ...]:
-        """What of these adapters shapes a prompt's embedding: hash and scale of those that change a text encoder.
+    @contextmanager
+    def active_in_texts(self, adapters: AdapterSet) -> Iterator[None]:
+        """These act on all that the text encoders encode inside, and none afterwards."""
+        shares: dict[Layer, list[Share]] = {}
+        for adapter, lora in adapters.adapters:
+            for layer, change in adapter.texts.items():
+                shares.setdefault(layer, []).append((change.scaled(layer, lora.scale), None))
+        with self._hooked(shares):
+            yield
 
-        Raises:
-            JobFailed: with LORA_INCOMPATIBLE.
-        """
-        return tuple(
-            (adapter.weights.sha256, lora.scale)
-            for adapter, lora in zip(self._choose(loras), loras, strict=True)
-            if adapter.changes.keys() - {self._family.denoiser}
-        )
-
-    def _choose(self, loras: Sequence[LoraParameters]) -> list[_Loaded]:
-        """The adapters, loaded where they are not; others may leave for them."""
-        chosen: list[_Loaded] = []
-        for lora in loras:
-            chosen.append(self._load(lora))
-            self._evict(keep=[adapter.weights.sha256 for adapter in chosen])
-        return chosen
-
-    def _load(self, lora: LoraParameters) -> _Loaded:
+    def _load(self, lora: LoraParameters, kept: set[str]) -> Loaded:
+        """One adapter; it joins those that must not leave."""
         path = self._stock.locate(lora)
         sha256 = self._stock.fingerprint(path)
         if sha256 not in self._by_hash:
-            try:
-                changes = lora_files.read(self._base, self._family, path)
-            except (torch.OutOfMemoryError, MemoryError):
-                raise
-            except Exception as error:
-                reason = (str(error).splitlines() or [""])[0][:300]
-                message = f"LoRA {lora.name} cannot be used: {reason}"
-                raise JobFailed(FailureCode.LORA_INCOMPATIBLE, message) from error
-            size_bytes = sum(change.size_bytes for part in changes.values() for change in part.values())
-            weights = Weights(id=lora.name, sha256=sha256, family=self._family.id)
-            self._by_hash[sha256] = _Loaded(weights, changes, size_bytes)
+            self._by_hash[sha256] = self._read(lora, path, sha256)
             self._stock.tally.count("adapter_loads", model=self._model)
         self._by_hash.move_to_end(sha256)
+        kept.add(sha256)
         self._take_stock()
+        self._evict(kept)
         return self._by_hash[sha256]
 
-    def _evict(self, keep: Sequence[str]) -> None:
+    def _read(self, lora: LoraParameters, path: Path, sha256: str) -> Loaded:
+        try:
+            changes = lora_files.read(self._base, self._family, path)
+        except (torch.OutOfMemoryError, MemoryError):
+            raise
+        except Exception as error:
+            reason = (str(error).splitlines() or [""])[0][:300]
+            message = f"LoRA {lora.name} cannot be used: {reason}"
+            raise JobFailed(FailureCode.LORA_INCOMPATIBLE, message) from error
+        every = {layer: change for part in changes.values() for layer, change in part.items()}
+        denoiser = changes.get(self._family.denoiser, {})
+        return Loaded(
+            Weights(id=lora.name, sha256=sha256, family=self._family.id),
+            denoiser=denoiser,
+            texts={layer: change for layer, change in every.items() if layer not in denoiser},
+            size_bytes=sum(change.size_bytes for change in every.values()),
+        )
+
+    def _evict(self, keep: Collection[str]) -> None:
         for sha256 in [one for one in self._by_hash if one not in keep]:
             bounds = self._stock.bounds
             if len(self._by_hash) <= bounds.loaded and self.resident_bytes <= bounds.loaded_bytes:
@@ -136,11 +184,12 @@ class Adapters:
         self.resident_bytes = sum(adapter.size_bytes for adapter in self._by_hash.values())
 
     @contextmanager
-    def _acting_on(self, chosen: Sequence[_Loaded], scales: Sequence[float]) -> Iterator[None]:
+    def _hooked(self, shares: Mapping[Layer, Sequence[Share]]) -> Iterator[None]:
         """Whatever happens inside, or half-way into it, every hook is taken off again."""
         with ExitStack() as hooks:
-            for layer, added in _sum_up(chosen, scales).items():
-                handle = layer.register_forward_hook(_Adding(added))
+            for layer, own in shares.items():
+                # Before all other hooks: those of a placement take the layer's weights away.
+                handle = layer.register_forward_hook(Adding(own), prepend=True)
                 self._acting += 1
                 hooks.callback(self._let_go, handle)
             yield
@@ -150,25 +199,16 @@ class Adapters:
         self._acting -= 1
 
 
-def _sum_up(chosen: Sequence[_Loaded], scales: Sequence[float]) -> dict[Layer, list[Added]]:
-    """What to add to the result of each layer, in the job's order of adapters."""
-    added: dict[Layer, list[Added]] = {}
-    for adapter, scale in zip(chosen, scales, strict=True):
-        for changes in adapter.changes.values():
-            for layer, change in changes.items():
-                added.setdefault(layer, []).append(change.scaled(layer, scale))
-    return added
-
-
-class _Adding:
-    """The hook on one layer."""
-
-    def __init__(self, added: Sequence[Added]) -> None:
-        self._added = added
-
-    def __call__(self, layer: torch.nn.Module, inputs: tuple[torch.Tensor], result: torch.Tensor) -> torch.Tensor:
-        del layer
-        dtype = result.dtype
-        for add in self._added:
-            result = add(inputs[0], result)
-        return result.to(dtype)
+def _divide(sets: Sequence[AdapterSet]) -> Iterator[tuple[Loaded, float, Rows | None]]:
+    """Who acts for whom, each image's adapters in its job's order; images that agree are served together."""
+    for place in range(max(len(one.adapters) for one in sets)):
+        served: dict[tuple[str, float], list[int]] = {}
+        adapters: dict[tuple[str, float], Loaded] = {}
+        for image, one in enumerate(sets):
+            if place < len(one.adapters):
+                key = one.key[place]
+                adapters[key] = one.adapters[place][0]
+                served.setdefault(key, []).append(image)
+        for (sha256, scale), images in served.items():
+            rows = None if len(images) == len(sets) else Rows(images, of=len(sets))
+            yield adapters[sha256, scale], scale, rows

@@ -11,6 +11,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ import torch
 from contracts.catalogue import Catalogue, ModelSpec
 from contracts.errors import CatalogueError, FailureCode, JobFailed, NotFound
 from contracts.metrics import Tally
-from contracts.parameters import JobParameters
+from contracts.parameters import JobParameters, as_one
 from contracts.plans import Plan, Policy
 from contracts.records import MemoryUse
 from worker import checkpoints
@@ -127,6 +128,17 @@ class Pool:
         self._of_model(job.model, lambda: self._inspect(job.model))
         controlnets = list(dict.fromkeys(control.controlnet for control in job.controls))
         return self._place(job.model, self.budget.choose(job, images), controlnets)
+
+    def fitting(self, batch: Sequence[JobParameters]) -> int:
+        """How many of these jobs, from the first on, some plan has room for in one call; the first one always."""
+        with suppress(CatalogueError):
+            if len(batch) > 1 and self.budget.knows(batch[0].model):
+                for count in range(len(batch), 1, -1):
+                    load = as_one(batch[:count])
+                    if self.budget.choose(load, load.num_images).fits:
+                        return count
+                return 1
+        return len(batch)
 
     def step_down(self, job: JobParameters, images: int) -> str | None:
         """Remember that such a batch ran out of memory: its next one gets a smaller plan.

@@ -6,7 +6,8 @@ computed or remembered, alone or in company. Knows nothing of where the encoders
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from contracts.records import CacheUse
 from worker.embeddings import Embedding, EmbeddingCache
 from worker.families import Call, FamilyCode, Wording
 from worker.host_t5 import InTurn
+from worker.loras import AdapterSet
 
 
 @dataclass
@@ -25,10 +27,12 @@ class Encoder:
     Attributes:
         pipeline: whose `encode_prompt` is called.
         device, dtype: of the embeddings, wherever and in whatever dtype an encoder computes.
-        state: everything beside the wording that shapes an embedding: content hash of the weights, dtypes,
-            which encoders take part, the adapters in them.
+        state: what shapes an embedding beside the wording and the adapters: content hash of the weights, dtypes,
+            which encoders take part.
+        sets: the adapters of each image.
+        active: has adapters act on the text encoders.
         t5: stands in the pipeline for a T5 that works on the CPU; None where it does not.
-        hits, misses: look-ups of this batch; one for each distinct wording.
+        hits, misses: look-ups of this batch; one for each distinct wording under the same adapters.
     """
 
     pipeline: Any
@@ -37,6 +41,8 @@ class Encoder:
     dtype: torch.dtype
     cache: EmbeddingCache
     state: tuple[object, ...]
+    sets: Sequence[AdapterSet]
+    active: Callable[[AdapterSet], AbstractContextManager[None]]
     t5: InTurn | None = None
     hits: int = 0
     misses: int = 0
@@ -53,8 +59,8 @@ class Encoder:
         return arguments
 
     def knows(self, wording: Wording) -> bool:
-        """Whether its embedding is remembered; counts nothing."""
-        return self.cache.look((self.state, _key(wording))) is not None
+        """Whether its embedding without adapters is remembered; counts nothing."""
+        return self.cache.look(self._key(AdapterSet(), wording)) is not None
 
     @property
     def use(self) -> CacheUse:
@@ -62,22 +68,26 @@ class Encoder:
         return CacheUse(hits=self.hits, misses=self.misses, ahead=0 if self.t5 is None else self.t5.count)
 
     def _rows(self, wordings: Sequence[Wording]) -> tuple[torch.Tensor, torch.Tensor]:
-        distinct = {_key(wording): wording for wording in wordings}
-        known = {key: self._one(key, wording) for key, wording in distinct.items()}
-        rows = [known[_key(wording)] for wording in wordings]
+        asked = [(one.in_texts, wording) for one, wording in zip(self.sets, wordings, strict=True)]
+        keys = [self._key(*one) for one in asked]
+        known = {key: self._one(key, *one) for key, one in dict(zip(keys, asked, strict=True)).items()}
         return (
-            torch.cat([row.sequence for row in rows]).to(self.device),
-            torch.cat([row.pooled for row in rows]).to(self.device),
+            torch.cat([known[key].sequence for key in keys]).to(self.device),
+            torch.cat([known[key].pooled for key in keys]).to(self.device),
         )
 
-    def _one(self, key: tuple[object, ...], wording: Wording) -> Embedding:
-        found = self.cache.find((self.state, key))
+    def _key(self, adapters: AdapterSet, wording: Wording) -> tuple[object, ...]:
+        return (self.state, adapters.key, tuple(sorted(wording.items())))
+
+    def _one(self, key: object, adapters: AdapterSet, wording: Wording) -> Embedding:
+        found = self.cache.find(key)
         if found is not None:
             self.hits += 1
             return found
         self.misses += 1
-        embedding = self._encode(wording)
-        self.cache.keep((self.state, key), embedding)
+        with self.active(adapters):
+            embedding = self._encode(wording)
+        self.cache.keep(key, embedding)
         return embedding
 
     def _encode(self, wording: Wording) -> Embedding:
@@ -86,10 +96,6 @@ class Encoder:
             answer = self.pipeline.encode_prompt(**_as_lists(wording), **encoding.fixed, device=self.device)
         sequence, pooled = (answer[place].to("cpu", self.dtype) for place in encoding.places)
         return Embedding(sequence, pooled)
-
-
-def _key(wording: Wording) -> tuple[object, ...]:
-    return tuple(sorted(wording.items()))
 
 
 def _as_lists(wording: Wording) -> Wording:

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from contracts.parameters import JobParameters
 from contracts.plans import Home, Plan
-from contracts.records import CacheUse, MemoryUse, Receipt, Weights
+from contracts.records import CacheUse, MemoryUse, Receipt
 from worker.checkpoints import describe_device
 from worker.warm_models import WarmModel
 
@@ -41,20 +41,18 @@ def library_versions() -> Mapping[str, str]:
 def compose(
     batch: Sequence[JobParameters],
     model: WarmModel,
-    loras: list[Weights],
     *,
     embeddings: CacheUse,
     memory: MemoryUse,
     predicted_calls: int,
     worker: str,
 ) -> Receipt:
-    """The receipt of a batch's first job; the others' differ in parameters, seeds and timings."""
+    """The receipt of a batch's first job; each has parameters, seeds, adapters and timings of its own."""
     shared = batch[0]
     return Receipt(
         parameters=shared,
         seeds=shared.seeds,
         model=model.weights,
-        loras=loras,
         controlnets=[
             model.controlnet_weights(control.controlnet, control.conditioning_scale) for control in shared.controls
         ],

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import torch
 
-from contracts.errors import FailureCode, JobFailed
 from contracts.events import Preview
 from worker import previews
 from worker.shortcuts import Shortened
@@ -32,11 +31,13 @@ class Steps:
     Attributes:
         watch: who is told.
         raised: the watch's own exception, which is no failure of the worker.
+        spoilt: images whose latents held values that are no numbers in the end.
     """
 
     def __init__(self, watch: Watch) -> None:
         self.raised: BaseException | None = None
         self.watch = watch
+        self.spoilt: frozenset[int] = frozenset()
         self._painter: previews.Painter | None = None
         self._stopwatch: Stopwatch | None = None
         self._shortened: Shortened | None = None
@@ -53,6 +54,7 @@ class Steps:
         """Start to count the stages of one pipeline call, and to show how its images come along."""
         self._stopwatch, self._painter, self._denoising = stopwatch, painter, False
         self._shortened = shortened
+        self.spoilt = frozenset()
 
     def end(self) -> None:
         """The pipeline call is over; after this no preview comes."""
@@ -70,11 +72,11 @@ class Steps:
         del timestep
         if self._shortened is not None:
             self._shortened.step_ends()
+        changes: dict[str, Any] = {}
         if step + 1 == pipeline.num_timesteps:
             if self._stopwatch is not None:
                 self._stopwatch.lap("denoise")
-            if not torch.isfinite(tensors["latents"]).all():
-                raise JobFailed(FailureCode.INTERNAL, "the model's result holds values that are no numbers")
+            changes = self._look_for_spoilt(tensors["latents"])
         if self._painter is not None:
             self._painter.look(step + 1, pipeline.num_timesteps, tensors["latents"])
         try:
@@ -82,4 +84,10 @@ class Steps:
         except BaseException as error:
             self.raised = error
             raise
-        return {}
+        return changes
+
+    def _look_for_spoilt(self, latents: torch.Tensor) -> dict[str, Any]:
+        """Note what is spoilt, and have nothing in its place: one image must not spoil the rest of its batch."""
+        whole = torch.isfinite(latents).flatten(1).all(1)
+        self.spoilt = frozenset((~whole).nonzero().flatten().tolist())
+        return {"latents": torch.nan_to_num(latents, 0.0, 0.0, 0.0)} if self.spoilt else {}

@@ -19,7 +19,6 @@ import torch
 from contracts.catalogue import Catalogue, ModelSpec
 from contracts.families import Mode
 from contracts.inventory import Inventory, role_of, weigh
-from contracts.parameters import LoraParameters
 from contracts.plans import Home, Plan
 from contracts.records import Weights
 from contracts.weights import Count
@@ -29,7 +28,7 @@ from worker.families import Call, FamilyCode, load_family
 from worker.fingerprints import Fingerprints
 from worker.host_t5 import HostT5, InTurn
 from worker.lora_stock import LoraStock
-from worker.loras import Adapters
+from worker.loras import Adapters, AdapterSet
 from worker.meter import Meter
 from worker.placement import Placement
 from worker.prompts import Encoder
@@ -151,10 +150,10 @@ class WarmModel:
         return pipeline
 
     @contextmanager
-    def active(self, loras: Sequence[LoraParameters]) -> Iterator[tuple[list[Weights], Encoder]]:
-        """Inside, these adapters act, and every component comes when its home says so; the encoder is ready."""
-        with self.adapters.active(loras) as weights, self.homes.acting():
-            yield weights, self._encoder(loras, self._stand_in())
+    def active(self, sets: Sequence[AdapterSet]) -> Iterator[Encoder]:
+        """Inside, each image's adapters act, and every component comes when its home says so."""
+        with self.adapters.active(sets), self.homes.acting():
+            yield self._encoder(sets, self._stand_in())
 
     def encode_ahead(self, call: Call, goes_on: Callable[[], bool]) -> int:
         """Have T5 read the texts of a call that waits, where it works on the CPU; for the thread beside the jobs.
@@ -216,8 +215,8 @@ class WarmModel:
             self._host_t5 = HostT5(t5, self.family, self.base, like_base, cache, self.weights.sha256, turn)
         return self._host_t5.stand_in()
 
-    def _encoder(self, loras: Sequence[LoraParameters], stand_in: InTurn | None = None) -> Encoder:
-        """The text encoders as they are now, with these adapters in them, and what stands in for T5."""
+    def _encoder(self, sets: Sequence[AdapterSet], stand_in: InTurn | None = None) -> Encoder:
+        """The text encoders as they are now, for images with these adapters, and what stands in for T5."""
         pipeline, t5 = self.base, self.family.t5
         t5_state = None
         if t5 is not None:
@@ -225,8 +224,9 @@ class WarmModel:
             t5_state = "absent" if absent else str(next(getattr(self.base, t5).parameters()).dtype)
             if absent or stand_in:
                 pipeline = derive(type(self.base), self.base, **{t5: stand_in})
-        state = (self.weights.sha256, str(self.dtype), t5_state, self.adapters.text_key(loras))
-        return Encoder(pipeline, self.family, self.device, self.dtype, self._around.embeddings, state, stand_in)
+        state = (self.weights.sha256, str(self.dtype), t5_state)
+        cache, active = self._around.embeddings, self.adapters.active_in_texts
+        return Encoder(pipeline, self.family, self.device, self.dtype, cache, state, sets, active, stand_in)
 
 
 def derive(pipeline_class: Any, base: Any, **extra: Any) -> Any:

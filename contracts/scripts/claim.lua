@@ -67,32 +67,61 @@ local function in_turn(heads, model)
   return own
 end
 
--- The first queue's head, and what may share its call.
-local function gather(queues)
-  local first = redis.call('HMGET', job_key(queues[1].id), 'batch_key', 'solo', 'num_images', 'pixels')
-  local key = first[2] and '' or first[1] or ''
-  local batch = { { id = queues[1].id, queue = queues[1].queue } }
-  local images, pixels = tonumber(first[3]), tonumber(first[4])
-  if key == '' or not arguments.batching then return batch, true end
-  local looked = 0
-  local max_pixels = math.min(arguments.max_pixels, arguments.model_pixels[queues[1].model] or arguments.max_pixels)
+-- Adds a job's adapters to the batch's; false, and nothing is added, where they would be too many.
+local function admit(adapters, distinct)
+  local new, count = {}, distinct.count
+  for _, adapter in ipairs(cjson.decode(adapters)) do
+    if not distinct.names[adapter[1]] and not new[adapter[1]] then
+      new[adapter[1]], count = true, count + 1
+    end
+  end
+  -- One job alone may have more of its own.
+  if distinct.count > 0 and count > distinct.count and count > arguments.max_adapters then return false end
+  for name in pairs(new) do distinct.names[name] = true end
+  distinct.count = count
+  return true
+end
+
+-- Waiting jobs that may share a call with the first queue's head, in its key; those with the very same adapters
+-- come first, since a call with one set for all is the quickest. Once these fill it, no more are looked for.
+local function companions(queues, key, adapters, room)
+  local alike, others, looked = {}, {}, 0
   for _, one in ipairs(queues) do
     for _, id in ipairs(redis.call('LRANGE', 'rq:queue:' .. one.queue, 0, arguments.scan_limit - 1)) do
-      if images >= arguments.max_images or looked >= arguments.scan_limit then
-        return batch, images >= arguments.max_images
-      end
+      if room <= 0 or looked >= arguments.scan_limit then break end
       looked = looked + 1
-      local job = redis.call('HMGET', job_key(id), 'state', 'batch_key', 'solo', 'num_images', 'pixels')
-      local fits = job[1] == 'queued' and job[2] == key and not job[3]
-        and images + tonumber(job[4]) <= arguments.max_images
-        and pixels + tonumber(job[5]) <= max_pixels
-      if fits and id ~= queues[1].id then
-        batch[#batch + 1] = { id = id, queue = one.queue }
-        images, pixels = images + tonumber(job[4]), pixels + tonumber(job[5])
+      local job = redis.call('HMGET', job_key(id), 'state', 'batch_key', 'solo', 'num_images', 'pixels', 'adapters')
+      if id ~= queues[1].id and job[1] == 'queued' and job[2] == key and not job[3] then
+        local found = { id = id, queue = one.queue, images = tonumber(job[4]), pixels = tonumber(job[5]),
+                        adapters = job[6] or '[]' }
+        local list = found.adapters == adapters and alike or others
+        list[#list + 1] = found
+        if list == alike and found.images <= room then room = room - found.images end
       end
     end
   end
-  return batch, false
+  for _, one in ipairs(others) do alike[#alike + 1] = one end
+  return alike
+end
+
+-- The first queue's head, and what shares its call.
+local function gather(queues)
+  local first = redis.call('HMGET', job_key(queues[1].id), 'batch_key', 'solo', 'num_images', 'pixels', 'adapters')
+  local key = first[2] and '' or first[1] or ''
+  local batch = { { id = queues[1].id, queue = queues[1].queue } }
+  local images, pixels, distinct = tonumber(first[3]), tonumber(first[4]), { count = 0, names = {} }
+  if key == '' or not arguments.batching then return batch, true end
+  local max_pixels = math.min(arguments.max_pixels, arguments.model_pixels[queues[1].model] or arguments.max_pixels)
+  local adapters = first[5] or '[]'
+  admit(adapters, distinct)
+  for _, one in ipairs(companions(queues, key, adapters, arguments.max_images - images)) do
+    local fits = images + one.images <= arguments.max_images and pixels + one.pixels <= max_pixels
+    if fits and admit(one.adapters, distinct) then
+      batch[#batch + 1] = one
+      images, pixels = images + one.images, pixels + one.pixels
+    end
+  end
+  return batch, images >= arguments.max_images
 end
 
 local function lease(batch)

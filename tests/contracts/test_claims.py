@@ -10,6 +10,7 @@ import pytest
 from contracts.claims import Unready, Wish
 from contracts.errors import FailureCode
 from contracts.events import read_events
+from contracts.parameters import JobParameters, LoraParameters
 from contracts.queue import JobQueue
 from contracts.records import JobError, JobState, Progress, Receipt, Weights
 from contracts.tasks import Priority
@@ -71,6 +72,37 @@ def test_the_memory_of_the_worker_bounds_the_batch_of_a_model(queue: JobQueue, e
     assert len(claims.claim(Wish(max_images=8, batching=True, model_pixels=three))) == 3
     # A job that is too large for the plan is not refused here: it runs alone, and may yet fit.
     assert len(claims.claim(Wish(max_images=8, batching=True, model_pixels={"shapes-sdxl": 1}))) == 1
+
+
+def with_adapters(*names: str, scale: float = 1.0) -> JobParameters:
+    return parameters(loras=[LoraParameters(name=name, scale=scale) for name in names])
+
+
+def test_a_claim_holds_no_more_adapters_than_stay_loaded_beside_a_model(queue: JobQueue, enlist: Enlist) -> None:
+    sent = [with_adapters("a"), with_adapters("b", "a"), with_adapters("c"), with_adapters("b"), with_adapters()]
+    ids = [queue.submit(job).id for job in sent]
+    two = Wish(max_images=8, batching=True, max_adapters=2)
+    claims = enlist()
+    assert [claim.job.id for claim in claims.claim(two)] == [ids[0], ids[1], ids[3], ids[4]]
+    assert [claim.job.id for claim in claims.claim(two)] == [ids[2]]
+
+
+def test_one_job_may_have_more_adapters_than_stay_loaded_and_those_with_the_same_join_it(
+    queue: JobQueue, enlist: Enlist
+) -> None:
+    ids = [queue.submit(with_adapters(*names)).id for names in ("abc", "abc", "d", "b")]
+    claimed = enlist().claim(Wish(max_images=8, batching=True, max_adapters=2))
+    assert [claim.job.id for claim in claimed] == [ids[0], ids[1], ids[3]]
+
+
+def test_jobs_with_the_very_same_adapters_go_before_older_ones_with_others(
+    queue: JobQueue, enlist: Enlist
+) -> None:
+    sent = [with_adapters("a"), with_adapters("b"), with_adapters("a", scale=0.5), with_adapters("a")]
+    ids = [queue.submit(job).id for job in sent]
+    claims, three = enlist(), Wish(max_images=3, batching=True)
+    assert [claim.job.id for claim in claims.claim(three)] == [ids[0], ids[3], ids[1]]
+    assert [claim.job.id for claim in claims.claim(three)] == [ids[2]]
 
 
 def test_a_higher_tier_is_served_before_an_older_job(queue: JobQueue, enlist: Enlist) -> None:

@@ -1,12 +1,16 @@
-"""What the tests of adapters share: a job with one of them, and where their checkpoints are."""
+"""What the tests of adapters share: a job with one of them, sets that must load, where their checkpoints are."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from contracts.catalogue import Catalogue
+from contracts.parameters import LoraParameters
 from contracts.storage import Storage
 from tests.worker.orders import Pixels, order, pixels
+from worker.loras import Adapters, AdapterSet
 from worker.pipelines import Pool
 
 
@@ -19,3 +23,21 @@ def paint_with(pool: Pool, storage: Storage, family: str, name: str = "extra", s
 def checkpoint_of(catalogue: Catalogue, family: str) -> Path:
     """The folder of a family's small checkpoint."""
     return catalogue.root / f"shapes-{family}"
+
+
+def chosen(adapters: Adapters, *wanted: Sequence[LoraParameters]) -> list[AdapterSet]:
+    """Sets that must load; what is wrong with one is raised."""
+    sets = []
+    for one in adapters.choose(wanted):
+        if isinstance(one, Exception):
+            raise one
+        sets.append(one)
+    return sets
+
+
+@contextmanager
+def acting(adapters: Adapters, *loras: LoraParameters) -> Iterator[None]:
+    """Inside, these act for the one image of a call, and for its prompt."""
+    sets = chosen(adapters, loras)
+    with adapters.active(sets), adapters.active_in_texts(*sets):
+        yield

@@ -15,6 +15,7 @@ from contracts.catalogue import Catalogue, LoraSpec
 from contracts.errors import JobFailed
 from contracts.families import FAMILIES
 from contracts.parameters import LoraParameters
+from tests.worker.adapters import acting
 from tests.worker.weights import to_kohya, write_adapter
 from worker.lora_stock import LoraStock
 from worker.loras import Adapters
@@ -98,7 +99,7 @@ def _by_diffusers(base: Any, path: Path, scale: float) -> torch.Tensor:
 def _by_us(pool: Pool, family: str, path: Path, scale: float) -> torch.Tensor:
     model = pool.model(f"shapes-{family}")
     rows = pool.catalogue.model_copy(update={"loras": (LoraSpec(id="one", family=family, source=str(path)),)})
-    with Adapters(model.base, model.family, LoraStock(rows)).active([LoraParameters(name="one", scale=scale)]):
+    with acting(Adapters(model.base, model.family, LoraStock(rows)), LoraParameters(name="one", scale=scale)):
         return _latents(model.base)
 
 

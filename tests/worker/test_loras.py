@@ -18,7 +18,7 @@ from contracts.families import FAMILIES, Mode
 from contracts.metrics import Tally
 from contracts.parameters import LoraParameters
 from contracts.storage import Storage
-from tests.worker.adapters import checkpoint_of, paint_with
+from tests.worker.adapters import acting, checkpoint_of, chosen, paint_with
 from tests.worker.orders import Pixels, done, order, pixels
 from tests.worker.weights import to_kohya, write_adapter
 from worker import lora_files
@@ -144,20 +144,20 @@ def test_the_least_recently_used_adapters_leave_beyond_either_bound(two_adapters
     roomy = adapters(Bounds())
     sizes: list[int] = []
     for lora in (small, large):
-        with roomy.active([lora]):
+        with acting(roomy, lora):
             sizes.append(roomy.resident_bytes - sum(sizes))
     assert list(roomy.loaded) == ["sdxl-lora", "extra"]
-    with roomy.active([small]):
+    with acting(roomy, small):
         pass
     assert list(roomy.loaded) == ["extra", "sdxl-lora"]
     for bounds in (Bounds(loaded=1), Bounds(loaded_bytes=sum(sizes) - 1)):
         tight = adapters(bounds)
-        with tight.active([small, large]):
+        with acting(tight, small, large):
             assert list(tight.loaded) == ["sdxl-lora", "extra"]  # one job's own may exceed the bounds
         assert list(tight.loaded) == ["extra"]
         assert tight.resident_bytes == sizes[1]
     none = adapters(Bounds(loaded=0))
-    with none.active([small]):
+    with acting(none, small):
         pass
     assert (none.loaded, none.resident_bytes) == ((), 0)
 
@@ -179,9 +179,10 @@ def test_the_key_of_a_prompts_embedding_names_the_adapters_that_change_a_text_en
     model = pool.model("shapes-sdxl")
     adapters = Adapters(model.base, model.family, LoraStock(two_adapters))
     denoiser_only, with_text = LoraParameters(name="sdxl-lora"), LoraParameters(name="extra", scale=0.5)
-    assert adapters.text_key([]) == adapters.text_key([denoiser_only]) == ()
+    none, one, both = chosen(adapters, [], [denoiser_only], [denoiser_only, with_text])
+    assert none.in_texts.key == one.in_texts.key == ()
     path = Path(two_adapters.lora("extra").source)
-    assert adapters.text_key([denoiser_only, with_text]) == ((Fingerprints().of(path), 0.5),)
+    assert both.in_texts.key == ((Fingerprints().of(path), 0.5),)
 
 
 def test_two_hundred_swaps_leave_memory_modules_and_parameters_where_they_were(
@@ -201,7 +202,7 @@ def test_two_hundred_swaps_leave_memory_modules_and_parameters_where_they_were(
 
     def swap(times: int) -> tuple[int, int, int, int]:
         for turn in range(times):
-            with model.adapters.active([LoraParameters(name=names[turn % 4], scale=1 - turn % 3)]):
+            with acting(model.adapters, LoraParameters(name=names[turn % 4], scale=1 - turn % 3)):
                 pass
         gc.collect()
         modules = [module for part in lora_files.targets(model.base).values() for module in part.modules()]
@@ -222,7 +223,7 @@ def test_loads_switches_and_evictions_are_counted(two_adapters: Catalogue, pool:
     adapters = Adapters(model.base, model.family, stock, "shapes-sdxl")
     small, large = LoraParameters(name="sdxl-lora"), LoraParameters(name="extra")
     for loras in ([], [small], [small], [large], [], [large.model_copy(update={"scale": 0.5})]):
-        with adapters.active(loras):
+        with acting(adapters, *loras):
             pass
     counted = {json.loads(key)[0]: amount for key, amount in tally.drain().items()}
     assert counted == {"adapter_loads": 2, "adapter_switches": 4, "adapter_evictions": 1}

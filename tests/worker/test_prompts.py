@@ -16,6 +16,7 @@ from contracts.storage import Storage
 from tests.worker.orders import done, order, pixels, run
 from worker.embeddings import Embedding, EmbeddingCache
 from worker.families import Call
+from worker.loras import AdapterSet
 from worker.pipelines import Pool
 from worker.prompts import Encoder
 from worker.warm_models import WarmModel, derive
@@ -45,8 +46,11 @@ def _call(job: JobParameters, **texts: list[str]) -> Call:
     return Call(job=job, texts={**given, **texts})
 
 
-def _encoder(model: WarmModel, cache: EmbeddingCache | None = None) -> Encoder:
-    return Encoder(model.base, model.family, model.device, model.dtype, cache or EmbeddingCache(2**20), ())
+def _encoder(model: WarmModel, cache: EmbeddingCache | None = None, images: int = 1) -> Encoder:
+    cache, sets = cache or EmbeddingCache(2**20), [AdapterSet()] * images
+    return Encoder(
+        model.base, model.family, model.device, model.dtype, cache, (), sets, model.adapters.active_in_texts
+    )
 
 
 @pytest.mark.parametrize(("family", "fields"), TEXTS)
@@ -107,7 +111,7 @@ def test_a_text_is_the_same_embedding_alone_and_in_any_company(
 ) -> None:
     model, job = pool.model(f"shapes-{family}"), order(catalogue, family)
     alone = _encoder(model).arguments(_call(job))
-    encoder = _encoder(model)
+    encoder = _encoder(model, images=4)
     together = encoder.arguments(_call(job, prompt=["a blue square", job.prompt, job.prompt, "a green triangle"]))
     assert alone.keys() == together.keys()
     for row in (1, 2):
