@@ -1,11 +1,18 @@
-"""Models are made ready one after the other, each once, and one that cannot be holds nobody up."""
+"""Models are made ready one after the other, each once; what is done stays done, and a failure holds nobody up."""
 
 from __future__ import annotations
 
+import hashlib
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import diffusers
 import pytest
+import torch
 
+from contracts.catalogue import Catalogue
+from worker.pipelines import Pool
 from worker.preparations import Preparations
 
 
@@ -51,3 +58,45 @@ def test_a_model_that_cannot_be_made_ready_counts_as_done_and_the_next_one_follo
     assert "bad could not be made ready: OSError" in caplog.text
     preparations.begin("bad")
     assert "bad" not in preparations.under_way
+
+
+def test_a_model_that_was_made_ready_is_not_read_through_again(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, digest, hashed = Pool(catalogue, device="cpu"), hashlib.file_digest, []
+
+    def count(*arguments: Any) -> Any:
+        hashed.append(threading.current_thread().name)
+        return digest(*arguments)
+
+    monkeypatch.setattr(hashlib, "file_digest", count)
+    thread = threading.Thread(target=pool.prepare, args=["shapes-flux"], name="beside")
+    thread.start()
+    thread.join()
+    assert set(hashed) == {"beside"}
+    assert (
+        pool.model("shapes-flux").weights.sha256
+        == Pool(catalogue, device="cpu").model("shapes-flux").weights.sha256
+    )
+    assert hashed.count("beside") == len(hashed) // 2
+
+
+def test_a_model_that_is_built_changes_torch_for_all_threads(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So building stays with the jobs' thread. Should diffusers be without this trap one day, this test says so."""
+    built, plain, seen = diffusers.FluxTransformer2DModel, torch.nn.Module.register_parameter, []
+    from_config = built.from_config
+
+    def look() -> tuple[torch.dtype, bool]:
+        return torch.get_default_dtype(), torch.nn.Module.register_parameter is plain
+
+    def look_from_another_thread(*arguments: Any, **options: Any) -> Any:
+        with ThreadPoolExecutor(1) as another:
+            seen.append(another.submit(look).result())
+        return from_config(*arguments, **options)
+
+    monkeypatch.setattr(built, "from_config", look_from_another_thread)
+    built.from_pretrained(catalogue.root / "shapes-flux" / "transformer", dtype=torch.bfloat16)
+    assert seen == [(torch.bfloat16, False)]
+    assert look() == (torch.float32, True)
