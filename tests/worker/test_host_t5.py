@@ -38,14 +38,16 @@ def _t5(pool: Pool, family: str) -> Any:
 
 
 class Reader(Onlooker):
-    """A watch that has a waiting job's prompts encoded, in another thread, while the batch denoises."""
+    """A watch that has waiting jobs' prompts encoded, in another thread, while the batch denoises."""
 
-    def __init__(self, pool: Pool, waiting: JobParameters) -> None:
+    def __init__(self, pool: Pool, *waiting: JobParameters) -> None:
         super().__init__()
         self.encoded: list[int] = []
-        self._thread = threading.Thread(
-            target=lambda: self.encoded.append(pool.encode_ahead(waiting, lambda: True))
-        )
+        self._pool, self._waiting = pool, waiting
+        self._thread = threading.Thread(target=self._read)
+
+    def _read(self) -> None:
+        self.encoded.extend(self._pool.encode_ahead(job, lambda: True) for job in self._waiting)
 
     def step(self, step: int, steps: int) -> None:
         super().step(step, steps)
@@ -102,7 +104,7 @@ def test_what_t5_read_while_another_job_denoised_it_does_not_read_again(
 def test_reading_ahead_changes_no_byte_of_jobs_whose_adapters_alternate(
     family: str, adapted: Catalogue, storage: Storage
 ) -> None:
-    """Of the denoiser, of a text encoder, and none, each painted while the next one's text is read."""
+    """Of the denoiser, of a text encoder, and none, each painted while T5 reads a wrong guess and the next."""
     chosen = [[], [f"{family}-text"], [f"{family}-lora"], [f"{family}-text", f"{family}-lora"], []]
     jobs = [
         order(
@@ -113,7 +115,8 @@ def test_reading_ahead_changes_no_byte_of_jobs_whose_adapters_alternate(
     plain, pool = Pool(adapted, device="cpu", policy=Policy(t5="cpu"), embedding_bytes=0), _open_pool(adapted)
     found = []
     for job, waiting in zip(jobs, [*jobs[1:], jobs[0]], strict=True):
-        files, outcome = _paint(job, pool, storage, Reader(pool, waiting))
+        wrong = waiting.model_copy(update={"prompt": f"not {waiting.prompt}"})
+        files, outcome = _paint(job, pool, storage, Reader(pool, wrong, waiting))
         assert files == done(job, plain, storage)[0], job.loras
         found.append(outcome.receipt.embeddings.ahead)
     assert found == [0, 1, 1, 1, 1]

@@ -84,7 +84,7 @@ def test_a_model_that_was_made_ready_is_not_read_through_again(
 def test_a_model_that_is_built_changes_torch_for_all_threads(
     catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So building stays with the jobs' thread. Should diffusers be without this trap one day, this test says so."""
+    """So building stays with the jobs' thread. Should diffusers lose this trap one day, this test says so."""
     built, plain, seen = diffusers.FluxTransformer2DModel, torch.nn.Module.register_parameter, []
     from_config = built.from_config
 
