@@ -38,6 +38,7 @@ class Component:
     Attributes:
         group_bytes: what it takes on the device while it is streamed: the group in use and the next one.
         groups: what the groups are: `block`, the members of its module lists, or `leaf`, its single layers.
+        value_bytes: of one value, weights and work alike; 0: the inventory's.
         work: the moments at which it may need most beyond its weights.
         encoding: the same while a VAE encodes pictures.
         tile_side: pixels of a tile, for a VAE.
@@ -49,6 +50,7 @@ class Component:
     bytes: int
     group_bytes: int = 0
     groups: Literal["block", "leaf"] = "leaf"
+    value_bytes: int = 0
     work: tuple[Work, ...] = ()
     encoding: tuple[Work, ...] = ()
     tile_side: int | None = None
@@ -89,9 +91,15 @@ def take_inventory(catalogue: Catalogue, model: ModelSpec, value_bytes: int) -> 
     return _of_folder(model, place, value_bytes)
 
 
-def weigh_controlnet(catalogue: Catalogue, id: str, value_bytes: int) -> Component | None:
-    """A ControlNet as a component `controlnet:ID`; None where it is not on this machine."""
-    place = catalogue.locate(catalogue.controlnet(id).source)
+def weigh_controlnet(
+    catalogue: Catalogue, id: str, value_bytes: int, fetched: Path | None = None
+) -> Component | None:
+    """A ControlNet as a component `controlnet:ID`; None where it is not on this machine.
+
+    Args:
+        fetched: where one that came from a hub lies.
+    """
+    place = fetched or catalogue.locate(catalogue.controlnet(id).source)
     if isinstance(place, str):
         return None
     count = count_files(_weights_in(place))
@@ -135,6 +143,7 @@ def weigh(
         bytes=count.values * value_bytes,
         group_bytes=min(streamed, count.values) * value_bytes,
         groups=groups,
+        value_bytes=value_bytes,
         work=work,
         encoding=encoding,
         tile_side=_tile_side(config) if role is Role.VAE else None,
@@ -198,10 +207,19 @@ def _assemble(
     origin: Literal["files", "architecture"],
 ) -> Inventory:
     components = tuple(
-        weigh(name, role_of(name, configs.get(name, {})), count, value_bytes, configs.get(name))
-        for name, count in counts.items()
+        weigh(name, role, count, _bytes_of(model, role, config, value_bytes), config)
+        for name, role, count, config in (
+            (name, role_of(name, configs.get(name, {})), count, configs.get(name, {}))
+            for name, count in counts.items()
+        )
     )
     return Inventory(model.id, components, value_bytes, model.architecture.t5_optional, origin)
+
+
+def _bytes_of(model: ModelSpec, role: Role, config: Mapping[str, Any], value_bytes: int) -> int:
+    """A VAE that would overflow in float16 works in float32; diffusers takes silence for yes."""
+    upcast = role is Role.VAE and model.dtype == "float16" and config.get("force_upcast", True)
+    return max(value_bytes, 4) if upcast else value_bytes
 
 
 def _weights_in(place: Path) -> list[Path]:

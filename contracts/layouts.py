@@ -197,7 +197,7 @@ class Layout:
         else:
             passes = canvas.passes if _STAGE_OF[component.role] == "denoise" else 1
             values = most_values(component.work, canvas, images * passes)
-        return int(values * self.inventory.value_bytes)
+        return int(values * (component.value_bytes or self.inventory.value_bytes))
 
     def _vae_values(self, vae: Component, images: float) -> float:
         """Decoding, or encoding the pictures of ControlNets, which guidance doubles; whole, or by tiles."""

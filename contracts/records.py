@@ -115,6 +115,7 @@ class Receipt(_Part):
         predicted_calls: runs of the denoiser that `speed: fast` predicted, where `exact` computes them.
         departures: what the plan did that changes the image, for want of memory or by the operator's wish.
         embeddings: prompts of the batch that were remembered, and that had to be encoded.
+        kernels: settings that may change the last bits: `attention`, `compile`, … -> what computed this image.
         versions: library -> version.
         timings: stage -> seconds (queue, load, encode_prompt, encode_inputs, denoise, decode, write, …).
     """
@@ -133,6 +134,7 @@ class Receipt(_Part):
     embeddings: CacheUse = Field(default_factory=CacheUse)
     device: str = ""
     dtype: str = ""
+    kernels: dict[str, str] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
     timings: dict[str, float] = Field(default_factory=dict)
     worker: str = ""

@@ -28,6 +28,7 @@ class ModelReport(BaseModel):
         planned_bytes: what the plan needs on the device while a batch runs.
         resident_bytes: on the device between batches, adapters included.
         host_bytes: in host memory.
+        kernels: what computed its last batch: `attention`, `channels_last`, `compile`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -36,6 +37,7 @@ class ModelReport(BaseModel):
     planned_bytes: int | None = None
     resident_bytes: int = 0
     host_bytes: int = 0
+    kernels: dict[str, str] = Field(default_factory=dict)
 
 
 class CacheReport(BaseModel):

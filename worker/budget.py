@@ -12,7 +12,7 @@ from pathlib import Path
 from contracts.capacities import take_capacity
 from contracts.catalogue import Catalogue, ModelSpec
 from contracts.errors import CatalogueError
-from contracts.inventory import Inventory, take_inventory
+from contracts.inventory import Inventory, take_inventory, weigh_controlnet
 from contracts.loads import own_load
 from contracts.parameters import JobParameters
 from contracts.placement import plan, rungs, step_down
@@ -67,6 +67,18 @@ class Budget:
         inventory = take_inventory(self._catalogue, spec, self._value_bytes(spec))
         if inventory is not None:
             self.know(inventory)
+
+    def controlnet_fetched(self, id: str, model: str, path: Path) -> None:
+        """The ControlNet is on this machine now, and from here on it is planned with, by the API too."""
+        value_bytes = self._value_bytes(self._catalogue.model(model))
+        extra = weigh_controlnet(self._catalogue, id, value_bytes, path)
+        if extra is not None:
+            self.capacity.extras[extra.name] = extra
+            self._ladders.clear()
+
+    def knows_controlnet(self, id: str) -> bool:
+        """Whether it can be planned with; else it must be fetched first."""
+        return f"controlnet:{id}" in self.capacity.extras
 
     def is_vague(self, id: str) -> bool:
         """Whether the checkpoint is one file, whose components cannot be told apart before it is loaded."""

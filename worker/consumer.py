@@ -37,6 +37,7 @@ from worker.heartbeat import Heartbeat
 from worker.pipelines import Pool
 from worker.preparations import Preparations
 from worker.progress import Abandoned, BatchWatch, HandedBack
+from worker.rehearsal import rehearse
 from worker.settings import WorkerSettings
 
 _log = logging.getLogger(__name__)
@@ -100,6 +101,8 @@ class Consumer(RqLoop):
     def _warm_up(self, model: str) -> None:
         try:
             self._pool.model(model)
+            if self._settings.compile != "off":
+                rehearse(self._pool, self._storage, model)
         except JobFailed as failure:
             # A model that cannot be loaded fails its own jobs, by name; the others are served.
             _log.error("%s", failure.message)

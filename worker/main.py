@@ -45,6 +45,7 @@ def _work(shared: SharedSettings, queue: QueueSettings, own: WorkerSettings) -> 
 
     from worker.checkpoints import pick_device
     from worker.consumer import Consumer
+    from worker.kernels import prefer
     from worker.lora_stock import Bounds, LoraStock
     from worker.pipelines import Pool
     from worker.warnings import silence_known_warnings
@@ -65,6 +66,7 @@ def _work(shared: SharedSettings, queue: QueueSettings, own: WorkerSettings) -> 
         budget_bytes=own.budget_bytes,
         host_bytes=own.host_bytes,
         policy=own.policy,
+        kernels=own.kernels,
         tally=tally,
         encodes_ahead=own.encodes_ahead(pick_device(own.device).type),
     )
@@ -74,5 +76,6 @@ def _work(shared: SharedSettings, queue: QueueSettings, own: WorkerSettings) -> 
     rq_connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1, decode=False)
     model_pixels = pool.budget.batch_pixels()
     consumer = Consumer(rq_connection, claims, pool, storage, own, model_pixels, tally, pool.budget.capacity)
-    consumer.start(own.warm or [catalogue.default_model])
+    with prefer(own.attention):
+        consumer.start(own.warm or [catalogue.default_model])
     return 0

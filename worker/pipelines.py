@@ -29,6 +29,7 @@ from worker.budget import Budget
 from worker.embeddings import EmbeddingCache
 from worker.families import Call, load_family, texts_of
 from worker.fingerprints import Fingerprints
+from worker.kernel_choice import KernelChoice
 from worker.lora_stock import LoraStock
 from worker.meter import Meter
 from worker.prompts import Encoder
@@ -62,6 +63,7 @@ class Pool:
         tally: Tally | None = None,
         stock: LoraStock | None = None,
         encodes_ahead: bool = False,
+        kernels: KernelChoice | None = None,
     ) -> None:
         """Empty.
 
@@ -88,6 +90,7 @@ class Pool:
             self.embeddings,
             self.meter,
             stock or LoraStock(catalogue),
+            kernels or KernelChoice(),
             encodes_ahead,
         )
         # The heartbeat's thread asks for reports while the work thread loads.
@@ -127,6 +130,8 @@ class Pool:
         """
         self._of_model(job.model, lambda: self._inspect(job.model))
         controlnets = list(dict.fromkeys(control.controlnet for control in job.controls))
+        for controlnet in controlnets:
+            _or_load_failed(controlnet, partial(self._inspect_controlnet, controlnet, job.model))
         return self._place(job.model, self.budget.choose(job, images), controlnets)
 
     def fitting(self, batch: Sequence[JobParameters]) -> int:
@@ -271,6 +276,12 @@ class Pool:
             self.budget.know(model.inventory())
             with self._lock:
                 self._models[id] = model
+
+    def _inspect_controlnet(self, id: str, model: str) -> None:
+        """Know what it weighs: one that is still on a hub is fetched for that."""
+        if not self.budget.knows_controlnet(id):
+            path = checkpoints.locate_controlnet(self.catalogue, self.catalogue.controlnet(id))
+            self.budget.controlnet_fetched(id, model, path)
 
     def _make_room(self, id: str, needed_bytes: int) -> None:
         """Have others leave the device, the least recently used first, until so many bytes are free."""

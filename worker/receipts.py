@@ -65,6 +65,7 @@ def compose(
         embeddings=embeddings,
         device=describe_device(model.device),
         dtype=str(model.dtype).removeprefix("torch."),
+        kernels=dict(model.kernels.used),
         versions=dict(library_versions()),
         worker=worker,
     )

@@ -12,6 +12,7 @@ from pydantic_settings import SettingsConfigDict
 
 from contracts.plans import Policy, T5Policy
 from contracts.settings import Settings, describe
+from worker.kernel_choice import Attention, ChannelsLast, Compile, KernelChoice
 
 
 def _own_name() -> str:
@@ -59,6 +60,16 @@ class WorkerSettings(Settings):
     poll_seconds: float = Field(0.02, gt=0, description="pause between two looks at an empty queue")
     stall_seconds: float = Field(600.0, gt=0, description="a worker without a step for this long ends itself")
     drain_seconds: float = Field(120.0, ge=0, description="after SIGTERM, how long the running batch may take")
+    attention: Attention = Field(
+        "auto", description="attention kernel to try first: auto (torch's order), cudnn, flash, efficient, math"
+    )
+    channels_last: ChannelsLast = Field(
+        "auto", description="convolutions' weights with the channels last: auto (on CUDA), on, off"
+    )
+    compile: Compile = Field(
+        "off", description="off; blocks: compile the denoiser's blocks; graphs: and replay them as CUDA graphs"
+    )
+    compile_backend: str = Field("inductor", description="torch.compile's back end; inductor needs a C++ compiler")
     cpu_threads: int = Field(0, ge=0, description="threads of CPU work; 0: torch's choice")
 
     @property
@@ -69,6 +80,11 @@ class WorkerSettings(Settings):
     def encodes_ahead(self, device_type: str) -> bool:
         """Whether to encode ahead beside a device of this type (`cpu`, `cuda`)."""
         return self.encode_ahead == "on" or (self.encode_ahead == "auto" and device_type != "cpu")
+
+    @property
+    def kernels(self) -> KernelChoice:
+        """How arithmetic is carried out."""
+        return KernelChoice(self.attention, self.channels_last, self.compile, self.compile_backend)
 
     @property
     def batch_wait_seconds(self) -> float:

@@ -27,6 +27,8 @@ from worker.embeddings import EmbeddingCache
 from worker.families import Call, FamilyCode, load_family
 from worker.fingerprints import Fingerprints
 from worker.host_t5 import HostT5, InTurn
+from worker.kernel_choice import KernelChoice
+from worker.kernels import Kernels
 from worker.lora_stock import LoraStock
 from worker.loras import Adapters, AdapterSet
 from worker.meter import Meter
@@ -50,6 +52,7 @@ class Surroundings:
     embeddings: EmbeddingCache
     meter: Meter
     stock: LoraStock
+    kernels: KernelChoice
     encodes_ahead: bool = False
     turn: threading.RLock = field(default_factory=threading.RLock)
 
@@ -61,6 +64,7 @@ class WarmModel:
         base: the text-to-image pipeline that holds the components; jobs run on derived ones.
         weights: id and content hash for receipts.
         homes: where its components live.
+        kernels: what computes it.
         fp8: whether its denoiser is stored in 8 bits, for as long as it is loaded.
     """
 
@@ -82,6 +86,9 @@ class WarmModel:
             denoiser.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=self.dtype)
         self.forget_adapters()
         modules = {name: part for name, part in self.base.components.items() if _is_module(part)}
+        self.kernels = Kernels(around.kernels, around.device, spec.id)
+        self.kernels.arrange(modules)
+        self.kernels.compile(modules[self.family.denoiser], self.family.repeated)
         self.homes = Placement(modules, around.device, around.meter, around.turn)
         self._controlnets: dict[str, tuple[Any, str]] = {}
         self._host_t5: HostT5 | None = None
@@ -118,6 +125,7 @@ class WarmModel:
             "planned_bytes": None if plan is None else plan.peak_bytes,
             "resident_bytes": self.resident_bytes,
             "host_bytes": self.homes.host_bytes,
+            "kernels": self.kernels.used,
         }
 
     def serves(self, plan: Plan) -> bool:
@@ -132,6 +140,7 @@ class WarmModel:
         path = checkpoints.locate_controlnet(self._around.catalogue, self._around.catalogue.controlnet(id))
         with self._around.turn:
             module = checkpoints.load_controlnet(self.family, path, self.dtype)
+        self.kernels.arrange({id: module})
         self._controlnets = {**self._controlnets, id: (module, self._around.fingerprints.of(path))}
         self.homes.add(f"controlnet:{id}", module)
 
@@ -152,7 +161,8 @@ class WarmModel:
     @contextmanager
     def active(self, sets: Sequence[AdapterSet]) -> Iterator[Encoder]:
         """Inside, each image's adapters act, and every component comes when its home says so."""
-        with self.adapters.active(sets), self.homes.acting():
+        adapters = self.adapters.active(sets)
+        with adapters, self.homes.acting(), self.kernels.acting(self._hooked()):
             yield self._encoder(sets, self._stand_in())
 
     def encode_ahead(self, call: Call, goes_on: Callable[[], bool]) -> int:
@@ -172,6 +182,14 @@ class WarmModel:
         new = [wording for wording in wordings if not known(wording)]
         return host.encode_ahead(new, lambda: goes_on() and self.homes.home_of(t5) is Home.CPU)
 
+    def _hooked(self) -> str:
+        """What is hooked into the denoiser's blocks while it runs."""
+        if not self.adapters.clean:
+            return "adapters act"
+        plan = self.homes.plan
+        home = None if plan is None else plan.homes.get(self.family.denoiser)
+        return "its denoiser is streamed" if home is Home.STREAMED else ""
+
     @cached_property
     def projection(self) -> previews.Projection:
         """From latents to the colours of a preview; fitted when the first preview is asked for."""
@@ -190,9 +208,14 @@ class WarmModel:
     def inventory(self) -> Inventory:
         """What is really loaded, for a checkpoint that could not be told apart before."""
         components = tuple(
-            weigh(name, role_of(name, config), count, self.dtype.itemsize, config)
-            for name, config, count in (
-                (name, _config(part), Count.of((key, tensor.numel()) for key, tensor in part.state_dict().items()))
+            weigh(name, role_of(name, config), count, size, config)
+            for name, config, count, size in (
+                (
+                    name,
+                    _config(part),
+                    Count.of((key, tensor.numel()) for key, tensor in part.state_dict().items()),
+                    part.dtype.itemsize if name == "vae" else self.dtype.itemsize,
+                )
                 for name, part in self.base.components.items()
                 if _is_module(part)
             )

@@ -20,5 +20,8 @@ def test_the_bench_prints_all_its_tables_at_tiny_size(family: str, capsys: pytes
     ratios = re.findall(r"^\| 0\.0\d+ +\| [^|]+ \| [^|]+ \| [^|]+ \| ([0-9.]+) ", printed, re.MULTILINE)
     assert len(ratios) == len(trial.budgets)
     assert all(0.85 <= float(ratio) <= 1.15 for ratio in ratios), printed
+    for speed, runs in (("exact", 8), ("fast", 5)):
+        assert re.search(rf"^\| {speed}, compiled: off +\| {runs} ", printed, re.MULTILINE), printed
+        assert re.search(rf"^\| {speed}, compiled: blocks, aot_eager +\| {runs} ", printed, re.MULTILINE), printed
     assert ("a new prompt" in printed) is (family != "sdxl")
     assert re.search(r"^\| 2 +\| [0-9.]+ ", printed, re.MULTILINE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from safetensors.torch import save_file
 from contracts.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
 from contracts.errors import CatalogueError
 from contracts.inventory import Role, take_inventory, weigh_adapter, weigh_controlnet
+from contracts.loads import own_load
+from contracts.placement import rungs
 from contracts.settings import BUILT_IN_CATALOGUE
+from contracts.weights import count_values
 
 MODELS = BUILT_IN_CATALOGUE.parent
 
@@ -60,6 +64,32 @@ def test_a_hub_id_is_weighed_by_its_published_architecture() -> None:
     assert transformer.group_bytes < transformer.bytes // 10
     rows = catalogue(family="sd3", source="somebody/fine-tune")
     assert take_inventory(rows, rows.model("m"), 2) is None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "force_upcast", "value_bytes"),
+    [("float16", True, 4), ("float16", None, 4), ("float16", False, 2), ("bfloat16", True, 2), ("auto", None, 2)],
+)
+def test_a_vae_that_overflows_in_float16_is_weighed_in_float32(
+    tmp_path: Path, dtype: str, force_upcast: bool | None, value_bytes: int
+) -> None:
+    shutil.copytree(MODELS / "shapes-sdxl", tmp_path / "sdxl")
+    file = tmp_path / "sdxl" / "vae" / "config.json"
+    config = {key: value for key, value in json.loads(file.read_text()).items() if key != "force_upcast"}
+    file.write_text(json.dumps(config if force_upcast is None else {**config, "force_upcast": force_upcast}))
+    rows = catalogue(source=str(tmp_path / "sdxl"), dtype=dtype)
+    inventory = take_inventory(rows, rows.model("m"), 2)
+    assert inventory is not None
+    weighed = {part.name: part for part in inventory.components}
+    values = {name: count.values for name, count in count_values(MODELS / "shapes-sdxl").items()}
+    assert weighed["vae"].bytes == value_bytes * values["vae"]
+    assert weighed["vae"].value_bytes == value_bytes
+    assert weighed["unet"].bytes == 2 * values["unet"]
+    load = own_load(rows.model("m"))
+    narrow = replace(weighed["vae"], value_bytes=2)
+    other = replace(inventory, components=(*(one for one in inventory.components if one.name != "vae"), narrow))
+    decode, narrower = (rungs(one, load, 2**40)[0].stage_bytes["decode"] for one in (inventory, other))
+    assert (decode > narrower) is (value_bytes == 4)
 
 
 def test_a_unets_blocks_are_too_large_to_stream_by() -> None:

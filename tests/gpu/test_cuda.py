@@ -14,6 +14,7 @@ from contracts.catalogue import read_catalogue
 from contracts.plans import Policy
 from contracts.settings import BUILT_IN_CATALOGUE
 from models.judge import judge
+from worker.kernel_choice import Compile, KernelChoice
 from worker.pipelines import Pool
 
 FAMILIES = ("sdxl", "sd3", "flux")
@@ -27,7 +28,7 @@ def device() -> None:
 
 @pytest.fixture
 def trial() -> gpu.Trial:
-    return gpu.Trial(read_catalogue(BUILT_IN_CATALOGUE), "cuda", [], side=64, steps=12, batches=(), runs=1)
+    return gpu.Trial(read_catalogue(BUILT_IN_CATALOGUE), "cuda", [], [], side=64, steps=12, batches=(), runs=1)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -60,13 +61,32 @@ def test_t5_on_the_cpu_shows_the_same_picture(trial: gpu.Trial, family: str) -> 
     assert verdicts[0].shape == verdicts[1].shape
 
 
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("how", ["blocks", "graphs"])
+def test_a_compiled_model_shows_the_same_picture_again_and_again(
+    trial: gpu.Trial, family: str, how: Compile
+) -> None:
+    torch._dynamo.reset()
+    spec, pool = trial.catalogue.model(f"shapes-{family}"), Pool(trial.catalogue, device="cuda")
+    compiling = Pool(trial.catalogue, device="cuda", kernels=KernelChoice(compile=how))
+    plain = gpu.make(trial, pool, spec, seed=3, prompt=PROMPT)
+    images = [gpu.make(trial, compiling, spec, seed=3, prompt=PROMPT) for _ in range(3)]
+    assert all(one.receipt.kernels["compile"] == f"{how}, inductor" for one in images)
+    assert images[1].pictures[0].tobytes() == images[2].pictures[0].tobytes()
+    verdicts = [judge(one.pictures[0]) for one in (plain, images[2])]
+    assert (verdicts[0].colour, verdicts[0].shape) == (verdicts[1].colour, verdicts[1].shape)
+    fast = gpu.make(trial, compiling, spec, seed=3, prompt=PROMPT, speed="fast")
+    assert judge(fast.pictures[0]).colour == verdicts[0].colour
+
+
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("budget_gib", [6, 8, 12])
 def test_sdxls_measured_peak_is_within_15_percent_of_the_plans(tmp_path: Path, budget_gib: int) -> None:
     architecture = next(one for one in read_architectures() if one.id == "sdxl")
     write_checkpoint(architecture, tmp_path / "sdxl", "cuda", torch.bfloat16)
     catalogue = read_catalogue(write_catalogue({"sdxl": architecture}, tmp_path))
-    trial = gpu.Trial(catalogue, "cuda", [], side=1024, steps=4, batches=(), runs=1)
+    trial = gpu.Trial(catalogue, "cuda", [], [], side=1024, steps=4, batches=(), runs=1)
     pool = Pool(catalogue, device="cuda", budget_bytes=budget_gib * gpu.GIB)
     memory = gpu.make(trial, pool, catalogue.model("sdxl"), seed=0).receipt.memory
     assert memory is not None

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from contracts.catalogue import Catalogue
+from contracts.families import Mode
 from contracts.inventory import take_inventory
+from contracts.plans import Home
 from tests.worker.orders import order
 from worker.budget import Budget
 from worker.pipelines import Pool
@@ -49,6 +53,23 @@ def test_a_tight_budget_is_planned_tightly(catalogue: Catalogue) -> None:
         assert one.fits
         assert one.rung != "all resident"
         assert one.peak_bytes <= 15 * MIB
+
+
+def test_a_controlnet_from_a_hub_is_planned_with_as_soon_as_it_is_here(catalogue: Catalogue) -> None:
+    local = next(row for row in catalogue.controlnets if row.id == "flux-hint")
+    away = local.model_copy(update={"source": "somebody/flux-hint"})
+    others = tuple(row for row in catalogue.controlnets if row is not local)
+    budget = Budget(catalogue.model_copy(update={"controlnets": (away, *others)}), 2**40, lambda _: 4)
+    assert not budget.knows_controlnet("flux-hint")
+    job = order(catalogue, "flux", Mode.CONTROLNET)
+    assert budget.knows(job.model)
+    before = budget.choose(job, 1)
+    budget.controlnet_fetched("flux-hint", job.model, Path(local.source))
+    assert budget.knows_controlnet("flux-hint")
+    after = budget.choose(job, 1)
+    assert after.homes["controlnet:flux-hint"] is Home.DEVICE
+    weight = next(part.bytes for part in after.parts if part.component == "controlnet:flux-hint")
+    assert after.peak_bytes >= before.peak_bytes + weight > before.peak_bytes
 
 
 def test_what_one_model_has_taught_does_not_bind_another_of_its_family(catalogue: Catalogue) -> None:

@@ -142,6 +142,7 @@ class FamilyCode:
         multi_controlnet: class that holds several.
         denoiser: name of the component that runs at every step.
         denoiser_class: its class in `diffusers`.
+        repeated: classes of its blocks, of which it is a row; what is compiled.
         t5: name of the T5 encoder's component; None where there is none.
         encoding: how its texts become embeddings.
         arguments: the arguments of a pipeline call, all but the embeddings, the generators and the callback.
@@ -155,6 +156,7 @@ class FamilyCode:
     multi_controlnet: str
     denoiser: str
     denoiser_class: str
+    repeated: tuple[str, ...]
     t5: str | None
     encoding: Encoding
     arguments: Callable[[Call], dict[str, Any]]

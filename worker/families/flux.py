@@ -91,6 +91,7 @@ FAMILY = FamilyCode(
     multi_controlnet="FluxMultiControlNetModel",
     denoiser="transformer",
     denoiser_class="FluxTransformer2DModel",
+    repeated=("FluxTransformerBlock", "FluxSingleTransformerBlock"),
     t5="text_encoder_2",
     encoding=Encoding(
         texts=("prompt", "prompt_2"),

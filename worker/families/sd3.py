@@ -95,6 +95,7 @@ FAMILY = FamilyCode(
     multi_controlnet="SD3MultiControlNetModel",
     denoiser="transformer",
     denoiser_class="SD3Transformer2DModel",
+    repeated=("JointTransformerBlock",),
     t5="text_encoder_3",
     encoding=Encoding(
         texts=("prompt", "prompt_2", "prompt_3"),

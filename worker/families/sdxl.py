@@ -87,6 +87,7 @@ FAMILY = FamilyCode(
     multi_controlnet="MultiControlNetModel",
     denoiser="unet",
     denoiser_class="UNet2DConditionModel",
+    repeated=("BasicTransformerBlock",),
     t5=None,
     encoding=Encoding(
         texts=("prompt", "prompt_2"),
