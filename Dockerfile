@@ -56,8 +56,8 @@ RUN python3 -m compileall -q /srv/darkroom
 USER 10001:10001
 ENV DARKROOM_API_HOST=0.0.0.0 DARKROOM_API_PORT=8000
 EXPOSE 8000
-HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["python3", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['DARKROOM_API_PORT'] + '/healthz', timeout=4)"]
+HEALTHCHECK --interval=5s --timeout=10s --start-period=120s --retries=3 \
+    CMD ["python3", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['DARKROOM_API_PORT'] + '/healthz', timeout=9)"]
 CMD ["python3", "-m", "app"]
 
 FROM runtime AS worker
