@@ -54,9 +54,7 @@ class RqLoop(SimpleWorker):
     def rest(self, seconds: float) -> None:
         """Wait for work, and let RQ's tools see it."""
         self.show_state(WorkerStatus.IDLE)
-        if time.monotonic() > self._next_beat_at:
-            self.heartbeat()
-            self._next_beat_at = time.monotonic() + _BEAT_SECONDS
+        self.heartbeat()
         time.sleep(seconds)
 
     def show_state(self, state: WorkerStatus) -> None:
@@ -89,7 +87,13 @@ class RqLoop(SimpleWorker):
         """RQ's clean-up would judge our leases by its own clock; our scripts reap instead."""
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        """RQ's own sign of life; a Redis that is away must not end the worker."""
+        """RQ's own sign of life, once a minute: its loop gives one after every job.
+
+        A Redis that is away must not end the worker.
+        """
+        if pipeline is None and time.monotonic() < self._next_beat_at:
+            return
+        self._next_beat_at = time.monotonic() + _BEAT_SECONDS
         try:
             super().heartbeat(timeout, pipeline)
         except RedisError as error:

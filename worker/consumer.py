@@ -158,7 +158,8 @@ class Consumer(RqLoop):
         del job, queue
         batch, self._batch = self._batch, []
         self.show_state(WorkerStatus.BUSY)
-        watch = BatchWatch(self._claims, batch, self._leave, self._look_ahead)
+        report_seconds = self._settings.report_seconds
+        watch = BatchWatch(self._claims, batch, self._leave, self._look_ahead, report_seconds)
         self._heartbeat.hold(batch, watch)
         self._residency.enter(batch[0].job.parameters.model)
         with lines_of([claim.job for claim in batch]):

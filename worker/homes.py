@@ -21,13 +21,16 @@ class Housed:
     """One module and its home.
 
     Attributes:
-        home: None while it is unknown, which it stays where a move has failed.
+        home: None until the first move, and where one has failed.
+        bytes: of all weights, as they are at home. Counted once a move: to walk through a module's layers takes
+            longer than a small model's step.
     """
 
     def __init__(self, module: torch.nn.Module, device: torch.device) -> None:
         """The module has just been loaded, into host memory."""
         self.module = module
-        self.home: Home | None = Home.CPU
+        self.home: Home | None = None
+        self.bytes = self._count_bytes()
         self._device = device
         self._parked: dict[int, torch.Tensor] = {}
         self._narrow: dict[int, torch.dtype] = {}
@@ -37,11 +40,6 @@ class Housed:
         """Parameters and buffers, each once."""
         every = (*self.module.parameters(), *self.module.buffers())
         return list({id(tensor): tensor for tensor in every}.values())
-
-    @property
-    def bytes(self) -> int:
-        """Of all weights."""
-        return sum(tensor.nbytes for tensor in self.tensors)
 
     @property
     def resident_bytes(self) -> int:
@@ -63,17 +61,20 @@ class Housed:
 
     def move(self, home: Home) -> None:
         """Make it live there; on an error nothing is known of its home any more."""
+        if self.home is home:
+            return
         before, self.home = self.home, None
         if home in PARKED and before not in PARKED:
             self._park()
         elif home is Home.DEVICE:
             self._unpark()
             _assign(self.tensors, [tensor.data.to(self._device) for tensor in self.tensors])
-        elif home is Home.CPU and before is not Home.CPU:
+        elif home is Home.CPU:
             self._unpark()
             _assign(self.tensors, [tensor.data.cpu() for tensor in self.tensors])
         if home is Home.CPU:
             self._widen()
+        self.bytes = self._count_bytes()
         self.home = home
 
     def fetch(self, tensors: Iterable[torch.Tensor] | None = None) -> None:
@@ -88,6 +89,9 @@ class Housed:
         """Throw the copies away; None: all."""
         for tensor in self.tensors if tensors is None else tensors:
             tensor.data = self._parked[id(tensor)]
+
+    def _count_bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors)
 
     def _park(self) -> None:
         self._restore_dtypes()

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
 
 from contracts.plans import Home, Plan
@@ -162,8 +161,18 @@ def _enter(
 ) -> tuple[Any, Any]:
     del module
     turns.take(visitors)
-    moved: tuple[Any, Any] = tree_map_only(torch.Tensor, lambda tensor: tensor.to(device, dtype), (args, kwargs))
-    return moved
+    return _moved(args, device, dtype), _moved(kwargs, device, dtype)
+
+
+def _moved(given: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
+    """Arguments with their tensors on a device. Called for every step, where torch's own walk through a tree is dear."""
+    if isinstance(given, torch.Tensor):
+        return given.to(device, dtype)
+    if type(given) is dict:
+        return {name: _moved(value, device, dtype) for name, value in given.items()}
+    if type(given) in (list, tuple):
+        return type(given)(_moved(value, device, dtype) for value in given)
+    return given
 
 
 def _entrances(module: Any) -> list[tuple[torch.nn.Module, torch.dtype | None]]:
@@ -172,7 +181,8 @@ def _entrances(module: Any) -> list[tuple[torch.nn.Module, torch.dtype | None]]:
     `encode` and `decode` of a VAE go past its forward, and its dtype may be another than the pipeline's.
     """
     if hasattr(module, "decode"):
-        return [(child, module.dtype) for child in module.children()]
+        dtype = module.dtype  # found by a walk through all layers
+        return [(child, dtype) for child in module.children()]
     return [(module, None)]
 
 

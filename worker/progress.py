@@ -1,4 +1,4 @@
-"""Watches a batch while it runs: progress out, cancels and deadlines in, one round trip a step.
+"""Watches a batch while it runs: progress out, cancels and deadlines in, one round trip a report.
 
 Also keeps the sign of life that the watchdog looks at. Knows claims; knows nothing of diffusers.
 """
@@ -43,13 +43,19 @@ class BatchWatch:
         batch: Sequence[Claim],
         leave: threading.Event,
         on_step: Callable[[], object] = lambda: None,
+        report_seconds: float = 0.0,
     ) -> None:
-        """`leave` set: hand the batch back at the next step. `on_step` is called after each that goes on."""
+        """`leave` set: hand the batch back at the next step. `on_step` is called after each that goes on.
+
+        `report_seconds`: a step that ends so soon after a report is not reported, unless it is the last one.
+        """
         self.verdicts: dict[str, Verdict] = {}
         self._claims = claims
         self._active = list(batch)
         self._leave = leave
         self._on_step = on_step
+        self._report_seconds = report_seconds
+        self._reported_at = float("-inf")
         self._first_step_at: float | None = None
         self._silent_until = 0.0
         self._last_sign_at = time.monotonic()
@@ -60,7 +66,7 @@ class BatchWatch:
         return time.monotonic() - self._last_sign_at
 
     def step(self, step: int, steps: int) -> None:
-        """Report that `step` of `steps` is done.
+        """One more step is done; report it, where the last report is old enough.
 
         Raises:
             Abandoned: every job was cancelled, ran out of time, or is another worker's by now.
@@ -69,7 +75,10 @@ class BatchWatch:
         self._last_sign_at = time.monotonic()
         if self._leave.is_set():
             raise HandedBack
-        self._advance(self._progress(step, steps))
+        progress = self._progress(step, steps)
+        if step == steps or self._last_sign_at - self._reported_at >= self._report_seconds:
+            self._advance(progress)
+            self._reported_at = time.monotonic()
         if not self._active:
             raise Abandoned
         self._on_step()

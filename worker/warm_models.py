@@ -5,12 +5,13 @@ Pipelines and their schedulers are fresh for every batch; only the weights are s
 
 from __future__ import annotations
 
+import copy
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import diffusers
@@ -35,6 +36,7 @@ from worker.meter import Meter
 from worker.placement import Placement
 from worker.prompts import Encoder
 from worker.schedulers import make_scheduler
+from worker.signatures import remember_signatures
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ class WarmModel:
         self.homes = Placement(modules, around.device, around.meter, around.turn)
         self._controlnets: dict[str, tuple[Any, str]] = {}
         self._host_t5: HostT5 | None = None
+        self._schedulers: dict[str, Any] = {}
+        remember_signatures(self.base.components[self.family.denoiser])
 
     @property
     def parked(self) -> bool:
@@ -141,13 +145,14 @@ class WarmModel:
         with self._around.turn:
             module = checkpoints.load_controlnet(self.family, path, self.dtype)
         self.kernels.arrange({id: module})
+        remember_signatures(module)
         self._controlnets = {**self._controlnets, id: (module, self._around.fingerprints.of(path))}
         self.homes.add(f"controlnet:{id}", module)
 
     def pipeline(self, mode: Mode, scheduler: str, controlnets: Sequence[str] = ()) -> Any:
         """A fresh pipeline on the shared components, with a fresh scheduler. It paints from embeddings only."""
         extra: dict[str, Any] = {name: None for name in self.base.components if name.startswith("text_encoder")}
-        extra["scheduler"] = make_scheduler(scheduler, self.base.scheduler.config)
+        extra["scheduler"] = self._scheduler(scheduler)
         if controlnets:
             nets = [self._controlnets[id][0] for id in controlnets]
             several = getattr(diffusers, self.family.multi_controlnet)
@@ -157,6 +162,12 @@ class WarmModel:
         pipeline.set_progress_bar_config(disable=True)
         self.family.adapt(pipeline)
         return pipeline
+
+    def _scheduler(self, name: str) -> Any:
+        """A fresh one: a copy, which takes a fifth of the time, of one that has never run."""
+        if name not in self._schedulers:
+            self._schedulers[name] = make_scheduler(name, self.base.scheduler.config)
+        return copy.deepcopy(self._schedulers[name])
 
     @contextmanager
     def active(self, sets: Sequence[AdapterSet]) -> Iterator[Encoder]:
@@ -263,6 +274,7 @@ def derive(pipeline_class: Any, base: Any, **extra: Any) -> Any:
     return pipeline_class(**{**settings, **components, **extra})
 
 
+@cache
 def _computing_on(device: torch.device, pipeline_class: Any) -> Any:
     """The class, told where it computes: it would ask its components, which may all be parked at the moment."""
     return type(pipeline_class.__name__, (pipeline_class,), {"_execution_device": device})

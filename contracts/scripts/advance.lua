@@ -1,5 +1,5 @@
 -- Writes the progress of a batch after a step and says of each job whether it goes on:
--- `on`, `lost` (another worker owns it), `cancel` or `deadline`. One round trip a step.
+-- `on`, `lost` (another worker owns it), `cancel` or `deadline`. One round trip a report.
 local verdicts = {}
 for index, one in ipairs(arguments.executions) do
   local key = job_key(one.id)

@@ -169,12 +169,35 @@ def test_weights_come_back_from_every_home_as_they_were() -> None:
     housed = Housed(module, torch.device("cpu"))
     for home in (Home.DEVICE, Home.VISIT, Home.CPU, Home.STREAMED, Home.DEVICE, Home.ABSENT, Home.DEVICE):
         housed.move(home)
+        assert housed.bytes == sum(tensor.nbytes for tensor in housed.tensors)
         if home in (Home.VISIT, Home.STREAMED):
             assert housed.device_bytes == 0
             housed.fetch()
             assert housed.device_bytes == housed.bytes
             housed.leave()
     assert all(torch.equal(now, before) for now, before in zip(module.parameters(), first, strict=True))
+
+
+def test_bytes_are_known_and_who_is_at_home_stays_without_a_walk_through_the_layers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    housed = Housed(torch.nn.Linear(8, 8), torch.device("cpu"))
+    housed.move(Home.DEVICE)
+    monkeypatch.setattr(housed, "module", None)
+    housed.move(Home.DEVICE)
+    assert (housed.bytes, housed.resident_bytes) == (288, 288)
+
+
+def test_a_module_whose_move_failed_moves_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    housed = Housed(torch.nn.Linear(8, 8), torch.device("cpu"))
+    housed.move(Home.DEVICE)
+    with monkeypatch.context() as broken:
+        broken.setattr("worker.homes._to_host", None)
+        with pytest.raises(TypeError):
+            housed.move(Home.VISIT)
+    assert housed.home is None
+    housed.move(Home.DEVICE)
+    assert (housed.home, housed.resident_bytes) == (Home.DEVICE, 288)
 
 
 def test_without_t5_sd3_paints_another_image_and_holds_no_t5(catalogue: Catalogue, storage: Storage) -> None:

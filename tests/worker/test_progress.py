@@ -15,11 +15,13 @@ from tests.contracts.jobs import parameters
 from worker.progress import Abandoned, BatchWatch, HandedBack
 
 
-def watch_over(queue: JobQueue, jobs: int, leave: threading.Event | None = None) -> tuple[BatchWatch, list[str]]:
+def watch_over(
+    queue: JobQueue, jobs: int, leave: threading.Event | None = None, report_seconds: float = 0.0
+) -> tuple[BatchWatch, list[str]]:
     ids = [queue.submit(parameters()).id for _ in range(jobs)]
     claims = Claims(queue.connection, QueueSettings(), "one", 60)
     batch = claims.claim(Wish(max_images=jobs, batching=True))
-    return BatchWatch(claims, batch, leave or threading.Event()), ids
+    return BatchWatch(claims, batch, leave or threading.Event(), report_seconds=report_seconds), ids
 
 
 def test_steps_become_progress_with_an_estimate(queue: JobQueue) -> None:
@@ -30,6 +32,27 @@ def test_steps_become_progress_with_an_estimate(queue: JobQueue) -> None:
     progress = queue.fetch(job_id).progress
     assert (progress.step, progress.steps, progress.fraction) == (2, 4, 0.5)
     assert progress.eta_seconds is not None
+
+
+def test_of_quick_steps_the_first_and_the_last_are_told(queue: JobQueue) -> None:
+    watch, (job_id,) = watch_over(queue, 1, report_seconds=600)
+    for step in range(1, 6):
+        watch.step(step, 6)
+        assert queue.fetch(job_id).progress.step == 1
+    watch.step(6, 6)
+    assert queue.fetch(job_id).progress.step == 6
+
+
+def test_between_two_reports_a_lost_job_and_the_order_to_leave_still_count(queue: JobQueue) -> None:
+    leave = threading.Event()
+    watch, (job_id,) = watch_over(queue, 1, leave, report_seconds=600)
+    watch.step(1, 6)
+    watch.drop(job_id)
+    with pytest.raises(Abandoned):
+        watch.step(2, 6)
+    leave.set()
+    with pytest.raises(HandedBack):
+        watch.step(3, 6)
 
 
 def test_the_batch_goes_on_until_its_last_job_is_cancelled(queue: JobQueue) -> None:

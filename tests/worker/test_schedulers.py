@@ -13,7 +13,7 @@ from contracts.errors import InvalidRequest
 from contracts.families import FAMILIES, Mode
 from contracts.schedulers import SCHEDULERS
 from contracts.storage import Storage
-from tests.worker.orders import order, pixels
+from tests.worker.orders import model_of, order, pixels
 from worker.pipelines import Pool
 from worker.schedulers import make_scheduler
 
@@ -95,3 +95,16 @@ def test_every_job_gets_a_scheduler_of_its_own(pool: Pool) -> None:
     first, second = (model.pipeline(Mode.TXT2IMG, "euler").scheduler for _ in range(2))
     assert first is not second
     assert first is not model.base.scheduler
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_jobs_scheduler_shares_nothing_with_the_next_jobs(family: str, catalogue: Catalogue, pool: Pool) -> None:
+    model = pool.model(model_of(catalogue, family))
+    for row in SCHEDULERS.values():
+        if row.kind == FAMILIES[family].kind:
+            used, untouched = (model.pipeline(Mode.TXT2IMG, row.id).scheduler for _ in range(2))
+            before = str(vars(untouched))
+            used.set_timesteps(3, **({"mu": 0.5} if used.config.get("use_dynamic_shifting") else {}))
+            used.timesteps.zero_()
+            assert str(vars(untouched)) == before == str(vars(model.pipeline(Mode.TXT2IMG, row.id).scheduler))
+            assert dict(untouched.config) == dict(used.config)
