@@ -7,7 +7,6 @@ of the first one's time. Runs a redis-server of its own.
 
 from __future__ import annotations
 
-import argparse
 import random
 import tempfile
 import threading
@@ -18,7 +17,8 @@ from pathlib import Path
 from redis import Redis
 
 from bench.queue import job
-from bench.table import percentile, print_table
+from bench.report import options, report
+from bench.table import percentile, print_table, spread
 from cli.redis_server import RedisServer
 from contracts.claims import Claims
 from contracts.queue import JobQueue
@@ -110,10 +110,10 @@ def _send(queue: JobQueue, count: int, pause_seconds: float) -> None:
 
 def main() -> None:
     """Run both loads under each policy and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--scale", type=float, default=0.2, help="simulated seconds per second (%(default)s)")
+    parser = options(__doc__, runs=3)
+    parser.add_argument("--scale", type=float, default=0.08, help="simulated seconds per second (%(default)s)")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with report("affinity"), tempfile.TemporaryDirectory() as folder:
         server = RedisServer(Path(folder))
         server.start()
         try:
@@ -123,17 +123,22 @@ def main() -> None:
             ):
                 rows = []
                 for policy in POLICIES:
-                    outcome = run(server, policy, count, rate, arguments.scale)
-                    waits = [
-                        f"{percentile(outcome.waits[model], 0.95):.1f} / {max(outcome.waits[model]):.1f}"
-                        for model in ("model-a", "model-b")
-                    ]
-                    rows.append([policy.name, outcome.swaps, f"{outcome.makespan_seconds:.1f}", *waits])
+                    runs = [run(server, policy, count, rate, arguments.scale) for _ in range(arguments.runs)]
+                    rows.append(_row(policy, runs))
                 print(f"{title}\n")
-                print_table(["order", "swaps", "makespan s", "A p95 / max s", "B p95 / max s"], rows)
+                print_table(["order", "swaps", "makespan s", "A p95 s", "B p95 s"], rows)
                 print()
+            print(f"median (range) of {arguments.runs} runs, {arguments.scale:g} of the time")
         finally:
             server.stop()
+
+
+def _row(policy: Policy, runs: list[Outcome]) -> list[object]:
+    waits = [
+        spread([percentile(outcome.waits[model], 0.95) for outcome in runs]) for model in ("model-a", "model-b")
+    ]
+    swaps = spread([outcome.swaps for outcome in runs], 0)
+    return [policy.name, swaps, spread([outcome.makespan_seconds for outcome in runs]), *waits]
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ simulated by one process that ends jobs at once. Runs a redis-server of its own;
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import multiprocessing
@@ -23,6 +22,7 @@ from typing import Any
 from redis import Redis
 
 from bench.load import Connection, Outcome, load
+from bench.report import options, report
 from bench.servers import Server, drain, run_all, serve
 from bench.table import percentile, print_table, spread
 from cli.redis_server import RedisServer
@@ -224,13 +224,12 @@ def _free_port() -> int:
 
 def main() -> None:
     """Measure and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--seconds", type=float, default=4.0, help="length of one run (%(default)s)")
-    parser.add_argument("--runs", type=int, default=3, help="runs of each figure (%(default)s)")
-    parser.add_argument("--rates", type=int, nargs="+", default=[50, 100, 200, 300])
+    parser = options(__doc__, runs=3)
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of one run (%(default)s)")
+    parser.add_argument("--rates", type=int, nargs="+", default=[100, 300])
     parser.add_argument("--streams", type=int, default=500, help="event streams at once (%(default)s)")
     arguments = parser.parse_args()
-    with ExitStack() as stack:
+    with report("api"), ExitStack() as stack:
         data = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = RedisServer(data / "redis")
         stack.callback(server.stop)

@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from bench.report import options, report
 from bench.table import print_table
 from contracts.activations import Canvas, most_values, work_of
 from contracts.architectures import Architecture, read_architectures
@@ -213,14 +214,16 @@ def work(architecture: Architecture) -> list[list[object]]:
 
 def main() -> int:
     """Print both tables; returns the exit status."""
-    weighed = [weigh(architecture) for architecture in read_architectures()]
-    print("Bytes in bfloat16\n")
-    print_table(
-        ["model", "component", "built", "published", "in a file"], [row for rows, _ in weighed for row in rows]
-    )
-    print(f"\nMillion values beyond the weights, one image of {SIDE} × {SIDE}\n")
-    worked = [row for architecture in read_architectures() for row in work(architecture)]
-    print_table(["model", "component", "counted", "formula", "formula / counted"], worked)
+    options(__doc__).parse_args()
+    with report("architectures"):
+        weighed = [weigh(architecture) for architecture in read_architectures()]
+        print("Bytes in bfloat16\n")
+        print_table(
+            ["model", "component", "built", "published", "in a file"], [row for rows, _ in weighed for row in rows]
+        )
+        print(f"\nMillion values beyond the weights, one image of {SIDE} × {SIDE}\n")
+        worked = [row for architecture in read_architectures() for row in work(architecture)]
+        print_table(["model", "component", "counted", "formula", "formula / counted"], worked)
     return 0 if all(agrees for _, agrees in weighed) else 1
 
 

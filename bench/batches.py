@@ -1,13 +1,12 @@
 """What the service costs on top of diffusers: `python -m bench.batches`.
 
 The same jobs on the same shapes model, once by a bare loop over the pipeline in this process and once through
-the whole service (HTTP, Redis, one worker, receipts, storage), at batch sizes 1, 2, 4 and 8. One thread each.
+the whole service (HTTP, Redis, one worker, receipts, storage), at several batch sizes. One thread each.
 The figure is the ratio of images per second; the two runs of a pair follow each other, and pairs are repeated.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import tempfile
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionXLPipeline
 
+from bench.report import keep_arithmetic, options, report
 from bench.table import print_table, spread
 from cli.client import Client
 from cli.demo import service
@@ -83,28 +83,30 @@ def _seconds(stamp: str) -> float:
 
 def main() -> None:
     """Measure the pairs and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--jobs", type=int, default=32, help="images of one run (%(default)s)")
-    parser.add_argument("--runs", type=int, default=3, help="pairs of each batch size (%(default)s)")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser = options(__doc__, runs=3)
+    parser.add_argument("--jobs", type=int, default=24, help="images of one run (%(default)s)")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 8])
     arguments = parser.parse_args()
+    keep_arithmetic()
     silence_known_warnings()
     torch.set_num_threads(1)
-    pipeline, rows = load(), []
-    for batch in arguments.batches:
-        os.environ["DARKROOM_WORKER_MAX_BATCH_IMAGES"] = str(batch)
-        with tempfile.TemporaryDirectory() as data, service(Path(data)) as url, Client(url) as client:
-            with suppress(ZeroDivisionError):
-                service_rate(client, batch)
-            bare_rate(pipeline, batch, batch)
-            pairs = [
-                (bare_rate(pipeline, arguments.jobs, batch), service_rate(client, arguments.jobs))
-                for _ in range(arguments.runs)
-            ]
-        rows.append([batch, *(spread([pair[side] for pair in pairs]) for side in (0, 1)),
-                     spread([served / bare for bare, served in pairs], 2)])  # fmt: skip
-    print_table(["batch", "bare loop, images/s", "service, images/s", "service ÷ bare"], rows)
-    print(f"\nmedian (range) of {arguments.runs} pairs of {arguments.jobs} jobs, one thread each")
+    with report("batches"):
+        pipeline = load()
+        rows = [row(pipeline, batch, arguments.jobs, arguments.runs) for batch in arguments.batches]
+        print_table(["batch", "bare loop, images/s", "service, images/s", "service ÷ bare"], rows)
+        print(f"\nmedian (range) of {arguments.runs} pairs of {arguments.jobs} jobs, one thread each")
+
+
+def row(pipeline: Any, batch: int, count: int, runs: int) -> list[object]:
+    """Pairs at one batch size."""
+    os.environ["DARKROOM_WORKER_MAX_BATCH_IMAGES"] = str(batch)
+    with tempfile.TemporaryDirectory() as data, service(Path(data)) as url, Client(url) as client:
+        with suppress(ZeroDivisionError):
+            service_rate(client, batch)
+        bare_rate(pipeline, batch, batch)
+        pairs = [(bare_rate(pipeline, count, batch), service_rate(client, count)) for _ in range(runs)]
+    rates = (spread([pair[side] for pair in pairs]) for side in (0, 1))
+    return [batch, *rates, spread([served / bare for bare, served in pairs], 2)]
 
 
 if __name__ == "__main__":

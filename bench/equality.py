@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.batches import prompts
+from bench.nobody import Nobody
+from bench.report import keep_arithmetic, options, report
 from bench.table import print_table
 from contracts.catalogue import read_catalogue
-from contracts.events import Preview
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage.local import LocalStorage
 from contracts.tasks import Txt2ImgRequest
@@ -30,16 +31,7 @@ from worker.warnings import silence_known_warnings
 
 Pixels = NDArray[numpy.int16]
 IMAGES = 8
-
-
-class Nobody:
-    """A watch that lets everything pass."""
-
-    def step(self, step: int, steps: int) -> None:
-        """Nothing to do."""
-
-    def preview(self, job_id: str, preview: Preview) -> None:
-        """Nothing to do."""
+_BATCHES = (1, 2, 4, 8)
 
 
 def paint(pool: Pool, storage: LocalStorage, model: str, batch: int) -> list[Pixels]:
@@ -62,23 +54,28 @@ def paint(pool: Pool, storage: LocalStorage, model: str, batch: int) -> list[Pix
 
 def main() -> None:
     """Measure and print the table."""
+    options(__doc__).parse_args()
+    keep_arithmetic()
     silence_known_warnings()
     torch.set_num_threads(1)
     catalogue, rows = read_catalogue(BUILT_IN_CATALOGUE), []
     pool = Pool(catalogue, device="cpu")
-    with tempfile.TemporaryDirectory() as folder:
+    with report("equality"), tempfile.TemporaryDirectory() as folder:
         storage = LocalStorage(Path(folder))
         for model in catalogue.models:
             alone = paint(pool, storage, model.id, 1)
-            row = [model.id]
-            for batch in (1, 2, 4, 8):
-                again = paint(pool, storage, model.id, batch)
-                differences = [numpy.abs(one - other) for one, other in zip(alone, again, strict=True)]
-                worst = max(int(difference.max()) for difference in differences)
-                touched = float(numpy.mean([(difference > 0).mean() for difference in differences]))
-                row.append(f"{worst} ({touched:.2%} of values)")
-            rows.append(row)
-    print_table(["model", "alone again", "batch of 2", "batch of 4", "batch of 8"], rows)
+            rows.append(
+                [model.id, *(_difference(alone, paint(pool, storage, model.id, size)) for size in _BATCHES)]
+            )
+        print_table(["model", "alone again", *(f"batch of {size}" for size in _BATCHES[1:])], rows)
+        print(f"\nlargest difference in steps of 1/255, and how many values differ; {IMAGES} images of each model")
+
+
+def _difference(alone: list[Pixels], again: list[Pixels]) -> str:
+    differences = [numpy.abs(one - other) for one, other in zip(alone, again, strict=True)]
+    worst = max(int(difference.max()) for difference in differences)
+    touched = float(numpy.mean([(difference > 0).mean() for difference in differences]))
+    return f"{worst} ({touched:.2%} of values)"
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.full_size import write_catalogue, write_checkpoint
+from bench.nobody import Nobody
+from bench.report import options, report
 from bench.table import print_table
 from contracts.architectures import read_architectures
 from contracts.catalogue import Catalogue, ModelSpec, read_catalogue
@@ -62,24 +64,13 @@ class Trial:
     runs: int
 
 
-class _Nobody:
-    """A watch that lets everything pass."""
-
-    def step(self, step: int, steps: int) -> None:
-        """Nothing to do."""
-
-    def preview(self, job_id: str, preview: Any) -> None:
-        """Nothing to do."""
-
-
 def main() -> int:
     """Measure and print; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = options(__doc__, runs=3)
     parser.add_argument("--models", nargs="+", default=["sdxl", "sd3.5-large", "flux.1-dev"], help="architectures")
     parser.add_argument("--folder", type=Path, default=Path("data/full-size"), help="where the checkpoints lie")
     parser.add_argument("--budgets", nargs="+", type=float, default=[8, 12, 16, 24, 48], help="GiB")
     parser.add_argument("--steps", type=int, default=28)
-    parser.add_argument("--runs", type=int, default=3, help="of each row (%(default)s)")
     parser.add_argument("--tiny", action="store_true", help="the shapes models on the CPU")
     arguments = parser.parse_args()
     silence_known_warnings()
@@ -87,8 +78,9 @@ def main() -> int:
         print("no CUDA device is used: tiny models on the CPU; these figures mean nothing", file=sys.stderr)
         run(tiny())
         return 0
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, diffusers {diffusers.__version__}\n")
-    run(full_size(arguments))
+    with report("gpu"):
+        print(f"{torch.cuda.get_device_name()}\n")
+        run(full_size(arguments))
     return 0
 
 
@@ -208,7 +200,7 @@ def make(
         num_inference_steps=trial.steps, speed=speed,
     )  # fmt: skip
     job = Job("bench", 0, resolve(request, check(request, trial.catalogue), {}), 0.0)
-    (outcome,) = paint([job], pool, _NO_STORAGE, _Nobody())
+    (outcome,) = paint([job], pool, _NO_STORAGE, Nobody())
     if not isinstance(outcome, Painted):
         raise SystemExit(f"{spec.id}: {outcome.message}")
     return outcome

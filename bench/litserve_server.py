@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from PIL import Image
 
 from bench.mixes import Order, to_base64
 from bench.painter import Painter
+from bench.report import keep_arithmetic
 
 #: How long a request waits for others to share its batch.
 _BATCH_SECONDS = 0.02
@@ -59,5 +59,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
+    keep_arithmetic()
     main()

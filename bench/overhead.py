@@ -2,17 +2,16 @@
 
 A bare loop, Darkroom (one worker) without and with batches, and LitServe with the same pipelines and batch size,
 on the same orders for shapes-sdxl: mixed prompts, then mixed tasks, then mixed LoRAs. One thread paints;
-rivals follow each other in every round; ratios are taken within a round. Then latencies at rising rates.
+rivals follow each other in every run; ratios are taken within one. Then latencies at rising rates. All paint with
+the same arithmetic (`keep_arithmetic`), so that they paint the same bytes from the same seed.
 """
 
 from __future__ import annotations
 
-import argparse
 import signal
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +19,7 @@ from pathlib import Path
 import torch
 
 from bench.mixes import MIXES, mixed_prompts
+from bench.report import keep_arithmetic, options, report
 from bench.rivals import Rival, Run, bare_loop, darkroom, litserve
 from bench.table import keep, percentile, print_table, spread
 from worker.warnings import silence_known_warnings
@@ -32,16 +32,16 @@ _WARM_UP = 8
 
 def main() -> None:
     """Measure, and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--jobs", type=int, default=24, help="images of one run (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of each mix (%(default)s)")
+    parser = options(__doc__, runs=3)
+    parser.add_argument("--jobs", type=int, default=16, help="images of one run (%(default)s)")
     parser.add_argument("--batch", type=int, default=4, help="images that one call may make (%(default)s)")
     arguments = parser.parse_args()
     # Whoever ends this ends the servers too: some of them stand still, and would stay.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    keep_arithmetic()
     silence_known_warnings()
     torch.set_num_threads(1)
-    with ExitStack() as stack:
+    with report("overhead"), ExitStack() as stack:
         data = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         rivals = [
             bare_loop(),
@@ -50,31 +50,30 @@ def main() -> None:
         ]
         runs: dict[str, dict[str, list[Run]]] = {}
         for mix in MIXES:
-            runs[mix] = measure(rivals, mix, arguments.jobs, arguments.rounds)
-            print(f"\nmixed {mix}\n")
-            print_rates(runs[mix])
+            runs[mix] = measure(rivals, mix, arguments.jobs, arguments.runs)
+            print_rates(f"mixed {mix}", runs[mix])
+            print()
         keep("overhead", {mix: {name: [run.per_second for run in of] for name, of in found.items()}
                           for mix, found in runs.items()})  # fmt: skip
         bare = statistics.median(run.per_second for run in runs["prompts"]["bare loop"])
-        print("\nlatency, mixed prompts\n")
-        print_latencies(rivals[1:], bare, arguments.jobs)
-    print(f"\nmedian (range) of {arguments.rounds} rounds of {arguments.jobs} images")
+        print_latencies(rivals, bare, arguments.jobs, arguments.runs)
+        print(f"\nmedian (range) of {arguments.runs} runs of {arguments.jobs} images; latencies: mixed prompts")
 
 
-def measure(rivals: Sequence[Rival], mix: str, count: int, rounds: int) -> dict[str, list[Run]]:
-    """Every rival's runs, in the order of the rounds; each is warmed up before."""
+def measure(rivals: Sequence[Rival], mix: str, count: int, runs: int) -> dict[str, list[Run]]:
+    """Every rival's runs; rivals follow each other in each, and are warmed up before."""
     for rival in rivals:
         print(f"… {mix}: {rival.name}", file=sys.stderr)
         rival.run(MIXES[mix](_WARM_UP))
     found: dict[str, list[Run]] = {rival.name: [] for rival in rivals}
-    for number in range(rounds):
+    for number in range(runs):
         orders = MIXES[mix](count, first=_WARM_UP + number * count)
         for rival in rivals:
             found[rival.name].append(rival.run(orders))
     return found
 
 
-def print_rates(found: dict[str, list[Run]]) -> None:
+def print_rates(title: str, found: dict[str, list[Run]]) -> None:
     """A table of one mix."""
     bare = [run.per_second for run in found["bare loop"]]
     rows = []
@@ -82,21 +81,24 @@ def print_rates(found: dict[str, list[Run]]) -> None:
         rates = [run.per_second for run in runs]
         ratios = [rate / base for rate, base in zip(rates, bare, strict=True)]
         rows.append([name, spread(rates), spread(ratios, 2), spread([run.cpu_seconds for run in runs], 3)])
-    print_table(["", "images/s", "÷ bare loop", "CPU seconds an image"], rows)
+    print_table([title, "images/s", "÷ bare loop", "CPU seconds an image"], rows)
 
 
-def print_latencies(rivals: Sequence[Rival], bare: float, count: int) -> None:
-    """A table of 50th and 95th percentiles; rates are parts of the bare loop's."""
+def print_latencies(rivals: Sequence[Rival], bare: float, count: int, runs: int) -> None:
+    """A table of 50th and 95th percentiles over all runs together; rates are parts of the bare loop's."""
     rows: list[list[object]] = []
     kept: dict[str, dict[str, list[float]]] = {rival.name: {} for rival in rivals}
     for part in _LOADS:
-        for rival in rivals:
-            time.sleep(0.5)
-            orders = mixed_prompts(count, first=int(part * 100_000))
-            seconds = rival.latencies(orders, part * bare)
+        found: dict[str, list[float]] = {rival.name: [] for rival in rivals}
+        for number in range(runs):
+            orders = mixed_prompts(count, first=int(part * 100_000) + number * count)
+            for rival in rivals:
+                print(f"… {part:g} of the bare loop's rate: {rival.name}", file=sys.stderr)
+                found[rival.name] += rival.latencies(orders, part * bare)
+        for name, seconds in found.items():
             figures = [percentile(seconds, 0.5), percentile(seconds, 0.95)]
-            kept[rival.name][str(part)] = figures
-            rows.append([f"{part:g} ({part * bare:.1f}/s)", rival.name, *(f"{figure:.2f}" for figure in figures)])
+            kept[name][str(part)] = figures
+            rows.append([f"{part:g} ({part * bare:.1f}/s)", name, *(f"{figure:.2f}" for figure in figures)])
     keep("latency", kept)
     print_table(["arrivals ÷ bare loop", "", "p50 s", "p95 s"], rows)
 

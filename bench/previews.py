@@ -6,7 +6,6 @@ the parts of one preview at the latent sizes of real models, where a step takes 
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import tempfile
@@ -16,6 +15,8 @@ from pathlib import Path
 
 import torch
 
+from bench.nobody import Nobody
+from bench.report import options, report
 from bench.table import print_table, spread
 from contracts.catalogue import read_catalogue
 from contracts.events import Preview
@@ -33,16 +34,6 @@ from worker.warnings import silence_known_warnings
 STEPS, PREVIEWS = 12, 10
 
 
-class _Nobody:
-    """A watch that lets everything pass."""
-
-    def step(self, step: int, steps: int) -> None:
-        """Nothing to do."""
-
-    def preview(self, job_id: str, preview: Preview) -> None:
-        """Nothing to do."""
-
-
 def denoise_seconds(pool: Pool, storage: LocalStorage, model: str, side: int, previews: int) -> float:
     """Seconds of all steps of one job."""
     request = Txt2ImgRequest(
@@ -50,7 +41,7 @@ def denoise_seconds(pool: Pool, storage: LocalStorage, model: str, side: int, pr
         previews=previews,
     )  # fmt: skip
     job = Job("bench", 0, resolve(request, check(request, pool.catalogue), {}), 0.0)
-    (outcome,) = run([job], pool, storage, _Nobody())
+    (outcome,) = run([job], pool, storage, Nobody())
     if not isinstance(outcome, Done):
         raise outcome
     return outcome.receipt.timings["denoise"]
@@ -88,31 +79,31 @@ def _milliseconds(call: Callable[[], object], times: int = 50) -> float:
 
 def main() -> None:
     """Measure and print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--runs", type=int, default=7, help="pairs of each row (%(default)s)")
+    parser = options(__doc__, runs=5)
     arguments = parser.parse_args()
     silence_known_warnings()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
-    pool = Pool(read_catalogue(BUILT_IN_CATALOGUE), device="cpu")
-    rows = []
-    with tempfile.TemporaryDirectory() as data:
-        storage = LocalStorage(Path(data))
-        for model in pool.catalogue.models:
-            for side in (64, 256):
-                share_of_a_step(pool, storage, model.id, side)
-                shares = [share_of_a_step(pool, storage, model.id, side) for _ in range(arguments.runs)]
-                rows.append([model.id, f"{side} × {side}", spread(shares, 2)])
-    print_table(["model", "image", "one preview ÷ one step"], rows)
-    print(f"\nmedian (range) of {arguments.runs} pairs, {PREVIEWS} previews in {STEPS} steps each\n")
-    parts = [
-        (
-            f"{side} × {side}, {channels} channels",
-            *(f"{part:.2f}" for part in milliseconds_of_parts(side, channels)),
-        )
-        for side, channels in ((1024, 4), (1024, 16), (2048, 16))
-    ]
-    print_table(["image, latents", "ms on the painting thread", "ms on the other"], parts)
+    with report("previews"):
+        pool = Pool(read_catalogue(BUILT_IN_CATALOGUE), device="cpu")
+        rows = []
+        with tempfile.TemporaryDirectory() as data:
+            storage = LocalStorage(Path(data))
+            for model in pool.catalogue.models:
+                for side in (64, 256):
+                    share_of_a_step(pool, storage, model.id, side)
+                    shares = [share_of_a_step(pool, storage, model.id, side) for _ in range(arguments.runs)]
+                    rows.append([model.id, f"{side} × {side}", spread(shares, 2)])
+        print_table(["model", "image", "one preview ÷ one step"], rows)
+        print(f"\nmedian (range) of {arguments.runs} pairs, {PREVIEWS} previews in {STEPS} steps each\n")
+        parts = [
+            (
+                f"{side} × {side}, {channels} channels",
+                *(f"{part:.2f}" for part in milliseconds_of_parts(side, channels)),
+            )
+            for side, channels in ((1024, 4), (1024, 16), (2048, 16))
+        ]
+        print_table(["image, latents", "ms on the painting thread", "ms on the other"], parts)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ must hold: the cost of a claim does not grow with the depth. Runs a redis-server
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import tempfile
 import time
@@ -16,6 +15,7 @@ from typing import cast
 
 from redis import Redis
 
+from bench.report import options, report
 from bench.table import print_table, spread
 from cli.redis_server import RedisServer
 from contracts.claims import Claims, Wish
@@ -118,11 +118,10 @@ def claim_cost(server: RedisServer, depth: int, claims_made: int = 8) -> float:
 
 def main() -> None:
     """Measure and print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = options(__doc__, runs=3)
     parser.add_argument("--seconds", type=float, default=2.0, help="length of one run (%(default)s)")
-    parser.add_argument("--runs", type=int, default=3, help="runs of each cell (%(default)s)")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with report("queue"), tempfile.TemporaryDirectory() as folder:
         server = RedisServer(Path(folder))
         server.start()
         try:
@@ -139,6 +138,7 @@ def main() -> None:
                     [str(workers), spread([rate for rate, _ in runs], 0), spread([ms for _, ms in runs], 2)]
                 )
             print_table(["workers", "jobs claimed and ended a second", "ms of a claim, as a worker sees it"], rows)
+            print(f"\nmedian (range) of {arguments.runs} runs")
         finally:
             server.stop()
 

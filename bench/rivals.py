@@ -11,6 +11,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -99,10 +100,13 @@ class Rival:
 
 def bare_loop() -> Rival:
     """One image after another, in the order in which they were asked for."""
-    painter = Painter()
-    return Rival(
-        "bare loop", psutil.Process(), lambda order: _check(to_base64(painter.paint([order])[0])), clients=1
-    )
+    painter, turn = Painter(), threading.Lock()
+
+    def ask(order: Order) -> None:
+        with turn:
+            _check(to_base64(painter.paint([order])[0]))
+
+    return Rival("bare loop", psutil.Process(), ask, clients=1)
 
 
 @contextmanager

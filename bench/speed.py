@@ -18,7 +18,7 @@ import numpy
 import torch
 from PIL import Image
 
-from bench.equality import Nobody
+from bench.nobody import Nobody
 from bench.table import print_table
 from contracts.catalogue import ModelSpec, read_catalogue
 from contracts.settings import BUILT_IN_CATALOGUE

@@ -1,17 +1,20 @@
-"""What an adapter costs to load and to switch to, in denoising steps: `python -m bench.swap`.
+"""What adapters and models cost to load and to switch to, in denoising steps: `python -m bench.swap`.
 
 The UNet has SDXL's own layers, 722 of which an adapter changes, but is narrow and random: what is measured is the
 work for each layer, which does not grow with its width. Ours stands beside diffusers' own three ways: load and
 unload, switching between what is loaded, and fusing into the weights and out again. The unit is one step of the
 same UNet without an adapter, at 64 × 64 with guidance.
+
+Then the pool's models: a switch between two that are ready, to one that was parked in host memory, and to one that
+must be read from its files. The unit is a step of the model that comes.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +22,19 @@ import torch
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from safetensors.torch import save_file
 
+from bench.nobody import Nobody
+from bench.report import keep_arithmetic, options, report
 from bench.table import print_table, spread
 from contracts.catalogue import Catalogue, LoraSpec, read_catalogue
 from contracts.parameters import LoraParameters
 from contracts.settings import BUILT_IN_CATALOGUE
+from contracts.tasks import Txt2ImgRequest
+from contracts.validation import check, resolve
 from worker.families import load_family
+from worker.jobs import Job, paint
 from worker.lora_stock import LoraStock
 from worker.loras import Adapters
+from worker.pipelines import Pool
 from worker.warnings import silence_known_warnings
 
 _TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")
@@ -145,31 +154,68 @@ def row(base: Any, catalogue: Catalogue, folder: Path, rank: int, count: int, ru
     return [rank, count, f"{unit * 1000:.0f}", *(spread([one / unit for one in figure], 2) for figure in figures)]
 
 
+def switches(catalogue: Catalogue, runs: int) -> list[Sequence[object]]:
+    """One line a model: it comes while another one runs."""
+    ids = [model.id for model in catalogue.models]
+    kinds = {
+        "ready": Pool(catalogue, device="cpu", max_models=len(ids)),
+        "parked": Pool(catalogue, device="cpu", max_models=1, host_bytes=2**40),
+        "from files": Pool(catalogue, device="cpu", max_models=1),
+    }
+    rows: list[Sequence[object]] = []
+    for id, other in zip(ids, [*ids[1:], ids[0]], strict=True):
+        unit = step_seconds(kinds["ready"], id)
+        row: list[object] = [id, f"{kinds['ready'].model(id).homes.bytes / 1e6:.0f}", f"{unit * 1000:.1f}"]
+        for pool in kinds.values():
+            pool.model(id)
+            seconds = measure(partial(pool.model, id), runs, prepare=partial(pool.model, other))
+            row.append(spread([one / unit for one in seconds], 2))
+        rows.append(row)
+    return rows
+
+
+def step_seconds(pool: Pool, id: str) -> float:
+    """CPU seconds of one denoising step: of a long job, less those of a short one."""
+    few, many = 2, 22
+
+    def work(steps: int) -> float:
+        request = Txt2ImgRequest(model=id, prompt="a red circle", seed=0, num_inference_steps=steps)
+        job = Job("bench", 0, resolve(request, check(request, pool.catalogue), {}), 0.0)
+        return measure(lambda: paint([job], pool, _NO_STORAGE, Nobody()), 1)[0]
+
+    work(few)
+    return (work(many) - work(few)) / (many - few)
+
+
+#: A txt2img job reads nothing.
+_NO_STORAGE: Any = None
+
+
 def main() -> None:
-    """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--runs", type=int, default=3, help="of each figure (%(default)s)")
+    """Measure and print the tables."""
+    parser = options(__doc__, runs=3)
     parser.add_argument("--ranks", type=int, nargs="+", default=[4, 16, 64])
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 2, 4], help="adapters at once, up to 4")
     arguments = parser.parse_args()
+    keep_arithmetic()
     silence_known_warnings()
     torch.set_num_threads(1)
     built_in = read_catalogue(BUILT_IN_CATALOGUE)
-    base = build(built_in)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with report("swap"), tempfile.TemporaryDirectory() as name:
+        base, folder = build(built_in), Path(name)
         rows = [LoraSpec(id=id, family="sdxl", source=str(folder / f"{id}.safetensors")) for id in _NAMES]
         catalogue = built_in.model_copy(update={"loras": tuple(rows)})
-        table = [
-            row(base, catalogue, folder, arguments.ranks[0], count, arguments.runs) for count in arguments.counts
-        ]
-        table += [row(base, catalogue, folder, rank, 1, arguments.runs) for rank in arguments.ranks[1:]]
-        layers = write(base.unet, folder / "one.safetensors", 4, 0)
-    print_table(
-        ["rank", "adapters", "ms of a step", "first load, ours", "load and unload, diffusers",
-         "switch, ours", "switch, diffusers", "fuse and unfuse, diffusers"], table,
-    )  # fmt: skip
-    print(f"\nin steps; median (range) of {arguments.runs} runs, {layers} layers changed, CPU time of one thread")
+        kinds = [(arguments.ranks[0], count) for count in arguments.counts]
+        kinds += [(rank, 1) for rank in arguments.ranks[1:]]
+        table = [row(base, catalogue, folder, rank, count, arguments.runs) for rank, count in kinds]
+        print_table(
+            ["rank", "adapters", "ms of a step", "first load, ours", "load and unload, diffusers",
+             "switch, ours", "switch, diffusers", "fuse and unfuse, diffusers"], table,
+        )  # fmt: skip
+        print(f"\nin steps; {write(base.unet, folder / 'one.safetensors', 4, 0)} layers changed\n")
+        columns = ["model", "MB", "ms of a step", "switch, ready", "switch, parked", "load from files"]
+        print_table(columns, switches(built_in, arguments.runs))
+        print(f"\nin steps; median (range) of {arguments.runs} runs, CPU time of one thread")
 
 
 if __name__ == "__main__":

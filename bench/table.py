@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-_RESULTS = Path(__file__).parent / "results"
+from bench.report import RESULTS
 
 
 def spread(values: Sequence[float], digits: int = 1) -> str:
@@ -35,11 +34,11 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 def keep(name: str, figures: object) -> None:
     """Leave figures for `bench.plots`, in a folder that git does not keep."""
-    _RESULTS.mkdir(exist_ok=True)
-    (_RESULTS / f"{name}.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
 
 
 def kept(name: str) -> Any:
     """What the last run of a bench has left; None where it has not run."""
-    path = _RESULTS / f"{name}.json"
+    path = RESULTS / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None

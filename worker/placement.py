@@ -165,7 +165,7 @@ def _enter(
 
 
 def _moved(given: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
-    """Arguments with their tensors on a device. Called for every step, where torch's own walk through a tree is dear."""
+    """Arguments with their tensors on a device; torch's own walk through a tree is dear at every step."""
     if isinstance(given, torch.Tensor):
         return given.to(device, dtype)
     if type(given) is dict:
