@@ -7,7 +7,6 @@ of 1/255, and a judge says how many images show the colour, the shape and the gr
 
 from __future__ import annotations
 
-import argparse
 import random
 import statistics
 from collections.abc import Sequence
@@ -19,7 +18,8 @@ import torch
 from PIL import Image
 
 from bench.nobody import Nobody
-from bench.table import print_table
+from bench.report import keep_arithmetic, options, report
+from bench.table import print_table, spread
 from contracts.catalogue import ModelSpec, read_catalogue
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.tasks import Speed, Txt2ImgRequest
@@ -104,7 +104,7 @@ def row(pool: Pool, spec: ModelSpec, scenes: Sequence[Scene], batch: int) -> lis
     return [
         spec.id,
         f"{steps - fast.predicted} of {steps}",
-        f"{statistics.median(fast.seconds) / statistics.median(exact.seconds):.2f}",
+        spread([one / other for one, other in zip(fast.seconds, exact.seconds, strict=True)], 2),
         f"{statistics.median(float(one.mean()) for one in differences):.1f}",
         f"{max(float(one.mean()) for one in differences):.1f}",
         f"{right(exact, scenes):.0%}",
@@ -114,10 +114,11 @@ def row(pool: Pool, spec: ModelSpec, scenes: Sequence[Scene], batch: int) -> lis
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--images", type=int, default=96, help="of each model and speed (%(default)s)")
+    parser = options(__doc__)
+    parser.add_argument("--images", type=int, default=48, help="of each model and speed (%(default)s)")
     parser.add_argument("--batch", type=int, default=8, help="images of one call (%(default)s)")
     arguments = parser.parse_args()
+    keep_arithmetic()
     silence_known_warnings()
     torch.set_num_threads(1)
     catalogue = read_catalogue(BUILT_IN_CATALOGUE)
@@ -131,7 +132,9 @@ def main() -> None:
         "exact right",
         "fast right",
     ]
-    print_table(head, [row(pool, model, scenes, arguments.batch) for model in catalogue.models])
+    with report("speed"):
+        print_table(head, [row(pool, model, scenes, arguments.batch) for model in catalogue.models])
+        print(f"\n{arguments.images} images of each model and speed; seconds: median (range) of pairs of calls")
 
 
 if __name__ == "__main__":

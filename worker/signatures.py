@@ -13,6 +13,6 @@ from typing import Any
 def remember_signatures(model: Any) -> None:
     """Keep, with the class of each processor of a denoiser or a ControlNet, the signature of its call."""
     for processor in getattr(model, "attn_processors", {}).values():
-        call = type(processor).__call__
+        call: Any = type(processor).__call__
         if not hasattr(call, "__signature__"):
             call.__signature__ = inspect.signature(call)
