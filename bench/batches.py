@@ -84,8 +84,8 @@ def _seconds(stamp: str) -> float:
 def main() -> None:
     """Measure the pairs and print the table."""
     parser = options(__doc__, runs=3)
-    parser.add_argument("--jobs", type=int, default=24, help="images of one run (%(default)s)")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 8])
+    parser.add_argument("--jobs", type=int, default=16, help="images of one run (%(default)s)")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4])
     arguments = parser.parse_args()
     keep_arithmetic()
     silence_known_warnings()

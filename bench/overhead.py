@@ -56,8 +56,9 @@ def main() -> None:
         keep("overhead", {mix: {name: [run.per_second for run in of] for name, of in found.items()}
                           for mix, found in runs.items()})  # fmt: skip
         bare = statistics.median(run.per_second for run in runs["prompts"]["bare loop"])
-        print_latencies(rivals, bare, arguments.jobs, arguments.runs)
-        print(f"\nmedian (range) of {arguments.runs} runs of {arguments.jobs} images; latencies: mixed prompts")
+        print_latencies(rivals, bare, 2 * arguments.jobs)
+        print(f"\nmedian (range) of {arguments.runs} runs of {arguments.jobs} images;", end=" ")
+        print(f"latencies: one run of {2 * arguments.jobs} images at each rate, mixed prompts")
 
 
 def measure(rivals: Sequence[Rival], mix: str, count: int, runs: int) -> dict[str, list[Run]]:
@@ -84,21 +85,19 @@ def print_rates(title: str, found: dict[str, list[Run]]) -> None:
     print_table([title, "images/s", "÷ bare loop", "CPU seconds an image"], rows)
 
 
-def print_latencies(rivals: Sequence[Rival], bare: float, count: int, runs: int) -> None:
-    """A table of 50th and 95th percentiles over all runs together; rates are parts of the bare loop's."""
+def print_latencies(rivals: Sequence[Rival], bare: float, count: int) -> None:
+    """A table of 50th and 95th percentiles; rates are parts of the bare loop's."""
     rows: list[list[object]] = []
     kept: dict[str, dict[str, list[float]]] = {rival.name: {} for rival in rivals}
     for part in _LOADS:
-        found: dict[str, list[float]] = {rival.name: [] for rival in rivals}
-        for number in range(runs):
-            orders = mixed_prompts(count, first=int(part * 100_000) + number * count)
-            for rival in rivals:
-                print(f"… {part:g} of the bare loop's rate: {rival.name}", file=sys.stderr)
-                found[rival.name] += rival.latencies(orders, part * bare)
-        for name, seconds in found.items():
+        orders = mixed_prompts(count, first=int(part * 100_000))
+        for rival in rivals:
+            print(f"… {part:g} of the bare loop's rate: {rival.name}", file=sys.stderr)
+            seconds = rival.latencies(orders, part * bare)
             figures = [percentile(seconds, 0.5), percentile(seconds, 0.95)]
-            kept[name][str(part)] = figures
-            rows.append([f"{part:g} ({part * bare:.1f}/s)", name, *(f"{figure:.2f}" for figure in figures)])
+            kept[rival.name][str(part)] = figures
+            row = [f"{part:g} ({part * bare:.1f}/s)", rival.name]
+            rows.append([*row, *(f"{figure:.2f}" for figure in figures)])
     keep("latency", kept)
     print_table(["arrivals ÷ bare loop", "", "p50 s", "p95 s"], rows)
 

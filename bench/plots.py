@@ -70,7 +70,7 @@ def draw_rates(figures: dict[str, dict[str, list[float]]]) -> None:
 def draw_latencies(figures: dict[str, dict[str, list[float]]]) -> None:
     """Lines: 50th and (dashed) 95th percentile at each rate of arrival."""
     _, axes = plt.subplots(figsize=(8, 4))
-    for number, (rival, points) in enumerate(figures.items(), start=1):
+    for number, (rival, points) in enumerate(figures.items()):
         loads = [float(load) for load in points]
         style: dict[str, Any] = {"color": _COLOURS[number], "marker": _MARKERS[number]}
         axes.plot(loads, [p50 for p50, _ in points.values()], label=f"{rival}, p50", **style)

@@ -119,7 +119,7 @@ def claim_cost(server: RedisServer, depth: int, claims_made: int = 8) -> float:
 def main() -> None:
     """Measure and print both tables."""
     parser = options(__doc__, runs=3)
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of one run (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of one run (%(default)s)")
     arguments = parser.parse_args()
     with report("queue"), tempfile.TemporaryDirectory() as folder:
         server = RedisServer(Path(folder))

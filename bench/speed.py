@@ -115,7 +115,7 @@ def row(pool: Pool, spec: ModelSpec, scenes: Sequence[Scene], batch: int) -> lis
 def main() -> None:
     """Measure and print the table."""
     parser = options(__doc__)
-    parser.add_argument("--images", type=int, default=48, help="of each model and speed (%(default)s)")
+    parser.add_argument("--images", type=int, default=24, help="of each model and speed (%(default)s)")
     parser.add_argument("--batch", type=int, default=8, help="images of one call (%(default)s)")
     arguments = parser.parse_args()
     keep_arithmetic()
