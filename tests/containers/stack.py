@@ -22,7 +22,7 @@ NETWORK = f"{PROJECT}_inner"
 
 
 def run(
-    *command: str, check: bool = True, timeout_seconds: float = 300, settings: Mapping[str, str] | None = None
+    *command: str, check: bool = True, timeout_seconds: float = 900, settings: Mapping[str, str] | None = None
 ) -> str:
     """The output of a command that must succeed; compose reads `settings` on top of the trial's own."""
     done = subprocess.run(
@@ -127,7 +127,7 @@ class Stack(Client):
         """The jobs once all have ended."""
         return [self.wait(job_id, timeout_seconds) for job_id in ids]
 
-    def wait_until(self, holds: Callable[[], bool], what: str, timeout_seconds: float = 180) -> None:
+    def wait_until(self, holds: Callable[[], bool], what: str, timeout_seconds: float = 600) -> None:
         """Return as soon as something holds."""
         deadline = time.monotonic() + timeout_seconds
         while not holds():
