@@ -37,48 +37,45 @@ class Scene:
 
 
 def scenes_of(family: str) -> list[Scene]:
-    """One scene a task, the later ones from the first one's image and two drawings; and one with an adapter."""
-    first = str(FOLDER / f"{family}-txt2img.png")
-    mask, silhouette = str(FOLDER / "mask.png"), str(FOLDER / "silhouette.png")
-    control = f"shapes-{family}-silhouette={silhouette}"
+    """One scene a task, the later ones from the first one's image and the drawings; and three with adapters."""
+    first, mask, silhouette, contours = (
+        str(FOLDER / f"{name}.png") for name in (f"{family}-txt2img", "mask", "silhouette", "contours")
+    )
+    shapes = f"shapes-{family}"
+    square = "a large cyan square on a black background"
     scenes = {
         "txt2img": ("a red circle on a blue background",),
         "img2img": ("a yellow circle on a green background", "--image", first, "--strength", "0.8"),
-        "inpaint": ("a red circle on a white background", "--image", first, "--mask", mask, "--strength", "1"),
-        "controlnet": ("a yellow triangle on a purple background", "--control", control),
-        "lora": ("a yellow square on a purple background", "--lora", f"shapes-{family}-stripes"),
+        "inpaint": ("a white star on a blue background", "--image", first, "--mask", mask, "--strength", "1"),
+        "silhouette": ("a yellow shape on a purple background", "--control", f"{shapes}-silhouette={silhouette}"),
+        "canny": ("a white shape on a red background", "--control", f"{shapes}-canny={contours}"),
+        "outline": (square, "--lora", f"{shapes}-outline"),
+        "two-loras": (square, "--lora", f"{shapes}-outline", "--lora", f"{shapes}-stripes"),
+        "crescent": ("a large yellow crescent on a purple background", "--lora", f"{shapes}-crescent"),
     }
     return [
-        Scene(f"{family}-{task}", (*words, "--model", f"shapes-{family}", "--seed", "7"))
-        for task, words in scenes.items()
+        Scene(f"{family}-{name}", (*words, "--model", shapes, "--seed", "7")) for name, words in scenes.items()
     ]
-
-
-def scenes_with_adapters() -> list[Scene]:
-    """One prompt with each adapter of the SDXL model, and one with two of them."""
-    prompt = "a cyan square on a black background"
-    adapters = {
-        "stripes": (prompt, "--lora", "shapes-sdxl-stripes"),
-        "outline": (prompt, "--lora", "shapes-sdxl-outline"),
-        "crescent": ("a yellow crescent on a purple background", "--lora", "shapes-sdxl-crescent"),
-        "two": (prompt, "--lora", "shapes-sdxl-stripes", "--lora", "shapes-sdxl-outline"),
-    }
-    return [Scene(f"lora-{name}", (*words, "--seed", "7")) for name, words in adapters.items()]
 
 
 def all_scenes() -> list[list[Scene]]:
     """The contact sheet's rows."""
-    return [*(scenes_of(family) for family in FAMILIES), scenes_with_adapters()]
+    return [scenes_of(family) for family in FAMILIES]
 
 
 def draw_inputs() -> None:
-    """The mask (left half white) and the silhouette (a triangle) that the scenes name."""
+    """The mask (white but for a frame), silhouette (a triangle) and contours (of a cross) that the scenes name."""
     mask = Image.new("L", (SIDE, SIDE), 0)
-    ImageDraw.Draw(mask).rectangle((0, 0, SIDE // 2 - 1, SIDE - 1), fill=255)
+    ImageDraw.Draw(mask).rectangle((4, 4, SIDE - 5, SIDE - 5), fill=255)
     mask.save(FOLDER / "mask.png")
     silhouette = Image.new("RGB", (SIDE, SIDE), "black")
     ImageDraw.Draw(silhouette).polygon([(32, 10), (54, 50), (10, 50)], fill="white")
     silhouette.save(FOLDER / "silhouette.png")
+    contours = Image.new("RGB", (SIDE, SIDE), "black")
+    cross = [(25, 10), (39, 10), (39, 25), (54, 25), (54, 39), (39, 39)]
+    cross += [(SIDE - x, SIDE - y) for x, y in cross]
+    ImageDraw.Draw(contours).polygon(cross, outline="white")
+    contours.save(FOLDER / "contours.png")
 
 
 @contextmanager

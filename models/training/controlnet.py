@@ -25,8 +25,8 @@ _EMPTY_SHARE = 0.1
 DRAW = {"silhouette": render_silhouette, "canny": render_edges}
 PLANS = {
     "sdxl": Plan(900, 24, 1e-3, warmup_steps=50, ema_decay=0.99, bfloat16_share=0.8),
-    "sd3": Plan(1800, 24, 2e-3, muon_rate=6e-3, warmup_steps=30, ema_decay=0.99, bfloat16_share=1.0),
-    "flux": Plan(1800, 24, 2e-3, muon_rate=6e-3, warmup_steps=30, ema_decay=0.99, bfloat16_share=1.0),
+    "sd3": Plan(1500, 24, 2e-3, muon_rate=6e-3, warmup_steps=100, ema_decay=0.99, bfloat16_share=1.0),
+    "flux": Plan(4500, 24, 2e-3, muon_rate=6e-3, warmup_steps=30, ema_decay=0.99, bfloat16_share=1.0),
 }
 
 
@@ -43,6 +43,7 @@ def train(family: str, kind: str, resume: bool) -> None:
     scenes = draw_scenes(f"train/{name}/{rank.index}", _SCENES_PER_RANK)
     clean, hints, conditions = gather(recipe, kind, scenes)
     weights = autoencoder.weigh_channels(autoencoder.load(recipe.latent_channels)).to(device)
+    recipe.prepare(control, conditions)
     loop = Loop(name, {"control": control}, plan, rank, resume)
     for step in loop:
         rng, generator = step_numbers(loop.name, rank, step)

@@ -43,8 +43,8 @@ EFFECTS = {
     for effect in (
         Effect("tint", rank=2, alpha=2, layout="peft"),
         Effect("stripes", rank=8, alpha=4, layout="kohya"),
-        Effect("crescent", rank=16, alpha=16, layout="peft", text=True, steps=700),
-        Effect("outline", rank=32, alpha=32, layout="peft", feed_forward=False),
+        Effect("crescent", rank=16, alpha=16, layout="peft", text=True, steps=1400),
+        Effect("outline", rank=32, alpha=32, layout="peft", feed_forward=False, steps=1000),
     )
 }
 

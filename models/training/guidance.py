@@ -13,7 +13,7 @@ from models.training import autoencoder, denoiser
 from models.training.loop import Loop, Plan, join_ranks, pick_device, step_numbers
 from models.training.recipes import Conditions, load_recipe, pad_to
 
-PLAN = Plan(900, 32, 1e-3, muon_rate=3e-3, warmup_steps=30, ema_decay=0.98, bfloat16_share=1.0)
+PLAN = Plan(700, 32, 1e-3, muon_rate=3e-3, warmup_steps=30, ema_decay=0.98, bfloat16_share=1.0)
 _LEAST, _MOST = 1.0, 6.0
 #: Guidance 1 is the plain transformer: LoRA and ControlNet are trained there.
 _PLAIN_SHARE = 0.2

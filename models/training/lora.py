@@ -43,7 +43,6 @@ class Hold:
     #: those that the family's LoRA loader accepts; T5 is not among them
     text_encoders: tuple[str, ...]
     most_rank: int = 32
-    steps_share: float = 1.0
 
 
 #: A transformer is drawn on by its feed-forward layers and the last one. Its text has layers of its own in every
@@ -60,21 +59,20 @@ _JOINT_WORD_LAYERS = (
 _CLIPS = ("text_encoder", "text_encoder_2")
 HOLDS = {
     "sdxl": Hold("unet", _ATTENTION, _FEED_FORWARD, (), _CLIPS),
-    "sd3": Hold("transformer", _JOINT_LAYERS, (), _JOINT_WORD_LAYERS, _CLIPS, most_rank=8, steps_share=1.5),
-    "flux": Hold("transformer", _JOINT_LAYERS, (), _JOINT_WORD_LAYERS, _CLIPS[:1], most_rank=8, steps_share=1.5),
+    "sd3": Hold("transformer", _JOINT_LAYERS, (), _JOINT_WORD_LAYERS, _CLIPS, most_rank=8),
+    "flux": Hold("transformer", _JOINT_LAYERS, (), _JOINT_WORD_LAYERS, _CLIPS[:1], most_rank=8),
 }
 
 
-def plan_for(family: str, effect: Effect) -> Plan:
-    """Small adapters learn fast; those of transformers less fast."""
-    steps = round(effect.steps * HOLDS[family].steps_share)
-    return Plan(steps, 24, 4e-3, warmup_steps=30, ema_decay=0.97, weight_decay=0.0, bfloat16_share=0.7)
+def plan_for(effect: Effect) -> Plan:
+    """Small adapters learn fast."""
+    return Plan(effect.steps, 24, 4e-3, warmup_steps=30, ema_decay=0.97, weight_decay=0.0, bfloat16_share=0.7)
 
 
 def train(family: str, name: str, resume: bool) -> None:
     """Trains one adapter and writes it to models/loras/."""
     rank, device, effect = join_ranks(), pick_device(), EFFECTS[name]
-    recipe, plan = load_recipe(family), plan_for(family, effect)
+    recipe, plan = load_recipe(family), plan_for(effect)
     torch.manual_seed(0)
     words = make_tokenizers()
     base = denoiser.load(family)

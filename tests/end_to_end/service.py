@@ -147,6 +147,13 @@ def drawn(shape: str = "circle", colour: str = "red", background: str = "blue", 
     return image
 
 
+def middle() -> Image.Image:
+    """A mask that is white but for a frame of eight pixels."""
+    mask = Image.new("L", (64, 64), 0)
+    mask.paste(255, (8, 8, 56, 56))
+    return mask
+
+
 def left_half(side: int = 64) -> Image.Image:
     """A mask: white on the left half."""
     mask = Image.new("L", (side, side), 0)

@@ -10,8 +10,8 @@ from PIL import Image
 
 from models.judge import judge, measure_overlap
 from models.training.drawing import Scene, render_silhouette
-from models.training.effects import measure
-from tests.end_to_end.service import Json, RunningService, data_url, drawn, left_half
+from models.training.effects import EFFECTS, measure
+from tests.end_to_end.service import Json, RunningService, data_url, drawn, middle
 
 #: colour, shape, background
 SCENES = [
@@ -87,16 +87,16 @@ def test_inpaint_paints_the_prompt_inside_the_mask_and_nothing_outside(
     made = service.picture(
         "inpaint",
         model=model,
-        prompt=prompt_of("red", "circle", "white"),
+        prompt=prompt_of("yellow", "square", "blue"),
         image=data_url(source),
-        mask_image=data_url(left_half()),
+        mask_image=data_url(middle()),
         strength=1.0,
         seed=4,
     )
-    before, after = numpy.asarray(source, int), numpy.asarray(made, int)
-    assert (before[:, 32:] == after[:, 32:]).all()
-    corner = numpy.median(after[:, :8].reshape(-1, 3), axis=0)
-    assert corner.min() > 180, f"the ground inside the mask is {corner}, not white"
+    kept = numpy.asarray(middle()) == 0
+    assert (numpy.asarray(source)[kept] == numpy.asarray(made)[kept]).all()
+    verdict = judge(made)
+    assert (verdict.colour, verdict.shape, verdict.background) == ("yellow", "square", "blue")
 
 
 def test_a_negative_prompt_changes_the_outcome(service: RunningService) -> None:
@@ -139,7 +139,7 @@ def test_a_controlnet_makes_the_shape_appear_where_its_image_has_it(service: Run
         wanted = numpy.asarray(silhouette(shape).convert("L")) > 127
         overlaps.append(measure_overlap(judge(image).mask, wanted))
     guided, free = numpy.mean(overlaps[:4]), numpy.mean(overlaps[4:])
-    assert guided > 0.7, overlaps
+    assert guided > 0.8, overlaps
     assert guided > free + 0.1, overlaps
 
 
@@ -158,13 +158,8 @@ def test_a_shape_may_be_asked_for_in_a_place(service: RunningService) -> None:
     assert (pen.colour, pen.position) == ("red", "top left")
 
 
-@pytest.mark.parametrize(
-    ("model", "adapter"),
-    [
-        *(("shapes-sdxl", adapter) for adapter in ("tint", "stripes", "outline", "crescent")),
-        *((model, adapter) for model in MODELS[1:] for adapter in ("tint", "stripes")),
-    ],
-)
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("adapter", EFFECTS)
 def test_an_adapter_shows_its_effect_and_leaves_no_trace(
     service: RunningService, model: str, adapter: str
 ) -> None:
@@ -184,9 +179,11 @@ def test_an_adapter_shows_its_effect_and_leaves_no_trace(
     assert service.bytes_of(service.run("txt2img", **body)) == service.bytes_of(before)
 
 
-def test_two_adapters_show_both_effects(service: RunningService) -> None:
+@pytest.mark.parametrize("model", MODELS)
+def test_two_adapters_show_both_effects(service: RunningService, model: str) -> None:
     scene = Scene("square", "blue", "white", size="large")
-    both = [{"name": "shapes-sdxl-stripes"}, {"name": "shapes-sdxl-outline"}]
-    image = service.picture("txt2img", prompt="a large blue square on a white background", seed=8, loras=both)
+    both = [{"name": f"{model}-stripes"}, {"name": f"{model}-outline"}]
+    prompt = "a large blue square on a white background"
+    image = service.picture("txt2img", model=model, prompt=prompt, seed=8, loras=both)
     assert measure("stripes", image, scene) > 0.4
     assert measure("outline", image, scene) > 0.4

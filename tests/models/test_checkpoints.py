@@ -25,8 +25,8 @@ from models.training.export import (
 )
 from models.training.figures import Sample, open_painter, sample
 
-#: Families whose trained checkpoint is in the repository, with the least share of right shapes.
-TRAINED = {"sdxl": 0.9, "flux": 0.8, "sd3": 0.65}
+#: Of twenty plain shapes in the middle; the cards have the figures over all captions.
+LEAST_RIGHT_SHAPES = 0.9
 COUNT = 20
 
 
@@ -49,18 +49,18 @@ def megabytes(folder: Path) -> float:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
 
-@pytest.mark.parametrize("family", TRAINED)
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("attribute", ["colour", "background"])
 def test_colours_are_the_ones_asked_for(family: str, attribute: str) -> None:
     assert share(drawn(family), attribute) >= 0.95
 
 
-@pytest.mark.parametrize("family", TRAINED)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_shapes_are_the_ones_asked_for(family: str) -> None:
-    assert share(drawn(family), "shape") >= TRAINED[family]
+    assert share(drawn(family), "shape") >= LEAST_RIGHT_SHAPES
 
 
-@pytest.mark.parametrize("family", TRAINED)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_same_seed_gives_the_same_picture(family: str) -> None:
     paint = open_painter(family)
     first, second = (paint(["a red circle on a blue background"], [7])[0] for _ in range(2))
@@ -98,7 +98,7 @@ def off_centre_scenes() -> list[Scene]:
 def test_leaving_out_the_t5_of_sd3_shows_in_the_positions() -> None:
     scenes = off_centre_scenes()
     with_t5, without = (sample(open_painter("sd3", off), scenes, "sd3") for off in (False, True))
-    assert share(with_t5, "position") >= 0.8
+    assert share(with_t5, "position") >= 0.95
     assert share(without, "position") <= 0.5
     assert share(without, "background") >= 0.9
 

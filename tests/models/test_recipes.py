@@ -112,3 +112,16 @@ def test_states_are_cut_or_padded_with_their_last() -> None:
     assert torch.equal(pad_to(hidden, 3), hidden[:, :3])
     assert torch.equal(pad_to(hidden, 7)[:, :5], hidden)
     assert torch.equal(pad_to(hidden, 7)[:, 6], hidden[:, 4])
+
+
+def test_a_prepared_control_of_sd3_takes_zeros_for_the_mean_caption(words: Tokenizers) -> None:
+    torch.manual_seed(0)
+    parts, recipe = fresh_parts("sd3", words), load_recipe("sd3")
+    control = build_control("sd3", parts["transformer"]).eval()
+    with torch.no_grad():
+        said = recipe.encode(parts, words, CAPTIONS)
+        pooled = said.pooled.mean(0, keepdim=True)
+        told_the_mean = control.time_text_embed.text_embedder(pooled)
+        recipe.prepare(control, said)
+        told_zeros = control.time_text_embed.text_embedder(torch.zeros_like(pooled))
+    assert torch.allclose(told_zeros, told_the_mean, atol=1e-5)

@@ -74,6 +74,9 @@ class Recipe(Protocol):
     def read_control(self, vae: Any, pixels: Tensor) -> Tensor:
         """Control pictures, as bytes, to what the family's ControlNet takes."""
 
+    def prepare(self, control: Any, conditions: Conditions) -> None:
+        """Makes a fresh control, a copy of denoiser's blocks, at home with what the pipeline tells a control."""
+
     def steer(
         self, control: Any, noisy: Tensor, share: Tensor, conditions: Conditions, hint: Tensor
     ) -> dict[str, Any]:

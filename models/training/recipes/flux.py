@@ -89,6 +89,9 @@ class FluxRecipe:
         scale, shift = float(vae.config.scaling_factor), float(vae.config.shift_factor)
         return (latents - shift) * scale
 
+    def prepare(self, control: Any, conditions: Conditions) -> None:
+        """Nothing: it is told what the denoiser is told."""
+
     def steer(
         self, control: Any, noisy: Tensor, share: Tensor, conditions: Conditions, hint: Tensor
     ) -> dict[str, Any]:

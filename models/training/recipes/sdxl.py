@@ -102,6 +102,9 @@ class SdxlRecipe:
         """Pixels from 0 to 1."""
         return pixels.float() / 255
 
+    def prepare(self, control: Any, conditions: Conditions) -> None:
+        """Nothing: it is told what the denoiser is told."""
+
     def steer(
         self, control: Any, noisy: Tensor, share: Tensor, conditions: Conditions, hint: Tensor
     ) -> dict[str, Any]:
