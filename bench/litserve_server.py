@@ -10,12 +10,9 @@ import litserve
 import torch
 from PIL import Image
 
-from bench.mixes import Order, to_base64
+from bench.mixes import COMPANY_MILLISECONDS, Order, to_base64
 from bench.painter import Painter
 from bench.report import keep_arithmetic
-
-#: How long a request waits for others to share its batch.
-_BATCH_SECONDS = 0.02
 
 
 class PainterApi(litserve.LitAPI):
@@ -53,7 +50,7 @@ class PainterApi(litserve.LitAPI):
 def main() -> None:
     """Serve until a signal."""
     port, batch = int(sys.argv[1]), int(sys.argv[2])
-    api = PainterApi(max_batch_size=batch, batch_timeout=_BATCH_SECONDS)
+    api = PainterApi(max_batch_size=batch, batch_timeout=COMPANY_MILLISECONDS / 1000)
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, timeout=600)
     server.run(host="127.0.0.1", port=port, generate_client_file=False, log_level="warning")
 

@@ -15,6 +15,8 @@ STEPS, GUIDANCE, SIDE, STRENGTH = 12, 3.0, 64, 0.6
 COLOURS = ("red", "green", "blue", "yellow", "purple", "cyan", "white", "black")
 LORAS = (None, "shapes-sdxl-tint", "shapes-sdxl-stripes", "shapes-sdxl-outline")
 TASKS = ("txt2img", "img2img", "inpaint")
+#: How long a lone request waits for others to share its call, where there are batches.
+COMPANY_MILLISECONDS = 20
 
 
 @dataclass(frozen=True)

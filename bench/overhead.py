@@ -33,7 +33,7 @@ _WARM_UP = 8
 def main() -> None:
     """Measure, and print the tables."""
     parser = options(__doc__, runs=3)
-    parser.add_argument("--jobs", type=int, default=16, help="images of one run (%(default)s)")
+    parser.add_argument("--jobs", type=int, default=24, help="images of one run (%(default)s)")
     parser.add_argument("--batch", type=int, default=4, help="images that one call may make (%(default)s)")
     arguments = parser.parse_args()
     # Whoever ends this ends the servers too: some of them stand still, and would stay.
@@ -56,9 +56,9 @@ def main() -> None:
         keep("overhead", {mix: {name: [run.per_second for run in of] for name, of in found.items()}
                           for mix, found in runs.items()})  # fmt: skip
         bare = statistics.median(run.per_second for run in runs["prompts"]["bare loop"])
-        print_latencies(rivals, bare, 2 * arguments.jobs)
+        print_latencies(rivals, bare, arguments.jobs)
         print(f"\nmedian (range) of {arguments.runs} runs of {arguments.jobs} images;", end=" ")
-        print(f"latencies: one run of {2 * arguments.jobs} images at each rate, mixed prompts")
+        print(f"latencies: one run of {arguments.jobs} images at each rate, mixed prompts")
 
 
 def measure(rivals: Sequence[Rival], mix: str, count: int, runs: int) -> dict[str, list[Run]]:

@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 import psutil
 
-from bench.mixes import Order, to_base64, to_body
+from bench.mixes import COMPANY_MILLISECONDS, Order, to_base64, to_body
 from bench.painter import Painter
 
 _READY_SECONDS = 180.0
@@ -112,7 +112,11 @@ def bare_loop() -> Rival:
 @contextmanager
 def darkroom(data: Path, batch: int) -> Iterator[list[Rival]]:
     """`darkroom up` with one worker; orders that may share a call, and orders that may not."""
-    environment = {"DARKROOM_WORKER_CPU_THREADS": "1", "DARKROOM_WORKER_MAX_BATCH_IMAGES": str(batch)}
+    environment = {
+        "DARKROOM_WORKER_CPU_THREADS": "1",
+        "DARKROOM_WORKER_MAX_BATCH_IMAGES": str(batch),
+        "DARKROOM_WORKER_BATCHING": str(COMPANY_MILLISECONDS),
+    }
     port = _free_port()
     command = ["-m", "cli.main", "up", "--port", str(port), "--data", str(data)]
     with _process(command, environment, f"http://127.0.0.1:{port}/readyz") as root, _client(port) as http:
