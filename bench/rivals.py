@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -181,7 +181,8 @@ def _process(command: list[str], environment: dict[str, Any], ready: str) -> Ite
     finally:
         family = [root, *root.children(recursive=True)]
         for one in family:
-            one.resume()
+            with suppress(psutil.NoSuchProcess):
+                one.resume()
         process.terminate()
         process.wait(60)
         for one in psutil.wait_procs(family, timeout=10)[1]:
