@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy
+
 from contracts.settings import BUILT_IN_CATALOGUE
+from models.training.drawing import Scene
+from models.training.effects import measure
 from tests.end_to_end.service import RunningService
 
 LORAS = BUILT_IN_CATALOGUE.parent / "loras"
@@ -30,3 +34,31 @@ def test_an_uploaded_lora_shapes_the_image_like_the_operators_own(service: Runni
     assert service.http.delete("/v1/loras/moon").status_code == 204
     refused = service.http.post("/v1/txt2img", json={"prompt": "x", "loras": [{"name": "moon"}]})
     assert refused.status_code == 422
+
+
+def test_jobs_with_different_loras_that_wait_together_are_done_in_one_batch_and_each_is_right(
+    service: RunningService,
+) -> None:
+    asked = {
+        "model": "shapes-sdxl",
+        "prompt": "a large blue square on a white background",
+        "num_inference_steps": 12,
+    }
+    stripes, outline = ({"name": f"shapes-sdxl-{effect}", "scale": 1.0} for effect in ("stripes", "outline"))
+    sets = [[], [stripes], [outline], [stripes, outline]]
+    # While this one is painted, the others come together.
+    busy = service.submit("txt2img", num_inference_steps=100, seed=1)
+    ids = [service.submit("txt2img", **asked, seed=8, batchable=True, loras=loras)["id"] for loras in sets]
+    together = [service.wait(id) for id in ids]
+    assert service.wait(busy["id"])["status"] == "completed"
+    assert [job["receipt"]["batch_jobs"] for job in together] == [4, 4, 4, 4]
+    named = [[weights["id"] for weights in job["receipt"]["loras"]] for job in together]
+    assert named == [[lora["name"] for lora in loras] for loras in sets]
+
+    scene = Scene("square", "blue", "white", size="large")
+    images = [service.image_of(job).convert("RGB") for job in together]
+    for effect, wanted in (("stripes", (False, True, False, True)), ("outline", (False, False, True, True))):
+        assert tuple(measure(effect, image, scene) > 0.4 for image in images) == wanted, effect
+    for image, loras in zip(images, sets, strict=True):
+        alone = service.picture("txt2img", **asked, seed=8, loras=loras)
+        assert numpy.abs(numpy.asarray(image, int) - numpy.asarray(alone, int)).max() <= 1

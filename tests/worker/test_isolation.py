@@ -149,7 +149,26 @@ FAULTS: dict[str, Fault] = {
     "decoder": lambda model: _dying(model.base.vae.decoder, 0),
     "switch": lambda model: _dying_switch(),
     "broken adapter": lambda model: nullcontext(),
+    "mixed batch": lambda model: nullcontext(),
+    "cancelled mixed batch": lambda model: nullcontext(),
 }
+
+
+def _mixed_batch(catalogue: Catalogue, request: JobParameters) -> list[JobParameters]:
+    """No adapters, one, two, and one that does not fit: more than the test's pool keeps loaded."""
+    family = catalogue.model(request.model).family
+    sets: list[dict[str, float]] = [{}, {"lora": 1.0}, {"text": 0.5, "lora": -0.5}, {"broken": 1.0}]
+    return [
+        order(
+            catalogue,
+            family,
+            batchable=True,
+            num_inference_steps=2,
+            prompt=request.prompt,
+            loras=[{"name": f"{family}-{name}", "scale": scale} for name, scale in scales.items()],
+        )
+        for scales in sets
+    ]
 
 
 def _spoil(request: JobParameters, fault: str, pool: Pool, storage: Storage) -> None:
@@ -159,6 +178,12 @@ def _spoil(request: JobParameters, fault: str, pool: Pool, storage: Storage) -> 
         loras = [{"name": f"{family}-text", "scale": 0.5}, {"name": f"{family}-broken"}]
         (failure,) = run(order(pool.catalogue, family, loras=loras), pool, storage)
         assert isinstance(failure, JobFailed)
+    elif fault == "mixed batch":
+        outcomes = run(_mixed_batch(pool.catalogue, request), pool, storage)
+        assert [isinstance(one, JobFailed) for one in outcomes] == [False, False, False, True]
+    elif fault == "cancelled mixed batch":
+        with pytest.raises(KeyError):
+            run(_mixed_batch(pool.catalogue, request), pool, storage, Onlooker(stop_after=1, error=KeyError()))
     elif fault == "cancelled":
         with pytest.raises(KeyError):
             run(request, pool, storage, Onlooker(stop_after=1, error=KeyError()))
