@@ -135,12 +135,17 @@ class Pool:
         return self._place(job.model, self.budget.choose(job, images), controlnets)
 
     def fitting(self, batch: Sequence[JobParameters]) -> int:
-        """How many of these jobs, from the first on, some plan has room for in one call; the first one always."""
+        """How many of these jobs, from the first on, one call can serve: adapters must not cost it a better plan.
+
+        The first job is always one of them.
+        """
         with suppress(CatalogueError):
             if len(batch) > 1 and self.budget.knows(batch[0].model):
                 for count in range(len(batch), 1, -1):
                     load = as_one(batch[:count])
-                    if self.budget.choose(load, load.num_images).fits:
+                    plain = load.model_copy(update={"loras": as_one(batch[:1]).loras})
+                    plans = [self.budget.choose(one, load.num_images) for one in (load, plain)]
+                    if plans[0].rung == plans[1].rung and plans[0].fits:
                         return count
                 return 1
         return len(batch)

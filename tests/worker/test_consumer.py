@@ -20,7 +20,7 @@ from contracts.connections import connect
 from contracts.errors import FailureCode
 from contracts.ledger import read_totals
 from contracts.metrics import Tally
-from contracts.parameters import JobParameters
+from contracts.parameters import JobParameters, LoraParameters
 from contracts.plans import Policy
 from contracts.queue import JobQueue
 from contracts.records import JobRecord, JobState
@@ -151,6 +151,24 @@ def test_batching_can_be_turned_off(
     ids = [queue.submit(parameters(seed=number)).id for number in range(2)]
     ended = work_until_ended(hire(settings, pool, storage, batching="off"), queue, *ids)
     assert [record.receipt.batch_jobs for record in ended if record.receipt] == [1, 1]
+
+
+def test_jobs_whose_adapters_do_not_fit_beside_each_other_are_parted_and_lose_no_attempt(
+    settings: SharedSettings, queue: JobQueue, catalogue: Catalogue, storage: Storage
+) -> None:
+    def with_adapter(name: str) -> JobParameters:
+        large = LoraParameters(name=name, key=f"loras/{name}", sha256=name, values=25_000_000)
+        return parameters(loras=(large,))
+
+    ids = [queue.submit(with_adapter(name)).id for name in ("a", "a", "b")]
+    # Room for the model and one such adapter, of 100 MB.
+    pool = Pool(catalogue, device="cpu", budget_bytes=180 * 2**20)
+    pool.model("shapes-sdxl")
+    consumer = hire(settings, pool, storage)
+    assert [claim.job.id for claim in consumer._claim()] == ids[:2]
+    left = queue.fetch(ids[2])
+    assert (left.state, left.attempts) == (JobState.QUEUED, 0)
+    assert [claim.job.id for claim in consumer._claim()] == ids[2:]
 
 
 def test_a_planted_job_with_another_function_is_refused_and_reported(
