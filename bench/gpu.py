@@ -37,7 +37,8 @@ from worker.deliveries import Painted
 from worker.families import load_family
 from worker.jobs import Job, paint
 from worker.kernel_choice import Compile, KernelChoice
-from worker.pipelines import Pool, free_memory
+from worker.occupancy import free_memory
+from worker.pipelines import Pool
 from worker.warnings import silence_known_warnings
 
 GIB = 2**30

@@ -1,7 +1,7 @@
 """What an adapter's file says of itself, from its header: family, layout, ranks, and which models it fits.
 
 Refuses by name what no worker could use. Knows nothing of torch: whether the layers really take it is held against
-the loaded model once more (`worker/lora_files.py`).
+the loaded model once more (`worker/lora_files.py`). `values.py` looks at what the header does not tell.
 """
 
 from __future__ import annotations
@@ -36,9 +36,6 @@ _LAYOUTS: Sequence[tuple[str, re.Pattern[str]]] = (
 _COMPONENT = re.compile(r"^(unet|transformer|text_encoder(_[23])?)\.(?P<layer>.+)$")
 _KOHYA = re.compile(r"^lora_(?P<part>unet|transformer|te[123]?)_(?P<layer>.+)$")
 _UNSUPPORTED = ("hada_", "lokr_", "lora_mid", "dora_scale", ".diff", "oft_", "glora")
-
-#: How much of a file is looked through at one time.
-_CHUNK_BYTES = 8 * 2**20
 
 
 class AdapterRefused(DarkroomError):
@@ -257,46 +254,3 @@ def _misfits(changes: Sequence[Change], layers: _Layers, model: ModelSpec) -> It
         # Other names may be a trainer's own; the widths must occur all the same.
         elif shape is None and change.down[1] not in {sides[1] for sides in known.values()}:
             yield f"{change.name[:120]} is made for {change.down[1]} channels; no layer of {model.id} has so many"
-
-
-# -- values -----------------------------------------------------------------------------------------------
-
-
-def check_values(file: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Look at every value; reads the file once, in pieces.
-
-    Raises:
-        AdapterRefused: one is infinite or no number.
-    """
-    with file.open("rb") as stream:
-        for name, tensor in tensors.items():
-            stream.seek(tensor.begin)
-            left = tensor.end - tensor.begin
-            while left > 0:
-                data = stream.read(min(left, _CHUNK_BYTES))
-                left -= len(data)
-                if not data or _holds_no_number(data, tensor.dtype):
-                    raise AdapterRefused(f"{name[:120]} holds values that are no numbers")
-
-
-def _holds_no_number(data: bytes, dtype: str) -> bool:
-    """Whether the exponent of a little-endian float is all ones, which means infinite or no number."""
-    pattern = _NO_NUMBERS.get(dtype)
-    if pattern is None:
-        return False
-    width, suspect, below = pattern
-    for match in suspect.finditer(data[width - 1 :: width]):
-        if below is None or data[match.start() * width + width - 2] >= below:
-            return True
-    return False
-
-
-#: dtype -> its bytes, how the highest byte looks, and the least that the next one has then.
-_NO_NUMBERS: Mapping[str, tuple[int, re.Pattern[bytes], int | None]] = {
-    "F64": (8, re.compile(rb"[\x7f\xff]"), 0xF0),
-    "F32": (4, re.compile(rb"[\x7f\xff]"), 0x80),
-    "BF16": (2, re.compile(rb"[\x7f\xff]"), 0x80),
-    "F16": (2, re.compile(rb"[\x7c-\x7f\xfc-\xff]"), None),
-    "F8_E5M2": (1, re.compile(rb"[\x7c-\x7f\xfc-\xff]"), None),
-    "F8_E4M3": (1, re.compile(rb"[\x7f\xff]"), None),
-}

@@ -1,6 +1,6 @@
 """Schedulers by public name: which diffusers class, which kind of model it can drive, which options it needs.
 
-A row is data; `worker/pipelines.py` makes the object. Options override the checkpoint's own configuration.
+A row is data; `worker/schedulers.py` makes the object. Options override the checkpoint's own configuration.
 """
 
 from __future__ import annotations

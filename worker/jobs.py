@@ -22,7 +22,8 @@ from worker import images, previews, receipts
 from worker.deliveries import Done, Painted, deliver
 from worker.families import Call, texts_of
 from worker.loras import AdapterSet
-from worker.pipelines import Pool, free_memory
+from worker.occupancy import free_memory
+from worker.pipelines import Pool
 from worker.shortcuts import Shortened, shortened
 from worker.steps import Steps, Watch
 from worker.stopwatch import Stopwatch

@@ -14,11 +14,12 @@ from app.calls import LoraFile, TheRepeats
 from app.dependencies import TheCaller, TheCatalogue, TheShelf, VisibleCatalogue
 from app.openapi import MAKING, lora_body, problems
 from app.spooling import SpooledFile
-from contracts.adapters import AdapterFacts, AdapterRefused, check_values, describe, read_facts, read_tensors
+from contracts.adapters import AdapterFacts, AdapterRefused, describe, read_facts, read_tensors
 from contracts.catalogue import Catalogue, LoraSpec
 from contracts.errors import CatalogueError, Conflict, FieldProblem, Gone, InvalidRequest, NotFound
 from contracts.keys import Scope
 from contracts.shelf import UploadedLora
+from contracts.values import check_values
 from contracts.views import ListView
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])

@@ -1,7 +1,11 @@
-"""Writes small weights: LoRA files in the layouts that trainers write, ControlNets that surely have an effect."""
+"""Writes small weights: LoRA files in the layouts that trainers write, ControlNets that surely have an effect.
+
+And counts those that are alive.
+"""
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -109,3 +113,9 @@ _ZERO_LAYERS = {
     "sd3": ("controlnet_blocks", "pos_embed_input"),
     "flux": ("controlnet_blocks", "controlnet_single_blocks", "controlnet_x_embedder"),
 }
+
+
+def count_parameters() -> int:
+    """Values of all parameters that are alive in this process, each counted once."""
+    gc.collect()
+    return sum(thing.numel() for thing in gc.get_objects() if type(thing) is torch.nn.Parameter)

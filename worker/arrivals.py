@@ -1,0 +1,74 @@
+"""Models and ControlNets on their way into memory: fetched, known by content, weighed; and why one cannot come.
+
+Loads none of them. Knows nothing of what is in memory already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from contracts.catalogue import Catalogue
+from contracts.errors import CatalogueError, FailureCode, JobFailed, NotFound
+from worker import checkpoints
+from worker.budget import Budget
+from worker.families import load_family
+from worker.fingerprints import Fingerprints
+
+_Loaded = TypeVar("_Loaded")
+
+
+class Arrivals:
+    """What precedes a load."""
+
+    def __init__(self, catalogue: Catalogue, budget: Budget, fingerprints: Fingerprints) -> None:
+        """`budget` learns what each weighs."""
+        self._catalogue = catalogue
+        self._budget = budget
+        self._fingerprints = fingerprints
+
+    def prepare(self, id: str) -> None:
+        """Have a model's files on this machine, read through and known by content; for any thread."""
+        self._fingerprints.of(self._locate(id), self._catalogue.model(id).variant)
+
+    def weigh(self, id: str) -> None:
+        """Know what the model consists of: one that is still on a hub is fetched for that."""
+        if not self._budget.knows(id):
+            self._budget.fetched(id, self._locate(id))
+
+    def weigh_controlnet(self, id: str, model: str) -> None:
+        """Know what it weighs beside this model: one that is still on a hub is fetched for that."""
+        if not self._budget.knows_controlnet(id):
+            path = checkpoints.locate_controlnet(self._catalogue, self._catalogue.controlnet(id))
+            self._budget.controlnet_fetched(id, model, path)
+
+    def _locate(self, id: str) -> Path:
+        spec = self._catalogue.model(id)
+        return checkpoints.locate_model(self._catalogue, spec, load_family(spec.family))
+
+
+def or_load_failed(id: str, load: Callable[[], _Loaded]) -> _Loaded:
+    """The result of `load`; what it raises is told as a job's client is told.
+
+    Raises:
+        JobFailed: with MODEL_LOAD_FAILED.
+        torch.OutOfMemoryError, MemoryError: as they are.
+    """
+    try:
+        return load()
+    except (JobFailed, torch.OutOfMemoryError, MemoryError):
+        raise
+    except (NotFound, CatalogueError) as error:
+        raise JobFailed(FailureCode.MODEL_LOAD_FAILED, f"{id} cannot be loaded: {error}") from error
+    except Exception as error:
+        message = f"{id} cannot be loaded: {first_line(error)}"
+        raise JobFailed(FailureCode.MODEL_LOAD_FAILED, message) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, short enough for a client and without this machine's paths."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].replace(str(Path.home()), "~")[:300]
