@@ -199,7 +199,7 @@ def _generate(
     # Nothing should draw from the global generator; where a library does, it draws the same every time.
     torch.manual_seed(seeds[0])
     painter = _preview_painter(pipeline, model, jobs, steps.watch)
-    parts = [pipeline.components.get(name) for name in ("controlnet", model.family.denoiser)]
+    parts = [getattr(pipeline, name, None) for name in ("controlnet", model.family.denoiser)]
     hooks = [part.register_forward_pre_hook(steps.denoising_begins) for part in parts if part is not None]
     try:
         with _shortened(model, parts[1], parts[0], jobs[0].parameters) as shortcut, torch.inference_mode():

@@ -59,7 +59,7 @@ class WorkerSettings(Settings):
     residency_seconds: float = Field(10.0, ge=0, description="how long a model stays before it may be displaced")
     poll_seconds: float = Field(0.02, gt=0, description="pause between two looks at an empty queue")
     report_seconds: float = Field(
-        0.05, ge=0, description="steps are reported, and cancels heard, no more often than this; 0: each step"
+        0.1, ge=0, description="steps are reported, and cancels heard, no more often than this; 0: each step"
     )
     stall_seconds: float = Field(600.0, gt=0, description="a worker without a step for this long ends itself")
     drain_seconds: float = Field(120.0, ge=0, description="after SIGTERM, how long the running batch may take")

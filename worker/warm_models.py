@@ -28,6 +28,7 @@ from worker.embeddings import EmbeddingCache
 from worker.families import Call, FamilyCode, load_family
 from worker.fingerprints import Fingerprints
 from worker.host_t5 import HostT5, InTurn
+from worker.introspection import remember
 from worker.kernel_choice import KernelChoice
 from worker.kernels import Kernels
 from worker.lora_stock import LoraStock
@@ -36,7 +37,6 @@ from worker.meter import Meter
 from worker.placement import Placement
 from worker.prompts import Encoder
 from worker.schedulers import make_scheduler
-from worker.signatures import remember_signatures
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ class WarmModel:
         self._controlnets: dict[str, tuple[Any, str]] = {}
         self._host_t5: HostT5 | None = None
         self._schedulers: dict[str, Any] = {}
-        remember_signatures(self.base.components[self.family.denoiser])
+        for part in (modules[self.family.denoiser], self.base.vae):
+            remember(part)
 
     @property
     def parked(self) -> bool:
@@ -145,7 +146,7 @@ class WarmModel:
         with self._around.turn:
             module = checkpoints.load_controlnet(self.family, path, self.dtype)
         self.kernels.arrange({id: module})
-        remember_signatures(module)
+        remember(module)
         self._controlnets = {**self._controlnets, id: (module, self._around.fingerprints.of(path))}
         self.homes.add(f"controlnet:{id}", module)
 
