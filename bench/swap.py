@@ -5,12 +5,13 @@ work for each layer, which does not grow with its width. Ours stands beside diff
 unload, switching between what is loaded, and fusing into the weights and out again. The unit is one step of the
 same UNet without an adapter, at 64 × 64 with guidance.
 
-Then the pool's models: a switch between two that are ready, to one that was parked in host memory, and to one that
-must be read from its files. The unit is a step of the model that comes.
+Then the pool's models (`--only models`): a switch between two that are ready, to one that was parked in host
+memory, and to one that must be read from its files. The unit is a step of the model that comes.
 """
 
 from __future__ import annotations
 
+import gc
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -196,26 +197,35 @@ def main() -> None:
     parser = options(__doc__, runs=3)
     parser.add_argument("--ranks", type=int, nargs="+", default=[4, 16, 64])
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 2, 4], help="adapters at once, up to 4")
+    parser.add_argument("--only", choices=["adapters", "models"], help="one of the two tables")
     arguments = parser.parse_args()
+    gc.freeze()  # as a worker does
     keep_arithmetic()
     silence_known_warnings()
     torch.set_num_threads(1)
     built_in = read_catalogue(BUILT_IN_CATALOGUE)
-    with report("swap"), tempfile.TemporaryDirectory() as name:
+    with report("swap"):
+        if arguments.only != "models":
+            kinds = [(arguments.ranks[0], count) for count in arguments.counts]
+            print_adapters(built_in, [*kinds, *((rank, 1) for rank in arguments.ranks[1:])], arguments.runs)
+        if arguments.only != "adapters":
+            columns = ["model", "MB", "ms of a step", "switch, ready", "switch, parked", "load from files"]
+            print_table(columns, switches(built_in, arguments.runs))
+        print(f"\nin steps; median (range) of {arguments.runs} runs, CPU time of one thread")
+
+
+def print_adapters(built_in: Catalogue, kinds: Sequence[tuple[int, int]], runs: int) -> None:
+    """The first table; `kinds` are (rank, adapters)."""
+    with tempfile.TemporaryDirectory() as name:
         base, folder = build(built_in), Path(name)
         rows = [LoraSpec(id=id, family="sdxl", source=str(folder / f"{id}.safetensors")) for id in _NAMES]
         catalogue = built_in.model_copy(update={"loras": tuple(rows)})
-        kinds = [(arguments.ranks[0], count) for count in arguments.counts]
-        kinds += [(rank, 1) for rank in arguments.ranks[1:]]
-        table = [row(base, catalogue, folder, rank, count, arguments.runs) for rank, count in kinds]
+        table = [row(base, catalogue, folder, rank, count, runs) for rank, count in kinds]
         print_table(
             ["rank", "adapters", "ms of a step", "first load, ours", "load and unload, diffusers",
              "switch, ours", "switch, diffusers", "fuse and unfuse, diffusers"], table,
         )  # fmt: skip
         print(f"\nin steps; {write(base.unet, folder / 'one.safetensors', 4, 0)} layers changed\n")
-        columns = ["model", "MB", "ms of a step", "switch, ready", "switch, parked", "load from files"]
-        print_table(columns, switches(built_in, arguments.runs))
-        print(f"\nin steps; median (range) of {arguments.runs} runs, CPU time of one thread")
 
 
 if __name__ == "__main__":

@@ -22,24 +22,21 @@ class Housed:
 
     Attributes:
         home: None until the first move, and where one has failed.
-        bytes: of all weights, as they are at home. Counted once a move: to walk through a module's layers takes
-            longer than a small model's step.
+        tensors: parameters and buffers, each once. They are the module's for life, only their data moves; found
+            once, since to walk through a module's layers takes longer than a small model's step.
+        bytes: of all weights, as they are at home.
     """
 
     def __init__(self, module: torch.nn.Module, device: torch.device) -> None:
         """The module has just been loaded, into host memory."""
         self.module = module
         self.home: Home | None = None
+        every = (*module.parameters(), *module.buffers())
+        self.tensors = list({id(tensor): tensor for tensor in every}.values())
         self.bytes = self._count_bytes()
         self._device = device
         self._parked: dict[int, torch.Tensor] = {}
         self._narrow: dict[int, torch.dtype] = {}
-
-    @property
-    def tensors(self) -> list[torch.Tensor]:
-        """Parameters and buffers, each once."""
-        every = (*self.module.parameters(), *self.module.buffers())
-        return list({id(tensor): tensor for tensor in every}.values())
 
     @property
     def resident_bytes(self) -> int:

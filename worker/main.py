@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -50,6 +51,8 @@ def _work(shared: SharedSettings, queue: QueueSettings, own: WorkerSettings) -> 
     from worker.pipelines import Pool
     from worker.warnings import silence_known_warnings
 
+    # What is imported stays. Without this each full collection walks through it, and holds a job up for 0.3 s.
+    gc.freeze()
     silence_known_warnings()
     logs.adopt("diffusers", "transformers")
     if own.cpu_threads:

@@ -96,23 +96,33 @@ class Occupancy:
         }
 
     def _evict(self, id: str) -> None:
-        model = self._models[id]
-        parked = sum(other.homes.host_bytes for other in self._models.values() if other is not model)
-        to = "host" if parked + model.homes.bytes <= self._host_bytes else "dropped"
-        if to == "host":
-            try:
-                model.park()
-            except Exception:  # noqa: BLE001 - whatever it was, nothing is known of its homes any more
-                _log.exception("%s could not be parked, and is dropped", id)
-                to = "dropped"
+        to = "host" if self._park(id) else "dropped"
         if to == "dropped":
             self.drop(id)
         self._tally.count("evictions", model=id, to=to)
-        free_memory()
+
+    def _park(self, id: str) -> bool:
+        """Whether host memory has the room, and took it."""
+        model = self._models[id]
+        parked = sum(other.homes.host_bytes for other in self._models.values() if other is not model)
+        if parked + model.homes.bytes > self._host_bytes:
+            return False
+        try:
+            model.park()
+        except Exception:  # noqa: BLE001 - whatever it was, nothing is known of its homes any more
+            _log.exception("%s could not be parked, and is dropped", id)
+            return False
+        _empty_cache()
+        return True
 
 
 def free_memory() -> None:
-    """Give back what nothing refers to any more."""
+    """Give back what nothing refers to any more, rings of objects too."""
     gc.collect()
+    _empty_cache()
+
+
+def _empty_cache() -> None:
+    """Give back what torch keeps of the device for itself."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -207,8 +207,8 @@ class Pool:
     def _place(self, id: str, plan: Plan, controlnets: list[str]) -> WarmModel:
         model = self._here.find(id)
         if model is not None and not model.serves(plan):
+            model = None  # before it is dropped, or it would outlive that
             self.drop(id)
-            model = None
         if model is not None and not model.parked:
             self._tally.count("warm_hits", model=id)
         self._here.make_room(id, plan.peak_bytes)

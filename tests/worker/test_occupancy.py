@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
+from typing import Any
 
 import pytest
+import torch
 
 from contracts.catalogue import Catalogue
 from contracts.families import FAMILIES, Mode
@@ -12,6 +16,7 @@ from contracts.metrics import Tally
 from contracts.storage import Storage
 from tests.worker.orders import done, order
 from tests.worker.weights import count_parameters
+from worker import checkpoints
 from worker.homes import Housed
 from worker.pipelines import Pool
 
@@ -104,6 +109,36 @@ def test_a_model_that_leaves_gives_its_memory_back(catalogue: Catalogue) -> None
     pool.drop("shapes-sdxl")
     assert with_one > before
     assert count_parameters() == before
+
+
+def test_a_model_that_is_dropped_is_gone_before_the_next_one_is_loaded(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = Pool(catalogue, device="cpu", max_models=1)
+    pool.model("shapes-sdxl").base.unet.itself = [pool.model("shapes-sdxl")]  # only a collection finds such a ring
+    unet: weakref.ref[torch.nn.Module] = weakref.ref(pool.model("shapes-sdxl").base.unet)
+    load, alive = checkpoints.load_model, []
+
+    def look_and_load(*arguments: Any) -> Any:
+        alive.append(unet() is not None)
+        return load(*arguments)
+
+    monkeypatch.setattr(checkpoints, "load_model", look_and_load)
+    pool.model("shapes-flux")
+    assert alive == [False]
+
+
+def test_a_switch_to_a_parked_model_walks_through_no_other_objects_of_the_process(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = Pool(catalogue, device="cpu", max_models=1, host_bytes=2**30)
+    for id in ("shapes-sdxl", "shapes-flux"):
+        pool.model(id)
+    collected: list[object] = []
+    monkeypatch.setattr(gc, "collect", lambda *_: collected.append(None))
+    pool.model("shapes-sdxl")
+    assert pool.report()["parked"] == ["shapes-flux"]
+    assert collected == []
 
 
 def test_another_thread_may_ask_for_a_report_while_models_come_and_go(catalogue: Catalogue) -> None:
