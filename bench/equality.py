@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench.batches import prompts
+from bench.mixes import mixed_prompts
 from bench.nobody import Nobody
 from bench.report import keep_arithmetic, options, report
 from bench.table import print_table
@@ -39,8 +39,8 @@ def paint(pool: Pool, storage: LocalStorage, model: str, batch: int) -> list[Pix
     pictures: list[Pixels] = []
     for first in range(0, IMAGES, batch):
         requests = [
-            Txt2ImgRequest(model=model, prompt=text, seed=number, batchable=True)
-            for number, text in enumerate(prompts(IMAGES)[first : first + batch], first)
+            Txt2ImgRequest(model=model, prompt=one.prompt, seed=one.seed, batchable=True)
+            for one in mixed_prompts(min(batch, IMAGES - first), first)
         ]
         parameters = [resolve(request, check(request, pool.catalogue), {}) for request in requests]
         jobs = [Job(f"{model}-{batch}-{one.seed}", 1, one, 0.0) for one in parameters]

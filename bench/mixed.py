@@ -73,7 +73,7 @@ def row(model: str, pool: Pool, runs: int) -> Sequence[object]:
 
 def main() -> None:
     """Measure and print the table."""
-    parser = options(__doc__, runs=5)
+    parser = options(__doc__, runs=3)
     parser.add_argument("--models", nargs="+", help="default: all of the built-in catalogue")
     arguments = parser.parse_args()
     keep_arithmetic()

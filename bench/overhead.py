@@ -1,9 +1,10 @@
 """What a server costs on top of diffusers, and what it wins: `python -m bench.overhead`.
 
-A bare loop, Darkroom (one worker) without and with batches, and LitServe with the same pipelines and batch size,
-on the same orders for shapes-sdxl: mixed prompts, then mixed tasks, then mixed LoRAs. One thread paints;
-rivals follow each other in every run; ratios are taken within one. Then latencies at rising rates. All paint with
-the same arithmetic (`keep_arithmetic`), so that they paint the same bytes from the same seed.
+A bare loop and Darkroom (one worker), each one by one and in batches, and LitServe with the same pipelines and
+batch size, on the same orders for shapes-sdxl: mixed prompts, then mixed tasks, then mixed LoRAs. One thread
+paints. Rivals follow each other in every run, and ratios are taken within one; runs are short and many, since the
+speed of a machine drifts. Then latencies at rising rates. All paint with the same arithmetic (`keep_arithmetic`),
+so that they paint the same bytes from the same seed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 
 from bench.mixes import MIXES, mixed_prompts
 from bench.report import keep_arithmetic, options, report
-from bench.rivals import Rival, Run, bare_loop, darkroom, litserve
+from bench.rivals import Rival, Run, bare_loops, darkroom, litserve
 from bench.table import keep, percentile, print_table, spread
 from worker.warnings import silence_known_warnings
 
@@ -32,8 +33,8 @@ _WARM_UP = 8
 
 def main() -> None:
     """Measure, and print the tables."""
-    parser = options(__doc__, runs=3)
-    parser.add_argument("--jobs", type=int, default=24, help="images of one run (%(default)s)")
+    parser = options(__doc__, runs=5)
+    parser.add_argument("--jobs", type=int, default=12, help="images of one run (%(default)s)")
     parser.add_argument("--batch", type=int, default=4, help="images that one call may make (%(default)s)")
     arguments = parser.parse_args()
     # Whoever ends this ends the servers too: some of them stand still, and would stay.
@@ -43,22 +44,22 @@ def main() -> None:
     torch.set_num_threads(1)
     with report("overhead"), ExitStack() as stack:
         data = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        rivals = [
-            bare_loop(),
+        loops = bare_loops(arguments.batch)
+        servers = [
             *stack.enter_context(darkroom(data, arguments.batch)),
             stack.enter_context(litserve(arguments.batch)),
         ]
         runs: dict[str, dict[str, list[Run]]] = {}
         for mix in MIXES:
-            runs[mix] = measure(rivals, mix, arguments.jobs, arguments.runs)
+            runs[mix] = measure([*loops, *servers], mix, arguments.jobs, arguments.runs)
             print_rates(f"mixed {mix}", runs[mix])
             print()
         keep("overhead", {mix: {name: [run.per_second for run in of] for name, of in found.items()}
                           for mix, found in runs.items()})  # fmt: skip
         bare = statistics.median(run.per_second for run in runs["prompts"]["bare loop"])
-        print_latencies(rivals, bare, arguments.jobs)
+        print_latencies([loops[0], *servers], bare, 2 * arguments.jobs)
         print(f"\nmedian (range) of {arguments.runs} runs of {arguments.jobs} images;", end=" ")
-        print(f"latencies: one run of {arguments.jobs} images at each rate, mixed prompts")
+        print(f"latencies: one run of {2 * arguments.jobs} images at each rate, mixed prompts")
 
 
 def measure(rivals: Sequence[Rival], mix: str, count: int, runs: int) -> dict[str, list[Run]]:

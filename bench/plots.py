@@ -14,9 +14,14 @@ import matplotlib.pyplot as plt
 
 from bench.table import kept
 
-_COLOURS = ("#999999", "#56B4E9", "#0072B2", "#E69F00")
-_HATCHES = ("", "//", "xx", "..")
-_MARKERS = ("o", "s", "^", "D")
+#: How the names of rivals begin -> colour, hatch, marker.
+_STYLES = {
+    "LitServe": ("#E69F00", "..", "D"),
+    "Darkroom, batches": ("#0072B2", "xx", "^"),
+    "Darkroom, one by one": ("#56B4E9", "//", "s"),
+    "bare loop, batches": ("#666666", "||", "v"),
+    "bare loop": ("#BBBBBB", "", "o"),
+}
 _FOLDER = Path(__file__).parent
 
 
@@ -46,6 +51,7 @@ def draw_rates(figures: dict[str, dict[str, list[float]]]) -> None:
             [rate / bare for rate, bare in zip(of[rival], of["bare loop"], strict=True)] for of in figures.values()
         ]
         middles = [statistics.median(part) for part in ratios]
+        colour, hatch, _ = _style(rival)
         below = [middle - min(part) for middle, part in zip(middles, ratios, strict=True)]
         above = [max(part) - middle for middle, part in zip(middles, ratios, strict=True)]
         axes.bar(
@@ -55,8 +61,8 @@ def draw_rates(figures: dict[str, dict[str, list[float]]]) -> None:
             yerr=[below, above],
             capsize=3,
             label=rival,
-            color=_COLOURS[number],
-            hatch=_HATCHES[number],
+            color=colour,
+            hatch=hatch,
             edgecolor="black",
         )
     axes.set_xticks(
@@ -70,15 +76,20 @@ def draw_rates(figures: dict[str, dict[str, list[float]]]) -> None:
 def draw_latencies(figures: dict[str, dict[str, list[float]]]) -> None:
     """Lines: 50th and (dashed) 95th percentile at each rate of arrival."""
     _, axes = plt.subplots(figsize=(8, 4))
-    for number, (rival, points) in enumerate(figures.items()):
+    for rival, points in figures.items():
         loads = [float(load) for load in points]
-        style: dict[str, Any] = {"color": _COLOURS[number], "marker": _MARKERS[number]}
+        colour, _, marker = _style(rival)
+        style: dict[str, Any] = {"color": colour, "marker": marker}
         axes.plot(loads, [p50 for p50, _ in points.values()], label=f"{rival}, p50", **style)
         axes.plot(loads, [p95 for _, p95 in points.values()], linestyle="--", label=f"{rival}, p95", **style)
     axes.set_xlabel("arrivals ÷ what the bare loop makes")
     axes.set_ylabel("seconds to the image")
     axes.set_ylim(bottom=0)
     axes.legend(fontsize="small")
+
+
+def _style(rival: str) -> tuple[str, str, str]:
+    return next(style for name, style in _STYLES.items() if rival.startswith(name))
 
 
 if __name__ == "__main__":

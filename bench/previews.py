@@ -79,7 +79,7 @@ def _milliseconds(call: Callable[[], object], times: int = 50) -> float:
 
 def main() -> None:
     """Measure and print both tables."""
-    parser = options(__doc__, runs=3)
+    parser = options(__doc__, runs=7)
     arguments = parser.parse_args()
     silence_known_warnings()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -90,7 +90,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as data:
             storage = LocalStorage(Path(data))
             for model in pool.catalogue.models:
-                for side in (64, 256):
+                for side in (64, 128):
                     share_of_a_step(pool, storage, model.id, side)
                     shares = [share_of_a_step(pool, storage, model.id, side) for _ in range(arguments.runs)]
                     rows.append([model.id, f"{side} × {side}", spread(shares, 2)])

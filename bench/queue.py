@@ -10,6 +10,7 @@ import multiprocessing
 import tempfile
 import time
 from multiprocessing.queues import Queue as Results
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import cast
 
@@ -26,6 +27,8 @@ from contracts.records import JobState
 from contracts.settings import QueueSettings, SharedSettings
 
 _WISH = Wish(max_images=1)
+#: In one run, of those that are timed one by one.
+_CLAIMS = 8
 
 
 def job() -> JobParameters:
@@ -56,10 +59,14 @@ def fill(queue: JobQueue, depth: int) -> None:
         queue.connection.eval(copy, 0, record.id, start, end, f"rq:queue:{record.queue}")
 
 
-def work(url: str, name: str, seconds: float, results: Results[tuple[int, float]]) -> None:
-    """One simulated worker: claims and ends jobs for a while; reports how many, and the seconds inside claim."""
+def work(url: str, name: str, seconds: float, start: Barrier, results: Results[tuple[int, float]]) -> None:
+    """One simulated worker: claims and ends jobs for a while; reports how many, and the seconds inside claim.
+
+    All begin together: a process takes longer to start than the others work.
+    """
     connection = Redis.from_url(url, decode_responses=True)
     claims = Claims(connection, QueueSettings(), name, ttl_seconds=60)
+    start.wait()
     done, inside, end = 0, 0.0, time.monotonic() + seconds
     while time.monotonic() < end:
         begun = time.perf_counter()
@@ -79,8 +86,9 @@ def measure(server: RedisServer, workers: int, depth: int, seconds: float) -> tu
     fill(queue, depth)
     context = multiprocessing.get_context("spawn")
     results: Results[tuple[int, float]] = context.Queue()
+    start = context.Barrier(workers)
     crew = [
-        context.Process(target=work, args=(server.url, f"worker-{number}", seconds, results))
+        context.Process(target=work, args=(server.url, f"worker-{number}", seconds, start, results))
         for number in range(workers)
     ]
     for process in crew:
@@ -93,21 +101,30 @@ def measure(server: RedisServer, workers: int, depth: int, seconds: float) -> tu
     return total / seconds, sum(inside for _, inside in done) / max(1, total) * 1000
 
 
-def claim_cost(server: RedisServer, depth: int, claims_made: int = 8) -> float:
-    """Median milliseconds of the script alone, by Redis' own slow log, at a depth that it does not drain."""
+def claim_costs(server: RedisServer, depth: int, runs: int) -> list[float]:
+    """Median milliseconds of the script alone, by Redis' own slow log, of each run, at a depth that is kept."""
     with Redis.from_url(server.url, decode_responses=True) as connection:
         connection.flushall()
         queue = JobQueue(SharedSettings(redis_url=server.url))
         fill(queue, depth)
         claims = Claims(connection, QueueSettings(), "one", ttl_seconds=60)
         claims.claim(_WISH)
-        connection.config_set("slowlog-log-slower-than", 0)
-        connection.slowlog_reset()
-        for _ in range(claims_made):
-            claims.claim(_WISH)
-        entries = cast("list[dict[str, object]]", connection.slowlog_get(64))
-        connection.config_set("slowlog-log-slower-than", -1)
+        fill(queue, 1)
+        costs = []
+        for _ in range(runs):
+            costs.append(_claim_cost(connection, claims))
+            fill(queue, _CLAIMS)
         queue.close()
+    return costs
+
+
+def _claim_cost(connection: Redis, claims: Claims) -> float:
+    connection.config_set("slowlog-log-slower-than", 0)
+    connection.slowlog_reset()
+    for _ in range(_CLAIMS):
+        claims.claim(_WISH)
+    entries = cast("list[dict[str, object]]", connection.slowlog_get(64))
+    connection.config_set("slowlog-log-slower-than", -1)
     micros = sorted(
         cast("int", entry["duration"])
         for entry in entries
@@ -119,21 +136,19 @@ def claim_cost(server: RedisServer, depth: int, claims_made: int = 8) -> float:
 def main() -> None:
     """Measure and print both tables."""
     parser = options(__doc__, runs=3)
-    parser.add_argument("--seconds", type=float, default=1.0, help="length of one run (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=0.5, help="length of one run (%(default)s)")
     arguments = parser.parse_args()
     with report("queue"), tempfile.TemporaryDirectory() as folder:
         server = RedisServer(Path(folder))
         server.start()
         try:
-            rows = []
-            for depth in (10, 1_000, 100_000):
-                costs = [claim_cost(server, depth) for _ in range(arguments.runs)]
-                rows.append([f"{depth:,}", spread(costs, 3)])
+            costs = {depth: claim_costs(server, depth, arguments.runs) for depth in (10, 1_000, 100_000)}
+            rows = [[f"{depth:,}", spread(found, 3)] for depth, found in costs.items()]
             print_table(["waiting jobs", "ms of one claim inside Redis"], rows)
             print()
-            rows = []
+            rows, seconds = [], arguments.seconds
             for workers in (1, 4, 16):
-                runs = [measure(server, workers, 20_000, arguments.seconds) for _ in range(arguments.runs)]
+                runs = [measure(server, workers, int(20_000 * seconds), seconds) for _ in range(arguments.runs)]
                 rows.append(
                     [str(workers), spread([rate for rate, _ in runs], 0), spread([ms for _, ms in runs], 2)]
                 )

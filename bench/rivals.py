@@ -1,4 +1,4 @@
-"""Who is measured by `bench.overhead`: a bare loop, Darkroom without and with batches, and LitServe.
+"""Who is measured by `bench.overhead`: a bare loop, Darkroom and LitServe, with batches and without.
 
 All answer the same orders with PNG files. Whoever is not measured right now is suspended, so that it takes nothing
 of the machine.
@@ -17,20 +17,22 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 
-from bench.mixes import COMPANY_MILLISECONDS, Order, to_base64, to_body
+from bench.mixes import COMPANY_MILLISECONDS, Order, mixed_prompts, to_base64, to_body
 from bench.painter import Painter
 
 _READY_SECONDS = 180.0
 _TIMEOUT_SECONDS = 600.0
-_SETTLE_SECONDS = 1.5
 #: Clients that send at the same time when as much is asked as can be made.
 CLIENTS = 16
+#: What a server that has stood still answers before it is measured.
+_WAKING = mixed_prompts(1, first=-1)
 
 
 @dataclass(frozen=True)
@@ -48,17 +50,17 @@ class Run:
 class Rival:
     """A server, or the bare loop in this process."""
 
-    def __init__(self, name: str, root: psutil.Process, ask: Callable[[Order], None], clients: int) -> None:
+    def __init__(self, name: str, root: psutil.Process, ask: Callable[[Sequence[Order]], None]) -> None:
+        """`ask` returns when all these orders, which are asked for at once, are answered."""
         self.name = name
         self._root = root
         self._ask = ask
-        self._clients = clients
 
     def run(self, orders: Sequence[Order]) -> Run:
         """As many images a second as it can make."""
-        with self._awake(), ThreadPoolExecutor(self._clients) as clients:
+        with self._awake():
             cpu, begun = self._cpu_seconds(), time.perf_counter()
-            list(clients.map(self._ask, orders))
+            self._ask(orders)
             seconds = time.perf_counter() - begun
             return Run(len(orders) / seconds, (self._cpu_seconds() - cpu) / len(orders))
 
@@ -66,7 +68,7 @@ class Rival:
         """Seconds from when each order was due, at an even rate, so that who stalls is not spared its pause."""
 
         def ask(due: float, order: Order) -> float:
-            self._ask(order)
+            self._ask([order])
             return time.perf_counter() - due
 
         with self._awake(), ThreadPoolExecutor(len(orders)) as clients:
@@ -83,7 +85,7 @@ class Rival:
         for process in others:
             process.resume()
         if others:
-            time.sleep(_SETTLE_SECONDS)  # connections that fell silent are made again
+            self._ask(_WAKING)  # connections that fell silent are made again
         try:
             yield
         finally:
@@ -98,15 +100,20 @@ class Rival:
         return sum(times.user + times.system for times in (process.cpu_times() for process in processes))
 
 
-def bare_loop() -> Rival:
-    """One image after another, in the order in which they were asked for."""
+def bare_loops(batch: int) -> list[Rival]:
+    """In the order in which they were asked for: one image after another, and as many as one call may make."""
     painter, turn = Painter(), threading.Lock()
 
-    def ask(order: Order) -> None:
+    def ask(orders: Sequence[Order], at_once: int) -> None:
         with turn:
-            _check(to_base64(painter.paint([order])[0]))
+            for first in range(0, len(orders), at_once):
+                for image in painter.paint(orders[first : first + at_once]):
+                    _check(to_base64(image))
 
-    return Rival("bare loop", psutil.Process(), ask, clients=1)
+    return [
+        Rival("bare loop", psutil.Process(), partial(ask, at_once=1)),
+        Rival(f"bare loop, batches of {batch}", psutil.Process(), partial(ask, at_once=batch)),
+    ]
 
 
 @contextmanager
@@ -129,8 +136,8 @@ def darkroom(data: Path, batch: int) -> Iterator[list[Rival]]:
             _check(answer.json()["images"][0]["b64_json"])
 
         yield [
-            Rival("Darkroom, one by one", root, lambda order: ask(order, False), CLIENTS),
-            Rival(f"Darkroom, batches of {batch}", root, lambda order: ask(order, True), CLIENTS),
+            Rival("Darkroom, one by one", root, _by_clients(lambda order: ask(order, False))),
+            Rival(f"Darkroom, batches of {batch}", root, _by_clients(lambda order: ask(order, True))),
         ]
 
 
@@ -144,7 +151,17 @@ def litserve(batch: int) -> Iterator[Rival]:
         def ask(order: Order) -> None:
             _check(http.post("/predict", json=vars(order)).raise_for_status().json()["b64_json"])
 
-        yield Rival(f"LitServe, batches of {batch}", root, ask, CLIENTS)
+        yield Rival(f"LitServe, batches of {batch}", root, _by_clients(ask))
+
+
+def _by_clients(ask: Callable[[Order], None]) -> Callable[[Sequence[Order]], None]:
+    """Orders that several clients send at the same time."""
+
+    def ask_all(orders: Sequence[Order]) -> None:
+        with ThreadPoolExecutor(min(CLIENTS, len(orders))) as clients:
+            list(clients.map(ask, orders))
+
+    return ask_all
 
 
 def _check(encoded: str) -> None:
