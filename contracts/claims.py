@@ -54,8 +54,8 @@ class Wish:
         max_adapters: distinct adapters that one pipeline call may have; a job may have more of its own.
         batching: whether jobs may share a call at all.
         batch_wait_seconds: how long a lone batchable job may be left waiting for company.
-        ready: models that can be run without being made ready first; None: all.
-        put_off: models whose jobs are left where they are.
+        ready: models, and ControlNets as `controlnet:ID`, that need not be made ready first; None: all.
+        put_off: those whose jobs are left where they are.
     """
 
     warm: Collection[str] = ()
@@ -71,11 +71,15 @@ class Wish:
 
 
 class Unready(Exception):
-    """The model whose turn it is must be made ready first; nothing was claimed."""
+    """What the job whose turn it is needs must be made ready first; nothing was claimed.
 
-    def __init__(self, model: str) -> None:
-        super().__init__(model)
-        self.model = model
+    Attributes:
+        name: a model's id, or `controlnet:ID`.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
 
 
 @contextmanager
@@ -110,7 +114,7 @@ class Claims:
         """Up to `max_images` images of waiting jobs that one pipeline call can serve; empty when none waits.
 
         Raises:
-            Unready: it would be the turn of a model that is not among the `ready` ones.
+            Unready: it would be the turn of a job that needs what is not among the `ready` ones.
         """
         executions = [uuid.uuid4().hex for _ in range(wish.max_images)]
         answer = self._ask(
@@ -186,7 +190,7 @@ class Claims:
         return requeued, lost
 
     def _ask(self, wish: Wish, **arguments: Any) -> list[Any] | dict[str, str]:
-        """A list of jobs, or a dict that names a model that is not ready. Lua's empty table is a dict, too."""
+        """A list of jobs, or a dict that names what is not ready. Lua's empty table is a dict, too."""
         ready = {} if wish.ready is None else {"ready": list(wish.ready)}
         answer = self._run(
             "claim",

@@ -116,6 +116,11 @@ class JobParameters(BaseModel):
         return [(lora.sha256 or lora.name, lora.scale) for lora in self.loras]
 
     @property
+    def needs(self) -> list[str]:
+        """What a worker must have ready: the model by its id, each ControlNet as `controlnet:ID`."""
+        return [self.model, *dict.fromkeys(f"controlnet:{control.controlnet}" for control in self.controls)]
+
+    @property
     def inputs(self) -> list[str]:
         """Storage keys of all pictures and uploaded adapters that the job reads, each once."""
         pictures = (self.image, self.mask_image, *(control.image for control in self.controls))

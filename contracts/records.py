@@ -220,6 +220,7 @@ class JobRecord(_Part):
         fields |= {
             "queue": self.queue,
             "model": self.parameters.model,
+            "needs": json.dumps(self.parameters.needs),
             "task": self.parameters.task,
             "batch_key": self.parameters.batch_key(),
             "num_images": self.parameters.num_images,

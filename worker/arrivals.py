@@ -13,10 +13,10 @@ import torch
 
 from contracts.catalogue import Catalogue
 from contracts.errors import CatalogueError, FailureCode, JobFailed, NotFound
-from worker import checkpoints
+from worker import checkpoints, page_cache
 from worker.budget import Budget
 from worker.families import load_family
-from worker.fingerprints import Fingerprints
+from worker.fingerprints import Fingerprints, files_of
 
 _Loaded = TypeVar("_Loaded")
 
@@ -29,25 +29,46 @@ class Arrivals:
         self._catalogue = catalogue
         self._budget = budget
         self._fingerprints = fingerprints
+        self._places: dict[str, Path] = {}
 
-    def prepare(self, id: str) -> None:
-        """Have a model's files on this machine, read through and known by content; for any thread."""
-        self._fingerprints.of(self._locate(id), self._catalogue.model(id).variant)
+    def prepare(self, name: str) -> None:
+        """Have the files of a model, or of a `controlnet:ID`, here, at hand, and known by content; for any thread.
+
+        The first time they are read through for their hash. Later, for a model that was dropped in between, only
+        what the system no longer holds of them is read.
+        """
+        kind, _, id = name.rpartition(":")
+        path = self.locate_controlnet(id) if kind else self.locate(id)
+        variant = None if kind else self._catalogue.model(id).variant
+        self._fingerprints.of(path, variant)
+        for file in files_of(path, variant):
+            page_cache.hold(file)
+
+    def locate(self, id: str) -> Path:
+        """A model's files, fetched from the hub first where they are there; it is asked once."""
+        spec = self._catalogue.model(id)
+        return self._place(id, lambda: checkpoints.locate_model(self._catalogue, spec, load_family(spec.family)))
+
+    def locate_controlnet(self, id: str) -> Path:
+        """The same for a ControlNet."""
+        spec = self._catalogue.controlnet(id)
+        return self._place(f"controlnet:{id}", lambda: checkpoints.locate_controlnet(self._catalogue, spec))
 
     def weigh(self, id: str) -> None:
         """Know what the model consists of: one that is still on a hub is fetched for that."""
         if not self._budget.knows(id):
-            self._budget.fetched(id, self._locate(id))
+            self._budget.fetched(id, self.locate(id))
 
     def weigh_controlnet(self, id: str, model: str) -> None:
         """Know what it weighs beside this model: one that is still on a hub is fetched for that."""
         if not self._budget.knows_controlnet(id):
-            path = checkpoints.locate_controlnet(self._catalogue, self._catalogue.controlnet(id))
-            self._budget.controlnet_fetched(id, model, path)
+            self._budget.controlnet_fetched(id, model, self.locate_controlnet(id))
 
-    def _locate(self, id: str) -> Path:
-        spec = self._catalogue.model(id)
-        return checkpoints.locate_model(self._catalogue, spec, load_family(spec.family))
+    def _place(self, name: str, locate: Callable[[], Path]) -> Path:
+        place = self._places.get(name)
+        if place is None or not place.exists():
+            place = self._places[name] = locate()
+        return place
 
 
 def or_load_failed(id: str, load: Callable[[], _Loaded]) -> _Loaded:

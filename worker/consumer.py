@@ -137,7 +137,7 @@ class Consumer(RqLoop):
                 self._answer_lost = False
             return self._fitting(self._allowed(self._claims.claim(self._wish())))
         except Unready as unready:
-            self._preparations.begin(unready.model)
+            self._preparations.begin(unready.name)
             return []
         except RedisError as error:
             _log.warning("no claim, Redis does not answer: %s", error)
@@ -147,6 +147,7 @@ class Consumer(RqLoop):
 
     def _wish(self) -> Wish:
         put_off, warm = self._preparations.under_way, self._pool.warm
+        self._preparations.forget(warm)
         return self._residency.wish(warm, self._settings, {*warm, *self._preparations.done}, put_off)
 
     def _look_ahead(self) -> None:

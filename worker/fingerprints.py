@@ -23,7 +23,7 @@ class Fingerprints:
         if path.is_file():
             return self._of_file(path)
         total = hashlib.sha256()
-        for file in sorted(_files(path, variant)):
+        for file in sorted(files_of(path, variant)):
             total.update(f"{file.relative_to(path).as_posix()} {self._of_file(file)}\n".encode())
         return total.hexdigest()
 
@@ -40,7 +40,15 @@ class Fingerprints:
         return self._known[stamp]
 
 
-def _files(folder: Path, variant: str | None) -> Iterator[Path]:
+def files_of(path: Path, variant: str | None = None) -> Iterator[Path]:
+    """The file itself, or a folder's weights and configurations."""
+    if path.is_file():
+        yield path
+    else:
+        yield from _in_folder(path, variant)
+
+
+def _in_folder(folder: Path, variant: str | None) -> Iterator[Path]:
     for part in (folder, *(child for child in folder.iterdir() if child.is_dir())):
         weights = list(part.glob("*.safetensors"))
         chosen = [file for file in weights if f".{variant}." in file.name or f".{variant}-" in file.name]

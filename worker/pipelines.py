@@ -92,13 +92,13 @@ class Pool:
         """Ids of the models that are ready, on the device or parked, least recently used first."""
         return list(self._here.models)
 
-    def prepare(self, id: str) -> None:
-        """Have a model's files on this machine, read through and known by content; for any thread.
+    def prepare(self, name: str) -> None:
+        """Have the files of a model, or of a `controlnet:ID`, on this machine and at hand; for any thread.
 
         Raises:
-            Exception: whatever loading the model would meet.
+            Exception: whatever loading them would meet.
         """
-        self._arrivals.prepare(id)
+        self._arrivals.prepare(name)
 
     def model(self, id: str) -> WarmModel:
         """The model, placed for one image as its row has it by default; others may leave for it.
@@ -216,7 +216,7 @@ class Pool:
             model = self._of_model(id, lambda: self._load(id, plan))
         self._here.enter(id, model)
         for controlnet in controlnets:
-            or_load_failed(controlnet, partial(model.load_controlnet, controlnet))
+            or_load_failed(controlnet, partial(self._load_controlnet, model, controlnet))
         self._settle(model, plan)
         self._here.bound_host(id)
         return model
@@ -232,9 +232,12 @@ class Pool:
             raise
 
     def _load(self, id: str, plan: Plan) -> WarmModel:
-        model = WarmModel(self.catalogue.model(id), self._around, plan)
+        model = WarmModel(self.catalogue.model(id), self._arrivals.locate(id), self._around, plan)
         self._tally.count("model_loads", model=id)
         return model
+
+    def _load_controlnet(self, model: WarmModel, id: str) -> None:
+        model.load_controlnet(id, self._arrivals.locate_controlnet(id))
 
     def _of_model(self, id: str, load: Callable[[], _Loaded]) -> _Loaded:
         try:

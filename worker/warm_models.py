@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -70,15 +71,14 @@ class WarmModel:
         fp8: whether its denoiser is stored in 8 bits, for as long as it is loaded.
     """
 
-    def __init__(self, spec: ModelSpec, around: Surroundings, plan: Plan) -> None:
-        """Load what the plan holds, into host memory; nothing is on the device yet."""
+    def __init__(self, spec: ModelSpec, path: Path, around: Surroundings, plan: Plan) -> None:
+        """Load from `path` what the plan holds, into host memory; nothing is on the device yet."""
         self.spec = spec
         self.family: FamilyCode = load_family(spec.family)
         self.device = around.device
         self.dtype = checkpoints.pick_dtype(spec, around.device)
         self.fp8 = plan.fp8
         self._around = around
-        path = checkpoints.locate_model(around.catalogue, spec, self.family)
         self.weights = Weights(id=spec.id, sha256=around.fingerprints.of(path, spec.variant), family=spec.family)
         absent = {name for name, home in plan.homes.items() if home is Home.ABSENT}
         with around.turn:
@@ -138,11 +138,10 @@ class WarmModel:
         needed = {name for name, home in plan.homes.items() if home is not Home.ABSENT}
         return needed & set(self.base.components) <= set(self.homes.names) and plan.fp8 == self.fp8
 
-    def load_controlnet(self, id: str) -> None:
+    def load_controlnet(self, id: str, path: Path) -> None:
         """Read a ControlNet into host memory, once."""
         if id in self._controlnets:
             return
-        path = checkpoints.locate_controlnet(self._around.catalogue, self._around.catalogue.controlnet(id))
         with self._around.turn:
             module = checkpoints.load_controlnet(self.family, path, self.dtype)
         self.kernels.arrange({id: module})

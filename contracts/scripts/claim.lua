@@ -1,8 +1,8 @@
 -- Claims up to `max_images` images of waiting jobs with one batch key, in one step: list -> lease.
 -- With `peek` it claims nothing, and only tells whom it would claim.
 -- Order: tier by tier; within a tier an overdue job's model (once the resident one has had its time),
--- else a warm model, else the oldest; within a model, owners take turns. A model that has to be made ready first is
--- only named; models that are put off are passed over.
+-- else a warm model, else the oldest; within a model, owners take turns. A model or ControlNet that has to be made
+-- ready first is only named; jobs that need what is put off are passed over.
 -- Cost: one look at the head of each waiting queue (tier × model × owner) and at `scan_limit` jobs.
 
 local started = now()
@@ -17,27 +17,45 @@ end
 local warm, put_off = set_of(arguments.warm), set_of(arguments.put_off)
 local ready = arguments.ready and set_of(arguments.ready)
 
--- First live job of a queue; drops ids whose job was cancelled or ended meanwhile.
-local function head(queue)
-  while true do
-    local id = redis.call('LINDEX', 'rq:queue:' .. queue, 0)
-    if not id then return nil end
-    local found = redis.call('HMGET', job_key(id), 'state', 'created_at', 'model')
-    if found[1] == 'queued' then return id, tonumber(found[2]), found[3] end
-    redis.call('LPOP', 'rq:queue:' .. queue)
+-- The first of a job's needs that is, or is not, in a set; nil where there is none.
+local function first_of(needs, set, is_in)
+  for _, name in ipairs(needs) do
+    if (set[name] or false) == is_in then return name end
   end
 end
 
--- Heads of all queues of a tier: { queue, id, since, model, owner }.
+-- First live job of a queue that is not put off, and whether any waits; drops ids whose job was cancelled or ended
+-- meanwhile.
+local function head(queue)
+  local place = 0
+  while place < arguments.scan_limit do
+    local id = redis.call('LINDEX', 'rq:queue:' .. queue, place)
+    if not id then break end
+    local found = redis.call('HMGET', job_key(id), 'state', 'created_at', 'model', 'needs')
+    local model, needs = found[3], found[4] and cjson.decode(found[4]) or { found[3] }
+    if found[1] ~= 'queued' then
+      redis.call('LREM', 'rq:queue:' .. queue, 1, id)
+    elseif put_off[model] then
+      return nil, true
+    elseif first_of(needs, put_off, true) then
+      place = place + 1
+    else
+      return { queue = queue, id = id, since = tonumber(found[2]), model = model, needs = needs }, true
+    end
+  end
+  return nil, place > 0
+end
+
+-- Heads of all queues of a tier: { queue, id, since, model, needs, owner }.
 local function heads_of(tier)
   local heads = {}
   for _, queue in ipairs(redis.call('SMEMBERS', 'darkroom:waiting:' .. tier)) do
-    local id, since, model = head(queue)
-    if not id then
+    local one, waits = head(queue)
+    if not waits then
       redis.call('SREM', 'darkroom:waiting:' .. tier, queue)
-    elseif not excluded[queue] and not put_off[model] then
-      heads[#heads + 1] = { queue = queue, id = id, since = since, model = model,
-                            owner = string.match(queue, ':([^:]*)$') }
+    elseif one and not excluded[queue] then
+      one.owner = string.match(queue, ':([^:]*)$')
+      heads[#heads + 1] = one
     end
   end
   return heads
@@ -153,8 +171,9 @@ for _, tier in ipairs({ 'high', 'normal', 'low' }) do
     local heads = heads_of(tier)
     local model = choose_model(heads)
     if not model then break end
-    if ready and not ready[model] then return cjson.encode({ unready = model }) end
     local queues = in_turn(heads, model)
+    local unready = ready and first_of(queues[1].needs, ready, false)
+    if unready then return cjson.encode({ unready = unready }) end
     local batch, full = gather(queues)
     if arguments.peek then return cjson.encode(ids_of(batch)) end
     local batchable = redis.call('HGET', job_key(batch[1].id), 'batch_key') ~= ''

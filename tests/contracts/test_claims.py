@@ -10,7 +10,7 @@ import pytest
 from contracts.claims import Unready, Wish
 from contracts.errors import FailureCode
 from contracts.events import read_events
-from contracts.parameters import JobParameters, LoraParameters
+from contracts.parameters import ControlParameters, JobParameters, LoraParameters
 from contracts.queue import JobQueue
 from contracts.records import JobError, JobState, Progress, Receipt, Weights
 from contracts.tasks import Priority
@@ -176,7 +176,7 @@ def test_a_model_that_is_not_ready_is_named_and_nobody_is_claimed(queue: JobQueu
     claims = enlist()
     with pytest.raises(Unready) as unready:
         claims.claim(Wish(warm=["warm"], ready=["warm"]))
-    assert unready.value.model == "cold"
+    assert unready.value.name == "cold"
     assert claims.peek(Wish(warm=["warm"], ready=["warm"])) == []
     assert queue.fetch(cold.id).state is JobState.QUEUED
     assert claims.claim(Wish(ready=["cold"]))[0].job.id == cold.id
@@ -192,6 +192,39 @@ def test_a_model_that_is_put_off_holds_nobody_up_in_any_tier(queue: JobQueue, en
     assert queue.fetch(cold.id).state is JobState.QUEUED
     # Another worker, for which it is ready, may have it meanwhile.
     assert enlist("second").claim(Wish(warm=["cold"], ready=["cold"]))[0].job.id == cold.id
+
+
+def test_a_job_whose_controlnet_is_not_ready_is_passed_over_by_its_models_other_jobs(
+    queue: JobQueue, enlist: Enlist
+) -> None:
+    one = ControlParameters(
+        controlnet="lines", image="inputs/a.png", preprocess=None, conditioning_scale=1.0, guidance_start=0.0,
+        guidance_end=1.0,
+    )  # fmt: skip
+    controlled = queue.submit(parameters(model="warm", controls=(one,)))
+    plain = queue.submit(parameters(model="warm"))
+    claims = enlist()
+    with pytest.raises(Unready) as unready:
+        claims.claim(Wish(warm=["warm"], ready=["warm"]))
+    assert unready.value.name == "controlnet:lines"
+    wish = Wish(warm=["warm"], ready=["warm"], put_off=["controlnet:lines"])
+    assert [claim.job.id for claim in claims.claim(wish)] == [plain.id]
+    assert claims.claim(wish) == []
+    ready = Wish(warm=["warm"], ready=["warm", "controlnet:lines"])
+    assert [claim.job.id for claim in claims.claim(ready)] == [controlled.id]
+
+
+def test_jobs_that_have_ended_behind_one_that_is_put_off_leave_the_queue(queue: JobQueue, enlist: Enlist) -> None:
+    one = ControlParameters(
+        controlnet="lines", image="inputs/a.png", preprocess=None, conditioning_scale=1.0, guidance_start=0.0,
+        guidance_end=1.0,
+    )  # fmt: skip
+    controlled = queue.submit(parameters(controls=(one,)))
+    cancelled = queue.submit(parameters())
+    queue.cancel(cancelled.id)
+    assert enlist().claim(Wish(put_off=["controlnet:lines"])) == []
+    assert queue.connection.lrange(f"rq:queue:{controlled.queue}", 0, -1) == [controlled.id]
+    assert enlist().claim(Wish())[0].job.id == controlled.id
 
 
 def test_two_workers_never_claim_one_job(queue: JobQueue, enlist: Enlist) -> None:

@@ -18,6 +18,7 @@ from contracts.catalogue import Catalogue
 from contracts.claims import Claims
 from contracts.connections import connect
 from contracts.errors import FailureCode
+from contracts.families import Mode
 from contracts.ledger import read_totals
 from contracts.metrics import Tally
 from contracts.parameters import JobParameters, LoraParameters
@@ -410,6 +411,68 @@ def test_a_warm_models_jobs_go_on_while_a_cold_model_is_made_ready(
     assert files == [expected[1]] * 2 + [expected[0]] * 3
     assert disk.read == [cold_request.model]
     assert {record.attempts for record in ended} == {1}
+
+
+def test_a_warm_models_jobs_go_on_while_a_controlnet_is_made_ready(
+    settings: SharedSettings,
+    queue: JobQueue,
+    storage: Storage,
+    catalogue: Catalogue,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One client's jobs for one model; the first names a ControlNet that nobody has used before."""
+    plain, controlled = order(catalogue, "sdxl"), order(catalogue, "sdxl", Mode.CONTROLNET)
+    other = Pool(catalogue, device="cpu")
+    expected = [done(request, other, storage)[0] for request in (controlled, plain, plain)]
+    disk, pool = SlowDisk(monkeypatch), Pool(catalogue, device="cpu")
+    pool.model(plain.model)
+    ids = [queue.submit(request).id for request in (controlled, plain, plain)]
+    states: list[JobState] = []
+
+    def open_gate() -> None:
+        deadline = time.monotonic() + 120
+        while not all(queue.fetch(id).state.is_final for id in ids[1:]) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        states.append(queue.fetch(ids[0]).state)
+        disk.gate.set()
+
+    opener = threading.Thread(target=open_gate)
+    opener.start()
+    ended = work_until_ended(hire(settings, pool, storage), queue, *ids)
+    opener.join()
+    assert states == [JobState.QUEUED]
+    assert [[storage.read(image.key) for image in record.images] for record in ended] == expected
+    assert disk.read == ["controlnet:sdxl-hint"]
+
+
+@pytest.mark.parametrize(("host_bytes", "times"), [(0, 2), (2**30, 1)])
+def test_a_model_that_was_dropped_is_made_ready_again_and_one_that_was_parked_is_not(
+    host_bytes: int,
+    times: int,
+    settings: SharedSettings,
+    queue: JobQueue,
+    storage: Storage,
+    catalogue: Catalogue,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk, states = SlowDisk(monkeypatch), []
+    disk.gate.set()
+    consumer = hire(settings, Pool(catalogue, device="cpu", max_models=1, host_bytes=host_bytes), storage)
+
+    def lead() -> None:
+        for family in ("flux", "sd3", "flux"):
+            id, deadline = queue.submit(order(catalogue, family)).id, time.monotonic() + 60
+            while not queue.fetch(id).state.is_final and time.monotonic() < deadline:
+                time.sleep(0.01)
+            states.append(queue.fetch(id).state)
+        terminate()
+
+    leader = threading.Thread(target=lead)
+    leader.start()
+    consumer.start([])
+    leader.join()
+    assert states == [JobState.COMPLETED] * 3
+    assert (disk.read.count("shapes-flux"), disk.read.count("shapes-sd3")) == (times, 1)
 
 
 def test_a_worker_that_is_told_to_leave_waits_for_no_model(

@@ -14,6 +14,7 @@ from contracts.plans import Home
 from contracts.storage import Storage
 from tests.worker.orders import done, order
 from tests.worker.weights import count_parameters
+from worker import checkpoints
 from worker.families import load_family
 from worker.homes import Housed
 from worker.pipelines import Pool
@@ -33,13 +34,13 @@ def _tensors(pipeline: Any) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
-def test_all_tasks_of_a_model_share_one_set_of_weights(family: str, pool: Pool) -> None:
+def test_all_tasks_of_a_model_share_one_set_of_weights(family: str, catalogue: Catalogue, pool: Pool) -> None:
     model = pool.model(f"shapes-{family}")
     base = _tensors(model.base)
     for mode in load_family(family).pipelines:
         controls = [f"{family}-hint"] if "controlnet" in mode else []
         for id in controls:
-            model.load_controlnet(id)
+            model.load_controlnet(id, checkpoints.locate_controlnet(catalogue, catalogue.controlnet(id)))
         derived = _tensors(model.pipeline(mode, model.spec.schedulers[0], controls))
         shared = {name: place for name, place in derived.items() if not name.startswith("controlnet.")}
         # SD3's ControlNet pipelines hold their VAE in a wrapper.
@@ -58,7 +59,7 @@ def test_a_second_task_adds_no_parameters(family: str, catalogue: Catalogue, poo
 
 def test_a_controlnet_is_loaded_once(catalogue: Catalogue, pool: Pool) -> None:
     model = pool.model("shapes-sdxl")
-    model.load_controlnet("sdxl-hint")
+    model.load_controlnet("sdxl-hint", checkpoints.locate_controlnet(catalogue, catalogue.controlnet("sdxl-hint")))
     first = model.pipeline(Mode.CONTROLNET, "euler", ["sdxl-hint"]).controlnet
     assert model.pipeline(Mode.CONTROLNET_IMG2IMG, "euler", ["sdxl-hint"]).controlnet is first
     several = model.pipeline(Mode.CONTROLNET, "euler", ["sdxl-hint", "sdxl-hint"]).controlnet

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import diffusers
@@ -12,6 +15,7 @@ import pytest
 import torch
 
 from contracts.catalogue import Catalogue
+from worker import checkpoints
 from worker.pipelines import Pool
 from worker.preparations import Preparations
 
@@ -58,6 +62,47 @@ def test_a_model_that_cannot_be_made_ready_counts_as_done_and_the_next_one_follo
     assert "bad could not be made ready: OSError" in caplog.text
     preparations.begin("bad")
     assert "bad" not in preparations.under_way
+
+
+def test_what_was_loaded_and_dropped_is_made_ready_once_more() -> None:
+    prepared: Queue[str] = Queue()
+    preparations = Preparations(prepared.put)
+    for loaded in ((), ["other"], ["model"]):
+        preparations.forget(loaded)
+        preparations.begin("model")
+        if loaded != ["other"]:
+            assert prepared.get(timeout=30) == "model"
+        while preparations.under_way:
+            time.sleep(0.001)
+    assert prepared.empty()
+
+
+def test_a_controlnet_is_made_ready_by_its_own_name(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, digest, hashed = Pool(catalogue, device="cpu"), hashlib.file_digest, []
+
+    def count(*arguments: Any) -> Any:
+        hashed.append(Path(arguments[0].name).name)
+        return digest(*arguments)
+
+    monkeypatch.setattr(hashlib, "file_digest", count)
+    pool.prepare("controlnet:sdxl-hint")
+    assert sorted(hashed) == ["config.json", "diffusion_pytorch_model.safetensors"]
+
+
+def test_a_hub_is_asked_for_a_model_only_once(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each question is a round trip, or several, in which no other job is painted."""
+    locate, asked = checkpoints.locate_model, []
+
+    def count(*arguments: Any) -> Any:
+        asked.append(arguments[1].id)
+        return locate(*arguments)
+
+    monkeypatch.setattr(checkpoints, "locate_model", count)
+    pool = Pool(catalogue, device="cpu", max_models=1)
+    pool.prepare("shapes-sdxl")
+    for id in ("shapes-sdxl", "shapes-flux", "shapes-sdxl"):
+        pool.model(id)
+    assert asked == ["shapes-sdxl", "shapes-flux"]
 
 
 def test_a_model_that_was_made_ready_is_not_read_through_again(
