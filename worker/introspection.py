@@ -14,12 +14,16 @@ from typing import Any
 import torch
 
 
-def remember(model: torch.nn.Module) -> None:
+def remember(model: torch.nn.Module, *, signatures: bool = True) -> None:
     """Have a denoiser, a ControlNet or a VAE that is wholly loaded answer such questions from memory.
 
     Its dtype, and that in which it computes where layers are stored in another, must not change any more.
+
+    Args:
+        signatures: False for a model whose blocks are compiled: torch asks for them once, while it compiles, and
+            would break each block's graph at a processor that has been told its own.
     """
-    for processor in getattr(model, "attn_processors", {}).values():
+    for processor in getattr(model, "attn_processors", {}).values() if signatures else ():
         # A method's signature is made anew each time; a function may carry its own.
         call: Any = partial(type(processor).__call__, processor)
         call.__signature__ = inspect.signature(processor.__call__)

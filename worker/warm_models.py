@@ -95,8 +95,8 @@ class WarmModel:
         self._controlnets: dict[str, tuple[Any, str]] = {}
         self._host_t5: HostT5 | None = None
         self._schedulers: dict[str, Any] = {}
-        for part in (modules[self.family.denoiser], self.base.vae):
-            remember(part)
+        remember(self.base.vae)
+        remember(modules[self.family.denoiser], signatures=around.kernels.compile == "off")
 
     @property
     def parked(self) -> bool:
