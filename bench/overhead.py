@@ -27,14 +27,16 @@ from worker.warnings import silence_known_warnings
 
 #: Rates of arrival, as parts of what the bare loop makes.
 _LOADS = (0.5, 1.0, 1.5)
+#: Images that arrive at each.
+_ARRIVALS = 24
 #: Images before the first measured one: every task and every LoRA.
 _WARM_UP = 8
 
 
 def main() -> None:
     """Measure, and print the tables."""
-    parser = options(__doc__, runs=5)
-    parser.add_argument("--jobs", type=int, default=12, help="images of one run (%(default)s)")
+    parser = options(__doc__, runs=4)
+    parser.add_argument("--jobs", type=int, default=16, help="images of one run (%(default)s)")
     parser.add_argument("--batch", type=int, default=4, help="images that one call may make (%(default)s)")
     arguments = parser.parse_args()
     # Whoever ends this ends the servers too: some of them stand still, and would stay.
@@ -57,9 +59,9 @@ def main() -> None:
         keep("overhead", {mix: {name: [run.per_second for run in of] for name, of in found.items()}
                           for mix, found in runs.items()})  # fmt: skip
         bare = statistics.median(run.per_second for run in runs["prompts"]["bare loop"])
-        print_latencies([loops[0], *servers], bare, 2 * arguments.jobs)
+        print_latencies([loops[0], *servers], bare)
         print(f"\nmedian (range) of {arguments.runs} runs of {arguments.jobs} images;", end=" ")
-        print(f"latencies: one run of {2 * arguments.jobs} images at each rate, mixed prompts")
+        print(f"latencies: one run of {_ARRIVALS} images at each rate, mixed prompts")
 
 
 def measure(rivals: Sequence[Rival], mix: str, count: int, runs: int) -> dict[str, list[Run]]:
@@ -86,12 +88,12 @@ def print_rates(title: str, found: dict[str, list[Run]]) -> None:
     print_table([title, "images/s", "÷ bare loop", "CPU seconds an image"], rows)
 
 
-def print_latencies(rivals: Sequence[Rival], bare: float, count: int) -> None:
+def print_latencies(rivals: Sequence[Rival], bare: float) -> None:
     """A table of 50th and 95th percentiles; rates are parts of the bare loop's."""
     rows: list[list[object]] = []
     kept: dict[str, dict[str, list[float]]] = {rival.name: {} for rival in rivals}
     for part in _LOADS:
-        orders = mixed_prompts(count, first=int(part * 100_000))
+        orders = mixed_prompts(_ARRIVALS, first=int(part * 100_000))
         for rival in rivals:
             print(f"… {part:g} of the bare loop's rate: {rival.name}", file=sys.stderr)
             seconds = rival.latencies(orders, part * bare)
