@@ -76,13 +76,8 @@ def row(catalogue: Catalogue, id: str, dtype: torch.dtype, runs: int) -> Sequenc
         for file in files_of(folder):
             release(file)
         pool = Pool(catalogue, device="cpu")
-        works = [
-            partial(pool.prepare, id),
-            partial(pool.prepare, id),
-            partial(pool.model, id),
-            partial(copy, pool, id),
-        ]
-        found.append([seconds(work) for work in works])
+        works: tuple[Callable[[str], object], ...] = (pool.prepare, pool.prepare, pool.model, partial(copy, pool))
+        found.append([seconds(partial(work, id)) for work in works])
     new, dropped, load, copied = (statistics.median(values) for values in zip(*found, strict=True))
     figures = [f"{value:.3f}" for value in (new, dropped, load, copied)]
     return [id, f"{pool.model(id).homes.bytes / 1e6:.0f}", *figures, f"{load / new:.2f}"]
