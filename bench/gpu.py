@@ -1,68 +1,40 @@
 """Full-size architectures with random weights on a GPU: `python -m bench.gpu [--models sdxl flux.1-dev …]`.
 
-For each model, in one run: the plan at emulated budgets with its predicted and its measured peak; our exact
-settings, compiled, and fast; a new and a repeated prompt with T5 on the CPU; batches of 1, 2, 4 and 8. All beside
-a bare diffusers loop, and the time that the device would need for the arithmetic alone. The checkpoints are
-written once, below `--folder`. Without a CUDA device, or with `--tiny`, the shapes models stand in: the bench
-runs, and its figures mean nothing.
+For each model, in one run: a bare diffusers loop, our exact settings, fast, and both compiled, beside the time
+that the device would need for the arithmetic alone; the plan at emulated budgets with its predicted and its
+measured peak; batches of 1, 2, 4 and 8; an adapter of rank 16, new and switched to; a new and a repeated prompt
+with T5 on the CPU; all other images have a new one, too. The checkpoints are written once, below `--folder`.
+Without a CUDA device, or with `--tiny`, the shapes models stand in: the bench runs, and its figures mean nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import tempfile
 from pathlib import Path
-from typing import Any
 
-import diffusers
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
+from bench.architectures import build
+from bench.bare import Bare, measure_bare, measure_rate
 from bench.full_size import write_catalogue, write_checkpoint
-from bench.nobody import Nobody
+from bench.random_lora import write_lora
 from bench.report import options, report
 from bench.table import print_table
+from bench.trials import PROMPT, NotPainted, Trial, busy_seconds, make, opened, parameters, step_seconds
 from contracts.architectures import read_architectures
-from contracts.catalogue import Catalogue, ModelSpec, read_catalogue
+from contracts.catalogue import LoraSpec, ModelSpec, read_catalogue
 from contracts.plans import Policy
-from contracts.records import Receipt
 from contracts.settings import BUILT_IN_CATALOGUE
-from contracts.tasks import Speed, Txt2ImgRequest
-from contracts.validation import check, resolve
-from worker.deliveries import Painted
 from worker.families import load_family
-from worker.jobs import Job, paint
-from worker.kernel_choice import Compile, KernelChoice
+from worker.kernel_choice import KernelChoice
 from worker.occupancy import free_memory
-from worker.pipelines import Pool
 from worker.warnings import silence_known_warnings
 
 GIB = 2**30
-PROMPT = "a lighthouse on a cliff at dawn, oil on canvas"
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What is run.
-
-    Attributes:
-        budgets: bytes that a worker may use, as if the device had no more.
-        compilers: ways to compile that run here, as (how, torch.compile's back end).
-        side: of the square images, in pixels.
-    """
-
-    catalogue: Catalogue
-    device: str
-    budgets: Sequence[int]
-    compilers: Sequence[tuple[Compile, str]]
-    side: int
-    steps: int
-    batches: Sequence[int]
-    runs: int
 
 
 def main() -> int:
@@ -71,7 +43,7 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", default=["sdxl", "sd3.5-large", "flux.1-dev"], help="architectures")
     parser.add_argument("--folder", type=Path, default=Path("data/full-size"), help="where the checkpoints lie")
     parser.add_argument("--budgets", nargs="+", type=float, default=[8, 12, 16, 24, 48], help="GiB")
-    parser.add_argument("--steps", type=int, default=28)
+    parser.add_argument("--steps", type=int, help="none named: 30 for SDXL, 28 for the others")
     parser.add_argument("--tiny", action="store_true", help="the shapes models on the CPU")
     arguments = parser.parse_args()
     silence_known_warnings()
@@ -89,9 +61,9 @@ def tiny() -> Trial:
     """Seconds on any machine."""
     torch.set_num_threads(1)
     budgets = [GIB // 56, GIB // 32]
-    compilers: list[tuple[Compile, str]] = [("blocks", "aot_eager")]
+    kernels = [KernelChoice(), KernelChoice(compile="blocks", compile_backend="aot_eager")]
     return Trial(
-        read_catalogue(BUILT_IN_CATALOGUE), "cpu", budgets, compilers, side=64, steps=8, batches=(1, 2), runs=1
+        read_catalogue(BUILT_IN_CATALOGUE), "cpu", budgets, kernels, side=64, steps=8, batches=(1, 2), runs=1
     )
 
 
@@ -104,165 +76,142 @@ def full_size(arguments: argparse.Namespace) -> Trial:
         free_memory()
     catalogue = read_catalogue(write_catalogue(chosen, arguments.folder))
     budgets = [int(size * GIB) for size in arguments.budgets]
-    compilers: list[tuple[Compile, str]] = [("blocks", "inductor"), ("graphs", "inductor")]
-    return Trial(catalogue, "cuda", budgets, compilers, 1024, arguments.steps, (1, 2, 4, 8), arguments.runs)
+    plain = [KernelChoice(), KernelChoice(channels_last="off")]
+    kernels = [*plain, KernelChoice(compile="blocks"), KernelChoice(compile="graphs")]
+    return Trial(catalogue, "cuda", budgets, kernels, 1024, arguments.steps, (1, 2, 4, 8), arguments.runs)
 
 
 def run(trial: Trial) -> None:
     """All tables of all models."""
     for spec in trial.catalogue.models:
-        print(f"\n## {spec.id}, {trial.side} × {trial.side}, {trial.steps} steps\n")
-        bare_seconds = time_bare(trial, spec)
-        least_seconds = count_operations(trial, spec) / measure_rate(trial)
-        print(f"bare diffusers loop, everything on the device: {bare_seconds:.3f} s an image")
-        print(f"its products alone, at the rate of one large one: {least_seconds:.3f} s\n")
-        print_table(
-            ["settings", "denoiser runs", "s an image ÷ bare", "peak GiB"], speed_rows(trial, spec, bare_seconds)
-        )
+        job = parameters(trial, spec)
+        print(f"\n## {spec.id}, {trial.side} × {trial.side}, {job.num_inference_steps} steps\n")
+        bare = open_bare(trial, spec)
+        if bare is None:
+            print("not measured: the device does not hold the whole model, as a bare loop needs it")
+            continue
+        least_seconds = bare.operations / measure_rate(trial.device, trial.dtype)
+        print(f"all products of an image, at the rate of one large product: {least_seconds:.3f} s\n")
+        columns = ["settings", "denoiser runs", "s an image", "÷ bare", "÷ products", "channels last", "peak GiB"]
+        print_table(columns, speed_rows(trial, spec, bare, least_seconds))
         print()
         columns = ["budget, GiB", "plan", "planned GiB", "peak GiB", "peak ÷ planned", "s an image ÷ bare"]
-        print_table(columns, [budget_row(trial, spec, budget, bare_seconds) for budget in trial.budgets])
+        print_table(columns, [budget_row(trial, spec, budget, bare) for budget in trial.budgets])
         print()
-        print_table(["images in a call", "images a second ÷ bare"], batch_rows(trial, spec, bare_seconds))
+        columns = ["images in a call", "images a second", "÷ bare", "peak GiB"]
+        print_table(columns, batch_rows(trial, spec, bare))
+        print()
+        print_table(["adapter of rank 16", "s", "÷ a step"], adapter_rows(trial, spec))
         if load_family(spec.family).t5:
             print()
-            print_table(["T5 on the CPU", "s to encode ÷ a step"], prompt_rows(trial, spec))
+            print_table(["T5 on the CPU", "s an image", "s to encode", "÷ a step"], prompt_rows(trial, spec))
 
 
-def speed_rows(trial: Trial, spec: ModelSpec, bare_seconds: float) -> list[list[object]]:
-    """Everything on the device: our exact settings, then compiled, and each of them fast."""
-    rows: list[list[object]] = []
-    for how, backend in (("off", ""), *trial.compilers):
-        torch._dynamo.reset()
-        pool = Pool(
-            trial.catalogue, device=trial.device, kernels=KernelChoice(compile=how, compile_backend=backend)
-        )
-        for speed in ("exact", "fast"):
-            receipts = [make(trial, pool, spec, seed, speed=speed).receipt for seed in range(trial.runs + 1)][1:]
-            last = receipts[-1]
-            seconds = statistics.median(busy_seconds(receipt) for receipt in receipts)
-            peak = last.memory.peak_bytes if last.memory else None
-            rows.append([
-                f"{speed}, compiled: {last.kernels['compile']}", trial.steps - last.predicted_calls,
-                f"{seconds / bare_seconds:.2f}", "not counted" if peak is None else f"{peak / GIB:.2f}",
-            ])  # fmt: skip
+def speed_rows(trial: Trial, spec: ModelSpec, bare: Bare, least_seconds: float) -> list[list[object]]:
+    """Everything on the device: the bare loop, our exact settings, fast, and both compiled."""
+
+    def row(name: str, runs: int, seconds: float, channels_last: str, peak_bytes: int | None) -> list[object]:
+        ratios = (f"{seconds / bare.seconds:.2f}", f"{seconds / least_seconds:.2f}")
+        return [name, runs, f"{seconds:.3f}", *ratios, channels_last, _gib(peak_bytes)]
+
+    steps = parameters(trial, spec).num_inference_steps
+    rows = [row("bare diffusers, eager", steps, bare.seconds, "off", bare.peak_bytes)]
+    for choice in trial.kernels:
+        with opened(trial, kernels=choice) as pool:
+            for speed in ("exact", "fast"):
+                receipts = [make(trial, pool, spec, seed, speed=speed).receipt for seed in range(trial.runs + 1)]
+                last = receipts[-1]
+                seconds = statistics.median(busy_seconds(receipt) for receipt in receipts[1:])
+                name = f"{speed}, compiled: {last.kernels['compile']}"
+                peak_bytes = last.memory.peak_bytes if last.memory else None
+                runs = steps - last.predicted_calls
+                rows.append(row(name, runs, seconds, last.kernels["channels_last"], peak_bytes))
     return rows
 
 
-def budget_row(trial: Trial, spec: ModelSpec, budget_bytes: int, bare_seconds: float) -> list[object]:
+def budget_row(trial: Trial, spec: ModelSpec, budget_bytes: int, bare: Bare) -> list[object]:
     """What the planner said of a budget, and what came of it."""
-    pool = Pool(trial.catalogue, device=trial.device, budget_bytes=budget_bytes)
-    receipts = [make(trial, pool, spec, seed).receipt for seed in range(trial.runs + 1)][1:]
+    with opened(trial, budget_bytes=budget_bytes) as pool:
+        try:
+            receipts = [make(trial, pool, spec, seed).receipt for seed in range(trial.runs + 1)][1:]
+        except NotPainted as error:
+            return [f"{budget_bytes / GIB:.2f}", str(error), *["–"] * 4]
     memory = receipts[-1].memory
     if memory is None or memory.peak_bytes is None:
         raise SystemExit(f"{spec.id}: the receipt says nothing of memory")
     seconds = statistics.median(busy_seconds(receipt) for receipt in receipts)
     peak, planned = memory.peak_bytes, memory.planned_bytes
     return [
-        f"{budget_bytes / GIB:.2f}", memory.plan, f"{planned / GIB:.2f}", f"{peak / GIB:.2f}",
-        f"{peak / planned:.2f}", f"{seconds / bare_seconds:.2f}",
+        f"{budget_bytes / GIB:.2f}", memory.plan, _gib(planned), _gib(peak), f"{peak / planned:.2f}",
+        f"{seconds / bare.seconds:.2f}",
     ]  # fmt: skip
 
 
-def batch_rows(trial: Trial, spec: ModelSpec, bare_seconds: float) -> list[list[object]]:
+def batch_rows(trial: Trial, spec: ModelSpec, bare: Bare) -> list[list[object]]:
     """Images a second, of calls that paint several."""
-    pool = Pool(trial.catalogue, device=trial.device)
     rows: list[list[object]] = []
-    for images in trial.batches:
-        receipts = [make(trial, pool, spec, seed, images).receipt for seed in range(trial.runs + 1)][1:]
-        seconds = statistics.median(busy_seconds(receipt) for receipt in receipts)
-        rows.append([images, f"{images / seconds * bare_seconds:.2f}"])
+    with opened(trial) as pool:
+        for images in trial.batches:
+            receipts = [make(trial, pool, spec, seed, images).receipt for seed in range(trial.runs + 1)]
+            seconds = statistics.median(busy_seconds(receipt) for receipt in receipts[1:])
+            peak_bytes = receipts[-1].memory.peak_bytes if receipts[-1].memory else None
+            rate = images / seconds
+            rows.append([images, f"{rate:.3f}", f"{rate * bare.seconds:.2f}", _gib(peak_bytes)])
     return rows
+
+
+def adapter_rows(trial: Trial, spec: ModelSpec) -> list[list[object]]:
+    """What an adapter's first load and a switch to it take, and what it adds to a step."""
+    part, source = load_family(spec.family).denoiser, trial.catalogue.locate(spec.source)
+    config = json.loads((Path(source) / part / "config.json").read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "bench.safetensors"
+        write_lora(build(config), part, file, rank=16, seed=0, deviation=0.01)
+        own = LoraSpec(id="bench", family=spec.family, source=str(file))
+        with opened(trial, trial.catalogue.model_copy(update={"loras": (own,)})) as pool:
+            plain, first, _, again = (
+                make(trial, pool, spec, seed, lora=lora).receipt
+                for seed, lora in ((0, None), (0, "bench"), (1, None), (1, "bench"))
+            )
+    step = step_seconds(plain)
+    loads = [("first load", first), ("switch, once loaded", again)]
+    rows: list[list[object]] = [
+        [name, f"{one.timings['load_adapters']:.4f}", f"{one.timings['load_adapters'] / step:.2f}"]
+        for name, one in loads
+    ]
+    return [*rows, ["a step with it", f"{step_seconds(again):.4f}", f"{step_seconds(again) / step:.2f}"]]
 
 
 def prompt_rows(trial: Trial, spec: ModelSpec) -> list[list[object]]:
     """A new prompt costs T5's time on the CPU, a repeated one nothing."""
-    pool = Pool(trial.catalogue, device=trial.device, policy=Policy(t5="cpu"))
-    make(trial, pool, spec, 0, prompt="something else first")
     rows: list[list[object]] = []
-    for name in ("a new prompt", "the same again"):
-        timings = make(trial, pool, spec, 0).receipt.timings
-        rows.append([name, f"{timings['encode_prompt'] / (timings['denoise'] / trial.steps):.2f}"])
+    with opened(trial, policy=Policy(t5="cpu")) as pool:
+        make(trial, pool, spec, 0, prompt="something else first")
+        for name in ("a new prompt", "the same again"):
+            receipt = make(trial, pool, spec, 0).receipt
+            encode = receipt.timings["encode_prompt"]
+            figures = (f"{busy_seconds(receipt):.3f}", f"{encode:.3f}", f"{encode / step_seconds(receipt):.2f}")
+            rows.append([name, *figures])
     return rows
 
 
-def make(
-    trial: Trial,
-    pool: Pool,
-    spec: ModelSpec,
-    seed: int,
-    images: int = 1,
-    prompt: str = PROMPT,
-    speed: Speed = "exact",
-) -> Painted:
-    """One job's images, as a worker makes them."""
-    request = Txt2ImgRequest(
-        prompt=prompt, model=spec.id, seed=seed, num_images=images, width=trial.side, height=trial.side,
-        num_inference_steps=trial.steps, speed=speed,
-    )  # fmt: skip
-    job = Job("bench", 0, resolve(request, check(request, trial.catalogue), {}), 0.0)
-    (outcome,) = paint([job], pool, _NO_STORAGE, Nobody())
-    if not isinstance(outcome, Painted):
-        raise SystemExit(f"{spec.id}: {outcome.message}")
-    return outcome
+def open_bare(trial: Trial, spec: ModelSpec) -> Bare | None:
+    """The bare loop's figures; None where the device is too small for it."""
+    job, source = parameters(trial, spec), trial.catalogue.locate(spec.source)
+    request = {
+        "prompt": PROMPT, "width": job.width, "height": job.height, "guidance_scale": job.guidance_scale,
+        "num_inference_steps": job.num_inference_steps,
+    }  # fmt: skip
+    try:
+        return measure_bare(source, trial.device, trial.dtype, request, trial.runs)
+    except torch.OutOfMemoryError:
+        return None
+    finally:
+        free_memory()
 
 
-#: A txt2img job reads nothing.
-_NO_STORAGE: Any = None
-
-
-def busy_seconds(receipt: Receipt) -> float:
-    """From the claimed job to its images, without the load of the model."""
-    return sum(seconds for stage, seconds in receipt.timings.items() if stage not in ("queue", "load", "write"))
-
-
-def time_bare(trial: Trial, spec: ModelSpec) -> float:
-    """Median seconds of an image in a plain diffusers loop, everything resident."""
-    paint_bare, found = open_bare(trial, spec), []
-    for seed in range(trial.runs + 1):
-        started = time.perf_counter()
-        paint_bare(seed)
-        found.append(time.perf_counter() - started)
-    del paint_bare
-    free_memory()
-    return statistics.median(found[1:])
-
-
-def count_operations(trial: Trial, spec: ModelSpec) -> float:
-    """Floating-point operations of all products of one image, as torch counts them while it is painted."""
-    paint_bare = open_bare(trial, spec)
-    with FlopCounterMode(display=False) as counter:
-        paint_bare(0)
-    del paint_bare
-    free_memory()
-    return float(counter.get_total_flops())
-
-
-def measure_rate(trial: Trial) -> float:
-    """Floating-point operations a second in one large product, in the dtype that images are painted in."""
-    side, times = (8192, 20) if trial.device == "cuda" else (512, 3)
-    matrix = torch.randn(side, side, device=trial.device, dtype=_dtype(trial))
-    found = []
-    for _ in range(times):
-        started = time.perf_counter()
-        _ = float((matrix @ matrix)[0, 0])  # waits for the device
-        found.append(time.perf_counter() - started)
-    return 2 * side**3 / statistics.median(found)
-
-
-def open_bare(trial: Trial, spec: ModelSpec) -> Callable[[int], object]:
-    """A plain diffusers loop, everything resident: seed -> image."""
-    source = trial.catalogue.locate(spec.source)
-    pipeline = diffusers.DiffusionPipeline.from_pretrained(source, dtype=_dtype(trial)).to(trial.device)
-    pipeline.set_progress_bar_config(disable=True)
-    return lambda seed: pipeline(
-        prompt=PROMPT, width=trial.side, height=trial.side, num_inference_steps=trial.steps,
-        generator=torch.Generator("cpu").manual_seed(seed),
-    )  # fmt: skip
-
-
-def _dtype(trial: Trial) -> torch.dtype:
-    return torch.bfloat16 if trial.device == "cuda" else torch.float32
+def _gib(size_bytes: int | None) -> str:
+    return "not counted" if size_bytes is None else f"{size_bytes / GIB:.2f}"
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ from typing import Any
 
 import torch
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
-from safetensors.torch import save_file
 
 from bench.nobody import Nobody
+from bench.random_lora import write_lora
 from bench.report import keep_arithmetic, options, report
 from bench.table import print_table, spread
 from contracts.catalogue import Catalogue, LoraSpec, read_catalogue
@@ -38,7 +38,6 @@ from worker.loras import Adapters
 from worker.pipelines import Pool
 from worker.warnings import silence_known_warnings
 
-_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")
 _NAMES = ("one", "two", "three", "four")
 
 
@@ -57,21 +56,6 @@ def build(catalogue: Catalogue) -> Any:
     base.register_modules(unet=unet)
     base.set_progress_bar_config(disable=True)
     return base
-
-
-def write(unet: torch.nn.Module, path: Path, rank: int, seed: int) -> int:
-    """A random adapter in PEFT's layout; returns how many layers it changes."""
-    generator, tensors = torch.Generator().manual_seed(seed), {}
-    for name, layer in unet.named_modules():
-        if isinstance(layer, torch.nn.Linear) and name.endswith(_TARGETS):
-            tensors[f"unet.{name}.lora_A.weight"] = (
-                torch.randn(rank, layer.in_features, generator=generator) * 0.05
-            )
-            tensors[f"unet.{name}.lora_B.weight"] = (
-                torch.randn(layer.out_features, rank, generator=generator) * 0.05
-            )
-    save_file(tensors, path)
-    return len(tensors) // 2
 
 
 def measure(work: Callable[[], object], runs: int, prepare: Callable[[], object] = lambda: None) -> list[float]:
@@ -146,7 +130,7 @@ def theirs(base: Any, folder: Path, count: int, runs: int) -> dict[str, list[flo
 def row(base: Any, catalogue: Catalogue, folder: Path, rank: int, count: int, runs: int) -> Sequence[object]:
     """One line: everything in steps that were measured beside it."""
     for seed, name in enumerate(_NAMES):
-        write(base.unet, folder / f"{name}.safetensors", rank, seed)
+        write_lora(base.unet, "unet", folder / f"{name}.safetensors", rank, seed)
     step = stepper(base)
     step()
     unit = sorted(measure(step, 3 * runs))[3 * runs // 2]
@@ -225,7 +209,8 @@ def print_adapters(built_in: Catalogue, kinds: Sequence[tuple[int, int]], runs: 
             ["rank", "adapters", "ms of a step", "first load, ours", "load and unload, diffusers",
              "switch, ours", "switch, diffusers", "fuse and unfuse, diffusers"], table,
         )  # fmt: skip
-        print(f"\nin steps; {write(base.unet, folder / 'one.safetensors', 4, 0)} layers changed\n")
+        changed = write_lora(base.unet, "unet", folder / "one.safetensors", 4, 0)
+        print(f"\nin steps; {changed} layers changed\n")
 
 
 if __name__ == "__main__":

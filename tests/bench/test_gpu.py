@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
 
 import pytest
 
 from bench import gpu
+from bench.bare import Bare
+from bench.full_size import write_catalogue
+from bench.trials import parameters
+from contracts.architectures import read_architectures
+from contracts.catalogue import read_catalogue
 
 
 @pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
@@ -23,5 +29,23 @@ def test_the_bench_prints_all_its_tables_at_tiny_size(family: str, capsys: pytes
     for speed, runs in (("exact", 8), ("fast", 5)):
         assert re.search(rf"^\| {speed}, compiled: off +\| {runs} ", printed, re.MULTILINE), printed
         assert re.search(rf"^\| {speed}, compiled: blocks, aot_eager +\| {runs} ", printed, re.MULTILINE), printed
+    assert re.search(r"^\| bare diffusers, eager +\| 8 +\| [0-9.]+ +\| 1.00 ", printed, re.MULTILINE), printed
     assert ("a new prompt" in printed) is (family != "sdxl")
     assert re.search(r"^\| 2 +\| [0-9.]+ ", printed, re.MULTILINE)
+    for row in ("first load", "switch, once loaded", "a step with it"):
+        assert re.search(rf"^\| {row} +\| 0\.\d+ +\| [0-9.]+ ", printed, re.MULTILINE), printed
+
+
+def test_a_budget_that_nothing_fits_into_is_told_and_the_bench_goes_on() -> None:
+    trial = gpu.tiny()
+    spec = trial.catalogue.model("shapes-flux")
+    row = gpu.budget_row(trial, spec, 2**20, Bare(1.0, None, 1.0))
+    assert "memory is too small" in str(row[1])
+
+
+def test_the_published_steps_are_taken_where_none_are_named(tmp_path: Path) -> None:
+    chosen = {one.id: one for one in read_architectures()}
+    catalogue = read_catalogue(write_catalogue(chosen, tmp_path))
+    trial = dataclasses.replace(gpu.tiny(), catalogue=catalogue, side=1024, steps=None)
+    steps = {spec.id: parameters(trial, spec).num_inference_steps for spec in catalogue.models}
+    assert (steps["sdxl"], steps["sd3.5-large"], steps["flux.1-dev"]) == (30, 28, 28)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import gpu
 from bench.full_size import write_catalogue, write_checkpoint
+from bench.gpu import GIB
+from bench.trials import Trial, make
 from contracts.architectures import read_architectures
 from contracts.catalogue import read_catalogue
 from contracts.plans import Policy
@@ -27,34 +28,30 @@ def device() -> None:
 
 
 @pytest.fixture
-def trial() -> gpu.Trial:
-    return gpu.Trial(read_catalogue(BUILT_IN_CATALOGUE), "cuda", [], [], side=64, steps=12, batches=(), runs=1)
+def trial() -> Trial:
+    return Trial(read_catalogue(BUILT_IN_CATALOGUE), "cuda", [], [], side=64, steps=12, batches=(), runs=1)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_image_shows_what_the_prompt_says(trial: gpu.Trial, family: str) -> None:
+def test_the_image_shows_what_the_prompt_says(trial: Trial, family: str) -> None:
     spec = trial.catalogue.model(f"shapes-{family}")
-    (picture,) = gpu.make(trial, Pool(trial.catalogue, device="cuda"), spec, seed=0, prompt=PROMPT).pictures
+    (picture,) = make(trial, Pool(trial.catalogue, device="cuda"), spec, seed=0, prompt=PROMPT).pictures
     verdict = judge(picture.convert("RGB"))
     assert (verdict.colour, verdict.background) == ("red", "blue")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_same_receipt_gives_the_same_image(trial: gpu.Trial, family: str) -> None:
+def test_the_same_receipt_gives_the_same_image(trial: Trial, family: str) -> None:
     spec, pool = trial.catalogue.model(f"shapes-{family}"), Pool(trial.catalogue, device="cuda")
-    first, second = (gpu.make(trial, pool, spec, seed=7, prompt=PROMPT).pictures[0] for _ in range(2))
+    first, second = (make(trial, pool, spec, seed=7, prompt=PROMPT).pictures[0] for _ in range(2))
     assert first.tobytes() == second.tobytes()
 
 
 @pytest.mark.parametrize("family", ["sd3", "flux"])
-def test_t5_on_the_cpu_shows_the_same_picture(trial: gpu.Trial, family: str) -> None:
+def test_t5_on_the_cpu_shows_the_same_picture(trial: Trial, family: str) -> None:
     spec = trial.catalogue.model(f"shapes-{family}")
     verdicts = [
-        judge(
-            gpu.make(trial, Pool(trial.catalogue, device="cuda", policy=policy), spec, 0, prompt=PROMPT).pictures[
-                0
-            ]
-        )
+        judge(make(trial, Pool(trial.catalogue, device="cuda", policy=policy), spec, 0, prompt=PROMPT).pictures[0])
         for policy in (Policy(t5="gpu"), Policy(t5="cpu"))
     ]
     assert verdicts[0].colour == verdicts[1].colour
@@ -64,19 +61,17 @@ def test_t5_on_the_cpu_shows_the_same_picture(trial: gpu.Trial, family: str) -> 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("how", ["blocks", "graphs"])
-def test_a_compiled_model_shows_the_same_picture_again_and_again(
-    trial: gpu.Trial, family: str, how: Compile
-) -> None:
+def test_a_compiled_model_shows_the_same_picture_again_and_again(trial: Trial, family: str, how: Compile) -> None:
     torch._dynamo.reset()
     spec, pool = trial.catalogue.model(f"shapes-{family}"), Pool(trial.catalogue, device="cuda")
     compiling = Pool(trial.catalogue, device="cuda", kernels=KernelChoice(compile=how))
-    plain = gpu.make(trial, pool, spec, seed=3, prompt=PROMPT)
-    images = [gpu.make(trial, compiling, spec, seed=3, prompt=PROMPT) for _ in range(3)]
+    plain = make(trial, pool, spec, seed=3, prompt=PROMPT)
+    images = [make(trial, compiling, spec, seed=3, prompt=PROMPT) for _ in range(3)]
     assert all(one.receipt.kernels["compile"] == f"{how}, inductor" for one in images)
     assert images[1].pictures[0].tobytes() == images[2].pictures[0].tobytes()
     verdicts = [judge(one.pictures[0]) for one in (plain, images[2])]
     assert (verdicts[0].colour, verdicts[0].shape) == (verdicts[1].colour, verdicts[1].shape)
-    fast = gpu.make(trial, compiling, spec, seed=3, prompt=PROMPT, speed="fast")
+    fast = make(trial, compiling, spec, seed=3, prompt=PROMPT, speed="fast")
     assert judge(fast.pictures[0]).colour == verdicts[0].colour
 
 
@@ -86,10 +81,10 @@ def test_sdxls_measured_peak_is_within_15_percent_of_the_plans(tmp_path: Path, b
     architecture = next(one for one in read_architectures() if one.id == "sdxl")
     write_checkpoint(architecture, tmp_path / "sdxl", "cuda", torch.bfloat16)
     catalogue = read_catalogue(write_catalogue({"sdxl": architecture}, tmp_path))
-    trial = gpu.Trial(catalogue, "cuda", [], [], side=1024, steps=4, batches=(), runs=1)
-    pool = Pool(catalogue, device="cuda", budget_bytes=budget_gib * gpu.GIB)
-    memory = gpu.make(trial, pool, catalogue.model("sdxl"), seed=0).receipt.memory
+    trial = Trial(catalogue, "cuda", [], [], side=1024, steps=4, batches=(), runs=1)
+    pool = Pool(catalogue, device="cuda", budget_bytes=budget_gib * GIB)
+    memory = make(trial, pool, catalogue.model("sdxl"), seed=0).receipt.memory
     assert memory is not None
     assert memory.peak_bytes is not None
-    assert memory.peak_bytes <= budget_gib * gpu.GIB
+    assert memory.peak_bytes <= budget_gib * GIB
     assert 0.85 <= memory.peak_bytes / memory.planned_bytes <= 1.15
