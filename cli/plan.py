@@ -20,7 +20,7 @@ from contracts.inventory import Inventory, take_inventory, weigh_adapter, weigh_
 from contracts.loads import load_of
 from contracts.parameters import JobParameters
 from contracts.placement import plan, rungs
-from contracts.plans import Load, Plan, Policy, T5Policy, gib
+from contracts.plans import Load, Placed, Plan, Policy, T5Policy, gib
 from contracts.settings import SharedSettings
 from contracts.tasks import REQUESTS
 from contracts.validation import StoredPicture, check, resolve
@@ -99,7 +99,7 @@ def describe(chosen: Plan, inventory: Inventory, load: Load) -> Iterator[str]:
         yield "sizes of the published architecture: the checkpoint is not on this machine"
     yield ""
     rows = [("component", "bytes", "lives", "on the device")]
-    rows += [(part.component, gib(part.bytes), part.home, gib(part.device_bytes)) for part in chosen.parts]
+    rows += [(part.component, _size(part), part.home, gib(part.device_bytes)) for part in chosen.parts]
     yield from _table(rows)
     yield ""
     for stage, size in chosen.stage_bytes.items():
@@ -108,6 +108,11 @@ def describe(chosen: Plan, inventory: Inventory, load: Load) -> Iterator[str]:
     yield f"plan:     {chosen.rung}" + (f", tiles of {chosen.tile_side} pixels" if chosen.tile_side else "")
     yield f"extra:    about {chosen.extra_seconds:g} s a request with a new prompt"
     yield f"batch:    {chosen.batch_images} of this size still fit ({chosen.batch_pixels:,} pixels)"
+
+
+def _size(part: Placed) -> str:
+    said = {"files": "", "architecture": ", as published", "assumed": ", assumed: the family's largest"}
+    return gib(part.bytes) + said[part.origin]
 
 
 def _list(ladder: Sequence[Plan]) -> Iterator[str]:

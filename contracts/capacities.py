@@ -32,7 +32,7 @@ class Capacity(BaseModel):
 
     Attributes:
         inventories: model -> its components in this worker's dtype; models of which nothing is known are missing.
-        extras: `controlnet:ID` or `lora:ID` -> its weight; those that are still on a hub are missing.
+        extras: `controlnet:ID` or `lora:ID` -> its weight; LoRAs that are still on a hub are missing.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -7,17 +7,30 @@ budgets or requests.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-from contracts.activations import Work, encodes_controls, encoding_work, work_of
-from contracts.architectures import Architecture, find_architecture, read_architectures
+from contracts.activations import Held, Work
+from contracts.architectures import Architecture, find_architecture, find_controlnet, read_architectures
 from contracts.catalogue import Catalogue, ModelSpec
 from contracts.errors import CatalogueError
+from contracts.moments import (
+    adapted_work,
+    encodes_controls,
+    encoding_work,
+    handed_work,
+    held_work,
+    work_of,
+)
 from contracts.parameters import LoraParameters
 from contracts.weights import Count, count_files, count_values, read_config, read_configs
+
+
+#: What a size was read from: the files; the published architecture of what is still on a hub; or that of the
+#: family's largest, for want of anything better.
+Origin = Literal["files", "architecture", "assumed"]
 
 
 class Role(StrEnum):
@@ -41,8 +54,12 @@ class Component:
         value_bytes: of one value, weights and work alike; 0: the inventory's.
         work: the moments at which it may need most beyond its weights.
         encoding: the same while a VAE encodes pictures.
+        adapted: a denoiser's moments more where adapters act on it.
+        handed: what a ControlNet leaves for the denoiser to work with.
+        held: what a call keeps beside a denoiser until its images are there.
         tile_side: pixels of a tile, for a VAE.
         encodes_controls: for a ControlNet, whether the VAE encodes its picture.
+        origin: what the bytes were read from.
     """
 
     name: str
@@ -53,8 +70,12 @@ class Component:
     value_bytes: int = 0
     work: tuple[Work, ...] = ()
     encoding: tuple[Work, ...] = ()
+    adapted: tuple[Work, ...] = ()
+    handed: Work = Work()
+    held: Held = Held()
     tile_side: int | None = None
     encodes_controls: bool = False
+    origin: Origin = "files"
 
 
 @dataclass(frozen=True)
@@ -94,14 +115,22 @@ def take_inventory(catalogue: Catalogue, model: ModelSpec, value_bytes: int) -> 
 def weigh_controlnet(
     catalogue: Catalogue, id: str, value_bytes: int, fetched: Path | None = None
 ) -> Component | None:
-    """A ControlNet as a component `controlnet:ID`; None where it is not on this machine.
+    """A ControlNet as a component `controlnet:ID`.
+
+    One that is still on a hub is taken to be as its architecture was published, or the largest of its family; None
+    where that is not known either.
 
     Args:
         fetched: where one that came from a hub lies.
     """
-    place = fetched or catalogue.locate(catalogue.controlnet(id).source)
+    row = catalogue.controlnet(id)
+    place = fetched or catalogue.locate(row.source)
     if isinstance(place, str):
-        return None
+        published = find_controlnet(row.family, place)
+        if published is None:
+            return None
+        one = weigh(f"controlnet:{id}", Role.CONTROLNET, published.count, value_bytes, published.config)
+        return replace(one, origin="architecture" if place in published.sources else "assumed")
     count = count_files(_weights_in(place))
     return weigh(f"controlnet:{id}", Role.CONTROLNET, count, value_bytes, read_config(place))
 
@@ -135,6 +164,7 @@ def weigh(
     streamed = by_block if groups == "block" else 2 * count.leaf_values
     try:
         work, encoding = work_of(config), encoding_work(config) if role is Role.VAE else ()
+        adapted, handed, held = adapted_work(config), handed_work(config), held_work(config)
     except (KeyError, TypeError, IndexError) as error:
         raise CatalogueError(f"the configuration of {name} lacks {error}") from error
     return Component(
@@ -146,6 +176,9 @@ def weigh(
         value_bytes=value_bytes,
         work=work,
         encoding=encoding,
+        adapted=adapted,
+        handed=handed,
+        held=held,
         tile_side=_tile_side(config) if role is Role.VAE else None,
         encodes_controls=role is Role.CONTROLNET and encodes_controls(config),
     )

@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import product
 from types import MappingProxyType
 
-from contracts.activations import most_values
+from contracts.activations import Work, most_values
 from contracts.inventory import Component, Inventory, Role
 from contracts.plans import Home, Load, Placed, Plan, Policy, gib
 
@@ -32,9 +32,9 @@ _TILED_SECONDS, _FP8_SECONDS, _ABSENT_SECONDS = 0.15, 3.0, 1e6
 _FP8_BYTES, _FP8_KEPT = 1, 0.02
 #: No batch is larger, whatever fits; sizes of batches are found to this fraction of an image.
 _MAX_IMAGES, _IMAGE_FRACTION = 1024, 1 / 16
-#: Values of a pixel where images are decoded one by one and by tiles: three channels of each image and of the
-#: whole batch, and for the one at hand its tiles, which overlap by a quarter.
-_SLICED_VALUES, _TILED_VALUES = 6, 5
+#: Values of a pixel where images are decoded one by one and by tiles: an image, and its tiles, which overlap by a
+#: quarter.
+_IMAGE_VALUES, _TILES_VALUES = 3, 5
 
 _STAGES = ("encode", "denoise", "decode")
 _STAGE_OF: Mapping[Role, str] = MappingProxyType(
@@ -61,9 +61,9 @@ class Way:
     fp8: bool
 
     def home(self, role: Role) -> Home:
-        """Where components of this role live; adapters and ControlNets go with the denoiser."""
+        """Where components of this role live; ControlNets go with the denoiser, adapters stay with the device."""
         homes = {Role.TEXT_ENCODER: self.text_encoder, Role.T5: self.t5, Role.VAE: self.vae}
-        return homes.get(role, self.denoiser)
+        return Home.DEVICE if role is Role.ADAPTER else homes.get(role, self.denoiser)
 
 
 def ways(inventory: Inventory, policy: Policy) -> Iterator[Way]:
@@ -133,8 +133,7 @@ class Layout:
         """Weights and activations on the device in each stage; of the load's images, or of so many."""
         count = self.load.canvas.images if images is None else images
         stays = sum(placed.device_bytes for _, placed in self.parts if placed.home is Home.DEVICE)
-        stays += int(self.load.canvas.picture_values * count) * self.inventory.value_bytes
-        return {stage: stays + self._visiting(stage, count) for stage in _STAGES}
+        return {stage: stays + self._kept(stage, count) + self._at_work(stage, count) for stage in _STAGES}
 
     @cached_property
     def peak_bytes(self) -> int:
@@ -174,40 +173,74 @@ class Layout:
             return None
         return next((one.tile_side for one, _ in self.parts if one.tile_side), None)
 
-    def _visiting(self, stage: str, images: float) -> int:
-        """Bytes of the weights that come for a stage, and of its work; text encoders come one after the other."""
-        sizes = [
-            (placed.device_bytes if placed.home is not Home.DEVICE else 0) + self._work_of(one, placed, images)
-            for one, placed in self.parts
-            if _STAGE_OF[one.role] == stage
-        ]
-        return max(sizes, default=0) if stage == "encode" else sum(sizes)
+    def _of_stage(self, stage: str) -> list[tuple[Component, Placed]]:
+        return [(one, placed) for one, placed in self.parts if _STAGE_OF[one.role] == stage]
+
+    def _at_work(self, stage: str, images: float) -> int:
+        """Bytes of the weights that come for a stage, and of its work.
+
+        Text encoders come one after the other; all other visitors of a stage together, and one of them works.
+        """
+        parts = self._of_stage(stage)
+        visits = {one.name: placed.device_bytes * (placed.home is Home.VISIT) for one, placed in parts}
+        works = {one.name: self._work_of(one, placed, images, weights=True) for one, placed in parts}
+        if stage == "encode":
+            return max((visits[name] + works[name] for name in works), default=0)
+        return sum(visits.values()) + max(works.values(), default=0)
+
+    def _kept(self, stage: str, images: float) -> int:
+        """Bytes that stand beside the work of a stage: pictures, and once prompts are encoded what comes of them.
+
+        What ControlNets hand over stands there until the images are decoded: the pipelines do not let go of it.
+        """
+        canvas = self.load.canvas
+        values = images * canvas.start_values
+        if not any(extra.encodes_controls for extra in self.load.extras):
+            values += images * canvas.control_values
+        if stage != "encode":
+            values += sum(one.held.values(canvas, images) for one, _ in self.parts)
+            values += sum(one.handed.values(canvas, images * canvas.passes, canvas.pixels) for one, _ in self.parts)
+        return int(values * self.inventory.value_bytes)
 
     def _work(self, stage: str, images: float) -> int:
-        sizes = [self._work_of(one, placed, images) for one, placed in self.parts if _STAGE_OF[one.role] == stage]
-        return max(sizes, default=0) if stage == "encode" else sum(sizes)
+        works = (self._work_of(one, placed, images) for one, placed in self._of_stage(stage))
+        return self._kept(stage, images) + max(works, default=0)
 
-    def _work_of(self, component: Component, placed: Placed, images: float) -> int:
-        """Bytes that a component takes on the device beyond its weights."""
+    def _work_of(self, component: Component, placed: Placed, images: float, *, weights: bool = False) -> int:
+        """Bytes that a component takes on the device beyond its weights; `weights`: with those that are streamed."""
         if placed.home in (Home.CPU, Home.ABSENT):
             return 0
-        canvas = self.load.canvas
+        canvas, size = self.load.canvas, component.value_bytes or self.inventory.value_bytes
         if component.role is Role.VAE:
-            values = self._vae_values(component, images)
-        else:
-            passes = canvas.passes if _STAGE_OF[component.role] == "denoise" else 1
-            values = most_values(component.work, canvas, images * passes)
-        return int(values * (component.value_bytes or self.inventory.value_bytes))
+            return int(self._vae_values(component, images) * size)
+        passes = canvas.passes if _STAGE_OF[component.role] == "denoise" else 1
+        adapted = any(extra.role is Role.ADAPTER for extra in self.load.extras)
+        moments = (*component.work, *component.adapted * adapted) or (Work(),)
+        return max(
+            int(most_values((moment,), canvas, images * passes) * size)
+            + (_streamed_bytes(component, placed, moment.layers) if weights else 0)
+            for moment in moments
+        )
 
     def _vae_values(self, vae: Component, images: float) -> float:
         """Decoding, or encoding the pictures of ControlNets, which guidance doubles; whole, or by tiles."""
         canvas, tile_side = self.load.canvas, self._tile_side
+        encodes = any(extra.encodes_controls for extra in self.load.extras)
+        pictures = images * canvas.control_values if encodes else 0.0
         if tile_side is None:
-            doubled = canvas.passes if any(extra.encodes_controls for extra in self.load.extras) else 0
+            doubled = canvas.passes if encodes else 0
             encoding = most_values(vae.encoding, canvas, images * doubled)
-            return max(encoding, most_values(vae.work, canvas, images))
-        tile = most_values(vae.work, canvas, 1, min(canvas.pixels, tile_side**2))
-        return tile + (_SLICED_VALUES * images + _TILED_VALUES) * canvas.pixels
+            return max(encoding + pictures, most_values(vae.work, canvas, images))
+        side = min(canvas.pixels, tile_side**2)
+        tiles = _TILES_VALUES * canvas.pixels * (canvas.pixels > side)
+        before = _IMAGE_VALUES * (images - 1) * canvas.pixels
+        image = _IMAGE_VALUES * canvas.pixels
+        return max(
+            most_values(vae.work, canvas, 1, side) + tiles + before,
+            tiles + before + 2 * image,
+            2 * images * image,
+            most_values(vae.encoding, canvas, 1, side) + pictures,
+        )
 
     def _room(self, budget_bytes: int) -> float:
         """Images of this size that fit, a fraction included."""
@@ -229,6 +262,16 @@ class Layout:
         return ", ".join(named) or "all resident"
 
 
+def _streamed_bytes(component: Component, placed: Placed, layers: int | None) -> int:
+    """Bytes of the weights that are there at one moment, where they come and go while the component works."""
+    if placed.home is not Home.STREAMED:
+        return 0
+    if placed.groups == "block" or layers is None:
+        return placed.device_bytes
+    share = placed.bytes / component.bytes if component.bytes else 1.0
+    return min(placed.device_bytes, int(layers * component.value_bytes * share))
+
+
 def _place(component: Component, way: Way, inventory: Inventory) -> Placed:
     home = way.home(component.role)
     share = 1.0
@@ -243,6 +286,7 @@ def _place(component: Component, way: Way, inventory: Inventory) -> Placed:
         bytes=0 if home is Home.ABSENT else whole,
         device_bytes=on_device.get(home, 0),
         groups=component.groups if home is Home.STREAMED else None,
+        origin=component.origin,
     )
 
 

@@ -25,7 +25,9 @@ def load_of(family: str, job: JobParameters, images: int | None = None, extras: 
         images=job.num_images if images is None else images,
         guided=_is_guided(FAMILIES[family], job.guidance_scale),
         text_tokens=job.max_sequence_length or 0,
-        pictures=len(job.controls) + (job.image is not None),
+        started=job.image is not None,
+        masked=job.mask_image is not None,
+        controls=len(job.controls),
     )
     return Load(canvas, tuple(extras), job.num_inference_steps)
 

@@ -26,14 +26,19 @@ def plan(inventory: Inventory, load: Load, budget_bytes: int, policy: Policy | N
     for layout in _ladder(inventory, load, policy):
         if layout.peak_bytes <= budget_bytes:
             chosen = layout.plan(budget_bytes)
-            if above is None:
-                return chosen
-            reason = f"{chosen.reason}; {above.name} would need {gib(above.peak_bytes)}"
-            return chosen.model_copy(update={"reason": reason})
+            beside = "" if above is None else f"; {above.name} would need {gib(above.peak_bytes)}"
+            return chosen.model_copy(update={"reason": f"{chosen.reason}{beside}{_doubt(chosen)}"})
         above = layout
     smallest = layout.plan(budget_bytes)
     least = f"{smallest.rung}, would need {gib(smallest.peak_bytes)}"
-    return smallest.model_copy(update={"reason": f"no plan fits {gib(budget_bytes)}; the smallest, {least}"})
+    reason = f"no plan fits {gib(budget_bytes)}; the smallest, {least}{_doubt(smallest)}"
+    return smallest.model_copy(update={"reason": reason})
+
+
+def _doubt(chosen: Plan) -> str:
+    """What of a plan is not known but assumed."""
+    assumed = ", ".join(part.component for part in chosen.parts if part.origin == "assumed")
+    return f"; the size of {assumed} is assumed" if assumed else ""
 
 
 def step_down(ladder: Sequence[Plan], failed: Plan) -> Plan | None:

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from contracts.activations import Canvas
-from contracts.inventory import Component, Role
+from contracts.inventory import Component, Origin, Role
 
 T5Policy = Literal["auto", "gpu", "cpu", "visit", "off"]
 
@@ -72,6 +72,7 @@ class Placed(BaseModel):
         bytes: the whole component, as it is stored.
         device_bytes: on the device at the most.
         groups: how it is streamed; None where it is not.
+        origin: what its bytes were read from.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -82,6 +83,7 @@ class Placed(BaseModel):
     bytes: int
     device_bytes: int
     groups: Literal["block", "leaf"] | None = None
+    origin: Origin = "files"
 
 
 class Plan(BaseModel):

@@ -77,8 +77,9 @@ class Budget:
             self._ladders.clear()
 
     def knows_controlnet(self, id: str) -> bool:
-        """Whether it can be planned with; else it must be fetched first."""
-        return f"controlnet:{id}" in self.capacity.extras
+        """Whether it was weighed; one that is still on a hub has an assumed weight, and must be fetched first."""
+        extra = self.capacity.extras.get(f"controlnet:{id}")
+        return extra is not None and extra.origin == "files"
 
     def is_vague(self, id: str) -> bool:
         """Whether the checkpoint is one file, whose components cannot be told apart before it is loaded."""

@@ -18,6 +18,19 @@ from contracts.weights import Count
 
 
 @dataclass(frozen=True)
+class ControlNet:
+    """A ControlNet as it was published.
+
+    Attributes:
+        sources: hub ids of those that are so.
+    """
+
+    sources: tuple[str, ...]
+    count: Count
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Architecture:
     """One published architecture.
 
@@ -25,6 +38,7 @@ class Architecture:
         sources: hub ids of checkpoints that have it.
         counts: component -> its values.
         configs: component -> its configuration.
+        controlnet: one that is widely used with it.
     """
 
     id: str
@@ -32,6 +46,7 @@ class Architecture:
     sources: tuple[str, ...]
     counts: Mapping[str, Count]
     configs: Mapping[str, Mapping[str, Any]]
+    controlnet: ControlNet
 
     @property
     def values(self) -> int:
@@ -54,13 +69,21 @@ def find_architecture(family: str, source: str) -> Architecture | None:
     return candidates[0] if len(candidates) == 1 else None
 
 
+def find_controlnet(family: str, source: str) -> ControlNet | None:
+    """The ControlNet of this hub id; else the largest that is known of its family."""
+    of_family = [one.controlnet for one in read_architectures() if one.family == family]
+    named = [one for one in of_family if source in one.sources]
+    return max(named or of_family, key=lambda one: one.count.values, default=None)
+
+
 def _read(text: str) -> Architecture:
     facts = json.loads(text)
-    components = facts["components"]
+    components, control = facts["components"], facts["controlnet"]
     return Architecture(
         facts["id"],
         facts["family"],
         tuple(facts["sources"]),
         {name: Count(**component["count"]) for name, component in components.items()},
         {name: component["config"] for name, component in components.items()},
+        ControlNet(tuple(control["sources"]), Count(**control["count"]), control["config"]),
     )

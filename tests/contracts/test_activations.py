@@ -1,56 +1,49 @@
-"""What components hold while they work: the formula beside a count of every tensor."""
+"""What a call keeps beside the work of its components: pictures, latents, prompts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import pytest
-import torch
 
-from bench.architectures import compare_work
-from contracts.activations import Canvas, encodes_controls, most_values, work_of
-from contracts.architectures import read_architectures
-from contracts.settings import BUILT_IN_CATALOGUE
-from contracts.weights import read_config
+from contracts.activations import Canvas, Held, Work, most_values
 
-MODELS = BUILT_IN_CATALOGUE.parent
-_DENOISERS = {"sdxl": "unet", "sd3": "transformer", "flux": "transformer"}
-SHAPES = [
-    (f"shapes-{family}/{part}", Canvas(side, side, images, guided=family != "flux", text_tokens=64))
-    for family, denoiser in _DENOISERS.items()
-    for part in (denoiser, "vae")
-    for side, images in ((64, 1), (64, 8), (256, 1))
-]
+PIXELS = 64 * 32
 
 
-@pytest.mark.parametrize(("component", "canvas"), SHAPES, ids=lambda one: str(one).removeprefix("Canvas"))
-def test_the_shapes_models_hold_what_the_formula_says(component: str, canvas: Canvas) -> None:
-    counted, formula = compare_work(read_config(MODELS / component), canvas, torch.float32)
-    assert counted * 0.9 < formula < counted * 1.15
+@pytest.mark.parametrize(
+    ("canvas", "starts", "controls"),
+    [
+        (Canvas(64, 32), 0, 0),
+        (Canvas(64, 32, started=True), 3, 0),
+        (Canvas(64, 32, started=True, masked=True), 7, 0),
+        (Canvas(64, 32, controls=2), 0, 12),
+        (Canvas(64, 32, guided=False, controls=2), 0, 6),
+    ],
+)
+def test_pictures_have_three_channels_a_mask_one_and_controls_come_once_a_pass(
+    canvas: Canvas, starts: int, controls: int
+) -> None:
+    assert (canvas.start_values, canvas.control_values) == (starts * PIXELS, controls * PIXELS)
 
 
-@pytest.mark.parametrize("architecture", read_architectures(), ids=lambda one: one.id)
-def test_the_full_size_models_hold_what_the_formula_says(architecture: Any) -> None:
-    canvas = Canvas(1024, 1024, guided=architecture.family != "flux")
-    for name, config in architecture.configs.items():
-        if not name.startswith("text_encoder"):
-            counted, formula = compare_work(config, canvas, torch.bfloat16)
-            assert counted * 0.95 < formula < counted * 1.05, name
+@pytest.mark.parametrize(
+    ("canvas", "latents", "prompts"),
+    [
+        (Canvas(64, 32, guided=False, text_tokens=10), 5, 3),
+        (Canvas(64, 32, text_tokens=10), 7, 6),
+        (Canvas(64, 32, text_tokens=10, started=True), 9, 6),
+        (Canvas(64, 32, text_tokens=10, started=True, masked=True), 11, 6),
+        (Canvas(64, 32, text_tokens=10, controls=1), 9, 6),
+    ],
+)
+def test_latents_and_prompts_are_kept_several_times(canvas: Canvas, latents: int, prompts: int) -> None:
+    held = Held(latents=Work(pixel=0.5), prompt=Work(token=4.0))
+    assert held.values(canvas, 1) == latents * PIXELS / 2 + prompts * 40
+    assert held.values(canvas, 3) == 3 * held.values(canvas, 1)
 
 
-def test_more_of_anything_never_takes_less() -> None:
-    small = Canvas(512, 512, text_tokens=64)
-    for larger in (Canvas(1024, 512, text_tokens=64), Canvas(512, 512, text_tokens=512)):
-        for architecture in read_architectures():
-            for config in architecture.configs.values():
-                moments = work_of(config)
-                assert most_values(moments, larger, 1) >= most_values(moments, small, 1) > 0
-                assert most_values(moments, small, 2) > most_values(moments, small, 1)
-
-
-def test_a_class_unknown_here_has_no_formula() -> None:
-    unknown: list[Mapping[str, Any]] = [{}, {"_class_name": "SomethingElse"}, {"architectures": []}]
-    assert [work_of(config) for config in unknown] == [(), (), ()]
-    assert not encodes_controls({"_class_name": "ControlNetModel"})
-    assert encodes_controls({"_class_name": "SD3ControlNetModel"})
+def test_the_worst_moment_counts_and_weights_are_not_in_it() -> None:
+    moments = (Work(pixel=2.0, layers=10**9), Work(token=100.0, fixed=5.0), Work(token_squared=1.0))
+    assert most_values(moments, Canvas(64, 32, text_tokens=1), 3) == 3 * 2 * PIXELS
+    assert most_values(moments, Canvas(64, 32, text_tokens=50), 3) == 3 * 5005
+    assert most_values(moments, Canvas(64, 32, text_tokens=400), 2) == 400**2
+    assert most_values((), Canvas(64, 32), 3) == 0

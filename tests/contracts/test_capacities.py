@@ -64,6 +64,20 @@ def test_an_uploaded_adapter_weighs_what_its_header_said() -> None:
     assert (plan.parts[-1].component, plan.parts[-1].bytes) == ("lora:mine", 4000)
 
 
+def test_a_controlnet_still_on_a_hub_is_not_taken_to_weigh_nothing() -> None:
+    """Else the API would accept what no worker can run."""
+    catalogue = read_catalogue(BUILT_IN_CATALOGUE)
+    far = ControlNetSpec(id="far", family="sdxl", source="nobody/control")
+    rows = catalogue.model_copy(update={"controlnets": (*catalogue.controlnets, far)})
+    model = rows.model("shapes-sdxl")
+    request = ControlNetRequest.model_validate({"prompt": "-", "controls": [{"controlnet": "far", "image": "-"}]})
+    job = resolve(request, model, {"controls.0.image": StoredPicture("-", 64, 64)})
+    plans = [take_capacity(rows, size * MIB, Policy(), lambda _: 4).plan("sdxl", job) for size in (16, 16 * 1024)]
+    assert [plan and plan.fits for plan in plans] == [False, True]
+    assert all(plan and plan.reason.endswith("the size of controlnet:far is assumed") for plan in plans)
+    assert all(plan and plan.parts[-1].origin == "assumed" for plan in plans)
+
+
 def test_a_model_that_is_nowhere_is_left_out() -> None:
     catalogue = read_catalogue(BUILT_IN_CATALOGUE)
     missing = ModelSpec(id="missing", family="sd3", source="nobody/nothing")
@@ -74,6 +88,6 @@ def test_a_model_that_is_nowhere_is_left_out() -> None:
     )
     told = take_capacity(rows, MIB, Policy(), lambda _: 2)
     assert {"missing", "gone"}.isdisjoint(told.inventories)
-    assert "controlnet:far" not in told.extras
+    assert told.extras["controlnet:far"].origin == "assumed"
     job = resolve(Txt2ImgRequest(prompt="-"), missing, {})
     assert told.plan("sd3", job) is None

@@ -122,6 +122,27 @@ def test_controlnets_are_weighed_and_say_who_encodes_their_picture(family: str) 
     assert net.encodes_controls is (family != "sdxl")
 
 
+@pytest.mark.parametrize(
+    ("family", "source", "bytes_", "origin"),
+    [
+        ("sdxl", "diffusers/controlnet-canny-sdxl-1.0", 2_502_028_320, "architecture"),
+        ("sdxl", "somebody/controlnet", 2_502_028_320, "assumed"),
+        ("sd3", "InstantX/SD3-Controlnet-Canny", 1_190_857_728, "architecture"),
+        ("sd3", "somebody/controlnet", 4_307_037_952, "assumed"),
+        ("flux", "Shakker-Labs/FLUX.1-dev-ControlNet-Union-Pro-2.0", 4_281_753_600, "architecture"),
+    ],
+)
+def test_a_controlnet_on_a_hub_weighs_what_was_published_or_the_largest_of_its_family(
+    family: str, source: str, bytes_: int, origin: str
+) -> None:
+    away = ControlNetSpec(id="away", family=family, source=source)
+    net = weigh_controlnet(catalogue().model_copy(update={"controlnets": (away,)}), "away", 2)
+    assert net is not None
+    assert (net.bytes, net.origin) == (bytes_, origin)
+    assert net.work
+    assert net.handed.pixel > 0
+
+
 def test_adapters_are_weighed_by_their_file() -> None:
     adapter = weigh_adapter(catalogue(), "tint", 4)
     assert adapter is not None

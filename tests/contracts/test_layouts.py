@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from contracts.activations import Canvas, Work
+from contracts.activations import Canvas, Held, Work
 from contracts.inventory import Component, Inventory, Role
 from contracts.layouts import Layout, Way
 from contracts.plans import Home, Load
@@ -25,6 +25,7 @@ MODEL = Inventory("m", tuple(PARTS.values()), value_bytes=2, t5_optional=True)
 RESIDENT = Way(Home.DEVICE, Home.DEVICE, Home.DEVICE, Home.DEVICE, tiled=False, fp8=False)
 LOAD = Load(Canvas(256, 256, guided=False, text_tokens=100))
 ALL = 330 * MIB
+NET = Component("controlnet:a", Role.CONTROLNET, 30 * MIB, work=(Work(pixel=1.0),))
 
 
 def stages(load: Load = LOAD, **changes: Any) -> dict[str, int]:
@@ -91,18 +92,72 @@ def test_guidance_doubles_the_denoisers_work_and_nothing_else() -> None:
 
 def test_a_controlnet_whose_picture_is_encoded_for_both_passes_makes_the_vae_work_harder() -> None:
     guided = replace(LOAD.canvas, guided=True)
-    net = Component("controlnet:a", Role.CONTROLNET, 30 * MIB, work=(Work(pixel=1.0),))
-    plain = stages(Load(guided, (net,)))
-    encoding = stages(Load(guided, (replace(net, encodes_controls=True),)))
+    plain = stages(Load(guided, (NET,)))
+    encoding = stages(Load(guided, (replace(NET, encodes_controls=True),)))
     assert plain["decode"] == stages()["decode"] + 30 * MIB
     assert encoding["decode"] - plain["decode"] == work((2 * 50 - 60) * 256 * 256)
     assert encoding["denoise"] == plain["denoise"]
 
 
-def test_the_pictures_of_a_request_stay_throughout() -> None:
-    with_picture = stages(Load(replace(LOAD.canvas, pictures=1)))
+@pytest.mark.parametrize(
+    ("brought", "values"),
+    [({"started": True}, 3), ({"started": True, "masked": True}, 7), ({"controls": 2}, 6), ({}, 0)],
+)
+def test_the_pictures_of_a_request_stay_throughout(brought: dict[str, Any], values: int) -> None:
+    with_pictures = stages(Load(replace(LOAD.canvas, **brought)))
     for stage, size in stages().items():
-        assert with_picture[stage] - size == 2 * 3 * 256 * 256
+        assert with_pictures[stage] - size == work(values * 256 * 256)
+
+
+def test_pictures_for_controlnets_are_there_once_a_pass_and_those_that_are_encoded_leave() -> None:
+    guided = replace(LOAD.canvas, guided=True, controls=1)
+    plain = stages(Load(replace(guided, controls=0), (NET,)))
+    kept, encoded = stages(Load(guided, (NET,))), stages(Load(guided, (replace(NET, encodes_controls=True),)))
+    for stage, size in plain.items():
+        assert kept[stage] - size == work(2 * 3 * 256 * 256)
+    assert encoded["denoise"] == plain["denoise"]
+    assert encoded["decode"] - plain["decode"] == work((2 * 50 + 2 * 3 - 60) * 256 * 256)
+
+
+def test_prompts_and_latents_stay_from_the_first_step_to_the_last_image() -> None:
+    held = Held(latents=Work(pixel=0.25), prompt=Work(token=10.0))
+    parts = {**PARTS, "net": replace(PARTS["net"], held=held)}
+    model = replace(MODEL, components=tuple(parts.values()))
+    found = Layout.of(RESIDENT, model, LOAD).stage_bytes()
+    for stage, size in stages().items():
+        assert found[stage] - size == (0 if stage == "encode" else work(5 * 0.25 * 256 * 256 + 3 * 10 * 100))
+    started = Load(replace(LOAD.canvas, started=True, guided=True))
+    more = Layout.of(RESIDENT, model, started).stage_bytes()["decode"] - stages(started)["decode"]
+    assert more == work(9 * 0.25 * 256 * 256 + 6 * 10 * 100)
+
+
+def test_what_a_controlnet_hands_over_stands_beside_the_denoisers_work_and_its_own_does_not() -> None:
+    busy = replace(NET, work=(Work(pixel=7.0),), handed=Work(pixel=3.0))
+    assert stages(Load(LOAD.canvas, (busy,)))["denoise"] == ALL + 30 * MIB + work((10 + 3) * 256 * 256)
+    busier = replace(NET, work=(Work(pixel=11.0),))
+    assert stages(Load(LOAD.canvas, (busier,)))["denoise"] == ALL + 30 * MIB + work(11 * 256 * 256)
+
+
+def test_adapters_stay_on_the_device_whatever_is_streamed() -> None:
+    load = Load(LOAD.canvas, (Component("lora:a", Role.ADAPTER, 7 * MIB, 1 * MIB),))
+    for home in (Home.DEVICE, Home.VISIT, Home.STREAMED):
+        with_adapter, without = stages(load, denoiser=home), stages(denoiser=home)
+        assert {with_adapter[stage] - without[stage] for stage in without} == {7 * MIB}
+
+
+def test_at_each_moment_only_the_layers_at_work_are_there() -> None:
+    """The work that needs most values is not where the largest layers are."""
+    moments = (Work(pixel=10.0, layers=MIB), Work(pixel=1.0, layers=9 * MIB), Work(pixel=2.0))
+    by_layer = replace(PARTS["net"], groups="leaf", value_bytes=2, work=moments)
+    model = replace(MODEL, components=(*(part for part in MODEL.components if part.name != "net"), by_layer))
+    streamed = replace(RESIDENT, denoiser=Home.STREAMED)
+    least, pixels = ALL - 200 * MIB, 256 * 256
+    small, large = (Layout.of(streamed, model, Load(Canvas(s, s, guided=False, text_tokens=100))) for s in (256, 2048))
+    assert small.stage_bytes()["denoise"] == least + work(2 * pixels) + 20 * MIB
+    assert large.stage_bytes()["denoise"] == least + work(10 * 64 * pixels + MIB)
+    by_block = replace(by_layer, groups="block")
+    model = replace(model, components=(*model.components[:-1], by_block))
+    assert Layout.of(streamed, model, LOAD).stage_bytes()["denoise"] == least + work(10 * pixels) + 20 * MIB
 
 
 def test_the_host_holds_what_is_not_on_the_device_to_stay() -> None:

@@ -50,9 +50,18 @@ def test_guidance_doubles_the_denoisers_batch_where_both_passes_run_at_once(
     assert load_of(family, job(family, **fields)).canvas.guided is guided
 
 
-@pytest.mark.parametrize(("task", "pictures"), [("txt2img", 0), ("img2img", 1), ("inpaint", 1), ("controlnet", 2)])
-def test_the_pictures_of_a_request_are_counted(task: str, pictures: int) -> None:
-    assert load_of("sdxl", job("sdxl", task)).canvas.pictures == pictures
+@pytest.mark.parametrize(
+    ("task", "started", "masked", "controls"),
+    [
+        ("txt2img", False, False, 0),
+        ("img2img", True, False, 0),
+        ("inpaint", True, True, 0),
+        ("controlnet", False, False, 2),
+    ],
+)
+def test_the_pictures_of_a_request_are_counted(task: str, started: bool, masked: bool, controls: int) -> None:
+    canvas = load_of("sdxl", job("sdxl", task)).canvas
+    assert (canvas.started, canvas.masked, canvas.controls) == (started, masked, controls)
 
 
 def test_size_images_and_prompt_length_are_the_jobs_own_unless_a_batch_is_larger() -> None:

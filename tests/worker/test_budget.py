@@ -55,7 +55,7 @@ def test_a_tight_budget_is_planned_tightly(catalogue: Catalogue) -> None:
         assert one.peak_bytes <= 15 * MIB
 
 
-def test_a_controlnet_from_a_hub_is_planned_with_as_soon_as_it_is_here(catalogue: Catalogue) -> None:
+def test_a_controlnet_from_a_hub_is_planned_with_as_assumed_until_it_is_here(catalogue: Catalogue) -> None:
     local = next(row for row in catalogue.controlnets if row.id == "flux-hint")
     away = local.model_copy(update={"source": "somebody/flux-hint"})
     others = tuple(row for row in catalogue.controlnets if row is not local)
@@ -68,8 +68,10 @@ def test_a_controlnet_from_a_hub_is_planned_with_as_soon_as_it_is_here(catalogue
     assert budget.knows_controlnet("flux-hint")
     after = budget.choose(job, 1)
     assert after.homes["controlnet:flux-hint"] is Home.DEVICE
-    weight = next(part.bytes for part in after.parts if part.component == "controlnet:flux-hint")
-    assert after.peak_bytes >= before.peak_bytes + weight > before.peak_bytes
+    weights = [next(part for part in one.parts if part.role == "controlnet") for one in (before, after)]
+    assert [part.origin for part in weights] == ["assumed", "files"]
+    assert 0 < weights[1].bytes < weights[0].bytes
+    assert after.peak_bytes < before.peak_bytes
 
 
 def test_what_one_model_has_taught_does_not_bind_another_of_its_family(catalogue: Catalogue) -> None:

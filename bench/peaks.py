@@ -1,0 +1,182 @@
+"""Peaks of real runs beside what was planned for them: `python -m bench.peaks`.
+
+The shapes models on the CPU, where a budget is enforced by counting every tensor (`worker/meter.py`). Each family,
+task, number of images and size runs on the fastest plan of its ladder, on the one in the middle and on the smallest,
+within a budget that just admits that plan. Bytes do not depend on the machine, nor on what else runs there. Exits
+non-zero where a run took another plan than the budget was made for, or more than a hundredth beyond it.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw
+
+from bench.nobody import Nobody
+from bench.report import keep_arithmetic, options, report
+from bench.table import print_table
+from contracts.catalogue import Catalogue, read_catalogue
+from contracts.families import FAMILIES, Task
+from contracts.parameters import JobParameters
+from contracts.plans import Plan
+from contracts.settings import BUILT_IN_CATALOGUE
+from contracts.storage import Storage
+from contracts.storage.local import LocalStorage
+from contracts.tasks import REQUESTS
+from contracts.validation import StoredPicture, check, resolve
+from worker import jobs
+from worker.budget import Budget
+from worker.deliveries import Painted
+from worker.pipelines import PLANNED_SHARE, Pool
+from worker.warnings import silence_known_warnings
+
+#: Where on its ladder a plan stands, from the fastest to the smallest.
+RUNGS = {"fastest": 0.0, "middle": 0.5, "smallest": 1.0}
+TASKS = (Task.TXT2IMG, Task.IMG2IMG, Task.INPAINT, Task.CONTROLNET)
+SIZES = ((128, 128), (256, 192))
+#: What may be planned too little, as a share of the plan.
+TOLERANCE = 0.01
+#: Two: only then do streamed weights come ahead of their turn.
+_STEPS = 2
+
+
+@dataclass(frozen=True)
+class Case:
+    """One job, and where on its ladder of plans it runs."""
+
+    family: str
+    task: Task
+    images: int
+    size: tuple[int, int]
+    rung: str
+    lora: bool = False
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What became of a case.
+
+    Attributes:
+        planned: the plan that its budget was made for.
+        taken: name of the plan that it ran on.
+    """
+
+    planned: Plan
+    taken: str
+    peak_bytes: int
+
+    @property
+    def ratio(self) -> float:
+        """Peak ÷ plan."""
+        return self.peak_bytes / self.planned.peak_bytes
+
+    @property
+    def holds(self) -> bool:
+        """Whether it ran as planned."""
+        return self.taken == self.planned.rung and self.ratio <= 1 + TOLERANCE
+
+
+def order(case: Case, catalogue: Catalogue) -> JobParameters:
+    """The case's job, validated like any other."""
+    width, height = case.size
+    fields: dict[str, object] = {
+        "model": next(row.id for row in catalogue.models if row.family == case.family),
+        "prompt": "a large blue square on a white background",
+        "width": width, "height": height, "num_images": case.images, "num_inference_steps": _STEPS, "seed": 1,
+    }  # fmt: skip
+    keys: dict[str, str] = {}
+    if case.task in (Task.IMG2IMG, Task.INPAINT):
+        fields |= {"image": "-", "strength": 1.0}
+        keys["image"] = "picture"
+    if case.task is Task.INPAINT:
+        fields["mask_image"], keys["mask_image"] = "-", "mask"
+    if case.task is Task.CONTROLNET:
+        net = next(row.id for row in catalogue.controlnets if row.family == case.family)
+        fields["controls"], keys["controls.0.image"] = [{"controlnet": net, "image": "-"}], "picture"
+    if case.lora:
+        fields["loras"] = [{"name": next(row.id for row in catalogue.loras if row.family == case.family)}]
+    request = REQUESTS[case.task].model_validate(fields)
+    pictures = {field: StoredPicture(key, width, height) for field, key in keys.items()}
+    return resolve(request, check(request, catalogue), pictures)
+
+
+def draw(storage: Storage, size: tuple[int, int]) -> None:
+    """Put a picture and a mask of this size into the storage."""
+    width, height = size
+    for key, mode in (("picture", "RGB"), ("mask", "L")):
+        image, file = Image.new(mode, size, "black"), io.BytesIO()
+        ImageDraw.Draw(image).ellipse((width // 4, height // 4, width * 3 // 4, height * 3 // 4), fill="white")
+        image.save(file, "PNG")
+        storage.write(key, file.getvalue())
+
+
+def measure(case: Case, catalogue: Catalogue, storage: Storage) -> Measured:
+    """Run a case within a budget that just admits its plan.
+
+    Raises:
+        JobFailed: the job did.
+    """
+    job = order(case, catalogue)
+    draw(storage, case.size)
+    ladder = climb(catalogue, job)
+    planned = ladder[round(RUNGS[case.rung] * (len(ladder) - 1))]
+    pool = Pool(catalogue, device="cpu", budget_bytes=int(planned.peak_bytes / PLANNED_SHARE) + 1)
+    (outcome,) = jobs.paint([jobs.Job("peak", 0, job, 0.0)], pool, storage, Nobody())
+    if not isinstance(outcome, Painted):
+        raise outcome
+    memory = outcome.receipt.memory
+    if memory is None or memory.peak_bytes is None:
+        raise ValueError("nothing was measured")
+    return Measured(planned, memory.plan, memory.peak_bytes)
+
+
+def climb(catalogue: Catalogue, job: JobParameters) -> list[Plan]:
+    """The plans that a job would step down through, from the fastest to the smallest."""
+    budget = Budget(catalogue, 2**50, lambda _: torch.float32.itemsize)
+    if not budget.knows(job.model):
+        raise ValueError(f"{job.model} is not on this machine")
+    ladder = [budget.choose(job, job.num_images)]
+    while budget.step_down(job, job.num_images):
+        ladder.append(budget.choose(job, job.num_images))
+    return ladder
+
+
+def rows(catalogue: Catalogue, families: Sequence[str]) -> tuple[list[list[object]], list[Measured]]:
+    """A line for each family, task, number of images and size; and all that was measured."""
+    table: list[list[object]] = []
+    every: list[Measured] = []
+    with tempfile.TemporaryDirectory() as folder:
+        storage = LocalStorage(Path(folder))
+        for family, task, images, size in itertools.product(families, TASKS, (1, 2), SIZES):
+            found = [measure(Case(family, task, images, size, rung), catalogue, storage) for rung in RUNGS]
+            every += found
+            ratios = [f"{one.ratio:.3f}" + ("" if one.holds else " (!)") for one in found]
+            table.append([family, str(task), images, f"{size[0]} × {size[1]}", *ratios])
+    return table, every
+
+
+def main() -> int:
+    """Measure and print the table; returns the exit status."""
+    parser = options(__doc__)
+    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
+    arguments = parser.parse_args()
+    keep_arithmetic()
+    silence_known_warnings()
+    torch.set_num_threads(1)
+    with report("peaks"):
+        table, every = rows(read_catalogue(BUILT_IN_CATALOGUE), arguments.families)
+        print_table(["family", "task", "images", "size", *(f"{name} plan" for name in RUNGS)], table)
+        ratios = [one.ratio for one in every]
+        print(f"\nmeasured ÷ planned; {len(ratios)} runs, {min(ratios):.3f}–{max(ratios):.3f}")
+    return 0 if all(one.holds for one in every) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
