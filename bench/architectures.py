@@ -27,8 +27,8 @@ from contracts.architectures import Architecture, read_architectures
 from contracts.moments import work_of
 from contracts.weights import Count
 
-#: Bytes in bfloat16, without buffers. Those of ControlNets, which come last, are not published to the byte: they were
-#: built from the published configurations, and stand here so that a change shows.
+#: Bytes in bfloat16, without buffers. Those of ControlNets, which come last, are not published to the byte: they
+#: were built from the published configurations, and stand here so that a change shows.
 PUBLISHED_BYTES = {
     "sdxl": (246_120_960, 1_389_319_680, 5_134_927_368, 167_307_726, 2_502_028_320),
     "sd3-medium": (247_300_608, 1_389_319_680, 9_524_621_312, 4_056_656_000, 167_639_366, 1_077_611_520),
@@ -166,9 +166,10 @@ def weigh(architecture: Architecture) -> tuple[list[list[object]], bool]:
     """A row of bytes for every component, and whether model, publication and file agree."""
     agrees = True
     rows: list[list[object]] = []
-    counts = {**architecture.counts, "controlnet": architecture.controlnet.count}
+    counts = {name: count for name, (count, _) in parts(architecture).items()}
+    configs = {name: config for name, (_, config) in parts(architecture).items()}
     published = PUBLISHED_BYTES[architecture.id]
-    for (name, config), expected in zip(_components(architecture).items(), published, strict=True):
+    for (name, config), expected in zip(configs.items(), published, strict=True):
         module = build(config)
         built = 2 * sum(parameter.numel() for parameter in module.parameters())
         count = Count.of(stored(module))
@@ -177,14 +178,17 @@ def weigh(architecture: Architecture) -> tuple[list[list[object]], bool]:
     return rows, agrees
 
 
-def _components(architecture: Architecture) -> dict[str, Mapping[str, Any]]:
-    return {**architecture.configs, "controlnet": architecture.controlnet.config}
+def parts(architecture: Architecture) -> dict[str, tuple[Count, Mapping[str, Any]]]:
+    """Name -> count and configuration: of its components, and of the ControlNet that is used with it."""
+    found = {name: (count, architecture.configs[name]) for name, count in architecture.counts.items()}
+    net = architecture.controlnet
+    return found if net is None else {**found, "controlnet": (net.count, net.config)}
 
 
 def work(architecture: Architecture) -> list[list[object]]:
     """A row of values held while it runs for every component."""
     rows: list[list[object]] = []
-    for name, config in _components(architecture).items():
+    for name, (_, config) in parts(architecture).items():
         counted, formula = _compare(architecture, config, SIDE, 1)
         others = [_compare(architecture, config, SIDE, 2), _compare(architecture, config, SIDE // 2, 1)]
         if work_of(config)[0].layers is not None:

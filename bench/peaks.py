@@ -1,9 +1,9 @@
 """Peaks of real runs beside what was planned for them: `python -m bench.peaks`.
 
 The shapes models on the CPU, where a budget is enforced by counting every tensor (`worker/meter.py`). Each family,
-task, number of images and size runs on the fastest plan of its ladder, on the one in the middle and on the smallest,
-within a budget that just admits that plan. Bytes do not depend on the machine, nor on what else runs there. Exits
-non-zero where a run took another plan than the budget was made for, or more than a hundredth beyond it.
+kind of job, number of images and size runs on the fastest plan of its ladder, on the one in the middle and on the
+smallest, within a budget that just admits that plan. Bytes do not depend on the machine, nor on what else runs
+there. Exits non-zero where a run took another plan than its budget was made for, or a hundredth more than planned.
 """
 
 from __future__ import annotations
@@ -39,7 +39,15 @@ from worker.warnings import silence_known_warnings
 
 #: Where on its ladder a plan stands, from the fastest to the smallest.
 RUNGS = {"fastest": 0.0, "middle": 0.5, "smallest": 1.0}
-TASKS = (Task.TXT2IMG, Task.IMG2IMG, Task.INPAINT, Task.CONTROLNET)
+#: What is asked for -> its task, and whether an adapter acts.
+KINDS = {
+    "txt2img": (Task.TXT2IMG, False),
+    "img2img": (Task.IMG2IMG, False),
+    "inpaint": (Task.INPAINT, False),
+    "controlnet": (Task.CONTROLNET, False),
+    "txt2img, LoRA": (Task.TXT2IMG, True),
+}
+PICTURE, MASK = "inputs/picture.png", "inputs/mask.png"
 SIZES = ((128, 128), (256, 192))
 #: What may be planned too little, as a share of the plan.
 TOLERANCE = 0.01
@@ -52,11 +60,10 @@ class Case:
     """One job, and where on its ladder of plans it runs."""
 
     family: str
-    task: Task
+    kind: str
     images: int
     size: tuple[int, int]
     rung: str
-    lora: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,7 @@ class Measured:
 
 def order(case: Case, catalogue: Catalogue) -> JobParameters:
     """The case's job, validated like any other."""
+    task, adapted = KINDS[case.kind]
     width, height = case.size
     fields: dict[str, object] = {
         "model": next(row.id for row in catalogue.models if row.family == case.family),
@@ -92,17 +100,17 @@ def order(case: Case, catalogue: Catalogue) -> JobParameters:
         "width": width, "height": height, "num_images": case.images, "num_inference_steps": _STEPS, "seed": 1,
     }  # fmt: skip
     keys: dict[str, str] = {}
-    if case.task in (Task.IMG2IMG, Task.INPAINT):
+    if task in (Task.IMG2IMG, Task.INPAINT):
         fields |= {"image": "-", "strength": 1.0}
-        keys["image"] = "picture"
-    if case.task is Task.INPAINT:
-        fields["mask_image"], keys["mask_image"] = "-", "mask"
-    if case.task is Task.CONTROLNET:
+        keys["image"] = PICTURE
+    if task is Task.INPAINT:
+        fields["mask_image"], keys["mask_image"] = "-", MASK
+    if task is Task.CONTROLNET:
         net = next(row.id for row in catalogue.controlnets if row.family == case.family)
-        fields["controls"], keys["controls.0.image"] = [{"controlnet": net, "image": "-"}], "picture"
-    if case.lora:
+        fields["controls"], keys["controls.0.image"] = [{"controlnet": net, "image": "-"}], PICTURE
+    if adapted:
         fields["loras"] = [{"name": next(row.id for row in catalogue.loras if row.family == case.family)}]
-    request = REQUESTS[case.task].model_validate(fields)
+    request = REQUESTS[task].model_validate(fields)
     pictures = {field: StoredPicture(key, width, height) for field, key in keys.items()}
     return resolve(request, check(request, catalogue), pictures)
 
@@ -110,7 +118,7 @@ def order(case: Case, catalogue: Catalogue) -> JobParameters:
 def draw(storage: Storage, size: tuple[int, int]) -> None:
     """Put a picture and a mask of this size into the storage."""
     width, height = size
-    for key, mode in (("picture", "RGB"), ("mask", "L")):
+    for key, mode in ((PICTURE, "RGB"), (MASK, "L")):
         image, file = Image.new(mode, size, "black"), io.BytesIO()
         ImageDraw.Draw(image).ellipse((width // 4, height // 4, width * 3 // 4, height * 3 // 4), fill="white")
         image.save(file, "PNG")
@@ -149,16 +157,16 @@ def climb(catalogue: Catalogue, job: JobParameters) -> list[Plan]:
 
 
 def rows(catalogue: Catalogue, families: Sequence[str]) -> tuple[list[list[object]], list[Measured]]:
-    """A line for each family, task, number of images and size; and all that was measured."""
+    """A line for each family, kind, number of images and size; and all that was measured."""
     table: list[list[object]] = []
     every: list[Measured] = []
     with tempfile.TemporaryDirectory() as folder:
         storage = LocalStorage(Path(folder))
-        for family, task, images, size in itertools.product(families, TASKS, (1, 2), SIZES):
-            found = [measure(Case(family, task, images, size, rung), catalogue, storage) for rung in RUNGS]
+        for family, kind, images, size in itertools.product(families, KINDS, (1, 2), SIZES):
+            found = [measure(Case(family, kind, images, size, rung), catalogue, storage) for rung in RUNGS]
             every += found
             ratios = [f"{one.ratio:.3f}" + ("" if one.holds else " (!)") for one in found]
-            table.append([family, str(task), images, f"{size[0]} × {size[1]}", *ratios])
+            table.append([family, kind, images, f"{size[0]} × {size[1]}", *ratios])
     return table, every
 
 
@@ -172,7 +180,7 @@ def main() -> int:
     torch.set_num_threads(1)
     with report("peaks"):
         table, every = rows(read_catalogue(BUILT_IN_CATALOGUE), arguments.families)
-        print_table(["family", "task", "images", "size", *(f"{name} plan" for name in RUNGS)], table)
+        print_table(["family", "job", "images", "size", *(f"{name} plan" for name in RUNGS)], table)
         ratios = [one.ratio for one in every]
         print(f"\nmeasured ÷ planned; {len(ratios)} runs, {min(ratios):.3f}–{max(ratios):.3f}")
     return 0 if all(one.holds for one in every) else 1

@@ -93,12 +93,16 @@ class Held:
     def values(self, canvas: Canvas, images: float) -> float:
         """Latents: for each pass those that go in and what comes out; the sum of it, those before and after.
 
-        Those of a picture to start from, its noise, its mask. Prompts: for each pass as they are remembered (the CPU
-        as a device is the host, too), as they are given, and as the passes have them together.
+        Those of a picture to start from, its noise, its mask. Prompts: for each pass as they are remembered (where
+        the CPU is the device), as they are given, and as the passes have them together.
         """
         latents = 2 * canvas.passes + 3 + 2 * (canvas.started + canvas.masked) + canvas.passes * canvas.controls
         kept = self.latents.values(canvas, images * latents, canvas.pixels)
         return kept + self.prompt.values(canvas, images * 3 * canvas.passes, canvas.pixels)
+
+
+#: For components that have neither.
+NO_WORK, NOTHING_HELD = Work(), Held()
 
 
 def most_values(moments: Iterable[Work], canvas: Canvas, images: float, pixels: int | None = None) -> float:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-from contracts.activations import Held, Work
+from contracts.activations import NO_WORK, NOTHING_HELD, Held, Work
 from contracts.architectures import Architecture, find_architecture, find_controlnet, read_architectures
 from contracts.catalogue import Catalogue, ModelSpec
 from contracts.errors import CatalogueError
@@ -26,7 +26,6 @@ from contracts.moments import (
 )
 from contracts.parameters import LoraParameters
 from contracts.weights import Count, count_files, count_values, read_config, read_configs
-
 
 #: What a size was read from: the files; the published architecture of what is still on a hub; or that of the
 #: family's largest, for want of anything better.
@@ -71,8 +70,8 @@ class Component:
     work: tuple[Work, ...] = ()
     encoding: tuple[Work, ...] = ()
     adapted: tuple[Work, ...] = ()
-    handed: Work = Work()
-    held: Held = Held()
+    handed: Work = NO_WORK
+    held: Held = NOTHING_HELD
     tile_side: int | None = None
     encodes_controls: bool = False
     origin: Origin = "files"

@@ -1,4 +1,4 @@
-"""Every way to place a model's components, and what each takes in bytes, stage by stage, and in seconds.
+"""What one way to place a model's components takes: in bytes, stage by stage, and in seconds.
 
 Chooses none: `placement.py` does. The seconds are arithmetic on published figures; none was measured on the device
 at hand.
@@ -6,15 +6,15 @@ at hand.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from types import MappingProxyType
 
 from contracts.activations import Work, most_values
 from contracts.inventory import Component, Inventory, Role
-from contracts.plans import Home, Load, Placed, Plan, Policy, gib
+from contracts.plans import Home, Load, Placed, Plan, gib
+from contracts.ways import Way
 
 #: Pinned host memory to the device, bytes a second: others measured 20–25 GB/s over PCIe 4 × 16.
 _TRANSFER_BYTES_A_SECOND = 20e9
@@ -47,48 +47,6 @@ _STAGE_OF: Mapping[Role, str] = MappingProxyType(
         Role.VAE: "decode",
     }
 )
-
-
-@dataclass(frozen=True)
-class Way:
-    """A home for each role, and how the VAE and the denoiser work."""
-
-    text_encoder: Home
-    t5: Home
-    denoiser: Home
-    vae: Home
-    tiled: bool
-    fp8: bool
-
-    def home(self, role: Role) -> Home:
-        """Where components of this role live; ControlNets go with the denoiser, adapters stay with the device."""
-        homes = {Role.TEXT_ENCODER: self.text_encoder, Role.T5: self.t5, Role.VAE: self.vae}
-        return Home.DEVICE if role is Role.ADAPTER else homes.get(role, self.denoiser)
-
-
-def ways(inventory: Inventory, policy: Policy) -> Iterator[Way]:
-    """All combinations that the policy allows; without a T5 its homes count once."""
-    has_t5 = any(component.role is Role.T5 for component in inventory.components)
-    stay_or_visit = (Home.DEVICE, Home.VISIT)
-    choices = product(
-        stay_or_visit,
-        _t5_homes(inventory, policy) if has_t5 else (Home.DEVICE,),
-        (*stay_or_visit, Home.STREAMED),
-        stay_or_visit,
-        (False, True),
-        (False, True) if policy.allow_fp8 else (False,),
-    )
-    for choice in choices:
-        yield Way(*choice)
-
-
-def _t5_homes(inventory: Inventory, policy: Policy) -> tuple[Home, ...]:
-    if policy.t5 == "off" and inventory.t5_optional:
-        return (Home.ABSENT,)
-    last = (Home.ABSENT,) if policy.allow_drop_t5 and inventory.t5_optional else ()
-    every = (Home.DEVICE, Home.VISIT, Home.STREAMED, Home.CPU)
-    allowed = {"gpu": (Home.DEVICE,), "visit": (Home.VISIT, Home.STREAMED), "cpu": (Home.CPU,)}
-    return (*allowed.get(policy.t5, every), *last)
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,15 +157,24 @@ class Layout:
             values += images * canvas.control_values
         if stage != "encode":
             values += sum(one.held.values(canvas, images) for one, _ in self.parts)
-            values += sum(one.handed.values(canvas, images * canvas.passes, canvas.pixels) for one, _ in self.parts)
+            values += self._handed_values(images)
         return int(values * self.inventory.value_bytes)
+
+    def _handed_values(self, images: float) -> float:
+        """What the ControlNets hand over in one step."""
+        canvas = self.load.canvas
+        return sum(one.handed.values(canvas, images * canvas.passes, canvas.pixels) for one, _ in self.parts)
 
     def _work(self, stage: str, images: float) -> int:
         works = (self._work_of(one, placed, images) for one, placed in self._of_stage(stage))
         return self._kept(stage, images) + max(works, default=0)
 
     def _work_of(self, component: Component, placed: Placed, images: float, *, weights: bool = False) -> int:
-        """Bytes that a component takes on the device beyond its weights; `weights`: with those that are streamed."""
+        """Bytes that a component takes on the device beyond its weights.
+
+        Args:
+            weights: with those that are streamed.
+        """
         if placed.home in (Home.CPU, Home.ABSENT):
             return 0
         canvas, size = self.load.canvas, component.value_bytes or self.inventory.value_bytes
@@ -216,8 +183,10 @@ class Layout:
         passes = canvas.passes if _STAGE_OF[component.role] == "denoise" else 1
         adapted = any(extra.role is Role.ADAPTER for extra in self.load.extras)
         moments = (*component.work, *component.adapted * adapted) or (Work(),)
+        # The dictionary behind `locals()`, which the pipelines ask for after every step, keeps that step's.
+        before = self._handed_values(images) if component.role is Role.DENOISER else 0.0
         return max(
-            int(most_values((moment,), canvas, images * passes) * size)
+            int((most_values((moment,), canvas, images * passes) + before) * size)
             + (_streamed_bytes(component, placed, moment.layers) if weights else 0)
             for moment in moments
         )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from contracts.activations import Held, Work
+from contracts.activations import NO_WORK, NOTHING_HELD, Held, Work
 
 #: Pixels of one image token of FLUX: a VAE stride of 8 and two latents packed, squared.
 _TOKEN_PIXELS = 256
@@ -40,13 +40,13 @@ def adapted_work(config: Mapping[str, Any]) -> tuple[Work, ...]:
 def handed_work(config: Mapping[str, Any]) -> Work:
     """What a ControlNet hands to the denoiser, which keeps it until its own work is done; nothing for others."""
     handed = _HANDED.get(str(config.get("_class_name")))
-    return Work() if handed is None else handed(config)
+    return NO_WORK if handed is None else handed(config)
 
 
 def held_work(config: Mapping[str, Any]) -> Held:
     """What is kept beside a denoiser; nothing for other components."""
     held = _HELD.get(str(config.get("_class_name")))
-    return Held() if held is None else held(config)
+    return NOTHING_HELD if held is None else held(config)
 
 
 def encoding_work(config: Mapping[str, Any]) -> tuple[Work, ...]:

@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from contracts.inventory import Inventory
-from contracts.layouts import Layout, ways
+from contracts.layouts import Layout
 from contracts.plans import Load, Plan, Policy, gib
+from contracts.ways import ways
 
 #: Peak of a step down beside that of the plan that failed.
 _STEP = 0.95

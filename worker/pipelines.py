@@ -33,7 +33,7 @@ from worker.warm_models import Surroundings, WarmModel
 _Loaded = TypeVar("_Loaded")
 
 #: Of a budget that is enforced, what plans may fill: an estimate is no measurement.
-_PLANNED_SHARE = 0.95
+PLANNED_SHARE = 0.95
 
 
 class Pool:
@@ -71,7 +71,7 @@ class Pool:
         self.device = checkpoints.pick_device(device)
         self.embeddings = EmbeddingCache(embedding_bytes)
         self.meter = Meter(self.device, budget_bytes)
-        size_bytes = int(budget_bytes * _PLANNED_SHARE) if budget_bytes else checkpoints.device_bytes(self.device)
+        size_bytes = int(budget_bytes * PLANNED_SHARE) if budget_bytes else checkpoints.device_bytes(self.device)
         self.budget = Budget(catalogue, size_bytes, self._value_bytes, policy)
         self._tally = tally or Tally()
         self._here = Occupancy(size_bytes, max_models, host_bytes, self._tally)

@@ -38,7 +38,7 @@ class Architecture:
         sources: hub ids of checkpoints that have it.
         counts: component -> its values.
         configs: component -> its configuration.
-        controlnet: one that is widely used with it.
+        controlnet: one that is widely used with it, where there is one.
     """
 
     id: str
@@ -46,7 +46,7 @@ class Architecture:
     sources: tuple[str, ...]
     counts: Mapping[str, Count]
     configs: Mapping[str, Mapping[str, Any]]
-    controlnet: ControlNet
+    controlnet: ControlNet | None = None
 
     @property
     def values(self) -> int:
@@ -71,19 +71,19 @@ def find_architecture(family: str, source: str) -> Architecture | None:
 
 def find_controlnet(family: str, source: str) -> ControlNet | None:
     """The ControlNet of this hub id; else the largest that is known of its family."""
-    of_family = [one.controlnet for one in read_architectures() if one.family == family]
+    of_family = [one.controlnet for one in read_architectures() if one.family == family and one.controlnet]
     named = [one for one in of_family if source in one.sources]
     return max(named or of_family, key=lambda one: one.count.values, default=None)
 
 
 def _read(text: str) -> Architecture:
     facts = json.loads(text)
-    components, control = facts["components"], facts["controlnet"]
+    components, control = facts["components"], facts.get("controlnet")
     return Architecture(
         facts["id"],
         facts["family"],
         tuple(facts["sources"]),
         {name: Count(**component["count"]) for name, component in components.items()},
         {name: component["config"] for name, component in components.items()},
-        ControlNet(tuple(control["sources"]), Count(**control["count"]), control["config"]),
+        control and ControlNet(tuple(control["sources"]), Count(**control["count"]), control["config"]),
     )

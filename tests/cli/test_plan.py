@@ -5,11 +5,19 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from cli.main import main
 from cli.plan import parse_bytes
+from contracts.capacities import take_capacity
+from contracts.catalogue import read_catalogue
+from contracts.families import FAMILIES
+from contracts.plans import Policy
+from contracts.settings import BUILT_IN_CATALOGUE
+from contracts.tasks import Txt2ImgRequest
+from contracts.validation import resolve
 
 
 def test_it_prints_where_everything_lives_and_what_still_fits(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,6 +51,42 @@ def test_it_weighs_the_files_that_are_here_with_what_the_request_names(
     assert "published architecture" not in printed
     assert "fits  all resident" in printed
     assert "denoiser streamed" in printed
+
+
+@pytest.mark.parametrize("budget_mib", [8, 14, 64])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_says_what_the_api_says_of_a_worker_with_that_budget(
+    family: str, budget_mib: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    catalogue = read_catalogue(BUILT_IN_CATALOGUE)
+    capacity = take_capacity(catalogue, budget_mib * 2**20, Policy(), lambda _: 4)
+    model = catalogue.model(f"shapes-{family}")
+    plan = capacity.plan(family, resolve(Txt2ImgRequest(prompt="-"), model, {}))
+    assert plan is not None
+    assert main(["plan", "--model", model.id, "--budget", f"{budget_mib}MiB", "--dtype", "float32"]) == (
+        0 if plan.fits else 1
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert f"plan:     {plan.rung}" in " ".join(lines)
+    assert any(line.startswith("peak:") and line.endswith(f"({plan.reason})") for line in lines)
+    table = {line.split()[0]: line.split() for line in lines if line}
+    for part in plan.parts:
+        size = f"{part.bytes / 2**20:.1f}" if part.bytes else "0"
+        assert (table[part.component][1], part.home in table[part.component]) == (size, True)
+
+
+def test_a_controlnet_that_nobody_here_knows_is_assumed_to_be_as_large_as_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = '[[models]]\nid = "m"\nfamily = "sdxl"\nsource = "stabilityai/stable-diffusion-xl-base-1.0"\n'
+    net = '[[controlnets]]\nid = "far"\nfamily = "sdxl"\nsource = "somebody/control"\n'
+    (tmp_path / "catalogue.toml").write_text(f'default_model = "m"\n{row}{net}')
+    monkeypatch.setenv("DARKROOM_CATALOGUE", str(tmp_path / "catalogue.toml"))
+    words = ["plan", "--model", "m", "--budget", "16GiB", "--task", "controlnet", "--controlnet", "far"]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "2.3 GiB, assumed: the family's largest" in printed
+    assert "the size of controlnet:far is assumed)" in printed
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ import pytest
 
 from contracts.activations import Canvas, Held, Work
 from contracts.inventory import Component, Inventory, Role
-from contracts.layouts import Layout, Way
+from contracts.layouts import Layout
 from contracts.plans import Home, Load
+from contracts.ways import Way
 
 MIB = 2**20
 PARTS = {
@@ -133,9 +134,10 @@ def test_prompts_and_latents_stay_from_the_first_step_to_the_last_image() -> Non
 
 def test_what_a_controlnet_hands_over_stands_beside_the_denoisers_work_and_its_own_does_not() -> None:
     busy = replace(NET, work=(Work(pixel=7.0),), handed=Work(pixel=3.0))
-    assert stages(Load(LOAD.canvas, (busy,)))["denoise"] == ALL + 30 * MIB + work((10 + 3) * 256 * 256)
-    busier = replace(NET, work=(Work(pixel=11.0),))
-    assert stages(Load(LOAD.canvas, (busier,)))["denoise"] == ALL + 30 * MIB + work(11 * 256 * 256)
+    assert stages(Load(LOAD.canvas, (busy,)))["denoise"] == ALL + 30 * MIB + work((10 + 2 * 3) * 256 * 256)
+    assert stages(Load(LOAD.canvas, (busy,)))["decode"] == ALL + 30 * MIB + work((60 + 3) * 256 * 256)
+    busier = replace(busy, work=(Work(pixel=20.0),))
+    assert stages(Load(LOAD.canvas, (busier,)))["denoise"] == ALL + 30 * MIB + work((20 + 3) * 256 * 256)
 
 
 def test_adapters_stay_on_the_device_whatever_is_streamed() -> None:
@@ -145,6 +147,16 @@ def test_adapters_stay_on_the_device_whatever_is_streamed() -> None:
         assert {with_adapter[stage] - without[stage] for stage in without} == {7 * MIB}
 
 
+def test_where_adapters_act_the_denoiser_holds_more() -> None:
+    net = replace(PARTS["net"], adapted=(Work(pixel=14.0),))
+    model = replace(MODEL, components=(*(part for part in MODEL.components if part.name != "net"), net))
+    load = Load(LOAD.canvas, (Component("lora:a", Role.ADAPTER, 7 * MIB),))
+    plain, adapted = (Layout.of(RESIDENT, model, one).stage_bytes() for one in (LOAD, load))
+    assert plain == stages()
+    assert adapted["denoise"] == ALL + 7 * MIB + work(14 * 256 * 256)
+    assert adapted["decode"] == plain["decode"] + 7 * MIB
+
+
 def test_at_each_moment_only_the_layers_at_work_are_there() -> None:
     """The work that needs most values is not where the largest layers are."""
     moments = (Work(pixel=10.0, layers=MIB), Work(pixel=1.0, layers=9 * MIB), Work(pixel=2.0))
@@ -152,7 +164,9 @@ def test_at_each_moment_only_the_layers_at_work_are_there() -> None:
     model = replace(MODEL, components=(*(part for part in MODEL.components if part.name != "net"), by_layer))
     streamed = replace(RESIDENT, denoiser=Home.STREAMED)
     least, pixels = ALL - 200 * MIB, 256 * 256
-    small, large = (Layout.of(streamed, model, Load(Canvas(s, s, guided=False, text_tokens=100))) for s in (256, 2048))
+    small, large = (
+        Layout.of(streamed, model, Load(Canvas(s, s, guided=False, text_tokens=100))) for s in (256, 2048)
+    )
     assert small.stage_bytes()["denoise"] == least + work(2 * pixels) + 20 * MIB
     assert large.stage_bytes()["denoise"] == least + work(10 * 64 * pixels + MIB)
     by_block = replace(by_layer, groups="block")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.architectures import compare_work
+from bench.architectures import compare_work, parts
 from contracts.activations import Canvas, Held, Work, most_values
 from contracts.architectures import read_architectures
 from contracts.inventory import Role, weigh
@@ -39,7 +39,7 @@ def test_the_shapes_models_hold_what_the_formula_says(component: str, canvas: Ca
 @pytest.mark.parametrize("architecture", read_architectures(), ids=lambda one: one.id)
 def test_the_full_size_models_hold_what_the_formula_says(architecture: Any) -> None:
     canvas = Canvas(1024, 1024, images=2, guided=architecture.family != "flux")
-    for name, config in {**architecture.configs, "controlnet": architecture.controlnet.config}.items():
+    for name, (_, config) in parts(architecture).items():
         if not name.startswith("text_encoder"):
             counted, formula = compare_work(config, canvas, torch.bfloat16)
             assert counted * 0.98 < formula < counted * 1.08, name
@@ -48,11 +48,10 @@ def test_the_full_size_models_hold_what_the_formula_says(architecture: Any) -> N
 @pytest.mark.parametrize("architecture", read_architectures(), ids=lambda one: one.id)
 def test_the_full_size_models_hold_what_the_formula_says_while_their_layers_come_and_go(architecture: Any) -> None:
     """Of those whose blocks are too large to be streamed whole."""
-    net = architecture.controlnet
-    denoiser = "unet" if "unet" in architecture.configs else "transformer"
     canvas = Canvas(512, 512, guided=architecture.family != "flux")
-    for count, config in ((architecture.counts[denoiser], architecture.configs[denoiser]), (net.count, net.config)):
-        if weigh("-", Role.DENOISER, count, 2, config).groups == "leaf":
+    for name, (count, config) in parts(architecture).items():
+        denoises = name in ("unet", "transformer", "controlnet")
+        if denoises and weigh("-", Role.DENOISER, count, 2, config).groups == "leaf":
             counted, formula = compare_work(config, canvas, torch.bfloat16, streamed=True)
             assert counted * 0.98 < formula < counted * 1.15
 

@@ -1,0 +1,42 @@
+"""What real runs take at the most, beside what was planned for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.peaks import Case, measure
+from contracts.catalogue import read_catalogue
+from contracts.settings import BUILT_IN_CATALOGUE
+from contracts.storage.local import LocalStorage
+
+SMALL, WIDE = (128, 128), (192, 128)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("sdxl", "txt2img", 2, SMALL, "smallest"),
+        Case("sdxl", "img2img", 1, WIDE, "middle"),
+        Case("sdxl", "inpaint", 2, SMALL, "fastest"),
+        Case("sdxl", "controlnet", 1, WIDE, "smallest"),
+        Case("sdxl", "txt2img, LoRA", 2, SMALL, "smallest"),
+        Case("sd3", "txt2img", 1, WIDE, "fastest"),
+        Case("sd3", "img2img", 2, SMALL, "smallest"),
+        Case("sd3", "inpaint", 1, WIDE, "middle"),
+        Case("sd3", "controlnet", 2, SMALL, "smallest"),
+        Case("sd3", "txt2img, LoRA", 2, SMALL, "smallest"),
+        Case("flux", "txt2img", 2, SMALL, "middle"),
+        Case("flux", "img2img", 1, WIDE, "fastest"),
+        Case("flux", "inpaint", 2, SMALL, "middle"),
+        Case("flux", "controlnet", 2, WIDE, "smallest"),
+    ],
+    ids=lambda case: f"{case.family}-{case.kind}-{case.images}-{case.size[0]}x{case.size[1]}-{case.rung}",
+)
+def test_a_run_takes_what_was_planned_and_hardly_less(case: Case, tmp_path: Path) -> None:
+    """The budget is enforced: beyond its reserve the run would have ended, and taken a smaller plan."""
+    found = measure(case, read_catalogue(BUILT_IN_CATALOGUE), LocalStorage(tmp_path))
+    assert found.taken == found.planned.rung
+    assert 0.9 < found.ratio < 1.01
+    assert found.holds
