@@ -38,8 +38,12 @@ class Arrivals:
         what the system no longer holds of them is read.
         """
         kind, _, id = name.rpartition(":")
-        path = self.locate_controlnet(id) if kind else self.locate(id)
-        variant = None if kind else self._catalogue.model(id).variant
+        if kind:
+            path, variant = self.locate_controlnet(id), None
+        else:
+            spec = self._catalogue.model(id)
+            path, variant = self.locate(id), spec.variant
+            checkpoints.fetch_rest(self._catalogue, spec, load_family(spec.family), path)
         self._fingerprints.of(path, variant)
         for file in files_of(path, variant):
             page_cache.hold(file)

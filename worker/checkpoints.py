@@ -12,6 +12,7 @@ from typing import Any
 
 import diffusers
 import torch
+from diffusers.loaders.single_file_utils import fetch_diffusers_config, load_single_file_checkpoint
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
 from transformers import PreTrainedModel, T5EncoderModel
@@ -55,6 +56,32 @@ def locate_model(catalogue: Catalogue, spec: ModelSpec, family: FamilyCode) -> P
         return place
     pipeline_class = _pipeline_class(family)
     return Path(pipeline_class.download(place, variant=spec.variant, use_safetensors=True))
+
+
+def fetch_rest(catalogue: Catalogue, spec: ModelSpec, family: FamilyCode, path: Path) -> None:
+    """Have the hub's cache hold what loading one file asks of a hub besides: configurations, missing encoders."""
+    if path.is_dir():
+        return
+    if spec.config is None:
+        place = fetch_diffusers_config(load_single_file_checkpoint(str(path)))["pretrained_model_name_or_path"]
+        snapshot_download(place, allow_patterns=_DESCRIPTIONS)
+        return
+    place = catalogue.locate(spec.config)
+    if isinstance(place, Path):
+        return
+    keys = _keys_of(path)
+    if not any(key.startswith(_ENCODERS) for key in keys):
+        # All but the denoiser, which counts as given.
+        download = _pipeline_class(family).download
+        download(place, variant=spec.variant, use_safetensors=True, **{family.denoiser: None})
+        return
+    lacks_t5 = family.t5 is not None and not any(key.startswith(_T5) for key in keys)
+    weights = [f"{family.t5}/*.safetensors"] if lacks_t5 else []
+    snapshot_download(place, allow_patterns=[*_DESCRIPTIONS, *weights], ignore_patterns=["*.fp16*"])
+
+
+#: What says how components are made, beside their weights.
+_DESCRIPTIONS = ["*.json", "*.txt", "*.model"]
 
 
 def locate_controlnet(catalogue: Catalogue, spec: ControlNetSpec) -> Path:
@@ -118,10 +145,9 @@ def _fix_vae_dtype(vae: Any, dtype: torch.dtype) -> None:
 def _load_file(catalogue: Catalogue, spec: ModelSpec, family: FamilyCode, path: Path, dtype: torch.dtype) -> Any:
     """A pipeline from one file; what the file lacks comes from `spec.config`, a whole checkpoint then."""
     config = None if spec.config is None else str(catalogue.locate(spec.config))
-    with safe_open(path, framework="pt") as file:
-        keys = list(file.keys())
     if config is None:
         return _pipeline_class(family).from_single_file(str(path), dtype=dtype)
+    keys = _keys_of(path)
     if any(key.startswith(_ENCODERS) for key in keys):
         extra = {}
         if family.t5 and not any(key.startswith(_T5) for key in keys):
@@ -133,6 +159,11 @@ def _load_file(catalogue: Catalogue, spec: ModelSpec, family: FamilyCode, path: 
     denoiser = denoiser_class.from_single_file(str(path), config=config, subfolder=family.denoiser, dtype=dtype)
     options = {family.denoiser: denoiser, "dtype": dtype, "variant": spec.variant}
     return _pipeline_class(family).from_pretrained(config, use_safetensors=True, **options)
+
+
+def _keys_of(path: Path) -> list[str]:
+    with safe_open(path, framework="pt") as file:
+        return list(file.keys())
 
 
 #: How the keys of text encoders begin in a file that holds a whole checkpoint.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import diffusers
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -132,6 +134,61 @@ def test_an_sd3_file_without_t5_takes_it_from_its_config(
     whole = _pool(catalogue, sd3_two_widths, "sd3")
     whole.model("shapes-sd3")
     assert _same_weights(whole, pool)
+
+
+def test_what_a_single_file_lacks_is_fetched_before_it_is_loaded(
+    catalogue: Catalogue, two_widths: Path, sd3_two_widths: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the hub is left out here: what it would be asked for is looked at."""
+    asked: list[tuple[str, dict[str, object]]] = []
+    monkeypatch.setattr(checkpoints, "snapshot_download", lambda place, **terms: asked.append((place, terms)))
+    monkeypatch.setattr(
+        diffusers.StableDiffusionXLPipeline, "download", lambda place, **terms: asked.append((place, terms))
+    )
+    whole, unet, sd3 = (tmp_path / f"{name}.safetensors" for name in ("whole", "unet", "sd3"))
+    write_sdxl_file(two_widths, whole)
+    write_unet_file(two_widths, unet)
+    write_sd3_file(sd3_two_widths, sd3)
+    save_file({key: tensor for key, tensor in load_file(sd3).items() if "t5xxl" not in key}, sd3)
+    for file, family in ((whole, "sdxl"), (unet, "sdxl"), (sd3, "sd3")):
+        _pool(catalogue, file, family, config="somebody/something").prepare(f"shapes-{family}")
+    assert {place for place, _ in asked} == {"somebody/something"}
+    described, rest, with_t5 = (terms for _, terms in asked)
+    assert described["allow_patterns"] == ["*.json", "*.txt", "*.model"]
+    assert rest == {"variant": None, "use_safetensors": True, "unet": None}
+    assert with_t5["allow_patterns"] == ["*.json", "*.txt", "*.model", "text_encoder_3/*.safetensors"]
+    _pool(catalogue, whole, config=str(two_widths)).prepare("shapes-sdxl")
+    assert len(asked) == 3
+    _pool(catalogue, whole).prepare("shapes-sdxl")
+    assert asked[3][1] == {"allow_patterns": ["*.json", "*.txt", "*.model"]}
+
+
+def test_a_file_that_does_not_tell_what_it_is_is_loaded_once_and_planned_by_what_it_turned_out_to_be(
+    two_widths: Path, catalogue: Catalogue, storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its configuration comes from a hub: here from the hub's cache, which is laid out by hand."""
+    snapshot = tmp_path / "models--somebody--something" / "snapshots" / ("0" * 40)
+    shutil.copytree(two_widths, snapshot)
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    write_sdxl_file(two_widths, tmp_path / "sdxl.safetensors")
+    loaded, load = [], checkpoints.load_model
+
+    def count(*arguments: Any) -> Any:
+        loaded.append(arguments[1].id)
+        return load(*arguments)
+
+    monkeypatch.setattr(checkpoints, "load_model", count)
+    pool = _pool(catalogue, tmp_path / "sdxl.safetensors", config="somebody/something")
+    assert pool.budget.is_vague("shapes-sdxl")
+    pool.prepare("shapes-sdxl")
+    parameters = order(catalogue, "sdxl")
+    painted = pixels(parameters, pool, storage)
+    assert loaded == ["shapes-sdxl"]
+    assert not pool.budget.is_vague("shapes-sdxl")
+    assert np.array_equal(painted, pixels(parameters, _pool(catalogue, two_widths), storage))
 
 
 def test_a_single_file_with_a_gap_is_refused(
