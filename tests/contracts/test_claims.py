@@ -19,6 +19,10 @@ from tests.contracts.jobs import parameters
 
 BATCHES = Wish(max_images=4, batching=True)
 SHORT = 0.05
+LINES = ControlParameters(
+    controlnet="lines", image="inputs/a.png", preprocess=None, conditioning_scale=1.0, guidance_start=0.0,
+    guidance_end=1.0,
+)  # fmt: skip
 
 
 def names(queue: JobQueue, pattern: str) -> set[str]:
@@ -197,11 +201,7 @@ def test_a_model_that_is_put_off_holds_nobody_up_in_any_tier(queue: JobQueue, en
 def test_a_job_whose_controlnet_is_not_ready_is_passed_over_by_its_models_other_jobs(
     queue: JobQueue, enlist: Enlist
 ) -> None:
-    one = ControlParameters(
-        controlnet="lines", image="inputs/a.png", preprocess=None, conditioning_scale=1.0, guidance_start=0.0,
-        guidance_end=1.0,
-    )  # fmt: skip
-    controlled = queue.submit(parameters(model="warm", controls=(one,)))
+    controlled = queue.submit(parameters(model="warm", controls=(LINES,)))
     plain = queue.submit(parameters(model="warm"))
     claims = enlist()
     with pytest.raises(Unready) as unready:
@@ -215,11 +215,7 @@ def test_a_job_whose_controlnet_is_not_ready_is_passed_over_by_its_models_other_
 
 
 def test_jobs_that_have_ended_behind_one_that_is_put_off_leave_the_queue(queue: JobQueue, enlist: Enlist) -> None:
-    one = ControlParameters(
-        controlnet="lines", image="inputs/a.png", preprocess=None, conditioning_scale=1.0, guidance_start=0.0,
-        guidance_end=1.0,
-    )  # fmt: skip
-    controlled = queue.submit(parameters(controls=(one,)))
+    controlled = queue.submit(parameters(controls=(LINES,)))
     cancelled = queue.submit(parameters())
     queue.cancel(cancelled.id)
     assert enlist().claim(Wish(put_off=["controlnet:lines"])) == []
