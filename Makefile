@@ -54,7 +54,7 @@ judge: .venv/installed-dev  ## what the shapes models reach over 200 captions ea
 	done
 
 bench: .venv/installed-bench  ## the benches that need no GPU, their plots and their page
-	for name in queue affinity equality overhead api swap loading mixed speed previews architectures peaks; do OMP_NUM_THREADS=1 $(BIN)/python -m bench.$$name || exit 1; done
+	for name in queue affinity equality overhead api swap mixed speed previews architectures peaks; do OMP_NUM_THREADS=1 $(BIN)/python -m bench.$$name || exit 1; done
 	$(BIN)/python -m bench.plots
 	$(BIN)/python -m bench.page
 
