@@ -49,9 +49,7 @@ def main() -> None:
         rows += [row(built_in, model.id, torch.float32, arguments.runs) for model in built_in.models]
         columns = ["model", "MB", "prepare, new", "prepare, dropped", "load", "copy", "load ÷ prepare, new"]
         print_table(columns, rows)
-        print(
-            f"\nCPU seconds of one thread, median of {arguments.runs} runs; load and copy alone hold up other jobs"
-        )
+        print(f"\nCPU seconds of one thread, median of {arguments.runs} runs; load and copy hold up other jobs")
 
 
 def full_size_rows(arguments: argparse.Namespace) -> list[Sequence[object]]:
