@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -46,7 +47,8 @@ def build(config: Mapping[str, Any], dtype: torch.dtype = torch.bfloat16) -> Any
     try:
         with torch.device("meta"):
             if "_class_name" in config:
-                return getattr(diffusers, config["_class_name"])(**options).to(dtype)
+                module = getattr(diffusers, config["_class_name"])(**options)
+                return torch.nn.Module.to(module, dtype)  # buffers, too
             make_config = transformers.T5Config if config["model_type"] == "t5" else transformers.CLIPTextConfig
             return getattr(transformers, config["architectures"][0])(make_config(**options))
     finally:
@@ -73,76 +75,86 @@ def stored(module: Any) -> Iterator[tuple[str, int]]:
             yield key, tensor.numel()
 
 
-def calls(module: Any, config: Mapping[str, Any], canvas: Canvas, dtype: torch.dtype) -> Callable[[], object]:
+def call_of(module: Any, config: Mapping[str, Any], canvas: Canvas, dtype: torch.dtype) -> Callable[[], object]:
     """One call of a component as a pipeline makes it; what it is given lies ready."""
+    given, name = _Given(config, canvas, dtype), config.get("_class_name", "")
+    denoising = given.by_class()
+    if name in denoising:
+        return partial(module, **denoising[name]())
+    return partial(module.decode, given.latents()) if name == "AutoencoderKL" else partial(module, given.wording())
 
-    def fresh(*shape: int) -> torch.Tensor:
-        return torch.empty(*shape, device="meta", dtype=dtype)
 
-    images, rows, columns = canvas.images * canvas.passes, canvas.height // 8, canvas.width // 8
-    tokens = rows * columns // 4
+@dataclass(frozen=True)
+class _Given:
+    """What components are given in a call on this canvas; those that denoise by name."""
 
-    def decode() -> Callable[[], object]:
-        latents = fresh(canvas.images, config["latent_channels"], rows, columns)
-        return lambda: module.decode(latents, return_dict=False)
+    config: Mapping[str, Any]
+    canvas: Canvas
+    dtype: torch.dtype
 
-    def unet() -> Call:
-        pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
+    def by_class(self) -> Mapping[str, Callable[[], dict[str, Any]]]:
+        """Class of a denoiser or a ControlNet -> its arguments."""
         return {
-            "sample": fresh(images, 4, rows, columns),
-            "timestep": fresh(images),
-            "encoder_hidden_states": fresh(images, CLIP_TOKENS, config["cross_attention_dim"]),
-            "added_cond_kwargs": {"text_embeds": fresh(images, pooled), "time_ids": fresh(images, 6)},
+            "UNet2DConditionModel": self.unet,
+            "SD3Transformer2DModel": self.two_streams,
+            "FluxTransformer2DModel": self.one_stream,
+            "ControlNetModel": lambda: {**self.unet(), "controlnet_cond": self.picture()},
+            "SD3ControlNetModel": lambda: {**self.two_streams(), "controlnet_cond": self.image(16)},
+            "FluxControlNetModel": lambda: {**self.one_stream(), "controlnet_cond": self.tokens("in_channels")},
         }
 
-    def two_streams() -> Call:
-        width = config["joint_attention_dim"]
-        alone = config.get("use_pos_embed", True)  # else it is given the transformer's tokens
-        inner = config["num_attention_heads"] * config["attention_head_dim"]
+    def wording(self) -> torch.Tensor:
+        length = self.canvas.text_tokens if self.config["model_type"] == "t5" else CLIP_TOKENS
+        return torch.empty(self.canvas.images, length, device="meta", dtype=torch.long)
+
+    def latents(self) -> torch.Tensor:
+        channels = self.config["latent_channels"]
+        return self._fresh(self.canvas.height // 8, self.canvas.width // 8, rows=(self.canvas.images, channels))
+
+    def picture(self) -> torch.Tensor:
+        return self._fresh(3, self.canvas.height, self.canvas.width)
+
+    def image(self, channels: int) -> torch.Tensor:
+        return self._fresh(channels, self.canvas.height // 8, self.canvas.width // 8)
+
+    def tokens(self, width: str | int) -> torch.Tensor:
+        return self._fresh(self.canvas.pixels // 256, self.config[width] if isinstance(width, str) else width)
+
+    def unet(self) -> dict[str, Any]:
+        pooled = self.config["projection_class_embeddings_input_dim"] - 6 * self.config["addition_time_embed_dim"]
         return {
-            "hidden_states": fresh(images, 16, rows, columns) if alone else fresh(images, tokens, inner),
-            "encoder_hidden_states": width and fresh(images, CLIP_TOKENS + canvas.text_tokens, width),
-            "pooled_projections": fresh(images, config["pooled_projection_dim"]),
-            "timestep": fresh(images),
+            "sample": self.image(4),
+            "timestep": self._fresh(),
+            "encoder_hidden_states": self._fresh(CLIP_TOKENS, self.config["cross_attention_dim"]),
+            "added_cond_kwargs": {"text_embeds": self._fresh(pooled), "time_ids": self._fresh(6)},
         }
 
-    def one_stream() -> Call:
+    def two_streams(self) -> dict[str, Any]:
+        width, alone = self.config["joint_attention_dim"], self.config.get("use_pos_embed", True)
+        inner = self.config["num_attention_heads"] * self.config["attention_head_dim"]
         return {
-            "hidden_states": fresh(images, tokens, config["in_channels"]),
-            "encoder_hidden_states": fresh(images, canvas.text_tokens, config["joint_attention_dim"]),
-            "pooled_projections": fresh(images, config["pooled_projection_dim"]),
-            "timestep": fresh(images),
-            "guidance": fresh(images) if config["guidance_embeds"] else None,
-            "img_ids": fresh(tokens, 3),
-            "txt_ids": fresh(canvas.text_tokens, 3),
+            # One without a table of places is given the transformer's tokens.
+            "hidden_states": self.image(16) if alone else self.tokens(inner),
+            "encoder_hidden_states": width and self._fresh(CLIP_TOKENS + self.canvas.text_tokens, width),
+            "pooled_projections": self._fresh(self.config["pooled_projection_dim"]),
+            "timestep": self._fresh(),
         }
 
-    def picture() -> torch.Tensor:
-        return fresh(images, 3, canvas.height, canvas.width)
+    def one_stream(self) -> dict[str, Any]:
+        return {
+            "hidden_states": self.tokens("in_channels"),
+            "encoder_hidden_states": self._fresh(self.canvas.text_tokens, self.config["joint_attention_dim"]),
+            "pooled_projections": self._fresh(self.config["pooled_projection_dim"]),
+            "timestep": self._fresh(),
+            "guidance": self._fresh() if self.config["guidance_embeds"] else None,
+            "img_ids": self._fresh(3, rows=(self.canvas.pixels // 256,)),
+            "txt_ids": self._fresh(3, rows=(self.canvas.text_tokens,)),
+        }
 
-    def encode() -> Callable[[], object]:
-        length = canvas.text_tokens if config["model_type"] == "t5" else CLIP_TOKENS
-        wording = torch.empty(canvas.images, length, device="meta", dtype=torch.long)
-        return lambda: module(wording)
-
-    given: dict[str, Callable[[], Call]] = {
-        "UNet2DConditionModel": unet,
-        "SD3Transformer2DModel": two_streams,
-        "FluxTransformer2DModel": one_stream,
-        "ControlNetModel": lambda: {**unet(), "controlnet_cond": picture()},
-        "SD3ControlNetModel": lambda: {**two_streams(), "controlnet_cond": fresh(images, 16, rows, columns)},
-        "FluxControlNetModel": lambda: {
-            **one_stream(), "controlnet_cond": fresh(images, tokens, config["in_channels"])
-        },
-    }  # fmt: skip
-    name = config.get("_class_name", "")
-    if name in given:
-        return partial(module, **given[name]())
-    return decode() if name == "AutoencoderKL" else encode()
-
-
-#: Arguments by name.
-Call = dict[str, Any]
+    def _fresh(self, *shape: int, rows: tuple[int, ...] = ()) -> torch.Tensor:
+        """One row for each image in each pass, unless `rows` says other sizes to begin with."""
+        first = rows or (self.canvas.images * self.canvas.passes,)
+        return torch.empty(*first, *shape, device="meta", dtype=self.dtype)
 
 
 def compare_work(
@@ -154,7 +166,7 @@ def compare_work(
         streamed: with the weights that are there at that moment where they come layer by layer.
     """
     module = build(config, dtype)
-    counted = count_live(module, calls(module, config, canvas, dtype), streamed=streamed) / dtype.itemsize
+    counted = count_live(module, call_of(module, config, canvas, dtype), streamed=streamed) / dtype.itemsize
     denoises = "_class_name" in config and config["_class_name"] != "AutoencoderKL"
     images = canvas.images * (canvas.passes if denoises else 1)
     layers = [(moment.layers or 0) * streamed for moment in work_of(config)]

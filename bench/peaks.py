@@ -39,13 +39,15 @@ from worker.warnings import silence_known_warnings
 
 #: Where on its ladder a plan stands, from the fastest to the smallest.
 RUNGS = {"fastest": 0.0, "middle": 0.5, "smallest": 1.0}
-#: What is asked for -> its task, and whether an adapter acts.
+#: What is asked for -> its task, its ControlNets and its adapters.
 KINDS = {
-    "txt2img": (Task.TXT2IMG, False),
-    "img2img": (Task.IMG2IMG, False),
-    "inpaint": (Task.INPAINT, False),
-    "controlnet": (Task.CONTROLNET, False),
-    "txt2img, LoRA": (Task.TXT2IMG, True),
+    "txt2img": (Task.TXT2IMG, 0, 0),
+    "img2img": (Task.IMG2IMG, 0, 0),
+    "inpaint": (Task.INPAINT, 0, 0),
+    "controlnet": (Task.CONTROLNET, 1, 0),
+    "two ControlNets": (Task.CONTROLNET, 2, 0),
+    "LoRA": (Task.TXT2IMG, 0, 1),
+    "two LoRAs": (Task.TXT2IMG, 0, 2),
 }
 PICTURE, MASK = "inputs/picture.png", "inputs/mask.png"
 SIZES = ((128, 128), (256, 192))
@@ -92,7 +94,7 @@ class Measured:
 
 def order(case: Case, catalogue: Catalogue) -> JobParameters:
     """The case's job, validated like any other."""
-    task, adapted = KINDS[case.kind]
+    task, controls, loras = KINDS[case.kind]
     width, height = case.size
     fields: dict[str, object] = {
         "model": next(row.id for row in catalogue.models if row.family == case.family),
@@ -105,11 +107,11 @@ def order(case: Case, catalogue: Catalogue) -> JobParameters:
         keys["image"] = PICTURE
     if task is Task.INPAINT:
         fields["mask_image"], keys["mask_image"] = "-", MASK
-    if task is Task.CONTROLNET:
-        net = next(row.id for row in catalogue.controlnets if row.family == case.family)
-        fields["controls"], keys["controls.0.image"] = [{"controlnet": net, "image": "-"}], PICTURE
-    if adapted:
-        fields["loras"] = [{"name": next(row.id for row in catalogue.loras if row.family == case.family)}]
+    nets = [row.id for row in catalogue.controlnets if row.family == case.family][:controls]
+    if nets:
+        fields["controls"] = [{"controlnet": net, "image": "-"} for net in nets]
+        keys |= {f"controls.{number}.image": PICTURE for number in range(controls)}
+    fields["loras"] = [{"name": row.id} for row in catalogue.loras if row.family == case.family][:loras]
     request = REQUESTS[task].model_validate(fields)
     pictures = {field: StoredPicture(key, width, height) for field, key in keys.items()}
     return resolve(request, check(request, catalogue), pictures)

@@ -53,7 +53,7 @@ class Component:
         value_bytes: of one value, weights and work alike; 0: the inventory's.
         work: the moments at which it may need most beyond its weights.
         encoding: the same while a VAE encodes pictures.
-        adapted: a denoiser's moments more where adapters act on it.
+        adapted: a denoiser's moments more where an adapter acts on it, and where several do.
         handed: what a ControlNet leaves for the denoiser to work with.
         held: what a call keeps beside a denoiser until its images are there.
         tile_side: pixels of a tile, for a VAE.
@@ -69,7 +69,7 @@ class Component:
     value_bytes: int = 0
     work: tuple[Work, ...] = ()
     encoding: tuple[Work, ...] = ()
-    adapted: tuple[Work, ...] = ()
+    adapted: tuple[tuple[Work, ...], tuple[Work, ...]] = ((), ())
     handed: Work = NO_WORK
     held: Held = NOTHING_HELD
     tile_side: int | None = None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 
-from contracts.activations import Work, most_values
+from contracts.activations import NO_WORK, most_values
 from contracts.inventory import Component, Inventory, Role
 from contracts.plans import Home, Load, Placed, Plan, gib
 from contracts.ways import Way
@@ -161,9 +161,9 @@ class Layout:
         return int(values * self.inventory.value_bytes)
 
     def _handed_values(self, images: float) -> float:
-        """What the ControlNets hand over in one step."""
+        """What the ControlNets hand over in one step: of several, the sums."""
         canvas = self.load.canvas
-        return sum(one.handed.values(canvas, images * canvas.passes, canvas.pixels) for one, _ in self.parts)
+        return most_values((one.handed for one, _ in self.parts), canvas, images * canvas.passes)
 
     def _work(self, stage: str, images: float) -> int:
         works = (self._work_of(one, placed, images) for one, placed in self._of_stage(stage))
@@ -181,10 +181,13 @@ class Layout:
         if component.role is Role.VAE:
             return int(self._vae_values(component, images) * size)
         passes = canvas.passes if _STAGE_OF[component.role] == "denoise" else 1
-        adapted = any(extra.role is Role.ADAPTER for extra in self.load.extras)
-        moments = (*component.work, *component.adapted * adapted) or (Work(),)
-        # The dictionary behind `locals()`, which the pipelines ask for after every step, keeps that step's.
-        before = self._handed_values(images) if component.role is Role.DENOISER else 0.0
+        adapters = sum(extra.role is Role.ADAPTER for extra in self.load.extras)
+        adapted = component.adapted[adapters > 1] if adapters else ()
+        moments = (*component.work, *adapted) or (NO_WORK,)
+        # The dictionary behind `locals()`, which the pipelines ask for after every step, keeps what was handed
+        # over in that step; of several ControlNets, each works beside the sums so far.
+        twice = component.role is Role.DENOISER or (component.role is Role.CONTROLNET and canvas.controls > 1)
+        before = self._handed_values(images) * twice
         return max(
             int((most_values((moment,), canvas, images * passes) + before) * size)
             + (_streamed_bytes(component, placed, moment.layers) if weights else 0)

@@ -31,10 +31,14 @@ def work_of(config: Mapping[str, Any]) -> tuple[Work, ...]:
     return () if moments is None else moments(config)
 
 
-def adapted_work(config: Mapping[str, Any]) -> tuple[Work, ...]:
-    """A denoiser's moments more where adapters act on its layers; empty for other components."""
+def adapted_work(config: Mapping[str, Any]) -> tuple[tuple[Work, ...], tuple[Work, ...]]:
+    """A denoiser's moments more where an adapter acts on its layers, and where several do.
+
+    Beside a layer's result stand what an adapter adds and their sum; of a second adapter, the sum before, too.
+    Empty for other components.
+    """
     adapted = _ADAPTED.get(str(config.get("_class_name")))
-    return () if adapted is None else adapted(config)
+    return ((), ()) if adapted is None else (adapted(config, 2), adapted(config, 3))
 
 
 def handed_work(config: Mapping[str, Any]) -> Work:
@@ -97,10 +101,10 @@ def _unet(config: Mapping[str, Any]) -> tuple[Work, ...]:
     )
 
 
-def _unet_adapted(config: Mapping[str, Any]) -> tuple[Work, ...]:
-    """The widest layer of the last block: its result, what an adapter adds, and their sum."""
-    first = config["block_out_channels"][0]
-    width, layers = (33.5, 16 * first**2) if _attends_at_full_size(config) else (18.0, 36 * first**2)
+def _unet_adapted(config: Mapping[str, Any], more: int) -> tuple[Work, ...]:
+    """The widest layer of the last block, with so many results more."""
+    first, attends = config["block_out_channels"][0], _attends_at_full_size(config)
+    width, layers = (17.5 + 8 * more, 16 * first**2) if attends else (16.0 + more, 36 * first**2)
     return (Work(pixel=width * first / _LATENT_PIXELS, layers=layers),)
 
 
@@ -120,9 +124,9 @@ def _sd3_places(config: Mapping[str, Any]) -> tuple[Work, ...]:
     return (Work(pixel=5 * width / _sd3_token_pixels(config), layers=width * side**2 + small),) if side else ()
 
 
-def _sd3_adapted(config: Mapping[str, Any]) -> tuple[Work, ...]:
-    """The feed-forward's first layer: its result, what an adapter adds, and their sum."""
-    return _two_streams(_width(config), _sd3_token_pixels(config), most=17)
+def _sd3_adapted(config: Mapping[str, Any], more: int) -> tuple[Work, ...]:
+    """The feed-forward's first layer, with so many results more."""
+    return _two_streams(_width(config), _sd3_token_pixels(config), most=9 + 4 * more)
 
 
 def _two_streams(width: int, token_pixels: int, kept: int = 0, most: int = 13) -> tuple[Work, ...]:
@@ -252,7 +256,7 @@ _BY_CLASS: Mapping[str, Callable[[Mapping[str, Any]], tuple[Work, ...]]] = Mappi
     }
 )
 #: FLUX.1's widest moment is another one than that of its adapters.
-_ADAPTED: Mapping[str, Callable[[Mapping[str, Any]], tuple[Work, ...]]] = MappingProxyType(
+_ADAPTED: Mapping[str, Callable[[Mapping[str, Any], int], tuple[Work, ...]]] = MappingProxyType(
     {"UNet2DConditionModel": _unet_adapted, "SD3Transformer2DModel": _sd3_adapted}
 )
 _HANDED: Mapping[str, Callable[[Mapping[str, Any]], Work]] = MappingProxyType(

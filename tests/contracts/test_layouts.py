@@ -138,6 +138,9 @@ def test_what_a_controlnet_hands_over_stands_beside_the_denoisers_work_and_its_o
     assert stages(Load(LOAD.canvas, (busy,)))["decode"] == ALL + 30 * MIB + work((60 + 3) * 256 * 256)
     busier = replace(busy, work=(Work(pixel=20.0),))
     assert stages(Load(LOAD.canvas, (busier,)))["denoise"] == ALL + 30 * MIB + work((20 + 3) * 256 * 256)
+    both = Load(replace(LOAD.canvas, controls=2), (busier, replace(busier, name="controlnet:b")))
+    pictures = 2 * 3
+    assert stages(both)["denoise"] == ALL + 60 * MIB + work((20 + 2 * 3 + pictures) * 256 * 256)
 
 
 def test_adapters_stay_on_the_device_whatever_is_streamed() -> None:
@@ -148,13 +151,15 @@ def test_adapters_stay_on_the_device_whatever_is_streamed() -> None:
 
 
 def test_where_adapters_act_the_denoiser_holds_more() -> None:
-    net = replace(PARTS["net"], adapted=(Work(pixel=14.0),))
+    net = replace(PARTS["net"], adapted=((Work(pixel=14.0),), (Work(pixel=17.0),)))
     model = replace(MODEL, components=(*(part for part in MODEL.components if part.name != "net"), net))
     load = Load(LOAD.canvas, (Component("lora:a", Role.ADAPTER, 7 * MIB),))
     plain, adapted = (Layout.of(RESIDENT, model, one).stage_bytes() for one in (LOAD, load))
     assert plain == stages()
     assert adapted["denoise"] == ALL + 7 * MIB + work(14 * 256 * 256)
     assert adapted["decode"] == plain["decode"] + 7 * MIB
+    several = replace(load, extras=(*load.extras, replace(load.extras[0], name="lora:b")))
+    assert Layout.of(RESIDENT, model, several).stage_bytes()["denoise"] == ALL + 14 * MIB + work(17 * 256 * 256)
 
 
 def test_at_each_moment_only_the_layers_at_work_are_there() -> None:

@@ -22,7 +22,7 @@ SHAPES = [
     (part, Canvas(side, side, images, guided=family != "flux", text_tokens=64))
     for family, denoiser in _DENOISERS.items()
     for part in (f"shapes-{family}/{denoiser}", f"shapes-{family}/vae", f"controlnets/shapes-{family}-canny")
-    for side, images in ((64, 1), (64, 8), (256, 1))
+    for side, images in ((64, 1), (256, 2))
 ]
 
 
