@@ -47,7 +47,7 @@ the budget. `darkroom plan --model flux.1-dev --budget 24GiB --ladder` prints it
 - **Work**: coefficients for pixels and prompt tokens, counted tensor by tensor on the meta device: for these
   models and a ControlNet of each, for one image of 1024 × 1024 and for two, from 2 % less than is held to 8 % more
   (CLIP aside, which is small). The peaks of the shapes models' real runs on the CPU, all tasks, one image and two,
-  lie between nine tenths of the plan and a hundredth above it (`python -m bench.peaks`).
+  lie between 0.90 and 1.01 of the plan (`python -m bench.peaks`).
   Scratch memory of kernels and what CUDA's allocator wastes are not in it; a worker plans with nine tenths of the
   card, so a card of 8 GiB is a budget of 7.2.
 - **ControlNets** that are still on a hub weigh what was published of them; one that nobody here knows weighs as

@@ -210,7 +210,7 @@ def _sd3_handed(config: Mapping[str, Any]) -> Work:
 def _flux_control(config: Mapping[str, Any]) -> tuple[Work, ...]:
     """As SD3's, with blocks of two kinds."""
     width, count = _width(config), config["num_layers"] + config["num_single_layers"]
-    image, text, layers = (16, 17.0, 8) if config["num_single_layers"] else (12, 11.5, 4)
+    image, text, layers = (15, 17.0, 8) if config["num_single_layers"] else (12, 11.5, 4)
     return (
         Work(pixel=(image + count) * width / _TOKEN_PIXELS, token=text * width, layers=layers * width**2),
         Work(pixel=3 * count * width / _TOKEN_PIXELS, token=2 * width, layers=width**2),
