@@ -27,7 +27,7 @@ def plan(inventory: Inventory, load: Load, budget_bytes: int, policy: Policy | N
     for layout in _ladder(inventory, load, policy):
         if layout.peak_bytes <= budget_bytes:
             chosen = layout.plan(budget_bytes)
-            beside = "" if above is None else f"; {above.name} would need {gib(above.peak_bytes)}"
+            beside = "" if above is None else f"; next better: {above.name}, which needs {gib(above.peak_bytes)}"
             return chosen.model_copy(update={"reason": f"{chosen.reason}{beside}{_doubt(chosen)}"})
         above = layout
     smallest = layout.plan(budget_bytes)
