@@ -111,7 +111,7 @@ def _send(queue: JobQueue, count: int, pause_seconds: float) -> None:
 def main() -> None:
     """Run both loads under each policy and print the tables."""
     parser = options(__doc__, runs=3)
-    parser.add_argument("--scale", type=float, default=0.04, help="simulated seconds per second (%(default)s)")
+    parser.add_argument("--scale", type=float, default=0.03, help="simulated seconds per second (%(default)s)")
     arguments = parser.parse_args()
     with report("affinity"), tempfile.TemporaryDirectory() as folder:
         server = RedisServer(Path(folder))

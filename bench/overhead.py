@@ -28,9 +28,9 @@ from worker.warnings import silence_known_warnings
 #: Rates of arrival, as parts of what the bare loop makes.
 _LOADS = (0.5, 1.0, 1.5)
 #: Images that arrive at each.
-_ARRIVALS = 24
+_ARRIVALS = 20
 #: Images before the first measured one: every task and every LoRA.
-_WARM_UP = 8
+_WARM_UP = 4
 
 
 def main() -> None:

@@ -79,7 +79,7 @@ def _milliseconds(call: Callable[[], object], times: int = 50) -> float:
 
 def main() -> None:
     """Measure and print both tables."""
-    parser = options(__doc__, runs=7)
+    parser = options(__doc__, runs=5)
     arguments = parser.parse_args()
     silence_known_warnings()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
