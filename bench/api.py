@@ -225,7 +225,7 @@ def _free_port() -> int:
 def main() -> None:
     """Measure and print the tables."""
     parser = options(__doc__, runs=3)
-    parser.add_argument("--seconds", type=float, default=0.8, help="length of one run (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=0.5, help="length of one run (%(default)s)")
     parser.add_argument("--rates", type=int, nargs="+", default=[100, 300])
     parser.add_argument("--streams", type=int, default=500, help="event streams at once (%(default)s)")
     arguments = parser.parse_args()

@@ -28,14 +28,14 @@ from worker.warnings import silence_known_warnings
 #: Rates of arrival, as parts of what the bare loop makes.
 _LOADS = (0.5, 1.0, 1.5)
 #: Images that arrive at each.
-_ARRIVALS = 20
+_ARRIVALS = 16
 #: Images before the first measured one: every task and every LoRA.
 _WARM_UP = 4
 
 
 def main() -> None:
     """Measure, and print the tables."""
-    parser = options(__doc__, runs=4)
+    parser = options(__doc__, runs=3)
     parser.add_argument("--jobs", type=int, default=16, help="images of one run (%(default)s)")
     parser.add_argument("--batch", type=int, default=4, help="images that one call may make (%(default)s)")
     arguments = parser.parse_args()

@@ -179,7 +179,7 @@ _NO_STORAGE: Any = None
 def main() -> None:
     """Measure and print the tables."""
     parser = options(__doc__, runs=3)
-    parser.add_argument("--ranks", type=int, nargs="+", default=[4, 16, 64])
+    parser.add_argument("--ranks", type=int, nargs="+", default=[4, 64])
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 4], help="adapters at once, up to 4")
     parser.add_argument("--only", choices=["adapters", "models"], help="one of the two tables")
     arguments = parser.parse_args()

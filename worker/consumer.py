@@ -96,6 +96,7 @@ class Consumer(RqLoop):
         finally:
             self._foresight.close()
             self._deliveries.shutdown()
+            self._endings.close()
             self._heartbeat.stop()
 
     def _warm_up(self, model: str) -> None:

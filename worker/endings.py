@@ -6,8 +6,10 @@ Runs beside the painting of the next batch. Knows no pipelines and no RQ.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from redis.exceptions import RedisError
@@ -26,6 +28,8 @@ _log = logging.getLogger(__name__)
 Outcome = Painted | Done | JobFailed | HandedBack | None
 
 _DEADLINE_PASSED = JobFailed(FailureCode.DEADLINE_EXCEEDED, "the deadline passed while the job ran")
+#: Jobs of one batch that are written at the same time: what takes long is the storage's answer.
+_WRITERS = 4
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 2.0
 
 
@@ -41,18 +45,22 @@ class Endings:
         self._storage = storage
         self._tally = tally
         self.stage_seconds: dict[str, float] = {}
+        self._counting = threading.Lock()
+        self._writers = ThreadPoolExecutor(max_workers=_WRITERS, thread_name_prefix="writer")
+
+    def close(self) -> None:
+        """Wait for what is being written; after this nothing ends."""
+        self._writers.shutdown()
 
     def end_all(self, batch: Sequence[Claim], watch: BatchWatch, outcomes: Sequence[Outcome]) -> None:
         """Write the images of each job of a batch, and end it, however long Redis is away."""
         call = next((one.receipt for one in outcomes if isinstance(one, Painted)), None)
         if call is not None:
             self._tally.observe("batch_images", call.batch_images, model=call.model.id)
-        for claim, painted in zip(batch, outcomes, strict=True):
-            outcome = painted
-            with lines_of([claim.job]):
-                if isinstance(outcome, Painted) and claim.job.id not in watch.verdicts:
-                    outcome = deliver(outcome, self._storage)
-                _insist(partial(self._end, claim, outcome, watch.verdicts.get(claim.job.id)))
+        jobs = zip(batch, outcomes, strict=True)
+        ends = [self._writers.submit(self._end_one, claim, watch, outcome) for claim, outcome in jobs]
+        for end in ends:
+            end.result()
 
     def fail(self, claim: Claim, failure: JobFailed) -> bool:
         """End a job as failed, in words for its client; False when it was no longer ours. Raises RedisError."""
@@ -67,6 +75,12 @@ class Endings:
                     self._storage.delete(key)
         except Unavailable as error:
             _log.warning("images of %s are left behind: %s", folder, error)
+
+    def _end_one(self, claim: Claim, watch: BatchWatch, outcome: Outcome) -> None:
+        with lines_of([claim.job]):
+            if isinstance(outcome, Painted) and claim.job.id not in watch.verdicts:
+                outcome = deliver(outcome, self._storage)
+            _insist(partial(self._end, claim, outcome, watch.verdicts.get(claim.job.id)))
 
     def _end(self, claim: Claim, outcome: Outcome, verdict: str | None) -> None:
         became = self._close(claim, outcome, verdict)
@@ -103,12 +117,13 @@ class Endings:
         model, task = receipt.parameters.model, receipt.parameters.task
         for stage, seconds in receipt.timings.items():
             self._tally.observe("stage_seconds", seconds, stage=stage, model=model, task=task)
-        stages = dict.fromkeys((*self.stage_seconds, *receipt.timings))
-        # A new dictionary: the heartbeat's thread may be reading the old one.
-        self.stage_seconds = {
-            stage: round(self.stage_seconds.get(stage, 0.0) + receipt.timings.get(stage, 0.0), 4)
-            for stage in stages
-        }
+        with self._counting:
+            stages = dict.fromkeys((*self.stage_seconds, *receipt.timings))
+            # A new dictionary: the heartbeat's thread may be reading the old one.
+            self.stage_seconds = {
+                stage: round(self.stage_seconds.get(stage, 0.0) + receipt.timings.get(stage, 0.0), 4)
+                for stage in stages
+            }
 
     def _tidy(self, claim: Claim, done: Done, won: bool) -> None:
         """Remove what this attempt wrote for nothing, or what earlier ones left when they were lost."""

@@ -321,6 +321,28 @@ def test_the_next_batch_is_painted_while_the_last_ones_images_are_written(
     assert [record.state for record in ended] == [JobState.COMPLETED] * 2
 
 
+class MeetingStorage(LocalStorage):
+    """Writes nothing before three writers have come."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self._all_here = threading.Barrier(3)
+
+    def write(self, key: str, data: bytes) -> None:
+        self._all_here.wait(timeout=60)
+        super().write(key, data)
+
+
+def test_the_images_of_a_batchs_jobs_are_written_at_the_same_time(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, tmp_path: Path
+) -> None:
+    ids = [queue.submit(parameters(seed=number)).id for number in range(3)]
+    storage = MeetingStorage(tmp_path)
+    ended = work_until_ended(hire(settings, pool, storage), queue, *ids)
+    assert [record.state for record in ended] == [JobState.COMPLETED] * 3
+    assert all(storage.exists(record.images[0].key) for record in ended)
+
+
 def test_the_next_batchs_prompt_is_encoded_while_this_one_denoises(
     settings: SharedSettings,
     queue: JobQueue,
