@@ -6,8 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,102 +14,23 @@ from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
 
 from contracts.catalogue import Catalogue
-from contracts.claims import Claims
-from contracts.connections import connect
 from contracts.errors import FailureCode
-from contracts.families import Mode
 from contracts.ledger import read_totals
 from contracts.metrics import Tally
 from contracts.parameters import JobParameters, LoraParameters
 from contracts.plans import Policy
 from contracts.queue import JobQueue
-from contracts.records import JobRecord, JobState
-from contracts.settings import QueueSettings, SharedSettings
+from contracts.records import JobState
+from contracts.settings import SharedSettings
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
 from contracts.tasks import Priority
 from contracts.workers import WorkerReport, read_workers
 from tests.contracts.jobs import parameters
+from tests.worker.hiring import beside, hire, terminate, work_until_ended
 from tests.worker.orders import done, order
-from worker.consumer import Consumer
 from worker.pipelines import Pool
 from worker.progress import BatchWatch
-from worker.settings import WorkerSettings
-
-#: Long enough for a step of the shapes model on a busy machine, short enough to be waited for.
-LEASE_SECONDS = 2.0
-
-
-@pytest.fixture(autouse=True)
-def signals_restored() -> Iterator[None]:
-    """The consumer takes over the signals of its process, which here is the tests'."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-def hire(
-    shared: SharedSettings,
-    pool: Pool,
-    storage: Storage,
-    tally: Tally | None = None,
-    overdue_seconds: float = 30.0,
-    **settings: object,
-) -> Consumer:
-    own = WorkerSettings(**{"poll_seconds": 0.01, "residency_seconds": 0.0, **settings})  # type: ignore[arg-type]
-    connection = connect(shared.redis_url, timeout_seconds=5, retries=0)
-    rules = QueueSettings(lease_seconds=LEASE_SECONDS, overdue_seconds=overdue_seconds)
-    claims = Claims(connection, rules, own.name, shared.result_ttl_seconds)
-    rq_connection = connect(shared.redis_url, timeout_seconds=5, retries=1, decode=False)
-    return Consumer(rq_connection, claims, pool, storage, own, tally=tally)
-
-
-@contextmanager
-def beside(queue: JobQueue, job_id: str, act: Callable[[], object], step: int = 2) -> Iterator[None]:
-    """While the block runs, do something as soon as a job has run some steps."""
-
-    over = threading.Event()
-
-    def wait_and_act() -> None:
-        while queue.fetch(job_id).progress.step < step:
-            if over.wait(0.005):
-                return
-        act()
-
-    thread = threading.Thread(target=wait_and_act)
-    thread.start()
-    try:
-        yield
-    finally:  # the consumer failed, perhaps: a signal that came later would end the tests themselves
-        over.set()
-        thread.join()
-
-
-def terminate() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def work_until_ended(consumer: Consumer, queue: JobQueue, *ids: str) -> list[JobRecord]:
-    """Run the consumer in this thread, as its process would, until the jobs have ended; then SIGTERM."""
-
-    over = threading.Event()
-
-    def stop() -> None:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not all(queue.fetch(id).state.is_final for id in ids):
-            if over.wait(0.02):
-                return
-        terminate()
-
-    stopper = threading.Thread(target=stop)
-    stopper.start()
-    try:
-        consumer.start([])
-    finally:  # as above
-        over.set()
-        stopper.join()
-    return [queue.fetch(id) for id in ids]
 
 
 def test_a_job_runs_and_the_receipt_says_how_many_shared_the_call(
@@ -380,150 +300,3 @@ def test_the_next_batchs_prompt_is_encoded_while_this_one_denoises(
     totals = {row.name: samples for row, samples in read_totals(queue.connection)}
     for name in ("prompts_encoded_ahead", "prompts_found_ahead"):
         assert [(one.labels, one.parts[""]) for one in totals[name]] == [(("shapes-flux",), 1)]
-
-
-class SlowDisk:
-    """Lets a model's files be read only once it is told to."""
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        """From here on, until `patch` is undone."""
-        self.begun, self.gate = threading.Event(), threading.Event()
-        self.read: list[str] = []
-        prepare = Pool.prepare
-
-        def wait_and_prepare(pool: Pool, id: str) -> None:
-            self.begun.set()
-            assert self.gate.wait(120), f"{id} waited for ever"
-            prepare(pool, id)
-            self.read.append(id)
-
-        patch.setattr(Pool, "prepare", wait_and_prepare)
-
-
-def test_a_warm_models_jobs_go_on_while_a_cold_model_is_made_ready(
-    settings: SharedSettings,
-    queue: JobQueue,
-    storage: Storage,
-    catalogue: Catalogue,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Every job is overdue, and the cold model's are the oldest: it is their turn, and they are not ready."""
-    warm_request, cold_request = order(catalogue, "flux"), order(catalogue, "sdxl")
-    plain = Pool(catalogue, device="cpu")
-    expected = [done(request, plain, storage)[0] for request in (warm_request, cold_request)]
-    disk, pool = SlowDisk(monkeypatch), Pool(catalogue, device="cpu")
-    pool.model(warm_request.model)
-    cold = [queue.submit(cold_request).id for _ in range(2)]
-    warm = [queue.submit(warm_request).id for _ in range(3)]
-
-    def open_gate() -> None:
-        deadline = time.monotonic() + 120
-        while not all(queue.fetch(id).state.is_final for id in warm) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        states.extend(queue.fetch(id).state for id in (*cold, *warm))
-        disk.gate.set()
-
-    states: list[JobState] = []
-    opener = threading.Thread(target=open_gate)
-    opener.start()
-    ended = work_until_ended(hire(settings, pool, storage, overdue_seconds=0), queue, *cold, *warm)
-    opener.join()
-    assert states == [JobState.QUEUED] * 2 + [JobState.COMPLETED] * 3
-    files = [[storage.read(image.key) for image in record.images] for record in ended]
-    assert files == [expected[1]] * 2 + [expected[0]] * 3
-    assert disk.read == [cold_request.model]
-    assert {record.attempts for record in ended} == {1}
-
-
-def test_a_warm_models_jobs_go_on_while_a_controlnet_is_made_ready(
-    settings: SharedSettings,
-    queue: JobQueue,
-    storage: Storage,
-    catalogue: Catalogue,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """One client's jobs for one model; the first names a ControlNet that nobody has used before."""
-    plain, controlled = order(catalogue, "sdxl"), order(catalogue, "sdxl", Mode.CONTROLNET)
-    other = Pool(catalogue, device="cpu")
-    expected = [done(request, other, storage)[0] for request in (controlled, plain, plain)]
-    disk, pool = SlowDisk(monkeypatch), Pool(catalogue, device="cpu")
-    pool.model(plain.model)
-    ids = [queue.submit(request).id for request in (controlled, plain, plain)]
-    states: list[JobState] = []
-
-    def open_gate() -> None:
-        deadline = time.monotonic() + 120
-        while not all(queue.fetch(id).state.is_final for id in ids[1:]) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        states.append(queue.fetch(ids[0]).state)
-        disk.gate.set()
-
-    opener = threading.Thread(target=open_gate)
-    opener.start()
-    ended = work_until_ended(hire(settings, pool, storage), queue, *ids)
-    opener.join()
-    assert states == [JobState.QUEUED]
-    assert [[storage.read(image.key) for image in record.images] for record in ended] == expected
-    assert disk.read == ["controlnet:sdxl-hint"]
-
-
-@pytest.mark.parametrize(("host_bytes", "times"), [(0, 2), (2**30, 1)])
-def test_a_model_that_was_dropped_is_made_ready_again_and_one_that_was_parked_is_not(
-    host_bytes: int,
-    times: int,
-    settings: SharedSettings,
-    queue: JobQueue,
-    storage: Storage,
-    catalogue: Catalogue,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    disk, states = SlowDisk(monkeypatch), []
-    disk.gate.set()
-    consumer = hire(settings, Pool(catalogue, device="cpu", max_models=1, host_bytes=host_bytes), storage)
-
-    def lead() -> None:
-        for family in ("flux", "sd3", "flux"):
-            id, deadline = queue.submit(order(catalogue, family)).id, time.monotonic() + 60
-            while not queue.fetch(id).state.is_final and time.monotonic() < deadline:
-                time.sleep(0.01)
-            states.append(queue.fetch(id).state)
-        terminate()
-
-    leader = threading.Thread(target=lead)
-    leader.start()
-    consumer.start([])
-    leader.join()
-    assert states == [JobState.COMPLETED] * 3
-    assert (disk.read.count("shapes-flux"), disk.read.count("shapes-sd3")) == (times, 1)
-
-
-def test_a_worker_that_is_told_to_leave_waits_for_no_model(
-    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    disk = SlowDisk(monkeypatch)
-    job = queue.submit(parameters(model="unheard-of"))
-
-    def leave() -> None:
-        disk.begun.wait(60)
-        terminate()
-
-    leaver = threading.Thread(target=leave)
-    leaver.start()
-    hire(settings, pool, storage).start([])
-    leaver.join()
-    record = queue.fetch(job.id)
-    assert (record.state, record.attempts, disk.read) == (JobState.QUEUED, 0, [])
-    disk.gate.set()
-
-
-def test_the_jobs_of_a_model_that_cannot_be_made_ready_fail_by_name(
-    settings: SharedSettings, queue: JobQueue, storage: Storage, catalogue: Catalogue, tmp_path: Path
-) -> None:
-    rows = [row.model_copy(update={"source": str(tmp_path / "nowhere")}) for row in catalogue.models[:1]]
-    broken = catalogue.model_copy(update={"models": (*rows, *catalogue.models[1:])})
-    jobs = [queue.submit(parameters(model=rows[0].id, batchable=False)).id for _ in range(2)]
-    ended = work_until_ended(hire(settings, Pool(broken, device="cpu"), storage), queue, *jobs)
-    for record in ended:
-        assert record.error is not None
-        assert record.error.code is FailureCode.MODEL_LOAD_FAILED
-        assert record.error.message.startswith(f"{rows[0].id} cannot be loaded")
