@@ -70,7 +70,7 @@ def draw_rates(figures: dict[str, dict[str, list[float]]]) -> None:
     )
     axes.set_ylabel("images a second ÷ bare loop")
     axes.axhline(1, color="black", linewidth=0.8)
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
 
 def draw_latencies(figures: dict[str, dict[str, list[float]]]) -> None:
