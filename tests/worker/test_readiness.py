@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,25 @@ class SlowDisk:
 
         patch.setattr(Pool, "prepare", wait_and_prepare)
 
+    @contextmanager
+    def opened_after(
+        self, queue: JobQueue, ended: Sequence[str], watched: Sequence[str]
+    ) -> Iterator[list[JobState]]:
+        """While the block runs: once these jobs have ended, note the states of the watched, and open the gate."""
+        states: list[JobState] = []
+
+        def open_gate() -> None:
+            deadline = time.monotonic() + 120
+            while not all(queue.fetch(id).state.is_final for id in ended) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            states.extend(queue.fetch(id).state for id in watched)
+            self.gate.set()
+
+        opener = threading.Thread(target=open_gate)
+        opener.start()
+        yield states
+        opener.join()
+
 
 def test_a_warm_models_jobs_go_on_while_a_cold_model_is_made_ready(
     settings: SharedSettings,
@@ -55,18 +76,8 @@ def test_a_warm_models_jobs_go_on_while_a_cold_model_is_made_ready(
     cold = [queue.submit(cold_request).id for _ in range(2)]
     warm = [queue.submit(warm_request).id for _ in range(3)]
 
-    def open_gate() -> None:
-        deadline = time.monotonic() + 120
-        while not all(queue.fetch(id).state.is_final for id in warm) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        states.extend(queue.fetch(id).state for id in (*cold, *warm))
-        disk.gate.set()
-
-    states: list[JobState] = []
-    opener = threading.Thread(target=open_gate)
-    opener.start()
-    ended = work_until_ended(hire(settings, pool, storage, overdue_seconds=0), queue, *cold, *warm)
-    opener.join()
+    with disk.opened_after(queue, warm, watched=[*cold, *warm]) as states:
+        ended = work_until_ended(hire(settings, pool, storage, overdue_seconds=0), queue, *cold, *warm)
     assert states == [JobState.QUEUED] * 2 + [JobState.COMPLETED] * 3
     files = [[storage.read(image.key) for image in record.images] for record in ended]
     assert files == [expected[1]] * 2 + [expected[0]] * 3
@@ -88,19 +99,8 @@ def test_a_warm_models_jobs_go_on_while_a_controlnet_is_made_ready(
     disk, pool = SlowDisk(monkeypatch), Pool(catalogue, device="cpu")
     pool.model(plain.model)
     ids = [queue.submit(request).id for request in (controlled, plain, plain)]
-    states: list[JobState] = []
-
-    def open_gate() -> None:
-        deadline = time.monotonic() + 120
-        while not all(queue.fetch(id).state.is_final for id in ids[1:]) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        states.append(queue.fetch(ids[0]).state)
-        disk.gate.set()
-
-    opener = threading.Thread(target=open_gate)
-    opener.start()
-    ended = work_until_ended(hire(settings, pool, storage), queue, *ids)
-    opener.join()
+    with disk.opened_after(queue, ids[1:], watched=ids[:1]) as states:
+        ended = work_until_ended(hire(settings, pool, storage), queue, *ids)
     assert states == [JobState.QUEUED]
     assert [[storage.read(image.key) for image in record.images] for record in ended] == expected
     assert disk.read == ["controlnet:sdxl-hint"]
