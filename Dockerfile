@@ -68,5 +68,5 @@ RUN python3 -m compileall -q /srv/darkroom
 USER 10001:10001
 # Nothing but /data and /tmp is written; what a library keeps for itself goes there.
 ENV HF_HOME=/data/huggingface HF_HUB_DISABLE_TELEMETRY=1 TORCHINDUCTOR_CACHE_DIR=/tmp/torch
-HEALTHCHECK --interval=10s --timeout=10s --start-period=300s --retries=3 CMD ["python3", "-m", "worker.pulse"]
+HEALTHCHECK --interval=10s --timeout=10s --start-period=300s --retries=3 CMD ["python3", "-m", "worker.healthcheck"]
 CMD ["python3", "-m", "worker"]

@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts import logs
-from contracts.connections import connect
+from contracts.auth.api_keys import Keys
 from contracts.errors import DarkroomError, Unavailable
-from contracts.keys import Keys
+from contracts.redis.connection import connect
 from contracts.settings import LogSettings, explain
 
 log = logging.getLogger(__name__)

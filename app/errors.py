@@ -19,9 +19,8 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from app.callers import Forbidden, Unauthorized
-from app.request_ids import HEADER, request_id_of
-from contracts.adapters import AdapterRefused
+from app.auth import Forbidden, Unauthorized
+from app.middleware.request_id import HEADER, request_id_of
 from contracts.errors import (
     Conflict,
     DarkroomError,
@@ -39,6 +38,7 @@ from contracts.errors import (
     Unavailable,
     UnreadableBody,
 )
+from contracts.weights.lora_files import AdapterRefused
 
 log = logging.getLogger(__name__)
 

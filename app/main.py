@@ -9,19 +9,18 @@ from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 
 from app import errors
-from app.answers import Answers
-from app.bells import Bells
-from app.callers import Door
-from app.chores import repeating
-from app.dependencies import ONLY_CALLERS, Services
-from app.dialects.openai_answers import OPENAI
-from app.document import DocumentedApi
-from app.exposition import Exposition
-from app.fetching import Fetcher
-from app.openapi import problems
-from app.pictures import PictureDecoder
-from app.prospects import Prospects
-from app.request_ids import RequestIds
+from app.auth import Door
+from app.dependencies.services import ONLY_CALLERS, Services
+from app.dialects.openai_responses import OPENAI
+from app.events.notifier import Bells
+from app.inputs.decoder import PictureDecoder
+from app.inputs.fetcher import Fetcher
+from app.middleware.access_log import Answers
+from app.middleware.request_id import RequestIds
+from app.openapi.document import DocumentedApi
+from app.openapi.routes import problems
+from app.periodic import repeating
+from app.prometheus import Exposition
 from app.routes import (
     catalogue,
     events,
@@ -37,16 +36,16 @@ from app.routes import (
     webhooks,
 )
 from app.settings import ApiSettings
-from contracts.catalogue import read_catalogue
-from contracts.idempotency import Idempotency
-from contracts.keys import Keys
-from contracts.ledger import Ledger
-from contracts.links import LinkSigner
-from contracts.metrics import Tally
-from contracts.queue import JobQueue
-from contracts.retention import Retention
-from contracts.shelf import LoraShelf
+from app.submission.admission import Prospects
+from contracts.auth.api_keys import Keys
+from contracts.auth.signed_links import LinkSigner
+from contracts.catalogue.catalogue import read_catalogue
+from contracts.metrics import Ledger, Tally
+from contracts.queue.client import JobQueue
+from contracts.queue.idempotency import Idempotency
 from contracts.storage import open_storage
+from contracts.uploads.loras import LoraShelf
+from contracts.uploads.retention import Retention
 
 
 def create_app(settings: ApiSettings) -> FastAPI:

@@ -19,12 +19,12 @@ from redis import Redis
 from bench.queue import job
 from bench.report import options, report
 from bench.table import percentile, print_table, spread
-from cli.redis_server import RedisServer
-from contracts.claims import Claims
-from contracts.queue import JobQueue
-from contracts.records import JobState
+from cli.supervisor.redis_server import RedisServer
+from contracts.queue.client import JobQueue
+from contracts.queue.leases import Claims
+from contracts.queue.records import JobState
 from contracts.settings import QueueSettings, SharedSettings
-from worker.affinity import Residency
+from worker.loop.claim_policy import Residency
 from worker.settings import WorkerSettings
 
 SWAP_SECONDS, JOB_SECONDS, EXTRA_IMAGE_SHARE = 0.5, 0.1, 0.35

@@ -25,8 +25,8 @@ from bench.load import Connection, Outcome, load
 from bench.report import options, report
 from bench.servers import Server, drain, run_all, serve
 from bench.table import percentile, print_table, spread
-from cli.redis_server import RedisServer
-from contracts.keys import Keys
+from cli.supervisor.redis_server import RedisServer
+from contracts.auth.api_keys import Keys
 
 JOB = {"prompt": "a red circle on a blue background"}
 _BARE = ["-m", "uvicorn", "bench.bare_route:create_app", "--factory", "--no-access-log"]

@@ -23,10 +23,10 @@ import transformers
 from bench.live import count_live
 from bench.report import options, report
 from bench.table import print_table
-from contracts.activations import Canvas, most_values
-from contracts.architectures import Architecture, read_architectures
-from contracts.moments import work_of
-from contracts.weights import Count
+from contracts.memory.activation_formulas import work_of
+from contracts.memory.activations import Canvas, most_values
+from contracts.weights.architectures import Architecture, read_architectures
+from contracts.weights.parameter_counts import Count
 
 #: Bytes in bfloat16, without buffers. Those of ControlNets, which come last, are not published to the byte: they
 #: were built from the published configurations, and stand here so that a change shows.

@@ -19,15 +19,15 @@ from bench.mixes import mixed_prompts
 from bench.nobody import Nobody
 from bench.report import keep_arithmetic, options, report
 from bench.table import print_table
-from contracts.catalogue import read_catalogue
+from contracts.catalogue.catalogue import read_catalogue
+from contracts.requests.schema import Txt2ImgRequest
+from contracts.requests.validation import check, resolve
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage.local import LocalStorage
-from contracts.tasks import Txt2ImgRequest
-from contracts.validation import check, resolve
-from worker.deliveries import Done
-from worker.jobs import Job, run
-from worker.pipelines import Pool
-from worker.warnings import silence_known_warnings
+from worker.generation.generate import Job, run
+from worker.generation.outputs import Done
+from worker.pool.pool import Pool
+from worker.runtime.warnings import silence_known_warnings
 
 Pixels = NDArray[numpy.int16]
 IMAGES = 8

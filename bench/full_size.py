@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from bench.architectures import build
-from contracts.architectures import Architecture
 from contracts.settings import BUILT_IN_CATALOGUE
+from contracts.weights.architectures import Architecture
 
 #: Small enough for an architecture's activations to stay finite through all layers, in half precision, too.
 _DEVIATION = 0.02

@@ -25,14 +25,14 @@ from bench.random_lora import write_lora
 from bench.report import options, report
 from bench.table import print_table
 from bench.trials import PROMPT, NotPainted, Trial, busy_seconds, make, opened, parameters, step_seconds
-from contracts.architectures import read_architectures
-from contracts.catalogue import LoraSpec, ModelSpec, read_catalogue
-from contracts.plans import Policy
+from contracts.catalogue.catalogue import LoraSpec, ModelSpec, read_catalogue
+from contracts.memory.plan import Policy
 from contracts.settings import BUILT_IN_CATALOGUE
+from contracts.weights.architectures import read_architectures
 from worker.families import load_family
-from worker.kernel_choice import KernelChoice
-from worker.occupancy import free_memory
-from worker.warnings import silence_known_warnings
+from worker.runtime.device import free_memory
+from worker.runtime.kernel_options import KernelChoice
+from worker.runtime.warnings import silence_known_warnings
 
 GIB = 2**30
 

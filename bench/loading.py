@@ -25,12 +25,12 @@ import torch
 from bench.full_size import write_catalogue, write_checkpoint
 from bench.report import keep_arithmetic, options, report
 from bench.table import print_table
-from contracts.architectures import read_architectures
-from contracts.catalogue import Catalogue, read_catalogue
+from contracts.catalogue.catalogue import Catalogue, read_catalogue
 from contracts.settings import BUILT_IN_CATALOGUE
-from worker.fingerprints import files_of
-from worker.pipelines import Pool
-from worker.warnings import silence_known_warnings
+from contracts.weights.architectures import read_architectures
+from worker.checkpoints.files import files_of
+from worker.pool.pool import Pool
+from worker.runtime.warnings import silence_known_warnings
 
 
 def main() -> None:

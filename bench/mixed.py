@@ -17,18 +17,18 @@ import torch
 from bench.nobody import Nobody
 from bench.report import keep_arithmetic, options, report
 from bench.table import print_table, spread
-from contracts.catalogue import Catalogue, read_catalogue
-from contracts.families import Task
-from contracts.parameters import JobParameters, LoraParameters
+from contracts.catalogue.catalogue import Catalogue, read_catalogue
+from contracts.catalogue.families import Task
+from contracts.requests.parameters import JobParameters, LoraParameters
+from contracts.requests.schema import REQUESTS
+from contracts.requests.validation import check, resolve
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
-from contracts.tasks import REQUESTS
-from contracts.validation import check, resolve
-from worker import jobs
-from worker.deliveries import Painted
-from worker.pipelines import Pool
-from worker.warnings import silence_known_warnings
+from worker.generation import generate as jobs
+from worker.generation.outputs import Painted
+from worker.pool.pool import Pool
+from worker.runtime.warnings import silence_known_warnings
 
 _STORAGE = LocalStorage(BUILT_IN_CATALOGUE.parent)  # nothing is read from it
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contracts.events import Preview
+from contracts.queue.events import Preview
 
 
 class Nobody:

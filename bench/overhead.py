@@ -23,7 +23,7 @@ from bench.mixes import MIXES, mixed_prompts
 from bench.report import keep_arithmetic, options, report
 from bench.rivals import Rival, Run, bare_loops, darkroom, litserve
 from bench.table import keep, percentile, print_table, spread
-from worker.warnings import silence_known_warnings
+from worker.runtime.warnings import silence_known_warnings
 
 #: Rates of arrival, as parts of what the bare loop makes.
 _LOADS = (0.5, 1.0, 1.5)

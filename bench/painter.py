@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from bench.mixes import GUIDANCE, SIDE, STEPS, STRENGTH, Order, ground, mask
-from contracts.catalogue import read_catalogue
+from contracts.catalogue.catalogue import read_catalogue
 from contracts.settings import BUILT_IN_CATALOGUE
 
 _PIPELINES = {

@@ -22,20 +22,20 @@ from PIL import Image, ImageDraw
 from bench.nobody import Nobody
 from bench.report import keep_arithmetic, options, report
 from bench.table import print_table
-from contracts.catalogue import Catalogue, read_catalogue
-from contracts.families import FAMILIES, Task
-from contracts.parameters import JobParameters
-from contracts.plans import Plan
+from contracts.catalogue.catalogue import Catalogue, read_catalogue
+from contracts.catalogue.families import FAMILIES, Task
+from contracts.memory.plan import Plan
+from contracts.requests.parameters import JobParameters
+from contracts.requests.schema import REQUESTS
+from contracts.requests.validation import StoredPicture, check, resolve
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
-from contracts.tasks import REQUESTS
-from contracts.validation import StoredPicture, check, resolve
-from worker import jobs
-from worker.budget import Budget
-from worker.deliveries import Painted
-from worker.pipelines import PLANNED_SHARE, Pool
-from worker.warnings import silence_known_warnings
+from worker.generation import generate as jobs
+from worker.generation.outputs import Painted
+from worker.pool.plans import Budget
+from worker.pool.pool import PLANNED_SHARE, Pool
+from worker.runtime.warnings import silence_known_warnings
 
 #: Where on its ladder a plan stands, from the fastest to the smallest.
 RUNGS = {"fastest": 0.0, "middle": 0.5, "smallest": 1.0}

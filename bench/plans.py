@@ -8,12 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.table import print_table
-from contracts.architectures import Architecture, read_architectures
-from contracts.catalogue import Catalogue, ModelSpec
-from contracts.inventory import Inventory, take_inventory
-from contracts.loads import own_load
-from contracts.placement import plan
-from contracts.plans import Load, Plan, Policy, gib
+from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.memory.components import Inventory, take_inventory
+from contracts.memory.plan import Load, Plan, Policy, gib, own_load
+from contracts.memory.planner import plan
+from contracts.weights.architectures import Architecture, read_architectures
 
 GIB = 2**30
 BUDGETS = tuple(size * GIB for size in (6, 8, 12, 16, 24, 48, 80))

@@ -18,18 +18,18 @@ import torch
 from bench.nobody import Nobody
 from bench.report import options, report
 from bench.table import print_table, spread
-from contracts.catalogue import read_catalogue
-from contracts.events import Preview
+from contracts.catalogue.catalogue import read_catalogue
+from contracts.queue.events import Preview
+from contracts.requests.schema import Txt2ImgRequest
+from contracts.requests.validation import check, resolve
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage.local import LocalStorage
-from contracts.tasks import Txt2ImgRequest
-from contracts.validation import check, resolve
-from worker.deliveries import Done
-from worker.jobs import Job, run
-from worker.pipelines import Pool
-from worker.previews import Guesses, Painter, Projection, Wanted
-from worker.schedulers import make_scheduler
-from worker.warnings import silence_known_warnings
+from worker.generation.generate import Job, run
+from worker.generation.outputs import Done
+from worker.pool.pool import Pool
+from worker.runtime.warnings import silence_known_warnings
+from worker.sampling.previews import Guesses, Painter, Projection, Wanted
+from worker.sampling.schedulers import make_scheduler
 
 STEPS, PREVIEWS = 12, 10
 

@@ -18,12 +18,12 @@ from redis import Redis
 
 from bench.report import options, report
 from bench.table import print_table, spread
-from cli.redis_server import RedisServer
-from contracts.claims import Claims, Wish
-from contracts.families import Mode, Task
-from contracts.parameters import JobParameters
-from contracts.queue import JobQueue
-from contracts.records import JobState
+from cli.supervisor.redis_server import RedisServer
+from contracts.catalogue.families import Mode, Task
+from contracts.queue.client import JobQueue
+from contracts.queue.leases import Claims, Wish
+from contracts.queue.records import JobState
+from contracts.requests.parameters import JobParameters
 from contracts.settings import QueueSettings, SharedSettings
 
 _WISH = Wish(max_images=1)

@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 from redis import Redis
 
-from contracts.claims import Claims, Wish
-from contracts.records import JobState, Progress
+from contracts.queue.leases import Claims, Wish
+from contracts.queue.records import JobState, Progress
 from contracts.settings import QueueSettings
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")

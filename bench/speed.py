@@ -20,16 +20,16 @@ from PIL import Image
 from bench.nobody import Nobody
 from bench.report import keep_arithmetic, options, report
 from bench.table import print_table, spread
-from contracts.catalogue import ModelSpec, read_catalogue
+from contracts.catalogue.catalogue import ModelSpec, read_catalogue
+from contracts.requests.schema import Speed, Txt2ImgRequest
+from contracts.requests.validation import check, resolve
 from contracts.settings import BUILT_IN_CATALOGUE
-from contracts.tasks import Speed, Txt2ImgRequest
-from contracts.validation import check, resolve
 from models.judge import judge
 from models.training.drawing import COLOURS, SHAPES
-from worker.deliveries import Painted
-from worker.jobs import Job, paint
-from worker.pipelines import Pool
-from worker.warnings import silence_known_warnings
+from worker.generation.generate import Job, paint
+from worker.generation.outputs import Painted
+from worker.pool.pool import Pool
+from worker.runtime.warnings import silence_known_warnings
 
 #: colour, shape, ground
 Scene = tuple[str, str, str]

@@ -26,17 +26,17 @@ from bench.nobody import Nobody
 from bench.random_lora import write_lora
 from bench.report import keep_arithmetic, options, report
 from bench.table import print_table, spread
-from contracts.catalogue import Catalogue, LoraSpec, read_catalogue
-from contracts.parameters import LoraParameters
+from contracts.catalogue.catalogue import Catalogue, LoraSpec, read_catalogue
+from contracts.requests.parameters import LoraParameters
+from contracts.requests.schema import Txt2ImgRequest
+from contracts.requests.validation import check, resolve
 from contracts.settings import BUILT_IN_CATALOGUE
-from contracts.tasks import Txt2ImgRequest
-from contracts.validation import check, resolve
+from worker.adapters.active import Adapters
+from worker.adapters.files import LoraStock
 from worker.families import load_family
-from worker.jobs import Job, paint
-from worker.lora_stock import LoraStock
-from worker.loras import Adapters
-from worker.pipelines import Pool
-from worker.warnings import silence_known_warnings
+from worker.generation.generate import Job, paint
+from worker.pool.pool import Pool
+from worker.runtime.warnings import silence_known_warnings
 
 _NAMES = ("one", "two", "three", "four")
 

@@ -10,16 +10,16 @@ from typing import Any
 import torch
 
 from bench.nobody import Nobody
-from contracts.catalogue import Catalogue, ModelSpec
-from contracts.parameters import JobParameters
-from contracts.records import Receipt
-from contracts.tasks import Speed, Txt2ImgRequest
-from contracts.validation import check, resolve
-from worker.deliveries import Painted
-from worker.jobs import Job, paint
-from worker.kernel_choice import KernelChoice
-from worker.occupancy import free_memory
-from worker.pipelines import Pool
+from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.queue.records import Receipt
+from contracts.requests.parameters import JobParameters
+from contracts.requests.schema import Speed, Txt2ImgRequest
+from contracts.requests.validation import check, resolve
+from worker.generation.generate import Job, paint
+from worker.generation.outputs import Painted
+from worker.pool.pool import Pool
+from worker.runtime.device import free_memory
+from worker.runtime.kernel_options import KernelChoice
 
 PROMPT = "a lighthouse on a cliff at dawn, oil on canvas"
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cli.administration import add_data_argument, open_redis
-from contracts.keys import Key, Keys, Scope
-from contracts.tasks import Priority
+from cli.redis_access import add_data_argument, open_redis
+from contracts.auth.api_keys import Key, Keys, Scope
+from contracts.requests.schema import Priority
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

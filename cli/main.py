@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from cli import generate, keys, loras, plan, webhooks
 from cli.client import Client, ServiceError
-from cli.redis_server import RedisNotFound
-from cli.up import Service
+from cli.supervisor.redis_server import RedisNotFound
+from cli.supervisor.up import Service
 from contracts import logs
 from contracts.settings import LogSettings, explain
 

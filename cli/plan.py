@@ -12,18 +12,17 @@ from typing import get_args
 
 from pydantic import ValidationError
 
-from contracts.architectures import read_architectures
-from contracts.catalogue import Catalogue, ModelSpec, read_catalogue
+from contracts.catalogue.catalogue import Catalogue, ModelSpec, read_catalogue
+from contracts.catalogue.families import Task
 from contracts.errors import CatalogueError, DarkroomError, InvalidRequest
-from contracts.families import Task
-from contracts.inventory import Inventory, take_inventory, weigh_adapter, weigh_controlnet
-from contracts.loads import load_of
-from contracts.parameters import JobParameters
-from contracts.placement import plan, rungs
-from contracts.plans import Load, Placed, Plan, Policy, T5Policy, gib
+from contracts.memory.components import Inventory, take_inventory, weigh_adapter, weigh_controlnet
+from contracts.memory.plan import Load, Placed, Plan, Policy, T5Policy, gib, load_of
+from contracts.memory.planner import plan, rungs
+from contracts.requests.parameters import JobParameters
+from contracts.requests.schema import REQUESTS
+from contracts.requests.validation import StoredPicture, check, resolve
 from contracts.settings import SharedSettings
-from contracts.tasks import REQUESTS
-from contracts.validation import StoredPicture, check, resolve
+from contracts.weights.architectures import read_architectures
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _VALUE_BYTES = {"auto": 2, "bfloat16": 2, "float16": 2, "float32": 4}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from cli.administration import add_data_argument, open_redis
+from cli.redis_access import add_data_argument, open_redis
+from contracts.outbound.signing import OVERLAP_SECONDS, Secrets
 from contracts.settings import SharedSettings
-from contracts.signing import OVERLAP_SECONDS, Secrets
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

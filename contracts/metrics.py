@@ -8,12 +8,17 @@ they change themselves. Knows neither Prometheus nor Redis.
 from __future__ import annotations
 
 import json
+import secrets
 import threading
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
+
+from redis import Redis
+
+from contracts.redis import scripts
 
 #: Upper bounds, in seconds: from an HTTP answer to a picture of a large model on a slow device.
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -120,3 +125,63 @@ def _row(name: str, kind: str) -> Row:
     if row is None or row.kind != kind:
         raise ValueError(f"there is no {kind} {name!r} in contracts.metrics.ROWS")
     return row
+
+
+_TOTALS = "darkroom:totals"
+
+
+class Ledger:
+    """Where one process' tally goes."""
+
+    def __init__(self, connection: Redis, tally: Tally) -> None:
+        """`connection` decodes responses."""
+        self._tally = tally
+        self._post = scripts.load(connection, "post")
+        self._lock = threading.Lock()
+        self._id = secrets.token_hex(8)
+        self._page: dict[str, float] = {}
+        self._page_number = 0
+
+    def post(self) -> None:
+        """Add to the totals what was counted since the last call, exactly once.
+
+        Raises:
+            RedisError: it may or may not have been added; the next call says the same page again, and Redis knows
+                whether it has it.
+        """
+        with self._lock:
+            if not self._page:
+                self._page, self._page_number = self._tally.drain(), self._page_number + 1
+            if self._page:
+                page = {"ledger": self._id, "page": self._page_number, "figures": self._page}
+                self._post(args=[json.dumps(page)])
+                self._page = {}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The total of one row under one set of label values.
+
+    Attributes:
+        parts: "" -> a counter's figure; or bucket's upper bound -> observations in it, and `SUM`.
+    """
+
+    labels: tuple[str, ...]
+    parts: Mapping[str, float]
+
+
+def read_totals(connection: Redis) -> Iterator[tuple[Row, list[Sample]]]:
+    """Every row with its samples, in the table's order; `connection` decodes responses, and may raise RedisError.
+
+    What an older or newer release counted under a name of its own is passed over.
+    """
+    found: defaultdict[str, defaultdict[tuple[str, ...], dict[str, float]]]
+    found = defaultdict(lambda: defaultdict(dict))
+    for key, figure in cast("dict[str, str]", connection.hgetall(_TOTALS)).items():
+        name, part, *labels = json.loads(key)
+        # Lua writes some characters of a key in another way than Python.
+        parts = found[name][tuple(labels)]
+        parts[part] = parts.get(part, 0) + float(figure)
+    for row in ROWS.values():
+        fitting = {labels: parts for labels, parts in found[row.name].items() if len(labels) == len(row.labels)}
+        yield row, [Sample(labels, parts) for labels, parts in sorted(fitting.items())]

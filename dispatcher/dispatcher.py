@@ -17,16 +17,15 @@ from rq.job import Job as RqJob
 from rq.worker import WorkerStatus
 
 from contracts import logs
+from contracts.auth.signed_links import LinkSigner
 from contracts.errors import Unavailable
-from contracts.ledger import Ledger
-from contracts.links import LinkSigner
-from contracts.metrics import Tally
-from contracts.rq_loop import RqLoop
-from contracts.signing import Secrets
-from contracts.webhooks import Message, Outbox, Outcome, Planted
-from dispatcher.attempts import Attempts
-from dispatcher.deliveries import deliver
-from dispatcher.posting import Poster
+from contracts.metrics import Ledger, Tally
+from contracts.outbound.outbox import Message, Outbox, Outcome, Planted
+from contracts.outbound.signing import Secrets
+from contracts.queue.rq_worker import RqLoop
+from dispatcher.concurrency import Attempts
+from dispatcher.delivery import deliver
+from dispatcher.http_client import Poster
 from dispatcher.settings import WebhookSettings
 
 _log = logging.getLogger(__name__)

@@ -8,16 +8,15 @@ import sys
 from pydantic import ValidationError
 
 from contracts import logs
-from contracts.connections import connect
+from contracts.auth.signed_links import LinkSigner
 from contracts.errors import SettingsError
-from contracts.ledger import Ledger
-from contracts.links import LinkSigner
-from contracts.metrics import Tally
+from contracts.metrics import Ledger, Tally
+from contracts.outbound.outbox import Outbox
+from contracts.outbound.signing import Secrets
+from contracts.redis.connection import connect
 from contracts.settings import LogSettings, OutboundSettings, SharedSettings, explain
-from contracts.signing import Secrets
-from contracts.webhooks import Outbox
 from dispatcher.dispatcher import Dispatcher
-from dispatcher.posting import Poster
+from dispatcher.http_client import Poster
 from dispatcher.settings import WebhookSettings
 
 _TIMEOUT_SECONDS = 5.0

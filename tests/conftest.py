@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from cli.redis_server import RedisServer
-from contracts.queue import JobQueue
+from cli.supervisor.redis_server import RedisServer
+from contracts.queue.client import JobQueue
 from contracts.settings import SharedSettings
 from contracts.storage import Storage, open_storage
-from tests.object_store import serve_bucket
+from tests.support.object_store import serve_bucket
 
 # Two runs of one matrix product may differ in the last bit otherwise; the worker's start sets it too.
 os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")

@@ -49,7 +49,7 @@ def test_each_side_imports_only_what_it_may(package: str) -> None:
     ("package", "line"),
     [
         ("app", "import torch"),
-        ("app", "from worker.jobs import run"),
+        ("app", "from worker.generation.generate import run"),
         ("worker", "def late():\n    import fastapi"),
         ("contracts", "from diffusers.utils import logging"),
         ("dispatcher", "import app.settings"),

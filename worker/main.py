@@ -10,11 +10,11 @@ import sys
 from pydantic import ValidationError
 
 from contracts import logs
-from contracts.catalogue import read_catalogue
-from contracts.claims import Claims
-from contracts.connections import connect
+from contracts.catalogue.catalogue import read_catalogue
 from contracts.errors import DarkroomError
 from contracts.metrics import Tally
+from contracts.queue.leases import Claims
+from contracts.redis.connection import connect
 from contracts.settings import LogSettings, QueueSettings, SharedSettings, explain
 from contracts.storage import open_storage
 from worker.settings import WorkerSettings
@@ -44,12 +44,12 @@ def _work(shared: SharedSettings, queue: QueueSettings, own: WorkerSettings) -> 
     # Imported here: torch and diffusers take seconds, and bad settings should be told before that.
     import torch
 
-    from worker.checkpoints import pick_device
-    from worker.consumer import Consumer
-    from worker.kernels import prefer
-    from worker.lora_stock import Bounds, LoraStock
-    from worker.pipelines import Pool
-    from worker.warnings import silence_known_warnings
+    from worker.adapters.files import Bounds, LoraStock
+    from worker.loop.consumer import Consumer
+    from worker.pool.pool import Pool
+    from worker.runtime.device import pick_device
+    from worker.runtime.kernels import prefer
+    from worker.runtime.warnings import silence_known_warnings
 
     # What is imported stays. Without this each full collection walks through it, and holds a job up for 0.3 s.
     gc.freeze()

@@ -1,36 +1,10 @@
-"""`python -m worker.pulse`: whether this machine's worker has reported lately; for a container's health check.
-
-Loads neither torch nor diffusers: it runs every few seconds.
-"""
+"""`python -m worker.pulse`: the old name of `worker.healthcheck`, kept for one release, for existing manifests."""
 
 from __future__ import annotations
 
-import os
 import sys
 
-from redis.exceptions import RedisError
-
-from contracts.connections import connect
-from contracts.errors import DarkroomError
-from contracts.settings import SharedSettings
-from contracts.workers import read_workers
-
-_TIMEOUT_SECONDS = 5.0
-
-
-def main() -> int:
-    """0 where a worker of this host lives; else 1, with one line that says why."""
-    try:
-        settings = SharedSettings()
-        with connect(settings.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0) as connection:
-            alive = any(report.host == os.uname().nodename for report in read_workers(connection))
-    except (DarkroomError, RedisError) as error:
-        print(f"no pulse: {error}", file=sys.stderr)  # noqa: T201
-        return 1
-    if not alive:
-        print("no pulse: no worker of this host has reported", file=sys.stderr)  # noqa: T201
-    return 0 if alive else 1
-
+from worker.healthcheck import main
 
 if __name__ == "__main__":
     sys.exit(main())

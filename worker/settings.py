@@ -10,9 +10,9 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from contracts.plans import Policy, T5Policy
+from contracts.memory.plan import Policy, T5Policy
 from contracts.settings import Settings, describe
-from worker.kernel_choice import Attention, ChannelsLast, Compile, KernelChoice
+from worker.runtime.kernel_options import Attention, ChannelsLast, Compile, KernelChoice
 
 
 def _own_name() -> str:

@@ -14,13 +14,13 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, field_validator
 
-from app.inputs import InputReader
-from app.pictures import invert_alpha
-from app.requests import parse
-from app.schemas import takes_text
-from contracts.catalogue import Catalogue
+from app.inputs.decoder import invert_alpha
+from app.inputs.reader import InputReader
+from app.parsing.requests import parse
+from app.parsing.schemas import takes_text
+from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import FieldProblem, InvalidRequest, NotAPicture, NotFound, PictureTooLarge
-from contracts.tasks import Img2ImgRequest, InpaintRequest, JobRequest, Picture, Txt2ImgRequest
+from contracts.requests.schema import Img2ImgRequest, InpaintRequest, JobRequest, Picture, Txt2ImgRequest
 
 Size = Annotated[str, Field(pattern=r"^(auto|[1-9][0-9]{1,3}x[1-9][0-9]{1,3})$")]
 Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]

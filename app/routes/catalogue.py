@@ -7,16 +7,17 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from app.dependencies import ONLY_ADMINS, TheCatalogue, TheQueue, VisibleCatalogue
-from app.openapi import problems
-from app.schemas import bounds_of, controlnet_ids, lora_ids, schemas_for
-from contracts.catalogue import Catalogue, ModelSpec
-from contracts.families import FAMILIES, Task
-from contracts.queue import JobQueue, redis_errors_are_unavailable
-from contracts.schedulers import SCHEDULERS
-from contracts.tasks import Txt2ImgRequest
-from contracts.views import ListView
-from contracts.workers import WorkerReport, read_workers
+from app.dependencies.services import ONLY_ADMINS, TheCatalogue, TheQueue, VisibleCatalogue
+from app.openapi.routes import problems
+from app.parsing.schemas import bounds_of, controlnet_ids, lora_ids, schemas_for
+from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.families import FAMILIES, Task
+from contracts.catalogue.schedulers import SCHEDULERS
+from contracts.job_view import ListView
+from contracts.queue.client import JobQueue
+from contracts.queue.workers import WorkerReport, read_workers
+from contracts.redis.connection import redis_errors_are_unavailable
+from contracts.requests.schema import Txt2ImgRequest
 
 router = APIRouter(prefix="/v1", tags=["catalogue"], responses=problems(503))
 

@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Response
 from fastapi.concurrency import run_in_threadpool
 
-from app.dependencies import AnyService, OwnJob
-from app.openapi import problems, told
-from app.streams import EVENT_ID, EventStream, has_more, read_position, stream_events
+from app.dependencies.services import AnyService, OwnJob
+from app.events.sse import EVENT_ID, EventStream, has_more, read_position, stream_events
+from app.openapi.routes import problems, told
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 

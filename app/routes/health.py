@@ -7,12 +7,13 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from app.dependencies import TheQueue, TheStorage
+from app.dependencies.services import TheQueue, TheStorage
 from app.errors import NotReady
-from app.openapi import problems
+from app.openapi.routes import problems
 from contracts.errors import FieldProblem, Unavailable
-from contracts.queue import JobQueue, redis_errors_are_unavailable
-from contracts.workers import read_workers
+from contracts.queue.client import JobQueue
+from contracts.queue.workers import read_workers
+from contracts.redis.connection import redis_errors_are_unavailable
 
 router = APIRouter(tags=["health"])
 

@@ -7,10 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import RedirectResponse
 
-from app.dependencies import ShownJob, TheSettings, TheStorage
-from app.openapi import problems
+from app.dependencies.services import ShownJob, TheSettings, TheStorage
+from app.openapi.routes import problems
 from contracts.errors import NotFound
-from contracts.records import ImageRecord, JobRecord, JobState
+from contracts.queue.records import ImageRecord, JobRecord, JobState
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 

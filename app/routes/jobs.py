@@ -6,16 +6,16 @@ from contextlib import suppress
 
 from fastapi import APIRouter, Response
 
-from app.calls import TheRepeats
-from app.dependencies import OwnJob, TheCaller, TheLinks, TheQueue, TheStorage
-from app.display import display
-from app.openapi import problems
-from app.queries import TheFilter, ThePage
-from contracts import listing
+from app.dependencies.calls import TheRepeats
+from app.dependencies.queries import TheFilter, ThePage
+from app.dependencies.services import OwnJob, TheCaller, TheLinks, TheQueue, TheStorage
+from app.job_response import display
+from app.openapi.routes import problems
 from contracts.errors import Unavailable
-from contracts.records import JobRecord
-from contracts.retention import remove_images
-from contracts.views import JobView, ListView, view_job
+from contracts.job_view import JobView, ListView, view_job
+from contracts.queue import listing
+from contracts.queue.records import JobRecord
+from contracts.uploads.retention import remove_images
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 

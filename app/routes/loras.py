@@ -10,17 +10,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from pydantic import AwareDatetime, BaseModel, Field
 
-from app.calls import LoraFile, TheRepeats
-from app.dependencies import TheCaller, TheCatalogue, TheShelf, VisibleCatalogue
-from app.openapi import MAKING, lora_body, problems
-from app.spooling import SpooledFile
-from contracts.adapters import AdapterFacts, AdapterRefused, describe, read_facts, read_tensors
-from contracts.catalogue import Catalogue, LoraSpec
+from app.dependencies.calls import LoraFile, TheRepeats
+from app.dependencies.services import TheCaller, TheCatalogue, TheShelf, VisibleCatalogue
+from app.openapi.routes import MAKING, lora_body, problems
+from app.parsing.spooled_files import SpooledFile
+from contracts.auth.api_keys import Scope
+from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.errors import CatalogueError, Conflict, FieldProblem, Gone, InvalidRequest, NotFound
-from contracts.keys import Scope
-from contracts.shelf import UploadedLora
-from contracts.values import check_values
-from contracts.views import ListView
+from contracts.job_view import ListView
+from contracts.uploads.loras import UploadedLora
+from contracts.weights.finite import check_values
+from contracts.weights.lora_files import AdapterFacts, AdapterRefused, describe, read_facts, read_tensors
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
 

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client.exposition import choose_encoder
 from redis.exceptions import RedisError
 
-from app.dependencies import ONLY_MEASURERS, TheExposition, TheLedger
-from app.openapi import problems
+from app.dependencies.services import ONLY_MEASURERS, TheExposition, TheLedger
+from app.openapi.routes import problems
 
 router = APIRouter(tags=["health"])
 

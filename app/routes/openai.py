@@ -10,16 +10,8 @@ from typing import Any
 from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
 
-from app.acceptance import Acceptance, Order
-from app.calls import EditBody, JsonBody, TheIntake
-from app.dependencies import AnyService, Services
-from app.dialects.openai_answers import (
-    ImagesAnswer,
-    answer_images,
-    completed_events,
-    error_event,
-    partial_event,
-)
+from app.dependencies.calls import EditBody, JsonBody, TheIntake
+from app.dependencies.services import AnyService, Services
 from app.dialects.openai_requests import (
     EditRequest,
     GenerationRequest,
@@ -28,15 +20,17 @@ from app.dialects.openai_requests import (
     read_request,
     translate,
 )
-from app.display import display
+from app.dialects.openai_responses import ImagesAnswer, answer_images, completed_events, error_event, partial_event
 from app.errors import JobDidNotComplete, JobStillRuns, describe
-from app.openapi import MAKING, edit_body, problems, request_body, streamed
-from app.streams import HEARTBEAT, EventStream, follow_events
-from app.waiting import wait_for_end
+from app.events.sse import HEARTBEAT, EventStream, follow_events
+from app.events.waiting import wait_for_end
+from app.job_response import display
+from app.openapi.routes import MAKING, edit_body, problems, request_body, streamed
+from app.submission.submit import Acceptance, Order
 from contracts.errors import DarkroomError
-from contracts.events import Preview
-from contracts.records import JobRecord, JobState
-from contracts.views import JobView
+from contracts.job_view import JobView
+from contracts.queue.events import Preview
+from contracts.queue.records import JobRecord, JobState
 
 router = APIRouter(prefix="/v1/images", tags=["openai"])
 _DOCUMENTED: dict[str, Any] = {

@@ -8,15 +8,15 @@ from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
-from app.acceptance import Order, Prepared
-from app.calls import DryAcceptance, JsonBody
-from app.dependencies import TheProspects, TheQueue
-from app.openapi import MAKING, plan_body, problems
-from app.prospects import Prospect, Prospects, explain
-from app.requests import parse_any
-from contracts.families import Mode, Task
-from contracts.plans import Plan
-from contracts.queue import JobQueue
+from app.dependencies.calls import DryAcceptance, JsonBody
+from app.dependencies.services import TheProspects, TheQueue
+from app.openapi.routes import MAKING, plan_body, problems
+from app.parsing.requests import parse_any
+from app.submission.admission import Prospect, Prospects, explain
+from app.submission.submit import Order, Prepared
+from contracts.catalogue.families import Mode, Task
+from contracts.memory.plan import Plan
+from contracts.queue.client import JobQueue
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 

@@ -6,14 +6,14 @@ from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter, Response
 
-from app.acceptance import Order
-from app.calls import JsonBody, TheAcceptance
-from app.dependencies import OwnJob, TheStorage
-from app.openapi import MAKING, accepted, problems, request_body, rerun_body
-from app.requests import parse
-from app.reruns import reorder
-from contracts.tasks import REQUESTS, JobRequest
-from contracts.views import JobView
+from app.dependencies.calls import JsonBody, TheAcceptance
+from app.dependencies.services import OwnJob, TheStorage
+from app.openapi.routes import MAKING, accepted, problems, request_body, rerun_body
+from app.parsing.requests import parse
+from app.submission.rerun import reorder
+from app.submission.submit import Order
+from contracts.job_view import JobView
+from contracts.requests.schema import REQUESTS, JobRequest
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from app.calls import PictureBody, TheRepeats
-from app.dependencies import TheCaller, TheDecoder, TheQueue, TheRetention, TheSettings, TheStorage
-from app.inputs import store_picture
-from app.openapi import MAKING, problems, upload_body
-from app.uploads import Upload, recall, remember
+from app.dependencies.calls import PictureBody, TheRepeats
+from app.dependencies.services import TheCaller, TheDecoder, TheQueue, TheRetention, TheSettings, TheStorage
+from app.inputs.reader import store_picture
+from app.openapi.routes import MAKING, problems, upload_body
 from contracts.errors import Gone
+from contracts.uploads.images import Upload, recall, remember
 
 router = APIRouter(prefix="/v1", tags=["uploads"])
 

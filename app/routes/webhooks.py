@@ -6,9 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header
 
-from app.openapi import request_body
-from contracts.tasks import WebhookEvent
-from contracts.views import JobView
+from app.openapi.routes import request_body
+from contracts.job_view import JobView
+from contracts.requests.schema import WebhookEvent
 
 router = APIRouter(tags=["webhooks"])
 

@@ -11,13 +11,13 @@ from fastapi.testclient import TestClient
 
 from app.main import create_app
 from app.settings import ApiSettings
-from contracts.claims import Claim, Claims, Wish
-from contracts.queue import JobQueue
-from contracts.records import ImageRecord, Receipt, Weights
-from contracts.retention import Retention
+from contracts.queue.client import JobQueue
+from contracts.queue.leases import Claim, Claims, Wish
+from contracts.queue.records import ImageRecord, Receipt, Weights
 from contracts.settings import QueueSettings, SharedSettings
 from contracts.storage import Storage
-from tests.app.drawings import encode
+from contracts.uploads.retention import Retention
+from tests.support.drawings import encode
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ from fastapi.testclient import TestClient
 from starlette.requests import ClientDisconnect
 
 from app import errors
-from app.callers import Forbidden, Unauthorized
-from app.document import DocumentedApi
+from app.auth import Forbidden, Unauthorized
 from app.errors import (
     BodyTimeout,
     BodyTooLarge,
@@ -22,10 +21,10 @@ from app.errors import (
     WrongMediaType,
     describe,
 )
-from app.request_ids import RequestIds
+from app.middleware.request_id import RequestIds
+from app.openapi.document import DocumentedApi
 from contracts import errors as domain
-from contracts.adapters import AdapterRefused
-from contracts.catalogue import read_catalogue
+from contracts.catalogue.catalogue import read_catalogue
 from contracts.errors import (
     Conflict,
     FieldProblem,
@@ -43,6 +42,7 @@ from contracts.errors import (
     UnreadableBody,
 )
 from contracts.settings import BUILT_IN_CATALOGUE
+from contracts.weights.lora_files import AdapterRefused
 
 WIDTH = FieldProblem("width", "65 is no multiple of 8", [64, 72])
 

@@ -6,10 +6,10 @@ import httpx2
 import pytest
 from fastapi.testclient import TestClient
 
-from contracts.keys import Keys, Scope
-from contracts.queue import JobQueue
+from contracts.auth.api_keys import Keys, Scope
+from contracts.queue.client import JobQueue
 from tests.app.conftest import Hands
-from tests.app.drawings import encode
+from tests.support.drawings import encode
 
 JOB = {"prompt": "a red circle"}
 RED = encode("RGB", (64, 64), "red")

@@ -10,9 +10,9 @@ from fastapi.testclient import TestClient
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts.errors import CatalogueError
-from contracts.queue import JobQueue
+from contracts.queue.client import JobQueue
+from contracts.queue.workers import WorkerReport, publish
 from contracts.settings import SharedSettings
-from contracts.workers import WorkerReport, publish
 
 
 def test_a_catalogue_that_does_not_hold_together_stops_the_start(tmp_path: Path) -> None:

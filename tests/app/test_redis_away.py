@@ -13,9 +13,9 @@ from fastapi.testclient import TestClient
 
 from app.main import create_app
 from app.settings import ApiSettings
-from cli.redis_server import RedisServer
+from cli.supervisor.redis_server import RedisServer
 from contracts.settings import SharedSettings
-from tests.app.drawings import encode
+from tests.support.drawings import encode
 
 JOB = {"prompt": "a red circle"}
 

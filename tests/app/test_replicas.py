@@ -10,12 +10,12 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from contracts.claims import Wish
-from contracts.keys import Keys
-from contracts.queue import JobQueue
+from contracts.auth.api_keys import Keys
+from contracts.queue.client import JobQueue
+from contracts.queue.leases import Wish
 from contracts.settings import SharedSettings
 from tests.app.conftest import Hands
-from tests.app.test_service import service
+from tests.app.test_startup import service
 
 JOB = {"prompt": "x"}
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from bench.full_size import write_catalogue, write_checkpoint
-from contracts.architectures import Architecture
-from contracts.catalogue import read_catalogue
+from contracts.catalogue.catalogue import read_catalogue
 from contracts.settings import BUILT_IN_CATALOGUE
-from worker.pipelines import Pool
+from contracts.weights.architectures import Architecture
+from worker.pool.pool import Pool
 
 
 def tiny_architecture(family: str) -> Architecture:

@@ -12,8 +12,8 @@ from bench import gpu
 from bench.bare import Bare
 from bench.full_size import write_catalogue
 from bench.trials import parameters
-from contracts.architectures import read_architectures
-from contracts.catalogue import read_catalogue
+from contracts.catalogue.catalogue import read_catalogue
+from contracts.weights.architectures import read_architectures
 
 
 @pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from bench.loading import release, row
-from contracts.catalogue import read_catalogue
+from contracts.catalogue.catalogue import read_catalogue
 from contracts.settings import BUILT_IN_CATALOGUE
-from worker.page_cache import hold
+from worker.checkpoints.files import hold
 
 
 def test_a_row_tells_the_model_its_size_and_five_figures() -> None:

@@ -14,7 +14,7 @@ import psutil
 from redis import Redis
 from redis.exceptions import RedisError
 
-from tests.end_to_end.service import RunningService
+from tests.support.running_service import RunningService
 
 
 class Monkey(threading.Thread):

@@ -17,8 +17,8 @@ import pytest
 from redis import Redis
 
 from tests.chaos.monkey import Monkey, redis_url
-from tests.end_to_end.service import Json, RunningService
-from tests.receiver import Receiver, Reply, receiving
+from tests.support.receiver import Receiver, Reply, receiving
+from tests.support.running_service import Json, RunningService
 
 JOBS = int(os.environ.get("DARKROOM_CHAOS_JOBS", "40"))
 SEED = int(os.environ.get("DARKROOM_CHAOS_SEED", str(random.randrange(2**32))))

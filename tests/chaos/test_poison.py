@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.chaos.monkey import redis_process
-from tests.end_to_end.service import RunningService
+from tests.support.running_service import RunningService
 
 #: Several leases; `make chaos` takes thirty seconds.
 OUTAGE_SECONDS = float(os.environ.get("DARKROOM_CHAOS_OUTAGE_SECONDS", "5"))

@@ -8,13 +8,13 @@ import pytest
 
 from cli.client import Client, ServiceError
 from cli.main import main
-from cli.redis_server import RedisServer
-from contracts.connections import connect
-from contracts.keys import Key, Keys, Scope
-from contracts.queue import JobQueue
-from contracts.tasks import Priority
+from cli.supervisor.redis_server import RedisServer
+from contracts.auth.api_keys import Key, Keys, Scope
+from contracts.queue.client import JobQueue
+from contracts.redis.connection import connect
+from contracts.requests.schema import Priority
 from tests.app.conftest import Hands
-from tests.app.test_service import service
+from tests.app.test_startup import service
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ import pytest
 
 from cli.main import main
 from cli.plan import parse_bytes
-from contracts.capacities import take_capacity
-from contracts.catalogue import read_catalogue
-from contracts.families import FAMILIES
-from contracts.plans import Policy
+from contracts.catalogue.catalogue import read_catalogue
+from contracts.catalogue.families import FAMILIES
+from contracts.memory.plan import Policy
+from contracts.memory.planner import take_capacity
+from contracts.requests.schema import Txt2ImgRequest
+from contracts.requests.validation import resolve
 from contracts.settings import BUILT_IN_CATALOGUE
-from contracts.tasks import Txt2ImgRequest
-from contracts.validation import resolve
 
 
 def test_it_prints_where_everything_lives_and_what_still_fits(capsys: pytest.CaptureFixture[str]) -> None:

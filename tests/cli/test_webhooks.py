@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from cli.main import main
-from contracts.queue import JobQueue
+from contracts.outbound.signing import Secrets
+from contracts.queue.client import JobQueue
 from contracts.settings import SharedSettings
-from contracts.signing import Secrets
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from tests.end_to_end.service import Client, Json
+from tests.support.running_service import Client, Json
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PROJECT = "darkroom-try"

@@ -7,7 +7,7 @@ import json
 import httpx
 
 from tests.containers.stack import ROOT, Stack, compose, run
-from tests.end_to_end.service import Json
+from tests.support.running_service import Json
 
 _PROMETHEUS = "http://127.0.0.1:9090/api/v1"
 _KEYS = {"AWS_ACCESS_KEY_ID": "darkroom-trial", "AWS_SECRET_ACCESS_KEY": "darkroom-trial-secret"}

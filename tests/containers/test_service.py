@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from tests.containers.stack import Stack, compose, run
-from tests.end_to_end.service import Json, base64_of, data_url, drawn, left_half
+from tests.support.running_service import Json, base64_of, data_url, drawn, left_half
 
 #: Slow enough to be caught at work on any machine: a job takes a second or more.
 LONG = {"num_inference_steps": 60}

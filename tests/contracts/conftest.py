@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from contracts.claims import Claims
-from contracts.queue import JobQueue
+from contracts.queue.client import JobQueue
+from contracts.queue.leases import Claims
 from contracts.settings import QueueSettings
 
 Enlist = Callable[..., Claims]

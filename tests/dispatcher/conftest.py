@@ -15,12 +15,12 @@ from fastapi.testclient import TestClient
 
 from app.main import create_app
 from app.settings import ApiSettings
-from contracts.queue import JobQueue
+from contracts.outbound.signing import Secret
+from contracts.queue.client import JobQueue
 from contracts.settings import OutboundSettings, SharedSettings
-from contracts.signing import Secret
 from contracts.storage import Storage
 from tests.app.conftest import Hands
-from tests.receiver import Receiver, receiving
+from tests.support.receiver import Receiver, receiving
 
 SECRET = Secret(b"a secret of the tests, 32 bytes.").write()
 LOCAL = '["127.0.0.0/8"]'

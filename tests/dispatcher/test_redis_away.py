@@ -9,10 +9,10 @@ from fastapi.testclient import TestClient
 
 from app.main import create_app
 from app.settings import ApiSettings
-from cli.redis_server import RedisServer
+from cli.supervisor.redis_server import RedisServer
 from contracts.settings import OutboundSettings, SharedSettings
 from tests.dispatcher.conftest import dispatching, until
-from tests.receiver import Receiver, Reply
+from tests.support.receiver import Receiver, Reply
 
 
 def test_a_dispatcher_outlives_its_redis(tmp_path: Path, receiver: Receiver) -> None:

@@ -16,12 +16,12 @@ from rq.serializers import JSONSerializer
 from standardwebhooks import Webhook
 
 from contracts.errors import FailureCode
-from contracts.queue import JobQueue
-from contracts.records import JobError
+from contracts.queue.client import JobQueue
+from contracts.queue.records import JobError
 from dispatcher.settings import WebhookSettings
 from tests.app.conftest import Hands
 from tests.dispatcher.conftest import PAUSES, SECRET, Order, dispatching, until
-from tests.receiver import Received, Receiver, Reply, receiving
+from tests.support.receiver import Received, Receiver, Reply, receiving
 
 pytestmark = pytest.mark.usefixtures("client")
 

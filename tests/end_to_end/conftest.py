@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.end_to_end.service import RunningService
+from tests.support.running_service import RunningService
 
 
 @pytest.fixture(scope="session")

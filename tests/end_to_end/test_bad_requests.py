@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.service import RunningService, data_url, drawn, encode, left_half
+from tests.support.running_service import RunningService, data_url, drawn, encode, left_half
 
 PICTURE = data_url(drawn())
 MASK = data_url(left_half())

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from contracts.storage.bucket import BucketStorage
-from tests.end_to_end.service import Json, RunningService, data_url, drawn
+from tests.support.running_service import Json, RunningService, data_url, drawn
 
 
 def picture_of(service: RunningService, job: Json) -> Image.Image:

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from tests.end_to_end.service import RunningService
+from tests.support.running_service import RunningService
 
 
 def read_events(service: RunningService, job_id: str) -> list[tuple[str, dict[str, Any]]]:

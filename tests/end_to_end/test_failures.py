@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from contracts.settings import BUILT_IN_CATALOGUE
-from tests.end_to_end.service import RunningService
+from tests.support.running_service import RunningService
 
 
 @pytest.fixture

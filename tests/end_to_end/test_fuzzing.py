@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from contracts.settings import BUILT_IN_CATALOGUE
-from tests.end_to_end.service import RunningService
+from tests.support.running_service import RunningService
 
 ROOT = Path(__file__).parents[2]
 #: Cases for each operation, and the phases; the coverage of all boundary values takes a minute by itself.

@@ -8,7 +8,7 @@ import secrets
 import time
 from typing import Any
 
-from tests.end_to_end.service import RunningService, base64_of, drawn
+from tests.support.running_service import RunningService, base64_of, drawn
 
 Line = dict[str, Any]
 
@@ -24,7 +24,7 @@ def lines_about(service: RunningService, request_id: str, last: str) -> list[Lin
     while True:
         found = [line for line in lines_of(service) if line.get("request_id") == request_id]
         if any(line["message"] == last for line in found) and any(
-            line["logger"] == "app.answers" for line in found
+            line["logger"] == "app.middleware.access_log" for line in found
         ):
             return found
         assert time.monotonic() < deadline, found

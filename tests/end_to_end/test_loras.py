@@ -9,7 +9,7 @@ import numpy
 from contracts.settings import BUILT_IN_CATALOGUE
 from models.training.drawing import Scene
 from models.training.effects import measure
-from tests.end_to_end.service import RunningService
+from tests.support.running_service import RunningService
 
 LORAS = BUILT_IN_CATALOGUE.parent / "loras"
 

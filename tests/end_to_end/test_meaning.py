@@ -11,7 +11,7 @@ from PIL import Image
 from models.judge import judge, measure_overlap
 from models.training.drawing import Scene, render_silhouette
 from models.training.effects import EFFECTS, measure
-from tests.end_to_end.service import Json, RunningService, data_url, drawn, middle
+from tests.support.running_service import Json, RunningService, data_url, drawn, middle
 
 #: colour, shape, background
 SCENES = [

@@ -14,8 +14,8 @@ from openai import AsyncOpenAI, OpenAI, UnprocessableEntityError
 from openai.types import Image as Datum
 from PIL import Image
 
-from tests.end_to_end.pictures import HOLE, hole, plain
-from tests.end_to_end.service import RunningService, encode
+from tests.support.masks import HOLE, hole, plain
+from tests.support.running_service import RunningService, encode
 
 PROMPT = "a red circle on a blue background"
 

@@ -11,7 +11,7 @@ import numpy
 import pytest
 from PIL import Image
 
-from tests.end_to_end.service import RunningService, base64_of, data_url, drawn, encode, left_half
+from tests.support.running_service import RunningService, base64_of, data_url, drawn, encode, left_half
 
 STEPS = {"num_inference_steps": 4, "seed": 1}
 

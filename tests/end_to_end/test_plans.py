@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.end_to_end.service import RunningService
+from tests.support.running_service import RunningService
 
 MIB = 2**20
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy
 import pytest
 
-from tests.end_to_end.service import RunningService, data_url, drawn, left_half
+from tests.support.running_service import RunningService, data_url, drawn, left_half
 
 FAMILIES = ("sdxl", "sd3", "flux")
 #: Where the difference of a batch of one and of several may come from: another order of additions.

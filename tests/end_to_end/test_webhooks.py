@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.end_to_end.service import RunningService
+from tests.support.running_service import RunningService
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "webhooks.md"
 

@@ -10,13 +10,13 @@ import torch
 from bench.full_size import write_catalogue, write_checkpoint
 from bench.gpu import GIB
 from bench.trials import Trial, make
-from contracts.architectures import read_architectures
-from contracts.catalogue import read_catalogue
-from contracts.plans import Policy
+from contracts.catalogue.catalogue import read_catalogue
+from contracts.memory.plan import Policy
 from contracts.settings import BUILT_IN_CATALOGUE
+from contracts.weights.architectures import read_architectures
 from models.judge import judge
-from worker.kernel_choice import Compile, KernelChoice
-from worker.pipelines import Pool
+from worker.pool.pool import Pool
+from worker.runtime.kernel_options import Compile, KernelChoice
 
 FAMILIES = ("sdxl", "sd3", "flux")
 PROMPT = "a red circle on a blue background"

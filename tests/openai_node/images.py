@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.end_to_end.pictures import hole, plain
-from tests.end_to_end.service import RunningService, encode
+from tests.support.masks import hole, plain
+from tests.support.running_service import RunningService, encode
 
 HERE = Path(__file__).parent
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from contracts.catalogue import Catalogue, ControlNetSpec, LoraSpec, read_catalogue
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, read_catalogue
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
-from tests.worker.adapters import checkpoint_of
-from tests.worker.orders import PICTURES, to_png
-from tests.worker.weights import write_adapter, write_controlnet, write_mask_controlnet
-from worker.pipelines import Pool
-from worker.warnings import silence_known_warnings
+from tests.support.adapters import checkpoint_of
+from tests.support.jobs import PICTURES, to_png
+from tests.support.weights import write_adapter, write_controlnet, write_mask_controlnet
+from worker.pool.pool import Pool
+from worker.runtime.warnings import silence_known_warnings
 
 torch.set_num_threads(1)
 

@@ -12,8 +12,8 @@ from typing import Any, TypeVar, cast
 
 from PIL import Image
 
-from contracts.families import Mode
-from contracts.parameters import JobParameters
+from contracts.catalogue.families import Mode
+from contracts.requests.parameters import JobParameters
 
 _Value = TypeVar("_Value")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from contracts.families import Mode
+from contracts.catalogue.families import Mode
 from worker.families import Call, Encoding, FamilyCode, one_or_all
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from contracts.families import Mode
+from contracts.catalogue.families import Mode
 from worker.families import Call, Encoding, FamilyCode, one_or_all
 
 

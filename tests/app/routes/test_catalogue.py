@@ -9,10 +9,10 @@ from fastapi.testclient import TestClient
 
 from app.main import create_app
 from app.settings import ApiSettings
-from contracts.queue import JobQueue
-from contracts.schedulers import SCHEDULERS
+from contracts.catalogue.schedulers import SCHEDULERS
+from contracts.queue.client import JobQueue
+from contracts.queue.workers import WorkerReport, publish
 from contracts.settings import SharedSettings
-from contracts.workers import WorkerReport, publish
 
 CATALOGUE = """
 default_model = "sd"

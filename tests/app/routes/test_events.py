@@ -17,14 +17,14 @@ import psutil
 import pytest
 from fastapi.testclient import TestClient
 
-from contracts.events import stream_key
-from contracts.queue import JobQueue
-from contracts.records import Progress
+from contracts.queue.client import JobQueue
+from contracts.queue.events import stream_key
+from contracts.queue.records import Progress
 from contracts.settings import SharedSettings
 from tests.app.conftest import Hands
 from tests.app.routes.test_jobs import submit
-from tests.app.test_service import service
-from tests.app.test_sweeping import until
+from tests.app.test_periodic import until
+from tests.app.test_startup import service
 
 Found = tuple[str, str, dict[str, Any]]
 

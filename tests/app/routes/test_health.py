@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from fastapi.testclient import TestClient
 
-from contracts.queue import JobQueue
+from contracts.queue.client import JobQueue
+from contracts.queue.workers import WorkerReport, publish
 from contracts.settings import SharedSettings
-from contracts.workers import WorkerReport, publish
 
 
 def test_a_process_that_answers_is_alive(client: TestClient) -> None:

@@ -12,12 +12,12 @@ from fastapi.testclient import TestClient
 
 from app.main import create_app
 from app.settings import ApiSettings
-from contracts.keys import Keys
-from contracts.queue import JobQueue
+from contracts.auth.api_keys import Keys
+from contracts.queue.client import JobQueue
 from contracts.settings import SharedSettings
 from tests.app.conftest import Hands
 from tests.app.routes.test_jobs import submit
-from tests.app.test_service import service
+from tests.app.test_startup import service
 
 
 def test_an_image_is_served_as_it_was_made(client: TestClient, hands: Hands) -> None:

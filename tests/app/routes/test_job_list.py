@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from contracts.queue import JobQueue
-from contracts.records import JobState
+from contracts.queue.client import JobQueue
+from contracts.queue.records import JobState
 from contracts.storage import Storage
 from tests.app.conftest import Hands
 from tests.app.routes.test_jobs import submit

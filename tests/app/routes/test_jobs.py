@@ -13,12 +13,12 @@ from fastapi.testclient import TestClient
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts.errors import RETRYABLE, FailureCode
-from contracts.queue import JobQueue
-from contracts.records import JobError, JobState, Progress
+from contracts.queue.client import JobQueue
+from contracts.queue.records import JobError, JobState, Progress
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
 from tests.app.conftest import Hands
-from tests.app.drawings import data_url, encode
+from tests.support.drawings import data_url, encode
 
 PICTURE = data_url(encode("RGB", (64, 64), "red"))
 MASK = data_url(encode("L", (64, 64), 255))

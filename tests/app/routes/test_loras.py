@@ -14,11 +14,11 @@ from safetensors.numpy import load, save
 
 from app.main import create_app
 from app.settings import ApiSettings
-from contracts.keys import Keys, Scope
-from contracts.queue import JobQueue
-from contracts.retention import Retention
+from contracts.auth.api_keys import Keys, Scope
+from contracts.queue.client import JobQueue
 from contracts.settings import BUILT_IN_CATALOGUE, SharedSettings
 from contracts.storage import Storage
+from contracts.uploads.retention import Retention
 from tests.app.conftest import Hands
 
 LORAS = BUILT_IN_CATALOGUE.parent / "loras"

@@ -13,15 +13,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.main import create_app
 from app.settings import ApiSettings
-from contracts.ledger import Ledger
-from contracts.metrics import ROWS, Tally
-from contracts.queue import JobQueue
+from contracts.metrics import ROWS, Ledger, Tally
+from contracts.outbound.outbox import Outbox, Outcome
+from contracts.queue.client import JobQueue
+from contracts.queue.workers import WorkerReport, publish
 from contracts.settings import SharedSettings
-from contracts.webhooks import Outbox, Outcome
-from contracts.workers import WorkerReport, publish
 from tests.app.conftest import Hands
-from tests.app.test_service import service
-from tests.app.test_sweeping import until
+from tests.app.test_periodic import until
+from tests.app.test_startup import service
 
 BODY = {"prompt": "a red circle", "model": "shapes-sdxl"}
 Figures = Mapping[tuple[str, frozenset[tuple[str, str]]], float]

@@ -15,17 +15,17 @@ from fastapi.testclient import TestClient
 
 from app.main import create_app
 from app.settings import ApiSettings
+from contracts.auth.api_keys import Keys
 from contracts.errors import RETRYABLE, FailureCode
-from contracts.events import Preview
-from contracts.keys import Keys
-from contracts.queue import JobQueue
-from contracts.records import JobError, JobRecord, JobState
+from contracts.queue.client import JobQueue
+from contracts.queue.events import Preview
+from contracts.queue.records import JobError, JobRecord, JobState
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
 from tests.app.conftest import Hands
-from tests.app.drawings import encode, open_png
-from tests.app.test_service import service
-from tests.app.test_sweeping import until
+from tests.app.test_periodic import until
+from tests.app.test_startup import service
+from tests.support.drawings import encode, open_png
 
 GENERATE, EDIT = "/v1/images/generations", "/v1/images/edits"
 PROMPT = {"prompt": "a red circle"}

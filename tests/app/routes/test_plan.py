@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from contracts.queue import JobQueue
+from contracts.queue.client import JobQueue
 from contracts.settings import SharedSettings
 from tests.app.conftest import Hands
 from tests.app.routes.test_jobs import BODIES, submit
-from tests.app.test_prospects import LARGE, report
+from tests.app.submission.test_admission import LARGE, report
 
 
 def look(client: TestClient, task: str = "txt2img", **body: Any) -> dict[str, Any]:

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from contracts.queue import JobQueue
-from contracts.retention import Retention
+from contracts.queue.client import JobQueue
 from contracts.storage import Storage
+from contracts.uploads.retention import Retention
 from tests.app.conftest import Hands
-from tests.app.drawings import data_url, encode
 from tests.app.routes.test_jobs import BODIES, CONTROL, PICTURE, submit
+from tests.support.drawings import data_url, encode
 
 
 def rerun(client: TestClient, id: str, **changes: Any) -> dict[str, Any]:

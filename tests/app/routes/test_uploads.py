@@ -11,11 +11,11 @@ from fastapi.testclient import TestClient
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts.errors import Conflict
-from contracts.idempotency import Call, Idempotency
-from contracts.queue import JobQueue, Once
+from contracts.queue.client import JobQueue, Once
+from contracts.queue.idempotency import Call, Idempotency
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
-from tests.app.drawings import encode, png_header
+from tests.support.drawings import encode, png_header
 
 RED = encode("RGB", (64, 96), "red", "JPEG")
 RAW = {"Content-Type": "image/jpeg"}

@@ -10,11 +10,11 @@ import diffusers
 import pytest
 from PIL import Image
 
-from contracts.catalogue import Catalogue
-from contracts.families import COMMON_FIELDS, FAMILIES, GRANTED_FIELDS, Mode
-from contracts.parameters import ControlParameters, JobParameters
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.families import COMMON_FIELDS, FAMILIES, GRANTED_FIELDS, Mode
+from contracts.requests.parameters import ControlParameters, JobParameters
 from worker.families import HANDLED_FIELDS, Call, FamilyCode, load_family
-from worker.pipelines import Pool
+from worker.pool.pool import Pool
 
 EVERY_MODE = [(family.id, mode) for family in FAMILIES.values() for mode in family.modes]
 

@@ -1,0 +1,160 @@
+"""OpenAI's answers: finished images, the events of a stream, errors. Made of ours; reads no request."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import time
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any, Literal
+
+from fastapi.responses import JSONResponse
+from PIL import Image
+from pydantic import BaseModel, Field
+
+from app.dialects.openai_requests import ImageRequest
+from app.errors import Dialect, Failure, cut
+from app.middleware.request_id import HEADER
+from contracts.job_view import JobView
+from contracts.queue.events import Preview
+from contracts.queue.records import JobRecord
+
+_QUALITIES = {"standard": "medium", "hd": "high"}
+
+
+class ImageDatum(BaseModel):
+    """One image: its bytes, or where they are; and the seed that made it."""
+
+    b64_json: str | None = Field(None, exclude_if=lambda value: value is None)
+    url: str | None = Field(None, exclude_if=lambda value: value is None)
+    seed: int
+
+
+class ImagesAnswer(BaseModel):
+    """The finished images of a call. `job` is the job that made them; it has the receipt."""
+
+    created: int
+    background: Literal["opaque"] = "opaque"
+    data: list[ImageDatum]
+    output_format: str
+    quality: str | None = Field(None, exclude_if=lambda value: value is None)
+    size: str
+    job: str
+
+
+class Usage(BaseModel):
+    """OpenAI's count of tokens; nothing is counted here, so all are 0."""
+
+    input_tokens: int = 0
+    input_tokens_details: dict[str, int] = Field(default_factory=lambda: {"image_tokens": 0, "text_tokens": 0})
+    output_tokens: int = 0
+    total_tokens: int = 0
+
+
+class ErrorBody(BaseModel):
+    """What went wrong; `param` is the field that it went wrong with."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorAnswer(BaseModel):
+    """OpenAI's errors."""
+
+    error: ErrorBody
+
+
+def answer_images(request: ImageRequest, record: JobRecord, view: JobView) -> ImagesAnswer:
+    """A completed job."""
+    is_url = record.response_format == "url"
+    return ImagesAnswer(
+        created=int(record.finished_at or record.created_at),
+        data=[
+            ImageDatum(b64_json=image.b64_json, url=image.url if is_url else None, seed=image.seed)
+            for image in view.images
+        ],
+        output_format=record.parameters.output_format,
+        quality=_quality(request),
+        size=_size(record),
+        job=record.id,
+    )
+
+
+def partial_event(name: str, request: ImageRequest, record: JobRecord, preview: Preview, number: int) -> str:
+    """A preview as one event of a stream: enlarged, and in the format that the client asked for."""
+    with Image.open(io.BytesIO(base64.b64decode(preview.url.partition(",")[2]))) as small:
+        size = (record.parameters.width, record.parameters.height)
+        large = small.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    large.save(file, record.parameters.output_format.upper())
+    image = base64.b64encode(file.getvalue()).decode("ascii")
+    details = {"partial_image_index": number, "image_index": preview.index}
+    return _event(f"{name}.partial_image", image, request, record, details)
+
+
+def completed_events(name: str, request: ImageRequest, record: JobRecord, view: JobView) -> Iterator[str]:
+    """The finished images as the last events of a stream."""
+    for index, image in enumerate(view.images):
+        details = {"usage": Usage().model_dump(), "image_index": index, "seed": image.seed, "job": record.id}
+        yield _event(f"{name}.completed", image.b64_json or "", request, record, details)
+
+
+def _event(kind: str, image: str, request: ImageRequest, record: JobRecord, details: dict[str, Any]) -> str:
+    data = {
+        "type": kind,
+        "b64_json": image,
+        "background": "opaque",
+        "created_at": int(time.time()),
+        "output_format": record.parameters.output_format,
+        "quality": _quality(request) or "auto",
+        "size": _size(record),
+    }
+    return _write(kind, data | details)
+
+
+def error_event(failure: Failure) -> str:
+    """What ends a stream that cannot be finished."""
+    return _write("error", _error(failure).model_dump())
+
+
+def _write(kind: str, data: dict[str, Any]) -> str:
+    return f"event: {kind}\ndata: {json.dumps(data)}\n\n"
+
+
+def _quality(request: ImageRequest) -> str | None:
+    named = None if request.quality == "auto" else request.quality
+    return None if named is None else _QUALITIES.get(named, named)
+
+
+def _size(record: JobRecord) -> str:
+    return f"{record.parameters.width}x{record.parameters.height}"
+
+
+def _error(failure: Failure) -> ErrorAnswer:
+    status = failure.row.status
+    kind = "invalid_request_error"
+    if status == HTTPStatus.UNAUTHORIZED:
+        kind = "authentication_error"
+    elif status == HTTPStatus.TOO_MANY_REQUESTS:
+        kind = "rate_limit_error"
+    elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        kind = "server_error"
+    first = failure.problems[0] if failure.problems else None
+    message = failure.detail
+    if first is not None and first.allowed is not None and len(failure.problems) == 1:
+        message = f"{message} (allowed: {first.allowed})"  # there is no other place for it
+    param = None if first is None else first.field
+    return ErrorAnswer(error=ErrorBody(message=cut(message), type=kind, param=param, code=failure.row.code))
+
+
+def render_error(failure: Failure, request_id: str) -> JSONResponse:
+    """Any failure as OpenAI's clients read it."""
+    headers = {**failure.headers, HEADER: request_id}
+    return JSONResponse(_error(failure).model_dump(), failure.row.status, headers=headers)
+
+
+OPENAI = Dialect("/v1/images/", render_error, "application/json", ErrorAnswer)

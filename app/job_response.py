@@ -1,0 +1,34 @@
+"""A job as clients see it now: its record, its place in the queue, its images where they come as text."""
+
+from __future__ import annotations
+
+import base64
+from contextlib import suppress
+
+from contracts.errors import NotFound, Unavailable
+from contracts.job_view import JobView, Links, Place, view_job
+from contracts.queue.client import JobQueue
+from contracts.queue.records import ImageRecord, JobRecord, JobState
+from contracts.storage import Storage
+
+
+def display(record: JobRecord, queue: JobQueue, storage: Storage, links: Links) -> JobView:
+    """The job with all that belongs to it."""
+    wanted = record.response_format == "b64_json" and record.state is JobState.COMPLETED
+    encoded = [_read_base64(storage, image) for image in record.images] if wanted else ()
+    place = None
+    with suppress(Unavailable):  # the job is there; its place in the queue is a courtesy
+        place = _place_of(queue, record)
+    return view_job(record, links, place=place, encoded=encoded)
+
+
+def _place_of(queue: JobQueue, record: JobRecord) -> Place | None:
+    place = queue.place(record) if record.state is JobState.QUEUED else None
+    return None if place is None else Place(*place)
+
+
+def _read_base64(storage: Storage, image: ImageRecord) -> str | None:
+    try:
+        return base64.b64encode(storage.read(image.key)).decode("ascii")
+    except NotFound:  # the job is still worth an answer
+        return None

@@ -1,0 +1,138 @@
+"""The OpenAPI document: FastAPI's own, and what the routes' own code reads, writes and refuses, with examples.
+
+Routes describe themselves with `app/openapi.py`. An example of a body is under its schema's name in
+`examples.json`; a test tells which is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from functools import cache
+from http import HTTPStatus
+from importlib.resources import files
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from app.dialects.openai_requests import EditRequest, GenerationRequest
+from app.errors import NATIVE, ROWS, Dialect, Failure, Row, dialect_of
+from app.openapi.routes import PROBLEM, REFERENCE, Document, problems
+from app.parsing.schemas import name_choices
+from contracts.catalogue.catalogue import Catalogue
+from contracts.errors import FieldProblem
+from contracts.requests.schema import REQUESTS, JobRequest
+
+_REQUEST_ID = "4f1c7a80f2b6d935"
+_LIST = "ListView_"
+_KINDS: tuple[type[JobRequest], ...] = (*REQUESTS.values(), GenerationRequest, EditRequest)
+
+
+class DocumentedApi(FastAPI):
+    """A FastAPI application whose document is whole."""
+
+    def __init__(self, catalogue: Catalogue, **options: Any) -> None:
+        """`catalogue` is what requests may name; `options` are FastAPI's."""
+        super().__init__(**options)
+        self._catalogue = catalogue
+
+    def openapi(self) -> Document:
+        """The document; made once."""
+        if self.openapi_schema is None:
+            document = get_openapi(
+                title=self.title,
+                version=self.version,
+                description=self.description,
+                routes=self.routes,
+                webhooks=self.webhooks.routes,
+            )
+            dialects: Sequence[Dialect] = self.state.dialects
+            _add_schemas(document, dialects)
+            name_choices(document["components"]["schemas"], _KINDS, self._catalogue)
+            for path, operations in document["paths"].items():
+                for operation in operations.values():
+                    _describe_errors(operation, dialect_of(path, dialects))
+                    _describe_bodies(operation)
+                    _leave_out_nulls(operation)
+            for name in ("HTTPValidationError", "ValidationError"):
+                document["components"]["schemas"].pop(name, None)
+            self.openapi_schema = document
+        return self.openapi_schema
+
+    def methods_at(self, path: str) -> list[str]:
+        """The methods that are documented at a path of a request."""
+        found = set()
+        for template, operations in self.openapi()["paths"].items():
+            parts = re.split(r"{[^}]*}", template)
+            if re.fullmatch("[^/]+".join(map(re.escape, parts)), path):
+                found |= {method.upper() for method in operations}
+        return sorted(found)
+
+
+def _add_schemas(document: Document, dialects: Sequence[Dialect]) -> None:
+    """Define what bodies and errors refer to."""
+    models: list[tuple[type[BaseModel], str]] = [(kind, "validation") for kind in _KINDS]
+    models += [(dialect.model, "serialization") for dialect in (NATIVE, *dialects)]
+    _, definitions = models_json_schema(models, ref_template=REFERENCE)  # type: ignore[arg-type]
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas |= {name: schema for name, schema in definitions["$defs"].items() if name not in schemas}
+
+
+def _describe_errors(operation: Document, dialect: Dialect) -> None:
+    """Fill in what `problems` left open."""
+    responses = operation["responses"]
+    if responses.get("422", {}).get("content", {}).keys() == {"application/json"}:
+        del responses["422"]  # the framework's own shape, which it promises wherever there is a parameter
+    responses |= {str(status): text for status, text in problems(500).items()}
+    for status, response in responses.items():
+        if PROBLEM not in response.get("content", ()):
+            continue
+        rows = [row for row in ROWS.values() if str(row.status) == status]
+        schema = {"$ref": REFERENCE.format(model=dialect.model.__name__)}
+        examples = {row.code: {"summary": row.title, "value": _failure(row, dialect)} for row in rows}
+        response["content"] = {dialect.media_type: {"schema": schema, "examples": examples}}
+
+
+def _failure(row: Row, dialect: Dialect) -> object:
+    problem = FieldProblem("width", "68 is no multiple of 8; take one of the next", [64, 72])
+    named = (problem,) if row.status == HTTPStatus.UNPROCESSABLE_ENTITY else ()
+    return json.loads(bytes(dialect.render(Failure(row, row.title, named), _REQUEST_ID).body))
+
+
+def _describe_bodies(operation: Document) -> None:
+    """Show an example of every body that has a name, the request's and the answers'."""
+    for part in (operation.get("requestBody", {}), *operation["responses"].values()):
+        for media_type, content in part.get("content", {}).items():
+            name = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
+            example = example_of(name)
+            if example is not None and media_type == "application/json" and "examples" not in content:
+                content["example"] = example
+
+
+def example_of(name: str) -> Any:
+    """The example of a schema; of a list, one with one entry. None where there is none."""
+    if name.startswith(_LIST):
+        entry = example_of(name.removeprefix(_LIST).removesuffix("_"))
+        return (
+            None if entry is None else {"object": "list", "data": [entry], "has_more": False, "next_cursor": None}
+        )
+    return _examples().get(name)
+
+
+@cache
+def _examples() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(files(__package__).joinpath("examples.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _leave_out_nulls(operation: Document) -> None:
+    """What comes in an address or a header cannot be null; it can only be left out."""
+    for parameter in operation.get("parameters", ()):
+        branches = [branch for branch in parameter["schema"].get("anyOf", ()) if branch != {"type": "null"}]
+        if len(branches) == 1:
+            del parameter["schema"]["anyOf"]
+            parameter["schema"] |= branches[0]

@@ -1,0 +1,85 @@
+"""Large files in request bodies: from the socket to this machine's disk, never whole in memory."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from app.parsing.bodies import FORM_OVERHEAD_BYTES, stream_body
+from contracts.errors import FieldProblem, InvalidRequest, UnreadableBody
+
+
+@dataclass(frozen=True)
+class SpooledFile:
+    """A file that came in a body; it lies there while the request lasts.
+
+    Attributes:
+        filename: the client's, where a form names it.
+        fields: what else the form held.
+    """
+
+    path: Path
+    filename: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+def media_type(request: Request) -> str:
+    """What the request says that its body is, without parameters; empty where it does not say."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+@asynccontextmanager
+async def spool_file(
+    request: Request, max_bytes: int, timeout_seconds: float
+) -> AsyncGenerator[SpooledFile, None]:
+    """The body, or the `file` of a form.
+
+    Raises:
+        BodyTooLarge: found from the declared length, or while reading.
+        BodyTimeout: it was not here in time.
+        UnreadableBody: no form, though its content type says so.
+        InvalidRequest: a form without a file, or with several.
+    """
+    is_form = media_type(request) == "multipart/form-data"
+    bound = max_bytes + FORM_OVERHEAD_BYTES if is_form else max_bytes
+    with tempfile.TemporaryDirectory(prefix="darkroom-") as folder:
+        path = Path(folder) / "file"
+        async with aclosing(stream_body(request, bound, timeout_seconds)) as body:
+            spooled = await (_spool_form(request, body, path) if is_form else _spool_raw(body, path))
+        yield spooled
+
+
+async def _spool_raw(body: AsyncGenerator[bytes, None], path: Path) -> SpooledFile:
+    with path.open("wb") as file:
+        async for chunk in body:
+            await run_in_threadpool(file.write, chunk)
+    return SpooledFile(path)
+
+
+async def _spool_form(request: Request, body: AsyncGenerator[bytes, None], path: Path) -> SpooledFile:
+    try:
+        # The parser keeps what is larger than a megabyte on disk, too.
+        form = await MultiPartParser(request.headers, body, max_files=1, max_fields=8).parse()
+    except MultiPartException as error:
+        raise UnreadableBody(error.message) from None
+    try:
+        found = form.get("file")
+        if not isinstance(found, UploadFile):
+            names = ", ".join(form) or "nothing"
+            message = f"the form must hold one file, named file, and it holds: {names}"
+            raise InvalidRequest([FieldProblem("file", message, ["file"])])
+        with path.open("wb") as file:
+            await run_in_threadpool(shutil.copyfileobj, found.file, file)
+        texts = {name: value for name, value in form.items() if isinstance(value, str)}
+        return SpooledFile(path, found.filename or "", texts)
+    finally:
+        await form.close()

@@ -1,0 +1,111 @@
+"""The service's figures as Prometheus reads them: the totals and the census in Redis, made into metric families.
+
+Every API process shows the same, since none of it is its own. Knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector, CollectorRegistry
+from redis import Redis
+from redis.exceptions import RedisError
+
+from contracts.metrics import INFINITY, SUM, Row, Sample, read_totals
+from contracts.queue.stats import Census, take_census
+from contracts.queue.workers import WorkerReport, read_workers
+
+log = logging.getLogger(__name__)
+
+PREFIX = "darkroom_"
+#: Shown also while no worker is in them, so that an alert need not tell nought from nothing.
+_WORKER_STATES = ("starting", "idle", "busy", "draining")
+
+
+class Exposition(Collector):
+    """Reads Redis at each scrape; while Redis is away, that alone is told."""
+
+    def __init__(self, connection: Redis) -> None:
+        """`connection` decodes responses."""
+        self.registry = CollectorRegistry(auto_describe=False)
+        self.registry.register(self)
+        self._connection = connection
+
+    def collect(self) -> Iterator[Metric]:
+        """All families, read before the first is given."""
+        try:
+            totals = list(read_totals(self._connection))
+            census, workers = take_census(self._connection), read_workers(self._connection)
+        except RedisError as error:
+            log.warning("no figures, Redis does not answer: %s", error)
+            yield _gauge("redis_up", "Whether Redis answers", [([], 0)])
+            return
+        yield _gauge("redis_up", "Whether Redis answers", [([], 1)])
+        yield from (_family(row, samples) for row, samples in totals)
+        yield from _of_jobs(census)
+        yield from _of_workers(workers)
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: to register must not need Redis."""
+        return []
+
+
+def _family(row: Row, samples: list[Sample]) -> Metric:
+    if row.kind == "counter":
+        counter = CounterMetricFamily(PREFIX + row.name, row.help, labels=row.labels)
+        for sample in samples:
+            counter.add_metric(sample.labels, sample.parts.get("", 0))
+        return counter
+    histogram = HistogramMetricFamily(PREFIX + row.name, row.help, labels=row.labels)
+    for sample in samples:
+        histogram.add_metric(sample.labels, _add_up(row, sample), sample.parts.get(SUM, 0))
+    return histogram
+
+
+def _add_up(row: Row, sample: Sample) -> list[tuple[str, float]]:
+    """Prometheus' buckets hold what is at or below their bound; ours what is between it and the one before."""
+    buckets, below = [], 0.0
+    for part, bound in [*((str(bound), str(float(bound))) for bound in row.bounds), (INFINITY, INFINITY)]:
+        below += sample.parts.get(part, 0)
+        buckets.append((bound, below))
+    return buckets
+
+
+def _of_jobs(census: Census) -> Iterator[Metric]:
+    yield _gauge("jobs", "Jobs that are known, by state", census.jobs.items(), ["state", "model", "task"])
+    waiting = [(labels, line.waiting) for labels, line in census.lines.items()]
+    yield _gauge("queue_jobs", "Jobs that wait", waiting, ["model", "priority"])
+    oldest = [(labels, line.oldest_seconds) for labels, line in census.lines.items()]
+    yield _gauge("queue_oldest_seconds", "Age of the job that waits longest", oldest, ["model", "priority"])
+    yield _gauge("webhooks_pending", "Webhook messages neither delivered nor given up", [([], census.messages)])
+
+
+def _of_workers(workers: list[WorkerReport]) -> Iterator[Metric]:
+    states = Counter({**dict.fromkeys(_WORKER_STATES, 0), **Counter(worker.state for worker in workers)})
+    yield _gauge("workers", "Workers alive", [([state], number) for state, number in states.items()], ["state"])
+    warm = Counter(model for worker in workers for model in worker.warm)
+    yield _gauge(
+        "warm_workers", "Workers that hold a model ready", [([id], n) for id, n in warm.items()], ["model"]
+    )
+    for name, text, figures in (
+        ("worker_budget_bytes", "Memory that the worker may use", [(one.id, one.budget_bytes) for one in workers]),
+        (
+            "worker_resident_bytes",
+            "Memory that its models take",
+            [(one.id, one.resident_bytes) for one in workers],
+        ),
+    ):
+        known = [([id], figure) for id, figure in figures if figure is not None]
+        yield _gauge(name, text, known, ["worker"])
+
+
+def _gauge(
+    name: str, text: str, samples: Iterable[tuple[Iterable[str], float]], labels: Iterable[str] = ()
+) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(PREFIX + name, text, labels=list(labels))
+    for values, figure in samples:
+        family.add_metric(list(values), figure)
+    return family

@@ -1,0 +1,136 @@
+"""`darkroom up`: the whole service on one machine. Redis first and last; between them the API, the workers
+and the dispatcher of webhooks.
+
+Children that die are started again; one Ctrl-C (or SIGTERM) ends everything in order, a second one makes the
+workers hand their jobs back instead of finishing them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from cli.supervisor.process import Child
+from cli.supervisor.redis_server import RedisServer
+
+_POLL_SECONDS = 0.1
+#: How long the workers get to finish their batch, beyond their own drain period.
+_STOP_SECONDS = 150.0
+
+
+class Service:
+    """Redis, one API process, N workers and one dispatcher as children of this process."""
+
+    def __init__(self, host: str, port: int, data: Path, workers: int, fsync: str) -> None:
+        """`port` 0 takes a free one. `data` keeps images, uploads and the append-only file of Redis."""
+        self._data = data.resolve()
+        own_redis = not os.environ.get("DARKROOM_REDIS_URL")
+        self._redis = RedisServer(self._data / "redis", fsync) if own_redis else None
+        self._listener = socket.create_server((host, port), reuse_port=False, backlog=1024)
+        self._host, self._port = self._listener.getsockname()[:2]
+        self._worker_count = workers
+        self._api: Child | None = None
+        self._workers: list[Child] = []
+        self._dispatcher: Child | None = None
+        self._stop_signals = 0
+
+    @property
+    def url(self) -> str:
+        """Where clients reach the API."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}"
+
+    def run(self) -> None:
+        """Start everything, keep it alive, and stop it in order when asked to."""
+        with self._signals_counted():
+            try:
+                self._start()
+                self._supervise()
+            finally:
+                self._stop()
+
+    def _start(self) -> None:
+        environment = dict(os.environ, DARKROOM_DATA=str(self._data))
+        if self._redis is not None:
+            self._redis.start()
+            environment["DARKROOM_REDIS_URL"] = self._redis.url
+        api = dict(environment, DARKROOM_API_HOST=str(self._host), DARKROOM_API_FD=str(self._listener.fileno()))
+        self._api = Child("api", [sys.executable, "-m", "app"], api, fds=[self._listener.fileno()])
+        self._workers = [
+            Child(f"worker {number}", [sys.executable, "-m", "worker"], environment)
+            for number in range(1, self._worker_count + 1)
+        ]
+        self._dispatcher = Child("dispatcher", [sys.executable, "-m", "dispatcher"], environment)
+        if not ipaddress.ip_address(self._host).is_loopback:
+            of = "" if self._redis is None else f" --data {self._data}"
+            print(f"others reach {self.url}; to make a key: darkroom keys create NAME{of}", file=sys.stderr)
+        for child in self._children():
+            child.start()
+
+    def _children(self) -> list[Child]:
+        return [child for child in (self._api, *self._workers, self._dispatcher) if child is not None]
+
+    def _supervise(self) -> None:
+        announced = False
+        while not self._stop_signals:
+            if self._redis is not None:
+                self._redis.revive()
+            for child in self._children():
+                child.revive()
+            if not announced and self._is_ready():
+                print(f"ready {self.url}", flush=True)
+                announced = True
+            time.sleep(_POLL_SECONDS)
+
+    def _is_ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=5.0, trust_env=False).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def _stop(self) -> None:
+        """No new work, then the running batch, its webhooks, then Redis."""
+        if self._api is not None:
+            self._api.signal(signal.SIGTERM)
+        for worker in self._workers:
+            worker.signal(signal.SIGTERM)
+        self._listener.close()
+        deadline, hurried, told = time.monotonic() + _STOP_SECONDS, False, False
+        while any(child.is_running for child in self._children()) and time.monotonic() < deadline:
+            if self._dispatcher is not None and not told:
+                told = not any(worker.is_running for worker in self._workers)
+                if told:
+                    self._dispatcher.signal(signal.SIGTERM)
+            if self._stop_signals > 1 and not hurried:
+                hurried = True
+                for worker in self._workers:
+                    worker.signal(signal.SIGTERM)
+            if self._redis is not None:
+                self._redis.revive()  # a worker that has a result waits for Redis to take it
+            time.sleep(_POLL_SECONDS)
+        for child in self._children():
+            child.kill()
+        if self._redis is not None:
+            self._redis.stop()
+
+    @contextmanager
+    def _signals_counted(self) -> Iterator[None]:
+        def count(number: int, frame: object) -> None:
+            del number, frame
+            self._stop_signals += 1
+
+        before = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,200 @@
+"""API keys: whose a key is, what it may do, and how much. Knows no HTTP.
+
+A token is `dk_ID_SECRET`; it is shown once. A Redis hash `darkroom:key:ID` holds the rest, with the secret's
+SHA-256: 256 random bits cannot be guessed however fast the hash is, so a slow one would only slow every request.
+Revoked keys stay, so that a service that once had keys never serves everybody again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import math
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, cast
+
+from pydantic import BaseModel, ConfigDict, Field
+from redis import Redis
+
+from contracts.errors import NotFound, RateExceeded
+from contracts.redis import scripts
+from contracts.redis.connection import redis_errors_are_unavailable
+from contracts.requests.schema import Priority
+
+_TOKEN = re.compile(r"dk_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
+#: All ids, by the time of their creation.
+_INDEX = "darkroom:keys"
+#: How coarse `last_used_at` is.
+_USED_SECONDS = 60.0
+
+#: The queue's names end with it, and no part of them holds a colon.
+Owner = Annotated[str, Field(pattern=r"^[A-Za-z0-9._@-]{1,64}$")]
+
+
+class Scope(StrEnum):
+    """What a key may do, beyond looking at what is its owner's."""
+
+    GENERATE = "generate"
+    ADMIN = "admin"
+
+
+class Key(BaseModel):
+    """One key. Times are Unix seconds on Redis' clock.
+
+    Attributes:
+        owner: whose jobs and uploads it sees; keys may share an owner.
+        sha256: of the secret.
+        calls_per_minute: calls that make something, in any sixty seconds; None: no bound.
+        max_jobs: jobs that may wait and run at one time; None: no bound.
+        highest_priority: the best tier that its jobs may wait in.
+        last_used_at: within a minute.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    name: str = Field(min_length=1, max_length=100)
+    owner: Owner
+    sha256: str = Field(repr=False)
+    scopes: frozenset[Scope] = Field(min_length=1)
+    calls_per_minute: int | None = Field(None, ge=1, le=10_000)
+    max_jobs: int | None = Field(None, ge=1, le=1_000)
+    highest_priority: Priority = Priority.HIGH
+    created_at: float
+    revoked_at: float | None = None
+    last_used_at: float | None = None
+
+    @classmethod
+    def from_hash(cls, fields: Mapping[str, str]) -> Key:
+        """Read a key from its Redis hash (decoded strings)."""
+        return cls.model_validate({**fields, "scopes": json.loads(fields["scopes"])})
+
+    def to_hash(self) -> dict[str, str]:
+        """Its Redis hash."""
+        fields = self.model_dump(mode="json", exclude_none=True)
+        fields["scopes"] = json.dumps(sorted(self.scopes))
+        return {name: str(value) for name, value in fields.items()}
+
+    def opens_with(self, secret: str) -> bool:
+        """Whether this is its secret; takes as long whatever the secret is."""
+        return hmac.compare_digest(self.sha256, _digest(secret))
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """What is left of a key's rate after a call.
+
+    Attributes:
+        limit: calls in any sixty seconds.
+        reset_seconds: until the oldest call counts no more.
+    """
+
+    limit: int
+    remaining: int
+    reset_seconds: float
+
+
+class Keys:
+    """All keys of a service."""
+
+    def __init__(self, connection: Redis) -> None:
+        """`connection` decodes responses. Every method raises Unavailable when Redis does not answer."""
+        self._connection = connection
+        self._spend = scripts.load(connection, "spend")
+
+    def exist(self) -> bool:
+        """Whether there is, or ever was, any key."""
+        with redis_errors_are_unavailable():
+            return bool(self._connection.exists(_INDEX))
+
+    def create(self, name: str, owner: str | None = None, **limits: Any) -> tuple[Key, str]:
+        """Make a key; the token that opens it is nowhere else.
+
+        Args:
+            name: for people.
+            owner: None: the key's own id, so that it shares with nobody.
+            limits: `scopes`, `calls_per_minute`, `max_jobs`, `highest_priority`.
+
+        Raises:
+            ValueError: a field is out of range.
+        """
+        id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
+        _, now = self._read(id)
+        key = Key(
+            id=id, name=name, owner=owner or id, sha256=_digest(secret), created_at=now,
+            **{"scopes": {Scope.GENERATE}, **limits},
+        )  # fmt: skip
+        with redis_errors_are_unavailable(), self._connection.pipeline(transaction=True) as pipe:
+            pipe.hset(_place(id), mapping=cast("dict[Any, Any]", key.to_hash()))
+            pipe.zadd(_INDEX, {id: key.created_at})
+            pipe.execute()
+        return key, f"dk_{id}_{secret}"
+
+    def find_all(self) -> list[Key]:
+        """All keys, oldest first, revoked ones too."""
+        with redis_errors_are_unavailable(), self._connection.pipeline(transaction=False) as pipe:
+            for id in cast("list[str]", self._connection.zrange(_INDEX, 0, -1)):
+                pipe.hgetall(_place(id))
+            return [Key.from_hash(fields) for fields in pipe.execute()]
+
+    def revoke(self, id: str) -> Key:
+        """Let a key open nothing any more; what it made stays its owner's. Idempotent.
+
+        Raises:
+            NotFound: there is no such key.
+        """
+        key, now = self._read(id)
+        if key is None:
+            raise NotFound("key", id)
+        if key.revoked_at is None:
+            with redis_errors_are_unavailable():
+                self._connection.hset(_place(id), "revoked_at", str(now))
+            key = key.model_copy(update={"revoked_at": now})
+        return key
+
+    def open(self, token: str) -> Key | None:
+        """The key that this token opens; None where it opens none, or one that was revoked."""
+        match = _TOKEN.fullmatch(token)
+        if match is None:
+            return None
+        key, now = self._read(match[1])
+        if key is None or not key.opens_with(match[2]) or key.revoked_at is not None:
+            return None
+        if key.last_used_at is None or now - key.last_used_at > _USED_SECONDS:
+            with redis_errors_are_unavailable():
+                self._connection.hset(_place(key.id), "last_used_at", str(now))
+        return key
+
+    def spend(self, key_id: str, calls_per_minute: int) -> Allowance:
+        """Count a call against a key's rate, over all processes at once.
+
+        Raises:
+            RateExceeded: it is used up; the call does not count.
+        """
+        call = {"rate": f"darkroom:rate:{key_id}", "limit": calls_per_minute, "call": secrets.token_hex(8)}
+        with redis_errors_are_unavailable():
+            accepted, remaining, milliseconds = self._spend(args=[json.dumps(call)])
+        if not accepted:
+            raise RateExceeded(calls_per_minute, math.ceil(milliseconds / 1000))
+        return Allowance(calls_per_minute, remaining, milliseconds / 1000)
+
+    def _read(self, id: str) -> tuple[Key | None, float]:
+        """The key, and the time on Redis' clock."""
+        with redis_errors_are_unavailable(), self._connection.pipeline(transaction=False) as pipe:
+            pipe.hgetall(_place(id))
+            pipe.time()
+            fields, (seconds, micros) = pipe.execute()
+        return Key.from_hash(fields) if fields else None, seconds + micros / 1e6
+
+
+def _place(id: str) -> str:
+    return f"darkroom:key:{id}"
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

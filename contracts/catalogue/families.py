@@ -1,0 +1,195 @@
+"""What each architecture can do, as data: modes, fields, size rule, defaults. Knows nothing of diffusers.
+
+A test holds this table against the pipelines' own signatures (`tests/worker/families/`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+from contracts.catalogue.schedulers import Kind
+
+
+class Task(StrEnum):
+    """What a client asks for; one route each."""
+
+    TXT2IMG = "txt2img"
+    IMG2IMG = "img2img"
+    INPAINT = "inpaint"
+    CONTROLNET = "controlnet"
+
+
+class Mode(StrEnum):
+    """Which pipeline a job runs on. A ControlNet job with an image, or a mask, is a mode of its own."""
+
+    TXT2IMG = "txt2img"
+    IMG2IMG = "img2img"
+    INPAINT = "inpaint"
+    CONTROLNET = "controlnet"
+    CONTROLNET_IMG2IMG = "controlnet_img2img"
+    CONTROLNET_INPAINT = "controlnet_inpaint"
+
+
+#: Fields that every mode of every family takes, beside those about delivery.
+COMMON_FIELDS = frozenset({"prompt", "width", "height", "num_inference_steps", "guidance_scale"})
+
+#: Fields that some family or mode does not take; a grant in FAMILIES names them.
+GRANTED_FIELDS = frozenset(
+    {
+        "prompt_2", "prompt_3", "negative_prompt", "true_cfg_scale", "guidance_rescale", "clip_skip",
+        "max_sequence_length", "original_size", "crops_coords_top_left", "target_size",
+        "image", "strength", "mask_image", "mask_blur", "padding_mask_crop", "controls",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Shortcut:
+    """How `speed: fast` saves runs of the denoiser: at some steps its result is predicted from those before.
+
+    The schedule is fixed, so an image depends neither on its neighbours in a batch nor on the device's speed.
+
+    Attributes:
+        first_steps: are computed, all of them; there the image gets its composition.
+        interval: of the steps after those, one in so many is computed.
+        order: of the prediction: 0 repeats the last result, 1 goes on in a straight line.
+        least_steps: fewer leave too few results to predict from.
+    """
+
+    first_steps: int = 3
+    interval: int = 2
+    order: int = 1
+    least_steps: int = 8
+
+    def computes(self, step: int) -> bool:
+        """Whether the denoiser runs at this step, counted from 0 (as diffusers' TaylorSeer cache counts)."""
+        return step < self.first_steps or (step - self.first_steps - 1) % self.interval == 0
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture.
+
+    Attributes:
+        id: its name in the catalogue.
+        kind: which schedulers can drive it.
+        modes: the modes that diffusers has a pipeline for, each with the fields that it takes.
+        size_multiple: width and height must divide by it (VAE stride × patch), in pixels.
+        max_pixels: width × height at the most, unless the model's row says less or more.
+        defaults: value of every field that a client may leave out, unless the model's row has its own.
+        max_sequence_length: longest T5 prompt in tokens; None where there is no T5.
+        negative_needs_true_cfg: a negative prompt acts only with `true_cfg_scale` > 1.
+        t5_optional: T5 may be left out; the image is another one then.
+        inpaint_control_only: a mask beside `controls` needs a ControlNet trained for inpainting.
+        denoiser_layers: how the names of its denoiser's layers begin, in any trainer's layout, `_` for dots.
+        adapted_text: text encoders that adapters can change.
+        shortcut: what `speed: fast` does.
+    """
+
+    id: str
+    kind: Kind
+    modes: Mapping[Mode, frozenset[str]]
+    size_multiple: int
+    max_pixels: int
+    defaults: Mapping[str, object]
+    denoiser_layers: str
+    adapted_text: frozenset[str]
+    max_sequence_length: int | None = None
+    negative_needs_true_cfg: bool = False
+    inpaint_control_only: bool = False
+    t5_optional: bool = False
+    shortcut: Shortcut = Shortcut()
+
+
+_SDXL_TEXT = frozenset(
+    {"prompt_2", "negative_prompt", "clip_skip", "original_size", "crops_coords_top_left", "target_size"}
+)
+_SD3_TEXT = frozenset({"prompt_2", "prompt_3", "negative_prompt", "clip_skip", "max_sequence_length"})
+_FLUX_TEXT = frozenset({"prompt_2", "max_sequence_length"})
+_FLUX_CFG = frozenset({"negative_prompt", "true_cfg_scale"})
+_IMAGE = frozenset({"image", "strength"})
+_MASK = frozenset({"image", "strength", "mask_image", "mask_blur", "padding_mask_crop"})
+_CONTROLS = frozenset({"controls"})
+_RESCALE = frozenset({"guidance_rescale"})
+
+_SDXL = Family(
+    id="sdxl",
+    kind="diffusion",
+    modes={
+        Mode.TXT2IMG: _SDXL_TEXT | _RESCALE,
+        Mode.IMG2IMG: _SDXL_TEXT | _RESCALE | _IMAGE,
+        Mode.INPAINT: _SDXL_TEXT | _RESCALE | _MASK,
+        Mode.CONTROLNET: _SDXL_TEXT | _CONTROLS,
+        Mode.CONTROLNET_IMG2IMG: _SDXL_TEXT | _CONTROLS | _IMAGE,
+        Mode.CONTROLNET_INPAINT: _SDXL_TEXT | _RESCALE | _CONTROLS | _MASK,
+    },
+    size_multiple=8,
+    max_pixels=2048 * 2048,
+    defaults={
+        "width": 1024, "height": 1024, "num_inference_steps": 30, "guidance_scale": 5.0,
+        "guidance_rescale": 0.0, "scheduler": "euler",
+    },
+    denoiser_layers=r"(down|up|input|output)_blocks_|mid(dle)?_block_|conv_(in|out)|time_emb|add_emb|label_emb|out_",
+    adapted_text=frozenset({"text_encoder", "text_encoder_2"}),
+)  # fmt: skip
+
+_SD3 = Family(
+    id="sd3",
+    kind="flow",
+    modes={
+        Mode.TXT2IMG: _SD3_TEXT,
+        Mode.IMG2IMG: _SD3_TEXT | _IMAGE,
+        Mode.INPAINT: _SD3_TEXT | _MASK,
+        Mode.CONTROLNET: _SD3_TEXT | _CONTROLS,
+        # The pipeline repaints from pure noise, guided by its ControlNet: it has neither strength nor crop.
+        Mode.CONTROLNET_INPAINT: _SD3_TEXT | _CONTROLS | {"image", "mask_image", "mask_blur"},
+    },
+    size_multiple=16,
+    max_pixels=2048 * 2048,
+    defaults={
+        "width": 1024, "height": 1024, "num_inference_steps": 28, "guidance_scale": 7.0,
+        "max_sequence_length": 256, "scheduler": "flow_euler",
+    },
+    denoiser_layers=r"transformer_blocks_|pos_embed|context_embedder|time_text_embed|norm_out|proj_out",
+    adapted_text=frozenset({"text_encoder", "text_encoder_2"}),
+    max_sequence_length=512,
+    inpaint_control_only=True,
+    t5_optional=True,
+)  # fmt: skip
+
+_FLUX = Family(
+    id="flux",
+    kind="flow",
+    modes={
+        Mode.TXT2IMG: _FLUX_TEXT | _FLUX_CFG,
+        Mode.IMG2IMG: _FLUX_TEXT | _FLUX_CFG | _IMAGE,
+        Mode.INPAINT: _FLUX_TEXT | _FLUX_CFG | _MASK,
+        Mode.CONTROLNET: _FLUX_TEXT | _FLUX_CFG | _CONTROLS,
+        Mode.CONTROLNET_IMG2IMG: _FLUX_TEXT | _CONTROLS | _IMAGE,
+        Mode.CONTROLNET_INPAINT: _FLUX_TEXT | _CONTROLS | _MASK,
+    },
+    size_multiple=16,
+    max_pixels=2048 * 2048,
+    defaults={
+        "width": 1024, "height": 1024, "num_inference_steps": 28, "guidance_scale": 3.5,
+        "true_cfg_scale": 1.0, "max_sequence_length": 512, "scheduler": "flow_euler",
+    },
+    denoiser_layers=r"(single_)?transformer_blocks_|(double|single)_blocks_|(x|context)_embedder|time_text_embed|norm_out|proj_out",
+    adapted_text=frozenset({"text_encoder"}),
+    max_sequence_length=512,
+    negative_needs_true_cfg=True,
+)  # fmt: skip
+
+FAMILIES: Mapping[str, Family] = MappingProxyType({row.id: row for row in (_SDXL, _SD3, _FLUX)})
+
+
+def mode_of(task: Task, *, has_image: bool, has_mask: bool) -> Mode:
+    """The mode that a request of this task runs in, from which pictures it brings."""
+    if task is not Task.CONTROLNET:
+        return Mode(task.value)
+    if has_mask:
+        return Mode.CONTROLNET_INPAINT
+    return Mode.CONTROLNET_IMG2IMG if has_image else Mode.CONTROLNET

@@ -1,0 +1,265 @@
+"""What one way to place a model's components takes: in bytes, stage by stage, and in seconds.
+
+Chooses none: `placement.py` does. The seconds are arithmetic on published figures; none was measured on the device
+at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+
+from contracts.memory.activations import NO_WORK, most_values
+from contracts.memory.components import Component, Inventory, Role
+from contracts.memory.plan import Home, Load, Placed, Plan, Way, gib
+
+#: Pinned host memory to the device, bytes a second: others measured 20–25 GB/s over PCIe 4 × 16.
+_TRANSFER_BYTES_A_SECOND = 20e9
+#: Moving groups back and forth takes longer than one copy: FLUX.1 streamed by leaves took 1.86 s a step, where
+#: its 23.8 GB would cross in 1.19 s (diffusers' own benchmarks).
+_STREAMING_FACTOR = 1.86 / 1.19
+#: What fetching a component costs beside its bytes, so that none is moved for nothing.
+_MOVE_SECONDS = 0.02
+#: T5-XXL (9.5 GB in two bytes a value) read 512 tokens in 60 core-seconds; eight cores share them.
+_CPU_SECONDS_A_BYTE = 60 / 8 / 9.5e9
+#: Seconds that a rung must save to be worth a changed image: tiles change it slightly, 8 bits visibly, and
+#: without T5 it is another image, which is the last resort.
+_TILED_SECONDS, _FP8_SECONDS, _ABSENT_SECONDS = 0.15, 3.0, 1e6
+#: Bytes of a weight in 8 bits, and the share of norms and embeddings that stay as they are.
+_FP8_BYTES, _FP8_KEPT = 1, 0.02
+#: No batch is larger, whatever fits; sizes of batches are found to this fraction of an image.
+_MAX_IMAGES, _IMAGE_FRACTION = 1024, 1 / 16
+#: Values of a pixel where images are decoded one by one and by tiles: an image, and its tiles, which overlap by a
+#: quarter.
+_IMAGE_VALUES, _TILES_VALUES = 3, 5
+
+_STAGES = ("encode", "denoise", "decode")
+_STAGE_OF: Mapping[Role, str] = MappingProxyType(
+    {
+        Role.TEXT_ENCODER: "encode",
+        Role.T5: "encode",
+        Role.DENOISER: "denoise",
+        Role.CONTROLNET: "denoise",
+        Role.ADAPTER: "denoise",
+        Role.VAE: "decode",
+    }
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """One way taken with one load: bytes by stage, seconds, and the plan that says so."""
+
+    way: Way
+    inventory: Inventory
+    load: Load
+    parts: tuple[tuple[Component, Placed], ...]
+
+    @classmethod
+    def of(cls, way: Way, inventory: Inventory, load: Load) -> Layout:
+        """Place every component."""
+        components = (*inventory.components, *load.extras)
+        return cls(way, inventory, load, tuple((one, _place(one, way, inventory)) for one in components))
+
+    def plan(self, budget_bytes: int) -> Plan:
+        """What the way means for a budget."""
+        canvas, peak_bytes, room = self.load.canvas, self.peak_bytes, self._room(budget_bytes)
+        fits = peak_bytes <= budget_bytes
+        return Plan(
+            model=self.inventory.model,
+            rung=self.name,
+            parts=tuple(placed for _, placed in self.parts),
+            tile_side=self._tile_side,
+            fp8=self.way.fp8,
+            stage_bytes=self.stage_bytes(),
+            activation_bytes=max(self._work(stage, canvas.images) for stage in _STAGES),
+            peak_bytes=peak_bytes,
+            host_bytes=self.host_bytes,
+            budget_bytes=budget_bytes,
+            fits=fits,
+            images=canvas.images,
+            batch_images=max(int(room), canvas.images) if fits else min(int(room), canvas.images - 1),
+            batch_pixels=int(room * canvas.pixels),
+            extra_seconds=round(self._extra_seconds, 2),
+            reason=f"needs {gib(peak_bytes)} of {gib(budget_bytes)}",
+        )
+
+    def stage_bytes(self, images: float | None = None) -> dict[str, int]:
+        """Weights and activations on the device in each stage; of the load's images, or of so many."""
+        count = self.load.canvas.images if images is None else images
+        stays = sum(placed.device_bytes for _, placed in self.parts if placed.home is Home.DEVICE)
+        return {stage: stays + self._kept(stage, count) + self._at_work(stage, count) for stage in _STAGES}
+
+    @cached_property
+    def peak_bytes(self) -> int:
+        """Of the stage that needs most."""
+        return max(self.stage_bytes().values())
+
+    @property
+    def host_bytes(self) -> int:
+        """Parked or computed in host memory."""
+        return sum(one.bytes for _, one in self.parts if one.home in (Home.VISIT, Home.STREAMED, Home.CPU))
+
+    @property
+    def cost_seconds(self) -> float:
+        """What the ladder is ordered by: seconds, and what a changed image is worth."""
+        dropped = any(placed.home is Home.ABSENT for _, placed in self.parts)
+        changed = self.way.tiled * _TILED_SECONDS + self.way.fp8 * _FP8_SECONDS + dropped * _ABSENT_SECONDS
+        return self._extra_seconds + changed
+
+    @property
+    def _extra_seconds(self) -> float:
+        """What the homes cost a request whose prompt is new; work hides some of it."""
+        seconds = 0.0
+        for _, placed in self.parts:
+            transfer = _MOVE_SECONDS + placed.bytes / _TRANSFER_BYTES_A_SECOND
+            if placed.home is Home.VISIT:
+                seconds += transfer
+            elif placed.home is Home.STREAMED:
+                times = self.load.steps if _STAGE_OF[placed.role] == "denoise" else 1
+                seconds += transfer * _STREAMING_FACTOR * times
+            elif placed.home is Home.CPU:
+                seconds += _CPU_SECONDS_A_BYTE * placed.bytes
+        return seconds
+
+    @property
+    def _tile_side(self) -> int | None:
+        if not self.way.tiled:
+            return None
+        return next((one.tile_side for one, _ in self.parts if one.tile_side), None)
+
+    def _of_stage(self, stage: str) -> list[tuple[Component, Placed]]:
+        return [(one, placed) for one, placed in self.parts if _STAGE_OF[one.role] == stage]
+
+    def _at_work(self, stage: str, images: float) -> int:
+        """Bytes of the weights that come for a stage, and of its work.
+
+        Text encoders come one after the other; all other visitors of a stage together, and one of them works.
+        """
+        parts = self._of_stage(stage)
+        visits = {one.name: placed.device_bytes * (placed.home is Home.VISIT) for one, placed in parts}
+        works = {one.name: self._work_of(one, placed, images, weights=True) for one, placed in parts}
+        if stage == "encode":
+            return max((visits[name] + works[name] for name in works), default=0)
+        return sum(visits.values()) + max(works.values(), default=0)
+
+    def _kept(self, stage: str, images: float) -> int:
+        """Bytes that stand beside the work of a stage: pictures, and once prompts are encoded what comes of them.
+
+        What ControlNets hand over stands there until the images are decoded: the pipelines do not let go of it.
+        """
+        canvas = self.load.canvas
+        values = images * canvas.start_values
+        if not any(extra.encodes_controls for extra in self.load.extras):
+            values += images * canvas.control_values
+        if stage != "encode":
+            values += sum(one.held.values(canvas, images) for one, _ in self.parts)
+            values += self._handed_values(images)
+        return int(values * self.inventory.value_bytes)
+
+    def _handed_values(self, images: float) -> float:
+        """What the ControlNets hand over in one step: of several, the sums."""
+        canvas = self.load.canvas
+        return most_values((one.handed for one, _ in self.parts), canvas, images * canvas.passes)
+
+    def _work(self, stage: str, images: float) -> int:
+        works = (self._work_of(one, placed, images) for one, placed in self._of_stage(stage))
+        return self._kept(stage, images) + max(works, default=0)
+
+    def _work_of(self, component: Component, placed: Placed, images: float, *, weights: bool = False) -> int:
+        """Bytes that a component takes on the device beyond its weights.
+
+        Args:
+            weights: with those that are streamed.
+        """
+        if placed.home in (Home.CPU, Home.ABSENT):
+            return 0
+        canvas, size = self.load.canvas, component.value_bytes or self.inventory.value_bytes
+        if component.role is Role.VAE:
+            return int(self._vae_values(component, images) * size)
+        passes = canvas.passes if _STAGE_OF[component.role] == "denoise" else 1
+        adapters = sum(extra.role is Role.ADAPTER for extra in self.load.extras)
+        adapted = component.adapted[adapters > 1] if adapters else ()
+        moments = (*component.work, *adapted) or (NO_WORK,)
+        # The dictionary behind `locals()`, which the pipelines ask for after every step, keeps what was handed
+        # over in that step; of several ControlNets, each works beside the sums so far.
+        twice = component.role is Role.DENOISER or (component.role is Role.CONTROLNET and canvas.controls > 1)
+        before = self._handed_values(images) * twice
+        return max(
+            int((most_values((moment,), canvas, images * passes) + before) * size)
+            + (_streamed_bytes(component, placed, moment.layers) if weights else 0)
+            for moment in moments
+        )
+
+    def _vae_values(self, vae: Component, images: float) -> float:
+        """Decoding, or encoding the pictures of ControlNets, which guidance doubles; whole, or by tiles."""
+        canvas, tile_side = self.load.canvas, self._tile_side
+        encodes = any(extra.encodes_controls for extra in self.load.extras)
+        pictures = images * canvas.control_values if encodes else 0.0
+        if tile_side is None:
+            doubled = canvas.passes if encodes else 0
+            encoding = most_values(vae.encoding, canvas, images * doubled)
+            return max(encoding + pictures, most_values(vae.work, canvas, images))
+        side = min(canvas.pixels, tile_side**2)
+        tiles = _TILES_VALUES * canvas.pixels * (canvas.pixels > side)
+        before = _IMAGE_VALUES * (images - 1) * canvas.pixels
+        image = _IMAGE_VALUES * canvas.pixels
+        return max(
+            most_values(vae.work, canvas, 1, side) + tiles + before,
+            tiles + before + 2 * image,
+            2 * images * image,
+            most_values(vae.encoding, canvas, 1, side) + pictures,
+        )
+
+    def _room(self, budget_bytes: int) -> float:
+        """Images of this size that fit, a fraction included."""
+        low, high = 0, int(_MAX_IMAGES / _IMAGE_FRACTION)
+        while low < high:
+            middle = (low + high + 1) // 2
+            fits = max(self.stage_bytes(middle * _IMAGE_FRACTION).values()) <= budget_bytes
+            low, high = (middle, high) if fits else (low, middle - 1)
+        return low * _IMAGE_FRACTION
+
+    @property
+    def name(self) -> str:
+        """What differs from everything resident, in the order of the work."""
+        named = []
+        for role, words in _WORDS.items():
+            homes = {placed.home for _, placed in self.parts if placed.role is role}
+            named += [f"{words} {_DOES[home]}" for home in homes if home is not Home.DEVICE]
+        named += ["VAE tiled"] * self.way.tiled + ["denoiser in fp8"] * self.way.fp8
+        return ", ".join(named) or "all resident"
+
+
+def _streamed_bytes(component: Component, placed: Placed, layers: int | None) -> int:
+    """Bytes of the weights that are there at one moment, where they come and go while the component works."""
+    if placed.home is not Home.STREAMED:
+        return 0
+    if placed.groups == "block" or layers is None:
+        return placed.device_bytes
+    share = placed.bytes / component.bytes if component.bytes else 1.0
+    return min(placed.device_bytes, int(layers * component.value_bytes * share))
+
+
+def _place(component: Component, way: Way, inventory: Inventory) -> Placed:
+    home = way.home(component.role)
+    share = 1.0
+    if way.fp8 and component.role is Role.DENOISER:
+        share = min(1.0, _FP8_BYTES / inventory.value_bytes + _FP8_KEPT)
+    whole, group = int(component.bytes * share), int(component.group_bytes * share)
+    on_device = {Home.DEVICE: whole, Home.VISIT: whole, Home.STREAMED: group}
+    return Placed(
+        component=component.name,
+        role=component.role,
+        home=home,
+        bytes=0 if home is Home.ABSENT else whole,
+        device_bytes=on_device.get(home, 0),
+        groups=component.groups if home is Home.STREAMED else None,
+        origin=component.origin,
+    )
+
+
+_WORDS = {Role.TEXT_ENCODER: "text encoders", Role.T5: "T5", Role.DENOISER: "denoiser", Role.VAE: "VAE"}
+_DOES = {Home.VISIT: "on visit", Home.CPU: "on the CPU", Home.STREAMED: "streamed", Home.ABSENT: "left out"}

@@ -1,0 +1,141 @@
+"""Messages of webhooks, as a dispatcher holds them: taken under a lease, ended once. Knows no HTTP.
+
+`contracts/scripts/prelude.lua` queues a message, an RQ job with a copy of its job's record, in the step that makes
+its news true; so no crash comes between the two.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from redis import Redis
+
+from contracts.errors import DestinationUnknown
+from contracts.outbound.addresses import read_destination, resolve
+from contracts.queue.records import JobRecord, WebhookRecord
+from contracts.redis import scripts
+from contracts.requests.schema import Webhook
+from contracts.settings import OutboundSettings
+
+#: For a look-up while a client waits, and with it a thread of the API.
+_COURTESY_SECONDS = 1.0
+
+Next = Literal["again", "back", "delivered", "given_up"]
+
+
+def address(webhook: Webhook, base: str, rules: OutboundSettings) -> WebhookRecord:
+    """What a job remembers of its webhook; `base` is the service's own URL, for links.
+
+    Each attempt looks the name up and checks it again, so a name service that is away is no reason to refuse.
+
+    Raises:
+        DestinationRefused: the rules do not allow its address.
+        DestinationUnknown: there is no such host.
+    """
+    destination = read_destination(webhook.url, rules)
+    try:
+        resolve(destination, rules.model_copy(update={"resolve_seconds": _COURTESY_SECONDS}))
+    except DestinationUnknown as unknown:
+        if unknown.is_final:
+            raise
+    return WebhookRecord(url=webhook.url, events=webhook.events, site=destination.site, base=base)
+
+
+@dataclass(frozen=True)
+class Message:
+    """News of a job on its way to a receiver.
+
+    Attributes:
+        id: names the message to its receiver too; the same at each attempt.
+        attempts: how many have failed.
+        record: JSON of the job's hash.
+        execution: the fencing token.
+    """
+
+    id: str
+    event: str
+    site: str
+    attempts: int
+    record: str
+    execution: str
+
+    def read_job(self) -> JobRecord:
+        """The job as it was when the news was made."""
+        return JobRecord.from_hash(json.loads(self.record))
+
+    @property
+    def belongs_to(self) -> dict[str, str]:
+        """The job and the request that it tells of, for the logs."""
+        fields = json.loads(self.record)
+        return {"job_id": fields.get("id", ""), "request_id": fields.get("request_id", "")}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended, and what becomes of the message.
+
+    Attributes:
+        status_code: of the receiver's answer, if there was one.
+        error: in words for the job's owner.
+        pause_seconds: until the next attempt, if there is to be one.
+    """
+
+    next: Next
+    status_code: int | None = None
+    error: str | None = None
+    pause_seconds: float = 0.0
+
+
+class Planted(Exception):
+    """A queue of webhooks held something that no script of ours put there."""
+
+
+class Outbox:
+    """The messages that wait, as one dispatcher sees them."""
+
+    def __init__(self, connection: Redis, worker: str, lease_seconds: float) -> None:
+        """`connection` decodes responses; `lease_seconds` is longer than any attempt takes."""
+        self._worker = worker
+        self._lease_seconds = lease_seconds
+        self._scripts = {name: scripts.load(connection, name) for name in ("take_delivery", "end_delivery")}
+
+    def take(self, full: Collection[str]) -> Message | None:
+        """The next message to a site that is not `full`; None when none waits.
+
+        Raises:
+            Planted: it was no message, and is in the queue no more.
+        """
+        execution = secrets.token_hex(16)
+        verdict, *found = self._run(
+            "take_delivery",
+            full=list(full),
+            execution=execution,
+            worker=self._worker,
+            lease_seconds=self._lease_seconds,
+        ) or ["nothing"]
+        if verdict == "planted":
+            raise Planted(found[0])
+        if verdict == "nothing":
+            return None
+        id, event, site, attempts, record = found
+        return Message(id, event, site, int(attempts), record, execution)
+
+    def end(self, message: Message, outcome: Outcome) -> bool:
+        """End an attempt; False when the message was no longer ours, and nothing is written."""
+        shown = {"status_code": outcome.status_code, "error": outcome.error}
+        answer = self._run(
+            "end_delivery",
+            id=message.id,
+            execution=message.execution,
+            next=outcome.next,
+            pause_seconds=outcome.pause_seconds,
+            shown={name: value for name, value in shown.items() if value is not None},
+        )
+        return bool(answer)
+
+    def _run(self, name: str, **arguments: Any) -> Any:
+        return self._scripts[name](args=[json.dumps(arguments)])

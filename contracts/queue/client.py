@@ -1,0 +1,285 @@
+"""The clients' side of the queue: submit, fetch, cancel, list. Hides RQ; knows neither HTTP nor workers.
+
+RQ keeps a job hash, a queue list and registries for each job, so that its tools tell the truth; our record
+beside it holds what clients ask for. Both are written in one transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rq.job import Job, JobStatus
+from rq.serializers import JSONSerializer
+
+from contracts.errors import Conflict, DarkroomError, Gone, NotFound, QueueFull, TooManyJobs, Unavailable
+from contracts.queue.events import Event, read_events
+from contracts.queue.records import JobRecord, JobState, WebhookRecord, pace_key
+from contracts.queue.workers import read_workers
+from contracts.redis import scripts
+from contracts.redis.connection import connect, redis_errors_are_unavailable
+from contracts.requests.parameters import JobParameters
+from contracts.requests.schema import Priority
+from contracts.settings import SharedSettings
+
+#: The only function that a worker runs from the queue; RQ stores its name, nothing is imported here.
+RUN_FUNCTION = "worker.jobs.run"
+
+#: A client is told that Redis is away after twice this, at the latest.
+_TIMEOUT_SECONDS = 2.0
+#: For clients of a full queue, while nobody can tell how fast it moves.
+_UNKNOWN_RETRY_SECONDS = 10
+#: The sweep takes up a deletion that was broken off after this.
+_DELETED_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Once:
+    """An idempotency key in one call's hands.
+
+    Attributes:
+        key: where it lies in Redis.
+        fingerprint: of the call.
+        token: this call's own.
+        kept_seconds: how long the key names the job.
+    """
+
+    key: str
+    fingerprint: str
+    token: str
+    kept_seconds: int
+
+
+@dataclass(frozen=True)
+class Quota:
+    """How many jobs of one API key may wait and run at one time."""
+
+    key_id: str
+    max_jobs: int
+
+
+class JobQueue:
+    """Jobs in Redis, as clients see them."""
+
+    def __init__(self, settings: SharedSettings) -> None:
+        self.connection = connect(settings.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1)
+        self._rq_connection = connect(
+            settings.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1, decode=False
+        )
+        self._ttl_seconds = settings.result_ttl_seconds
+        self._scripts = {
+            name: scripts.load(self.connection, name) for name in ("submit", "cancel", "bury", "place")
+        }
+
+    def submit(
+        self,
+        parameters: JobParameters,
+        *,
+        owner: str = "local",
+        priority: Priority = Priority.NORMAL,
+        deadline_seconds: int | None = None,
+        response_format: str = "url",
+        metadata: dict[str, str] | None = None,
+        webhook: WebhookRecord | None = None,
+        once: Once | None = None,
+        max_waiting: int | None = None,
+        quota: Quota | None = None,
+        request_id: str = "",
+    ) -> JobRecord:
+        """Accept a job. When this returns, Redis has it, whole, and bound to its idempotency key.
+
+        Raises:
+            Conflict: the idempotency key is another call's by now.
+            QueueFull: `max_waiting` jobs wait already.
+            TooManyJobs: the key's quota is used up.
+            Unavailable: Redis does not answer, and the job may or may not be there; or an input is there no more.
+        """
+        record = JobRecord(
+            id=secrets.token_hex(16),
+            state=JobState.QUEUED,
+            parameters=parameters,
+            owner=owner,
+            priority=priority,
+            response_format=response_format,
+            metadata=metadata or {},
+            webhook=webhook,
+            request_id=request_id,
+            created_at=0,
+        )
+        call = self._rq_call(record)
+        arguments: dict[str, Any] = {
+            "id": record.id,
+            "inputs": parameters.inputs,
+            "fields": record.to_hash(),
+            "rq": {name: str(value) for name, value in call.items() if name != "data"},
+        }
+        bounds = {
+            "deadline_seconds": deadline_seconds,
+            "max_waiting": max_waiting,
+            "quota": None if quota is None else asdict(quota),
+            "once": None if once is None else asdict(once),
+        }
+        arguments |= {name: bound for name, bound in bounds.items() if bound is not None}
+        with redis_errors_are_unavailable():
+            verdict, *found = self._scripts["submit"](args=[json.dumps(arguments), call["data"]])
+        if verdict != "accepted":
+            raise self._refusal(verdict, found, record, max_waiting)
+        created_at = float(found[0])
+        deadline_at = None if deadline_seconds is None else created_at + deadline_seconds
+        return record.model_copy(update={"created_at": created_at, "deadline_at": deadline_at})
+
+    def _refusal(
+        self, verdict: str, found: list[str], record: JobRecord, max_waiting: int | None
+    ) -> DarkroomError:
+        """Why the script did not take a job."""
+        if verdict == "taken":
+            return Conflict("this took too long, and the same call was sent again meanwhile; that one counts")
+        if verdict == "full":
+            return QueueFull(max_waiting or 0, self._seconds_to_a_free_place(record))
+        if verdict == "too_many":
+            return TooManyJobs(len(found), self._seconds_to_an_end(record, found))
+        return Unavailable("an input was swept while the job was being accepted; send the request again")
+
+    def fetch(self, id: str) -> JobRecord:
+        """The job's record.
+
+        Raises:
+            NotFound: unknown, or deleted.
+            Gone: expired, not long ago.
+            Unavailable: Redis does not answer.
+        """
+        (fields,), now = self._read([id])
+        if not fields or fields.get("gone") == "deleted":
+            raise NotFound("job", id)
+        if _is_gone(fields, now):
+            raise Gone("job", id, fields["owner"])
+        return JobRecord.from_hash(fields)
+
+    def fetch_all(self, ids: Sequence[str]) -> list[JobRecord]:
+        """The records of those jobs that there are, in order."""
+        found, now = self._read(ids)
+        return [JobRecord.from_hash(fields) for fields in found if fields and not _is_gone(fields, now)]
+
+    def cancel(self, id: str) -> JobRecord:
+        """Cancel a job: at once where it waits, within one step where it runs. Idempotent.
+
+        Raises:
+            NotFound: unknown, or expired.
+            Conflict: it is completed or failed.
+            Unavailable: Redis does not answer.
+        """
+        with redis_errors_are_unavailable():
+            found = self._run("cancel", id=id, ttl_seconds=self._ttl_seconds)
+        if found is None:
+            raise NotFound("job", id)
+        if found in (JobState.COMPLETED, JobState.FAILED):
+            raise Conflict(f"job {id} is already {found}")
+        return self.fetch(id)
+
+    def events(self, id: str, after: str, limit: int) -> list[Event]:
+        """A job's events after one of them ("0": from the first), oldest first."""
+        with redis_errors_are_unavailable():
+            return read_events(self.connection, id, after, limit)
+
+    def delete(self, id: str) -> None:
+        """Forget an ended job. Its files are the caller's matter; the sweep looks for them once more.
+
+        Raises:
+            NotFound: unknown, or deleted before.
+            Conflict: it waits or runs.
+            Unavailable: Redis does not answer.
+        """
+        with redis_errors_are_unavailable():
+            found = self._run("bury", id=id, deleted=True, stone_seconds=_DELETED_SECONDS)
+        if found is None or found == "gone":
+            raise NotFound("job", id)
+        if not JobState(found).is_final:
+            raise Conflict(f"job {id} is {found}; cancel it first")
+
+    def place(self, record: JobRecord) -> tuple[int, float | None] | None:
+        """Jobs ahead of this one in its own queue, and seconds to its end; None when it does not wait.
+
+        The seconds come from measured step times, and are None before the first measurement.
+        """
+        with redis_errors_are_unavailable():
+            found = self._run("place", id=record.id, queue=record.queue, pace=pace_key(record.parameters))
+        if found is None:
+            return None
+        ahead, step_seconds, workers = found
+        if not step_seconds:
+            return ahead, None
+        run_seconds = record.parameters.num_inference_steps * float(step_seconds)
+        return ahead, (ahead / max(1, workers) + 1) * run_seconds
+
+    def run_seconds(self, parameters: JobParameters) -> float | None:
+        """Seconds that such a job denoises, by the last one like it; None before there was one."""
+        with redis_errors_are_unavailable():
+            step_seconds = self.connection.hget("darkroom:pace", pace_key(parameters))
+        return None if step_seconds is None else parameters.num_inference_steps * float(str(step_seconds))
+
+    def _seconds_to_a_free_place(self, record: JobRecord) -> int:
+        """Until one of the workers takes the next job, if those that run are like this one."""
+        with redis_errors_are_unavailable():
+            workers = len(read_workers(self.connection))
+            step_seconds = self.connection.hget("darkroom:pace", pace_key(record.parameters))
+        if not workers or step_seconds is None:
+            return _UNKNOWN_RETRY_SECONDS
+        return max(1, math.ceil(record.parameters.num_inference_steps * float(str(step_seconds)) / workers))
+
+    def _seconds_to_an_end(self, record: JobRecord, ids: Sequence[str]) -> int:
+        """Until the first of some jobs that run has ended; where none runs, until a worker takes the next."""
+        etas = [job.progress.eta_seconds for job in self.fetch_all(ids) if job.state is JobState.RUNNING]
+        known = [eta for eta in etas if eta is not None]
+        return max(1, math.ceil(min(known))) if known else self._seconds_to_a_free_place(record)
+
+    def ping(self) -> None:
+        """Raises Unavailable when Redis does not answer."""
+        with redis_errors_are_unavailable():
+            self.connection.ping()
+
+    def now(self) -> float:
+        """Seconds since 1970 on Redis' clock."""
+        seconds, micros = self.connection.time()
+        return seconds + micros / 1e6
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.connection.close()
+        self._rq_connection.close()
+
+    def _read(self, ids: Sequence[str]) -> tuple[list[dict[str, str]], float]:
+        """The jobs' hashes, and the time on Redis' clock."""
+        with redis_errors_are_unavailable(), self.connection.pipeline(transaction=False) as pipe:
+            for id in ids:
+                pipe.hgetall(f"darkroom:job:{id}")
+            pipe.time()
+            *found, (seconds, micros) = pipe.execute()
+        return found, seconds + micros / 1e6
+
+    def _run(self, name: str, **arguments: Any) -> Any:
+        return self._scripts[name](args=[json.dumps(arguments)])
+
+    def _rq_call(self, record: JobRecord) -> dict[str, Any]:
+        """The job as RQ keeps it in its own hash."""
+        call = Job.create(
+            RUN_FUNCTION,
+            args=[record.id],
+            id=record.id,
+            status=JobStatus.QUEUED,
+            timeout=-1,
+            origin=record.queue,
+            connection=self._rq_connection,
+            serializer=JSONSerializer,
+            description=f"{record.parameters.task} on {record.parameters.model}",
+        )
+        call.enqueued_at = call.created_at
+        return call.to_dict(include_meta=False, include_result=False) | {"status": JobStatus.QUEUED.value}
+
+
+def _is_gone(fields: Mapping[str, str], now: float) -> bool:
+    """Expired is expired, whether or not it has been swept yet."""
+    return "gone" in fields or float(fields.get("expires_at", "inf")) <= now

@@ -1,0 +1,85 @@
+"""Pictures that clients sent ahead: a Redis string `darkroom:upload:<owner>:<sha256>`
+that ends with its time.
+
+Knows what is remembered of an upload; neither HTTP nor how pictures are decoded.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Protocol
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from contracts.queue.client import JobQueue
+from contracts.redis.connection import redis_errors_are_unavailable
+
+_ID = re.compile(r"upload:([0-9a-f]{64})")
+
+
+class Upload(BaseModel):
+    """One upload, as clients see it and as it is remembered."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    sha256: str
+    width: int
+    height: int
+    format: str
+    expires_at: AwareDatetime
+
+
+class DecodedImage(Protocol):
+    """What is remembered of an image that has been decoded and stored."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the stored bytes, in hexadecimal."""
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+
+    @property
+    def format(self) -> str:
+        """`png`, `jpeg` or `webp`."""
+
+
+def remember(queue: JobQueue, owner: str, image: DecodedImage, ttl_seconds: int) -> tuple[Upload, bool]:
+    """Make a stored picture's id valid for its owner, for `ttl_seconds` from now on.
+
+    Returns:
+        The upload, and whether it is new.
+    """
+    with redis_errors_are_unavailable():
+        upload = Upload(
+            id=f"upload:{image.sha256}",
+            sha256=image.sha256,
+            width=image.width,
+            height=image.height,
+            format=image.format,
+            expires_at=datetime.fromtimestamp(queue.now() + ttl_seconds, UTC),
+        )
+        text = upload.model_dump_json()
+        known = queue.connection.set(_key(owner, image.sha256), text, ex=ttl_seconds, get=True)
+    return upload, known is None
+
+
+def recall(queue: JobQueue, owner: str, id: str) -> Upload | None:
+    """The owner's upload with this id; None where there is none, or no longer."""
+    match = _ID.fullmatch(id)
+    if match is None:
+        return None
+    with redis_errors_are_unavailable():
+        text = queue.connection.get(_key(owner, match[1]))
+    return None if text is None else Upload.model_validate_json(str(text))
+
+
+def _key(owner: str, sha256: str) -> str:
+    return f"darkroom:upload:{owner}:{sha256}"

@@ -1,0 +1,133 @@
+"""What a checkpoint weighs, read from the headers of safetensors files before anything is loaded.
+
+Counts values (parameters and stored buffers), not bytes: the dtype in the file is not the dtype on the device.
+Knows nothing of devices or budgets.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contracts.errors import CatalogueError
+from contracts.weights.safetensors import NotSafetensors, read_header
+
+_SHARD = re.compile(r"-\d+-of-\d+")
+#: A member of a module list that is the model's direct child: what diffusers' block-level offloading moves.
+_BLOCK = re.compile(r"[^.]+\.\d+(?=\.)")
+
+
+@dataclass(frozen=True)
+class Count:
+    """Values of one component.
+
+    Attributes:
+        values: all of them.
+        block_values: of its largest block (a member of a module list of the model, `transformer_blocks.7`).
+        loose_values: of everything outside the blocks.
+        leaf_values: of its largest single layer.
+    """
+
+    values: int
+    block_values: int = 0
+    loose_values: int = 0
+    leaf_values: int = 0
+
+    @classmethod
+    def of(cls, tensors: Iterable[tuple[str, int]]) -> Count:
+        """Count pairs of a tensor's key and its number of values."""
+        blocks: dict[str, int] = defaultdict(int)
+        leaves: dict[str, int] = defaultdict(int)
+        for key, values in tensors:
+            block = _BLOCK.match(key)
+            blocks[block[0] if block else ""] += values
+            leaves[key.rpartition(".")[0]] += values
+        loose = blocks.pop("", 0)
+        return cls(
+            values=sum(leaves.values()),
+            block_values=max(blocks.values(), default=0),
+            loose_values=loose,
+            leaf_values=max(leaves.values(), default=0),
+        )
+
+
+def count_values(checkpoint: Path, variant: str | None = None) -> dict[str, Count]:
+    """Count each component of a checkpoint.
+
+    Args:
+        checkpoint: a folder in diffusers layout, or one file, whose only component is called `checkpoint`.
+        variant: of the files in the folder, such as `fp16`.
+
+    Raises:
+        CatalogueError: a file is no safetensors file, or an index names a shard that is not there.
+    """
+    if checkpoint.is_file():
+        return {"checkpoint": count_files([checkpoint])}
+    for index in sorted(checkpoint.glob("*/*.safetensors.index*.json")):
+        _check_shards(index)
+    files = defaultdict(list)
+    for file in sorted(checkpoint.glob("*/*.safetensors")):
+        if _is_variant(file, variant):
+            files[file.parent.name].append(file)
+    return {component: count_files(parts) for component, parts in files.items()}
+
+
+def count_files(files: Iterable[Path]) -> Count:
+    """Count one component whose weights lie in these files; raises CatalogueError."""
+    return Count.of(tensor for file in files for tensor in _tensors(file))
+
+
+def read_configs(checkpoint: Path) -> dict[str, Mapping[str, Any]]:
+    """The configuration of each component of a folder in diffusers layout; raises CatalogueError."""
+    return {file.parent.name: read_config(file.parent) for file in sorted(checkpoint.glob("*/config.json"))}
+
+
+def read_config(folder: Path) -> Mapping[str, Any]:
+    """The configuration of one component; empty where there is none.
+
+    Raises:
+        CatalogueError: it is no JSON object.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        return {}
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CatalogueError(f"{file.parent.name}/{file.name}: {error}") from error
+    if not isinstance(config, dict):
+        raise CatalogueError(f"{file.parent.name}/{file.name} is no JSON object")
+    return config
+
+
+def _check_shards(index: Path) -> None:
+    """An index maps each tensor to its shard; a download that stopped half-way lacks some of them."""
+    try:
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CatalogueError(f"{index.name} is no index of safetensors files") from error
+    missing = sorted(shard for shard in shards if not (index.parent / shard).is_file())
+    if missing:
+        raise CatalogueError(f"{index.parent.name}/{missing[0]} is not there, though {index.name} names it")
+
+
+def _is_variant(file: Path, variant: str | None) -> bool:
+    """A folder may hold the same weights in several variants: `model.fp16-00001-of-00002.safetensors`."""
+    named = _SHARD.sub("", file.name).removesuffix(".safetensors").partition(".")[2]
+    return named == (variant or "")
+
+
+def _tensors(file: Path) -> Iterator[tuple[str, int]]:
+    """Key and number of values of each tensor in a safetensors file, from its header alone."""
+    try:
+        header = read_header(file)
+    except NotSafetensors as error:
+        raise CatalogueError(f"{file.name} {error}") from error
+    for key, tensor in header.items():
+        yield key, math.prod(tensor.shape)

@@ -1,0 +1,84 @@
+"""One attempt to deliver a message: the job as the API shows it, signed, posted; and what follows from the answer.
+
+Raises nothing: whatever goes wrong is an outcome. Knows no Redis.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Sequence
+from http import HTTPStatus
+
+import httpx
+
+from contracts.auth.signed_links import LinkSigner
+from contracts.errors import DestinationRefused, DestinationUnknown
+from contracts.job_view import Links, view_job
+from contracts.outbound.outbox import Message, Outcome
+from contracts.outbound.signing import Secret, sign
+from contracts.queue.records import JobRecord, WebhookRecord
+from dispatcher.http_client import Answer, Poster
+from dispatcher.settings import WebhookSettings
+
+_log = logging.getLogger(__name__)
+
+#: Added to a pause, at the most, so that what failed together does not come again together.
+_JITTER = 0.1
+
+
+async def deliver(
+    message: Message, poster: Poster, keys: Sequence[Secret], signer: LinkSigner, settings: WebhookSettings
+) -> Outcome:
+    """Make one attempt."""
+    try:
+        job = message.read_job()
+        body = render(job, signer)
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": "darkroom",
+            "Darkroom-Event": message.event,
+            **sign(keys, message.id, int(time.time()), body),
+        }
+        return _judge(message, settings, await poster.post(_webhook_of(job).url, body, headers))
+    except (DestinationRefused, DestinationUnknown) as error:
+        return _failed(message, settings, str(error))
+    except TimeoutError:
+        return _failed(message, settings, f"no answer within {settings.timeout_seconds:g} s")
+    except httpx.HTTPError as error:
+        return _failed(message, settings, str(error) or type(error).__name__)
+    except Exception as error:  # noqa: BLE001  # one message that cannot be sent must not end the sending of others
+        _log.exception("message %s failed", message.id)
+        return _failed(message, settings, type(error).__name__)
+
+
+def render(job: JobRecord, signer: LinkSigner) -> bytes:
+    """The body: the job as the API shows it, but for how far its messages are."""
+    links = Links(_webhook_of(job).base, signer)
+    return view_job(job.model_copy(update={"deliveries": {}}), links).model_dump_json().encode()
+
+
+def _webhook_of(job: JobRecord) -> WebhookRecord:
+    if job.webhook is None:
+        raise ValueError(f"job {job.id} has no webhook")
+    return job.webhook
+
+
+def _judge(message: Message, settings: WebhookSettings, answer: Answer) -> Outcome:
+    if 200 <= answer.status_code < 300:
+        return Outcome("delivered", answer.status_code)
+    if answer.status_code == HTTPStatus.GONE:
+        return Outcome("given_up", answer.status_code, "the receiver wants nothing more")
+    return _failed(message, settings, f"the receiver answered {answer.status_code}", answer)
+
+
+def _failed(message: Message, settings: WebhookSettings, error: str, answer: Answer | None = None) -> Outcome:
+    status_code = None if answer is None else answer.status_code
+    if message.attempts >= len(settings.pauses_seconds):
+        return Outcome("given_up", status_code, error)
+    pause_seconds = settings.pauses_seconds[message.attempts] * (1 + _JITTER * random.random())
+    if answer is not None and answer.retry_after_seconds is not None:
+        asked_seconds = min(answer.retry_after_seconds, settings.longest_pause_seconds)
+        pause_seconds = max(pause_seconds, asked_seconds)
+    return Outcome("again", status_code, error, pause_seconds)

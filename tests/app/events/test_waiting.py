@@ -1,0 +1,232 @@
+"""`Prefer: wait`, on real API processes: woken by the event, without threads, polling or a connection a client."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from fastapi.testclient import TestClient
+
+from cli.supervisor.redis_server import RedisServer
+from contracts.errors import RETRYABLE, FailureCode
+from contracts.queue.client import JobQueue
+from contracts.queue.records import JobError, Progress
+from contracts.settings import SharedSettings
+from contracts.storage import open_storage
+from tests.app.conftest import Hands
+from tests.app.routes.test_jobs import BODIES
+from tests.app.test_periodic import until
+from tests.app.test_startup import service
+
+JOB = {"prompt": "a red circle"}
+
+
+def waiting(seconds: int | None = None) -> dict[str, str]:
+    return {"Prefer": "wait" if seconds is None else f"wait={seconds}"}
+
+
+@contextmanager
+def posted(client: httpx.Client, queue: JobQueue, **arguments: Any) -> Iterator[list[httpx.Response]]:
+    """A POST on its way in a thread, its job queued; its answer is there when the block is left."""
+    answers: list[httpx.Response] = []
+    before = queue.connection.zcard("darkroom:jobs:local")
+    thread = threading.Thread(target=lambda: answers.append(client.post("/v1/txt2img", **arguments)))
+    thread.start()
+    until(lambda: queue.connection.zcard("darkroom:jobs:local") > before)
+    yield answers
+    thread.join()
+
+
+@pytest.mark.parametrize("task", BODIES)
+def test_a_call_of_every_task_waits_for_its_job(settings: SharedSettings, hands: Hands, task: str) -> None:
+    with service(settings.redis_url, settings.data) as (client, _):
+        worker = threading.Thread(target=lambda: hands.complete(hands.claim_next()))
+        worker.start()
+        response = client.post(f"/v1/{task}", json=BODIES[task], headers=waiting())
+        worker.join()
+
+    job = response.json()
+    assert (response.status_code, job["status"], len(job["images"])) == (200, "completed", 1)
+    assert response.headers["Preference-Applied"] == "wait=60"
+    assert response.headers["Location"].endswith(job["id"])
+
+
+def test_when_the_time_is_over_the_job_goes_on(settings: SharedSettings, queue: JobQueue, hands: Hands) -> None:
+    with service(settings.redis_url, settings.data) as (client, _):
+        response = client.post("/v1/txt2img", json=JOB, headers=waiting(1))
+
+        job = response.json()
+        assert (response.status_code, job["status"], job["queue"]["ahead"]) == (202, "queued", 0)
+        assert response.headers["Preference-Applied"] == "wait=1"
+        hands.complete(hands.claim())
+        assert client.get(f"/v1/jobs/{job['id']}").json()["status"] == "completed"
+
+
+def test_an_image_comes_as_base64_in_a_waited_answer(
+    settings: SharedSettings, queue: JobQueue, hands: Hands
+) -> None:
+    body = JOB | {"response_format": "b64_json"}
+    with (
+        service(settings.redis_url, settings.data) as (client, _),
+        posted(client, queue, json=body, headers=waiting()) as answers,
+    ):
+        hands.complete(hands.claim())
+
+    assert "b64_json" in answers[0].json()["images"][0]
+
+
+def test_failures_and_cancels_end_the_waiting_too(settings: SharedSettings, queue: JobQueue, hands: Hands) -> None:
+    with service(settings.redis_url, settings.data) as (client, _):
+        with posted(client, queue, json=JOB, headers=waiting()) as failed:
+            code = FailureCode.OUT_OF_MEMORY
+            hands.claims.fail(hands.claim(), JobError(code=code, message="too large", retryable=RETRYABLE[code]))
+        with posted(client, queue, json=JOB, headers=waiting()) as cancelled:
+            (id,) = queue.connection.zrevrange("darkroom:jobs:local", 0, 0)
+            queue.cancel(str(id))
+
+    assert [(one.status_code, one.json()["status"]) for one in failed + cancelled] == [
+        (200, "failed"),
+        (200, "cancelled"),
+    ]
+
+
+@pytest.mark.parametrize("value", ["wait=0", "wait=61", "wait=x", "wait=-1", "wait=1.5", "wait=999999999999"])
+def test_a_wait_that_is_none_is_refused_before_anything_is_queued(
+    client: TestClient, queue: JobQueue, value: str
+) -> None:
+    response = client.post("/v1/txt2img", json=JOB, headers={"Prefer": value})
+
+    assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "Prefer")
+    assert queue.connection.keys("*") == []
+
+
+@pytest.mark.parametrize("value", ["respond-async", "return=minimal; x=y", "", "waiting=3"])
+def test_other_preferences_are_passed_over(client: TestClient, value: str) -> None:
+    response = client.post("/v1/txt2img", json=JOB, headers={"Prefer": value})
+
+    assert response.status_code == 202
+    assert "Preference-Applied" not in response.headers
+
+
+@pytest.mark.parametrize("value", ['respond-async, wait="1"', "Wait=1;x=y", "wait=1, wait=60"])
+def test_the_preference_is_read_as_its_standard_says(client: TestClient, value: str) -> None:
+    response = client.post("/v1/txt2img", json=JOB, headers={"Prefer": value})
+
+    assert (response.status_code, response.headers["Preference-Applied"]) == (202, "wait=1")
+
+
+def calls_of(queue: JobQueue, command: str) -> int:
+    stats = queue.connection.info("commandstats")
+    return int(stats.get(f"cmdstat_{command}", {"calls": 0})["calls"])
+
+
+def test_hundreds_wait_at_one_process_without_threads_polling_or_connections_of_their_own(
+    settings: SharedSettings, queue: JobQueue, hands: Hands
+) -> None:
+    count = 300
+    with service(settings.redis_url, settings.data) as (client, process):
+        client.get("/healthz")
+        answers = asyncio.run(_wait_all(str(client.base_url), queue, hands, count, psutil.Process(process.pid)))
+
+    assert {(answer.status_code, answer.json()["status"]) for answer in answers} == {(200, "completed")}
+    assert len({answer.json()["id"] for answer in answers}) == count
+
+
+async def _wait_all(
+    url: str, queue: JobQueue, hands: Hands, count: int, process: psutil.Process
+) -> list[httpx.Response]:
+    async with httpx.AsyncClient(
+        base_url=url, timeout=90, trust_env=False, limits=httpx.Limits(max_connections=None)
+    ) as client:
+        posts = [
+            asyncio.create_task(client.post("/v1/txt2img", json=JOB, headers=waiting())) for _ in range(count)
+        ]
+
+        def work() -> None:
+            until(lambda: queue.connection.zcard("darkroom:jobs:local") == count)
+            claims = [hands.claim() for _ in range(count)]
+            looked = calls_of(queue, "hgetall")
+            for step in range(1, 6):  # progress wakes nobody
+                hands.claims.advance(claims, Progress(step=step, steps=5))
+            assert process.num_threads() < 60
+            clients = queue.connection.client_list(_type="pubsub")
+            assert len(clients) == 1
+            assert len(queue.connection.client_list()) < 60
+            assert calls_of(queue, "hgetall") - looked < 50  # those of the last clients that look the first time
+            for claim in claims:
+                hands.complete(claim)
+
+        await asyncio.to_thread(work)
+        return list(await asyncio.gather(*posts))
+
+
+def test_the_event_reaches_the_process_that_waits_and_not_only_the_one_that_accepted(
+    settings: SharedSettings, queue: JobQueue, hands: Hands
+) -> None:
+    with (
+        service(settings.redis_url, settings.data) as (one, _),
+        service(settings.redis_url, settings.data) as (other, _),
+        posted(one, queue, json=JOB, headers=waiting()) as answers,
+    ):
+        (job,) = other.get("/v1/jobs").json()["data"]
+        assert other.post(f"/v1/jobs/{job['id']}/cancel").status_code == 200
+
+    assert answers[0].json()["status"] == "cancelled"
+
+
+def test_a_job_that_ends_while_the_subscription_is_broken_still_wakes_its_client(
+    settings: SharedSettings, queue: JobQueue, hands: Hands
+) -> None:
+    with (
+        service(settings.redis_url, settings.data) as (client, _),
+        posted(client, queue, json=JOB, headers=waiting()) as answers,
+    ):
+        until(lambda: bool(queue.connection.client_list(_type="pubsub")))
+        claim = hands.claim()
+        queue.connection.client_kill_filter(_type="pubsub")
+        hands.complete(claim)
+
+    assert (answers[0].status_code, answers[0].json()["status"]) == (200, "completed")
+
+
+def test_waiting_outlives_a_redis_that_dies_and_comes_back(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path / "redis")
+    server.start()
+    settings = SharedSettings(redis_url=server.url, data=tmp_path)
+    queue = JobQueue(settings)
+    hands = Hands(queue, open_storage(settings))
+    try:
+        with (
+            service(server.url, tmp_path) as (client, _),
+            posted(client, queue, json=JOB, headers=waiting()) as answers,
+        ):
+            server.kill()
+            server.start()
+            hands.complete(hands.claim())
+    finally:
+        queue.close()
+        server.stop()
+
+    assert (answers[0].status_code, answers[0].json()["status"]) == (200, "completed")
+
+
+def test_a_process_that_has_to_go_lets_its_waiting_clients_go(settings: SharedSettings, queue: JobQueue) -> None:
+    with (
+        service(settings.redis_url, settings.data) as (client, process),
+        posted(client, queue, json=JOB, headers=waiting()) as answers,
+    ):
+        started = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+
+    assert time.monotonic() - started < 8
+    assert (answers[0].status_code, answers[0].json()["status"]) == (202, "queued")

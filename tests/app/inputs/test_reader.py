@@ -1,0 +1,187 @@
+"""Every way to name a picture, and every way in which a name can be wrong."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+
+from app.inputs.decoder import PictureDecoder
+from app.inputs.reader import InputReader, store_picture
+from contracts.errors import InvalidRequest, NotAPicture, PictureTooLarge
+from contracts.queue.client import JobQueue
+from contracts.queue.records import JobState
+from contracts.requests.schema import ControlNetRequest, Img2ImgRequest
+from contracts.requests.validation import StoredPicture
+from contracts.storage import Storage
+from contracts.uploads import images as uploads
+from contracts.uploads.retention import Retention
+from tests.app.conftest import Hands
+from tests.support.drawings import data_url, encode
+from tests.support.parameters import parameters
+
+RED = encode("RGB", (32, 16), "red")
+TEXT = base64.b64encode(RED).decode()
+
+
+@pytest.fixture
+def decoder() -> PictureDecoder:
+    return PictureDecoder(max_bytes=10_000, max_pixels=1_000_000)
+
+
+@pytest.fixture
+def reader(decoder: PictureDecoder, queue: JobQueue, storage: Storage, retention: Retention) -> InputReader:
+    return InputReader(decoder, queue, storage, retention, "local")
+
+
+def img2img(image: str) -> Img2ImgRequest:
+    return Img2ImgRequest(prompt="x", image=image)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEXT,
+        f"data:image/png;base64,{TEXT}",
+        f"DATA:application/octet-stream;charset=x;BASE64,{TEXT}",
+        f"data:;base64,{TEXT}",
+        "\n".join(TEXT[at : at + 76] for at in range(0, len(TEXT), 76)) + "\r\n",
+    ],
+)
+def test_bytes_in_the_request_are_read(reader: InputReader, text: str) -> None:
+    (one,) = reader.read(img2img(text)).values()
+
+    assert (one.stored.width, one.stored.height) == (32, 16)
+    assert one.fresh is not None
+
+
+def test_reading_stores_nothing_and_storing_stores_all(reader: InputReader, storage: Storage) -> None:
+    inputs = reader.read(img2img(TEXT))
+    assert storage.find("inputs/") == []
+
+    stored = reader.store(inputs, parameters(image=inputs["image"].stored.key))
+
+    assert inputs["image"].fresh is not None
+    assert stored.image is not None
+    assert storage.read(stored.image) == inputs["image"].fresh.png
+    assert storage.find("inputs/") == stored.inputs
+
+
+def test_the_same_bytes_are_written_once(
+    decoder: PictureDecoder, storage: Storage, retention: Retention, tmp_path: Path
+) -> None:
+    picture = decoder.decode(RED, "image")
+    path = tmp_path / "storage" / store_picture(storage, retention, picture, 60)
+    written = path.stat().st_mtime_ns
+
+    assert tmp_path / "storage" / store_picture(storage, retention, picture, 60) == path
+
+    assert path.stat().st_mtime_ns == written
+
+
+def test_every_picture_of_a_request_is_read_under_its_path(reader: InputReader) -> None:
+    control = {"controlnet": "c", "image": TEXT}
+    request = ControlNetRequest.model_validate(
+        {"prompt": "x", "image": TEXT, "mask_image": TEXT, "controls": [control, {"controlnet": "d"}, control]}
+    )
+
+    assert set(reader.read(request)) == {"image", "mask_image", "controls.0.image", "controls.2.image"}
+
+
+def test_an_upload_is_found_without_decoding_it_again(
+    reader: InputReader, decoder: PictureDecoder, queue: JobQueue, storage: Storage, retention: Retention
+) -> None:
+    picture = decoder.decode(RED, "file")
+    key = store_picture(storage, retention, picture, 60)
+    upload, _ = uploads.remember(queue, "local", picture, ttl_seconds=60)
+
+    (one,) = reader.read(img2img(upload.id)).values()
+
+    assert one.stored == StoredPicture(key, 32, 16)
+    assert one.fresh is None
+
+
+def test_an_upload_whose_bytes_are_gone_is_refused(
+    reader: InputReader, decoder: PictureDecoder, queue: JobQueue
+) -> None:
+    upload, _ = uploads.remember(queue, "local", decoder.decode(RED, "file"), ttl_seconds=60)
+
+    with pytest.raises(InvalidRequest, match="no such upload"):
+        reader.read(img2img(upload.id))
+
+
+def test_the_image_of_a_completed_job_is_read(reader: InputReader, queue: JobQueue, hands: Hands) -> None:
+    job = queue.submit(parameters())
+    hands.complete(hands.claim())
+
+    (one,) = reader.read(img2img(f"job:{job.id}/0")).values()
+
+    assert (one.stored.width, one.stored.height) == (64, 64)
+
+
+def test_an_image_of_a_job_that_has_none_is_refused(reader: InputReader, queue: JobQueue, hands: Hands) -> None:
+    waiting, theirs = queue.submit(parameters(model="a")), queue.submit(parameters(model="b"), owner="other")
+    with pytest.raises(InvalidRequest, match="is queued; only a completed job has images"):
+        reader.read(img2img(f"job:{waiting.id}/0"))
+    with pytest.raises(InvalidRequest, match="no such job"):
+        reader.read(img2img(f"job:{theirs.id}/0"))
+    hands.complete(hands.claim())
+    assert queue.fetch(waiting.id).state is JobState.COMPLETED
+    with pytest.raises(InvalidRequest, match="has 1 images, counted from 0"):
+        reader.read(img2img(f"job:{waiting.id}/1"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("https://example.org/cat.png", "URLs are not fetched"),
+        ("HTTP://example.org/cat.png", "URLs are not fetched"),
+        ("file:///etc/passwd", "URLs are not fetched"),
+        ("upload:", "no such upload"),
+        ("upload:../../etc/passwd", "no such upload"),
+        (f"upload:{'0' * 64}", "no such upload"),
+        ("job:abc", "names no image of a job"),
+        ("job:abc/x", "names no image of a job"),
+        ("job:*/0", "names no image of a job"),
+        (f"job:{'0' * 32}/0", "no such job"),
+        ("data:image/png,abc", "no data: URL in base64"),
+        ("data:image/png;base64", "no data: URL in base64"),
+        ("data:image/png;base64,", "is empty"),
+        ("  \n ", "is empty"),
+        ("not base64 at all!", "is no base64"),
+        (TEXT[:-1], "is no base64"),
+        (TEXT + "AAAA" if TEXT.endswith("=") else TEXT + "=", "is no base64"),
+        (TEXT.replace("i", "-", 1), "is no base64"),
+        ("é" * 8, "is no base64"),
+    ],
+)
+def test_a_name_that_names_nothing_is_refused_with_the_ways_that_there_are(
+    reader: InputReader, text: str, message: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=message) as caught:
+        reader.read(img2img(text))
+
+    (problem,) = caught.value.problems
+    assert problem.field == "image"
+    assert isinstance(problem.allowed, list)
+    assert "upload:ID" in problem.allowed
+
+
+def test_bytes_that_are_no_image_are_refused(reader: InputReader) -> None:
+    with pytest.raises(NotAPicture):
+        reader.read(img2img(base64.b64encode(b"a text").decode()))
+
+
+def test_too_many_bytes_are_refused_before_they_are_decoded(reader: InputReader) -> None:
+    with pytest.raises(PictureTooLarge, match="more than 10000 bytes"):
+        reader.read(img2img("A" * 20_000))
+
+
+def test_the_byte_bound_is_exact(queue: JobQueue, storage: Storage, retention: Retention) -> None:
+    decoder = PictureDecoder(max_bytes=len(RED), max_pixels=1_000_000)
+    exact = InputReader(decoder, queue, storage, retention, "local")
+
+    assert exact.read(img2img(data_url(RED)))
+    with pytest.raises(PictureTooLarge):
+        exact.read(img2img(data_url(RED + b"\0")))

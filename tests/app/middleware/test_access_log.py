@@ -1,0 +1,58 @@
+"""The line and the figures of each answer; `/metrics` itself has tests of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from tests.app.test_startup import service
+
+
+def fields_of(caplog: pytest.LogCaptureFixture) -> list[tuple[object, ...]]:
+    names = ("levelname", "method", "route", "path", "status", "job_id")
+    answers = [record for record in caplog.records if record.name == "app.middleware.access_log"]
+    return [tuple(getattr(record, name, None) for name in names) for record in answers]
+
+
+def test_each_answer_is_a_line_and_probes_only_when_they_fail(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    for path in ("/healthz", "/readyz", "/v1/jobs/one/events?a=b", "/nothing"):
+        client.get(path)
+
+    assert fields_of(caplog) == [
+        ("DEBUG", "GET", "/healthz", "/healthz", 200, None),
+        ("INFO", "GET", "/readyz", "/readyz", 503, None),
+        ("INFO", "GET", "/v1/jobs/{id}/events", "/v1/jobs/one/events", 404, "one"),
+        ("INFO", "GET", "other", "/nothing", 404, None),
+    ]
+
+
+@pytest.mark.parametrize("prompts", ["true", "false"])
+def test_the_service_writes_json_lines_and_prompts_when_asked(
+    redis_url: str, tmp_path: Path, prompts: str
+) -> None:
+    asked = {"DARKROOM_LOG_PROMPTS": prompts, "DARKROOM_LOG_LEVEL": "info"}
+    with service(redis_url, tmp_path, **asked) as (client, process):
+        client.post("/v1/txt2img", json={"prompt": "a zebra"}, headers={"X-Request-ID": "mine"})
+        process.terminate()
+        _, log = process.communicate(timeout=20)
+
+    lines = [json.loads(line) for line in log.splitlines()]
+    (accepted,) = [line for line in lines if line["message"] == "job accepted"]
+    assert accepted["request_id"] == "mine"
+    assert accepted.get("prompt") == ("a zebra" if prompts == "true" else None)
+    assert ("zebra" in log) == (prompts == "true")
+
+
+def test_a_log_setting_that_cannot_be_is_told_by_its_name(redis_url: str, tmp_path: Path) -> None:
+    with service(redis_url, tmp_path, DARKROOM_LOG_FORMAT="xml") as (_, process):
+        _, log = process.communicate(timeout=20)
+
+    assert process.returncode == 1
+    assert log.startswith("darkroom api: DARKROOM_LOG_FORMAT: ")

@@ -1,0 +1,130 @@
+"""Bodies within bounds of bytes and time, and the one file of a form."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from fastapi import Request
+from starlette.types import Message
+
+from app.errors import BodyTimeout, BodyTooLarge
+from app.parsing.bodies import read_body, unpack_file
+from contracts.errors import InvalidRequest, UnreadableBody
+
+
+def request(chunks: AsyncIterator[bytes], **headers: str) -> Request:
+    async def receive() -> Message:
+        try:
+            return {"type": "http.request", "body": await anext(chunks), "more_body": True}
+        except StopAsyncIteration:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    return Request({"type": "http", "method": "POST", "headers": raw}, receive)
+
+
+class Body:
+    """Chunks on their way, and how many were taken."""
+
+    def __init__(self, *chunks: bytes, endless: bool = False) -> None:
+        self.chunks, self.endless, self.taken = chunks, endless, 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            for chunk in self.chunks:
+                self.taken += 1
+                yield chunk
+            if not self.endless:
+                return
+
+
+def read(body: Body, timeout_seconds: float = 5, **headers: str) -> bytes:
+    return asyncio.run(read_body(request(aiter(body), **headers), 10, timeout_seconds))
+
+
+def test_a_body_of_exactly_the_bound_is_read() -> None:
+    assert read(Body(b"01234", b"56789")) == b"0123456789"
+
+
+def test_one_byte_more_is_refused_after_the_client_has_sent_it_all() -> None:
+    body = Body(b"01234", b"567890", b"x")
+
+    with pytest.raises(BodyTooLarge, match="more than 10 bytes"):
+        read(body)
+    assert body.taken == 3
+
+
+def test_a_body_without_an_end_is_refused_after_a_while() -> None:
+    with pytest.raises(BodyTooLarge):
+        read(Body(b"x" * 2**20, endless=True))
+
+
+@pytest.mark.parametrize(("length", "expect"), [("99999999999", "nothing"), ("11", "100-continue")])
+def test_a_body_that_declares_too_much_is_refused_unread(length: str, expect: str) -> None:
+    body = Body(b"x")
+
+    with pytest.raises(BodyTooLarge):
+        read(body, content_length=length, expect=expect)
+    assert body.taken == 0
+
+
+def test_a_length_that_is_no_number_does_no_harm() -> None:
+    assert read(Body(b"x"), content_length="many") == b"x"
+
+
+def test_a_body_that_does_not_come_is_given_up() -> None:
+    class Slow(Body):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield b"x"
+            await asyncio.sleep(60)
+
+    with pytest.raises(BodyTimeout, match=r"after 0\.05 seconds"):
+        read(Slow(), timeout_seconds=0.05)
+
+
+BOUNDARY = {"content_type": "multipart/form-data; boundary=b"}
+
+
+def part(name: str, content: str, file: str | None = "a.png") -> str:
+    filename = f'; filename="{file}"' if file else ""
+    return f'--b\r\nContent-Disposition: form-data; name="{name}"{filename}\r\n\r\n{content}\r\n'
+
+
+def unpack(form: str, **headers: str) -> bytes:
+    return asyncio.run(unpack_file(request(aiter(Body()), **(headers or BOUNDARY)), form.encode()))
+
+
+def test_the_file_of_a_form_is_unpacked() -> None:
+    assert unpack(part("file", "the bytes") + "--b--\r\n") == b"the bytes"
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        part("picture", "x"),
+        part("file", "x") + part("file", "y"),
+        part("file", "x") + part("purpose", "y", file=None),
+        part("file", "x", file=None),
+        "",
+    ],
+)
+def test_a_form_that_holds_something_else_is_refused(form: str) -> None:
+    with pytest.raises(InvalidRequest, match="file: the form must hold one file, named file"):
+        unpack(form + "--b--\r\n")
+
+
+@pytest.mark.parametrize(
+    ("form", "headers"),
+    [
+        ("no form", {}),
+        (part("file", "x"), {"content_type": "multipart/form-data"}),
+        ("--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--\r\n", {}),
+        ("".join(part("file", "x") for _ in range(9)) + "--b--\r\n", {}),
+    ],
+)
+def test_a_form_that_is_none_cannot_be_read(form: str, headers: dict[str, Any]) -> None:
+    with pytest.raises(UnreadableBody):
+        unpack(form, **headers)

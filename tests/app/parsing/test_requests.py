@@ -1,0 +1,120 @@
+"""Bodies become requests strictly, and what is wrong is said in terms of their fields."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from app.parsing.requests import parse
+from contracts.errors import InvalidRequest, UnreadableBody
+from contracts.requests.schema import ControlNetRequest, Img2ImgRequest, InpaintRequest, JobRequest, Txt2ImgRequest
+
+LORA, CONTROL = {"name": "x"}, {"controlnet": "x"}
+
+
+def test_a_complete_request_is_read() -> None:
+    body = {"prompt": "a red circle", "width": 64, "guidance_scale": 3, "original_size": [64, 64], "loras": [LORA]}
+
+    request = parse(Txt2ImgRequest, json.dumps(body).encode())
+
+    assert (request.width, request.guidance_scale, request.original_size) == (64, 3.0, (64, 64))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"{",
+        b"{'prompt': 'x'}",
+        b'{"prompt": "\xff"}',
+        b'{"prompt": "\\ud800"}',
+        b"[" * 10_000,
+        b"\x1f\x8b\x08",
+    ],
+)
+def test_a_body_that_is_no_json_cannot_be_read(raw: bytes) -> None:
+    with pytest.raises(UnreadableBody, match="the body is no JSON"):
+        parse(Txt2ImgRequest, raw)
+
+
+@pytest.mark.parametrize("raw", [b"[]", b"null", b'"x"', b"1"])
+def test_json_that_is_no_object_is_refused(raw: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="body: must be a JSON object"):
+        parse(Txt2ImgRequest, raw)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "field", "allowed"),
+    [
+        (Txt2ImgRequest, {"width": "64"}, "width", "64–2048"),
+        (Txt2ImgRequest, {"width": 64.0}, "width", "64–2048"),
+        (Txt2ImgRequest, {"width": 63}, "width", "64–2048"),
+        (Txt2ImgRequest, {"height": 2056}, "height", "64–2048"),
+        (Txt2ImgRequest, {"num_images": 0}, "num_images", "1–8"),
+        (Txt2ImgRequest, {"num_images": True}, "num_images", "1–8"),
+        (Txt2ImgRequest, {"seed": -1}, "seed", "0–4294967295"),
+        (Txt2ImgRequest, {"seed": 2**32}, "seed", "0–4294967295"),
+        (Txt2ImgRequest, {"batchable": 1}, "batchable", [True, False]),
+        (Txt2ImgRequest, {"output_format": "gif"}, "output_format", ["png", "jpeg", "webp"]),
+        (Txt2ImgRequest, {"priority": "urgent"}, "priority", ["high", "normal", "low"]),
+        (Txt2ImgRequest, {"task": "img2img"}, "task", ["txt2img"]),
+        (Txt2ImgRequest, {"prompt": ""}, "prompt", "1–10000 characters"),
+        (Txt2ImgRequest, {"prompt": 7}, "prompt", "1–10000 characters"),
+        (Txt2ImgRequest, {"guidance_scale": 31}, "guidance_scale", "0–30"),
+        (Txt2ImgRequest, {"original_size": [1]}, "original_size.1", "0–8192"),
+        (Txt2ImgRequest, {"original_size": [1, 9000]}, "original_size.1", "0–8192"),
+        (Txt2ImgRequest, {"loras": [LORA] * 9}, "loras", "0–8 entries"),
+        (Txt2ImgRequest, {"loras": [LORA, {"name": "x", "scale": 5}]}, "loras.1.scale", "-4–4"),
+        (Txt2ImgRequest, {"loras": [{"name": "x", "weight": 1}]}, "loras.0.weight", ["name", "scale"]),
+        (Txt2ImgRequest, {"metadata": {"a": 1}}, "metadata.a", None),
+        (Txt2ImgRequest, {"metadata": {str(n): "" for n in range(17)}}, "metadata", "0–16 entries"),
+        (Txt2ImgRequest, {"metadata": {"a": "é" * 1025}}, "metadata", "0–16 entries"),
+        (Img2ImgRequest, {"image": "x", "strength": 0}, "strength", "above 0, up to 1"),
+        (Img2ImgRequest, {}, "image", None),
+        (InpaintRequest, {"image": "x"}, "mask_image", None),
+        (ControlNetRequest, {"controls": []}, "controls", "1–4 entries"),
+        (ControlNetRequest, {"controls": [{}]}, "controls.0.controlnet", None),
+        (ControlNetRequest, {"controls": [CONTROL | {"guidance_end": 2}]}, "controls.0.guidance_end", "0–1"),
+    ],
+)
+def test_a_wrong_field_is_named_with_what_is_allowed(
+    kind: type[JobRequest], changes: dict[str, Any], field: str, allowed: object
+) -> None:
+    body = {"prompt": "x"} | changes
+
+    with pytest.raises(InvalidRequest) as caught:
+        parse(kind, json.dumps(body).encode())
+
+    (problem,) = caught.value.problems
+    assert (problem.field, problem.allowed) == (field, allowed)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_numbers_that_are_none_are_refused(number: str) -> None:
+    with pytest.raises(InvalidRequest, match="guidance_scale"):
+        parse(Txt2ImgRequest, f'{{"prompt": "x", "guidance_scale": {number}}}'.encode())
+
+
+def test_an_unknown_field_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse(Txt2ImgRequest, b'{"prompt": "x", "sampler_name": "Euler"}')
+
+    (problem,) = caught.value.problems
+    assert problem.field == "sampler_name"
+    assert problem.message == "is no field of this request"
+    assert problem.allowed == sorted(Txt2ImgRequest.model_fields)
+
+
+@pytest.mark.parametrize("field", ["image", "controls", "stream"])
+def test_fields_of_other_tasks_and_of_later_days_are_refused(field: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"{field}: is no field"):
+        parse(Txt2ImgRequest, json.dumps({"prompt": "x", field: 1}).encode())
+
+
+def test_all_problems_are_told_at_once() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse(Txt2ImgRequest, b'{"width": "x", "height": 1, "y": 1}')
+
+    assert {problem.field for problem in caught.value.problems} == {"prompt", "width", "height", "y"}

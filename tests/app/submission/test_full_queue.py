@@ -1,0 +1,71 @@
+"""A queue that is full refuses, says when to come back, and keeps its bound exactly over several processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from app.main import create_app
+from app.settings import ApiSettings
+from contracts.queue.client import JobQueue
+from contracts.queue.workers import WorkerReport, publish
+from contracts.settings import SharedSettings
+from tests.app.conftest import Hands
+from tests.app.test_startup import service
+
+JOB = {"prompt": "x", "num_inference_steps": 20}
+
+
+def test_a_full_queue_refuses_until_a_worker_takes_a_job(settings: SharedSettings, hands: Hands) -> None:
+    with TestClient(create_app(ApiSettings(shared=settings, max_waiting=2))) as client:
+        headers = {"Idempotency-Key": "k"}
+        for _ in range(2):
+            assert client.post("/v1/txt2img", json=JOB).status_code == 202
+
+        refused = client.post("/v1/txt2img", json=JOB, headers=headers)
+
+        assert (refused.status_code, refused.json()["code"]) == (429, "queue_full")
+        assert refused.headers["Retry-After"] == "10"  # nobody knows better
+        assert len(client.get("/v1/jobs").json()["data"]) == 2
+        hands.claim()
+        assert client.post("/v1/txt2img", json=JOB, headers=headers).status_code == 202
+        assert (
+            client.post("/v1/txt2img", json=JOB, headers=headers).status_code == 202
+        )  # the same job, not a third
+        assert client.post("/v1/txt2img", json=JOB).status_code == 429
+
+
+@pytest.mark.parametrize(("workers", "seconds"), [(1, "40"), (4, "10"), (100, "1")])
+def test_the_time_to_come_back_is_measured(
+    settings: SharedSettings, queue: JobQueue, hands: Hands, workers: int, seconds: str
+) -> None:
+    with TestClient(create_app(ApiSettings(shared=settings, max_waiting=1))) as client:
+        client.post("/v1/txt2img", json=JOB)
+        hands.complete(hands.claim(), denoise_seconds=40.0)
+        for number in range(workers):
+            publish(queue.connection, WorkerReport(id=f"w{number}", state="busy"), 60)
+        client.post("/v1/txt2img", json=JOB)
+
+        assert client.post("/v1/txt2img", json=JOB).headers["Retry-After"] == seconds
+
+
+def test_the_bound_is_kept_exactly_by_two_processes(settings: SharedSettings, queue: JobQueue) -> None:
+    bound = {"DARKROOM_API_MAX_WAITING": "5"}
+
+    async def post_all(urls: list[str]) -> Counter[int]:
+        async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
+            answers = await asyncio.gather(*(client.post(f"{url}/v1/txt2img", json=JOB) for url in urls))
+        return Counter(answer.status_code for answer in answers)
+
+    with (
+        service(settings.redis_url, settings.data, **bound) as (one, _),
+        service(settings.redis_url, settings.data, **bound) as (other, _),
+    ):
+        found = asyncio.run(post_all([str(one.base_url), str(other.base_url)] * 20))
+
+    assert found == {202: 5, 429: 35}
+    assert queue.connection.zcard("darkroom:jobs:local") == 5

@@ -1,0 +1,235 @@
+"""Idempotency keys, on real API processes: under a race, after a death in the middle, and misused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import suppress
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from contracts.errors import Conflict
+from contracts.queue.client import JobQueue, Once
+from contracts.queue.idempotency import Call, Idempotency
+from contracts.settings import SharedSettings
+from tests.app.conftest import Hands
+from tests.app.routes.test_jobs import BODIES
+from tests.app.test_periodic import until
+from tests.app.test_startup import service
+from tests.support.drawings import data_url, encode
+from tests.support.parameters import parameters
+
+JOB = {"prompt": "a red circle"}
+
+
+def jobs_of(queue: JobQueue) -> int:
+    return queue.connection.zcard("darkroom:jobs:local")
+
+
+@pytest.mark.parametrize("task", BODIES)
+def test_the_same_call_again_is_the_same_job(client: TestClient, queue: JobQueue, task: str) -> None:
+    key = {"Idempotency-Key": "k"}
+    first, second = (client.post(f"/v1/{task}", json=BODIES[task], headers=key) for _ in range(2))
+
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert first.json() == second.json()
+    assert first.headers["Location"] == second.headers["Location"]
+    assert "Idempotency-Replayed" not in first.headers
+    assert second.headers["Idempotency-Replayed"] == "true"
+    assert jobs_of(queue) == 1
+
+
+def test_a_replay_shows_the_job_as_it_is_now_and_may_wait_for_it(client: TestClient, hands: Hands) -> None:
+    headers = {"Idempotency-Key": "k", "Prefer": "wait"}
+    id = client.post("/v1/txt2img", json=JOB, headers={"Idempotency-Key": "k"}).json()["id"]
+    hands.complete(hands.claim())
+
+    again = client.post("/v1/txt2img", json=JOB, headers=headers)
+
+    assert (again.status_code, again.json()["id"], again.json()["status"]) == (200, id, "completed")
+
+
+def test_calls_without_a_key_or_with_different_keys_are_different_jobs(
+    client: TestClient, queue: JobQueue
+) -> None:
+    for headers in ({}, {}, {"Idempotency-Key": "a"}, {"Idempotency-Key": "b"}):
+        assert client.post("/v1/txt2img", json=JOB, headers=headers).status_code == 202
+
+    assert jobs_of(queue) == 4
+
+
+@pytest.mark.parametrize(("path", "body"), [("txt2img", JOB | {"seed": 1}), ("img2img", BODIES["img2img"])])
+def test_a_key_for_another_call_is_refused(
+    client: TestClient, queue: JobQueue, path: str, body: dict[str, Any]
+) -> None:
+    headers = {"Idempotency-Key": "k"}
+    client.post("/v1/txt2img", json=JOB, headers=headers)
+
+    response = client.post(f"/v1/{path}", json=body, headers=headers)
+
+    assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "Idempotency-Key")
+    assert jobs_of(queue) == 1
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256])
+def test_a_key_that_is_too_short_or_too_long_is_refused(client: TestClient, queue: JobQueue, key: str) -> None:
+    response = client.post("/v1/txt2img", json=JOB, headers={"Idempotency-Key": key})
+
+    assert response.status_code == 422
+    assert queue.connection.keys("*") == []
+    assert client.post("/v1/txt2img", json=JOB, headers={"Idempotency-Key": "x" * 255}).status_code == 202
+
+
+def test_a_refused_call_does_not_use_its_key_up(client: TestClient, queue: JobQueue) -> None:
+    headers = {"Idempotency-Key": "k"}
+    assert client.post("/v1/txt2img", json={"prompt": "x", "width": 65}, headers=headers).status_code == 422
+    assert queue.connection.keys("*") == []
+
+    assert client.post("/v1/txt2img", json={"prompt": "x", "width": 64}, headers=headers).status_code == 202
+
+
+def test_a_replay_of_a_job_that_is_no_more_makes_no_other(client: TestClient, queue: JobQueue) -> None:
+    headers = {"Idempotency-Key": "k"}
+    id = client.post("/v1/txt2img", json=JOB, headers=headers).json()["id"]
+    client.post(f"/v1/jobs/{id}/cancel")
+    client.delete(f"/v1/jobs/{id}")
+
+    response = client.post("/v1/txt2img", json=JOB, headers=headers)
+
+    assert (response.status_code, response.json()["code"]) == (410, "gone")
+    assert jobs_of(queue) == 0
+
+
+def test_a_cancel_has_its_key_for_itself(client: TestClient) -> None:
+    headers = {"Idempotency-Key": "k"}
+    one, other = (client.post("/v1/txt2img", json=JOB).json()["id"] for _ in range(2))
+
+    first, again, misused = (client.post(f"/v1/jobs/{id}/cancel", headers=headers) for id in (one, one, other))
+
+    assert [answer.status_code for answer in (first, again, misused)] == [200, 200, 422]
+    assert first.json() == again.json()
+    replayed = [answer.headers.get("Idempotency-Replayed") for answer in (first, again)]
+    assert replayed == [None, "true"]
+    assert client.get(f"/v1/jobs/{other}").json()["status"] == "queued"
+
+
+def test_a_key_is_its_owners(queue: JobQueue) -> None:
+    keys = Idempotency(queue.connection, lease_seconds=60)
+    mine, theirs = (keys.hold(Call(owner, "k", "POST /", b"")) for owner in ("me", "them"))
+
+    assert isinstance(mine, Once)
+    assert isinstance(theirs, Once)
+
+
+def test_a_bound_key_is_kept_for_a_day_and_a_held_one_for_its_lease(queue: JobQueue) -> None:
+    once = Idempotency(queue.connection, lease_seconds=5).hold(Call("local", "k", "POST /", b""))
+    assert isinstance(once, Once)
+    assert 0 < queue.connection.ttl(once.key) <= 5
+
+    queue.submit(parameters(), once=once)
+
+    assert 86_300 < queue.connection.ttl(once.key) <= 86_400
+
+
+def test_a_call_that_lost_its_key_while_it_was_slow_makes_nothing(queue: JobQueue) -> None:
+    keys, call = Idempotency(queue.connection, lease_seconds=60), Call("local", "k", "POST /", b"")
+    slow = keys.hold(call)
+    assert isinstance(slow, Once)
+    with pytest.raises(Conflict):
+        keys.hold(call)
+    queue.connection.delete(slow.key)  # its lease has run out
+    quick = keys.hold(call)
+    assert isinstance(quick, Once)
+
+    for _ in range(2):  # while the other is being accepted, and after it was
+        with pytest.raises(Conflict):
+            queue.submit(parameters(), once=slow)
+        keys.release(slow)
+        with suppress(Conflict):
+            queue.submit(parameters(), once=quick)
+
+    assert jobs_of(queue) == 1
+
+
+def test_a_call_whose_lease_ran_out_unnoticed_is_accepted_and_bound(queue: JobQueue) -> None:
+    keys, call = Idempotency(queue.connection, lease_seconds=60), Call("local", "k", "POST /", b"")
+    once = keys.hold(call)
+    assert isinstance(once, Once)
+    queue.connection.delete(once.key)
+
+    id = queue.submit(parameters(), once=once).id
+
+    assert keys.hold(call) == id
+
+
+def test_fifty_posts_with_one_key_at_two_processes_make_one_job(settings: SharedSettings, queue: JobQueue) -> None:
+    with (
+        service(settings.redis_url, settings.data) as (one, _),
+        service(settings.redis_url, settings.data) as (other, _),
+    ):
+        for client in (one, other):
+            client.get("/healthz")
+        for number in range(3):
+            urls = [str(one.base_url), str(other.base_url)] * 25
+            answers = asyncio.run(_post_all(urls, str(number)))
+
+            assert {answer.status_code for answer in answers} == {202}
+            assert len({answer.json()["id"] for answer in answers}) == 1
+            replayed = Counter(answer.headers.get("Idempotency-Replayed") for answer in answers)
+            assert replayed == {None: 1, "true": 49}
+            assert jobs_of(queue) == number + 1
+
+
+async def _post_all(urls: list[str], key: str) -> list[httpx.Response]:
+    """All at once; a client that is told to come again in a moment does so."""
+    body = BODIES["inpaint"] | {"prompt": key}
+
+    async def post(client: httpx.AsyncClient, url: str) -> httpx.Response:
+        while True:
+            answer = await client.post(f"{url}/v1/inpaint", json=body, headers={"Idempotency-Key": key})
+            if answer.status_code != 409:
+                return answer
+            assert answer.json()["code"] == "conflict"
+
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(timeout=60, trust_env=False, limits=limits) as client:
+        return list(await asyncio.gather(*(post(client, url) for url in urls)))
+
+
+def test_a_key_is_not_stuck_when_the_process_that_was_accepting_is_killed(
+    settings: SharedSettings, queue: JobQueue
+) -> None:
+    """Killed while it decodes pictures that take it seconds: the key is held, and nothing is queued."""
+    large = data_url(encode("RGB", (5000, 5000), "red"))
+    control = {"controlnet": "shapes-sdxl-silhouette", "image": large}
+    body = {"prompt": "x", "width": 64, "height": 64, "controls": [control] * 4}
+    lease = {"DARKROOM_API_IDEMPOTENCY_LEASE_SECONDS": "3"}
+    with (
+        service(settings.redis_url, settings.data, **lease) as (one, doomed),
+        service(settings.redis_url, settings.data, **lease) as (other, _),
+    ):
+        other.get("/healthz")
+
+        async def post_and_die() -> None:
+            async with httpx.AsyncClient(base_url=one.base_url, timeout=60, trust_env=False) as client:
+                call = asyncio.create_task(
+                    client.post("/v1/controlnet", json=body, headers={"Idempotency-Key": "k"})
+                )
+                await asyncio.to_thread(until, lambda: bool(queue.connection.keys("darkroom:once:*")))
+                doomed.kill()
+                with suppress(httpx.TransportError):
+                    await call
+
+        asyncio.run(post_and_die())
+        assert jobs_of(queue) == 0
+
+        def post() -> httpx.Response:
+            return other.post("/v1/controlnet", json=body, headers={"Idempotency-Key": "k"})
+
+        assert post().status_code == 409
+        until(lambda: post().status_code == 202)
+        assert post().headers["Idempotency-Replayed"] == "true"
+    assert jobs_of(queue) == 1

@@ -1,0 +1,225 @@
+"""Who is let in, over HTTP: keys that appear and vanish while the service runs, scopes, rates, quotas, tiers."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+
+import httpx2
+import pytest
+from fastapi.testclient import TestClient
+
+from app.auth import read_token
+from app.main import create_app
+from app.settings import ApiSettings
+from contracts.auth.api_keys import Keys, Scope
+from contracts.queue.client import JobQueue
+from contracts.requests.schema import Priority
+from contracts.settings import SharedSettings
+from tests.app.conftest import Hands
+from tests.app.test_startup import service
+
+JOB = {"prompt": "a red circle"}
+EVERY_SCOPE = {Scope.GENERATE, Scope.ADMIN}
+
+
+@pytest.fixture
+def keys(queue: JobQueue) -> Keys:
+    return Keys(queue.connection)
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def soon(call: Callable[[], httpx2.Response], status: int) -> httpx2.Response:
+    """The first answer with this status; the service remembers for a second what the keys were."""
+    deadline = time.monotonic() + 20
+    while (response := call()).status_code != status:
+        assert time.monotonic() < deadline, response.text
+        time.sleep(0.05)
+    return response
+
+
+@pytest.mark.parametrize(
+    ("header", "token"),
+    [
+        (None, None),
+        ("", None),
+        ("Bearer dk_1", "dk_1"),
+        ("bearer  dk_1 ", "dk_1"),
+        ("Basic ZGtfMQ==", None),
+        ("dk_1", None),
+    ],
+)
+def test_a_token_is_read_from_the_header(header: str | None, token: str | None) -> None:
+    assert read_token(header) == token
+
+
+def test_without_keys_everybody_here_is_local(client: TestClient, queue: JobQueue) -> None:
+    for headers in ({}, bearer("sk-anything"), {"Authorization": "Basic eDp5"}):
+        id = client.post("/v1/txt2img", json=JOB, headers=headers).json()["id"]
+        assert queue.fetch(id).owner == "local"
+    assert client.get("/v1/workers").status_code == 200
+
+
+def test_without_keys_nobody_is_served_where_others_reach_the_service(settings: SharedSettings) -> None:
+    with TestClient(create_app(ApiSettings(shared=settings, host="0.0.0.0"))) as client:
+        refused = client.post("/v1/txt2img", json=JOB)
+
+        assert (refused.status_code, refused.json()["code"]) == (401, "unauthorized")
+        assert "darkroom keys create" in refused.json()["detail"]
+        assert client.get("/healthz").status_code == 200
+
+
+def test_the_first_key_takes_effect_while_the_service_runs(client: TestClient, keys: Keys) -> None:
+    assert client.get("/v1/jobs").status_code == 200
+
+    key, token = keys.create("first")
+
+    refused = soon(lambda: client.get("/v1/jobs"), 401)
+    assert refused.headers["WWW-Authenticate"] == 'Bearer realm="darkroom"'
+    assert "Authorization: Bearer KEY" in refused.json()["detail"]
+    assert client.get("/v1/jobs", headers=bearer(token)).status_code == 200
+    assert key.sha256 not in refused.text
+
+
+def test_a_revoked_key_is_refused_while_the_service_runs(client: TestClient, keys: Keys) -> None:
+    key, token = keys.create("a")
+    assert client.get("/v1/jobs", headers=bearer(token)).status_code == 200
+
+    keys.revoke(key.id)
+
+    refused = soon(lambda: client.get("/v1/jobs", headers=bearer(token)), 401)
+    assert "revoked" in refused.json()["detail"]
+    assert soon(lambda: client.get("/v1/jobs"), 401)
+
+
+@pytest.mark.parametrize("wrong", ["", "x", "dk_000000000000_" + "x" * 43])
+def test_a_wrong_key_is_refused(client: TestClient, keys: Keys, wrong: str) -> None:
+    keys.create("a")
+
+    assert client.get("/v1/models", headers=bearer(wrong)).status_code == 401
+    assert client.post("/v1/txt2img", json=JOB, headers=bearer(wrong)).status_code == 401
+
+
+def test_every_route_is_closed_but_those_for_supervisors_and_readers(client: TestClient, keys: Keys) -> None:
+    keys.create("a")
+    paths = client.get("/openapi.json").json()["paths"]
+
+    is_open = set()
+    for path, calls in paths.items():
+        for method in calls:
+            status = client.request(method, path.replace("{n}", "0")).status_code
+            if status != 401:
+                is_open.add(path)
+
+    assert is_open == {"/healthz", "/readyz"}
+
+
+def test_nothing_is_read_of_a_body_whose_sender_is_not_known(settings: SharedSettings, keys: Keys) -> None:
+    keys.create("a")
+    with service(settings.redis_url, settings.data) as (client, _):
+        client.get("/healthz")
+        address = (client.base_url.host, client.base_url.port or 0)
+        for call in ("/v1/txt2img", "/v1/uploads"):
+            with socket.create_connection(address, timeout=20) as connection:
+                # The body never comes, and is not waited for.
+                connection.sendall(f"POST {call} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n".encode())
+                assert connection.recv(65_536).startswith(b"HTTP/1.1 401 ")
+
+
+def test_a_key_without_the_scope_makes_nothing(client: TestClient, keys: Keys) -> None:
+    _, token = keys.create("ops", scopes={Scope.ADMIN})
+
+    for call in ("/v1/txt2img", "/v1/uploads"):
+        refused = client.post(call, json=JOB, headers=bearer(token))
+        assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+        assert refused.headers["WWW-Authenticate"] == 'Bearer error="insufficient_scope", scope="generate"'
+    assert client.get("/v1/workers", headers=bearer(token)).status_code == 200
+
+
+def test_only_an_admin_sees_the_workers(client: TestClient, keys: Keys) -> None:
+    _, token = keys.create("user")
+    _, both = keys.create("both", scopes=EVERY_SCOPE)
+
+    assert client.get("/v1/workers", headers=bearer(token)).status_code == 403
+    assert client.get("/v1/workers", headers=bearer(both)).status_code == 200
+    assert client.get("/v1/models", headers=bearer(token)).status_code == 200
+
+
+def test_only_an_admin_sees_the_figures_unless_the_operator_opens_them(
+    client: TestClient, keys: Keys, settings: SharedSettings
+) -> None:
+    assert client.get("/metrics").status_code == 200
+    _, user = keys.create("user")
+    _, admin = keys.create("ops", scopes={Scope.ADMIN})
+
+    soon(lambda: client.get("/metrics"), 401)
+    assert client.get("/metrics", headers=bearer(user)).status_code == 403
+    assert client.get("/metrics", headers=bearer(admin)).status_code == 200
+    with TestClient(create_app(ApiSettings(shared=settings, open_metrics=True))) as open_client:
+        assert open_client.get("/metrics").status_code == 200
+
+
+def test_a_rate_is_said_and_kept(client: TestClient, keys: Keys) -> None:
+    _, token = keys.create("a", calls_per_minute=2)
+    _, other = keys.create("b")
+
+    first, second, third = (client.post("/v1/txt2img", json=JOB, headers=bearer(token)) for _ in range(3))
+
+    assert [first.headers["X-RateLimit-Remaining"], second.headers["X-RateLimit-Remaining"]] == ["1", "0"]
+    assert first.headers["X-RateLimit-Limit"] == "2"
+    assert (third.status_code, third.json()["code"]) == (429, "rate_exceeded")
+    assert 50 <= int(third.headers["Retry-After"]) <= 60
+    assert third.headers["X-RateLimit-Remaining"] == "0"
+    assert third.headers["X-RateLimit-Reset"] == third.headers["Retry-After"]
+    for _ in range(5):  # looking is free
+        assert client.get(f"/v1/jobs/{first.json()['id']}", headers=bearer(token)).status_code == 200
+    free = client.post("/v1/txt2img", json=JOB, headers=bearer(other))
+    assert free.status_code == 202
+    assert "X-RateLimit-Limit" not in free.headers
+
+
+def test_a_quota_counts_jobs_that_have_not_ended(client: TestClient, keys: Keys, hands: Hands) -> None:
+    _, token = keys.create("a", max_jobs=2)
+    call = bearer(token)
+    jobs = [client.post("/v1/txt2img", json=JOB, headers=call).json()["id"] for _ in range(2)]
+
+    refused = client.post("/v1/txt2img", json=JOB, headers=call)
+
+    assert (refused.status_code, refused.json()["code"]) == (429, "too_many_jobs")
+    assert refused.headers["Retry-After"] == "10"  # nobody knows better
+    claim = hands.claim()
+    assert client.post("/v1/txt2img", json=JOB, headers=call).status_code == 429  # it runs
+    hands.complete(claim)
+    assert client.post("/v1/txt2img", json=JOB, headers=call).status_code == 202
+    assert client.post("/v1/txt2img", json=JOB, headers=call).status_code == 429
+    client.post(f"/v1/jobs/{jobs[1]}/cancel", headers=call)
+    assert client.post("/v1/txt2img", json=JOB, headers=call).status_code == 202
+
+
+def test_a_key_caps_the_priority(client: TestClient, keys: Keys, queue: JobQueue) -> None:
+    _, token = keys.create("a", highest_priority=Priority.LOW)
+
+    unnamed = client.post("/v1/txt2img", json=JOB, headers=bearer(token))
+    named = client.post("/v1/txt2img", json=JOB | {"priority": "low"}, headers=bearer(token))
+    refused = client.post("/v1/txt2img", json=JOB | {"priority": "normal"}, headers=bearer(token))
+
+    assert [queue.fetch(job.json()["id"]).priority for job in (unnamed, named)] == ["low", "low"]
+    assert refused.status_code == 422
+    assert refused.json()["errors"] == [
+        {"field": "priority", "message": "this API key's jobs wait as low at best", "allowed": ["low"]}
+    ]
+
+
+@pytest.mark.parametrize("best", ["high", "normal"])
+def test_the_usual_priority_is_normal_whatever_the_key_allows(
+    client: TestClient, keys: Keys, queue: JobQueue, best: str
+) -> None:
+    _, token = keys.create("a", highest_priority=best)
+
+    job = client.post("/v1/txt2img", json=JOB, headers=bearer(token))
+
+    assert queue.fetch(job.json()["id"]).priority == "normal"

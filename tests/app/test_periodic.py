@@ -1,0 +1,89 @@
+"""Expiry as clients and disks see it, with two API processes that sweep one Redis and one storage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from contracts.queue.client import JobQueue
+from contracts.settings import SharedSettings
+from contracts.storage import Storage
+from tests.app.conftest import Hands
+from tests.app.test_startup import service
+from tests.support.drawings import encode
+
+QUICK = {"DARKROOM_API_SWEEP_SECONDS": "0.05"}
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what must come to be."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_expired_jobs_and_inputs_leave_redis_and_the_disk_under_two_processes(
+    settings: SharedSettings, queue: JobQueue, storage: Storage, hands: Hands
+) -> None:
+    with (
+        service(settings.redis_url, settings.data, **QUICK) as (one, _),
+        service(settings.redis_url, settings.data, **QUICK) as (other, _),
+    ):
+        upload = one.post("/v1/uploads", content=encode("RGB", (64, 64), "red")).json()["id"]
+        body = {"prompt": "x", "image": upload}
+        ids = [client.post("/v1/img2img", json=body).json()["id"] for client in (one, other) for _ in range(10)]
+        for _ in ids:
+            hands.complete(hands.claim())
+        assert len(storage.find("images/")) == len(ids)
+
+        (key,) = storage.find("inputs/")
+        queue.connection.zadd("darkroom:inputs", {key: 1})
+        until(lambda: queue.connection.zcard("darkroom:inputs") == 0)
+        assert storage.exists(key)  # the jobs still read it
+        for id in ids:
+            queue.connection.hset(f"darkroom:job:{id}", "expires_at", "1")
+            queue.connection.zadd("darkroom:expiry", {id: 1})
+
+        until(lambda: not storage.find("images/") and not storage.find("inputs/"))
+        until(lambda: queue.connection.zcard("darkroom:jobs:local") == 0)
+        for client in (one, other):
+            calls = (
+                client.get(f"/v1/jobs/{ids[0]}"),
+                client.get(f"/v1/jobs/{ids[0]}/images/0"),
+                client.post(f"/v1/jobs/{ids[0]}/cancel"),
+                client.delete(f"/v1/jobs/{ids[0]}"),
+            )
+            assert [(call.status_code, call.json()["code"]) for call in calls] == [(410, "gone")] * 4
+            assert client.get("/v1/jobs").json()["data"] == []
+
+        for id in ids:
+            queue.connection.zadd("darkroom:expiry", {id: 1})
+        until(lambda: queue.connection.zcard("darkroom:expiry") == 0)
+        assert one.get(f"/v1/jobs/{ids[0]}").status_code == 404
+        assert not list(queue.connection.scan_iter("darkroom:job:*"))
+        assert not list(queue.connection.scan_iter("rq:*:darkroom:*"))
+
+
+def test_another_owners_expired_job_is_unknown(settings: SharedSettings, queue: JobQueue, hands: Hands) -> None:
+    with service(settings.redis_url, settings.data, **QUICK) as (client, _):
+        mine = client.post("/v1/txt2img", json={"prompt": "x"}).json()["id"]
+        theirs = queue.submit(queue.fetch(mine).parameters, owner="somebody").id
+        for id in (mine, theirs):
+            queue.cancel(id)
+            queue.connection.hset(f"darkroom:job:{id}", "expires_at", "1")
+            queue.connection.zadd("darkroom:expiry", {id: 1})
+
+        assert client.get(f"/v1/jobs/{mine}").status_code == 410
+        assert client.get(f"/v1/jobs/{theirs}").status_code == 404
+
+
+def test_sweeping_goes_on_after_redis_was_away(settings: SharedSettings, queue: JobQueue) -> None:
+    with service(settings.redis_url, settings.data, **QUICK) as (client, _):
+        id = client.post("/v1/txt2img", json={"prompt": "x"}).json()["id"]
+        queue.cancel(id)
+        queue.connection.client_kill_filter(_type="normal", skipme=True)
+        queue.connection.hset(f"darkroom:job:{id}", "expires_at", "1")
+        queue.connection.zadd("darkroom:expiry", {id: 1})
+
+        until(lambda: queue.connection.hget(f"darkroom:job:{id}", "gone") == "expired")

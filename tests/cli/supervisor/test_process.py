@@ -1,0 +1,56 @@
+"""A child of `darkroom up`: started again when it dies, ever more slowly, and stopped when told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+from cli.supervisor.process import Child
+
+
+def python(program: str) -> list[str]:
+    return [sys.executable, "-c", program]
+
+
+def until_running(child: Child, after: int | None) -> None:
+    deadline = time.monotonic() + 20
+    while not child.is_running or child.pid == after:
+        assert time.monotonic() < deadline
+        child.revive()
+        time.sleep(0.02)
+
+
+def test_a_child_that_dies_is_started_again(capfd: object) -> None:
+    child = Child("sleeper", python("import time; time.sleep(60)"), os.environ)
+    child.start()
+    first = child.pid
+    child.signal(signal.SIGKILL)
+    assert child.wait(10)
+    until_running(child, first)
+    child.kill()
+    assert not child.is_running
+
+
+def test_a_child_that_keeps_dying_is_not_started_in_a_rush() -> None:
+    child = Child("failing", python("raise SystemExit(3)"), os.environ)
+    child.start()
+    pids, end = {child.pid}, time.monotonic() + 2
+    while time.monotonic() < end:
+        child.revive()
+        pids.add(child.pid)
+        time.sleep(0.02)
+    assert 2 <= len(pids) <= 5
+    child.kill()
+
+
+def test_a_listening_socket_is_passed_on() -> None:
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)
+    child = Child("writer", python(f"import os; os.write({writer}, b'here')"), os.environ, fds=[writer])
+    child.start()
+    assert os.read(reader, 4) == b"here"
+    assert child.wait(10)
+    os.close(reader)
+    os.close(writer)

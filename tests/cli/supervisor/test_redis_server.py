@@ -1,0 +1,88 @@
+"""Our own Redis: found, durable, brought back, and gone when it is stopped."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from cli.supervisor import redis_server
+from cli.supervisor.redis_server import RedisNotFound, RedisServer, find_running, find_server
+
+
+def test_it_is_durable_never_evicts_and_listens_on_no_port(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path)
+    server.start()
+    try:
+        with Redis.from_url(server.url, decode_responses=True) as connection:
+            settings = connection.config_get("*")
+        assert settings["appendonly"] == "yes"
+        assert settings["maxmemory-policy"] == "noeviction"
+        assert settings["port"] == "0"
+    finally:
+        server.stop()
+    assert not server.socket.exists()
+
+
+def test_what_was_written_outlives_a_crash(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path)
+    server.start()
+    try:
+        with Redis.from_url(server.url, decode_responses=True) as connection:
+            connection.set("kept", "yes")
+        server.kill()
+        server.revive()
+        with Redis.from_url(server.url, decode_responses=True) as connection:
+            assert connection.get("kept") == "yes"
+    finally:
+        server.stop()
+
+
+def test_a_long_data_folder_does_not_break_the_socket(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path / ("deep" * 30))
+    server.start()
+    server.stop()
+
+
+def test_it_is_found_while_it_runs(tmp_path: Path) -> None:
+    assert find_running(tmp_path) is None
+    server = RedisServer(tmp_path)
+    server.start()
+    try:
+        assert find_running(tmp_path) == server.url
+        server.kill()
+        assert find_running(tmp_path) is None
+    finally:
+        server.stop()
+    assert find_running(tmp_path) is None
+
+
+def test_two_never_write_one_append_only_file(tmp_path: Path) -> None:
+    server, other = RedisServer(tmp_path), RedisServer(tmp_path)
+    server.start()
+    with pytest.raises(RuntimeError, match="another redis-server of ours runs on"):
+        other.start(timeout_seconds=0.3)
+    assert find_running(tmp_path) == server.url
+
+    server.stop()
+
+    other.start()
+    other.stop()
+
+
+def test_a_server_on_the_path_comes_before_the_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "valkey-server"
+    program.write_text("#!/bin/sh\n", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_server() == program
+
+
+def test_where_there_is_none_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", os.devnull)
+    monkeypatch.setattr(redis_server, "find_spec", lambda name: None)
+    with pytest.raises(RedisNotFound, match="apt-get install redis-server") as caught:
+        find_server()
+    assert "\n" not in str(caught.value)

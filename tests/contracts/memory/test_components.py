@@ -1,0 +1,185 @@
+"""What a model consists of: from its folder, from one file, from a hub id, and from what is broken."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
+from contracts.errors import CatalogueError
+from contracts.memory.components import Role, take_inventory, weigh_adapter, weigh_controlnet
+from contracts.memory.plan import own_load
+from contracts.memory.planner import rungs
+from contracts.settings import BUILT_IN_CATALOGUE
+from contracts.weights.parameter_counts import count_values
+
+MODELS = BUILT_IN_CATALOGUE.parent
+
+
+def catalogue(root: Path = MODELS, **model: Any) -> Catalogue:
+    row = ModelSpec(**{"id": "m", "family": "sdxl", "source": "shapes-sdxl", **model})
+    nets = tuple(ControlNetSpec(id=f"shapes-{name}-canny", family=name, source=f"controlnets/shapes-{name}-canny")
+                 for name in ("sdxl", "sd3", "flux"))  # fmt: skip
+    adapter = LoraSpec(id="tint", family="sdxl", source="loras/shapes-sdxl-tint.safetensors")
+    return Catalogue(root=root, default_model="m", models=(row,), controlnets=nets, loras=(adapter,))
+
+
+@pytest.mark.parametrize(
+    ("family", "roles"),
+    [
+        ("sdxl", [Role.TEXT_ENCODER, Role.TEXT_ENCODER, Role.DENOISER, Role.VAE]),
+        ("sd3", [Role.TEXT_ENCODER, Role.TEXT_ENCODER, Role.T5, Role.DENOISER, Role.VAE]),
+        ("flux", [Role.TEXT_ENCODER, Role.T5, Role.DENOISER, Role.VAE]),
+    ],
+)
+def test_a_folder_tells_roles_bytes_and_needs(family: str, roles: list[Role]) -> None:
+    rows = catalogue(family=family, source=f"shapes-{family}")
+    single, double = (take_inventory(rows, rows.model("m"), value_bytes) for value_bytes in (2, 4))
+    assert single is not None
+    assert double is not None
+    assert [component.role for component in single.components] == roles
+    assert single.origin == "files"
+    assert single.t5_optional is (family == "sd3")
+    for small, large in zip(single.components, double.components, strict=True):
+        assert large.bytes == 2 * small.bytes > 0
+        assert 0 < large.group_bytes <= large.bytes
+        assert large.work == small.work != ()
+
+
+def test_a_hub_id_is_weighed_by_its_published_architecture() -> None:
+    rows = catalogue(family="flux", source="black-forest-labs/FLUX.1-dev")
+    inventory = take_inventory(rows, rows.model("m"), 2)
+    assert inventory is not None
+    assert inventory.origin == "architecture"
+    assert sum(component.bytes for component in inventory.components) == 33_741_198_278
+    transformer = next(component for component in inventory.components if component.role is Role.DENOISER)
+    assert transformer.groups == "block"
+    assert transformer.group_bytes < transformer.bytes // 10
+    rows = catalogue(family="sd3", source="somebody/fine-tune")
+    assert take_inventory(rows, rows.model("m"), 2) is None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "force_upcast", "value_bytes"),
+    [("float16", True, 4), ("float16", None, 4), ("float16", False, 2), ("bfloat16", True, 2), ("auto", None, 2)],
+)
+def test_a_vae_that_overflows_in_float16_is_weighed_in_float32(
+    tmp_path: Path, dtype: str, force_upcast: bool | None, value_bytes: int
+) -> None:
+    shutil.copytree(MODELS / "shapes-sdxl", tmp_path / "sdxl")
+    file = tmp_path / "sdxl" / "vae" / "config.json"
+    config = {key: value for key, value in json.loads(file.read_text()).items() if key != "force_upcast"}
+    file.write_text(json.dumps(config if force_upcast is None else {**config, "force_upcast": force_upcast}))
+    rows = catalogue(source=str(tmp_path / "sdxl"), dtype=dtype)
+    inventory = take_inventory(rows, rows.model("m"), 2)
+    assert inventory is not None
+    weighed = {part.name: part for part in inventory.components}
+    values = {name: count.values for name, count in count_values(MODELS / "shapes-sdxl").items()}
+    assert weighed["vae"].bytes == value_bytes * values["vae"]
+    assert weighed["vae"].value_bytes == value_bytes
+    assert weighed["unet"].bytes == 2 * values["unet"]
+    load = own_load(rows.model("m"))
+    narrow = replace(weighed["vae"], value_bytes=2)
+    other = replace(inventory, components=(*(one for one in inventory.components if one.name != "vae"), narrow))
+    decode, narrower = (rungs(one, load, 2**40)[0].stage_bytes["decode"] for one in (inventory, other))
+    assert (decode > narrower) is (value_bytes == 4)
+
+
+def test_a_unets_blocks_are_too_large_to_stream_by() -> None:
+    rows = catalogue(source="somebody/fine-tune")
+    inventory = take_inventory(rows, rows.model("m"), 2)
+    assert inventory is not None
+    unet = next(component for component in inventory.components if component.role is Role.DENOISER)
+    assert unet.groups == "leaf"
+    assert unet.group_bytes < unet.bytes // 20
+
+
+def test_one_file_has_the_components_of_its_configuration(tmp_path: Path) -> None:
+    save_file({"model.weight": torch.zeros(10)}, tmp_path / "one.safetensors")
+    rows = catalogue(source=str(tmp_path / "one.safetensors"), config=str(MODELS / "shapes-sdxl"))
+    folder = take_inventory(catalogue(), catalogue().model("m"), 2)
+    assert take_inventory(rows, rows.model("m"), 2) == folder
+    alone = catalogue(source=str(tmp_path / "one.safetensors"))
+    inventory = take_inventory(alone, alone.model("m"), 2)
+    assert inventory is not None
+    assert [(part.name, part.bytes) for part in inventory.components] == [("checkpoint", 20)]
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
+def test_controlnets_are_weighed_and_say_who_encodes_their_picture(family: str) -> None:
+    net = weigh_controlnet(catalogue(), f"shapes-{family}-canny", 4)
+    assert net is not None
+    assert (net.name, net.role) == (f"controlnet:shapes-{family}-canny", Role.CONTROLNET)
+    assert net.bytes > 0
+    assert net.work
+    assert net.encodes_controls is (family != "sdxl")
+
+
+@pytest.mark.parametrize(
+    ("family", "source", "bytes_", "origin"),
+    [
+        ("sdxl", "diffusers/controlnet-canny-sdxl-1.0", 2_502_028_320, "architecture"),
+        ("sdxl", "somebody/controlnet", 2_502_028_320, "assumed"),
+        ("sd3", "InstantX/SD3-Controlnet-Canny", 1_190_857_728, "architecture"),
+        ("sd3", "somebody/controlnet", 4_307_037_952, "assumed"),
+        ("flux", "Shakker-Labs/FLUX.1-dev-ControlNet-Union-Pro-2.0", 4_281_753_600, "architecture"),
+    ],
+)
+def test_a_controlnet_on_a_hub_weighs_what_was_published_or_the_largest_of_its_family(
+    family: str, source: str, bytes_: int, origin: str
+) -> None:
+    away = ControlNetSpec(id="away", family=family, source=source)
+    net = weigh_controlnet(catalogue().model_copy(update={"controlnets": (away,)}), "away", 2)
+    assert net is not None
+    assert (net.bytes, net.origin) == (bytes_, origin)
+    assert net.work
+    assert net.handed.pixel > 0
+
+
+def test_adapters_are_weighed_by_their_file() -> None:
+    adapter = weigh_adapter(catalogue(), "tint", 4)
+    assert adapter is not None
+    size = (MODELS / "loras" / "shapes-sdxl-tint.safetensors").stat().st_size
+    assert 0 < adapter.bytes < 3 * size
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "vae/config.json: "),
+        ("[]", "vae/config.json is no JSON object"),
+        (json.dumps({"_class_name": "AutoencoderKL"}), "the configuration of vae lacks 'block_out_channels'"),
+    ],
+)
+def test_a_broken_configuration_is_said_by_name(tmp_path: Path, text: str, message: str) -> None:
+    shutil.copytree(MODELS / "shapes-sdxl" / "vae", tmp_path / "model" / "vae")
+    (tmp_path / "model" / "vae" / "config.json").write_text(text)
+    rows = catalogue(tmp_path, source="model")
+    with pytest.raises(CatalogueError, match=message):
+        take_inventory(rows, rows.model("m"), 2)
+
+
+def test_a_download_that_stopped_half_way_is_said_by_name(tmp_path: Path) -> None:
+    folder = tmp_path / "model" / "unet"
+    folder.mkdir(parents=True)
+    save_file({"a": torch.zeros(4)}, folder / "model-00001-of-00002.safetensors")
+    shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 32}, "weight_map": shards}))
+    rows = catalogue(tmp_path, source="model")
+    with pytest.raises(CatalogueError, match=r"unet/model-00002-of-00002\.safetensors is not there"):
+        take_inventory(rows, rows.model("m"), 2)
+    save_file({"b": torch.zeros(6)}, folder / "model-00002-of-00002.safetensors")
+    inventory = take_inventory(rows, rows.model("m"), 2)
+    assert inventory is not None
+    assert inventory.components[0].bytes == 20
+    index.write_text("{}")
+    with pytest.raises(CatalogueError, match="is no index"):
+        take_inventory(rows, rows.model("m"), 2)

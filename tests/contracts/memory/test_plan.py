@@ -1,0 +1,25 @@
+"""The plans of the published models, as the page has them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench import plans
+from contracts.memory.plan import gib
+
+
+def test_the_page_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    plans.main()
+    page = Path(plans.__file__).resolve().parents[2] / "docs" / "plans.md"
+    assert page.read_text(encoding="utf-8") == capsys.readouterr().out
+    rows = [line for line in page.read_text(encoding="utf-8").splitlines() if " GiB " in line and "needs" in line]
+    assert len(rows) >= len(plans.MODELS) * len(plans.BUDGETS) == 28
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0"), (2**20, "1.0 MiB"), (2**30, "1.0 GiB"), (25 * 2**30 // 2, "12.5 GiB")]
+)
+def test_bytes_are_said_for_people(size: int, text: str) -> None:
+    assert gib(size) == text

@@ -1,0 +1,78 @@
+"""From a request to what is planned for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from contracts.catalogue.catalogue import ModelSpec
+from contracts.memory.plan import load_of, own_load
+from contracts.requests.parameters import JobParameters
+from contracts.requests.schema import REQUESTS
+from contracts.requests.validation import StoredPicture, resolve
+
+PICTURE = StoredPicture("-", 512, 256)
+_PICTURES: dict[str, dict[str, Any]] = {
+    "txt2img": {},
+    "img2img": {"image": "-"},
+    "inpaint": {"image": "-", "mask_image": "-"},
+    "controlnet": {"controls": [{"controlnet": "canny", "image": "-"}] * 2},
+}
+
+
+def job(family: str, task: str = "txt2img", **fields: Any) -> JobParameters:
+    body = {"prompt": "-", "width": 512, "height": 256, **_PICTURES[task], **fields}
+    paths: list[str] = [path for path in ("image", "mask_image") if path in body]
+    paths += [f"controls.{number}.image" for number in range(len(body.get("controls", ())))]
+    request = REQUESTS[task].model_validate(body)  # type: ignore[index]
+    return resolve(request, model(family), dict.fromkeys(paths, PICTURE))
+
+
+def model(family: str) -> ModelSpec:
+    return ModelSpec(id="m", family=family, source="somebody/model")
+
+
+@pytest.mark.parametrize(
+    ("family", "fields", "guided"),
+    [
+        ("sdxl", {}, True),
+        ("sdxl", {"guidance_scale": 1.0}, False),
+        ("sd3", {"guidance_scale": 4.0}, True),
+        ("sd3", {"guidance_scale": 0.0}, False),
+        ("flux", {}, False),
+        ("flux", {"true_cfg_scale": 4.0, "negative_prompt": "-"}, False),
+    ],
+)
+def test_guidance_doubles_the_denoisers_batch_where_both_passes_run_at_once(
+    family: str, fields: dict[str, Any], guided: bool
+) -> None:
+    assert load_of(family, job(family, **fields)).canvas.guided is guided
+
+
+@pytest.mark.parametrize(
+    ("task", "started", "masked", "controls"),
+    [
+        ("txt2img", False, False, 0),
+        ("img2img", True, False, 0),
+        ("inpaint", True, True, 0),
+        ("controlnet", False, False, 2),
+    ],
+)
+def test_the_pictures_of_a_request_are_counted(task: str, started: bool, masked: bool, controls: int) -> None:
+    canvas = load_of("sdxl", job("sdxl", task)).canvas
+    assert (canvas.started, canvas.masked, canvas.controls) == (started, masked, controls)
+
+
+def test_size_images_and_prompt_length_are_the_jobs_own_unless_a_batch_is_larger() -> None:
+    load = load_of("flux", job("flux", num_images=3, max_sequence_length=128, num_inference_steps=9))
+    assert (load.canvas.width, load.canvas.height, load.canvas.images) == (512, 256, 3)
+    assert (load.canvas.text_tokens, load.steps) == (128, 9)
+    assert load_of("flux", job("flux"), images=5).canvas.images == 5
+    assert load_of("sdxl", job("sdxl")).canvas.text_tokens == 0
+
+
+def test_a_models_own_load_is_that_of_a_request_without_wishes() -> None:
+    for family in ("sdxl", "sd3", "flux"):
+        size: dict[str, Any] = {"width": None, "height": None}
+        assert own_load(model(family)) == load_of(family, job(family, **size))

@@ -1,0 +1,179 @@
+"""Messages of webhooks in Redis: one for every way in which a job ends, made in that step, and held by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from contracts.errors import FailureCode
+from contracts.outbound.outbox import Message, Outbox, Outcome
+from contracts.queue.client import JobQueue
+from contracts.queue.leases import Claim, Claims, Wish
+from contracts.queue.records import JobError, JobState, Progress, WebhookRecord
+from contracts.requests.schema import WebhookEvent
+from contracts.settings import QueueSettings
+from tests.support.parameters import parameters
+
+ALL = tuple(WebhookEvent)
+
+
+def hook(site: str = "a.example:443", events: tuple[WebhookEvent, ...] = ALL) -> WebhookRecord:
+    return WebhookRecord(url=f"https://{site}/", events=events, site=site, base="https://images.example")
+
+
+@pytest.fixture
+def outbox(queue: JobQueue) -> Outbox:
+    return Outbox(queue.connection, "dispatcher-of-the-test", lease_seconds=30)
+
+
+@pytest.fixture
+def claims(queue: JobQueue) -> Claims:
+    return Claims(queue.connection, QueueSettings(max_attempts=1), "worker-of-the-test", ttl_seconds=3600)
+
+
+def take_all(outbox: Outbox) -> list[Message]:
+    taken = []
+    while message := outbox.take(()):
+        taken.append(message)
+    return taken
+
+
+def claim(claims: Claims) -> Claim:
+    (found,) = claims.claim(Wish())
+    return found
+
+
+def expire(queue: JobQueue, index: str, id: str) -> None:
+    queue.connection.zadd(f"darkroom:{index}", {id: 1})
+
+
+def complete(queue: JobQueue, claims: Claims, id: str) -> None:
+    assert claims.finish(claim(claims), JobState.COMPLETED)
+
+
+def fail(queue: JobQueue, claims: Claims, id: str) -> None:
+    assert claims.fail(claim(claims), JobError(code=FailureCode.INTERNAL, message="x", retryable=True))
+
+
+def cancel_waiting(queue: JobQueue, claims: Claims, id: str) -> None:
+    queue.cancel(id)
+
+
+def cancel_running(queue: JobQueue, claims: Claims, id: str) -> None:
+    held = claim(claims)
+    queue.cancel(id)
+    assert claims.advance([held], Progress()) == ["cancel"]
+    assert claims.finish(held, JobState.CANCELLED)
+
+
+def cancel_and_lose(queue: JobQueue, claims: Claims, id: str) -> None:
+    claim(claims)
+    queue.cancel(id)
+    expire(queue, "leases", id)
+    claims.reap()
+
+
+def lose(queue: JobQueue, claims: Claims, id: str) -> None:
+    claim(claims)
+    expire(queue, "leases", id)
+    claims.reap()
+
+
+def miss_the_deadline(queue: JobQueue, claims: Claims, id: str) -> None:
+    expire(queue, "deadlines", id)
+    claims.reap()
+
+
+ENDINGS: dict[Callable[[JobQueue, Claims, str], None], str] = {
+    complete: "completed", fail: "failed", lose: "failed", miss_the_deadline: "failed",
+    cancel_waiting: "cancelled", cancel_running: "cancelled", cancel_and_lose: "cancelled",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("end", ENDINGS)
+def test_every_way_in_which_a_job_ends_is_told_once(
+    queue: JobQueue, claims: Claims, outbox: Outbox, end: Callable[[JobQueue, Claims, str], None]
+) -> None:
+    ends = (WebhookEvent.COMPLETED, WebhookEvent.FAILED, WebhookEvent.CANCELLED)
+    id = queue.submit(parameters(), webhook=hook(events=ends), deadline_seconds=1000).id
+    assert take_all(outbox) == []
+
+    end(queue, claims, id)
+
+    (message,) = take_all(outbox)
+    job = message.read_job()
+    assert (message.event, job.state.value, job.id) == (ENDINGS[end], ENDINGS[end], id)
+    assert job.finished_at is not None
+    assert job.model_copy(update={"deliveries": {}}) == queue.fetch(id).model_copy(update={"deliveries": {}})
+
+
+def test_a_job_that_comes_back_is_told_as_it_is_each_time(queue: JobQueue, claims: Claims, outbox: Outbox) -> None:
+    queue.submit(parameters(), webhook=hook())
+    held = claim(claims)
+    claims.advance([held], Progress())
+    claims.hand_back(held)
+    claims.finish(claim(claims), JobState.COMPLETED)
+
+    told = take_all(outbox)
+
+    assert [one.event for one in told] == ["queued", "started", "queued", "started", "completed"]
+    assert [one.read_job().state.value for one in told] == ["queued", "running", "queued", "running", "completed"]
+    assert len({one.id for one in told}) == 5
+
+
+def test_a_job_without_a_webhook_makes_no_message(queue: JobQueue, claims: Claims, outbox: Outbox) -> None:
+    queue.submit(parameters())
+    claims.finish(claim(claims), JobState.COMPLETED)
+
+    assert take_all(outbox) == []
+
+
+def test_receivers_take_turns_however_much_waits_for_one(queue: JobQueue, outbox: Outbox) -> None:
+    queued = (WebhookEvent.QUEUED,)
+    for site in ["a:443"] * 5 + ["b:443", "c:443", "b:443"]:
+        queue.submit(parameters(), webhook=hook(site, queued))
+
+    assert [one.site for one in take_all(outbox)] == ["a:443", "b:443", "c:443", "a:443", "b:443"] + ["a:443"] * 3
+
+
+def test_a_full_receiver_is_passed_over(queue: JobQueue, outbox: Outbox) -> None:
+    for site in ("a:443", "b:443", "c:443"):
+        queue.submit(parameters(), webhook=hook(site, (WebhookEvent.QUEUED,)))
+
+    taken = outbox.take(["a:443", "b:443"])
+
+    assert taken is not None
+    assert taken.site == "c:443"
+    assert outbox.take(["a:443", "b:443"]) is None
+
+
+def test_a_dispatcher_that_lost_its_lease_writes_nothing(queue: JobQueue, outbox: Outbox) -> None:
+    id = queue.submit(parameters(), webhook=hook(events=(WebhookEvent.QUEUED,))).id
+    slow = outbox.take(())
+    assert slow is not None
+    assert outbox.take(()) is None
+    expire(queue, "webhooks:leases", slow.id)
+    quick = outbox.take(())
+
+    assert quick is not None
+    assert quick.id == slow.id
+    assert not outbox.end(slow, Outcome("given_up", error="x"))
+    assert outbox.end(quick, Outcome("delivered", 200))
+    assert not outbox.end(quick, Outcome("again", pause_seconds=0))
+    assert [one.status for one in queue.fetch(id).deliveries.values()] == ["delivered"]
+    assert outbox.take(()) is None
+
+
+def test_a_message_comes_again_when_it_is_due_and_not_before(queue: JobQueue, outbox: Outbox) -> None:
+    queue.submit(parameters(), webhook=hook(events=(WebhookEvent.QUEUED,)))
+    first = outbox.take(())
+    assert first is not None
+    outbox.end(first, Outcome("again", 500, "x", pause_seconds=1000))
+    assert outbox.take(()) is None
+    expire(queue, "webhooks:due", first.id)
+
+    again = outbox.take(())
+
+    assert again is not None
+    assert (again.id, again.attempts) == (first.id, 1)

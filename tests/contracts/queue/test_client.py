@@ -1,0 +1,92 @@
+"""Submit, fetch, cancel, on a real Redis that goes away and comes back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rq import Queue
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from cli.supervisor.redis_server import RedisServer
+from contracts.errors import Conflict, NotFound, Unavailable
+from contracts.queue.client import RUN_FUNCTION, JobQueue
+from contracts.queue.leases import Wish
+from contracts.queue.records import JobState
+from contracts.requests.schema import Priority
+from contracts.settings import SharedSettings
+from tests.contracts.conftest import Enlist
+from tests.support.parameters import parameters
+
+
+def test_a_submitted_job_is_read_back_as_it_was_sent(queue: JobQueue) -> None:
+    sent = queue.submit(parameters(seed=0), priority=Priority.HIGH, metadata={"team": "ads"}, deadline_seconds=60)
+    found = queue.fetch(sent.id)
+    assert found == sent
+    assert found.parameters.seed == 0
+    assert found.deadline_at == found.created_at + 60
+
+
+def test_rq_sees_the_job_too_with_our_one_function_and_nothing_pickled(queue: JobQueue) -> None:
+    sent = queue.submit(parameters())
+    connection = queue._rq_connection
+    assert Queue(sent.queue, connection=connection, serializer=JSONSerializer).job_ids == [sent.id]
+    job = Job.fetch(sent.id, connection=connection, serializer=JSONSerializer)
+    assert (job.func_name, job.args) == (RUN_FUNCTION, [sent.id])
+
+
+def test_an_unknown_job_is_not_found(queue: JobQueue) -> None:
+    with pytest.raises(NotFound):
+        queue.fetch("nothing")
+    with pytest.raises(NotFound):
+        queue.cancel("nothing")
+
+
+def test_a_waiting_job_is_cancelled_at_once_and_twice_is_the_same(queue: JobQueue, enlist: Enlist) -> None:
+    job = queue.submit(parameters())
+    assert queue.cancel(job.id).state is JobState.CANCELLED
+    assert queue.cancel(job.id).state is JobState.CANCELLED
+    assert enlist().claim(Wish()) == []
+    assert queue.connection.llen(f"rq:queue:{job.queue}") == 0
+
+
+def test_a_running_job_is_marked_for_its_worker(queue: JobQueue, enlist: Enlist) -> None:
+    job = queue.submit(parameters())
+    enlist().claim(Wish())
+    marked = queue.cancel(job.id)
+    assert marked.state is JobState.RUNNING
+    assert marked.cancel_requested
+
+
+def test_a_completed_job_cannot_be_cancelled(queue: JobQueue, enlist: Enlist) -> None:
+    job = queue.submit(parameters())
+    claims = enlist()
+    claims.finish(claims.claim(Wish())[0], JobState.COMPLETED, images=[])
+    with pytest.raises(Conflict):
+        queue.cancel(job.id)
+
+
+def test_position_counts_the_jobs_ahead(queue: JobQueue, enlist: Enlist) -> None:
+    jobs = [queue.submit(parameters(batchable=False)) for _ in range(3)]
+    assert [queue.place(job) for job in jobs] == [(0, None), (1, None), (2, None)]
+    enlist().claim(Wish())
+    assert [queue.place(job) for job in jobs] == [None, (0, None), (1, None)]
+
+
+def test_an_accepted_job_outlives_a_killed_redis_and_its_absence_is_said(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path, fsync="always")
+    server.start()
+    queue = JobQueue(SharedSettings(redis_url=server.url, data=tmp_path))
+    try:
+        job = queue.submit(parameters())
+        server.kill()
+        with pytest.raises(Unavailable):
+            queue.fetch(job.id)
+        with pytest.raises(Unavailable):
+            queue.submit(parameters())
+        server.start()
+        assert queue.fetch(job.id) == job
+    finally:
+        queue.close()
+        server.stop()

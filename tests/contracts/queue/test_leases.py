@@ -1,0 +1,215 @@
+"""Lease, fence, reap and end of what was claimed: each promise, on a real Redis, without a worker process."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from contracts.errors import FailureCode
+from contracts.queue.client import JobQueue
+from contracts.queue.events import read_events
+from contracts.queue.leases import Wish
+from contracts.queue.records import JobError, JobState, Progress, Receipt, Weights
+from tests.contracts.conftest import Enlist
+from tests.support.parameters import parameters
+
+BATCHES = Wish(max_images=4, batching=True)
+SHORT = 0.05
+
+
+def names(queue: JobQueue, pattern: str) -> set[str]:
+    return set(queue.connection.scan_iter(pattern))
+
+
+def test_a_finished_job_is_complete_everywhere_at_once(queue: JobQueue, enlist: Enlist) -> None:
+    job = queue.submit(parameters())
+    claims = enlist()
+    (claim,) = claims.claim(Wish())
+    assert claims.finish(claim, JobState.COMPLETED, images=[])
+    done = queue.fetch(job.id)
+    assert done.state is JobState.COMPLETED
+    assert done.finished_at is not None
+    assert done.expires_at is not None
+    assert queue.connection.zcard("darkroom:leases") == 0
+    assert queue.connection.zrange(f"rq:finished:{job.queue}", 0, -1) == [job.id]
+    assert queue.connection.exists(f"rq:wip:{job.queue}") == 0
+    assert queue.connection.zscore("darkroom:expiry", job.id) == done.expires_at
+    assert [event.kind for event in read_events(queue.connection, job.id)] == ["queued", "started", "completed"]
+
+
+def test_a_worker_that_lost_its_lease_writes_nothing(queue: JobQueue, enlist: Enlist) -> None:
+    job = queue.submit(parameters())
+    late, quick = enlist("late", lease_seconds=SHORT), enlist("quick")
+    (old,) = late.claim(Wish())
+    time.sleep(2 * SHORT)
+    assert quick.reap() == (1, [])
+    (new,) = quick.claim(Wish())
+    assert late.extend([old]) == {job.id}
+    assert late.advance([old], Progress(step=1, steps=2)) == ["lost"]
+    assert not late.finish(old, JobState.COMPLETED, images=["stale"])
+    assert not late.hand_back(old)
+    assert quick.finish(new, JobState.COMPLETED, images=[])
+    assert not late.fail(old, JobError(code=FailureCode.INTERNAL, message="late", retryable=True))
+    assert queue.fetch(job.id).state is JobState.COMPLETED
+    assert queue.fetch(job.id).attempts == 2
+
+
+def test_a_lease_that_is_extended_is_not_reaped(queue: JobQueue, enlist: Enlist) -> None:
+    queue.submit(parameters())
+    claims = enlist(lease_seconds=0.3)
+    batch = claims.claim(Wish())
+    for _ in range(4):
+        time.sleep(0.1)
+        assert claims.extend(batch) == set()
+        assert claims.reap() == (0, [])
+
+
+def test_a_job_whose_worker_was_lost_comes_back_alone_and_first(queue: JobQueue, enlist: Enlist) -> None:
+    ids = [queue.submit(parameters()).id for _ in range(3)]
+    claims = enlist(lease_seconds=SHORT)
+    assert len(claims.claim(Wish(max_images=2, batching=True))) == 2
+    time.sleep(2 * SHORT)
+    assert claims.reap() == (2, [])
+    batches = [[claim.job.id for claim in claims.claim(BATCHES)] for _ in range(3)]
+    assert sorted(batches[0] + batches[1]) == sorted(ids[:2])
+    assert batches[2] == ids[2:]
+
+
+def test_a_job_that_costs_every_worker_its_life_ends_failed(queue: JobQueue, enlist: Enlist) -> None:
+    job = queue.submit(parameters())
+    claims = enlist(lease_seconds=SHORT, max_attempts=2)
+    for outcome in [(1, []), (0, [job.id])]:
+        assert claims.claim(Wish())
+        time.sleep(2 * SHORT)
+        assert claims.reap() == outcome
+    ended = queue.fetch(job.id)
+    assert ended.state is JobState.FAILED
+    assert ended.error is not None
+    assert ended.error.code is FailureCode.WORKER_LOST
+    assert claims.claim(Wish()) == []
+
+
+def test_many_reapers_requeue_a_lost_job_once(queue: JobQueue, enlist: Enlist) -> None:
+    """RQ's own registry clean-up, run by four threads over 200 jobs, made 800 queue entries."""
+    jobs = [queue.submit(parameters(batchable=False)) for _ in range(50)]
+    claims = enlist(lease_seconds=SHORT)
+    while claims.claim(Wish()):
+        pass
+    time.sleep(2 * SHORT)
+    threads = [threading.Thread(target=claims.reap) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert queue.connection.llen(f"rq:queue:{jobs[0].queue}") == len(jobs)
+
+
+def test_a_job_handed_back_keeps_its_place_and_spends_no_attempt(queue: JobQueue, enlist: Enlist) -> None:
+    first = queue.submit(parameters(batchable=False))
+    queue.submit(parameters(batchable=False))
+    claims = enlist()
+    (claim,) = claims.claim(Wish())
+    assert claims.hand_back(claim)
+    assert queue.fetch(first.id).state is JobState.QUEUED
+    assert queue.fetch(first.id).attempts == 0
+    assert claims.claim(Wish())[0].job.id == first.id
+
+
+def test_progress_is_on_the_record_and_in_the_stream(queue: JobQueue, enlist: Enlist) -> None:
+    job = queue.submit(parameters())
+    claims = enlist()
+    batch = claims.claim(Wish())
+    assert claims.advance(batch, Progress(step=1, steps=4, fraction=0.25, eta_seconds=3.0)) == ["on"]
+    assert queue.fetch(job.id).progress.step == 1
+    event = read_events(queue.connection, job.id)[-1]
+    assert (event.kind, event.data["fraction"]) == ("progress", 0.25)
+
+
+def test_a_running_job_learns_of_its_cancel_and_the_others_go_on(queue: JobQueue, enlist: Enlist) -> None:
+    jobs = [queue.submit(parameters()) for _ in range(3)]
+    claims = enlist()
+    batch = claims.claim(BATCHES)
+    queue.cancel(jobs[1].id)
+    assert claims.advance(batch, Progress(step=1, steps=4)) == ["on", "cancel", "on"]
+
+
+def test_a_running_job_learns_that_its_deadline_has_passed(queue: JobQueue, enlist: Enlist) -> None:
+    job = queue.submit(parameters(), deadline_seconds=1)
+    claims = enlist()
+    batch = claims.claim(Wish())
+    queue.connection.hset(f"darkroom:job:{job.id}", "deadline_at", "1.0")
+    assert claims.advance(batch, Progress(step=1, steps=4)) == ["deadline"]
+
+
+def test_a_waiting_job_fails_when_its_deadline_passes(queue: JobQueue, enlist: Enlist) -> None:
+    job = queue.submit(parameters(), deadline_seconds=100)
+    claims = enlist()
+    claims.reap()
+    assert queue.fetch(job.id).state is JobState.QUEUED
+    queue.connection.zadd("darkroom:deadlines", {job.id: 1.0})
+    claims.reap()
+    ended = queue.fetch(job.id)
+    assert ended.state is JobState.FAILED
+    assert ended.error is not None
+    assert ended.error.code is FailureCode.DEADLINE_EXCEEDED
+    assert claims.claim(Wish()) == []
+
+
+def test_a_cancel_asked_of_a_worker_that_dies_is_kept(queue: JobQueue, enlist: Enlist) -> None:
+    job = queue.submit(parameters())
+    claims = enlist(lease_seconds=SHORT)
+    claims.claim(Wish())
+    queue.cancel(job.id)
+    time.sleep(2 * SHORT)
+    claims.reap()
+    assert queue.fetch(job.id).state is JobState.CANCELLED
+
+
+def test_an_id_left_in_a_list_after_its_job_ended_is_not_run_again(queue: JobQueue, enlist: Enlist) -> None:
+    job = queue.submit(parameters())
+    claims = enlist()
+    (claim,) = claims.claim(Wish())
+    claims.finish(claim, JobState.COMPLETED, images=[])
+    queue.connection.rpush(f"rq:queue:{job.queue}", job.id)
+    queue.connection.sadd("darkroom:waiting:normal", job.queue)
+    assert claims.claim(Wish()) == []
+    assert names(queue, "darkroom:waiting:*") == set()
+
+
+def test_ending_a_job_twice_by_its_own_execution_is_ending_it_once(queue: JobQueue, enlist: Enlist) -> None:
+    """The answer to the first was lost on the way, so the worker says it again."""
+    job = queue.submit(parameters())
+    claims = enlist()
+    (claim,) = claims.claim(Wish())
+    assert claims.finish(claim, JobState.COMPLETED, images=[])
+    assert claims.finish(claim, JobState.COMPLETED, images=[])
+    kinds = [event.kind for event in read_events(queue.connection, job.id)]
+    assert kinds.count("completed") == 1
+
+
+def test_a_claim_whose_answer_was_lost_costs_its_jobs_nothing(queue: JobQueue, enlist: Enlist) -> None:
+    job, other = queue.submit(parameters()), queue.submit(parameters())
+    first, second = enlist("first"), enlist("second")
+    first.claim(Wish())
+    second.claim(Wish())
+    third = queue.submit(parameters())
+    known = first.claim(Wish())
+    assert first.give_up_claims(known) == 1
+    assert queue.fetch(third.id).state is JobState.RUNNING
+    assert queue.fetch(job.id).state is JobState.QUEUED
+    assert queue.fetch(job.id).attempts == 0
+    assert queue.fetch(other.id).state is JobState.RUNNING
+
+
+def test_step_times_are_remembered_and_make_the_waiting_times_known(queue: JobQueue, enlist: Enlist) -> None:
+    first, second = queue.submit(parameters(batchable=False)), queue.submit(parameters(batchable=False))
+    assert queue.place(second) == (1, None)
+    claims = enlist()
+    (claim,) = claims.claim(Wish())
+    receipt = Receipt(
+        parameters=first.parameters, seeds=[0], model=Weights(id="x", sha256="0"), timings={"denoise": 2.0}
+    )
+    assert claims.complete(claim, [], receipt)
+    third = queue.submit(parameters(batchable=False))
+    # Two seconds for four steps: half a second a step, four steps a job, none and one ahead.
+    assert [queue.place(job) for job in (first, second, third)] == [None, (0, 2.0), (1, 4.0)]

@@ -1,0 +1,124 @@
+"""The ways in which a stock RQ worker loses or doubles jobs, as they were reproduced, each shown to be closed.
+
+The letters are those of the measurements. What a killed process leaves behind is made by a process that is
+really killed, at the worst moment.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from rq import Queue
+from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
+from rq.serializers import JSONSerializer
+
+from contracts.queue.client import JobQueue
+from contracts.queue.leases import Wish
+from contracts.queue.records import JobState
+from contracts.requests.schema import Priority
+from contracts.settings import SharedSettings
+from tests.contracts.conftest import Enlist
+from tests.support.parameters import parameters
+
+LEASE_SECONDS = 0.2
+
+#: Claims, says so, and hangs until it is killed: nothing that comes after the claim has happened.
+CLAIM_AND_HANG = f"""
+import sys, time
+from contracts.claims import Claims, Wish
+from contracts.connections import connect
+from contracts.settings import QueueSettings
+connection = connect(sys.argv[1], timeout_seconds=5, retries=0)
+claims = Claims(connection, QueueSettings(lease_seconds={LEASE_SECONDS}), "x", 60)
+print(len(claims.claim(Wish(max_images=4, batching=True))), flush=True)
+time.sleep(60)
+"""
+
+
+def kill_after_claim(settings: SharedSettings) -> int:
+    """How many jobs a worker had claimed when it was killed."""
+    command = [sys.executable, "-c", CLAIM_AND_HANG, settings.redis_url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        claimed = int(process.stdout.readline())
+        process.send_signal(signal.SIGKILL)
+    return claimed
+
+
+def rq_queue(queue: JobQueue, name: str) -> Queue:
+    return Queue(name, connection=queue._rq_connection, serializer=JSONSerializer)
+
+
+def test_defect_a_a_worker_of_several_queues_killed_after_the_pop_loses_nothing(
+    settings: SharedSettings, queue: JobQueue, enlist: Enlist
+) -> None:
+    ids = [queue.submit(parameters(), priority=tier).id for tier in Priority for _ in range(2)]
+    assert kill_after_claim(settings) == 2
+    time.sleep(2 * LEASE_SECONDS)
+    claims = enlist()
+    claims.reap()
+    seen = [claim.job.id for _ in ids for claim in claims.claim(Wish())]
+    assert sorted(seen) == sorted(ids)
+
+
+def test_defect_a2_the_lost_job_comes_back_after_one_lease_and_not_after_two_maintenances(
+    settings: SharedSettings, queue: JobQueue, enlist: Enlist
+) -> None:
+    job = queue.submit(parameters())
+    kill_after_claim(settings)
+    time.sleep(2 * LEASE_SECONDS)
+    assert enlist().reap() == (1, [])
+    assert queue.fetch(job.id).state is JobState.QUEUED
+
+
+def test_defect_b_a_finished_job_never_flips_to_failed_and_never_runs_again(
+    queue: JobQueue, enlist: Enlist
+) -> None:
+    job = queue.submit(parameters())
+    claims = enlist(lease_seconds=LEASE_SECONDS)
+    (claim,) = claims.claim(Wish())
+    claims.finish(claim, JobState.COMPLETED, images=[])
+    # As if the worker had been killed before it took its execution off the books.
+    queue.connection.zadd("darkroom:leases", {job.id: 1.0})
+    queue.connection.zadd(f"rq:wip:{job.queue}", {f"{job.id}:{claim.execution}": 1.0})
+    StartedJobRegistry(queue=rq_queue(queue, job.queue)).cleanup()
+    assert claims.reap() == (0, [])
+    assert claims.claim(Wish()) == []
+    assert queue.fetch(job.id).state is JobState.COMPLETED
+
+
+def test_defect_c_rqs_own_cleanup_run_by_many_touches_none_of_our_leases(queue: JobQueue, enlist: Enlist) -> None:
+    jobs = [queue.submit(parameters(batchable=False)) for _ in range(50)]
+    claims = enlist(lease_seconds=LEASE_SECONDS)
+    held = [claim for _ in jobs for claim in claims.claim(Wish())]
+    time.sleep(2 * LEASE_SECONDS)
+
+    def clean() -> None:
+        registry = StartedJobRegistry(queue=rq_queue(queue, jobs[0].queue))
+        registry.cleanup()
+        assert registry.count == len(jobs)
+
+    threads = [threading.Thread(target=clean) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert queue.connection.llen(f"rq:queue:{jobs[0].queue}") == 0
+    assert all(claims.finish(claim, JobState.COMPLETED, images=[]) for claim in held)
+    finished = FinishedJobRegistry(queue=rq_queue(queue, jobs[0].queue))
+    assert sorted(finished.get_job_ids()) == sorted(job.id for job in jobs)
+    assert FailedJobRegistry(queue=rq_queue(queue, jobs[0].queue)).count == 0
+
+
+def test_defect_e_there_is_no_maintenance_lock_that_a_killed_worker_could_keep(
+    settings: SharedSettings, queue: JobQueue, enlist: Enlist
+) -> None:
+    queue.submit(parameters())
+    kill_after_claim(settings)
+    time.sleep(2 * LEASE_SECONDS)
+    assert [enlist(name).reap()[0] for name in ("second", "third")] == [1, 0]
+    assert list(queue.connection.scan_iter("rq:clean_registries*")) == []

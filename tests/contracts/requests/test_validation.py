@@ -1,0 +1,257 @@
+"""Every rule that data can decide: what is refused, with which field, and what the parameters hold otherwise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
+from contracts.catalogue.families import Mode, Task
+from contracts.errors import InvalidRequest
+from contracts.requests.schema import MAX_SEED, REQUESTS, JobRequest
+from contracts.requests.validation import StoredPicture, check, resolve
+
+PICTURE = "data:image/png;base64,AAAA"
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Catalogue:
+    return Catalogue(
+        root=tmp_path,
+        default_model="xl",
+        models=(
+            ModelSpec(
+                id="xl", family="sdxl", source="xl", defaults={"width": 64, "height": 64}, max_pixels=128 * 128
+            ),
+            ModelSpec(id="three", family="sd3", source="three"),
+            ModelSpec(id="one", family="flux", source="one"),
+            ModelSpec(id="quick", family="flux", source="quick", refuses=("guidance_scale",)),
+        ),
+        loras=(
+            LoraSpec(id="stripes-xl", family="sdxl", source="stripes.safetensors"),
+            LoraSpec(id="stripes-flux", family="flux", source="stripes-flux.safetensors"),
+        ),
+        controlnets=(
+            ControlNetSpec(id="edges-xl", family="sdxl", source="edges", preprocessors=("canny",)),
+            ControlNetSpec(id="edges-three", family="sd3", source="edges3"),
+            ControlNetSpec(id="repaint-three", family="sd3", source="repaint3", kind="inpaint"),
+            ControlNetSpec(id="edges-one", family="flux", source="edges1"),
+        ),
+    )
+
+
+def request(task: str, **fields: Any) -> JobRequest:
+    body = {"prompt": "a red circle"} | fields
+    return REQUESTS[Task(task)].model_validate_json(json.dumps(body), strict=True)
+
+
+def edges(family: str, **fields: Any) -> dict[str, Any]:
+    return {"controlnet": f"edges-{family}", "image": PICTURE} | fields
+
+
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("txt2img", {"model": "nothing"}, "model"),
+    ("txt2img", {"prompt_2": "x", "prompt_3": "y"}, "prompt_3"),
+    ("txt2img", {"model": "one", "prompt_3": "y"}, "prompt_3"),
+    ("txt2img", {"model": "one", "clip_skip": 1}, "clip_skip"),
+    ("txt2img", {"true_cfg_scale": 2.0}, "true_cfg_scale"),
+    ("txt2img", {"model": "three", "guidance_rescale": 0.5}, "guidance_rescale"),
+    ("txt2img", {"model": "three", "original_size": [64, 64]}, "original_size"),
+    ("txt2img", {"max_sequence_length": 77}, "max_sequence_length"),
+    ("txt2img", {"model": "one", "negative_prompt": "blue"}, "negative_prompt"),
+    ("txt2img", {"model": "one", "negative_prompt": "blue", "true_cfg_scale": 1.0}, "negative_prompt"),
+    ("txt2img", {"model": "quick", "guidance_scale": 3.0}, "guidance_scale"),
+    ("txt2img", {"width": 68}, "width"),
+    ("txt2img", {"model": "one", "height": 72}, "height"),
+    ("txt2img", {"model": "three", "width": 72}, "width"),
+    ("txt2img", {"width": 256, "height": 128}, "width"),
+    ("txt2img", {"height": 512}, "height"),
+    ("txt2img", {"scheduler": "nothing"}, "scheduler"),
+    ("txt2img", {"scheduler": "flow_euler"}, "scheduler"),
+    ("txt2img", {"model": "one", "scheduler": "ddim"}, "scheduler"),
+    ("txt2img", {"loras": [{"name": "nothing"}]}, "loras.0.name"),
+    ("txt2img", {"loras": [{"name": "stripes-xl"}, {"name": "stripes-flux"}]}, "loras.1.name"),
+    ("txt2img", {"loras": [{"name": "stripes-xl"}, {"name": "stripes-xl"}]}, "loras.1.name"),
+    ("img2img", {"image": PICTURE, "strength": 0.01}, "strength"),
+    ("txt2img", {"speed": "fast", "num_inference_steps": 7}, "speed"),
+    ("img2img", {"speed": "fast", "num_inference_steps": 13, "image": PICTURE}, "speed"),
+    ("controlnet", {"controls": [edges("nothing")]}, "controls.0.controlnet"),
+    ("controlnet", {"controls": [edges("one")]}, "controls.0.controlnet"),
+    ("controlnet", {"controls": [{"controlnet": "edges-xl"}]}, "controls.0.image"),
+    ("controlnet", {"controls": [edges("xl", preprocess="depth")]}, "controls.0.preprocess"),
+    ("controlnet", {"controls": [edges("xl", guidance_start=0.5, guidance_end=0.5)]}, "controls.0.guidance_start"),
+    ("controlnet", {"controls": [edges("xl")], "mask_image": PICTURE}, "image"),
+    ("controlnet", {"controls": [edges("xl")], "strength": 0.5}, "strength"),
+    ("controlnet", {"controls": [edges("xl")], "image": PICTURE, "mask_blur": 3}, "mask_blur"),
+    ("controlnet", {"model": "three", "controls": [edges("three")], "image": PICTURE}, "image"),
+    (
+        "controlnet",
+        {"model": "three", "controls": [edges("three")], "image": PICTURE, "mask_image": PICTURE},
+        "controls.0.controlnet",
+    ),
+    ("controlnet", {"model": "three", "controls": [{"controlnet": "repaint-three"}]}, "controls.0.controlnet"),
+    (
+        "controlnet",
+        {
+            "model": "three",
+            "controls": [{"controlnet": "repaint-three", "image": PICTURE}],
+            "image": PICTURE,
+            "mask_image": PICTURE,
+        },
+        "controls.0.image",
+    ),
+    (
+        "controlnet",
+        {
+            "model": "one",
+            "controls": [edges("one")],
+            "image": PICTURE,
+            "negative_prompt": "blue",
+        },
+        "negative_prompt",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("task", "fields", "field"), REFUSED, ids=lambda value: None if isinstance(value, dict) else value
+)
+def test_what_a_worker_could_not_run_is_refused_by_name(
+    catalogue: Catalogue, task: str, fields: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check(request(task, **fields), catalogue)
+    assert field in [problem.field for problem in caught.value.problems]
+    assert all(problem.message for problem in caught.value.problems)
+
+
+def test_all_problems_are_told_at_once(catalogue: Catalogue) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check(request("txt2img", width=68, scheduler="flow_euler", true_cfg_scale=2.0), catalogue)
+    assert {problem.field for problem in caught.value.problems} == {"width", "scheduler", "true_cfg_scale"}
+
+
+def accepted(catalogue: Catalogue, sent: JobRequest, **pictures: StoredPicture) -> Any:
+    return resolve(sent, check(sent, catalogue), pictures)
+
+
+def test_every_default_is_filled_in_from_task_model_and_family(catalogue: Catalogue) -> None:
+    filled = accepted(catalogue, request("txt2img"))
+    assert (filled.model, filled.width, filled.height) == ("xl", 64, 64)
+    assert (filled.num_inference_steps, filled.guidance_scale, filled.scheduler) == (30, 5.0, "euler")
+    assert filled.guidance_rescale == 0.0
+    assert filled.true_cfg_scale is None
+    flux = accepted(catalogue, request("txt2img", model="one"))
+    assert (flux.true_cfg_scale, flux.max_sequence_length, flux.scheduler) == (1.0, 512, "flow_euler")
+
+
+def test_a_model_that_refuses_guidance_gets_none(catalogue: Catalogue) -> None:
+    assert accepted(catalogue, request("txt2img", model="quick")).guidance_scale is None
+
+
+def test_seed_zero_is_a_seed_and_runs_alone(catalogue: Catalogue) -> None:
+    named = accepted(catalogue, request("txt2img", seed=0))
+    assert (named.seed, named.batchable, named.batch_key()) == (0, False, "")
+
+
+def test_without_a_seed_one_is_drawn_and_the_job_may_share_its_call(catalogue: Catalogue) -> None:
+    drawn = [accepted(catalogue, request("txt2img")) for _ in range(4)]
+    assert len({parameters.seed for parameters in drawn}) > 1
+    assert all(0 <= parameters.seed <= MAX_SEED and parameters.batchable for parameters in drawn)
+    assert len({parameters.batch_key() for parameters in drawn}) == 1
+
+
+def test_batchable_overrides_either_way(catalogue: Catalogue) -> None:
+    assert accepted(catalogue, request("txt2img", seed=7, batchable=True)).batchable
+    assert not accepted(catalogue, request("txt2img", batchable=False)).batchable
+
+
+def test_prompts_and_adapters_share_a_batch_key_and_everything_else_does_not(catalogue: Catalogue) -> None:
+    def key(**fields: Any) -> str:
+        return str(accepted(catalogue, request("txt2img", **fields)).batch_key())
+
+    assert key() == key(prompt="a blue square") == key(num_images=3) == key(output_format="webp")
+    assert key() == key(loras=[{"name": "stripes-xl"}]) == key(loras=[{"name": "stripes-xl", "scale": 0.5}])
+    assert key(negative_prompt="red") == key(negative_prompt="blue")
+    others = [key(negative_prompt="red"), key(num_inference_steps=3), key(width=72), key(guidance_scale=1.0),
+              key(scheduler="ddim"), key(speed="fast"), key(model="one")]  # fmt: skip
+    assert len({key(), *others}) == 1 + len(others)
+
+
+def test_fast_is_said_with_the_steps_that_it_needs(catalogue: Catalogue) -> None:
+    assert accepted(catalogue, request("txt2img")).speed == "exact"
+    assert accepted(catalogue, request("txt2img", speed="fast", num_inference_steps=8)).speed == "fast"
+    with pytest.raises(InvalidRequest) as caught:
+        check(request("img2img", speed="fast", num_inference_steps=13, image=PICTURE), catalogue)
+    (problem,) = caught.value.problems
+    assert problem.allowed == "exact, or num_inference_steps ≥ 14"
+    enough = request("img2img", speed="fast", num_inference_steps=14, image=PICTURE)
+    assert accepted(catalogue, enough, image=StoredPicture("inputs/a", 64, 64)).speed == "fast"
+
+
+def test_an_image_gives_its_own_size_on_the_grid(catalogue: Catalogue) -> None:
+    sent = request("img2img", image=PICTURE)
+    parameters = accepted(catalogue, sent, image=StoredPicture("inputs/a", 100, 75))
+    assert (parameters.width, parameters.height) == (96, 72)
+    assert (parameters.image, parameters.strength) == ("inputs/a", 0.6)
+
+
+def test_a_size_that_was_asked_for_wins_over_the_image(catalogue: Catalogue) -> None:
+    sent = request("img2img", image=PICTURE, width=128, height=64)
+    parameters = accepted(catalogue, sent, image=StoredPicture("inputs/a", 4000, 3000))
+    assert (parameters.width, parameters.height) == (128, 64)
+
+
+@pytest.mark.parametrize("size", [(4000, 3000), (60, 60), (256, 128)])
+def test_an_image_of_a_size_that_the_model_does_not_make_is_refused_with_the_remedy(
+    catalogue: Catalogue, size: tuple[int, int]
+) -> None:
+    sent = request("img2img", image=PICTURE)
+    with pytest.raises(InvalidRequest, match="name width and height"):
+        accepted(catalogue, sent, image=StoredPicture("inputs/a", *size))
+
+
+def test_a_mask_of_another_size_than_its_image_is_refused(catalogue: Catalogue) -> None:
+    sent = request("inpaint", image=PICTURE, mask_image=PICTURE)
+    pictures = {"image": StoredPicture("inputs/a", 64, 64), "mask_image": StoredPicture("inputs/b", 64, 72)}
+    with pytest.raises(InvalidRequest) as caught:
+        accepted(catalogue, sent, **pictures)
+    assert [problem.field for problem in caught.value.problems] == ["mask_image"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "mode"),
+    [
+        ({}, Mode.CONTROLNET),
+        ({"image": PICTURE}, Mode.CONTROLNET_IMG2IMG),
+        ({"image": PICTURE, "mask_image": PICTURE}, Mode.CONTROLNET_INPAINT),
+    ],
+)
+def test_pictures_choose_the_controlnet_mode(catalogue: Catalogue, fields: dict[str, str], mode: Mode) -> None:
+    sent = request("controlnet", controls=[edges("xl")], **fields)
+    pictures = {field: StoredPicture(f"inputs/{field}", 64, 64) for field in [*fields, "controls.0.image"]}
+    parameters = accepted(catalogue, sent, **pictures)
+    assert parameters.mode is mode
+    assert parameters.controls[0].image == "inputs/controls.0.image"
+
+
+def test_sd3_repaints_with_a_controlnet_that_takes_the_jobs_own_image(catalogue: Catalogue) -> None:
+    sent = request(
+        "controlnet",
+        model="three",
+        controls=[{"controlnet": "repaint-three"}],
+        image=PICTURE,
+        mask_image=PICTURE,
+        width=64,
+        height=64,
+    )
+    pictures = {field: StoredPicture(field, 64, 64) for field in ("image", "mask_image")}
+    parameters = accepted(catalogue, sent, **pictures)
+    assert (parameters.mode, parameters.strength, parameters.controls[0].image) == (
+        Mode.CONTROLNET_INPAINT,
+        None,
+        None,
+    )

@@ -1,0 +1,88 @@
+"""The ledger: what processes counted adds up in Redis, once, also where answers are lost."""
+
+from __future__ import annotations
+
+import pytest
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from contracts.metrics import SUM, Ledger, Tally, read_totals
+from contracts.queue.client import JobQueue
+from contracts.redis.connection import connect
+
+
+def total(connection: Redis, name: str, *labels: str) -> dict[str, float]:
+    (parts,) = [
+        dict(sample.parts)
+        for row, samples in read_totals(connection)
+        for sample in samples
+        if (row.name, sample.labels) == (name, labels)
+    ]
+    return parts
+
+
+def test_what_several_processes_counted_adds_up(queue: JobQueue) -> None:
+    for seconds in (0.2, 0.3, 1000):
+        tally = Tally()
+        ledger = Ledger(queue.connection, tally)
+        for _ in range(2):
+            tally.observe("stage_seconds", seconds, stage="denoise", model="a/ü", task="txt2img")
+            tally.count("warm_hits", model="a/ü")
+            ledger.post()
+
+    parts = total(queue.connection, "stage_seconds", "denoise", "a/ü", "txt2img")
+    assert parts == {"0.25": 2, "0.5": 2, "+Inf": 2, SUM: pytest.approx(2001)}
+    assert total(queue.connection, "warm_hits", "a/ü") == {"": 6}
+
+
+def test_nothing_counted_is_nothing_written(queue: JobQueue) -> None:
+    Ledger(queue.connection, Tally()).post()
+
+    assert queue.connection.dbsize() == 0
+
+
+def test_what_was_counted_while_redis_was_away_is_posted_when_it_is_back(queue: JobQueue) -> None:
+    tally = Tally()
+    away = connect("redis://127.0.0.1:1/0", timeout_seconds=0.2, retries=0)
+    ledger = Ledger(away, tally)
+    tally.count("warm_hits", model="a")
+    with pytest.raises(RedisConnectionError):
+        ledger.post()
+    tally.count("warm_hits", model="a")
+    away.connection_pool = queue.connection.connection_pool
+
+    ledger.post()
+    ledger.post()
+
+    assert total(queue.connection, "warm_hits", "a") == {"": 2}
+
+
+def test_a_page_whose_answer_was_lost_is_added_once(queue: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    tally = Tally()
+    ledger = Ledger(queue.connection, tally)
+    tally.count("warm_hits", model="a")
+    real_read = type(queue.connection).parse_response
+
+    def lose_the_answer(self: Redis, connection: object, command: str, **options: object) -> object:
+        real_read(self, connection, command, **options)  # type: ignore[no-untyped-call]
+        raise RedisConnectionError("the answer was lost")
+
+    ledger.post()  # the script is known to the server from here on
+    tally.count("warm_hits", model="a")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(queue.connection), "parse_response", lose_the_answer)
+        with pytest.raises(RedisConnectionError):
+            ledger.post()
+    tally.count("warm_hits", model="a")
+
+    ledger.post()
+    ledger.post()
+
+    assert total(queue.connection, "warm_hits", "a") == {"": 3}
+
+
+def test_what_the_table_does_not_know_is_passed_over(queue: JobQueue) -> None:
+    queue.connection.hset("darkroom:totals", '["of_another_release","","x"]', "1")
+    queue.connection.hset("darkroom:totals", '["warm_hits","","a","b"]', "1")
+
+    assert [samples for _, samples in read_totals(queue.connection) if samples] == []

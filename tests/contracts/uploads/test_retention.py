@@ -1,0 +1,310 @@
+"""What expires goes, on both sides, also when sweepers die; what is held stays. On a real Redis and real files."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from contracts.errors import Gone, NotFound, Unavailable
+from contracts.queue.client import JobQueue
+from contracts.queue.leases import Claim, Wish
+from contracts.queue.records import JobState
+from contracts.settings import SharedSettings
+from contracts.storage import Storage
+from contracts.uploads.retention import Retention
+from tests.contracts.conftest import Enlist
+from tests.support.parameters import parameters
+
+SHA = "ab" * 32
+LEASE_SECONDS = 0.3
+
+#: A sweeper that dies with the files of half of what it took up removed, and no book closed for the last.
+SWEEP_AND_DIE = f"""
+import os, signal, sys
+from pathlib import Path
+from contracts.connections import connect
+from contracts.retention import Retention
+from contracts.settings import SharedSettings
+from contracts.storage import open_storage
+storage = open_storage(SharedSettings(redis_url=sys.argv[1], data=Path(sys.argv[2])))
+clear, left = storage.clear, [5]
+def clear_and_die(prefix):
+    clear(prefix)
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+storage.clear = clear_and_die
+Retention(connect(sys.argv[1], timeout_seconds=5, retries=0), storage, 60, {LEASE_SECONDS}).sweep()
+"""
+
+
+@pytest.fixture
+def retention(queue: JobQueue, storage: Storage) -> Retention:
+    return Retention(queue.connection, storage, gone_seconds=60, lease_seconds=LEASE_SECONDS)
+
+
+def complete(queue: JobQueue, storage: Storage, enlist: Enlist, **changes: str) -> str:
+    """An ended job with an image in the storage."""
+    id = queue.submit(parameters(**changes)).id
+    (claim,) = enlist().claim(Wish())
+    end(storage, enlist, claim)
+    return id
+
+
+def end(storage: Storage, enlist: Enlist, claim: Claim) -> None:
+    storage.write(f"images/{claim.job.id}/1/0.png", b"an image")
+    assert enlist().finish(claim, JobState.COMPLETED)
+
+
+def let_expire(queue: JobQueue, *ids: str) -> None:
+    """As if their time had passed."""
+    for id in ids:
+        queue.connection.hset(f"darkroom:job:{id}", "expires_at", "1")
+        queue.connection.zadd("darkroom:expiry", {id: 1})
+
+
+def let_holds_end(queue: JobQueue) -> None:
+    """As if all times for which inputs are held had passed."""
+    for key in queue.connection.zrange("darkroom:inputs", 0, -1):
+        queue.connection.zadd("darkroom:inputs", {str(key): 1})
+
+
+def sweep_all(retention: Retention) -> None:
+    while retention.sweep():
+        pass
+
+
+def keys_of(queue: JobQueue) -> set[str]:
+    return {str(key) for key in queue.connection.scan_iter("*")}
+
+
+def test_nothing_is_swept_before_its_time(
+    queue: JobQueue, storage: Storage, retention: Retention, enlist: Enlist
+) -> None:
+    id = complete(queue, storage, enlist)
+    waiting = queue.submit(parameters())
+
+    assert retention.sweep() == 0
+    assert queue.fetch(id).state is JobState.COMPLETED
+    assert queue.fetch(waiting.id).state is JobState.QUEUED
+    assert storage.exists(f"images/{id}/1/0.png")
+
+
+def test_an_expired_job_is_gone_before_anybody_sweeps(queue: JobQueue, storage: Storage, enlist: Enlist) -> None:
+    id = complete(queue, storage, enlist)
+    let_expire(queue, id)
+
+    with pytest.raises(Gone) as gone:
+        queue.fetch(id)
+    assert gone.value.owner == "local"
+
+
+def test_an_expired_job_is_gone_for_a_while_and_then_unknown_and_nothing_of_it_is_left(
+    queue: JobQueue, storage: Storage, retention: Retention, enlist: Enlist
+) -> None:
+    id = complete(queue, storage, enlist)
+    let_expire(queue, id)
+
+    sweep_all(retention)
+
+    with pytest.raises(Gone):
+        queue.fetch(id)
+    assert storage.find("images/") == []
+    assert [key for key in keys_of(queue) if id in key] == [f"darkroom:job:{id}"]
+    assert queue.connection.zrange("darkroom:jobs:local", 0, -1) == []
+
+    queue.connection.zadd("darkroom:expiry", {id: 1})
+    sweep_all(retention)
+
+    with pytest.raises(NotFound) as unknown:
+        queue.fetch(id)
+    assert not isinstance(unknown.value, Gone)
+    assert {key for key in keys_of(queue) if not key.startswith(("rq:queues", "darkroom:turn"))} <= {
+        "darkroom:pace", "darkroom:waiting:normal", "darkroom:census", "darkroom:totals",
+    }  # fmt: skip
+
+
+def test_files_that_a_late_worker_wrote_go_with_the_stone(
+    queue: JobQueue, storage: Storage, retention: Retention, enlist: Enlist
+) -> None:
+    id = complete(queue, storage, enlist)
+    let_expire(queue, id)
+    sweep_all(retention)
+    storage.write(f"images/{id}/1/0.png", b"late")
+
+    queue.connection.zadd("darkroom:expiry", {id: 1})
+    sweep_all(retention)
+
+    assert storage.find("images/") == []
+
+
+def test_many_sweepers_at_once_remove_each_job_once(
+    settings: SharedSettings, queue: JobQueue, storage: Storage, enlist: Enlist
+) -> None:
+    ids = [complete(queue, storage, enlist) for _ in range(150)]
+    let_expire(queue, *ids)
+    removed: list[int] = []
+
+    def sweep() -> None:
+        one = Retention(queue.connection, storage, gone_seconds=60)
+        while count := one.sweep():
+            removed.append(count)
+
+    threads = [threading.Thread(target=sweep) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sum(removed) == len(ids)
+    assert storage.find("images/") == []
+    assert queue.connection.zcard("darkroom:jobs:local") == 0
+
+
+def test_what_a_killed_sweeper_began_another_ends(
+    settings: SharedSettings, queue: JobQueue, storage: Storage, retention: Retention, enlist: Enlist
+) -> None:
+    ids = [complete(queue, storage, enlist) for _ in range(10)]
+    let_expire(queue, *ids)
+    command = [sys.executable, "-c", SWEEP_AND_DIE, settings.redis_url, str(settings.data)]
+
+    died = subprocess.run(command, check=False, timeout=60)
+
+    assert died.returncode == -signal.SIGKILL
+    assert queue.connection.zcard("darkroom:jobs:local") == 6
+    deadline = time.monotonic() + 20
+    while queue.connection.zcard("darkroom:jobs:local"):
+        assert time.monotonic() < deadline
+        retention.sweep()
+    assert storage.find("images/") == []
+    for id in ids:
+        with pytest.raises(Gone):
+            queue.fetch(id)
+
+
+def test_an_input_stays_while_it_is_held_and_goes_afterwards(
+    queue: JobQueue, storage: Storage, retention: Retention
+) -> None:
+    key = retention.hold(SHA, 60)
+    storage.write(key, b"a picture")
+    sweep_all(retention)
+    assert storage.exists(key)
+
+    let_holds_end(queue)
+    sweep_all(retention)
+
+    assert not storage.exists(key)
+    assert retention.keep(SHA, 60) is None
+    assert keys_of(queue) == set()
+
+
+def test_a_shorter_hold_does_not_shorten_a_longer_one(queue: JobQueue, retention: Retention) -> None:
+    key = retention.hold(SHA, 1000)
+
+    assert retention.hold(SHA, 1) == key
+    assert retention.keep(SHA, 1) == key
+    assert (queue.connection.zscore("darkroom:inputs", key) or 0) > queue.now() + 900
+
+
+def test_what_a_request_stored_before_its_process_died_is_swept(
+    queue: JobQueue, storage: Storage, retention: Retention
+) -> None:
+    storage.write(retention.hold(SHA, 60), b"written, and never submitted")
+    retention.hold("cd" * 32, 60)  # and one that was not even written
+
+    let_holds_end(queue)
+    sweep_all(retention)
+
+    assert storage.find("inputs/") == []
+    assert keys_of(queue) == set()
+
+
+def test_a_jobs_input_stays_as_long_as_any_job_that_reads_it(
+    queue: JobQueue, storage: Storage, retention: Retention, enlist: Enlist
+) -> None:
+    key = retention.hold(SHA, 60)
+    storage.write(key, b"a picture")
+    first, second = (
+        complete(queue, storage, enlist, image=key),
+        queue.submit(parameters(image=key, mask_image=key)).id,
+    )
+    let_holds_end(queue)
+    sweep_all(retention)
+    assert storage.exists(key)
+
+    let_expire(queue, first)
+    sweep_all(retention)
+    assert storage.exists(key)
+    (claim,) = enlist().claim(Wish())
+    end(storage, enlist, claim)
+    let_expire(queue, second)
+    sweep_all(retention)
+
+    assert storage.find("inputs/") == []
+    assert queue.connection.exists("darkroom:holders", "darkroom:inputs", "darkroom:rubbish") == 0
+
+
+def test_an_upload_outlives_the_job_that_named_it(
+    queue: JobQueue, storage: Storage, retention: Retention, enlist: Enlist
+) -> None:
+    key = retention.hold(SHA, 5000)
+    storage.write(key, b"a picture")
+    id = complete(queue, storage, enlist, image=key)
+    let_expire(queue, id)
+
+    sweep_all(retention)
+
+    assert retention.keep(SHA, 60) == key
+    assert storage.exists(key)
+
+
+def test_a_deleted_job_lets_its_input_go(
+    queue: JobQueue, storage: Storage, retention: Retention, enlist: Enlist
+) -> None:
+    key = retention.hold(SHA, 60)
+    storage.write(key, b"a picture")
+    id = complete(queue, storage, enlist, image=key)
+    let_holds_end(queue)
+    sweep_all(retention)
+
+    queue.delete(id)
+    sweep_all(retention)
+
+    assert storage.find("inputs/") == []
+
+
+def test_a_job_whose_input_was_swept_meanwhile_is_not_accepted(
+    queue: JobQueue, storage: Storage, retention: Retention
+) -> None:
+    key = retention.hold(SHA, 60)
+    let_holds_end(queue)
+    sweep_all(retention)
+    before = keys_of(queue)
+
+    with pytest.raises(Unavailable, match="send the request again"):
+        queue.submit(parameters(image=key))
+
+    assert keys_of(queue) == before
+
+
+def test_the_same_content_gets_a_new_place_so_that_a_late_sweeper_removes_nothing_needed(
+    queue: JobQueue, storage: Storage, retention: Retention
+) -> None:
+    old = retention.hold(SHA, 60)
+    storage.write(old, b"a picture")
+    let_holds_end(queue)
+    retention._run("due_inputs", limit=10, lease_seconds=60)  # a sweeper that now stands still
+
+    new = retention.hold(SHA, 60)
+    storage.write(new, b"a picture")
+    id = queue.submit(parameters(image=new)).id
+    storage.delete(old)  # and goes on
+
+    image = queue.fetch(id).parameters.image
+    assert image is not None
+    assert storage.exists(image)

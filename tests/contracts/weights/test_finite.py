@@ -1,0 +1,35 @@
+"""Values that are no numbers are found in the bytes of a file, in every dtype."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from contracts.settings import BUILT_IN_CATALOGUE
+from contracts.weights.finite import check_values
+from contracts.weights.lora_files import AdapterRefused, read_tensors
+
+
+def test_values_that_are_no_numbers_are_refused() -> None:
+    path = BUILT_IN_CATALOGUE.parent / "loras" / "bad" / "not-a-number.safetensors"
+    with pytest.raises(AdapterRefused, match="no numbers"):
+        check_values(path, read_tensors(path))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.float8_e5m2])
+def test_one_bad_value_is_found_in_every_dtype_and_large_ones_are_none(
+    tmp_path: Path, dtype: torch.dtype, value: float
+) -> None:
+    path = tmp_path / "x.safetensors"
+    tensor = torch.linspace(-1, 1, 1001, dtype=torch.float64)
+    tensor[:2] = torch.tensor([torch.finfo(dtype).max, torch.finfo(dtype).min], dtype=torch.float64)
+    save_file({"a": tensor.to(dtype)}, path)
+    check_values(path, read_tensors(path))
+    tensor[700] = value
+    save_file({"a": tensor.to(dtype)}, path)
+    with pytest.raises(AdapterRefused, match="a holds values"):
+        check_values(path, read_tensors(path))

@@ -1,0 +1,172 @@
+"""One POST to a receiver: over TLS, to the address that was checked, and no longer than it may take."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import httpx
+import pytest
+import trustme
+
+from contracts.errors import DestinationRefused, DestinationUnknown
+from contracts.settings import OutboundSettings
+from dispatcher.http_client import Answer, Poster
+from tests.support.hosts import certify, resolve_as, trust_authority
+from tests.support.receiver import Receiver, Reply, receiving
+
+LOCAL = OutboundSettings.model_validate({"networks": ["127.0.0.0/8", "::1/128"]})
+
+
+def post(url: str, rules: OutboundSettings = LOCAL, timeout_seconds: float = 10) -> Answer:
+    async def run() -> Answer:
+        poster = Poster(rules, timeout_seconds)
+        try:
+            return await poster.post(url, b"{}", {"webhook-id": "msg_1"})
+        finally:
+            await poster.close()
+
+    return asyncio.run(run())
+
+
+@pytest.fixture
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
+    return trust_authority(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as receiver:
+        yield receiver
+
+
+def test_a_receiver_with_a_certificate_for_its_name_is_told(authority: trustme.CA) -> None:
+    with receiving(certify(authority, "localhost")) as receiver:
+        assert post(f"https://localhost:{receiver.port}/hook").status_code == 200
+
+        (request,) = receiver.received
+        assert request.headers["host"] == f"localhost:{receiver.port}"
+        assert (request.path, request.body) == ("/hook", b"{}")
+
+
+def test_a_receiver_with_a_certificate_for_its_address_is_told(authority: trustme.CA) -> None:
+    with receiving(certify(authority, "127.0.0.1")) as receiver:
+        assert post(f"https://127.0.0.1:{receiver.port}/hook").status_code == 200
+
+
+def test_a_receiver_with_another_s_certificate_is_not(authority: trustme.CA) -> None:
+    with receiving(certify(authority, "other.example")) as receiver:
+        with pytest.raises(httpx.ConnectError, match="certificate"):
+            post(f"https://localhost:{receiver.port}/hook")
+
+        assert not receiver.received
+
+
+def test_two_names_at_one_address_never_share_a_connection(
+    authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one name's receiver would get the other's messages over a connection that was checked for itself."""
+    for name in ("one.example", "two.example"):
+        resolve_as(monkeypatch, name, ["127.0.0.1"])
+    with receiving(certify(authority, "one.example")) as receiver:
+
+        async def run() -> None:
+            poster = Poster(LOCAL, 10)
+            await poster.post(f"https://one.example:{receiver.port}/", b"{}", {})
+            with pytest.raises(httpx.ConnectError):
+                await poster.post(f"https://two.example:{receiver.port}/", b"{}", {})
+            await poster.close()
+
+        asyncio.run(run())
+        assert [one.headers["host"] for one in receiver.received] == [f"one.example:{receiver.port}"]
+
+
+def test_a_name_is_looked_up_once_and_connected_to_as_it_was_checked(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name service that gives another address the second time finds no second time."""
+    asked = resolve_as(monkeypatch, "rebind.example", ["127.0.0.1"], ["10.0.0.1"])
+
+    assert post(f"http://rebind.example:{receiver.port}/hook").status_code == 200
+    assert len(asked) == 1
+
+
+def test_the_next_address_is_tried_where_nothing_listens(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve_as(monkeypatch, "both.example", ["127.0.0.2", "127.0.0.1"])
+
+    assert post(f"http://both.example:{receiver.port}/hook").status_code == 200
+
+
+def test_no_proxy_of_the_environment_is_asked(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    with receiving() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        monkeypatch.setenv("ALL_PROXY", proxy.url)
+
+        assert post(f"{receiver.url}/hook").status_code == 200
+        assert not proxy.received
+
+
+def test_an_address_that_is_not_allowed_is_not_connected_to(receiver: Receiver) -> None:
+    with pytest.raises(DestinationRefused):
+        post(f"{receiver.url}/hook", OutboundSettings())
+    with pytest.raises((DestinationRefused, DestinationUnknown)):
+        post(f"https://localhost:{receiver.port}/hook", OutboundSettings())
+
+    assert not receiver.received
+
+
+def test_headers_that_drip_are_no_answer() -> None:
+    """Each byte comes in time, and all of them never do."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def drip() -> None:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+                while True:
+                    connection.sendall(b"x")
+                    time.sleep(0.05)
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        with pytest.raises(TimeoutError):
+            post(f"http://127.0.0.1:{listener.getsockname()[1]}/", timeout_seconds=0.5)
+        thread.join()
+
+
+def test_the_body_of_an_answer_is_not_waited_for(receiver: Receiver) -> None:
+    receiver.plans["/hook"] = [Reply(body=b"x" * 1000, pause_seconds=0.1)]
+
+    assert post(f"{receiver.url}/hook", timeout_seconds=5).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("said", "least", "most"),
+    [("120", 120, 120), ("0", 0, 0), (timedelta(hours=1), 3000, 3600), (timedelta(hours=-1), 0, 0)],
+)
+def test_a_receiver_s_time_is_read_in_both_forms(
+    receiver: Receiver, said: str | timedelta, least: int, most: int
+) -> None:
+    text = said if isinstance(said, str) else format_datetime(datetime.now(UTC) + said, usegmt=True)
+    receiver.plans["/hook"] = [Reply(503, {"Retry-After": text})]
+
+    answer = post(f"{receiver.url}/hook")
+
+    assert answer.retry_after_seconds is not None
+    assert least <= answer.retry_after_seconds <= most
+
+
+@pytest.mark.parametrize("said", ["soon", "-5", "1.5", "²", "Thu, 99 Foo 2026"])
+def test_a_time_that_is_none_is_passed_over(receiver: Receiver, said: str) -> None:
+    receiver.plans["/hook"] = [Reply(503, {"Retry-After": said.encode().decode("latin-1")})]
+
+    assert post(f"{receiver.url}/hook") == Answer(503, None)

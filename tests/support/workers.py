@@ -1,0 +1,87 @@
+"""Consumers in this process, on a real Redis, that work until some jobs have ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from contracts.metrics import Tally
+from contracts.queue.client import JobQueue
+from contracts.queue.leases import Claims
+from contracts.queue.records import JobRecord
+from contracts.redis.connection import connect
+from contracts.settings import QueueSettings, SharedSettings
+from contracts.storage import Storage
+from worker.loop.consumer import Consumer
+from worker.pool.pool import Pool
+from worker.settings import WorkerSettings
+
+#: Long enough for a step of the shapes model on a busy machine, short enough to be waited for.
+LEASE_SECONDS = 2.0
+
+
+def hire(
+    shared: SharedSettings,
+    pool: Pool,
+    storage: Storage,
+    tally: Tally | None = None,
+    overdue_seconds: float = 30.0,
+    **settings: object,
+) -> Consumer:
+    own = WorkerSettings(**{"poll_seconds": 0.01, "residency_seconds": 0.0, **settings})  # type: ignore[arg-type]
+    connection = connect(shared.redis_url, timeout_seconds=5, retries=0)
+    rules = QueueSettings(lease_seconds=LEASE_SECONDS, overdue_seconds=overdue_seconds)
+    claims = Claims(connection, rules, own.name, shared.result_ttl_seconds)
+    rq_connection = connect(shared.redis_url, timeout_seconds=5, retries=1, decode=False)
+    return Consumer(rq_connection, claims, pool, storage, own, tally=tally)
+
+
+@contextmanager
+def beside(queue: JobQueue, job_id: str, act: Callable[[], object], step: int = 2) -> Iterator[None]:
+    """While the block runs, do something as soon as a job has run some steps."""
+
+    over = threading.Event()
+
+    def wait_and_act() -> None:
+        while queue.fetch(job_id).progress.step < step:
+            if over.wait(0.005):
+                return
+        act()
+
+    thread = threading.Thread(target=wait_and_act)
+    thread.start()
+    try:
+        yield
+    finally:  # the consumer failed, perhaps: a signal that came later would end the tests themselves
+        over.set()
+        thread.join()
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def work_until_ended(consumer: Consumer, queue: JobQueue, *ids: str) -> list[JobRecord]:
+    """Run the consumer in this thread, as its process would, until the jobs have ended; then SIGTERM."""
+
+    over = threading.Event()
+
+    def stop() -> None:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not all(queue.fetch(id).state.is_final for id in ids):
+            if over.wait(0.02):
+                return
+        terminate()
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    try:
+        consumer.start([])
+    finally:  # as above
+        over.set()
+        stopper.join()
+    return [queue.fetch(id) for id in ids]

@@ -1,0 +1,229 @@
+"""Adapters: they act, together and in every mode, some stay loaded, and nothing of one is left."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from contracts.catalogue.catalogue import Catalogue, LoraSpec
+from contracts.catalogue.families import FAMILIES, Mode
+from contracts.metrics import Tally
+from contracts.requests.parameters import LoraParameters
+from contracts.storage import Storage
+from tests.support.adapters import acting, checkpoint_of, chosen, paint_with
+from tests.support.jobs import Pixels, done, order, pixels
+from tests.support.weights import to_kohya, write_adapter
+from worker.adapters import reader as lora_files
+from worker.adapters.active import Adapters
+from worker.adapters.files import Bounds, LoraStock
+from worker.checkpoints.files import Fingerprints
+from worker.pool.pool import Pool
+
+FAMILY_IDS = list(FAMILIES)
+Tensors = dict[str, torch.Tensor]
+
+
+def _hooks(base: Any) -> int:
+    """Hooks on all layers of a model."""
+    modules = [part for part in base.components.values() if isinstance(part, torch.nn.Module)]
+    return sum(len(layer._forward_hooks) for module in modules for layer in module.modules())
+
+
+@pytest.mark.parametrize("family", FAMILY_IDS)
+def test_an_adapter_acts_and_leaves_the_base_bit_for_bit_as_it_was(
+    family: str, catalogue: Catalogue, pool: Pool, storage: Storage
+) -> None:
+    base, _ = done(order(catalogue, family), pool, storage)
+    hooks = _hooks(pool.model(f"shapes-{family}").base)
+    weak, strong = (paint_with(pool, storage, family, f"{family}-lora", scale) for scale in (0.5, 1.0))
+    assert not np.array_equal(weak, strong)
+    assert done(order(catalogue, family), pool, storage)[0] == base
+    assert np.array_equal(paint_with(pool, storage, family, f"{family}-lora", 0.5), weak)
+    assert _hooks(pool.model(f"shapes-{family}").base) == hooks
+
+
+@pytest.mark.parametrize("family", FAMILY_IDS)
+def test_an_adapter_acts_in_every_mode(family: str, catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
+    for mode in FAMILIES[family].modes:
+        plain = pixels(order(catalogue, family, mode), pool, storage)
+        adapted = pixels(order(catalogue, family, mode, loras=[{"name": f"{family}-lora"}]), pool, storage)
+        assert not np.array_equal(plain, adapted), mode
+
+
+def test_several_adapters_act_together_each_with_its_scale(
+    add_lora: Callable[..., Pool], catalogue: Catalogue, storage: Storage, tmp_path: Path
+) -> None:
+    write_adapter(tmp_path / "b.safetensors", "sdxl", checkpoint_of(catalogue, "sdxl"), rank=8, seed=2)
+    pool = add_lora("sdxl", tmp_path / "b.safetensors")
+
+    def both(first: float, second: float) -> Pixels:
+        loras = [{"name": "sdxl-lora", "scale": first}, {"name": "extra", "scale": second}]
+        return pixels(order(pool.catalogue, "sdxl", loras=loras), pool, storage)
+
+    assert np.array_equal(both(1.0, 0.0), paint_with(pool, storage, "sdxl", "sdxl-lora"))
+    assert np.array_equal(both(0.0, 1.0), paint_with(pool, storage, "sdxl"))
+    assert not np.array_equal(both(1.0, 1.0), both(1.0, 0.0))
+
+
+@pytest.mark.parametrize("rank", [1, 4, 16])
+def test_ranks_differ_and_all_load(
+    rank: int, add_lora: Callable[..., Pool], catalogue: Catalogue, storage: Storage, tmp_path: Path
+) -> None:
+    path = tmp_path / "lora.safetensors"
+    write_adapter(path, "flux", checkpoint_of(catalogue, "flux"), rank=rank)
+    pool = add_lora("flux", path)
+    assert not np.array_equal(paint_with(pool, storage, "flux"), paint_with(pool, storage, "flux", scale=0.0))
+
+
+def test_kohyas_layout_with_text_encoders_means_the_same_as_pefts(
+    add_lora: Callable[..., Pool], catalogue: Catalogue, storage: Storage, tmp_path: Path
+) -> None:
+    path = tmp_path / "lora.safetensors"
+    tensors = write_adapter(path, "sdxl", checkpoint_of(catalogue, "sdxl"), rank=4, text_encoder=True)
+    assert any(key.startswith("text_encoder.") for key in tensors)
+    peft = paint_with(add_lora("sdxl", path), storage, "sdxl")
+    kohya = paint_with(add_lora("sdxl", to_kohya(tensors, alpha=4.0)), storage, "sdxl")
+    assert np.array_equal(peft, kohya)
+    denoiser_only = {key: tensor for key, tensor in tensors.items() if key.startswith("unet.")}
+    assert not np.array_equal(paint_with(add_lora("sdxl", denoiser_only), storage, "sdxl"), peft)
+
+
+def test_kohyas_alpha_scales(
+    add_lora: Callable[..., Pool], catalogue: Catalogue, storage: Storage, tmp_path: Path
+) -> None:
+    tensors = write_adapter(tmp_path / "a.safetensors", "sdxl", checkpoint_of(catalogue, "sdxl"), rank=4)
+    halved = paint_with(add_lora("sdxl", to_kohya(tensors, alpha=2.0)), storage, "sdxl")
+    whole = paint_with(add_lora("sdxl", to_kohya(tensors, alpha=4.0)), storage, "sdxl", scale=0.5)
+    assert np.abs(halved - whole).max() <= 1
+
+
+def test_a_text_encoder_adapter_leaves_no_trace(
+    add_lora: Callable[..., Pool], catalogue: Catalogue, storage: Storage, tmp_path: Path
+) -> None:
+    path = tmp_path / "lora.safetensors"
+    write_adapter(path, "sdxl", checkpoint_of(catalogue, "sdxl"), text_encoder=True)
+    pool = add_lora("sdxl", path)
+    base, _ = done(order(catalogue, "sdxl"), pool, storage)
+    paint_with(pool, storage, "sdxl")
+    assert done(order(catalogue, "sdxl"), pool, storage)[0] == base
+
+
+def test_a_changing_order_of_adapters_gives_each_job_its_own_image(
+    catalogue: Catalogue, pool: Pool, storage: Storage
+) -> None:
+    """Alternates adapters, scales, none, failures and modes; every image equals its first making."""
+    orders = [
+        order(catalogue, "sdxl"),
+        order(catalogue, "sdxl", loras=[{"name": "sdxl-lora"}]),
+        order(catalogue, "sdxl", Mode.IMG2IMG, loras=[{"name": "sdxl-lora", "scale": -1.0}]),
+        order(catalogue, "sdxl", Mode.INPAINT),
+    ]
+    first = [done(item, pool, storage)[0] for item in orders]
+    for index in (1, 0, 2, 3, 1, 2, 0, 1, 1, 3, 0):
+        assert done(orders[index], pool, storage)[0] == first[index]
+
+
+# -- what stays loaded ------------------------------------------------------------------------------------
+
+
+def test_the_least_recently_used_adapters_leave_beyond_either_bound(two_adapters: Catalogue, pool: Pool) -> None:
+    model = pool.model("shapes-sdxl")
+
+    def adapters(bounds: Bounds) -> Adapters:
+        return Adapters(model.base, model.family, LoraStock(two_adapters, bounds=bounds))
+
+    small, large = LoraParameters(name="sdxl-lora"), LoraParameters(name="extra")
+    roomy = adapters(Bounds())
+    sizes: list[int] = []
+    for lora in (small, large):
+        with acting(roomy, lora):
+            sizes.append(roomy.resident_bytes - sum(sizes))
+    assert list(roomy.loaded) == ["sdxl-lora", "extra"]
+    with acting(roomy, small):
+        pass
+    assert list(roomy.loaded) == ["extra", "sdxl-lora"]
+    for bounds in (Bounds(loaded=1), Bounds(loaded_bytes=sum(sizes) - 1)):
+        tight = adapters(bounds)
+        with acting(tight, small, large):
+            assert list(tight.loaded) == ["sdxl-lora", "extra"]  # one job's own may exceed the bounds
+        assert list(tight.loaded) == ["extra"]
+        assert tight.resident_bytes == sizes[1]
+    none = adapters(Bounds(loaded=0))
+    with acting(none, small):
+        pass
+    assert (none.loaded, none.resident_bytes) == ((), 0)
+
+
+def test_an_adapter_file_that_changes_is_another_adapter(
+    add_lora: Callable[..., Pool], catalogue: Catalogue, storage: Storage, tmp_path: Path
+) -> None:
+    path = tmp_path / "lora.safetensors"
+    write_adapter(path, "sdxl", checkpoint_of(catalogue, "sdxl"), seed=4)
+    pool = add_lora("sdxl", path)
+    first = paint_with(pool, storage, "sdxl")
+    write_adapter(path, "sdxl", checkpoint_of(catalogue, "sdxl"), seed=5)
+    assert not np.array_equal(paint_with(pool, storage, "sdxl"), first)
+
+
+def test_the_key_of_a_prompts_embedding_names_the_adapters_that_change_a_text_encoder(
+    two_adapters: Catalogue, pool: Pool
+) -> None:
+    model = pool.model("shapes-sdxl")
+    adapters = Adapters(model.base, model.family, LoraStock(two_adapters))
+    denoiser_only, with_text = LoraParameters(name="sdxl-lora"), LoraParameters(name="extra", scale=0.5)
+    none, one, both = chosen(adapters, [], [denoiser_only], [denoiser_only, with_text])
+    assert none.in_texts.key == one.in_texts.key == ()
+    path = Path(two_adapters.lora("extra").source)
+    assert both.in_texts.key == ((Fingerprints().of(path), 0.5),)
+
+
+def test_two_hundred_swaps_leave_memory_modules_and_parameters_where_they_were(
+    two_adapters: Catalogue, storage: Storage, tmp_path: Path
+) -> None:
+    rows = list(two_adapters.loras)
+    for seed in (11, 12):
+        path = tmp_path / f"{seed}.safetensors"
+        write_adapter(path, "sdxl", checkpoint_of(two_adapters, "sdxl"), rank=seed, seed=seed)
+        rows.append(LoraSpec(id=f"lora-{seed}", family="sdxl", source=str(path)))
+    catalogue = two_adapters.model_copy(update={"loras": tuple(rows)})
+    pool = Pool(catalogue, device="cpu")
+    base, _ = done(order(catalogue, "sdxl"), pool, storage)
+    model = pool.model("shapes-sdxl")
+    model.adapters = Adapters(model.base, model.family, LoraStock(catalogue, bounds=Bounds(loaded=2)))
+    names = ["sdxl-lora", "extra", "lora-11", "lora-12"]
+
+    def swap(times: int) -> tuple[int, int, int, int]:
+        for turn in range(times):
+            with acting(model.adapters, LoraParameters(name=names[turn % 4], scale=1 - turn % 3)):
+                pass
+        gc.collect()
+        modules = [module for part in lora_files.targets(model.base).values() for module in part.modules()]
+        parameters = sum(value.numel() for module in modules for value in module.parameters(recurse=False))
+        tensors = sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+        return len(modules), parameters, tensors, psutil.Process().memory_info().rss
+
+    *before, rss_before = swap(20)
+    *after, rss_after = swap(200)
+    assert after == before
+    assert rss_after - rss_before < 32 * 2**20
+    assert done(order(catalogue, "sdxl"), pool, storage)[0] == base
+
+
+def test_loads_switches_and_evictions_are_counted(two_adapters: Catalogue, pool: Pool) -> None:
+    model, tally = pool.model("shapes-sdxl"), Tally()
+    stock = LoraStock(two_adapters, bounds=Bounds(loaded=1), tally=tally)
+    adapters = Adapters(model.base, model.family, stock, "shapes-sdxl")
+    small, large = LoraParameters(name="sdxl-lora"), LoraParameters(name="extra")
+    for loras in ([], [small], [small], [large], [], [large.model_copy(update={"scale": 0.5})]):
+        with acting(adapters, *loras):
+            pass
+    counted = {json.loads(key)[0]: amount for key, amount in tally.drain().items()}
+    assert counted == {"adapter_loads": 2, "adapter_switches": 4, "adapter_evictions": 1}

@@ -1,0 +1,104 @@
+"""Files of adapters: fetched from the storage once, held against their content, dropped least recently used."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from contracts.catalogue.catalogue import Catalogue
+from contracts.errors import FailureCode, JobFailed
+from contracts.requests.parameters import JobParameters, LoraParameters
+from contracts.storage import Storage
+from tests.support.jobs import done, order, pixels, run
+from tests.support.weights import write_adapter
+from worker.adapters.files import Bounds, LoraStock
+from worker.pool.pool import Pool
+
+
+def _upload(storage: Storage, file: Path, name: str = "mine") -> LoraParameters:
+    """Put a file where an upload puts it."""
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    key = f"inputs/{sha256}.0a1b2c3d.safetensors"
+    storage.write_file(key, file)
+    return LoraParameters(name=name, key=key, sha256=sha256, values=1)
+
+
+@pytest.fixture
+def uploads(catalogue: Catalogue, storage: Storage, tmp_path: Path) -> list[LoraParameters]:
+    """Three adapters in the storage, of one size."""
+    loras = []
+    for seed in range(3):
+        path = tmp_path / f"{seed}.safetensors"
+        write_adapter(path, "sdxl", catalogue.root / "shapes-sdxl", seed=seed)
+        loras.append(_upload(storage, path))
+    return loras
+
+
+def _with(lora: LoraParameters, catalogue: Catalogue) -> JobParameters:
+    return order(catalogue, "sdxl").model_copy(update={"loras": (lora,)})
+
+
+def test_an_uploaded_adapter_acts_like_the_operators_own(
+    catalogue: Catalogue, storage: Storage, tmp_path: Path
+) -> None:
+    file = Path(catalogue.lora("sdxl-lora").source)
+    pool = Pool(catalogue, device="cpu", stock=LoraStock(catalogue, storage, tmp_path / "loras"))
+    lora = _upload(storage, file)
+    own = pixels(order(catalogue, "sdxl", loras=[{"name": "sdxl-lora"}]), pool, storage)
+    assert (pixels(_with(lora, catalogue), pool, storage) == own).all()
+    _, receipt = done(_with(lora, catalogue), pool, storage)
+    assert [(one.id, one.sha256) for one in receipt.loras] == [("mine", lora.sha256)]
+
+
+def test_two_contents_under_one_name_are_two_adapters(
+    catalogue: Catalogue, storage: Storage, uploads: list[LoraParameters], tmp_path: Path
+) -> None:
+    """Names belong to owners, and may be given anew."""
+    pool = Pool(catalogue, device="cpu", stock=LoraStock(catalogue, storage, tmp_path / "loras"))
+    first, second = (done(_with(lora, catalogue), pool, storage)[0] for lora in uploads[:2])
+    assert first != second
+    assert done(_with(uploads[0], catalogue), pool, storage)[0] == first
+
+
+def test_a_file_is_fetched_once(
+    catalogue: Catalogue, storage: Storage, uploads: list[LoraParameters], tmp_path: Path
+) -> None:
+    stock = LoraStock(catalogue, storage, tmp_path / "loras")
+    path = stock.locate(uploads[0])
+    storage.clear("inputs/")
+    assert stock.locate(uploads[0]) == path
+    assert stock.fingerprint(path) == uploads[0].sha256
+    assert [file.name for file in (tmp_path / "loras").iterdir()] == [path.name]
+
+
+def test_files_leave_least_recently_used_first(
+    catalogue: Catalogue, storage: Storage, uploads: list[LoraParameters], tmp_path: Path
+) -> None:
+    size = len(storage.read(uploads[0].key or ""))
+    stock = LoraStock(catalogue, storage, tmp_path / "loras", Bounds(file_bytes=2 * size))
+    first, second = stock.locate(uploads[0]), stock.locate(uploads[1])
+    os.utime(first, (1, 1))
+    os.utime(second, (2, 2))
+    stock.locate(uploads[0])  # used again: the other is the oldest now
+    stock.locate(uploads[2])
+    assert first.exists()
+    assert not second.exists()
+
+
+def test_a_file_that_is_gone_or_damaged_fails_the_job_by_name_and_the_next_is_right(
+    catalogue: Catalogue, storage: Storage, uploads: list[LoraParameters], tmp_path: Path
+) -> None:
+    gone, damaged, whole = uploads
+    storage.delete(gone.key or "")
+    storage.write(damaged.key or "", b"something else")
+    pool = Pool(catalogue, device="cpu", stock=LoraStock(catalogue, storage, tmp_path / "loras"))
+    for lora, reason in ((gone, "no longer in the storage"), (damaged, "damaged")):
+        (failure,) = run(_with(lora, catalogue), pool, storage)
+        assert isinstance(failure, JobFailed)
+        assert failure.code == FailureCode.INPUT_MISSING
+        assert reason in failure.message
+    done(_with(whole, catalogue), pool, storage)
+    assert len(list((tmp_path / "loras").iterdir())) == 1

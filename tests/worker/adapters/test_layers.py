@@ -1,0 +1,237 @@
+"""One batch whose images have different adapters, or none: each is what it is alone, and no row is another's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from contracts.catalogue.catalogue import Catalogue, LoraSpec
+from contracts.catalogue.families import FAMILIES, Mode
+from contracts.errors import FailureCode, JobFailed
+from contracts.requests.parameters import JobParameters
+from contracts.storage import Storage
+from tests.support.adapters import checkpoint_of, chosen
+from tests.support.jobs import Onlooker, done, order, pixels, run, to_pixels
+from tests.support.weights import write_adapter
+from worker.adapters.layers import Rows
+from worker.generation.outputs import Done
+from worker.pool.pool import Pool
+
+FAMILY_IDS = list(FAMILIES)
+EVERY_MODE = [(family.id, mode) for family in FAMILIES.values() for mode in family.modes]
+
+#: A batched image may differ from the same image made alone by so many of 255 levels (float32 on the CPU).
+BATCH_TOLERANCE_LEVELS = 1
+
+
+@pytest.fixture(scope="module")
+def mixable(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+    """For each family one more adapter of the denoiser, and one of a text encoder as well."""
+    folder, rows = tmp_path_factory.mktemp("mixable"), list(catalogue.loras)
+    for family in FAMILIES:
+        for name, rank, text in (("other", 6, False), ("text", 3, True)):
+            path = folder / f"{family}-{name}.safetensors"
+            write_adapter(path, family, checkpoint_of(catalogue, family), rank=rank, seed=rank, text_encoder=text)
+            rows.append(LoraSpec(id=f"{family}-{name}", family=family, source=str(path)))
+    return catalogue.model_copy(update={"loras": tuple(rows)})
+
+
+@pytest.fixture(scope="module")
+def mixing(mixable: Catalogue) -> Pool:
+    return Pool(mixable, device="cpu")
+
+
+def _loras(family: str, **scales: float) -> list[dict[str, Any]]:
+    return [{"name": f"{family}-{name}", "scale": scale} for name, scale in scales.items()]
+
+
+def _sets(family: str) -> list[list[dict[str, Any]]]:
+    """None, one, the other, both at scales of their own, the first at another scale, one of a text encoder."""
+    first, both = _loras(family, lora=1.0), _loras(family, other=0.5, lora=-0.5)
+    return [[], first, _loras(family, other=1.0), both, _loras(family, lora=0.3), _loras(family, text=0.7)]
+
+
+def _images(outcomes: Sequence[Any], storage: Storage) -> list[Any]:
+    assert all(isinstance(outcome, Done) for outcome in outcomes), outcomes
+    return [to_pixels(storage.read(image.key)) for outcome in outcomes for image in outcome.images]
+
+
+@pytest.mark.parametrize("family", FAMILY_IDS)
+def test_images_with_different_adapters_share_a_call_and_each_is_what_it_is_alone(
+    family: str, mixing: Pool, storage: Storage
+) -> None:
+    both_ways: dict[str, dict[str, Any]] = {"flux": {"true_cfg_scale": 2.0, "negative_prompt": "a green square"}}
+    guided = both_ways.get(family, {})
+    batch = [
+        order(mixing.catalogue, family, batchable=True, num_images=count, loras=loras, **guided)
+        for loras, count in zip(_sets(family), (1, 2, 1, 1, 1, 1), strict=True)
+    ]
+    assert len({job.batch_key() for job in batch}) == 1
+    outcomes = run(batch, mixing, storage)
+    together = _images(outcomes, storage)
+    assert [outcome.receipt.batch_images for outcome in outcomes] == [7] * 6
+    for job, outcome in zip(batch, outcomes, strict=True):
+        named = [(row.id, row.scale) for row in outcome.receipt.loras]
+        assert named == [(lora.name, lora.scale) for lora in job.loras]
+    alone = [image for job in batch for image in _images(run(job, mixing, storage), storage)]
+    for mixed, single in zip(together, alone, strict=True):
+        assert np.abs(mixed - single).max() <= BATCH_TOLERANCE_LEVELS
+    # All had one prompt and one seed: what parts them is what their adapters do.
+    firsts = [alone[index] for index in (0, 1, 3, 4, 5, 6)]
+    apart = [np.abs(one - other).max() for i, one in enumerate(firsts) for other in firsts[:i]]
+    assert min(apart) > 8
+
+
+@pytest.mark.parametrize(("family", "mode"), EVERY_MODE)
+def test_in_every_mode_an_image_without_adapters_is_none_the_wiser_beside_one_that_has_some(
+    family: str, mode: Mode, mixing: Pool, storage: Storage
+) -> None:
+    batch = [
+        order(mixing.catalogue, family, mode, batchable=True, num_inference_steps=2, loras=loras)
+        for loras in ([], _loras(family, lora=1.0))
+    ]
+    together = _images(run(batch, mixing, storage), storage)
+    alone = [pixels(job, mixing, storage) for job in batch]
+    assert not np.array_equal(alone[0], alone[1])
+    for mixed, single in zip(together, alone, strict=True):
+        assert np.abs(mixed - single).max() <= BATCH_TOLERANCE_LEVELS
+
+
+# -- the ground that it stands on: rows of every layer ----------------------------------------------------
+
+
+@contextmanager
+def _recording(module: torch.nn.Module) -> Iterator[dict[str, tuple[torch.Tensor, torch.Tensor]]]:
+    """Input and result of every layer that an adapter can change, at its first run."""
+    seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def note(name: str, layer: torch.nn.Module, inputs: Any, result: torch.Tensor) -> None:
+        del layer
+        seen.setdefault(name, (inputs[0].clone(), result.clone()))
+
+    hooks = [
+        layer.register_forward_hook(partial(note, name))
+        for name, layer in module.named_modules()
+        if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)
+    ]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert len(seen) == len(hooks)
+
+
+@pytest.mark.parametrize(("family", "mode"), EVERY_MODE)
+def test_every_layer_that_an_adapter_can_change_has_each_image_in_rows_of_its_own(
+    family: str, mode: Mode, catalogue: Catalogue, pool: Pool, storage: Storage
+) -> None:
+    """Of three images the second gets another prompt and seed: its rows change in every layer, and no others."""
+    denoiser = getattr(pool.model(f"shapes-{family}").base, pool.model(f"shapes-{family}").family.denoiser)
+    orders = [
+        order(catalogue, family, mode, batchable=True, num_inference_steps=2, prompt=prompt, seed=seed)
+        for prompt, seed in (("a red circle", 1), ("a red circle", 2), ("a red circle", 3), ("a blue square", 4))
+    ]
+    with _recording(denoiser) as before:
+        run(orders[:3], pool, storage)
+    with _recording(denoiser) as after:
+        run([orders[0], orders[3], orders[2]], pool, storage)
+    assert before.keys() == after.keys()
+    changed: set[str] = set()
+    for name, tensors in before.items():
+        for one, other in zip(tensors, after[name], strict=True):
+            assert one.shape[0] % 3 == 0, (name, one.shape)
+            rows = {row % 3 for row in range(one.shape[0]) if not torch.allclose(one[row], other[row], atol=1e-4)}
+            assert rows <= {1}, (name, rows)
+            changed |= {name} if rows else set()
+    # Those that see no more than the step and the size have nothing to tell the images apart by.
+    assert len(changed) > 0.8 * len(before)
+
+
+def test_rows_that_are_no_whole_number_of_passes_are_refused() -> None:
+    with pytest.raises(RuntimeError, match="3 rows for 2 images"):
+        Rows([0], of=2).change(lambda inputs, result: result, torch.zeros(3, 4), torch.zeros(3, 4))
+
+
+def test_rows_of_all_passes_of_guidance_change_and_no_others() -> None:
+    result = torch.zeros(6, 1)
+    Rows([0, 2], of=3).change(lambda inputs, result: result + inputs, torch.arange(6.0).view(6, 1), result)
+    assert result.flatten().tolist() == [0, 0, 2, 3, 0, 5]
+
+
+# -- what one job of a mixed batch may do to the others ---------------------------------------------------
+
+
+def _break(catalogue: Catalogue, tmp_path: Path) -> Catalogue:
+    """A catalogue with an adapter of another width."""
+    path = tmp_path / "broken.safetensors"
+    tensors = write_adapter(path, "sdxl", checkpoint_of(catalogue, "sdxl"))
+    for key in [key for key in tensors if "lora_A" in key]:
+        tensors[key] = torch.zeros(4, tensors[key].shape[1] + 8)
+    save_file(tensors, path)
+    row = LoraSpec(id="broken", family="sdxl", source=str(path))
+    return catalogue.model_copy(update={"loras": (*catalogue.loras, row)})
+
+
+def test_an_adapter_that_does_not_fit_fails_its_own_job_and_no_other_of_the_batch(
+    catalogue: Catalogue, storage: Storage, tmp_path: Path
+) -> None:
+    pool = Pool(_break(catalogue, tmp_path), device="cpu")
+
+    def job(*names: str) -> JobParameters:
+        return order(pool.catalogue, "sdxl", batchable=True, loras=[{"name": name} for name in names])
+
+    outcomes = run([job(), job("sdxl-lora", "broken"), job("sdxl-lora")], pool, storage)
+    assert [type(outcome) for outcome in outcomes] == [Done, JobFailed, Done]
+    assert outcomes[1].code == FailureCode.LORA_INCOMPATIBLE
+    assert [outcome.receipt.batch_jobs for outcome in outcomes if isinstance(outcome, Done)] == [2, 2]
+    together = _images([outcomes[0], outcomes[2]], storage)
+    for mixed, alone in zip(together, (job(), job("sdxl-lora")), strict=True):
+        assert np.abs(mixed - pixels(alone, pool, storage)).max() <= BATCH_TOLERANCE_LEVELS
+    (failure, other) = run([job("broken"), job("broken")], pool, storage)
+    assert failure.code == other.code == FailureCode.LORA_INCOMPATIBLE
+    assert pool.model("shapes-sdxl").adapters.clean
+
+
+def test_an_image_that_an_adapter_spoils_is_its_own_jobs_failure_alone(
+    mixing: Pool, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = [
+        order(mixing.catalogue, "sdxl", batchable=True, loras=loras)
+        for loras in ([], _loras("sdxl", lora=1.0), _loras("sdxl", other=1.0))
+    ]
+    alone = [done(job, mixing, storage)[0] for job in batch]
+    (own,) = chosen(mixing.model("shapes-sdxl").adapters, batch[1].loras)
+    ((loaded, _),) = own.adapters
+    change = next(iter(loaded.denoiser.values()))
+    monkeypatch.setattr(change, "alpha", float("inf"))
+    outcomes = run(batch, mixing, storage)
+    monkeypatch.undo()
+    assert [type(outcome) for outcome in outcomes] == [Done, JobFailed, Done]
+    assert "no numbers" in outcomes[1].message
+    for index in (0, 2):
+        shared = to_pixels(storage.read(outcomes[index].images[0].key))
+        assert np.abs(shared - to_pixels(alone[index][0])).max() <= BATCH_TOLERANCE_LEVELS
+    assert [done(job, mixing, storage)[0] for job in batch] == alone
+
+
+def test_a_mixed_batch_leaves_no_trace_whether_it_ends_or_is_abandoned(mixing: Pool, storage: Storage) -> None:
+    batch = [order(mixing.catalogue, "sdxl", batchable=True, loras=loras) for loras in _sets("sdxl")]
+    alone = [done(job, mixing, storage)[0] for job in batch]
+    for stop_after in (None, 1):
+        watch = Onlooker(stop_after=stop_after, error=KeyError())
+        if stop_after is None:
+            run(batch, mixing, storage, watch)
+        else:
+            with pytest.raises(KeyError):
+                run(batch, mixing, storage, watch)
+        assert mixing.model("shapes-sdxl").adapters.clean
+        assert [done(job, mixing, storage)[0] for job in batch] == alone

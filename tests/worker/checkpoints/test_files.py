@@ -1,0 +1,82 @@
+"""Content hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from worker.checkpoints.files import Fingerprints
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    folder = tmp_path / "checkpoint"
+    for name, data in {
+        "model_index.json": b"{}",
+        "unet/config.json": b"{}",
+        "unet/model.safetensors": b"weights",
+        "unet/model.fp16.safetensors": b"half weights",
+        "README.md": b"words",
+    }.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
+
+
+def test_a_files_hash_is_that_of_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(b"weights")
+    assert Fingerprints().of(tmp_path / "a.safetensors") == hashlib.sha256(b"weights").hexdigest()
+
+
+def test_a_copied_folder_has_the_same_hash(checkpoint: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(checkpoint, tmp_path / "copy")
+    assert Fingerprints().of(copy) == Fingerprints().of(checkpoint)
+
+
+@pytest.mark.parametrize("name", ["unet/model.safetensors", "unet/config.json", "model_index.json"])
+def test_a_folders_hash_changes_with_whatever_shapes_its_output(checkpoint: Path, name: str) -> None:
+    fingerprints = Fingerprints()
+    before = fingerprints.of(checkpoint)
+    (checkpoint / name).write_bytes(b"something else")
+    assert fingerprints.of(checkpoint) != before
+
+
+def test_a_folders_hash_does_not_change_with_its_readme(checkpoint: Path) -> None:
+    before = Fingerprints().of(checkpoint)
+    (checkpoint / "README.md").write_bytes(b"other words")
+    assert Fingerprints().of(checkpoint) == before
+
+
+def test_only_the_chosen_variants_weights_count(checkpoint: Path) -> None:
+    before = Fingerprints().of(checkpoint, "fp16")
+    (checkpoint / "unet" / "model.safetensors").write_bytes(b"other")
+    assert Fingerprints().of(checkpoint, "fp16") == before
+    (checkpoint / "unet" / "model.fp16.safetensors").write_bytes(b"other")
+    assert Fingerprints().of(checkpoint, "fp16") != before
+
+
+def test_an_unchanged_file_is_read_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"weights")
+    fingerprints = Fingerprints()
+    first = fingerprints.of(path)
+    status = path.stat()
+    path.write_bytes(b"WEIGHTS")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert fingerprints.of(path) == first
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    assert fingerprints.of(path) == hashlib.sha256(b"WEIGHTS").hexdigest()
+
+
+def test_a_blob_of_the_hubs_cache_is_known_by_its_name(tmp_path: Path) -> None:
+    name = "ab" * 32
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / name).write_bytes(b"not read")
+    link = tmp_path / "model.safetensors"
+    link.symlink_to(tmp_path / "blobs" / name)
+    assert Fingerprints().of(link) == name

@@ -1,0 +1,297 @@
+"""Where weights come from: folders, single files, and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
+from contracts.catalogue.families import Mode
+from contracts.errors import FailureCode, JobFailed
+from contracts.storage import Storage
+from tests.support.jobs import done, order, pixels, run
+from tests.support.original_layout import write_sd3_file, write_sdxl_file, write_unet_file
+from worker.checkpoints import loader as checkpoints
+from worker.families import load_family
+from worker.pool.pool import Pool
+from worker.runtime.device import pick_dtype
+
+
+def _pool(catalogue: Catalogue, source: Path, family: str = "sdxl", **fields: object) -> Pool:
+    """A pool whose model of the family comes from elsewhere."""
+    old = catalogue.model(f"shapes-{family}")
+    row = ModelSpec.model_validate({**old.model_dump(), "source": str(source), **fields})
+    return Pool(catalogue.model_copy(update={"models": (row,), "default_model": row.id}), device="cpu")
+
+
+def _failure(pool: Pool, storage: Storage, family: str = "sdxl") -> JobFailed:
+    (failure,) = run(order(pool.catalogue, family), pool, storage)
+    assert isinstance(failure, JobFailed)
+    assert failure.code == FailureCode.MODEL_LOAD_FAILED
+    assert failure.message.startswith(f"shapes-{family} cannot be loaded: ")
+    return failure
+
+
+@pytest.fixture(scope="module")
+def two_widths(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small untrained SDXL whose two text encoders differ in width, as the real ones do.
+
+    diffusers tells the encoders of a single file apart by their width alone.
+    """
+    folder = tmp_path_factory.mktemp("two-widths") / "sdxl"
+    source = catalogue.root / "shapes-sdxl"
+    torch.manual_seed(0)
+    text = transformers.CLIPTextConfig.from_pretrained(source / "text_encoder", hidden_size=32)
+    unet = diffusers.UNet2DConditionModel.load_config(source / "unet")
+    diffusers.StableDiffusionXLPipeline.from_pretrained(
+        source,
+        dtype=torch.float32,
+        text_encoder=transformers.CLIPTextModel(text),
+        unet=diffusers.UNet2DConditionModel.from_config({**unet, "cross_attention_dim": 32 + 64}),
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sd3_two_widths(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for SD3, whose single files leave out the projection of the first encoder."""
+    folder = tmp_path_factory.mktemp("two-widths") / "sd3"
+    source = catalogue.root / "shapes-sd3"
+    torch.manual_seed(0)
+    text = transformers.CLIPTextConfig.from_pretrained(source / "text_encoder", hidden_size=32, projection_dim=32)
+    encoder = transformers.CLIPTextModelWithProjection(text)
+    torch.nn.init.eye_(encoder.text_projection.weight)
+    transformer = diffusers.SD3Transformer2DModel.load_config(source / "transformer")
+    diffusers.StableDiffusion3Pipeline.from_pretrained(
+        source,
+        dtype=torch.float32,
+        text_encoder=encoder,
+        transformer=diffusers.SD3Transformer2DModel.from_config({**transformer, "pooled_projection_dim": 32 + 64}),
+    ).save_pretrained(folder)
+    return folder
+
+
+def _same_weights(first: Pool, second: Pool) -> bool:
+    (id,) = first.warm
+    parts = [pool.model(id).base.components for pool in (first, second)]
+    return all(
+        torch.equal(tensor, parts[1][name].state_dict()[key])
+        for name, part in parts[0].items()
+        if isinstance(part, torch.nn.Module)
+        for key, tensor in part.state_dict().items()
+    )
+
+
+def test_a_single_file_in_the_original_sdxl_layout_gives_the_same_image_as_its_folder(
+    two_widths: Path, catalogue: Catalogue, storage: Storage, tmp_path: Path
+) -> None:
+    write_sdxl_file(two_widths, tmp_path / "sdxl.safetensors")
+    whole = _pool(catalogue, two_widths)
+    single = _pool(catalogue, tmp_path / "sdxl.safetensors", config=str(two_widths))
+    for mode in (Mode.TXT2IMG, Mode.INPAINT):
+        parameters = order(catalogue, "sdxl", mode)
+        assert np.array_equal(pixels(parameters, whole, storage), pixels(parameters, single, storage))
+    assert _same_weights(whole, single)
+
+
+def test_a_file_with_the_unet_alone_takes_the_rest_from_its_config(
+    two_widths: Path, catalogue: Catalogue, storage: Storage, tmp_path: Path
+) -> None:
+    write_unet_file(two_widths, tmp_path / "unet.safetensors")
+    pool = _pool(catalogue, tmp_path / "unet.safetensors", config=str(two_widths))
+    done(order(catalogue, "sdxl"), pool, storage)
+    assert _same_weights(pool, _pool(catalogue, two_widths))
+
+
+def test_a_single_file_in_the_original_sd3_layout_gives_the_same_image_as_its_folder(
+    sd3_two_widths: Path, catalogue: Catalogue, storage: Storage, tmp_path: Path
+) -> None:
+    write_sd3_file(sd3_two_widths, tmp_path / "sd3.safetensors")
+    whole = _pool(catalogue, sd3_two_widths, "sd3")
+    single = _pool(catalogue, tmp_path / "sd3.safetensors", "sd3", config=str(sd3_two_widths))
+    parameters = order(catalogue, "sd3")
+    assert np.array_equal(pixels(parameters, whole, storage), pixels(parameters, single, storage))
+    assert _same_weights(whole, single)
+
+
+def test_an_sd3_file_without_t5_takes_it_from_its_config(
+    sd3_two_widths: Path, catalogue: Catalogue, storage: Storage, tmp_path: Path
+) -> None:
+    file = tmp_path / "sd3.safetensors"
+    write_sd3_file(sd3_two_widths, file)
+    kept = {key: tensor for key, tensor in load_file(file).items() if "t5xxl" not in key}
+    save_file(kept, file)
+    pool = _pool(catalogue, file, "sd3", config=str(sd3_two_widths))
+    done(order(catalogue, "sd3"), pool, storage)
+    whole = _pool(catalogue, sd3_two_widths, "sd3")
+    whole.model("shapes-sd3")
+    assert _same_weights(whole, pool)
+
+
+def test_what_a_single_file_lacks_is_fetched_before_it_is_loaded(
+    catalogue: Catalogue, two_widths: Path, sd3_two_widths: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the hub is left out here: what it would be asked for is looked at."""
+    asked: list[tuple[str, dict[str, object]]] = []
+    monkeypatch.setattr(checkpoints, "snapshot_download", lambda place, **terms: asked.append((place, terms)))
+    monkeypatch.setattr(
+        diffusers.StableDiffusionXLPipeline, "download", lambda place, **terms: asked.append((place, terms))
+    )
+    whole, unet, sd3 = (tmp_path / f"{name}.safetensors" for name in ("whole", "unet", "sd3"))
+    write_sdxl_file(two_widths, whole)
+    write_unet_file(two_widths, unet)
+    write_sd3_file(sd3_two_widths, sd3)
+    save_file({key: tensor for key, tensor in load_file(sd3).items() if "t5xxl" not in key}, sd3)
+    for file, family in ((whole, "sdxl"), (unet, "sdxl"), (sd3, "sd3")):
+        _pool(catalogue, file, family, config="somebody/something").prepare(f"shapes-{family}")
+    assert {place for place, _ in asked} == {"somebody/something"}
+    described, rest, with_t5 = (terms for _, terms in asked)
+    assert described["allow_patterns"] == ["*.json", "*.txt", "*.model"]
+    assert rest == {"variant": None, "use_safetensors": True, "unet": None}
+    assert with_t5["allow_patterns"] == ["*.json", "*.txt", "*.model", "text_encoder_3/*.safetensors"]
+    _pool(catalogue, whole, config=str(two_widths)).prepare("shapes-sdxl")
+    assert len(asked) == 3
+    _pool(catalogue, whole).prepare("shapes-sdxl")
+    assert asked[3][1] == {"allow_patterns": ["*.json", "*.txt", "*.model"]}
+
+
+def test_a_file_that_does_not_tell_what_it_is_is_loaded_once_and_planned_by_what_it_turned_out_to_be(
+    two_widths: Path, catalogue: Catalogue, storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its configuration comes from a hub: here from the hub's cache, which is laid out by hand."""
+    snapshot = tmp_path / "models--somebody--something" / "snapshots" / ("0" * 40)
+    shutil.copytree(two_widths, snapshot)
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    write_sdxl_file(two_widths, tmp_path / "sdxl.safetensors")
+    loaded, load = [], checkpoints.load_model
+
+    def count(*arguments: Any) -> Any:
+        loaded.append(arguments[1].id)
+        return load(*arguments)
+
+    monkeypatch.setattr(checkpoints, "load_model", count)
+    pool = _pool(catalogue, tmp_path / "sdxl.safetensors", config="somebody/something")
+    assert pool.budget.is_vague("shapes-sdxl")
+    pool.prepare("shapes-sdxl")
+    parameters = order(catalogue, "sdxl")
+    painted = pixels(parameters, pool, storage)
+    assert loaded == ["shapes-sdxl"]
+    assert not pool.budget.is_vague("shapes-sdxl")
+    assert np.array_equal(painted, pixels(parameters, _pool(catalogue, two_widths), storage))
+
+
+def test_a_single_file_with_a_gap_is_refused(
+    two_widths: Path, catalogue: Catalogue, storage: Storage, tmp_path: Path
+) -> None:
+    file = tmp_path / "sdxl.safetensors"
+    write_sdxl_file(two_widths, file)
+    tensors = load_file(file)
+    del tensors["conditioner.embedders.1.model.transformer.resblocks.0.mlp.c_fc.weight"]
+    save_file(tensors, file)
+    failure = _failure(_pool(catalogue, file, config=str(two_widths)), storage)
+    assert "text_encoder_2" in failure.message
+
+
+def test_a_variant_is_loaded_where_it_is_there_and_missed_where_it_is_not(
+    catalogue: Catalogue, pool: Pool, storage: Storage, tmp_path: Path
+) -> None:
+    pool.model("shapes-sdxl").base.save_pretrained(tmp_path / "variant", variant="fp16")
+    expected = pixels(order(catalogue, "sdxl"), pool, storage)
+    chosen = _pool(catalogue, tmp_path / "variant", variant="fp16")
+    assert np.array_equal(pixels(order(catalogue, "sdxl"), chosen, storage), expected)
+    _failure(_pool(catalogue, tmp_path / "variant", variant="other"), storage)
+
+
+@pytest.fixture
+def broken(catalogue: Catalogue, tmp_path: Path) -> Path:
+    """A copy of the SDXL checkpoint that a test may break."""
+    return Path(shutil.copytree(catalogue.root / "shapes-sdxl", tmp_path / "broken"))
+
+
+def test_pickled_weights_are_never_opened(broken: Path, catalogue: Catalogue, storage: Storage) -> None:
+    (weights,) = (broken / "unet").glob("*.safetensors")
+    torch.save(load_file(weights), broken / "unet" / "diffusion_pytorch_model.bin")
+    weights.unlink()
+    _failure(_pool(catalogue, broken), storage)
+
+
+def test_a_pickle_in_one_file_is_never_opened(catalogue: Catalogue, storage: Storage, tmp_path: Path) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "model.ckpt")
+    assert "safetensors" in _failure(_pool(catalogue, tmp_path / "model.ckpt"), storage).message
+
+
+def test_truncated_weights_are_a_load_failure_and_other_models_work_on(
+    broken: Path, catalogue: Catalogue, storage: Storage
+) -> None:
+    (weights,) = (broken / "vae").glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    row = catalogue.model("shapes-sdxl").model_copy(update={"source": str(broken)})
+    others = tuple(model for model in catalogue.models if model.id != row.id)
+    pool = Pool(catalogue.model_copy(update={"models": (row, *others)}), device="cpu")
+    _failure(pool, storage)
+    done(order(pool.catalogue, "flux"), pool, storage)
+    assert pool.warm == ["shapes-flux"]
+
+
+def test_a_checkpoint_of_another_family_is_a_load_failure(catalogue: Catalogue, storage: Storage) -> None:
+    _failure(_pool(catalogue, catalogue.root / "shapes-flux"), storage)
+
+
+def test_a_source_that_is_not_there_is_a_load_failure(catalogue: Catalogue, storage: Storage) -> None:
+    failure = _failure(_pool(catalogue, Path("/nowhere/at-all")), storage)
+    assert "no such file" in failure.message
+
+
+def test_a_controlnet_that_cannot_be_loaded_is_a_load_failure(
+    catalogue: Catalogue, storage: Storage, tmp_path: Path
+) -> None:
+    row = ControlNetSpec(id="sdxl-hint", family="sdxl", source=str(tmp_path))
+    pool = Pool(catalogue.model_copy(update={"controlnets": (row,)}), device="cpu")
+    (failure,) = run(order(pool.catalogue, "sdxl", Mode.CONTROLNET), pool, storage)
+    assert isinstance(failure, JobFailed)
+    assert failure.code == FailureCode.MODEL_LOAD_FAILED
+    assert failure.message.startswith("sdxl-hint ")
+
+
+def test_an_adapters_folder_must_hold_one_file(catalogue: Catalogue, tmp_path: Path) -> None:
+    row = LoraSpec(id="x", family="sdxl", source=str(tmp_path))
+    with pytest.raises(JobFailed, match=r"one \.safetensors file"):
+        checkpoints.locate_lora(catalogue, row)
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
+    assert checkpoints.locate_lora(catalogue, row) == tmp_path / "a.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device", "expected"),
+    [
+        ("auto", "cpu", torch.float32),
+        ("auto", "cuda", torch.bfloat16),
+        ("float16", "cuda", torch.float16),
+        ("bfloat16", "cpu", torch.bfloat16),
+    ],
+)
+def test_the_dtype_follows_the_row_or_else_the_device(
+    dtype: str, device: str, expected: torch.dtype, catalogue: Catalogue
+) -> None:
+    row = catalogue.model("shapes-sdxl").model_copy(update={"dtype": dtype})
+    assert pick_dtype(row, torch.device(device)) == expected
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
+def test_every_family_runs_in_bfloat16(family: str, catalogue: Catalogue, storage: Storage) -> None:
+    pool = _pool(catalogue, catalogue.root / f"shapes-{family}", family, dtype="bfloat16")
+    for mode in load_family(family).pipelines:
+        _, receipt = done(order(catalogue, family, mode), pool, storage)
+        assert receipt.dtype == "bfloat16"

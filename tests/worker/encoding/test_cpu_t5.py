@@ -1,0 +1,178 @@
+"""T5 on the CPU reads ahead: what it read beforehand is what it would have read in turn, and no job notices."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from contracts.catalogue.catalogue import Catalogue, LoraSpec
+from contracts.catalogue.families import Mode
+from contracts.memory.plan import Home, Policy
+from contracts.metrics import Tally
+from contracts.requests.parameters import JobParameters
+from contracts.storage import Storage
+from tests.support.adapters import checkpoint_of
+from tests.support.jobs import Onlooker, done, run
+from tests.support.jobs import order as make_order
+from tests.support.weights import write_adapter
+from worker.families import load_family
+from worker.generation.outputs import Done
+from worker.pool.pool import Pool
+
+T5_FAMILIES = ["sd3", "flux"]
+
+
+def order(catalogue: Catalogue, family: str, mode: Mode = Mode.TXT2IMG, **fields: Any) -> JobParameters:
+    """A job of two steps: enough to have something happen between them."""
+    return make_order(catalogue, family, mode, **{"num_inference_steps": 2, **fields})
+
+
+def _open_pool(catalogue: Catalogue, **options: Any) -> Pool:
+    return Pool(catalogue, device="cpu", policy=Policy(t5="cpu"), encodes_ahead=True, **options)
+
+
+def _t5(pool: Pool, family: str) -> Any:
+    return getattr(pool.model(f"shapes-{family}").base, load_family(family).t5 or "")
+
+
+class Reader(Onlooker):
+    """A watch that has waiting jobs' prompts encoded, in another thread, while the batch denoises."""
+
+    def __init__(self, pool: Pool, *waiting: JobParameters) -> None:
+        super().__init__()
+        self.encoded: list[int] = []
+        self._pool, self._waiting = pool, waiting
+        self._thread = threading.Thread(target=self._read)
+
+    def _read(self) -> None:
+        self.encoded.extend(self._pool.encode_ahead(job, lambda: True) for job in self._waiting)
+
+    def step(self, step: int, steps: int) -> None:
+        super().step(step, steps)
+        if step == 1:
+            self._thread.start()
+        if step == steps:
+            self._thread.join()
+
+
+def _paint(job: JobParameters, pool: Pool, storage: Storage, watch: Onlooker) -> tuple[list[bytes], Done]:
+    (outcome,) = run(job, pool, storage, watch)
+    assert isinstance(outcome, Done), outcome
+    return [storage.read(image.key) for image in outcome.images], outcome
+
+
+@pytest.fixture(scope="module")
+def adapted(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+    """For each family with T5 an adapter of a text encoder, too."""
+    folder, rows = tmp_path_factory.mktemp("adapters"), list(catalogue.loras)
+    for family in T5_FAMILIES:
+        path = folder / f"{family}.safetensors"
+        write_adapter(path, family, checkpoint_of(catalogue, family), seed=2, text_encoder=True)
+        rows.append(LoraSpec(id=f"{family}-text", family=family, source=str(path)))
+    return catalogue.model_copy(update={"loras": tuple(rows)})
+
+
+@pytest.mark.parametrize(("family", "dtype"), [("sd3", "float32"), ("flux", "bfloat16")])
+def test_what_t5_read_while_another_job_denoised_it_does_not_read_again(
+    family: str, dtype: str, catalogue: Catalogue, storage: Storage
+) -> None:
+    rows = tuple(row.model_copy(update={"dtype": dtype}) for row in catalogue.models)
+    typed, tally = catalogue.model_copy(update={"models": rows}), Tally()
+    first, second = order(typed, family), order(typed, family, prompt="a blue square on a white background")
+    expected = [
+        done(job, Pool(typed, device="cpu", policy=Policy(t5="cpu")), storage)[0] for job in (first, second)
+    ]
+    pool, runs = _open_pool(typed, tally=tally), []
+    watch = Reader(pool, second)
+    files, outcome = _paint(first, pool, storage, watch)
+    assert outcome.receipt.embeddings.ahead == 0
+    hook = _t5(pool, family).register_forward_pre_hook(lambda *_: runs.append(1))
+    again, receipt = done(second, pool, storage)
+    hook.remove()
+    assert ([files, again], runs) == (expected, [])
+    # The negative prompt of SD3 was the first job's, too, and is remembered as a whole.
+    assert watch.encoded == [1]
+    assert (receipt.embeddings.misses, receipt.embeddings.ahead) == (1, 1)
+    figures = tally.drain()
+    for row in ("prompts_encoded_ahead", "prompts_found_ahead"):
+        assert figures[f'["{row}","","shapes-{family}"]'] == 1
+
+
+@pytest.mark.parametrize("family", T5_FAMILIES)
+def test_reading_ahead_changes_no_byte_of_jobs_whose_adapters_alternate(
+    family: str, adapted: Catalogue, storage: Storage
+) -> None:
+    """Of the denoiser, of a text encoder, and none, each painted while T5 reads a wrong guess and the next."""
+    chosen = [[], [f"{family}-text"], [f"{family}-lora"], [f"{family}-text", f"{family}-lora"], []]
+    jobs = [
+        order(
+            adapted, family, prompt=f"{number} red circles", loras=[{"name": name} for name in names], seed=number
+        )
+        for number, names in enumerate(chosen)
+    ]
+    plain, pool = Pool(adapted, device="cpu", policy=Policy(t5="cpu"), embedding_bytes=0), _open_pool(adapted)
+    found = []
+    for job, waiting in zip(jobs, [*jobs[1:], jobs[0]], strict=True):
+        wrong = waiting.model_copy(update={"prompt": f"not {waiting.prompt}"})
+        files, outcome = _paint(job, pool, storage, Reader(pool, wrong, waiting))
+        assert files == done(job, plain, storage)[0], job.loras
+        found.append(outcome.receipt.embeddings.ahead)
+    assert found == [0, 1, 1, 1, 1]
+
+
+def test_a_failure_beside_a_job_hurts_neither_it_nor_the_next(
+    catalogue: Catalogue, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = order(catalogue, "flux"), order(catalogue, "flux", prompt="a blue square")
+    expected = [
+        done(job, Pool(catalogue, device="cpu", policy=Policy(t5="cpu")), storage)[0] for job in (first, second)
+    ]
+    pool = _open_pool(catalogue)
+    done(first, pool, storage)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("out of luck")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_t5(pool, "flux"), "forward", fail)
+        with pytest.raises(RuntimeError, match="out of luck"):
+            pool.encode_ahead(second, lambda: True)
+    assert [done(job, pool, storage)[0] for job in (first, second)] == expected
+
+
+def test_nothing_is_read_ahead_by_a_t5_that_is_not_on_the_cpu(catalogue: Catalogue, storage: Storage) -> None:
+    waiting = order(catalogue, "sd3", prompt="a blue square")
+    visiting = Pool(catalogue, device="cpu", policy=Policy(t5="visit"), encodes_ahead=True)
+    done(order(catalogue, "sd3"), visiting, storage)
+    assert not visiting.can_encode_ahead
+    parking = _open_pool(catalogue, max_models=1, host_bytes=2**30)
+    done(order(catalogue, "sd3"), parking, storage)
+    assert parking.can_encode_ahead
+    parking.model("shapes-sdxl")
+    assert parking.model("shapes-sdxl").homes.home_of("text_encoder") is Home.DEVICE
+    assert parking.report()["parked"] == ["shapes-sd3"]
+    assert not parking.can_encode_ahead
+    for pool in (visiting, parking, Pool(catalogue, device="cpu")):
+        assert pool.encode_ahead(waiting, lambda: True) == 0
+
+
+def test_where_the_time_is_over_no_further_text_is_read(catalogue: Catalogue, storage: Storage) -> None:
+    pool = _open_pool(catalogue)
+    done(order(catalogue, "sd3"), pool, storage)
+    waiting = order(catalogue, "sd3", prompt="a blue square", negative_prompt="a green triangle")
+    answers = iter([True, False])
+    assert pool.encode_ahead(waiting, lambda: next(answers)) == 1
+    # The second time it is known already.
+    assert pool.encode_ahead(waiting, lambda: True) == 1
+
+
+def test_a_text_of_t5s_own_is_the_one_that_is_read(catalogue: Catalogue, storage: Storage) -> None:
+    pool = _open_pool(catalogue)
+    done(order(catalogue, "sd3"), pool, storage)
+    waiting = order(
+        catalogue, "sd3", Mode.IMG2IMG, prompt="a blue square", prompt_3="a green triangle", clip_skip=1
+    )
+    assert pool.encode_ahead(waiting, lambda: True) == 1
+    assert done(waiting, pool, storage)[1].embeddings.ahead == 1

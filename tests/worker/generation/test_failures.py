@@ -1,0 +1,177 @@
+"""Batches that do not succeed: each has a code and a plain message, and the next batch does not notice."""
+
+from __future__ import annotations
+
+import gc
+import logging
+
+import pytest
+import torch
+
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.families import FAMILIES, Mode
+from contracts.errors import FailureCode, JobFailed
+from contracts.metrics import Tally
+from contracts.requests.parameters import JobParameters
+from contracts.storage import Storage
+from tests.support.jobs import Onlooker, done, order, run
+from worker.pool.pool import Pool
+from worker.runtime.memory_tracker import Meter
+
+FAMILY_IDS = list(FAMILIES)
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("family", FAMILY_IDS)
+def test_what_the_watch_raises_is_passed_on_and_leaves_no_trace(
+    family: str, catalogue: Catalogue, pool: Pool, storage: Storage
+) -> None:
+    before, _ = done(order(catalogue, family), pool, storage)
+    watch = Onlooker(stop_after=2, error=Stopped())
+    with_adapter = order(catalogue, family, seed=3, loras=[{"name": f"{family}-lora"}])
+    with pytest.raises(Stopped):
+        run(with_adapter, pool, storage, watch)
+    assert len(watch.seen) == 2
+    assert not storage.exists("images/job0/1/0.png")
+    assert done(order(catalogue, family), pool, storage)[0] == before
+
+
+def test_a_missing_input_fails_every_job_of_the_batch_and_not_the_next(
+    catalogue: Catalogue, pool: Pool, storage: Storage
+) -> None:
+    before, _ = done(order(catalogue, "sdxl"), pool, storage)
+    lost = order(catalogue, "sdxl", Mode.IMG2IMG).model_copy(update={"image": "inputs/gone.png"})
+    failures = run([lost, lost], pool, storage)
+    assert [failure.code for failure in failures] == [FailureCode.INPUT_MISSING] * 2
+    assert done(order(catalogue, "sdxl"), pool, storage)[0] == before
+
+
+class _Breaking(torch.nn.Module):
+    """A hook target that fails as a device would."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def forward(self, *_: object) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"), "out_of_memory"),
+        (MemoryError(), "out_of_memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), "out_of_memory"),
+        (RuntimeError("a secret path /root/models"), "internal"),
+    ],
+)
+def test_an_error_in_the_denoiser_becomes_a_code_and_a_plain_message(
+    error: Exception, code: str, catalogue: Catalogue, storage: Storage
+) -> None:
+    pool = Pool(catalogue, device="cpu")
+    before, _ = done(order(catalogue, "sdxl"), pool, storage)
+    hook = pool.model("shapes-sdxl").base.unet.register_forward_pre_hook(_Breaking(error).forward)
+    (failure,) = run(order(catalogue, "sdxl"), pool, storage)
+    hook.remove()
+    assert isinstance(failure, JobFailed)
+    assert failure.code == code
+    assert "secret" not in failure.message
+    assert len(failure.message) < 200
+    assert done(order(catalogue, "sdxl"), pool, storage)[0] == before
+
+
+def test_a_result_of_nans_is_a_failure_and_not_a_black_image(
+    catalogue: Catalogue, pool: Pool, storage: Storage
+) -> None:
+    unet = pool.model("shapes-sdxl").base.unet
+    hook = unet.register_forward_hook(lambda module, args, output: (output[0] * float("nan"),))
+    (failure,) = run(order(catalogue, "sdxl"), pool, storage)
+    hook.remove()
+    assert isinstance(failure, JobFailed)
+    assert "no numbers" in failure.message
+
+
+def test_a_failure_holds_on_to_nothing(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
+    """An exception's traceback would keep a failed job's tensors alive for as long as the failure is."""
+    lost = order(catalogue, "sdxl", Mode.IMG2IMG).model_copy(update={"image": "inputs/gone.png"})
+    (failure,) = run(lost, pool, storage)
+    assert failure.__traceback__ is None
+    assert failure.__cause__ is None
+    assert failure.__context__ is None
+
+
+def test_a_failure_that_the_watch_raises_is_the_watchs_own(
+    catalogue: Catalogue, pool: Pool, storage: Storage
+) -> None:
+    error = JobFailed(FailureCode.DEADLINE_EXCEEDED, "late")
+    with pytest.raises(JobFailed, match="late"):
+        run(order(catalogue, "sdxl"), pool, storage, Onlooker(stop_after=1, error=error))
+
+
+# -- out of memory: a step down, not an end ---------------------------------------------------------------
+
+
+def _smaller_than_it_says(catalogue: Catalogue, job: JobParameters, missing_bytes: int) -> tuple[Pool, Tally]:
+    """A pool on a device that lacks some bytes of what its best plan for a job was made for."""
+    tally = Tally()
+    pool = Pool(catalogue, device="cpu", budget_bytes=2**30, tally=tally)
+    plan = pool.ready(job, job.num_images).homes.plan
+    assert plan is not None
+    pool.meter = Meter(pool.device, plan.peak_bytes - missing_bytes)
+    return pool, tally
+
+
+@pytest.mark.parametrize("family", FAMILY_IDS)
+def test_a_job_that_runs_out_of_memory_runs_again_by_a_smaller_plan(
+    family: str, catalogue: Catalogue, storage: Storage
+) -> None:
+    job, other = order(catalogue, family, num_images=2), order(catalogue, family, seed=5)
+    fresh = Pool(catalogue, device="cpu")
+    expected, expected_other = done(job, fresh, storage)[0], done(other, fresh, storage)[0]
+    pool, tally = _smaller_than_it_says(catalogue, job, 2**20)
+    files, receipt = done(job, pool, storage)
+    assert files == expected
+    assert receipt.memory is not None
+    assert receipt.memory.ran_out == ["all resident"]
+    assert receipt.memory.plan != "all resident"
+    assert tally.drain()[f'["out_of_memory_steps","","shapes-{family}"]'] == 1
+    again, receipt = done(job, pool, storage)
+    assert again == expected
+    assert receipt.memory is not None
+    assert receipt.memory.ran_out == []
+    assert receipt.memory.plan != "all resident"
+    # The lesson is about such batches; a smaller one keeps the best plan.
+    files, receipt = done(other, pool, storage)
+    assert files == expected_other
+    assert receipt.memory is not None
+    assert receipt.memory.plan == "all resident"
+
+
+def test_a_job_that_no_plan_can_run_fails_and_holds_on_to_nothing(
+    catalogue: Catalogue, storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Pytest keeps what is logged, with its tracebacks and their tensors.
+    caplog.set_level(logging.CRITICAL, "worker.generation.generate")
+    job = order(catalogue, "flux")
+    expected = done(job, Pool(catalogue, device="cpu"), storage)[0]
+    before = _tensors()
+    pool = Pool(catalogue, device="cpu", budget_bytes=2**22)
+    for _ in range(2):
+        (failure,) = run(job, pool, storage)
+        assert isinstance(failure, JobFailed)
+        assert failure.code == "out_of_memory"
+    assert _tensors() > before
+    pool.drop(job.model)
+    assert _tensors() == before
+    pool.meter = Meter(pool.device, None)
+    assert done(job, pool, storage)[0] == expected
+
+
+def _tensors() -> int:
+    """Tensors that are alive in this process."""
+    gc.collect()
+    return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())

@@ -1,0 +1,157 @@
+"""Pictures in and out of bytes."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image, ImageDraw
+
+from tests.support.jobs import to_png
+from worker.generation import images
+
+TEXTS = {"darkroom": json.dumps({"seed": 7}), "parameters": "ein Kreis, 丸\nSteps: 3, Seed: 7"}
+
+
+def _pixels(picture: Image.Image) -> np.ndarray:
+    return np.asarray(picture, dtype=np.int16)
+
+
+def test_what_is_transparent_in_an_image_is_white() -> None:
+    picture = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    assert images.read_picture(to_png(picture), (8, 8)).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_what_is_transparent_in_a_mask_is_black() -> None:
+    mask = Image.new("LA", (8, 8), (255, 0))
+    mask.putpixel((3, 3), (255, 255))
+    read = images.read_mask(to_png(mask), (8, 8))
+    assert read.mode == "L"
+    assert (read.getpixel((0, 0)), read.getpixel((3, 3))) == (0, 255)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK"])
+def test_every_mode_becomes_rgb(mode: str) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), "white").convert(mode).save(file, "TIFF")
+    picture = images.read_picture(file.getvalue(), (8, 8))
+    assert picture.mode == "RGB"
+    assert picture.getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_pictures_are_scaled_to_the_outputs_size() -> None:
+    data = to_png(Image.new("RGB", (40, 30), "red"))
+    assert images.read_picture(data, (64, 48)).size == (64, 48)
+    assert images.read_mask(data, (64, 48)).size == (64, 48)
+
+
+def test_a_scaled_mask_does_not_ring() -> None:
+    mask = Image.new("L", (16, 16), 0)
+    ImageDraw.Draw(mask).rectangle((8, 0, 15, 15), fill=255)
+    scaled = _pixels(images.read_mask(to_png(mask), (64, 64)))
+    assert scaled[:, :28].max() == 0
+    assert scaled[:, 36:].min() == 255
+
+
+def _square_mask() -> Image.Image:
+    mask = Image.new("L", (32, 32), 0)
+    ImageDraw.Draw(mask).rectangle((8, 8, 23, 23), fill=255)
+    return mask
+
+
+def test_a_mask_without_blur_stays_as_it_is() -> None:
+    assert np.array_equal(_pixels(images.soften(_square_mask(), 0)), _pixels(_square_mask()))
+
+
+def test_a_blurred_mask_rises_inwards_and_leaves_the_outside_black() -> None:
+    soft = _pixels(images.soften(_square_mask(), 4))
+    assert soft[_pixels(_square_mask()) == 0].max() == 0
+    rise = list(soft[16, 8:14])
+    assert rise == sorted(set(rise))
+    assert rise[0] < 64
+    assert soft[16, 16] == 255
+
+
+def test_a_mask_thinner_than_its_blur_does_not_vanish() -> None:
+    mask = Image.new("L", (32, 32), 0)
+    ImageDraw.Draw(mask).line((0, 16, 31, 16), fill=255)
+    assert _pixels(images.soften(mask, 64))[16].min() > 0
+
+
+def test_a_mask_that_reaches_the_border_is_not_softened_there() -> None:
+    assert _pixels(images.soften(Image.new("L", (16, 16), 255), 8)).min() == 255
+
+
+def test_the_frame_holds_the_mask_its_padding_and_the_pictures_shape() -> None:
+    mask = Image.new("L", (128, 64), 0)
+    ImageDraw.Draw(mask).rectangle((100, 20, 119, 29), fill=255)
+    left, upper, right, lower = images.frame_around(mask, 4) or (0, 0, 0, 0)
+    assert left <= 100 - 4
+    assert right >= min(128, 120 + 4)
+    assert upper <= 20 - 4
+    assert lower >= 30 + 4
+    assert (right - left) * 64 == (lower - upper) * 128
+    assert images.frame_around(mask, None) is None
+    assert images.frame_around(Image.new("L", (64, 64), 0), 4) is None
+    assert images.frame_around(mask, 512) == (0, 0, 128, 64)
+
+
+def test_a_framed_part_goes_back_where_it_was() -> None:
+    original = Image.new("RGB", (64, 64), "blue")
+    whole = images.put_back(Image.new("RGB", (64, 64), "red"), original, (16, 16, 48, 48))
+    assert whole.getpixel((15, 20)) == (0, 0, 255)
+    assert whole.getpixel((16, 20)) == (255, 0, 0)
+    assert images.enlarge(whole, (16, 16, 48, 48)).getpixel((8, 8)) == (255, 0, 0)
+
+
+def test_png_carries_the_receipt_in_text_chunks() -> None:
+    data = images.encode(Image.new("RGB", (8, 8)), "png", 95, TEXTS)
+    with Image.open(io.BytesIO(data)) as picture:
+        assert picture.text == TEXTS  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("file_format", ["jpeg", "webp"])
+def test_jpeg_and_webp_carry_the_receipt_in_exif(file_format: str) -> None:
+    data = images.encode(Image.new("RGB", (8, 8)), file_format, 95, TEXTS)
+    with Image.open(io.BytesIO(data)) as picture:
+        assert picture.format == file_format.upper()
+        exif = picture.getexif()
+    assert exif[ExifTags.Base.ImageDescription] == TEXTS["darkroom"]
+    comment = exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
+    assert comment[:8] == b"UNICODE\0"
+    assert comment[8:].decode("utf-16-be") == TEXTS["parameters"]
+
+
+@pytest.mark.parametrize("file_format", ["png", "jpeg", "webp"])
+@pytest.mark.parametrize("length", [10_000, 60_000])
+def test_prompts_of_any_length_fit_into_the_file(file_format: str, length: int) -> None:
+    texts = {"darkroom": json.dumps({"prompt": "x" * length}), "parameters": "卵" * 30_000}
+    data = images.encode(Image.new("RGB", (8, 8)), file_format, 95, texts)
+    with Image.open(io.BytesIO(data)) as picture:
+        picture.load()
+        if file_format == "png":
+            assert picture.text == texts  # type: ignore[attr-defined]
+        else:
+            assert picture.getexif()[ExifTags.Base.ImageDescription] == texts["darkroom"]
+
+
+def test_a_jpeg_without_room_for_the_receipt_goes_without() -> None:
+    texts = {"darkroom": "x" * 100_000, "parameters": "y"}
+    data = images.encode(Image.new("RGB", (8, 8)), "jpeg", 95, texts)
+    with Image.open(io.BytesIO(data)) as picture:
+        assert len(picture.getexif()) == 0
+
+
+@pytest.mark.parametrize("file_format", ["png", "jpeg", "webp"])
+def test_the_same_picture_and_texts_give_the_same_bytes(file_format: str) -> None:
+    picture = Image.effect_noise((32, 32), 50).convert("RGB")
+    first = images.encode(picture, file_format, 90, TEXTS)
+    assert images.encode(picture.copy(), file_format, 90, dict(TEXTS)) == first
+
+
+def test_quality_makes_a_file_smaller() -> None:
+    picture = Image.effect_noise((64, 64), 50).convert("RGB")
+    sizes = [len(images.encode(picture, "jpeg", quality, TEXTS)) for quality in (30, 95)]
+    assert sizes[0] < sizes[1]

@@ -1,0 +1,213 @@
+"""A job leaves no trace in the next one: whatever ran before, its files are those of a fresh process.
+
+Random histories of jobs over all families: adapters at several scales, of the denoiser and of text encoders, in
+every mode and with several schedulers, exact and fast, models and adapters that displace each other, jobs that are
+cancelled, and failures in the middle of everything. `DARKROOM_ISOLATION_HISTORIES=40` looks longer.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from contracts.catalogue.catalogue import Catalogue, LoraSpec
+from contracts.catalogue.families import FAMILIES
+from contracts.errors import JobFailed
+from contracts.requests.parameters import JobParameters
+from contracts.storage import Storage
+from contracts.storage.local import LocalStorage
+from tests.support.jobs import PICTURES, Onlooker, done, order, run, to_png
+from tests.support.weights import to_kohya, write_adapter
+from worker.adapters.files import Bounds, LoraStock
+from worker.pool.model import WarmModel
+from worker.pool.pool import Pool
+from worker.runtime.warnings import silence_known_warnings
+
+HISTORIES = int(os.environ.get("DARKROOM_ISOLATION_HISTORIES", "2"))
+LENGTH = 24
+
+
+@pytest.fixture(scope="module")
+def adapted(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+    """For each family an adapter of the denoiser, one of a text encoder too, and one that does not fit."""
+    folder, rows = tmp_path_factory.mktemp("adapters"), list(catalogue.loras)
+    for family in FAMILIES:
+        with_text, broken = folder / f"{family}-text.safetensors", folder / f"{family}-broken.safetensors"
+        checkpoint = catalogue.root / f"shapes-{family}"
+        tensors = write_adapter(with_text, family, checkpoint, rank=6, seed=2, text_encoder=True)
+        if family == "sdxl":
+            save_file(to_kohya(tensors, alpha=2.0), with_text)
+        key = next(key for key in tensors if key.startswith("text_encoder.") and "lora_B" in key)
+        save_file(tensors | {key: torch.zeros(3, 6)}, broken)
+        rows += [
+            LoraSpec(id=f"{family}-text", family=family, source=str(with_text)),
+            LoraSpec(id=f"{family}-broken", family=family, source=str(broken)),
+        ]
+    return catalogue.model_copy(update={"loras": tuple(rows)})
+
+
+def _draw_requests(rng: random.Random, catalogue: Catalogue, family: str) -> Iterator[JobParameters]:
+    """One prompt under adapters of every kind: what one of them leaves behind would show in another."""
+    model = catalogue.model(f"shapes-{family}")
+    prompt, seed = rng.choice(["a red circle", "a blue square on a white background"]), rng.choice([0, 7])
+    plain, text = f"{family}-lora", f"{family}-text"
+    for scales in ({}, {plain: 1.0}, {plain: -0.5}, {text: 0.5}, {text: 1.0}, {text: 1.0, plain: 0.5}):
+        fast = len(scales) == 2
+        yield order(
+            catalogue,
+            family,
+            rng.choice(list(model.architecture.modes)),
+            prompt=prompt,
+            seed=seed,
+            num_inference_steps=14 if fast else 2,
+            speed="fast" if fast else "exact",
+            scheduler=rng.choice(model.schedulers[:3]),
+            loras=[{"name": name, "scale": scale} for name, scale in scales.items()],
+        )
+
+
+def paint_alone(request: str, catalogue: str, root: str) -> list[bytes]:
+    """What a process gives that has done nothing else."""
+    silence_known_warnings()
+    torch.set_num_threads(1)
+    pool = Pool(Catalogue.model_validate_json(catalogue), device="cpu")
+    return done(JobParameters.model_validate_json(request), pool, LocalStorage(Path(root)))[0]
+
+
+@pytest.fixture(scope="module")
+def expected(
+    adapted: Catalogue, tmp_path_factory: pytest.TempPathFactory
+) -> list[tuple[JobParameters, list[bytes]]]:
+    """Distinct requests, each with its files from a process of its own."""
+    root = tmp_path_factory.mktemp("alone")
+    for key, picture in PICTURES.items():
+        LocalStorage(root).write(key, to_png(picture))
+    rng = random.Random(2026)
+    drawn = [request for family in FAMILIES for request in _draw_requests(rng, adapted, family)]
+    requests = {request.model_dump_json(): request for request in drawn}
+    # The server that these processes are forked from has imported what they need, and run nothing.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as processes:
+        files = [processes.submit(paint_alone, text, adapted.model_dump_json(), str(root)) for text in requests]
+        return [(request, one.result()) for request, one in zip(requests.values(), files, strict=True)]
+
+
+# -- what may go wrong in the middle of a job -------------------------------------------------------------
+
+
+@contextmanager
+def _dying(module: torch.nn.Module, after: int) -> Iterator[None]:
+    """The module's forward pass fails after so many that went well."""
+    calls = []
+
+    def count(*_: Any) -> None:
+        calls.append(1)
+        if len(calls) > after:
+            raise RuntimeError("something went away")
+
+    handle = module.register_forward_pre_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _dying_switch() -> Iterator[None]:
+    """The seventh layer cannot be adapted."""
+    register, calls = torch.nn.Module.register_forward_hook, []
+
+    def count(self: torch.nn.Module, *hook: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) > 6:
+            raise RuntimeError("the device went away")
+        return register(self, *hook, **options)
+
+    torch.nn.Module.register_forward_hook = count  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.nn.Module.register_forward_hook = register  # type: ignore[method-assign]
+
+
+Fault = Callable[[WarmModel], AbstractContextManager[None]]
+FAULTS: dict[str, Fault] = {
+    "cancelled": lambda model: nullcontext(),
+    "denoiser": lambda model: _dying(getattr(model.base, model.family.denoiser), 1),
+    "encoder": lambda model: _dying(model.base.text_encoder_2, 0),
+    "decoder": lambda model: _dying(model.base.vae.decoder, 0),
+    "switch": lambda model: _dying_switch(),
+    "broken adapter": lambda model: nullcontext(),
+    "mixed batch": lambda model: nullcontext(),
+    "cancelled mixed batch": lambda model: nullcontext(),
+}
+
+
+def _mixed_batch(catalogue: Catalogue, request: JobParameters) -> list[JobParameters]:
+    """No adapters, one, two, and one that does not fit: more than the test's pool keeps loaded."""
+    family = catalogue.model(request.model).family
+    sets: list[dict[str, float]] = [{}, {"lora": 1.0}, {"text": 0.5, "lora": -0.5}, {"broken": 1.0}]
+    return [
+        order(
+            catalogue,
+            family,
+            batchable=True,
+            num_inference_steps=2,
+            prompt=request.prompt,
+            loras=[{"name": f"{family}-{name}", "scale": scale} for name, scale in scales.items()],
+        )
+        for scales in sets
+    ]
+
+
+def _spoil(request: JobParameters, fault: str, pool: Pool, storage: Storage) -> None:
+    """Run a request into a fault; it must not be fatal, and what it leaves is the next job's matter."""
+    if fault == "broken adapter":
+        family = pool.catalogue.model(request.model).family
+        loras = [{"name": f"{family}-text", "scale": 0.5}, {"name": f"{family}-broken"}]
+        (failure,) = run(order(pool.catalogue, family, loras=loras), pool, storage)
+        assert isinstance(failure, JobFailed)
+    elif fault == "mixed batch":
+        outcomes = run(_mixed_batch(pool.catalogue, request), pool, storage)
+        assert [isinstance(one, JobFailed) for one in outcomes] == [False, False, False, True]
+    elif fault == "cancelled mixed batch":
+        with pytest.raises(KeyError):
+            run(_mixed_batch(pool.catalogue, request), pool, storage, Onlooker(stop_after=1, error=KeyError()))
+    elif fault == "cancelled":
+        with pytest.raises(KeyError):
+            run(request, pool, storage, Onlooker(stop_after=1, error=KeyError()))
+    else:
+        with FAULTS[fault](pool.model(request.model)):
+            run(request, pool, storage)
+
+
+@pytest.mark.parametrize("seed", range(HISTORIES))
+def test_whatever_ran_before_a_job_gives_the_files_of_a_fresh_process(
+    seed: int,
+    adapted: Catalogue,
+    expected: list[tuple[JobParameters, list[bytes]]],
+    storage: Storage,
+) -> None:
+    rng, history = random.Random(seed), []
+    # Room for two models, and for two adapters beside each.
+    pool = Pool(adapted, device="cpu", max_models=2, stock=LoraStock(adapted, bounds=Bounds(loaded=2)))
+    for _ in range(LENGTH):
+        number = rng.randrange(len(expected))
+        request, files = expected[number]
+        fault = rng.choice(list(FAULTS)) if rng.random() < 0.25 else ""
+        history.append(f"{number} {fault}".strip())
+        if fault:
+            _spoil(request, fault, pool, storage)
+        else:
+            assert done(request, pool, storage)[0] == files, f"after {history}: {request!r}"

@@ -1,0 +1,85 @@
+"""What an image's file says of itself."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+from PIL import ExifTags, Image
+
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.families import Mode
+from contracts.storage import Storage
+from tests.support.jobs import done, order, run
+from worker.generation import receipts
+from worker.pool.pool import Pool
+
+
+def _texts(file: bytes) -> dict[str, str]:
+    with Image.open(io.BytesIO(file)) as picture:
+        if picture.format == "PNG":
+            return dict(picture.text)  # type: ignore[attr-defined]
+        exif = picture.getexif()
+    comment: bytes = exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
+    return {
+        "darkroom": exif[ExifTags.Base.ImageDescription],
+        "parameters": comment[8:].decode("utf-16-be"),
+    }
+
+
+@pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
+def test_every_format_carries_the_receipt(
+    output_format: str, catalogue: Catalogue, pool: Pool, storage: Storage
+) -> None:
+    parameters = order(catalogue, "sdxl", output_format=output_format, num_images=2, prompt="un œuf, 卵")
+    files, receipt = done(parameters, pool, storage)
+    inside = [json.loads(_texts(file)["darkroom"]) for file in files]
+    assert [found["seed"] for found in inside] == [7, 8]
+    assert inside[0]["parameters"]["prompt"] == "un œuf, 卵"
+    assert inside[0]["model"] == receipt.model.model_dump()
+    assert inside[0]["versions"] == receipt.versions
+
+
+def test_the_line_that_a1111_users_read(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
+    parameters = order(
+        catalogue, "sdxl", Mode.IMG2IMG, negative_prompt="blurry", strength=0.5,
+        loras=[{"name": "sdxl-lora", "scale": 0.5}],
+    )  # fmt: skip
+    files, receipt = done(parameters, pool, storage)
+    assert _texts(files[0])["parameters"].splitlines() == [
+        "a red circle <lora:sdxl-lora:0.5>",
+        "Negative prompt: blurry",
+        "Steps: 3, Sampler: euler, CFG scale: 3.0, Seed: 7, Size: 64x64, "
+        f"Model hash: {receipt.model.sha256[:10]}, Model: shapes-sdxl, Denoising strength: 0.5, "
+        f"Version: darkroom {receipt.versions.get('darkroom', '')}".rstrip(),
+    ]
+
+
+def _flat(value: Any) -> str:
+    return json.dumps(value)
+
+
+def test_the_file_holds_nothing_that_differs_between_two_runs(
+    catalogue: Catalogue, pool: Pool, storage: Storage
+) -> None:
+    (file,), receipt = done(order(catalogue, "flux"), pool, storage)
+    inside = json.loads(_texts(file)["darkroom"])
+    for name in ("timings", "worker", "batch_images", "batch_jobs", "placement"):
+        assert name not in inside
+    assert "job0" not in _flat(inside)
+    assert receipt.worker not in _flat(inside)
+
+
+def test_the_same_request_alone_and_beside_another_differs_in_pixels_only(
+    catalogue: Catalogue, pool: Pool, storage: Storage
+) -> None:
+    mine = order(catalogue, "flux", batchable=True)
+    (alone,), _ = done(mine, pool, storage)
+    outcomes = run([mine, order(catalogue, "flux", batchable=True, seed=99)], pool, storage)
+    assert _texts(storage.read(outcomes[0].images[0].key)) == _texts(alone)
+
+
+def test_the_versions_name_what_computes() -> None:
+    assert {"torch", "diffusers", "transformers", "peft"} <= receipts.library_versions().keys()

@@ -1,0 +1,301 @@
+"""The consumer in this process, on a real Redis: signals, planted jobs, lost leases, and what a worker leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rq.job import Job as RqJob
+from rq.serializers import JSONSerializer
+
+from contracts.catalogue.catalogue import Catalogue
+from contracts.errors import FailureCode
+from contracts.memory.plan import Policy
+from contracts.metrics import Tally, read_totals
+from contracts.queue.client import JobQueue
+from contracts.queue.records import JobState
+from contracts.queue.workers import WorkerReport, read_workers
+from contracts.requests.parameters import JobParameters, LoraParameters
+from contracts.requests.schema import Priority
+from contracts.settings import SharedSettings
+from contracts.storage import Storage
+from contracts.storage.local import LocalStorage
+from tests.support.jobs import done, order
+from tests.support.parameters import parameters
+from tests.support.workers import beside, hire, terminate, work_until_ended
+from worker.loop.progress import BatchWatch
+from worker.pool.pool import Pool
+
+
+def test_a_job_runs_and_the_receipt_says_how_many_shared_the_call(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
+) -> None:
+    together = [queue.submit(parameters(seed=number)).id for number in range(3)]
+    alone = queue.submit(parameters(seed=9, batchable=False)).id
+    ended = work_until_ended(hire(settings, pool, storage), queue, *together, alone)
+    assert [record.state for record in ended] == [JobState.COMPLETED] * 4
+    assert [record.receipt.batch_jobs for record in ended if record.receipt] == [3, 3, 3, 1]
+    assert all(storage.exists(record.images[0].key) for record in ended)
+
+
+def test_a_worker_tells_what_it_holds_and_where_its_time_went(
+    settings: SharedSettings, queue: JobQueue, storage: Storage, catalogue: Catalogue
+) -> None:
+    ids = [queue.submit(parameters(seed=5, batchable=False)).id for _ in range(2)]
+    consumer = hire(settings, Pool(catalogue, device="cpu", budget_bytes=2**30), storage)
+    ended = work_until_ended(consumer, queue, *ids)
+    report = WorkerReport(id="any", **consumer._report_state())
+    (model,) = report.models
+    assert [model] == report.warm
+    assert report.parked == []
+    assert report.models[model].rung == "all resident"
+    assert report.models[model].resident_bytes == report.resident_bytes
+    assert report.budget_bytes == int(2**30 * 0.95)
+    look_ups = [record.receipt.embeddings for record in ended if record.receipt]
+    assert report.embeddings.hits == sum(one.hits for one in look_ups) > 0
+    assert report.embeddings.misses == sum(one.misses for one in look_ups) == report.embeddings.entries
+    assert report.embeddings.bytes > 0
+    for stage in ("queue", "load", "encode_prompt", "denoise", "decode", "write"):
+        spent = sum(record.receipt.timings[stage] for record in ended if record.receipt)
+        assert report.stage_seconds[stage] == pytest.approx(spent, abs=1e-3)
+
+
+def test_batching_can_be_turned_off(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
+) -> None:
+    ids = [queue.submit(parameters(seed=number)).id for number in range(2)]
+    ended = work_until_ended(hire(settings, pool, storage, batching="off"), queue, *ids)
+    assert [record.receipt.batch_jobs for record in ended if record.receipt] == [1, 1]
+
+
+def test_jobs_whose_adapters_do_not_fit_beside_each_other_are_parted_and_lose_no_attempt(
+    settings: SharedSettings, queue: JobQueue, catalogue: Catalogue, storage: Storage
+) -> None:
+    def with_adapter(name: str) -> JobParameters:
+        large = LoraParameters(name=name, key=f"loras/{name}", sha256=name, values=25_000_000)
+        return parameters(loras=(large,))
+
+    ids = [queue.submit(with_adapter(name)).id for name in ("a", "a", "b")]
+    # Room for the model and one such adapter, of 100 MB.
+    pool = Pool(catalogue, device="cpu", budget_bytes=180 * 2**20)
+    pool.model("shapes-sdxl")
+    consumer = hire(settings, pool, storage)
+    assert [claim.job.id for claim in consumer._claim()] == ids[:2]
+    left = queue.fetch(ids[2])
+    assert (left.state, left.attempts) == (JobState.QUEUED, 0)
+    assert [claim.job.id for claim in consumer._claim()] == ids[2:]
+
+
+def test_a_planted_job_with_another_function_is_refused_and_reported(
+    settings: SharedSettings,
+    queue: JobQueue,
+    pool: Pool,
+    storage: Storage,
+    tmp_path: object,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    job = queue.submit(parameters())
+    evil = RqJob.create(
+        "os.system", args=[f"touch {tmp_path}/owned"], id=job.id, connection=queue._rq_connection,
+        serializer=JSONSerializer,
+    )  # fmt: skip
+    evil.save()
+    (ended,) = work_until_ended(hire(settings, pool, storage), queue, job.id)
+    assert ended.state is JobState.FAILED
+    assert ended.error is not None
+    assert ended.error.code is FailureCode.REFUSED_FUNCTION
+    assert not os.path.exists(f"{tmp_path}/owned")  # noqa: PTH110
+    assert "os.system" in caplog.text
+
+
+def test_defect_d_a_signal_at_any_moment_of_a_claim_loses_no_job(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
+) -> None:
+    """A stock RQ worker with two queues lost four of 25 jobs to SIGTERMs between its pop and its registration."""
+    ids = [queue.submit(parameters(batchable=False), priority=tier).id for tier in Priority for _ in range(5)]
+    for number in range(25):
+        consumer = hire(settings, pool, storage)
+        consumer._install_signal_handlers()
+        timer = threading.Timer(0.0005 * number, os.kill, (os.getpid(), signal.SIGTERM))
+        timer.start()
+        consumer.dequeue_job_and_maintain_ttl(None)
+        timer.join()
+        for claim in consumer._batch:
+            assert consumer._claims.hand_back(claim)
+    waiting = [id for record in map(queue.fetch, ids) if record.state is JobState.QUEUED for id in [record.id]]
+    assert sorted(waiting) == sorted(ids)
+    assert queue.connection.zcard("darkroom:leases") == 0
+
+
+def test_a_second_signal_hands_the_running_jobs_back_unspent(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
+) -> None:
+    job = queue.submit(parameters(num_inference_steps=200, batchable=False))
+
+    def hurry() -> None:
+        terminate()
+        time.sleep(0.05)  # two signals at one moment are one
+        terminate()
+
+    with beside(queue, job.id, hurry):
+        hire(settings, pool, storage).start([])
+    record = queue.fetch(job.id)
+    assert (record.state, record.attempts) == (JobState.QUEUED, 0)
+    assert queue.place(record) == (0, None)
+    assert storage.find("images/") == []
+
+
+def test_the_grace_period_ends_in_the_same_way(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
+) -> None:
+    job = queue.submit(parameters(num_inference_steps=200, batchable=False))
+    with beside(queue, job.id, terminate):
+        hire(settings, pool, storage, drain_seconds=0.2).start([])
+    record = queue.fetch(job.id)
+    assert (record.state, record.attempts) == (JobState.QUEUED, 0)
+
+
+def test_a_cancelled_job_leaves_the_others_of_its_batch_their_bytes(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
+) -> None:
+    def bytes_of(cancelled: bool) -> list[bytes]:
+        jobs = [queue.submit(parameters(num_inference_steps=60, seed=number)) for number in range(3)]
+
+        with beside(queue, jobs[1].id, lambda: cancelled and queue.cancel(jobs[1].id)):
+            ended = work_until_ended(hire(settings, pool, storage), queue, *(job.id for job in jobs))
+        assert ended[1].state is (JobState.CANCELLED if cancelled else JobState.COMPLETED)
+        assert storage.find(f"images/{jobs[1].id}/") == [image.key for image in ended[1].images]
+        return [storage.read(record.images[0].key) for record in (ended[0], ended[2])]
+
+    assert bytes_of(cancelled=True) == bytes_of(cancelled=False)
+
+
+def test_a_worker_that_lost_its_job_drops_the_result_and_its_files(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
+) -> None:
+    job = queue.submit(parameters(num_inference_steps=60, batchable=False))
+
+    def steal() -> None:
+        queue.connection.hset(f"darkroom:job:{job.id}", "lease", "another execution")
+        terminate()
+
+    with beside(queue, job.id, steal):
+        hire(settings, pool, storage).start([])
+    assert queue.fetch(job.id).state is JobState.RUNNING
+    assert storage.find("images/") == []
+
+
+def test_a_worker_is_on_the_list_while_it_works_and_off_it_afterwards(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage, catalogue: Catalogue
+) -> None:
+    consumer = hire(settings, pool, storage, name="the-worker")
+    seen: list[str] = []
+
+    def look() -> None:
+        while not seen:
+            seen.extend(report.state for report in read_workers(queue.connection) if report.state == "idle")
+            time.sleep(0.01)
+        # Its first report comes before it has taken over the signals; this one would end the tests themselves.
+        while signal.getsignal(signal.SIGTERM) == before:
+            time.sleep(0.01)
+        terminate()
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=look)
+    thread.start()
+    consumer.start([catalogue.default_model])
+    thread.join()
+    assert seen == ["idle"]
+    assert read_workers(queue.connection) == []
+
+
+class GatedStorage(LocalStorage):
+    """A storage that takes images only once it is told to."""
+
+    gate = threading.Event()
+
+    def write(self, key: str, data: bytes) -> None:
+        """Wait for the gate, then write."""
+        assert self.gate.wait(30), f"{key} waited for ever"
+        super().write(key, data)
+
+
+def test_the_next_batch_is_painted_while_the_last_ones_images_are_written(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, tmp_path: Path
+) -> None:
+    storage = GatedStorage(tmp_path / "gated")
+    first, second = (queue.submit(parameters(batchable=False, seed=number)) for number in range(2))
+
+    def open_gate() -> None:
+        assert not queue.fetch(first.id).state.is_final
+        storage.gate.set()
+
+    with beside(queue, second.id, open_gate, step=1):
+        ended = work_until_ended(hire(settings, pool, storage), queue, first.id, second.id)
+    assert [record.state for record in ended] == [JobState.COMPLETED] * 2
+
+
+class MeetingStorage(LocalStorage):
+    """Writes nothing before three writers have come."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self._all_here = threading.Barrier(3)
+
+    def write(self, key: str, data: bytes) -> None:
+        self._all_here.wait(timeout=60)
+        super().write(key, data)
+
+
+def test_the_images_of_a_batchs_jobs_are_written_at_the_same_time(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, tmp_path: Path
+) -> None:
+    ids = [queue.submit(parameters(seed=number)).id for number in range(3)]
+    storage = MeetingStorage(tmp_path)
+    ended = work_until_ended(hire(settings, pool, storage), queue, *ids)
+    assert [record.state for record in ended] == [JobState.COMPLETED] * 3
+    assert all(storage.exists(record.images[0].key) for record in ended)
+
+
+def test_the_next_batchs_prompt_is_encoded_while_this_one_denoises(
+    settings: SharedSettings,
+    queue: JobQueue,
+    storage: Storage,
+    catalogue: Catalogue,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first job's second step waits until T5 has read the second job's prompt."""
+    prompts = ("a red circle", "a blue square on a white background")
+    requests = [order(catalogue, "flux", prompt=prompt, num_inference_steps=4) for prompt in prompts]
+    encode, step, encoded = Pool.encode_ahead, BatchWatch.step, threading.Event()
+
+    def encode_and_tell(self: Pool, job: JobParameters, goes_on: Callable[[], bool]) -> int:
+        count = encode(self, job, goes_on)
+        if count and job.prompt == prompts[1]:
+            encoded.set()
+        return count
+
+    def step_on(self: BatchWatch, number: int, steps: int) -> None:
+        step(self, number, steps)
+        if number == 3:
+            assert encoded.wait(60), "nobody encoded it"
+
+    tally = Tally()
+    pool = Pool(catalogue, device="cpu", policy=Policy(t5="cpu"), encodes_ahead=True, tally=tally)
+    ids = [queue.submit(request).id for request in requests]
+    with monkeypatch.context() as patch:
+        patch.setattr(Pool, "encode_ahead", encode_and_tell)
+        patch.setattr(BatchWatch, "step", step_on)
+        ended = work_until_ended(hire(settings, pool, storage, tally), queue, *ids)
+    receipts = [record.receipt for record in ended if record.receipt]
+    assert [(one.embeddings.misses, one.embeddings.ahead) for one in receipts] == [(1, 0), (1, 1)]
+    expected = [done(request, Pool(catalogue, device="cpu"), storage)[0] for request in requests]
+    assert [[storage.read(image.key) for image in record.images] for record in ended] == expected
+    totals = {row.name: samples for row, samples in read_totals(queue.connection)}
+    for name in ("prompts_encoded_ahead", "prompts_found_ahead"):
+        assert [(one.labels, one.parts[""]) for one in totals[name]] == [(("shapes-flux",), 1)]

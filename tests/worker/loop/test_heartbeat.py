@@ -1,0 +1,75 @@
+"""The heartbeat: leases live while it beats, a worker that hangs ends itself, the dead are reaped."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+
+from contracts.metrics import Tally
+from contracts.queue.client import JobQueue
+from contracts.queue.leases import Claims, Wish
+from contracts.queue.records import JobState
+from contracts.settings import QueueSettings, SharedSettings
+from tests.support.parameters import parameters
+from worker.loop.heartbeat import STALLED, Heartbeat
+from worker.loop.progress import BatchWatch
+from worker.settings import WorkerSettings
+
+LEASE_SECONDS = 0.3
+
+
+def beat_for(queue: JobQueue, worker: str, forgotten: list[str]) -> tuple[Claims, Heartbeat]:
+    claims = Claims(queue.connection, QueueSettings(lease_seconds=LEASE_SECONDS, max_attempts=1), worker, 60)
+    heart = Heartbeat(claims, WorkerSettings(name=worker), lambda: {"state": "idle"}, forgotten.append, Tally())
+    return claims, heart
+
+
+def test_a_job_longer_than_its_lease_is_kept_by_beating(queue: JobQueue) -> None:
+    job = queue.submit(parameters())
+    claims, heart = beat_for(queue, "one", [])
+    batch = claims.claim(Wish())
+    heart.hold(batch, BatchWatch(claims, batch, threading.Event()))
+    heart.start()
+    time.sleep(4 * LEASE_SECONDS)
+    other, _ = beat_for(queue, "two", [])
+    assert other.reap() == (0, [])
+    heart.stop()
+    assert queue.fetch(job.id).state is JobState.RUNNING
+
+
+def test_what_a_job_stored_is_forgotten_when_it_is_given_up(queue: JobQueue) -> None:
+    job = queue.submit(parameters())
+    silent, _ = beat_for(queue, "silent", [])
+    silent.claim(Wish())
+    forgotten: list[str] = []
+    _, heart = beat_for(queue, "other", forgotten)
+    heart.start()
+    time.sleep(4 * LEASE_SECONDS)
+    heart.stop()
+    assert forgotten == [job.id]
+    assert queue.fetch(job.id).state is JobState.FAILED
+
+
+def test_a_process_in_which_no_step_comes_ends_itself(settings: SharedSettings, queue: JobQueue) -> None:
+    queue.submit(parameters())
+    program = (
+        "import threading, time\n"
+        "from contracts.claims import Claims, Wish\n"
+        "from contracts.connections import connect\n"
+        "from contracts.metrics import Tally\n"
+        "from contracts.settings import QueueSettings\n"
+        "from worker.heartbeat import Heartbeat\n"
+        "from worker.progress import BatchWatch\n"
+        "from worker.settings import WorkerSettings\n"
+        f"connection = connect({settings.redis_url!r}, timeout_seconds=5, retries=0)\n"
+        "claims = Claims(connection, QueueSettings(lease_seconds=0.3), 'stuck', 60)\n"
+        "heart = Heartbeat(claims, WorkerSettings(stall_seconds=0.5), lambda: {'state': 'idle'}, print, Tally())\n"
+        "heart.start()\n"
+        "batch = claims.claim(Wish())\n"
+        "heart.hold(batch, BatchWatch(claims, batch, threading.Event()))\n"
+        "time.sleep(60)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == STALLED, done.stderr

@@ -1,0 +1,89 @@
+"""The watch over a batch: progress, verdicts, a Redis that is away, and the order to leave."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from cli.supervisor.redis_server import RedisServer
+from contracts.queue.client import JobQueue
+from contracts.queue.leases import Claims, Wish
+from contracts.settings import QueueSettings, SharedSettings
+from tests.support.parameters import parameters
+from worker.loop.progress import Abandoned, BatchWatch, HandedBack
+
+
+def watch_over(
+    queue: JobQueue, jobs: int, leave: threading.Event | None = None, report_seconds: float = 0.0
+) -> tuple[BatchWatch, list[str]]:
+    ids = [queue.submit(parameters()).id for _ in range(jobs)]
+    claims = Claims(queue.connection, QueueSettings(), "one", 60)
+    batch = claims.claim(Wish(max_images=jobs, batching=True))
+    return BatchWatch(claims, batch, leave or threading.Event(), report_seconds=report_seconds), ids
+
+
+def test_steps_become_progress_with_an_estimate(queue: JobQueue) -> None:
+    watch, (job_id,) = watch_over(queue, 1)
+    watch.step(1, 4)
+    assert queue.fetch(job_id).progress.eta_seconds is None
+    watch.step(2, 4)
+    progress = queue.fetch(job_id).progress
+    assert (progress.step, progress.steps, progress.fraction) == (2, 4, 0.5)
+    assert progress.eta_seconds is not None
+
+
+def test_of_quick_steps_the_first_and_the_last_are_told(queue: JobQueue) -> None:
+    watch, (job_id,) = watch_over(queue, 1, report_seconds=600)
+    for step in range(1, 6):
+        watch.step(step, 6)
+        assert queue.fetch(job_id).progress.step == 1
+    watch.step(6, 6)
+    assert queue.fetch(job_id).progress.step == 6
+
+
+def test_between_two_reports_a_lost_job_and_the_order_to_leave_still_count(queue: JobQueue) -> None:
+    leave = threading.Event()
+    watch, (job_id,) = watch_over(queue, 1, leave, report_seconds=600)
+    watch.step(1, 6)
+    watch.drop(job_id)
+    with pytest.raises(Abandoned):
+        watch.step(2, 6)
+    leave.set()
+    with pytest.raises(HandedBack):
+        watch.step(3, 6)
+
+
+def test_the_batch_goes_on_until_its_last_job_is_cancelled(queue: JobQueue) -> None:
+    watch, ids = watch_over(queue, 2)
+    queue.cancel(ids[0])
+    watch.step(1, 4)
+    assert watch.verdicts == {ids[0]: "cancel"}
+    queue.cancel(ids[1])
+    with pytest.raises(Abandoned):
+        watch.step(2, 4)
+
+
+def test_a_worker_told_to_leave_stops_at_the_next_step(queue: JobQueue) -> None:
+    leave = threading.Event()
+    watch, _ = watch_over(queue, 1, leave)
+    watch.step(1, 4)
+    leave.set()
+    with pytest.raises(HandedBack):
+        watch.step(2, 4)
+
+
+def test_the_image_goes_on_while_redis_is_away(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path)
+    server.start()
+    queue = JobQueue(SharedSettings(redis_url=server.url))
+    try:
+        watch, _ = watch_over(queue, 1)
+        server.kill()
+        watch.step(1, 4)
+        watch.step(2, 4)
+        assert watch.verdicts == {}
+    finally:
+        queue.close()
+        server.stop()

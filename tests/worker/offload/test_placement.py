@@ -1,0 +1,258 @@
+"""Plans as they are taken: each component where its home says, peaks under the budget, the image unchanged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.families import FAMILIES, Mode
+from contracts.memory.plan import Home, Plan, Policy
+from contracts.requests.parameters import JobParameters
+from contracts.storage import Storage
+from tests.support.jobs import done, order, to_pixels
+from worker.offload.components import Housed
+from worker.pool.plans import Budget
+from worker.pool.pool import Pool
+
+FAMILY_IDS = list(FAMILIES)
+#: A pool plans for 95 % of a budget that it enforces.
+SHARE = 0.95
+
+
+def _ladder(catalogue: Catalogue, job: JobParameters, policy: Policy | None = None) -> list[Plan]:
+    """Every plan for a job alone, from the fastest to the smallest."""
+    return _last_rung(Budget(catalogue, 2**40, lambda _: 4, policy), job)
+
+
+def _last_rung(budget: Budget, job: JobParameters) -> list[Plan]:
+    """Teach a budget that only the smallest plan holds; returns all of them."""
+    assert budget.knows(job.model)
+    ladder = [budget.choose(job, job.num_images)]
+    while budget.step_down(job, job.num_images):
+        ladder.append(budget.choose(job, job.num_images))
+    return ladder
+
+
+def _pool_for(catalogue: Catalogue, rung: Plan, policy: Policy | None = None) -> Pool:
+    """A pool whose enforced budget just admits this plan."""
+    return Pool(catalogue, device="cpu", budget_bytes=int(rung.peak_bytes / SHARE) + 1, policy=policy)
+
+
+def _watch_homes(pool: Pool, job: JobParameters) -> dict[str, list[dict[str, int]]]:
+    """Stage -> bytes of each component on the device, noted in the middle of the stage, again and again."""
+    seen: dict[str, list[dict[str, int]]] = {"encode": [], "denoise": [], "decode": []}
+    model = pool.ready(job, job.num_images)
+
+    def note(stage: str) -> Any:
+        return lambda *_: seen[stage].append(model.homes.device_bytes)
+
+    base, denoiser = model.base, model.family.denoiser
+    inner = [module for module in base.components[denoiser].modules() if isinstance(module, torch.nn.Linear)]
+    inner[len(inner) // 2].register_forward_hook(note("denoise"))
+    base.vae.decoder.conv_norm_out.register_forward_hook(note("decode"))
+    base.text_encoder.register_forward_hook(note("encode"))
+    return seen
+
+
+@pytest.mark.parametrize("family", FAMILY_IDS)
+def test_every_rung_is_really_taken_within_its_bytes_and_paints_the_same_image(
+    family: str, catalogue: Catalogue, storage: Storage
+) -> None:
+    job = order(catalogue, family, width=128, height=128, num_inference_steps=2)
+    ladder = _ladder(catalogue, job)
+    homes = {home for rung in ladder for home in rung.homes.values()}
+    assert {Home.DEVICE, Home.VISIT, Home.STREAMED} <= homes
+    resident, _ = done(job, Pool(catalogue, device="cpu"), storage)
+    for rung in ladder:
+        pool = _pool_for(catalogue, rung)
+        seen = _watch_homes(pool, job)
+        files, receipt = done(job, pool, storage)
+        assert receipt.memory is not None
+        assert (receipt.memory.plan, receipt.memory.ran_out) == (rung.rung, [])
+        assert receipt.memory.peak_bytes is not None
+        assert receipt.memory.peak_bytes <= rung.peak_bytes / SHARE
+        assert receipt.memory.peak_bytes >= 0.85 * rung.peak_bytes, rung.rung
+        _check_homes(rung, seen)
+        if rung.tile_side is None:
+            assert (files, receipt.departures) == (resident, []), rung.rung
+        else:
+            assert receipt.departures == ["VAE in tiles of 64 pixels"]
+            difference = np.abs(to_pixels(files[0]) - to_pixels(resident[0]))
+            assert difference.mean() < 12, rung.rung
+
+
+def _check_homes(rung: Plan, seen: dict[str, list[dict[str, int]]]) -> None:
+    stages = {"text_encoder": "encode", "t5": "encode", "denoiser": "denoise", "vae": "decode"}
+    for stage, notes in seen.items():
+        assert notes
+        for part in rung.parts:
+            on_device = {note[part.component] for note in notes}
+            at_work = stages[part.role] == stage
+            if part.home is Home.DEVICE:
+                assert on_device == {max(on_device)} != {0}
+            elif part.home is Home.VISIT:
+                assert at_work or on_device == {0}, (rung.rung, stage, part.component)
+                assert not at_work or stage == "encode" or on_device != {0}
+            elif part.home is Home.STREAMED:
+                assert max(on_device) <= (part.device_bytes if at_work else 0)
+                assert not at_work or stage == "encode" or min(on_device) > 0
+            else:
+                assert on_device == {0}
+
+
+@pytest.mark.parametrize("family", FAMILY_IDS)
+@pytest.mark.parametrize("mode", [Mode.IMG2IMG, Mode.CONTROLNET])
+def test_the_smallest_rung_runs_other_modes_and_adapters_unchanged(
+    family: str, mode: Mode, catalogue: Catalogue, storage: Storage
+) -> None:
+    job = order(catalogue, family, mode, loras=[{"name": f"{family}-lora"}])
+    resident, _ = done(job, Pool(catalogue, device="cpu"), storage)
+    pool = Pool(catalogue, device="cpu", budget_bytes=2**30)
+    smallest = _last_rung(pool.budget, job)[-1]
+    files, receipt = done(job, pool, storage)
+    assert receipt.memory is not None
+    assert receipt.memory.plan == smallest.rung != "all resident"
+    assert set(receipt.placement.values()) & {"visit", "streamed"}
+    assert receipt.departures == []
+    if smallest.tile_side is None:
+        assert files == resident
+    else:  # one tile; but guidance's two copies of a control image are encoded one by one, which shows in low bits
+        assert np.abs(to_pixels(files[0]) - to_pixels(resident[0])).max() <= 1
+
+
+@pytest.mark.parametrize("policy", ["gpu", "cpu", "visit"])
+@pytest.mark.parametrize("family", ["sd3", "flux"])
+def test_t5_works_where_the_operator_wants_it(
+    family: str, policy: Any, catalogue: Catalogue, storage: Storage
+) -> None:
+    job = order(catalogue, family)
+    plain, _ = done(job, Pool(catalogue, device="cpu"), storage)
+    files, receipt = done(job, Pool(catalogue, device="cpu", policy=Policy(t5=policy)), storage)
+    t5 = receipt.placement["text_encoder_3" if family == "sd3" else "text_encoder_2"]
+    assert t5 in {"gpu": ["cpu"], "cpu": ["cpu"], "visit": ["visit", "streamed"]}[policy]
+    assert files == plain
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux"])
+def test_t5_on_a_cpu_without_bfloat16_gives_the_embeddings_of_the_device_within_their_dtype(
+    family: str, catalogue: Catalogue, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = tuple(row.model_copy(update={"dtype": "bfloat16"}) for row in catalogue.models)
+    narrow = catalogue.model_copy(update={"models": rows})
+    job, found = order(narrow, family), []
+    for policy in ("gpu", "cpu"):
+        pool = Pool(narrow, device="cpu", policy=Policy(t5=policy))
+        monkeypatch.setattr("worker.offload.components.cpu_has_bfloat16", lambda: False)
+        _, receipt = done(job, pool, storage)
+        assert receipt.dtype == "bfloat16"
+        model = pool.model(job.model)
+        assert next(getattr(model.base, model.family.t5 or "").parameters()).dtype == (
+            torch.float32 if policy == "cpu" else torch.bfloat16
+        )
+        (kept,) = [one for key, one in pool.embeddings._kept.items() if job.prompt in str(key)]
+        assert kept.sequence.dtype == torch.bfloat16
+        found.append(kept.sequence.float())
+    error = (found[0] - found[1]).norm() / found[1].norm()
+    assert 0 < error < 2 * torch.finfo(torch.bfloat16).eps
+
+
+def test_weights_come_back_from_every_home_as_they_were() -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)).to(torch.bfloat16)
+    first = [value.clone() for value in module.parameters()]
+    housed = Housed(module, torch.device("cpu"))
+    for home in (Home.DEVICE, Home.VISIT, Home.CPU, Home.STREAMED, Home.DEVICE, Home.ABSENT, Home.DEVICE):
+        housed.move(home)
+        assert housed.bytes == sum(tensor.nbytes for tensor in housed.tensors)
+        if home in (Home.VISIT, Home.STREAMED):
+            assert housed.device_bytes == 0
+            housed.fetch()
+            assert housed.device_bytes == housed.bytes
+            housed.leave()
+    assert all(torch.equal(now, before) for now, before in zip(module.parameters(), first, strict=True))
+
+
+def test_bytes_are_known_and_who_is_at_home_stays_without_a_walk_through_the_layers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    housed = Housed(torch.nn.Linear(8, 8), torch.device("cpu"))
+    housed.move(Home.DEVICE)
+    monkeypatch.setattr(housed, "module", None)
+    housed.move(Home.DEVICE)
+    assert (housed.bytes, housed.resident_bytes) == (288, 288)
+
+
+def test_a_module_whose_move_failed_moves_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    housed = Housed(torch.nn.Linear(8, 8), torch.device("cpu"))
+    housed.move(Home.DEVICE)
+    with monkeypatch.context() as broken:
+        broken.setattr("worker.offload.components._to_host", None)
+        with pytest.raises(TypeError):
+            housed.move(Home.VISIT)
+    found = [housed.home]
+    housed.move(Home.DEVICE)
+    assert [*found, housed.home] == [None, Home.DEVICE]
+    assert housed.resident_bytes == 288
+
+
+def test_without_t5_sd3_paints_another_image_and_holds_no_t5(catalogue: Catalogue, storage: Storage) -> None:
+    job = order(catalogue, "sd3", num_inference_steps=6)
+    pool = Pool(catalogue, device="cpu", policy=Policy(t5="off"))
+    files, receipt = done(job, pool, storage)
+    assert receipt.memory is not None
+    assert receipt.memory.plan == "T5 left out"
+    assert receipt.departures == ["text_encoder_3 left out"]
+    assert b"text_encoder_3 left out" in files[0]
+    assert pool.model(job.model).base.text_encoder_3 is None
+    assert files != done(job, Pool(catalogue, device="cpu"), storage)[0]
+    flux = done(order(catalogue, "flux"), pool, storage)[1]
+    assert flux.memory is not None
+    assert flux.memory.plan == "all resident"
+
+
+@pytest.mark.parametrize(("dtype", "vae_dtype"), [("float16", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_a_vae_that_overflows_in_float16_works_in_float32_wherever_it_lives(
+    dtype: Any,
+    vae_dtype: torch.dtype,
+    catalogue: Catalogue,
+    storage: Storage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copytree(catalogue.root / "shapes-sdxl", tmp_path / "sdxl")
+    config = json.loads((tmp_path / "sdxl" / "vae" / "config.json").read_text())
+    (tmp_path / "sdxl" / "vae" / "config.json").write_text(json.dumps({**config, "force_upcast": True}))
+    row = catalogue.model("shapes-sdxl").model_copy(update={"source": str(tmp_path / "sdxl"), "dtype": dtype})
+    narrow = catalogue.model_copy(update={"models": (row,), "default_model": row.id})
+    job = order(narrow, "sdxl", Mode.IMG2IMG)
+    pools = [Pool(narrow, device="cpu"), Pool(narrow, device="cpu", budget_bytes=2**30)]
+    visiting = next(rung for rung in _ladder(narrow, job) if rung.homes["vae"] is Home.VISIT)
+    monkeypatch.setattr(pools[1].budget, "choose", lambda *_: visiting)
+    files = [done(job, pool, storage)[0] for pool in pools]
+    assert files[0] == files[1]
+    vae = pools[0].model(row.id).base.vae
+    assert vae.dtype == vae_dtype
+    assert to_pixels(files[0][0]).std() > 10
+
+
+@pytest.mark.parametrize("family", FAMILY_IDS)
+def test_a_denoiser_in_8_bits_takes_less_paints_nearly_the_same_and_leaves_with_its_plan(
+    family: str, catalogue: Catalogue, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = order(catalogue, family)
+    resident, _ = done(job, Pool(catalogue, device="cpu"), storage)
+    pool, rung = Pool(catalogue, device="cpu"), _ladder(catalogue, job)[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(pool.budget, "choose", lambda *_: rung.model_copy(update={"fp8": True}))
+        files, receipt = done(job, pool, storage)
+    small_bytes = pool.resident_bytes
+    assert receipt.departures == ["denoiser in fp8"]
+    assert 0 < np.abs(to_pixels(files[0]) - to_pixels(resident[0])).mean() < 8
+    assert done(job, pool, storage)[0] == resident
+    assert small_bytes < 0.8 * pool.resident_bytes

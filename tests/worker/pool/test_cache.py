@@ -1,0 +1,161 @@
+"""Who leaves for whom: the least recently used first, to host memory where it has room, and without a trace."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from typing import Any
+
+import pytest
+import torch
+
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.families import FAMILIES, Mode
+from contracts.metrics import Tally
+from contracts.storage import Storage
+from tests.support.jobs import done, order
+from tests.support.weights import count_parameters
+from worker.checkpoints import loader as checkpoints
+from worker.offload.components import Housed
+from worker.pool.pool import Pool
+
+FAMILY_IDS = list(FAMILIES)
+
+
+def test_the_least_recently_used_model_leaves(catalogue: Catalogue) -> None:
+    pool = Pool(catalogue, device="cpu", max_models=2)
+    pool.model("shapes-sdxl")
+    pool.model("shapes-sd3")
+    pool.model("shapes-sdxl")
+    pool.model("shapes-flux")
+    assert pool.warm == ["shapes-sdxl", "shapes-flux"]
+
+
+def _bytes_of(catalogue: Catalogue, *families: str) -> int:
+    """What these models take on a device, and one image of the first beside them."""
+    pool = Pool(catalogue, device="cpu", max_models=9)
+    plans = [pool.model(f"shapes-{family}").homes.plan for family in families]
+    first = plans[0].peak_bytes if plans[0] else 0
+    return first + sum(pool.model(f"shapes-{family}").resident_bytes for family in families[1:])
+
+
+def test_models_share_the_budget_and_the_least_recently_used_one_goes_to_host_memory(
+    catalogue: Catalogue, storage: Storage
+) -> None:
+    two, tally = int(_bytes_of(catalogue, "sdxl", "sd3", "flux") * 0.9), Tally()
+    pool = Pool(catalogue, device="cpu", max_models=9, budget_bytes=two, host_bytes=2**30, tally=tally)
+    first = done(order(catalogue, "sdxl"), pool, storage)[0]
+    for family in ("sd3", "flux"):
+        done(order(catalogue, family), pool, storage)
+        assert pool.resident_bytes <= two
+    assert pool.warm == ["shapes-sdxl", "shapes-sd3", "shapes-flux"]
+    report = pool.report()
+    assert report["parked"] == ["shapes-sdxl"]
+    parked = report["models"]["shapes-sdxl"]
+    assert (parked["resident_bytes"], parked["rung"]) == (0, "")
+    assert parked["host_bytes"] == pool.model("shapes-sdxl").homes.bytes > 2**23
+    files, receipt = done(order(catalogue, "sdxl"), pool, storage)
+    assert files == first
+    assert receipt.memory is not None
+    assert receipt.memory.peak_bytes is not None
+    assert receipt.memory.peak_bytes <= two
+    counted = {
+        key: value for key, value in tally.drain().items() if key.startswith(('["evictions"', '["model_load'))
+    }
+    assert counted['["model_loads","","shapes-sdxl"]'] == 1
+    assert counted['["evictions","","shapes-sdxl","host"]'] == 1
+
+
+def test_where_host_memory_has_no_room_a_model_is_dropped(catalogue: Catalogue, storage: Storage) -> None:
+    two, tally = int(_bytes_of(catalogue, "sdxl", "sd3", "flux") * 0.9), Tally()
+    pool = Pool(catalogue, device="cpu", max_models=9, budget_bytes=two, host_bytes=2**20, tally=tally)
+    for family in ("sdxl", "sd3", "flux"):
+        done(order(catalogue, family), pool, storage)
+    assert pool.warm == ["shapes-sd3", "shapes-flux"]
+    assert tally.drain()['["evictions","","shapes-sdxl","dropped"]'] == 1
+
+
+def test_host_memory_keeps_to_its_own_bound(catalogue: Catalogue) -> None:
+    sizes = {f: Pool(catalogue, device="cpu").model(f"shapes-{f}").homes.bytes for f in FAMILY_IDS}
+    pool = Pool(catalogue, device="cpu", max_models=1, host_bytes=max(sizes.values()) + 2**20)
+    for family in ("sdxl", "sd3", "flux"):
+        pool.model(f"shapes-{family}")
+    assert pool.warm == ["shapes-sdxl", "shapes-flux"]
+    assert pool.report()["host_bytes"] == sizes["sdxl"]
+
+
+def test_a_model_that_cannot_be_parked_is_dropped(
+    catalogue: Catalogue, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = Pool(catalogue, device="cpu", max_models=1, host_bytes=2**30)
+    first = done(order(catalogue, "sdxl"), pool, storage)[0]
+
+    def fail(self: Housed) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Housed, "_park", fail)
+        done(order(catalogue, "flux"), pool, storage)
+    assert pool.warm == ["shapes-flux"]
+    assert done(order(catalogue, "sdxl"), pool, storage)[0] == first
+
+
+def test_a_model_that_leaves_gives_its_memory_back(catalogue: Catalogue) -> None:
+    before = count_parameters()
+    pool = Pool(catalogue, device="cpu", max_models=1)
+    pool.model("shapes-sdxl")
+    with_one = count_parameters()
+    pool.drop("shapes-sdxl")
+    assert with_one > before
+    assert count_parameters() == before
+
+
+def test_a_model_that_is_dropped_is_gone_before_the_next_one_is_loaded(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = Pool(catalogue, device="cpu", max_models=1)
+    pool.model("shapes-sdxl").base.unet.itself = [pool.model("shapes-sdxl")]  # only a collection finds such a ring
+    unet: weakref.ref[torch.nn.Module] = weakref.ref(pool.model("shapes-sdxl").base.unet)
+    load, alive = checkpoints.load_model, []
+
+    def look_and_load(*arguments: Any) -> Any:
+        alive.append(unet() is not None)
+        return load(*arguments)
+
+    monkeypatch.setattr(checkpoints, "load_model", look_and_load)
+    pool.model("shapes-flux")
+    assert alive == [False]
+
+
+def test_a_switch_to_a_parked_model_walks_through_no_other_objects_of_the_process(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = Pool(catalogue, device="cpu", max_models=1, host_bytes=2**30)
+    for id in ("shapes-sdxl", "shapes-flux"):
+        pool.model(id)
+    collected: list[object] = []
+    monkeypatch.setattr(gc, "collect", lambda *_: collected.append(None))
+    pool.model("shapes-sdxl")
+    assert pool.report()["parked"] == ["shapes-flux"]
+    assert collected == []
+
+
+def test_another_thread_may_ask_for_a_report_while_models_come_and_go(catalogue: Catalogue) -> None:
+    pool = Pool(catalogue, device="cpu", max_models=1)
+    stop, errors = threading.Event(), []
+
+    def ask() -> None:
+        while not stop.is_set():
+            try:
+                pool.report()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the test tells it
+                errors.append(error)
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    for id in ("shapes-sdxl", "shapes-flux", "shapes-sdxl"):
+        pool.model(id).pipeline(Mode.TXT2IMG, pool.model(id).spec.schedulers[0])
+    stop.set()
+    asker.join()
+    assert errors == []

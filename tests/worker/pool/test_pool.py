@@ -1,0 +1,128 @@
+"""The warm pool: one set of weights for all tasks, fresh objects for every job, room made by last use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.families import FAMILIES, Mode
+from contracts.memory.plan import Home
+from contracts.storage import Storage
+from tests.support.jobs import done, order
+from tests.support.weights import count_parameters
+from worker.checkpoints import loader as checkpoints
+from worker.families import load_family
+from worker.offload.components import Housed
+from worker.pool.model import derive
+from worker.pool.pool import Pool
+
+FAMILY_IDS = list(FAMILIES)
+
+
+def _tensors(pipeline: Any) -> dict[str, int]:
+    """Every weight of a pipeline, with where it lies in memory."""
+    return {
+        f"{name}.{key}": tensor.data_ptr()
+        for name, part in pipeline.components.items()
+        if isinstance(part, torch.nn.Module)
+        for key, tensor in [*part.named_parameters(), *part.named_buffers()]
+    }
+
+
+@pytest.mark.parametrize("family", FAMILY_IDS)
+def test_all_tasks_of_a_model_share_one_set_of_weights(family: str, catalogue: Catalogue, pool: Pool) -> None:
+    model = pool.model(f"shapes-{family}")
+    base = _tensors(model.base)
+    for mode in load_family(family).pipelines:
+        controls = [f"{family}-hint"] if "controlnet" in mode else []
+        for id in controls:
+            model.load_controlnet(id, checkpoints.locate_controlnet(catalogue, catalogue.controlnet(id)))
+        derived = _tensors(model.pipeline(mode, model.spec.schedulers[0], controls))
+        shared = {name: place for name, place in derived.items() if not name.startswith("controlnet.")}
+        # SD3's ControlNet pipelines hold their VAE in a wrapper.
+        assert shared == {name: base[name] for name in shared}
+        assert any(name.startswith(model.family.denoiser) for name in shared)
+
+
+@pytest.mark.parametrize("family", FAMILY_IDS)
+def test_a_second_task_adds_no_parameters(family: str, catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
+    done(order(catalogue, family), pool, storage)
+    before = count_parameters()
+    for mode in (Mode.IMG2IMG, Mode.INPAINT):
+        done(order(catalogue, family, mode), pool, storage)
+    assert count_parameters() == before
+
+
+def test_a_controlnet_is_loaded_once(catalogue: Catalogue, pool: Pool) -> None:
+    model = pool.model("shapes-sdxl")
+    model.load_controlnet("sdxl-hint", checkpoints.locate_controlnet(catalogue, catalogue.controlnet("sdxl-hint")))
+    first = model.pipeline(Mode.CONTROLNET, "euler", ["sdxl-hint"]).controlnet
+    assert model.pipeline(Mode.CONTROLNET_IMG2IMG, "euler", ["sdxl-hint"]).controlnet is first
+    several = model.pipeline(Mode.CONTROLNET, "euler", ["sdxl-hint", "sdxl-hint"]).controlnet
+    assert list(several.nets) == [first, first]
+
+
+def test_from_pipe_upcasts_the_shared_weights_and_derive_does_not(catalogue: Catalogue) -> None:
+    """The trap is diffusers' own; should it go away one day, this test says so."""
+    folder = catalogue.root / "shapes-sdxl"
+    base = diffusers.StableDiffusionXLPipeline.from_pretrained(folder, dtype=torch.bfloat16)
+    derive(diffusers.StableDiffusionXLImg2ImgPipeline, base)
+    assert base.unet.dtype == torch.bfloat16
+    diffusers.StableDiffusionXLImg2ImgPipeline.from_pipe(base)
+    assert base.unet.dtype == torch.float32
+
+
+def test_derive_keeps_the_pipelines_own_settings(catalogue: Catalogue, pool: Pool) -> None:
+    base = pool.model("shapes-sdxl").base
+    for value in (True, False):
+        base.register_to_config(force_zeros_for_empty_prompt=value)
+        derived = derive(diffusers.StableDiffusionXLControlNetPipeline, base, controlnet=None)
+        assert derived.config.force_zeros_for_empty_prompt is value
+    base.register_to_config(force_zeros_for_empty_prompt=True)
+
+
+def test_a_move_that_fails_half_way_leaves_no_half_moved_model(
+    catalogue: Catalogue, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = Pool(catalogue, device="cpu", max_models=1, host_bytes=2**30)
+    first = done(order(catalogue, "sdxl"), pool, storage)[0]
+    pool.model("shapes-flux")
+    assert pool.report()["parked"] == ["shapes-sdxl"]
+    move, moved = Housed.move, []
+
+    def break_off(self: Housed, home: Home) -> None:
+        moved.append(home)
+        if moved.count(Home.DEVICE) == 2:
+            raise torch.OutOfMemoryError("the device is full")
+        move(self, home)
+
+    monkeypatch.setattr(Housed, "move", break_off)
+    with pytest.raises(torch.OutOfMemoryError):
+        pool.ready(order(catalogue, "sdxl"), 1)
+    monkeypatch.undo()
+    assert pool.warm == ["shapes-flux"]
+    assert done(order(catalogue, "sdxl"), pool, storage)[0] == first
+
+
+def test_a_model_that_comes_back_makes_the_same_bytes(catalogue: Catalogue, storage: Storage) -> None:
+    pool = Pool(catalogue, device="cpu", max_models=1)
+    first, _ = done(order(catalogue, "sdxl"), pool, storage)
+    done(order(catalogue, "flux"), pool, storage)
+    assert pool.warm == ["shapes-flux"]
+    assert done(order(catalogue, "sdxl"), pool, storage)[0] == first
+
+
+def test_the_report_tells_what_is_warm_and_where_it_lies(catalogue: Catalogue) -> None:
+    pool = Pool(catalogue, device="cpu")
+    assert (pool.report()["warm"], pool.report()["placement"]) == ([], {})
+    pool.ready(order(catalogue, "flux", Mode.CONTROLNET), 1)
+    report = pool.report()
+    assert report["warm"] == ["shapes-flux"]
+    assert report["placement"]["shapes-flux"] == {
+        "vae": "cpu", "text_encoder": "cpu", "text_encoder_2": "cpu", "transformer": "cpu",
+        "controlnet:flux-hint": "cpu",
+    }  # fmt: skip

@@ -1,0 +1,168 @@
+"""Warm models go on while cold ones, and ControlNets, are made ready; on a real Redis, in this process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.families import Mode
+from contracts.errors import FailureCode
+from contracts.queue.client import JobQueue
+from contracts.queue.records import JobState
+from contracts.settings import SharedSettings
+from contracts.storage import Storage
+from tests.support.jobs import done, order
+from tests.support.parameters import parameters
+from tests.support.workers import hire, terminate, work_until_ended
+from worker.pool.pool import Pool
+
+
+class SlowDisk:
+    """Lets a model's files be read only once it is told to."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        """From here on, until `patch` is undone."""
+        self.begun, self.gate = threading.Event(), threading.Event()
+        self.read: list[str] = []
+        prepare = Pool.prepare
+
+        def wait_and_prepare(pool: Pool, id: str) -> None:
+            self.begun.set()
+            assert self.gate.wait(120), f"{id} waited for ever"
+            prepare(pool, id)
+            self.read.append(id)
+
+        patch.setattr(Pool, "prepare", wait_and_prepare)
+
+    @contextmanager
+    def opened_after(
+        self, queue: JobQueue, ended: Sequence[str], watched: Sequence[str]
+    ) -> Iterator[list[JobState]]:
+        """While the block runs: once these jobs have ended, note the states of the watched, and open the gate."""
+        states: list[JobState] = []
+
+        def open_gate() -> None:
+            deadline = time.monotonic() + 120
+            while not all(queue.fetch(id).state.is_final for id in ended) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            states.extend(queue.fetch(id).state for id in watched)
+            self.gate.set()
+
+        opener = threading.Thread(target=open_gate)
+        opener.start()
+        yield states
+        opener.join()
+
+
+def test_a_warm_models_jobs_go_on_while_a_cold_model_is_made_ready(
+    settings: SharedSettings,
+    queue: JobQueue,
+    storage: Storage,
+    catalogue: Catalogue,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every job is overdue, and the cold model's are the oldest: it is their turn, and they are not ready."""
+    warm_request, cold_request = order(catalogue, "flux"), order(catalogue, "sdxl")
+    plain = Pool(catalogue, device="cpu")
+    expected = [done(request, plain, storage)[0] for request in (warm_request, cold_request)]
+    disk, pool = SlowDisk(monkeypatch), Pool(catalogue, device="cpu")
+    pool.model(warm_request.model)
+    cold = [queue.submit(cold_request).id for _ in range(2)]
+    warm = [queue.submit(warm_request).id for _ in range(3)]
+
+    with disk.opened_after(queue, warm, watched=[*cold, *warm]) as states:
+        ended = work_until_ended(hire(settings, pool, storage, overdue_seconds=0), queue, *cold, *warm)
+    assert states == [JobState.QUEUED] * 2 + [JobState.COMPLETED] * 3
+    files = [[storage.read(image.key) for image in record.images] for record in ended]
+    assert files == [expected[1]] * 2 + [expected[0]] * 3
+    assert disk.read == [cold_request.model]
+    assert {record.attempts for record in ended} == {1}
+
+
+def test_a_warm_models_jobs_go_on_while_a_controlnet_is_made_ready(
+    settings: SharedSettings,
+    queue: JobQueue,
+    storage: Storage,
+    catalogue: Catalogue,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One client's jobs for one model; the first names a ControlNet that nobody has used before."""
+    plain, controlled = order(catalogue, "sdxl"), order(catalogue, "sdxl", Mode.CONTROLNET)
+    other = Pool(catalogue, device="cpu")
+    expected = [done(request, other, storage)[0] for request in (controlled, plain, plain)]
+    disk, pool = SlowDisk(monkeypatch), Pool(catalogue, device="cpu")
+    pool.model(plain.model)
+    ids = [queue.submit(request).id for request in (controlled, plain, plain)]
+    with disk.opened_after(queue, ids[1:], watched=ids[:1]) as states:
+        ended = work_until_ended(hire(settings, pool, storage), queue, *ids)
+    assert states == [JobState.QUEUED]
+    assert [[storage.read(image.key) for image in record.images] for record in ended] == expected
+    assert disk.read == ["controlnet:sdxl-hint"]
+
+
+@pytest.mark.parametrize(("host_bytes", "times"), [(0, 2), (2**30, 1)])
+def test_a_model_that_was_dropped_is_made_ready_again_and_one_that_was_parked_is_not(
+    host_bytes: int,
+    times: int,
+    settings: SharedSettings,
+    queue: JobQueue,
+    storage: Storage,
+    catalogue: Catalogue,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk, states = SlowDisk(monkeypatch), []
+    disk.gate.set()
+    consumer = hire(settings, Pool(catalogue, device="cpu", max_models=1, host_bytes=host_bytes), storage)
+
+    def lead() -> None:
+        for family in ("flux", "sd3", "flux"):
+            id, deadline = queue.submit(order(catalogue, family)).id, time.monotonic() + 60
+            while not queue.fetch(id).state.is_final and time.monotonic() < deadline:
+                time.sleep(0.01)
+            states.append(queue.fetch(id).state)
+        terminate()
+
+    leader = threading.Thread(target=lead)
+    leader.start()
+    consumer.start([])
+    leader.join()
+    assert states == [JobState.COMPLETED] * 3
+    assert (disk.read.count("shapes-flux"), disk.read.count("shapes-sd3")) == (times, 1)
+
+
+def test_a_worker_that_is_told_to_leave_waits_for_no_model(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = SlowDisk(monkeypatch)
+    job = queue.submit(parameters(model="unheard-of"))
+
+    def leave() -> None:
+        disk.begun.wait(60)
+        terminate()
+
+    leaver = threading.Thread(target=leave)
+    leaver.start()
+    hire(settings, pool, storage).start([])
+    leaver.join()
+    record = queue.fetch(job.id)
+    assert (record.state, record.attempts, disk.read) == (JobState.QUEUED, 0, [])
+    disk.gate.set()
+
+
+def test_the_jobs_of_a_model_that_cannot_be_made_ready_fail_by_name(
+    settings: SharedSettings, queue: JobQueue, storage: Storage, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    rows = [row.model_copy(update={"source": str(tmp_path / "nowhere")}) for row in catalogue.models[:1]]
+    broken = catalogue.model_copy(update={"models": (*rows, *catalogue.models[1:])})
+    jobs = [queue.submit(parameters(model=rows[0].id, batchable=False)).id for _ in range(2)]
+    ended = work_until_ended(hire(settings, Pool(broken, device="cpu"), storage), queue, *jobs)
+    for record in ended:
+        assert record.error is not None
+        assert record.error.code is FailureCode.MODEL_LOAD_FAILED
+        assert record.error.message.startswith(f"{rows[0].id} cannot be loaded")

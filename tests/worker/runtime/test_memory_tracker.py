@@ -1,0 +1,106 @@
+"""The meter on the CPU: it counts what is alive, changes no bit, and ends what takes too much."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+import torch
+
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.families import FAMILIES
+from worker.pool.pool import Pool
+from worker.runtime.memory_tracker import Meter
+
+CPU = torch.device("cpu")
+KIB = 2**10
+
+
+def _kib(count: int) -> torch.Tensor:
+    return torch.zeros(count * KIB // 4)
+
+
+def test_the_peak_is_what_was_alive_at_once_beside_what_was_there_before() -> None:
+    meter = Meter(CPU, 2**30)
+    with meter.running(resident_bytes=10 * KIB):
+        first = _kib(5)
+        del first
+        second = _kib(3)
+        third = second * 2
+        del second, third
+        _kib(2)
+    assert meter.peak_bytes == 16 * KIB
+
+
+def test_views_take_nothing_and_keep_what_they_look_at() -> None:
+    meter, weight = Meter(CPU, 2**30), _kib(64).view(128, 128)
+    with meter.running(0):
+        turned = weight.t()
+        part = (turned @ weight)[:1]
+        assert turned.shape == (128, 128)
+        _kib(16)
+        del part
+        _kib(4)
+    assert meter.peak_bytes == 80 * KIB
+
+
+def test_what_is_beyond_the_budget_is_the_devices_own_error() -> None:
+    meter = Meter(CPU, 16 * KIB)
+    with meter.running(8 * KIB):
+        _kib(8)
+    assert meter.peak_bytes == 16 * KIB
+    with pytest.raises(torch.OutOfMemoryError, match="budget exceeded"), meter.running(9 * KIB):
+        _kib(8)
+    assert meter.peak_bytes == 17 * KIB
+    with meter.running(0):
+        _kib(16)
+    assert meter.peak_bytes == 16 * KIB
+
+
+def test_what_is_computed_off_the_device_is_not_counted() -> None:
+    meter = Meter(CPU, 16 * KIB)
+    with meter.running(0):
+        meter.pause()
+        large = _kib(64) + 1
+        meter.resume()
+        _kib(4)
+        del large
+    assert meter.peak_bytes == 4 * KIB
+
+
+def test_without_a_budget_nothing_is_counted_on_the_cpu() -> None:
+    meter = Meter(CPU, None)
+    with meter.running(8):
+        meter.pause()
+        _kib(4)
+        meter.resume()
+    assert meter.peak_bytes is None
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_measuring_changes_no_bit_and_ends_with_nothing_left(
+    family: str, catalogue: Catalogue, pool: Pool
+) -> None:
+    model, meter = pool.model(f"shapes-{family}"), Meter(CPU, 2**30)
+    model.base.set_progress_bar_config(disable=True)
+
+    def paint() -> torch.Tensor:
+        with torch.inference_mode():
+            made = model.base(
+                "a red circle", width=64, height=64, num_inference_steps=2, output_type="pt",
+                generator=torch.Generator().manual_seed(1),
+            )  # fmt: skip
+        images: torch.Tensor = made.images
+        return images
+
+    plain = paint()
+    with meter.running(0):
+        measured = paint()
+    assert torch.equal(plain, measured)
+    assert meter.peak_bytes is not None
+    assert meter.peak_bytes > 2**20
+    gc.collect()
+    first = meter.peak_bytes
+    with meter.running(0):
+        paint()
+    assert meter.peak_bytes == first

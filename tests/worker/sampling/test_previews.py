@@ -1,0 +1,187 @@
+"""Previews show the image to come, at the steps that were asked for, and leave no trace in it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.families import FAMILIES, Mode
+from contracts.queue.client import JobQueue
+from contracts.queue.events import Preview
+from contracts.queue.leases import Claims, Wish
+from contracts.settings import QueueSettings
+from contracts.storage import Storage
+from tests.support.jobs import Onlooker, Pixels, done, order, run, to_pixels
+from tests.support.parameters import parameters
+from worker.generation.outputs import Done
+from worker.loop.progress import BatchWatch
+from worker.pool.pool import Pool
+from worker.sampling import previews
+
+
+def picture_of(preview: Preview) -> Image.Image:
+    head, _, data = preview.url.partition(",")
+    assert head == "data:image/jpeg;base64"
+    return Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
+
+
+def likeness(preview: Preview, final: Pixels) -> float:
+    """Correlation of a preview with the final image, both as coarse as the latents (8 pixels a side)."""
+    coarse = (final.shape[1] // 8, final.shape[0] // 8)
+    seen = np.asarray(picture_of(preview).resize(coarse, Image.Resampling.BOX), dtype=float)
+    made = Image.fromarray(final.astype("uint8")).resize(coarse, Image.Resampling.BOX)
+    return float(np.corrcoef(seen.ravel(), np.asarray(made, dtype=float).ravel())[0, 1])
+
+
+@pytest.mark.parametrize(
+    ("count", "steps", "due"),
+    [(0, 12, []), (1, 12, [6]), (3, 12, [3, 6, 9]), (10, 4, [1, 2, 3]), (2, 1, []), (10, 200, range(18, 183, 18))],
+)
+def test_previews_are_spread_evenly_and_the_last_step_has_none(count: int, steps: int, due: list[int]) -> None:
+    found = sorted(previews.due_steps(count, steps))
+
+    assert len(found) == len(due)
+    assert all(abs(one - other) <= 2 for one, other in zip(found, due, strict=True))
+    assert not {0, steps} & set(found)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_preview_looks_like_the_image_that_comes_of_it(
+    catalogue: Catalogue, pool: Pool, storage: Storage, family: str
+) -> None:
+    watch = Onlooker()
+    parameters = order(catalogue, family, num_inference_steps=12, previews=10, width=64, height=96)
+
+    (outcome,) = run(parameters, pool, storage, watch)
+
+    assert isinstance(outcome, Done)
+    final = to_pixels(storage.read(outcome.images[0].key))
+    shown = [preview for _, preview in watch.previews]
+    steps = [preview.step for preview in shown]
+    assert steps == sorted(previews.due_steps(10, 12))
+    assert {(one.index, one.steps, one.width, one.height) for one in shown} == {(0, 12, 64, 96)}
+    assert picture_of(shown[0]).size == (64, 96)
+    assert likeness(shown[-1], final) > 0.9
+    assert likeness(shown[-1], final) > likeness(shown[0], final)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_scheduler_s_previews_look_like_the_image_after_a_fifth_of_the_steps(
+    catalogue: Catalogue, pool: Pool, storage: Storage, family: str
+) -> None:
+    for scheduler in catalogue.model(f"shapes-{family}").schedulers:
+        watch = Onlooker()
+        parameters = order(catalogue, family, num_inference_steps=10, previews=4, scheduler=scheduler)
+        (outcome,) = run(parameters, pool, storage, watch)
+        assert isinstance(outcome, Done)
+        final = to_pixels(storage.read(outcome.images[0].key))
+        # What the model believes, early on; the latents themselves are still noise then.
+        assert likeness(watch.previews[0][1], final) > 0.6, scheduler
+        assert likeness(watch.previews[-1][1], final) > 0.9, scheduler
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_job_with_previews_gives_the_same_bytes(
+    catalogue: Catalogue, pool: Pool, storage: Storage, family: str
+) -> None:
+    for mode in FAMILIES[family].modes:
+        plain, shown = (done(order(catalogue, family, mode, previews=count), pool, storage) for count in (0, 10))
+        assert plain[0] == shown[0], mode
+        assert shown[1].parameters.previews == 10
+
+
+def test_each_job_of_a_batch_sees_its_own_images_and_no_others(
+    catalogue: Catalogue, pool: Pool, storage: Storage
+) -> None:
+    watch = Onlooker()
+    shared: dict[str, Any] = {"num_inference_steps": 4, "seed": None}
+    jobs = [
+        order(catalogue, "sdxl", prompt="a red circle on a blue background", previews=1, num_images=2, **shared),
+        order(catalogue, "sdxl", prompt="a green square on a white background", **shared),
+        order(catalogue, "sdxl", prompt="a yellow star on a black background", previews=10, **shared),
+    ]
+    assert len({job.batch_key() for job in jobs}) == 1
+
+    outcomes = run(jobs, pool, storage, watch)
+
+    shown = [(job_id, preview.step, preview.index) for job_id, preview in watch.previews]
+    assert shown == [("job2", 1, 0), ("job0", 2, 0), ("job0", 2, 1), ("job2", 2, 0), ("job2", 3, 0)]
+    last = {(job_id, preview.index): preview for job_id, preview in watch.previews}
+    for (job_id, index), preview in last.items():
+        key = outcomes[int(job_id[-1])].images[index].key
+        assert likeness(preview, to_pixels(storage.read(key))) > 0.5
+
+
+def test_a_preview_that_cannot_be_told_costs_the_job_nothing(
+    catalogue: Catalogue, pool: Pool, storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Deaf(Onlooker):
+        def preview(self, job_id: str, preview: Preview) -> None:
+            raise RuntimeError("nobody listens")
+
+    (outcome,) = run(order(catalogue, "flux", previews=1), pool, storage, Deaf())
+
+    assert isinstance(outcome, Done)
+    assert "no preview after step" in caplog.text
+
+
+def test_no_thread_is_left_behind(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
+    class Stop(Exception):
+        pass
+
+    with pytest.raises(Stop):
+        run(order(catalogue, "sdxl", previews=2), pool, storage, Onlooker(stop_after=2, error=Stop()))
+
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("previews")]
+
+
+def test_a_preview_becomes_an_event_while_the_lease_is_held(queue: JobQueue) -> None:
+    job = queue.submit(parameters())
+    claims = Claims(queue.connection, QueueSettings(), "one", 60)
+    batch = claims.claim(Wish())
+    watch = BatchWatch(claims, batch, threading.Event())
+    shown = Preview(index=0, step=1, steps=4, width=8, height=8, url="data:image/jpeg;base64,AA==")
+
+    watch.preview(job.id, shown)
+    claims.hand_back(batch[0])
+    watch.preview(job.id, shown.model_copy(update={"step": 2}))
+    watch.drop(job.id)
+    watch.preview(job.id, shown.model_copy(update={"step": 3}))
+
+    told = [event for event in queue.events(job.id, "0", 99) if event.kind == "preview"]
+    assert [event.data for event in told] == [shown.model_dump()]
+
+
+@pytest.mark.parametrize("colour", [(0.9, 0.1, 0.1), (0.2, 0.3, 0.9), (0.5, 0.5, 0.5)])
+def test_the_map_is_fitted_to_the_model_s_own_vae(
+    catalogue: Catalogue, pool: Pool, colour: tuple[float, float, float]
+) -> None:
+    for row in catalogue.models:
+        model = pool.model(row.id)
+        vae = model.base.vae
+        with torch.inference_mode():
+            pixels = torch.tensor(colour).view(1, 3, 1, 1).expand(1, 3, 64, 64) * 2 - 1
+            latents = vae.encode(pixels).latent_dist.mode()
+        latents = (latents - (vae.config.shift_factor or 0)) * vae.config.scaling_factor
+
+        shown = model.projection.apply(latents).float() / 255
+
+        assert (shown - torch.tensor(colour)).abs().mean() < 0.1
+        assert model.projection is model.projection
+
+
+def test_sizes_are_kept_small(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
+    watch = Onlooker()
+    run(order(catalogue, "sdxl", Mode.TXT2IMG, previews=1, width=512, height=128), pool, storage, watch)
+
+    ((_, preview),) = watch.previews
+    assert (preview.width, preview.height) == (256, 64)
+    assert len(preview.url) < 20_000

@@ -1,0 +1,110 @@
+"""Every scheduler row drives every mode of its kind of model."""
+
+from __future__ import annotations
+
+import logging
+
+import diffusers
+import numpy as np
+import pytest
+
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.families import FAMILIES, Mode
+from contracts.catalogue.schedulers import SCHEDULERS
+from contracts.errors import InvalidRequest
+from contracts.storage import Storage
+from tests.support.jobs import model_of, order, pixels
+from worker.pool.pool import Pool
+from worker.sampling.schedulers import make_scheduler
+
+#: They add noise on the way, so they end somewhere else than the others.
+WANDERING = {"euler_a", "lcm", "dpmpp_2m_sde"}
+SHORT = [
+    (family.id, mode, row.id)
+    for family in FAMILIES.values()
+    for mode in (Mode.IMG2IMG, Mode.INPAINT, Mode.CONTROLNET)
+    for row in SCHEDULERS.values()
+    if row.kind == family.kind
+]
+LONG = [
+    (family.id, row.id)
+    for family in FAMILIES.values()
+    for row in SCHEDULERS.values()
+    if row.kind == family.kind and row.id not in WANDERING
+]
+
+
+@pytest.mark.parametrize(("family", "mode", "scheduler"), SHORT)
+def test_every_scheduler_runs_in_modes_that_start_from_an_image_or_a_control(
+    family: str, mode: Mode, scheduler: str, catalogue: Catalogue, pool: Pool, storage: Storage
+) -> None:
+    fields = {"num_inference_steps": 2} if mode is Mode.CONTROLNET else {"strength": 0.5}
+    image = pixels(order(catalogue, family, mode, scheduler=scheduler, **fields), pool, storage)
+    assert image.std() > 1
+
+
+@pytest.mark.parametrize(("family", "scheduler"), LONG)
+def test_schedulers_without_noise_of_their_own_agree_when_steps_are_many(
+    family: str, scheduler: str, catalogue: Catalogue, pool: Pool, storage: Storage
+) -> None:
+    """A wrong prediction type, a lost shift or a wrong sigma would end in another image."""
+    default = pixels(order(catalogue, family, num_inference_steps=30), pool, storage)
+    other = pixels(order(catalogue, family, num_inference_steps=30, scheduler=scheduler), pool, storage)
+    assert np.abs(other - default).mean() < 4
+
+
+@pytest.mark.parametrize("scheduler", sorted(SCHEDULERS))
+def test_one_step_is_enough_for_every_scheduler(
+    scheduler: str, catalogue: Catalogue, pool: Pool, storage: Storage
+) -> None:
+    family = "sdxl" if SCHEDULERS[scheduler].kind == "diffusion" else "flux"
+    pixels(order(catalogue, family, num_inference_steps=1, scheduler=scheduler), pool, storage)
+
+
+def test_lcm_refuses_more_steps_than_it_can_spread(catalogue: Catalogue) -> None:
+    with pytest.raises(InvalidRequest, match="50 steps at the most"):
+        order(catalogue, "sdxl", scheduler="lcm", num_inference_steps=51)
+
+
+def test_a_scheduler_keeps_the_checkpoints_prediction_type_and_shift() -> None:
+    v_prediction = diffusers.EulerDiscreteScheduler(prediction_type="v_prediction", beta_end=0.012)
+    for row in SCHEDULERS.values():
+        if row.kind == "diffusion":
+            config = make_scheduler(row.id, v_prediction.config).config
+            assert config.prediction_type == "v_prediction"
+            assert config.beta_end == 0.012
+    shifted = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    assert make_scheduler("flow_euler", shifted.config).config.shift == 3.0
+    assert make_scheduler("flow_unipc", shifted.config).config.flow_shift == 3.0
+    assert make_scheduler("flow_dpmpp_2m", shifted.config).config.flow_shift == 3.0
+
+
+def test_making_a_scheduler_says_nothing(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
+    """diffusers warns of entries that another class knows, with every job."""
+    logger = logging.getLogger("diffusers.configuration_utils")
+    logger.addHandler(caplog.handler)
+    for model in (pool.model("shapes-sdxl"), pool.model("shapes-flux")):
+        for name in model.spec.schedulers:
+            model.pipeline(Mode.TXT2IMG, name)
+    logger.removeHandler(caplog.handler)
+    assert caplog.messages == []
+
+
+def test_every_job_gets_a_scheduler_of_its_own(pool: Pool) -> None:
+    model = pool.model("shapes-sdxl")
+    first, second = (model.pipeline(Mode.TXT2IMG, "euler").scheduler for _ in range(2))
+    assert first is not second
+    assert first is not model.base.scheduler
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_jobs_scheduler_shares_nothing_with_the_next_jobs(family: str, catalogue: Catalogue, pool: Pool) -> None:
+    model = pool.model(model_of(catalogue, family))
+    for row in SCHEDULERS.values():
+        if row.kind == FAMILIES[family].kind:
+            used, untouched = (model.pipeline(Mode.TXT2IMG, row.id).scheduler for _ in range(2))
+            before = str(vars(untouched))
+            used.set_timesteps(3, **({"mu": 0.5} if used.config.get("use_dynamic_shifting") else {}))
+            used.timesteps.zero_()
+            assert str(vars(untouched)) == before == str(vars(model.pipeline(Mode.TXT2IMG, row.id).scheduler))
+            assert dict(untouched.config) == dict(used.config)

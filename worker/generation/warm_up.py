@@ -1,0 +1,39 @@
+"""One image that nobody asked for: a compiled model is ready only after it has painted.
+
+Knows no queue; what it paints is thrown away.
+"""
+
+from __future__ import annotations
+
+from contracts.errors import JobFailed
+from contracts.queue.events import Preview
+from contracts.requests.schema import Txt2ImgRequest
+from contracts.requests.validation import check, resolve
+from contracts.storage import Storage
+from worker.generation.generate import Job, paint
+from worker.pool.pool import Pool
+
+#: CUDA graphs are warmed in the first, recorded in the second and replayed in the third.
+_STEPS = 3
+
+
+class _Nobody:
+    def step(self, step: int, steps: int) -> None:
+        """Nothing to do."""
+
+    def preview(self, job_id: str, preview: Preview) -> None:
+        """Nothing to do."""
+
+
+def rehearse(pool: Pool, storage: Storage, model: str) -> None:
+    """Paint at the model's own size, with its own settings; other sizes and numbers are compiled when they come.
+
+    Raises:
+        JobFailed: it could not be painted.
+    """
+    prompt = pool.catalogue.model(model).prompt_hint or "a rehearsal"
+    request = Txt2ImgRequest(model=model, prompt=prompt, seed=0, num_inference_steps=_STEPS)
+    job = Job("rehearsal", 0, resolve(request, check(request, pool.catalogue), {}), 0.0)
+    (outcome,) = paint([job], pool, storage, _Nobody())
+    if isinstance(outcome, JobFailed):
+        raise outcome

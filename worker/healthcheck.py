@@ -1,0 +1,36 @@
+"""`python -m worker.healthcheck`: asks for a container's health check whether this machine's worker has reported.
+
+Loads neither torch nor diffusers: it runs every few seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from redis.exceptions import RedisError
+
+from contracts.errors import DarkroomError
+from contracts.queue.workers import read_workers
+from contracts.redis.connection import connect
+from contracts.settings import SharedSettings
+
+_TIMEOUT_SECONDS = 5.0
+
+
+def main() -> int:
+    """0 where a worker of this host lives; else 1, with one line that says why."""
+    try:
+        settings = SharedSettings()
+        with connect(settings.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0) as connection:
+            alive = any(report.host == os.uname().nodename for report in read_workers(connection))
+    except (DarkroomError, RedisError) as error:
+        print(f"no pulse: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    if not alive:
+        print("no pulse: no worker of this host has reported", file=sys.stderr)  # noqa: T201
+    return 0 if alive else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""What to ask the queue for next, so that models are not swapped back and forth.
+
+An age bound alone thrashes under overload: every job is overdue, so every claim changes the model. A model
+that has just come in therefore stays for a minimum time, whatever waits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+
+from contracts.queue.leases import Wish
+from worker.settings import WorkerSettings
+
+
+class Residency:
+    """Since when the model that ran last has been running."""
+
+    def __init__(self, minimum_seconds: float, model_pixels: Mapping[str, int] | None = None) -> None:
+        """`model_pixels`: model -> pixels that one call may paint, by the memory plan."""
+        self._minimum_seconds = minimum_seconds
+        self._model_pixels = dict(model_pixels or {})
+        self._model: str | None = None
+        self._since = 0.0
+
+    def enter(self, model: str) -> None:
+        """Note that a batch of this model runs now."""
+        if model != self._model:
+            self._model, self._since = model, time.monotonic()
+
+    @property
+    def settled(self) -> bool:
+        """Whether another model may displace it."""
+        return self._model is None or time.monotonic() - self._since >= self._minimum_seconds
+
+    def wish(
+        self,
+        warm: Collection[str],
+        settings: WorkerSettings,
+        ready: Collection[str] | None = None,
+        put_off: Collection[str] = (),
+    ) -> Wish:
+        """The next claim's terms; `ready` and `put_off` as in `Wish`."""
+        return Wish(
+            warm=tuple(warm),
+            settled=self.settled,
+            max_images=settings.max_batch_images,
+            max_pixels=settings.max_batch_pixels,
+            model_pixels=self._model_pixels,
+            max_adapters=settings.loaded_loras,
+            batching=settings.batching != "off",
+            batch_wait_seconds=settings.batch_wait_seconds,
+            ready=ready,
+            put_off=put_off,
+        )

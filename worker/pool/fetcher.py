@@ -1,0 +1,100 @@
+"""Models and ControlNets on their way into memory: fetched, known by content, weighed; and why one cannot come.
+
+Loads none of them. Knows nothing of what is in memory already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from contracts.catalogue.catalogue import Catalogue
+from contracts.errors import CatalogueError, FailureCode, JobFailed, NotFound
+from worker.checkpoints import files as page_cache
+from worker.checkpoints import loader as checkpoints
+from worker.checkpoints.files import Fingerprints, files_of
+from worker.families import load_family
+from worker.pool.plans import Budget
+
+_Loaded = TypeVar("_Loaded")
+
+
+class Arrivals:
+    """What precedes a load."""
+
+    def __init__(self, catalogue: Catalogue, budget: Budget, fingerprints: Fingerprints) -> None:
+        """`budget` learns what each weighs."""
+        self._catalogue = catalogue
+        self._budget = budget
+        self._fingerprints = fingerprints
+        self._places: dict[str, Path] = {}
+
+    def prepare(self, name: str) -> None:
+        """Have the files of a model, or of a `controlnet:ID`, here, at hand, and known by content; for any thread.
+
+        The first time they are read through for their hash. Later, for a model that was dropped in between, only
+        what the system no longer holds of them is read.
+        """
+        kind, _, id = name.rpartition(":")
+        if kind:
+            path, variant = self.locate_controlnet(id), None
+        else:
+            spec = self._catalogue.model(id)
+            path, variant = self.locate(id), spec.variant
+            checkpoints.fetch_rest(self._catalogue, spec, load_family(spec.family), path)
+        self._fingerprints.of(path, variant)
+        for file in files_of(path, variant):
+            page_cache.hold(file)
+
+    def locate(self, id: str) -> Path:
+        """A model's files, fetched from the hub first where they are there; it is asked once."""
+        spec = self._catalogue.model(id)
+        return self._place(id, lambda: checkpoints.locate_model(self._catalogue, spec, load_family(spec.family)))
+
+    def locate_controlnet(self, id: str) -> Path:
+        """The same for a ControlNet."""
+        spec = self._catalogue.controlnet(id)
+        return self._place(f"controlnet:{id}", lambda: checkpoints.locate_controlnet(self._catalogue, spec))
+
+    def weigh(self, id: str) -> None:
+        """Know what the model consists of: one that is still on a hub is fetched for that."""
+        if not self._budget.knows(id):
+            self._budget.fetched(id, self.locate(id))
+
+    def weigh_controlnet(self, id: str, model: str) -> None:
+        """Know what it weighs beside this model: one that is still on a hub is fetched for that."""
+        if not self._budget.knows_controlnet(id):
+            self._budget.controlnet_fetched(id, model, self.locate_controlnet(id))
+
+    def _place(self, name: str, locate: Callable[[], Path]) -> Path:
+        place = self._places.get(name)
+        if place is None or not place.exists():
+            place = self._places[name] = locate()
+        return place
+
+
+def or_load_failed(id: str, load: Callable[[], _Loaded]) -> _Loaded:
+    """The result of `load`; what it raises is told as a job's client is told.
+
+    Raises:
+        JobFailed: with MODEL_LOAD_FAILED.
+        torch.OutOfMemoryError, MemoryError: as they are.
+    """
+    try:
+        return load()
+    except (JobFailed, torch.OutOfMemoryError, MemoryError):
+        raise
+    except (NotFound, CatalogueError) as error:
+        raise JobFailed(FailureCode.MODEL_LOAD_FAILED, f"{id} cannot be loaded: {error}") from error
+    except Exception as error:
+        message = f"{id} cannot be loaded: {first_line(error)}"
+        raise JobFailed(FailureCode.MODEL_LOAD_FAILED, message) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, short enough for a client and without this machine's paths."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].replace(str(Path.home()), "~")[:300]

@@ -1,0 +1,293 @@
+"""One loaded model: components that all its tasks share, ControlNets as they were asked for, adapters, homes.
+
+Pipelines and their schedulers are fresh for every batch; only the weights are shared. Knows no other model.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache, cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+
+from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.families import Mode
+from contracts.memory.components import Inventory, role_of, weigh
+from contracts.memory.plan import Home, Plan
+from contracts.queue.records import Weights
+from contracts.weights.parameter_counts import Count
+from worker.adapters import reader as lora_files
+from worker.adapters.active import Adapters, AdapterSet
+from worker.adapters.files import LoraStock
+from worker.checkpoints import loader as checkpoints
+from worker.checkpoints.files import Fingerprints
+from worker.encoding.cache import EmbeddingCache
+from worker.encoding.cpu_t5 import HostT5, InTurn
+from worker.encoding.encoder import Encoder
+from worker.families import Call, FamilyCode, load_family
+from worker.offload.placement import Placement
+from worker.runtime.device import pick_dtype
+from worker.runtime.diffusers_caching import remember
+from worker.runtime.kernel_options import KernelChoice
+from worker.runtime.kernels import Kernels
+from worker.runtime.memory_tracker import Meter
+from worker.sampling import previews
+from worker.sampling.schedulers import make_scheduler
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What all models of a worker have in common.
+
+    Attributes:
+        encodes_ahead: whether a thread beside the jobs' has T5 read what waits.
+        turn: shared with that thread, as `HostT5` has it.
+    """
+
+    catalogue: Catalogue
+    device: torch.device
+    fingerprints: Fingerprints
+    embeddings: EmbeddingCache
+    meter: Meter
+    stock: LoraStock
+    kernels: KernelChoice
+    encodes_ahead: bool = False
+    turn: threading.RLock = field(default_factory=threading.RLock)
+
+
+class WarmModel:
+    """One model in memory.
+
+    Attributes:
+        base: the text-to-image pipeline that holds the components; jobs run on derived ones.
+        weights: id and content hash for receipts.
+        homes: where its components live.
+        kernels: what computes it.
+        fp8: whether its denoiser is stored in 8 bits, for as long as it is loaded.
+    """
+
+    def __init__(self, spec: ModelSpec, path: Path, around: Surroundings, plan: Plan) -> None:
+        """Load from `path` what the plan holds, into host memory; nothing is on the device yet."""
+        self.spec = spec
+        self.family: FamilyCode = load_family(spec.family)
+        self.device = around.device
+        self.dtype = pick_dtype(spec, around.device)
+        self.fp8 = plan.fp8
+        self._around = around
+        self.weights = Weights(id=spec.id, sha256=around.fingerprints.of(path, spec.variant), family=spec.family)
+        absent = {name for name, home in plan.homes.items() if home is Home.ABSENT}
+        with around.turn:
+            self.base = checkpoints.load_model(around.catalogue, spec, self.family, path, self.dtype, absent)
+        if plan.fp8:
+            denoiser = self.base.components[self.family.denoiser]
+            denoiser.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=self.dtype)
+        self.forget_adapters()
+        modules = {name: part for name, part in self.base.components.items() if _is_module(part)}
+        self.kernels = Kernels(around.kernels, around.device, spec.id)
+        self.kernels.arrange(modules)
+        self.kernels.compile(modules[self.family.denoiser], self.family.repeated)
+        self.homes = Placement(modules, around.device, around.meter, around.turn)
+        self._controlnets: dict[str, tuple[Any, str]] = {}
+        self._host_t5: HostT5 | None = None
+        self._schedulers: dict[str, Any] = {}
+        remember(self.base.vae)
+        remember(modules[self.family.denoiser], signatures=around.kernels.compile == "off")
+
+    @property
+    def parked(self) -> bool:
+        """Whether it must be placed before it can run."""
+        return self.homes.plan is None
+
+    @property
+    def resident_bytes(self) -> int:
+        """On the device between batches, adapters included."""
+        return self.homes.resident_bytes + self.adapters.resident_bytes
+
+    @property
+    def hosts_t5(self) -> bool:
+        """Whether its T5 may work on the CPU for jobs that wait."""
+        return self._host_t5 is not None and self.homes.home_of(self.family.t5 or "") is Home.CPU
+
+    def park(self) -> None:
+        """Into host memory with it; adapters are read anew when they are asked for."""
+        self.forget_adapters()
+        self.homes.park()
+
+    def forget_adapters(self) -> None:
+        """Give the memory of all adapters back."""
+        self.adapters = Adapters(self.base, self.family, self._around.stock, self.spec.id)
+
+    def report(self) -> dict[str, Any]:
+        """What it takes, and by which plan: its `ModelReport`."""
+        plan = self.homes.plan
+        return {
+            "rung": "" if plan is None else plan.rung,
+            "planned_bytes": None if plan is None else plan.peak_bytes,
+            "resident_bytes": self.resident_bytes,
+            "host_bytes": self.homes.host_bytes,
+            "kernels": self.kernels.used,
+        }
+
+    def serves(self, plan: Plan) -> bool:
+        """Whether everything that the plan holds is loaded, and as it wants it."""
+        needed = {name for name, home in plan.homes.items() if home is not Home.ABSENT}
+        return needed & set(self.base.components) <= set(self.homes.names) and plan.fp8 == self.fp8
+
+    def load_controlnet(self, id: str, path: Path) -> None:
+        """Read a ControlNet into host memory, once."""
+        if id in self._controlnets:
+            return
+        with self._around.turn:
+            module = checkpoints.load_controlnet(self.family, path, self.dtype)
+        self.kernels.arrange({id: module})
+        remember(module)
+        self._controlnets = {**self._controlnets, id: (module, self._around.fingerprints.of(path))}
+        self.homes.add(f"controlnet:{id}", module)
+
+    def pipeline(self, mode: Mode, scheduler: str, controlnets: Sequence[str] = ()) -> Any:
+        """A fresh pipeline on the shared components, with a fresh scheduler. It paints from embeddings only."""
+        extra: dict[str, Any] = {name: None for name in self.base.components if name.startswith("text_encoder")}
+        extra["scheduler"] = self._scheduler(scheduler)
+        if controlnets:
+            nets = [self._controlnets[id][0] for id in controlnets]
+            several = getattr(diffusers, self.family.multi_controlnet)
+            extra["controlnet"] = nets[0] if len(nets) == 1 else several(nets)
+        pipeline_class = _computing_on(self.device, getattr(diffusers, self.family.pipelines[mode]))
+        pipeline = derive(pipeline_class, self.base, **extra)
+        pipeline.set_progress_bar_config(disable=True)
+        self.family.adapt(pipeline)
+        return pipeline
+
+    def _scheduler(self, name: str) -> Any:
+        """A fresh one: a copy, which takes a fifth of the time, of one that has never run."""
+        if name not in self._schedulers:
+            self._schedulers[name] = make_scheduler(name, self.base.scheduler.config)
+        return copy.deepcopy(self._schedulers[name])
+
+    @contextmanager
+    def active(self, sets: Sequence[AdapterSet]) -> Iterator[Encoder]:
+        """Inside, each image's adapters act, and every component comes when its home says so."""
+        adapters = self.adapters.active(sets)
+        with adapters, self.homes.acting(), self.kernels.acting(self._hooked()):
+            yield self._encoder(sets, self._stand_in())
+
+    def encode_ahead(self, call: Call, goes_on: Callable[[], bool]) -> int:
+        """Have T5 read the texts of a call that waits, where it works on the CPU; for the thread beside the jobs.
+
+        Args:
+            goes_on: asked before each text.
+
+        Returns:
+            How many texts were encoded that were not known.
+        """
+        host, t5 = self._host_t5, self.family.t5
+        if host is None or t5 is None:
+            return 0
+        encoding, known = self.family.encoding, self._encoder([]).knows
+        wordings = [*encoding.wordings(call), *(encoding.negative_wordings(call, self.base.config) or ())]
+        new = [wording for wording in wordings if not known(wording)]
+        return host.encode_ahead(new, lambda: goes_on() and self.homes.home_of(t5) is Home.CPU)
+
+    def _hooked(self) -> str:
+        """What is hooked into the denoiser's blocks while it runs."""
+        if not self.adapters.clean:
+            return "adapters act"
+        plan = self.homes.plan
+        home = None if plan is None else plan.homes.get(self.family.denoiser)
+        return "its denoiser is streamed" if home is Home.STREAMED else ""
+
+    @cached_property
+    def projection(self) -> previews.Projection:
+        """From latents to the colours of a preview; fitted when the first preview is asked for."""
+        return previews.fit(self.base.vae)
+
+    def controlnet_weights(self, id: str, scale: float) -> Weights:
+        """Id and content hash of a ControlNet that has been loaded."""
+        return Weights(id=id, sha256=self._controlnets[id][1], family=self.spec.family, scale=scale)
+
+    def placement(self, controlnets: Sequence[str] | None = None) -> dict[str, str]:
+        """Component -> where it lives, with the named ControlNets, or all that are loaded."""
+        own = [name for name in self.homes.names if not name.startswith("controlnet:")]
+        named = self._controlnets if controlnets is None else dict.fromkeys(controlnets)
+        return self.homes.where([*own, *(f"controlnet:{id}" for id in named)])
+
+    def inventory(self) -> Inventory:
+        """What is really loaded, for a checkpoint that could not be told apart before."""
+        components = tuple(
+            weigh(name, role_of(name, config), count, size, config)
+            for name, config, count, size in (
+                (
+                    name,
+                    _config(part),
+                    Count.of((key, tensor.numel()) for key, tensor in part.state_dict().items()),
+                    part.dtype.itemsize if name == "vae" else self.dtype.itemsize,
+                )
+                for name, part in self.base.components.items()
+                if _is_module(part)
+            )
+        )
+        return Inventory(self.spec.id, components, self.dtype.itemsize, self.spec.architecture.t5_optional)
+
+    def _stand_in(self) -> InTurn | None:
+        """What runs T5 in its turn with a thread that encodes ahead; None where it is not on the CPU.
+
+        Nor where adapters can change it: those of the batch that runs would act on what is encoded ahead.
+        """
+        t5 = self.family.t5
+        if t5 is None or not self._around.encodes_ahead or self.homes.home_of(t5) is not Home.CPU:
+            return None
+        if t5 in lora_files.targets(self.base):
+            return None
+        if self._host_t5 is None:
+            like_base = partial(derive, type(self.base), self.base)
+            cache, turn = self._around.embeddings, self._around.turn
+            self._host_t5 = HostT5(t5, self.family, self.base, like_base, cache, self.weights.sha256, turn)
+        return self._host_t5.stand_in()
+
+    def _encoder(self, sets: Sequence[AdapterSet], stand_in: InTurn | None = None) -> Encoder:
+        """The text encoders as they are now, for images with these adapters, and what stands in for T5."""
+        pipeline, t5 = self.base, self.family.t5
+        t5_state = None
+        if t5 is not None:
+            absent = self.placement([]).get(t5, Home.ABSENT) == Home.ABSENT
+            t5_state = "absent" if absent else str(next(getattr(self.base, t5).parameters()).dtype)
+            if absent or stand_in:
+                pipeline = derive(type(self.base), self.base, **{t5: stand_in})
+        state = (self.weights.sha256, str(self.dtype), t5_state)
+        cache, active = self._around.embeddings, self.adapters.active_in_texts
+        return Encoder(pipeline, self.family, self.device, self.dtype, cache, state, sets, active, stand_in)
+
+
+def derive(pipeline_class: Any, base: Any, **extra: Any) -> Any:
+    """Another task's pipeline around the same component objects.
+
+    `from_pipe` is no way to do it: without a dtype it upcasts the shared weights in place.
+    """
+    names = inspect.signature(pipeline_class.__init__).parameters
+    components = {name: part for name, part in base.components.items() if name in names}
+    settings = {name: base.config[name] for name in names if name in base.config and name not in components}
+    return pipeline_class(**{**settings, **components, **extra})
+
+
+@cache
+def _computing_on(device: torch.device, pipeline_class: Any) -> Any:
+    """The class, told where it computes: it would ask its components, which may all be parked at the moment."""
+    return type(pipeline_class.__name__, (pipeline_class,), {"_execution_device": device})
+
+
+def _config(part: Any) -> dict[str, Any]:
+    """A component's configuration, of diffusers' or of transformers' kind."""
+    config = part.config
+    return config.to_dict() if hasattr(config, "to_dict") else dict(config)
+
+
+def _is_module(part: object) -> bool:
+    return isinstance(part, torch.nn.Module)

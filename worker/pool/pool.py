@@ -1,0 +1,258 @@
+"""The warm pool: models that are ready to run, each placed by the plan of the batch that is to come.
+
+Plans first, then loads no more than the plan holds; `occupancy.py` says who leaves for whom. Knows nothing of jobs
+but what they ask for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
+
+from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.errors import CatalogueError, JobFailed
+from contracts.memory.plan import Plan, Policy
+from contracts.metrics import Tally
+from contracts.queue.records import MemoryUse
+from contracts.requests.parameters import JobParameters, as_one
+from worker.adapters.files import LoraStock
+from worker.checkpoints.files import Fingerprints
+from worker.encoding.cache import EmbeddingCache
+from worker.encoding.encoder import Encoder
+from worker.families import Call, texts_of
+from worker.pool.cache import Occupancy
+from worker.pool.fetcher import Arrivals, or_load_failed
+from worker.pool.model import Surroundings, WarmModel
+from worker.pool.plans import Budget
+from worker.runtime.device import describe_device, device_bytes, pick_device, pick_dtype
+from worker.runtime.kernel_options import KernelChoice
+from worker.runtime.memory_tracker import Meter
+
+_Loaded = TypeVar("_Loaded")
+
+#: Of a budget that is enforced, what plans may fill: an estimate is no measurement.
+PLANNED_SHARE = 0.95
+
+
+class Pool:
+    """Models that are ready to run, least recently used first.
+
+    Attributes:
+        budget: chooses the plan of each batch.
+        meter: what the running batch takes of the device's memory.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        device: str = "auto",
+        max_models: int = 3,
+        embedding_bytes: int = 2**28,
+        budget_bytes: int | None = None,
+        host_bytes: int = 0,
+        policy: Policy | None = None,
+        tally: Tally | None = None,
+        stock: LoraStock | None = None,
+        encodes_ahead: bool = False,
+        kernels: KernelChoice | None = None,
+    ) -> None:
+        """Empty.
+
+        Args:
+            max_models: on the device at once, whatever their bytes.
+            embedding_bytes: of host memory for the embeddings of prompts.
+            budget_bytes: of the device; they are enforced. None: what the device has.
+            host_bytes: of host memory for models that had to leave the device.
+            encodes_ahead: whether `encode_ahead` may do anything.
+        """
+        self.catalogue = catalogue
+        self.device = pick_device(device)
+        self.embeddings = EmbeddingCache(embedding_bytes)
+        self.meter = Meter(self.device, budget_bytes)
+        size_bytes = int(budget_bytes * PLANNED_SHARE) if budget_bytes else device_bytes(self.device)
+        self.budget = Budget(catalogue, size_bytes, self._value_bytes, policy)
+        self._tally = tally or Tally()
+        self._here = Occupancy(size_bytes, max_models, host_bytes, self._tally)
+        self._around = Surroundings(
+            catalogue,
+            self.device,
+            Fingerprints(),
+            self.embeddings,
+            self.meter,
+            stock or LoraStock(catalogue),
+            kernels or KernelChoice(),
+            encodes_ahead,
+        )
+        self._arrivals = Arrivals(catalogue, self.budget, self._around.fingerprints)
+
+    @property
+    def warm(self) -> list[str]:
+        """Ids of the models that are ready, on the device or parked, least recently used first."""
+        return list(self._here.models)
+
+    def prepare(self, name: str) -> None:
+        """Have the files of a model, or of a `controlnet:ID`, on this machine and at hand; for any thread.
+
+        Raises:
+            Exception: whatever loading them would meet.
+        """
+        self._arrivals.prepare(name)
+
+    def model(self, id: str) -> WarmModel:
+        """The model, placed for one image as its row has it by default; others may leave for it.
+
+        Raises:
+            JobFailed: with MODEL_LOAD_FAILED.
+        """
+        self._of_model(id, lambda: self._inspect(id))
+        return self._place(id, self.budget.own_plan(id), [])
+
+    def ready(self, job: JobParameters, images: int) -> WarmModel:
+        """The job's model, placed by the plan for a call of so many images, with the ControlNets that it names.
+
+        Raises:
+            JobFailed: with MODEL_LOAD_FAILED.
+            torch.OutOfMemoryError: the device has no room for the weights.
+        """
+        self._of_model(job.model, lambda: self._inspect(job.model))
+        controlnets = list(dict.fromkeys(control.controlnet for control in job.controls))
+        for controlnet in controlnets:
+            or_load_failed(controlnet, partial(self._arrivals.weigh_controlnet, controlnet, job.model))
+        return self._place(job.model, self.budget.choose(job, images), controlnets)
+
+    def fitting(self, batch: Sequence[JobParameters]) -> int:
+        """How many of these jobs, from the first on, one call can serve: adapters must not cost it a better plan.
+
+        The first job is always one of them.
+        """
+        with suppress(CatalogueError):
+            if len(batch) > 1 and self.budget.knows(batch[0].model):
+                for count in range(len(batch), 1, -1):
+                    load = as_one(batch[:count])
+                    plain = load.model_copy(update={"loras": as_one(batch[:1]).loras})
+                    plans = [self.budget.choose(one, load.num_images) for one in (load, plain)]
+                    if plans[0].rung == plans[1].rung and plans[0].fits:
+                        return count
+                return 1
+        return len(batch)
+
+    def step_down(self, job: JobParameters, images: int) -> str | None:
+        """Remember that such a batch ran out of memory: its next one gets a smaller plan.
+
+        Returns:
+            The name of the plan that was too large; None where there is no smaller one.
+        """
+        failed = self.budget.step_down(job, images)
+        if failed is None:
+            return None
+        self._tally.count("out_of_memory_steps", model=job.model)
+        return failed.rung
+
+    @property
+    def can_encode_ahead(self) -> bool:
+        """Whether `encode_ahead` could do anything."""
+        return any(model.hosts_t5 for model in self._here.models.values())
+
+    def encode_ahead(self, job: JobParameters, goes_on: Callable[[], bool]) -> int:
+        """Have T5 read the texts of a job that waits, where it works on the CPU; for a thread beside the jobs'.
+
+        Args:
+            goes_on: asked before each text.
+
+        Returns:
+            How many texts were encoded that were not known.
+        """
+        model = self._here.find(job.model)
+        encoded = 0 if model is None else model.encode_ahead(Call(job, texts_of([job])), goes_on)
+        self._tally.count("prompts_encoded_ahead", encoded, model=job.model)
+        return encoded
+
+    def count_look_ups(self, model: WarmModel, encoder: Encoder) -> None:
+        """Add a batch's look-ups of embeddings to the service's figures."""
+        self._tally.count("embedding_cache_hits", encoder.hits, model=model.spec.id)
+        self._tally.count("embedding_cache_misses", encoder.misses, model=model.spec.id)
+        self._tally.count("prompts_found_ahead", encoder.use.ahead, model=model.spec.id)
+
+    def memory_of(self, model: WarmModel, ran_out: Sequence[str]) -> MemoryUse:
+        """What the batch that has just run took, for its receipt; `ran_out` are the plans that were too large."""
+        report, plan = model.report(), model.homes.plan
+        return MemoryUse(
+            plan=report["rung"],
+            budget_bytes=self.budget.size_bytes,
+            planned_bytes=0 if plan is None else plan.peak_bytes,
+            peak_bytes=self.meter.peak_bytes,
+            ran_out=list(ran_out),
+        )
+
+    def drop(self, id: str) -> None:
+        """Forget a model and give its memory back."""
+        self._here.drop(id)
+
+    @property
+    def resident_bytes(self) -> int:
+        """Weights on the device: those of all models, and their adapters."""
+        return self._here.resident_bytes
+
+    def report(self) -> dict[str, Any]:
+        """This pool's part of a `WorkerReport`."""
+        return {
+            "device": describe_device(self.device),
+            "budget_bytes": self.budget.size_bytes,
+            **self._here.report(),
+            "embeddings": self.embeddings.report(),
+        }
+
+    def _place(self, id: str, plan: Plan, controlnets: list[str]) -> WarmModel:
+        model = self._here.find(id)
+        if model is not None and not model.serves(plan):
+            model = None  # before it is dropped, or it would outlive that
+            self.drop(id)
+        if model is not None and not model.parked:
+            self._tally.count("warm_hits", model=id)
+        self._here.make_room(id, plan.peak_bytes)
+        if model is None:
+            model = self._of_model(id, lambda: self._load(id, plan))
+        self._here.enter(id, model)
+        for controlnet in controlnets:
+            or_load_failed(controlnet, partial(self._load_controlnet, model, controlnet))
+        self._settle(model, plan)
+        self._here.bound_host(id)
+        return model
+
+    def _settle(self, model: WarmModel, plan: Plan) -> None:
+        if model.adapters.resident_bytes + plan.peak_bytes > self.budget.size_bytes:
+            model.forget_adapters()
+        try:
+            model.homes.settle(plan)
+        except Exception:
+            # Half of it may have moved.
+            self.drop(model.spec.id)
+            raise
+
+    def _load(self, id: str, plan: Plan) -> WarmModel:
+        model = WarmModel(self.catalogue.model(id), self._arrivals.locate(id), self._around, plan)
+        self._tally.count("model_loads", model=id)
+        return model
+
+    def _load_controlnet(self, model: WarmModel, id: str) -> None:
+        model.load_controlnet(id, self._arrivals.locate_controlnet(id))
+
+    def _of_model(self, id: str, load: Callable[[], _Loaded]) -> _Loaded:
+        try:
+            return or_load_failed(id, load)
+        except JobFailed:
+            self._tally.count("model_load_failures", model=id)
+            raise
+
+    def _inspect(self, id: str) -> None:
+        """Know what the model consists of: one file that does not tell is loaded for that."""
+        self._arrivals.weigh(id)
+        if self.budget.is_vague(id):
+            model = self._load(id, self.budget.own_plan(id))
+            self.budget.know(model.inventory())
+            self._here.enter(id, model)
+
+    def _value_bytes(self, spec: ModelSpec) -> int:
+        return pick_dtype(spec, self.device).itemsize

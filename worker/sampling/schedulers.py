@@ -1,0 +1,50 @@
+"""Makes a scheduler from its public name and the checkpoint's own configuration. A fresh object for every job."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import diffusers
+
+from contracts.catalogue.schedulers import SCHEDULERS
+
+
+def make_scheduler(name: str, checkpoint_config: Mapping[str, Any]) -> Any:
+    """The scheduler, configured as the checkpoint was trained, with the row's options on top."""
+    spec = SCHEDULERS[name]
+    scheduler_class = getattr(diffusers, spec.class_name)
+    options = dict(spec.options)
+    if spec.kind == "flow" and not hasattr(scheduler_class, "scale_noise"):
+        scheduler_class = _flow_solver(scheduler_class)
+        options.setdefault("flow_shift", checkpoint_config.get("shift", 1.0))
+    known = inspect.signature(scheduler_class.__init__).parameters
+    config = {key: value for key, value in checkpoint_config.items() if key in known or key.startswith("_")}
+    return scheduler_class.from_config(config, **options)
+
+
+class _FlowCalls:
+    """What flow pipelines ask of FlowMatchEulerDiscreteScheduler, answered by a solver made for diffusion."""
+
+    config: Any
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: Any = None,
+        sigmas: Any = None,
+        mu: float | None = None,
+    ) -> None:
+        """Spread the steps as the solver's own flow sigmas say; `sigmas` only tells how many there are."""
+        steps = len(sigmas) if num_inference_steps is None else num_inference_steps
+        shift = {"mu": mu} if self.config.use_dynamic_shifting else {}
+        super().set_timesteps(steps, device=device, **shift)  # type: ignore[misc]
+
+    def scale_noise(self, sample: Any, timestep: Any, noise: Any) -> Any:
+        """The sample with as much noise as belongs to the timestep."""
+        return self.add_noise(sample, noise, timestep)  # type: ignore[attr-defined]
+
+
+def _flow_solver(solver: type) -> Any:
+    return type(f"Flow{solver.__name__}", (_FlowCalls, solver), {})
