@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts import logs
-from contracts.auth.api_keys import Keys
+from contracts.auth.api_keys import ApiKeyStore
 from contracts.errors import DarkroomError, Unavailable
 from contracts.redis.connection import connect
 from contracts.settings import LogSettings, explain
@@ -86,7 +86,7 @@ def refuse_strangers(settings: ApiSettings) -> None:
         return
     with connect(settings.shared.redis_url, timeout_seconds=_KEYS_SECONDS, retries=1) as connection:
         try:
-            if Keys(connection).exist():
+            if ApiKeyStore(connection).exist():
                 return
         except Unavailable:
             log.warning("Redis does not answer, so nobody knows of keys; nobody is served until it does")

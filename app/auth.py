@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from fastapi.concurrency import run_in_threadpool
 
-from contracts.auth.api_keys import Key, Keys, Scope
+from contracts.auth.api_keys import ApiKeyStore, Key, Scope
 from contracts.errors import DarkroomError, FieldProblem, InvalidRequest
 from contracts.queue.client import Quota
 from contracts.requests.schema import JobRequest, Priority
@@ -34,7 +34,7 @@ class Forbidden(DarkroomError):
 
 
 @dataclass(frozen=True)
-class Caller:
+class Principal:
     """Who asks; the default is everybody, where there are no keys.
 
     Attributes:
@@ -52,7 +52,7 @@ class Caller:
     max_jobs: int | None = None
 
     @classmethod
-    def of(cls, key: Key) -> Caller:
+    def of(cls, key: Key) -> Principal:
         """Whoever holds this key."""
         return cls(key.owner, key.scopes, key.highest_priority, key.id, key.calls_per_minute, key.max_jobs)
 
@@ -84,17 +84,17 @@ class Caller:
             raise Forbidden(scope)
 
 
-class Door:
+class Authenticator:
     """Lets callers in, or says why not."""
 
-    def __init__(self, keys: Keys, is_open: bool) -> None:
+    def __init__(self, keys: ApiKeyStore, is_open: bool) -> None:
         """`is_open`: everybody may come in for as long as there are no keys."""
         self._keys = keys
         self._is_open = is_open
         self._guarded_until = (False, 0.0)
-        self._known: dict[bytes, tuple[Caller, float]] = {}
+        self._known: dict[bytes, tuple[Principal, float]] = {}
 
-    async def admit(self, authorization: str | None) -> Caller:
+    async def admit(self, authorization: str | None) -> Principal:
         """The caller with these credentials, as the header has them.
 
         Raises:
@@ -103,7 +103,7 @@ class Door:
         """
         if not await self._is_guarded():
             if self._is_open:
-                return Caller()
+                return Principal()
             raise Unauthorized("this service has no keys yet; its operator makes one with `darkroom keys create`")
         token = read_token(authorization)
         if token is None:
@@ -120,7 +120,7 @@ class Door:
             self._guarded_until = (guarded, time.monotonic() + _REMEMBER_SECONDS)
         return guarded
 
-    async def _look_up(self, token: str) -> Caller | None:
+    async def _look_up(self, token: str) -> Principal | None:
         digest = hashlib.sha256(token.encode()).digest()
         caller, until = self._known.get(digest, (None, 0.0))
         if time.monotonic() >= until:
@@ -128,7 +128,7 @@ class Door:
             if key is None:
                 self._known.pop(digest, None)
                 return None
-            caller = Caller.of(key)
+            caller = Principal.of(key)
             self._known[digest] = (caller, time.monotonic() + _REMEMBER_SECONDS)
         return caller
 

@@ -26,11 +26,11 @@ from contracts.errors import (
     DarkroomError,
     FieldProblem,
     Gone,
+    ImageTooLarge,
     InvalidRequest,
     LinkRefused,
-    NotAPicture,
+    NotAnImage,
     NotFound,
-    PictureTooLarge,
     QueueFull,
     RateExceeded,
     TooManyJobs,
@@ -99,8 +99,8 @@ ROWS: Mapping[type[Exception], Row] = {
     BodyTimeout: Row(408, "body_timeout", "The body took too long"),
     Conflict: Row(409, "conflict", "Not in a state that allows this"),
     BodyTooLarge: Row(413, "body_too_large", "The body is too large"),
-    PictureTooLarge: Row(413, "picture_too_large", "An image is too large"),
-    NotAPicture: Row(415, "not_a_picture", "Not an image that can be read"),
+    ImageTooLarge: Row(413, "picture_too_large", "An image is too large"),
+    NotAnImage: Row(415, "not_a_picture", "Not an image that can be read"),
     WrongMediaType: Row(415, "unsupported_media_type", "This content type is not taken here"),
     AdapterRefused: Row(422, "adapter_refused", "No LoRA that can be used here"),
     InvalidRequest: Row(422, "invalid_request", "The request cannot be run as it is"),
@@ -197,7 +197,7 @@ def rate_headers(calls_per_minute: int, remaining: int, reset_seconds: float) ->
 def _problems_of(error: Exception) -> tuple[FieldProblem, ...]:
     if isinstance(error, InvalidRequest | NotReady):
         return error.problems
-    if isinstance(error, PictureTooLarge | NotAPicture):
+    if isinstance(error, ImageTooLarge | NotAnImage):
         return (error.problem,)
     return ()
 

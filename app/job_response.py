@@ -12,7 +12,7 @@ from contracts.queue.records import ImageRecord, JobRecord, JobState
 from contracts.storage import Storage
 
 
-def display(record: JobRecord, queue: JobQueue, storage: Storage, links: Links) -> JobView:
+def job_response(record: JobRecord, queue: JobQueue, storage: Storage, links: Links) -> JobView:
     """The job with all that belongs to it."""
     wanted = record.response_format == "b64_json" and record.state is JobState.COMPLETED
     encoded = [_read_base64(storage, image) for image in record.images] if wanted else ()

@@ -9,18 +9,18 @@ from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 
 from app import errors
-from app.auth import Door
+from app.auth import Authenticator
 from app.dependencies.services import ONLY_CALLERS, Services
 from app.dialects.openai_responses import OPENAI
-from app.events.notifier import Bells
-from app.inputs.decoder import PictureDecoder
+from app.events.notifier import JobNotifier
+from app.inputs.decoder import ImageDecoder
 from app.inputs.fetcher import Fetcher
-from app.middleware.access_log import Answers
-from app.middleware.request_id import RequestIds
+from app.middleware.access_log import AccessLogMiddleware
+from app.middleware.request_id import RequestIdMiddleware
 from app.openapi.document import DocumentedApi
 from app.openapi.routes import problems
 from app.periodic import repeating
-from app.prometheus import Exposition
+from app.prometheus import PrometheusCollector
 from app.routes import (
     catalogue,
     events,
@@ -36,15 +36,15 @@ from app.routes import (
     webhooks,
 )
 from app.settings import ApiSettings
-from app.submission.admission import Prospects
-from contracts.auth.api_keys import Keys
+from app.submission.admission import Admission
+from contracts.auth.api_keys import ApiKeyStore
 from contracts.auth.signed_links import LinkSigner
 from contracts.catalogue.catalogue import read_catalogue
-from contracts.metrics import Ledger, Tally
+from contracts.metrics import Counters, TotalsWriter
 from contracts.queue.client import JobQueue
 from contracts.queue.idempotency import Idempotency
 from contracts.storage import open_storage
-from contracts.uploads.loras import LoraShelf
+from contracts.uploads.loras import LoraRegistry
 from contracts.uploads.retention import Retention
 
 
@@ -54,27 +54,27 @@ def create_app(settings: ApiSettings) -> FastAPI:
     Raises:
         CatalogueError: the catalogue file does not say what it must.
     """
-    rows, tally = read_catalogue(settings.shared.catalogue), Tally()
+    rows, tally = read_catalogue(settings.shared.catalogue), Counters()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         queue, storage = JobQueue(settings.shared), open_storage(settings.shared)
-        bells, keys, ledger = Bells(), Keys(queue.connection), Ledger(queue.connection, tally)
+        bells, keys, ledger = JobNotifier(), ApiKeyStore(queue.connection), TotalsWriter(queue.connection, tally)
         retention = Retention(queue.connection, storage, settings.shared.gone_seconds)
         app.state.services = Services(
             settings=settings,
             bells=bells,
             catalogue=rows,
             idempotency=Idempotency(queue.connection, settings.idempotency_lease_seconds),
-            decoder=PictureDecoder(settings.max_picture_bytes, settings.max_picture_pixels),
-            door=Door(keys, is_open=settings.serves_everybody),
+            decoder=ImageDecoder(settings.max_image_bytes, settings.max_image_pixels),
+            door=Authenticator(keys, is_open=settings.serves_everybody),
             keys=keys,
-            exposition=Exposition(queue.connection),
+            exposition=PrometheusCollector(queue.connection),
             fetcher=_open_fetcher(settings),
             ledger=ledger,
-            prospects=Prospects(queue),
+            prospects=Admission(queue),
             queue=queue,
-            shelf=LoraShelf(queue.connection, storage, retention),
+            shelf=LoraRegistry(queue.connection, storage, retention),
             retention=retention,
             signer=LinkSigner(queue.connection, settings.shared),
             storage=storage,
@@ -90,8 +90,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app = DocumentedApi(
         rows, title="Darkroom", version="1", description="JSON in, an image and a receipt out.", lifespan=lifespan
     )
-    app.add_middleware(Answers, tally=tally)
-    app.add_middleware(RequestIds)
+    app.add_middleware(AccessLogMiddleware, tally=tally)
+    app.add_middleware(RequestIdMiddleware)
     errors.install(app, [OPENAI])
     for module in (health, images, metrics):
         app.include_router(module.router)
@@ -102,11 +102,11 @@ def create_app(settings: ApiSettings) -> FastAPI:
 
 
 def _open_fetcher(settings: ApiSettings) -> Fetcher | None:
-    if not settings.fetch_pictures:
+    if not settings.fetch_images:
         return None
     return Fetcher(
         settings.outbound,
-        max_bytes=settings.max_picture_bytes,
+        max_bytes=settings.max_image_bytes,
         timeout_seconds=settings.fetch_timeout_seconds,
         concurrency=settings.fetch_concurrency,
     )

@@ -14,8 +14,8 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from redis import Redis
 from redis.exceptions import RedisError
 
-from contracts.metrics import INFINITY, SUM, Row, Sample, read_totals
-from contracts.queue.stats import Census, take_census
+from contracts.metrics import INFINITY, SUM, MetricSpec, Sample, read_totals
+from contracts.queue.stats import QueueStats, take_census
 from contracts.queue.workers import WorkerReport, read_workers
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ PREFIX = "darkroom_"
 _WORKER_STATES = ("starting", "idle", "busy", "draining")
 
 
-class Exposition(Collector):
+class PrometheusCollector(Collector):
     """Reads Redis at each scrape; while Redis is away, that alone is told."""
 
     def __init__(self, connection: Redis) -> None:
@@ -53,7 +53,7 @@ class Exposition(Collector):
         return []
 
 
-def _family(row: Row, samples: list[Sample]) -> Metric:
+def _family(row: MetricSpec, samples: list[Sample]) -> Metric:
     if row.kind == "counter":
         counter = CounterMetricFamily(PREFIX + row.name, row.help, labels=row.labels)
         for sample in samples:
@@ -65,7 +65,7 @@ def _family(row: Row, samples: list[Sample]) -> Metric:
     return histogram
 
 
-def _add_up(row: Row, sample: Sample) -> list[tuple[str, float]]:
+def _add_up(row: MetricSpec, sample: Sample) -> list[tuple[str, float]]:
     """Prometheus' buckets hold what is at or below their bound; ours what is between it and the one before."""
     buckets, below = [], 0.0
     for part, bound in [*((str(bound), str(float(bound))) for bound in row.bounds), (INFINITY, INFINITY)]:
@@ -74,7 +74,7 @@ def _add_up(row: Row, sample: Sample) -> list[tuple[str, float]]:
     return buckets
 
 
-def _of_jobs(census: Census) -> Iterator[Metric]:
+def _of_jobs(census: QueueStats) -> Iterator[Metric]:
     yield _gauge("jobs", "Jobs that are known, by state", census.jobs.items(), ["state", "model", "task"])
     waiting = [(labels, line.waiting) for labels, line in census.lines.items()]
     yield _gauge("queue_jobs", "Jobs that wait", waiting, ["model", "priority"])

@@ -35,14 +35,14 @@ class ApiSettings(Settings):
         False, description="answer links to images with a redirect to the bucket's own signed links; see deploy/"
     )
     max_body_bytes: int = Field(64 * _MIB, ge=1024, description="largest request body")
-    max_picture_bytes: int = Field(32 * _MIB, ge=1024, description="largest picture, as a file")
-    max_picture_pixels: int = Field(50_000_000, ge=4096, description="largest picture, width × height")
+    max_image_bytes: int = Field(32 * _MIB, ge=1024, description="largest picture, as a file")
+    max_image_pixels: int = Field(50_000_000, ge=4096, description="largest picture, width × height")
     max_lora_bytes: int = Field(1024 * _MIB, ge=1024, description="largest LoRA, as a file")
     lora_timeout_seconds: float = Field(600.0, gt=0, description="a LoRA must have come in by then")
     upload_timeout_seconds: float = Field(60.0, gt=0, description="a body must have come in by then")
     upload_ttl_seconds: int = Field(86_400, ge=60, description="how long an upload can be named")
 
-    fetch_pictures: bool = Field(False, description="requests may name pictures by https:// URLs")
+    fetch_images: bool = Field(False, description="requests may name pictures by https:// URLs")
     fetch_timeout_seconds: float = Field(10.0, gt=0, description="a picture must have been fetched by then")
     fetch_concurrency: int = Field(8, ge=1, le=32, description="pictures that are fetched at once; more get 503")
 

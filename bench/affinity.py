@@ -24,7 +24,7 @@ from contracts.queue.client import JobQueue
 from contracts.queue.leases import Claims
 from contracts.queue.records import JobState
 from contracts.settings import QueueSettings, SharedSettings
-from worker.loop.claim_policy import Residency
+from worker.loop.claim_policy import ClaimPolicy
 from worker.settings import WorkerSettings
 
 SWAP_SECONDS, JOB_SECONDS, EXTRA_IMAGE_SHARE = 0.5, 0.1, 0.35
@@ -74,7 +74,7 @@ def run(server: RedisServer, policy: Policy, count: int, rate: float, scale: flo
         queue.connection, QueueSettings(overdue_seconds=policy.overdue_seconds * scale), "one", ttl_seconds=60
     )
     sender = threading.Thread(target=_send, args=(queue, count, scale / rate))
-    outcome, residency, warm, started = Outcome(), Residency(own.residency_seconds), "", time.monotonic()
+    outcome, residency, warm, started = Outcome(), ClaimPolicy(own.residency_seconds), "", time.monotonic()
     sender.start()
     done = 0
     while done < count:

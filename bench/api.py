@@ -26,7 +26,7 @@ from bench.report import options, report
 from bench.servers import Server, drain, run_all, serve
 from bench.table import percentile, print_table, spread
 from cli.supervisor.redis_server import RedisServer
-from contracts.auth.api_keys import Keys
+from contracts.auth.api_keys import ApiKeyStore
 
 JOB = {"prompt": "a red circle on a blue background"}
 _BARE = ["-m", "uvicorn", "bench.bare_route:create_app", "--factory", "--no-access-log"]
@@ -117,7 +117,7 @@ class Bench:
         """The same with an API key that has a rate and a quota, beside none. Last: it closes the service."""
         before = self._accept_alone({})
         with Redis.from_url(self._redis_url, decode_responses=True) as connection:
-            _, token = Keys(connection).create("bench", calls_per_minute=10_000, max_jobs=1000)
+            _, token = ApiKeyStore(connection).create("bench", calls_per_minute=10_000, max_jobs=1000)
         asyncio.run(asyncio.sleep(1.1))
         after = self._accept_alone({"Authorization": f"Bearer {token}"})
         print_table(

@@ -24,9 +24,9 @@ from bench.live import count_live
 from bench.report import options, report
 from bench.table import print_table
 from contracts.memory.activation_formulas import work_of
-from contracts.memory.activations import Canvas, most_values
+from contracts.memory.activations import WorkloadShape, most_values
 from contracts.weights.architectures import Architecture, read_architectures
-from contracts.weights.parameter_counts import Count
+from contracts.weights.parameter_counts import ParameterCount
 
 #: Bytes in bfloat16, without buffers. Those of ControlNets, which come last, are not published to the byte: they
 #: were built from the published configurations, and stand here so that a change shows.
@@ -75,7 +75,9 @@ def stored(module: Any) -> Iterator[tuple[str, int]]:
             yield key, tensor.numel()
 
 
-def call_of(module: Any, config: Mapping[str, Any], canvas: Canvas, dtype: torch.dtype) -> Callable[[], object]:
+def call_of(
+    module: Any, config: Mapping[str, Any], canvas: WorkloadShape, dtype: torch.dtype
+) -> Callable[[], object]:
     """One call of a component as a pipeline makes it; what it is given lies ready."""
     given, name = _Given(config, canvas, dtype), config.get("_class_name", "")
     denoising = given.by_class()
@@ -89,7 +91,7 @@ class _Given:
     """What components are given in a call on this canvas; those that denoise by name."""
 
     config: Mapping[str, Any]
-    canvas: Canvas
+    canvas: WorkloadShape
     dtype: torch.dtype
 
     def by_class(self) -> Mapping[str, Callable[[], dict[str, Any]]]:
@@ -158,7 +160,7 @@ class _Given:
 
 
 def compare_work(
-    config: Mapping[str, Any], canvas: Canvas, dtype: torch.dtype, *, streamed: bool = False
+    config: Mapping[str, Any], canvas: WorkloadShape, dtype: torch.dtype, *, streamed: bool = False
 ) -> tuple[float, float]:
     """Values beyond the weights: counted on the meta device, and by the planner's formula.
 
@@ -184,13 +186,13 @@ def weigh(architecture: Architecture) -> tuple[list[list[object]], bool]:
     for (name, config), expected in zip(configs.items(), published, strict=True):
         module = build(config)
         built = 2 * sum(parameter.numel() for parameter in module.parameters())
-        count = Count.of(stored(module))
+        count = ParameterCount.of(stored(module))
         agrees &= built == expected and count == counts[name]
         rows.append([architecture.id, name, f"{built:,}", f"{expected:,}", f"{2 * count.values:,}"])
     return rows, agrees
 
 
-def parts(architecture: Architecture) -> dict[str, tuple[Count, Mapping[str, Any]]]:
+def parts(architecture: Architecture) -> dict[str, tuple[ParameterCount, Mapping[str, Any]]]:
     """Name -> count and configuration: of its components, and of the ControlNet that is used with it."""
     found = {name: (count, architecture.configs[name]) for name, count in architecture.counts.items()}
     net = architecture.controlnet
@@ -214,7 +216,7 @@ def work(architecture: Architecture) -> list[list[object]]:
 def _compare(
     architecture: Architecture, config: Mapping[str, Any], side: int, images: int, *, streamed: bool = False
 ) -> tuple[float, float]:
-    canvas = Canvas(side, side, images, guided=architecture.family != "flux", text_tokens=T5_TOKENS)
+    canvas = WorkloadShape(side, side, images, guided=architecture.family != "flux", text_tokens=T5_TOKENS)
     return compare_work(config, canvas, torch.bfloat16, streamed=streamed)
 
 

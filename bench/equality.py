@@ -25,7 +25,7 @@ from contracts.requests.validation import check, resolve
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage.local import LocalStorage
 from worker.generation.generate import Job, run
-from worker.generation.outputs import Done
+from worker.generation.outputs import Stored
 from worker.pool.pool import Pool
 from worker.runtime.warnings import silence_known_warnings
 
@@ -45,7 +45,7 @@ def paint(pool: Pool, storage: LocalStorage, model: str, batch: int) -> list[Pix
         parameters = [resolve(request, check(request, pool.catalogue), {}) for request in requests]
         jobs = [Job(f"{model}-{batch}-{one.seed}", 1, one, 0.0) for one in parameters]
         for outcome in run(jobs, pool, storage, Nobody()):
-            if not isinstance(outcome, Done):
+            if not isinstance(outcome, Stored):
                 raise outcome
             image = Image.open(io.BytesIO(storage.read(outcome.images[0].key)))
             pictures.append(numpy.asarray(image.convert("RGB"), numpy.int16))

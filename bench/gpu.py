@@ -31,7 +31,7 @@ from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.architectures import read_architectures
 from worker.families import load_family
 from worker.runtime.device import free_memory
-from worker.runtime.kernel_options import KernelChoice
+from worker.runtime.kernel_options import KernelOptions
 from worker.runtime.warnings import silence_known_warnings
 
 GIB = 2**30
@@ -61,7 +61,7 @@ def tiny() -> Trial:
     """Seconds on any machine."""
     torch.set_num_threads(1)
     budgets = [GIB // 56, GIB // 32]
-    kernels = [KernelChoice(), KernelChoice(compile="blocks", compile_backend="aot_eager")]
+    kernels = [KernelOptions(), KernelOptions(compile="blocks", compile_backend="aot_eager")]
     return Trial(
         read_catalogue(BUILT_IN_CATALOGUE), "cpu", budgets, kernels, side=64, steps=8, batches=(1, 2), runs=1
     )
@@ -76,8 +76,8 @@ def full_size(arguments: argparse.Namespace) -> Trial:
         free_memory()
     catalogue = read_catalogue(write_catalogue(chosen, arguments.folder))
     budgets = [int(size * GIB) for size in arguments.budgets]
-    plain = [KernelChoice(), KernelChoice(channels_last="off")]
-    kernels = [*plain, KernelChoice(compile="blocks"), KernelChoice(compile="graphs")]
+    plain = [KernelOptions(), KernelOptions(channels_last="off")]
+    kernels = [*plain, KernelOptions(compile="blocks"), KernelOptions(compile="graphs")]
     return Trial(catalogue, "cuda", budgets, kernels, 1024, arguments.steps, (1, 2, 4, 8), arguments.runs)
 
 

@@ -26,7 +26,7 @@ from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
 from worker.generation import generate as jobs
-from worker.generation.outputs import Painted
+from worker.generation.outputs import Generated
 from worker.pool.pool import Pool
 from worker.runtime.warnings import silence_known_warnings
 
@@ -44,9 +44,9 @@ def paint(batch: Sequence[JobParameters], pool: Pool, storage: Storage) -> tuple
     """CPU seconds of one call, and its images."""
     work = [jobs.Job(str(number), 0, job, 0.0) for number, job in enumerate(batch)]
     started = time.process_time()
-    outcomes = jobs.paint(work, pool, storage, Nobody())
+    outcomes = jobs.generate(work, pool, storage, Nobody())
     seconds = time.process_time() - started
-    pictures = [picture for one in outcomes if isinstance(one, Painted) for picture in one.pictures]
+    pictures = [picture for one in outcomes if isinstance(one, Generated) for picture in one.pictures]
     return seconds, [np.asarray(picture, dtype=np.int16) for picture in pictures]
 
 

@@ -27,13 +27,13 @@ from contracts.catalogue.families import FAMILIES, Task
 from contracts.memory.plan import Plan
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS
-from contracts.requests.validation import StoredPicture, check, resolve
+from contracts.requests.validation import StoredImage, check, resolve
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
 from worker.generation import generate as jobs
-from worker.generation.outputs import Painted
-from worker.pool.plans import Budget
+from worker.generation.outputs import Generated
+from worker.pool.plans import PlanSelector
 from worker.pool.pool import PLANNED_SHARE, Pool
 from worker.runtime.warnings import silence_known_warnings
 
@@ -113,7 +113,7 @@ def order(case: Case, catalogue: Catalogue) -> JobParameters:
         keys |= {f"controls.{number}.image": PICTURE for number in range(controls)}
     fields["loras"] = [{"name": row.id} for row in catalogue.loras if row.family == case.family][:loras]
     request = REQUESTS[task].model_validate(fields)
-    pictures = {field: StoredPicture(key, width, height) for field, key in keys.items()}
+    pictures = {field: StoredImage(key, width, height) for field, key in keys.items()}
     return resolve(request, check(request, catalogue), pictures)
 
 
@@ -138,8 +138,8 @@ def measure(case: Case, catalogue: Catalogue, storage: Storage) -> Measured:
     ladder = climb(catalogue, job)
     planned = ladder[round(RUNGS[case.rung] * (len(ladder) - 1))]
     pool = Pool(catalogue, device="cpu", budget_bytes=int(planned.peak_bytes / PLANNED_SHARE) + 1)
-    (outcome,) = jobs.paint([jobs.Job("peak", 0, job, 0.0)], pool, storage, Nobody())
-    if not isinstance(outcome, Painted):
+    (outcome,) = jobs.generate([jobs.Job("peak", 0, job, 0.0)], pool, storage, Nobody())
+    if not isinstance(outcome, Generated):
         raise outcome
     memory = outcome.receipt.memory
     if memory is None or memory.peak_bytes is None:
@@ -149,7 +149,7 @@ def measure(case: Case, catalogue: Catalogue, storage: Storage) -> Measured:
 
 def climb(catalogue: Catalogue, job: JobParameters) -> list[Plan]:
     """The plans that a job would step down through, from the fastest to the smallest."""
-    budget = Budget(catalogue, 2**50, lambda _: torch.float32.itemsize)
+    budget = PlanSelector(catalogue, 2**50, lambda _: torch.float32.itemsize)
     if not budget.knows(job.model):
         raise ValueError(f"{job.model} is not on this machine")
     ladder = [budget.choose(job, job.num_images)]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from bench.table import print_table
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
-from contracts.memory.components import Inventory, take_inventory
-from contracts.memory.plan import Load, Plan, Policy, gib, own_load
+from contracts.memory.components import ModelComponents, read_components
+from contracts.memory.plan import Plan, Policy, Workload, gib, own_load
 from contracts.memory.planner import plan
 from contracts.weights.architectures import Architecture, read_architectures
 
@@ -83,7 +83,7 @@ def main() -> None:
     print_table(["model", "budget", "plan", "peak", "extra s", "batch", "reason"], changed)
 
 
-def _rows(weighed: list[tuple[Inventory, Load]], policy: Policy) -> list[list[str]]:
+def _rows(weighed: list[tuple[ModelComponents, Workload]], policy: Policy) -> list[list[str]]:
     return [_row(plan(inventory, load, budget, policy)) for inventory, load in weighed for budget in BUDGETS]
 
 
@@ -98,16 +98,16 @@ def _find(name: str) -> tuple[Architecture, ModelSpec]:
     return architecture, ModelSpec(id=name, family=architecture.family, source=architecture.sources[0])
 
 
-def _inventory(name: str) -> Inventory:
+def _inventory(name: str) -> ModelComponents:
     _, model = _find(name)
     catalogue = Catalogue(root=Path("/nowhere"), default_model=name, models=(model,))
-    inventory = take_inventory(catalogue, model, 2)
+    inventory = read_components(catalogue, model, 2)
     if inventory is None:
         raise ValueError(f"{name} is no architecture that is known")
     return inventory
 
 
-def _load(name: str) -> Load:
+def _load(name: str) -> Workload:
     return own_load(_find(name)[1])
 
 

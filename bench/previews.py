@@ -25,10 +25,10 @@ from contracts.requests.validation import check, resolve
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage.local import LocalStorage
 from worker.generation.generate import Job, run
-from worker.generation.outputs import Done
+from worker.generation.outputs import Stored
 from worker.pool.pool import Pool
 from worker.runtime.warnings import silence_known_warnings
-from worker.sampling.previews import Guesses, Painter, Projection, Wanted
+from worker.sampling.previews import DenoisedEstimate, PreviewEmitter, Projection, Wanted
 from worker.sampling.schedulers import make_scheduler
 
 STEPS, PREVIEWS = 12, 10
@@ -42,7 +42,7 @@ def denoise_seconds(pool: Pool, storage: LocalStorage, model: str, side: int, pr
     )  # fmt: skip
     job = Job("bench", 0, resolve(request, check(request, pool.catalogue), {}), 0.0)
     (outcome,) = run([job], pool, storage, Nobody())
-    if not isinstance(outcome, Done):
+    if not isinstance(outcome, Stored):
         raise outcome
     return outcome.receipt.timings["denoise"]
 
@@ -56,11 +56,13 @@ def share_of_a_step(pool: Pool, storage: LocalStorage, model: str, side: int) ->
 def milliseconds_of_parts(side: int, channels: int) -> tuple[float, float]:
     """One preview of a `side` × `side` image: on the painting thread, and on the other."""
     latents = torch.randn(1, channels, side // 8, side // 8)
-    guesses = Guesses(make_scheduler("euler", {"_class_name": "EulerDiscreteScheduler"}), "diffusion")
+    guesses = DenoisedEstimate(make_scheduler("euler", {"_class_name": "EulerDiscreteScheduler"}), "diffusion")
     projection = Projection(torch.randn(channels, 3) / 4, torch.full((3,), 0.5))
     shown: list[Preview] = []
     wanted = [Wanted(1, range(1))]
-    painter = Painter(wanted, guesses, projection, lambda one: one, (side, side), lambda _, one: shown.append(one))
+    painter = PreviewEmitter(
+        wanted, guesses, projection, lambda one: one, (side, side), lambda _, one: shown.append(one)
+    )
     here = _milliseconds(lambda: painter._projection.apply(latents))
     colours = projection.apply(latents)
     there = _milliseconds(lambda: painter._tell([0], 1, 2, colours))

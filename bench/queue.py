@@ -21,12 +21,12 @@ from bench.table import print_table, spread
 from cli.supervisor.redis_server import RedisServer
 from contracts.catalogue.families import Mode, Task
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import Claims, Wish
+from contracts.queue.leases import ClaimCriteria, Claims
 from contracts.queue.records import JobState
 from contracts.requests.parameters import JobParameters
 from contracts.settings import QueueSettings, SharedSettings
 
-_WISH = Wish(max_images=1)
+_WISH = ClaimCriteria(max_images=1)
 #: In one run, of those that are timed one by one.
 _CLAIMS = 8
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 from redis import Redis
 
-from contracts.queue.leases import Claims, Wish
+from contracts.queue.leases import ClaimCriteria, Claims
 from contracts.queue.records import JobState, Progress
 from contracts.settings import QueueSettings
 
@@ -73,7 +73,7 @@ def drain(redis_url: str, pause_seconds: float) -> None:
     with Redis.from_url(redis_url, decode_responses=True) as connection:
         claims = Claims(connection, QueueSettings(), "simulated", ttl_seconds=86_400)
         while True:
-            taken = claims.claim(Wish())
+            taken = claims.claim(ClaimCriteria())
             for claim in taken:
                 claims.finish(claim, JobState.COMPLETED, images=[])
             if not taken:
@@ -85,7 +85,7 @@ def run_all(redis_url: str, steps: int, pause_seconds: float) -> None:
     with Redis.from_url(redis_url, decode_responses=True) as connection:
         claims = Claims(connection, QueueSettings(), "simulated", ttl_seconds=86_400)
         taken = []
-        while batch := claims.claim(Wish()):
+        while batch := claims.claim(ClaimCriteria()):
             taken += batch
         for step in range(1, steps + 1):
             time.sleep(pause_seconds)

@@ -26,8 +26,8 @@ from contracts.requests.validation import check, resolve
 from contracts.settings import BUILT_IN_CATALOGUE
 from models.judge import judge
 from models.training.drawing import COLOURS, SHAPES
-from worker.generation.generate import Job, paint
-from worker.generation.outputs import Painted
+from worker.generation.generate import Job, generate
+from worker.generation.outputs import Generated
 from worker.pool.pool import Pool
 from worker.runtime.warnings import silence_known_warnings
 
@@ -72,8 +72,8 @@ def run(pool: Pool, spec: ModelSpec, scenes: Sequence[Scene], speed: Speed, batc
         ]  # fmt: skip
         parameters = [resolve(request, check(request, pool.catalogue), {}) for request in requests]
         jobs = [Job(f"{one.seed}", 1, one, 0.0) for one in parameters]
-        for outcome in paint(jobs, pool, _NO_STORAGE, Nobody()):
-            if not isinstance(outcome, Painted):
+        for outcome in generate(jobs, pool, _NO_STORAGE, Nobody()):
+            if not isinstance(outcome, Generated):
                 raise outcome
             pictures += outcome.pictures
             predicted = outcome.receipt.predicted_calls

@@ -31,10 +31,10 @@ from contracts.requests.parameters import LoraParameters
 from contracts.requests.schema import Txt2ImgRequest
 from contracts.requests.validation import check, resolve
 from contracts.settings import BUILT_IN_CATALOGUE
-from worker.adapters.active import Adapters
-from worker.adapters.files import LoraStock
+from worker.adapters.active import ActiveLoras
+from worker.adapters.files import LoraFiles
 from worker.families import load_family
-from worker.generation.generate import Job, paint
+from worker.generation.generate import Job, generate
 from worker.pool.pool import Pool
 from worker.runtime.warnings import silence_known_warnings
 
@@ -85,15 +85,15 @@ def ours(base: Any, catalogue: Catalogue, count: int, runs: int) -> dict[str, li
     """The first load, and a switch from none to `count` adapters that are loaded, and back."""
     wanted = [LoraParameters(name=name, scale=0.5) for name in _NAMES[:count]]
 
-    def activate(adapters: Adapters) -> None:
+    def activate(adapters: ActiveLoras) -> None:
         (chosen,) = adapters.choose([wanted])
         if isinstance(chosen, Exception):
             raise chosen
         with adapters.active([chosen]):
             pass
 
-    def fresh() -> Adapters:
-        return Adapters(base, load_family("sdxl"), LoraStock(catalogue))
+    def fresh() -> ActiveLoras:
+        return ActiveLoras(base, load_family("sdxl"), LoraFiles(catalogue))
 
     warm = fresh()
     activate(warm)
@@ -166,7 +166,7 @@ def step_seconds(pool: Pool, id: str) -> float:
     def work(steps: int) -> float:
         request = Txt2ImgRequest(model=id, prompt="a red circle", seed=0, num_inference_steps=steps)
         job = Job("bench", 0, resolve(request, check(request, pool.catalogue), {}), 0.0)
-        return measure(lambda: paint([job], pool, _NO_STORAGE, Nobody()), 1)[0]
+        return measure(lambda: generate([job], pool, _NO_STORAGE, Nobody()), 1)[0]
 
     work(few)
     return (work(many) - work(few)) / (many - few)

@@ -15,11 +15,11 @@ from contracts.queue.records import Receipt
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import Speed, Txt2ImgRequest
 from contracts.requests.validation import check, resolve
-from worker.generation.generate import Job, paint
-from worker.generation.outputs import Painted
+from worker.generation.generate import Job, generate
+from worker.generation.outputs import Generated
 from worker.pool.pool import Pool
 from worker.runtime.device import free_memory
-from worker.runtime.kernel_options import KernelChoice
+from worker.runtime.kernel_options import KernelOptions
 
 PROMPT = "a lighthouse on a cliff at dawn, oil on canvas"
 
@@ -38,7 +38,7 @@ class Trial:
     catalogue: Catalogue
     device: str
     budgets: Sequence[int]
-    kernels: Sequence[KernelChoice]
+    kernels: Sequence[KernelOptions]
     side: int
     steps: int | None
     batches: Sequence[int]
@@ -76,7 +76,7 @@ def make(
     prompt: str | None = None,
     speed: Speed = "exact",
     lora: str | None = None,
-) -> Painted:
+) -> Generated:
     """One job's images, as a worker makes them; raises NotPainted.
 
     Args:
@@ -86,8 +86,8 @@ def make(
     loras = None if lora is None else [{"name": lora}]
     request = _request(trial, spec, seed=seed, num_images=images, prompt=prompt, speed=speed, loras=loras)
     job = Job("bench", 0, resolve(request, check(request, pool.catalogue), {}), 0.0)
-    (outcome,) = paint([job], pool, _NO_STORAGE, Nobody())
-    if not isinstance(outcome, Painted):
+    (outcome,) = generate([job], pool, _NO_STORAGE, Nobody())
+    if not isinstance(outcome, Generated):
         raise NotPainted(outcome.message)
     return outcome
 

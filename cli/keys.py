@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cli.redis_access import add_data_argument, open_redis
-from contracts.auth.api_keys import Key, Keys, Scope
+from contracts.auth.api_keys import ApiKeyStore, Key, Scope
 from contracts.requests.schema import Priority
 
 
@@ -80,6 +80,6 @@ def _revoke(arguments: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _open(data: Path) -> Iterator[Keys]:
+def _open(data: Path) -> Iterator[ApiKeyStore]:
     with open_redis(data) as connection:
-        yield Keys(connection)
+        yield ApiKeyStore(connection)

@@ -15,12 +15,12 @@ from pydantic import ValidationError
 from contracts.catalogue.catalogue import Catalogue, ModelSpec, read_catalogue
 from contracts.catalogue.families import Task
 from contracts.errors import CatalogueError, DarkroomError, InvalidRequest
-from contracts.memory.components import Inventory, take_inventory, weigh_adapter, weigh_controlnet
-from contracts.memory.plan import Load, Placed, Plan, Policy, T5Policy, gib, load_of
-from contracts.memory.planner import plan, rungs
+from contracts.memory.components import ModelComponents, read_components, weigh_adapter, weigh_controlnet
+from contracts.memory.plan import Placed, Plan, Policy, T5Policy, Workload, gib, workload_of
+from contracts.memory.planner import candidates, plan
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS
-from contracts.requests.validation import StoredPicture, check, resolve
+from contracts.requests.validation import StoredImage, check, resolve
 from contracts.settings import SharedSettings
 from contracts.weights.architectures import read_architectures
 
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise RuntimeError(str(error)) from None
     policy = Policy(arguments.t5, arguments.allow_fp8, arguments.allow_drop_t5, arguments.host_memory)
     chosen = plan(inventory, load, arguments.budget, policy)
-    ladder = rungs(inventory, load, arguments.budget, policy) if arguments.ladder else []
+    ladder = candidates(inventory, load, arguments.budget, policy) if arguments.ladder else []
     print("\n".join([*describe(chosen, inventory, load), *_list(ladder)]))
     if not chosen.fits:
         raise RuntimeError(chosen.reason)
@@ -90,7 +90,7 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def describe(chosen: Plan, inventory: Inventory, load: Load) -> Iterator[str]:
+def describe(chosen: Plan, inventory: ModelComponents, load: Workload) -> Iterator[str]:
     """A plan for people, line by line."""
     canvas = load.canvas
     yield f"{chosen.model}: {canvas.images} of {canvas.width} × {canvas.height} in {gib(chosen.budget_bytes)}"
@@ -131,11 +131,11 @@ def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
         yield "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _describe(arguments: argparse.Namespace) -> tuple[Inventory, Load]:
+def _describe(arguments: argparse.Namespace) -> tuple[ModelComponents, Workload]:
     """What would run, held against the same rules as a request."""
     catalogue, model = _find(arguments.model)
     value_bytes = _VALUE_BYTES[arguments.dtype or model.dtype]
-    inventory = take_inventory(catalogue, model, value_bytes)
+    inventory = read_components(catalogue, model, value_bytes)
     if inventory is None:
         known = ", ".join(architecture.id for architecture in read_architectures())
         raise CatalogueError(f"{model.source} is not on this machine, and its architecture none of {known}")
@@ -147,7 +147,7 @@ def _describe(arguments: argparse.Namespace) -> tuple[Inventory, Load]:
     ]
     if missing:
         raise CatalogueError(f"{', '.join(missing)}: not on this machine, so not weighed")
-    return inventory, load_of(model.family, job, extras=[extra for extra in extras if extra])
+    return inventory, workload_of(model.family, job, extras=[extra for extra in extras if extra])
 
 
 def _find(name: str) -> tuple[Catalogue, ModelSpec]:
@@ -178,5 +178,5 @@ def _job(arguments: argparse.Namespace, catalogue: Catalogue, model: ModelSpec) 
         wanted = tuple(f"controls.{index}.image" for index in range(len(arguments.controlnet)))
     request = REQUESTS[Task(arguments.task)].model_validate(fields)
     check(request, catalogue)
-    pictures = {path: StoredPicture("-", int(str(size[0])), int(str(size[1]))) for path in wanted}
+    pictures = {path: StoredImage("-", int(str(size[0])), int(str(size[1]))) for path in wanted}
     return resolve(request, model, pictures)

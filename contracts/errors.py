@@ -38,7 +38,7 @@ class UnreadableBody(DarkroomError):
     """The body is not what its content type says."""
 
 
-class PictureTooLarge(DarkroomError):
+class ImageTooLarge(DarkroomError):
     """An image over the byte or the pixel bound; found from its header, before decoding."""
 
     def __init__(self, field: str, message: str, allowed: object) -> None:
@@ -46,7 +46,7 @@ class PictureTooLarge(DarkroomError):
         super().__init__(message)
 
 
-class NotAPicture(DarkroomError):
+class NotAnImage(DarkroomError):
     """Bytes that are no image, a truncated one, or one of a format that is not accepted."""
 
     def __init__(self, field: str, message: str) -> None:

@@ -26,7 +26,7 @@ _IMAGES = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)
 
 
 @dataclass(frozen=True)
-class Row:
+class MetricSpec:
     """One metric.
 
     Attributes:
@@ -42,33 +42,43 @@ class Row:
     bounds: tuple[float, ...] = ()
 
 
-def _rows(*rows: Row) -> Mapping[str, Row]:
+def _rows(*rows: MetricSpec) -> Mapping[str, MetricSpec]:
     return {row.name: row for row in rows}
 
 
 #: Everything that can be counted. Labels take few values: models from the catalogue, routes from the code.
 ROWS = _rows(
-    Row("jobs_accepted", "counter", "Jobs accepted into the queue", ("model", "task")),
-    Row("jobs_ended", "counter", "Jobs ended, each once", ("status", "model", "task")),
-    Row("job_failures", "counter", "Jobs failed, by the error's code", ("code",)),
-    Row("leases_lost", "counter", "Leases that ran out because a worker fell silent", ("model",)),
-    Row("stage_seconds", "histogram", "Seconds that jobs spent in a stage", ("stage", "model", "task"), _SECONDS),
-    Row("batch_images", "histogram", "Images made in one pipeline call", ("model",), _IMAGES),
-    Row("warm_hits", "counter", "Batches whose model was ready in device memory", ("model",)),
-    Row("model_loads", "counter", "Models loaded from their files", ("model",)),
-    Row("model_load_failures", "counter", "Models that could not be loaded", ("model",)),
-    Row("evictions", "counter", "Models that left device memory, to the host's or altogether", ("model", "to")),
-    Row("embedding_cache_hits", "counter", "Prompts whose embeddings were remembered", ("model",)),
-    Row("embedding_cache_misses", "counter", "Prompts that had to be encoded", ("model",)),
-    Row("prompts_encoded_ahead", "counter", "Texts that T5 read on the CPU while another batch ran", ("model",)),
-    Row("prompts_found_ahead", "counter", "Texts that T5 had read before their batch came", ("model",)),
-    Row("out_of_memory_steps", "counter", "Steps down to a smaller placement for want of memory", ("model",)),
-    Row("adapter_loads", "counter", "LoRAs loaded from their files", ("model",)),
-    Row("adapter_switches", "counter", "Batches that needed other LoRAs than the one before", ("model",)),
-    Row("adapter_evictions", "counter", "LoRAs that made room for others", ("model",)),
-    Row("webhook_deliveries", "counter", "Attempts to deliver a webhook", ("outcome",)),
-    Row("http_requests", "counter", "HTTP requests answered", ("route", "method", "status")),
-    Row("http_request_seconds", "histogram", "Seconds until an answer began", ("route", "method"), _SECONDS),
+    MetricSpec("jobs_accepted", "counter", "Jobs accepted into the queue", ("model", "task")),
+    MetricSpec("jobs_ended", "counter", "Jobs ended, each once", ("status", "model", "task")),
+    MetricSpec("job_failures", "counter", "Jobs failed, by the error's code", ("code",)),
+    MetricSpec("leases_lost", "counter", "Leases that ran out because a worker fell silent", ("model",)),
+    MetricSpec(
+        "stage_seconds", "histogram", "Seconds that jobs spent in a stage", ("stage", "model", "task"), _SECONDS
+    ),
+    MetricSpec("batch_images", "histogram", "Images made in one pipeline call", ("model",), _IMAGES),
+    MetricSpec("warm_hits", "counter", "Batches whose model was ready in device memory", ("model",)),
+    MetricSpec("model_loads", "counter", "Models loaded from their files", ("model",)),
+    MetricSpec("model_load_failures", "counter", "Models that could not be loaded", ("model",)),
+    MetricSpec(
+        "evictions", "counter", "Models that left device memory, to the host's or altogether", ("model", "to")
+    ),
+    MetricSpec("embedding_cache_hits", "counter", "Prompts whose embeddings were remembered", ("model",)),
+    MetricSpec("embedding_cache_misses", "counter", "Prompts that had to be encoded", ("model",)),
+    MetricSpec(
+        "prompts_encoded_ahead", "counter", "Texts that T5 read on the CPU while another batch ran", ("model",)
+    ),
+    MetricSpec("prompts_found_ahead", "counter", "Texts that T5 had read before their batch came", ("model",)),
+    MetricSpec(
+        "out_of_memory_steps", "counter", "Steps down to a smaller placement for want of memory", ("model",)
+    ),
+    MetricSpec("adapter_loads", "counter", "LoRAs loaded from their files", ("model",)),
+    MetricSpec("adapter_switches", "counter", "Batches that needed other LoRAs than the one before", ("model",)),
+    MetricSpec("adapter_evictions", "counter", "LoRAs that made room for others", ("model",)),
+    MetricSpec("webhook_deliveries", "counter", "Attempts to deliver a webhook", ("outcome",)),
+    MetricSpec("http_requests", "counter", "HTTP requests answered", ("route", "method", "status")),
+    MetricSpec(
+        "http_request_seconds", "histogram", "Seconds until an answer began", ("route", "method"), _SECONDS
+    ),
 )
 
 #: The part of a histogram's sample that is no bucket.
@@ -76,7 +86,7 @@ SUM = "sum"
 INFINITY = "+Inf"
 
 
-def sample_key(row: Row, part: str, labels: Mapping[str, str]) -> str:
+def sample_key(row: MetricSpec, part: str, labels: Mapping[str, str]) -> str:
     """The name of one figure, as the totals keep it: JSON of row, part and label values.
 
     Args:
@@ -90,7 +100,7 @@ def sample_key(row: Row, part: str, labels: Mapping[str, str]) -> str:
     return json.dumps([row.name, part, *(labels[label] for label in row.labels)], separators=(",", ":"))
 
 
-class Tally:
+class Counters:
     """What one process has counted since it was last drained. Any thread may count."""
 
     def __init__(self) -> None:
@@ -120,7 +130,7 @@ class Tally:
         return dict(figures)
 
 
-def _row(name: str, kind: str) -> Row:
+def _row(name: str, kind: str) -> MetricSpec:
     row = ROWS.get(name)
     if row is None or row.kind != kind:
         raise ValueError(f"there is no {kind} {name!r} in contracts.metrics.ROWS")
@@ -130,10 +140,10 @@ def _row(name: str, kind: str) -> Row:
 _TOTALS = "darkroom:totals"
 
 
-class Ledger:
+class TotalsWriter:
     """Where one process' tally goes."""
 
-    def __init__(self, connection: Redis, tally: Tally) -> None:
+    def __init__(self, connection: Redis, tally: Counters) -> None:
         """`connection` decodes responses."""
         self._tally = tally
         self._post = scripts.load(connection, "post")
@@ -170,7 +180,7 @@ class Sample:
     parts: Mapping[str, float]
 
 
-def read_totals(connection: Redis) -> Iterator[tuple[Row, list[Sample]]]:
+def read_totals(connection: Redis) -> Iterator[tuple[MetricSpec, list[Sample]]]:
     """Every row with its samples, in the table's order; `connection` decodes responses, and may raise RedisError.
 
     What an older or newer release counted under a name of its own is passed over.

@@ -19,7 +19,7 @@ from dispatcher.settings import WebhookSettings
 _log = logging.getLogger(__name__)
 
 
-class Attempts:
+class AttemptPool:
     """Places for attempts. One thread begins them."""
 
     def __init__(self, attempt: Callable[[Message], Coroutine[Any, Any, None]], settings: WebhookSettings) -> None:

@@ -19,11 +19,11 @@ from rq.worker import WorkerStatus
 from contracts import logs
 from contracts.auth.signed_links import LinkSigner
 from contracts.errors import Unavailable
-from contracts.metrics import Ledger, Tally
-from contracts.outbound.outbox import Message, Outbox, Outcome, Planted
+from contracts.metrics import Counters, TotalsWriter
+from contracts.outbound.outbox import ForeignJob, Message, Outbox, Outcome
 from contracts.outbound.signing import Secrets
-from contracts.queue.rq_worker import RqLoop
-from dispatcher.concurrency import Attempts
+from contracts.queue.rq_worker import DarkroomRqWorker
+from dispatcher.concurrency import AttemptPool
 from dispatcher.delivery import deliver
 from dispatcher.http_client import Poster
 from dispatcher.settings import WebhookSettings
@@ -34,7 +34,7 @@ _REDIS_PAUSE_SECONDS = 0.5
 _POST_SECONDS = 2.0
 
 
-class Dispatcher(RqLoop):
+class Dispatcher(DarkroomRqWorker):
     """One process that delivers messages until told to stop."""
 
     def __init__(
@@ -44,8 +44,8 @@ class Dispatcher(RqLoop):
         poster: Poster,
         secrets: Secrets,
         signer: LinkSigner,
-        ledger: Ledger,
-        tally: Tally,
+        ledger: TotalsWriter,
+        tally: Counters,
         settings: WebhookSettings,
     ) -> None:
         """`connection` returns bytes, as RQ wants it; `secrets` sign messages, and `signer` the links in them."""
@@ -57,7 +57,7 @@ class Dispatcher(RqLoop):
         self._ledger = ledger
         self._tally = tally
         self._settings = settings
-        self._attempts = Attempts(self._attempt, settings)
+        self._attempts = AttemptPool(self._attempt, settings)
         self._taken: Message | None = None
         self._next_post_at = 0.0
 
@@ -94,7 +94,7 @@ class Dispatcher(RqLoop):
     def _take(self) -> Message | None:
         try:
             return self._outbox.take(self._attempts.full_sites)
-        except Planted as planted:
+        except ForeignJob as planted:
             _log.error("RQ job %s in a queue of webhooks is none of ours: refused", planted)
         except RedisError as error:
             _log.warning("no message taken, Redis does not answer: %s", error)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from contracts import logs
 from contracts.auth.signed_links import LinkSigner
 from contracts.errors import SettingsError
-from contracts.metrics import Ledger, Tally
+from contracts.metrics import Counters, TotalsWriter
 from contracts.outbound.outbox import Outbox
 from contracts.outbound.signing import Secrets
 from contracts.redis.connection import connect
@@ -43,14 +43,14 @@ def _build(shared: SharedSettings, outbound: OutboundSettings, own: WebhookSetti
     # An answer that was lost leaves a lease that runs out; a script must not run twice: no retries.
     connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0)
     rq_connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1, decode=False)
-    tally = Tally()
+    tally = Counters()
     return Dispatcher(
         rq_connection,
         Outbox(connection, own.name, own.lease_seconds),
         Poster(outbound, own.timeout_seconds),
         Secrets(connection, shared),
         LinkSigner(connection, shared),
-        Ledger(connection, tally),
+        TotalsWriter(connection, tally),
         tally,
         own,
     )

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from contracts import logs
 from contracts.catalogue.catalogue import read_catalogue
 from contracts.errors import DarkroomError
-from contracts.metrics import Tally
+from contracts.metrics import Counters
 from contracts.queue.leases import Claims
 from contracts.redis.connection import connect
 from contracts.settings import LogSettings, QueueSettings, SharedSettings, explain
@@ -44,7 +44,7 @@ def _work(shared: SharedSettings, queue: QueueSettings, own: WorkerSettings) -> 
     # Imported here: torch and diffusers take seconds, and bad settings should be told before that.
     import torch
 
-    from worker.adapters.files import Bounds, LoraStock
+    from worker.adapters.files import Limits, LoraFiles
     from worker.loop.consumer import Consumer
     from worker.pool.pool import Pool
     from worker.runtime.device import pick_device
@@ -57,15 +57,15 @@ def _work(shared: SharedSettings, queue: QueueSettings, own: WorkerSettings) -> 
     logs.adopt("diffusers", "transformers")
     if own.cpu_threads:
         torch.set_num_threads(own.cpu_threads)
-    catalogue, tally = read_catalogue(shared.catalogue), Tally()
+    catalogue, tally = read_catalogue(shared.catalogue), Counters()
     storage, folder = open_storage(shared), own.lora_folder or shared.data / "loras"
-    bounds = Bounds(own.loaded_loras, own.loaded_lora_bytes, own.lora_file_bytes)
+    bounds = Limits(own.loaded_loras, own.loaded_lora_bytes, own.lora_file_bytes)
     pool = Pool(
         catalogue,
         device=own.device,
         max_models=own.max_models,
         embedding_bytes=own.embedding_bytes,
-        stock=LoraStock(catalogue, storage, folder, bounds, tally),
+        stock=LoraFiles(catalogue, storage, folder, bounds, tally),
         budget_bytes=own.budget_bytes,
         host_bytes=own.host_bytes,
         policy=own.policy,

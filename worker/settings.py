@@ -12,7 +12,7 @@ from pydantic_settings import SettingsConfigDict
 
 from contracts.memory.plan import Policy, T5Policy
 from contracts.settings import Settings, describe
-from worker.runtime.kernel_options import Attention, ChannelsLast, Compile, KernelChoice
+from worker.runtime.kernel_options import Attention, ChannelsLast, Compile, KernelOptions
 
 
 def _own_name() -> str:
@@ -85,9 +85,9 @@ class WorkerSettings(Settings):
         return self.encode_ahead == "on" or (self.encode_ahead == "auto" and device_type != "cpu")
 
     @property
-    def kernels(self) -> KernelChoice:
+    def kernels(self) -> KernelOptions:
         """How arithmetic is carried out."""
-        return KernelChoice(self.attention, self.channels_last, self.compile, self.compile_backend)
+        return KernelOptions(self.attention, self.channels_last, self.compile, self.compile_backend)
 
     @property
     def batch_wait_seconds(self) -> float:

@@ -12,7 +12,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Request
 from fastapi.concurrency import run_in_threadpool
 
-from app.dependencies.services import TheCaller, TheInputs, TheLinks, TheMaker, services_of
+from app.dependencies.services import TheInputs, TheLinks, TheMaker, ThePrincipal, services_of
 from app.dialects.openai_requests import EditRequest, form_to_json
 from app.errors import WrongMediaType
 from app.events.waiting import read_preference
@@ -20,7 +20,7 @@ from app.middleware.request_id import request_id_of
 from app.parsing.bodies import FORM_OVERHEAD_BYTES, read_body, read_form, unpack_file
 from app.parsing.spooled_files import SpooledFile, media_type, spool_file
 from app.submission.idempotency import Repeats
-from app.submission.submit import Acceptance
+from app.submission.submit import Submission
 from contracts.queue.idempotency import Call
 
 #: What a form of an OpenAI edit may hold: OpenAI takes 16 pictures and a mask, and we say why we do not.
@@ -40,7 +40,7 @@ async def _json_body(request: Request, maker: TheMaker) -> bytes:
 async def _picture_body(request: Request, maker: TheMaker) -> bytes:
     del maker  # as above
     settings = services_of(request).settings
-    bound = settings.max_picture_bytes + FORM_OVERHEAD_BYTES
+    bound = settings.max_image_bytes + FORM_OVERHEAD_BYTES
     raw = await read_body(request, bound, settings.upload_timeout_seconds)
     kind = media_type(request)
     if kind == "multipart/form-data":
@@ -81,9 +81,11 @@ IdempotencyKey = Annotated[
 ]
 
 
-async def _dry_acceptance(request: Request, inputs: TheInputs, links: TheLinks, caller: TheCaller) -> Acceptance:
+async def _dry_acceptance(
+    request: Request, inputs: TheInputs, links: TheLinks, caller: ThePrincipal
+) -> Submission:
     services = services_of(request)
-    return Acceptance(
+    return Submission(
         catalogue=services.catalogue,
         shelf=services.shelf,
         inputs=inputs,
@@ -103,21 +105,21 @@ async def _dry_acceptance(request: Request, inputs: TheInputs, links: TheLinks, 
 
 
 #: Makes the acceptance of a call with this body, for a client that does not wait.
-Intake = Callable[[bytes], Acceptance]
+Intake = Callable[[bytes], Submission]
 
 
 async def _intake(
-    request: Request, dry: DryAcceptance, caller: TheCaller, idempotency_key: IdempotencyKey = None
+    request: Request, dry: DryAcceptance, caller: ThePrincipal, idempotency_key: IdempotencyKey = None
 ) -> Intake:
     key, target = idempotency_key, f"{request.method} {request.url.path}"
     return lambda raw: replace(dry, call=None if key is None else Call(caller.owner, key, target, raw))
 
 
-async def _acceptance(raw: JsonBody, intake: TheIntake, wait_seconds: WaitSeconds) -> Acceptance:
+async def _acceptance(raw: JsonBody, intake: TheIntake, wait_seconds: WaitSeconds) -> Submission:
     return replace(intake(raw), wait_seconds=wait_seconds)
 
 
-async def _repeats(request: Request, caller: TheCaller, idempotency_key: IdempotencyKey = None) -> Repeats:
+async def _repeats(request: Request, caller: ThePrincipal, idempotency_key: IdempotencyKey = None) -> Repeats:
     target = f"{request.method} {request.url.path}"
     return Repeats(services_of(request).idempotency, caller.owner, target, idempotency_key)
 
@@ -137,9 +139,9 @@ async def _lora_file(request: Request, maker: TheMaker) -> AsyncGenerator[Spoole
 WaitSeconds = Annotated[int | None, Depends(_wait_seconds)]
 TheRepeats = Annotated[Repeats, Depends(_repeats)]
 #: for a call that makes nothing, and so takes no key
-DryAcceptance = Annotated[Acceptance, Depends(_dry_acceptance)]
+DryAcceptance = Annotated[Submission, Depends(_dry_acceptance)]
 TheIntake = Annotated[Intake, Depends(_intake)]
-TheAcceptance = Annotated[Acceptance, Depends(_acceptance)]
+TheSubmission = Annotated[Submission, Depends(_acceptance)]
 LoraFile = Annotated[SpooledFile, Depends(_lora_file)]
 JsonBody = Annotated[bytes, Depends(_json_body)]
 EditBody = Annotated[bytes, Depends(_edit_body)]

@@ -10,26 +10,26 @@ from fastapi import Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPBearer
 
-from app.auth import Caller, Door
+from app.auth import Authenticator, Principal
 from app.errors import rate_headers
-from app.events.notifier import Bells
-from app.inputs.decoder import PictureDecoder
+from app.events.notifier import JobNotifier
+from app.inputs.decoder import ImageDecoder
 from app.inputs.fetcher import Fetcher
 from app.inputs.reader import InputReader
-from app.prometheus import Exposition
+from app.prometheus import PrometheusCollector
 from app.settings import ApiSettings
-from app.submission.admission import Prospects
-from contracts.auth.api_keys import Keys, Scope
+from app.submission.admission import Admission
+from contracts.auth.api_keys import ApiKeyStore, Scope
 from contracts.auth.signed_links import LinkSigner
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import Gone, LinkRefused, NotFound, Unavailable
 from contracts.job_view import Links
-from contracts.metrics import Ledger
+from contracts.metrics import TotalsWriter
 from contracts.queue.client import JobQueue
 from contracts.queue.idempotency import Idempotency
 from contracts.queue.records import JobRecord
 from contracts.storage import Storage
-from contracts.uploads.loras import LoraShelf
+from contracts.uploads.loras import LoraRegistry
 from contracts.uploads.retention import Retention
 
 
@@ -38,17 +38,17 @@ class Services:
     """What one running API holds open."""
 
     settings: ApiSettings
-    bells: Bells
+    bells: JobNotifier
     catalogue: Catalogue
     idempotency: Idempotency
-    decoder: PictureDecoder
-    door: Door
-    keys: Keys
-    exposition: Exposition
-    shelf: LoraShelf
+    decoder: ImageDecoder
+    door: Authenticator
+    keys: ApiKeyStore
+    exposition: PrometheusCollector
+    shelf: LoraRegistry
     fetcher: Fetcher | None
-    ledger: Ledger
-    prospects: Prospects
+    ledger: TotalsWriter
+    prospects: Admission
     queue: JobQueue
     retention: Retention
     signer: LinkSigner
@@ -84,7 +84,7 @@ async def _queue(request: Request) -> JobQueue:
     return services_of(request).queue
 
 
-async def _prospects(request: Request) -> Prospects:
+async def _prospects(request: Request) -> Admission:
     return services_of(request).prospects
 
 
@@ -96,33 +96,33 @@ async def _storage(request: Request) -> Storage:
     return services_of(request).storage
 
 
-async def _decoder(request: Request) -> PictureDecoder:
+async def _decoder(request: Request) -> ImageDecoder:
     return services_of(request).decoder
 
 
-async def _exposition(request: Request) -> Exposition:
+async def _exposition(request: Request) -> PrometheusCollector:
     return services_of(request).exposition
 
 
-async def _ledger(request: Request) -> Ledger:
+async def _ledger(request: Request) -> TotalsWriter:
     return services_of(request).ledger
 
 
-async def _caller(request: Request) -> Caller:
+async def _caller(request: Request) -> Principal:
     return await services_of(request).door.admit(request.headers.get("authorization"))
 
 
-async def _shelf(request: Request) -> LoraShelf:
+async def _shelf(request: Request) -> LoraRegistry:
     return services_of(request).shelf
 
 
-def _visible_catalogue(request: Request, caller: TheCaller) -> Catalogue:
+def _visible_catalogue(request: Request, caller: ThePrincipal) -> Catalogue:
     """With the adapters that were uploaded and that the caller sees."""
     services = services_of(request)
     return services.shelf.extend(services.catalogue, caller.owner)
 
 
-async def _maker(request: Request, caller: TheCaller, response: Response) -> Caller:
+async def _maker(request: Request, caller: ThePrincipal, response: Response) -> Principal:
     """A caller who may make things; the call counts, whatever becomes of it."""
     caller.require(Scope.GENERATE)
     if caller.key_id is not None and caller.calls_per_minute is not None:
@@ -132,7 +132,7 @@ async def _maker(request: Request, caller: TheCaller, response: Response) -> Cal
     return caller
 
 
-async def _admin(caller: TheCaller) -> None:
+async def _admin(caller: ThePrincipal) -> None:
     caller.require(Scope.ADMIN)
 
 
@@ -147,21 +147,21 @@ async def _measurer(request: Request) -> None:
 TheSettings = Annotated[ApiSettings, Depends(_settings)]
 TheCatalogue = Annotated[Catalogue, Depends(_catalogue)]
 TheQueue = Annotated[JobQueue, Depends(_queue)]
-TheProspects = Annotated[Prospects, Depends(_prospects)]
-TheShelf = Annotated[LoraShelf, Depends(_shelf)]
+TheAdmission = Annotated[Admission, Depends(_prospects)]
+TheLoraRegistry = Annotated[LoraRegistry, Depends(_shelf)]
 TheRetention = Annotated[Retention, Depends(_retention)]
 TheStorage = Annotated[Storage, Depends(_storage)]
-TheDecoder = Annotated[PictureDecoder, Depends(_decoder)]
-TheExposition = Annotated[Exposition, Depends(_exposition)]
-TheLedger = Annotated[Ledger, Depends(_ledger)]
-TheCaller = Annotated[Caller, Depends(_caller)]
+TheDecoder = Annotated[ImageDecoder, Depends(_decoder)]
+ThePrometheusCollector = Annotated[PrometheusCollector, Depends(_exposition)]
+TheLedger = Annotated[TotalsWriter, Depends(_ledger)]
+ThePrincipal = Annotated[Principal, Depends(_caller)]
 #: Stand before every route of a router, and so before anything is read of the request. The first documents how a
-#: caller is known; what it reads is not used, since `Door` reads other schemes too.
+#: caller is known; what it reads is not used, since `Authenticator` reads other schemes too.
 ONLY_CALLERS = (
     Depends(HTTPBearer(auto_error=False, description="an API key, made by `darkroom keys create`")),
     Depends(_caller),
 )
-TheMaker = Annotated[Caller, Depends(_maker)]
+TheMaker = Annotated[Principal, Depends(_maker)]
 ONLY_ADMINS = Depends(_admin)
 ONLY_MEASURERS = Depends(_measurer)
 
@@ -171,14 +171,14 @@ async def _links(request: Request) -> Links:
     return Links(str(services.settings.public_url or request.base_url).rstrip("/"), services.signer)
 
 
-async def _inputs(request: Request, caller: TheCaller) -> InputReader:
+async def _inputs(request: Request, caller: ThePrincipal) -> InputReader:
     services = services_of(request)
     return InputReader(
         services.decoder, services.queue, services.storage, services.retention, caller.owner, services.fetcher
     )
 
 
-def _own_job(id: str, request: Request, caller: TheCaller) -> JobRecord:
+def _own_job(id: str, request: Request, caller: ThePrincipal) -> JobRecord:
     return _fetch_own(id, services_of(request).queue, caller)
 
 
@@ -199,7 +199,7 @@ async def _shown_job(id: str, n: int, request: Request) -> JobRecord:
     return await run_in_threadpool(_fetch_own, id, services.queue, caller)
 
 
-def _fetch_own(id: str, queue: JobQueue, caller: Caller) -> JobRecord:
+def _fetch_own(id: str, queue: JobQueue, caller: Principal) -> JobRecord:
     """The job with this id; another owner's is as good as none."""
     try:
         record = queue.fetch(id)

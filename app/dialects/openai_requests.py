@@ -19,8 +19,8 @@ from app.inputs.reader import InputReader
 from app.parsing.requests import parse
 from app.parsing.schemas import takes_text
 from contracts.catalogue.catalogue import Catalogue
-from contracts.errors import FieldProblem, InvalidRequest, NotAPicture, NotFound, PictureTooLarge
-from contracts.requests.schema import Img2ImgRequest, InpaintRequest, JobRequest, Picture, Txt2ImgRequest
+from contracts.errors import FieldProblem, ImageTooLarge, InvalidRequest, NotAnImage, NotFound
+from contracts.requests.schema import ImageRef, Img2ImgRequest, InpaintRequest, JobRequest, Txt2ImgRequest
 
 Size = Annotated[str, Field(pattern=r"^(auto|[1-9][0-9]{1,3}x[1-9][0-9]{1,3})$")]
 Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
@@ -57,8 +57,8 @@ class GenerationRequest(ImageRequest):
 class EditRequest(ImageRequest):
     """An image from a prompt and an image; with a mask, only what is transparent in the mask is painted anew."""
 
-    image: Picture
-    mask: Picture | None = Field(None, description="transparent = repaint; as large as the image")
+    image: ImageRef
+    mask: ImageRef | None = Field(None, description="transparent = repaint; as large as the image")
     input_fidelity: Literal["low"] | None = Field(None, description="to keep more, name a lower `strength`")
     strength: float | None = Field(None, gt=0, le=1, description="0.6; with a mask 1")
     mask_blur: int | None = Field(None, ge=0, le=64)
@@ -203,6 +203,6 @@ def foreign_names(request: ImageRequest) -> Iterator[None]:
     except InvalidRequest as error:
         told = {(problem.field, problem.message): problem for problem in map(rename, error.problems)}
         raise InvalidRequest(list(told.values())) from None
-    except (PictureTooLarge, NotAPicture) as error:
+    except (ImageTooLarge, NotAnImage) as error:
         error.problem = rename(error.problem)
         raise

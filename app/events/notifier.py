@@ -30,7 +30,7 @@ _CONNECT_SECONDS = 2.0
 _CANCEL_SECONDS = 0.02
 
 
-class Bell:
+class Subscription:
     """One listener's own; it stays rung until it has been heard."""
 
     def __init__(self, kinds: frozenset[str] | None) -> None:
@@ -48,7 +48,7 @@ class Bell:
         self._rung.clear()
 
 
-class Bells:
+class JobNotifier:
     """All listeners of one process. Belongs to one event loop.
 
     Attributes:
@@ -57,16 +57,16 @@ class Bells:
 
     def __init__(self) -> None:
         self.leaving = False
-        self._bells: defaultdict[str, set[Bell]] = defaultdict(set)
+        self._bells: defaultdict[str, set[Subscription]] = defaultdict(set)
 
     def __len__(self) -> int:
         """How many listen."""
         return sum(map(len, self._bells.values()))
 
     @contextmanager
-    def listen(self, job_id: str, kinds: frozenset[str] | None = None) -> Iterator[Bell]:
+    def listen(self, job_id: str, kinds: frozenset[str] | None = None) -> Iterator[Subscription]:
         """A bell for one job's events, or for some kinds of them. First listen, then look, then wait."""
-        bell = Bell(kinds)
+        bell = Subscription(kinds)
         self._bells[job_id].add(bell)
         try:
             yield bell

@@ -16,7 +16,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from app.events.notifier import Bell, Bells
+from app.events.notifier import JobNotifier, Subscription
 from contracts.errors import FieldProblem, InvalidRequest, NotFound, Unavailable
 from contracts.queue.client import JobQueue
 from contracts.queue.events import Event
@@ -47,7 +47,7 @@ def read_position(last_event_id: str | None) -> str:
 
 
 async def stream_events(
-    bells: Bells, queue: JobQueue, job_id: str, after: str, heartbeat_seconds: float
+    bells: JobNotifier, queue: JobQueue, job_id: str, after: str, heartbeat_seconds: float
 ) -> AsyncIterator[str]:
     """The events of one job as text, until its last one."""
     yield f"retry: {_RECONNECT_MILLISECONDS}\n\n"
@@ -56,7 +56,7 @@ async def stream_events(
 
 
 async def follow_events(
-    bells: Bells, queue: JobQueue, job_id: str, after: str, heartbeat_seconds: float
+    bells: JobNotifier, queue: JobQueue, job_id: str, after: str, heartbeat_seconds: float
 ) -> AsyncIterator[Event | None]:
     """The events of one job, until its last one or until the process has to go; None after a time without any."""
     with bells.listen(job_id) as bell:
@@ -95,7 +95,7 @@ def _read_on(queue: JobQueue, job_id: str, after: str) -> list[Event] | None:
     return queue.events(job_id, after, _PAGE) or None  # it may have ended between the two looks
 
 
-async def _is_heard(bell: Bell, seconds: float) -> bool:
+async def _is_heard(bell: Subscription, seconds: float) -> bool:
     try:
         await asyncio.wait_for(bell.heard(), seconds)
     except TimeoutError:

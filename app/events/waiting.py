@@ -9,7 +9,7 @@ from contextlib import suppress
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 
-from app.events.notifier import Bells
+from app.events.notifier import JobNotifier
 from contracts.errors import FieldProblem, InvalidRequest, Unavailable
 from contracts.queue.client import JobQueue
 from contracts.queue.records import JobRecord, JobState
@@ -43,7 +43,7 @@ def _preferences(headers: list[str]) -> Iterator[tuple[str, str]]:
         yield name.strip().lower(), value.strip().strip('"')
 
 
-async def wait_for_end(bells: Bells, queue: JobQueue, record: JobRecord, seconds: float) -> JobRecord:
+async def wait_for_end(bells: JobNotifier, queue: JobQueue, record: JobRecord, seconds: float) -> JobRecord:
     """The job once it has ended, or as it is when the time is over or the process has to go."""
     with bells.listen(record.id, _ENDS) as bell, suppress(TimeoutError):
         async with asyncio.timeout(seconds):

@@ -16,8 +16,8 @@ from typing import cast
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from contracts.errors import FieldProblem, InvalidRequest, NotAPicture, PictureTooLarge
-from contracts.requests.validation import StoredPicture
+from contracts.errors import FieldProblem, ImageTooLarge, InvalidRequest, NotAnImage
+from contracts.requests.validation import StoredImage
 
 #: What is read, by Pillow's names; the rest of its decoders are never tried.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -26,7 +26,7 @@ _DECODES_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
-class Picture:
+class InputImage:
     """A picture in normal form.
 
     Attributes:
@@ -42,12 +42,12 @@ class Picture:
     png: bytes
 
     @property
-    def stored(self) -> StoredPicture:
+    def stored(self) -> StoredImage:
         """What validation knows it by, before it has a place in the storage."""
-        return StoredPicture(self.sha256, self.width, self.height)
+        return StoredImage(self.sha256, self.width, self.height)
 
 
-class PictureDecoder:
+class ImageDecoder:
     """Decodes within bounds. Sets Pillow's own pixel bound too, which is the process's."""
 
     def __init__(self, max_bytes: int, max_pixels: int) -> None:
@@ -60,7 +60,7 @@ class PictureDecoder:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
-    def decode(self, data: bytes, field: str) -> Picture:
+    def decode(self, data: bytes, field: str) -> InputImage:
         """Read, check and normalise a picture; `field` is named in the error.
 
         Raises:
@@ -77,31 +77,31 @@ class PictureDecoder:
                     name = "jpeg" if image.format == "MPO" else str(image.format).lower()
                     image.load()
                     normal = _normalise(image)
-            except PictureTooLarge:
+            except ImageTooLarge:
                 raise
             except UnidentifiedImageError:
-                raise NotAPicture(field, "is no image of a format that is read here") from None
+                raise NotAnImage(field, "is no image of a format that is read here") from None
             except Image.DecompressionBombError:
                 raise self._too_many_pixels(field, "it") from None
             except Exception as error:  # noqa: BLE001  # decoders raise whatever they like on broken bytes
-                raise NotAPicture(field, f"is a broken or truncated image: {error}") from None
+                raise NotAnImage(field, f"is a broken or truncated image: {error}") from None
             png = io.BytesIO()
             normal.save(png, "PNG", compress_level=1)
-        return Picture(hashlib.sha256(data).hexdigest(), *normal.size, name, png.getvalue())
+        return InputImage(hashlib.sha256(data).hexdigest(), *normal.size, name, png.getvalue())
 
-    def too_many_bytes(self, field: str) -> PictureTooLarge:
+    def too_many_bytes(self, field: str) -> ImageTooLarge:
         """The error for a picture over the byte bound."""
         message = f"has more than {self.max_bytes} bytes"
-        return PictureTooLarge(field, message, f"up to {self.max_bytes} bytes")
+        return ImageTooLarge(field, message, f"up to {self.max_bytes} bytes")
 
     def _check_pixels(self, size: tuple[int, int], field: str) -> None:
         width, height = size
         if width * height > self._max_pixels:
             raise self._too_many_pixels(field, f"{width} × {height}")
 
-    def _too_many_pixels(self, field: str, what: str) -> PictureTooLarge:
+    def _too_many_pixels(self, field: str, what: str) -> ImageTooLarge:
         message = f"{what} is more than the {self._max_pixels} pixels that are read here; scale it down"
-        return PictureTooLarge(field, message, f"width × height ≤ {self._max_pixels}")
+        return ImageTooLarge(field, message, f"width × height ≤ {self._max_pixels}")
 
 
 def invert_alpha(png: bytes, field: str) -> bytes:

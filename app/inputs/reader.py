@@ -11,14 +11,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from app.inputs.decoder import Picture, PictureDecoder
+from app.inputs.decoder import ImageDecoder, InputImage
 from app.inputs.fetcher import Fetcher, NotFetched, TooMuch
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
 from contracts.queue.client import JobQueue
 from contracts.queue.records import JobState
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import JobRequest
-from contracts.requests.validation import Pictures, StoredPicture
+from contracts.requests.validation import Pictures, StoredImage
 from contracts.storage import Storage
 from contracts.uploads.images import recall
 from contracts.uploads.retention import Retention
@@ -39,8 +39,8 @@ class Input:
         fresh: the picture itself, unless it lies in the storage already.
     """
 
-    stored: StoredPicture
-    fresh: Picture | None = None
+    stored: StoredImage
+    fresh: InputImage | None = None
 
 
 Inputs = Mapping[str, Input]
@@ -51,7 +51,7 @@ class InputReader:
 
     def __init__(
         self,
-        decoder: PictureDecoder,
+        decoder: ImageDecoder,
         queue: JobQueue,
         storage: Storage,
         retention: Retention,
@@ -120,12 +120,12 @@ class InputReader:
         except TooMuch:
             raise self._decoder.too_many_bytes(field) from None
 
-    def _upload(self, field: str, id: str) -> StoredPicture:
+    def _upload(self, field: str, id: str) -> StoredImage:
         upload = recall(self._queue, self._owner, id)
         key = None if upload is None else self._retention.keep(upload.sha256, ACCEPT_SECONDS)
         if upload is None or key is None or not self._storage.exists(key):
             raise _refused(field, "there is no such upload, or it has expired; POST it to /v1/uploads")
-        return StoredPicture(key, upload.width, upload.height)
+        return StoredImage(key, upload.width, upload.height)
 
     def _job_image(self, field: str, name: str) -> bytes:
         match = _JOB_IMAGE.fullmatch(name)
@@ -165,7 +165,7 @@ class InputReader:
         return data
 
 
-def store_picture(storage: Storage, retention: Retention, picture: Picture, seconds: float) -> str:
+def store_picture(storage: Storage, retention: Retention, picture: InputImage, seconds: float) -> str:
     """Put a picture in its place, for some seconds at least; the same bytes are written once. Returns the key."""
     key = retention.hold(picture.sha256, seconds)  # first: what is written is known to the sweep
     if not storage.exists(key):

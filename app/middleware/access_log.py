@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from contracts.metrics import Tally
+from contracts.metrics import Counters
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +26,10 @@ _MAX_PATH = 200
 _JOB = "/v1/jobs/{id}"
 
 
-class Answers:
+class AccessLogMiddleware:
     """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, tally: Tally, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, app: ASGIApp, tally: Counters, clock: Callable[[], float] = time.perf_counter) -> None:
         self._app = app
         self._tally = tally
         self._clock = clock

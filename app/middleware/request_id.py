@@ -15,7 +15,7 @@ HEADER = "X-Request-ID"
 _PLAIN = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
-class RequestIds:
+class RequestIdMiddleware:
     """ASGI middleware; the id lies in the request's state."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Response
 
 from app.dependencies.calls import TheRepeats
 from app.dependencies.queries import TheFilter, ThePage
-from app.dependencies.services import OwnJob, TheCaller, TheLinks, TheQueue, TheStorage
-from app.job_response import display
+from app.dependencies.services import OwnJob, TheLinks, ThePrincipal, TheQueue, TheStorage
+from app.job_response import job_response
 from app.openapi.routes import problems
 from contracts.errors import Unavailable
 from contracts.job_view import JobView, ListView, view_job
@@ -22,7 +22,7 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
 
 @router.get("/jobs", responses=problems(422, 503))
 def list_jobs(
-    wanted: TheFilter, page: ThePage, queue: TheQueue, caller: TheCaller, links: TheLinks
+    wanted: TheFilter, page: ThePage, queue: TheQueue, caller: ThePrincipal, links: TheLinks
 ) -> ListView[JobView]:
     """Your jobs, newest first, without their places in the queue; a rare filter may give a short page."""
     found = listing.list_jobs(queue, caller.owner, wanted, page.limit, page.after)
@@ -36,7 +36,7 @@ def list_jobs(
 @router.get("/jobs/{id}", responses=problems(404, 410, 503))
 def show_job(record: OwnJob, queue: TheQueue, storage: TheStorage, links: TheLinks) -> JobView:
     """The job as it is now."""
-    return display(record, queue, storage, links)
+    return job_response(record, queue, storage, links)
 
 
 @router.post("/jobs/{id}/cancel", responses=problems(404, 409, 410, 422, 503))

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import AwareDatetime, BaseModel, Field
 
 from app.dependencies.calls import LoraFile, TheRepeats
-from app.dependencies.services import TheCaller, TheCatalogue, TheShelf, VisibleCatalogue
+from app.dependencies.services import TheCatalogue, TheLoraRegistry, ThePrincipal, VisibleCatalogue
 from app.openapi.routes import MAKING, lora_body, problems
 from app.parsing.spooled_files import SpooledFile
 from contracts.auth.api_keys import Scope
@@ -19,7 +19,7 @@ from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.errors import CatalogueError, Conflict, FieldProblem, Gone, InvalidRequest, NotFound
 from contracts.job_view import ListView
 from contracts.uploads.loras import UploadedLora
-from contracts.weights.finite import check_values
+from contracts.weights.finite import check_finite
 from contracts.weights.lora_files import AdapterFacts, AdapterRefused, describe, read_facts, read_tensors
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
@@ -63,9 +63,9 @@ def list_loras(catalogue: VisibleCatalogue) -> ListView[LoraView]:
 )
 def add_lora(
     file: LoraFile,
-    caller: TheCaller,
+    caller: ThePrincipal,
     catalogue: TheCatalogue,
-    shelf: TheShelf,
+    shelf: TheLoraRegistry,
     repeats: TheRepeats,
     response: Response,
     name: Annotated[
@@ -89,7 +89,7 @@ def add_lora(
         if id in {row.id for row in catalogue.loras}:
             raise Conflict(f"the operator has a LoRA {id!r}; take another name")
         facts = read_facts(file.path, catalogue)
-        check_values(file.path, read_tensors(file.path))
+        check_finite(file.path, read_tensors(file.path))
         owner = None if Scope.ADMIN in caller.scopes else caller.owner
         row, is_new = shelf.add(id, owner, file.path, sha256, facts)
         response.status_code = 201 if is_new else 200
@@ -106,7 +106,7 @@ def add_lora(
 
 
 @router.delete("/loras/{id}", status_code=204, responses=problems(403, 404, 409, 503))
-def remove_lora(id: str, caller: TheCaller, catalogue: TheCatalogue, shelf: TheShelf) -> None:
+def remove_lora(id: str, caller: ThePrincipal, catalogue: TheCatalogue, shelf: TheLoraRegistry) -> None:
     """Take an uploaded adapter away. Jobs that were accepted with it keep it."""
     if id in {row.id for row in catalogue.loras}:
         raise Conflict(f"{id} stands in the operator's catalogue file, and can be removed there only")

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client.exposition import choose_encoder
 from redis.exceptions import RedisError
 
-from app.dependencies.services import ONLY_MEASURERS, TheExposition, TheLedger
+from app.dependencies.services import ONLY_MEASURERS, TheLedger, ThePrometheusCollector
 from app.openapi.routes import problems
 
 router = APIRouter(tags=["health"])
@@ -23,7 +23,7 @@ _TEXT = {"schema": {"type": "string"}, "example": 'darkroom_workers{state="idle"
     openapi_extra={"security": [{"HTTPBearer": []}, {}]},
     responses={200: {"description": "As asked for", "content": {"text/plain": _TEXT}}, **problems(401, 403)},
 )
-def show_metrics(request: Request, exposition: TheExposition, ledger: TheLedger) -> Response:
+def show_metrics(request: Request, exposition: ThePrometheusCollector, ledger: TheLedger) -> Response:
     """The figures of the whole service, whichever of its API processes is asked; `darkroom_redis_up 0` and no
     others while Redis is away.
     """

@@ -24,9 +24,9 @@ from app.dialects.openai_responses import ImagesAnswer, answer_images, completed
 from app.errors import JobDidNotComplete, JobStillRuns, describe
 from app.events.sse import HEARTBEAT, EventStream, follow_events
 from app.events.waiting import wait_for_end
-from app.job_response import display
+from app.job_response import job_response
 from app.openapi.routes import MAKING, edit_body, problems, request_body, streamed
-from app.submission.submit import Acceptance, Order
+from app.submission.submit import Order, Submission
 from contracts.errors import DarkroomError
 from contracts.job_view import JobView
 from contracts.queue.events import Preview
@@ -61,7 +61,7 @@ async def edit_image(
 
 
 async def _answer(
-    name: str, request: ImageRequest, acceptance: Acceptance, services: Services, response: Response
+    name: str, request: ImageRequest, acceptance: Submission, services: Services, response: Response
 ) -> ImagesAnswer | Response:
     """Accept the job, and hold the call until it has ended, or tell its events."""
     with foreign_names(request):
@@ -78,8 +78,8 @@ async def _answer(
     return answer_images(request, record, await _view(record, acceptance))
 
 
-async def _view(record: JobRecord, acceptance: Acceptance) -> JobView:
-    return await run_in_threadpool(display, record, acceptance.queue, acceptance.storage, acceptance.links)
+async def _view(record: JobRecord, acceptance: Submission) -> JobView:
+    return await run_in_threadpool(job_response, record, acceptance.queue, acceptance.storage, acceptance.links)
 
 
 def _check_completed(record: JobRecord) -> None:
@@ -95,7 +95,7 @@ def _check_completed(record: JobRecord) -> None:
 
 
 async def _tell(
-    name: str, request: ImageRequest, record: JobRecord, acceptance: Acceptance, services: Services
+    name: str, request: ImageRequest, record: JobRecord, acceptance: Submission, services: Services
 ) -> AsyncIterator[str]:
     """The job's previews as they come, and its images or its error as the last."""
     numbers = [0] * record.parameters.num_images

@@ -9,10 +9,10 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
 from app.dependencies.calls import DryAcceptance, JsonBody
-from app.dependencies.services import TheProspects, TheQueue
+from app.dependencies.services import TheAdmission, TheQueue
 from app.openapi.routes import MAKING, plan_body, problems
 from app.parsing.requests import parse_any
-from app.submission.admission import Prospect, Prospects, explain
+from app.submission.admission import Admission, Prospect, explain
 from app.submission.submit import Order, Prepared
 from contracts.catalogue.families import Mode, Task
 from contracts.memory.plan import Plan
@@ -55,7 +55,7 @@ class PlanView(BaseModel):
 
 
 @router.post("/plan", openapi_extra=plan_body(), responses=problems(*MAKING))
-async def plan_job(raw: JsonBody, acceptance: DryAcceptance, prospects: TheProspects, queue: TheQueue) -> PlanView:
+async def plan_job(raw: JsonBody, acceptance: DryAcceptance, prospects: TheAdmission, queue: TheQueue) -> PlanView:
     """Try out `{"task": …, …}`, a request as the task's own route takes it: checked as there, and not queued."""
 
     def look() -> PlanView:
@@ -65,7 +65,7 @@ async def plan_job(raw: JsonBody, acceptance: DryAcceptance, prospects: TheProsp
     return await run_in_threadpool(look)
 
 
-def _view(prepared: Prepared, prospects: Prospects, queue: JobQueue) -> PlanView:
+def _view(prepared: Prepared, prospects: Admission, queue: JobQueue) -> PlanView:
     job = prepared.parameters
     every = prospects.of(prepared.model, job)
     best = every[0] if every else None

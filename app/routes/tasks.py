@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter, Response
 
-from app.dependencies.calls import JsonBody, TheAcceptance
+from app.dependencies.calls import JsonBody, TheSubmission
 from app.dependencies.services import OwnJob, TheStorage
 from app.openapi.routes import MAKING, accepted, problems, request_body, rerun_body
 from app.parsing.requests import parse
-from app.submission.rerun import reorder
+from app.submission.rerun import rerun_request
 from app.submission.submit import Order
 from contracts.job_view import JobView
 from contracts.requests.schema import REQUESTS, JobRequest
@@ -21,7 +21,7 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
 def _submission(kind: type[JobRequest]) -> Callable[..., Awaitable[JobView]]:
     """The route of one task."""
 
-    async def submit(raw: JsonBody, acceptance: TheAcceptance, response: Response) -> JobView:
+    async def submit(raw: JsonBody, acceptance: TheSubmission, response: Response) -> JobView:
         return await acceptance.answer(lambda: Order(parse(kind, raw)), response)
 
     return submit
@@ -48,7 +48,7 @@ for _task, _kind in REQUESTS.items():
     responses={**accepted(JobView), **problems(*MAKING, 404)},
 )
 async def rerun_job(
-    record: OwnJob, raw: JsonBody, acceptance: TheAcceptance, storage: TheStorage, response: Response
+    record: OwnJob, raw: JsonBody, acceptance: TheSubmission, storage: TheStorage, response: Response
 ) -> JobView:
     """Make a job's images again, seed and all; fields of the body replace the job's own, null takes one away."""
-    return await acceptance.answer(lambda: reorder(record, raw, storage), response)
+    return await acceptance.answer(lambda: rerun_request(record, raw, storage), response)

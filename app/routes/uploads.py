@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from app.dependencies.calls import PictureBody, TheRepeats
-from app.dependencies.services import TheCaller, TheDecoder, TheQueue, TheRetention, TheSettings, TheStorage
+from app.dependencies.services import TheDecoder, ThePrincipal, TheQueue, TheRetention, TheSettings, TheStorage
 from app.inputs.reader import store_picture
 from app.openapi.routes import MAKING, problems, upload_body
 from contracts.errors import Gone
@@ -25,7 +25,7 @@ router = APIRouter(prefix="/v1", tags=["uploads"])
 )
 def upload(
     raw: PictureBody,
-    caller: TheCaller,
+    caller: ThePrincipal,
     decoder: TheDecoder,
     storage: TheStorage,
     retention: TheRetention,

@@ -35,7 +35,7 @@ class Prospect:
         return self.plan is None or self.plan.fits
 
 
-class Prospects:
+class Admission:
     """Plans of jobs on the workers that are alive and stay."""
 
     def __init__(self, queue: JobQueue) -> None:

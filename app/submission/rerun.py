@@ -15,14 +15,14 @@ from contracts.errors import FieldProblem, InvalidRequest, NotFound, UnreadableB
 from contracts.queue.records import JobRecord
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS
-from contracts.requests.validation import StoredPicture
+from contracts.requests.validation import StoredImage
 from contracts.storage import Storage
 
 #: Stands in the request for a picture that the first job has; it is never read as one.
 _KEPT = "kept"
 
 
-def reorder(record: JobRecord, raw: bytes, storage: Storage) -> Order:
+def rerun_request(record: JobRecord, raw: bytes, storage: Storage) -> Order:
     """The same again. A field of the body replaces the job's own; null takes it away.
 
     The seed is named now, so the job runs alone, and reproducibly. The deadline was the first job's own.
@@ -79,10 +79,10 @@ def _pictures_of(parameters: JobParameters) -> dict[str, str]:
     return {path: key for path, key in keys.items() if key is not None}
 
 
-def _measure(storage: Storage, path: str, key: str) -> StoredPicture:
+def _measure(storage: Storage, path: str, key: str) -> StoredImage:
     try:
         with Image.open(io.BytesIO(storage.read(key)), formats=["PNG"]) as image:
-            return StoredPicture(key, *image.size)
+            return StoredImage(key, *image.size)
     except NotFound:
         message = "the first job's picture is there no more; send it again"
         raise InvalidRequest([FieldProblem(path, message)]) from None

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from fastapi import Response
 from fastapi.concurrency import run_in_threadpool
 
-from app.auth import Caller
-from app.events.notifier import Bells
+from app.auth import Principal
+from app.events.notifier import JobNotifier
 from app.events.waiting import wait_for_end
 from app.inputs.reader import InputReader, Inputs
-from app.job_response import display
-from app.submission.admission import Prospects
+from app.job_response import job_response
+from app.submission.admission import Admission
 from contracts import logs
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.errors import (
@@ -28,16 +28,16 @@ from contracts.errors import (
     Unavailable,
 )
 from contracts.job_view import JobView, Links
-from contracts.outbound.outbox import address
-from contracts.queue.client import JobQueue, Once
+from contracts.outbound.outbox import resolve_webhook
+from contracts.queue.client import IdempotencyHold, JobQueue
 from contracts.queue.idempotency import Call, Idempotency
 from contracts.queue.records import JobRecord, WebhookRecord
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import JobRequest, Priority
-from contracts.requests.validation import StoredPicture, check, resolve
+from contracts.requests.validation import StoredImage, check, resolve
 from contracts.settings import OutboundSettings
 from contracts.storage import Storage
-from contracts.uploads.loras import LoraShelf, pin
+from contracts.uploads.loras import LoraRegistry, resolve_uploads
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Order:
     """A request, and those of its pictures that lie in the storage already, by field path."""
 
     request: JobRequest
-    kept: Mapping[str, StoredPicture] = field(default_factory=dict)
+    kept: Mapping[str, StoredImage] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Acceptance:
+class Submission:
     """One caller's call.
 
     Attributes:
@@ -75,15 +75,15 @@ class Acceptance:
     """
 
     catalogue: Catalogue
-    shelf: LoraShelf
+    shelf: LoraRegistry
     inputs: InputReader
     queue: JobQueue
     storage: Storage
-    bells: Bells
+    bells: JobNotifier
     links: Links
-    caller: Caller
+    caller: Principal
     outbound: OutboundSettings
-    prospects: Prospects
+    prospects: Admission
     wait_seconds: int | None
     max_waiting: int
     idempotency: Idempotency
@@ -107,7 +107,7 @@ class Acceptance:
         return await run_in_threadpool(self._accept_once, order, response)
 
     def _display(self, record: JobRecord) -> JobView:
-        return display(record, self.queue, self.storage, self.links)
+        return job_response(record, self.queue, self.storage, self.links)
 
     def _accept_once(self, order: Callable[[], Order], response: Response) -> JobRecord:
         record, is_replay = self._find_or_accept(order)
@@ -150,9 +150,9 @@ class Acceptance:
         webhook = self._address_webhook(order.request)
         pictures = self.inputs.read(order.request, order.kept)
         parameters = resolve(order.request, model, {path: one.stored for path, one in pictures.items()})
-        return Prepared(model, pin(parameters, catalogue), pictures, priority, webhook)
+        return Prepared(model, resolve_uploads(parameters, catalogue), pictures, priority, webhook)
 
-    def _accept(self, order: Callable[[], Order], once: Once | None) -> JobRecord:
+    def _accept(self, order: Callable[[], Order], once: IdempotencyHold | None) -> JobRecord:
         made = order()
         request, prepared = made.request, self.prepare(made)
         self.prospects.require(prepared.model, prepared.parameters)
@@ -185,7 +185,7 @@ class Acceptance:
         if request.webhook is None:
             return None
         try:
-            return address(request.webhook, self.links.base, self.outbound)
+            return resolve_webhook(request.webhook, self.links.base, self.outbound)
         except (DestinationRefused, DestinationUnknown) as error:
             raise InvalidRequest([FieldProblem("webhook.url", str(error))]) from None
 

@@ -99,7 +99,7 @@ class Allowance:
     reset_seconds: float
 
 
-class Keys:
+class ApiKeyStore:
     """All keys of a service."""
 
     def __init__(self, connection: Redis) -> None:

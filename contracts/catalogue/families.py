@@ -47,7 +47,7 @@ GRANTED_FIELDS = frozenset(
 
 
 @dataclass(frozen=True)
-class Shortcut:
+class StepCacheSchedule:
     """How `speed: fast` saves runs of the denoiser: at some steps its result is predicted from those before.
 
     The schedule is fixed, so an image depends neither on its neighbours in a batch nor on the device's speed.
@@ -101,7 +101,7 @@ class Family:
     negative_needs_true_cfg: bool = False
     inpaint_control_only: bool = False
     t5_optional: bool = False
-    shortcut: Shortcut = Shortcut()
+    shortcut: StepCacheSchedule = StepCacheSchedule()
 
 
 _SDXL_TEXT = frozenset(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Canvas:
+class WorkloadShape:
     """What is painted in one pipeline call.
 
     Attributes:
@@ -54,7 +54,7 @@ class Canvas:
 
 
 @dataclass(frozen=True)
-class Work:
+class ActivationCost:
     """Values that one image takes at one moment of a component's work.
 
     Attributes:
@@ -72,14 +72,14 @@ class Work:
     fixed: float = 0.0
     layers: int | None = None
 
-    def values(self, canvas: Canvas, images: float, pixels: int) -> float:
+    def values(self, canvas: WorkloadShape, images: float, pixels: int) -> float:
         """Of so many images of so many pixels, without the weights."""
         each = self.pixel * pixels + self.token * canvas.text_tokens + self.fixed
         return images * each + self.token_squared * canvas.text_tokens**2
 
 
 @dataclass(frozen=True)
-class Held:
+class Retained:
     """What a call keeps of its prompts and its latents from the first step to the last image.
 
     Attributes:
@@ -87,10 +87,10 @@ class Held:
         prompt: its embedding, once.
     """
 
-    latents: Work = Work()
-    prompt: Work = Work()
+    latents: ActivationCost = ActivationCost()
+    prompt: ActivationCost = ActivationCost()
 
-    def values(self, canvas: Canvas, images: float) -> float:
+    def values(self, canvas: WorkloadShape, images: float) -> float:
         """Latents: for each pass those that go in and what comes out; the sum of it, those before and after.
 
         Those of a picture to start from, its noise, its mask. Prompts: for each pass as they are remembered (where
@@ -102,10 +102,12 @@ class Held:
 
 
 #: For components that have neither.
-NO_WORK, NOTHING_HELD = Work(), Held()
+NO_WORK, NOTHING_HELD = ActivationCost(), Retained()
 
 
-def most_values(moments: Iterable[Work], canvas: Canvas, images: float, pixels: int | None = None) -> float:
+def most_values(
+    moments: Iterable[ActivationCost], canvas: WorkloadShape, images: float, pixels: int | None = None
+) -> float:
     """Values at the worst of a component's moments; `pixels` of one image, unless they are the canvas'."""
     area = canvas.pixels if pixels is None else pixels
     return max((moment.values(canvas, images, area) for moment in moments), default=0.0)

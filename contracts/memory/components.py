@@ -22,10 +22,10 @@ from contracts.memory.activation_formulas import (
     held_work,
     work_of,
 )
-from contracts.memory.activations import NO_WORK, NOTHING_HELD, Held, Work
+from contracts.memory.activations import NO_WORK, NOTHING_HELD, ActivationCost, Retained
 from contracts.requests.parameters import LoraParameters
 from contracts.weights.architectures import Architecture, find_architecture, find_controlnet, read_architectures
-from contracts.weights.parameter_counts import Count, count_files, count_values, read_config, read_configs
+from contracts.weights.parameter_counts import ParameterCount, count_files, count_values, read_config, read_configs
 
 #: What a size was read from: the files; the published architecture of what is still on a hub; or that of the
 #: family's largest, for want of anything better.
@@ -67,18 +67,18 @@ class Component:
     group_bytes: int = 0
     groups: Literal["block", "leaf"] = "leaf"
     value_bytes: int = 0
-    work: tuple[Work, ...] = ()
-    encoding: tuple[Work, ...] = ()
-    adapted: tuple[tuple[Work, ...], tuple[Work, ...]] = ((), ())
-    handed: Work = NO_WORK
-    held: Held = NOTHING_HELD
+    work: tuple[ActivationCost, ...] = ()
+    encoding: tuple[ActivationCost, ...] = ()
+    adapted: tuple[tuple[ActivationCost, ...], tuple[ActivationCost, ...]] = ((), ())
+    handed: ActivationCost = NO_WORK
+    held: Retained = NOTHING_HELD
     tile_side: int | None = None
     encodes_controls: bool = False
     origin: Origin = "files"
 
 
 @dataclass(frozen=True)
-class Inventory:
+class ModelComponents:
     """A model as a plan sees it. It travels as JSON, in the workers' reports.
 
     Attributes:
@@ -94,7 +94,7 @@ class Inventory:
     origin: Literal["files", "architecture"] = "files"
 
 
-def take_inventory(catalogue: Catalogue, model: ModelSpec, value_bytes: int) -> Inventory | None:
+def read_components(catalogue: Catalogue, model: ModelSpec, value_bytes: int) -> ModelComponents | None:
     """The model's components; None for one that is still on a hub and of no architecture that is known here.
 
     Args:
@@ -146,11 +146,11 @@ def weigh_uploaded(lora: LoraParameters, value_bytes: int) -> Component | None:
     """A job's LoRA that came over HTTP; None for one of the catalogue's."""
     if lora.values is None:
         return None
-    return weigh(f"lora:{lora.name}", Role.ADAPTER, Count(lora.values), value_bytes)
+    return weigh(f"lora:{lora.name}", Role.ADAPTER, ParameterCount(lora.values), value_bytes)
 
 
 def weigh(
-    name: str, role: Role, count: Count, value_bytes: int, config: Mapping[str, Any] | None = None
+    name: str, role: Role, count: ParameterCount, value_bytes: int, config: Mapping[str, Any] | None = None
 ) -> Component:
     """The component that was counted; it streams by blocks where these are small enough to be worth it.
 
@@ -201,12 +201,12 @@ def role_of(name: str, config: Mapping[str, Any]) -> Role:
     return Role.VAE if name == "vae" else Role.DENOISER
 
 
-def _of_folder(model: ModelSpec, folder: Path, value_bytes: int) -> Inventory:
+def _of_folder(model: ModelSpec, folder: Path, value_bytes: int) -> ModelComponents:
     counts, configs = count_values(folder, model.variant), read_configs(folder)
     return _assemble(model, counts, configs, value_bytes, "files")
 
 
-def _of_file(catalogue: Catalogue, model: ModelSpec, file: Path, value_bytes: int) -> Inventory:
+def _of_file(catalogue: Catalogue, model: ModelSpec, file: Path, value_bytes: int) -> ModelComponents:
     """One file names no components: they are those of its configuration, or of the architecture of its size."""
     folder = None if model.config is None else catalogue.locate(model.config)
     if isinstance(folder, Path) and folder.is_dir():
@@ -225,7 +225,9 @@ def _is_of_size(architecture: Architecture, values: int) -> bool:
     return any(abs(values - size) <= 0.02 * size for size in sizes)
 
 
-def _by_architecture(model: ModelSpec, architecture: Architecture | None, value_bytes: int) -> Inventory | None:
+def _by_architecture(
+    model: ModelSpec, architecture: Architecture | None, value_bytes: int
+) -> ModelComponents | None:
     if architecture is None:
         return None
     return _assemble(model, architecture.counts, architecture.configs, value_bytes, "architecture")
@@ -233,11 +235,11 @@ def _by_architecture(model: ModelSpec, architecture: Architecture | None, value_
 
 def _assemble(
     model: ModelSpec,
-    counts: Mapping[str, Count],
+    counts: Mapping[str, ParameterCount],
     configs: Mapping[str, Mapping[str, Any]],
     value_bytes: int,
     origin: Literal["files", "architecture"],
-) -> Inventory:
+) -> ModelComponents:
     components = tuple(
         weigh(name, role, count, _bytes_of(model, role, config, value_bytes), config)
         for name, role, count, config in (
@@ -245,7 +247,7 @@ def _assemble(
             for name, count in counts.items()
         )
     )
-    return Inventory(model.id, components, value_bytes, model.architecture.t5_optional, origin)
+    return ModelComponents(model.id, components, value_bytes, model.architecture.t5_optional, origin)
 
 
 def _bytes_of(model: ModelSpec, role: Role, config: Mapping[str, Any], value_bytes: int) -> int:

@@ -12,8 +12,8 @@ from functools import cached_property
 from types import MappingProxyType
 
 from contracts.memory.activations import NO_WORK, most_values
-from contracts.memory.components import Component, Inventory, Role
-from contracts.memory.plan import Home, Load, Placed, Plan, Way, gib
+from contracts.memory.components import Component, ModelComponents, Role
+from contracts.memory.plan import Placed, Placement, Plan, Strategy, Workload, gib
 
 #: Pinned host memory to the device, bytes a second: others measured 20–25 GB/s over PCIe 4 × 16.
 _TRANSFER_BYTES_A_SECOND = 20e9
@@ -49,16 +49,16 @@ _STAGE_OF: Mapping[Role, str] = MappingProxyType(
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class Estimate:
     """One way taken with one load: bytes by stage, seconds, and the plan that says so."""
 
-    way: Way
-    inventory: Inventory
-    load: Load
+    way: Strategy
+    inventory: ModelComponents
+    load: Workload
     parts: tuple[tuple[Component, Placed], ...]
 
     @classmethod
-    def of(cls, way: Way, inventory: Inventory, load: Load) -> Layout:
+    def of(cls, way: Strategy, inventory: ModelComponents, load: Workload) -> Estimate:
         """Place every component."""
         components = (*inventory.components, *load.extras)
         return cls(way, inventory, load, tuple((one, _place(one, way, inventory)) for one in components))
@@ -89,7 +89,7 @@ class Layout:
     def stage_bytes(self, images: float | None = None) -> dict[str, int]:
         """Weights and activations on the device in each stage; of the load's images, or of so many."""
         count = self.load.canvas.images if images is None else images
-        stays = sum(placed.device_bytes for _, placed in self.parts if placed.home is Home.DEVICE)
+        stays = sum(placed.device_bytes for _, placed in self.parts if placed.home is Placement.DEVICE)
         return {stage: stays + self._kept(stage, count) + self._at_work(stage, count) for stage in _STAGES}
 
     @cached_property
@@ -100,12 +100,14 @@ class Layout:
     @property
     def host_bytes(self) -> int:
         """Parked or computed in host memory."""
-        return sum(one.bytes for _, one in self.parts if one.home in (Home.VISIT, Home.STREAMED, Home.CPU))
+        return sum(
+            one.bytes for _, one in self.parts if one.home in (Placement.VISIT, Placement.STREAMED, Placement.CPU)
+        )
 
     @property
     def cost_seconds(self) -> float:
         """What the ladder is ordered by: seconds, and what a changed image is worth."""
-        dropped = any(placed.home is Home.ABSENT for _, placed in self.parts)
+        dropped = any(placed.home is Placement.ABSENT for _, placed in self.parts)
         changed = self.way.tiled * _TILED_SECONDS + self.way.fp8 * _FP8_SECONDS + dropped * _ABSENT_SECONDS
         return self._extra_seconds + changed
 
@@ -115,12 +117,12 @@ class Layout:
         seconds = 0.0
         for _, placed in self.parts:
             transfer = _MOVE_SECONDS + placed.bytes / _TRANSFER_BYTES_A_SECOND
-            if placed.home is Home.VISIT:
+            if placed.home is Placement.VISIT:
                 seconds += transfer
-            elif placed.home is Home.STREAMED:
+            elif placed.home is Placement.STREAMED:
                 times = self.load.steps if _STAGE_OF[placed.role] == "denoise" else 1
                 seconds += transfer * _STREAMING_FACTOR * times
-            elif placed.home is Home.CPU:
+            elif placed.home is Placement.CPU:
                 seconds += _CPU_SECONDS_A_BYTE * placed.bytes
         return seconds
 
@@ -139,7 +141,7 @@ class Layout:
         Text encoders come one after the other; all other visitors of a stage together, and one of them works.
         """
         parts = self._of_stage(stage)
-        visits = {one.name: placed.device_bytes * (placed.home is Home.VISIT) for one, placed in parts}
+        visits = {one.name: placed.device_bytes * (placed.home is Placement.VISIT) for one, placed in parts}
         works = {one.name: self._work_of(one, placed, images, weights=True) for one, placed in parts}
         if stage == "encode":
             return max((visits[name] + works[name] for name in works), default=0)
@@ -174,7 +176,7 @@ class Layout:
         Args:
             weights: with those that are streamed.
         """
-        if placed.home in (Home.CPU, Home.ABSENT):
+        if placed.home in (Placement.CPU, Placement.ABSENT):
             return 0
         canvas, size = self.load.canvas, component.value_bytes or self.inventory.value_bytes
         if component.role is Role.VAE:
@@ -228,14 +230,14 @@ class Layout:
         named = []
         for role, words in _WORDS.items():
             homes = {placed.home for _, placed in self.parts if placed.role is role}
-            named += [f"{words} {_DOES[home]}" for home in homes if home is not Home.DEVICE]
+            named += [f"{words} {_DOES[home]}" for home in homes if home is not Placement.DEVICE]
         named += ["VAE tiled"] * self.way.tiled + ["denoiser in fp8"] * self.way.fp8
         return ", ".join(named) or "all resident"
 
 
 def _streamed_bytes(component: Component, placed: Placed, layers: int | None) -> int:
     """Bytes of the weights that are there at one moment, where they come and go while the component works."""
-    if placed.home is not Home.STREAMED:
+    if placed.home is not Placement.STREAMED:
         return 0
     if placed.groups == "block" or layers is None:
         return placed.device_bytes
@@ -243,23 +245,28 @@ def _streamed_bytes(component: Component, placed: Placed, layers: int | None) ->
     return min(placed.device_bytes, int(layers * component.value_bytes * share))
 
 
-def _place(component: Component, way: Way, inventory: Inventory) -> Placed:
+def _place(component: Component, way: Strategy, inventory: ModelComponents) -> Placed:
     home = way.home(component.role)
     share = 1.0
     if way.fp8 and component.role is Role.DENOISER:
         share = min(1.0, _FP8_BYTES / inventory.value_bytes + _FP8_KEPT)
     whole, group = int(component.bytes * share), int(component.group_bytes * share)
-    on_device = {Home.DEVICE: whole, Home.VISIT: whole, Home.STREAMED: group}
+    on_device = {Placement.DEVICE: whole, Placement.VISIT: whole, Placement.STREAMED: group}
     return Placed(
         component=component.name,
         role=component.role,
         home=home,
-        bytes=0 if home is Home.ABSENT else whole,
+        bytes=0 if home is Placement.ABSENT else whole,
         device_bytes=on_device.get(home, 0),
-        groups=component.groups if home is Home.STREAMED else None,
+        groups=component.groups if home is Placement.STREAMED else None,
         origin=component.origin,
     )
 
 
 _WORDS = {Role.TEXT_ENCODER: "text encoders", Role.T5: "T5", Role.DENOISER: "denoiser", Role.VAE: "VAE"}
-_DOES = {Home.VISIT: "on visit", Home.CPU: "on the CPU", Home.STREAMED: "streamed", Home.ABSENT: "left out"}
+_DOES = {
+    Placement.VISIT: "on visit",
+    Placement.CPU: "on the CPU",
+    Placement.STREAMED: "streamed",
+    Placement.ABSENT: "left out",
+}

@@ -15,14 +15,14 @@ from pydantic import BaseModel, ConfigDict
 
 from contracts.catalogue.catalogue import ModelSpec
 from contracts.catalogue.families import FAMILIES, Family
-from contracts.memory.activations import Canvas
-from contracts.memory.components import Component, Inventory, Origin, Role
+from contracts.memory.activations import WorkloadShape
+from contracts.memory.components import Component, ModelComponents, Origin, Role
 from contracts.requests.parameters import JobParameters
 
 T5Policy = Literal["auto", "gpu", "cpu", "visit", "off"]
 
 
-class Home(StrEnum):
+class Placement(StrEnum):
     """Where a component lives.
 
     `visit`: parked in pinned host memory, on the device only while its own stage runs; text encoders come one
@@ -38,7 +38,7 @@ class Home(StrEnum):
 
 
 @dataclass(frozen=True)
-class Load:
+class Workload:
     """What one pipeline call is asked to do.
 
     Attributes:
@@ -46,7 +46,7 @@ class Load:
         steps: denoising steps; for the estimate of seconds.
     """
 
-    canvas: Canvas
+    canvas: WorkloadShape
     extras: tuple[Component, ...] = ()
     steps: int = 28
 
@@ -84,7 +84,7 @@ class Placed(BaseModel):
 
     component: str
     role: Role
-    home: Home
+    home: Placement
     bytes: int
     device_bytes: int
     groups: Literal["block", "leaf"] | None = None
@@ -128,7 +128,7 @@ class Plan(BaseModel):
     reason: str
 
     @property
-    def homes(self) -> dict[str, Home]:
+    def homes(self) -> dict[str, Placement]:
         """Component -> home."""
         return {part.component: part.home for part in self.parts}
 
@@ -140,14 +140,16 @@ def gib(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 // 10 else f"{count / 2**20:.1f} MiB"
 
 
-def load_of(family: str, job: JobParameters, images: int | None = None, extras: Sequence[Component] = ()) -> Load:
+def workload_of(
+    family: str, job: JobParameters, images: int | None = None, extras: Sequence[Component] = ()
+) -> Workload:
     """What a pipeline call does that paints this job, or a batch like it.
 
     Args:
         images: in the call; None: the job's own.
         extras: the weighed ControlNets and adapters that the job names.
     """
-    canvas = Canvas(
+    canvas = WorkloadShape(
         width=job.width,
         height=job.height,
         images=job.num_images if images is None else images,
@@ -157,20 +159,20 @@ def load_of(family: str, job: JobParameters, images: int | None = None, extras: 
         masked=job.mask_image is not None,
         controls=len(job.controls),
     )
-    return Load(canvas, tuple(extras), job.num_inference_steps)
+    return Workload(canvas, tuple(extras), job.num_inference_steps)
 
 
-def own_load(model: ModelSpec, *, images: int = 1, size: tuple[int, int] | None = None) -> Load:
+def own_load(model: ModelSpec, *, images: int = 1, size: tuple[int, int] | None = None) -> Workload:
     """Images as the model's row has them by default, but for a size (width, height) that is given."""
     width, height = size or (_whole(model, "width"), _whole(model, "height"))
-    canvas = Canvas(
+    canvas = WorkloadShape(
         width=width,
         height=height,
         images=images,
         guided=_is_guided(model.architecture, float(str(model.default("guidance_scale")))),
         text_tokens=_whole(model, "max_sequence_length"),
     )
-    return Load(canvas, steps=_whole(model, "num_inference_steps"))
+    return Workload(canvas, steps=_whole(model, "num_inference_steps"))
 
 
 def _is_guided(family: Family, scale: float | None) -> bool:
@@ -183,42 +185,42 @@ def _whole(model: ModelSpec, field: str) -> int:
 
 
 @dataclass(frozen=True)
-class Way:
+class Strategy:
     """A home for each role, and how the VAE and the denoiser work."""
 
-    text_encoder: Home
-    t5: Home
-    denoiser: Home
-    vae: Home
+    text_encoder: Placement
+    t5: Placement
+    denoiser: Placement
+    vae: Placement
     tiled: bool
     fp8: bool
 
-    def home(self, role: Role) -> Home:
+    def home(self, role: Role) -> Placement:
         """Where components of this role live; ControlNets go with the denoiser, adapters stay with the device."""
         homes = {Role.TEXT_ENCODER: self.text_encoder, Role.T5: self.t5, Role.VAE: self.vae}
-        return Home.DEVICE if role is Role.ADAPTER else homes.get(role, self.denoiser)
+        return Placement.DEVICE if role is Role.ADAPTER else homes.get(role, self.denoiser)
 
 
-def ways(inventory: Inventory, policy: Policy) -> Iterator[Way]:
+def strategies(inventory: ModelComponents, policy: Policy) -> Iterator[Strategy]:
     """All combinations that the policy allows; without a T5 its homes count once."""
     has_t5 = any(component.role is Role.T5 for component in inventory.components)
-    stay_or_visit = (Home.DEVICE, Home.VISIT)
+    stay_or_visit = (Placement.DEVICE, Placement.VISIT)
     choices = product(
         stay_or_visit,
-        _t5_homes(inventory, policy) if has_t5 else (Home.DEVICE,),
-        (*stay_or_visit, Home.STREAMED),
+        _t5_homes(inventory, policy) if has_t5 else (Placement.DEVICE,),
+        (*stay_or_visit, Placement.STREAMED),
         stay_or_visit,
         (False, True),
         (False, True) if policy.allow_fp8 else (False,),
     )
     for choice in choices:
-        yield Way(*choice)
+        yield Strategy(*choice)
 
 
-def _t5_homes(inventory: Inventory, policy: Policy) -> tuple[Home, ...]:
+def _t5_homes(inventory: ModelComponents, policy: Policy) -> tuple[Placement, ...]:
     if policy.t5 == "off" and inventory.t5_optional:
-        return (Home.ABSENT,)
-    last = (Home.ABSENT,) if policy.allow_drop_t5 and inventory.t5_optional else ()
-    every = (Home.DEVICE, Home.VISIT, Home.STREAMED, Home.CPU)
-    allowed = {"gpu": (Home.DEVICE,), "visit": (Home.VISIT, Home.STREAMED), "cpu": (Home.CPU,)}
+        return (Placement.ABSENT,)
+    last = (Placement.ABSENT,) if policy.allow_drop_t5 and inventory.t5_optional else ()
+    every = (Placement.DEVICE, Placement.VISIT, Placement.STREAMED, Placement.CPU)
+    allowed = {"gpu": (Placement.DEVICE,), "visit": (Placement.VISIT, Placement.STREAMED), "cpu": (Placement.CPU,)}
     return (*allowed.get(policy.t5, every), *last)

@@ -3,7 +3,7 @@
 A pure function of component sizes, the request, the operator's policy and the budget, without torch: the API
 refuses by it, `darkroom plan` prints it, a worker takes it. It opens no file and moves nothing.
 
-Every way to place the components costs seconds and needs bytes. `rungs` is the ladder of those ways of which
+Every way to place the components costs seconds and needs bytes. `candidates` is the ladder of those ways of which
 none both costs more and needs more than another: its first rung is the fastest, and each step down is slower
 and smaller.
 """
@@ -20,23 +20,23 @@ from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.errors import CatalogueError
 from contracts.memory.components import (
     Component,
-    Inventory,
-    take_inventory,
+    ModelComponents,
+    read_components,
     weigh_adapter,
     weigh_controlnet,
     weigh_uploaded,
 )
-from contracts.memory.estimate import Layout
-from contracts.memory.plan import Load, Plan, Policy, gib, load_of, ways
+from contracts.memory.estimate import Estimate
+from contracts.memory.plan import Plan, Policy, Workload, gib, strategies, workload_of
 from contracts.requests.parameters import JobParameters
 
 #: Peak of a step down beside that of the plan that failed.
 _STEP = 0.95
 
 
-def plan(inventory: Inventory, load: Load, budget_bytes: int, policy: Policy | None = None) -> Plan:
+def plan(inventory: ModelComponents, load: Workload, budget_bytes: int, policy: Policy | None = None) -> Plan:
     """The best plan that fits; where none does, the smallest, with `fits` false and the reason why."""
-    above: Layout | None = None
+    above: Estimate | None = None
     for layout in _ladder(inventory, load, policy):
         if layout.peak_bytes <= budget_bytes:
             chosen = layout.plan(budget_bytes)
@@ -55,33 +55,35 @@ def _doubt(chosen: Plan) -> str:
     return f"; the size of {assumed} is assumed" if assumed else ""
 
 
-def step_down(ladder: Sequence[Plan], failed: Plan) -> Plan | None:
+def step_down(candidate_plans: Sequence[Plan], failed: Plan) -> Plan | None:
     """The next plan down after one that ran out of memory; None at the end.
 
     It saves a twentieth of the peak, or is the last one: a smaller step would hardly help.
     """
-    lower = [rung for rung in ladder if rung.peak_bytes < failed.peak_bytes]
+    lower = [rung for rung in candidate_plans if rung.peak_bytes < failed.peak_bytes]
     worth = (rung for rung in lower if rung.peak_bytes <= _STEP * failed.peak_bytes)
     return next(worth, lower[-1] if lower else None)
 
 
-def rungs(inventory: Inventory, load: Load, budget_bytes: int, policy: Policy | None = None) -> list[Plan]:
+def candidates(
+    inventory: ModelComponents, load: Workload, budget_bytes: int, policy: Policy | None = None
+) -> list[Plan]:
     """All plans worth taking, from the fastest to the smallest; never empty."""
     return [layout.plan(budget_bytes) for layout in _ladder(inventory, load, policy)]
 
 
-def _ladder(inventory: Inventory, load: Load, policy: Policy | None) -> list[Layout]:
+def _ladder(inventory: ModelComponents, load: Workload, policy: Policy | None) -> list[Estimate]:
     """Every layout that no other beats in both seconds and bytes, from the fastest to the smallest."""
     policy = Policy() if policy is None else policy
-    every = [Layout.of(way, inventory, load) for way in ways(inventory, policy)]
+    every = [Estimate.of(way, inventory, load) for way in strategies(inventory, policy)]
     if policy.host_bytes is not None:
         bound = max(policy.host_bytes, min(layout.host_bytes for layout in every))
         every = [layout for layout in every if layout.host_bytes <= bound]
-    ladder: list[Layout] = []
+    candidate_plans: list[Estimate] = []
     for layout in sorted(every, key=lambda one: (one.cost_seconds, one.peak_bytes)):
-        if not ladder or layout.peak_bytes < ladder[-1].peak_bytes:
-            ladder.append(layout)
-    return ladder
+        if not candidate_plans or layout.peak_bytes < candidate_plans[-1].peak_bytes:
+            candidate_plans.append(layout)
+    return candidate_plans
 
 
 class Capacity(BaseModel):
@@ -96,7 +98,7 @@ class Capacity(BaseModel):
 
     budget_bytes: int
     policy: Policy = Policy()
-    inventories: dict[str, Inventory]
+    inventories: dict[str, ModelComponents]
     extras: dict[str, Component]
 
     def plan(self, family: str, job: JobParameters) -> Plan | None:
@@ -107,18 +109,18 @@ class Capacity(BaseModel):
         load = self.load(family, job, inventory.value_bytes)
         return _plan(inventory, load, self.budget_bytes, self.policy)
 
-    def load(self, family: str, job: JobParameters, value_bytes: int, images: int | None = None) -> Load:
+    def load(self, family: str, job: JobParameters, value_bytes: int, images: int | None = None) -> Workload:
         """What a call takes that paints this job, its ControlNets and adapters included; `images` of a batch."""
         names = [f"controlnet:{control.controlnet}" for control in job.controls]
         names += [f"lora:{lora.name}" for lora in job.loras if lora.values is None]
         extras = [self.extras[name] for name in dict.fromkeys(names) if name in self.extras]
         uploaded = (weigh_uploaded(lora, value_bytes) for lora in job.loras)
         extras += [extra for extra in uploaded if extra is not None]
-        return load_of(family, job, images, extras)
+        return workload_of(family, job, images, extras)
 
 
 @lru_cache(maxsize=1024)
-def _plan(inventory: Inventory, load: Load, budget_bytes: int, policy: Policy) -> Plan:
+def _plan(inventory: ModelComponents, load: Workload, budget_bytes: int, policy: Policy) -> Plan:
     """Requests resemble each other, and a ladder takes milliseconds to climb."""
     return plan(inventory, load, budget_bytes, policy)
 
@@ -131,12 +133,12 @@ def take_capacity(
     Args:
         value_bytes: of the dtype in which the worker computes a model.
     """
-    inventories: dict[str, Inventory] = {}
+    inventories: dict[str, ModelComponents] = {}
     family_bytes: dict[str, int] = {}
     for model in catalogue.models:
         family_bytes.setdefault(model.family, value_bytes(model))
         with suppress(CatalogueError):
-            inventory = take_inventory(catalogue, model, value_bytes(model))
+            inventory = read_components(catalogue, model, value_bytes(model))
             if inventory is not None:
                 inventories[model.id] = inventory
     return Capacity(

@@ -27,7 +27,7 @@ _COURTESY_SECONDS = 1.0
 Next = Literal["again", "back", "delivered", "given_up"]
 
 
-def address(webhook: Webhook, base: str, rules: OutboundSettings) -> WebhookRecord:
+def resolve_webhook(webhook: Webhook, base: str, rules: OutboundSettings) -> WebhookRecord:
     """What a job remembers of its webhook; `base` is the service's own URL, for links.
 
     Each attempt looks the name up and checks it again, so a name service that is away is no reason to refuse.
@@ -90,7 +90,7 @@ class Outcome:
     pause_seconds: float = 0.0
 
 
-class Planted(Exception):
+class ForeignJob(Exception):
     """A queue of webhooks held something that no script of ours put there."""
 
 
@@ -118,7 +118,7 @@ class Outbox:
             lease_seconds=self._lease_seconds,
         ) or ["nothing"]
         if verdict == "planted":
-            raise Planted(found[0])
+            raise ForeignJob(found[0])
         if verdict == "nothing":
             return None
         id, event, site, attempts, record = found

@@ -38,7 +38,7 @@ _DELETED_SECONDS = 60
 
 
 @dataclass(frozen=True)
-class Once:
+class IdempotencyHold:
     """An idempotency key in one call's hands.
 
     Attributes:
@@ -85,7 +85,7 @@ class JobQueue:
         response_format: str = "url",
         metadata: dict[str, str] | None = None,
         webhook: WebhookRecord | None = None,
-        once: Once | None = None,
+        once: IdempotencyHold | None = None,
         max_waiting: int | None = None,
         quota: Quota | None = None,
         request_id: str = "",
@@ -194,7 +194,7 @@ class JobQueue:
             Unavailable: Redis does not answer.
         """
         with redis_errors_are_unavailable():
-            found = self._run("bury", id=id, deleted=True, stone_seconds=_DELETED_SECONDS)
+            found = self._run("bury", id=id, deleted=True, tombstone_seconds=_DELETED_SECONDS)
         if found is None or found == "gone":
             raise NotFound("job", id)
         if not JobState(found).is_final:

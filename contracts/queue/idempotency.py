@@ -17,7 +17,7 @@ from typing import Any
 from redis import Redis
 
 from contracts.errors import Conflict, FieldProblem, InvalidRequest
-from contracts.queue.client import Once
+from contracts.queue.client import IdempotencyHold
 from contracts.redis import scripts
 from contracts.redis.connection import redis_errors_are_unavailable
 
@@ -60,7 +60,7 @@ class Idempotency:
             name: scripts.load(connection, name) for name in ("hold_once", "bind_once", "release_once")
         }
 
-    def hold(self, call: Call) -> Once | str:
+    def hold(self, call: Call) -> IdempotencyHold | str:
         """Begin a call.
 
         Returns:
@@ -71,7 +71,7 @@ class Idempotency:
             InvalidRequest: the key was another call's.
             Unavailable: Redis does not answer.
         """
-        once = Once(call.place(), call.fingerprint(), secrets.token_hex(16), _KEPT_SECONDS)
+        once = IdempotencyHold(call.place(), call.fingerprint(), secrets.token_hex(16), _KEPT_SECONDS)
         with redis_errors_are_unavailable():
             verdict, *made = self._run(
                 "hold_once",
@@ -87,7 +87,7 @@ class Idempotency:
             raise Conflict(f"the call with this {FIELD} is being accepted; send it again in a moment")
         return once if verdict == "held" else str(made[0])
 
-    def bind(self, once: Once, made: str) -> None:
+    def bind(self, once: IdempotencyHold, made: str) -> None:
         """Let the key name what its call has made.
 
         Raises:
@@ -99,7 +99,7 @@ class Idempotency:
         if not is_bound:
             raise Conflict("this took too long, and the same call was sent again meanwhile; that one counts")
 
-    def release(self, once: Once) -> None:
+    def release(self, once: IdempotencyHold) -> None:
         """Give up a call that made nothing.
 
         Raises:

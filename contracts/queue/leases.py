@@ -42,7 +42,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Wish:
+class ClaimCriteria:
     """What a worker asks for.
 
     Attributes:
@@ -70,7 +70,7 @@ class Wish:
     put_off: Collection[str] = ()
 
 
-class Unready(Exception):
+class NotReady(Exception):
     """What the job whose turn it is needs must be made ready first; nothing was claimed.
 
     Attributes:
@@ -83,7 +83,7 @@ class Unready(Exception):
 
 
 @contextmanager
-def lines_of(jobs: Sequence[JobRecord]) -> Iterator[None]:
+def job_context(jobs: Sequence[JobRecord]) -> Iterator[None]:
     """Log lines written in the block name these jobs and their requests, and quote no prompt of theirs."""
     requests = dict.fromkeys(job.request_id for job in jobs if job.request_id)
     with bound(job_id=",".join(job.id for job in jobs), request_id=",".join(requests)):
@@ -110,7 +110,7 @@ class Claims:
         """How long a lease lasts without a beat."""
         return self._settings.lease_seconds
 
-    def claim(self, wish: Wish) -> list[Claim]:
+    def claim(self, wish: ClaimCriteria) -> list[Claim]:
         """Up to `max_images` images of waiting jobs that one pipeline call can serve; empty when none waits.
 
         Raises:
@@ -121,10 +121,10 @@ class Claims:
             wish, executions=executions, worker=self._worker, lease_seconds=self._settings.lease_seconds
         )
         if isinstance(answer, dict):
-            raise Unready(answer["unready"])
+            raise NotReady(answer["unready"])
         return [Claim(self._read(id), execution) for id, execution in answer]
 
-    def peek(self, wish: Wish) -> list[JobRecord]:
+    def peek(self, wish: ClaimCriteria) -> list[JobRecord]:
         """The jobs that a claim would take now, company that one of them may wait for left aside; takes none."""
         answer = self._ask(wish, peek=True)
         return [] if isinstance(answer, dict) else [self._read(id) for id in answer]
@@ -175,7 +175,7 @@ class Claims:
         """End a job as failed; False when it was no longer ours."""
         return self.finish(claim, JobState.FAILED, error=error.model_dump(mode="json"))
 
-    def hand_back(self, claim: Claim) -> bool:
+    def release(self, claim: Claim) -> bool:
         """Put a job back in front of its queue, unspent; False when it was no longer ours."""
         return bool(self._run("hand_back", **claim.reference()))
 
@@ -189,7 +189,7 @@ class Claims:
         requeued, lost = self._run("reap", ttl_seconds=self._ttl_seconds, max_attempts=self._settings.max_attempts)
         return requeued, lost
 
-    def _ask(self, wish: Wish, **arguments: Any) -> list[Any] | dict[str, str]:
+    def _ask(self, wish: ClaimCriteria, **arguments: Any) -> list[Any] | dict[str, str]:
         """A list of jobs, or a dict that names what is not ready. Lua's empty table is a dict, too."""
         ready = {} if wish.ready is None else {"ready": list(wish.ready)}
         answer = self._run(

@@ -35,7 +35,7 @@ class _NoAlarm(BaseDeathPenalty):
         """Nothing to cancel."""
 
 
-class RqLoop(SimpleWorker):
+class DarkroomRqWorker(SimpleWorker):
     """A worker that RQ's tools see, and that outlives a Redis which is away for a while."""
 
     death_penalty_class = _NoAlarm

@@ -16,7 +16,7 @@ from contracts.requests.schema import Priority
 
 
 @dataclass(frozen=True)
-class Line:
+class QueueDepth:
     """Who waits for one model.
 
     Attributes:
@@ -27,13 +27,13 @@ class Line:
     waiting: int = 0
     oldest_seconds: float = 0.0
 
-    def joined(self, other: Line) -> Line:
+    def joined(self, other: QueueDepth) -> QueueDepth:
         """Two lines as one."""
-        return Line(self.waiting + other.waiting, max(self.oldest_seconds, other.oldest_seconds))
+        return QueueDepth(self.waiting + other.waiting, max(self.oldest_seconds, other.oldest_seconds))
 
 
 @dataclass(frozen=True)
-class Census:
+class QueueStats:
     """All jobs that are known, and what is told of them.
 
     Attributes:
@@ -43,19 +43,19 @@ class Census:
     """
 
     jobs: Mapping[tuple[str, str, str], int]
-    lines: Mapping[tuple[str, str], Line]
+    lines: Mapping[tuple[str, str], QueueDepth]
     messages: int
 
 
-def take_census(connection: Redis) -> Census:
+def take_census(connection: Redis) -> QueueStats:
     """Look; `connection` decodes responses, and may raise RedisError."""
     counted, queues, messages = scripts.load(connection, "census")(args=["{}"])
     jobs: dict[tuple[str, str, str], int] = {}
     for key, number in zip(counted[::2], counted[1::2], strict=True):
         state, model, task = json.loads(key)
         jobs[state, model, task] = int(number)
-    lines = {(model, priority.value): Line() for _, model, _ in jobs for priority in Priority}
+    lines = {(model, priority.value): QueueDepth() for _, model, _ in jobs for priority in Priority}
     for tier, model, waiting, oldest_seconds in queues:
-        line = Line(waiting, float(oldest_seconds))
-        lines[model, tier] = lines.get((model, tier), Line()).joined(line)
-    return Census(jobs, lines, messages)
+        line = QueueDepth(waiting, float(oldest_seconds))
+        lines[model, tier] = lines.get((model, tier), QueueDepth()).joined(line)
+    return QueueStats(jobs, lines, messages)

@@ -147,7 +147,7 @@ class JobParameters(BaseModel):
         return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def as_one(batch: Sequence[JobParameters]) -> JobParameters:
+def combine(batch: Sequence[JobParameters]) -> JobParameters:
     """A batch as a memory plan sees it: what its jobs share, all images, every adapter once, in one order."""
     adapters = {(lora.name, lora.sha256 or ""): lora for job in batch for lora in job.loras}
     every = tuple(adapters[key].model_copy(update={"scale": 1.0}) for key in sorted(adapters))

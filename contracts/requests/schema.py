@@ -19,7 +19,7 @@ Side = Annotated[int, Field(ge=64, le=2048)]
 Pair = tuple[Annotated[int, Field(ge=0, le=8192)], Annotated[int, Field(ge=0, le=8192)]]
 #: `upload:…`, `job:ID/N`, a `data:` URL, bare base64, or an `https:` URL where the operator allows it.
 #: The API replaces it by a storage key.
-Picture = Annotated[str, Field(min_length=1)]
+ImageRef = Annotated[str, Field(min_length=1)]
 
 
 class Priority(StrEnum):
@@ -51,7 +51,7 @@ class Control(Part):
     """One ControlNet with its picture. `image` is left out only for a ControlNet of kind `inpaint`."""
 
     controlnet: str
-    image: Picture | None = None
+    image: ImageRef | None = None
     preprocess: str | None = None
     conditioning_scale: float = Field(1.0, ge=0, le=2)
     guidance_start: float = Field(0.0, ge=0, le=1)
@@ -129,7 +129,7 @@ class Img2ImgRequest(JobRequest):
     """An image from a prompt and an image; `strength` 1 forgets the image, 0 would keep it."""
 
     task: Literal[Task.IMG2IMG] = Task.IMG2IMG
-    image: Picture
+    image: ImageRef
     strength: float = Field(0.6, gt=0, le=1)
 
 
@@ -137,8 +137,8 @@ class InpaintRequest(JobRequest):
     """An image of which the white part of a mask is painted anew."""
 
     task: Literal[Task.INPAINT] = Task.INPAINT
-    image: Picture
-    mask_image: Picture
+    image: ImageRef
+    mask_image: ImageRef
     strength: float = Field(0.6, gt=0, le=1)
     mask_blur: int = Field(0, ge=0, le=64)
     padding_mask_crop: int | None = Field(None, ge=0, le=512)
@@ -149,8 +149,8 @@ class ControlNetRequest(JobRequest):
 
     task: Literal[Task.CONTROLNET] = Task.CONTROLNET
     controls: tuple[Control, ...] = Field(min_length=1, max_length=4)
-    image: Picture | None = None
-    mask_image: Picture | None = None
+    image: ImageRef | None = None
+    mask_image: ImageRef | None = None
     strength: float | None = Field(None, gt=0, le=1)
     mask_blur: int | None = Field(None, ge=0, le=64)
     padding_mask_crop: int | None = Field(None, ge=0, le=512)

@@ -21,7 +21,7 @@ _MIN_SIDE, _MAX_SIDE = 64, 2048
 
 
 @dataclass(frozen=True)
-class StoredPicture:
+class StoredImage:
     """A decoded, normalised picture: its storage key and its size in pixels."""
 
     key: str
@@ -30,7 +30,7 @@ class StoredPicture:
 
 
 #: Field path (`image`, `mask_image`, `controls.0.image`) -> picture.
-Pictures = Mapping[str, StoredPicture]
+Pictures = Mapping[str, StoredImage]
 
 
 def check(request: JobRequest, catalogue: Catalogue) -> ModelSpec:
@@ -257,7 +257,7 @@ def _control_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogu
         yield FieldProblem("controls", f"{model.family} repaints with one ControlNet at a time", "1 entry")
 
 
-def _output_size(request: JobRequest, model: ModelSpec, image: StoredPicture | None) -> tuple[int, int]:
+def _output_size(request: JobRequest, model: ModelSpec, image: StoredImage | None) -> tuple[int, int]:
     """The client's size, else the image's on the family's grid, else the model's."""
     multiple = model.architecture.size_multiple
     width, height = request.width, request.height

@@ -44,7 +44,7 @@ class UploadedLora(LoraSpec):
     facts: AdapterFacts
 
 
-class LoraShelf:
+class LoraRegistry:
     """All uploaded adapters."""
 
     def __init__(self, connection: Redis, storage: Storage, retention: Retention) -> None:
@@ -124,7 +124,7 @@ class LoraShelf:
         return self._scripts[name](args=[json.dumps({"shelf": _place(owner), "name": id, **arguments})])
 
 
-def pin(parameters: JobParameters, catalogue: Catalogue) -> JobParameters:
+def resolve_uploads(parameters: JobParameters, catalogue: Catalogue) -> JobParameters:
     """The same, with the content of every uploaded adapter named: whatever its name will mean by then."""
     rows = {row.id: row for row in catalogue.loras}
     loras = (_pin(lora, rows[lora.name]) for lora in parameters.loras)

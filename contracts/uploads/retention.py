@@ -65,7 +65,7 @@ class Retention:
             ids = self._run("due", **lent)
             for id in ids:
                 remove_images(self._storage, id)
-                self._run("bury", id=id, stone_seconds=self._gone_seconds)
+                self._run("bury", id=id, tombstone_seconds=self._gone_seconds)
             keys = self._run("due_inputs", **lent)
             for key in keys:
                 self._storage.delete(key)

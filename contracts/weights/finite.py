@@ -16,7 +16,7 @@ from contracts.weights.safetensors import Tensor
 _CHUNK_BYTES = 8 * 2**20
 
 
-def check_values(file: Path, tensors: Mapping[str, Tensor]) -> None:
+def check_finite(file: Path, tensors: Mapping[str, Tensor]) -> None:
     """Look at every value; reads the file once, in pieces.
 
     Raises:

@@ -66,7 +66,7 @@ class AdapterFacts(BaseModel):
 
 
 @dataclass(frozen=True)
-class Change:
+class LoraLayer:
     """One layer that a file changes.
 
     Attributes:
@@ -108,7 +108,7 @@ def describe(file: Path, family: str) -> AdapterFacts:
 
 
 def _facts(
-    tensors: Mapping[str, Tensor], changes: Sequence[Change], family: str, models: Sequence[str] = ()
+    tensors: Mapping[str, Tensor], changes: Sequence[LoraLayer], family: str, models: Sequence[str] = ()
 ) -> AdapterFacts:
     dtypes = [tensor.dtype for tensor in tensors.values()]
     return AdapterFacts(
@@ -130,7 +130,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         raise AdapterRefused(f"the file {error}") from None
 
 
-def read_changes(tensors: Mapping[str, Tensor]) -> list[Change]:
+def read_changes(tensors: Mapping[str, Tensor]) -> list[LoraLayer]:
     """The layers that the file changes, each with the shapes of both halves.
 
     Raises:
@@ -161,7 +161,7 @@ def _match(key: str) -> tuple[str, re.Match[str]]:
     raise AdapterRefused(f"{key[:120]!r} is no part of a LoRA")
 
 
-def _change(name: str, layout: str, both: Mapping[str, Tensor]) -> Change:
+def _change(name: str, layout: str, both: Mapping[str, Tensor]) -> LoraLayer:
     if both.keys() != {"down", "up"}:
         raise AdapterRefused(f"{name[:120]} has only one of its two halves")
     down, up = both["down"].shape, both["up"].shape
@@ -172,7 +172,7 @@ def _change(name: str, layout: str, both: Mapping[str, Tensor]) -> Change:
         part, layer = _PARTS[match["part"]], match["layer"]
     elif match := _COMPONENT.match(name):
         part, layer, own = _PARTS.get(match[1], match[1]), match["layer"], layout == "peft"
-    return Change(name, part, _flat(layer), layout, own, down, up)
+    return LoraLayer(name, part, _flat(layer), layout, own, down, up)
 
 
 def _flat(layer: str) -> str:
@@ -185,7 +185,7 @@ def _flat(layer: str) -> str:
 # -- whom it fits -----------------------------------------------------------------------------------------
 
 
-def _find_family(changes: Sequence[Change], catalogue: Catalogue) -> tuple[Family, list[str]]:
+def _find_family(changes: Sequence[LoraLayer], catalogue: Catalogue) -> tuple[Family, list[str]]:
     families = [family for family in FAMILIES.values() if _may_be(family, changes)]
     if not families:
         named = ", ".join(FAMILIES)
@@ -208,7 +208,7 @@ def _find_family(changes: Sequence[Change], catalogue: Catalogue) -> tuple[Famil
     raise AdapterRefused(next(iter(reasons), f"it is made for {families[0].id}, and there is no such model here"))
 
 
-def _may_be(family: Family, changes: Sequence[Change]) -> bool:
+def _may_be(family: Family, changes: Sequence[LoraLayer]) -> bool:
     """Whether all layers have names as this family's have."""
     parts = {change.part for change in changes} - {_DENOISER}
     layers = (change.layer for change in changes if change.part == _DENOISER)
@@ -242,7 +242,7 @@ def _layers_of(model: ModelSpec, catalogue: Catalogue) -> _Layers | None:
     return layers
 
 
-def _misfits(changes: Sequence[Change], layers: _Layers, model: ModelSpec) -> Iterator[str]:
+def _misfits(changes: Sequence[LoraLayer], layers: _Layers, model: ModelSpec) -> Iterator[str]:
     for change in changes:
         known = layers.get(change.part, {})
         shape = known.get(change.layer)

@@ -24,7 +24,7 @@ _BLOCK = re.compile(r"[^.]+\.\d+(?=\.)")
 
 
 @dataclass(frozen=True)
-class Count:
+class ParameterCount:
     """Values of one component.
 
     Attributes:
@@ -40,7 +40,7 @@ class Count:
     leaf_values: int = 0
 
     @classmethod
-    def of(cls, tensors: Iterable[tuple[str, int]]) -> Count:
+    def of(cls, tensors: Iterable[tuple[str, int]]) -> ParameterCount:
         """Count pairs of a tensor's key and its number of values."""
         blocks: dict[str, int] = defaultdict(int)
         leaves: dict[str, int] = defaultdict(int)
@@ -57,7 +57,7 @@ class Count:
         )
 
 
-def count_values(checkpoint: Path, variant: str | None = None) -> dict[str, Count]:
+def count_values(checkpoint: Path, variant: str | None = None) -> dict[str, ParameterCount]:
     """Count each component of a checkpoint.
 
     Args:
@@ -78,9 +78,9 @@ def count_values(checkpoint: Path, variant: str | None = None) -> dict[str, Coun
     return {component: count_files(parts) for component, parts in files.items()}
 
 
-def count_files(files: Iterable[Path]) -> Count:
+def count_files(files: Iterable[Path]) -> ParameterCount:
     """Count one component whose weights lie in these files; raises CatalogueError."""
-    return Count.of(tensor for file in files for tensor in _tensors(file))
+    return ParameterCount.of(tensor for file in files for tensor in _tensors(file))
 
 
 def read_configs(checkpoint: Path) -> dict[str, Mapping[str, Any]]:

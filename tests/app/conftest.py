@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import Claim, Claims, Wish
+from contracts.queue.leases import Claim, ClaimCriteria, Claims
 from contracts.queue.records import ImageRecord, Receipt, Weights
 from contracts.settings import QueueSettings, SharedSettings
 from contracts.storage import Storage
@@ -42,12 +42,12 @@ class Hands:
 
     def claim(self) -> Claim:
         """Take the next job."""
-        (claim,) = self.claims.claim(Wish())
+        (claim,) = self.claims.claim(ClaimCriteria())
         return claim
 
     def claim_next(self) -> Claim:
         """Wait for a job, and take it."""
-        while not (claims := self.claims.claim(Wish())):
+        while not (claims := self.claims.claim(ClaimCriteria())):
             time.sleep(0.01)
         return claims[0]
 

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from app.auth import read_token
 from app.main import create_app
 from app.settings import ApiSettings
-from contracts.auth.api_keys import Keys, Scope
+from contracts.auth.api_keys import ApiKeyStore, Scope
 from contracts.queue.client import JobQueue
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
@@ -25,8 +25,8 @@ EVERY_SCOPE = {Scope.GENERATE, Scope.ADMIN}
 
 
 @pytest.fixture
-def keys(queue: JobQueue) -> Keys:
-    return Keys(queue.connection)
+def keys(queue: JobQueue) -> ApiKeyStore:
+    return ApiKeyStore(queue.connection)
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -73,7 +73,7 @@ def test_without_keys_nobody_is_served_where_others_reach_the_service(settings: 
         assert client.get("/healthz").status_code == 200
 
 
-def test_the_first_key_takes_effect_while_the_service_runs(client: TestClient, keys: Keys) -> None:
+def test_the_first_key_takes_effect_while_the_service_runs(client: TestClient, keys: ApiKeyStore) -> None:
     assert client.get("/v1/jobs").status_code == 200
 
     key, token = keys.create("first")
@@ -85,7 +85,7 @@ def test_the_first_key_takes_effect_while_the_service_runs(client: TestClient, k
     assert key.sha256 not in refused.text
 
 
-def test_a_revoked_key_is_refused_while_the_service_runs(client: TestClient, keys: Keys) -> None:
+def test_a_revoked_key_is_refused_while_the_service_runs(client: TestClient, keys: ApiKeyStore) -> None:
     key, token = keys.create("a")
     assert client.get("/v1/jobs", headers=bearer(token)).status_code == 200
 
@@ -97,14 +97,16 @@ def test_a_revoked_key_is_refused_while_the_service_runs(client: TestClient, key
 
 
 @pytest.mark.parametrize("wrong", ["", "x", "dk_000000000000_" + "x" * 43])
-def test_a_wrong_key_is_refused(client: TestClient, keys: Keys, wrong: str) -> None:
+def test_a_wrong_key_is_refused(client: TestClient, keys: ApiKeyStore, wrong: str) -> None:
     keys.create("a")
 
     assert client.get("/v1/models", headers=bearer(wrong)).status_code == 401
     assert client.post("/v1/txt2img", json=JOB, headers=bearer(wrong)).status_code == 401
 
 
-def test_every_route_is_closed_but_those_for_supervisors_and_readers(client: TestClient, keys: Keys) -> None:
+def test_every_route_is_closed_but_those_for_supervisors_and_readers(
+    client: TestClient, keys: ApiKeyStore
+) -> None:
     keys.create("a")
     paths = client.get("/openapi.json").json()["paths"]
 
@@ -118,7 +120,7 @@ def test_every_route_is_closed_but_those_for_supervisors_and_readers(client: Tes
     assert is_open == {"/healthz", "/readyz"}
 
 
-def test_nothing_is_read_of_a_body_whose_sender_is_not_known(settings: SharedSettings, keys: Keys) -> None:
+def test_nothing_is_read_of_a_body_whose_sender_is_not_known(settings: SharedSettings, keys: ApiKeyStore) -> None:
     keys.create("a")
     with service(settings.redis_url, settings.data) as (client, _):
         client.get("/healthz")
@@ -130,7 +132,7 @@ def test_nothing_is_read_of_a_body_whose_sender_is_not_known(settings: SharedSet
                 assert connection.recv(65_536).startswith(b"HTTP/1.1 401 ")
 
 
-def test_a_key_without_the_scope_makes_nothing(client: TestClient, keys: Keys) -> None:
+def test_a_key_without_the_scope_makes_nothing(client: TestClient, keys: ApiKeyStore) -> None:
     _, token = keys.create("ops", scopes={Scope.ADMIN})
 
     for call in ("/v1/txt2img", "/v1/uploads"):
@@ -140,7 +142,7 @@ def test_a_key_without_the_scope_makes_nothing(client: TestClient, keys: Keys) -
     assert client.get("/v1/workers", headers=bearer(token)).status_code == 200
 
 
-def test_only_an_admin_sees_the_workers(client: TestClient, keys: Keys) -> None:
+def test_only_an_admin_sees_the_workers(client: TestClient, keys: ApiKeyStore) -> None:
     _, token = keys.create("user")
     _, both = keys.create("both", scopes=EVERY_SCOPE)
 
@@ -150,7 +152,7 @@ def test_only_an_admin_sees_the_workers(client: TestClient, keys: Keys) -> None:
 
 
 def test_only_an_admin_sees_the_figures_unless_the_operator_opens_them(
-    client: TestClient, keys: Keys, settings: SharedSettings
+    client: TestClient, keys: ApiKeyStore, settings: SharedSettings
 ) -> None:
     assert client.get("/metrics").status_code == 200
     _, user = keys.create("user")
@@ -163,7 +165,7 @@ def test_only_an_admin_sees_the_figures_unless_the_operator_opens_them(
         assert open_client.get("/metrics").status_code == 200
 
 
-def test_a_rate_is_said_and_kept(client: TestClient, keys: Keys) -> None:
+def test_a_rate_is_said_and_kept(client: TestClient, keys: ApiKeyStore) -> None:
     _, token = keys.create("a", calls_per_minute=2)
     _, other = keys.create("b")
 
@@ -182,7 +184,7 @@ def test_a_rate_is_said_and_kept(client: TestClient, keys: Keys) -> None:
     assert "X-RateLimit-Limit" not in free.headers
 
 
-def test_a_quota_counts_jobs_that_have_not_ended(client: TestClient, keys: Keys, hands: Hands) -> None:
+def test_a_quota_counts_jobs_that_have_not_ended(client: TestClient, keys: ApiKeyStore, hands: Hands) -> None:
     _, token = keys.create("a", max_jobs=2)
     call = bearer(token)
     jobs = [client.post("/v1/txt2img", json=JOB, headers=call).json()["id"] for _ in range(2)]
@@ -200,7 +202,7 @@ def test_a_quota_counts_jobs_that_have_not_ended(client: TestClient, keys: Keys,
     assert client.post("/v1/txt2img", json=JOB, headers=call).status_code == 202
 
 
-def test_a_key_caps_the_priority(client: TestClient, keys: Keys, queue: JobQueue) -> None:
+def test_a_key_caps_the_priority(client: TestClient, keys: ApiKeyStore, queue: JobQueue) -> None:
     _, token = keys.create("a", highest_priority=Priority.LOW)
 
     unnamed = client.post("/v1/txt2img", json=JOB, headers=bearer(token))
@@ -216,7 +218,7 @@ def test_a_key_caps_the_priority(client: TestClient, keys: Keys, queue: JobQueue
 
 @pytest.mark.parametrize("best", ["high", "normal"])
 def test_the_usual_priority_is_normal_whatever_the_key_allows(
-    client: TestClient, keys: Keys, queue: JobQueue, best: str
+    client: TestClient, keys: ApiKeyStore, queue: JobQueue, best: str
 ) -> None:
     _, token = keys.create("a", highest_priority=best)
 

@@ -21,7 +21,7 @@ from app.errors import (
     WrongMediaType,
     describe,
 )
-from app.middleware.request_id import RequestIds
+from app.middleware.request_id import RequestIdMiddleware
 from app.openapi.document import DocumentedApi
 from contracts import errors as domain
 from contracts.catalogue.catalogue import read_catalogue
@@ -29,11 +29,11 @@ from contracts.errors import (
     Conflict,
     FieldProblem,
     Gone,
+    ImageTooLarge,
     InvalidRequest,
     LinkRefused,
-    NotAPicture,
+    NotAnImage,
     NotFound,
-    PictureTooLarge,
     QueueFull,
     RateExceeded,
     TooManyJobs,
@@ -60,8 +60,8 @@ CASES = [
     (BodyTimeout("too slow"), 408, "body_timeout", []),
     (Conflict("job abc is already failed"), 409, "conflict", []),
     (BodyTooLarge("too much"), 413, "body_too_large", []),
-    (PictureTooLarge("image", "too wide", "≤ 9"), 413, "picture_too_large", ["image"]),
-    (NotAPicture("mask_image", "no image"), 415, "not_a_picture", ["mask_image"]),
+    (ImageTooLarge("image", "too wide", "≤ 9"), 413, "picture_too_large", ["image"]),
+    (NotAnImage("mask_image", "no image"), 415, "not_a_picture", ["mask_image"]),
     (WrongMediaType("text"), 415, "unsupported_media_type", []),
     (AdapterRefused("the file holds no LoRA weights"), 422, "adapter_refused", []),
     (InvalidRequest([WIDTH]), 422, "invalid_request", ["width"]),
@@ -76,7 +76,7 @@ CASES = [
 @pytest.fixture
 def client() -> Iterator[TestClient]:
     app = DocumentedApi(read_catalogue(BUILT_IN_CATALOGUE), title="test")
-    app.add_middleware(RequestIds)
+    app.add_middleware(RequestIdMiddleware)
     errors.install(app, [])
 
     @app.get("/raise/{number}")

@@ -6,7 +6,7 @@ import httpx2
 import pytest
 from fastapi.testclient import TestClient
 
-from contracts.auth.api_keys import Keys, Scope
+from contracts.auth.api_keys import ApiKeyStore, Scope
 from contracts.queue.client import JobQueue
 from tests.app.conftest import Hands
 from tests.support.drawings import encode
@@ -34,17 +34,17 @@ class Holder:
 
 
 @pytest.fixture
-def keys(queue: JobQueue) -> Keys:
-    return Keys(queue.connection)
+def keys(queue: JobQueue) -> ApiKeyStore:
+    return ApiKeyStore(queue.connection)
 
 
 @pytest.fixture
-def mine(client: TestClient, keys: Keys) -> Holder:
+def mine(client: TestClient, keys: ApiKeyStore) -> Holder:
     return Holder(client, keys.create("mine")[1])
 
 
 @pytest.fixture
-def theirs(client: TestClient, keys: Keys) -> Holder:
+def theirs(client: TestClient, keys: ApiKeyStore) -> Holder:
     return Holder(client, keys.create("theirs", scopes=set(Scope))[1])
 
 
@@ -108,7 +108,7 @@ def test_an_idempotency_key_is_its_owners(mine: Holder, theirs: Holder) -> None:
     assert "Idempotency-Replayed" not in answers[1].headers
 
 
-def test_keys_of_one_owner_share_what_they_make(client: TestClient, keys: Keys) -> None:
+def test_keys_of_one_owner_share_what_they_make(client: TestClient, keys: ApiKeyStore) -> None:
     first, second = (Holder(client, keys.create(name, owner="team")[1]) for name in ("laptop", "ci"))
     id = first.submit()
 
@@ -116,7 +116,7 @@ def test_keys_of_one_owner_share_what_they_make(client: TestClient, keys: Keys) 
     assert second.call("POST", f"/v1/jobs/{id}/cancel").json()["status"] == "cancelled"
 
 
-def test_what_was_made_without_keys_is_the_owners_named_local(client: TestClient, keys: Keys) -> None:
+def test_what_was_made_without_keys_is_the_owners_named_local(client: TestClient, keys: ApiKeyStore) -> None:
     id = client.post("/v1/txt2img", json=JOB).json()["id"]
     heir, other = (Holder(client, keys.create("a", owner=owner)[1]) for owner in ("local", None))
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from contracts.auth.api_keys import Keys
+from contracts.auth.api_keys import ApiKeyStore
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import Wish
+from contracts.queue.leases import ClaimCriteria
 from contracts.settings import SharedSettings
 from tests.app.conftest import Hands
 from tests.app.test_startup import service
@@ -30,8 +30,8 @@ def replicas(settings: SharedSettings) -> Iterator[list[httpx.Client]]:
 
 
 @pytest.fixture
-def keys(queue: JobQueue) -> Keys:
-    return Keys(queue.connection)
+def keys(queue: JobQueue) -> ApiKeyStore:
+    return ApiKeyStore(queue.connection)
 
 
 def post_to_all(replicas: list[httpx.Client], token: str, count: int) -> list[httpx.Response]:
@@ -47,7 +47,7 @@ def post_to_all(replicas: list[httpx.Client], token: str, count: int) -> list[ht
 
 
 def test_limits_hold_exactly_over_two_processes(
-    replicas: list[httpx.Client], keys: Keys, queue: JobQueue, hands: Hands
+    replicas: list[httpx.Client], keys: ApiKeyStore, queue: JobQueue, hands: Hands
 ) -> None:
     rated, quoted = keys.create("a", calls_per_minute=7)[1], keys.create("b", max_jobs=3)[1]
 
@@ -63,13 +63,13 @@ def test_limits_hold_exactly_over_two_processes(
     ids = [answer.json()["id"] for answer in crowded if answer.status_code == 202]
     ended = {"cancelled": ids[0]}
     replicas[0].post(f"/v1/jobs/{ids[0]}/cancel", headers=mine)
-    claims = {claim.job.id: claim for _ in range(9) for claim in hands.claims.claim(Wish())}
+    claims = {claim.job.id: claim for _ in range(9) for claim in hands.claims.claim(ClaimCriteria())}
     hands.complete(claims[ids[1]])
     ended["completed"] = ids[1]
     for _ in range(3):
         queue.connection.zadd("darkroom:leases", {ids[2]: 1})
         hands.claims.reap()
-        hands.claims.claim(Wish())
+        hands.claims.claim(ClaimCriteria())
     ended["failed"] = ids[2]
     states = {
         state: replicas[1].get(f"/v1/jobs/{id}", headers=mine).json()["status"] for state, id in ended.items()
@@ -79,7 +79,7 @@ def test_limits_hold_exactly_over_two_processes(
     assert Counter(answer.status_code for answer in again) == {202: 3, 429: 5}
 
 
-def test_a_revocation_is_felt_by_every_process(replicas: list[httpx.Client], keys: Keys) -> None:
+def test_a_revocation_is_felt_by_every_process(replicas: list[httpx.Client], keys: ApiKeyStore) -> None:
     key, token = keys.create("a")
     mine = {"Authorization": f"Bearer {token}"}
     for client in replicas:

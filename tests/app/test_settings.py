@@ -15,7 +15,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 
     settings = ApiSettings()
 
-    assert (settings.port, settings.max_picture_pixels) == (9123, 5_000_000)
+    assert (settings.port, settings.max_image_pixels) == (9123, 5_000_000)
     assert settings.shared.redis_url == "redis://elsewhere:1/0"
 
 

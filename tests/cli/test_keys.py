@@ -9,7 +9,7 @@ import pytest
 from cli.client import Client, ServiceError
 from cli.main import main
 from cli.supervisor.redis_server import RedisServer
-from contracts.auth.api_keys import Key, Keys, Scope
+from contracts.auth.api_keys import ApiKeyStore, Key, Scope
 from contracts.queue.client import JobQueue
 from contracts.redis.connection import connect
 from contracts.requests.schema import Priority
@@ -18,18 +18,18 @@ from tests.app.test_startup import service
 
 
 @pytest.fixture
-def keys(queue: JobQueue, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Keys:
+def keys(queue: JobQueue, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> ApiKeyStore:
     monkeypatch.setenv("DARKROOM_REDIS_URL", redis_url)
-    return Keys(queue.connection)
+    return ApiKeyStore(queue.connection)
 
 
-def opened(keys: Keys, token: str) -> Key:
+def opened(keys: ApiKeyStore, token: str) -> Key:
     key = keys.open(token)
     assert key is not None
     return key
 
 
-def test_a_key_is_made_and_shown_once(keys: Keys, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_key_is_made_and_shown_once(keys: ApiKeyStore, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["keys", "create", "the ci"]) == 0
 
     said = capsys.readouterr()
@@ -41,7 +41,7 @@ def test_a_key_is_made_and_shown_once(keys: Keys, capsys: pytest.CaptureFixture[
     assert said.out.strip().removeprefix(f"dk_{key.id}_") not in capsys.readouterr().out
 
 
-def test_a_key_has_the_limits_that_were_said(keys: Keys, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_key_has_the_limits_that_were_said(keys: ApiKeyStore, capsys: pytest.CaptureFixture[str]) -> None:
     words = "--owner team --scope generate --scope admin --calls-per-minute 30 --max-jobs 4 --highest-priority low"
 
     assert main(["keys", "create", "a", *words.split()]) == 0
@@ -55,7 +55,7 @@ def test_a_key_has_the_limits_that_were_said(keys: Keys, capsys: pytest.CaptureF
     assert row.split()[:7] == [key.id, "a", "team", "admin,generate", "30", "4", "low"]
 
 
-def test_a_key_is_revoked(keys: Keys, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_key_is_revoked(keys: ApiKeyStore, capsys: pytest.CaptureFixture[str]) -> None:
     main(["keys", "create", "a"])
     token = capsys.readouterr().out.strip()
 
@@ -75,7 +75,7 @@ def test_a_key_is_revoked(keys: Keys, capsys: pytest.CaptureFixture[str]) -> Non
     ],
 )
 def test_what_cannot_be_is_one_line_and_a_failure(
-    keys: Keys, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+    keys: ApiKeyStore, capsys: pytest.CaptureFixture[str], words: list[str], said: str
 ) -> None:
     assert main(["keys", *words]) == 1
 
@@ -104,7 +104,7 @@ def test_the_redis_of_darkroom_up_is_found_running_or_not(
     try:
         assert main(["keys", "create", "while", *data]) == 0
         with connect(server.url, timeout_seconds=5, retries=0) as connection:
-            assert [key.name for key in Keys(connection).find_all()] == ["before", "while"]
+            assert [key.name for key in ApiKeyStore(connection).find_all()] == ["before", "while"]
     finally:
         server.stop()
     capsys.readouterr()
@@ -112,7 +112,7 @@ def test_the_redis_of_darkroom_up_is_found_running_or_not(
     assert [row.split()[1] for row in capsys.readouterr().out.splitlines()[1:]] == ["before", "while"]
 
 
-def test_a_client_with_a_key_is_served(keys: Keys, redis_url: str, tmp_path: Path, hands: Hands) -> None:
+def test_a_client_with_a_key_is_served(keys: ApiKeyStore, redis_url: str, tmp_path: Path, hands: Hands) -> None:
     _, token = keys.create("a")
     with service(redis_url, tmp_path) as (http, _):
         url = str(http.base_url)
@@ -125,7 +125,11 @@ def test_a_client_with_a_key_is_served(keys: Keys, redis_url: str, tmp_path: Pat
 
 
 def test_the_key_comes_from_the_environment(
-    keys: Keys, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    keys: ApiKeyStore,
+    redis_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     _, token = keys.create("a")
     with service(redis_url, tmp_path) as (http, _):

@@ -7,15 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from contracts.metrics import ROWS, SUM, Tally
+from contracts.metrics import ROWS, SUM, Counters
 
 
-def figures(tally: Tally) -> dict[tuple[str, ...], float]:
+def figures(tally: Counters) -> dict[tuple[str, ...], float]:
     return {tuple(json.loads(key)): figure for key, figure in tally.drain().items()}
 
 
 def test_what_was_counted_is_given_away_once() -> None:
-    tally = Tally()
+    tally = Counters()
     tally.count("warm_hits", model="a")
     tally.count("warm_hits", 2, model="a")
     tally.count("evictions", to="host", model="a")
@@ -26,14 +26,14 @@ def test_what_was_counted_is_given_away_once() -> None:
 
 @pytest.mark.parametrize(("value", "bucket"), [(0, "1"), (1, "1"), (1.5, "2"), (64, "64"), (65, "+Inf")])
 def test_an_observation_falls_into_the_bucket_whose_bound_it_does_not_exceed(value: float, bucket: str) -> None:
-    tally = Tally()
+    tally = Counters()
     tally.observe("batch_images", value, model="a")
 
     assert figures(tally) == {("batch_images", bucket, "a"): 1, ("batch_images", SUM, "a"): value}
 
 
 def test_many_threads_count_together() -> None:
-    tally = Tally()
+    tally = Counters()
 
     def count(_: int) -> None:
         for _ in range(1000):
@@ -56,12 +56,12 @@ def test_many_threads_count_together() -> None:
 )
 def test_what_the_table_does_not_have_is_an_error(name: str, labels: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=name):
-        Tally().count(name, **labels)
+        Counters().count(name, **labels)
 
 
 def test_a_counter_is_no_histogram() -> None:
     with pytest.raises(ValueError, match="histogram"):
-        Tally().observe("warm_hits", 1.0, model="a")
+        Counters().observe("warm_hits", 1.0, model="a")
 
 
 def test_every_histogram_has_rising_bounds_and_no_counter_has_any() -> None:

@@ -6,7 +6,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from contracts.metrics import SUM, Ledger, Tally, read_totals
+from contracts.metrics import SUM, Counters, TotalsWriter, read_totals
 from contracts.queue.client import JobQueue
 from contracts.redis.connection import connect
 
@@ -23,8 +23,8 @@ def total(connection: Redis, name: str, *labels: str) -> dict[str, float]:
 
 def test_what_several_processes_counted_adds_up(queue: JobQueue) -> None:
     for seconds in (0.2, 0.3, 1000):
-        tally = Tally()
-        ledger = Ledger(queue.connection, tally)
+        tally = Counters()
+        ledger = TotalsWriter(queue.connection, tally)
         for _ in range(2):
             tally.observe("stage_seconds", seconds, stage="denoise", model="a/ü", task="txt2img")
             tally.count("warm_hits", model="a/ü")
@@ -36,15 +36,15 @@ def test_what_several_processes_counted_adds_up(queue: JobQueue) -> None:
 
 
 def test_nothing_counted_is_nothing_written(queue: JobQueue) -> None:
-    Ledger(queue.connection, Tally()).post()
+    TotalsWriter(queue.connection, Counters()).post()
 
     assert queue.connection.dbsize() == 0
 
 
 def test_what_was_counted_while_redis_was_away_is_posted_when_it_is_back(queue: JobQueue) -> None:
-    tally = Tally()
+    tally = Counters()
     away = connect("redis://127.0.0.1:1/0", timeout_seconds=0.2, retries=0)
-    ledger = Ledger(away, tally)
+    ledger = TotalsWriter(away, tally)
     tally.count("warm_hits", model="a")
     with pytest.raises(RedisConnectionError):
         ledger.post()
@@ -58,8 +58,8 @@ def test_what_was_counted_while_redis_was_away_is_posted_when_it_is_back(queue: 
 
 
 def test_a_page_whose_answer_was_lost_is_added_once(queue: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
-    tally = Tally()
-    ledger = Ledger(queue.connection, tally)
+    tally = Counters()
+    ledger = TotalsWriter(queue.connection, tally)
     tally.count("warm_hits", model="a")
     real_read = type(queue.connection).parse_response
 

@@ -16,7 +16,7 @@ from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.architectures import read_architectures
 from models.judge import judge
 from worker.pool.pool import Pool
-from worker.runtime.kernel_options import Compile, KernelChoice
+from worker.runtime.kernel_options import Compile, KernelOptions
 
 FAMILIES = ("sdxl", "sd3", "flux")
 PROMPT = "a red circle on a blue background"
@@ -64,7 +64,7 @@ def test_t5_on_the_cpu_shows_the_same_picture(trial: Trial, family: str) -> None
 def test_a_compiled_model_shows_the_same_picture_again_and_again(trial: Trial, family: str, how: Compile) -> None:
     torch._dynamo.reset()
     spec, pool = trial.catalogue.model(f"shapes-{family}"), Pool(trial.catalogue, device="cuda")
-    compiling = Pool(trial.catalogue, device="cuda", kernels=KernelChoice(compile=how))
+    compiling = Pool(trial.catalogue, device="cuda", kernels=KernelOptions(compile=how))
     plain = make(trial, pool, spec, seed=3, prompt=PROMPT)
     images = [make(trial, compiling, spec, seed=3, prompt=PROMPT) for _ in range(3)]
     assert all(one.receipt.kernels["compile"] == f"{how}, inductor" for one in images)

@@ -10,7 +10,7 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.requests.parameters import LoraParameters
 from contracts.storage import Storage
 from tests.support.jobs import Pixels, order, pixels
-from worker.adapters.active import Adapters, AdapterSet
+from worker.adapters.active import ActiveLoras, AdapterSet
 from worker.pool.pool import Pool
 
 
@@ -25,7 +25,7 @@ def checkpoint_of(catalogue: Catalogue, family: str) -> Path:
     return catalogue.root / f"shapes-{family}"
 
 
-def chosen(adapters: Adapters, *wanted: Sequence[LoraParameters]) -> list[AdapterSet]:
+def chosen(adapters: ActiveLoras, *wanted: Sequence[LoraParameters]) -> list[AdapterSet]:
     """Sets that must load; what is wrong with one is raised."""
     sets = []
     for one in adapters.choose(wanted):
@@ -36,7 +36,7 @@ def chosen(adapters: Adapters, *wanted: Sequence[LoraParameters]) -> list[Adapte
 
 
 @contextmanager
-def acting(adapters: Adapters, *loras: LoraParameters) -> Iterator[None]:
+def acting(adapters: ActiveLoras, *loras: LoraParameters) -> Iterator[None]:
     """Inside, these act for the one image of a call, and for its prompt."""
     sets = chosen(adapters, loras)
     with adapters.active(sets), adapters.active_in_texts(*sets):

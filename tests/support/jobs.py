@@ -16,11 +16,11 @@ from contracts.queue.events import Preview
 from contracts.queue.records import Receipt
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS
-from contracts.requests.validation import StoredPicture, check, resolve
+from contracts.requests.validation import StoredImage, check, resolve
 from contracts.storage import Storage
 from worker.generation import generate as jobs
 from worker.generation.callback import Watch
-from worker.generation.outputs import Done
+from worker.generation.outputs import Stored
 from worker.pool.pool import Pool
 
 Pixels = npt.NDArray[np.int16]
@@ -67,17 +67,17 @@ def order(
     task = Task.CONTROLNET if mode.value.startswith("controlnet") else Task(mode.value)
     model = catalogue.model(model_of(catalogue, family))
     fields = {"prompt": "a red circle", "num_inference_steps": 3, "seed": 7, "model": model.id, **fields}
-    pictures: dict[str, StoredPicture] = {}
+    pictures: dict[str, StoredImage] = {}
     granted = model.architecture.modes[mode]
     for field, key in (("image", "inputs/image.png"), ("mask_image", "inputs/mask.png")):
         if field in granted:
             fields.setdefault(field, "upload:x")
-            pictures[field] = StoredPicture(key, SIDE, SIDE)
+            pictures[field] = StoredImage(key, SIDE, SIDE)
     if task is Task.CONTROLNET and "controls" not in fields:
         fields["controls"] = [_control(family, mode)] * controls
     for index, control in enumerate(fields.get("controls", ())):
         if "image" in control:
-            pictures[f"controls.{index}.image"] = StoredPicture("inputs/control.png", SIDE, SIDE)
+            pictures[f"controls.{index}.image"] = StoredImage("inputs/control.png", SIDE, SIDE)
     request = REQUESTS[task](**fields)
     check(request, catalogue)
     return resolve(request, model, pictures)
@@ -121,7 +121,7 @@ def run(
 def done(parameters: JobParameters, pool: Pool, storage: Storage) -> tuple[list[bytes], Receipt]:
     """Run one job that must succeed; returns its files and its receipt."""
     (outcome,) = run(parameters, pool, storage)
-    assert isinstance(outcome, Done), outcome
+    assert isinstance(outcome, Stored), outcome
     return [storage.read(image.key) for image in outcome.images], outcome.receipt
 
 

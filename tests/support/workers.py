@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from contracts.metrics import Tally
+from contracts.metrics import Counters
 from contracts.queue.client import JobQueue
 from contracts.queue.leases import Claims
 from contracts.queue.records import JobRecord
@@ -28,7 +28,7 @@ def hire(
     shared: SharedSettings,
     pool: Pool,
     storage: Storage,
-    tally: Tally | None = None,
+    tally: Counters | None = None,
     overdue_seconds: float = 30.0,
     **settings: object,
 ) -> Consumer:

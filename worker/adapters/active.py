@@ -21,8 +21,8 @@ from contracts.errors import FailureCode, JobFailed
 from contracts.queue.records import Weights
 from contracts.requests.parameters import LoraParameters
 from worker.adapters import reader as lora_files
-from worker.adapters.files import LoraStock
-from worker.adapters.layers import Adding, Layer, LowRank, Rows, Share
+from worker.adapters.files import LoraFiles
+from worker.adapters.layers import ImageRows, Layer, LoraHook, LowRank, Share
 from worker.families import FamilyCode
 
 
@@ -66,7 +66,7 @@ class AdapterSet:
         return AdapterSet(tuple((adapter, lora) for adapter, lora in self.adapters if adapter.texts))
 
 
-class Adapters:
+class ActiveLoras:
     """The adapters of one warm model. All methods are for the thread that runs its jobs, but for `loaded`.
 
     Attributes:
@@ -74,7 +74,7 @@ class Adapters:
         resident_bytes: what they take.
     """
 
-    def __init__(self, base: Any, family: FamilyCode, stock: LoraStock, model: str = "") -> None:
+    def __init__(self, base: Any, family: FamilyCode, stock: LoraFiles, model: str = "") -> None:
         """`model` is what the tally calls it."""
         self.loaded: tuple[str, ...] = ()
         self.resident_bytes = 0
@@ -188,7 +188,7 @@ class Adapters:
         with ExitStack() as hooks:
             for layer, own in shares.items():
                 # Before all other hooks: those of a placement take the layer's weights away.
-                handle = layer.register_forward_hook(Adding(own), prepend=True)
+                handle = layer.register_forward_hook(LoraHook(own), prepend=True)
                 self._acting += 1
                 hooks.callback(self._let_go, handle)
             yield
@@ -198,7 +198,7 @@ class Adapters:
         self._acting -= 1
 
 
-def _divide(sets: Sequence[AdapterSet]) -> Iterator[tuple[Loaded, float, Rows | None]]:
+def _divide(sets: Sequence[AdapterSet]) -> Iterator[tuple[Loaded, float, ImageRows | None]]:
     """Who acts for whom, each image's adapters in its job's order; images that agree are served together."""
     for place in range(max(len(one.adapters) for one in sets)):
         served: dict[tuple[str, float], list[int]] = {}
@@ -209,5 +209,5 @@ def _divide(sets: Sequence[AdapterSet]) -> Iterator[tuple[Loaded, float, Rows | 
                 adapters[key] = one.adapters[place][0]
                 served.setdefault(key, []).append(image)
         for (sha256, scale), images in served.items():
-            rows = None if len(images) == len(sets) else Rows(images, of=len(sets))
+            rows = None if len(images) == len(sets) else ImageRows(images, of=len(sets))
             yield adapters[sha256, scale], scale, rows

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import FailureCode, JobFailed, NotFound
-from contracts.metrics import Tally
+from contracts.metrics import Counters
 from contracts.requests.parameters import LoraParameters
 from contracts.storage import Storage
 from worker.checkpoints import loader as checkpoints
@@ -22,7 +22,7 @@ from worker.checkpoints.files import Fingerprints
 
 
 @dataclass(frozen=True)
-class Bounds:
+class Limits:
     """What may be kept: adapters loaded beside one model, in number and bytes, and bytes of fetched files.
 
     A job's own adapters may exceed them while it runs.
@@ -33,7 +33,7 @@ class Bounds:
     file_bytes: int = 16 * 2**30
 
 
-class LoraStock:
+class LoraFiles:
     """Files of adapters, for all models of one worker; several workers may share the folder.
 
     Attributes:
@@ -46,12 +46,12 @@ class LoraStock:
         catalogue: Catalogue,
         storage: Storage | None = None,
         folder: Path = Path(),
-        bounds: Bounds | None = None,
-        tally: Tally | None = None,
+        bounds: Limits | None = None,
+        tally: Counters | None = None,
     ) -> None:
         """Without a storage only the catalogue's own are found."""
-        self.bounds = bounds or Bounds()
-        self.tally = Tally() if tally is None else tally
+        self.bounds = bounds or Limits()
+        self.tally = Counters() if tally is None else tally
         self._catalogue = catalogue
         self._storage = storage
         self._folder = folder

@@ -94,7 +94,7 @@ class _Stretched:
         return values.view(-1, 1, 1) if isinstance(self._layer, torch.nn.Conv2d) else values
 
 
-class Rows:
+class ImageRows:
     """Some images of a call, found again in whatever a layer is given."""
 
     def __init__(self, images: Sequence[int], of: int) -> None:
@@ -125,10 +125,10 @@ class Rows:
 
 
 #: What to add, and to which images; None: to all of the call.
-Share = tuple[Added, Rows | None]
+Share = tuple[Added, ImageRows | None]
 
 
-class Adding:
+class LoraHook:
     """The hook on one layer."""
 
     def __init__(self, shares: Sequence[Share]) -> None:

@@ -17,7 +17,7 @@ from worker.encoding.cache import Embedding, EmbeddingCache
 from worker.families import FamilyCode, Wording
 
 
-class HostT5:
+class CpuT5:
     """T5 of one model."""
 
     def __init__(
@@ -90,7 +90,7 @@ class _StandIn:
         count: texts that were encoded ahead: here, or for here.
     """
 
-    def __init__(self, host: HostT5) -> None:
+    def __init__(self, host: CpuT5) -> None:
         self.count = 0
         self._host = host
 

@@ -21,7 +21,7 @@ from worker.families import Call, FamilyCode, Wording
 
 
 @dataclass
-class Encoder:
+class PromptEncoder:
     """The encoders of one model, as a batch uses them.
 
     Attributes:

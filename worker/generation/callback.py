@@ -12,7 +12,7 @@ import torch
 
 from contracts.queue.events import Preview
 from worker.sampling import previews
-from worker.sampling.step_cache import Shortened
+from worker.sampling.step_cache import StepCache
 
 
 class Watch(Protocol):
@@ -25,7 +25,7 @@ class Watch(Protocol):
         """Called in another thread, between the first step and the batch's end, where a job wants previews."""
 
 
-class Steps:
+class StepCallback:
     """Tells the watch of each step, and remembers what the watch raised.
 
     Attributes:
@@ -38,9 +38,9 @@ class Steps:
         self.raised: BaseException | None = None
         self.watch = watch
         self.spoilt: frozenset[int] = frozenset()
-        self._painter: previews.Painter | None = None
+        self._painter: previews.PreviewEmitter | None = None
         self._stopwatch: Stopwatch | None = None
-        self._shortened: Shortened | None = None
+        self._shortened: StepCache | None = None
         self._denoising = False
 
     @property
@@ -49,7 +49,7 @@ class Steps:
         return 0 if self._shortened is None else self._shortened.predicted
 
     def begin(
-        self, stopwatch: Stopwatch, painter: previews.Painter | None, shortened: Shortened | None = None
+        self, stopwatch: Stopwatch, painter: previews.PreviewEmitter | None, shortened: StepCache | None = None
     ) -> None:
         """Start to count the stages of one pipeline call, and to show how its images come along."""
         self._stopwatch, self._painter, self._denoising = stopwatch, painter, False

@@ -16,18 +16,18 @@ from PIL import Image
 
 from contracts.errors import FailureCode, JobFailed, NotFound
 from contracts.queue.records import Receipt
-from contracts.requests.parameters import JobParameters, as_one
+from contracts.requests.parameters import JobParameters, combine
 from contracts.storage import Storage
 from worker.adapters.active import AdapterSet
 from worker.families import Call, texts_of
 from worker.generation import images, receipts
-from worker.generation.callback import Steps, Stopwatch, Watch
-from worker.generation.outputs import Done, Painted, deliver
-from worker.pool.model import WarmModel
+from worker.generation.callback import StepCallback, Stopwatch, Watch
+from worker.generation.outputs import Generated, Stored, store
+from worker.pool.model import LoadedModel
 from worker.pool.pool import Pool
 from worker.runtime.device import free_memory
 from worker.sampling import previews
-from worker.sampling.step_cache import Shortened, shortened
+from worker.sampling.step_cache import StepCache, step_cache
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class _Attempt:
 
     pool: Pool
     storage: Storage
-    steps: Steps
+    steps: StepCallback
     stopwatch: Stopwatch
     worker_name: str
     ran_out: Sequence[str]
@@ -60,24 +60,24 @@ class Job:
 
 def run(
     jobs: Sequence[Job], pool: Pool, storage: Storage, watch: Watch, worker_name: str = ""
-) -> list[Done | JobFailed]:
-    """Paint a batch and write its images: `paint`, then `deliver`."""
-    outcomes = paint(jobs, pool, storage, watch, worker_name)
-    return [deliver(one, storage) if isinstance(one, Painted) else one for one in outcomes]
+) -> list[Stored | JobFailed]:
+    """Paint a batch and write its images: `generate`, then `store`."""
+    outcomes = generate(jobs, pool, storage, watch, worker_name)
+    return [store(one, storage) if isinstance(one, Generated) else one for one in outcomes]
 
 
-def paint(
+def generate(
     jobs: Sequence[Job], pool: Pool, storage: Storage, watch: Watch, worker_name: str = ""
-) -> list[Painted | JobFailed]:
+) -> list[Generated | JobFailed]:
     """Run jobs that share a batch key in one pipeline call; once more, by a smaller plan, if memory runs out.
 
     Returns:
         The outcome of each job, in order. What `watch.step` raises is passed on.
     """
     ran_out: list[str] = []
-    load = as_one([job.parameters for job in jobs])
+    load = combine([job.parameters for job in jobs])
     while True:
-        steps = Steps(watch)
+        steps = StepCallback(watch)
         try:
             attempt = _Attempt(pool, storage, steps, Stopwatch(pool.device), worker_name, ran_out)
             return _paint(jobs, load, attempt)
@@ -108,7 +108,7 @@ def _failure(error: Exception) -> JobFailed:
     return JobFailed(FailureCode.INTERNAL, f"the worker failed: {type(error).__name__}")
 
 
-def _paint(jobs: Sequence[Job], load: JobParameters, attempt: _Attempt) -> list[Painted | JobFailed]:
+def _paint(jobs: Sequence[Job], load: JobParameters, attempt: _Attempt) -> list[Generated | JobFailed]:
     """Paint those jobs whose adapters can be had; `load` is what all of them take together."""
     model = attempt.pool.ready(load, load.num_images)
     attempt.stopwatch.lap("load")
@@ -129,8 +129,8 @@ def _fail_alone(job: Job, error: Exception) -> JobFailed:
 
 
 def _paint_able(
-    jobs: Sequence[Job], adapters: Mapping[str, AdapterSet], model: WarmModel, attempt: _Attempt
-) -> list[Painted | JobFailed]:
+    jobs: Sequence[Job], adapters: Mapping[str, AdapterSet], model: LoadedModel, attempt: _Attempt
+) -> list[Generated | JobFailed]:
     """Paint jobs with their adapters, by job id."""
     shared, pool, stopwatch = jobs[0].parameters, attempt.pool, attempt.stopwatch
     pipeline = model.pipeline(shared.mode, shared.scheduler, [part.controlnet for part in shared.controls])
@@ -174,10 +174,10 @@ def _read_inputs(jobs: Sequence[Job], storage: Storage) -> Call:
         return Call(
             job=shared,
             texts=texts_of([job.parameters for job in jobs]),
-            image=None if shared.image is None else images.read_picture(storage.read(shared.image), size),
+            image=None if shared.image is None else images.read_image(storage.read(shared.image), size),
             mask=None if shared.mask_image is None else images.read_mask(storage.read(shared.mask_image), size),
             controls=[
-                None if control.image is None else images.read_picture(storage.read(control.image), size)
+                None if control.image is None else images.read_image(storage.read(control.image), size)
                 for control in shared.controls
             ],
         )
@@ -188,11 +188,11 @@ def _read_inputs(jobs: Sequence[Job], storage: Storage) -> Call:
 
 def _generate(
     pipeline: Any,
-    model: WarmModel,
+    model: LoadedModel,
     call: Call,
     embeddings: Mapping[str, torch.Tensor],
     jobs: Sequence[Job],
-    steps: Steps,
+    steps: StepCallback,
     stopwatch: Stopwatch,
 ) -> list[Image.Image]:
     seeds = [seed for job in jobs for seed in job.parameters.seeds]
@@ -220,17 +220,17 @@ def _generate(
 
 
 def _shortened(
-    model: WarmModel, denoiser: Any, controlnet: Any, job: JobParameters
-) -> AbstractContextManager[Shortened | None]:
+    model: LoadedModel, denoiser: Any, controlnet: Any, job: JobParameters
+) -> AbstractContextManager[StepCache | None]:
     """The pipeline call as the job's `speed` has it."""
     if job.speed == "exact":
         return nullcontext()
-    return shortened(model.spec.architecture.shortcut, denoiser, controlnet)
+    return step_cache(model.spec.architecture.shortcut, denoiser, controlnet)
 
 
 def _preview_painter(
-    pipeline: Any, model: WarmModel, jobs: Sequence[Job], watch: Watch
-) -> previews.Painter | None:
+    pipeline: Any, model: LoadedModel, jobs: Sequence[Job], watch: Watch
+) -> previews.PreviewEmitter | None:
     """What shows how the jobs' images come along; None where no job wants to see it."""
     wanted = [
         previews.Wanted(job.parameters.previews, range(place, place + job.parameters.num_images))
@@ -239,9 +239,9 @@ def _preview_painter(
     if not any(one.count for one in wanted):
         return None
     size = (jobs[0].parameters.width, jobs[0].parameters.height)
-    return previews.Painter(
+    return previews.PreviewEmitter(
         wanted,
-        previews.Guesses(pipeline.scheduler, model.spec.architecture.kind),
+        previews.DenoisedEstimate(pipeline.scheduler, model.spec.architecture.kind),
         model.projection,
         unpack=lambda latents: model.family.unpack(pipeline, latents, size),
         size=size,
@@ -284,7 +284,7 @@ def _finish(
     shared: Receipt,
     adapters: AdapterSet,
     attempt: _Attempt,
-) -> Painted | JobFailed:
+) -> Generated | JobFailed:
     """One job's part of the batch, which begins at `place`, under a receipt of its own."""
     own = range(place, place + job.parameters.num_images)
     if attempt.steps.spoilt.intersection(own):
@@ -295,4 +295,4 @@ def _finish(
         "loras": adapters.weights,
         "timings": {"queue": round(job.queue_seconds, 4), **attempt.stopwatch.seconds},
     }
-    return Painted(job.id, job.attempt, [pictures[one] for one in own], shared.model_copy(update=changes))
+    return Generated(job.id, job.attempt, [pictures[one] for one in own], shared.model_copy(update=changes))

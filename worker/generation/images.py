@@ -19,7 +19,7 @@ Box = tuple[int, int, int, int]
 Mask = npt.NDArray[np.uint8]
 
 
-def read_picture(data: bytes, size: Size) -> Image.Image:
+def read_image(data: bytes, size: Size) -> Image.Image:
     """A start or control image, RGB, scaled to `size`; what is transparent in it is white."""
     picture = _flatten(_open(data), "white").convert("RGB")
     return picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS)

@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Painted:
+class Generated:
     """A job whose pictures are done and not yet written.
 
     Attributes:
@@ -36,14 +36,14 @@ class Painted:
 
 
 @dataclass(frozen=True)
-class Done:
+class Stored:
     """A job whose images are in the storage, complete."""
 
     images: list[ImageRecord]
     receipt: Receipt
 
 
-def deliver(painted: Painted, storage: Storage) -> Done | JobFailed:
+def store(painted: Generated, storage: Storage) -> Stored | JobFailed:
     """Write one job's images, complete before anyone is told of them."""
     begun = time.perf_counter()
     try:
@@ -52,10 +52,10 @@ def deliver(painted: Painted, storage: Storage) -> Done | JobFailed:
         _log.exception("job %s: images not stored", painted.job_id)
         return JobFailed(FailureCode.INTERNAL, str(error))
     timings = {**painted.receipt.timings, "write": round(time.perf_counter() - begun, 4)}
-    return Done(records, painted.receipt.model_copy(update={"timings": timings}))
+    return Stored(records, painted.receipt.model_copy(update={"timings": timings}))
 
 
-def _write(painted: Painted, index: int, storage: Storage) -> ImageRecord:
+def _write(painted: Generated, index: int, storage: Storage) -> ImageRecord:
     parameters, picture = painted.receipt.parameters, painted.pictures[index]
     seed, file_format = parameters.seeds[index], parameters.output_format
     said = receipts.texts(painted.receipt, seed)

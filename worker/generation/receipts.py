@@ -11,10 +11,10 @@ from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
-from contracts.memory.plan import Home, Plan
+from contracts.memory.plan import Placement, Plan
 from contracts.queue.records import CacheUse, MemoryUse, Receipt
 from contracts.requests.parameters import JobParameters
-from worker.pool.model import WarmModel
+from worker.pool.model import LoadedModel
 from worker.runtime.device import describe_device
 
 _LIBRARIES = ("darkroom", "torch", "diffusers", "transformers", "peft")
@@ -40,7 +40,7 @@ def library_versions() -> Mapping[str, str]:
 
 def compose(
     batch: Sequence[JobParameters],
-    model: WarmModel,
+    model: LoadedModel,
     *,
     embeddings: CacheUse,
     memory: MemoryUse,
@@ -75,7 +75,7 @@ def _departures(plan: Plan | None, job: JobParameters) -> list[str]:
     """What makes this image another than the same request gives where everything fits."""
     if plan is None:
         return []
-    found = [f"{part.component} left out" for part in plan.parts if part.home is Home.ABSENT]
+    found = [f"{part.component} left out" for part in plan.parts if part.home is Placement.ABSENT]
     if plan.fp8:
         found.append("denoiser in fp8")
     if plan.tile_side is not None and max(job.width, job.height) > plan.tile_side:

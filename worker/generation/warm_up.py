@@ -10,7 +10,7 @@ from contracts.queue.events import Preview
 from contracts.requests.schema import Txt2ImgRequest
 from contracts.requests.validation import check, resolve
 from contracts.storage import Storage
-from worker.generation.generate import Job, paint
+from worker.generation.generate import Job, generate
 from worker.pool.pool import Pool
 
 #: CUDA graphs are warmed in the first, recorded in the second and replayed in the third.
@@ -25,7 +25,7 @@ class _Nobody:
         """Nothing to do."""
 
 
-def rehearse(pool: Pool, storage: Storage, model: str) -> None:
+def warm_up(pool: Pool, storage: Storage, model: str) -> None:
     """Paint at the model's own size, with its own settings; other sizes and numbers are compiled when they come.
 
     Raises:
@@ -34,6 +34,6 @@ def rehearse(pool: Pool, storage: Storage, model: str) -> None:
     prompt = pool.catalogue.model(model).prompt_hint or "a rehearsal"
     request = Txt2ImgRequest(model=model, prompt=prompt, seed=0, num_inference_steps=_STEPS)
     job = Job("rehearsal", 0, resolve(request, check(request, pool.catalogue), {}), 0.0)
-    (outcome,) = paint([job], pool, storage, _Nobody())
+    (outcome,) = generate([job], pool, storage, _Nobody())
     if isinstance(outcome, JobFailed):
         raise outcome

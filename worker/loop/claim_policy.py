@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping
 
-from contracts.queue.leases import Wish
+from contracts.queue.leases import ClaimCriteria
 from worker.settings import WorkerSettings
 
 
-class Residency:
+class ClaimPolicy:
     """Since when the model that ran last has been running."""
 
     def __init__(self, minimum_seconds: float, model_pixels: Mapping[str, int] | None = None) -> None:
@@ -39,9 +39,9 @@ class Residency:
         settings: WorkerSettings,
         ready: Collection[str] | None = None,
         put_off: Collection[str] = (),
-    ) -> Wish:
-        """The next claim's terms; `ready` and `put_off` as in `Wish`."""
-        return Wish(
+    ) -> ClaimCriteria:
+        """The next claim's terms; `ready` and `put_off` as in `ClaimCriteria`."""
+        return ClaimCriteria(
             warm=tuple(warm),
             settled=self.settled,
             max_images=settings.max_batch_images,

@@ -15,17 +15,17 @@ from functools import partial
 from redis.exceptions import RedisError
 
 from contracts.errors import RETRYABLE, FailureCode, JobFailed, Unavailable
-from contracts.metrics import Tally
-from contracts.queue.leases import Claim, Claims, lines_of
+from contracts.metrics import Counters
+from contracts.queue.leases import Claim, Claims, job_context
 from contracts.queue.records import JobError, JobState, Receipt
 from contracts.storage import Storage
-from worker.generation.outputs import Done, Painted, deliver
-from worker.loop.progress import BatchWatch, HandedBack
+from worker.generation.outputs import Generated, Stored, store
+from worker.loop.progress import BatchWatch, Released
 
 _log = logging.getLogger(__name__)
 
 #: What became of a job: its pictures, its images, a failure, nothing, or back to the queue with it.
-Outcome = Painted | Done | JobFailed | HandedBack | None
+Outcome = Generated | Stored | JobFailed | Released | None
 
 _DEADLINE_PASSED = JobFailed(FailureCode.DEADLINE_EXCEEDED, "the deadline passed while the job ran")
 #: Jobs of one batch that are written at the same time: what takes long is the storage's answer.
@@ -33,14 +33,14 @@ _WRITERS = 4
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 2.0
 
 
-class Endings:
+class JobCompleter:
     """Ends the jobs of one worker.
 
     Attributes:
         stage_seconds: stage -> seconds that the completed jobs have spent in it.
     """
 
-    def __init__(self, claims: Claims, storage: Storage, tally: Tally) -> None:
+    def __init__(self, claims: Claims, storage: Storage, tally: Counters) -> None:
         self._claims = claims
         self._storage = storage
         self._tally = tally
@@ -54,7 +54,7 @@ class Endings:
 
     def end_all(self, batch: Sequence[Claim], watch: BatchWatch, outcomes: Sequence[Outcome]) -> None:
         """Write the images of each job of a batch, and end it, however long Redis is away."""
-        call = next((one.receipt for one in outcomes if isinstance(one, Painted)), None)
+        call = next((one.receipt for one in outcomes if isinstance(one, Generated)), None)
         if call is not None:
             self._tally.observe("batch_images", call.batch_images, model=call.model.id)
         jobs = zip(batch, outcomes, strict=True)
@@ -77,17 +77,17 @@ class Endings:
             _log.warning("images of %s are left behind: %s", folder, error)
 
     def _end_one(self, claim: Claim, watch: BatchWatch, outcome: Outcome) -> None:
-        with lines_of([claim.job]):
-            if isinstance(outcome, Painted) and claim.job.id not in watch.verdicts:
-                outcome = deliver(outcome, self._storage)
-            _insist(partial(self._end, claim, outcome, watch.verdicts.get(claim.job.id)))
+        with job_context([claim.job]):
+            if isinstance(outcome, Generated) and claim.job.id not in watch.verdicts:
+                outcome = store(outcome, self._storage)
+            retry_until_written(partial(self._end, claim, outcome, watch.verdicts.get(claim.job.id)))
 
     def _end(self, claim: Claim, outcome: Outcome, verdict: str | None) -> None:
         became = self._close(claim, outcome, verdict)
         about: dict[str, object] = {"became": became, "attempt": claim.job.attempts}
         if became == "failed" and isinstance(outcome, JobFailed):
             about["code"] = outcome.code.value
-        if isinstance(outcome, Done):
+        if isinstance(outcome, Stored):
             about["timings"] = outcome.receipt.timings
             if became == "completed":
                 self._count_stages(outcome.receipt)
@@ -103,11 +103,11 @@ class Endings:
             became, is_ours = "failed", self.fail(claim, _DEADLINE_PASSED)
         elif verdict is not None:
             became, is_ours = "lost", False
-        elif isinstance(outcome, HandedBack):
-            became, is_ours = "handed back", self._claims.hand_back(claim)
+        elif isinstance(outcome, Released):
+            became, is_ours = "handed back", self._claims.release(claim)
         elif isinstance(outcome, JobFailed):
             became, is_ours = "failed", self.fail(claim, outcome)
-        elif isinstance(outcome, Done):
+        elif isinstance(outcome, Stored):
             became, is_ours = "completed", self._claims.complete(claim, outcome.images, outcome.receipt)
         else:
             became, is_ours = "lost", False
@@ -125,7 +125,7 @@ class Endings:
                 for stage in stages
             }
 
-    def _tidy(self, claim: Claim, done: Done, won: bool) -> None:
+    def _tidy(self, claim: Claim, done: Stored, won: bool) -> None:
         """Remove what this attempt wrote for nothing, or what earlier ones left when they were lost."""
         if not won:
             self.forget_images(f"{claim.job.id}/{claim.job.attempts}")
@@ -133,7 +133,7 @@ class Endings:
             self.forget_images(claim.job.id, kept={image.key for image in done.images})
 
 
-def _insist(write: Callable[[], object]) -> None:
+def retry_until_written(write: Callable[[], object]) -> None:
     """Say it until Redis has heard it; where the lease ran out meanwhile, the fence makes it a no-op."""
     pause_seconds = _FIRST_PAUSE_SECONDS
     while True:

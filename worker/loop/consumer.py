@@ -24,19 +24,19 @@ from rq.worker import WorkerStatus
 
 from contracts.errors import FailureCode, JobFailed
 from contracts.memory.planner import Capacity
-from contracts.metrics import Tally
+from contracts.metrics import Counters
 from contracts.queue.client import RUN_FUNCTION
-from contracts.queue.leases import Claim, Claims, Unready, Wish, lines_of
-from contracts.queue.rq_worker import RqLoop
+from contracts.queue.leases import Claim, ClaimCriteria, Claims, NotReady, job_context
+from contracts.queue.rq_worker import DarkroomRqWorker
 from contracts.storage import Storage
 from worker.generation import generate as jobs
-from worker.generation.warm_up import rehearse
-from worker.loop.claim_policy import Residency
-from worker.loop.completion import Endings, Outcome
+from worker.generation.warm_up import warm_up
+from worker.loop.claim_policy import ClaimPolicy
+from worker.loop.completion import JobCompleter, Outcome
 from worker.loop.heartbeat import Heartbeat
-from worker.loop.lookahead import Foresight
-from worker.loop.prefetch import Preparations
-from worker.loop.progress import Abandoned, BatchWatch, HandedBack
+from worker.loop.lookahead import PromptLookahead
+from worker.loop.prefetch import Prefetcher
+from worker.loop.progress import Aborted, BatchWatch, Released
 from worker.pool.pool import Pool
 from worker.settings import WorkerSettings
 
@@ -46,7 +46,7 @@ _REDIS_PAUSE_SECONDS = 0.5
 _FUNCTION_REFUSED = JobFailed(FailureCode.REFUSED_FUNCTION, "the job names a function that is not allowed")
 
 
-class Consumer(RqLoop):
+class Consumer(DarkroomRqWorker):
     """One warm process: claims a batch, runs it, ends its jobs, and again until told to stop."""
 
     def __init__(
@@ -57,7 +57,7 @@ class Consumer(RqLoop):
         storage: Storage,
         settings: WorkerSettings,
         model_pixels: Mapping[str, int] | None = None,
-        tally: Tally | None = None,
+        tally: Counters | None = None,
         capacity: Capacity | None = None,
     ) -> None:
         """`connection` returns bytes, as RQ wants it; `model_pixels` is the memory plan's bound of a batch.
@@ -67,8 +67,8 @@ class Consumer(RqLoop):
         """
         super().__init__(connection, settings.name)
         self._claims = claims
-        tally = Tally() if tally is None else tally
-        self._endings = Endings(claims, storage, tally)
+        tally = Counters() if tally is None else tally
+        self._endings = JobCompleter(claims, storage, tally)
         self._pool = pool
         self._storage = storage
         self._settings = settings
@@ -77,11 +77,11 @@ class Consumer(RqLoop):
         self._leave = threading.Event()
         self._warming = True
         self._answer_lost = False
-        self._residency = Residency(settings.residency_seconds, model_pixels)
+        self._residency = ClaimPolicy(settings.residency_seconds, model_pixels)
         self._deliveries = ThreadPoolExecutor(max_workers=1, thread_name_prefix="delivery")
         self._delivery: Future[None] = self._deliveries.submit(lambda: None)
-        self._preparations = Preparations(pool.prepare)
-        self._foresight = Foresight(pool, lambda: claims.peek(self._wish()))
+        self._preparations = Prefetcher(pool.prepare)
+        self._foresight = PromptLookahead(pool, lambda: claims.peek(self._wish()))
         self._heartbeat = Heartbeat(claims, settings, self._report_state, self._endings.forget_images, tally)
 
     def start(self, models: Sequence[str]) -> None:
@@ -103,7 +103,7 @@ class Consumer(RqLoop):
         try:
             self._pool.model(model)
             if self._settings.compile != "off":
-                rehearse(self._pool, self._storage, model)
+                warm_up(self._pool, self._storage, model)
         except JobFailed as failure:
             # A model that cannot be loaded fails its own jobs, by name; the others are served.
             _log.error("%s", failure.message)
@@ -137,7 +137,7 @@ class Consumer(RqLoop):
                 self._claims.give_up_claims(self._heartbeat.held)
                 self._answer_lost = False
             return self._fitting(self._allowed(self._claims.claim(self._wish())))
-        except Unready as unready:
+        except NotReady as unready:
             self._preparations.begin(unready.name)
             return []
         except RedisError as error:
@@ -146,7 +146,7 @@ class Consumer(RqLoop):
             time.sleep(_REDIS_PAUSE_SECONDS)
             return []
 
-    def _wish(self) -> Wish:
+    def _wish(self) -> ClaimCriteria:
         put_off, warm = self._preparations.under_way, self._pool.warm
         self._preparations.forget(warm)
         return self._residency.wish(warm, self._settings, {*warm, *self._preparations.done}, put_off)
@@ -164,7 +164,7 @@ class Consumer(RqLoop):
         watch = BatchWatch(self._claims, batch, self._leave, self._look_ahead, report_seconds)
         self._heartbeat.hold(batch, watch)
         self._residency.enter(batch[0].job.parameters.model)
-        with lines_of([claim.job for claim in batch]):
+        with job_context([claim.job for claim in batch]):
             outcomes = self._paint(batch, watch)
         self._foresight.pause()
         # One delivery at a time: a slow storage slows the painting instead of filling the memory.
@@ -186,10 +186,10 @@ class Consumer(RqLoop):
             for claim in batch
         ]
         try:
-            return jobs.paint(work, self._pool, self._storage, watch, worker_name=self.name)
-        except Abandoned:
+            return jobs.generate(work, self._pool, self._storage, watch, worker_name=self.name)
+        except Aborted:
             return [None] * len(batch)
-        except HandedBack as handed_back:
+        except Released as handed_back:
             return [handed_back] * len(batch)
 
     def _end(self, batch: Sequence[Claim], watch: BatchWatch, outcomes: Sequence[Outcome]) -> None:
@@ -215,7 +215,7 @@ class Consumer(RqLoop):
         """What the memory plan has room for at once, adapters included; the rest goes back, unspent."""
         count = self._pool.fitting([claim.job.parameters for claim in batch])
         for claim in reversed(batch[count:]):
-            self._claims.hand_back(claim)
+            self._claims.release(claim)
         return batch[:count]
 
     def _function_of(self, job_id: str) -> str | None:

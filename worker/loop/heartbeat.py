@@ -14,7 +14,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from contracts.metrics import Ledger, Tally
+from contracts.metrics import Counters, TotalsWriter
 from contracts.queue.leases import Claim, Claims
 from contracts.queue.workers import WorkerReport, publish, withdraw
 from worker.loop.progress import BatchWatch
@@ -35,7 +35,7 @@ class Heartbeat(threading.Thread):
         settings: WorkerSettings,
         account: Callable[[], dict[str, Any]],
         forget: Callable[[str], None],
-        tally: Tally,
+        tally: Counters,
     ) -> None:
         """`account` gives the fields of the worker's report; `forget` removes what a job has stored.
 
@@ -46,7 +46,7 @@ class Heartbeat(threading.Thread):
         self._settings = settings
         self._account = account
         self._forget = forget
-        self._ledger = Ledger(claims.connection, tally)
+        self._ledger = TotalsWriter(claims.connection, tally)
         # A worker that starts together with a Redis that was away must not judge the leases of that time.
         self._no_reap_before = time.monotonic() + claims.lease_seconds
         # One batch is painted while the one before it is delivered.

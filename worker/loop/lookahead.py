@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from redis.exceptions import RedisError
 
-from contracts.queue.leases import lines_of
+from contracts.queue.leases import job_context
 from contracts.queue.records import JobRecord
 from worker.pool.pool import Pool
 
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 _PAUSE_SECONDS = 0.2
 
 
-class Foresight:
+class PromptLookahead:
     """A thread beside the jobs'; all methods are for theirs."""
 
     def __init__(self, pool: Pool, peek: Callable[[], Sequence[JobRecord]]) -> None:
@@ -58,7 +58,7 @@ class Foresight:
         except RedisError as error:
             _log.warning("no look ahead, Redis does not answer: %s", error)
             return
-        with lines_of(jobs):
+        with job_context(jobs):
             try:
                 for job in jobs:
                     self._pool.encode_ahead(job.parameters, lambda: not over.is_set())

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 _log = logging.getLogger(__name__)
 
 
-class Preparations:
+class Prefetcher:
     """One after the other, in the order in which they were asked for, each once until it is forgotten."""
 
     def __init__(self, prepare: Callable[[str], object]) -> None:

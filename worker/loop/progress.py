@@ -22,11 +22,11 @@ _log = logging.getLogger(__name__)
 _REDIS_PAUSE_SECONDS = 1.0
 
 
-class Abandoned(Exception):
+class Aborted(Exception):
     """No job of the batch goes on; raised out of the pipeline's step callback."""
 
 
-class HandedBack(Exception):
+class Released(Exception):
     """The worker must stop now: the jobs go back to the queue."""
 
 
@@ -74,13 +74,13 @@ class BatchWatch:
         """
         self._last_sign_at = time.monotonic()
         if self._leave.is_set():
-            raise HandedBack
+            raise Released
         progress = self._progress(step, steps)
         if step == steps or self._last_sign_at - self._reported_at >= self._report_seconds:
             self._advance(progress)
             self._reported_at = time.monotonic()
         if not self._active:
-            raise Abandoned
+            raise Aborted
         self._on_step()
 
     def preview(self, job_id: str, preview: Preview) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from contracts.memory.plan import Home
+from contracts.memory.plan import Placement
 
 #: Homes whose weights are parked in host memory.
-PARKED = frozenset({Home.VISIT, Home.STREAMED, Home.ABSENT})
+PARKED = frozenset({Placement.VISIT, Placement.STREAMED, Placement.ABSENT})
 
 
-class Housed:
+class OffloadedModule:
     """One module and its home.
 
     Attributes:
@@ -30,7 +30,7 @@ class Housed:
     def __init__(self, module: torch.nn.Module, device: torch.device) -> None:
         """The module has just been loaded, into host memory."""
         self.module = module
-        self.home: Home | None = None
+        self.home: Placement | None = None
         every = (*module.parameters(), *module.buffers())
         self.tensors = list({id(tensor): tensor for tensor in every}.values())
         self.bytes = self._count_bytes()
@@ -41,7 +41,7 @@ class Housed:
     @property
     def resident_bytes(self) -> int:
         """Bytes that are on the device to stay."""
-        return self.bytes if self.home is Home.DEVICE else 0
+        return self.bytes if self.home is Placement.DEVICE else 0
 
     @property
     def device_bytes(self) -> int:
@@ -54,22 +54,22 @@ class Housed:
     @property
     def computes_on(self) -> torch.device:
         """Where its inputs must be."""
-        return torch.device("cpu") if self.home is Home.CPU else self._device
+        return torch.device("cpu") if self.home is Placement.CPU else self._device
 
-    def move(self, home: Home) -> None:
+    def move(self, home: Placement) -> None:
         """Make it live there; on an error nothing is known of its home any more."""
         if self.home is home:
             return
         before, self.home = self.home, None
         if home in PARKED and before not in PARKED:
             self._park()
-        elif home is Home.DEVICE:
+        elif home is Placement.DEVICE:
             self._unpark()
             _assign(self.tensors, [tensor.data.to(self._device) for tensor in self.tensors])
-        elif home is Home.CPU:
+        elif home is Placement.CPU:
             self._unpark()
             _assign(self.tensors, [tensor.data.cpu() for tensor in self.tensors])
-        if home is Home.CPU:
+        if home is Placement.CPU:
             self._widen()
         self.bytes = self._count_bytes()
         self.home = home
@@ -139,13 +139,13 @@ def _outside_inference(parked: torch.Tensor, device: torch.device) -> torch.Tens
         return parked.to(device, non_blocking=True, copy=True)
 
 
-class Turns:
+class OnDemandSlot:
     """Who is on the device for its own stage: one group of visitors after another."""
 
     def __init__(self) -> None:
-        self._here: Sequence[Housed] = ()
+        self._here: Sequence[OffloadedModule] = ()
 
-    def take(self, group: Sequence[Housed]) -> None:
+    def take(self, group: Sequence[OffloadedModule]) -> None:
         """The group comes, the one before leaves; nothing happens where it is here already."""
         if group is not self._here:
             self.end()
@@ -160,10 +160,10 @@ class Turns:
             housed.leave()
 
 
-class Stream:
+class StreamedModule:
     """One module whose weights are on the device group by group, the next one while the last one computes."""
 
-    def __init__(self, housed: Housed, groups: Sequence[Sequence[torch.Tensor]]) -> None:
+    def __init__(self, housed: OffloadedModule, groups: Sequence[Sequence[torch.Tensor]]) -> None:
         self._housed = housed
         self._groups = groups
         self._follows: dict[int, int] = {}

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch.utils.hooks import RemovableHandle
 
-from contracts.memory.plan import Home, Plan
-from worker.offload.components import Housed, Stream, Turns
-from worker.runtime.memory_tracker import Meter
+from contracts.memory.plan import Placement, Plan
+from worker.offload.components import OffloadedModule, OnDemandSlot, StreamedModule
+from worker.runtime.memory_tracker import MemoryTracker
 
 
-class Placement:
+class ComponentPlacement:
     """The components of one model, each at home where the plan has it.
 
     Attributes:
@@ -29,7 +29,7 @@ class Placement:
         self,
         modules: Mapping[str, torch.nn.Module],
         device: torch.device,
-        meter: Meter,
+        meter: MemoryTracker,
         turn: AbstractContextManager[Any],
     ) -> None:
         """`modules` have just been loaded, into host memory; `turn` is held while one of them moves."""
@@ -37,8 +37,8 @@ class Placement:
         self._device = device
         self._meter = meter
         self._turn = turn
-        self._turns = Turns()
-        self._housed = {name: Housed(module, device) for name, module in modules.items()}
+        self._turns = OnDemandSlot()
+        self._housed = {name: OffloadedModule(module, device) for name, module in modules.items()}
 
     @property
     def resident_bytes(self) -> int:
@@ -66,23 +66,23 @@ class Placement:
         return list(self._housed)
 
     def add(self, name: str, module: torch.nn.Module) -> None:
-        """One more component, just loaded into host memory; it moves with the next `settle`."""
+        """One more component, just loaded into host memory; it moves with the next `apply`."""
         # A new dictionary: the heartbeat's thread may be reading the old one.
-        self._housed = {**self._housed, name: Housed(module, self._device)}
+        self._housed = {**self._housed, name: OffloadedModule(module, self._device)}
 
     def where(self, names: Sequence[str] | None = None) -> dict[str, str]:
         """Component -> where it lives: the device, `cpu`, or `visit`, `streamed` and `absent` from host memory."""
         housed = self._housed
         return {name: self._word(housed[name].home) for name in (housed if names is None else names)}
 
-    def settle(self, plan: Plan) -> None:
+    def apply(self, plan: Plan) -> None:
         """Move every component home; those that the plan does not name are parked."""
         self.plan = None
-        homes = {name: plan.homes.get(name, Home.ABSENT) for name in self._housed}
+        homes = {name: plan.homes.get(name, Placement.ABSENT) for name in self._housed}
         at_home = all(housed.home is homes[name] for name, housed in self._housed.items())
         with nullcontext() if at_home else self._turn:
             # Who leaves the device makes the room for who comes.
-            for name, housed in sorted(self._housed.items(), key=lambda item: homes[item[0]] is Home.DEVICE):
+            for name, housed in sorted(self._housed.items(), key=lambda item: homes[item[0]] is Placement.DEVICE):
                 housed.move(homes[name])
         self.plan = plan
 
@@ -91,11 +91,11 @@ class Placement:
         self.plan = None
         with self._turn:
             for housed in self._housed.values():
-                housed.move(Home.ABSENT)
+                housed.move(Placement.ABSENT)
 
-    def home_of(self, name: str) -> Home | None:
+    def home_of(self, name: str) -> Placement | None:
         """Where a component lives; None where that is unknown."""
-        return self._housed[name].home if name in self._housed else Home.ABSENT
+        return self._housed[name].home if name in self._housed else Placement.ABSENT
 
     @contextmanager
     def acting(self) -> Iterator[None]:
@@ -109,9 +109,9 @@ class Placement:
             for group in self._groups():
                 self._announce(group, undo)
             for housed in self._housed.values():
-                if housed.home is Home.STREAMED:
+                if housed.home is Placement.STREAMED:
                     _stream(housed, self._streamed_by(housed), undo)
-                elif housed.home is Home.CPU:
+                elif housed.home is Placement.CPU:
                     _hold(housed.module.register_forward_pre_hook(lambda *_: self._meter.pause()), undo)
                     _hold(housed.module.register_forward_hook(lambda *_: self._meter.resume()), undo)
             if self.plan is not None and self.plan.tile_side is not None:
@@ -122,37 +122,37 @@ class Placement:
         """Visitors of the stage that has just ended leave now, not when the next ones come."""
         self._turns.end()
 
-    def _groups(self) -> list[list[Housed]]:
+    def _groups(self) -> list[list[OffloadedModule]]:
         """Who is on the device together: each text encoder by itself, what denoises, the VAE."""
-        stages: dict[str, list[Housed]] = {}
+        stages: dict[str, list[OffloadedModule]] = {}
         for name, housed in self._housed.items():
             stage = name if name.startswith("text_encoder") or name == "vae" else "denoise"
             stages.setdefault(stage, []).append(housed)
         return list(stages.values())
 
-    def _announce(self, group: list[Housed], undo: ExitStack) -> None:
+    def _announce(self, group: list[OffloadedModule], undo: ExitStack) -> None:
         """Whichever of the group runs first brings its visitors in, and sends those of another stage away."""
-        visitors = [housed for housed in group if housed.home is Home.VISIT]
+        visitors = [housed for housed in group if housed.home is Placement.VISIT]
         for housed in group:
-            if housed.home not in (None, Home.ABSENT):
+            if housed.home not in (None, Placement.ABSENT):
                 for module, dtype in _entrances(housed.module):
                     hook = partial(_enter, self._turns, visitors, housed.computes_on, dtype)
                     _hold(module.register_forward_pre_hook(hook, with_kwargs=True), undo)
 
-    def _streamed_by(self, housed: Housed) -> str:
+    def _streamed_by(self, housed: OffloadedModule) -> str:
         name = next(name for name, one in self._housed.items() if one is housed)
         parts = () if self.plan is None else self.plan.parts
         return next((part.groups or "leaf" for part in parts if part.component == name), "leaf")
 
-    def _word(self, home: Home | None) -> str:
-        if home is Home.DEVICE:
+    def _word(self, home: Placement | None) -> str:
+        if home is Placement.DEVICE:
             return str(self._device)
         return "unknown" if home is None else str(home)
 
 
 def _enter(
-    turns: Turns,
-    visitors: Sequence[Housed],
+    turns: OnDemandSlot,
+    visitors: Sequence[OffloadedModule],
     device: torch.device,
     dtype: torch.dtype | None,
     module: Any,
@@ -186,14 +186,14 @@ def _entrances(module: Any) -> list[tuple[torch.nn.Module, torch.dtype | None]]:
     return [(module, None)]
 
 
-def _stream(housed: Housed, by: str, undo: ExitStack) -> None:
+def _stream(housed: OffloadedModule, by: str, undo: ExitStack) -> None:
     """Hook a module so that its weights come group by group; the rest comes for the whole of its forward."""
     module = housed.module
     members = _blocks(module) if by == "block" else [one for one in module.modules() if _own(one)]
     groups = [list(dict.fromkeys(_all(one) if by == "block" else _own(one))) for one in members]
     grouped = {id(tensor) for group in groups for tensor in group}
     loose = [tensor for tensor in housed.tensors if id(tensor) not in grouped]
-    stream = Stream(housed, groups)
+    stream = StreamedModule(housed, groups)
 
     def begin(*_: Any) -> None:
         housed.fetch(loose)

@@ -11,17 +11,17 @@ import threading
 from collections import OrderedDict
 from typing import Any
 
-from contracts.metrics import Tally
-from worker.pool.model import WarmModel
+from contracts.metrics import Counters
+from worker.pool.model import LoadedModel
 from worker.runtime.device import empty_cache, free_memory
 
 _log = logging.getLogger(__name__)
 
 
-class Occupancy:
+class ModelCache:
     """Models in the order of their last use. The thread that runs the jobs changes it; any thread may ask."""
 
-    def __init__(self, size_bytes: int, max_models: int, host_bytes: int, tally: Tally) -> None:
+    def __init__(self, size_bytes: int, max_models: int, host_bytes: int, tally: Counters) -> None:
         """Empty.
 
         Args:
@@ -31,12 +31,12 @@ class Occupancy:
         """
         self._size_bytes, self._max_models, self._host_bytes = size_bytes, max_models, host_bytes
         self._tally = tally
-        self._models: OrderedDict[str, WarmModel] = OrderedDict()
+        self._models: OrderedDict[str, LoadedModel] = OrderedDict()
         # The heartbeat's thread asks for reports while the jobs' thread loads.
         self._lock = threading.Lock()
 
     @property
-    def models(self) -> dict[str, WarmModel]:
+    def models(self) -> dict[str, LoadedModel]:
         """All by their ids, on the device or parked, least recently used first."""
         with self._lock:
             return dict(self._models)
@@ -46,12 +46,12 @@ class Occupancy:
         """Weights on the device: those of all models, and their adapters."""
         return sum(model.resident_bytes for model in self.models.values())
 
-    def find(self, id: str) -> WarmModel | None:
+    def find(self, id: str) -> LoadedModel | None:
         """The model, if it is in memory."""
         with self._lock:
             return self._models.get(id)
 
-    def enter(self, id: str, model: WarmModel) -> None:
+    def enter(self, id: str, model: LoadedModel) -> None:
         """The model is in memory, and the one that was used last."""
         with self._lock:
             self._models[id] = model

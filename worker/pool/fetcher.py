@@ -17,15 +17,15 @@ from worker.checkpoints import files as page_cache
 from worker.checkpoints import loader as checkpoints
 from worker.checkpoints.files import Fingerprints, files_of
 from worker.families import load_family
-from worker.pool.plans import Budget
+from worker.pool.plans import PlanSelector
 
 _Loaded = TypeVar("_Loaded")
 
 
-class Arrivals:
+class ModelFetcher:
     """What precedes a load."""
 
-    def __init__(self, catalogue: Catalogue, budget: Budget, fingerprints: Fingerprints) -> None:
+    def __init__(self, catalogue: Catalogue, budget: PlanSelector, fingerprints: Fingerprints) -> None:
         """`budget` learns what each weighs."""
         self._catalogue = catalogue
         self._budget = budget
@@ -76,7 +76,7 @@ class Arrivals:
         return place
 
 
-def or_load_failed(id: str, load: Callable[[], _Loaded]) -> _Loaded:
+def load_errors_as_job_failed(id: str, load: Callable[[], _Loaded]) -> _Loaded:
     """The result of `load`; what it raises is told as a job's client is told.
 
     Raises:

@@ -20,50 +20,50 @@ import torch
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.families import Mode
-from contracts.memory.components import Inventory, role_of, weigh
-from contracts.memory.plan import Home, Plan
+from contracts.memory.components import ModelComponents, role_of, weigh
+from contracts.memory.plan import Placement, Plan
 from contracts.queue.records import Weights
-from contracts.weights.parameter_counts import Count
+from contracts.weights.parameter_counts import ParameterCount
 from worker.adapters import reader as lora_files
-from worker.adapters.active import Adapters, AdapterSet
-from worker.adapters.files import LoraStock
+from worker.adapters.active import ActiveLoras, AdapterSet
+from worker.adapters.files import LoraFiles
 from worker.checkpoints import loader as checkpoints
 from worker.checkpoints.files import Fingerprints
 from worker.encoding.cache import EmbeddingCache
-from worker.encoding.cpu_t5 import HostT5, InTurn
-from worker.encoding.encoder import Encoder
+from worker.encoding.cpu_t5 import CpuT5, InTurn
+from worker.encoding.encoder import PromptEncoder
 from worker.families import Call, FamilyCode, load_family
-from worker.offload.placement import Placement
+from worker.offload.placement import ComponentPlacement
 from worker.runtime.device import pick_dtype
-from worker.runtime.diffusers_caching import remember
-from worker.runtime.kernel_options import KernelChoice
+from worker.runtime.diffusers_caching import cache_introspection
+from worker.runtime.kernel_options import KernelOptions
 from worker.runtime.kernels import Kernels
-from worker.runtime.memory_tracker import Meter
+from worker.runtime.memory_tracker import MemoryTracker
 from worker.sampling import previews
 from worker.sampling.schedulers import make_scheduler
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class PoolContext:
     """What all models of a worker have in common.
 
     Attributes:
         encodes_ahead: whether a thread beside the jobs' has T5 read what waits.
-        turn: shared with that thread, as `HostT5` has it.
+        turn: shared with that thread, as `CpuT5` has it.
     """
 
     catalogue: Catalogue
     device: torch.device
     fingerprints: Fingerprints
     embeddings: EmbeddingCache
-    meter: Meter
-    stock: LoraStock
-    kernels: KernelChoice
+    meter: MemoryTracker
+    stock: LoraFiles
+    kernels: KernelOptions
     encodes_ahead: bool = False
     turn: threading.RLock = field(default_factory=threading.RLock)
 
 
-class WarmModel:
+class LoadedModel:
     """One model in memory.
 
     Attributes:
@@ -74,7 +74,7 @@ class WarmModel:
         fp8: whether its denoiser is stored in 8 bits, for as long as it is loaded.
     """
 
-    def __init__(self, spec: ModelSpec, path: Path, around: Surroundings, plan: Plan) -> None:
+    def __init__(self, spec: ModelSpec, path: Path, around: PoolContext, plan: Plan) -> None:
         """Load from `path` what the plan holds, into host memory; nothing is on the device yet."""
         self.spec = spec
         self.family: FamilyCode = load_family(spec.family)
@@ -83,7 +83,7 @@ class WarmModel:
         self.fp8 = plan.fp8
         self._around = around
         self.weights = Weights(id=spec.id, sha256=around.fingerprints.of(path, spec.variant), family=spec.family)
-        absent = {name for name, home in plan.homes.items() if home is Home.ABSENT}
+        absent = {name for name, home in plan.homes.items() if home is Placement.ABSENT}
         with around.turn:
             self.base = checkpoints.load_model(around.catalogue, spec, self.family, path, self.dtype, absent)
         if plan.fp8:
@@ -94,12 +94,12 @@ class WarmModel:
         self.kernels = Kernels(around.kernels, around.device, spec.id)
         self.kernels.arrange(modules)
         self.kernels.compile(modules[self.family.denoiser], self.family.repeated)
-        self.homes = Placement(modules, around.device, around.meter, around.turn)
+        self.homes = ComponentPlacement(modules, around.device, around.meter, around.turn)
         self._controlnets: dict[str, tuple[Any, str]] = {}
-        self._host_t5: HostT5 | None = None
+        self._host_t5: CpuT5 | None = None
         self._schedulers: dict[str, Any] = {}
-        remember(self.base.vae)
-        remember(modules[self.family.denoiser], signatures=around.kernels.compile == "off")
+        cache_introspection(self.base.vae)
+        cache_introspection(modules[self.family.denoiser], signatures=around.kernels.compile == "off")
 
     @property
     def parked(self) -> bool:
@@ -114,7 +114,7 @@ class WarmModel:
     @property
     def hosts_t5(self) -> bool:
         """Whether its T5 may work on the CPU for jobs that wait."""
-        return self._host_t5 is not None and self.homes.home_of(self.family.t5 or "") is Home.CPU
+        return self._host_t5 is not None and self.homes.home_of(self.family.t5 or "") is Placement.CPU
 
     def park(self) -> None:
         """Into host memory with it; adapters are read anew when they are asked for."""
@@ -123,7 +123,7 @@ class WarmModel:
 
     def forget_adapters(self) -> None:
         """Give the memory of all adapters back."""
-        self.adapters = Adapters(self.base, self.family, self._around.stock, self.spec.id)
+        self.adapters = ActiveLoras(self.base, self.family, self._around.stock, self.spec.id)
 
     def report(self) -> dict[str, Any]:
         """What it takes, and by which plan: its `ModelReport`."""
@@ -138,7 +138,7 @@ class WarmModel:
 
     def serves(self, plan: Plan) -> bool:
         """Whether everything that the plan holds is loaded, and as it wants it."""
-        needed = {name for name, home in plan.homes.items() if home is not Home.ABSENT}
+        needed = {name for name, home in plan.homes.items() if home is not Placement.ABSENT}
         return needed & set(self.base.components) <= set(self.homes.names) and plan.fp8 == self.fp8
 
     def load_controlnet(self, id: str, path: Path) -> None:
@@ -148,7 +148,7 @@ class WarmModel:
         with self._around.turn:
             module = checkpoints.load_controlnet(self.family, path, self.dtype)
         self.kernels.arrange({id: module})
-        remember(module)
+        cache_introspection(module)
         self._controlnets = {**self._controlnets, id: (module, self._around.fingerprints.of(path))}
         self.homes.add(f"controlnet:{id}", module)
 
@@ -173,7 +173,7 @@ class WarmModel:
         return copy.deepcopy(self._schedulers[name])
 
     @contextmanager
-    def active(self, sets: Sequence[AdapterSet]) -> Iterator[Encoder]:
+    def active(self, sets: Sequence[AdapterSet]) -> Iterator[PromptEncoder]:
         """Inside, each image's adapters act, and every component comes when its home says so."""
         adapters = self.adapters.active(sets)
         with adapters, self.homes.acting(), self.kernels.acting(self._hooked()):
@@ -194,7 +194,7 @@ class WarmModel:
         encoding, known = self.family.encoding, self._encoder([]).knows
         wordings = [*encoding.wordings(call), *(encoding.negative_wordings(call, self.base.config) or ())]
         new = [wording for wording in wordings if not known(wording)]
-        return host.encode_ahead(new, lambda: goes_on() and self.homes.home_of(t5) is Home.CPU)
+        return host.encode_ahead(new, lambda: goes_on() and self.homes.home_of(t5) is Placement.CPU)
 
     def _hooked(self) -> str:
         """What is hooked into the denoiser's blocks while it runs."""
@@ -202,7 +202,7 @@ class WarmModel:
             return "adapters act"
         plan = self.homes.plan
         home = None if plan is None else plan.homes.get(self.family.denoiser)
-        return "its denoiser is streamed" if home is Home.STREAMED else ""
+        return "its denoiser is streamed" if home is Placement.STREAMED else ""
 
     @cached_property
     def projection(self) -> previews.Projection:
@@ -219,7 +219,7 @@ class WarmModel:
         named = self._controlnets if controlnets is None else dict.fromkeys(controlnets)
         return self.homes.where([*own, *(f"controlnet:{id}" for id in named)])
 
-    def inventory(self) -> Inventory:
+    def inventory(self) -> ModelComponents:
         """What is really loaded, for a checkpoint that could not be told apart before."""
         components = tuple(
             weigh(name, role_of(name, config), count, size, config)
@@ -227,14 +227,14 @@ class WarmModel:
                 (
                     name,
                     _config(part),
-                    Count.of((key, tensor.numel()) for key, tensor in part.state_dict().items()),
+                    ParameterCount.of((key, tensor.numel()) for key, tensor in part.state_dict().items()),
                     part.dtype.itemsize if name == "vae" else self.dtype.itemsize,
                 )
                 for name, part in self.base.components.items()
                 if _is_module(part)
             )
         )
-        return Inventory(self.spec.id, components, self.dtype.itemsize, self.spec.architecture.t5_optional)
+        return ModelComponents(self.spec.id, components, self.dtype.itemsize, self.spec.architecture.t5_optional)
 
     def _stand_in(self) -> InTurn | None:
         """What runs T5 in its turn with a thread that encodes ahead; None where it is not on the CPU.
@@ -242,28 +242,28 @@ class WarmModel:
         Nor where adapters can change it: those of the batch that runs would act on what is encoded ahead.
         """
         t5 = self.family.t5
-        if t5 is None or not self._around.encodes_ahead or self.homes.home_of(t5) is not Home.CPU:
+        if t5 is None or not self._around.encodes_ahead or self.homes.home_of(t5) is not Placement.CPU:
             return None
         if t5 in lora_files.targets(self.base):
             return None
         if self._host_t5 is None:
             like_base = partial(derive, type(self.base), self.base)
             cache, turn = self._around.embeddings, self._around.turn
-            self._host_t5 = HostT5(t5, self.family, self.base, like_base, cache, self.weights.sha256, turn)
+            self._host_t5 = CpuT5(t5, self.family, self.base, like_base, cache, self.weights.sha256, turn)
         return self._host_t5.stand_in()
 
-    def _encoder(self, sets: Sequence[AdapterSet], stand_in: InTurn | None = None) -> Encoder:
+    def _encoder(self, sets: Sequence[AdapterSet], stand_in: InTurn | None = None) -> PromptEncoder:
         """The text encoders as they are now, for images with these adapters, and what stands in for T5."""
         pipeline, t5 = self.base, self.family.t5
         t5_state = None
         if t5 is not None:
-            absent = self.placement([]).get(t5, Home.ABSENT) == Home.ABSENT
+            absent = self.placement([]).get(t5, Placement.ABSENT) == Placement.ABSENT
             t5_state = "absent" if absent else str(next(getattr(self.base, t5).parameters()).dtype)
             if absent or stand_in:
                 pipeline = derive(type(self.base), self.base, **{t5: stand_in})
         state = (self.weights.sha256, str(self.dtype), t5_state)
         cache, active = self._around.embeddings, self.adapters.active_in_texts
-        return Encoder(pipeline, self.family, self.device, self.dtype, cache, state, sets, active, stand_in)
+        return PromptEncoder(pipeline, self.family, self.device, self.dtype, cache, state, sets, active, stand_in)
 
 
 def derive(pipeline_class: Any, base: Any, **extra: Any) -> Any:

@@ -11,16 +11,16 @@ from pathlib import Path
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.errors import CatalogueError
-from contracts.memory.components import Inventory, take_inventory, weigh_controlnet
-from contracts.memory.plan import Load, Plan, Policy, own_load
-from contracts.memory.planner import plan, rungs, step_down, take_capacity
+from contracts.memory.components import ModelComponents, read_components, weigh_controlnet
+from contracts.memory.plan import Plan, Policy, Workload, own_load
+from contracts.memory.planner import candidates, plan, step_down, take_capacity
 from contracts.requests.parameters import JobParameters
 
 #: Ladders that are remembered; one takes milliseconds to climb.
 _MAX_LADDERS = 256
 
 
-class Budget:
+class PlanSelector:
     """The device's bytes, and how each model's batches fit into them.
 
     Attributes:
@@ -42,10 +42,10 @@ class Budget:
         self._policy = policy or Policy()
         self.capacity = take_capacity(catalogue, size_bytes, self._policy, value_bytes)
         self._inventories = dict(self.capacity.inventories)
-        self._ladders: dict[tuple[str, Load], list[Plan]] = {}
-        self._too_large: dict[tuple[str, Load], int] = {}
+        self._ladders: dict[tuple[str, Workload], list[Plan]] = {}
+        self._too_large: dict[tuple[str, Workload], int] = {}
 
-    def know(self, inventory: Inventory) -> None:
+    def know(self, inventory: ModelComponents) -> None:
         """What a model really consists of, where its file did not tell."""
         self._inventories[inventory.model] = inventory
         self._ladders.clear()
@@ -54,7 +54,7 @@ class Budget:
         """Whether the model can be planned; else it must be fetched first."""
         if id not in self._inventories:
             spec = self._catalogue.model(id)
-            inventory = take_inventory(self._catalogue, spec, self._value_bytes(spec))
+            inventory = read_components(self._catalogue, spec, self._value_bytes(spec))
             if inventory is not None:
                 self._inventories[id] = inventory
         return id in self._inventories
@@ -62,7 +62,7 @@ class Budget:
     def fetched(self, id: str, path: Path) -> None:
         """The model is on this machine now."""
         spec = self._catalogue.model(id).model_copy(update={"source": str(path)})
-        inventory = take_inventory(self._catalogue, spec, self._value_bytes(spec))
+        inventory = read_components(self._catalogue, spec, self._value_bytes(spec))
         if inventory is not None:
             self.know(inventory)
 
@@ -119,14 +119,14 @@ class Budget:
                     pixels[row.id] = self.own_plan(row.id).batch_pixels
         return pixels
 
-    def _ladder(self, model: str, load: Load) -> list[Plan]:
+    def _ladder(self, model: str, load: Workload) -> list[Plan]:
         key = (model, load)
         if key not in self._ladders:
             if len(self._ladders) >= _MAX_LADDERS:
                 self._ladders.clear()
-            self._ladders[key] = rungs(self._inventories[model], load, self.size_bytes, self._policy)
+            self._ladders[key] = candidates(self._inventories[model], load, self.size_bytes, self._policy)
         return self._ladders[key]
 
-    def _load(self, job: JobParameters, images: int) -> Load:
+    def _load(self, job: JobParameters, images: int) -> Workload:
         spec = self._catalogue.model(job.model)
         return self.capacity.load(spec.family, job, self._value_bytes(spec), images)

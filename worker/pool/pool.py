@@ -14,21 +14,21 @@ from typing import Any, TypeVar
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.errors import CatalogueError, JobFailed
 from contracts.memory.plan import Plan, Policy
-from contracts.metrics import Tally
+from contracts.metrics import Counters
 from contracts.queue.records import MemoryUse
-from contracts.requests.parameters import JobParameters, as_one
-from worker.adapters.files import LoraStock
+from contracts.requests.parameters import JobParameters, combine
+from worker.adapters.files import LoraFiles
 from worker.checkpoints.files import Fingerprints
 from worker.encoding.cache import EmbeddingCache
-from worker.encoding.encoder import Encoder
+from worker.encoding.encoder import PromptEncoder
 from worker.families import Call, texts_of
-from worker.pool.cache import Occupancy
-from worker.pool.fetcher import Arrivals, or_load_failed
-from worker.pool.model import Surroundings, WarmModel
-from worker.pool.plans import Budget
+from worker.pool.cache import ModelCache
+from worker.pool.fetcher import ModelFetcher, load_errors_as_job_failed
+from worker.pool.model import LoadedModel, PoolContext
+from worker.pool.plans import PlanSelector
 from worker.runtime.device import describe_device, device_bytes, pick_device, pick_dtype
-from worker.runtime.kernel_options import KernelChoice
-from worker.runtime.memory_tracker import Meter
+from worker.runtime.kernel_options import KernelOptions
+from worker.runtime.memory_tracker import MemoryTracker
 
 _Loaded = TypeVar("_Loaded")
 
@@ -53,10 +53,10 @@ class Pool:
         budget_bytes: int | None = None,
         host_bytes: int = 0,
         policy: Policy | None = None,
-        tally: Tally | None = None,
-        stock: LoraStock | None = None,
+        tally: Counters | None = None,
+        stock: LoraFiles | None = None,
         encodes_ahead: bool = False,
-        kernels: KernelChoice | None = None,
+        kernels: KernelOptions | None = None,
     ) -> None:
         """Empty.
 
@@ -70,22 +70,22 @@ class Pool:
         self.catalogue = catalogue
         self.device = pick_device(device)
         self.embeddings = EmbeddingCache(embedding_bytes)
-        self.meter = Meter(self.device, budget_bytes)
+        self.meter = MemoryTracker(self.device, budget_bytes)
         size_bytes = int(budget_bytes * PLANNED_SHARE) if budget_bytes else device_bytes(self.device)
-        self.budget = Budget(catalogue, size_bytes, self._value_bytes, policy)
-        self._tally = tally or Tally()
-        self._here = Occupancy(size_bytes, max_models, host_bytes, self._tally)
-        self._around = Surroundings(
+        self.budget = PlanSelector(catalogue, size_bytes, self._value_bytes, policy)
+        self._tally = tally or Counters()
+        self._here = ModelCache(size_bytes, max_models, host_bytes, self._tally)
+        self._around = PoolContext(
             catalogue,
             self.device,
             Fingerprints(),
             self.embeddings,
             self.meter,
-            stock or LoraStock(catalogue),
-            kernels or KernelChoice(),
+            stock or LoraFiles(catalogue),
+            kernels or KernelOptions(),
             encodes_ahead,
         )
-        self._arrivals = Arrivals(catalogue, self.budget, self._around.fingerprints)
+        self._arrivals = ModelFetcher(catalogue, self.budget, self._around.fingerprints)
 
     @property
     def warm(self) -> list[str]:
@@ -100,7 +100,7 @@ class Pool:
         """
         self._arrivals.prepare(name)
 
-    def model(self, id: str) -> WarmModel:
+    def model(self, id: str) -> LoadedModel:
         """The model, placed for one image as its row has it by default; others may leave for it.
 
         Raises:
@@ -109,7 +109,7 @@ class Pool:
         self._of_model(id, lambda: self._inspect(id))
         return self._place(id, self.budget.own_plan(id), [])
 
-    def ready(self, job: JobParameters, images: int) -> WarmModel:
+    def ready(self, job: JobParameters, images: int) -> LoadedModel:
         """The job's model, placed by the plan for a call of so many images, with the ControlNets that it names.
 
         Raises:
@@ -119,7 +119,7 @@ class Pool:
         self._of_model(job.model, lambda: self._inspect(job.model))
         controlnets = list(dict.fromkeys(control.controlnet for control in job.controls))
         for controlnet in controlnets:
-            or_load_failed(controlnet, partial(self._arrivals.weigh_controlnet, controlnet, job.model))
+            load_errors_as_job_failed(controlnet, partial(self._arrivals.weigh_controlnet, controlnet, job.model))
         return self._place(job.model, self.budget.choose(job, images), controlnets)
 
     def fitting(self, batch: Sequence[JobParameters]) -> int:
@@ -130,8 +130,8 @@ class Pool:
         with suppress(CatalogueError):
             if len(batch) > 1 and self.budget.knows(batch[0].model):
                 for count in range(len(batch), 1, -1):
-                    load = as_one(batch[:count])
-                    plain = load.model_copy(update={"loras": as_one(batch[:1]).loras})
+                    load = combine(batch[:count])
+                    plain = load.model_copy(update={"loras": combine(batch[:1]).loras})
                     plans = [self.budget.choose(one, load.num_images) for one in (load, plain)]
                     if plans[0].rung == plans[1].rung and plans[0].fits:
                         return count
@@ -169,13 +169,13 @@ class Pool:
         self._tally.count("prompts_encoded_ahead", encoded, model=job.model)
         return encoded
 
-    def count_look_ups(self, model: WarmModel, encoder: Encoder) -> None:
+    def count_look_ups(self, model: LoadedModel, encoder: PromptEncoder) -> None:
         """Add a batch's look-ups of embeddings to the service's figures."""
         self._tally.count("embedding_cache_hits", encoder.hits, model=model.spec.id)
         self._tally.count("embedding_cache_misses", encoder.misses, model=model.spec.id)
         self._tally.count("prompts_found_ahead", encoder.use.ahead, model=model.spec.id)
 
-    def memory_of(self, model: WarmModel, ran_out: Sequence[str]) -> MemoryUse:
+    def memory_of(self, model: LoadedModel, ran_out: Sequence[str]) -> MemoryUse:
         """What the batch that has just run took, for its receipt; `ran_out` are the plans that were too large."""
         report, plan = model.report(), model.homes.plan
         return MemoryUse(
@@ -204,7 +204,7 @@ class Pool:
             "embeddings": self.embeddings.report(),
         }
 
-    def _place(self, id: str, plan: Plan, controlnets: list[str]) -> WarmModel:
+    def _place(self, id: str, plan: Plan, controlnets: list[str]) -> LoadedModel:
         model = self._here.find(id)
         if model is not None and not model.serves(plan):
             model = None  # before it is dropped, or it would outlive that
@@ -216,32 +216,32 @@ class Pool:
             model = self._of_model(id, lambda: self._load(id, plan))
         self._here.enter(id, model)
         for controlnet in controlnets:
-            or_load_failed(controlnet, partial(self._load_controlnet, model, controlnet))
+            load_errors_as_job_failed(controlnet, partial(self._load_controlnet, model, controlnet))
         self._settle(model, plan)
         self._here.bound_host(id)
         return model
 
-    def _settle(self, model: WarmModel, plan: Plan) -> None:
+    def _settle(self, model: LoadedModel, plan: Plan) -> None:
         if model.adapters.resident_bytes + plan.peak_bytes > self.budget.size_bytes:
             model.forget_adapters()
         try:
-            model.homes.settle(plan)
+            model.homes.apply(plan)
         except Exception:
             # Half of it may have moved.
             self.drop(model.spec.id)
             raise
 
-    def _load(self, id: str, plan: Plan) -> WarmModel:
-        model = WarmModel(self.catalogue.model(id), self._arrivals.locate(id), self._around, plan)
+    def _load(self, id: str, plan: Plan) -> LoadedModel:
+        model = LoadedModel(self.catalogue.model(id), self._arrivals.locate(id), self._around, plan)
         self._tally.count("model_loads", model=id)
         return model
 
-    def _load_controlnet(self, model: WarmModel, id: str) -> None:
+    def _load_controlnet(self, model: LoadedModel, id: str) -> None:
         model.load_controlnet(id, self._arrivals.locate_controlnet(id))
 
     def _of_model(self, id: str, load: Callable[[], _Loaded]) -> _Loaded:
         try:
-            return or_load_failed(id, load)
+            return load_errors_as_job_failed(id, load)
         except JobFailed:
             self._tally.count("model_load_failures", model=id)
             raise

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 
-def remember(model: torch.nn.Module, *, signatures: bool = True) -> None:
+def cache_introspection(model: torch.nn.Module, *, signatures: bool = True) -> None:
     """Have a denoiser, a ControlNet or a VAE that is wholly loaded answer such questions from memory.
 
     Its dtype, and that in which it computes where layers are stored in another, must not change any more.

@@ -11,7 +11,7 @@ Compile = Literal["off", "blocks", "graphs"]
 
 
 @dataclass(frozen=True)
-class KernelChoice:
+class KernelOptions:
     """Each may change images in their last bits.
 
     Attributes:

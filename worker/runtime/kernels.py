@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from worker.runtime.kernel_options import Attention, KernelChoice
+from worker.runtime.kernel_options import Attention, KernelOptions
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Kernels:
         used: what computed the last batch, for its receipt.
     """
 
-    def __init__(self, choice: KernelChoice, device: torch.device, model: str) -> None:
+    def __init__(self, choice: KernelOptions, device: torch.device, model: str) -> None:
         """`model` is what the log calls it."""
         self._choice = choice
         self._last = choice.channels_last == "on" or (choice.channels_last == "auto" and device.type == "cuda")

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 
-class Meter:
+class MemoryTracker:
     """The device's memory under a budget.
 
     Attributes:

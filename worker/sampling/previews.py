@@ -85,7 +85,7 @@ def due_steps(count: int, steps: int) -> frozenset[int]:
     return frozenset(round(index * steps / (count + 1)) for index in range(1, count + 1)) - {0, steps}
 
 
-class Guesses:
+class DenoisedEstimate:
     """What the model believes the image to be, from the last thing that it told the scheduler."""
 
     def __init__(self, scheduler: Any, kind: Kind) -> None:
@@ -130,13 +130,13 @@ class Wanted:
     images: range
 
 
-class Painter:
+class PreviewEmitter:
     """Makes the previews of one batch while its pipeline runs; `look` is called after every step."""
 
     def __init__(
         self,
         wanted: Sequence[Wanted],
-        guesses: Guesses,
+        guesses: DenoisedEstimate,
         projection: Projection,
         unpack: Callable[[torch.Tensor], torch.Tensor],
         size: tuple[int, int],

@@ -17,21 +17,21 @@ from diffusers.hooks import HookRegistry, ModelHook
 from diffusers.hooks.hooks import CacheContext, StateManager
 from diffusers.hooks.taylorseer_cache import TaylorSeerCacheHook, TaylorSeerState
 
-from contracts.catalogue.families import Shortcut
+from contracts.catalogue.families import StepCacheSchedule
 
 _NAME = "darkroom_shortcut"
 #: What diffusers leaves in a module that was hooked: a bound method, and an empty registry.
 _LEFT: tuple[str, ...] = ("forward", "_diffusers_hook")
 
 
-class Shortened:
+class StepCache:
     """One pipeline call in which some steps are predicted.
 
     Attributes:
         predicted: runs of the denoiser that were saved so far.
     """
 
-    def __init__(self, shortcut: Shortcut) -> None:
+    def __init__(self, shortcut: StepCacheSchedule) -> None:
         self.predicted = 0
         self._shortcut = shortcut
         self._step = 0
@@ -69,10 +69,10 @@ class Shortened:
         return result
 
 
-class _Resting(ModelHook):  # type: ignore[misc]
+class CachedControlNet(ModelHook):  # type: ignore[misc]
     """A ControlNet needs not look at its picture when nobody will look at what it says."""
 
-    def __init__(self, call: Shortened) -> None:
+    def __init__(self, call: StepCache) -> None:
         super().__init__()
         self._call = call
         self._said: Any = None
@@ -87,17 +87,17 @@ class _Resting(ModelHook):  # type: ignore[misc]
 
 
 @contextmanager
-def shortened(
-    shortcut: Shortcut, denoiser: torch.nn.Module, controlnet: torch.nn.Module | None
-) -> Iterator[Shortened]:
+def step_cache(
+    shortcut: StepCacheSchedule, denoiser: torch.nn.Module, controlnet: torch.nn.Module | None
+) -> Iterator[StepCache]:
     """Inside, one pipeline call runs shortened; afterwards both modules are as they were before."""
-    call = Shortened(shortcut)
+    call = StepCache(shortcut)
     with ExitStack() as undo:
         undo.enter_context(_hooked(denoiser, call.predictor()))
         undo.callback(denoiser.register_forward_pre_hook(call.enter).remove)
         undo.callback(denoiser.register_forward_hook(call.leave).remove)
         if controlnet is not None:
-            undo.enter_context(_hooked(controlnet, _Resting(call)))
+            undo.enter_context(_hooked(controlnet, CachedControlNet(call)))
         yield call
 
 

@@ -14,7 +14,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from contracts.weights.parameter_counts import Count
+from contracts.weights.parameter_counts import ParameterCount
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class ControlNet:
     """
 
     sources: tuple[str, ...]
-    count: Count
+    count: ParameterCount
     config: Mapping[str, Any]
 
 
@@ -44,7 +44,7 @@ class Architecture:
     id: str
     family: str
     sources: tuple[str, ...]
-    counts: Mapping[str, Count]
+    counts: Mapping[str, ParameterCount]
     configs: Mapping[str, Mapping[str, Any]]
     controlnet: ControlNet | None = None
 
@@ -83,7 +83,7 @@ def _read(text: str) -> Architecture:
         facts["id"],
         facts["family"],
         tuple(facts["sources"]),
-        {name: Count(**component["count"]) for name, component in components.items()},
+        {name: ParameterCount(**component["count"]) for name, component in components.items()},
         {name: component["config"] for name, component in components.items()},
-        control and ControlNet(tuple(control["sources"]), Count(**control["count"]), control["config"]),
+        control and ControlNet(tuple(control["sources"]), ParameterCount(**control["count"]), control["config"]),
     )

@@ -10,20 +10,20 @@ import time
 import pytest
 from PIL import Image
 
-from app.inputs.decoder import PictureDecoder
-from contracts.errors import NotAPicture, PictureTooLarge
+from app.inputs.decoder import ImageDecoder
+from contracts.errors import ImageTooLarge, NotAnImage
 from tests.support.drawings import encode, open_png, png_header, save
 
 FORMATS = ["png", "jpeg", "webp", "gif", "bmp", "tiff"]
 
 
 @pytest.fixture
-def decoder() -> PictureDecoder:
-    return PictureDecoder(max_bytes=2**20, max_pixels=1_000_000)
+def decoder() -> ImageDecoder:
+    return ImageDecoder(max_bytes=2**20, max_pixels=1_000_000)
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_listed_format_is_read(decoder: PictureDecoder, name: str) -> None:
+def test_every_listed_format_is_read(decoder: ImageDecoder, name: str) -> None:
     data = encode("RGB", (40, 24), "red", name.upper())
 
     picture = decoder.decode(data, "image")
@@ -37,14 +37,14 @@ def test_every_listed_format_is_read(decoder: PictureDecoder, name: str) -> None
 
 
 @pytest.mark.parametrize("name", ["PPM", "ICO", "TGA", "PCX", "DDS"])
-def test_other_formats_are_refused_although_pillow_reads_them(decoder: PictureDecoder, name: str) -> None:
-    with pytest.raises(NotAPicture, match="no image of a format"):
+def test_other_formats_are_refused_although_pillow_reads_them(decoder: ImageDecoder, name: str) -> None:
+    with pytest.raises(NotAnImage, match="no image of a format"):
         decoder.decode(encode("RGB", (32, 32), "red", name), "image")
 
 
 @pytest.mark.parametrize("data", [b"", b"no image at all", b"%!PS-Adobe-3.0 EPSF-3.0", b"\x89PNG\r\n\x1a\n"])
-def test_bytes_that_are_no_image_are_refused_by_field(decoder: PictureDecoder, data: bytes) -> None:
-    with pytest.raises(NotAPicture) as caught:
+def test_bytes_that_are_no_image_are_refused_by_field(decoder: ImageDecoder, data: bytes) -> None:
+    with pytest.raises(NotAnImage) as caught:
         decoder.decode(data, "controls.0.image")
 
     assert caught.value.problem.field == "controls.0.image"
@@ -52,41 +52,41 @@ def test_bytes_that_are_no_image_are_refused_by_field(decoder: PictureDecoder, d
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_truncated_image_is_refused(decoder: PictureDecoder, name: str) -> None:
+def test_a_truncated_image_is_refused(decoder: ImageDecoder, name: str) -> None:
     noise = Image.effect_noise((64, 64), 80).convert("RGB")
     data = save(noise, name.upper())
 
-    with pytest.raises(NotAPicture):
+    with pytest.raises(NotAnImage):
         decoder.decode(data[: len(data) * 2 // 3], "image")
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_damaged_bytes_are_a_picture_or_a_refusal_and_nothing_else(decoder: PictureDecoder, name: str) -> None:
+def test_damaged_bytes_are_a_picture_or_a_refusal_and_nothing_else(decoder: ImageDecoder, name: str) -> None:
     data = save(Image.effect_noise((32, 32), 80).convert("RGB"), name.upper())
     refused = 0
     for place in range(0, len(data), max(1, len(data) // 150)):
         damaged = data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :]
         try:
             decoder.decode(damaged, "image")
-        except (NotAPicture, PictureTooLarge):
+        except (NotAnImage, ImageTooLarge):
             refused += 1
     assert refused > 0
 
 
 def test_more_bytes_than_the_bound_are_refused_unread() -> None:
-    decoder = PictureDecoder(max_bytes=100, max_pixels=1_000_000)
+    decoder = ImageDecoder(max_bytes=100, max_pixels=1_000_000)
 
-    with pytest.raises(PictureTooLarge, match="more than 100 bytes") as caught:
+    with pytest.raises(ImageTooLarge, match="more than 100 bytes") as caught:
         decoder.decode(b"x" * 101, "image")
 
     assert caught.value.problem.allowed == "up to 100 bytes"
 
 
 @pytest.mark.parametrize("size", [(1001, 1000), (1500, 1000), (30_000, 30_000), (2**31 - 1, 2**31 - 1)])
-def test_a_decompression_bomb_costs_nothing(decoder: PictureDecoder, size: tuple[int, int]) -> None:
+def test_a_decompression_bomb_costs_nothing(decoder: ImageDecoder, size: tuple[int, int]) -> None:
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
 
-    with pytest.raises(PictureTooLarge) as caught:
+    with pytest.raises(ImageTooLarge) as caught:
         decoder.decode(png_header(*size), "mask_image")
 
     assert caught.value.problem.field == "mask_image"
@@ -99,33 +99,33 @@ def test_a_decompression_bomb_costs_nothing(decoder: PictureDecoder, size: tuple
 def test_the_pixel_bound_holds_for_every_format(name: str) -> None:
     data = encode("RGB", (1200, 1000), "red", name.upper())
 
-    with pytest.raises(PictureTooLarge):
-        PictureDecoder(max_bytes=2**24, max_pixels=1_000_000).decode(data, "image")
+    with pytest.raises(ImageTooLarge):
+        ImageDecoder(max_bytes=2**24, max_pixels=1_000_000).decode(data, "image")
 
 
-def test_a_large_webp_canvas_costs_no_memory(decoder: PictureDecoder) -> None:
+def test_a_large_webp_canvas_costs_no_memory(decoder: ImageDecoder) -> None:
     frame = encode("RGB", (16, 16), "red", "WEBP")[12:]
     side = (16_383 - 1).to_bytes(3, "little")
     extended = b"VP8X" + struct.pack("<I", 10) + b"\0\0\0\0" + side + side
     data = b"RIFF" + struct.pack("<I", 4 + len(extended) + len(frame)) + b"WEBP" + extended + frame
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-    with pytest.raises((PictureTooLarge, NotAPicture)):
+    with pytest.raises((ImageTooLarge, NotAnImage)):
         decoder.decode(data, "image")
 
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20 * 1024
 
 
-def test_a_gif_frame_larger_than_its_screen_counts(decoder: PictureDecoder) -> None:
+def test_a_gif_frame_larger_than_its_screen_counts(decoder: ImageDecoder) -> None:
     data = bytearray(encode("P", (8, 8), 0, "GIF"))
     descriptor = data.index(b",\0\0\0\0\x08\0\x08\0")
     data[descriptor + 5 : descriptor + 9] = struct.pack("<HH", 60_000, 60_000)
 
-    with pytest.raises(PictureTooLarge):
+    with pytest.raises(ImageTooLarge):
         decoder.decode(bytes(data), "image")
 
 
-def test_a_picture_lies_as_its_exif_says(decoder: PictureDecoder) -> None:
+def test_a_picture_lies_as_its_exif_says(decoder: ImageDecoder) -> None:
     image = Image.new("RGB", (40, 20), "blue")
     image.paste("red", (0, 0, 20, 20))
     exif = Image.Exif()
@@ -141,7 +141,7 @@ def test_a_picture_lies_as_its_exif_says(decoder: PictureDecoder) -> None:
     assert not upright.getexif()
 
 
-def test_broken_exif_does_not_cost_the_picture(decoder: PictureDecoder) -> None:
+def test_broken_exif_does_not_cost_the_picture(decoder: ImageDecoder) -> None:
     data = encode("RGB", (16, 8), "red", "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12")
 
     picture = decoder.decode(data, "image")
@@ -149,7 +149,7 @@ def test_broken_exif_does_not_cost_the_picture(decoder: PictureDecoder) -> None:
     assert (picture.width, picture.height) == (16, 8)
 
 
-def test_the_first_frame_of_an_animation_is_the_picture(decoder: PictureDecoder) -> None:
+def test_the_first_frame_of_an_animation_is_the_picture(decoder: ImageDecoder) -> None:
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
     for name in ("GIF", "WEBP", "PNG", "TIFF"):
         data = save(frames[0], name, save_all=True, append_images=frames[1:])
@@ -158,7 +158,7 @@ def test_the_first_frame_of_an_animation_is_the_picture(decoder: PictureDecoder)
         assert red > 240 > 20 > blue, name
 
 
-def test_a_jpeg_with_a_preview_inside_is_a_jpeg(decoder: PictureDecoder) -> None:
+def test_a_jpeg_with_a_preview_inside_is_a_jpeg(decoder: ImageDecoder) -> None:
     large, small = Image.new("RGB", (32, 32), "red"), Image.new("RGB", (8, 8), "blue")
 
     picture = decoder.decode(save(large, "MPO", save_all=True, append_images=[small]), "image")
@@ -177,7 +177,7 @@ def test_a_jpeg_with_a_preview_inside_is_a_jpeg(decoder: PictureDecoder) -> None
     ],
 )
 def test_channels_are_kept_or_widened(
-    decoder: PictureDecoder, mode: str, colour: object, normal: str, expected: object
+    decoder: ImageDecoder, mode: str, colour: object, normal: str, expected: object
 ) -> None:
     image = open_png(decoder.decode(encode(mode, (8, 8), colour), "image").png)
 
@@ -185,7 +185,7 @@ def test_channels_are_kept_or_widened(
     assert image.getpixel((4, 4)) == expected
 
 
-def test_a_palette_becomes_colours(decoder: PictureDecoder) -> None:
+def test_a_palette_becomes_colours(decoder: ImageDecoder) -> None:
     image = Image.new("P", (8, 8), 1)
     image.putpalette([0, 0, 0, 10, 200, 30])
 
@@ -196,7 +196,7 @@ def test_a_palette_becomes_colours(decoder: PictureDecoder) -> None:
     assert (see_through.mode, see_through.getpixel((4, 4))) == ("RGBA", (10, 200, 30, 0))
 
 
-def test_a_transparent_colour_becomes_alpha(decoder: PictureDecoder) -> None:
+def test_a_transparent_colour_becomes_alpha(decoder: ImageDecoder) -> None:
     image = Image.new("RGB", (8, 8), "red")
     image.putpixel((0, 0), (0, 255, 0))
 
@@ -207,7 +207,7 @@ def test_a_transparent_colour_becomes_alpha(decoder: PictureDecoder) -> None:
     assert normal.getpixel((4, 4)) == (255, 0, 0, 255)
 
 
-def test_cmyk_becomes_rgb(decoder: PictureDecoder) -> None:
+def test_cmyk_becomes_rgb(decoder: ImageDecoder) -> None:
     data = encode("CMYK", (8, 8), (0, 255, 255, 0), "JPEG", quality=100)
 
     image = open_png(decoder.decode(data, "image").png)
@@ -233,7 +233,7 @@ def test_cmyk_becomes_rgb(decoder: PictureDecoder) -> None:
     ],
 )
 def test_deep_greys_are_scaled_and_not_clipped(
-    decoder: PictureDecoder, mode: str, colour: float, format: str, expected: int
+    decoder: ImageDecoder, mode: str, colour: float, format: str, expected: int
 ) -> None:
     image = open_png(decoder.decode(encode(mode, (8, 8), colour, format), "image").png)
 
@@ -241,7 +241,7 @@ def test_deep_greys_are_scaled_and_not_clipped(
     assert image.getpixel((4, 4)) == expected
 
 
-def test_a_deep_gradient_keeps_its_order(decoder: PictureDecoder) -> None:
+def test_a_deep_gradient_keeps_its_order(decoder: ImageDecoder) -> None:
     image = Image.new("I;16", (256, 1))
     for x in range(256):
         image.putpixel((x, 0), x * 257)
@@ -252,13 +252,13 @@ def test_a_deep_gradient_keeps_its_order(decoder: PictureDecoder) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -5.0])
-def test_floats_that_are_no_brightness_do_no_harm(decoder: PictureDecoder, value: float) -> None:
+def test_floats_that_are_no_brightness_do_no_harm(decoder: ImageDecoder, value: float) -> None:
     picture = decoder.decode(encode("F", (8, 8), value, "TIFF"), "image")
 
     assert open_png(picture.png).mode == "L"
 
 
-def test_metadata_does_not_travel(decoder: PictureDecoder) -> None:
+def test_metadata_does_not_travel(decoder: ImageDecoder) -> None:
     exif = Image.Exif()
     exif[0x010E] = "where I live"
     data = encode("RGB", (8, 8), "red", "PNG", exif=exif, icc_profile=b"profile", dpi=(300, 300))

@@ -46,7 +46,7 @@ def api(settings: SharedSettings) -> Iterator[TestClient]:
     """An API that fetches from this machine."""
     outbound = OutboundSettings.model_validate({"networks": ["127.0.0.0/8", "::1/128"]})
     api = ApiSettings(
-        shared=settings, outbound=outbound, fetch_pictures=True, fetch_timeout_seconds=2, fetch_concurrency=2
+        shared=settings, outbound=outbound, fetch_images=True, fetch_timeout_seconds=2, fetch_concurrency=2
     )
     with TestClient(create_app(api), raise_server_exceptions=False) as client:
         yield client
@@ -110,7 +110,7 @@ def test_what_gives_no_picture_is_refused_and_leaves_nothing(
 
 def test_more_bytes_than_the_bound_are_not_read(settings: SharedSettings, server: Receiver) -> None:
     outbound = OutboundSettings.model_validate({"networks": ["127.0.0.0/8"]})
-    small = ApiSettings(shared=settings, outbound=outbound, fetch_pictures=True, max_picture_bytes=2048)
+    small = ApiSettings(shared=settings, outbound=outbound, fetch_images=True, max_image_bytes=2048)
     server.plans["/endless"] = [Reply(body=b"\0" * 20_000_000)]
     with TestClient(create_app(small)) as client:
         problem = post(client, url_of(server, "/endless", "127.0.0.1")).json()

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from app.inputs.decoder import PictureDecoder
+from app.inputs.decoder import ImageDecoder
 from app.inputs.reader import InputReader, store_picture
-from contracts.errors import InvalidRequest, NotAPicture, PictureTooLarge
+from contracts.errors import ImageTooLarge, InvalidRequest, NotAnImage
 from contracts.queue.client import JobQueue
 from contracts.queue.records import JobState
 from contracts.requests.schema import ControlNetRequest, Img2ImgRequest
-from contracts.requests.validation import StoredPicture
+from contracts.requests.validation import StoredImage
 from contracts.storage import Storage
 from contracts.uploads import images as uploads
 from contracts.uploads.retention import Retention
@@ -26,12 +26,12 @@ TEXT = base64.b64encode(RED).decode()
 
 
 @pytest.fixture
-def decoder() -> PictureDecoder:
-    return PictureDecoder(max_bytes=10_000, max_pixels=1_000_000)
+def decoder() -> ImageDecoder:
+    return ImageDecoder(max_bytes=10_000, max_pixels=1_000_000)
 
 
 @pytest.fixture
-def reader(decoder: PictureDecoder, queue: JobQueue, storage: Storage, retention: Retention) -> InputReader:
+def reader(decoder: ImageDecoder, queue: JobQueue, storage: Storage, retention: Retention) -> InputReader:
     return InputReader(decoder, queue, storage, retention, "local")
 
 
@@ -69,7 +69,7 @@ def test_reading_stores_nothing_and_storing_stores_all(reader: InputReader, stor
 
 
 def test_the_same_bytes_are_written_once(
-    decoder: PictureDecoder, storage: Storage, retention: Retention, tmp_path: Path
+    decoder: ImageDecoder, storage: Storage, retention: Retention, tmp_path: Path
 ) -> None:
     picture = decoder.decode(RED, "image")
     path = tmp_path / "storage" / store_picture(storage, retention, picture, 60)
@@ -90,7 +90,7 @@ def test_every_picture_of_a_request_is_read_under_its_path(reader: InputReader) 
 
 
 def test_an_upload_is_found_without_decoding_it_again(
-    reader: InputReader, decoder: PictureDecoder, queue: JobQueue, storage: Storage, retention: Retention
+    reader: InputReader, decoder: ImageDecoder, queue: JobQueue, storage: Storage, retention: Retention
 ) -> None:
     picture = decoder.decode(RED, "file")
     key = store_picture(storage, retention, picture, 60)
@@ -98,12 +98,12 @@ def test_an_upload_is_found_without_decoding_it_again(
 
     (one,) = reader.read(img2img(upload.id)).values()
 
-    assert one.stored == StoredPicture(key, 32, 16)
+    assert one.stored == StoredImage(key, 32, 16)
     assert one.fresh is None
 
 
 def test_an_upload_whose_bytes_are_gone_is_refused(
-    reader: InputReader, decoder: PictureDecoder, queue: JobQueue
+    reader: InputReader, decoder: ImageDecoder, queue: JobQueue
 ) -> None:
     upload, _ = uploads.remember(queue, "local", decoder.decode(RED, "file"), ttl_seconds=60)
 
@@ -169,19 +169,19 @@ def test_a_name_that_names_nothing_is_refused_with_the_ways_that_there_are(
 
 
 def test_bytes_that_are_no_image_are_refused(reader: InputReader) -> None:
-    with pytest.raises(NotAPicture):
+    with pytest.raises(NotAnImage):
         reader.read(img2img(base64.b64encode(b"a text").decode()))
 
 
 def test_too_many_bytes_are_refused_before_they_are_decoded(reader: InputReader) -> None:
-    with pytest.raises(PictureTooLarge, match="more than 10000 bytes"):
+    with pytest.raises(ImageTooLarge, match="more than 10000 bytes"):
         reader.read(img2img("A" * 20_000))
 
 
 def test_the_byte_bound_is_exact(queue: JobQueue, storage: Storage, retention: Retention) -> None:
-    decoder = PictureDecoder(max_bytes=len(RED), max_pixels=1_000_000)
+    decoder = ImageDecoder(max_bytes=len(RED), max_pixels=1_000_000)
     exact = InputReader(decoder, queue, storage, retention, "local")
 
     assert exact.read(img2img(data_url(RED)))
-    with pytest.raises(PictureTooLarge):
+    with pytest.raises(ImageTooLarge):
         exact.read(img2img(data_url(RED + b"\0")))

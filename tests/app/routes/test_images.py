@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from app.main import create_app
 from app.settings import ApiSettings
-from contracts.auth.api_keys import Keys
+from contracts.auth.api_keys import ApiKeyStore
 from contracts.queue.client import JobQueue
 from contracts.settings import SharedSettings
 from tests.app.conftest import Hands
@@ -61,7 +61,7 @@ def test_a_job_has_no_images_before_its_end(client: TestClient) -> None:
 @pytest.fixture
 def token(queue: JobQueue) -> str:
     """A key, so that nothing opens without one."""
-    return Keys(queue.connection).create("a")[1]
+    return ApiKeyStore(queue.connection).create("a")[1]
 
 
 def finished(client: TestClient, hands: Hands, token: str, **changes: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from safetensors.numpy import load, save
 
 from app.main import create_app
 from app.settings import ApiSettings
-from contracts.auth.api_keys import Keys, Scope
+from contracts.auth.api_keys import ApiKeyStore, Scope
 from contracts.queue.client import JobQueue
 from contracts.settings import BUILT_IN_CATALOGUE, SharedSettings
 from contracts.storage import Storage
@@ -234,7 +234,7 @@ def test_the_operators_own_cannot_be_removed_over_http(client: TestClient) -> No
 @pytest.fixture
 def holders(settings: SharedSettings, queue: JobQueue) -> Iterator[Callable[[str], TestClient]]:
     """Clients with a key each: `admin`, or two owners who may only make images."""
-    keys = Keys(queue.connection)
+    keys = ApiKeyStore(queue.connection)
     tokens = {"admin": keys.create("a", "admin", scopes=[Scope.GENERATE, Scope.ADMIN])[1]}
     tokens |= {name: keys.create(name, name)[1] for name in ("ann", "bob")}
     with TestClient(create_app(ApiSettings(shared=settings)), raise_server_exceptions=False) as client:

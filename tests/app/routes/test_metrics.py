@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.main import create_app
 from app.settings import ApiSettings
-from contracts.metrics import ROWS, Ledger, Tally
+from contracts.metrics import ROWS, Counters, TotalsWriter
 from contracts.outbound.outbox import Outbox, Outcome
 from contracts.queue.client import JobQueue
 from contracts.queue.workers import WorkerReport, publish
@@ -80,11 +80,11 @@ def test_messages_of_webhooks_are_shown_until_they_are_delivered(client: TestCli
 
 
 def test_what_workers_counted_is_shown_with_buckets_that_add_up(client: TestClient, queue: JobQueue) -> None:
-    tally = Tally()
+    tally = Counters()
     for seconds in (0.2, 0.3, 1000.0):
         tally.observe("stage_seconds", seconds, stage="denoise", model="m", task="txt2img")
     tally.count("evictions", model="m", to="host")
-    Ledger(queue.connection, tally).post()
+    TotalsWriter(queue.connection, tally).post()
 
     figures = scrape(client)
 

@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 
 from app.main import create_app
 from app.settings import ApiSettings
-from contracts.auth.api_keys import Keys
+from contracts.auth.api_keys import ApiKeyStore
 from contracts.errors import RETRYABLE, FailureCode
 from contracts.queue.client import JobQueue
 from contracts.queue.events import Preview
@@ -202,7 +202,7 @@ def test_paths_and_methods_that_there_are_not_are_errors_of_the_same_shape(clien
 
 
 def test_a_wrong_key_is_an_error_of_the_same_shape(client: TestClient, queue: JobQueue) -> None:
-    Keys(queue.connection).create("a", calls_per_minute=1)
+    ApiKeyStore(queue.connection).create("a", calls_per_minute=1)
 
     response = client.post(GENERATE, json=PROMPT, headers={"Authorization": "Bearer none"})
 

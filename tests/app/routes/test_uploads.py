@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts.errors import Conflict
-from contracts.queue.client import JobQueue, Once
+from contracts.queue.client import IdempotencyHold, JobQueue
 from contracts.queue.idempotency import Call, Idempotency
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
@@ -110,7 +110,7 @@ def test_a_form_without_the_file_is_refused(client: TestClient) -> None:
 @pytest.mark.parametrize(("more", "code"), [(1, "picture_too_large"), (200_000, "body_too_large")])
 def test_an_upload_over_the_bound_is_refused(settings: SharedSettings, more: int, code: str) -> None:
     large = encode("RGB", (64, 64), "red", "BMP")
-    small = ApiSettings(shared=settings, max_picture_bytes=len(large))
+    small = ApiSettings(shared=settings, max_image_bytes=len(large))
     with TestClient(create_app(small)) as client:
         assert client.post("/v1/uploads", content=large).status_code == 201
         response = client.post("/v1/uploads", content=large + b"\0" * more)
@@ -163,7 +163,7 @@ def test_an_upload_that_is_being_made_elsewhere_is_a_conflict(client: TestClient
     call = Call("local", "k", "POST /v1/uploads", RED)
     keys = Idempotency(queue.connection, lease_seconds=60)
     once = keys.hold(call)
-    assert isinstance(once, Once)
+    assert isinstance(once, IdempotencyHold)
 
     busy = client.post("/v1/uploads", content=RED, headers={"Idempotency-Key": "k"})
     assert (busy.status_code, busy.json()["code"]) == (409, "conflict")

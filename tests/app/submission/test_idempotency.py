@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from contracts.errors import Conflict
-from contracts.queue.client import JobQueue, Once
+from contracts.queue.client import IdempotencyHold, JobQueue
 from contracts.queue.idempotency import Call, Idempotency
 from contracts.settings import SharedSettings
 from tests.app.conftest import Hands
@@ -120,13 +120,13 @@ def test_a_key_is_its_owners(queue: JobQueue) -> None:
     keys = Idempotency(queue.connection, lease_seconds=60)
     mine, theirs = (keys.hold(Call(owner, "k", "POST /", b"")) for owner in ("me", "them"))
 
-    assert isinstance(mine, Once)
-    assert isinstance(theirs, Once)
+    assert isinstance(mine, IdempotencyHold)
+    assert isinstance(theirs, IdempotencyHold)
 
 
 def test_a_bound_key_is_kept_for_a_day_and_a_held_one_for_its_lease(queue: JobQueue) -> None:
     once = Idempotency(queue.connection, lease_seconds=5).hold(Call("local", "k", "POST /", b""))
-    assert isinstance(once, Once)
+    assert isinstance(once, IdempotencyHold)
     assert 0 < queue.connection.ttl(once.key) <= 5
 
     queue.submit(parameters(), once=once)
@@ -137,12 +137,12 @@ def test_a_bound_key_is_kept_for_a_day_and_a_held_one_for_its_lease(queue: JobQu
 def test_a_call_that_lost_its_key_while_it_was_slow_makes_nothing(queue: JobQueue) -> None:
     keys, call = Idempotency(queue.connection, lease_seconds=60), Call("local", "k", "POST /", b"")
     slow = keys.hold(call)
-    assert isinstance(slow, Once)
+    assert isinstance(slow, IdempotencyHold)
     with pytest.raises(Conflict):
         keys.hold(call)
     queue.connection.delete(slow.key)  # its lease has run out
     quick = keys.hold(call)
-    assert isinstance(quick, Once)
+    assert isinstance(quick, IdempotencyHold)
 
     for _ in range(2):  # while the other is being accepted, and after it was
         with pytest.raises(Conflict):
@@ -157,7 +157,7 @@ def test_a_call_that_lost_its_key_while_it_was_slow_makes_nothing(queue: JobQueu
 def test_a_call_whose_lease_ran_out_unnoticed_is_accepted_and_bound(queue: JobQueue) -> None:
     keys, call = Idempotency(queue.connection, lease_seconds=60), Call("local", "k", "POST /", b"")
     once = keys.hold(call)
-    assert isinstance(once, Once)
+    assert isinstance(once, IdempotencyHold)
     queue.connection.delete(once.key)
 
     id = queue.submit(parameters(), once=once).id

@@ -9,15 +9,15 @@ import pytest
 from pydantic import ValidationError
 from redis import Redis
 
-from contracts.auth.api_keys import Key, Keys, Scope
+from contracts.auth.api_keys import ApiKeyStore, Key, Scope
 from contracts.errors import NotFound, RateExceeded
 from contracts.queue.client import JobQueue
 from contracts.requests.schema import Priority
 
 
 @pytest.fixture
-def keys(queue: JobQueue) -> Keys:
-    return Keys(queue.connection)
+def keys(queue: JobQueue) -> ApiKeyStore:
+    return ApiKeyStore(queue.connection)
 
 
 def forget_calls_before(connection: Redis, key: Key, seconds: float) -> None:
@@ -27,7 +27,7 @@ def forget_calls_before(connection: Redis, key: Key, seconds: float) -> None:
         connection.zincrby(rate, -seconds, call)
 
 
-def test_a_token_opens_its_key(keys: Keys) -> None:
+def test_a_token_opens_its_key(keys: ApiKeyStore) -> None:
     key, token = keys.create(
         "ci", scopes={Scope.ADMIN}, calls_per_minute=5, max_jobs=2, highest_priority=Priority.LOW
     )
@@ -40,7 +40,7 @@ def test_a_token_opens_its_key(keys: Keys) -> None:
     assert (opened.calls_per_minute, opened.max_jobs, opened.highest_priority) == (5, 2, Priority.LOW)
 
 
-def test_nothing_but_the_token_opens_a_key(keys: Keys) -> None:
+def test_nothing_but_the_token_opens_a_key(keys: ApiKeyStore) -> None:
     key, token = keys.create("a")
     _, other = keys.create("b")
     secret, another = token.rpartition(key.id + "_")[2], other[len("dk_") + 12 + 1 :]
@@ -50,7 +50,7 @@ def test_nothing_but_the_token_opens_a_key(keys: Keys) -> None:
     assert keys.open(f"dk_{key.id}_{key.sha256[:43]}") is None
 
 
-def test_redis_holds_a_hash_and_never_the_secret(keys: Keys, queue: JobQueue) -> None:
+def test_redis_holds_a_hash_and_never_the_secret(keys: ApiKeyStore, queue: JobQueue) -> None:
     key, token = keys.create("a")
     secret = token.removeprefix(f"dk_{key.id}_")
 
@@ -62,7 +62,7 @@ def test_redis_holds_a_hash_and_never_the_secret(keys: Keys, queue: JobQueue) ->
     assert key.sha256 not in repr(key)
 
 
-def test_a_revoked_key_opens_nothing_and_stays_on_the_list(keys: Keys) -> None:
+def test_a_revoked_key_opens_nothing_and_stays_on_the_list(keys: ApiKeyStore) -> None:
     key, token = keys.create("a")
     kept, _ = keys.create("b")
 
@@ -75,7 +75,7 @@ def test_a_revoked_key_opens_nothing_and_stays_on_the_list(keys: Keys) -> None:
     assert [one.revoked_at is None for one in keys.find_all()] == [False, True]
 
 
-def test_a_service_that_had_keys_never_has_none(keys: Keys) -> None:
+def test_a_service_that_had_keys_never_has_none(keys: ApiKeyStore) -> None:
     assert not keys.exist()
     key, _ = keys.create("a")
     assert keys.exist()
@@ -85,7 +85,7 @@ def test_a_service_that_had_keys_never_has_none(keys: Keys) -> None:
     assert keys.exist()
 
 
-def test_an_unknown_key_cannot_be_revoked(keys: Keys) -> None:
+def test_an_unknown_key_cannot_be_revoked(keys: ApiKeyStore) -> None:
     with pytest.raises(NotFound, match="there is no key 'abc'"):
         keys.revoke("abc")
     assert not keys.exist()
@@ -105,13 +105,13 @@ def test_an_unknown_key_cannot_be_revoked(keys: Keys) -> None:
     ],
     ids=lambda wrong: str(next(iter(wrong.items()))),
 )
-def test_a_key_out_of_range_is_not_made(keys: Keys, wrong: dict[str, object]) -> None:
+def test_a_key_out_of_range_is_not_made(keys: ApiKeyStore, wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         keys.create("a", **wrong)  # type: ignore[arg-type]
     assert not keys.exist()
 
 
-def test_use_is_noted_within_a_minute(keys: Keys, queue: JobQueue) -> None:
+def test_use_is_noted_within_a_minute(keys: ApiKeyStore, queue: JobQueue) -> None:
     key, token = keys.create("a")
     place = f"darkroom:key:{key.id}"
     assert keys.open(token.replace(key.id, "0" * 12)) is None
@@ -127,7 +127,7 @@ def test_use_is_noted_within_a_minute(keys: Keys, queue: JobQueue) -> None:
     assert float(str(queue.connection.hget(place, "last_used_at"))) >= key.created_at
 
 
-def test_a_rate_holds_in_any_sixty_seconds(keys: Keys, queue: JobQueue) -> None:
+def test_a_rate_holds_in_any_sixty_seconds(keys: ApiKeyStore, queue: JobQueue) -> None:
     key, _ = keys.create("a", calls_per_minute=3)
     assert [keys.spend(key.id, 3).remaining for _ in range(2)] == [2, 1]
     forget_calls_before(queue.connection, key, 40)
@@ -142,7 +142,7 @@ def test_a_rate_holds_in_any_sixty_seconds(keys: Keys, queue: JobQueue) -> None:
     assert keys.spend(key.id, 3).remaining == 1
 
 
-def test_each_key_has_its_own_rate(keys: Keys) -> None:
+def test_each_key_has_its_own_rate(keys: ApiKeyStore) -> None:
     key, _ = keys.create("a", calls_per_minute=1)
     other, _ = keys.create("b", calls_per_minute=1)
     keys.spend(key.id, 1)

@@ -10,7 +10,7 @@ import torch
 
 from bench.architectures import compare_work, parts
 from contracts.memory.activation_formulas import encodes_controls, handed_work, held_work, work_of
-from contracts.memory.activations import Canvas, Held, Work, most_values
+from contracts.memory.activations import ActivationCost, Retained, WorkloadShape, most_values
 from contracts.memory.components import Role, weigh
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.architectures import read_architectures
@@ -19,7 +19,7 @@ from contracts.weights.parameter_counts import read_config
 MODELS = BUILT_IN_CATALOGUE.parent
 _DENOISERS = {"sdxl": "unet", "sd3": "transformer", "flux": "transformer"}
 SHAPES = [
-    (part, Canvas(side, side, images, guided=family != "flux", text_tokens=64))
+    (part, WorkloadShape(side, side, images, guided=family != "flux", text_tokens=64))
     for family, denoiser in _DENOISERS.items()
     for part in (f"shapes-{family}/{denoiser}", f"shapes-{family}/vae", f"controlnets/shapes-{family}-canny")
     for side, images in ((64, 1), (256, 2))
@@ -27,7 +27,7 @@ SHAPES = [
 
 
 @pytest.mark.parametrize(("component", "canvas"), SHAPES, ids=lambda one: str(one).removeprefix("Canvas"))
-def test_the_shapes_models_hold_what_the_formula_says(component: str, canvas: Canvas) -> None:
+def test_the_shapes_models_hold_what_the_formula_says(component: str, canvas: WorkloadShape) -> None:
     config = read_config(MODELS / component)
     counted, formula = compare_work(config, canvas, torch.float32)
     assert counted * 0.98 < formula < counted * 1.2
@@ -38,7 +38,7 @@ def test_the_shapes_models_hold_what_the_formula_says(component: str, canvas: Ca
 
 @pytest.mark.parametrize("architecture", read_architectures(), ids=lambda one: one.id)
 def test_the_full_size_models_hold_what_the_formula_says(architecture: Any) -> None:
-    canvas = Canvas(1024, 1024, images=2, guided=architecture.family != "flux")
+    canvas = WorkloadShape(1024, 1024, images=2, guided=architecture.family != "flux")
     for name, (_, config) in parts(architecture).items():
         if not name.startswith("text_encoder"):
             counted, formula = compare_work(config, canvas, torch.bfloat16)
@@ -48,7 +48,7 @@ def test_the_full_size_models_hold_what_the_formula_says(architecture: Any) -> N
 @pytest.mark.parametrize("architecture", read_architectures(), ids=lambda one: one.id)
 def test_the_full_size_models_hold_what_the_formula_says_while_their_layers_come_and_go(architecture: Any) -> None:
     """Of those whose blocks are too large to be streamed whole."""
-    canvas = Canvas(512, 512, guided=architecture.family != "flux")
+    canvas = WorkloadShape(512, 512, guided=architecture.family != "flux")
     for name, (count, config) in parts(architecture).items():
         denoises = name in ("unet", "transformer", "controlnet")
         if denoises and weigh("-", Role.DENOISER, count, 2, config).groups == "leaf":
@@ -57,8 +57,8 @@ def test_the_full_size_models_hold_what_the_formula_says_while_their_layers_come
 
 
 def test_more_of_anything_never_takes_less() -> None:
-    small = Canvas(512, 512, text_tokens=64)
-    for larger in (Canvas(1024, 512, text_tokens=64), Canvas(512, 512, text_tokens=512)):
+    small = WorkloadShape(512, 512, text_tokens=64)
+    for larger in (WorkloadShape(1024, 512, text_tokens=64), WorkloadShape(512, 512, text_tokens=512)):
         for architecture in read_architectures():
             for config in architecture.configs.values():
                 moments = work_of(config)
@@ -69,7 +69,7 @@ def test_more_of_anything_never_takes_less() -> None:
 def test_a_class_unknown_here_has_no_formula() -> None:
     unknown: list[Mapping[str, Any]] = [{}, {"_class_name": "SomethingElse"}, {"architectures": []}]
     assert [work_of(config) for config in unknown] == [(), (), ()]
-    assert {handed_work(config) for config in unknown} == {Work()}
-    assert {held_work(config) for config in unknown} == {Held()}
+    assert {handed_work(config) for config in unknown} == {ActivationCost()}
+    assert {held_work(config) for config in unknown} == {Retained()}
     assert not encodes_controls({"_class_name": "ControlNetModel"})
     assert encodes_controls({"_class_name": "SD3ControlNetModel"})

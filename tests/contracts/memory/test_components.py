@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
 from contracts.errors import CatalogueError
-from contracts.memory.components import Role, take_inventory, weigh_adapter, weigh_controlnet
+from contracts.memory.components import Role, read_components, weigh_adapter, weigh_controlnet
 from contracts.memory.plan import own_load
-from contracts.memory.planner import rungs
+from contracts.memory.planner import candidates
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.parameter_counts import count_values
 
@@ -41,7 +41,7 @@ def catalogue(root: Path = MODELS, **model: Any) -> Catalogue:
 )
 def test_a_folder_tells_roles_bytes_and_needs(family: str, roles: list[Role]) -> None:
     rows = catalogue(family=family, source=f"shapes-{family}")
-    single, double = (take_inventory(rows, rows.model("m"), value_bytes) for value_bytes in (2, 4))
+    single, double = (read_components(rows, rows.model("m"), value_bytes) for value_bytes in (2, 4))
     assert single is not None
     assert double is not None
     assert [component.role for component in single.components] == roles
@@ -55,7 +55,7 @@ def test_a_folder_tells_roles_bytes_and_needs(family: str, roles: list[Role]) ->
 
 def test_a_hub_id_is_weighed_by_its_published_architecture() -> None:
     rows = catalogue(family="flux", source="black-forest-labs/FLUX.1-dev")
-    inventory = take_inventory(rows, rows.model("m"), 2)
+    inventory = read_components(rows, rows.model("m"), 2)
     assert inventory is not None
     assert inventory.origin == "architecture"
     assert sum(component.bytes for component in inventory.components) == 33_741_198_278
@@ -63,7 +63,7 @@ def test_a_hub_id_is_weighed_by_its_published_architecture() -> None:
     assert transformer.groups == "block"
     assert transformer.group_bytes < transformer.bytes // 10
     rows = catalogue(family="sd3", source="somebody/fine-tune")
-    assert take_inventory(rows, rows.model("m"), 2) is None
+    assert read_components(rows, rows.model("m"), 2) is None
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_vae_that_overflows_in_float16_is_weighed_in_float32(
     config = {key: value for key, value in json.loads(file.read_text()).items() if key != "force_upcast"}
     file.write_text(json.dumps(config if force_upcast is None else {**config, "force_upcast": force_upcast}))
     rows = catalogue(source=str(tmp_path / "sdxl"), dtype=dtype)
-    inventory = take_inventory(rows, rows.model("m"), 2)
+    inventory = read_components(rows, rows.model("m"), 2)
     assert inventory is not None
     weighed = {part.name: part for part in inventory.components}
     values = {name: count.values for name, count in count_values(MODELS / "shapes-sdxl").items()}
@@ -88,13 +88,13 @@ def test_a_vae_that_overflows_in_float16_is_weighed_in_float32(
     load = own_load(rows.model("m"))
     narrow = replace(weighed["vae"], value_bytes=2)
     other = replace(inventory, components=(*(one for one in inventory.components if one.name != "vae"), narrow))
-    decode, narrower = (rungs(one, load, 2**40)[0].stage_bytes["decode"] for one in (inventory, other))
+    decode, narrower = (candidates(one, load, 2**40)[0].stage_bytes["decode"] for one in (inventory, other))
     assert (decode > narrower) is (value_bytes == 4)
 
 
 def test_a_unets_blocks_are_too_large_to_stream_by() -> None:
     rows = catalogue(source="somebody/fine-tune")
-    inventory = take_inventory(rows, rows.model("m"), 2)
+    inventory = read_components(rows, rows.model("m"), 2)
     assert inventory is not None
     unet = next(component for component in inventory.components if component.role is Role.DENOISER)
     assert unet.groups == "leaf"
@@ -104,10 +104,10 @@ def test_a_unets_blocks_are_too_large_to_stream_by() -> None:
 def test_one_file_has_the_components_of_its_configuration(tmp_path: Path) -> None:
     save_file({"model.weight": torch.zeros(10)}, tmp_path / "one.safetensors")
     rows = catalogue(source=str(tmp_path / "one.safetensors"), config=str(MODELS / "shapes-sdxl"))
-    folder = take_inventory(catalogue(), catalogue().model("m"), 2)
-    assert take_inventory(rows, rows.model("m"), 2) == folder
+    folder = read_components(catalogue(), catalogue().model("m"), 2)
+    assert read_components(rows, rows.model("m"), 2) == folder
     alone = catalogue(source=str(tmp_path / "one.safetensors"))
-    inventory = take_inventory(alone, alone.model("m"), 2)
+    inventory = read_components(alone, alone.model("m"), 2)
     assert inventory is not None
     assert [(part.name, part.bytes) for part in inventory.components] == [("checkpoint", 20)]
 
@@ -163,7 +163,7 @@ def test_a_broken_configuration_is_said_by_name(tmp_path: Path, text: str, messa
     (tmp_path / "model" / "vae" / "config.json").write_text(text)
     rows = catalogue(tmp_path, source="model")
     with pytest.raises(CatalogueError, match=message):
-        take_inventory(rows, rows.model("m"), 2)
+        read_components(rows, rows.model("m"), 2)
 
 
 def test_a_download_that_stopped_half_way_is_said_by_name(tmp_path: Path) -> None:
@@ -175,11 +175,11 @@ def test_a_download_that_stopped_half_way_is_said_by_name(tmp_path: Path) -> Non
     index.write_text(json.dumps({"metadata": {"total_size": 32}, "weight_map": shards}))
     rows = catalogue(tmp_path, source="model")
     with pytest.raises(CatalogueError, match=r"unet/model-00002-of-00002\.safetensors is not there"):
-        take_inventory(rows, rows.model("m"), 2)
+        read_components(rows, rows.model("m"), 2)
     save_file({"b": torch.zeros(6)}, folder / "model-00002-of-00002.safetensors")
-    inventory = take_inventory(rows, rows.model("m"), 2)
+    inventory = read_components(rows, rows.model("m"), 2)
     assert inventory is not None
     assert inventory.components[0].bytes == 20
     index.write_text("{}")
     with pytest.raises(CatalogueError, match="is no index"):
-        take_inventory(rows, rows.model("m"), 2)
+        read_components(rows, rows.model("m"), 2)

@@ -7,29 +7,35 @@ from typing import Any
 
 import pytest
 
-from contracts.memory.activations import Canvas, Held, Work
-from contracts.memory.components import Component, Inventory, Role
-from contracts.memory.estimate import Layout
-from contracts.memory.plan import Home, Load, Way
+from contracts.memory.activations import ActivationCost, Retained, WorkloadShape
+from contracts.memory.components import Component, ModelComponents, Role
+from contracts.memory.estimate import Estimate
+from contracts.memory.plan import Placement, Strategy, Workload
 
 MIB = 2**20
 PARTS = {
     "clip": Component("clip", Role.TEXT_ENCODER, 10 * MIB, 1 * MIB),
-    "t5": Component("t5", Role.T5, 100 * MIB, 5 * MIB, work=(Work(token=1000.0),)),
-    "net": Component("net", Role.DENOISER, 200 * MIB, 20 * MIB, "block", work=(Work(pixel=10.0),)),
+    "t5": Component("t5", Role.T5, 100 * MIB, 5 * MIB, work=(ActivationCost(token=1000.0),)),
+    "net": Component("net", Role.DENOISER, 200 * MIB, 20 * MIB, "block", work=(ActivationCost(pixel=10.0),)),
     "vae": Component(
-        "vae", Role.VAE, 20 * MIB, 2 * MIB, work=(Work(pixel=60.0),), encoding=(Work(pixel=50.0),), tile_side=64
+        "vae",
+        Role.VAE,
+        20 * MIB,
+        2 * MIB,
+        work=(ActivationCost(pixel=60.0),),
+        encoding=(ActivationCost(pixel=50.0),),
+        tile_side=64,
     ),
 }
-MODEL = Inventory("m", tuple(PARTS.values()), value_bytes=2, t5_optional=True)
-RESIDENT = Way(Home.DEVICE, Home.DEVICE, Home.DEVICE, Home.DEVICE, tiled=False, fp8=False)
-LOAD = Load(Canvas(256, 256, guided=False, text_tokens=100))
+MODEL = ModelComponents("m", tuple(PARTS.values()), value_bytes=2, t5_optional=True)
+RESIDENT = Strategy(Placement.DEVICE, Placement.DEVICE, Placement.DEVICE, Placement.DEVICE, tiled=False, fp8=False)
+LOAD = Workload(WorkloadShape(256, 256, guided=False, text_tokens=100))
 ALL = 330 * MIB
-NET = Component("controlnet:a", Role.CONTROLNET, 30 * MIB, work=(Work(pixel=1.0),))
+NET = Component("controlnet:a", Role.CONTROLNET, 30 * MIB, work=(ActivationCost(pixel=1.0),))
 
 
-def stages(load: Load = LOAD, **changes: Any) -> dict[str, int]:
-    return Layout.of(replace(RESIDENT, **changes), MODEL, load).stage_bytes()
+def stages(load: Workload = LOAD, **changes: Any) -> dict[str, int]:
+    return Estimate.of(replace(RESIDENT, **changes), MODEL, load).stage_bytes()
 
 
 def work(values: float) -> int:
@@ -47,26 +53,26 @@ def test_resident_components_are_there_throughout_and_their_work_in_its_stage() 
 
 def test_who_visits_is_there_in_its_own_stage_alone() -> None:
     here = stages()
-    away = stages(denoiser=Home.VISIT)
+    away = stages(denoiser=Placement.VISIT)
     assert away["denoise"] == here["denoise"]
     assert away["encode"] == here["encode"] - 200 * MIB
     assert away["decode"] == here["decode"] - 200 * MIB
 
 
 def test_text_encoders_that_visit_come_one_after_the_other() -> None:
-    away = stages(text_encoder=Home.VISIT, t5=Home.VISIT)
+    away = stages(text_encoder=Placement.VISIT, t5=Placement.VISIT)
     assert away["encode"] == stages()["encode"] - 10 * MIB
     assert away["denoise"] == stages()["denoise"] - 110 * MIB
 
 
 def test_who_is_streamed_takes_its_groups_in_its_own_stage() -> None:
-    away = stages(denoiser=Home.STREAMED)
+    away = stages(denoiser=Placement.STREAMED)
     assert away["denoise"] == stages()["denoise"] - 180 * MIB
     assert away["decode"] == stages()["decode"] - 200 * MIB
 
 
-@pytest.mark.parametrize("home", [Home.CPU, Home.ABSENT])
-def test_who_is_not_on_the_device_takes_nothing_of_it_not_even_for_work(home: Home) -> None:
+@pytest.mark.parametrize("home", [Placement.CPU, Placement.ABSENT])
+def test_who_is_not_on_the_device_takes_nothing_of_it_not_even_for_work(home: Placement) -> None:
     away = stages(t5=home)
     assert away["encode"] == ALL - 100 * MIB
     assert away["denoise"] == stages()["denoise"] - 100 * MIB
@@ -77,7 +83,7 @@ def test_in_8_bits_the_denoiser_is_half_as_large() -> None:
 
 
 def test_tiles_make_decoding_a_matter_of_one_tile_of_one_image() -> None:
-    batch = Load(replace(LOAD.canvas, images=8))
+    batch = Workload(replace(LOAD.canvas, images=8))
     tiled, whole = stages(batch, tiled=True)["decode"] - ALL, stages(batch)["decode"] - ALL
     assert tiled < whole / 4
     assert tiled > work(60 * 64 * 64)
@@ -85,15 +91,15 @@ def test_tiles_make_decoding_a_matter_of_one_tile_of_one_image() -> None:
 
 
 def test_guidance_doubles_the_denoisers_work_and_nothing_else() -> None:
-    guided = stages(Load(replace(LOAD.canvas, guided=True)))
+    guided = stages(Workload(replace(LOAD.canvas, guided=True)))
     assert guided["denoise"] - ALL == 2 * (stages()["denoise"] - ALL)
     assert (guided["encode"], guided["decode"]) == (stages()["encode"], stages()["decode"])
 
 
 def test_a_controlnet_whose_picture_is_encoded_for_both_passes_makes_the_vae_work_harder() -> None:
     guided = replace(LOAD.canvas, guided=True)
-    plain = stages(Load(guided, (NET,)))
-    encoding = stages(Load(guided, (replace(NET, encodes_controls=True),)))
+    plain = stages(Workload(guided, (NET,)))
+    encoding = stages(Workload(guided, (replace(NET, encodes_controls=True),)))
     assert plain["decode"] == stages()["decode"] + 30 * MIB
     assert encoding["decode"] - plain["decode"] == work((2 * 50 - 60) * 256 * 256)
     assert encoding["denoise"] == plain["denoise"]
@@ -104,15 +110,18 @@ def test_a_controlnet_whose_picture_is_encoded_for_both_passes_makes_the_vae_wor
     [({"started": True}, 3), ({"started": True, "masked": True}, 7), ({"controls": 2}, 6), ({}, 0)],
 )
 def test_the_pictures_of_a_request_stay_throughout(brought: dict[str, Any], values: int) -> None:
-    with_pictures = stages(Load(replace(LOAD.canvas, **brought)))
+    with_pictures = stages(Workload(replace(LOAD.canvas, **brought)))
     for stage, size in stages().items():
         assert with_pictures[stage] - size == work(values * 256 * 256)
 
 
 def test_pictures_for_controlnets_are_there_once_a_pass_and_those_that_are_encoded_leave() -> None:
     guided = replace(LOAD.canvas, guided=True, controls=1)
-    plain = stages(Load(replace(guided, controls=0), (NET,)))
-    kept, encoded = stages(Load(guided, (NET,))), stages(Load(guided, (replace(NET, encodes_controls=True),)))
+    plain = stages(Workload(replace(guided, controls=0), (NET,)))
+    kept, encoded = (
+        stages(Workload(guided, (NET,))),
+        stages(Workload(guided, (replace(NET, encodes_controls=True),))),
+    )
     for stage, size in plain.items():
         assert kept[stage] - size == work(2 * 3 * 256 * 256)
     assert encoded["denoise"] == plain["denoise"]
@@ -120,73 +129,80 @@ def test_pictures_for_controlnets_are_there_once_a_pass_and_those_that_are_encod
 
 
 def test_prompts_and_latents_stay_from_the_first_step_to_the_last_image() -> None:
-    held = Held(latents=Work(pixel=0.25), prompt=Work(token=10.0))
+    held = Retained(latents=ActivationCost(pixel=0.25), prompt=ActivationCost(token=10.0))
     parts = {**PARTS, "net": replace(PARTS["net"], held=held)}
     model = replace(MODEL, components=tuple(parts.values()))
-    found = Layout.of(RESIDENT, model, LOAD).stage_bytes()
+    found = Estimate.of(RESIDENT, model, LOAD).stage_bytes()
     for stage, size in stages().items():
         assert found[stage] - size == (0 if stage == "encode" else work(5 * 0.25 * 256 * 256 + 3 * 10 * 100))
-    started = Load(replace(LOAD.canvas, started=True, guided=True))
-    more = Layout.of(RESIDENT, model, started).stage_bytes()["decode"] - stages(started)["decode"]
+    started = Workload(replace(LOAD.canvas, started=True, guided=True))
+    more = Estimate.of(RESIDENT, model, started).stage_bytes()["decode"] - stages(started)["decode"]
     assert more == work(9 * 0.25 * 256 * 256 + 6 * 10 * 100)
 
 
 def test_what_a_controlnet_hands_over_stands_beside_the_denoisers_work_and_its_own_does_not() -> None:
-    busy = replace(NET, work=(Work(pixel=7.0),), handed=Work(pixel=3.0))
-    assert stages(Load(LOAD.canvas, (busy,)))["denoise"] == ALL + 30 * MIB + work((10 + 2 * 3) * 256 * 256)
-    assert stages(Load(LOAD.canvas, (busy,)))["decode"] == ALL + 30 * MIB + work((60 + 3) * 256 * 256)
-    busier = replace(busy, work=(Work(pixel=20.0),))
-    assert stages(Load(LOAD.canvas, (busier,)))["denoise"] == ALL + 30 * MIB + work((20 + 3) * 256 * 256)
-    both = Load(replace(LOAD.canvas, controls=2), (busier, replace(busier, name="controlnet:b")))
+    busy = replace(NET, work=(ActivationCost(pixel=7.0),), handed=ActivationCost(pixel=3.0))
+    assert stages(Workload(LOAD.canvas, (busy,)))["denoise"] == ALL + 30 * MIB + work((10 + 2 * 3) * 256 * 256)
+    assert stages(Workload(LOAD.canvas, (busy,)))["decode"] == ALL + 30 * MIB + work((60 + 3) * 256 * 256)
+    busier = replace(busy, work=(ActivationCost(pixel=20.0),))
+    assert stages(Workload(LOAD.canvas, (busier,)))["denoise"] == ALL + 30 * MIB + work((20 + 3) * 256 * 256)
+    both = Workload(replace(LOAD.canvas, controls=2), (busier, replace(busier, name="controlnet:b")))
     pictures = 2 * 3
     assert stages(both)["denoise"] == ALL + 60 * MIB + work((20 + 2 * 3 + pictures) * 256 * 256)
 
 
 def test_adapters_stay_on_the_device_whatever_is_streamed() -> None:
-    load = Load(LOAD.canvas, (Component("lora:a", Role.ADAPTER, 7 * MIB, 1 * MIB),))
-    for home in (Home.DEVICE, Home.VISIT, Home.STREAMED):
+    load = Workload(LOAD.canvas, (Component("lora:a", Role.ADAPTER, 7 * MIB, 1 * MIB),))
+    for home in (Placement.DEVICE, Placement.VISIT, Placement.STREAMED):
         with_adapter, without = stages(load, denoiser=home), stages(denoiser=home)
         assert {with_adapter[stage] - without[stage] for stage in without} == {7 * MIB}
 
 
 def test_where_adapters_act_the_denoiser_holds_more() -> None:
-    net = replace(PARTS["net"], adapted=((Work(pixel=14.0),), (Work(pixel=17.0),)))
+    net = replace(PARTS["net"], adapted=((ActivationCost(pixel=14.0),), (ActivationCost(pixel=17.0),)))
     model = replace(MODEL, components=(*(part for part in MODEL.components if part.name != "net"), net))
-    load = Load(LOAD.canvas, (Component("lora:a", Role.ADAPTER, 7 * MIB),))
-    plain, adapted = (Layout.of(RESIDENT, model, one).stage_bytes() for one in (LOAD, load))
+    load = Workload(LOAD.canvas, (Component("lora:a", Role.ADAPTER, 7 * MIB),))
+    plain, adapted = (Estimate.of(RESIDENT, model, one).stage_bytes() for one in (LOAD, load))
     assert plain == stages()
     assert adapted["denoise"] == ALL + 7 * MIB + work(14 * 256 * 256)
     assert adapted["decode"] == plain["decode"] + 7 * MIB
     several = replace(load, extras=(*load.extras, replace(load.extras[0], name="lora:b")))
-    assert Layout.of(RESIDENT, model, several).stage_bytes()["denoise"] == ALL + 14 * MIB + work(17 * 256 * 256)
+    assert Estimate.of(RESIDENT, model, several).stage_bytes()["denoise"] == ALL + 14 * MIB + work(17 * 256 * 256)
 
 
 def test_at_each_moment_only_the_layers_at_work_are_there() -> None:
     """The work that needs most values is not where the largest layers are."""
-    moments = (Work(pixel=10.0, layers=MIB), Work(pixel=1.0, layers=9 * MIB), Work(pixel=2.0))
+    moments = (
+        ActivationCost(pixel=10.0, layers=MIB),
+        ActivationCost(pixel=1.0, layers=9 * MIB),
+        ActivationCost(pixel=2.0),
+    )
     by_layer = replace(PARTS["net"], groups="leaf", value_bytes=2, work=moments)
     model = replace(MODEL, components=(*(part for part in MODEL.components if part.name != "net"), by_layer))
-    streamed = replace(RESIDENT, denoiser=Home.STREAMED)
+    streamed = replace(RESIDENT, denoiser=Placement.STREAMED)
     least, pixels = ALL - 200 * MIB, 256 * 256
     small, large = (
-        Layout.of(streamed, model, Load(Canvas(s, s, guided=False, text_tokens=100))) for s in (256, 2048)
+        Estimate.of(streamed, model, Workload(WorkloadShape(s, s, guided=False, text_tokens=100)))
+        for s in (256, 2048)
     )
     assert small.stage_bytes()["denoise"] == least + work(2 * pixels) + 20 * MIB
     assert large.stage_bytes()["denoise"] == least + work(10 * 64 * pixels + MIB)
     by_block = replace(by_layer, groups="block")
     model = replace(model, components=(*model.components[:-1], by_block))
-    assert Layout.of(streamed, model, LOAD).stage_bytes()["denoise"] == least + work(10 * pixels) + 20 * MIB
+    assert Estimate.of(streamed, model, LOAD).stage_bytes()["denoise"] == least + work(10 * pixels) + 20 * MIB
 
 
 def test_the_host_holds_what_is_not_on_the_device_to_stay() -> None:
-    layout = Layout.of(replace(RESIDENT, t5=Home.CPU, denoiser=Home.STREAMED, vae=Home.VISIT), MODEL, LOAD)
+    layout = Estimate.of(
+        replace(RESIDENT, t5=Placement.CPU, denoiser=Placement.STREAMED, vae=Placement.VISIT), MODEL, LOAD
+    )
     assert layout.host_bytes == 320 * MIB
-    assert Layout.of(replace(RESIDENT, t5=Home.ABSENT), MODEL, LOAD).host_bytes == 0
+    assert Estimate.of(replace(RESIDENT, t5=Placement.ABSENT), MODEL, LOAD).host_bytes == 0
 
 
 def test_a_rung_is_named_by_what_differs() -> None:
-    assert Layout.of(RESIDENT, MODEL, LOAD).name == "all resident"
-    way = Way(Home.VISIT, Home.CPU, Home.STREAMED, Home.VISIT, tiled=True, fp8=True)
-    assert Layout.of(way, MODEL, LOAD).name == (
+    assert Estimate.of(RESIDENT, MODEL, LOAD).name == "all resident"
+    way = Strategy(Placement.VISIT, Placement.CPU, Placement.STREAMED, Placement.VISIT, tiled=True, fp8=True)
+    assert Estimate.of(way, MODEL, LOAD).name == (
         "text encoders on visit, T5 on the CPU, denoiser streamed, VAE on visit, VAE tiled, denoiser in fp8"
     )

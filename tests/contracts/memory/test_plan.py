@@ -12,7 +12,7 @@ from contracts.memory.plan import gib
 
 def test_the_page_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
     plans.main()
-    page = Path(plans.__file__).resolve().parents[2] / "docs" / "plans.md"
+    page = Path(plans.__file__).resolve().parent.parent / "docs" / "plans.md"
     assert page.read_text(encoding="utf-8") == capsys.readouterr().out
     rows = [line for line in page.read_text(encoding="utf-8").splitlines() if " GiB " in line and "needs" in line]
     assert len(rows) >= len(plans.MODELS) * len(plans.BUDGETS) == 28

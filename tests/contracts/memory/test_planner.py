@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
-from contracts.memory.activations import Canvas
-from contracts.memory.components import Component, Inventory, Role, take_inventory
-from contracts.memory.plan import Home, Load, Policy, gib
-from contracts.memory.planner import plan, rungs, step_down
+from contracts.memory.activations import WorkloadShape
+from contracts.memory.components import Component, ModelComponents, Role, read_components
+from contracts.memory.plan import Placement, Policy, Workload, gib
+from contracts.memory.planner import candidates, plan, step_down
 from contracts.weights.architectures import read_architectures
 
 GIB = 2**30
 
 
-def _architecture(id: str) -> Inventory:
+def _architecture(id: str) -> ModelComponents:
     facts = next(one for one in read_architectures() if one.id == id)
     model = ModelSpec(id=id, family=facts.family, source=facts.sources[0])
-    inventory = take_inventory(Catalogue(root=Path(), default_model=id, models=(model,)), model, 2)
+    inventory = read_components(Catalogue(root=Path(), default_model=id, models=(model,)), model, 2)
     assert inventory is not None
     return inventory
 
@@ -31,13 +31,13 @@ POLICIES = [Policy(), Policy(allow_fp8=True), Policy(allow_drop_t5=True), Policy
 everything = pytest.mark.parametrize("inventory", [SDXL, SD3, FLUX], ids=lambda one: one.model)
 
 
-def load(inventory: Inventory, side: int = 1024, images: int = 1) -> Load:
-    return Load(Canvas(side, side, images, guided=inventory is not FLUX))
+def load(inventory: ModelComponents, side: int = 1024, images: int = 1) -> Workload:
+    return Workload(WorkloadShape(side, side, images, guided=inventory is not FLUX))
 
 
 @everything
 @pytest.mark.parametrize("policy", POLICIES)
-def test_a_larger_budget_never_costs_more_nor_paints_less(inventory: Inventory, policy: Policy) -> None:
+def test_a_larger_budget_never_costs_more_nor_paints_less(inventory: ModelComponents, policy: Policy) -> None:
     plans = [plan(inventory, load(inventory), budget, policy) for budget in BUDGETS]
     fitting = [one for one in plans if one.fits]
     assert fitting == plans[-len(fitting) :]
@@ -49,8 +49,8 @@ def test_a_larger_budget_never_costs_more_nor_paints_less(inventory: Inventory, 
 
 @everything
 @pytest.mark.parametrize("policy", POLICIES)
-def test_every_step_down_needs_less_and_the_ladder_ends(inventory: Inventory, policy: Policy) -> None:
-    ladder = rungs(inventory, load(inventory), 8 * GIB, policy)
+def test_every_step_down_needs_less_and_the_ladder_ends(inventory: ModelComponents, policy: Policy) -> None:
+    ladder = candidates(inventory, load(inventory), 8 * GIB, policy)
     assert [rung.peak_bytes for rung in ladder] == sorted((rung.peak_bytes for rung in ladder), reverse=True)
     step, last = ladder[0], ladder[0]
     while (lower := step_down(ladder, step)) is not None:
@@ -62,15 +62,18 @@ def test_every_step_down_needs_less_and_the_ladder_ends(inventory: Inventory, po
 
 
 @everything
-def test_the_batch_that_fits_fits_and_one_more_does_not(inventory: Inventory) -> None:
+def test_the_batch_that_fits_fits_and_one_more_does_not(inventory: ModelComponents) -> None:
     for budget in (6 * GIB, 24 * GIB):
-        for rung in rungs(inventory, load(inventory), budget):
+        for rung in candidates(inventory, load(inventory), budget):
             if not rung.fits:
                 assert rung.batch_images == 0
                 continue
-            same = {one.rung: one for one in rungs(inventory, load(inventory, images=rung.batch_images), budget)}
+            same = {
+                one.rung: one for one in candidates(inventory, load(inventory, images=rung.batch_images), budget)
+            }
             more = {
-                one.rung: one for one in rungs(inventory, load(inventory, images=rung.batch_images + 1), budget)
+                one.rung: one
+                for one in candidates(inventory, load(inventory, images=rung.batch_images + 1), budget)
             }
             assert same.get(rung.rung, rung).fits
             assert rung.rung not in more or not more[rung.rung].fits
@@ -79,65 +82,65 @@ def test_the_batch_that_fits_fits_and_one_more_does_not(inventory: Inventory) ->
 def test_all_stays_where_all_has_room() -> None:
     best = plan(FLUX, load(FLUX), 80 * GIB)
     assert best.rung == "all resident"
-    assert set(best.homes.values()) == {Home.DEVICE}
+    assert set(best.homes.values()) == {Placement.DEVICE}
     assert best.extra_seconds == 0
 
 
 def test_t5_is_parked_before_anything_that_runs_at_every_step() -> None:
     tight = plan(FLUX, load(FLUX), 24 * GIB)
-    assert tight.homes["transformer"] is Home.DEVICE
-    assert tight.homes["text_encoder_2"] in (Home.VISIT, Home.STREAMED)
+    assert tight.homes["transformer"] is Placement.DEVICE
+    assert tight.homes["text_encoder_2"] in (Placement.VISIT, Placement.STREAMED)
     assert "; next better: " in tight.reason
 
 
 @pytest.mark.parametrize(
     ("policy", "homes"),
     [
-        ("gpu", {Home.DEVICE}),
-        ("cpu", {Home.CPU}),
-        ("visit", {Home.VISIT, Home.STREAMED}),
-        ("off", {Home.ABSENT}),
-        ("auto", {Home.DEVICE, Home.VISIT, Home.STREAMED, Home.CPU}),
+        ("gpu", {Placement.DEVICE}),
+        ("cpu", {Placement.CPU}),
+        ("visit", {Placement.VISIT, Placement.STREAMED}),
+        ("off", {Placement.ABSENT}),
+        ("auto", {Placement.DEVICE, Placement.VISIT, Placement.STREAMED, Placement.CPU}),
     ],
 )
-def test_the_policy_bounds_the_homes_of_t5(policy: str, homes: set[Home]) -> None:
-    ladder = rungs(SD3, load(SD3), 8 * GIB, Policy(t5=policy))  # type: ignore[arg-type]
+def test_the_policy_bounds_the_homes_of_t5(policy: str, homes: set[Placement]) -> None:
+    ladder = candidates(SD3, load(SD3), 8 * GIB, Policy(t5=policy))  # type: ignore[arg-type]
     assert {rung.homes["text_encoder_3"] for rung in ladder} <= homes
 
 
 def test_a_family_that_needs_t5_keeps_it_whatever_is_allowed() -> None:
     for policy in (Policy(t5="off"), Policy(allow_drop_t5=True)):
-        for rung in rungs(FLUX, load(FLUX), 4 * GIB, policy):
-            assert rung.homes["text_encoder_2"] is not Home.ABSENT
+        for rung in candidates(FLUX, load(FLUX), 4 * GIB, policy):
+            assert rung.homes["text_encoder_2"] is not Placement.ABSENT
 
 
 def test_nothing_that_changes_images_happens_without_leave() -> None:
     for inventory in (SDXL, SD3, FLUX):
-        for rung in rungs(inventory, load(inventory), 4 * GIB):
+        for rung in candidates(inventory, load(inventory), 4 * GIB):
             assert not rung.fp8
-            assert Home.ABSENT not in rung.homes.values()
+            assert Placement.ABSENT not in rung.homes.values()
 
 
 def test_a_refusal_names_the_smallest_plan_and_its_need() -> None:
     refused = plan(FLUX, load(FLUX), GIB // 2)
     assert not refused.fits
     assert refused.batch_images == 0
-    smallest = rungs(FLUX, load(FLUX), GIB // 2)[-1]
+    smallest = candidates(FLUX, load(FLUX), GIB // 2)[-1]
     assert refused.reason == (
         f"no plan fits 0.5 GiB; the smallest, {smallest.rung}, would need {gib(smallest.peak_bytes)}"
     )
 
 
 def test_little_host_memory_rules_out_parking() -> None:
-    ladder = rungs(FLUX, load(FLUX), 24 * GIB, Policy(host_bytes=12 * GIB))
+    ladder = candidates(FLUX, load(FLUX), 24 * GIB, Policy(host_bytes=12 * GIB))
     assert max(rung.host_bytes for rung in ladder) <= 12 * GIB
-    assert ladder[-1].homes["transformer"] is Home.DEVICE
+    assert ladder[-1].homes["transformer"] is Placement.DEVICE
 
 
 def test_controlnets_and_adapters_count() -> None:
     bare = load(SDXL)
     extra = Component("controlnet:canny", Role.CONTROLNET, 2_500_000_000, 10**8)
     with_control = replace(bare, extras=(extra,))
-    lean, rich = (rungs(SDXL, one, 12 * GIB)[0] for one in (bare, with_control))
+    lean, rich = (candidates(SDXL, one, 12 * GIB)[0] for one in (bare, with_control))
     assert rich.peak_bytes >= lean.peak_bytes + extra.bytes
-    assert rich.homes["controlnet:canny"] is Home.DEVICE
+    assert rich.homes["controlnet:canny"] is Placement.DEVICE

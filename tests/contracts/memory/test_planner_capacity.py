@@ -7,7 +7,7 @@ from contracts.memory.plan import Policy
 from contracts.memory.planner import Capacity, take_capacity
 from contracts.requests.parameters import LoraParameters
 from contracts.requests.schema import ControlNetRequest, Txt2ImgRequest
-from contracts.requests.validation import StoredPicture, resolve
+from contracts.requests.validation import StoredImage, resolve
 from contracts.settings import BUILT_IN_CATALOGUE
 
 MIB = 2**20
@@ -44,7 +44,7 @@ def test_what_a_request_names_is_in_its_plan() -> None:
     request = ControlNetRequest.model_validate(
         {"prompt": "-", "controls": [control, control], "loras": [{"name": "shapes-sdxl-tint"}]}
     )
-    picture = StoredPicture("-", 64, 64)
+    picture = StoredImage("-", 64, 64)
     job = resolve(request, model, {f"controls.{number}.image": picture for number in (0, 1)})
     plan = told.plan(model.family, job)
     assert plan is not None
@@ -71,7 +71,7 @@ def test_a_controlnet_still_on_a_hub_is_not_taken_to_weigh_nothing() -> None:
     rows = catalogue.model_copy(update={"controlnets": (*catalogue.controlnets, far)})
     model = rows.model("shapes-sdxl")
     request = ControlNetRequest.model_validate({"prompt": "-", "controls": [{"controlnet": "far", "image": "-"}]})
-    job = resolve(request, model, {"controls.0.image": StoredPicture("-", 64, 64)})
+    job = resolve(request, model, {"controls.0.image": StoredImage("-", 64, 64)})
     plans = [take_capacity(rows, size * MIB, Policy(), lambda _: 4).plan("sdxl", job) for size in (16, 16 * 1024)]
     assert [plan and plan.fits for plan in plans] == [False, True]
     assert all(plan and plan.reason.endswith("the size of controlnet:far is assumed") for plan in plans)

@@ -9,7 +9,7 @@ import pytest
 from contracts.errors import FailureCode
 from contracts.outbound.outbox import Message, Outbox, Outcome
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import Claim, Claims, Wish
+from contracts.queue.leases import Claim, ClaimCriteria, Claims
 from contracts.queue.records import JobError, JobState, Progress, WebhookRecord
 from contracts.requests.schema import WebhookEvent
 from contracts.settings import QueueSettings
@@ -40,7 +40,7 @@ def take_all(outbox: Outbox) -> list[Message]:
 
 
 def claim(claims: Claims) -> Claim:
-    (found,) = claims.claim(Wish())
+    (found,) = claims.claim(ClaimCriteria())
     return found
 
 
@@ -112,7 +112,7 @@ def test_a_job_that_comes_back_is_told_as_it_is_each_time(queue: JobQueue, claim
     queue.submit(parameters(), webhook=hook())
     held = claim(claims)
     claims.advance([held], Progress())
-    claims.hand_back(held)
+    claims.release(held)
     claims.finish(claim(claims), JobState.COMPLETED)
 
     told = take_all(outbox)

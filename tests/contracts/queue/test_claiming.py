@@ -8,14 +8,14 @@ import time
 import pytest
 
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import Unready, Wish
+from contracts.queue.leases import ClaimCriteria, NotReady
 from contracts.queue.records import JobState
 from contracts.requests.parameters import ControlParameters, JobParameters, LoraParameters
 from contracts.requests.schema import Priority
 from tests.contracts.conftest import Enlist
 from tests.support.parameters import parameters
 
-BATCHES = Wish(max_images=4, batching=True)
+BATCHES = ClaimCriteria(max_images=4, batching=True)
 LINES = ControlParameters(
     controlnet="lines", image="inputs/a.png", preprocess=None, conditioning_scale=1.0, guidance_start=0.0,
     guidance_end=1.0,
@@ -28,7 +28,7 @@ def names(queue: JobQueue, pattern: str) -> set[str]:
 
 def test_a_claim_moves_the_job_from_its_queue_to_a_lease_in_one_step(queue: JobQueue, enlist: Enlist) -> None:
     job = queue.submit(parameters())
-    (claim,) = enlist().claim(Wish())
+    (claim,) = enlist().claim(ClaimCriteria())
     assert claim.job.id == job.id
     assert claim.job.state is JobState.RUNNING
     assert claim.job.attempts == 1
@@ -38,7 +38,7 @@ def test_a_claim_moves_the_job_from_its_queue_to_a_lease_in_one_step(queue: JobQ
 
 
 def test_an_empty_queue_gives_an_empty_claim(enlist: Enlist) -> None:
-    assert enlist().claim(Wish()) == []
+    assert enlist().claim(ClaimCriteria()) == []
 
 
 def test_jobs_with_one_batch_key_are_claimed_together_up_to_the_limit(queue: JobQueue, enlist: Enlist) -> None:
@@ -70,9 +70,9 @@ def test_the_memory_of_the_worker_bounds_the_batch_of_a_model(queue: JobQueue, e
         queue.submit(parameters())
     three = {"shapes-sdxl": 3 * 64 * 64, "another": 1}
     claims = enlist()
-    assert len(claims.claim(Wish(max_images=8, batching=True, model_pixels=three))) == 3
+    assert len(claims.claim(ClaimCriteria(max_images=8, batching=True, model_pixels=three))) == 3
     # A job that is too large for the plan is not refused here: it runs alone, and may yet fit.
-    assert len(claims.claim(Wish(max_images=8, batching=True, model_pixels={"shapes-sdxl": 1}))) == 1
+    assert len(claims.claim(ClaimCriteria(max_images=8, batching=True, model_pixels={"shapes-sdxl": 1}))) == 1
 
 
 def with_adapters(*names: str, scale: float = 1.0) -> JobParameters:
@@ -82,7 +82,7 @@ def with_adapters(*names: str, scale: float = 1.0) -> JobParameters:
 def test_a_claim_holds_no_more_adapters_than_stay_loaded_beside_a_model(queue: JobQueue, enlist: Enlist) -> None:
     sent = [with_adapters("a"), with_adapters("b", "a"), with_adapters("c"), with_adapters("b"), with_adapters()]
     ids = [queue.submit(job).id for job in sent]
-    two = Wish(max_images=8, batching=True, max_adapters=2)
+    two = ClaimCriteria(max_images=8, batching=True, max_adapters=2)
     claims = enlist()
     assert [claim.job.id for claim in claims.claim(two)] == [ids[0], ids[1], ids[3], ids[4]]
     assert [claim.job.id for claim in claims.claim(two)] == [ids[2]]
@@ -92,7 +92,7 @@ def test_one_job_may_have_more_adapters_than_stay_loaded_and_those_with_the_same
     queue: JobQueue, enlist: Enlist
 ) -> None:
     ids = [queue.submit(with_adapters(*names)).id for names in ("abc", "abc", "d", "b")]
-    claimed = enlist().claim(Wish(max_images=8, batching=True, max_adapters=2))
+    claimed = enlist().claim(ClaimCriteria(max_images=8, batching=True, max_adapters=2))
     assert [claim.job.id for claim in claimed] == [ids[0], ids[1], ids[3]]
 
 
@@ -101,7 +101,7 @@ def test_jobs_with_the_very_same_adapters_go_before_older_ones_with_others(
 ) -> None:
     sent = [with_adapters("a"), with_adapters("b"), with_adapters("a", scale=0.5), with_adapters("a")]
     ids = [queue.submit(job).id for job in sent]
-    claims, three = enlist(), Wish(max_images=3, batching=True)
+    claims, three = enlist(), ClaimCriteria(max_images=3, batching=True)
     assert [claim.job.id for claim in claims.claim(three)] == [ids[0], ids[3], ids[1]]
     assert [claim.job.id for claim in claims.claim(three)] == [ids[2]]
 
@@ -110,13 +110,13 @@ def test_a_higher_tier_is_served_before_an_older_job(queue: JobQueue, enlist: En
     for priority in (Priority.LOW, Priority.NORMAL, Priority.HIGH):
         queue.submit(parameters(), priority=priority)
     claims = enlist()
-    assert [claims.claim(Wish())[0].job.priority for _ in range(3)] == ["high", "normal", "low"]
+    assert [claims.claim(ClaimCriteria())[0].job.priority for _ in range(3)] == ["high", "normal", "low"]
 
 
 def test_a_warm_model_goes_before_an_older_job_of_a_cold_one(queue: JobQueue, enlist: Enlist) -> None:
     queue.submit(parameters(model="cold"))
     queue.submit(parameters(model="warm"))
-    assert enlist().claim(Wish(warm=["warm"]))[0].job.parameters.model == "warm"
+    assert enlist().claim(ClaimCriteria(warm=["warm"]))[0].job.parameters.model == "warm"
 
 
 def test_an_overdue_job_goes_before_a_warm_model_once_that_has_settled(queue: JobQueue, enlist: Enlist) -> None:
@@ -124,8 +124,8 @@ def test_an_overdue_job_goes_before_a_warm_model_once_that_has_settled(queue: Jo
     queue.submit(parameters(model="warm"))
     queue.submit(parameters(model="warm"))
     claims = enlist(overdue_seconds=0)
-    assert claims.claim(Wish(warm=["warm"], settled=False))[0].job.parameters.model == "warm"
-    assert claims.claim(Wish(warm=["warm"], settled=True))[0].job.parameters.model == "cold"
+    assert claims.claim(ClaimCriteria(warm=["warm"], settled=False))[0].job.parameters.model == "warm"
+    assert claims.claim(ClaimCriteria(warm=["warm"], settled=True))[0].job.parameters.model == "cold"
 
 
 def test_owners_take_turns_whoever_queued_more(queue: JobQueue, enlist: Enlist) -> None:
@@ -134,13 +134,13 @@ def test_owners_take_turns_whoever_queued_more(queue: JobQueue, enlist: Enlist) 
     for _ in range(2):
         queue.submit(parameters(batchable=False), owner="modest")
     claims = enlist()
-    served = [claims.claim(Wish())[0].job.owner for _ in range(6)]
+    served = [claims.claim(ClaimCriteria())[0].job.owner for _ in range(6)]
     assert served == ["greedy", "modest", "greedy", "modest", "greedy", "greedy"]
 
 
 def test_a_lone_batchable_job_waits_for_company_no_longer_than_asked(queue: JobQueue, enlist: Enlist) -> None:
     queue.submit(parameters())
-    patient = Wish(max_images=2, batching=True, batch_wait_seconds=0.2)
+    patient = ClaimCriteria(max_images=2, batching=True, batch_wait_seconds=0.2)
     claims = enlist()
     assert claims.claim(patient) == []
     time.sleep(0.25)
@@ -150,14 +150,14 @@ def test_a_lone_batchable_job_waits_for_company_no_longer_than_asked(queue: JobQ
 def test_waiting_for_company_holds_up_no_other_job(queue: JobQueue, enlist: Enlist) -> None:
     queue.submit(parameters())
     other = queue.submit(parameters(model="other", batchable=False))
-    (claim,) = enlist().claim(Wish(max_images=2, batching=True, batch_wait_seconds=60))
+    (claim,) = enlist().claim(ClaimCriteria(max_images=2, batching=True, batch_wait_seconds=60))
     assert claim.job.id == other.id
 
 
 def test_a_peek_tells_whom_a_claim_would_take_and_takes_nobody(queue: JobQueue, enlist: Enlist) -> None:
     queue.submit(parameters(model="cold"))
     ids = [queue.submit(parameters(model="warm", seed=number)).id for number in range(5)]
-    claims, wish = enlist(), Wish(warm=["warm"], max_images=4, batching=True, batch_wait_seconds=60)
+    claims, wish = enlist(), ClaimCriteria(warm=["warm"], max_images=4, batching=True, batch_wait_seconds=60)
     before = {name: queue.connection.dump(name) for name in names(queue, "*")}
     for _ in range(2):
         assert [job.id for job in claims.peek(wish)] == ids[:4]
@@ -165,34 +165,34 @@ def test_a_peek_tells_whom_a_claim_would_take_and_takes_nobody(queue: JobQueue, 
     assert [claim.job.id for claim in claims.claim(wish)] == ids[:4]
     # The last one may yet get company; until then it is known that it comes.
     assert [job.id for job in claims.peek(wish)] == ids[4:]
-    assert claims.peek(Wish(warm=["warm"]))[0].id == ids[4]
+    assert claims.peek(ClaimCriteria(warm=["warm"]))[0].id == ids[4]
 
 
 def test_a_peek_into_an_empty_queue_sees_nobody(enlist: Enlist) -> None:
-    assert enlist().peek(Wish()) == []
+    assert enlist().peek(ClaimCriteria()) == []
 
 
 def test_a_model_that_is_not_ready_is_named_and_nobody_is_claimed(queue: JobQueue, enlist: Enlist) -> None:
     cold = queue.submit(parameters(model="cold"))
     claims = enlist()
-    with pytest.raises(Unready) as unready:
-        claims.claim(Wish(warm=["warm"], ready=["warm"]))
+    with pytest.raises(NotReady) as unready:
+        claims.claim(ClaimCriteria(warm=["warm"], ready=["warm"]))
     assert unready.value.name == "cold"
-    assert claims.peek(Wish(warm=["warm"], ready=["warm"])) == []
+    assert claims.peek(ClaimCriteria(warm=["warm"], ready=["warm"])) == []
     assert queue.fetch(cold.id).state is JobState.QUEUED
-    assert claims.claim(Wish(ready=["cold"]))[0].job.id == cold.id
+    assert claims.claim(ClaimCriteria(ready=["cold"]))[0].job.id == cold.id
 
 
 def test_a_model_that_is_put_off_holds_nobody_up_in_any_tier(queue: JobQueue, enlist: Enlist) -> None:
     cold = queue.submit(parameters(model="cold"), priority=Priority.HIGH)
     ids = [queue.submit(parameters(model="warm", batchable=False)).id for _ in range(2)]
     claims = enlist(overdue_seconds=0)
-    wish = Wish(warm=["warm"], ready=["warm"], put_off=["cold"])
+    wish = ClaimCriteria(warm=["warm"], ready=["warm"], put_off=["cold"])
     assert [claims.claim(wish)[0].job.id for _ in ids] == ids
     assert claims.claim(wish) == []
     assert queue.fetch(cold.id).state is JobState.QUEUED
     # Another worker, for which it is ready, may have it meanwhile.
-    assert enlist("second").claim(Wish(warm=["cold"], ready=["cold"]))[0].job.id == cold.id
+    assert enlist("second").claim(ClaimCriteria(warm=["cold"], ready=["cold"]))[0].job.id == cold.id
 
 
 def test_a_job_whose_controlnet_is_not_ready_is_passed_over_by_its_models_other_jobs(
@@ -201,13 +201,13 @@ def test_a_job_whose_controlnet_is_not_ready_is_passed_over_by_its_models_other_
     controlled = queue.submit(parameters(model="warm", controls=(LINES,)))
     plain = queue.submit(parameters(model="warm"))
     claims = enlist()
-    with pytest.raises(Unready) as unready:
-        claims.claim(Wish(warm=["warm"], ready=["warm"]))
+    with pytest.raises(NotReady) as unready:
+        claims.claim(ClaimCriteria(warm=["warm"], ready=["warm"]))
     assert unready.value.name == "controlnet:lines"
-    wish = Wish(warm=["warm"], ready=["warm"], put_off=["controlnet:lines"])
+    wish = ClaimCriteria(warm=["warm"], ready=["warm"], put_off=["controlnet:lines"])
     assert [claim.job.id for claim in claims.claim(wish)] == [plain.id]
     assert claims.claim(wish) == []
-    ready = Wish(warm=["warm"], ready=["warm", "controlnet:lines"])
+    ready = ClaimCriteria(warm=["warm"], ready=["warm", "controlnet:lines"])
     assert [claim.job.id for claim in claims.claim(ready)] == [controlled.id]
 
 
@@ -215,9 +215,9 @@ def test_jobs_that_have_ended_behind_one_that_is_put_off_leave_the_queue(queue: 
     controlled = queue.submit(parameters(controls=(LINES,)))
     cancelled = queue.submit(parameters())
     queue.cancel(cancelled.id)
-    assert enlist().claim(Wish(put_off=["controlnet:lines"])) == []
+    assert enlist().claim(ClaimCriteria(put_off=["controlnet:lines"])) == []
     assert queue.connection.lrange(f"rq:queue:{controlled.queue}", 0, -1) == [controlled.id]
-    assert enlist().claim(Wish())[0].job.id == controlled.id
+    assert enlist().claim(ClaimCriteria())[0].job.id == controlled.id
 
 
 def test_two_workers_never_claim_one_job(queue: JobQueue, enlist: Enlist) -> None:
@@ -228,7 +228,7 @@ def test_two_workers_never_claim_one_job(queue: JobQueue, enlist: Enlist) -> Non
 
     def take(worker: str) -> None:
         claims = enlist(worker)
-        while batch := claims.claim(Wish()):
+        while batch := claims.claim(ClaimCriteria()):
             taken.extend(claim.job.id for claim in batch)
 
     threads = [threading.Thread(target=take, args=(f"worker-{number}",)) for number in range(4)]

@@ -12,7 +12,7 @@ from rq.serializers import JSONSerializer
 from cli.supervisor.redis_server import RedisServer
 from contracts.errors import Conflict, NotFound, Unavailable
 from contracts.queue.client import RUN_FUNCTION, JobQueue
-from contracts.queue.leases import Wish
+from contracts.queue.leases import ClaimCriteria
 from contracts.queue.records import JobState
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
@@ -47,13 +47,13 @@ def test_a_waiting_job_is_cancelled_at_once_and_twice_is_the_same(queue: JobQueu
     job = queue.submit(parameters())
     assert queue.cancel(job.id).state is JobState.CANCELLED
     assert queue.cancel(job.id).state is JobState.CANCELLED
-    assert enlist().claim(Wish()) == []
+    assert enlist().claim(ClaimCriteria()) == []
     assert queue.connection.llen(f"rq:queue:{job.queue}") == 0
 
 
 def test_a_running_job_is_marked_for_its_worker(queue: JobQueue, enlist: Enlist) -> None:
     job = queue.submit(parameters())
-    enlist().claim(Wish())
+    enlist().claim(ClaimCriteria())
     marked = queue.cancel(job.id)
     assert marked.state is JobState.RUNNING
     assert marked.cancel_requested
@@ -62,7 +62,7 @@ def test_a_running_job_is_marked_for_its_worker(queue: JobQueue, enlist: Enlist)
 def test_a_completed_job_cannot_be_cancelled(queue: JobQueue, enlist: Enlist) -> None:
     job = queue.submit(parameters())
     claims = enlist()
-    claims.finish(claims.claim(Wish())[0], JobState.COMPLETED, images=[])
+    claims.finish(claims.claim(ClaimCriteria())[0], JobState.COMPLETED, images=[])
     with pytest.raises(Conflict):
         queue.cancel(job.id)
 
@@ -70,7 +70,7 @@ def test_a_completed_job_cannot_be_cancelled(queue: JobQueue, enlist: Enlist) ->
 def test_position_counts_the_jobs_ahead(queue: JobQueue, enlist: Enlist) -> None:
     jobs = [queue.submit(parameters(batchable=False)) for _ in range(3)]
     assert [queue.place(job) for job in jobs] == [(0, None), (1, None), (2, None)]
-    enlist().claim(Wish())
+    enlist().claim(ClaimCriteria())
     assert [queue.place(job) for job in jobs] == [None, (0, None), (1, None)]
 
 

@@ -8,12 +8,12 @@ import time
 from contracts.errors import FailureCode
 from contracts.queue.client import JobQueue
 from contracts.queue.events import read_events
-from contracts.queue.leases import Wish
+from contracts.queue.leases import ClaimCriteria
 from contracts.queue.records import JobError, JobState, Progress, Receipt, Weights
 from tests.contracts.conftest import Enlist
 from tests.support.parameters import parameters
 
-BATCHES = Wish(max_images=4, batching=True)
+BATCHES = ClaimCriteria(max_images=4, batching=True)
 SHORT = 0.05
 
 
@@ -24,7 +24,7 @@ def names(queue: JobQueue, pattern: str) -> set[str]:
 def test_a_finished_job_is_complete_everywhere_at_once(queue: JobQueue, enlist: Enlist) -> None:
     job = queue.submit(parameters())
     claims = enlist()
-    (claim,) = claims.claim(Wish())
+    (claim,) = claims.claim(ClaimCriteria())
     assert claims.finish(claim, JobState.COMPLETED, images=[])
     done = queue.fetch(job.id)
     assert done.state is JobState.COMPLETED
@@ -40,14 +40,14 @@ def test_a_finished_job_is_complete_everywhere_at_once(queue: JobQueue, enlist: 
 def test_a_worker_that_lost_its_lease_writes_nothing(queue: JobQueue, enlist: Enlist) -> None:
     job = queue.submit(parameters())
     late, quick = enlist("late", lease_seconds=SHORT), enlist("quick")
-    (old,) = late.claim(Wish())
+    (old,) = late.claim(ClaimCriteria())
     time.sleep(2 * SHORT)
     assert quick.reap() == (1, [])
-    (new,) = quick.claim(Wish())
+    (new,) = quick.claim(ClaimCriteria())
     assert late.extend([old]) == {job.id}
     assert late.advance([old], Progress(step=1, steps=2)) == ["lost"]
     assert not late.finish(old, JobState.COMPLETED, images=["stale"])
-    assert not late.hand_back(old)
+    assert not late.release(old)
     assert quick.finish(new, JobState.COMPLETED, images=[])
     assert not late.fail(old, JobError(code=FailureCode.INTERNAL, message="late", retryable=True))
     assert queue.fetch(job.id).state is JobState.COMPLETED
@@ -57,7 +57,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing(queue: JobQueue, enlist: En
 def test_a_lease_that_is_extended_is_not_reaped(queue: JobQueue, enlist: Enlist) -> None:
     queue.submit(parameters())
     claims = enlist(lease_seconds=0.3)
-    batch = claims.claim(Wish())
+    batch = claims.claim(ClaimCriteria())
     for _ in range(4):
         time.sleep(0.1)
         assert claims.extend(batch) == set()
@@ -67,7 +67,7 @@ def test_a_lease_that_is_extended_is_not_reaped(queue: JobQueue, enlist: Enlist)
 def test_a_job_whose_worker_was_lost_comes_back_alone_and_first(queue: JobQueue, enlist: Enlist) -> None:
     ids = [queue.submit(parameters()).id for _ in range(3)]
     claims = enlist(lease_seconds=SHORT)
-    assert len(claims.claim(Wish(max_images=2, batching=True))) == 2
+    assert len(claims.claim(ClaimCriteria(max_images=2, batching=True))) == 2
     time.sleep(2 * SHORT)
     assert claims.reap() == (2, [])
     batches = [[claim.job.id for claim in claims.claim(BATCHES)] for _ in range(3)]
@@ -79,21 +79,21 @@ def test_a_job_that_costs_every_worker_its_life_ends_failed(queue: JobQueue, enl
     job = queue.submit(parameters())
     claims = enlist(lease_seconds=SHORT, max_attempts=2)
     for outcome in [(1, []), (0, [job.id])]:
-        assert claims.claim(Wish())
+        assert claims.claim(ClaimCriteria())
         time.sleep(2 * SHORT)
         assert claims.reap() == outcome
     ended = queue.fetch(job.id)
     assert ended.state is JobState.FAILED
     assert ended.error is not None
     assert ended.error.code is FailureCode.WORKER_LOST
-    assert claims.claim(Wish()) == []
+    assert claims.claim(ClaimCriteria()) == []
 
 
 def test_many_reapers_requeue_a_lost_job_once(queue: JobQueue, enlist: Enlist) -> None:
     """RQ's own registry clean-up, run by four threads over 200 jobs, made 800 queue entries."""
     jobs = [queue.submit(parameters(batchable=False)) for _ in range(50)]
     claims = enlist(lease_seconds=SHORT)
-    while claims.claim(Wish()):
+    while claims.claim(ClaimCriteria()):
         pass
     time.sleep(2 * SHORT)
     threads = [threading.Thread(target=claims.reap) for _ in range(4)]
@@ -108,17 +108,17 @@ def test_a_job_handed_back_keeps_its_place_and_spends_no_attempt(queue: JobQueue
     first = queue.submit(parameters(batchable=False))
     queue.submit(parameters(batchable=False))
     claims = enlist()
-    (claim,) = claims.claim(Wish())
-    assert claims.hand_back(claim)
+    (claim,) = claims.claim(ClaimCriteria())
+    assert claims.release(claim)
     assert queue.fetch(first.id).state is JobState.QUEUED
     assert queue.fetch(first.id).attempts == 0
-    assert claims.claim(Wish())[0].job.id == first.id
+    assert claims.claim(ClaimCriteria())[0].job.id == first.id
 
 
 def test_progress_is_on_the_record_and_in_the_stream(queue: JobQueue, enlist: Enlist) -> None:
     job = queue.submit(parameters())
     claims = enlist()
-    batch = claims.claim(Wish())
+    batch = claims.claim(ClaimCriteria())
     assert claims.advance(batch, Progress(step=1, steps=4, fraction=0.25, eta_seconds=3.0)) == ["on"]
     assert queue.fetch(job.id).progress.step == 1
     event = read_events(queue.connection, job.id)[-1]
@@ -136,7 +136,7 @@ def test_a_running_job_learns_of_its_cancel_and_the_others_go_on(queue: JobQueue
 def test_a_running_job_learns_that_its_deadline_has_passed(queue: JobQueue, enlist: Enlist) -> None:
     job = queue.submit(parameters(), deadline_seconds=1)
     claims = enlist()
-    batch = claims.claim(Wish())
+    batch = claims.claim(ClaimCriteria())
     queue.connection.hset(f"darkroom:job:{job.id}", "deadline_at", "1.0")
     assert claims.advance(batch, Progress(step=1, steps=4)) == ["deadline"]
 
@@ -152,13 +152,13 @@ def test_a_waiting_job_fails_when_its_deadline_passes(queue: JobQueue, enlist: E
     assert ended.state is JobState.FAILED
     assert ended.error is not None
     assert ended.error.code is FailureCode.DEADLINE_EXCEEDED
-    assert claims.claim(Wish()) == []
+    assert claims.claim(ClaimCriteria()) == []
 
 
 def test_a_cancel_asked_of_a_worker_that_dies_is_kept(queue: JobQueue, enlist: Enlist) -> None:
     job = queue.submit(parameters())
     claims = enlist(lease_seconds=SHORT)
-    claims.claim(Wish())
+    claims.claim(ClaimCriteria())
     queue.cancel(job.id)
     time.sleep(2 * SHORT)
     claims.reap()
@@ -168,11 +168,11 @@ def test_a_cancel_asked_of_a_worker_that_dies_is_kept(queue: JobQueue, enlist: E
 def test_an_id_left_in_a_list_after_its_job_ended_is_not_run_again(queue: JobQueue, enlist: Enlist) -> None:
     job = queue.submit(parameters())
     claims = enlist()
-    (claim,) = claims.claim(Wish())
+    (claim,) = claims.claim(ClaimCriteria())
     claims.finish(claim, JobState.COMPLETED, images=[])
     queue.connection.rpush(f"rq:queue:{job.queue}", job.id)
     queue.connection.sadd("darkroom:waiting:normal", job.queue)
-    assert claims.claim(Wish()) == []
+    assert claims.claim(ClaimCriteria()) == []
     assert names(queue, "darkroom:waiting:*") == set()
 
 
@@ -180,7 +180,7 @@ def test_ending_a_job_twice_by_its_own_execution_is_ending_it_once(queue: JobQue
     """The answer to the first was lost on the way, so the worker says it again."""
     job = queue.submit(parameters())
     claims = enlist()
-    (claim,) = claims.claim(Wish())
+    (claim,) = claims.claim(ClaimCriteria())
     assert claims.finish(claim, JobState.COMPLETED, images=[])
     assert claims.finish(claim, JobState.COMPLETED, images=[])
     kinds = [event.kind for event in read_events(queue.connection, job.id)]
@@ -190,10 +190,10 @@ def test_ending_a_job_twice_by_its_own_execution_is_ending_it_once(queue: JobQue
 def test_a_claim_whose_answer_was_lost_costs_its_jobs_nothing(queue: JobQueue, enlist: Enlist) -> None:
     job, other = queue.submit(parameters()), queue.submit(parameters())
     first, second = enlist("first"), enlist("second")
-    first.claim(Wish())
-    second.claim(Wish())
+    first.claim(ClaimCriteria())
+    second.claim(ClaimCriteria())
     third = queue.submit(parameters())
-    known = first.claim(Wish())
+    known = first.claim(ClaimCriteria())
     assert first.give_up_claims(known) == 1
     assert queue.fetch(third.id).state is JobState.RUNNING
     assert queue.fetch(job.id).state is JobState.QUEUED
@@ -205,7 +205,7 @@ def test_step_times_are_remembered_and_make_the_waiting_times_known(queue: JobQu
     first, second = queue.submit(parameters(batchable=False)), queue.submit(parameters(batchable=False))
     assert queue.place(second) == (1, None)
     claims = enlist()
-    (claim,) = claims.claim(Wish())
+    (claim,) = claims.claim(ClaimCriteria())
     receipt = Receipt(
         parameters=first.parameters, seeds=[0], model=Weights(id="x", sha256="0"), timings={"denoise": 2.0}
     )

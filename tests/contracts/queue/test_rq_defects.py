@@ -17,7 +17,7 @@ from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegist
 from rq.serializers import JSONSerializer
 
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import Wish
+from contracts.queue.leases import ClaimCriteria
 from contracts.queue.records import JobState
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
@@ -61,7 +61,7 @@ def test_defect_a_a_worker_of_several_queues_killed_after_the_pop_loses_nothing(
     time.sleep(2 * LEASE_SECONDS)
     claims = enlist()
     claims.reap()
-    seen = [claim.job.id for _ in ids for claim in claims.claim(Wish())]
+    seen = [claim.job.id for _ in ids for claim in claims.claim(ClaimCriteria())]
     assert sorted(seen) == sorted(ids)
 
 
@@ -80,21 +80,21 @@ def test_defect_b_a_finished_job_never_flips_to_failed_and_never_runs_again(
 ) -> None:
     job = queue.submit(parameters())
     claims = enlist(lease_seconds=LEASE_SECONDS)
-    (claim,) = claims.claim(Wish())
+    (claim,) = claims.claim(ClaimCriteria())
     claims.finish(claim, JobState.COMPLETED, images=[])
     # As if the worker had been killed before it took its execution off the books.
     queue.connection.zadd("darkroom:leases", {job.id: 1.0})
     queue.connection.zadd(f"rq:wip:{job.queue}", {f"{job.id}:{claim.execution}": 1.0})
     StartedJobRegistry(queue=rq_queue(queue, job.queue)).cleanup()
     assert claims.reap() == (0, [])
-    assert claims.claim(Wish()) == []
+    assert claims.claim(ClaimCriteria()) == []
     assert queue.fetch(job.id).state is JobState.COMPLETED
 
 
 def test_defect_c_rqs_own_cleanup_run_by_many_touches_none_of_our_leases(queue: JobQueue, enlist: Enlist) -> None:
     jobs = [queue.submit(parameters(batchable=False)) for _ in range(50)]
     claims = enlist(lease_seconds=LEASE_SECONDS)
-    held = [claim for _ in jobs for claim in claims.claim(Wish())]
+    held = [claim for _ in jobs for claim in claims.claim(ClaimCriteria())]
     time.sleep(2 * LEASE_SECONDS)
 
     def clean() -> None:

@@ -10,9 +10,9 @@ import pytest
 from contracts.errors import FailureCode
 from contracts.metrics import read_totals
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import Claim, Claims, Wish
+from contracts.queue.leases import Claim, ClaimCriteria, Claims
 from contracts.queue.records import JobError, JobState, Receipt, Weights
-from contracts.queue.stats import Line, take_census
+from contracts.queue.stats import QueueDepth, take_census
 from contracts.requests.schema import Priority
 from contracts.storage import Storage
 from contracts.uploads.retention import Retention
@@ -47,7 +47,7 @@ def receipt_of(claim: Claim) -> Receipt:
 
 def take(queue: JobQueue, claims: Claims, **options: int) -> Claim:
     queue.submit(parameters(), **options)  # type: ignore[arg-type]
-    (claim,) = claims.claim(Wish())
+    (claim,) = claims.claim(ClaimCriteria())
     return claim
 
 
@@ -125,12 +125,12 @@ def test_a_job_that_comes_back_is_in_one_state_and_has_not_ended(queue: JobQueue
     quick = enlist(lease_seconds=SHORT)
     claim = take(queue, quick)
     assert count_states(queue) == {"running": 1}
-    quick.hand_back(claim)
+    quick.release(claim)
     assert count_states(queue) == {"queued": 1}
-    quick.claim(Wish())
+    quick.claim(ClaimCriteria())
     quick.give_up_claims([])
     assert count_states(queue) == {"queued": 1}
-    quick.claim(Wish())
+    quick.claim(ClaimCriteria())
     time.sleep(2 * SHORT)
     assert quick.reap() == (1, [])
 
@@ -171,4 +171,4 @@ def test_the_lines_tell_of_each_model_and_priority_how_many_wait_and_how_long(qu
         ("shapes-flux", "high"): 1,
     }
     assert lines["shapes-sdxl", "normal"].oldest_seconds >= SHORT
-    assert lines["shapes-sdxl", "low"] == Line()
+    assert lines["shapes-sdxl", "low"] == QueueDepth()

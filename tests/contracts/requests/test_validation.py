@@ -12,7 +12,7 @@ from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, M
 from contracts.catalogue.families import Mode, Task
 from contracts.errors import InvalidRequest
 from contracts.requests.schema import MAX_SEED, REQUESTS, JobRequest
-from contracts.requests.validation import StoredPicture, check, resolve
+from contracts.requests.validation import StoredImage, check, resolve
 
 PICTURE = "data:image/png;base64,AAAA"
 
@@ -134,7 +134,7 @@ def test_all_problems_are_told_at_once(catalogue: Catalogue) -> None:
     assert {problem.field for problem in caught.value.problems} == {"width", "scheduler", "true_cfg_scale"}
 
 
-def accepted(catalogue: Catalogue, sent: JobRequest, **pictures: StoredPicture) -> Any:
+def accepted(catalogue: Catalogue, sent: JobRequest, **pictures: StoredImage) -> Any:
     return resolve(sent, check(sent, catalogue), pictures)
 
 
@@ -189,19 +189,19 @@ def test_fast_is_said_with_the_steps_that_it_needs(catalogue: Catalogue) -> None
     (problem,) = caught.value.problems
     assert problem.allowed == "exact, or num_inference_steps ≥ 14"
     enough = request("img2img", speed="fast", num_inference_steps=14, image=PICTURE)
-    assert accepted(catalogue, enough, image=StoredPicture("inputs/a", 64, 64)).speed == "fast"
+    assert accepted(catalogue, enough, image=StoredImage("inputs/a", 64, 64)).speed == "fast"
 
 
 def test_an_image_gives_its_own_size_on_the_grid(catalogue: Catalogue) -> None:
     sent = request("img2img", image=PICTURE)
-    parameters = accepted(catalogue, sent, image=StoredPicture("inputs/a", 100, 75))
+    parameters = accepted(catalogue, sent, image=StoredImage("inputs/a", 100, 75))
     assert (parameters.width, parameters.height) == (96, 72)
     assert (parameters.image, parameters.strength) == ("inputs/a", 0.6)
 
 
 def test_a_size_that_was_asked_for_wins_over_the_image(catalogue: Catalogue) -> None:
     sent = request("img2img", image=PICTURE, width=128, height=64)
-    parameters = accepted(catalogue, sent, image=StoredPicture("inputs/a", 4000, 3000))
+    parameters = accepted(catalogue, sent, image=StoredImage("inputs/a", 4000, 3000))
     assert (parameters.width, parameters.height) == (128, 64)
 
 
@@ -211,12 +211,12 @@ def test_an_image_of_a_size_that_the_model_does_not_make_is_refused_with_the_rem
 ) -> None:
     sent = request("img2img", image=PICTURE)
     with pytest.raises(InvalidRequest, match="name width and height"):
-        accepted(catalogue, sent, image=StoredPicture("inputs/a", *size))
+        accepted(catalogue, sent, image=StoredImage("inputs/a", *size))
 
 
 def test_a_mask_of_another_size_than_its_image_is_refused(catalogue: Catalogue) -> None:
     sent = request("inpaint", image=PICTURE, mask_image=PICTURE)
-    pictures = {"image": StoredPicture("inputs/a", 64, 64), "mask_image": StoredPicture("inputs/b", 64, 72)}
+    pictures = {"image": StoredImage("inputs/a", 64, 64), "mask_image": StoredImage("inputs/b", 64, 72)}
     with pytest.raises(InvalidRequest) as caught:
         accepted(catalogue, sent, **pictures)
     assert [problem.field for problem in caught.value.problems] == ["mask_image"]
@@ -232,7 +232,7 @@ def test_a_mask_of_another_size_than_its_image_is_refused(catalogue: Catalogue) 
 )
 def test_pictures_choose_the_controlnet_mode(catalogue: Catalogue, fields: dict[str, str], mode: Mode) -> None:
     sent = request("controlnet", controls=[edges("xl")], **fields)
-    pictures = {field: StoredPicture(f"inputs/{field}", 64, 64) for field in [*fields, "controls.0.image"]}
+    pictures = {field: StoredImage(f"inputs/{field}", 64, 64) for field in [*fields, "controls.0.image"]}
     parameters = accepted(catalogue, sent, **pictures)
     assert parameters.mode is mode
     assert parameters.controls[0].image == "inputs/controls.0.image"
@@ -248,7 +248,7 @@ def test_sd3_repaints_with_a_controlnet_that_takes_the_jobs_own_image(catalogue:
         width=64,
         height=64,
     )
-    pictures = {field: StoredPicture(field, 64, 64) for field in ("image", "mask_image")}
+    pictures = {field: StoredImage(field, 64, 64) for field in ("image", "mask_image")}
     parameters = accepted(catalogue, sent, **pictures)
     assert (parameters.mode, parameters.strength, parameters.controls[0].image) == (
         Mode.CONTROLNET_INPAINT,

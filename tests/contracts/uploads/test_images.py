@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from app.inputs.decoder import Picture
+from app.inputs.decoder import InputImage
 from contracts.queue.client import JobQueue
 from contracts.uploads.images import recall, remember
 
-PICTURE = Picture(sha256="ab" * 32, width=3, height=2, format="webp", png=b"")
+PICTURE = InputImage(sha256="ab" * 32, width=3, height=2, format="webp", png=b"")
 
 
 def test_an_upload_is_remembered_with_its_time(queue: JobQueue) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from contracts.errors import Gone, NotFound, Unavailable
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import Claim, Wish
+from contracts.queue.leases import Claim, ClaimCriteria
 from contracts.queue.records import JobState
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
@@ -51,7 +51,7 @@ def retention(queue: JobQueue, storage: Storage) -> Retention:
 def complete(queue: JobQueue, storage: Storage, enlist: Enlist, **changes: str) -> str:
     """An ended job with an image in the storage."""
     id = queue.submit(parameters(**changes)).id
-    (claim,) = enlist().claim(Wish())
+    (claim,) = enlist().claim(ClaimCriteria())
     end(storage, enlist, claim)
     return id
 
@@ -240,7 +240,7 @@ def test_a_jobs_input_stays_as_long_as_any_job_that_reads_it(
     let_expire(queue, first)
     sweep_all(retention)
     assert storage.exists(key)
-    (claim,) = enlist().claim(Wish())
+    (claim,) = enlist().claim(ClaimCriteria())
     end(storage, enlist, claim)
     let_expire(queue, second)
     sweep_all(retention)

@@ -9,14 +9,14 @@ import torch
 from safetensors.torch import save_file
 
 from contracts.settings import BUILT_IN_CATALOGUE
-from contracts.weights.finite import check_values
+from contracts.weights.finite import check_finite
 from contracts.weights.lora_files import AdapterRefused, read_tensors
 
 
 def test_values_that_are_no_numbers_are_refused() -> None:
     path = BUILT_IN_CATALOGUE.parent / "loras" / "bad" / "not-a-number.safetensors"
     with pytest.raises(AdapterRefused, match="no numbers"):
-        check_values(path, read_tensors(path))
+        check_finite(path, read_tensors(path))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -28,8 +28,8 @@ def test_one_bad_value_is_found_in_every_dtype_and_large_ones_are_none(
     tensor = torch.linspace(-1, 1, 1001, dtype=torch.float64)
     tensor[:2] = torch.tensor([torch.finfo(dtype).max, torch.finfo(dtype).min], dtype=torch.float64)
     save_file({"a": tensor.to(dtype)}, path)
-    check_values(path, read_tensors(path))
+    check_finite(path, read_tensors(path))
     tensor[700] = value
     save_file({"a": tensor.to(dtype)}, path)
     with pytest.raises(AdapterRefused, match="a holds values"):
-        check_values(path, read_tensors(path))
+        check_finite(path, read_tensors(path))

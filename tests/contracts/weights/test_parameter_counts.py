@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from contracts.errors import CatalogueError
-from contracts.weights.parameter_counts import Count, count_values
+from contracts.weights.parameter_counts import ParameterCount, count_values
 
 
 def test_variants_and_shards_are_counted_once(tmp_path: Path) -> None:
@@ -46,4 +46,4 @@ def test_blocks_are_told_from_what_stands_beside_them() -> None:
         ("blocks.1.attn.weight", 20),
         ("blocks.1.mlp.weight", 4),
     ]
-    assert Count.of(tensors) == Count(values=40, block_values=24, loose_values=5, leaf_values=20)
+    assert ParameterCount.of(tensors) == ParameterCount(values=40, block_values=24, loose_values=5, leaf_values=20)

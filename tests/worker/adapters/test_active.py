@@ -15,15 +15,15 @@ import torch
 
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.catalogue.families import FAMILIES, Mode
-from contracts.metrics import Tally
+from contracts.metrics import Counters
 from contracts.requests.parameters import LoraParameters
 from contracts.storage import Storage
 from tests.support.adapters import acting, checkpoint_of, chosen, paint_with
 from tests.support.jobs import Pixels, done, order, pixels
 from tests.support.weights import to_kohya, write_adapter
 from worker.adapters import reader as lora_files
-from worker.adapters.active import Adapters
-from worker.adapters.files import Bounds, LoraStock
+from worker.adapters.active import ActiveLoras
+from worker.adapters.files import Limits, LoraFiles
 from worker.checkpoints.files import Fingerprints
 from worker.pool.pool import Pool
 
@@ -137,11 +137,11 @@ def test_a_changing_order_of_adapters_gives_each_job_its_own_image(
 def test_the_least_recently_used_adapters_leave_beyond_either_bound(two_adapters: Catalogue, pool: Pool) -> None:
     model = pool.model("shapes-sdxl")
 
-    def adapters(bounds: Bounds) -> Adapters:
-        return Adapters(model.base, model.family, LoraStock(two_adapters, bounds=bounds))
+    def adapters(bounds: Limits) -> ActiveLoras:
+        return ActiveLoras(model.base, model.family, LoraFiles(two_adapters, bounds=bounds))
 
     small, large = LoraParameters(name="sdxl-lora"), LoraParameters(name="extra")
-    roomy = adapters(Bounds())
+    roomy = adapters(Limits())
     sizes: list[int] = []
     for lora in (small, large):
         with acting(roomy, lora):
@@ -150,13 +150,13 @@ def test_the_least_recently_used_adapters_leave_beyond_either_bound(two_adapters
     with acting(roomy, small):
         pass
     assert list(roomy.loaded) == ["extra", "sdxl-lora"]
-    for bounds in (Bounds(loaded=1), Bounds(loaded_bytes=sum(sizes) - 1)):
+    for bounds in (Limits(loaded=1), Limits(loaded_bytes=sum(sizes) - 1)):
         tight = adapters(bounds)
         with acting(tight, small, large):
             assert list(tight.loaded) == ["sdxl-lora", "extra"]  # one job's own may exceed the bounds
         assert list(tight.loaded) == ["extra"]
         assert tight.resident_bytes == sizes[1]
-    none = adapters(Bounds(loaded=0))
+    none = adapters(Limits(loaded=0))
     with acting(none, small):
         pass
     assert (none.loaded, none.resident_bytes) == ((), 0)
@@ -177,7 +177,7 @@ def test_the_key_of_a_prompts_embedding_names_the_adapters_that_change_a_text_en
     two_adapters: Catalogue, pool: Pool
 ) -> None:
     model = pool.model("shapes-sdxl")
-    adapters = Adapters(model.base, model.family, LoraStock(two_adapters))
+    adapters = ActiveLoras(model.base, model.family, LoraFiles(two_adapters))
     denoiser_only, with_text = LoraParameters(name="sdxl-lora"), LoraParameters(name="extra", scale=0.5)
     none, one, both = chosen(adapters, [], [denoiser_only], [denoiser_only, with_text])
     assert none.in_texts.key == one.in_texts.key == ()
@@ -197,7 +197,7 @@ def test_two_hundred_swaps_leave_memory_modules_and_parameters_where_they_were(
     pool = Pool(catalogue, device="cpu")
     base, _ = done(order(catalogue, "sdxl"), pool, storage)
     model = pool.model("shapes-sdxl")
-    model.adapters = Adapters(model.base, model.family, LoraStock(catalogue, bounds=Bounds(loaded=2)))
+    model.adapters = ActiveLoras(model.base, model.family, LoraFiles(catalogue, bounds=Limits(loaded=2)))
     names = ["sdxl-lora", "extra", "lora-11", "lora-12"]
 
     def swap(times: int) -> tuple[int, int, int, int]:
@@ -218,9 +218,9 @@ def test_two_hundred_swaps_leave_memory_modules_and_parameters_where_they_were(
 
 
 def test_loads_switches_and_evictions_are_counted(two_adapters: Catalogue, pool: Pool) -> None:
-    model, tally = pool.model("shapes-sdxl"), Tally()
-    stock = LoraStock(two_adapters, bounds=Bounds(loaded=1), tally=tally)
-    adapters = Adapters(model.base, model.family, stock, "shapes-sdxl")
+    model, tally = pool.model("shapes-sdxl"), Counters()
+    stock = LoraFiles(two_adapters, bounds=Limits(loaded=1), tally=tally)
+    adapters = ActiveLoras(model.base, model.family, stock, "shapes-sdxl")
     small, large = LoraParameters(name="sdxl-lora"), LoraParameters(name="extra")
     for loras in ([], [small], [small], [large], [], [large.model_copy(update={"scale": 0.5})]):
         with acting(adapters, *loras):

@@ -14,7 +14,7 @@ from contracts.requests.parameters import JobParameters, LoraParameters
 from contracts.storage import Storage
 from tests.support.jobs import done, order, pixels, run
 from tests.support.weights import write_adapter
-from worker.adapters.files import Bounds, LoraStock
+from worker.adapters.files import Limits, LoraFiles
 from worker.pool.pool import Pool
 
 
@@ -45,7 +45,7 @@ def test_an_uploaded_adapter_acts_like_the_operators_own(
     catalogue: Catalogue, storage: Storage, tmp_path: Path
 ) -> None:
     file = Path(catalogue.lora("sdxl-lora").source)
-    pool = Pool(catalogue, device="cpu", stock=LoraStock(catalogue, storage, tmp_path / "loras"))
+    pool = Pool(catalogue, device="cpu", stock=LoraFiles(catalogue, storage, tmp_path / "loras"))
     lora = _upload(storage, file)
     own = pixels(order(catalogue, "sdxl", loras=[{"name": "sdxl-lora"}]), pool, storage)
     assert (pixels(_with(lora, catalogue), pool, storage) == own).all()
@@ -57,7 +57,7 @@ def test_two_contents_under_one_name_are_two_adapters(
     catalogue: Catalogue, storage: Storage, uploads: list[LoraParameters], tmp_path: Path
 ) -> None:
     """Names belong to owners, and may be given anew."""
-    pool = Pool(catalogue, device="cpu", stock=LoraStock(catalogue, storage, tmp_path / "loras"))
+    pool = Pool(catalogue, device="cpu", stock=LoraFiles(catalogue, storage, tmp_path / "loras"))
     first, second = (done(_with(lora, catalogue), pool, storage)[0] for lora in uploads[:2])
     assert first != second
     assert done(_with(uploads[0], catalogue), pool, storage)[0] == first
@@ -66,7 +66,7 @@ def test_two_contents_under_one_name_are_two_adapters(
 def test_a_file_is_fetched_once(
     catalogue: Catalogue, storage: Storage, uploads: list[LoraParameters], tmp_path: Path
 ) -> None:
-    stock = LoraStock(catalogue, storage, tmp_path / "loras")
+    stock = LoraFiles(catalogue, storage, tmp_path / "loras")
     path = stock.locate(uploads[0])
     storage.clear("inputs/")
     assert stock.locate(uploads[0]) == path
@@ -78,7 +78,7 @@ def test_files_leave_least_recently_used_first(
     catalogue: Catalogue, storage: Storage, uploads: list[LoraParameters], tmp_path: Path
 ) -> None:
     size = len(storage.read(uploads[0].key or ""))
-    stock = LoraStock(catalogue, storage, tmp_path / "loras", Bounds(file_bytes=2 * size))
+    stock = LoraFiles(catalogue, storage, tmp_path / "loras", Limits(file_bytes=2 * size))
     first, second = stock.locate(uploads[0]), stock.locate(uploads[1])
     os.utime(first, (1, 1))
     os.utime(second, (2, 2))
@@ -94,7 +94,7 @@ def test_a_file_that_is_gone_or_damaged_fails_the_job_by_name_and_the_next_is_ri
     gone, damaged, whole = uploads
     storage.delete(gone.key or "")
     storage.write(damaged.key or "", b"something else")
-    pool = Pool(catalogue, device="cpu", stock=LoraStock(catalogue, storage, tmp_path / "loras"))
+    pool = Pool(catalogue, device="cpu", stock=LoraFiles(catalogue, storage, tmp_path / "loras"))
     for lora, reason in ((gone, "no longer in the storage"), (damaged, "damaged")):
         (failure,) = run(_with(lora, catalogue), pool, storage)
         assert isinstance(failure, JobFailed)

@@ -18,8 +18,8 @@ from contracts.storage import Storage
 from tests.support.adapters import checkpoint_of, paint_with
 from tests.support.jobs import Onlooker, done, order, run
 from tests.support.weights import to_kohya, write_adapter
-from worker.adapters.active import Adapters
-from worker.adapters.files import Bounds, LoraStock
+from worker.adapters.active import ActiveLoras
+from worker.adapters.files import Limits, LoraFiles
 from worker.pool.pool import Pool
 
 FAMILY_IDS = list(FAMILIES)
@@ -40,7 +40,7 @@ def test_hazard_1_an_adapter_that_leaves_wakes_no_other(
     pool = Pool(two_adapters, device="cpu")
     base, _ = done(order(catalogue, "sdxl"), pool, storage)
     model = pool.model("shapes-sdxl")
-    model.adapters = Adapters(model.base, model.family, LoraStock(two_adapters, bounds=Bounds(loaded=1)))
+    model.adapters = ActiveLoras(model.base, model.family, LoraFiles(two_adapters, bounds=Limits(loaded=1)))
     alone = [
         paint_with(Pool(two_adapters, device="cpu"), storage, "sdxl", name) for name in ("sdxl-lora", "extra")
     ]

@@ -21,8 +21,8 @@ from contracts.storage import Storage
 from tests.support.adapters import checkpoint_of, chosen
 from tests.support.jobs import Onlooker, done, order, pixels, run, to_pixels
 from tests.support.weights import write_adapter
-from worker.adapters.layers import Rows
-from worker.generation.outputs import Done
+from worker.adapters.layers import ImageRows
+from worker.generation.outputs import Stored
 from worker.pool.pool import Pool
 
 FAMILY_IDS = list(FAMILIES)
@@ -60,7 +60,7 @@ def _sets(family: str) -> list[list[dict[str, Any]]]:
 
 
 def _images(outcomes: Sequence[Any], storage: Storage) -> list[Any]:
-    assert all(isinstance(outcome, Done) for outcome in outcomes), outcomes
+    assert all(isinstance(outcome, Stored) for outcome in outcomes), outcomes
     return [to_pixels(storage.read(image.key)) for outcome in outcomes for image in outcome.images]
 
 
@@ -158,12 +158,12 @@ def test_every_layer_that_an_adapter_can_change_has_each_image_in_rows_of_its_ow
 
 def test_rows_that_are_no_whole_number_of_passes_are_refused() -> None:
     with pytest.raises(RuntimeError, match="3 rows for 2 images"):
-        Rows([0], of=2).change(lambda inputs, result: result, torch.zeros(3, 4), torch.zeros(3, 4))
+        ImageRows([0], of=2).change(lambda inputs, result: result, torch.zeros(3, 4), torch.zeros(3, 4))
 
 
 def test_rows_of_all_passes_of_guidance_change_and_no_others() -> None:
     result = torch.zeros(6, 1)
-    Rows([0, 2], of=3).change(lambda inputs, result: result + inputs, torch.arange(6.0).view(6, 1), result)
+    ImageRows([0, 2], of=3).change(lambda inputs, result: result + inputs, torch.arange(6.0).view(6, 1), result)
     assert result.flatten().tolist() == [0, 0, 2, 3, 0, 5]
 
 
@@ -190,9 +190,9 @@ def test_an_adapter_that_does_not_fit_fails_its_own_job_and_no_other_of_the_batc
         return order(pool.catalogue, "sdxl", batchable=True, loras=[{"name": name} for name in names])
 
     outcomes = run([job(), job("sdxl-lora", "broken"), job("sdxl-lora")], pool, storage)
-    assert [type(outcome) for outcome in outcomes] == [Done, JobFailed, Done]
+    assert [type(outcome) for outcome in outcomes] == [Stored, JobFailed, Stored]
     assert outcomes[1].code == FailureCode.LORA_INCOMPATIBLE
-    assert [outcome.receipt.batch_jobs for outcome in outcomes if isinstance(outcome, Done)] == [2, 2]
+    assert [outcome.receipt.batch_jobs for outcome in outcomes if isinstance(outcome, Stored)] == [2, 2]
     together = _images([outcomes[0], outcomes[2]], storage)
     for mixed, alone in zip(together, (job(), job("sdxl-lora")), strict=True):
         assert np.abs(mixed - pixels(alone, pool, storage)).max() <= BATCH_TOLERANCE_LEVELS
@@ -215,7 +215,7 @@ def test_an_image_that_an_adapter_spoils_is_its_own_jobs_failure_alone(
     monkeypatch.setattr(change, "alpha", float("inf"))
     outcomes = run(batch, mixing, storage)
     monkeypatch.undo()
-    assert [type(outcome) for outcome in outcomes] == [Done, JobFailed, Done]
+    assert [type(outcome) for outcome in outcomes] == [Stored, JobFailed, Stored]
     assert "no numbers" in outcomes[1].message
     for index in (0, 2):
         shared = to_pixels(storage.read(outcomes[index].images[0].key))

@@ -17,8 +17,8 @@ from contracts.errors import JobFailed
 from contracts.requests.parameters import LoraParameters
 from tests.support.adapters import acting
 from tests.support.weights import to_kohya, write_adapter
-from worker.adapters.active import Adapters
-from worker.adapters.files import LoraStock
+from worker.adapters.active import ActiveLoras
+from worker.adapters.files import LoraFiles
 from worker.pool.pool import Pool
 
 FAMILY_IDS = list(FAMILIES)
@@ -99,7 +99,7 @@ def _by_diffusers(base: Any, path: Path, scale: float) -> torch.Tensor:
 def _by_us(pool: Pool, family: str, path: Path, scale: float) -> torch.Tensor:
     model = pool.model(f"shapes-{family}")
     rows = pool.catalogue.model_copy(update={"loras": (LoraSpec(id="one", family=family, source=str(path)),)})
-    with acting(Adapters(model.base, model.family, LoraStock(rows)), LoraParameters(name="one", scale=scale)):
+    with acting(ActiveLoras(model.base, model.family, LoraFiles(rows)), LoraParameters(name="one", scale=scale)):
         return _latents(model.base)
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.catalogue.families import Mode
-from contracts.memory.plan import Home, Policy
-from contracts.metrics import Tally
+from contracts.memory.plan import Placement, Policy
+from contracts.metrics import Counters
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from tests.support.adapters import checkpoint_of
@@ -18,7 +18,7 @@ from tests.support.jobs import Onlooker, done, run
 from tests.support.jobs import order as make_order
 from tests.support.weights import write_adapter
 from worker.families import load_family
-from worker.generation.outputs import Done
+from worker.generation.outputs import Stored
 from worker.pool.pool import Pool
 
 T5_FAMILIES = ["sd3", "flux"]
@@ -57,9 +57,9 @@ class Reader(Onlooker):
             self._thread.join()
 
 
-def _paint(job: JobParameters, pool: Pool, storage: Storage, watch: Onlooker) -> tuple[list[bytes], Done]:
+def _paint(job: JobParameters, pool: Pool, storage: Storage, watch: Onlooker) -> tuple[list[bytes], Stored]:
     (outcome,) = run(job, pool, storage, watch)
-    assert isinstance(outcome, Done), outcome
+    assert isinstance(outcome, Stored), outcome
     return [storage.read(image.key) for image in outcome.images], outcome
 
 
@@ -79,7 +79,7 @@ def test_what_t5_read_while_another_job_denoised_it_does_not_read_again(
     family: str, dtype: str, catalogue: Catalogue, storage: Storage
 ) -> None:
     rows = tuple(row.model_copy(update={"dtype": dtype}) for row in catalogue.models)
-    typed, tally = catalogue.model_copy(update={"models": rows}), Tally()
+    typed, tally = catalogue.model_copy(update={"models": rows}), Counters()
     first, second = order(typed, family), order(typed, family, prompt="a blue square on a white background")
     expected = [
         done(job, Pool(typed, device="cpu", policy=Policy(t5="cpu")), storage)[0] for job in (first, second)
@@ -151,7 +151,7 @@ def test_nothing_is_read_ahead_by_a_t5_that_is_not_on_the_cpu(catalogue: Catalog
     done(order(catalogue, "sd3"), parking, storage)
     assert parking.can_encode_ahead
     parking.model("shapes-sdxl")
-    assert parking.model("shapes-sdxl").homes.home_of("text_encoder") is Home.DEVICE
+    assert parking.model("shapes-sdxl").homes.home_of("text_encoder") is Placement.DEVICE
     assert parking.report()["parked"] == ["shapes-sd3"]
     assert not parking.can_encode_ahead
     for pool in (visiting, parking, Pool(catalogue, device="cpu")):

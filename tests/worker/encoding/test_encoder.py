@@ -16,9 +16,9 @@ from contracts.storage import Storage
 from tests.support.jobs import done, order, pixels, run
 from worker.adapters.active import AdapterSet
 from worker.encoding.cache import Embedding, EmbeddingCache
-from worker.encoding.encoder import Encoder
+from worker.encoding.encoder import PromptEncoder
 from worker.families import Call
-from worker.pool.model import WarmModel, derive
+from worker.pool.model import LoadedModel, derive
 from worker.pool.pool import Pool
 
 FAMILY_IDS = list(FAMILIES)
@@ -46,9 +46,9 @@ def _call(job: JobParameters, **texts: list[str]) -> Call:
     return Call(job=job, texts={**given, **texts})
 
 
-def _encoder(model: WarmModel, cache: EmbeddingCache | None = None, images: int = 1) -> Encoder:
+def _encoder(model: LoadedModel, cache: EmbeddingCache | None = None, images: int = 1) -> PromptEncoder:
     cache, sets = cache or EmbeddingCache(2**20), [AdapterSet()] * images
-    return Encoder(
+    return PromptEncoder(
         model.base, model.family, model.device, model.dtype, cache, (), sets, model.adapters.active_in_texts
     )
 

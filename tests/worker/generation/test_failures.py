@@ -11,12 +11,12 @@ import torch
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Mode
 from contracts.errors import FailureCode, JobFailed
-from contracts.metrics import Tally
+from contracts.metrics import Counters
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from tests.support.jobs import Onlooker, done, order, run
 from worker.pool.pool import Pool
-from worker.runtime.memory_tracker import Meter
+from worker.runtime.memory_tracker import MemoryTracker
 
 FAMILY_IDS = list(FAMILIES)
 
@@ -115,13 +115,13 @@ def test_a_failure_that_the_watch_raises_is_the_watchs_own(
 # -- out of memory: a step down, not an end ---------------------------------------------------------------
 
 
-def _smaller_than_it_says(catalogue: Catalogue, job: JobParameters, missing_bytes: int) -> tuple[Pool, Tally]:
+def _smaller_than_it_says(catalogue: Catalogue, job: JobParameters, missing_bytes: int) -> tuple[Pool, Counters]:
     """A pool on a device that lacks some bytes of what its best plan for a job was made for."""
-    tally = Tally()
+    tally = Counters()
     pool = Pool(catalogue, device="cpu", budget_bytes=2**30, tally=tally)
     plan = pool.ready(job, job.num_images).homes.plan
     assert plan is not None
-    pool.meter = Meter(pool.device, plan.peak_bytes - missing_bytes)
+    pool.meter = MemoryTracker(pool.device, plan.peak_bytes - missing_bytes)
     return pool, tally
 
 
@@ -167,7 +167,7 @@ def test_a_job_that_no_plan_can_run_fails_and_holds_on_to_nothing(
     assert _tensors() > before
     pool.drop(job.model)
     assert _tensors() == before
-    pool.meter = Meter(pool.device, None)
+    pool.meter = MemoryTracker(pool.device, None)
     assert done(job, pool, storage)[0] == expected
 
 

@@ -13,7 +13,7 @@ from contracts.catalogue.families import FAMILIES, Mode
 from contracts.errors import InvalidRequest
 from contracts.storage import Storage
 from tests.support.jobs import Onlooker, done, order, pixels, run, to_pixels, to_png
-from worker.generation.outputs import Done
+from worker.generation.outputs import Stored
 from worker.pool.pool import Pool
 
 EVERY_MODE = [(family.id, mode) for family in FAMILIES.values() for mode in family.modes]
@@ -235,7 +235,7 @@ def test_the_receipt_tells_what_is_needed_to_make_the_image_again(
     assert receipt.worker == "tester"
     assert {"torch", "diffusers"} <= set(receipt.versions)
     assert receipt.timings["queue"] == 0.5
-    assert Done([], receipt).receipt.batch_jobs == 1
+    assert Stored([], receipt).receipt.batch_jobs == 1
 
 
 @pytest.mark.parametrize(("family", "mode"), [row for row in EVERY_MODE if "inpaint" in row[1]])

@@ -21,7 +21,7 @@ def _pixels(picture: Image.Image) -> np.ndarray:
 
 def test_what_is_transparent_in_an_image_is_white() -> None:
     picture = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
-    assert images.read_picture(to_png(picture), (8, 8)).getpixel((0, 0)) == (255, 255, 255)
+    assert images.read_image(to_png(picture), (8, 8)).getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_what_is_transparent_in_a_mask_is_black() -> None:
@@ -36,14 +36,14 @@ def test_what_is_transparent_in_a_mask_is_black() -> None:
 def test_every_mode_becomes_rgb(mode: str) -> None:
     file = io.BytesIO()
     Image.new("RGB", (8, 8), "white").convert(mode).save(file, "TIFF")
-    picture = images.read_picture(file.getvalue(), (8, 8))
+    picture = images.read_image(file.getvalue(), (8, 8))
     assert picture.mode == "RGB"
     assert picture.getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_pictures_are_scaled_to_the_outputs_size() -> None:
     data = to_png(Image.new("RGB", (40, 30), "red"))
-    assert images.read_picture(data, (64, 48)).size == (64, 48)
+    assert images.read_image(data, (64, 48)).size == (64, 48)
     assert images.read_mask(data, (64, 48)).size == (64, 48)
 
 

@@ -28,8 +28,8 @@ from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
 from tests.support.jobs import PICTURES, Onlooker, done, order, run, to_png
 from tests.support.weights import to_kohya, write_adapter
-from worker.adapters.files import Bounds, LoraStock
-from worker.pool.model import WarmModel
+from worker.adapters.files import Limits, LoraFiles
+from worker.pool.model import LoadedModel
 from worker.pool.pool import Pool
 from worker.runtime.warnings import silence_known_warnings
 
@@ -141,7 +141,7 @@ def _dying_switch() -> Iterator[None]:
         torch.nn.Module.register_forward_hook = register  # type: ignore[method-assign]
 
 
-Fault = Callable[[WarmModel], AbstractContextManager[None]]
+Fault = Callable[[LoadedModel], AbstractContextManager[None]]
 FAULTS: dict[str, Fault] = {
     "cancelled": lambda model: nullcontext(),
     "denoiser": lambda model: _dying(getattr(model.base, model.family.denoiser), 1),
@@ -201,7 +201,7 @@ def test_whatever_ran_before_a_job_gives_the_files_of_a_fresh_process(
 ) -> None:
     rng, history = random.Random(seed), []
     # Room for two models, and for two adapters beside each.
-    pool = Pool(adapted, device="cpu", max_models=2, stock=LoraStock(adapted, bounds=Bounds(loaded=2)))
+    pool = Pool(adapted, device="cpu", max_models=2, stock=LoraFiles(adapted, bounds=Limits(loaded=2)))
     for _ in range(LENGTH):
         number = rng.randrange(len(expected))
         request, files = expected[number]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
-from worker.loop.claim_policy import Residency
+from worker.loop.claim_policy import ClaimPolicy
 from worker.settings import WorkerSettings
 
 
 def test_a_model_that_has_just_come_in_may_not_be_displaced() -> None:
-    residency = Residency(0.1)
+    residency = ClaimPolicy(0.1)
     assert residency.settled
     residency.enter("one")
     assert not residency.settled
@@ -18,7 +18,7 @@ def test_a_model_that_has_just_come_in_may_not_be_displaced() -> None:
 
 
 def test_running_the_same_model_again_does_not_begin_its_time_anew() -> None:
-    residency = Residency(0.1)
+    residency = ClaimPolicy(0.1)
     residency.enter("one")
     time.sleep(0.06)
     residency.enter("one")
@@ -30,6 +30,6 @@ def test_running_the_same_model_again_does_not_begin_its_time_anew() -> None:
 
 def test_the_wish_says_what_the_settings_say() -> None:
     settings = WorkerSettings(batching="250", max_batch_images=3)
-    wish = Residency(0).wish(["one"], settings)
+    wish = ClaimPolicy(0).wish(["one"], settings)
     assert (wish.warm, wish.max_images, wish.batching, wish.batch_wait_seconds) == (("one",), 3, True, 0.25)
-    assert not Residency(0).wish([], WorkerSettings(batching="off")).batching
+    assert not ClaimPolicy(0).wish([], WorkerSettings(batching="off")).batching

@@ -16,7 +16,7 @@ from rq.serializers import JSONSerializer
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import FailureCode
 from contracts.memory.plan import Policy
-from contracts.metrics import Tally, read_totals
+from contracts.metrics import Counters, read_totals
 from contracts.queue.client import JobQueue
 from contracts.queue.records import JobState
 from contracts.queue.workers import WorkerReport, read_workers
@@ -126,7 +126,7 @@ def test_defect_d_a_signal_at_any_moment_of_a_claim_loses_no_job(
         consumer.dequeue_job_and_maintain_ttl(None)
         timer.join()
         for claim in consumer._batch:
-            assert consumer._claims.hand_back(claim)
+            assert consumer._claims.release(claim)
     waiting = [id for record in map(queue.fetch, ids) if record.state is JobState.QUEUED for id in [record.id]]
     assert sorted(waiting) == sorted(ids)
     assert queue.connection.zcard("darkroom:leases") == 0
@@ -285,7 +285,7 @@ def test_the_next_batchs_prompt_is_encoded_while_this_one_denoises(
         if number == 3:
             assert encoded.wait(60), "nobody encoded it"
 
-    tally = Tally()
+    tally = Counters()
     pool = Pool(catalogue, device="cpu", policy=Policy(t5="cpu"), encodes_ahead=True, tally=tally)
     ids = [queue.submit(request).id for request in requests]
     with monkeypatch.context() as patch:

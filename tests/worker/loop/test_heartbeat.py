@@ -7,9 +7,9 @@ import sys
 import threading
 import time
 
-from contracts.metrics import Tally
+from contracts.metrics import Counters
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import Claims, Wish
+from contracts.queue.leases import ClaimCriteria, Claims
 from contracts.queue.records import JobState
 from contracts.settings import QueueSettings, SharedSettings
 from tests.support.parameters import parameters
@@ -22,14 +22,14 @@ LEASE_SECONDS = 0.3
 
 def beat_for(queue: JobQueue, worker: str, forgotten: list[str]) -> tuple[Claims, Heartbeat]:
     claims = Claims(queue.connection, QueueSettings(lease_seconds=LEASE_SECONDS, max_attempts=1), worker, 60)
-    heart = Heartbeat(claims, WorkerSettings(name=worker), lambda: {"state": "idle"}, forgotten.append, Tally())
+    heart = Heartbeat(claims, WorkerSettings(name=worker), lambda: {"state": "idle"}, forgotten.append, Counters())
     return claims, heart
 
 
 def test_a_job_longer_than_its_lease_is_kept_by_beating(queue: JobQueue) -> None:
     job = queue.submit(parameters())
     claims, heart = beat_for(queue, "one", [])
-    batch = claims.claim(Wish())
+    batch = claims.claim(ClaimCriteria())
     heart.hold(batch, BatchWatch(claims, batch, threading.Event()))
     heart.start()
     time.sleep(4 * LEASE_SECONDS)
@@ -42,7 +42,7 @@ def test_a_job_longer_than_its_lease_is_kept_by_beating(queue: JobQueue) -> None
 def test_what_a_job_stored_is_forgotten_when_it_is_given_up(queue: JobQueue) -> None:
     job = queue.submit(parameters())
     silent, _ = beat_for(queue, "silent", [])
-    silent.claim(Wish())
+    silent.claim(ClaimCriteria())
     forgotten: list[str] = []
     _, heart = beat_for(queue, "other", forgotten)
     heart.start()

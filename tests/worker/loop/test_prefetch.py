@@ -16,7 +16,7 @@ import torch
 
 from contracts.catalogue.catalogue import Catalogue
 from worker.checkpoints import loader as checkpoints
-from worker.loop.prefetch import Preparations
+from worker.loop.prefetch import Prefetcher
 from worker.pool.pool import Pool
 
 
@@ -29,7 +29,7 @@ def test_each_model_is_made_ready_once_in_the_order_of_asking() -> None:
         if model == "last":
             over.set()
 
-    preparations = Preparations(prepare)
+    preparations = Prefetcher(prepare)
     askers = [threading.Thread(target=preparations.begin, args=["first"]) for _ in range(8)]
     for asker in askers:
         asker.start()
@@ -54,7 +54,7 @@ def test_a_model_that_cannot_be_made_ready_counts_as_done_and_the_next_one_follo
             return
         raise OSError("/secret/path is away")
 
-    preparations = Preparations(prepare)
+    preparations = Prefetcher(prepare)
     preparations.begin("bad")
     preparations.begin("good")
     assert over.wait(30)
@@ -66,7 +66,7 @@ def test_a_model_that_cannot_be_made_ready_counts_as_done_and_the_next_one_follo
 
 def test_what_was_loaded_and_dropped_is_made_ready_once_more() -> None:
     prepared: Queue[str] = Queue()
-    preparations = Preparations(prepared.put)
+    preparations = Prefetcher(prepared.put)
     for loaded in ((), ["other"], ["model"]):
         preparations.forget(loaded)
         preparations.begin("model")

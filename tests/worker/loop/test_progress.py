@@ -9,10 +9,10 @@ import pytest
 
 from cli.supervisor.redis_server import RedisServer
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import Claims, Wish
+from contracts.queue.leases import ClaimCriteria, Claims
 from contracts.settings import QueueSettings, SharedSettings
 from tests.support.parameters import parameters
-from worker.loop.progress import Abandoned, BatchWatch, HandedBack
+from worker.loop.progress import Aborted, BatchWatch, Released
 
 
 def watch_over(
@@ -20,7 +20,7 @@ def watch_over(
 ) -> tuple[BatchWatch, list[str]]:
     ids = [queue.submit(parameters()).id for _ in range(jobs)]
     claims = Claims(queue.connection, QueueSettings(), "one", 60)
-    batch = claims.claim(Wish(max_images=jobs, batching=True))
+    batch = claims.claim(ClaimCriteria(max_images=jobs, batching=True))
     return BatchWatch(claims, batch, leave or threading.Event(), report_seconds=report_seconds), ids
 
 
@@ -48,10 +48,10 @@ def test_between_two_reports_a_lost_job_and_the_order_to_leave_still_count(queue
     watch, (job_id,) = watch_over(queue, 1, leave, report_seconds=600)
     watch.step(1, 6)
     watch.drop(job_id)
-    with pytest.raises(Abandoned):
+    with pytest.raises(Aborted):
         watch.step(2, 6)
     leave.set()
-    with pytest.raises(HandedBack):
+    with pytest.raises(Released):
         watch.step(3, 6)
 
 
@@ -61,7 +61,7 @@ def test_the_batch_goes_on_until_its_last_job_is_cancelled(queue: JobQueue) -> N
     watch.step(1, 4)
     assert watch.verdicts == {ids[0]: "cancel"}
     queue.cancel(ids[1])
-    with pytest.raises(Abandoned):
+    with pytest.raises(Aborted):
         watch.step(2, 4)
 
 
@@ -70,7 +70,7 @@ def test_a_worker_told_to_leave_stops_at_the_next_step(queue: JobQueue) -> None:
     watch, _ = watch_over(queue, 1, leave)
     watch.step(1, 4)
     leave.set()
-    with pytest.raises(HandedBack):
+    with pytest.raises(Released):
         watch.step(2, 4)
 
 

@@ -14,13 +14,13 @@ from PIL import Image
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES
-from contracts.memory.plan import Home, Policy
+from contracts.memory.plan import Placement, Policy
 from contracts.queue.records import Receipt
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from models.judge import Verdict, judge
 from tests.support.jobs import order, run
-from worker.generation.outputs import Done
+from worker.generation.outputs import Stored
 from worker.pool.pool import Pool
 
 #: colour, shape, background
@@ -47,7 +47,7 @@ def _orders(catalogue: Catalogue, family: str, prompt: str = CENTRED, width: int
 
 def _judged(jobs: Sequence[JobParameters], pool: Pool, storage: Storage) -> tuple[list[Verdict], Receipt]:
     """Verdicts on jobs that are painted in one call, and the receipt of the first."""
-    outcomes = [one for one in run(jobs, pool, storage) if isinstance(one, Done)]
+    outcomes = [one for one in run(jobs, pool, storage) if isinstance(one, Stored)]
     assert len(outcomes) == len(jobs)
     files = [storage.read(one.images[0].key) for one in outcomes]
     return [judge(Image.open(io.BytesIO(file)).convert("RGB")) for file in files], outcomes[0].receipt
@@ -97,7 +97,7 @@ def test_a_small_worker_in_bfloat16_with_t5_on_the_cpu_in_float32_shows_what_was
     monkeypatch.setattr(pool.budget, "choose", lambda *_: smallest)
     verdicts, receipt = _judged(jobs, pool, storage)
     assert receipt.dtype == "bfloat16"
-    assert {Home.CPU, Home.VISIT, Home.STREAMED} <= set(receipt.placement.values())
+    assert {Placement.CPU, Placement.VISIT, Placement.STREAMED} <= set(receipt.placement.values())
     assert _words(verdicts) == SCENES
 
 

@@ -13,12 +13,12 @@ import torch
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Mode
-from contracts.memory.plan import Home, Plan, Policy
+from contracts.memory.plan import Placement, Plan, Policy
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from tests.support.jobs import done, order, to_pixels
-from worker.offload.components import Housed
-from worker.pool.plans import Budget
+from worker.offload.components import OffloadedModule
+from worker.pool.plans import PlanSelector
 from worker.pool.pool import Pool
 
 FAMILY_IDS = list(FAMILIES)
@@ -28,10 +28,10 @@ SHARE = 0.95
 
 def _ladder(catalogue: Catalogue, job: JobParameters, policy: Policy | None = None) -> list[Plan]:
     """Every plan for a job alone, from the fastest to the smallest."""
-    return _last_rung(Budget(catalogue, 2**40, lambda _: 4, policy), job)
+    return _last_rung(PlanSelector(catalogue, 2**40, lambda _: 4, policy), job)
 
 
-def _last_rung(budget: Budget, job: JobParameters) -> list[Plan]:
+def _last_rung(budget: PlanSelector, job: JobParameters) -> list[Plan]:
     """Teach a budget that only the smallest plan holds; returns all of them."""
     assert budget.knows(job.model)
     ladder = [budget.choose(job, job.num_images)]
@@ -68,7 +68,7 @@ def test_every_rung_is_really_taken_within_its_bytes_and_paints_the_same_image(
     job = order(catalogue, family, width=128, height=128, num_inference_steps=2)
     ladder = _ladder(catalogue, job)
     homes = {home for rung in ladder for home in rung.homes.values()}
-    assert {Home.DEVICE, Home.VISIT, Home.STREAMED} <= homes
+    assert {Placement.DEVICE, Placement.VISIT, Placement.STREAMED} <= homes
     resident, _ = done(job, Pool(catalogue, device="cpu"), storage)
     for rung in ladder:
         pool = _pool_for(catalogue, rung)
@@ -95,12 +95,12 @@ def _check_homes(rung: Plan, seen: dict[str, list[dict[str, int]]]) -> None:
         for part in rung.parts:
             on_device = {note[part.component] for note in notes}
             at_work = stages[part.role] == stage
-            if part.home is Home.DEVICE:
+            if part.home is Placement.DEVICE:
                 assert on_device == {max(on_device)} != {0}
-            elif part.home is Home.VISIT:
+            elif part.home is Placement.VISIT:
                 assert at_work or on_device == {0}, (rung.rung, stage, part.component)
                 assert not at_work or stage == "encode" or on_device != {0}
-            elif part.home is Home.STREAMED:
+            elif part.home is Placement.STREAMED:
                 assert max(on_device) <= (part.device_bytes if at_work else 0)
                 assert not at_work or stage == "encode" or min(on_device) > 0
             else:
@@ -166,11 +166,19 @@ def test_t5_on_a_cpu_without_bfloat16_gives_the_embeddings_of_the_device_within_
 def test_weights_come_back_from_every_home_as_they_were() -> None:
     module = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)).to(torch.bfloat16)
     first = [value.clone() for value in module.parameters()]
-    housed = Housed(module, torch.device("cpu"))
-    for home in (Home.DEVICE, Home.VISIT, Home.CPU, Home.STREAMED, Home.DEVICE, Home.ABSENT, Home.DEVICE):
+    housed = OffloadedModule(module, torch.device("cpu"))
+    for home in (
+        Placement.DEVICE,
+        Placement.VISIT,
+        Placement.CPU,
+        Placement.STREAMED,
+        Placement.DEVICE,
+        Placement.ABSENT,
+        Placement.DEVICE,
+    ):
         housed.move(home)
         assert housed.bytes == sum(tensor.nbytes for tensor in housed.tensors)
-        if home in (Home.VISIT, Home.STREAMED):
+        if home in (Placement.VISIT, Placement.STREAMED):
             assert housed.device_bytes == 0
             housed.fetch()
             assert housed.device_bytes == housed.bytes
@@ -181,23 +189,23 @@ def test_weights_come_back_from_every_home_as_they_were() -> None:
 def test_bytes_are_known_and_who_is_at_home_stays_without_a_walk_through_the_layers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    housed = Housed(torch.nn.Linear(8, 8), torch.device("cpu"))
-    housed.move(Home.DEVICE)
+    housed = OffloadedModule(torch.nn.Linear(8, 8), torch.device("cpu"))
+    housed.move(Placement.DEVICE)
     monkeypatch.setattr(housed, "module", None)
-    housed.move(Home.DEVICE)
+    housed.move(Placement.DEVICE)
     assert (housed.bytes, housed.resident_bytes) == (288, 288)
 
 
 def test_a_module_whose_move_failed_moves_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    housed = Housed(torch.nn.Linear(8, 8), torch.device("cpu"))
-    housed.move(Home.DEVICE)
+    housed = OffloadedModule(torch.nn.Linear(8, 8), torch.device("cpu"))
+    housed.move(Placement.DEVICE)
     with monkeypatch.context() as broken:
         broken.setattr("worker.offload.components._to_host", None)
         with pytest.raises(TypeError):
-            housed.move(Home.VISIT)
+            housed.move(Placement.VISIT)
     found = [housed.home]
-    housed.move(Home.DEVICE)
-    assert [*found, housed.home] == [None, Home.DEVICE]
+    housed.move(Placement.DEVICE)
+    assert [*found, housed.home] == [None, Placement.DEVICE]
     assert housed.resident_bytes == 288
 
 
@@ -232,7 +240,7 @@ def test_a_vae_that_overflows_in_float16_works_in_float32_wherever_it_lives(
     narrow = catalogue.model_copy(update={"models": (row,), "default_model": row.id})
     job = order(narrow, "sdxl", Mode.IMG2IMG)
     pools = [Pool(narrow, device="cpu"), Pool(narrow, device="cpu", budget_bytes=2**30)]
-    visiting = next(rung for rung in _ladder(narrow, job) if rung.homes["vae"] is Home.VISIT)
+    visiting = next(rung for rung in _ladder(narrow, job) if rung.homes["vae"] is Placement.VISIT)
     monkeypatch.setattr(pools[1].budget, "choose", lambda *_: visiting)
     files = [done(job, pool, storage)[0] for pool in pools]
     assert files[0] == files[1]

@@ -12,12 +12,12 @@ import torch
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Mode
-from contracts.metrics import Tally
+from contracts.metrics import Counters
 from contracts.storage import Storage
 from tests.support.jobs import done, order
 from tests.support.weights import count_parameters
 from worker.checkpoints import loader as checkpoints
-from worker.offload.components import Housed
+from worker.offload.components import OffloadedModule
 from worker.pool.pool import Pool
 
 FAMILY_IDS = list(FAMILIES)
@@ -43,7 +43,7 @@ def _bytes_of(catalogue: Catalogue, *families: str) -> int:
 def test_models_share_the_budget_and_the_least_recently_used_one_goes_to_host_memory(
     catalogue: Catalogue, storage: Storage
 ) -> None:
-    two, tally = int(_bytes_of(catalogue, "sdxl", "sd3", "flux") * 0.9), Tally()
+    two, tally = int(_bytes_of(catalogue, "sdxl", "sd3", "flux") * 0.9), Counters()
     pool = Pool(catalogue, device="cpu", max_models=9, budget_bytes=two, host_bytes=2**30, tally=tally)
     first = done(order(catalogue, "sdxl"), pool, storage)[0]
     for family in ("sd3", "flux"):
@@ -68,7 +68,7 @@ def test_models_share_the_budget_and_the_least_recently_used_one_goes_to_host_me
 
 
 def test_where_host_memory_has_no_room_a_model_is_dropped(catalogue: Catalogue, storage: Storage) -> None:
-    two, tally = int(_bytes_of(catalogue, "sdxl", "sd3", "flux") * 0.9), Tally()
+    two, tally = int(_bytes_of(catalogue, "sdxl", "sd3", "flux") * 0.9), Counters()
     pool = Pool(catalogue, device="cpu", max_models=9, budget_bytes=two, host_bytes=2**20, tally=tally)
     for family in ("sdxl", "sd3", "flux"):
         done(order(catalogue, family), pool, storage)
@@ -91,11 +91,11 @@ def test_a_model_that_cannot_be_parked_is_dropped(
     pool = Pool(catalogue, device="cpu", max_models=1, host_bytes=2**30)
     first = done(order(catalogue, "sdxl"), pool, storage)[0]
 
-    def fail(self: Housed) -> None:
+    def fail(self: OffloadedModule) -> None:
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(Housed, "_park", fail)
+        patch.setattr(OffloadedModule, "_park", fail)
         done(order(catalogue, "flux"), pool, storage)
     assert pool.warm == ["shapes-flux"]
     assert done(order(catalogue, "sdxl"), pool, storage)[0] == first

@@ -9,10 +9,10 @@ import torch
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
-from contracts.memory.components import take_inventory
-from contracts.memory.plan import Home
+from contracts.memory.components import read_components
+from contracts.memory.plan import Placement
 from tests.support.jobs import order
-from worker.pool.plans import Budget
+from worker.pool.plans import PlanSelector
 from worker.pool.pool import Pool
 
 MIB = 2**20
@@ -26,7 +26,7 @@ def test_headers_tell_exactly_what_is_loaded(family: str, catalogue: Catalogue, 
         for name, part in pool.model(spec.id).base.components.items()
         if isinstance(part, torch.nn.Module)
     }
-    inventory = take_inventory(catalogue, spec, 4)
+    inventory = read_components(catalogue, spec, 4)
     assert inventory is not None
     counted = {component.name: component.bytes for component in inventory.components}
     assert counted.keys() == loaded.keys()
@@ -37,7 +37,7 @@ def test_headers_tell_exactly_what_is_loaded(family: str, catalogue: Catalogue, 
 
 
 def test_all_local_models_are_planned(catalogue: Catalogue) -> None:
-    budget = Budget(catalogue, 1024 * MIB, lambda _: 4)
+    budget = PlanSelector(catalogue, 1024 * MIB, lambda _: 4)
     assert budget.batch_pixels().keys() == {row.id for row in catalogue.models}
     for row in catalogue.models:
         one = budget.own_plan(row.id)
@@ -47,7 +47,7 @@ def test_all_local_models_are_planned(catalogue: Catalogue) -> None:
 
 
 def test_a_tight_budget_is_planned_tightly(catalogue: Catalogue) -> None:
-    budget = Budget(catalogue, 15 * MIB, lambda _: 4)
+    budget = PlanSelector(catalogue, 15 * MIB, lambda _: 4)
     assert len(budget.batch_pixels()) == len(catalogue.models)
     for one in [budget.own_plan(row.id) for row in catalogue.models]:
         assert one.fits
@@ -59,7 +59,7 @@ def test_a_controlnet_from_a_hub_is_planned_with_as_assumed_until_it_is_here(cat
     local = next(row for row in catalogue.controlnets if row.id == "flux-hint")
     away = local.model_copy(update={"source": "somebody/flux-hint"})
     others = tuple(row for row in catalogue.controlnets if row is not local)
-    budget = Budget(catalogue.model_copy(update={"controlnets": (away, *others)}), 2**40, lambda _: 4)
+    budget = PlanSelector(catalogue.model_copy(update={"controlnets": (away, *others)}), 2**40, lambda _: 4)
     assert not budget.knows_controlnet("flux-hint")
     job = order(catalogue, "flux", Mode.CONTROLNET)
     assert budget.knows(job.model)
@@ -67,7 +67,7 @@ def test_a_controlnet_from_a_hub_is_planned_with_as_assumed_until_it_is_here(cat
     budget.controlnet_fetched("flux-hint", job.model, Path(local.source))
     assert budget.knows_controlnet("flux-hint")
     after = budget.choose(job, 1)
-    assert after.homes["controlnet:flux-hint"] is Home.DEVICE
+    assert after.homes["controlnet:flux-hint"] is Placement.DEVICE
     weights = [next(part for part in one.parts if part.role == "controlnet") for one in (before, after)]
     assert [part.origin for part in weights] == ["assumed", "files"]
     assert 0 < weights[1].bytes < weights[0].bytes
@@ -78,7 +78,7 @@ def test_what_one_model_has_taught_does_not_bind_another_of_its_family(catalogue
     first = next(row for row in catalogue.models if row.family == "sdxl")
     twin = first.model_copy(update={"id": "twin"})
     both = catalogue.model_copy(update={"models": (*catalogue.models, twin)})
-    budget = Budget(both, 2**40, lambda _: 4)
+    budget = PlanSelector(both, 2**40, lambda _: 4)
     job = order(both, "sdxl")
     other = job.model_copy(update={"model": "twin"})
     assert budget.knows(job.model)

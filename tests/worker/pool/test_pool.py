@@ -10,13 +10,13 @@ import torch
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Mode
-from contracts.memory.plan import Home
+from contracts.memory.plan import Placement
 from contracts.storage import Storage
 from tests.support.jobs import done, order
 from tests.support.weights import count_parameters
 from worker.checkpoints import loader as checkpoints
 from worker.families import load_family
-from worker.offload.components import Housed
+from worker.offload.components import OffloadedModule
 from worker.pool.model import derive
 from worker.pool.pool import Pool
 
@@ -92,15 +92,15 @@ def test_a_move_that_fails_half_way_leaves_no_half_moved_model(
     first = done(order(catalogue, "sdxl"), pool, storage)[0]
     pool.model("shapes-flux")
     assert pool.report()["parked"] == ["shapes-sdxl"]
-    move, moved = Housed.move, []
+    move, moved = OffloadedModule.move, []
 
-    def break_off(self: Housed, home: Home) -> None:
+    def break_off(self: OffloadedModule, home: Placement) -> None:
         moved.append(home)
-        if moved.count(Home.DEVICE) == 2:
+        if moved.count(Placement.DEVICE) == 2:
             raise torch.OutOfMemoryError("the device is full")
         move(self, home)
 
-    monkeypatch.setattr(Housed, "move", break_off)
+    monkeypatch.setattr(OffloadedModule, "move", break_off)
     with pytest.raises(torch.OutOfMemoryError):
         pool.ready(order(catalogue, "sdxl"), 1)
     monkeypatch.undo()

@@ -14,7 +14,7 @@ from contracts.catalogue.families import FAMILIES, Mode
 from contracts.storage import Storage
 from tests.support.jobs import done, model_of, order
 from worker.pool.pool import Pool
-from worker.runtime.diffusers_caching import remember
+from worker.runtime.diffusers_caching import cache_introspection
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -49,7 +49,7 @@ def test_the_dtype_told_is_the_one_that_layers_stored_in_8_bits_compute_in() -> 
     model = diffusers.AutoencoderKL(block_out_channels=(8,), norm_num_groups=4)
     kind = type(model)
     model.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
-    remember(model)
+    cache_introspection(model)
     assert model.dtype is torch.float32
     assert isinstance(model, kind)
     assert (type(model).__name__, type(model).__module__) == (kind.__name__, kind.__module__)

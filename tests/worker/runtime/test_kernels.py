@@ -15,16 +15,16 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from tests.support.jobs import done, order, to_pixels
-from worker.generation.warm_up import rehearse
+from worker.generation.warm_up import warm_up
 from worker.pool.pool import Pool
-from worker.runtime.kernel_options import KernelChoice
+from worker.runtime.kernel_options import KernelOptions
 from worker.runtime.kernels import prefer
 
 #: Compiles and runs the graphs without a C++ compiler.
-COMPILED = KernelChoice(compile="blocks", compile_backend="aot_eager")
+COMPILED = KernelOptions(compile="blocks", compile_backend="aot_eager")
 
 
-def _pool(catalogue: Catalogue, choice: KernelChoice, **options: Any) -> Pool:
+def _pool(catalogue: Catalogue, choice: KernelOptions, **options: Any) -> Pool:
     torch._dynamo.reset()
     return Pool(catalogue, device="cpu", kernels=choice, **options)
 
@@ -40,7 +40,7 @@ def test_after_the_rehearsal_neither_prompts_nor_adapters_nor_fast_jobs_compile_
     compiling = _pool(catalogue, COMPILED)
     bare = order(catalogue, family)
     counters.clear()
-    rehearse(compiling, storage, bare.model)
+    warm_up(compiling, storage, bare.model)
     after = _graphs()
     # Each kind of block is compiled once or, where one comes with less, twice; and whole.
     assert 0 < after <= 3
@@ -101,7 +101,7 @@ def test_channels_last_lays_out_what_convolves_and_survives_every_home(
     family: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     job = order(catalogue, family)
-    lying = _pool(catalogue, KernelChoice(channels_last="on"))
+    lying = _pool(catalogue, KernelOptions(channels_last="on"))
     files, receipt = done(job, lying, storage)
     assert receipt.kernels == {"attention": "auto", "channels_last": "on", "compile": "off"}
     assert _lies_last(lying, job, "vae")
@@ -127,7 +127,7 @@ def test_an_attention_kernel_that_cannot_run_here_gives_way_to_the_next(
 ) -> None:
     job = order(catalogue, "sd3")
     with prefer(kernel):
-        files, receipt = done(job, _pool(catalogue, KernelChoice(attention=kernel)), storage)
+        files, receipt = done(job, _pool(catalogue, KernelOptions(attention=kernel)), storage)
     assert receipt.kernels["attention"] == kernel
     expected, _ = done(job, pool, storage)
     assert np.abs(to_pixels(files[0]) - to_pixels(expected[0])).max() <= 1

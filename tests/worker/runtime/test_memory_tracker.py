@@ -10,7 +10,7 @@ import torch
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES
 from worker.pool.pool import Pool
-from worker.runtime.memory_tracker import Meter
+from worker.runtime.memory_tracker import MemoryTracker
 
 CPU = torch.device("cpu")
 KIB = 2**10
@@ -21,7 +21,7 @@ def _kib(count: int) -> torch.Tensor:
 
 
 def test_the_peak_is_what_was_alive_at_once_beside_what_was_there_before() -> None:
-    meter = Meter(CPU, 2**30)
+    meter = MemoryTracker(CPU, 2**30)
     with meter.running(resident_bytes=10 * KIB):
         first = _kib(5)
         del first
@@ -33,7 +33,7 @@ def test_the_peak_is_what_was_alive_at_once_beside_what_was_there_before() -> No
 
 
 def test_views_take_nothing_and_keep_what_they_look_at() -> None:
-    meter, weight = Meter(CPU, 2**30), _kib(64).view(128, 128)
+    meter, weight = MemoryTracker(CPU, 2**30), _kib(64).view(128, 128)
     with meter.running(0):
         turned = weight.t()
         part = (turned @ weight)[:1]
@@ -45,7 +45,7 @@ def test_views_take_nothing_and_keep_what_they_look_at() -> None:
 
 
 def test_what_is_beyond_the_budget_is_the_devices_own_error() -> None:
-    meter = Meter(CPU, 16 * KIB)
+    meter = MemoryTracker(CPU, 16 * KIB)
     with meter.running(8 * KIB):
         _kib(8)
     assert meter.peak_bytes == 16 * KIB
@@ -58,7 +58,7 @@ def test_what_is_beyond_the_budget_is_the_devices_own_error() -> None:
 
 
 def test_what_is_computed_off_the_device_is_not_counted() -> None:
-    meter = Meter(CPU, 16 * KIB)
+    meter = MemoryTracker(CPU, 16 * KIB)
     with meter.running(0):
         meter.pause()
         large = _kib(64) + 1
@@ -69,7 +69,7 @@ def test_what_is_computed_off_the_device_is_not_counted() -> None:
 
 
 def test_without_a_budget_nothing_is_counted_on_the_cpu() -> None:
-    meter = Meter(CPU, None)
+    meter = MemoryTracker(CPU, None)
     with meter.running(8):
         meter.pause()
         _kib(4)
@@ -81,7 +81,7 @@ def test_without_a_budget_nothing_is_counted_on_the_cpu() -> None:
 def test_measuring_changes_no_bit_and_ends_with_nothing_left(
     family: str, catalogue: Catalogue, pool: Pool
 ) -> None:
-    model, meter = pool.model(f"shapes-{family}"), Meter(CPU, 2**30)
+    model, meter = pool.model(f"shapes-{family}"), MemoryTracker(CPU, 2**30)
     model.base.set_progress_bar_config(disable=True)
 
     def paint() -> torch.Tensor:

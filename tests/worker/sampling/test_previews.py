@@ -16,12 +16,12 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Mode
 from contracts.queue.client import JobQueue
 from contracts.queue.events import Preview
-from contracts.queue.leases import Claims, Wish
+from contracts.queue.leases import ClaimCriteria, Claims
 from contracts.settings import QueueSettings
 from contracts.storage import Storage
 from tests.support.jobs import Onlooker, Pixels, done, order, run, to_pixels
 from tests.support.parameters import parameters
-from worker.generation.outputs import Done
+from worker.generation.outputs import Stored
 from worker.loop.progress import BatchWatch
 from worker.pool.pool import Pool
 from worker.sampling import previews
@@ -62,7 +62,7 @@ def test_a_preview_looks_like_the_image_that_comes_of_it(
 
     (outcome,) = run(parameters, pool, storage, watch)
 
-    assert isinstance(outcome, Done)
+    assert isinstance(outcome, Stored)
     final = to_pixels(storage.read(outcome.images[0].key))
     shown = [preview for _, preview in watch.previews]
     steps = [preview.step for preview in shown]
@@ -81,7 +81,7 @@ def test_every_scheduler_s_previews_look_like_the_image_after_a_fifth_of_the_ste
         watch = Onlooker()
         parameters = order(catalogue, family, num_inference_steps=10, previews=4, scheduler=scheduler)
         (outcome,) = run(parameters, pool, storage, watch)
-        assert isinstance(outcome, Done)
+        assert isinstance(outcome, Stored)
         final = to_pixels(storage.read(outcome.images[0].key))
         # What the model believes, early on; the latents themselves are still noise then.
         assert likeness(watch.previews[0][1], final) > 0.6, scheduler
@@ -129,7 +129,7 @@ def test_a_preview_that_cannot_be_told_costs_the_job_nothing(
 
     (outcome,) = run(order(catalogue, "flux", previews=1), pool, storage, Deaf())
 
-    assert isinstance(outcome, Done)
+    assert isinstance(outcome, Stored)
     assert "no preview after step" in caplog.text
 
 
@@ -146,12 +146,12 @@ def test_no_thread_is_left_behind(catalogue: Catalogue, pool: Pool, storage: Sto
 def test_a_preview_becomes_an_event_while_the_lease_is_held(queue: JobQueue) -> None:
     job = queue.submit(parameters())
     claims = Claims(queue.connection, QueueSettings(), "one", 60)
-    batch = claims.claim(Wish())
+    batch = claims.claim(ClaimCriteria())
     watch = BatchWatch(claims, batch, threading.Event())
     shown = Preview(index=0, step=1, steps=4, width=8, height=8, url="data:image/jpeg;base64,AA==")
 
     watch.preview(job.id, shown)
-    claims.hand_back(batch[0])
+    claims.release(batch[0])
     watch.preview(job.id, shown.model_copy(update={"step": 2}))
     watch.drop(job.id)
     watch.preview(job.id, shown.model_copy(update={"step": 3}))

@@ -15,7 +15,7 @@ from contracts.catalogue.families import FAMILIES, Mode
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from tests.support.jobs import Onlooker, done, order, run, to_pixels
-from worker.generation.outputs import Done
+from worker.generation.outputs import Stored
 from worker.pool.pool import Pool
 
 FAMILY_IDS = list(FAMILIES)
@@ -122,7 +122,7 @@ def _break_off(denoiser: Any, job: JobParameters, pool: Pool, storage: Storage) 
     handle = inner.register_forward_pre_hook(fail)
     (outcome,) = run(job, pool, storage)
     handle.remove()
-    assert not isinstance(outcome, Done)
+    assert not isinstance(outcome, Stored)
 
 
 def test_adapters_previews_and_company_go_with_it(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
