@@ -89,7 +89,7 @@ class InputReader:
     def store(self, inputs: Inputs, parameters: JobParameters) -> JobParameters:
         """Put what was decoded where the workers find it; returns parameters that say where that is."""
         places = {
-            one.fresh.sha256: store_picture(self._storage, self._retention, one.fresh, ACCEPT_SECONDS)
+            one.fresh.sha256: store_image(self._storage, self._retention, one.fresh, ACCEPT_SECONDS)
             for one in inputs.values()
             if one.fresh is not None
         }
@@ -165,7 +165,7 @@ class InputReader:
         return data
 
 
-def store_picture(storage: Storage, retention: Retention, picture: InputImage, seconds: float) -> str:
+def store_image(storage: Storage, retention: Retention, picture: InputImage, seconds: float) -> str:
     """Put a picture in its place, for some seconds at least; the same bytes are written once. Returns the key."""
     key = retention.hold(picture.sha256, seconds)  # first: what is written is known to the sweep
     if not storage.exists(key):

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
-from contracts.catalogue.families import GRANTED_FIELDS, Mode, Task
+from contracts.catalogue.families import MODE_FIELDS, Mode, Task
 from contracts.requests.schema import REQUESTS, JobRequest
 
 Schema = dict[str, Any]
@@ -103,15 +103,15 @@ def _narrow(kind: type[JobRequest], task: Task, model: ModelSpec, catalogue: Cat
     properties: Schema = schema["properties"]
     granted = _granted(task, model)
     for name in list(properties):
-        if name in GRANTED_FIELDS - granted or name in model.refuses:
+        if name in MODE_FIELDS - granted or name in model.refuses:
             del properties[name]
     _put_defaults(schema, model)
     _settle(schema, properties["model"])["enum"] = [model.id]
     _settle(schema, properties["scheduler"])["enum"] = model.schedulers
     for side in ("width", "height"):
-        _settle(schema, properties[side])["multipleOf"] = model.architecture.size_multiple
+        _settle(schema, properties[side])["multipleOf"] = model.family_spec.size_multiple
     if "max_sequence_length" in properties:
-        longest = model.architecture.max_sequence_length
+        longest = model.family_spec.max_sequence_length
         _settle(schema, properties["max_sequence_length"])["maximum"] = longest
     _name_rows(schema, "loras", "name", lora_ids(model, catalogue))
     _name_rows(schema, "controls", "controlnet", controlnet_ids(model, catalogue))
@@ -125,7 +125,7 @@ def name_choices(schemas: dict[str, Schema], kinds: Sequence[type[JobRequest]], 
     Not adapters, which come and go while the service runs.
     """
     schedulers = list(dict.fromkeys(name for model in catalogue.models for name in model.schedulers))
-    multiple = gcd(*(model.architecture.size_multiple for model in catalogue.models))
+    multiple = gcd(*(model.family_spec.size_multiple for model in catalogue.models))
     for kind in kinds:
         properties = schemas[kind.__name__]["properties"]
         _settle({}, properties["model"])["enum"] = [model.id for model in catalogue.models]
@@ -149,13 +149,13 @@ def _name_rows(schema: Schema, field: str, name: str, ids: list[str]) -> None:
 
 def _granted(task: Task, model: ModelSpec) -> frozenset[str]:
     modes = _MODES_OF_CONTROLNET if task is Task.CONTROLNET else (Mode(task.value),)
-    known = model.architecture.modes
+    known = model.family_spec.modes
     return frozenset().union(*(known[mode] for mode in modes if mode in known))
 
 
 def _put_defaults(schema: Schema, model: ModelSpec) -> None:
     properties = schema["properties"]
-    for name, value in {**model.architecture.defaults, **model.defaults}.items():
+    for name, value in {**model.family_spec.defaults, **model.defaults}.items():
         # The size of an image that the request must bring stands in for the model's own size.
         if name in properties and not (name in ("width", "height") and "image" in schema["required"]):
             properties[name]["default"] = value

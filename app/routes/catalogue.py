@@ -143,7 +143,7 @@ def _workers(queue: JobQueue) -> list[WorkerReport]:
 
 
 def _model(row: ModelSpec, catalogue: Catalogue, workers: list[WorkerReport]) -> dict[str, Any]:
-    family = row.architecture
+    family = row.family_spec
     defaults = {**family.defaults, **row.defaults}
     min_side, max_side = bounds_of(Txt2ImgRequest, "width")
     return {

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 
 from app.dependencies.calls import PictureBody, TheRepeats
 from app.dependencies.services import TheDecoder, ThePrincipal, TheQueue, TheRetention, TheSettings, TheStorage
-from app.inputs.reader import store_picture
+from app.inputs.reader import store_image
 from app.openapi.routes import MAKING, problems, upload_body
 from contracts.errors import Gone
 from contracts.uploads.images import Upload, recall, remember
@@ -39,7 +39,7 @@ def upload(
 
     def keep() -> Upload:
         picture = decoder.decode(raw, "file")
-        store_picture(storage, retention, picture, settings.upload_ttl_seconds)
+        store_image(storage, retention, picture, settings.upload_ttl_seconds)
         kept, is_new = remember(queue, caller.owner, picture, settings.upload_ttl_seconds)
         response.status_code = 201 if is_new else 200
         return kept

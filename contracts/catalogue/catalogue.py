@@ -60,36 +60,36 @@ class ModelSpec(_Row):
     prompt_hint: str = ""
 
     @property
-    def architecture(self) -> Family:
+    def family_spec(self) -> Family:
         """The family's row."""
         return FAMILIES[self.family]
 
     @property
     def pixel_cap(self) -> int:
         """Width × height at the most."""
-        return self.max_pixels or self.architecture.max_pixels
+        return self.max_pixels or self.family_spec.max_pixels
 
     @property
     def tasks(self) -> list[Task]:
         """The tasks that this model can run."""
-        return [task for task in Task if Mode(task.value) in self.architecture.modes]
+        return [task for task in Task if Mode(task.value) in self.family_spec.modes]
 
     @property
     def schedulers(self) -> list[str]:
         """Public names of the schedulers that can drive it."""
-        return names_for(self.architecture.kind)
+        return names_for(self.family_spec.kind)
 
     def default(self, field: str) -> object:
         """Value of a field that the client left out; None where neither model nor family has one."""
-        return self.defaults.get(field, self.architecture.defaults.get(field))
+        return self.defaults.get(field, self.family_spec.defaults.get(field))
 
     @model_validator(mode="after")
     def _defaults_are_usable(self) -> ModelSpec:
-        unknown = set(self.defaults) - set(self.architecture.defaults)
+        unknown = set(self.defaults) - set(self.family_spec.defaults)
         if unknown:
             raise ValueError(f"defaults {sorted(unknown)} are no defaults of family {self.family}")
         scheduler = SCHEDULERS.get(str(self.default("scheduler")))
-        if scheduler is None or scheduler.kind != self.architecture.kind:
+        if scheduler is None or scheduler.kind != self.family_spec.kind:
             raise ValueError(f"scheduler {self.default('scheduler')!r} cannot drive {self.family}")
         return self
 

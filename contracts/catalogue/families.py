@@ -33,19 +33,6 @@ class Mode(StrEnum):
     CONTROLNET_INPAINT = "controlnet_inpaint"
 
 
-#: Fields that every mode of every family takes, beside those about delivery.
-COMMON_FIELDS = frozenset({"prompt", "width", "height", "num_inference_steps", "guidance_scale"})
-
-#: Fields that some family or mode does not take; a grant in FAMILIES names them.
-GRANTED_FIELDS = frozenset(
-    {
-        "prompt_2", "prompt_3", "negative_prompt", "true_cfg_scale", "guidance_rescale", "clip_skip",
-        "max_sequence_length", "original_size", "crops_coords_top_left", "target_size",
-        "image", "strength", "mask_image", "mask_blur", "padding_mask_crop", "controls",
-    }
-)  # fmt: skip
-
-
 @dataclass(frozen=True)
 class StepCacheSchedule:
     """How `speed: fast` saves runs of the denoiser: at some steps its result is predicted from those before.
@@ -56,13 +43,13 @@ class StepCacheSchedule:
         first_steps: are computed, all of them; there the image gets its composition.
         interval: of the steps after those, one in so many is computed.
         order: of the prediction: 0 repeats the last result, 1 goes on in a straight line.
-        least_steps: fewer leave too few results to predict from.
+        min_steps: fewer leave too few results to predict from.
     """
 
     first_steps: int = 3
     interval: int = 2
     order: int = 1
-    least_steps: int = 8
+    min_steps: int = 8
 
     def computes(self, step: int) -> bool:
         """Whether the denoiser runs at this step, counted from 0 (as diffusers' TaylorSeer cache counts)."""
@@ -85,8 +72,8 @@ class Family:
         t5_optional: T5 may be left out; the image is another one then.
         inpaint_control_only: a mask beside `controls` needs a ControlNet trained for inpainting.
         denoiser_layers: how the names of its denoiser's layers begin, in any trainer's layout, `_` for dots.
-        adapted_text: text encoders that adapters can change.
-        shortcut: what `speed: fast` does.
+        lora_text_encoders: text encoders that adapters can change.
+        step_cache: what `speed: fast` does.
     """
 
     id: str
@@ -96,12 +83,12 @@ class Family:
     max_pixels: int
     defaults: Mapping[str, object]
     denoiser_layers: str
-    adapted_text: frozenset[str]
+    lora_text_encoders: frozenset[str]
     max_sequence_length: int | None = None
     negative_needs_true_cfg: bool = False
     inpaint_control_only: bool = False
     t5_optional: bool = False
-    shortcut: StepCacheSchedule = StepCacheSchedule()
+    step_cache: StepCacheSchedule = StepCacheSchedule()
 
 
 _SDXL_TEXT = frozenset(
@@ -133,7 +120,7 @@ _SDXL = Family(
         "guidance_rescale": 0.0, "scheduler": "euler",
     },
     denoiser_layers=r"(down|up|input|output)_blocks_|mid(dle)?_block_|conv_(in|out)|time_emb|add_emb|label_emb|out_",
-    adapted_text=frozenset({"text_encoder", "text_encoder_2"}),
+    lora_text_encoders=frozenset({"text_encoder", "text_encoder_2"}),
 )  # fmt: skip
 
 _SD3 = Family(
@@ -154,7 +141,7 @@ _SD3 = Family(
         "max_sequence_length": 256, "scheduler": "flow_euler",
     },
     denoiser_layers=r"transformer_blocks_|pos_embed|context_embedder|time_text_embed|norm_out|proj_out",
-    adapted_text=frozenset({"text_encoder", "text_encoder_2"}),
+    lora_text_encoders=frozenset({"text_encoder", "text_encoder_2"}),
     max_sequence_length=512,
     inpaint_control_only=True,
     t5_optional=True,
@@ -178,12 +165,17 @@ _FLUX = Family(
         "true_cfg_scale": 1.0, "max_sequence_length": 512, "scheduler": "flow_euler",
     },
     denoiser_layers=r"(single_)?transformer_blocks_|(double|single)_blocks_|(x|context)_embedder|time_text_embed|norm_out|proj_out",
-    adapted_text=frozenset({"text_encoder"}),
+    lora_text_encoders=frozenset({"text_encoder"}),
     max_sequence_length=512,
     negative_needs_true_cfg=True,
 )  # fmt: skip
 
 FAMILIES: Mapping[str, Family] = MappingProxyType({row.id: row for row in (_SDXL, _SD3, _FLUX)})
+
+#: Request fields that depend on family and mode: those that some row above names. The rest are valid everywhere.
+MODE_FIELDS: frozenset[str] = frozenset().union(
+    *(fields for family in FAMILIES.values() for fields in family.modes.values())
+)
 
 
 def mode_of(task: Task, *, has_image: bool, has_mask: bool) -> Mode:

@@ -247,7 +247,7 @@ def _assemble(
             for name, count in counts.items()
         )
     )
-    return ModelComponents(model.id, components, value_bytes, model.architecture.t5_optional, origin)
+    return ModelComponents(model.id, components, value_bytes, model.family_spec.t5_optional, origin)
 
 
 def _bytes_of(model: ModelSpec, role: Role, config: Mapping[str, Any], value_bytes: int) -> int:

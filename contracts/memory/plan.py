@@ -169,7 +169,7 @@ def own_load(model: ModelSpec, *, images: int = 1, size: tuple[int, int] | None 
         width=width,
         height=height,
         images=images,
-        guided=_is_guided(model.architecture, float(str(model.default("guidance_scale")))),
+        guided=_is_guided(model.family_spec, float(str(model.default("guidance_scale")))),
         text_tokens=_whole(model, "max_sequence_length"),
     )
     return Workload(canvas, steps=_whole(model, "num_inference_steps"))

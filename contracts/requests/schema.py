@@ -156,10 +156,6 @@ class ControlNetRequest(JobRequest):
     padding_mask_crop: int | None = Field(None, ge=0, le=512)
 
 
-AnyRequest = Annotated[
-    Txt2ImgRequest | Img2ImgRequest | InpaintRequest | ControlNetRequest, Field(discriminator="task")
-]
-
 REQUESTS: dict[Task, type[JobRequest]] = {
     Task.TXT2IMG: Txt2ImgRequest,
     Task.IMG2IMG: Img2ImgRequest,

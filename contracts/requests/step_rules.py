@@ -40,14 +40,14 @@ class Steps:
         if self.running < 1:
             message = f"{self.strength} × {self.count} steps leaves no step to run; raise either"
             yield FieldProblem("strength", message, f"strength ≥ {1 / self.count:.3f}")
-        least = model.architecture.shortcut.least_steps
+        least = model.family_spec.step_cache.min_steps
         if self.speed == "fast" and self.running < least:
             message = f"fast predicts steps from those before, and only {self.running} run; leave it out"
             allowed = f"exact, or num_inference_steps ≥ {math.ceil(least / self.strength)}"
             yield FieldProblem("speed", message, allowed)
 
     def _scheduler_problems(self, model: ModelSpec) -> Iterator[FieldProblem]:
-        spec, kind = SCHEDULERS.get(self.scheduler), model.architecture.kind
+        spec, kind = SCHEDULERS.get(self.scheduler), model.family_spec.kind
         if spec is None:
             yield FieldProblem("scheduler", f"there is no scheduler {self.scheduler!r}", model.schedulers)
         elif spec.kind != kind:

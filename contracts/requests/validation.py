@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
-from contracts.catalogue.families import GRANTED_FIELDS, Mode, mode_of
+from contracts.catalogue.families import MODE_FIELDS, Mode, mode_of
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
 from contracts.requests.parameters import ControlParameters, JobParameters, LoraParameters
 from contracts.requests.schema import MAX_SEED, ControlNetRequest, JobRequest
@@ -77,10 +77,10 @@ def resolve(request: JobRequest, model: ModelSpec, pictures: Pictures) -> JobPar
     if problems:
         raise InvalidRequest(problems)
     mode = _mode(request)
-    granted = model.architecture.modes[mode]
+    granted = model.family_spec.modes[mode]
     filled = {
         field: value
-        for field in granted & GRANTED_FIELDS - {"image", "mask_image", "controls"}
+        for field in granted & MODE_FIELDS - {"image", "mask_image", "controls"}
         if (value := _value(request, model, field)) is not None
     }
     return JobParameters(
@@ -140,7 +140,7 @@ def _controls(request: JobRequest, pictures: Pictures) -> tuple[ControlParameter
 
 
 def _field_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
-    family, mode = model.architecture, _mode(request)
+    family, mode = model.family_spec, _mode(request)
     if mode is Mode.CONTROLNET_INPAINT and getattr(request, "image", None) is None:
         yield FieldProblem("image", "mask_image needs the image that it masks; send image too")
         return
@@ -150,7 +150,7 @@ def _field_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProb
         yield FieldProblem(field, f"{model.id} ({family.id}) has no pipeline for {mode}", modes)
         return
     granted = family.modes[mode]
-    for field in sorted(GRANTED_FIELDS & request.model_fields_set):
+    for field in sorted(MODE_FIELDS & request.model_fields_set):
         if field not in granted and getattr(request, field) is not None:
             usable = sorted(granted)
             yield FieldProblem(field, f"{model.id} ({family.id}) cannot use it in {mode}; leave it out", usable)
@@ -168,7 +168,7 @@ def _field_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProb
 
 
 def _size_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
-    multiple = model.architecture.size_multiple
+    multiple = model.family_spec.size_multiple
     for field in ("width", "height"):
         side = getattr(request, field)
         if side is not None and side % multiple:
@@ -182,9 +182,9 @@ def _size_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProbl
 
 
 def _guidance_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
-    if not model.architecture.negative_needs_true_cfg or request.negative_prompt is None:
+    if not model.family_spec.negative_needs_true_cfg or request.negative_prompt is None:
         return
-    if "negative_prompt" not in model.architecture.modes.get(_mode(request), ()):
+    if "negative_prompt" not in model.family_spec.modes.get(_mode(request), ()):
         return
     scale = _value(request, model, "true_cfg_scale")
     if isinstance(scale, int | float) and scale <= 1:
@@ -193,7 +193,7 @@ def _guidance_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldP
 
 
 def _step_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
-    has_strength = "strength" in model.architecture.modes.get(_mode(request), ())
+    has_strength = "strength" in model.family_spec.modes.get(_mode(request), ())
     steps = Steps(
         count=int(str(_value(request, model, "num_inference_steps"))),
         strength=float(str(_value(request, model, "strength"))) if has_strength else 1.0,
@@ -229,7 +229,7 @@ def _control_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogu
     if not isinstance(request, ControlNetRequest):
         return
     names = [row.id for row in catalogue.controlnets if row.family == model.family]
-    wants_inpaint = model.architecture.inpaint_control_only and request.mask_image is not None
+    wants_inpaint = model.family_spec.inpaint_control_only and request.mask_image is not None
     for index, control in enumerate(request.controls):
         path = f"controls.{index}"
         try:
@@ -259,7 +259,7 @@ def _control_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogu
 
 def _output_size(request: JobRequest, model: ModelSpec, image: StoredImage | None) -> tuple[int, int]:
     """The client's size, else the image's on the family's grid, else the model's."""
-    multiple = model.architecture.size_multiple
+    multiple = model.family_spec.size_multiple
     width, height = request.width, request.height
     if image is None:
         return (

@@ -212,7 +212,9 @@ def _may_be(family: Family, changes: Sequence[LoraLayer]) -> bool:
     """Whether all layers have names as this family's have."""
     parts = {change.part for change in changes} - {_DENOISER}
     layers = (change.layer for change in changes if change.part == _DENOISER)
-    return parts <= set(family.adapted_text) and all(re.match(family.denoiser_layers, layer) for layer in layers)
+    return parts <= set(family.lora_text_encoders) and all(
+        re.match(family.denoiser_layers, layer) for layer in layers
+    )
 
 
 #: Part -> layer -> the shape of its weight.

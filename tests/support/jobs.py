@@ -68,7 +68,7 @@ def order(
     model = catalogue.model(model_of(catalogue, family))
     fields = {"prompt": "a red circle", "num_inference_steps": 3, "seed": 7, "model": model.id, **fields}
     pictures: dict[str, StoredImage] = {}
-    granted = model.architecture.modes[mode]
+    granted = model.family_spec.modes[mode]
     for field, key in (("image", "inputs/image.png"), ("mask_image", "inputs/mask.png")):
         if field in granted:
             fields.setdefault(field, "upload:x")

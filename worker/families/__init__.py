@@ -164,10 +164,6 @@ class FamilyCode:
     unpack: Callable[[Any, Any, tuple[int, int]], Any] = _as_they_are
 
 
-#: Fields that Darkroom sees to itself; no pipeline knows them.
-HANDLED_FIELDS = frozenset({"mask_blur", "padding_mask_crop"})
-
-
 def load_family(name: str) -> FamilyCode:
     """The family that `worker/families/<name>.py` describes."""
     return cast("FamilyCode", importlib.import_module(f"worker.families.{name}").FAMILY)

@@ -225,7 +225,7 @@ def _shortened(
     """The pipeline call as the job's `speed` has it."""
     if job.speed == "exact":
         return nullcontext()
-    return step_cache(model.spec.architecture.shortcut, denoiser, controlnet)
+    return step_cache(model.spec.family_spec.step_cache, denoiser, controlnet)
 
 
 def _preview_painter(
@@ -241,7 +241,7 @@ def _preview_painter(
     size = (jobs[0].parameters.width, jobs[0].parameters.height)
     return previews.PreviewEmitter(
         wanted,
-        previews.DenoisedEstimate(pipeline.scheduler, model.spec.architecture.kind),
+        previews.DenoisedEstimate(pipeline.scheduler, model.spec.family_spec.kind),
         model.projection,
         unpack=lambda latents: model.family.unpack(pipeline, latents, size),
         size=size,

@@ -234,7 +234,7 @@ class LoadedModel:
                 if _is_module(part)
             )
         )
-        return ModelComponents(self.spec.id, components, self.dtype.itemsize, self.spec.architecture.t5_optional)
+        return ModelComponents(self.spec.id, components, self.dtype.itemsize, self.spec.family_spec.t5_optional)
 
     def _stand_in(self) -> InTurn | None:
         """What runs T5 in its turn with a thread that encodes ahead; None where it is not on the CPU.

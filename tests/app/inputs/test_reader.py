@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.inputs.decoder import ImageDecoder
-from app.inputs.reader import InputReader, store_picture
+from app.inputs.reader import InputReader, store_image
 from contracts.errors import ImageTooLarge, InvalidRequest, NotAnImage
 from contracts.queue.client import JobQueue
 from contracts.queue.records import JobState
@@ -72,10 +72,10 @@ def test_the_same_bytes_are_written_once(
     decoder: ImageDecoder, storage: Storage, retention: Retention, tmp_path: Path
 ) -> None:
     picture = decoder.decode(RED, "image")
-    path = tmp_path / "storage" / store_picture(storage, retention, picture, 60)
+    path = tmp_path / "storage" / store_image(storage, retention, picture, 60)
     written = path.stat().st_mtime_ns
 
-    assert tmp_path / "storage" / store_picture(storage, retention, picture, 60) == path
+    assert tmp_path / "storage" / store_image(storage, retention, picture, 60) == path
 
     assert path.stat().st_mtime_ns == written
 
@@ -93,7 +93,7 @@ def test_an_upload_is_found_without_decoding_it_again(
     reader: InputReader, decoder: ImageDecoder, queue: JobQueue, storage: Storage, retention: Retention
 ) -> None:
     picture = decoder.decode(RED, "file")
-    key = store_picture(storage, retention, picture, 60)
+    key = store_image(storage, retention, picture, 60)
     upload, _ = uploads.remember(queue, "local", picture, ttl_seconds=60)
 
     (one,) = reader.read(img2img(upload.id)).values()

@@ -7,11 +7,25 @@ from typing import Any
 
 import pytest
 
-from app.parsing.requests import parse
+from app.parsing.requests import parse, parse_any
+from contracts.catalogue.families import Task
 from contracts.errors import InvalidRequest, UnreadableBody
-from contracts.requests.schema import ControlNetRequest, Img2ImgRequest, InpaintRequest, JobRequest, Txt2ImgRequest
+from contracts.requests.schema import (
+    REQUESTS,
+    ControlNetRequest,
+    Img2ImgRequest,
+    InpaintRequest,
+    JobRequest,
+    Txt2ImgRequest,
+)
 
 LORA, CONTROL = {"name": "x"}, {"controlnet": "x"}
+REQUIRED = {
+    Task.TXT2IMG: [],
+    Task.IMG2IMG: ["image"],
+    Task.INPAINT: ["image", "mask_image"],
+    Task.CONTROLNET: ["controls"],
+}
 
 
 def test_a_complete_request_is_read() -> None:
@@ -118,3 +132,11 @@ def test_all_problems_are_told_at_once() -> None:
         parse(Txt2ImgRequest, b'{"width": "x", "height": 1, "y": 1}')
 
     assert {problem.field for problem in caught.value.problems} == {"prompt", "width", "height", "y"}
+
+
+@pytest.mark.parametrize(("task", "kind"), REQUESTS.items())
+def test_the_task_field_selects_the_kind_of_request(task: Task, kind: type[JobRequest]) -> None:
+    values = {"image": "AAAA", "mask_image": "AAAA", "controls": [CONTROL]}
+    required = {name: value for name, value in values.items() if name in REQUIRED[task]}
+
+    assert type(parse_any(json.dumps({"task": task, "prompt": "x"} | required).encode())) is kind

@@ -6,7 +6,7 @@ import pytest
 
 from app.parsing.schemas import allowed_at, schemas_for
 from contracts.catalogue.catalogue import Catalogue, ModelSpec, read_catalogue
-from contracts.catalogue.families import COMMON_FIELDS, GRANTED_FIELDS, Mode, Task
+from contracts.catalogue.families import MODE_FIELDS, Mode, Task
 from contracts.requests.schema import REQUESTS, ControlNetRequest, Txt2ImgRequest
 from contracts.settings import BUILT_IN_CATALOGUE
 
@@ -33,11 +33,19 @@ def test_a_schema_has_exactly_the_fields_that_the_model_takes(catalogue: Catalog
     model = catalogue.model(id)
 
     for task, schema in schemas_for(model, catalogue).items():
-        modes = [mode for mode in model.architecture.modes if mode.value.split("_")[0] == task]
-        granted = frozenset().union(*(model.architecture.modes[mode] for mode in modes))
+        modes = [mode for mode in model.family_spec.modes if mode.value.split("_")[0] == task]
+        granted = frozenset().union(*(model.family_spec.modes[mode] for mode in modes))
         shown = set(schema["properties"])
-        assert shown & GRANTED_FIELDS == granted & REQUESTS[task].model_fields.keys()
-        assert shown >= COMMON_FIELDS | {"model", "seed", "output_format"}
+        assert shown & MODE_FIELDS == granted & REQUESTS[task].model_fields.keys()
+        assert shown >= {
+            "prompt",
+            "width",
+            "num_inference_steps",
+            "guidance_scale",
+            "model",
+            "seed",
+            "output_format",
+        }
         assert shown <= REQUESTS[task].model_fields.keys()
         assert set(schema["required"]) <= shown
 

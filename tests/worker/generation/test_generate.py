@@ -248,7 +248,7 @@ def test_inpaint_leaves_what_the_mask_does_not_cover_exactly_as_it_was(
     pool: Pool,
     storage: Storage,
 ) -> None:
-    if not set(fields) <= catalogue.model(f"shapes-{family}").architecture.modes[mode]:
+    if not set(fields) <= catalogue.model(f"shapes-{family}").family_spec.modes[mode]:
         fields = {}
     painted = pixels(order(catalogue, family, mode, **fields), pool, storage)
     original = to_pixels(storage.read("inputs/image.png"))

@@ -66,7 +66,7 @@ def _draw_requests(rng: random.Random, catalogue: Catalogue, family: str) -> Ite
         yield order(
             catalogue,
             family,
-            rng.choice(list(model.architecture.modes)),
+            rng.choice(list(model.family_spec.modes)),
             prompt=prompt,
             seed=seed,
             num_inference_steps=14 if fast else 2,

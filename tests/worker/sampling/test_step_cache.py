@@ -45,7 +45,7 @@ def _counting(module: torch.nn.Module) -> Iterator[list[int]]:
 
 
 def test_the_schedule_counts_as_taylorseer_does() -> None:
-    shortcut = FAMILIES["sdxl"].shortcut
+    shortcut = FAMILIES["sdxl"].step_cache
     assert [step for step in range(STEPS) if shortcut.computes(step)] == [0, 1, 2, 4, 6, 8]
 
 
