@@ -1,4 +1,15 @@
-"""The command line: an HTTP client, and the processes of a service on one machine.
+"""The `darkroom` command: an HTTP client, administration, and a whole service on one machine.
 
-Knows `contracts` and the addresses of the parts; starts `app` and `worker` as programs and imports neither.
+Imports `contracts` only; `app`, `worker` and `dispatcher` are started as programs.
+
+    main.py          reads the command line and runs the command
+    client.py        a client of the HTTP contract
+    generate.py      `darkroom generate`: one job, with a progress bar
+    demo.py          `make demo`: one image of each task, and a contact sheet
+    plan.py          `darkroom plan`: the memory plans of a model
+    keys.py          `darkroom keys`: API keys
+    loras.py         `darkroom loras`: uploaded LoRAs
+    webhooks.py      `darkroom webhooks`: the signing secret
+    redis_access.py  opens a service's Redis for the administration commands
+    supervisor/      `darkroom up`: Redis, API, workers and dispatcher as child processes
 """

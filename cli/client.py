@@ -12,7 +12,7 @@ from urllib.parse import quote
 import httpx
 
 _POLL_SECONDS = 0.1
-#: A large file on a slow line.
+#: Timeout of an upload: a large file may travel over a slow connection.
 _UPLOAD_SECONDS = 600.0
 FINAL_STATES = frozenset({"completed", "failed", "cancelled"})
 
@@ -20,17 +20,17 @@ Json = dict[str, Any]
 
 
 class ServiceError(Exception):
-    """The service refused or did not answer; the message is one line for a person."""
+    """A request that the service refused or did not answer; the message is one line for a person."""
 
 
 class Client:
-    """One service. All methods raise ServiceError with the service's own words."""
+    """HTTP client of one service. Every method raises ServiceError with the service's own message."""
 
     def __init__(self, url: str, timeout_seconds: float = 30.0, key: str | None = None) -> None:
-        """`key`: an API key; without one only a service that needs none answers."""
+        """`key` is an API key; None works only with a service that has no keys."""
         self.url = url.rstrip("/")
         self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        # Proxies of the environment are not for a service that people name by its address.
+        # The user names the service by its address, so proxies from the environment do not apply.
         self._http = httpx.Client(base_url=self.url, timeout=timeout_seconds, trust_env=False)
 
     def __enter__(self) -> Self:
@@ -40,11 +40,11 @@ class Client:
         self._http.close()
 
     def submit(self, task: str, body: Json) -> Json:
-        """Send a job; returns it as accepted."""
+        """Submit a job and return it as it was accepted."""
         return self._call("POST", f"/v1/{task}", json=body)
 
     def fetch(self, job_id: str) -> Json:
-        """The job as it is now."""
+        """Return the job as it is now."""
         return self._call("GET", f"/v1/jobs/{job_id}")
 
     def cancel(self, job_id: str) -> Json:
@@ -54,7 +54,7 @@ class Client:
     def wait(
         self, job_id: str, on_progress: Callable[[Json], None] = lambda _: None, timeout_seconds: float = 600.0
     ) -> Json:
-        """Poll until the job has ended; returns it, whatever its end."""
+        """Poll until the job has completed, failed or been cancelled, and return it."""
         deadline = time.monotonic() + timeout_seconds
         while True:
             job = self.fetch(job_id)
@@ -66,21 +66,21 @@ class Client:
             time.sleep(_POLL_SECONDS)
 
     def download(self, image: Json) -> bytes:
-        """The bytes of one of a job's images; its link needs no key, and may lead elsewhere."""
+        """Return the bytes of one of a job's images. Its signed link needs no key and may point to a bucket."""
         return self._request("GET", image["url"]).content
 
     def models(self) -> list[Json]:
-        """The catalogue's models."""
+        """List the models of the catalogue."""
         data: list[Json] = self._call("GET", "/v1/models")["data"]
         return data
 
     def loras(self) -> list[Json]:
-        """The adapters that may be named."""
+        """List the LoRAs that requests may use."""
         data: list[Json] = self._call("GET", "/v1/loras")["data"]
         return data
 
     def add_lora(self, file: Path, name: str | None = None) -> Json:
-        """Upload an adapter's file; returns what the service knows of it."""
+        """Upload a LoRA file and return the service's description of it."""
         try:
             with file.open("rb") as stream:
                 fields = {} if name is None else {"name": name}
@@ -90,7 +90,7 @@ class Client:
             raise ServiceError(f"{file}: {error.strerror}") from error
 
     def remove_lora(self, name: str) -> None:
-        """Take an uploaded adapter away."""
+        """Remove an uploaded LoRA."""
         self._request("DELETE", f"/v1/loras/{quote(name, safe='')}", headers=self._headers)
 
     def _call(self, method: str, path: str, **options: Any) -> Json:
@@ -107,8 +107,8 @@ class Client:
         return response
 
 
-def encode_picture(path: Path) -> str:
-    """A file as a `data:` URL.
+def encode_image(path: Path) -> str:
+    """Read a file as a `data:` URL.
 
     Raises:
         ServiceError: the file cannot be read.

@@ -1,4 +1,4 @@
-"""`make demo`: starts the service, makes one image by each task through HTTP, and shows what came out."""
+"""`make demo`: starts the service, generates images of each task through HTTP, and writes a contact sheet."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ SIDE = 64
 
 @dataclass(frozen=True)
 class Scene:
-    """One image of the demo: its file's name, and the words after `darkroom generate`."""
+    """One image of the demo: its file name, and the arguments of `darkroom generate`."""
 
     name: str
     words: tuple[str, ...]
 
     @property
     def path(self) -> Path:
-        """Where the image is written."""
+        """The file that the image is written to."""
         return FOLDER / f"{self.name}.png"
 
 
 def scenes_of(family: str) -> list[Scene]:
-    """One scene a task, the later ones from the first one's image and the drawings; and three with adapters."""
+    """List one scene a task, most of them made from the first image or a drawing, and three with LoRAs."""
     first, mask, silhouette, contours = (
         str(FOLDER / f"{name}.png") for name in (f"{family}-txt2img", "mask", "silhouette", "contours")
     )
@@ -59,12 +59,12 @@ def scenes_of(family: str) -> list[Scene]:
 
 
 def all_scenes() -> list[list[Scene]]:
-    """The contact sheet's rows."""
+    """List the scenes of each family: the rows of the contact sheet."""
     return [scenes_of(family) for family in FAMILIES]
 
 
 def draw_inputs() -> None:
-    """The mask (white but for a frame), silhouette (a triangle) and contours (of a cross) that the scenes name."""
+    """Draw the inputs of the scenes: a mask (white with a black frame), a triangle, the contours of a cross."""
     mask = Image.new("L", (SIDE, SIDE), 0)
     ImageDraw.Draw(mask).rectangle((4, 4, SIDE - 5, SIDE - 5), fill=255)
     mask.save(FOLDER / "mask.png")
@@ -80,7 +80,7 @@ def draw_inputs() -> None:
 
 @contextmanager
 def service(data: Path) -> Iterator[str]:
-    """`darkroom up` on a free port; gives its URL, and stops it at the end."""
+    """Run `darkroom up` on a free port and yield its URL; stops it afterwards."""
     command = [sys.executable, "-m", "cli.main", "up", "--port", "0", "--data", str(data)]
     # The shapes models are too small for a second thread to help.
     environment = {"DARKROOM_WORKER_CPU_THREADS": "1", **os.environ}
@@ -90,14 +90,14 @@ def service(data: Path) -> Iterator[str]:
             if line.startswith("ready "):
                 yield line.split()[1]
                 return
-        raise ServiceError("the service ended before it was ready")
+        raise ServiceError("the service stopped before it was ready")
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
 
 
 def contact_sheet(rows: list[list[Scene]]) -> Path:
-    """All images side by side, enlarged, each with what was asked."""
+    """Write all images on one sheet, enlarged, each with its prompt."""
     scale, gap, text_height = 3, 14, 32
     tile = SIDE * scale
     size = (gap + max(map(len, rows)) * (tile + gap), gap + len(rows) * (tile + text_height + gap))
@@ -116,7 +116,7 @@ def contact_sheet(rows: list[list[Scene]]) -> Path:
 
 
 def make(scene: Scene, url: str) -> None:
-    """Make one image as `darkroom generate` would."""
+    """Generate one image as `darkroom generate` does."""
     arguments = build_parser().parse_args(["generate", *scene.words, "--output", str(scene.path)])
     task, body = compose(arguments)
     with Client(url) as client:
@@ -125,7 +125,7 @@ def make(scene: Scene, url: str) -> None:
 
 
 def main() -> int:
-    """Run the demo; returns the exit status."""
+    """Run the demo and return the exit status."""
     FOLDER.mkdir(exist_ok=True)
     draw_inputs()
     os.environ["DARKROOM_PROGRESS"] = "1"
@@ -133,7 +133,7 @@ def main() -> int:
     scenes = [scene for row in rows for scene in row]
     try:
         with tempfile.TemporaryDirectory(prefix="darkroom-demo-") as data, service(Path(data)) as url:
-            print(f"the service runs at {url}")
+            print(f"service running at {url}")
             for scene in scenes:
                 make(scene, url)
     except ServiceError as error:
@@ -141,7 +141,7 @@ def main() -> int:
         return 1
     for scene in scenes:
         print(f"{scene.path!s:32} {scene.words[0]}")
-    print(f"{contact_sheet(rows)!s:32} all of them on one sheet")
+    print(f"{contact_sheet(rows)!s:32} all images on one sheet")
     return 0
 
 

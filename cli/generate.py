@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cli.client import Client, Json, ServiceError, encode_picture
+from cli.client import Client, Json, ServiceError, encode_image
 
 #: Command-line option -> field of the request; options that were not given are left out.
 _PLAIN_FIELDS = {
@@ -21,39 +21,49 @@ _PLAIN_FIELDS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command's options."""
-    parser.add_argument("prompt", help="what the image shows")
+    """Add the options of the command."""
+    parser.add_argument("prompt", help="what the image should show")
     parser.add_argument("-o", "--output", type=Path, default=Path("out.png"), help="file to write (%(default)s)")
     parser.add_argument("--model", help="id from `darkroom models`; the service's default otherwise")
-    parser.add_argument("--negative", help="what the image must not show")
+    parser.add_argument("--negative", help="what the image should not show")
     parser.add_argument("--width", type=int)
     parser.add_argument("--height", type=int)
     parser.add_argument("--steps", type=int, help="denoising steps")
     parser.add_argument("--guidance", type=float, help="guidance scale")
-    parser.add_argument("--seed", type=int, help="names the random numbers; the same seed gives the same image")
+    parser.add_argument("--seed", type=int, help="seed of the random numbers; the same seed gives the same image")
     parser.add_argument("--scheduler", help="name from /v1/schedulers")
     parser.add_argument("-n", "--num-images", type=int)
     parser.add_argument("--format", choices=["png", "jpeg", "webp"])
     parser.add_argument("--image", type=Path, help="image to start from (img2img, inpaint)")
-    parser.add_argument("--mask", type=Path, help="white where the image is painted anew (inpaint)")
-    parser.add_argument("--mask-blur", type=int, help="pixels over which the mask's edge fades")
-    parser.add_argument("--strength", type=float, help="0 to 1: how far to leave the image")
     parser.add_argument(
-        "--control", action="append", default=[], metavar="CONTROLNET=FILE", help="a ControlNet and its picture"
+        "--mask", type=Path, help="mask image; white areas are generated, black areas are kept (inpaint)"
     )
-    parser.add_argument("--lora", action="append", default=[], metavar="NAME[:SCALE]", help="an adapter")
+    parser.add_argument("--mask-blur", type=int, help="blur radius of the mask's edge, in pixels")
+    parser.add_argument("--strength", type=float, help="0 to 1: how much of the image to change")
+    parser.add_argument(
+        "--control",
+        action="append",
+        default=[],
+        metavar="CONTROLNET=FILE",
+        help="a ControlNet and its control image",
+    )
+    parser.add_argument(
+        "--lora", action="append", default=[], metavar="NAME[:SCALE]", help="a LoRA and its scale (1)"
+    )
     add_service_arguments(parser)
 
 
 def add_service_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe where the service is and what opens it."""
+    """Add the options that say where the service is and which API key to use."""
     parser.add_argument(
         "--server",
         default=os.environ.get("DARKROOM_SERVER", "http://127.0.0.1:8000"),
-        help="the service, also DARKROOM_SERVER (%(default)s)",
+        help="URL of the service, or DARKROOM_SERVER (%(default)s)",
     )
     parser.add_argument(
-        "--key", default=os.environ.get("DARKROOM_API_KEY"), help="an API key; better said as DARKROOM_API_KEY"
+        "--key",
+        default=os.environ.get("DARKROOM_API_KEY"),
+        help="API key; DARKROOM_API_KEY keeps it out of the process list",
     )
 
 
@@ -73,15 +83,15 @@ def generate(arguments: argparse.Namespace) -> None:
 
 
 def compose(arguments: argparse.Namespace) -> tuple[str, Json]:
-    """The task, which follows from the pictures that were given, and the request's body."""
+    """Build the request: its task, which follows from the images that were given, and its body."""
     body: Json = {"prompt": arguments.prompt}
     for option, field in _PLAIN_FIELDS.items():
         if getattr(arguments, option) is not None:
             body[field] = getattr(arguments, option)
     if arguments.image:
-        body["image"] = encode_picture(arguments.image)
+        body["image"] = encode_image(arguments.image)
     if arguments.mask:
-        body["mask_image"] = encode_picture(arguments.mask)
+        body["mask_image"] = encode_image(arguments.mask)
     if arguments.lora:
         body["loras"] = [_read_lora(text) for text in arguments.lora]
     if arguments.control:
@@ -93,7 +103,7 @@ def compose(arguments: argparse.Namespace) -> tuple[str, Json]:
 
 
 def follow(client: Client, job: Json, label: str = "") -> Json:
-    """Wait for a job with a progress bar on standard error, where a person watches.
+    """Wait for a job; shows a progress bar on standard error when that is a terminal.
 
     Raises:
         ServiceError: the job failed or was cancelled.
@@ -117,7 +127,7 @@ def follow(client: Client, job: Json, label: str = "") -> Json:
 
 
 def save(client: Client, job: Json, output: Path) -> list[Path]:
-    """Write a job's images: to `output`, or `output-0`, `output-1`, … where there are several."""
+    """Write a job's images to `output`, or to `output-0`, `output-1`, … if there are several."""
     images = job["images"]
     paths = [
         output if len(images) == 1 else output.with_stem(f"{output.stem}-{index}") for index in range(len(images))
@@ -133,11 +143,11 @@ def _read_lora(text: str) -> Json:
     try:
         return {"name": name, "scale": float(scale) if scale else 1.0}
     except ValueError:
-        raise ServiceError(f"--lora {text}: {scale!r} is no number") from None
+        raise ServiceError(f"--lora {text}: the scale must be a number, got {scale!r}") from None
 
 
 def _read_control(text: str) -> Json:
     name, separator, path = text.partition("=")
     if not separator:
-        raise ServiceError(f"--control {text}: write it as CONTROLNET=FILE")
-    return {"controlnet": name, "image": encode_picture(Path(path))}
+        raise ServiceError(f"--control {text}: expected CONTROLNET=FILE")
+    return {"controlnet": name, "image": encode_image(Path(path))}

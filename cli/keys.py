@@ -1,4 +1,4 @@
-"""`darkroom keys`: makes, lists and revokes API keys in the Redis of a service, which need not be running."""
+"""`darkroom keys`: creates, lists and revokes API keys in a service's Redis; the service need not be running."""
 
 from __future__ import annotations
 
@@ -15,25 +15,38 @@ from contracts.requests.schema import Priority
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command's own commands."""
+    """Add the subcommands."""
     actions = parser.add_subparsers(required=True, metavar="ACTION")
-    create = actions.add_parser("create", help="make a key; prints it on one line, once and never again")
-    create.add_argument("name", help="for people, such as who or what uses it")
-    create.add_argument("--owner", help="keys of one owner share jobs and uploads (a new owner, with nothing)")
+    create = actions.add_parser("create", help="create a key and print it; it cannot be shown again")
+    create.add_argument("name", help="a label for people, for example the app that uses the key")
+    create.add_argument("--owner", help="keys with the same owner share jobs and uploads (default: a new owner)")
     create.add_argument(
-        "--scope", action="append", choices=[scope.value for scope in Scope], help="may be repeated (generate)"
+        "--scope",
+        action="append",
+        choices=[scope.value for scope in Scope],
+        help="what the key may do; may be repeated (default: generate)",
     )
-    create.add_argument("--calls-per-minute", type=int, metavar="N", help="calls that make something (any number)")
     create.add_argument(
-        "--max-jobs", type=int, metavar="N", help="jobs that wait and run at one time (any number)"
+        "--calls-per-minute",
+        type=int,
+        metavar="N",
+        help="maximum POST calls per minute; more get 429 (default: no limit)",
     )
     create.add_argument(
-        "--highest-priority", choices=[tier.value for tier in Priority], help="best tier of its jobs (high)"
+        "--max-jobs",
+        type=int,
+        metavar="N",
+        help="maximum jobs queued and running at once; more get 429 (default: no limit)",
+    )
+    create.add_argument(
+        "--highest-priority",
+        choices=[tier.value for tier in Priority],
+        help="highest priority that its jobs may ask for (default: high)",
     )
     create.set_defaults(run=_create)
-    actions.add_parser("list", help="list the keys, revoked ones too").set_defaults(run=_list)
-    revoke = actions.add_parser("revoke", help="let a key open nothing any more; what it made stays")
-    revoke.add_argument("id", help="from `darkroom keys list`")
+    actions.add_parser("list", help="list all keys, including revoked ones").set_defaults(run=_list)
+    revoke = actions.add_parser("revoke", help="revoke a key; its jobs and images stay")
+    revoke.add_argument("id", help="key id from `darkroom keys list`")
     revoke.set_defaults(run=_revoke)
     for action in actions.choices.values():
         add_data_argument(action)
@@ -51,7 +64,7 @@ def _create(arguments: argparse.Namespace) -> None:
             arguments.name, arguments.owner, **{name: value for name, value in given.items() if value is not None}
         )
     print(token)
-    print(f"key {key.id} of owner {key.owner}; keep it now, it is shown this once", file=sys.stderr)
+    print(f"created key {key.id} for owner {key.owner}; save it now, it cannot be shown again", file=sys.stderr)
 
 
 def _list(arguments: argparse.Namespace) -> None:

@@ -11,14 +11,16 @@ from cli.generate import add_service_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command's own commands."""
+    """Add the subcommands."""
     actions = parser.add_subparsers(required=True, metavar="ACTION")
-    add = actions.add_parser("add", help="upload a .safetensors file; with an admin's key it is everybody's")
+    add = actions.add_parser(
+        "add", help="upload a .safetensors file; uploaded with an admin key, it is visible to everyone"
+    )
     add.add_argument("file", type=Path)
-    add.add_argument("--name", help="what requests call it (made of the file's name)")
+    add.add_argument("--name", help="name for use in requests (default: from the file name)")
     add.set_defaults(run=_add)
-    actions.add_parser("list", help="list those that may be named").set_defaults(run=_list)
-    remove = actions.add_parser("remove", help="take an uploaded one away; jobs that were accepted keep it")
+    actions.add_parser("list", help="list the LoRAs that requests may use").set_defaults(run=_list)
+    remove = actions.add_parser("remove", help="remove an uploaded LoRA; jobs already accepted still use it")
     remove.add_argument("name")
     remove.set_defaults(run=_remove)
     for action in actions.choices.values():

@@ -1,4 +1,4 @@
-"""`darkroom`: reads the command and runs it; every error is one line and a non-zero exit."""
+"""`darkroom`: reads the command line and runs the command. Every error is one line and a non-zero exit status."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from contracts.settings import LogSettings, explain
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run a command line; returns the exit status."""
+    """Run a command line and return the exit status."""
     arguments = build_parser().parse_args(words)
     try:
         arguments.run(arguments)
@@ -37,31 +37,33 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The commands and their options."""
+    """Build the parser of all commands and their options."""
     parser = argparse.ArgumentParser(prog="darkroom", description="Image generation as a service.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     up = commands.add_parser("up", help="run the whole service on this machine")
     up.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     up.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one (%(default)s)")
-    up.add_argument("--data", type=Path, default=Path("data"), help="folder of images and queue (%(default)s)")
+    up.add_argument(
+        "--data", type=Path, default=Path("data"), help="folder for images, uploads and the queue (%(default)s)"
+    )
     up.add_argument("--workers", type=int, default=1, help="worker processes (%(default)s)")
     up.add_argument(
         "--fsync",
         choices=["everysec", "always"],
         default="everysec",
-        help="when an own Redis syncs its file; always loses nothing to a kill, and is slower (%(default)s)",
+        help="when the Redis started here syncs its file: `always` survives any crash, but is slower (%(default)s)",
     )
     up.set_defaults(run=_run_up)
 
-    job = commands.add_parser("generate", help="make an image through the API")
+    job = commands.add_parser("generate", help="generate an image through the API")
     generate.add_arguments(job)
     job.set_defaults(run=generate.generate)
 
-    keys.add_arguments(commands.add_parser("keys", help="make, list and revoke API keys"))
+    keys.add_arguments(commands.add_parser("keys", help="create, list and revoke API keys"))
 
-    plan.add_arguments(commands.add_parser("plan", help="show where a model would live within a memory budget"))
-    webhooks.add_arguments(commands.add_parser("webhooks", help="show or replace what webhooks are signed with"))
+    plan.add_arguments(commands.add_parser("plan", help="show the memory plan of a model within a budget"))
+    webhooks.add_arguments(commands.add_parser("webhooks", help="show or replace the secret that signs webhooks"))
 
     loras.add_arguments(commands.add_parser("loras", help="add, list and remove LoRAs"))
 
@@ -69,13 +71,15 @@ def build_parser() -> argparse.ArgumentParser:
     generate.add_service_arguments(models)
     models.set_defaults(run=_run_models)
 
-    settings = commands.add_parser("settings", help="list the environment variables with types and defaults")
+    settings = commands.add_parser(
+        "settings", help="list all settings (environment variables) with types and defaults"
+    )
     settings.set_defaults(run=_run_settings)
 
     for part, module, help_text in (
-        ("api", "app", "run the API alone; settings come from the environment"),
-        ("worker", "worker", "run one worker alone; settings come from the environment"),
-        ("dispatcher", "dispatcher", "deliver webhooks; settings come from the environment"),
+        ("api", "app", "run only the API; settings come from the environment"),
+        ("worker", "worker", "run one worker; settings come from the environment"),
+        ("dispatcher", "dispatcher", "run the webhook dispatcher; settings come from the environment"),
     ):
         command = commands.add_parser(part, help=help_text)
         command.set_defaults(run=lambda _, module=module: _become(module))
@@ -95,13 +99,13 @@ def _run_models(arguments: argparse.Namespace) -> None:
 
 def _run_settings(_: argparse.Namespace) -> None:
     for module in ("app", "worker", "dispatcher"):
-        # An image may hold one side only.
+        # A container image may hold only one side.
         if find_spec(module) is not None:
             subprocess.run([sys.executable, "-m", f"{module}.settings"], check=False)
 
 
 def _become(module: str) -> None:
-    """Replace this process by a part, so that signals reach it and nothing of it is imported here."""
+    """Replace this process with one part of the service: signals reach it, and nothing of it is imported here."""
     os.execv(sys.executable, [sys.executable, "-m", module])  # noqa: S606
 
 

@@ -1,4 +1,4 @@
-"""What commands share that look into a service's Redis, whether or not the service runs."""
+"""Opens a service's Redis for the administration commands, whether or not the service is running."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _TIMEOUT_SECONDS = 5.0
 
 
 def add_data_argument(parser: argparse.ArgumentParser) -> None:
-    """The option that says which service is meant."""
+    """Add the option that names the service's data folder."""
     parser.add_argument(
         "--data",
         type=Path,
         default=SharedSettings.model_fields["data"].default,
-        help="folder of `darkroom up`, where DARKROOM_REDIS_URL names no Redis (%(default)s)",
+        help="data folder of `darkroom up`; ignored when DARKROOM_REDIS_URL is set (%(default)s)",
     )
 
 
 @contextmanager
 def open_redis(data: Path) -> Iterator[Redis]:
-    """The Redis of the service with these settings, or of `darkroom up` on this folder, running or not.
+    """Connect to the Redis of DARKROOM_REDIS_URL, or to that of `darkroom up` on this folder, running or not.
 
     Raises:
-        ServiceError: anything went wrong, in one line.
+        ServiceError: settings are invalid, or Redis does not answer; one line.
     """
     try:
         with _redis(data) as url, connect(url, timeout_seconds=_TIMEOUT_SECONDS, retries=1) as connection:

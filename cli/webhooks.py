@@ -1,4 +1,4 @@
-"""`darkroom webhooks`: the secret that receivers verify messages with, shown or replaced."""
+"""`darkroom webhooks`: shows or replaces the secret with which receivers verify webhooks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from contracts.settings import SharedSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command's own commands."""
+    """Add the subcommands."""
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     actions.add_parser("secret", help="print the secret that webhooks are signed with").set_defaults(run=_show)
-    replace = actions.add_parser("replace-secret", help="make another; the old one signs beside it for a day")
+    replace = actions.add_parser(
+        "replace-secret", help="create a new secret; for a day, webhooks are signed with both"
+    )
     replace.set_defaults(run=_replace)
     for action in actions.choices.values():
         add_data_argument(action)
@@ -28,4 +30,4 @@ def _show(arguments: argparse.Namespace) -> None:
 def _replace(arguments: argparse.Namespace) -> None:
     with open_redis(arguments.data) as connection:
         print(Secrets(connection, SharedSettings()).replace().write())
-    print(f"the secret before it is good for {OVERLAP_SECONDS // 3600} hours more", file=sys.stderr)
+    print(f"webhooks are also signed with the old secret for {OVERLAP_SECONDS // 3600} hours", file=sys.stderr)

