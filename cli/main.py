@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--fsync",
         choices=["everysec", "always"],
         default="everysec",
-        help="when the Redis started here syncs its file: `always` survives any crash, but is slower (%(default)s)",
+        help="when the Redis started here syncs its file: `always` survives any crash but is slower (%(default)s)",
     )
     up.set_defaults(run=_run_up)
 

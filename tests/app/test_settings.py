@@ -10,7 +10,7 @@ from app.settings import ApiSettings, is_loopback
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DARKROOM_API_PORT", "9123")
-    monkeypatch.setenv("DARKROOM_API_MAX_PICTURE_PIXELS", "5000000")
+    monkeypatch.setenv("DARKROOM_API_MAX_IMAGE_PIXELS", "5000000")
     monkeypatch.setenv("DARKROOM_REDIS_URL", "redis://elsewhere:1/0")
 
     settings = ApiSettings()

@@ -21,5 +21,5 @@ redis.call('ZREM', 'darkroom:jobs:' .. owner, id)
 redis.call('HSET', key, 'owner', owner, 'gone', arguments.deleted and 'deleted' or 'expired')
 ring(id, 'gone')
 -- Its files are looked for once more at the stone's end: a worker that stood still may have written some meanwhile.
-redis.call('ZADD', 'darkroom:expiry', stamp(now() + arguments.stone_seconds), id)
+redis.call('ZADD', 'darkroom:expiry', stamp(now() + arguments.tombstone_seconds), id)
 return state

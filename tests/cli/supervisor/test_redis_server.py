@@ -62,7 +62,7 @@ def test_it_is_found_while_it_runs(tmp_path: Path) -> None:
 def test_two_never_write_one_append_only_file(tmp_path: Path) -> None:
     server, other = RedisServer(tmp_path), RedisServer(tmp_path)
     server.start()
-    with pytest.raises(RuntimeError, match="another redis-server of ours runs on"):
+    with pytest.raises(RuntimeError, match="another redis-server of Darkroom uses"):
         other.start(timeout_seconds=0.3)
     assert find_running(tmp_path) == server.url
 

@@ -29,12 +29,12 @@ LEASE_SECONDS = 0.2
 #: Claims, says so, and hangs until it is killed: nothing that comes after the claim has happened.
 CLAIM_AND_HANG = f"""
 import sys, time
-from contracts.claims import Claims, Wish
-from contracts.connections import connect
+from contracts.queue.leases import ClaimCriteria, Claims
+from contracts.redis.connection import connect
 from contracts.settings import QueueSettings
 connection = connect(sys.argv[1], timeout_seconds=5, retries=0)
 claims = Claims(connection, QueueSettings(lease_seconds={LEASE_SECONDS}), "x", 60)
-print(len(claims.claim(Wish(max_images=4, batching=True))), flush=True)
+print(len(claims.claim(ClaimCriteria(max_images=4, batching=True))), flush=True)
 time.sleep(60)
 """
 

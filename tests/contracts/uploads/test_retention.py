@@ -27,8 +27,8 @@ LEASE_SECONDS = 0.3
 SWEEP_AND_DIE = f"""
 import os, signal, sys
 from pathlib import Path
-from contracts.connections import connect
-from contracts.retention import Retention
+from contracts.redis.connection import connect
+from contracts.uploads.retention import Retention
 from contracts.settings import SharedSettings
 from contracts.storage import open_storage
 storage = open_storage(SharedSettings(redis_url=sys.argv[1], data=Path(sys.argv[2])))
