@@ -24,7 +24,7 @@ from bench.live import count_live
 from bench.report import options, report
 from bench.table import print_table
 from contracts.memory.activation_formulas import work_of
-from contracts.memory.activations import WorkloadShape, most_values
+from contracts.memory.activations import WorkloadShape, peak_values
 from contracts.weights.architectures import Architecture, read_architectures
 from contracts.weights.parameter_counts import ParameterCount
 
@@ -76,10 +76,10 @@ def stored(module: Any) -> Iterator[tuple[str, int]]:
 
 
 def call_of(
-    module: Any, config: Mapping[str, Any], canvas: WorkloadShape, dtype: torch.dtype
+    module: Any, config: Mapping[str, Any], shape: WorkloadShape, dtype: torch.dtype
 ) -> Callable[[], object]:
     """One call of a component as a pipeline makes it; what it is given lies ready."""
-    given, name = _Given(config, canvas, dtype), config.get("_class_name", "")
+    given, name = _Given(config, shape, dtype), config.get("_class_name", "")
     denoising = given.by_class()
     if name in denoising:
         return partial(module, **denoising[name]())
@@ -88,10 +88,10 @@ def call_of(
 
 @dataclass(frozen=True)
 class _Given:
-    """What components are given in a call on this canvas; those that denoise by name."""
+    """What components are given in a call on this shape; those that denoise by name."""
 
     config: Mapping[str, Any]
-    canvas: WorkloadShape
+    shape: WorkloadShape
     dtype: torch.dtype
 
     def by_class(self) -> Mapping[str, Callable[[], dict[str, Any]]]:
@@ -106,21 +106,21 @@ class _Given:
         }
 
     def wording(self) -> torch.Tensor:
-        length = self.canvas.text_tokens if self.config["model_type"] == "t5" else CLIP_TOKENS
-        return torch.empty(self.canvas.images, length, device="meta", dtype=torch.long)
+        length = self.shape.text_tokens if self.config["model_type"] == "t5" else CLIP_TOKENS
+        return torch.empty(self.shape.images, length, device="meta", dtype=torch.long)
 
     def latents(self) -> torch.Tensor:
         channels = self.config["latent_channels"]
-        return self._fresh(self.canvas.height // 8, self.canvas.width // 8, rows=(self.canvas.images, channels))
+        return self._fresh(self.shape.height // 8, self.shape.width // 8, rows=(self.shape.images, channels))
 
     def picture(self) -> torch.Tensor:
-        return self._fresh(3, self.canvas.height, self.canvas.width)
+        return self._fresh(3, self.shape.height, self.shape.width)
 
     def image(self, channels: int) -> torch.Tensor:
-        return self._fresh(channels, self.canvas.height // 8, self.canvas.width // 8)
+        return self._fresh(channels, self.shape.height // 8, self.shape.width // 8)
 
     def tokens(self, width: str | int) -> torch.Tensor:
-        return self._fresh(self.canvas.pixels // 256, self.config[width] if isinstance(width, str) else width)
+        return self._fresh(self.shape.pixels // 256, self.config[width] if isinstance(width, str) else width)
 
     def unet(self) -> dict[str, Any]:
         pooled = self.config["projection_class_embeddings_input_dim"] - 6 * self.config["addition_time_embed_dim"]
@@ -137,7 +137,7 @@ class _Given:
         return {
             # One without a table of places is given the transformer's tokens.
             "hidden_states": self.image(16) if alone else self.tokens(inner),
-            "encoder_hidden_states": width and self._fresh(CLIP_TOKENS + self.canvas.text_tokens, width),
+            "encoder_hidden_states": width and self._fresh(CLIP_TOKENS + self.shape.text_tokens, width),
             "pooled_projections": self._fresh(self.config["pooled_projection_dim"]),
             "timestep": self._fresh(),
         }
@@ -145,22 +145,22 @@ class _Given:
     def one_stream(self) -> dict[str, Any]:
         return {
             "hidden_states": self.tokens("in_channels"),
-            "encoder_hidden_states": self._fresh(self.canvas.text_tokens, self.config["joint_attention_dim"]),
+            "encoder_hidden_states": self._fresh(self.shape.text_tokens, self.config["joint_attention_dim"]),
             "pooled_projections": self._fresh(self.config["pooled_projection_dim"]),
             "timestep": self._fresh(),
             "guidance": self._fresh() if self.config["guidance_embeds"] else None,
-            "img_ids": self._fresh(3, rows=(self.canvas.pixels // 256,)),
-            "txt_ids": self._fresh(3, rows=(self.canvas.text_tokens,)),
+            "img_ids": self._fresh(3, rows=(self.shape.pixels // 256,)),
+            "txt_ids": self._fresh(3, rows=(self.shape.text_tokens,)),
         }
 
     def _fresh(self, *shape: int, rows: tuple[int, ...] = ()) -> torch.Tensor:
         """One row for each image in each pass, unless `rows` says other sizes to begin with."""
-        first = rows or (self.canvas.images * self.canvas.passes,)
+        first = rows or (self.shape.images * self.shape.passes,)
         return torch.empty(*first, *shape, device="meta", dtype=self.dtype)
 
 
 def compare_work(
-    config: Mapping[str, Any], canvas: WorkloadShape, dtype: torch.dtype, *, streamed: bool = False
+    config: Mapping[str, Any], shape: WorkloadShape, dtype: torch.dtype, *, streamed: bool = False
 ) -> tuple[float, float]:
     """Values beyond the weights: counted on the meta device, and by the planner's formula.
 
@@ -168,12 +168,12 @@ def compare_work(
         streamed: with the weights that are there at that moment where they come layer by layer.
     """
     module = build(config, dtype)
-    counted = count_live(module, call_of(module, config, canvas, dtype), streamed=streamed) / dtype.itemsize
+    counted = count_live(module, call_of(module, config, shape, dtype), streamed=streamed) / dtype.itemsize
     denoises = "_class_name" in config and config["_class_name"] != "AutoencoderKL"
-    images = canvas.images * (canvas.passes if denoises else 1)
+    images = shape.images * (shape.passes if denoises else 1)
     layers = [(moment.layers or 0) * streamed for moment in work_of(config)]
     moments = zip(work_of(config), layers, strict=True)
-    return counted, max(most_values([moment], canvas, images) + extra for moment, extra in moments)
+    return counted, max(peak_values([moment], shape, images) + extra for moment, extra in moments)
 
 
 def weigh(architecture: Architecture) -> tuple[list[list[object]], bool]:
@@ -216,8 +216,8 @@ def work(architecture: Architecture) -> list[list[object]]:
 def _compare(
     architecture: Architecture, config: Mapping[str, Any], side: int, images: int, *, streamed: bool = False
 ) -> tuple[float, float]:
-    canvas = WorkloadShape(side, side, images, guided=architecture.family != "flux", text_tokens=T5_TOKENS)
-    return compare_work(config, canvas, torch.bfloat16, streamed=streamed)
+    shape = WorkloadShape(side, side, images, guided=architecture.family != "flux", text_tokens=T5_TOKENS)
+    return compare_work(config, shape, torch.bfloat16, streamed=streamed)
 
 
 def main() -> int:

@@ -78,7 +78,7 @@ def row(catalogue: Catalogue, id: str, dtype: torch.dtype, runs: int) -> Sequenc
         found.append([seconds(partial(work, id)) for work in works])
     new, dropped, load, copied = (statistics.median(values) for values in zip(*found, strict=True))
     figures = [f"{value:.3f}" for value in (new, dropped, load, copied)]
-    return [id, f"{pool.model(id).homes.bytes / 1e6:.0f}", *figures, f"{load / new:.2f}"]
+    return [id, f"{pool.model(id).placement.bytes / 1e6:.0f}", *figures, f"{load / new:.2f}"]
 
 
 def copy(pool: Pool, id: str) -> None:

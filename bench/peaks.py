@@ -89,7 +89,7 @@ class Measured:
     @property
     def holds(self) -> bool:
         """Whether it ran as planned."""
-        return self.taken == self.planned.rung and self.ratio <= 1 + TOLERANCE
+        return self.taken == self.planned.name and self.ratio <= 1 + TOLERANCE
 
 
 def order(case: Case, catalogue: Catalogue) -> JobParameters:

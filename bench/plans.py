@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.table import print_table
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.memory.components import ModelComponents, read_components
-from contracts.memory.plan import Plan, Policy, Workload, gib, own_load
+from contracts.memory.plan import Plan, Policy, Workload, default_workload, gib
 from contracts.memory.planner import plan
 from contracts.weights.architectures import Architecture, read_architectures
 
@@ -28,16 +28,16 @@ published configuration (`contracts/architectures/`) of a checkpoint that is not
 request what the work takes beside it. The plan is the best way to place the components whose peak stays within the
 budget: the fastest, where one that changes images counts as slower (tiles by 0.15 s, fp8 by 3 s, a missing T5 by
 more than any other way). Its reason names the next better one, and what that needs.
-`darkroom plan --model flux.1-dev --budget 24GiB --ladder` prints it with all alternatives,
+`darkroom plan --model flux.1-dev --budget 24GiB --candidates` prints it with all alternatives,
 `POST /v1/plan` for a request and the workers that are alive.
 
 | a component is | where its weights are |
 |---|---|
 | resident | on the device throughout |
-| on visit | in pinned host memory; on the device while its own stage (encode, denoise, decode) runs |
+| on demand | in pinned host memory; on the device while its own stage (encode, denoise, decode) runs |
 | streamed | in pinned host memory; on the device group by group, the next one coming while one works |
 | on the CPU | in host memory; its results are sent over |
-| left out | not loaded (T5, by families that can, where the operator allows it: `DARKROOM_WORKER_ALLOW_DROP_T5`) |
+| skipped | not loaded (T5, by families that can, where the operator allows it: `DARKROOM_WORKER_ALLOW_DROP_T5`) |
 
 *VAE tiled*: images are decoded one by one, in tiles. *Denoiser in fp8*: its weights are stored in 8 bits
 (`DARKROOM_WORKER_ALLOW_FP8`). Both change images, tiles slightly.
@@ -74,23 +74,23 @@ The same at the budgets where it makes a difference, with fp8 and without T5 all
 def main() -> None:
     """Print the page."""
     print(ABOUT)
-    weighed = [(_inventory(name), _load(name)) for name in MODELS]
-    print_table(["model", "budget", "plan", "peak", "extra s", "batch", "reason"], _rows(weighed, Policy()))
+    sized = [(_components(name), _workload(name)) for name in MODELS]
+    print_table(["model", "budget", "plan", "peak", "extra s", "batch", "reason"], _rows(sized, Policy()))
     print(ALLOWED)
-    usual = {(row[0], row[1]): row[2] for row in _rows(weighed, Policy())}
-    allowed = _rows(weighed, Policy(allow_fp8=True, allow_drop_t5=True))
+    usual = {(row[0], row[1]): row[2] for row in _rows(sized, Policy())}
+    allowed = _rows(sized, Policy(allow_fp8=True, allow_drop_t5=True))
     changed = [row for row in allowed if usual[row[0], row[1]] != row[2]]
     print_table(["model", "budget", "plan", "peak", "extra s", "batch", "reason"], changed)
 
 
-def _rows(weighed: list[tuple[ModelComponents, Workload]], policy: Policy) -> list[list[str]]:
-    return [_row(plan(inventory, load, budget, policy)) for inventory, load in weighed for budget in BUDGETS]
+def _rows(sized: list[tuple[ModelComponents, Workload]], policy: Policy) -> list[list[str]]:
+    return [_row(plan(model, workload, budget, policy)) for model, workload in sized for budget in BUDGETS]
 
 
 def _row(chosen: Plan) -> list[str]:
-    rung = chosen.rung if chosen.fits else "none"
+    name = chosen.name if chosen.fits else "none"
     figures = [gib(chosen.peak_bytes), f"{chosen.extra_seconds:g}", str(chosen.batch_images)]
-    return [chosen.model, gib(chosen.budget_bytes), rung, *figures, chosen.reason]
+    return [chosen.model, gib(chosen.budget_bytes), name, *figures, chosen.reason]
 
 
 def _find(name: str) -> tuple[Architecture, ModelSpec]:
@@ -98,17 +98,17 @@ def _find(name: str) -> tuple[Architecture, ModelSpec]:
     return architecture, ModelSpec(id=name, family=architecture.family, source=architecture.sources[0])
 
 
-def _inventory(name: str) -> ModelComponents:
+def _components(name: str) -> ModelComponents:
     _, model = _find(name)
     catalogue = Catalogue(root=Path("/nowhere"), default_model=name, models=(model,))
-    inventory = read_components(catalogue, model, 2)
-    if inventory is None:
+    components = read_components(catalogue, model, 2)
+    if components is None:
         raise ValueError(f"{name} is no architecture that is known")
-    return inventory
+    return components
 
 
-def _load(name: str) -> Workload:
-    return own_load(_find(name)[1])
+def _workload(name: str) -> Workload:
+    return default_workload(_find(name)[1])
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ def switches(catalogue: Catalogue, runs: int) -> list[Sequence[object]]:
     rows: list[Sequence[object]] = []
     for id, other in zip(ids, [*ids[1:], ids[0]], strict=True):
         unit = step_seconds(kinds["ready"], id)
-        row: list[object] = [id, f"{kinds['ready'].model(id).homes.bytes / 1e6:.0f}", f"{unit * 1000:.1f}"]
+        row: list[object] = [id, f"{kinds['ready'].model(id).placement.bytes / 1e6:.0f}", f"{unit * 1000:.1f}"]
         for pool in kinds.values():
             pool.model(id)
             seconds = measure(partial(pool.model, id), runs, prepare=partial(pool.model, other))

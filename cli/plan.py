@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from contracts.catalogue.catalogue import Catalogue, ModelSpec, read_catalogue
 from contracts.catalogue.families import Task
 from contracts.errors import CatalogueError, DarkroomError, InvalidRequest
-from contracts.memory.components import ModelComponents, read_components, weigh_adapter, weigh_controlnet
-from contracts.memory.plan import Placed, Plan, Policy, T5Policy, Workload, gib, workload_of
+from contracts.memory.components import ModelComponents, read_components, size_adapter, size_controlnet
+from contracts.memory.plan import PlacedComponent, Plan, Policy, T5Policy, Workload, gib, workload_of
 from contracts.memory.planner import candidates, plan
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS
@@ -46,14 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-drop-t5", action="store_true", help="T5 may be left out, by families that can")
     parser.add_argument("--host-memory", type=parse_bytes, help="what may be parked in host memory (any)")
     parser.add_argument("--dtype", choices=_VALUE_BYTES, help="the catalogue's, and bfloat16 for auto, otherwise")
-    parser.add_argument("--ladder", action="store_true", help="list every plan, from the fastest to the smallest")
+    parser.add_argument("--candidates", action="store_true", help="list all candidate plans, fastest first")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the plan; raises RuntimeError with the reason where there is none."""
     try:
-        inventory, load = _describe(arguments)
+        components, workload = _describe(arguments)
     except InvalidRequest as error:
         raise RuntimeError(f"{_option(error.problems[0].field)}: {error.problems[0].message}") from None
     except ValidationError as error:
@@ -62,9 +62,9 @@ def run(arguments: argparse.Namespace) -> None:
     except DarkroomError as error:
         raise RuntimeError(str(error)) from None
     policy = Policy(arguments.t5, arguments.allow_fp8, arguments.allow_drop_t5, arguments.host_memory)
-    chosen = plan(inventory, load, arguments.budget, policy)
-    ladder = candidates(inventory, load, arguments.budget, policy) if arguments.ladder else []
-    print("\n".join([*describe(chosen, inventory, load), *_list(ladder)]))
+    chosen = plan(components, workload, arguments.budget, policy)
+    alternatives = candidates(components, workload, arguments.budget, policy) if arguments.candidates else []
+    print("\n".join([*describe(chosen, components, workload), *_list(alternatives)]))
     if not chosen.fits:
         raise RuntimeError(chosen.reason)
 
@@ -90,37 +90,37 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def describe(chosen: Plan, inventory: ModelComponents, load: Workload) -> Iterator[str]:
+def describe(chosen: Plan, components: ModelComponents, workload: Workload) -> Iterator[str]:
     """A plan for people, line by line."""
-    canvas = load.canvas
-    yield f"{chosen.model}: {canvas.images} of {canvas.width} × {canvas.height} in {gib(chosen.budget_bytes)}"
-    if inventory.origin == "architecture":
+    shape = workload.shape
+    yield f"{chosen.model}: {shape.images} of {shape.width} × {shape.height} in {gib(chosen.budget_bytes)}"
+    if components.origin == "architecture":
         yield "sizes of the published architecture: the checkpoint is not on this machine"
     yield ""
     rows = [("component", "bytes", "lives", "on the device")]
-    rows += [(part.component, _size(part), part.home, gib(part.device_bytes)) for part in chosen.parts]
+    rows += [(part.name, _size(part), part.placement, gib(part.device_bytes)) for part in chosen.components]
     yield from _table(rows)
     yield ""
     for stage, size in chosen.stage_bytes.items():
         yield f"{stage + ':':9} {gib(size):>10}"
     yield f"{'peak:':9} {gib(chosen.peak_bytes):>10}  ({chosen.reason})"
-    yield f"plan:     {chosen.rung}" + (f", tiles of {chosen.tile_side} pixels" if chosen.tile_side else "")
+    yield f"plan:     {chosen.name}" + (f", tiles of {chosen.tile_side} pixels" if chosen.tile_side else "")
     yield f"extra:    about {chosen.extra_seconds:g} s a request with a new prompt"
     yield f"batch:    {chosen.batch_images} of this size still fit ({chosen.batch_pixels:,} pixels)"
 
 
-def _size(part: Placed) -> str:
+def _size(part: PlacedComponent) -> str:
     said = {"files": "", "architecture": ", as published", "assumed": ", assumed: the family's largest"}
     return gib(part.bytes) + said[part.origin]
 
 
-def _list(ladder: Sequence[Plan]) -> Iterator[str]:
-    if not ladder:
+def _list(alternatives: Sequence[Plan]) -> Iterator[str]:
+    if not alternatives:
         return
     rows = [("", "plan", "peak", "extra s", "batch")]
-    for rung in ladder:
-        seconds, images = f"{rung.extra_seconds:g}", str(rung.batch_images)
-        rows.append(("fits" if rung.fits else "", rung.rung, gib(rung.peak_bytes), seconds, images))
+    for candidate in alternatives:
+        seconds, images = f"{candidate.extra_seconds:g}", str(candidate.batch_images)
+        rows.append(("fits" if candidate.fits else "", candidate.name, gib(candidate.peak_bytes), seconds, images))
     yield ""
     yield from _table(rows)
 
@@ -135,19 +135,19 @@ def _describe(arguments: argparse.Namespace) -> tuple[ModelComponents, Workload]
     """What would run, held against the same rules as a request."""
     catalogue, model = _find(arguments.model)
     value_bytes = _VALUE_BYTES[arguments.dtype or model.dtype]
-    inventory = read_components(catalogue, model, value_bytes)
-    if inventory is None:
+    components = read_components(catalogue, model, value_bytes)
+    if components is None:
         known = ", ".join(architecture.id for architecture in read_architectures())
         raise CatalogueError(f"{model.source} is not on this machine, and its architecture none of {known}")
     job = _job(arguments, catalogue, model)
-    extras = [weigh_adapter(catalogue, lora.name, value_bytes) for lora in job.loras]
-    extras += [weigh_controlnet(catalogue, control.controlnet, value_bytes) for control in job.controls]
+    extras = [size_adapter(catalogue, lora.name, value_bytes) for lora in job.loras]
+    extras += [size_controlnet(catalogue, control.controlnet, value_bytes) for control in job.controls]
     missing = [
         name for name, extra in zip((*arguments.lora, *arguments.controlnet), extras, strict=True) if not extra
     ]
     if missing:
         raise CatalogueError(f"{', '.join(missing)}: not on this machine, so not weighed")
-    return inventory, workload_of(model.family, job, extras=[extra for extra in extras if extra])
+    return components, workload_of(model.family, job, extras=[extra for extra in extras if extra])
 
 
 def _find(name: str) -> tuple[Catalogue, ModelSpec]:

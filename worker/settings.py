@@ -7,7 +7,7 @@ import secrets
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from contracts.memory.plan import Policy, T5Policy
@@ -33,7 +33,7 @@ class WorkerSettings(Settings):
     )
     host_bytes: int = Field(0, ge=0, description="host memory for models that had to leave the device")
     t5: T5Policy = Field(
-        "auto", description="where the T5 encoder works: auto (by the plan), gpu, cpu, visit or off (SD3 only)"
+        "auto", description="where the T5 encoder works: auto (by the plan), gpu, cpu, on_demand or off (SD3 only)"
     )
     encode_ahead: Literal["auto", "on", "off"] = Field(
         "auto",
@@ -74,6 +74,12 @@ class WorkerSettings(Settings):
     )
     compile_backend: str = Field("inductor", description="torch.compile's back end; inductor needs a C++ compiler")
     cpu_threads: int = Field(0, ge=0, description="threads of CPU work; 0: torch's choice")
+
+    @field_validator("t5", mode="before")
+    @classmethod
+    def _accept_old_name(cls, value: object) -> object:
+        """Until 0.2 `visit` is accepted for `on_demand`."""
+        return "on_demand" if value == "visit" else value
 
     @property
     def policy(self) -> Policy:

@@ -27,7 +27,7 @@ class OutlookView(BaseModel):
     worker: str
     runs: bool
     warm: bool = Field(description="it holds the model ready")
-    rung: str | None = Field(description="name of its plan; null where nothing is known of its memory")
+    plan: str | None = Field(description="name of its plan; null where nothing is known of its memory")
     peak_bytes: int | None
     budget_bytes: int | None
     reason: str | None
@@ -97,7 +97,7 @@ def _reason(best: Prospect | None) -> str:
         return "no worker is alive; the job would wait for one"
     if best.plan is None:
         return "nothing is known of the worker's memory yet"
-    return f"{best.plan.rung}: {best.plan.reason}"
+    return f"{best.plan.name}: {best.plan.reason}"
 
 
 def _outlook(prospect: Prospect, model: str) -> OutlookView:
@@ -106,7 +106,7 @@ def _outlook(prospect: Prospect, model: str) -> OutlookView:
         worker=report.id,
         runs=prospect.runs,
         warm=model in report.warm,
-        rung=plan and plan.rung,
+        plan=plan and plan.name,
         peak_bytes=plan and plan.peak_bytes,
         budget_bytes=report.budget_bytes if plan is None else plan.budget_bytes,
         reason=plan and plan.reason,

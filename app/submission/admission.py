@@ -86,7 +86,7 @@ def explain(refusal: Plan, job: JobParameters) -> FieldProblem:
         field = "width" if job.width >= job.height else "height"
         allowed = f"width × height ≤ {refusal.batch_pixels}"
         return FieldProblem(field, f"{message}; ask for a smaller image", allowed)
-    extras = [part for part in refusal.parts if part.role in ("controlnet", "adapter")]
+    extras = [part for part in refusal.components if part.role in ("controlnet", "adapter")]
     if sum(part.device_bytes for part in extras) >= refusal.peak_bytes - refusal.budget_bytes > 0:
         field = "controls" if any(part.role == "controlnet" for part in extras) else "loras"
         return FieldProblem(field, f"{message}; name fewer of them")

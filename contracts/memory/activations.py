@@ -72,10 +72,10 @@ class ActivationCost:
     fixed: float = 0.0
     layers: int | None = None
 
-    def values(self, canvas: WorkloadShape, images: float, pixels: int) -> float:
+    def values(self, shape: WorkloadShape, images: float, pixels: int) -> float:
         """Of so many images of so many pixels, without the weights."""
-        each = self.pixel * pixels + self.token * canvas.text_tokens + self.fixed
-        return images * each + self.token_squared * canvas.text_tokens**2
+        each = self.pixel * pixels + self.token * shape.text_tokens + self.fixed
+        return images * each + self.token_squared * shape.text_tokens**2
 
 
 @dataclass(frozen=True)
@@ -90,24 +90,24 @@ class Retained:
     latents: ActivationCost = ActivationCost()
     prompt: ActivationCost = ActivationCost()
 
-    def values(self, canvas: WorkloadShape, images: float) -> float:
+    def values(self, shape: WorkloadShape, images: float) -> float:
         """Latents: for each pass those that go in and what comes out; the sum of it, those before and after.
 
         Those of a picture to start from, its noise, its mask. Prompts: for each pass as they are remembered (where
         the CPU is the device), as they are given, and as the passes have them together.
         """
-        latents = 2 * canvas.passes + 3 + 2 * (canvas.started + canvas.masked) + canvas.passes * canvas.controls
-        kept = self.latents.values(canvas, images * latents, canvas.pixels)
-        return kept + self.prompt.values(canvas, images * 3 * canvas.passes, canvas.pixels)
+        latents = 2 * shape.passes + 3 + 2 * (shape.started + shape.masked) + shape.passes * shape.controls
+        kept = self.latents.values(shape, images * latents, shape.pixels)
+        return kept + self.prompt.values(shape, images * 3 * shape.passes, shape.pixels)
 
 
 #: For components that have neither.
 NO_WORK, NOTHING_HELD = ActivationCost(), Retained()
 
 
-def most_values(
-    moments: Iterable[ActivationCost], canvas: WorkloadShape, images: float, pixels: int | None = None
+def peak_values(
+    moments: Iterable[ActivationCost], shape: WorkloadShape, images: float, pixels: int | None = None
 ) -> float:
-    """Values at the worst of a component's moments; `pixels` of one image, unless they are the canvas'."""
-    area = canvas.pixels if pixels is None else pixels
-    return max((moment.values(canvas, images, area) for moment in moments), default=0.0)
+    """Values at the worst of a component's moments; `pixels` of one image, unless they are the shape'."""
+    area = shape.pixels if pixels is None else pixels
+    return max((moment.values(shape, images, area) for moment in moments), default=0.0)

@@ -50,7 +50,7 @@ class Component:
     Attributes:
         group_bytes: what it takes on the device while it is streamed: the group in use and the next one.
         groups: what the groups are: `block`, the members of its module lists, or `leaf`, its single layers.
-        value_bytes: of one value, weights and work alike; 0: the inventory's.
+        value_bytes: of one value, weights and work alike; 0: the model's.
         work: the moments at which it may need most beyond its weights.
         encoding: the same while a VAE encodes pictures.
         adapted: a denoiser's moments more where an adapter acts on it, and where several do.
@@ -111,7 +111,7 @@ def read_components(catalogue: Catalogue, model: ModelSpec, value_bytes: int) ->
     return _of_folder(model, place, value_bytes)
 
 
-def weigh_controlnet(
+def size_controlnet(
     catalogue: Catalogue, id: str, value_bytes: int, fetched: Path | None = None
 ) -> Component | None:
     """A ControlNet as a component `controlnet:ID`.
@@ -128,28 +128,28 @@ def weigh_controlnet(
         published = find_controlnet(row.family, place)
         if published is None:
             return None
-        one = weigh(f"controlnet:{id}", Role.CONTROLNET, published.count, value_bytes, published.config)
+        one = size_component(f"controlnet:{id}", Role.CONTROLNET, published.count, value_bytes, published.config)
         return replace(one, origin="architecture" if place in published.sources else "assumed")
     count = count_files(_weights_in(place))
-    return weigh(f"controlnet:{id}", Role.CONTROLNET, count, value_bytes, read_config(place))
+    return size_component(f"controlnet:{id}", Role.CONTROLNET, count, value_bytes, read_config(place))
 
 
-def weigh_adapter(catalogue: Catalogue, id: str, value_bytes: int) -> Component | None:
+def size_adapter(catalogue: Catalogue, id: str, value_bytes: int) -> Component | None:
     """A LoRA as a component `lora:ID`; None where it is not on this machine."""
     place = catalogue.locate(catalogue.lora(id).source)
     if isinstance(place, str):
         return None
-    return weigh(f"lora:{id}", Role.ADAPTER, count_files(_weights_in(place)), value_bytes)
+    return size_component(f"lora:{id}", Role.ADAPTER, count_files(_weights_in(place)), value_bytes)
 
 
-def weigh_uploaded(lora: LoraParameters, value_bytes: int) -> Component | None:
+def size_uploaded(lora: LoraParameters, value_bytes: int) -> Component | None:
     """A job's LoRA that came over HTTP; None for one of the catalogue's."""
     if lora.values is None:
         return None
-    return weigh(f"lora:{lora.name}", Role.ADAPTER, ParameterCount(lora.values), value_bytes)
+    return size_component(f"lora:{lora.name}", Role.ADAPTER, ParameterCount(lora.values), value_bytes)
 
 
-def weigh(
+def size_component(
     name: str, role: Role, count: ParameterCount, value_bytes: int, config: Mapping[str, Any] | None = None
 ) -> Component:
     """The component that was counted; it streams by blocks where these are small enough to be worth it.
@@ -241,7 +241,7 @@ def _assemble(
     origin: Literal["files", "architecture"],
 ) -> ModelComponents:
     components = tuple(
-        weigh(name, role, count, _bytes_of(model, role, config, value_bytes), config)
+        size_component(name, role, count, _bytes_of(model, role, config, value_bytes), config)
         for name, role, count, config in (
             (name, role_of(name, configs.get(name, {})), count, configs.get(name, {}))
             for name, count in counts.items()

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 
-from contracts.memory.activations import NO_WORK, most_values
+from contracts.memory.activations import NO_WORK, peak_values
 from contracts.memory.components import Component, ModelComponents, Role
-from contracts.memory.plan import Placed, Placement, Plan, Strategy, Workload, gib
+from contracts.memory.plan import PlacedComponent, Placement, Plan, Strategy, Workload, gib
 
 #: Pinned host memory to the device, bytes a second: others measured 20–25 GB/s over PCIe 4 × 16.
 _TRANSFER_BYTES_A_SECOND = 20e9
@@ -24,9 +24,9 @@ _STREAMING_FACTOR = 1.86 / 1.19
 _MOVE_SECONDS = 0.02
 #: T5-XXL (9.5 GB in two bytes a value) read 512 tokens in 60 core-seconds; eight cores share them.
 _CPU_SECONDS_A_BYTE = 60 / 8 / 9.5e9
-#: Seconds that a rung must save to be worth a changed image: tiles change it slightly, 8 bits visibly, and
+#: Seconds that a plan must save to be worth a changed image: tiles change it slightly, 8 bits visibly, and
 #: without T5 it is another image, which is the last resort.
-_TILED_SECONDS, _FP8_SECONDS, _ABSENT_SECONDS = 0.15, 3.0, 1e6
+_TILED_SECONDS, _FP8_SECONDS, _SKIPPED_SECONDS = 0.15, 3.0, 1e6
 #: Bytes of a weight in 8 bits, and the share of norms and embeddings that stay as they are.
 _FP8_BYTES, _FP8_KEPT = 1, 0.02
 #: No batch is larger, whatever fits; sizes of batches are found to this fraction of an image.
@@ -52,44 +52,44 @@ _STAGE_OF: Mapping[Role, str] = MappingProxyType(
 class Estimate:
     """One way taken with one load: bytes by stage, seconds, and the plan that says so."""
 
-    way: Strategy
-    inventory: ModelComponents
-    load: Workload
-    parts: tuple[tuple[Component, Placed], ...]
+    strategy: Strategy
+    model: ModelComponents
+    workload: Workload
+    parts: tuple[tuple[Component, PlacedComponent], ...]
 
     @classmethod
-    def of(cls, way: Strategy, inventory: ModelComponents, load: Workload) -> Estimate:
+    def of(cls, strategy: Strategy, model: ModelComponents, workload: Workload) -> Estimate:
         """Place every component."""
-        components = (*inventory.components, *load.extras)
-        return cls(way, inventory, load, tuple((one, _place(one, way, inventory)) for one in components))
+        components = (*model.components, *workload.extras)
+        return cls(strategy, model, workload, tuple((one, _place(one, strategy, model)) for one in components))
 
     def plan(self, budget_bytes: int) -> Plan:
         """What the way means for a budget."""
-        canvas, peak_bytes, room = self.load.canvas, self.peak_bytes, self._room(budget_bytes)
+        shape, peak_bytes, room = self.workload.shape, self.peak_bytes, self._room(budget_bytes)
         fits = peak_bytes <= budget_bytes
         return Plan(
-            model=self.inventory.model,
-            rung=self.name,
-            parts=tuple(placed for _, placed in self.parts),
+            model=self.model.model,
+            name=self.name,
+            components=tuple(placed for _, placed in self.parts),
             tile_side=self._tile_side,
-            fp8=self.way.fp8,
+            fp8=self.strategy.fp8,
             stage_bytes=self.stage_bytes(),
-            activation_bytes=max(self._work(stage, canvas.images) for stage in _STAGES),
+            activation_bytes=max(self._work(stage, shape.images) for stage in _STAGES),
             peak_bytes=peak_bytes,
             host_bytes=self.host_bytes,
             budget_bytes=budget_bytes,
             fits=fits,
-            images=canvas.images,
-            batch_images=max(int(room), canvas.images) if fits else min(int(room), canvas.images - 1),
-            batch_pixels=int(room * canvas.pixels),
+            images=shape.images,
+            batch_images=max(int(room), shape.images) if fits else min(int(room), shape.images - 1),
+            batch_pixels=int(room * shape.pixels),
             extra_seconds=round(self._extra_seconds, 2),
             reason=f"needs {gib(peak_bytes)} of {gib(budget_bytes)}",
         )
 
     def stage_bytes(self, images: float | None = None) -> dict[str, int]:
         """Weights and activations on the device in each stage; of the load's images, or of so many."""
-        count = self.load.canvas.images if images is None else images
-        stays = sum(placed.device_bytes for _, placed in self.parts if placed.home is Placement.DEVICE)
+        count = self.workload.shape.images if images is None else images
+        stays = sum(placed.device_bytes for _, placed in self.parts if placed.placement is Placement.DEVICE)
         return {stage: stays + self._kept(stage, count) + self._at_work(stage, count) for stage in _STAGES}
 
     @cached_property
@@ -101,38 +101,42 @@ class Estimate:
     def host_bytes(self) -> int:
         """Parked or computed in host memory."""
         return sum(
-            one.bytes for _, one in self.parts if one.home in (Placement.VISIT, Placement.STREAMED, Placement.CPU)
+            one.bytes
+            for _, one in self.parts
+            if one.placement in (Placement.ON_DEMAND, Placement.STREAMED, Placement.CPU)
         )
 
     @property
     def cost_seconds(self) -> float:
         """What the ladder is ordered by: seconds, and what a changed image is worth."""
-        dropped = any(placed.home is Placement.ABSENT for _, placed in self.parts)
-        changed = self.way.tiled * _TILED_SECONDS + self.way.fp8 * _FP8_SECONDS + dropped * _ABSENT_SECONDS
+        dropped = any(placed.placement is Placement.SKIPPED for _, placed in self.parts)
+        changed = (
+            self.strategy.tiled * _TILED_SECONDS + self.strategy.fp8 * _FP8_SECONDS + dropped * _SKIPPED_SECONDS
+        )
         return self._extra_seconds + changed
 
     @property
     def _extra_seconds(self) -> float:
-        """What the homes cost a request whose prompt is new; work hides some of it."""
+        """What the placements cost a request whose prompt is new; work hides some of it."""
         seconds = 0.0
         for _, placed in self.parts:
             transfer = _MOVE_SECONDS + placed.bytes / _TRANSFER_BYTES_A_SECOND
-            if placed.home is Placement.VISIT:
+            if placed.placement is Placement.ON_DEMAND:
                 seconds += transfer
-            elif placed.home is Placement.STREAMED:
-                times = self.load.steps if _STAGE_OF[placed.role] == "denoise" else 1
+            elif placed.placement is Placement.STREAMED:
+                times = self.workload.steps if _STAGE_OF[placed.role] == "denoise" else 1
                 seconds += transfer * _STREAMING_FACTOR * times
-            elif placed.home is Placement.CPU:
+            elif placed.placement is Placement.CPU:
                 seconds += _CPU_SECONDS_A_BYTE * placed.bytes
         return seconds
 
     @property
     def _tile_side(self) -> int | None:
-        if not self.way.tiled:
+        if not self.strategy.tiled:
             return None
         return next((one.tile_side for one, _ in self.parts if one.tile_side), None)
 
-    def _of_stage(self, stage: str) -> list[tuple[Component, Placed]]:
+    def _of_stage(self, stage: str) -> list[tuple[Component, PlacedComponent]]:
         return [(one, placed) for one, placed in self.parts if _STAGE_OF[one.role] == stage]
 
     def _at_work(self, stage: str, images: float) -> int:
@@ -141,7 +145,9 @@ class Estimate:
         Text encoders come one after the other; all other visitors of a stage together, and one of them works.
         """
         parts = self._of_stage(stage)
-        visits = {one.name: placed.device_bytes * (placed.home is Placement.VISIT) for one, placed in parts}
+        visits = {
+            one.name: placed.device_bytes * (placed.placement is Placement.ON_DEMAND) for one, placed in parts
+        }
         works = {one.name: self._work_of(one, placed, images, weights=True) for one, placed in parts}
         if stage == "encode":
             return max((visits[name] + works[name] for name in works), default=0)
@@ -152,67 +158,69 @@ class Estimate:
 
         What ControlNets hand over stands there until the images are decoded: the pipelines do not let go of it.
         """
-        canvas = self.load.canvas
-        values = images * canvas.start_values
-        if not any(extra.encodes_controls for extra in self.load.extras):
-            values += images * canvas.control_values
+        shape = self.workload.shape
+        values = images * shape.start_values
+        if not any(extra.encodes_controls for extra in self.workload.extras):
+            values += images * shape.control_values
         if stage != "encode":
-            values += sum(one.held.values(canvas, images) for one, _ in self.parts)
+            values += sum(one.held.values(shape, images) for one, _ in self.parts)
             values += self._handed_values(images)
-        return int(values * self.inventory.value_bytes)
+        return int(values * self.model.value_bytes)
 
     def _handed_values(self, images: float) -> float:
         """What the ControlNets hand over in one step: of several, the sums."""
-        canvas = self.load.canvas
-        return most_values((one.handed for one, _ in self.parts), canvas, images * canvas.passes)
+        shape = self.workload.shape
+        return peak_values((one.handed for one, _ in self.parts), shape, images * shape.passes)
 
     def _work(self, stage: str, images: float) -> int:
         works = (self._work_of(one, placed, images) for one, placed in self._of_stage(stage))
         return self._kept(stage, images) + max(works, default=0)
 
-    def _work_of(self, component: Component, placed: Placed, images: float, *, weights: bool = False) -> int:
+    def _work_of(
+        self, component: Component, placed: PlacedComponent, images: float, *, weights: bool = False
+    ) -> int:
         """Bytes that a component takes on the device beyond its weights.
 
         Args:
             weights: with those that are streamed.
         """
-        if placed.home in (Placement.CPU, Placement.ABSENT):
+        if placed.placement in (Placement.CPU, Placement.SKIPPED):
             return 0
-        canvas, size = self.load.canvas, component.value_bytes or self.inventory.value_bytes
+        shape, size = self.workload.shape, component.value_bytes or self.model.value_bytes
         if component.role is Role.VAE:
             return int(self._vae_values(component, images) * size)
-        passes = canvas.passes if _STAGE_OF[component.role] == "denoise" else 1
-        adapters = sum(extra.role is Role.ADAPTER for extra in self.load.extras)
+        passes = shape.passes if _STAGE_OF[component.role] == "denoise" else 1
+        adapters = sum(extra.role is Role.ADAPTER for extra in self.workload.extras)
         adapted = component.adapted[adapters > 1] if adapters else ()
         moments = (*component.work, *adapted) or (NO_WORK,)
         # The dictionary behind `locals()`, which the pipelines ask for after every step, keeps what was handed
         # over in that step; of several ControlNets, each works beside the sums so far.
-        twice = component.role is Role.DENOISER or (component.role is Role.CONTROLNET and canvas.controls > 1)
+        twice = component.role is Role.DENOISER or (component.role is Role.CONTROLNET and shape.controls > 1)
         before = self._handed_values(images) * twice
         return max(
-            int((most_values((moment,), canvas, images * passes) + before) * size)
+            int((peak_values((moment,), shape, images * passes) + before) * size)
             + (_streamed_bytes(component, placed, moment.layers) if weights else 0)
             for moment in moments
         )
 
     def _vae_values(self, vae: Component, images: float) -> float:
         """Decoding, or encoding the pictures of ControlNets, which guidance doubles; whole, or by tiles."""
-        canvas, tile_side = self.load.canvas, self._tile_side
-        encodes = any(extra.encodes_controls for extra in self.load.extras)
-        pictures = images * canvas.control_values if encodes else 0.0
+        shape, tile_side = self.workload.shape, self._tile_side
+        encodes = any(extra.encodes_controls for extra in self.workload.extras)
+        pictures = images * shape.control_values if encodes else 0.0
         if tile_side is None:
-            doubled = canvas.passes if encodes else 0
-            encoding = most_values(vae.encoding, canvas, images * doubled)
-            return max(encoding + pictures, most_values(vae.work, canvas, images))
-        side = min(canvas.pixels, tile_side**2)
-        tiles = _TILES_VALUES * canvas.pixels * (canvas.pixels > side)
-        before = _IMAGE_VALUES * (images - 1) * canvas.pixels
-        image = _IMAGE_VALUES * canvas.pixels
+            doubled = shape.passes if encodes else 0
+            encoding = peak_values(vae.encoding, shape, images * doubled)
+            return max(encoding + pictures, peak_values(vae.work, shape, images))
+        side = min(shape.pixels, tile_side**2)
+        tiles = _TILES_VALUES * shape.pixels * (shape.pixels > side)
+        before = _IMAGE_VALUES * (images - 1) * shape.pixels
+        image = _IMAGE_VALUES * shape.pixels
         return max(
-            most_values(vae.work, canvas, 1, side) + tiles + before,
+            peak_values(vae.work, shape, 1, side) + tiles + before,
             tiles + before + 2 * image,
             2 * images * image,
-            most_values(vae.encoding, canvas, 1, side) + pictures,
+            peak_values(vae.encoding, shape, 1, side) + pictures,
         )
 
     def _room(self, budget_bytes: int) -> float:
@@ -229,15 +237,17 @@ class Estimate:
         """What differs from everything resident, in the order of the work."""
         named = []
         for role, words in _WORDS.items():
-            homes = {placed.home for _, placed in self.parts if placed.role is role}
-            named += [f"{words} {_DOES[home]}" for home in homes if home is not Placement.DEVICE]
-        named += ["VAE tiled"] * self.way.tiled + ["denoiser in fp8"] * self.way.fp8
+            placements = {placed.placement for _, placed in self.parts if placed.role is role}
+            named += [
+                f"{words} {_DOES[placement]}" for placement in placements if placement is not Placement.DEVICE
+            ]
+        named += ["VAE tiled"] * self.strategy.tiled + ["denoiser in fp8"] * self.strategy.fp8
         return ", ".join(named) or "all resident"
 
 
-def _streamed_bytes(component: Component, placed: Placed, layers: int | None) -> int:
+def _streamed_bytes(component: Component, placed: PlacedComponent, layers: int | None) -> int:
     """Bytes of the weights that are there at one moment, where they come and go while the component works."""
-    if placed.home is not Placement.STREAMED:
+    if placed.placement is not Placement.STREAMED:
         return 0
     if placed.groups == "block" or layers is None:
         return placed.device_bytes
@@ -245,28 +255,28 @@ def _streamed_bytes(component: Component, placed: Placed, layers: int | None) ->
     return min(placed.device_bytes, int(layers * component.value_bytes * share))
 
 
-def _place(component: Component, way: Strategy, inventory: ModelComponents) -> Placed:
-    home = way.home(component.role)
+def _place(component: Component, strategy: Strategy, model: ModelComponents) -> PlacedComponent:
+    placement = strategy.placement(component.role)
     share = 1.0
-    if way.fp8 and component.role is Role.DENOISER:
-        share = min(1.0, _FP8_BYTES / inventory.value_bytes + _FP8_KEPT)
+    if strategy.fp8 and component.role is Role.DENOISER:
+        share = min(1.0, _FP8_BYTES / model.value_bytes + _FP8_KEPT)
     whole, group = int(component.bytes * share), int(component.group_bytes * share)
-    on_device = {Placement.DEVICE: whole, Placement.VISIT: whole, Placement.STREAMED: group}
-    return Placed(
-        component=component.name,
+    on_device = {Placement.DEVICE: whole, Placement.ON_DEMAND: whole, Placement.STREAMED: group}
+    return PlacedComponent(
+        name=component.name,
         role=component.role,
-        home=home,
-        bytes=0 if home is Placement.ABSENT else whole,
-        device_bytes=on_device.get(home, 0),
-        groups=component.groups if home is Placement.STREAMED else None,
+        placement=placement,
+        bytes=0 if placement is Placement.SKIPPED else whole,
+        device_bytes=on_device.get(placement, 0),
+        groups=component.groups if placement is Placement.STREAMED else None,
         origin=component.origin,
     )
 
 
 _WORDS = {Role.TEXT_ENCODER: "text encoders", Role.T5: "T5", Role.DENOISER: "denoiser", Role.VAE: "VAE"}
 _DOES = {
-    Placement.VISIT: "on visit",
+    Placement.ON_DEMAND: "on demand",
     Placement.CPU: "on the CPU",
     Placement.STREAMED: "streamed",
-    Placement.ABSENT: "left out",
+    Placement.SKIPPED: "skipped",
 }

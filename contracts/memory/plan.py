@@ -1,6 +1,7 @@
-"""What a memory plan says: homes of components, bytes by stage, the operator's policy. Data that travels as JSON.
+"""What a memory plan is: a placement for each component, and the bytes and seconds that follow from it.
 
-How a plan is found stands in `placement.py`.
+Also what it is made for (`Workload`), what the operator allows (`Policy`), and every strategy that these permit.
+Knows no sizes and no budget.
 """
 
 from __future__ import annotations
@@ -19,49 +20,50 @@ from contracts.memory.activations import WorkloadShape
 from contracts.memory.components import Component, ModelComponents, Origin, Role
 from contracts.requests.parameters import JobParameters
 
-T5Policy = Literal["auto", "gpu", "cpu", "visit", "off"]
+T5Policy = Literal["auto", "gpu", "cpu", "on_demand", "off"]
 
 
 class Placement(StrEnum):
-    """Where a component lives.
+    """Where a component's weights are.
 
-    `visit`: parked in pinned host memory, on the device only while its own stage runs; text encoders come one
-    after the other. `cpu`: computed there, its results sent over. `streamed`: in pinned host memory, on the
-    device group by group (diffusers' group offloading). `absent`: not loaded.
+    `device`: on the device throughout. `on_demand`: in pinned host memory, copied to the device for its own stage
+    (accelerate's model offload); text encoders come one after the other. `cpu`: computed on the CPU, only its
+    results go to the device. `streamed`: in pinned host memory, copied to the device group by group (diffusers'
+    group offloading). `skipped`: not loaded.
     """
 
     DEVICE = "device"
-    VISIT = "visit"
+    ON_DEMAND = "on_demand"
     CPU = "cpu"
     STREAMED = "streamed"
-    ABSENT = "absent"
+    SKIPPED = "skipped"
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What one pipeline call is asked to do.
+    """What one pipeline call has to do.
 
     Attributes:
         extras: ControlNets and adapters that the request names.
-        steps: denoising steps; for the estimate of seconds.
+        steps: denoising steps, for the estimate of seconds.
     """
 
-    canvas: WorkloadShape
+    shape: WorkloadShape
     extras: tuple[Component, ...] = ()
     steps: int = 28
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What the operator of a worker wants and allows.
+    """What a worker's operator wants and allows.
 
     Attributes:
-        t5: `auto`: by the plan; `gpu`: on the device throughout; `visit`: brought in for the prompt, whole or
-            group by group; `cpu`: computed there; `off`: left out of those families that can paint without it,
-            `auto` for the others.
-        allow_fp8: whether the denoiser may be stored in 8 bits, which changes images.
-        allow_drop_t5: whether T5 may be left out where nothing else fits, which changes images.
-        host_bytes: what may be parked in host memory; None: no bound.
+        t5: `auto`: as the plan has it; `gpu`: on the device throughout; `on_demand`: copied to the device for each
+            new prompt, whole or group by group; `cpu`: computed on the CPU; `off`: skipped by families that work
+            without it, `auto` for the others.
+        allow_fp8: whether the denoiser's weights may be stored in 8 bits, which changes images.
+        allow_drop_t5: whether T5 may be skipped where nothing else fits, which changes images.
+        host_bytes: maximum of weights in host memory; None: no limit.
     """
 
     t5: T5Policy = "auto"
@@ -70,21 +72,21 @@ class Policy:
     host_bytes: int | None = None
 
 
-class Placed(BaseModel):
-    """A component and its home.
+class PlacedComponent(BaseModel):
+    """A component and its placement.
 
     Attributes:
-        bytes: the whole component, as it is stored.
-        device_bytes: on the device at the most.
-        groups: how it is streamed; None where it is not.
-        origin: what its bytes were read from.
+        bytes: all of its weights, as they are stored.
+        device_bytes: maximum of its weights on the device at one time.
+        groups: what it is streamed by; None where it is not streamed.
+        origin: what its size was read from.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    component: str
+    name: str
     role: Role
-    home: Placement
+    placement: Placement
     bytes: int
     device_bytes: int
     groups: Literal["block", "leaf"] | None = None
@@ -92,27 +94,27 @@ class Placed(BaseModel):
 
 
 class Plan(BaseModel):
-    """One way to run one load.
+    """One strategy for one workload, with its bytes and seconds.
 
     Attributes:
-        rung: its name for people; unique on its ladder.
-        tile_side: pixels; the VAE works image by image in tiles of this side. None: all at once.
+        name: for people; unique among a workload's candidates.
+        tile_side: pixels; the VAE decodes image by image, in tiles of this side. None: all images at once.
         fp8: whether the denoiser's weights are stored in 8 bits.
         stage_bytes: `encode`, `denoise`, `decode` -> bytes on the device, weights and activations.
         activation_bytes: beyond the weights, in the stage that needs most of them.
-        host_bytes: parked in host memory.
-        images: in the call that was planned.
-        batch_images: images of this size that one call may paint on this rung; 0 where it does not fit.
-        batch_pixels: pixels that one call may paint on this rung; 0 where not even the weights fit.
-        extra_seconds: what the rung costs a request beside everything resident, roughly.
-        reason: why this rung, or why not, in one sentence.
+        host_bytes: weights in host memory.
+        images: in the planned call.
+        batch_images: images of this size that one call can generate within the budget; 0 where not even one fits.
+        batch_pixels: pixels that one call can generate within the budget; 0 where not even the weights fit.
+        extra_seconds: estimate of what the plan costs a request beside everything resident.
+        reason: why this plan was chosen, or why none fits, in one sentence.
     """
 
     model_config = ConfigDict(frozen=True)
 
     model: str
-    rung: str
-    parts: tuple[Placed, ...]
+    name: str
+    components: tuple[PlacedComponent, ...]
     tile_side: int | None
     fp8: bool
     stage_bytes: dict[str, int]
@@ -128,9 +130,9 @@ class Plan(BaseModel):
     reason: str
 
     @property
-    def homes(self) -> dict[str, Placement]:
-        """Component -> home."""
-        return {part.component: part.home for part in self.parts}
+    def placements(self) -> dict[str, Placement]:
+        """Component -> placement."""
+        return {component.name: component.placement for component in self.components}
 
 
 def gib(count: int) -> str:
@@ -143,13 +145,13 @@ def gib(count: int) -> str:
 def workload_of(
     family: str, job: JobParameters, images: int | None = None, extras: Sequence[Component] = ()
 ) -> Workload:
-    """What a pipeline call does that paints this job, or a batch like it.
+    """The workload of a call that generates this job's images.
 
     Args:
         images: in the call; None: the job's own.
-        extras: the weighed ControlNets and adapters that the job names.
+        extras: the ControlNets and adapters that the job names.
     """
-    canvas = WorkloadShape(
+    shape = WorkloadShape(
         width=job.width,
         height=job.height,
         images=job.num_images if images is None else images,
@@ -159,34 +161,34 @@ def workload_of(
         masked=job.mask_image is not None,
         controls=len(job.controls),
     )
-    return Workload(canvas, tuple(extras), job.num_inference_steps)
+    return Workload(shape, tuple(extras), job.num_inference_steps)
 
 
-def own_load(model: ModelSpec, *, images: int = 1, size: tuple[int, int] | None = None) -> Workload:
-    """Images as the model's row has them by default, but for a size (width, height) that is given."""
-    width, height = size or (_whole(model, "width"), _whole(model, "height"))
-    canvas = WorkloadShape(
+def default_workload(model: ModelSpec, *, images: int = 1, size: tuple[int, int] | None = None) -> Workload:
+    """The workload of a request that names no parameters, but for a size (width, height) that is given."""
+    width, height = size or (_default(model, "width"), _default(model, "height"))
+    shape = WorkloadShape(
         width=width,
         height=height,
         images=images,
         guided=_is_guided(model.family_spec, float(str(model.default("guidance_scale")))),
-        text_tokens=_whole(model, "max_sequence_length"),
+        text_tokens=_default(model, "max_sequence_length"),
     )
-    return Workload(canvas, steps=_whole(model, "num_inference_steps"))
+    return Workload(shape, steps=_default(model, "num_inference_steps"))
 
 
 def _is_guided(family: Family, scale: float | None) -> bool:
-    """Whether both passes of guidance go through the denoiser at once; true guidance runs them in turn."""
+    """Whether one step denoises each image with and without the prompt at once; true CFG does it in turn."""
     return not family.negative_needs_true_cfg and scale is not None and scale > 1
 
 
-def _whole(model: ModelSpec, field: str) -> int:
+def _default(model: ModelSpec, field: str) -> int:
     return int(str(model.default(field) or 0))
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """A home for each role, and how the VAE and the denoiser work."""
+    """A placement for each role, and how the VAE and the denoiser work."""
 
     text_encoder: Placement
     t5: Placement
@@ -195,21 +197,21 @@ class Strategy:
     tiled: bool
     fp8: bool
 
-    def home(self, role: Role) -> Placement:
-        """Where components of this role live; ControlNets go with the denoiser, adapters stay with the device."""
-        homes = {Role.TEXT_ENCODER: self.text_encoder, Role.T5: self.t5, Role.VAE: self.vae}
-        return Placement.DEVICE if role is Role.ADAPTER else homes.get(role, self.denoiser)
+    def placement(self, role: Role) -> Placement:
+        """Placement of this role's components: ControlNets as the denoiser, adapters always on the device."""
+        placements = {Role.TEXT_ENCODER: self.text_encoder, Role.T5: self.t5, Role.VAE: self.vae}
+        return Placement.DEVICE if role is Role.ADAPTER else placements.get(role, self.denoiser)
 
 
-def strategies(inventory: ModelComponents, policy: Policy) -> Iterator[Strategy]:
-    """All combinations that the policy allows; without a T5 its homes count once."""
-    has_t5 = any(component.role is Role.T5 for component in inventory.components)
-    stay_or_visit = (Placement.DEVICE, Placement.VISIT)
+def strategies(model: ModelComponents, policy: Policy) -> Iterator[Strategy]:
+    """All combinations that the policy allows; placements of T5 are varied only where the model has one."""
+    has_t5 = any(component.role is Role.T5 for component in model.components)
+    unstreamed = (Placement.DEVICE, Placement.ON_DEMAND)
     choices = product(
-        stay_or_visit,
-        _t5_homes(inventory, policy) if has_t5 else (Placement.DEVICE,),
-        (*stay_or_visit, Placement.STREAMED),
-        stay_or_visit,
+        unstreamed,
+        _t5_placements(model, policy) if has_t5 else (Placement.DEVICE,),
+        (*unstreamed, Placement.STREAMED),
+        unstreamed,
         (False, True),
         (False, True) if policy.allow_fp8 else (False,),
     )
@@ -217,10 +219,14 @@ def strategies(inventory: ModelComponents, policy: Policy) -> Iterator[Strategy]
         yield Strategy(*choice)
 
 
-def _t5_homes(inventory: ModelComponents, policy: Policy) -> tuple[Placement, ...]:
-    if policy.t5 == "off" and inventory.t5_optional:
-        return (Placement.ABSENT,)
-    last = (Placement.ABSENT,) if policy.allow_drop_t5 and inventory.t5_optional else ()
-    every = (Placement.DEVICE, Placement.VISIT, Placement.STREAMED, Placement.CPU)
-    allowed = {"gpu": (Placement.DEVICE,), "visit": (Placement.VISIT, Placement.STREAMED), "cpu": (Placement.CPU,)}
+def _t5_placements(model: ModelComponents, policy: Policy) -> tuple[Placement, ...]:
+    if policy.t5 == "off" and model.t5_optional:
+        return (Placement.SKIPPED,)
+    last = (Placement.SKIPPED,) if policy.allow_drop_t5 and model.t5_optional else ()
+    every = (Placement.DEVICE, Placement.ON_DEMAND, Placement.STREAMED, Placement.CPU)
+    allowed = {
+        "gpu": (Placement.DEVICE,),
+        "on_demand": (Placement.ON_DEMAND, Placement.STREAMED),
+        "cpu": (Placement.CPU,),
+    }
     return (*allowed.get(policy.t5, every), *last)

@@ -4,7 +4,7 @@ A pure function of component sizes, the request, the operator's policy and the b
 refuses by it, `darkroom plan` prints it, a worker takes it. It opens no file and moves nothing.
 
 Every way to place the components costs seconds and needs bytes. `candidates` is the ladder of those ways of which
-none both costs more and needs more than another: its first rung is the fastest, and each step down is slower
+none both costs more and needs more than another: its first plan is the fastest, and each step down is slower
 and smaller.
 """
 
@@ -22,9 +22,9 @@ from contracts.memory.components import (
     Component,
     ModelComponents,
     read_components,
-    weigh_adapter,
-    weigh_controlnet,
-    weigh_uploaded,
+    size_adapter,
+    size_controlnet,
+    size_uploaded,
 )
 from contracts.memory.estimate import Estimate
 from contracts.memory.plan import Plan, Policy, Workload, gib, strategies, workload_of
@@ -34,24 +34,24 @@ from contracts.requests.parameters import JobParameters
 _STEP = 0.95
 
 
-def plan(inventory: ModelComponents, load: Workload, budget_bytes: int, policy: Policy | None = None) -> Plan:
+def plan(model: ModelComponents, workload: Workload, budget_bytes: int, policy: Policy | None = None) -> Plan:
     """The best plan that fits; where none does, the smallest, with `fits` false and the reason why."""
     above: Estimate | None = None
-    for layout in _ladder(inventory, load, policy):
-        if layout.peak_bytes <= budget_bytes:
-            chosen = layout.plan(budget_bytes)
+    for estimate in _candidates(model, workload, policy):
+        if estimate.peak_bytes <= budget_bytes:
+            chosen = estimate.plan(budget_bytes)
             beside = "" if above is None else f"; next better: {above.name}, which needs {gib(above.peak_bytes)}"
             return chosen.model_copy(update={"reason": f"{chosen.reason}{beside}{_doubt(chosen)}"})
-        above = layout
-    smallest = layout.plan(budget_bytes)
-    least = f"{smallest.rung}, would need {gib(smallest.peak_bytes)}"
+        above = estimate
+    smallest = estimate.plan(budget_bytes)
+    least = f"{smallest.name}, would need {gib(smallest.peak_bytes)}"
     reason = f"no plan fits {gib(budget_bytes)}; the smallest, {least}{_doubt(smallest)}"
     return smallest.model_copy(update={"reason": reason})
 
 
 def _doubt(chosen: Plan) -> str:
     """What of a plan is not known but assumed."""
-    assumed = ", ".join(part.component for part in chosen.parts if part.origin == "assumed")
+    assumed = ", ".join(part.name for part in chosen.components if part.origin == "assumed")
     return f"; the size of {assumed} is assumed" if assumed else ""
 
 
@@ -60,29 +60,29 @@ def step_down(candidate_plans: Sequence[Plan], failed: Plan) -> Plan | None:
 
     It saves a twentieth of the peak, or is the last one: a smaller step would hardly help.
     """
-    lower = [rung for rung in candidate_plans if rung.peak_bytes < failed.peak_bytes]
-    worth = (rung for rung in lower if rung.peak_bytes <= _STEP * failed.peak_bytes)
+    lower = [plan for plan in candidate_plans if plan.peak_bytes < failed.peak_bytes]
+    worth = (plan for plan in lower if plan.peak_bytes <= _STEP * failed.peak_bytes)
     return next(worth, lower[-1] if lower else None)
 
 
 def candidates(
-    inventory: ModelComponents, load: Workload, budget_bytes: int, policy: Policy | None = None
+    model: ModelComponents, workload: Workload, budget_bytes: int, policy: Policy | None = None
 ) -> list[Plan]:
     """All plans worth taking, from the fastest to the smallest; never empty."""
-    return [layout.plan(budget_bytes) for layout in _ladder(inventory, load, policy)]
+    return [estimate.plan(budget_bytes) for estimate in _candidates(model, workload, policy)]
 
 
-def _ladder(inventory: ModelComponents, load: Workload, policy: Policy | None) -> list[Estimate]:
-    """Every layout that no other beats in both seconds and bytes, from the fastest to the smallest."""
+def _candidates(model: ModelComponents, workload: Workload, policy: Policy | None) -> list[Estimate]:
+    """Every estimate that no other beats in both seconds and bytes, from the fastest to the smallest."""
     policy = Policy() if policy is None else policy
-    every = [Estimate.of(way, inventory, load) for way in strategies(inventory, policy)]
+    every = [Estimate.of(strategy, model, workload) for strategy in strategies(model, policy)]
     if policy.host_bytes is not None:
-        bound = max(policy.host_bytes, min(layout.host_bytes for layout in every))
-        every = [layout for layout in every if layout.host_bytes <= bound]
+        bound = max(policy.host_bytes, min(estimate.host_bytes for estimate in every))
+        every = [estimate for estimate in every if estimate.host_bytes <= bound]
     candidate_plans: list[Estimate] = []
-    for layout in sorted(every, key=lambda one: (one.cost_seconds, one.peak_bytes)):
-        if not candidate_plans or layout.peak_bytes < candidate_plans[-1].peak_bytes:
-            candidate_plans.append(layout)
+    for estimate in sorted(every, key=lambda one: (one.cost_seconds, one.peak_bytes)):
+        if not candidate_plans or estimate.peak_bytes < candidate_plans[-1].peak_bytes:
+            candidate_plans.append(estimate)
     return candidate_plans
 
 
@@ -90,7 +90,7 @@ class Capacity(BaseModel):
     """A worker's budget, its operator's policy, and what it would have to hold.
 
     Attributes:
-        inventories: model -> its components in this worker's dtype; models of which nothing is known are missing.
+        models: model -> its components in this worker's dtype; models of which nothing is known are missing.
         extras: `controlnet:ID` or `lora:ID` -> its weight; LoRAs that are still on a hub are missing.
     """
 
@@ -98,31 +98,31 @@ class Capacity(BaseModel):
 
     budget_bytes: int
     policy: Policy = Policy()
-    inventories: dict[str, ModelComponents]
+    models: dict[str, ModelComponents]
     extras: dict[str, Component]
 
     def plan(self, family: str, job: JobParameters) -> Plan | None:
         """The best plan for this job alone; None for a model of which nothing is known."""
-        inventory = self.inventories.get(job.model)
-        if inventory is None:
+        model = self.models.get(job.model)
+        if model is None:
             return None
-        load = self.load(family, job, inventory.value_bytes)
-        return _plan(inventory, load, self.budget_bytes, self.policy)
+        workload = self.workload(family, job, model.value_bytes)
+        return _plan(model, workload, self.budget_bytes, self.policy)
 
-    def load(self, family: str, job: JobParameters, value_bytes: int, images: int | None = None) -> Workload:
+    def workload(self, family: str, job: JobParameters, value_bytes: int, images: int | None = None) -> Workload:
         """What a call takes that paints this job, its ControlNets and adapters included; `images` of a batch."""
         names = [f"controlnet:{control.controlnet}" for control in job.controls]
         names += [f"lora:{lora.name}" for lora in job.loras if lora.values is None]
         extras = [self.extras[name] for name in dict.fromkeys(names) if name in self.extras]
-        uploaded = (weigh_uploaded(lora, value_bytes) for lora in job.loras)
+        uploaded = (size_uploaded(lora, value_bytes) for lora in job.loras)
         extras += [extra for extra in uploaded if extra is not None]
         return workload_of(family, job, images, extras)
 
 
 @lru_cache(maxsize=1024)
-def _plan(inventory: ModelComponents, load: Workload, budget_bytes: int, policy: Policy) -> Plan:
+def _plan(model: ModelComponents, workload: Workload, budget_bytes: int, policy: Policy) -> Plan:
     """Requests resemble each other, and a ladder takes milliseconds to climb."""
-    return plan(inventory, load, budget_bytes, policy)
+    return plan(model, workload, budget_bytes, policy)
 
 
 def take_capacity(
@@ -133,24 +133,24 @@ def take_capacity(
     Args:
         value_bytes: of the dtype in which the worker computes a model.
     """
-    inventories: dict[str, ModelComponents] = {}
+    models: dict[str, ModelComponents] = {}
     family_bytes: dict[str, int] = {}
     for model in catalogue.models:
         family_bytes.setdefault(model.family, value_bytes(model))
         with suppress(CatalogueError):
-            inventory = read_components(catalogue, model, value_bytes(model))
-            if inventory is not None:
-                inventories[model.id] = inventory
+            components = read_components(catalogue, model, value_bytes(model))
+            if components is not None:
+                models[model.id] = components
     return Capacity(
         budget_bytes=budget_bytes,
         policy=policy,
-        inventories=inventories,
+        models=models,
         extras={extra.name: extra for extra in _weigh_extras(catalogue, family_bytes)},
     )
 
 
 def _weigh_extras(catalogue: Catalogue, family_bytes: dict[str, int]) -> Iterable[Component]:
-    for kind, rows in ((weigh_controlnet, catalogue.controlnets), (weigh_adapter, catalogue.loras)):
+    for kind, rows in ((size_controlnet, catalogue.controlnets), (size_adapter, catalogue.loras)):
         for row in rows:
             with suppress(CatalogueError):
                 extra = kind(catalogue, row.id, family_bytes.get(row.family, 0))

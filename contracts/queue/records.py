@@ -90,7 +90,7 @@ class MemoryUse(_Part):
     """What a batch took of the device's memory.
 
     Attributes:
-        plan: the rung of the memory plan that was taken.
+        plan: name of the memory plan that was used.
         planned_bytes: what the plan expected at the most, weights included.
         peak_bytes: what was measured; None on a CPU without a budget.
         ran_out: larger plans that ran out of memory for this very job before.
@@ -110,7 +110,8 @@ class Receipt(_Part):
         parameters: every resolved parameter.
         seeds: one an image.
         batch_images: images that shared the pipeline call, this job's own included.
-        placement: component -> where it lived: its device, or `visit`, `streamed`, `absent`.
+        placement: component -> its device, or `on_demand`, `streamed`, `skipped`; in receipts written before these
+            names, `visit` and `absent`.
         memory: the memory plan, and what it came to.
         predicted_calls: runs of the denoiser that `speed: fast` predicted, where `exact` computes them.
         departures: what the plan did that changes the image, for want of memory or by the operator's wish.

@@ -9,7 +9,7 @@ import math
 import time
 from typing import cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
 from redis import Redis
 
 from contracts.memory.planner import Capacity
@@ -24,7 +24,7 @@ class ModelReport(BaseModel):
     """What one model takes of a worker's memory.
 
     Attributes:
-        rung: the plan that was taken last; empty while the model is parked.
+        plan: name of the plan that was taken last; empty while the model is parked.
         planned_bytes: what the plan needs on the device while a batch runs.
         resident_bytes: on the device between batches, adapters included.
         host_bytes: in host memory.
@@ -33,7 +33,7 @@ class ModelReport(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    rung: str = ""
+    plan: str = ""
     planned_bytes: int | None = None
     resident_bytes: int = 0
     host_bytes: int = 0
@@ -86,6 +86,15 @@ class WorkerReport(BaseModel):
     current_jobs: list[str] = Field(default_factory=list)
     counters: dict[str, int] = Field(default_factory=dict)
     capacity: Capacity | None = None
+
+    @field_validator("capacity", mode="wrap")
+    @classmethod
+    def _ignore_other_versions(cls, value: object, validate: ValidatorFunctionWrapHandler) -> Capacity | None:
+        """A worker of another version may describe its memory differently: then nothing is known of it."""
+        try:
+            return cast("Capacity | None", validate(value))
+        except ValidationError:
+            return None
 
 
 def publish(connection: Redis, report: WorkerReport, ttl_seconds: float) -> None:

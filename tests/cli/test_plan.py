@@ -42,7 +42,7 @@ def test_it_weighs_the_files_that_are_here_with_what_the_request_names(
         "shapes-sdxl-canny",
         "--lora",
         "shapes-sdxl-tint",
-        "--ladder",
+        "--candidates",
     ]
     assert main(words) == 0
     printed = capsys.readouterr().out
@@ -67,12 +67,12 @@ def test_it_says_what_the_api_says_of_a_worker_with_that_budget(
         0 if plan.fits else 1
     )
     lines = capsys.readouterr().out.splitlines()
-    assert f"plan:     {plan.rung}" in " ".join(lines)
+    assert f"plan:     {plan.name}" in " ".join(lines)
     assert any(line.startswith("peak:") and line.endswith(f"({plan.reason})") for line in lines)
     table = {line.split()[0]: line.split() for line in lines if line}
-    for part in plan.parts:
+    for part in plan.components:
         size = f"{part.bytes / 2**20:.1f}" if part.bytes else "0"
-        assert (table[part.component][1], part.home in table[part.component]) == (size, True)
+        assert (table[part.name][1], part.placement in table[part.name]) == (size, True)
 
 
 def test_a_controlnet_that_nobody_here_knows_is_assumed_to_be_as_large_as_any(
@@ -111,11 +111,11 @@ def test_what_cannot_run_is_one_line_and_a_failure(
 def test_what_may_change_images_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     tight = ["plan", "--model", "sd3-medium", "--budget", "6GiB", "--t5", "off"]
     assert main(tight) == 0
-    assert "T5 left out" in capsys.readouterr().out
-    assert main([*tight[:-2], "--allow-fp8", "--ladder"]) == 0
+    assert "T5 skipped" in capsys.readouterr().out
+    assert main([*tight[:-2], "--allow-fp8", "--candidates"]) == 0
     printed = capsys.readouterr().out
     assert "denoiser in fp8" in printed
-    assert "left out" not in printed
+    assert "skipped" not in printed
 
 
 @pytest.mark.parametrize(

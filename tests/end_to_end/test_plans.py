@@ -12,9 +12,9 @@ def test_a_workers_report_is_enough_to_plan_by(service: RunningService) -> None:
     capacity = worker["capacity"]
     assert worker["budget_bytes"] == capacity["budget_bytes"] > 256 * MIB
     for family in ("sdxl", "sd3", "flux"):
-        inventory = capacity["inventories"][f"shapes-{family}"]
-        assert inventory["value_bytes"] == 4  # float32, on the CPU
-        assert 10 * MIB < sum(part["bytes"] for part in inventory["components"]) < 40 * MIB
+        model = capacity["models"][f"shapes-{family}"]
+        assert model["value_bytes"] == 4  # float32, on the CPU
+        assert 10 * MIB < sum(part["bytes"] for part in model["components"]) < 40 * MIB
         assert capacity["extras"][f"controlnet:shapes-{family}-silhouette"]["bytes"] > 0
 
 
@@ -24,5 +24,5 @@ def test_a_dry_run_names_the_worker_and_where_everything_would_live(service: Run
     assert tried["runs"] is True
     assert tried["worker"] == service.http.get("/v1/workers").json()["data"][0]["id"]
     job = service.run("txt2img", model="shapes-sdxl", num_inference_steps=3)
-    planned = {part["component"] for part in tried["plan"]["parts"] if part["home"] == "device"}
+    planned = {part["name"] for part in tried["plan"]["components"] if part["placement"] == "device"}
     assert planned == set(job["receipt"]["placement"])

@@ -83,9 +83,9 @@ def load_model(
     family: FamilyCode,
     path: Path,
     dtype: torch.dtype,
-    absent: Collection[str] = (),
+    skipped: Collection[str] = (),
 ) -> Any:
-    """The text-to-image pipeline with its components, but for those that are to be absent, in host memory.
+    """The text-to-image pipeline with its components, but for those that are to be skipped, in host memory.
 
     Raises:
         Exception: whatever the libraries raise for weights that are missing, damaged, or no safetensors.
@@ -93,7 +93,7 @@ def load_model(
     if path.is_dir():
         pipeline = _pipeline_class(family).from_pretrained(
             path, dtype=dtype, variant=spec.variant, use_safetensors=True, local_files_only=True,
-            **dict.fromkeys(absent),
+            **dict.fromkeys(skipped),
         )  # fmt: skip
     elif path.suffix == ".safetensors":
         pipeline = _load_file(catalogue, spec, family, path, dtype)

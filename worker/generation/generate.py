@@ -143,7 +143,7 @@ def _paint_able(
             stopwatch.lap("load_adapters")
             embeddings = encoder.arguments(call)
             pool.count_look_ups(model, encoder)
-            model.homes.stage_ends()
+            model.placement.stage_ends()
             stopwatch.lap("encode_prompt")
             painted = _generate(pipeline, model, _crop(call, frame), embeddings, jobs, attempt.steps, stopwatch)
     finally:

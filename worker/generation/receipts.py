@@ -58,10 +58,10 @@ def compose(
         ],
         batch_images=sum(job.num_images for job in batch),
         batch_jobs=len(batch),
-        placement=model.placement([control.controlnet for control in shared.controls]),
+        placement=model.locations([control.controlnet for control in shared.controls]),
         memory=memory,
         predicted_calls=predicted_calls,
-        departures=_departures(model.homes.plan, shared),
+        departures=_departures(model.placement.plan, shared),
         embeddings=embeddings,
         device=describe_device(model.device),
         dtype=str(model.dtype).removeprefix("torch."),
@@ -75,7 +75,7 @@ def _departures(plan: Plan | None, job: JobParameters) -> list[str]:
     """What makes this image another than the same request gives where everything fits."""
     if plan is None:
         return []
-    found = [f"{part.component} left out" for part in plan.parts if part.home is Placement.ABSENT]
+    found = [f"{part.name} skipped" for part in plan.components if part.placement is Placement.SKIPPED]
     if plan.fp8:
         found.append("denoiser in fp8")
     if plan.tile_side is not None and max(job.width, job.height) > plan.tile_side:

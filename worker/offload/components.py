@@ -13,24 +13,24 @@ import torch
 
 from contracts.memory.plan import Placement
 
-#: Homes whose weights are parked in host memory.
-PARKED = frozenset({Placement.VISIT, Placement.STREAMED, Placement.ABSENT})
+#: Placements whose weights are parked in host memory.
+PARKED = frozenset({Placement.ON_DEMAND, Placement.STREAMED, Placement.SKIPPED})
 
 
 class OffloadedModule:
-    """One module and its home.
+    """One module and its placement.
 
     Attributes:
-        home: None until the first move, and where one has failed.
+        placement: None until the first move, and where one has failed.
         tensors: parameters and buffers, each once. They are the module's for life, only their data moves; found
             once, since to walk through a module's layers takes longer than a small model's step.
-        bytes: of all weights, as they are at home.
+        bytes: of all weights, as they are there.
     """
 
     def __init__(self, module: torch.nn.Module, device: torch.device) -> None:
         """The module has just been loaded, into host memory."""
         self.module = module
-        self.home: Placement | None = None
+        self.placement: Placement | None = None
         every = (*module.parameters(), *module.buffers())
         self.tensors = list({id(tensor): tensor for tensor in every}.values())
         self.bytes = self._count_bytes()
@@ -41,12 +41,12 @@ class OffloadedModule:
     @property
     def resident_bytes(self) -> int:
         """Bytes that are on the device to stay."""
-        return self.bytes if self.home is Placement.DEVICE else 0
+        return self.bytes if self.placement is Placement.DEVICE else 0
 
     @property
     def device_bytes(self) -> int:
         """Bytes that are on the device at this moment, copies included."""
-        if self.home not in PARKED:
+        if self.placement not in PARKED:
             return self.resident_bytes
         here = [one for one in self.tensors if one.data_ptr() != self._parked[id(one)].data_ptr()]
         return sum(tensor.nbytes for tensor in here)
@@ -54,25 +54,25 @@ class OffloadedModule:
     @property
     def computes_on(self) -> torch.device:
         """Where its inputs must be."""
-        return torch.device("cpu") if self.home is Placement.CPU else self._device
+        return torch.device("cpu") if self.placement is Placement.CPU else self._device
 
-    def move(self, home: Placement) -> None:
-        """Make it live there; on an error nothing is known of its home any more."""
-        if self.home is home:
+    def move(self, placement: Placement) -> None:
+        """Make it live there; on an error nothing is known of its placement any more."""
+        if self.placement is placement:
             return
-        before, self.home = self.home, None
-        if home in PARKED and before not in PARKED:
+        before, self.placement = self.placement, None
+        if placement in PARKED and before not in PARKED:
             self._park()
-        elif home is Placement.DEVICE:
+        elif placement is Placement.DEVICE:
             self._unpark()
             _assign(self.tensors, [tensor.data.to(self._device) for tensor in self.tensors])
-        elif home is Placement.CPU:
+        elif placement is Placement.CPU:
             self._unpark()
             _assign(self.tensors, [tensor.data.cpu() for tensor in self.tensors])
-        if home is Placement.CPU:
+        if placement is Placement.CPU:
             self._widen()
         self.bytes = self._count_bytes()
-        self.home = home
+        self.placement = placement
 
     def fetch(self, tensors: Iterable[torch.Tensor] | None = None) -> None:
         """Put copies of parked weights on the device; None: of all."""

@@ -1,6 +1,6 @@
-"""Takes a memory plan: moves a model's components to their homes, and has them come and go while a batch runs.
+"""Applies a memory plan: moves a model's components, and has them come and go while a batch runs.
 
-What a plan is, and which one is taken, is the business of `contracts/placement.py` and `worker/budget.py`.
+What a plan is and which one is used is decided in `contracts/memory/planner.py` and `worker/pool/plans.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from worker.runtime.memory_tracker import MemoryTracker
 
 
 class ComponentPlacement:
-    """The components of one model, each at home where the plan has it.
+    """The components of one model, each placed where the plan has it.
 
     Attributes:
         plan: the one that was taken last; None while the model is parked, or in doubt.
@@ -70,20 +70,22 @@ class ComponentPlacement:
         # A new dictionary: the heartbeat's thread may be reading the old one.
         self._housed = {**self._housed, name: OffloadedModule(module, self._device)}
 
-    def where(self, names: Sequence[str] | None = None) -> dict[str, str]:
-        """Component -> where it lives: the device, `cpu`, or `visit`, `streamed` and `absent` from host memory."""
+    def locations(self, names: Sequence[str] | None = None) -> dict[str, str]:
+        """Component -> its device, or `cpu`, `on_demand`, `streamed`, `skipped`."""
         housed = self._housed
-        return {name: self._word(housed[name].home) for name in (housed if names is None else names)}
+        return {name: self._word(housed[name].placement) for name in (housed if names is None else names)}
 
     def apply(self, plan: Plan) -> None:
-        """Move every component home; those that the plan does not name are parked."""
+        """Move every component to its placement; those that the plan does not name are parked."""
         self.plan = None
-        homes = {name: plan.homes.get(name, Placement.ABSENT) for name in self._housed}
-        at_home = all(housed.home is homes[name] for name, housed in self._housed.items())
-        with nullcontext() if at_home else self._turn:
+        placements = {name: plan.placements.get(name, Placement.SKIPPED) for name in self._housed}
+        placed = all(housed.placement is placements[name] for name, housed in self._housed.items())
+        with nullcontext() if placed else self._turn:
             # Who leaves the device makes the room for who comes.
-            for name, housed in sorted(self._housed.items(), key=lambda item: homes[item[0]] is Placement.DEVICE):
-                housed.move(homes[name])
+            for name, housed in sorted(
+                self._housed.items(), key=lambda item: placements[item[0]] is Placement.DEVICE
+            ):
+                housed.move(placements[name])
         self.plan = plan
 
     def park(self) -> None:
@@ -91,11 +93,11 @@ class ComponentPlacement:
         self.plan = None
         with self._turn:
             for housed in self._housed.values():
-                housed.move(Placement.ABSENT)
+                housed.move(Placement.SKIPPED)
 
-    def home_of(self, name: str) -> Placement | None:
+    def placement_of(self, name: str) -> Placement | None:
         """Where a component lives; None where that is unknown."""
-        return self._housed[name].home if name in self._housed else Placement.ABSENT
+        return self._housed[name].placement if name in self._housed else Placement.SKIPPED
 
     @contextmanager
     def acting(self) -> Iterator[None]:
@@ -109,9 +111,9 @@ class ComponentPlacement:
             for group in self._groups():
                 self._announce(group, undo)
             for housed in self._housed.values():
-                if housed.home is Placement.STREAMED:
+                if housed.placement is Placement.STREAMED:
                     _stream(housed, self._streamed_by(housed), undo)
-                elif housed.home is Placement.CPU:
+                elif housed.placement is Placement.CPU:
                     _hold(housed.module.register_forward_pre_hook(lambda *_: self._meter.pause()), undo)
                     _hold(housed.module.register_forward_hook(lambda *_: self._meter.resume()), undo)
             if self.plan is not None and self.plan.tile_side is not None:
@@ -132,22 +134,22 @@ class ComponentPlacement:
 
     def _announce(self, group: list[OffloadedModule], undo: ExitStack) -> None:
         """Whichever of the group runs first brings its visitors in, and sends those of another stage away."""
-        visitors = [housed for housed in group if housed.home is Placement.VISIT]
+        visitors = [housed for housed in group if housed.placement is Placement.ON_DEMAND]
         for housed in group:
-            if housed.home not in (None, Placement.ABSENT):
+            if housed.placement not in (None, Placement.SKIPPED):
                 for module, dtype in _entrances(housed.module):
                     hook = partial(_enter, self._turns, visitors, housed.computes_on, dtype)
                     _hold(module.register_forward_pre_hook(hook, with_kwargs=True), undo)
 
     def _streamed_by(self, housed: OffloadedModule) -> str:
         name = next(name for name, one in self._housed.items() if one is housed)
-        parts = () if self.plan is None else self.plan.parts
-        return next((part.groups or "leaf" for part in parts if part.component == name), "leaf")
+        parts = () if self.plan is None else self.plan.components
+        return next((part.groups or "leaf" for part in parts if part.name == name), "leaf")
 
-    def _word(self, home: Placement | None) -> str:
-        if home is Placement.DEVICE:
+    def _word(self, placement: Placement | None) -> str:
+        if placement is Placement.DEVICE:
             return str(self._device)
-        return "unknown" if home is None else str(home)
+        return "unknown" if placement is None else str(placement)
 
 
 def _enter(

@@ -75,7 +75,7 @@ class ModelCache:
     def bound_host(self, id: str) -> None:
         """The model that runs may need the host memory in which others are parked."""
         for other in [other for other, model in self._models.items() if model.parked and other != id]:
-            if sum(model.homes.host_bytes for model in self._models.values()) <= self._host_bytes:
+            if sum(model.placement.host_bytes for model in self._models.values()) <= self._host_bytes:
                 return
             self._tally.count("evictions", model=other, to="dropped")
             self.drop(other)
@@ -85,11 +85,11 @@ class ModelCache:
         models = self.models
         return {
             "resident_bytes": sum(model.resident_bytes for model in models.values()),
-            "host_bytes": sum(model.homes.host_bytes for model in models.values()),
+            "host_bytes": sum(model.placement.host_bytes for model in models.values()),
             "warm": list(models),
             "parked": [id for id, model in models.items() if model.parked],
             "adapters": {id: list(model.adapters.loaded) for id, model in models.items()},
-            "placement": {id: model.placement() for id, model in models.items()},
+            "placement": {id: model.locations() for id, model in models.items()},
             "models": {id: model.report() for id, model in models.items()},
         }
 
@@ -102,8 +102,8 @@ class ModelCache:
     def _park(self, id: str) -> bool:
         """Whether host memory has the room, and took it."""
         model = self._models[id]
-        parked = sum(other.homes.host_bytes for other in self._models.values() if other is not model)
-        if parked + model.homes.bytes > self._host_bytes:
+        parked = sum(other.placement.host_bytes for other in self._models.values() if other is not model)
+        if parked + model.placement.bytes > self._host_bytes:
             return False
         try:
             model.park()

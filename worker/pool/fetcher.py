@@ -59,12 +59,12 @@ class ModelFetcher:
         spec = self._catalogue.controlnet(id)
         return self._place(f"controlnet:{id}", lambda: checkpoints.locate_controlnet(self._catalogue, spec))
 
-    def weigh(self, id: str) -> None:
+    def measure(self, id: str) -> None:
         """Know what the model consists of: one that is still on a hub is fetched for that."""
         if not self._budget.knows(id):
             self._budget.fetched(id, self.locate(id))
 
-    def weigh_controlnet(self, id: str, model: str) -> None:
+    def measure_controlnet(self, id: str, model: str) -> None:
         """Know what it weighs beside this model: one that is still on a hub is fetched for that."""
         if not self._budget.knows_controlnet(id):
             self._budget.controlnet_fetched(id, model, self.locate_controlnet(id))

@@ -1,4 +1,4 @@
-"""One loaded model: components that all its tasks share, ControlNets as they were asked for, adapters, homes.
+"""One loaded model: components that all its tasks share, ControlNets as they were asked for, adapters, placement.
 
 Pipelines and their schedulers are fresh for every batch; only the weights are shared. Knows no other model.
 """
@@ -20,7 +20,7 @@ import torch
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.families import Mode
-from contracts.memory.components import ModelComponents, role_of, weigh
+from contracts.memory.components import ModelComponents, role_of, size_component
 from contracts.memory.plan import Placement, Plan
 from contracts.queue.records import Weights
 from contracts.weights.parameter_counts import ParameterCount
@@ -69,7 +69,7 @@ class LoadedModel:
     Attributes:
         base: the text-to-image pipeline that holds the components; jobs run on derived ones.
         weights: id and content hash for receipts.
-        homes: where its components live.
+        placement: where its components live.
         kernels: what computes it.
         fp8: whether its denoiser is stored in 8 bits, for as long as it is loaded.
     """
@@ -83,9 +83,9 @@ class LoadedModel:
         self.fp8 = plan.fp8
         self._around = around
         self.weights = Weights(id=spec.id, sha256=around.fingerprints.of(path, spec.variant), family=spec.family)
-        absent = {name for name, home in plan.homes.items() if home is Placement.ABSENT}
+        skipped = {name for name, placement in plan.placements.items() if placement is Placement.SKIPPED}
         with around.turn:
-            self.base = checkpoints.load_model(around.catalogue, spec, self.family, path, self.dtype, absent)
+            self.base = checkpoints.load_model(around.catalogue, spec, self.family, path, self.dtype, skipped)
         if plan.fp8:
             denoiser = self.base.components[self.family.denoiser]
             denoiser.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=self.dtype)
@@ -94,7 +94,7 @@ class LoadedModel:
         self.kernels = Kernels(around.kernels, around.device, spec.id)
         self.kernels.arrange(modules)
         self.kernels.compile(modules[self.family.denoiser], self.family.repeated)
-        self.homes = ComponentPlacement(modules, around.device, around.meter, around.turn)
+        self.placement = ComponentPlacement(modules, around.device, around.meter, around.turn)
         self._controlnets: dict[str, tuple[Any, str]] = {}
         self._host_t5: CpuT5 | None = None
         self._schedulers: dict[str, Any] = {}
@@ -104,22 +104,22 @@ class LoadedModel:
     @property
     def parked(self) -> bool:
         """Whether it must be placed before it can run."""
-        return self.homes.plan is None
+        return self.placement.plan is None
 
     @property
     def resident_bytes(self) -> int:
         """On the device between batches, adapters included."""
-        return self.homes.resident_bytes + self.adapters.resident_bytes
+        return self.placement.resident_bytes + self.adapters.resident_bytes
 
     @property
     def hosts_t5(self) -> bool:
         """Whether its T5 may work on the CPU for jobs that wait."""
-        return self._host_t5 is not None and self.homes.home_of(self.family.t5 or "") is Placement.CPU
+        return self._host_t5 is not None and self.placement.placement_of(self.family.t5 or "") is Placement.CPU
 
     def park(self) -> None:
         """Into host memory with it; adapters are read anew when they are asked for."""
         self.forget_adapters()
-        self.homes.park()
+        self.placement.park()
 
     def forget_adapters(self) -> None:
         """Give the memory of all adapters back."""
@@ -127,19 +127,19 @@ class LoadedModel:
 
     def report(self) -> dict[str, Any]:
         """What it takes, and by which plan: its `ModelReport`."""
-        plan = self.homes.plan
+        plan = self.placement.plan
         return {
-            "rung": "" if plan is None else plan.rung,
+            "plan": "" if plan is None else plan.name,
             "planned_bytes": None if plan is None else plan.peak_bytes,
             "resident_bytes": self.resident_bytes,
-            "host_bytes": self.homes.host_bytes,
+            "host_bytes": self.placement.host_bytes,
             "kernels": self.kernels.used,
         }
 
     def serves(self, plan: Plan) -> bool:
         """Whether everything that the plan holds is loaded, and as it wants it."""
-        needed = {name for name, home in plan.homes.items() if home is not Placement.ABSENT}
-        return needed & set(self.base.components) <= set(self.homes.names) and plan.fp8 == self.fp8
+        needed = {name for name, placement in plan.placements.items() if placement is not Placement.SKIPPED}
+        return needed & set(self.base.components) <= set(self.placement.names) and plan.fp8 == self.fp8
 
     def load_controlnet(self, id: str, path: Path) -> None:
         """Read a ControlNet into host memory, once."""
@@ -150,7 +150,7 @@ class LoadedModel:
         self.kernels.arrange({id: module})
         cache_introspection(module)
         self._controlnets = {**self._controlnets, id: (module, self._around.fingerprints.of(path))}
-        self.homes.add(f"controlnet:{id}", module)
+        self.placement.add(f"controlnet:{id}", module)
 
     def pipeline(self, mode: Mode, scheduler: str, controlnets: Sequence[str] = ()) -> Any:
         """A fresh pipeline on the shared components, with a fresh scheduler. It paints from embeddings only."""
@@ -174,9 +174,9 @@ class LoadedModel:
 
     @contextmanager
     def active(self, sets: Sequence[AdapterSet]) -> Iterator[PromptEncoder]:
-        """Inside, each image's adapters act, and every component comes when its home says so."""
+        """Inside, each image's adapters act, and every component comes when its placement says so."""
         adapters = self.adapters.active(sets)
-        with adapters, self.homes.acting(), self.kernels.acting(self._hooked()):
+        with adapters, self.placement.acting(), self.kernels.acting(self._hooked()):
             yield self._encoder(sets, self._stand_in())
 
     def encode_ahead(self, call: Call, goes_on: Callable[[], bool]) -> int:
@@ -194,15 +194,15 @@ class LoadedModel:
         encoding, known = self.family.encoding, self._encoder([]).knows
         wordings = [*encoding.wordings(call), *(encoding.negative_wordings(call, self.base.config) or ())]
         new = [wording for wording in wordings if not known(wording)]
-        return host.encode_ahead(new, lambda: goes_on() and self.homes.home_of(t5) is Placement.CPU)
+        return host.encode_ahead(new, lambda: goes_on() and self.placement.placement_of(t5) is Placement.CPU)
 
     def _hooked(self) -> str:
         """What is hooked into the denoiser's blocks while it runs."""
         if not self.adapters.clean:
             return "adapters act"
-        plan = self.homes.plan
-        home = None if plan is None else plan.homes.get(self.family.denoiser)
-        return "its denoiser is streamed" if home is Placement.STREAMED else ""
+        plan = self.placement.plan
+        placement = None if plan is None else plan.placements.get(self.family.denoiser)
+        return "its denoiser is streamed" if placement is Placement.STREAMED else ""
 
     @cached_property
     def projection(self) -> previews.Projection:
@@ -213,16 +213,16 @@ class LoadedModel:
         """Id and content hash of a ControlNet that has been loaded."""
         return Weights(id=id, sha256=self._controlnets[id][1], family=self.spec.family, scale=scale)
 
-    def placement(self, controlnets: Sequence[str] | None = None) -> dict[str, str]:
+    def locations(self, controlnets: Sequence[str] | None = None) -> dict[str, str]:
         """Component -> where it lives, with the named ControlNets, or all that are loaded."""
-        own = [name for name in self.homes.names if not name.startswith("controlnet:")]
+        own = [name for name in self.placement.names if not name.startswith("controlnet:")]
         named = self._controlnets if controlnets is None else dict.fromkeys(controlnets)
-        return self.homes.where([*own, *(f"controlnet:{id}" for id in named)])
+        return self.placement.locations([*own, *(f"controlnet:{id}" for id in named)])
 
-    def inventory(self) -> ModelComponents:
+    def components(self) -> ModelComponents:
         """What is really loaded, for a checkpoint that could not be told apart before."""
         components = tuple(
-            weigh(name, role_of(name, config), count, size, config)
+            size_component(name, role_of(name, config), count, size, config)
             for name, config, count, size in (
                 (
                     name,
@@ -242,7 +242,7 @@ class LoadedModel:
         Nor where adapters can change it: those of the batch that runs would act on what is encoded ahead.
         """
         t5 = self.family.t5
-        if t5 is None or not self._around.encodes_ahead or self.homes.home_of(t5) is not Placement.CPU:
+        if t5 is None or not self._around.encodes_ahead or self.placement.placement_of(t5) is not Placement.CPU:
             return None
         if t5 in lora_files.targets(self.base):
             return None
@@ -257,9 +257,9 @@ class LoadedModel:
         pipeline, t5 = self.base, self.family.t5
         t5_state = None
         if t5 is not None:
-            absent = self.placement([]).get(t5, Placement.ABSENT) == Placement.ABSENT
-            t5_state = "absent" if absent else str(next(getattr(self.base, t5).parameters()).dtype)
-            if absent or stand_in:
+            skipped = self.locations([]).get(t5, Placement.SKIPPED) == Placement.SKIPPED
+            t5_state = "skipped" if skipped else str(next(getattr(self.base, t5).parameters()).dtype)
+            if skipped or stand_in:
                 pipeline = derive(type(self.base), self.base, **{t5: stand_in})
         state = (self.weights.sha256, str(self.dtype), t5_state)
         cache, active = self._around.embeddings, self.adapters.active_in_texts

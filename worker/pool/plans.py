@@ -11,13 +11,13 @@ from pathlib import Path
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.errors import CatalogueError
-from contracts.memory.components import ModelComponents, read_components, weigh_controlnet
-from contracts.memory.plan import Plan, Policy, Workload, own_load
+from contracts.memory.components import ModelComponents, read_components, size_controlnet
+from contracts.memory.plan import Plan, Policy, Workload, default_workload
 from contracts.memory.planner import candidates, plan, step_down, take_capacity
 from contracts.requests.parameters import JobParameters
 
-#: Ladders that are remembered; one takes milliseconds to climb.
-_MAX_LADDERS = 256
+#: Workloads whose candidates are remembered; listing them takes milliseconds.
+_MAX_WORKLOADS = 256
 
 
 class PlanSelector:
@@ -41,38 +41,38 @@ class PlanSelector:
         self._value_bytes = value_bytes
         self._policy = policy or Policy()
         self.capacity = take_capacity(catalogue, size_bytes, self._policy, value_bytes)
-        self._inventories = dict(self.capacity.inventories)
-        self._ladders: dict[tuple[str, Workload], list[Plan]] = {}
+        self._components = dict(self.capacity.models)
+        self._candidates: dict[tuple[str, Workload], list[Plan]] = {}
         self._too_large: dict[tuple[str, Workload], int] = {}
 
-    def know(self, inventory: ModelComponents) -> None:
+    def know(self, model: ModelComponents) -> None:
         """What a model really consists of, where its file did not tell."""
-        self._inventories[inventory.model] = inventory
-        self._ladders.clear()
+        self._components[model.model] = model
+        self._candidates.clear()
 
     def knows(self, id: str) -> bool:
         """Whether the model can be planned; else it must be fetched first."""
-        if id not in self._inventories:
+        if id not in self._components:
             spec = self._catalogue.model(id)
-            inventory = read_components(self._catalogue, spec, self._value_bytes(spec))
-            if inventory is not None:
-                self._inventories[id] = inventory
-        return id in self._inventories
+            model = read_components(self._catalogue, spec, self._value_bytes(spec))
+            if model is not None:
+                self._components[id] = model
+        return id in self._components
 
     def fetched(self, id: str, path: Path) -> None:
         """The model is on this machine now."""
         spec = self._catalogue.model(id).model_copy(update={"source": str(path)})
-        inventory = read_components(self._catalogue, spec, self._value_bytes(spec))
-        if inventory is not None:
-            self.know(inventory)
+        model = read_components(self._catalogue, spec, self._value_bytes(spec))
+        if model is not None:
+            self.know(model)
 
     def controlnet_fetched(self, id: str, model: str, path: Path) -> None:
         """The ControlNet is on this machine now, and from here on it is planned with, by the API too."""
         value_bytes = self._value_bytes(self._catalogue.model(model))
-        extra = weigh_controlnet(self._catalogue, id, value_bytes, path)
+        extra = size_controlnet(self._catalogue, id, value_bytes, path)
         if extra is not None:
             self.capacity.extras[extra.name] = extra
-            self._ladders.clear()
+            self._candidates.clear()
 
     def knows_controlnet(self, id: str) -> bool:
         """Whether it was weighed; one that is still on a hub has an assumed weight, and must be fetched first."""
@@ -81,15 +81,15 @@ class PlanSelector:
 
     def is_vague(self, id: str) -> bool:
         """Whether the checkpoint is one file, whose components cannot be told apart before it is loaded."""
-        return [part.name for part in self._inventories[id].components] == ["checkpoint"]
+        return [part.name for part in self._components[id].components] == ["checkpoint"]
 
     def choose(self, job: JobParameters, images: int) -> Plan:
         """The best plan that fits and has not failed for such a batch; the smallest where there is none."""
-        load = self._load(job, images)
-        bound = self._too_large.get((job.model, load))
-        ladder = self._ladder(job.model, load)
-        left = [rung for rung in ladder if bound is None or rung.peak_bytes < bound] or ladder[-1:]
-        return next((rung for rung in left if rung.fits), left[-1])
+        workload = self._workload(job, images)
+        bound = self._too_large.get((job.model, workload))
+        every = self._candidates_for(job.model, workload)
+        left = [one for one in every if bound is None or one.peak_bytes < bound] or every[-1:]
+        return next((one for one in left if one.fits), left[-1])
 
     def step_down(self, job: JobParameters, images: int) -> Plan | None:
         """Remember that the plan chosen last for such a batch ran out of memory.
@@ -97,18 +97,20 @@ class PlanSelector:
         Returns:
             That plan; None where there is no smaller one.
         """
-        if job.model not in self._inventories:
+        if job.model not in self._components:
             return None
-        load = self._load(job, images)
+        workload = self._workload(job, images)
         failed = self.choose(job, images)
-        if step_down(self._ladder(job.model, load), failed) is None:
+        if step_down(self._candidates_for(job.model, workload), failed) is None:
             return None
-        self._too_large[job.model, load] = failed.peak_bytes
+        self._too_large[job.model, workload] = failed.peak_bytes
         return failed
 
-    def own_plan(self, id: str) -> Plan:
+    def default_plan(self, id: str) -> Plan:
         """The plan for one image as the model's row has it by default."""
-        return plan(self._inventories[id], own_load(self._catalogue.model(id)), self.size_bytes, self._policy)
+        return plan(
+            self._components[id], default_workload(self._catalogue.model(id)), self.size_bytes, self._policy
+        )
 
     def batch_pixels(self) -> dict[str, int]:
         """Model -> pixels that one pipeline call may paint; a model that cannot be read here has no bound yet."""
@@ -116,17 +118,17 @@ class PlanSelector:
         for row in self._catalogue.models:
             with suppress(CatalogueError):
                 if self.knows(row.id):
-                    pixels[row.id] = self.own_plan(row.id).batch_pixels
+                    pixels[row.id] = self.default_plan(row.id).batch_pixels
         return pixels
 
-    def _ladder(self, model: str, load: Workload) -> list[Plan]:
-        key = (model, load)
-        if key not in self._ladders:
-            if len(self._ladders) >= _MAX_LADDERS:
-                self._ladders.clear()
-            self._ladders[key] = candidates(self._inventories[model], load, self.size_bytes, self._policy)
-        return self._ladders[key]
+    def _candidates_for(self, model: str, workload: Workload) -> list[Plan]:
+        key = (model, workload)
+        if key not in self._candidates:
+            if len(self._candidates) >= _MAX_WORKLOADS:
+                self._candidates.clear()
+            self._candidates[key] = candidates(self._components[model], workload, self.size_bytes, self._policy)
+        return self._candidates[key]
 
-    def _load(self, job: JobParameters, images: int) -> Workload:
+    def _workload(self, job: JobParameters, images: int) -> Workload:
         spec = self._catalogue.model(job.model)
-        return self.capacity.load(spec.family, job, self._value_bytes(spec), images)
+        return self.capacity.workload(spec.family, job, self._value_bytes(spec), images)

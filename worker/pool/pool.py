@@ -107,7 +107,7 @@ class Pool:
             JobFailed: with MODEL_LOAD_FAILED.
         """
         self._of_model(id, lambda: self._inspect(id))
-        return self._place(id, self.budget.own_plan(id), [])
+        return self._place(id, self.budget.default_plan(id), [])
 
     def ready(self, job: JobParameters, images: int) -> LoadedModel:
         """The job's model, placed by the plan for a call of so many images, with the ControlNets that it names.
@@ -119,7 +119,9 @@ class Pool:
         self._of_model(job.model, lambda: self._inspect(job.model))
         controlnets = list(dict.fromkeys(control.controlnet for control in job.controls))
         for controlnet in controlnets:
-            load_errors_as_job_failed(controlnet, partial(self._arrivals.weigh_controlnet, controlnet, job.model))
+            load_errors_as_job_failed(
+                controlnet, partial(self._arrivals.measure_controlnet, controlnet, job.model)
+            )
         return self._place(job.model, self.budget.choose(job, images), controlnets)
 
     def fitting(self, batch: Sequence[JobParameters]) -> int:
@@ -133,7 +135,7 @@ class Pool:
                     load = combine(batch[:count])
                     plain = load.model_copy(update={"loras": combine(batch[:1]).loras})
                     plans = [self.budget.choose(one, load.num_images) for one in (load, plain)]
-                    if plans[0].rung == plans[1].rung and plans[0].fits:
+                    if plans[0].name == plans[1].name and plans[0].fits:
                         return count
                 return 1
         return len(batch)
@@ -148,7 +150,7 @@ class Pool:
         if failed is None:
             return None
         self._tally.count("out_of_memory_steps", model=job.model)
-        return failed.rung
+        return failed.name
 
     @property
     def can_encode_ahead(self) -> bool:
@@ -177,9 +179,9 @@ class Pool:
 
     def memory_of(self, model: LoadedModel, ran_out: Sequence[str]) -> MemoryUse:
         """What the batch that has just run took, for its receipt; `ran_out` are the plans that were too large."""
-        report, plan = model.report(), model.homes.plan
+        report, plan = model.report(), model.placement.plan
         return MemoryUse(
-            plan=report["rung"],
+            plan=report["plan"],
             budget_bytes=self.budget.size_bytes,
             planned_bytes=0 if plan is None else plan.peak_bytes,
             peak_bytes=self.meter.peak_bytes,
@@ -225,7 +227,7 @@ class Pool:
         if model.adapters.resident_bytes + plan.peak_bytes > self.budget.size_bytes:
             model.forget_adapters()
         try:
-            model.homes.apply(plan)
+            model.placement.apply(plan)
         except Exception:
             # Half of it may have moved.
             self.drop(model.spec.id)
@@ -248,10 +250,10 @@ class Pool:
 
     def _inspect(self, id: str) -> None:
         """Know what the model consists of: one file that does not tell is loaded for that."""
-        self._arrivals.weigh(id)
+        self._arrivals.measure(id)
         if self.budget.is_vague(id):
-            model = self._load(id, self.budget.own_plan(id))
-            self.budget.know(model.inventory())
+            model = self._load(id, self.budget.default_plan(id))
+            self.budget.know(model.components())
             self._here.enter(id, model)
 
     def _value_bytes(self, spec: ModelSpec) -> int:

@@ -30,11 +30,11 @@ def test_every_request_can_be_tried_out_and_leaves_nothing(
     before = {path for path in Path(settings.data).rglob("*") if path.is_file()}
     plan = look(client, task, **BODIES[task])
     assert (plan["object"], plan["task"], plan["runs"], plan["worker"]) == ("plan", task, True, "w")
-    assert plan["plan"]["rung"] == "all resident"
+    assert plan["plan"]["name"] == "all resident"
     assert plan["plan"]["peak_bytes"] <= plan["plan"]["budget_bytes"]
-    homes = {part["component"]: part["home"] for part in plan["plan"]["parts"]}
-    assert homes["vae"] == "device"
-    assert any(name.startswith("controlnet:") for name in homes) is (task == "controlnet")
+    placements = {part["name"]: part["placement"] for part in plan["plan"]["components"]}
+    assert placements["vae"] == "device"
+    assert any(name.startswith("controlnet:") for name in placements) is (task == "controlnet")
     assert client.get("/v1/jobs").json()["data"] == []
     assert {path for path in Path(settings.data).rglob("*") if path.is_file()} == before
 

@@ -10,8 +10,8 @@ import torch
 
 from bench.architectures import compare_work, parts
 from contracts.memory.activation_formulas import encodes_controls, handed_work, held_work, work_of
-from contracts.memory.activations import ActivationCost, Retained, WorkloadShape, most_values
-from contracts.memory.components import Role, weigh
+from contracts.memory.activations import ActivationCost, Retained, WorkloadShape, peak_values
+from contracts.memory.components import Role, size_component
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.architectures import read_architectures
 from contracts.weights.parameter_counts import read_config
@@ -26,33 +26,33 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize(("component", "canvas"), SHAPES, ids=lambda one: str(one).removeprefix("Canvas"))
-def test_the_shapes_models_hold_what_the_formula_says(component: str, canvas: WorkloadShape) -> None:
+@pytest.mark.parametrize(("component", "shape"), SHAPES, ids=lambda one: str(one).removeprefix("Canvas"))
+def test_the_shapes_models_hold_what_the_formula_says(component: str, shape: WorkloadShape) -> None:
     config = read_config(MODELS / component)
-    counted, formula = compare_work(config, canvas, torch.float32)
+    counted, formula = compare_work(config, shape, torch.float32)
     assert counted * 0.98 < formula < counted * 1.2
     if not component.endswith("/vae"):
-        counted, formula = compare_work(config, canvas, torch.float32, streamed=True)
+        counted, formula = compare_work(config, shape, torch.float32, streamed=True)
         assert counted * 0.98 < formula < counted * 1.25
 
 
 @pytest.mark.parametrize("architecture", read_architectures(), ids=lambda one: one.id)
 def test_the_full_size_models_hold_what_the_formula_says(architecture: Any) -> None:
-    canvas = WorkloadShape(1024, 1024, images=2, guided=architecture.family != "flux")
+    shape = WorkloadShape(1024, 1024, images=2, guided=architecture.family != "flux")
     for name, (_, config) in parts(architecture).items():
         if not name.startswith("text_encoder"):
-            counted, formula = compare_work(config, canvas, torch.bfloat16)
+            counted, formula = compare_work(config, shape, torch.bfloat16)
             assert counted * 0.98 < formula < counted * 1.08, name
 
 
 @pytest.mark.parametrize("architecture", read_architectures(), ids=lambda one: one.id)
 def test_the_full_size_models_hold_what_the_formula_says_while_their_layers_come_and_go(architecture: Any) -> None:
     """Of those whose blocks are too large to be streamed whole."""
-    canvas = WorkloadShape(512, 512, guided=architecture.family != "flux")
+    shape = WorkloadShape(512, 512, guided=architecture.family != "flux")
     for name, (count, config) in parts(architecture).items():
         denoises = name in ("unet", "transformer", "controlnet")
-        if denoises and weigh("-", Role.DENOISER, count, 2, config).groups == "leaf":
-            counted, formula = compare_work(config, canvas, torch.bfloat16, streamed=True)
+        if denoises and size_component("-", Role.DENOISER, count, 2, config).groups == "leaf":
+            counted, formula = compare_work(config, shape, torch.bfloat16, streamed=True)
             assert counted * 0.98 < formula < counted * 1.15
 
 
@@ -62,8 +62,8 @@ def test_more_of_anything_never_takes_less() -> None:
         for architecture in read_architectures():
             for config in architecture.configs.values():
                 moments = work_of(config)
-                assert most_values(moments, larger, 1) >= most_values(moments, small, 1) > 0
-                assert most_values(moments, small, 2) > most_values(moments, small, 1)
+                assert peak_values(moments, larger, 1) >= peak_values(moments, small, 1) > 0
+                assert peak_values(moments, small, 2) > peak_values(moments, small, 1)
 
 
 def test_a_class_unknown_here_has_no_formula() -> None:

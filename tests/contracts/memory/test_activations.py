@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from contracts.memory.activations import ActivationCost, Retained, WorkloadShape, most_values
+from contracts.memory.activations import ActivationCost, Retained, WorkloadShape, peak_values
 
 PIXELS = 64 * 32
 
 
 @pytest.mark.parametrize(
-    ("canvas", "starts", "controls"),
+    ("shape", "starts", "controls"),
     [
         (WorkloadShape(64, 32), 0, 0),
         (WorkloadShape(64, 32, started=True), 3, 0),
@@ -20,13 +20,13 @@ PIXELS = 64 * 32
     ],
 )
 def test_pictures_have_three_channels_a_mask_one_and_controls_come_once_a_pass(
-    canvas: WorkloadShape, starts: int, controls: int
+    shape: WorkloadShape, starts: int, controls: int
 ) -> None:
-    assert (canvas.start_values, canvas.control_values) == (starts * PIXELS, controls * PIXELS)
+    assert (shape.start_values, shape.control_values) == (starts * PIXELS, controls * PIXELS)
 
 
 @pytest.mark.parametrize(
-    ("canvas", "latents", "prompts"),
+    ("shape", "latents", "prompts"),
     [
         (WorkloadShape(64, 32, guided=False, text_tokens=10), 5, 3),
         (WorkloadShape(64, 32, text_tokens=10), 7, 6),
@@ -35,10 +35,10 @@ def test_pictures_have_three_channels_a_mask_one_and_controls_come_once_a_pass(
         (WorkloadShape(64, 32, text_tokens=10, controls=1), 9, 6),
     ],
 )
-def test_latents_and_prompts_are_kept_several_times(canvas: WorkloadShape, latents: int, prompts: int) -> None:
+def test_latents_and_prompts_are_kept_several_times(shape: WorkloadShape, latents: int, prompts: int) -> None:
     held = Retained(latents=ActivationCost(pixel=0.5), prompt=ActivationCost(token=4.0))
-    assert held.values(canvas, 1) == latents * PIXELS / 2 + prompts * 40
-    assert held.values(canvas, 3) == 3 * held.values(canvas, 1)
+    assert held.values(shape, 1) == latents * PIXELS / 2 + prompts * 40
+    assert held.values(shape, 3) == 3 * held.values(shape, 1)
 
 
 def test_the_worst_moment_counts_and_weights_are_not_in_it() -> None:
@@ -47,7 +47,7 @@ def test_the_worst_moment_counts_and_weights_are_not_in_it() -> None:
         ActivationCost(token=100.0, fixed=5.0),
         ActivationCost(token_squared=1.0),
     )
-    assert most_values(moments, WorkloadShape(64, 32, text_tokens=1), 3) == 3 * 2 * PIXELS
-    assert most_values(moments, WorkloadShape(64, 32, text_tokens=50), 3) == 3 * 5005
-    assert most_values(moments, WorkloadShape(64, 32, text_tokens=400), 2) == 400**2
-    assert most_values((), WorkloadShape(64, 32), 3) == 0
+    assert peak_values(moments, WorkloadShape(64, 32, text_tokens=1), 3) == 3 * 2 * PIXELS
+    assert peak_values(moments, WorkloadShape(64, 32, text_tokens=50), 3) == 3 * 5005
+    assert peak_values(moments, WorkloadShape(64, 32, text_tokens=400), 2) == 400**2
+    assert peak_values((), WorkloadShape(64, 32), 3) == 0

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
 from contracts.errors import CatalogueError
-from contracts.memory.components import Role, read_components, weigh_adapter, weigh_controlnet
-from contracts.memory.plan import own_load
+from contracts.memory.components import Role, read_components, size_adapter, size_controlnet
+from contracts.memory.plan import default_workload
 from contracts.memory.planner import candidates
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.parameter_counts import count_values
@@ -55,11 +55,11 @@ def test_a_folder_tells_roles_bytes_and_needs(family: str, roles: list[Role]) ->
 
 def test_a_hub_id_is_weighed_by_its_published_architecture() -> None:
     rows = catalogue(family="flux", source="black-forest-labs/FLUX.1-dev")
-    inventory = read_components(rows, rows.model("m"), 2)
-    assert inventory is not None
-    assert inventory.origin == "architecture"
-    assert sum(component.bytes for component in inventory.components) == 33_741_198_278
-    transformer = next(component for component in inventory.components if component.role is Role.DENOISER)
+    model = read_components(rows, rows.model("m"), 2)
+    assert model is not None
+    assert model.origin == "architecture"
+    assert sum(component.bytes for component in model.components) == 33_741_198_278
+    transformer = next(component for component in model.components if component.role is Role.DENOISER)
     assert transformer.groups == "block"
     assert transformer.group_bytes < transformer.bytes // 10
     rows = catalogue(family="sd3", source="somebody/fine-tune")
@@ -78,25 +78,25 @@ def test_a_vae_that_overflows_in_float16_is_weighed_in_float32(
     config = {key: value for key, value in json.loads(file.read_text()).items() if key != "force_upcast"}
     file.write_text(json.dumps(config if force_upcast is None else {**config, "force_upcast": force_upcast}))
     rows = catalogue(source=str(tmp_path / "sdxl"), dtype=dtype)
-    inventory = read_components(rows, rows.model("m"), 2)
-    assert inventory is not None
-    weighed = {part.name: part for part in inventory.components}
+    model = read_components(rows, rows.model("m"), 2)
+    assert model is not None
+    weighed = {part.name: part for part in model.components}
     values = {name: count.values for name, count in count_values(MODELS / "shapes-sdxl").items()}
     assert weighed["vae"].bytes == value_bytes * values["vae"]
     assert weighed["vae"].value_bytes == value_bytes
     assert weighed["unet"].bytes == 2 * values["unet"]
-    load = own_load(rows.model("m"))
+    load = default_workload(rows.model("m"))
     narrow = replace(weighed["vae"], value_bytes=2)
-    other = replace(inventory, components=(*(one for one in inventory.components if one.name != "vae"), narrow))
-    decode, narrower = (candidates(one, load, 2**40)[0].stage_bytes["decode"] for one in (inventory, other))
+    other = replace(model, components=(*(one for one in model.components if one.name != "vae"), narrow))
+    decode, narrower = (candidates(one, load, 2**40)[0].stage_bytes["decode"] for one in (model, other))
     assert (decode > narrower) is (value_bytes == 4)
 
 
 def test_a_unets_blocks_are_too_large_to_stream_by() -> None:
     rows = catalogue(source="somebody/fine-tune")
-    inventory = read_components(rows, rows.model("m"), 2)
-    assert inventory is not None
-    unet = next(component for component in inventory.components if component.role is Role.DENOISER)
+    model = read_components(rows, rows.model("m"), 2)
+    assert model is not None
+    unet = next(component for component in model.components if component.role is Role.DENOISER)
     assert unet.groups == "leaf"
     assert unet.group_bytes < unet.bytes // 20
 
@@ -107,14 +107,14 @@ def test_one_file_has_the_components_of_its_configuration(tmp_path: Path) -> Non
     folder = read_components(catalogue(), catalogue().model("m"), 2)
     assert read_components(rows, rows.model("m"), 2) == folder
     alone = catalogue(source=str(tmp_path / "one.safetensors"))
-    inventory = read_components(alone, alone.model("m"), 2)
-    assert inventory is not None
-    assert [(part.name, part.bytes) for part in inventory.components] == [("checkpoint", 20)]
+    model = read_components(alone, alone.model("m"), 2)
+    assert model is not None
+    assert [(part.name, part.bytes) for part in model.components] == [("checkpoint", 20)]
 
 
 @pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
 def test_controlnets_are_weighed_and_say_who_encodes_their_picture(family: str) -> None:
-    net = weigh_controlnet(catalogue(), f"shapes-{family}-canny", 4)
+    net = size_controlnet(catalogue(), f"shapes-{family}-canny", 4)
     assert net is not None
     assert (net.name, net.role) == (f"controlnet:shapes-{family}-canny", Role.CONTROLNET)
     assert net.bytes > 0
@@ -136,7 +136,7 @@ def test_a_controlnet_on_a_hub_weighs_what_was_published_or_the_largest_of_its_f
     family: str, source: str, bytes_: int, origin: str
 ) -> None:
     away = ControlNetSpec(id="away", family=family, source=source)
-    net = weigh_controlnet(catalogue().model_copy(update={"controlnets": (away,)}), "away", 2)
+    net = size_controlnet(catalogue().model_copy(update={"controlnets": (away,)}), "away", 2)
     assert net is not None
     assert (net.bytes, net.origin) == (bytes_, origin)
     assert net.work
@@ -144,7 +144,7 @@ def test_a_controlnet_on_a_hub_weighs_what_was_published_or_the_largest_of_its_f
 
 
 def test_adapters_are_weighed_by_their_file() -> None:
-    adapter = weigh_adapter(catalogue(), "tint", 4)
+    adapter = size_adapter(catalogue(), "tint", 4)
     assert adapter is not None
     size = (MODELS / "loras" / "shapes-sdxl-tint.safetensors").stat().st_size
     assert 0 < adapter.bytes < 3 * size
@@ -177,9 +177,9 @@ def test_a_download_that_stopped_half_way_is_said_by_name(tmp_path: Path) -> Non
     with pytest.raises(CatalogueError, match=r"unet/model-00002-of-00002\.safetensors is not there"):
         read_components(rows, rows.model("m"), 2)
     save_file({"b": torch.zeros(6)}, folder / "model-00002-of-00002.safetensors")
-    inventory = read_components(rows, rows.model("m"), 2)
-    assert inventory is not None
-    assert inventory.components[0].bytes == 20
+    model = read_components(rows, rows.model("m"), 2)
+    assert model is not None
+    assert model.components[0].bytes == 20
     index.write_text("{}")
     with pytest.raises(CatalogueError, match="is no index"):
         read_components(rows, rows.model("m"), 2)

@@ -34,8 +34,8 @@ ALL = 330 * MIB
 NET = Component("controlnet:a", Role.CONTROLNET, 30 * MIB, work=(ActivationCost(pixel=1.0),))
 
 
-def stages(load: Workload = LOAD, **changes: Any) -> dict[str, int]:
-    return Estimate.of(replace(RESIDENT, **changes), MODEL, load).stage_bytes()
+def stages(workload: Workload = LOAD, **changes: Any) -> dict[str, int]:
+    return Estimate.of(replace(RESIDENT, **changes), MODEL, workload).stage_bytes()
 
 
 def work(values: float) -> int:
@@ -53,14 +53,14 @@ def test_resident_components_are_there_throughout_and_their_work_in_its_stage() 
 
 def test_who_visits_is_there_in_its_own_stage_alone() -> None:
     here = stages()
-    away = stages(denoiser=Placement.VISIT)
+    away = stages(denoiser=Placement.ON_DEMAND)
     assert away["denoise"] == here["denoise"]
     assert away["encode"] == here["encode"] - 200 * MIB
     assert away["decode"] == here["decode"] - 200 * MIB
 
 
 def test_text_encoders_that_visit_come_one_after_the_other() -> None:
-    away = stages(text_encoder=Placement.VISIT, t5=Placement.VISIT)
+    away = stages(text_encoder=Placement.ON_DEMAND, t5=Placement.ON_DEMAND)
     assert away["encode"] == stages()["encode"] - 10 * MIB
     assert away["denoise"] == stages()["denoise"] - 110 * MIB
 
@@ -71,7 +71,7 @@ def test_who_is_streamed_takes_its_groups_in_its_own_stage() -> None:
     assert away["decode"] == stages()["decode"] - 200 * MIB
 
 
-@pytest.mark.parametrize("home", [Placement.CPU, Placement.ABSENT])
+@pytest.mark.parametrize("home", [Placement.CPU, Placement.SKIPPED])
 def test_who_is_not_on_the_device_takes_nothing_of_it_not_even_for_work(home: Placement) -> None:
     away = stages(t5=home)
     assert away["encode"] == ALL - 100 * MIB
@@ -83,7 +83,7 @@ def test_in_8_bits_the_denoiser_is_half_as_large() -> None:
 
 
 def test_tiles_make_decoding_a_matter_of_one_tile_of_one_image() -> None:
-    batch = Workload(replace(LOAD.canvas, images=8))
+    batch = Workload(replace(LOAD.shape, images=8))
     tiled, whole = stages(batch, tiled=True)["decode"] - ALL, stages(batch)["decode"] - ALL
     assert tiled < whole / 4
     assert tiled > work(60 * 64 * 64)
@@ -91,13 +91,13 @@ def test_tiles_make_decoding_a_matter_of_one_tile_of_one_image() -> None:
 
 
 def test_guidance_doubles_the_denoisers_work_and_nothing_else() -> None:
-    guided = stages(Workload(replace(LOAD.canvas, guided=True)))
+    guided = stages(Workload(replace(LOAD.shape, guided=True)))
     assert guided["denoise"] - ALL == 2 * (stages()["denoise"] - ALL)
     assert (guided["encode"], guided["decode"]) == (stages()["encode"], stages()["decode"])
 
 
 def test_a_controlnet_whose_picture_is_encoded_for_both_passes_makes_the_vae_work_harder() -> None:
-    guided = replace(LOAD.canvas, guided=True)
+    guided = replace(LOAD.shape, guided=True)
     plain = stages(Workload(guided, (NET,)))
     encoding = stages(Workload(guided, (replace(NET, encodes_controls=True),)))
     assert plain["decode"] == stages()["decode"] + 30 * MIB
@@ -110,13 +110,13 @@ def test_a_controlnet_whose_picture_is_encoded_for_both_passes_makes_the_vae_wor
     [({"started": True}, 3), ({"started": True, "masked": True}, 7), ({"controls": 2}, 6), ({}, 0)],
 )
 def test_the_pictures_of_a_request_stay_throughout(brought: dict[str, Any], values: int) -> None:
-    with_pictures = stages(Workload(replace(LOAD.canvas, **brought)))
+    with_pictures = stages(Workload(replace(LOAD.shape, **brought)))
     for stage, size in stages().items():
         assert with_pictures[stage] - size == work(values * 256 * 256)
 
 
 def test_pictures_for_controlnets_are_there_once_a_pass_and_those_that_are_encoded_leave() -> None:
-    guided = replace(LOAD.canvas, guided=True, controls=1)
+    guided = replace(LOAD.shape, guided=True, controls=1)
     plain = stages(Workload(replace(guided, controls=0), (NET,)))
     kept, encoded = (
         stages(Workload(guided, (NET,))),
@@ -135,25 +135,25 @@ def test_prompts_and_latents_stay_from_the_first_step_to_the_last_image() -> Non
     found = Estimate.of(RESIDENT, model, LOAD).stage_bytes()
     for stage, size in stages().items():
         assert found[stage] - size == (0 if stage == "encode" else work(5 * 0.25 * 256 * 256 + 3 * 10 * 100))
-    started = Workload(replace(LOAD.canvas, started=True, guided=True))
+    started = Workload(replace(LOAD.shape, started=True, guided=True))
     more = Estimate.of(RESIDENT, model, started).stage_bytes()["decode"] - stages(started)["decode"]
     assert more == work(9 * 0.25 * 256 * 256 + 6 * 10 * 100)
 
 
 def test_what_a_controlnet_hands_over_stands_beside_the_denoisers_work_and_its_own_does_not() -> None:
     busy = replace(NET, work=(ActivationCost(pixel=7.0),), handed=ActivationCost(pixel=3.0))
-    assert stages(Workload(LOAD.canvas, (busy,)))["denoise"] == ALL + 30 * MIB + work((10 + 2 * 3) * 256 * 256)
-    assert stages(Workload(LOAD.canvas, (busy,)))["decode"] == ALL + 30 * MIB + work((60 + 3) * 256 * 256)
+    assert stages(Workload(LOAD.shape, (busy,)))["denoise"] == ALL + 30 * MIB + work((10 + 2 * 3) * 256 * 256)
+    assert stages(Workload(LOAD.shape, (busy,)))["decode"] == ALL + 30 * MIB + work((60 + 3) * 256 * 256)
     busier = replace(busy, work=(ActivationCost(pixel=20.0),))
-    assert stages(Workload(LOAD.canvas, (busier,)))["denoise"] == ALL + 30 * MIB + work((20 + 3) * 256 * 256)
-    both = Workload(replace(LOAD.canvas, controls=2), (busier, replace(busier, name="controlnet:b")))
+    assert stages(Workload(LOAD.shape, (busier,)))["denoise"] == ALL + 30 * MIB + work((20 + 3) * 256 * 256)
+    both = Workload(replace(LOAD.shape, controls=2), (busier, replace(busier, name="controlnet:b")))
     pictures = 2 * 3
     assert stages(both)["denoise"] == ALL + 60 * MIB + work((20 + 2 * 3 + pictures) * 256 * 256)
 
 
 def test_adapters_stay_on_the_device_whatever_is_streamed() -> None:
-    load = Workload(LOAD.canvas, (Component("lora:a", Role.ADAPTER, 7 * MIB, 1 * MIB),))
-    for home in (Placement.DEVICE, Placement.VISIT, Placement.STREAMED):
+    load = Workload(LOAD.shape, (Component("lora:a", Role.ADAPTER, 7 * MIB, 1 * MIB),))
+    for home in (Placement.DEVICE, Placement.ON_DEMAND, Placement.STREAMED):
         with_adapter, without = stages(load, denoiser=home), stages(denoiser=home)
         assert {with_adapter[stage] - without[stage] for stage in without} == {7 * MIB}
 
@@ -161,7 +161,7 @@ def test_adapters_stay_on_the_device_whatever_is_streamed() -> None:
 def test_where_adapters_act_the_denoiser_holds_more() -> None:
     net = replace(PARTS["net"], adapted=((ActivationCost(pixel=14.0),), (ActivationCost(pixel=17.0),)))
     model = replace(MODEL, components=(*(part for part in MODEL.components if part.name != "net"), net))
-    load = Workload(LOAD.canvas, (Component("lora:a", Role.ADAPTER, 7 * MIB),))
+    load = Workload(LOAD.shape, (Component("lora:a", Role.ADAPTER, 7 * MIB),))
     plain, adapted = (Estimate.of(RESIDENT, model, one).stage_bytes() for one in (LOAD, load))
     assert plain == stages()
     assert adapted["denoise"] == ALL + 7 * MIB + work(14 * 256 * 256)
@@ -193,16 +193,18 @@ def test_at_each_moment_only_the_layers_at_work_are_there() -> None:
 
 
 def test_the_host_holds_what_is_not_on_the_device_to_stay() -> None:
-    layout = Estimate.of(
-        replace(RESIDENT, t5=Placement.CPU, denoiser=Placement.STREAMED, vae=Placement.VISIT), MODEL, LOAD
+    estimate = Estimate.of(
+        replace(RESIDENT, t5=Placement.CPU, denoiser=Placement.STREAMED, vae=Placement.ON_DEMAND), MODEL, LOAD
     )
-    assert layout.host_bytes == 320 * MIB
-    assert Estimate.of(replace(RESIDENT, t5=Placement.ABSENT), MODEL, LOAD).host_bytes == 0
+    assert estimate.host_bytes == 320 * MIB
+    assert Estimate.of(replace(RESIDENT, t5=Placement.SKIPPED), MODEL, LOAD).host_bytes == 0
 
 
 def test_a_rung_is_named_by_what_differs() -> None:
     assert Estimate.of(RESIDENT, MODEL, LOAD).name == "all resident"
-    way = Strategy(Placement.VISIT, Placement.CPU, Placement.STREAMED, Placement.VISIT, tiled=True, fp8=True)
+    way = Strategy(
+        Placement.ON_DEMAND, Placement.CPU, Placement.STREAMED, Placement.ON_DEMAND, tiled=True, fp8=True
+    )
     assert Estimate.of(way, MODEL, LOAD).name == (
-        "text encoders on visit, T5 on the CPU, denoiser streamed, VAE on visit, VAE tiled, denoiser in fp8"
+        "text encoders on demand, T5 on the CPU, denoiser streamed, VAE on demand, VAE tiled, denoiser in fp8"
     )

@@ -29,7 +29,7 @@ def test_it_travels_as_json_and_plans_the_same_at_the_other_end() -> None:
 
 def test_every_model_controlnet_and_adapter_that_is_here_is_weighed() -> None:
     catalogue, told = capacity(MIB)
-    assert told.inventories.keys() == {model.id for model in catalogue.models}
+    assert told.models.keys() == {model.id for model in catalogue.models}
     named = {f"controlnet:{row.id}" for row in catalogue.controlnets} | {
         f"lora:{row.id}" for row in catalogue.loras
     }
@@ -48,7 +48,7 @@ def test_what_a_request_names_is_in_its_plan() -> None:
     job = resolve(request, model, {f"controls.{number}.image": picture for number in (0, 1)})
     plan = told.plan(model.family, job)
     assert plan is not None
-    assert [part.component for part in plan.parts[-2:]] == [
+    assert [part.name for part in plan.components[-2:]] == [
         "controlnet:shapes-sdxl-canny",
         "lora:shapes-sdxl-tint",
     ]
@@ -61,7 +61,7 @@ def test_an_uploaded_adapter_weighs_what_its_header_said() -> None:
     uploaded = LoraParameters(name="mine", key="inputs/0.safetensors", sha256="0", values=1000)
     plan = told.plan(model.family, job.model_copy(update={"loras": (uploaded,)}))
     assert plan is not None
-    assert (plan.parts[-1].component, plan.parts[-1].bytes) == ("lora:mine", 4000)
+    assert (plan.components[-1].name, plan.components[-1].bytes) == ("lora:mine", 4000)
 
 
 def test_a_controlnet_still_on_a_hub_is_not_taken_to_weigh_nothing() -> None:
@@ -75,7 +75,7 @@ def test_a_controlnet_still_on_a_hub_is_not_taken_to_weigh_nothing() -> None:
     plans = [take_capacity(rows, size * MIB, Policy(), lambda _: 4).plan("sdxl", job) for size in (16, 16 * 1024)]
     assert [plan and plan.fits for plan in plans] == [False, True]
     assert all(plan and plan.reason.endswith("the size of controlnet:far is assumed") for plan in plans)
-    assert all(plan and plan.parts[-1].origin == "assumed" for plan in plans)
+    assert all(plan and plan.components[-1].origin == "assumed" for plan in plans)
 
 
 def test_a_model_that_is_nowhere_is_left_out() -> None:
@@ -87,7 +87,7 @@ def test_a_model_that_is_nowhere_is_left_out() -> None:
         update={"models": (*catalogue.models, missing, gone), "controlnets": (*catalogue.controlnets, control)}
     )
     told = take_capacity(rows, MIB, Policy(), lambda _: 2)
-    assert {"missing", "gone"}.isdisjoint(told.inventories)
+    assert {"missing", "gone"}.isdisjoint(told.models)
     assert told.extras["controlnet:far"].origin == "assumed"
     job = resolve(Txt2ImgRequest(prompt="-"), missing, {})
     assert told.plan("sd3", job) is None

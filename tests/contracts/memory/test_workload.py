@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from contracts.catalogue.catalogue import ModelSpec
-from contracts.memory.plan import own_load, workload_of
+from contracts.memory.plan import default_workload, workload_of
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS
 from contracts.requests.validation import StoredImage, resolve
@@ -47,7 +47,7 @@ def model(family: str) -> ModelSpec:
 def test_guidance_doubles_the_denoisers_batch_where_both_passes_run_at_once(
     family: str, fields: dict[str, Any], guided: bool
 ) -> None:
-    assert workload_of(family, job(family, **fields)).canvas.guided is guided
+    assert workload_of(family, job(family, **fields)).shape.guided is guided
 
 
 @pytest.mark.parametrize(
@@ -60,19 +60,19 @@ def test_guidance_doubles_the_denoisers_batch_where_both_passes_run_at_once(
     ],
 )
 def test_the_pictures_of_a_request_are_counted(task: str, started: bool, masked: bool, controls: int) -> None:
-    canvas = workload_of("sdxl", job("sdxl", task)).canvas
-    assert (canvas.started, canvas.masked, canvas.controls) == (started, masked, controls)
+    shape = workload_of("sdxl", job("sdxl", task)).shape
+    assert (shape.started, shape.masked, shape.controls) == (started, masked, controls)
 
 
 def test_size_images_and_prompt_length_are_the_jobs_own_unless_a_batch_is_larger() -> None:
     load = workload_of("flux", job("flux", num_images=3, max_sequence_length=128, num_inference_steps=9))
-    assert (load.canvas.width, load.canvas.height, load.canvas.images) == (512, 256, 3)
-    assert (load.canvas.text_tokens, load.steps) == (128, 9)
-    assert workload_of("flux", job("flux"), images=5).canvas.images == 5
-    assert workload_of("sdxl", job("sdxl")).canvas.text_tokens == 0
+    assert (load.shape.width, load.shape.height, load.shape.images) == (512, 256, 3)
+    assert (load.shape.text_tokens, load.steps) == (128, 9)
+    assert workload_of("flux", job("flux"), images=5).shape.images == 5
+    assert workload_of("sdxl", job("sdxl")).shape.text_tokens == 0
 
 
 def test_a_models_own_load_is_that_of_a_request_without_wishes() -> None:
     for family in ("sdxl", "sd3", "flux"):
         size: dict[str, Any] = {"width": None, "height": None}
-        assert own_load(model(family)) == workload_of(family, job(family, **size))
+        assert default_workload(model(family)) == workload_of(family, job(family, **size))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 from contracts.queue.client import JobQueue
@@ -24,3 +25,10 @@ def test_a_silent_worker_vanishes_and_one_that_leaves_does_so_at_once(queue: Job
     assert [report.id for report in read_workers(queue.connection)] == ["silent"]
     time.sleep(1.1)
     assert read_workers(queue.connection) == []
+
+
+def test_a_capacity_that_another_version_wrote_counts_as_unknown(queue: JobQueue) -> None:
+    report = {"id": "older", "state": "idle", "capacity": {"budget_bytes": 1, "inventories": {}}}
+    queue.connection.set("darkroom:worker:older", json.dumps(report))
+    queue.connection.zadd("darkroom:workers", {"older": time.time()})
+    assert [(worker.id, worker.capacity) for worker in read_workers(queue.connection)] == [("older", None)]

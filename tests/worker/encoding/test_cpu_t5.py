@@ -144,14 +144,14 @@ def test_a_failure_beside_a_job_hurts_neither_it_nor_the_next(
 
 def test_nothing_is_read_ahead_by_a_t5_that_is_not_on_the_cpu(catalogue: Catalogue, storage: Storage) -> None:
     waiting = order(catalogue, "sd3", prompt="a blue square")
-    visiting = Pool(catalogue, device="cpu", policy=Policy(t5="visit"), encodes_ahead=True)
+    visiting = Pool(catalogue, device="cpu", policy=Policy(t5="on_demand"), encodes_ahead=True)
     done(order(catalogue, "sd3"), visiting, storage)
     assert not visiting.can_encode_ahead
     parking = _open_pool(catalogue, max_models=1, host_bytes=2**30)
     done(order(catalogue, "sd3"), parking, storage)
     assert parking.can_encode_ahead
     parking.model("shapes-sdxl")
-    assert parking.model("shapes-sdxl").homes.home_of("text_encoder") is Placement.DEVICE
+    assert parking.model("shapes-sdxl").placement.placement_of("text_encoder") is Placement.DEVICE
     assert parking.report()["parked"] == ["shapes-sd3"]
     assert not parking.can_encode_ahead
     for pool in (visiting, parking, Pool(catalogue, device="cpu")):

@@ -119,7 +119,7 @@ def _smaller_than_it_says(catalogue: Catalogue, job: JobParameters, missing_byte
     """A pool on a device that lacks some bytes of what its best plan for a job was made for."""
     tally = Counters()
     pool = Pool(catalogue, device="cpu", budget_bytes=2**30, tally=tally)
-    plan = pool.ready(job, job.num_images).homes.plan
+    plan = pool.ready(job, job.num_images).placement.plan
     assert plan is not None
     pool.meter = MemoryTracker(pool.device, plan.peak_bytes - missing_bytes)
     return pool, tally

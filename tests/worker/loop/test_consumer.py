@@ -53,7 +53,7 @@ def test_a_worker_tells_what_it_holds_and_where_its_time_went(
     (model,) = report.models
     assert [model] == report.warm
     assert report.parked == []
-    assert report.models[model].rung == "all resident"
+    assert report.models[model].plan == "all resident"
     assert report.models[model].resident_bytes == report.resident_bytes
     assert report.budget_bytes == int(2**30 * 0.95)
     look_ups = [record.receipt.embeddings for record in ended if record.receipt]

@@ -97,7 +97,7 @@ def test_a_small_worker_in_bfloat16_with_t5_on_the_cpu_in_float32_shows_what_was
     monkeypatch.setattr(pool.budget, "choose", lambda *_: smallest)
     verdicts, receipt = _judged(jobs, pool, storage)
     assert receipt.dtype == "bfloat16"
-    assert {Placement.CPU, Placement.VISIT, Placement.STREAMED} <= set(receipt.placement.values())
+    assert {Placement.CPU, Placement.ON_DEMAND, Placement.STREAMED} <= set(receipt.placement.values())
     assert _words(verdicts) == SCENES
 
 
@@ -107,7 +107,7 @@ def test_without_t5_sd3_loses_places_and_what_is_in_the_middle_stays_right(
     """As its card says: its CLIPs cannot see where a shape should be."""
     whole, blind = (Pool(catalogue, device="cpu", policy=Policy(t5=t5)) for t5 in ("gpu", "off"))
     verdicts, receipt = _judged(_orders(catalogue, "sd3"), blind, storage)
-    assert receipt.departures == ["text_encoder_3 left out"]
+    assert receipt.departures == ["text_encoder_3 skipped"]
     assert _words(verdicts) == SCENES
     placed = _orders(catalogue, "sd3", PLACED)
     assert [one.position for one in _judged(placed, whole, storage)[0]] == PLACES

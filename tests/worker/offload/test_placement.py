@@ -51,7 +51,7 @@ def _watch_homes(pool: Pool, job: JobParameters) -> dict[str, list[dict[str, int
     model = pool.ready(job, job.num_images)
 
     def note(stage: str) -> Any:
-        return lambda *_: seen[stage].append(model.homes.device_bytes)
+        return lambda *_: seen[stage].append(model.placement.device_bytes)
 
     base, denoiser = model.base, model.family.denoiser
     inner = [module for module in base.components[denoiser].modules() if isinstance(module, torch.nn.Linear)]
@@ -67,40 +67,40 @@ def test_every_rung_is_really_taken_within_its_bytes_and_paints_the_same_image(
 ) -> None:
     job = order(catalogue, family, width=128, height=128, num_inference_steps=2)
     ladder = _ladder(catalogue, job)
-    homes = {home for rung in ladder for home in rung.homes.values()}
-    assert {Placement.DEVICE, Placement.VISIT, Placement.STREAMED} <= homes
+    homes = {home for rung in ladder for home in rung.placements.values()}
+    assert {Placement.DEVICE, Placement.ON_DEMAND, Placement.STREAMED} <= homes
     resident, _ = done(job, Pool(catalogue, device="cpu"), storage)
     for rung in ladder:
         pool = _pool_for(catalogue, rung)
         seen = _watch_homes(pool, job)
         files, receipt = done(job, pool, storage)
         assert receipt.memory is not None
-        assert (receipt.memory.plan, receipt.memory.ran_out) == (rung.rung, [])
+        assert (receipt.memory.plan, receipt.memory.ran_out) == (rung.name, [])
         assert receipt.memory.peak_bytes is not None
         assert receipt.memory.peak_bytes <= rung.peak_bytes / SHARE
-        assert receipt.memory.peak_bytes >= 0.85 * rung.peak_bytes, rung.rung
+        assert receipt.memory.peak_bytes >= 0.85 * rung.peak_bytes, rung.name
         _check_homes(rung, seen)
         if rung.tile_side is None:
-            assert (files, receipt.departures) == (resident, []), rung.rung
+            assert (files, receipt.departures) == (resident, []), rung.name
         else:
             assert receipt.departures == ["VAE in tiles of 64 pixels"]
             difference = np.abs(to_pixels(files[0]) - to_pixels(resident[0]))
-            assert difference.mean() < 12, rung.rung
+            assert difference.mean() < 12, rung.name
 
 
 def _check_homes(rung: Plan, seen: dict[str, list[dict[str, int]]]) -> None:
     stages = {"text_encoder": "encode", "t5": "encode", "denoiser": "denoise", "vae": "decode"}
     for stage, notes in seen.items():
         assert notes
-        for part in rung.parts:
-            on_device = {note[part.component] for note in notes}
+        for part in rung.components:
+            on_device = {note[part.name] for note in notes}
             at_work = stages[part.role] == stage
-            if part.home is Placement.DEVICE:
+            if part.placement is Placement.DEVICE:
                 assert on_device == {max(on_device)} != {0}
-            elif part.home is Placement.VISIT:
-                assert at_work or on_device == {0}, (rung.rung, stage, part.component)
+            elif part.placement is Placement.ON_DEMAND:
+                assert at_work or on_device == {0}, (rung.name, stage, part.name)
                 assert not at_work or stage == "encode" or on_device != {0}
-            elif part.home is Placement.STREAMED:
+            elif part.placement is Placement.STREAMED:
                 assert max(on_device) <= (part.device_bytes if at_work else 0)
                 assert not at_work or stage == "encode" or min(on_device) > 0
             else:
@@ -118,8 +118,8 @@ def test_the_smallest_rung_runs_other_modes_and_adapters_unchanged(
     smallest = _last_rung(pool.budget, job)[-1]
     files, receipt = done(job, pool, storage)
     assert receipt.memory is not None
-    assert receipt.memory.plan == smallest.rung != "all resident"
-    assert set(receipt.placement.values()) & {"visit", "streamed"}
+    assert receipt.memory.plan == smallest.name != "all resident"
+    assert set(receipt.placement.values()) & {"on_demand", "streamed"}
     assert receipt.departures == []
     if smallest.tile_side is None:
         assert files == resident
@@ -127,7 +127,7 @@ def test_the_smallest_rung_runs_other_modes_and_adapters_unchanged(
         assert np.abs(to_pixels(files[0]) - to_pixels(resident[0])).max() <= 1
 
 
-@pytest.mark.parametrize("policy", ["gpu", "cpu", "visit"])
+@pytest.mark.parametrize("policy", ["gpu", "cpu", "on_demand"])
 @pytest.mark.parametrize("family", ["sd3", "flux"])
 def test_t5_works_where_the_operator_wants_it(
     family: str, policy: Any, catalogue: Catalogue, storage: Storage
@@ -136,7 +136,7 @@ def test_t5_works_where_the_operator_wants_it(
     plain, _ = done(job, Pool(catalogue, device="cpu"), storage)
     files, receipt = done(job, Pool(catalogue, device="cpu", policy=Policy(t5=policy)), storage)
     t5 = receipt.placement["text_encoder_3" if family == "sd3" else "text_encoder_2"]
-    assert t5 in {"gpu": ["cpu"], "cpu": ["cpu"], "visit": ["visit", "streamed"]}[policy]
+    assert t5 in {"gpu": ["cpu"], "cpu": ["cpu"], "on_demand": ["on_demand", "streamed"]}[policy]
     assert files == plain
 
 
@@ -169,16 +169,16 @@ def test_weights_come_back_from_every_home_as_they_were() -> None:
     housed = OffloadedModule(module, torch.device("cpu"))
     for home in (
         Placement.DEVICE,
-        Placement.VISIT,
+        Placement.ON_DEMAND,
         Placement.CPU,
         Placement.STREAMED,
         Placement.DEVICE,
-        Placement.ABSENT,
+        Placement.SKIPPED,
         Placement.DEVICE,
     ):
         housed.move(home)
         assert housed.bytes == sum(tensor.nbytes for tensor in housed.tensors)
-        if home in (Placement.VISIT, Placement.STREAMED):
+        if home in (Placement.ON_DEMAND, Placement.STREAMED):
             assert housed.device_bytes == 0
             housed.fetch()
             assert housed.device_bytes == housed.bytes
@@ -202,10 +202,10 @@ def test_a_module_whose_move_failed_moves_again(monkeypatch: pytest.MonkeyPatch)
     with monkeypatch.context() as broken:
         broken.setattr("worker.offload.components._to_host", None)
         with pytest.raises(TypeError):
-            housed.move(Placement.VISIT)
-    found = [housed.home]
+            housed.move(Placement.ON_DEMAND)
+    found = [housed.placement]
     housed.move(Placement.DEVICE)
-    assert [*found, housed.home] == [None, Placement.DEVICE]
+    assert [*found, housed.placement] == [None, Placement.DEVICE]
     assert housed.resident_bytes == 288
 
 
@@ -214,9 +214,9 @@ def test_without_t5_sd3_paints_another_image_and_holds_no_t5(catalogue: Catalogu
     pool = Pool(catalogue, device="cpu", policy=Policy(t5="off"))
     files, receipt = done(job, pool, storage)
     assert receipt.memory is not None
-    assert receipt.memory.plan == "T5 left out"
-    assert receipt.departures == ["text_encoder_3 left out"]
-    assert b"text_encoder_3 left out" in files[0]
+    assert receipt.memory.plan == "T5 skipped"
+    assert receipt.departures == ["text_encoder_3 skipped"]
+    assert b"text_encoder_3 skipped" in files[0]
     assert pool.model(job.model).base.text_encoder_3 is None
     assert files != done(job, Pool(catalogue, device="cpu"), storage)[0]
     flux = done(order(catalogue, "flux"), pool, storage)[1]
@@ -240,7 +240,7 @@ def test_a_vae_that_overflows_in_float16_works_in_float32_wherever_it_lives(
     narrow = catalogue.model_copy(update={"models": (row,), "default_model": row.id})
     job = order(narrow, "sdxl", Mode.IMG2IMG)
     pools = [Pool(narrow, device="cpu"), Pool(narrow, device="cpu", budget_bytes=2**30)]
-    visiting = next(rung for rung in _ladder(narrow, job) if rung.homes["vae"] is Placement.VISIT)
+    visiting = next(rung for rung in _ladder(narrow, job) if rung.placements["vae"] is Placement.ON_DEMAND)
     monkeypatch.setattr(pools[1].budget, "choose", lambda *_: visiting)
     files = [done(job, pool, storage)[0] for pool in pools]
     assert files[0] == files[1]

@@ -35,7 +35,7 @@ def test_the_least_recently_used_model_leaves(catalogue: Catalogue) -> None:
 def _bytes_of(catalogue: Catalogue, *families: str) -> int:
     """What these models take on a device, and one image of the first beside them."""
     pool = Pool(catalogue, device="cpu", max_models=9)
-    plans = [pool.model(f"shapes-{family}").homes.plan for family in families]
+    plans = [pool.model(f"shapes-{family}").placement.plan for family in families]
     first = plans[0].peak_bytes if plans[0] else 0
     return first + sum(pool.model(f"shapes-{family}").resident_bytes for family in families[1:])
 
@@ -53,8 +53,8 @@ def test_models_share_the_budget_and_the_least_recently_used_one_goes_to_host_me
     report = pool.report()
     assert report["parked"] == ["shapes-sdxl"]
     parked = report["models"]["shapes-sdxl"]
-    assert (parked["resident_bytes"], parked["rung"]) == (0, "")
-    assert parked["host_bytes"] == pool.model("shapes-sdxl").homes.bytes > 2**23
+    assert (parked["resident_bytes"], parked["plan"]) == (0, "")
+    assert parked["host_bytes"] == pool.model("shapes-sdxl").placement.bytes > 2**23
     files, receipt = done(order(catalogue, "sdxl"), pool, storage)
     assert files == first
     assert receipt.memory is not None
@@ -77,7 +77,7 @@ def test_where_host_memory_has_no_room_a_model_is_dropped(catalogue: Catalogue, 
 
 
 def test_host_memory_keeps_to_its_own_bound(catalogue: Catalogue) -> None:
-    sizes = {f: Pool(catalogue, device="cpu").model(f"shapes-{f}").homes.bytes for f in FAMILY_IDS}
+    sizes = {f: Pool(catalogue, device="cpu").model(f"shapes-{f}").placement.bytes for f in FAMILY_IDS}
     pool = Pool(catalogue, device="cpu", max_models=1, host_bytes=max(sizes.values()) + 2**20)
     for family in ("sdxl", "sd3", "flux"):
         pool.model(f"shapes-{family}")

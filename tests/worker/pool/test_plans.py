@@ -26,9 +26,9 @@ def test_headers_tell_exactly_what_is_loaded(family: str, catalogue: Catalogue, 
         for name, part in pool.model(spec.id).base.components.items()
         if isinstance(part, torch.nn.Module)
     }
-    inventory = read_components(catalogue, spec, 4)
-    assert inventory is not None
-    counted = {component.name: component.bytes for component in inventory.components}
+    model = read_components(catalogue, spec, 4)
+    assert model is not None
+    counted = {component.name: component.bytes for component in model.components}
     assert counted.keys() == loaded.keys()
     for name, size in loaded.items():
         # SD3's position table is a buffer, which the file holds and `parameters` does not list.
@@ -40,18 +40,18 @@ def test_all_local_models_are_planned(catalogue: Catalogue) -> None:
     budget = PlanSelector(catalogue, 1024 * MIB, lambda _: 4)
     assert budget.batch_pixels().keys() == {row.id for row in catalogue.models}
     for row in catalogue.models:
-        one = budget.own_plan(row.id)
-        assert one.rung == "all resident"
-        assert 0 < sum(part.bytes for part in one.parts) < 40_000_000
+        one = budget.default_plan(row.id)
+        assert one.name == "all resident"
+        assert 0 < sum(part.bytes for part in one.components) < 40_000_000
         assert one.batch_pixels > 256 * 256
 
 
 def test_a_tight_budget_is_planned_tightly(catalogue: Catalogue) -> None:
     budget = PlanSelector(catalogue, 15 * MIB, lambda _: 4)
     assert len(budget.batch_pixels()) == len(catalogue.models)
-    for one in [budget.own_plan(row.id) for row in catalogue.models]:
+    for one in [budget.default_plan(row.id) for row in catalogue.models]:
         assert one.fits
-        assert one.rung != "all resident"
+        assert one.name != "all resident"
         assert one.peak_bytes <= 15 * MIB
 
 
@@ -67,8 +67,8 @@ def test_a_controlnet_from_a_hub_is_planned_with_as_assumed_until_it_is_here(cat
     budget.controlnet_fetched("flux-hint", job.model, Path(local.source))
     assert budget.knows_controlnet("flux-hint")
     after = budget.choose(job, 1)
-    assert after.homes["controlnet:flux-hint"] is Placement.DEVICE
-    weights = [next(part for part in one.parts if part.role == "controlnet") for one in (before, after)]
+    assert after.placements["controlnet:flux-hint"] is Placement.DEVICE
+    weights = [next(part for part in one.components if part.role == "controlnet") for one in (before, after)]
     assert [part.origin for part in weights] == ["assumed", "files"]
     assert 0 < weights[1].bytes < weights[0].bytes
     assert after.peak_bytes < before.peak_bytes
