@@ -1,8 +1,8 @@
 # Two images from one file: `api` (the HTTP side, the dispatcher and the command line; no torch) and `worker`.
 #   docker build --target api    -t darkroom-api .
 #   docker build --target worker -t darkroom-worker .
-# The worker takes PyPI's torch: on x86-64 that brings CUDA's own libraries, so that python-slim is base enough and
-# the host needs only NVIDIA's driver and container toolkit. For a small image without a GPU, name an index that has
+# The worker takes PyPI's torch: on x86-64 that brings CUDA's own libraries, so python-slim is enough as a base and
+# the host needs only the NVIDIA driver and container toolkit. For a small image without CUDA, name an index that has
 # the CPU build: --build-arg PIP_EXTRA_INDEX_URL=… (deploy/README.md says which).
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
@@ -66,7 +66,7 @@ COPY models/ models/
 COPY worker/ worker/
 RUN python3 -m compileall -q /srv/darkroom
 USER 10001:10001
-# Nothing but /data and /tmp is written; what a library keeps for itself goes there.
+# Only /data and /tmp are writable; caches of libraries go there.
 ENV HF_HOME=/data/huggingface HF_HUB_DISABLE_TELEMETRY=1 TORCHINDUCTOR_CACHE_DIR=/tmp/torch
 HEALTHCHECK --interval=10s --timeout=10s --start-period=300s --retries=3 CMD ["python3", "-m", "worker.healthcheck"]
 CMD ["python3", "-m", "worker"]
