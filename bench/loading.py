@@ -28,7 +28,7 @@ from bench.table import print_table
 from contracts.catalogue.catalogue import Catalogue, read_catalogue
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.architectures import read_architectures
-from worker.checkpoints.files import files_of
+from worker.checkpoints.files import weight_files
 from worker.pool.pool import Pool
 from worker.runtime.warnings import silence_known_warnings
 
@@ -71,7 +71,7 @@ def row(catalogue: Catalogue, id: str, dtype: torch.dtype, runs: int) -> Sequenc
     folder = Path(catalogue.locate(catalogue.model(id).source))
     found: list[list[float]] = []
     for _ in range(runs):
-        for file in files_of(folder):
+        for file in weight_files(folder):
             release(file)
         pool = Pool(catalogue, device="cpu")
         works: tuple[Callable[[str], object], ...] = (pool.prepare, pool.prepare, pool.model, partial(copy, pool))

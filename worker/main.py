@@ -77,8 +77,10 @@ def _work(shared: SharedSettings, queue: QueueSettings, own: WorkerSettings) -> 
     connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0)
     claims = Claims(connection, queue, own.name, shared.result_ttl_seconds)
     rq_connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1, decode=False)
-    model_pixels = pool.budget.batch_pixels()
-    consumer = Consumer(rq_connection, claims, pool, storage, own, model_pixels, tally, pool.budget.capacity)
+    model_pixels = pool.plan_selector.batch_pixels()
+    consumer = Consumer(
+        rq_connection, claims, pool, storage, own, model_pixels, tally, pool.plan_selector.capacity
+    )
     with prefer(own.attention):
         consumer.start(own.warm or [catalogue.default_model])
     return 0

@@ -9,7 +9,7 @@ import torch
 from bench.loading import release, row
 from contracts.catalogue.catalogue import read_catalogue
 from contracts.settings import BUILT_IN_CATALOGUE
-from worker.checkpoints.files import hold
+from worker.checkpoints.files import read_into_page_cache
 
 
 def test_a_row_tells_the_model_its_size_and_five_figures() -> None:
@@ -22,6 +22,6 @@ def test_a_row_tells_the_model_its_size_and_five_figures() -> None:
 def test_a_released_file_must_be_read_again(tmp_path: Path) -> None:
     file = tmp_path / "weights"
     file.write_bytes(bytes(2**20))
-    assert hold(file) == 0
+    assert read_into_page_cache(file) == 0
     release(file)
-    assert hold(file) == 2**20
+    assert read_into_page_cache(file) == 2**20

@@ -18,7 +18,7 @@ from contracts.metrics import Counters
 from contracts.requests.parameters import LoraParameters
 from contracts.storage import Storage
 from worker.checkpoints import loader as checkpoints
-from worker.checkpoints.files import Fingerprints
+from worker.checkpoints.files import ContentHasher
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ class LoraFiles:
         self._catalogue = catalogue
         self._storage = storage
         self._folder = folder
-        self._fingerprints = Fingerprints()
+        self._hasher = ContentHasher()
 
     def fingerprint(self, path: Path) -> str:
         """Sha256 of a file."""
-        return self._fingerprints.of(path)
+        return self._hasher.hash(path)
 
     def locate(self, lora: LoraParameters) -> Path:
         """The adapter's file, fetched where it is not here yet.

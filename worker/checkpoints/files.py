@@ -13,22 +13,22 @@ _SHA256 = re.compile(r"^[0-9a-f]{64}$")
 _Stamp = tuple[str, int, int]
 
 
-class Fingerprints:
+class ContentHasher:
     """Hashes files once, as long as they do not change."""
 
     def __init__(self) -> None:
         self._known: dict[_Stamp, str] = {}
 
-    def of(self, path: Path, variant: str | None = None) -> str:
+    def hash(self, path: Path, variant: str | None = None) -> str:
         """Sha256 of a file's bytes, or of the list of a folder's weights and configurations with theirs."""
         if path.is_file():
-            return self._of_file(path)
+            return self._hash_file(path)
         total = hashlib.sha256()
-        for file in sorted(files_of(path, variant)):
-            total.update(f"{file.relative_to(path).as_posix()} {self._of_file(file)}\n".encode())
+        for file in sorted(weight_files(path, variant)):
+            total.update(f"{file.relative_to(path).as_posix()} {self._hash_file(file)}\n".encode())
         return total.hexdigest()
 
-    def _of_file(self, path: Path) -> str:
+    def _hash_file(self, path: Path) -> str:
         real = path.resolve()
         # The hub's cache names a large file by its sha256.
         if real.parent.name == "blobs" and _SHA256.match(real.name):
@@ -41,7 +41,7 @@ class Fingerprints:
         return self._known[stamp]
 
 
-def files_of(path: Path, variant: str | None = None) -> Iterator[Path]:
+def weight_files(path: Path, variant: str | None = None) -> Iterator[Path]:
     """The file itself, or a folder's weights and configurations."""
     if path.is_file():
         yield path
@@ -61,7 +61,7 @@ def _in_folder(folder: Path, variant: str | None) -> Iterator[Path]:
 _CHUNK_BYTES = 4 * 2**20
 
 
-def hold(file: Path) -> int:
+def read_into_page_cache(file: Path) -> int:
     """Read those parts of a file that the system no longer holds; returns how many bytes that were."""
     buffer = bytearray(_CHUNK_BYTES)
     descriptor = os.open(file, os.O_RDONLY)

@@ -139,11 +139,11 @@ def _paint_able(
     stopwatch.lap("read_inputs")
     sets = [adapters[job.id] for job in jobs for _ in job.parameters.seeds]
     try:
-        with model.active(sets) as encoder, pool.meter.running(pool.resident_bytes):
+        with model.active(sets) as encoder, pool.memory_tracker.running(pool.resident_bytes):
             stopwatch.lap("load_adapters")
             embeddings = encoder.arguments(call)
             pool.count_look_ups(model, encoder)
-            model.placement.stage_ends()
+            model.placement.end_stage()
             stopwatch.lap("encode_prompt")
             painted = _generate(pipeline, model, _crop(call, frame), embeddings, jobs, attempt.steps, stopwatch)
     finally:

@@ -143,19 +143,19 @@ class OnDemandSlot:
     """Who is on the device for its own stage: one group of visitors after another."""
 
     def __init__(self) -> None:
-        self._here: Sequence[OffloadedModule] = ()
+        self._cache: Sequence[OffloadedModule] = ()
 
     def take(self, group: Sequence[OffloadedModule]) -> None:
         """The group comes, the one before leaves; nothing happens where it is here already."""
-        if group is not self._here:
+        if group is not self._cache:
             self.end()
-            self._here = group
+            self._cache = group
             for housed in group:
                 housed.fetch()
 
     def end(self) -> None:
         """All leave."""
-        here, self._here = self._here, ()
+        here, self._cache = self._cache, ()
         for housed in here:
             housed.leave()
 

@@ -29,13 +29,13 @@ class ComponentPlacement:
         self,
         modules: Mapping[str, torch.nn.Module],
         device: torch.device,
-        meter: MemoryTracker,
+        memory_tracker: MemoryTracker,
         turn: AbstractContextManager[Any],
     ) -> None:
         """`modules` have just been loaded, into host memory; `turn` is held while one of them moves."""
         self.plan: Plan | None = None
         self._device = device
-        self._meter = meter
+        self._meter = memory_tracker
         self._turn = turn
         self._turns = OnDemandSlot()
         self._housed = {name: OffloadedModule(module, device) for name, module in modules.items()}
@@ -88,7 +88,7 @@ class ComponentPlacement:
                 housed.move(placements[name])
         self.plan = plan
 
-    def park(self) -> None:
+    def move_to_host(self) -> None:
         """All into host memory."""
         self.plan = None
         with self._turn:
@@ -100,7 +100,7 @@ class ComponentPlacement:
         return self._housed[name].placement if name in self._housed else Placement.SKIPPED
 
     @contextmanager
-    def acting(self) -> Iterator[None]:
+    def hooked(self) -> Iterator[None]:
         """Inside, what visits comes for its stage, what is streamed comes group by group; nothing stays behind.
 
         Hooks run in the order in which they were set: adapters must act already, or they would find the weights
@@ -120,7 +120,7 @@ class ComponentPlacement:
                 _tile(self._housed["vae"].module, self.plan.tile_side, undo)
             yield
 
-    def stage_ends(self) -> None:
+    def end_stage(self) -> None:
         """Visitors of the stage that has just ended leave now, not when the next ones come."""
         self._turns.end()
 

@@ -65,7 +65,7 @@ class ModelCache:
 
     def make_room(self, id: str, needed_bytes: int) -> None:
         """Have others than this model leave the device until so many bytes are free."""
-        others = [other for other in self._models if other != id and not self._models[other].parked]
+        others = [other for other in self._models if other != id and not self._models[other].on_host]
         while others and (
             len(others) >= self._max_models
             or sum(self._models[other].resident_bytes for other in others) + needed_bytes > self._size_bytes
@@ -74,7 +74,7 @@ class ModelCache:
 
     def bound_host(self, id: str) -> None:
         """The model that runs may need the host memory in which others are parked."""
-        for other in [other for other, model in self._models.items() if model.parked and other != id]:
+        for other in [other for other, model in self._models.items() if model.on_host and other != id]:
             if sum(model.placement.host_bytes for model in self._models.values()) <= self._host_bytes:
                 return
             self._tally.count("evictions", model=other, to="dropped")
@@ -87,7 +87,7 @@ class ModelCache:
             "resident_bytes": sum(model.resident_bytes for model in models.values()),
             "host_bytes": sum(model.placement.host_bytes for model in models.values()),
             "warm": list(models),
-            "parked": [id for id, model in models.items() if model.parked],
+            "parked": [id for id, model in models.items() if model.on_host],
             "adapters": {id: list(model.adapters.loaded) for id, model in models.items()},
             "placement": {id: model.locations() for id, model in models.items()},
             "models": {id: model.report() for id, model in models.items()},
@@ -106,7 +106,7 @@ class ModelCache:
         if parked + model.placement.bytes > self._host_bytes:
             return False
         try:
-            model.park()
+            model.move_to_host()
         except Exception:  # noqa: BLE001 - whatever it was, nothing is known of its homes any more
             _log.exception("%s could not be parked, and is dropped", id)
             return False

@@ -13,9 +13,9 @@ import torch
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import CatalogueError, FailureCode, JobFailed, NotFound
-from worker.checkpoints import files as page_cache
+from worker.checkpoints import files
 from worker.checkpoints import loader as checkpoints
-from worker.checkpoints.files import Fingerprints, files_of
+from worker.checkpoints.files import ContentHasher, weight_files
 from worker.families import load_family
 from worker.pool.plans import PlanSelector
 
@@ -25,11 +25,11 @@ _Loaded = TypeVar("_Loaded")
 class ModelFetcher:
     """What precedes a load."""
 
-    def __init__(self, catalogue: Catalogue, budget: PlanSelector, fingerprints: Fingerprints) -> None:
+    def __init__(self, catalogue: Catalogue, budget: PlanSelector, hasher: ContentHasher) -> None:
         """`budget` learns what each weighs."""
         self._catalogue = catalogue
-        self._budget = budget
-        self._fingerprints = fingerprints
+        self._plan_selector = budget
+        self._hasher = hasher
         self._places: dict[str, Path] = {}
 
     def prepare(self, name: str) -> None:
@@ -45,9 +45,9 @@ class ModelFetcher:
             spec = self._catalogue.model(id)
             path, variant = self.locate(id), spec.variant
             checkpoints.fetch_rest(self._catalogue, spec, load_family(spec.family), path)
-        self._fingerprints.of(path, variant)
-        for file in files_of(path, variant):
-            page_cache.hold(file)
+        self._hasher.hash(path, variant)
+        for file in weight_files(path, variant):
+            files.read_into_page_cache(file)
 
     def locate(self, id: str) -> Path:
         """A model's files, fetched from the hub first where they are there; it is asked once."""
@@ -61,13 +61,13 @@ class ModelFetcher:
 
     def measure(self, id: str) -> None:
         """Know what the model consists of: one that is still on a hub is fetched for that."""
-        if not self._budget.knows(id):
-            self._budget.fetched(id, self.locate(id))
+        if not self._plan_selector.knows(id):
+            self._plan_selector.add_model(id, self.locate(id))
 
     def measure_controlnet(self, id: str, model: str) -> None:
         """Know what it weighs beside this model: one that is still on a hub is fetched for that."""
-        if not self._budget.knows_controlnet(id):
-            self._budget.controlnet_fetched(id, model, self.locate_controlnet(id))
+        if not self._plan_selector.knows_controlnet(id):
+            self._plan_selector.add_controlnet(id, model, self.locate_controlnet(id))
 
     def _place(self, name: str, locate: Callable[[], Path]) -> Path:
         place = self._places.get(name)

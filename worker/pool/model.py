@@ -28,7 +28,7 @@ from worker.adapters import reader as lora_files
 from worker.adapters.active import ActiveLoras, AdapterSet
 from worker.adapters.files import LoraFiles
 from worker.checkpoints import loader as checkpoints
-from worker.checkpoints.files import Fingerprints
+from worker.checkpoints.files import ContentHasher
 from worker.encoding.cache import EmbeddingCache
 from worker.encoding.cpu_t5 import CpuT5, InTurn
 from worker.encoding.encoder import PromptEncoder
@@ -54,9 +54,9 @@ class PoolContext:
 
     catalogue: Catalogue
     device: torch.device
-    fingerprints: Fingerprints
+    hasher: ContentHasher
     embeddings: EmbeddingCache
-    meter: MemoryTracker
+    memory_tracker: MemoryTracker
     stock: LoraFiles
     kernels: KernelOptions
     encodes_ahead: bool = False
@@ -74,35 +74,35 @@ class LoadedModel:
         fp8: whether its denoiser is stored in 8 bits, for as long as it is loaded.
     """
 
-    def __init__(self, spec: ModelSpec, path: Path, around: PoolContext, plan: Plan) -> None:
+    def __init__(self, spec: ModelSpec, path: Path, context: PoolContext, plan: Plan) -> None:
         """Load from `path` what the plan holds, into host memory; nothing is on the device yet."""
         self.spec = spec
         self.family: FamilyCode = load_family(spec.family)
-        self.device = around.device
-        self.dtype = pick_dtype(spec, around.device)
+        self.device = context.device
+        self.dtype = pick_dtype(spec, context.device)
         self.fp8 = plan.fp8
-        self._around = around
-        self.weights = Weights(id=spec.id, sha256=around.fingerprints.of(path, spec.variant), family=spec.family)
+        self._context = context
+        self.weights = Weights(id=spec.id, sha256=context.hasher.hash(path, spec.variant), family=spec.family)
         skipped = {name for name, placement in plan.placements.items() if placement is Placement.SKIPPED}
-        with around.turn:
-            self.base = checkpoints.load_model(around.catalogue, spec, self.family, path, self.dtype, skipped)
+        with context.turn:
+            self.base = checkpoints.load_model(context.catalogue, spec, self.family, path, self.dtype, skipped)
         if plan.fp8:
             denoiser = self.base.components[self.family.denoiser]
             denoiser.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=self.dtype)
         self.forget_adapters()
         modules = {name: part for name, part in self.base.components.items() if _is_module(part)}
-        self.kernels = Kernels(around.kernels, around.device, spec.id)
-        self.kernels.arrange(modules)
+        self.kernels = Kernels(context.kernels, context.device, spec.id)
+        self.kernels.set_memory_format(modules)
         self.kernels.compile(modules[self.family.denoiser], self.family.repeated)
-        self.placement = ComponentPlacement(modules, around.device, around.meter, around.turn)
+        self.placement = ComponentPlacement(modules, context.device, context.memory_tracker, context.turn)
         self._controlnets: dict[str, tuple[Any, str]] = {}
         self._host_t5: CpuT5 | None = None
         self._schedulers: dict[str, Any] = {}
         cache_introspection(self.base.vae)
-        cache_introspection(modules[self.family.denoiser], signatures=around.kernels.compile == "off")
+        cache_introspection(modules[self.family.denoiser], signatures=context.kernels.compile == "off")
 
     @property
-    def parked(self) -> bool:
+    def on_host(self) -> bool:
         """Whether it must be placed before it can run."""
         return self.placement.plan is None
 
@@ -116,14 +116,14 @@ class LoadedModel:
         """Whether its T5 may work on the CPU for jobs that wait."""
         return self._host_t5 is not None and self.placement.placement_of(self.family.t5 or "") is Placement.CPU
 
-    def park(self) -> None:
+    def move_to_host(self) -> None:
         """Into host memory with it; adapters are read anew when they are asked for."""
         self.forget_adapters()
-        self.placement.park()
+        self.placement.move_to_host()
 
     def forget_adapters(self) -> None:
         """Give the memory of all adapters back."""
-        self.adapters = ActiveLoras(self.base, self.family, self._around.stock, self.spec.id)
+        self.adapters = ActiveLoras(self.base, self.family, self._context.stock, self.spec.id)
 
     def report(self) -> dict[str, Any]:
         """What it takes, and by which plan: its `ModelReport`."""
@@ -145,11 +145,11 @@ class LoadedModel:
         """Read a ControlNet into host memory, once."""
         if id in self._controlnets:
             return
-        with self._around.turn:
+        with self._context.turn:
             module = checkpoints.load_controlnet(self.family, path, self.dtype)
-        self.kernels.arrange({id: module})
+        self.kernels.set_memory_format({id: module})
         cache_introspection(module)
-        self._controlnets = {**self._controlnets, id: (module, self._around.fingerprints.of(path))}
+        self._controlnets = {**self._controlnets, id: (module, self._context.hasher.hash(path))}
         self.placement.add(f"controlnet:{id}", module)
 
     def pipeline(self, mode: Mode, scheduler: str, controlnets: Sequence[str] = ()) -> Any:
@@ -176,7 +176,7 @@ class LoadedModel:
     def active(self, sets: Sequence[AdapterSet]) -> Iterator[PromptEncoder]:
         """Inside, each image's adapters act, and every component comes when its placement says so."""
         adapters = self.adapters.active(sets)
-        with adapters, self.placement.acting(), self.kernels.acting(self._hooked()):
+        with adapters, self.placement.hooked(), self.kernels.running(self._hooked()):
             yield self._encoder(sets, self._stand_in())
 
     def encode_ahead(self, call: Call, goes_on: Callable[[], bool]) -> int:
@@ -242,13 +242,13 @@ class LoadedModel:
         Nor where adapters can change it: those of the batch that runs would act on what is encoded ahead.
         """
         t5 = self.family.t5
-        if t5 is None or not self._around.encodes_ahead or self.placement.placement_of(t5) is not Placement.CPU:
+        if t5 is None or not self._context.encodes_ahead or self.placement.placement_of(t5) is not Placement.CPU:
             return None
         if t5 in lora_files.targets(self.base):
             return None
         if self._host_t5 is None:
             like_base = partial(derive, type(self.base), self.base)
-            cache, turn = self._around.embeddings, self._around.turn
+            cache, turn = self._context.embeddings, self._context.turn
             self._host_t5 = CpuT5(t5, self.family, self.base, like_base, cache, self.weights.sha256, turn)
         return self._host_t5.stand_in()
 
@@ -262,12 +262,12 @@ class LoadedModel:
             if skipped or stand_in:
                 pipeline = derive(type(self.base), self.base, **{t5: stand_in})
         state = (self.weights.sha256, str(self.dtype), t5_state)
-        cache, active = self._around.embeddings, self.adapters.active_in_texts
+        cache, active = self._context.embeddings, self.adapters.active_in_texts
         return PromptEncoder(pipeline, self.family, self.device, self.dtype, cache, state, sets, active, stand_in)
 
 
 def derive(pipeline_class: Any, base: Any, **extra: Any) -> Any:
-    """Another task's pipeline around the same component objects.
+    """Another task's pipeline context the same component objects.
 
     `from_pipe` is no way to do it: without a dtype it upcasts the shared weights in place.
     """

@@ -45,7 +45,7 @@ class PlanSelector:
         self._candidates: dict[tuple[str, Workload], list[Plan]] = {}
         self._too_large: dict[tuple[str, Workload], int] = {}
 
-    def know(self, model: ModelComponents) -> None:
+    def learn_components(self, model: ModelComponents) -> None:
         """What a model really consists of, where its file did not tell."""
         self._components[model.model] = model
         self._candidates.clear()
@@ -59,14 +59,14 @@ class PlanSelector:
                 self._components[id] = model
         return id in self._components
 
-    def fetched(self, id: str, path: Path) -> None:
+    def add_model(self, id: str, path: Path) -> None:
         """The model is on this machine now."""
         spec = self._catalogue.model(id).model_copy(update={"source": str(path)})
         model = read_components(self._catalogue, spec, self._value_bytes(spec))
         if model is not None:
-            self.know(model)
+            self.learn_components(model)
 
-    def controlnet_fetched(self, id: str, model: str, path: Path) -> None:
+    def add_controlnet(self, id: str, model: str, path: Path) -> None:
         """The ControlNet is on this machine now, and from here on it is planned with, by the API too."""
         value_bytes = self._value_bytes(self._catalogue.model(model))
         extra = size_controlnet(self._catalogue, id, value_bytes, path)
@@ -79,7 +79,7 @@ class PlanSelector:
         extra = self.capacity.extras.get(f"controlnet:{id}")
         return extra is not None and extra.origin == "files"
 
-    def is_vague(self, id: str) -> bool:
+    def has_unknown_components(self, id: str) -> bool:
         """Whether the checkpoint is one file, whose components cannot be told apart before it is loaded."""
         return [part.name for part in self._components[id].components] == ["checkpoint"]
 

@@ -18,7 +18,7 @@ from contracts.metrics import Counters
 from contracts.queue.records import MemoryUse
 from contracts.requests.parameters import JobParameters, combine
 from worker.adapters.files import LoraFiles
-from worker.checkpoints.files import Fingerprints
+from worker.checkpoints.files import ContentHasher
 from worker.encoding.cache import EmbeddingCache
 from worker.encoding.encoder import PromptEncoder
 from worker.families import Call, texts_of
@@ -41,7 +41,7 @@ class Pool:
 
     Attributes:
         budget: chooses the plan of each batch.
-        meter: what the running batch takes of the device's memory.
+        memory_tracker: what the running batch takes of the device's memory.
     """
 
     def __init__(
@@ -70,27 +70,27 @@ class Pool:
         self.catalogue = catalogue
         self.device = pick_device(device)
         self.embeddings = EmbeddingCache(embedding_bytes)
-        self.meter = MemoryTracker(self.device, budget_bytes)
+        self.memory_tracker = MemoryTracker(self.device, budget_bytes)
         size_bytes = int(budget_bytes * PLANNED_SHARE) if budget_bytes else device_bytes(self.device)
-        self.budget = PlanSelector(catalogue, size_bytes, self._value_bytes, policy)
+        self.plan_selector = PlanSelector(catalogue, size_bytes, self._value_bytes, policy)
         self._tally = tally or Counters()
-        self._here = ModelCache(size_bytes, max_models, host_bytes, self._tally)
-        self._around = PoolContext(
+        self._cache = ModelCache(size_bytes, max_models, host_bytes, self._tally)
+        self._context = PoolContext(
             catalogue,
             self.device,
-            Fingerprints(),
+            ContentHasher(),
             self.embeddings,
-            self.meter,
+            self.memory_tracker,
             stock or LoraFiles(catalogue),
             kernels or KernelOptions(),
             encodes_ahead,
         )
-        self._arrivals = ModelFetcher(catalogue, self.budget, self._around.fingerprints)
+        self._fetcher = ModelFetcher(catalogue, self.plan_selector, self._context.hasher)
 
     @property
     def warm(self) -> list[str]:
         """Ids of the models that are ready, on the device or parked, least recently used first."""
-        return list(self._here.models)
+        return list(self._cache.models)
 
     def prepare(self, name: str) -> None:
         """Have the files of a model, or of a `controlnet:ID`, on this machine and at hand; for any thread.
@@ -98,7 +98,7 @@ class Pool:
         Raises:
             Exception: whatever loading them would meet.
         """
-        self._arrivals.prepare(name)
+        self._fetcher.prepare(name)
 
     def model(self, id: str) -> LoadedModel:
         """The model, placed for one image as its row has it by default; others may leave for it.
@@ -107,7 +107,7 @@ class Pool:
             JobFailed: with MODEL_LOAD_FAILED.
         """
         self._of_model(id, lambda: self._inspect(id))
-        return self._place(id, self.budget.default_plan(id), [])
+        return self._place(id, self.plan_selector.default_plan(id), [])
 
     def ready(self, job: JobParameters, images: int) -> LoadedModel:
         """The job's model, placed by the plan for a call of so many images, with the ControlNets that it names.
@@ -119,10 +119,8 @@ class Pool:
         self._of_model(job.model, lambda: self._inspect(job.model))
         controlnets = list(dict.fromkeys(control.controlnet for control in job.controls))
         for controlnet in controlnets:
-            load_errors_as_job_failed(
-                controlnet, partial(self._arrivals.measure_controlnet, controlnet, job.model)
-            )
-        return self._place(job.model, self.budget.choose(job, images), controlnets)
+            load_errors_as_job_failed(controlnet, partial(self._fetcher.measure_controlnet, controlnet, job.model))
+        return self._place(job.model, self.plan_selector.choose(job, images), controlnets)
 
     def fitting(self, batch: Sequence[JobParameters]) -> int:
         """How many of these jobs, from the first on, one call can serve: adapters must not cost it a better plan.
@@ -130,11 +128,11 @@ class Pool:
         The first job is always one of them.
         """
         with suppress(CatalogueError):
-            if len(batch) > 1 and self.budget.knows(batch[0].model):
+            if len(batch) > 1 and self.plan_selector.knows(batch[0].model):
                 for count in range(len(batch), 1, -1):
                     load = combine(batch[:count])
                     plain = load.model_copy(update={"loras": combine(batch[:1]).loras})
-                    plans = [self.budget.choose(one, load.num_images) for one in (load, plain)]
+                    plans = [self.plan_selector.choose(one, load.num_images) for one in (load, plain)]
                     if plans[0].name == plans[1].name and plans[0].fits:
                         return count
                 return 1
@@ -146,7 +144,7 @@ class Pool:
         Returns:
             The name of the plan that was too large; None where there is no smaller one.
         """
-        failed = self.budget.step_down(job, images)
+        failed = self.plan_selector.step_down(job, images)
         if failed is None:
             return None
         self._tally.count("out_of_memory_steps", model=job.model)
@@ -155,7 +153,7 @@ class Pool:
     @property
     def can_encode_ahead(self) -> bool:
         """Whether `encode_ahead` could do anything."""
-        return any(model.hosts_t5 for model in self._here.models.values())
+        return any(model.hosts_t5 for model in self._cache.models.values())
 
     def encode_ahead(self, job: JobParameters, goes_on: Callable[[], bool]) -> int:
         """Have T5 read the texts of a job that waits, where it works on the CPU; for a thread beside the jobs'.
@@ -166,7 +164,7 @@ class Pool:
         Returns:
             How many texts were encoded that were not known.
         """
-        model = self._here.find(job.model)
+        model = self._cache.find(job.model)
         encoded = 0 if model is None else model.encode_ahead(Call(job, texts_of([job])), goes_on)
         self._tally.count("prompts_encoded_ahead", encoded, model=job.model)
         return encoded
@@ -182,49 +180,49 @@ class Pool:
         report, plan = model.report(), model.placement.plan
         return MemoryUse(
             plan=report["plan"],
-            budget_bytes=self.budget.size_bytes,
+            budget_bytes=self.plan_selector.size_bytes,
             planned_bytes=0 if plan is None else plan.peak_bytes,
-            peak_bytes=self.meter.peak_bytes,
+            peak_bytes=self.memory_tracker.peak_bytes,
             ran_out=list(ran_out),
         )
 
     def drop(self, id: str) -> None:
         """Forget a model and give its memory back."""
-        self._here.drop(id)
+        self._cache.drop(id)
 
     @property
     def resident_bytes(self) -> int:
         """Weights on the device: those of all models, and their adapters."""
-        return self._here.resident_bytes
+        return self._cache.resident_bytes
 
     def report(self) -> dict[str, Any]:
         """This pool's part of a `WorkerReport`."""
         return {
             "device": describe_device(self.device),
-            "budget_bytes": self.budget.size_bytes,
-            **self._here.report(),
+            "budget_bytes": self.plan_selector.size_bytes,
+            **self._cache.report(),
             "embeddings": self.embeddings.report(),
         }
 
     def _place(self, id: str, plan: Plan, controlnets: list[str]) -> LoadedModel:
-        model = self._here.find(id)
+        model = self._cache.find(id)
         if model is not None and not model.serves(plan):
             model = None  # before it is dropped, or it would outlive that
             self.drop(id)
-        if model is not None and not model.parked:
+        if model is not None and not model.on_host:
             self._tally.count("warm_hits", model=id)
-        self._here.make_room(id, plan.peak_bytes)
+        self._cache.make_room(id, plan.peak_bytes)
         if model is None:
             model = self._of_model(id, lambda: self._load(id, plan))
-        self._here.enter(id, model)
+        self._cache.enter(id, model)
         for controlnet in controlnets:
             load_errors_as_job_failed(controlnet, partial(self._load_controlnet, model, controlnet))
         self._settle(model, plan)
-        self._here.bound_host(id)
+        self._cache.bound_host(id)
         return model
 
     def _settle(self, model: LoadedModel, plan: Plan) -> None:
-        if model.adapters.resident_bytes + plan.peak_bytes > self.budget.size_bytes:
+        if model.adapters.resident_bytes + plan.peak_bytes > self.plan_selector.size_bytes:
             model.forget_adapters()
         try:
             model.placement.apply(plan)
@@ -234,12 +232,12 @@ class Pool:
             raise
 
     def _load(self, id: str, plan: Plan) -> LoadedModel:
-        model = LoadedModel(self.catalogue.model(id), self._arrivals.locate(id), self._around, plan)
+        model = LoadedModel(self.catalogue.model(id), self._fetcher.locate(id), self._context, plan)
         self._tally.count("model_loads", model=id)
         return model
 
     def _load_controlnet(self, model: LoadedModel, id: str) -> None:
-        model.load_controlnet(id, self._arrivals.locate_controlnet(id))
+        model.load_controlnet(id, self._fetcher.locate_controlnet(id))
 
     def _of_model(self, id: str, load: Callable[[], _Loaded]) -> _Loaded:
         try:
@@ -250,11 +248,11 @@ class Pool:
 
     def _inspect(self, id: str) -> None:
         """Know what the model consists of: one file that does not tell is loaded for that."""
-        self._arrivals.measure(id)
-        if self.budget.is_vague(id):
-            model = self._load(id, self.budget.default_plan(id))
-            self.budget.know(model.components())
-            self._here.enter(id, model)
+        self._fetcher.measure(id)
+        if self.plan_selector.has_unknown_components(id):
+            model = self._load(id, self.plan_selector.default_plan(id))
+            self.plan_selector.learn_components(model.components())
+            self._cache.enter(id, model)
 
     def _value_bytes(self, spec: ModelSpec) -> int:
         return pick_dtype(spec, self.device).itemsize

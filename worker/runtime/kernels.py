@@ -55,7 +55,7 @@ class Kernels:
         last = "on" if self._last else "off"
         self.used: dict[str, str] = {"attention": choice.attention, "channels_last": last, "compile": "off"}
 
-    def arrange(self, modules: Mapping[str, torch.nn.Module]) -> None:
+    def set_memory_format(self, modules: Mapping[str, torch.nn.Module]) -> None:
         """Lay out the weights of those that convolve; a transformer's one convolution only cuts patches."""
         for module in modules.values() if self._last else ():
             if sum(isinstance(layer, torch.nn.Conv2d) for layer in module.modules()) > 1:
@@ -76,7 +76,7 @@ class Kernels:
                 block._compiled_call_impl = None
 
     @contextmanager
-    def acting(self, hooked: str = "") -> Iterator[None]:
+    def running(self, hooked: str = "") -> Iterator[None]:
         """One batch runs inside.
 
         Args:

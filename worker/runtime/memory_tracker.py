@@ -1,7 +1,8 @@
 """What a pipeline call takes of the device's memory, and an end to it where a budget is exceeded.
 
 CUDA counts for itself, and its allocator keeps to a share of the card. The CPU does neither, so there every tensor
-that an operation makes is counted while the meter runs: a budget on the CPU behaves as a card of that size would.
+that an operation makes is counted while the tracker
+runs: a budget on the CPU behaves as a card of that size would.
 Scratch memory inside one operation is not seen. Knows nothing of models or plans.
 """
 
@@ -31,7 +32,7 @@ class MemoryTracker:
         self._budget_bytes = budget_bytes
         self._counting: _Counting | None = None
         if device.type == "cuda":
-            # Without a budget, too: the share is the process', and another meter may have set it before.
+            # Without a budget, too: the share is the process', and another memory_tracker may have set it before.
             total_bytes = torch.cuda.get_device_properties(device).total_memory
             share = min(1.0, (budget_bytes or total_bytes) / total_bytes)
             torch.cuda.set_per_process_memory_fraction(share, device)

@@ -24,7 +24,7 @@ from tests.support.weights import to_kohya, write_adapter
 from worker.adapters import reader as lora_files
 from worker.adapters.active import ActiveLoras
 from worker.adapters.files import Limits, LoraFiles
-from worker.checkpoints.files import Fingerprints
+from worker.checkpoints.files import ContentHasher
 from worker.pool.pool import Pool
 
 FAMILY_IDS = list(FAMILIES)
@@ -182,7 +182,7 @@ def test_the_key_of_a_prompts_embedding_names_the_adapters_that_change_a_text_en
     none, one, both = chosen(adapters, [], [denoiser_only], [denoiser_only, with_text])
     assert none.in_texts.key == one.in_texts.key == ()
     path = Path(two_adapters.lora("extra").source)
-    assert both.in_texts.key == ((Fingerprints().of(path), 0.5),)
+    assert both.in_texts.key == ((ContentHasher().hash(path), 0.5),)
 
 
 def test_two_hundred_swaps_leave_memory_modules_and_parameters_where_they_were(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.checkpoints.files import Fingerprints
+from worker.checkpoints.files import ContentHasher
 
 
 @pytest.fixture
@@ -30,47 +30,47 @@ def checkpoint(tmp_path: Path) -> Path:
 
 def test_a_files_hash_is_that_of_its_bytes(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(b"weights")
-    assert Fingerprints().of(tmp_path / "a.safetensors") == hashlib.sha256(b"weights").hexdigest()
+    assert ContentHasher().hash(tmp_path / "a.safetensors") == hashlib.sha256(b"weights").hexdigest()
 
 
 def test_a_copied_folder_has_the_same_hash(checkpoint: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(checkpoint, tmp_path / "copy")
-    assert Fingerprints().of(copy) == Fingerprints().of(checkpoint)
+    assert ContentHasher().hash(copy) == ContentHasher().hash(checkpoint)
 
 
 @pytest.mark.parametrize("name", ["unet/model.safetensors", "unet/config.json", "model_index.json"])
 def test_a_folders_hash_changes_with_whatever_shapes_its_output(checkpoint: Path, name: str) -> None:
-    fingerprints = Fingerprints()
-    before = fingerprints.of(checkpoint)
+    hasher = ContentHasher()
+    before = hasher.hash(checkpoint)
     (checkpoint / name).write_bytes(b"something else")
-    assert fingerprints.of(checkpoint) != before
+    assert hasher.hash(checkpoint) != before
 
 
 def test_a_folders_hash_does_not_change_with_its_readme(checkpoint: Path) -> None:
-    before = Fingerprints().of(checkpoint)
+    before = ContentHasher().hash(checkpoint)
     (checkpoint / "README.md").write_bytes(b"other words")
-    assert Fingerprints().of(checkpoint) == before
+    assert ContentHasher().hash(checkpoint) == before
 
 
 def test_only_the_chosen_variants_weights_count(checkpoint: Path) -> None:
-    before = Fingerprints().of(checkpoint, "fp16")
+    before = ContentHasher().hash(checkpoint, "fp16")
     (checkpoint / "unet" / "model.safetensors").write_bytes(b"other")
-    assert Fingerprints().of(checkpoint, "fp16") == before
+    assert ContentHasher().hash(checkpoint, "fp16") == before
     (checkpoint / "unet" / "model.fp16.safetensors").write_bytes(b"other")
-    assert Fingerprints().of(checkpoint, "fp16") != before
+    assert ContentHasher().hash(checkpoint, "fp16") != before
 
 
 def test_an_unchanged_file_is_read_once(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(b"weights")
-    fingerprints = Fingerprints()
-    first = fingerprints.of(path)
+    hasher = ContentHasher()
+    first = hasher.hash(path)
     status = path.stat()
     path.write_bytes(b"WEIGHTS")
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert fingerprints.of(path) == first
+    assert hasher.hash(path) == first
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    assert fingerprints.of(path) == hashlib.sha256(b"WEIGHTS").hexdigest()
+    assert hasher.hash(path) == hashlib.sha256(b"WEIGHTS").hexdigest()
 
 
 def test_a_blob_of_the_hubs_cache_is_known_by_its_name(tmp_path: Path) -> None:
@@ -79,4 +79,4 @@ def test_a_blob_of_the_hubs_cache_is_known_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "blobs" / name).write_bytes(b"not read")
     link = tmp_path / "model.safetensors"
     link.symlink_to(tmp_path / "blobs" / name)
-    assert Fingerprints().of(link) == name
+    assert ContentHasher().hash(link) == name

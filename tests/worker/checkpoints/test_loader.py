@@ -183,12 +183,12 @@ def test_a_file_that_does_not_tell_what_it_is_is_loaded_once_and_planned_by_what
 
     monkeypatch.setattr(checkpoints, "load_model", count)
     pool = _pool(catalogue, tmp_path / "sdxl.safetensors", config="somebody/something")
-    assert pool.budget.is_vague("shapes-sdxl")
+    assert pool.plan_selector.has_unknown_components("shapes-sdxl")
     pool.prepare("shapes-sdxl")
     parameters = order(catalogue, "sdxl")
     painted = pixels(parameters, pool, storage)
     assert loaded == ["shapes-sdxl"]
-    assert not pool.budget.is_vague("shapes-sdxl")
+    assert not pool.plan_selector.has_unknown_components("shapes-sdxl")
     assert np.array_equal(painted, pixels(parameters, _pool(catalogue, two_widths), storage))
 
 

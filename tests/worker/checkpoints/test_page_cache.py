@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from worker.checkpoints.files import hold
+from worker.checkpoints.files import read_into_page_cache
 
 _MIB = 2**20
 
@@ -22,8 +22,8 @@ def test_what_the_system_has_forgotten_of_a_file_is_read_and_nothing_twice(tmp_p
     file = tmp_path / "weights.safetensors"
     file.write_bytes(os.urandom(13 * _MIB))
     _release(file, 0, 0)
-    assert hold(file) == 13 * _MIB
-    assert hold(file) == 0
+    assert read_into_page_cache(file) == 13 * _MIB
+    assert read_into_page_cache(file) == 0
     _release(file, 4 * _MIB, 4 * _MIB)
-    assert 0 < hold(file) <= 8 * _MIB
-    assert hold(file) == 0
+    assert 0 < read_into_page_cache(file) <= 8 * _MIB
+    assert read_into_page_cache(file) == 0

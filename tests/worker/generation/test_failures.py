@@ -121,7 +121,7 @@ def _smaller_than_it_says(catalogue: Catalogue, job: JobParameters, missing_byte
     pool = Pool(catalogue, device="cpu", budget_bytes=2**30, tally=tally)
     plan = pool.ready(job, job.num_images).placement.plan
     assert plan is not None
-    pool.meter = MemoryTracker(pool.device, plan.peak_bytes - missing_bytes)
+    pool.memory_tracker = MemoryTracker(pool.device, plan.peak_bytes - missing_bytes)
     return pool, tally
 
 
@@ -167,7 +167,7 @@ def test_a_job_that_no_plan_can_run_fails_and_holds_on_to_nothing(
     assert _tensors() > before
     pool.drop(job.model)
     assert _tensors() == before
-    pool.meter = MemoryTracker(pool.device, None)
+    pool.memory_tracker = MemoryTracker(pool.device, None)
     assert done(job, pool, storage)[0] == expected
 
 

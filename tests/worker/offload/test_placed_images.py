@@ -72,9 +72,9 @@ def test_tiles_and_8_bits_show_what_was_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pool, jobs = Pool(catalogue, device="cpu"), _orders(catalogue, family, width=width)
-    assert pool.budget.knows(jobs[0].model)
-    changed = pool.budget.choose(jobs[0], len(jobs)).model_copy(update=change)
-    monkeypatch.setattr(pool.budget, "choose", lambda *_: changed)
+    assert pool.plan_selector.knows(jobs[0].model)
+    changed = pool.plan_selector.choose(jobs[0], len(jobs)).model_copy(update=change)
+    monkeypatch.setattr(pool.plan_selector, "choose", lambda *_: changed)
     verdicts, receipt = _judged(jobs, pool, storage)
     assert receipt.departures == [departure]
     assert _words(verdicts) == SCENES
@@ -90,11 +90,11 @@ def test_a_small_worker_in_bfloat16_with_t5_on_the_cpu_in_float32_shows_what_was
     narrow = catalogue.model_copy(update={"models": rows})
     pool = Pool(narrow, device="cpu", budget_bytes=2**30, policy=Policy(t5="cpu"))
     jobs = _orders(narrow, family)
-    assert pool.budget.knows(jobs[0].model)
-    while pool.budget.step_down(jobs[0], len(jobs)):
+    assert pool.plan_selector.knows(jobs[0].model)
+    while pool.plan_selector.step_down(jobs[0], len(jobs)):
         pass
-    smallest = pool.budget.choose(jobs[0], len(jobs))
-    monkeypatch.setattr(pool.budget, "choose", lambda *_: smallest)
+    smallest = pool.plan_selector.choose(jobs[0], len(jobs))
+    monkeypatch.setattr(pool.plan_selector, "choose", lambda *_: smallest)
     verdicts, receipt = _judged(jobs, pool, storage)
     assert receipt.dtype == "bfloat16"
     assert {Placement.CPU, Placement.ON_DEMAND, Placement.STREAMED} <= set(receipt.placement.values())

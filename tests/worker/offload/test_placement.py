@@ -115,7 +115,7 @@ def test_the_smallest_rung_runs_other_modes_and_adapters_unchanged(
     job = order(catalogue, family, mode, loras=[{"name": f"{family}-lora"}])
     resident, _ = done(job, Pool(catalogue, device="cpu"), storage)
     pool = Pool(catalogue, device="cpu", budget_bytes=2**30)
-    smallest = _last_rung(pool.budget, job)[-1]
+    smallest = _last_rung(pool.plan_selector, job)[-1]
     files, receipt = done(job, pool, storage)
     assert receipt.memory is not None
     assert receipt.memory.plan == smallest.name != "all resident"
@@ -241,7 +241,7 @@ def test_a_vae_that_overflows_in_float16_works_in_float32_wherever_it_lives(
     job = order(narrow, "sdxl", Mode.IMG2IMG)
     pools = [Pool(narrow, device="cpu"), Pool(narrow, device="cpu", budget_bytes=2**30)]
     visiting = next(rung for rung in _ladder(narrow, job) if rung.placements["vae"] is Placement.ON_DEMAND)
-    monkeypatch.setattr(pools[1].budget, "choose", lambda *_: visiting)
+    monkeypatch.setattr(pools[1].plan_selector, "choose", lambda *_: visiting)
     files = [done(job, pool, storage)[0] for pool in pools]
     assert files[0] == files[1]
     vae = pools[0].model(row.id).base.vae
@@ -257,7 +257,7 @@ def test_a_denoiser_in_8_bits_takes_less_paints_nearly_the_same_and_leaves_with_
     resident, _ = done(job, Pool(catalogue, device="cpu"), storage)
     pool, rung = Pool(catalogue, device="cpu"), _ladder(catalogue, job)[0]
     with monkeypatch.context() as patch:
-        patch.setattr(pool.budget, "choose", lambda *_: rung.model_copy(update={"fp8": True}))
+        patch.setattr(pool.plan_selector, "choose", lambda *_: rung.model_copy(update={"fp8": True}))
         files, receipt = done(job, pool, storage)
     small_bytes = pool.resident_bytes
     assert receipt.departures == ["denoiser in fp8"]

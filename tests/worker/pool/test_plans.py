@@ -64,7 +64,7 @@ def test_a_controlnet_from_a_hub_is_planned_with_as_assumed_until_it_is_here(cat
     job = order(catalogue, "flux", Mode.CONTROLNET)
     assert budget.knows(job.model)
     before = budget.choose(job, 1)
-    budget.controlnet_fetched("flux-hint", job.model, Path(local.source))
+    budget.add_controlnet("flux-hint", job.model, Path(local.source))
     assert budget.knows_controlnet("flux-hint")
     after = budget.choose(job, 1)
     assert after.placements["controlnet:flux-hint"] is Placement.DEVICE

@@ -106,7 +106,7 @@ def test_channels_last_lays_out_what_convolves_and_survives_every_home(
     assert receipt.kernels == {"attention": "auto", "channels_last": "on", "compile": "off"}
     assert _lies_last(lying, job, "vae")
     assert _lies_last(lying, job, "unet") is (family == "sdxl")
-    lying.model(job.model).park()
+    lying.model(job.model).move_to_host()
     assert _lies_last(lying, job, "vae")
     again, _ = done(job, lying, storage)
     assert again == files

@@ -1,4 +1,4 @@
-"""The meter on the CPU: it counts what is alive, changes no bit, and ends what takes too much."""
+"""The memory_tracker on the CPU: it counts what is alive, changes no bit, and ends what takes too much."""
 
 from __future__ import annotations
 
@@ -21,67 +21,67 @@ def _kib(count: int) -> torch.Tensor:
 
 
 def test_the_peak_is_what_was_alive_at_once_beside_what_was_there_before() -> None:
-    meter = MemoryTracker(CPU, 2**30)
-    with meter.running(resident_bytes=10 * KIB):
+    memory_tracker = MemoryTracker(CPU, 2**30)
+    with memory_tracker.running(resident_bytes=10 * KIB):
         first = _kib(5)
         del first
         second = _kib(3)
         third = second * 2
         del second, third
         _kib(2)
-    assert meter.peak_bytes == 16 * KIB
+    assert memory_tracker.peak_bytes == 16 * KIB
 
 
 def test_views_take_nothing_and_keep_what_they_look_at() -> None:
-    meter, weight = MemoryTracker(CPU, 2**30), _kib(64).view(128, 128)
-    with meter.running(0):
+    memory_tracker, weight = MemoryTracker(CPU, 2**30), _kib(64).view(128, 128)
+    with memory_tracker.running(0):
         turned = weight.t()
         part = (turned @ weight)[:1]
         assert turned.shape == (128, 128)
         _kib(16)
         del part
         _kib(4)
-    assert meter.peak_bytes == 80 * KIB
+    assert memory_tracker.peak_bytes == 80 * KIB
 
 
 def test_what_is_beyond_the_budget_is_the_devices_own_error() -> None:
-    meter = MemoryTracker(CPU, 16 * KIB)
-    with meter.running(8 * KIB):
+    memory_tracker = MemoryTracker(CPU, 16 * KIB)
+    with memory_tracker.running(8 * KIB):
         _kib(8)
-    assert meter.peak_bytes == 16 * KIB
-    with pytest.raises(torch.OutOfMemoryError, match="budget exceeded"), meter.running(9 * KIB):
+    assert memory_tracker.peak_bytes == 16 * KIB
+    with pytest.raises(torch.OutOfMemoryError, match="budget exceeded"), memory_tracker.running(9 * KIB):
         _kib(8)
-    assert meter.peak_bytes == 17 * KIB
-    with meter.running(0):
+    assert memory_tracker.peak_bytes == 17 * KIB
+    with memory_tracker.running(0):
         _kib(16)
-    assert meter.peak_bytes == 16 * KIB
+    assert memory_tracker.peak_bytes == 16 * KIB
 
 
 def test_what_is_computed_off_the_device_is_not_counted() -> None:
-    meter = MemoryTracker(CPU, 16 * KIB)
-    with meter.running(0):
-        meter.pause()
+    memory_tracker = MemoryTracker(CPU, 16 * KIB)
+    with memory_tracker.running(0):
+        memory_tracker.pause()
         large = _kib(64) + 1
-        meter.resume()
+        memory_tracker.resume()
         _kib(4)
         del large
-    assert meter.peak_bytes == 4 * KIB
+    assert memory_tracker.peak_bytes == 4 * KIB
 
 
 def test_without_a_budget_nothing_is_counted_on_the_cpu() -> None:
-    meter = MemoryTracker(CPU, None)
-    with meter.running(8):
-        meter.pause()
+    memory_tracker = MemoryTracker(CPU, None)
+    with memory_tracker.running(8):
+        memory_tracker.pause()
         _kib(4)
-        meter.resume()
-    assert meter.peak_bytes is None
+        memory_tracker.resume()
+    assert memory_tracker.peak_bytes is None
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_measuring_changes_no_bit_and_ends_with_nothing_left(
     family: str, catalogue: Catalogue, pool: Pool
 ) -> None:
-    model, meter = pool.model(f"shapes-{family}"), MemoryTracker(CPU, 2**30)
+    model, memory_tracker = pool.model(f"shapes-{family}"), MemoryTracker(CPU, 2**30)
     model.base.set_progress_bar_config(disable=True)
 
     def paint() -> torch.Tensor:
@@ -94,13 +94,13 @@ def test_measuring_changes_no_bit_and_ends_with_nothing_left(
         return images
 
     plain = paint()
-    with meter.running(0):
+    with memory_tracker.running(0):
         measured = paint()
     assert torch.equal(plain, measured)
-    assert meter.peak_bytes is not None
-    assert meter.peak_bytes > 2**20
+    assert memory_tracker.peak_bytes is not None
+    assert memory_tracker.peak_bytes > 2**20
     gc.collect()
-    first = meter.peak_bytes
-    with meter.running(0):
+    first = memory_tracker.peak_bytes
+    with memory_tracker.running(0):
         paint()
-    assert meter.peak_bytes == first
+    assert memory_tracker.peak_bytes == first
