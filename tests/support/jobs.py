@@ -13,14 +13,14 @@ from PIL import Image, ImageDraw
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode, Task
 from contracts.queue.events import Preview
-from contracts.queue.records import Receipt
+from contracts.queue.records import JobError, Receipt
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS
 from contracts.requests.validation import StoredImage, check, resolve
 from contracts.storage import Storage
 from worker.generation import generate as jobs
 from worker.generation.callback import Watch
-from worker.generation.outputs import Stored
+from worker.generation.outputs import store
 from worker.pool.pool import Pool
 
 Pixels = npt.NDArray[np.int16]
@@ -105,17 +105,31 @@ def run_jobs(
     storage: Storage,
     watch: Watch | None = None,
 ) -> list[Any]:
-    """Run jobs as one batch; returns their outcomes."""
+    """Run jobs as one batch and store their images; returns their results."""
     batch = [parameters] if isinstance(parameters, JobParameters) else parameters
-    work = [jobs.Job(f"job{index}", 0, item, 0.5) for index, item in enumerate(batch)]
-    return list(jobs.run(work, pool, storage, watch or RecordingWatch(), worker_name="tester"))
+    work = [jobs.Job(f"job{index}", item, 0.5) for index, item in enumerate(batch)]
+    results = jobs.generate(work, pool, storage, watch or RecordingWatch(), worker_name="tester")
+    return [
+        store(result, job.id, 0, storage) if result.status == "generated" else result
+        for job, result in zip(work, results, strict=True)
+    ]
 
 
-def complete_job(parameters: JobParameters, pool: Pool, storage: Storage) -> tuple[list[bytes], Receipt]:
+def complete_job(
+    parameters: JobParameters, pool: Pool, storage: Storage, watch: Watch | None = None
+) -> tuple[list[bytes], Receipt]:
     """Run a job that must complete; returns its files and its receipt."""
-    (outcome,) = run_jobs(parameters, pool, storage)
-    assert isinstance(outcome, Stored), outcome
-    return [storage.read(image.key) for image in outcome.images], outcome.receipt
+    (result,) = run_jobs(parameters, pool, storage, watch)
+    assert result.status == "completed", result
+    return [storage.read(image.key) for image in result.stored], result.receipt
+
+
+def fail_job(parameters: JobParameters, pool: Pool, storage: Storage) -> JobError:
+    """Run a job that must fail; returns its error."""
+    (result,) = run_jobs(parameters, pool, storage)
+    assert result.status == "failed", result
+    error: JobError = result.error
+    return error
 
 
 def generate_pixels(parameters: JobParameters, pool: Pool, storage: Storage) -> Pixels:

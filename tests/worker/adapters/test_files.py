@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.errors import FailureCode, JobFailed
+from contracts.errors import FailureCode
 from contracts.requests.parameters import JobParameters, LoraParameters
 from contracts.storage import Storage
-from tests.support.jobs import complete_job, generate_pixels, make_job, run_jobs
+from tests.support.jobs import complete_job, fail_job, generate_pixels, make_job
 from tests.support.weights import write_adapter
 from worker.adapters.files import Limits, LoraFiles
 from worker.pool.pool import Pool
@@ -96,9 +96,8 @@ def test_a_file_that_is_gone_or_damaged_fails_the_job_by_name_and_the_next_is_ri
     storage.write(damaged.key or "", b"something else")
     pool = Pool(catalogue, device="cpu", stock=LoraFiles(catalogue, storage, tmp_path / "loras"))
     for lora, reason in ((gone, "no longer in the storage"), (damaged, "damaged")):
-        (failure,) = run_jobs(_with(lora, catalogue), pool, storage)
-        assert isinstance(failure, JobFailed)
-        assert failure.code == FailureCode.INPUT_MISSING
-        assert reason in failure.message
+        error = fail_job(_with(lora, catalogue), pool, storage)
+        assert error.code == FailureCode.INPUT_MISSING
+        assert reason in error.message
     complete_job(_with(whole, catalogue), pool, storage)
     assert len(list((tmp_path / "loras").iterdir())) == 1

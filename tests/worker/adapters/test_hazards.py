@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.catalogue.families import FAMILIES
-from contracts.errors import FailureCode, JobFailed
+from contracts.errors import FailureCode
+from contracts.queue.records import JobError
 from contracts.storage import Storage
 from tests.support.adapters import checkpoint_of, generate_with_lora
-from tests.support.jobs import RecordingWatch, complete_job, make_job, run_jobs
+from tests.support.jobs import RecordingWatch, complete_job, fail_job, make_job, run_jobs
 from tests.support.weights import to_kohya, write_adapter
 from worker.adapters.active import ActiveLoras
 from worker.adapters.files import Limits, LoraFiles
@@ -26,12 +27,11 @@ FAMILY_IDS = list(FAMILIES)
 Tensors = dict[str, torch.Tensor]
 
 
-def _failure(pool: Pool, storage: Storage, family: str) -> JobFailed:
-    (failure,) = run_jobs(make_job(pool.catalogue, family, loras=[{"name": "extra"}]), pool, storage)
-    assert isinstance(failure, JobFailed)
-    assert failure.code == FailureCode.LORA_INCOMPATIBLE
-    assert len(failure.message) < 500
-    return failure
+def _failure(pool: Pool, storage: Storage, family: str) -> JobError:
+    error = fail_job(make_job(pool.catalogue, family, loras=[{"name": "extra"}]), pool, storage)
+    assert error.code == FailureCode.LORA_INCOMPATIBLE
+    assert len(error.message) < 500
+    return error
 
 
 def test_hazard_1_an_adapter_that_leaves_wakes_no_other(
@@ -78,8 +78,7 @@ def test_hazard_2_a_switch_that_breaks_off_half_way_leaves_nothing_behind(
         return register(self, *hook, **options)
 
     monkeypatch.setattr(torch.nn.Module, "register_forward_hook", break_off)
-    (failure,) = run_jobs(make_job(catalogue, "sdxl", loras=[{"name": "sdxl-lora"}]), pool, storage)
-    assert isinstance(failure, JobFailed)
+    fail_job(make_job(catalogue, "sdxl", loras=[{"name": "sdxl-lora"}]), pool, storage)
     monkeypatch.undo()
     assert complete_job(make_job(catalogue, "sdxl"), pool, storage)[0] == base
     assert np.array_equal(generate_with_lora(pool, storage, "sdxl", "sdxl-lora"), adapted)
@@ -119,9 +118,8 @@ def test_hazard_4_a_failure_while_the_prompt_is_encoded_leaves_no_text_encoder_s
         raise RuntimeError("the encoder went away")
 
     handle = encoder.register_forward_pre_hook(fail)
-    (failure,) = run_jobs(make_job(pool.catalogue, "sdxl", loras=[{"name": "extra", "scale": 0.5}]), pool, storage)
+    fail_job(make_job(pool.catalogue, "sdxl", loras=[{"name": "extra", "scale": 0.5}]), pool, storage)
     handle.remove()
-    assert isinstance(failure, JobFailed)
     assert complete_job(make_job(catalogue, "sdxl"), pool, storage)[0] == base
 
 

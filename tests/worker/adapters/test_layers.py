@@ -15,14 +15,13 @@ from safetensors.torch import save_file
 
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.catalogue.families import FAMILIES, Mode
-from contracts.errors import FailureCode, JobFailed
+from contracts.errors import FailureCode
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from tests.support.adapters import checkpoint_of, choose_sets
 from tests.support.jobs import RecordingWatch, complete_job, decode_pixels, generate_pixels, make_job, run_jobs
 from tests.support.weights import write_adapter
 from worker.adapters.layers import ImageRows
-from worker.generation.outputs import Stored
 from worker.pool.pool import Pool
 
 FAMILY_IDS = list(FAMILIES)
@@ -60,8 +59,8 @@ def _sets(family: str) -> list[list[dict[str, Any]]]:
 
 
 def _images(outcomes: Sequence[Any], storage: Storage) -> list[Any]:
-    assert all(isinstance(outcome, Stored) for outcome in outcomes), outcomes
-    return [decode_pixels(storage.read(image.key)) for outcome in outcomes for image in outcome.images]
+    assert all(outcome.status == "completed" for outcome in outcomes), outcomes
+    return [decode_pixels(storage.read(image.key)) for outcome in outcomes for image in outcome.stored]
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
@@ -190,14 +189,14 @@ def test_an_adapter_that_does_not_fit_fails_its_own_job_and_no_other_of_the_batc
         return make_job(pool.catalogue, "sdxl", batchable=True, loras=[{"name": name} for name in names])
 
     outcomes = run_jobs([job(), job("sdxl-lora", "broken"), job("sdxl-lora")], pool, storage)
-    assert [type(outcome) for outcome in outcomes] == [Stored, JobFailed, Stored]
-    assert outcomes[1].code == FailureCode.LORA_INCOMPATIBLE
-    assert [outcome.receipt.batch_jobs for outcome in outcomes if isinstance(outcome, Stored)] == [2, 2]
+    assert [outcome.status for outcome in outcomes] == ["completed", "failed", "completed"]
+    assert outcomes[1].error.code == FailureCode.LORA_INCOMPATIBLE
+    assert [outcome.receipt.batch_jobs for outcome in outcomes if outcome.receipt] == [2, 2]
     together = _images([outcomes[0], outcomes[2]], storage)
     for mixed, alone in zip(together, (job(), job("sdxl-lora")), strict=True):
         assert np.abs(mixed - generate_pixels(alone, pool, storage)).max() <= BATCH_TOLERANCE_LEVELS
     (failure, other) = run_jobs([job("broken"), job("broken")], pool, storage)
-    assert failure.code == other.code == FailureCode.LORA_INCOMPATIBLE
+    assert failure.error.code == other.error.code == FailureCode.LORA_INCOMPATIBLE
     assert pool.model("shapes-sdxl").adapters.clean
 
 
@@ -215,10 +214,10 @@ def test_an_image_that_an_adapter_spoils_is_its_own_jobs_failure_alone(
     monkeypatch.setattr(change, "alpha", float("inf"))
     outcomes = run_jobs(batch, mixing, storage)
     monkeypatch.undo()
-    assert [type(outcome) for outcome in outcomes] == [Stored, JobFailed, Stored]
-    assert "no numbers" in outcomes[1].message
+    assert [outcome.status for outcome in outcomes] == ["completed", "failed", "completed"]
+    assert "no numbers" in outcomes[1].error.message
     for index in (0, 2):
-        shared = decode_pixels(storage.read(outcomes[index].images[0].key))
+        shared = decode_pixels(storage.read(outcomes[index].stored[0].key))
         assert np.abs(shared - decode_pixels(alone[index][0])).max() <= BATCH_TOLERANCE_LEVELS
     assert [complete_job(job, mixing, storage)[0] for job in batch] == alone
 

@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
 from contracts.catalogue.families import Mode
 from contracts.errors import FailureCode, JobFailed
+from contracts.queue.records import JobError
 from contracts.storage import Storage
-from tests.support.jobs import complete_job, generate_pixels, make_job, run_jobs
+from tests.support.jobs import complete_job, fail_job, generate_pixels, make_job
 from tests.support.original_layout import write_sd3_file, write_sdxl_file, write_unet_file
 from worker.checkpoints import loader as checkpoints
 from worker.families import load_family
@@ -33,12 +34,11 @@ def _pool(catalogue: Catalogue, source: Path, family: str = "sdxl", **fields: ob
     return Pool(catalogue.model_copy(update={"models": (row,), "default_model": row.id}), device="cpu")
 
 
-def _failure(pool: Pool, storage: Storage, family: str = "sdxl") -> JobFailed:
-    (failure,) = run_jobs(make_job(pool.catalogue, family), pool, storage)
-    assert isinstance(failure, JobFailed)
-    assert failure.code == FailureCode.MODEL_LOAD_FAILED
-    assert failure.message.startswith(f"shapes-{family} cannot be loaded: ")
-    return failure
+def _failure(pool: Pool, storage: Storage, family: str = "sdxl") -> JobError:
+    error = fail_job(make_job(pool.catalogue, family), pool, storage)
+    assert error.code == FailureCode.MODEL_LOAD_FAILED
+    assert error.message.startswith(f"shapes-{family} cannot be loaded: ")
+    return error
 
 
 @pytest.fixture(scope="module")
@@ -263,8 +263,7 @@ def test_a_controlnet_that_cannot_be_loaded_is_a_load_failure(
 ) -> None:
     row = ControlNetSpec(id="sdxl-hint", family="sdxl", source=str(tmp_path))
     pool = Pool(catalogue.model_copy(update={"controlnets": (row,)}), device="cpu")
-    (failure,) = run_jobs(make_job(pool.catalogue, "sdxl", Mode.CONTROLNET), pool, storage)
-    assert isinstance(failure, JobFailed)
+    failure = fail_job(make_job(pool.catalogue, "sdxl", Mode.CONTROLNET), pool, storage)
     assert failure.code == FailureCode.MODEL_LOAD_FAILED
     assert failure.message.startswith("sdxl-hint ")
 

@@ -14,11 +14,10 @@ from contracts.metrics import Counters
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from tests.support.adapters import checkpoint_of
-from tests.support.jobs import RecordingWatch, complete_job, run_jobs
+from tests.support.jobs import RecordingWatch, complete_job
 from tests.support.jobs import make_job as make_order
 from tests.support.weights import write_adapter
 from worker.families import load_family
-from worker.generation.outputs import Stored
 from worker.pool.pool import Pool
 
 T5_FAMILIES = ["sd3", "flux"]
@@ -57,12 +56,6 @@ class Reader(RecordingWatch):
             self._thread.join()
 
 
-def _paint(job: JobParameters, pool: Pool, storage: Storage, watch: RecordingWatch) -> tuple[list[bytes], Stored]:
-    (outcome,) = run_jobs(job, pool, storage, watch)
-    assert isinstance(outcome, Stored), outcome
-    return [storage.read(image.key) for image in outcome.images], outcome
-
-
 @pytest.fixture(scope="module")
 def adapted(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
     """For each family with T5 an adapter of a text encoder, too."""
@@ -87,8 +80,8 @@ def test_what_t5_read_while_another_job_denoised_it_does_not_read_again(
     ]
     pool, runs = _open_pool(typed, tally=tally), []
     watch = Reader(pool, second)
-    files, outcome = _paint(first, pool, storage, watch)
-    assert outcome.receipt.embeddings.ahead == 0
+    files, receipt = complete_job(first, pool, storage, watch)
+    assert receipt.embeddings.ahead == 0
     hook = _t5(pool, family).register_forward_pre_hook(lambda *_: runs.append(1))
     again, receipt = complete_job(second, pool, storage)
     hook.remove()
@@ -117,9 +110,9 @@ def test_reading_ahead_changes_no_byte_of_jobs_whose_adapters_alternate(
     found = []
     for job, waiting in zip(jobs, [*jobs[1:], jobs[0]], strict=True):
         wrong = waiting.model_copy(update={"prompt": f"not {waiting.prompt}"})
-        files, outcome = _paint(job, pool, storage, Reader(pool, wrong, waiting))
+        files, receipt = complete_job(job, pool, storage, Reader(pool, wrong, waiting))
         assert files == complete_job(job, plain, storage)[0], job.loras
-        found.append(outcome.receipt.embeddings.ahead)
+        found.append(receipt.embeddings.ahead)
     assert found == [0, 1, 1, 1, 1]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import weakref
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from contracts.errors import FailureCode, JobFailed
 from contracts.metrics import Counters
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
-from tests.support.jobs import RecordingWatch, complete_job, make_job, run_jobs
+from tests.support.jobs import RecordingWatch, complete_job, fail_job, make_job, run_jobs
 from worker.pool.pool import Pool
 from worker.runtime.memory_tracker import MemoryTracker
 
@@ -44,8 +45,8 @@ def test_a_missing_input_fails_every_job_of_the_batch_and_not_the_next(
 ) -> None:
     before, _ = complete_job(make_job(catalogue, "sdxl"), pool, storage)
     lost = make_job(catalogue, "sdxl", Mode.IMG2IMG).model_copy(update={"image": "inputs/gone.png"})
-    failures = run_jobs([lost, lost], pool, storage)
-    assert [failure.code for failure in failures] == [FailureCode.INPUT_MISSING] * 2
+    results = run_jobs([lost, lost], pool, storage)
+    assert [result.error.code for result in results] == [FailureCode.INPUT_MISSING] * 2
     assert complete_job(make_job(catalogue, "sdxl"), pool, storage)[0] == before
 
 
@@ -75,12 +76,11 @@ def test_an_error_in_the_denoiser_becomes_a_code_and_a_plain_message(
     pool = Pool(catalogue, device="cpu")
     before, _ = complete_job(make_job(catalogue, "sdxl"), pool, storage)
     hook = pool.model("shapes-sdxl").base.unet.register_forward_pre_hook(_Breaking(error).forward)
-    (failure,) = run_jobs(make_job(catalogue, "sdxl"), pool, storage)
+    told = fail_job(make_job(catalogue, "sdxl"), pool, storage)
     hook.remove()
-    assert isinstance(failure, JobFailed)
-    assert failure.code == code
-    assert "secret" not in failure.message
-    assert len(failure.message) < 200
+    assert told.code == code
+    assert "secret" not in told.message
+    assert len(told.message) < 200
     assert complete_job(make_job(catalogue, "sdxl"), pool, storage)[0] == before
 
 
@@ -89,19 +89,30 @@ def test_a_result_of_nans_is_a_failure_and_not_a_black_image(
 ) -> None:
     unet = pool.model("shapes-sdxl").base.unet
     hook = unet.register_forward_hook(lambda module, args, output: (output[0] * float("nan"),))
-    (failure,) = run_jobs(make_job(catalogue, "sdxl"), pool, storage)
+    error = fail_job(make_job(catalogue, "sdxl"), pool, storage)
     hook.remove()
-    assert isinstance(failure, JobFailed)
-    assert "no numbers" in failure.message
+    assert "no numbers" in error.message
 
 
-def test_a_failure_holds_on_to_nothing(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
-    """An exception's traceback would keep a failed job's tensors alive for as long as the failure is."""
-    lost = make_job(catalogue, "sdxl", Mode.IMG2IMG).model_copy(update={"image": "inputs/gone.png"})
-    (failure,) = run_jobs(lost, pool, storage)
-    assert failure.__traceback__ is None
-    assert failure.__cause__ is None
-    assert failure.__context__ is None
+def test_the_result_of_a_failed_job_does_not_keep_the_exception_alive(
+    catalogue: Catalogue, pool: Pool, storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its traceback would keep the failed job's tensors alive as long as the result."""
+    # Pytest keeps what is logged, with its tracebacks.
+    caplog.set_level(logging.CRITICAL, "worker.generation.generate")
+    raised: list[weakref.ref[Exception]] = []
+
+    def fail(*_: object) -> None:
+        error = Stopped("the device went away")
+        raised.append(weakref.ref(error))
+        raise error
+
+    hook = pool.model("shapes-sdxl").base.unet.register_forward_pre_hook(fail)
+    results = run_jobs(make_job(catalogue, "sdxl"), pool, storage)
+    hook.remove()
+    gc.collect()
+    assert [result.status for result in results] == ["failed"]
+    assert [error() for error in raised] == [None]
 
 
 def test_a_failure_that_the_watch_raises_is_the_watchs_own(
@@ -161,9 +172,7 @@ def test_a_job_that_no_plan_can_run_fails_and_holds_on_to_nothing(
     before = _tensors()
     pool = Pool(catalogue, device="cpu", budget_bytes=2**22)
     for _ in range(2):
-        (failure,) = run_jobs(job, pool, storage)
-        assert isinstance(failure, JobFailed)
-        assert failure.code == "out_of_memory"
+        assert fail_job(job, pool, storage).code == "out_of_memory"
     assert _tensors() > before
     pool.drop(job.model)
     assert _tensors() == before

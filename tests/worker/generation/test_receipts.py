@@ -78,7 +78,7 @@ def test_the_same_request_alone_and_beside_another_differs_in_pixels_only(
     mine = make_job(catalogue, "flux", batchable=True)
     (alone,), _ = complete_job(mine, pool, storage)
     outcomes = run_jobs([mine, make_job(catalogue, "flux", batchable=True, seed=99)], pool, storage)
-    assert _texts(storage.read(outcomes[0].images[0].key)) == _texts(alone)
+    assert _texts(storage.read(outcomes[0].stored[0].key)) == _texts(alone)
 
 
 def test_the_versions_name_what_computes() -> None:

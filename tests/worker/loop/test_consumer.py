@@ -28,7 +28,7 @@ from contracts.storage.local import LocalStorage
 from tests.support.jobs import complete_job, make_job
 from tests.support.parameters import parameters
 from tests.support.workers import act_during, make_consumer, send_sigterm, work_until_ended
-from worker.loop.progress import BatchWatch
+from worker.loop.progress import JobWatch
 from worker.pool.pool import Pool
 
 
@@ -272,7 +272,7 @@ def test_the_next_batchs_prompt_is_encoded_while_this_one_denoises(
     """The first job's second step waits until T5 has read the second job's prompt."""
     prompts = ("a red circle", "a blue square on a white background")
     requests = [make_job(catalogue, "flux", prompt=prompt, num_inference_steps=4) for prompt in prompts]
-    encode, step, encoded = Pool.encode_ahead, BatchWatch.step, threading.Event()
+    encode, step, encoded = Pool.encode_ahead, JobWatch.step, threading.Event()
 
     def encode_and_tell(self: Pool, job: JobParameters, goes_on: Callable[[], bool]) -> int:
         count = encode(self, job, goes_on)
@@ -280,7 +280,7 @@ def test_the_next_batchs_prompt_is_encoded_while_this_one_denoises(
             encoded.set()
         return count
 
-    def step_on(self: BatchWatch, number: int, steps: int) -> None:
+    def step_on(self: JobWatch, number: int, steps: int) -> None:
         step(self, number, steps)
         if number == 3:
             assert encoded.wait(60), "nobody encoded it"
@@ -290,7 +290,7 @@ def test_the_next_batchs_prompt_is_encoded_while_this_one_denoises(
     ids = [queue.submit(request).id for request in requests]
     with monkeypatch.context() as patch:
         patch.setattr(Pool, "encode_ahead", encode_and_tell)
-        patch.setattr(BatchWatch, "step", step_on)
+        patch.setattr(JobWatch, "step", step_on)
         ended = work_until_ended(make_consumer(settings, pool, storage, tally), queue, *ids)
     receipts = [record.receipt for record in ended if record.receipt]
     assert [(one.embeddings.misses, one.embeddings.ahead) for one in receipts] == [(1, 0), (1, 1)]

@@ -20,7 +20,6 @@ from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from models.judge import Verdict, judge
 from tests.support.jobs import make_job, run_jobs
-from worker.generation.outputs import Stored
 from worker.pool.pool import Pool
 
 #: colour, shape, background
@@ -47,9 +46,9 @@ def _orders(catalogue: Catalogue, family: str, prompt: str = CENTRED, width: int
 
 def _judged(jobs: Sequence[JobParameters], pool: Pool, storage: Storage) -> tuple[list[Verdict], Receipt]:
     """Verdicts on jobs that are painted in one call, and the receipt of the first."""
-    outcomes = [one for one in run_jobs(jobs, pool, storage) if isinstance(one, Stored)]
+    outcomes = [one for one in run_jobs(jobs, pool, storage) if one.status == "completed"]
     assert len(outcomes) == len(jobs)
-    files = [storage.read(one.images[0].key) for one in outcomes]
+    files = [storage.read(one.stored[0].key) for one in outcomes]
     return [judge(Image.open(io.BytesIO(file)).convert("RGB")) for file in files], outcomes[0].receipt
 
 

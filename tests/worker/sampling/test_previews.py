@@ -21,8 +21,7 @@ from contracts.settings import QueueSettings
 from contracts.storage import Storage
 from tests.support.jobs import Pixels, RecordingWatch, complete_job, decode_pixels, make_job, run_jobs
 from tests.support.parameters import parameters
-from worker.generation.outputs import Stored
-from worker.loop.progress import BatchWatch
+from worker.loop.progress import JobWatch
 from worker.pool.pool import Pool
 from worker.sampling import previews
 
@@ -62,8 +61,8 @@ def test_a_preview_looks_like_the_image_that_comes_of_it(
 
     (outcome,) = run_jobs(parameters, pool, storage, watch)
 
-    assert isinstance(outcome, Stored)
-    final = decode_pixels(storage.read(outcome.images[0].key))
+    assert outcome.status == "completed"
+    final = decode_pixels(storage.read(outcome.stored[0].key))
     shown = [preview for _, preview in watch.previews]
     steps = [preview.step for preview in shown]
     assert steps == sorted(previews.due_steps(10, 12))
@@ -81,8 +80,8 @@ def test_every_scheduler_s_previews_look_like_the_image_after_a_fifth_of_the_ste
         watch = RecordingWatch()
         parameters = make_job(catalogue, family, num_inference_steps=10, previews=4, scheduler=scheduler)
         (outcome,) = run_jobs(parameters, pool, storage, watch)
-        assert isinstance(outcome, Stored)
-        final = decode_pixels(storage.read(outcome.images[0].key))
+        assert outcome.status == "completed"
+        final = decode_pixels(storage.read(outcome.stored[0].key))
         # What the model believes, early on; the latents themselves are still noise then.
         assert likeness(watch.previews[0][1], final) > 0.6, scheduler
         assert likeness(watch.previews[-1][1], final) > 0.9, scheduler
@@ -120,7 +119,7 @@ def test_each_job_of_a_batch_sees_its_own_images_and_no_others(
     assert shown == [("job2", 1, 0), ("job0", 2, 0), ("job0", 2, 1), ("job2", 2, 0), ("job2", 3, 0)]
     last = {(job_id, preview.index): preview for job_id, preview in watch.previews}
     for (job_id, index), preview in last.items():
-        key = outcomes[int(job_id[-1])].images[index].key
+        key = outcomes[int(job_id[-1])].stored[index].key
         assert likeness(preview, decode_pixels(storage.read(key))) > 0.5
 
 
@@ -133,7 +132,7 @@ def test_a_preview_that_cannot_be_told_costs_the_job_nothing(
 
     (outcome,) = run_jobs(make_job(catalogue, "flux", previews=1), pool, storage, Deaf())
 
-    assert isinstance(outcome, Stored)
+    assert outcome.status == "completed"
     assert "no preview after step" in caplog.text
 
 
@@ -153,7 +152,7 @@ def test_a_preview_becomes_an_event_while_the_lease_is_held(queue: JobQueue) -> 
     job = queue.submit(parameters())
     claims = Claims(queue.connection, QueueSettings(), "one", 60)
     batch = claims.claim(ClaimCriteria())
-    watch = BatchWatch(claims, batch, threading.Event())
+    watch = JobWatch(claims, batch, threading.Event())
     shown = Preview(index=0, step=1, steps=4, width=8, height=8, url="data:image/jpeg;base64,AA==")
 
     watch.preview(job.id, shown)
