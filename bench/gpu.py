@@ -29,7 +29,7 @@ from contracts.catalogue.catalogue import LoraSpec, ModelSpec, read_catalogue
 from contracts.memory.plan import Policy
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.architectures import read_architectures
-from worker.families import load_family
+from worker.families import get_family
 from worker.runtime.device import free_memory
 from worker.runtime.kernel_options import KernelOptions
 from worker.runtime.warnings import silence_known_warnings
@@ -102,7 +102,7 @@ def run(trial: Trial) -> None:
         print_table(columns, batch_rows(trial, spec, bare))
         print()
         print_table(["adapter of rank 16", "s", "÷ a step"], adapter_rows(trial, spec))
-        if load_family(spec.family).t5:
+        if get_family(spec.family).t5:
             print()
             print_table(["T5 on the CPU", "s an image", "s to encode", "÷ a step"], prompt_rows(trial, spec))
 
@@ -162,7 +162,7 @@ def batch_rows(trial: Trial, spec: ModelSpec, bare: Bare) -> list[list[object]]:
 
 def adapter_rows(trial: Trial, spec: ModelSpec) -> list[list[object]]:
     """What an adapter's first load and a switch to it take, and what it adds to a step."""
-    part, source = load_family(spec.family).denoiser, trial.catalogue.locate(spec.source)
+    part, source = get_family(spec.family).denoiser, trial.catalogue.locate(spec.source)
     config = json.loads((Path(source) / part / "config.json").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "bench.safetensors"

@@ -31,9 +31,9 @@ from contracts.requests.parameters import LoraParameters
 from contracts.requests.schema import Txt2ImgRequest
 from contracts.requests.validation import check, resolve
 from contracts.settings import BUILT_IN_CATALOGUE
-from worker.adapters.active import ActiveLoras
+from worker.adapters.cache import LoraCache
 from worker.adapters.files import LoraFiles
-from worker.families import load_family
+from worker.families import get_family
 from worker.generation.generate import Job, generate
 from worker.pool.pool import Pool
 from worker.runtime.warnings import silence_known_warnings
@@ -85,15 +85,12 @@ def ours(base: Any, catalogue: Catalogue, count: int, runs: int) -> dict[str, li
     """The first load, and a switch from none to `count` adapters that are loaded, and back."""
     wanted = [LoraParameters(name=name, scale=0.5) for name in _NAMES[:count]]
 
-    def activate(adapters: ActiveLoras) -> None:
-        (chosen,) = adapters.choose([wanted])
-        if isinstance(chosen, Exception):
-            raise chosen
-        with adapters.active([chosen]):
+    def activate(adapters: LoraCache) -> None:
+        with adapters.active([adapters.load(wanted)]):
             pass
 
-    def fresh() -> ActiveLoras:
-        return ActiveLoras(base, load_family("sdxl"), LoraFiles(catalogue))
+    def fresh() -> LoraCache:
+        return LoraCache(base, get_family("sdxl"), LoraFiles(catalogue))
 
     warm = fresh()
     activate(warm)

@@ -65,7 +65,7 @@ def _work(shared: SharedSettings, queue: QueueSettings, own: WorkerSettings) -> 
         device=own.device,
         max_models=own.max_models,
         embedding_bytes=own.embedding_bytes,
-        stock=LoraFiles(catalogue, storage, folder, bounds, tally),
+        lora_files=LoraFiles(catalogue, storage, folder, bounds, tally),
         budget_bytes=own.budget_bytes,
         host_bytes=own.host_bytes,
         policy=own.policy,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from contracts.queue.client import JobQueue
 from contracts.queue.leases import Claims
 from contracts.settings import QueueSettings
-from tests.support.claims import MakeClaims
+
+Enlist = Callable[..., Claims]
 
 
 @pytest.fixture
-def make_claims(queue: JobQueue) -> MakeClaims:
+def enlist(queue: JobQueue) -> Enlist:
     """Makes the claims of a worker; keywords are queue settings."""
 
     def make(worker: str = "first", **settings: float) -> Claims:

@@ -19,10 +19,9 @@ from contracts.errors import FailureCode
 from contracts.queue.client import JobQueue
 from contracts.queue.records import JobError
 from dispatcher.settings import WebhookSettings
-from tests.support.dispatcher_process import PAUSES_SECONDS, SECRET, SubmitWithWebhook, dispatcher_process
+from tests.app.conftest import Hands
+from tests.dispatcher.conftest import PAUSES, SECRET, Order, dispatching, until
 from tests.support.receiver import Received, Receiver, Reply, receiving
-from tests.support.scripted_worker import ScriptedWorker
-from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("client")
 
@@ -44,17 +43,13 @@ def is_over(client: TestClient, id: str) -> bool:
 
 
 def test_a_completed_job_is_told_signed_and_as_the_api_shows_it(
-    client: TestClient,
-    worker: ScriptedWorker,
-    receiver: Receiver,
-    dispatcher: subprocess.Popen[str],
-    submit_with_webhook: SubmitWithWebhook,
+    client: TestClient, hands: Hands, receiver: Receiver, dispatcher: subprocess.Popen[str], order: Order
 ) -> None:
-    id = submit_with_webhook(f"{receiver.url}/hook?a=b", response_format="b64_json", metadata={"k": "v"})["id"]
-    worker.complete(worker.claim())
+    id = order(f"{receiver.url}/hook?a=b", response_format="b64_json", metadata={"k": "v"})["id"]
+    hands.complete(hands.claim())
 
     (message,) = receiver.wait_for("/hook")
-    wait_until(lambda: is_over(client, id))
+    until(lambda: is_over(client, id))
 
     shown = client.get(f"/v1/jobs/{id}").json()
     (delivery,) = shown["webhook"].pop("deliveries")
@@ -73,13 +68,10 @@ def test_a_completed_job_is_told_signed_and_as_the_api_shows_it(
 
 
 def test_a_forged_or_changed_message_is_not_verified(
-    worker: ScriptedWorker,
-    receiver: Receiver,
-    dispatcher: subprocess.Popen[str],
-    submit_with_webhook: SubmitWithWebhook,
+    hands: Hands, receiver: Receiver, dispatcher: subprocess.Popen[str], order: Order
 ) -> None:
-    submit_with_webhook(f"{receiver.url}/hook")
-    worker.complete(worker.claim())
+    order(f"{receiver.url}/hook")
+    hands.complete(hands.claim())
     (message,) = receiver.wait_for("/hook")
 
     forged = Received(message.path, message.headers, message.body.replace(b"completed", b"cancelled", 1))
@@ -88,21 +80,17 @@ def test_a_forged_or_changed_message_is_not_verified(
 
 
 def test_each_event_that_was_asked_for_is_told_once(
-    client: TestClient,
-    worker: ScriptedWorker,
-    receiver: Receiver,
-    dispatcher: subprocess.Popen[str],
-    submit_with_webhook: SubmitWithWebhook,
+    client: TestClient, hands: Hands, receiver: Receiver, dispatcher: subprocess.Popen[str], order: Order
 ) -> None:
-    id = submit_with_webhook(f"{receiver.url}/all", "queued", "started", "completed", "failed", "cancelled")["id"]
-    submit_with_webhook(f"{receiver.url}/ends")
+    id = order(f"{receiver.url}/all", "queued", "started", "completed", "failed", "cancelled")["id"]
+    order(f"{receiver.url}/ends")
     for _ in range(2):
-        claim = worker.claim()
-        worker.claims.fail(claim, JobError(code=FailureCode.INTERNAL, message="it broke", retryable=True))
+        claim = hands.claim()
+        hands.claims.fail(claim, JobError(code=FailureCode.INTERNAL, message="it broke", retryable=True))
 
     told = [verified(one) for one in receiver.wait_for("/all", 3)]
     (ended,) = receiver.wait_for("/ends")
-    wait_until(lambda: is_over(client, id))
+    until(lambda: is_over(client, id))
 
     assert {one["status"] for one in told} == {"queued", "running", "failed"}
     assert {one.headers["darkroom-event"] for one in receiver.at("/all")} == {"queued", "started", "failed"}
@@ -111,19 +99,15 @@ def test_each_event_that_was_asked_for_is_told_once(
 
 
 def test_a_receiver_that_fails_redirects_and_comes_back_gets_the_same_message(
-    client: TestClient,
-    worker: ScriptedWorker,
-    receiver: Receiver,
-    dispatcher: subprocess.Popen[str],
-    submit_with_webhook: SubmitWithWebhook,
+    client: TestClient, hands: Hands, receiver: Receiver, dispatcher: subprocess.Popen[str], order: Order
 ) -> None:
     elsewhere = {"Location": f"{receiver.url}/elsewhere"}
     receiver.plans["/hook"] = [Reply(500), Reply(302, elsewhere), Reply(307, elsewhere), Reply(404), Reply(204)]
-    id = submit_with_webhook(f"{receiver.url}/hook")["id"]
-    worker.complete(worker.claim())
+    id = order(f"{receiver.url}/hook")["id"]
+    hands.complete(hands.claim())
 
     attempts = receiver.wait_for("/hook", 5)
-    wait_until(lambda: is_over(client, id))
+    until(lambda: is_over(client, id))
 
     assert not receiver.at("/elsewhere")
     assert len({one.headers["webhook-id"] for one in attempts}) == 1
@@ -134,21 +118,17 @@ def test_a_receiver_that_fails_redirects_and_comes_back_gets_the_same_message(
 
 
 def test_a_receiver_that_is_not_there_is_tried_as_often_as_said_and_then_given_up(
-    client: TestClient,
-    queue: JobQueue,
-    worker: ScriptedWorker,
-    dispatcher: subprocess.Popen[str],
-    submit_with_webhook: SubmitWithWebhook,
+    client: TestClient, queue: JobQueue, hands: Hands, dispatcher: subprocess.Popen[str], order: Order
 ) -> None:
     with receiving() as gone:
         url = f"{gone.url}/hook"
-    id = submit_with_webhook(url)["id"]
-    worker.complete(worker.claim())
+    id = order(url)["id"]
+    hands.complete(hands.claim())
 
-    wait_until(lambda: is_over(client, id))
+    until(lambda: is_over(client, id))
 
     (delivery,) = deliveries_of(client, id)
-    assert (delivery["status"], delivery["attempts"]) == ("given_up", len(PAUSES_SECONDS) + 1)
+    assert (delivery["status"], delivery["attempts"]) == ("given_up", len(PAUSES) + 1)
     assert delivery["error"]
     assert no_trace_of_messages(queue)
 
@@ -161,17 +141,13 @@ def no_trace_of_messages(queue: JobQueue) -> bool:
 
 
 def test_a_receiver_that_wants_nothing_more_is_left_alone(
-    client: TestClient,
-    worker: ScriptedWorker,
-    receiver: Receiver,
-    dispatcher: subprocess.Popen[str],
-    submit_with_webhook: SubmitWithWebhook,
+    client: TestClient, hands: Hands, receiver: Receiver, dispatcher: subprocess.Popen[str], order: Order
 ) -> None:
     receiver.plans["/hook"] = [Reply(410)]
-    id = submit_with_webhook(f"{receiver.url}/hook")["id"]
-    worker.complete(worker.claim())
+    id = order(f"{receiver.url}/hook")["id"]
+    hands.complete(hands.claim())
 
-    wait_until(lambda: is_over(client, id))
+    until(lambda: is_over(client, id))
 
     (delivery,) = deliveries_of(client, id)
     assert (delivery["status"], delivery["attempts"], delivery["status_code"]) == ("given_up", 1, 410)
@@ -181,19 +157,19 @@ def test_a_receiver_that_wants_nothing_more_is_left_alone(
 def test_a_receiver_says_when_to_come_again(
     queue: JobQueue,
     redis_url: str,
-    worker: ScriptedWorker,
+    hands: Hands,
     receiver: Receiver,
-    submit_with_webhook: SubmitWithWebhook,
+    order: Order,
     asked: str,
     longest: int,
     due: int,
 ) -> None:
     receiver.plans["/hook"] = [Reply(429, {"Retry-After": asked})]
-    submit_with_webhook(f"{receiver.url}/hook")
-    with dispatcher_process(redis_url, DARKROOM_WEBHOOK_LONGEST_PAUSE_SECONDS=str(longest)):
+    order(f"{receiver.url}/hook")
+    with dispatching(redis_url, DARKROOM_WEBHOOK_LONGEST_PAUSE_SECONDS=str(longest)):
         before = queue.now()
-        worker.complete(worker.claim())
-        wait_until(lambda: queue.connection.zcard("darkroom:webhooks:due"))
+        hands.complete(hands.claim())
+        until(lambda: queue.connection.zcard("darkroom:webhooks:due"))
 
         (id,) = queue.connection.zrange("darkroom:webhooks:due", 0, -1)
         at = queue.connection.zscore("darkroom:webhooks:due", str(id)) or 0
@@ -209,22 +185,18 @@ def test_by_default_a_message_is_tried_again_five_times_and_more_over_an_hour() 
 
 
 def test_a_stalled_receiver_delays_nobody_else(
-    queue: JobQueue,
-    worker: ScriptedWorker,
-    receiver: Receiver,
-    dispatcher: subprocess.Popen[str],
-    submit_with_webhook: SubmitWithWebhook,
+    queue: JobQueue, hands: Hands, receiver: Receiver, dispatcher: subprocess.Popen[str], order: Order
 ) -> None:
     with receiving() as stalled:
         stalled.plans["/hook"] = [Reply(waits=True)]
         for _ in range(12):
-            submit_with_webhook(f"{stalled.url}/hook")
+            order(f"{stalled.url}/hook")
         for _ in range(12):
-            worker.complete(worker.claim())
+            hands.complete(hands.claim())
         stalled.wait_for("/hook", 4)
         for _ in range(5):
-            submit_with_webhook(f"{receiver.url}/hook")
-            worker.complete(worker.claim())
+            order(f"{receiver.url}/hook")
+            hands.complete(hands.claim())
 
         receiver.wait_for("/hook", 5)
 
@@ -235,35 +207,26 @@ def test_a_stalled_receiver_delays_nobody_else(
 
 
 def test_an_answer_that_comes_too_slowly_is_no_answer(
-    client: TestClient,
-    redis_url: str,
-    worker: ScriptedWorker,
-    receiver: Receiver,
-    submit_with_webhook: SubmitWithWebhook,
+    client: TestClient, redis_url: str, hands: Hands, receiver: Receiver, order: Order
 ) -> None:
     receiver.plans["/hook"] = [Reply(waits=True), Reply()]
-    id = submit_with_webhook(f"{receiver.url}/hook")["id"]
-    worker.complete(worker.claim())
-    with dispatcher_process(redis_url, DARKROOM_WEBHOOK_TIMEOUT_SECONDS="0.5"):
+    id = order(f"{receiver.url}/hook")["id"]
+    hands.complete(hands.claim())
+    with dispatching(redis_url, DARKROOM_WEBHOOK_TIMEOUT_SECONDS="0.5"):
         receiver.wait_for("/hook", 2)
-        wait_until(lambda: is_over(client, id))
+        until(lambda: is_over(client, id))
 
     assert deliveries_of(client, id)[0]["attempts"] == 2
 
 
 def test_a_dispatcher_killed_in_the_middle_loses_nothing(
-    client: TestClient,
-    queue: JobQueue,
-    redis_url: str,
-    worker: ScriptedWorker,
-    receiver: Receiver,
-    submit_with_webhook: SubmitWithWebhook,
+    client: TestClient, queue: JobQueue, redis_url: str, hands: Hands, receiver: Receiver, order: Order
 ) -> None:
     receiver.plans["/hook"] = [Reply(waits=True)] * 3 + [Reply()]
-    ids = [submit_with_webhook(f"{receiver.url}/hook")["id"] for _ in range(6)]
+    ids = [order(f"{receiver.url}/hook")["id"] for _ in range(6)]
     for _ in ids:
-        worker.complete(worker.claim())
-    with dispatcher_process(redis_url) as doomed:
+        hands.complete(hands.claim())
+    with dispatching(redis_url) as doomed:
         receiver.wait_for("/hook", 4)
         doomed.kill()
         doomed.wait()
@@ -271,10 +234,10 @@ def test_a_dispatcher_killed_in_the_middle_loses_nothing(
     assert held
     assert all(one["status"] == "pending" for id in ids[:3] for one in deliveries_of(client, id))
 
-    with dispatcher_process(redis_url):
+    with dispatching(redis_url):
         queue.connection.zadd("darkroom:webhooks:leases", dict.fromkeys(held, 1))  # their time is over
         for id in ids:
-            wait_until(lambda id=id: is_over(client, id))  # type: ignore[misc]
+            until(lambda id=id: is_over(client, id))  # type: ignore[misc]
 
     assert {json.loads(one.body)["id"] for one in receiver.received} == set(ids)
     assert all(one["status"] == "delivered" for id in ids for one in deliveries_of(client, id))
@@ -282,17 +245,12 @@ def test_a_dispatcher_killed_in_the_middle_loses_nothing(
 
 
 def test_a_dispatcher_that_is_told_to_stop_hands_its_messages_back_unspent(
-    client: TestClient,
-    queue: JobQueue,
-    redis_url: str,
-    worker: ScriptedWorker,
-    receiver: Receiver,
-    submit_with_webhook: SubmitWithWebhook,
+    client: TestClient, queue: JobQueue, redis_url: str, hands: Hands, receiver: Receiver, order: Order
 ) -> None:
     receiver.plans["/hook"] = [Reply(waits=True), Reply()]
-    id = submit_with_webhook(f"{receiver.url}/hook")["id"]
-    worker.complete(worker.claim())
-    with dispatcher_process(redis_url, DARKROOM_WEBHOOK_DRAIN_SECONDS="0") as process:
+    id = order(f"{receiver.url}/hook")["id"]
+    hands.complete(hands.claim())
+    with dispatching(redis_url, DARKROOM_WEBHOOK_DRAIN_SECONDS="0") as process:
         receiver.wait_for("/hook")
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=20)
@@ -300,23 +258,19 @@ def test_a_dispatcher_that_is_told_to_stop_hands_its_messages_back_unspent(
         assert "Traceback" not in log
     assert not queue.connection.exists("darkroom:webhooks:leases")
 
-    with dispatcher_process(redis_url):
-        wait_until(lambda: is_over(client, id))
+    with dispatching(redis_url):
+        until(lambda: is_over(client, id))
 
     assert deliveries_of(client, id)[0]["attempts"] == 1
 
 
 def test_what_is_under_way_when_a_dispatcher_is_told_to_stop_may_finish(
-    client: TestClient,
-    redis_url: str,
-    worker: ScriptedWorker,
-    receiver: Receiver,
-    submit_with_webhook: SubmitWithWebhook,
+    client: TestClient, redis_url: str, hands: Hands, receiver: Receiver, order: Order
 ) -> None:
     receiver.plans["/hook"] = [Reply(waits=True)]
-    id = submit_with_webhook(f"{receiver.url}/hook")["id"]
-    worker.complete(worker.claim())
-    with dispatcher_process(redis_url, DARKROOM_WEBHOOK_DRAIN_SECONDS="20") as process:
+    id = order(f"{receiver.url}/hook")["id"]
+    hands.complete(hands.claim())
+    with dispatching(redis_url, DARKROOM_WEBHOOK_DRAIN_SECONDS="20") as process:
         receiver.wait_for("/hook")
         process.send_signal(signal.SIGTERM)
         receiver.released.set()
@@ -326,16 +280,12 @@ def test_what_is_under_way_when_a_dispatcher_is_told_to_stop_may_finish(
 
 
 def test_an_address_that_is_allowed_no_more_is_not_connected_to(
-    client: TestClient,
-    redis_url: str,
-    worker: ScriptedWorker,
-    receiver: Receiver,
-    submit_with_webhook: SubmitWithWebhook,
+    client: TestClient, redis_url: str, hands: Hands, receiver: Receiver, order: Order
 ) -> None:
-    id = submit_with_webhook(f"{receiver.url}/hook")["id"]
-    worker.complete(worker.claim())
-    with dispatcher_process(redis_url, DARKROOM_OUTBOUND_NETWORKS="[]"):
-        wait_until(lambda: is_over(client, id))
+    id = order(f"{receiver.url}/hook")["id"]
+    hands.complete(hands.claim())
+    with dispatching(redis_url, DARKROOM_OUTBOUND_NETWORKS="[]"):
+        until(lambda: is_over(client, id))
 
     (delivery,) = deliveries_of(client, id)
     assert delivery["status"] == "given_up"
@@ -344,28 +294,20 @@ def test_an_address_that_is_allowed_no_more_is_not_connected_to(
 
 
 def test_a_message_outlives_its_job(
-    client: TestClient,
-    redis_url: str,
-    worker: ScriptedWorker,
-    receiver: Receiver,
-    submit_with_webhook: SubmitWithWebhook,
+    client: TestClient, redis_url: str, hands: Hands, receiver: Receiver, order: Order
 ) -> None:
-    id = submit_with_webhook(f"{receiver.url}/hook")["id"]
-    worker.complete(worker.claim())
+    id = order(f"{receiver.url}/hook")["id"]
+    hands.complete(hands.claim())
     assert client.delete(f"/v1/jobs/{id}").status_code == 204
 
-    with dispatcher_process(redis_url):
+    with dispatching(redis_url):
         (message,) = receiver.wait_for("/hook")
 
     assert verified(message)["status"] == "completed"
 
 
 def test_a_planted_job_is_refused_and_the_next_message_delivered(
-    queue: JobQueue,
-    redis_url: str,
-    worker: ScriptedWorker,
-    receiver: Receiver,
-    submit_with_webhook: SubmitWithWebhook,
+    queue: JobQueue, redis_url: str, hands: Hands, receiver: Receiver, order: Order
 ) -> None:
     name = f"darkroom:webhooks:127.0.0.1:{receiver.port}"
     with Redis.from_url(redis_url) as connection:
@@ -373,10 +315,10 @@ def test_a_planted_job_is_refused_and_the_next_message_delivered(
             "os.system", ["touch /tmp/planted"], id="planted", connection=connection, serializer=JSONSerializer
         ).save()
     queue.connection.rpush(f"rq:queue:{name}", "planted")
-    submit_with_webhook(f"{receiver.url}/hook")
-    worker.complete(worker.claim())
+    order(f"{receiver.url}/hook")
+    hands.complete(hands.claim())
 
-    with dispatcher_process(redis_url) as process:
+    with dispatching(redis_url) as process:
         receiver.wait_for("/hook")
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=20)
@@ -386,15 +328,11 @@ def test_a_planted_job_is_refused_and_the_next_message_delivered(
 
 
 def test_rqs_own_tools_see_a_message_as_a_job_of_theirs(
-    redis_url: str,
-    queue: JobQueue,
-    worker: ScriptedWorker,
-    receiver: Receiver,
-    submit_with_webhook: SubmitWithWebhook,
+    redis_url: str, queue: JobQueue, hands: Hands, receiver: Receiver, order: Order
 ) -> None:
-    submit_with_webhook(f"{receiver.url}/hook")
+    order(f"{receiver.url}/hook")
     name = f"darkroom:webhooks:127.0.0.1:{receiver.port}"
-    worker.complete(worker.claim())
+    hands.complete(hands.claim())
     (id,) = cast("list[str]", queue.connection.lrange(f"rq:queue:{name}", 0, -1))
     receiver.plans["/hook"] = [Reply(500, waits=True)]
 
@@ -402,33 +340,29 @@ def test_rqs_own_tools_see_a_message_as_a_job_of_theirs(
         job = RqJob.fetch(id, connection=connection, serializer=JSONSerializer)
         assert (job.func_name, job.args, job.origin) == ("dispatcher.deliveries.deliver", [id], name)
         assert job.get_status() == "queued"
-        with dispatcher_process(redis_url, DARKROOM_WEBHOOK_PAUSES_SECONDS="[100]"):
+        with dispatching(redis_url, DARKROOM_WEBHOOK_PAUSES_SECONDS="[100]"):
             receiver.wait_for("/hook")
             started = StartedJobRegistry(name, connection, serializer=JSONSerializer)
             assert started.get_job_ids(cleanup=False) == [id]
             assert job.get_status() == "started"
             receiver.released.set()
-            wait_until(lambda: queue.connection.zcard("darkroom:webhooks:due"))
+            until(lambda: queue.connection.zcard("darkroom:webhooks:due"))
         scheduled = ScheduledJobRegistry(name, connection, serializer=JSONSerializer)  # type: ignore[no-untyped-call]
         assert scheduled.get_job_ids() == [id]
         assert job.get_status() == "scheduled"
 
 
 def test_attempts_are_counted_by_outcome(
-    queue: JobQueue,
-    redis_url: str,
-    worker: ScriptedWorker,
-    receiver: Receiver,
-    submit_with_webhook: SubmitWithWebhook,
+    queue: JobQueue, redis_url: str, hands: Hands, receiver: Receiver, order: Order
 ) -> None:
     receiver.plans["/hook"] = [Reply(500), Reply(200), Reply(410)]
     for _ in range(2):
-        submit_with_webhook(f"{receiver.url}/hook")
-    with dispatcher_process(redis_url, DARKROOM_WEBHOOK_SITE_CONCURRENCY="1") as process:
+        order(f"{receiver.url}/hook")
+    with dispatching(redis_url, DARKROOM_WEBHOOK_SITE_CONCURRENCY="1") as process:
         for _ in range(2):
-            worker.complete(worker.claim())
+            hands.complete(hands.claim())
         receiver.wait_for("/hook", 3)
-        wait_until(lambda: no_trace_of_messages(queue))
+        until(lambda: no_trace_of_messages(queue))
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
 

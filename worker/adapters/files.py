@@ -1,7 +1,7 @@
-"""Finds an adapter's file on this machine: the operator's where the catalogue says, an uploaded one in a folder.
+"""Finds LoRA files on this machine: the operator's by the catalogue, uploaded ones in a folder of fetched files.
 
-Uploaded files come from the storage once, are held against the content that the job was accepted with, and leave
-least recently used first. Loaded adapters keep copies of their own, so a file may go at any time.
+An uploaded file is fetched from the storage once, must have the SHA-256 that its job was accepted with, and is
+evicted least recently used first. Loaded LoRAs are copies, so a file may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ from worker.checkpoints.files import ContentHasher
 
 @dataclass(frozen=True)
 class Limits:
-    """What may be kept: adapters loaded beside one model, in number and bytes, and bytes of fetched files.
+    """Limits of what is kept. The LoRAs of a running job may exceed the first two.
 
-    A job's own adapters may exceed them while it runs.
+    Attributes:
+        loaded: LoRAs in memory beside each model.
+        loaded_bytes: bytes of their tensors.
+        file_bytes: bytes of fetched files on disk.
     """
 
     loaded: int = 16
@@ -34,11 +37,11 @@ class Limits:
 
 
 class LoraFiles:
-    """Files of adapters, for all models of one worker; several workers may share the folder.
+    """LoRA files of all models of one worker. Several workers may share the folder.
 
     Attributes:
-        bounds: what may be kept of them, here and in memory.
-        tally: counts what becomes of them.
+        limits: of the files here, and of the LoRAs loaded from them.
+        tally: counts loads, switches and evictions.
     """
 
     def __init__(
@@ -46,11 +49,11 @@ class LoraFiles:
         catalogue: Catalogue,
         storage: Storage | None = None,
         folder: Path = Path(),
-        bounds: Limits | None = None,
+        limits: Limits | None = None,
         tally: Counters | None = None,
     ) -> None:
-        """Without a storage only the catalogue's own are found."""
-        self.bounds = bounds or Limits()
+        """`folder` holds fetched files; without a storage only the catalogue's LoRAs are found."""
+        self.limits = limits or Limits()
         self.tally = Counters() if tally is None else tally
         self._catalogue = catalogue
         self._storage = storage
@@ -58,15 +61,15 @@ class LoraFiles:
         self._hasher = ContentHasher()
 
     def fingerprint(self, path: Path) -> str:
-        """Sha256 of a file."""
+        """Return the SHA-256 of a file, in hex."""
         return self._hasher.hash(path)
 
     def locate(self, lora: LoraParameters) -> Path:
-        """The adapter's file, fetched where it is not here yet.
+        """Return the path of a LoRA's file, fetching it from the storage if it is not here.
 
         Raises:
-            JobFailed: it is there no more, or not as it was.
-            NotFound: the catalogue has no such adapter.
+            JobFailed: INPUT_MISSING: the file is no longer stored, or its content has changed.
+            NotFound: the catalogue has no such LoRA.
             Unavailable: the storage does not answer.
         """
         if lora.key is None or lora.sha256 is None:
@@ -79,6 +82,7 @@ class LoraFiles:
         return path
 
     def _fetch(self, lora: LoraParameters, key: str, path: Path) -> None:
+        """Fetch into a temporary file, check its hash, and rename it when it is complete."""
         self._folder.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         try:
@@ -87,21 +91,22 @@ class LoraFiles:
             self._storage.read_file(key, part)
             with part.open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != lora.sha256:
-                    raise JobFailed(FailureCode.INPUT_MISSING, f"the file of LoRA {lora.name} is damaged")
-            self._make_room(part.stat().st_size)
+                    message = f"the stored file of LoRA {lora.name} is damaged; upload it again"
+                    raise JobFailed(FailureCode.INPUT_MISSING, message)
+            self._evict_for(part.stat().st_size)
             part.replace(path)
         except NotFound:
-            message = f"the file of LoRA {lora.name} is no longer in the storage"
+            message = f"the file of LoRA {lora.name} is no longer stored; upload it again"
             raise JobFailed(FailureCode.INPUT_MISSING, message) from None
         finally:
             part.unlink(missing_ok=True)
 
-    def _make_room(self, size_bytes: int) -> None:
-        """The new file stays, whatever its size."""
-        kept = sorted((file.stat().st_mtime, file) for file in self._folder.glob("*.safetensors"))
-        total = size_bytes + sum(file.stat().st_size for _, file in kept)
-        for _, file in kept:
-            if total <= self.bounds.file_bytes:
+    def _evict_for(self, size_bytes: int) -> None:
+        """Delete the least recently used files until a new one fits; one over the limit is kept alone."""
+        by_last_use = sorted((file.stat().st_mtime, file) for file in self._folder.glob("*.safetensors"))
+        total_bytes = size_bytes + sum(file.stat().st_size for _, file in by_last_use)
+        for _, file in by_last_use:
+            if total_bytes <= self.limits.file_bytes:
                 return
-            total -= file.stat().st_size
+            total_bytes -= file.stat().st_size
             file.unlink(missing_ok=True)

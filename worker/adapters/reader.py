@@ -1,7 +1,8 @@
-"""Reads an adapter's file and holds it against a model. Changes nothing.
+"""Reads a LoRA file and checks it against a loaded model, layer by layer. Changes nothing.
 
-diffusers' own loader would load half of a wrong file, widen a layer for good, or have no effect without a word;
-only its converters are used, which give every trainer's layout the same names.
+Only diffusers' converters are used, which give every trainer's layout the same names. Its loader
+(`load_lora_weights`, 0.42) would load half of a wrong file, widen a layer for good, or have no effect without an
+error; `tests/worker/adapters/test_hazards.py` shows each case refused here.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from diffusers.utils import (
 )
 
 from contracts.weights.lora_files import read_changes, read_tensors
-from worker.adapters.layers import Layer, LowRank
-from worker.families import FamilyCode
+from worker.adapters.low_rank import Layer, LowRank
+from worker.families import DiffusersFamily
 
 Tensors = dict[str, torch.Tensor]
-#: Component -> layer -> its change.
-Changes = Mapping[str, Mapping[Layer, LowRank]]
+#: Component -> layer -> its LoRA weights.
+LoraWeights = Mapping[str, Mapping[Layer, LowRank]]
 
 _WEIGHT = re.compile(r"^(?P<layer>.+)\.lora_(?P<half>A|B)\.(?P<kind>weight|bias)$")
 _ALPHA = re.compile(r"^(?P<layer>.+?)(\.lora_A\.weight)?\.alpha$")
@@ -33,49 +34,54 @@ _MAGNITUDE = re.compile(r"^(?P<layer>.+)\.lora_magnitude_vector(\.weight)?$")
 
 
 @dataclass
-class _Parts:
-    """What a file says of one layer."""
+class _LayerTensors:
+    """The tensors that a file has for one layer.
+
+    Attributes:
+        tensors: by `A.weight`, `B.weight`, `A.bias`, `B.bias` or `magnitude`.
+        alpha: kohya's, as stored beside the weights.
+    """
 
     tensors: Tensors = field(default_factory=dict)
     alpha: float | None = None
 
 
-def read(base: Any, family: FamilyCode, path: Path) -> Changes:
-    """The changes that the file makes to the model that `base` carries, on its device and in its dtype.
+def read(base: Any, family: DiffusersFamily, path: Path) -> LoraWeights:
+    """Return the weights that the file adds to the components of `base`, on their device and in their dtype.
 
     Raises:
-        AdapterRefused: it is no adapter, or of a kind that is not supported.
+        AdapterRefused: the file is not a LoRA, or of a kind that is not supported.
         ValueError: it does not fit this model, or would have no effect.
     """
-    read_changes(read_tensors(path))  # says more clearly what is wrong with a file that is no adapter at all
-    components = targets(base)
-    changes: dict[str, dict[Layer, LowRank]] = {}
+    read_changes(read_tensors(path))  # has the clearer messages for files that are not LoRAs at all
+    components = adaptable_components(base)
+    weights: dict[str, dict[Layer, LowRank]] = {}
     tensors, settings = _read_tensors(base, family, path)
     for name, own in _by_component(tensors).items():
         if name not in components:
-            raise ValueError(f"{name[:80]!r} is no part of {family.id} that an adapter can change")
+            raise ValueError(f"LoRAs cannot change {name[:80]!r} in {family.id} models")
         layers = _layers_of(components[name])
-        changes[name] = {}
-        for key, parts in _by_layer(_peft_names(own, name == family.denoiser), name).items():
+        weights[name] = {}
+        for key, stored in _by_layer(_peft_names(own, name == family.denoiser), name).items():
             if key not in layers:
                 raise ValueError(f"the model has no layer {name}.{key[:120]}")
-            scale = _Scale(settings, name).of(key, parts)
-            changes[name][layers[key]] = _change(f"{name}.{key}", layers[key], parts, scale)
-    if not any(changes.values()):
-        raise ValueError("it holds no LoRA weights")
-    return changes
+            scale = _TrainedScale(settings, name).of(key, stored)
+            weights[name][layers[key]] = _low_rank(f"{name}.{key}", layers[key], stored, scale)
+    if not any(weights.values()):
+        raise ValueError("the file holds no LoRA weights")
+    return weights
 
 
-def targets(base: Any) -> dict[str, torch.nn.Module]:
-    """The components that adapters can change."""
-    parts = {name: getattr(base, name, None) for name in base._lora_loadable_modules}
-    return {name: part for name, part in parts.items() if part is not None}
+def adaptable_components(base: Any) -> dict[str, torch.nn.Module]:
+    """Return the components of a pipeline that LoRAs can change, by their names."""
+    components = {name: getattr(base, name, None) for name in base._lora_loadable_modules}
+    return {name: component for name, component in components.items() if component is not None}
 
 
-def _read_tensors(base: Any, family: FamilyCode, path: Path) -> tuple[Tensors, Mapping[str, Any]]:
-    """The file's tensors and scales under diffusers' names, whatever trainer wrote it, and peft's settings."""
+def _read_tensors(base: Any, family: DiffusersFamily, path: Path) -> tuple[Tensors, Mapping[str, Any]]:
+    """Read tensors and alphas under diffusers' names, whatever trainer wrote them, and peft's settings."""
     options = {"unet_config": base.unet.config} if family.denoiser == "unet" else {}
-    found = base.lora_state_dict(
+    tensors, *alphas, settings = base.lora_state_dict(
         str(path.parent),
         weight_name=path.name,
         use_safetensors=True,
@@ -83,22 +89,21 @@ def _read_tensors(base: Any, family: FamilyCode, path: Path) -> tuple[Tensors, M
         return_lora_metadata=True,
         **options,
     )
-    tensors, *alphas, settings = found
     return {**tensors, **(alphas[0] or {} if alphas else {})}, settings or {}
 
 
 def _by_component(tensors: Tensors) -> dict[str, Tensors]:
-    parts: dict[str, Tensors] = {}
+    components: dict[str, Tensors] = {}
     for key, tensor in tensors.items():
         if not torch.isfinite(torch.as_tensor(tensor)).all():
-            raise ValueError(f"{key[:120]} holds values that are no numbers")
+            raise ValueError(f"{key[:120]} contains NaN or infinite values")
         component, _, rest = key.partition(".")
-        parts.setdefault(component, {})[rest] = tensor
-    return parts
+        components.setdefault(component, {})[rest] = tensor
+    return components
 
 
 def _peft_names(tensors: Tensors, is_denoiser: bool) -> Tensors:
-    """The names that diffusers gives them when it loads them."""
+    """Rename tensors as diffusers does when it loads them."""
     if is_denoiser:
         converted: Tensors = convert_unet_state_dict_to_peft(tensors)
     else:
@@ -106,78 +111,80 @@ def _peft_names(tensors: Tensors, is_denoiser: bool) -> Tensors:
     return converted
 
 
-def _by_layer(tensors: Tensors, component: str) -> dict[str, _Parts]:
-    found: dict[str, _Parts] = {}
+def _by_layer(tensors: Tensors, component: str) -> dict[str, _LayerTensors]:
+    layers: dict[str, _LayerTensors] = {}
     for key, tensor in tensors.items():
         if match := _WEIGHT.match(key):
-            found.setdefault(_plain(match), _Parts()).tensors[f"{match['half']}.{match['kind']}"] = tensor
+            name = f"{match['half']}.{match['kind']}"
+            layers.setdefault(_layer_name(match["layer"]), _LayerTensors()).tensors[name] = tensor
         elif match := _MAGNITUDE.match(key):
-            found.setdefault(_plain(match), _Parts()).tensors["magnitude"] = tensor
+            layers.setdefault(_layer_name(match["layer"]), _LayerTensors()).tensors["magnitude"] = tensor
         elif match := _ALPHA.match(key):
-            found.setdefault(_plain(match), _Parts()).alpha = float(tensor)
+            layers.setdefault(_layer_name(match["layer"]), _LayerTensors()).alpha = float(tensor)
         else:
-            raise ValueError(f"{component}.{key[:120]} is of a kind that is not supported")
-    # A scale of a layer that the file does not change means nothing.
-    return {layer: parts for layer, parts in found.items() if parts.tensors}
+            raise ValueError(f"{component}.{key[:120]} is not supported; supported are LoRA and peft's DoRA")
+    # An alpha without weights scales nothing.
+    return {layer: stored for layer, stored in layers.items() if stored.tensors}
 
 
-def _plain(match: re.Match[str]) -> str:
-    """The layer's name; older text encoders have one more level."""
-    return match["layer"].removeprefix("text_model.")
+def _layers_of(component: torch.nn.Module) -> dict[str, Layer]:
+    """Return the layers that a LoRA can change, by name."""
+    return {
+        _layer_name(name): layer
+        for name, layer in component.named_modules()
+        if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)
+    }
 
 
-def _change(name: str, layer: Layer, parts: _Parts, alpha: float) -> LowRank:
-    down, up = parts.tensors.get("A.weight"), parts.tensors.get("B.weight")
-    if down is None or up is None or "A.bias" in parts.tensors:
-        raise ValueError(f"{name[:120]} is of a kind that is not supported")
+def _layer_name(name: str) -> str:
+    """Strip the extra module level that older transformers' CLIP text encoders have."""
+    return name.removeprefix("text_model.")
+
+
+def _low_rank(name: str, layer: Layer, stored: _LayerTensors, alpha: float) -> LowRank:
+    down, up = stored.tensors.get("A.weight"), stored.tensors.get("B.weight")
+    if down is None or up is None or "A.bias" in stored.tensors:
+        raise ValueError(f"{name[:120]} must have both LoRA weights, and no bias of the first")
     for tensor, axis in ((down, 1), (up, 0)):
         if tensor.dim() != layer.weight.dim():
-            raise ValueError(f"{name[:120]} has {tensor.dim()} axes, not {layer.weight.dim()}")
+            raise ValueError(f"{name[:120]} has {tensor.dim()} dimensions, the model's layer {layer.weight.dim()}")
         if tensor.shape[axis] != layer.weight.shape[axis]:
-            raise ValueError(f"{name} is made for {tensor.shape[axis]} channels, not {layer.weight.shape[axis]}")
+            trained, actual = tensor.shape[axis], layer.weight.shape[axis]
+            raise ValueError(f"{name[:120]} is made for {trained} channels, the model's layer has {actual}")
     if down.shape[0] != up.shape[1] or down.shape[2:] != layer.weight.shape[2:] or set(up.shape[2:]) - {1}:
-        raise ValueError(f"the two halves of {name[:120]} do not fit together")
-    bias, magnitude = parts.tensors.get("B.bias"), parts.tensors.get("magnitude")
+        raise ValueError(f"the two LoRA weights of {name[:120]} do not fit together")
+    bias, magnitude = stored.tensors.get("B.bias"), stored.tensors.get("magnitude")
     for values in (bias, magnitude):
         if values is not None and values.numel() != layer.weight.shape[0]:
-            raise ValueError(f"{name[:120]} has {values.numel()} values a channel, not {layer.weight.shape[0]}")
+            raise ValueError(f"{name[:120]} has {values.numel()} values for {layer.weight.shape[0]} channels")
     return LowRank(
-        _own(down, layer), _own(up, layer), alpha,
-        bias=None if bias is None else _own(bias, layer),
-        magnitude=None if magnitude is None else _own(magnitude, layer),
+        _copy_to(layer, down), _copy_to(layer, up), alpha,
+        bias=None if bias is None else _copy_to(layer, bias),
+        magnitude=None if magnitude is None else _copy_to(layer, magnitude),
     )  # fmt: skip
 
 
-def _own(tensor: torch.Tensor, layer: Layer) -> torch.Tensor:
-    """A copy where the layer is: the file's own bytes are mapped, and would change with it."""
+def _copy_to(layer: Layer, tensor: torch.Tensor) -> torch.Tensor:
+    """Copy to the layer's device: the tensor maps the file's bytes and would change with the file."""
     dtype = layer.weight.dtype if layer.weight.dtype.itemsize > 1 else torch.float32
     return tensor.detach().to(layer.weight.device, dtype, copy=True).contiguous()
 
 
-class _Scale:
-    """The trainer's scale of a layer's change: alpha ÷ rank, from beside the weights or from peft's settings."""
+class _TrainedScale:
+    """The trainer's scale of each layer: alpha ÷ rank, with alpha beside the weights or in peft's settings."""
 
     def __init__(self, settings: Mapping[str, Any], component: str) -> None:
-        start = f"{component}."
+        prefix = f"{component}."
         self._settings = {
-            key.removeprefix(start): value for key, value in settings.items() if key.startswith(start)
+            key.removeprefix(prefix): value for key, value in settings.items() if key.startswith(prefix)
         }
 
-    def of(self, layer: str, parts: _Parts) -> float:
-        """1 where nothing is said."""
-        rank = parts.tensors["A.weight"].shape[0] if "A.weight" in parts.tensors else 1
-        alpha = self._settings.get("lora_alpha") if parts.alpha is None else parts.alpha
+    def of(self, layer: str, stored: _LayerTensors) -> float:
+        """Return the scale; 1 if the file has no alpha for the layer."""
+        rank = stored.tensors["A.weight"].shape[0] if "A.weight" in stored.tensors else 1
+        alpha = self._settings.get("lora_alpha") if stored.alpha is None else stored.alpha
         for pattern, value in (self._settings.get("alpha_pattern") or {}).items():
-            if parts.alpha is None and re.match(rf"(.*\.)?({pattern})$", layer):
+            if stored.alpha is None and re.match(rf"(.*\.)?({pattern})$", layer):
                 alpha = value
         divisor = rank**0.5 if self._settings.get("use_rslora") else rank
         return 1.0 if alpha is None else float(alpha) / divisor
-
-
-def _layers_of(component: torch.nn.Module) -> dict[str, Layer]:
-    """Layers that an adapter may change, by their names without the level that older text encoders have."""
-    return {
-        name.removeprefix("text_model."): layer
-        for name, layer in component.named_modules()
-        if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)
-    }

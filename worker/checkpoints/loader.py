@@ -19,10 +19,10 @@ from transformers import PreTrainedModel, T5EncoderModel
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
 from contracts.catalogue.families import Mode
 from contracts.errors import FailureCode, JobFailed
-from worker.families import FamilyCode
+from worker.families import DiffusersFamily
 
 
-def locate_model(catalogue: Catalogue, spec: ModelSpec, family: FamilyCode) -> Path:
+def locate_model(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily) -> Path:
     """The checkpoint's folder or file on this machine, fetched from the hub first where it is a hub id."""
     place = catalogue.locate(spec.source)
     if isinstance(place, Path):
@@ -31,7 +31,7 @@ def locate_model(catalogue: Catalogue, spec: ModelSpec, family: FamilyCode) -> P
     return Path(pipeline_class.download(place, variant=spec.variant, use_safetensors=True))
 
 
-def fetch_rest(catalogue: Catalogue, spec: ModelSpec, family: FamilyCode, path: Path) -> None:
+def fetch_rest(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily, path: Path) -> None:
     """Have the hub's cache hold what loading one file asks of a hub besides: configurations, missing encoders."""
     if path.is_dir():
         return
@@ -80,7 +80,7 @@ def locate_lora(catalogue: Catalogue, spec: LoraSpec) -> Path:
 def load_model(
     catalogue: Catalogue,
     spec: ModelSpec,
-    family: FamilyCode,
+    family: DiffusersFamily,
     path: Path,
     dtype: torch.dtype,
     skipped: Collection[str] = (),
@@ -115,7 +115,9 @@ def _fix_vae_dtype(vae: Any, dtype: torch.dtype) -> None:
         vae.register_to_config(force_upcast=False)
 
 
-def _load_file(catalogue: Catalogue, spec: ModelSpec, family: FamilyCode, path: Path, dtype: torch.dtype) -> Any:
+def _load_file(
+    catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily, path: Path, dtype: torch.dtype
+) -> Any:
     """A pipeline from one file; what the file lacks comes from `spec.config`, a whole checkpoint then."""
     config = None if spec.config is None else str(catalogue.locate(spec.config))
     if config is None:
@@ -155,11 +157,11 @@ def _check_complete(pipeline: Any) -> None:
                 raise ValueError(f"{len(gaps)} weights of {name} are not in the file, {gaps[0]} for one")
 
 
-def load_controlnet(family: FamilyCode, path: Path, dtype: torch.dtype) -> Any:
+def load_controlnet(family: DiffusersFamily, path: Path, dtype: torch.dtype) -> Any:
     """One ControlNet, in host memory."""
     controlnet_class = getattr(diffusers, family.controlnet)
     return controlnet_class.from_pretrained(path, dtype=dtype, use_safetensors=True, local_files_only=True)
 
 
-def _pipeline_class(family: FamilyCode) -> Any:
+def _pipeline_class(family: DiffusersFamily) -> Any:
     return getattr(diffusers, family.pipelines[Mode.TXT2IMG])

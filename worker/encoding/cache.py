@@ -1,4 +1,4 @@
-"""Embeddings of prompts, and the bytes-bounded memory of them that all models of a worker share."""
+"""Prompt embeddings, and a cache of them with a byte budget that all models of a worker share."""
 
 from __future__ import annotations
 
@@ -11,77 +11,78 @@ import torch
 
 @dataclass(frozen=True)
 class Embedding:
-    """What a family's encoders make of one wording, in host memory.
+    """The embedding of one prompt, in host memory.
 
     Attributes:
         sequence: (1, tokens, channels).
-        pooled: (1, channels); empty where it is T5's part alone.
+        pooled: (1, channels); empty where the embedding is T5's alone.
     """
 
     sequence: torch.Tensor
     pooled: torch.Tensor
 
     @property
-    def bytes(self) -> int:
+    def size_bytes(self) -> int:
         """Bytes of both tensors."""
         return self.sequence.nbytes + self.pooled.nbytes
 
 
 class EmbeddingCache:
-    """Embeddings of all models, the least recently used forgotten first. Any thread may use it.
+    """Embeddings by key; the least recently used are evicted first. Safe to use from any thread.
 
     Attributes:
-        hits, misses: look-ups since the start.
+        hits, misses: results of `get` since the start.
+        size_bytes: bytes of all cached embeddings.
     """
 
     def __init__(self, budget_bytes: int) -> None:
         self.hits = self.misses = 0
-        self.bytes = 0
+        self.size_bytes = 0
         self._budget_bytes = budget_bytes
-        self._kept: OrderedDict[object, Embedding] = OrderedDict()
+        self._embeddings: OrderedDict[object, Embedding] = OrderedDict()
         self._lock = threading.Lock()
 
-    def find(self, key: object) -> Embedding | None:
-        """The embedding that was kept under this key; counts a hit or a miss."""
+    def get(self, key: object) -> Embedding | None:
+        """Return the embedding, or None; counts a hit or a miss."""
         with self._lock:
-            found = self._kept.get(key)
-            if found is None:
+            embedding = self._embeddings.get(key)
+            if embedding is None:
                 self.misses += 1
                 return None
             self.hits += 1
-            self._kept.move_to_end(key)
-            return found
+            self._embeddings.move_to_end(key)
+            return embedding
 
-    def take(self, key: object) -> Embedding | None:
-        """The embedding that was kept under this key, and is forgotten now; counts nothing."""
+    def pop(self, key: object) -> Embedding | None:
+        """Remove and return the embedding, or None; counts nothing."""
         with self._lock:
-            found = self._kept.pop(key, None)
-            if found is not None:
-                self.bytes -= found.bytes
-            return found
+            embedding = self._embeddings.pop(key, None)
+            if embedding is not None:
+                self.size_bytes -= embedding.size_bytes
+            return embedding
 
-    def look(self, key: object) -> Embedding | None:
-        """What `find` would find; counts nothing, and does not count as a use."""
+    def peek(self, key: object) -> Embedding | None:
+        """Return the embedding, or None; counts nothing, and is not a use."""
         with self._lock:
-            return self._kept.get(key)
+            return self._embeddings.get(key)
+
+    def put(self, key: object, embedding: Embedding) -> None:
+        """Cache an embedding and evict others for it; one larger than the budget is not cached."""
+        with self._lock:
+            if embedding.size_bytes > self._budget_bytes or key in self._embeddings:
+                return
+            self._embeddings[key] = embedding
+            self.size_bytes += embedding.size_bytes
+            while self.size_bytes > self._budget_bytes:
+                _, evicted = self._embeddings.popitem(last=False)
+                self.size_bytes -= evicted.size_bytes
 
     def report(self) -> dict[str, int]:
-        """Its `CacheReport`."""
+        """Return the fields of a `CacheReport`."""
         return {
             "hits": self.hits,
             "misses": self.misses,
-            "entries": len(self._kept),
-            "bytes": self.bytes,
+            "entries": len(self._embeddings),
+            "bytes": self.size_bytes,
             "budget_bytes": self._budget_bytes,
         }
-
-    def keep(self, key: object, embedding: Embedding) -> None:
-        """Remember an embedding, and forget others for it; one larger than the budget is not kept."""
-        with self._lock:
-            if embedding.bytes > self._budget_bytes or key in self._kept:
-                return
-            self._kept[key] = embedding
-            self.bytes += embedding.bytes
-            while self.bytes > self._budget_bytes:
-                _, forgotten = self._kept.popitem(last=False)
-                self.bytes -= forgotten.bytes

@@ -1,7 +1,8 @@
-"""T5 where it works on the CPU: for the batch in hand, or ahead for one that waits, one text at a time.
+"""Runs T5 on the CPU: for the current job, and between its texts ahead of time for jobs that wait.
 
-What was encoded ahead lies in the cache of embeddings until it is asked for, once. Its key is what the encoder is
-given, so a wrong guess costs time and changes nothing. Knows neither the queue nor which texts come next.
+An embedding that was computed ahead stays in the embedding cache until its job asks for it, once. Its key is
+everything that the encoder is given, so a wrong guess costs time and changes no image. Knows neither the queue nor
+which texts come next.
 """
 
 from __future__ import annotations
@@ -14,112 +15,111 @@ from typing import Any
 import torch
 
 from worker.encoding.cache import Embedding, EmbeddingCache
-from worker.families import FamilyCode, Wording
+from worker.families import DiffusersFamily, PromptArguments
 
 
 class CpuT5:
-    """T5 of one model."""
+    """T5 encoder of one model, shared by the job thread and the lookahead thread."""
 
     def __init__(
         self,
         name: str,
-        family: FamilyCode,
+        family: DiffusersFamily,
         base: Any,
         pipeline_with: Callable[..., Any],
         cache: EmbeddingCache,
-        weights: str,
-        turn: threading.RLock,
+        weights_sha256: str,
+        lock: threading.RLock,
     ) -> None:
-        """For the thread that runs the jobs: it alone may touch the tokenizers of `base`.
+        """Make it in the job thread: only that thread may use the tokenizers of `base`.
 
         Args:
-            name: the component's.
-            base: the pipeline that has it.
-            pipeline_with: makes one like `base` with other components under the given names.
-            weights: content hash of the model.
-            turn: held by whoever runs this T5 or moves it, and by whoever loads a model, which changes torch's
-                defaults for a while.
+            name: the component's name.
+            base: the pipeline that holds it.
+            pipeline_with: makes a pipeline like `base` with the named components replaced.
+            weights_sha256: content hash of the model.
+            lock: held while this T5 runs or moves, and while a model is loaded, which changes torch's defaults.
         """
         self.module = getattr(base, name)
         self.cache = cache
-        self.turn = turn
-        self._weights = weights
-        self._reads = family.encoding.texts[-1]
-        self._ahead = _Ahead(self)
+        self.lock = lock
+        self._weights_sha256 = weights_sha256
+        self._prompt_field = family.encoding.prompt_fields[-1]
+        self._lookahead = _LookaheadT5Proxy(self)
         tokenizer = name.replace("text_encoder", "tokenizer")
-        # A tokenizer remembers how it padded last, so two threads must not share one.
-        own = {name: self._ahead, tokenizer: deepcopy(getattr(base, tokenizer))}
-        self._pipeline = pipeline_with(**own)
+        # A tokenizer stores its last padding settings, so two threads must not share one.
+        components = {name: self._lookahead, tokenizer: deepcopy(getattr(base, tokenizer))}
+        self._pipeline = pipeline_with(**components)
 
-    def encode_ahead(self, wordings: Iterable[Wording], may: Callable[[], bool]) -> int:
-        """Encode what T5 reads of these wordings, before each text asking whether it still may.
+    def encode_ahead(self, prompts: Iterable[PromptArguments], may_continue: Callable[[], bool]) -> int:
+        """Encode T5's texts of these prompts into the cache; `may_continue` is asked before each text.
 
         Returns:
-            How many texts were encoded; known ones are not.
+            How many texts were encoded; those already cached do not count.
         """
-        before = self._ahead.count
-        for text, length in dict.fromkeys(self._reading(wording) for wording in wordings):
-            with self.turn, torch.no_grad():
-                if not may():
+        before = self._lookahead.count
+        for text, length in dict.fromkeys(self._text_and_length(prompt) for prompt in prompts):
+            with self.lock, torch.no_grad():
+                if not may_continue():
                     break
                 self._pipeline._get_t5_prompt_embeds(
                     [text], max_sequence_length=length, device=torch.device("cpu")
                 )
-        return self._ahead.count - before
+        return self._lookahead.count - before
 
-    def stand_in(self) -> InTurn:
-        """What a batch's pipeline has in the place of T5."""
-        return InTurn(self)
+    def job_proxy(self) -> JobT5Proxy:
+        """Return what takes T5's place in a job's pipeline."""
+        return JobT5Proxy(self)
 
     def key(self, ids: torch.Tensor, options: dict[str, Any]) -> tuple[object, ...]:
-        """All that shapes the encoder's answer."""
+        """Return the cache key: everything that determines the encoder's result."""
         dtype = str(next(self.module.parameters()).dtype)
         given = (*ids.shape, ids.cpu().numpy().tobytes(), *sorted(options.items()))
-        return ("t5", self._weights, dtype, *given)
+        return ("t5", self._weights_sha256, dtype, *given)
 
-    def _reading(self, wording: Wording) -> tuple[str, int]:
-        """The text that T5 is given, the prompt where it has none of its own, and the number of tokens."""
-        own = wording[self._reads]
-        return wording["prompt"] if own is None else own, wording["max_sequence_length"]
+    def _text_and_length(self, prompt: PromptArguments) -> tuple[str, int]:
+        """Return T5's text, which is the main prompt unless it has one of its own, and its token limit."""
+        own = prompt[self._prompt_field]
+        return prompt["prompt"] if own is None else own, prompt["max_sequence_length"]
 
 
-class _StandIn:
-    """Stands in a pipeline in T5's place; all but the call is T5's own.
+class _T5Proxy:
+    """Takes T5's place in a pipeline; everything but the call is T5's own.
 
     Attributes:
-        count: texts that were encoded ahead: here, or for here.
+        count: texts that were encoded ahead, by or for this proxy.
     """
 
-    def __init__(self, host: CpuT5) -> None:
+    def __init__(self, t5: CpuT5) -> None:
         self.count = 0
-        self._host = host
+        self._t5 = t5
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._host.module, name)
+        return getattr(self._t5.module, name)
 
 
-class InTurn(_StandIn):
-    """For the thread that runs the jobs."""
+class JobT5Proxy(_T5Proxy):
+    """T5 for the job thread: takes what was encoded ahead, else runs the encoder."""
 
     def __call__(self, ids: torch.Tensor, **options: Any) -> Any:
-        """As T5's own."""
-        with self._host.turn:
-            found = self._host.cache.take(self._host.key(ids, options))
-            if found is None:
-                return self._host.module(ids, **options)
+        """Encode as T5 does; waits for the lookahead thread's current text."""
+        with self._t5.lock:
+            embedding = self._t5.cache.pop(self._t5.key(ids, options))
+            if embedding is None:
+                return self._t5.module(ids, **options)
         self.count += 1
-        return (found.sequence,)
+        return (embedding.sequence,)
 
 
-class _Ahead(_StandIn):
-    """For the thread beside it."""
+class _LookaheadT5Proxy(_T5Proxy):
+    """T5 for the lookahead thread: runs the encoder into the cache."""
 
     def __call__(self, ids: torch.Tensor, **options: Any) -> tuple[torch.Tensor]:
-        """Past T5's hooks: they belong to the batch that runs, count its memory and move its components."""
-        key = self._host.key(ids, options)
-        found = self._host.cache.look(key)
-        if found is None:
-            found = Embedding(self._host.module.forward(ids, **options)[0], torch.empty(0))
-            self._host.cache.keep(key, found)
+        """Encode without T5's hooks, which count the current job's memory and move its components."""
+        key = self._t5.key(ids, options)
+        embedding = self._t5.cache.peek(key)
+        if embedding is None:
+            embedding = Embedding(self._t5.module.forward(ids, **options)[0], torch.empty(0))
+            self._t5.cache.put(key, embedding)
             self.count += 1
-        return (found.sequence,)
+        return (embedding.sequence,)

@@ -1,7 +1,7 @@
-"""Prompts become embeddings here, apart from the pipeline call that paints; a bytes-bounded cache remembers them.
+"""Encodes prompts into embeddings before the pipeline call, and caches them.
 
-Each text is encoded by itself, whatever batch it comes in, so an embedding is the same bytes whether it was
-computed or remembered, alone or in company. Knows nothing of where the encoders live.
+Each prompt is encoded alone, whatever images share its call, so an embedding has the same bytes computed or
+cached, alone or with others. Knows nothing of where the encoders are placed.
 """
 
 from __future__ import annotations
@@ -14,90 +14,95 @@ from typing import Any
 import torch
 
 from contracts.queue.records import CacheUse
-from worker.adapters.active import AdapterSet
+from worker.adapters.cache import AdapterSet
 from worker.encoding.cache import Embedding, EmbeddingCache
-from worker.encoding.cpu_t5 import InTurn
-from worker.families import Call, FamilyCode, Wording
+from worker.encoding.cpu_t5 import JobT5Proxy
+from worker.families import DiffusersFamily, GenerationInputs, PromptArguments
 
 
 @dataclass
 class PromptEncoder:
-    """The encoders of one model, as a batch uses them.
+    """The text encoders of one model for one pipeline call.
 
     Attributes:
-        pipeline: whose `encode_prompt` is called.
-        device, dtype: of the embeddings, wherever and in whatever dtype an encoder computes.
-        state: what shapes an embedding beside the wording and the adapters: content hash of the weights, dtypes,
-            which encoders take part.
-        sets: the adapters of each image.
-        active: has adapters act on the text encoders.
-        t5: stands in the pipeline for a T5 that works on the CPU; None where it does not.
-        hits, misses: look-ups of this batch; one for each distinct wording under the same adapters.
+        pipeline: its `encode_prompt` is called.
+        device, dtype: of the embeddings, independent of where and in which dtype an encoder computes.
+        state: what else determines an embedding: content hash of the weights, dtypes, which encoders are present.
+        adapter_sets: the adapters of each image.
+        activate: makes adapters act on the text encoders while inside.
+        t5: the proxy for a T5 on the CPU; None if it is not there.
+        hits, misses: cache look-ups of this call; one per distinct prompt with the same adapters.
     """
 
     pipeline: Any
-    family: FamilyCode
+    family: DiffusersFamily
     device: torch.device
     dtype: torch.dtype
     cache: EmbeddingCache
     state: tuple[object, ...]
-    sets: Sequence[AdapterSet]
-    active: Callable[[AdapterSet], AbstractContextManager[None]]
-    t5: InTurn | None = None
+    adapter_sets: Sequence[AdapterSet]
+    activate: Callable[[AdapterSet], AbstractContextManager[None]]
+    t5: JobT5Proxy | None = None
     hits: int = 0
     misses: int = 0
 
-    def arguments(self, call: Call) -> dict[str, torch.Tensor]:
-        """The embeddings of a call, one row an image, as its pipeline takes them."""
+    def encode(self, inputs: GenerationInputs) -> dict[str, torch.Tensor]:
+        """Return the embedding arguments of the pipeline call, one row per image."""
         encoding = self.family.encoding
-        found = self._rows(encoding.wordings(call))
-        arguments = {"prompt_embeds": found[0], "pooled_prompt_embeds": found[1]}
-        negatives = encoding.negative_wordings(call, self.pipeline.config)
+        sequence, pooled = self._encode_all(encoding.prompt_arguments(inputs))
+        embeddings = {"prompt_embeds": sequence, "pooled_prompt_embeds": pooled}
+        negatives = encoding.negative_prompt_arguments(inputs, self.pipeline.config)
         if negatives is not None:
-            found = self._rows(negatives)
-            arguments |= {"negative_prompt_embeds": found[0], "negative_pooled_prompt_embeds": found[1]}
-        return arguments
+            sequence, pooled = self._encode_all(negatives)
+            embeddings |= {"negative_prompt_embeds": sequence, "negative_pooled_prompt_embeds": pooled}
+        return embeddings
 
-    def knows(self, wording: Wording) -> bool:
-        """Whether its embedding without adapters is remembered; counts nothing."""
-        return self.cache.look(self._key(AdapterSet(), wording)) is not None
+    def is_cached(self, prompt: PromptArguments) -> bool:
+        """Whether the prompt's embedding without adapters is cached; counts nothing."""
+        return self.cache.peek(self._key(AdapterSet(), prompt)) is not None
 
     @property
-    def use(self) -> CacheUse:
-        """The look-ups, for the receipt."""
+    def cache_use(self) -> CacheUse:
+        """The look-ups of this call, for the receipt."""
         return CacheUse(hits=self.hits, misses=self.misses, ahead=0 if self.t5 is None else self.t5.count)
 
-    def _rows(self, wordings: Sequence[Wording]) -> tuple[torch.Tensor, torch.Tensor]:
-        asked = [(one.in_texts, wording) for one, wording in zip(self.sets, wordings, strict=True)]
-        keys = [self._key(*one) for one in asked]
-        known = {key: self._one(key, *one) for key, one in dict(zip(keys, asked, strict=True)).items()}
+    def _encode_all(self, prompts: Sequence[PromptArguments]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the stacked sequences and pooled embeddings; each distinct prompt is encoded once."""
+        pairs = [
+            (adapters.for_text_encoders, prompt)
+            for adapters, prompt in zip(self.adapter_sets, prompts, strict=True)
+        ]
+        keys = [self._key(*pair) for pair in pairs]
+        embeddings = {
+            key: self._embedding(key, *pair) for key, pair in dict(zip(keys, pairs, strict=True)).items()
+        }
         return (
-            torch.cat([known[key].sequence for key in keys]).to(self.device),
-            torch.cat([known[key].pooled for key in keys]).to(self.device),
+            torch.cat([embeddings[key].sequence for key in keys]).to(self.device),
+            torch.cat([embeddings[key].pooled for key in keys]).to(self.device),
         )
 
-    def _key(self, adapters: AdapterSet, wording: Wording) -> tuple[object, ...]:
-        return (self.state, adapters.key, tuple(sorted(wording.items())))
+    def _key(self, adapters: AdapterSet, prompt: PromptArguments) -> tuple[object, ...]:
+        return (self.state, adapters.key, tuple(sorted(prompt.items())))
 
-    def _one(self, key: object, adapters: AdapterSet, wording: Wording) -> Embedding:
-        found = self.cache.find(key)
-        if found is not None:
+    def _embedding(self, key: object, adapters: AdapterSet, prompt: PromptArguments) -> Embedding:
+        cached = self.cache.get(key)
+        if cached is not None:
             self.hits += 1
-            return found
+            return cached
         self.misses += 1
-        with self.active(adapters):
-            embedding = self._encode(wording)
-        self.cache.keep(key, embedding)
+        with self.activate(adapters):
+            embedding = self._compute(prompt)
+        self.cache.put(key, embedding)
         return embedding
 
-    def _encode(self, wording: Wording) -> Embedding:
+    def _compute(self, prompt: PromptArguments) -> Embedding:
         encoding = self.family.encoding
         with torch.no_grad():
-            answer = self.pipeline.encode_prompt(**_as_lists(wording), **encoding.fixed, device=self.device)
-        sequence, pooled = (answer[place].to("cpu", self.dtype) for place in encoding.places)
+            results = self.pipeline.encode_prompt(**_in_lists(prompt), **encoding.constants, device=self.device)
+        sequence, pooled = (results[index].to("cpu", self.dtype) for index in encoding.result_indexes)
         return Embedding(sequence, pooled)
 
 
-def _as_lists(wording: Wording) -> Wording:
-    """Diffusers takes an empty text for none at all, but not a list of one."""
-    return {name: [value] if isinstance(value, str) else value for name, value in wording.items()}
+def _in_lists(prompt: PromptArguments) -> PromptArguments:
+    """Wrap each text in a list: diffusers takes an empty text for a missing one, but not a list of one."""
+    return {name: [value] if isinstance(value, str) else value for name, value in prompt.items()}

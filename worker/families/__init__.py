@@ -1,6 +1,10 @@
-"""How each family speaks with diffusers: one file a family, data and small functions; none imports another.
+"""How each family maps to diffusers: classes and arguments as data and small functions, one file per family.
 
-What a family can do is `contracts/families.py`'s matter; this package says which classes and arguments do it.
+What a family can do is in `contracts/catalogue/families.py`. No family imports another.
+
+flux.py    FLUX.1 dev and schnell
+sd3.py     Stable Diffusion 3 and 3.5
+sdxl.py    Stable Diffusion XL
 """
 
 from __future__ import annotations
@@ -19,57 +23,67 @@ _Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
-class Call:
-    """One pipeline call: what its jobs share, and the texts of each image.
+class GenerationInputs:
+    """Inputs of one pipeline call, which may serve several jobs.
 
     Attributes:
-        job: parameters of the first job; all that matters here is equal in the others.
-        texts: argument (`prompt`, `negative_prompt`, …) -> one text an image; absent where no job has it.
-        image, mask, controls: pictures of the output's size; a control is None where the job's own image serves.
+        job: parameters of the first job; those that a pipeline takes are equal in all of them.
+        prompts: argument (`prompt`, `negative_prompt`, …) -> one text per image; without those that no job has.
+        image, mask, controls: images of the output's size; a control is None where the job's `image` serves.
     """
 
     job: JobParameters
-    texts: Mapping[str, list[str]]
+    prompts: Mapping[str, list[str]]
     image: Image.Image | None = None
     mask: Image.Image | None = None
     controls: Sequence[Image.Image | None] = ()
 
     @property
+    def num_images(self) -> int:
+        """Images that the call generates."""
+        return len(self.prompts["prompt"])
+
+    @property
     def size(self) -> dict[str, int]:
-        """The output's size, as most pipelines take it. Without it FLUX and SD3 fall back to their own."""
+        """Arguments for the output's size. Without them FLUX and SD3 use their own default."""
         return {"width": self.job.width, "height": self.job.height}
 
     @property
     def start(self) -> dict[str, Any]:
-        """The image to start from and how far to leave it.
+        """Arguments for the image to start from and the strength.
 
-        One picture for each generator: with a single one, some pipelines draw from the first generator only,
-        and an image would depend on its place in the batch.
+        The image is repeated for each generator: given once, some pipelines draw all noise from the first
+        generator, and an image would depend on its position in the call.
         """
-        return {"image": [self.image] * len(self.texts["prompt"]), "strength": self.job.strength}
+        return {"image": [self.image] * self.num_images, "strength": self.job.strength}
 
     @property
-    def repaint(self) -> dict[str, Any]:
-        """The mask, once for each image."""
-        return {"mask_image": [self.mask] * len(self.texts["prompt"])}
+    def inpaint_mask(self) -> dict[str, Any]:
+        """Argument for the mask, once per image."""
+        return {"mask_image": [self.mask] * self.num_images}
 
     @property
     def guidance_scale(self) -> float:
-        """The job's, or 1 (no guidance in any family) for a model that would ignore it."""
+        """The job's guidance scale, or 1 (no guidance in every family) for a model that ignores it."""
         return 1.0 if self.job.guidance_scale is None else self.job.guidance_scale
 
+    @property
+    def negative_prompts(self) -> Sequence[str]:
+        """One negative prompt per image; empty texts if the jobs have none."""
+        return self.prompts.get("negative_prompt", [""] * self.num_images)
+
     def control_weights(self) -> dict[str, Any]:
-        """Scales and intervals of the ControlNets."""
+        """Arguments for the scales and step ranges of the ControlNets."""
         controls = self.job.controls
         return {
-            "controlnet_conditioning_scale": one_or_all([control.conditioning_scale for control in controls]),
-            "control_guidance_start": one_or_all([control.guidance_start for control in controls]),
-            "control_guidance_end": one_or_all([control.guidance_end for control in controls]),
+            "controlnet_conditioning_scale": single_or_list([control.conditioning_scale for control in controls]),
+            "control_guidance_start": single_or_list([control.guidance_start for control in controls]),
+            "control_guidance_end": single_or_list([control.guidance_end for control in controls]),
         }
 
 
-def texts_of(jobs: Sequence[JobParameters]) -> dict[str, list[str]]:
-    """One text an image for each text field that the jobs have; the batch key says that they agree in which."""
+def prompts_per_image(jobs: Sequence[JobParameters]) -> dict[str, list[str]]:
+    """Return one text per image for each prompt field that the jobs have; all jobs have the same ones."""
     return {
         field: [getattr(job, field) for job in jobs for _ in job.seeds]
         for field in ("prompt", "prompt_2", "prompt_3", "negative_prompt")
@@ -77,77 +91,83 @@ def texts_of(jobs: Sequence[JobParameters]) -> dict[str, list[str]]:
     }
 
 
-def one_or_all(values: Sequence[_Value]) -> _Value | list[_Value]:
-    """A single ControlNet takes a value, several take a list of them."""
+def single_or_list(values: Sequence[_Value]) -> _Value | list[_Value]:
+    """Return the value for a single ControlNet, the list for several, as diffusers takes them."""
     return values[0] if len(values) == 1 else list(values)
 
 
-def _leave_as_it_is(pipeline: Any) -> None:
-    pass
-
-
-#: One image's texts and options, as `encode_prompt` takes them.
-Wording = dict[str, Any]
+#: Arguments of `encode_prompt` for one image.
+PromptArguments = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Encoding:
-    """How a family's texts become embeddings. A negative prompt is encoded like any other text.
+class PromptEncoding:
+    """How a family's prompts become embeddings: the arguments of `encode_prompt`, and its results.
+
+    A negative prompt is encoded like any other prompt, in a call of its own.
 
     Attributes:
-        texts: the job's fields that are texts of `encode_prompt`; those a job leaves out are None.
-        options: the job's fields that shape the embedding of a prompt.
-        negative_options: those that shape the embedding of a negative prompt.
-        negatives: the negative text of each image; None where the pipeline needs none. It is given the
-            pipeline's own settings.
-        places: where `encode_prompt`'s answer holds the sequence and the pooled embedding.
-        fixed: arguments of `encode_prompt` that never change.
+        prompt_fields: fields of a job that are prompts of `encode_prompt`; None is passed for those it lacks.
+        option_fields: other fields that change the embedding of a prompt.
+        negative_option_fields: other fields that change the embedding of a negative prompt.
+        negative_prompts: (inputs, the pipeline's config) -> one per image; None if the pipeline needs none.
+        result_indexes: where `encode_prompt`'s result holds the sequence and the pooled embedding.
+        constants: arguments of `encode_prompt` that never change.
     """
 
-    texts: tuple[str, ...]
-    options: tuple[str, ...]
-    negative_options: tuple[str, ...]
-    negatives: Callable[[Call, Mapping[str, Any]], Sequence[str] | None]
-    places: tuple[int, int]
-    fixed: Mapping[str, Any]
+    prompt_fields: tuple[str, ...]
+    option_fields: tuple[str, ...]
+    negative_option_fields: tuple[str, ...]
+    negative_prompts: Callable[[GenerationInputs, Mapping[str, Any]], Sequence[str] | None]
+    result_indexes: tuple[int, int]
+    constants: Mapping[str, Any]
 
-    def wordings(self, call: Call) -> list[Wording]:
-        """What is encoded for each image of a call."""
-        options = {name: getattr(call.job, name) for name in self.options}
-        texts = [call.texts.get(name, [None] * len(call.texts["prompt"])) for name in self.texts]
-        return [{**dict(zip(self.texts, image, strict=True)), **options} for image in zip(*texts, strict=True)]
+    def prompt_arguments(self, inputs: GenerationInputs) -> list[PromptArguments]:
+        """Return the arguments of `encode_prompt` for each image."""
+        options = {name: getattr(inputs.job, name) for name in self.option_fields}
+        prompts = [inputs.prompts.get(name, [None] * inputs.num_images) for name in self.prompt_fields]
+        return [
+            {**dict(zip(self.prompt_fields, image, strict=True)), **options}
+            for image in zip(*prompts, strict=True)
+        ]
 
-    def negative_wordings(self, call: Call, settings: Mapping[str, Any]) -> list[Wording] | None:
-        """The same for what the images should not show; None where nothing is encoded for it."""
-        negatives = self.negatives(call, settings)
+    def negative_prompt_arguments(
+        self, inputs: GenerationInputs, config: Mapping[str, Any]
+    ) -> list[PromptArguments] | None:
+        """Return the same for the negative prompts; None if the pipeline needs none."""
+        negatives = self.negative_prompts(inputs, config)
         if negatives is None:
             return None
-        options = {name: getattr(call.job, name) for name in self.negative_options}
-        others = {name: None for name in self.texts if name != "prompt"}
+        options = {name: getattr(inputs.job, name) for name in self.negative_option_fields}
+        others = {name: None for name in self.prompt_fields if name != "prompt"}
         return [{"prompt": text, **others, **options} for text in negatives]
 
 
-def _as_they_are(pipeline: Any, latents: Any, size: tuple[int, int]) -> Any:  # noqa: ARG001
+def _needs_no_patch(pipeline: Any) -> None:
+    pass
+
+
+def _already_unpacked(pipeline: Any, latents: Any, size: tuple[int, int]) -> Any:  # noqa: ARG001
     return latents
 
 
 @dataclass(frozen=True)
-class FamilyCode:
-    """One family's side of diffusers.
+class DiffusersFamily:
+    """One family's classes and arguments in diffusers.
 
     Attributes:
         id: its name in the catalogue.
-        pipelines: pipeline class in `diffusers` for each mode.
-        controlnet: class of one ControlNet.
-        multi_controlnet: class that holds several.
+        pipelines: mode -> pipeline class.
+        controlnet: class of a ControlNet.
+        multi_controlnet: class that combines several.
         denoiser: name of the component that runs at every step.
-        denoiser_class: its class in `diffusers`.
-        repeated: classes of its blocks, of which it is a row; what is compiled.
-        t5: name of the T5 encoder's component; None where there is none.
-        encoding: how its texts become embeddings.
-        arguments: the arguments of a pipeline call, all but the embeddings, the generators and the callback.
-        adapt: repairs a freshly made pipeline where its class does not keep our promises.
-        unpack: (pipeline, latents, (width, height) in pixels) -> latents as the VAE has them: n, channels, h, w.
+        denoiser_class: its class.
+        repeated_blocks: classes of the blocks that it repeats; these are compiled.
+        t5: name of the T5 encoder's component; None if there is none.
+        encoding: how prompts become embeddings.
+        arguments: all arguments of a pipeline call but embeddings, generators and callback.
+        patch: works round a pipeline class, on a freshly made pipeline.
+        unpack_latents: (pipeline, latents, (width, height) in pixels) -> latents (n, channels, height, width).
     """
 
     id: str
@@ -156,14 +176,14 @@ class FamilyCode:
     multi_controlnet: str
     denoiser: str
     denoiser_class: str
-    repeated: tuple[str, ...]
+    repeated_blocks: tuple[str, ...]
     t5: str | None
-    encoding: Encoding
-    arguments: Callable[[Call], dict[str, Any]]
-    adapt: Callable[[Any], None] = _leave_as_it_is
-    unpack: Callable[[Any, Any, tuple[int, int]], Any] = _as_they_are
+    encoding: PromptEncoding
+    arguments: Callable[[GenerationInputs], dict[str, Any]]
+    patch: Callable[[Any], None] = _needs_no_patch
+    unpack_latents: Callable[[Any, Any, tuple[int, int]], Any] = _already_unpacked
 
 
-def load_family(name: str) -> FamilyCode:
-    """The family that `worker/families/<name>.py` describes."""
-    return cast("FamilyCode", importlib.import_module(f"worker.families.{name}").FAMILY)
+def get_family(name: str) -> DiffusersFamily:
+    """Return the family that `worker/families/<name>.py` describes."""
+    return cast("DiffusersFamily", importlib.import_module(f"worker.families.{name}").FAMILY)

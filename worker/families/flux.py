@@ -1,4 +1,7 @@
-"""FLUX.1 dev and schnell: CLIP for a pooled prompt and T5, a transformer on a rectified flow."""
+"""FLUX.1 dev and schnell: a flow-matching transformer; CLIP gives the pooled embedding, T5 the sequence.
+
+Arguments are those of diffusers' `FluxPipeline` and its variants (`diffusers.pipelines.flux`).
+"""
 
 from __future__ import annotations
 
@@ -6,69 +9,69 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from contracts.catalogue.families import Mode
-from worker.families import Call, Encoding, FamilyCode, one_or_all
+from worker.families import DiffusersFamily, GenerationInputs, PromptEncoding, single_or_list
 
 
-def arguments(call: Call) -> dict[str, Any]:
-    """Arguments of a FLUX pipeline."""
-    job = call.job
+def arguments(inputs: GenerationInputs) -> dict[str, Any]:
+    """Return the arguments of a FLUX pipeline."""
+    job = inputs.job
     return {
-        **call.size,
+        **inputs.size,
         "num_inference_steps": job.num_inference_steps,
-        "guidance_scale": call.guidance_scale,
+        "guidance_scale": inputs.guidance_scale,
         "max_sequence_length": job.max_sequence_length,
-        **_BY_MODE[job.mode](call),
+        **_BY_MODE[job.mode](inputs),
     }
 
 
-def _txt2img(call: Call) -> dict[str, Any]:
-    return _true_cfg(call)
+def _txt2img(inputs: GenerationInputs) -> dict[str, Any]:
+    return _true_cfg(inputs)
 
 
-def _img2img(call: Call) -> dict[str, Any]:
-    return {**call.start, **_true_cfg(call)}
+def _img2img(inputs: GenerationInputs) -> dict[str, Any]:
+    return {**inputs.start, **_true_cfg(inputs)}
 
 
-def _inpaint(call: Call) -> dict[str, Any]:
-    return {**call.start, **call.repaint, **_true_cfg(call)}
+def _inpaint(inputs: GenerationInputs) -> dict[str, Any]:
+    return {**inputs.start, **inputs.inpaint_mask, **_true_cfg(inputs)}
 
 
-def _controlnet(call: Call) -> dict[str, Any]:
-    return {**_control(call), **_true_cfg(call)}
+def _controlnet(inputs: GenerationInputs) -> dict[str, Any]:
+    return {**_control(inputs), **_true_cfg(inputs)}
 
 
-def _controlnet_img2img(call: Call) -> dict[str, Any]:
-    return {**call.start, **_control(call)}
+def _controlnet_img2img(inputs: GenerationInputs) -> dict[str, Any]:
+    return {**inputs.start, **_control(inputs)}
 
 
-def _controlnet_inpaint(call: Call) -> dict[str, Any]:
-    return {**call.start, **call.repaint, **_control(call)}
+def _controlnet_inpaint(inputs: GenerationInputs) -> dict[str, Any]:
+    return {**inputs.start, **inputs.inpaint_mask, **_control(inputs)}
 
 
-def _true_cfg(call: Call) -> dict[str, Any]:
-    return {"true_cfg_scale": call.job.true_cfg_scale or 1.0}
+def _true_cfg(inputs: GenerationInputs) -> dict[str, Any]:
+    return {"true_cfg_scale": inputs.job.true_cfg_scale or 1.0}
 
 
-def _negatives(call: Call, settings: Mapping[str, Any]) -> Sequence[str] | None:
-    """Guidance away from a negative prompt; the pipelines would forget the scale where there is none."""
-    del settings
-    if (call.job.true_cfg_scale or 1.0) <= 1:
+def _negative_prompts(inputs: GenerationInputs, config: Mapping[str, Any]) -> Sequence[str] | None:
+    """Pass empty negative prompts if there are none: without any, the pipelines ignore `true_cfg_scale`."""
+    del config
+    if (inputs.job.true_cfg_scale or 1.0) <= 1:
         return None
-    return call.texts.get("negative_prompt", [""] * len(call.texts["prompt"]))
+    return inputs.negative_prompts
 
 
-def _control(call: Call) -> dict[str, Any]:
-    # Several ControlNets without a list of modes would be dropped without a word.
-    mode = None if len(call.controls) == 1 else [None] * len(call.controls)
-    return {"control_image": one_or_all(call.controls), "control_mode": mode, **call.control_weights()}
+def _control(inputs: GenerationInputs) -> dict[str, Any]:
+    # diffusers 0.42's img2img and inpaint pipelines ignore several ControlNets if they get no list of modes.
+    mode = None if len(inputs.controls) == 1 else [None] * len(inputs.controls)
+    return {"control_image": single_or_list(inputs.controls), "control_mode": mode, **inputs.control_weights()}
 
 
-def _unpack(pipeline: Any, latents: Any, size: tuple[int, int]) -> Any:
+def _unpack_latents(pipeline: Any, latents: Any, size: tuple[int, int]) -> Any:
     width, height = size
     return pipeline._unpack_latents(latents, height, width, pipeline.vae_scale_factor)
 
 
-_BY_MODE: dict[Mode, Callable[[Call], dict[str, Any]]] = {
+_BY_MODE: dict[Mode, Callable[[GenerationInputs], dict[str, Any]]] = {
     Mode.TXT2IMG: _txt2img,
     Mode.IMG2IMG: _img2img,
     Mode.INPAINT: _inpaint,
@@ -77,7 +80,7 @@ _BY_MODE: dict[Mode, Callable[[Call], dict[str, Any]]] = {
     Mode.CONTROLNET_INPAINT: _controlnet_inpaint,
 }
 
-FAMILY = FamilyCode(
+FAMILY = DiffusersFamily(
     id="flux",
     pipelines={
         Mode.TXT2IMG: "FluxPipeline",
@@ -91,16 +94,16 @@ FAMILY = FamilyCode(
     multi_controlnet="FluxMultiControlNetModel",
     denoiser="transformer",
     denoiser_class="FluxTransformer2DModel",
-    repeated=("FluxTransformerBlock", "FluxSingleTransformerBlock"),
+    repeated_blocks=("FluxTransformerBlock", "FluxSingleTransformerBlock"),
     t5="text_encoder_2",
-    encoding=Encoding(
-        texts=("prompt", "prompt_2"),
-        options=("max_sequence_length",),
-        negative_options=("max_sequence_length",),
-        negatives=_negatives,
-        places=(0, 1),
-        fixed={},
+    encoding=PromptEncoding(
+        prompt_fields=("prompt", "prompt_2"),
+        option_fields=("max_sequence_length",),
+        negative_option_fields=("max_sequence_length",),
+        negative_prompts=_negative_prompts,
+        result_indexes=(0, 1),
+        constants={},
     ),
     arguments=arguments,
-    unpack=_unpack,
+    unpack_latents=_unpack_latents,
 )

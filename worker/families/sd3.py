@@ -1,4 +1,8 @@
-"""Stable Diffusion 3 and 3.5: two CLIP encoders and T5, a transformer on a rectified flow."""
+"""Stable Diffusion 3 and 3.5: a flow-matching transformer with two CLIP encoders and T5.
+
+Arguments are those of diffusers' `StableDiffusion3Pipeline` and its variants, and of
+`StableDiffusion3ControlNetPipeline` and its inpainting variant.
+"""
 
 from __future__ import annotations
 
@@ -7,54 +11,55 @@ from types import SimpleNamespace
 from typing import Any
 
 from contracts.catalogue.families import Mode
-from worker.families import Call, Encoding, FamilyCode, one_or_all
+from worker.families import DiffusersFamily, GenerationInputs, PromptEncoding, single_or_list
 
 
-def arguments(call: Call) -> dict[str, Any]:
-    """Arguments of an SD3 pipeline."""
-    job = call.job
+def arguments(inputs: GenerationInputs) -> dict[str, Any]:
+    """Return the arguments of an SD3 pipeline."""
+    job = inputs.job
     return {
-        **call.size,
+        **inputs.size,
         "num_inference_steps": job.num_inference_steps,
-        "guidance_scale": call.guidance_scale,
+        "guidance_scale": inputs.guidance_scale,
         "max_sequence_length": job.max_sequence_length,
-        **_BY_MODE[job.mode](call),
+        **_BY_MODE[job.mode](inputs),
     }
 
 
-def _txt2img(call: Call) -> dict[str, Any]:  # noqa: ARG001
+def _txt2img(inputs: GenerationInputs) -> dict[str, Any]:  # noqa: ARG001
     return {}
 
 
-def _img2img(call: Call) -> dict[str, Any]:
-    return call.start
+def _img2img(inputs: GenerationInputs) -> dict[str, Any]:
+    return inputs.start
 
 
-def _inpaint(call: Call) -> dict[str, Any]:
-    return {**call.start, **call.repaint}
+def _inpaint(inputs: GenerationInputs) -> dict[str, Any]:
+    return {**inputs.start, **inputs.inpaint_mask}
 
 
-def _controlnet(call: Call) -> dict[str, Any]:
-    return {"control_image": one_or_all(call.controls), **call.control_weights()}
+def _controlnet(inputs: GenerationInputs) -> dict[str, Any]:
+    return {"control_image": single_or_list(inputs.controls), **inputs.control_weights()}
 
 
-def _controlnet_inpaint(call: Call) -> dict[str, Any]:
-    # The ControlNet itself sees the masked image; there is no other start than noise.
-    return {"control_image": call.image, "control_mask": call.mask, **call.control_weights()}
+def _controlnet_inpaint(inputs: GenerationInputs) -> dict[str, Any]:
+    # The ControlNet sees the masked image; the latents start from noise.
+    return {"control_image": inputs.image, "control_mask": inputs.mask, **inputs.control_weights()}
 
 
-def _negatives(call: Call, settings: Mapping[str, Any]) -> Sequence[str] | None:
-    del settings
-    if call.guidance_scale <= 1:
+def _negative_prompts(inputs: GenerationInputs, config: Mapping[str, Any]) -> Sequence[str] | None:
+    del config
+    if inputs.guidance_scale <= 1:
         return None
-    return call.texts.get("negative_prompt", [""] * len(call.texts["prompt"]))
+    return inputs.negative_prompts
 
 
-class _SteadyVae:
-    """The VAE as SD3's ControlNet pipelines should see it.
+class _DeterministicVae:
+    """VAE whose encoded samples are the mean of their distribution.
 
-    They sample the control latents from torch's global generator, which would make the image depend on what
-    ran before and on its neighbours in a batch. Here a sample is the distribution's mean.
+    diffusers 0.42's SD3 ControlNet pipelines draw the latents of control images from torch's global generator,
+    which makes an image depend on earlier jobs and on the others in its call.
+    `test_sd3_controlnet_pipelines_draw_from_the_global_generator` fails when they stop doing that.
     """
 
     def __init__(self, vae: Any) -> None:
@@ -64,17 +69,17 @@ class _SteadyVae:
         return getattr(self._vae, name)
 
     def encode(self, pixels: Any) -> Any:
-        """As the VAE's own, with a distribution whose sample is its mean."""
+        """Encode as the VAE does; `sample()` of the result's distribution returns its mean."""
         mean = self._vae.encode(pixels).latent_dist.mode
         return SimpleNamespace(latent_dist=SimpleNamespace(sample=mean))
 
 
-def _adapt(pipeline: Any) -> None:
+def _patch(pipeline: Any) -> None:
     if "controlnet" in pipeline.components:
-        pipeline.vae = _SteadyVae(pipeline.vae)
+        pipeline.vae = _DeterministicVae(pipeline.vae)
 
 
-_BY_MODE: dict[Mode, Callable[[Call], dict[str, Any]]] = {
+_BY_MODE: dict[Mode, Callable[[GenerationInputs], dict[str, Any]]] = {
     Mode.TXT2IMG: _txt2img,
     Mode.IMG2IMG: _img2img,
     Mode.INPAINT: _inpaint,
@@ -82,7 +87,7 @@ _BY_MODE: dict[Mode, Callable[[Call], dict[str, Any]]] = {
     Mode.CONTROLNET_INPAINT: _controlnet_inpaint,
 }
 
-FAMILY = FamilyCode(
+FAMILY = DiffusersFamily(
     id="sd3",
     pipelines={
         Mode.TXT2IMG: "StableDiffusion3Pipeline",
@@ -95,16 +100,16 @@ FAMILY = FamilyCode(
     multi_controlnet="SD3MultiControlNetModel",
     denoiser="transformer",
     denoiser_class="SD3Transformer2DModel",
-    repeated=("JointTransformerBlock",),
+    repeated_blocks=("JointTransformerBlock",),
     t5="text_encoder_3",
-    encoding=Encoding(
-        texts=("prompt", "prompt_2", "prompt_3"),
-        options=("clip_skip", "max_sequence_length"),
-        negative_options=("max_sequence_length",),
-        negatives=_negatives,
-        places=(0, 2),
-        fixed={"do_classifier_free_guidance": False},
+    encoding=PromptEncoding(
+        prompt_fields=("prompt", "prompt_2", "prompt_3"),
+        option_fields=("clip_skip", "max_sequence_length"),
+        negative_option_fields=("max_sequence_length",),
+        negative_prompts=_negative_prompts,
+        result_indexes=(0, 2),
+        constants={"do_classifier_free_guidance": False},
     ),
     arguments=arguments,
-    adapt=_adapt,
+    patch=_patch,
 )

@@ -1,4 +1,8 @@
-"""SDXL: two CLIP encoders, a UNet, size conditioning."""
+"""Stable Diffusion XL: a UNet with two CLIP encoders and size conditioning.
+
+Arguments are those of diffusers' `StableDiffusionXLPipeline` and its variants
+(`diffusers.pipelines.stable_diffusion_xl`, `diffusers.pipelines.controlnet`).
+"""
 
 from __future__ import annotations
 
@@ -6,65 +10,65 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from contracts.catalogue.families import Mode
-from worker.families import Call, Encoding, FamilyCode, one_or_all
+from worker.families import DiffusersFamily, GenerationInputs, PromptEncoding, single_or_list
 
 
-def arguments(call: Call) -> dict[str, Any]:
-    """Arguments of an SDXL pipeline."""
-    job = call.job
+def arguments(inputs: GenerationInputs) -> dict[str, Any]:
+    """Return the arguments of an SDXL pipeline."""
+    job = inputs.job
     return {
         "num_inference_steps": job.num_inference_steps,
-        "guidance_scale": call.guidance_scale,
+        "guidance_scale": inputs.guidance_scale,
         "original_size": job.original_size or (job.height, job.width),
         "crops_coords_top_left": job.crops_coords_top_left or (0, 0),
         "target_size": job.target_size or (job.height, job.width),
-        **_BY_MODE[job.mode](call),
+        **_BY_MODE[job.mode](inputs),
     }
 
 
-def _txt2img(call: Call) -> dict[str, Any]:
-    return {**call.size, **_rescale(call)}
+def _txt2img(inputs: GenerationInputs) -> dict[str, Any]:
+    return {**inputs.size, **_rescale(inputs)}
 
 
-def _img2img(call: Call) -> dict[str, Any]:
-    # It takes no size: the result is as large as the image.
-    return {**call.start, **_rescale(call)}
+def _img2img(inputs: GenerationInputs) -> dict[str, Any]:
+    # The pipeline takes no size: its output has the size of the image.
+    return {**inputs.start, **_rescale(inputs)}
 
 
-def _inpaint(call: Call) -> dict[str, Any]:
-    return {**call.size, **call.start, **call.repaint, **_rescale(call)}
+def _inpaint(inputs: GenerationInputs) -> dict[str, Any]:
+    return {**inputs.size, **inputs.start, **inputs.inpaint_mask, **_rescale(inputs)}
 
 
-def _controlnet(call: Call) -> dict[str, Any]:
-    return {**call.size, "image": one_or_all(call.controls), **call.control_weights()}
+def _controlnet(inputs: GenerationInputs) -> dict[str, Any]:
+    return {**inputs.size, "image": single_or_list(inputs.controls), **inputs.control_weights()}
 
 
-def _controlnet_img2img(call: Call) -> dict[str, Any]:
-    return {**call.size, **call.start, **_control(call)}
+def _controlnet_img2img(inputs: GenerationInputs) -> dict[str, Any]:
+    return {**inputs.size, **inputs.start, **_control(inputs)}
 
 
-def _controlnet_inpaint(call: Call) -> dict[str, Any]:
-    return {**call.size, **call.start, **call.repaint, **_control(call), **_rescale(call)}
+def _controlnet_inpaint(inputs: GenerationInputs) -> dict[str, Any]:
+    return {**inputs.size, **inputs.start, **inputs.inpaint_mask, **_control(inputs), **_rescale(inputs)}
 
 
-def _control(call: Call) -> dict[str, Any]:
-    return {"control_image": one_or_all(call.controls), **call.control_weights()}
+def _control(inputs: GenerationInputs) -> dict[str, Any]:
+    return {"control_image": single_or_list(inputs.controls), **inputs.control_weights()}
 
 
-def _rescale(call: Call) -> dict[str, Any]:
-    return {"guidance_rescale": call.job.guidance_rescale or 0.0}
+def _rescale(inputs: GenerationInputs) -> dict[str, Any]:
+    return {"guidance_rescale": inputs.job.guidance_rescale or 0.0}
 
 
-def _negatives(call: Call, settings: Mapping[str, Any]) -> Sequence[str] | None:
-    """Without a negative prompt the base model was trained on zeros, which the pipeline makes itself."""
-    if call.guidance_scale <= 1 or (
-        "negative_prompt" not in call.texts and settings["force_zeros_for_empty_prompt"]
+def _negative_prompts(inputs: GenerationInputs, config: Mapping[str, Any]) -> Sequence[str] | None:
+    """Pass none if the model was trained with zeros for an absent negative prompt: the pipeline makes them."""
+    if inputs.guidance_scale <= 1 or (
+        "negative_prompt" not in inputs.prompts and config["force_zeros_for_empty_prompt"]
     ):
         return None
-    return call.texts.get("negative_prompt", [""] * len(call.texts["prompt"]))
+    return inputs.negative_prompts
 
 
-_BY_MODE: dict[Mode, Callable[[Call], dict[str, Any]]] = {
+_BY_MODE: dict[Mode, Callable[[GenerationInputs], dict[str, Any]]] = {
     Mode.TXT2IMG: _txt2img,
     Mode.IMG2IMG: _img2img,
     Mode.INPAINT: _inpaint,
@@ -73,7 +77,7 @@ _BY_MODE: dict[Mode, Callable[[Call], dict[str, Any]]] = {
     Mode.CONTROLNET_INPAINT: _controlnet_inpaint,
 }
 
-FAMILY = FamilyCode(
+FAMILY = DiffusersFamily(
     id="sdxl",
     pipelines={
         Mode.TXT2IMG: "StableDiffusionXLPipeline",
@@ -87,15 +91,15 @@ FAMILY = FamilyCode(
     multi_controlnet="MultiControlNetModel",
     denoiser="unet",
     denoiser_class="UNet2DConditionModel",
-    repeated=("BasicTransformerBlock",),
+    repeated_blocks=("BasicTransformerBlock",),
     t5=None,
-    encoding=Encoding(
-        texts=("prompt", "prompt_2"),
-        options=("clip_skip",),
-        negative_options=(),
-        negatives=_negatives,
-        places=(0, 2),
-        fixed={"do_classifier_free_guidance": False},
+    encoding=PromptEncoding(
+        prompt_fields=("prompt", "prompt_2"),
+        option_fields=("clip_skip",),
+        negative_option_fields=(),
+        negative_prompts=_negative_prompts,
+        result_indexes=(0, 2),
+        constants={"do_classifier_free_guidance": False},
     ),
     arguments=arguments,
 )

@@ -39,7 +39,7 @@ class StepCallback:
         self.watch = watch
         self.spoilt: frozenset[int] = frozenset()
         self._painter: previews.PreviewEmitter | None = None
-        self._stopwatch: Stopwatch | None = None
+        self._stopwatch: StageTimer | None = None
         self._shortened: StepCache | None = None
         self._denoising = False
 
@@ -49,7 +49,7 @@ class StepCallback:
         return 0 if self._shortened is None else self._shortened.predicted
 
     def begin(
-        self, stopwatch: Stopwatch, painter: previews.PreviewEmitter | None, shortened: StepCache | None = None
+        self, stopwatch: StageTimer, painter: previews.PreviewEmitter | None, shortened: StepCache | None = None
     ) -> None:
         """Start to count the stages of one pipeline call, and to show how its images come along."""
         self._stopwatch, self._painter, self._denoising = stopwatch, painter, False
@@ -93,7 +93,7 @@ class StepCallback:
         return {"latents": torch.nan_to_num(latents, 0.0, 0.0, 0.0)} if self.spoilt else {}
 
 
-class Stopwatch:
+class StageTimer:
     """Laps: each names the stage that has just ended."""
 
     def __init__(self, device: torch.device) -> None:

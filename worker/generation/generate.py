@@ -15,14 +15,14 @@ import torch
 from PIL import Image
 
 from contracts.errors import FailureCode, JobFailed, NotFound
-from contracts.queue.records import JobError, Receipt
+from contracts.queue.records import Receipt
 from contracts.requests.parameters import JobParameters, combine
 from contracts.storage import Storage
-from worker.adapters.active import AdapterSet
-from worker.families import Call, texts_of
+from worker.adapters.cache import AdapterSet
+from worker.families import GenerationInputs, prompts_per_image
 from worker.generation import images, receipts
-from worker.generation.callback import StepCallback, Stopwatch, Watch
-from worker.generation.outputs import JobResult
+from worker.generation.callback import StageTimer, StepCallback, Watch
+from worker.generation.outputs import Generated, Stored, store
 from worker.pool.model import LoadedModel
 from worker.pool.pool import Pool
 from worker.runtime.device import free_memory
@@ -43,85 +43,100 @@ class _Attempt:
     pool: Pool
     storage: Storage
     steps: StepCallback
-    stopwatch: Stopwatch
+    stopwatch: StageTimer
     worker_name: str
     ran_out: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job of a batch."""
+    """One job of a batch. `attempt` is part of its images' storage keys."""
 
     id: str
+    attempt: int
     parameters: JobParameters
     queue_seconds: float
 
 
+def run(
+    jobs: Sequence[Job], pool: Pool, storage: Storage, watch: Watch, worker_name: str = ""
+) -> list[Stored | JobFailed]:
+    """Paint a batch and write its images: `generate`, then `store`."""
+    outcomes = generate(jobs, pool, storage, watch, worker_name)
+    return [store(one, storage) if isinstance(one, Generated) else one for one in outcomes]
+
+
 def generate(
     jobs: Sequence[Job], pool: Pool, storage: Storage, watch: Watch, worker_name: str = ""
-) -> list[JobResult]:
+) -> list[Generated | JobFailed]:
     """Run jobs that share a batch key in one pipeline call; once more, by a smaller plan, if memory runs out.
 
     Returns:
-        The result of each job, in order: `generated` or `failed`. What `watch.step` raises is passed on.
+        The outcome of each job, in order. What `watch.step` raises is passed on.
     """
     ran_out: list[str] = []
     load = combine([job.parameters for job in jobs])
     while True:
         steps = StepCallback(watch)
         try:
-            attempt = _Attempt(pool, storage, steps, Stopwatch(pool.device), worker_name, ran_out)
+            attempt = _Attempt(pool, storage, steps, StageTimer(pool.device), worker_name, ran_out)
             return _paint(jobs, load, attempt)
         except Exception as error:
             if error is steps.raised:
                 raise
             _log.exception("jobs %s failed", [job.id for job in jobs])
-            failure = _failure(error)
+            failed = _failure(error)
         # The error is gone by now, and with it the tensors that its traceback held.
         free_memory()
-        if failure.code is not FailureCode.OUT_OF_MEMORY:
+        if failed.code is not FailureCode.OUT_OF_MEMORY:
             break
         too_large = pool.step_down(load, load.num_images)
         if too_large is None or ran_out:
             break
         ran_out.append(too_large)
-    return [JobResult("failed", error=failure)] * len(jobs)
+    return [failed] * len(jobs)
 
 
-def _failure(error: Exception) -> JobError:
+def _failure(error: Exception) -> JobFailed:
     """What a client is told; the rest is in the log."""
     if isinstance(error, JobFailed):
-        return JobError.of(error.code, error.message)
+        return JobFailed(error.code, error.message)
     # The CPU's allocator has no class of its own for it.
     starved = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
     if starved or isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return JobError.of(FailureCode.OUT_OF_MEMORY, "the worker's memory is too small for this job")
-    return JobError.of(FailureCode.INTERNAL, f"the worker failed: {type(error).__name__}")
+        return JobFailed(FailureCode.OUT_OF_MEMORY, "the worker's memory is too small for this job")
+    return JobFailed(FailureCode.INTERNAL, f"the worker failed: {type(error).__name__}")
 
 
-def _paint(jobs: Sequence[Job], load: JobParameters, attempt: _Attempt) -> list[JobResult]:
+def _paint(jobs: Sequence[Job], load: JobParameters, attempt: _Attempt) -> list[Generated | JobFailed]:
     """Paint those jobs whose adapters can be had; `load` is what all of them take together."""
     model = attempt.pool.ready(load, load.num_images)
     attempt.stopwatch.lap("load")
-    sets = model.adapters.choose([job.parameters.loras for job in jobs])
+    adapters, failures = _load_adapters(jobs, model)
     attempt.stopwatch.lap("load_adapters")
-    able = {job.id: one for job, one in zip(jobs, sets, strict=True) if isinstance(one, AdapterSet)}
-    painted = iter(_paint_able([job for job in jobs if job.id in able], able, model, attempt) if able else ())
-    return [
-        next(painted) if isinstance(one, AdapterSet) else _fail_alone(job, one)
-        for job, one in zip(jobs, sets, strict=True)
-    ]
+    able = [job for job in jobs if job.id in adapters]
+    painted = iter(_paint_able(able, adapters, model, attempt) if able else ())
+    return [failures[job.id] if job.id in failures else next(painted) for job in jobs]
 
 
-def _fail_alone(job: Job, error: Exception) -> JobResult:
-    """What is wrong with this job is no matter of the others in its batch."""
-    _log.error("job %s failed", job.id, exc_info=error)
-    return JobResult("failed", error=_failure(error))
+def _load_adapters(jobs: Sequence[Job], model: LoadedModel) -> tuple[dict[str, AdapterSet], dict[str, JobFailed]]:
+    """Load each job's adapters; one that cannot be used fails its own job only."""
+    adapters: dict[str, AdapterSet] = {}
+    failures: dict[str, JobFailed] = {}
+    for job in jobs:
+        try:
+            adapters[job.id] = model.adapters.load(job.parameters.loras, keep=adapters.values())
+        except (torch.OutOfMemoryError, MemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001  # the other jobs of the call go on
+            _log.exception("job %s failed", job.id)
+            failures[job.id] = _failure(error)
+    return adapters, failures
 
 
 def _paint_able(
     jobs: Sequence[Job], adapters: Mapping[str, AdapterSet], model: LoadedModel, attempt: _Attempt
-) -> list[JobResult]:
+) -> list[Generated | JobFailed]:
     """Paint jobs with their adapters, by job id."""
     shared, pool, stopwatch = jobs[0].parameters, attempt.pool, attempt.stopwatch
     pipeline = model.pipeline(shared.mode, shared.scheduler, [part.controlnet for part in shared.controls])
@@ -132,7 +147,7 @@ def _paint_able(
     try:
         with model.active(sets) as encoder, pool.memory_tracker.running(pool.resident_bytes):
             stopwatch.lap("load_adapters")
-            embeddings = encoder.arguments(call)
+            embeddings = encoder.encode(call)
             pool.count_look_ups(model, encoder)
             model.placement.end_stage()
             stopwatch.lap("encode_prompt")
@@ -140,14 +155,14 @@ def _paint_able(
     finally:
         # An aborted run leaves its caches behind otherwise.
         pipeline.maybe_free_model_hooks()
-        if not model.adapters.clean:
+        if model.adapters.is_active:
             pool.drop(shared.model)
     pictures = _restore(painted, call, frame)
     stopwatch.lap("decode")
     receipt = receipts.compose(
         [job.parameters for job in jobs],
         model,
-        embeddings=encoder.use,
+        embeddings=encoder.cache_use,
         memory=pool.memory_of(model, attempt.ran_out),
         predicted_calls=attempt.steps.predicted,
         worker=attempt.worker_name,
@@ -158,13 +173,13 @@ def _paint_able(
     ]
 
 
-def _read_inputs(jobs: Sequence[Job], storage: Storage) -> Call:
+def _read_inputs(jobs: Sequence[Job], storage: Storage) -> GenerationInputs:
     shared = jobs[0].parameters
     size = (shared.width, shared.height)
     try:
-        return Call(
+        return GenerationInputs(
             job=shared,
-            texts=texts_of([job.parameters for job in jobs]),
+            prompts=prompts_per_image([job.parameters for job in jobs]),
             image=None if shared.image is None else images.read_image(storage.read(shared.image), size),
             mask=None if shared.mask_image is None else images.read_mask(storage.read(shared.mask_image), size),
             controls=[
@@ -180,11 +195,11 @@ def _read_inputs(jobs: Sequence[Job], storage: Storage) -> Call:
 def _generate(
     pipeline: Any,
     model: LoadedModel,
-    call: Call,
+    call: GenerationInputs,
     embeddings: Mapping[str, torch.Tensor],
     jobs: Sequence[Job],
     steps: StepCallback,
-    stopwatch: Stopwatch,
+    stopwatch: StageTimer,
 ) -> list[Image.Image]:
     seeds = [seed for job in jobs for seed in job.parameters.seeds]
     # Nothing should draw from the global generator; where a library does, it draws the same every time.
@@ -234,13 +249,13 @@ def _preview_painter(
         wanted,
         previews.DenoisedEstimate(pipeline.scheduler, model.spec.family_spec.kind),
         model.projection,
-        unpack=lambda latents: model.family.unpack(pipeline, latents, size),
+        unpack=lambda latents: model.family.unpack_latents(pipeline, latents, size),
         size=size,
         show=lambda index, preview: watch.preview(jobs[index].id, preview),
     )
 
 
-def _crop(call: Call, frame: images.Box | None) -> Call:
+def _crop(call: GenerationInputs, frame: images.Box | None) -> GenerationInputs:
     """The call with every picture cut to the part around the mask, and that part as large as the output."""
     if frame is None:
         return call
@@ -251,7 +266,7 @@ def _crop(call: Call, frame: images.Box | None) -> Call:
     return replace(call, image=image, mask=mask, controls=controls)
 
 
-def _restore(painted: list[Image.Image], call: Call, frame: images.Box | None) -> list[Image.Image]:
+def _restore(painted: list[Image.Image], call: GenerationInputs, frame: images.Box | None) -> list[Image.Image]:
     """The final images: where a mask was given, what it leaves black is the client's, pixel for pixel."""
     image, mask = call.image, call.mask
     if image is None or mask is None:
@@ -275,16 +290,15 @@ def _finish(
     shared: Receipt,
     adapters: AdapterSet,
     attempt: _Attempt,
-) -> JobResult:
+) -> Generated | JobFailed:
     """One job's part of the batch, which begins at `place`, under a receipt of its own."""
     own = range(place, place + job.parameters.num_images)
     if attempt.steps.spoilt.intersection(own):
-        return JobResult.failed(FailureCode.INTERNAL, "the model's result holds values that are no numbers")
+        return JobFailed(FailureCode.INTERNAL, "the model's result holds values that are no numbers")
     changes = {
         "parameters": job.parameters,
         "seeds": job.parameters.seeds,
         "loras": adapters.weights,
         "timings": {"queue": round(job.queue_seconds, 4), **attempt.stopwatch.seconds},
     }
-    images = [pictures[index] for index in own]
-    return JobResult("generated", images=images, receipt=shared.model_copy(update=changes))
+    return Generated(job.id, job.attempt, [pictures[one] for one in own], shared.model_copy(update=changes))

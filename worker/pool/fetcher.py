@@ -16,7 +16,7 @@ from contracts.errors import CatalogueError, FailureCode, JobFailed, NotFound
 from worker.checkpoints import files
 from worker.checkpoints import loader as checkpoints
 from worker.checkpoints.files import ContentHasher, weight_files
-from worker.families import load_family
+from worker.families import get_family
 from worker.pool.plans import PlanSelector
 
 _Loaded = TypeVar("_Loaded")
@@ -44,7 +44,7 @@ class ModelFetcher:
         else:
             spec = self._catalogue.model(id)
             path, variant = self.locate(id), spec.variant
-            checkpoints.fetch_rest(self._catalogue, spec, load_family(spec.family), path)
+            checkpoints.fetch_rest(self._catalogue, spec, get_family(spec.family), path)
         self._hasher.hash(path, variant)
         for file in weight_files(path, variant):
             files.read_into_page_cache(file)
@@ -52,7 +52,7 @@ class ModelFetcher:
     def locate(self, id: str) -> Path:
         """A model's files, fetched from the hub first where they are there; it is asked once."""
         spec = self._catalogue.model(id)
-        return self._place(id, lambda: checkpoints.locate_model(self._catalogue, spec, load_family(spec.family)))
+        return self._place(id, lambda: checkpoints.locate_model(self._catalogue, spec, get_family(spec.family)))
 
     def locate_controlnet(self, id: str) -> Path:
         """The same for a ControlNet."""

@@ -24,15 +24,15 @@ from contracts.memory.components import ModelComponents, role_of, size_component
 from contracts.memory.plan import Placement, Plan
 from contracts.queue.records import Weights
 from contracts.weights.parameter_counts import ParameterCount
-from worker.adapters import reader as lora_files
-from worker.adapters.active import ActiveLoras, AdapterSet
+from worker.adapters import reader
+from worker.adapters.cache import AdapterSet, LoraCache
 from worker.adapters.files import LoraFiles
 from worker.checkpoints import loader as checkpoints
 from worker.checkpoints.files import ContentHasher
 from worker.encoding.cache import EmbeddingCache
-from worker.encoding.cpu_t5 import CpuT5, InTurn
+from worker.encoding.cpu_t5 import CpuT5, JobT5Proxy
 from worker.encoding.encoder import PromptEncoder
-from worker.families import Call, FamilyCode, load_family
+from worker.families import DiffusersFamily, GenerationInputs, get_family
 from worker.offload.placement import ComponentPlacement
 from worker.runtime.device import pick_dtype
 from worker.runtime.diffusers_caching import cache_introspection
@@ -57,7 +57,7 @@ class PoolContext:
     hasher: ContentHasher
     embeddings: EmbeddingCache
     memory_tracker: MemoryTracker
-    stock: LoraFiles
+    lora_files: LoraFiles
     kernels: KernelOptions
     encodes_ahead: bool = False
     turn: threading.RLock = field(default_factory=threading.RLock)
@@ -77,7 +77,7 @@ class LoadedModel:
     def __init__(self, spec: ModelSpec, path: Path, context: PoolContext, plan: Plan) -> None:
         """Load from `path` what the plan holds, into host memory; nothing is on the device yet."""
         self.spec = spec
-        self.family: FamilyCode = load_family(spec.family)
+        self.family: DiffusersFamily = get_family(spec.family)
         self.device = context.device
         self.dtype = pick_dtype(spec, context.device)
         self.fp8 = plan.fp8
@@ -93,7 +93,7 @@ class LoadedModel:
         modules = {name: part for name, part in self.base.components.items() if _is_module(part)}
         self.kernels = Kernels(context.kernels, context.device, spec.id)
         self.kernels.set_memory_format(modules)
-        self.kernels.compile(modules[self.family.denoiser], self.family.repeated)
+        self.kernels.compile(modules[self.family.denoiser], self.family.repeated_blocks)
         self.placement = ComponentPlacement(modules, context.device, context.memory_tracker, context.turn)
         self._controlnets: dict[str, tuple[Any, str]] = {}
         self._host_t5: CpuT5 | None = None
@@ -123,7 +123,7 @@ class LoadedModel:
 
     def forget_adapters(self) -> None:
         """Give the memory of all adapters back."""
-        self.adapters = ActiveLoras(self.base, self.family, self._context.stock, self.spec.id)
+        self.adapters = LoraCache(self.base, self.family, self._context.lora_files, self.spec.id)
 
     def report(self) -> dict[str, Any]:
         """What it takes, and by which plan: its `ModelReport`."""
@@ -163,7 +163,7 @@ class LoadedModel:
         pipeline_class = _computing_on(self.device, getattr(diffusers, self.family.pipelines[mode]))
         pipeline = derive(pipeline_class, self.base, **extra)
         pipeline.set_progress_bar_config(disable=True)
-        self.family.adapt(pipeline)
+        self.family.patch(pipeline)
         return pipeline
 
     def _scheduler(self, name: str) -> Any:
@@ -177,9 +177,9 @@ class LoadedModel:
         """Inside, each image's adapters act, and every component comes when its placement says so."""
         adapters = self.adapters.active(sets)
         with adapters, self.placement.hooked(), self.kernels.running(self._hooked()):
-            yield self._encoder(sets, self._stand_in())
+            yield self._encoder(sets, self._job_t5())
 
-    def encode_ahead(self, call: Call, goes_on: Callable[[], bool]) -> int:
+    def encode_ahead(self, inputs: GenerationInputs, goes_on: Callable[[], bool]) -> int:
         """Have T5 read the texts of a call that waits, where it works on the CPU; for the thread beside the jobs.
 
         Args:
@@ -191,14 +191,15 @@ class LoadedModel:
         host, t5 = self._host_t5, self.family.t5
         if host is None or t5 is None:
             return 0
-        encoding, known = self.family.encoding, self._encoder([]).knows
-        wordings = [*encoding.wordings(call), *(encoding.negative_wordings(call, self.base.config) or ())]
-        new = [wording for wording in wordings if not known(wording)]
+        encoding, is_cached = self.family.encoding, self._encoder([]).is_cached
+        negatives = encoding.negative_prompt_arguments(inputs, self.base.config) or ()
+        prompts = [*encoding.prompt_arguments(inputs), *negatives]
+        new = [prompt for prompt in prompts if not is_cached(prompt)]
         return host.encode_ahead(new, lambda: goes_on() and self.placement.placement_of(t5) is Placement.CPU)
 
     def _hooked(self) -> str:
         """What is hooked into the denoiser's blocks while it runs."""
-        if not self.adapters.clean:
+        if self.adapters.is_active:
             return "adapters act"
         plan = self.placement.plan
         placement = None if plan is None else plan.placements.get(self.family.denoiser)
@@ -236,7 +237,7 @@ class LoadedModel:
         )
         return ModelComponents(self.spec.id, components, self.dtype.itemsize, self.spec.family_spec.t5_optional)
 
-    def _stand_in(self) -> InTurn | None:
+    def _job_t5(self) -> JobT5Proxy | None:
         """What runs T5 in its turn with a thread that encodes ahead; None where it is not on the CPU.
 
         Nor where adapters can change it: those of the batch that runs would act on what is encoded ahead.
@@ -244,26 +245,26 @@ class LoadedModel:
         t5 = self.family.t5
         if t5 is None or not self._context.encodes_ahead or self.placement.placement_of(t5) is not Placement.CPU:
             return None
-        if t5 in lora_files.targets(self.base):
+        if t5 in reader.adaptable_components(self.base):
             return None
         if self._host_t5 is None:
             like_base = partial(derive, type(self.base), self.base)
             cache, turn = self._context.embeddings, self._context.turn
             self._host_t5 = CpuT5(t5, self.family, self.base, like_base, cache, self.weights.sha256, turn)
-        return self._host_t5.stand_in()
+        return self._host_t5.job_proxy()
 
-    def _encoder(self, sets: Sequence[AdapterSet], stand_in: InTurn | None = None) -> PromptEncoder:
+    def _encoder(self, sets: Sequence[AdapterSet], job_proxy: JobT5Proxy | None = None) -> PromptEncoder:
         """The text encoders as they are now, for images with these adapters, and what stands in for T5."""
         pipeline, t5 = self.base, self.family.t5
         t5_state = None
         if t5 is not None:
             skipped = self.locations([]).get(t5, Placement.SKIPPED) == Placement.SKIPPED
             t5_state = "skipped" if skipped else str(next(getattr(self.base, t5).parameters()).dtype)
-            if skipped or stand_in:
-                pipeline = derive(type(self.base), self.base, **{t5: stand_in})
+            if skipped or job_proxy:
+                pipeline = derive(type(self.base), self.base, **{t5: job_proxy})
         state = (self.weights.sha256, str(self.dtype), t5_state)
-        cache, active = self._context.embeddings, self.adapters.active_in_texts
-        return PromptEncoder(pipeline, self.family, self.device, self.dtype, cache, state, sets, active, stand_in)
+        cache, active = self._context.embeddings, self.adapters.active_in_text_encoders
+        return PromptEncoder(pipeline, self.family, self.device, self.dtype, cache, state, sets, active, job_proxy)
 
 
 def derive(pipeline_class: Any, base: Any, **extra: Any) -> Any:

@@ -21,7 +21,7 @@ from worker.adapters.files import LoraFiles
 from worker.checkpoints.files import ContentHasher
 from worker.encoding.cache import EmbeddingCache
 from worker.encoding.encoder import PromptEncoder
-from worker.families import Call, texts_of
+from worker.families import GenerationInputs, prompts_per_image
 from worker.pool.cache import ModelCache
 from worker.pool.fetcher import ModelFetcher, load_errors_as_job_failed
 from worker.pool.model import LoadedModel, PoolContext
@@ -54,7 +54,7 @@ class Pool:
         host_bytes: int = 0,
         policy: Policy | None = None,
         tally: Counters | None = None,
-        stock: LoraFiles | None = None,
+        lora_files: LoraFiles | None = None,
         encodes_ahead: bool = False,
         kernels: KernelOptions | None = None,
     ) -> None:
@@ -81,7 +81,7 @@ class Pool:
             ContentHasher(),
             self.embeddings,
             self.memory_tracker,
-            stock or LoraFiles(catalogue),
+            lora_files or LoraFiles(catalogue),
             kernels or KernelOptions(),
             encodes_ahead,
         )
@@ -165,7 +165,8 @@ class Pool:
             How many texts were encoded that were not known.
         """
         model = self._cache.find(job.model)
-        encoded = 0 if model is None else model.encode_ahead(Call(job, texts_of([job])), goes_on)
+        inputs = GenerationInputs(job, prompts_per_image([job]))
+        encoded = 0 if model is None else model.encode_ahead(inputs, goes_on)
         self._tally.count("prompts_encoded_ahead", encoded, model=job.model)
         return encoded
 
@@ -173,7 +174,7 @@ class Pool:
         """Add a batch's look-ups of embeddings to the service's figures."""
         self._tally.count("embedding_cache_hits", encoder.hits, model=model.spec.id)
         self._tally.count("embedding_cache_misses", encoder.misses, model=model.spec.id)
-        self._tally.count("prompts_found_ahead", encoder.use.ahead, model=model.spec.id)
+        self._tally.count("prompts_found_ahead", encoder.cache_use.ahead, model=model.spec.id)
 
     def memory_of(self, model: LoadedModel, ran_out: Sequence[str]) -> MemoryUse:
         """What the batch that has just run took, for its receipt; `ran_out` are the plans that were too large."""

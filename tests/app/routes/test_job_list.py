@@ -10,8 +10,8 @@ from fastapi.testclient import TestClient
 from contracts.queue.client import JobQueue
 from contracts.queue.records import JobState
 from contracts.storage import Storage
-from tests.support.requests import submit
-from tests.support.scripted_worker import ScriptedWorker
+from tests.app.conftest import Hands
+from tests.app.routes.test_jobs import submit
 
 
 def listed(client: TestClient, query: str = "") -> list[str]:
@@ -24,11 +24,9 @@ def test_no_jobs_are_an_empty_list(client: TestClient) -> None:
     assert client.get("/v1/jobs").json() == {"object": "list", "data": [], "has_more": False, "next_cursor": None}
 
 
-def test_jobs_are_listed_newest_first_as_they_are_shown_one_by_one(
-    client: TestClient, worker: ScriptedWorker
-) -> None:
+def test_jobs_are_listed_newest_first_as_they_are_shown_one_by_one(client: TestClient, hands: Hands) -> None:
     ids = [submit(client)["id"] for _ in range(3)]
-    worker.complete(worker.claim())
+    hands.complete(hands.claim())
 
     jobs = client.get("/v1/jobs").json()["data"]
 
@@ -51,7 +49,7 @@ def test_jobs_are_listed_newest_first_as_they_are_shown_one_by_one(
     ],
 )
 def test_only_what_fits_every_filter_is_listed(
-    client: TestClient, worker: ScriptedWorker, query: str, found: list[int]
+    client: TestClient, hands: Hands, query: str, found: list[int]
 ) -> None:
     ids = [
         submit(client)["id"],
@@ -59,7 +57,7 @@ def test_only_what_fits_every_filter_is_listed(
         submit(client, "img2img", metadata={"team": "sales"})["id"],
         submit(client, metadata={"team": "ads", "who": "me"})["id"],
     ]
-    worker.complete(worker.claim())
+    hands.complete(hands.claim())
 
     assert listed(client, query) == [ids[number] for number in found]
 
@@ -129,11 +127,11 @@ def test_other_owners_jobs_are_not_listed(client: TestClient, queue: JobQueue) -
 
 
 def test_a_deleted_job_leaves_nothing_but_the_mark_of_its_deletion(
-    client: TestClient, worker: ScriptedWorker, queue: JobQueue, storage: Storage
+    client: TestClient, hands: Hands, queue: JobQueue, storage: Storage
 ) -> None:
     kept, id = submit(client)["id"], submit(client)["id"]
     for _ in range(2):
-        worker.complete(worker.claim())
+        hands.complete(hands.claim())
 
     response = client.delete(f"/v1/jobs/{id}")
 
@@ -153,12 +151,10 @@ def test_a_deleted_job_leaves_nothing_but_the_mark_of_its_deletion(
 
 
 @pytest.mark.parametrize("state", [JobState.QUEUED, JobState.RUNNING])
-def test_a_job_that_has_not_ended_is_not_deleted(
-    client: TestClient, worker: ScriptedWorker, state: JobState
-) -> None:
+def test_a_job_that_has_not_ended_is_not_deleted(client: TestClient, hands: Hands, state: JobState) -> None:
     id = submit(client)["id"]
     if state is JobState.RUNNING:
-        worker.claim()
+        hands.claim()
 
     response = client.delete(f"/v1/jobs/{id}")
 
@@ -168,11 +164,11 @@ def test_a_job_that_has_not_ended_is_not_deleted(
 
 
 def test_a_cancelled_job_and_a_failed_one_are_deleted_too(
-    client: TestClient, worker: ScriptedWorker, queue: JobQueue
+    client: TestClient, hands: Hands, queue: JobQueue
 ) -> None:
     cancelled, failed = submit(client)["id"], submit(client)["id"]
     client.post(f"/v1/jobs/{cancelled}/cancel")
-    worker.claims.finish(worker.claim(), JobState.FAILED)
+    hands.claims.finish(hands.claim(), JobState.FAILED)
 
     assert [client.delete(f"/v1/jobs/{id}").status_code for id in (cancelled, failed)] == [204, 204]
     assert list(queue.connection.scan_iter("rq:*:darkroom:*")) == []

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.errors import FailureCode
+from contracts.errors import FailureCode, JobFailed
 from contracts.requests.parameters import JobParameters, LoraParameters
 from contracts.storage import Storage
-from tests.support.jobs import complete_job, fail_job, generate_pixels, make_job
+from tests.support.jobs import done, order, pixels, run
 from tests.support.weights import write_adapter
 from worker.adapters.files import Limits, LoraFiles
 from worker.pool.pool import Pool
@@ -38,18 +38,18 @@ def uploads(catalogue: Catalogue, storage: Storage, tmp_path: Path) -> list[Lora
 
 
 def _with(lora: LoraParameters, catalogue: Catalogue) -> JobParameters:
-    return make_job(catalogue, "sdxl").model_copy(update={"loras": (lora,)})
+    return order(catalogue, "sdxl").model_copy(update={"loras": (lora,)})
 
 
 def test_an_uploaded_adapter_acts_like_the_operators_own(
     catalogue: Catalogue, storage: Storage, tmp_path: Path
 ) -> None:
     file = Path(catalogue.lora("sdxl-lora").source)
-    pool = Pool(catalogue, device="cpu", stock=LoraFiles(catalogue, storage, tmp_path / "loras"))
+    pool = Pool(catalogue, device="cpu", lora_files=LoraFiles(catalogue, storage, tmp_path / "loras"))
     lora = _upload(storage, file)
-    own = generate_pixels(make_job(catalogue, "sdxl", loras=[{"name": "sdxl-lora"}]), pool, storage)
-    assert (generate_pixels(_with(lora, catalogue), pool, storage) == own).all()
-    _, receipt = complete_job(_with(lora, catalogue), pool, storage)
+    own = pixels(order(catalogue, "sdxl", loras=[{"name": "sdxl-lora"}]), pool, storage)
+    assert (pixels(_with(lora, catalogue), pool, storage) == own).all()
+    _, receipt = done(_with(lora, catalogue), pool, storage)
     assert [(one.id, one.sha256) for one in receipt.loras] == [("mine", lora.sha256)]
 
 
@@ -57,20 +57,20 @@ def test_two_contents_under_one_name_are_two_adapters(
     catalogue: Catalogue, storage: Storage, uploads: list[LoraParameters], tmp_path: Path
 ) -> None:
     """Names belong to owners, and may be given anew."""
-    pool = Pool(catalogue, device="cpu", stock=LoraFiles(catalogue, storage, tmp_path / "loras"))
-    first, second = (complete_job(_with(lora, catalogue), pool, storage)[0] for lora in uploads[:2])
+    pool = Pool(catalogue, device="cpu", lora_files=LoraFiles(catalogue, storage, tmp_path / "loras"))
+    first, second = (done(_with(lora, catalogue), pool, storage)[0] for lora in uploads[:2])
     assert first != second
-    assert complete_job(_with(uploads[0], catalogue), pool, storage)[0] == first
+    assert done(_with(uploads[0], catalogue), pool, storage)[0] == first
 
 
 def test_a_file_is_fetched_once(
     catalogue: Catalogue, storage: Storage, uploads: list[LoraParameters], tmp_path: Path
 ) -> None:
-    stock = LoraFiles(catalogue, storage, tmp_path / "loras")
-    path = stock.locate(uploads[0])
+    lora_files = LoraFiles(catalogue, storage, tmp_path / "loras")
+    path = lora_files.locate(uploads[0])
     storage.clear("inputs/")
-    assert stock.locate(uploads[0]) == path
-    assert stock.fingerprint(path) == uploads[0].sha256
+    assert lora_files.locate(uploads[0]) == path
+    assert lora_files.fingerprint(path) == uploads[0].sha256
     assert [file.name for file in (tmp_path / "loras").iterdir()] == [path.name]
 
 
@@ -78,12 +78,12 @@ def test_files_leave_least_recently_used_first(
     catalogue: Catalogue, storage: Storage, uploads: list[LoraParameters], tmp_path: Path
 ) -> None:
     size = len(storage.read(uploads[0].key or ""))
-    stock = LoraFiles(catalogue, storage, tmp_path / "loras", Limits(file_bytes=2 * size))
-    first, second = stock.locate(uploads[0]), stock.locate(uploads[1])
+    lora_files = LoraFiles(catalogue, storage, tmp_path / "loras", Limits(file_bytes=2 * size))
+    first, second = lora_files.locate(uploads[0]), lora_files.locate(uploads[1])
     os.utime(first, (1, 1))
     os.utime(second, (2, 2))
-    stock.locate(uploads[0])  # used again: the other is the oldest now
-    stock.locate(uploads[2])
+    lora_files.locate(uploads[0])  # used again: the other is the oldest now
+    lora_files.locate(uploads[2])
     assert first.exists()
     assert not second.exists()
 
@@ -94,10 +94,11 @@ def test_a_file_that_is_gone_or_damaged_fails_the_job_by_name_and_the_next_is_ri
     gone, damaged, whole = uploads
     storage.delete(gone.key or "")
     storage.write(damaged.key or "", b"something else")
-    pool = Pool(catalogue, device="cpu", stock=LoraFiles(catalogue, storage, tmp_path / "loras"))
-    for lora, reason in ((gone, "no longer in the storage"), (damaged, "damaged")):
-        error = fail_job(_with(lora, catalogue), pool, storage)
-        assert error.code == FailureCode.INPUT_MISSING
-        assert reason in error.message
-    complete_job(_with(whole, catalogue), pool, storage)
+    pool = Pool(catalogue, device="cpu", lora_files=LoraFiles(catalogue, storage, tmp_path / "loras"))
+    for lora, reason in ((gone, "no longer stored"), (damaged, "damaged")):
+        (failure,) = run(_with(lora, catalogue), pool, storage)
+        assert isinstance(failure, JobFailed)
+        assert failure.code == FailureCode.INPUT_MISSING
+        assert reason in failure.message
+    done(_with(whole, catalogue), pool, storage)
     assert len(list((tmp_path / "loras").iterdir())) == 1

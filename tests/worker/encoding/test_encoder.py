@@ -1,4 +1,4 @@
-"""Prompts encoded apart from the call: the bytes of diffusers' own way, computed once, kept within a bound."""
+"""Prompts encoded apart from the inputs: the bytes of diffusers' own way, computed once, kept within a bound."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from contracts.catalogue.families import FAMILIES, Mode
 from contracts.queue.records import CacheUse
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
-from tests.support.jobs import complete_job, generate_pixels, make_job, run_jobs
-from worker.adapters.active import AdapterSet
+from tests.support.jobs import done, order, pixels, run
+from worker.adapters.cache import AdapterSet
 from worker.encoding.cache import Embedding, EmbeddingCache
 from worker.encoding.encoder import PromptEncoder
-from worker.families import Call
+from worker.families import GenerationInputs
 from worker.pool.model import LoadedModel, derive
 from worker.pool.pool import Pool
 
@@ -37,19 +37,26 @@ TEXTS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def _call(job: JobParameters, **texts: list[str]) -> Call:
+def _call(job: JobParameters, **texts: list[str]) -> GenerationInputs:
     given = {
         name: [getattr(job, name)]
         for name in ("prompt", "prompt_2", "prompt_3", "negative_prompt")
         if getattr(job, name) is not None
     }
-    return Call(job=job, texts={**given, **texts})
+    return GenerationInputs(job=job, prompts={**given, **texts})
 
 
 def _encoder(model: LoadedModel, cache: EmbeddingCache | None = None, images: int = 1) -> PromptEncoder:
     cache, sets = cache or EmbeddingCache(2**20), [AdapterSet()] * images
     return PromptEncoder(
-        model.base, model.family, model.device, model.dtype, cache, (), sets, model.adapters.active_in_texts
+        model.base,
+        model.family,
+        model.device,
+        model.dtype,
+        cache,
+        (),
+        sets,
+        model.adapters.active_in_text_encoders,
     )
 
 
@@ -57,8 +64,8 @@ def _encoder(model: LoadedModel, cache: EmbeddingCache | None = None, images: in
 def test_encoding_apart_from_the_call_changes_no_bit(
     family: str, fields: dict[str, Any], catalogue: Catalogue, pool: Pool
 ) -> None:
-    job = make_job(catalogue, family, **fields)
-    model, call = pool.model(job.model), _call(job)
+    job = order(catalogue, family, **fields)
+    model, inputs = pool.model(job.model), _call(job)
     whole = derive(type(model.base), model.base)
     whole.set_progress_bar_config(disable=True)
     options = {} if job.clip_skip is None else {"clip_skip": job.clip_skip}
@@ -66,14 +73,14 @@ def test_encoding_apart_from_the_call_changes_no_bit(
     def paint(pipeline: Any, texts: dict[str, Any]) -> Any:
         with torch.inference_mode():
             return pipeline(
-                **model.family.arguments(call),
+                **model.family.arguments(inputs),
                 **texts,
                 generator=torch.Generator().manual_seed(7),
                 output_type="np",
             ).images
 
-    theirs = paint(whole, {**call.texts, **options})
-    ours = paint(model.pipeline(Mode.TXT2IMG, job.scheduler), _encoder(model).arguments(call))
+    theirs = paint(whole, {**inputs.prompts, **options})
+    ours = paint(model.pipeline(Mode.TXT2IMG, job.scheduler), _encoder(model).encode(inputs))
     assert np.array_equal(ours, theirs)
 
 
@@ -82,7 +89,7 @@ def test_a_repeated_prompt_is_not_encoded_again_and_paints_the_same_bytes(
     family: str, catalogue: Catalogue, storage: Storage
 ) -> None:
     pool = Pool(catalogue, device="cpu")
-    first, receipt = complete_job(make_job(catalogue, family), pool, storage)
+    first, receipt = done(order(catalogue, family), pool, storage)
     assert receipt.embeddings.hits == 0
     assert receipt.embeddings.misses == pool.embeddings.misses > 0
     runs = 0
@@ -95,11 +102,11 @@ def test_a_repeated_prompt_is_not_encoded_again_and_paints_the_same_bytes(
         part for name, part in pool.model(f"shapes-{family}").base.components.items() if "text_enc" in name
     ]
     hooks = [encoder.register_forward_pre_hook(count) for encoder in encoders]
-    again, receipt = complete_job(make_job(catalogue, family), pool, storage)
+    again, receipt = done(order(catalogue, family), pool, storage)
     assert (again, runs) == (first, 0)
     assert receipt.embeddings.misses == 0
     assert receipt.embeddings.hits == pool.embeddings.hits > 0
-    complete_job(make_job(catalogue, family, prompt="a blue square"), pool, storage)
+    done(order(catalogue, family, prompt="a blue square"), pool, storage)
     assert runs == len(encoders)
     for hook in hooks:
         hook.remove()
@@ -109,10 +116,10 @@ def test_a_repeated_prompt_is_not_encoded_again_and_paints_the_same_bytes(
 def test_a_text_is_the_same_embedding_alone_and_in_any_company(
     family: str, catalogue: Catalogue, pool: Pool
 ) -> None:
-    model, job = pool.model(f"shapes-{family}"), make_job(catalogue, family)
-    alone = _encoder(model).arguments(_call(job))
+    model, job = pool.model(f"shapes-{family}"), order(catalogue, family)
+    alone = _encoder(model).encode(_call(job))
     encoder = _encoder(model, images=4)
-    together = encoder.arguments(_call(job, prompt=["a blue square", job.prompt, job.prompt, "a green triangle"]))
+    together = encoder.encode(_call(job, prompt=["a blue square", job.prompt, job.prompt, "a green triangle"]))
     assert alone.keys() == together.keys()
     for row in (1, 2):
         assert torch.equal(together["prompt_embeds"][row], alone["prompt_embeds"][0])
@@ -137,23 +144,23 @@ def test_whatever_shapes_an_embedding_parts_it_from_the_others(
     family: str, fields: dict[str, Any], catalogue: Catalogue, storage: Storage
 ) -> None:
     """The image after another wording's is the one that a cold cache gives."""
-    cold = generate_pixels(make_job(catalogue, family, **fields), Pool(catalogue, device="cpu"), storage)
+    cold = pixels(order(catalogue, family, **fields), Pool(catalogue, device="cpu"), storage)
     warm = Pool(catalogue, device="cpu")
-    plain = generate_pixels(make_job(catalogue, family), warm, storage)
-    assert np.array_equal(generate_pixels(make_job(catalogue, family, **fields), warm, storage), cold)
-    assert np.array_equal(generate_pixels(make_job(catalogue, family), warm, storage), plain)
+    plain = pixels(order(catalogue, family), warm, storage)
+    assert np.array_equal(pixels(order(catalogue, family, **fields), warm, storage), cold)
+    assert np.array_equal(pixels(order(catalogue, family), warm, storage), plain)
     assert not np.array_equal(plain, cold)
 
 
 def test_a_batch_that_shares_a_prompt_encodes_it_once(catalogue: Catalogue, storage: Storage) -> None:
     pool = Pool(catalogue, device="cpu")
     batch = [
-        make_job(catalogue, "sd3", seed=1, batchable=True, num_images=2, negative_prompt="a blue square"),
-        make_job(
+        order(catalogue, "sd3", seed=1, batchable=True, num_images=2, negative_prompt="a blue square"),
+        order(
             catalogue, "sd3", seed=9, batchable=True, prompt="a green triangle", negative_prompt="a blue square"
         ),
     ]
-    outcomes = run_jobs(batch, pool, storage)
+    outcomes = run(batch, pool, storage)
     assert [outcome.receipt.embeddings for outcome in outcomes] == [CacheUse(hits=0, misses=3)] * 2
 
 
@@ -164,26 +171,26 @@ def _embedding(values: int) -> Embedding:
 def test_the_cache_keeps_to_its_bytes_and_forgets_what_was_not_used_for_longest() -> None:
     cache = EmbeddingCache(80)
     for key in ("a", "b"):
-        cache.keep(key, _embedding(10))
-    assert cache.find("a") is not None
-    cache.keep("c", _embedding(10))
-    assert cache.bytes == 80
-    assert [cache.find(key) is not None for key in "abc"] == [True, False, True]
+        cache.put(key, _embedding(10))
+    assert cache.get("a") is not None
+    cache.put("c", _embedding(10))
+    assert cache.size_bytes == 80
+    assert [cache.get(key) is not None for key in "abc"] == [True, False, True]
     assert (cache.hits, cache.misses) == (3, 1)
 
 
 def test_what_is_larger_than_the_cache_forgets_nothing_for_it() -> None:
     cache = EmbeddingCache(40)
-    cache.keep("a", _embedding(10))
-    cache.keep("large", _embedding(11))
-    assert cache.bytes == 40
-    assert cache.find("a") is not None
+    cache.put("a", _embedding(10))
+    cache.put("large", _embedding(11))
+    assert cache.size_bytes == 40
+    assert cache.get("a") is not None
 
 
 def test_a_cache_of_no_bytes_keeps_nothing_and_the_images_are_right(
     catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     bare = Pool(catalogue, device="cpu", embedding_bytes=0)
-    parameters = make_job(catalogue, "sdxl")
-    assert complete_job(parameters, bare, storage)[0] == complete_job(parameters, pool, storage)[0]
-    assert complete_job(parameters, bare, storage)[1].embeddings.hits == 0
+    parameters = order(catalogue, "sdxl")
+    assert done(parameters, bare, storage)[0] == done(parameters, pool, storage)[0]
+    assert done(parameters, bare, storage)[1].embeddings.hits == 0

@@ -13,7 +13,7 @@ from PIL import Image
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, MODE_FIELDS, Mode
 from contracts.requests.parameters import ControlParameters, JobParameters
-from worker.families import Call, FamilyCode, load_family
+from worker.families import DiffusersFamily, GenerationInputs, get_family
 from worker.pool.pool import Pool
 
 #: Fields that every mode of every family takes, beside those about delivery.
@@ -41,14 +41,14 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "target_size": ((1, 2), (3, 4)),
     "strength": (0.5, 0.6),
 }
-#: Of the pipeline, as far as a family asks for them.
-SETTINGS = {"force_zeros_for_empty_prompt": True}
+#: The part of a pipeline's config that families read.
+CONFIG = {"force_zeros_for_empty_prompt": True}
 #: SDXL's img2img makes an image as large as the one it starts from, which Darkroom scales to the size asked for.
 SIZE_FROM_IMAGE = {("sdxl", Mode.IMG2IMG): {"width", "height"}}
 
 
-def _call(family: str, mode: Mode, which: dict[str, int]) -> Call:
-    """A call with every granted field set; `which` picks the second value of some."""
+def _inputs(family: str, mode: Mode, which: dict[str, int]) -> GenerationInputs:
+    """Inputs with every granted field set; `which` picks the second value of some."""
     granted = (FAMILIES[family].modes[mode] | COMMON_FIELDS) - HANDLED_FIELDS
 
     def value(field: str) -> Any:
@@ -69,24 +69,24 @@ def _call(family: str, mode: Mode, which: dict[str, int]) -> Call:
         }
     )
     texts = {name: [fields[name]] for name in fields if "prompt" in name}
-    return Call(
+    return GenerationInputs(
         job=job,
-        texts=texts,
+        prompts=texts,
         image=pictures[which.get("image", 0)] if "image" in granted else None,
         mask=pictures[which.get("mask_image", 0)] if "mask_image" in granted else None,
         controls=[pictures[which.get("controls", 0)]] if "controls" in granted else [],
     )
 
 
-def _pipeline_class(family: FamilyCode, mode: Mode) -> Any:
+def _pipeline_class(family: DiffusersFamily, mode: Mode) -> Any:
     return getattr(diffusers, family.pipelines[mode])
 
 
 @pytest.mark.parametrize(("family", "mode"), EVERY_MODE)
 def test_the_pipeline_takes_every_argument_that_the_family_gives_it(family: str, mode: Mode) -> None:
-    code = load_family(family)
+    code = get_family(family)
     taken = inspect.signature(_pipeline_class(code, mode).__call__).parameters
-    assert set(code.arguments(_call(family, mode, {}))) <= set(taken)
+    assert set(code.arguments(_inputs(family, mode, {}))) <= set(taken)
 
 
 def _granted() -> Iterator[tuple[str, Mode, str]]:
@@ -100,24 +100,31 @@ def _granted() -> Iterator[tuple[str, Mode, str]]:
 
 @pytest.mark.parametrize(("family", "mode", "field"), list(_granted()))
 def test_every_granted_field_reaches_the_pipeline(family: str, mode: Mode, field: str) -> None:
-    code = load_family(family)
-    usual, changed = _call(family, mode, {}), _call(family, mode, {field: 1})
+    code = get_family(family)
+    usual, changed = _inputs(family, mode, {}), _inputs(family, mode, {field: 1})
     assert _given(code, usual) != _given(code, changed)
 
 
-def _given(code: FamilyCode, call: Call) -> list[Any]:
-    """All that a pipeline and its encoders are given for a call."""
+def _given(code: DiffusersFamily, inputs: GenerationInputs) -> list[Any]:
+    """All that a pipeline and its encoders are given for these inputs."""
     encoding = code.encoding
-    return [code.arguments(call), encoding.wordings(call), encoding.negative_wordings(call, SETTINGS)]
+    return [
+        code.arguments(inputs),
+        encoding.prompt_arguments(inputs),
+        encoding.negative_prompt_arguments(inputs, CONFIG),
+    ]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_encoders_take_every_argument_that_the_family_gives_them(family: str) -> None:
-    code, call = load_family(family), _call(family, Mode.TXT2IMG, {})
+    code, inputs = get_family(family), _inputs(family, Mode.TXT2IMG, {})
     taken = inspect.signature(_pipeline_class(code, Mode.TXT2IMG).encode_prompt).parameters
-    for wordings in (code.encoding.wordings(call), code.encoding.negative_wordings(call, SETTINGS)):
-        assert wordings
-        assert {*wordings[0], *code.encoding.fixed} <= set(taken)
+    for prompt_arguments in (
+        code.encoding.prompt_arguments(inputs),
+        code.encoding.negative_prompt_arguments(inputs, CONFIG),
+    ):
+        assert prompt_arguments
+        assert {*prompt_arguments[0], *code.encoding.constants} <= set(taken)
 
 
 def test_these_tests_know_every_field() -> None:
@@ -143,7 +150,7 @@ def test_every_pipeline_that_diffusers_has_for_a_listed_task_is_used(family: str
         for suffix in suffixes
         if hasattr(diffusers, name := _PREFIXES[family] + suffix)
     }
-    assert load_family(family).pipelines == there
+    assert get_family(family).pipelines == there
     assert set(FAMILIES[family].modes) == set(there)
 
 
@@ -151,12 +158,12 @@ def test_every_row_of_the_catalogue_has_a_family_with_code(catalogue: Catalogue)
     rows = (*catalogue.models, *catalogue.loras, *catalogue.controlnets)
     assert rows
     for row in rows:
-        assert load_family(row.family).id == row.family
+        assert get_family(row.family).id == row.family
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_named_components_are_what_they_are_called(family: str, pool: Pool) -> None:
-    code, base = load_family(family), pool.model(f"shapes-{family}").base
+    code, base = get_family(family), pool.model(f"shapes-{family}").base
     assert type(base.components[code.denoiser]).__name__ == code.denoiser_class
     t5 = {name for name, part in base.components.items() if type(part).__name__ == "T5EncoderModel"}
     assert t5 == ({code.t5} if code.t5 else set())
@@ -164,6 +171,6 @@ def test_the_named_components_are_what_they_are_called(family: str, pool: Pool) 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_guidance_scale_means_no_guidance_and_is_said_aloud(family: str) -> None:
-    call = _call(family, Mode.TXT2IMG, {})
-    without = Call(job=call.job.model_copy(update={"guidance_scale": None}), texts=call.texts)
-    assert load_family(family).arguments(without)["guidance_scale"] == 1.0
+    inputs = _inputs(family, Mode.TXT2IMG, {})
+    without = GenerationInputs(job=inputs.job.model_copy(update={"guidance_scale": None}), prompts=inputs.prompts)
+    assert get_family(family).arguments(without)["guidance_scale"] == 1.0

@@ -1,0 +1,190 @@
+"""Keeps LoRAs loaded beside one model: reads them when a job needs them, evicts the least recently used.
+
+Nothing is put into the model. A loaded LoRA is a set of small tensors of its own, and acts through hooks
+(`row_hooks.py`) while a call runs. So a LoRA that a job does not name cannot act, switching costs one hook per
+layer, and a load that fails has changed nothing.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from contracts.errors import FailureCode, JobFailed
+from contracts.queue.records import Weights
+from contracts.requests.parameters import LoraParameters
+from worker.adapters import reader
+from worker.adapters.files import LoraFiles
+from worker.adapters.low_rank import Layer, LowRank
+from worker.adapters.row_hooks import ImageRows, LayerHooks, RowChange
+from worker.families import DiffusersFamily
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedLora:
+    """One LoRA in memory.
+
+    Attributes:
+        weights: its id and content hash, for receipts.
+        denoiser, text_encoders: the changed layers of the denoiser, and of all text encoders.
+    """
+
+    weights: Weights
+    denoiser: Mapping[Layer, LowRank]
+    text_encoders: Mapping[Layer, LowRank]
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class AdapterSet:
+    """The adapters of one image: loaded LoRAs with the job's name and scale for each, in the job's order."""
+
+    adapters: tuple[tuple[LoadedLora, LoraParameters], ...] = ()
+
+    @property
+    def weights(self) -> list[Weights]:
+        """Names, content hashes and scales, for the receipt."""
+        return [
+            adapter.weights.model_copy(update={"id": lora.name, "scale": lora.scale})
+            for adapter, lora in self.adapters
+        ]
+
+    @property
+    def key(self) -> tuple[tuple[str, float], ...]:
+        """Hash and scale of each: equal for sets with the same effect."""
+        return tuple((adapter.weights.sha256, lora.scale) for adapter, lora in self.adapters)
+
+    @property
+    def for_text_encoders(self) -> AdapterSet:
+        """The part that changes a text encoder; its key is the part of a prompt embedding's cache key."""
+        return AdapterSet(tuple((adapter, lora) for adapter, lora in self.adapters if adapter.text_encoders))
+
+
+class LoraCache:
+    """LoRAs loaded beside one model. Only the job thread may call its methods; any thread may read `loaded`.
+
+    Attributes:
+        loaded: names of the loaded LoRAs, least recently used first.
+        resident_bytes: bytes of their tensors.
+    """
+
+    def __init__(self, base: Any, family: DiffusersFamily, files: LoraFiles, model: str = "") -> None:
+        """`base` is the pipeline that holds the components; `model` labels the counters."""
+        self.loaded: tuple[str, ...] = ()
+        self.resident_bytes = 0
+        self._base = base
+        self._family = family
+        self._files = files
+        self._model = model
+        self._last_active = {AdapterSet().key}
+        self._by_hash: OrderedDict[str, LoadedLora] = OrderedDict()
+        self._hooks = LayerHooks()
+
+    @property
+    def is_active(self) -> bool:
+        """Whether any LoRA acts on the model now."""
+        return self._hooks.count > 0
+
+    def load(self, loras: Sequence[LoraParameters], keep: Iterable[AdapterSet] = ()) -> AdapterSet:
+        """Load the adapters of one job, evicting others where a limit is reached, but none of `keep`.
+
+        Raises:
+            JobFailed: INPUT_MISSING: a file is missing or damaged; LORA_INCOMPATIBLE: it does not fit the model.
+            NotFound, Unavailable: as `LoraFiles.locate`.
+            torch.OutOfMemoryError, MemoryError: there is no memory for them.
+        """
+        pinned = {adapter.weights.sha256 for kept in keep for adapter, _ in kept.adapters}
+        return AdapterSet(tuple((self._load(lora, pinned), lora) for lora in loras))
+
+    @contextmanager
+    def active(self, sets: Sequence[AdapterSet]) -> Iterator[None]:
+        """Make each image's adapters act on its rows of the denoiser while inside. One set per image."""
+        active = {adapters.key for adapters in sets}
+        if active != self._last_active:
+            self._files.tally.count("adapter_switches", model=self._model)
+            self._last_active = active
+        changes: dict[Layer, list[RowChange]] = {}
+        for adapter, scale, rows in _group_images(sets):
+            for layer, lora in adapter.denoiser.items():
+                changes.setdefault(layer, []).append((lora.scaled(layer, scale), rows))
+        try:
+            with self._hooks.registered(changes):
+                yield
+        finally:
+            self._evict(keep=())
+
+    @contextmanager
+    def active_in_text_encoders(self, adapters: AdapterSet) -> Iterator[None]:
+        """Make adapters act on everything that the text encoders encode while inside."""
+        changes: dict[Layer, list[RowChange]] = {}
+        for adapter, parameters in adapters.adapters:
+            for layer, lora in adapter.text_encoders.items():
+                changes.setdefault(layer, []).append((lora.scaled(layer, parameters.scale), None))
+        with self._hooks.registered(changes):
+            yield
+
+    def _load(self, lora: LoraParameters, pinned: set[str]) -> LoadedLora:
+        """Load one LoRA and add it to `pinned`, which are not evicted."""
+        path = self._files.locate(lora)
+        sha256 = self._files.fingerprint(path)
+        if sha256 not in self._by_hash:
+            self._by_hash[sha256] = self._read(lora, path, sha256)
+            self._files.tally.count("adapter_loads", model=self._model)
+        self._by_hash.move_to_end(sha256)
+        pinned.add(sha256)
+        self._update_totals()
+        self._evict(pinned)
+        return self._by_hash[sha256]
+
+    def _read(self, lora: LoraParameters, path: Path, sha256: str) -> LoadedLora:
+        try:
+            components = reader.read(self._base, self._family, path)
+        except (torch.OutOfMemoryError, MemoryError):
+            raise
+        except Exception as error:
+            reason = (str(error).splitlines() or [""])[0][:300]
+            message = f"LoRA {lora.name} cannot be used: {reason}"
+            raise JobFailed(FailureCode.LORA_INCOMPATIBLE, message) from error
+        layers = {layer: weights for part in components.values() for layer, weights in part.items()}
+        denoiser = components.get(self._family.denoiser, {})
+        return LoadedLora(
+            Weights(id=lora.name, sha256=sha256, family=self._family.id),
+            denoiser=denoiser,
+            text_encoders={layer: weights for layer, weights in layers.items() if layer not in denoiser},
+            size_bytes=sum(weights.size_bytes for weights in layers.values()),
+        )
+
+    def _evict(self, keep: Collection[str]) -> None:
+        """Drop the least recently used LoRAs that are not in `keep` until the limits hold."""
+        limits = self._files.limits
+        for sha256 in [sha256 for sha256 in self._by_hash if sha256 not in keep]:
+            if len(self._by_hash) <= limits.loaded and self.resident_bytes <= limits.loaded_bytes:
+                return
+            del self._by_hash[sha256]
+            self._files.tally.count("adapter_evictions", model=self._model)
+            self._update_totals()
+
+    def _update_totals(self) -> None:
+        self.loaded = tuple(adapter.weights.id for adapter in self._by_hash.values())
+        self.resident_bytes = sum(adapter.size_bytes for adapter in self._by_hash.values())
+
+
+def _group_images(sets: Sequence[AdapterSet]) -> Iterator[tuple[LoadedLora, float, ImageRows | None]]:
+    """Yield each LoRA with its scale and images, in each job's order; images that agree share one change."""
+    for position in range(max(len(adapters.adapters) for adapters in sets)):
+        images: dict[tuple[str, float], list[int]] = {}
+        loaded: dict[tuple[str, float], LoadedLora] = {}
+        for image, adapters in enumerate(sets):
+            if position < len(adapters.adapters):
+                key = adapters.key[position]
+                loaded[key] = adapters.adapters[position][0]
+                images.setdefault(key, []).append(image)
+        for (sha256, scale), numbers in images.items():
+            rows = None if len(numbers) == len(sets) else ImageRows(numbers, of=len(sets))
+            yield loaded[sha256, scale], scale, rows

@@ -1,0 +1,96 @@
+"""Computes what a LoRA adds to one layer: the product of two thin matrices, scaled (https://arxiv.org/abs/2106.09685).
+
+Arithmetic and order of operations are peft's (`peft.tuners.lora.layer`), so an image has the same bytes as with
+diffusers' own loader. Knows neither files, models nor images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+#: Layers that a LoRA can change.
+Layer = torch.nn.Linear | torch.nn.Conv2d
+#: (layer input, layer output) -> changed output.
+Change = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass
+class LowRank:
+    """LoRA weights of one layer.
+
+    Attributes:
+        down: (rank, inputs), or a convolution kernel with `rank` output channels.
+        up: (outputs, rank), or a 1 × 1 convolution kernel with `rank` input channels.
+        alpha: the trainer's scale of `up @ down`, usually alpha ÷ rank.
+        bias: (outputs,), added after `up`; few trainers write one.
+        magnitude: (outputs,), DoRA's length of each row of the changed weight; None for a plain LoRA.
+    """
+
+    down: torch.Tensor
+    up: torch.Tensor
+    alpha: float
+    bias: torch.Tensor | None = None
+    magnitude: torch.Tensor | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all tensors."""
+        tensors = (self.down, self.up, self.bias, self.magnitude)
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+    def scaled(self, layer: Layer, weight: float) -> Change:
+        """Return the change of the layer's output at a request's LoRA scale."""
+        scale = weight * self.alpha
+        if self.magnitude is None:
+            return lambda inputs, output: output + self.transform(layer, inputs) * scale
+        return _Dora(self, self.magnitude, layer, scale)
+
+    def transform(self, layer: Layer, inputs: torch.Tensor) -> torch.Tensor:
+        """Compute `up(down(inputs))` on the device and in the dtype of `inputs`."""
+        self._move_to(inputs)
+        if isinstance(layer, torch.nn.Conv2d):
+            hidden = functional.conv2d(inputs, self.down, None, layer.stride, layer.padding, layer.dilation)
+            return functional.conv2d(hidden, self.up, self.bias)
+        return functional.linear(functional.linear(inputs, self.down), self.up, self.bias)
+
+    def _move_to(self, inputs: torch.Tensor) -> None:
+        """Move to where the layer computes: with offloading that changes between calls."""
+        if self.down.device != inputs.device or self.down.dtype != inputs.dtype:
+            self.down = self.down.to(inputs.device, inputs.dtype)
+            self.up = self.up.to(inputs.device, inputs.dtype)
+            self.bias = None if self.bias is None else self.bias.to(inputs.device, inputs.dtype)
+
+
+class _Dora:
+    """Change of a DoRA layer, whose weight rows are rescaled (https://arxiv.org/abs/2402.09353).
+
+    Made for each activation, because the factor depends on the scale.
+    """
+
+    def __init__(self, lora: LowRank, magnitude: torch.Tensor, layer: Layer, scale: float) -> None:
+        self._lora, self._magnitude, self._layer, self._scale = lora, magnitude, layer, scale
+        self._row_factors: torch.Tensor | None = None
+
+    def __call__(self, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        added = self._lora.transform(self._layer, inputs) * self._scale
+        if self._row_factors is None:
+            self._row_factors = self._compute_row_factors(inputs)
+        factors, without_bias = self._broadcast(self._row_factors), output
+        if self._layer.bias is not None:
+            without_bias = output - self._broadcast(self._layer.bias.to(output))
+        return output + (factors - 1) * without_bias + factors * added
+
+    def _compute_row_factors(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Compute magnitude ÷ actual length for each row of the changed weight."""
+        weight = self._layer.weight.to(inputs)
+        product = self._lora.up.flatten(1) @ self._lora.down.flatten(1)
+        lengths: torch.Tensor = torch.linalg.vector_norm(weight.flatten(1) + self._scale * product, dim=1)
+        return self._magnitude.to(inputs).flatten() / lengths
+
+    def _broadcast(self, values: torch.Tensor) -> torch.Tensor:
+        """Shape one value per output channel so that it broadcasts over the layer's output."""
+        return values.view(-1, 1, 1) if isinstance(self._layer, torch.nn.Conv2d) else values
