@@ -6,14 +6,12 @@ own code. The figure is the largest difference of any channel of any pixel, in s
 
 from __future__ import annotations
 
-import io
 import tempfile
 from pathlib import Path
 
 import numpy
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from bench.mixes import mixed_prompts
 from bench.nobody import Nobody
@@ -24,8 +22,7 @@ from contracts.requests.schema import Txt2ImgRequest
 from contracts.requests.validation import check, resolve
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage.local import LocalStorage
-from worker.generation.generate import Job, run
-from worker.generation.outputs import Stored
+from worker.generation.generate import Job, generate
 from worker.pool.pool import Pool
 from worker.runtime.warnings import silence_known_warnings
 
@@ -43,12 +40,11 @@ def paint(pool: Pool, storage: LocalStorage, model: str, batch: int) -> list[Pix
             for one in mixed_prompts(min(batch, IMAGES - first), first)
         ]
         parameters = [resolve(request, check(request, pool.catalogue), {}) for request in requests]
-        jobs = [Job(f"{model}-{batch}-{one.seed}", 1, one, 0.0) for one in parameters]
-        for outcome in run(jobs, pool, storage, Nobody()):
-            if not isinstance(outcome, Stored):
-                raise outcome
-            image = Image.open(io.BytesIO(storage.read(outcome.images[0].key)))
-            pictures.append(numpy.asarray(image.convert("RGB"), numpy.int16))
+        jobs = [Job(f"{model}-{batch}-{one.seed}", one, 0.0) for one in parameters]
+        for result in generate(jobs, pool, storage, Nobody()):
+            if result.error is not None:
+                raise RuntimeError(result.error.message)
+            pictures.append(numpy.asarray(result.images[0], numpy.int16))
     return pictures
 
 

@@ -26,7 +26,6 @@ from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
 from worker.generation import generate as jobs
-from worker.generation.outputs import Generated
 from worker.pool.pool import Pool
 from worker.runtime.warnings import silence_known_warnings
 
@@ -42,11 +41,11 @@ def orders(catalogue: Catalogue, model: str, sets: Sequence[Sequence[LoraParamet
 
 def paint(batch: Sequence[JobParameters], pool: Pool, storage: Storage) -> tuple[float, list[np.ndarray]]:
     """CPU seconds of one call, and its images."""
-    work = [jobs.Job(str(number), 0, job, 0.0) for number, job in enumerate(batch)]
+    work = [jobs.Job(str(number), job, 0.0) for number, job in enumerate(batch)]
     started = time.process_time()
-    outcomes = jobs.generate(work, pool, storage, Nobody())
+    results = jobs.generate(work, pool, storage, Nobody())
     seconds = time.process_time() - started
-    pictures = [picture for one in outcomes if isinstance(one, Generated) for picture in one.pictures]
+    pictures = [image for result in results for image in result.images]
     return seconds, [np.asarray(picture, dtype=np.int16) for picture in pictures]
 
 

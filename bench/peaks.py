@@ -32,7 +32,6 @@ from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
 from worker.generation import generate as jobs
-from worker.generation.outputs import Generated
 from worker.pool.plans import PlanSelector
 from worker.pool.pool import PLANNED_SHARE, Pool
 from worker.runtime.warnings import silence_known_warnings
@@ -131,17 +130,17 @@ def measure(case: Case, catalogue: Catalogue, storage: Storage) -> Measured:
     """Run a case within a budget that just admits its plan.
 
     Raises:
-        JobFailed: the job did.
+        RuntimeError: the job failed.
     """
     job = order(case, catalogue)
     draw(storage, case.size)
     ladder = climb(catalogue, job)
     planned = ladder[round(RUNGS[case.rung] * (len(ladder) - 1))]
     pool = Pool(catalogue, device="cpu", budget_bytes=int(planned.peak_bytes / PLANNED_SHARE) + 1)
-    (outcome,) = jobs.generate([jobs.Job("peak", 0, job, 0.0)], pool, storage, Nobody())
-    if not isinstance(outcome, Generated):
-        raise outcome
-    memory = outcome.receipt.memory
+    (result,) = jobs.generate([jobs.Job("peak", job, 0.0)], pool, storage, Nobody())
+    if result.receipt is None:
+        raise RuntimeError(result.error)
+    memory = result.receipt.memory
     if memory is None or memory.peak_bytes is None:
         raise ValueError("nothing was measured")
     return Measured(planned, memory.plan, memory.peak_bytes)

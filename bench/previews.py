@@ -24,8 +24,7 @@ from contracts.requests.schema import Txt2ImgRequest
 from contracts.requests.validation import check, resolve
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage.local import LocalStorage
-from worker.generation.generate import Job, run
-from worker.generation.outputs import Stored
+from worker.generation.generate import Job, generate
 from worker.pool.pool import Pool
 from worker.runtime.warnings import silence_known_warnings
 from worker.sampling.previews import DenoisedEstimate, PreviewEmitter, Projection, Wanted
@@ -40,11 +39,11 @@ def denoise_seconds(pool: Pool, storage: LocalStorage, model: str, side: int, pr
         prompt="a red circle", model=model, seed=1, width=side, height=side, num_inference_steps=STEPS,
         previews=previews,
     )  # fmt: skip
-    job = Job("bench", 0, resolve(request, check(request, pool.catalogue), {}), 0.0)
-    (outcome,) = run([job], pool, storage, Nobody())
-    if not isinstance(outcome, Stored):
-        raise outcome
-    return outcome.receipt.timings["denoise"]
+    job = Job("bench", resolve(request, check(request, pool.catalogue), {}), 0.0)
+    (result,) = generate([job], pool, storage, Nobody())
+    if result.error is not None:
+        raise RuntimeError(result.error.message)
+    return result.receipt.timings["denoise"]
 
 
 def share_of_a_step(pool: Pool, storage: LocalStorage, model: str, side: int) -> float:

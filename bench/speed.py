@@ -27,7 +27,6 @@ from contracts.settings import BUILT_IN_CATALOGUE
 from models.judge import judge
 from models.training.drawing import COLOURS, SHAPES
 from worker.generation.generate import Job, generate
-from worker.generation.outputs import Generated
 from worker.pool.pool import Pool
 from worker.runtime.warnings import silence_known_warnings
 
@@ -71,13 +70,13 @@ def run(pool: Pool, spec: ModelSpec, scenes: Sequence[Scene], speed: Speed, batc
             for number, (colour, shape, ground) in enumerate(scenes[first : first + batch], first)
         ]  # fmt: skip
         parameters = [resolve(request, check(request, pool.catalogue), {}) for request in requests]
-        jobs = [Job(f"{one.seed}", 1, one, 0.0) for one in parameters]
-        for outcome in generate(jobs, pool, _NO_STORAGE, Nobody()):
-            if not isinstance(outcome, Generated):
-                raise outcome
-            pictures += outcome.pictures
-            predicted = outcome.receipt.predicted_calls
-        seconds.append(outcome.receipt.timings["denoise"] / len(jobs))
+        jobs = [Job(f"{one.seed}", one, 0.0) for one in parameters]
+        for result in generate(jobs, pool, _NO_STORAGE, Nobody()):
+            if result.error is not None:
+                raise RuntimeError(result.error.message)
+            pictures += result.images
+            predicted = result.receipt.predicted_calls
+        seconds.append(result.receipt.timings["denoise"] / len(jobs))
     return Run(pictures, seconds, predicted)
 
 

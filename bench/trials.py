@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
 
 from bench.nobody import Nobody
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
@@ -16,7 +17,6 @@ from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import Speed, Txt2ImgRequest
 from contracts.requests.validation import check, resolve
 from worker.generation.generate import Job, generate
-from worker.generation.outputs import Generated
 from worker.pool.pool import Pool
 from worker.runtime.device import free_memory
 from worker.runtime.kernel_options import KernelOptions
@@ -63,6 +63,13 @@ def opened(trial: Trial, catalogue: Catalogue | None = None, **options: Any) -> 
         free_memory()
 
 
+class Generated(NamedTuple):
+    """What a job made."""
+
+    images: Sequence[Image.Image]
+    receipt: Receipt
+
+
 class NotPainted(Exception):
     """A job failed; the message is the client's."""
 
@@ -85,11 +92,11 @@ def make(
     prompt = f"{PROMPT}, {seed}" if prompt is None else prompt
     loras = None if lora is None else [{"name": lora}]
     request = _request(trial, spec, seed=seed, num_images=images, prompt=prompt, speed=speed, loras=loras)
-    job = Job("bench", 0, resolve(request, check(request, pool.catalogue), {}), 0.0)
-    (outcome,) = generate([job], pool, _NO_STORAGE, Nobody())
-    if not isinstance(outcome, Generated):
-        raise NotPainted(outcome.message)
-    return outcome
+    job = Job("bench", resolve(request, check(request, pool.catalogue), {}), 0.0)
+    (result,) = generate([job], pool, _NO_STORAGE, Nobody())
+    if result.receipt is None:
+        raise NotPainted("" if result.error is None else result.error.message)
+    return Generated(result.images, result.receipt)
 
 
 #: A txt2img job reads nothing.

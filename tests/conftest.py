@@ -14,6 +14,7 @@ from contracts.queue.client import JobQueue
 from contracts.settings import SharedSettings
 from contracts.storage import Storage, open_storage
 from tests.support.object_store import serve_bucket
+from tests.support.scripted_worker import ScriptedWorker
 
 # Two runs of one matrix product may differ in the last bit otherwise; the worker's start sets it too.
 os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
@@ -62,3 +63,9 @@ def queue(settings: SharedSettings) -> Iterator[JobQueue]:
 def storage(settings: SharedSettings) -> Storage:
     """An empty storage."""
     return open_storage(settings)
+
+
+@pytest.fixture
+def worker(queue: JobQueue, storage: Storage) -> ScriptedWorker:
+    """A worker that completes jobs without generating an image."""
+    return ScriptedWorker(queue, storage)

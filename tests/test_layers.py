@@ -60,6 +60,41 @@ def test_a_broken_law_is_found(tmp_path: Path, package: str, line: str) -> None:
     assert len(offences(package, tmp_path)) == 1
 
 
+def borrowed(path: str, source: str) -> list[str]:
+    """Modules of tests that a test at `path` must not import: test files, conftests, another suite's parts."""
+    suite = path.split("/")[1]
+    return [
+        name
+        for node in ast.walk(ast.parse(source))
+        for name in ([node.module] if isinstance(node, ast.ImportFrom) and node.module else [])
+        + ([alias.name for alias in node.names] if isinstance(node, ast.Import) else [])
+        if name.split(".")[0] == "tests"
+        and (
+            name.rpartition(".")[2].startswith(("test_", "conftest"))
+            or name.split(".")[1] not in ("support", suite)
+        )
+    ]
+
+
+def test_tests_share_parts_through_tests_support_only() -> None:
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        relative = path.relative_to(ROOT).as_posix()
+        assert borrowed(relative, path.read_text(encoding="utf-8")) == [], relative
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from tests.cli.conftest import order",
+        "from tests.cli.test_keys import run",
+        "import tests.app.routes.test_jobs",
+        "from tests.chaos.monkey import Monkey",
+    ],
+)
+def test_a_part_borrowed_from_another_suite_is_found(line: str) -> None:
+    assert len(borrowed("tests/cli/test_plan.py", line)) == 1
+
+
 def test_the_http_side_never_loads_torch_even_indirectly() -> None:
     program = (
         "import sys, pkgutil, importlib, app, contracts, cli, dispatcher\n"

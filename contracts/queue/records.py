@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contracts.errors import FailureCode
+from contracts.errors import RETRYABLE, FailureCode
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import Priority, WebhookEvent
 
@@ -63,6 +63,11 @@ class JobError(_Part):
     code: FailureCode
     message: str
     retryable: bool
+
+    @classmethod
+    def of(cls, code: FailureCode, message: str) -> JobError:
+        """The error of this code, which decides whether sending the request again may succeed."""
+        return cls(code=code, message=message, retryable=RETRYABLE[code])
 
 
 class Weights(_Part):

@@ -17,8 +17,8 @@ from contracts.auth.api_keys import ApiKeyStore, Scope
 from contracts.queue.client import JobQueue
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
-from tests.app.conftest import Hands
-from tests.app.test_startup import service
+from tests.support.api_process import api_process
+from tests.support.scripted_worker import ScriptedWorker
 
 JOB = {"prompt": "a red circle"}
 EVERY_SCOPE = {Scope.GENERATE, Scope.ADMIN}
@@ -122,7 +122,7 @@ def test_every_route_is_closed_but_those_for_supervisors_and_readers(
 
 def test_nothing_is_read_of_a_body_whose_sender_is_not_known(settings: SharedSettings, keys: ApiKeyStore) -> None:
     keys.create("a")
-    with service(settings.redis_url, settings.data) as (client, _):
+    with api_process(settings.redis_url, settings.data) as (client, _):
         client.get("/healthz")
         address = (client.base_url.host, client.base_url.port or 0)
         for call in ("/v1/txt2img", "/v1/uploads"):
@@ -184,7 +184,9 @@ def test_a_rate_is_said_and_kept(client: TestClient, keys: ApiKeyStore) -> None:
     assert "X-RateLimit-Limit" not in free.headers
 
 
-def test_a_quota_counts_jobs_that_have_not_ended(client: TestClient, keys: ApiKeyStore, hands: Hands) -> None:
+def test_a_quota_counts_jobs_that_have_not_ended(
+    client: TestClient, keys: ApiKeyStore, worker: ScriptedWorker
+) -> None:
     _, token = keys.create("a", max_jobs=2)
     call = bearer(token)
     jobs = [client.post("/v1/txt2img", json=JOB, headers=call).json()["id"] for _ in range(2)]
@@ -193,9 +195,9 @@ def test_a_quota_counts_jobs_that_have_not_ended(client: TestClient, keys: ApiKe
 
     assert (refused.status_code, refused.json()["code"]) == (429, "too_many_jobs")
     assert refused.headers["Retry-After"] == "10"  # nobody knows better
-    claim = hands.claim()
+    claim = worker.claim()
     assert client.post("/v1/txt2img", json=JOB, headers=call).status_code == 429  # it runs
-    hands.complete(claim)
+    worker.complete(claim)
     assert client.post("/v1/txt2img", json=JOB, headers=call).status_code == 202
     assert client.post("/v1/txt2img", json=JOB, headers=call).status_code == 429
     client.post(f"/v1/jobs/{jobs[1]}/cancel", headers=call)

@@ -8,11 +8,11 @@ from fastapi.testclient import TestClient
 
 from contracts.auth.api_keys import ApiKeyStore, Scope
 from contracts.queue.client import JobQueue
-from tests.app.conftest import Hands
-from tests.support.drawings import encode
+from tests.support.images import encode_solid
+from tests.support.scripted_worker import ScriptedWorker
 
 JOB = {"prompt": "a red circle"}
-RED = encode("RGB", (64, 64), "red")
+RED = encode_solid("RGB", (64, 64), "red")
 
 
 class Holder:
@@ -48,10 +48,12 @@ def theirs(client: TestClient, keys: ApiKeyStore) -> Holder:
     return Holder(client, keys.create("theirs", scopes=set(Scope))[1])
 
 
-def test_another_keys_job_is_not_found_whatever_is_asked_of_it(mine: Holder, theirs: Holder, hands: Hands) -> None:
+def test_another_keys_job_is_not_found_whatever_is_asked_of_it(
+    mine: Holder, theirs: Holder, worker: ScriptedWorker
+) -> None:
     waiting, done = mine.submit(), mine.submit()
-    claims = [hands.claim() for _ in range(2)]
-    hands.complete(claims[1])
+    claims = [worker.claim() for _ in range(2)]
+    worker.complete(claims[1])
     for id in (waiting, done):
         calls = [
             ("GET", f"/v1/jobs/{id}"),
@@ -78,10 +80,10 @@ def test_a_list_has_only_ones_own_jobs(mine: Holder, theirs: Holder) -> None:
         assert [job["id"] for job in holder.call("GET", "/v1/jobs").json()["data"]] == [id]
 
 
-def test_another_keys_picture_cannot_be_named(mine: Holder, theirs: Holder, hands: Hands) -> None:
+def test_another_keys_picture_cannot_be_named(mine: Holder, theirs: Holder, worker: ScriptedWorker) -> None:
     upload = mine.call("POST", "/v1/uploads", content=RED).json()["id"]
     id = mine.submit()
-    hands.complete(hands.claim())
+    worker.complete(worker.claim())
 
     for name in (upload, f"job:{id}/0"):
         body = JOB | {"image": name}
@@ -127,11 +129,13 @@ def test_what_was_made_without_keys_is_the_owners_named_local(client: TestClient
     assert other.call("GET", f"/v1/jobs/{id}").status_code == 404
 
 
-def test_keys_take_turns_however_much_each_has_queued(mine: Holder, theirs: Holder, hands: Hands) -> None:
+def test_keys_take_turns_however_much_each_has_queued(
+    mine: Holder, theirs: Holder, worker: ScriptedWorker
+) -> None:
     many = [mine.submit() for _ in range(6)]
     few = [theirs.submit() for _ in range(2)]
 
-    order = [hands.claim().job.id for _ in range(8)]
+    order = [worker.claim().job.id for _ in range(8)]
 
     assert order[:4] == [many[0], few[0], many[1], few[1]]
     assert order[4:] == many[2:]

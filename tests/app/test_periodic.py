@@ -2,51 +2,41 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 from contracts.queue.client import JobQueue
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
-from tests.app.conftest import Hands
-from tests.app.test_startup import service
-from tests.support.drawings import encode
+from tests.support.api_process import api_process
+from tests.support.images import encode_solid
+from tests.support.scripted_worker import ScriptedWorker
+from tests.support.waiting import wait_until
 
 QUICK = {"DARKROOM_API_SWEEP_SECONDS": "0.05"}
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for what must come to be."""
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_expired_jobs_and_inputs_leave_redis_and_the_disk_under_two_processes(
-    settings: SharedSettings, queue: JobQueue, storage: Storage, hands: Hands
+    settings: SharedSettings, queue: JobQueue, storage: Storage, worker: ScriptedWorker
 ) -> None:
     with (
-        service(settings.redis_url, settings.data, **QUICK) as (one, _),
-        service(settings.redis_url, settings.data, **QUICK) as (other, _),
+        api_process(settings.redis_url, settings.data, **QUICK) as (one, _),
+        api_process(settings.redis_url, settings.data, **QUICK) as (other, _),
     ):
-        upload = one.post("/v1/uploads", content=encode("RGB", (64, 64), "red")).json()["id"]
+        upload = one.post("/v1/uploads", content=encode_solid("RGB", (64, 64), "red")).json()["id"]
         body = {"prompt": "x", "image": upload}
         ids = [client.post("/v1/img2img", json=body).json()["id"] for client in (one, other) for _ in range(10)]
         for _ in ids:
-            hands.complete(hands.claim())
+            worker.complete(worker.claim())
         assert len(storage.find("images/")) == len(ids)
 
         (key,) = storage.find("inputs/")
         queue.connection.zadd("darkroom:inputs", {key: 1})
-        until(lambda: queue.connection.zcard("darkroom:inputs") == 0)
+        wait_until(lambda: queue.connection.zcard("darkroom:inputs") == 0)
         assert storage.exists(key)  # the jobs still read it
         for id in ids:
             queue.connection.hset(f"darkroom:job:{id}", "expires_at", "1")
             queue.connection.zadd("darkroom:expiry", {id: 1})
 
-        until(lambda: not storage.find("images/") and not storage.find("inputs/"))
-        until(lambda: queue.connection.zcard("darkroom:jobs:local") == 0)
+        wait_until(lambda: not storage.find("images/") and not storage.find("inputs/"))
+        wait_until(lambda: queue.connection.zcard("darkroom:jobs:local") == 0)
         for client in (one, other):
             calls = (
                 client.get(f"/v1/jobs/{ids[0]}"),
@@ -59,14 +49,16 @@ def test_expired_jobs_and_inputs_leave_redis_and_the_disk_under_two_processes(
 
         for id in ids:
             queue.connection.zadd("darkroom:expiry", {id: 1})
-        until(lambda: queue.connection.zcard("darkroom:expiry") == 0)
+        wait_until(lambda: queue.connection.zcard("darkroom:expiry") == 0)
         assert one.get(f"/v1/jobs/{ids[0]}").status_code == 404
         assert not list(queue.connection.scan_iter("darkroom:job:*"))
         assert not list(queue.connection.scan_iter("rq:*:darkroom:*"))
 
 
-def test_another_owners_expired_job_is_unknown(settings: SharedSettings, queue: JobQueue, hands: Hands) -> None:
-    with service(settings.redis_url, settings.data, **QUICK) as (client, _):
+def test_another_owners_expired_job_is_unknown(
+    settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker
+) -> None:
+    with api_process(settings.redis_url, settings.data, **QUICK) as (client, _):
         mine = client.post("/v1/txt2img", json={"prompt": "x"}).json()["id"]
         theirs = queue.submit(queue.fetch(mine).parameters, owner="somebody").id
         for id in (mine, theirs):
@@ -79,11 +71,11 @@ def test_another_owners_expired_job_is_unknown(settings: SharedSettings, queue: 
 
 
 def test_sweeping_goes_on_after_redis_was_away(settings: SharedSettings, queue: JobQueue) -> None:
-    with service(settings.redis_url, settings.data, **QUICK) as (client, _):
+    with api_process(settings.redis_url, settings.data, **QUICK) as (client, _):
         id = client.post("/v1/txt2img", json={"prompt": "x"}).json()["id"]
         queue.cancel(id)
         queue.connection.client_kill_filter(_type="normal", skipme=True)
         queue.connection.hset(f"darkroom:job:{id}", "expires_at", "1")
         queue.connection.zadd("darkroom:expiry", {id: 1})
 
-        until(lambda: queue.connection.hget(f"darkroom:job:{id}", "gone") == "expired")
+        wait_until(lambda: queue.connection.hget(f"darkroom:job:{id}", "gone") == "expired")

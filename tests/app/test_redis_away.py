@@ -15,7 +15,7 @@ from app.main import create_app
 from app.settings import ApiSettings
 from cli.supervisor.redis_server import RedisServer
 from contracts.settings import SharedSettings
-from tests.support.drawings import encode
+from tests.support.images import encode_solid
 
 JOB = {"prompt": "a red circle"}
 
@@ -41,7 +41,7 @@ def calls(client: TestClient, id: str) -> list[Any]:
         lambda: client.get(f"/v1/jobs/{id}"),
         lambda: client.post(f"/v1/jobs/{id}/cancel"),
         lambda: client.get(f"/v1/jobs/{id}/images/0"),
-        lambda: client.post("/v1/uploads", content=encode("RGB", (64, 64), "red")),
+        lambda: client.post("/v1/uploads", content=encode_solid("RGB", (64, 64), "red")),
         lambda: client.get("/v1/models"),
         lambda: client.get("/v1/workers"),
         lambda: client.get("/readyz"),

@@ -14,8 +14,8 @@ from contracts.auth.api_keys import ApiKeyStore
 from contracts.queue.client import JobQueue
 from contracts.queue.leases import ClaimCriteria
 from contracts.settings import SharedSettings
-from tests.app.conftest import Hands
-from tests.app.test_startup import service
+from tests.support.api_process import api_process
+from tests.support.scripted_worker import ScriptedWorker
 
 JOB = {"prompt": "x"}
 
@@ -23,8 +23,8 @@ JOB = {"prompt": "x"}
 @pytest.fixture
 def replicas(settings: SharedSettings) -> Iterator[list[httpx.Client]]:
     with (
-        service(settings.redis_url, settings.data) as (one, _),
-        service(settings.redis_url, settings.data) as (other, _),
+        api_process(settings.redis_url, settings.data) as (one, _),
+        api_process(settings.redis_url, settings.data) as (other, _),
     ):
         yield [one, other]
 
@@ -47,7 +47,7 @@ def post_to_all(replicas: list[httpx.Client], token: str, count: int) -> list[ht
 
 
 def test_limits_hold_exactly_over_two_processes(
-    replicas: list[httpx.Client], keys: ApiKeyStore, queue: JobQueue, hands: Hands
+    replicas: list[httpx.Client], keys: ApiKeyStore, queue: JobQueue, worker: ScriptedWorker
 ) -> None:
     rated, quoted = keys.create("a", calls_per_minute=7)[1], keys.create("b", max_jobs=3)[1]
 
@@ -63,13 +63,13 @@ def test_limits_hold_exactly_over_two_processes(
     ids = [answer.json()["id"] for answer in crowded if answer.status_code == 202]
     ended = {"cancelled": ids[0]}
     replicas[0].post(f"/v1/jobs/{ids[0]}/cancel", headers=mine)
-    claims = {claim.job.id: claim for _ in range(9) for claim in hands.claims.claim(ClaimCriteria())}
-    hands.complete(claims[ids[1]])
+    claims = {claim.job.id: claim for _ in range(9) for claim in worker.claims.claim(ClaimCriteria())}
+    worker.complete(claims[ids[1]])
     ended["completed"] = ids[1]
     for _ in range(3):
         queue.connection.zadd("darkroom:leases", {ids[2]: 1})
-        hands.claims.reap()
-        hands.claims.claim(ClaimCriteria())
+        worker.claims.reap()
+        worker.claims.claim(ClaimCriteria())
     ended["failed"] = ids[2]
     states = {
         state: replicas[1].get(f"/v1/jobs/{id}", headers=mine).json()["status"] for state, id in ended.items()

@@ -8,39 +8,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
-
-@contextmanager
-def service(redis_url: str, data: Path, **settings: str) -> Iterator[tuple[httpx.Client, subprocess.Popen[str]]]:
-    """The API on an inherited socket, as `darkroom up` starts it."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        environment = os.environ | {
-            "DARKROOM_REDIS_URL": redis_url,
-            "DARKROOM_DATA": str(data),
-            "DARKROOM_API_FD": str(listener.fileno()),
-            "DARKROOM_LOG_LEVEL": "warning",  # a line an answer would fill the pipe, which is read at the end
-            **settings,
-        }
-        process = subprocess.Popen(
-            [sys.executable, "-m", "app"],
-            env=environment,
-            pass_fds=[listener.fileno()],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        host, port = listener.getsockname()
-    try:
-        with httpx.Client(base_url=f"http://{host}:{port}", timeout=20, trust_env=False) as client:
-            yield client, process
-    finally:
-        process.kill()
-        process.communicate()
+from tests.support.api_process import api_process
 
 
 def run(**settings: str) -> subprocess.CompletedProcess[str]:
@@ -50,7 +22,7 @@ def run(**settings: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_service_serves_and_ends_in_order(redis_url: str, tmp_path: Path) -> None:
-    with service(redis_url, tmp_path) as (client, process):
+    with api_process(redis_url, tmp_path) as (client, process):
         job = client.post("/v1/txt2img", json={"prompt": "a red circle"})
         assert job.status_code == 202
         assert client.get(job.headers["Location"]).json()["status"] == "queued"
@@ -63,7 +35,7 @@ def test_the_service_serves_and_ends_in_order(redis_url: str, tmp_path: Path) ->
 
 
 def test_a_client_that_sends_too_much_reads_the_answer(redis_url: str, tmp_path: Path) -> None:
-    with service(redis_url, tmp_path, DARKROOM_API_MAX_BODY_BYTES="2048") as (client, _):
+    with api_process(redis_url, tmp_path, DARKROOM_API_MAX_BODY_BYTES="2048") as (client, _):
         client.get("/healthz")
         for size in (3000, 8_000_000):
             response = client.post("/v1/txt2img", content=b"x" * size)
@@ -73,7 +45,7 @@ def test_a_client_that_sends_too_much_reads_the_answer(redis_url: str, tmp_path:
 
 
 def test_a_body_that_does_not_come_is_given_up(redis_url: str, tmp_path: Path) -> None:
-    with service(redis_url, tmp_path, DARKROOM_API_UPLOAD_TIMEOUT_SECONDS="0.3") as (client, _):
+    with api_process(redis_url, tmp_path, DARKROOM_API_UPLOAD_TIMEOUT_SECONDS="0.3") as (client, _):
         address = (client.base_url.host, client.base_url.port or 0)
         with socket.create_connection(address, timeout=20) as connection:
             connection.sendall(b"POST /v1/txt2img HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
@@ -83,7 +55,7 @@ def test_a_body_that_does_not_come_is_given_up(redis_url: str, tmp_path: Path) -
 
 
 def test_one_slow_request_does_not_hold_up_the_others(redis_url: str, tmp_path: Path) -> None:
-    with service(redis_url, tmp_path) as (client, _):
+    with api_process(redis_url, tmp_path) as (client, _):
         address = (client.base_url.host, client.base_url.port or 0)
         client.get("/healthz")
         with socket.create_connection(address, timeout=20) as slow:

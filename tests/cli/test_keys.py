@@ -13,8 +13,8 @@ from contracts.auth.api_keys import ApiKeyStore, Key, Scope
 from contracts.queue.client import JobQueue
 from contracts.redis.connection import connect
 from contracts.requests.schema import Priority
-from tests.app.conftest import Hands
-from tests.app.test_startup import service
+from tests.support.api_process import api_process
+from tests.support.scripted_worker import ScriptedWorker
 
 
 @pytest.fixture
@@ -112,15 +112,17 @@ def test_the_redis_of_darkroom_up_is_found_running_or_not(
     assert [row.split()[1] for row in capsys.readouterr().out.splitlines()[1:]] == ["before", "while"]
 
 
-def test_a_client_with_a_key_is_served(keys: ApiKeyStore, redis_url: str, tmp_path: Path, hands: Hands) -> None:
+def test_a_client_with_a_key_is_served(
+    keys: ApiKeyStore, redis_url: str, tmp_path: Path, worker: ScriptedWorker
+) -> None:
     _, token = keys.create("a")
-    with service(redis_url, tmp_path) as (http, _):
+    with api_process(redis_url, tmp_path) as (http, _):
         url = str(http.base_url)
         with Client(url) as stranger, pytest.raises(ServiceError, match="send an API key"):
             stranger.submit("txt2img", {"prompt": "x"})
         with Client(url, key=token) as client:
             job = client.submit("txt2img", {"prompt": "x"})
-            data = hands.complete(hands.claim())
+            data = worker.complete(worker.claim())
             assert client.download(client.wait(job["id"])["images"][0]) == data
 
 
@@ -132,7 +134,7 @@ def test_the_key_comes_from_the_environment(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     _, token = keys.create("a")
-    with service(redis_url, tmp_path) as (http, _):
+    with api_process(redis_url, tmp_path) as (http, _):
         words = ["models", "--server", str(http.base_url)]
         assert main(words) == 1
         assert main([*words, "--key", token]) == 0

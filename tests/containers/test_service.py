@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from tests.containers.stack import Stack, compose, run
-from tests.support.running_service import Json, base64_of, data_url, drawn, left_half
+from tests.support.images import draw_shape, left_half_mask, to_base64, to_data_url
+from tests.support.running_service import Json
 
 #: Slow enough to be caught at work on any machine: a job takes a second or more.
 LONG = {"num_inference_steps": 60}
@@ -21,11 +22,11 @@ def assert_all_done(jobs: Sequence[Json]) -> None:
 
 @pytest.mark.parametrize("task", ["txt2img", "img2img", "inpaint", "controlnet"])
 def test_each_task_makes_a_round_trip_through_the_published_port(stack: Stack, task: str) -> None:
-    image = data_url(drawn())
+    image = to_data_url(draw_shape())
     bodies: dict[str, Json] = {
         "txt2img": {},
         "img2img": {"image": image},
-        "inpaint": {"image": image, "mask_image": base64_of(left_half())},
+        "inpaint": {"image": image, "mask_image": to_base64(left_half_mask())},
         "controlnet": {"controls": [{"controlnet": "shapes-sdxl-silhouette", "image": image}]},
     }
     assert stack.picture(task, **bodies[task]).size == (64, 64)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from contracts.queue.client import JobQueue
 from contracts.queue.leases import Claims
 from contracts.settings import QueueSettings
-
-Enlist = Callable[..., Claims]
+from tests.support.claims import MakeClaims
 
 
 @pytest.fixture
-def enlist(queue: JobQueue) -> Enlist:
+def make_claims(queue: JobQueue) -> MakeClaims:
     """Makes the claims of a worker; keywords are queue settings."""
 
     def make(worker: str = "first", **settings: float) -> Claims:

@@ -11,8 +11,9 @@ from app.main import create_app
 from app.settings import ApiSettings
 from cli.supervisor.redis_server import RedisServer
 from contracts.settings import OutboundSettings, SharedSettings
-from tests.dispatcher.conftest import dispatching, until
+from tests.support.dispatcher_process import dispatcher_process
 from tests.support.receiver import Receiver, Reply
+from tests.support.waiting import wait_until
 
 
 def test_a_dispatcher_outlives_its_redis(tmp_path: Path, receiver: Receiver) -> None:
@@ -25,7 +26,7 @@ def test_a_dispatcher_outlives_its_redis(tmp_path: Path, receiver: Receiver) -> 
     try:
         with (
             TestClient(create_app(ApiSettings(shared=shared, outbound=outbound))) as client,
-            dispatching(server.url) as process,
+            dispatcher_process(server.url) as process,
         ):
             first = client.post("/v1/txt2img", json=body).json()["id"]
             receiver.wait_for("/hook")
@@ -41,7 +42,7 @@ def test_a_dispatcher_outlives_its_redis(tmp_path: Path, receiver: Receiver) -> 
                 jobs = (client.get(f"/v1/jobs/{id}").json() for id in (first, second))
                 return all(job["webhook"]["deliveries"][0]["status"] == "delivered" for job in jobs)
 
-            until(are_told)
+            wait_until(are_told)
             assert process.poll() is None
             assert len(receiver.received) == 2
     finally:

@@ -19,9 +19,10 @@ from contracts.errors import FailureCode
 from contracts.queue.client import JobQueue
 from contracts.queue.records import JobError
 from dispatcher.settings import WebhookSettings
-from tests.app.conftest import Hands
-from tests.dispatcher.conftest import PAUSES, SECRET, Order, dispatching, until
+from tests.support.dispatcher_process import PAUSES_SECONDS, SECRET, SubmitWithWebhook, dispatcher_process
 from tests.support.receiver import Received, Receiver, Reply, receiving
+from tests.support.scripted_worker import ScriptedWorker
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("client")
 
@@ -43,13 +44,17 @@ def is_over(client: TestClient, id: str) -> bool:
 
 
 def test_a_completed_job_is_told_signed_and_as_the_api_shows_it(
-    client: TestClient, hands: Hands, receiver: Receiver, dispatcher: subprocess.Popen[str], order: Order
+    client: TestClient,
+    worker: ScriptedWorker,
+    receiver: Receiver,
+    dispatcher: subprocess.Popen[str],
+    submit_with_webhook: SubmitWithWebhook,
 ) -> None:
-    id = order(f"{receiver.url}/hook?a=b", response_format="b64_json", metadata={"k": "v"})["id"]
-    hands.complete(hands.claim())
+    id = submit_with_webhook(f"{receiver.url}/hook?a=b", response_format="b64_json", metadata={"k": "v"})["id"]
+    worker.complete(worker.claim())
 
     (message,) = receiver.wait_for("/hook")
-    until(lambda: is_over(client, id))
+    wait_until(lambda: is_over(client, id))
 
     shown = client.get(f"/v1/jobs/{id}").json()
     (delivery,) = shown["webhook"].pop("deliveries")
@@ -68,10 +73,13 @@ def test_a_completed_job_is_told_signed_and_as_the_api_shows_it(
 
 
 def test_a_forged_or_changed_message_is_not_verified(
-    hands: Hands, receiver: Receiver, dispatcher: subprocess.Popen[str], order: Order
+    worker: ScriptedWorker,
+    receiver: Receiver,
+    dispatcher: subprocess.Popen[str],
+    submit_with_webhook: SubmitWithWebhook,
 ) -> None:
-    order(f"{receiver.url}/hook")
-    hands.complete(hands.claim())
+    submit_with_webhook(f"{receiver.url}/hook")
+    worker.complete(worker.claim())
     (message,) = receiver.wait_for("/hook")
 
     forged = Received(message.path, message.headers, message.body.replace(b"completed", b"cancelled", 1))
@@ -80,17 +88,21 @@ def test_a_forged_or_changed_message_is_not_verified(
 
 
 def test_each_event_that_was_asked_for_is_told_once(
-    client: TestClient, hands: Hands, receiver: Receiver, dispatcher: subprocess.Popen[str], order: Order
+    client: TestClient,
+    worker: ScriptedWorker,
+    receiver: Receiver,
+    dispatcher: subprocess.Popen[str],
+    submit_with_webhook: SubmitWithWebhook,
 ) -> None:
-    id = order(f"{receiver.url}/all", "queued", "started", "completed", "failed", "cancelled")["id"]
-    order(f"{receiver.url}/ends")
+    id = submit_with_webhook(f"{receiver.url}/all", "queued", "started", "completed", "failed", "cancelled")["id"]
+    submit_with_webhook(f"{receiver.url}/ends")
     for _ in range(2):
-        claim = hands.claim()
-        hands.claims.fail(claim, JobError(code=FailureCode.INTERNAL, message="it broke", retryable=True))
+        claim = worker.claim()
+        worker.claims.fail(claim, JobError(code=FailureCode.INTERNAL, message="it broke", retryable=True))
 
     told = [verified(one) for one in receiver.wait_for("/all", 3)]
     (ended,) = receiver.wait_for("/ends")
-    until(lambda: is_over(client, id))
+    wait_until(lambda: is_over(client, id))
 
     assert {one["status"] for one in told} == {"queued", "running", "failed"}
     assert {one.headers["darkroom-event"] for one in receiver.at("/all")} == {"queued", "started", "failed"}
@@ -99,15 +111,19 @@ def test_each_event_that_was_asked_for_is_told_once(
 
 
 def test_a_receiver_that_fails_redirects_and_comes_back_gets_the_same_message(
-    client: TestClient, hands: Hands, receiver: Receiver, dispatcher: subprocess.Popen[str], order: Order
+    client: TestClient,
+    worker: ScriptedWorker,
+    receiver: Receiver,
+    dispatcher: subprocess.Popen[str],
+    submit_with_webhook: SubmitWithWebhook,
 ) -> None:
     elsewhere = {"Location": f"{receiver.url}/elsewhere"}
     receiver.plans["/hook"] = [Reply(500), Reply(302, elsewhere), Reply(307, elsewhere), Reply(404), Reply(204)]
-    id = order(f"{receiver.url}/hook")["id"]
-    hands.complete(hands.claim())
+    id = submit_with_webhook(f"{receiver.url}/hook")["id"]
+    worker.complete(worker.claim())
 
     attempts = receiver.wait_for("/hook", 5)
-    until(lambda: is_over(client, id))
+    wait_until(lambda: is_over(client, id))
 
     assert not receiver.at("/elsewhere")
     assert len({one.headers["webhook-id"] for one in attempts}) == 1
@@ -118,17 +134,21 @@ def test_a_receiver_that_fails_redirects_and_comes_back_gets_the_same_message(
 
 
 def test_a_receiver_that_is_not_there_is_tried_as_often_as_said_and_then_given_up(
-    client: TestClient, queue: JobQueue, hands: Hands, dispatcher: subprocess.Popen[str], order: Order
+    client: TestClient,
+    queue: JobQueue,
+    worker: ScriptedWorker,
+    dispatcher: subprocess.Popen[str],
+    submit_with_webhook: SubmitWithWebhook,
 ) -> None:
     with receiving() as gone:
         url = f"{gone.url}/hook"
-    id = order(url)["id"]
-    hands.complete(hands.claim())
+    id = submit_with_webhook(url)["id"]
+    worker.complete(worker.claim())
 
-    until(lambda: is_over(client, id))
+    wait_until(lambda: is_over(client, id))
 
     (delivery,) = deliveries_of(client, id)
-    assert (delivery["status"], delivery["attempts"]) == ("given_up", len(PAUSES) + 1)
+    assert (delivery["status"], delivery["attempts"]) == ("given_up", len(PAUSES_SECONDS) + 1)
     assert delivery["error"]
     assert no_trace_of_messages(queue)
 
@@ -141,13 +161,17 @@ def no_trace_of_messages(queue: JobQueue) -> bool:
 
 
 def test_a_receiver_that_wants_nothing_more_is_left_alone(
-    client: TestClient, hands: Hands, receiver: Receiver, dispatcher: subprocess.Popen[str], order: Order
+    client: TestClient,
+    worker: ScriptedWorker,
+    receiver: Receiver,
+    dispatcher: subprocess.Popen[str],
+    submit_with_webhook: SubmitWithWebhook,
 ) -> None:
     receiver.plans["/hook"] = [Reply(410)]
-    id = order(f"{receiver.url}/hook")["id"]
-    hands.complete(hands.claim())
+    id = submit_with_webhook(f"{receiver.url}/hook")["id"]
+    worker.complete(worker.claim())
 
-    until(lambda: is_over(client, id))
+    wait_until(lambda: is_over(client, id))
 
     (delivery,) = deliveries_of(client, id)
     assert (delivery["status"], delivery["attempts"], delivery["status_code"]) == ("given_up", 1, 410)
@@ -157,19 +181,19 @@ def test_a_receiver_that_wants_nothing_more_is_left_alone(
 def test_a_receiver_says_when_to_come_again(
     queue: JobQueue,
     redis_url: str,
-    hands: Hands,
+    worker: ScriptedWorker,
     receiver: Receiver,
-    order: Order,
+    submit_with_webhook: SubmitWithWebhook,
     asked: str,
     longest: int,
     due: int,
 ) -> None:
     receiver.plans["/hook"] = [Reply(429, {"Retry-After": asked})]
-    order(f"{receiver.url}/hook")
-    with dispatching(redis_url, DARKROOM_WEBHOOK_LONGEST_PAUSE_SECONDS=str(longest)):
+    submit_with_webhook(f"{receiver.url}/hook")
+    with dispatcher_process(redis_url, DARKROOM_WEBHOOK_LONGEST_PAUSE_SECONDS=str(longest)):
         before = queue.now()
-        hands.complete(hands.claim())
-        until(lambda: queue.connection.zcard("darkroom:webhooks:due"))
+        worker.complete(worker.claim())
+        wait_until(lambda: queue.connection.zcard("darkroom:webhooks:due"))
 
         (id,) = queue.connection.zrange("darkroom:webhooks:due", 0, -1)
         at = queue.connection.zscore("darkroom:webhooks:due", str(id)) or 0
@@ -185,18 +209,22 @@ def test_by_default_a_message_is_tried_again_five_times_and_more_over_an_hour() 
 
 
 def test_a_stalled_receiver_delays_nobody_else(
-    queue: JobQueue, hands: Hands, receiver: Receiver, dispatcher: subprocess.Popen[str], order: Order
+    queue: JobQueue,
+    worker: ScriptedWorker,
+    receiver: Receiver,
+    dispatcher: subprocess.Popen[str],
+    submit_with_webhook: SubmitWithWebhook,
 ) -> None:
     with receiving() as stalled:
         stalled.plans["/hook"] = [Reply(waits=True)]
         for _ in range(12):
-            order(f"{stalled.url}/hook")
+            submit_with_webhook(f"{stalled.url}/hook")
         for _ in range(12):
-            hands.complete(hands.claim())
+            worker.complete(worker.claim())
         stalled.wait_for("/hook", 4)
         for _ in range(5):
-            order(f"{receiver.url}/hook")
-            hands.complete(hands.claim())
+            submit_with_webhook(f"{receiver.url}/hook")
+            worker.complete(worker.claim())
 
         receiver.wait_for("/hook", 5)
 
@@ -207,26 +235,35 @@ def test_a_stalled_receiver_delays_nobody_else(
 
 
 def test_an_answer_that_comes_too_slowly_is_no_answer(
-    client: TestClient, redis_url: str, hands: Hands, receiver: Receiver, order: Order
+    client: TestClient,
+    redis_url: str,
+    worker: ScriptedWorker,
+    receiver: Receiver,
+    submit_with_webhook: SubmitWithWebhook,
 ) -> None:
     receiver.plans["/hook"] = [Reply(waits=True), Reply()]
-    id = order(f"{receiver.url}/hook")["id"]
-    hands.complete(hands.claim())
-    with dispatching(redis_url, DARKROOM_WEBHOOK_TIMEOUT_SECONDS="0.5"):
+    id = submit_with_webhook(f"{receiver.url}/hook")["id"]
+    worker.complete(worker.claim())
+    with dispatcher_process(redis_url, DARKROOM_WEBHOOK_TIMEOUT_SECONDS="0.5"):
         receiver.wait_for("/hook", 2)
-        until(lambda: is_over(client, id))
+        wait_until(lambda: is_over(client, id))
 
     assert deliveries_of(client, id)[0]["attempts"] == 2
 
 
 def test_a_dispatcher_killed_in_the_middle_loses_nothing(
-    client: TestClient, queue: JobQueue, redis_url: str, hands: Hands, receiver: Receiver, order: Order
+    client: TestClient,
+    queue: JobQueue,
+    redis_url: str,
+    worker: ScriptedWorker,
+    receiver: Receiver,
+    submit_with_webhook: SubmitWithWebhook,
 ) -> None:
     receiver.plans["/hook"] = [Reply(waits=True)] * 3 + [Reply()]
-    ids = [order(f"{receiver.url}/hook")["id"] for _ in range(6)]
+    ids = [submit_with_webhook(f"{receiver.url}/hook")["id"] for _ in range(6)]
     for _ in ids:
-        hands.complete(hands.claim())
-    with dispatching(redis_url) as doomed:
+        worker.complete(worker.claim())
+    with dispatcher_process(redis_url) as doomed:
         receiver.wait_for("/hook", 4)
         doomed.kill()
         doomed.wait()
@@ -234,10 +271,10 @@ def test_a_dispatcher_killed_in_the_middle_loses_nothing(
     assert held
     assert all(one["status"] == "pending" for id in ids[:3] for one in deliveries_of(client, id))
 
-    with dispatching(redis_url):
+    with dispatcher_process(redis_url):
         queue.connection.zadd("darkroom:webhooks:leases", dict.fromkeys(held, 1))  # their time is over
         for id in ids:
-            until(lambda id=id: is_over(client, id))  # type: ignore[misc]
+            wait_until(lambda id=id: is_over(client, id))  # type: ignore[misc]
 
     assert {json.loads(one.body)["id"] for one in receiver.received} == set(ids)
     assert all(one["status"] == "delivered" for id in ids for one in deliveries_of(client, id))
@@ -245,12 +282,17 @@ def test_a_dispatcher_killed_in_the_middle_loses_nothing(
 
 
 def test_a_dispatcher_that_is_told_to_stop_hands_its_messages_back_unspent(
-    client: TestClient, queue: JobQueue, redis_url: str, hands: Hands, receiver: Receiver, order: Order
+    client: TestClient,
+    queue: JobQueue,
+    redis_url: str,
+    worker: ScriptedWorker,
+    receiver: Receiver,
+    submit_with_webhook: SubmitWithWebhook,
 ) -> None:
     receiver.plans["/hook"] = [Reply(waits=True), Reply()]
-    id = order(f"{receiver.url}/hook")["id"]
-    hands.complete(hands.claim())
-    with dispatching(redis_url, DARKROOM_WEBHOOK_DRAIN_SECONDS="0") as process:
+    id = submit_with_webhook(f"{receiver.url}/hook")["id"]
+    worker.complete(worker.claim())
+    with dispatcher_process(redis_url, DARKROOM_WEBHOOK_DRAIN_SECONDS="0") as process:
         receiver.wait_for("/hook")
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=20)
@@ -258,19 +300,23 @@ def test_a_dispatcher_that_is_told_to_stop_hands_its_messages_back_unspent(
         assert "Traceback" not in log
     assert not queue.connection.exists("darkroom:webhooks:leases")
 
-    with dispatching(redis_url):
-        until(lambda: is_over(client, id))
+    with dispatcher_process(redis_url):
+        wait_until(lambda: is_over(client, id))
 
     assert deliveries_of(client, id)[0]["attempts"] == 1
 
 
 def test_what_is_under_way_when_a_dispatcher_is_told_to_stop_may_finish(
-    client: TestClient, redis_url: str, hands: Hands, receiver: Receiver, order: Order
+    client: TestClient,
+    redis_url: str,
+    worker: ScriptedWorker,
+    receiver: Receiver,
+    submit_with_webhook: SubmitWithWebhook,
 ) -> None:
     receiver.plans["/hook"] = [Reply(waits=True)]
-    id = order(f"{receiver.url}/hook")["id"]
-    hands.complete(hands.claim())
-    with dispatching(redis_url, DARKROOM_WEBHOOK_DRAIN_SECONDS="20") as process:
+    id = submit_with_webhook(f"{receiver.url}/hook")["id"]
+    worker.complete(worker.claim())
+    with dispatcher_process(redis_url, DARKROOM_WEBHOOK_DRAIN_SECONDS="20") as process:
         receiver.wait_for("/hook")
         process.send_signal(signal.SIGTERM)
         receiver.released.set()
@@ -280,12 +326,16 @@ def test_what_is_under_way_when_a_dispatcher_is_told_to_stop_may_finish(
 
 
 def test_an_address_that_is_allowed_no_more_is_not_connected_to(
-    client: TestClient, redis_url: str, hands: Hands, receiver: Receiver, order: Order
+    client: TestClient,
+    redis_url: str,
+    worker: ScriptedWorker,
+    receiver: Receiver,
+    submit_with_webhook: SubmitWithWebhook,
 ) -> None:
-    id = order(f"{receiver.url}/hook")["id"]
-    hands.complete(hands.claim())
-    with dispatching(redis_url, DARKROOM_OUTBOUND_NETWORKS="[]"):
-        until(lambda: is_over(client, id))
+    id = submit_with_webhook(f"{receiver.url}/hook")["id"]
+    worker.complete(worker.claim())
+    with dispatcher_process(redis_url, DARKROOM_OUTBOUND_NETWORKS="[]"):
+        wait_until(lambda: is_over(client, id))
 
     (delivery,) = deliveries_of(client, id)
     assert delivery["status"] == "given_up"
@@ -294,20 +344,28 @@ def test_an_address_that_is_allowed_no_more_is_not_connected_to(
 
 
 def test_a_message_outlives_its_job(
-    client: TestClient, redis_url: str, hands: Hands, receiver: Receiver, order: Order
+    client: TestClient,
+    redis_url: str,
+    worker: ScriptedWorker,
+    receiver: Receiver,
+    submit_with_webhook: SubmitWithWebhook,
 ) -> None:
-    id = order(f"{receiver.url}/hook")["id"]
-    hands.complete(hands.claim())
+    id = submit_with_webhook(f"{receiver.url}/hook")["id"]
+    worker.complete(worker.claim())
     assert client.delete(f"/v1/jobs/{id}").status_code == 204
 
-    with dispatching(redis_url):
+    with dispatcher_process(redis_url):
         (message,) = receiver.wait_for("/hook")
 
     assert verified(message)["status"] == "completed"
 
 
 def test_a_planted_job_is_refused_and_the_next_message_delivered(
-    queue: JobQueue, redis_url: str, hands: Hands, receiver: Receiver, order: Order
+    queue: JobQueue,
+    redis_url: str,
+    worker: ScriptedWorker,
+    receiver: Receiver,
+    submit_with_webhook: SubmitWithWebhook,
 ) -> None:
     name = f"darkroom:webhooks:127.0.0.1:{receiver.port}"
     with Redis.from_url(redis_url) as connection:
@@ -315,10 +373,10 @@ def test_a_planted_job_is_refused_and_the_next_message_delivered(
             "os.system", ["touch /tmp/planted"], id="planted", connection=connection, serializer=JSONSerializer
         ).save()
     queue.connection.rpush(f"rq:queue:{name}", "planted")
-    order(f"{receiver.url}/hook")
-    hands.complete(hands.claim())
+    submit_with_webhook(f"{receiver.url}/hook")
+    worker.complete(worker.claim())
 
-    with dispatching(redis_url) as process:
+    with dispatcher_process(redis_url) as process:
         receiver.wait_for("/hook")
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=20)
@@ -328,11 +386,15 @@ def test_a_planted_job_is_refused_and_the_next_message_delivered(
 
 
 def test_rqs_own_tools_see_a_message_as_a_job_of_theirs(
-    redis_url: str, queue: JobQueue, hands: Hands, receiver: Receiver, order: Order
+    redis_url: str,
+    queue: JobQueue,
+    worker: ScriptedWorker,
+    receiver: Receiver,
+    submit_with_webhook: SubmitWithWebhook,
 ) -> None:
-    order(f"{receiver.url}/hook")
+    submit_with_webhook(f"{receiver.url}/hook")
     name = f"darkroom:webhooks:127.0.0.1:{receiver.port}"
-    hands.complete(hands.claim())
+    worker.complete(worker.claim())
     (id,) = cast("list[str]", queue.connection.lrange(f"rq:queue:{name}", 0, -1))
     receiver.plans["/hook"] = [Reply(500, waits=True)]
 
@@ -340,29 +402,33 @@ def test_rqs_own_tools_see_a_message_as_a_job_of_theirs(
         job = RqJob.fetch(id, connection=connection, serializer=JSONSerializer)
         assert (job.func_name, job.args, job.origin) == ("dispatcher.deliveries.deliver", [id], name)
         assert job.get_status() == "queued"
-        with dispatching(redis_url, DARKROOM_WEBHOOK_PAUSES_SECONDS="[100]"):
+        with dispatcher_process(redis_url, DARKROOM_WEBHOOK_PAUSES_SECONDS="[100]"):
             receiver.wait_for("/hook")
             started = StartedJobRegistry(name, connection, serializer=JSONSerializer)
             assert started.get_job_ids(cleanup=False) == [id]
             assert job.get_status() == "started"
             receiver.released.set()
-            until(lambda: queue.connection.zcard("darkroom:webhooks:due"))
+            wait_until(lambda: queue.connection.zcard("darkroom:webhooks:due"))
         scheduled = ScheduledJobRegistry(name, connection, serializer=JSONSerializer)  # type: ignore[no-untyped-call]
         assert scheduled.get_job_ids() == [id]
         assert job.get_status() == "scheduled"
 
 
 def test_attempts_are_counted_by_outcome(
-    queue: JobQueue, redis_url: str, hands: Hands, receiver: Receiver, order: Order
+    queue: JobQueue,
+    redis_url: str,
+    worker: ScriptedWorker,
+    receiver: Receiver,
+    submit_with_webhook: SubmitWithWebhook,
 ) -> None:
     receiver.plans["/hook"] = [Reply(500), Reply(200), Reply(410)]
     for _ in range(2):
-        order(f"{receiver.url}/hook")
-    with dispatching(redis_url, DARKROOM_WEBHOOK_SITE_CONCURRENCY="1") as process:
+        submit_with_webhook(f"{receiver.url}/hook")
+    with dispatcher_process(redis_url, DARKROOM_WEBHOOK_SITE_CONCURRENCY="1") as process:
         for _ in range(2):
-            hands.complete(hands.claim())
+            worker.complete(worker.claim())
         receiver.wait_for("/hook", 3)
-        until(lambda: no_trace_of_messages(queue))
+        wait_until(lambda: no_trace_of_messages(queue))
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
 

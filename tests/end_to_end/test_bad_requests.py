@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.running_service import RunningService, data_url, drawn, encode, left_half
+from tests.support.images import draw_shape, encode_image, left_half_mask, to_data_url
+from tests.support.running_service import RunningService
 
-PICTURE = data_url(drawn())
-MASK = data_url(left_half())
+PICTURE = to_data_url(draw_shape())
+MASK = to_data_url(left_half_mask())
 CONTROL = {"controlnet": "shapes-sdxl-silhouette", "image": PICTURE}
 
 
@@ -84,7 +85,7 @@ BAD: list[tuple[str, dict[str, Any], tuple[int, str], str]] = [
     ("img2img", {"image": PICTURE, "strength": 0.01}, INVALID, "strength"),
     ("img2img", {"image": PICTURE, "mask_image": MASK}, INVALID, "mask_image"),
     ("inpaint", {"image": PICTURE}, INVALID, "mask_image"),
-    ("inpaint", {"image": PICTURE, "mask_image": data_url(left_half(72))}, INVALID, "mask_image"),
+    ("inpaint", {"image": PICTURE, "mask_image": to_data_url(left_half_mask(72))}, INVALID, "mask_image"),
     ("inpaint", {"image": PICTURE, "mask_image": MASK, "mask_blur": 65}, INVALID, "mask_blur"),
     ("controlnet", {"controls": []}, INVALID, "controls"),
     ("controlnet", {"controls": [CONTROL] * 5}, INVALID, "controls"),
@@ -99,9 +100,9 @@ BAD: list[tuple[str, dict[str, Any], tuple[int, str], str]] = [
     ("img2img", {"image": "https://example.com/a.png"}, INVALID, "image"),
     ("img2img", {"image": "not base64!"}, INVALID, "image"),
     ("img2img", {"image": as_base64(b"plain text, no image")}, (415, "not_a_picture"), "image"),
-    ("img2img", {"image": as_base64(encode(drawn())[:200])}, (415, "not_a_picture"), "image"),
+    ("img2img", {"image": as_base64(encode_image(draw_shape())[:200])}, (415, "not_a_picture"), "image"),
     ("img2img", {"image": as_base64(bomb())}, (413, "picture_too_large"), "image"),
-    ("img2img", {"image": data_url(drawn(side=1024))}, INVALID, "image"),
+    ("img2img", {"image": to_data_url(draw_shape(side=1024))}, INVALID, "image"),
     ("inpaint", {"image": PICTURE, "mask_image": as_base64(b"nothing")}, (415, "not_a_picture"), "mask_image"),
     (
         "controlnet",

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from contracts.storage.bucket import BucketStorage
-from tests.support.running_service import Json, RunningService, data_url, drawn
+from tests.support.images import draw_shape, to_data_url
+from tests.support.running_service import Json, RunningService
 
 
 def picture_of(service: RunningService, job: Json) -> Image.Image:
@@ -32,7 +33,7 @@ def test_images_and_uploads_go_through_the_bucket(
     try:
         first = service.run("txt2img", seed=0)
         second = service.run("img2img", image=f"job:{first['id']}/0", strength=0.5, seed=0)
-        third = service.run("img2img", image=data_url(drawn()), strength=0.5, seed=0)
+        third = service.run("img2img", image=to_data_url(draw_shape()), strength=0.5, seed=0)
         assert [picture_of(service, job).size for job in (first, second, third)] == [(64, 64)] * 3
         answer = service.http.get(first["images"][0]["url"])
         assert answer.status_code == 307

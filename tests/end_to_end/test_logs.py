@@ -8,7 +8,8 @@ import secrets
 import time
 from typing import Any
 
-from tests.support.running_service import RunningService, base64_of, drawn
+from tests.support.images import draw_shape, to_base64
+from tests.support.running_service import RunningService
 
 Line = dict[str, Any]
 
@@ -53,7 +54,7 @@ def test_neither_prompts_nor_keys_nor_images_are_in_the_log(service: RunningServ
     # More tokens than the text encoders take: the libraries would quote what they leave out.
     prompt = f"{word} a red circle on a blue background, " * 12
     request_id = f"test-{secrets.token_hex(8)}"
-    image = base64_of(drawn())
+    image = to_base64(draw_shape())
     fields = {"prompt": prompt, "negative_prompt": f"no {word}", "num_inference_steps": 2}
     made = service.http.post(
         "/v1/img2img",

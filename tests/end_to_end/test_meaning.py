@@ -11,7 +11,8 @@ from PIL import Image
 from models.judge import judge, measure_overlap
 from models.training.drawing import Scene, render_silhouette
 from models.training.effects import EFFECTS, measure
-from tests.support.running_service import Json, RunningService, data_url, drawn, middle
+from tests.support.images import draw_shape, framed_mask, to_data_url
+from tests.support.running_service import Json, RunningService
 
 #: colour, shape, background
 SCENES = [
@@ -59,7 +60,7 @@ def test_the_prompts_colours_and_shapes_come_out(service: RunningService, model:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_img2img_moves_from_the_image_to_the_prompt_as_strength_grows(service: RunningService, model: str) -> None:
-    source = drawn("circle", "red", "blue")
+    source = draw_shape("circle", "red", "blue")
     before = numpy.asarray(source, float)
     strengths = [0.1, 0.4, 0.7, 1.0]
     bodies = [
@@ -67,7 +68,7 @@ def test_img2img_moves_from_the_image_to_the_prompt_as_strength_grows(service: R
             "model": model,
             "prompt": prompt_of("yellow", "square", "green"),
             "seed": 3,
-            "image": data_url(source),
+            "image": to_data_url(source),
             "strength": strength,
         }
         for strength in strengths
@@ -83,17 +84,17 @@ def test_img2img_moves_from_the_image_to_the_prompt_as_strength_grows(service: R
 def test_inpaint_paints_the_prompt_inside_the_mask_and_nothing_outside(
     service: RunningService, model: str
 ) -> None:
-    source = drawn("circle", "red", "blue")
+    source = draw_shape("circle", "red", "blue")
     made = service.picture(
         "inpaint",
         model=model,
         prompt=prompt_of("yellow", "square", "blue"),
-        image=data_url(source),
-        mask_image=data_url(middle()),
+        image=to_data_url(source),
+        mask_image=to_data_url(framed_mask()),
         strength=1.0,
         seed=4,
     )
-    kept = numpy.asarray(middle()) == 0
+    kept = numpy.asarray(framed_mask()) == 0
     assert (numpy.asarray(source)[kept] == numpy.asarray(made)[kept]).all()
     verdict = judge(made)
     assert (verdict.colour, verdict.shape, verdict.background) == ("yellow", "square", "blue")
@@ -125,7 +126,7 @@ def test_a_controlnet_makes_the_shape_appear_where_its_image_has_it(service: Run
             "controls": [
                 {
                     "controlnet": f"{model}-silhouette",
-                    "image": data_url(silhouette(shape)),
+                    "image": to_data_url(silhouette(shape)),
                     "conditioning_scale": scale,
                 }
             ],

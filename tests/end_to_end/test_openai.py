@@ -14,8 +14,8 @@ from openai import AsyncOpenAI, OpenAI, UnprocessableEntityError
 from openai.types import Image as Datum
 from PIL import Image
 
-from tests.support.masks import HOLE, hole, plain
-from tests.support.running_service import RunningService, encode
+from tests.support.images import HOLE, encode_image, mask_with_hole, solid_image
+from tests.support.running_service import RunningService
 
 PROMPT = "a red circle on a blue background"
 
@@ -91,7 +91,7 @@ def test_a_stream_shows_partial_images_and_ends_with_the_images(client: OpenAI) 
 
 
 def test_an_edit_repaints_what_is_transparent_in_the_mask_and_nothing_else(client: OpenAI) -> None:
-    image, mask = encode(plain("blue")), encode(hole())
+    image, mask = encode_image(solid_image("blue")), encode_image(mask_with_hole())
 
     answer = client.images.edit(
         image=("image.png", image, "image/png"),
@@ -112,7 +112,7 @@ def test_an_edit_repaints_what_is_transparent_in_the_mask_and_nothing_else(clien
 
 def test_an_edit_without_a_mask_starts_from_the_image_and_streams(client: OpenAI, service: RunningService) -> None:
     stream = client.images.edit(
-        image=[encode(plain("blue"))],
+        image=[encode_image(solid_image("blue"))],
         prompt=PROMPT,
         stream=True,
         partial_images=1,

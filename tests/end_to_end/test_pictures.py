@@ -11,26 +11,27 @@ import numpy
 import pytest
 from PIL import Image
 
-from tests.support.running_service import RunningService, base64_of, data_url, drawn, encode, left_half
+from tests.support.images import draw_shape, encode_image, left_half_mask, to_base64, to_data_url
+from tests.support.running_service import RunningService
 
 STEPS = {"num_inference_steps": 4, "seed": 1}
 
 
 def by_raw_upload(service: RunningService, image: Image.Image) -> str:
-    response = service.http.post("/v1/uploads", content=encode(image), headers={"content-type": "image/png"})
+    response = service.http.post("/v1/uploads", content=encode_image(image), headers={"content-type": "image/png"})
     assert response.status_code in (200, 201), response.text
     return str(response.json()["id"])
 
 
 def by_multipart_upload(service: RunningService, image: Image.Image) -> str:
-    response = service.http.post("/v1/uploads", files={"file": ("a.png", encode(image), "image/png")})
+    response = service.http.post("/v1/uploads", files={"file": ("a.png", encode_image(image), "image/png")})
     assert response.status_code in (200, 201), response.text
     return str(response.json()["id"])
 
 
 WAYS: dict[str, Callable[[RunningService, Image.Image], str]] = {
-    "data URL": lambda _, image: data_url(image),
-    "bare base64": lambda _, image: base64_of(image),
+    "data URL": lambda _, image: to_data_url(image),
+    "bare base64": lambda _, image: to_base64(image),
     "raw upload": by_raw_upload,
     "multipart upload": by_multipart_upload,
 }
@@ -38,7 +39,7 @@ WAYS: dict[str, Callable[[RunningService, Image.Image], str]] = {
 
 def test_every_way_to_pass_a_picture_gives_the_same_image(service: RunningService) -> None:
     images = {
-        way: service.bytes_of(service.run("img2img", image=give(service, drawn()), **STEPS))
+        way: service.bytes_of(service.run("img2img", image=give(service, draw_shape()), **STEPS))
         for way, give in WAYS.items()
     }
     assert len(set(images.values())) == 1, images.keys()
@@ -47,7 +48,7 @@ def test_every_way_to_pass_a_picture_gives_the_same_image(service: RunningServic
 def test_an_upload_tells_what_it_is_and_is_the_same_twice(service: RunningService) -> None:
     answers = [
         service.http.post(
-            "/v1/uploads", content=encode(drawn(side=80)), headers={"content-type": "image/png"}
+            "/v1/uploads", content=encode_image(draw_shape(side=80)), headers={"content-type": "image/png"}
         ).json()
         for _ in range(2)
     ]
@@ -57,7 +58,7 @@ def test_an_upload_tells_what_it_is_and_is_the_same_twice(service: RunningServic
 
 def exotic_pictures() -> dict[str, bytes]:
     """The drawn picture in forms that a naive server gets wrong."""
-    upright = drawn("circle", "red", "blue")
+    upright = draw_shape("circle", "red", "blue")
     turned = upright.transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
     exif[0x0112] = 6  # shown turned by 270°, which undoes the above
@@ -65,12 +66,12 @@ def exotic_pictures() -> dict[str, bytes]:
     clear = upright.convert("RGBA")
     clear.putalpha(255)
     return {
-        "palette": encode(upright.quantize(16)),
-        "jpeg": encode(upright, "jpeg"),
-        "webp": encode(upright, "webp"),
-        "cmyk": encode(upright.convert("CMYK"), "jpeg"),
-        "rgba": encode(clear),
-        "16-bit grey": encode(Image.fromarray(grey)),
+        "palette": encode_image(upright.quantize(16)),
+        "jpeg": encode_image(upright, "jpeg"),
+        "webp": encode_image(upright, "webp"),
+        "cmyk": encode_image(upright.convert("CMYK"), "jpeg"),
+        "rgba": encode_image(clear),
+        "16-bit grey": encode_image(Image.fromarray(grey)),
         "turned": _with_exif(turned, exif),
     }
 
@@ -87,8 +88,8 @@ def test_pictures_of_every_kind_mean_what_a_person_sees(service: RunningService,
     data = exotic_pictures()[kind]
     upload = service.http.post("/v1/uploads", content=data, headers={"content-type": "application/octet-stream"})
     nothing = Image.new("L", (64, 64), 0)
-    seen = service.picture("inpaint", image=upload.json()["id"], mask_image=data_url(nothing), **STEPS)
-    wanted = drawn("circle", "red", "blue")
+    seen = service.picture("inpaint", image=upload.json()["id"], mask_image=to_data_url(nothing), **STEPS)
+    wanted = draw_shape("circle", "red", "blue")
     if kind == "16-bit grey":
         wanted = wanted.convert("L").convert("RGB")
     difference = numpy.abs(numpy.asarray(seen, int) - numpy.asarray(wanted, int))
@@ -129,9 +130,14 @@ def test_the_image_comes_inside_the_answer_where_asked_for(service: RunningServi
 def test_inpaint_leaves_every_pixel_outside_the_mask_exactly_as_it_was(
     service: RunningService, model: str
 ) -> None:
-    source = drawn("circle", "red", "blue")
+    source = draw_shape("circle", "red", "blue")
     made = service.picture(
-        "inpaint", model=model, image=data_url(source), mask_image=data_url(left_half()), strength=1.0, **STEPS
+        "inpaint",
+        model=model,
+        image=to_data_url(source),
+        mask_image=to_data_url(left_half_mask()),
+        strength=1.0,
+        **STEPS,
     )
     before, after = numpy.asarray(source, int), numpy.asarray(made, int)
     assert (before[:, 32:] == after[:, 32:]).all()

@@ -9,7 +9,8 @@ from typing import Any
 import numpy
 import pytest
 
-from tests.support.running_service import RunningService, data_url, drawn, left_half
+from tests.support.images import draw_shape, left_half_mask, to_data_url
+from tests.support.running_service import RunningService
 
 FAMILIES = ("sdxl", "sd3", "flux")
 #: Where the difference of a batch of one and of several may come from: another order of additions.
@@ -18,8 +19,11 @@ BATCH_TOLERANCE = 2
 
 def body_of(family: str, task: str) -> dict[str, Any]:
     body: dict[str, Any] = {"model": f"shapes-{family}", "num_inference_steps": 3}
-    image, mask = data_url(drawn()), data_url(left_half())
-    control = {"controlnet": f"shapes-{family}-silhouette", "image": data_url(drawn("square", "white", "black"))}
+    image, mask = to_data_url(draw_shape()), to_data_url(left_half_mask())
+    control = {
+        "controlnet": f"shapes-{family}-silhouette",
+        "image": to_data_url(draw_shape("square", "white", "black")),
+    }
     fields: dict[str, dict[str, Any]] = {
         "txt2img": {},
         "img2img": {"image": image},
@@ -101,7 +105,7 @@ def test_the_size_that_was_asked_for_is_the_size_that_comes(service: RunningServ
     for family in FAMILIES:
         body = {"model": f"shapes-{family}", "num_inference_steps": 2, "width": 96, "height": 64, "seed": 1}
         assert service.picture("txt2img", **body).size == (96, 64)
-        assert service.picture("img2img", image=data_url(drawn()), **body).size == (96, 64)
+        assert service.picture("img2img", image=to_data_url(draw_shape()), **body).size == (96, 64)
 
 
 def test_a_png_carries_its_receipt_for_programs_and_for_people(service: RunningService) -> None:

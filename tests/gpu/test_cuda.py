@@ -35,7 +35,7 @@ def trial() -> Trial:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_image_shows_what_the_prompt_says(trial: Trial, family: str) -> None:
     spec = trial.catalogue.model(f"shapes-{family}")
-    (picture,) = make(trial, Pool(trial.catalogue, device="cuda"), spec, seed=0, prompt=PROMPT).pictures
+    (picture,) = make(trial, Pool(trial.catalogue, device="cuda"), spec, seed=0, prompt=PROMPT).images
     verdict = judge(picture.convert("RGB"))
     assert (verdict.colour, verdict.background) == ("red", "blue")
 
@@ -43,7 +43,7 @@ def test_the_image_shows_what_the_prompt_says(trial: Trial, family: str) -> None
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_same_receipt_gives_the_same_image(trial: Trial, family: str) -> None:
     spec, pool = trial.catalogue.model(f"shapes-{family}"), Pool(trial.catalogue, device="cuda")
-    first, second = (make(trial, pool, spec, seed=7, prompt=PROMPT).pictures[0] for _ in range(2))
+    first, second = (make(trial, pool, spec, seed=7, prompt=PROMPT).images[0] for _ in range(2))
     assert first.tobytes() == second.tobytes()
 
 
@@ -51,7 +51,7 @@ def test_the_same_receipt_gives_the_same_image(trial: Trial, family: str) -> Non
 def test_t5_on_the_cpu_shows_the_same_picture(trial: Trial, family: str) -> None:
     spec = trial.catalogue.model(f"shapes-{family}")
     verdicts = [
-        judge(make(trial, Pool(trial.catalogue, device="cuda", policy=policy), spec, 0, prompt=PROMPT).pictures[0])
+        judge(make(trial, Pool(trial.catalogue, device="cuda", policy=policy), spec, 0, prompt=PROMPT).images[0])
         for policy in (Policy(t5="gpu"), Policy(t5="cpu"))
     ]
     assert verdicts[0].colour == verdicts[1].colour
@@ -68,11 +68,11 @@ def test_a_compiled_model_shows_the_same_picture_again_and_again(trial: Trial, f
     plain = make(trial, pool, spec, seed=3, prompt=PROMPT)
     images = [make(trial, compiling, spec, seed=3, prompt=PROMPT) for _ in range(3)]
     assert all(one.receipt.kernels["compile"] == f"{how}, inductor" for one in images)
-    assert images[1].pictures[0].tobytes() == images[2].pictures[0].tobytes()
-    verdicts = [judge(one.pictures[0]) for one in (plain, images[2])]
+    assert images[1].images[0].tobytes() == images[2].images[0].tobytes()
+    verdicts = [judge(one.images[0]) for one in (plain, images[2])]
     assert (verdicts[0].colour, verdicts[0].shape) == (verdicts[1].colour, verdicts[1].shape)
     fast = make(trial, compiling, spec, seed=3, prompt=PROMPT, speed="fast")
-    assert judge(fast.pictures[0]).colour == verdicts[0].colour
+    assert judge(fast.images[0]).colour == verdicts[0].colour
 
 
 @pytest.mark.timeout(1800)

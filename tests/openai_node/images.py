@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.support.masks import hole, plain
-from tests.support.running_service import RunningService, encode
+from tests.support.images import encode_image, mask_with_hole, solid_image
+from tests.support.running_service import RunningService
 
 HERE = Path(__file__).parent
 
@@ -22,8 +22,8 @@ def test_the_client_of_npm_generates_streams_edits_and_reads_errors(tmp_path: Pa
         shutil.copy(HERE / name, client)
     install = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--silent"]
     subprocess.run(install, cwd=client, check=True)
-    (client / "image.png").write_bytes(encode(plain("blue")))
-    (client / "mask.png").write_bytes(encode(hole()))
+    (client / "image.png").write_bytes(encode_image(solid_image("blue")))
+    (client / "mask.png").write_bytes(encode_image(mask_with_hole()))
     service = RunningService(tmp_path / "data")
     try:
         run = subprocess.run(

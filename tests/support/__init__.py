@@ -1,1 +1,21 @@
-"""What tests of several packages share: running services, receivers, images, weights, jobs."""
+"""What tests of several packages share; no test file or conftest is imported by another.
+
+adapters.py            jobs with a LoRA, and sets of adapters that must load
+api_process.py         `python -m app` as a process on a socket of its own
+claims.py              the worker's side of the queue, for tests of the queue alone
+dispatcher_process.py  `python -m dispatcher` as a process that delivers to this machine
+hosts.py               host names: certificates, and a name service that changes its answers
+images.py              small images and masks, and the forms in which clients send them
+jobs.py                jobs that passed validation, and running them on a pool
+object_store.py        an S3 server that checks signatures
+original_layout.py     single-file checkpoints in the layout of the models' own authors
+parameters.py          job parameters for tests that need no image
+receiver.py            an HTTP server that answers as planned: webhooks, images
+requests.py            a valid body for each task, and submitting one
+running_service.py     `darkroom up` as a process, and a client of it
+scripted_worker.py     a worker that completes jobs without generating an image
+waiting.py             wait until a condition holds
+weights.py             LoRA and ControlNet files with random weights
+worker_reports.py      reports of workers with a given memory budget
+workers.py             consumers in this process
+"""

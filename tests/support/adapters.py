@@ -9,15 +9,17 @@ from pathlib import Path
 from contracts.catalogue.catalogue import Catalogue
 from contracts.requests.parameters import LoraParameters
 from contracts.storage import Storage
-from tests.support.jobs import Pixels, order, pixels
+from tests.support.jobs import Pixels, generate_pixels, make_job
 from worker.adapters.cache import AdapterSet, LoraCache
 from worker.pool.pool import Pool
 
 
-def paint_with(pool: Pool, storage: Storage, family: str, name: str = "extra", scale: float = 1.0) -> Pixels:
+def generate_with_lora(
+    pool: Pool, storage: Storage, family: str, name: str = "extra", scale: float = 1.0
+) -> Pixels:
     """The image of a job with one adapter."""
     loras = [{"name": name, "scale": scale}]
-    return pixels(order(pool.catalogue, family, loras=loras), pool, storage)
+    return generate_pixels(make_job(pool.catalogue, family, loras=loras), pool, storage)
 
 
 def checkpoint_of(catalogue: Catalogue, family: str) -> Path:
@@ -25,7 +27,7 @@ def checkpoint_of(catalogue: Catalogue, family: str) -> Path:
     return catalogue.root / f"shapes-{family}"
 
 
-def chosen(adapters: LoraCache, *wanted: Sequence[LoraParameters]) -> list[AdapterSet]:
+def choose_sets(adapters: LoraCache, *wanted: Sequence[LoraParameters]) -> list[AdapterSet]:
     """Load one set per image; all must load."""
     sets: list[AdapterSet] = []
     for loras in wanted:
@@ -34,8 +36,8 @@ def chosen(adapters: LoraCache, *wanted: Sequence[LoraParameters]) -> list[Adapt
 
 
 @contextmanager
-def acting(adapters: LoraCache, *loras: LoraParameters) -> Iterator[None]:
+def active_loras(adapters: LoraCache, *loras: LoraParameters) -> Iterator[None]:
     """Inside, these act for the one image of a call, and for its prompt."""
-    sets = chosen(adapters, loras)
+    sets = choose_sets(adapters, loras)
     with adapters.active(sets), adapters.active_in_text_encoders(*sets):
         yield

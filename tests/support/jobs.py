@@ -1,4 +1,4 @@
-"""Jobs for the worker's tests: every one passes the real validation before it is run."""
+"""Jobs for the worker's tests, which pass the real validation, and running them on a pool."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from PIL import Image, ImageDraw
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode, Task
 from contracts.queue.events import Preview
-from contracts.queue.records import Receipt
+from contracts.queue.records import JobError, Receipt
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS
 from contracts.requests.validation import StoredImage, check, resolve
 from contracts.storage import Storage
 from worker.generation import generate as jobs
 from worker.generation.callback import Watch
-from worker.generation.outputs import Stored
+from worker.generation.outputs import store
 from worker.pool.pool import Pool
 
 Pixels = npt.NDArray[np.int16]
@@ -28,10 +28,10 @@ Pixels = npt.NDArray[np.int16]
 SIDE = 64
 
 
-def _circle(ground: str, colour: str) -> Image.Image:
-    picture = Image.new("RGB", (SIDE, SIDE), ground)
-    ImageDraw.Draw(picture).ellipse((16, 16, 48, 48), fill=colour)
-    return picture
+def _circle(background: str, colour: str) -> Image.Image:
+    image = Image.new("RGB", (SIDE, SIDE), background)
+    ImageDraw.Draw(image).ellipse((16, 16, 48, 48), fill=colour)
+    return image
 
 
 def _square() -> Image.Image:
@@ -40,19 +40,12 @@ def _square() -> Image.Image:
     return mask
 
 
-#: Storage key -> picture.
-PICTURES = {
+#: Storage key -> image.
+INPUT_IMAGES = {
     "inputs/image.png": _circle("blue", "red"),
     "inputs/mask.png": _square(),
     "inputs/control.png": _circle("black", "white"),
 }
-
-
-def to_png(picture: Image.Image) -> bytes:
-    """The picture as a file."""
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()
 
 
 def model_of(catalogue: Catalogue, family: str) -> str:
@@ -60,27 +53,27 @@ def model_of(catalogue: Catalogue, family: str) -> str:
     return next(row.id for row in catalogue.models if row.family == family)
 
 
-def order(
+def make_job(
     catalogue: Catalogue, family: str, mode: Mode = Mode.TXT2IMG, controls: int = 1, **fields: Any
 ) -> JobParameters:
-    """Parameters of a job that passed validation: the mode's pictures are filled in, the rest is as given."""
+    """Parameters of a job that passed validation, with the images that its mode needs."""
     task = Task.CONTROLNET if mode.value.startswith("controlnet") else Task(mode.value)
     model = catalogue.model(model_of(catalogue, family))
     fields = {"prompt": "a red circle", "num_inference_steps": 3, "seed": 7, "model": model.id, **fields}
-    pictures: dict[str, StoredImage] = {}
-    granted = model.family_spec.modes[mode]
+    images: dict[str, StoredImage] = {}
+    allowed = model.family_spec.modes[mode]
     for field, key in (("image", "inputs/image.png"), ("mask_image", "inputs/mask.png")):
-        if field in granted:
+        if field in allowed:
             fields.setdefault(field, "upload:x")
-            pictures[field] = StoredImage(key, SIDE, SIDE)
+            images[field] = StoredImage(key, SIDE, SIDE)
     if task is Task.CONTROLNET and "controls" not in fields:
         fields["controls"] = [_control(family, mode)] * controls
     for index, control in enumerate(fields.get("controls", ())):
         if "image" in control:
-            pictures[f"controls.{index}.image"] = StoredImage("inputs/control.png", SIDE, SIDE)
+            images[f"controls.{index}.image"] = StoredImage("inputs/control.png", SIDE, SIDE)
     request = REQUESTS[task](**fields)
     check(request, catalogue)
-    return resolve(request, model, pictures)
+    return resolve(request, model, images)
 
 
 def _control(family: str, mode: Mode) -> dict[str, Any]:
@@ -89,8 +82,8 @@ def _control(family: str, mode: Mode) -> dict[str, Any]:
     return {"controlnet": f"{family}-hint", "image": "upload:x"}
 
 
-class Onlooker:
-    """A watch that notes the steps, and raises `error` after step `stop_after`."""
+class RecordingWatch:
+    """A watch that records steps and previews, and raises `error` after step `stop_after`."""
 
     def __init__(self, stop_after: int | None = None, error: BaseException | None = None) -> None:
         self.seen: list[tuple[int, int]] = []
@@ -106,30 +99,44 @@ class Onlooker:
         self.previews.append((job_id, preview))
 
 
-def run(
+def run_jobs(
     parameters: JobParameters | Sequence[JobParameters],
     pool: Pool,
     storage: Storage,
     watch: Watch | None = None,
 ) -> list[Any]:
-    """Run one batch; returns its outcomes."""
+    """Run jobs as one batch and store their images; returns their results."""
     batch = [parameters] if isinstance(parameters, JobParameters) else parameters
-    work = [jobs.Job(f"job{index}", 0, item, 0.5) for index, item in enumerate(batch)]
-    return list(jobs.run(work, pool, storage, watch or Onlooker(), worker_name="tester"))
+    work = [jobs.Job(f"job{index}", item, 0.5) for index, item in enumerate(batch)]
+    results = jobs.generate(work, pool, storage, watch or RecordingWatch(), worker_name="tester")
+    return [
+        store(result, job.id, 0, storage) if result.status == "generated" else result
+        for job, result in zip(work, results, strict=True)
+    ]
 
 
-def done(parameters: JobParameters, pool: Pool, storage: Storage) -> tuple[list[bytes], Receipt]:
-    """Run one job that must succeed; returns its files and its receipt."""
-    (outcome,) = run(parameters, pool, storage)
-    assert isinstance(outcome, Stored), outcome
-    return [storage.read(image.key) for image in outcome.images], outcome.receipt
+def complete_job(
+    parameters: JobParameters, pool: Pool, storage: Storage, watch: Watch | None = None
+) -> tuple[list[bytes], Receipt]:
+    """Run a job that must complete; returns its files and its receipt."""
+    (result,) = run_jobs(parameters, pool, storage, watch)
+    assert result.status == "completed", result
+    return [storage.read(image.key) for image in result.stored], result.receipt
 
 
-def pixels(parameters: JobParameters, pool: Pool, storage: Storage) -> Pixels:
-    """Run one job that must succeed; returns its first image."""
-    return to_pixels(done(parameters, pool, storage)[0][0])
+def fail_job(parameters: JobParameters, pool: Pool, storage: Storage) -> JobError:
+    """Run a job that must fail; returns its error."""
+    (result,) = run_jobs(parameters, pool, storage)
+    assert result.status == "failed", result
+    error: JobError = result.error
+    return error
 
 
-def to_pixels(file: bytes) -> Pixels:
-    """Decode a file."""
+def generate_pixels(parameters: JobParameters, pool: Pool, storage: Storage) -> Pixels:
+    """Run a job that must complete; returns its first image: height × width × 3, 0–255."""
+    return decode_pixels(complete_job(parameters, pool, storage)[0][0])
+
+
+def decode_pixels(file: bytes) -> Pixels:
+    """Decode an image file: height × width × 3, 0–255."""
     return np.asarray(Image.open(io.BytesIO(file)).convert("RGB"), dtype=np.int16)

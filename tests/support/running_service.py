@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import os
 import signal
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from PIL import Image, ImageDraw
+from PIL import Image
 
 Json = dict[str, Any]
 READY_SECONDS = 120.0
@@ -117,45 +116,3 @@ class RunningService(Client):
             self._log_file.close()
             if self.process.stdout is not None:
                 self.process.stdout.close()
-
-
-def encode(image: Image.Image, format: str = "png") -> bytes:
-    """An image as a file's bytes."""
-    buffer = io.BytesIO()
-    image.save(buffer, format)
-    return buffer.getvalue()
-
-
-def base64_of(image: Image.Image, format: str = "png") -> str:
-    """An image as bare base64."""
-    return base64.b64encode(encode(image, format)).decode()
-
-
-def data_url(image: Image.Image, format: str = "png") -> str:
-    """An image as a `data:` URL."""
-    return f"data:image/{format};base64,{base64_of(image, format)}"
-
-
-def drawn(shape: str = "circle", colour: str = "red", background: str = "blue", side: int = 64) -> Image.Image:
-    """A drawn picture: a shape in the middle of a plain background."""
-    image = Image.new("RGB", (side, side), background)
-    box, pen = (side // 4, side // 4, side * 3 // 4, side * 3 // 4), ImageDraw.Draw(image)
-    if shape == "circle":
-        pen.ellipse(box, fill=colour)
-    else:
-        pen.rectangle(box, fill=colour)
-    return image
-
-
-def middle() -> Image.Image:
-    """A mask that is white but for a frame of eight pixels."""
-    mask = Image.new("L", (64, 64), 0)
-    mask.paste(255, (8, 8, 56, 56))
-    return mask
-
-
-def left_half(side: int = 64) -> Image.Image:
-    """A mask: white on the left half."""
-    mask = Image.new("L", (side, side), 0)
-    mask.paste(255, (0, 0, side // 2, side))
-    return mask

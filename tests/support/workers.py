@@ -24,7 +24,7 @@ from worker.settings import WorkerSettings
 LEASE_SECONDS = 2.0
 
 
-def hire(
+def make_consumer(
     shared: SharedSettings,
     pool: Pool,
     storage: Storage,
@@ -41,7 +41,7 @@ def hire(
 
 
 @contextmanager
-def beside(queue: JobQueue, job_id: str, act: Callable[[], object], step: int = 2) -> Iterator[None]:
+def act_during(queue: JobQueue, job_id: str, act: Callable[[], object], step: int = 2) -> Iterator[None]:
     """While the block runs, do something as soon as a job has run some steps."""
 
     over = threading.Event()
@@ -61,7 +61,7 @@ def beside(queue: JobQueue, job_id: str, act: Callable[[], object], step: int = 
         thread.join()
 
 
-def terminate() -> None:
+def send_sigterm() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -75,7 +75,7 @@ def work_until_ended(consumer: Consumer, queue: JobQueue, *ids: str) -> list[Job
         while time.monotonic() < deadline and not all(queue.fetch(id).state.is_final for id in ids):
             if over.wait(0.02):
                 return
-        terminate()
+        send_sigterm()
 
     stopper = threading.Thread(target=stop)
     stopper.start()

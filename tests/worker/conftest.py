@@ -15,7 +15,8 @@ from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
 from tests.support.adapters import checkpoint_of
-from tests.support.jobs import PICTURES, to_png
+from tests.support.images import encode_image
+from tests.support.jobs import INPUT_IMAGES
 from tests.support.weights import write_adapter, write_controlnet, write_mask_controlnet
 from worker.pool.pool import Pool
 from worker.runtime.warnings import silence_known_warnings
@@ -33,28 +34,32 @@ def signals_restored() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for weights that the repository does not ship."""
-    return tmp_path_factory.mktemp("shelf")
+    return tmp_path_factory.mktemp("weights_folder")
 
 
 @pytest.fixture(scope="session")
-def catalogue(shelf: Path) -> Catalogue:
+def catalogue(weights_folder: Path) -> Catalogue:
     """The built-in models, and for each family an adapter and ControlNets that surely change the image."""
     silence_known_warnings()
     built_in = read_catalogue(BUILT_IN_CATALOGUE)
     loras, controlnets = [], []
     for model in built_in.models:
         checkpoint, family = built_in.root / model.source, model.family
-        write_adapter(shelf / f"{family}.safetensors", family, checkpoint, rank=4, seed=1)
-        loras.append(LoraSpec(id=f"{family}-lora", family=family, source=str(shelf / f"{family}.safetensors")))
-        source = built_in.root / "controlnets" / f"shapes-{family}-silhouette"
-        write_controlnet(shelf / f"{family}-hint", family, source)
-        controlnets.append(
-            ControlNetSpec(id=f"{family}-hint", family=family, source=str(shelf / f"{family}-hint"))
+        write_adapter(weights_folder / f"{family}.safetensors", family, checkpoint, rank=4, seed=1)
+        loras.append(
+            LoraSpec(id=f"{family}-lora", family=family, source=str(weights_folder / f"{family}.safetensors"))
         )
-    write_mask_controlnet(shelf / "sd3-mask", built_in.root / "shapes-sd3")
-    controlnets.append(ControlNetSpec(id="sd3-mask", family="sd3", kind="inpaint", source=str(shelf / "sd3-mask")))
+        source = built_in.root / "controlnets" / f"shapes-{family}-silhouette"
+        write_controlnet(weights_folder / f"{family}-hint", family, source)
+        controlnets.append(
+            ControlNetSpec(id=f"{family}-hint", family=family, source=str(weights_folder / f"{family}-hint"))
+        )
+    write_mask_controlnet(weights_folder / "sd3-mask", built_in.root / "shapes-sd3")
+    controlnets.append(
+        ControlNetSpec(id="sd3-mask", family="sd3", kind="inpaint", source=str(weights_folder / "sd3-mask"))
+    )
     return built_in.model_copy(update={"controlnets": tuple(controlnets), "loras": tuple(loras)})
 
 
@@ -68,8 +73,8 @@ def pool(catalogue: Catalogue) -> Pool:
 def storage(tmp_path: Path) -> Storage:
     """A storage with the three pictures that `job` names: a start image, a mask, a control image."""
     storage = LocalStorage(tmp_path / "storage")
-    for key, picture in PICTURES.items():
-        storage.write(key, to_png(picture))
+    for key, picture in INPUT_IMAGES.items():
+        storage.write(key, encode_image(picture))
     return storage
 
 

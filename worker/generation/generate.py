@@ -15,14 +15,14 @@ import torch
 from PIL import Image
 
 from contracts.errors import FailureCode, JobFailed, NotFound
-from contracts.queue.records import Receipt
+from contracts.queue.records import JobError, Receipt
 from contracts.requests.parameters import JobParameters, combine
 from contracts.storage import Storage
 from worker.adapters.cache import AdapterSet
 from worker.families import GenerationInputs, prompts_per_image
 from worker.generation import images, receipts
 from worker.generation.callback import StageTimer, StepCallback, Watch
-from worker.generation.outputs import Generated, Stored, store
+from worker.generation.outputs import JobResult
 from worker.pool.model import LoadedModel
 from worker.pool.pool import Pool
 from worker.runtime.device import free_memory
@@ -50,29 +50,20 @@ class _Attempt:
 
 @dataclass(frozen=True)
 class Job:
-    """One job of a batch. `attempt` is part of its images' storage keys."""
+    """One job of a batch."""
 
     id: str
-    attempt: int
     parameters: JobParameters
     queue_seconds: float
 
 
-def run(
-    jobs: Sequence[Job], pool: Pool, storage: Storage, watch: Watch, worker_name: str = ""
-) -> list[Stored | JobFailed]:
-    """Paint a batch and write its images: `generate`, then `store`."""
-    outcomes = generate(jobs, pool, storage, watch, worker_name)
-    return [store(one, storage) if isinstance(one, Generated) else one for one in outcomes]
-
-
 def generate(
     jobs: Sequence[Job], pool: Pool, storage: Storage, watch: Watch, worker_name: str = ""
-) -> list[Generated | JobFailed]:
+) -> list[JobResult]:
     """Run jobs that share a batch key in one pipeline call; once more, by a smaller plan, if memory runs out.
 
     Returns:
-        The outcome of each job, in order. What `watch.step` raises is passed on.
+        The result of each job, in order: `generated` or `failed`. What `watch.step` raises is passed on.
     """
     ran_out: list[str] = []
     load = combine([job.parameters for job in jobs])
@@ -85,30 +76,30 @@ def generate(
             if error is steps.raised:
                 raise
             _log.exception("jobs %s failed", [job.id for job in jobs])
-            failed = _failure(error)
+            failure = _failure(error)
         # The error is gone by now, and with it the tensors that its traceback held.
         free_memory()
-        if failed.code is not FailureCode.OUT_OF_MEMORY:
+        if failure.code is not FailureCode.OUT_OF_MEMORY:
             break
         too_large = pool.step_down(load, load.num_images)
         if too_large is None or ran_out:
             break
         ran_out.append(too_large)
-    return [failed] * len(jobs)
+    return [JobResult("failed", error=failure)] * len(jobs)
 
 
-def _failure(error: Exception) -> JobFailed:
+def _failure(error: Exception) -> JobError:
     """What a client is told; the rest is in the log."""
     if isinstance(error, JobFailed):
-        return JobFailed(error.code, error.message)
+        return JobError.of(error.code, error.message)
     # The CPU's allocator has no class of its own for it.
     starved = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
     if starved or isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return JobFailed(FailureCode.OUT_OF_MEMORY, "the worker's memory is too small for this job")
-    return JobFailed(FailureCode.INTERNAL, f"the worker failed: {type(error).__name__}")
+        return JobError.of(FailureCode.OUT_OF_MEMORY, "the worker's memory is too small for this job")
+    return JobError.of(FailureCode.INTERNAL, f"the worker failed: {type(error).__name__}")
 
 
-def _paint(jobs: Sequence[Job], load: JobParameters, attempt: _Attempt) -> list[Generated | JobFailed]:
+def _paint(jobs: Sequence[Job], load: JobParameters, attempt: _Attempt) -> list[JobResult]:
     """Paint those jobs whose adapters can be had; `load` is what all of them take together."""
     model = attempt.pool.ready(load, load.num_images)
     attempt.stopwatch.lap("load")
@@ -119,10 +110,10 @@ def _paint(jobs: Sequence[Job], load: JobParameters, attempt: _Attempt) -> list[
     return [failures[job.id] if job.id in failures else next(painted) for job in jobs]
 
 
-def _load_adapters(jobs: Sequence[Job], model: LoadedModel) -> tuple[dict[str, AdapterSet], dict[str, JobFailed]]:
+def _load_adapters(jobs: Sequence[Job], model: LoadedModel) -> tuple[dict[str, AdapterSet], dict[str, JobResult]]:
     """Load each job's adapters; one that cannot be used fails its own job only."""
     adapters: dict[str, AdapterSet] = {}
-    failures: dict[str, JobFailed] = {}
+    failures: dict[str, JobResult] = {}
     for job in jobs:
         try:
             adapters[job.id] = model.adapters.load(job.parameters.loras, keep=adapters.values())
@@ -130,13 +121,13 @@ def _load_adapters(jobs: Sequence[Job], model: LoadedModel) -> tuple[dict[str, A
             raise
         except Exception as error:  # noqa: BLE001  # the other jobs of the call go on
             _log.exception("job %s failed", job.id)
-            failures[job.id] = _failure(error)
+            failures[job.id] = JobResult("failed", error=_failure(error))
     return adapters, failures
 
 
 def _paint_able(
     jobs: Sequence[Job], adapters: Mapping[str, AdapterSet], model: LoadedModel, attempt: _Attempt
-) -> list[Generated | JobFailed]:
+) -> list[JobResult]:
     """Paint jobs with their adapters, by job id."""
     shared, pool, stopwatch = jobs[0].parameters, attempt.pool, attempt.stopwatch
     pipeline = model.pipeline(shared.mode, shared.scheduler, [part.controlnet for part in shared.controls])
@@ -290,15 +281,16 @@ def _finish(
     shared: Receipt,
     adapters: AdapterSet,
     attempt: _Attempt,
-) -> Generated | JobFailed:
+) -> JobResult:
     """One job's part of the batch, which begins at `place`, under a receipt of its own."""
     own = range(place, place + job.parameters.num_images)
     if attempt.steps.spoilt.intersection(own):
-        return JobFailed(FailureCode.INTERNAL, "the model's result holds values that are no numbers")
+        return JobResult.failed(FailureCode.INTERNAL, "the model's result holds values that are no numbers")
     changes = {
         "parameters": job.parameters,
         "seeds": job.parameters.seeds,
         "loras": adapters.weights,
         "timings": {"queue": round(job.queue_seconds, 4), **attempt.stopwatch.seconds},
     }
-    return Generated(job.id, job.attempt, [pictures[one] for one in own], shared.model_copy(update=changes))
+    images = [pictures[index] for index in own]
+    return JobResult("generated", images=images, receipt=shared.model_copy(update=changes))

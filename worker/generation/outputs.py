@@ -1,6 +1,6 @@
-"""From painted pictures to stored images: encode, write, and say what was written.
+"""What came of one job of a pipeline call, and the storing of its images: encode, write, record what was written.
 
-Needs no device, so the next batch may paint meanwhile. Knows no queue.
+Needs no device, so the next jobs can be generated meanwhile. Knows no queue.
 """
 
 from __future__ import annotations
@@ -9,65 +9,80 @@ import hashlib
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from PIL import Image
 
-from contracts.errors import FailureCode, JobFailed, Unavailable
-from contracts.queue.records import ImageRecord, Receipt
+from contracts.errors import FailureCode, Unavailable
+from contracts.queue.records import ImageRecord, JobError, Receipt
 from contracts.storage import Storage
 from worker.generation import images, receipts
 
 _log = logging.getLogger(__name__)
 
+Status = Literal["generated", "completed", "failed", "cancelled", "released", "lost"]
+
 
 @dataclass(frozen=True)
-class Generated:
-    """A job whose pictures are done and not yet written.
+class JobResult:
+    """The result of one attempt at a job.
 
     Attributes:
-        receipt: complete but for the seconds of writing.
+        status: `generated`: images in memory; `completed`: images stored; `failed`; `cancelled`; `released`: the
+            job goes back to its queue; `lost`: another worker owns it, nothing may be written.
+        images: the generated images; empty unless `generated`.
+        stored: the stored images, in the same order; empty unless `completed`.
+        receipt: of a `generated` or `completed` job; the seconds of writing are added by `store`.
+        error: why it `failed`.
     """
 
-    job_id: str
-    attempt: int
-    pictures: Sequence[Image.Image]
-    receipt: Receipt
+    status: Status
+    images: Sequence[Image.Image] = ()
+    stored: Sequence[ImageRecord] = ()
+    receipt: Receipt | None = None
+    error: JobError | None = None
+
+    @classmethod
+    def failed(cls, code: FailureCode, message: str) -> JobResult:
+        """A failure, in words for the client."""
+        return cls("failed", error=JobError.of(code, message))
 
 
-@dataclass(frozen=True)
-class Stored:
-    """A job whose images are in the storage, complete."""
+def store(result: JobResult, job_id: str, attempt: int, storage: Storage) -> JobResult:
+    """Write a generated job's images under `images/JOB_ID/ATTEMPT/`.
 
-    images: list[ImageRecord]
-    receipt: Receipt
-
-
-def store(painted: Generated, storage: Storage) -> Stored | JobFailed:
-    """Write one job's images, complete before anyone is told of them."""
-    begun = time.perf_counter()
+    Returns:
+        A `completed` result; a `failed` one where the storage does not answer.
+    """
+    if result.receipt is None:
+        raise ValueError(f"job {job_id} is {result.status}: it has no images to store")
+    started = time.perf_counter()
+    folder = f"images/{job_id}/{attempt}"
     try:
-        records = [_write(painted, index, storage) for index in range(len(painted.pictures))]
+        stored = [
+            _write(image, index, result.receipt, folder, storage) for index, image in enumerate(result.images)
+        ]
     except Unavailable as error:
-        _log.exception("job %s: images not stored", painted.job_id)
-        return JobFailed(FailureCode.INTERNAL, str(error))
-    timings = {**painted.receipt.timings, "write": round(time.perf_counter() - begun, 4)}
-    return Stored(records, painted.receipt.model_copy(update={"timings": timings}))
+        _log.exception("job %s: images not stored", job_id)
+        return JobResult.failed(FailureCode.INTERNAL, str(error))
+    timings = {**result.receipt.timings, "write": round(time.perf_counter() - started, 4)}
+    receipt = result.receipt.model_copy(update={"timings": timings})
+    return replace(result, status="completed", images=(), stored=stored, receipt=receipt)
 
 
-def _write(painted: Generated, index: int, storage: Storage) -> ImageRecord:
-    parameters, picture = painted.receipt.parameters, painted.pictures[index]
-    seed, file_format = parameters.seeds[index], parameters.output_format
-    said = receipts.texts(painted.receipt, seed)
-    data = images.encode(picture, file_format, parameters.output_quality, said)
-    key = f"images/{painted.job_id}/{painted.attempt}/{index}.{file_format}"
+def _write(image: Image.Image, index: int, receipt: Receipt, folder: str, storage: Storage) -> ImageRecord:
+    parameters, seed = receipt.parameters, receipt.parameters.seeds[index]
+    metadata = receipts.texts(receipt, seed)
+    data = images.encode(image, parameters.output_format, parameters.output_quality, metadata)
+    key = f"{folder}/{index}.{parameters.output_format}"
     storage.write(key, data)
     return ImageRecord(
         key=key,
-        width=picture.width,
-        height=picture.height,
+        width=image.width,
+        height=image.height,
         seed=seed,
-        format=file_format,
+        format=parameters.output_format,
         sha256=hashlib.sha256(data).hexdigest(),
         size_bytes=len(data),
     )

@@ -33,7 +33,7 @@ def warm_up(pool: Pool, storage: Storage, model: str) -> None:
     """
     prompt = pool.catalogue.model(model).prompt_hint or "a rehearsal"
     request = Txt2ImgRequest(model=model, prompt=prompt, seed=0, num_inference_steps=_STEPS)
-    job = Job("rehearsal", 0, resolve(request, check(request, pool.catalogue), {}), 0.0)
-    (outcome,) = generate([job], pool, storage, _Nobody())
-    if isinstance(outcome, JobFailed):
-        raise outcome
+    job = Job("rehearsal", resolve(request, check(request, pool.catalogue), {}), 0.0)
+    (result,) = generate([job], pool, storage, _Nobody())
+    if result.error is not None:
+        raise JobFailed(result.error.code, result.error.message)

@@ -27,23 +27,25 @@ from contracts.memory.planner import Capacity
 from contracts.metrics import Counters
 from contracts.queue.client import RUN_FUNCTION
 from contracts.queue.leases import Claim, ClaimCriteria, Claims, NotReady, job_context
+from contracts.queue.records import JobError
 from contracts.queue.rq_worker import DarkroomRqWorker
 from contracts.storage import Storage
 from worker.generation import generate as jobs
+from worker.generation.outputs import JobResult
 from worker.generation.warm_up import warm_up
 from worker.loop.claim_policy import ClaimPolicy
-from worker.loop.completion import JobCompleter, Outcome
+from worker.loop.completion import JobCompleter
 from worker.loop.heartbeat import Heartbeat
 from worker.loop.lookahead import PromptLookahead
 from worker.loop.prefetch import Prefetcher
-from worker.loop.progress import Aborted, BatchWatch, Released
+from worker.loop.progress import Aborted, JobWatch, Released
 from worker.pool.pool import Pool
 from worker.settings import WorkerSettings
 
 _log = logging.getLogger(__name__)
 
 _REDIS_PAUSE_SECONDS = 0.5
-_FUNCTION_REFUSED = JobFailed(FailureCode.REFUSED_FUNCTION, "the job names a function that is not allowed")
+_FUNCTION_REFUSED = JobError.of(FailureCode.REFUSED_FUNCTION, "the job names a function that is not allowed")
 
 
 class Consumer(DarkroomRqWorker):
@@ -68,7 +70,7 @@ class Consumer(DarkroomRqWorker):
         super().__init__(connection, settings.name)
         self._claims = claims
         tally = Counters() if tally is None else tally
-        self._endings = JobCompleter(claims, storage, tally)
+        self._completer = JobCompleter(claims, storage, tally)
         self._pool = pool
         self._storage = storage
         self._settings = settings
@@ -82,7 +84,7 @@ class Consumer(DarkroomRqWorker):
         self._delivery: Future[None] = self._deliveries.submit(lambda: None)
         self._preparations = Prefetcher(pool.prepare)
         self._foresight = PromptLookahead(pool, lambda: claims.peek(self._wish()))
-        self._heartbeat = Heartbeat(claims, settings, self._report_state, self._endings.forget_images, tally)
+        self._heartbeat = Heartbeat(claims, settings, self._report_state, self._completer.delete_images, tally)
 
     def start(self, models: Sequence[str]) -> None:
         """Load the warm list, then work until a signal says stop; returns when the last batch has ended."""
@@ -96,7 +98,7 @@ class Consumer(DarkroomRqWorker):
         finally:
             self._foresight.close()
             self._deliveries.shutdown()
-            self._endings.close()
+            self._completer.close()
             self._heartbeat.stop()
 
     def _warm_up(self, model: str) -> None:
@@ -161,7 +163,7 @@ class Consumer(DarkroomRqWorker):
         batch, self._batch = self._batch, []
         self.show_state(WorkerStatus.BUSY)
         report_seconds = self._settings.report_seconds
-        watch = BatchWatch(self._claims, batch, self._leave, self._look_ahead, report_seconds)
+        watch = JobWatch(self._claims, batch, self._leave, self._look_ahead, report_seconds)
         self._heartbeat.hold(batch, watch)
         self._residency.enter(batch[0].job.parameters.model)
         with job_context([claim.job for claim in batch]):
@@ -173,13 +175,12 @@ class Consumer(DarkroomRqWorker):
 
     # -- one batch ------------------------------------------------------------------------------------
 
-    def _paint(self, batch: Sequence[Claim], watch: BatchWatch) -> Sequence[Outcome]:
+    def _paint(self, batch: Sequence[Claim], watch: JobWatch) -> Sequence[JobResult]:
         shared = batch[0].job.parameters
         _log.info("batch started", extra={"jobs": len(batch), "model": shared.model, "task": shared.task.value})
         work = [
             jobs.Job(
                 id=claim.job.id,
-                attempt=claim.job.attempts,
                 parameters=claim.job.parameters,
                 queue_seconds=(claim.job.started_at or claim.job.created_at) - claim.job.created_at,
             )
@@ -188,14 +189,14 @@ class Consumer(DarkroomRqWorker):
         try:
             return jobs.generate(work, self._pool, self._storage, watch, worker_name=self.name)
         except Aborted:
-            return [None] * len(batch)
-        except Released as handed_back:
-            return [handed_back] * len(batch)
+            return [JobResult("lost")] * len(batch)
+        except Released:
+            return [JobResult("released")] * len(batch)
 
-    def _end(self, batch: Sequence[Claim], watch: BatchWatch, outcomes: Sequence[Outcome]) -> None:
+    def _end(self, batch: Sequence[Claim], watch: JobWatch, outcomes: Sequence[JobResult]) -> None:
         """Runs in the delivery thread."""
         try:
-            self._endings.end_all(batch, watch, outcomes)
+            self._completer.complete(batch, watch, outcomes)
         finally:
             self._heartbeat.let_go(watch)
 
@@ -208,7 +209,7 @@ class Consumer(DarkroomRqWorker):
                 allowed.append(claim)
                 continue
             _log.error("job %s names the function %r: refused", claim.job.id, function)
-            self._endings.fail(claim, _FUNCTION_REFUSED)
+            self._completer.fail(claim, _FUNCTION_REFUSED)
         return allowed
 
     def _fitting(self, batch: list[Claim]) -> list[Claim]:
@@ -232,6 +233,6 @@ class Consumer(DarkroomRqWorker):
             "state": state,
             "pid": os.getpid(),
             "capacity": self._capacity,
-            "stage_seconds": self._endings.stage_seconds,
+            "stage_seconds": self._completer.stage_seconds,
             **self._pool.report(),
         }

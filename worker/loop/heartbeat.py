@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from contracts.metrics import Counters, TotalsWriter
 from contracts.queue.leases import Claim, Claims
 from contracts.queue.workers import WorkerReport, publish, withdraw
-from worker.loop.progress import BatchWatch
+from worker.loop.progress import JobWatch
 from worker.settings import WorkerSettings
 
 _log = logging.getLogger(__name__)
@@ -50,16 +50,16 @@ class Heartbeat(threading.Thread):
         # A worker that starts together with a Redis that was away must not judge the leases of that time.
         self._no_reap_before = time.monotonic() + claims.lease_seconds
         # One batch is painted while the one before it is delivered.
-        self._held: list[tuple[Sequence[Claim], BatchWatch]] = []
+        self._held: list[tuple[Sequence[Claim], JobWatch]] = []
         self._lock = threading.Lock()
         self._end = threading.Event()
 
-    def hold(self, batch: Sequence[Claim], watch: BatchWatch) -> None:
+    def hold(self, batch: Sequence[Claim], watch: JobWatch) -> None:
         """Keep the batch's leases until it is let go."""
         with self._lock:
             self._held.append((batch, watch))
 
-    def let_go(self, watch: BatchWatch) -> None:
+    def let_go(self, watch: JobWatch) -> None:
         """The batch of this watch has ended."""
         with self._lock:
             self._held = [held for held in self._held if held[1] is not watch]

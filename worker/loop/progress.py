@@ -30,7 +30,7 @@ class Released(Exception):
     """The worker must stop now: the jobs go back to the queue."""
 
 
-class BatchWatch:
+class JobWatch:
     """One batch's eyes and ears; `step` is called after every denoising step.
 
     Attributes:

@@ -22,10 +22,10 @@ from contracts.queue.client import JobQueue
 from contracts.queue.records import JobError, Progress
 from contracts.settings import SharedSettings
 from contracts.storage import open_storage
-from tests.app.conftest import Hands
-from tests.app.routes.test_jobs import BODIES
-from tests.app.test_periodic import until
-from tests.app.test_startup import service
+from tests.support.api_process import api_process
+from tests.support.requests import BODIES
+from tests.support.scripted_worker import ScriptedWorker
+from tests.support.waiting import wait_until
 
 JOB = {"prompt": "a red circle"}
 
@@ -41,18 +41,20 @@ def posted(client: httpx.Client, queue: JobQueue, **arguments: Any) -> Iterator[
     before = queue.connection.zcard("darkroom:jobs:local")
     thread = threading.Thread(target=lambda: answers.append(client.post("/v1/txt2img", **arguments)))
     thread.start()
-    until(lambda: queue.connection.zcard("darkroom:jobs:local") > before)
+    wait_until(lambda: queue.connection.zcard("darkroom:jobs:local") > before)
     yield answers
     thread.join()
 
 
 @pytest.mark.parametrize("task", BODIES)
-def test_a_call_of_every_task_waits_for_its_job(settings: SharedSettings, hands: Hands, task: str) -> None:
-    with service(settings.redis_url, settings.data) as (client, _):
-        worker = threading.Thread(target=lambda: hands.complete(hands.claim_next()))
-        worker.start()
+def test_a_call_of_every_task_waits_for_its_job(
+    settings: SharedSettings, worker: ScriptedWorker, task: str
+) -> None:
+    with api_process(settings.redis_url, settings.data) as (client, _):
+        thread = threading.Thread(target=lambda: worker.complete(worker.claim_next()))
+        thread.start()
         response = client.post(f"/v1/{task}", json=BODIES[task], headers=waiting())
-        worker.join()
+        thread.join()
 
     job = response.json()
     assert (response.status_code, job["status"], len(job["images"])) == (200, "completed", 1)
@@ -60,35 +62,39 @@ def test_a_call_of_every_task_waits_for_its_job(settings: SharedSettings, hands:
     assert response.headers["Location"].endswith(job["id"])
 
 
-def test_when_the_time_is_over_the_job_goes_on(settings: SharedSettings, queue: JobQueue, hands: Hands) -> None:
-    with service(settings.redis_url, settings.data) as (client, _):
+def test_when_the_time_is_over_the_job_goes_on(
+    settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker
+) -> None:
+    with api_process(settings.redis_url, settings.data) as (client, _):
         response = client.post("/v1/txt2img", json=JOB, headers=waiting(1))
 
         job = response.json()
         assert (response.status_code, job["status"], job["queue"]["ahead"]) == (202, "queued", 0)
         assert response.headers["Preference-Applied"] == "wait=1"
-        hands.complete(hands.claim())
+        worker.complete(worker.claim())
         assert client.get(f"/v1/jobs/{job['id']}").json()["status"] == "completed"
 
 
 def test_an_image_comes_as_base64_in_a_waited_answer(
-    settings: SharedSettings, queue: JobQueue, hands: Hands
+    settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker
 ) -> None:
     body = JOB | {"response_format": "b64_json"}
     with (
-        service(settings.redis_url, settings.data) as (client, _),
+        api_process(settings.redis_url, settings.data) as (client, _),
         posted(client, queue, json=body, headers=waiting()) as answers,
     ):
-        hands.complete(hands.claim())
+        worker.complete(worker.claim())
 
     assert "b64_json" in answers[0].json()["images"][0]
 
 
-def test_failures_and_cancels_end_the_waiting_too(settings: SharedSettings, queue: JobQueue, hands: Hands) -> None:
-    with service(settings.redis_url, settings.data) as (client, _):
+def test_failures_and_cancels_end_the_waiting_too(
+    settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker
+) -> None:
+    with api_process(settings.redis_url, settings.data) as (client, _):
         with posted(client, queue, json=JOB, headers=waiting()) as failed:
             code = FailureCode.OUT_OF_MEMORY
-            hands.claims.fail(hands.claim(), JobError(code=code, message="too large", retryable=RETRYABLE[code]))
+            worker.claims.fail(worker.claim(), JobError(code=code, message="too large", retryable=RETRYABLE[code]))
         with posted(client, queue, json=JOB, headers=waiting()) as cancelled:
             (id,) = queue.connection.zrevrange("darkroom:jobs:local", 0, 0)
             queue.cancel(str(id))
@@ -130,19 +136,19 @@ def calls_of(queue: JobQueue, command: str) -> int:
 
 
 def test_hundreds_wait_at_one_process_without_threads_polling_or_connections_of_their_own(
-    settings: SharedSettings, queue: JobQueue, hands: Hands
+    settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker
 ) -> None:
     count = 300
-    with service(settings.redis_url, settings.data) as (client, process):
+    with api_process(settings.redis_url, settings.data) as (client, process):
         client.get("/healthz")
-        answers = asyncio.run(_wait_all(str(client.base_url), queue, hands, count, psutil.Process(process.pid)))
+        answers = asyncio.run(_wait_all(str(client.base_url), queue, worker, count, psutil.Process(process.pid)))
 
     assert {(answer.status_code, answer.json()["status"]) for answer in answers} == {(200, "completed")}
     assert len({answer.json()["id"] for answer in answers}) == count
 
 
 async def _wait_all(
-    url: str, queue: JobQueue, hands: Hands, count: int, process: psutil.Process
+    url: str, queue: JobQueue, worker: ScriptedWorker, count: int, process: psutil.Process
 ) -> list[httpx.Response]:
     async with httpx.AsyncClient(
         base_url=url, timeout=90, trust_env=False, limits=httpx.Limits(max_connections=None)
@@ -152,29 +158,29 @@ async def _wait_all(
         ]
 
         def work() -> None:
-            until(lambda: queue.connection.zcard("darkroom:jobs:local") == count)
-            claims = [hands.claim() for _ in range(count)]
+            wait_until(lambda: queue.connection.zcard("darkroom:jobs:local") == count)
+            claims = [worker.claim() for _ in range(count)]
             looked = calls_of(queue, "hgetall")
             for step in range(1, 6):  # progress wakes nobody
-                hands.claims.advance(claims, Progress(step=step, steps=5))
+                worker.claims.advance(claims, Progress(step=step, steps=5))
             assert process.num_threads() < 60
             clients = queue.connection.client_list(_type="pubsub")
             assert len(clients) == 1
             assert len(queue.connection.client_list()) < 60
             assert calls_of(queue, "hgetall") - looked < 50  # those of the last clients that look the first time
             for claim in claims:
-                hands.complete(claim)
+                worker.complete(claim)
 
         await asyncio.to_thread(work)
         return list(await asyncio.gather(*posts))
 
 
 def test_the_event_reaches_the_process_that_waits_and_not_only_the_one_that_accepted(
-    settings: SharedSettings, queue: JobQueue, hands: Hands
+    settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker
 ) -> None:
     with (
-        service(settings.redis_url, settings.data) as (one, _),
-        service(settings.redis_url, settings.data) as (other, _),
+        api_process(settings.redis_url, settings.data) as (one, _),
+        api_process(settings.redis_url, settings.data) as (other, _),
         posted(one, queue, json=JOB, headers=waiting()) as answers,
     ):
         (job,) = other.get("/v1/jobs").json()["data"]
@@ -184,16 +190,16 @@ def test_the_event_reaches_the_process_that_waits_and_not_only_the_one_that_acce
 
 
 def test_a_job_that_ends_while_the_subscription_is_broken_still_wakes_its_client(
-    settings: SharedSettings, queue: JobQueue, hands: Hands
+    settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker
 ) -> None:
     with (
-        service(settings.redis_url, settings.data) as (client, _),
+        api_process(settings.redis_url, settings.data) as (client, _),
         posted(client, queue, json=JOB, headers=waiting()) as answers,
     ):
-        until(lambda: bool(queue.connection.client_list(_type="pubsub")))
-        claim = hands.claim()
+        wait_until(lambda: bool(queue.connection.client_list(_type="pubsub")))
+        claim = worker.claim()
         queue.connection.client_kill_filter(_type="pubsub")
-        hands.complete(claim)
+        worker.complete(claim)
 
     assert (answers[0].status_code, answers[0].json()["status"]) == (200, "completed")
 
@@ -203,15 +209,15 @@ def test_waiting_outlives_a_redis_that_dies_and_comes_back(tmp_path: Path) -> No
     server.start()
     settings = SharedSettings(redis_url=server.url, data=tmp_path)
     queue = JobQueue(settings)
-    hands = Hands(queue, open_storage(settings))
+    worker = ScriptedWorker(queue, open_storage(settings))
     try:
         with (
-            service(server.url, tmp_path) as (client, _),
+            api_process(server.url, tmp_path) as (client, _),
             posted(client, queue, json=JOB, headers=waiting()) as answers,
         ):
             server.kill()
             server.start()
-            hands.complete(hands.claim())
+            worker.complete(worker.claim())
     finally:
         queue.close()
         server.stop()
@@ -221,7 +227,7 @@ def test_waiting_outlives_a_redis_that_dies_and_comes_back(tmp_path: Path) -> No
 
 def test_a_process_that_has_to_go_lets_its_waiting_clients_go(settings: SharedSettings, queue: JobQueue) -> None:
     with (
-        service(settings.redis_url, settings.data) as (client, process),
+        api_process(settings.redis_url, settings.data) as (client, process),
         posted(client, queue, json=JOB, headers=waiting()) as answers,
     ):
         started = time.monotonic()

@@ -12,7 +12,7 @@ from PIL import Image
 
 from app.inputs.decoder import ImageDecoder
 from contracts.errors import ImageTooLarge, NotAnImage
-from tests.support.drawings import encode, open_png, png_header, save
+from tests.support.images import encode_image, encode_solid, open_png, png_header
 
 FORMATS = ["png", "jpeg", "webp", "gif", "bmp", "tiff"]
 
@@ -24,7 +24,7 @@ def decoder() -> ImageDecoder:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_listed_format_is_read(decoder: ImageDecoder, name: str) -> None:
-    data = encode("RGB", (40, 24), "red", name.upper())
+    data = encode_solid("RGB", (40, 24), "red", name.upper())
 
     picture = decoder.decode(data, "image")
 
@@ -39,7 +39,7 @@ def test_every_listed_format_is_read(decoder: ImageDecoder, name: str) -> None:
 @pytest.mark.parametrize("name", ["PPM", "ICO", "TGA", "PCX", "DDS"])
 def test_other_formats_are_refused_although_pillow_reads_them(decoder: ImageDecoder, name: str) -> None:
     with pytest.raises(NotAnImage, match="no image of a format"):
-        decoder.decode(encode("RGB", (32, 32), "red", name), "image")
+        decoder.decode(encode_solid("RGB", (32, 32), "red", name), "image")
 
 
 @pytest.mark.parametrize("data", [b"", b"no image at all", b"%!PS-Adobe-3.0 EPSF-3.0", b"\x89PNG\r\n\x1a\n"])
@@ -54,7 +54,7 @@ def test_bytes_that_are_no_image_are_refused_by_field(decoder: ImageDecoder, dat
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_truncated_image_is_refused(decoder: ImageDecoder, name: str) -> None:
     noise = Image.effect_noise((64, 64), 80).convert("RGB")
-    data = save(noise, name.upper())
+    data = encode_image(noise, name.upper())
 
     with pytest.raises(NotAnImage):
         decoder.decode(data[: len(data) * 2 // 3], "image")
@@ -62,7 +62,7 @@ def test_a_truncated_image_is_refused(decoder: ImageDecoder, name: str) -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_damaged_bytes_are_a_picture_or_a_refusal_and_nothing_else(decoder: ImageDecoder, name: str) -> None:
-    data = save(Image.effect_noise((32, 32), 80).convert("RGB"), name.upper())
+    data = encode_image(Image.effect_noise((32, 32), 80).convert("RGB"), name.upper())
     refused = 0
     for place in range(0, len(data), max(1, len(data) // 150)):
         damaged = data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :]
@@ -97,14 +97,14 @@ def test_a_decompression_bomb_costs_nothing(decoder: ImageDecoder, size: tuple[i
 
 @pytest.mark.parametrize("name", ["gif", "webp", "bmp", "tiff"])
 def test_the_pixel_bound_holds_for_every_format(name: str) -> None:
-    data = encode("RGB", (1200, 1000), "red", name.upper())
+    data = encode_solid("RGB", (1200, 1000), "red", name.upper())
 
     with pytest.raises(ImageTooLarge):
         ImageDecoder(max_bytes=2**24, max_pixels=1_000_000).decode(data, "image")
 
 
 def test_a_large_webp_canvas_costs_no_memory(decoder: ImageDecoder) -> None:
-    frame = encode("RGB", (16, 16), "red", "WEBP")[12:]
+    frame = encode_solid("RGB", (16, 16), "red", "WEBP")[12:]
     side = (16_383 - 1).to_bytes(3, "little")
     extended = b"VP8X" + struct.pack("<I", 10) + b"\0\0\0\0" + side + side
     data = b"RIFF" + struct.pack("<I", 4 + len(extended) + len(frame)) + b"WEBP" + extended + frame
@@ -117,7 +117,7 @@ def test_a_large_webp_canvas_costs_no_memory(decoder: ImageDecoder) -> None:
 
 
 def test_a_gif_frame_larger_than_its_screen_counts(decoder: ImageDecoder) -> None:
-    data = bytearray(encode("P", (8, 8), 0, "GIF"))
+    data = bytearray(encode_solid("P", (8, 8), 0, "GIF"))
     descriptor = data.index(b",\0\0\0\0\x08\0\x08\0")
     data[descriptor + 5 : descriptor + 9] = struct.pack("<HH", 60_000, 60_000)
 
@@ -131,7 +131,7 @@ def test_a_picture_lies_as_its_exif_says(decoder: ImageDecoder) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turn a quarter clockwise to see it upright
 
-    picture = decoder.decode(save(image, "JPEG", exif=exif, quality=100), "image")
+    picture = decoder.decode(encode_image(image, "JPEG", exif=exif, quality=100), "image")
 
     assert (picture.width, picture.height) == (20, 40)
     upright = open_png(picture.png)
@@ -142,7 +142,7 @@ def test_a_picture_lies_as_its_exif_says(decoder: ImageDecoder) -> None:
 
 
 def test_broken_exif_does_not_cost_the_picture(decoder: ImageDecoder) -> None:
-    data = encode("RGB", (16, 8), "red", "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12")
+    data = encode_solid("RGB", (16, 8), "red", "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12")
 
     picture = decoder.decode(data, "image")
 
@@ -152,7 +152,7 @@ def test_broken_exif_does_not_cost_the_picture(decoder: ImageDecoder) -> None:
 def test_the_first_frame_of_an_animation_is_the_picture(decoder: ImageDecoder) -> None:
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
     for name in ("GIF", "WEBP", "PNG", "TIFF"):
-        data = save(frames[0], name, save_all=True, append_images=frames[1:])
+        data = encode_image(frames[0], name, save_all=True, append_images=frames[1:])
         picture = decoder.decode(data, "image")
         red, _, blue = open_png(picture.png).convert("RGB").getpixel((8, 8))  # type: ignore[misc]
         assert red > 240 > 20 > blue, name
@@ -161,7 +161,7 @@ def test_the_first_frame_of_an_animation_is_the_picture(decoder: ImageDecoder) -
 def test_a_jpeg_with_a_preview_inside_is_a_jpeg(decoder: ImageDecoder) -> None:
     large, small = Image.new("RGB", (32, 32), "red"), Image.new("RGB", (8, 8), "blue")
 
-    picture = decoder.decode(save(large, "MPO", save_all=True, append_images=[small]), "image")
+    picture = decoder.decode(encode_image(large, "MPO", save_all=True, append_images=[small]), "image")
 
     assert (picture.width, picture.format) == (32, "jpeg")
 
@@ -179,7 +179,7 @@ def test_a_jpeg_with_a_preview_inside_is_a_jpeg(decoder: ImageDecoder) -> None:
 def test_channels_are_kept_or_widened(
     decoder: ImageDecoder, mode: str, colour: object, normal: str, expected: object
 ) -> None:
-    image = open_png(decoder.decode(encode(mode, (8, 8), colour), "image").png)
+    image = open_png(decoder.decode(encode_solid(mode, (8, 8), colour), "image").png)
 
     assert image.mode == normal
     assert image.getpixel((4, 4)) == expected
@@ -189,8 +189,8 @@ def test_a_palette_becomes_colours(decoder: ImageDecoder) -> None:
     image = Image.new("P", (8, 8), 1)
     image.putpalette([0, 0, 0, 10, 200, 30])
 
-    plain = open_png(decoder.decode(save(image), "image").png)
-    see_through = open_png(decoder.decode(save(image, transparency=1), "image").png)
+    plain = open_png(decoder.decode(encode_image(image), "image").png)
+    see_through = open_png(decoder.decode(encode_image(image, transparency=1), "image").png)
 
     assert (plain.mode, plain.getpixel((4, 4))) == ("RGB", (10, 200, 30))
     assert (see_through.mode, see_through.getpixel((4, 4))) == ("RGBA", (10, 200, 30, 0))
@@ -200,7 +200,7 @@ def test_a_transparent_colour_becomes_alpha(decoder: ImageDecoder) -> None:
     image = Image.new("RGB", (8, 8), "red")
     image.putpixel((0, 0), (0, 255, 0))
 
-    normal = open_png(decoder.decode(save(image, transparency=(0, 255, 0)), "image").png)
+    normal = open_png(decoder.decode(encode_image(image, transparency=(0, 255, 0)), "image").png)
 
     assert normal.mode == "RGBA"
     assert normal.getpixel((0, 0)) == (0, 255, 0, 0)
@@ -208,7 +208,7 @@ def test_a_transparent_colour_becomes_alpha(decoder: ImageDecoder) -> None:
 
 
 def test_cmyk_becomes_rgb(decoder: ImageDecoder) -> None:
-    data = encode("CMYK", (8, 8), (0, 255, 255, 0), "JPEG", quality=100)
+    data = encode_solid("CMYK", (8, 8), (0, 255, 255, 0), "JPEG", quality=100)
 
     image = open_png(decoder.decode(data, "image").png)
 
@@ -235,7 +235,7 @@ def test_cmyk_becomes_rgb(decoder: ImageDecoder) -> None:
 def test_deep_greys_are_scaled_and_not_clipped(
     decoder: ImageDecoder, mode: str, colour: float, format: str, expected: int
 ) -> None:
-    image = open_png(decoder.decode(encode(mode, (8, 8), colour, format), "image").png)
+    image = open_png(decoder.decode(encode_solid(mode, (8, 8), colour, format), "image").png)
 
     assert image.mode == "L"
     assert image.getpixel((4, 4)) == expected
@@ -246,14 +246,14 @@ def test_a_deep_gradient_keeps_its_order(decoder: ImageDecoder) -> None:
     for x in range(256):
         image.putpixel((x, 0), x * 257)
 
-    normal = open_png(decoder.decode(save(image), "image").png)
+    normal = open_png(decoder.decode(encode_image(image), "image").png)
 
     assert [normal.getpixel((x, 0)) for x in range(256)] == list(range(256))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -5.0])
 def test_floats_that_are_no_brightness_do_no_harm(decoder: ImageDecoder, value: float) -> None:
-    picture = decoder.decode(encode("F", (8, 8), value, "TIFF"), "image")
+    picture = decoder.decode(encode_solid("F", (8, 8), value, "TIFF"), "image")
 
     assert open_png(picture.png).mode == "L"
 
@@ -261,7 +261,7 @@ def test_floats_that_are_no_brightness_do_no_harm(decoder: ImageDecoder, value: 
 def test_metadata_does_not_travel(decoder: ImageDecoder) -> None:
     exif = Image.Exif()
     exif[0x010E] = "where I live"
-    data = encode("RGB", (8, 8), "red", "PNG", exif=exif, icc_profile=b"profile", dpi=(300, 300))
+    data = encode_solid("RGB", (8, 8), "red", "PNG", exif=exif, icc_profile=b"profile", dpi=(300, 300))
 
     image = open_png(decoder.decode(data, "image").png)
 

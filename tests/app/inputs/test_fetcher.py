@@ -16,12 +16,12 @@ from app.settings import ApiSettings
 from contracts.queue.client import JobQueue
 from contracts.settings import OutboundSettings, SharedSettings
 from contracts.storage import Storage
-from tests.app.test_periodic import until
-from tests.support.drawings import encode, png_header
 from tests.support.hosts import certify, resolve_as, trust_authority
+from tests.support.images import encode_solid, png_header
 from tests.support.receiver import Receiver, Reply, receiving
+from tests.support.waiting import wait_until
 
-RED = encode("RGB", (64, 96), "red", "JPEG")
+RED = encode_solid("RGB", (64, 96), "red", "JPEG")
 Post = Callable[[str], Any]
 
 
@@ -118,7 +118,7 @@ def test_more_bytes_than_the_bound_are_not_read(settings: SharedSettings, server
         problem = post(client, url_of(server, "/endless")).json()
 
     assert (problem["status"], problem["code"]) == (413, "picture_too_large")
-    until(lambda: server.cut_off == ["/endless"])
+    wait_until(lambda: server.cut_off == ["/endless"])
 
 
 def test_a_certificate_for_another_name_is_not_taken(

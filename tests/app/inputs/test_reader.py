@@ -17,11 +17,11 @@ from contracts.requests.validation import StoredImage
 from contracts.storage import Storage
 from contracts.uploads import images as uploads
 from contracts.uploads.retention import Retention
-from tests.app.conftest import Hands
-from tests.support.drawings import data_url, encode
+from tests.support.images import data_url, encode_solid
 from tests.support.parameters import parameters
+from tests.support.scripted_worker import ScriptedWorker
 
-RED = encode("RGB", (32, 16), "red")
+RED = encode_solid("RGB", (32, 16), "red")
 TEXT = base64.b64encode(RED).decode()
 
 
@@ -111,22 +111,26 @@ def test_an_upload_whose_bytes_are_gone_is_refused(
         reader.read(img2img(upload.id))
 
 
-def test_the_image_of_a_completed_job_is_read(reader: InputReader, queue: JobQueue, hands: Hands) -> None:
+def test_the_image_of_a_completed_job_is_read(
+    reader: InputReader, queue: JobQueue, worker: ScriptedWorker
+) -> None:
     job = queue.submit(parameters())
-    hands.complete(hands.claim())
+    worker.complete(worker.claim())
 
     (one,) = reader.read(img2img(f"job:{job.id}/0")).values()
 
     assert (one.stored.width, one.stored.height) == (64, 64)
 
 
-def test_an_image_of_a_job_that_has_none_is_refused(reader: InputReader, queue: JobQueue, hands: Hands) -> None:
+def test_an_image_of_a_job_that_has_none_is_refused(
+    reader: InputReader, queue: JobQueue, worker: ScriptedWorker
+) -> None:
     waiting, theirs = queue.submit(parameters(model="a")), queue.submit(parameters(model="b"), owner="other")
     with pytest.raises(InvalidRequest, match="is queued; only a completed job has images"):
         reader.read(img2img(f"job:{waiting.id}/0"))
     with pytest.raises(InvalidRequest, match="no such job"):
         reader.read(img2img(f"job:{theirs.id}/0"))
-    hands.complete(hands.claim())
+    worker.complete(worker.claim())
     assert queue.fetch(waiting.id).state is JobState.COMPLETED
     with pytest.raises(InvalidRequest, match="has 1 images, counted from 0"):
         reader.read(img2img(f"job:{waiting.id}/1"))

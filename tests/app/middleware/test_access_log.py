@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.app.test_startup import service
+from tests.support.api_process import api_process
 
 
 def fields_of(caplog: pytest.LogCaptureFixture) -> list[tuple[object, ...]]:
@@ -38,7 +38,7 @@ def test_the_service_writes_json_lines_and_prompts_when_asked(
     redis_url: str, tmp_path: Path, prompts: str
 ) -> None:
     asked = {"DARKROOM_LOG_PROMPTS": prompts, "DARKROOM_LOG_LEVEL": "info"}
-    with service(redis_url, tmp_path, **asked) as (client, process):
+    with api_process(redis_url, tmp_path, **asked) as (client, process):
         client.post("/v1/txt2img", json={"prompt": "a zebra"}, headers={"X-Request-ID": "mine"})
         process.terminate()
         _, log = process.communicate(timeout=20)
@@ -51,7 +51,7 @@ def test_the_service_writes_json_lines_and_prompts_when_asked(
 
 
 def test_a_log_setting_that_cannot_be_is_told_by_its_name(redis_url: str, tmp_path: Path) -> None:
-    with service(redis_url, tmp_path, DARKROOM_LOG_FORMAT="xml") as (_, process):
+    with api_process(redis_url, tmp_path, DARKROOM_LOG_FORMAT="xml") as (_, process):
         _, log = process.communicate(timeout=20)
 
     assert process.returncode == 1

@@ -21,10 +21,10 @@ from contracts.queue.client import JobQueue
 from contracts.queue.events import stream_key
 from contracts.queue.records import Progress
 from contracts.settings import SharedSettings
-from tests.app.conftest import Hands
-from tests.app.routes.test_jobs import submit
-from tests.app.test_periodic import until
-from tests.app.test_startup import service
+from tests.support.api_process import api_process
+from tests.support.requests import submit
+from tests.support.scripted_worker import ScriptedWorker
+from tests.support.waiting import wait_until
 
 Found = tuple[str, str, dict[str, Any]]
 
@@ -49,47 +49,49 @@ def follow(client: httpx.Client, id: str, after: str | None = None) -> Generator
         yield from parse(response.iter_lines())
 
 
-def advance(hands: Hands, claim: Any, step: int) -> None:
-    hands.claims.advance([claim], Progress(step=step, steps=4, fraction=step / 4))
+def advance(worker: ScriptedWorker, claim: Any, step: int) -> None:
+    worker.claims.advance([claim], Progress(step=step, steps=4, fraction=step / 4))
 
 
-def test_events_come_as_they_happen_and_end_with_the_last(settings: SharedSettings, hands: Hands) -> None:
-    with service(settings.redis_url, settings.data) as (client, _):
+def test_events_come_as_they_happen_and_end_with_the_last(
+    settings: SharedSettings, worker: ScriptedWorker
+) -> None:
+    with api_process(settings.redis_url, settings.data) as (client, _):
         job = client.post("/v1/txt2img", json={"prompt": "x"}).json()
         events = follow(client, job["id"])
         assert job["links"]["events"].endswith(f"/v1/jobs/{job['id']}/events")
 
         kinds = [next(events)[1]]
-        claim = hands.claim()
+        claim = worker.claim()
         kinds.append(next(events)[1])
         for step in (1, 2):
-            advance(hands, claim, step)
+            advance(worker, claim, step)
             _, kind, data = next(events)
             assert (kind, data["step"]) == ("progress", step)
-        hands.complete(claim)
+        worker.complete(claim)
 
         assert kinds == ["queued", "started"]
         assert [kind for _, kind, _ in events] == ["completed"]
 
 
 def test_a_client_that_drops_and_returns_misses_nothing_and_sees_nothing_twice(
-    settings: SharedSettings, queue: JobQueue, hands: Hands
+    settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker
 ) -> None:
     with (
-        service(settings.redis_url, settings.data) as (one, _),
-        service(settings.redis_url, settings.data) as (other, _),
+        api_process(settings.redis_url, settings.data) as (one, _),
+        api_process(settings.redis_url, settings.data) as (other, _),
     ):
         id = one.post("/v1/txt2img", json={"prompt": "x"}).json()["id"]
-        claim = hands.claim()
+        claim = worker.claim()
         seen: list[Found] = []
         for step in range(1, 90):
-            advance(hands, claim, step)
+            advance(worker, claim, step)
             if step % 10 == 0:  # at another process each time, for a part of what is there
                 after = seen[-1][0] if seen else None
                 events = follow((one, other)[step // 10 % 2], id, after)
                 seen += [next(events) for _ in range(7)]
                 events.close()
-        hands.complete(claim)
+        worker.complete(claim)
         seen += follow(other, id, seen[-1][0])
 
         assert [found[0] for found in seen] == [event.id for event in queue.events(id, "0", 1000)]
@@ -97,9 +99,9 @@ def test_a_client_that_drops_and_returns_misses_nothing_and_sees_nothing_twice(
         assert one.get(f"/v1/jobs/{id}/events", headers={"Last-Event-ID": seen[-1][0]}).status_code == 204
 
 
-def test_a_finished_jobs_events_are_told_from_the_beginning(client: TestClient, hands: Hands) -> None:
+def test_a_finished_jobs_events_are_told_from_the_beginning(client: TestClient, worker: ScriptedWorker) -> None:
     id = submit(client)["id"]
-    hands.complete(hands.claim())
+    worker.complete(worker.claim())
 
     response = client.get(f"/v1/jobs/{id}/events")
 
@@ -118,24 +120,24 @@ def test_an_unknown_jobs_events_are_not_found(client: TestClient) -> None:
     assert client.get("/v1/jobs/unknown/events").status_code == 404
 
 
-def test_a_stream_without_news_shows_that_it_lives(settings: SharedSettings, hands: Hands) -> None:
-    with service(settings.redis_url, settings.data, DARKROOM_API_HEARTBEAT_SECONDS="0.05") as (client, _):
+def test_a_stream_without_news_shows_that_it_lives(settings: SharedSettings, worker: ScriptedWorker) -> None:
+    with api_process(settings.redis_url, settings.data, DARKROOM_API_HEARTBEAT_SECONDS="0.05") as (client, _):
         id = client.post("/v1/txt2img", json={"prompt": "x"}).json()["id"]
         with client.stream("GET", f"/v1/jobs/{id}/events") as response:
             lines = response.iter_lines()
             assert [line for _, line in zip(range(40), lines, strict=False)].count(": heartbeat") > 5
-            hands.complete(hands.claim())
+            worker.complete(worker.claim())
             assert [kind for _, kind, _ in parse(lines)] == ["started", "completed"]
 
 
 def test_a_stream_ends_when_its_job_is_deleted_or_the_process_has_to_go(
-    settings: SharedSettings, hands: Hands
+    settings: SharedSettings, worker: ScriptedWorker
 ) -> None:
-    with service(settings.redis_url, settings.data) as (client, process):
+    with api_process(settings.redis_url, settings.data) as (client, process):
         gone, waiting = (client.post("/v1/txt2img", json={"prompt": "x"}).json()["id"] for _ in range(2))
         first, second = follow(client, gone), follow(client, waiting)
         assert [next(first)[1], next(second)[1]] == ["queued", "queued"]
-        hands.complete(hands.claim())
+        worker.complete(worker.claim())
         assert client.delete(f"/v1/jobs/{gone}").status_code == 204
         assert {kind for _, kind, _ in first} <= {"started", "completed"}
 
@@ -146,29 +148,29 @@ def test_a_stream_ends_when_its_job_is_deleted_or_the_process_has_to_go(
 
 
 def test_events_go_on_after_redis_cut_every_connection(
-    settings: SharedSettings, queue: JobQueue, hands: Hands
+    settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker
 ) -> None:
-    with service(settings.redis_url, settings.data) as (client, _):
+    with api_process(settings.redis_url, settings.data) as (client, _):
         id = client.post("/v1/txt2img", json={"prompt": "x"}).json()["id"]
         events = follow(client, id)
         next(events)
-        claim = hands.claim()
+        claim = worker.claim()
         for kind in ("pubsub", "normal"):
             queue.connection.client_kill_filter(_type=kind, skipme=True)
         for step in range(1, 5):
-            advance(hands, claim, step)
-        hands.complete(claim)
+            advance(worker, claim, step)
+        worker.complete(claim)
 
         assert [kind for _, kind, _ in events] == ["started", *["progress"] * 4, "completed"]
 
 
 def test_a_reader_that_takes_nothing_is_let_go_and_costs_little(
-    settings: SharedSettings, queue: JobQueue, hands: Hands
+    settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker
 ) -> None:
     hasty = {"DARKROOM_API_STALL_SECONDS": "0.5", "DARKROOM_LOG_LEVEL": "info"}
-    with service(settings.redis_url, settings.data, **hasty) as (client, process):
+    with api_process(settings.redis_url, settings.data, **hasty) as (client, process):
         id = client.post("/v1/txt2img", json={"prompt": "x"}).json()["id"]
-        claim = hands.claim()
+        claim = worker.claim()
         address = (client.base_url.host, client.base_url.port or 0)
         with socket.create_connection(address, timeout=20) as stalled:
             stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -176,9 +178,9 @@ def test_a_reader_that_takes_nothing_is_let_go_and_costs_little(
             for _ in range(900):  # 45 MB in all
                 queue.connection.xadd(stream_key(id), {"event": "preview", "data": json.dumps("x" * 50_000)})
             queue.connection.publish("darkroom:bells", f"{id} preview")
-            until(lambda: _said(process, b"was let go"))
+            wait_until(lambda: _said(process, b"was let go"))
             assert psutil.Process(process.pid).memory_info().rss < 400 * 2**20
-            hands.complete(claim)
+            worker.complete(claim)
             assert [kind for _, kind, _ in follow(client, id)][-1] == "completed"
 
 
@@ -190,18 +192,18 @@ def _said(process: subprocess.Popen[str], words: bytes) -> bool:
 
 
 def test_hundreds_of_streams_are_told_over_one_subscription(
-    settings: SharedSettings, queue: JobQueue, hands: Hands
+    settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker
 ) -> None:
     count = 300
-    with service(settings.redis_url, settings.data) as (client, process):
+    with api_process(settings.redis_url, settings.data) as (client, process):
         id = client.post("/v1/txt2img", json={"prompt": "x"}).json()["id"]
-        told = asyncio.run(_follow_all(str(client.base_url), id, queue, hands, count))
+        told = asyncio.run(_follow_all(str(client.base_url), id, queue, worker, count))
         assert psutil.Process(process.pid).num_threads() < 60
 
     assert told == [["queued", "started", "progress", "progress", "completed"]] * count
 
 
-async def _follow_all(url: str, id: str, queue: JobQueue, hands: Hands, count: int) -> list[list[str]]:
+async def _follow_all(url: str, id: str, queue: JobQueue, worker: ScriptedWorker, count: int) -> list[list[str]]:
     ready = asyncio.Semaphore(0)
 
     async def read(client: httpx.AsyncClient) -> list[str]:
@@ -215,12 +217,12 @@ async def _follow_all(url: str, id: str, queue: JobQueue, hands: Hands, count: i
         return kinds
 
     def work() -> None:
-        claim = hands.claim()
+        claim = worker.claim()
         for step in (1, 2):
-            advance(hands, claim, step)
+            advance(worker, claim, step)
         assert len(queue.connection.client_list(_type="pubsub")) == 1
         assert len(queue.connection.client_list()) < 60
-        hands.complete(claim)
+        worker.complete(claim)
 
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=url, timeout=90, trust_env=False, limits=limits) as client:

@@ -15,14 +15,14 @@ from app.settings import ApiSettings
 from contracts.auth.api_keys import ApiKeyStore
 from contracts.queue.client import JobQueue
 from contracts.settings import SharedSettings
-from tests.app.conftest import Hands
-from tests.app.routes.test_jobs import submit
-from tests.app.test_startup import service
+from tests.support.api_process import api_process
+from tests.support.requests import submit
+from tests.support.scripted_worker import ScriptedWorker
 
 
-def test_an_image_is_served_as_it_was_made(client: TestClient, hands: Hands) -> None:
+def test_an_image_is_served_as_it_was_made(client: TestClient, worker: ScriptedWorker) -> None:
     id = submit(client)["id"]
-    data = hands.complete(hands.claim())
+    data = worker.complete(worker.claim())
 
     response = client.get(f"/v1/jobs/{id}/images/0")
 
@@ -32,9 +32,9 @@ def test_an_image_is_served_as_it_was_made(client: TestClient, hands: Hands) -> 
     assert "immutable" in response.headers["cache-control"]
 
 
-def test_an_image_that_the_client_has_is_not_sent_again(client: TestClient, hands: Hands) -> None:
+def test_an_image_that_the_client_has_is_not_sent_again(client: TestClient, worker: ScriptedWorker) -> None:
     id = submit(client)["id"]
-    hands.complete(hands.claim())
+    worker.complete(worker.claim())
     tag = client.get(f"/v1/jobs/{id}/images/0").headers["etag"]
 
     for named in (tag, f'"other", W/{tag}', "*"):
@@ -45,9 +45,9 @@ def test_an_image_that_the_client_has_is_not_sent_again(client: TestClient, hand
 
 
 @pytest.mark.parametrize("number", ["1", "99999999999999999999", "-1", "x", "0.5"])
-def test_an_image_that_is_not_there_is_not_found(client: TestClient, hands: Hands, number: str) -> None:
+def test_an_image_that_is_not_there_is_not_found(client: TestClient, worker: ScriptedWorker, number: str) -> None:
     id = submit(client)["id"]
-    hands.complete(hands.claim())
+    worker.complete(worker.claim())
 
     assert client.get(f"/v1/jobs/{id}/images/{number}").status_code == 404
 
@@ -64,17 +64,17 @@ def token(queue: JobQueue) -> str:
     return ApiKeyStore(queue.connection).create("a")[1]
 
 
-def finished(client: TestClient, hands: Hands, token: str, **changes: Any) -> dict[str, Any]:
+def finished(client: TestClient, worker: ScriptedWorker, token: str, **changes: Any) -> dict[str, Any]:
     """A job with images, as its owner sees it."""
     mine = {"Authorization": f"Bearer {token}"}
     id = client.post("/v1/txt2img", json={"prompt": "x"} | changes, headers=mine).json()["id"]
-    hands.complete(hands.claim())
+    worker.complete(worker.claim())
     job: dict[str, Any] = client.get(f"/v1/jobs/{id}", headers=mine).json()
     return job
 
 
-def test_a_link_opens_its_image_without_a_key(client: TestClient, hands: Hands, token: str) -> None:
-    job = finished(client, hands, token, num_images=2)
+def test_a_link_opens_its_image_without_a_key(client: TestClient, worker: ScriptedWorker, token: str) -> None:
+    job = finished(client, worker, token, num_images=2)
     for image in job["images"]:
         shown = client.get(image["url"])
         assert (shown.status_code, hashlib.sha256(shown.content).hexdigest()) == (200, image["sha256"])
@@ -86,8 +86,8 @@ def test_a_link_opens_its_image_without_a_key(client: TestClient, hands: Hands, 
     assert client.get(bare, headers={"Authorization": f"Bearer {token}"}).status_code == 200
 
 
-def test_a_link_stays_the_same_for_a_while(client: TestClient, hands: Hands, token: str) -> None:
-    job = finished(client, hands, token)
+def test_a_link_stays_the_same_for_a_while(client: TestClient, worker: ScriptedWorker, token: str) -> None:
+    job = finished(client, worker, token)
     mine = {"Authorization": f"Bearer {token}"}
 
     links = {client.get(f"/v1/jobs/{job['id']}", headers=mine).json()["images"][0]["url"] for _ in range(20)}
@@ -95,8 +95,8 @@ def test_a_link_stays_the_same_for_a_while(client: TestClient, hands: Hands, tok
     assert len(links) <= 2  # a quarter of an hour may just have begun
 
 
-def test_a_link_cannot_be_widened(client: TestClient, hands: Hands, token: str) -> None:
-    job, other = (finished(client, hands, token, num_images=2) for _ in range(2))
+def test_a_link_cannot_be_widened(client: TestClient, worker: ScriptedWorker, token: str) -> None:
+    job, other = (finished(client, worker, token, num_images=2) for _ in range(2))
     link = urlsplit(job["images"][0]["url"])
     query = dict(parse_qsl(link.query))
     later = str(int(query["expires"]) + 1)
@@ -125,17 +125,19 @@ def test_a_link_cannot_be_widened(client: TestClient, hands: Hands, token: str) 
 
 
 @pytest.mark.parametrize("path", ["", "/events", "/rerun"])
-def test_a_link_opens_nothing_but_the_image(client: TestClient, hands: Hands, token: str, path: str) -> None:
-    job = finished(client, hands, token)
+def test_a_link_opens_nothing_but_the_image(
+    client: TestClient, worker: ScriptedWorker, token: str, path: str
+) -> None:
+    job = finished(client, worker, token)
     query = urlsplit(job["images"][0]["url"]).query
 
     assert client.get(f"/v1/jobs/{job['id']}{path}?{query}").status_code in (401, 405)
 
 
-def test_a_link_ends(settings: SharedSettings, hands: Hands, token: str) -> None:
+def test_a_link_ends(settings: SharedSettings, worker: ScriptedWorker, token: str) -> None:
     brief = settings.model_copy(update={"link_ttl_seconds": 1})
     with TestClient(create_app(ApiSettings(shared=brief))) as client:
-        job = finished(client, hands, token)
+        job = finished(client, worker, token)
         url = job["images"][0]["url"]
         deadline = time.monotonic() + 20
         while (ended := client.get(url)).status_code == 200:
@@ -148,23 +150,25 @@ def test_a_link_ends(settings: SharedSettings, hands: Hands, token: str) -> None
         assert client.get(url, headers={"Authorization": f"Bearer {token}"}).status_code == 200
 
 
-def test_a_link_to_a_job_that_is_no_more_opens_nothing(client: TestClient, hands: Hands, token: str) -> None:
-    job = finished(client, hands, token)
+def test_a_link_to_a_job_that_is_no_more_opens_nothing(
+    client: TestClient, worker: ScriptedWorker, token: str
+) -> None:
+    job = finished(client, worker, token)
     client.delete(f"/v1/jobs/{job['id']}", headers={"Authorization": f"Bearer {token}"})
 
     assert client.get(job["images"][0]["url"]).status_code == 404
 
 
 def test_a_link_of_one_process_opens_the_image_on_another(
-    settings: SharedSettings, hands: Hands, token: str
+    settings: SharedSettings, worker: ScriptedWorker, token: str
 ) -> None:
     with (
-        service(settings.redis_url, settings.data) as (one, _),
-        service(settings.redis_url, settings.data) as (other, _),
+        api_process(settings.redis_url, settings.data) as (one, _),
+        api_process(settings.redis_url, settings.data) as (other, _),
     ):
         mine = {"Authorization": f"Bearer {token}"}
         id = one.post("/v1/txt2img", json={"prompt": "x"}, headers=mine).json()["id"]
-        data = hands.complete(hands.claim())
+        data = worker.complete(worker.claim())
         urls = [c.get(f"/v1/jobs/{id}", headers=mine).json()["images"][0]["url"] for c in (one, other)]
         crossed = [
             (client, url.replace(str(source.base_url).rstrip("/"), ""))
@@ -174,10 +178,12 @@ def test_a_link_of_one_process_opens_the_image_on_another(
         assert [client.get(path).content for client, path in crossed] == [data, data]
 
 
-def test_the_secret_may_be_given(settings: SharedSettings, queue: JobQueue, hands: Hands, token: str) -> None:
+def test_the_secret_may_be_given(
+    settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker, token: str
+) -> None:
     given = SharedSettings(redis_url=settings.redis_url, data=settings.data, link_secret="s" * 32)
     with TestClient(create_app(ApiSettings(shared=given))) as client:
-        url = finished(client, hands, token)["images"][0]["url"]
+        url = finished(client, worker, token)["images"][0]["url"]
         assert client.get(url).status_code == 200
     assert not queue.connection.exists("darkroom:link_secret")
     with TestClient(create_app(ApiSettings(shared=settings))) as client:

@@ -10,8 +10,8 @@ from fastapi.testclient import TestClient
 from contracts.queue.client import JobQueue
 from contracts.queue.records import JobState
 from contracts.storage import Storage
-from tests.app.conftest import Hands
-from tests.app.routes.test_jobs import submit
+from tests.support.requests import submit
+from tests.support.scripted_worker import ScriptedWorker
 
 
 def listed(client: TestClient, query: str = "") -> list[str]:
@@ -24,9 +24,11 @@ def test_no_jobs_are_an_empty_list(client: TestClient) -> None:
     assert client.get("/v1/jobs").json() == {"object": "list", "data": [], "has_more": False, "next_cursor": None}
 
 
-def test_jobs_are_listed_newest_first_as_they_are_shown_one_by_one(client: TestClient, hands: Hands) -> None:
+def test_jobs_are_listed_newest_first_as_they_are_shown_one_by_one(
+    client: TestClient, worker: ScriptedWorker
+) -> None:
     ids = [submit(client)["id"] for _ in range(3)]
-    hands.complete(hands.claim())
+    worker.complete(worker.claim())
 
     jobs = client.get("/v1/jobs").json()["data"]
 
@@ -49,7 +51,7 @@ def test_jobs_are_listed_newest_first_as_they_are_shown_one_by_one(client: TestC
     ],
 )
 def test_only_what_fits_every_filter_is_listed(
-    client: TestClient, hands: Hands, query: str, found: list[int]
+    client: TestClient, worker: ScriptedWorker, query: str, found: list[int]
 ) -> None:
     ids = [
         submit(client)["id"],
@@ -57,7 +59,7 @@ def test_only_what_fits_every_filter_is_listed(
         submit(client, "img2img", metadata={"team": "sales"})["id"],
         submit(client, metadata={"team": "ads", "who": "me"})["id"],
     ]
-    hands.complete(hands.claim())
+    worker.complete(worker.claim())
 
     assert listed(client, query) == [ids[number] for number in found]
 
@@ -127,11 +129,11 @@ def test_other_owners_jobs_are_not_listed(client: TestClient, queue: JobQueue) -
 
 
 def test_a_deleted_job_leaves_nothing_but_the_mark_of_its_deletion(
-    client: TestClient, hands: Hands, queue: JobQueue, storage: Storage
+    client: TestClient, worker: ScriptedWorker, queue: JobQueue, storage: Storage
 ) -> None:
     kept, id = submit(client)["id"], submit(client)["id"]
     for _ in range(2):
-        hands.complete(hands.claim())
+        worker.complete(worker.claim())
 
     response = client.delete(f"/v1/jobs/{id}")
 
@@ -151,10 +153,12 @@ def test_a_deleted_job_leaves_nothing_but_the_mark_of_its_deletion(
 
 
 @pytest.mark.parametrize("state", [JobState.QUEUED, JobState.RUNNING])
-def test_a_job_that_has_not_ended_is_not_deleted(client: TestClient, hands: Hands, state: JobState) -> None:
+def test_a_job_that_has_not_ended_is_not_deleted(
+    client: TestClient, worker: ScriptedWorker, state: JobState
+) -> None:
     id = submit(client)["id"]
     if state is JobState.RUNNING:
-        hands.claim()
+        worker.claim()
 
     response = client.delete(f"/v1/jobs/{id}")
 
@@ -164,11 +168,11 @@ def test_a_job_that_has_not_ended_is_not_deleted(client: TestClient, hands: Hand
 
 
 def test_a_cancelled_job_and_a_failed_one_are_deleted_too(
-    client: TestClient, hands: Hands, queue: JobQueue
+    client: TestClient, worker: ScriptedWorker, queue: JobQueue
 ) -> None:
     cancelled, failed = submit(client)["id"], submit(client)["id"]
     client.post(f"/v1/jobs/{cancelled}/cancel")
-    hands.claims.finish(hands.claim(), JobState.FAILED)
+    worker.claims.finish(worker.claim(), JobState.FAILED)
 
     assert [client.delete(f"/v1/jobs/{id}").status_code for id in (cancelled, failed)] == [204, 204]
     assert list(queue.connection.scan_iter("rq:*:darkroom:*")) == []

@@ -1,4 +1,4 @@
-"""Jobs over HTTP: accepted, looked at, cancelled, finished by a worker's hands, fetched."""
+"""Jobs over HTTP: accepted, looked at, cancelled, completed by a worker, fetched."""
 
 from __future__ import annotations
 
@@ -17,26 +17,11 @@ from contracts.queue.client import JobQueue
 from contracts.queue.records import JobError, JobState, Progress
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
-from tests.app.conftest import Hands
-from tests.support.drawings import data_url, encode
+from tests.support.images import data_url, encode_solid
+from tests.support.requests import BODIES, CONTROL, IMAGE, submit
+from tests.support.scripted_worker import ScriptedWorker
 
-PICTURE = data_url(encode("RGB", (64, 64), "red"))
-MASK = data_url(encode("L", (64, 64), 255))
-CONTROL = {"controlnet": "shapes-sdxl-silhouette", "image": PICTURE}
-
-BODIES: dict[str, dict[str, Any]] = {
-    "txt2img": {"prompt": "a red circle"},
-    "img2img": {"prompt": "a red circle", "image": PICTURE},
-    "inpaint": {"prompt": "a red circle", "image": PICTURE, "mask_image": MASK},
-    "controlnet": {"prompt": "a red circle", "controls": [CONTROL]},
-}
-
-
-def submit(client: TestClient, task: str = "txt2img", **changes: Any) -> dict[str, Any]:
-    response = client.post(f"/v1/{task}", json=BODIES[task] | changes)
-    assert response.status_code == 202, response.text
-    job: dict[str, Any] = response.json()
-    return job
+SMALL_MASK = data_url(encode_solid("L", (32, 32), 1))
 
 
 @pytest.mark.parametrize("task", BODIES)
@@ -84,9 +69,9 @@ def test_jobs_wait_in_line(client: TestClient) -> None:
     assert client.get(f"/v1/jobs/{jobs[2]['id']}").json()["queue"] == {"position": 3, "ahead": 2}
 
 
-def test_a_waiting_job_says_when_it_may_be_done(client: TestClient, hands: Hands) -> None:
+def test_a_waiting_job_says_when_it_may_be_done(client: TestClient, worker: ScriptedWorker) -> None:
     assert submit(client, num_inference_steps=10)["progress"]["eta_seconds"] is None
-    hands.complete(hands.claim(), denoise_seconds=2.0)
+    worker.complete(worker.claim(), denoise_seconds=2.0)
 
     first, second = (submit(client, num_inference_steps=20)["progress"] for _ in range(2))
 
@@ -94,10 +79,10 @@ def test_a_waiting_job_says_when_it_may_be_done(client: TestClient, hands: Hands
     assert second["eta_seconds"] == pytest.approx(8.0)
 
 
-def test_a_running_job_shows_its_progress(client: TestClient, hands: Hands) -> None:
+def test_a_running_job_shows_its_progress(client: TestClient, worker: ScriptedWorker) -> None:
     id = submit(client)["id"]
-    claim = hands.claim()
-    hands.claims.advance([claim], Progress(step=3, steps=12, fraction=0.25, eta_seconds=1.5))
+    claim = worker.claim()
+    worker.claims.advance([claim], Progress(step=3, steps=12, fraction=0.25, eta_seconds=1.5))
 
     job = client.get(f"/v1/jobs/{id}").json()
 
@@ -106,9 +91,9 @@ def test_a_running_job_shows_its_progress(client: TestClient, hands: Hands) -> N
     assert job["started_at"] >= job["created_at"]
 
 
-def test_a_completed_job_has_images_and_a_receipt(client: TestClient, hands: Hands) -> None:
+def test_a_completed_job_has_images_and_a_receipt(client: TestClient, worker: ScriptedWorker) -> None:
     id = submit(client, seed=40, num_images=2)["id"]
-    data = hands.complete(hands.claim())
+    data = worker.complete(worker.claim())
 
     job = client.get(f"/v1/jobs/{id}").json()
 
@@ -128,10 +113,10 @@ def test_a_completed_job_has_images_and_a_receipt(client: TestClient, hands: Han
     assert list(job["links"]) == ["self", "events", "rerun"]
 
 
-def test_images_come_as_base64_when_the_job_asked_for_it(client: TestClient, hands: Hands) -> None:
+def test_images_come_as_base64_when_the_job_asked_for_it(client: TestClient, worker: ScriptedWorker) -> None:
     id = submit(client, response_format="b64_json")["id"]
     assert "b64_json" not in client.get(f"/v1/jobs/{id}").text
-    data = hands.complete(hands.claim())
+    data = worker.complete(worker.claim())
 
     (image,) = client.get(f"/v1/jobs/{id}").json()["images"]
 
@@ -139,10 +124,10 @@ def test_images_come_as_base64_when_the_job_asked_for_it(client: TestClient, han
 
 
 def test_a_lost_image_costs_the_image_and_not_the_job(
-    client: TestClient, hands: Hands, queue: JobQueue, storage: Storage
+    client: TestClient, worker: ScriptedWorker, queue: JobQueue, storage: Storage
 ) -> None:
     id = submit(client, response_format="b64_json")["id"]
-    hands.complete(hands.claim())
+    worker.complete(worker.claim())
     storage.delete(queue.fetch(id).images[0].key)
 
     job, image = client.get(f"/v1/jobs/{id}"), client.get(f"/v1/jobs/{id}/images/0")
@@ -151,10 +136,10 @@ def test_a_lost_image_costs_the_image_and_not_the_job(
     assert (image.status_code, image.json()["detail"]) == (404, f"there is no image '{id}/0'")
 
 
-def test_a_failed_job_says_why(client: TestClient, hands: Hands) -> None:
+def test_a_failed_job_says_why(client: TestClient, worker: ScriptedWorker) -> None:
     id = submit(client)["id"]
     code = FailureCode.OUT_OF_MEMORY
-    hands.claims.fail(hands.claim(), JobError(code=code, message="too large", retryable=RETRYABLE[code]))
+    worker.claims.fail(worker.claim(), JobError(code=code, message="too large", retryable=RETRYABLE[code]))
 
     response = client.get(f"/v1/jobs/{id}")
 
@@ -173,19 +158,19 @@ def test_a_waiting_job_is_cancelled_at_once_and_again(client: TestClient) -> Non
     assert client.get(f"/v1/jobs/{id}").json()["status"] == "cancelled"
 
 
-def test_a_running_job_is_told_to_stop(client: TestClient, hands: Hands) -> None:
+def test_a_running_job_is_told_to_stop(client: TestClient, worker: ScriptedWorker) -> None:
     id = submit(client)["id"]
-    claim = hands.claim()
+    claim = worker.claim()
 
     response = client.post(f"/v1/jobs/{id}/cancel")
 
     assert (response.status_code, response.json()["status"]) == (200, "running")
-    assert hands.claims.advance([claim], Progress()) == ["cancel"]
+    assert worker.claims.advance([claim], Progress()) == ["cancel"]
 
 
-def test_a_finished_job_cannot_be_cancelled(client: TestClient, hands: Hands) -> None:
+def test_a_finished_job_cannot_be_cancelled(client: TestClient, worker: ScriptedWorker) -> None:
     id = submit(client)["id"]
-    hands.complete(hands.claim())
+    worker.complete(worker.claim())
 
     response = client.post(f"/v1/jobs/{id}/cancel")
 
@@ -217,11 +202,11 @@ def test_another_owners_job_is_as_good_as_none(client: TestClient, queue: JobQue
         ("txt2img", {"model": "none"}, 422, "invalid_request", "model"),
         ("txt2img", {"width": 65}, 422, "invalid_request", "width"),
         ("txt2img", {"scheduler": "flow_euler"}, 422, "invalid_request", "scheduler"),
-        ("txt2img", {"image": PICTURE}, 422, "invalid_request", "image"),
+        ("txt2img", {"image": IMAGE}, 422, "invalid_request", "image"),
         ("img2img", {"image": "https://example.org/a.png"}, 422, "invalid_request", "image"),
         ("img2img", {"image": "bm8gaW1hZ2U="}, 415, "not_a_picture", "image"),
-        ("img2img", {"image": PICTURE, "strength": 0.01}, 422, "invalid_request", "strength"),
-        ("inpaint", {"mask_image": data_url(encode("L", (32, 32), 1))}, 422, "invalid_request", "mask_image"),
+        ("img2img", {"image": IMAGE, "strength": 0.01}, 422, "invalid_request", "strength"),
+        ("inpaint", {"mask_image": SMALL_MASK}, 422, "invalid_request", "mask_image"),
         ("controlnet", {"controls": [CONTROL | {"image": "!"}]}, 422, "invalid_request", "controls.0.image"),
         ("controlnet", {"controls": [CONTROL | {"controlnet": "x"}]}, 422, "invalid_request",
          "controls.0.controlnet"),

@@ -19,7 +19,7 @@ from contracts.queue.client import JobQueue
 from contracts.settings import BUILT_IN_CATALOGUE, SharedSettings
 from contracts.storage import Storage
 from contracts.uploads.retention import Retention
-from tests.app.conftest import Hands
+from tests.support.scripted_worker import ScriptedWorker
 
 LORAS = BUILT_IN_CATALOGUE.parent / "loras"
 TINT = (LORAS / "shapes-sdxl-tint.safetensors").read_bytes()
@@ -178,7 +178,7 @@ def test_a_name_that_nobody_has_is_refused_with_those_there_are(client: TestClie
 
 
 def test_a_removed_lora_stays_for_the_jobs_that_were_accepted_with_it(
-    client: TestClient, queue: JobQueue, storage: Storage, retention: Retention, hands: Hands
+    client: TestClient, queue: JobQueue, storage: Storage, retention: Retention, worker: ScriptedWorker
 ) -> None:
     _add(client)
     job = _job(client, "mine").json()
@@ -188,11 +188,11 @@ def test_a_removed_lora_stays_for_the_jobs_that_were_accepted_with_it(
     assert _job(client, "mine").status_code == 422
     assert client.delete("/v1/loras/mine").status_code == 404
     retention.sweep()
-    claim = hands.claim()
+    claim = worker.claim()
     assert claim.job.parameters.loras[0].key == key
     assert storage.read(key) == TINT
 
-    hands.complete(claim)
+    worker.complete(claim)
     assert client.delete(f"/v1/jobs/{job['id']}").status_code in (200, 204)
     retention.sweep()
     assert storage.find("inputs/") == []
@@ -214,10 +214,10 @@ def test_a_lora_that_nobody_removes_outlives_every_sweep(
     assert storage.find("inputs/") == []
 
 
-def test_a_job_is_run_again_with_its_lora(client: TestClient, hands: Hands, queue: JobQueue) -> None:
+def test_a_job_is_run_again_with_its_lora(client: TestClient, worker: ScriptedWorker, queue: JobQueue) -> None:
     _add(client)
     job = _job(client, "mine").json()
-    hands.complete(hands.claim())
+    worker.complete(worker.claim())
     again = client.post(f"/v1/jobs/{job['id']}/rerun").json()
     first, second = (queue.fetch(id).parameters.loras for id in (job["id"], again["id"]))
     assert first == second

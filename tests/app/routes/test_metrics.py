@@ -18,9 +18,9 @@ from contracts.outbound.outbox import Outbox, Outcome
 from contracts.queue.client import JobQueue
 from contracts.queue.workers import WorkerReport, publish
 from contracts.settings import SharedSettings
-from tests.app.conftest import Hands
-from tests.app.test_periodic import until
-from tests.app.test_startup import service
+from tests.support.api_process import api_process
+from tests.support.scripted_worker import ScriptedWorker
+from tests.support.waiting import wait_until
 
 BODY = {"prompt": "a red circle", "model": "shapes-sdxl"}
 Figures = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
@@ -45,11 +45,11 @@ def routes_of(figures: Figures) -> set[str]:
     return {dict(labels)["route"] for name, labels in figures if name == "darkroom_http_requests_total"}
 
 
-def test_jobs_are_shown_by_state_and_queues_by_depth_and_age(client: TestClient, hands: Hands) -> None:
+def test_jobs_are_shown_by_state_and_queues_by_depth_and_age(client: TestClient, worker: ScriptedWorker) -> None:
     for _ in range(3):
         client.post("/v1/txt2img", json=BODY)
-    hands.complete(hands.claim())
-    hands.claim()
+    worker.complete(worker.claim())
+    worker.claim()
 
     figures = scrape(client)
 
@@ -140,20 +140,20 @@ def two_processes(settings: SharedSettings) -> Iterator[list[tuple[httpx.Client,
     """Two API processes behind one Redis, that post only when they are asked or end."""
     rarely = {"DARKROOM_API_POST_SECONDS": "3600"}
     with (
-        service(settings.redis_url, settings.data, **rarely) as one,
-        service(settings.redis_url, settings.data, **rarely) as other,
+        api_process(settings.redis_url, settings.data, **rarely) as one,
+        api_process(settings.redis_url, settings.data, **rarely) as other,
     ):
         yield [one, other]
 
 
 def test_two_processes_show_the_same_figures_and_each_request_once(
-    two_processes: list[tuple[httpx.Client, subprocess.Popen[str]]], queue: JobQueue, hands: Hands
+    two_processes: list[tuple[httpx.Client, subprocess.Popen[str]]], queue: JobQueue, worker: ScriptedWorker
 ) -> None:
     (one, _), (other, process) = two_processes
     for client, times in ((one, 3), (other, 4)):
         for _ in range(times):
             assert client.post("/v1/txt2img", json=BODY).status_code == 202
-    hands.complete(hands.claim())
+    worker.complete(worker.claim())
     labels = {"route": "/v1/txt2img", "method": "POST"}
 
     for client in (one, other, one):
@@ -173,11 +173,11 @@ def test_a_process_posts_what_it_counts_from_time_to_time(settings: SharedSettin
     quick = {"DARKROOM_API_POST_SECONDS": "0.05"}
     labels = {"route": "/v1/jobs", "method": "GET", "status": "200"}
     with (
-        service(settings.redis_url, settings.data, **quick) as (one, _),
-        service(settings.redis_url, settings.data) as (other, _),
+        api_process(settings.redis_url, settings.data, **quick) as (one, _),
+        api_process(settings.redis_url, settings.data) as (other, _),
     ):
         one.get("/v1/jobs")
-        until(lambda: figure(scrape(other), "http_requests_total", **labels) == 1)
+        wait_until(lambda: figure(scrape(other), "http_requests_total", **labels) == 1)
 
 
 def test_metrics_answer_while_redis_is_away_and_lose_nothing(settings: SharedSettings, client: TestClient) -> None:

@@ -22,25 +22,25 @@ from contracts.queue.events import Preview
 from contracts.queue.records import JobError, JobRecord, JobState
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
-from tests.app.conftest import Hands
-from tests.app.test_periodic import until
-from tests.app.test_startup import service
-from tests.support.drawings import encode, open_png
+from tests.support.api_process import api_process
+from tests.support.images import encode_solid, open_png
+from tests.support.scripted_worker import ScriptedWorker
+from tests.support.waiting import wait_until
 
 GENERATE, EDIT = "/v1/images/generations", "/v1/images/edits"
 PROMPT = {"prompt": "a red circle"}
-IMAGE = encode("RGB", (64, 64), "blue")
-HALF_CLEAR = encode("RGBA", (64, 64), (9, 9, 9, 100))
+IMAGE = encode_solid("RGB", (64, 64), "blue")
+HALF_CLEAR = encode_solid("RGBA", (64, 64), (9, 9, 9, 100))
 
 
 @pytest.fixture
-def taken(queue: JobQueue, hands: Hands) -> Callable[[], JobRecord]:
+def taken(queue: JobQueue, worker: ScriptedWorker) -> Callable[[], JobRecord]:
     """Take the next job as soon as it is there, complete it, and return it."""
     found: list[JobRecord] = []
 
     def work() -> None:
-        claim = hands.claim_next()
-        hands.complete(claim)
+        claim = worker.claim_next()
+        worker.complete(claim)
         found.append(claim.job)
 
     thread = threading.Thread(target=work)
@@ -161,10 +161,10 @@ def test_json_names_pictures_as_every_other_call_does(
         ([("image[]", b"no picture")], 415, "image"),
         ([("image", IMAGE), ("mask", b"no picture")], 415, "mask"),
         ([("image", IMAGE), ("mask", IMAGE)], 422, "mask"),
-        ([("image", IMAGE), ("mask", encode("RGBA", (64, 64), (0, 0, 0, 255)))], 422, "mask"),
-        ([("image", IMAGE), ("mask", encode("RGBA", (32, 32), (0, 0, 0, 0)))], 422, "mask"),
+        ([("image", IMAGE), ("mask", encode_solid("RGBA", (64, 64), (0, 0, 0, 255)))], 422, "mask"),
+        ([("image", IMAGE), ("mask", encode_solid("RGBA", (32, 32), (0, 0, 0, 0)))], 422, "mask"),
         ([("image", IMAGE), ("markup", HALF_CLEAR)], 422, "markup"),
-        ([("image", encode("RGB", (9, 9), "red"))], 422, "image"),
+        ([("image", encode_solid("RGB", (9, 9), "red"))], 422, "image"),
     ],
 )
 def test_pictures_that_cannot_be_edited_are_refused_by_name(
@@ -228,21 +228,21 @@ def test_a_redis_that_is_away_is_a_server_error_to_come_back_after(settings: Sha
     assert "retry-after" in response.headers
 
 
-def fail(hands: Hands) -> None:
+def fail(worker: ScriptedWorker) -> None:
     code = FailureCode.OUT_OF_MEMORY
-    hands.claims.fail(hands.claim_next(), JobError(code=code, message="too large", retryable=RETRYABLE[code]))
+    worker.claims.fail(worker.claim_next(), JobError(code=code, message="too large", retryable=RETRYABLE[code]))
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
 def test_a_job_that_fails_is_an_error_that_clients_do_not_repeat(
-    client: TestClient, hands: Hands, is_stream: bool
+    client: TestClient, worker: ScriptedWorker, is_stream: bool
 ) -> None:
-    worker = threading.Thread(target=lambda: fail(hands))
-    worker.start()
+    thread = threading.Thread(target=lambda: fail(worker))
+    thread.start()
 
     response = client.post(GENERATE, json=PROMPT | {"stream": is_stream})
 
-    worker.join()
+    thread.join()
     if is_stream:
         assert response.headers["content-type"].startswith("text/event-stream")
         name, data = response.text.strip().splitlines()[-2:]
@@ -257,10 +257,10 @@ def test_a_job_that_fails_is_an_error_that_clients_do_not_repeat(
 
 def test_a_cancelled_job_is_told_as_such(settings: SharedSettings, queue: JobQueue) -> None:
     answers: list[httpx.Response] = []
-    with service(settings.redis_url, settings.data) as (client, _):
+    with api_process(settings.redis_url, settings.data) as (client, _):
         thread = threading.Thread(target=lambda: answers.append(client.post(GENERATE, json=PROMPT)))
         thread.start()
-        until(lambda: queue.connection.zcard("darkroom:jobs:local") == 1)
+        wait_until(lambda: queue.connection.zcard("darkroom:jobs:local") == 1)
         (id,) = queue.connection.zrange("darkroom:jobs:local", 0, 0)
         queue.cancel(str(id))
         thread.join()
@@ -282,16 +282,16 @@ def test_a_call_is_not_held_for_ever(settings: SharedSettings, queue: JobQueue) 
 
 @pytest.mark.parametrize("is_stream", [False, True])
 def test_a_client_that_goes_away_leaves_its_job_running_and_finds_it_by_its_key(
-    settings: SharedSettings, queue: JobQueue, hands: Hands, is_stream: bool
+    settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker, is_stream: bool
 ) -> None:
     headers, body = {"Idempotency-Key": "one"}, json.dumps(PROMPT | {"stream": is_stream})
-    with service(settings.redis_url, settings.data) as (client, _):
+    with api_process(settings.redis_url, settings.data) as (client, _):
         with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as connection:
             head = f"POST {GENERATE} HTTP/1.1\r\nHost: x\r\nIdempotency-Key: one\r\nContent-Length: {len(body)}"
             connection.sendall(f"{head}\r\n\r\n{body}".encode())
-            until(lambda: queue.connection.zcard("darkroom:jobs:local") == 1)
-        claim = hands.claim_next()
-        hands.complete(claim)
+            wait_until(lambda: queue.connection.zcard("darkroom:jobs:local") == 1)
+        claim = worker.claim_next()
+        worker.complete(claim)
         again = client.post(GENERATE, content=body, headers=headers)
 
     assert again.status_code == 200
@@ -301,19 +301,19 @@ def test_a_client_that_goes_away_leaves_its_job_running_and_finds_it_by_its_key(
 
 
 def test_previews_come_as_partial_images_of_the_full_size_in_the_asked_format(
-    client: TestClient, hands: Hands
+    client: TestClient, worker: ScriptedWorker
 ) -> None:
     def work() -> None:
-        claim = hands.claim_next()
-        small = base64.b64encode(encode("RGB", (8, 8), "red", "JPEG")).decode()
+        claim = worker.claim_next()
+        small = base64.b64encode(encode_solid("RGB", (8, 8), "red", "JPEG")).decode()
         shown = Preview(index=0, step=1, steps=4, width=8, height=8, url=f"data:image/jpeg;base64,{small}")
-        assert hands.claims.preview(claim, shown)
-        hands.complete(claim)
+        assert worker.claims.preview(claim, shown)
+        worker.complete(claim)
 
-    worker = threading.Thread(target=work)
-    worker.start()
+    thread = threading.Thread(target=work)
+    thread.start()
     response = client.post(GENERATE, json=PROMPT | {"stream": True, "partial_images": 1, "size": "64x96"})
-    worker.join()
+    thread.join()
 
     assert "location" in response.headers
     events = [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: ")]

@@ -10,9 +10,9 @@ from fastapi.testclient import TestClient
 
 from contracts.queue.client import JobQueue
 from contracts.settings import SharedSettings
-from tests.app.conftest import Hands
-from tests.app.routes.test_jobs import BODIES, submit
-from tests.app.submission.test_admission import LARGE, report
+from tests.support.requests import BODIES, submit
+from tests.support.scripted_worker import ScriptedWorker
+from tests.support.worker_reports import LARGE, report_worker
 
 
 def look(client: TestClient, task: str = "txt2img", **body: Any) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def look(client: TestClient, task: str = "txt2img", **body: Any) -> dict[str, An
 def test_every_request_can_be_tried_out_and_leaves_nothing(
     client: TestClient, queue: JobQueue, settings: SharedSettings, task: str
 ) -> None:
-    report(queue, "w", 256)
+    report_worker(queue, "w", 256)
     before = {path for path in Path(settings.data).rglob("*") if path.is_file()}
     plan = look(client, task, **BODIES[task])
     assert (plan["object"], plan["task"], plan["runs"], plan["worker"]) == ("plan", task, True, "w")
@@ -62,7 +62,7 @@ def test_no_json_is_unreadable(client: TestClient) -> None:
 
 
 def test_a_request_that_no_worker_can_run_is_answered_with_the_table(client: TestClient, queue: JobQueue) -> None:
-    report(queue, "small", 8)
+    report_worker(queue, "small", 8)
     plan = look(client, **LARGE)
     assert (plan["runs"], plan["field"], plan["worker"]) == (False, "width", None)
     assert plan["reason"] == client.post("/v1/txt2img", json=LARGE).json()["errors"][0]["message"]
@@ -71,10 +71,10 @@ def test_a_request_that_no_worker_can_run_is_answered_with_the_table(client: Tes
 
 
 def test_the_worker_is_one_that_can_then_a_warm_one_then_an_idle_one(client: TestClient, queue: JobQueue) -> None:
-    report(queue, "a-small", 1, warm=["shapes-sdxl"])
-    report(queue, "b-cold", 256)
-    report(queue, "c-busy", 256, state="busy", warm=["shapes-sdxl"])
-    report(queue, "d-idle", 256, warm=["shapes-sdxl"])
+    report_worker(queue, "a-small", 1, warm=["shapes-sdxl"])
+    report_worker(queue, "b-cold", 256)
+    report_worker(queue, "c-busy", 256, state="busy", warm=["shapes-sdxl"])
+    report_worker(queue, "d-idle", 256, warm=["shapes-sdxl"])
     plan = look(client, **LARGE)
     assert [worker["worker"] for worker in plan["workers"]] == ["d-idle", "c-busy", "b-cold", "a-small"]
     assert (plan["worker"], plan["warm"]) == ("d-idle", True)
@@ -86,11 +86,13 @@ def test_without_workers_the_job_would_wait(client: TestClient) -> None:
     assert "no worker is alive" in plan["reason"]
 
 
-def test_seconds_come_from_the_last_job_like_it(client: TestClient, queue: JobQueue, hands: Hands) -> None:
+def test_seconds_come_from_the_last_job_like_it(
+    client: TestClient, queue: JobQueue, worker: ScriptedWorker
+) -> None:
     body: dict[str, Any] = {"prompt": "a red circle", "num_inference_steps": 10}
     assert look(client, **body)["estimated_seconds"] is None
     submit(client, **body)
-    hands.complete(hands.claim(), denoise_seconds=5.0)
+    worker.complete(worker.claim(), denoise_seconds=5.0)
     assert look(client, **{**body, "num_inference_steps": 20})["run_seconds"] == pytest.approx(10.0)
 
 

@@ -10,9 +10,9 @@ from fastapi.testclient import TestClient
 from contracts.queue.client import JobQueue
 from contracts.storage import Storage
 from contracts.uploads.retention import Retention
-from tests.app.conftest import Hands
-from tests.app.routes.test_jobs import BODIES, CONTROL, PICTURE, submit
-from tests.support.drawings import data_url, encode
+from tests.support.images import data_url, encode_solid
+from tests.support.requests import BODIES, CONTROL, IMAGE, submit
+from tests.support.scripted_worker import ScriptedWorker
 
 
 def rerun(client: TestClient, id: str, **changes: Any) -> dict[str, Any]:
@@ -26,10 +26,10 @@ def rerun(client: TestClient, id: str, **changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("task", BODIES)
 @pytest.mark.parametrize("body", [b"", b"{}"])
 def test_a_finished_job_of_every_task_runs_again_with_the_same_parameters(
-    client: TestClient, hands: Hands, queue: JobQueue, task: str, body: bytes
+    client: TestClient, worker: ScriptedWorker, queue: JobQueue, task: str, body: bytes
 ) -> None:
     first = submit(client, task, metadata={"team": "ads"}, priority="high", response_format="b64_json")
-    hands.complete(hands.claim())
+    worker.complete(worker.claim())
 
     again = client.post(f"/v1/jobs/{first['id']}/rerun", content=body).json()
 
@@ -68,14 +68,14 @@ def test_a_seed_that_is_null_is_drawn_anew(client: TestClient, queue: JobQueue) 
     [
         ("txt2img", {"width": 65}, "width"),
         ("txt2img", {"scheduler": "flow_euler"}, "scheduler"),
-        ("txt2img", {"image": PICTURE}, "image"),
+        ("txt2img", {"image": IMAGE}, "image"),
         ("txt2img", {"prompt": None}, "prompt"),
         ("txt2img", {"task": "img2img"}, "task"),
         ("txt2img", {"mode": "txt2img"}, "mode"),
         ("txt2img", {"num_images": "2"}, "num_images"),
         ("img2img", {"image": None}, "image"),
         ("img2img", {"image": "kept"}, "image"),
-        ("inpaint", {"mask_image": data_url(encode("L", (32, 32), 1))}, "mask_image"),
+        ("inpaint", {"mask_image": data_url(encode_solid("L", (32, 32), 1))}, "mask_image"),
         ("controlnet", {"controls": []}, "controls"),
         ("controlnet", {"controls": [CONTROL | {"image": "kept"}]}, "controls.0.image"),
     ],
@@ -100,7 +100,7 @@ def test_a_body_that_is_no_object_is_refused(client: TestClient, body: bytes, st
 def test_one_picture_is_changed_and_the_others_are_kept(client: TestClient, queue: JobQueue) -> None:
     id = submit(client, "inpaint")["id"]
 
-    again = rerun(client, id, image=data_url(encode("RGB", (64, 64), "blue")))
+    again = rerun(client, id, image=data_url(encode_solid("RGB", (64, 64), "blue")))
 
     before, after = queue.fetch(id).parameters, queue.fetch(again["id"]).parameters
     assert after.image != before.image
@@ -108,10 +108,10 @@ def test_one_picture_is_changed_and_the_others_are_kept(client: TestClient, queu
 
 
 def test_a_rerun_holds_its_pictures_itself(
-    client: TestClient, queue: JobQueue, storage: Storage, hands: Hands, retention: Retention
+    client: TestClient, queue: JobQueue, storage: Storage, worker: ScriptedWorker, retention: Retention
 ) -> None:
     id = submit(client, "img2img")["id"]
-    hands.complete(hands.claim())
+    worker.complete(worker.claim())
     again = rerun(client, id)["id"]
     client.delete(f"/v1/jobs/{id}")
     for key in queue.connection.zrange("darkroom:inputs", 0, -1):

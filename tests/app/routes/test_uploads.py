@@ -15,9 +15,9 @@ from contracts.queue.client import IdempotencyHold, JobQueue
 from contracts.queue.idempotency import Call, Idempotency
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
-from tests.support.drawings import encode, png_header
+from tests.support.images import encode_solid, png_header
 
-RED = encode("RGB", (64, 96), "red", "JPEG")
+RED = encode_solid("RGB", (64, 96), "red", "JPEG")
 RAW = {"Content-Type": "image/jpeg"}
 
 
@@ -109,7 +109,7 @@ def test_a_form_without_the_file_is_refused(client: TestClient) -> None:
 
 @pytest.mark.parametrize(("more", "code"), [(1, "picture_too_large"), (200_000, "body_too_large")])
 def test_an_upload_over_the_bound_is_refused(settings: SharedSettings, more: int, code: str) -> None:
-    large = encode("RGB", (64, 64), "red", "BMP")
+    large = encode_solid("RGB", (64, 64), "red", "BMP")
     small = ApiSettings(shared=settings, max_image_bytes=len(large))
     with TestClient(create_app(small)) as client:
         assert client.post("/v1/uploads", content=large).status_code == 201
@@ -134,7 +134,7 @@ def test_a_key_for_another_upload_or_call_is_refused(client: TestClient) -> None
     headers = {"Idempotency-Key": "k"}
     client.post("/v1/uploads", content=RED, headers=RAW | headers)
 
-    other = client.post("/v1/uploads", content=encode("RGB", (64, 64), "blue"), headers=headers)
+    other = client.post("/v1/uploads", content=encode_solid("RGB", (64, 64), "blue"), headers=headers)
     job = client.post("/v1/txt2img", json={"prompt": "x"}, headers=headers)
 
     for answer in (other, job):

@@ -11,8 +11,8 @@ from app.main import create_app
 from app.settings import ApiSettings
 from contracts.queue.client import JobQueue
 from contracts.settings import OutboundSettings, SharedSettings
-from tests.app.conftest import Hands
-from tests.app.routes.test_jobs import BODIES
+from tests.support.requests import BODIES
+from tests.support.scripted_worker import ScriptedWorker
 
 HOOK = {"url": "https://8.8.8.8/hook"}
 
@@ -94,20 +94,20 @@ def test_what_the_operator_allows_is_taken(settings: SharedSettings) -> None:
 
 
 def test_a_webhook_is_no_part_of_the_image_or_of_what_shares_a_batch(
-    client: TestClient, queue: JobQueue, hands: Hands
+    client: TestClient, queue: JobQueue, worker: ScriptedWorker
 ) -> None:
     first, second = (post(client, hook).json()["id"] for hook in (None, HOOK))
 
     keys = {queue.fetch(id).parameters.batch_key() for id in (first, second)}
     assert len(keys) == 1
-    hands.complete(hands.claim())
-    hands.complete(hands.claim())
+    worker.complete(worker.claim())
+    worker.complete(worker.claim())
     assert "webhook" not in client.get(f"/v1/jobs/{second}").json()["receipt"]["parameters"]
 
 
-def test_a_rerun_tells_only_whom_it_names_itself(client: TestClient, hands: Hands) -> None:
+def test_a_rerun_tells_only_whom_it_names_itself(client: TestClient, worker: ScriptedWorker) -> None:
     id = post(client, HOOK).json()["id"]
-    hands.complete(hands.claim())
+    worker.complete(worker.claim())
 
     silent = client.post(f"/v1/jobs/{id}/rerun")
     told = client.post(f"/v1/jobs/{id}/rerun", json={"webhook": HOOK})

@@ -7,26 +7,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from contracts.catalogue.catalogue import read_catalogue
-from contracts.memory.plan import Policy
-from contracts.memory.planner import take_capacity
 from contracts.queue.client import JobQueue
-from contracts.queue.workers import WorkerReport, publish
-from contracts.settings import BUILT_IN_CATALOGUE
-from tests.app.routes.test_jobs import BODIES
-
-MIB = 2**20
-LARGE: dict[str, Any] = {"model": "shapes-sdxl", "prompt": "a red circle", "width": 256, "height": 256}
-
-
-def report(queue: JobQueue, id: str, budget_mib: float | None, **fields: Any) -> None:
-    """A worker of this size says that it is there."""
-    told = None
-    if budget_mib is not None:
-        rows = read_catalogue(BUILT_IN_CATALOGUE)
-        told = take_capacity(rows, int(budget_mib * MIB), Policy(), lambda _: 4)
-    state = {"state": "idle", **fields}
-    publish(queue.connection, WorkerReport(id=id, capacity=told, **state), ttl_seconds=60)
+from tests.support.requests import BODIES
+from tests.support.worker_reports import LARGE, report_worker
 
 
 def problem(client: TestClient, **body: Any) -> dict[str, Any]:
@@ -41,8 +24,8 @@ def problem(client: TestClient, **body: Any) -> dict[str, Any]:
 def test_an_image_that_is_too_large_for_all_is_refused_with_the_size_that_would_do(
     client: TestClient, queue: JobQueue
 ) -> None:
-    report(queue, "small", 6)
-    report(queue, "larger", 8)
+    report_worker(queue, "small", 6)
+    report_worker(queue, "larger", 8)
     found = problem(client, **LARGE)
     assert found["field"] == "width"
     assert "8.0 MiB" in found["message"]
@@ -54,7 +37,7 @@ def test_an_image_that_is_too_large_for_all_is_refused_with_the_size_that_would_
 
 
 def test_too_many_images_at_once_are_told_apart_from_too_large_ones(client: TestClient, queue: JobQueue) -> None:
-    report(queue, "small", 24)
+    report_worker(queue, "small", 24)
     found = problem(client, **LARGE, num_images=8)
     assert found["field"] == "num_images"
     fits = int(found["allowed"].removeprefix("1–"))
@@ -63,34 +46,34 @@ def test_too_many_images_at_once_are_told_apart_from_too_large_ones(client: Test
 
 
 def test_a_model_that_fits_nowhere_is_the_models_fault(client: TestClient, queue: JobQueue) -> None:
-    report(queue, "tiny", 0.5)
+    report_worker(queue, "tiny", 0.5)
     assert problem(client, prompt="a red circle", model="shapes-sd3")["field"] == "model"
 
 
 def test_one_large_worker_is_enough(client: TestClient, queue: JobQueue) -> None:
-    report(queue, "small", 1)
-    report(queue, "large", 256)
+    report_worker(queue, "small", 1)
+    report_worker(queue, "large", 256)
     assert client.post("/v1/txt2img", json=LARGE).status_code == 202
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_what_nobody_knows_of_is_accepted(client: TestClient, queue: JobQueue, workers: int) -> None:
     if workers > 0:
-        report(queue, "silent", None)
+        report_worker(queue, "silent", None)
     if workers > 1:
-        report(queue, "small", 1)
+        report_worker(queue, "small", 1)
     assert client.post("/v1/txt2img", json=LARGE).status_code == 202
 
 
 def test_a_worker_that_leaves_does_not_count(client: TestClient, queue: JobQueue) -> None:
-    report(queue, "leaving", 256, state="draining")
-    report(queue, "small", 1)
+    report_worker(queue, "leaving", 256, state="draining")
+    report_worker(queue, "small", 1)
     assert client.post("/v1/txt2img", json=LARGE).status_code == 422
 
 
 @pytest.mark.parametrize("task", BODIES)
 def test_every_task_is_held_against_the_workers(client: TestClient, queue: JobQueue, task: str) -> None:
-    report(queue, "tiny", 0.5)
+    report_worker(queue, "tiny", 0.5)
     response = client.post(f"/v1/{task}", json=BODIES[task])
     assert response.status_code == 422
     assert "no worker's memory suffices" in response.json()["errors"][0]["message"]

@@ -14,13 +14,13 @@ from app.settings import ApiSettings
 from contracts.queue.client import JobQueue
 from contracts.queue.workers import WorkerReport, publish
 from contracts.settings import SharedSettings
-from tests.app.conftest import Hands
-from tests.app.test_startup import service
+from tests.support.api_process import api_process
+from tests.support.scripted_worker import ScriptedWorker
 
 JOB = {"prompt": "x", "num_inference_steps": 20}
 
 
-def test_a_full_queue_refuses_until_a_worker_takes_a_job(settings: SharedSettings, hands: Hands) -> None:
+def test_a_full_queue_refuses_until_a_worker_takes_a_job(settings: SharedSettings, worker: ScriptedWorker) -> None:
     with TestClient(create_app(ApiSettings(shared=settings, max_waiting=2))) as client:
         headers = {"Idempotency-Key": "k"}
         for _ in range(2):
@@ -31,7 +31,7 @@ def test_a_full_queue_refuses_until_a_worker_takes_a_job(settings: SharedSetting
         assert (refused.status_code, refused.json()["code"]) == (429, "queue_full")
         assert refused.headers["Retry-After"] == "10"  # nobody knows better
         assert len(client.get("/v1/jobs").json()["data"]) == 2
-        hands.claim()
+        worker.claim()
         assert client.post("/v1/txt2img", json=JOB, headers=headers).status_code == 202
         assert (
             client.post("/v1/txt2img", json=JOB, headers=headers).status_code == 202
@@ -41,11 +41,11 @@ def test_a_full_queue_refuses_until_a_worker_takes_a_job(settings: SharedSetting
 
 @pytest.mark.parametrize(("workers", "seconds"), [(1, "40"), (4, "10"), (100, "1")])
 def test_the_time_to_come_back_is_measured(
-    settings: SharedSettings, queue: JobQueue, hands: Hands, workers: int, seconds: str
+    settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker, workers: int, seconds: str
 ) -> None:
     with TestClient(create_app(ApiSettings(shared=settings, max_waiting=1))) as client:
         client.post("/v1/txt2img", json=JOB)
-        hands.complete(hands.claim(), denoise_seconds=40.0)
+        worker.complete(worker.claim(), denoise_seconds=40.0)
         for number in range(workers):
             publish(queue.connection, WorkerReport(id=f"w{number}", state="busy"), 60)
         client.post("/v1/txt2img", json=JOB)
@@ -62,8 +62,8 @@ def test_the_bound_is_kept_exactly_by_two_processes(settings: SharedSettings, qu
         return Counter(answer.status_code for answer in answers)
 
     with (
-        service(settings.redis_url, settings.data, **bound) as (one, _),
-        service(settings.redis_url, settings.data, **bound) as (other, _),
+        api_process(settings.redis_url, settings.data, **bound) as (one, _),
+        api_process(settings.redis_url, settings.data, **bound) as (other, _),
     ):
         found = asyncio.run(post_all([str(one.base_url), str(other.base_url)] * 20))
 

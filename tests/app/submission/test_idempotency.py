@@ -15,12 +15,12 @@ from contracts.errors import Conflict
 from contracts.queue.client import IdempotencyHold, JobQueue
 from contracts.queue.idempotency import Call, Idempotency
 from contracts.settings import SharedSettings
-from tests.app.conftest import Hands
-from tests.app.routes.test_jobs import BODIES
-from tests.app.test_periodic import until
-from tests.app.test_startup import service
-from tests.support.drawings import data_url, encode
+from tests.support.api_process import api_process
+from tests.support.images import data_url, encode_solid
 from tests.support.parameters import parameters
+from tests.support.requests import BODIES
+from tests.support.scripted_worker import ScriptedWorker
+from tests.support.waiting import wait_until
 
 JOB = {"prompt": "a red circle"}
 
@@ -42,10 +42,12 @@ def test_the_same_call_again_is_the_same_job(client: TestClient, queue: JobQueue
     assert jobs_of(queue) == 1
 
 
-def test_a_replay_shows_the_job_as_it_is_now_and_may_wait_for_it(client: TestClient, hands: Hands) -> None:
+def test_a_replay_shows_the_job_as_it_is_now_and_may_wait_for_it(
+    client: TestClient, worker: ScriptedWorker
+) -> None:
     headers = {"Idempotency-Key": "k", "Prefer": "wait"}
     id = client.post("/v1/txt2img", json=JOB, headers={"Idempotency-Key": "k"}).json()["id"]
-    hands.complete(hands.claim())
+    worker.complete(worker.claim())
 
     again = client.post("/v1/txt2img", json=JOB, headers=headers)
 
@@ -167,8 +169,8 @@ def test_a_call_whose_lease_ran_out_unnoticed_is_accepted_and_bound(queue: JobQu
 
 def test_fifty_posts_with_one_key_at_two_processes_make_one_job(settings: SharedSettings, queue: JobQueue) -> None:
     with (
-        service(settings.redis_url, settings.data) as (one, _),
-        service(settings.redis_url, settings.data) as (other, _),
+        api_process(settings.redis_url, settings.data) as (one, _),
+        api_process(settings.redis_url, settings.data) as (other, _),
     ):
         for client in (one, other):
             client.get("/healthz")
@@ -203,13 +205,13 @@ def test_a_key_is_not_stuck_when_the_process_that_was_accepting_is_killed(
     settings: SharedSettings, queue: JobQueue
 ) -> None:
     """Killed while it decodes pictures that take it seconds: the key is held, and nothing is queued."""
-    large = data_url(encode("RGB", (5000, 5000), "red"))
+    large = data_url(encode_solid("RGB", (5000, 5000), "red"))
     control = {"controlnet": "shapes-sdxl-silhouette", "image": large}
     body = {"prompt": "x", "width": 64, "height": 64, "controls": [control] * 4}
     lease = {"DARKROOM_API_IDEMPOTENCY_LEASE_SECONDS": "3"}
     with (
-        service(settings.redis_url, settings.data, **lease) as (one, doomed),
-        service(settings.redis_url, settings.data, **lease) as (other, _),
+        api_process(settings.redis_url, settings.data, **lease) as (one, doomed),
+        api_process(settings.redis_url, settings.data, **lease) as (other, _),
     ):
         other.get("/healthz")
 
@@ -218,7 +220,7 @@ def test_a_key_is_not_stuck_when_the_process_that_was_accepting_is_killed(
                 call = asyncio.create_task(
                     client.post("/v1/controlnet", json=body, headers={"Idempotency-Key": "k"})
                 )
-                await asyncio.to_thread(until, lambda: bool(queue.connection.keys("darkroom:once:*")))
+                await asyncio.to_thread(wait_until, lambda: bool(queue.connection.keys("darkroom:once:*")))
                 doomed.kill()
                 with suppress(httpx.TransportError):
                     await call
@@ -230,6 +232,6 @@ def test_a_key_is_not_stuck_when_the_process_that_was_accepting_is_killed(
             return other.post("/v1/controlnet", json=body, headers={"Idempotency-Key": "k"})
 
         assert post().status_code == 409
-        until(lambda: post().status_code == 202)
+        wait_until(lambda: post().status_code == 202)
         assert post().headers["Idempotency-Replayed"] == "true"
     assert jobs_of(queue) == 1

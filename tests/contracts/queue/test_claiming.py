@@ -12,7 +12,7 @@ from contracts.queue.leases import ClaimCriteria, NotReady
 from contracts.queue.records import JobState
 from contracts.requests.parameters import ControlParameters, JobParameters, LoraParameters
 from contracts.requests.schema import Priority
-from tests.contracts.conftest import Enlist
+from tests.support.claims import MakeClaims
 from tests.support.parameters import parameters
 
 BATCHES = ClaimCriteria(max_images=4, batching=True)
@@ -26,9 +26,11 @@ def names(queue: JobQueue, pattern: str) -> set[str]:
     return set(queue.connection.scan_iter(pattern))
 
 
-def test_a_claim_moves_the_job_from_its_queue_to_a_lease_in_one_step(queue: JobQueue, enlist: Enlist) -> None:
+def test_a_claim_moves_the_job_from_its_queue_to_a_lease_in_one_step(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
     job = queue.submit(parameters())
-    (claim,) = enlist().claim(ClaimCriteria())
+    (claim,) = make_claims().claim(ClaimCriteria())
     assert claim.job.id == job.id
     assert claim.job.state is JobState.RUNNING
     assert claim.job.attempts == 1
@@ -37,39 +39,41 @@ def test_a_claim_moves_the_job_from_its_queue_to_a_lease_in_one_step(queue: JobQ
     assert queue.connection.hget(f"rq:job:{job.id}", "status") == "started"
 
 
-def test_an_empty_queue_gives_an_empty_claim(enlist: Enlist) -> None:
-    assert enlist().claim(ClaimCriteria()) == []
+def test_an_empty_queue_gives_an_empty_claim(make_claims: MakeClaims) -> None:
+    assert make_claims().claim(ClaimCriteria()) == []
 
 
-def test_jobs_with_one_batch_key_are_claimed_together_up_to_the_limit(queue: JobQueue, enlist: Enlist) -> None:
+def test_jobs_with_one_batch_key_are_claimed_together_up_to_the_limit(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
     ids = [queue.submit(parameters(prompt=f"prompt {number}", seed=number)).id for number in range(6)]
-    assert [claim.job.id for claim in enlist().claim(BATCHES)] == ids[:4]
-    assert [claim.job.id for claim in enlist().claim(BATCHES)] == ids[4:]
+    assert [claim.job.id for claim in make_claims().claim(BATCHES)] == ids[:4]
+    assert [claim.job.id for claim in make_claims().claim(BATCHES)] == ids[4:]
 
 
 def test_jobs_that_differ_in_steps_or_are_not_batchable_never_share_a_claim(
-    queue: JobQueue, enlist: Enlist
+    queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     queue.submit(parameters())
     queue.submit(parameters(num_inference_steps=5))
     queue.submit(parameters(batchable=False))
     queue.submit(parameters(batchable=False))
-    claims = enlist()
+    claims = make_claims()
     assert [len(claims.claim(BATCHES)) for _ in range(4)] == [1, 1, 1, 1]
 
 
-def test_images_of_one_job_count_towards_the_limit(queue: JobQueue, enlist: Enlist) -> None:
+def test_images_of_one_job_count_towards_the_limit(queue: JobQueue, make_claims: MakeClaims) -> None:
     queue.submit(parameters(num_images=3))
     queue.submit(parameters(num_images=2))
     queue.submit(parameters(num_images=1))
-    assert [claim.job.parameters.num_images for claim in enlist().claim(BATCHES)] == [3, 1]
+    assert [claim.job.parameters.num_images for claim in make_claims().claim(BATCHES)] == [3, 1]
 
 
-def test_the_memory_of_the_worker_bounds_the_batch_of_a_model(queue: JobQueue, enlist: Enlist) -> None:
+def test_the_memory_of_the_worker_bounds_the_batch_of_a_model(queue: JobQueue, make_claims: MakeClaims) -> None:
     for _ in range(4):
         queue.submit(parameters())
     three = {"shapes-sdxl": 3 * 64 * 64, "another": 1}
-    claims = enlist()
+    claims = make_claims()
     assert len(claims.claim(ClaimCriteria(max_images=8, batching=True, model_pixels=three))) == 3
     # A job that is too large for the plan is not refused here: it runs alone, and may yet fit.
     assert len(claims.claim(ClaimCriteria(max_images=8, batching=True, model_pixels={"shapes-sdxl": 1}))) == 1
@@ -79,85 +83,91 @@ def with_adapters(*names: str, scale: float = 1.0) -> JobParameters:
     return parameters(loras=[LoraParameters(name=name, scale=scale) for name in names])
 
 
-def test_a_claim_holds_no_more_adapters_than_stay_loaded_beside_a_model(queue: JobQueue, enlist: Enlist) -> None:
+def test_a_claim_holds_no_more_adapters_than_stay_loaded_beside_a_model(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
     sent = [with_adapters("a"), with_adapters("b", "a"), with_adapters("c"), with_adapters("b"), with_adapters()]
     ids = [queue.submit(job).id for job in sent]
     two = ClaimCriteria(max_images=8, batching=True, max_adapters=2)
-    claims = enlist()
+    claims = make_claims()
     assert [claim.job.id for claim in claims.claim(two)] == [ids[0], ids[1], ids[3], ids[4]]
     assert [claim.job.id for claim in claims.claim(two)] == [ids[2]]
 
 
 def test_one_job_may_have_more_adapters_than_stay_loaded_and_those_with_the_same_join_it(
-    queue: JobQueue, enlist: Enlist
+    queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     ids = [queue.submit(with_adapters(*names)).id for names in ("abc", "abc", "d", "b")]
-    claimed = enlist().claim(ClaimCriteria(max_images=8, batching=True, max_adapters=2))
+    claimed = make_claims().claim(ClaimCriteria(max_images=8, batching=True, max_adapters=2))
     assert [claim.job.id for claim in claimed] == [ids[0], ids[1], ids[3]]
 
 
 def test_jobs_with_the_very_same_adapters_go_before_older_ones_with_others(
-    queue: JobQueue, enlist: Enlist
+    queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     sent = [with_adapters("a"), with_adapters("b"), with_adapters("a", scale=0.5), with_adapters("a")]
     ids = [queue.submit(job).id for job in sent]
-    claims, three = enlist(), ClaimCriteria(max_images=3, batching=True)
+    claims, three = make_claims(), ClaimCriteria(max_images=3, batching=True)
     assert [claim.job.id for claim in claims.claim(three)] == [ids[0], ids[3], ids[1]]
     assert [claim.job.id for claim in claims.claim(three)] == [ids[2]]
 
 
-def test_a_higher_tier_is_served_before_an_older_job(queue: JobQueue, enlist: Enlist) -> None:
+def test_a_higher_tier_is_served_before_an_older_job(queue: JobQueue, make_claims: MakeClaims) -> None:
     for priority in (Priority.LOW, Priority.NORMAL, Priority.HIGH):
         queue.submit(parameters(), priority=priority)
-    claims = enlist()
+    claims = make_claims()
     assert [claims.claim(ClaimCriteria())[0].job.priority for _ in range(3)] == ["high", "normal", "low"]
 
 
-def test_a_warm_model_goes_before_an_older_job_of_a_cold_one(queue: JobQueue, enlist: Enlist) -> None:
+def test_a_warm_model_goes_before_an_older_job_of_a_cold_one(queue: JobQueue, make_claims: MakeClaims) -> None:
     queue.submit(parameters(model="cold"))
     queue.submit(parameters(model="warm"))
-    assert enlist().claim(ClaimCriteria(warm=["warm"]))[0].job.parameters.model == "warm"
+    assert make_claims().claim(ClaimCriteria(warm=["warm"]))[0].job.parameters.model == "warm"
 
 
-def test_an_overdue_job_goes_before_a_warm_model_once_that_has_settled(queue: JobQueue, enlist: Enlist) -> None:
+def test_an_overdue_job_goes_before_a_warm_model_once_that_has_settled(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
     queue.submit(parameters(model="cold"))
     queue.submit(parameters(model="warm"))
     queue.submit(parameters(model="warm"))
-    claims = enlist(overdue_seconds=0)
+    claims = make_claims(overdue_seconds=0)
     assert claims.claim(ClaimCriteria(warm=["warm"], settled=False))[0].job.parameters.model == "warm"
     assert claims.claim(ClaimCriteria(warm=["warm"], settled=True))[0].job.parameters.model == "cold"
 
 
-def test_owners_take_turns_whoever_queued_more(queue: JobQueue, enlist: Enlist) -> None:
+def test_owners_take_turns_whoever_queued_more(queue: JobQueue, make_claims: MakeClaims) -> None:
     for _ in range(4):
         queue.submit(parameters(batchable=False), owner="greedy")
     for _ in range(2):
         queue.submit(parameters(batchable=False), owner="modest")
-    claims = enlist()
+    claims = make_claims()
     served = [claims.claim(ClaimCriteria())[0].job.owner for _ in range(6)]
     assert served == ["greedy", "modest", "greedy", "modest", "greedy", "greedy"]
 
 
-def test_a_lone_batchable_job_waits_for_company_no_longer_than_asked(queue: JobQueue, enlist: Enlist) -> None:
+def test_a_lone_batchable_job_waits_for_company_no_longer_than_asked(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
     queue.submit(parameters())
     patient = ClaimCriteria(max_images=2, batching=True, batch_wait_seconds=0.2)
-    claims = enlist()
+    claims = make_claims()
     assert claims.claim(patient) == []
     time.sleep(0.25)
     assert len(claims.claim(patient)) == 1
 
 
-def test_waiting_for_company_holds_up_no_other_job(queue: JobQueue, enlist: Enlist) -> None:
+def test_waiting_for_company_holds_up_no_other_job(queue: JobQueue, make_claims: MakeClaims) -> None:
     queue.submit(parameters())
     other = queue.submit(parameters(model="other", batchable=False))
-    (claim,) = enlist().claim(ClaimCriteria(max_images=2, batching=True, batch_wait_seconds=60))
+    (claim,) = make_claims().claim(ClaimCriteria(max_images=2, batching=True, batch_wait_seconds=60))
     assert claim.job.id == other.id
 
 
-def test_a_peek_tells_whom_a_claim_would_take_and_takes_nobody(queue: JobQueue, enlist: Enlist) -> None:
+def test_a_peek_tells_whom_a_claim_would_take_and_takes_nobody(queue: JobQueue, make_claims: MakeClaims) -> None:
     queue.submit(parameters(model="cold"))
     ids = [queue.submit(parameters(model="warm", seed=number)).id for number in range(5)]
-    claims, wish = enlist(), ClaimCriteria(warm=["warm"], max_images=4, batching=True, batch_wait_seconds=60)
+    claims, wish = make_claims(), ClaimCriteria(warm=["warm"], max_images=4, batching=True, batch_wait_seconds=60)
     before = {name: queue.connection.dump(name) for name in names(queue, "*")}
     for _ in range(2):
         assert [job.id for job in claims.peek(wish)] == ids[:4]
@@ -168,13 +178,15 @@ def test_a_peek_tells_whom_a_claim_would_take_and_takes_nobody(queue: JobQueue, 
     assert claims.peek(ClaimCriteria(warm=["warm"]))[0].id == ids[4]
 
 
-def test_a_peek_into_an_empty_queue_sees_nobody(enlist: Enlist) -> None:
-    assert enlist().peek(ClaimCriteria()) == []
+def test_a_peek_into_an_empty_queue_sees_nobody(make_claims: MakeClaims) -> None:
+    assert make_claims().peek(ClaimCriteria()) == []
 
 
-def test_a_model_that_is_not_ready_is_named_and_nobody_is_claimed(queue: JobQueue, enlist: Enlist) -> None:
+def test_a_model_that_is_not_ready_is_named_and_nobody_is_claimed(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
     cold = queue.submit(parameters(model="cold"))
-    claims = enlist()
+    claims = make_claims()
     with pytest.raises(NotReady) as unready:
         claims.claim(ClaimCriteria(warm=["warm"], ready=["warm"]))
     assert unready.value.name == "cold"
@@ -183,24 +195,24 @@ def test_a_model_that_is_not_ready_is_named_and_nobody_is_claimed(queue: JobQueu
     assert claims.claim(ClaimCriteria(ready=["cold"]))[0].job.id == cold.id
 
 
-def test_a_model_that_is_put_off_holds_nobody_up_in_any_tier(queue: JobQueue, enlist: Enlist) -> None:
+def test_a_model_that_is_put_off_holds_nobody_up_in_any_tier(queue: JobQueue, make_claims: MakeClaims) -> None:
     cold = queue.submit(parameters(model="cold"), priority=Priority.HIGH)
     ids = [queue.submit(parameters(model="warm", batchable=False)).id for _ in range(2)]
-    claims = enlist(overdue_seconds=0)
+    claims = make_claims(overdue_seconds=0)
     wish = ClaimCriteria(warm=["warm"], ready=["warm"], put_off=["cold"])
     assert [claims.claim(wish)[0].job.id for _ in ids] == ids
     assert claims.claim(wish) == []
     assert queue.fetch(cold.id).state is JobState.QUEUED
     # Another worker, for which it is ready, may have it meanwhile.
-    assert enlist("second").claim(ClaimCriteria(warm=["cold"], ready=["cold"]))[0].job.id == cold.id
+    assert make_claims("second").claim(ClaimCriteria(warm=["cold"], ready=["cold"]))[0].job.id == cold.id
 
 
 def test_a_job_whose_controlnet_is_not_ready_is_passed_over_by_its_models_other_jobs(
-    queue: JobQueue, enlist: Enlist
+    queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     controlled = queue.submit(parameters(model="warm", controls=(LINES,)))
     plain = queue.submit(parameters(model="warm"))
-    claims = enlist()
+    claims = make_claims()
     with pytest.raises(NotReady) as unready:
         claims.claim(ClaimCriteria(warm=["warm"], ready=["warm"]))
     assert unready.value.name == "controlnet:lines"
@@ -211,23 +223,25 @@ def test_a_job_whose_controlnet_is_not_ready_is_passed_over_by_its_models_other_
     assert [claim.job.id for claim in claims.claim(ready)] == [controlled.id]
 
 
-def test_jobs_that_have_ended_behind_one_that_is_put_off_leave_the_queue(queue: JobQueue, enlist: Enlist) -> None:
+def test_jobs_that_have_ended_behind_one_that_is_put_off_leave_the_queue(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
     controlled = queue.submit(parameters(controls=(LINES,)))
     cancelled = queue.submit(parameters())
     queue.cancel(cancelled.id)
-    assert enlist().claim(ClaimCriteria(put_off=["controlnet:lines"])) == []
+    assert make_claims().claim(ClaimCriteria(put_off=["controlnet:lines"])) == []
     assert queue.connection.lrange(f"rq:queue:{controlled.queue}", 0, -1) == [controlled.id]
-    assert enlist().claim(ClaimCriteria())[0].job.id == controlled.id
+    assert make_claims().claim(ClaimCriteria())[0].job.id == controlled.id
 
 
-def test_two_workers_never_claim_one_job(queue: JobQueue, enlist: Enlist) -> None:
+def test_two_workers_never_claim_one_job(queue: JobQueue, make_claims: MakeClaims) -> None:
     count = 60
     taken: list[str] = []
     for _ in range(count):
         queue.submit(parameters(batchable=False))
 
     def take(worker: str) -> None:
-        claims = enlist(worker)
+        claims = make_claims(worker)
         while batch := claims.claim(ClaimCriteria()):
             taken.extend(claim.job.id for claim in batch)
 

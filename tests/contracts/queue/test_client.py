@@ -16,7 +16,7 @@ from contracts.queue.leases import ClaimCriteria
 from contracts.queue.records import JobState
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
-from tests.contracts.conftest import Enlist
+from tests.support.claims import MakeClaims
 from tests.support.parameters import parameters
 
 
@@ -43,34 +43,36 @@ def test_an_unknown_job_is_not_found(queue: JobQueue) -> None:
         queue.cancel("nothing")
 
 
-def test_a_waiting_job_is_cancelled_at_once_and_twice_is_the_same(queue: JobQueue, enlist: Enlist) -> None:
+def test_a_waiting_job_is_cancelled_at_once_and_twice_is_the_same(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
     job = queue.submit(parameters())
     assert queue.cancel(job.id).state is JobState.CANCELLED
     assert queue.cancel(job.id).state is JobState.CANCELLED
-    assert enlist().claim(ClaimCriteria()) == []
+    assert make_claims().claim(ClaimCriteria()) == []
     assert queue.connection.llen(f"rq:queue:{job.queue}") == 0
 
 
-def test_a_running_job_is_marked_for_its_worker(queue: JobQueue, enlist: Enlist) -> None:
+def test_a_running_job_is_marked_for_its_worker(queue: JobQueue, make_claims: MakeClaims) -> None:
     job = queue.submit(parameters())
-    enlist().claim(ClaimCriteria())
+    make_claims().claim(ClaimCriteria())
     marked = queue.cancel(job.id)
     assert marked.state is JobState.RUNNING
     assert marked.cancel_requested
 
 
-def test_a_completed_job_cannot_be_cancelled(queue: JobQueue, enlist: Enlist) -> None:
+def test_a_completed_job_cannot_be_cancelled(queue: JobQueue, make_claims: MakeClaims) -> None:
     job = queue.submit(parameters())
-    claims = enlist()
+    claims = make_claims()
     claims.finish(claims.claim(ClaimCriteria())[0], JobState.COMPLETED, images=[])
     with pytest.raises(Conflict):
         queue.cancel(job.id)
 
 
-def test_position_counts_the_jobs_ahead(queue: JobQueue, enlist: Enlist) -> None:
+def test_position_counts_the_jobs_ahead(queue: JobQueue, make_claims: MakeClaims) -> None:
     jobs = [queue.submit(parameters(batchable=False)) for _ in range(3)]
     assert [queue.place(job) for job in jobs] == [(0, None), (1, None), (2, None)]
-    enlist().claim(ClaimCriteria())
+    make_claims().claim(ClaimCriteria())
     assert [queue.place(job) for job in jobs] == [None, (0, None), (1, None)]
 
 

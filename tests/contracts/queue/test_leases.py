@@ -10,7 +10,7 @@ from contracts.queue.client import JobQueue
 from contracts.queue.events import read_events
 from contracts.queue.leases import ClaimCriteria
 from contracts.queue.records import JobError, JobState, Progress, Receipt, Weights
-from tests.contracts.conftest import Enlist
+from tests.support.claims import MakeClaims
 from tests.support.parameters import parameters
 
 BATCHES = ClaimCriteria(max_images=4, batching=True)
@@ -21,9 +21,9 @@ def names(queue: JobQueue, pattern: str) -> set[str]:
     return set(queue.connection.scan_iter(pattern))
 
 
-def test_a_finished_job_is_complete_everywhere_at_once(queue: JobQueue, enlist: Enlist) -> None:
+def test_a_finished_job_is_complete_everywhere_at_once(queue: JobQueue, make_claims: MakeClaims) -> None:
     job = queue.submit(parameters())
-    claims = enlist()
+    claims = make_claims()
     (claim,) = claims.claim(ClaimCriteria())
     assert claims.finish(claim, JobState.COMPLETED, images=[])
     done = queue.fetch(job.id)
@@ -37,9 +37,9 @@ def test_a_finished_job_is_complete_everywhere_at_once(queue: JobQueue, enlist: 
     assert [event.kind for event in read_events(queue.connection, job.id)] == ["queued", "started", "completed"]
 
 
-def test_a_worker_that_lost_its_lease_writes_nothing(queue: JobQueue, enlist: Enlist) -> None:
+def test_a_worker_that_lost_its_lease_writes_nothing(queue: JobQueue, make_claims: MakeClaims) -> None:
     job = queue.submit(parameters())
-    late, quick = enlist("late", lease_seconds=SHORT), enlist("quick")
+    late, quick = make_claims("late", lease_seconds=SHORT), make_claims("quick")
     (old,) = late.claim(ClaimCriteria())
     time.sleep(2 * SHORT)
     assert quick.reap() == (1, [])
@@ -54,9 +54,9 @@ def test_a_worker_that_lost_its_lease_writes_nothing(queue: JobQueue, enlist: En
     assert queue.fetch(job.id).attempts == 2
 
 
-def test_a_lease_that_is_extended_is_not_reaped(queue: JobQueue, enlist: Enlist) -> None:
+def test_a_lease_that_is_extended_is_not_reaped(queue: JobQueue, make_claims: MakeClaims) -> None:
     queue.submit(parameters())
-    claims = enlist(lease_seconds=0.3)
+    claims = make_claims(lease_seconds=0.3)
     batch = claims.claim(ClaimCriteria())
     for _ in range(4):
         time.sleep(0.1)
@@ -64,9 +64,9 @@ def test_a_lease_that_is_extended_is_not_reaped(queue: JobQueue, enlist: Enlist)
         assert claims.reap() == (0, [])
 
 
-def test_a_job_whose_worker_was_lost_comes_back_alone_and_first(queue: JobQueue, enlist: Enlist) -> None:
+def test_a_job_whose_worker_was_lost_comes_back_alone_and_first(queue: JobQueue, make_claims: MakeClaims) -> None:
     ids = [queue.submit(parameters()).id for _ in range(3)]
-    claims = enlist(lease_seconds=SHORT)
+    claims = make_claims(lease_seconds=SHORT)
     assert len(claims.claim(ClaimCriteria(max_images=2, batching=True))) == 2
     time.sleep(2 * SHORT)
     assert claims.reap() == (2, [])
@@ -75,9 +75,9 @@ def test_a_job_whose_worker_was_lost_comes_back_alone_and_first(queue: JobQueue,
     assert batches[2] == ids[2:]
 
 
-def test_a_job_that_costs_every_worker_its_life_ends_failed(queue: JobQueue, enlist: Enlist) -> None:
+def test_a_job_that_costs_every_worker_its_life_ends_failed(queue: JobQueue, make_claims: MakeClaims) -> None:
     job = queue.submit(parameters())
-    claims = enlist(lease_seconds=SHORT, max_attempts=2)
+    claims = make_claims(lease_seconds=SHORT, max_attempts=2)
     for outcome in [(1, []), (0, [job.id])]:
         assert claims.claim(ClaimCriteria())
         time.sleep(2 * SHORT)
@@ -89,10 +89,10 @@ def test_a_job_that_costs_every_worker_its_life_ends_failed(queue: JobQueue, enl
     assert claims.claim(ClaimCriteria()) == []
 
 
-def test_many_reapers_requeue_a_lost_job_once(queue: JobQueue, enlist: Enlist) -> None:
+def test_many_reapers_requeue_a_lost_job_once(queue: JobQueue, make_claims: MakeClaims) -> None:
     """RQ's own registry clean-up, run by four threads over 200 jobs, made 800 queue entries."""
     jobs = [queue.submit(parameters(batchable=False)) for _ in range(50)]
-    claims = enlist(lease_seconds=SHORT)
+    claims = make_claims(lease_seconds=SHORT)
     while claims.claim(ClaimCriteria()):
         pass
     time.sleep(2 * SHORT)
@@ -104,10 +104,10 @@ def test_many_reapers_requeue_a_lost_job_once(queue: JobQueue, enlist: Enlist) -
     assert queue.connection.llen(f"rq:queue:{jobs[0].queue}") == len(jobs)
 
 
-def test_a_job_handed_back_keeps_its_place_and_spends_no_attempt(queue: JobQueue, enlist: Enlist) -> None:
+def test_a_job_handed_back_keeps_its_place_and_spends_no_attempt(queue: JobQueue, make_claims: MakeClaims) -> None:
     first = queue.submit(parameters(batchable=False))
     queue.submit(parameters(batchable=False))
-    claims = enlist()
+    claims = make_claims()
     (claim,) = claims.claim(ClaimCriteria())
     assert claims.release(claim)
     assert queue.fetch(first.id).state is JobState.QUEUED
@@ -115,9 +115,9 @@ def test_a_job_handed_back_keeps_its_place_and_spends_no_attempt(queue: JobQueue
     assert claims.claim(ClaimCriteria())[0].job.id == first.id
 
 
-def test_progress_is_on_the_record_and_in_the_stream(queue: JobQueue, enlist: Enlist) -> None:
+def test_progress_is_on_the_record_and_in_the_stream(queue: JobQueue, make_claims: MakeClaims) -> None:
     job = queue.submit(parameters())
-    claims = enlist()
+    claims = make_claims()
     batch = claims.claim(ClaimCriteria())
     assert claims.advance(batch, Progress(step=1, steps=4, fraction=0.25, eta_seconds=3.0)) == ["on"]
     assert queue.fetch(job.id).progress.step == 1
@@ -125,25 +125,25 @@ def test_progress_is_on_the_record_and_in_the_stream(queue: JobQueue, enlist: En
     assert (event.kind, event.data["fraction"]) == ("progress", 0.25)
 
 
-def test_a_running_job_learns_of_its_cancel_and_the_others_go_on(queue: JobQueue, enlist: Enlist) -> None:
+def test_a_running_job_learns_of_its_cancel_and_the_others_go_on(queue: JobQueue, make_claims: MakeClaims) -> None:
     jobs = [queue.submit(parameters()) for _ in range(3)]
-    claims = enlist()
+    claims = make_claims()
     batch = claims.claim(BATCHES)
     queue.cancel(jobs[1].id)
     assert claims.advance(batch, Progress(step=1, steps=4)) == ["on", "cancel", "on"]
 
 
-def test_a_running_job_learns_that_its_deadline_has_passed(queue: JobQueue, enlist: Enlist) -> None:
+def test_a_running_job_learns_that_its_deadline_has_passed(queue: JobQueue, make_claims: MakeClaims) -> None:
     job = queue.submit(parameters(), deadline_seconds=1)
-    claims = enlist()
+    claims = make_claims()
     batch = claims.claim(ClaimCriteria())
     queue.connection.hset(f"darkroom:job:{job.id}", "deadline_at", "1.0")
     assert claims.advance(batch, Progress(step=1, steps=4)) == ["deadline"]
 
 
-def test_a_waiting_job_fails_when_its_deadline_passes(queue: JobQueue, enlist: Enlist) -> None:
+def test_a_waiting_job_fails_when_its_deadline_passes(queue: JobQueue, make_claims: MakeClaims) -> None:
     job = queue.submit(parameters(), deadline_seconds=100)
-    claims = enlist()
+    claims = make_claims()
     claims.reap()
     assert queue.fetch(job.id).state is JobState.QUEUED
     queue.connection.zadd("darkroom:deadlines", {job.id: 1.0})
@@ -155,9 +155,9 @@ def test_a_waiting_job_fails_when_its_deadline_passes(queue: JobQueue, enlist: E
     assert claims.claim(ClaimCriteria()) == []
 
 
-def test_a_cancel_asked_of_a_worker_that_dies_is_kept(queue: JobQueue, enlist: Enlist) -> None:
+def test_a_cancel_asked_of_a_worker_that_dies_is_kept(queue: JobQueue, make_claims: MakeClaims) -> None:
     job = queue.submit(parameters())
-    claims = enlist(lease_seconds=SHORT)
+    claims = make_claims(lease_seconds=SHORT)
     claims.claim(ClaimCriteria())
     queue.cancel(job.id)
     time.sleep(2 * SHORT)
@@ -165,9 +165,11 @@ def test_a_cancel_asked_of_a_worker_that_dies_is_kept(queue: JobQueue, enlist: E
     assert queue.fetch(job.id).state is JobState.CANCELLED
 
 
-def test_an_id_left_in_a_list_after_its_job_ended_is_not_run_again(queue: JobQueue, enlist: Enlist) -> None:
+def test_an_id_left_in_a_list_after_its_job_ended_is_not_run_again(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
     job = queue.submit(parameters())
-    claims = enlist()
+    claims = make_claims()
     (claim,) = claims.claim(ClaimCriteria())
     claims.finish(claim, JobState.COMPLETED, images=[])
     queue.connection.rpush(f"rq:queue:{job.queue}", job.id)
@@ -176,10 +178,12 @@ def test_an_id_left_in_a_list_after_its_job_ended_is_not_run_again(queue: JobQue
     assert names(queue, "darkroom:waiting:*") == set()
 
 
-def test_ending_a_job_twice_by_its_own_execution_is_ending_it_once(queue: JobQueue, enlist: Enlist) -> None:
+def test_ending_a_job_twice_by_its_own_execution_is_ending_it_once(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
     """The answer to the first was lost on the way, so the worker says it again."""
     job = queue.submit(parameters())
-    claims = enlist()
+    claims = make_claims()
     (claim,) = claims.claim(ClaimCriteria())
     assert claims.finish(claim, JobState.COMPLETED, images=[])
     assert claims.finish(claim, JobState.COMPLETED, images=[])
@@ -187,9 +191,9 @@ def test_ending_a_job_twice_by_its_own_execution_is_ending_it_once(queue: JobQue
     assert kinds.count("completed") == 1
 
 
-def test_a_claim_whose_answer_was_lost_costs_its_jobs_nothing(queue: JobQueue, enlist: Enlist) -> None:
+def test_a_claim_whose_answer_was_lost_costs_its_jobs_nothing(queue: JobQueue, make_claims: MakeClaims) -> None:
     job, other = queue.submit(parameters()), queue.submit(parameters())
-    first, second = enlist("first"), enlist("second")
+    first, second = make_claims("first"), make_claims("second")
     first.claim(ClaimCriteria())
     second.claim(ClaimCriteria())
     third = queue.submit(parameters())
@@ -201,10 +205,12 @@ def test_a_claim_whose_answer_was_lost_costs_its_jobs_nothing(queue: JobQueue, e
     assert queue.fetch(other.id).state is JobState.RUNNING
 
 
-def test_step_times_are_remembered_and_make_the_waiting_times_known(queue: JobQueue, enlist: Enlist) -> None:
+def test_step_times_are_remembered_and_make_the_waiting_times_known(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
     first, second = queue.submit(parameters(batchable=False)), queue.submit(parameters(batchable=False))
     assert queue.place(second) == (1, None)
-    claims = enlist()
+    claims = make_claims()
     (claim,) = claims.claim(ClaimCriteria())
     receipt = Receipt(
         parameters=first.parameters, seeds=[0], model=Weights(id="x", sha256="0"), timings={"denoise": 2.0}

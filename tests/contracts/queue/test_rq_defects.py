@@ -21,7 +21,7 @@ from contracts.queue.leases import ClaimCriteria
 from contracts.queue.records import JobState
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
-from tests.contracts.conftest import Enlist
+from tests.support.claims import MakeClaims
 from tests.support.parameters import parameters
 
 LEASE_SECONDS = 0.2
@@ -54,32 +54,32 @@ def rq_queue(queue: JobQueue, name: str) -> Queue:
 
 
 def test_defect_a_a_worker_of_several_queues_killed_after_the_pop_loses_nothing(
-    settings: SharedSettings, queue: JobQueue, enlist: Enlist
+    settings: SharedSettings, queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     ids = [queue.submit(parameters(), priority=tier).id for tier in Priority for _ in range(2)]
     assert kill_after_claim(settings) == 2
     time.sleep(2 * LEASE_SECONDS)
-    claims = enlist()
+    claims = make_claims()
     claims.reap()
     seen = [claim.job.id for _ in ids for claim in claims.claim(ClaimCriteria())]
     assert sorted(seen) == sorted(ids)
 
 
 def test_defect_a2_the_lost_job_comes_back_after_one_lease_and_not_after_two_maintenances(
-    settings: SharedSettings, queue: JobQueue, enlist: Enlist
+    settings: SharedSettings, queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     job = queue.submit(parameters())
     kill_after_claim(settings)
     time.sleep(2 * LEASE_SECONDS)
-    assert enlist().reap() == (1, [])
+    assert make_claims().reap() == (1, [])
     assert queue.fetch(job.id).state is JobState.QUEUED
 
 
 def test_defect_b_a_finished_job_never_flips_to_failed_and_never_runs_again(
-    queue: JobQueue, enlist: Enlist
+    queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     job = queue.submit(parameters())
-    claims = enlist(lease_seconds=LEASE_SECONDS)
+    claims = make_claims(lease_seconds=LEASE_SECONDS)
     (claim,) = claims.claim(ClaimCriteria())
     claims.finish(claim, JobState.COMPLETED, images=[])
     # As if the worker had been killed before it took its execution off the books.
@@ -91,9 +91,11 @@ def test_defect_b_a_finished_job_never_flips_to_failed_and_never_runs_again(
     assert queue.fetch(job.id).state is JobState.COMPLETED
 
 
-def test_defect_c_rqs_own_cleanup_run_by_many_touches_none_of_our_leases(queue: JobQueue, enlist: Enlist) -> None:
+def test_defect_c_rqs_own_cleanup_run_by_many_touches_none_of_our_leases(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
     jobs = [queue.submit(parameters(batchable=False)) for _ in range(50)]
-    claims = enlist(lease_seconds=LEASE_SECONDS)
+    claims = make_claims(lease_seconds=LEASE_SECONDS)
     held = [claim for _ in jobs for claim in claims.claim(ClaimCriteria())]
     time.sleep(2 * LEASE_SECONDS)
 
@@ -115,10 +117,10 @@ def test_defect_c_rqs_own_cleanup_run_by_many_touches_none_of_our_leases(queue: 
 
 
 def test_defect_e_there_is_no_maintenance_lock_that_a_killed_worker_could_keep(
-    settings: SharedSettings, queue: JobQueue, enlist: Enlist
+    settings: SharedSettings, queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     queue.submit(parameters())
     kill_after_claim(settings)
     time.sleep(2 * LEASE_SECONDS)
-    assert [enlist(name).reap()[0] for name in ("second", "third")] == [1, 0]
+    assert [make_claims(name).reap()[0] for name in ("second", "third")] == [1, 0]
     assert list(queue.connection.scan_iter("rq:clean_registries*")) == []

@@ -16,7 +16,7 @@ from contracts.queue.stats import QueueDepth, take_census
 from contracts.requests.schema import Priority
 from contracts.storage import Storage
 from contracts.uploads.retention import Retention
-from tests.contracts.conftest import Enlist
+from tests.support.claims import MakeClaims
 from tests.support.parameters import parameters
 
 SHORT = 0.05
@@ -110,10 +110,10 @@ def expire_waiting(queue: JobQueue, claims: Claims) -> None:
     ],
 )
 def test_a_job_is_counted_once_however_it_ends(
-    queue: JobQueue, enlist: Enlist, end: object, status: str, code: str | None
+    queue: JobQueue, make_claims: MakeClaims, end: object, status: str, code: str | None
 ) -> None:
     assert callable(end)
-    end(queue, enlist(lease_seconds=SHORT, max_attempts=1))
+    end(queue, make_claims(lease_seconds=SHORT, max_attempts=1))
 
     assert count_states(queue) == {status: 1}
     assert count(queue, "jobs_accepted") == {"shapes-sdxl": 1}
@@ -121,8 +121,8 @@ def test_a_job_is_counted_once_however_it_ends(
     assert count(queue, "job_failures") == ({code: 1} if code else {})
 
 
-def test_a_job_that_comes_back_is_in_one_state_and_has_not_ended(queue: JobQueue, enlist: Enlist) -> None:
-    quick = enlist(lease_seconds=SHORT)
+def test_a_job_that_comes_back_is_in_one_state_and_has_not_ended(queue: JobQueue, make_claims: MakeClaims) -> None:
+    quick = make_claims(lease_seconds=SHORT)
     claim = take(queue, quick)
     assert count_states(queue) == {"running": 1}
     quick.release(claim)
@@ -140,11 +140,11 @@ def test_a_job_that_comes_back_is_in_one_state_and_has_not_ended(queue: JobQueue
 
 
 def test_a_forgotten_job_leaves_the_census_and_stays_in_the_totals(
-    queue: JobQueue, storage: Storage, enlist: Enlist
+    queue: JobQueue, storage: Storage, make_claims: MakeClaims
 ) -> None:
-    complete(queue, enlist())
-    deleted = take(queue, enlist())
-    enlist().finish(deleted, JobState.CANCELLED)
+    complete(queue, make_claims())
+    deleted = take(queue, make_claims())
+    make_claims().finish(deleted, JobState.CANCELLED)
     queue.delete(deleted.job.id)
     assert count_states(queue) == {"completed": 1}
     for key in queue.connection.scan_iter("darkroom:job:*"):

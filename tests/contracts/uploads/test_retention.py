@@ -17,7 +17,7 @@ from contracts.queue.records import JobState
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
 from contracts.uploads.retention import Retention
-from tests.contracts.conftest import Enlist
+from tests.support.claims import MakeClaims
 from tests.support.parameters import parameters
 
 SHA = "ab" * 32
@@ -48,17 +48,17 @@ def retention(queue: JobQueue, storage: Storage) -> Retention:
     return Retention(queue.connection, storage, gone_seconds=60, lease_seconds=LEASE_SECONDS)
 
 
-def complete(queue: JobQueue, storage: Storage, enlist: Enlist, **changes: str) -> str:
+def complete(queue: JobQueue, storage: Storage, make_claims: MakeClaims, **changes: str) -> str:
     """An ended job with an image in the storage."""
     id = queue.submit(parameters(**changes)).id
-    (claim,) = enlist().claim(ClaimCriteria())
-    end(storage, enlist, claim)
+    (claim,) = make_claims().claim(ClaimCriteria())
+    end(storage, make_claims, claim)
     return id
 
 
-def end(storage: Storage, enlist: Enlist, claim: Claim) -> None:
+def end(storage: Storage, make_claims: MakeClaims, claim: Claim) -> None:
     storage.write(f"images/{claim.job.id}/1/0.png", b"an image")
-    assert enlist().finish(claim, JobState.COMPLETED)
+    assert make_claims().finish(claim, JobState.COMPLETED)
 
 
 def let_expire(queue: JobQueue, *ids: str) -> None:
@@ -84,9 +84,9 @@ def keys_of(queue: JobQueue) -> set[str]:
 
 
 def test_nothing_is_swept_before_its_time(
-    queue: JobQueue, storage: Storage, retention: Retention, enlist: Enlist
+    queue: JobQueue, storage: Storage, retention: Retention, make_claims: MakeClaims
 ) -> None:
-    id = complete(queue, storage, enlist)
+    id = complete(queue, storage, make_claims)
     waiting = queue.submit(parameters())
 
     assert retention.sweep() == 0
@@ -95,8 +95,10 @@ def test_nothing_is_swept_before_its_time(
     assert storage.exists(f"images/{id}/1/0.png")
 
 
-def test_an_expired_job_is_gone_before_anybody_sweeps(queue: JobQueue, storage: Storage, enlist: Enlist) -> None:
-    id = complete(queue, storage, enlist)
+def test_an_expired_job_is_gone_before_anybody_sweeps(
+    queue: JobQueue, storage: Storage, make_claims: MakeClaims
+) -> None:
+    id = complete(queue, storage, make_claims)
     let_expire(queue, id)
 
     with pytest.raises(Gone) as gone:
@@ -105,9 +107,9 @@ def test_an_expired_job_is_gone_before_anybody_sweeps(queue: JobQueue, storage: 
 
 
 def test_an_expired_job_is_gone_for_a_while_and_then_unknown_and_nothing_of_it_is_left(
-    queue: JobQueue, storage: Storage, retention: Retention, enlist: Enlist
+    queue: JobQueue, storage: Storage, retention: Retention, make_claims: MakeClaims
 ) -> None:
-    id = complete(queue, storage, enlist)
+    id = complete(queue, storage, make_claims)
     let_expire(queue, id)
 
     sweep_all(retention)
@@ -130,9 +132,9 @@ def test_an_expired_job_is_gone_for_a_while_and_then_unknown_and_nothing_of_it_i
 
 
 def test_files_that_a_late_worker_wrote_go_with_the_stone(
-    queue: JobQueue, storage: Storage, retention: Retention, enlist: Enlist
+    queue: JobQueue, storage: Storage, retention: Retention, make_claims: MakeClaims
 ) -> None:
-    id = complete(queue, storage, enlist)
+    id = complete(queue, storage, make_claims)
     let_expire(queue, id)
     sweep_all(retention)
     storage.write(f"images/{id}/1/0.png", b"late")
@@ -144,9 +146,9 @@ def test_files_that_a_late_worker_wrote_go_with_the_stone(
 
 
 def test_many_sweepers_at_once_remove_each_job_once(
-    settings: SharedSettings, queue: JobQueue, storage: Storage, enlist: Enlist
+    settings: SharedSettings, queue: JobQueue, storage: Storage, make_claims: MakeClaims
 ) -> None:
-    ids = [complete(queue, storage, enlist) for _ in range(150)]
+    ids = [complete(queue, storage, make_claims) for _ in range(150)]
     let_expire(queue, *ids)
     removed: list[int] = []
 
@@ -167,9 +169,9 @@ def test_many_sweepers_at_once_remove_each_job_once(
 
 
 def test_what_a_killed_sweeper_began_another_ends(
-    settings: SharedSettings, queue: JobQueue, storage: Storage, retention: Retention, enlist: Enlist
+    settings: SharedSettings, queue: JobQueue, storage: Storage, retention: Retention, make_claims: MakeClaims
 ) -> None:
-    ids = [complete(queue, storage, enlist) for _ in range(10)]
+    ids = [complete(queue, storage, make_claims) for _ in range(10)]
     let_expire(queue, *ids)
     command = [sys.executable, "-c", SWEEP_AND_DIE, settings.redis_url, str(settings.data)]
 
@@ -225,12 +227,12 @@ def test_what_a_request_stored_before_its_process_died_is_swept(
 
 
 def test_a_jobs_input_stays_as_long_as_any_job_that_reads_it(
-    queue: JobQueue, storage: Storage, retention: Retention, enlist: Enlist
+    queue: JobQueue, storage: Storage, retention: Retention, make_claims: MakeClaims
 ) -> None:
     key = retention.hold(SHA, 60)
     storage.write(key, b"a picture")
     first, second = (
-        complete(queue, storage, enlist, image=key),
+        complete(queue, storage, make_claims, image=key),
         queue.submit(parameters(image=key, mask_image=key)).id,
     )
     let_holds_end(queue)
@@ -240,8 +242,8 @@ def test_a_jobs_input_stays_as_long_as_any_job_that_reads_it(
     let_expire(queue, first)
     sweep_all(retention)
     assert storage.exists(key)
-    (claim,) = enlist().claim(ClaimCriteria())
-    end(storage, enlist, claim)
+    (claim,) = make_claims().claim(ClaimCriteria())
+    end(storage, make_claims, claim)
     let_expire(queue, second)
     sweep_all(retention)
 
@@ -250,11 +252,11 @@ def test_a_jobs_input_stays_as_long_as_any_job_that_reads_it(
 
 
 def test_an_upload_outlives_the_job_that_named_it(
-    queue: JobQueue, storage: Storage, retention: Retention, enlist: Enlist
+    queue: JobQueue, storage: Storage, retention: Retention, make_claims: MakeClaims
 ) -> None:
     key = retention.hold(SHA, 5000)
     storage.write(key, b"a picture")
-    id = complete(queue, storage, enlist, image=key)
+    id = complete(queue, storage, make_claims, image=key)
     let_expire(queue, id)
 
     sweep_all(retention)
@@ -264,11 +266,11 @@ def test_an_upload_outlives_the_job_that_named_it(
 
 
 def test_a_deleted_job_lets_its_input_go(
-    queue: JobQueue, storage: Storage, retention: Retention, enlist: Enlist
+    queue: JobQueue, storage: Storage, retention: Retention, make_claims: MakeClaims
 ) -> None:
     key = retention.hold(SHA, 60)
     storage.write(key, b"a picture")
-    id = complete(queue, storage, enlist, image=key)
+    id = complete(queue, storage, make_claims, image=key)
     let_holds_end(queue)
     sweep_all(retention)
 

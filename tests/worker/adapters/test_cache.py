@@ -18,8 +18,8 @@ from contracts.catalogue.families import FAMILIES, Mode
 from contracts.metrics import Counters
 from contracts.requests.parameters import LoraParameters
 from contracts.storage import Storage
-from tests.support.adapters import acting, checkpoint_of, chosen, paint_with
-from tests.support.jobs import Pixels, done, order, pixels
+from tests.support.adapters import active_loras, checkpoint_of, choose_sets, generate_with_lora
+from tests.support.jobs import Pixels, complete_job, generate_pixels, make_job
 from tests.support.weights import to_kohya, write_adapter
 from worker.adapters import reader
 from worker.adapters.cache import LoraCache
@@ -41,20 +41,22 @@ def _hooks(base: Any) -> int:
 def test_an_adapter_acts_and_leaves_the_base_bit_for_bit_as_it_was(
     family: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
-    base, _ = done(order(catalogue, family), pool, storage)
+    base, _ = complete_job(make_job(catalogue, family), pool, storage)
     hooks = _hooks(pool.model(f"shapes-{family}").base)
-    weak, strong = (paint_with(pool, storage, family, f"{family}-lora", scale) for scale in (0.5, 1.0))
+    weak, strong = (generate_with_lora(pool, storage, family, f"{family}-lora", scale) for scale in (0.5, 1.0))
     assert not np.array_equal(weak, strong)
-    assert done(order(catalogue, family), pool, storage)[0] == base
-    assert np.array_equal(paint_with(pool, storage, family, f"{family}-lora", 0.5), weak)
+    assert complete_job(make_job(catalogue, family), pool, storage)[0] == base
+    assert np.array_equal(generate_with_lora(pool, storage, family, f"{family}-lora", 0.5), weak)
     assert _hooks(pool.model(f"shapes-{family}").base) == hooks
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
 def test_an_adapter_acts_in_every_mode(family: str, catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
     for mode in FAMILIES[family].modes:
-        plain = pixels(order(catalogue, family, mode), pool, storage)
-        adapted = pixels(order(catalogue, family, mode, loras=[{"name": f"{family}-lora"}]), pool, storage)
+        plain = generate_pixels(make_job(catalogue, family, mode), pool, storage)
+        adapted = generate_pixels(
+            make_job(catalogue, family, mode, loras=[{"name": f"{family}-lora"}]), pool, storage
+        )
         assert not np.array_equal(plain, adapted), mode
 
 
@@ -66,10 +68,10 @@ def test_several_adapters_act_together_each_with_its_scale(
 
     def both(first: float, second: float) -> Pixels:
         loras = [{"name": "sdxl-lora", "scale": first}, {"name": "extra", "scale": second}]
-        return pixels(order(pool.catalogue, "sdxl", loras=loras), pool, storage)
+        return generate_pixels(make_job(pool.catalogue, "sdxl", loras=loras), pool, storage)
 
-    assert np.array_equal(both(1.0, 0.0), paint_with(pool, storage, "sdxl", "sdxl-lora"))
-    assert np.array_equal(both(0.0, 1.0), paint_with(pool, storage, "sdxl"))
+    assert np.array_equal(both(1.0, 0.0), generate_with_lora(pool, storage, "sdxl", "sdxl-lora"))
+    assert np.array_equal(both(0.0, 1.0), generate_with_lora(pool, storage, "sdxl"))
     assert not np.array_equal(both(1.0, 1.0), both(1.0, 0.0))
 
 
@@ -80,7 +82,9 @@ def test_ranks_differ_and_all_load(
     path = tmp_path / "lora.safetensors"
     write_adapter(path, "flux", checkpoint_of(catalogue, "flux"), rank=rank)
     pool = add_lora("flux", path)
-    assert not np.array_equal(paint_with(pool, storage, "flux"), paint_with(pool, storage, "flux", scale=0.0))
+    assert not np.array_equal(
+        generate_with_lora(pool, storage, "flux"), generate_with_lora(pool, storage, "flux", scale=0.0)
+    )
 
 
 def test_kohyas_layout_with_text_encoders_means_the_same_as_pefts(
@@ -89,19 +93,19 @@ def test_kohyas_layout_with_text_encoders_means_the_same_as_pefts(
     path = tmp_path / "lora.safetensors"
     tensors = write_adapter(path, "sdxl", checkpoint_of(catalogue, "sdxl"), rank=4, text_encoder=True)
     assert any(key.startswith("text_encoder.") for key in tensors)
-    peft = paint_with(add_lora("sdxl", path), storage, "sdxl")
-    kohya = paint_with(add_lora("sdxl", to_kohya(tensors, alpha=4.0)), storage, "sdxl")
+    peft = generate_with_lora(add_lora("sdxl", path), storage, "sdxl")
+    kohya = generate_with_lora(add_lora("sdxl", to_kohya(tensors, alpha=4.0)), storage, "sdxl")
     assert np.array_equal(peft, kohya)
     denoiser_only = {key: tensor for key, tensor in tensors.items() if key.startswith("unet.")}
-    assert not np.array_equal(paint_with(add_lora("sdxl", denoiser_only), storage, "sdxl"), peft)
+    assert not np.array_equal(generate_with_lora(add_lora("sdxl", denoiser_only), storage, "sdxl"), peft)
 
 
 def test_kohyas_alpha_scales(
     add_lora: Callable[..., Pool], catalogue: Catalogue, storage: Storage, tmp_path: Path
 ) -> None:
     tensors = write_adapter(tmp_path / "a.safetensors", "sdxl", checkpoint_of(catalogue, "sdxl"), rank=4)
-    halved = paint_with(add_lora("sdxl", to_kohya(tensors, alpha=2.0)), storage, "sdxl")
-    whole = paint_with(add_lora("sdxl", to_kohya(tensors, alpha=4.0)), storage, "sdxl", scale=0.5)
+    halved = generate_with_lora(add_lora("sdxl", to_kohya(tensors, alpha=2.0)), storage, "sdxl")
+    whole = generate_with_lora(add_lora("sdxl", to_kohya(tensors, alpha=4.0)), storage, "sdxl", scale=0.5)
     assert np.abs(halved - whole).max() <= 1
 
 
@@ -111,9 +115,9 @@ def test_a_text_encoder_adapter_leaves_no_trace(
     path = tmp_path / "lora.safetensors"
     write_adapter(path, "sdxl", checkpoint_of(catalogue, "sdxl"), text_encoder=True)
     pool = add_lora("sdxl", path)
-    base, _ = done(order(catalogue, "sdxl"), pool, storage)
-    paint_with(pool, storage, "sdxl")
-    assert done(order(catalogue, "sdxl"), pool, storage)[0] == base
+    base, _ = complete_job(make_job(catalogue, "sdxl"), pool, storage)
+    generate_with_lora(pool, storage, "sdxl")
+    assert complete_job(make_job(catalogue, "sdxl"), pool, storage)[0] == base
 
 
 def test_a_changing_order_of_adapters_gives_each_job_its_own_image(
@@ -121,14 +125,14 @@ def test_a_changing_order_of_adapters_gives_each_job_its_own_image(
 ) -> None:
     """Alternates adapters, scales, none, failures and modes; every image equals its first making."""
     orders = [
-        order(catalogue, "sdxl"),
-        order(catalogue, "sdxl", loras=[{"name": "sdxl-lora"}]),
-        order(catalogue, "sdxl", Mode.IMG2IMG, loras=[{"name": "sdxl-lora", "scale": -1.0}]),
-        order(catalogue, "sdxl", Mode.INPAINT),
+        make_job(catalogue, "sdxl"),
+        make_job(catalogue, "sdxl", loras=[{"name": "sdxl-lora"}]),
+        make_job(catalogue, "sdxl", Mode.IMG2IMG, loras=[{"name": "sdxl-lora", "scale": -1.0}]),
+        make_job(catalogue, "sdxl", Mode.INPAINT),
     ]
-    first = [done(item, pool, storage)[0] for item in orders]
+    first = [complete_job(item, pool, storage)[0] for item in orders]
     for index in (1, 0, 2, 3, 1, 2, 0, 1, 1, 3, 0):
-        assert done(orders[index], pool, storage)[0] == first[index]
+        assert complete_job(orders[index], pool, storage)[0] == first[index]
 
 
 # -- what stays loaded ------------------------------------------------------------------------------------
@@ -144,20 +148,20 @@ def test_the_least_recently_used_adapters_leave_beyond_either_bound(two_adapters
     roomy = adapters(Limits())
     sizes: list[int] = []
     for lora in (small, large):
-        with acting(roomy, lora):
+        with active_loras(roomy, lora):
             sizes.append(roomy.resident_bytes - sum(sizes))
     assert list(roomy.loaded) == ["sdxl-lora", "extra"]
-    with acting(roomy, small):
+    with active_loras(roomy, small):
         pass
     assert list(roomy.loaded) == ["extra", "sdxl-lora"]
     for limits in (Limits(loaded=1), Limits(loaded_bytes=sum(sizes) - 1)):
         tight = adapters(limits)
-        with acting(tight, small, large):
+        with active_loras(tight, small, large):
             assert list(tight.loaded) == ["sdxl-lora", "extra"]  # one job's own may exceed the limits
         assert list(tight.loaded) == ["extra"]
         assert tight.resident_bytes == sizes[1]
     none = adapters(Limits(loaded=0))
-    with acting(none, small):
+    with active_loras(none, small):
         pass
     assert (none.loaded, none.resident_bytes) == ((), 0)
 
@@ -168,9 +172,9 @@ def test_an_adapter_file_that_changes_is_another_adapter(
     path = tmp_path / "lora.safetensors"
     write_adapter(path, "sdxl", checkpoint_of(catalogue, "sdxl"), seed=4)
     pool = add_lora("sdxl", path)
-    first = paint_with(pool, storage, "sdxl")
+    first = generate_with_lora(pool, storage, "sdxl")
     write_adapter(path, "sdxl", checkpoint_of(catalogue, "sdxl"), seed=5)
-    assert not np.array_equal(paint_with(pool, storage, "sdxl"), first)
+    assert not np.array_equal(generate_with_lora(pool, storage, "sdxl"), first)
 
 
 def test_the_key_of_a_prompts_embedding_names_the_adapters_that_change_a_text_encoder(
@@ -179,7 +183,7 @@ def test_the_key_of_a_prompts_embedding_names_the_adapters_that_change_a_text_en
     model = pool.model("shapes-sdxl")
     adapters = LoraCache(model.base, model.family, LoraFiles(two_adapters))
     denoiser_only, with_text = LoraParameters(name="sdxl-lora"), LoraParameters(name="extra", scale=0.5)
-    none, one, both = chosen(adapters, [], [denoiser_only], [denoiser_only, with_text])
+    none, one, both = choose_sets(adapters, [], [denoiser_only], [denoiser_only, with_text])
     assert none.for_text_encoders.key == one.for_text_encoders.key == ()
     path = Path(two_adapters.lora("extra").source)
     assert both.for_text_encoders.key == ((ContentHasher().hash(path), 0.5),)
@@ -195,14 +199,14 @@ def test_two_hundred_swaps_leave_memory_modules_and_parameters_where_they_were(
         rows.append(LoraSpec(id=f"lora-{seed}", family="sdxl", source=str(path)))
     catalogue = two_adapters.model_copy(update={"loras": tuple(rows)})
     pool = Pool(catalogue, device="cpu")
-    base, _ = done(order(catalogue, "sdxl"), pool, storage)
+    base, _ = complete_job(make_job(catalogue, "sdxl"), pool, storage)
     model = pool.model("shapes-sdxl")
     model.adapters = LoraCache(model.base, model.family, LoraFiles(catalogue, limits=Limits(loaded=2)))
     names = ["sdxl-lora", "extra", "lora-11", "lora-12"]
 
     def swap(times: int) -> tuple[int, int, int, int]:
         for turn in range(times):
-            with acting(model.adapters, LoraParameters(name=names[turn % 4], scale=1 - turn % 3)):
+            with active_loras(model.adapters, LoraParameters(name=names[turn % 4], scale=1 - turn % 3)):
                 pass
         gc.collect()
         modules = [
@@ -216,7 +220,7 @@ def test_two_hundred_swaps_leave_memory_modules_and_parameters_where_they_were(
     *after, rss_after = swap(200)
     assert after == before
     assert rss_after - rss_before < 32 * 2**20
-    assert done(order(catalogue, "sdxl"), pool, storage)[0] == base
+    assert complete_job(make_job(catalogue, "sdxl"), pool, storage)[0] == base
 
 
 def test_loads_switches_and_evictions_are_counted(two_adapters: Catalogue, pool: Pool) -> None:
@@ -225,7 +229,7 @@ def test_loads_switches_and_evictions_are_counted(two_adapters: Catalogue, pool:
     adapters = LoraCache(model.base, model.family, lora_files, "shapes-sdxl")
     small, large = LoraParameters(name="sdxl-lora"), LoraParameters(name="extra")
     for loras in ([], [small], [small], [large], [], [large.model_copy(update={"scale": 0.5})]):
-        with acting(adapters, *loras):
+        with active_loras(adapters, *loras):
             pass
     counted = {json.loads(key)[0]: amount for key, amount in tally.drain().items()}
     assert counted == {"adapter_loads": 2, "adapter_switches": 4, "adapter_evictions": 1}

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.errors import FailureCode, JobFailed
+from contracts.errors import FailureCode
 from contracts.requests.parameters import JobParameters, LoraParameters
 from contracts.storage import Storage
-from tests.support.jobs import done, order, pixels, run
+from tests.support.jobs import complete_job, fail_job, generate_pixels, make_job
 from tests.support.weights import write_adapter
 from worker.adapters.files import Limits, LoraFiles
 from worker.pool.pool import Pool
@@ -38,7 +38,7 @@ def uploads(catalogue: Catalogue, storage: Storage, tmp_path: Path) -> list[Lora
 
 
 def _with(lora: LoraParameters, catalogue: Catalogue) -> JobParameters:
-    return order(catalogue, "sdxl").model_copy(update={"loras": (lora,)})
+    return make_job(catalogue, "sdxl").model_copy(update={"loras": (lora,)})
 
 
 def test_an_uploaded_adapter_acts_like_the_operators_own(
@@ -47,9 +47,9 @@ def test_an_uploaded_adapter_acts_like_the_operators_own(
     file = Path(catalogue.lora("sdxl-lora").source)
     pool = Pool(catalogue, device="cpu", lora_files=LoraFiles(catalogue, storage, tmp_path / "loras"))
     lora = _upload(storage, file)
-    own = pixels(order(catalogue, "sdxl", loras=[{"name": "sdxl-lora"}]), pool, storage)
-    assert (pixels(_with(lora, catalogue), pool, storage) == own).all()
-    _, receipt = done(_with(lora, catalogue), pool, storage)
+    own = generate_pixels(make_job(catalogue, "sdxl", loras=[{"name": "sdxl-lora"}]), pool, storage)
+    assert (generate_pixels(_with(lora, catalogue), pool, storage) == own).all()
+    _, receipt = complete_job(_with(lora, catalogue), pool, storage)
     assert [(one.id, one.sha256) for one in receipt.loras] == [("mine", lora.sha256)]
 
 
@@ -58,9 +58,9 @@ def test_two_contents_under_one_name_are_two_adapters(
 ) -> None:
     """Names belong to owners, and may be given anew."""
     pool = Pool(catalogue, device="cpu", lora_files=LoraFiles(catalogue, storage, tmp_path / "loras"))
-    first, second = (done(_with(lora, catalogue), pool, storage)[0] for lora in uploads[:2])
+    first, second = (complete_job(_with(lora, catalogue), pool, storage)[0] for lora in uploads[:2])
     assert first != second
-    assert done(_with(uploads[0], catalogue), pool, storage)[0] == first
+    assert complete_job(_with(uploads[0], catalogue), pool, storage)[0] == first
 
 
 def test_a_file_is_fetched_once(
@@ -96,9 +96,8 @@ def test_a_file_that_is_gone_or_damaged_fails_the_job_by_name_and_the_next_is_ri
     storage.write(damaged.key or "", b"something else")
     pool = Pool(catalogue, device="cpu", lora_files=LoraFiles(catalogue, storage, tmp_path / "loras"))
     for lora, reason in ((gone, "no longer stored"), (damaged, "damaged")):
-        (failure,) = run(_with(lora, catalogue), pool, storage)
-        assert isinstance(failure, JobFailed)
-        assert failure.code == FailureCode.INPUT_MISSING
-        assert reason in failure.message
-    done(_with(whole, catalogue), pool, storage)
+        error = fail_job(_with(lora, catalogue), pool, storage)
+        assert error.code == FailureCode.INPUT_MISSING
+        assert reason in error.message
+    complete_job(_with(whole, catalogue), pool, storage)
     assert len(list((tmp_path / "loras").iterdir())) == 1

@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.catalogue.families import FAMILIES
-from contracts.errors import FailureCode, JobFailed
+from contracts.errors import FailureCode
+from contracts.queue.records import JobError
 from contracts.storage import Storage
-from tests.support.adapters import checkpoint_of, paint_with
-from tests.support.jobs import Onlooker, done, order, run
+from tests.support.adapters import checkpoint_of, generate_with_lora
+from tests.support.jobs import RecordingWatch, complete_job, fail_job, make_job, run_jobs
 from tests.support.weights import to_kohya, write_adapter
 from worker.adapters.cache import LoraCache
 from worker.adapters.files import Limits, LoraFiles
@@ -26,28 +27,28 @@ FAMILY_IDS = list(FAMILIES)
 Tensors = dict[str, torch.Tensor]
 
 
-def _failure(pool: Pool, storage: Storage, family: str) -> JobFailed:
-    (failure,) = run(order(pool.catalogue, family, loras=[{"name": "extra"}]), pool, storage)
-    assert isinstance(failure, JobFailed)
-    assert failure.code == FailureCode.LORA_INCOMPATIBLE
-    assert len(failure.message) < 500
-    return failure
+def _failure(pool: Pool, storage: Storage, family: str) -> JobError:
+    error = fail_job(make_job(pool.catalogue, family, loras=[{"name": "extra"}]), pool, storage)
+    assert error.code == FailureCode.LORA_INCOMPATIBLE
+    assert len(error.message) < 500
+    return error
 
 
 def test_hazard_1_an_adapter_that_leaves_wakes_no_other(
     catalogue: Catalogue, two_adapters: Catalogue, storage: Storage
 ) -> None:
     pool = Pool(two_adapters, device="cpu")
-    base, _ = done(order(catalogue, "sdxl"), pool, storage)
+    base, _ = complete_job(make_job(catalogue, "sdxl"), pool, storage)
     model = pool.model("shapes-sdxl")
     model.adapters = LoraCache(model.base, model.family, LoraFiles(two_adapters, limits=Limits(loaded=1)))
     alone = [
-        paint_with(Pool(two_adapters, device="cpu"), storage, "sdxl", name) for name in ("sdxl-lora", "extra")
+        generate_with_lora(Pool(two_adapters, device="cpu"), storage, "sdxl", name)
+        for name in ("sdxl-lora", "extra")
     ]
     for name, expected in zip(("sdxl-lora", "extra", "sdxl-lora"), (*alone, alone[0]), strict=True):
-        assert np.array_equal(paint_with(pool, storage, "sdxl", name), expected)
+        assert np.array_equal(generate_with_lora(pool, storage, "sdxl", name), expected)
         assert model.adapters.loaded == (name,)
-        assert done(order(catalogue, "sdxl"), pool, storage)[0] == base
+        assert complete_job(make_job(catalogue, "sdxl"), pool, storage)[0] == base
 
 
 def test_hazard_2_an_adapter_of_which_one_half_fails_leaves_the_other_half_inactive(
@@ -58,16 +59,16 @@ def test_hazard_2_an_adapter_of_which_one_half_fails_leaves_the_other_half_inact
     key = next(key for key in tensors if key.startswith("text_encoder.") and "lora_A" in key)
     tensors[key] = torch.zeros(4, 7)
     pool = add_lora("sdxl", tensors)
-    base, _ = done(order(catalogue, "sdxl"), pool, storage)
+    base, _ = complete_job(make_job(catalogue, "sdxl"), pool, storage)
     assert "text_encoder" in _failure(pool, storage, "sdxl").message
-    assert done(order(catalogue, "sdxl"), pool, storage)[0] == base
+    assert complete_job(make_job(catalogue, "sdxl"), pool, storage)[0] == base
 
 
 def test_hazard_2_a_switch_that_breaks_off_half_way_leaves_nothing_behind(
     catalogue: Catalogue, pool: Pool, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base, _ = done(order(catalogue, "sdxl"), pool, storage)
-    adapted = paint_with(pool, storage, "sdxl", "sdxl-lora")
+    base, _ = complete_job(make_job(catalogue, "sdxl"), pool, storage)
+    adapted = generate_with_lora(pool, storage, "sdxl", "sdxl-lora")
     register, calls = torch.nn.Module.register_forward_hook, []
 
     def break_off(self: torch.nn.Module, *hook: Any, **options: Any) -> Any:
@@ -77,29 +78,28 @@ def test_hazard_2_a_switch_that_breaks_off_half_way_leaves_nothing_behind(
         return register(self, *hook, **options)
 
     monkeypatch.setattr(torch.nn.Module, "register_forward_hook", break_off)
-    (failure,) = run(order(catalogue, "sdxl", loras=[{"name": "sdxl-lora"}]), pool, storage)
-    assert isinstance(failure, JobFailed)
+    fail_job(make_job(catalogue, "sdxl", loras=[{"name": "sdxl-lora"}]), pool, storage)
     monkeypatch.undo()
-    assert done(order(catalogue, "sdxl"), pool, storage)[0] == base
-    assert np.array_equal(paint_with(pool, storage, "sdxl", "sdxl-lora"), adapted)
+    assert complete_job(make_job(catalogue, "sdxl"), pool, storage)[0] == base
+    assert np.array_equal(generate_with_lora(pool, storage, "sdxl", "sdxl-lora"), adapted)
 
 
 def test_hazard_3_an_adapter_works_again_after_jobs_without(
     catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
-    first = paint_with(pool, storage, "sdxl", "sdxl-lora")
-    done(order(catalogue, "sdxl"), pool, storage)
-    assert np.array_equal(paint_with(pool, storage, "sdxl", "sdxl-lora"), first)
+    first = generate_with_lora(pool, storage, "sdxl", "sdxl-lora")
+    complete_job(make_job(catalogue, "sdxl"), pool, storage)
+    assert np.array_equal(generate_with_lora(pool, storage, "sdxl", "sdxl-lora"), first)
 
 
 def test_hazard_4_a_job_that_is_abandoned_leaves_no_scale_behind(
     catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
-    whole = paint_with(pool, storage, "sdxl", "sdxl-lora")
-    half = order(catalogue, "sdxl", loras=[{"name": "sdxl-lora", "scale": 0.5}])
+    whole = generate_with_lora(pool, storage, "sdxl", "sdxl-lora")
+    half = make_job(catalogue, "sdxl", loras=[{"name": "sdxl-lora", "scale": 0.5}])
     with pytest.raises(KeyError):
-        run(half, pool, storage, Onlooker(stop_after=1, error=KeyError()))
-    assert np.array_equal(paint_with(pool, storage, "sdxl", "sdxl-lora"), whole)
+        run_jobs(half, pool, storage, RecordingWatch(stop_after=1, error=KeyError()))
+    assert np.array_equal(generate_with_lora(pool, storage, "sdxl", "sdxl-lora"), whole)
 
 
 def test_hazard_4_a_failure_while_the_prompt_is_encoded_leaves_no_text_encoder_scaled(
@@ -111,17 +111,16 @@ def test_hazard_4_a_failure_while_the_prompt_is_encoded_leaves_no_text_encoder_s
     path = tmp_path / "lora.safetensors"
     write_adapter(path, "sdxl", checkpoint_of(catalogue, "sdxl"), text_encoder=True)
     pool = add_lora("sdxl", path)
-    base, _ = done(order(catalogue, "sdxl"), pool, storage)
+    base, _ = complete_job(make_job(catalogue, "sdxl"), pool, storage)
     encoder = pool.model("shapes-sdxl").base.text_encoder_2
 
     def fail(*arguments: object, **options: object) -> None:
         raise RuntimeError("the encoder went away")
 
     handle = encoder.register_forward_pre_hook(fail)
-    (failure,) = run(order(pool.catalogue, "sdxl", loras=[{"name": "extra", "scale": 0.5}]), pool, storage)
+    fail_job(make_job(pool.catalogue, "sdxl", loras=[{"name": "extra", "scale": 0.5}]), pool, storage)
     handle.remove()
-    assert isinstance(failure, JobFailed)
-    assert done(order(catalogue, "sdxl"), pool, storage)[0] == base
+    assert complete_job(make_job(catalogue, "sdxl"), pool, storage)[0] == base
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
@@ -136,9 +135,9 @@ def test_hazard_5_an_adapter_of_another_width_is_refused_before_it_widens_the_ba
     for key in [key for key in tensors if "lora_A" in key]:
         tensors[key] = torch.zeros(4, tensors[key].shape[1] + 8)
     pool = add_lora(family, tensors)
-    base, _ = done(order(catalogue, family), pool, storage)
+    base, _ = complete_job(make_job(catalogue, family), pool, storage)
     assert "is made for" in _failure(pool, storage, family).message
-    assert done(order(catalogue, family), pool, storage)[0] == base
+    assert complete_job(make_job(catalogue, family), pool, storage)[0] == base
 
 
 @pytest.mark.parametrize(
@@ -163,34 +162,34 @@ def test_hazard_6_an_adapter_of_another_family_is_refused(
     family = FAMILY_IDS[FAMILY_IDS.index(other) - 1]
     write_adapter(tmp_path / "a.safetensors", other, checkpoint_of(catalogue, other))
     pool = add_lora(family, tmp_path / "a.safetensors")
-    base, _ = done(order(catalogue, family), pool, storage)
+    base, _ = complete_job(make_job(catalogue, family), pool, storage)
     _failure(pool, storage, family)
-    assert done(order(catalogue, family), pool, storage)[0] == base
+    assert complete_job(make_job(catalogue, family), pool, storage)[0] == base
 
 
 def test_hazard_6_weights_that_are_no_numbers_are_refused(
-    add_lora: Callable[..., Pool], catalogue: Catalogue, storage: Storage, shelf: Path
+    add_lora: Callable[..., Pool], catalogue: Catalogue, storage: Storage, weights_folder: Path
 ) -> None:
-    tensors = load_file(shelf / "sdxl.safetensors")
+    tensors = load_file(weights_folder / "sdxl.safetensors")
     tensors[next(iter(tensors))][0, 0] = float("nan")
     assert "NaN or infinite" in _failure(add_lora("sdxl", tensors), storage, "sdxl").message
 
 
 @pytest.mark.parametrize("name", ["half", "train", "v1.5", "to"])
 def test_hazard_7_a_name_may_be_one_of_torchs_own(
-    name: str, catalogue: Catalogue, storage: Storage, shelf: Path
+    name: str, catalogue: Catalogue, storage: Storage, weights_folder: Path
 ) -> None:
-    row = LoraSpec(id=name, family="sdxl", source=str(shelf / "sdxl.safetensors"))
+    row = LoraSpec(id=name, family="sdxl", source=str(weights_folder / "sdxl.safetensors"))
     pool = Pool(catalogue.model_copy(update={"loras": (row,)}), device="cpu")
-    paint_with(pool, storage, "sdxl", name)
+    generate_with_lora(pool, storage, "sdxl", name)
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".safetensors"])
 def test_hazard_8_a_pickle_is_never_opened(
-    suffix: str, add_lora: Callable[..., Pool], storage: Storage, shelf: Path, tmp_path: Path
+    suffix: str, add_lora: Callable[..., Pool], storage: Storage, weights_folder: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / f"pickle{suffix}"
-    torch.save(load_file(shelf / "sdxl.safetensors"), path)
+    torch.save(load_file(weights_folder / "sdxl.safetensors"), path)
     _failure(add_lora("sdxl", path), storage, "sdxl")
 
 
@@ -200,11 +199,11 @@ def test_hazard_9_a_swapped_in_adapter_keeps_an_alpha_that_differs_from_its_rank
     """diffusers' hotswap drops it with the first `set_adapters`."""
     tensors = write_adapter(tmp_path / "a.safetensors", "sdxl", checkpoint_of(catalogue, "sdxl"), rank=8, seed=3)
     pool = add_lora("sdxl", to_kohya(tensors, alpha=2.0))
-    first = paint_with(pool, storage, "sdxl")
+    first = generate_with_lora(pool, storage, "sdxl")
     plain = to_kohya(tensors, alpha=8.0)
-    assert not np.array_equal(paint_with(add_lora("sdxl", plain), storage, "sdxl"), first)
+    assert not np.array_equal(generate_with_lora(add_lora("sdxl", plain), storage, "sdxl"), first)
     pool = add_lora("sdxl", to_kohya(tensors, alpha=2.0))
     for name in ("sdxl-lora", "extra", "sdxl-lora"):
-        swapped = paint_with(pool, storage, "sdxl", name)
-    assert np.array_equal(paint_with(pool, storage, "sdxl"), first)
+        swapped = generate_with_lora(pool, storage, "sdxl", name)
+    assert np.array_equal(generate_with_lora(pool, storage, "sdxl"), first)
     assert not np.array_equal(swapped, first)

@@ -15,7 +15,7 @@ from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.catalogue.families import FAMILIES
 from contracts.errors import JobFailed
 from contracts.requests.parameters import LoraParameters
-from tests.support.adapters import acting
+from tests.support.adapters import active_loras
 from tests.support.weights import to_kohya, write_adapter
 from worker.adapters.cache import LoraCache
 from worker.adapters.files import LoraFiles
@@ -99,7 +99,9 @@ def _by_diffusers(base: Any, path: Path, scale: float) -> torch.Tensor:
 def _by_us(pool: Pool, family: str, path: Path, scale: float) -> torch.Tensor:
     model = pool.model(f"shapes-{family}")
     rows = pool.catalogue.model_copy(update={"loras": (LoraSpec(id="one", family=family, source=str(path)),)})
-    with acting(LoraCache(model.base, model.family, LoraFiles(rows)), LoraParameters(name="one", scale=scale)):
+    with active_loras(
+        LoraCache(model.base, model.family, LoraFiles(rows)), LoraParameters(name="one", scale=scale)
+    ):
         return _latents(model.base)
 
 

@@ -15,14 +15,13 @@ from safetensors.torch import save_file
 
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.catalogue.families import FAMILIES, Mode
-from contracts.errors import FailureCode, JobFailed
+from contracts.errors import FailureCode
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
-from tests.support.adapters import checkpoint_of, chosen
-from tests.support.jobs import Onlooker, done, order, pixels, run, to_pixels
+from tests.support.adapters import checkpoint_of, choose_sets
+from tests.support.jobs import RecordingWatch, complete_job, decode_pixels, generate_pixels, make_job, run_jobs
 from tests.support.weights import write_adapter
 from worker.adapters.row_hooks import ImageRows
-from worker.generation.outputs import Stored
 from worker.pool.pool import Pool
 
 FAMILY_IDS = list(FAMILIES)
@@ -60,8 +59,8 @@ def _sets(family: str) -> list[list[dict[str, Any]]]:
 
 
 def _images(outcomes: Sequence[Any], storage: Storage) -> list[Any]:
-    assert all(isinstance(outcome, Stored) for outcome in outcomes), outcomes
-    return [to_pixels(storage.read(image.key)) for outcome in outcomes for image in outcome.images]
+    assert all(outcome.status == "completed" for outcome in outcomes), outcomes
+    return [decode_pixels(storage.read(image.key)) for outcome in outcomes for image in outcome.stored]
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
@@ -71,17 +70,17 @@ def test_images_with_different_adapters_share_a_call_and_each_is_what_it_is_alon
     both_ways: dict[str, dict[str, Any]] = {"flux": {"true_cfg_scale": 2.0, "negative_prompt": "a green square"}}
     guided = both_ways.get(family, {})
     batch = [
-        order(mixing.catalogue, family, batchable=True, num_images=count, loras=loras, **guided)
+        make_job(mixing.catalogue, family, batchable=True, num_images=count, loras=loras, **guided)
         for loras, count in zip(_sets(family), (1, 2, 1, 1, 1, 1), strict=True)
     ]
     assert len({job.batch_key() for job in batch}) == 1
-    outcomes = run(batch, mixing, storage)
+    outcomes = run_jobs(batch, mixing, storage)
     together = _images(outcomes, storage)
     assert [outcome.receipt.batch_images for outcome in outcomes] == [7] * 6
     for job, outcome in zip(batch, outcomes, strict=True):
         named = [(row.id, row.scale) for row in outcome.receipt.loras]
         assert named == [(lora.name, lora.scale) for lora in job.loras]
-    alone = [image for job in batch for image in _images(run(job, mixing, storage), storage)]
+    alone = [image for job in batch for image in _images(run_jobs(job, mixing, storage), storage)]
     for mixed, single in zip(together, alone, strict=True):
         assert np.abs(mixed - single).max() <= BATCH_TOLERANCE_LEVELS
     # All had one prompt and one seed: what parts them is what their adapters do.
@@ -95,11 +94,11 @@ def test_in_every_mode_an_image_without_adapters_is_none_the_wiser_beside_one_th
     family: str, mode: Mode, mixing: Pool, storage: Storage
 ) -> None:
     batch = [
-        order(mixing.catalogue, family, mode, batchable=True, num_inference_steps=2, loras=loras)
+        make_job(mixing.catalogue, family, mode, batchable=True, num_inference_steps=2, loras=loras)
         for loras in ([], _loras(family, lora=1.0))
     ]
-    together = _images(run(batch, mixing, storage), storage)
-    alone = [pixels(job, mixing, storage) for job in batch]
+    together = _images(run_jobs(batch, mixing, storage), storage)
+    alone = [generate_pixels(job, mixing, storage) for job in batch]
     assert not np.array_equal(alone[0], alone[1])
     for mixed, single in zip(together, alone, strict=True):
         assert np.abs(mixed - single).max() <= BATCH_TOLERANCE_LEVELS
@@ -137,13 +136,13 @@ def test_every_layer_that_an_adapter_can_change_has_each_image_in_rows_of_its_ow
     """Of three images the second gets another prompt and seed: its rows change in every layer, and no others."""
     denoiser = getattr(pool.model(f"shapes-{family}").base, pool.model(f"shapes-{family}").family.denoiser)
     orders = [
-        order(catalogue, family, mode, batchable=True, num_inference_steps=2, prompt=prompt, seed=seed)
+        make_job(catalogue, family, mode, batchable=True, num_inference_steps=2, prompt=prompt, seed=seed)
         for prompt, seed in (("a red circle", 1), ("a red circle", 2), ("a red circle", 3), ("a blue square", 4))
     ]
     with _recording(denoiser) as before:
-        run(orders[:3], pool, storage)
+        run_jobs(orders[:3], pool, storage)
     with _recording(denoiser) as after:
-        run([orders[0], orders[3], orders[2]], pool, storage)
+        run_jobs([orders[0], orders[3], orders[2]], pool, storage)
     assert before.keys() == after.keys()
     changed: set[str] = set()
     for name, tensors in before.items():
@@ -187,17 +186,17 @@ def test_an_adapter_that_does_not_fit_fails_its_own_job_and_no_other_of_the_batc
     pool = Pool(_break(catalogue, tmp_path), device="cpu")
 
     def job(*names: str) -> JobParameters:
-        return order(pool.catalogue, "sdxl", batchable=True, loras=[{"name": name} for name in names])
+        return make_job(pool.catalogue, "sdxl", batchable=True, loras=[{"name": name} for name in names])
 
-    outcomes = run([job(), job("sdxl-lora", "broken"), job("sdxl-lora")], pool, storage)
-    assert [type(outcome) for outcome in outcomes] == [Stored, JobFailed, Stored]
-    assert outcomes[1].code == FailureCode.LORA_INCOMPATIBLE
-    assert [outcome.receipt.batch_jobs for outcome in outcomes if isinstance(outcome, Stored)] == [2, 2]
+    outcomes = run_jobs([job(), job("sdxl-lora", "broken"), job("sdxl-lora")], pool, storage)
+    assert [outcome.status for outcome in outcomes] == ["completed", "failed", "completed"]
+    assert outcomes[1].error.code == FailureCode.LORA_INCOMPATIBLE
+    assert [outcome.receipt.batch_jobs for outcome in outcomes if outcome.receipt] == [2, 2]
     together = _images([outcomes[0], outcomes[2]], storage)
     for mixed, alone in zip(together, (job(), job("sdxl-lora")), strict=True):
-        assert np.abs(mixed - pixels(alone, pool, storage)).max() <= BATCH_TOLERANCE_LEVELS
-    (failure, other) = run([job("broken"), job("broken")], pool, storage)
-    assert failure.code == other.code == FailureCode.LORA_INCOMPATIBLE
+        assert np.abs(mixed - generate_pixels(alone, pool, storage)).max() <= BATCH_TOLERANCE_LEVELS
+    (failure, other) = run_jobs([job("broken"), job("broken")], pool, storage)
+    assert failure.error.code == other.error.code == FailureCode.LORA_INCOMPATIBLE
     assert not pool.model("shapes-sdxl").adapters.is_active
 
 
@@ -205,33 +204,33 @@ def test_an_image_that_an_adapter_spoils_is_its_own_jobs_failure_alone(
     mixing: Pool, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = [
-        order(mixing.catalogue, "sdxl", batchable=True, loras=loras)
+        make_job(mixing.catalogue, "sdxl", batchable=True, loras=loras)
         for loras in ([], _loras("sdxl", lora=1.0), _loras("sdxl", other=1.0))
     ]
-    alone = [done(job, mixing, storage)[0] for job in batch]
-    (own,) = chosen(mixing.model("shapes-sdxl").adapters, batch[1].loras)
+    alone = [complete_job(job, mixing, storage)[0] for job in batch]
+    (own,) = choose_sets(mixing.model("shapes-sdxl").adapters, batch[1].loras)
     ((loaded, _),) = own.adapters
     change = next(iter(loaded.denoiser.values()))
     monkeypatch.setattr(change, "alpha", float("inf"))
-    outcomes = run(batch, mixing, storage)
+    outcomes = run_jobs(batch, mixing, storage)
     monkeypatch.undo()
-    assert [type(outcome) for outcome in outcomes] == [Stored, JobFailed, Stored]
-    assert "no numbers" in outcomes[1].message
+    assert [outcome.status for outcome in outcomes] == ["completed", "failed", "completed"]
+    assert "no numbers" in outcomes[1].error.message
     for index in (0, 2):
-        shared = to_pixels(storage.read(outcomes[index].images[0].key))
-        assert np.abs(shared - to_pixels(alone[index][0])).max() <= BATCH_TOLERANCE_LEVELS
-    assert [done(job, mixing, storage)[0] for job in batch] == alone
+        shared = decode_pixels(storage.read(outcomes[index].stored[0].key))
+        assert np.abs(shared - decode_pixels(alone[index][0])).max() <= BATCH_TOLERANCE_LEVELS
+    assert [complete_job(job, mixing, storage)[0] for job in batch] == alone
 
 
 def test_a_mixed_batch_leaves_no_trace_whether_it_ends_or_is_abandoned(mixing: Pool, storage: Storage) -> None:
-    batch = [order(mixing.catalogue, "sdxl", batchable=True, loras=loras) for loras in _sets("sdxl")]
-    alone = [done(job, mixing, storage)[0] for job in batch]
+    batch = [make_job(mixing.catalogue, "sdxl", batchable=True, loras=loras) for loras in _sets("sdxl")]
+    alone = [complete_job(job, mixing, storage)[0] for job in batch]
     for stop_after in (None, 1):
-        watch = Onlooker(stop_after=stop_after, error=KeyError())
+        watch = RecordingWatch(stop_after=stop_after, error=KeyError())
         if stop_after is None:
-            run(batch, mixing, storage, watch)
+            run_jobs(batch, mixing, storage, watch)
         else:
             with pytest.raises(KeyError):
-                run(batch, mixing, storage, watch)
+                run_jobs(batch, mixing, storage, watch)
         assert not mixing.model("shapes-sdxl").adapters.is_active
-        assert [done(job, mixing, storage)[0] for job in batch] == alone
+        assert [complete_job(job, mixing, storage)[0] for job in batch] == alone

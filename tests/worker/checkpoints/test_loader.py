@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
 from contracts.catalogue.families import Mode
 from contracts.errors import FailureCode, JobFailed
+from contracts.queue.records import JobError
 from contracts.storage import Storage
-from tests.support.jobs import done, order, pixels, run
+from tests.support.jobs import complete_job, fail_job, generate_pixels, make_job
 from tests.support.original_layout import write_sd3_file, write_sdxl_file, write_unet_file
 from worker.checkpoints import loader as checkpoints
 from worker.families import get_family
@@ -33,12 +34,11 @@ def _pool(catalogue: Catalogue, source: Path, family: str = "sdxl", **fields: ob
     return Pool(catalogue.model_copy(update={"models": (row,), "default_model": row.id}), device="cpu")
 
 
-def _failure(pool: Pool, storage: Storage, family: str = "sdxl") -> JobFailed:
-    (failure,) = run(order(pool.catalogue, family), pool, storage)
-    assert isinstance(failure, JobFailed)
-    assert failure.code == FailureCode.MODEL_LOAD_FAILED
-    assert failure.message.startswith(f"shapes-{family} cannot be loaded: ")
-    return failure
+def _failure(pool: Pool, storage: Storage, family: str = "sdxl") -> JobError:
+    error = fail_job(make_job(pool.catalogue, family), pool, storage)
+    assert error.code == FailureCode.MODEL_LOAD_FAILED
+    assert error.message.startswith(f"shapes-{family} cannot be loaded: ")
+    return error
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +98,10 @@ def test_a_single_file_in_the_original_sdxl_layout_gives_the_same_image_as_its_f
     whole = _pool(catalogue, two_widths)
     single = _pool(catalogue, tmp_path / "sdxl.safetensors", config=str(two_widths))
     for mode in (Mode.TXT2IMG, Mode.INPAINT):
-        parameters = order(catalogue, "sdxl", mode)
-        assert np.array_equal(pixels(parameters, whole, storage), pixels(parameters, single, storage))
+        parameters = make_job(catalogue, "sdxl", mode)
+        assert np.array_equal(
+            generate_pixels(parameters, whole, storage), generate_pixels(parameters, single, storage)
+        )
     assert _same_weights(whole, single)
 
 
@@ -108,7 +110,7 @@ def test_a_file_with_the_unet_alone_takes_the_rest_from_its_config(
 ) -> None:
     write_unet_file(two_widths, tmp_path / "unet.safetensors")
     pool = _pool(catalogue, tmp_path / "unet.safetensors", config=str(two_widths))
-    done(order(catalogue, "sdxl"), pool, storage)
+    complete_job(make_job(catalogue, "sdxl"), pool, storage)
     assert _same_weights(pool, _pool(catalogue, two_widths))
 
 
@@ -118,8 +120,10 @@ def test_a_single_file_in_the_original_sd3_layout_gives_the_same_image_as_its_fo
     write_sd3_file(sd3_two_widths, tmp_path / "sd3.safetensors")
     whole = _pool(catalogue, sd3_two_widths, "sd3")
     single = _pool(catalogue, tmp_path / "sd3.safetensors", "sd3", config=str(sd3_two_widths))
-    parameters = order(catalogue, "sd3")
-    assert np.array_equal(pixels(parameters, whole, storage), pixels(parameters, single, storage))
+    parameters = make_job(catalogue, "sd3")
+    assert np.array_equal(
+        generate_pixels(parameters, whole, storage), generate_pixels(parameters, single, storage)
+    )
     assert _same_weights(whole, single)
 
 
@@ -131,7 +135,7 @@ def test_an_sd3_file_without_t5_takes_it_from_its_config(
     kept = {key: tensor for key, tensor in load_file(file).items() if "t5xxl" not in key}
     save_file(kept, file)
     pool = _pool(catalogue, file, "sd3", config=str(sd3_two_widths))
-    done(order(catalogue, "sd3"), pool, storage)
+    complete_job(make_job(catalogue, "sd3"), pool, storage)
     whole = _pool(catalogue, sd3_two_widths, "sd3")
     whole.model("shapes-sd3")
     assert _same_weights(whole, pool)
@@ -185,11 +189,11 @@ def test_a_file_that_does_not_tell_what_it_is_is_loaded_once_and_planned_by_what
     pool = _pool(catalogue, tmp_path / "sdxl.safetensors", config="somebody/something")
     assert pool.plan_selector.has_unknown_components("shapes-sdxl")
     pool.prepare("shapes-sdxl")
-    parameters = order(catalogue, "sdxl")
-    painted = pixels(parameters, pool, storage)
+    parameters = make_job(catalogue, "sdxl")
+    painted = generate_pixels(parameters, pool, storage)
     assert loaded == ["shapes-sdxl"]
     assert not pool.plan_selector.has_unknown_components("shapes-sdxl")
-    assert np.array_equal(painted, pixels(parameters, _pool(catalogue, two_widths), storage))
+    assert np.array_equal(painted, generate_pixels(parameters, _pool(catalogue, two_widths), storage))
 
 
 def test_a_single_file_with_a_gap_is_refused(
@@ -208,9 +212,9 @@ def test_a_variant_is_loaded_where_it_is_there_and_missed_where_it_is_not(
     catalogue: Catalogue, pool: Pool, storage: Storage, tmp_path: Path
 ) -> None:
     pool.model("shapes-sdxl").base.save_pretrained(tmp_path / "variant", variant="fp16")
-    expected = pixels(order(catalogue, "sdxl"), pool, storage)
+    expected = generate_pixels(make_job(catalogue, "sdxl"), pool, storage)
     chosen = _pool(catalogue, tmp_path / "variant", variant="fp16")
-    assert np.array_equal(pixels(order(catalogue, "sdxl"), chosen, storage), expected)
+    assert np.array_equal(generate_pixels(make_job(catalogue, "sdxl"), chosen, storage), expected)
     _failure(_pool(catalogue, tmp_path / "variant", variant="other"), storage)
 
 
@@ -241,7 +245,7 @@ def test_truncated_weights_are_a_load_failure_and_other_models_work_on(
     others = tuple(model for model in catalogue.models if model.id != row.id)
     pool = Pool(catalogue.model_copy(update={"models": (row, *others)}), device="cpu")
     _failure(pool, storage)
-    done(order(pool.catalogue, "flux"), pool, storage)
+    complete_job(make_job(pool.catalogue, "flux"), pool, storage)
     assert pool.warm == ["shapes-flux"]
 
 
@@ -259,8 +263,7 @@ def test_a_controlnet_that_cannot_be_loaded_is_a_load_failure(
 ) -> None:
     row = ControlNetSpec(id="sdxl-hint", family="sdxl", source=str(tmp_path))
     pool = Pool(catalogue.model_copy(update={"controlnets": (row,)}), device="cpu")
-    (failure,) = run(order(pool.catalogue, "sdxl", Mode.CONTROLNET), pool, storage)
-    assert isinstance(failure, JobFailed)
+    failure = fail_job(make_job(pool.catalogue, "sdxl", Mode.CONTROLNET), pool, storage)
     assert failure.code == FailureCode.MODEL_LOAD_FAILED
     assert failure.message.startswith("sdxl-hint ")
 
@@ -293,5 +296,5 @@ def test_the_dtype_follows_the_row_or_else_the_device(
 def test_every_family_runs_in_bfloat16(family: str, catalogue: Catalogue, storage: Storage) -> None:
     pool = _pool(catalogue, catalogue.root / f"shapes-{family}", family, dtype="bfloat16")
     for mode in get_family(family).pipelines:
-        _, receipt = done(order(catalogue, family, mode), pool, storage)
+        _, receipt = complete_job(make_job(catalogue, family, mode), pool, storage)
         assert receipt.dtype == "bfloat16"

@@ -14,11 +14,10 @@ from contracts.metrics import Counters
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from tests.support.adapters import checkpoint_of
-from tests.support.jobs import Onlooker, done, run
-from tests.support.jobs import order as make_order
+from tests.support.jobs import RecordingWatch, complete_job
+from tests.support.jobs import make_job as make_order
 from tests.support.weights import write_adapter
 from worker.families import get_family
-from worker.generation.outputs import Stored
 from worker.pool.pool import Pool
 
 T5_FAMILIES = ["sd3", "flux"]
@@ -37,7 +36,7 @@ def _t5(pool: Pool, family: str) -> Any:
     return getattr(pool.model(f"shapes-{family}").base, get_family(family).t5 or "")
 
 
-class Reader(Onlooker):
+class Reader(RecordingWatch):
     """A watch that has waiting jobs' prompts encoded, in another thread, while the batch denoises."""
 
     def __init__(self, pool: Pool, *waiting: JobParameters) -> None:
@@ -55,12 +54,6 @@ class Reader(Onlooker):
             self._thread.start()
         if step == steps:
             self._thread.join()
-
-
-def _paint(job: JobParameters, pool: Pool, storage: Storage, watch: Onlooker) -> tuple[list[bytes], Stored]:
-    (outcome,) = run(job, pool, storage, watch)
-    assert isinstance(outcome, Stored), outcome
-    return [storage.read(image.key) for image in outcome.images], outcome
 
 
 @pytest.fixture(scope="module")
@@ -82,14 +75,15 @@ def test_what_t5_read_while_another_job_denoised_it_does_not_read_again(
     typed, tally = catalogue.model_copy(update={"models": rows}), Counters()
     first, second = order(typed, family), order(typed, family, prompt="a blue square on a white background")
     expected = [
-        done(job, Pool(typed, device="cpu", policy=Policy(t5="cpu")), storage)[0] for job in (first, second)
+        complete_job(job, Pool(typed, device="cpu", policy=Policy(t5="cpu")), storage)[0]
+        for job in (first, second)
     ]
     pool, runs = _open_pool(typed, tally=tally), []
     watch = Reader(pool, second)
-    files, outcome = _paint(first, pool, storage, watch)
-    assert outcome.receipt.embeddings.ahead == 0
+    files, receipt = complete_job(first, pool, storage, watch)
+    assert receipt.embeddings.ahead == 0
     hook = _t5(pool, family).register_forward_pre_hook(lambda *_: runs.append(1))
-    again, receipt = done(second, pool, storage)
+    again, receipt = complete_job(second, pool, storage)
     hook.remove()
     assert ([files, again], runs) == (expected, [])
     # The negative prompt of SD3 was the first job's, too, and is remembered as a whole.
@@ -116,9 +110,9 @@ def test_reading_ahead_changes_no_byte_of_jobs_whose_adapters_alternate(
     found = []
     for job, waiting in zip(jobs, [*jobs[1:], jobs[0]], strict=True):
         wrong = waiting.model_copy(update={"prompt": f"not {waiting.prompt}"})
-        files, outcome = _paint(job, pool, storage, Reader(pool, wrong, waiting))
-        assert files == done(job, plain, storage)[0], job.loras
-        found.append(outcome.receipt.embeddings.ahead)
+        files, receipt = complete_job(job, pool, storage, Reader(pool, wrong, waiting))
+        assert files == complete_job(job, plain, storage)[0], job.loras
+        found.append(receipt.embeddings.ahead)
     assert found == [0, 1, 1, 1, 1]
 
 
@@ -127,10 +121,11 @@ def test_a_failure_beside_a_job_hurts_neither_it_nor_the_next(
 ) -> None:
     first, second = order(catalogue, "flux"), order(catalogue, "flux", prompt="a blue square")
     expected = [
-        done(job, Pool(catalogue, device="cpu", policy=Policy(t5="cpu")), storage)[0] for job in (first, second)
+        complete_job(job, Pool(catalogue, device="cpu", policy=Policy(t5="cpu")), storage)[0]
+        for job in (first, second)
     ]
     pool = _open_pool(catalogue)
-    done(first, pool, storage)
+    complete_job(first, pool, storage)
 
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("out of luck")
@@ -139,16 +134,16 @@ def test_a_failure_beside_a_job_hurts_neither_it_nor_the_next(
         patch.setattr(_t5(pool, "flux"), "forward", fail)
         with pytest.raises(RuntimeError, match="out of luck"):
             pool.encode_ahead(second, lambda: True)
-    assert [done(job, pool, storage)[0] for job in (first, second)] == expected
+    assert [complete_job(job, pool, storage)[0] for job in (first, second)] == expected
 
 
 def test_nothing_is_read_ahead_by_a_t5_that_is_not_on_the_cpu(catalogue: Catalogue, storage: Storage) -> None:
     waiting = order(catalogue, "sd3", prompt="a blue square")
     visiting = Pool(catalogue, device="cpu", policy=Policy(t5="on_demand"), encodes_ahead=True)
-    done(order(catalogue, "sd3"), visiting, storage)
+    complete_job(order(catalogue, "sd3"), visiting, storage)
     assert not visiting.can_encode_ahead
     parking = _open_pool(catalogue, max_models=1, host_bytes=2**30)
-    done(order(catalogue, "sd3"), parking, storage)
+    complete_job(order(catalogue, "sd3"), parking, storage)
     assert parking.can_encode_ahead
     parking.model("shapes-sdxl")
     assert parking.model("shapes-sdxl").placement.placement_of("text_encoder") is Placement.DEVICE
@@ -160,7 +155,7 @@ def test_nothing_is_read_ahead_by_a_t5_that_is_not_on_the_cpu(catalogue: Catalog
 
 def test_where_the_time_is_over_no_further_text_is_read(catalogue: Catalogue, storage: Storage) -> None:
     pool = _open_pool(catalogue)
-    done(order(catalogue, "sd3"), pool, storage)
+    complete_job(order(catalogue, "sd3"), pool, storage)
     waiting = order(catalogue, "sd3", prompt="a blue square", negative_prompt="a green triangle")
     answers = iter([True, False])
     assert pool.encode_ahead(waiting, lambda: next(answers)) == 1
@@ -170,9 +165,9 @@ def test_where_the_time_is_over_no_further_text_is_read(catalogue: Catalogue, st
 
 def test_a_text_of_t5s_own_is_the_one_that_is_read(catalogue: Catalogue, storage: Storage) -> None:
     pool = _open_pool(catalogue)
-    done(order(catalogue, "sd3"), pool, storage)
+    complete_job(order(catalogue, "sd3"), pool, storage)
     waiting = order(
         catalogue, "sd3", Mode.IMG2IMG, prompt="a blue square", prompt_3="a green triangle", clip_skip=1
     )
     assert pool.encode_ahead(waiting, lambda: True) == 1
-    assert done(waiting, pool, storage)[1].embeddings.ahead == 1
+    assert complete_job(waiting, pool, storage)[1].embeddings.ahead == 1

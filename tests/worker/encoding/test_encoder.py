@@ -13,7 +13,7 @@ from contracts.catalogue.families import FAMILIES, Mode
 from contracts.queue.records import CacheUse
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
-from tests.support.jobs import done, order, pixels, run
+from tests.support.jobs import complete_job, generate_pixels, make_job, run_jobs
 from worker.adapters.cache import AdapterSet
 from worker.encoding.cache import Embedding, EmbeddingCache
 from worker.encoding.encoder import PromptEncoder
@@ -64,7 +64,7 @@ def _encoder(model: LoadedModel, cache: EmbeddingCache | None = None, images: in
 def test_encoding_apart_from_the_call_changes_no_bit(
     family: str, fields: dict[str, Any], catalogue: Catalogue, pool: Pool
 ) -> None:
-    job = order(catalogue, family, **fields)
+    job = make_job(catalogue, family, **fields)
     model, inputs = pool.model(job.model), _call(job)
     whole = derive(type(model.base), model.base)
     whole.set_progress_bar_config(disable=True)
@@ -89,7 +89,7 @@ def test_a_repeated_prompt_is_not_encoded_again_and_paints_the_same_bytes(
     family: str, catalogue: Catalogue, storage: Storage
 ) -> None:
     pool = Pool(catalogue, device="cpu")
-    first, receipt = done(order(catalogue, family), pool, storage)
+    first, receipt = complete_job(make_job(catalogue, family), pool, storage)
     assert receipt.embeddings.hits == 0
     assert receipt.embeddings.misses == pool.embeddings.misses > 0
     runs = 0
@@ -102,11 +102,11 @@ def test_a_repeated_prompt_is_not_encoded_again_and_paints_the_same_bytes(
         part for name, part in pool.model(f"shapes-{family}").base.components.items() if "text_enc" in name
     ]
     hooks = [encoder.register_forward_pre_hook(count) for encoder in encoders]
-    again, receipt = done(order(catalogue, family), pool, storage)
+    again, receipt = complete_job(make_job(catalogue, family), pool, storage)
     assert (again, runs) == (first, 0)
     assert receipt.embeddings.misses == 0
     assert receipt.embeddings.hits == pool.embeddings.hits > 0
-    done(order(catalogue, family, prompt="a blue square"), pool, storage)
+    complete_job(make_job(catalogue, family, prompt="a blue square"), pool, storage)
     assert runs == len(encoders)
     for hook in hooks:
         hook.remove()
@@ -116,7 +116,7 @@ def test_a_repeated_prompt_is_not_encoded_again_and_paints_the_same_bytes(
 def test_a_text_is_the_same_embedding_alone_and_in_any_company(
     family: str, catalogue: Catalogue, pool: Pool
 ) -> None:
-    model, job = pool.model(f"shapes-{family}"), order(catalogue, family)
+    model, job = pool.model(f"shapes-{family}"), make_job(catalogue, family)
     alone = _encoder(model).encode(_call(job))
     encoder = _encoder(model, images=4)
     together = encoder.encode(_call(job, prompt=["a blue square", job.prompt, job.prompt, "a green triangle"]))
@@ -144,23 +144,23 @@ def test_whatever_shapes_an_embedding_parts_it_from_the_others(
     family: str, fields: dict[str, Any], catalogue: Catalogue, storage: Storage
 ) -> None:
     """The image after another wording's is the one that a cold cache gives."""
-    cold = pixels(order(catalogue, family, **fields), Pool(catalogue, device="cpu"), storage)
+    cold = generate_pixels(make_job(catalogue, family, **fields), Pool(catalogue, device="cpu"), storage)
     warm = Pool(catalogue, device="cpu")
-    plain = pixels(order(catalogue, family), warm, storage)
-    assert np.array_equal(pixels(order(catalogue, family, **fields), warm, storage), cold)
-    assert np.array_equal(pixels(order(catalogue, family), warm, storage), plain)
+    plain = generate_pixels(make_job(catalogue, family), warm, storage)
+    assert np.array_equal(generate_pixels(make_job(catalogue, family, **fields), warm, storage), cold)
+    assert np.array_equal(generate_pixels(make_job(catalogue, family), warm, storage), plain)
     assert not np.array_equal(plain, cold)
 
 
 def test_a_batch_that_shares_a_prompt_encodes_it_once(catalogue: Catalogue, storage: Storage) -> None:
     pool = Pool(catalogue, device="cpu")
     batch = [
-        order(catalogue, "sd3", seed=1, batchable=True, num_images=2, negative_prompt="a blue square"),
-        order(
+        make_job(catalogue, "sd3", seed=1, batchable=True, num_images=2, negative_prompt="a blue square"),
+        make_job(
             catalogue, "sd3", seed=9, batchable=True, prompt="a green triangle", negative_prompt="a blue square"
         ),
     ]
-    outcomes = run(batch, pool, storage)
+    outcomes = run_jobs(batch, pool, storage)
     assert [outcome.receipt.embeddings for outcome in outcomes] == [CacheUse(hits=0, misses=3)] * 2
 
 
@@ -191,6 +191,6 @@ def test_a_cache_of_no_bytes_keeps_nothing_and_the_images_are_right(
     catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     bare = Pool(catalogue, device="cpu", embedding_bytes=0)
-    parameters = order(catalogue, "sdxl")
-    assert done(parameters, bare, storage)[0] == done(parameters, pool, storage)[0]
-    assert done(parameters, bare, storage)[1].embeddings.hits == 0
+    parameters = make_job(catalogue, "sdxl")
+    assert complete_job(parameters, bare, storage)[0] == complete_job(parameters, pool, storage)[0]
+    assert complete_job(parameters, bare, storage)[1].embeddings.hits == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import weakref
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from contracts.errors import FailureCode, JobFailed
 from contracts.metrics import Counters
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
-from tests.support.jobs import Onlooker, done, order, run
+from tests.support.jobs import RecordingWatch, complete_job, fail_job, make_job, run_jobs
 from worker.pool.pool import Pool
 from worker.runtime.memory_tracker import MemoryTracker
 
@@ -29,24 +30,24 @@ class Stopped(Exception):
 def test_what_the_watch_raises_is_passed_on_and_leaves_no_trace(
     family: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
-    before, _ = done(order(catalogue, family), pool, storage)
-    watch = Onlooker(stop_after=2, error=Stopped())
-    with_adapter = order(catalogue, family, seed=3, loras=[{"name": f"{family}-lora"}])
+    before, _ = complete_job(make_job(catalogue, family), pool, storage)
+    watch = RecordingWatch(stop_after=2, error=Stopped())
+    with_adapter = make_job(catalogue, family, seed=3, loras=[{"name": f"{family}-lora"}])
     with pytest.raises(Stopped):
-        run(with_adapter, pool, storage, watch)
+        run_jobs(with_adapter, pool, storage, watch)
     assert len(watch.seen) == 2
     assert not storage.exists("images/job0/1/0.png")
-    assert done(order(catalogue, family), pool, storage)[0] == before
+    assert complete_job(make_job(catalogue, family), pool, storage)[0] == before
 
 
 def test_a_missing_input_fails_every_job_of_the_batch_and_not_the_next(
     catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
-    before, _ = done(order(catalogue, "sdxl"), pool, storage)
-    lost = order(catalogue, "sdxl", Mode.IMG2IMG).model_copy(update={"image": "inputs/gone.png"})
-    failures = run([lost, lost], pool, storage)
-    assert [failure.code for failure in failures] == [FailureCode.INPUT_MISSING] * 2
-    assert done(order(catalogue, "sdxl"), pool, storage)[0] == before
+    before, _ = complete_job(make_job(catalogue, "sdxl"), pool, storage)
+    lost = make_job(catalogue, "sdxl", Mode.IMG2IMG).model_copy(update={"image": "inputs/gone.png"})
+    results = run_jobs([lost, lost], pool, storage)
+    assert [result.error.code for result in results] == [FailureCode.INPUT_MISSING] * 2
+    assert complete_job(make_job(catalogue, "sdxl"), pool, storage)[0] == before
 
 
 class _Breaking(torch.nn.Module):
@@ -73,15 +74,14 @@ def test_an_error_in_the_denoiser_becomes_a_code_and_a_plain_message(
     error: Exception, code: str, catalogue: Catalogue, storage: Storage
 ) -> None:
     pool = Pool(catalogue, device="cpu")
-    before, _ = done(order(catalogue, "sdxl"), pool, storage)
+    before, _ = complete_job(make_job(catalogue, "sdxl"), pool, storage)
     hook = pool.model("shapes-sdxl").base.unet.register_forward_pre_hook(_Breaking(error).forward)
-    (failure,) = run(order(catalogue, "sdxl"), pool, storage)
+    told = fail_job(make_job(catalogue, "sdxl"), pool, storage)
     hook.remove()
-    assert isinstance(failure, JobFailed)
-    assert failure.code == code
-    assert "secret" not in failure.message
-    assert len(failure.message) < 200
-    assert done(order(catalogue, "sdxl"), pool, storage)[0] == before
+    assert told.code == code
+    assert "secret" not in told.message
+    assert len(told.message) < 200
+    assert complete_job(make_job(catalogue, "sdxl"), pool, storage)[0] == before
 
 
 def test_a_result_of_nans_is_a_failure_and_not_a_black_image(
@@ -89,19 +89,30 @@ def test_a_result_of_nans_is_a_failure_and_not_a_black_image(
 ) -> None:
     unet = pool.model("shapes-sdxl").base.unet
     hook = unet.register_forward_hook(lambda module, args, output: (output[0] * float("nan"),))
-    (failure,) = run(order(catalogue, "sdxl"), pool, storage)
+    error = fail_job(make_job(catalogue, "sdxl"), pool, storage)
     hook.remove()
-    assert isinstance(failure, JobFailed)
-    assert "no numbers" in failure.message
+    assert "no numbers" in error.message
 
 
-def test_a_failure_holds_on_to_nothing(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
-    """An exception's traceback would keep a failed job's tensors alive for as long as the failure is."""
-    lost = order(catalogue, "sdxl", Mode.IMG2IMG).model_copy(update={"image": "inputs/gone.png"})
-    (failure,) = run(lost, pool, storage)
-    assert failure.__traceback__ is None
-    assert failure.__cause__ is None
-    assert failure.__context__ is None
+def test_the_result_of_a_failed_job_does_not_keep_the_exception_alive(
+    catalogue: Catalogue, pool: Pool, storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its traceback would keep the failed job's tensors alive as long as the result."""
+    # Pytest keeps what is logged, with its tracebacks.
+    caplog.set_level(logging.CRITICAL, "worker.generation.generate")
+    raised: list[weakref.ref[Exception]] = []
+
+    def fail(*_: object) -> None:
+        error = Stopped("the device went away")
+        raised.append(weakref.ref(error))
+        raise error
+
+    hook = pool.model("shapes-sdxl").base.unet.register_forward_pre_hook(fail)
+    results = run_jobs(make_job(catalogue, "sdxl"), pool, storage)
+    hook.remove()
+    gc.collect()
+    assert [result.status for result in results] == ["failed"]
+    assert [error() for error in raised] == [None]
 
 
 def test_a_failure_that_the_watch_raises_is_the_watchs_own(
@@ -109,7 +120,7 @@ def test_a_failure_that_the_watch_raises_is_the_watchs_own(
 ) -> None:
     error = JobFailed(FailureCode.DEADLINE_EXCEEDED, "late")
     with pytest.raises(JobFailed, match="late"):
-        run(order(catalogue, "sdxl"), pool, storage, Onlooker(stop_after=1, error=error))
+        run_jobs(make_job(catalogue, "sdxl"), pool, storage, RecordingWatch(stop_after=1, error=error))
 
 
 # -- out of memory: a step down, not an end ---------------------------------------------------------------
@@ -129,23 +140,23 @@ def _smaller_than_it_says(catalogue: Catalogue, job: JobParameters, missing_byte
 def test_a_job_that_runs_out_of_memory_runs_again_by_a_smaller_plan(
     family: str, catalogue: Catalogue, storage: Storage
 ) -> None:
-    job, other = order(catalogue, family, num_images=2), order(catalogue, family, seed=5)
+    job, other = make_job(catalogue, family, num_images=2), make_job(catalogue, family, seed=5)
     fresh = Pool(catalogue, device="cpu")
-    expected, expected_other = done(job, fresh, storage)[0], done(other, fresh, storage)[0]
+    expected, expected_other = complete_job(job, fresh, storage)[0], complete_job(other, fresh, storage)[0]
     pool, tally = _smaller_than_it_says(catalogue, job, 2**20)
-    files, receipt = done(job, pool, storage)
+    files, receipt = complete_job(job, pool, storage)
     assert files == expected
     assert receipt.memory is not None
     assert receipt.memory.ran_out == ["all resident"]
     assert receipt.memory.plan != "all resident"
     assert tally.drain()[f'["out_of_memory_steps","","shapes-{family}"]'] == 1
-    again, receipt = done(job, pool, storage)
+    again, receipt = complete_job(job, pool, storage)
     assert again == expected
     assert receipt.memory is not None
     assert receipt.memory.ran_out == []
     assert receipt.memory.plan != "all resident"
     # The lesson is about such batches; a smaller one keeps the best plan.
-    files, receipt = done(other, pool, storage)
+    files, receipt = complete_job(other, pool, storage)
     assert files == expected_other
     assert receipt.memory is not None
     assert receipt.memory.plan == "all resident"
@@ -156,19 +167,17 @@ def test_a_job_that_no_plan_can_run_fails_and_holds_on_to_nothing(
 ) -> None:
     # Pytest keeps what is logged, with its tracebacks and their tensors.
     caplog.set_level(logging.CRITICAL, "worker.generation.generate")
-    job = order(catalogue, "flux")
-    expected = done(job, Pool(catalogue, device="cpu"), storage)[0]
+    job = make_job(catalogue, "flux")
+    expected = complete_job(job, Pool(catalogue, device="cpu"), storage)[0]
     before = _tensors()
     pool = Pool(catalogue, device="cpu", budget_bytes=2**22)
     for _ in range(2):
-        (failure,) = run(job, pool, storage)
-        assert isinstance(failure, JobFailed)
-        assert failure.code == "out_of_memory"
+        assert fail_job(job, pool, storage).code == "out_of_memory"
     assert _tensors() > before
     pool.drop(job.model)
     assert _tensors() == before
     pool.memory_tracker = MemoryTracker(pool.device, None)
-    assert done(job, pool, storage)[0] == expected
+    assert complete_job(job, pool, storage)[0] == expected
 
 
 def _tensors() -> int:

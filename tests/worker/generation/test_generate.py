@@ -12,8 +12,8 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Mode
 from contracts.errors import InvalidRequest
 from contracts.storage import Storage
-from tests.support.jobs import Onlooker, done, order, pixels, run, to_pixels, to_png
-from worker.generation.outputs import Stored
+from tests.support.images import encode_image
+from tests.support.jobs import RecordingWatch, complete_job, decode_pixels, generate_pixels, make_job, run_jobs
 from worker.pool.pool import Pool
 
 EVERY_MODE = [(family.id, mode) for family in FAMILIES.values() for mode in family.modes]
@@ -27,10 +27,10 @@ BATCH_TOLERANCE_LEVELS = 1
 def test_every_family_runs_every_mode_that_it_has(
     family: str, mode: Mode, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
-    parameters = order(catalogue, family, mode, num_images=2)
-    files, receipt = done(parameters, pool, storage)
-    assert [to_pixels(file).shape for file in files] == [(64, 64, 3)] * 2
-    assert not np.array_equal(to_pixels(files[0]), to_pixels(files[1]))
+    parameters = make_job(catalogue, family, mode, num_images=2)
+    files, receipt = complete_job(parameters, pool, storage)
+    assert [decode_pixels(file).shape for file in files] == [(64, 64, 3)] * 2
+    assert not np.array_equal(decode_pixels(files[0]), decode_pixels(files[1]))
     assert receipt.seeds == [7, 8]
     assert set(receipt.timings) >= {
         "queue",
@@ -47,20 +47,20 @@ def test_every_family_runs_every_mode_that_it_has(
 def test_the_same_seed_twice_gives_the_same_bytes(
     family: str, mode: Mode, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
-    parameters = order(catalogue, family, mode)
-    first, _ = done(parameters, pool, storage)
-    done(order(catalogue, "sdxl", seed=99), pool, storage)
-    assert done(parameters, pool, storage)[0] == first
+    parameters = make_job(catalogue, family, mode)
+    first, _ = complete_job(parameters, pool, storage)
+    complete_job(make_job(catalogue, "sdxl", seed=99), pool, storage)
+    assert complete_job(parameters, pool, storage)[0] == first
 
 
 @pytest.mark.parametrize(("family", "mode"), EVERY_MODE)
 def test_three_images_equal_three_seeds_alone_within_the_batching_tolerance(
     family: str, mode: Mode, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
-    together, _ = done(order(catalogue, family, mode, num_images=3, seed=4), pool, storage)
+    together, _ = complete_job(make_job(catalogue, family, mode, num_images=3, seed=4), pool, storage)
     for index, file in enumerate(together):
-        alone = pixels(order(catalogue, family, mode, seed=4 + index), pool, storage)
-        assert np.abs(to_pixels(file) - alone).max() <= BATCH_TOLERANCE_LEVELS
+        alone = generate_pixels(make_job(catalogue, family, mode, seed=4 + index), pool, storage)
+        assert np.abs(decode_pixels(file) - alone).max() <= BATCH_TOLERANCE_LEVELS
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
@@ -68,26 +68,26 @@ def test_jobs_with_one_batch_key_share_a_call_and_keep_their_own_prompt_seed_and
     family: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     batch = [
-        order(catalogue, family, seed=1, batchable=True, num_images=2),
-        order(catalogue, family, seed=9, batchable=True, prompt="a blue square", output_format="webp"),
+        make_job(catalogue, family, seed=1, batchable=True, num_images=2),
+        make_job(catalogue, family, seed=9, batchable=True, prompt="a blue square", output_format="webp"),
     ]
     assert batch[0].batch_key() == batch[1].batch_key()
-    outcomes = run(batch, pool, storage)
-    assert [len(outcome.images) for outcome in outcomes] == [2, 1]
+    outcomes = run_jobs(batch, pool, storage)
+    assert [len(outcome.stored) for outcome in outcomes] == [2, 1]
     assert [outcome.receipt.batch_images for outcome in outcomes] == [3, 3]
     assert [outcome.receipt.seeds for outcome in outcomes] == [[1, 2], [9]]
     assert outcomes[1].receipt.parameters == batch[1]
-    assert outcomes[1].images[0].key == "images/job1/0/0.webp"
-    alone = pixels(batch[0], pool, storage)
-    shared = to_pixels(storage.read(outcomes[0].images[0].key))
+    assert outcomes[1].stored[0].key == "images/job1/0/0.webp"
+    alone = generate_pixels(batch[0], pool, storage)
+    shared = decode_pixels(storage.read(outcomes[0].stored[0].key))
     assert np.abs(shared - alone).max() <= BATCH_TOLERANCE_LEVELS
 
 
 def test_seed_zero_is_a_seed(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
-    files, receipt = done(order(catalogue, "sdxl", seed=0), pool, storage)
+    files, receipt = complete_job(make_job(catalogue, "sdxl", seed=0), pool, storage)
     assert receipt.seeds == [0]
-    assert done(order(catalogue, "sdxl", seed=0), pool, storage)[0] == files
-    assert done(order(catalogue, "sdxl", seed=1), pool, storage)[0] != files
+    assert complete_job(make_job(catalogue, "sdxl", seed=0), pool, storage)[0] == files
+    assert complete_job(make_job(catalogue, "sdxl", seed=1), pool, storage)[0] != files
 
 
 @pytest.mark.parametrize("family", ["sd3", "flux"])
@@ -95,7 +95,11 @@ def test_seed_zero_is_a_seed(catalogue: Catalogue, pool: Pool, storage: Storage)
 def test_flux_and_sd3_make_the_size_that_was_asked_for_not_their_own(
     family: str, mode: Mode, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
-    assert pixels(order(catalogue, family, mode, width=96, height=80), pool, storage).shape == (80, 96, 3)
+    assert generate_pixels(make_job(catalogue, family, mode, width=96, height=80), pool, storage).shape == (
+        80,
+        96,
+        3,
+    )
 
 
 @pytest.mark.parametrize("family", ["sd3", "flux"])
@@ -103,7 +107,7 @@ def test_sizes_that_flux_would_floor_without_a_word_never_reach_a_worker(
     family: str, catalogue: Catalogue
 ) -> None:
     with pytest.raises(InvalidRequest, match="72 is no multiple of 16"):
-        order(catalogue, family, width=72)
+        make_job(catalogue, family, width=72)
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
@@ -112,8 +116,8 @@ def test_an_img2img_that_leaves_no_step_to_run_never_reaches_a_worker(
 ) -> None:
     """SDXL would crash on it, FLUX would run a step all the same."""
     with pytest.raises(InvalidRequest, match="leaves no step to run"):
-        order(catalogue, family, Mode.IMG2IMG, num_inference_steps=3, strength=0.33)
-    done(order(catalogue, family, Mode.IMG2IMG, num_inference_steps=3, strength=0.34), pool, storage)
+        make_job(catalogue, family, Mode.IMG2IMG, num_inference_steps=3, strength=0.33)
+    complete_job(make_job(catalogue, family, Mode.IMG2IMG, num_inference_steps=3, strength=0.34), pool, storage)
 
 
 @pytest.mark.parametrize("family", ["sdxl", "sd3"])
@@ -121,9 +125,9 @@ def test_the_most_clip_layers_that_may_be_skipped_can_be_skipped(
     family: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     most = catalogue.model(f"shapes-{family}").max_clip_skip
-    done(order(catalogue, family, clip_skip=most), pool, storage)
+    complete_job(make_job(catalogue, family, clip_skip=most), pool, storage)
     with pytest.raises(InvalidRequest, match="too few layers"):
-        order(catalogue, family, clip_skip=most + 1)
+        make_job(catalogue, family, clip_skip=most + 1)
 
 
 def test_the_pipelines_insist_on_a_dict_from_their_callback(pool: Pool) -> None:
@@ -153,9 +157,9 @@ def test_the_watch_is_told_the_steps_that_really_run(
     pool: Pool,
     storage: Storage,
 ) -> None:
-    watch = Onlooker()
+    watch = RecordingWatch()
     fields: dict[str, Any] = {} if strength is None else {"strength": strength}
-    run(order(catalogue, family, mode, num_inference_steps=steps, **fields), pool, storage, watch)
+    run_jobs(make_job(catalogue, family, mode, num_inference_steps=steps, **fields), pool, storage, watch)
     assert watch.seen == [(step, ran) for step in range(1, ran + 1)]
 
 
@@ -164,15 +168,15 @@ def test_the_task_defaults_of_the_pipelines_do_not_matter(
     family: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     """FLUX guides with 3.5 in one task and 7 in another when it is not told."""
-    explicit = order(catalogue, family, Mode.IMG2IMG, guidance_scale=3.5 if family == "flux" else 3.0)
-    assert order(catalogue, family, Mode.IMG2IMG).guidance_scale == explicit.guidance_scale
-    left_out = pixels(order(catalogue, family, Mode.IMG2IMG), pool, storage)
-    assert np.array_equal(left_out, pixels(explicit, pool, storage))
+    explicit = make_job(catalogue, family, Mode.IMG2IMG, guidance_scale=3.5 if family == "flux" else 3.0)
+    assert make_job(catalogue, family, Mode.IMG2IMG).guidance_scale == explicit.guidance_scale
+    left_out = generate_pixels(make_job(catalogue, family, Mode.IMG2IMG), pool, storage)
+    assert np.array_equal(left_out, generate_pixels(explicit, pool, storage))
 
 
 def test_true_cfg_acts_without_a_negative_prompt_too(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
-    plain = pixels(order(catalogue, "flux"), pool, storage)
-    guided = pixels(order(catalogue, "flux", true_cfg_scale=4.0), pool, storage)
+    plain = generate_pixels(make_job(catalogue, "flux"), pool, storage)
+    guided = generate_pixels(make_job(catalogue, "flux", true_cfg_scale=4.0), pool, storage)
     assert not np.array_equal(plain, guided)
 
 
@@ -180,10 +184,10 @@ def test_true_cfg_acts_without_a_negative_prompt_too(catalogue: Catalogue, pool:
 def test_a_controlnet_has_an_effect_and_its_scale_scales_it(
     family: str, mode: Mode, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
-    base = order(catalogue, family, mode)
+    base = make_job(catalogue, family, mode)
     (control,) = base.controls
     images = [
-        pixels(
+        generate_pixels(
             base.model_copy(update={"controls": (control.model_copy(update={"conditioning_scale": scale}),)}),
             pool,
             storage,
@@ -202,25 +206,25 @@ def test_a_controlnet_has_an_effect_and_its_scale_scales_it(
 def test_of_several_controlnets_each_acts(
     family: str, mode: Mode, count: int, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
-    several = order(catalogue, family, mode, controls=count)
-    together, receipt = done(several, pool, storage)
+    several = make_job(catalogue, family, mode, controls=count)
+    together, receipt = complete_job(several, pool, storage)
     assert len(receipt.controlnets) == count
     for silent in range(count):
         controls = tuple(
             control.model_copy(update={"conditioning_scale": 0.0}) if index == silent else control
             for index, control in enumerate(several.controls)
         )
-        without = pixels(several.model_copy(update={"controls": controls}), pool, storage)
-        assert not np.array_equal(to_pixels(together[0]), without)
+        without = generate_pixels(several.model_copy(update={"controls": controls}), pool, storage)
+        assert not np.array_equal(decode_pixels(together[0]), without)
 
 
 def test_the_receipt_tells_what_is_needed_to_make_the_image_again(
     catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
-    parameters = order(
+    parameters = make_job(
         catalogue, "flux", Mode.CONTROLNET, loras=[{"name": "flux-lora", "scale": 0.5}], num_images=2
     )
-    _, receipt = done(parameters, pool, storage)
+    _, receipt = complete_job(parameters, pool, storage)
     assert receipt.parameters == parameters
     assert receipt.model.id == "shapes-flux"
     assert len(receipt.model.sha256) == 64
@@ -235,7 +239,7 @@ def test_the_receipt_tells_what_is_needed_to_make_the_image_again(
     assert receipt.worker == "tester"
     assert {"torch", "diffusers"} <= set(receipt.versions)
     assert receipt.timings["queue"] == 0.5
-    assert Stored([], receipt).receipt.batch_jobs == 1
+    assert receipt.batch_jobs == 1
 
 
 @pytest.mark.parametrize(("family", "mode"), [row for row in EVERY_MODE if "inpaint" in row[1]])
@@ -250,30 +254,31 @@ def test_inpaint_leaves_what_the_mask_does_not_cover_exactly_as_it_was(
 ) -> None:
     if not set(fields) <= catalogue.model(f"shapes-{family}").family_spec.modes[mode]:
         fields = {}
-    painted = pixels(order(catalogue, family, mode, **fields), pool, storage)
-    original = to_pixels(storage.read("inputs/image.png"))
-    outside = to_pixels(storage.read("inputs/mask.png"))[..., 0] == 0
+    painted = generate_pixels(make_job(catalogue, family, mode, **fields), pool, storage)
+    original = decode_pixels(storage.read("inputs/image.png"))
+    outside = decode_pixels(storage.read("inputs/mask.png"))[..., 0] == 0
     assert np.array_equal(painted[outside], original[outside])
     assert not np.array_equal(painted[~outside], original[~outside])
 
 
 def test_a_blurred_mask_mixes_at_its_edge_only(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
     sharp, soft = (
-        pixels(order(catalogue, "sdxl", Mode.INPAINT, mask_blur=blur), pool, storage) for blur in (0, 6)
+        generate_pixels(make_job(catalogue, "sdxl", Mode.INPAINT, mask_blur=blur), pool, storage)
+        for blur in (0, 6)
     )
     assert np.array_equal(sharp[31:33, 31:33], soft[31:33, 31:33])
     assert not np.array_equal(sharp[20:24, 20:44], soft[20:24, 20:44])
 
 
 def test_a_black_mask_gives_the_image_back(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
-    storage.write("inputs/mask.png", to_png(Image.new("L", (64, 64), 0)))
-    painted = pixels(order(catalogue, "sdxl", Mode.INPAINT, padding_mask_crop=8), pool, storage)
-    assert np.array_equal(painted, to_pixels(storage.read("inputs/image.png")))
+    storage.write("inputs/mask.png", encode_image(Image.new("L", (64, 64), 0)))
+    painted = generate_pixels(make_job(catalogue, "sdxl", Mode.INPAINT, padding_mask_crop=8), pool, storage)
+    assert np.array_equal(painted, decode_pixels(storage.read("inputs/image.png")))
 
 
 def test_a_crop_around_the_mask_changes_what_the_model_sees(
     catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
-    whole = pixels(order(catalogue, "sdxl", Mode.INPAINT), pool, storage)
-    cropped = pixels(order(catalogue, "sdxl", Mode.INPAINT, padding_mask_crop=4), pool, storage)
+    whole = generate_pixels(make_job(catalogue, "sdxl", Mode.INPAINT), pool, storage)
+    cropped = generate_pixels(make_job(catalogue, "sdxl", Mode.INPAINT, padding_mask_crop=4), pool, storage)
     assert not np.array_equal(whole, cropped)

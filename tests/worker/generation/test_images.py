@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageDraw
 
-from tests.support.jobs import to_png
+from tests.support.images import encode_image
 from worker.generation import images
 
 TEXTS = {"darkroom": json.dumps({"seed": 7}), "parameters": "ein Kreis, 丸\nSteps: 3, Seed: 7"}
@@ -21,13 +21,13 @@ def _pixels(picture: Image.Image) -> np.ndarray:
 
 def test_what_is_transparent_in_an_image_is_white() -> None:
     picture = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
-    assert images.read_image(to_png(picture), (8, 8)).getpixel((0, 0)) == (255, 255, 255)
+    assert images.read_image(encode_image(picture), (8, 8)).getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_what_is_transparent_in_a_mask_is_black() -> None:
     mask = Image.new("LA", (8, 8), (255, 0))
     mask.putpixel((3, 3), (255, 255))
-    read = images.read_mask(to_png(mask), (8, 8))
+    read = images.read_mask(encode_image(mask), (8, 8))
     assert read.mode == "L"
     assert (read.getpixel((0, 0)), read.getpixel((3, 3))) == (0, 255)
 
@@ -42,7 +42,7 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
 
 
 def test_pictures_are_scaled_to_the_outputs_size() -> None:
-    data = to_png(Image.new("RGB", (40, 30), "red"))
+    data = encode_image(Image.new("RGB", (40, 30), "red"))
     assert images.read_image(data, (64, 48)).size == (64, 48)
     assert images.read_mask(data, (64, 48)).size == (64, 48)
 
@@ -50,7 +50,7 @@ def test_pictures_are_scaled_to_the_outputs_size() -> None:
 def test_a_scaled_mask_does_not_ring() -> None:
     mask = Image.new("L", (16, 16), 0)
     ImageDraw.Draw(mask).rectangle((8, 0, 15, 15), fill=255)
-    scaled = _pixels(images.read_mask(to_png(mask), (64, 64)))
+    scaled = _pixels(images.read_mask(encode_image(mask), (64, 64)))
     assert scaled[:, :28].max() == 0
     assert scaled[:, 36:].min() == 255
 

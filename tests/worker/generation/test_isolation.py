@@ -22,11 +22,11 @@ from safetensors.torch import save_file
 
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.catalogue.families import FAMILIES
-from contracts.errors import JobFailed
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
-from tests.support.jobs import PICTURES, Onlooker, done, order, run, to_png
+from tests.support.images import encode_image
+from tests.support.jobs import INPUT_IMAGES, RecordingWatch, complete_job, fail_job, make_job, run_jobs
 from tests.support.weights import to_kohya, write_adapter
 from worker.adapters.files import Limits, LoraFiles
 from worker.pool.model import LoadedModel
@@ -63,7 +63,7 @@ def _draw_requests(rng: random.Random, catalogue: Catalogue, family: str) -> Ite
     plain, text = f"{family}-lora", f"{family}-text"
     for scales in ({}, {plain: 1.0}, {plain: -0.5}, {text: 0.5}, {text: 1.0}, {text: 1.0, plain: 0.5}):
         fast = len(scales) == 2
-        yield order(
+        yield make_job(
             catalogue,
             family,
             rng.choice(list(model.family_spec.modes)),
@@ -81,7 +81,7 @@ def paint_alone(request: str, catalogue: str, root: str) -> list[bytes]:
     silence_known_warnings()
     torch.set_num_threads(1)
     pool = Pool(Catalogue.model_validate_json(catalogue), device="cpu")
-    return done(JobParameters.model_validate_json(request), pool, LocalStorage(Path(root)))[0]
+    return complete_job(JobParameters.model_validate_json(request), pool, LocalStorage(Path(root)))[0]
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +90,8 @@ def expected(
 ) -> list[tuple[JobParameters, list[bytes]]]:
     """Distinct requests, each with its files from a process of its own."""
     root = tmp_path_factory.mktemp("alone")
-    for key, picture in PICTURES.items():
-        LocalStorage(root).write(key, to_png(picture))
+    for key, picture in INPUT_IMAGES.items():
+        LocalStorage(root).write(key, encode_image(picture))
     rng = random.Random(2026)
     drawn = [request for family in FAMILIES for request in _draw_requests(rng, adapted, family)]
     requests = {request.model_dump_json(): request for request in drawn}
@@ -159,7 +159,7 @@ def _mixed_batch(catalogue: Catalogue, request: JobParameters) -> list[JobParame
     family = catalogue.model(request.model).family
     sets: list[dict[str, float]] = [{}, {"lora": 1.0}, {"text": 0.5, "lora": -0.5}, {"broken": 1.0}]
     return [
-        order(
+        make_job(
             catalogue,
             family,
             batchable=True,
@@ -176,20 +176,24 @@ def _spoil(request: JobParameters, fault: str, pool: Pool, storage: Storage) -> 
     if fault == "broken adapter":
         family = pool.catalogue.model(request.model).family
         loras = [{"name": f"{family}-text", "scale": 0.5}, {"name": f"{family}-broken"}]
-        (failure,) = run(order(pool.catalogue, family, loras=loras), pool, storage)
-        assert isinstance(failure, JobFailed)
+        fail_job(make_job(pool.catalogue, family, loras=loras), pool, storage)
     elif fault == "mixed batch":
-        outcomes = run(_mixed_batch(pool.catalogue, request), pool, storage)
-        assert [isinstance(one, JobFailed) for one in outcomes] == [False, False, False, True]
+        results = run_jobs(_mixed_batch(pool.catalogue, request), pool, storage)
+        assert [result.status for result in results] == [*["completed"] * 3, "failed"]
     elif fault == "cancelled mixed batch":
         with pytest.raises(KeyError):
-            run(_mixed_batch(pool.catalogue, request), pool, storage, Onlooker(stop_after=1, error=KeyError()))
+            run_jobs(
+                _mixed_batch(pool.catalogue, request),
+                pool,
+                storage,
+                RecordingWatch(stop_after=1, error=KeyError()),
+            )
     elif fault == "cancelled":
         with pytest.raises(KeyError):
-            run(request, pool, storage, Onlooker(stop_after=1, error=KeyError()))
+            run_jobs(request, pool, storage, RecordingWatch(stop_after=1, error=KeyError()))
     else:
         with FAULTS[fault](pool.model(request.model)):
-            run(request, pool, storage)
+            run_jobs(request, pool, storage)
 
 
 @pytest.mark.parametrize("seed", range(HISTORIES))
@@ -210,4 +214,4 @@ def test_whatever_ran_before_a_job_gives_the_files_of_a_fresh_process(
         if fault:
             _spoil(request, fault, pool, storage)
         else:
-            assert done(request, pool, storage)[0] == files, f"after {history}: {request!r}"
+            assert complete_job(request, pool, storage)[0] == files, f"after {history}: {request!r}"

@@ -12,7 +12,7 @@ from PIL import ExifTags, Image
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
 from contracts.storage import Storage
-from tests.support.jobs import done, order, run
+from tests.support.jobs import complete_job, make_job, run_jobs
 from worker.generation import receipts
 from worker.pool.pool import Pool
 
@@ -33,8 +33,8 @@ def _texts(file: bytes) -> dict[str, str]:
 def test_every_format_carries_the_receipt(
     output_format: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
-    parameters = order(catalogue, "sdxl", output_format=output_format, num_images=2, prompt="un œuf, 卵")
-    files, receipt = done(parameters, pool, storage)
+    parameters = make_job(catalogue, "sdxl", output_format=output_format, num_images=2, prompt="un œuf, 卵")
+    files, receipt = complete_job(parameters, pool, storage)
     inside = [json.loads(_texts(file)["darkroom"]) for file in files]
     assert [found["seed"] for found in inside] == [7, 8]
     assert inside[0]["parameters"]["prompt"] == "un œuf, 卵"
@@ -43,11 +43,11 @@ def test_every_format_carries_the_receipt(
 
 
 def test_the_line_that_a1111_users_read(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
-    parameters = order(
+    parameters = make_job(
         catalogue, "sdxl", Mode.IMG2IMG, negative_prompt="blurry", strength=0.5,
         loras=[{"name": "sdxl-lora", "scale": 0.5}],
     )  # fmt: skip
-    files, receipt = done(parameters, pool, storage)
+    files, receipt = complete_job(parameters, pool, storage)
     assert _texts(files[0])["parameters"].splitlines() == [
         "a red circle <lora:sdxl-lora:0.5>",
         "Negative prompt: blurry",
@@ -64,7 +64,7 @@ def _flat(value: Any) -> str:
 def test_the_file_holds_nothing_that_differs_between_two_runs(
     catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
-    (file,), receipt = done(order(catalogue, "flux"), pool, storage)
+    (file,), receipt = complete_job(make_job(catalogue, "flux"), pool, storage)
     inside = json.loads(_texts(file)["darkroom"])
     for name in ("timings", "worker", "batch_images", "batch_jobs", "placement"):
         assert name not in inside
@@ -75,10 +75,10 @@ def test_the_file_holds_nothing_that_differs_between_two_runs(
 def test_the_same_request_alone_and_beside_another_differs_in_pixels_only(
     catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
-    mine = order(catalogue, "flux", batchable=True)
-    (alone,), _ = done(mine, pool, storage)
-    outcomes = run([mine, order(catalogue, "flux", batchable=True, seed=99)], pool, storage)
-    assert _texts(storage.read(outcomes[0].images[0].key)) == _texts(alone)
+    mine = make_job(catalogue, "flux", batchable=True)
+    (alone,), _ = complete_job(mine, pool, storage)
+    outcomes = run_jobs([mine, make_job(catalogue, "flux", batchable=True, seed=99)], pool, storage)
+    assert _texts(storage.read(outcomes[0].stored[0].key)) == _texts(alone)
 
 
 def test_the_versions_name_what_computes() -> None:

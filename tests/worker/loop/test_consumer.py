@@ -25,10 +25,10 @@ from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
-from tests.support.jobs import done, order
+from tests.support.jobs import complete_job, make_job
 from tests.support.parameters import parameters
-from tests.support.workers import beside, hire, terminate, work_until_ended
-from worker.loop.progress import BatchWatch
+from tests.support.workers import act_during, make_consumer, send_sigterm, work_until_ended
+from worker.loop.progress import JobWatch
 from worker.pool.pool import Pool
 
 
@@ -37,7 +37,7 @@ def test_a_job_runs_and_the_receipt_says_how_many_shared_the_call(
 ) -> None:
     together = [queue.submit(parameters(seed=number)).id for number in range(3)]
     alone = queue.submit(parameters(seed=9, batchable=False)).id
-    ended = work_until_ended(hire(settings, pool, storage), queue, *together, alone)
+    ended = work_until_ended(make_consumer(settings, pool, storage), queue, *together, alone)
     assert [record.state for record in ended] == [JobState.COMPLETED] * 4
     assert [record.receipt.batch_jobs for record in ended if record.receipt] == [3, 3, 3, 1]
     assert all(storage.exists(record.images[0].key) for record in ended)
@@ -47,7 +47,7 @@ def test_a_worker_tells_what_it_holds_and_where_its_time_went(
     settings: SharedSettings, queue: JobQueue, storage: Storage, catalogue: Catalogue
 ) -> None:
     ids = [queue.submit(parameters(seed=5, batchable=False)).id for _ in range(2)]
-    consumer = hire(settings, Pool(catalogue, device="cpu", budget_bytes=2**30), storage)
+    consumer = make_consumer(settings, Pool(catalogue, device="cpu", budget_bytes=2**30), storage)
     ended = work_until_ended(consumer, queue, *ids)
     report = WorkerReport(id="any", **consumer._report_state())
     (model,) = report.models
@@ -69,7 +69,7 @@ def test_batching_can_be_turned_off(
     settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
 ) -> None:
     ids = [queue.submit(parameters(seed=number)).id for number in range(2)]
-    ended = work_until_ended(hire(settings, pool, storage, batching="off"), queue, *ids)
+    ended = work_until_ended(make_consumer(settings, pool, storage, batching="off"), queue, *ids)
     assert [record.receipt.batch_jobs for record in ended if record.receipt] == [1, 1]
 
 
@@ -84,7 +84,7 @@ def test_jobs_whose_adapters_do_not_fit_beside_each_other_are_parted_and_lose_no
     # Room for the model and one such adapter, of 100 MB.
     pool = Pool(catalogue, device="cpu", budget_bytes=180 * 2**20)
     pool.model("shapes-sdxl")
-    consumer = hire(settings, pool, storage)
+    consumer = make_consumer(settings, pool, storage)
     assert [claim.job.id for claim in consumer._claim()] == ids[:2]
     left = queue.fetch(ids[2])
     assert (left.state, left.attempts) == (JobState.QUEUED, 0)
@@ -105,7 +105,7 @@ def test_a_planted_job_with_another_function_is_refused_and_reported(
         serializer=JSONSerializer,
     )  # fmt: skip
     evil.save()
-    (ended,) = work_until_ended(hire(settings, pool, storage), queue, job.id)
+    (ended,) = work_until_ended(make_consumer(settings, pool, storage), queue, job.id)
     assert ended.state is JobState.FAILED
     assert ended.error is not None
     assert ended.error.code is FailureCode.REFUSED_FUNCTION
@@ -119,7 +119,7 @@ def test_defect_d_a_signal_at_any_moment_of_a_claim_loses_no_job(
     """A stock RQ worker with two queues lost four of 25 jobs to SIGTERMs between its pop and its registration."""
     ids = [queue.submit(parameters(batchable=False), priority=tier).id for tier in Priority for _ in range(5)]
     for number in range(25):
-        consumer = hire(settings, pool, storage)
+        consumer = make_consumer(settings, pool, storage)
         consumer._install_signal_handlers()
         timer = threading.Timer(0.0005 * number, os.kill, (os.getpid(), signal.SIGTERM))
         timer.start()
@@ -138,12 +138,12 @@ def test_a_second_signal_hands_the_running_jobs_back_unspent(
     job = queue.submit(parameters(num_inference_steps=200, batchable=False))
 
     def hurry() -> None:
-        terminate()
+        send_sigterm()
         time.sleep(0.05)  # two signals at one moment are one
-        terminate()
+        send_sigterm()
 
-    with beside(queue, job.id, hurry):
-        hire(settings, pool, storage).start([])
+    with act_during(queue, job.id, hurry):
+        make_consumer(settings, pool, storage).start([])
     record = queue.fetch(job.id)
     assert (record.state, record.attempts) == (JobState.QUEUED, 0)
     assert queue.place(record) == (0, None)
@@ -154,8 +154,8 @@ def test_the_grace_period_ends_in_the_same_way(
     settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
 ) -> None:
     job = queue.submit(parameters(num_inference_steps=200, batchable=False))
-    with beside(queue, job.id, terminate):
-        hire(settings, pool, storage, drain_seconds=0.2).start([])
+    with act_during(queue, job.id, send_sigterm):
+        make_consumer(settings, pool, storage, drain_seconds=0.2).start([])
     record = queue.fetch(job.id)
     assert (record.state, record.attempts) == (JobState.QUEUED, 0)
 
@@ -166,8 +166,8 @@ def test_a_cancelled_job_leaves_the_others_of_its_batch_their_bytes(
     def bytes_of(cancelled: bool) -> list[bytes]:
         jobs = [queue.submit(parameters(num_inference_steps=60, seed=number)) for number in range(3)]
 
-        with beside(queue, jobs[1].id, lambda: cancelled and queue.cancel(jobs[1].id)):
-            ended = work_until_ended(hire(settings, pool, storage), queue, *(job.id for job in jobs))
+        with act_during(queue, jobs[1].id, lambda: cancelled and queue.cancel(jobs[1].id)):
+            ended = work_until_ended(make_consumer(settings, pool, storage), queue, *(job.id for job in jobs))
         assert ended[1].state is (JobState.CANCELLED if cancelled else JobState.COMPLETED)
         assert storage.find(f"images/{jobs[1].id}/") == [image.key for image in ended[1].images]
         return [storage.read(record.images[0].key) for record in (ended[0], ended[2])]
@@ -182,10 +182,10 @@ def test_a_worker_that_lost_its_job_drops_the_result_and_its_files(
 
     def steal() -> None:
         queue.connection.hset(f"darkroom:job:{job.id}", "lease", "another execution")
-        terminate()
+        send_sigterm()
 
-    with beside(queue, job.id, steal):
-        hire(settings, pool, storage).start([])
+    with act_during(queue, job.id, steal):
+        make_consumer(settings, pool, storage).start([])
     assert queue.fetch(job.id).state is JobState.RUNNING
     assert storage.find("images/") == []
 
@@ -193,7 +193,7 @@ def test_a_worker_that_lost_its_job_drops_the_result_and_its_files(
 def test_a_worker_is_on_the_list_while_it_works_and_off_it_afterwards(
     settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage, catalogue: Catalogue
 ) -> None:
-    consumer = hire(settings, pool, storage, name="the-worker")
+    consumer = make_consumer(settings, pool, storage, name="the-worker")
     seen: list[str] = []
 
     def look() -> None:
@@ -203,7 +203,7 @@ def test_a_worker_is_on_the_list_while_it_works_and_off_it_afterwards(
         # Its first report comes before it has taken over the signals; this one would end the tests themselves.
         while signal.getsignal(signal.SIGTERM) == before:
             time.sleep(0.01)
-        terminate()
+        send_sigterm()
 
     before = signal.getsignal(signal.SIGTERM)
     thread = threading.Thread(target=look)
@@ -235,8 +235,8 @@ def test_the_next_batch_is_painted_while_the_last_ones_images_are_written(
         assert not queue.fetch(first.id).state.is_final
         storage.gate.set()
 
-    with beside(queue, second.id, open_gate, step=1):
-        ended = work_until_ended(hire(settings, pool, storage), queue, first.id, second.id)
+    with act_during(queue, second.id, open_gate, step=1):
+        ended = work_until_ended(make_consumer(settings, pool, storage), queue, first.id, second.id)
     assert [record.state for record in ended] == [JobState.COMPLETED] * 2
 
 
@@ -257,7 +257,7 @@ def test_the_images_of_a_batchs_jobs_are_written_at_the_same_time(
 ) -> None:
     ids = [queue.submit(parameters(seed=number)).id for number in range(3)]
     storage = MeetingStorage(tmp_path)
-    ended = work_until_ended(hire(settings, pool, storage), queue, *ids)
+    ended = work_until_ended(make_consumer(settings, pool, storage), queue, *ids)
     assert [record.state for record in ended] == [JobState.COMPLETED] * 3
     assert all(storage.exists(record.images[0].key) for record in ended)
 
@@ -271,8 +271,8 @@ def test_the_next_batchs_prompt_is_encoded_while_this_one_denoises(
 ) -> None:
     """The first job's second step waits until T5 has read the second job's prompt."""
     prompts = ("a red circle", "a blue square on a white background")
-    requests = [order(catalogue, "flux", prompt=prompt, num_inference_steps=4) for prompt in prompts]
-    encode, step, encoded = Pool.encode_ahead, BatchWatch.step, threading.Event()
+    requests = [make_job(catalogue, "flux", prompt=prompt, num_inference_steps=4) for prompt in prompts]
+    encode, step, encoded = Pool.encode_ahead, JobWatch.step, threading.Event()
 
     def encode_and_tell(self: Pool, job: JobParameters, goes_on: Callable[[], bool]) -> int:
         count = encode(self, job, goes_on)
@@ -280,7 +280,7 @@ def test_the_next_batchs_prompt_is_encoded_while_this_one_denoises(
             encoded.set()
         return count
 
-    def step_on(self: BatchWatch, number: int, steps: int) -> None:
+    def step_on(self: JobWatch, number: int, steps: int) -> None:
         step(self, number, steps)
         if number == 3:
             assert encoded.wait(60), "nobody encoded it"
@@ -290,11 +290,11 @@ def test_the_next_batchs_prompt_is_encoded_while_this_one_denoises(
     ids = [queue.submit(request).id for request in requests]
     with monkeypatch.context() as patch:
         patch.setattr(Pool, "encode_ahead", encode_and_tell)
-        patch.setattr(BatchWatch, "step", step_on)
-        ended = work_until_ended(hire(settings, pool, storage, tally), queue, *ids)
+        patch.setattr(JobWatch, "step", step_on)
+        ended = work_until_ended(make_consumer(settings, pool, storage, tally), queue, *ids)
     receipts = [record.receipt for record in ended if record.receipt]
     assert [(one.embeddings.misses, one.embeddings.ahead) for one in receipts] == [(1, 0), (1, 1)]
-    expected = [done(request, Pool(catalogue, device="cpu"), storage)[0] for request in requests]
+    expected = [complete_job(request, Pool(catalogue, device="cpu"), storage)[0] for request in requests]
     assert [[storage.read(image.key) for image in record.images] for record in ended] == expected
     totals = {row.name: samples for row, samples in read_totals(queue.connection)}
     for name in ("prompts_encoded_ahead", "prompts_found_ahead"):

@@ -14,7 +14,7 @@ from contracts.queue.records import JobState
 from contracts.settings import QueueSettings, SharedSettings
 from tests.support.parameters import parameters
 from worker.loop.heartbeat import STALLED, Heartbeat
-from worker.loop.progress import BatchWatch
+from worker.loop.progress import JobWatch
 from worker.settings import WorkerSettings
 
 LEASE_SECONDS = 0.3
@@ -30,7 +30,7 @@ def test_a_job_longer_than_its_lease_is_kept_by_beating(queue: JobQueue) -> None
     job = queue.submit(parameters())
     claims, heart = beat_for(queue, "one", [])
     batch = claims.claim(ClaimCriteria())
-    heart.hold(batch, BatchWatch(claims, batch, threading.Event()))
+    heart.hold(batch, JobWatch(claims, batch, threading.Event()))
     heart.start()
     time.sleep(4 * LEASE_SECONDS)
     other, _ = beat_for(queue, "two", [])
@@ -61,7 +61,7 @@ def test_a_process_in_which_no_step_comes_ends_itself(settings: SharedSettings, 
         "from contracts.metrics import Counters\n"
         "from contracts.settings import QueueSettings\n"
         "from worker.loop.heartbeat import Heartbeat\n"
-        "from worker.loop.progress import BatchWatch\n"
+        "from worker.loop.progress import JobWatch\n"
         "from worker.settings import WorkerSettings\n"
         f"connection = connect({settings.redis_url!r}, timeout_seconds=5, retries=0)\n"
         "claims = Claims(connection, QueueSettings(lease_seconds=0.3), 'stuck', 60)\n"
@@ -69,7 +69,7 @@ def test_a_process_in_which_no_step_comes_ends_itself(settings: SharedSettings, 
         "heart = Heartbeat(claims, settings, lambda: {'state': 'idle'}, print, Counters())\n"
         "heart.start()\n"
         "batch = claims.claim(ClaimCriteria())\n"
-        "heart.hold(batch, BatchWatch(claims, batch, threading.Event()))\n"
+        "heart.hold(batch, JobWatch(claims, batch, threading.Event()))\n"
         "time.sleep(60)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)

@@ -12,16 +12,16 @@ from contracts.queue.client import JobQueue
 from contracts.queue.leases import ClaimCriteria, Claims
 from contracts.settings import QueueSettings, SharedSettings
 from tests.support.parameters import parameters
-from worker.loop.progress import Aborted, BatchWatch, Released
+from worker.loop.progress import Aborted, JobWatch, Released
 
 
 def watch_over(
     queue: JobQueue, jobs: int, leave: threading.Event | None = None, report_seconds: float = 0.0
-) -> tuple[BatchWatch, list[str]]:
+) -> tuple[JobWatch, list[str]]:
     ids = [queue.submit(parameters()).id for _ in range(jobs)]
     claims = Claims(queue.connection, QueueSettings(), "one", 60)
     batch = claims.claim(ClaimCriteria(max_images=jobs, batching=True))
-    return BatchWatch(claims, batch, leave or threading.Event(), report_seconds=report_seconds), ids
+    return JobWatch(claims, batch, leave or threading.Event(), report_seconds=report_seconds), ids
 
 
 def test_steps_become_progress_with_an_estimate(queue: JobQueue) -> None:

@@ -19,8 +19,7 @@ from contracts.queue.records import Receipt
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from models.judge import Verdict, judge
-from tests.support.jobs import order, run
-from worker.generation.outputs import Stored
+from tests.support.jobs import make_job, run_jobs
 from worker.pool.pool import Pool
 
 #: colour, shape, background
@@ -40,16 +39,16 @@ def _orders(catalogue: Catalogue, family: str, prompt: str = CENTRED, width: int
     """A job for each scene; `prompt` has places for colour, shape, background and its number's own place."""
     fields: dict[str, Any] = {"num_inference_steps": 12, "width": width, "height": 64}
     return [
-        order(catalogue, family, prompt=prompt.format(*scene, PLACES[seed]), seed=seed, **fields)
+        make_job(catalogue, family, prompt=prompt.format(*scene, PLACES[seed]), seed=seed, **fields)
         for seed, scene in enumerate(SCENES)
     ]
 
 
 def _judged(jobs: Sequence[JobParameters], pool: Pool, storage: Storage) -> tuple[list[Verdict], Receipt]:
     """Verdicts on jobs that are painted in one call, and the receipt of the first."""
-    outcomes = [one for one in run(jobs, pool, storage) if isinstance(one, Stored)]
+    outcomes = [one for one in run_jobs(jobs, pool, storage) if one.status == "completed"]
     assert len(outcomes) == len(jobs)
-    files = [storage.read(one.images[0].key) for one in outcomes]
+    files = [storage.read(one.stored[0].key) for one in outcomes]
     return [judge(Image.open(io.BytesIO(file)).convert("RGB")) for file in files], outcomes[0].receipt
 
 

@@ -16,7 +16,7 @@ from contracts.catalogue.families import FAMILIES, Mode
 from contracts.memory.plan import Placement, Plan, Policy
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
-from tests.support.jobs import done, order, to_pixels
+from tests.support.jobs import complete_job, decode_pixels, make_job
 from worker.offload.components import OffloadedModule
 from worker.pool.plans import PlanSelector
 from worker.pool.pool import Pool
@@ -65,15 +65,15 @@ def _watch_homes(pool: Pool, job: JobParameters) -> dict[str, list[dict[str, int
 def test_every_rung_is_really_taken_within_its_bytes_and_paints_the_same_image(
     family: str, catalogue: Catalogue, storage: Storage
 ) -> None:
-    job = order(catalogue, family, width=128, height=128, num_inference_steps=2)
+    job = make_job(catalogue, family, width=128, height=128, num_inference_steps=2)
     ladder = _ladder(catalogue, job)
     homes = {home for rung in ladder for home in rung.placements.values()}
     assert {Placement.DEVICE, Placement.ON_DEMAND, Placement.STREAMED} <= homes
-    resident, _ = done(job, Pool(catalogue, device="cpu"), storage)
+    resident, _ = complete_job(job, Pool(catalogue, device="cpu"), storage)
     for rung in ladder:
         pool = _pool_for(catalogue, rung)
         seen = _watch_homes(pool, job)
-        files, receipt = done(job, pool, storage)
+        files, receipt = complete_job(job, pool, storage)
         assert receipt.memory is not None
         assert (receipt.memory.plan, receipt.memory.ran_out) == (rung.name, [])
         assert receipt.memory.peak_bytes is not None
@@ -84,7 +84,7 @@ def test_every_rung_is_really_taken_within_its_bytes_and_paints_the_same_image(
             assert (files, receipt.departures) == (resident, []), rung.name
         else:
             assert receipt.departures == ["VAE in tiles of 64 pixels"]
-            difference = np.abs(to_pixels(files[0]) - to_pixels(resident[0]))
+            difference = np.abs(decode_pixels(files[0]) - decode_pixels(resident[0]))
             assert difference.mean() < 12, rung.name
 
 
@@ -112,11 +112,11 @@ def _check_homes(rung: Plan, seen: dict[str, list[dict[str, int]]]) -> None:
 def test_the_smallest_rung_runs_other_modes_and_adapters_unchanged(
     family: str, mode: Mode, catalogue: Catalogue, storage: Storage
 ) -> None:
-    job = order(catalogue, family, mode, loras=[{"name": f"{family}-lora"}])
-    resident, _ = done(job, Pool(catalogue, device="cpu"), storage)
+    job = make_job(catalogue, family, mode, loras=[{"name": f"{family}-lora"}])
+    resident, _ = complete_job(job, Pool(catalogue, device="cpu"), storage)
     pool = Pool(catalogue, device="cpu", budget_bytes=2**30)
     smallest = _last_rung(pool.plan_selector, job)[-1]
-    files, receipt = done(job, pool, storage)
+    files, receipt = complete_job(job, pool, storage)
     assert receipt.memory is not None
     assert receipt.memory.plan == smallest.name != "all resident"
     assert set(receipt.placement.values()) & {"on_demand", "streamed"}
@@ -124,7 +124,7 @@ def test_the_smallest_rung_runs_other_modes_and_adapters_unchanged(
     if smallest.tile_side is None:
         assert files == resident
     else:  # one tile; but guidance's two copies of a control image are encoded one by one, which shows in low bits
-        assert np.abs(to_pixels(files[0]) - to_pixels(resident[0])).max() <= 1
+        assert np.abs(decode_pixels(files[0]) - decode_pixels(resident[0])).max() <= 1
 
 
 @pytest.mark.parametrize("policy", ["gpu", "cpu", "on_demand"])
@@ -132,9 +132,9 @@ def test_the_smallest_rung_runs_other_modes_and_adapters_unchanged(
 def test_t5_works_where_the_operator_wants_it(
     family: str, policy: Any, catalogue: Catalogue, storage: Storage
 ) -> None:
-    job = order(catalogue, family)
-    plain, _ = done(job, Pool(catalogue, device="cpu"), storage)
-    files, receipt = done(job, Pool(catalogue, device="cpu", policy=Policy(t5=policy)), storage)
+    job = make_job(catalogue, family)
+    plain, _ = complete_job(job, Pool(catalogue, device="cpu"), storage)
+    files, receipt = complete_job(job, Pool(catalogue, device="cpu", policy=Policy(t5=policy)), storage)
     t5 = receipt.placement["text_encoder_3" if family == "sd3" else "text_encoder_2"]
     assert t5 in {"gpu": ["cpu"], "cpu": ["cpu"], "on_demand": ["on_demand", "streamed"]}[policy]
     assert files == plain
@@ -146,11 +146,11 @@ def test_t5_on_a_cpu_without_bfloat16_gives_the_embeddings_of_the_device_within_
 ) -> None:
     rows = tuple(row.model_copy(update={"dtype": "bfloat16"}) for row in catalogue.models)
     narrow = catalogue.model_copy(update={"models": rows})
-    job, found = order(narrow, family), []
+    job, found = make_job(narrow, family), []
     for policy in ("gpu", "cpu"):
         pool = Pool(narrow, device="cpu", policy=Policy(t5=policy))
         monkeypatch.setattr("worker.offload.components.cpu_has_bfloat16", lambda: False)
-        _, receipt = done(job, pool, storage)
+        _, receipt = complete_job(job, pool, storage)
         assert receipt.dtype == "bfloat16"
         model = pool.model(job.model)
         assert next(getattr(model.base, model.family.t5 or "").parameters()).dtype == (
@@ -210,16 +210,16 @@ def test_a_module_whose_move_failed_moves_again(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_without_t5_sd3_paints_another_image_and_holds_no_t5(catalogue: Catalogue, storage: Storage) -> None:
-    job = order(catalogue, "sd3", num_inference_steps=6)
+    job = make_job(catalogue, "sd3", num_inference_steps=6)
     pool = Pool(catalogue, device="cpu", policy=Policy(t5="off"))
-    files, receipt = done(job, pool, storage)
+    files, receipt = complete_job(job, pool, storage)
     assert receipt.memory is not None
     assert receipt.memory.plan == "T5 skipped"
     assert receipt.departures == ["text_encoder_3 skipped"]
     assert b"text_encoder_3 skipped" in files[0]
     assert pool.model(job.model).base.text_encoder_3 is None
-    assert files != done(job, Pool(catalogue, device="cpu"), storage)[0]
-    flux = done(order(catalogue, "flux"), pool, storage)[1]
+    assert files != complete_job(job, Pool(catalogue, device="cpu"), storage)[0]
+    flux = complete_job(make_job(catalogue, "flux"), pool, storage)[1]
     assert flux.memory is not None
     assert flux.memory.plan == "all resident"
 
@@ -238,29 +238,29 @@ def test_a_vae_that_overflows_in_float16_works_in_float32_wherever_it_lives(
     (tmp_path / "sdxl" / "vae" / "config.json").write_text(json.dumps({**config, "force_upcast": True}))
     row = catalogue.model("shapes-sdxl").model_copy(update={"source": str(tmp_path / "sdxl"), "dtype": dtype})
     narrow = catalogue.model_copy(update={"models": (row,), "default_model": row.id})
-    job = order(narrow, "sdxl", Mode.IMG2IMG)
+    job = make_job(narrow, "sdxl", Mode.IMG2IMG)
     pools = [Pool(narrow, device="cpu"), Pool(narrow, device="cpu", budget_bytes=2**30)]
     visiting = next(rung for rung in _ladder(narrow, job) if rung.placements["vae"] is Placement.ON_DEMAND)
     monkeypatch.setattr(pools[1].plan_selector, "choose", lambda *_: visiting)
-    files = [done(job, pool, storage)[0] for pool in pools]
+    files = [complete_job(job, pool, storage)[0] for pool in pools]
     assert files[0] == files[1]
     vae = pools[0].model(row.id).base.vae
     assert vae.dtype == vae_dtype
-    assert to_pixels(files[0][0]).std() > 10
+    assert decode_pixels(files[0][0]).std() > 10
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
 def test_a_denoiser_in_8_bits_takes_less_paints_nearly_the_same_and_leaves_with_its_plan(
     family: str, catalogue: Catalogue, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = order(catalogue, family)
-    resident, _ = done(job, Pool(catalogue, device="cpu"), storage)
+    job = make_job(catalogue, family)
+    resident, _ = complete_job(job, Pool(catalogue, device="cpu"), storage)
     pool, rung = Pool(catalogue, device="cpu"), _ladder(catalogue, job)[0]
     with monkeypatch.context() as patch:
         patch.setattr(pool.plan_selector, "choose", lambda *_: rung.model_copy(update={"fp8": True}))
-        files, receipt = done(job, pool, storage)
+        files, receipt = complete_job(job, pool, storage)
     small_bytes = pool.resident_bytes
     assert receipt.departures == ["denoiser in fp8"]
-    assert 0 < np.abs(to_pixels(files[0]) - to_pixels(resident[0])).mean() < 8
-    assert done(job, pool, storage)[0] == resident
+    assert 0 < np.abs(decode_pixels(files[0]) - decode_pixels(resident[0])).mean() < 8
+    assert complete_job(job, pool, storage)[0] == resident
     assert small_bytes < 0.8 * pool.resident_bytes

@@ -14,7 +14,7 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Mode
 from contracts.metrics import Counters
 from contracts.storage import Storage
-from tests.support.jobs import done, order
+from tests.support.jobs import complete_job, make_job
 from tests.support.weights import count_parameters
 from worker.checkpoints import loader as checkpoints
 from worker.offload.components import OffloadedModule
@@ -45,9 +45,9 @@ def test_models_share_the_budget_and_the_least_recently_used_one_goes_to_host_me
 ) -> None:
     two, tally = int(_bytes_of(catalogue, "sdxl", "sd3", "flux") * 0.9), Counters()
     pool = Pool(catalogue, device="cpu", max_models=9, budget_bytes=two, host_bytes=2**30, tally=tally)
-    first = done(order(catalogue, "sdxl"), pool, storage)[0]
+    first = complete_job(make_job(catalogue, "sdxl"), pool, storage)[0]
     for family in ("sd3", "flux"):
-        done(order(catalogue, family), pool, storage)
+        complete_job(make_job(catalogue, family), pool, storage)
         assert pool.resident_bytes <= two
     assert pool.warm == ["shapes-sdxl", "shapes-sd3", "shapes-flux"]
     report = pool.report()
@@ -55,7 +55,7 @@ def test_models_share_the_budget_and_the_least_recently_used_one_goes_to_host_me
     parked = report["models"]["shapes-sdxl"]
     assert (parked["resident_bytes"], parked["plan"]) == (0, "")
     assert parked["host_bytes"] == pool.model("shapes-sdxl").placement.bytes > 2**23
-    files, receipt = done(order(catalogue, "sdxl"), pool, storage)
+    files, receipt = complete_job(make_job(catalogue, "sdxl"), pool, storage)
     assert files == first
     assert receipt.memory is not None
     assert receipt.memory.peak_bytes is not None
@@ -71,7 +71,7 @@ def test_where_host_memory_has_no_room_a_model_is_dropped(catalogue: Catalogue, 
     two, tally = int(_bytes_of(catalogue, "sdxl", "sd3", "flux") * 0.9), Counters()
     pool = Pool(catalogue, device="cpu", max_models=9, budget_bytes=two, host_bytes=2**20, tally=tally)
     for family in ("sdxl", "sd3", "flux"):
-        done(order(catalogue, family), pool, storage)
+        complete_job(make_job(catalogue, family), pool, storage)
     assert pool.warm == ["shapes-sd3", "shapes-flux"]
     assert tally.drain()['["evictions","","shapes-sdxl","dropped"]'] == 1
 
@@ -89,16 +89,16 @@ def test_a_model_that_cannot_be_parked_is_dropped(
     catalogue: Catalogue, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = Pool(catalogue, device="cpu", max_models=1, host_bytes=2**30)
-    first = done(order(catalogue, "sdxl"), pool, storage)[0]
+    first = complete_job(make_job(catalogue, "sdxl"), pool, storage)[0]
 
     def fail(self: OffloadedModule) -> None:
         raise MemoryError
 
     with monkeypatch.context() as patch:
         patch.setattr(OffloadedModule, "_park", fail)
-        done(order(catalogue, "flux"), pool, storage)
+        complete_job(make_job(catalogue, "flux"), pool, storage)
     assert pool.warm == ["shapes-flux"]
-    assert done(order(catalogue, "sdxl"), pool, storage)[0] == first
+    assert complete_job(make_job(catalogue, "sdxl"), pool, storage)[0] == first
 
 
 def test_a_model_that_leaves_gives_its_memory_back(catalogue: Catalogue) -> None:

@@ -11,7 +11,7 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
 from contracts.memory.components import read_components
 from contracts.memory.plan import Placement
-from tests.support.jobs import order
+from tests.support.jobs import make_job
 from worker.pool.plans import PlanSelector
 from worker.pool.pool import Pool
 
@@ -61,7 +61,7 @@ def test_a_controlnet_from_a_hub_is_planned_with_as_assumed_until_it_is_here(cat
     others = tuple(row for row in catalogue.controlnets if row is not local)
     budget = PlanSelector(catalogue.model_copy(update={"controlnets": (away, *others)}), 2**40, lambda _: 4)
     assert not budget.knows_controlnet("flux-hint")
-    job = order(catalogue, "flux", Mode.CONTROLNET)
+    job = make_job(catalogue, "flux", Mode.CONTROLNET)
     assert budget.knows(job.model)
     before = budget.choose(job, 1)
     budget.add_controlnet("flux-hint", job.model, Path(local.source))
@@ -79,7 +79,7 @@ def test_what_one_model_has_taught_does_not_bind_another_of_its_family(catalogue
     twin = first.model_copy(update={"id": "twin"})
     both = catalogue.model_copy(update={"models": (*catalogue.models, twin)})
     budget = PlanSelector(both, 2**40, lambda _: 4)
-    job = order(both, "sdxl")
+    job = make_job(both, "sdxl")
     other = job.model_copy(update={"model": "twin"})
     assert budget.knows(job.model)
     assert budget.knows("twin")

@@ -12,7 +12,7 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Mode
 from contracts.memory.plan import Placement
 from contracts.storage import Storage
-from tests.support.jobs import done, order
+from tests.support.jobs import complete_job, make_job
 from tests.support.weights import count_parameters
 from worker.checkpoints import loader as checkpoints
 from worker.families import get_family
@@ -50,10 +50,10 @@ def test_all_tasks_of_a_model_share_one_set_of_weights(family: str, catalogue: C
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
 def test_a_second_task_adds_no_parameters(family: str, catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
-    done(order(catalogue, family), pool, storage)
+    complete_job(make_job(catalogue, family), pool, storage)
     before = count_parameters()
     for mode in (Mode.IMG2IMG, Mode.INPAINT):
-        done(order(catalogue, family, mode), pool, storage)
+        complete_job(make_job(catalogue, family, mode), pool, storage)
     assert count_parameters() == before
 
 
@@ -89,7 +89,7 @@ def test_a_move_that_fails_half_way_leaves_no_half_moved_model(
     catalogue: Catalogue, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = Pool(catalogue, device="cpu", max_models=1, host_bytes=2**30)
-    first = done(order(catalogue, "sdxl"), pool, storage)[0]
+    first = complete_job(make_job(catalogue, "sdxl"), pool, storage)[0]
     pool.model("shapes-flux")
     assert pool.report()["parked"] == ["shapes-sdxl"]
     move, moved = OffloadedModule.move, []
@@ -102,24 +102,24 @@ def test_a_move_that_fails_half_way_leaves_no_half_moved_model(
 
     monkeypatch.setattr(OffloadedModule, "move", break_off)
     with pytest.raises(torch.OutOfMemoryError):
-        pool.ready(order(catalogue, "sdxl"), 1)
+        pool.ready(make_job(catalogue, "sdxl"), 1)
     monkeypatch.undo()
     assert pool.warm == ["shapes-flux"]
-    assert done(order(catalogue, "sdxl"), pool, storage)[0] == first
+    assert complete_job(make_job(catalogue, "sdxl"), pool, storage)[0] == first
 
 
 def test_a_model_that_comes_back_makes_the_same_bytes(catalogue: Catalogue, storage: Storage) -> None:
     pool = Pool(catalogue, device="cpu", max_models=1)
-    first, _ = done(order(catalogue, "sdxl"), pool, storage)
-    done(order(catalogue, "flux"), pool, storage)
+    first, _ = complete_job(make_job(catalogue, "sdxl"), pool, storage)
+    complete_job(make_job(catalogue, "flux"), pool, storage)
     assert pool.warm == ["shapes-flux"]
-    assert done(order(catalogue, "sdxl"), pool, storage)[0] == first
+    assert complete_job(make_job(catalogue, "sdxl"), pool, storage)[0] == first
 
 
 def test_the_report_tells_what_is_warm_and_where_it_lies(catalogue: Catalogue) -> None:
     pool = Pool(catalogue, device="cpu")
     assert (pool.report()["warm"], pool.report()["placement"]) == ([], {})
-    pool.ready(order(catalogue, "flux", Mode.CONTROLNET), 1)
+    pool.ready(make_job(catalogue, "flux", Mode.CONTROLNET), 1)
     report = pool.report()
     assert report["warm"] == ["shapes-flux"]
     assert report["placement"]["shapes-flux"] == {

@@ -17,9 +17,9 @@ from contracts.queue.client import JobQueue
 from contracts.queue.records import JobState
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
-from tests.support.jobs import done, order
+from tests.support.jobs import complete_job, make_job
 from tests.support.parameters import parameters
-from tests.support.workers import hire, terminate, work_until_ended
+from tests.support.workers import make_consumer, send_sigterm, work_until_ended
 from worker.pool.pool import Pool
 
 
@@ -68,16 +68,16 @@ def test_a_warm_models_jobs_go_on_while_a_cold_model_is_made_ready(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Every job is overdue, and the cold model's are the oldest: it is their turn, and they are not ready."""
-    warm_request, cold_request = order(catalogue, "flux"), order(catalogue, "sdxl")
+    warm_request, cold_request = make_job(catalogue, "flux"), make_job(catalogue, "sdxl")
     plain = Pool(catalogue, device="cpu")
-    expected = [done(request, plain, storage)[0] for request in (warm_request, cold_request)]
+    expected = [complete_job(request, plain, storage)[0] for request in (warm_request, cold_request)]
     disk, pool = SlowDisk(monkeypatch), Pool(catalogue, device="cpu")
     pool.model(warm_request.model)
     cold = [queue.submit(cold_request).id for _ in range(2)]
     warm = [queue.submit(warm_request).id for _ in range(3)]
 
     with disk.opened_after(queue, warm, watched=[*cold, *warm]) as states:
-        ended = work_until_ended(hire(settings, pool, storage, overdue_seconds=0), queue, *cold, *warm)
+        ended = work_until_ended(make_consumer(settings, pool, storage, overdue_seconds=0), queue, *cold, *warm)
     assert states == [JobState.QUEUED] * 2 + [JobState.COMPLETED] * 3
     files = [[storage.read(image.key) for image in record.images] for record in ended]
     assert files == [expected[1]] * 2 + [expected[0]] * 3
@@ -93,14 +93,14 @@ def test_a_warm_models_jobs_go_on_while_a_controlnet_is_made_ready(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One client's jobs for one model; the first names a ControlNet that nobody has used before."""
-    plain, controlled = order(catalogue, "sdxl"), order(catalogue, "sdxl", Mode.CONTROLNET)
+    plain, controlled = make_job(catalogue, "sdxl"), make_job(catalogue, "sdxl", Mode.CONTROLNET)
     other = Pool(catalogue, device="cpu")
-    expected = [done(request, other, storage)[0] for request in (controlled, plain, plain)]
+    expected = [complete_job(request, other, storage)[0] for request in (controlled, plain, plain)]
     disk, pool = SlowDisk(monkeypatch), Pool(catalogue, device="cpu")
     pool.model(plain.model)
     ids = [queue.submit(request).id for request in (controlled, plain, plain)]
     with disk.opened_after(queue, ids[1:], watched=ids[:1]) as states:
-        ended = work_until_ended(hire(settings, pool, storage), queue, *ids)
+        ended = work_until_ended(make_consumer(settings, pool, storage), queue, *ids)
     assert states == [JobState.QUEUED]
     assert [[storage.read(image.key) for image in record.images] for record in ended] == expected
     assert disk.read == ["controlnet:sdxl-hint"]
@@ -118,15 +118,15 @@ def test_a_model_that_was_dropped_is_made_ready_again_and_one_that_was_parked_is
 ) -> None:
     disk, states = SlowDisk(monkeypatch), []
     disk.gate.set()
-    consumer = hire(settings, Pool(catalogue, device="cpu", max_models=1, host_bytes=host_bytes), storage)
+    consumer = make_consumer(settings, Pool(catalogue, device="cpu", max_models=1, host_bytes=host_bytes), storage)
 
     def lead() -> None:
         for family in ("flux", "sd3", "flux"):
-            id, deadline = queue.submit(order(catalogue, family)).id, time.monotonic() + 60
+            id, deadline = queue.submit(make_job(catalogue, family)).id, time.monotonic() + 60
             while not queue.fetch(id).state.is_final and time.monotonic() < deadline:
                 time.sleep(0.01)
             states.append(queue.fetch(id).state)
-        terminate()
+        send_sigterm()
 
     leader = threading.Thread(target=lead)
     leader.start()
@@ -144,11 +144,11 @@ def test_a_worker_that_is_told_to_leave_waits_for_no_model(
 
     def leave() -> None:
         disk.begun.wait(60)
-        terminate()
+        send_sigterm()
 
     leaver = threading.Thread(target=leave)
     leaver.start()
-    hire(settings, pool, storage).start([])
+    make_consumer(settings, pool, storage).start([])
     leaver.join()
     record = queue.fetch(job.id)
     assert (record.state, record.attempts, disk.read) == (JobState.QUEUED, 0, [])
@@ -161,7 +161,7 @@ def test_the_jobs_of_a_model_that_cannot_be_made_ready_fail_by_name(
     rows = [row.model_copy(update={"source": str(tmp_path / "nowhere")}) for row in catalogue.models[:1]]
     broken = catalogue.model_copy(update={"models": (*rows, *catalogue.models[1:])})
     jobs = [queue.submit(parameters(model=rows[0].id, batchable=False)).id for _ in range(2)]
-    ended = work_until_ended(hire(settings, Pool(broken, device="cpu"), storage), queue, *jobs)
+    ended = work_until_ended(make_consumer(settings, Pool(broken, device="cpu"), storage), queue, *jobs)
     for record in ended:
         assert record.error is not None
         assert record.error.code is FailureCode.MODEL_LOAD_FAILED

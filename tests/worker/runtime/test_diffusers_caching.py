@@ -12,7 +12,7 @@ import torch
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Mode
 from contracts.storage import Storage
-from tests.support.jobs import done, model_of, order
+from tests.support.jobs import complete_job, make_job, model_of
 from worker.pool.pool import Pool
 from worker.runtime.diffusers_caching import cache_introspection
 
@@ -34,14 +34,14 @@ def test_a_warm_model_knows_its_processors_signatures_and_they_are_right(
 def test_a_warm_model_answers_its_dtype_without_a_walk_through_its_layers(
     family: str, catalogue: Catalogue, pool: Pool, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = order(catalogue, family, Mode.IMG2IMG)
+    job = make_job(catalogue, family, Mode.IMG2IMG)
     denoiser = pool.model(job.model).base.components[pool.model(job.model).family.denoiser]
 
     def refuse(part: torch.nn.Module) -> torch.dtype:
         raise AssertionError(f"{type(part).__name__} was walked through")
 
     monkeypatch.setattr(diffusers.models.modeling_utils, "get_parameter_dtype", refuse)
-    done(job, pool, storage)
+    complete_job(job, pool, storage)
     assert denoiser.dtype is next(denoiser.parameters()).dtype
 
 

@@ -19,10 +19,9 @@ from contracts.queue.events import Preview
 from contracts.queue.leases import ClaimCriteria, Claims
 from contracts.settings import QueueSettings
 from contracts.storage import Storage
-from tests.support.jobs import Onlooker, Pixels, done, order, run, to_pixels
+from tests.support.jobs import Pixels, RecordingWatch, complete_job, decode_pixels, make_job, run_jobs
 from tests.support.parameters import parameters
-from worker.generation.outputs import Stored
-from worker.loop.progress import BatchWatch
+from worker.loop.progress import JobWatch
 from worker.pool.pool import Pool
 from worker.sampling import previews
 
@@ -57,13 +56,13 @@ def test_previews_are_spread_evenly_and_the_last_step_has_none(count: int, steps
 def test_a_preview_looks_like_the_image_that_comes_of_it(
     catalogue: Catalogue, pool: Pool, storage: Storage, family: str
 ) -> None:
-    watch = Onlooker()
-    parameters = order(catalogue, family, num_inference_steps=12, previews=10, width=64, height=96)
+    watch = RecordingWatch()
+    parameters = make_job(catalogue, family, num_inference_steps=12, previews=10, width=64, height=96)
 
-    (outcome,) = run(parameters, pool, storage, watch)
+    (outcome,) = run_jobs(parameters, pool, storage, watch)
 
-    assert isinstance(outcome, Stored)
-    final = to_pixels(storage.read(outcome.images[0].key))
+    assert outcome.status == "completed"
+    final = decode_pixels(storage.read(outcome.stored[0].key))
     shown = [preview for _, preview in watch.previews]
     steps = [preview.step for preview in shown]
     assert steps == sorted(previews.due_steps(10, 12))
@@ -78,11 +77,11 @@ def test_every_scheduler_s_previews_look_like_the_image_after_a_fifth_of_the_ste
     catalogue: Catalogue, pool: Pool, storage: Storage, family: str
 ) -> None:
     for scheduler in catalogue.model(f"shapes-{family}").schedulers:
-        watch = Onlooker()
-        parameters = order(catalogue, family, num_inference_steps=10, previews=4, scheduler=scheduler)
-        (outcome,) = run(parameters, pool, storage, watch)
-        assert isinstance(outcome, Stored)
-        final = to_pixels(storage.read(outcome.images[0].key))
+        watch = RecordingWatch()
+        parameters = make_job(catalogue, family, num_inference_steps=10, previews=4, scheduler=scheduler)
+        (outcome,) = run_jobs(parameters, pool, storage, watch)
+        assert outcome.status == "completed"
+        final = decode_pixels(storage.read(outcome.stored[0].key))
         # What the model believes, early on; the latents themselves are still noise then.
         assert likeness(watch.previews[0][1], final) > 0.6, scheduler
         assert likeness(watch.previews[-1][1], final) > 0.9, scheduler
@@ -93,7 +92,9 @@ def test_a_job_with_previews_gives_the_same_bytes(
     catalogue: Catalogue, pool: Pool, storage: Storage, family: str
 ) -> None:
     for mode in FAMILIES[family].modes:
-        plain, shown = (done(order(catalogue, family, mode, previews=count), pool, storage) for count in (0, 10))
+        plain, shown = (
+            complete_job(make_job(catalogue, family, mode, previews=count), pool, storage) for count in (0, 10)
+        )
         assert plain[0] == shown[0], mode
         assert shown[1].parameters.previews == 10
 
@@ -101,35 +102,37 @@ def test_a_job_with_previews_gives_the_same_bytes(
 def test_each_job_of_a_batch_sees_its_own_images_and_no_others(
     catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
-    watch = Onlooker()
+    watch = RecordingWatch()
     shared: dict[str, Any] = {"num_inference_steps": 4, "seed": None}
     jobs = [
-        order(catalogue, "sdxl", prompt="a red circle on a blue background", previews=1, num_images=2, **shared),
-        order(catalogue, "sdxl", prompt="a green square on a white background", **shared),
-        order(catalogue, "sdxl", prompt="a yellow star on a black background", previews=10, **shared),
+        make_job(
+            catalogue, "sdxl", prompt="a red circle on a blue background", previews=1, num_images=2, **shared
+        ),
+        make_job(catalogue, "sdxl", prompt="a green square on a white background", **shared),
+        make_job(catalogue, "sdxl", prompt="a yellow star on a black background", previews=10, **shared),
     ]
     assert len({job.batch_key() for job in jobs}) == 1
 
-    outcomes = run(jobs, pool, storage, watch)
+    outcomes = run_jobs(jobs, pool, storage, watch)
 
     shown = [(job_id, preview.step, preview.index) for job_id, preview in watch.previews]
     assert shown == [("job2", 1, 0), ("job0", 2, 0), ("job0", 2, 1), ("job2", 2, 0), ("job2", 3, 0)]
     last = {(job_id, preview.index): preview for job_id, preview in watch.previews}
     for (job_id, index), preview in last.items():
-        key = outcomes[int(job_id[-1])].images[index].key
-        assert likeness(preview, to_pixels(storage.read(key))) > 0.5
+        key = outcomes[int(job_id[-1])].stored[index].key
+        assert likeness(preview, decode_pixels(storage.read(key))) > 0.5
 
 
 def test_a_preview_that_cannot_be_told_costs_the_job_nothing(
     catalogue: Catalogue, pool: Pool, storage: Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Deaf(Onlooker):
+    class Deaf(RecordingWatch):
         def preview(self, job_id: str, preview: Preview) -> None:
             raise RuntimeError("nobody listens")
 
-    (outcome,) = run(order(catalogue, "flux", previews=1), pool, storage, Deaf())
+    (outcome,) = run_jobs(make_job(catalogue, "flux", previews=1), pool, storage, Deaf())
 
-    assert isinstance(outcome, Stored)
+    assert outcome.status == "completed"
     assert "no preview after step" in caplog.text
 
 
@@ -138,7 +141,9 @@ def test_no_thread_is_left_behind(catalogue: Catalogue, pool: Pool, storage: Sto
         pass
 
     with pytest.raises(Stop):
-        run(order(catalogue, "sdxl", previews=2), pool, storage, Onlooker(stop_after=2, error=Stop()))
+        run_jobs(
+            make_job(catalogue, "sdxl", previews=2), pool, storage, RecordingWatch(stop_after=2, error=Stop())
+        )
 
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("previews")]
 
@@ -147,7 +152,7 @@ def test_a_preview_becomes_an_event_while_the_lease_is_held(queue: JobQueue) -> 
     job = queue.submit(parameters())
     claims = Claims(queue.connection, QueueSettings(), "one", 60)
     batch = claims.claim(ClaimCriteria())
-    watch = BatchWatch(claims, batch, threading.Event())
+    watch = JobWatch(claims, batch, threading.Event())
     shown = Preview(index=0, step=1, steps=4, width=8, height=8, url="data:image/jpeg;base64,AA==")
 
     watch.preview(job.id, shown)
@@ -179,8 +184,8 @@ def test_the_map_is_fitted_to_the_model_s_own_vae(
 
 
 def test_sizes_are_kept_small(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
-    watch = Onlooker()
-    run(order(catalogue, "sdxl", Mode.TXT2IMG, previews=1, width=512, height=128), pool, storage, watch)
+    watch = RecordingWatch()
+    run_jobs(make_job(catalogue, "sdxl", Mode.TXT2IMG, previews=1, width=512, height=128), pool, storage, watch)
 
     ((_, preview),) = watch.previews
     assert (preview.width, preview.height) == (256, 64)

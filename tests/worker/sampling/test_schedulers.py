@@ -13,7 +13,7 @@ from contracts.catalogue.families import FAMILIES, Mode
 from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.errors import InvalidRequest
 from contracts.storage import Storage
-from tests.support.jobs import model_of, order, pixels
+from tests.support.jobs import generate_pixels, make_job, model_of
 from worker.pool.pool import Pool
 from worker.sampling.schedulers import make_scheduler
 
@@ -39,7 +39,7 @@ def test_every_scheduler_runs_in_modes_that_start_from_an_image_or_a_control(
     family: str, mode: Mode, scheduler: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     fields = {"num_inference_steps": 2} if mode is Mode.CONTROLNET else {"strength": 0.5}
-    image = pixels(order(catalogue, family, mode, scheduler=scheduler, **fields), pool, storage)
+    image = generate_pixels(make_job(catalogue, family, mode, scheduler=scheduler, **fields), pool, storage)
     assert image.std() > 1
 
 
@@ -48,8 +48,10 @@ def test_schedulers_without_noise_of_their_own_agree_when_steps_are_many(
     family: str, scheduler: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     """A wrong prediction type, a lost shift or a wrong sigma would end in another image."""
-    default = pixels(order(catalogue, family, num_inference_steps=30), pool, storage)
-    other = pixels(order(catalogue, family, num_inference_steps=30, scheduler=scheduler), pool, storage)
+    default = generate_pixels(make_job(catalogue, family, num_inference_steps=30), pool, storage)
+    other = generate_pixels(
+        make_job(catalogue, family, num_inference_steps=30, scheduler=scheduler), pool, storage
+    )
     assert np.abs(other - default).mean() < 4
 
 
@@ -58,12 +60,12 @@ def test_one_step_is_enough_for_every_scheduler(
     scheduler: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     family = "sdxl" if SCHEDULERS[scheduler].kind == "diffusion" else "flux"
-    pixels(order(catalogue, family, num_inference_steps=1, scheduler=scheduler), pool, storage)
+    generate_pixels(make_job(catalogue, family, num_inference_steps=1, scheduler=scheduler), pool, storage)
 
 
 def test_lcm_refuses_more_steps_than_it_can_spread(catalogue: Catalogue) -> None:
     with pytest.raises(InvalidRequest, match="50 steps at the most"):
-        order(catalogue, "sdxl", scheduler="lcm", num_inference_steps=51)
+        make_job(catalogue, "sdxl", scheduler="lcm", num_inference_steps=51)
 
 
 def test_a_scheduler_keeps_the_checkpoints_prediction_type_and_shift() -> None:

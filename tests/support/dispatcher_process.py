@@ -1,0 +1,40 @@
+"""`python -m dispatcher` as a process that may deliver to this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from contracts.outbound.signing import Secret
+
+SECRET = Secret(b"a secret of the tests, 32 bytes.").write()
+LOCAL = '["127.0.0.0/8"]'
+PAUSES_SECONDS = [0.05, 0.05, 0.05, 0.05, 0.05]
+
+#: `submit_with_webhook(url, "completed", **fields)`: the accepted job that reports these events to the URL.
+SubmitWithWebhook = Callable[..., dict[str, Any]]
+
+
+@contextmanager
+def dispatcher_process(redis_url: str, **settings: str) -> Iterator[subprocess.Popen[str]]:
+    """A dispatcher process with short pauses; keywords are further `DARKROOM_…` settings."""
+    environment = os.environ | {
+        "DARKROOM_REDIS_URL": redis_url,
+        "DARKROOM_OUTBOUND_NETWORKS": LOCAL,
+        "DARKROOM_WEBHOOK_SECRET": SECRET,
+        "DARKROOM_WEBHOOK_PAUSES_SECONDS": str(PAUSES_SECONDS),
+        "DARKROOM_WEBHOOK_POLL_SECONDS": "0.02",
+        **settings,
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dispatcher"], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()

@@ -1,0 +1,63 @@
+"""A worker for tests that need finished jobs and no images worth looking at. It knows nothing of models."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+
+from contracts.queue.client import JobQueue
+from contracts.queue.leases import Claim, ClaimCriteria, Claims
+from contracts.queue.records import ImageRecord, Receipt, Weights
+from contracts.settings import QueueSettings
+from contracts.storage import Storage
+from tests.support.images import encode_solid
+
+
+class ScriptedWorker:
+    """A worker that claims and completes jobs through the real scripts, with images of one colour.
+
+    Attributes:
+        claims: the worker's side of the queue.
+    """
+
+    def __init__(self, queue: JobQueue, storage: Storage) -> None:
+        self.claims = Claims(queue.connection, QueueSettings(), "scripted-worker", ttl_seconds=3600)
+        self._storage = storage
+
+    def claim(self) -> Claim:
+        """Claim the next job, which must be waiting."""
+        (claim,) = self.claims.claim(ClaimCriteria())
+        return claim
+
+    def claim_next(self) -> Claim:
+        """Wait for a job and claim it."""
+        while not (claims := self.claims.claim(ClaimCriteria())):
+            time.sleep(0.01)
+        return claims[0]
+
+    def complete(self, claim: Claim, denoise_seconds: float = 1.0) -> bytes:
+        """Complete the job with one red image a seed; returns the file's bytes."""
+        parameters = claim.job.parameters
+        data = encode_solid("RGB", (parameters.width, parameters.height), "red")
+        images = []
+        for number, seed in enumerate(parameters.seeds):
+            key = f"images/{claim.job.id}/{claim.execution}/{number}.png"
+            self._storage.write(key, data)
+            image = ImageRecord(
+                key=key,
+                width=parameters.width,
+                height=parameters.height,
+                seed=seed,
+                format=parameters.output_format,
+                sha256=hashlib.sha256(data).hexdigest(),
+                size_bytes=len(data),
+            )
+            images.append(image)
+        receipt = Receipt(
+            parameters=parameters,
+            seeds=parameters.seeds,
+            model=Weights(id=parameters.model, sha256="0" * 64),
+            timings={"denoise": denoise_seconds},
+        )
+        assert self.claims.complete(claim, images, receipt)
+        return data

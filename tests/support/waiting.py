@@ -1,0 +1,14 @@
+"""Waiting for what another process or thread does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+def wait_until(condition: Callable[[], object], timeout_seconds: float = 30) -> None:
+    """Wait until the condition is true; fails after the timeout."""
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not so within {timeout_seconds:g} s"
+        time.sleep(0.02)
