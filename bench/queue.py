@@ -23,6 +23,7 @@ from contracts.catalogue.families import Mode, Task
 from contracts.queue.client import JobQueue
 from contracts.queue.leases import ClaimCriteria, Claims
 from contracts.queue.records import JobState
+from contracts.redis.keys import RQ_QUEUE, lua_table
 from contracts.requests.parameters import JobParameters
 from contracts.settings import QueueSettings, SharedSettings
 
@@ -44,19 +45,20 @@ def fill(queue: JobQueue, depth: int) -> None:
     """Bring the queue to a depth: one real submission, copied inside Redis to be quick."""
     record = queue.submit(job())
     copy = (
-        "local fields = redis.call('HGETALL', 'darkroom:job:' .. ARGV[1])\n"
-        "local rq = redis.call('HGETALL', 'rq:job:' .. ARGV[1])\n"
+        f"{lua_table()}\n"
+        "local fields = redis.call('HGETALL', KEY.job .. ARGV[1])\n"
+        "local rq = redis.call('HGETALL', KEY.rq_job .. ARGV[1])\n"
         "for number = tonumber(ARGV[2]), tonumber(ARGV[3]) do\n"
         "  local id = ARGV[1] .. number\n"
-        "  redis.call('HSET', 'darkroom:job:' .. id, unpack(fields))\n"
-        "  redis.call('HSET', 'darkroom:job:' .. id, 'id', id)\n"
-        "  redis.call('HSET', 'rq:job:' .. id, unpack(rq))\n"
+        "  redis.call('HSET', KEY.job .. id, unpack(fields))\n"
+        "  redis.call('HSET', KEY.job .. id, 'id', id)\n"
+        "  redis.call('HSET', KEY.rq_job .. id, unpack(rq))\n"
         "  redis.call('RPUSH', ARGV[4], id)\n"
         "end"
     )
     for start in range(1, depth, 1000):
         end = min(depth - 1, start + 999)
-        queue.connection.eval(copy, 0, record.id, start, end, f"rq:queue:{record.queue}")
+        queue.connection.eval(copy, 0, record.id, start, end, RQ_QUEUE + record.queue)
 
 
 def work(url: str, name: str, seconds: float, start: Barrier, results: Results[tuple[int, float]]) -> None:

@@ -18,7 +18,8 @@ from typing import Literal, cast
 
 from redis import Redis
 
-from contracts.redis import scripts
+from contracts.redis import keys
+from contracts.redis.connection import Scripts
 
 #: Upper bounds, in seconds: from an HTTP answer to a picture of a large model on a slow device.
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -137,16 +138,13 @@ def _row(name: str, kind: str) -> MetricSpec:
     return row
 
 
-_TOTALS = "darkroom:totals"
-
-
 class TotalsWriter:
     """Where one process' tally goes."""
 
     def __init__(self, connection: Redis, tally: Counters) -> None:
         """`connection` decodes responses."""
         self._tally = tally
-        self._post = scripts.load(connection, "post")
+        self._scripts = Scripts(connection)
         self._lock = threading.Lock()
         self._id = secrets.token_hex(8)
         self._page: dict[str, float] = {}
@@ -163,8 +161,7 @@ class TotalsWriter:
             if not self._page:
                 self._page, self._page_number = self._tally.drain(), self._page_number + 1
             if self._page:
-                page = {"ledger": self._id, "page": self._page_number, "figures": self._page}
-                self._post(args=[json.dumps(page)])
+                self._scripts.run("add_totals", process=self._id, number=self._page_number, amounts=self._page)
                 self._page = {}
 
 
@@ -187,7 +184,7 @@ def read_totals(connection: Redis) -> Iterator[tuple[MetricSpec, list[Sample]]]:
     """
     found: defaultdict[str, defaultdict[tuple[str, ...], dict[str, float]]]
     found = defaultdict(lambda: defaultdict(dict))
-    for key, figure in cast("dict[str, str]", connection.hgetall(_TOTALS)).items():
+    for key, figure in cast("dict[str, str]", connection.hgetall(keys.TOTALS)).items():
         name, part, *labels = json.loads(key)
         # Lua writes some characters of a key in another way than Python.
         parts = found[name][tuple(labels)]

@@ -20,9 +20,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from contracts.redis import keys
+
 log = logging.getLogger(__name__)
 
-CHANNEL = "darkroom:bells"
 #: After so much silence the connection is asked whether it lives, and given as long to answer.
 _SILENCE_SECONDS = 5.0
 _PAUSE_SECONDS = 0.5
@@ -103,7 +104,7 @@ class JobNotifier:
             )
             try:
                 async with client, client.pubsub() as subscription:
-                    await subscription.subscribe(CHANNEL)
+                    await subscription.subscribe(keys.JOB_CHANNEL)
                     await self._hear(subscription)
             except (RedisError, OSError) as error:
                 log.warning("no events, Redis does not answer: %s", error)

@@ -1,6 +1,6 @@
 """API keys: whose a key is, what it may do, and how much. Knows no HTTP.
 
-A token is `dk_ID_SECRET`; it is shown once. A Redis hash `darkroom:key:ID` holds the rest, with the secret's
+A token is `dk_ID_SECRET`; it is shown once. A Redis hash holds the rest, with the secret's
 SHA-256: 256 random bits cannot be guessed however fast the hash is, so a slow one would only slow every request.
 Revoked keys stay, so that a service that once had keys never serves everybody again.
 """
@@ -22,13 +22,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from redis import Redis
 
 from contracts.errors import NotFound, RateExceeded
-from contracts.redis import scripts
-from contracts.redis.connection import redis_errors_are_unavailable
+from contracts.redis import keys
+from contracts.redis.connection import Scripts, redis_errors_are_unavailable
 from contracts.requests.schema import Priority
 
 _TOKEN = re.compile(r"dk_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
-#: All ids, by the time of their creation.
-_INDEX = "darkroom:keys"
 #: How coarse `last_used_at` is.
 _USED_SECONDS = 60.0
 
@@ -105,12 +103,12 @@ class ApiKeyStore:
     def __init__(self, connection: Redis) -> None:
         """`connection` decodes responses. Every method raises Unavailable when Redis does not answer."""
         self._connection = connection
-        self._spend = scripts.load(connection, "spend")
+        self._scripts = Scripts(connection)
 
     def exist(self) -> bool:
         """Whether there is, or ever was, any key."""
         with redis_errors_are_unavailable():
-            return bool(self._connection.exists(_INDEX))
+            return bool(self._connection.exists(keys.API_KEYS))
 
     def create(self, name: str, owner: str | None = None, **limits: Any) -> tuple[Key, str]:
         """Make a key; the token that opens it is nowhere else.
@@ -130,16 +128,16 @@ class ApiKeyStore:
             **{"scopes": {Scope.GENERATE}, **limits},
         )  # fmt: skip
         with redis_errors_are_unavailable(), self._connection.pipeline(transaction=True) as pipe:
-            pipe.hset(_place(id), mapping=cast("dict[Any, Any]", key.to_hash()))
-            pipe.zadd(_INDEX, {id: key.created_at})
+            pipe.hset(keys.API_KEY + id, mapping=cast("dict[Any, Any]", key.to_hash()))
+            pipe.zadd(keys.API_KEYS, {id: key.created_at})
             pipe.execute()
         return key, f"dk_{id}_{secret}"
 
     def find_all(self) -> list[Key]:
         """All keys, oldest first, revoked ones too."""
         with redis_errors_are_unavailable(), self._connection.pipeline(transaction=False) as pipe:
-            for id in cast("list[str]", self._connection.zrange(_INDEX, 0, -1)):
-                pipe.hgetall(_place(id))
+            for id in cast("list[str]", self._connection.zrange(keys.API_KEYS, 0, -1)):
+                pipe.hgetall(keys.API_KEY + id)
             return [Key.from_hash(fields) for fields in pipe.execute()]
 
     def revoke(self, id: str) -> Key:
@@ -153,7 +151,7 @@ class ApiKeyStore:
             raise NotFound("key", id)
         if key.revoked_at is None:
             with redis_errors_are_unavailable():
-                self._connection.hset(_place(id), "revoked_at", str(now))
+                self._connection.hset(keys.API_KEY + id, "revoked_at", str(now))
             key = key.model_copy(update={"revoked_at": now})
         return key
 
@@ -167,7 +165,7 @@ class ApiKeyStore:
             return None
         if key.last_used_at is None or now - key.last_used_at > _USED_SECONDS:
             with redis_errors_are_unavailable():
-                self._connection.hset(_place(key.id), "last_used_at", str(now))
+                self._connection.hset(keys.API_KEY + key.id, "last_used_at", str(now))
         return key
 
     def spend(self, key_id: str, calls_per_minute: int) -> Allowance:
@@ -176,9 +174,10 @@ class ApiKeyStore:
         Raises:
             RateExceeded: it is used up; the call does not count.
         """
-        call = {"rate": f"darkroom:rate:{key_id}", "limit": calls_per_minute, "call": secrets.token_hex(8)}
         with redis_errors_are_unavailable():
-            accepted, remaining, milliseconds = self._spend(args=[json.dumps(call)])
+            accepted, remaining, milliseconds = self._scripts.run(
+                "rate_limit", key=keys.RATE + key_id, limit=calls_per_minute, call=secrets.token_hex(8)
+            )
         if not accepted:
             raise RateExceeded(calls_per_minute, math.ceil(milliseconds / 1000))
         return Allowance(calls_per_minute, remaining, milliseconds / 1000)
@@ -186,14 +185,10 @@ class ApiKeyStore:
     def _read(self, id: str) -> tuple[Key | None, float]:
         """The key, and the time on Redis' clock."""
         with redis_errors_are_unavailable(), self._connection.pipeline(transaction=False) as pipe:
-            pipe.hgetall(_place(id))
+            pipe.hgetall(keys.API_KEY + id)
             pipe.time()
             fields, (seconds, micros) = pipe.execute()
         return Key.from_hash(fields) if fields else None, seconds + micros / 1e6
-
-
-def _place(id: str) -> str:
-    return f"darkroom:key:{id}"
 
 
 def _digest(secret: str) -> str:

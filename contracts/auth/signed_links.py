@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from redis import Redis
 
 from contracts.errors import LinkRefused
+from contracts.redis import keys
 from contracts.redis.connection import redis_errors_are_unavailable
 from contracts.settings import SharedSettings
 
-_PLACE = "darkroom:link_secret"
 _SECONDS = re.compile(r"[1-9][0-9]{0,14}")
 
 
@@ -75,6 +75,6 @@ class LinkSigner:
     def _read_secret(self) -> bytes:
         if self._secret is None:
             with redis_errors_are_unavailable():
-                self._connection.set(_PLACE, secrets.token_hex(32), nx=True)
-                self._secret = str(self._connection.get(_PLACE)).encode()
+                self._connection.set(keys.LINK_SECRET, secrets.token_hex(32), nx=True)
+                self._secret = str(self._connection.get(keys.LINK_SECRET)).encode()
         return self._secret

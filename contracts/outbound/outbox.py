@@ -10,14 +10,14 @@ import json
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from redis import Redis
 
 from contracts.errors import DestinationUnknown
 from contracts.outbound.addresses import read_destination, resolve
 from contracts.queue.records import JobRecord, WebhookRecord
-from contracts.redis import scripts
+from contracts.redis.connection import Scripts
 from contracts.requests.schema import Webhook
 from contracts.settings import OutboundSettings
 
@@ -101,7 +101,7 @@ class Outbox:
         """`connection` decodes responses; `lease_seconds` is longer than any attempt takes."""
         self._worker = worker
         self._lease_seconds = lease_seconds
-        self._scripts = {name: scripts.load(connection, name) for name in ("take_delivery", "end_delivery")}
+        self._scripts = Scripts(connection)
 
     def take(self, full: Collection[str]) -> Message | None:
         """The next message to a site that is not `full`; None when none waits.
@@ -110,14 +110,14 @@ class Outbox:
             Planted: it was no message, and is in the queue no more.
         """
         execution = secrets.token_hex(16)
-        verdict, *found = self._run(
-            "take_delivery",
+        verdict, *found = self._scripts.run(
+            "claim_message",
             full=list(full),
             execution=execution,
             worker=self._worker,
             lease_seconds=self._lease_seconds,
         ) or ["nothing"]
-        if verdict == "planted":
+        if verdict == "foreign":
             raise ForeignJob(found[0])
         if verdict == "nothing":
             return None
@@ -127,8 +127,8 @@ class Outbox:
     def end(self, message: Message, outcome: Outcome) -> bool:
         """End an attempt; False when the message was no longer ours, and nothing is written."""
         shown = {"status_code": outcome.status_code, "error": outcome.error}
-        answer = self._run(
-            "end_delivery",
+        answer = self._scripts.run(
+            "finish_message",
             id=message.id,
             execution=message.execution,
             next=outcome.next,
@@ -136,6 +136,3 @@ class Outbox:
             shown={name: value for name, value in shown.items() if value is not None},
         )
         return bool(answer)
-
-    def _run(self, name: str, **arguments: Any) -> Any:
-        return self._scripts[name](args=[json.dumps(arguments)])

@@ -9,7 +9,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from typing import Any, cast
 from redis import Redis
 
 from contracts.errors import SettingsError
-from contracts.redis import scripts
+from contracts.redis.connection import Scripts
 from contracts.settings import SharedSettings
 
 _PREFIX = "whsec_"
@@ -71,7 +70,7 @@ class Secrets:
         Raises:
             SettingsError: the secret of the settings is none.
         """
-        self._script = scripts.load(connection, "webhook_secrets")
+        self._scripts = Scripts(connection)
         given = settings.webhook_secret
         try:
             self._given = None if given is None else Secret.read(given.get_secret_value())
@@ -94,7 +93,7 @@ class Secrets:
 
     def _run(self, **arguments: Any) -> list[Secret]:
         fresh = Secret(secrets.token_bytes(_SECRET_BYTES)).write()
-        found = self._script(
-            args=[json.dumps(arguments | {"owner": _SERVICE, "fresh": fresh, "overlap_seconds": OVERLAP_SECONDS})]
+        found = self._scripts.run(
+            "webhook_secrets", owner=_SERVICE, fresh=fresh, overlap_seconds=OVERLAP_SECONDS, **arguments
         )
         return [Secret.read(text) for text in cast("list[str]", found)]

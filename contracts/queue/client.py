@@ -6,7 +6,6 @@ beside it holds what clients ask for. Both are written in one transaction.
 
 from __future__ import annotations
 
-import json
 import math
 import secrets
 from collections.abc import Mapping, Sequence
@@ -20,8 +19,8 @@ from contracts.errors import Conflict, DarkroomError, Gone, NotFound, QueueFull,
 from contracts.queue.events import Event, read_events
 from contracts.queue.records import JobRecord, JobState, WebhookRecord, pace_key
 from contracts.queue.workers import read_workers
-from contracts.redis import scripts
-from contracts.redis.connection import connect, redis_errors_are_unavailable
+from contracts.redis import keys
+from contracts.redis.connection import Scripts, connect, redis_errors_are_unavailable
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
@@ -71,9 +70,7 @@ class JobQueue:
             settings.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1, decode=False
         )
         self._ttl_seconds = settings.result_ttl_seconds
-        self._scripts = {
-            name: scripts.load(self.connection, name) for name in ("submit", "cancel", "bury", "place")
-        }
+        self._scripts = Scripts(self.connection)
 
     def submit(
         self,
@@ -121,11 +118,11 @@ class JobQueue:
             "deadline_seconds": deadline_seconds,
             "max_waiting": max_waiting,
             "quota": None if quota is None else asdict(quota),
-            "once": None if once is None else asdict(once),
+            "idempotency": None if once is None else asdict(once),
         }
         arguments |= {name: bound for name, bound in bounds.items() if bound is not None}
         with redis_errors_are_unavailable():
-            verdict, *found = self._scripts["submit"](args=[json.dumps(arguments), call["data"]])
+            verdict, *found = self._scripts.run("submit", call["data"], **arguments)
         if verdict != "accepted":
             raise self._refusal(verdict, found, record, max_waiting)
         created_at = float(found[0])
@@ -173,7 +170,7 @@ class JobQueue:
             Unavailable: Redis does not answer.
         """
         with redis_errors_are_unavailable():
-            found = self._run("cancel", id=id, ttl_seconds=self._ttl_seconds)
+            found = self._scripts.run("cancel", id=id, ttl_seconds=self._ttl_seconds)
         if found is None:
             raise NotFound("job", id)
         if found in (JobState.COMPLETED, JobState.FAILED):
@@ -194,7 +191,7 @@ class JobQueue:
             Unavailable: Redis does not answer.
         """
         with redis_errors_are_unavailable():
-            found = self._run("bury", id=id, deleted=True, tombstone_seconds=_DELETED_SECONDS)
+            found = self._scripts.run("expire", id=id, deleted=True, tombstone_seconds=_DELETED_SECONDS)
         if found is None or found == "gone":
             raise NotFound("job", id)
         if not JobState(found).is_final:
@@ -206,7 +203,9 @@ class JobQueue:
         The seconds come from measured step times, and are None before the first measurement.
         """
         with redis_errors_are_unavailable():
-            found = self._run("place", id=record.id, queue=record.queue, pace=pace_key(record.parameters))
+            found = self._scripts.run(
+                "position", id=record.id, queue=record.queue, pace=pace_key(record.parameters)
+            )
         if found is None:
             return None
         ahead, step_seconds, workers = found
@@ -218,14 +217,14 @@ class JobQueue:
     def run_seconds(self, parameters: JobParameters) -> float | None:
         """Seconds that such a job denoises, by the last one like it; None before there was one."""
         with redis_errors_are_unavailable():
-            step_seconds = self.connection.hget("darkroom:pace", pace_key(parameters))
+            step_seconds = self.connection.hget(keys.STEP_SECONDS, pace_key(parameters))
         return None if step_seconds is None else parameters.num_inference_steps * float(str(step_seconds))
 
     def _seconds_to_a_free_place(self, record: JobRecord) -> int:
         """Until one of the workers takes the next job, if those that run are like this one."""
         with redis_errors_are_unavailable():
             workers = len(read_workers(self.connection))
-            step_seconds = self.connection.hget("darkroom:pace", pace_key(record.parameters))
+            step_seconds = self.connection.hget(keys.STEP_SECONDS, pace_key(record.parameters))
         if not workers or step_seconds is None:
             return _UNKNOWN_RETRY_SECONDS
         return max(1, math.ceil(record.parameters.num_inference_steps * float(str(step_seconds)) / workers))
@@ -255,13 +254,10 @@ class JobQueue:
         """The jobs' hashes, and the time on Redis' clock."""
         with redis_errors_are_unavailable(), self.connection.pipeline(transaction=False) as pipe:
             for id in ids:
-                pipe.hgetall(f"darkroom:job:{id}")
+                pipe.hgetall(keys.JOB + id)
             pipe.time()
             *found, (seconds, micros) = pipe.execute()
         return found, seconds + micros / 1e6
-
-    def _run(self, name: str, **arguments: Any) -> Any:
-        return self._scripts[name](args=[json.dumps(arguments)])
 
     def _rq_call(self, record: JobRecord) -> dict[str, Any]:
         """The job as RQ keeps it in its own hash."""

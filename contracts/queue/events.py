@@ -1,6 +1,6 @@
-"""A job's event stream: a Redis stream `darkroom:events:ID`, read from any event on. Knows no HTTP.
+"""A job's event stream: a Redis stream that is read from any event on. Knows no HTTP.
 
-The scripts in `contracts/scripts/` append to it in the same step as the change that an event tells of.
+The scripts in `contracts/redis/scripts/` append to it in the same step as the change that an event tells of.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict
 from redis import Redis
+
+from contracts.redis import keys
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Preview(BaseModel):
 
 def stream_key(job_id: str) -> str:
     """The stream's Redis key."""
-    return f"darkroom:events:{job_id}"
+    return keys.EVENTS + job_id
 
 
 def read_events(connection: Redis, job_id: str, after: str = "0", limit: int = 256) -> list[Event]:

@@ -9,17 +9,15 @@ between: let it be such that this does no harm. Knows no HTTP.
 from __future__ import annotations
 
 import hashlib
-import json
 import secrets
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from redis import Redis
 
 from contracts.errors import Conflict, FieldProblem, InvalidRequest
 from contracts.queue.client import IdempotencyHold
-from contracts.redis import scripts
-from contracts.redis.connection import redis_errors_are_unavailable
+from contracts.redis import keys
+from contracts.redis.connection import Scripts, redis_errors_are_unavailable
 
 FIELD = "Idempotency-Key"
 #: How long a key names its job.
@@ -47,7 +45,7 @@ class Call:
 
     def place(self) -> str:
         """The Redis key; the client's may hold anything."""
-        return f"darkroom:once:{self.owner}:{hashlib.sha256(self.key.encode()).hexdigest()}"
+        return keys.IDEMPOTENCY + f"{self.owner}:{hashlib.sha256(self.key.encode()).hexdigest()}"
 
 
 class Idempotency:
@@ -56,9 +54,7 @@ class Idempotency:
     def __init__(self, connection: Redis, lease_seconds: float) -> None:
         """`connection` decodes responses; `lease_seconds` is longer than any acceptance should take."""
         self._lease_seconds = lease_seconds
-        self._scripts = {
-            name: scripts.load(connection, name) for name in ("hold_once", "bind_once", "release_once")
-        }
+        self._scripts = Scripts(connection)
 
     def hold(self, call: Call) -> IdempotencyHold | str:
         """Begin a call.
@@ -73,8 +69,8 @@ class Idempotency:
         """
         once = IdempotencyHold(call.place(), call.fingerprint(), secrets.token_hex(16), _KEPT_SECONDS)
         with redis_errors_are_unavailable():
-            verdict, *made = self._run(
-                "hold_once",
+            verdict, *made = self._scripts.run(
+                "idempotency_begin",
                 key=once.key,
                 fingerprint=once.fingerprint,
                 token=once.token,
@@ -95,7 +91,7 @@ class Idempotency:
             Unavailable: Redis does not answer, and the key may or may not be bound.
         """
         with redis_errors_are_unavailable():
-            is_bound = self._run("bind_once", once=asdict(once), made=made)
+            is_bound = self._scripts.run("idempotency_bind", idempotency=asdict(once), made=made)
         if not is_bound:
             raise Conflict("this took too long, and the same call was sent again meanwhile; that one counts")
 
@@ -106,7 +102,4 @@ class Idempotency:
             Unavailable: Redis does not answer; the lease runs out by itself.
         """
         with redis_errors_are_unavailable():
-            self._run("release_once", key=once.key, token=once.token)
-
-    def _run(self, name: str, **arguments: Any) -> Any:
-        return self._scripts[name](args=[json.dumps(arguments)])
+            self._scripts.run("idempotency_release", key=once.key, token=once.token)

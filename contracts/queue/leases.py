@@ -18,7 +18,8 @@ from redis import Redis
 from contracts.logs import bound, hide
 from contracts.queue.events import Preview
 from contracts.queue.records import ImageRecord, JobError, JobRecord, JobState, Progress, Receipt, pace_key
-from contracts.redis import scripts
+from contracts.redis import keys
+from contracts.redis.connection import Scripts
 from contracts.settings import QueueSettings
 
 Verdict = Literal["on", "lost", "cancel", "deadline"]
@@ -102,8 +103,7 @@ class Claims:
         self._settings = settings
         self._worker = worker
         self._ttl_seconds = ttl_seconds
-        names = ("claim", "extend", "advance", "finish", "hand_back", "give_up_claims", "preview", "reap")
-        self._scripts = {name: scripts.load(connection, name) for name in names}
+        self._scripts = Scripts(connection)
 
     @property
     def lease_seconds(self) -> float:
@@ -133,7 +133,7 @@ class Claims:
         """Extend the leases; returns the ids of jobs that are no longer ours."""
         executions = [claim.reference() for claim in claims]
         return set(
-            self._run("extend", executions=executions, lease_seconds=self._settings.lease_seconds)
+            self._scripts.run("extend", executions=executions, lease_seconds=self._settings.lease_seconds)
             if executions
             else ()
         )
@@ -141,12 +141,12 @@ class Claims:
     def advance(self, claims: Sequence[Claim], progress: Progress) -> list[Verdict]:
         """Write the progress of a batch and learn, of each job, whether to go on."""
         executions = [claim.reference() for claim in claims]
-        verdicts = self._run("advance", executions=executions, progress=progress.model_dump())
+        verdicts = self._scripts.run("advance", executions=executions, progress=progress.model_dump())
         return cast("list[Verdict]", verdicts)
 
     def preview(self, claim: Claim, preview: Preview) -> bool:
         """Tell the job's listeners how an image looks by now; False when the job is no longer ours."""
-        return bool(self._run("preview", **claim.reference(), preview=preview.model_dump()))
+        return bool(self._scripts.run("preview", **claim.reference(), preview=preview.model_dump()))
 
     def complete(self, claim: Claim, images: list[ImageRecord], receipt: Receipt) -> bool:
         """End a job with its images; False when it was no longer ours, and nothing is written."""
@@ -166,7 +166,7 @@ class Claims:
         """End a job with JSON-able fields of its record; False when it was no longer ours."""
         texts = {name: json.dumps(value) for name, value in fields.items()}
         extras = {} if pace is None else {"pace": pace}
-        answer = self._run(
+        answer = self._scripts.run(
             "finish", **claim.reference(), **extras, state=state, fields=texts, ttl_seconds=self._ttl_seconds
         )
         return bool(answer)
@@ -177,22 +177,24 @@ class Claims:
 
     def release(self, claim: Claim) -> bool:
         """Put a job back in front of its queue, unspent; False when it was no longer ours."""
-        return bool(self._run("hand_back", **claim.reference()))
+        return bool(self._scripts.run("release", **claim.reference()))
 
-    def give_up_claims(self, known: Sequence[Claim]) -> int:
+    def release_lost(self, known: Sequence[Claim]) -> int:
         """Hand back, unspent, all that this worker holds but for what it knows: a claim's answer was lost."""
         executions = [claim.execution for claim in known]
-        return int(self._run("give_up_claims", worker=self._worker, known=executions))
+        return int(self._scripts.run("release_lost", worker=self._worker, known=executions))
 
     def reap(self) -> tuple[int, list[str]]:
         """Requeue what silent workers held; returns how many, and the ids of jobs that were given up."""
-        requeued, lost = self._run("reap", ttl_seconds=self._ttl_seconds, max_attempts=self._settings.max_attempts)
+        requeued, lost = self._scripts.run(
+            "reap", ttl_seconds=self._ttl_seconds, max_attempts=self._settings.max_attempts
+        )
         return requeued, lost
 
     def _ask(self, wish: ClaimCriteria, **arguments: Any) -> list[Any] | dict[str, str]:
         """A list of jobs, or a dict that names what is not ready. Lua's empty table is a dict, too."""
         ready = {} if wish.ready is None else {"ready": list(wish.ready)}
-        answer = self._run(
+        answer = self._scripts.run(
             "claim",
             warm=list(wish.warm),
             settled=wish.settled,
@@ -211,7 +213,4 @@ class Claims:
         return json.loads(answer) or []
 
     def _read(self, id: str) -> JobRecord:
-        return JobRecord.from_hash(cast("dict[str, str]", self.connection.hgetall(f"darkroom:job:{id}")))
-
-    def _run(self, name: str, **arguments: Any) -> Any:
-        return self._scripts[name](args=[json.dumps(arguments)])
+        return JobRecord.from_hash(cast("dict[str, str]", self.connection.hgetall(keys.JOB + id)))

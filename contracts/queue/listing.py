@@ -1,4 +1,4 @@
-"""One owner's jobs, newest first, in pages. Reads the index `darkroom:jobs:OWNER`; knows no HTTP.
+"""One owner's jobs, newest first, in pages. Reads the index `keys.OWNER_JOBS`; knows no HTTP.
 
 Filters are held against each job's own fields, since there is one index an owner and no more to keep true. A page
 looks at a bounded number of jobs, so that a rare filter over many jobs costs several short calls and no long one.
@@ -17,6 +17,7 @@ from redis import Redis
 from contracts.catalogue.families import Task
 from contracts.queue.client import JobQueue
 from contracts.queue.records import JobRecord, JobState
+from contracts.redis import keys
 from contracts.redis.connection import redis_errors_are_unavailable
 
 _CHUNK = 200
@@ -91,7 +92,7 @@ def list_jobs(queue: JobQueue, owner: str, wanted: Filter, limit: int, after: Cu
 
 def _walk(connection: Redis, owner: str, wanted: Filter, after: Cursor | None) -> Iterator[tuple[Cursor, bool]]:
     """An owner's jobs, newest first, with whether each fits. Jobs that are no more are dropped from the index."""
-    index = f"darkroom:jobs:{owner}"
+    index = keys.OWNER_JOBS + owner
     while True:
         top: Any = "+inf" if after is None else repr(after.created_at)
         found = connection.zrevrangebyscore(index, top, "-inf", start=0, num=_CHUNK, withscores=True)
@@ -102,7 +103,7 @@ def _walk(connection: Redis, owner: str, wanted: Filter, after: Cursor | None) -
             return
         with connection.pipeline(transaction=False) as pipe:
             for entry in entries:
-                pipe.hmget(f"darkroom:job:{entry.id}", ["state", "model", "task", "metadata"])
+                pipe.hmget(keys.JOB + entry.id, ["state", "model", "task", "metadata"])
             rows = pipe.execute()
         for entry, (state, model, task, metadata) in zip(entries, rows, strict=True):
             if state is None:

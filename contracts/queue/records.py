@@ -1,6 +1,6 @@
-"""The job's record: state, progress, result, error, receipt, as it lies in a Redis hash `darkroom:job:ID`.
+"""The job's record: state, progress, result, error, receipt, as it lies in a Redis hash (`keys.JOB`).
 
-Fields are written by the scripts in `contracts/scripts/`; this module reads them. It knows no HTTP.
+Fields are written by the scripts in `contracts/redis/scripts/`; this module reads them. It knows no HTTP.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.errors import RETRYABLE, FailureCode
+from contracts.redis import keys
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import Priority, WebhookEvent
 
@@ -241,7 +242,7 @@ _JSON_FIELDS = {"parameters", "metadata", "progress", "images", "error", "receip
 
 def queue_name(priority: Priority, model: str, owner: str) -> str:
     """One RQ queue per tier, model and owner, so that each can be served in turn."""
-    return f"darkroom:{priority}:{model}:{owner}"
+    return keys.JOB_QUEUE + f"{priority}:{model}:{owner}"
 
 
 def pace_key(parameters: JobParameters) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from redis import Redis
 
-from contracts.redis import scripts
+from contracts.redis.connection import Scripts
 from contracts.requests.schema import Priority
 
 
@@ -49,7 +49,7 @@ class QueueStats:
 
 def take_census(connection: Redis) -> QueueStats:
     """Look; `connection` decodes responses, and may raise RedisError."""
-    counted, queues, messages = scripts.load(connection, "census")(args=["{}"])
+    counted, queues, messages = Scripts(connection).run("stats")
     jobs: dict[tuple[str, str, str], int] = {}
     for key, number in zip(counted[::2], counted[1::2], strict=True):
         state, model, task = json.loads(key)

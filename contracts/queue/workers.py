@@ -13,9 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFun
 from redis import Redis
 
 from contracts.memory.planner import Capacity
+from contracts.redis import keys
 
-#: Ids of all workers that reported lately, by the time of their last report.
-_INDEX = "darkroom:workers"
 #: Longer than any report lasts, and any two clocks differ.
 _FORGET_SECONDS = 3600
 
@@ -101,20 +100,20 @@ def publish(connection: Redis, report: WorkerReport, ttl_seconds: float) -> None
     """Write the report; it lasts for `ttl_seconds`."""
     now = time.time()
     with connection.pipeline(transaction=True) as pipe:
-        pipe.set(f"darkroom:worker:{report.id}", report.model_dump_json(), ex=math.ceil(ttl_seconds))
-        pipe.zadd(_INDEX, {report.id: now})
-        pipe.zremrangebyscore(_INDEX, "-inf", now - _FORGET_SECONDS)
+        pipe.set(keys.WORKER + report.id, report.model_dump_json(), ex=math.ceil(ttl_seconds))
+        pipe.zadd(keys.WORKERS, {report.id: now})
+        pipe.zremrangebyscore(keys.WORKERS, "-inf", now - _FORGET_SECONDS)
         pipe.execute()
 
 
 def withdraw(connection: Redis, worker_id: str) -> None:
     """Forget a worker that leaves in order."""
-    connection.delete(f"darkroom:worker:{worker_id}")
-    connection.zrem(_INDEX, worker_id)
+    connection.delete(keys.WORKER + worker_id)
+    connection.zrem(keys.WORKERS, worker_id)
 
 
 def read_workers(connection: Redis) -> list[WorkerReport]:
     """Reports of all live workers, by id."""
-    ids = sorted(cast("list[str]", connection.zrange(_INDEX, 0, -1)))
-    reports = connection.mget([f"darkroom:worker:{id}" for id in ids]) if ids else []
+    ids = sorted(cast("list[str]", connection.zrange(keys.WORKERS, 0, -1)))
+    reports = connection.mget([keys.WORKER + id for id in ids]) if ids else []
     return [WorkerReport.model_validate_json(text) for text in reports if text is not None]

@@ -1,7 +1,6 @@
-"""Pictures that clients sent ahead: a Redis string `darkroom:upload:<owner>:<sha256>`
-that ends with its time.
+"""Images that clients upload ahead of a request: one Redis string each, which expires.
 
-Knows what is remembered of an upload; neither HTTP nor how pictures are decoded.
+Knows what is remembered of an upload; neither HTTP nor how images are decoded.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import Protocol
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from contracts.queue.client import JobQueue
+from contracts.redis import keys
 from contracts.redis.connection import redis_errors_are_unavailable
 
 _ID = re.compile(r"upload:([0-9a-f]{64})")
@@ -82,4 +82,4 @@ def recall(queue: JobQueue, owner: str, id: str) -> Upload | None:
 
 
 def _key(owner: str, sha256: str) -> str:
-    return f"darkroom:upload:{owner}:{sha256}"
+    return keys.UPLOAD + f"{owner}:{sha256}"

@@ -6,24 +6,22 @@ adapter that is taken away is gone for new jobs, and stays for those that were a
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from redis import Redis
 
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.errors import Conflict, NotFound, Unavailable
-from contracts.redis import scripts
-from contracts.redis.connection import redis_errors_are_unavailable
+from contracts.redis import keys
+from contracts.redis.connection import Scripts, redis_errors_are_unavailable
 from contracts.requests.parameters import JobParameters, LoraParameters
 from contracts.storage import Storage
 from contracts.uploads.retention import Retention
 from contracts.weights.lora_files import AdapterFacts
 
-_EVERYBODYS = "darkroom:loras"
 #: Adapters of one owner, so that none fills Redis with them.
-_MAX_ROWS = 1000
+_MAX_LORAS = 1000
 #: How long a file is held while it is written and entered.
 _UPLOAD_SECONDS = 900
 
@@ -52,7 +50,7 @@ class LoraRegistry:
         self._connection = connection
         self._storage = storage
         self._retention = retention
-        self._scripts = {name: scripts.load(connection, name) for name in ("shelve_lora", "unshelve_lora")}
+        self._scripts = Scripts(connection)
 
     def add(
         self, id: str, owner: str | None, file: Path, sha256: str, facts: AdapterFacts
@@ -76,13 +74,15 @@ class LoraRegistry:
                 size_bytes=file.stat().st_size, created_at=seconds, facts=facts,
             )  # fmt: skip
             text = row.model_dump_json()
-            found = self._run("shelve_lora", owner, id, input=key, row=text, max_rows=_MAX_ROWS)
+            found = self._scripts.run(
+                "register_lora", registry=_key(owner), name=id, input=key, row=text, max_loras=_MAX_LORAS
+            )
         if found == "kept":
             return row, True
         if found == "swept":
             raise Unavailable("the file was swept while it was being entered; send it again")
         if found == "full":
-            raise Conflict(f"there are {_MAX_ROWS} adapters already; remove some first")
+            raise Conflict(f"there are {_MAX_LORAS} adapters already; remove some first")
         known = UploadedLora.model_validate_json(found)
         if known.sha256 != sha256:
             raise Conflict(f"there is another LoRA {id!r}; remove it first, or take another name")
@@ -96,7 +96,7 @@ class LoraRegistry:
             Unavailable: Redis does not answer.
         """
         with redis_errors_are_unavailable():
-            if not self._run("unshelve_lora", owner, id):
+            if not self._scripts.run("unregister_lora", registry=_key(owner), name=id):
                 raise NotFound("LoRA", id)
 
     def find_all(self, owner: str) -> list[UploadedLora]:
@@ -107,7 +107,7 @@ class LoraRegistry:
         """
         with redis_errors_are_unavailable(), self._connection.pipeline(transaction=False) as pipe:
             for shelf in (owner, None):
-                pipe.hgetall(_place(shelf))
+                pipe.hgetall(_key(shelf))
             shelves = cast("list[dict[str, str]]", pipe.execute())
         return [UploadedLora.model_validate_json(rows[id]) for rows in shelves for id in sorted(rows)]
 
@@ -119,9 +119,6 @@ class LoraRegistry:
             if row.id not in known:
                 more.setdefault(row.id, row)
         return catalogue.model_copy(update={"loras": (*catalogue.loras, *more.values())})
-
-    def _run(self, name: str, owner: str | None, id: str, **arguments: Any) -> Any:
-        return self._scripts[name](args=[json.dumps({"shelf": _place(owner), "name": id, **arguments})])
 
 
 def resolve_uploads(parameters: JobParameters, catalogue: Catalogue) -> JobParameters:
@@ -137,5 +134,5 @@ def _pin(lora: LoraParameters, row: LoraSpec) -> LoraParameters:
     return lora.model_copy(update={"key": row.source, "sha256": row.sha256, "values": row.facts.values})
 
 
-def _place(owner: str | None) -> str:
-    return _EVERYBODYS if owner is None else f"{_EVERYBODYS}:{owner}"
+def _key(owner: str | None) -> str:
+    return keys.LORAS if owner is None else keys.OWNER_LORAS + owner

@@ -9,14 +9,13 @@ job itself is forgotten.
 
 from __future__ import annotations
 
-import json
 import secrets
 from typing import Any, cast
 
 from redis import Redis
 
-from contracts.redis import scripts
-from contracts.redis.connection import redis_errors_are_unavailable
+from contracts.redis import keys
+from contracts.redis.connection import Scripts, redis_errors_are_unavailable
 from contracts.storage import Storage
 
 #: Things that one round of a sweep takes up.
@@ -36,8 +35,7 @@ class Retention:
         self._storage = storage
         self._gone_seconds = gone_seconds
         self._lease_seconds = lease_seconds
-        names = ("hold_input", "due", "bury", "due_inputs")
-        self._scripts = {name: scripts.load(connection, name) for name in names}
+        self._scripts = Scripts(connection)
 
     def hold(self, sha256: str, seconds: float, suffix: str = "png") -> str:
         """Keep the input with this content for some seconds at least; returns the storage key where it belongs.
@@ -47,12 +45,12 @@ class Retention:
         """
         key = f"inputs/{sha256}.{secrets.token_hex(4)}.{suffix}"
         with redis_errors_are_unavailable():
-            return cast("str", self._run("hold_input", sha256=sha256, key=key, seconds=seconds))
+            return cast("str", self._scripts.run("hold_input", sha256=sha256, key=key, seconds=seconds))
 
     def keep(self, sha256: str, seconds: float) -> str | None:
         """As `hold`, for an input that should be there; None when it is not."""
         with redis_errors_are_unavailable():
-            return cast("str | None", self._run("hold_input", sha256=sha256, seconds=seconds))
+            return cast("str | None", self._scripts.run("hold_input", sha256=sha256, seconds=seconds))
 
     def sweep(self) -> int:
         """One round; returns how many jobs and inputs were removed: 0 when nothing is due.
@@ -62,18 +60,15 @@ class Retention:
         """
         lent: dict[str, Any] = {"limit": _ROUND, "lease_seconds": self._lease_seconds}
         with redis_errors_are_unavailable():
-            ids = self._run("due", **lent)
+            ids = self._scripts.run("due_jobs", **lent)
             for id in ids:
                 remove_images(self._storage, id)
-                self._run("bury", id=id, tombstone_seconds=self._gone_seconds)
-            keys = self._run("due_inputs", **lent)
-            for key in keys:
+                self._scripts.run("expire", id=id, tombstone_seconds=self._gone_seconds)
+            inputs = self._scripts.run("due_inputs", **lent)
+            for key in inputs:
                 self._storage.delete(key)
-                self._connection.zrem("darkroom:rubbish", key)
-        return len(ids) + len(keys)
-
-    def _run(self, name: str, **arguments: Any) -> Any:
-        return self._scripts[name](args=[json.dumps(arguments)])
+                self._connection.zrem(keys.GARBAGE, key)
+        return len(ids) + len(inputs)
 
 
 def remove_images(storage: Storage, id: str) -> None:

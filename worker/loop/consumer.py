@@ -136,7 +136,7 @@ class Consumer(DarkroomRqWorker):
     def _claim(self) -> list[Claim]:
         try:
             if self._answer_lost:
-                self._claims.give_up_claims(self._heartbeat.held)
+                self._claims.release_lost(self._heartbeat.held)
                 self._answer_lost = False
             return self._fitting(self._allowed(self._claims.claim(self._wish())))
         except NotReady as unready:

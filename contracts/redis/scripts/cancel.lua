@@ -2,7 +2,7 @@
 -- Returns the state found: `queued`, `running`, a final state (nothing was done), or false for an unknown job.
 local job = redis.call('HMGET', job_key(arguments.id), 'state', 'queue')
 if job[1] == 'queued' then
-  redis.call('LREM', 'rq:queue:' .. job[2], 1, arguments.id)
+  redis.call('LREM', KEY.rq_queue .. job[2], 1, arguments.id)
   finish(arguments.id, job[2], 'cancelled', {}, arguments.ttl_seconds)
 elseif job[1] == 'running' then
   redis.call('HSET', job_key(arguments.id), 'cancel_requested', '1')

@@ -29,12 +29,12 @@ end
 local function head(queue)
   local place = 0
   while place < arguments.scan_limit do
-    local id = redis.call('LINDEX', 'rq:queue:' .. queue, place)
+    local id = redis.call('LINDEX', KEY.rq_queue .. queue, place)
     if not id then break end
     local found = redis.call('HMGET', job_key(id), 'state', 'created_at', 'model', 'needs')
     local model, needs = found[3], found[4] and cjson.decode(found[4]) or { found[3] }
     if found[1] ~= 'queued' then
-      redis.call('LREM', 'rq:queue:' .. queue, 1, id)
+      redis.call('LREM', KEY.rq_queue .. queue, 1, id)
     elseif put_off[model] then
       return nil, true
     elseif first_of(needs, put_off, true) then
@@ -49,10 +49,10 @@ end
 -- Heads of all queues of a tier: { queue, id, since, model, needs, owner }.
 local function heads_of(tier)
   local heads = {}
-  for _, queue in ipairs(redis.call('SMEMBERS', 'darkroom:waiting:' .. tier)) do
+  for _, queue in ipairs(redis.call('SMEMBERS', KEY.waiting .. tier)) do
     local one, waits = head(queue)
     if not waits then
-      redis.call('SREM', 'darkroom:waiting:' .. tier, queue)
+      redis.call('SREM', KEY.waiting .. tier, queue)
     elseif one and not excluded[queue] then
       one.owner = string.match(queue, ':([^:]*)$')
       heads[#heads + 1] = one
@@ -77,7 +77,7 @@ local function in_turn(heads, model)
   local own = {}
   for _, one in ipairs(heads) do
     if one.model == model then
-      one.turn = tonumber(redis.call('HGET', 'darkroom:turns', one.owner) or 0)
+      one.turn = tonumber(redis.call('HGET', KEY.owner_turns, one.owner) or 0)
       own[#own + 1] = one
     end
   end
@@ -105,7 +105,7 @@ end
 local function companions(queues, key, adapters, room)
   local alike, others, looked = {}, {}, 0
   for _, one in ipairs(queues) do
-    for _, id in ipairs(redis.call('LRANGE', 'rq:queue:' .. one.queue, 0, arguments.scan_limit - 1)) do
+    for _, id in ipairs(redis.call('LRANGE', KEY.rq_queue .. one.queue, 0, arguments.scan_limit - 1)) do
       if room <= 0 or looked >= arguments.scan_limit then break end
       looked = looked + 1
       local job = redis.call('HMGET', job_key(id), 'state', 'batch_key', 'solo', 'num_images', 'pixels', 'adapters')
@@ -146,10 +146,10 @@ local function lease(batch)
   local claimed = {}
   for index, one in ipairs(batch) do
     local execution, key = arguments.executions[index], job_key(one.id)
-    redis.call('LREM', 'rq:queue:' .. one.queue, 1, one.id)
-    redis.call('ZADD', 'darkroom:leases', stamp(started + arguments.lease_seconds), one.id)
+    redis.call('LREM', KEY.rq_queue .. one.queue, 1, one.id)
+    redis.call('ZADD', KEY.leases, stamp(started + arguments.lease_seconds), one.id)
     -- Scored +inf in RQ's registry: RQ's own clean-up must never judge our leases.
-    redis.call('ZADD', 'rq:wip:' .. one.queue, '+inf', one.id .. ':' .. execution)
+    redis.call('ZADD', KEY.rq_started .. one.queue, '+inf', one.id .. ':' .. execution)
     redis.call('HSET', rq_key(one.id), 'status', 'started', 'worker_name', arguments.worker)
     enter(one.id, 'running')
     redis.call('HSET', key, 'lease', execution, 'worker', arguments.worker, 'started_at', stamp(started))
@@ -179,7 +179,7 @@ for _, tier in ipairs({ 'high', 'normal', 'low' }) do
     local batchable = redis.call('HGET', job_key(batch[1].id), 'batch_key') ~= ''
     local young = started - queues[1].since < arguments.batch_wait_seconds
     if full or not (arguments.batching and batchable and young) then
-      redis.call('HSET', 'darkroom:turns', queues[1].owner, redis.call('INCR', 'darkroom:turn'))
+      redis.call('HSET', KEY.owner_turns, queues[1].owner, redis.call('INCR', KEY.owner_turn))
       return cjson.encode(lease(batch))
     end
     excluded[queues[1].queue] = true

@@ -2,13 +2,13 @@
 -- not removed them in time. From here on no job can name them: the same content again gets a key of its own, so
 -- that a sweeper that stood still removes nothing that is needed.
 local time = now()
-for _, key in ipairs(redis.call('ZRANGEBYSCORE', 'darkroom:inputs', '-inf', stamp(time), 'LIMIT', 0, arguments.limit)) do
-  redis.call('ZREM', 'darkroom:inputs', key)
-  if redis.call('HEXISTS', 'darkroom:holders', key) == 0 then
-    redis.call('DEL', 'darkroom:input:' .. sha256_of(key))
-    redis.call('ZADD', 'darkroom:rubbish', stamp(time), key)
+for _, key in ipairs(redis.call('ZRANGEBYSCORE', KEY.inputs, '-inf', stamp(time), 'LIMIT', 0, arguments.limit)) do
+  redis.call('ZREM', KEY.inputs, key)
+  if redis.call('HEXISTS', KEY.input_holders, key) == 0 then
+    redis.call('DEL', KEY.input .. sha256_of(key))
+    redis.call('ZADD', KEY.garbage, stamp(time), key)
   end
 end
-local keys = redis.call('ZRANGEBYSCORE', 'darkroom:rubbish', '-inf', stamp(time), 'LIMIT', 0, arguments.limit)
-for _, key in ipairs(keys) do redis.call('ZADD', 'darkroom:rubbish', stamp(time + arguments.lease_seconds), key) end
+local keys = redis.call('ZRANGEBYSCORE', KEY.garbage, '-inf', stamp(time), 'LIMIT', 0, arguments.limit)
+for _, key in ipairs(keys) do redis.call('ZADD', KEY.garbage, stamp(time + arguments.lease_seconds), key) end
 return keys

@@ -2,7 +2,7 @@
 local lost = {}
 for _, one in ipairs(arguments.executions) do
   if holds_lease(one.id, one.execution) then
-    redis.call('ZADD', 'darkroom:leases', 'XX', stamp(now() + arguments.lease_seconds), one.id)
+    redis.call('ZADD', KEY.leases, 'XX', stamp(now() + arguments.lease_seconds), one.id)
   else
     lost[#lost + 1] = one.id
   end

@@ -11,13 +11,13 @@ end
 -- Redis' own tostring keeps 14 digits, too few for microseconds since 1970.
 local function stamp(seconds) return string.format('%.6f', seconds) end
 
-local function job_key(id) return 'darkroom:job:' .. id end
-local function rq_key(id) return 'rq:job:' .. id end
+local function job_key(id) return KEY.job .. id end
+local function rq_key(id) return KEY.rq_job .. id end
 
 -- Tells the listeners of all API processes that there is news; what it is, they read.
-local function ring(id, kind) redis.call('PUBLISH', 'darkroom:bells', id .. ' ' .. kind) end
+local function ring(id, kind) redis.call('PUBLISH', KEY.job_channel, id .. ' ' .. kind) end
 
-local function webhook_queue(site) return 'darkroom:webhooks:' .. site end
+local function webhook_queue(site) return KEY.webhook_queue .. site end
 
 -- The one call that a dispatcher runs, as RQ keeps it; whatever else lies in a queue was planted.
 local function delivery_call(id) return '["dispatcher.deliveries.deliver",null,["' .. id .. '"],{}]' end
@@ -26,9 +26,9 @@ local function delivery_call(id) return '["dispatcher.deliveries.deliver",null,[
 local function queue_delivery(id, site, push)
   local queue = webhook_queue(site)
   redis.call('HSET', rq_key(id), 'status', 'queued')
-  redis.call(push, 'rq:queue:' .. queue, id)
-  redis.call('SADD', 'rq:queues', 'rq:queue:' .. queue)
-  redis.call('ZADD', 'darkroom:webhooks:turns', 'NX', redis.call('INCR', 'darkroom:webhooks:turn'), site)
+  redis.call(push, KEY.rq_queue .. queue, id)
+  redis.call('SADD', KEY.rq_queues, KEY.rq_queue .. queue)
+  redis.call('ZADD', KEY.site_turns, 'NX', redis.call('INCR', KEY.site_turn), site)
 end
 
 -- Shows with a job how far one of its messages is. A job that is no more has nobody to show it to.
@@ -61,7 +61,7 @@ end
 
 local function emit(id, kind, data)
   ring(id, kind)
-  local event = redis.call('XADD', 'darkroom:events:' .. id, 'MAXLEN', '~', 1024, '*', 'event', kind,
+  local event = redis.call('XADD', KEY.events .. id, 'MAXLEN', '~', 1024, '*', 'event', kind,
                            'data', cjson.encode(data))
   if kind ~= 'progress' and kind ~= 'preview' then notify(id, kind, event) end
 end
@@ -74,12 +74,12 @@ end
 
 -- Adds to the service's totals; label values in the order of the row in `contracts/metrics.py`.
 local function count(name, ...)
-  redis.call('HINCRBY', 'darkroom:totals', cjson.encode({ name, '', ... }), 1)
+  redis.call('HINCRBY', KEY.totals, cjson.encode({ name, '', ... }), 1)
 end
 
 -- Counts a job in or out of a state; every change of a job's state does.
 local function enrol(state, model, task, change)
-  redis.call('HINCRBY', 'darkroom:census', cjson.encode({ state, model, task }), change)
+  redis.call('HINCRBY', KEY.job_counts, cjson.encode({ state, model, task }), change)
 end
 
 -- Moves a job from its state to another; without one, out of the census. Returns its model and its task.
@@ -96,9 +96,9 @@ end
 -- One holder of an input less. Held for a time as well (an upload, a request on its way), it stays for that; else, after
 -- the last one, it is due at once.
 local function let_go(input)
-  if redis.call('HINCRBY', 'darkroom:holders', input, -1) > 0 then return end
-  redis.call('HDEL', 'darkroom:holders', input)
-  redis.call('ZADD', 'darkroom:inputs', 'NX', stamp(now()), input)
+  if redis.call('HINCRBY', KEY.input_holders, input, -1) > 0 then return end
+  redis.call('HDEL', KEY.input_holders, input)
+  redis.call('ZADD', KEY.inputs, 'NX', stamp(now()), input)
 end
 
 -- The fence: only the execution that holds the lease may write.
@@ -108,8 +108,8 @@ end
 
 local function release_lease(id, queue, execution)
   redis.call('HDEL', job_key(id), 'lease')
-  redis.call('ZREM', 'darkroom:leases', id)
-  redis.call('ZREM', 'rq:wip:' .. queue, id .. ':' .. execution)
+  redis.call('ZREM', KEY.leases, id)
+  redis.call('ZREM', KEY.rq_started .. queue, id .. ':' .. execution)
 end
 
 -- Puts a job at the front of its queue, so that what was begun first is served first.
@@ -117,9 +117,9 @@ local function requeue(id, queue)
   enter(id, 'queued')
   redis.call('HDEL', job_key(id), 'progress')
   redis.call('HSET', rq_key(id), 'status', 'queued')
-  redis.call('LPUSH', 'rq:queue:' .. queue, id)
-  local tier = string.match(queue, '^darkroom:([^:]+):')
-  redis.call('SADD', 'darkroom:waiting:' .. tier, queue)
+  redis.call('LPUSH', KEY.rq_queue .. queue, id)
+  local tier = string.match(queue, '^' .. KEY.job_queue .. '([^:]+):')
+  redis.call('SADD', KEY.waiting .. tier, queue)
 end
 
 local RQ_STATUS = { completed = 'finished', failed = 'failed', cancelled = 'canceled' }
@@ -137,10 +137,10 @@ local function finish(id, queue, state, fields, ttl_seconds)
   end
   redis.call('HSET', key, unpack(written))
   redis.call('HSET', rq_key(id), 'status', RQ_STATUS[state])
-  redis.call('ZADD', 'rq:' .. RQ_STATUS[state] .. ':' .. queue, ended + ttl_seconds, id)
-  redis.call('ZREM', 'darkroom:deadlines', id)
+  redis.call('ZADD', KEY['rq_' .. RQ_STATUS[state]] .. queue, ended + ttl_seconds, id)
+  redis.call('ZREM', KEY.deadlines, id)
   -- No key of it expires by itself: whoever sweeps needs to know what belongs to the job, and whose it is.
-  redis.call('ZADD', 'darkroom:expiry', stamp(ended + ttl_seconds), id)
+  redis.call('ZADD', KEY.expiry, stamp(ended + ttl_seconds), id)
   emit(id, state, { state = state })
 end
 

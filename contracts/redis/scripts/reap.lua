@@ -2,10 +2,10 @@
 -- A job that was running when its worker fell silent runs alone from now on: it may be what killed it.
 local time, requeued, lost = now(), 0, {}
 
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'darkroom:leases', '-inf', stamp(time), 'LIMIT', 0, 100)) do
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEY.leases, '-inf', stamp(time), 'LIMIT', 0, 100)) do
   local job = redis.call('HMGET', job_key(id), 'queue', 'lease', 'attempts', 'cancel_requested', 'model')
   if not job[2] then
-    redis.call('ZREM', 'darkroom:leases', id)
+    redis.call('ZREM', KEY.leases, id)
   else
     release_lease(id, job[1], job[2])
     count('leases_lost', job[5])
@@ -25,14 +25,14 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'darkroom:leases', '-inf', stamp
   end
 end
 
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'darkroom:deadlines', '-inf', stamp(time), 'LIMIT', 0, 100)) do
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEY.deadlines, '-inf', stamp(time), 'LIMIT', 0, 100)) do
   local job = redis.call('HMGET', job_key(id), 'state', 'queue')
   if job[1] == 'queued' then
-    redis.call('LREM', 'rq:queue:' .. job[2], 1, id)
+    redis.call('LREM', KEY.rq_queue .. job[2], 1, id)
     finish(id, job[2], 'failed',
       failure('deadline_exceeded', 'the deadline passed while the job waited', true), arguments.ttl_seconds)
   end
   -- A running job's own worker sees its deadline at the next step.
-  redis.call('ZREM', 'darkroom:deadlines', id)
+  redis.call('ZREM', KEY.deadlines, id)
 end
 return { requeued, lost }

@@ -1,15 +1,15 @@
 -- Accepts a job: our record, RQ's job, its place in the queue and in its owner's index, the event; all or nothing.
--- ARGV[2] is RQ's call, which is no text. Said twice (its first answer was lost), it is done once.
+-- ARGV[2] is RQ's call, which is no text. Said twice (its first answer was lost), it is done idempotency.
 -- Returns `accepted` and when; or, and nothing is done, `swept` where an input is there no more, `full` where
 -- enough jobs wait, `too_many` and which where the key has its quota of them, `taken` where another call has the idempotency key by now.
 local id, key = arguments.id, job_key(arguments.id)
 local before = redis.call('HGET', key, 'created_at')
 if before then return { 'accepted', before } end
 
-local once = arguments.once
-if once then
-  local found = redis.call('HMGET', once.key, 'token', 'made')
-  if found[2] or (found[1] and found[1] ~= once.token) then return { 'taken' } end
+local idempotency = arguments.idempotency
+if idempotency then
+  local found = redis.call('HMGET', idempotency.key, 'token', 'made')
+  if found[2] or (found[1] and found[1] ~= idempotency.token) then return { 'taken' } end
 end
 
 local function flatten(fields)
@@ -24,17 +24,17 @@ end
 if arguments.max_waiting then
   local waiting = 0
   for _, tier in ipairs({ 'high', 'normal', 'low' }) do
-    for _, one in ipairs(redis.call('SMEMBERS', 'darkroom:waiting:' .. tier)) do
-      waiting = waiting + redis.call('LLEN', 'rq:queue:' .. one)
+    for _, one in ipairs(redis.call('SMEMBERS', KEY.waiting .. tier)) do
+      waiting = waiting + redis.call('LLEN', KEY.rq_queue .. one)
     end
   end
   if waiting >= arguments.max_waiting then return { 'full' } end
 end
 
--- A quota counts jobs that have not ended, by their own states: no end can be forgotten here. Only once the set is
+-- A quota counts jobs that have not ended, by their own states: no end can be forgotten here. Only idempotency the set is
 -- full are those looked for that have.
 local quota = arguments.quota
-local holdings = quota and 'darkroom:holdings:' .. quota.key_id
+local holdings = quota and KEY.api_key_jobs .. quota.key_id
 if quota and redis.call('SCARD', holdings) >= quota.max_jobs then
   local alive = {}
   for _, held in ipairs(redis.call('SMEMBERS', holdings)) do
@@ -52,29 +52,29 @@ local inputs = {}
 for _, input in ipairs(arguments.inputs) do
   local sha256 = sha256_of(input)
   if sha256 then
-    if redis.call('GET', 'darkroom:input:' .. sha256) ~= input then return { 'swept' } end
+    if redis.call('GET', KEY.input .. sha256) ~= input then return { 'swept' } end
     inputs[#inputs + 1] = input
   end
 end
-for _, input in ipairs(inputs) do redis.call('HINCRBY', 'darkroom:holders', input, 1) end
+for _, input in ipairs(inputs) do redis.call('HINCRBY', KEY.input_holders, input, 1) end
 if #inputs > 0 then redis.call('HSET', key, 'inputs', cjson.encode(inputs)) end
 
 local accepted, queue = now(), arguments.fields.queue
 redis.call('HSET', key, 'created_at', stamp(accepted), unpack(flatten(arguments.fields)))
 redis.call('HSET', rq_key(id), 'data', ARGV[2], unpack(flatten(arguments.rq)))
-redis.call('SADD', 'rq:queues', 'rq:queue:' .. queue)
-redis.call('RPUSH', 'rq:queue:' .. queue, id)
-redis.call('SADD', 'darkroom:waiting:' .. arguments.fields.priority, queue)
-redis.call('ZADD', 'darkroom:jobs:' .. arguments.fields.owner, stamp(accepted), id)
+redis.call('SADD', KEY.rq_queues, KEY.rq_queue .. queue)
+redis.call('RPUSH', KEY.rq_queue .. queue, id)
+redis.call('SADD', KEY.waiting .. arguments.fields.priority, queue)
+redis.call('ZADD', KEY.owner_jobs .. arguments.fields.owner, stamp(accepted), id)
 if quota then redis.call('SADD', holdings, id) end
 if arguments.deadline_seconds then
   local deadline = stamp(accepted + arguments.deadline_seconds)
   redis.call('HSET', key, 'deadline_at', deadline)
-  redis.call('ZADD', 'darkroom:deadlines', deadline, id)
+  redis.call('ZADD', KEY.deadlines, deadline, id)
 end
-if once then
-  redis.call('HSET', once.key, 'fingerprint', once.fingerprint, 'token', once.token, 'made', id)
-  redis.call('EXPIRE', once.key, once.kept_seconds)
+if idempotency then
+  redis.call('HSET', idempotency.key, 'fingerprint', idempotency.fingerprint, 'token', idempotency.token, 'made', id)
+  redis.call('EXPIRE', idempotency.key, idempotency.kept_seconds)
 end
 enrol('queued', arguments.fields.model, arguments.fields.task, 1)
 count('jobs_accepted', arguments.fields.model, arguments.fields.task)

@@ -198,7 +198,7 @@ def test_a_claim_whose_answer_was_lost_costs_its_jobs_nothing(queue: JobQueue, m
     second.claim(ClaimCriteria())
     third = queue.submit(parameters())
     known = first.claim(ClaimCriteria())
-    assert first.give_up_claims(known) == 1
+    assert first.release_lost(known) == 1
     assert queue.fetch(third.id).state is JobState.RUNNING
     assert queue.fetch(job.id).state is JobState.QUEUED
     assert queue.fetch(job.id).attempts == 0

@@ -128,7 +128,7 @@ def test_a_job_that_comes_back_is_in_one_state_and_has_not_ended(queue: JobQueue
     quick.release(claim)
     assert count_states(queue) == {"queued": 1}
     quick.claim(ClaimCriteria())
-    quick.give_up_claims([])
+    quick.release_lost([])
     assert count_states(queue) == {"queued": 1}
     quick.claim(ClaimCriteria())
     time.sleep(2 * SHORT)

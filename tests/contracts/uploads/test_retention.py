@@ -14,6 +14,7 @@ from contracts.errors import Gone, NotFound, Unavailable
 from contracts.queue.client import JobQueue
 from contracts.queue.leases import Claim, ClaimCriteria
 from contracts.queue.records import JobState
+from contracts.redis.connection import Scripts
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
 from contracts.uploads.retention import Retention
@@ -300,7 +301,7 @@ def test_the_same_content_gets_a_new_place_so_that_a_late_sweeper_removes_nothin
     old = retention.hold(SHA, 60)
     storage.write(old, b"a picture")
     let_holds_end(queue)
-    retention._run("due_inputs", limit=10, lease_seconds=60)  # a sweeper that now stands still
+    Scripts(queue.connection).run("due_inputs", limit=10, lease_seconds=60)  # a sweeper that now stands still
 
     new = retention.hold(SHA, 60)
     storage.write(new, b"a picture")

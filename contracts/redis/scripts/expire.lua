@@ -6,7 +6,7 @@ local state, owner, queue = job[1], job[2], job[3]
 if not state then
   if not arguments.deleted then
     redis.call('DEL', key)
-    redis.call('ZREM', 'darkroom:expiry', id)
+    redis.call('ZREM', KEY.expiry, id)
   end
   return job[5] and 'gone'
 end
@@ -15,11 +15,11 @@ if not ended or not (arguments.deleted or tonumber(job[4]) <= now()) then return
 
 for _, input in ipairs(cjson.decode(job[6] or '[]')) do let_go(input) end
 enter(id, nil)
-redis.call('DEL', key, rq_key(id), 'darkroom:events:' .. id)
-redis.call('ZREM', 'rq:' .. ended .. ':' .. queue, id)
-redis.call('ZREM', 'darkroom:jobs:' .. owner, id)
+redis.call('DEL', key, rq_key(id), KEY.events .. id)
+redis.call('ZREM', KEY['rq_' .. ended] .. queue, id)
+redis.call('ZREM', KEY.owner_jobs .. owner, id)
 redis.call('HSET', key, 'owner', owner, 'gone', arguments.deleted and 'deleted' or 'expired')
 ring(id, 'gone')
 -- Its files are looked for once more at the stone's end: a worker that stood still may have written some meanwhile.
-redis.call('ZADD', 'darkroom:expiry', stamp(now() + arguments.tombstone_seconds), id)
+redis.call('ZADD', KEY.expiry, stamp(now() + arguments.tombstone_seconds), id)
 return state

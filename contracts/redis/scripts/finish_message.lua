@@ -5,8 +5,8 @@ local id = arguments.id
 local found = redis.call('HMGET', rq_key(id), 'lease', 'site', 'job')
 if found[1] ~= arguments.execution then return 0 end
 local queue = webhook_queue(found[2])
-redis.call('ZREM', 'darkroom:webhooks:leases', id)
-redis.call('ZREM', 'rq:wip:' .. queue, id .. ':' .. arguments.execution)
+redis.call('ZREM', KEY.webhook_leases, id)
+redis.call('ZREM', KEY.rq_started .. queue, id .. ':' .. arguments.execution)
 redis.call('HDEL', rq_key(id), 'lease')
 if arguments.next == 'back' then
   queue_delivery(id, found[2], 'LPUSH')
@@ -17,8 +17,8 @@ local shown = arguments.shown
 shown.attempts = redis.call('HINCRBY', rq_key(id), 'attempts', 1)
 if arguments.next == 'again' then
   local due = stamp(now() + arguments.pause_seconds)
-  redis.call('ZADD', 'darkroom:webhooks:due', due, id)
-  redis.call('ZADD', 'rq:scheduled:' .. queue, math.floor(due), id)
+  redis.call('ZADD', KEY.webhook_retries, due, id)
+  redis.call('ZADD', KEY.rq_scheduled .. queue, math.floor(due), id)
   redis.call('HSET', rq_key(id), 'status', 'scheduled')
 else
   shown.status = arguments.next

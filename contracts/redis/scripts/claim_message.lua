@@ -16,26 +16,26 @@ local function put_back(index, registry, push)
   end
 end
 
-put_back('darkroom:webhooks:leases', 'rq:wip:', 'LPUSH')
-put_back('darkroom:webhooks:due', 'rq:scheduled:', 'RPUSH')
+put_back(KEY.webhook_leases, KEY.rq_started, 'LPUSH')
+put_back(KEY.webhook_retries, KEY.rq_scheduled, 'RPUSH')
 
 local function take(site)
   local queue = webhook_queue(site)
-  local id = redis.call('LPOP', 'rq:queue:' .. queue)
-  if redis.call('EXISTS', 'rq:queue:' .. queue) == 1 then
-    redis.call('ZADD', 'darkroom:webhooks:turns', redis.call('INCR', 'darkroom:webhooks:turn'), site)
+  local id = redis.call('LPOP', KEY.rq_queue .. queue)
+  if redis.call('EXISTS', KEY.rq_queue .. queue) == 1 then
+    redis.call('ZADD', KEY.site_turns, redis.call('INCR', KEY.site_turn), site)
   else
-    redis.call('ZREM', 'darkroom:webhooks:turns', site)
-    redis.call('SREM', 'rq:queues', 'rq:queue:' .. queue)
+    redis.call('ZREM', KEY.site_turns, site)
+    redis.call('SREM', KEY.rq_queues, KEY.rq_queue .. queue)
   end
   if not id then return {} end
   if redis.call('HGET', rq_key(id), 'data') ~= delivery_call(id) then
     redis.call('HSET', rq_key(id), 'status', 'failed')
-    return { 'planted', id }
+    return { 'foreign', id }
   end
-  redis.call('ZADD', 'darkroom:webhooks:leases', stamp(now() + arguments.lease_seconds), id)
+  redis.call('ZADD', KEY.webhook_leases, stamp(now() + arguments.lease_seconds), id)
   -- Scored +inf: RQ's own clean-up must never judge our leases.
-  redis.call('ZADD', 'rq:wip:' .. queue, '+inf', id .. ':' .. arguments.execution)
+  redis.call('ZADD', KEY.rq_started .. queue, '+inf', id .. ':' .. arguments.execution)
   redis.call('HSET', rq_key(id), 'status', 'started', 'worker_name', arguments.worker,
              'lease', arguments.execution)
   return { 'taken', id, unpack(redis.call('HMGET', rq_key(id), 'event', 'site', 'attempts', 'record')) }
@@ -43,7 +43,7 @@ end
 
 local full = {}
 for _, site in ipairs(arguments.full) do full[site] = true end
-for _, site in ipairs(redis.call('ZRANGE', 'darkroom:webhooks:turns', 0, #arguments.full)) do
+for _, site in ipairs(redis.call('ZRANGE', KEY.site_turns, 0, #arguments.full)) do
   if not full[site] then return take(site) end
 end
 return {}

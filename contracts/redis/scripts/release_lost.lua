@@ -1,7 +1,7 @@
 -- Hands back, unspent, what a worker holds without knowing it: a claim ran, and its answer was lost.
 local given, known = 0, {}
 for _, execution in ipairs(arguments.known) do known[execution] = true end
-for _, id in ipairs(redis.call('ZRANGE', 'darkroom:leases', 0, -1)) do
+for _, id in ipairs(redis.call('ZRANGE', KEY.leases, 0, -1)) do
   local job = redis.call('HMGET', job_key(id), 'worker', 'lease', 'queue')
   if job[1] == arguments.worker and job[2] and not known[job[2]] then
     release_lease(id, job[3], job[2])

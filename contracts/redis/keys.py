@@ -1,0 +1,91 @@
+"""The table of all Redis keys. No other file spells one out: Python takes `keys.JOB + id`, Lua `KEY.job .. id`.
+
+The names are those of the code. Some keys use older words, because running systems hold data under them.
+"""
+
+from __future__ import annotations
+
+
+class Key(str):
+    """A Redis key, or the prefix that kinds of keys share: what stands before the first `{` of its pattern.
+
+    Attributes:
+        pattern: the whole key, variable parts in braces.
+        type: as Redis' TYPE says it; `channel` for publish/subscribe, `name` for the names of RQ queues.
+        life: what ends it, or its rows (a set's members, a hash's fields); `kept` where nothing does.
+        owner: the module of `contracts` whose data it is.
+    """
+
+    __slots__ = ("life", "owner", "pattern", "type")
+
+    pattern: str
+    type: str
+    life: str
+    owner: str
+
+    def __new__(cls, pattern: str, type: str, life: str, owner: str) -> Key:  # noqa: A002
+        """Make one row of the table."""
+        key = super().__new__(cls, pattern.partition("{")[0])
+        key.pattern, key.type, key.life, key.owner = pattern, type, life, owner
+        return key
+
+
+# fmt: off
+# Jobs
+JOB             = Key("darkroom:job:{id}",                 "hash",    "swept, then tombstone", "queue/records")
+EVENTS          = Key("darkroom:events:{id}",              "stream",  "swept with its job",    "queue/events")
+JOB_CHANNEL     = Key("darkroom:bells",                    "channel", "-",                     "queue/events")
+OWNER_JOBS      = Key("darkroom:jobs:{owner}",             "zset",    "rows: as their jobs",   "queue/listing")
+API_KEY_JOBS    = Key("darkroom:holdings:{key}",           "set",     "pruned when full",      "queue/client")
+IDEMPOTENCY     = Key("darkroom:once:{owner}:{sha256}",    "hash",    "a lease, then a day",   "queue/idempotency")
+JOB_QUEUE       = Key("darkroom:{tier}:{model}:{owner}",   "name",    "-",                     "queue/records")
+WAITING         = Key("darkroom:waiting:{tier}",           "set",     "kept",                  "queue/leases")
+LEASES          = Key("darkroom:leases",                   "zset",    "rows: to job's end",    "queue/leases")
+DEADLINES       = Key("darkroom:deadlines",                "zset",    "rows: to job's end",    "queue/leases")
+OWNER_TURN      = Key("darkroom:turn",                     "string",  "kept",                  "queue/leases")
+OWNER_TURNS     = Key("darkroom:turns",                    "hash",    "kept",                  "queue/leases")
+STEP_SECONDS    = Key("darkroom:pace",                     "hash",    "kept",                  "queue/leases")
+JOB_COUNTS      = Key("darkroom:census",                   "hash",    "kept",                  "queue/stats")
+WORKER          = Key("darkroom:worker:{id}",              "string",  "three heartbeats",      "queue/workers")
+WORKERS         = Key("darkroom:workers",                  "zset",    "rows: an hour",         "queue/workers")
+# Files in the storage
+EXPIRY          = Key("darkroom:expiry",                   "zset",    "rows: until swept",     "uploads/retention")
+INPUT           = Key("darkroom:input:{sha256}",           "string",  "swept when unused",     "uploads/retention")
+INPUTS          = Key("darkroom:inputs",                   "zset",    "rows: until swept",     "uploads/retention")
+INPUT_HOLDERS   = Key("darkroom:holders",                  "hash",    "rows: to last use",     "uploads/retention")
+GARBAGE         = Key("darkroom:rubbish",                  "zset",    "rows: to removal",      "uploads/retention")
+UPLOAD          = Key("darkroom:upload:{owner}:{sha256}",  "string",  "upload TTL",            "uploads/images")
+LORAS           = Key("darkroom:loras",                    "hash",    "until removed",         "uploads/loras")
+OWNER_LORAS     = Key("darkroom:loras:{owner}",            "hash",    "until removed",         "uploads/loras")
+# Access
+API_KEY         = Key("darkroom:key:{id}",                 "hash",    "kept",                  "auth/api_keys")
+API_KEYS        = Key("darkroom:keys",                     "zset",    "kept",                  "auth/api_keys")
+RATE            = Key("darkroom:rate:{key}",               "zset",    "a minute",              "auth/api_keys")
+LINK_SECRET     = Key("darkroom:link_secret",              "string",  "kept",                  "auth/signed_links")
+# Webhooks
+WEBHOOK_QUEUE   = Key("darkroom:webhooks:{site}",          "name",    "-",                     "outbound/outbox")
+WEBHOOK_LEASES  = Key("darkroom:webhooks:leases",          "zset",    "rows: to the end",      "outbound/outbox")
+WEBHOOK_RETRIES = Key("darkroom:webhooks:due",             "zset",    "rows: to next try",     "outbound/outbox")
+SITE_TURN       = Key("darkroom:webhooks:turn",            "string",  "kept",                  "outbound/outbox")
+SITE_TURNS      = Key("darkroom:webhooks:turns",           "zset",    "rows: while it waits",  "outbound/outbox")
+WEBHOOK_SECRETS = Key("darkroom:webhooks:secrets:{owner}", "zset",    "kept; replaced: a day", "outbound/signing")
+# Metrics
+TOTALS          = Key("darkroom:totals",                   "hash",    "kept",                  "metrics")
+FLUSHED         = Key("darkroom:posted:{process}",         "string",  "a day",                 "metrics")
+# RQ's own keys, written by our scripts so that its tools read the truth; workers register themselves through rq
+RQ_JOB          = Key("rq:job:{id}",                       "hash",    "swept with its job",    "queue/client")
+RQ_QUEUE        = Key("rq:queue:{queue}",                  "list",    "while jobs wait",       "queue/client")
+RQ_QUEUES       = Key("rq:queues",                         "set",     "kept",                  "queue/client")
+RQ_STARTED      = Key("rq:wip:{queue}",                    "zset",    "rows: to job's end",    "queue/leases")
+RQ_FINISHED     = Key("rq:finished:{queue}",               "zset",    "rows: as their jobs",   "queue/leases")
+RQ_FAILED       = Key("rq:failed:{queue}",                 "zset",    "rows: as their jobs",   "queue/leases")
+RQ_CANCELED     = Key("rq:canceled:{queue}",               "zset",    "rows: as their jobs",   "queue/leases")
+RQ_SCHEDULED    = Key("rq:scheduled:{queue}",              "zset",    "rows: to next try",     "outbound/outbox")
+# fmt: on
+
+TABLE = {name.lower(): value for name, value in globals().items() if isinstance(value, Key)}
+
+
+def lua_table() -> str:
+    """The table as a line of Lua, `local KEY = {…}`, that goes before each script."""
+    return "local KEY = {" + ", ".join(f"{name} = '{key}'" for name, key in TABLE.items()) + "}"

@@ -1,0 +1,18 @@
+-- Looks, and changes nothing: jobs by state, model and task; and of every queue that has jobs its tier, their
+-- model, how many they are, and for how many seconds the first has waited; and the messages of webhooks that are
+-- on their way, waiting, tried, or to be tried again.
+local time, queues = now(), {}
+for _, tier in ipairs({ 'high', 'normal', 'low' }) do
+  for _, queue in ipairs(redis.call('SMEMBERS', KEY.waiting .. tier)) do
+    local first = redis.call('LINDEX', KEY.rq_queue .. queue, 0)
+    local job = first and redis.call('HMGET', job_key(first), 'model', 'created_at')
+    if job and job[1] then
+      queues[#queues + 1] = { tier, job[1], redis.call('LLEN', KEY.rq_queue .. queue), stamp(time - tonumber(job[2])) }
+    end
+  end
+end
+local messages = redis.call('ZCARD', KEY.webhook_leases) + redis.call('ZCARD', KEY.webhook_retries)
+for _, site in ipairs(redis.call('ZRANGE', KEY.site_turns, 0, -1)) do
+  messages = messages + redis.call('LLEN', KEY.rq_queue .. webhook_queue(site))
+end
+return { redis.call('HGETALL', KEY.job_counts), queues, messages }

@@ -1,0 +1,1 @@
+"""Connections, scripts and keys of Redis."""

@@ -1,0 +1,133 @@
+"""The table of Redis keys: nothing in the code goes past it, and what the service writes is as it says."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from contracts.auth.api_keys import ApiKeyStore
+from contracts.auth.signed_links import LinkSigner
+from contracts.metrics import Counters, TotalsWriter
+from contracts.outbound.outbox import Outbox, Outcome
+from contracts.outbound.signing import Secrets
+from contracts.queue.client import JobQueue, Quota
+from contracts.queue.idempotency import Call, Idempotency
+from contracts.queue.leases import ClaimCriteria
+from contracts.queue.records import JobState, WebhookRecord
+from contracts.queue.workers import WorkerReport, publish
+from contracts.redis.keys import TABLE, Key
+from contracts.requests.schema import WebhookEvent
+from contracts.settings import SharedSettings
+from contracts.storage import Storage
+from contracts.uploads.images import Upload, remember
+from contracts.uploads.loras import LoraRegistry
+from contracts.uploads.retention import Retention
+from contracts.weights.lora_files import AdapterFacts
+from tests.contracts.conftest import Enlist
+from tests.support.parameters import parameters
+
+ROOT = Path(__file__).parents[3]
+PRODUCT = ("app", "bench", "cli", "contracts", "dispatcher", "worker")
+#: A key that is written out; not `urn:darkroom:…`, nor `darkroom: message`.
+LITERAL = re.compile(r"(?<![\w:])(?:darkroom|rq):[a-z][\w:]*")
+#: Keys that only RQ writes: its registration of workers.
+RQS_OWN = {"rq:workers", "rq:worker:", "rq:clean_registries"}
+IMAGE = Upload(
+    id="upload:" + "0" * 64,
+    sha256="0" * 64,
+    width=8,
+    height=8,
+    format="png",
+    expires_at=datetime(2026, 1, 1, tzinfo=UTC),
+)
+
+
+def literals(*folders: str) -> list[tuple[str, str]]:
+    """Each key that a file writes out, with the file's path."""
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".lua")]
+    return [
+        (str(path.relative_to(ROOT)), key) for path in files for key in LITERAL.findall(path.read_text("utf-8"))
+    ]
+
+
+def test_no_file_but_the_table_writes_a_key_out() -> None:
+    assert {path for path, _ in literals(*PRODUCT)} == {"contracts/redis/keys.py"}
+
+
+def test_the_keys_that_tests_write_out_are_in_the_table() -> None:
+    known = (*TABLE.values(), *RQS_OWN)
+    assert [key for key in literals("tests") if not key[1].startswith(known)] == []
+
+
+def row_of(key: str) -> Key:
+    """The row whose pattern a key has; the longest one where several fit."""
+    rows = [row for row in TABLE.values() if re.fullmatch(re.sub(r"\{\w+\}", ".+", row.pattern), key)]
+    return max(rows, key=len)
+
+
+@pytest.fixture
+def full_redis(
+    queue: JobQueue, storage: Storage, settings: SharedSettings, enlist: Enlist, tmp_path: Path
+) -> JobQueue:
+    """A Redis in which every part of the service has written."""
+    connection = queue.connection
+    retention = Retention(connection, storage, 60)
+    swept = retention.hold("1" * 64, 0)
+    retention.sweep()
+    connection.zadd(TABLE["garbage"], {swept: 1})  # its sweeper died
+    once = Idempotency(connection, 60).hold(Call("me", "k", "POST /", b""))
+    webhook = WebhookRecord(url="https://a/", events=tuple(WebhookEvent), site="a:443", base="http://b")
+    for ending in (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED, None, JobState.QUEUED):
+        record = queue.submit(
+            parameters(image=retention.hold("2" * 64, 60)),
+            owner="me",
+            deadline_seconds=60,
+            webhook=webhook,
+            once=once if ending is JobState.QUEUED else None,  # type: ignore[arg-type]
+            quota=Quota("key", 9),
+        )
+        if ending is JobState.CANCELLED:
+            queue.cancel(record.id)
+        elif ending is not JobState.QUEUED:
+            (claim,) = enlist().claim(ClaimCriteria())
+            if ending is not None:
+                enlist().finish(claim, ending, pace={"key": "x", "step_seconds": 1})
+    outbox = Outbox(connection, "d", 60)
+    for outcome in (Outcome("again", pause_seconds=60), None):
+        message = outbox.take(())
+        assert message is not None
+        if outcome is not None:
+            outbox.end(message, outcome)
+    publish(connection, WorkerReport(id="w", state="idle"), 60)
+    remember(queue, "me", IMAGE, 60)
+    file = tmp_path / "lora"
+    file.write_bytes(b"x")
+    facts = AdapterFacts(family="sdxl", layout="peft", ranks=(4,), values=9, dtype="F32", changes_text=False)
+    for owner in ("me", None):
+        LoraRegistry(connection, storage, retention).add("x", owner, file, "3" * 64, facts)
+    keys = ApiKeyStore(connection)
+    keys.spend(keys.create("x")[0].id, 9)
+    LinkSigner(connection, settings).prepare()
+    Secrets(connection, settings).current()
+    counters = Counters()
+    counters.count("warm_hits", model="m")
+    TotalsWriter(connection, counters).post()
+    return queue
+
+
+def test_what_the_service_writes_has_the_type_that_the_table_says(full_redis: JobQueue) -> None:
+    found = {key: full_redis.connection.type(key) for key in full_redis.connection.scan_iter("*")}
+
+    assert {key: row_of(key).type for key in found} == found
+    stored = {name for name, row in TABLE.items() if row.type not in ("channel", "name")}
+    assert stored == {name for name, row in TABLE.items() if row in map(row_of, found)}
+
+
+def test_only_the_keys_that_the_table_gives_a_time_expire(full_redis: JobQueue) -> None:
+    expiring = {row_of(key) for key in full_redis.connection.scan_iter("*") if full_redis.connection.ttl(key) >= 0}
+
+    names = ("idempotency", "worker", "upload", "rate", "flushed")
+    assert expiring == {TABLE[name] for name in names}
