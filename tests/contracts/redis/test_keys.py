@@ -26,7 +26,7 @@ from contracts.uploads.images import Upload, remember
 from contracts.uploads.loras import LoraRegistry
 from contracts.uploads.retention import Retention
 from contracts.weights.lora_files import AdapterFacts
-from tests.contracts.conftest import Enlist
+from tests.support.claims import MakeClaims
 from tests.support.parameters import parameters
 
 ROOT = Path(__file__).parents[3]
@@ -70,7 +70,7 @@ def row_of(key: str) -> Key:
 
 @pytest.fixture
 def full_redis(
-    queue: JobQueue, storage: Storage, settings: SharedSettings, enlist: Enlist, tmp_path: Path
+    queue: JobQueue, storage: Storage, settings: SharedSettings, make_claims: MakeClaims, tmp_path: Path
 ) -> JobQueue:
     """A Redis in which every part of the service has written."""
     connection = queue.connection
@@ -92,9 +92,9 @@ def full_redis(
         if ending is JobState.CANCELLED:
             queue.cancel(record.id)
         elif ending is not JobState.QUEUED:
-            (claim,) = enlist().claim(ClaimCriteria())
+            (claim,) = make_claims().claim(ClaimCriteria())
             if ending is not None:
-                enlist().finish(claim, ending, pace={"key": "x", "step_seconds": 1})
+                make_claims().finish(claim, ending, pace={"key": "x", "step_seconds": 1})
     outbox = Outbox(connection, "d", 60)
     for outcome in (Outcome("again", pause_seconds=60), None):
         message = outbox.take(())
