@@ -18,8 +18,9 @@ from bench.nobody import Nobody
 from bench.report import keep_arithmetic, options, report
 from bench.table import print_table
 from contracts.catalogue.catalogue import read_catalogue
+from contracts.requests.resolution import resolve
 from contracts.requests.schema import Txt2ImgRequest
-from contracts.requests.validation import check, resolve
+from contracts.requests.validation import check
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage.local import LocalStorage
 from worker.generation.generate import Job, generate

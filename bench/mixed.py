@@ -20,8 +20,9 @@ from bench.table import print_table, spread
 from contracts.catalogue.catalogue import Catalogue, read_catalogue
 from contracts.catalogue.families import Task
 from contracts.requests.parameters import JobParameters, LoraParameters
+from contracts.requests.resolution import resolve
 from contracts.requests.schema import REQUESTS
-from contracts.requests.validation import check, resolve
+from contracts.requests.validation import check
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage

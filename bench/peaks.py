@@ -26,8 +26,9 @@ from contracts.catalogue.catalogue import Catalogue, read_catalogue
 from contracts.catalogue.families import FAMILIES, Task
 from contracts.memory.plan import Plan
 from contracts.requests.parameters import JobParameters
+from contracts.requests.resolution import StoredImage, resolve
 from contracts.requests.schema import REQUESTS
-from contracts.requests.validation import StoredImage, check, resolve
+from contracts.requests.validation import check
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage

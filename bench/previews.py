@@ -20,8 +20,9 @@ from bench.report import options, report
 from bench.table import print_table, spread
 from contracts.catalogue.catalogue import read_catalogue
 from contracts.queue.events import Preview
+from contracts.requests.resolution import resolve
 from contracts.requests.schema import Txt2ImgRequest
-from contracts.requests.validation import check, resolve
+from contracts.requests.validation import check
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage.local import LocalStorage
 from worker.generation.generate import Job, generate

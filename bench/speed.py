@@ -21,8 +21,10 @@ from bench.nobody import Nobody
 from bench.report import keep_arithmetic, options, report
 from bench.table import print_table, spread
 from contracts.catalogue.catalogue import ModelSpec, read_catalogue
-from contracts.requests.schema import Speed, Txt2ImgRequest
-from contracts.requests.validation import check, resolve
+from contracts.requests.fields import Speed
+from contracts.requests.resolution import resolve
+from contracts.requests.schema import Txt2ImgRequest
+from contracts.requests.validation import check
 from contracts.settings import BUILT_IN_CATALOGUE
 from models.judge import judge
 from models.training.drawing import COLOURS, SHAPES

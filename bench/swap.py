@@ -28,8 +28,9 @@ from bench.report import keep_arithmetic, options, report
 from bench.table import print_table, spread
 from contracts.catalogue.catalogue import Catalogue, LoraSpec, read_catalogue
 from contracts.requests.parameters import LoraParameters
+from contracts.requests.resolution import resolve
 from contracts.requests.schema import Txt2ImgRequest
-from contracts.requests.validation import check, resolve
+from contracts.requests.validation import check
 from contracts.settings import BUILT_IN_CATALOGUE
 from worker.adapters.cache import LoraCache
 from worker.adapters.files import LoraFiles

@@ -13,9 +13,11 @@ from PIL import Image
 from bench.nobody import Nobody
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.queue.records import Receipt
+from contracts.requests.fields import Speed
 from contracts.requests.parameters import JobParameters
-from contracts.requests.schema import Speed, Txt2ImgRequest
-from contracts.requests.validation import check, resolve
+from contracts.requests.resolution import resolve
+from contracts.requests.schema import Txt2ImgRequest
+from contracts.requests.validation import check
 from worker.generation.generate import Job, generate
 from worker.pool.pool import Pool
 from worker.runtime.device import free_memory

@@ -19,8 +19,9 @@ from contracts.memory.components import ModelComponents, read_components, size_a
 from contracts.memory.plan import PlacedComponent, Plan, Policy, T5Policy, Workload, gib, workload_of
 from contracts.memory.planner import candidates, plan
 from contracts.requests.parameters import JobParameters
+from contracts.requests.resolution import StoredImage, resolve
 from contracts.requests.schema import REQUESTS
-from contracts.requests.validation import StoredImage, check, resolve
+from contracts.requests.validation import check
 from contracts.settings import SharedSettings
 from contracts.weights.architectures import read_architectures
 

@@ -20,7 +20,8 @@ from app.parsing.requests import parse
 from app.parsing.schemas import takes_text
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import FieldProblem, ImageTooLarge, InvalidRequest, NotAnImage, NotFound
-from contracts.requests.schema import ImageRef, Img2ImgRequest, InpaintRequest, JobRequest, Txt2ImgRequest
+from contracts.requests.fields import ImageRef
+from contracts.requests.schema import Img2ImgRequest, InpaintRequest, JobRequest, Txt2ImgRequest
 
 Size = Annotated[str, Field(pattern=r"^(auto|[1-9][0-9]{1,3}x[1-9][0-9]{1,3})$")]
 Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]

@@ -17,7 +17,7 @@ from typing import cast
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from contracts.errors import FieldProblem, ImageTooLarge, InvalidRequest, NotAnImage
-from contracts.requests.validation import StoredImage
+from contracts.requests.resolution import StoredImage
 
 #: What is read, by Pillow's names; the rest of its decoders are never tried.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")

@@ -17,8 +17,8 @@ from contracts.errors import FieldProblem, InvalidRequest, NotFound
 from contracts.queue.client import JobQueue
 from contracts.queue.records import JobState
 from contracts.requests.parameters import JobParameters
+from contracts.requests.resolution import StoredImage, StoredImages
 from contracts.requests.schema import JobRequest
-from contracts.requests.validation import Pictures, StoredImage
 from contracts.storage import Storage
 from contracts.uploads.images import recall
 from contracts.uploads.retention import Retention
@@ -66,7 +66,7 @@ class InputReader:
         self._owner = owner
         self._fetcher = fetcher
 
-    def read(self, request: JobRequest, kept: Pictures | None = None) -> Inputs:
+    def read(self, request: JobRequest, kept: StoredImages | None = None) -> Inputs:
         """Find and decode every picture of a request, by field path, but for those that are `kept`.
 
         Raises:

@@ -98,7 +98,7 @@ def _describe_errors(operation: Document, dialect: Dialect) -> None:
 
 
 def _failure(row: Row, dialect: Dialect) -> object:
-    problem = FieldProblem("width", "68 is no multiple of 8; take one of the next", [64, 72])
+    problem = FieldProblem("width", "must be a multiple of 8, got 68 (nearest: 64, 72)", [64, 72])
     named = (problem,) if row.status == HTTPStatus.UNPROCESSABLE_ENTITY else ()
     return json.loads(bytes(dialect.render(Failure(row, row.title, named), _REQUEST_ID).body))
 

@@ -14,8 +14,8 @@ from app.submission.submit import Order
 from contracts.errors import FieldProblem, InvalidRequest, NotFound, UnreadableBody
 from contracts.queue.records import JobRecord
 from contracts.requests.parameters import JobParameters
+from contracts.requests.resolution import StoredImage
 from contracts.requests.schema import REQUESTS
-from contracts.requests.validation import StoredImage
 from contracts.storage import Storage
 
 #: Stands in the request for a picture that the first job has; it is never read as one.

@@ -33,8 +33,9 @@ from contracts.queue.client import IdempotencyHold, JobQueue
 from contracts.queue.idempotency import Call, Idempotency
 from contracts.queue.records import JobRecord, WebhookRecord
 from contracts.requests.parameters import JobParameters
+from contracts.requests.resolution import StoredImage, resolve
 from contracts.requests.schema import JobRequest, Priority
-from contracts.requests.validation import StoredImage, check, resolve
+from contracts.requests.validation import check
 from contracts.settings import OutboundSettings
 from contracts.storage import Storage
 from contracts.uploads.loras import LoraRegistry, resolve_uploads

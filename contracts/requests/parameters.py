@@ -1,6 +1,6 @@
-"""A job's parameters: the request with every default filled in, every picture stored, the seed drawn.
+"""The parameters of a job: its request with defaults filled in, images stored and a seed drawn.
 
-This is what crosses the queue and what the receipt repeats. It holds ids, JSON and storage keys only.
+They travel through the queue and are part of the receipt. They hold ids, JSON and storage keys only.
 """
 
 from __future__ import annotations
@@ -8,148 +8,106 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict
 
 from contracts.catalogue.families import Mode, Task
-from contracts.requests.schema import Speed
+from contracts.requests.fields import Control, ImageFields, Lora, OptionalImages
 
-#: What may differ between two jobs of one pipeline call; all the rest is in the batch key.
+#: Fields that may differ between jobs of one pipeline call; all others are part of the batch key.
 PER_IMAGE_FIELDS = frozenset(
     {"prompt", "prompt_2", "prompt_3", "negative_prompt", "seed", "num_images", "batchable",
      "loras", "output_format", "output_quality", "previews"}
 )  # fmt: skip
 
 
-class ControlParameters(BaseModel):
-    """One ControlNet of a job. `image` is a storage key; None for ControlNets of kind `inpaint`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    controlnet: str
-    image: str | None
-    preprocess: str | None
-    conditioning_scale: float
-    guidance_start: float
-    guidance_end: float
+class ControlParameters(Control):
+    """A ControlNet of a job; `image` is a storage key, or None for a ControlNet of kind `inpaint`."""
 
 
-class LoraParameters(BaseModel):
-    """One adapter of a job.
+class LoraParameters(Lora):
+    """A LoRA of a job.
 
     Attributes:
-        key: storage key of one that was uploaded; None: the catalogue knows it.
-        sha256: of its file then: the job keeps to it, whatever becomes of the name.
-        values: that it holds, for the memory plan.
+        key: storage key of an uploaded file; None for a LoRA of the catalogue.
+        sha256: hash of the uploaded file; the job uses this file even if the name is uploaded again.
+        values: number of values in the uploaded file, for the memory plan.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    scale: float = 1.0
     key: str | None = None
     sha256: str | None = None
     values: int | None = None
 
 
-class JobParameters(BaseModel):
-    """Everything that shapes the image. None: this family or mode has no such parameter.
+class JobParameters(ImageFields, OptionalImages):
+    """Everything that shapes the images of a job. None: family or mode does not use the field.
 
     Attributes:
         seed: of the first image; image i uses seed + i.
-        image, mask_image: storage keys of normalised pictures.
-        batchable: may share its pipeline call with other jobs of the same batch key.
-        speed: `fast` predicts the denoiser's result at some steps.
-        previews: how many preview events each image gets at the most; they leave no trace in it.
+        image, mask_image: storage keys of normalized images.
+        batchable: whether the job may share its pipeline call with others of the same batch key.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: Task
     mode: Mode
     model: str
-    prompt: str
-    prompt_2: str | None = None
-    prompt_3: str | None = None
-    negative_prompt: str | None = None
     width: int
     height: int
-    num_images: int
     num_inference_steps: int
-    guidance_scale: float | None
-    true_cfg_scale: float | None = None
-    guidance_rescale: float | None = None
-    clip_skip: int | None = None
-    max_sequence_length: int | None = None
-    original_size: tuple[int, int] | None = None
-    crops_coords_top_left: tuple[int, int] | None = None
-    target_size: tuple[int, int] | None = None
     seed: int
     batchable: bool
     scheduler: str
-    speed: Speed = "exact"
     loras: tuple[LoraParameters, ...] = ()
-    image: str | None = None
-    strength: float | None = None
-    mask_image: str | None = None
-    mask_blur: int | None = None
-    padding_mask_crop: int | None = None
     controls: tuple[ControlParameters, ...] = ()
-    output_format: Literal["png", "jpeg", "webp"]
-    output_quality: int
-    previews: int = 0
 
     @property
     def pixels(self) -> int:
-        """Pixels of all images of this job."""
+        """Pixels of all images."""
         return self.width * self.height * self.num_images
 
     @property
     def seeds(self) -> list[int]:
-        """One seed an image."""
+        """Seed of each image."""
         return [self.seed + index for index in range(self.num_images)]
 
     @property
     def adapters(self) -> list[tuple[str, float]]:
-        """Content, where it is known, or name, and scale of each adapter."""
+        """Hash (name, where the hash is not known) and scale of each LoRA."""
         return [(lora.sha256 or lora.name, lora.scale) for lora in self.loras]
 
     @property
     def needs(self) -> list[str]:
-        """What a worker must have ready: the model by its id, each ControlNet as `controlnet:ID`."""
+        """What a worker must have loaded: the model's id, and `controlnet:ID` for each ControlNet."""
         return [self.model, *dict.fromkeys(f"controlnet:{control.controlnet}" for control in self.controls)]
 
     @property
     def inputs(self) -> list[str]:
-        """Storage keys of all pictures and uploaded adapters that the job reads, each once."""
-        pictures = (self.image, self.mask_image, *(control.image for control in self.controls))
-        keys = (*pictures, *(lora.key for lora in self.loras))
+        """Storage keys of the images and uploaded LoRAs that the job reads, without repetition."""
+        images = (self.image, self.mask_image, *(control.image for control in self.controls))
+        keys = (*images, *(lora.key for lora in self.loras))
         return list(dict.fromkeys(key for key in keys if key is not None))
 
     def with_inputs(self, names: Mapping[str, str]) -> JobParameters:
-        """The same with other storage keys in the place of these."""
+        """Return a copy whose image keys are replaced by those in `names`."""
 
         def rename(key: str | None) -> str | None:
             return key if key is None else names.get(key, key)
 
-        controls = tuple(one.model_copy(update={"image": rename(one.image)}) for one in self.controls)
+        controls = tuple(control.model_copy(update={"image": rename(control.image)}) for control in self.controls)
         renamed = {"image": rename(self.image), "mask_image": rename(self.mask_image), "controls": controls}
         return self.model_copy(update=renamed)
 
     def batch_key(self) -> str:
-        """Equal for jobs that one pipeline call can serve; empty for a job that must run alone."""
+        """Return a hash that is equal for jobs that may share a pipeline call; empty if the job must run alone."""
         if not self.batchable:
             return ""
         shared = self.model_dump(mode="json", exclude=set(PER_IMAGE_FIELDS))
-        # A list of prompts has no place for "none at all", so presence must agree.
+        # A pipeline takes a list of prompts or none at all, so jobs must agree on which prompts they have.
         shared["has"] = [getattr(self, field) is not None for field in ("prompt_2", "prompt_3", "negative_prompt")]
         return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def combine(batch: Sequence[JobParameters]) -> JobParameters:
-    """A batch as a memory plan sees it: what its jobs share, all images, every adapter once, in one order."""
-    adapters = {(lora.name, lora.sha256 or ""): lora for job in batch for lora in job.loras}
-    every = tuple(adapters[key].model_copy(update={"scale": 1.0}) for key in sorted(adapters))
-    images = sum(job.num_images for job in batch)
-    return batch[0].model_copy(update={"loras": every, "num_images": images})
+def combine(jobs: Sequence[JobParameters]) -> JobParameters:
+    """Merge the jobs of one pipeline call for the memory plan: all images, and each LoRA once in a fixed order."""
+    adapters = {(lora.name, lora.sha256 or ""): lora for job in jobs for lora in job.loras}
+    loras = tuple(adapters[key].model_copy(update={"scale": 1.0}) for key in sorted(adapters))
+    images = sum(job.num_images for job in jobs)
+    return jobs[0].model_copy(update={"loras": loras, "num_images": images})

@@ -1,65 +1,44 @@
-"""The requests that clients send: one class per task, one discriminated union.
+"""The requests that clients send, one class a task, and their fields about delivery.
 
-Shapes and ranges only. What a family, a model or two fields together allow is `validation.py`'s matter.
+Types and ranges only: what a family, a model or two fields together allow is checked in `validation.py`. The
+fields that shape the image are in `fields.py`.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from contracts.catalogue.families import Task
+from contracts.requests.fields import (
+    DEFAULT_MASK_BLUR,
+    DEFAULT_STRENGTH,
+    Control,
+    ImageFields,
+    ImageRef,
+    MaskBlur,
+    MaskCrop,
+    MaskRef,
+    OptionalImages,
+    Strength,
+    StrictModel,
+)
 
-MAX_SEED = 2**32 - 1
-
-Text = Annotated[str, Field(min_length=1, max_length=10_000)]
-Side = Annotated[int, Field(ge=64, le=2048)]
-Pair = tuple[Annotated[int, Field(ge=0, le=8192)], Annotated[int, Field(ge=0, le=8192)]]
-#: `upload:…`, `job:ID/N`, a `data:` URL, bare base64, or an `https:` URL where the operator allows it.
-#: The API replaces it by a storage key.
-ImageRef = Annotated[str, Field(min_length=1)]
+_MAX_METADATA_BYTES = 2048
 
 
 class Priority(StrEnum):
-    """Tiers of the queue; a higher one is always served first."""
+    """Priority of a job; jobs of a higher one are always served first."""
 
     HIGH = "high"
     NORMAL = "normal"
     LOW = "low"
 
 
-#: `exact`: every step is computed. `fast`: some are predicted from those before, which changes the image.
-Speed = Literal["exact", "fast"]
-
-
-class Part(BaseModel):
-    """Base of everything in a request body: unknown fields are refused, numbers are numbers."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Lora(Part):
-    """One adapter and its weight."""
-
-    name: str
-    scale: float = Field(1.0, ge=-4, le=4)
-
-
-class Control(Part):
-    """One ControlNet with its picture. `image` is left out only for a ControlNet of kind `inpaint`."""
-
-    controlnet: str
-    image: ImageRef | None = None
-    preprocess: str | None = None
-    conditioning_scale: float = Field(1.0, ge=0, le=2)
-    guidance_start: float = Field(0.0, ge=0, le=1)
-    guidance_end: float = Field(1.0, ge=0, le=1)
-
-
 class WebhookEvent(StrEnum):
-    """News of a job that a webhook may ask for; names of its event stream."""
+    """Job event that a webhook may subscribe to; also the name of an event in the job's stream."""
 
     QUEUED = "queued"
     STARTED = "started"
@@ -68,92 +47,74 @@ class WebhookEvent(StrEnum):
     CANCELLED = "cancelled"
 
 
-class Webhook(Part):
-    """Where news of a job is sent; without `events`, of its end alone."""
+class Webhook(StrictModel):
+    """Address that receives a job's events."""
 
-    url: str = Field(min_length=1, max_length=2048)
+    url: str = Field(min_length=1, max_length=2048, description="Address that each event is posted to.")
     events: tuple[WebhookEvent, ...] = Field(
-        (WebhookEvent.COMPLETED, WebhookEvent.FAILED, WebhookEvent.CANCELLED), min_length=1, max_length=5
+        (WebhookEvent.COMPLETED, WebhookEvent.FAILED, WebhookEvent.CANCELLED),
+        min_length=1,
+        max_length=5,
+        description="Events to send. Default: those that end the job.",
     )
 
 
-class JobRequest(Part):
-    """Fields of every task. None means: the model's own."""
+class JobRequest(ImageFields):
+    """Fields of every task."""
 
-    model: str | None = None
-    prompt: Text
-    prompt_2: Text | None = None
-    prompt_3: Text | None = None
-    negative_prompt: Annotated[str, Field(max_length=10_000)] | None = None
-    width: Side | None = None
-    height: Side | None = None
-    num_images: int = Field(1, ge=1, le=8)
-    num_inference_steps: int | None = Field(None, ge=1, le=200)
-    guidance_scale: float | None = Field(None, ge=0, le=30)
-    true_cfg_scale: float | None = Field(None, ge=0, le=30)
-    guidance_rescale: float | None = Field(None, ge=0, le=1)
-    clip_skip: int | None = Field(None, ge=1, le=8)
-    max_sequence_length: int | None = Field(None, ge=1, le=512)
-    original_size: Pair | None = None
-    crops_coords_top_left: Pair | None = None
-    target_size: Pair | None = None
-    seed: int | None = Field(None, ge=0, le=MAX_SEED)
-    batchable: bool | None = None
-    scheduler: str | None = None
-    speed: Speed = "exact"
-    loras: tuple[Lora, ...] = Field((), max_length=8)
-    output_format: Literal["png", "jpeg", "webp"] = "png"
-    output_quality: int = Field(95, ge=1, le=100)
-    response_format: Literal["url", "b64_json"] = "url"
-    previews: int = Field(0, ge=0, le=10)
-    priority: Priority = Priority.NORMAL
-    deadline_seconds: int | None = Field(None, ge=1, le=86_400)
-    webhook: Webhook | None = None
-    metadata: dict[str, str] = Field(default_factory=dict, max_length=16)
+    response_format: Literal["url", "b64_json"] = Field(
+        "url", description="How finished images are returned; `b64_json` adds their bytes to the job."
+    )
+    priority: Priority = Field(Priority.NORMAL, description="Capped by the API key.")
+    deadline_seconds: int | None = Field(
+        None, ge=1, le=86_400, description="The job fails with `deadline_exceeded` if it has not finished by then."
+    )
+    webhook: Webhook | None = Field(None, description="Where events of the job are sent.")
+    metadata: dict[str, str] = Field(
+        default_factory=dict,
+        max_length=16,
+        description=f"Returned with the job, and usable as a filter; at most {_MAX_METADATA_BYTES} bytes.",
+    )
 
     @field_validator("metadata")
     @classmethod
     def _metadata_is_small(cls, metadata: dict[str, str]) -> dict[str, str]:
-        if sum(len(key.encode()) + len(value.encode()) for key, value in metadata.items()) > 2048:
-            raise ValueError("all keys and values together may have 2048 bytes")
+        size = sum(len(key.encode()) + len(value.encode()) for key, value in metadata.items())
+        if size > _MAX_METADATA_BYTES:
+            raise ValueError(f"keys and values may have at most {_MAX_METADATA_BYTES} bytes together, got {size}")
         return metadata
 
 
 class Txt2ImgRequest(JobRequest):
     """An image from a prompt."""
 
-    task: Literal[Task.TXT2IMG] = Task.TXT2IMG
+    task: Literal[Task.TXT2IMG] = Field(Task.TXT2IMG, description="Selects this kind of request.")
 
 
 class Img2ImgRequest(JobRequest):
-    """An image from a prompt and an image; `strength` 1 forgets the image, 0 would keep it."""
+    """An image from a prompt and an image."""
 
-    task: Literal[Task.IMG2IMG] = Task.IMG2IMG
+    task: Literal[Task.IMG2IMG] = Field(Task.IMG2IMG, description="Selects this kind of request.")
     image: ImageRef
-    strength: float = Field(0.6, gt=0, le=1)
+    strength: Strength = DEFAULT_STRENGTH
 
 
 class InpaintRequest(JobRequest):
-    """An image of which the white part of a mask is painted anew."""
+    """An image whose masked part is regenerated: white in `mask_image` is regenerated, black is kept."""
 
-    task: Literal[Task.INPAINT] = Task.INPAINT
+    task: Literal[Task.INPAINT] = Field(Task.INPAINT, description="Selects this kind of request.")
     image: ImageRef
-    mask_image: ImageRef
-    strength: float = Field(0.6, gt=0, le=1)
-    mask_blur: int = Field(0, ge=0, le=64)
-    padding_mask_crop: int | None = Field(None, ge=0, le=512)
+    mask_image: MaskRef
+    strength: Strength = DEFAULT_STRENGTH
+    mask_blur: MaskBlur = DEFAULT_MASK_BLUR
+    padding_mask_crop: MaskCrop | None = None
 
 
-class ControlNetRequest(JobRequest):
-    """An image guided by ControlNets; with `image` it starts from one, with `mask_image` it repaints a part."""
+class ControlNetRequest(JobRequest, OptionalImages):
+    """An image guided by ControlNets; it may start from `image`, and regenerate what `mask_image` selects."""
 
-    task: Literal[Task.CONTROLNET] = Task.CONTROLNET
-    controls: tuple[Control, ...] = Field(min_length=1, max_length=4)
-    image: ImageRef | None = None
-    mask_image: ImageRef | None = None
-    strength: float | None = Field(None, gt=0, le=1)
-    mask_blur: int | None = Field(None, ge=0, le=64)
-    padding_mask_crop: int | None = Field(None, ge=0, le=512)
+    task: Literal[Task.CONTROLNET] = Field(Task.CONTROLNET, description="Selects this kind of request.")
+    controls: tuple[Control, ...] = Field(min_length=1, max_length=4, description="ControlNets to apply.")
 
 
 REQUESTS: dict[Task, type[JobRequest]] = {

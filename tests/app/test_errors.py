@@ -44,7 +44,7 @@ from contracts.errors import (
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.lora_files import AdapterRefused
 
-WIDTH = FieldProblem("width", "65 is no multiple of 8", [64, 72])
+WIDTH = FieldProblem("width", "must be a multiple of 8, got 65", [64, 72])
 
 CASES = [
     (UnreadableBody("no JSON"), 400, "unreadable_body", []),

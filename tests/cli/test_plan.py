@@ -15,8 +15,8 @@ from contracts.catalogue.catalogue import read_catalogue
 from contracts.catalogue.families import FAMILIES
 from contracts.memory.plan import Policy
 from contracts.memory.planner import take_capacity
+from contracts.requests.resolution import resolve
 from contracts.requests.schema import Txt2ImgRequest
-from contracts.requests.validation import resolve
 from contracts.settings import BUILT_IN_CATALOGUE
 
 
@@ -93,8 +93,8 @@ def test_a_controlnet_that_nobody_here_knows_is_assumed_to_be_as_large_as_any(
     ("options", "message"),
     [
         (["--model", "flux.1-dev", "--budget", "1GiB"], "no plan fits 1.0 GiB; the smallest, "),
-        (["--model", "sdxl", "--budget", "8GiB", "--width", "1001"], "--width: 1001 is no multiple of 8"),
-        (["--model", "sdxl", "--budget", "8GiB", "--lora", "none"], "--lora: there is no LoRA 'none'"),
+        (["--model", "sdxl", "--budget", "8GiB", "--width", "1001"], "--width: must be a multiple of 8, got 1001"),
+        (["--model", "sdxl", "--budget", "8GiB", "--lora", "none"], "--lora: unknown LoRA 'none'"),
         (["--model", "sdxl", "--budget", "8GiB", "--task", "controlnet"], "--controlnet: "),
         (["--model", "none", "--budget", "8GiB"], "there is no model 'none'"),
     ],

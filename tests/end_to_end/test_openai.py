@@ -126,7 +126,7 @@ def test_an_edit_without_a_mask_starts_from_the_image_and_streams(client: OpenAI
 
 
 def test_the_client_s_own_error_says_what_to_change(client: OpenAI) -> None:
-    with pytest.raises(UnprocessableEntityError, match="68 is no multiple of 8") as caught:
+    with pytest.raises(UnprocessableEntityError, match="must be a multiple of 8, got 68") as caught:
         client.images.generate(prompt=PROMPT, size="68x64")
 
     assert (caught.value.param, caught.value.code) == ("size", "invalid_request")

@@ -51,7 +51,7 @@ async function fails() {
   const failure = await client.images.generate({ prompt, size: "68x64" }).catch((error) => error);
   assert.ok(failure instanceof OpenAI.UnprocessableEntityError);
   assert.deepEqual([failure.param, failure.code, failure.type], ["size", "invalid_request", "invalid_request_error"]);
-  assert.match(failure.message, /68 is no multiple of 8/);
+  assert.match(failure.message, /must be a multiple of 8, got 68/);
 }
 
 async function lists() {

@@ -15,8 +15,9 @@ from contracts.catalogue.families import Mode, Task
 from contracts.queue.events import Preview
 from contracts.queue.records import JobError, Receipt
 from contracts.requests.parameters import JobParameters
+from contracts.requests.resolution import StoredImage, resolve
 from contracts.requests.schema import REQUESTS
-from contracts.requests.validation import StoredImage, check, resolve
+from contracts.requests.validation import check
 from contracts.storage import Storage
 from worker.generation import generate as jobs
 from worker.generation.callback import Watch

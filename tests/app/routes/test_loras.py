@@ -167,7 +167,7 @@ def test_a_model_that_it_does_not_fit_is_refused(client: TestClient) -> None:
     _add(client)
     response = _job(client, "mine", model="shapes-flux")
     assert response.status_code == 422
-    assert "was made for sdxl" in response.json()["detail"]
+    assert "works with sdxl models" in response.json()["detail"]
 
 
 def test_a_name_that_nobody_has_is_refused_with_those_there_are(client: TestClient) -> None:

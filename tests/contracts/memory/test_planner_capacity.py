@@ -6,8 +6,8 @@ from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, ModelSpec, 
 from contracts.memory.plan import Policy
 from contracts.memory.planner import Capacity, take_capacity
 from contracts.requests.parameters import LoraParameters
+from contracts.requests.resolution import StoredImage, resolve
 from contracts.requests.schema import ControlNetRequest, Txt2ImgRequest
-from contracts.requests.validation import StoredImage, resolve
 from contracts.settings import BUILT_IN_CATALOGUE
 
 MIB = 2**20

@@ -9,8 +9,8 @@ import pytest
 from contracts.catalogue.catalogue import ModelSpec
 from contracts.memory.plan import default_workload, workload_of
 from contracts.requests.parameters import JobParameters
+from contracts.requests.resolution import StoredImage, resolve
 from contracts.requests.schema import REQUESTS
-from contracts.requests.validation import StoredImage, resolve
 
 PICTURE = StoredImage("-", 512, 256)
 _PICTURES: dict[str, dict[str, Any]] = {

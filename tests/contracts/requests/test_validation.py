@@ -11,8 +11,10 @@ import pytest
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
 from contracts.catalogue.families import Mode, Task
 from contracts.errors import InvalidRequest
-from contracts.requests.schema import MAX_SEED, REQUESTS, JobRequest
-from contracts.requests.validation import StoredImage, check, resolve
+from contracts.requests.fields import MAX_SEED
+from contracts.requests.resolution import StoredImage, resolve
+from contracts.requests.schema import REQUESTS, JobRequest
+from contracts.requests.validation import check
 
 PICTURE = "data:image/png;base64,AAAA"
 
@@ -210,7 +212,7 @@ def test_an_image_of_a_size_that_the_model_does_not_make_is_refused_with_the_rem
     catalogue: Catalogue, size: tuple[int, int]
 ) -> None:
     sent = request("img2img", image=PICTURE)
-    with pytest.raises(InvalidRequest, match="name width and height"):
+    with pytest.raises(InvalidRequest, match="set width and height"):
         accepted(catalogue, sent, image=StoredImage("inputs/a", *size))
 
 

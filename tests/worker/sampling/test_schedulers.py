@@ -64,7 +64,7 @@ def test_one_step_is_enough_for_every_scheduler(
 
 
 def test_lcm_refuses_more_steps_than_it_can_spread(catalogue: Catalogue) -> None:
-    with pytest.raises(InvalidRequest, match="50 steps at the most"):
+    with pytest.raises(InvalidRequest, match="must be at most 50 with scheduler"):
         make_job(catalogue, "sdxl", scheduler="lcm", num_inference_steps=51)
 
 

@@ -1,0 +1,176 @@
+"""The request fields that shape an image, each declared once: name, type, bounds, default, description.
+
+Requests (`schema.py`) and the parameters stored with a job (`parameters.py`) inherit them, and `resolution.py`
+fills in their defaults by name. A bound may be widened but not narrowed: stored jobs are read with it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
+
+MAX_SEED = 2**32 - 1
+MIN_SIDE, MAX_SIDE = 64, 2048
+DEFAULT_STRENGTH, DEFAULT_MASK_BLUR = 0.6, 0
+
+
+def _lift_descriptions(schema: JsonDict) -> None:
+    """Move the description of `T | None` from the branch of T, where pydantic leaves it, to the field."""
+    properties = schema.get("properties")
+    for field in properties.values() if isinstance(properties, dict) else ():
+        branches = field.get("anyOf") if isinstance(field, dict) else None
+        for branch in branches if isinstance(branches, list) else ():
+            if isinstance(branch, dict) and isinstance(field, dict) and "description" in branch:
+                field.setdefault("description", branch.pop("description"))
+
+
+class StrictModel(BaseModel):
+    """A frozen model that refuses unknown fields, NaN and infinity."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, json_schema_extra=_lift_descriptions
+    )
+
+
+Prompt = Annotated[str, Field(min_length=1, max_length=10_000)]
+Side = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE)]
+Coordinate = Annotated[int, Field(ge=0, le=8192)]
+Speed = Literal["exact", "fast"]
+OutputFormat = Literal["png", "jpeg", "webp"]
+
+#: How a request names an image. Stored parameters hold a storage key in its place.
+ImageRef = Annotated[
+    str,
+    Field(
+        min_length=1,
+        description="An image: `upload:ID`, `job:ID/N`, a `data:` URL, base64, or, where the operator allows it, "
+        "an `https:` URL.",
+    ),
+]
+MaskRef = Annotated[
+    str,
+    Field(
+        min_length=1,
+        description="A mask as large as `image`, white where the image is regenerated; named as `image` is.",
+    ),
+]
+Strength = Annotated[
+    float,
+    Field(
+        gt=0,
+        le=1,
+        description="Share of the steps that is run, starting from `image`; 1 ignores the image.",
+    ),
+]
+MaskBlur = Annotated[int, Field(ge=0, le=64, description="Radius in pixels by which the mask's edge is blurred.")]
+MaskCrop = Annotated[
+    int,
+    Field(
+        ge=0,
+        le=512,
+        description="Generate only the mask's bounding box with this many pixels around it, at full resolution. "
+        "Default: the whole image.",
+    ),
+]
+
+
+class Lora(StrictModel):
+    """A LoRA and its weight."""
+
+    name: str = Field(description="Id from `/v1/loras`.")
+    scale: float = Field(1.0, ge=-4, le=4, description="Weight of the LoRA; 0 turns it off.")
+
+
+class Control(StrictModel):
+    """A ControlNet and its control image."""
+
+    controlnet: str = Field(description="Id from `/v1/controlnets`.")
+    image: ImageRef | None = Field(
+        None,
+        description="Control image; none for an inpainting ControlNet, which reads the job's image.",
+    )
+    preprocess: str | None = Field(
+        None, description="Name from `/v1/preprocessors` that makes the control image from `image`."
+    )
+    conditioning_scale: float = Field(1.0, ge=0, le=2, description="Weight of the ControlNet.")
+    guidance_start: float = Field(0.0, ge=0, le=1, description="Share of the steps after which it starts to act.")
+    guidance_end: float = Field(1.0, ge=0, le=1, description="Share of the steps after which it stops acting.")
+
+
+class ImageFields(StrictModel):
+    """Fields of every task. None: the default of the model or its family, or nothing where neither has one."""
+
+    model: str | None = Field(None, description="Id from `/v1/models`. Default: the service's default model.")
+    prompt: Prompt = Field(description="What the image shows.")
+    prompt_2: Prompt | None = Field(None, description="Prompt of the second text encoder. Default: `prompt`.")
+    prompt_3: Prompt | None = Field(None, description="Prompt of the third text encoder. Default: `prompt`.")
+    negative_prompt: Annotated[str, Field(max_length=10_000)] | None = Field(
+        None, description="What the image should not show."
+    )
+    width: Side | None = Field(None, description="Pixels. Default: the width of `image`, else the model's own.")
+    height: Side | None = Field(None, description="Pixels. Default: the height of `image`, else the model's own.")
+    num_images: int = Field(1, ge=1, le=8, description="Number of images; image i is made with `seed` + i.")
+    num_inference_steps: int | None = Field(
+        None, ge=1, le=200, description="Number of denoising steps. Default: the model's own."
+    )
+    guidance_scale: float | None = Field(
+        None, ge=0, le=30, description="How closely the image follows the prompt. Default: the model's own."
+    )
+    true_cfg_scale: float | None = Field(
+        None,
+        ge=0,
+        le=30,
+        description="Classifier-free guidance of guidance-distilled models; above 1 it uses `negative_prompt`.",
+    )
+    guidance_rescale: float | None = Field(
+        None, ge=0, le=1, description="Rescales guidance to avoid overexposed images (arXiv 2305.08891)."
+    )
+    clip_skip: int | None = Field(
+        None, ge=1, le=8, description="Number of final CLIP layers to skip when encoding the prompt."
+    )
+    max_sequence_length: int | None = Field(
+        None, ge=1, le=512, description="Length of the T5 prompt in tokens. Default: the model's own."
+    )
+    original_size: tuple[Coordinate, Coordinate] | None = Field(
+        None, description="SDXL micro-conditioning: width and height of the original image."
+    )
+    crops_coords_top_left: tuple[Coordinate, Coordinate] | None = Field(
+        None, description="SDXL micro-conditioning: top left corner of the crop."
+    )
+    target_size: tuple[Coordinate, Coordinate] | None = Field(
+        None, description="SDXL micro-conditioning: width and height of the target image."
+    )
+    seed: int | None = Field(
+        None,
+        ge=0,
+        le=MAX_SEED,
+        description="Seed of the first image. With a seed the job runs alone and is reproducible bit for bit. "
+        "Default: a random seed.",
+    )
+    batchable: bool | None = Field(
+        None,
+        description="Whether the job may share a pipeline call with others. Default: only without a seed.",
+    )
+    scheduler: str | None = Field(None, description="Name from `/v1/schedulers`. Default: the model's own.")
+    speed: Speed = Field(
+        "exact",
+        description="`exact` runs every step; `fast` predicts some from the ones before, which changes the image.",
+    )
+    loras: tuple[Lora, ...] = Field((), max_length=8, description="LoRAs to apply.")
+    output_format: OutputFormat = Field("png", description="File format of the images.")
+    output_quality: int = Field(95, ge=1, le=100, description="Quality of JPEG and WebP files.")
+    previews: int = Field(
+        0, ge=0, le=10, description="Maximum number of previews of each image in the job's event stream."
+    )
+
+
+class OptionalImages(StrictModel):
+    """The image and mask of a task that may have either. None: not given, or not used by family and mode."""
+
+    image: ImageRef | None = None
+    strength: Strength | None = None
+    mask_image: MaskRef | None = None
+    mask_blur: MaskBlur | None = None
+    padding_mask_crop: MaskCrop | None = None
