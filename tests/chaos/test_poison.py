@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import psutil
 import pytest
@@ -19,12 +18,45 @@ from tests.support.running_service import RunningService
 OUTAGE_SECONDS = float(os.environ.get("DARKROOM_CHAOS_OUTAGE_SECONDS", "5"))
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[RunningService]:
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """One service for all tests of this file: each leaves it healthy."""
     environment = {"DARKROOM_QUEUE_LEASE_SECONDS": "2"}
-    running = RunningService(tmp_path / "data", "--fsync", "always", environment=environment)
+    running = RunningService(
+        tmp_path_factory.mktemp("poison") / "data", "--fsync", "always", environment=environment
+    )
     yield running
     assert running.stop() == 0, running.log.read_text(errors="replace")[-3000:]
+
+
+def test_a_redis_killed_under_running_and_waiting_jobs_loses_none_of_them(service: RunningService) -> None:
+    ids = [service.submit("txt2img", num_inference_steps=60, seed=number)["id"] for number in range(4)]
+    (worker,) = service.http.get("/v1/workers").json()["data"]
+    while service.fetch(ids[0])["progress"]["step"] < 3:
+        time.sleep(0.02)
+    redis_process(service).kill()
+    ended = []
+    for id in ids:
+        while service.http.get(f"/v1/jobs/{id}").status_code == 503:
+            time.sleep(0.1)
+        ended.append(service.wait(id))
+    assert [job["status"] for job in ended] == ["completed"] * 4
+    assert [job["attempts"] for job in ended] == [1] * 4
+    assert {job["receipt"]["worker"] for job in ended} == {worker["id"]}, "the warm worker did not outlive it"
+
+
+def test_a_redis_that_stands_still_for_longer_than_a_lease_costs_no_attempt(service: RunningService) -> None:
+    job = service.submit("txt2img", num_inference_steps=150, seed=1)
+    while service.fetch(job["id"])["progress"]["step"] < 3:
+        time.sleep(0.02)
+    redis = redis_process(service)
+    redis.suspend()
+    response = service.http.post("/v1/txt2img", json={"prompt": "a red circle"})
+    assert (response.status_code, response.json()["code"]) == (503, "unavailable")
+    time.sleep(OUTAGE_SECONDS)
+    redis.resume()
+    done = service.wait(job["id"])
+    assert (done["status"], done["attempts"]) == ("completed", 1)
 
 
 class Assassin(threading.Thread):
@@ -60,33 +92,3 @@ def test_a_job_that_kills_its_workers_fails_alone_and_its_batch_completes(servic
     assert max(ended[0]["attempts"], ended[2]["attempts"]) == 2
     assert ended[0]["receipt"]["batch_jobs"] == ended[2]["receipt"]["batch_jobs"] == 1
     assert list((service.data / "storage" / "images" / ids[1]).rglob("*.png")) == []
-
-
-def test_a_redis_killed_under_running_and_waiting_jobs_loses_none_of_them(service: RunningService) -> None:
-    ids = [service.submit("txt2img", num_inference_steps=60, seed=number)["id"] for number in range(4)]
-    (worker,) = service.http.get("/v1/workers").json()["data"]
-    while service.fetch(ids[0])["progress"]["step"] < 3:
-        time.sleep(0.02)
-    redis_process(service).kill()
-    ended = []
-    for id in ids:
-        while service.http.get(f"/v1/jobs/{id}").status_code == 503:
-            time.sleep(0.1)
-        ended.append(service.wait(id))
-    assert [job["status"] for job in ended] == ["completed"] * 4
-    assert [job["attempts"] for job in ended] == [1] * 4
-    assert {job["receipt"]["worker"] for job in ended} == {worker["id"]}, "the warm worker did not outlive it"
-
-
-def test_a_redis_that_stands_still_for_longer_than_a_lease_costs_no_attempt(service: RunningService) -> None:
-    job = service.submit("txt2img", num_inference_steps=150, seed=1)
-    while service.fetch(job["id"])["progress"]["step"] < 3:
-        time.sleep(0.02)
-    redis = redis_process(service)
-    redis.suspend()
-    response = service.http.post("/v1/txt2img", json={"prompt": "a red circle"})
-    assert (response.status_code, response.json()["code"]) == (503, "unavailable")
-    time.sleep(OUTAGE_SECONDS)
-    redis.resume()
-    done = service.wait(job["id"])
-    assert (done["status"], done["attempts"]) == ("completed", 1)

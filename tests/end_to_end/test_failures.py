@@ -1,11 +1,10 @@
-"""What the service says and does when things go wrong; each test that breaks a service starts its own."""
+"""What the service says and does when things go wrong, and that it recovers: most tests share one service."""
 
 from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -13,26 +12,28 @@ import pytest
 
 from contracts.settings import BUILT_IN_CATALOGUE
 from tests.support.running_service import RunningService
+from tests.support.waiting import wait_until
 
 
-@pytest.fixture
-def fragile(tmp_path: Path) -> Iterator[RunningService]:
+@pytest.fixture(scope="module")
+def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
     """A service whose catalogue also names a broken model and a broken adapter, with short leases."""
+    folder = tmp_path_factory.mktemp("fragile")
     built_in = BUILT_IN_CATALOGUE.parent
     rows = BUILT_IN_CATALOGUE.read_text(encoding="utf-8").replace('source = "', f'source = "{built_in}/')
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken.safetensors").write_bytes(b"no weights at all")
+    (folder / "broken").mkdir()
+    (folder / "broken.safetensors").write_bytes(b"no weights at all")
     rows += (
         '\n[[models]]\nid = "broken"\nfamily = "sdxl"\nsource = "broken"\n'
         "defaults = { width = 64, height = 64 }\n"
         '\n[[loras]]\nid = "broken-lora"\nfamily = "sdxl"\nsource = "broken.safetensors"\n'
     )
-    (tmp_path / "catalogue.toml").write_text(rows, encoding="utf-8")
+    (folder / "catalogue.toml").write_text(rows, encoding="utf-8")
     environment = {
-        "DARKROOM_CATALOGUE": str(tmp_path / "catalogue.toml"),
+        "DARKROOM_CATALOGUE": str(folder / "catalogue.toml"),
         "DARKROOM_QUEUE_LEASE_SECONDS": "3",
     }
-    running = RunningService(tmp_path / "data", environment=environment)
+    running = RunningService(folder / "data", environment=environment)
     yield running
     assert running.stop() == 0, running.log.read_text(errors="replace")[-3000:]
 
@@ -60,7 +61,7 @@ def test_a_failure_has_a_code_and_the_next_job_has_the_same_bytes_as_before(frag
 
 def test_a_killed_worker_is_replaced_and_its_job_ends_once(fragile: RunningService) -> None:
     job = fragile.submit("txt2img", num_inference_steps=150, seed=1)
-    until(lambda: fragile.fetch(job["id"])["progress"]["step"] > 2)
+    wait_until(lambda: fragile.fetch(job["id"])["progress"]["step"] > 2)
     (worker,) = children(fragile, "worker")
     worker.kill()
     done = fragile.wait(job["id"])
@@ -71,7 +72,7 @@ def test_a_killed_worker_is_replaced_and_its_job_ends_once(fragile: RunningServi
 
 def test_a_running_job_is_cancelled_within_a_step_and_a_finished_one_cannot_be(fragile: RunningService) -> None:
     job = fragile.submit("txt2img", num_inference_steps=200, seed=1)
-    until(lambda: fragile.fetch(job["id"])["progress"]["step"] > 1)
+    wait_until(lambda: fragile.fetch(job["id"])["progress"]["step"] > 1)
     assert fragile.http.post(f"/v1/jobs/{job['id']}/cancel").status_code == 200
     ended = fragile.wait(job["id"], timeout_seconds=20)
     assert ended["status"] == "cancelled"
@@ -98,14 +99,14 @@ def test_with_redis_away_the_api_says_so_and_recovers_by_itself(fragile: Running
         assert fragile.http.get("/healthz").status_code == 200
     finally:
         redis.resume()
-    until(lambda: fragile.http.get("/readyz").status_code == 200)
+    wait_until(lambda: fragile.http.get("/readyz").status_code == 200)
     assert fragile.run("txt2img", num_inference_steps=2)["status"] == "completed"
 
 
 def test_sigterm_finishes_the_running_job_and_leaves_no_process(tmp_path: Path) -> None:
     service = RunningService(tmp_path / "data")
     job = service.submit("txt2img", num_inference_steps=60, seed=1)
-    until(lambda: service.fetch(job["id"])["progress"]["step"] > 1)
+    wait_until(lambda: service.fetch(job["id"])["progress"]["step"] > 1)
     family = [
         service.process.pid,
         *(child.pid for child in psutil.Process(service.process.pid).children(recursive=True)),
@@ -121,7 +122,7 @@ def test_killing_the_parent_takes_the_children_with_it(tmp_path: Path) -> None:
     assert len(family) >= 2
     os.kill(service.process.pid, signal.SIGKILL)
     service.wait_for_end()
-    until(lambda: not [pid for pid in family if alive(pid)], seconds=60)
+    wait_until(lambda: not [pid for pid in family if alive(pid)], timeout_seconds=60)
 
 
 def alive(pid: int) -> bool:
@@ -130,11 +131,3 @@ def alive(pid: int) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
-
-
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait until something holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.05)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-def wait_until(condition: Callable[[], object], timeout_seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], object], timeout_seconds: float = 60) -> None:
     """Wait until the condition is true; fails after the timeout."""
     deadline = time.monotonic() + timeout_seconds
     while not condition():

@@ -146,7 +146,7 @@ def test_another_thread_may_ask_for_a_report_while_models_come_and_go(catalogue:
     stop, errors = threading.Event(), []
 
     def ask() -> None:
-        while not stop.is_set():
+        while not stop.wait(0.001):  # without a pause it keeps the interpreter's lock, and loading takes 40 s
             try:
                 pool.report()
             except Exception as error:  # noqa: BLE001 - whatever it is, the test tells it
