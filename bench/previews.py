@@ -28,7 +28,7 @@ from contracts.storage.local import LocalStorage
 from worker.generation.generate import Job, generate
 from worker.pool.pool import Pool
 from worker.runtime.warnings import silence_known_warnings
-from worker.sampling.previews import DenoisedEstimate, PreviewEmitter, Projection, Wanted
+from worker.sampling.previews import DenoisedEstimate, PreviewEmitter, PreviewRequest, Projection
 from worker.sampling.schedulers import make_scheduler
 
 STEPS, PREVIEWS = 12, 10
@@ -56,17 +56,17 @@ def share_of_a_step(pool: Pool, storage: LocalStorage, model: str, side: int) ->
 def milliseconds_of_parts(side: int, channels: int) -> tuple[float, float]:
     """One preview of a `side` × `side` image: on the painting thread, and on the other."""
     latents = torch.randn(1, channels, side // 8, side // 8)
-    guesses = DenoisedEstimate(make_scheduler("euler", {"_class_name": "EulerDiscreteScheduler"}), "diffusion")
+    estimate = DenoisedEstimate(make_scheduler("euler", {"_class_name": "EulerDiscreteScheduler"}), "diffusion")
     projection = Projection(torch.randn(channels, 3) / 4, torch.full((3,), 0.5))
     shown: list[Preview] = []
-    wanted = [Wanted(1, range(1))]
-    painter = PreviewEmitter(
-        wanted, guesses, projection, lambda one: one, (side, side), lambda _, one: shown.append(one)
+    requests = [PreviewRequest("bench", 1, range(1))]
+    emitter = PreviewEmitter(
+        requests, estimate, projection, lambda same: same, (side, side), lambda _, preview: shown.append(preview)
     )
-    here = _milliseconds(lambda: painter._projection.apply(latents))
+    here = _milliseconds(lambda: emitter._projection.apply(latents))
     colours = projection.apply(latents)
-    there = _milliseconds(lambda: painter._tell([0], 1, 2, colours))
-    painter.close()
+    there = _milliseconds(lambda: emitter._emit_all(requests, 1, 2, colours))
+    emitter.close()
     return here, there
 
 

@@ -1,110 +1,118 @@
-"""The pipeline's callback: counts the stages, shows previews, asks the watch after every step whether to go on.
-
-Knows nothing of who watches.
-"""
+"""Listens to one pipeline call: times its stages, reports its steps, starts previews, finds non-finite latents."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 import torch
 
 from contracts.queue.events import Preview
-from worker.sampling import previews
+from worker.sampling.previews import PreviewEmitter
 from worker.sampling.step_cache import StepCache
 
 
 class Watch(Protocol):
-    """Whoever looks on while a batch runs."""
+    """Observer of running jobs."""
 
     def step(self, step: int, steps: int) -> None:
-        """Called after each denoising step; raises to abandon the batch."""
+        """Called after each denoising step, counted from 1; raises to stop the call."""
 
     def preview(self, job_id: str, preview: Preview) -> None:
-        """Called in another thread, between the first step and the batch's end, where a job wants previews."""
+        """Called for each preview, in another thread, before the call ends."""
+
+
+class StageTimer:
+    """Wall-clock seconds of each stage.
+
+    Attributes:
+        seconds: stage -> seconds, rounded to 0.1 ms.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds: dict[str, float] = {}
+        self._device = device
+        self._started = time.perf_counter()
+
+    def end_stage(self, stage: str) -> None:
+        """Add the time since the last stage ended to this stage; waits for the device."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        now = time.perf_counter()
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + now - self._started, 4)
+        self._started = now
 
 
 class StepCallback:
-    """Tells the watch of each step, and remembers what the watch raised.
+    """A pipeline's `callback_on_step_end`, with a hook on its denoiser.
 
     Attributes:
-        watch: who is told.
-        raised: the watch's own exception, which is no failure of the worker.
-        spoilt: images whose latents held values that are no numbers in the end.
+        watch: is told of each step.
+        timer: of the stages.
+        raised: what the watch raised; it is not a failure of the worker.
+        non_finite_images: indexes of images whose final latents contain NaN or infinite values.
     """
 
-    def __init__(self, watch: Watch) -> None:
-        self.raised: BaseException | None = None
+    def __init__(self, watch: Watch, timer: StageTimer) -> None:
         self.watch = watch
-        self.spoilt: frozenset[int] = frozenset()
-        self._painter: previews.PreviewEmitter | None = None
-        self._stopwatch: StageTimer | None = None
-        self._shortened: StepCache | None = None
+        self.timer = timer
+        self.raised: BaseException | None = None
+        self.non_finite_images: frozenset[int] = frozenset()
+        self._emitter: PreviewEmitter | None = None
+        self._step_cache: StepCache | None = None
         self._denoising = False
 
     @property
-    def predicted(self) -> int:
-        """Runs of the denoiser that were predicted, not computed."""
-        return 0 if self._shortened is None else self._shortened.predicted
+    def predicted_calls(self) -> int:
+        """Denoiser calls that the step cache predicted."""
+        return 0 if self._step_cache is None else self._step_cache.predicted_calls
 
-    def begin(
-        self, stopwatch: StageTimer, painter: previews.PreviewEmitter | None, shortened: StepCache | None = None
-    ) -> None:
-        """Start to count the stages of one pipeline call, and to show how its images come along."""
-        self._stopwatch, self._painter, self._denoising = stopwatch, painter, False
-        self._shortened = shortened
-        self.spoilt = frozenset()
+    @contextmanager
+    def listening(
+        self,
+        denoiser: torch.nn.Module,
+        controlnet: torch.nn.Module | None,
+        emitter: PreviewEmitter | None,
+        step_cache: StepCache | None,
+    ) -> Iterator[None]:
+        """Listen to one pipeline call; afterwards no hook is left, and no preview comes."""
+        self._emitter, self._step_cache = emitter, step_cache
+        with ExitStack() as cleanup:
+            for module in (denoiser, controlnet):
+                if module is not None:
+                    cleanup.callback(module.register_forward_pre_hook(self._before_denoiser).remove)
+            if emitter is not None:
+                cleanup.callback(emitter.close)
+            yield
 
-    def end(self) -> None:
-        """The pipeline call is over; after this no preview comes."""
-        if self._painter is not None:
-            self._painter.close()
-
-    def denoising_begins(self, *_: Any) -> None:
-        """Hook before each run of the denoiser and its ControlNet; the first ends the encoding of the inputs."""
-        if not self._denoising and self._stopwatch is not None:
-            self._stopwatch.lap("encode_inputs")
+    def _before_denoiser(self, *_: Any) -> None:
+        """Before the first call of the denoiser or its ControlNet, the stage that encodes the inputs ends."""
+        if not self._denoising:
+            self.timer.end_stage("encode_inputs")
         self._denoising = True
 
     def __call__(self, pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        """One step is done. Diffusers insists on a dict in return."""
+        """Handle the end of a step, counted from 0; returns replaced tensors, as diffusers expects."""
         del timestep
-        if self._shortened is not None:
-            self._shortened.step_ends()
-        changes: dict[str, Any] = {}
+        if self._step_cache is not None:
+            self._step_cache.end_step()
+        replaced: dict[str, Any] = {}
         if step + 1 == pipeline.num_timesteps:
-            if self._stopwatch is not None:
-                self._stopwatch.lap("denoise")
-            changes = self._look_for_spoilt(tensors["latents"])
-        if self._painter is not None:
-            self._painter.look(step + 1, pipeline.num_timesteps, tensors["latents"])
+            self.timer.end_stage("denoise")
+            replaced = self._replace_non_finite(tensors["latents"])
+        if self._emitter is not None:
+            self._emitter.end_step(step + 1, pipeline.num_timesteps, tensors["latents"])
         try:
             self.watch.step(step + 1, pipeline.num_timesteps)
         except BaseException as error:
             self.raised = error
             raise
-        return changes
+        return replaced
 
-    def _look_for_spoilt(self, latents: torch.Tensor) -> dict[str, Any]:
-        """Note what is spoilt, and have nothing in its place: one image must not spoil the rest of its batch."""
-        whole = torch.isfinite(latents).flatten(1).all(1)
-        self.spoilt = frozenset((~whole).nonzero().flatten().tolist())
-        return {"latents": torch.nan_to_num(latents, 0.0, 0.0, 0.0)} if self.spoilt else {}
-
-
-class StageTimer:
-    """Laps: each names the stage that has just ended."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.seconds: dict[str, float] = {}
-        self._device = device
-        self._since = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        """Add the time since the last lap to a stage."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        now = time.perf_counter()
-        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + now - self._since, 4)
-        self._since = now
+    def _replace_non_finite(self, latents: torch.Tensor) -> dict[str, Any]:
+        """Note images with NaN or infinite values, and set these to 0 so that they cannot spread to others."""
+        finite = torch.isfinite(latents).flatten(1).all(1)
+        self.non_finite_images = frozenset((~finite).nonzero().flatten().tolist())
+        return {"latents": torch.nan_to_num(latents, 0.0, 0.0, 0.0)} if self.non_finite_images else {}

@@ -1,56 +1,41 @@
-"""Paints one batch, from storage keys to pictures; read it from the top like the algorithm.
+"""Generates the images of one job, or of several that share a pipeline call; reads from the top as the algorithm.
 
-Knows no queue: who claimed the jobs, and who watches them, is the caller's matter.
+Knows no queue and no HTTP: the caller claims the jobs, and watches them through a `Watch`.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from PIL import Image
 
-from contracts.errors import FailureCode, JobFailed, NotFound
+from contracts.errors import FailureCode, JobFailed
 from contracts.queue.records import JobError, Receipt
 from contracts.requests.parameters import JobParameters, combine
 from contracts.storage import Storage
 from worker.adapters.cache import AdapterSet
-from worker.families import GenerationInputs, prompts_per_image
-from worker.generation import images, receipts
+from worker.families import GenerationInputs
+from worker.generation import inpainting, receipts
 from worker.generation.callback import StageTimer, StepCallback, Watch
+from worker.generation.inputs import read_inputs
 from worker.generation.outputs import JobResult
 from worker.pool.model import LoadedModel
 from worker.pool.pool import Pool
 from worker.runtime.device import free_memory
-from worker.sampling import previews
-from worker.sampling.step_cache import StepCache, step_cache
+from worker.sampling.previews import DenoisedEstimate, PreviewEmitter, PreviewRequest
+from worker.sampling.step_cache import step_cache
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Attempt:
-    """One try at a batch, and what it needs.
-
-    Attributes:
-        ran_out: plans that were too large for it before.
-    """
-
-    pool: Pool
-    storage: Storage
-    steps: StepCallback
-    stopwatch: StageTimer
-    worker_name: str
-    ran_out: Sequence[str]
-
-
-@dataclass(frozen=True)
 class Job:
-    """One job of a batch."""
+    """One job of a pipeline call."""
 
     id: str
     parameters: JobParameters
@@ -60,58 +45,107 @@ class Job:
 def generate(
     jobs: Sequence[Job], pool: Pool, storage: Storage, watch: Watch, worker_name: str = ""
 ) -> list[JobResult]:
-    """Run jobs that share a batch key in one pipeline call; once more, by a smaller plan, if memory runs out.
+    """Generate the images of jobs that share a pipeline call; if memory runs out, once more with a smaller plan.
 
     Returns:
-        The result of each job, in order: `generated` or `failed`. What `watch.step` raises is passed on.
+        The result of each job, in order: `generated` or `failed`.
+
+    Raises:
+        BaseException: what `watch.step` raises.
     """
-    ran_out: list[str] = []
-    load = combine([job.parameters for job in jobs])
+    merged = combine([job.parameters for job in jobs])
+    failed_plans: list[str] = []
     while True:
-        steps = StepCallback(watch)
+        callback = StepCallback(watch, StageTimer(pool.device))
         try:
-            attempt = _Attempt(pool, storage, steps, StageTimer(pool.device), worker_name, ran_out)
-            return _paint(jobs, load, attempt)
+            return _generate_once(jobs, merged, pool, storage, callback, worker_name, failed_plans)
         except Exception as error:
-            if error is steps.raised:
+            if error is callback.raised:
                 raise
             _log.exception("jobs %s failed", [job.id for job in jobs])
-            failure = _failure(error)
-        # The error is gone by now, and with it the tensors that its traceback held.
+            failure = _error_for_client(error)
+        # Outside `except`, the error is gone, and with it the tensors that its traceback referred to.
         free_memory()
         if failure.code is not FailureCode.OUT_OF_MEMORY:
             break
-        too_large = pool.step_down(load, load.num_images)
-        if too_large is None or ran_out:
+        failed_plan = pool.step_down(merged, merged.num_images)
+        if failed_plan is None or failed_plans:
             break
-        ran_out.append(too_large)
+        failed_plans.append(failed_plan)
     return [JobResult("failed", error=failure)] * len(jobs)
 
 
-def _failure(error: Exception) -> JobError:
-    """What a client is told; the rest is in the log."""
-    if isinstance(error, JobFailed):
-        return JobError.of(error.code, error.message)
-    # The CPU's allocator has no class of its own for it.
-    starved = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-    if starved or isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return JobError.of(FailureCode.OUT_OF_MEMORY, "the worker's memory is too small for this job")
-    return JobError.of(FailureCode.INTERNAL, f"the worker failed: {type(error).__name__}")
+def _generate_once(
+    jobs: Sequence[Job],
+    merged: JobParameters,
+    pool: Pool,
+    storage: Storage,
+    callback: StepCallback,
+    worker_name: str,
+    failed_plans: Sequence[str],
+) -> list[JobResult]:
+    """Make one attempt. `merged` is what the jobs need together; `failed_plans` ran out of memory before."""
+    timer = callback.timer
 
+    # The model, placed by its memory plan.
+    model = pool.ready(merged, merged.num_images)
+    timer.end_stage("load")
 
-def _paint(jobs: Sequence[Job], load: JobParameters, attempt: _Attempt) -> list[JobResult]:
-    """Paint those jobs whose adapters can be had; `load` is what all of them take together."""
-    model = attempt.pool.ready(load, load.num_images)
-    attempt.stopwatch.lap("load")
+    # Each job's adapters. A job whose adapters cannot be used fails alone.
     adapters, failures = _load_adapters(jobs, model)
-    attempt.stopwatch.lap("load_adapters")
-    able = [job for job in jobs if job.id in adapters]
-    painted = iter(_paint_able(able, adapters, model, attempt) if able else ())
-    return [failures[job.id] if job.id in failures else next(painted) for job in jobs]
+    timer.end_stage("load_adapters")
+    if not adapters:
+        return [failures[job.id] for job in jobs]
+
+    # Input images, cropped around the mask if the job wants that.
+    ready = [job for job in jobs if job.id in adapters]
+    shared = ready[0].parameters
+    pipeline = model.pipeline(shared.mode, shared.scheduler, [control.controlnet for control in shared.controls])
+    inputs = read_inputs([job.parameters for job in ready], storage)
+    crop = inpainting.find_crop(inputs.mask, shared.padding_mask_crop)
+    timer.end_stage("read_inputs")
+
+    try:
+        image_adapters = [adapters[job.id] for job in ready for _ in job.parameters.seeds]
+        with model.active(image_adapters) as encoder, pool.memory_tracker.running(pool.resident_bytes):
+            timer.end_stage("load_adapters")
+
+            # Prompts to embeddings.
+            embeddings = encoder.encode(inputs)
+            pool.count_look_ups(model, encoder)
+            model.placement.end_stage()
+            timer.end_stage("encode_prompt")
+
+            # Noise to latents to images.
+            cropped = inpainting.crop_inputs(inputs, crop)
+            generated = _denoise_and_decode(pipeline, model, cropped, embeddings, ready, callback)
+    finally:
+        # An aborted call would leave its hooks behind.
+        pipeline.maybe_free_model_hooks()
+        if model.adapters.is_active:
+            pool.drop(shared.model)
+
+    # What the mask protects is the input's, pixel for pixel.
+    images = inpainting.restore(generated, inputs, crop)
+    timer.end_stage("decode")
+
+    receipt = receipts.compose(
+        [job.parameters for job in ready],
+        model,
+        embeddings=encoder.cache_use,
+        memory=pool.memory_of(model, failed_plans),
+        predicted_calls=callback.predicted_calls,
+        worker=worker_name,
+    )
+    results = {
+        job.id: _result(job, indexes, images, receipt, adapters[job.id], callback)
+        for job, indexes in zip(ready, _image_indexes(ready), strict=True)
+    }
+    return [failures[job.id] if job.id in failures else results[job.id] for job in jobs]
 
 
 def _load_adapters(jobs: Sequence[Job], model: LoadedModel) -> tuple[dict[str, AdapterSet], dict[str, JobResult]]:
-    """Load each job's adapters; one that cannot be used fails its own job only."""
+    """Return the adapters of each job by id, and a failure for each job whose adapters cannot be used."""
     adapters: dict[str, AdapterSet] = {}
     failures: dict[str, JobResult] = {}
     for job in jobs:
@@ -121,176 +155,105 @@ def _load_adapters(jobs: Sequence[Job], model: LoadedModel) -> tuple[dict[str, A
             raise
         except Exception as error:  # noqa: BLE001  # the other jobs of the call go on
             _log.exception("job %s failed", job.id)
-            failures[job.id] = JobResult("failed", error=_failure(error))
+            failures[job.id] = JobResult("failed", error=_error_for_client(error))
     return adapters, failures
 
 
-def _paint_able(
-    jobs: Sequence[Job], adapters: Mapping[str, AdapterSet], model: LoadedModel, attempt: _Attempt
-) -> list[JobResult]:
-    """Paint jobs with their adapters, by job id."""
-    shared, pool, stopwatch = jobs[0].parameters, attempt.pool, attempt.stopwatch
-    pipeline = model.pipeline(shared.mode, shared.scheduler, [part.controlnet for part in shared.controls])
-    call = _read_inputs(jobs, attempt.storage)
-    frame = images.frame_around(call.mask, shared.padding_mask_crop)
-    stopwatch.lap("read_inputs")
-    sets = [adapters[job.id] for job in jobs for _ in job.parameters.seeds]
-    try:
-        with model.active(sets) as encoder, pool.memory_tracker.running(pool.resident_bytes):
-            stopwatch.lap("load_adapters")
-            embeddings = encoder.encode(call)
-            pool.count_look_ups(model, encoder)
-            model.placement.end_stage()
-            stopwatch.lap("encode_prompt")
-            painted = _generate(pipeline, model, _crop(call, frame), embeddings, jobs, attempt.steps, stopwatch)
-    finally:
-        # An aborted run leaves its caches behind otherwise.
-        pipeline.maybe_free_model_hooks()
-        if model.adapters.is_active:
-            pool.drop(shared.model)
-    pictures = _restore(painted, call, frame)
-    stopwatch.lap("decode")
-    receipt = receipts.compose(
-        [job.parameters for job in jobs],
-        model,
-        embeddings=encoder.cache_use,
-        memory=pool.memory_of(model, attempt.ran_out),
-        predicted_calls=attempt.steps.predicted,
-        worker=attempt.worker_name,
-    )
-    return [
-        _finish(job, pictures, place, receipt, adapters[job.id], attempt)
-        for job, place in zip(jobs, _places(jobs), strict=True)
-    ]
-
-
-def _read_inputs(jobs: Sequence[Job], storage: Storage) -> GenerationInputs:
-    shared = jobs[0].parameters
-    size = (shared.width, shared.height)
-    try:
-        return GenerationInputs(
-            job=shared,
-            prompts=prompts_per_image([job.parameters for job in jobs]),
-            image=None if shared.image is None else images.read_image(storage.read(shared.image), size),
-            mask=None if shared.mask_image is None else images.read_mask(storage.read(shared.mask_image), size),
-            controls=[
-                None if control.image is None else images.read_image(storage.read(control.image), size)
-                for control in shared.controls
-            ],
-        )
-    except NotFound as error:
-        message = "an input image is no longer in the storage; upload it again"
-        raise JobFailed(FailureCode.INPUT_MISSING, message) from error
-
-
-def _generate(
+def _denoise_and_decode(
     pipeline: Any,
     model: LoadedModel,
-    call: GenerationInputs,
+    inputs: GenerationInputs,
     embeddings: Mapping[str, torch.Tensor],
     jobs: Sequence[Job],
-    steps: StepCallback,
-    stopwatch: StageTimer,
+    callback: StepCallback,
 ) -> list[Image.Image]:
+    """Call the pipeline: one image per seed, with previews and the step cache as the jobs want them."""
     seeds = [seed for job in jobs for seed in job.parameters.seeds]
     # Nothing should draw from the global generator; where a library does, it draws the same every time.
     torch.manual_seed(seeds[0])
-    painter = _preview_painter(pipeline, model, jobs, steps.watch)
-    parts = [getattr(pipeline, name, None) for name in ("controlnet", model.family.denoiser)]
-    hooks = [part.register_forward_pre_hook(steps.denoising_begins) for part in parts if part is not None]
-    try:
-        with _shortened(model, parts[1], parts[0], jobs[0].parameters) as shortcut, torch.inference_mode():
-            steps.begin(stopwatch, painter, shortcut)
-            painted = pipeline(
-                **model.family.arguments(call),
-                **embeddings,
-                generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
-                num_images_per_prompt=1,
-                output_type="pil",
-                callback_on_step_end=steps,
-            ).images
-    finally:
-        steps.end()
-        for hook in hooks:
-            hook.remove()
-    return list(painted)
+    denoiser, controlnet = getattr(pipeline, model.family.denoiser), getattr(pipeline, "controlnet", None)
+    emitter = _preview_emitter(pipeline, model, jobs, callback.watch)
+    schedule = model.spec.family_spec.step_cache
+    fast = jobs[0].parameters.speed == "fast"
+    with (
+        step_cache(schedule, denoiser, controlnet) if fast else nullcontext() as cache,
+        callback.listening(denoiser, controlnet, emitter, cache),
+        torch.inference_mode(),
+    ):
+        result = pipeline(
+            **model.family.arguments(inputs),
+            **embeddings,
+            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+            num_images_per_prompt=1,
+            output_type="pil",
+            callback_on_step_end=callback,
+        )
+    return list(result.images)
 
 
-def _shortened(
-    model: LoadedModel, denoiser: Any, controlnet: Any, job: JobParameters
-) -> AbstractContextManager[StepCache | None]:
-    """The pipeline call as the job's `speed` has it."""
-    if job.speed == "exact":
-        return nullcontext()
-    return step_cache(model.spec.family_spec.step_cache, denoiser, controlnet)
-
-
-def _preview_painter(
+def _preview_emitter(
     pipeline: Any, model: LoadedModel, jobs: Sequence[Job], watch: Watch
-) -> previews.PreviewEmitter | None:
-    """What shows how the jobs' images come along; None where no job wants to see it."""
-    wanted = [
-        previews.Wanted(job.parameters.previews, range(place, place + job.parameters.num_images))
-        for job, place in zip(jobs, _places(jobs), strict=True)
+) -> PreviewEmitter | None:
+    """Return what makes the jobs' previews; None if no job wants any."""
+    requests = [
+        PreviewRequest(job.id, job.parameters.previews, indexes)
+        for job, indexes in zip(jobs, _image_indexes(jobs), strict=True)
     ]
-    if not any(one.count for one in wanted):
+    if not any(request.count for request in requests):
         return None
     size = (jobs[0].parameters.width, jobs[0].parameters.height)
-    return previews.PreviewEmitter(
-        wanted,
-        previews.DenoisedEstimate(pipeline.scheduler, model.spec.family_spec.kind),
+    return PreviewEmitter(
+        requests,
+        DenoisedEstimate(pipeline.scheduler, model.spec.family_spec.kind),
         model.projection,
         unpack=lambda latents: model.family.unpack_latents(pipeline, latents, size),
         size=size,
-        show=lambda index, preview: watch.preview(jobs[index].id, preview),
+        emit=watch.preview,
     )
 
 
-def _crop(call: GenerationInputs, frame: images.Box | None) -> GenerationInputs:
-    """The call with every picture cut to the part around the mask, and that part as large as the output."""
-    if frame is None:
-        return call
-    image, mask, *controls = (
-        None if picture is None else images.enlarge(picture, frame)
-        for picture in (call.image, call.mask, *call.controls)
-    )
-    return replace(call, image=image, mask=mask, controls=controls)
+def _image_indexes(jobs: Sequence[Job]) -> list[range]:
+    """Return which of the call's images are each job's."""
+    indexes, start = [], 0
+    for job in jobs:
+        indexes.append(range(start, start + job.parameters.num_images))
+        start = indexes[-1].stop
+    return indexes
 
 
-def _restore(painted: list[Image.Image], call: GenerationInputs, frame: images.Box | None) -> list[Image.Image]:
-    """The final images: where a mask was given, what it leaves black is the client's, pixel for pixel."""
-    image, mask = call.image, call.mask
-    if image is None or mask is None:
-        return painted
-    if frame is not None:
-        painted = [images.put_back(picture, image, frame) for picture in painted]
-    soft = images.soften(mask, call.job.mask_blur or 0)
-    return [Image.composite(picture.convert("RGB"), image, soft) for picture in painted]
-
-
-def _places(jobs: Sequence[Job]) -> list[int]:
-    """Where each job's images begin in the batch."""
-    counts = [job.parameters.num_images for job in jobs]
-    return [sum(counts[:index]) for index in range(len(counts))]
-
-
-def _finish(
+def _result(
     job: Job,
-    pictures: Sequence[Image.Image],
-    place: int,
+    indexes: range,
+    images: Sequence[Image.Image],
     shared: Receipt,
     adapters: AdapterSet,
-    attempt: _Attempt,
+    callback: StepCallback,
 ) -> JobResult:
-    """One job's part of the batch, which begins at `place`, under a receipt of its own."""
-    own = range(place, place + job.parameters.num_images)
-    if attempt.steps.spoilt.intersection(own):
-        return JobResult.failed(FailureCode.INTERNAL, "the model's result holds values that are no numbers")
-    changes = {
-        "parameters": job.parameters,
-        "seeds": job.parameters.seeds,
-        "loras": adapters.weights,
-        "timings": {"queue": round(job.queue_seconds, 4), **attempt.stopwatch.seconds},
-    }
-    images = [pictures[index] for index in own]
-    return JobResult("generated", images=images, receipt=shared.model_copy(update=changes))
+    """Return one job's images, with its own receipt made from the call's."""
+    if callback.non_finite_images.intersection(indexes):
+        message = "the model's output contains NaN or infinite values; if the job uses LoRAs, try smaller scales"
+        return JobResult.failed(FailureCode.INTERNAL, message)
+    receipt = shared.model_copy(
+        update={
+            "parameters": job.parameters,
+            "seeds": job.parameters.seeds,
+            "loras": adapters.weights,
+            "timings": {"queue": round(job.queue_seconds, 4), **callback.timer.seconds},
+        }
+    )
+    return JobResult("generated", images=[images[index] for index in indexes], receipt=receipt)
+
+
+def _error_for_client(error: Exception) -> JobError:
+    """Return what the client may read; the traceback is in the log."""
+    if isinstance(error, JobFailed):
+        return JobError.of(error.code, error.message)
+    # torch's CPU allocator raises a plain RuntimeError.
+    out_of_memory = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    if out_of_memory or isinstance(error, torch.OutOfMemoryError | MemoryError):
+        message = (
+            "the worker's memory is too small for this job; try a smaller size, fewer images or fewer adapters"
+        )
+        return JobError.of(FailureCode.OUT_OF_MEMORY, message)
+    message = f"the worker failed unexpectedly ({type(error).__name__}); its log has the details"
+    return JobError.of(FailureCode.INTERNAL, message)

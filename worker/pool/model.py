@@ -208,7 +208,7 @@ class LoadedModel:
     @cached_property
     def projection(self) -> previews.Projection:
         """From latents to the colours of a preview; fitted when the first preview is asked for."""
-        return previews.fit(self.base.vae)
+        return previews.fit_projection(self.base.vae)
 
     def controlnet_weights(self, id: str, scale: float) -> Weights:
         """Id and content hash of a ControlNet that has been loaded."""

@@ -1,8 +1,8 @@
-"""Previews of a running batch: small JPEGs of what the model believes the image to be, made from its latents.
+"""Previews of running jobs: small JPEGs of the image that the model predicts, made from its latents.
 
-A linear map from latents to colours stands in for the VAE. It is fitted to the VAE itself, once a model, on
-patches of random colour: so any checkpoint's previews have its own colours. Only that map's few operations are
-queued on the painting thread; fetching, JPEG and Redis are another thread's. Changes nothing about the image.
+A linear map from latents to colours replaces the VAE. It is fitted to the VAE once per model, on images of random
+colours, so it has each checkpoint's own colours. Only the map runs in the job thread; copying from the device,
+JPEG and Redis run in another. Changes nothing about the image.
 """
 
 from __future__ import annotations
@@ -27,82 +27,91 @@ _log = logging.getLogger(__name__)
 #: Longest side of a preview in pixels, and its JPEG quality: 3 to 10 kB each.
 MAX_SIDE = 256
 _QUALITY = 75
-#: The fit looks at so many pictures of this side, each of 4 × 4 patches.
-_PICTURES, _SIDE, _PATCHES = 16, 64, 4
-
-#: Called, in a thread of ours, with the index of a job in the batch and one preview of one of its images.
-Show = Callable[[int, Preview], None]
+#: The fit uses this many images, of this side in pixels, with this many colour patches a side.
+_FIT_IMAGES, _FIT_SIDE, _FIT_PATCHES = 16, 64, 4
 
 
 @dataclass(frozen=True)
 class Projection:
-    """Latents (channels, as the denoiser knows them) -> colours 0 to 1: `latents @ matrix + bias`."""
+    """Linear map from latents, scaled as the denoiser has them, to colours from 0 to 1.
+
+    Attributes:
+        matrix: (channels, 3).
+        bias: (3,).
+    """
 
     matrix: torch.Tensor
     bias: torch.Tensor
 
     def apply(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents (n, channels, h, w) as pixels (n, h, w, 3), uint8, on the latents' device."""
+        """Return latents (n, channels, h, w) as pixels (n, h, w, 3), uint8, on the latents' device."""
         colours = latents.movedim(1, -1).float() @ self.matrix + self.bias
         return (colours.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 @torch.inference_mode()
-def fit(vae: Any) -> Projection:
-    """The map with the least squared error on what the VAE makes of random colours."""
+def fit_projection(vae: Any) -> Projection:
+    """Return the map with the least squared error on the VAE's latents of random colours."""
     generator = torch.Generator().manual_seed(0)
-    patches = torch.rand(_PICTURES, 3, _PATCHES, _PATCHES, generator=generator)
-    pixels = torch.nn.functional.interpolate(patches, size=_SIDE, mode="nearest")
+    patches = torch.rand(_FIT_IMAGES, 3, _FIT_PATCHES, _FIT_PATCHES, generator=generator)
+    pixels = torch.nn.functional.interpolate(patches, size=_FIT_SIDE, mode="nearest")
     latents = _encode(vae, pixels * 2 - 1).float()
     colours = torch.nn.functional.interpolate(pixels, size=latents.shape[-2:], mode="area").to(latents.device)
-    known = latents.movedim(1, -1).flatten(0, -2)
-    known = torch.cat([known, torch.ones_like(known[:, :1])], dim=1)
-    # On the CPU in float64: what a fit costs there is less than what a device's solver needs to load.
-    wanted = colours.movedim(1, -1).flatten(0, -2)
-    solved = torch.linalg.lstsq(known.double().cpu(), wanted.double().cpu()).solution.float().to(latents.device)
-    return Projection(matrix=solved[:-1], bias=solved[-1])
+    inputs = latents.movedim(1, -1).flatten(0, -2)
+    inputs = torch.cat([inputs, torch.ones_like(inputs[:, :1])], dim=1)
+    targets = colours.movedim(1, -1).flatten(0, -2)
+    # On the CPU in float64: the fit takes less time there than a device's solver takes to load.
+    solution = torch.linalg.lstsq(inputs.double().cpu(), targets.double().cpu()).solution
+    solution = solution.float().to(latents.device)
+    return Projection(matrix=solution[:-1], bias=solution[-1])
 
 
 def _encode(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
-    """Latents as the denoiser knows them, without drawing from any generator."""
+    """Return latents, scaled as the denoiser has them, without drawing from any generator."""
     dtype = vae.dtype
-    # SDXL's VAE overflows in float16; the pipelines lift it for as long as it runs, and so does this.
-    lift = dtype == torch.float16 and vae.config.force_upcast
-    if lift:
+    # SDXL's VAE overflows in float16; diffusers' pipelines convert it for the time that it runs, too.
+    upcast = dtype == torch.float16 and vae.config.force_upcast
+    if upcast:
         vae.to(torch.float32)
     try:
         device = next(vae.parameters()).device
         latents = vae.encode(pixels.to(device, vae.dtype)).latent_dist.mode()
     finally:
-        if lift:
+        if upcast:
             vae.to(dtype)
-    known: torch.Tensor = (latents - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
-    return known
+    scaled: torch.Tensor = (latents - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+    return scaled
 
 
 def due_steps(count: int, steps: int) -> frozenset[int]:
-    """The steps, counted from 1, after which `count` previews are due: evenly spaced, none after the last."""
+    """Return the steps, counted from 1, after which `count` previews are due: evenly spaced, not the last."""
     return frozenset(round(index * steps / (count + 1)) for index in range(1, count + 1)) - {0, steps}
 
 
 class DenoisedEstimate:
-    """What the model believes the image to be, from the last thing that it told the scheduler."""
+    """The denoised latents that the model predicts at the current step, from its last output.
+
+    Pipelines of diffusers 0.42 give their callback the noisy latents only. So this replaces the `step` method of
+    the job's own scheduler object by one that records its arguments. The replacement keeps the signature, because
+    pipelines pass `eta` and `generator` only to schedulers whose `step` takes them
+    (`test_the_pipeline_passes_a_scheduler_the_same_arguments_with_previews`).
+    """
 
     def __init__(self, scheduler: Any, kind: Kind) -> None:
-        """Listens to a scheduler that is this job's own."""
+        """Record the arguments of each `scheduler.step` from now on."""
         self._scheduler, self._kind = scheduler, kind
         self._last: tuple[torch.Tensor, Any, torch.Tensor] | None = None
         step = scheduler.step
 
-        @functools.wraps(step)  # pipelines look at its signature
-        def listen(model_output: Any, timestep: Any, sample: Any, *more: Any, **named: Any) -> Any:
+        @functools.wraps(step)
+        def record(model_output: Any, timestep: Any, sample: Any, *more: Any, **named: Any) -> Any:
             self._last = (model_output, timestep, sample)
             return step(model_output, timestep, sample, *more, **named)
 
-        scheduler.step = listen
+        scheduler.step = record
 
     def current(self, latents: torch.Tensor) -> torch.Tensor:
-        """The denoised latents; the latents themselves where the scheduler was told nothing yet."""
+        """Return the denoised latents; the given ones before the first step."""
         if self._last is None:
             return latents
         output, timestep, sample = (torch.as_tensor(part).to(latents.device).float() for part in self._last)
@@ -110,9 +119,9 @@ class DenoisedEstimate:
             return sample - timestep / float(self._scheduler.config.num_train_timesteps) * output
         table: torch.Tensor = self._scheduler.alphas_cumprod.to(latents.device)
         # Not table[timestep], which would wait for the device.
-        kept = table.index_select(0, timestep.round().long().reshape(1)).float()
-        signal, noise = kept.sqrt(), (1 - kept).sqrt()
-        if self._scheduler.init_noise_sigma > 1:  # its samples are not scaled down to unit variance
+        alpha = table.index_select(0, timestep.round().long().reshape(1)).float()
+        signal, noise = alpha.sqrt(), (1 - alpha).sqrt()
+        if self._scheduler.init_noise_sigma > 1:  # this scheduler's samples are not scaled to unit variance
             sample = sample * signal
         match self._scheduler.config.prediction_type:
             case "v_prediction":
@@ -123,64 +132,77 @@ class DenoisedEstimate:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Previews of one job: how many, and which images of the batch are its own."""
+class PreviewRequest:
+    """The previews that one job asks for.
 
+    Attributes:
+        count: previews of each of its images.
+        images: its images' indexes in the pipeline call.
+    """
+
+    job_id: str
     count: int
     images: range
 
 
 class PreviewEmitter:
-    """Makes the previews of one batch while its pipeline runs; `look` is called after every step."""
+    """Makes and emits the previews of one pipeline call; `end_step` is called after every step."""
 
     def __init__(
         self,
-        wanted: Sequence[Wanted],
-        guesses: DenoisedEstimate,
+        requests: Sequence[PreviewRequest],
+        estimate: DenoisedEstimate,
         projection: Projection,
         unpack: Callable[[torch.Tensor], torch.Tensor],
         size: tuple[int, int],
-        show: Show,
+        emit: Callable[[str, Preview], None],
     ) -> None:
-        """`unpack` gives latents (n, channels, h, w); `size` is the images' width and height."""
-        self._wanted, self._guesses, self._projection, self._unpack = wanted, guesses, projection, unpack
-        self._size, self._show = _fit_within(size, MAX_SIDE), show
+        """Make an emitter for one call.
+
+        Args:
+            unpack: returns latents as (n, channels, h, w).
+            size: width and height of the images in pixels.
+            emit: called in another thread with a job's id and a preview of one of its images.
+        """
+        self._requests, self._estimate, self._projection, self._unpack = requests, estimate, projection, unpack
+        self._size, self._emit = _fit_within(size, MAX_SIDE), emit
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="previews")
 
-    def look(self, step: int, steps: int, latents: torch.Tensor) -> None:
-        """Begin the previews that are due after this step. Never raises: the image is worth more."""
-        due = [index for index, job in enumerate(self._wanted) if step in due_steps(job.count, steps)]
+    def end_step(self, step: int, steps: int, latents: torch.Tensor) -> None:
+        """Start the previews that are due after this step. Errors are logged: the image matters more."""
+        due = [request for request in self._requests if step in due_steps(request.count, steps)]
         if not due:
             return
         try:
-            colours = self._projection.apply(self._unpack(self._guesses.current(latents)))
-            self._thread.submit(self._tell, due, step, steps, colours)
-        except Exception:  # noqa: BLE001  # as the docstring says; the log has it
+            pixels = self._projection.apply(self._unpack(self._estimate.current(latents)))
+            self._thread.submit(self._emit_all, due, step, steps, pixels)
+        except Exception:  # noqa: BLE001  # see the docstring
             _log.exception("no preview after step %d", step)
 
     def close(self) -> None:
-        """Wait for the previews that were begun, so that none comes after the job's end."""
+        """Wait for the previews that were started, so that none comes after the job's end."""
         self._thread.shutdown()
 
-    def _tell(self, due: Sequence[int], step: int, steps: int, colours: torch.Tensor) -> None:
+    def _emit_all(self, due: Sequence[PreviewRequest], step: int, steps: int, pixels: torch.Tensor) -> None:
         try:
-            pixels = colours.cpu().numpy()
-            for index in due:
-                for number, image in enumerate(self._wanted[index].images):
-                    url = self._encode(Image.fromarray(pixels[image]))
-                    width, height = self._size
-                    told = Preview(index=number, step=step, steps=steps, width=width, height=height, url=url)
-                    self._show(index, told)
-        except Exception:  # noqa: BLE001  # nobody reads what this thread raises
+            arrays = pixels.cpu().numpy()
+            width, height = self._size
+            for request in due:
+                for index, image in enumerate(request.images):
+                    url = self._data_url(Image.fromarray(arrays[image]))
+                    preview = Preview(index=index, step=step, steps=steps, width=width, height=height, url=url)
+                    self._emit(request.job_id, preview)
+        except Exception:  # noqa: BLE001  # nothing reads what this thread raises
             _log.exception("no preview after step %d", step)
 
-    def _encode(self, picture: Image.Image) -> str:
+    def _data_url(self, image: Image.Image) -> str:
         file = io.BytesIO()
-        picture.resize(self._size, Image.Resampling.BICUBIC).save(file, "JPEG", quality=_QUALITY)
+        image.resize(self._size, Image.Resampling.BICUBIC).save(file, "JPEG", quality=_QUALITY)
         return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
 def _fit_within(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Scale a size down until its longer side is at most `side`."""
     scale = min(1.0, side / max(size))
-    width, height = (max(1, round(part * scale)) for part in size)
+    width, height = (max(1, round(length * scale)) for length in size)
     return width, height

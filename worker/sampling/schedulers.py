@@ -1,4 +1,4 @@
-"""Makes a scheduler from its public name and the checkpoint's own configuration. A fresh object for every job."""
+"""Makes a scheduler from its public name and the checkpoint's own configuration, a new object for every job."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from contracts.catalogue.schedulers import SCHEDULERS
 
 
 def make_scheduler(name: str, checkpoint_config: Mapping[str, Any]) -> Any:
-    """The scheduler, configured as the checkpoint was trained, with the row's options on top."""
+    """Return the scheduler with the checkpoint's training configuration, then the options of its row.
+
+    Only entries that the class knows are passed: diffusers warns of others with every job.
+    """
     spec = SCHEDULERS[name]
     scheduler_class = getattr(diffusers, spec.class_name)
     options = dict(spec.options)
@@ -24,8 +27,13 @@ def make_scheduler(name: str, checkpoint_config: Mapping[str, Any]) -> Any:
     return scheduler_class.from_config(config, **options)
 
 
-class _FlowCalls:
-    """What flow pipelines ask of FlowMatchEulerDiscreteScheduler, answered by a solver made for diffusion."""
+class _FlowMatchInterface:
+    """Methods of `FlowMatchEulerDiscreteScheduler` that flow pipelines call, for solvers that lack them.
+
+    In diffusers 0.42, `DPMSolverMultistepScheduler` and `UniPCMultistepScheduler` can solve flow models, but have
+    no `scale_noise`, and their `set_timesteps` do not take `sigmas` and `mu` as the pipelines pass them
+    (`test_the_flow_solvers_of_diffusers_lack_what_flow_pipelines_call`).
+    """
 
     config: Any
 
@@ -36,15 +44,15 @@ class _FlowCalls:
         sigmas: Any = None,
         mu: float | None = None,
     ) -> None:
-        """Spread the steps as the solver's own flow sigmas say; `sigmas` only tells how many there are."""
+        """Spread the steps by the solver's own flow sigmas; of `sigmas` only the number is used."""
         steps = len(sigmas) if num_inference_steps is None else num_inference_steps
         shift = {"mu": mu} if self.config.use_dynamic_shifting else {}
         super().set_timesteps(steps, device=device, **shift)  # type: ignore[misc]
 
     def scale_noise(self, sample: Any, timestep: Any, noise: Any) -> Any:
-        """The sample with as much noise as belongs to the timestep."""
+        """Return the sample with the noise of the timestep."""
         return self.add_noise(sample, noise, timestep)  # type: ignore[attr-defined]
 
 
 def _flow_solver(solver: type) -> Any:
-    return type(f"Flow{solver.__name__}", (_FlowCalls, solver), {})
+    return type(f"Flow{solver.__name__}", (_FlowMatchInterface, solver), {})

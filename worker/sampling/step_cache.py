@@ -1,9 +1,10 @@
-"""`speed: fast`: at some steps the denoiser's result is predicted, by diffusers' TaylorSeer cache.
+"""`speed: fast`: predicts the denoiser's result at some steps instead of computing it.
 
-diffusers hooks it into single layers of models whose pipelines name their passes; here it is put around the
-denoiser as a whole, and told the pass by its place in the step. So it works for every family and every pipeline,
-and what is inside the denoiser (adapters, what ControlNets add, compiled blocks) happens as one or not at all.
-All of it is on two modules for the length of one pipeline call.
+The prediction is TaylorSeer's (https://arxiv.org/abs/2503.06923), as in diffusers 0.42. `apply_taylorseer_cache`
+hooks it into single layers, of models whose pipelines name their passes. Here diffusers' hook is put around the
+whole denoiser, and passes are told apart by their order in the step. So it works for every family and pipeline,
+and what is inside the denoiser (adapters, ControlNet residuals, compiled blocks) runs as a whole or not at all.
+The hooks are on two modules for the length of one pipeline call.
 """
 
 from __future__ import annotations
@@ -19,99 +20,103 @@ from diffusers.hooks.taylorseer_cache import TaylorSeerCacheHook, TaylorSeerStat
 
 from contracts.catalogue.families import StepCacheSchedule
 
-_NAME = "darkroom_shortcut"
-#: What diffusers leaves in a module that was hooked: a bound method, and an empty registry.
-_LEFT: tuple[str, ...] = ("forward", "_diffusers_hook")
+_HOOK_NAME = "darkroom_step_cache"
+#: Attributes that diffusers leaves in a module's `vars` after its last hook was removed.
+_LEFTOVERS: tuple[str, ...] = ("forward", "_diffusers_hook")
 
 
 class StepCache:
-    """One pipeline call in which some steps are predicted.
+    """State of one pipeline call of which some steps are predicted.
 
     Attributes:
-        predicted: runs of the denoiser that were saved so far.
+        predicted_calls: denoiser calls that were predicted so far.
     """
 
-    def __init__(self, shortcut: StepCacheSchedule) -> None:
-        self.predicted = 0
-        self._shortcut = shortcut
+    def __init__(self, schedule: StepCacheSchedule) -> None:
+        self.predicted_calls = 0
+        self._schedule = schedule
         self._step = 0
         self._passes = 0
-        # What is kept is as small as the latents, so it costs nothing to keep it exactly.
-        options = {"taylor_factors_dtype": torch.float32, "max_order": shortcut.order}
+        # What is kept is as small as the latents, so float32 costs nothing.
+        options = {"taylor_factors_dtype": torch.float32, "max_order": schedule.order}
         self._states = StateManager(TaylorSeerState, init_kwargs=options)
 
-    def step_ends(self) -> None:
-        """The next run of the denoiser begins a step. With true guidance a step has two passes, else one."""
+    def end_step(self) -> None:
+        """Count a step. It has one pass through the denoiser, or two with true classifier-free guidance."""
         self._step, self._passes = self._step + 1, 0
 
     @property
     def computes(self) -> bool:
-        """Whether the denoiser runs at this step."""
-        return self._shortcut.computes(self._step)
+        """Whether the denoiser runs at the current step."""
+        return self._schedule.computes(self._step)
 
-    def predictor(self) -> ModelHook:
-        """The hook that computes or predicts the denoiser's result."""
+    def make_hook(self) -> ModelHook:
+        """Return the hook that computes or predicts the denoiser's result."""
         return TaylorSeerCacheHook(
-            self._shortcut.interval, self._shortcut.first_steps, torch.float32, self._states
+            self._schedule.interval, self._schedule.first_steps, torch.float32, self._states
         )
 
-    def enter(self, *_: Any) -> None:
-        """A pass begins: each is predicted from its own past."""
+    def begin_pass(self, *_: Any) -> None:
+        """Forward pre-hook: each pass of a step is predicted from the same pass of earlier steps."""
         self._states.set_context(CacheContext(str(self._passes)))
         self._passes += 1
 
-    def leave(self, module: torch.nn.Module, args: Any, result: Any) -> Any:
-        """A pass ends. The hook gives a prediction bare, where the denoiser gives a tuple of one."""
+    def end_pass(self, module: torch.nn.Module, args: Any, result: Any) -> Any:
+        """Forward hook: diffusers' hook returns a predicted tensor bare, the denoiser a tuple of one."""
         del module, args
         if isinstance(result, torch.Tensor):
-            self.predicted += 1
+            self.predicted_calls += 1
             return (result,)
         return result
 
 
 class CachedControlNet(ModelHook):  # type: ignore[misc]
-    """A ControlNet needs not look at its picture when nobody will look at what it says."""
+    """Hook that skips a ControlNet at steps whose denoiser result is predicted, where nothing reads its result."""
 
-    def __init__(self, call: StepCache) -> None:
+    def __init__(self, cache: StepCache) -> None:
         super().__init__()
-        self._call = call
-        self._said: Any = None
+        self._cache = cache
+        self._last_result: Any = None
 
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-        """The ControlNet's forward, or what it said last."""
+        """Return the ControlNet's result, or its last one at a step that is predicted."""
         del module
-        if self._call.computes:
-            self._said = None
-            self._said = self.fn_ref.original_forward(*args, **kwargs)
-        return self._said
+        if self._cache.computes:
+            self._last_result = None
+            self._last_result = self.fn_ref.original_forward(*args, **kwargs)
+        return self._last_result
 
 
 @contextmanager
 def step_cache(
-    shortcut: StepCacheSchedule, denoiser: torch.nn.Module, controlnet: torch.nn.Module | None
+    schedule: StepCacheSchedule, denoiser: torch.nn.Module, controlnet: torch.nn.Module | None
 ) -> Iterator[StepCache]:
-    """Inside, one pipeline call runs shortened; afterwards both modules are as they were before."""
-    call = StepCache(shortcut)
-    with ExitStack() as undo:
-        undo.enter_context(_hooked(denoiser, call.predictor()))
-        undo.callback(denoiser.register_forward_pre_hook(call.enter).remove)
-        undo.callback(denoiser.register_forward_hook(call.leave).remove)
+    """Predict steps of the one pipeline call inside; afterwards both modules are as they were before."""
+    cache = StepCache(schedule)
+    with ExitStack() as cleanup:
+        cleanup.enter_context(_hooked(denoiser, cache.make_hook()))
+        cleanup.callback(denoiser.register_forward_pre_hook(cache.begin_pass).remove)
+        cleanup.callback(denoiser.register_forward_hook(cache.end_pass).remove)
         if controlnet is not None:
-            undo.enter_context(_hooked(controlnet, CachedControlNet(call)))
-        yield call
+            cleanup.enter_context(_hooked(controlnet, CachedControlNet(cache)))
+        yield cache
 
 
 @contextmanager
 def _hooked(module: torch.nn.Module, hook: ModelHook) -> Iterator[None]:
-    """The hook is on the module inside, and no trace of it afterwards."""
-    own = vars(module)
-    before = {name: own[name] for name in _LEFT if name in own}
+    """Put a diffusers hook on a module while inside, and leave no trace of it.
+
+    `HookRegistry` of diffusers 0.42 leaves a bound `forward` and an empty registry in the module's `vars` when its
+    last hook is removed; they are deleted here (`test_diffusers_leaves_a_forward_and_a_registry_in_a_module`).
+    """
+    attributes = vars(module)
+    before = {name: attributes[name] for name in _LEFTOVERS if name in attributes}
     registry = HookRegistry.check_if_exists_or_initialize(module)
     try:
-        registry.register_hook(hook, _NAME)
+        registry.register_hook(hook, _HOOK_NAME)
         yield
     finally:
-        registry.remove_hook(_NAME, recurse=False)
-        for name in _LEFT:
-            own.pop(name, None)
-        own.update(before)
+        registry.remove_hook(_HOOK_NAME, recurse=False)
+        for name in _LEFTOVERS:
+            attributes.pop(name, None)
+        attributes.update(before)

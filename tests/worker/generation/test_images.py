@@ -1,4 +1,4 @@
-"""Pictures in and out of bytes."""
+"""Image files: decoded in one normal form, encoded with their metadata."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageDraw
+from PIL import ExifTags, Image
 
 from tests.support.images import encode_image
 from worker.generation import images
@@ -53,57 +53,6 @@ def test_a_scaled_mask_does_not_ring() -> None:
     scaled = _pixels(images.read_mask(encode_image(mask), (64, 64)))
     assert scaled[:, :28].max() == 0
     assert scaled[:, 36:].min() == 255
-
-
-def _square_mask() -> Image.Image:
-    mask = Image.new("L", (32, 32), 0)
-    ImageDraw.Draw(mask).rectangle((8, 8, 23, 23), fill=255)
-    return mask
-
-
-def test_a_mask_without_blur_stays_as_it_is() -> None:
-    assert np.array_equal(_pixels(images.soften(_square_mask(), 0)), _pixels(_square_mask()))
-
-
-def test_a_blurred_mask_rises_inwards_and_leaves_the_outside_black() -> None:
-    soft = _pixels(images.soften(_square_mask(), 4))
-    assert soft[_pixels(_square_mask()) == 0].max() == 0
-    rise = list(soft[16, 8:14])
-    assert rise == sorted(set(rise))
-    assert rise[0] < 64
-    assert soft[16, 16] == 255
-
-
-def test_a_mask_thinner_than_its_blur_does_not_vanish() -> None:
-    mask = Image.new("L", (32, 32), 0)
-    ImageDraw.Draw(mask).line((0, 16, 31, 16), fill=255)
-    assert _pixels(images.soften(mask, 64))[16].min() > 0
-
-
-def test_a_mask_that_reaches_the_border_is_not_softened_there() -> None:
-    assert _pixels(images.soften(Image.new("L", (16, 16), 255), 8)).min() == 255
-
-
-def test_the_frame_holds_the_mask_its_padding_and_the_pictures_shape() -> None:
-    mask = Image.new("L", (128, 64), 0)
-    ImageDraw.Draw(mask).rectangle((100, 20, 119, 29), fill=255)
-    left, upper, right, lower = images.frame_around(mask, 4) or (0, 0, 0, 0)
-    assert left <= 100 - 4
-    assert right >= min(128, 120 + 4)
-    assert upper <= 20 - 4
-    assert lower >= 30 + 4
-    assert (right - left) * 64 == (lower - upper) * 128
-    assert images.frame_around(mask, None) is None
-    assert images.frame_around(Image.new("L", (64, 64), 0), 4) is None
-    assert images.frame_around(mask, 512) == (0, 0, 128, 64)
-
-
-def test_a_framed_part_goes_back_where_it_was() -> None:
-    original = Image.new("RGB", (64, 64), "blue")
-    whole = images.put_back(Image.new("RGB", (64, 64), "red"), original, (16, 16, 48, 48))
-    assert whole.getpixel((15, 20)) == (0, 0, 255)
-    assert whole.getpixel((16, 20)) == (255, 0, 0)
-    assert images.enlarge(whole, (16, 16, 48, 48)).getpixel((8, 8)) == (255, 0, 0)
 
 
 def test_png_carries_the_receipt_in_text_chunks() -> None:
