@@ -251,9 +251,7 @@ def _error_for_client(error: Exception) -> JobError:
     # torch's CPU allocator raises a plain RuntimeError.
     out_of_memory = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
     if out_of_memory or isinstance(error, torch.OutOfMemoryError | MemoryError):
-        message = (
-            "the worker's memory is too small for this job; try a smaller size, fewer images or fewer adapters"
-        )
+        message = "the worker's memory is too small for this job; try a smaller size or fewer images"
         return JobError.of(FailureCode.OUT_OF_MEMORY, message)
     message = f"the worker failed unexpectedly ({type(error).__name__}); its log has the details"
     return JobError.of(FailureCode.INTERNAL, message)

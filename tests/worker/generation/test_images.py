@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageDraw
 
 from tests.support.images import encode_image
 from worker.generation import images
