@@ -78,7 +78,7 @@ def run(server: RedisServer, policy: Policy, count: int, rate: float, scale: flo
     sender.start()
     done = 0
     while done < count:
-        batch = claims.claim(residency.wish([warm] if policy.warm and warm else [], own))
+        batch = claims.claim(residency.criteria([warm] if policy.warm and warm else [], own))
         if not batch:
             time.sleep(0.001)
             continue

@@ -1,7 +1,7 @@
-"""The RQ worker of webhooks: takes messages, receivers in turn, and begins attempts while there is room for them.
+"""The dispatcher's loop: takes messages of webhooks, receivers in turn, and starts attempts while there is room.
 
-A receiver that stalls holds nothing but its own few places. What an attempt is, `dispatcher.deliveries` says; what
-becomes of a message, `contracts/scripts/end_delivery.lua`.
+A receiver that stalls occupies only its own few places. One attempt is `dispatcher.delivery`; what follows from it
+is `end_delivery.lua`.
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ import time
 
 from redis import Redis
 from redis.exceptions import RedisError
-from rq import Queue
-from rq.job import Job as RqJob
 from rq.worker import WorkerStatus
 
 from contracts import logs
 from contracts.auth.signed_links import LinkSigner
+from contracts.background import BackgroundThread
 from contracts.errors import Unavailable
 from contracts.metrics import Counters, TotalsWriter
 from contracts.outbound.outbox import ForeignJob, Message, Outbox, Outcome
 from contracts.outbound.signing import Secrets
-from contracts.queue.rq_worker import DarkroomRqWorker
+from contracts.queue.listener import WorkListener
+from contracts.queue.rq_registration import RqRegistration
+from contracts.redis import keys
+from contracts.shutdown import Shutdown
 from dispatcher.concurrency import AttemptPool
 from dispatcher.delivery import deliver
 from dispatcher.http_client import Poster
@@ -31,11 +33,11 @@ from dispatcher.settings import WebhookSettings
 _log = logging.getLogger(__name__)
 
 _REDIS_PAUSE_SECONDS = 0.5
-_POST_SECONDS = 2.0
+_TOTALS_SECONDS = 2.0
 
 
-class Dispatcher(DarkroomRqWorker):
-    """One process that delivers messages until told to stop."""
+class Dispatcher:
+    """A process that delivers messages until told to stop."""
 
     def __init__(
         self,
@@ -44,62 +46,81 @@ class Dispatcher(DarkroomRqWorker):
         poster: Poster,
         secrets: Secrets,
         signer: LinkSigner,
-        ledger: TotalsWriter,
-        tally: Counters,
+        totals: TotalsWriter,
+        counters: Counters,
         settings: WebhookSettings,
     ) -> None:
-        """`connection` returns bytes, as RQ wants it; `secrets` sign messages, and `signer` the links in them."""
-        super().__init__(connection, settings.name)
+        """Build the loop; nothing runs before `start`.
+
+        Args:
+            connection: for RQ; returns bytes.
+            secrets: sign the messages.
+            signer: signs the links in them.
+            totals: adds `counters` to the service's totals.
+        """
         self._outbox = outbox
         self._poster = poster
         self._secrets = secrets
         self._signer = signer
-        self._ledger = ledger
-        self._tally = tally
+        self._totals = totals
+        self._totals_thread = BackgroundThread("totals")
+        self._counters = counters
         self._settings = settings
-        self._attempts = AttemptPool(self._attempt, settings)
-        self._taken: Message | None = None
-        self._next_post_at = 0.0
+        self._registration = RqRegistration(connection, settings.name)
+        self._listener = WorkListener(outbox.connection, keys.WAKE_MESSAGES)
+        self._shutdown = Shutdown(settings.drain_seconds, on_request=self._listener.wake)
+        self._attempts = AttemptPool(self._attempt, settings, on_end=self._listener.wake)
 
     def start(self) -> None:
-        """Deliver until a signal says stop; attempts that are not over soon after it are handed back."""
+        """Deliver until a signal asks to stop; attempts that are not over by the drain time are released."""
         try:
-            self.work(logging_level="WARNING")
+            with self._registration:
+                self._shutdown.install()
+                self._listener.start()
+                self._totals_thread.repeat(self._post_totals, _TOTALS_SECONDS)
+                self.run()
         finally:
-            self._attempts.end(self._poster.close())
-            self._post_figures()
+            self._listener.close()
+            self._attempts.close(self._shutdown, self._poster.close())
+            self._totals_thread.close()
+            self._post_totals()
 
-    def dequeue_job_and_maintain_ttl(
-        self, timeout: int | None, max_idle_time: int | None = None
-    ) -> tuple[RqJob, Queue] | None:
-        """Wait for a message and for room; None once the dispatcher is told to stop."""
-        del timeout, max_idle_time
-        while not self._stop_requested:
-            if time.monotonic() > self._next_post_at:
-                self._post_figures()
-            self._taken = self._take() if self._attempts.have_room else None
-            if self._taken is not None:
-                return RqJob(id=self._taken.id, connection=self.connection), self.queues[0]
-            self.rest(self._settings.poll_seconds)
-        return None
-
-    def execute_job(self, job: RqJob, queue: Queue) -> None:
-        """Begin the attempt, and go on."""
-        del job, queue
-        message, self._taken = self._taken, None
-        self.show_state(WorkerStatus.BUSY)
-        if message is not None:
-            self._attempts.begin(message)
+    def run(self) -> None:
+        """Take a message and start its attempt, or wait; until a signal asks to stop."""
+        while not self._shutdown.requested:
+            message = self._take()
+            if message is None:
+                self._wait()
+            else:
+                self._registration.show(WorkerStatus.BUSY)
+                self._attempts.begin(message)
 
     def _take(self) -> Message | None:
+        """The next message; None where none can be sent now, and `_wait_seconds` says when to look again."""
+        self._wait_seconds = self._settings.poll_seconds
+        if self._registration.is_suspended or not self._attempts.has_room:
+            return None
         try:
-            return self._outbox.take(self._attempts.full_sites)
-        except ForeignJob as planted:
-            _log.error("RQ job %s in a queue of webhooks is none of ours: refused", planted)
+            message = self._outbox.take(self._attempts.full_sites)
+            if message is None:
+                due_seconds = self._outbox.seconds_until_due()
+                self._wait_seconds = min(self._wait_seconds, due_seconds)
+        except ForeignJob as foreign:
+            _log.error("RQ job %s in a queue of webhooks is not a message of ours: refused", foreign)
+            self._wait_seconds = 0.0
         except RedisError as error:
             _log.warning("no message taken, Redis does not answer: %s", error)
-            time.sleep(_REDIS_PAUSE_SECONDS)
+            self._wait_seconds = _REDIS_PAUSE_SECONDS
+        else:
+            return message
         return None
+
+    def _wait(self) -> None:
+        """Until a message is announced or due, an attempt ends, or it is time to poll."""
+        self._registration.show(WorkerStatus.IDLE)
+        self._listener.wait(self._wait_seconds)
+
+    # -- one attempt, in the event loop of the attempts -----------------------------------------------
 
     async def _attempt(self, message: Message) -> None:
         with logs.bound(**message.belongs_to):
@@ -112,30 +133,29 @@ class Dispatcher(DarkroomRqWorker):
             await asyncio.to_thread(self._signer.prepare)
             outcome = await deliver(message, self._poster, keys, self._signer, self._settings)
         except (RedisError, Unavailable) as error:
-            _log.warning("message %s cannot be signed, Redis does not answer: %s", message.id, error)
+            _log.warning("message %s not signed, Redis does not answer: %s", message.id, error)
         finally:
             await asyncio.to_thread(self._end, message, outcome)
 
     def _end(self, message: Message, outcome: Outcome) -> None:
-        """Runs in a thread. Where Redis stays away the lease runs out, and the message is sent once more."""
+        """Write how the attempt ended; if Redis stays away, the lease expires and the message is sent again."""
         if outcome.next != "back":
-            self._tally.count("webhook_deliveries", outcome=outcome.next)
-            about = {"message_id": message.id, "event": message.event, "attempt": message.attempts + 1}
-            _log.info("webhook %s", outcome.next, extra=about | {"error": outcome.error})
+            self._counters.count("webhook_deliveries", outcome=outcome.next)
+            details = {"message_id": message.id, "event": message.event, "attempt": message.attempts + 1}
+            _log.info("webhook %s", outcome.next, extra=details | {"error": outcome.error})
         give_up_at = time.monotonic() + self._settings.lease_seconds
         while True:
             try:
                 self._outbox.end(message, outcome)
                 return
             except RedisError as error:
-                if self._stop_requested or time.monotonic() > give_up_at:
-                    _log.warning("message %s: its end was not written: %s", message.id, error)
+                if self._shutdown.requested or time.monotonic() > give_up_at:
+                    _log.warning("message %s: the end of the attempt was not written: %s", message.id, error)
                     return
                 time.sleep(_REDIS_PAUSE_SECONDS)
 
-    def _post_figures(self) -> None:
-        self._next_post_at = time.monotonic() + _POST_SECONDS
+    def _post_totals(self) -> None:
         try:
-            self._ledger.post()
+            self._totals.post()
         except RedisError as error:
-            _log.warning("figures not posted: %s", error)
+            _log.warning("counts not added to the totals: %s", error)

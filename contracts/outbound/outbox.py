@@ -7,6 +7,7 @@ its news true; so no crash comes between the two.
 from __future__ import annotations
 
 import json
+import math
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from redis import Redis
 from contracts.errors import DestinationUnknown
 from contracts.outbound.addresses import read_destination, resolve
 from contracts.queue.records import JobRecord, WebhookRecord
+from contracts.redis import keys
 from contracts.redis.connection import Scripts
 from contracts.requests.schema import Webhook
 from contracts.settings import OutboundSettings
@@ -99,6 +101,7 @@ class Outbox:
 
     def __init__(self, connection: Redis, worker: str, lease_seconds: float) -> None:
         """`connection` decodes responses; `lease_seconds` is longer than any attempt takes."""
+        self.connection = connection
         self._worker = worker
         self._lease_seconds = lease_seconds
         self._scripts = Scripts(connection)
@@ -123,6 +126,14 @@ class Outbox:
             return None
         id, event, site, attempts, record = found
         return Message(id, event, site, int(attempts), record, execution)
+
+    def seconds_until_due(self) -> float:
+        """Seconds until the next retry is due, at least 0; infinity where no message waits for one."""
+        with self.connection.pipeline(transaction=False) as pipe:
+            pipe.zrange(keys.WEBHOOK_RETRIES, 0, 0, withscores=True)
+            pipe.time()
+            first, (seconds, micros) = pipe.execute()
+        return max(0.0, first[0][1] - seconds - micros / 1e6) if first else math.inf
 
     def end(self, message: Message, outcome: Outcome) -> bool:
         """End an attempt; False when the message was no longer ours, and nothing is written."""

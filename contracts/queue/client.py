@@ -25,8 +25,10 @@ from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
 
-#: The only function that a worker runs from the queue; RQ stores its name, nothing is imported here.
-RUN_FUNCTION = "worker.jobs.run"
+#: The function that RQ's record of a job names; nothing is imported here. A worker runs no job that names another.
+RUN_FUNCTION = "worker.loop.rq_job.run_job"
+#: Names under which earlier releases queued jobs.
+FORMER_RUN_FUNCTIONS = ("worker.jobs.run",)
 
 #: A client is told that Redis is away after twice this, at the latest.
 _TIMEOUT_SECONDS = 2.0

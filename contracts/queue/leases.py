@@ -83,6 +83,18 @@ class NotReady(Exception):
         self.name = name
 
 
+class ClaimDeferred(Exception):
+    """All jobs that wait may still be joined by others; nothing was claimed.
+
+    Attributes:
+        seconds: until the first of them can be claimed alone.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"{seconds:.3f} s")
+        self.seconds = seconds
+
+
 @contextmanager
 def job_context(jobs: Sequence[JobRecord]) -> Iterator[None]:
     """Log lines written in the block name these jobs and their requests, and quote no prompt of theirs."""
@@ -114,13 +126,16 @@ class Claims:
         """Up to `max_images` images of waiting jobs that one pipeline call can serve; empty when none waits.
 
         Raises:
-            Unready: it would be the turn of a job that needs what is not among the `ready` ones.
+            NotReady: the job whose turn it is needs a model or ControlNet that is not in `ready`.
+            ClaimDeferred: all jobs that wait may still be joined by others, for `batch_wait_seconds`.
         """
         executions = [uuid.uuid4().hex for _ in range(wish.max_images)]
         answer = self._ask(
             wish, executions=executions, worker=self._worker, lease_seconds=self._settings.lease_seconds
         )
         if isinstance(answer, dict):
+            if "wait_seconds" in answer:
+                raise ClaimDeferred(answer["wait_seconds"])
             raise NotReady(answer["unready"])
         return [Claim(self._read(id), execution) for id, execution in answer]
 
@@ -191,7 +206,7 @@ class Claims:
         )
         return requeued, lost
 
-    def _ask(self, wish: ClaimCriteria, **arguments: Any) -> list[Any] | dict[str, str]:
+    def _ask(self, wish: ClaimCriteria, **arguments: Any) -> list[Any] | dict[str, Any]:
         """A list of jobs, or a dict that names what is not ready. Lua's empty table is a dict, too."""
         ready = {} if wish.ready is None else {"ready": list(wish.ready)}
         answer = self._scripts.run(

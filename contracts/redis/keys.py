@@ -35,6 +35,7 @@ class Key(str):
 JOB             = Key("darkroom:job:{id}",                 "hash",    "swept, then tombstone", "queue/records")
 EVENTS          = Key("darkroom:events:{id}",              "stream",  "swept with its job",    "queue/events")
 JOB_CHANNEL     = Key("darkroom:bells",                    "channel", "-",                     "queue/events")
+WAKE_JOBS       = Key("darkroom:wake:jobs",               "channel", "-",                     "queue/listener")
 OWNER_JOBS      = Key("darkroom:jobs:{owner}",             "zset",    "rows: as their jobs",   "queue/listing")
 API_KEY_JOBS    = Key("darkroom:holdings:{key}",           "set",     "pruned when full",      "queue/client")
 IDEMPOTENCY     = Key("darkroom:once:{owner}:{sha256}",    "hash",    "a lease, then a day",   "queue/idempotency")
@@ -64,6 +65,7 @@ RATE            = Key("darkroom:rate:{key}",               "zset",    "a minute"
 LINK_SECRET     = Key("darkroom:link_secret",              "string",  "kept",                  "auth/signed_links")
 # Webhooks
 WEBHOOK_QUEUE   = Key("darkroom:webhooks:{site}",          "name",    "-",                     "outbound/outbox")
+WAKE_MESSAGES   = Key("darkroom:wake:messages",           "channel", "-",                     "queue/listener")
 WEBHOOK_LEASES  = Key("darkroom:webhooks:leases",          "zset",    "rows: to the end",      "outbound/outbox")
 WEBHOOK_RETRIES = Key("darkroom:webhooks:due",             "zset",    "rows: to next try",     "outbound/outbox")
 SITE_TURN       = Key("darkroom:webhooks:turn",            "string",  "kept",                  "outbound/outbox")

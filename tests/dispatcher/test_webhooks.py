@@ -381,7 +381,7 @@ def test_a_planted_job_is_refused_and_the_next_message_delivered(
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=20)
 
-    assert "RQ job planted in a queue of webhooks is none of ours: refused" in log
+    assert "RQ job planted in a queue of webhooks is not a message of ours: refused" in log
     assert queue.connection.hget("rq:job:planted", "status") == "failed"
 
 
@@ -400,7 +400,7 @@ def test_rqs_own_tools_see_a_message_as_a_job_of_theirs(
 
     with Redis.from_url(redis_url) as connection:
         job = RqJob.fetch(id, connection=connection, serializer=JSONSerializer)
-        assert (job.func_name, job.args, job.origin) == ("dispatcher.deliveries.deliver", [id], name)
+        assert (job.func_name, job.args, job.origin) == ("dispatcher.rq_job.deliver_message", [id], name)
         assert job.get_status() == "queued"
         with dispatcher_process(redis_url, DARKROOM_WEBHOOK_PAUSES_SECONDS="[100]"):
             receiver.wait_for("/hook")

@@ -32,12 +32,12 @@ def make_consumer(
     overdue_seconds: float = 30.0,
     **settings: object,
 ) -> Consumer:
-    own = WorkerSettings(**{"poll_seconds": 0.01, "residency_seconds": 0.0, **settings})  # type: ignore[arg-type]
+    own = WorkerSettings(**{"residency_seconds": 0.0, **settings})  # type: ignore[arg-type]
     connection = connect(shared.redis_url, timeout_seconds=5, retries=0)
     rules = QueueSettings(lease_seconds=LEASE_SECONDS, overdue_seconds=overdue_seconds)
     claims = Claims(connection, rules, own.name, shared.result_ttl_seconds)
     rq_connection = connect(shared.redis_url, timeout_seconds=5, retries=1, decode=False)
-    return Consumer(rq_connection, claims, pool, storage, own, tally=tally)
+    return Consumer(rq_connection, claims, pool, storage, own, counters=tally)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What to ask the queue for next, so that models are not swapped back and forth.
 
-An age bound alone thrashes under overload: every job is overdue, so every claim changes the model. A model
-that has just come in therefore stays for a minimum time, whatever waits.
+With an age bound alone, every job is overdue under overload, and every claim would change the model. So a model
+that has just been loaded stays for a minimum time, however long other jobs have waited.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ from worker.settings import WorkerSettings
 
 
 class ClaimPolicy:
-    """Since when the model that ran last has been running."""
+    """The minimum residency of a model, and the limits of a claim."""
 
     def __init__(self, minimum_seconds: float, model_pixels: Mapping[str, int] | None = None) -> None:
-        """`model_pixels`: model -> pixels that one call may paint, by the memory plan."""
+        """`model_pixels`: model -> pixels that one pipeline call may generate, by the memory plan."""
         self._minimum_seconds = minimum_seconds
         self._model_pixels = dict(model_pixels or {})
         self._model: str | None = None
         self._since = 0.0
 
     def enter(self, model: str) -> None:
-        """Note that a batch of this model runs now."""
+        """Note that this model runs now."""
         if model != self._model:
             self._model, self._since = model, time.monotonic()
 
     @property
     def settled(self) -> bool:
-        """Whether another model may displace it."""
+        """Whether the current model has had its minimum time, so that another may replace it."""
         return self._model is None or time.monotonic() - self._since >= self._minimum_seconds
 
-    def wish(
+    def criteria(
         self,
         warm: Collection[str],
         settings: WorkerSettings,
         ready: Collection[str] | None = None,
         put_off: Collection[str] = (),
     ) -> ClaimCriteria:
-        """The next claim's terms; `ready` and `put_off` as in `ClaimCriteria`."""
+        """The criteria of the next claim; `ready` and `put_off` as in `ClaimCriteria`."""
         return ClaimCriteria(
             warm=tuple(warm),
             settled=self.settled,

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from contracts.errors import FailureCode, Unavailable
 from contracts.metrics import Counters
 from contracts.queue.leases import Claim, Claims, Verdict, job_context
-from contracts.queue.records import JobError, JobState, Receipt
+from contracts.queue.records import JobState, Receipt
 from contracts.storage import Storage
 from worker.generation.outputs import JobResult, store
 from worker.loop.progress import JobWatch
@@ -60,10 +60,6 @@ class JobCompleter:
         for write in writes:
             write.result()
 
-    def fail(self, claim: Claim, error: JobError) -> bool:
-        """End a job as failed; False when another worker owns it. Raises RedisError."""
-        return self._claims.fail(claim, error)
-
     def delete_images(self, folder: str, keep: Collection[str] = ()) -> None:
         """Delete the stored images of a job (`ID`) or of one attempt (`ID/ATTEMPT`), except the keys to keep."""
         try:
@@ -99,7 +95,7 @@ class JobCompleter:
         if result.status == "completed" and result.receipt is not None:
             return self._claims.complete(claim, list(result.stored), result.receipt)
         if result.status == "failed" and result.error is not None:
-            return self.fail(claim, result.error)
+            return self._claims.fail(claim, result.error)
         if result.status == "cancelled":
             return self._claims.finish(claim, JobState.CANCELLED)
         if result.status == "released":

@@ -1,36 +1,38 @@
-"""The RQ worker that claims batches, keeps their leases, and fences their results.
+"""The worker's loop: claim jobs, generate their images, complete them. The only room that knows the queue.
 
-RQ gives the work loop and the worker's registration (`contracts.rq_loop`); claim, lease and end of a job are
-`contracts.claims`. Knows nothing of diffusers: what a batch does is `worker.jobs`.
+Claim, lease and the end of a job are scripts behind `contracts.queue.leases`. Knows nothing of diffusers: what
+happens between claim and completion is `worker.generation`.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import threading
-import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
-from rq import Queue
 from rq.exceptions import NoSuchJobError
 from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
 from rq.worker import WorkerStatus
 
+from contracts.background import BackgroundThread
 from contracts.errors import FailureCode, JobFailed
 from contracts.memory.planner import Capacity
 from contracts.metrics import Counters
-from contracts.queue.client import RUN_FUNCTION
-from contracts.queue.leases import Claim, ClaimCriteria, Claims, NotReady, job_context
-from contracts.queue.records import JobError
-from contracts.queue.rq_worker import DarkroomRqWorker
+from contracts.queue.client import FORMER_RUN_FUNCTIONS, RUN_FUNCTION
+from contracts.queue.leases import Claim, ClaimCriteria, ClaimDeferred, Claims, NotReady, job_context
+from contracts.queue.listener import WorkListener
+from contracts.queue.records import JobError, JobRecord
+from contracts.queue.rq_registration import RqRegistration
+from contracts.redis import keys
+from contracts.shutdown import Shutdown
 from contracts.storage import Storage
-from worker.generation import generate as jobs
+from worker.generation.generate import Job, generate
 from worker.generation.outputs import JobResult
 from worker.generation.warm_up import warm_up
 from worker.loop.claim_policy import ClaimPolicy
@@ -48,8 +50,8 @@ _REDIS_PAUSE_SECONDS = 0.5
 _FUNCTION_REFUSED = JobError.of(FailureCode.REFUSED_FUNCTION, "the job names a function that is not allowed")
 
 
-class Consumer(DarkroomRqWorker):
-    """One warm process: claims a batch, runs it, ends its jobs, and again until told to stop."""
+class Consumer:
+    """A warm worker process, from its first claim to its last completed job."""
 
     def __init__(
         self,
@@ -59,47 +61,155 @@ class Consumer(DarkroomRqWorker):
         storage: Storage,
         settings: WorkerSettings,
         model_pixels: Mapping[str, int] | None = None,
-        tally: Counters | None = None,
+        counters: Counters | None = None,
         capacity: Capacity | None = None,
     ) -> None:
-        """`connection` returns bytes, as RQ wants it; `model_pixels` is the memory plan's bound of a batch.
+        """Build the loop; nothing runs before `start`.
 
-        `capacity` is told to those who ask what this worker could run.
-        What the worker's parts count in `tally` is posted while it works.
+        Args:
+            connection: for RQ; returns bytes.
+            model_pixels: model -> pixels that one pipeline call may generate, by the memory plan.
+            counters: what the worker's parts count; added to the service's totals while it works.
+            capacity: what this worker's memory can run, for its report.
         """
-        super().__init__(connection, settings.name)
+        counters = Counters() if counters is None else counters
+        self._connection = connection
         self._claims = claims
-        tally = Counters() if tally is None else tally
-        self._completer = JobCompleter(claims, storage, tally)
         self._pool = pool
         self._storage = storage
         self._settings = settings
         self._capacity = capacity
-        self._batch: list[Claim] = []
-        self._leave = threading.Event()
-        self._warming = True
-        self._answer_lost = False
-        self._residency = ClaimPolicy(settings.residency_seconds, model_pixels)
-        self._deliveries = ThreadPoolExecutor(max_workers=1, thread_name_prefix="delivery")
-        self._delivery: Future[None] = self._deliveries.submit(lambda: None)
-        self._preparations = Prefetcher(pool.prepare)
-        self._foresight = PromptLookahead(pool, lambda: claims.peek(self._wish()))
-        self._heartbeat = Heartbeat(claims, settings, self._report_state, self._completer.delete_images, tally)
+        self._warming_up = True
+        self._claim_lost = False
+        self._wait_seconds = settings.poll_seconds
+        self._registration = RqRegistration(connection, settings.name)
+        self._listener = WorkListener(claims.connection, keys.WAKE_JOBS)
+        self._shutdown = Shutdown(settings.drain_seconds, on_request=self._listener.wake)
+        self._policy = ClaimPolicy(settings.residency_seconds, model_pixels)
+        self._prefetcher = Prefetcher(pool.prepare, on_ready=self._listener.wake)
+        self._lookahead = PromptLookahead(pool, lambda: claims.peek(self._criteria()))
+        self._completer = JobCompleter(claims, storage, counters)
+        self._completion_thread = BackgroundThread("completion")
+        self._completion: Future[None] | None = None
+        self._heartbeat = Heartbeat(claims, settings, self._report, self._completer.delete_images, counters)
 
     def start(self, models: Sequence[str]) -> None:
-        """Load the warm list, then work until a signal says stop; returns when the last batch has ended."""
+        """Load the warm models, then run until a signal asks to stop and the last jobs are completed."""
         self._heartbeat.start()
         try:
             for model in models:
                 self._warm_up(model)
-            self._warming = False
+            self._warming_up = False
             self._heartbeat.beat()
-            self.work(logging_level="WARNING")
+            self._listener.start()
+            with self._registration:
+                self._shutdown.install()
+                self.run()
         finally:
-            self._foresight.close()
-            self._deliveries.shutdown()
+            self._listener.close()
+            self._lookahead.close()
+            self._completion_thread.close()
             self._completer.close()
             self._heartbeat.stop()
+
+    def run(self) -> None:
+        """Claim jobs, generate and complete them, wait where there are none; until a signal asks to stop."""
+        while not self._shutdown.requested:
+            claims = self._claim()
+            if not claims:
+                self._wait()
+                continue
+            watch = self._watch(claims)
+            results = self._generate(claims, watch)
+            self._complete(claims, watch, results)
+
+    # -- claim ----------------------------------------------------------------------------------------
+
+    def _claim(self) -> list[Claim]:
+        """Jobs for one pipeline call; empty where there are none, and `_wait_seconds` says when to look again."""
+        self._wait_seconds = self._settings.poll_seconds
+        if self._registration.is_suspended:
+            return []
+        try:
+            if self._claim_lost:
+                self._claims.release_lost(self._heartbeat.held_claims)
+                self._claim_lost = False
+            return self._fitting(self._allowed(self._claims.claim(self._criteria())))
+        except NotReady as error:
+            self._prefetcher.begin(error.name)
+            self._wait_seconds = 0.0  # another model's jobs may be ready
+        except ClaimDeferred as deferred:
+            self._wait_seconds = min(deferred.seconds, self._settings.poll_seconds)
+        except RedisError as error:
+            _log.warning("nothing claimed, Redis does not answer: %s", error)
+            # The claim may have run and only its answer been lost.
+            self._claim_lost = True
+            self._wait_seconds = _REDIS_PAUSE_SECONDS
+        return []
+
+    def _criteria(self) -> ClaimCriteria:
+        pending, warm = self._prefetcher.pending, self._pool.warm
+        self._prefetcher.forget(warm)
+        return self._policy.criteria(warm, self._settings, {*warm, *self._prefetcher.ready}, pending)
+
+    def _allowed(self, claims: list[Claim]) -> list[Claim]:
+        """The claims whose RQ job names our function; any other was planted: it fails here, and is logged."""
+        allowed = []
+        for claim in claims:
+            function = self._function_of(claim.job.id)
+            if function == RUN_FUNCTION or function in FORMER_RUN_FUNCTIONS:
+                allowed.append(claim)
+                continue
+            _log.error("job %s names the function %r: refused", claim.job.id, function)
+            self._claims.fail(claim, _FUNCTION_REFUSED)
+        return allowed
+
+    def _fitting(self, claims: list[Claim]) -> list[Claim]:
+        """The claims that the memory plan can run together, adapters included; the others are released."""
+        count = self._pool.fitting([claim.job.parameters for claim in claims])
+        for claim in reversed(claims[count:]):
+            self._claims.release(claim)
+        return claims[:count]
+
+    def _function_of(self, job_id: str) -> str | None:
+        try:
+            return RqJob.fetch(job_id, connection=self._connection, serializer=JSONSerializer).func_name
+        except (NoSuchJobError, ValueError, TypeError, KeyError):
+            return None
+
+    def _wait(self) -> None:
+        self._registration.show(WorkerStatus.IDLE)
+        self._listener.wait(self._wait_seconds)
+
+    # -- generate -------------------------------------------------------------------------------------
+
+    def _watch(self, claims: Sequence[Claim]) -> JobWatch:
+        """Keep the leases of these jobs until they are completed, and watch their steps."""
+        report_seconds = self._settings.report_seconds
+        watch = JobWatch(self._claims, claims, lambda: self._shutdown.overdue, self._look_ahead, report_seconds)
+        self._heartbeat.hold(claims, watch)
+        self._registration.show(WorkerStatus.BUSY)
+        return watch
+
+    def _generate(self, claims: Sequence[Claim], watch: JobWatch) -> Sequence[JobResult]:
+        """Generate the images of all claims in one pipeline call."""
+        first = claims[0].job.parameters
+        self._policy.enter(first.model)
+        jobs = [_to_generation(claim.job) for claim in claims]
+        with job_context([claim.job for claim in claims]):
+            _log.info("jobs started", extra={"jobs": len(claims), "model": first.model, "task": first.task.value})
+            try:
+                return generate(jobs, self._pool, self._storage, watch, worker_name=self._settings.name)
+            except Aborted:
+                return [JobResult("lost")] * len(claims)
+            except Released:
+                return [JobResult("released")] * len(claims)
+            finally:
+                self._lookahead.pause()
+
+    def _look_ahead(self) -> None:
+        if not self._shutdown.requested:
+            self._lookahead.begin()
 
     def _warm_up(self, model: str) -> None:
         try:
@@ -107,128 +217,35 @@ class Consumer(DarkroomRqWorker):
             if self._settings.compile != "off":
                 warm_up(self._pool, self._storage, model)
         except JobFailed as failure:
-            # A model that cannot be loaded fails its own jobs, by name; the others are served.
+            # Jobs of a model that cannot be loaded fail with this message; the other models are served.
             _log.error("%s", failure.message)
 
-    # -- RQ's loop ------------------------------------------------------------------------------------
+    # -- complete -------------------------------------------------------------------------------------
 
-    def on_stop_signal(self) -> None:
-        """The running batch may finish within the grace period; a second signal ends that."""
-        if self._stop_requested:
-            self._leave.set()
-        super().on_stop_signal()
-        grace = threading.Timer(self._settings.drain_seconds, self._leave.set)
-        grace.daemon = True
-        grace.start()
+    def _complete(self, claims: Sequence[Claim], watch: JobWatch, results: Sequence[JobResult]) -> None:
+        """Store and end the jobs in the background, after those before them.
 
-    def dequeue_job_and_maintain_ttl(
-        self, timeout: int | None, max_idle_time: int | None = None
-    ) -> tuple[RqJob, Queue] | None:
-        """Wait for a batch; None once the worker is told to stop."""
-        del timeout, max_idle_time
-        while not self._stop_requested:
-            self._batch = self._claim()
-            if self._batch:
-                return RqJob(id=self._batch[0].job.id, connection=self.connection), self.queues[0]
-            self.rest(self._settings.poll_seconds)
-        return None
+        At most one set of results waits: a slow storage slows generation down instead of filling the memory.
+        """
+        if self._completion is not None:
+            self._completion.result()
+        self._completion = self._completion_thread.submit(
+            partial(self._complete_in_background, claims, watch, results)
+        )
 
-    def _claim(self) -> list[Claim]:
+    def _complete_in_background(
+        self, claims: Sequence[Claim], watch: JobWatch, results: Sequence[JobResult]
+    ) -> None:
         try:
-            if self._answer_lost:
-                self._claims.release_lost(self._heartbeat.held)
-                self._answer_lost = False
-            return self._fitting(self._allowed(self._claims.claim(self._wish())))
-        except NotReady as unready:
-            self._preparations.begin(unready.name)
-            return []
-        except RedisError as error:
-            _log.warning("no claim, Redis does not answer: %s", error)
-            self._answer_lost = True
-            time.sleep(_REDIS_PAUSE_SECONDS)
-            return []
-
-    def _wish(self) -> ClaimCriteria:
-        put_off, warm = self._preparations.under_way, self._pool.warm
-        self._preparations.forget(warm)
-        return self._residency.wish(warm, self._settings, {*warm, *self._preparations.done}, put_off)
-
-    def _look_ahead(self) -> None:
-        if not self._stop_requested:
-            self._foresight.look()
-
-    def execute_job(self, job: RqJob, queue: Queue) -> None:
-        """Paint the batch that was claimed; its images are written while the next one is claimed and painted."""
-        del job, queue
-        batch, self._batch = self._batch, []
-        self.show_state(WorkerStatus.BUSY)
-        report_seconds = self._settings.report_seconds
-        watch = JobWatch(self._claims, batch, self._leave, self._look_ahead, report_seconds)
-        self._heartbeat.hold(batch, watch)
-        self._residency.enter(batch[0].job.parameters.model)
-        with job_context([claim.job for claim in batch]):
-            outcomes = self._paint(batch, watch)
-        self._foresight.pause()
-        # One delivery at a time: a slow storage slows the painting instead of filling the memory.
-        self._delivery.result()
-        self._delivery = self._deliveries.submit(self._end, batch, watch, outcomes)
-
-    # -- one batch ------------------------------------------------------------------------------------
-
-    def _paint(self, batch: Sequence[Claim], watch: JobWatch) -> Sequence[JobResult]:
-        shared = batch[0].job.parameters
-        _log.info("batch started", extra={"jobs": len(batch), "model": shared.model, "task": shared.task.value})
-        work = [
-            jobs.Job(
-                id=claim.job.id,
-                parameters=claim.job.parameters,
-                queue_seconds=(claim.job.started_at or claim.job.created_at) - claim.job.created_at,
-            )
-            for claim in batch
-        ]
-        try:
-            return jobs.generate(work, self._pool, self._storage, watch, worker_name=self.name)
-        except Aborted:
-            return [JobResult("lost")] * len(batch)
-        except Released:
-            return [JobResult("released")] * len(batch)
-
-    def _end(self, batch: Sequence[Claim], watch: JobWatch, outcomes: Sequence[JobResult]) -> None:
-        """Runs in the delivery thread."""
-        try:
-            self._completer.complete(batch, watch, outcomes)
+            self._completer.complete(claims, watch, results)
         finally:
-            self._heartbeat.let_go(watch)
+            self._heartbeat.stop_holding(watch)
 
-    def _allowed(self, batch: list[Claim]) -> list[Claim]:
-        """Only our one function runs from the queue; a planted job ends here, and is reported."""
-        allowed = []
-        for claim in batch:
-            function = self._function_of(claim.job.id)
-            if function == RUN_FUNCTION:
-                allowed.append(claim)
-                continue
-            _log.error("job %s names the function %r: refused", claim.job.id, function)
-            self._completer.fail(claim, _FUNCTION_REFUSED)
-        return allowed
+    # -- report ---------------------------------------------------------------------------------------
 
-    def _fitting(self, batch: list[Claim]) -> list[Claim]:
-        """What the memory plan has room for at once, adapters included; the rest goes back, unspent."""
-        count = self._pool.fitting([claim.job.parameters for claim in batch])
-        for claim in reversed(batch[count:]):
-            self._claims.release(claim)
-        return batch[:count]
-
-    def _function_of(self, job_id: str) -> str | None:
-        try:
-            return RqJob.fetch(job_id, connection=self.connection, serializer=JSONSerializer).func_name
-        except (NoSuchJobError, ValueError, TypeError, KeyError):
-            return None
-
-    # -- what the world sees --------------------------------------------------------------------------
-
-    def _report_state(self) -> dict[str, Any]:
-        state = "starting" if self._warming else "draining" if self._stop_requested else "idle"
+    def _report(self) -> dict[str, Any]:
+        """This worker's fields of its `WorkerReport`."""
+        state = "starting" if self._warming_up else "draining" if self._shutdown.requested else "idle"
         return {
             "state": state,
             "pid": os.getpid(),
@@ -236,3 +253,8 @@ class Consumer(DarkroomRqWorker):
             "stage_seconds": self._completer.stage_seconds,
             **self._pool.report(),
         }
+
+
+def _to_generation(record: JobRecord) -> Job:
+    queue_seconds = (record.started_at or record.created_at) - record.created_at
+    return Job(record.id, record.parameters, queue_seconds)

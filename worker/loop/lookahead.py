@@ -1,6 +1,6 @@
-"""Looks, while a batch is painted, which jobs come next, and has T5 read their texts where it works on the CPU.
+"""While jobs are denoised: find which jobs come next, and encode their prompts where T5 runs on the CPU.
 
-Claims nothing: another worker may take those jobs. What goes wrong here costs no more than it was to save.
+Claims nothing, so another worker may take those jobs. An error here costs no more than the time it was to save.
 """
 
 from __future__ import annotations
@@ -9,58 +9,60 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
 
 from redis.exceptions import RedisError
 
+from contracts.background import BackgroundThread
 from contracts.queue.leases import job_context
 from contracts.queue.records import JobRecord
 from worker.pool.pool import Pool
 
 _log = logging.getLogger(__name__)
 
-#: Between two looks at the queue while one batch runs.
+#: Between two looks at the queue during one pipeline call.
 _PAUSE_SECONDS = 0.2
 
 
 class PromptLookahead:
-    """A thread beside the jobs'; all methods are for theirs."""
+    """A background thread that encodes the prompts of the next jobs. Used by the thread that runs the jobs."""
 
     def __init__(self, pool: Pool, peek: Callable[[], Sequence[JobRecord]]) -> None:
-        """`peek` tells whom a claim would take now."""
+        """`peek` returns the jobs that a claim would take now."""
         self._pool = pool
         self._peek = peek
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="foresight")
-        self._looking: Future[None] | None = None
-        self._over = threading.Event()
+        self._thread = BackgroundThread("lookahead")
+        self._round: Future[None] | None = None
+        self._paused = threading.Event()
         self._next_look_at = 0.0
 
-    def look(self) -> None:
-        """The device is busy for a while: begin to look ahead, where that is not going on already."""
-        idle = self._looking is None or self._looking.done()
+    def begin(self) -> None:
+        """Look ahead in the background, unless that is going on already; returns at once."""
+        idle = self._round is None or self._round.done()
         if idle and time.monotonic() >= self._next_look_at and self._pool.can_encode_ahead:
             self._next_look_at = time.monotonic() + _PAUSE_SECONDS
-            self._looking = self._thread.submit(self._look, self._over)
+            self._round = self._thread.submit(partial(self._look, self._paused))
 
     def pause(self) -> None:
-        """The batch is done: the text that T5 is reading is the last."""
-        self._over.set()
-        self._over, self._next_look_at = threading.Event(), 0.0
+        """The pipeline call is over: stop after the text that is being encoded."""
+        self._paused.set()
+        self._paused, self._next_look_at = threading.Event(), 0.0
 
     def close(self) -> None:
-        """Pause, wait for that text, and look no more."""
+        """Pause, and wait for the text that is being encoded."""
         self.pause()
-        self._thread.shutdown()
+        self._thread.close()
 
-    def _look(self, over: threading.Event) -> None:
+    def _look(self, paused: threading.Event) -> None:
         try:
             jobs = self._peek()
         except RedisError as error:
-            _log.warning("no look ahead, Redis does not answer: %s", error)
+            _log.warning("no lookahead, Redis does not answer: %s", error)
             return
         with job_context(jobs):
             try:
                 for job in jobs:
-                    self._pool.encode_ahead(job.parameters, lambda: not over.is_set())
-            except Exception:  # noqa: BLE001  # the job itself will tell, should it come here and fail again
+                    self._pool.encode_ahead(job.parameters, lambda: not paused.is_set())
+            except Exception:  # noqa: BLE001  # a job whose prompt cannot be encoded reports that itself when it runs
                 _log.exception("prompts were not encoded ahead")

@@ -1,8 +1,8 @@
-"""Makes models and ControlNets ready that are not in memory, in a thread, while the models that are warm go on.
+"""Prepares models and ControlNets that are not in memory, in the background, while jobs of warm models run.
 
-Ready means: the files are on this machine, have been read through once, for their content hash, and the system has
-them at hand; that is what takes long. Loading itself stays with the thread that runs the jobs: while it builds a
-model, diffusers and transformers change torch's defaults for the whole process. Knows no queue.
+Prepared means: the files are on this machine, were read once for their content hash, and are in the page cache;
+that takes most of the time. Loading stays with the thread that runs the jobs: while diffusers and transformers
+build a model, they change torch's defaults for the whole process. Knows no queue.
 """
 
 from __future__ import annotations
@@ -11,55 +11,59 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from functools import partial
+
+from contracts.background import BackgroundThread
 
 _log = logging.getLogger(__name__)
 
 
 class Prefetcher:
-    """One after the other, in the order in which they were asked for, each once until it is forgotten."""
+    """A background thread that prepares models one after another, each once until it is forgotten.
 
-    def __init__(self, prepare: Callable[[str], object]) -> None:
-        """`prepare` makes a model or a ControlNet ready, by its name; in a thread of its own."""
+    A process that ends does not wait for a download: the hub names a file only when it is complete.
+    """
+
+    def __init__(self, prepare: Callable[[str], object], on_ready: Callable[[], object] = lambda: None) -> None:
+        """`prepare` prepares a model or ControlNet by name; `on_ready` is called in the thread after each."""
         self._prepare = prepare
-        self._done: set[str] = set()
-        self._asked: OrderedDict[str, None] = OrderedDict()
+        self._on_ready = on_ready
+        self._ready: set[str] = set()
+        self._pending: OrderedDict[str, None] = OrderedDict()
         self._lock = threading.Lock()
+        self._thread = BackgroundThread("prefetch")
 
     @property
-    def done(self) -> list[str]:
-        """Those that are ready, or that could not be made so: their jobs will tell why."""
+    def ready(self) -> list[str]:
+        """Names that are prepared, or could not be: their jobs report why."""
         with self._lock:
-            return list(self._done)
+            return list(self._ready)
 
     @property
-    def under_way(self) -> list[str]:
-        """Those that will be ready."""
+    def pending(self) -> list[str]:
+        """Names that will be prepared, in order; the first is being prepared."""
         with self._lock:
-            return list(self._asked)
+            return list(self._pending)
 
     def forget(self, loaded: Iterable[str]) -> None:
-        """These have been loaded: should they be dropped one day, they are to be made ready once more."""
+        """These have been loaded: when they are dropped one day, they must be prepared again."""
         with self._lock:
-            self._done.difference_update(loaded)
+            self._ready.difference_update(loaded)
 
     def begin(self, name: str) -> None:
-        """Make it ready; returns at once."""
+        """Prepare a model or ControlNet in the background; returns at once."""
         with self._lock:
-            if name in self._done or name in self._asked:
+            if name in self._ready or name in self._pending:
                 return
-            self._asked[name] = None
-            if len(self._asked) > 1:
-                return
-        # A daemon: a process that ends waits for no download. The hub gives a file its name when it is whole.
-        threading.Thread(target=self._work, args=[name], name="preparations", daemon=True).start()
+            self._pending[name] = None
+            self._thread.submit(partial(self._prepare_one, name))
 
-    def _work(self, name: str | None) -> None:
-        while name is not None:
-            try:
-                self._prepare(name)
-            except Exception as error:  # noqa: BLE001  # its jobs will meet the same error, and tell their clients
-                _log.warning("%s could not be made ready: %s", name, type(error).__name__)
-            with self._lock:
-                del self._asked[name]
-                self._done.add(name)
-                name = next(iter(self._asked), None)
+    def _prepare_one(self, name: str) -> None:
+        try:
+            self._prepare(name)
+        except Exception as error:  # noqa: BLE001  # its jobs meet the same error when they load it, and report it
+            _log.warning("%s could not be prepared: %s", name, type(error).__name__)
+        with self._lock:
+            del self._pending[name]
+            self._ready.add(name)
+        self._on_ready()

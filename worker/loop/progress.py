@@ -1,12 +1,11 @@
-"""Watches a batch while it runs: progress out, cancels and deadlines in, one round trip a report.
+"""Watches jobs while they run: writes their progress, reads cancels and deadlines; one round trip per report.
 
-Also keeps the sign of life that the watchdog looks at. Knows claims; knows nothing of diffusers.
+Also keeps the time of the last step, for the watchdog. Knows claims; knows nothing of diffusers.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -18,106 +17,109 @@ from contracts.queue.records import Progress
 
 _log = logging.getLogger(__name__)
 
-#: After a failed write to Redis, steps go on without one for this long.
+#: After a failed write to Redis, nothing is written for this long, so that steps do not wait for it.
 _REDIS_PAUSE_SECONDS = 1.0
 
 
 class Aborted(Exception):
-    """No job of the batch goes on; raised out of the pipeline's step callback."""
+    """No job of the pipeline call goes on; raised out of the pipeline's step callback."""
 
 
 class Released(Exception):
-    """The worker must stop now: the jobs go back to the queue."""
+    """The worker must stop now, and its jobs go back to the queue; raised out of the pipeline's step callback."""
 
 
 class JobWatch:
-    """One batch's eyes and ears; `step` is called after every denoising step.
+    """The progress of jobs in one pipeline call, and why some of them do not go on.
 
     Attributes:
-        verdicts: job id -> why it was dropped, for jobs that do not go on.
+        verdicts: job id -> why it was dropped.
     """
 
     def __init__(
         self,
         claims: Claims,
-        batch: Sequence[Claim],
-        leave: threading.Event,
+        running: Sequence[Claim],
+        must_release: Callable[[], bool] = lambda: False,
         on_step: Callable[[], object] = lambda: None,
         report_seconds: float = 0.0,
     ) -> None:
-        """`leave` set: hand the batch back at the next step. `on_step` is called after each that goes on.
+        """Watch jobs that start now.
 
-        `report_seconds`: a step that ends so soon after a report is not reported, unless it is the last one.
+        Args:
+            must_release: asked at each step: whether the jobs go back to the queue.
+            on_step: called after each step after which jobs go on.
+            report_seconds: minimum time between two reports; the last step is always reported.
         """
         self.verdicts: dict[str, Verdict] = {}
         self._claims = claims
-        self._active = list(batch)
-        self._leave = leave
+        self._running = list(running)
+        self._must_release = must_release
         self._on_step = on_step
         self._report_seconds = report_seconds
         self._reported_at = float("-inf")
         self._first_step_at: float | None = None
-        self._silent_until = 0.0
-        self._last_sign_at = time.monotonic()
+        self._no_write_before = 0.0
+        self._last_step_at = time.monotonic()
 
     @property
     def idle_seconds(self) -> float:
-        """Seconds since the last sign of life."""
-        return time.monotonic() - self._last_sign_at
+        """Seconds since the last step, or since the start."""
+        return time.monotonic() - self._last_step_at
 
     def step(self, step: int, steps: int) -> None:
-        """One more step is done; report it, where the last report is old enough.
+        """Called after each denoising step; report it if the last report is old enough.
 
         Raises:
-            Abandoned: every job was cancelled, ran out of time, or is another worker's by now.
-            HandedBack: the worker is told to leave.
+            Aborted: every job was cancelled, is past its deadline, or belongs to another worker.
+            Released: the worker must stop now.
         """
-        self._last_sign_at = time.monotonic()
-        if self._leave.is_set():
+        self._last_step_at = time.monotonic()
+        if self._must_release():
             raise Released
         progress = self._progress(step, steps)
-        if step == steps or self._last_sign_at - self._reported_at >= self._report_seconds:
+        if step == steps or self._last_step_at - self._reported_at >= self._report_seconds:
             self._advance(progress)
             self._reported_at = time.monotonic()
-        if not self._active:
+        if not self._running:
             raise Aborted
         self._on_step()
 
     def preview(self, job_id: str, preview: Preview) -> None:
-        """Tell a job's listeners how an image looks by now; in any thread, while Redis answers."""
-        claim = next((one for one in self._active if one.job.id == job_id), None)
-        if claim is None or time.monotonic() < self._silent_until:
+        """Publish a preview of a running job; in any thread. A preview that cannot be written is dropped."""
+        claim = next((claim for claim in self._running if claim.job.id == job_id), None)
+        if claim is None or time.monotonic() < self._no_write_before:
             return
         try:
             self._claims.preview(claim, preview)
         except RedisError as error:
-            _log.warning("preview not told: %s", error)
-            self._silent_until = time.monotonic() + _REDIS_PAUSE_SECONDS
+            _log.warning("preview not written: %s", error)
+            self._no_write_before = time.monotonic() + _REDIS_PAUSE_SECONDS
 
     def drop(self, job_id: str) -> None:
-        """Forget a job whose lease was lost."""
+        """Stop watching a job whose lease was lost."""
         self.verdicts[job_id] = "lost"
-        self._active = [claim for claim in self._active if claim.job.id != job_id]
+        self._running = [claim for claim in self._running if claim.job.id != job_id]
 
     def _progress(self, step: int, steps: int) -> Progress:
         eta_seconds = None
         if self._first_step_at is None:
-            self._first_step_at = self._last_sign_at
+            self._first_step_at = self._last_step_at
         elif step > 1:
-            eta_seconds = round((self._last_sign_at - self._first_step_at) / (step - 1) * (steps - step), 3)
+            eta_seconds = round((self._last_step_at - self._first_step_at) / (step - 1) * (steps - step), 3)
         return Progress(step=step, steps=steps, fraction=round(step / steps, 4), eta_seconds=eta_seconds)
 
     def _advance(self, progress: Progress) -> None:
-        if self._last_sign_at < self._silent_until:
+        if self._last_step_at < self._no_write_before:
             return
         try:
-            verdicts = self._claims.advance(self._active, progress)
+            verdicts = self._claims.advance(self._running, progress)
         except RedisError as error:
-            # The image is worth finishing: whether it still counts, the fence decides at the end.
+            # The image is worth finishing: the fence decides at the end whether it still counts.
             _log.warning("progress not written: %s", error)
-            self._silent_until = time.monotonic() + _REDIS_PAUSE_SECONDS
+            self._no_write_before = time.monotonic() + _REDIS_PAUSE_SECONDS
             return
-        for claim, verdict in zip(self._active, verdicts, strict=True):
+        for claim, verdict in zip(self._running, verdicts, strict=True):
             if verdict != "on":
                 self.verdicts[claim.job.id] = verdict
-        self._active = [claim for claim in self._active if claim.job.id not in self.verdicts]
+        self._running = [claim for claim in self._running if claim.job.id not in self.verdicts]

@@ -6,7 +6,7 @@
 -- Cost: one look at the head of each waiting queue (tier × model × owner) and at `scan_limit` jobs.
 
 local started = now()
-local excluded = {}
+local excluded, wait_seconds = {}, nil
 
 local function set_of(names)
   local set = {}
@@ -183,6 +183,8 @@ for _, tier in ipairs({ 'high', 'normal', 'low' }) do
       return cjson.encode(lease(batch))
     end
     excluded[queues[1].queue] = true
+    local left = arguments.batch_wait_seconds - (started - queues[1].since)
+    wait_seconds = math.min(wait_seconds or left, left)
   end
 end
-return '[]'
+return cjson.encode({ wait_seconds = wait_seconds })

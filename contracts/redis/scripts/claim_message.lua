@@ -19,6 +19,9 @@ end
 put_back(KEY.webhook_leases, KEY.rq_started, 'LPUSH')
 put_back(KEY.webhook_retries, KEY.rq_scheduled, 'RPUSH')
 
+-- How earlier releases queued a message.
+local FORMER_DELIVERY_CALL = '["dispatcher.deliveries.deliver",null,["'
+
 local function take(site)
   local queue = webhook_queue(site)
   local id = redis.call('LPOP', KEY.rq_queue .. queue)
@@ -29,7 +32,8 @@ local function take(site)
     redis.call('SREM', KEY.rq_queues, KEY.rq_queue .. queue)
   end
   if not id then return {} end
-  if redis.call('HGET', rq_key(id), 'data') ~= delivery_call(id) then
+  local call = redis.call('HGET', rq_key(id), 'data')
+  if call ~= delivery_call(id) and call ~= FORMER_DELIVERY_CALL .. id .. '"],{}]' then
     redis.call('HSET', rq_key(id), 'status', 'failed')
     return { 'foreign', id }
   end

@@ -20,7 +20,7 @@ local function ring(id, kind) redis.call('PUBLISH', KEY.job_channel, id .. ' ' .
 local function webhook_queue(site) return KEY.webhook_queue .. site end
 
 -- The one call that a dispatcher runs, as RQ keeps it; whatever else lies in a queue was planted.
-local function delivery_call(id) return '["dispatcher.deliveries.deliver",null,["' .. id .. '"],{}]' end
+local function delivery_call(id) return '["dispatcher.rq_job.deliver_message",null,["' .. id .. '"],{}]' end
 
 -- Puts a message into the queue of its receiver, which gets its turn after those that wait already.
 local function queue_delivery(id, site, push)
@@ -29,6 +29,7 @@ local function queue_delivery(id, site, push)
   redis.call(push, KEY.rq_queue .. queue, id)
   redis.call('SADD', KEY.rq_queues, KEY.rq_queue .. queue)
   redis.call('ZADD', KEY.site_turns, 'NX', redis.call('INCR', KEY.site_turn), site)
+  redis.call('PUBLISH', KEY.wake_messages, id)
 end
 
 -- Shows with a job how far one of its messages is. A job that is no more has nobody to show it to.
@@ -61,6 +62,7 @@ end
 
 local function emit(id, kind, data)
   ring(id, kind)
+  if kind == 'queued' then redis.call('PUBLISH', KEY.wake_jobs, id) end
   local event = redis.call('XADD', KEY.events .. id, 'MAXLEN', '~', 1024, '*', 'event', kind,
                            'data', cjson.encode(data))
   if kind ~= 'progress' and kind ~= 'preview' then notify(id, kind, event) end

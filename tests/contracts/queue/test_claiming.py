@@ -8,7 +8,7 @@ import time
 import pytest
 
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import ClaimCriteria, NotReady
+from contracts.queue.leases import ClaimCriteria, ClaimDeferred, NotReady
 from contracts.queue.records import JobState
 from contracts.requests.parameters import ControlParameters, JobParameters, LoraParameters
 from contracts.requests.schema import Priority
@@ -152,8 +152,10 @@ def test_a_lone_batchable_job_waits_for_company_no_longer_than_asked(
     queue.submit(parameters())
     patient = ClaimCriteria(max_images=2, batching=True, batch_wait_seconds=0.2)
     claims = make_claims()
-    assert claims.claim(patient) == []
-    time.sleep(0.25)
+    with pytest.raises(ClaimDeferred) as deferred:
+        claims.claim(patient)
+    assert 0 < deferred.value.seconds <= 0.2
+    time.sleep(deferred.value.seconds)
     assert len(claims.claim(patient)) == 1
 
 

@@ -30,6 +30,6 @@ def test_running_the_same_model_again_does_not_begin_its_time_anew() -> None:
 
 def test_the_wish_says_what_the_settings_say() -> None:
     settings = WorkerSettings(batching="250", max_batch_images=3)
-    wish = ClaimPolicy(0).wish(["one"], settings)
+    wish = ClaimPolicy(0).criteria(["one"], settings)
     assert (wish.warm, wish.max_images, wish.batching, wish.batch_wait_seconds) == (("one",), 3, True, 0.25)
-    assert not ClaimPolicy(0).wish([], WorkerSettings(batching="off")).batching
+    assert not ClaimPolicy(0).criteria([], WorkerSettings(batching="off")).batching

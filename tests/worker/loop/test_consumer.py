@@ -17,7 +17,8 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import FailureCode
 from contracts.memory.plan import Policy
 from contracts.metrics import Counters, read_totals
-from contracts.queue.client import JobQueue
+from contracts.queue.client import FORMER_RUN_FUNCTIONS, JobQueue
+from contracts.queue.leases import Claim
 from contracts.queue.records import JobState
 from contracts.queue.workers import WorkerReport, read_workers
 from contracts.requests.parameters import JobParameters, LoraParameters
@@ -49,7 +50,7 @@ def test_a_worker_tells_what_it_holds_and_where_its_time_went(
     ids = [queue.submit(parameters(seed=5, batchable=False)).id for _ in range(2)]
     consumer = make_consumer(settings, Pool(catalogue, device="cpu", budget_bytes=2**30), storage)
     ended = work_until_ended(consumer, queue, *ids)
-    report = WorkerReport(id="any", **consumer._report_state())
+    report = WorkerReport(id="any", **consumer._report())
     (model,) = report.models
     assert [model] == report.warm
     assert report.parked == []
@@ -113,6 +114,18 @@ def test_a_planted_job_with_another_function_is_refused_and_reported(
     assert "os.system" in caplog.text
 
 
+@pytest.mark.parametrize("function", FORMER_RUN_FUNCTIONS)
+def test_a_job_that_an_earlier_release_queued_runs(
+    function: str, settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
+) -> None:
+    job = queue.submit(parameters())
+    RqJob.create(
+        function, args=[job.id], id=job.id, connection=queue._rq_connection, serializer=JSONSerializer
+    ).save()
+    (ended,) = work_until_ended(make_consumer(settings, pool, storage), queue, job.id)
+    assert ended.state is JobState.COMPLETED
+
+
 def test_defect_d_a_signal_at_any_moment_of_a_claim_loses_no_job(
     settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
 ) -> None:
@@ -120,12 +133,14 @@ def test_defect_d_a_signal_at_any_moment_of_a_claim_loses_no_job(
     ids = [queue.submit(parameters(batchable=False), priority=tier).id for tier in Priority for _ in range(5)]
     for number in range(25):
         consumer = make_consumer(settings, pool, storage)
-        consumer._install_signal_handlers()
+        consumer._shutdown.install()
         timer = threading.Timer(0.0005 * number, os.kill, (os.getpid(), signal.SIGTERM))
         timer.start()
-        consumer.dequeue_job_and_maintain_ttl(None)
+        claims: list[Claim] = []
+        while not claims and not consumer._shutdown.requested:
+            claims = consumer._claim()
         timer.join()
-        for claim in consumer._batch:
+        for claim in claims:
             assert consumer._claims.release(claim)
     waiting = [id for record in map(queue.fetch, ids) if record.state is JobState.QUEUED for id in [record.id]]
     assert sorted(waiting) == sorted(ids)

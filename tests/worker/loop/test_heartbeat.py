@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 import time
 
 from contracts.metrics import Counters
@@ -30,7 +29,7 @@ def test_a_job_longer_than_its_lease_is_kept_by_beating(queue: JobQueue) -> None
     job = queue.submit(parameters())
     claims, heart = beat_for(queue, "one", [])
     batch = claims.claim(ClaimCriteria())
-    heart.hold(batch, JobWatch(claims, batch, threading.Event()))
+    heart.hold(batch, JobWatch(claims, batch))
     heart.start()
     time.sleep(4 * LEASE_SECONDS)
     other, _ = beat_for(queue, "two", [])
@@ -55,7 +54,7 @@ def test_what_a_job_stored_is_forgotten_when_it_is_given_up(queue: JobQueue) -> 
 def test_a_process_in_which_no_step_comes_ends_itself(settings: SharedSettings, queue: JobQueue) -> None:
     queue.submit(parameters())
     program = (
-        "import threading, time\n"
+        "import time\n"
         "from contracts.queue.leases import ClaimCriteria, Claims\n"
         "from contracts.redis.connection import connect\n"
         "from contracts.metrics import Counters\n"
@@ -69,7 +68,7 @@ def test_a_process_in_which_no_step_comes_ends_itself(settings: SharedSettings, 
         "heart = Heartbeat(claims, settings, lambda: {'state': 'idle'}, print, Counters())\n"
         "heart.start()\n"
         "batch = claims.claim(ClaimCriteria())\n"
-        "heart.hold(batch, JobWatch(claims, batch, threading.Event()))\n"
+        "heart.hold(batch, JobWatch(claims, batch))\n"
         "time.sleep(60)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)

@@ -29,15 +29,15 @@ def test_each_model_is_made_ready_once_in_the_order_of_asking() -> None:
         if model == "last":
             over.set()
 
-    preparations = Prefetcher(prepare)
-    askers = [threading.Thread(target=preparations.begin, args=["first"]) for _ in range(8)]
+    prefetcher = Prefetcher(prepare)
+    askers = [threading.Thread(target=prefetcher.begin, args=["first"]) for _ in range(8)]
     for asker in askers:
         asker.start()
     for asker in askers:
         asker.join()
     for model in ("second", "first", "last"):
-        preparations.begin(model)
-    assert (preparations.under_way, preparations.done) == (["first", "second", "last"], [])
+        prefetcher.begin(model)
+    assert (prefetcher.pending, prefetcher.ready) == (["first", "second", "last"], [])
     gate.set()
     assert over.wait(30)
     assert prepared == ["first", "second", "last"]
@@ -54,25 +54,25 @@ def test_a_model_that_cannot_be_made_ready_counts_as_done_and_the_next_one_follo
             return
         raise OSError("/secret/path is away")
 
-    preparations = Prefetcher(prepare)
-    preparations.begin("bad")
-    preparations.begin("good")
+    prefetcher = Prefetcher(prepare)
+    prefetcher.begin("bad")
+    prefetcher.begin("good")
     assert over.wait(30)
-    assert "bad" in preparations.done
-    assert "bad could not be made ready: OSError" in caplog.text
-    preparations.begin("bad")
-    assert "bad" not in preparations.under_way
+    assert "bad" in prefetcher.ready
+    assert "bad could not be prepared: OSError" in caplog.text
+    prefetcher.begin("bad")
+    assert "bad" not in prefetcher.pending
 
 
 def test_what_was_loaded_and_dropped_is_made_ready_once_more() -> None:
     prepared: Queue[str] = Queue()
-    preparations = Prefetcher(prepared.put)
+    prefetcher = Prefetcher(prepared.put)
     for loaded in ((), ["other"], ["model"]):
-        preparations.forget(loaded)
-        preparations.begin("model")
+        prefetcher.forget(loaded)
+        prefetcher.begin("model")
         if loaded != ["other"]:
             assert prepared.get(timeout=30) == "model"
-        while preparations.under_way:
+        while prefetcher.pending:
             time.sleep(0.001)
     assert prepared.empty()
 

@@ -21,7 +21,7 @@ def watch_over(
     ids = [queue.submit(parameters()).id for _ in range(jobs)]
     claims = Claims(queue.connection, QueueSettings(), "one", 60)
     batch = claims.claim(ClaimCriteria(max_images=jobs, batching=True))
-    return JobWatch(claims, batch, leave or threading.Event(), report_seconds=report_seconds), ids
+    return JobWatch(claims, batch, (leave or threading.Event()).is_set, report_seconds=report_seconds), ids
 
 
 def test_steps_become_progress_with_an_estimate(queue: JobQueue) -> None:

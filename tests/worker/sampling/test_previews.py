@@ -152,7 +152,7 @@ def test_a_preview_becomes_an_event_while_the_lease_is_held(queue: JobQueue) -> 
     job = queue.submit(parameters())
     claims = Claims(queue.connection, QueueSettings(), "one", 60)
     batch = claims.claim(ClaimCriteria())
-    watch = JobWatch(claims, batch, threading.Event())
+    watch = JobWatch(claims, batch)
     shown = Preview(index=0, step=1, steps=4, width=8, height=8, url="data:image/jpeg;base64,AA==")
 
     watch.preview(job.id, shown)

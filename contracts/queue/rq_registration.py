@@ -1,0 +1,86 @@
+"""A process's entry among RQ's workers, which `rq info` and RQ's dashboards show; and RQ's commands to it.
+
+RQ's own work loop is not used: it pops jobs one by one, is silent while one runs, and loses or doubles them when
+it dies. Our claims are atomic scripts instead. Knows no kind of job.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from types import TracebackType
+
+from redis import Redis
+from redis.exceptions import RedisError
+from rq import Queue, SimpleWorker
+from rq.serializers import JSONSerializer
+from rq.suspension import is_suspended
+from rq.worker import WorkerStatus
+
+_log = logging.getLogger(__name__)
+
+#: RQ drops an entry that was not refreshed for eight minutes.
+_REFRESH_SECONDS = 60.0
+
+
+class _Worker(SimpleWorker):
+    """RQ's worker, for its registration only."""
+
+    def _set_connection(self, connection: Redis) -> Redis:
+        """RQ would raise the socket timeout to seven minutes, for a blocking read that we do not make."""
+        return connection
+
+
+class RqRegistration:
+    """An entry among RQ's workers, from `with` to the end of the block.
+
+    A Redis that goes away meanwhile delays what is shown and raises nothing.
+    """
+
+    def __init__(self, connection: Redis, name: str) -> None:
+        """`connection` returns bytes, as RQ expects; `name` is unique among all of RQ's workers."""
+        self._connection = connection
+        # RQ wants a queue to show; the scripts choose among all of them.
+        queue = Queue("darkroom", connection=connection, serializer=JSONSerializer)
+        self._worker = _Worker([queue], name=name, connection=connection, serializer=JSONSerializer)
+        self._state: WorkerStatus | None = None
+        self._refresh_at = 0.0
+
+    def __enter__(self) -> RqRegistration:
+        """Register; RQ's commands to this worker are handled from now on: `shutdown` sends SIGINT."""
+        logging.getLogger("rq.worker").setLevel(logging.WARNING)
+        self._worker.register_birth()  # type: ignore[no-untyped-call]
+        self._worker.subscribe()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self._worker.teardown()  # type: ignore[no-untyped-call]
+        except RedisError as failure:
+            _log.warning("RQ's entry of this worker was not removed, it expires by itself: %s", failure)
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether `rq suspend` asks the workers to take no jobs; shown as this worker's state."""
+        try:
+            suspended = bool(is_suspended(self._connection))
+        except RedisError as error:
+            _log.warning("rq suspend: not read, Redis does not answer: %s", error)
+            return False
+        if suspended:
+            self.show(WorkerStatus.SUSPENDED)
+        return suspended
+
+    def show(self, state: WorkerStatus) -> None:
+        """Write this worker's state, if it has changed, and keep its entry from expiring."""
+        try:
+            if state != self._state:
+                self._worker.set_state(state)
+                self._state = state
+            if time.monotonic() >= self._refresh_at:
+                self._worker.heartbeat()
+                self._refresh_at = time.monotonic() + _REFRESH_SECONDS
+        except RedisError as error:
+            _log.warning("RQ's entry of this worker was not written: %s", error)

@@ -1,0 +1,39 @@
+"""SIGTERM and SIGINT: the first asks a process to finish its work, the second to stop at once."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType
+
+
+class Shutdown:
+    """The signals that a process has received, and the time that it has left after the first."""
+
+    def __init__(self, drain_seconds: float, on_request: Callable[[], object]) -> None:
+        """`drain_seconds`: time to finish the running work; `on_request` must be safe in a signal handler."""
+        self._drain_seconds = drain_seconds
+        self._on_request = on_request
+        self._deadline: float | None = None
+
+    @property
+    def requested(self) -> bool:
+        """Whether to take no more work."""
+        return self._deadline is not None
+
+    @property
+    def overdue(self) -> bool:
+        """Whether to stop at once: a second signal has come, or the drain time is over."""
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    def install(self) -> None:
+        """Handle SIGTERM and SIGINT; in the main thread only."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        now = time.monotonic()
+        self._deadline = now + self._drain_seconds if self._deadline is None else now
+        self._on_request()
