@@ -63,7 +63,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Those who wait get their answer now; another process answers for their jobs."""
-        self._app.state.services.bells.leave()
+        self._app.state.services.notifier.close()
         await super().shutdown(sockets)
 
 

@@ -1,7 +1,8 @@
-"""Who asks, and what they may: from the credentials of a request to a caller. Knows no route.
+"""Authentication: from a request's credentials to a principal and what it may do. Knows no route.
 
-Without any key, everybody who reaches a loopback address is the caller `local` and may do all. What the keys say
-is remembered for a second, so that a poll costs no look-up and a revocation is soon felt.
+As long as no API key has ever been made, everybody who reaches a loopback address is the principal `local` and may
+do everything. Answers from Redis are cached for a second: polling costs no lookup, and a revoked key stops working
+within that second.
 """
 
 from __future__ import annotations
@@ -12,36 +13,25 @@ from dataclasses import dataclass
 
 from fastapi.concurrency import run_in_threadpool
 
+from app.errors import Forbidden, Unauthorized
 from contracts.auth.api_keys import ApiKeyStore, Key, Scope
-from contracts.errors import DarkroomError, FieldProblem, InvalidRequest
+from contracts.errors import FieldProblem, InvalidRequest
 from contracts.queue.client import Quota
 from contracts.requests.schema import JobRequest, Priority
 
-#: How long it may take until a new first key, or a revocation, is felt.
-_REMEMBER_SECONDS = 1.0
-
-
-class Unauthorized(DarkroomError):
-    """No credentials, or such that open nothing."""
-
-
-class Forbidden(DarkroomError):
-    """The key lacks a scope."""
-
-    def __init__(self, scope: str) -> None:
-        self.scope = scope
-        super().__init__(f"this API key lacks the scope {scope}")
+#: A new first key or a revocation takes effect within this time.
+_CACHE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Principal:
-    """Who asks; the default is everybody, where there are no keys.
+    """Who makes a request; the default is everybody, while there are no keys.
 
     Attributes:
-        owner: whose jobs, uploads and adapters the caller sees; another's are a 404.
+        owner: whose jobs, uploads and LoRAs are visible; those of other owners answer 404.
         key_id: the API key; None without one.
-        calls_per_minute: calls that make something; None: no bound.
-        max_jobs: jobs that may wait and run at one time; None: no bound.
+        calls_per_minute: limit on calls that create something; None: no limit.
+        max_jobs: limit on jobs that are waiting or running; None: no limit.
     """
 
     owner: str = "local"
@@ -53,84 +43,84 @@ class Principal:
 
     @classmethod
     def of(cls, key: Key) -> Principal:
-        """Whoever holds this key."""
+        """The holder of this key."""
         return cls(key.owner, key.scopes, key.highest_priority, key.id, key.calls_per_minute, key.max_jobs)
 
     @property
     def quota(self) -> Quota | None:
-        """The bound on this caller's jobs that wait and run."""
+        """The limit on this principal's waiting and running jobs."""
         if self.key_id is None or self.max_jobs is None:
             return None
         return Quota(self.key_id, self.max_jobs)
 
-    def grant(self, request: JobRequest) -> Priority:
-        """The tier in which a job of this caller waits: the one it names; else the usual one, or the best it may.
+    def priority_of(self, request: JobRequest) -> Priority:
+        """The priority that the request names; without one, normal or the highest that the key allows.
 
         Raises:
-            InvalidRequest: it names one above the key's.
+            InvalidRequest: the request names a priority above the key's.
         """
-        tiers = list(Priority)
-        allowed = tiers[tiers.index(self.highest_priority) :]
+        priorities = list(Priority)
+        allowed = priorities[priorities.index(self.highest_priority) :]
         if request.priority in allowed:
             return request.priority
         if "priority" in request.model_fields_set:
-            message = f"this API key's jobs wait as {self.highest_priority} at best"
-            raise InvalidRequest([FieldProblem("priority", message, [tier.value for tier in allowed])])
+            message = f"this API key allows priorities up to {self.highest_priority}, got {request.priority}"
+            raise InvalidRequest([FieldProblem("priority", message, [priority.value for priority in allowed])])
         return self.highest_priority
 
     def require(self, scope: Scope) -> None:
-        """Raises Forbidden where the caller lacks the scope."""
+        """Raises Forbidden where the principal lacks the scope."""
         if scope not in self.scopes:
             raise Forbidden(scope)
 
 
 class Authenticator:
-    """Lets callers in, or says why not."""
+    """A check of credentials against the API keys in Redis, with a short cache."""
 
-    def __init__(self, keys: ApiKeyStore, is_open: bool) -> None:
-        """`is_open`: everybody may come in for as long as there are no keys."""
+    def __init__(self, keys: ApiKeyStore, allows_anonymous: bool) -> None:
+        """`allows_anonymous`: everybody is served as long as there are no keys."""
         self._keys = keys
-        self._is_open = is_open
-        self._guarded_until = (False, 0.0)
-        self._known: dict[bytes, tuple[Principal, float]] = {}
+        self._allows_anonymous = allows_anonymous
+        self._has_keys_until = (False, 0.0)
+        self._principals: dict[bytes, tuple[Principal, float]] = {}
 
-    async def admit(self, authorization: str | None) -> Principal:
-        """The caller with these credentials, as the header has them.
+    async def authenticate(self, authorization: str | None) -> Principal:
+        """The principal with these credentials: the text of the `Authorization` header.
 
         Raises:
-            Unauthorized: they open nothing.
+            Unauthorized: no credentials, or an unknown or revoked key.
             Unavailable: Redis does not answer.
         """
-        if not await self._is_guarded():
-            if self._is_open:
+        if not await self._has_keys():
+            if self._allows_anonymous:
                 return Principal()
-            raise Unauthorized("this service has no keys yet; its operator makes one with `darkroom keys create`")
+            raise Unauthorized("this service has no API keys yet; its operator makes one: `darkroom keys create`")
         token = read_token(authorization)
         if token is None:
-            raise Unauthorized("send an API key: `Authorization: Bearer KEY`")
-        caller = await self._look_up(token)
-        if caller is None:
-            raise Unauthorized("there is no such API key, or it has been revoked")
-        return caller
+            raise Unauthorized("no API key; send one as `Authorization: Bearer KEY`")
+        principal = await self._look_up(token)
+        if principal is None:
+            raise Unauthorized("the API key is unknown or has been revoked")
+        return principal
 
-    async def _is_guarded(self) -> bool:
-        guarded, until = self._guarded_until
-        if time.monotonic() >= until:
-            guarded = await run_in_threadpool(self._keys.exist)
-            self._guarded_until = (guarded, time.monotonic() + _REMEMBER_SECONDS)
-        return guarded
+    async def _has_keys(self) -> bool:
+        has_keys, expires = self._has_keys_until
+        if time.monotonic() >= expires:
+            has_keys = await run_in_threadpool(self._keys.exist)
+            self._has_keys_until = (has_keys, time.monotonic() + _CACHE_SECONDS)
+        return has_keys
 
     async def _look_up(self, token: str) -> Principal | None:
         digest = hashlib.sha256(token.encode()).digest()
-        caller, until = self._known.get(digest, (None, 0.0))
-        if time.monotonic() >= until:
+        principal, expires = self._principals.get(digest, (None, 0.0))
+        if time.monotonic() >= expires:
             key = await run_in_threadpool(self._keys.open, token)
             if key is None:
-                self._known.pop(digest, None)
+                self._principals.pop(digest, None)
                 return None
-            caller = Principal.of(key)
-            self._known[digest] = (caller, time.monotonic() + _REMEMBER_SECONDS)
-        return caller
+            principal = Principal.of(key)
+            self._principals[digest] = (principal, time.monotonic() + _CACHE_SECONDS)
+        return principal
 
 
 def read_token(authorization: str | None) -> str | None:

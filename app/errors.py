@@ -1,6 +1,6 @@
-"""One table, domain error -> status and code, and its rendering as RFC 9457 problem+json.
+"""One table from error to HTTP status, code and title, and its rendering as RFC 9457 problem details.
 
-Other dialects render the same `Failure`. Raises nothing; what a message says is the raiser's matter.
+Other dialects render the same `Failure`. The text of an error is written where the error is raised.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from app.auth import Forbidden, Unauthorized
 from app.middleware.request_id import HEADER, request_id_of
 from contracts.errors import (
     Conflict,
@@ -43,24 +42,36 @@ from contracts.weights.lora_files import AdapterRefused
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 2
-#: Bounds on what an answer repeats of what the client sent.
+#: Limits on how much an error response repeats of what the client sent.
 _MAX_PROBLEMS, _MAX_TEXT = 50, 1000
 
 
+class Unauthorized(DarkroomError):
+    """A request without credentials, or with an API key that is unknown or revoked."""
+
+
+class Forbidden(DarkroomError):
+    """A request whose API key lacks a scope."""
+
+    def __init__(self, scope: str) -> None:
+        self.scope = scope
+        super().__init__(f"this call needs an API key with the scope {scope}, and this key lacks it")
+
+
 class BodyTooLarge(DarkroomError):
-    """A body over the byte bound."""
+    """A request body over the size limit."""
 
 
 class BodyTimeout(DarkroomError):
-    """A body that did not come in time."""
+    """A request body that did not arrive within the time limit."""
 
 
 class WrongMediaType(DarkroomError):
-    """A content type that the call does not take."""
+    """A request body of a content type that the route does not accept."""
 
 
 class JobDidNotComplete(DarkroomError):
-    """A job that a client of a dialect waited for failed, or somebody cancelled it; `code` says why."""
+    """A job that failed or was cancelled while a client of another dialect waited for it; `code` says why."""
 
     def __init__(self, message: str, code: str) -> None:
         self.code = code
@@ -68,11 +79,11 @@ class JobDidNotComplete(DarkroomError):
 
 
 class JobStillRuns(DarkroomError):
-    """A job goes on, but its client is held no longer."""
+    """A job that has not ended when its client's time to wait is over; the job goes on."""
 
 
 class NotReady(DarkroomError):
-    """The service would not serve a job now."""
+    """A service that could not run a job now; the problems name what is missing."""
 
     def __init__(self, problems: Sequence[FieldProblem]) -> None:
         self.problems = tuple(problems)
@@ -81,7 +92,7 @@ class NotReady(DarkroomError):
 
 @dataclass(frozen=True)
 class Row:
-    """How one kind of error looks from outside; `code` is stable."""
+    """How one kind of error looks to clients; `code` is stable."""
 
     status: int
     code: str
@@ -89,36 +100,36 @@ class Row:
 
 
 ROWS: Mapping[type[Exception], Row] = {
-    UnreadableBody: Row(400, "unreadable_body", "The body cannot be read"),
-    ClientDisconnect: Row(400, "unreadable_body", "The body ended early"),
-    Unauthorized: Row(401, "unauthorized", "No API key that opens this"),
-    Forbidden: Row(403, "forbidden", "The API key does not allow this"),
-    LinkRefused: Row(403, "link_refused", "This link opens nothing"),
-    Gone: Row(410, "gone", "It was here, and has expired"),
-    NotFound: Row(404, "not_found", "There is no such thing"),
-    BodyTimeout: Row(408, "body_timeout", "The body took too long"),
-    Conflict: Row(409, "conflict", "Not in a state that allows this"),
-    BodyTooLarge: Row(413, "body_too_large", "The body is too large"),
-    ImageTooLarge: Row(413, "picture_too_large", "An image is too large"),
-    NotAnImage: Row(415, "not_a_picture", "Not an image that can be read"),
-    WrongMediaType: Row(415, "unsupported_media_type", "This content type is not taken here"),
-    AdapterRefused: Row(422, "adapter_refused", "No LoRA that can be used here"),
-    InvalidRequest: Row(422, "invalid_request", "The request cannot be run as it is"),
-    RequestValidationError: Row(422, "invalid_request", "The request cannot be run as it is"),
-    QueueFull: Row(429, "queue_full", "Too many jobs wait"),
-    TooManyJobs: Row(429, "too_many_jobs", "Too many jobs of one API key"),
-    RateExceeded: Row(429, "rate_exceeded", "Too many calls of one API key"),
-    Unavailable: Row(503, "unavailable", "A part of the service is away"),
-    NotReady: Row(503, "not_ready", "The service would not serve a job now"),
-    JobDidNotComplete: Row(502, "job_failed", "The job did not complete"),
-    JobStillRuns: Row(504, "still_running", "The job takes longer than a client is held"),
-    Exception: Row(500, "internal", "The service failed"),
+    UnreadableBody: Row(400, "unreadable_body", "Unreadable body"),
+    ClientDisconnect: Row(400, "unreadable_body", "Incomplete body"),
+    Unauthorized: Row(401, "unauthorized", "Unauthorized"),
+    Forbidden: Row(403, "forbidden", "Forbidden"),
+    LinkRefused: Row(403, "link_refused", "Invalid or expired link"),
+    NotFound: Row(404, "not_found", "Not found"),
+    BodyTimeout: Row(408, "body_timeout", "Request timeout"),
+    Conflict: Row(409, "conflict", "Conflict"),
+    Gone: Row(410, "gone", "Expired"),
+    BodyTooLarge: Row(413, "body_too_large", "Body too large"),
+    ImageTooLarge: Row(413, "picture_too_large", "Image too large"),
+    NotAnImage: Row(415, "not_a_picture", "Not an image"),
+    WrongMediaType: Row(415, "unsupported_media_type", "Unsupported media type"),
+    AdapterRefused: Row(422, "adapter_refused", "Unusable LoRA"),
+    InvalidRequest: Row(422, "invalid_request", "Invalid request"),
+    RequestValidationError: Row(422, "invalid_request", "Invalid request"),
+    QueueFull: Row(429, "queue_full", "Queue full"),
+    TooManyJobs: Row(429, "too_many_jobs", "Too many jobs"),
+    RateExceeded: Row(429, "rate_exceeded", "Too many requests"),
+    Exception: Row(500, "internal", "Internal server error"),
+    JobDidNotComplete: Row(502, "job_failed", "Job failed"),
+    Unavailable: Row(503, "unavailable", "Service unavailable"),
+    NotReady: Row(503, "not_ready", "Not ready"),
+    JobStillRuns: Row(504, "still_running", "Job still running"),
 }
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An error as every dialect needs it: what the table says, what happened, and where."""
+    """An error as every dialect renders it: its row of the table, what happened, and in which fields."""
 
     row: Row
     detail: str
@@ -129,11 +140,11 @@ class Failure:
 class ProblemField(BaseModel):
     """One thing wrong with one field."""
 
-    field: str = Field(description="path in the request's body, such as `controls.0.image`")
+    field: str = Field(description="path of the field in the request body, such as `controls.0.image`")
     message: str
     allowed: object = Field(
         None,
-        description="values or range that would have been accepted",
+        description="the values or the range that would have been accepted",
         exclude_if=lambda value: value is None,
     )
 
@@ -145,7 +156,7 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
-    code: str = Field(description="stable; to be told apart by programs")
+    code: str = Field(description="stable identifier of the error, for programs")
     errors: list[ProblemField]
     request_id: str
 
@@ -158,17 +169,17 @@ def describe(error: Exception) -> Failure:
         return Failure(row, str(error.detail), headers=error.headers or {})
     row = next(ROWS[kind] for kind in type(error).__mro__ if kind in ROWS)
     if row.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        return Failure(row, "the reason is in the service's log, under this request_id")
+        return Failure(row, "unexpected error; the service's log has the details under this request_id")
     if isinstance(error, JobDidNotComplete):
         row = replace(row, code=error.code)
     if isinstance(error, RequestValidationError):
         problems = tuple(FieldProblem(".".join(map(str, item["loc"][1:])), item["msg"]) for item in error.errors())
-        return Failure(row, "; ".join(f"{one.field}: {one.message}" for one in problems), problems)
+        return Failure(row, "; ".join(f"{problem.field}: {problem.message}" for problem in problems), problems)
     return Failure(row, str(error) or row.title, _problems_of(error), _headers_of(error, row))
 
 
 def _headers_of(error: Exception, row: Row) -> dict[str, str]:
-    """What a client is told beside the body: when to come back, or what to bring."""
+    """Response headers of an error: when to retry, or which credentials to send."""
     match error:
         case Unauthorized():
             return {"WWW-Authenticate": 'Bearer realm="darkroom"'}
@@ -180,13 +191,14 @@ def _headers_of(error: Exception, row: Row) -> dict[str, str]:
                 retry |= rate_headers(error.calls_per_minute, 0, error.retry_after_seconds)
             return retry
         case JobDidNotComplete() | JobStillRuns():
-            return {"X-Should-Retry": "false"}  # OpenAI's clients would make the same job again and again
-    is_away = row.status == HTTPStatus.SERVICE_UNAVAILABLE
-    return {"Retry-After": str(RETRY_AFTER_SECONDS)} if is_away else {}
+            return {"X-Should-Retry": "false"}  # OpenAI's clients would submit the same job again
+    if row.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    return {}
 
 
 def rate_headers(calls_per_minute: int, remaining: int, reset_seconds: float) -> dict[str, str]:
-    """What is left of a key's rate, and the seconds until it is a call more."""
+    """Rate limit headers: the limit, the calls left of it, and the seconds until one more call is allowed."""
     return {
         "X-RateLimit-Limit": str(calls_per_minute),
         "X-RateLimit-Remaining": str(remaining),
@@ -203,21 +215,21 @@ def _problems_of(error: Exception) -> tuple[FieldProblem, ...]:
 
 
 def render_problem(failure: Failure, request_id: str) -> JSONResponse:
-    """The native dialect's answer."""
-    problem = Problem(
+    """The response in the native dialect: RFC 9457 problem details."""
+    details = Problem(
         type=f"urn:darkroom:problem:{failure.row.code}",
         title=failure.row.title,
         status=failure.row.status,
         detail=cut(failure.detail),
         code=failure.row.code,
         errors=[
-            ProblemField(field=cut(one.field), message=cut(one.message), allowed=one.allowed)
-            for one in failure.problems[:_MAX_PROBLEMS]
+            ProblemField(field=cut(problem.field), message=cut(problem.message), allowed=problem.allowed)
+            for problem in failure.problems[:_MAX_PROBLEMS]
         ],
         request_id=request_id,
     )
     return JSONResponse(
-        problem.model_dump(mode="json"),
+        details.model_dump(mode="json"),
         failure.row.status,
         headers={**failure.headers, HEADER: request_id},
         media_type="application/problem+json",
@@ -225,18 +237,17 @@ def render_problem(failure: Failure, request_id: str) -> JSONResponse:
 
 
 def cut(text: str) -> str:
-    """A text, no longer than an answer should repeat."""
+    """The text, shortened to what an error response may repeat."""
     return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How errors look below a path.
+    """How errors are rendered below a path prefix.
 
     Attributes:
-        prefix: of the paths.
-        render: (failure, the request's id) -> the answer.
-        media_type, model: of the answer's body, for the document.
+        render: (failure, request id) -> response.
+        media_type, model: of the response body, for the OpenAPI document.
     """
 
     prefix: str
@@ -249,26 +260,26 @@ NATIVE = Dialect("/", render_problem, "application/problem+json", Problem)
 
 
 def dialect_of(path: str, dialects: Sequence[Dialect]) -> Dialect:
-    """The dialect that is spoken at a path."""
-    return next((one for one in dialects if path.startswith(one.prefix)), NATIVE)
+    """The dialect in which errors at this path are rendered."""
+    return next((dialect for dialect in dialects if path.startswith(dialect.prefix)), NATIVE)
 
 
-async def answer(request: Request, error: Exception) -> JSONResponse:
-    """What the client gets for any error, in the dialect of its path; a traceback goes to the log alone."""
+async def handle(request: Request, error: Exception) -> JSONResponse:
+    """Render any error in the dialect of the request's path. Tracebacks go to the log only."""
     failure, request_id = describe(error), request_id_of(request)
     if failure.row.status == HTTPStatus.METHOD_NOT_ALLOWED:
-        # The framework names the methods of the first route that it looked at.
+        # The framework lists the methods of the first matching route only.
         methods = await run_in_threadpool(request.app.methods_at, request.url.path)
         if methods:
             failure = replace(failure, headers={"Allow": ", ".join(methods)})
     if failure.row.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        # The server logs the traceback itself; this line ties it to the request.
+        # The server logs the traceback itself; this line connects it to the request.
         log.error("request %s: %s %s failed: %r", request_id, request.method, request.url.path, error)
     return dialect_of(request.url.path, request.app.state.dialects).render(failure, request_id)
 
 
 def install(app: FastAPI, dialects: Sequence[Dialect]) -> None:
-    """Make `answer` the handler of every error."""
+    """Make `handle` the handler of every error."""
     app.state.dialects = dialects
     for kind in (DarkroomError, HTTPException, RequestValidationError, ClientDisconnect, Exception):
-        app.add_exception_handler(kind, answer)
+        app.add_exception_handler(kind, handle)

@@ -1,4 +1,4 @@
-"""What lists are asked for in the query: filters, pages. Refuses what it does not know; lists nothing itself."""
+"""Providers of the query parameters of lists: filters and pages. Unknown parameters are refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KNOWN = ("status", "model", "task", "limit", "cursor")
 
 @dataclass(frozen=True)
 class PageQuery:
-    """How many, and after which."""
+    """The page of a list that is asked for."""
 
     limit: int
     after: Cursor | None
@@ -27,12 +27,12 @@ class PageQuery:
 
 async def _filter(
     request: Request,
-    status: Annotated[JobState | None, Query(description="only jobs in this state")] = None,
+    status: Annotated[JobState | None, Query(description="only jobs with this status")] = None,
     model: Annotated[str | None, Query(description="only jobs of this model")] = None,
     task: Annotated[Task | None, Query(description="only jobs of this task")] = None,
 ) -> Filter:
-    """`metadata.KEY=VALUE`, any number of them, beside the named ones."""
-    _refuse_strangers(request)
+    """Also reads any number of parameters `metadata.KEY=VALUE`."""
+    _refuse_unknown(request)
     metadata = {
         name.removeprefix(_METADATA): value
         for name, value in request.query_params.items()
@@ -41,27 +41,27 @@ async def _filter(
     return Filter(status, model, task, metadata)
 
 
-def _refuse_strangers(request: Request) -> None:
-    """Nothing is silently ignored."""
+def _refuse_unknown(request: Request) -> None:
+    """Refuse unknown and repeated parameters rather than ignore them."""
     problems = []
     for name, count in Counter(name for name, _ in request.query_params.multi_items()).items():
         if name not in _KNOWN and not name.startswith(_METADATA):
-            problems.append(FieldProblem(name, "is no filter of this list", [*_KNOWN, f"{_METADATA}KEY"]))
+            problems.append(FieldProblem(name, "unknown parameter", [*_KNOWN, f"{_METADATA}KEY"]))
         elif count > 1:
-            problems.append(FieldProblem(name, f"stands {count} times; name it once"))
+            problems.append(FieldProblem(name, f"given {count} times; give it once"))
     if problems:
         raise InvalidRequest(problems)
 
 
 async def _page(
-    limit: Annotated[int, Query(ge=1, le=100, description="how many at the most")] = 20,
-    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before")] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="maximum number of jobs")] = 20,
+    cursor: Annotated[str | None, Query(description="`next_cursor` of the previous page")] = None,
 ) -> PageQuery:
     try:
         return PageQuery(limit, None if cursor is None else Cursor.read(cursor))
     except ValueError:
-        raise InvalidRequest([FieldProblem("cursor", "is no next_cursor of this list")]) from None
+        raise InvalidRequest([FieldProblem("cursor", "not a `next_cursor` of this list")]) from None
 
 
-TheFilter = Annotated[Filter, Depends(_filter)]
-ThePage = Annotated[PageQuery, Depends(_page)]
+FilterDep = Annotated[Filter, Depends(_filter)]
+PageDep = Annotated[PageQuery, Depends(_page)]

@@ -1,8 +1,8 @@
-"""Tells whoever waits for a job that something happened to it: one Redis subscription a process, for all of them.
+"""Tells waiting clients that something happened to a job: one Redis subscription a process, for all of them.
 
-The scripts publish `ID KIND` with every event. A bell carries nothing and promises little: a ring that is lost
-with the connection is made up for by ringing every bell after it is back, and whoever hears one reads Redis for
-what is true. So nothing piles up for those who are slow to listen. Knows no HTTP.
+The scripts publish `ID KIND` with every event. A notification carries no data and may be lost with the connection;
+after a reconnect every subscription is notified, and its holder reads the job's state from Redis. So nothing piles
+up for slow clients. Knows no HTTP.
 """
 
 from __future__ import annotations
@@ -24,114 +24,114 @@ from contracts.redis import keys
 
 log = logging.getLogger(__name__)
 
-#: After so much silence the connection is asked whether it lives, and given as long to answer.
+#: A connection that is silent for this long is pinged, and has as long to answer.
 _SILENCE_SECONDS = 5.0
-_PAUSE_SECONDS = 0.5
-_CONNECT_SECONDS = 2.0
+_RECONNECT_SECONDS = 0.5
+_TIMEOUT_SECONDS = 2.0
 _CANCEL_SECONDS = 0.02
 
 
 class Subscription:
-    """One listener's own; it stays rung until it has been heard."""
+    """One client's wait for a job's events; a notification stays set until it is consumed."""
 
     def __init__(self, kinds: frozenset[str] | None) -> None:
         self._kinds = kinds
-        self._rung = asyncio.Event()
+        self._notified = asyncio.Event()
 
-    def ring(self, kind: str | None = None) -> None:
-        """Something of this kind happened; None: perhaps."""
+    def notify(self, kind: str | None = None) -> None:
+        """Report an event of this kind; None: an event may have happened."""
         if kind is None or self._kinds is None or kind in self._kinds:
-            self._rung.set()
+            self._notified.set()
 
-    async def heard(self) -> None:
-        """Wait for the next ring."""
-        await self._rung.wait()
-        self._rung.clear()
+    async def wait(self) -> None:
+        """Wait for the next notification, and consume it."""
+        await self._notified.wait()
+        self._notified.clear()
 
 
 class JobNotifier:
-    """All listeners of one process. Belongs to one event loop.
+    """The subscriptions of one process. Belongs to one event loop.
 
     Attributes:
-        leaving: the process ends; nobody should wait any longer.
+        is_closed: the process shuts down, and nobody should go on waiting.
     """
 
     def __init__(self) -> None:
-        self.leaving = False
-        self._bells: defaultdict[str, set[Subscription]] = defaultdict(set)
+        self.is_closed = False
+        self._subscriptions: defaultdict[str, set[Subscription]] = defaultdict(set)
 
     def __len__(self) -> int:
-        """How many listen."""
-        return sum(map(len, self._bells.values()))
+        """Number of open subscriptions."""
+        return sum(map(len, self._subscriptions.values()))
 
     @contextmanager
-    def listen(self, job_id: str, kinds: frozenset[str] | None = None) -> Iterator[Subscription]:
-        """A bell for one job's events, or for some kinds of them. First listen, then look, then wait."""
-        bell = Subscription(kinds)
-        self._bells[job_id].add(bell)
+    def subscribe(self, job_id: str, kinds: frozenset[str] | None = None) -> Iterator[Subscription]:
+        """Subscribe to one job's events, or to some kinds of them. Subscribe first, then read, then wait."""
+        subscription = Subscription(kinds)
+        self._subscriptions[job_id].add(subscription)
         try:
-            yield bell
+            yield subscription
         finally:
-            self._bells[job_id].discard(bell)
-            if not self._bells[job_id]:
-                del self._bells[job_id]
+            self._subscriptions[job_id].discard(subscription)
+            if not self._subscriptions[job_id]:
+                del self._subscriptions[job_id]
 
-    def leave(self) -> None:
-        """Let nobody wait any longer."""
-        self.leaving = True
-        self._ring_all()
+    def close(self) -> None:
+        """End all waits."""
+        self.is_closed = True
+        self._notify_all()
 
     @asynccontextmanager
     async def connected(self, url: str) -> AsyncIterator[None]:
-        """Hear the scripts while the block runs; a Redis that is away is tried again and again."""
-        task = asyncio.create_task(self._hear_for_ever(url))
+        """Receive events from Redis while the block runs; a lost connection is made again."""
+        task = asyncio.create_task(self._receive_forever(url))
         try:
             yield
         finally:
-            # Again and again: the Redis client swallows a cancellation that meets it while it connects.
+            # Repeatedly: the Redis client swallows a cancellation that arrives while it connects.
             while not task.done():
                 task.cancel()
                 await asyncio.wait({task}, timeout=_CANCEL_SECONDS)
 
-    async def _hear_for_ever(self, url: str) -> None:
+    async def _receive_forever(self, url: str) -> None:
         while True:
             client = Redis.from_url(
                 url,
                 decode_responses=True,
-                socket_connect_timeout=_CONNECT_SECONDS,
-                socket_timeout=_CONNECT_SECONDS,
+                socket_connect_timeout=_TIMEOUT_SECONDS,
+                socket_timeout=_TIMEOUT_SECONDS,
                 retry=Retry(NoBackoff(), 0),
             )
             try:
-                async with client, client.pubsub() as subscription:
-                    await subscription.subscribe(keys.JOB_CHANNEL)
-                    await self._hear(subscription)
+                async with client, client.pubsub() as channel:
+                    await channel.subscribe(keys.JOB_CHANNEL)
+                    await self._receive(channel)
             except (RedisError, OSError) as error:
-                log.warning("no events, Redis does not answer: %s", error)
-            await asyncio.sleep(_PAUSE_SECONDS)
+                log.warning("no events: Redis does not answer: %s", error)
+            await asyncio.sleep(_RECONNECT_SECONDS)
 
-    async def _hear(self, subscription: PubSub) -> None:
-        """Until the connection is lost or dead."""
-        asked = False
+    async def _receive(self, channel: PubSub) -> None:
+        """Receive until the connection is lost or dead."""
+        is_pinged = False
         while True:
-            message = await subscription.get_message(timeout=_SILENCE_SECONDS)
+            message = await channel.get_message(timeout=_SILENCE_SECONDS)
             if message is None:
-                if asked:
+                if is_pinged:
                     return
-                await subscription.ping()
-            asked = message is None
+                await channel.ping()
+            is_pinged = message is None
             if message is not None:
-                self._pass_on(message)
+                self._dispatch(message)
 
-    def _pass_on(self, message: dict[str, Any]) -> None:
+    def _dispatch(self, message: dict[str, Any]) -> None:
         if message["type"] == "subscribe":
-            self._ring_all()  # what happened before was not heard
+            self._notify_all()  # events before the subscription were missed
         elif message["type"] == "message":
             job_id, _, kind = message["data"].partition(" ")
-            for bell in self._bells.get(job_id, ()):
-                bell.ring(kind)
+            for subscription in self._subscriptions.get(job_id, ()):
+                subscription.notify(kind)
 
-    def _ring_all(self) -> None:
-        for bells in self._bells.values():
-            for bell in bells:
-                bell.ring()
+    def _notify_all(self) -> None:
+        for subscriptions in self._subscriptions.values():
+            for subscription in subscriptions:
+                subscription.notify()

@@ -1,7 +1,7 @@
-"""A job's events as server-sent events: what was missed, then each as it comes, heartbeats, and the end.
+"""A job's events as server-sent events: those so far, then each as it happens, and heartbeats, until the job ends.
 
-An event is read from Redis when its reader is ready for it, so that a slow reader costs one page of events and
-no more; one that takes nothing at all for a while is let go.
+Events are read from Redis when the client is ready for them, so a slow client costs one page of events in memory;
+one that accepts no data for a while is disconnected.
 """
 
 from __future__ import annotations
@@ -24,45 +24,45 @@ from contracts.queue.records import JobState
 
 log = logging.getLogger(__name__)
 
-#: Events that one reader holds at a time.
+#: Events that one stream holds in memory.
 _PAGE = 32
 _RETRY_SECONDS = 0.5
-#: The browser's pause before it comes back.
+#: Pause after which a browser reconnects.
 _RECONNECT_MILLISECONDS = 1000
-#: A comment, which clients pass over.
+#: A comment, which clients ignore.
 HEARTBEAT = ": heartbeat\n\n"
 _ENDS = frozenset(state.value for state in JobState if state.is_final)
-#: An event's id, as Redis writes it; shorter than what may be too large for Redis.
+#: Pattern of an event's id, as Redis writes it; 19 digits, since Redis rejects numbers above 64 bits.
 EVENT_ID = r"^([0-9]{1,19}(-[0-9]{1,19})?)?$"
 _ID = re.compile(EVENT_ID)
 
 
 def read_position(last_event_id: str | None) -> str:
-    """The event after which to begin; raises InvalidRequest for what was no event's id."""
+    """The id of the event after which to start; raises InvalidRequest for text that is not an event id."""
     if not last_event_id:
         return "0"
     if _ID.fullmatch(last_event_id) is None:
-        raise InvalidRequest([FieldProblem("Last-Event-ID", "is no id of an event of this stream")])
+        raise InvalidRequest([FieldProblem("Last-Event-ID", "not an event id of this stream")])
     return last_event_id
 
 
 async def stream_events(
-    bells: JobNotifier, queue: JobQueue, job_id: str, after: str, heartbeat_seconds: float
+    notifier: JobNotifier, queue: JobQueue, job_id: str, after: str, heartbeat_seconds: float
 ) -> AsyncIterator[str]:
-    """The events of one job as text, until its last one."""
+    """Yield one job's events as text, up to its last one."""
     yield f"retry: {_RECONNECT_MILLISECONDS}\n\n"
-    async for event in follow_events(bells, queue, job_id, after, heartbeat_seconds):
+    async for event in follow_events(notifier, queue, job_id, after, heartbeat_seconds):
         yield HEARTBEAT if event is None else _write(event)
 
 
 async def follow_events(
-    bells: JobNotifier, queue: JobQueue, job_id: str, after: str, heartbeat_seconds: float
+    notifier: JobNotifier, queue: JobQueue, job_id: str, after: str, heartbeat_seconds: float
 ) -> AsyncIterator[Event | None]:
-    """The events of one job, until its last one or until the process has to go; None after a time without any."""
-    with bells.listen(job_id) as bell:
-        while not bells.leaving:
+    """Yield one job's events up to its last one or the process's shutdown; None for each silent interval."""
+    with notifier.subscribe(job_id) as subscription:
+        while not notifier.is_closed:
             try:
-                events = await run_in_threadpool(_read_on, queue, job_id, after)
+                events = await run_in_threadpool(_read_next, queue, job_id, after)
             except Unavailable:
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
@@ -73,17 +73,17 @@ async def follow_events(
                     return
             if events is None:
                 return
-            while len(events) < _PAGE and not await _is_heard(bell, heartbeat_seconds):
+            while len(events) < _PAGE and not await _is_notified(subscription, heartbeat_seconds):
                 yield None
 
 
 def has_more(queue: JobQueue, job_id: str, after: str) -> bool:
-    """Whether anything comes after an event, now or later."""
-    return _read_on(queue, job_id, after) is not None
+    """Whether an event follows this one, now or later."""
+    return _read_next(queue, job_id, after) is not None
 
 
-def _read_on(queue: JobQueue, job_id: str, after: str) -> list[Event] | None:
-    """The next events, maybe none; None when no more can come."""
+def _read_next(queue: JobQueue, job_id: str, after: str) -> list[Event] | None:
+    """The next events, possibly none so far; None when no more will come."""
     events = queue.events(job_id, after, _PAGE)
     if events:
         return events
@@ -92,12 +92,12 @@ def _read_on(queue: JobQueue, job_id: str, after: str) -> list[Event] | None:
             return []
     except NotFound:
         return None
-    return queue.events(job_id, after, _PAGE) or None  # it may have ended between the two looks
+    return queue.events(job_id, after, _PAGE) or None  # the job may have ended between the two reads
 
 
-async def _is_heard(bell: Subscription, seconds: float) -> bool:
+async def _is_notified(subscription: Subscription, seconds: float) -> bool:
     try:
-        await asyncio.wait_for(bell.heard(), seconds)
+        await asyncio.wait_for(subscription.wait(), seconds)
     except TimeoutError:
         return False
     return True
@@ -108,17 +108,17 @@ def _write(event: Event) -> str:
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events to a client that must take some of them within a time."""
+    """A response of server-sent events, which disconnects a client that accepts no data for a while."""
 
     media_type = "text/event-stream"
 
     def __init__(self, content: AsyncIterator[str], stall_seconds: float) -> None:
-        """Proxies are told to keep nothing back."""
+        """`stall_seconds`: how long a client may accept no data. Headers tell proxies not to buffer."""
         super().__init__(content, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         self._stall_seconds = stall_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until the end, or until the client stalls; uvicorn then closes the connection."""
+        """Send until the end or until the client stalls; uvicorn then closes the connection."""
 
         async def send_in_time(message: Message) -> None:
             async with asyncio.timeout(self._stall_seconds):
@@ -127,4 +127,4 @@ class EventStream(StreamingResponse):
         try:
             await super().__call__(scope, receive, send_in_time)
         except TimeoutError:
-            log.info("a reader of events took nothing for %g s, and was let go", self._stall_seconds)
+            log.info("closed an event stream: its client accepted no data for %g s", self._stall_seconds)

@@ -1,4 +1,4 @@
-"""`Prefer: wait`: read from the header; waited for without a thread, and without asking Redis again and again."""
+"""Waiting for a job's end as `Prefer: wait` asks for (RFC 7240): without a thread and without polling Redis."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from contracts.queue.records import JobRecord, JobState
 
 MAX_WAIT_SECONDS = 60
 _RETRY_SECONDS = 0.5
-#: After these a waiter looks.
+#: Events after which the job is read again.
 _ENDS = frozenset({state.value for state in JobState if state.is_final} | {"gone"})
 
 
 def read_preference(request: Request) -> int | None:
-    """Seconds that the client prefers to wait, or None. Other preferences are passed over, as RFC 7240 wants it.
+    """Seconds that the client prefers to wait, or None. Other preferences are ignored, as RFC 7240 requires.
 
     Raises:
-        InvalidRequest: a number that is none, or out of range.
+        InvalidRequest: the value of `wait` is not a whole number, or is out of range.
     """
     for name, value in _preferences(request.headers.getlist("prefer")):
         if name == "wait":
@@ -32,7 +32,7 @@ def read_preference(request: Request) -> int | None:
                 return MAX_WAIT_SECONDS
             if value.isascii() and value.isdecimal() and 1 <= int(value[:9]) <= MAX_WAIT_SECONDS:
                 return int(value)
-            message = "wait is a whole number of seconds; the job goes on when they are over"
+            message = f"wait must be a whole number of seconds, got {value[:20]!r}"
             raise InvalidRequest([FieldProblem("Prefer", message, f"wait=1–{MAX_WAIT_SECONDS}")])
     return None
 
@@ -43,17 +43,17 @@ def _preferences(headers: list[str]) -> Iterator[tuple[str, str]]:
         yield name.strip().lower(), value.strip().strip('"')
 
 
-async def wait_for_end(bells: JobNotifier, queue: JobQueue, record: JobRecord, seconds: float) -> JobRecord:
-    """The job once it has ended, or as it is when the time is over or the process has to go."""
-    with bells.listen(record.id, _ENDS) as bell, suppress(TimeoutError):
+async def wait_for_end(notifier: JobNotifier, queue: JobQueue, record: JobRecord, seconds: float) -> JobRecord:
+    """Return the job once it has ended, or as it is after `seconds` or when the process shuts down."""
+    with notifier.subscribe(record.id, _ENDS) as subscription, suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            while not bells.leaving:
+            while not notifier.is_closed:
                 try:
                     record = await run_in_threadpool(queue.fetch, record.id)
-                except Unavailable:  # the bell has been heard, and will not ring again for the same end
+                except Unavailable:  # the notification is consumed, and will not come again
                     await asyncio.sleep(_RETRY_SECONDS)
                     continue
                 if record.state.is_final:
                     break
-                await bell.heard()
+                await subscription.wait()
     return record

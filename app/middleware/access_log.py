@@ -1,6 +1,6 @@
-"""Counts and logs every answer: by its route's template, not by its path, so that no client can make up labels.
+"""Counts and logs every response, under the template of its route: clients cannot create new metric labels.
 
-Of a request no more is logged than its method and path: queries carry signatures, headers keys, bodies prompts.
+Only the method and the path of a request are logged: queries carry signatures, headers keys, bodies prompts.
 """
 
 from __future__ import annotations
@@ -17,45 +17,45 @@ log = logging.getLogger(__name__)
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _OTHER = "other"
-#: What proxies write when the client left before there was an answer.
-_CLIENT_LEFT = 499
+#: What proxies log when the client disconnected before there was a response.
+_CLIENT_DISCONNECTED = 499
 _FAILED = 500
-#: Asked every few seconds by machines; worth a line only when something is wrong.
+#: Requested every few seconds by monitoring; logged at info level only when they fail.
 _PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 _MAX_PATH = 200
 _JOB = "/v1/jobs/{id}"
 
 
 class AccessLogMiddleware:
-    """ASGI middleware."""
+    """ASGI middleware that counts, times and logs responses."""
 
-    def __init__(self, app: ASGIApp, tally: Counters, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, app: ASGIApp, counters: Counters, clock: Callable[[], float] = time.perf_counter) -> None:
         self._app = app
-        self._tally = tally
+        self._counters = counters
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, or anything else that passes by."""
+        """Handle one request; pass on anything that is not HTTP."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun, status = self._clock(), _CLIENT_LEFT
+        started, status = self._clock(), _CLIENT_DISCONNECTED
 
-        async def send_and_note(message: Message) -> None:
+        async def send_and_observe(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                self._tally.observe("http_request_seconds", self._clock() - begun, **_labels(scope))
+                self._counters.observe("http_request_seconds", self._clock() - started, **_labels(scope))
             await send(message)
 
         try:
-            await self._app(scope, receive, send_and_note)
+            await self._app(scope, receive, send_and_observe)
         except Exception:
-            status = _FAILED  # what handles it, and tells the client, stands further out
+            status = _FAILED  # an outer middleware turns it into a response
             raise
         finally:
-            self._tally.count("http_requests", status=str(status), **_labels(scope))
-            _log_answer(scope, status, self._clock() - begun)
+            self._counters.count("http_requests", status=str(status), **_labels(scope))
+            _log_response(scope, status, self._clock() - started)
 
 
 def _labels(scope: Scope) -> dict[str, str]:
@@ -64,13 +64,13 @@ def _labels(scope: Scope) -> dict[str, str]:
 
 
 def _route_of(scope: Scope) -> str:
-    """The template of the route that was found; known once the request has been routed."""
+    """The template of the matching route; known once the request has been routed."""
     return getattr(scope.get("route"), "path", _OTHER)
 
 
-def _log_answer(scope: Scope, status: int, seconds: float) -> None:
+def _log_response(scope: Scope, status: int, seconds: float) -> None:
     route, path = _route_of(scope), scope["path"][:_MAX_PATH]
-    about: dict[str, object] = {
+    fields: dict[str, object] = {
         "method": scope["method"],
         "route": route,
         "path": path,
@@ -78,6 +78,6 @@ def _log_answer(scope: Scope, status: int, seconds: float) -> None:
         "seconds": round(seconds, 4),
     }
     if route.startswith(_JOB):
-        about["job_id"] = scope["path_params"]["id"][:_MAX_PATH]
+        fields["job_id"] = scope["path_params"]["id"][:_MAX_PATH]
     level = logging.DEBUG if route in _PROBES and status < _FAILED else logging.INFO
-    log.log(level, "%s %s %s", scope["method"], path, status, extra=about)
+    log.log(level, "%s %s %s", scope["method"], path, status, extra=fields)

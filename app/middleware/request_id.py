@@ -1,4 +1,4 @@
-"""Gives each request an id, the client's own where it sends a plain one, and echoes it on the answer."""
+"""Gives each request an id, the client's own where it sends a valid one, and returns it with the response."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from contracts import logs
 
 HEADER = "X-Request-ID"
-_PLAIN = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_VALID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class RequestIdMiddleware:
-    """ASGI middleware; the id lies in the request's state."""
+    """ASGI middleware that puts an id into the request's state, the response's headers and the logs."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, or anything else that passes by."""
+        """Handle one request; pass on anything that is not HTTP."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        asked = Headers(scope=scope).get(HEADER, "")
-        request_id = asked if _PLAIN.fullmatch(asked) else secrets.token_hex(8)
-        # A new dict: the lifespan's state is shared by all requests.
+        sent = Headers(scope=scope).get(HEADER, "")
+        request_id = sent if _VALID.fullmatch(sent) else secrets.token_hex(8)
+        # A new dict, since all requests share the lifespan's state.
         scope["state"] = {**scope.get("state", {}), "request_id": request_id}
 
-        # For good: the server's own lines on this request come after us.
+        # Never unbound: the server logs its own lines on this request after this middleware has returned.
         logs.bind(request_id=request_id)
 
         async def send_with_id(message: Message) -> None:

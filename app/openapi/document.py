@@ -29,6 +29,12 @@ from contracts.requests.schema import REQUESTS, JobRequest
 
 _REQUEST_ID = "4f1c7a80f2b6d935"
 _LIST = "ListView_"
+_BEARER = "HTTPBearer"
+_BEARER_SCHEME = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "an API key: `darkroom keys create` makes one",
+}
 _KINDS: tuple[type[JobRequest], ...] = (*REQUESTS.values(), GenerationRequest, EditRequest)
 
 
@@ -52,9 +58,11 @@ class DocumentedApi(FastAPI):
             )
             dialects: Sequence[Dialect] = self.state.dialects
             _add_schemas(document, dialects)
+            document["components"]["securitySchemes"] = {_BEARER: _BEARER_SCHEME}
             name_choices(document["components"]["schemas"], _KINDS, self._catalogue)
             for path, operations in document["paths"].items():
                 for operation in operations.values():
+                    _describe_security(operation)
                     _describe_errors(operation, dialect_of(path, dialects))
                     _describe_bodies(operation)
                     _leave_out_nulls(operation)
@@ -80,6 +88,12 @@ def _add_schemas(document: Document, dialects: Sequence[Dialect]) -> None:
     _, definitions = models_json_schema(models, ref_template=REFERENCE)  # type: ignore[arg-type]
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas |= {name: schema for name, schema in definitions["$defs"].items() if name not in schemas}
+
+
+def _describe_security(operation: Document) -> None:
+    """Require an API key where a missing one is an error, unless the route says otherwise itself."""
+    if str(HTTPStatus.UNAUTHORIZED.value) in operation["responses"]:
+        operation.setdefault("security", [{_BEARER: []}])
 
 
 def _describe_errors(operation: Document, dialect: Dialect) -> None:

@@ -1,4 +1,4 @@
-"""The catalogue: what the service offers, and which workers are there to run it. Changes nothing."""
+"""Routes that list what the service offers: models, ControlNets, schedulers, preprocessors, workers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from app.dependencies.services import ONLY_ADMINS, TheCatalogue, TheQueue, VisibleCatalogue
+from app.dependencies.access import ADMINS_ONLY, VisibleCatalogueDep
+from app.dependencies.services import ServicesDep
 from app.openapi.routes import problems
 from app.parsing.schemas import bounds_of, controlnet_ids, lora_ids, schemas_for
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
@@ -23,7 +24,7 @@ router = APIRouter(prefix="/v1", tags=["catalogue"], responses=problems(503))
 
 
 class ModelView(BaseModel):
-    """One model; the list has OpenAI's shape, each entry extended."""
+    """One model: OpenAI's fields, and ours."""
 
     id: str
     object: Literal["model"] = "model"
@@ -31,17 +32,17 @@ class ModelView(BaseModel):
     family: str
     title: str
     tasks: list[Task]
-    defaults: dict[str, Any] = Field(description="value of each field that a request may leave out")
+    defaults: dict[str, Any] = Field(description="values of the fields that a request may omit")
     limits: dict[str, int | None]
     schedulers: list[str]
     loras: list[str]
     controlnets: list[str]
     prompt_hint: str
-    warm_on: list[str] = Field(description="workers that hold it ready")
+    warm_on: list[str] = Field(description="workers that have the model loaded")
 
 
 class ModelDetail(ModelView):
-    """One model with the JSON Schema of each task's request, narrowed to what this model takes."""
+    """One model with the JSON Schema of each task's request, narrowed to what this model supports."""
 
     schemas: dict[Task, dict[str, Any]]
 
@@ -57,7 +58,7 @@ class ControlNetView(BaseModel):
 
 
 class SchedulerView(BaseModel):
-    """One scheduler, and the families that it can drive."""
+    """One scheduler, and the model families that it works with."""
 
     id: str
     kind: str
@@ -65,29 +66,29 @@ class SchedulerView(BaseModel):
 
 
 class PreprocessorView(BaseModel):
-    """One preprocessor, and the ControlNets that take what it makes."""
+    """One preprocessor, and the ControlNets that it makes control images for."""
 
     id: str
     controlnets: list[str]
 
 
 @router.get("/models")
-def list_models(catalogue: VisibleCatalogue, queue: TheQueue) -> ListView[ModelView]:
-    """All models."""
-    workers = _workers(queue)
+def list_models(catalogue: VisibleCatalogueDep, services: ServicesDep) -> ListView[ModelView]:
+    """List all models."""
+    workers = _workers(services.queue)
     return ListView(data=[ModelView(**_model(row, catalogue, workers)) for row in catalogue.models])
 
 
 @router.get("/models/{id}", responses=problems(404))
-def show_model(id: str, catalogue: VisibleCatalogue, queue: TheQueue) -> ModelDetail:
-    """One model, with the JSON Schema of each task's request for it."""
+def show_model(id: str, catalogue: VisibleCatalogueDep, services: ServicesDep) -> ModelDetail:
+    """Show a model, with the JSON Schema of each task's request for it."""
     row = catalogue.model(id)
-    return ModelDetail(**_model(row, catalogue, _workers(queue)), schemas=schemas_for(row, catalogue))
+    return ModelDetail(**_model(row, catalogue, _workers(services.queue)), schemas=schemas_for(row, catalogue))
 
 
 @router.get("/controlnets")
-def list_controlnets(catalogue: TheCatalogue) -> ListView[ControlNetView]:
-    """All ControlNets."""
+def list_controlnets(services: ServicesDep) -> ListView[ControlNetView]:
+    """List all ControlNets."""
     return ListView(
         data=[
             ControlNetView(
@@ -97,14 +98,14 @@ def list_controlnets(catalogue: TheCatalogue) -> ListView[ControlNetView]:
                 kind=row.kind,
                 preprocessors=list(row.preprocessors),
             )
-            for row in catalogue.controlnets
+            for row in services.catalogue.controlnets
         ]
     )
 
 
 @router.get("/schedulers")
 def list_schedulers() -> ListView[SchedulerView]:
-    """All schedulers, whether or not a model here can use them."""
+    """List all schedulers, including those that no model here can use."""
     return ListView(
         data=[
             SchedulerView(
@@ -118,8 +119,9 @@ def list_schedulers() -> ListView[SchedulerView]:
 
 
 @router.get("/preprocessors")
-def list_preprocessors(catalogue: TheCatalogue) -> ListView[PreprocessorView]:
-    """What can make a control image out of a picture."""
+def list_preprocessors(services: ServicesDep) -> ListView[PreprocessorView]:
+    """List the preprocessors, which make a control image from an ordinary image."""
+    catalogue = services.catalogue
     names = dict.fromkeys(name for row in catalogue.controlnets for name in row.preprocessors)
     return ListView(
         data=[
@@ -131,10 +133,10 @@ def list_preprocessors(catalogue: TheCatalogue) -> ListView[PreprocessorView]:
     )
 
 
-@router.get("/workers", dependencies=[ONLY_ADMINS], responses=problems(403))
-def list_workers(queue: TheQueue) -> ListView[WorkerReport]:
-    """All live workers, as they tell of themselves: of everybody's jobs and adapters, so only to admins."""
-    return ListView(data=_workers(queue))
+@router.get("/workers", dependencies=[ADMINS_ONLY], responses=problems(403))
+def list_workers(services: ServicesDep) -> ListView[WorkerReport]:
+    """List the live workers. For admins only, since reports name the jobs and LoRAs of all owners."""
+    return ListView(data=_workers(services.queue))
 
 
 def _workers(queue: JobQueue) -> list[WorkerReport]:

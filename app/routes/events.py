@@ -1,4 +1,4 @@
-"""A job's events over HTTP. How they are told is `app.streams`' matter."""
+"""The route of a job's event stream. `app/events/` reads and writes the events."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Response
 from fastapi.concurrency import run_in_threadpool
 
-from app.dependencies.services import AnyService, OwnJob
+from app.dependencies.access import OwnJobDep
+from app.dependencies.services import ServicesDep
 from app.events.sse import EVENT_ID, EventStream, has_more, read_position, stream_events
 from app.openapi.routes import problems, told
 
@@ -19,21 +20,22 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
     response_class=Response,
     responses={
         **told(),
-        204: {"description": "Nothing comes after that event; a browser does not come back"},
+        204: {"description": "No event will follow `Last-Event-ID`; browsers stop reconnecting"},
         **problems(404, 410, 422, 503),
     },
 )
 async def show_events(
-    record: OwnJob,
-    services: AnyService,
+    record: OwnJobDep,
+    services: ServicesDep,
     last_event_id: Annotated[
-        str | None, Header(description="begin after this event", json_schema_extra={"pattern": EVENT_ID})
+        str | None,
+        Header(description="start after the event with this id", json_schema_extra={"pattern": EVENT_ID}),
     ] = None,
 ) -> Response:
-    """What happened to the job, and what happens from now on, until its end."""
+    """Stream the job's events: those so far, then each as it happens, until the job ends."""
     after = read_position(last_event_id)
     if after != "0" and not await run_in_threadpool(has_more, services.queue, record.id, after):
         return Response(status_code=204)
     settings = services.settings
-    events = stream_events(services.bells, services.queue, record.id, after, settings.heartbeat_seconds)
+    events = stream_events(services.notifier, services.queue, record.id, after, settings.heartbeat_seconds)
     return EventStream(events, settings.stall_seconds)

@@ -7,7 +7,7 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from app.dependencies.services import TheQueue, TheStorage
+from app.dependencies.services import ServicesDep
 from app.errors import NotReady
 from app.openapi.routes import problems
 from contracts.errors import FieldProblem, Unavailable
@@ -19,27 +19,27 @@ router = APIRouter(tags=["health"])
 
 
 class Health(BaseModel):
-    """All is well."""
+    """A successful health check."""
 
     status: Literal["ok", "ready"]
 
 
 @router.get("/healthz")
 async def show_liveness() -> Health:
-    """Whether this process answers at all."""
+    """Whether this process answers requests."""
     return Health(status="ok")
 
 
 @router.get("/readyz", responses=problems(503))
-def show_readiness(queue: TheQueue, storage: TheStorage) -> Health:
-    """Whether a job sent now would be served; a 503 names what is missing."""
+def show_readiness(services: ServicesDep) -> Health:
+    """Whether a job sent now would be run; a 503 names what is missing: Redis, storage or workers."""
     missing: list[FieldProblem] = []
     try:
-        storage.check()
+        services.storage.check()
     except Unavailable as error:
         missing.append(FieldProblem("storage", str(error)))
     try:
-        if not _is_a_worker_there(queue):
+        if not _has_worker(services.queue):
             missing.append(FieldProblem("workers", "no worker is idle or busy"))
     except Unavailable as error:
         missing.append(FieldProblem("redis", str(error)))
@@ -48,6 +48,6 @@ def show_readiness(queue: TheQueue, storage: TheStorage) -> Health:
     return Health(status="ready")
 
 
-def _is_a_worker_there(queue: JobQueue) -> bool:
+def _has_worker(queue: JobQueue) -> bool:
     with redis_errors_are_unavailable():
         return any(report.state in ("idle", "busy") for report in read_workers(queue.connection))

@@ -1,4 +1,4 @@
-"""A job's images. A signed link opens one without a key; what it may open is `contracts.links`'s matter."""
+"""The route of a job's images. A signed link gives access to one image without an API key."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import RedirectResponse
 
-from app.dependencies.services import ShownJob, TheSettings, TheStorage
+from app.dependencies.access import ImageJobDep
+from app.dependencies.services import ServicesDep
 from app.openapi.routes import problems
 from contracts.errors import NotFound
 from contracts.queue.records import ImageRecord, JobRecord, JobState
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
-#: A client follows a redirect at once.
+#: Validity of a bucket's signed link; clients follow a redirect immediately.
 _REDIRECT_SECONDS = 300
 _BYTES = {"type": "string", "format": "binary"}
 
@@ -25,33 +26,33 @@ _BYTES = {"type": "string", "format": "binary"}
     openapi_extra={"security": [{"HTTPBearer": []}, {}]},
     responses={
         200: {"content": {f"image/{name}": {"schema": _BYTES} for name in ("png", "jpeg", "webp")}},
-        304: {"description": "The client has these bytes already"},
+        304: {"description": "Not modified: the client has this image already"},
         307: {
-            "description": "The bucket has them (DARKROOM_API_REDIRECT_IMAGES): a link that it signed, for minutes"
+            "description": "Redirect to the image in the bucket, by a link that is valid for a few minutes; "
+            "only with DARKROOM_API_REDIRECT_IMAGES"
         },
         **problems(401, 403, 404, 410, 503),
     },
 )
 def show_image(
-    record: ShownJob,
+    record: ImageJobDep,
     n: int,
-    storage: TheStorage,
-    settings: TheSettings,
-    expires: Annotated[str | None, Query(description="of a signed link")] = None,
-    signature: Annotated[str | None, Query(description="of a signed link")] = None,
+    services: ServicesDep,
+    expires: Annotated[str | None, Query(description="expiry time of a signed link, Unix seconds")] = None,
+    signature: Annotated[str | None, Query(description="signature of a signed link")] = None,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """The bytes of a completed job's image, counted from 0. They never change."""
-    del expires, signature  # documented here, and read as one query there
+    """Download image `n` of a completed job, counted from 0. An image never changes."""
+    del expires, signature  # declared for the OpenAPI document; ImageJobDep checks the whole query
     image = _image_of(record, n)
     headers = {"ETag": f'"{image.sha256}"', "Cache-Control": "private, max-age=31536000, immutable"}
     if if_none_match is not None and _names(if_none_match, image.sha256):
         return Response(status_code=304, headers=headers)
-    link = storage.sign(image.key, _REDIRECT_SECONDS) if settings.redirect_images else None
+    link = services.storage.sign(image.key, _REDIRECT_SECONDS) if services.settings.redirect_images else None
     if link is not None:
         return RedirectResponse(link, status_code=307, headers={"Cache-Control": "no-store"})
     try:
-        data = storage.read(image.key)
+        data = services.storage.read(image.key)
     except NotFound:
         raise NotFound("image", f"{record.id}/{n}") from None
     headers["X-Content-Type-Options"] = "nosniff"

@@ -1,4 +1,4 @@
-"""Jobs: list them, look at one, cancel it, forget it."""
+"""Routes that list, show, cancel and delete jobs."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from contextlib import suppress
 
 from fastapi import APIRouter, Response
 
-from app.dependencies.calls import TheRepeats
-from app.dependencies.queries import TheFilter, ThePage
-from app.dependencies.services import OwnJob, TheLinks, ThePrincipal, TheQueue, TheStorage
+from app.dependencies.access import OwnJobDep, PrincipalDep
+from app.dependencies.queries import FilterDep, PageDep
+from app.dependencies.services import LinksDep, ServicesDep
+from app.dependencies.submissions import IdempotentCallDep
 from app.job_response import job_response
 from app.openapi.routes import problems
 from contracts.errors import Unavailable
 from contracts.job_view import JobView, ListView, view_job
 from contracts.queue import listing
-from contracts.queue.records import JobRecord
 from contracts.uploads.retention import remove_images
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
@@ -22,10 +22,13 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
 
 @router.get("/jobs", responses=problems(422, 503))
 def list_jobs(
-    wanted: TheFilter, page: ThePage, queue: TheQueue, caller: ThePrincipal, links: TheLinks
+    filters: FilterDep, page: PageDep, services: ServicesDep, principal: PrincipalDep, links: LinksDep
 ) -> ListView[JobView]:
-    """Your jobs, newest first, without their places in the queue; a rare filter may give a short page."""
-    found = listing.list_jobs(queue, caller.owner, wanted, page.limit, page.after)
+    """List your jobs, newest first, without their positions in the queue.
+
+    A page may be shorter than `limit` when few jobs match the filters; go on while `has_more` is true.
+    """
+    found = listing.list_jobs(services.queue, principal.owner, filters, page.limit, page.after)
     return ListView(
         data=[view_job(record, links) for record in found.jobs],
         has_more=found.next is not None,
@@ -34,26 +37,24 @@ def list_jobs(
 
 
 @router.get("/jobs/{id}", responses=problems(404, 410, 503))
-def show_job(record: OwnJob, queue: TheQueue, storage: TheStorage, links: TheLinks) -> JobView:
-    """The job as it is now."""
-    return job_response(record, queue, storage, links)
+def show_job(record: OwnJobDep, services: ServicesDep, links: LinksDep) -> JobView:
+    """Show a job as it is now."""
+    return job_response(record, services.queue, services.storage, links)
 
 
 @router.post("/jobs/{id}/cancel", responses=problems(404, 409, 410, 422, 503))
 def cancel_job(
-    record: OwnJob, queue: TheQueue, links: TheLinks, repeats: TheRepeats, response: Response
+    record: OwnJobDep, services: ServicesDep, links: LinksDep, call: IdempotentCallDep, response: Response
 ) -> JobView:
-    """Cancel a job: at once where it waits, within one denoising step where it runs. Idempotent."""
-
-    def cancel() -> JobRecord:
-        return queue.cancel(record.id)
-
-    return view_job(repeats.make_once(b"", response, cancel, lambda job: job.id, queue.fetch), links)
+    """Cancel a job: immediately while it waits, within one denoising step while it runs. Idempotent."""
+    queue = services.queue
+    cancelled = call.run(b"", response, lambda _: queue.cancel(record.id), queue.fetch, lambda job: job.id)
+    return view_job(cancelled, links)
 
 
 @router.delete("/jobs/{id}", status_code=204, responses=problems(404, 409, 410, 503))
-def delete_job(record: OwnJob, queue: TheQueue, storage: TheStorage) -> None:
-    """Forget a job that has ended, and its images."""
-    queue.delete(record.id)
-    with suppress(Unavailable):  # the books are closed; the sweep removes what is left
-        remove_images(storage, record.id)
+def delete_job(record: OwnJobDep, services: ServicesDep) -> None:
+    """Delete a job that has ended, and its images."""
+    services.queue.delete(record.id)
+    with suppress(Unavailable):  # the record is gone; the sweep removes files that are left
+        remove_images(services.storage, record.id)

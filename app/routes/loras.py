@@ -1,4 +1,4 @@
-"""LoRAs: the operator's own, and those that came over HTTP."""
+"""Routes that list, upload and delete LoRAs: those of the operator's catalogue and uploaded ones."""
 
 from __future__ import annotations
 
@@ -10,45 +10,50 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from pydantic import AwareDatetime, BaseModel, Field
 
-from app.dependencies.calls import LoraFile, TheRepeats
-from app.dependencies.services import TheCatalogue, TheLoraRegistry, ThePrincipal, VisibleCatalogue
+from app.auth import Principal
+from app.dependencies.access import PrincipalDep, VisibleCatalogueDep
+from app.dependencies.bodies import LoraFileDep
+from app.dependencies.services import ServicesDep
+from app.dependencies.submissions import IdempotentCallDep
 from app.openapi.routes import MAKING, lora_body, problems
 from app.parsing.spooled_files import SpooledFile
 from contracts.auth.api_keys import Scope
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.errors import CatalogueError, Conflict, FieldProblem, Gone, InvalidRequest, NotFound
 from contracts.job_view import ListView
-from contracts.uploads.loras import UploadedLora
+from contracts.uploads.loras import LoraRegistry, UploadedLora
 from contracts.weights.finite import check_finite
 from contracts.weights.lora_files import AdapterFacts, AdapterRefused, describe, read_facts, read_tensors
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
 
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_ID_IN_WORDS = "a–z, 0–9, dot, dash and underscore; at most 64, the first a letter or a digit"
+_ID_RULE = "1–64 of a–z, 0–9, `.`, `-` and `_`, starting with a letter or a digit"
 
 
 class LoraView(BaseModel):
-    """One adapter. What is read from its file is null where the file is not on this machine."""
+    """One LoRA. What is read from its file is null where the API cannot read the file."""
 
     id: str
     family: str
     title: str
     trigger: str
-    models: list[str] = Field(description="models that it fits; none named: all of its family")
-    layout: str | None = Field(None, description="whose names the file has: peft, kohya, diffusers or xlabs")
+    models: list[str] = Field(description="models that it fits; empty: all models of its family")
+    layout: str | None = Field(
+        None, description="naming scheme of the file's tensors: peft, kohya, diffusers or xlabs"
+    )
     ranks: list[int] | None = None
     dtype: str | None = None
-    changes_text: bool | None = Field(None, description="whether it changes a text encoder")
-    sha256: str | None = Field(None, description="of the file; uploaded ones only")
+    changes_text: bool | None = Field(None, description="whether it has weights for a text encoder")
+    sha256: str | None = Field(None, description="of the file; only for uploaded LoRAs")
     size_bytes: int | None = None
-    visible_to: str | None = Field(None, description="`all` or `owner`; uploaded ones only")
+    visible_to: str | None = Field(None, description="`all` or `owner`; only for uploaded LoRAs")
     created_at: AwareDatetime | None = None
 
 
 @router.get("/loras", responses=problems(503))
-def list_loras(catalogue: VisibleCatalogue) -> ListView[LoraView]:
-    """All adapters that the caller may name."""
+def list_loras(catalogue: VisibleCatalogueDep) -> ListView[LoraView]:
+    """List the LoRAs that your requests may use."""
     return ListView(data=[_view(row, catalogue) for row in catalogue.loras])
 
 
@@ -57,81 +62,89 @@ def list_loras(catalogue: VisibleCatalogue) -> ListView[LoraView]:
     status_code=201,
     openapi_extra=lora_body(),
     responses={
-        200: {"model": LoraView, "description": "It was here"},
+        200: {"model": LoraView, "description": "Uploaded before"},
         **problems(*MAKING),
     },
 )
 def add_lora(
-    file: LoraFile,
-    caller: ThePrincipal,
-    catalogue: TheCatalogue,
-    shelf: TheLoraRegistry,
-    repeats: TheRepeats,
+    file: LoraFileDep,
+    services: ServicesDep,
+    principal: PrincipalDep,
+    call: IdempotentCallDep,
     response: Response,
     name: Annotated[
         str | None,
         Query(
-            description="its id in requests, where the body is the file itself",
+            description="id of the LoRA in requests, where the body is the file itself",
             json_schema_extra={"pattern": f"^{_ID.pattern}$"},
         ),
     ] = None,
 ) -> LoraView:
-    """Check and keep a `.safetensors` file, sent as raw bytes or as the field `file` of a form.
+    """Upload a LoRA: a `.safetensors` file as raw bytes or as the field `file` of a form.
 
-    An adapter that an admin uploads is everybody's; another one its owner's alone.
+    A LoRA uploaded with an admin's key is visible to all; any other is visible to its owner only.
     """
+    catalogue = services.catalogue
     with file.path.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    id = _name(file, name, sha256)
+    id = _id_of(file, name, sha256)
     response.status_code = 200
 
-    def keep() -> UploadedLora:
-        if id in {row.id for row in catalogue.loras}:
-            raise Conflict(f"the operator has a LoRA {id!r}; take another name")
+    def create(_: object) -> UploadedLora:
+        if _is_built_in(id, catalogue):
+            raise Conflict(f"the operator's catalogue has a LoRA {id!r}; choose another name")
         facts = read_facts(file.path, catalogue)
         check_finite(file.path, read_tensors(file.path))
-        owner = None if Scope.ADMIN in caller.scopes else caller.owner
-        row, is_new = shelf.add(id, owner, file.path, sha256, facts)
+        owner = None if Scope.ADMIN in principal.scopes else principal.owner
+        lora, is_new = services.loras.add(id, owner, file.path, sha256, facts)
         response.status_code = 201 if is_new else 200
-        return row
+        return lora
 
     def find(id: str) -> UploadedLora:
-        row = next((row for row in shelf.find_all(caller.owner) if row.id == id), None)
-        if row is None:
-            raise Gone("LoRA", id, caller.owner)
-        return row
+        lora = _find_uploaded(id, services.loras, principal)
+        if lora is None:
+            raise Gone("LoRA", id, principal.owner)
+        return lora
 
-    body = f"{sha256} {id}".encode()
-    return _view(repeats.make_once(body, response, keep, lambda row: row.id, find), catalogue)
+    lora = call.run(f"{sha256} {id}".encode(), response, create, find, lambda lora: lora.id)
+    return _view(lora, catalogue)
 
 
 @router.delete("/loras/{id}", status_code=204, responses=problems(403, 404, 409, 503))
-def remove_lora(id: str, caller: ThePrincipal, catalogue: TheCatalogue, shelf: TheLoraRegistry) -> None:
-    """Take an uploaded adapter away. Jobs that were accepted with it keep it."""
-    if id in {row.id for row in catalogue.loras}:
-        raise Conflict(f"{id} stands in the operator's catalogue file, and can be removed there only")
-    row = next((row for row in shelf.find_all(caller.owner) if row.id == id), None)
-    if row is None:
+def remove_lora(id: str, services: ServicesDep, principal: PrincipalDep) -> None:
+    """Delete an uploaded LoRA. Jobs that were accepted with it still run with it."""
+    if _is_built_in(id, services.catalogue):
+        raise Conflict(f"{id} is in the operator's catalogue file, and can only be removed there")
+    lora = _find_uploaded(id, services.loras, principal)
+    if lora is None:
         raise NotFound("LoRA", id)
-    caller.require(Scope.ADMIN if row.owner is None else Scope.GENERATE)
-    shelf.remove(id, row.owner)
+    principal.require(Scope.ADMIN if lora.owner is None else Scope.GENERATE)
+    services.loras.remove(id, lora.owner)
 
 
-def _name(file: SpooledFile, wanted: str | None, sha256: str) -> str:
-    """The client's, else one made of the file's."""
+def _is_built_in(id: str, catalogue: Catalogue) -> bool:
+    return any(lora.id == id for lora in catalogue.loras)
+
+
+def _find_uploaded(id: str, loras: LoraRegistry, principal: Principal) -> UploadedLora | None:
+    return next((lora for lora in loras.find_all(principal.owner) if lora.id == id), None)
+
+
+def _id_of(file: SpooledFile, name: str | None, sha256: str) -> str:
+    """The id that the client chose; without one, an id made from the name of the file."""
     unknown = sorted(file.fields.keys() - {"name"})
     if unknown:
-        problems = [FieldProblem(field, "is no field of this form", ["file", "name"]) for field in unknown]
+        problems = [FieldProblem(field, "unknown field", ["file", "name"]) for field in unknown]
         raise InvalidRequest(problems)
-    names = {given for given in (wanted, file.fields.get("name")) if given is not None}
+    names = {text for text in (name, file.fields.get("name")) if text is not None}
     if len(names) > 1:
-        raise InvalidRequest([FieldProblem("name", "the form and the address name it differently")])
+        raise InvalidRequest([FieldProblem("name", "the form and the query have different names; send one")])
     if not names:
         plain = re.sub(r"[^a-z0-9._-]+", "-", Path(file.filename).stem.lower()).strip("-._")[:64]
         return plain or f"lora-{sha256[:12]}"
     (id,) = names
     if _ID.fullmatch(id) is None:
-        raise InvalidRequest([FieldProblem("name", f"{id[:64]!r} cannot be an id", _ID_IN_WORDS)])
+        raise InvalidRequest([FieldProblem("name", f"{id[:64]!r} is not a valid id", _ID_RULE)])
     return id
 
 
@@ -150,7 +163,7 @@ def _view(row: LoraSpec, catalogue: Catalogue) -> LoraView:
 
 
 def _read(row: LoraSpec, catalogue: Catalogue) -> AdapterFacts | None:
-    """What the file says, where it is on this machine and can be read."""
+    """Facts from the file; None where it is not on this machine or cannot be read."""
     try:
         place = catalogue.locate(row.source)
         return describe(place, row.family) if isinstance(place, Path) and place.is_file() else None

@@ -1,4 +1,4 @@
-"""The service's figures, for Prometheus."""
+"""The route of the Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client.exposition import choose_encoder
 from redis.exceptions import RedisError
 
-from app.dependencies.services import ONLY_MEASURERS, TheLedger, ThePrometheusCollector
+from app.dependencies.access import METRICS_ACCESS
+from app.dependencies.services import ServicesDep
 from app.openapi.routes import problems
 
 router = APIRouter(tags=["health"])
@@ -19,15 +20,16 @@ _TEXT = {"schema": {"type": "string"}, "example": 'darkroom_workers{state="idle"
 @router.get(
     "/metrics",
     response_class=Response,
-    dependencies=[ONLY_MEASURERS],
+    dependencies=[METRICS_ACCESS],
     openapi_extra={"security": [{"HTTPBearer": []}, {}]},
-    responses={200: {"description": "As asked for", "content": {"text/plain": _TEXT}}, **problems(401, 403)},
+    responses={
+        200: {"description": "Metrics in the format that `Accept` asks for", "content": {"text/plain": _TEXT}},
+        **problems(401, 403),
+    },
 )
-def show_metrics(request: Request, exposition: ThePrometheusCollector, ledger: TheLedger) -> Response:
-    """The figures of the whole service, whichever of its API processes is asked; `darkroom_redis_up 0` and no
-    others while Redis is away.
-    """
-    with suppress(RedisError):  # what this process has counted is posted later, then
-        ledger.post()
+def show_metrics(request: Request, services: ServicesDep) -> Response:
+    """Metrics of the whole service, the same from each API process; only `darkroom_redis_up 0` without Redis."""
+    with suppress(RedisError):  # this process's counts are written with the next post then
+        services.totals.post()
     encode, media_type = choose_encoder(request.headers.get("Accept", ""))
-    return Response(encode(exposition.registry), media_type=media_type)
+    return Response(encode(services.prometheus.registry), media_type=media_type)

@@ -10,8 +10,8 @@ from typing import Any
 from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
 
-from app.dependencies.calls import EditBody, JsonBody, TheIntake
-from app.dependencies.services import AnyService, Services
+from app.dependencies.bodies import EditBodyDep, JsonBodyDep
+from app.dependencies.submissions import SubmissionDep
 from app.dialects.openai_requests import (
     EditRequest,
     GenerationRequest,
@@ -26,7 +26,7 @@ from app.events.sse import HEARTBEAT, EventStream, follow_events
 from app.events.waiting import wait_for_end
 from app.job_response import job_response
 from app.openapi.routes import MAKING, edit_body, problems, request_body, streamed
-from app.submission.submit import Order, Submission
+from app.submission.submit import JobDraft, Submission
 from contracts.errors import DarkroomError
 from contracts.job_view import JobView
 from contracts.queue.events import Preview
@@ -44,42 +44,44 @@ _DOCUMENTED: dict[str, Any] = {
 
 @router.post("/generations", openapi_extra=request_body(GenerationRequest), **_DOCUMENTED)
 async def generate_images(
-    raw: JsonBody, intake: TheIntake, services: AnyService, response: Response
+    body: JsonBodyDep, submission: SubmissionDep, response: Response
 ) -> ImagesAnswer | Response:
     """Images from a prompt, as OpenAI's clients ask for them; every field of a txt2img job may be sent too."""
-    request = read_request(GenerationRequest, raw)
-    return await _answer("image_generation", request, intake(raw), services, response)
+    request = read_request(GenerationRequest, body)
+    return await _answer("image_generation", request, body, submission, response)
 
 
 @router.post("/edits", openapi_extra=edit_body(EditRequest), **_DOCUMENTED)
-async def edit_image(
-    raw: EditBody, intake: TheIntake, services: AnyService, response: Response
-) -> ImagesAnswer | Response:
+async def edit_image(body: EditBodyDep, submission: SubmissionDep, response: Response) -> ImagesAnswer | Response:
     """Images from a prompt and an image, as OpenAI's clients ask for them; what a mask leaves opaque is kept."""
-    request = read_request(EditRequest, raw)
-    return await _answer("image_edit", request, intake(raw), services, response)
+    request = read_request(EditRequest, body)
+    return await _answer("image_edit", request, body, submission, response)
 
 
 async def _answer(
-    name: str, request: ImageRequest, acceptance: Submission, services: Services, response: Response
+    name: str, request: ImageRequest, body: bytes, submission: Submission, response: Response
 ) -> ImagesAnswer | Response:
     """Accept the job, and hold the call until it has ended, or tell its events."""
+    services = submission.services
+
+    def draft() -> JobDraft:
+        return JobDraft(translate(request, services.catalogue, submission.inputs))
+
     with foreign_names(request):
-        record = await acceptance.accept(
-            lambda: Order(translate(request, services.catalogue, acceptance.inputs)), response
-        )
+        record = await run_in_threadpool(submission.accept, body, draft, response)
     if request.stream:
-        events = _tell(name, request, record, acceptance, services)
+        events = _tell(name, request, record, submission)
         stream = EventStream(events, services.settings.stall_seconds)
         stream.headers.update(response.headers)
         return stream
-    record = await wait_for_end(services.bells, services.queue, record, services.settings.hold_seconds)
+    record = await wait_for_end(services.notifier, services.queue, record, services.settings.hold_seconds)
     _check_completed(record)
-    return answer_images(request, record, await _view(record, acceptance))
+    return answer_images(request, record, await _view(record, submission))
 
 
-async def _view(record: JobRecord, acceptance: Submission) -> JobView:
-    return await run_in_threadpool(job_response, record, acceptance.queue, acceptance.storage, acceptance.links)
+async def _view(record: JobRecord, submission: Submission) -> JobView:
+    services = submission.services
+    return await run_in_threadpool(job_response, record, services.queue, services.storage, submission.links)
 
 
 def _check_completed(record: JobRecord) -> None:
@@ -94,13 +96,12 @@ def _check_completed(record: JobRecord) -> None:
     raise JobStillRuns(f"job {record.id} is {record.state}; GET /v1/jobs/{record.id} follows it")
 
 
-async def _tell(
-    name: str, request: ImageRequest, record: JobRecord, acceptance: Submission, services: Services
-) -> AsyncIterator[str]:
+async def _tell(name: str, request: ImageRequest, record: JobRecord, submission: Submission) -> AsyncIterator[str]:
     """The job's previews as they come, and its images or its error as the last."""
+    services = submission.services
     numbers = [0] * record.parameters.num_images
     pause_seconds = services.settings.heartbeat_seconds
-    async for event in follow_events(services.bells, services.queue, record.id, "0", pause_seconds):
+    async for event in follow_events(services.notifier, services.queue, record.id, "0", pause_seconds):
         if event is None:
             yield HEARTBEAT
         elif event.kind == "preview":
@@ -111,7 +112,7 @@ async def _tell(
     try:
         record = await run_in_threadpool(services.queue.fetch, record.id)
         _check_completed(record)
-        for text in completed_events(name, request, record, await _view(record, acceptance)):
+        for text in completed_events(name, request, record, await _view(record, submission)):
             yield text
     except DarkroomError as error:
         yield error_event(describe(error))

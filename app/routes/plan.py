@@ -1,4 +1,4 @@
-"""A dry run: what would become of a request. Nothing is stored or queued."""
+"""A dry run: whether and how a request would run. Stores and queues nothing."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
-from app.dependencies.calls import DryAcceptance, JsonBody
-from app.dependencies.services import TheAdmission, TheQueue
+from app.admission import Admission, Feasibility, explain
+from app.dependencies.bodies import JsonBodyDep
+from app.dependencies.submissions import DryRunDep
 from app.openapi.routes import MAKING, plan_body, problems
 from app.parsing.requests import parse_any
-from app.submission.admission import Admission, Prospect, explain
-from app.submission.submit import Order, Prepared
+from app.submission.submit import CheckedJob, JobDraft
 from contracts.catalogue.families import Mode, Task
 from contracts.memory.plan import Plan
 from contracts.queue.client import JobQueue
@@ -21,20 +21,20 @@ from contracts.queue.client import JobQueue
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
 
-class OutlookView(BaseModel):
-    """One worker's outlook."""
+class FeasibilityView(BaseModel):
+    """Whether one worker can run the request."""
 
     worker: str
     runs: bool
-    warm: bool = Field(description="it holds the model ready")
-    plan: str | None = Field(description="name of its plan; null where nothing is known of its memory")
+    warm: bool = Field(description="whether the worker has the model loaded")
+    plan: str | None = Field(description="name of the memory plan; null while the worker's memory is unknown")
     peak_bytes: int | None
     budget_bytes: int | None
     reason: str | None
 
 
 class PlanView(BaseModel):
-    """What would become of a request that is valid."""
+    """Whether and how a valid request would run now."""
 
     object: Literal["plan"] = "plan"
     task: Task
@@ -43,32 +43,40 @@ class PlanView(BaseModel):
     width: int
     height: int
     num_images: int
-    runs: bool = Field(description="some worker that is alive could run it, or none has told of its memory")
-    reason: str = Field(description="why this plan; where none runs, what the 422 of the request itself would say")
-    field: str | None = Field(description="where none runs: the field that asks for too much")
-    worker: str | None = Field(description="who would run it best now")
-    warm: bool
-    plan: Plan | None = Field(description="where each component would live there, and the bytes")
-    run_seconds: float | None = Field(description="by the last job like it; null before there was one")
-    estimated_seconds: float | None = Field(description="with what the plan costs beside everything resident")
-    workers: list[OutlookView]
+    runs: bool = Field(
+        description="whether a worker can run it; also true while no worker has reported its memory"
+    )
+    reason: str = Field(
+        description="why this plan was chosen; if `runs` is false, why the request would be refused"
+    )
+    field: str | None = Field(description="if `runs` is false: the field that asks for too much")
+    worker: str | None = Field(description="the most suitable worker now")
+    warm: bool = Field(description="whether that worker has the model loaded")
+    plan: Plan | None = Field(description="where that worker would place each component, and the bytes it takes")
+    run_seconds: float | None = Field(
+        description="seconds of denoising, as measured in the last similar job; null before the first one"
+    )
+    estimated_seconds: float | None = Field(
+        description="`run_seconds` plus what the plan costs where components do not stay on the device"
+    )
+    workers: list[FeasibilityView]
 
 
 @router.post("/plan", openapi_extra=plan_body(), responses=problems(*MAKING))
-async def plan_job(raw: JsonBody, acceptance: DryAcceptance, prospects: TheAdmission, queue: TheQueue) -> PlanView:
-    """Try out `{"task": …, …}`, a request as the task's own route takes it: checked as there, and not queued."""
+async def plan_job(body: JsonBodyDep, submission: DryRunDep) -> PlanView:
+    """Check a request without queueing it: `{"task": …, …}` with the fields of the task's own route."""
 
-    def look() -> PlanView:
-        prepared = acceptance.prepare(Order(parse_any(raw)))
-        return _view(prepared, prospects, queue)
+    def plan() -> PlanView:
+        job = submission.check(JobDraft(parse_any(body)))
+        return _view(job, submission.services.admission, submission.services.queue)
 
-    return await run_in_threadpool(look)
+    return await run_in_threadpool(plan)
 
 
-def _view(prepared: Prepared, prospects: Admission, queue: JobQueue) -> PlanView:
-    job = prepared.parameters
-    every = prospects.of(prepared.model, job)
-    best = every[0] if every else None
+def _view(checked: CheckedJob, admission: Admission, queue: JobQueue) -> PlanView:
+    job = checked.parameters
+    workers = admission.assess(checked.model, job)
+    best = workers[0] if workers else None
     plan = None if best is None else best.plan
     run_seconds = queue.run_seconds(job)
     runs = best is None or best.runs
@@ -88,23 +96,23 @@ def _view(prepared: Prepared, prospects: Admission, queue: JobQueue) -> PlanView
         plan=plan,
         run_seconds=run_seconds,
         estimated_seconds=None if run_seconds is None else run_seconds + (plan.extra_seconds if plan else 0.0),
-        workers=[_outlook(one, job.model) for one in every],
+        workers=[_view_worker(worker, job.model) for worker in workers],
     )
 
 
-def _reason(best: Prospect | None) -> str:
+def _reason(best: Feasibility | None) -> str:
     if best is None:
-        return "no worker is alive; the job would wait for one"
+        return "no worker is running; the job would wait for one"
     if best.plan is None:
-        return "nothing is known of the worker's memory yet"
+        return "the worker has not reported its memory yet"
     return f"{best.plan.name}: {best.plan.reason}"
 
 
-def _outlook(prospect: Prospect, model: str) -> OutlookView:
-    report, plan = prospect.worker, prospect.plan
-    return OutlookView(
+def _view_worker(feasibility: Feasibility, model: str) -> FeasibilityView:
+    report, plan = feasibility.worker, feasibility.plan
+    return FeasibilityView(
         worker=report.id,
-        runs=prospect.runs,
+        runs=feasibility.runs,
         warm=model in report.warm,
         plan=plan and plan.name,
         peak_bytes=plan and plan.peak_bytes,

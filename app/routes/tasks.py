@@ -1,4 +1,4 @@
-"""Submit a job of each task, or the same again. What is done with it is `app.acceptance`'s matter."""
+"""Routes that create jobs: one per task, and one that runs a job again."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter, Response
 
-from app.dependencies.calls import JsonBody, TheSubmission
-from app.dependencies.services import OwnJob, TheStorage
+from app.dependencies.access import OwnJobDep
+from app.dependencies.bodies import JsonBodyDep
+from app.dependencies.submissions import WaitingSubmissionDep
 from app.openapi.routes import MAKING, accepted, problems, request_body, rerun_body
 from app.parsing.requests import parse
-from app.submission.rerun import rerun_request
-from app.submission.submit import Order
+from app.submission.rerun import rerun_draft
+from app.submission.submit import JobDraft
 from contracts.job_view import JobView
 from contracts.requests.schema import REQUESTS, JobRequest
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
 
-def _submission(kind: type[JobRequest]) -> Callable[..., Awaitable[JobView]]:
+def _submit(kind: type[JobRequest]) -> Callable[..., Awaitable[JobView]]:
     """The route of one task."""
 
-    async def submit(raw: JsonBody, acceptance: TheSubmission, response: Response) -> JobView:
-        return await acceptance.answer(lambda: Order(parse(kind, raw)), response)
+    async def submit(body: JsonBodyDep, submission: WaitingSubmissionDep, response: Response) -> JobView:
+        return await submission.answer(body, lambda: JobDraft(parse(kind, body)), response)
 
     return submit
 
@@ -30,11 +31,11 @@ def _submission(kind: type[JobRequest]) -> Callable[..., Awaitable[JobView]]:
 for _task, _kind in REQUESTS.items():
     router.add_api_route(
         f"/{_task}",
-        _submission(_kind),
+        _submit(_kind),
         methods=["POST"],
         status_code=202,
         name=f"submit_{_task}",
-        summary=f"Queue a {_task} job",
+        summary=f"Create a {_task} job",
         description=_kind.__doc__,
         openapi_extra=request_body(_kind),
         responses={**accepted(JobView), **problems(*MAKING)},
@@ -48,7 +49,11 @@ for _task, _kind in REQUESTS.items():
     responses={**accepted(JobView), **problems(*MAKING, 404)},
 )
 async def rerun_job(
-    record: OwnJob, raw: JsonBody, acceptance: TheSubmission, storage: TheStorage, response: Response
+    record: OwnJobDep, body: JsonBodyDep, submission: WaitingSubmissionDep, response: Response
 ) -> JobView:
-    """Make a job's images again, seed and all; fields of the body replace the job's own, null takes one away."""
-    return await acceptance.answer(lambda: rerun_request(record, raw, storage), response)
+    """Create a job with the parameters of this one, the seed included.
+
+    Fields of the request body replace the job's own; null resets a field to its default.
+    """
+    storage = submission.services.storage
+    return await submission.answer(body, lambda: rerun_draft(record, body, storage), response)

@@ -1,11 +1,13 @@
-"""Uploads: pictures sent ahead of the requests that name them."""
+"""The route of uploads: images sent ahead of the requests that use them."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from app.dependencies.calls import PictureBody, TheRepeats
-from app.dependencies.services import TheDecoder, ThePrincipal, TheQueue, TheRetention, TheSettings, TheStorage
+from app.dependencies.access import PrincipalDep
+from app.dependencies.bodies import ImageBodyDep
+from app.dependencies.services import ServicesDep
+from app.dependencies.submissions import IdempotentCallDep
 from app.inputs.reader import store_image
 from app.openapi.routes import MAKING, problems, upload_body
 from contracts.errors import Gone
@@ -19,35 +21,35 @@ router = APIRouter(prefix="/v1", tags=["uploads"])
     status_code=201,
     openapi_extra=upload_body(),
     responses={
-        200: {"model": Upload, "description": "It was here; its time begins anew, unless this call is a replay"},
+        200: {
+            "model": Upload,
+            "description": "Uploaded before; it now expires later, unless this call is a replay",
+        },
         **problems(*MAKING),
     },
 )
-def upload(
-    raw: PictureBody,
-    caller: ThePrincipal,
-    decoder: TheDecoder,
-    storage: TheStorage,
-    retention: TheRetention,
-    queue: TheQueue,
-    settings: TheSettings,
-    repeats: TheRepeats,
+def create_upload(
+    body: ImageBodyDep,
+    services: ServicesDep,
+    principal: PrincipalDep,
+    call: IdempotentCallDep,
     response: Response,
 ) -> Upload:
-    """Check and keep a picture, sent as raw bytes or as the field `file` of a form."""
+    """Upload an image, as raw bytes or as the field `file` of a form; requests name it by the `id` returned."""
+    queue, ttl_seconds = services.queue, services.settings.upload_ttl_seconds
     response.status_code = 200
 
-    def keep() -> Upload:
-        picture = decoder.decode(raw, "file")
-        store_image(storage, retention, picture, settings.upload_ttl_seconds)
-        kept, is_new = remember(queue, caller.owner, picture, settings.upload_ttl_seconds)
+    def create(_: object) -> Upload:
+        image = services.decoder.decode(body, "file")
+        store_image(services.storage, services.retention, image, ttl_seconds)
+        upload, is_new = remember(queue, principal.owner, image, ttl_seconds)
         response.status_code = 201 if is_new else 200
-        return kept
+        return upload
 
     def find(id: str) -> Upload:
-        known = recall(queue, caller.owner, id)
-        if known is None:
-            raise Gone("upload", id, caller.owner)
-        return known
+        upload = recall(queue, principal.owner, id)
+        if upload is None:
+            raise Gone("upload", id, principal.owner)
+        return upload
 
-    return repeats.make_once(raw, response, keep, lambda kept: kept.id, find)
+    return call.run(body, response, create, find, lambda upload: upload.id)

@@ -1,4 +1,4 @@
-"""What the service sends to a request's `webhook`: for the OpenAPI document alone; nobody is answered here."""
+"""What the service sends to a request's webhook. For the OpenAPI document only: no call is answered here."""
 
 from __future__ import annotations
 
@@ -17,19 +17,25 @@ router = APIRouter(tags=["webhooks"])
     "job",
     status_code=204,
     openapi_extra=request_body(JobView),
-    response_description="Any 2xx: delivered",
+    response_description="Any 2xx status: delivered",
     responses={
-        410: {"description": "Nothing more is wanted: the message is given up"},
-        "default": {"description": "A redirect too: sent again, after `Retry-After` where it says so"},
+        410: {"description": "The receiver wants no more attempts: the message is dropped"},
+        "default": {
+            "description": "Any other status, also a redirect: the message is sent again, after `Retry-After`"
+        },
     },
 )
-def tell(
-    webhook_id: Annotated[str, Header(description="the same at each attempt; a message may come twice")],
-    webhook_timestamp: Annotated[int, Header(description="of the attempt, Unix seconds")],
+def receive_event(
+    webhook_id: Annotated[
+        str, Header(description="the same for each attempt; a message may arrive more than once")
+    ],
+    webhook_timestamp: Annotated[int, Header(description="time of the attempt, Unix seconds")],
     webhook_signature: Annotated[
         str,
-        Header(description="`v1,…` by Standard Webhooks; two of them for a day after the secret was replaced"),
+        Header(
+            description="`v1,…` as in Standard Webhooks; two signatures for a day after the secret was replaced"
+        ),
     ],
-    darkroom_event: Annotated[WebhookEvent, Header(description="the news")],
+    darkroom_event: Annotated[WebhookEvent, Header(description="what happened")],
 ) -> None:
-    """News of a job, which is the body, as it was then, without `b64_json`."""
+    """An event of a job. The body is the job as it was then, without `b64_json`."""

@@ -1,7 +1,4 @@
-"""Calls that make something other than a job, and may be sent again under the same `Idempotency-Key`.
-
-Jobs are `app.acceptance`'s, whose keys are bound in the step that makes the job.
-"""
+"""Calls that may be repeated with the same `Idempotency-Key` and create something only once."""
 
 from __future__ import annotations
 
@@ -13,18 +10,19 @@ from typing import TypeVar
 from fastapi import Response
 
 from contracts.errors import Unavailable
+from contracts.queue.client import IdempotencyHold
 from contracts.queue.idempotency import Call, Idempotency
 
-Thing = TypeVar("Thing")
+Created = TypeVar("Created")
 
 
 @dataclass(frozen=True)
-class Repeats:
-    """One caller's call.
+class IdempotentCall:
+    """One client's call, as its idempotency key identifies it.
 
     Attributes:
-        target: its method and path.
-        key: None where the client names none.
+        target: method and path.
+        key: None where the client sends none.
     """
 
     idempotency: Idempotency
@@ -32,37 +30,39 @@ class Repeats:
     target: str
     key: str | None
 
-    def make_once(
+    def run(
         self,
         body: bytes,
         response: Response,
-        make: Callable[[], Thing],
-        name: Callable[[Thing], str],
-        find: Callable[[str], Thing],
-    ) -> Thing:
-        """What the call makes, or what it made before; a header of the response tells which.
+        create: Callable[[IdempotencyHold | None], Created],
+        find: Callable[[str], Created],
+        id_of: Callable[[Created], str] | None = None,
+    ) -> Created:
+        """Create something, or find what the same call created before; the response's header tells which.
 
         Args:
-            make: once more does no harm.
-            name: what the thing is found by.
-            find: raises Gone for what is no more.
+            body: what else must be equal for a call to be the same.
+            create: gets the held key; does no harm when it runs again after a crash.
+            find: looks up by id what was created before; raises Gone where it has expired.
+            id_of: the id that the key is to name; None where `create` itself binds the key it got.
 
         Raises:
-            Conflict: the same call is being made at this moment.
-            InvalidRequest: the key was another call's.
+            Conflict: the same call is in progress.
+            InvalidRequest: the key was used for another call.
             Unavailable: Redis does not answer.
         """
         if self.key is None:
-            return make()
-        held = self.idempotency.hold(Call(self.owner, self.key, self.target, body))
-        if isinstance(held, str):
+            return create(None)
+        hold = self.idempotency.hold(Call(self.owner, self.key, self.target, body))
+        if isinstance(hold, str):
             response.headers["Idempotency-Replayed"] = "true"
-            return find(held)
+            return find(hold)
         try:
-            made = make()
+            created = create(hold)
         except BaseException:
-            with suppress(Unavailable):  # else its lease runs out
-                self.idempotency.release(held)
+            with suppress(Unavailable):  # the key's lease expires by itself
+                self.idempotency.release(hold)
             raise
-        self.idempotency.bind(held, name(made))
-        return made
+        if id_of is not None:
+            self.idempotency.bind(hold, id_of(created))
+        return created

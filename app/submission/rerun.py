@@ -10,7 +10,7 @@ from PIL import Image
 from pydantic_core import from_json
 
 from app.parsing.requests import parse
-from app.submission.submit import Order
+from app.submission.submit import JobDraft
 from contracts.errors import FieldProblem, InvalidRequest, NotFound, UnreadableBody
 from contracts.queue.records import JobRecord
 from contracts.requests.parameters import JobParameters
@@ -22,7 +22,7 @@ from contracts.storage import Storage
 _KEPT = "kept"
 
 
-def rerun_request(record: JobRecord, raw: bytes, storage: Storage) -> Order:
+def rerun_draft(record: JobRecord, raw: bytes, storage: Storage) -> JobDraft:
     """The same again. A field of the body replaces the job's own; null takes it away.
 
     The seed is named now, so the job runs alone, and reproducibly. The deadline was the first job's own.
@@ -40,7 +40,7 @@ def rerun_request(record: JobRecord, raw: bytes, storage: Storage) -> Order:
         for path, key in _pictures_of(record.parameters).items()
         if path.partition(".")[0] not in changes
     }
-    return Order(request, kept)
+    return JobDraft(request, kept)
 
 
 def _read_object(raw: bytes) -> dict[str, Any]:

@@ -10,14 +10,15 @@ from fastapi.testclient import TestClient
 from starlette.requests import ClientDisconnect
 
 from app import errors
-from app.auth import Forbidden, Unauthorized
 from app.errors import (
     BodyTimeout,
     BodyTooLarge,
+    Forbidden,
     JobDidNotComplete,
     JobStillRuns,
     NotReady,
     Problem,
+    Unauthorized,
     WrongMediaType,
     describe,
 )

@@ -1,0 +1,102 @@
+"""Admission: whether any live worker has the memory to run a job. Queues nothing and stores nothing.
+
+A worker that has not reported its memory is assumed to be able to run everything.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from redis import Redis
+
+from contracts.catalogue.catalogue import ModelSpec
+from contracts.errors import FieldProblem, InvalidRequest
+from contracts.memory.plan import Plan, gib
+from contracts.queue.workers import WorkerReport, read_workers
+from contracts.redis.connection import redis_errors_are_unavailable
+from contracts.requests.parameters import JobParameters
+
+#: Workers report every few seconds, so their reports are not read for every request.
+_CACHE_SECONDS = 1.0
+#: The smallest image that can be requested, in pixels.
+_MIN_PIXELS = 64 * 64
+
+
+@dataclass(frozen=True)
+class Feasibility:
+    """One worker and its memory plan for a job; the plan is None while the worker's memory is unknown."""
+
+    worker: WorkerReport
+    plan: Plan | None
+
+    @property
+    def runs(self) -> bool:
+        """Whether the worker can run the job, as far as is known."""
+        return self.plan is None or self.plan.fits
+
+
+class Admission:
+    """A check of jobs against the memory of the live workers; workers that are shutting down do not count."""
+
+    def __init__(self, connection: Redis) -> None:
+        """`connection` decodes responses."""
+        self._connection = connection
+        self._reports: tuple[float, list[WorkerReport]] = (float("-inf"), [])
+
+    def assess(self, model: ModelSpec, job: JobParameters) -> list[Feasibility]:
+        """Whether and how each worker can run a job, the most suitable worker first.
+
+        Raises:
+            Unavailable: Redis does not answer.
+        """
+        assessed = [
+            Feasibility(report, None if report.capacity is None else report.capacity.plan(model.family, job))
+            for report in self._read()
+            if report.state != "draining"
+        ]
+        return sorted(assessed, key=lambda feasibility: _rank(feasibility, job.model))
+
+    def require(self, model: ModelSpec, job: JobParameters) -> None:
+        """Refuse a job that no live worker can run. Without live workers every job is admitted, and waits.
+
+        Raises:
+            InvalidRequest: why the best worker cannot run it, and what it could run.
+            Unavailable: Redis does not answer.
+        """
+        workers = self.assess(model, job)
+        if workers and not any(worker.runs for worker in workers):
+            plans = [worker.plan for worker in workers if worker.plan is not None]
+            best = max(plans, key=lambda plan: plan.budget_bytes - plan.peak_bytes)
+            raise InvalidRequest([explain(best, job)])
+
+    def _read(self) -> list[WorkerReport]:
+        read_at, reports = self._reports
+        if time.monotonic() - read_at > _CACHE_SECONDS:
+            with redis_errors_are_unavailable():
+                reports = read_workers(self._connection)
+            self._reports = (time.monotonic(), reports)
+        return reports
+
+
+def explain(refusal: Plan, job: JobParameters) -> FieldProblem:
+    """Why no worker can run a job: the field that asks for too much, and the largest value that would fit."""
+    message = f"no worker has enough memory: {refusal.reason}"
+    if refusal.images > 1 and refusal.batch_images > 0:
+        return FieldProblem("num_images", f"{message}; ask for fewer images at once", f"1–{refusal.batch_images}")
+    if refusal.batch_pixels >= _MIN_PIXELS:
+        field = "width" if job.width >= job.height else "height"
+        allowed = f"width × height ≤ {refusal.batch_pixels}"
+        return FieldProblem(field, f"{message}; ask for a smaller image", allowed)
+    extras = [part for part in refusal.components if part.role in ("controlnet", "adapter")]
+    if sum(part.device_bytes for part in extras) >= refusal.peak_bytes - refusal.budget_bytes > 0:
+        field = "controls" if any(part.role == "controlnet" for part in extras) else "loras"
+        return FieldProblem(field, f"{message}; use fewer of them")
+    return FieldProblem("model", f"{message}; use another model, or a worker with {gib(refusal.peak_bytes)}")
+
+
+def _rank(feasibility: Feasibility, model: str) -> tuple[bool, bool, bool, float, str]:
+    """Sort key: workers that can run the job first, then those with the model loaded, idle ones, fast plans."""
+    report, plan = feasibility.worker, feasibility.plan
+    seconds = 0.0 if plan is None else plan.extra_seconds
+    return not feasibility.runs, model not in report.warm, report.state != "idle", seconds, report.id

@@ -1,0 +1,113 @@
+"""Providers that decide who may do what: the principal, its scopes and its rate, its own jobs."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Annotated
+
+from fastapi import Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from app.auth import Principal
+from app.dependencies.services import services_of
+from app.errors import rate_headers
+from contracts.auth.api_keys import Scope
+from contracts.catalogue.catalogue import Catalogue
+from contracts.errors import Gone, LinkRefused, NotFound, Unavailable
+from contracts.queue.client import JobQueue
+from contracts.queue.records import JobRecord
+
+
+async def _authenticate(request: Request) -> None:
+    request.state.principal = await _principal_of_credentials(request)
+
+
+async def _principal_of_credentials(request: Request) -> Principal:
+    return await services_of(request).authenticator.authenticate(request.headers.get("authorization"))
+
+
+#: The first provider of every protected route, so that nothing else is read of an unauthenticated request.
+AUTHENTICATED = Depends(_authenticate)
+
+
+def principal_of(request: Request) -> Principal:
+    """The principal of a request that `AUTHENTICATED` has let in."""
+    principal: Principal = request.state.principal
+    return principal
+
+
+async def _principal(request: Request) -> Principal:
+    return principal_of(request)
+
+
+async def require_generate(request: Request, response: Response) -> None:
+    """Require the scope `generate`, and count the call against the key's rate, whether or not it succeeds.
+
+    Raises:
+        Forbidden: the key lacks the scope.
+        RateExceeded: the key has made as many calls in the last minute as it may.
+    """
+    principal = principal_of(request)
+    principal.require(Scope.GENERATE)
+    if principal.key_id is not None and principal.calls_per_minute is not None:
+        api_keys = services_of(request).api_keys
+        left = await run_in_threadpool(api_keys.spend, principal.key_id, principal.calls_per_minute)
+        response.headers.update(rate_headers(left.limit, left.remaining, left.reset_seconds))
+
+
+async def _require_admin(request: Request) -> None:
+    principal_of(request).require(Scope.ADMIN)
+
+
+async def _require_metrics_access(request: Request) -> None:
+    """Admins only, unless the operator opens the metrics. Without Redis everybody may see that Redis is away."""
+    if not services_of(request).settings.open_metrics:
+        with suppress(Unavailable):
+            (await _principal_of_credentials(request)).require(Scope.ADMIN)
+
+
+def _visible_catalogue(request: Request) -> Catalogue:
+    services = services_of(request)
+    return services.loras.extend(services.catalogue, principal_of(request).owner)
+
+
+def _own_job(id: str, request: Request) -> JobRecord:
+    return _fetch_own(id, services_of(request).queue, principal_of(request))
+
+
+async def _image_job(id: str, n: int, request: Request) -> JobRecord:
+    """The job of an image: any owner's with a signed link, else the principal's own."""
+    services = services_of(request)
+    query = request.query_params.multi_items()
+    if any(name in ("expires", "signature") for name, _ in query):
+        try:
+            await run_in_threadpool(services.link_signer.check, id, n, query)
+        except LinkRefused:
+            if "authorization" not in request.headers:
+                raise
+        else:
+            return await run_in_threadpool(services.queue.fetch, id)
+    principal = await _principal_of_credentials(request)
+    return await run_in_threadpool(_fetch_own, id, services.queue, principal)
+
+
+def _fetch_own(id: str, queue: JobQueue, principal: Principal) -> JobRecord:
+    """The principal's job with this id; another owner's job is reported as not found."""
+    try:
+        record = queue.fetch(id)
+    except Gone as gone:
+        if gone.owner != principal.owner:
+            raise NotFound("job", id) from None
+        raise
+    if record.owner != principal.owner:
+        raise NotFound("job", id)
+    return record
+
+
+ADMINS_ONLY = Depends(_require_admin)
+METRICS_ACCESS = Depends(_require_metrics_access)
+PrincipalDep = Annotated[Principal, Depends(_principal)]
+#: the operator's catalogue and the uploaded LoRAs that the principal may use
+VisibleCatalogueDep = Annotated[Catalogue, Depends(_visible_catalogue)]
+OwnJobDep = Annotated[JobRecord, Depends(_own_job)]
+ImageJobDep = Annotated[JobRecord, Depends(_image_job)]

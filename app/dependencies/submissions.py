@@ -1,0 +1,78 @@
+"""Providers of calls that create something: the context of a submission, and the client's idempotency key."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Header, Request
+
+from app.dependencies.access import principal_of
+from app.dependencies.services import links_of, services_of
+from app.events.waiting import MAX_WAIT_SECONDS, read_preference
+from app.middleware.request_id import request_id_of
+from app.submission.idempotency import IdempotentCall
+from app.submission.submit import Submission
+
+_IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        description="repeat a call with the same key within 24 hours and it returns what the first call created, "
+        "instead of creating it again",
+    ),
+]
+_Prefer = Annotated[
+    str | None,
+    Header(
+        description="`wait` or `wait=N`: answer when the job has ended, or with the job as it is after N seconds "
+        f"(1–{MAX_WAIT_SECONDS})"
+    ),
+]
+
+
+async def _idempotent_call(request: Request, idempotency_key: _IdempotencyKey = None) -> IdempotentCall:
+    return _call_of(request, idempotency_key)
+
+
+async def _submission(request: Request, idempotency_key: _IdempotencyKey = None) -> Submission:
+    return _submission_of(request, idempotency_key, None)
+
+
+async def _waiting_submission(
+    request: Request, idempotency_key: _IdempotencyKey = None, prefer: _Prefer = None
+) -> Submission:
+    del prefer  # declared for the OpenAPI document; a request may send the header more than once
+    return _submission_of(request, idempotency_key, read_preference(request))
+
+
+async def _dry_run(request: Request) -> Submission:
+    return _submission_of(request, None, None)
+
+
+def _submission_of(request: Request, idempotency_key: str | None, wait_seconds: int | None) -> Submission:
+    return Submission(
+        services=services_of(request),
+        principal=principal_of(request),
+        links=links_of(request),
+        call=_call_of(request, idempotency_key),
+        wait_seconds=wait_seconds,
+        request_id=request_id_of(request),
+    )
+
+
+def _call_of(request: Request, idempotency_key: str | None) -> IdempotentCall:
+    return IdempotentCall(
+        idempotency=services_of(request).idempotency,
+        owner=principal_of(request).owner,
+        target=f"{request.method} {request.url.path}",
+        key=idempotency_key,
+    )
+
+
+IdempotentCallDep = Annotated[IdempotentCall, Depends(_idempotent_call)]
+#: for a call whose client does not wait by `Prefer`
+SubmissionDep = Annotated[Submission, Depends(_submission)]
+WaitingSubmissionDep = Annotated[Submission, Depends(_waiting_submission)]
+#: for a call that creates nothing, and so takes no idempotency key
+DryRunDep = Annotated[Submission, Depends(_dry_run)]

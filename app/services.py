@@ -1,0 +1,104 @@
+"""Everything that one API process holds open, in one object.
+
+A new service is one field of `Services` and one line in `open_services`. Knows no route and no request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from fastapi.concurrency import run_in_threadpool
+
+from app.admission import Admission
+from app.auth import Authenticator
+from app.events.notifier import JobNotifier
+from app.inputs.decoder import ImageDecoder
+from app.inputs.fetcher import Fetcher
+from app.periodic import repeating
+from app.prometheus import PrometheusCollector
+from app.settings import ApiSettings
+from contracts.auth.api_keys import ApiKeyStore
+from contracts.auth.signed_links import LinkSigner
+from contracts.catalogue.catalogue import Catalogue
+from contracts.metrics import Counters, TotalsWriter
+from contracts.queue.client import JobQueue
+from contracts.queue.idempotency import Idempotency
+from contracts.storage import Storage, open_storage
+from contracts.uploads.loras import LoraRegistry
+from contracts.uploads.retention import Retention
+
+
+@dataclass(frozen=True)
+class Services:
+    """The open services of one API process.
+
+    Attributes:
+        catalogue: the operator's file, without uploaded LoRAs.
+        fetcher: None where the operator does not allow requests to name images by URL.
+    """
+
+    settings: ApiSettings
+    catalogue: Catalogue
+    queue: JobQueue
+    storage: Storage
+    notifier: JobNotifier
+    authenticator: Authenticator
+    api_keys: ApiKeyStore
+    link_signer: LinkSigner
+    admission: Admission
+    idempotency: Idempotency
+    decoder: ImageDecoder
+    fetcher: Fetcher | None
+    loras: LoraRegistry
+    retention: Retention
+    totals: TotalsWriter
+    prometheus: PrometheusCollector
+
+
+@asynccontextmanager
+async def open_services(
+    settings: ApiSettings, catalogue: Catalogue, counters: Counters
+) -> AsyncIterator[Services]:
+    """Open all services, and do their periodic work while the block runs. Redis may be away."""
+    queue, storage = JobQueue(settings.shared), open_storage(settings.shared)
+    redis = queue.connection
+    api_keys = ApiKeyStore(redis)
+    retention = Retention(redis, storage, settings.shared.gone_seconds)
+    services = Services(
+        settings=settings,
+        catalogue=catalogue,
+        queue=queue,
+        storage=storage,
+        notifier=JobNotifier(),
+        authenticator=Authenticator(api_keys, allows_anonymous=settings.serves_everybody),
+        api_keys=api_keys,
+        link_signer=LinkSigner(redis, settings.shared),
+        admission=Admission(redis),
+        idempotency=Idempotency(redis, settings.idempotency_lease_seconds),
+        decoder=ImageDecoder(settings.max_image_bytes, settings.max_image_pixels),
+        fetcher=_open_fetcher(settings),
+        loras=LoraRegistry(redis, storage, retention),
+        retention=retention,
+        totals=TotalsWriter(redis, counters),
+        prometheus=PrometheusCollector(redis),
+    )
+    async with (
+        repeating(retention.sweep, settings.sweep_seconds),
+        repeating(services.totals.post, settings.post_seconds, last=True),
+        services.notifier.connected(settings.shared.redis_url),
+    ):
+        yield services
+    await run_in_threadpool(queue.close)
+
+
+def _open_fetcher(settings: ApiSettings) -> Fetcher | None:
+    if not settings.fetch_images:
+        return None
+    return Fetcher(
+        settings.outbound,
+        max_bytes=settings.max_image_bytes,
+        timeout_seconds=settings.fetch_timeout_seconds,
+        concurrency=settings.fetch_concurrency,
+    )
