@@ -214,7 +214,11 @@ def test_a_key_caps_the_priority(client: TestClient, keys: ApiKeyStore, queue: J
     assert [queue.fetch(job.json()["id"]).priority for job in (unnamed, named)] == ["low", "low"]
     assert refused.status_code == 422
     assert refused.json()["errors"] == [
-        {"field": "priority", "message": "this API key allows priorities up to low, got normal", "allowed": ["low"]}
+        {
+            "field": "priority",
+            "message": "this API key allows priorities up to low, got normal",
+            "allowed": ["low"],
+        }
     ]
 
 
