@@ -17,7 +17,7 @@ def problem(client: TestClient, **body: Any) -> dict[str, Any]:
     assert response.status_code == 422, response.text
     assert client.get("/v1/jobs").json()["data"] == []
     (found,) = response.json()["errors"]
-    assert found["message"].startswith("no worker's memory suffices: no plan fits ")
+    assert found["message"].startswith("no worker has enough memory: no plan fits ")
     return dict(found)
 
 
@@ -76,4 +76,4 @@ def test_every_task_is_held_against_the_workers(client: TestClient, queue: JobQu
     report_worker(queue, "tiny", 0.5)
     response = client.post(f"/v1/{task}", json=BODIES[task])
     assert response.status_code == 422
-    assert "no worker's memory suffices" in response.json()["errors"][0]["message"]
+    assert "no worker has enough memory" in response.json()["errors"][0]["message"]

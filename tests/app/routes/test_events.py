@@ -178,7 +178,7 @@ def test_a_reader_that_takes_nothing_is_let_go_and_costs_little(
             for _ in range(900):  # 45 MB in all
                 queue.connection.xadd(stream_key(id), {"event": "preview", "data": json.dumps("x" * 50_000)})
             queue.connection.publish("darkroom:bells", f"{id} preview")
-            wait_until(lambda: _said(process, b"was let go"))
+            wait_until(lambda: _said(process, b"accepted no data"))
             assert psutil.Process(process.pid).memory_info().rss < 400 * 2**20
             worker.complete(claim)
             assert [kind for _, kind, _ in follow(client, id)][-1] == "completed"

@@ -83,7 +83,7 @@ def test_the_worker_is_one_that_can_then_a_warm_one_then_an_idle_one(client: Tes
 def test_without_workers_the_job_would_wait(client: TestClient) -> None:
     plan = look(client, prompt="a red circle")
     assert (plan["runs"], plan["worker"], plan["plan"], plan["workers"]) == (True, None, None, [])
-    assert "no worker is alive" in plan["reason"]
+    assert "no worker is running" in plan["reason"]
 
 
 def test_seconds_come_from_the_last_job_like_it(
