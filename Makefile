@@ -2,18 +2,20 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Files go to the processes one by one, the slowest first; each process has a Redis of its own.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo install test test-node fuzz lint check chaos judge bench containers gpu format clean
+.PHONY: demo install test test-node fuzz lint check chaos judge manifest bench containers gpu format clean
 
 demo: install  ## run the service, one job of each task, and show the images
 	@$(BIN)/python -m cli.demo
 
 install: .venv/installed  ## make .venv with the service in it
 
-test: .venv/installed-dev  ## run all tests
-	$(BIN)/python -m pytest
+test: .venv/installed-dev  ## run all tests, one process a core
+	$(PYTEST) --durations=10
 
 lint: .venv/installed-dev  ## linters, types, and the static checks of what is deployed
 	$(BIN)/ruff check .
@@ -21,8 +23,8 @@ lint: .venv/installed-dev  ## linters, types, and the static checks of what is d
 	$(BIN)/mypy
 	deploy/check $(BIN)
 
-check: lint  ## the same, and the tests that need no model
-	$(BIN)/python -m pytest -q tests/test_layers.py tests/contracts tests/app tests/dispatcher tests/cli tests/deploy
+check: lint  ## linters, types, and the tests that need no model: the quick one
+	$(PYTEST) -q tests/test_layers.py tests/test_release.py tests/contracts tests/app tests/dispatcher tests/cli tests/deploy
 
 test-node: .venv/installed-dev  ## the OpenAI package of npm against the service; needs node, and npm's registry
 	$(BIN)/python -m pytest tests/openai_node/images.py
@@ -48,10 +50,14 @@ gpu: .venv/installed-dev  ## tests and figures that need a CUDA device
 	$(BIN)/python -m pytest tests/gpu
 	$(BIN)/python -m bench.gpu
 
-judge: .venv/installed-dev  ## what the shapes models reach over 200 captions each, their ControlNets and adapters
+judge: .venv/installed-dev  ## quality of the shapes models; run it when models/ or constraints.txt change
+	$(BIN)/python -m pytest tests/models/quality
 	for family in sdxl sd3 flux; do \
-	  for what in judge 'trial controls' 'trial adapters'; do $(BIN)/python -m models.training $$what $$family || exit 1; done; \
+	  for command in judge 'trial controls' 'trial adapters'; do $(BIN)/python -m models.training $$command $$family || exit 1; done; \
 	done
+
+manifest:  ## write down the weights that were judged; a test compares them
+	cd models && find shapes-* controlnets loras -type f ! -name '*.md' | LC_ALL=C sort | xargs sha256sum > SHA256SUMS
 
 bench: .venv/installed-bench  ## the benches that need no GPU and are quick, their plots and their page
 	for name in queue affinity equality overhead api swap mixed speed previews architectures; do OMP_NUM_THREADS=1 $(BIN)/python -m bench.$$name || exit 1; done

@@ -1,4 +1,4 @@
-"""What every test may ask for: a real Redis of its own, settings that point at it, a queue, a storage."""
+"""Fixtures for every test: an empty Redis, settings that point at it, a queue, a storage, a worker."""
 
 from __future__ import annotations
 
@@ -21,9 +21,22 @@ os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+#: Files whose tests take longest come first, so that no core is idle while the last of them runs.
+FIRST = ("tests/chaos/", "tests/end_to_end/", "tests/bench/", "tests/worker/", "tests/models/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the files for pytest-xdist, which hands them out in turn; tests keep their order within a file."""
+
+    def rank(item: pytest.Item) -> int:
+        return next((number for number, start in enumerate(FIRST) if item.nodeid.startswith(start)), len(FIRST))
+
+    items.sort(key=rank)
+
+
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """One redis-server for the whole run."""
+    """One redis-server for each process of the run."""
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     server.start()
     yield server
@@ -46,7 +59,7 @@ def settings(redis_url: str, tmp_path: Path) -> SharedSettings:
 
 @pytest.fixture(scope="session")
 def s3_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """One S3 server for the whole run: what its clients have in their environment."""
+    """One S3 server for each process of the run; returns its clients' environment variables."""
     with serve_bucket(tmp_path_factory.mktemp("s3")) as environment:
         yield environment
 
