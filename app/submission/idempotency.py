@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
 from fastapi import Response
 
-from contracts.errors import Unavailable
 from contracts.queue.client import IdempotencyHold
-from contracts.queue.idempotency import Call, Idempotency
+from contracts.queue.idempotency import CallIdentity, Idempotency
 
 Created = TypeVar("Created")
 
@@ -51,18 +49,8 @@ class IdempotentCall:
             InvalidRequest: the key was used for another call.
             Unavailable: Redis does not answer.
         """
-        if self.key is None:
-            return create(None)
-        hold = self.idempotency.hold(Call(self.owner, self.key, self.target, body))
-        if isinstance(hold, str):
+        call = None if self.key is None else CallIdentity(self.owner, self.key, self.target, body)
+        created, is_replay = self.idempotency.run(call, create, find, id_of)
+        if is_replay:
             response.headers["Idempotency-Replayed"] = "true"
-            return find(hold)
-        try:
-            created = create(hold)
-        except BaseException:
-            with suppress(Unavailable):  # the key's lease expires by itself
-                self.idempotency.release(hold)
-            raise
-        if id_of is not None:
-            self.idempotency.bind(hold, id_of(created))
         return created

@@ -107,7 +107,7 @@ class Submission:
             response_format=request.response_format,
             metadata=request.metadata,
             webhook=job.webhook,
-            once=hold,
+            idempotency=hold,
             max_waiting=services.settings.max_waiting,
             quota=self.principal.quota,
             request_id=self.request_id,

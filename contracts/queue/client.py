@@ -40,19 +40,23 @@ _DELETED_SECONDS = 60
 
 @dataclass(frozen=True)
 class IdempotencyHold:
-    """An idempotency key in one call's hands.
+    """An idempotency key that one call holds while it is being accepted; see `contracts.queue.idempotency`.
 
     Attributes:
-        key: where it lies in Redis.
-        fingerprint: of the call.
-        token: this call's own.
-        kept_seconds: how long the key names the job.
+        key: the Redis key.
+        fingerprint: equal for equal calls.
+        token: of this call alone, as a fence.
+        ttl_seconds: how long the key names what was made.
     """
 
     key: str
     fingerprint: str
     token: str
-    kept_seconds: int
+    ttl_seconds: int
+
+    def lost(self) -> Conflict:
+        """The error for a call that held its key too long, while the same call was sent again."""
+        return Conflict("this call took too long and was sent again meanwhile; only the later call counts")
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ class JobQueue:
         response_format: str = "url",
         metadata: dict[str, str] | None = None,
         webhook: WebhookRecord | None = None,
-        once: IdempotencyHold | None = None,
+        idempotency: IdempotencyHold | None = None,
         max_waiting: int | None = None,
         quota: Quota | None = None,
         request_id: str = "",
@@ -120,11 +124,13 @@ class JobQueue:
             "deadline_seconds": deadline_seconds,
             "max_waiting": max_waiting,
             "quota": None if quota is None else asdict(quota),
-            "idempotency": None if once is None else asdict(once),
+            "idempotency": None if idempotency is None else asdict(idempotency),
         }
         arguments |= {name: bound for name, bound in bounds.items() if bound is not None}
         with redis_errors_are_unavailable():
             verdict, *found = self._scripts.run("submit", call["data"], **arguments)
+        if verdict == "taken" and idempotency is not None:
+            raise idempotency.lost()
         if verdict != "accepted":
             raise self._refusal(verdict, found, record, max_waiting)
         created_at = float(found[0])
@@ -135,8 +141,6 @@ class JobQueue:
         self, verdict: str, found: list[str], record: JobRecord, max_waiting: int | None
     ) -> DarkroomError:
         """Why the script did not take a job."""
-        if verdict == "taken":
-            return Conflict("this took too long, and the same call was sent again meanwhile; that one counts")
         if verdict == "full":
             return QueueFull(max_waiting or 0, self._seconds_to_a_free_place(record))
         if verdict == "too_many":

@@ -74,7 +74,7 @@ if arguments.deadline_seconds then
 end
 if idempotency then
   redis.call('HSET', idempotency.key, 'fingerprint', idempotency.fingerprint, 'token', idempotency.token, 'made', id)
-  redis.call('EXPIRE', idempotency.key, idempotency.kept_seconds)
+  redis.call('EXPIRE', idempotency.key, idempotency.ttl_seconds)
 end
 enrol('queued', arguments.fields.model, arguments.fields.task, 1)
 count('jobs_accepted', arguments.fields.model, arguments.fields.task)

@@ -12,7 +12,7 @@ from app.main import create_app
 from app.settings import ApiSettings
 from contracts.errors import Conflict
 from contracts.queue.client import IdempotencyHold, JobQueue
-from contracts.queue.idempotency import Call, Idempotency
+from contracts.queue.idempotency import CallIdentity, Idempotency
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
 from tests.support.images import encode_solid, png_header
@@ -160,15 +160,15 @@ def test_a_replay_of_an_upload_that_is_no_more_says_so(client: TestClient, queue
 
 
 def test_an_upload_that_is_being_made_elsewhere_is_a_conflict(client: TestClient, queue: JobQueue) -> None:
-    call = Call("local", "k", "POST /v1/uploads", RED)
+    call = CallIdentity("local", "k", "POST /v1/uploads", RED)
     keys = Idempotency(queue.connection, lease_seconds=60)
-    once = keys.hold(call)
-    assert isinstance(once, IdempotencyHold)
+    hold = keys.begin(call)
+    assert isinstance(hold, IdempotencyHold)
 
     busy = client.post("/v1/uploads", content=RED, headers={"Idempotency-Key": "k"})
     assert (busy.status_code, busy.json()["code"]) == (409, "conflict")
 
-    queue.connection.delete(once.key)  # its lease has run out
+    queue.connection.delete(hold.key)  # its lease has run out
     assert client.post("/v1/uploads", content=RED, headers={"Idempotency-Key": "k"}).status_code == 201
     with pytest.raises(Conflict):
-        keys.bind(once, "upload:other")
+        keys.bind(hold, "upload:other")

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 
 from contracts.errors import Conflict
 from contracts.queue.client import IdempotencyHold, JobQueue
-from contracts.queue.idempotency import Call, Idempotency
+from contracts.queue.idempotency import CallIdentity, Idempotency
 from contracts.settings import SharedSettings
 from tests.support.api_process import api_process
 from tests.support.images import data_url, encode_solid
@@ -120,51 +120,51 @@ def test_a_cancel_has_its_key_for_itself(client: TestClient) -> None:
 
 def test_a_key_is_its_owners(queue: JobQueue) -> None:
     keys = Idempotency(queue.connection, lease_seconds=60)
-    mine, theirs = (keys.hold(Call(owner, "k", "POST /", b"")) for owner in ("me", "them"))
+    mine, theirs = (keys.begin(CallIdentity(owner, "k", "POST /", b"")) for owner in ("me", "them"))
 
     assert isinstance(mine, IdempotencyHold)
     assert isinstance(theirs, IdempotencyHold)
 
 
 def test_a_bound_key_is_kept_for_a_day_and_a_held_one_for_its_lease(queue: JobQueue) -> None:
-    once = Idempotency(queue.connection, lease_seconds=5).hold(Call("local", "k", "POST /", b""))
-    assert isinstance(once, IdempotencyHold)
-    assert 0 < queue.connection.ttl(once.key) <= 5
+    hold = Idempotency(queue.connection, lease_seconds=5).begin(CallIdentity("local", "k", "POST /", b""))
+    assert isinstance(hold, IdempotencyHold)
+    assert 0 < queue.connection.ttl(hold.key) <= 5
 
-    queue.submit(parameters(), once=once)
+    queue.submit(parameters(), idempotency=hold)
 
-    assert 86_300 < queue.connection.ttl(once.key) <= 86_400
+    assert 86_300 < queue.connection.ttl(hold.key) <= 86_400
 
 
 def test_a_call_that_lost_its_key_while_it_was_slow_makes_nothing(queue: JobQueue) -> None:
-    keys, call = Idempotency(queue.connection, lease_seconds=60), Call("local", "k", "POST /", b"")
-    slow = keys.hold(call)
+    keys, call = Idempotency(queue.connection, lease_seconds=60), CallIdentity("local", "k", "POST /", b"")
+    slow = keys.begin(call)
     assert isinstance(slow, IdempotencyHold)
     with pytest.raises(Conflict):
-        keys.hold(call)
+        keys.begin(call)
     queue.connection.delete(slow.key)  # its lease has run out
-    quick = keys.hold(call)
+    quick = keys.begin(call)
     assert isinstance(quick, IdempotencyHold)
 
     for _ in range(2):  # while the other is being accepted, and after it was
         with pytest.raises(Conflict):
-            queue.submit(parameters(), once=slow)
+            queue.submit(parameters(), idempotency=slow)
         keys.release(slow)
         with suppress(Conflict):
-            queue.submit(parameters(), once=quick)
+            queue.submit(parameters(), idempotency=quick)
 
     assert jobs_of(queue) == 1
 
 
 def test_a_call_whose_lease_ran_out_unnoticed_is_accepted_and_bound(queue: JobQueue) -> None:
-    keys, call = Idempotency(queue.connection, lease_seconds=60), Call("local", "k", "POST /", b"")
-    once = keys.hold(call)
-    assert isinstance(once, IdempotencyHold)
-    queue.connection.delete(once.key)
+    keys, call = Idempotency(queue.connection, lease_seconds=60), CallIdentity("local", "k", "POST /", b"")
+    hold = keys.begin(call)
+    assert isinstance(hold, IdempotencyHold)
+    queue.connection.delete(hold.key)
 
-    id = queue.submit(parameters(), once=once).id
+    id = queue.submit(parameters(), idempotency=hold).id
 
-    assert keys.hold(call) == id
+    assert keys.begin(call) == id
 
 
 def test_fifty_posts_with_one_key_at_two_processes_make_one_job(settings: SharedSettings, queue: JobQueue) -> None:

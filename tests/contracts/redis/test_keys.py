@@ -14,7 +14,7 @@ from contracts.metrics import Counters, TotalsWriter
 from contracts.outbound.outbox import Outbox, Outcome
 from contracts.outbound.signing import Secrets
 from contracts.queue.client import JobQueue, Quota
-from contracts.queue.idempotency import Call, Idempotency
+from contracts.queue.idempotency import CallIdentity, Idempotency
 from contracts.queue.leases import ClaimCriteria
 from contracts.queue.records import JobState, WebhookRecord
 from contracts.queue.workers import WorkerReport, publish
@@ -78,7 +78,7 @@ def full_redis(
     swept = retention.hold("1" * 64, 0)
     retention.sweep()
     connection.zadd(TABLE["garbage"], {swept: 1})  # its sweeper died
-    once = Idempotency(connection, 60).hold(Call("me", "k", "POST /", b""))
+    hold = Idempotency(connection, 60).begin(CallIdentity("me", "k", "POST /", b""))
     webhook = WebhookRecord(url="https://a/", events=tuple(WebhookEvent), site="a:443", base="http://b")
     for ending in (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED, None, JobState.QUEUED):
         record = queue.submit(
@@ -86,7 +86,7 @@ def full_redis(
             owner="me",
             deadline_seconds=60,
             webhook=webhook,
-            once=once if ending is JobState.QUEUED else None,  # type: ignore[arg-type]
+            idempotency=hold if ending is JobState.QUEUED else None,  # type: ignore[arg-type]
             quota=Quota("key", 9),
         )
         if ending is JobState.CANCELLED:
