@@ -22,7 +22,7 @@ import torch
 from bench.mixes import MIXES, mixed_prompts
 from bench.report import keep_arithmetic, options, report
 from bench.rivals import Rival, Run, bare_loops, darkroom, litserve
-from bench.table import keep, percentile, print_table, spread
+from bench.table import percentile, print_table, spread
 from worker.runtime.warnings import silence_known_warnings
 
 #: Rates of arrival, as parts of what the bare loop makes.
@@ -56,8 +56,6 @@ def main() -> None:
             runs[mix] = measure([*loops, *servers], mix, arguments.jobs, arguments.runs)
             print_rates(f"mixed {mix}", runs[mix])
             print()
-        keep("overhead", {mix: {name: [run.per_second for run in of] for name, of in found.items()}
-                          for mix, found in runs.items()})  # fmt: skip
         bare = statistics.median(run.per_second for run in runs["prompts"]["bare loop"])
         print_latencies([loops[0], *servers], bare)
         print(f"\nmedian (range) of {arguments.runs} runs of {arguments.jobs} images;", end=" ")
@@ -91,17 +89,14 @@ def print_rates(title: str, found: dict[str, list[Run]]) -> None:
 def print_latencies(rivals: Sequence[Rival], bare: float) -> None:
     """A table of 50th and 95th percentiles; rates are parts of the bare loop's."""
     rows: list[list[object]] = []
-    kept: dict[str, dict[str, list[float]]] = {rival.name: {} for rival in rivals}
     for part in _LOADS:
         orders = mixed_prompts(_ARRIVALS, first=int(part * 100_000))
         for rival in rivals:
             print(f"… {part:g} of the bare loop's rate: {rival.name}", file=sys.stderr)
             seconds = rival.latencies(orders, part * bare)
             figures = [percentile(seconds, 0.5), percentile(seconds, 0.95)]
-            kept[rival.name][str(part)] = figures
             row = [f"{part:g} ({part * bare:.1f}/s)", rival.name]
             rows.append([*row, *(f"{figure:.2f}" for figure in figures)])
-    keep("latency", kept)
     print_table(["arrivals ÷ bare loop", "", "p50 s", "p95 s"], rows)
 
 

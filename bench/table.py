@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
-from typing import Any
-
-from bench.report import RESULTS
 
 
 def spread(values: Sequence[float], digits: int = 1) -> str:
@@ -30,15 +26,3 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         print("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |")
         if number == 0:
             print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
-
-
-def keep(name: str, figures: object) -> None:
-    """Leave figures for `bench.plots`, in a folder that git does not keep."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
-
-
-def kept(name: str) -> Any:
-    """What the last run of a bench has left; None where it has not run."""
-    path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
