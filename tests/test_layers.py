@@ -17,7 +17,7 @@ FORBIDDEN = {
     "app": {"worker", "dispatcher", "cli", "models"} | HEAVY,
     "worker": {"app", "dispatcher", "cli"} | WEB,
     "dispatcher": {"app", "worker", "cli", "models"} | HEAVY | WEB,
-    "contracts": {"app", "worker", "dispatcher", "cli", "models", "httpx"} | HEAVY | WEB,
+    "contracts": {"app", "worker", "dispatcher", "cli", "models"} | HEAVY | WEB,
     "cli": {"app", "worker", "dispatcher"} | HEAVY | WEB,
 }
 
