@@ -40,15 +40,16 @@ class RqRegistration:
     def __init__(self, connection: Redis, name: str) -> None:
         """`connection` returns bytes, as RQ expects; `name` is unique among all of RQ's workers."""
         self._connection = connection
-        # RQ wants a queue to show; the scripts choose among all of them.
-        queue = Queue("darkroom", connection=connection, serializer=JSONSerializer)
-        self._worker = _Worker([queue], name=name, connection=connection, serializer=JSONSerializer)
+        # RQ lists workers by their queues. Ours serve all of them, so they register with one that stays empty.
+        self._queue = Queue("darkroom", connection=connection, serializer=JSONSerializer)
+        self._worker = _Worker([self._queue], name=name, connection=connection, serializer=JSONSerializer)
         self._state: WorkerStatus | None = None
         self._refresh_at = 0.0
 
     def __enter__(self) -> RqRegistration:
         """Register; RQ's commands to this worker are handled from now on: `shutdown` sends SIGINT."""
         logging.getLogger("rq.worker").setLevel(logging.WARNING)
+        self._connection.sadd(Queue.redis_queues_keys, self._queue.key)
         self._worker.register_birth()  # type: ignore[no-untyped-call]
         self._worker.subscribe()  # type: ignore[no-untyped-call]
         return self

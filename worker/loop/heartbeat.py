@@ -113,7 +113,7 @@ class Heartbeat:
     def _reap(self) -> None:
         requeued, given_up = self._claims.reap()
         if requeued:
-            _log.warning("%d jobs of lost workers requeued", requeued)
+            _log.warning("%d jobs requeued: their workers were lost, or were not Darkroom's", requeued)
         for job_id in given_up:
             _log.error("job given up: every worker that ran it was lost", extra={"job_id": job_id})
             self._delete_images(job_id)

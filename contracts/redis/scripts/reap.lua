@@ -1,4 +1,4 @@
--- Takes back what expired leases held, ends queued jobs whose deadline has passed, prunes the registries.
+-- Takes back what expired leases held and what a stock RQ worker took, ends queued jobs whose deadline has passed.
 -- A job that was running when its worker fell silent runs alone from now on: it may be what killed it.
 local time, requeued, lost = now(), 0, {}
 
@@ -20,6 +20,22 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEY.leases, '-inf', stamp(time),
       redis.call('HSET', job_key(id), 'solo', '1')
       requeue(id, job[1])
       emit(id, 'queued', { reason = 'worker lost', attempts = tonumber(job[3]) })
+      requeued = requeued + 1
+    end
+  end
+end
+
+-- A stock RQ worker pops a job, cannot run it, and puts it into RQ's registry of failed jobs for a year: scored later
+-- than the jobs that failed here, which stay there as long as their records.
+local ours_until = stamp(time + arguments.ttl_seconds + 1)
+for _, rq_queue in ipairs(redis.call('SMEMBERS', KEY.rq_queues)) do
+  local queue = string.sub(rq_queue, #KEY.rq_queue + 1)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEY.rq_failed .. queue, ours_until, '+inf', 'LIMIT', 0, 100)) do
+    if redis.call('HGET', job_key(id), 'state') == 'queued' then
+      redis.call('ZREM', KEY.rq_failed .. queue, id)
+      redis.call('LREM', KEY.rq_queue .. queue, 1, id)
+      requeue(id, queue)
+      emit(id, 'queued', { reason = 'taken by a stock rq worker' })
       requeued = requeued + 1
     end
   end

@@ -1,0 +1,112 @@
+"""RQ's own tools on our queue: `rq info` shows our processes, `rq suspend` is heeded, a stock worker does no harm."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from rq import Queue, SimpleWorker
+from rq.command import send_shutdown_command
+from rq.job import Job as RqJob
+from rq.serializers import DefaultSerializer, JSONSerializer
+from rq.suspension import resume, suspend
+from rq.worker import WorkerStatus
+
+from contracts.queue.client import JobQueue
+from contracts.queue.leases import ClaimCriteria
+from contracts.queue.records import JobState
+from contracts.queue.rq_registration import RqRegistration
+from contracts.redis.connection import connect
+from tests.support.claims import MakeClaims
+from tests.support.dispatcher_process import dispatcher_process
+from tests.support.parameters import parameters
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def rq_connection(redis_url: str) -> Redis:
+    """A connection as RQ expects it."""
+    return connect(redis_url, timeout_seconds=5, retries=1, decode=False)
+
+
+def rq_info(redis_url: str) -> str:
+    """What `rq info` prints."""
+    command = [str(Path(sys.executable).parent / "rq"), "info", "--url", redis_url, "--raw"]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def states(redis_url: str) -> dict[str, str]:
+    """State of each worker that `rq info` lists, by name."""
+    return dict(re.findall(r"^worker (\S+) \(.*\) (\w+) darkroom\.", rq_info(redis_url), re.MULTILINE))
+
+
+def test_rq_info_shows_workers_dispatchers_and_queues(
+    redis_url: str, rq_connection: Redis, queue: JobQueue
+) -> None:
+    job = queue.submit(parameters())
+    with (
+        RqRegistration(rq_connection, "a-worker") as registration,
+        dispatcher_process(redis_url, DARKROOM_WEBHOOK_NAME="a-dispatcher"),
+    ):
+        registration.show(WorkerStatus.BUSY)
+        wait_until(lambda: states(redis_url).get("a-dispatcher") == "idle")
+        assert states(redis_url)["a-worker"] == "busy"
+        assert f"queue {job.queue} 1" in rq_info(redis_url)
+    assert "a-worker" not in states(redis_url)
+
+
+def test_rq_suspend_is_heeded_and_shown(redis_url: str, rq_connection: Redis) -> None:
+    with RqRegistration(rq_connection, "a-worker") as registration:
+        assert not registration.is_suspended
+        suspend(rq_connection)
+        assert registration.is_suspended
+        assert states(redis_url) == {"a-worker": "suspended"}
+        resume(rq_connection)
+        assert not registration.is_suspended
+        registration.show(WorkerStatus.IDLE)
+        assert states(redis_url) == {"a-worker": "idle"}
+
+
+def test_rqs_shutdown_command_ends_a_dispatcher(redis_url: str, rq_connection: Redis) -> None:
+    with dispatcher_process(redis_url, DARKROOM_WEBHOOK_NAME="a-dispatcher") as process:
+        wait_until(lambda: states(redis_url).get("a-dispatcher") == "idle")
+        send_shutdown_command(rq_connection, "a-dispatcher")
+        assert process.wait(timeout=20) == 0
+
+
+def test_an_entry_keeps_the_connections_own_timeout(rq_connection: Redis) -> None:
+    """RQ raises it to seven minutes, and a Redis that hangs would hang the worker as long."""
+    with RqRegistration(rq_connection, "a-worker"):
+        assert rq_connection.connection_pool.connection_kwargs["socket_timeout"] == 5
+
+
+@pytest.mark.parametrize("serializer", [JSONSerializer, DefaultSerializer])
+def test_a_stock_rq_worker_fails_a_job_in_plain_words_and_does_not_lose_it(
+    serializer: type, queue: JobQueue, rq_connection: Redis, make_claims: MakeClaims
+) -> None:
+    job = queue.submit(parameters())
+    stock = SimpleWorker(
+        [Queue(job.queue, connection=rq_connection, serializer=serializer)],
+        connection=rq_connection,
+        serializer=serializer,
+    )
+    stock.work(burst=True, logging_level="CRITICAL")
+    assert queue.connection.llen(f"rq:queue:{job.queue}") == 0
+    assert queue.connection.hget(f"rq:job:{job.id}", "status") == "failed"
+    if serializer is JSONSerializer:
+        result = RqJob.fetch(job.id, connection=rq_connection, serializer=serializer).latest_result()
+        assert result is not None
+        message = f"job {job.id} must be run by a Darkroom worker (python -m worker), not by a stock rq worker"
+        assert message in str(result.exc_string)
+
+    claims = make_claims()
+    assert claims.reap() == (1, [])
+    assert claims.reap() == (0, [])
+    (claim,) = claims.claim(ClaimCriteria())
+    assert (claim.job.id, claim.job.attempts) == (job.id, 1)
+    assert claims.finish(claim, JobState.COMPLETED, images=[])
+    assert queue.connection.exists(f"rq:failed:{job.queue}") == 0
