@@ -1,4 +1,4 @@
-"""Settings of webhooks, frozen; built once in `dispatcher/main.py`."""
+"""Settings of one dispatcher process; built once in `dispatcher/main.py`, frozen, and passed in."""
 
 from __future__ import annotations
 
@@ -20,21 +20,33 @@ class WebhookSettings(Settings):
 
     model_config = SettingsConfigDict(env_prefix="DARKROOM_WEBHOOK_", frozen=True, extra="ignore")
 
-    name: str = Field(default_factory=_own_name, description="of the dispatcher, unique among RQ's workers")
+    name: str = Field(
+        default_factory=_own_name, description="name of this dispatcher; unique among all workers and dispatchers"
+    )
     pauses_seconds: list[float] = Field(
         [5, 30, 120, 480, 1200, 1800],
-        description="before the second attempt, the third, …; after the last one a message is given up",
+        description="seconds before each further attempt; after the last one a message is given up",
     )
-    longest_pause_seconds: float = Field(3600.0, ge=0, description="a receiver's Retry-After is heeded up to this")
-    timeout_seconds: float = Field(15.0, gt=0, description="an attempt must have its answer by then")
-    concurrency: int = Field(200, ge=1, description="attempts under way at once")
-    site_concurrency: int = Field(4, ge=1, description="attempts under way at once to one host and port")
-    poll_seconds: float = Field(0.1, gt=0, description="pause between two looks at empty queues")
-    drain_seconds: float = Field(5.0, ge=0, description="after SIGTERM, how long attempts under way may take")
+    longest_pause_seconds: float = Field(
+        3600.0, ge=0, description="maximum pause that a receiver may ask for with Retry-After"
+    )
+    timeout_seconds: float = Field(15.0, gt=0, description="timeout of one attempt; then it counts as failed")
+    concurrency: int = Field(200, ge=1, description="maximum attempts at the same time; further messages wait")
+    site_concurrency: int = Field(
+        4, ge=1, description="maximum attempts at the same time to one host and port; further messages wait"
+    )
+    poll_seconds: float = Field(
+        1.0, gt=0, description="interval between two looks at empty queues; Redis announces new messages at once"
+    )
+    drain_seconds: float = Field(
+        5.0,
+        ge=0,
+        description="maximum time after SIGTERM for attempts to finish; then their messages go back to the queue",
+    )
 
     @property
     def lease_seconds(self) -> float:
-        """Longer than any attempt: a message held for so long was held by a dispatcher that died."""
+        """Longer than any attempt: a lease that expires belonged to a dispatcher that died."""
         return self.timeout_seconds + 10
 
 

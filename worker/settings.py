@@ -24,56 +24,88 @@ class WorkerSettings(Settings):
 
     model_config = SettingsConfigDict(env_prefix="DARKROOM_WORKER_", frozen=True, extra="ignore")
 
-    name: str = Field(default_factory=_own_name, description="unique among all workers")
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    warm: list[str] = Field(default_factory=list, description='models to load at start, as JSON: ["sdxl"]')
-    max_models: int = Field(3, ge=1, description="models kept ready at once")
-    budget_bytes: int | None = Field(
-        None, gt=0, description="device memory to plan with and to keep to; none: what the device has"
+    name: str = Field(
+        default_factory=_own_name, description="name of this worker; unique among all workers and dispatchers"
     )
-    host_bytes: int = Field(0, ge=0, description="host memory for models that had to leave the device")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    warm: list[str] = Field(
+        default_factory=list, description='models to load at start, as JSON: ["sdxl"]; empty: the default model'
+    )
+    max_models: int = Field(
+        3, ge=1, description="maximum number of loaded models; one more evicts the least recently used"
+    )
+    budget_bytes: int | None = Field(
+        None, gt=0, description="maximum device memory for weights and activations; none: all that the device has"
+    )
+    host_bytes: int = Field(
+        0, ge=0, description="maximum host memory for models evicted from the device; 0: they are dropped"
+    )
     t5: T5Policy = Field(
         "auto", description="where the T5 encoder works: auto (by the plan), gpu, cpu, on_demand or off (SD3 only)"
     )
     encode_ahead: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="whether a T5 on the CPU reads the next batch's prompts while a batch is painted; "
-        "auto: unless that is painted on the CPU, too",
+        description="encode the next jobs' prompts on the CPU while jobs are denoised, where T5 runs on the CPU; "
+        "auto: unless the device is the CPU, too",
     )
     allow_fp8: bool = Field(
-        False, description="store denoisers in 8 bits where nothing better fits; changes images"
+        False, description="store denoiser weights in 8 bits where no other plan fits; changes images"
     )
-    allow_drop_t5: bool = Field(False, description="leave T5 out where nothing else fits (SD3); changes images")
-    loaded_loras: int = Field(16, ge=0, description="LoRAs that stay loaded beside each model")
-    loaded_lora_bytes: int = Field(2 * 2**30, ge=0, description="memory that they may take beside each model")
-    lora_folder: Path | None = Field(None, description="where files of uploaded LoRAs go; none: below the data")
-    lora_file_bytes: int = Field(16 * 2**30, ge=0, description="what they may take there")
-    embedding_bytes: int = Field(2**28, ge=0, description="host memory for embeddings of prompts; 0: none kept")
-    max_batch_images: int = Field(4, ge=1, le=64, description="images that one pipeline call may make")
-    max_batch_pixels: int = Field(4 * 1024 * 1024, ge=4096, description="pixels that one pipeline call may make")
+    allow_drop_t5: bool = Field(False, description="leave T5 out where no other plan fits (SD3); changes images")
+    loaded_loras: int = Field(
+        16, ge=0, description="maximum number of LoRAs loaded beside each model; one more evicts the oldest"
+    )
+    loaded_lora_bytes: int = Field(
+        2 * 2**30, ge=0, description="maximum memory of the LoRAs loaded beside each model"
+    )
+    lora_folder: Path | None = Field(
+        None, description="local folder for files of uploaded LoRAs; none: `loras` in the data folder"
+    )
+    lora_file_bytes: int = Field(
+        16 * 2**30, ge=0, description="maximum size of that folder; least recently used files are deleted"
+    )
+    embedding_bytes: int = Field(
+        2**28, ge=0, description="maximum host memory for cached prompt embeddings; 0: no cache"
+    )
+    max_batch_images: int = Field(4, ge=1, le=64, description="maximum images in one pipeline call")
+    max_batch_pixels: int = Field(4 * 1024 * 1024, ge=4096, description="maximum pixels in one pipeline call")
     batching: str = Field(
         "on",
         pattern=r"^(off|on|[0-9]{1,5})$",
-        description="off; on; or milliseconds that a lone batchable job waits for company",
+        description="whether jobs share pipeline calls: off; on; or the milliseconds that a job waits for others to join",
     )
-    residency_seconds: float = Field(10.0, ge=0, description="how long a model stays before it may be displaced")
-    poll_seconds: float = Field(0.02, gt=0, description="pause between two looks at an empty queue")
+    residency_seconds: float = Field(
+        10.0, ge=0, description="minimum time that a model runs before jobs of another may replace it"
+    )
+    poll_seconds: float = Field(
+        1.0, gt=0, description="interval between two looks at an empty queue; Redis announces new jobs at once"
+    )
     report_seconds: float = Field(
-        0.1, ge=0, description="steps are reported, and cancels heard, no more often than this; 0: each step"
+        0.1, ge=0, description="minimum interval between progress reports, which also read cancels; 0: every step"
     )
-    stall_seconds: float = Field(600.0, gt=0, description="a worker without a step for this long ends itself")
-    drain_seconds: float = Field(120.0, ge=0, description="after SIGTERM, how long the running batch may take")
+    stall_seconds: float = Field(
+        600.0,
+        gt=0,
+        description="maximum time without a step; then the process exits, to be restarted by its supervisor",
+    )
+    drain_seconds: float = Field(
+        120.0,
+        ge=0,
+        description="maximum time after SIGTERM for running jobs to finish; then they go back to the queue",
+    )
     attention: Attention = Field(
         "auto", description="attention kernel to try first: auto (torch's order), cudnn, flash, efficient, math"
     )
     channels_last: ChannelsLast = Field(
-        "auto", description="convolutions' weights with the channels last: auto (on CUDA), on, off"
+        "auto", description="channels-last memory format of convolution weights: auto (on CUDA), on, off"
     )
     compile: Compile = Field(
-        "off", description="off; blocks: compile the denoiser's blocks; graphs: and replay them as CUDA graphs"
+        "off", description="off; blocks: compile the denoiser's blocks; graphs: also replay them as CUDA graphs"
     )
-    compile_backend: str = Field("inductor", description="torch.compile's back end; inductor needs a C++ compiler")
-    cpu_threads: int = Field(0, ge=0, description="threads of CPU work; 0: torch's choice")
+    compile_backend: str = Field(
+        "inductor", description="back end of torch.compile; inductor needs a C++ compiler"
+    )
+    cpu_threads: int = Field(0, ge=0, description="CPU threads that torch uses; 0: torch's default")
 
     @field_validator("t5", mode="before")
     @classmethod
@@ -83,7 +115,7 @@ class WorkerSettings(Settings):
 
     @property
     def policy(self) -> Policy:
-        """What the memory plans may do."""
+        """What memory plans may do."""
         return Policy(t5=self.t5, allow_fp8=self.allow_fp8, allow_drop_t5=self.allow_drop_t5)
 
     def encodes_ahead(self, device_type: str) -> bool:
@@ -92,12 +124,12 @@ class WorkerSettings(Settings):
 
     @property
     def kernels(self) -> KernelOptions:
-        """How arithmetic is carried out."""
+        """Which kernels compute."""
         return KernelOptions(self.attention, self.channels_last, self.compile, self.compile_backend)
 
     @property
     def batch_wait_seconds(self) -> float:
-        """How long a lone batchable job waits for company."""
+        """How long a job waits for others to join its pipeline call."""
         return int(self.batching) / 1000 if self.batching.isdigit() else 0.0
 
 

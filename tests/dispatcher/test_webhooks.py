@@ -435,3 +435,50 @@ def test_attempts_are_counted_by_outcome(
     totals = queue.connection.hgetall("darkroom:totals")
     counted = {json.loads(key)[2]: figure for key, figure in totals.items() if "webhook" in key}
     assert counted == {"again": "1", "delivered": "1", "given_up": "1"}
+
+
+def test_a_message_is_sent_and_tried_again_without_waiting_for_the_poll(
+    redis_url: str, worker: ScriptedWorker, receiver: Receiver, submit_with_webhook: SubmitWithWebhook
+) -> None:
+    receiver.plans["/hook"] = [Reply(500), Reply()]
+    with dispatcher_process(
+        redis_url, DARKROOM_WEBHOOK_POLL_SECONDS="300", DARKROOM_WEBHOOK_PAUSES_SECONDS="[0.5]"
+    ) as process:
+        with Redis.from_url(redis_url) as connection:
+            wait_until(lambda: connection.scard("rq:workers") == 1)
+        submit_with_webhook(f"{receiver.url}/hook")
+        worker.complete(worker.claim())
+        receiver.wait_for("/hook", 2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
+
+
+def test_a_place_that_becomes_free_is_used_without_waiting_for_the_poll(
+    client: TestClient,
+    redis_url: str,
+    worker: ScriptedWorker,
+    receiver: Receiver,
+    submit_with_webhook: SubmitWithWebhook,
+) -> None:
+    ids = [submit_with_webhook(f"{receiver.url}/hook")["id"] for _ in range(3)]
+    for _ in ids:
+        worker.complete(worker.claim())
+    with dispatcher_process(redis_url, DARKROOM_WEBHOOK_POLL_SECONDS="300", DARKROOM_WEBHOOK_SITE_CONCURRENCY="1"):
+        receiver.wait_for("/hook", 3)
+
+
+def test_a_message_that_an_earlier_release_queued_is_delivered(
+    queue: JobQueue,
+    redis_url: str,
+    worker: ScriptedWorker,
+    receiver: Receiver,
+    submit_with_webhook: SubmitWithWebhook,
+) -> None:
+    submit_with_webhook(f"{receiver.url}/hook")
+    worker.complete(worker.claim())
+    name = f"darkroom:webhooks:127.0.0.1:{receiver.port}"
+    (id,) = cast("list[str]", queue.connection.lrange(f"rq:queue:{name}", 0, -1))
+    queue.connection.hset(f"rq:job:{id}", "data", f'["dispatcher.deliveries.deliver",null,["{id}"],{{}}]')
+    with dispatcher_process(redis_url):
+        (message,) = receiver.wait_for("/hook")
+    assert verified(message)["status"] == "completed"

@@ -1,4 +1,4 @@
-"""RQ's own tools on our queue: `rq info` shows our processes, `rq suspend` is heeded, a stock worker does no harm."""
+"""RQ's own tools: `rq info` shows our processes, `rq suspend` is heeded, a stock worker loses no job."""
 
 from __future__ import annotations
 
@@ -86,7 +86,10 @@ def test_an_entry_keeps_the_connections_own_timeout(rq_connection: Redis) -> Non
 
 @pytest.mark.parametrize("serializer", [JSONSerializer, DefaultSerializer])
 def test_a_stock_rq_worker_fails_a_job_in_plain_words_and_does_not_lose_it(
-    serializer: type, queue: JobQueue, rq_connection: Redis, make_claims: MakeClaims
+    serializer: type[JSONSerializer] | type[DefaultSerializer],
+    queue: JobQueue,
+    rq_connection: Redis,
+    make_claims: MakeClaims,
 ) -> None:
     job = queue.submit(parameters())
     stock = SimpleWorker(

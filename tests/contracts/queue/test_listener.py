@@ -1,0 +1,87 @@
+"""Waiting for work: an announcement ends the wait, a lost connection is made again, and `wake` ends it by hand."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from contracts.queue.client import JobQueue
+from contracts.queue.leases import ClaimCriteria
+from contracts.queue.listener import WorkListener
+from contracts.redis import keys
+from tests.support.claims import MakeClaims
+from tests.support.parameters import parameters
+from tests.support.waiting import wait_until
+
+PATIENCE_SECONDS = 30.0
+
+
+@pytest.fixture
+def listener(queue: JobQueue) -> Iterator[WorkListener]:
+    """A listener for jobs, subscribed and with nothing announced."""
+    listener = WorkListener(queue.connection, keys.WAKE_JOBS)
+    listener.start()
+    listener.wait(PATIENCE_SECONDS)  # the subscription itself ends a wait
+    yield listener
+    listener.close()
+
+
+def seconds_of_wait(listener: WorkListener, seconds: float = PATIENCE_SECONDS) -> float:
+    """How long a wait took."""
+    started = time.monotonic()
+    listener.wait(seconds)
+    return time.monotonic() - started
+
+
+def test_a_submitted_job_ends_the_wait(queue: JobQueue, listener: WorkListener) -> None:
+    timer = threading.Timer(0.2, queue.submit, [parameters()])
+    timer.start()
+    assert 0.1 < seconds_of_wait(listener) < PATIENCE_SECONDS / 2
+
+
+def test_a_job_that_was_submitted_before_the_wait_ends_it_too(queue: JobQueue, listener: WorkListener) -> None:
+    queue.submit(parameters())
+    assert seconds_of_wait(listener) < PATIENCE_SECONDS / 2
+
+
+def test_a_released_job_and_a_reaped_one_end_the_wait(
+    queue: JobQueue, listener: WorkListener, make_claims: MakeClaims
+) -> None:
+    queue.submit(parameters())
+    claims = make_claims(lease_seconds=0.05)
+    listener.wait(PATIENCE_SECONDS)
+    (claim,) = claims.claim(ClaimCriteria())
+    claims.release(claim)
+    assert seconds_of_wait(listener) < PATIENCE_SECONDS / 2
+    claims.claim(ClaimCriteria())
+    time.sleep(0.1)
+    assert claims.reap() == (1, [])
+    assert seconds_of_wait(listener) < PATIENCE_SECONDS / 2
+
+
+def test_steps_and_ends_of_jobs_do_not_end_the_wait(
+    queue: JobQueue, listener: WorkListener, make_claims: MakeClaims
+) -> None:
+    job = queue.submit(parameters())
+    listener.wait(PATIENCE_SECONDS)
+    make_claims().claim(ClaimCriteria())
+    queue.cancel(job.id)
+    assert seconds_of_wait(listener, 0.3) >= 0.3
+
+
+def test_wake_ends_the_wait(listener: WorkListener) -> None:
+    threading.Timer(0.1, listener.wake).start()
+    assert seconds_of_wait(listener) < PATIENCE_SECONDS / 2
+
+
+def test_a_subscription_whose_connection_is_lost_is_made_again(queue: JobQueue, listener: WorkListener) -> None:
+    killed = queue.connection.execute_command("CLIENT", "KILL", "TYPE", "pubsub")  # type: ignore[no-untyped-call]
+    assert killed == 1
+    # The new subscription ends a wait: what was announced meanwhile went unheard.
+    assert seconds_of_wait(listener) < PATIENCE_SECONDS / 2
+    wait_until(lambda: queue.connection.pubsub_numsub(keys.WAKE_JOBS)[0][1] == 1)
+    queue.submit(parameters())
+    assert seconds_of_wait(listener) < PATIENCE_SECONDS / 2

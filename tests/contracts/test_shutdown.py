@@ -1,0 +1,41 @@
+"""Signals to a process: the first asks it to drain, a second or the end of the drain time to stop at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from contracts.shutdown import Shutdown
+
+
+@pytest.fixture(autouse=True)
+def _restore_handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_asks_to_drain_and_the_second_to_stop_at_once(number: signal.Signals) -> None:
+    told: list[int] = []
+    shutdown = Shutdown(600, on_request=lambda: told.append(1))
+    shutdown.install()
+    assert (shutdown.requested, shutdown.overdue) == (False, False)
+    os.kill(os.getpid(), number)
+    assert (shutdown.requested, shutdown.overdue, told) == (True, False, [1])
+    os.kill(os.getpid(), number)
+    assert (shutdown.requested, shutdown.overdue) == (True, True)
+
+
+def test_the_drain_time_ends() -> None:
+    shutdown = Shutdown(0.05, on_request=lambda: None)
+    shutdown.install()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert not shutdown.overdue
+    time.sleep(0.06)
+    assert shutdown.overdue

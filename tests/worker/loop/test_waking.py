@@ -1,0 +1,119 @@
+"""An idle worker is woken by a job, a signal or the time, and finds a job by polling when it hears nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from contracts.queue.client import JobQueue
+from contracts.queue.listener import WorkListener
+from contracts.queue.records import JobRecord, JobState
+from contracts.redis import keys
+from contracts.settings import SharedSettings
+from contracts.storage import Storage
+from tests.support.parameters import parameters
+from tests.support.waiting import wait_until
+from tests.support.workers import make_consumer, send_sigterm
+from worker.loop.consumer import Consumer
+from worker.pool.pool import Pool
+
+#: No test waits for this to pass.
+NEVER_SECONDS = 300.0
+
+
+def run_idle(consumer: Consumer, act: Callable[[], object]) -> None:
+    """Run a consumer; act as soon as it waits, then SIGTERM."""
+
+    def wait_and_act() -> None:
+        wait_until(lambda: consumer._registration._state == "idle")
+        time.sleep(0.1)
+        try:
+            act()
+        finally:
+            send_sigterm()
+
+    thread = threading.Thread(target=wait_and_act)
+    thread.start()
+    consumer.start([])
+    thread.join()
+
+
+def submit_and_wait(queue: JobQueue, **fields: object) -> JobRecord:
+    """Submit a job to an idle worker; its record once it has ended."""
+    job = queue.submit(parameters(**fields))
+    wait_until(lambda: queue.fetch(job.id).state.is_final)
+    return queue.fetch(job.id)
+
+
+def waited_seconds(job: JobRecord) -> float:
+    """From the submission to the claim."""
+    assert job.state is JobState.COMPLETED
+    assert job.started_at is not None
+    return job.started_at - job.created_at
+
+
+def test_a_job_does_not_wait_for_the_poll(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
+) -> None:
+    ended: list[JobRecord] = []
+    consumer = make_consumer(settings, pool, storage, poll_seconds=NEVER_SECONDS)
+    run_idle(consumer, lambda: ended.append(submit_and_wait(queue)))
+    assert waited_seconds(ended[0]) < 5
+
+
+def test_a_worker_that_hears_nothing_finds_the_job_by_polling(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def submit_unheard() -> None:
+        # From here on no subscription is made again.
+        monkeypatch.setattr(WorkListener, "_listen", lambda self: None)
+        queue.connection.execute_command("CLIENT", "KILL", "TYPE", "pubsub")  # type: ignore[no-untyped-call]
+        wait_until(lambda: queue.connection.pubsub_numsub(keys.WAKE_JOBS)[0][1] == 0)
+        ended.append(submit_and_wait(queue))
+
+    ended: list[JobRecord] = []
+    run_idle(make_consumer(settings, pool, storage, poll_seconds=0.2), submit_unheard)
+    assert waited_seconds(ended[0]) < 5
+
+
+def test_an_idle_worker_leaves_at_the_signal_and_not_at_the_next_poll(
+    settings: SharedSettings, pool: Pool, storage: Storage
+) -> None:
+    started = time.monotonic()
+    run_idle(make_consumer(settings, pool, storage, poll_seconds=NEVER_SECONDS), lambda: None)
+    assert time.monotonic() - started < NEVER_SECONDS / 10
+
+
+def test_a_job_that_may_be_joined_by_others_starts_when_its_time_is_over(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
+) -> None:
+    ended: list[JobRecord] = []
+    consumer = make_consumer(settings, pool, storage, poll_seconds=NEVER_SECONDS, batching="300")
+    run_idle(consumer, lambda: ended.append(submit_and_wait(queue)))
+    assert 0.3 <= waited_seconds(ended[0]) < 5
+
+
+def test_a_job_whose_model_was_prepared_meanwhile_does_not_wait_for_the_poll(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, gate = threading.Event(), threading.Event()
+
+    def prepare(name: str) -> None:
+        asked.set()
+        assert gate.wait(60), name
+
+    def submit_and_open() -> None:
+        job = queue.submit(parameters())
+        assert asked.wait(60)
+        time.sleep(0.2)
+        assert queue.fetch(job.id).state is JobState.QUEUED
+        gate.set()
+        wait_until(lambda: queue.fetch(job.id).state is JobState.COMPLETED)
+
+    pool.drop("shapes-sdxl")
+    consumer = make_consumer(settings, pool, storage, poll_seconds=NEVER_SECONDS)
+    monkeypatch.setattr(consumer._prefetcher, "_prepare", prepare)
+    run_idle(consumer, submit_and_open)
