@@ -53,7 +53,9 @@ class WorkerSettings(Settings):
     )
     allow_drop_t5: bool = Field(False, description="leave T5 out where no other plan fits (SD3); changes images")
     loaded_loras: int = Field(
-        16, ge=0, description="maximum number of LoRAs loaded beside each model; one more evicts the oldest"
+        16,
+        ge=0,
+        description="maximum number of LoRAs loaded beside each model; one more evicts the least recently used",
     )
     loaded_lora_bytes: int = Field(
         2 * 2**30, ge=0, description="maximum memory of the LoRAs loaded beside each model"
@@ -86,7 +88,7 @@ class WorkerSettings(Settings):
     stall_seconds: float = Field(
         600.0,
         gt=0,
-        description="maximum time without a step; then the process exits, to be restarted by its supervisor",
+        description="maximum time without a step; then the process exits, and its supervisor restarts it",
     )
     drain_seconds: float = Field(
         120.0,
