@@ -74,7 +74,7 @@ class WorkerSettings(Settings):
     batching: str = Field(
         "on",
         pattern=r"^(off|on|[0-9]{1,5})$",
-        description="share pipeline calls among jobs: off; on; or milliseconds that a job waits for others to join",
+        description="let jobs share pipeline calls: off; on; or milliseconds that a job waits for others to join",
     )
     residency_seconds: float = Field(
         10.0, ge=0, description="minimum time that a model runs before jobs of another may replace it"
