@@ -1,4 +1,4 @@
-"""`python -m app`: runs the HTTP side with the settings of the environment."""
+"""`python -m app`: runs the HTTP API with settings from the environment."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from contracts.settings import LogSettings, explain
 
 log = logging.getLogger(__name__)
 
-#: Requests that are under way at SIGTERM may take this long.
+#: Timeout of requests in progress at SIGTERM.
 _SHUTDOWN_SECONDS = 10
-#: At the start, Redis has so long to say whether there are keys.
+#: Timeout of asking Redis at startup whether there are API keys.
 _KEYS_SECONDS = 2.0
 
 
 def main() -> None:
-    """Run until SIGTERM or SIGINT; one line and an exit code where it cannot start."""
+    """Run until SIGTERM or SIGINT; exit with one line of text where the API cannot start."""
     try:
         logs.configure(LogSettings())
         settings, sockets = listen(ApiSettings())
@@ -37,40 +37,40 @@ def main() -> None:
         sys.exit(f"darkroom api: {error}")
     except ValidationError as error:
         sys.exit(f"darkroom api: {explain(error)}")
-    refuse_strangers(settings)
+    refuse_anonymous_access(settings)
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
-        access_log=False,  # `app.answers` writes our own
+        access_log=False,  # `AccessLogMiddleware` writes ours
         log_config=None,
-        # What is tested runs, whatever else is installed beside it.
+        # The tested implementations, whatever else is installed.
         loop="asyncio",
         http="h11",
         server_header=False,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
-    with suppress(KeyboardInterrupt):  # uvicorn has ended in order, and passes Ctrl-C on
+    with suppress(KeyboardInterrupt):  # uvicorn has shut down, and raises Ctrl-C again
         _Server(config, app).run(sockets)
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, that lets nobody wait for a job once it has to go."""
+    """A uvicorn server that ends clients' waits for jobs when it shuts down."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
         self._app = app
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Those who wait get their answer now; another process answers for their jobs."""
+        """Answer waiting clients now; other API processes can tell them about their jobs later."""
         self._app.state.services.notifier.close()
         await super().shutdown(sockets)
 
 
 def listen(settings: ApiSettings) -> tuple[ApiSettings, list[socket.socket] | None]:
-    """The listening socket that the parent opened, if it did, and settings that say where it listens.
+    """The listening socket that the parent process opened, if any, and settings with its address.
 
-    uvicorn's own `fd` takes every socket for a Unix one, which costs TCP_NODELAY.
+    uvicorn's own option `fd` treats every socket as a Unix socket, and so leaves out TCP_NODELAY.
     """
     if settings.fd is None:
         return settings, None
@@ -80,8 +80,8 @@ def listen(settings: ApiSettings) -> tuple[ApiSettings, list[socket.socket] | No
     return settings, [listener]
 
 
-def refuse_strangers(settings: ApiSettings) -> None:
-    """Exit where everybody could use the service. Later on, `Door` lets nobody in there without a key."""
+def refuse_anonymous_access(settings: ApiSettings) -> None:
+    """Exit where anybody could use the service unintentionally. From then on, `Authenticator` requires a key."""
     if settings.serves_everybody:
         return
     with connect(settings.shared.redis_url, timeout_seconds=_KEYS_SECONDS, retries=1) as connection:
@@ -89,11 +89,11 @@ def refuse_strangers(settings: ApiSettings) -> None:
             if ApiKeyStore(connection).exist():
                 return
         except Unavailable:
-            log.warning("Redis does not answer, so nobody knows of keys; nobody is served until it does")
+            log.warning("Redis does not answer, so API keys cannot be checked; requests are refused until it does")
             return
     sys.exit(
-        f"darkroom api: there are no keys, so everybody who reaches {settings.host} could use the service; "
-        "make one with `darkroom keys create`, listen on 127.0.0.1, or set DARKROOM_API_ALLOW_ANONYMOUS=true"
+        f"darkroom api: there are no API keys, so anybody who can reach {settings.host} could use the service; "
+        "make a key with `darkroom keys create`, listen on 127.0.0.1, or set DARKROOM_API_ALLOW_ANONYMOUS=true"
     )
 
 

@@ -1,4 +1,4 @@
-"""A job as clients see it now: its record, its place in the queue, its images where they come as text."""
+"""A job as clients see it now: its record, its position in the queue, and its images where they come as base64."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from contracts.storage import Storage
 
 
 def job_response(record: JobRecord, queue: JobQueue, storage: Storage, links: Links) -> JobView:
-    """The job with all that belongs to it."""
-    wanted = record.response_format == "b64_json" and record.state is JobState.COMPLETED
-    encoded = [_read_base64(storage, image) for image in record.images] if wanted else ()
+    """Describe a job for its owner. The position is left out when Redis does not answer in the meantime."""
+    is_base64 = record.response_format == "b64_json" and record.state is JobState.COMPLETED
+    encoded = [_read_base64(storage, image) for image in record.images] if is_base64 else ()
     place = None
-    with suppress(Unavailable):  # the job is there; its place in the queue is a courtesy
+    with suppress(Unavailable):
         place = _place_of(queue, record)
     return view_job(record, links, place=place, encoded=encoded)
 
@@ -30,5 +30,5 @@ def _place_of(queue: JobQueue, record: JobRecord) -> Place | None:
 def _read_base64(storage: Storage, image: ImageRecord) -> str | None:
     try:
         return base64.b64encode(storage.read(image.key)).decode("ascii")
-    except NotFound:  # the job is still worth an answer
+    except NotFound:  # the image has just expired; the job can still be shown
         return None

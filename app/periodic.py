@@ -1,4 +1,4 @@
-"""Work that every API process does beside its requests, again and again. What the work is, its owner knows."""
+"""Periodic work of an API process beside its requests, such as sweeping. Knows nothing of the work itself."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ log = logging.getLogger(__name__)
 async def repeating(
     work: Callable[[], object], pause_seconds: float, *, last: bool = False
 ) -> AsyncIterator[None]:
-    """Work in a thread while the block runs; a round that is under way at its end is finished.
+    """Run some work in a thread periodically while the block runs. A round in progress is finished at the end.
 
     Args:
-        work: one round; true when the next should follow at once.
-        last: whether to work once more when the block has ended.
+        work: one round; returns true when the next round should follow immediately.
+        last: whether to run one more round when the block has ended.
     """
     end = asyncio.Event()
     task = asyncio.create_task(_repeat(work, pause_seconds, end))
@@ -47,8 +47,8 @@ async def _work(work: Callable[[], object]) -> object:
     try:
         return await run_in_threadpool(work)
     except (Unavailable, RedisError) as error:
-        log.warning("%s: not now: %s", work.__qualname__, error)
+        log.warning("%s failed, and will be tried again: %s", work.__qualname__, error)
     except Exception:
-        # One thing that cannot be swept must not end the sweeping of all others.
+        # An unexpected error must not end all later rounds.
         log.exception("%s failed", work.__qualname__)
     return None

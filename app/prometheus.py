@@ -1,6 +1,6 @@
-"""The service's figures as Prometheus reads them: the totals and the census in Redis, made into metric families.
+"""Prometheus metrics of the whole service, made from the totals and the queue stats in Redis.
 
-Every API process shows the same, since none of it is its own. Knows no HTTP.
+Every API process shows the same values, since none of them is its own. Knows no HTTP.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from contracts.queue.workers import WorkerReport, read_workers
 log = logging.getLogger(__name__)
 
 PREFIX = "darkroom_"
-#: Shown also while no worker is in them, so that an alert need not tell nought from nothing.
+#: Exported with 0 too, so that alerts need not treat a missing series as 0.
 _WORKER_STATES = ("starting", "idle", "busy", "draining")
 
 
 class PrometheusCollector(Collector):
-    """Reads Redis at each scrape; while Redis is away, that alone is told."""
+    """A collector that reads Redis at each scrape; without Redis it exports only that."""
 
     def __init__(self, connection: Redis) -> None:
         """`connection` decodes responses."""
@@ -35,12 +35,12 @@ class PrometheusCollector(Collector):
         self._connection = connection
 
     def collect(self) -> Iterator[Metric]:
-        """All families, read before the first is given."""
+        """Yield all metric families; everything is read before the first is yielded."""
         try:
             totals = list(read_totals(self._connection))
             census, workers = take_census(self._connection), read_workers(self._connection)
         except RedisError as error:
-            log.warning("no figures, Redis does not answer: %s", error)
+            log.warning("no metrics: Redis does not answer: %s", error)
             yield _gauge("redis_up", "Whether Redis answers", [([], 0)])
             return
         yield _gauge("redis_up", "Whether Redis answers", [([], 1)])
@@ -49,7 +49,7 @@ class PrometheusCollector(Collector):
         yield from _of_workers(workers)
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: to register must not need Redis."""
+        """No families: registering must not need Redis."""
         return []
 
 
@@ -61,12 +61,12 @@ def _family(row: MetricSpec, samples: list[Sample]) -> Metric:
         return counter
     histogram = HistogramMetricFamily(PREFIX + row.name, row.help, labels=row.labels)
     for sample in samples:
-        histogram.add_metric(sample.labels, _add_up(row, sample), sample.parts.get(SUM, 0))
+        histogram.add_metric(sample.labels, _cumulate(row, sample), sample.parts.get(SUM, 0))
     return histogram
 
 
-def _add_up(row: MetricSpec, sample: Sample) -> list[tuple[str, float]]:
-    """Prometheus' buckets hold what is at or below their bound; ours what is between it and the one before."""
+def _cumulate(row: MetricSpec, sample: Sample) -> list[tuple[str, float]]:
+    """Make Prometheus' cumulative buckets from ours, which count values between two bounds."""
     buckets, below = [], 0.0
     for part, bound in [*((str(bound), str(float(bound))) for bound in row.bounds), (INFINITY, INFINITY)]:
         below += sample.parts.get(part, 0)
@@ -75,27 +75,35 @@ def _add_up(row: MetricSpec, sample: Sample) -> list[tuple[str, float]]:
 
 
 def _of_jobs(census: QueueStats) -> Iterator[Metric]:
-    yield _gauge("jobs", "Jobs that are known, by state", census.jobs.items(), ["state", "model", "task"])
+    yield _gauge("jobs", "Jobs that have not expired, by state", census.jobs.items(), ["state", "model", "task"])
     waiting = [(labels, line.waiting) for labels, line in census.lines.items()]
-    yield _gauge("queue_jobs", "Jobs that wait", waiting, ["model", "priority"])
+    yield _gauge("queue_jobs", "Waiting jobs", waiting, ["model", "priority"])
     oldest = [(labels, line.oldest_seconds) for labels, line in census.lines.items()]
-    yield _gauge("queue_oldest_seconds", "Age of the job that waits longest", oldest, ["model", "priority"])
-    yield _gauge("webhooks_pending", "Webhook messages neither delivered nor given up", [([], census.messages)])
+    yield _gauge("queue_oldest_seconds", "Age of the oldest waiting job", oldest, ["model", "priority"])
+    yield _gauge(
+        "webhooks_pending", "Webhook messages that are neither delivered nor given up", [([], census.messages)]
+    )
 
 
 def _of_workers(workers: list[WorkerReport]) -> Iterator[Metric]:
     states = Counter({**dict.fromkeys(_WORKER_STATES, 0), **Counter(worker.state for worker in workers)})
-    yield _gauge("workers", "Workers alive", [([state], number) for state, number in states.items()], ["state"])
+    yield _gauge(
+        "workers", "Live workers, by state", [([state], number) for state, number in states.items()], ["state"]
+    )
     warm = Counter(model for worker in workers for model in worker.warm)
     yield _gauge(
-        "warm_workers", "Workers that hold a model ready", [([id], n) for id, n in warm.items()], ["model"]
+        "warm_workers", "Workers that have a model loaded", [([id], n) for id, n in warm.items()], ["model"]
     )
     for name, text, figures in (
-        ("worker_budget_bytes", "Memory that the worker may use", [(one.id, one.budget_bytes) for one in workers]),
+        (
+            "worker_budget_bytes",
+            "Device memory that a worker may use",
+            [(worker.id, worker.budget_bytes) for worker in workers],
+        ),
         (
             "worker_resident_bytes",
-            "Memory that its models take",
-            [(one.id, one.resident_bytes) for one in workers],
+            "Device memory that a worker's models take",
+            [(worker.id, worker.resident_bytes) for worker in workers],
         ),
     ):
         known = [([id], figure) for id, figure in figures if figure is not None]

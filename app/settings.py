@@ -1,71 +1,127 @@
-"""Settings of the HTTP side, frozen. Where Redis, the storage and the catalogue are is in the shared ones."""
+"""Settings of the HTTP API, frozen. Where Redis, the storage and the catalogue are is in the shared settings."""
 
 from __future__ import annotations
 
 import ipaddress
+import logging
+import os
+from typing import Any
 
 from pydantic import AnyHttpUrl, Field
-from pydantic_settings import SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from contracts.settings import LogSettings, OutboundSettings, QueueSettings, Settings, SharedSettings, describe
 
+log = logging.getLogger(__name__)
+
 _MIB = 2**20
+#: Variables that were renamed in 0.2.0. Their old names are accepted for one release.
+_RENAMED = {
+    "max_image_bytes": "DARKROOM_API_MAX_PICTURE_BYTES",
+    "max_image_pixels": "DARKROOM_API_MAX_PICTURE_PIXELS",
+    "fetch_images": "DARKROOM_API_FETCH_PICTURES",
+}
+
+
+class _OldNames(PydanticBaseSettingsSource):
+    """Values of environment variables under their old names, with a warning for each."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """The text of a field's old variable, if it is set and not empty."""
+        del field
+        return os.environ.get(_RENAMED.get(field_name, "")) or None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """All fields whose old variables are set."""
+        found = {}
+        for name, field in self.settings_cls.model_fields.items():
+            text, _, _ = self.get_field_value(field, name)
+            if text is not None:
+                log.warning("%s is deprecated; use DARKROOM_API_%s instead", _RENAMED[name], name.upper())
+                found[name] = text
+        return found
 
 
 class ApiSettings(Settings):
-    """What one API process needs to know. Each field is an environment variable `DARKROOM_API_<NAME>`."""
+    """Settings of one API process. Each field is an environment variable `DARKROOM_API_<NAME>`."""
 
     model_config = SettingsConfigDict(env_prefix="DARKROOM_API_", frozen=True, extra="ignore")
 
     shared: SharedSettings = Field(default_factory=SharedSettings)
     outbound: OutboundSettings = Field(default_factory=OutboundSettings)
     host: str = Field("127.0.0.1", description="address to listen on")
-    port: int = Field(8000, ge=0, le=65_535, description="port to listen on; 0 takes a free one")
-    fd: int | None = Field(None, ge=0, description="an open listening socket, in place of host and port")
+    port: int = Field(8000, ge=0, le=65_535, description="port to listen on; 0: any free port")
+    fd: int | None = Field(
+        None, ge=0, description="file descriptor of an open listening socket, instead of host and port"
+    )
     allow_anonymous: bool = Field(
-        False, description="answer everybody on an address that others reach, for as long as there are no keys"
+        False, description="serve everybody on an address that others can reach, as long as there are no API keys"
     )
-    open_metrics: bool = Field(
-        False, description="answer /metrics without a key of scope admin, although there are keys"
-    )
+    open_metrics: bool = Field(False, description="answer /metrics without an API key of scope admin")
     public_url: AnyHttpUrl | None = Field(
-        None, description="how clients reach the service, for links; else as the request names it"
+        None, description="base URL of links in responses; default: as the request addresses the API"
     )
     redirect_images: bool = Field(
-        False, description="answer links to images with a redirect to the bucket's own signed links; see deploy/"
+        False, description="redirect image downloads to links that the bucket signs; see deploy/"
     )
-    max_body_bytes: int = Field(64 * _MIB, ge=1024, description="largest request body")
-    max_image_bytes: int = Field(32 * _MIB, ge=1024, description="largest picture, as a file")
-    max_image_pixels: int = Field(50_000_000, ge=4096, description="largest picture, width × height")
-    max_lora_bytes: int = Field(1024 * _MIB, ge=1024, description="largest LoRA, as a file")
-    lora_timeout_seconds: float = Field(600.0, gt=0, description="a LoRA must have come in by then")
-    upload_timeout_seconds: float = Field(60.0, gt=0, description="a body must have come in by then")
-    upload_ttl_seconds: int = Field(86_400, ge=60, description="how long an upload can be named")
+    max_body_bytes: int = Field(64 * _MIB, ge=1024, description="maximum size of a request body; more gets 413")
+    max_image_bytes: int = Field(32 * _MIB, ge=1024, description="maximum size of an image file; more gets 413")
+    max_image_pixels: int = Field(
+        50_000_000, ge=4096, description="maximum width × height of an image; more gets 413"
+    )
+    max_lora_bytes: int = Field(1024 * _MIB, ge=1024, description="maximum size of a LoRA file; more gets 413")
+    lora_timeout_seconds: float = Field(600.0, gt=0, description="timeout of receiving a LoRA; then 408")
+    upload_timeout_seconds: float = Field(
+        60.0, gt=0, description="timeout of receiving any other request body; then 408"
+    )
+    upload_ttl_seconds: int = Field(86_400, ge=60, description="time until an uploaded image expires")
 
-    fetch_images: bool = Field(False, description="requests may name pictures by https:// URLs")
-    fetch_timeout_seconds: float = Field(10.0, gt=0, description="a picture must have been fetched by then")
-    fetch_concurrency: int = Field(8, ge=1, le=32, description="pictures that are fetched at once; more get 503")
+    fetch_images: bool = Field(False, description="fetch images that requests name by https:// URLs")
+    fetch_timeout_seconds: float = Field(10.0, gt=0, description="timeout of fetching one image; then 422")
+    fetch_concurrency: int = Field(
+        8, ge=1, le=32, description="maximum number of images fetched at the same time; more get 503"
+    )
 
-    max_waiting: int = Field(10_000, ge=1, description="so many jobs may wait in all; more are refused with 429")
+    max_waiting: int = Field(10_000, ge=1, description="maximum number of waiting jobs; more get 429")
     idempotency_lease_seconds: float = Field(
-        15.0, gt=0, description="a call with an Idempotency-Key that is not accepted by then may be sent again"
+        15.0, gt=0, description="time after which a call that died with its Idempotency-Key may be repeated"
     )
     hold_seconds: float = Field(
-        600.0, gt=0, description="a call of another service's dialect is held so long for its job to end"
+        600.0, gt=0, description="timeout of a call to /v1/images/…, which waits for its job; then 504"
     )
-    heartbeat_seconds: float = Field(15.0, gt=0, description="pause between signs of life in a stream of events")
-    stall_seconds: float = Field(30.0, gt=0, description="a reader of events that takes nothing for so long goes")
-    post_seconds: float = Field(5.0, gt=0, description="pause between two additions to the figures in /metrics")
-    sweep_seconds: float = Field(10.0, gt=0, description="pause between two looks for what has expired")
+    heartbeat_seconds: float = Field(15.0, gt=0, description="interval between heartbeats in an event stream")
+    stall_seconds: float = Field(
+        30.0, gt=0, description="time after which an event stream is closed whose client accepts no data"
+    )
+    post_seconds: float = Field(
+        5.0, gt=0, description="interval at which this process adds its counts to the totals in Redis"
+    )
+    sweep_seconds: float = Field(10.0, gt=0, description="interval between sweeps of expired jobs and inputs")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The usual sources, and old names of variables last."""
+        usual = super().settings_customise_sources(
+            settings_cls, init_settings, env_settings, dotenv_settings, file_secret_settings
+        )
+        return *usual, _OldNames(settings_cls)
 
     @property
     def serves_everybody(self) -> bool:
-        """Whether callers without a key are let in for as long as there are no keys."""
+        """Whether requests without an API key are served as long as there are no keys."""
         return self.allow_anonymous or is_loopback(self.host)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
+    """Whether only this machine can reach an address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,1 +1,6 @@
-"""TODO."""
+"""Events of jobs, for clients that wait.
+
+notifier.py   one Redis subscription a process, which wakes all waiting clients
+waiting.py    `Prefer: wait`: waits for a job's end
+sse.py        a job's events as a stream of server-sent events
+"""

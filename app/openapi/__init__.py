@@ -1,1 +1,6 @@
-"""TODO."""
+"""The OpenAPI document.
+
+document.py     completes FastAPI's document with bodies, errors, security and examples
+routes.py       what routes say about themselves
+examples.json   an example for each schema
+"""

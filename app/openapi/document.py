@@ -1,7 +1,7 @@
-"""The OpenAPI document: FastAPI's own, and what the routes' own code reads, writes and refuses, with examples.
+"""The OpenAPI document: FastAPI's own, completed with bodies, errors, security and examples.
 
-Routes describe themselves with `app/openapi.py`. An example of a body is under its schema's name in
-`examples.json`; a test tells which is missing.
+Routes describe themselves with `openapi/routes.py`. Examples are in `examples.json` under their schemas' names; a
+test fails where one is missing.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ _KINDS: tuple[type[JobRequest], ...] = (*REQUESTS.values(), GenerationRequest, E
 
 
 class DocumentedApi(FastAPI):
-    """A FastAPI application whose document is whole."""
+    """A FastAPI application with a complete OpenAPI document."""
 
     def __init__(self, catalogue: Catalogue, **options: Any) -> None:
-        """`catalogue` is what requests may name; `options` are FastAPI's."""
+        """`catalogue` has the models that requests may name; `options` are FastAPI's."""
         super().__init__(**options)
         self._catalogue = catalogue
 
     def openapi(self) -> Document:
-        """The document; made once."""
+        """The document, made once."""
         if self.openapi_schema is None:
             document = get_openapi(
                 title=self.title,
@@ -72,7 +72,7 @@ class DocumentedApi(FastAPI):
         return self.openapi_schema
 
     def methods_at(self, path: str) -> list[str]:
-        """The methods that are documented at a path of a request."""
+        """The documented methods at the path of a request."""
         found = set()
         for template, operations in self.openapi()["paths"].items():
             parts = re.split(r"{[^}]*}", template)
@@ -82,7 +82,7 @@ class DocumentedApi(FastAPI):
 
 
 def _add_schemas(document: Document, dialects: Sequence[Dialect]) -> None:
-    """Define what bodies and errors refer to."""
+    """Add the schemas that bodies and errors refer to."""
     models: list[tuple[type[BaseModel], str]] = [(kind, "validation") for kind in _KINDS]
     models += [(dialect.model, "serialization") for dialect in (NATIVE, *dialects)]
     _, definitions = models_json_schema(models, ref_template=REFERENCE)  # type: ignore[arg-type]
@@ -97,10 +97,10 @@ def _describe_security(operation: Document) -> None:
 
 
 def _describe_errors(operation: Document, dialect: Dialect) -> None:
-    """Fill in what `problems` left open."""
+    """Replace the placeholders of `problems` by the dialect's schema, with an example for each error."""
     responses = operation["responses"]
     if responses.get("422", {}).get("content", {}).keys() == {"application/json"}:
-        del responses["422"]  # the framework's own shape, which it promises wherever there is a parameter
+        del responses["422"]  # the framework's own schema, which it adds to every route with parameters
     responses |= {str(status): text for status, text in problems(500).items()}
     for status, response in responses.items():
         if PROBLEM not in response.get("content", ()):
@@ -118,7 +118,7 @@ def _failure(row: Row, dialect: Dialect) -> object:
 
 
 def _describe_bodies(operation: Document) -> None:
-    """Show an example of every body that has a name, the request's and the answers'."""
+    """Add an example to every named request and response body."""
     for part in (operation.get("requestBody", {}), *operation["responses"].values()):
         for media_type, content in part.get("content", {}).items():
             name = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
@@ -128,7 +128,7 @@ def _describe_bodies(operation: Document) -> None:
 
 
 def example_of(name: str) -> Any:
-    """The example of a schema; of a list, one with one entry. None where there is none."""
+    """The example of a schema; for a list, one with a single entry. None where there is none."""
     if name.startswith(_LIST):
         entry = example_of(name.removeprefix(_LIST).removesuffix("_"))
         return (
@@ -144,7 +144,7 @@ def _examples() -> dict[str, Any]:
 
 
 def _leave_out_nulls(operation: Document) -> None:
-    """What comes in an address or a header cannot be null; it can only be left out."""
+    """Remove null from the types of parameters: in a URL or a header they can only be omitted."""
     for parameter in operation.get("parameters", ()):
         branches = [branch for branch in parameter["schema"].get("anyOf", ()) if branch != {"type": "null"}]
         if len(branches) == 1:

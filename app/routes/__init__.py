@@ -1,1 +1,15 @@
-"""The routes, one module a subject; `main.py` puts them together."""
+"""The routes, one module for each subject; `app/main.py` includes them.
+
+tasks.py       create a job of each task; run a job again
+plan.py        check a request without queueing it
+jobs.py        list, show, cancel and delete jobs
+images.py      download a job's images
+events.py      stream a job's events
+uploads.py     upload images
+loras.py       list, upload and delete LoRAs
+catalogue.py   models, ControlNets, schedulers, preprocessors, workers
+openai.py      OpenAI's image API
+webhooks.py    documentation of the webhooks that the service sends
+health.py      liveness and readiness
+metrics.py     Prometheus metrics
+"""

@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from app.dependencies.access import OwnJobDep
 from app.dependencies.services import ServicesDep
 from app.events.sse import EVENT_ID, EventStream, has_more, read_position, stream_events
-from app.openapi.routes import problems, told
+from app.openapi.routes import event_stream, problems
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
@@ -19,7 +19,7 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
     "/jobs/{id}/events",
     response_class=Response,
     responses={
-        **told(),
+        **event_stream(),
         204: {"description": "No event will follow `Last-Event-ID`; browsers stop reconnecting"},
         **problems(404, 410, 422, 503),
     },

@@ -1,1 +1,6 @@
-"""TODO."""
+"""From a parsed request to a queued job.
+
+submit.py        check, read and store images, queue, answer
+idempotency.py   calls that may be repeated and create something once
+rerun.py         the request of an earlier job, with changes
+"""

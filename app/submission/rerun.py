@@ -1,4 +1,4 @@
-"""Makes the request that a job's receipt amounts to, with what the client wants changed. Accepts nothing."""
+"""Rebuilds the request of an earlier job, with the client's changes. Submits nothing."""
 
 from __future__ import annotations
 
@@ -18,51 +18,51 @@ from contracts.requests.resolution import StoredImage
 from contracts.requests.schema import REQUESTS
 from contracts.storage import Storage
 
-#: Stands in the request for a picture that the first job has; it is never read as one.
-_KEPT = "kept"
+#: Placeholder in the request for an image that the first job has stored.
+_STORED = "stored"
 
 
 def rerun_draft(record: JobRecord, raw: bytes, storage: Storage) -> JobDraft:
-    """The same again. A field of the body replaces the job's own; null takes it away.
+    """Make a draft with a job's parameters. A field of the body replaces the job's own; null resets it.
 
-    The seed is named now, so the job runs alone, and reproducibly. The deadline was the first job's own.
+    The seed is set explicitly, so the job runs alone and gives the same images. The deadline is not taken over.
 
     Raises:
-        UnreadableBody: no JSON.
-        InvalidRequest: no JSON object, no request of this task, or a picture that is there no more.
+        UnreadableBody: the body is not JSON.
+        InvalidRequest: the body is not a JSON object, the request is invalid, or an image has expired.
     """
     changes = _read_object(raw)
     fields = {**_fields_of(record), **changes}
     fields = {name: value for name, value in fields.items() if value is not None}
     request = parse(REQUESTS[record.parameters.task], json.dumps(fields).encode())
-    kept = {
+    stored_images = {
         path: _measure(storage, path, key)
-        for path, key in _pictures_of(record.parameters).items()
+        for path, key in _images_of(record.parameters).items()
         if path.partition(".")[0] not in changes
     }
-    return JobDraft(request, kept)
+    return JobDraft(request, stored_images)
 
 
 def _read_object(raw: bytes) -> dict[str, Any]:
     try:
         changes = from_json(raw, allow_inf_nan=False) if raw.strip() else {}
     except ValueError as error:
-        raise UnreadableBody(f"the body is no JSON: {error}") from None
+        raise UnreadableBody(f"the body is not valid JSON: {error}") from None
     if not isinstance(changes, dict):
         raise InvalidRequest([FieldProblem("body", "must be a JSON object")])
     return changes
 
 
 def _fields_of(record: JobRecord) -> dict[str, Any]:
-    """The request in full, pictures but named."""
+    """The job's request with every field set, and placeholders for images."""
     parameters = record.parameters
     fields = parameters.model_dump(mode="json", exclude={"mode", "batchable"}, exclude_none=True)
     fields["loras"] = [{"name": lora.name, "scale": lora.scale} for lora in parameters.loras]
-    for picture in {"image", "mask_image"} & fields.keys():
-        fields[picture] = _KEPT
+    for name in {"image", "mask_image"} & fields.keys():
+        fields[name] = _STORED
     for control in fields["controls"]:
         if "image" in control:
-            control["image"] = _KEPT
+            control["image"] = _STORED
     known = REQUESTS[parameters.task].model_fields
     fields |= {
         "response_format": record.response_format,
@@ -72,8 +72,8 @@ def _fields_of(record: JobRecord) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name in known}
 
 
-def _pictures_of(parameters: JobParameters) -> dict[str, str]:
-    """Storage keys by the paths that a request has for them."""
+def _images_of(parameters: JobParameters) -> dict[str, str]:
+    """Storage keys of the job's images by their paths in a request."""
     keys = {"image": parameters.image, "mask_image": parameters.mask_image}
     keys |= {f"controls.{index}.image": control.image for index, control in enumerate(parameters.controls)}
     return {path: key for path, key in keys.items() if key is not None}
@@ -84,5 +84,5 @@ def _measure(storage: Storage, path: str, key: str) -> StoredImage:
         with Image.open(io.BytesIO(storage.read(key)), formats=["PNG"]) as image:
             return StoredImage(key, *image.size)
     except NotFound:
-        message = "the first job's picture is there no more; send it again"
+        message = "the image of the first job has expired; send it again"
         raise InvalidRequest([FieldProblem(path, message)]) from None

@@ -19,13 +19,37 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert settings.shared.redis_url == "redis://elsewhere:1/0"
 
 
+@pytest.mark.parametrize(
+    ("old", "field", "value"),
+    [
+        ("DARKROOM_API_MAX_PICTURE_BYTES", "max_image_bytes", 2048),
+        ("DARKROOM_API_MAX_PICTURE_PIXELS", "max_image_pixels", 8192),
+        ("DARKROOM_API_FETCH_PICTURES", "fetch_images", True),
+    ],
+)
+def test_a_renamed_variable_is_still_read_under_its_old_name_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, old: str, field: str, value: int
+) -> None:
+    monkeypatch.setenv(old, str(value))
+
+    assert getattr(ApiSettings(), field) == value
+    assert f"{old} is deprecated; use DARKROOM_API_{field.upper()} instead" in caplog.text
+
+
+def test_the_new_name_of_a_variable_wins_over_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DARKROOM_API_MAX_PICTURE_BYTES", "2048")
+    monkeypatch.setenv("DARKROOM_API_MAX_IMAGE_BYTES", "4096")
+
+    assert ApiSettings().max_image_bytes == 4096
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         ApiSettings().port = 1  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", "127.0.0.1.example.org", ""])
-def test_other_addresses_serve_everybody_only_when_told_so(host: str) -> None:
+def test_other_addresses_serve_everybody_only_when_the_operator_says_so(host: str) -> None:
     assert not ApiSettings(host=host).serves_everybody
     assert ApiSettings(host=host, allow_anonymous=True).serves_everybody
 

@@ -85,7 +85,7 @@ def test_without_keys_an_address_that_others_reach_is_refused(redis_url: str) ->
     ended = run(DARKROOM_REDIS_URL=redis_url, DARKROOM_API_HOST="0.0.0.0")
 
     assert ended.returncode != 0
-    assert ended.stderr.startswith("darkroom api: there are no keys, so everybody who reaches 0.0.0.0")
+    assert ended.stderr.startswith("darkroom api: there are no API keys, so anybody who can reach 0.0.0.0")
     assert "darkroom keys create" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
 
