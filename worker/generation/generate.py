@@ -129,7 +129,7 @@ def _generate_once(
     images = inpainting.restore(generated, inputs, crop)
     timer.end_stage("decode")
 
-    receipt = receipts.compose(
+    receipt = receipts.make_receipt(
         [job.parameters for job in ready],
         model,
         embeddings=encoder.cache_use,

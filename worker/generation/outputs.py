@@ -73,7 +73,7 @@ def store(result: JobResult, job_id: str, attempt: int, storage: Storage) -> Job
 
 def _write(image: Image.Image, index: int, receipt: Receipt, folder: str, storage: Storage) -> ImageRecord:
     parameters, seed = receipt.parameters, receipt.parameters.seeds[index]
-    metadata = receipts.texts(receipt, seed)
+    metadata = receipts.file_metadata(receipt, seed)
     data = images.encode(image, parameters.output_format, parameters.output_quality, metadata)
     key = f"{folder}/{index}.{parameters.output_format}"
     storage.write(key, data)

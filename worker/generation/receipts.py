@@ -1,6 +1,6 @@
-"""The receipt of a job, and the reproducible part of it that goes into the image file.
+"""Makes the receipt of a job, and the metadata of its image files from it.
 
-The file's part holds no time, no job id and no batch, so the same request gives the same bytes.
+The metadata has no times, no job id and nothing about other jobs, so the same request gives the same bytes.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ _PER_RUN_PARAMETERS = frozenset({"batchable", "previews"})
 
 @cache
 def library_versions() -> Mapping[str, str]:
-    """Versions of what computes the image; a library that is run from its folder has none.
+    """Return the versions of the libraries that compute the image, without those that are not installed packages.
 
-    Remembered: reading them from the packages' files costs as much as a step of a small model.
+    Cached: reading them from the packages' files takes as long as a step of a small model.
     """
-    found = {}
+    versions = {}
     for name in _LIBRARIES:
         with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            versions[name] = version(name)
+    return versions
 
 
-def compose(
-    batch: Sequence[JobParameters],
+def make_receipt(
+    jobs: Sequence[JobParameters],
     model: LoadedModel,
     *,
     embeddings: CacheUse,
@@ -47,8 +47,11 @@ def compose(
     predicted_calls: int,
     worker: str,
 ) -> Receipt:
-    """The receipt of a batch's first job; each has parameters, seeds, adapters and timings of its own."""
-    shared = batch[0]
+    """Return the receipt of the first of the jobs that shared a pipeline call.
+
+    The others' differ in parameters, seeds, LoRAs and timings.
+    """
+    shared = jobs[0]
     return Receipt(
         parameters=shared,
         seeds=shared.seeds,
@@ -56,8 +59,8 @@ def compose(
         controlnets=[
             model.controlnet_weights(control.controlnet, control.conditioning_scale) for control in shared.controls
         ],
-        batch_images=sum(job.num_images for job in batch),
-        batch_jobs=len(batch),
+        batch_images=sum(job.num_images for job in jobs),
+        batch_jobs=len(jobs),
         placement=model.locations([control.controlnet for control in shared.controls]),
         memory=memory,
         predicted_calls=predicted_calls,
@@ -72,37 +75,38 @@ def compose(
 
 
 def _departures(plan: Plan | None, job: JobParameters) -> list[str]:
-    """What makes this image another than the same request gives where everything fits."""
+    """Return how the plan changes the image, compared with a device on which everything fits."""
     if plan is None:
         return []
-    found = [f"{part.name} skipped" for part in plan.components if part.placement is Placement.SKIPPED]
+    departures = [f"{part.name} skipped" for part in plan.components if part.placement is Placement.SKIPPED]
     if plan.fp8:
-        found.append("denoiser in fp8")
+        departures.append("denoiser in fp8")
     if plan.tile_side is not None and max(job.width, job.height) > plan.tile_side:
-        found.append(f"VAE in tiles of {plan.tile_side} pixels")
-    return found
+        departures.append(f"VAE in tiles of {plan.tile_side} pixels")
+    return departures
 
 
-def texts(receipt: Receipt, seed: int) -> Mapping[str, str]:
-    """What an image's file says of itself: `darkroom` as JSON, `parameters` as A1111's users read it."""
-    lasting = receipt.model_dump(mode="json", exclude={*_PER_RUN})
-    for lora in lasting["parameters"]["loras"]:
-        del lora["key"], lora["values"]  # where the same file lies may change
-    lasting["parameters"] = {
-        name: value for name, value in lasting["parameters"].items() if name not in _PER_RUN_PARAMETERS
+def file_metadata(receipt: Receipt, seed: int) -> Mapping[str, str]:
+    """Return the metadata of one image's file: `darkroom` as JSON, `parameters` as A1111's line."""
+    reproducible = receipt.model_dump(mode="json", exclude={*_PER_RUN})
+    for lora in reproducible["parameters"]["loras"]:
+        del lora["key"], lora["values"]  # the same file may be stored elsewhere later
+    reproducible["parameters"] = {
+        name: value for name, value in reproducible["parameters"].items() if name not in _PER_RUN_PARAMETERS
     }
     return {
-        "darkroom": json.dumps({"seed": seed, **lasting}, sort_keys=True),
+        "darkroom": json.dumps({"seed": seed, **reproducible}, sort_keys=True),
         "parameters": _infotext(receipt, seed),
     }
 
 
 def _infotext(receipt: Receipt, seed: int) -> str:
+    """Return the generation parameters in the format of AUTOMATIC1111's web UI."""
     job = receipt.parameters
     lines = [job.prompt + "".join(f" <lora:{lora.name}:{lora.scale:g}>" for lora in job.loras)]
     if job.negative_prompt is not None:
         lines.append(f"Negative prompt: {job.negative_prompt}")
-    facts: dict[str, object] = {
+    fields: dict[str, object] = {
         "Steps": job.num_inference_steps,
         "Sampler": job.scheduler,
         "CFG scale": job.guidance_scale,
@@ -115,5 +119,5 @@ def _infotext(receipt: Receipt, seed: int) -> str:
         "Clip skip": job.clip_skip,
         "Version": f"darkroom {receipt.versions.get('darkroom', '')}",
     }
-    lines.append(", ".join(f"{name}: {value}" for name, value in facts.items() if value is not None))
+    lines.append(", ".join(f"{name}: {value}" for name, value in fields.items() if value is not None))
     return "\n".join(lines)

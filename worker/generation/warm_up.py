@@ -1,6 +1,6 @@
-"""One image that nobody asked for: a compiled model is ready only after it has painted.
+"""Generates one image of a compiled model and discards it: compilation happens during the first call.
 
-Knows no queue; what it paints is thrown away.
+Knows no queue.
 """
 
 from __future__ import annotations
@@ -14,27 +14,29 @@ from contracts.storage import Storage
 from worker.generation.generate import Job, generate
 from worker.pool.pool import Pool
 
-#: CUDA graphs are warmed in the first, recorded in the second and replayed in the third.
+#: CUDA graphs are warmed up in the first step, recorded in the second and replayed in the third.
 _STEPS = 3
 
 
-class _Nobody:
+class _IgnoreProgress:
+    """Watch that ignores everything."""
+
     def step(self, step: int, steps: int) -> None:
-        """Nothing to do."""
+        """Ignore a step."""
 
     def preview(self, job_id: str, preview: Preview) -> None:
-        """Nothing to do."""
+        """Ignore a preview."""
 
 
 def warm_up(pool: Pool, storage: Storage, model: str) -> None:
-    """Paint at the model's own size, with its own settings; other sizes and numbers are compiled when they come.
+    """Generate at the model's default size and settings; other sizes are compiled when they are requested.
 
     Raises:
-        JobFailed: it could not be painted.
+        JobFailed: the image could not be generated.
     """
-    prompt = pool.catalogue.model(model).prompt_hint or "a rehearsal"
+    prompt = pool.catalogue.model(model).prompt_hint or "a warm-up"
     request = Txt2ImgRequest(model=model, prompt=prompt, seed=0, num_inference_steps=_STEPS)
-    job = Job("rehearsal", resolve(request, check(request, pool.catalogue), {}), 0.0)
-    (result,) = generate([job], pool, storage, _Nobody())
+    job = Job("warm-up", resolve(request, check(request, pool.catalogue), {}), 0.0)
+    (result,) = generate([job], pool, storage, _IgnoreProgress())
     if result.error is not None:
         raise JobFailed(result.error.code, result.error.message)

@@ -1,4 +1,4 @@
-"""Batches that do not succeed: each has a code and a plain message, and the next batch does not notice."""
+"""Failures: each has a code and a message for the client, and leaves no trace in the next job."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Stopped(Exception):
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
-def test_what_the_watch_raises_is_passed_on_and_leaves_no_trace(
+def test_an_exception_from_the_watch_propagates_and_leaves_no_trace(
     family: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     before, _ = complete_job(make_job(catalogue, family), pool, storage)
@@ -40,7 +40,7 @@ def test_what_the_watch_raises_is_passed_on_and_leaves_no_trace(
     assert complete_job(make_job(catalogue, family), pool, storage)[0] == before
 
 
-def test_a_missing_input_fails_every_job_of_the_batch_and_not_the_next(
+def test_a_missing_input_fails_all_jobs_of_the_call_but_not_the_next_call(
     catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     before, _ = complete_job(make_job(catalogue, "sdxl"), pool, storage)
@@ -51,7 +51,7 @@ def test_a_missing_input_fails_every_job_of_the_batch_and_not_the_next(
 
 
 class _Breaking(torch.nn.Module):
-    """A hook target that fails as a device would."""
+    """A forward hook that raises like a failing device."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ def test_an_error_in_the_denoiser_becomes_a_code_and_a_plain_message(
     assert complete_job(make_job(catalogue, "sdxl"), pool, storage)[0] == before
 
 
-def test_a_result_of_nans_is_a_failure_and_not_a_black_image(
+def test_a_result_of_nans_fails_instead_of_giving_a_black_image(
     catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     unet = pool.model("shapes-sdxl").base.unet
@@ -115,7 +115,7 @@ def test_the_result_of_a_failed_job_does_not_keep_the_exception_alive(
     assert [error() for error in raised] == [None]
 
 
-def test_a_failure_that_the_watch_raises_is_the_watchs_own(
+def test_a_jobfailed_from_the_watch_is_not_taken_for_a_failure_of_the_worker(
     catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     error = JobFailed(FailureCode.DEADLINE_EXCEEDED, "late")
@@ -123,11 +123,11 @@ def test_a_failure_that_the_watch_raises_is_the_watchs_own(
         run_jobs(make_job(catalogue, "sdxl"), pool, storage, RecordingWatch(stop_after=1, error=error))
 
 
-# -- out of memory: a step down, not an end ---------------------------------------------------------------
+# -- out of memory: one more attempt with a smaller plan --------------------------------------------------
 
 
 def _smaller_than_it_says(catalogue: Catalogue, job: JobParameters, missing_bytes: int) -> tuple[Pool, Counters]:
-    """A pool on a device that lacks some bytes of what its best plan for a job was made for."""
+    """A pool on a device that has some bytes less than its best plan for the job needs."""
     tally = Counters()
     pool = Pool(catalogue, device="cpu", budget_bytes=2**30, tally=tally)
     plan = pool.ready(job, job.num_images).placement.plan
@@ -137,7 +137,7 @@ def _smaller_than_it_says(catalogue: Catalogue, job: JobParameters, missing_byte
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
-def test_a_job_that_runs_out_of_memory_runs_again_by_a_smaller_plan(
+def test_a_job_that_runs_out_of_memory_runs_again_with_a_smaller_plan(
     family: str, catalogue: Catalogue, storage: Storage
 ) -> None:
     job, other = make_job(catalogue, family, num_images=2), make_job(catalogue, family, seed=5)
@@ -155,17 +155,17 @@ def test_a_job_that_runs_out_of_memory_runs_again_by_a_smaller_plan(
     assert receipt.memory is not None
     assert receipt.memory.ran_out == []
     assert receipt.memory.plan != "all resident"
-    # The lesson is about such batches; a smaller one keeps the best plan.
+    # The smaller plan is remembered for calls of this size; a smaller call keeps the best plan.
     files, receipt = complete_job(other, pool, storage)
     assert files == expected_other
     assert receipt.memory is not None
     assert receipt.memory.plan == "all resident"
 
 
-def test_a_job_that_no_plan_can_run_fails_and_holds_on_to_nothing(
+def test_a_job_that_no_plan_can_run_fails_and_frees_its_tensors(
     catalogue: Catalogue, storage: Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # Pytest keeps what is logged, with its tracebacks and their tensors.
+    # pytest would keep logged tracebacks, and with them their tensors.
     caplog.set_level(logging.CRITICAL, "worker.generation.generate")
     job = make_job(catalogue, "flux")
     expected = complete_job(job, Pool(catalogue, device="cpu"), storage)[0]
@@ -181,6 +181,6 @@ def test_a_job_that_no_plan_can_run_fails_and_holds_on_to_nothing(
 
 
 def _tensors() -> int:
-    """Tensors that are alive in this process."""
+    """Count the tensors that are alive in this process."""
     gc.collect()
     return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())

@@ -1,4 +1,4 @@
-"""Batches as they run: every family and mode, seeds, batches, masks."""
+"""Generation in every family and mode: seeds, several jobs in a call, ControlNets, masks, receipts."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from worker.pool.pool import Pool
 EVERY_MODE = [(family.id, mode) for family in FAMILIES.values() for mode in family.modes]
 FAMILY_IDS = list(FAMILIES)
 
-#: A batched image may differ from the same image made alone by so many of 255 levels (float32 on the CPU).
+#: A batched image may differ from the same image alone by this many of 255 levels (float32 on the CPU).
 BATCH_TOLERANCE_LEVELS = 1
 
 
 @pytest.mark.parametrize(("family", "mode"), EVERY_MODE)
-def test_every_family_runs_every_mode_that_it_has(
+def test_every_family_runs_each_of_its_modes(
     family: str, mode: Mode, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     parameters = make_job(catalogue, family, mode, num_images=2)
@@ -64,7 +64,7 @@ def test_three_images_equal_three_seeds_alone_within_the_batching_tolerance(
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
-def test_jobs_with_one_batch_key_share_a_call_and_keep_their_own_prompt_seed_and_format(
+def test_jobs_that_share_a_call_keep_their_own_prompt_seed_and_format(
     family: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     batch = [
@@ -92,7 +92,7 @@ def test_seed_zero_is_a_seed(catalogue: Catalogue, pool: Pool, storage: Storage)
 
 @pytest.mark.parametrize("family", ["sd3", "flux"])
 @pytest.mark.parametrize("mode", [Mode.IMG2IMG, Mode.INPAINT])
-def test_flux_and_sd3_make_the_size_that_was_asked_for_not_their_own(
+def test_flux_and_sd3_generate_the_requested_size_not_their_default(
     family: str, mode: Mode, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     assert generate_pixels(make_job(catalogue, family, mode, width=96, height=80), pool, storage).shape == (
@@ -103,35 +103,33 @@ def test_flux_and_sd3_make_the_size_that_was_asked_for_not_their_own(
 
 
 @pytest.mark.parametrize("family", ["sd3", "flux"])
-def test_sizes_that_flux_would_floor_without_a_word_never_reach_a_worker(
-    family: str, catalogue: Catalogue
-) -> None:
+def test_sizes_that_flux_would_silently_round_down_are_refused(family: str, catalogue: Catalogue) -> None:
     with pytest.raises(InvalidRequest, match="must be a multiple of 16, got 72"):
         make_job(catalogue, family, width=72)
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
-def test_an_img2img_that_leaves_no_step_to_run_never_reaches_a_worker(
+def test_a_strength_that_leaves_no_step_is_refused(
     family: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
-    """SDXL would crash on it, FLUX would run a step all the same."""
+    """diffusers' SDXL pipeline would crash, the FLUX pipeline would run one step."""
     with pytest.raises(InvalidRequest, match="leaves none to run"):
         make_job(catalogue, family, Mode.IMG2IMG, num_inference_steps=3, strength=0.33)
     complete_job(make_job(catalogue, family, Mode.IMG2IMG, num_inference_steps=3, strength=0.34), pool, storage)
 
 
 @pytest.mark.parametrize("family", ["sdxl", "sd3"])
-def test_the_most_clip_layers_that_may_be_skipped_can_be_skipped(
+def test_clip_skip_works_up_to_its_maximum_and_is_refused_above(
     family: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     most = catalogue.model(f"shapes-{family}").max_clip_skip
     complete_job(make_job(catalogue, family, clip_skip=most), pool, storage)
-    with pytest.raises(InvalidRequest, match="too few layers"):
+    with pytest.raises(InvalidRequest, match="must be at most"):
         make_job(catalogue, family, clip_skip=most + 1)
 
 
-def test_the_pipelines_insist_on_a_dict_from_their_callback(pool: Pool) -> None:
-    """The trap is diffusers' own; our callback is held against it by every other test here."""
+def test_diffusers_pipelines_require_a_dict_from_their_callback(pool: Pool) -> None:
+    """Why `StepCallback` returns a dict even if it replaces nothing (diffusers 0.42)."""
     with pytest.raises(AttributeError):
         pool.model("shapes-flux").base(
             "a", width=64, height=64, num_inference_steps=1, callback_on_step_end=lambda *_: None
@@ -147,7 +145,7 @@ def test_the_pipelines_insist_on_a_dict_from_their_callback(pool: Pool) -> None:
         ("sdxl", Mode.IMG2IMG, 3, 0.34, 1),
     ],
 )
-def test_the_watch_is_told_the_steps_that_really_run(
+def test_the_watch_receives_the_steps_that_actually_run(
     family: str,
     mode: Mode,
     steps: int,
@@ -164,24 +162,24 @@ def test_the_watch_is_told_the_steps_that_really_run(
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
-def test_the_task_defaults_of_the_pipelines_do_not_matter(
+def test_defaults_of_diffusers_pipelines_have_no_effect(
     family: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
-    """FLUX guides with 3.5 in one task and 7 in another when it is not told."""
+    """Without an argument, FLUX pipelines use a guidance scale of 3.5 for one task and 7 for another."""
     explicit = make_job(catalogue, family, Mode.IMG2IMG, guidance_scale=3.5 if family == "flux" else 3.0)
     assert make_job(catalogue, family, Mode.IMG2IMG).guidance_scale == explicit.guidance_scale
     left_out = generate_pixels(make_job(catalogue, family, Mode.IMG2IMG), pool, storage)
     assert np.array_equal(left_out, generate_pixels(explicit, pool, storage))
 
 
-def test_true_cfg_acts_without_a_negative_prompt_too(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
+def test_true_cfg_works_without_a_negative_prompt(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
     plain = generate_pixels(make_job(catalogue, "flux"), pool, storage)
     guided = generate_pixels(make_job(catalogue, "flux", true_cfg_scale=4.0), pool, storage)
     assert not np.array_equal(plain, guided)
 
 
 @pytest.mark.parametrize(("family", "mode"), [row for row in EVERY_MODE if "controlnet" in row[1]])
-def test_a_controlnet_has_an_effect_and_its_scale_scales_it(
+def test_a_controlnet_has_an_effect_in_proportion_to_its_scale(
     family: str, mode: Mode, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     base = make_job(catalogue, family, mode)
@@ -203,7 +201,7 @@ def test_a_controlnet_has_an_effect_and_its_scale_scales_it(
     [row for row in EVERY_MODE if "controlnet" in row[1] and row != ("sd3", Mode.CONTROLNET_INPAINT)],
 )
 @pytest.mark.parametrize("count", [2, 4])
-def test_of_several_controlnets_each_acts(
+def test_each_of_several_controlnets_has_an_effect(
     family: str, mode: Mode, count: int, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     several = make_job(catalogue, family, mode, controls=count)
@@ -218,7 +216,7 @@ def test_of_several_controlnets_each_acts(
         assert not np.array_equal(decode_pixels(together[0]), without)
 
 
-def test_the_receipt_tells_what_is_needed_to_make_the_image_again(
+def test_the_receipt_has_everything_that_reproduces_the_image(
     catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     parameters = make_job(
@@ -244,7 +242,7 @@ def test_the_receipt_tells_what_is_needed_to_make_the_image_again(
 
 @pytest.mark.parametrize(("family", "mode"), [row for row in EVERY_MODE if "inpaint" in row[1]])
 @pytest.mark.parametrize("fields", [{}, {"mask_blur": 6}, {"padding_mask_crop": 8}])
-def test_inpaint_leaves_what_the_mask_does_not_cover_exactly_as_it_was(
+def test_inpaint_changes_no_pixel_outside_the_mask(
     family: str,
     mode: Mode,
     fields: dict[str, int],
@@ -261,7 +259,7 @@ def test_inpaint_leaves_what_the_mask_does_not_cover_exactly_as_it_was(
     assert not np.array_equal(painted[~outside], original[~outside])
 
 
-def test_a_blurred_mask_mixes_at_its_edge_only(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
+def test_a_blurred_mask_blends_only_at_its_edge(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
     sharp, soft = (
         generate_pixels(make_job(catalogue, "sdxl", Mode.INPAINT, mask_blur=blur), pool, storage)
         for blur in (0, 6)
@@ -270,7 +268,7 @@ def test_a_blurred_mask_mixes_at_its_edge_only(catalogue: Catalogue, pool: Pool,
     assert not np.array_equal(sharp[20:24, 20:44], soft[20:24, 20:44])
 
 
-def test_a_black_mask_gives_the_image_back(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
+def test_a_black_mask_returns_the_input_image(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
     storage.write("inputs/mask.png", encode_image(Image.new("L", (64, 64), 0)))
     painted = generate_pixels(make_job(catalogue, "sdxl", Mode.INPAINT, padding_mask_crop=8), pool, storage)
     assert np.array_equal(painted, decode_pixels(storage.read("inputs/image.png")))

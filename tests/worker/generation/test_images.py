@@ -15,16 +15,16 @@ from worker.generation import images
 TEXTS = {"darkroom": json.dumps({"seed": 7}), "parameters": "ein Kreis, 丸\nSteps: 3, Seed: 7"}
 
 
-def _pixels(picture: Image.Image) -> np.ndarray:
-    return np.asarray(picture, dtype=np.int16)
+def _pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image, dtype=np.int16)
 
 
-def test_what_is_transparent_in_an_image_is_white() -> None:
-    picture = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
-    assert images.read_image(encode_image(picture), (8, 8)).getpixel((0, 0)) == (255, 255, 255)
+def test_transparent_pixels_of_an_image_become_white() -> None:
+    image = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    assert images.read_image(encode_image(image), (8, 8)).getpixel((0, 0)) == (255, 255, 255)
 
 
-def test_what_is_transparent_in_a_mask_is_black() -> None:
+def test_transparent_pixels_of_a_mask_become_black() -> None:
     mask = Image.new("LA", (8, 8), (255, 0))
     mask.putpixel((3, 3), (255, 255))
     read = images.read_mask(encode_image(mask), (8, 8))
@@ -36,9 +36,9 @@ def test_what_is_transparent_in_a_mask_is_black() -> None:
 def test_every_mode_becomes_rgb(mode: str) -> None:
     file = io.BytesIO()
     Image.new("RGB", (8, 8), "white").convert(mode).save(file, "TIFF")
-    picture = images.read_image(file.getvalue(), (8, 8))
-    assert picture.mode == "RGB"
-    assert picture.getpixel((0, 0)) == (255, 255, 255)
+    image = images.read_image(file.getvalue(), (8, 8))
+    assert image.mode == "RGB"
+    assert image.getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_pictures_are_scaled_to_the_outputs_size() -> None:
@@ -55,18 +55,18 @@ def test_a_scaled_mask_does_not_ring() -> None:
     assert scaled[:, 36:].min() == 255
 
 
-def test_png_carries_the_receipt_in_text_chunks() -> None:
+def test_png_has_the_metadata_in_text_chunks() -> None:
     data = images.encode(Image.new("RGB", (8, 8)), "png", 95, TEXTS)
-    with Image.open(io.BytesIO(data)) as picture:
-        assert picture.text == TEXTS  # type: ignore[attr-defined]
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.text == TEXTS  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("file_format", ["jpeg", "webp"])
-def test_jpeg_and_webp_carry_the_receipt_in_exif(file_format: str) -> None:
+def test_jpeg_and_webp_have_the_metadata_in_exif(file_format: str) -> None:
     data = images.encode(Image.new("RGB", (8, 8)), file_format, 95, TEXTS)
-    with Image.open(io.BytesIO(data)) as picture:
-        assert picture.format == file_format.upper()
-        exif = picture.getexif()
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.format == file_format.upper()
+        exif = image.getexif()
     assert exif[ExifTags.Base.ImageDescription] == TEXTS["darkroom"]
     comment = exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
     assert comment[:8] == b"UNICODE\0"
@@ -75,32 +75,32 @@ def test_jpeg_and_webp_carry_the_receipt_in_exif(file_format: str) -> None:
 
 @pytest.mark.parametrize("file_format", ["png", "jpeg", "webp"])
 @pytest.mark.parametrize("length", [10_000, 60_000])
-def test_prompts_of_any_length_fit_into_the_file(file_format: str, length: int) -> None:
+def test_metadata_with_long_prompts_fits_into_the_file(file_format: str, length: int) -> None:
     texts = {"darkroom": json.dumps({"prompt": "x" * length}), "parameters": "卵" * 30_000}
     data = images.encode(Image.new("RGB", (8, 8)), file_format, 95, texts)
-    with Image.open(io.BytesIO(data)) as picture:
-        picture.load()
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
         if file_format == "png":
-            assert picture.text == texts  # type: ignore[attr-defined]
+            assert image.text == texts  # type: ignore[attr-defined]
         else:
-            assert picture.getexif()[ExifTags.Base.ImageDescription] == texts["darkroom"]
+            assert image.getexif()[ExifTags.Base.ImageDescription] == texts["darkroom"]
 
 
-def test_a_jpeg_without_room_for_the_receipt_goes_without() -> None:
+def test_a_jpeg_omits_metadata_that_does_not_fit() -> None:
     texts = {"darkroom": "x" * 100_000, "parameters": "y"}
     data = images.encode(Image.new("RGB", (8, 8)), "jpeg", 95, texts)
-    with Image.open(io.BytesIO(data)) as picture:
-        assert len(picture.getexif()) == 0
+    with Image.open(io.BytesIO(data)) as image:
+        assert len(image.getexif()) == 0
 
 
 @pytest.mark.parametrize("file_format", ["png", "jpeg", "webp"])
-def test_the_same_picture_and_texts_give_the_same_bytes(file_format: str) -> None:
-    picture = Image.effect_noise((32, 32), 50).convert("RGB")
-    first = images.encode(picture, file_format, 90, TEXTS)
-    assert images.encode(picture.copy(), file_format, 90, dict(TEXTS)) == first
+def test_the_same_image_and_metadata_give_the_same_bytes(file_format: str) -> None:
+    image = Image.effect_noise((32, 32), 50).convert("RGB")
+    first = images.encode(image, file_format, 90, TEXTS)
+    assert images.encode(image.copy(), file_format, 90, dict(TEXTS)) == first
 
 
-def test_quality_makes_a_file_smaller() -> None:
-    picture = Image.effect_noise((64, 64), 50).convert("RGB")
-    sizes = [len(images.encode(picture, "jpeg", quality, TEXTS)) for quality in (30, 95)]
+def test_lower_quality_makes_a_smaller_file() -> None:
+    image = Image.effect_noise((64, 64), 50).convert("RGB")
+    sizes = [len(images.encode(image, "jpeg", quality, TEXTS)) for quality in (30, 95)]
     assert sizes[0] < sizes[1]

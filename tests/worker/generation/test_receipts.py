@@ -1,4 +1,4 @@
-"""What an image's file says of itself."""
+"""Metadata in the image files."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from worker.pool.pool import Pool
 
 
 def _texts(file: bytes) -> dict[str, str]:
-    with Image.open(io.BytesIO(file)) as picture:
-        if picture.format == "PNG":
-            return dict(picture.text)  # type: ignore[attr-defined]
-        exif = picture.getexif()
+    with Image.open(io.BytesIO(file)) as image:
+        if image.format == "PNG":
+            return dict(image.text)  # type: ignore[attr-defined]
+        exif = image.getexif()
     comment: bytes = exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
     return {
         "darkroom": exif[ExifTags.Base.ImageDescription],
@@ -30,7 +30,7 @@ def _texts(file: bytes) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
-def test_every_format_carries_the_receipt(
+def test_every_format_contains_the_receipt(
     output_format: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     parameters = make_job(catalogue, "sdxl", output_format=output_format, num_images=2, prompt="un œuf, 卵")
@@ -42,7 +42,9 @@ def test_every_format_carries_the_receipt(
     assert inside[0]["versions"] == receipt.versions
 
 
-def test_the_line_that_a1111_users_read(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
+def test_the_a1111_line_has_the_fields_that_its_readers_expect(
+    catalogue: Catalogue, pool: Pool, storage: Storage
+) -> None:
     parameters = make_job(
         catalogue, "sdxl", Mode.IMG2IMG, negative_prompt="blurry", strength=0.5,
         loras=[{"name": "sdxl-lora", "scale": 0.5}],
@@ -61,7 +63,7 @@ def _flat(value: Any) -> str:
     return json.dumps(value)
 
 
-def test_the_file_holds_nothing_that_differs_between_two_runs(
+def test_the_file_contains_nothing_that_differs_between_two_runs(
     catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     (file,), receipt = complete_job(make_job(catalogue, "flux"), pool, storage)
@@ -72,7 +74,7 @@ def test_the_file_holds_nothing_that_differs_between_two_runs(
     assert receipt.worker not in _flat(inside)
 
 
-def test_the_same_request_alone_and_beside_another_differs_in_pixels_only(
+def test_files_of_a_job_alone_and_beside_another_have_the_same_metadata(
     catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     mine = make_job(catalogue, "flux", batchable=True)
@@ -81,5 +83,5 @@ def test_the_same_request_alone_and_beside_another_differs_in_pixels_only(
     assert _texts(storage.read(outcomes[0].stored[0].key)) == _texts(alone)
 
 
-def test_the_versions_name_what_computes() -> None:
+def test_the_versions_include_every_library_that_computes() -> None:
     assert {"torch", "diffusers", "transformers", "peft"} <= receipts.library_versions().keys()
