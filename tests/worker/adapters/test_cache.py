@@ -1,4 +1,4 @@
-"""Adapters: they act, together and in every mode, some stay loaded, and nothing of one is left."""
+"""LoRAs have their effect in every mode, alone and together; some stay loaded; none leaves a trace."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ Tensors = dict[str, torch.Tensor]
 
 
 def _hooks(base: Any) -> int:
-    """Hooks on all layers of a model."""
+    """Count the forward hooks on all layers of a model."""
     modules = [part for part in base.components.values() if isinstance(part, torch.nn.Module)]
     return sum(len(layer._forward_hooks) for module in modules for layer in module.modules())
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
-def test_an_adapter_acts_and_leaves_the_base_bit_for_bit_as_it_was(
+def test_an_adapter_has_an_effect_and_leaves_the_model_bit_for_bit_unchanged(
     family: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     base, _ = complete_job(make_job(catalogue, family), pool, storage)
@@ -51,7 +51,9 @@ def test_an_adapter_acts_and_leaves_the_base_bit_for_bit_as_it_was(
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
-def test_an_adapter_acts_in_every_mode(family: str, catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
+def test_an_adapter_has_an_effect_in_every_mode(
+    family: str, catalogue: Catalogue, pool: Pool, storage: Storage
+) -> None:
     for mode in FAMILIES[family].modes:
         plain = generate_pixels(make_job(catalogue, family, mode), pool, storage)
         adapted = generate_pixels(
@@ -60,7 +62,7 @@ def test_an_adapter_acts_in_every_mode(family: str, catalogue: Catalogue, pool: 
         assert not np.array_equal(plain, adapted), mode
 
 
-def test_several_adapters_act_together_each_with_its_scale(
+def test_several_adapters_have_an_effect_together_each_with_its_scale(
     add_lora: Callable[..., Pool], catalogue: Catalogue, storage: Storage, tmp_path: Path
 ) -> None:
     write_adapter(tmp_path / "b.safetensors", "sdxl", checkpoint_of(catalogue, "sdxl"), rank=8, seed=2)
@@ -76,7 +78,7 @@ def test_several_adapters_act_together_each_with_its_scale(
 
 
 @pytest.mark.parametrize("rank", [1, 4, 16])
-def test_ranks_differ_and_all_load(
+def test_adapters_of_every_rank_load(
     rank: int, add_lora: Callable[..., Pool], catalogue: Catalogue, storage: Storage, tmp_path: Path
 ) -> None:
     path = tmp_path / "lora.safetensors"
@@ -87,7 +89,7 @@ def test_ranks_differ_and_all_load(
     )
 
 
-def test_kohyas_layout_with_text_encoders_means_the_same_as_pefts(
+def test_kohyas_layout_with_text_encoders_gives_the_same_image_as_pefts(
     add_lora: Callable[..., Pool], catalogue: Catalogue, storage: Storage, tmp_path: Path
 ) -> None:
     path = tmp_path / "lora.safetensors"
@@ -100,7 +102,7 @@ def test_kohyas_layout_with_text_encoders_means_the_same_as_pefts(
     assert not np.array_equal(generate_with_lora(add_lora("sdxl", denoiser_only), storage, "sdxl"), peft)
 
 
-def test_kohyas_alpha_scales(
+def test_kohyas_alpha_scales_the_effect(
     add_lora: Callable[..., Pool], catalogue: Catalogue, storage: Storage, tmp_path: Path
 ) -> None:
     tensors = write_adapter(tmp_path / "a.safetensors", "sdxl", checkpoint_of(catalogue, "sdxl"), rank=4)
@@ -120,10 +122,10 @@ def test_a_text_encoder_adapter_leaves_no_trace(
     assert complete_job(make_job(catalogue, "sdxl"), pool, storage)[0] == base
 
 
-def test_a_changing_order_of_adapters_gives_each_job_its_own_image(
+def test_alternating_adapters_give_each_job_the_same_image_every_time(
     catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
-    """Alternates adapters, scales, none, failures and modes; every image equals its first making."""
+    """Alternates between no adapter, scales and modes; every image equals the first one of its job."""
     orders = [
         make_job(catalogue, "sdxl"),
         make_job(catalogue, "sdxl", loras=[{"name": "sdxl-lora"}]),
@@ -138,7 +140,7 @@ def test_a_changing_order_of_adapters_gives_each_job_its_own_image(
 # -- what stays loaded ------------------------------------------------------------------------------------
 
 
-def test_the_least_recently_used_adapters_leave_beyond_either_bound(two_adapters: Catalogue, pool: Pool) -> None:
+def test_the_least_recently_used_adapters_are_evicted_at_either_limit(two_adapters: Catalogue, pool: Pool) -> None:
     model = pool.model("shapes-sdxl")
 
     def adapters(limits: Limits) -> LoraCache:
@@ -177,7 +179,7 @@ def test_an_adapter_file_that_changes_is_another_adapter(
     assert not np.array_equal(generate_with_lora(pool, storage, "sdxl"), first)
 
 
-def test_the_key_of_a_prompts_embedding_names_the_adapters_that_change_a_text_encoder(
+def test_the_key_of_an_embedding_has_the_adapters_that_change_a_text_encoder(
     two_adapters: Catalogue, pool: Pool
 ) -> None:
     model = pool.model("shapes-sdxl")
@@ -189,7 +191,7 @@ def test_the_key_of_a_prompts_embedding_names_the_adapters_that_change_a_text_en
     assert both.for_text_encoders.key == ((ContentHasher().hash(path), 0.5),)
 
 
-def test_two_hundred_swaps_leave_memory_modules_and_parameters_where_they_were(
+def test_two_hundred_swaps_change_neither_memory_nor_modules_nor_parameters(
     two_adapters: Catalogue, storage: Storage, tmp_path: Path
 ) -> None:
     rows = list(two_adapters.loras)

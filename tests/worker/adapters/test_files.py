@@ -1,4 +1,4 @@
-"""Files of adapters: fetched from the storage once, held against their content, dropped least recently used."""
+"""LoRA files: fetched from the storage once, checked by hash, evicted least recently used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from worker.pool.pool import Pool
 
 
 def _upload(storage: Storage, file: Path, name: str = "mine") -> LoraParameters:
-    """Put a file where an upload puts it."""
+    """Store a file as the API stores an upload."""
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     key = f"inputs/{sha256}.0a1b2c3d.safetensors"
     storage.write_file(key, file)
@@ -28,7 +28,7 @@ def _upload(storage: Storage, file: Path, name: str = "mine") -> LoraParameters:
 
 @pytest.fixture
 def uploads(catalogue: Catalogue, storage: Storage, tmp_path: Path) -> list[LoraParameters]:
-    """Three adapters in the storage, of one size."""
+    """Three adapters of the same size in the storage."""
     loras = []
     for seed in range(3):
         path = tmp_path / f"{seed}.safetensors"
@@ -41,7 +41,7 @@ def _with(lora: LoraParameters, catalogue: Catalogue) -> JobParameters:
     return make_job(catalogue, "sdxl").model_copy(update={"loras": (lora,)})
 
 
-def test_an_uploaded_adapter_acts_like_the_operators_own(
+def test_an_uploaded_adapter_has_the_same_effect_as_one_of_the_catalogue(
     catalogue: Catalogue, storage: Storage, tmp_path: Path
 ) -> None:
     file = Path(catalogue.lora("sdxl-lora").source)
@@ -53,10 +53,10 @@ def test_an_uploaded_adapter_acts_like_the_operators_own(
     assert [(one.id, one.sha256) for one in receipt.loras] == [("mine", lora.sha256)]
 
 
-def test_two_contents_under_one_name_are_two_adapters(
+def test_two_files_with_the_same_name_are_two_adapters(
     catalogue: Catalogue, storage: Storage, uploads: list[LoraParameters], tmp_path: Path
 ) -> None:
-    """Names belong to owners, and may be given anew."""
+    """Each owner has names of its own, and may use one again for another file."""
     pool = Pool(catalogue, device="cpu", lora_files=LoraFiles(catalogue, storage, tmp_path / "loras"))
     first, second = (complete_job(_with(lora, catalogue), pool, storage)[0] for lora in uploads[:2])
     assert first != second
@@ -74,7 +74,7 @@ def test_a_file_is_fetched_once(
     assert [file.name for file in (tmp_path / "loras").iterdir()] == [path.name]
 
 
-def test_files_leave_least_recently_used_first(
+def test_files_are_evicted_least_recently_used_first(
     catalogue: Catalogue, storage: Storage, uploads: list[LoraParameters], tmp_path: Path
 ) -> None:
     size = len(storage.read(uploads[0].key or ""))
@@ -88,7 +88,7 @@ def test_files_leave_least_recently_used_first(
     assert not second.exists()
 
 
-def test_a_file_that_is_gone_or_damaged_fails_the_job_by_name_and_the_next_is_right(
+def test_a_missing_or_damaged_file_fails_its_job_but_not_the_next(
     catalogue: Catalogue, storage: Storage, uploads: list[LoraParameters], tmp_path: Path
 ) -> None:
     gone, damaged, whole = uploads

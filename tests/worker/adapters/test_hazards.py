@@ -1,4 +1,4 @@
-"""The hazards of adapters that were met in diffusers and peft, each reproduced there and closed here."""
+"""Hazards of LoRAs, each reproduced in diffusers and peft and prevented here."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _failure(pool: Pool, storage: Storage, family: str) -> JobError:
     return error
 
 
-def test_hazard_1_an_adapter_that_leaves_wakes_no_other(
+def test_hazard_1_evicting_an_adapter_activates_no_other(
     catalogue: Catalogue, two_adapters: Catalogue, storage: Storage
 ) -> None:
     pool = Pool(two_adapters, device="cpu")
@@ -51,7 +51,7 @@ def test_hazard_1_an_adapter_that_leaves_wakes_no_other(
         assert complete_job(make_job(catalogue, "sdxl"), pool, storage)[0] == base
 
 
-def test_hazard_2_an_adapter_of_which_one_half_fails_leaves_the_other_half_inactive(
+def test_hazard_2_an_adapter_that_fits_only_one_component_has_no_effect_at_all(
     add_lora: Callable[..., Pool], catalogue: Catalogue, storage: Storage, tmp_path: Path
 ) -> None:
     path = tmp_path / "lora.safetensors"
@@ -64,7 +64,7 @@ def test_hazard_2_an_adapter_of_which_one_half_fails_leaves_the_other_half_inact
     assert complete_job(make_job(catalogue, "sdxl"), pool, storage)[0] == base
 
 
-def test_hazard_2_a_switch_that_breaks_off_half_way_leaves_nothing_behind(
+def test_hazard_2_a_switch_that_fails_half_way_leaves_no_trace(
     catalogue: Catalogue, pool: Pool, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base, _ = complete_job(make_job(catalogue, "sdxl"), pool, storage)
@@ -84,7 +84,7 @@ def test_hazard_2_a_switch_that_breaks_off_half_way_leaves_nothing_behind(
     assert np.array_equal(generate_with_lora(pool, storage, "sdxl", "sdxl-lora"), adapted)
 
 
-def test_hazard_3_an_adapter_works_again_after_jobs_without(
+def test_hazard_3_an_adapter_works_after_jobs_without_adapters(
     catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     first = generate_with_lora(pool, storage, "sdxl", "sdxl-lora")
@@ -92,7 +92,7 @@ def test_hazard_3_an_adapter_works_again_after_jobs_without(
     assert np.array_equal(generate_with_lora(pool, storage, "sdxl", "sdxl-lora"), first)
 
 
-def test_hazard_4_a_job_that_is_abandoned_leaves_no_scale_behind(
+def test_hazard_4_an_aborted_job_leaves_no_scale_behind(
     catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     whole = generate_with_lora(pool, storage, "sdxl", "sdxl-lora")
@@ -102,7 +102,7 @@ def test_hazard_4_a_job_that_is_abandoned_leaves_no_scale_behind(
     assert np.array_equal(generate_with_lora(pool, storage, "sdxl", "sdxl-lora"), whole)
 
 
-def test_hazard_4_a_failure_while_the_prompt_is_encoded_leaves_no_text_encoder_scaled(
+def test_hazard_4_a_failure_while_encoding_leaves_no_text_encoder_changed(
     add_lora: Callable[..., Pool],
     catalogue: Catalogue,
     storage: Storage,
@@ -124,7 +124,7 @@ def test_hazard_4_a_failure_while_the_prompt_is_encoded_leaves_no_text_encoder_s
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
-def test_hazard_5_an_adapter_of_another_width_is_refused_before_it_widens_the_base(
+def test_hazard_5_an_adapter_of_another_width_is_refused_and_does_not_widen_the_model(
     family: str,
     add_lora: Callable[..., Pool],
     catalogue: Catalogue,
@@ -167,7 +167,7 @@ def test_hazard_6_an_adapter_of_another_family_is_refused(
     assert complete_job(make_job(catalogue, family), pool, storage)[0] == base
 
 
-def test_hazard_6_weights_that_are_no_numbers_are_refused(
+def test_hazard_6_weights_with_nan_are_refused(
     add_lora: Callable[..., Pool], catalogue: Catalogue, storage: Storage, weights_folder: Path
 ) -> None:
     tensors = load_file(weights_folder / "sdxl.safetensors")
@@ -176,7 +176,7 @@ def test_hazard_6_weights_that_are_no_numbers_are_refused(
 
 
 @pytest.mark.parametrize("name", ["half", "train", "v1.5", "to"])
-def test_hazard_7_a_name_may_be_one_of_torchs_own(
+def test_hazard_7_an_adapter_may_have_the_name_of_a_torch_method(
     name: str, catalogue: Catalogue, storage: Storage, weights_folder: Path
 ) -> None:
     row = LoraSpec(id=name, family="sdxl", source=str(weights_folder / "sdxl.safetensors"))
@@ -193,10 +193,10 @@ def test_hazard_8_a_pickle_is_never_opened(
     _failure(add_lora("sdxl", path), storage, "sdxl")
 
 
-def test_hazard_9_a_swapped_in_adapter_keeps_an_alpha_that_differs_from_its_rank(
+def test_hazard_9_a_switch_keeps_an_alpha_that_differs_from_the_rank(
     add_lora: Callable[..., Pool], catalogue: Catalogue, storage: Storage, tmp_path: Path
 ) -> None:
-    """diffusers' hotswap drops it with the first `set_adapters`."""
+    """diffusers' hotswap loses it at the first `set_adapters`."""
     tensors = write_adapter(tmp_path / "a.safetensors", "sdxl", checkpoint_of(catalogue, "sdxl"), rank=8, seed=3)
     pool = add_lora("sdxl", to_kohya(tensors, alpha=2.0))
     first = generate_with_lora(pool, storage, "sdxl")

@@ -1,4 +1,4 @@
-"""Adapter files: whatever trainer wrote them, they mean what diffusers' own loader makes of them, bit for bit."""
+"""LoRA files of every trainer's layout give the bits that diffusers' own loader gives."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _as_it_is(tensors: Tensors) -> Tensors:
 
 
 def _mixed_ranks(tensors: Tensors) -> Tensors:
-    """Every third layer keeps half of its rank."""
+    """Halve the rank of every third layer."""
     halves = sorted(key for key in tensors if ".lora_A." in key)[::3]
     for key in halves:
         tensors[key] = tensors[key][:2].contiguous()
@@ -78,7 +78,7 @@ def _write(folder: Path, catalogue: Catalogue, family: str, change: Writer, **op
 
 @torch.inference_mode()
 def _latents(base: Any) -> torch.Tensor:
-    """Two steps of a prompt, undecoded: nothing is rounded away."""
+    """Latents after two steps: decoding would round differences away."""
     base.set_progress_bar_config(disable=True)
     latents: torch.Tensor = base(
         "a red circle", width=64, height=64, num_inference_steps=2, output_type="latent",
@@ -115,7 +115,7 @@ def _by_us(pool: Pool, family: str, path: Path, scale: float) -> torch.Tensor:
         ("sdxl", _with_convolutions),
     ],
 )
-def test_every_layout_means_bit_for_bit_what_diffusers_makes_of_it(
+def test_every_layout_gives_bit_for_bit_what_diffusers_gives(
     family: str, change: Writer, catalogue: Catalogue, pool: Pool, tmp_path: Path
 ) -> None:
     path = _write(tmp_path, catalogue, family, change)
@@ -127,8 +127,8 @@ def test_every_layout_means_bit_for_bit_what_diffusers_makes_of_it(
     assert torch.equal(_latents(base), plain)
 
 
-def test_dora_means_what_diffusers_makes_of_it(catalogue: Catalogue, pool: Pool, tmp_path: Path) -> None:
-    """Bits may differ here: peft multiplies the two halves by way of a unit matrix."""
+def test_dora_gives_what_diffusers_gives(catalogue: Catalogue, pool: Pool, tmp_path: Path) -> None:
+    """Bits may differ: peft multiplies the two weights by applying them to a unit matrix."""
 
     def stretch(tensors: Tensors) -> Tensors:
         denoiser = {key: tensor for key, tensor in tensors.items() if key.startswith("unet.")}
@@ -144,7 +144,7 @@ def test_dora_means_what_diffusers_makes_of_it(catalogue: Catalogue, pool: Pool,
     assert torch.allclose(ours, theirs, atol=1e-4)
 
 
-def test_pefts_own_settings_in_the_file_scale_it(catalogue: Catalogue, pool: Pool, tmp_path: Path) -> None:
+def test_pefts_settings_in_the_file_scale_the_effect(catalogue: Catalogue, pool: Pool, tmp_path: Path) -> None:
     settings = {
         "unet.r": 4, "unet.lora_alpha": 2, "unet.target_modules": ["to_q", "to_k", "to_v", "to_out.0"],
         "unet.alpha_pattern": {"mid_block.attentions.0.transformer_blocks.0.attn1.to_q": 8},
@@ -162,7 +162,9 @@ def test_pefts_own_settings_in_the_file_scale_it(catalogue: Catalogue, pool: Poo
 
 
 @pytest.mark.parametrize("missing", [".lora_A.", ".lora_B."])
-def test_half_a_layer_is_refused(missing: str, catalogue: Catalogue, pool: Pool, tmp_path: Path) -> None:
+def test_a_layer_with_one_of_its_two_weights_is_refused(
+    missing: str, catalogue: Catalogue, pool: Pool, tmp_path: Path
+) -> None:
     def lose(tensors: Tensors) -> Tensors:
         tensors.pop(next(key for key in tensors if missing in key))
         return tensors
@@ -172,7 +174,7 @@ def test_half_a_layer_is_refused(missing: str, catalogue: Catalogue, pool: Pool,
         _by_us(pool, "sdxl", path, 1.0)
 
 
-def test_halves_of_different_ranks_are_refused(catalogue: Catalogue, pool: Pool, tmp_path: Path) -> None:
+def test_weights_of_different_ranks_are_refused(catalogue: Catalogue, pool: Pool, tmp_path: Path) -> None:
     def shorten(tensors: Tensors) -> Tensors:
         key = next(key for key in tensors if ".lora_A." in key)
         return tensors | {key: tensors[key][:2].contiguous()}

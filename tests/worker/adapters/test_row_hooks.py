@@ -1,4 +1,4 @@
-"""One batch whose images have different adapters, or none: each is what it is alone, and no row is another's."""
+"""Images with different LoRAs in one call: each is what it is alone, and no LoRA changes another's rows."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from worker.pool.pool import Pool
 FAMILY_IDS = list(FAMILIES)
 EVERY_MODE = [(family.id, mode) for family in FAMILIES.values() for mode in family.modes]
 
-#: A batched image may differ from the same image made alone by so many of 255 levels (float32 on the CPU).
+#: A batched image may differ from the same image alone by this many of 255 levels (float32 on the CPU).
 BATCH_TOLERANCE_LEVELS = 1
 
 
 @pytest.fixture(scope="module")
 def mixable(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
-    """For each family one more adapter of the denoiser, and one of a text encoder as well."""
+    """For each family a second adapter of the denoiser, and one that changes a text encoder too."""
     folder, rows = tmp_path_factory.mktemp("mixable"), list(catalogue.loras)
     for family in FAMILIES:
         for name, rank, text in (("other", 6, False), ("text", 3, True)):
@@ -53,7 +53,7 @@ def _loras(family: str, **scales: float) -> list[dict[str, Any]]:
 
 
 def _sets(family: str) -> list[list[dict[str, Any]]]:
-    """None, one, the other, both at scales of their own, the first at another scale, one of a text encoder."""
+    """None, one, the other, both with different scales, the first with another scale, one of a text encoder."""
     first, both = _loras(family, lora=1.0), _loras(family, other=0.5, lora=-0.5)
     return [[], first, _loras(family, other=1.0), both, _loras(family, lora=0.3), _loras(family, text=0.7)]
 
@@ -64,7 +64,7 @@ def _images(outcomes: Sequence[Any], storage: Storage) -> list[Any]:
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
-def test_images_with_different_adapters_share_a_call_and_each_is_what_it_is_alone(
+def test_images_with_different_adapters_in_one_call_are_what_they_are_alone(
     family: str, mixing: Pool, storage: Storage
 ) -> None:
     both_ways: dict[str, dict[str, Any]] = {"flux": {"true_cfg_scale": 2.0, "negative_prompt": "a green square"}}
@@ -83,14 +83,14 @@ def test_images_with_different_adapters_share_a_call_and_each_is_what_it_is_alon
     alone = [image for job in batch for image in _images(run_jobs(job, mixing, storage), storage)]
     for mixed, single in zip(together, alone, strict=True):
         assert np.abs(mixed - single).max() <= BATCH_TOLERANCE_LEVELS
-    # All had one prompt and one seed: what parts them is what their adapters do.
+    # Prompt and seed are the same: the images differ only by their adapters.
     firsts = [alone[index] for index in (0, 1, 3, 4, 5, 6)]
     apart = [np.abs(one - other).max() for i, one in enumerate(firsts) for other in firsts[:i]]
     assert min(apart) > 8
 
 
 @pytest.mark.parametrize(("family", "mode"), EVERY_MODE)
-def test_in_every_mode_an_image_without_adapters_is_none_the_wiser_beside_one_that_has_some(
+def test_in_every_mode_an_image_without_adapters_is_unchanged_beside_one_with_adapters(
     family: str, mode: Mode, mixing: Pool, storage: Storage
 ) -> None:
     batch = [
@@ -104,12 +104,12 @@ def test_in_every_mode_an_image_without_adapters_is_none_the_wiser_beside_one_th
         assert np.abs(mixed - single).max() <= BATCH_TOLERANCE_LEVELS
 
 
-# -- the ground that it stands on: rows of every layer ----------------------------------------------------
+# -- the assumption behind it: each image has its own rows in every layer ---------------------------------
 
 
 @contextmanager
 def _recording(module: torch.nn.Module) -> Iterator[dict[str, tuple[torch.Tensor, torch.Tensor]]]:
-    """Input and result of every layer that an adapter can change, at its first run."""
+    """Record input and output of every layer that a LoRA can change, at its first call."""
     seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def note(name: str, layer: torch.nn.Module, inputs: Any, result: torch.Tensor) -> None:
@@ -130,10 +130,10 @@ def _recording(module: torch.nn.Module) -> Iterator[dict[str, tuple[torch.Tensor
 
 
 @pytest.mark.parametrize(("family", "mode"), EVERY_MODE)
-def test_every_layer_that_an_adapter_can_change_has_each_image_in_rows_of_its_own(
+def test_every_layer_that_an_adapter_can_change_has_separate_rows_for_each_image(
     family: str, mode: Mode, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
-    """Of three images the second gets another prompt and seed: its rows change in every layer, and no others."""
+    """Of three images the second gets another prompt and seed: only its rows change, in every layer."""
     denoiser = getattr(pool.model(f"shapes-{family}").base, pool.model(f"shapes-{family}").family.denoiser)
     orders = [
         make_job(catalogue, family, mode, batchable=True, num_inference_steps=2, prompt=prompt, seed=seed)
@@ -151,26 +151,26 @@ def test_every_layer_that_an_adapter_can_change_has_each_image_in_rows_of_its_ow
             rows = {row % 3 for row in range(one.shape[0]) if not torch.allclose(one[row], other[row], atol=1e-4)}
             assert rows <= {1}, (name, rows)
             changed |= {name} if rows else set()
-    # Those that see no more than the step and the size have nothing to tell the images apart by.
+    # Layers that depend only on the step and the size have equal rows for all images.
     assert len(changed) > 0.8 * len(before)
 
 
-def test_rows_that_are_no_whole_number_of_passes_are_refused() -> None:
+def test_a_number_of_rows_that_is_not_a_multiple_of_the_images_is_refused() -> None:
     with pytest.raises(RuntimeError, match="3 rows for 2 images"):
         ImageRows([0], of=2).apply(lambda inputs, result: result, torch.zeros(3, 4), torch.zeros(3, 4))
 
 
-def test_rows_of_all_passes_of_guidance_change_and_no_others() -> None:
+def test_an_images_rows_change_in_every_pass_of_guidance() -> None:
     result = torch.zeros(6, 1)
     ImageRows([0, 2], of=3).apply(lambda inputs, result: result + inputs, torch.arange(6.0).view(6, 1), result)
     assert result.flatten().tolist() == [0, 0, 2, 3, 0, 5]
 
 
-# -- what one job of a mixed batch may do to the others ---------------------------------------------------
+# -- failures of one job of a call ------------------------------------------------------------------------
 
 
 def _break(catalogue: Catalogue, tmp_path: Path) -> Catalogue:
-    """A catalogue with an adapter of another width."""
+    """A catalogue with an adapter that does not fit."""
     path = tmp_path / "broken.safetensors"
     tensors = write_adapter(path, "sdxl", checkpoint_of(catalogue, "sdxl"))
     for key in [key for key in tensors if "lora_A" in key]:
@@ -180,7 +180,7 @@ def _break(catalogue: Catalogue, tmp_path: Path) -> Catalogue:
     return catalogue.model_copy(update={"loras": (*catalogue.loras, row)})
 
 
-def test_an_adapter_that_does_not_fit_fails_its_own_job_and_no_other_of_the_batch(
+def test_an_adapter_that_does_not_fit_fails_only_its_own_job(
     catalogue: Catalogue, storage: Storage, tmp_path: Path
 ) -> None:
     pool = Pool(_break(catalogue, tmp_path), device="cpu")
@@ -200,7 +200,7 @@ def test_an_adapter_that_does_not_fit_fails_its_own_job_and_no_other_of_the_batc
     assert not pool.model("shapes-sdxl").adapters.is_active
 
 
-def test_an_image_that_an_adapter_spoils_is_its_own_jobs_failure_alone(
+def test_an_image_that_becomes_nan_by_its_adapter_fails_only_its_own_job(
     mixing: Pool, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = [
@@ -222,7 +222,9 @@ def test_an_image_that_an_adapter_spoils_is_its_own_jobs_failure_alone(
     assert [complete_job(job, mixing, storage)[0] for job in batch] == alone
 
 
-def test_a_mixed_batch_leaves_no_trace_whether_it_ends_or_is_abandoned(mixing: Pool, storage: Storage) -> None:
+def test_a_call_with_different_adapters_leaves_no_trace_when_it_ends_or_is_aborted(
+    mixing: Pool, storage: Storage
+) -> None:
     batch = [make_job(mixing.catalogue, "sdxl", batchable=True, loras=loras) for loras in _sets("sdxl")]
     alone = [complete_job(job, mixing, storage)[0] for job in batch]
     for stop_after in (None, 1):

@@ -1,4 +1,4 @@
-"""T5 on the CPU reads ahead: what it read beforehand is what it would have read in turn, and no job notices."""
+"""T5 on the CPU encodes prompts ahead of time, and every image has the same bytes as without."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from tests.support.adapters import checkpoint_of
 from tests.support.jobs import RecordingWatch, complete_job
-from tests.support.jobs import make_job as make_order
+from tests.support.jobs import make_job as make_full_job
 from tests.support.weights import write_adapter
 from worker.families import get_family
 from worker.pool.pool import Pool
@@ -24,8 +24,8 @@ T5_FAMILIES = ["sd3", "flux"]
 
 
 def order(catalogue: Catalogue, family: str, mode: Mode = Mode.TXT2IMG, **fields: Any) -> JobParameters:
-    """A job of two steps: enough to have something happen between them."""
-    return make_order(catalogue, family, mode, **{"num_inference_steps": 2, **fields})
+    """A job of two steps, so that something can happen between them."""
+    return make_full_job(catalogue, family, mode, **{"num_inference_steps": 2, **fields})
 
 
 def _open_pool(catalogue: Catalogue, **options: Any) -> Pool:
@@ -36,8 +36,8 @@ def _t5(pool: Pool, family: str) -> Any:
     return getattr(pool.model(f"shapes-{family}").base, get_family(family).t5 or "")
 
 
-class Reader(RecordingWatch):
-    """A watch that has waiting jobs' prompts encoded, in another thread, while the batch denoises."""
+class LookaheadWatch(RecordingWatch):
+    """A watch that encodes the prompts of waiting jobs in another thread while a job denoises."""
 
     def __init__(self, pool: Pool, *waiting: JobParameters) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Reader(RecordingWatch):
 
 @pytest.fixture(scope="module")
 def adapted(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
-    """For each family with T5 an adapter of a text encoder, too."""
+    """For each family with T5 an adapter that changes a text encoder, too."""
     folder, rows = tmp_path_factory.mktemp("adapters"), list(catalogue.loras)
     for family in T5_FAMILIES:
         path = folder / f"{family}.safetensors"
@@ -68,7 +68,7 @@ def adapted(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> C
 
 
 @pytest.mark.parametrize(("family", "dtype"), [("sd3", "float32"), ("flux", "bfloat16")])
-def test_what_t5_read_while_another_job_denoised_it_does_not_read_again(
+def test_a_prompt_that_was_encoded_ahead_is_not_encoded_again(
     family: str, dtype: str, catalogue: Catalogue, storage: Storage
 ) -> None:
     rows = tuple(row.model_copy(update={"dtype": dtype}) for row in catalogue.models)
@@ -79,7 +79,7 @@ def test_what_t5_read_while_another_job_denoised_it_does_not_read_again(
         for job in (first, second)
     ]
     pool, runs = _open_pool(typed, tally=tally), []
-    watch = Reader(pool, second)
+    watch = LookaheadWatch(pool, second)
     files, receipt = complete_job(first, pool, storage, watch)
     assert receipt.embeddings.ahead == 0
     hook = _t5(pool, family).register_forward_pre_hook(lambda *_: runs.append(1))
@@ -95,10 +95,10 @@ def test_what_t5_read_while_another_job_denoised_it_does_not_read_again(
 
 
 @pytest.mark.parametrize("family", T5_FAMILIES)
-def test_reading_ahead_changes_no_byte_of_jobs_whose_adapters_alternate(
+def test_encoding_ahead_changes_no_byte_of_jobs_with_alternating_adapters(
     family: str, adapted: Catalogue, storage: Storage
 ) -> None:
-    """Of the denoiser, of a text encoder, and none, each painted while T5 reads a wrong guess and the next."""
+    """With and without adapters of either component, while T5 encodes a wrong guess and the next prompt."""
     chosen = [[], [f"{family}-text"], [f"{family}-lora"], [f"{family}-text", f"{family}-lora"], []]
     jobs = [
         order(
@@ -110,13 +110,13 @@ def test_reading_ahead_changes_no_byte_of_jobs_whose_adapters_alternate(
     found = []
     for job, waiting in zip(jobs, [*jobs[1:], jobs[0]], strict=True):
         wrong = waiting.model_copy(update={"prompt": f"not {waiting.prompt}"})
-        files, receipt = complete_job(job, pool, storage, Reader(pool, wrong, waiting))
+        files, receipt = complete_job(job, pool, storage, LookaheadWatch(pool, wrong, waiting))
         assert files == complete_job(job, plain, storage)[0], job.loras
         found.append(receipt.embeddings.ahead)
     assert found == [0, 1, 1, 1, 1]
 
 
-def test_a_failure_beside_a_job_hurts_neither_it_nor_the_next(
+def test_a_failure_while_encoding_ahead_affects_no_job(
     catalogue: Catalogue, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = order(catalogue, "flux"), order(catalogue, "flux", prompt="a blue square")
@@ -137,7 +137,7 @@ def test_a_failure_beside_a_job_hurts_neither_it_nor_the_next(
     assert [complete_job(job, pool, storage)[0] for job in (first, second)] == expected
 
 
-def test_nothing_is_read_ahead_by_a_t5_that_is_not_on_the_cpu(catalogue: Catalogue, storage: Storage) -> None:
+def test_a_t5_that_is_not_on_the_cpu_encodes_nothing_ahead(catalogue: Catalogue, storage: Storage) -> None:
     waiting = order(catalogue, "sd3", prompt="a blue square")
     visiting = Pool(catalogue, device="cpu", policy=Policy(t5="on_demand"), encodes_ahead=True)
     complete_job(order(catalogue, "sd3"), visiting, storage)
@@ -153,7 +153,7 @@ def test_nothing_is_read_ahead_by_a_t5_that_is_not_on_the_cpu(catalogue: Catalog
         assert pool.encode_ahead(waiting, lambda: True) == 0
 
 
-def test_where_the_time_is_over_no_further_text_is_read(catalogue: Catalogue, storage: Storage) -> None:
+def test_encoding_ahead_stops_between_texts_when_told(catalogue: Catalogue, storage: Storage) -> None:
     pool = _open_pool(catalogue)
     complete_job(order(catalogue, "sd3"), pool, storage)
     waiting = order(catalogue, "sd3", prompt="a blue square", negative_prompt="a green triangle")
@@ -163,7 +163,7 @@ def test_where_the_time_is_over_no_further_text_is_read(catalogue: Catalogue, st
     assert pool.encode_ahead(waiting, lambda: True) == 1
 
 
-def test_a_text_of_t5s_own_is_the_one_that_is_read(catalogue: Catalogue, storage: Storage) -> None:
+def test_a_prompt_of_t5s_own_is_the_one_that_is_encoded(catalogue: Catalogue, storage: Storage) -> None:
     pool = _open_pool(catalogue)
     complete_job(order(catalogue, "sd3"), pool, storage)
     waiting = order(

@@ -1,4 +1,4 @@
-"""Prompts encoded apart from the inputs: the bytes of diffusers' own way, computed once, kept within a bound."""
+"""Prompts are encoded before the pipeline call with the same bits, once, and cached within a budget."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TEXTS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def _call(job: JobParameters, **texts: list[str]) -> GenerationInputs:
+def _inputs(job: JobParameters, **texts: list[str]) -> GenerationInputs:
     given = {
         name: [getattr(job, name)]
         for name in ("prompt", "prompt_2", "prompt_3", "negative_prompt")
@@ -61,16 +61,16 @@ def _encoder(model: LoadedModel, cache: EmbeddingCache | None = None, images: in
 
 
 @pytest.mark.parametrize(("family", "fields"), TEXTS)
-def test_encoding_apart_from_the_call_changes_no_bit(
+def test_encoding_before_the_pipeline_call_changes_no_bit(
     family: str, fields: dict[str, Any], catalogue: Catalogue, pool: Pool
 ) -> None:
     job = make_job(catalogue, family, **fields)
-    model, inputs = pool.model(job.model), _call(job)
+    model, inputs = pool.model(job.model), _inputs(job)
     whole = derive(type(model.base), model.base)
     whole.set_progress_bar_config(disable=True)
     options = {} if job.clip_skip is None else {"clip_skip": job.clip_skip}
 
-    def paint(pipeline: Any, texts: dict[str, Any]) -> Any:
+    def generate(pipeline: Any, texts: dict[str, Any]) -> Any:
         with torch.inference_mode():
             return pipeline(
                 **model.family.arguments(inputs),
@@ -79,13 +79,13 @@ def test_encoding_apart_from_the_call_changes_no_bit(
                 output_type="np",
             ).images
 
-    theirs = paint(whole, {**inputs.prompts, **options})
-    ours = paint(model.pipeline(Mode.TXT2IMG, job.scheduler), _encoder(model).encode(inputs))
+    theirs = generate(whole, {**inputs.prompts, **options})
+    ours = generate(model.pipeline(Mode.TXT2IMG, job.scheduler), _encoder(model).encode(inputs))
     assert np.array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
-def test_a_repeated_prompt_is_not_encoded_again_and_paints_the_same_bytes(
+def test_a_repeated_prompt_is_not_encoded_again_and_gives_the_same_bytes(
     family: str, catalogue: Catalogue, storage: Storage
 ) -> None:
     pool = Pool(catalogue, device="cpu")
@@ -113,13 +113,13 @@ def test_a_repeated_prompt_is_not_encoded_again_and_paints_the_same_bytes(
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
-def test_a_text_is_the_same_embedding_alone_and_in_any_company(
+def test_a_prompt_has_the_same_embedding_alone_and_with_others(
     family: str, catalogue: Catalogue, pool: Pool
 ) -> None:
     model, job = pool.model(f"shapes-{family}"), make_job(catalogue, family)
-    alone = _encoder(model).encode(_call(job))
+    alone = _encoder(model).encode(_inputs(job))
     encoder = _encoder(model, images=4)
-    together = encoder.encode(_call(job, prompt=["a blue square", job.prompt, job.prompt, "a green triangle"]))
+    together = encoder.encode(_inputs(job, prompt=["a blue square", job.prompt, job.prompt, "a green triangle"]))
     assert alone.keys() == together.keys()
     for row in (1, 2):
         assert torch.equal(together["prompt_embeds"][row], alone["prompt_embeds"][0])
@@ -140,10 +140,10 @@ def test_a_text_is_the_same_embedding_alone_and_in_any_company(
         ("flux", {"max_sequence_length": 32}),
     ],
 )
-def test_whatever_shapes_an_embedding_parts_it_from_the_others(
+def test_everything_that_changes_an_embedding_is_in_its_cache_key(
     family: str, fields: dict[str, Any], catalogue: Catalogue, storage: Storage
 ) -> None:
-    """The image after another wording's is the one that a cold cache gives."""
+    """The image after another prompt's is the one that an empty cache gives."""
     cold = generate_pixels(make_job(catalogue, family, **fields), Pool(catalogue, device="cpu"), storage)
     warm = Pool(catalogue, device="cpu")
     plain = generate_pixels(make_job(catalogue, family), warm, storage)
@@ -152,7 +152,7 @@ def test_whatever_shapes_an_embedding_parts_it_from_the_others(
     assert not np.array_equal(plain, cold)
 
 
-def test_a_batch_that_shares_a_prompt_encodes_it_once(catalogue: Catalogue, storage: Storage) -> None:
+def test_jobs_of_a_call_with_the_same_prompt_encode_it_once(catalogue: Catalogue, storage: Storage) -> None:
     pool = Pool(catalogue, device="cpu")
     batch = [
         make_job(catalogue, "sd3", seed=1, batchable=True, num_images=2, negative_prompt="a blue square"),
@@ -168,7 +168,7 @@ def _embedding(values: int) -> Embedding:
     return Embedding(torch.zeros(1, values - 1, 1), torch.zeros(1, 1))
 
 
-def test_the_cache_keeps_to_its_bytes_and_forgets_what_was_not_used_for_longest() -> None:
+def test_the_cache_stays_within_its_budget_and_evicts_the_least_recently_used() -> None:
     cache = EmbeddingCache(80)
     for key in ("a", "b"):
         cache.put(key, _embedding(10))
@@ -179,7 +179,7 @@ def test_the_cache_keeps_to_its_bytes_and_forgets_what_was_not_used_for_longest(
     assert (cache.hits, cache.misses) == (3, 1)
 
 
-def test_what_is_larger_than_the_cache_forgets_nothing_for_it() -> None:
+def test_an_embedding_larger_than_the_budget_is_not_cached_and_evicts_nothing() -> None:
     cache = EmbeddingCache(40)
     cache.put("a", _embedding(10))
     cache.put("large", _embedding(11))
@@ -187,9 +187,7 @@ def test_what_is_larger_than_the_cache_forgets_nothing_for_it() -> None:
     assert cache.get("a") is not None
 
 
-def test_a_cache_of_no_bytes_keeps_nothing_and_the_images_are_right(
-    catalogue: Catalogue, pool: Pool, storage: Storage
-) -> None:
+def test_images_are_the_same_with_a_budget_of_zero(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
     bare = Pool(catalogue, device="cpu", embedding_bytes=0)
     parameters = make_job(catalogue, "sdxl")
     assert complete_job(parameters, bare, storage)[0] == complete_job(parameters, pool, storage)[0]

@@ -1,4 +1,4 @@
-"""The table in `contracts/families.py` against the pipelines that diffusers really has."""
+"""The families' classes and arguments against the pipelines of diffusers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import Any
 
 import diffusers
 import pytest
+import torch
 from PIL import Image
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, MODE_FIELDS, Mode
 from contracts.requests.parameters import ControlParameters, JobParameters
+from tests.support.jobs import make_job
 from worker.families import DiffusersFamily, GenerationInputs, get_family
+from worker.pool.model import derive
 from worker.pool.pool import Pool
 
 #: Fields that every mode of every family takes, beside those about delivery.
@@ -106,7 +109,7 @@ def test_every_granted_field_reaches_the_pipeline(family: str, mode: Mode, field
 
 
 def _given(code: DiffusersFamily, inputs: GenerationInputs) -> list[Any]:
-    """All that a pipeline and its encoders are given for these inputs."""
+    """All arguments of a pipeline and its encoders for these inputs."""
     encoding = code.encoding
     return [
         code.arguments(inputs),
@@ -127,7 +130,7 @@ def test_the_encoders_take_every_argument_that_the_family_gives_them(family: str
         assert {*prompt_arguments[0], *code.encoding.constants} <= set(taken)
 
 
-def test_these_tests_know_every_field() -> None:
+def test_these_tests_cover_every_field() -> None:
     assert set(VALUES) | HANDLED_FIELDS | {"image", "mask_image", "controls"} == MODE_FIELDS | COMMON_FIELDS
 
 
@@ -143,7 +146,7 @@ _SUFFIXES = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_pipeline_that_diffusers_has_for_a_listed_task_is_used(family: str) -> None:
+def test_every_pipeline_that_diffusers_has_for_a_mode_is_used(family: str) -> None:
     there = {
         mode: name
         for mode, suffixes in _SUFFIXES.items()
@@ -154,7 +157,7 @@ def test_every_pipeline_that_diffusers_has_for_a_listed_task_is_used(family: str
     assert set(FAMILIES[family].modes) == set(there)
 
 
-def test_every_row_of_the_catalogue_has_a_family_with_code(catalogue: Catalogue) -> None:
+def test_every_row_of_the_catalogue_has_a_family_file(catalogue: Catalogue) -> None:
     rows = (*catalogue.models, *catalogue.loras, *catalogue.controlnets)
     assert rows
     for row in rows:
@@ -162,7 +165,7 @@ def test_every_row_of_the_catalogue_has_a_family_with_code(catalogue: Catalogue)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_named_components_are_what_they_are_called(family: str, pool: Pool) -> None:
+def test_named_components_have_the_named_classes(family: str, pool: Pool) -> None:
     code, base = get_family(family), pool.model(f"shapes-{family}").base
     assert type(base.components[code.denoiser]).__name__ == code.denoiser_class
     t5 = {name for name, part in base.components.items() if type(part).__name__ == "T5EncoderModel"}
@@ -170,7 +173,29 @@ def test_the_named_components_are_what_they_are_called(family: str, pool: Pool) 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_no_guidance_scale_means_no_guidance_and_is_said_aloud(family: str) -> None:
+def test_a_missing_guidance_scale_is_passed_as_no_guidance(family: str) -> None:
     inputs = _inputs(family, Mode.TXT2IMG, {})
     without = GenerationInputs(job=inputs.job.model_copy(update={"guidance_scale": None}), prompts=inputs.prompts)
     assert get_family(family).arguments(without)["guidance_scale"] == 1.0
+
+
+def test_sd3_controlnet_pipelines_draw_from_the_global_generator(pool: Pool, catalogue: Catalogue) -> None:
+    """Upstream behaviour that the family's `patch` works round (diffusers 0.42)."""
+    model = pool.ready(make_job(catalogue, "sd3", Mode.CONTROLNET), 1)
+    control = Image.effect_noise((64, 64), 100).convert("RGB")
+
+    def generate(pipeline: Any, global_seed: int) -> torch.Tensor:
+        torch.manual_seed(global_seed)
+        latents: torch.Tensor = pipeline(
+            "a red circle", control_image=control, width=64, height=64, num_inference_steps=1,
+            generator=torch.Generator().manual_seed(7), output_type="latent",
+        ).images  # fmt: skip
+        return latents
+
+    controlnet = model.pipeline(Mode.CONTROLNET, "flow_euler", ["sd3-hint"]).controlnet
+    pipeline = derive(diffusers.StableDiffusion3ControlNetPipeline, model.base, controlnet=controlnet)
+    pipeline.set_progress_bar_config(disable=True)
+    with torch.inference_mode():
+        assert not torch.equal(generate(pipeline, 1), generate(pipeline, 2))
+        get_family("sd3").patch(pipeline)
+        assert torch.equal(generate(pipeline, 1), generate(pipeline, 2))

@@ -39,7 +39,7 @@ LENGTH = 24
 
 @pytest.fixture(scope="module")
 def adapted(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
-    """For each family an adapter of the denoiser, one of a text encoder too, and one that does not fit."""
+    """For each family an adapter that changes a text encoder too, and one that does not fit."""
     folder, rows = tmp_path_factory.mktemp("adapters"), list(catalogue.loras)
     for family in FAMILIES:
         with_text, broken = folder / f"{family}-text.safetensors", folder / f"{family}-broken.safetensors"
@@ -57,7 +57,7 @@ def adapted(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> C
 
 
 def _draw_requests(rng: random.Random, catalogue: Catalogue, family: str) -> Iterator[JobParameters]:
-    """One prompt under adapters of every kind: what one of them leaves behind would show in another."""
+    """One prompt with every kind of adapters: what one leaves behind would show in the others' images."""
     model = catalogue.model(f"shapes-{family}")
     prompt, seed = rng.choice(["a red circle", "a blue square on a white background"]), rng.choice([0, 7])
     plain, text = f"{family}-lora", f"{family}-text"
@@ -76,8 +76,8 @@ def _draw_requests(rng: random.Random, catalogue: Catalogue, family: str) -> Ite
         )
 
 
-def paint_alone(request: str, catalogue: str, root: str) -> list[bytes]:
-    """What a process gives that has done nothing else."""
+def generate_in_new_process(request: str, catalogue: str, root: str) -> list[bytes]:
+    """Run a job in a new process; returns its files."""
     silence_known_warnings()
     torch.set_num_threads(1)
     pool = Pool(Catalogue.model_validate_json(catalogue), device="cpu")
@@ -88,7 +88,7 @@ def paint_alone(request: str, catalogue: str, root: str) -> list[bytes]:
 def expected(
     adapted: Catalogue, tmp_path_factory: pytest.TempPathFactory
 ) -> list[tuple[JobParameters, list[bytes]]]:
-    """Distinct requests, each with its files from a process of its own."""
+    """Distinct jobs, each with its files from a process of its own."""
     root = tmp_path_factory.mktemp("alone")
     for key, picture in INPUT_IMAGES.items():
         LocalStorage(root).write(key, encode_image(picture))
@@ -99,7 +99,10 @@ def expected(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as processes:
-        files = [processes.submit(paint_alone, text, adapted.model_dump_json(), str(root)) for text in requests]
+        files = [
+            processes.submit(generate_in_new_process, text, adapted.model_dump_json(), str(root))
+            for text in requests
+        ]
         return [(request, one.result()) for request, one in zip(requests.values(), files, strict=True)]
 
 
@@ -107,8 +110,8 @@ def expected(
 
 
 @contextmanager
-def _dying(module: torch.nn.Module, after: int) -> Iterator[None]:
-    """The module's forward pass fails after so many that went well."""
+def _failing(module: torch.nn.Module, after: int) -> Iterator[None]:
+    """The module's calls fail after the first `after` ones."""
     calls = []
 
     def count(*_: Any) -> None:
@@ -124,8 +127,8 @@ def _dying(module: torch.nn.Module, after: int) -> Iterator[None]:
 
 
 @contextmanager
-def _dying_switch() -> Iterator[None]:
-    """The seventh layer cannot be adapted."""
+def _failing_switch() -> Iterator[None]:
+    """Registering the seventh hook fails."""
     register, calls = torch.nn.Module.register_forward_hook, []
 
     def count(self: torch.nn.Module, *hook: Any, **options: Any) -> Any:
@@ -144,10 +147,10 @@ def _dying_switch() -> Iterator[None]:
 Fault = Callable[[LoadedModel], AbstractContextManager[None]]
 FAULTS: dict[str, Fault] = {
     "cancelled": lambda model: nullcontext(),
-    "denoiser": lambda model: _dying(getattr(model.base, model.family.denoiser), 1),
-    "encoder": lambda model: _dying(model.base.text_encoder_2, 0),
-    "decoder": lambda model: _dying(model.base.vae.decoder, 0),
-    "switch": lambda model: _dying_switch(),
+    "denoiser": lambda model: _failing(getattr(model.base, model.family.denoiser), 1),
+    "encoder": lambda model: _failing(model.base.text_encoder_2, 0),
+    "decoder": lambda model: _failing(model.base.vae.decoder, 0),
+    "switch": lambda model: _failing_switch(),
     "broken adapter": lambda model: nullcontext(),
     "mixed batch": lambda model: nullcontext(),
     "cancelled mixed batch": lambda model: nullcontext(),
@@ -171,8 +174,8 @@ def _mixed_batch(catalogue: Catalogue, request: JobParameters) -> list[JobParame
     ]
 
 
-def _spoil(request: JobParameters, fault: str, pool: Pool, storage: Storage) -> None:
-    """Run a request into a fault; it must not be fatal, and what it leaves is the next job's matter."""
+def _run_into(request: JobParameters, fault: str, pool: Pool, storage: Storage) -> None:
+    """Run a job into a fault, which must not be fatal."""
     if fault == "broken adapter":
         family = pool.catalogue.model(request.model).family
         loras = [{"name": f"{family}-text", "scale": 0.5}, {"name": f"{family}-broken"}]
@@ -197,7 +200,7 @@ def _spoil(request: JobParameters, fault: str, pool: Pool, storage: Storage) -> 
 
 
 @pytest.mark.parametrize("seed", range(HISTORIES))
-def test_whatever_ran_before_a_job_gives_the_files_of_a_fresh_process(
+def test_after_any_history_a_job_gives_the_files_of_a_new_process(
     seed: int,
     adapted: Catalogue,
     expected: list[tuple[JobParameters, list[bytes]]],
@@ -212,6 +215,6 @@ def test_whatever_ran_before_a_job_gives_the_files_of_a_fresh_process(
         fault = rng.choice(list(FAULTS)) if rng.random() < 0.25 else ""
         history.append(f"{number} {fault}".strip())
         if fault:
-            _spoil(request, fault, pool, storage)
+            _run_into(request, fault, pool, storage)
         else:
             assert complete_job(request, pool, storage)[0] == files, f"after {history}: {request!r}"

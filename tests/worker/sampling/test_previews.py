@@ -1,4 +1,4 @@
-"""Previews show the image to come, at the steps that were asked for, and leave no trace in it."""
+"""Previews resemble the final image, come at the requested steps, and do not change the image."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from worker.pool.pool import Pool
 from worker.sampling import previews
 
 
-def picture_of(preview: Preview) -> Image.Image:
+def decode_preview(preview: Preview) -> Image.Image:
     head, _, data = preview.url.partition(",")
     assert head == "data:image/jpeg;base64"
     return Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
@@ -35,7 +35,7 @@ def picture_of(preview: Preview) -> Image.Image:
 def likeness(preview: Preview, final: Pixels) -> float:
     """Correlation of a preview with the final image, both as coarse as the latents (8 pixels a side)."""
     coarse = (final.shape[1] // 8, final.shape[0] // 8)
-    seen = np.asarray(picture_of(preview).resize(coarse, Image.Resampling.BOX), dtype=float)
+    seen = np.asarray(decode_preview(preview).resize(coarse, Image.Resampling.BOX), dtype=float)
     made = Image.fromarray(final.astype("uint8")).resize(coarse, Image.Resampling.BOX)
     return float(np.corrcoef(seen.ravel(), np.asarray(made, dtype=float).ravel())[0, 1])
 
@@ -44,7 +44,7 @@ def likeness(preview: Preview, final: Pixels) -> float:
     ("count", "steps", "due"),
     [(0, 12, []), (1, 12, [6]), (3, 12, [3, 6, 9]), (10, 4, [1, 2, 3]), (2, 1, []), (10, 200, range(18, 183, 18))],
 )
-def test_previews_are_spread_evenly_and_the_last_step_has_none(count: int, steps: int, due: list[int]) -> None:
+def test_previews_are_spread_evenly_and_none_follows_the_last_step(count: int, steps: int, due: list[int]) -> None:
     found = sorted(previews.due_steps(count, steps))
 
     assert len(found) == len(due)
@@ -53,7 +53,7 @@ def test_previews_are_spread_evenly_and_the_last_step_has_none(count: int, steps
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_preview_looks_like_the_image_that_comes_of_it(
+def test_a_preview_resembles_the_final_image(
     catalogue: Catalogue, pool: Pool, storage: Storage, family: str
 ) -> None:
     watch = RecordingWatch()
@@ -67,13 +67,13 @@ def test_a_preview_looks_like_the_image_that_comes_of_it(
     steps = [preview.step for preview in shown]
     assert steps == sorted(previews.due_steps(10, 12))
     assert {(one.index, one.steps, one.width, one.height) for one in shown} == {(0, 12, 64, 96)}
-    assert picture_of(shown[0]).size == (64, 96)
+    assert decode_preview(shown[0]).size == (64, 96)
     assert likeness(shown[-1], final) > 0.9
     assert likeness(shown[-1], final) > likeness(shown[0], final)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_scheduler_s_previews_look_like_the_image_after_a_fifth_of_the_steps(
+def test_previews_of_every_scheduler_resemble_the_image_after_a_fifth_of_the_steps(
     catalogue: Catalogue, pool: Pool, storage: Storage, family: str
 ) -> None:
     for scheduler in catalogue.model(f"shapes-{family}").schedulers:
@@ -82,7 +82,7 @@ def test_every_scheduler_s_previews_look_like_the_image_after_a_fifth_of_the_ste
         (outcome,) = run_jobs(parameters, pool, storage, watch)
         assert outcome.status == "completed"
         final = decode_pixels(storage.read(outcome.stored[0].key))
-        # What the model believes, early on; the latents themselves are still noise then.
+        # The noisy latents themselves would not resemble the image this early.
         assert likeness(watch.previews[0][1], final) > 0.6, scheduler
         assert likeness(watch.previews[-1][1], final) > 0.9, scheduler
 
@@ -99,7 +99,7 @@ def test_a_job_with_previews_gives_the_same_bytes(
         assert shown[1].parameters.previews == 10
 
 
-def test_each_job_of_a_batch_sees_its_own_images_and_no_others(
+def test_each_job_of_a_call_gets_previews_of_its_own_images_only(
     catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     watch = RecordingWatch()
@@ -123,20 +123,20 @@ def test_each_job_of_a_batch_sees_its_own_images_and_no_others(
         assert likeness(preview, decode_pixels(storage.read(key))) > 0.5
 
 
-def test_a_preview_that_cannot_be_told_costs_the_job_nothing(
+def test_a_preview_that_cannot_be_sent_does_not_fail_the_job(
     catalogue: Catalogue, pool: Pool, storage: Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Deaf(RecordingWatch):
+    class FailingWatch(RecordingWatch):
         def preview(self, job_id: str, preview: Preview) -> None:
             raise RuntimeError("nobody listens")
 
-    (outcome,) = run_jobs(make_job(catalogue, "flux", previews=1), pool, storage, Deaf())
+    (outcome,) = run_jobs(make_job(catalogue, "flux", previews=1), pool, storage, FailingWatch())
 
     assert outcome.status == "completed"
     assert "no preview after step" in caplog.text
 
 
-def test_no_thread_is_left_behind(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
+def test_an_aborted_job_leaves_no_thread(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
     class Stop(Exception):
         pass
 
@@ -166,7 +166,7 @@ def test_a_preview_becomes_an_event_while_the_lease_is_held(queue: JobQueue) -> 
 
 
 @pytest.mark.parametrize("colour", [(0.9, 0.1, 0.1), (0.2, 0.3, 0.9), (0.5, 0.5, 0.5)])
-def test_the_map_is_fitted_to_the_model_s_own_vae(
+def test_the_projection_is_fitted_to_the_models_own_vae(
     catalogue: Catalogue, pool: Pool, colour: tuple[float, float, float]
 ) -> None:
     for row in catalogue.models:
@@ -183,10 +183,22 @@ def test_the_map_is_fitted_to_the_model_s_own_vae(
         assert model.projection is model.projection
 
 
-def test_sizes_are_kept_small(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
+def test_previews_of_large_images_are_scaled_down(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
     watch = RecordingWatch()
     run_jobs(make_job(catalogue, "sdxl", Mode.TXT2IMG, previews=1, width=512, height=128), pool, storage, watch)
 
     ((_, preview),) = watch.previews
     assert (preview.width, preview.height) == (256, 64)
     assert len(preview.url) < 20_000
+
+
+@pytest.mark.parametrize("scheduler", ["euler_a", "ddim", "lcm"])
+def test_the_pipeline_passes_a_scheduler_the_same_arguments_with_previews(scheduler: str, pool: Pool) -> None:
+    """Pipelines of diffusers 0.42 look at the signature of `step`, which a plain replacement would not keep."""
+    pipeline = pool.model("shapes-sdxl").pipeline(Mode.TXT2IMG, scheduler)
+    generator = torch.Generator()
+    arguments = pipeline.prepare_extra_step_kwargs(generator, 0.5)
+    previews.DenoisedEstimate(pipeline.scheduler, "diffusion")
+    assert pipeline.prepare_extra_step_kwargs(generator, 0.5) == arguments
+    pipeline.scheduler.step = lambda *_, **__: None
+    assert pipeline.prepare_extra_step_kwargs(generator, 0.5) != arguments

@@ -1,7 +1,8 @@
-"""Every scheduler row drives every mode of its kind of model."""
+"""Every scheduler works in every mode of its kind of model, with the checkpoint's configuration."""
 
 from __future__ import annotations
 
+import inspect
 import logging
 
 import diffusers
@@ -17,8 +18,8 @@ from tests.support.jobs import generate_pixels, make_job, model_of
 from worker.pool.pool import Pool
 from worker.sampling.schedulers import make_scheduler
 
-#: They add noise on the way, so they end somewhere else than the others.
-WANDERING = {"euler_a", "lcm", "dpmpp_2m_sde"}
+#: They add noise at each step, so their images differ from the others'.
+STOCHASTIC = {"euler_a", "lcm", "dpmpp_2m_sde"}
 SHORT = [
     (family.id, mode, row.id)
     for family in FAMILIES.values()
@@ -30,7 +31,7 @@ LONG = [
     (family.id, row.id)
     for family in FAMILIES.values()
     for row in SCHEDULERS.values()
-    if row.kind == family.kind and row.id not in WANDERING
+    if row.kind == family.kind and row.id not in STOCHASTIC
 ]
 
 
@@ -44,10 +45,10 @@ def test_every_scheduler_runs_in_modes_that_start_from_an_image_or_a_control(
 
 
 @pytest.mark.parametrize(("family", "scheduler"), LONG)
-def test_schedulers_without_noise_of_their_own_agree_when_steps_are_many(
+def test_deterministic_schedulers_agree_after_many_steps(
     family: str, scheduler: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
-    """A wrong prediction type, a lost shift or a wrong sigma would end in another image."""
+    """A wrong prediction type, shift or sigma would give another image."""
     default = generate_pixels(make_job(catalogue, family, num_inference_steps=30), pool, storage)
     other = generate_pixels(
         make_job(catalogue, family, num_inference_steps=30, scheduler=scheduler), pool, storage
@@ -63,7 +64,7 @@ def test_one_step_is_enough_for_every_scheduler(
     generate_pixels(make_job(catalogue, family, num_inference_steps=1, scheduler=scheduler), pool, storage)
 
 
-def test_lcm_refuses_more_steps_than_it_can_spread(catalogue: Catalogue) -> None:
+def test_lcm_refuses_more_steps_than_it_was_distilled_on(catalogue: Catalogue) -> None:
     with pytest.raises(InvalidRequest, match="must be at most 50 with scheduler"):
         make_job(catalogue, "sdxl", scheduler="lcm", num_inference_steps=51)
 
@@ -81,8 +82,8 @@ def test_a_scheduler_keeps_the_checkpoints_prediction_type_and_shift() -> None:
     assert make_scheduler("flow_dpmpp_2m", shifted.config).config.flow_shift == 3.0
 
 
-def test_making_a_scheduler_says_nothing(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
-    """diffusers warns of entries that another class knows, with every job."""
+def test_making_a_scheduler_logs_nothing(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
+    """diffusers would warn of every entry that only another class knows, for every job."""
     logger = logging.getLogger("diffusers.configuration_utils")
     logger.addHandler(caplog.handler)
     for model in (pool.model("shapes-sdxl"), pool.model("shapes-flux")):
@@ -92,7 +93,7 @@ def test_making_a_scheduler_says_nothing(pool: Pool, caplog: pytest.LogCaptureFi
     assert caplog.messages == []
 
 
-def test_every_job_gets_a_scheduler_of_its_own(pool: Pool) -> None:
+def test_every_pipeline_has_its_own_scheduler(pool: Pool) -> None:
     model = pool.model("shapes-sdxl")
     first, second = (model.pipeline(Mode.TXT2IMG, "euler").scheduler for _ in range(2))
     assert first is not second
@@ -100,7 +101,9 @@ def test_every_job_gets_a_scheduler_of_its_own(pool: Pool) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_jobs_scheduler_shares_nothing_with_the_next_jobs(family: str, catalogue: Catalogue, pool: Pool) -> None:
+def test_a_jobs_scheduler_shares_no_state_with_the_next_jobs(
+    family: str, catalogue: Catalogue, pool: Pool
+) -> None:
     model = pool.model(model_of(catalogue, family))
     for row in SCHEDULERS.values():
         if row.kind == FAMILIES[family].kind:
@@ -110,3 +113,12 @@ def test_a_jobs_scheduler_shares_nothing_with_the_next_jobs(family: str, catalog
             used.timesteps.zero_()
             assert str(vars(untouched)) == before == str(vars(model.pipeline(Mode.TXT2IMG, row.id).scheduler))
             assert dict(untouched.config) == dict(used.config)
+
+
+def test_the_flow_solvers_of_diffusers_lack_what_flow_pipelines_call() -> None:
+    """Upstream behaviour that `make_scheduler` works round (diffusers 0.42)."""
+    for name in {row.class_name for row in SCHEDULERS.values() if row.kind == "flow"}:
+        solver = getattr(diffusers, name)
+        is_complete = name == "FlowMatchEulerDiscreteScheduler"
+        assert hasattr(solver, "scale_noise") == is_complete
+    assert "sigmas" not in inspect.signature(diffusers.DPMSolverMultistepScheduler.set_timesteps).parameters

@@ -1,4 +1,4 @@
-"""`speed: fast` saves the runs that it says, in every pipeline, and leaves nothing behind."""
+"""`speed: fast` skips denoiser calls as scheduled, in every pipeline, and leaves no trace."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers.hooks import HookRegistry, ModelHook
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Mode
@@ -19,7 +20,7 @@ from worker.pool.pool import Pool
 
 FAMILY_IDS = list(FAMILIES)
 STEPS = 10
-#: Of 10 steps these are computed: three to begin with, then every second.
+#: Steps of the 10 that are computed: the first three, then every second.
 COMPUTED = 6
 
 
@@ -29,7 +30,7 @@ def _fast(catalogue: Catalogue, family: str, mode: Mode = Mode.TXT2IMG, **fields
 
 @contextmanager
 def _counting(module: torch.nn.Module) -> Iterator[list[int]]:
-    """Counts how often something inside the module runs, which a hook around it cannot tell."""
+    """Count how often the inside of a module runs, which a hook on the module itself cannot tell."""
     counts = [0]
     inner = next(child for child in module.modules() if isinstance(child, torch.nn.Linear))
 
@@ -43,14 +44,14 @@ def _counting(module: torch.nn.Module) -> Iterator[list[int]]:
         handle.remove()
 
 
-def test_the_schedule_counts_as_taylorseer_does() -> None:
-    shortcut = FAMILIES["sdxl"].step_cache
-    assert [step for step in range(STEPS) if shortcut.computes(step)] == [0, 1, 2, 4, 6, 8]
+def test_the_schedule_computes_the_steps_that_diffusers_taylorseer_computes() -> None:
+    schedule = FAMILIES["sdxl"].step_cache
+    assert [step for step in range(STEPS) if schedule.computes(step)] == [0, 1, 2, 4, 6, 8]
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
 @pytest.mark.parametrize("mode", [Mode.TXT2IMG, Mode.INPAINT, Mode.CONTROLNET])
-def test_the_denoiser_and_its_controlnets_run_at_the_computed_steps_only(
+def test_the_denoiser_and_its_controlnets_run_only_at_computed_steps(
     family: str, mode: Mode, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     job = _fast(catalogue, family, mode, **({"strength": 1.0} if mode is Mode.INPAINT else {}))
@@ -69,7 +70,7 @@ def test_the_denoiser_and_its_controlnets_run_at_the_computed_steps_only(
     assert 0 < difference.mean() < 12
 
 
-def test_the_two_passes_of_true_guidance_are_predicted_each_from_its_own_past(
+def test_each_pass_of_true_guidance_is_predicted_from_its_own_history(
     catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     job = _fast(catalogue, "flux", true_cfg_scale=3.0, negative_prompt="a blue square")
@@ -80,10 +81,10 @@ def test_the_two_passes_of_true_guidance_are_predicted_each_from_its_own_past(
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
-def test_an_exact_job_after_fast_ones_gives_its_bytes_and_the_modules_are_as_before(
+def test_an_exact_job_after_fast_ones_gives_the_same_bytes_and_modules_are_unchanged(
     family: str, catalogue: Catalogue, storage: Storage
 ) -> None:
-    """Whole, cancelled half-way, and broken off inside the denoiser."""
+    """After fast jobs that completed, were cancelled half-way, and failed inside the denoiser."""
     fresh = Pool(catalogue, device="cpu")
     exact = make_job(catalogue, family, Mode.CONTROLNET)
     expected, _ = complete_job(exact, fresh, storage)
@@ -103,7 +104,7 @@ def test_an_exact_job_after_fast_ones_gives_its_bytes_and_the_modules_are_as_bef
 
 
 def _state(module: torch.nn.Module) -> dict[str, Any]:
-    """All that a module holds itself, and the hooks in the registry that FLUX's pipeline makes in any case."""
+    """A module's own attributes, and the hooks in the registry that FLUX's pipeline makes in any case."""
     own = dict(vars(module))
     registry = own.pop("_diffusers_hook", None)
     return {**own, "registered": [] if registry is None else list(registry.hooks)}
@@ -123,7 +124,9 @@ def _break_off(denoiser: Any, job: JobParameters, pool: Pool, storage: Storage) 
     handle.remove()
 
 
-def test_adapters_previews_and_company_go_with_it(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
+def test_it_works_with_adapters_previews_and_other_jobs_in_the_call(
+    catalogue: Catalogue, pool: Pool, storage: Storage
+) -> None:
     loras = [{"name": "flux-lora", "scale": 2.0}]
     job = _fast(catalogue, "flux", loras=loras, previews=3, batchable=True)
     other = job.model_copy(update={"prompt": "a blue square", "seed": 8})
@@ -140,7 +143,7 @@ def test_adapters_previews_and_company_go_with_it(catalogue: Catalogue, pool: Po
     assert to_exact < to_bare
 
 
-def test_it_runs_on_the_smallest_plan_with_the_same_result(catalogue: Catalogue, storage: Storage) -> None:
+def test_it_gives_the_same_result_with_the_smallest_plan(catalogue: Catalogue, storage: Storage) -> None:
     job = _fast(catalogue, "flux")
     resident, _ = complete_job(job, Pool(catalogue, device="cpu"), storage)
     pool = Pool(catalogue, device="cpu", budget_bytes=2**30)
@@ -149,3 +152,12 @@ def test_it_runs_on_the_smallest_plan_with_the_same_result(catalogue: Catalogue,
     files, receipt = complete_job(job, pool, storage)
     assert set(receipt.placement.values()) & {"streamed"}
     assert (files, receipt.departures) == (resident, [])
+
+
+def test_diffusers_leaves_a_forward_and_a_registry_in_a_module() -> None:
+    """Upstream behaviour that `step_cache` cleans up (diffusers 0.42)."""
+    module = torch.nn.Linear(2, 2)
+    registry = HookRegistry.check_if_exists_or_initialize(module)
+    registry.register_hook(ModelHook(), "any")
+    registry.remove_hook("any", recurse=False)
+    assert {"forward", "_diffusers_hook"} <= vars(module).keys()
