@@ -1,7 +1,7 @@
-"""Every way in which a request may name a picture, and where the picture goes before the job is queued.
+"""Reads the images that a request names, and stores them before its job is queued.
 
-`upload:…`, `job:ID/N`, a `data:` URL, bare base64, and an `https:` URL where fetching is allowed. Reading stores
-nothing; `store` does.
+An image is named by `upload:ID`, `job:ID/N`, a `data:` URL, base64, or an `https:` URL where fetching is allowed; it
+may also be given beside the request, as bytes or in the storage. Each is decoded once. Only `store` stores.
 """
 
 from __future__ import annotations
@@ -17,37 +17,40 @@ from contracts.errors import FieldProblem, InvalidRequest, NotFound
 from contracts.queue.client import JobQueue
 from contracts.queue.records import JobState
 from contracts.requests.parameters import JobParameters
-from contracts.requests.resolution import StoredImage, StoredImages
+from contracts.requests.resolution import StoredImage
 from contracts.requests.schema import JobRequest
 from contracts.storage import Storage
 from contracts.uploads.images import recall
 from contracts.uploads.retention import Retention
 
-#: How long what a request names is kept for it while it is being accepted.
+#: How long images are held for a request that is being accepted.
 ACCEPT_SECONDS = 900
-_WAYS = ["upload:ID", "job:ID/N", "data:image/…;base64,…", "base64"]
+_FORMS = ["upload:ID", "job:ID/N", "data:image/…;base64,…", "base64"]
 _JOB_IMAGE = re.compile(r"job:([0-9a-f]{1,64})/([0-9]{1,3})")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Input:
-    """A picture that a request names.
+    """An image of a request.
 
     Attributes:
-        stored: what validation and the job know it by.
-        fresh: the picture itself, unless it lies in the storage already.
+        stored: what validation and the job know of it.
+        decoded: the image itself, unless it is in the storage already.
     """
 
     stored: StoredImage
-    fresh: InputImage | None = None
+    decoded: InputImage | None = None
 
 
+#: Field path (`image`, `controls.0.image`) -> image.
 Inputs = Mapping[str, Input]
+#: An image beside its request: a file's bytes, decoded, or stored already.
+GivenImage = bytes | InputImage | StoredImage
 
 
 class InputReader:
-    """Reads the pictures of one caller's requests."""
+    """Reader of the images of one owner's requests."""
 
     def __init__(
         self,
@@ -66,57 +69,63 @@ class InputReader:
         self._owner = owner
         self._fetcher = fetcher
 
-    def read(self, request: JobRequest, kept: StoredImages | None = None) -> Inputs:
-        """Find and decode every picture of a request, by field path, but for those that are `kept`.
+    def read(self, request: JobRequest, given: Mapping[str, GivenImage] | None = None) -> Inputs:
+        """Find and decode every image of a request.
+
+        Args:
+            given: images by field path; the request's own text for these fields is not read.
 
         Raises:
-            InvalidRequest: a name that names nothing, bytes that are no base64, a URL that gives nothing.
-            PictureTooLarge: more bytes or pixels than the bounds.
-            NotAPicture: bytes that are no image.
+            InvalidRequest: the name of an image is unknown, is not base64, or cannot be fetched.
+            ImageTooLarge: more bytes or pixels than the limits.
+            NotAnImage: the bytes are not an image.
             Unavailable: Redis or the storage does not answer.
         """
-        kept = kept or {}
-        return {
-            field: Input(kept[field]) if field in kept else self._read_one(field, text)
-            for field, text in _fields_of(request)
-        }
+        given = given or {}
+        return {field: self._read(field, given.get(field, text)) for field, text in _fields_of(request)}
 
-    def load(self, field: str, text: str) -> bytes:
-        """One picture that a request names, in normal form, as a PNG; raises as `read` does."""
-        one = self._read_one(field, text)
-        return self._storage.read(one.stored.key) if one.fresh is None else one.fresh.png
+    def read_alpha_mask(self, field: str, source: str | bytes) -> InputImage:
+        """Read an image, named or as bytes, as the mask of its transparent part; raises as `read`."""
+        data = source if isinstance(source, bytes) else self._find(field, source)
+        if isinstance(data, StoredImage):
+            data = self._storage.read(data.key)
+        return self._decoder.decode_alpha_mask(data, field)
 
     def store(self, inputs: Inputs, parameters: JobParameters) -> JobParameters:
-        """Put what was decoded where the workers find it; returns parameters that say where that is."""
-        places = {
-            one.fresh.sha256: store_image(self._storage, self._retention, one.fresh, ACCEPT_SECONDS)
-            for one in inputs.values()
-            if one.fresh is not None
+        """Store the decoded images; return the parameters with their storage keys."""
+        keys = {
+            image.decoded.sha256: store_image(self._storage, self._retention, image.decoded, ACCEPT_SECONDS)
+            for image in inputs.values()
+            if image.decoded is not None
         }
-        return parameters.with_inputs(places)
+        return parameters.with_inputs(keys)
 
-    def _read_one(self, field: str, text: str) -> Input:
+    def _read(self, field: str, source: str | GivenImage) -> Input:
+        image = self._find(field, source) if isinstance(source, str) else source
+        if isinstance(image, bytes):
+            image = self._decoder.decode(image, field)
+        return Input(image) if isinstance(image, StoredImage) else Input(image.stored, image)
+
+    def _find(self, field: str, text: str) -> bytes | StoredImage:
+        """Return the image that a text names or holds."""
         scheme = text[:7].lower()
         if scheme == "upload:":
-            return Input(self._upload(field, text))
+            return self._upload(field, text)
         if scheme.startswith("job:"):
-            data = self._job_image(field, text)
-        elif scheme.startswith("data:"):
-            data = self._data_url(field, text)
-        elif _URL.match(text):
-            data = self._fetch(field, text)
-        else:
-            data = self._base64(field, text)
-        picture = self._decoder.decode(data, field)
-        return Input(picture.stored, picture)
+            return self._job_image(field, text)
+        if scheme.startswith("data:"):
+            return self._data_url(field, text)
+        if _URL.match(text):
+            return self._fetch(field, text)
+        return self._base64(field, text)
 
     def _fetch(self, field: str, url: str) -> bytes:
         if self._fetcher is None:
-            raise _refused(field, "URLs are not fetched by this service; send the picture itself")
+            raise _refused(field, "URLs are not fetched by this service; send the image itself")
         try:
             return self._fetcher.fetch(url)
         except NotFetched as error:
-            raise InvalidRequest([FieldProblem(field, str(error), [*_WAYS, "https://…"])]) from None
+            raise InvalidRequest([FieldProblem(field, str(error), [*_FORMS, "https://…"])]) from None
         except TooMuch:
             raise self._decoder.too_many_bytes(field) from None
 
@@ -124,13 +133,13 @@ class InputReader:
         upload = recall(self._queue, self._owner, id)
         key = None if upload is None else self._retention.keep(upload.sha256, ACCEPT_SECONDS)
         if upload is None or key is None or not self._storage.exists(key):
-            raise _refused(field, "there is no such upload, or it has expired; POST it to /v1/uploads")
+            raise _refused(field, "this upload does not exist or has expired; send it to POST /v1/uploads")
         return StoredImage(key, upload.width, upload.height)
 
     def _job_image(self, field: str, name: str) -> bytes:
         match = _JOB_IMAGE.fullmatch(name)
         if match is None:
-            raise _refused(field, "names no image of a job; write job:ID/N, N counted from 0")
+            raise _refused(field, f"must be job:ID/N with N counted from 0, got {name[:80]!r}")
         id, number = match[1], int(match[2])
         try:
             job = self._queue.fetch(id)
@@ -139,15 +148,15 @@ class InputReader:
             if job.state is JobState.COMPLETED and number < len(job.images):
                 return self._storage.read(job.images[number].key)
         except NotFound:
-            raise _refused(field, f"there is no such job as {id}, or it has expired") from None
+            raise _refused(field, f"job {id} does not exist or has expired") from None
         if job.state is not JobState.COMPLETED:
-            raise _refused(field, f"job {id} is {job.state}; only a completed job has images")
-        raise _refused(field, f"job {id} has {len(job.images)} images, counted from 0")
+            raise _refused(field, f"job {id} is {job.state}; only completed jobs have images")
+        raise _refused(field, f"job {id} has {len(job.images)} images, counted from 0; got {number}")
 
     def _data_url(self, field: str, text: str) -> bytes:
         head, comma, content = text.partition(",")
         if not comma or not head.lower().endswith(";base64"):
-            raise _refused(field, "is no data: URL in base64; write data:image/png;base64,…")
+            raise _refused(field, "a data: URL must be in base64: data:image/png;base64,…")
         return self._base64(field, content)
 
     def _base64(self, field: str, text: str) -> bytes:
@@ -155,26 +164,26 @@ class InputReader:
         if len(text) // 4 * 3 > self._decoder.max_bytes + 2:
             raise self._decoder.too_many_bytes(field)
         if len(text) % 4:
-            raise _refused(field, "is no base64: its length is no multiple of 4; was it cut off?")
+            raise _refused(field, "is not valid base64: its length is not a multiple of 4; it may be cut off")
         try:
             data = binascii.a2b_base64(text, strict_mode=True)
         except ValueError as error:
-            raise _refused(field, f"is no base64: {error}") from None
+            raise _refused(field, f"is not valid base64: {error}") from None
         if not data:
             raise _refused(field, "is empty")
         return data
 
 
-def store_image(storage: Storage, retention: Retention, picture: InputImage, seconds: float) -> str:
-    """Put a picture in its place, for some seconds at least; the same bytes are written once. Returns the key."""
-    key = retention.hold(picture.sha256, seconds)  # first: what is written is known to the sweep
+def store_image(storage: Storage, retention: Retention, image: InputImage, seconds: float) -> str:
+    """Store an image for at least some seconds; the same image is written once. Return its key."""
+    key = retention.hold(image.sha256, seconds)  # before writing, so that the sweep does not take it for garbage
     if not storage.exists(key):
-        storage.write(key, picture.png)
+        storage.write(key, image.png)
     return key
 
 
 def _fields_of(request: JobRequest) -> Iterator[tuple[str, str]]:
-    """Paths and texts of the pictures that a request names."""
+    """Yield path and text of each image field that a request sets."""
     for field in ("image", "mask_image"):
         text = getattr(request, field, None)
         if text is not None:
@@ -185,4 +194,4 @@ def _fields_of(request: JobRequest) -> Iterator[tuple[str, str]]:
 
 
 def _refused(field: str, message: str) -> InvalidRequest:
-    return InvalidRequest([FieldProblem(field, message, _WAYS)])
+    return InvalidRequest([FieldProblem(field, message, _FORMS)])
