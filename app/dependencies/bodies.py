@@ -13,7 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from app.dependencies.access import require_generate
 from app.dependencies.services import services_of
-from app.dialects.openai_requests import EditRequest, form_to_json
+from app.dialects.openai_requests import RequestBody, read_edit_form
 from app.errors import WrongMediaType
 from app.parsing.bodies import FORM_OVERHEAD_BYTES, read_body, read_form, unpack_file
 from app.parsing.spooled_files import SpooledFile, media_type, spool_file
@@ -45,16 +45,16 @@ async def _image_body(request: Request, response: Response) -> bytes:
     return body
 
 
-async def _edit_body(request: Request, response: Response) -> bytes:
+async def _edit_body(request: Request, response: Response) -> RequestBody:
     await require_generate(request, response)
     body = await _read(request)
     kind = media_type(request)
     if kind == "multipart/form-data":
         fields = await read_form(request, body, max_files=_EDIT_FILES, max_fields=_EDIT_FIELDS)
-        return await run_in_threadpool(form_to_json, EditRequest, fields)
+        return await run_in_threadpool(read_edit_form, fields)
     if kind and not _is_json(kind):
         raise WrongMediaType(f"the body is {kind}; send a form (multipart/form-data) or JSON")
-    return body
+    return RequestBody(body)
 
 
 async def _lora_file(request: Request, response: Response) -> AsyncGenerator[SpooledFile, None]:
@@ -80,5 +80,5 @@ def _is_json(media_type: str) -> bool:
 
 JsonBodyDep = Annotated[bytes, Depends(_json_body)]
 ImageBodyDep = Annotated[bytes, Depends(_image_body)]
-EditBodyDep = Annotated[bytes, Depends(_edit_body)]
+EditBodyDep = Annotated[RequestBody, Depends(_edit_body)]
 LoraFileDep = Annotated[SpooledFile, Depends(_lora_file)]

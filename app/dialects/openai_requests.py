@@ -1,26 +1,26 @@
-"""OpenAI Images requests: OpenAI's fields beside all of ours, and the request of ours that they amount to.
+"""OpenAI Images requests: OpenAI's fields beside all of ours, and their translation into a request of ours.
 
-A field of OpenAI's is a second name for one of ours, or has one value that is true here; anything else is refused.
-Queues nothing, answers nothing.
+A field of OpenAI's is another name for one of ours, or accepts the one value that is true here; anything else is
+refused. Queues and answers nothing.
 """
 
 from __future__ import annotations
 
-import base64
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, field_validator
 
-from app.inputs.decoder import invert_alpha
-from app.inputs.reader import InputReader
-from app.parsing.requests import parse
+from app.inputs.reader import GivenImage, InputReader
+from app.parsing.requests import build, parse
 from app.parsing.schemas import takes_text
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import FieldProblem, ImageTooLarge, InvalidRequest, NotAnImage, NotFound
-from contracts.requests.fields import ImageRef
+from contracts.requests.fields import ImageRef, MaskBlur, MaskCrop, Strength
 from contracts.requests.schema import Img2ImgRequest, InpaintRequest, JobRequest, Txt2ImgRequest
 
 Size = Annotated[str, Field(pattern=r"^(auto|[1-9][0-9]{1,3}x[1-9][0-9]{1,3})$")]
@@ -28,27 +28,30 @@ Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "
 Identifier = Annotated[str, Field(max_length=512)]
 _AnyImageRequest = TypeVar("_AnyImageRequest", "GenerationRequest", "EditRequest")
 
-#: Denoising steps as a share of the model's own.
+#: Denoising steps as a multiple of the model's own.
 _STEPS_BY_QUALITY: Mapping[str, float] = {"low": 0.5, "high": 2.0, "hd": 2.0, "xhigh": 3.0, "max": 4.0}
 _MAX_STEPS = 200
+_FILE_FIELDS = ("image", "mask")
 
 
 class ImageRequest(JobRequest):
-    """OpenAI's fields of both calls; those of our own tasks may stand beside them."""
+    """OpenAI's fields of both calls; all fields of our own tasks may be sent with them."""
 
-    n: int | None = Field(None, ge=1, le=8, description="number of images")
-    size: Size | None = Field(None, description="`WIDTHxHEIGHT`, or `auto`: the model's own, or the image's")
-    quality: Quality | None = Field(
-        None, description="number of steps, as a share of the model's own: half for `low`, twice for `high`, …"
+    n: int | None = Field(None, ge=1, le=8, description="Number of images.")
+    size: Size | None = Field(
+        None, description="`WIDTHxHEIGHT`, or `auto`: the model's own size, or the image's in an edit."
     )
-    background: Literal["auto", "opaque"] | None = Field(None, description="images are opaque here")
-    moderation: Literal["auto", "low"] | None = Field(None, description="nothing is moderated here")
-    output_compression: int | None = Field(None, ge=0, le=100, description="quality of a JPEG or WebP")
-    response_format: Literal["url", "b64_json"] = "b64_json"
-    user: Identifier | None = Field(None, description="kept as the job's metadata `user`")
-    safety_identifier: Identifier | None = Field(None, description="the same; goes before `user`")
-    stream: bool | None = Field(None, description="answer with server-sent events")
-    partial_images: int | None = Field(None, ge=0, le=10, description="previews of each image, when streaming")
+    quality: Quality | None = Field(
+        None, description="Number of steps relative to the model's own: half for `low`, twice for `high`, …"
+    )
+    background: Literal["auto", "opaque"] | None = Field(None, description="Images are always opaque.")
+    moderation: Literal["auto", "low"] | None = Field(None, description="Nothing is moderated.")
+    output_compression: int | None = Field(None, ge=0, le=100, description="Quality of JPEG and WebP files.")
+    response_format: Literal["url", "b64_json"] = Field("b64_json", description="How images are returned.")
+    user: Identifier | None = Field(None, description="Stored as the job's metadata `user`.")
+    safety_identifier: Identifier | None = Field(None, description="As `user`, and takes precedence over it.")
+    stream: bool | None = Field(None, description="Answer with server-sent events.")
+    partial_images: int | None = Field(None, ge=0, le=10, description="Previews of each image, when streaming.")
 
 
 class GenerationRequest(ImageRequest):
@@ -56,33 +59,50 @@ class GenerationRequest(ImageRequest):
 
 
 class EditRequest(ImageRequest):
-    """An image from a prompt and an image; with a mask, only what is transparent in the mask is painted anew."""
+    """An image from a prompt and an image; with a mask, only what is transparent in the mask is regenerated."""
 
     image: ImageRef
-    mask: ImageRef | None = Field(None, description="transparent = repaint; as large as the image")
-    input_fidelity: Literal["low"] | None = Field(None, description="to keep more, name a lower `strength`")
-    strength: float | None = Field(None, gt=0, le=1, description="0.6; with a mask 1")
-    mask_blur: int | None = Field(None, ge=0, le=64)
-    padding_mask_crop: int | None = Field(None, ge=0, le=512)
+    mask: ImageRef | None = Field(
+        None, description="A mask as large as `image`, transparent where the image is regenerated."
+    )
+    input_fidelity: Literal["low"] | None = Field(None, description="To keep more of the image, lower `strength`.")
+    strength: Strength | None = Field(
+        None, description="Share of the steps that is run, starting from `image`. Default: 0.6; 1 with a mask."
+    )
+    mask_blur: MaskBlur | None = None
+    padding_mask_crop: MaskCrop | None = None
 
     @field_validator("image", mode="before")
     @classmethod
     def _image_is_one(cls, image: object) -> object:
         if isinstance(image, list):
-            raise ValueError("must be one picture; no model here edits several at a time")
+            raise ValueError(f"must be one image, got {len(image)}; models here edit one at a time")
         return image
 
 
-#: Fields that are OpenAI's alone.
+@dataclass(frozen=True)
+class RequestBody:
+    """The body of a call.
+
+    Attributes:
+        json: the fields. A file of a form is represented by its hash, so equal forms have equal JSON.
+        files: the form's image files by field; bytes as they were received.
+    """
+
+    json: bytes
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+#: Fields that only OpenAI has.
 _FOREIGN = frozenset(ImageRequest.model_fields) - frozenset(JobRequest.model_fields) | {"input_fidelity", "mask"}
 
 
 def read_request(kind: type[_AnyImageRequest], raw: bytes) -> _AnyImageRequest:
-    """A request of OpenAI's from its JSON.
+    """Parse an OpenAI request.
 
     Raises:
-        UnreadableBody: no JSON.
-        InvalidRequest: no such request, or two of its fields contradict each other.
+        UnreadableBody: the body is not JSON.
+        InvalidRequest: a field is unknown or wrong, or two fields contradict each other.
     """
     request = parse(kind, raw)
     problems = list(_contradictions(request))
@@ -91,33 +111,39 @@ def read_request(kind: type[_AnyImageRequest], raw: bytes) -> _AnyImageRequest:
     return request
 
 
-def form_to_json(kind: type[ImageRequest], fields: Sequence[tuple[str, str | bytes]]) -> bytes:
-    """A form's fields as the JSON that says the same; what is no text in them is written as JSON there too."""
-    found: dict[str, list[Any]] = {}
+def read_edit_form(fields: Sequence[tuple[str, str | bytes]]) -> RequestBody:
+    """Turn the fields of a form into JSON and files; values of non-text fields are parsed as JSON."""
+    values: dict[str, list[Any]] = {}
+    files: dict[str, bytes] = {}
     for name, value in fields:
-        found.setdefault(name.removesuffix("[]"), []).append(_read_field(kind, name.removesuffix("[]"), value))
-    return json.dumps({name: values[0] if len(values) == 1 else values for name, values in found.items()}).encode()
+        name = name.removesuffix("[]")  # some clients send image[]
+        if isinstance(value, bytes) and name in _FILE_FIELDS:
+            files[name] = value
+        values.setdefault(name, []).append(_form_value(name, value))
+    flat = {name: entries[0] if len(entries) == 1 else entries for name, entries in values.items()}
+    return RequestBody(json.dumps(flat).encode(), files)
 
 
-def _read_field(kind: type[ImageRequest], name: str, value: str | bytes) -> Any:
+def _form_value(name: str, value: str | bytes) -> Any:
     if isinstance(value, bytes):
-        return base64.b64encode(value).decode("ascii")
-    return value if takes_text(kind, name) else _from_json(value)
-
-
-def _from_json(text: str) -> Any:
+        digest = f"file:{hashlib.sha256(value).hexdigest()}"
+        return digest if name in _FILE_FIELDS else {"file": digest}  # no other field accepts an object like this
+    if takes_text(EditRequest, name):
+        return value
     try:
-        return json.loads(text)
+        return json.loads(value)
     except ValueError:
-        return text  # validation says what it should have been
+        return value  # validation reports what it should have been
 
 
-def translate(request: ImageRequest, catalogue: Catalogue, inputs: InputReader) -> JobRequest:
-    """Our request for the same images; `inputs` reads a mask, whose transparency becomes white.
+def translate(
+    request: ImageRequest, catalogue: Catalogue, inputs: InputReader, files: Mapping[str, bytes]
+) -> tuple[JobRequest, Mapping[str, GivenImage]]:
+    """Return our request for the same images, and the images that are given with it, by field.
 
     Raises:
-        InvalidRequest: what it amounts to is no request of ours, or the mask has no transparency.
-        PictureTooLarge, NotAPicture, Unavailable: of the mask.
+        InvalidRequest: a derived value is out of range, or the mask is opaque.
+        ImageTooLarge, NotAnImage, Unavailable: about the mask.
     """
     fields = request.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude=set(_FOREIGN))
     fields |= {"response_format": request.response_format, **dict(_renamed(request))}
@@ -129,20 +155,17 @@ def translate(request: ImageRequest, catalogue: Catalogue, inputs: InputReader) 
     if user:
         fields["metadata"] = {**request.metadata, "user": user}
     if not isinstance(request, EditRequest):
-        return _make(Txt2ImgRequest, fields)
+        return build(Txt2ImgRequest, fields), {}
+    given: dict[str, GivenImage] = {"image": files["image"]} if "image" in files else {}
     if request.mask is None:
-        return _make(Img2ImgRequest, fields)
-    mask = invert_alpha(inputs.load("mask", request.mask), "mask")
-    # What is transparent may have no colours at all, so nothing of it is kept.
-    return _make(InpaintRequest, {"strength": 1.0, **fields, "mask_image": base64.b64encode(mask).decode("ascii")})
-
-
-def _make(kind: type[JobRequest], fields: Mapping[str, Any]) -> JobRequest:
-    return parse(kind, json.dumps(fields).encode())
+        return build(Img2ImgRequest, fields), given
+    given["mask_image"] = inputs.read_alpha_mask("mask", files.get("mask", request.mask))
+    # Transparent pixels may have no color at all, so by default nothing of the image is kept there.
+    return build(InpaintRequest, {"strength": 1.0, **fields, "mask_image": "given"}), given
 
 
 def _renamed(request: ImageRequest) -> Iterator[tuple[str, int]]:
-    """Our fields that OpenAI has other names for."""
+    """Yield our fields that OpenAI has other names for."""
     if request.n is not None:
         yield "num_images", request.n
     if request.size not in (None, "auto"):
@@ -152,10 +175,10 @@ def _renamed(request: ImageRequest) -> Iterator[tuple[str, int]]:
 
 
 def _steps(request: ImageRequest, catalogue: Catalogue) -> int:
-    own = 1  # an unknown model is refused later, with the ids of those that there are
+    own = 1  # an unknown model is refused later, with the ids of the known ones
     with suppress(NotFound):
-        row = catalogue.model(request.model or catalogue.default_model)
-        own = int(str(row.default("num_inference_steps")))
+        model = catalogue.model(request.model or catalogue.default_model)
+        own = int(str(model.default("num_inference_steps")))
     return min(max(1, round(own * _STEPS_BY_QUALITY[str(request.quality)])), _MAX_STEPS)
 
 
@@ -165,7 +188,7 @@ def _sides(request: ImageRequest) -> tuple[int, int]:
 
 
 def _contradictions(request: ImageRequest) -> Iterator[FieldProblem]:
-    """OpenAI's name and ours for one thing, and they differ."""
+    """Yield fields whose value differs from that of another field with the same meaning."""
     size = _sides(request) if request.size not in (None, "auto") else (None, None)
     for theirs, ours, value in (
         ("n", "num_images", request.n),
@@ -176,20 +199,22 @@ def _contradictions(request: ImageRequest) -> Iterator[FieldProblem]:
     ):
         is_given = value is not None and ours in request.model_fields_set
         if is_given and getattr(request, ours) not in (None, value):
-            yield FieldProblem(theirs, f"contradicts {ours}, which is another name for it; send one of them")
+            message = f"contradicts {ours}, got {value} and {getattr(request, ours)}; send one of them"
+            yield FieldProblem(theirs, message)
     if request.quality in _STEPS_BY_QUALITY and request.num_inference_steps is not None:
-        yield FieldProblem("quality", "contradicts num_inference_steps, which it sets; send one of them")
+        yield FieldProblem("quality", "also sets num_inference_steps; send one of them")
     if request.partial_images and not request.stream:
-        yield FieldProblem("partial_images", "is for streamed answers; set stream", 0)
+        yield FieldProblem("partial_images", "needs stream: true", 0)
     if request.output_format == "png" and (request.output_compression or 100) < 100:
-        yield FieldProblem("output_compression", "a PNG is not compressed with loss; leave it out", 100)
+        message = f"must be 100 for PNG, which is lossless, got {request.output_compression}; remove it"
+        yield FieldProblem("output_compression", message, 100)
     if request.stream and request.response_format == "url":
-        yield FieldProblem("response_format", "events carry the images themselves", ["b64_json"])
+        yield FieldProblem("response_format", "must be b64_json with stream, got url", ["b64_json"])
 
 
 @contextmanager
 def foreign_names(request: ImageRequest) -> Iterator[None]:
-    """Within it, what is wrong with a field is told by the name that the client used."""
+    """Rename the fields of errors raised within to the names that the client used."""
     names = {"mask_image": "mask"}
     if request.size not in (None, "auto"):
         names |= {"width": "size", "height": "size"}
@@ -202,8 +227,8 @@ def foreign_names(request: ImageRequest) -> Iterator[None]:
     try:
         yield
     except InvalidRequest as error:
-        told = {(problem.field, problem.message): problem for problem in map(rename, error.problems)}
-        raise InvalidRequest(list(told.values())) from None
+        problems = {(problem.field, problem.message): problem for problem in map(rename, error.problems)}
+        raise InvalidRequest(list(problems.values())) from None
     except (ImageTooLarge, NotAnImage) as error:
         error.problem = rename(error.problem)
         raise

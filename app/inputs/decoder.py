@@ -1,6 +1,6 @@
 """Decodes untrusted images: checks the limits from the header alone, then produces one normal form.
 
-The normal form is upright, 8-bit L, RGB or RGBA, as PNG without metadata. Does not know who sent the bytes, or how.
+The normal form is upright, 8-bit L, RGB or RGBA, as PNG without metadata. Does not know where the bytes come from.
 """
 
 from __future__ import annotations

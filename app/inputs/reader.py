@@ -1,7 +1,7 @@
 """Reads the images that a request names, and stores them before its job is queued.
 
-An image is named by `upload:ID`, `job:ID/N`, a `data:` URL, base64, or an `https:` URL where fetching is allowed; it
-may also be given beside the request, as bytes or in the storage. Each is decoded once. Only `store` stores.
+An image is named by `upload:ID`, `job:ID/N`, a `data:` URL, base64, or an `https:` URL where fetching is allowed.
+It may also be given beside the request, as bytes or in the storage. Each is decoded once. Only `store` stores.
 """
 
 from __future__ import annotations

@@ -1,49 +1,115 @@
-"""Turns a body into a request of `contracts/tasks.py`, strictly; says what is wrong in terms of its fields."""
+"""Parses bodies into the requests of `contracts/requests/schema.py`, strictly and once, and words the errors."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar, cast
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from app.parsing.schemas import allowed_at
 from contracts.catalogue.families import Task
 from contracts.errors import FieldProblem, InvalidRequest, UnreadableBody
-from contracts.requests.schema import REQUESTS, JobRequest
+from contracts.requests.schema import (
+    REQUESTS,
+    ControlNetRequest,
+    Img2ImgRequest,
+    InpaintRequest,
+    JobRequest,
+    Txt2ImgRequest,
+)
 
-AnyRequest = TypeVar("AnyRequest", bound=BaseModel)
+_AnyModel = TypeVar("_AnyModel", bound=BaseModel)
+_ANY_TASK: TypeAdapter[JobRequest] = TypeAdapter(
+    Annotated[Txt2ImgRequest | Img2ImgRequest | InpaintRequest | ControlNetRequest, Field(discriminator="task")]
+)
+
+#: Longest text that a message repeats.
+_MAX_ECHO = 40
+#: Pydantic's error type -> message, with the fields of the error's context.
+_MESSAGES: Mapping[str, str] = {
+    "missing": "is required",
+    "union_tag_not_found": "is required",
+    "union_tag_invalid": "must be one of {expected_tags}, got '{tag}'",
+    "extra_forbidden": "is not a field of this request; remove it",
+    "literal_error": "must be one of {expected}",
+    "enum": "must be one of {expected}",
+    "model_type": "must be a JSON object",
+    "model_attributes_type": "must be a JSON object",
+    "dict_type": "must be a JSON object",
+    "tuple_type": "must be a list",
+    "too_short": "must have at least {min_length} entries, got {actual_length}",
+    "too_long": "must have at most {max_length} entries, got {actual_length}",
+    "string_type": "must be a string",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "finite_number": "must be a finite number",
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+}
 
 
-def parse(kind: type[AnyRequest], raw: bytes) -> AnyRequest:
-    """Read a JSON body; "64" is no number and 1 is no boolean.
+def parse(kind: type[_AnyModel], raw: bytes) -> _AnyModel:
+    """Parse a JSON body as a request of this kind. Strict: "64" is not a number, 1 is not a boolean.
 
     Raises:
-        UnreadableBody: no JSON.
-        InvalidRequest: no request of this kind, with every problem found.
+        UnreadableBody: the body is not JSON.
+        InvalidRequest: with every problem found.
     """
     try:
         return kind.model_validate_json(raw, strict=True)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False)
-        if found[0]["type"] == "json_invalid":
-            raise UnreadableBody(f"the body is no JSON: {found[0]['ctx']['error']}") from None
-        raise InvalidRequest([_problem(kind, item) for item in found if not _is_echo(item, found)]) from None
+        raise _refusal(kind, error) from None
 
 
 def parse_any(raw: bytes) -> JobRequest:
-    """Read a request whose `task` says of which kind it is; raises as `parse` does."""
-    return parse(REQUESTS[parse(_Tasked, raw).task], raw)
+    """Parse a request of the kind that its field `task` selects; raises as `parse`."""
+    try:
+        return _ANY_TASK.validate_json(raw, strict=True)
+    except ValidationError as error:
+        raise _tagged_refusal(error) from None
 
 
-class _Tasked(BaseModel):
-    """Every request, as far as it says what it asks for."""
+def build(kind: type[_AnyModel], fields: Mapping[str, Any]) -> _AnyModel:
+    """Make a request out of values that were parsed before and values derived from them.
 
-    task: Task
+    Raises:
+        InvalidRequest: with every problem found.
+    """
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        raise _refusal(kind, error) from None
+
+
+def _refusal(kind: type[BaseModel], error: ValidationError, tag: str | None = None) -> Exception:
+    """Return the domain's error for one of pydantic, whose paths start with `tag` if there is one."""
+    found = error.errors(include_url=False)
+    if found[0]["type"] == "json_invalid":
+        return UnreadableBody(f"the body is not valid JSON: {found[0]['ctx']['error']}")
+    if tag is not None:
+        found = [cast("ErrorDetails", {**item, "loc": item["loc"][1:]}) for item in found]
+    return InvalidRequest([_problem(kind, item) for item in found if not _is_echo(item, found)])
+
+
+def _tagged_refusal(error: ValidationError) -> Exception:
+    """As `_refusal`, for a request whose kind is selected by its own `task`."""
+    first = error.errors(include_url=False)[0]
+    if first["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        return InvalidRequest([FieldProblem("task", _message(first), [task.value for task in Task])])
+    if not first["loc"]:
+        return _refusal(JobRequest, error)
+    tag = str(first["loc"][0])
+    return _refusal(REQUESTS[Task(tag)], error, tag)
 
 
 def _is_echo(item: ErrorDetails, found: list[ErrorDetails]) -> bool:
-    """Whether a list is too short only because pydantic does not count its wrong entries."""
+    """Whether a list is called too short only because pydantic does not count its invalid entries."""
     path = item["loc"]
     inside = (other["loc"] for other in found if len(other["loc"]) > len(path))
     return item["type"] == "too_short" and any(other[: len(path)] == path for other in inside)
@@ -53,26 +119,22 @@ def _problem(kind: type[BaseModel], item: ErrorDetails) -> FieldProblem:
     path = item["loc"]
     return FieldProblem(
         field=".".join(map(str, path)) or "body",
-        message=_message(item["type"], item["msg"]),
+        message=_message(item),
         allowed=allowed_at(kind, path) if path else None,
     )
 
 
-def _message(what: str, said: str) -> str:
-    match what:
-        case "missing":
-            return "is required"
-        case "extra_forbidden":
-            return "is no field of this request"
-        case "literal_error" | "enum":
-            return "is none of the allowed values"
-        case "model_type":
-            return "must be a JSON object"
-        case "tuple_type":
-            return "must be a list"
-        case "too_short":
-            return "has too few entries"
-        case "too_long":
-            return "has too many entries"
-    said = said.removeprefix("Value error, ").replace("Input should be", "must be", 1)
-    return said.replace("String should have", "must have", 1)
+def _message(item: ErrorDetails) -> str:
+    template = _MESSAGES.get(item["type"])
+    if template is None:
+        message = item["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
+        return message.replace("String should", "must", 1)
+    message = template.format(**item.get("ctx", {}))
+    received = item.get("input")
+    # Only short values: a longer one is the client's own text, which it need not get back.
+    if item["type"] in ("missing", "extra_forbidden", "too_short", "too_long", "union_tag_invalid"):
+        return message
+    if isinstance(received, bool):
+        return f"{message}, got {str(received).lower()}"
+    is_short = isinstance(received, int | float) or (isinstance(received, str) and 0 < len(received) <= _MAX_ECHO)
+    return f"{message}, got {received!r}" if is_short else message

@@ -1,5 +1,6 @@
-"""OpenAI Images, for its clients as they are. The calls are held until their job has ended; a client that goes
-away leaves it running, to be found on the list of jobs, or by the same `Idempotency-Key`.
+"""OpenAI Images, for unmodified OpenAI clients. A call returns when its job has ended.
+
+If the client disconnects, the job goes on; it is in the list of jobs, and the same `Idempotency-Key` returns it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from app.dialects.openai_requests import (
     EditRequest,
     GenerationRequest,
     ImageRequest,
+    RequestBody,
     foreign_names,
     read_request,
     translate,
@@ -36,7 +38,7 @@ router = APIRouter(prefix="/v1/images", tags=["openai"])
 _DOCUMENTED: dict[str, Any] = {
     "response_model": None,
     "responses": {
-        **streamed(ImagesAnswer, "The finished images; with `stream`, events as they come"),
+        **streamed(ImagesAnswer, "The finished images; with `stream`, server-sent events"),
         **problems(*MAKING, 502, 504),
     },
 }
@@ -46,31 +48,31 @@ _DOCUMENTED: dict[str, Any] = {
 async def generate_images(
     body: JsonBodyDep, submission: SubmissionDep, response: Response
 ) -> ImagesAnswer | Response:
-    """Images from a prompt, as OpenAI's clients ask for them; every field of a txt2img job may be sent too."""
+    """Generate images from a prompt, as OpenAI clients do; accepts every field of a txt2img job too."""
     request = read_request(GenerationRequest, body)
-    return await _answer("image_generation", request, body, submission, response)
+    return await _answer("image_generation", request, RequestBody(body), submission, response)
 
 
 @router.post("/edits", openapi_extra=edit_body(EditRequest), **_DOCUMENTED)
 async def edit_image(body: EditBodyDep, submission: SubmissionDep, response: Response) -> ImagesAnswer | Response:
-    """Images from a prompt and an image, as OpenAI's clients ask for them; what a mask leaves opaque is kept."""
-    request = read_request(EditRequest, body)
+    """Generate images from a prompt and an image, as OpenAI clients do; opaque parts of a mask are kept."""
+    request = read_request(EditRequest, body.json)
     return await _answer("image_edit", request, body, submission, response)
 
 
 async def _answer(
-    name: str, request: ImageRequest, body: bytes, submission: Submission, response: Response
+    name: str, request: ImageRequest, body: RequestBody, submission: Submission, response: Response
 ) -> ImagesAnswer | Response:
-    """Accept the job, and hold the call until it has ended, or tell its events."""
+    """Accept the job; answer when it has ended, or stream its events."""
     services = submission.services
 
     def draft() -> JobDraft:
-        return JobDraft(translate(request, services.catalogue, submission.inputs))
+        return JobDraft(*translate(request, services.catalogue, submission.inputs, body.files))
 
     with foreign_names(request):
-        record = await run_in_threadpool(submission.accept, body, draft, response)
+        record = await run_in_threadpool(submission.accept, body.json, draft, response)
     if request.stream:
-        events = _tell(name, request, record, submission)
+        events = _stream(name, request, record, submission)
         stream = EventStream(events, services.settings.stall_seconds)
         stream.headers.update(response.headers)
         return stream
@@ -85,7 +87,7 @@ async def _view(record: JobRecord, submission: Submission) -> JobView:
 
 
 def _check_completed(record: JobRecord) -> None:
-    """Raises what a client is told of a job that has no images."""
+    """Raise the error for a job that has no images."""
     match record.state:
         case JobState.COMPLETED:
             return
@@ -96,8 +98,10 @@ def _check_completed(record: JobRecord) -> None:
     raise JobStillRuns(f"job {record.id} is {record.state}; GET /v1/jobs/{record.id} follows it")
 
 
-async def _tell(name: str, request: ImageRequest, record: JobRecord, submission: Submission) -> AsyncIterator[str]:
-    """The job's previews as they come, and its images or its error as the last."""
+async def _stream(
+    name: str, request: ImageRequest, record: JobRecord, submission: Submission
+) -> AsyncIterator[str]:
+    """Yield the job's previews as they arrive, then its images or its error."""
     services = submission.services
     numbers = [0] * record.parameters.num_images
     pause_seconds = services.settings.heartbeat_seconds

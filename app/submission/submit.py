@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from app.auth import Principal
 from app.events.waiting import wait_for_end
-from app.inputs.reader import InputReader, Inputs
+from app.inputs.reader import GivenImage, InputReader, Inputs
 from app.job_response import job_response
 from app.services import Services
 from app.submission.idempotency import IdempotentCall
@@ -23,7 +23,7 @@ from contracts.outbound.outbox import resolve_webhook
 from contracts.queue.client import IdempotencyHold
 from contracts.queue.records import JobRecord, WebhookRecord
 from contracts.requests.parameters import JobParameters
-from contracts.requests.resolution import StoredImage, resolve
+from contracts.requests.resolution import resolve
 from contracts.requests.schema import JobRequest, Priority
 from contracts.requests.validation import check
 from contracts.uploads.loras import resolve_uploads
@@ -33,10 +33,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class JobDraft:
-    """A parsed request, and those of its images that are in the storage already, by field path."""
+    """A parsed request, and the images that are given with it instead of named in it, by field path."""
 
     request: JobRequest
-    stored_images: Mapping[str, StoredImage] = field(default_factory=dict)
+    images: Mapping[str, GivenImage] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Submission:
         model = check(request, catalogue)
         priority = self.principal.priority_of(request)
         webhook = self._resolve_webhook(request)
-        images = self.inputs.read(request, draft.stored_images)
+        images = self.inputs.read(request, draft.images)
         parameters = resolve(request, model, {path: image.stored for path, image in images.items()})
         return CheckedJob(model, resolve_uploads(parameters, catalogue), images, priority, webhook)
 

@@ -88,7 +88,7 @@ def test_nothing_is_fetched_unless_the_operator_says_so(client: TestClient, serv
         (Reply(302, {"Location": "/other"}, RED), 422, "redirects are not followed"),
         (Reply(waits=True), 422, "within 2 s"),
         (Reply(body=RED, pause_seconds=0.1), 422, "within 2 s"),
-        (Reply(body=b"no picture"), 415, "no image"),
+        (Reply(body=b"no picture"), 415, "not an image"),
         (Reply(body=RED[: len(RED) // 2]), 415, "truncated"),
         (Reply(body=RED, headers={"Content-Length": str(len(RED) + 1)}), 422, "not be fetched"),
         (Reply(body=png_header(20_000, 20_000)), 413, "pixels"),

@@ -53,7 +53,7 @@ def test_bytes_in_the_request_are_read(reader: InputReader, text: str) -> None:
     (one,) = reader.read(img2img(text)).values()
 
     assert (one.stored.width, one.stored.height) == (32, 16)
-    assert one.fresh is not None
+    assert one.decoded is not None
 
 
 def test_reading_stores_nothing_and_storing_stores_all(reader: InputReader, storage: Storage) -> None:
@@ -62,9 +62,9 @@ def test_reading_stores_nothing_and_storing_stores_all(reader: InputReader, stor
 
     stored = reader.store(inputs, parameters(image=inputs["image"].stored.key))
 
-    assert inputs["image"].fresh is not None
+    assert inputs["image"].decoded is not None
     assert stored.image is not None
-    assert storage.read(stored.image) == inputs["image"].fresh.png
+    assert storage.read(stored.image) == inputs["image"].decoded.png
     assert storage.find("inputs/") == stored.inputs
 
 
@@ -99,7 +99,7 @@ def test_an_upload_is_found_without_decoding_it_again(
     (one,) = reader.read(img2img(upload.id)).values()
 
     assert one.stored == StoredImage(key, 32, 16)
-    assert one.fresh is None
+    assert one.decoded is None
 
 
 def test_an_upload_whose_bytes_are_gone_is_refused(
@@ -107,7 +107,7 @@ def test_an_upload_whose_bytes_are_gone_is_refused(
 ) -> None:
     upload, _ = uploads.remember(queue, "local", decoder.decode(RED, "file"), ttl_seconds=60)
 
-    with pytest.raises(InvalidRequest, match="no such upload"):
+    with pytest.raises(InvalidRequest, match="this upload does not exist"):
         reader.read(img2img(upload.id))
 
 
@@ -126,9 +126,9 @@ def test_an_image_of_a_job_that_has_none_is_refused(
     reader: InputReader, queue: JobQueue, worker: ScriptedWorker
 ) -> None:
     waiting, theirs = queue.submit(parameters(model="a")), queue.submit(parameters(model="b"), owner="other")
-    with pytest.raises(InvalidRequest, match="is queued; only a completed job has images"):
+    with pytest.raises(InvalidRequest, match="is queued; only completed jobs have images"):
         reader.read(img2img(f"job:{waiting.id}/0"))
-    with pytest.raises(InvalidRequest, match="no such job"):
+    with pytest.raises(InvalidRequest, match="does not exist or has expired"):
         reader.read(img2img(f"job:{theirs.id}/0"))
     worker.complete(worker.claim())
     assert queue.fetch(waiting.id).state is JobState.COMPLETED
@@ -142,22 +142,22 @@ def test_an_image_of_a_job_that_has_none_is_refused(
         ("https://example.org/cat.png", "URLs are not fetched"),
         ("HTTP://example.org/cat.png", "URLs are not fetched"),
         ("file:///etc/passwd", "URLs are not fetched"),
-        ("upload:", "no such upload"),
-        ("upload:../../etc/passwd", "no such upload"),
-        (f"upload:{'0' * 64}", "no such upload"),
-        ("job:abc", "names no image of a job"),
-        ("job:abc/x", "names no image of a job"),
-        ("job:*/0", "names no image of a job"),
-        (f"job:{'0' * 32}/0", "no such job"),
-        ("data:image/png,abc", "no data: URL in base64"),
-        ("data:image/png;base64", "no data: URL in base64"),
+        ("upload:", "this upload does not exist"),
+        ("upload:../../etc/passwd", "this upload does not exist"),
+        (f"upload:{'0' * 64}", "this upload does not exist"),
+        ("job:abc", "must be job:ID/N"),
+        ("job:abc/x", "must be job:ID/N"),
+        ("job:*/0", "must be job:ID/N"),
+        (f"job:{'0' * 32}/0", "does not exist or has expired"),
+        ("data:image/png,abc", "a data: URL must be in base64"),
+        ("data:image/png;base64", "a data: URL must be in base64"),
         ("data:image/png;base64,", "is empty"),
         ("  \n ", "is empty"),
-        ("not base64 at all!", "is no base64"),
-        (TEXT[:-1], "is no base64"),
-        (TEXT + "AAAA" if TEXT.endswith("=") else TEXT + "=", "is no base64"),
-        (TEXT.replace("i", "-", 1), "is no base64"),
-        ("é" * 8, "is no base64"),
+        ("not base64 at all!", "is not valid base64"),
+        (TEXT[:-1], "is not valid base64"),
+        (TEXT + "AAAA" if TEXT.endswith("=") else TEXT + "=", "is not valid base64"),
+        (TEXT.replace("i", "-", 1), "is not valid base64"),
+        ("é" * 8, "is not valid base64"),
     ],
 )
 def test_a_name_that_names_nothing_is_refused_with_the_ways_that_there_are(
@@ -178,7 +178,7 @@ def test_bytes_that_are_no_image_are_refused(reader: InputReader) -> None:
 
 
 def test_too_many_bytes_are_refused_before_they_are_decoded(reader: InputReader) -> None:
-    with pytest.raises(ImageTooLarge, match="more than 10000 bytes"):
+    with pytest.raises(ImageTooLarge, match="larger than 10000 bytes"):
         reader.read(img2img("A" * 20_000))
 
 

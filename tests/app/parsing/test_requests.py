@@ -49,7 +49,7 @@ def test_a_complete_request_is_read() -> None:
     ],
 )
 def test_a_body_that_is_no_json_cannot_be_read(raw: bytes) -> None:
-    with pytest.raises(UnreadableBody, match="the body is no JSON"):
+    with pytest.raises(UnreadableBody, match="the body is not valid JSON"):
         parse(Txt2ImgRequest, raw)
 
 
@@ -117,13 +117,13 @@ def test_an_unknown_field_is_refused_with_the_known_ones() -> None:
 
     (problem,) = caught.value.problems
     assert problem.field == "sampler_name"
-    assert problem.message == "is no field of this request"
+    assert problem.message == "is not a field of this request; remove it"
     assert problem.allowed == sorted(Txt2ImgRequest.model_fields)
 
 
 @pytest.mark.parametrize("field", ["image", "controls", "stream"])
 def test_fields_of_other_tasks_and_of_later_days_are_refused(field: str) -> None:
-    with pytest.raises(InvalidRequest, match=f"{field}: is no field"):
+    with pytest.raises(InvalidRequest, match=f"{field}: is not a field"):
         parse(Txt2ImgRequest, json.dumps({"prompt": "x", field: 1}).encode())
 
 
@@ -140,3 +140,47 @@ def test_the_task_field_selects_the_kind_of_request(task: Task, kind: type[JobRe
     required = {name: value for name, value in values.items() if name in REQUIRED[task]}
 
     assert type(parse_any(json.dumps({"task": task, "prompt": "x"} | required).encode())) is kind
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "message"),
+    [
+        ({"prompt": "x"}, "task", "is required"),
+        ({"prompt": "x", "task": "txt2vid"}, "task", "got 'txt2vid'"),
+        ({"prompt": "x", "task": "txt2img", "width": 63}, "width", "must be at least 64, got 63"),
+        ({"task": "controlnet", "prompt": "x", "controls": [{}]}, "controls.0.controlnet", "is required"),
+        ([], "body", "must be a JSON object"),
+    ],
+)
+def test_a_request_of_any_task_is_refused_as_by_its_own_route(body: object, field: str, message: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_any(json.dumps(body).encode())
+
+    (problem,) = caught.value.problems
+    assert problem.field == field
+    assert message in problem.message
+
+
+def test_a_body_of_any_task_that_is_not_json_cannot_be_read() -> None:
+    with pytest.raises(UnreadableBody, match="not valid JSON"):
+        parse_any(b"{")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"width": "64"}, "must be a whole number, got '64'"),
+        ({"num_images": 9}, "must be at most 8, got 9"),
+        ({"num_images": True}, "must be a whole number, got true"),
+        ({"output_format": "gif"}, "must be one of 'png', 'jpeg' or 'webp', got 'gif'"),
+        ({"speed": "x" * 41}, "must be one of 'exact' or 'fast'"),
+        ({"loras": [LORA] * 9}, "must have at most 8 entries, got 9"),
+        ({"prompt": 3}, "must be a string, got 3"),
+    ],
+)
+def test_messages_say_what_is_allowed_and_what_was_received(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse(Txt2ImgRequest, json.dumps({"prompt": "x"} | fields).encode())
+
+    (problem,) = caught.value.problems
+    assert problem.message == message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import socket
 import threading
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
+from app.dialects.openai_requests import read_edit_form
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts.auth.api_keys import ApiKeyStore
@@ -137,6 +139,39 @@ def test_a_form_says_what_json_says(client: TestClient, taken: Callable[[], JobR
     assert job.metadata == {"a": "1", "user": "7"}
     mask = open_png(storage.read(str(used.mask_image)))
     assert (mask.mode, mask.getextrema()) == ("L", (155, 155))
+
+
+def test_a_forms_images_are_handed_on_as_bytes_and_decoded_once(
+    client: TestClient, taken: Callable[[], JobRecord], storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = [("image", ("a.png", IMAGE, "image/png")), ("mask", ("m.png", HALF_CLEAR, "image/png"))]
+
+    body = read_edit_form([("prompt", "x"), *((name, data) for name, (_, data, _) in files)])
+    with caplog.at_level(logging.DEBUG, "PIL.PngImagePlugin"):
+        response = client.post(EDIT, data=form(), files=files)
+
+    assert body.files["image"] is IMAGE
+    assert body.files["mask"] is HALF_CLEAR
+    assert base64.b64encode(IMAGE[:30]) not in body.json
+    assert response.status_code == 200, response.text
+    # Pillow logs each chunk that it reads of a PNG; a file that is opened begins with this one.
+    assert len([record for record in caplog.records if "IHDR" in record.getMessage()]) == len(files)
+    assert sorted(storage.find("inputs/")) == sorted(filter(None, (taken().parameters.inputs)))
+
+
+def test_a_file_in_a_field_that_is_not_an_image_is_refused(client: TestClient) -> None:
+    files = [("image", ("a.png", IMAGE, "image/png")), ("prompt", ("p.txt", b"a red circle", "text/plain"))]
+
+    response = client.post(EDIT, files=files)
+
+    assert (response.status_code, error_of(response)["param"]) == (422, "prompt")
+
+
+def test_a_repeated_form_is_the_same_call_whatever_its_boundary() -> None:
+    fields: list[tuple[str, str | bytes]] = [("prompt", "x"), ("image[]", IMAGE)]
+
+    assert read_edit_form(fields).json == read_edit_form(list(fields)).json
+    assert read_edit_form(fields).json != read_edit_form([("prompt", "x"), ("image[]", HALF_CLEAR)]).json
 
 
 def test_json_names_pictures_as_every_other_call_does(
