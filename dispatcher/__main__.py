@@ -1,4 +1,4 @@
-"""`python -m dispatcher`: runs one dispatcher with the settings of the environment."""
+"""`python -m dispatcher`: runs one dispatcher."""
 
 import sys
 

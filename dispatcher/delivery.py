@@ -1,6 +1,6 @@
-"""One attempt to deliver a message: the job as the API shows it, signed, posted; and what follows from the answer.
+"""One attempt to deliver a message: render the job as the API shows it, sign it, post it, judge the answer.
 
-Raises nothing: whatever goes wrong is an outcome. Knows no Redis.
+Every error becomes an outcome. Knows no Redis.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from dispatcher.settings import WebhookSettings
 
 _log = logging.getLogger(__name__)
 
-#: Added to a pause, at the most, so that what failed together does not come again together.
+#: Maximum share that is added to a pause, so that messages that failed together are not retried together.
 _JITTER = 0.1
 
 
 async def deliver(
     message: Message, poster: Poster, keys: Sequence[Secret], signer: LinkSigner, settings: WebhookSettings
 ) -> Outcome:
-    """Make one attempt."""
+    """Make one attempt to deliver a message; returns what follows from the answer, and never raises."""
     try:
         job = message.read_job()
         body = render(job, signer)
@@ -45,16 +45,16 @@ async def deliver(
     except (DestinationRefused, DestinationUnknown) as error:
         return _failed(message, settings, str(error))
     except TimeoutError:
-        return _failed(message, settings, f"no answer within {settings.timeout_seconds:g} s")
+        return _failed(message, settings, f"no response within {settings.timeout_seconds:g} s")
     except httpx.HTTPError as error:
         return _failed(message, settings, str(error) or type(error).__name__)
-    except Exception as error:  # noqa: BLE001  # one message that cannot be sent must not end the sending of others
+    except Exception as error:  # noqa: BLE001  # a message that cannot be sent must not stop the others
         _log.exception("message %s failed", message.id)
         return _failed(message, settings, type(error).__name__)
 
 
 def render(job: JobRecord, signer: LinkSigner) -> bytes:
-    """The body: the job as the API shows it, but for how far its messages are."""
+    """Render the body: the job as the API shows it, without the state of its deliveries."""
     links = Links(_webhook_of(job).base, signer)
     return view_job(job.model_copy(update={"deliveries": {}}), links).model_dump_json().encode()
 
@@ -69,7 +69,9 @@ def _judge(message: Message, settings: WebhookSettings, answer: Answer) -> Outco
     if 200 <= answer.status_code < 300:
         return Outcome("delivered", answer.status_code)
     if answer.status_code == HTTPStatus.GONE:
-        return Outcome("given_up", answer.status_code, "the receiver wants nothing more")
+        return Outcome(
+            "given_up", answer.status_code, "the receiver answered 410 (Gone): it wants no more messages"
+        )
     return _failed(message, settings, f"the receiver answered {answer.status_code}", answer)
 
 

@@ -1,4 +1,4 @@
-"""One dispatcher process: settings, connections, and the loop until a signal ends it."""
+"""One dispatcher process: reads the settings, builds the parts, runs the loop until a signal ends it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TIMEOUT_SECONDS = 5.0
 
 def main() -> int:
     """Run a dispatcher; returns the exit status."""
-    # httpx tells each request with its address, which may hold a secret of the receiver's.
+    # httpx logs the URL of each request, which may contain a secret of the receiver.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         logs.configure(LogSettings())
@@ -39,18 +39,18 @@ def main() -> int:
     return 0
 
 
-def _build(shared: SharedSettings, outbound: OutboundSettings, own: WebhookSettings) -> Dispatcher:
-    # An answer that was lost leaves a lease that runs out; a script must not run twice: no retries.
+def _build(shared: SharedSettings, outbound: OutboundSettings, settings: WebhookSettings) -> Dispatcher:
+    # A script that ran and whose answer was lost must not run again, so no retries: its lease expires.
     connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0)
     rq_connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1, decode=False)
-    tally = Counters()
+    counters = Counters()
     return Dispatcher(
         rq_connection,
-        Outbox(connection, own.name, own.lease_seconds),
-        Poster(outbound, own.timeout_seconds),
+        Outbox(connection, settings.name, settings.lease_seconds),
+        Poster(outbound, settings.timeout_seconds),
         Secrets(connection, shared),
         LinkSigner(connection, shared),
-        TotalsWriter(connection, tally),
-        tally,
-        own,
+        TotalsWriter(connection, counters),
+        counters,
+        settings,
     )

@@ -1,1 +1,17 @@
-"""The GPU side: takes batches from the queue and runs them on warm models. Knows torch, never fastapi."""
+"""The GPU side: claims jobs from the queue and generates their images on warm models. Knows torch, never fastapi.
+
+main.py          builds one worker process; `python -m worker` runs it
+settings.py      its settings
+healthcheck.py   `python -m worker.healthcheck`, for containers
+pulse.py         the healthcheck's former name, kept for one release
+loop/            claim, lease, heartbeat, completion
+generation/      a job, from inputs to images
+pool/            loaded models, which one is evicted, which memory plan is taken
+encoding/        prompts to embeddings
+adapters/        LoRA
+checkpoints/     models read from files
+offload/         components placed and moved by the memory plan
+families/        one file per family of models
+sampling/        schedulers, previews, step cache
+runtime/         device, kernels, memory tracker, workarounds
+"""

@@ -1,4 +1,4 @@
-"""`python -m worker`."""
+"""`python -m worker`: runs one worker."""
 
 import sys
 

@@ -1,6 +1,6 @@
-"""`python -m worker.healthcheck`: asks for a container's health check whether this machine's worker has reported.
+"""`python -m worker.healthcheck`: a container's health check: has the worker of this host reported lately?
 
-Loads neither torch nor diffusers: it runs every few seconds.
+Imports neither torch nor diffusers, since it runs every few seconds.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _TIMEOUT_SECONDS = 5.0
 
 
 def main() -> int:
-    """0 where a worker of this host lives; else 1, with one line that says why."""
+    """Return 0 if a worker of this host has reported; otherwise print why and return 1."""
     try:
         settings = SharedSettings()
         with connect(settings.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0) as connection:
             alive = any(report.host == os.uname().nodename for report in read_workers(connection))
     except (DarkroomError, RedisError) as error:
-        print(f"no pulse: {error}", file=sys.stderr)  # noqa: T201
+        print(f"unhealthy: {error}", file=sys.stderr)  # noqa: T201
         return 1
     if not alive:
-        print("no pulse: no worker of this host has reported", file=sys.stderr)  # noqa: T201
+        print("unhealthy: no worker of this host has reported", file=sys.stderr)  # noqa: T201
     return 0 if alive else 1
 
 

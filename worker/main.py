@@ -1,37 +1,38 @@
-"""One worker process: settings, warm-up, and the loop until a signal ends it."""
+"""One worker process: reads the settings, builds the parts, runs the loop until a signal ends it."""
 
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from contracts import logs
-from contracts.catalogue.catalogue import read_catalogue
+from contracts.catalogue.catalogue import Catalogue, read_catalogue
 from contracts.errors import DarkroomError
 from contracts.metrics import Counters
 from contracts.queue.leases import Claims
 from contracts.redis.connection import connect
 from contracts.settings import LogSettings, QueueSettings, SharedSettings, explain
-from contracts.storage import open_storage
+from contracts.storage import Storage, open_storage
 from worker.settings import WorkerSettings
 
-_log = logging.getLogger("worker")
+if TYPE_CHECKING:
+    from worker.pool.pool import Pool
 
-#: A claim takes a millisecond; a Redis that answers later than this is away.
+#: Of a Redis command; a claim takes a millisecond.
 _TIMEOUT_SECONDS = 5.0
 
 
 def main() -> int:
     """Run a worker; returns the exit status."""
-    # Read before torch is: results must not depend on which MKL kernel a machine would choose.
+    # Set before torch is imported: results must not depend on the MKL kernel that a machine would choose.
     os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
     try:
         logs.configure(LogSettings())
-        return _work(SharedSettings(), QueueSettings(), WorkerSettings())
+        return _run(SharedSettings(), QueueSettings(), WorkerSettings())
     except DarkroomError as error:
         print(f"darkroom worker: {error}", file=sys.stderr)  # noqa: T201
         return 1
@@ -40,47 +41,59 @@ def main() -> int:
         return 1
 
 
-def _work(shared: SharedSettings, queue: QueueSettings, own: WorkerSettings) -> int:
-    # Imported here: torch and diffusers take seconds, and bad settings should be told before that.
+def _run(shared: SharedSettings, queue: QueueSettings, settings: WorkerSettings) -> int:
+    # Imported here: torch and diffusers take seconds, and invalid settings should be reported before that.
     import torch
 
-    from worker.adapters.files import Limits, LoraFiles
     from worker.loop.consumer import Consumer
-    from worker.pool.pool import Pool
-    from worker.runtime.device import pick_device
     from worker.runtime.kernels import prefer
     from worker.runtime.warnings import silence_known_warnings
 
-    # What is imported stays. Without this each full collection walks through it, and holds a job up for 0.3 s.
+    # Modules stay in memory. Otherwise each full collection walks through them and delays a job by 0.3 s.
     gc.freeze()
     silence_known_warnings()
     logs.adopt("diffusers", "transformers")
-    if own.cpu_threads:
-        torch.set_num_threads(own.cpu_threads)
-    catalogue, tally = read_catalogue(shared.catalogue), Counters()
-    storage, folder = open_storage(shared), own.lora_folder or shared.data / "loras"
-    bounds = Limits(own.loaded_loras, own.loaded_lora_bytes, own.lora_file_bytes)
-    pool = Pool(
-        catalogue,
-        device=own.device,
-        max_models=own.max_models,
-        embedding_bytes=own.embedding_bytes,
-        lora_files=LoraFiles(catalogue, storage, folder, bounds, tally),
-        budget_bytes=own.budget_bytes,
-        host_bytes=own.host_bytes,
-        policy=own.policy,
-        kernels=own.kernels,
-        tally=tally,
-        encodes_ahead=own.encodes_ahead(pick_device(own.device).type),
-    )
+    if settings.cpu_threads:
+        torch.set_num_threads(settings.cpu_threads)
+    catalogue, storage, counters = read_catalogue(shared.catalogue), open_storage(shared), Counters()
+    pool = _build_pool(shared, settings, catalogue, storage, counters)
     # A claim that ran and whose answer was lost must not run again: no retries.
     connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0)
-    claims = Claims(connection, queue, own.name, shared.result_ttl_seconds)
     rq_connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1, decode=False)
-    model_pixels = pool.plan_selector.batch_pixels()
     consumer = Consumer(
-        rq_connection, claims, pool, storage, own, model_pixels, tally, pool.plan_selector.capacity
+        rq_connection,
+        Claims(connection, queue, settings.name, shared.result_ttl_seconds),
+        pool,
+        storage,
+        settings,
+        model_pixels=pool.plan_selector.batch_pixels(),
+        counters=counters,
+        capacity=pool.plan_selector.capacity,
     )
-    with prefer(own.attention):
-        consumer.start(own.warm or [catalogue.default_model])
+    with prefer(settings.attention):
+        consumer.start(settings.warm or [catalogue.default_model])
     return 0
+
+
+def _build_pool(
+    shared: SharedSettings, settings: WorkerSettings, catalogue: Catalogue, storage: Storage, counters: Counters
+) -> Pool:
+    from worker.adapters.files import Limits, LoraFiles
+    from worker.pool.pool import Pool
+    from worker.runtime.device import pick_device
+
+    folder = settings.lora_folder or shared.data / "loras"
+    limits = Limits(settings.loaded_loras, settings.loaded_lora_bytes, settings.lora_file_bytes)
+    return Pool(
+        catalogue,
+        device=settings.device,
+        max_models=settings.max_models,
+        embedding_bytes=settings.embedding_bytes,
+        lora_files=LoraFiles(catalogue, storage, folder, limits, counters),
+        budget_bytes=settings.budget_bytes,
+        host_bytes=settings.host_bytes,
+        policy=settings.policy,
+        kernels=settings.kernels,
+        tally=counters,
+        encodes_ahead=settings.encodes_ahead(pick_device(settings.device).type),
+    )

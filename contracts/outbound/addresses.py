@@ -7,13 +7,13 @@ Webhooks and fetched pictures go through here. Knows the standard library alone,
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from queue import Empty, SimpleQueue
 from urllib.parse import urlsplit
 
+from contracts.background import BackgroundThread
 from contracts.errors import DestinationRefused, DestinationUnknown
 from contracts.settings import OutboundSettings
 
@@ -138,25 +138,22 @@ def _meanings(address: Address) -> Iterator[Address]:
 
 
 def _look_up(destination: Destination, seconds: float) -> list[Address]:
-    answers: SimpleQueue[list[Address] | DestinationUnknown] = SimpleQueue()
-
-    def ask() -> None:
-        try:
-            found = socket.getaddrinfo(destination.host, destination.port, type=socket.SOCK_STREAM)
-            answers.put([ip_address(place[0]) for *_, place in found])
-        except (OSError, ValueError) as error:
-            is_final = isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME
-            answers.put(DestinationUnknown(f"{destination.host} has no address", is_final=is_final))
+    def ask() -> list[Address]:
+        found = socket.getaddrinfo(destination.host, destination.port, type=socket.SOCK_STREAM)
+        return [ip_address(address[0]) for *_, address in found]
 
     # The system's resolver cannot be interrupted; the thread ends when it does.
-    threading.Thread(target=ask, name="resolver", daemon=True).start()
+    resolver = BackgroundThread("resolver")
+    answer = resolver.submit(ask)
+    resolver.close(timeout_seconds=0)
+    wait([answer], seconds)
+    if not answer.done():
+        raise DestinationUnknown(f"{destination.host} did not resolve in time", is_final=False)
     try:
-        answer = answers.get(timeout=seconds)
-    except Empty:
-        raise DestinationUnknown(f"{destination.host} did not resolve in time", is_final=False) from None
-    if isinstance(answer, DestinationUnknown):
-        raise answer
-    return list(dict.fromkeys(answer))
+        return list(dict.fromkeys(answer.result()))
+    except (OSError, ValueError) as error:
+        is_final = isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME
+        raise DestinationUnknown(f"{destination.host} has no address", is_final=is_final) from None
 
 
 def _ascii(name: str) -> str:

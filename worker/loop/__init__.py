@@ -1,1 +1,11 @@
-"""TODO."""
+"""The worker's loop: claims jobs, keeps their leases, completes them; the only room that knows the queue.
+
+consumer.py       the loop: claim → generate → complete
+claim_policy.py   what to ask the queue for next: minimum residency of a model, limits of a claim
+progress.py       watches running jobs: progress out, cancels and deadlines in
+completion.py     stores images and writes how jobs ended
+heartbeat.py      extends leases, reaps those of lost workers, ends a process that hangs
+prefetch.py       prepares models that are not in memory, in the background
+lookahead.py      encodes the prompts of the next jobs, in the background
+rq_job.py         the function that RQ's records name
+"""

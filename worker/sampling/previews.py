@@ -12,13 +12,14 @@ import functools
 import io
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from PIL import Image
 
+from contracts.background import BackgroundThread
 from contracts.catalogue.schedulers import Kind
 from contracts.queue.events import Preview
 
@@ -166,7 +167,7 @@ class PreviewEmitter:
         """
         self._requests, self._estimate, self._projection, self._unpack = requests, estimate, projection, unpack
         self._size, self._emit = _fit_within(size, MAX_SIDE), emit
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="previews")
+        self._thread = BackgroundThread("previews")
 
     def end_step(self, step: int, steps: int, latents: torch.Tensor) -> None:
         """Start the previews that are due after this step. Errors are logged: the image matters more."""
@@ -175,13 +176,13 @@ class PreviewEmitter:
             return
         try:
             pixels = self._projection.apply(self._unpack(self._estimate.current(latents)))
-            self._thread.submit(self._emit_all, due, step, steps, pixels)
+            self._thread.submit(partial(self._emit_all, due, step, steps, pixels))
         except Exception:  # noqa: BLE001  # see the docstring
             _log.exception("no preview after step %d", step)
 
     def close(self) -> None:
         """Wait for the previews that were started, so that none comes after the job's end."""
-        self._thread.shutdown()
+        self._thread.close()
 
     def _emit_all(self, due: Sequence[PreviewRequest], step: int, steps: int, pixels: torch.Tensor) -> None:
         try:
