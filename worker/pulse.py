@@ -1,4 +1,4 @@
-"""`python -m worker.pulse`: the former name of `worker.healthcheck`, kept for one release for existing manifests."""
+"""`python -m worker.pulse`: the former name of `worker.healthcheck`, kept for one release."""
 
 from __future__ import annotations
 
