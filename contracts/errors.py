@@ -1,4 +1,25 @@
-"""The domain's errors. They carry data, not HTTP statuses: `app/errors.py` maps them, the worker records them."""
+"""The domain's errors. They carry data, not HTTP statuses: `app/errors.py` maps them, the worker records them.
+
+DarkroomError
+├── InvalidRequest        the request breaks a rule; one FieldProblem each
+├── UnreadableBody        the body is not what its content type says
+├── ImageTooLarge
+├── NotAnImage
+├── LinkRefused           a signed link is forged or expired
+├── NotFound
+│   └── Gone              it existed, and has expired
+├── Conflict              the object's state does not allow the call
+├── TryLater              carries `retry_after_seconds`
+│   ├── QueueFull
+│   ├── TooManyJobs       of one API key
+│   └── RateExceeded      of one API key
+├── Unavailable           Redis or the storage does not answer
+├── DestinationRefused    an address that the service must not connect to
+├── DestinationUnknown    a host name that does not resolve
+├── SettingsError
+├── CatalogueError
+└── JobFailed             a job's end, with its FailureCode
+"""
 
 from __future__ import annotations
 
@@ -8,7 +29,7 @@ from enum import StrEnum
 
 
 class DarkroomError(Exception):
-    """Root of all errors that Darkroom raises on purpose."""
+    """Base class of all errors that Darkroom raises on purpose."""
 
 
 @dataclass(frozen=True)
@@ -17,8 +38,8 @@ class FieldProblem:
 
     Attributes:
         field: path of the field in the client's body, such as `controls.0.image`.
-        message: what was wrong and what to do about it, one sentence.
-        allowed: the values or the range that would have been accepted; None where there is no list.
+        message: what was received, what is allowed and what to do about it, in one sentence.
+        allowed: the values or the range that are accepted; None where there is no list of them.
     """
 
     field: str
@@ -27,7 +48,7 @@ class FieldProblem:
 
 
 class InvalidRequest(DarkroomError):
-    """A request that no worker may see. Raised before anything is queued or stored."""
+    """A request that breaks a rule. Raised before anything is queued or stored."""
 
     def __init__(self, problems: Sequence[FieldProblem]) -> None:
         self.problems = tuple(problems)
@@ -35,11 +56,11 @@ class InvalidRequest(DarkroomError):
 
 
 class UnreadableBody(DarkroomError):
-    """The body is not what its content type says."""
+    """A body that is not what its content type says."""
 
 
 class ImageTooLarge(DarkroomError):
-    """An image over the byte or the pixel bound; found from its header, before decoding."""
+    """An image with more bytes or pixels than allowed; told from its header, before it is decoded."""
 
     def __init__(self, field: str, message: str, allowed: object) -> None:
         self.problem = FieldProblem(field, message, allowed)
@@ -47,7 +68,7 @@ class ImageTooLarge(DarkroomError):
 
 
 class NotAnImage(DarkroomError):
-    """Bytes that are no image, a truncated one, or one of a format that is not accepted."""
+    """Bytes that are not an image, a truncated image, or one of an unsupported format."""
 
     def __init__(self, field: str, message: str) -> None:
         self.problem = FieldProblem(field, message, ["png", "jpeg", "webp", "gif", "bmp", "tiff"])
@@ -55,19 +76,19 @@ class NotAnImage(DarkroomError):
 
 
 class LinkRefused(DarkroomError):
-    """A signed link that was changed, or whose time is over."""
+    """A signed link that was altered or has expired."""
 
 
 class NotFound(DarkroomError):
-    """An id that names nothing (or nothing that the caller may see)."""
+    """An id that does not exist, or that the caller may not see."""
 
     def __init__(self, kind: str, name: str) -> None:
         self.kind, self.name = kind, name
-        super().__init__(f"there is no {kind} {name!r}")
+        super().__init__(f"{kind} {name!r} does not exist")
 
 
 class Gone(NotFound):
-    """A job that was here and has expired; `owner` is whose it was."""
+    """A job that has expired; `owner` is whose it was."""
 
     def __init__(self, kind: str, name: str, owner: str) -> None:
         super().__init__(kind, name)
@@ -76,11 +97,11 @@ class Gone(NotFound):
 
 
 class Conflict(DarkroomError):
-    """The object is not in a state that allows the call."""
+    """A call that the object's state does not allow."""
 
 
 class TryLater(DarkroomError):
-    """Too much at this time; the same call may be taken after `retry_after_seconds`."""
+    """A limit that is reached for now; the same call may succeed after `retry_after_seconds`."""
 
     def __init__(self, message: str, retry_after_seconds: int) -> None:
         self.retry_after_seconds = retry_after_seconds
@@ -88,28 +109,28 @@ class TryLater(DarkroomError):
 
 
 class QueueFull(TryLater):
-    """So many jobs wait that no more are taken."""
+    """The maximum number of jobs is waiting."""
 
     def __init__(self, max_waiting: int, retry_after_seconds: int) -> None:
-        super().__init__(f"{max_waiting} jobs wait, and no more are taken", retry_after_seconds)
+        super().__init__(f"the queue is full: {max_waiting} jobs are waiting", retry_after_seconds)
 
 
 class TooManyJobs(TryLater):
-    """So many jobs of one API key wait or run that no more of it are taken."""
+    """The maximum number of jobs of one API key is waiting or running."""
 
     def __init__(self, max_jobs: int, retry_after_seconds: int) -> None:
         super().__init__(
-            f"{max_jobs} jobs of this API key wait or run, and it may have no more", retry_after_seconds
+            f"this API key may have {max_jobs} jobs waiting or running, and has them", retry_after_seconds
         )
 
 
 class RateExceeded(TryLater):
-    """An API key has used its calls up; `calls_per_minute` is how many it has."""
+    """An API key has reached its rate limit of `calls_per_minute`."""
 
     def __init__(self, calls_per_minute: int, retry_after_seconds: int) -> None:
         self.calls_per_minute = calls_per_minute
         super().__init__(
-            f"this API key may make {calls_per_minute} calls in a minute, and has made them", retry_after_seconds
+            f"rate limit reached: this API key may make {calls_per_minute} calls a minute", retry_after_seconds
         )
 
 
@@ -118,15 +139,15 @@ class Unavailable(DarkroomError):
 
 
 class SettingsError(DarkroomError):
-    """A setting that cannot be used."""
+    """A setting with an unusable value."""
 
 
 class DestinationRefused(DarkroomError):
-    """An address that the service does not connect to; the message completes a sentence about the field."""
+    """An address that the service must not connect to; the message completes a sentence about the field."""
 
 
 class DestinationUnknown(DarkroomError):
-    """A name without an address; `is_final` where that is sure, and not only so at the moment."""
+    """A host name that does not resolve; `is_final` where it does not exist, not just fails to resolve now."""
 
     def __init__(self, message: str, *, is_final: bool) -> None:
         self.is_final = is_final
@@ -134,11 +155,11 @@ class DestinationUnknown(DarkroomError):
 
 
 class CatalogueError(DarkroomError):
-    """The catalogue file does not say what it must."""
+    """A catalogue file with missing or wrong entries."""
 
 
 class FailureCode(StrEnum):
-    """Stable codes of a job that ended `failed`; documented in the HTTP contract."""
+    """Stable codes of failed jobs; part of the HTTP API."""
 
     OUT_OF_MEMORY = "out_of_memory"
     MODEL_LOAD_FAILED = "model_load_failed"
@@ -164,7 +185,7 @@ RETRYABLE = {
 
 
 class JobFailed(DarkroomError):
-    """Raised by the worker for a failure whose reason is known; becomes the job's `error`."""
+    """A job's failure whose reason the worker knows; becomes the job's `error`."""
 
     def __init__(self, code: FailureCode, message: str) -> None:
         self.code, self.message = code, message

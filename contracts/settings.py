@@ -1,7 +1,7 @@
-"""Settings that both sides need to find each other: Redis, storage, catalogue, and the queue's bounds.
+"""Settings that several processes share: Redis, storage, catalogue, queue, outgoing connections, logs.
 
-Built once in each `main.py`, frozen, and passed in; nothing reads the environment at import. `describe` lists any
-settings class for people.
+Built once in each `main.py`, frozen, and passed in; nothing reads the environment at import. `describe` prints any
+settings class as a table.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ BUILT_IN_CATALOGUE = Path(__file__).resolve().parent.parent / "models" / "catalo
 
 
 class _Files(PydanticBaseSettingsSource):
-    """`DARKROOM_REDIS_URL_FILE=/run/secrets/redis_url` stands for the text of that file."""
+    """Reads values from files: `DARKROOM_REDIS_URL_FILE=/run/secrets/redis_url`."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """The text of the file that the environment names for a field, if any."""
+        """Read the file that the environment names for a field, if any."""
         del field
         variable = f"{self.config.get('env_prefix', '')}{field_name}_FILE".upper()
         path = os.environ.get(variable)
@@ -36,7 +36,7 @@ class _Files(PydanticBaseSettingsSource):
             raise SettingsError(f"{variable} {path}: {error}") from None
 
     def __call__(self) -> dict[str, Any]:
-        """All fields that files give."""
+        """Read all fields that are given by files."""
         found = {
             name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()
         }
@@ -44,7 +44,7 @@ class _Files(PydanticBaseSettingsSource):
 
 
 class Settings(BaseSettings):
-    """Fields from the environment, where an empty variable is none; `<NAME>_FILE` names a file with the value."""
+    """Fields read from the environment; an empty variable is unset; `<NAME>_FILE` names a file with the value."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True)
 
@@ -57,75 +57,88 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments first, then the environment, then files that it names."""
+        """Order the sources: arguments, then the environment, then files that it names."""
         del dotenv_settings, file_secret_settings
         return init_settings, env_settings, _Files(settings_cls)
 
 
 class SharedSettings(Settings):
-    """Where things are. Each field is an environment variable `DARKROOM_<NAME>`."""
+    """Settings of every process; each field is an environment variable `DARKROOM_<NAME>`."""
 
     model_config = SettingsConfigDict(env_prefix="DARKROOM_", frozen=True, extra="ignore")
 
     redis_url: str = Field(
-        "redis://127.0.0.1:6379/0", description="Redis or Valkey: redis://, rediss:// or unix://"
+        "redis://127.0.0.1:6379/0", description="URL of Redis or Valkey: redis://, rediss:// or unix://"
     )
-    data: Path = Field(Path("data"), description="folder of the local storage (and of an own Redis)")
+    data: Path = Field(
+        Path("data"), description="folder of the local storage, and of Redis where `darkroom up` starts one"
+    )
     storage_url: str = Field(
-        "", description="s3://bucket/prefix, gs:// or az:// in place of the local folder; credentials as AWS_… say"
+        "",
+        description="bucket instead of the local folder: s3://bucket/prefix, gs:// or az://; credentials from AWS_… etc.",
     )
-    catalogue: Path = Field(BUILT_IN_CATALOGUE, description="TOML file that lists models, LoRAs and ControlNets")
-    result_ttl_seconds: int = Field(86_400, ge=60, description="how long a finished job and its images are kept")
-    link_ttl_seconds: int = Field(3600, ge=1, description="how long, at least, a link to an image needs no key")
+    catalogue: Path = Field(
+        BUILT_IN_CATALOGUE, description="TOML file that lists the models, LoRAs and ControlNets"
+    )
+    result_ttl_seconds: int = Field(86_400, ge=60, description="time a finished job and its images are kept")
+    link_ttl_seconds: int = Field(3600, ge=1, description="minimum time a signed link to an image is valid")
     link_secret: SecretStr | None = Field(
-        None, min_length=32, description="what links are signed with; made once in Redis where none is given"
+        None, min_length=32, description="secret that signs links; if unset, one is generated and kept in Redis"
     )
     webhook_secret: SecretStr | None = Field(
-        None, description="whsec_…, what webhooks are signed with; made once in Redis where none is given"
+        None, description="secret that signs webhooks, whsec_…; if unset, one is generated and kept in Redis"
     )
-    gone_seconds: int = Field(86_400, ge=1, description="how long an expired job is remembered, and answers 410")
+    gone_seconds: int = Field(
+        86_400, ge=1, description="time after expiry during which a job answers 410, not 404"
+    )
 
 
 class QueueSettings(Settings):
-    """The queue's bounds in time and number; the same on every process of one service."""
+    """Settings of the queue; must be the same for all processes of a service."""
 
     model_config = SettingsConfigDict(env_prefix="DARKROOM_QUEUE_", frozen=True, extra="ignore")
 
-    lease_seconds: float = Field(15.0, gt=0, description="a worker silent for this long has lost its jobs")
-    max_attempts: int = Field(3, ge=1, description="how often a job may cost a worker its life")
-    overdue_seconds: float = Field(20.0, ge=0, description="age at which a job may displace a warm model")
-    scan_limit: int = Field(64, ge=1, description="how many waiting jobs a claim looks at for companions")
+    lease_seconds: float = Field(
+        15.0, gt=0, description="a worker without a heartbeat for this long loses its jobs, which are queued again"
+    )
+    max_attempts: int = Field(
+        3, ge=1, description="maximum attempts; a job whose workers died this often fails with worker_lost"
+    )
+    overdue_seconds: float = Field(20.0, ge=0, description="waiting time after which a job may evict a warm model")
+    scan_limit: int = Field(
+        64, ge=1, description="maximum waiting jobs a claim examines to find ones that can run together"
+    )
 
 
 class OutboundSettings(Settings):
-    """Where the service may connect to on a client's word; the same on the API and the dispatcher."""
+    """Where clients may make the service connect to; must be the same for API and dispatcher."""
 
     model_config = SettingsConfigDict(env_prefix="DARKROOM_OUTBOUND_", frozen=True, extra="ignore")
 
     networks: list[IPvAnyNetwork] = Field(
         default_factory=list,
-        description='private networks that webhooks and pictures may be on, as JSON: ["10.0.0.0/8"]',
+        description='private networks that webhooks and image URLs may be on, as JSON: ["10.0.0.0/8"]',
     )
-    http: bool = Field(False, description="http:// is allowed to public addresses too")
-    resolve_seconds: float = Field(5.0, gt=0, description="a name must have been looked up by then")
+    http: bool = Field(False, description="allow http:// to public addresses too")
+    resolve_seconds: float = Field(5.0, gt=0, description="timeout for resolving a host name")
 
 
 class LogSettings(Settings):
-    """What every process writes down, on stderr."""
+    """Settings of the log, which every process writes to stderr."""
 
     model_config = SettingsConfigDict(env_prefix="DARKROOM_LOG_", frozen=True, extra="ignore")
 
     format: Literal["auto", "json", "text"] = Field(
-        "auto", description="json, text, or auto: text on a terminal, else json"
+        "auto", description="json, text, or auto (text on a terminal, json otherwise)"
     )
     level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="debug, info, warning or error: the least that is written"
+        "info", description="minimum level: debug, info, warning or error"
     )
-    prompts: bool = Field(False, description="write prompts down too; they are the clients' own words")
+    prompts: bool = Field(False, description="log prompts too; they are clients' private texts")
 
 
 def explain(error: ValidationError) -> str:
-    """One line on settings that cannot be, by the names of their environment variables."""
+    """Say in one line which environment variables have unusable values, and why."""
     prefixes = {kind.__name__: kind.model_config["env_prefix"] for kind in Settings.__subclasses__()}
     lines = []
     for item in error.errors():
@@ -140,7 +153,7 @@ def _name(annotation: object) -> str:
 
 
 def describe(*classes: type[BaseSettings]) -> str:
-    """A table of environment variables with types, defaults and meanings."""
+    """List the environment variables of settings classes with types, defaults and meanings."""
     lines = []
     for settings in classes:
         prefix = settings.model_config.get("env_prefix", "")

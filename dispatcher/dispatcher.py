@@ -156,6 +156,6 @@ class Dispatcher:
 
     def _post_totals(self) -> None:
         try:
-            self._totals.post()
+            self._totals.flush()
         except RedisError as error:
             _log.warning("counts not added to the totals: %s", error)

@@ -30,6 +30,6 @@ _TEXT = {"schema": {"type": "string"}, "example": 'darkroom_workers{state="idle"
 def show_metrics(request: Request, services: ServicesDep) -> Response:
     """Metrics of the whole service, the same from each API process; only `darkroom_redis_up 0` without Redis."""
     with suppress(RedisError):  # this process's counts are written with the next post then
-        services.totals.post()
+        services.totals.flush()
     encode, media_type = choose_encoder(request.headers.get("Accept", ""))
     return Response(encode(services.prometheus.registry), media_type=media_type)

@@ -83,7 +83,6 @@ class WorkerReport(BaseModel):
     adapters: dict[str, list[str]] = Field(default_factory=dict)
     placement: dict[str, dict[str, str]] = Field(default_factory=dict)
     current_jobs: list[str] = Field(default_factory=list)
-    counters: dict[str, int] = Field(default_factory=dict)
     capacity: Capacity | None = None
 
     @field_validator("capacity", mode="wrap")

@@ -71,7 +71,7 @@ def test_a_key_is_revoked(keys: ApiKeyStore, capsys: pytest.CaptureFixture[str])
     [
         (["create", "a", "--owner", "a:b"], "owner: "),
         (["create", "a", "--max-jobs", "0"], "max_jobs: "),
-        (["revoke", "nothing"], "there is no key 'nothing'"),
+        (["revoke", "nothing"], "key 'nothing' does not exist"),
     ],
 )
 def test_what_cannot_be_is_one_line_and_a_failure(

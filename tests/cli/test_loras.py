@@ -55,7 +55,7 @@ def test_a_file_is_added_listed_and_removed(server: str, capsys: pytest.CaptureF
     [
         (["add", str(LORAS / "bad" / "truncated.safetensors")], "cut off"),
         (["add", "/nothing.safetensors"], "No such file"),
-        (["remove", "nobodys"], "there is no LoRA"),
+        (["remove", "nobodys"], "LoRA 'nobodys' does not exist"),
         (["remove", "shapes-sdxl-tint"], "catalogue file"),
     ],
 )

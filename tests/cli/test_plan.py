@@ -96,7 +96,7 @@ def test_a_controlnet_that_nobody_here_knows_is_assumed_to_be_as_large_as_any(
         (["--model", "sdxl", "--budget", "8GiB", "--width", "1001"], "--width: must be a multiple of 8, got 1001"),
         (["--model", "sdxl", "--budget", "8GiB", "--lora", "none"], "--lora: unknown LoRA 'none'"),
         (["--model", "sdxl", "--budget", "8GiB", "--task", "controlnet"], "--controlnet: "),
-        (["--model", "none", "--budget", "8GiB"], "there is no model 'none'"),
+        (["--model", "none", "--budget", "8GiB"], "model 'none' does not exist"),
     ],
 )
 def test_what_cannot_run_is_one_line_and_a_failure(

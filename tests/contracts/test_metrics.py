@@ -1,4 +1,4 @@
-"""The tally: it takes what the table names, from any thread, and gives it away once."""
+"""Counters: they accept what the table names, from any thread, and hand it out once."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ import pytest
 from contracts.metrics import ROWS, SUM, Counters
 
 
-def figures(tally: Counters) -> dict[tuple[str, ...], float]:
-    return {tuple(json.loads(key)): figure for key, figure in tally.drain().items()}
+def figures(counters: Counters) -> dict[tuple[str, ...], float]:
+    return {tuple(json.loads(key)): figure for key, figure in counters.drain().items()}
 
 
 def test_what_was_counted_is_given_away_once() -> None:
-    tally = Counters()
-    tally.count("warm_hits", model="a")
-    tally.count("warm_hits", 2, model="a")
-    tally.count("evictions", to="host", model="a")
+    counters = Counters()
+    counters.count("warm_hits", model="a")
+    counters.count("warm_hits", 2, model="a")
+    counters.count("evictions", to="host", model="a")
 
-    assert figures(tally) == {("warm_hits", "", "a"): 3, ("evictions", "", "a", "host"): 1}
-    assert tally.drain() == {}
+    assert figures(counters) == {("warm_hits", "", "a"): 3, ("evictions", "", "a", "host"): 1}
+    assert counters.drain() == {}
 
 
 @pytest.mark.parametrize(("value", "bucket"), [(0, "1"), (1, "1"), (1.5, "2"), (64, "64"), (65, "+Inf")])
 def test_an_observation_falls_into_the_bucket_whose_bound_it_does_not_exceed(value: float, bucket: str) -> None:
-    tally = Counters()
-    tally.observe("batch_images", value, model="a")
+    counters = Counters()
+    counters.observe("batch_images", value, model="a")
 
-    assert figures(tally) == {("batch_images", bucket, "a"): 1, ("batch_images", SUM, "a"): value}
+    assert figures(counters) == {("batch_images", bucket, "a"): 1, ("batch_images", SUM, "a"): value}
 
 
 def test_many_threads_count_together() -> None:
-    tally = Counters()
+    counters = Counters()
 
     def count(_: int) -> None:
         for _ in range(1000):
-            tally.count("warm_hits", model="a")
+            counters.count("warm_hits", model="a")
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(count, range(8)))
 
-    assert figures(tally) == {("warm_hits", "", "a"): 8000}
+    assert figures(counters) == {("warm_hits", "", "a"): 8000}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The ledger: what processes counted adds up in Redis, once, also where answers are lost."""
+"""The totals: what processes counted adds up in Redis exactly once, also when responses are lost."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def total(connection: Redis, name: str, *labels: str) -> dict[str, float]:
 
 def test_what_several_processes_counted_adds_up(queue: JobQueue) -> None:
     for seconds in (0.2, 0.3, 1000):
-        tally = Counters()
-        ledger = TotalsWriter(queue.connection, tally)
+        counters = Counters()
+        totals = TotalsWriter(queue.connection, counters)
         for _ in range(2):
-            tally.observe("stage_seconds", seconds, stage="denoise", model="a/ü", task="txt2img")
-            tally.count("warm_hits", model="a/ü")
-            ledger.post()
+            counters.observe("stage_seconds", seconds, stage="denoise", model="a/ü", task="txt2img")
+            counters.count("warm_hits", model="a/ü")
+            totals.flush()
 
     parts = total(queue.connection, "stage_seconds", "denoise", "a/ü", "txt2img")
     assert parts == {"0.25": 2, "0.5": 2, "+Inf": 2, SUM: pytest.approx(2001)}
@@ -36,47 +36,47 @@ def test_what_several_processes_counted_adds_up(queue: JobQueue) -> None:
 
 
 def test_nothing_counted_is_nothing_written(queue: JobQueue) -> None:
-    TotalsWriter(queue.connection, Counters()).post()
+    TotalsWriter(queue.connection, Counters()).flush()
 
     assert queue.connection.dbsize() == 0
 
 
 def test_what_was_counted_while_redis_was_away_is_posted_when_it_is_back(queue: JobQueue) -> None:
-    tally = Counters()
+    counters = Counters()
     away = connect("redis://127.0.0.1:1/0", timeout_seconds=0.2, retries=0)
-    ledger = TotalsWriter(away, tally)
-    tally.count("warm_hits", model="a")
+    totals = TotalsWriter(away, counters)
+    counters.count("warm_hits", model="a")
     with pytest.raises(RedisConnectionError):
-        ledger.post()
-    tally.count("warm_hits", model="a")
+        totals.flush()
+    counters.count("warm_hits", model="a")
     away.connection_pool = queue.connection.connection_pool
 
-    ledger.post()
-    ledger.post()
+    totals.flush()
+    totals.flush()
 
     assert total(queue.connection, "warm_hits", "a") == {"": 2}
 
 
 def test_a_page_whose_answer_was_lost_is_added_once(queue: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
-    tally = Counters()
-    ledger = TotalsWriter(queue.connection, tally)
-    tally.count("warm_hits", model="a")
+    counters = Counters()
+    totals = TotalsWriter(queue.connection, counters)
+    counters.count("warm_hits", model="a")
     real_read = type(queue.connection).parse_response
 
     def lose_the_answer(self: Redis, connection: object, command: str, **options: object) -> object:
         real_read(self, connection, command, **options)  # type: ignore[no-untyped-call]
         raise RedisConnectionError("the answer was lost")
 
-    ledger.post()  # the script is known to the server from here on
-    tally.count("warm_hits", model="a")
+    totals.flush()  # the script is known to the server from here on
+    counters.count("warm_hits", model="a")
     with monkeypatch.context() as patch:
         patch.setattr(type(queue.connection), "parse_response", lose_the_answer)
         with pytest.raises(RedisConnectionError):
-            ledger.post()
-    tally.count("warm_hits", model="a")
+            totals.flush()
+    counters.count("warm_hits", model="a")
 
-    ledger.post()
-    ledger.post()
+    totals.flush()
+    totals.flush()
 
     assert total(queue.connection, "warm_hits", "a") == {"": 3}
 

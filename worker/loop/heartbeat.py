@@ -67,7 +67,7 @@ class Heartbeat:
         self._thread.close(_STOP_SECONDS)
         try:
             withdraw(self._claims.connection, self._settings.name)
-            self._totals.post()
+            self._totals.flush()
         except RedisError:
             _log.warning("Redis does not answer: the last counts are lost, the worker's report expires by itself")
 
@@ -94,7 +94,7 @@ class Heartbeat:
             publish(self._claims.connection, self._report(), self._claims.lease_seconds)
             if time.monotonic() > self._no_reap_before:
                 self._reap()
-            self._totals.post()
+            self._totals.flush()
         except RedisError as error:
             _log.warning("heartbeat not written: %s", error)
             self._no_reap_before = time.monotonic() + self._claims.lease_seconds

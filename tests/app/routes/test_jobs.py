@@ -133,7 +133,7 @@ def test_a_lost_image_costs_the_image_and_not_the_job(
     job, image = client.get(f"/v1/jobs/{id}"), client.get(f"/v1/jobs/{id}/images/0")
 
     assert (job.status_code, "b64_json" in job.text) == (200, False)
-    assert (image.status_code, image.json()["detail"]) == (404, f"there is no image '{id}/0'")
+    assert (image.status_code, image.json()["detail"]) == (404, f"image '{id}/0' does not exist")
 
 
 def test_a_failed_job_says_why(client: TestClient, worker: ScriptedWorker) -> None:

@@ -84,7 +84,7 @@ def test_what_workers_counted_is_shown_with_buckets_that_add_up(client: TestClie
     for seconds in (0.2, 0.3, 1000.0):
         tally.observe("stage_seconds", seconds, stage="denoise", model="m", task="txt2img")
     tally.count("evictions", model="m", to="host")
-    TotalsWriter(queue.connection, tally).post()
+    TotalsWriter(queue.connection, tally).flush()
 
     figures = scrape(client)
 

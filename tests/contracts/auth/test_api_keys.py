@@ -86,7 +86,7 @@ def test_a_service_that_had_keys_never_has_none(keys: ApiKeyStore) -> None:
 
 
 def test_an_unknown_key_cannot_be_revoked(keys: ApiKeyStore) -> None:
-    with pytest.raises(NotFound, match="there is no key 'abc'"):
+    with pytest.raises(NotFound, match="key 'abc' does not exist"):
         keys.revoke("abc")
     assert not keys.exist()
 

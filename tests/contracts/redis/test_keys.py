@@ -114,7 +114,7 @@ def full_redis(
     Secrets(connection, settings).current()
     counters = Counters()
     counters.count("warm_hits", model="m")
-    TotalsWriter(connection, counters).post()
+    TotalsWriter(connection, counters).flush()
     return queue
 
 
