@@ -75,7 +75,7 @@ class SharedSettings(Settings):
     )
     storage_url: str = Field(
         "",
-        description="bucket instead of the local folder: s3://bucket/prefix, gs:// or az://; credentials from AWS_… etc.",
+        description="bucket used instead of the local folder: s3://bucket/prefix, gs:// or az://",
     )
     catalogue: Path = Field(
         BUILT_IN_CATALOGUE, description="TOML file that lists the models, LoRAs and ControlNets"
