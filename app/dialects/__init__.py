@@ -1,4 +1,5 @@
-"""Other services' dialects, each translated once, at the edge: requests into ours, answers and errors out of ours.
+"""APIs of other services, each translated at the edge; nothing behind them knows which API a job came from.
 
-Their routes are in `app/routes/`; nothing behind them knows which dialect a job came by.
+openai_requests.py    OpenAI Images requests, translated into ours
+openai_responses.py   answers, events and errors as OpenAI clients read them
 """

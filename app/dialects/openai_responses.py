@@ -1,4 +1,4 @@
-"""OpenAI's answers: finished images, the events of a stream, errors. Made of ours; reads no request."""
+"""OpenAI Images answers: finished images, events, errors, made from our own. Does not parse requests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _QUALITIES = {"standard": "medium", "hd": "high"}
 
 
 class ImageDatum(BaseModel):
-    """One image: its bytes, or where they are; and the seed that made it."""
+    """An image, as bytes or URL, and its seed."""
 
     b64_json: str | None = Field(None, exclude_if=lambda value: value is None)
     url: str | None = Field(None, exclude_if=lambda value: value is None)
@@ -33,7 +33,7 @@ class ImageDatum(BaseModel):
 
 
 class ImagesAnswer(BaseModel):
-    """The finished images of a call. `job` is the job that made them; it has the receipt."""
+    """The finished images of a call; `job` is the id of the job, which has the receipt."""
 
     created: int
     background: Literal["opaque"] = "opaque"
@@ -45,7 +45,7 @@ class ImagesAnswer(BaseModel):
 
 
 class Usage(BaseModel):
-    """OpenAI's count of tokens; nothing is counted here, so all are 0."""
+    """OpenAI's token counts; tokens are not counted here, so all are 0."""
 
     input_tokens: int = 0
     input_tokens_details: dict[str, int] = Field(default_factory=lambda: {"image_tokens": 0, "text_tokens": 0})
@@ -54,7 +54,7 @@ class Usage(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """What went wrong; `param` is the field that it went wrong with."""
+    """An error; `param` is the field that caused it."""
 
     message: str
     type: str
@@ -63,13 +63,13 @@ class ErrorBody(BaseModel):
 
 
 class ErrorAnswer(BaseModel):
-    """OpenAI's errors."""
+    """Error in OpenAI's format."""
 
     error: ErrorBody
 
 
 def answer_images(request: ImageRequest, record: JobRecord, view: JobView) -> ImagesAnswer:
-    """A completed job."""
+    """Return the answer for a completed job."""
     is_url = record.response_format == "url"
     return ImagesAnswer(
         created=int(record.finished_at or record.created_at),
@@ -85,7 +85,7 @@ def answer_images(request: ImageRequest, record: JobRecord, view: JobView) -> Im
 
 
 def partial_event(name: str, request: ImageRequest, record: JobRecord, preview: Preview, number: int) -> str:
-    """A preview as one event of a stream: enlarged, and in the format that the client asked for."""
+    """Return a preview as an event, enlarged to the image's size and in the requested format."""
     with Image.open(io.BytesIO(base64.b64decode(preview.url.partition(",")[2]))) as small:
         size = (record.parameters.width, record.parameters.height)
         large = small.convert("RGB").resize(size, Image.Resampling.BICUBIC)
@@ -97,7 +97,7 @@ def partial_event(name: str, request: ImageRequest, record: JobRecord, preview: 
 
 
 def completed_events(name: str, request: ImageRequest, record: JobRecord, view: JobView) -> Iterator[str]:
-    """The finished images as the last events of a stream."""
+    """Yield the finished images as the last events of a stream."""
     for index, image in enumerate(view.images):
         details = {"usage": Usage().model_dump(), "image_index": index, "seed": image.seed, "job": record.id}
         yield _event(f"{name}.completed", image.b64_json or "", request, record, details)
@@ -117,7 +117,7 @@ def _event(kind: str, image: str, request: ImageRequest, record: JobRecord, deta
 
 
 def error_event(failure: Failure) -> str:
-    """What ends a stream that cannot be finished."""
+    """Return the event that ends a stream with an error."""
     return _write("error", _error(failure).model_dump())
 
 
@@ -146,13 +146,13 @@ def _error(failure: Failure) -> ErrorAnswer:
     first = failure.problems[0] if failure.problems else None
     message = failure.detail
     if first is not None and first.allowed is not None and len(failure.problems) == 1:
-        message = f"{message} (allowed: {first.allowed})"  # there is no other place for it
+        message = f"{message} (allowed: {first.allowed})"  # OpenAI's format has no field for it
     param = None if first is None else first.field
     return ErrorAnswer(error=ErrorBody(message=cut(message), type=kind, param=param, code=failure.row.code))
 
 
 def render_error(failure: Failure, request_id: str) -> JSONResponse:
-    """Any failure as OpenAI's clients read it."""
+    """Render a failure in OpenAI's format."""
     headers = {**failure.headers, HEADER: request_id}
     return JSONResponse(_error(failure).model_dump(), failure.row.status, headers=headers)
 

@@ -1,1 +1,7 @@
-"""TODO."""
+"""Request bodies, from the socket to a request.
+
+bodies.py          reads bodies with limits on size and time, and unpacks forms
+spooled_files.py   spools large files to disk
+requests.py        parses JSON into requests and words the errors
+schemas.py         JSON Schema of the requests: allowed values, and schemas for one model
+"""

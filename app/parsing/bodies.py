@@ -1,4 +1,4 @@
-"""Reads request bodies within a byte and a time bound. Does not look into them, except to unpack a form."""
+"""Reads request bodies with limits on size and time, and unpacks forms. Does not parse JSON."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from app.errors import BodyTimeout, BodyTooLarge
 from contracts.errors import FieldProblem, InvalidRequest, UnreadableBody
 
-#: How much of a body that is too large is read and thrown away, so that a client that is still sending
-#: reads the answer instead of a broken connection.
+#: How much of a body over the limit is read and discarded, so that a client that is still sending gets the answer
+#: instead of a broken connection.
 _DRAIN_BYTES = 64 * 2**20
-#: What a multipart body may have beside its file.
+#: Bytes that a multipart body may have in addition to its file.
 FORM_OVERHEAD_BYTES = 64 * 2**10
 
 
 async def read_body(request: Request, max_bytes: int, timeout_seconds: float) -> bytes:
-    """The whole body; never holds more than `max_bytes` of it.
+    """Read the whole body; never holds more than `max_bytes` of it.
 
     Raises:
-        BodyTooLarge: found from the declared length, or while reading.
-        BodyTimeout: it was not here in time.
+        BodyTooLarge: by its declared length, or while reading.
+        BodyTimeout: it did not arrive in time.
     """
     chunks = []
     async with aclosing(stream_body(request, max_bytes, timeout_seconds)) as body:
         async for chunk in body:
-            chunks.append(chunk)  # noqa: PERF401 - it may raise half-way
+            chunks.append(chunk)  # noqa: PERF401 - the iterator may raise midway
     return b"".join(chunks)
 
 
 async def stream_body(request: Request, max_bytes: int, timeout_seconds: float) -> AsyncGenerator[bytes, None]:
-    """The body as it comes in, up to `max_bytes` of it; raises as `read_body`, at the latest after its end."""
-    too_large = BodyTooLarge(f"the body has more than {max_bytes} bytes")
+    """Yield the body as it arrives, up to `max_bytes` of it; raises as `read_body`, at the latest at the end."""
+    too_large = BodyTooLarge(f"the body is larger than {max_bytes} bytes")
     length = request.headers.get("content-length", "")
     declared = int(length) if length.isdecimal() else 0
     if declared > max_bytes + _DRAIN_BYTES or (declared > max_bytes and "expect" in request.headers):
@@ -51,7 +51,7 @@ async def stream_body(request: Request, max_bytes: int, timeout_seconds: float) 
                 elif size > max_bytes + _DRAIN_BYTES:
                     break
     except TimeoutError:
-        raise BodyTimeout(f"the body was not here after {timeout_seconds:g} seconds") from None
+        raise BodyTimeout(f"the body did not arrive within {timeout_seconds:g} s") from None
     if size > max_bytes:
         raise too_large
 
@@ -60,17 +60,17 @@ Form = list[tuple[str, str | bytes]]
 
 
 async def read_form(request: Request, raw: bytes, max_files: int = 8, max_fields: int = 8) -> Form:
-    """The fields of a multipart body that has been read, in order; files are bytes.
+    """Parse a multipart body that was read; return its fields in order, files as bytes.
 
     Raises:
-        UnreadableBody: no multipart body, or one with more in it.
+        UnreadableBody: the body is not multipart, or has more files or fields than allowed.
     """
 
-    async def once() -> AsyncGenerator[bytes, None]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
         yield raw
 
     try:
-        form = await MultiPartParser(request.headers, once(), max_files=max_files, max_fields=max_fields).parse()
+        form = await MultiPartParser(request.headers, chunks(), max_files=max_files, max_fields=max_fields).parse()
     except MultiPartException as error:
         raise UnreadableBody(error.message) from None
     try:
@@ -83,16 +83,16 @@ async def read_form(request: Request, raw: bytes, max_files: int = 8, max_fields
 
 
 async def unpack_file(request: Request, raw: bytes) -> bytes:
-    """The one file of a multipart body that has been read; its field is `file`.
+    """Return the field `file` of a multipart body that was read.
 
     Raises:
-        UnreadableBody: no multipart body.
-        InvalidRequest: it holds something else.
+        UnreadableBody: the body is not multipart.
+        InvalidRequest: the form has other fields or several files.
     """
     match await read_form(request, raw):
         case [("file", bytes() as file)]:
             return file
         case fields:
             names = ", ".join(name for name, _ in fields) or "nothing"
-            message = f"the form must hold one file, named file, and it holds: {names}"
+            message = f"the form must have one file in the field file, got: {names}"
             raise InvalidRequest([FieldProblem("file", message, ["file"])])

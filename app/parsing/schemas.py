@@ -1,6 +1,6 @@
-"""JSON Schema of the requests: what a field allows, and what is left of a schema for one model.
+"""JSON Schema of the requests: the values that a field allows, and schemas narrowed to one model.
 
-Works on the schemas that pydantic writes for `contracts/tasks.py`; checks no request itself.
+Works on the schemas that pydantic generates for `contracts/requests/schema.py`. Does not validate requests.
 """
 
 from __future__ import annotations
@@ -28,44 +28,44 @@ def _schema_of(kind: type[BaseModel]) -> Schema:
 
 
 def allowed_at(kind: type[BaseModel], path: Sequence[str | int]) -> object:
-    """What a request may hold at a path: a list of values, a range in words, or None where all goes.
+    """Return what a request allows at a path: a list of values, a range as text, or None if anything is allowed.
 
-    For a path that names no field: the fields that there are.
+    For an unknown field: the names of the known ones.
     """
     whole = here = _schema_of(kind)
     for step in path:
-        inside = _inside(here, step)
+        inside = _child(here, step)
         if inside is None:
             return sorted(here.get("properties", ())) or None
-        here = _settle(whole, inside)
-    return _in_words(here)
+        here = _dereference(whole, inside)
+    return _describe(here)
 
 
 def takes_text(kind: type[BaseModel], field: str) -> bool:
-    """Whether a field may be a string; so may one that there is not."""
+    """Return whether a field may be a string; an unknown field may."""
     whole = _schema_of(kind)
     part = whole["properties"].get(field, {"type": "string"})
-    return any(_settle(whole, branch).get("type") == "string" for branch in part.get("anyOf", [part]))
+    return any(_dereference(whole, branch).get("type") == "string" for branch in part.get("anyOf", [part]))
 
 
 def bounds_of(kind: type[JobRequest], field: str) -> tuple[int, int]:
-    """Least and largest value of a whole-number field."""
+    """Return minimum and maximum of an integer field."""
     whole = _schema_of(kind)
-    part = _settle(whole, whole["properties"][field])
+    part = _dereference(whole, whole["properties"][field])
     return part["minimum"], part["maximum"]
 
 
-def _inside(here: Schema, step: str | int) -> Schema | None:
+def _child(parent: Schema, step: str | int) -> Schema | None:
     if isinstance(step, int):
-        prefix = here.get("prefixItems", [])
-        found = prefix[step] if step < len(prefix) else here.get("items")
+        prefix = parent.get("prefixItems", [])
+        found = prefix[step] if step < len(prefix) else parent.get("items")
     else:
-        found = here.get("properties", {}).get(step) or here.get("additionalProperties")
+        found = parent.get("properties", {}).get(step) or parent.get("additionalProperties")
     return found if isinstance(found, dict) else None
 
 
-def _settle(whole: Schema, part: Schema) -> Schema:
-    """Follow a reference, and leave out the null of something that may be null."""
+def _dereference(whole: Schema, part: Schema) -> Schema:
+    """Follow a reference, and drop the null branch of an optional field."""
     if "anyOf" in part:
         part = next(branch for branch in part["anyOf"] if branch.get("type") != "null")
     if "$ref" in part:
@@ -73,7 +73,7 @@ def _settle(whole: Schema, part: Schema) -> Schema:
     return part
 
 
-def _in_words(part: Schema) -> object:
+def _describe(part: Schema) -> object:
     if "const" in part:
         return [part["const"]]
     if "enum" in part:
@@ -94,49 +94,49 @@ def _in_words(part: Schema) -> object:
 
 
 def schemas_for(model: ModelSpec, catalogue: Catalogue) -> dict[Task, Schema]:
-    """For each task that the model can run: the request's schema, narrowed to what the model takes."""
+    """Return the request's schema for each task of the model, narrowed to what the model accepts."""
     return {task: _narrow(REQUESTS[task], task, model, catalogue) for task in model.tasks}
 
 
 def _narrow(kind: type[JobRequest], task: Task, model: ModelSpec, catalogue: Catalogue) -> Schema:
     schema = copy.deepcopy(_schema_of(kind))
     properties: Schema = schema["properties"]
-    granted = _granted(task, model)
+    used = _used_fields(task, model)
     for name in list(properties):
-        if name in MODE_FIELDS - granted or name in model.refuses:
+        if name in MODE_FIELDS - used or name in model.refuses:
             del properties[name]
-    _put_defaults(schema, model)
-    _settle(schema, properties["model"])["enum"] = [model.id]
-    _settle(schema, properties["scheduler"])["enum"] = model.schedulers
+    _set_defaults(schema, model)
+    _dereference(schema, properties["model"])["enum"] = [model.id]
+    _dereference(schema, properties["scheduler"])["enum"] = model.schedulers
     for side in ("width", "height"):
-        _settle(schema, properties[side])["multipleOf"] = model.family_spec.size_multiple
+        _dereference(schema, properties[side])["multipleOf"] = model.family_spec.size_multiple
     if "max_sequence_length" in properties:
         longest = model.family_spec.max_sequence_length
-        _settle(schema, properties["max_sequence_length"])["maximum"] = longest
-    _name_rows(schema, "loras", "name", lora_ids(model, catalogue))
-    _name_rows(schema, "controls", "controlnet", controlnet_ids(model, catalogue))
+        _dereference(schema, properties["max_sequence_length"])["maximum"] = longest
+    _restrict_ids(schema, "loras", "name", lora_ids(model, catalogue))
+    _restrict_ids(schema, "controls", "controlnet", controlnet_ids(model, catalogue))
     schema["description"] += f" At most {model.pixel_cap} pixels, width × height."
     return schema
 
 
 def name_choices(schemas: dict[str, Schema], kinds: Sequence[type[JobRequest]], catalogue: Catalogue) -> None:
-    """Let the schemas of these requests take what is in the catalogue only: models, schedulers, ControlNets.
+    """Restrict the schemas of these requests to the models, schedulers and ControlNets of the catalogue.
 
-    Not adapters, which come and go while the service runs.
+    LoRAs are not listed, since they can be added and removed while the service runs.
     """
     schedulers = list(dict.fromkeys(name for model in catalogue.models for name in model.schedulers))
     multiple = gcd(*(model.family_spec.size_multiple for model in catalogue.models))
     for kind in kinds:
         properties = schemas[kind.__name__]["properties"]
-        _settle({}, properties["model"])["enum"] = [model.id for model in catalogue.models]
-        _settle({}, properties["scheduler"])["enum"] = schedulers
+        _dereference({}, properties["model"])["enum"] = [model.id for model in catalogue.models]
+        _dereference({}, properties["scheduler"])["enum"] = schedulers
         for side in ("width", "height"):
-            _settle({}, properties[side])["multipleOf"] = multiple
+            _dereference({}, properties[side])["multipleOf"] = multiple
     schemas["Control"]["properties"]["controlnet"]["enum"] = [row.id for row in catalogue.controlnets]
 
 
-def _name_rows(schema: Schema, field: str, name: str, ids: list[str]) -> None:
-    """Let the entries of a list name these rows only; a list that could only be empty goes."""
+def _restrict_ids(schema: Schema, field: str, name: str, ids: list[str]) -> None:
+    """Restrict the entries of a list to these ids; without any, remove the list from the schema."""
     entries = schema["properties"].get(field)
     if entries is None:
         return
@@ -147,25 +147,25 @@ def _name_rows(schema: Schema, field: str, name: str, ids: list[str]) -> None:
         del schema["properties"][field], schema["$defs"][definition]
 
 
-def _granted(task: Task, model: ModelSpec) -> frozenset[str]:
+def _used_fields(task: Task, model: ModelSpec) -> frozenset[str]:
     modes = _MODES_OF_CONTROLNET if task is Task.CONTROLNET else (Mode(task.value),)
     known = model.family_spec.modes
     return frozenset().union(*(known[mode] for mode in modes if mode in known))
 
 
-def _put_defaults(schema: Schema, model: ModelSpec) -> None:
+def _set_defaults(schema: Schema, model: ModelSpec) -> None:
     properties = schema["properties"]
     for name, value in {**model.family_spec.defaults, **model.defaults}.items():
-        # The size of an image that the request must bring stands in for the model's own size.
+        # With a required image, its size is the default, not the model's.
         if name in properties and not (name in ("width", "height") and "image" in schema["required"]):
             properties[name]["default"] = value
 
 
 def lora_ids(model: ModelSpec, catalogue: Catalogue) -> list[str]:
-    """Adapters that were made for the model's family."""
+    """Return the ids of the LoRAs that work with the model."""
     return [row.id for row in catalogue.loras if row.suits(model)]
 
 
 def controlnet_ids(model: ModelSpec, catalogue: Catalogue) -> list[str]:
-    """ControlNets that were made for the model's family."""
+    """Return the ids of the ControlNets that work with the model."""
     return [row.id for row in catalogue.controlnets if row.family == model.family]

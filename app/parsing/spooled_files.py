@@ -1,4 +1,4 @@
-"""Large files in request bodies: from the socket to this machine's disk, never whole in memory."""
+"""Spools large files of request bodies to disk, so that they are never whole in memory."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from contracts.errors import FieldProblem, InvalidRequest, UnreadableBody
 
 @dataclass(frozen=True)
 class SpooledFile:
-    """A file that came in a body; it lies there while the request lasts.
+    """A file received in a body; it is deleted when the request ends.
 
     Attributes:
-        filename: the client's, where a form names it.
-        fields: what else the form held.
+        filename: as named in a form; else empty.
+        fields: other fields of the form.
     """
 
     path: Path
@@ -33,7 +33,7 @@ class SpooledFile:
 
 
 def media_type(request: Request) -> str:
-    """What the request says that its body is, without parameters; empty where it does not say."""
+    """Return the media type of the body without parameters; empty if the request has none."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
@@ -41,13 +41,13 @@ def media_type(request: Request) -> str:
 async def spool_file(
     request: Request, max_bytes: int, timeout_seconds: float
 ) -> AsyncGenerator[SpooledFile, None]:
-    """The body, or the `file` of a form.
+    """Spool the body, or the field `file` of a form.
 
     Raises:
-        BodyTooLarge: found from the declared length, or while reading.
-        BodyTimeout: it was not here in time.
-        UnreadableBody: no form, though its content type says so.
-        InvalidRequest: a form without a file, or with several.
+        BodyTooLarge: by its declared length, or while reading.
+        BodyTimeout: it did not arrive in time.
+        UnreadableBody: the body is not the form that its content type announces.
+        InvalidRequest: the form has no file, or several.
     """
     is_form = media_type(request) == "multipart/form-data"
     bound = max_bytes + FORM_OVERHEAD_BYTES if is_form else max_bytes
@@ -67,7 +67,7 @@ async def _spool_raw(body: AsyncGenerator[bytes, None], path: Path) -> SpooledFi
 
 async def _spool_form(request: Request, body: AsyncGenerator[bytes, None], path: Path) -> SpooledFile:
     try:
-        # The parser keeps what is larger than a megabyte on disk, too.
+        # The parser keeps files of more than a megabyte on disk, too.
         form = await MultiPartParser(request.headers, body, max_files=1, max_fields=8).parse()
     except MultiPartException as error:
         raise UnreadableBody(error.message) from None
@@ -75,7 +75,7 @@ async def _spool_form(request: Request, body: AsyncGenerator[bytes, None], path:
         found = form.get("file")
         if not isinstance(found, UploadFile):
             names = ", ".join(form) or "nothing"
-            message = f"the form must hold one file, named file, and it holds: {names}"
+            message = f"the form must have one file in the field file, got: {names}"
             raise InvalidRequest([FieldProblem("file", message, ["file"])])
         with path.open("wb") as file:
             await run_in_threadpool(shutil.copyfileobj, found.file, file)

@@ -1,1 +1,6 @@
-"""TODO."""
+"""What the service offers: checkpoints and adapters, model families, schedulers.
+
+catalogue.py    models, LoRAs and ControlNets, read from a TOML file
+families.py     what each model family supports: modes, fields, sizes, defaults
+schedulers.py   schedulers by public name
+"""

@@ -1,6 +1,6 @@
-"""The catalogue: which models, LoRAs and ControlNets this service offers, as frozen rows read from a TOML file.
+"""The catalogue of models, LoRAs and ControlNets that the service offers, read from a TOML file into frozen rows.
 
-It checks that the rows agree with each other and with `families.py`; it opens no checkpoint.
+Checks that the rows agree with each other and with `families.py`. Does not open checkpoints.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contracts.catalogue.families import FAMILIES, Family, Mode, Task
 from contracts.catalogue.schedulers import SCHEDULERS, names_for
 from contracts.errors import CatalogueError, NotFound
 
-#: Ids travel in Redis keys and URLs, so they are plain.
+#: Ids are part of Redis keys and URLs, so their characters are restricted.
 Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 
@@ -31,23 +31,23 @@ class _Row(BaseModel):
     @model_validator(mode="after")
     def _family_is_known(self) -> _Row:
         if self.family not in FAMILIES:
-            raise ValueError(f"family {self.family!r} is unknown; there are {', '.join(FAMILIES)}")
+            raise ValueError(f"unknown family {self.family!r}; known: {', '.join(FAMILIES)}")
         return self
 
 
 class ModelSpec(_Row):
-    """One checkpoint.
+    """A checkpoint.
 
     Attributes:
-        source: hub id (`org/name`), folder in diffusers layout, or one `.safetensors` file.
-        config: folder or hub id with the components' configurations; only for a single file.
-        variant: weight variant in the folder, such as `fp16`.
+        source: hub id (`org/name`), folder in diffusers layout, or a single `.safetensors` file.
+        config: folder or hub id with the components' configurations; for a single file only.
+        variant: weight variant in the folder, for example `fp16`.
         dtype: dtype on the device; `auto` is bfloat16 on CUDA and float32 on the CPU.
-        defaults: replaces entries of the family's defaults.
-        max_pixels: replaces the family's bound, width × height.
-        refuses: fields that this checkpoint would ignore (`guidance_scale` for a distilled FLUX).
-        max_clip_skip: the most that `clip_skip` may be; less than the request's bound for small encoders.
-        prompt_hint: an example that this model answers well.
+        defaults: overrides entries of the family's defaults.
+        max_pixels: overrides the family's limit on width × height.
+        refuses: fields that it ignores (`guidance_scale` for a distilled FLUX) and requests may not set.
+        max_clip_skip: largest `clip_skip`; lower than the request's limit for encoders with few layers.
+        prompt_hint: an example prompt that works well.
     """
 
     config: str | None = None
@@ -66,56 +66,60 @@ class ModelSpec(_Row):
 
     @property
     def pixel_cap(self) -> int:
-        """Width × height at the most."""
+        """Maximum of width × height."""
         return self.max_pixels or self.family_spec.max_pixels
 
     @property
     def tasks(self) -> list[Task]:
-        """The tasks that this model can run."""
+        """Tasks that the model can run."""
         return [task for task in Task if Mode(task.value) in self.family_spec.modes]
 
     @property
     def schedulers(self) -> list[str]:
-        """Public names of the schedulers that can drive it."""
+        """Public names of the schedulers that work with the model."""
         return names_for(self.family_spec.kind)
 
     def default(self, field: str) -> object:
-        """Value of a field that the client left out; None where neither model nor family has one."""
+        """Return the default of a request field: the model's, else the family's, else None."""
         return self.defaults.get(field, self.family_spec.defaults.get(field))
 
     @model_validator(mode="after")
     def _defaults_are_usable(self) -> ModelSpec:
         unknown = set(self.defaults) - set(self.family_spec.defaults)
         if unknown:
-            raise ValueError(f"defaults {sorted(unknown)} are no defaults of family {self.family}")
+            known = sorted(self.family_spec.defaults)
+            raise ValueError(f"unknown defaults {sorted(unknown)}; family {self.family} has {known}")
         scheduler = SCHEDULERS.get(str(self.default("scheduler")))
         if scheduler is None or scheduler.kind != self.family_spec.kind:
-            raise ValueError(f"scheduler {self.default('scheduler')!r} cannot drive {self.family}")
+            allowed = ", ".join(self.schedulers)
+            raise ValueError(
+                f"scheduler {self.default('scheduler')!r} does not work with {self.family}; allowed: {allowed}"
+            )
         return self
 
 
 class LoraSpec(_Row):
-    """One adapter: a `.safetensors` file for models of one family.
+    """A LoRA: a `.safetensors` file for models of one family.
 
     Attributes:
-        trigger: the words that call its effect, shown to people.
-        models: those whose layers it fits; none named: all of its family.
+        trigger: words in the prompt that activate it; shown to people.
+        models: ids of the models whose layers it fits; empty: all of its family.
     """
 
     trigger: str = ""
     models: tuple[str, ...] = ()
 
     def suits(self, model: ModelSpec) -> bool:
-        """Whether it is made for this model."""
+        """Return whether it works with this model."""
         return self.family == model.family and (not self.models or model.id in self.models)
 
 
 class ControlNetSpec(_Row):
-    """One ControlNet.
+    """A ControlNet.
 
     Attributes:
-        kind: `hint` takes a control image; `inpaint` takes the job's own image and mask.
-        preprocessors: names in the preprocessor list that make its control image out of a picture.
+        kind: `hint` takes a control image; `inpaint` takes the job's image and mask.
+        preprocessors: names of the preprocessors that can make its control image.
     """
 
     kind: Literal["hint", "inpaint"] = "hint"
@@ -123,7 +127,7 @@ class ControlNetSpec(_Row):
 
 
 class Catalogue(BaseModel):
-    """All rows. Relative sources are relative to `root`, the catalogue file's folder."""
+    """All rows. Relative sources are relative to `root`, the folder of the catalogue file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -137,36 +141,37 @@ class Catalogue(BaseModel):
     def _ids_are_unique_and_present(self) -> Catalogue:
         for kind, rows in (("model", self.models), ("lora", self.loras), ("controlnet", self.controlnets)):
             ids = [row.id for row in rows]
-            twice = sorted({id for id in ids if ids.count(id) > 1})
-            if twice:
-                raise ValueError(f"{kind} ids {twice} stand twice")
+            repeated = sorted({id for id in ids if ids.count(id) > 1})
+            if repeated:
+                raise ValueError(f"{kind} ids must be unique, got {', '.join(repeated)} more than once")
         if self.default_model not in {row.id for row in self.models}:
-            raise ValueError(f"default_model {self.default_model!r} is none of the models")
+            models = ", ".join(row.id for row in self.models)
+            raise ValueError(f"default_model must be the id of a model ({models}), got {self.default_model!r}")
         return self
 
     def model(self, id: str) -> ModelSpec:
-        """The model's row; raises NotFound."""
+        """Return the row of a model; raises NotFound."""
         return _find("model", self.models, id)
 
     def lora(self, id: str) -> LoraSpec:
-        """The adapter's row; raises NotFound."""
+        """Return the row of a LoRA; raises NotFound."""
         return _find("lora", self.loras, id)
 
     def controlnet(self, id: str) -> ControlNetSpec:
-        """The ControlNet's row; raises NotFound."""
+        """Return the row of a ControlNet; raises NotFound."""
         return _find("controlnet", self.controlnets, id)
 
     def locate(self, source: str) -> Path | str:
-        """Where a source is: a path where such a file or folder exists, else the hub id as written.
+        """Return the path of a source if that file or folder exists, else the source itself as a hub id.
 
         Raises:
-            CatalogueError: the source can only be a path, and nothing is there.
+            CatalogueError: the source can only be a path, and does not exist.
         """
         path = Path(source) if Path(source).is_absolute() else self.root / source
         if path.exists():
             return path
         if source.endswith(".safetensors") or source.startswith((".", "/")) or source.count("/") != 1:
-            raise CatalogueError(f"{source}: no such file or folder below {self.root}, and no hub id")
+            raise CatalogueError(f"{source}: no such file or folder in {self.root}, and not a hub id (org/name)")
         return source
 
 
@@ -184,15 +189,18 @@ def read_catalogue(path: Path) -> Catalogue:
     """Read and check a catalogue file.
 
     Raises:
-        CatalogueError: the file is missing, is no TOML, or its rows do not hold together.
+        CatalogueError: the file is missing or not valid TOML, or its rows contradict each other.
     """
     try:
         rows = tomllib.loads(path.read_text(encoding="utf-8"))
         return Catalogue(root=path.resolve().parent, **rows)
     except FileNotFoundError:
-        raise CatalogueError(f"{path}: there is no such catalogue file") from None
+        raise CatalogueError(f"{path}: catalogue file not found") from None
     except (tomllib.TOMLDecodeError, TypeError) as error:
         raise CatalogueError(f"{path}: {error}") from None
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        lines = [
+            f"{'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}"
+            for item in error.errors()
+        ]
         raise CatalogueError(f"{path}: " + "; ".join(lines)) from None

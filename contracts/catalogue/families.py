@@ -1,6 +1,6 @@
-"""What each architecture can do, as data: modes, fields, size rule, defaults. Knows nothing of diffusers.
+"""What each model family supports, as data: modes, fields, sizes, defaults. Does not import diffusers.
 
-A test holds this table against the pipelines' own signatures (`tests/worker/families/`).
+A test compares this table with the signatures of the pipelines (`tests/worker/families/`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contracts.catalogue.schedulers import Kind
 
 
 class Task(StrEnum):
-    """What a client asks for; one route each."""
+    """Kind of job that a client can request; each has its own route."""
 
     TXT2IMG = "txt2img"
     IMG2IMG = "img2img"
@@ -23,7 +23,7 @@ class Task(StrEnum):
 
 
 class Mode(StrEnum):
-    """Which pipeline a job runs on. A ControlNet job with an image, or a mask, is a mode of its own."""
+    """Pipeline that a job runs on: its task, or for ControlNet also whether it has an image or a mask."""
 
     TXT2IMG = "txt2img"
     IMG2IMG = "img2img"
@@ -35,15 +35,15 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True)
 class StepCacheSchedule:
-    """How `speed: fast` saves runs of the denoiser: at some steps its result is predicted from those before.
+    """The steps at which `speed: fast` runs the denoiser; at the others it predicts the result from earlier steps.
 
-    The schedule is fixed, so an image depends neither on its neighbours in a batch nor on the device's speed.
+    The schedule is fixed, so an image depends neither on the jobs it shares a call with nor on the device's speed.
 
     Attributes:
-        first_steps: are computed, all of them; there the image gets its composition.
-        interval: of the steps after those, one in so many is computed.
-        order: of the prediction: 0 repeats the last result, 1 goes on in a straight line.
-        min_steps: fewer leave too few results to predict from.
+        first_steps: number of initial steps that are all computed; they decide the composition.
+        interval: after those, one step in this many is computed.
+        order: order of the Taylor expansion: 0 repeats the last result, 1 extrapolates linearly.
+        min_steps: minimum number of steps of a job; with fewer there is too little to predict from.
     """
 
     first_steps: int = 3
@@ -52,28 +52,29 @@ class StepCacheSchedule:
     min_steps: int = 8
 
     def computes(self, step: int) -> bool:
-        """Whether the denoiser runs at this step, counted from 0 (as diffusers' TaylorSeer cache counts)."""
+        """Return whether the denoiser runs at this step, counted from 0 as in diffusers' TaylorSeer cache."""
         return step < self.first_steps or (step - self.first_steps - 1) % self.interval == 0
 
 
 @dataclass(frozen=True)
 class Family:
-    """One architecture.
+    """A model architecture.
 
     Attributes:
-        id: its name in the catalogue.
-        kind: which schedulers can drive it.
-        modes: the modes that diffusers has a pipeline for, each with the fields that it takes.
-        size_multiple: width and height must divide by it (VAE stride × patch), in pixels.
-        max_pixels: width × height at the most, unless the model's row says less or more.
-        defaults: value of every field that a client may leave out, unless the model's row has its own.
-        max_sequence_length: longest T5 prompt in tokens; None where there is no T5.
-        negative_needs_true_cfg: a negative prompt acts only with `true_cfg_scale` > 1.
-        t5_optional: T5 may be left out; the image is another one then.
-        inpaint_control_only: a mask beside `controls` needs a ControlNet trained for inpainting.
-        denoiser_layers: how the names of its denoiser's layers begin, in any trainer's layout, `_` for dots.
-        lora_text_encoders: text encoders that adapters can change.
-        step_cache: what `speed: fast` does.
+        id: name in the catalogue.
+        kind: decides which schedulers work with it.
+        modes: modes that diffusers has a pipeline for, each with the request fields that it uses.
+        size_multiple: width and height must be multiples of it (VAE stride × patch size), in pixels.
+        max_pixels: maximum of width × height; a model's row may override it.
+        defaults: default of each field that depends on the model; a model's row may override it.
+        max_sequence_length: maximum T5 prompt length in tokens; None without a T5.
+        negative_needs_true_cfg: a negative prompt has an effect only with `true_cfg_scale` > 1.
+        t5_optional: T5 may be skipped, which changes the image.
+        inpaint_control_only: a ControlNet job with a mask needs a ControlNet trained for inpainting.
+        denoiser_layers: regular expression for the beginning of its denoiser layers' names, in the layout of any
+            LoRA trainer, with `_` for dots.
+        lora_text_encoders: text encoders that LoRAs can change.
+        step_cache: schedule of `speed: fast`.
     """
 
     id: str
@@ -131,7 +132,7 @@ _SD3 = Family(
         Mode.IMG2IMG: _SD3_TEXT | _IMAGE,
         Mode.INPAINT: _SD3_TEXT | _MASK,
         Mode.CONTROLNET: _SD3_TEXT | _CONTROLS,
-        # The pipeline repaints from pure noise, guided by its ControlNet: it has neither strength nor crop.
+        # The pipeline starts from pure noise, guided by its ControlNet, so it has neither strength nor crop.
         Mode.CONTROLNET_INPAINT: _SD3_TEXT | _CONTROLS | {"image", "mask_image", "mask_blur"},
     },
     size_multiple=16,
@@ -179,7 +180,7 @@ MODE_FIELDS: frozenset[str] = frozenset().union(
 
 
 def mode_of(task: Task, *, has_image: bool, has_mask: bool) -> Mode:
-    """The mode that a request of this task runs in, from which pictures it brings."""
+    """Return the mode of a task, given which images the request has."""
     if task is not Task.CONTROLNET:
         return Mode(task.value)
     if has_mask:

@@ -1,6 +1,6 @@
-"""Schedulers by public name: which diffusers class, which kind of model it can drive, which options it needs.
+"""Schedulers by public name: diffusers class, kind of model, options.
 
-A row is data; `worker/schedulers.py` makes the object. Options override the checkpoint's own configuration.
+Rows are data; `worker/sampling/schedulers.py` makes the object. Options override the checkpoint's configuration.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ Kind = Literal["diffusion", "flow"]
 
 @dataclass(frozen=True)
 class SchedulerSpec:
-    """One sampler as clients name it.
+    """A scheduler as clients name it.
 
     Attributes:
-        id: the public name.
-        class_name: class in `diffusers`, made with `from_config` of the checkpoint's own scheduler.
-        kind: the kind of model that it can drive.
-        options: configuration entries that it sets.
-        max_steps: steps at the most; None where there is no bound of its own.
+        id: public name.
+        class_name: class in `diffusers`, made with `from_config` of the checkpoint's scheduler.
+        kind: kind of model that it works with.
+        options: configuration entries that it overrides.
+        max_steps: maximum number of steps; None without a limit of its own.
     """
 
     id: str
@@ -40,7 +40,7 @@ _ROWS = (
     SchedulerSpec("heun", "HeunDiscreteScheduler", "diffusion"),
     SchedulerSpec("ddim", "DDIMScheduler", "diffusion"),
     SchedulerSpec("pndm", "PNDMScheduler", "diffusion", {"skip_prk_steps": True}),
-    # Its steps are picked from the 50 that LCM models are distilled on.
+    # Its steps are chosen from the 50 that LCM models are distilled on.
     SchedulerSpec("lcm", "LCMScheduler", "diffusion", max_steps=50),
     SchedulerSpec("unipc", "UniPCMultistepScheduler", "diffusion"),
     SchedulerSpec("dpmpp_2m", "DPMSolverMultistepScheduler", "diffusion"),
@@ -67,5 +67,5 @@ SCHEDULERS: Mapping[str, SchedulerSpec] = MappingProxyType({row.id: row for row 
 
 
 def names_for(kind: Kind) -> list[str]:
-    """Public names of the schedulers that can drive a model of this kind, in the table's order."""
+    """Return the public names of the schedulers that work with this kind of model, in the order of the table."""
     return [row.id for row in _ROWS if row.kind == kind]

@@ -1,1 +1,9 @@
-"""TODO."""
+"""From a client's request to the parameters that a worker runs.
+
+fields.py        the fields that shape an image, each declared once
+schema.py        the requests, one class a task, and their fields about delivery
+validation.py    checks of a request against the catalogue
+step_rules.py    checks of steps, scheduler and speed
+resolution.py    fills in defaults, size, seed and storage keys
+parameters.py    the parameters stored with a job
+"""

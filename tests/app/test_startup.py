@@ -70,7 +70,7 @@ def test_one_slow_request_does_not_hold_up_the_others(redis_url: str, tmp_path: 
     [
         ({"DARKROOM_API_PORT": "x"}, "DARKROOM_API_PORT: "),
         ({"DARKROOM_LINK_SECRET": "short"}, "DARKROOM_LINK_SECRET: "),
-        ({"DARKROOM_CATALOGUE": "/nowhere.toml"}, "/nowhere.toml: there is no such catalogue file"),
+        ({"DARKROOM_CATALOGUE": "/nowhere.toml"}, "/nowhere.toml: catalogue file not found"),
     ],
 )
 def test_a_service_that_cannot_start_says_why_in_one_line(settings: dict[str, str], line: str) -> None:

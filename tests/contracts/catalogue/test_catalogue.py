@@ -36,22 +36,24 @@ def test_the_built_in_catalogue_offers_a_model_of_every_family_and_its_files_are
     [
         ("not toml", "catalogue.toml"),
         ('default_model = "one"\n', "models"),
-        ('default_model = "two"\n' + model(), "none of the models"),
-        ('default_model = "one"\n' + model() + model(), "twice"),
-        ('default_model = "one"\n' + model(family="sd0"), "family 'sd0' is unknown"),
+        ('default_model = "two"\n' + model(), "must be the id of a model"),
+        ('default_model = "one"\n' + model() + model(), "more than once"),
+        ('default_model = "one"\n' + model(family="sd0"), "unknown family 'sd0'"),
         ('default_model = "One"\n' + model(id="One"), "pattern"),
         ('default_model = "one"\n' + model() + "speed = 3\n", "speed"),
-        ('default_model = "one"\n' + model() + 'defaults = { scheduler = "flow_euler" }\n', "cannot drive"),
-        ('default_model = "one"\n' + model() + "defaults = { wings = 2 }\n", "no defaults of family"),
+        ('default_model = "one"\n' + model() + 'defaults = { scheduler = "flow_euler" }\n', "does not work with"),
+        ('default_model = "one"\n' + model() + "defaults = { wings = 2 }\n", "unknown defaults"),
     ],
 )
-def test_rows_that_do_not_hold_together_are_refused_in_words(tmp_path: Path, text: str, complaint: str) -> None:
+def test_a_catalogue_with_invalid_rows_is_refused_with_the_reason(
+    tmp_path: Path, text: str, complaint: str
+) -> None:
     with pytest.raises(CatalogueError, match=complaint):
         read_catalogue(write(tmp_path, text))
 
 
-def test_a_missing_file_is_said_plainly(tmp_path: Path) -> None:
-    with pytest.raises(CatalogueError, match="no such catalogue file"):
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(CatalogueError, match="catalogue file not found"):
         read_catalogue(tmp_path / "nothing.toml")
 
 
