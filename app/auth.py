@@ -7,6 +7,7 @@ within that second.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from dataclasses import dataclass
@@ -82,6 +83,7 @@ class Authenticator:
         self._keys = keys
         self._allows_anonymous = allows_anonymous
         self._has_keys_until = (False, 0.0)
+        self._refresh: asyncio.Task[bool] | None = None
         self._principals: dict[bytes, tuple[Principal, float]] = {}
 
     async def authenticate(self, authorization: str | None) -> Principal:
@@ -106,8 +108,15 @@ class Authenticator:
     async def _has_keys(self) -> bool:
         has_keys, expires = self._has_keys_until
         if time.monotonic() >= expires:
-            has_keys = await run_in_threadpool(self._keys.exist)
-            self._has_keys_until = (has_keys, time.monotonic() + _CACHE_SECONDS)
+            # One lookup for all requests that arrive meanwhile; a cancelled request does not cancel it.
+            if self._refresh is None or self._refresh.done():
+                self._refresh = asyncio.create_task(self._read_has_keys())
+            has_keys = await asyncio.shield(self._refresh)
+        return has_keys
+
+    async def _read_has_keys(self) -> bool:
+        has_keys = await run_in_threadpool(self._keys.exist)
+        self._has_keys_until = (has_keys, time.monotonic() + _CACHE_SECONDS)
         return has_keys
 
     async def _look_up(self, token: str) -> Principal | None:

@@ -73,7 +73,9 @@ def hide(*texts: str | None) -> None:
     """Cut these prompts out of the lines of what is bound, wherever a library or an error quotes them."""
     context = _context.get(None)
     if context is not None:
-        context.hidden.extend(text for text in texts if text is not None and len(text) >= _MIN_HIDDEN)
+        for text in texts:
+            if text is not None and len(text) >= _MIN_HIDDEN:
+                context.hidden.extend(dict.fromkeys((text, repr(text)[1:-1], json.dumps(text)[1:-1])))
 
 
 def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
@@ -120,8 +122,7 @@ class _Lines(logging.Formatter):
         """The text without secrets, images and hidden prompts."""
         if not self._prompts:
             for hidden in _context.get(_Context()).hidden:
-                for form in (hidden, repr(hidden)[1:-1], json.dumps(hidden)[1:-1]):
-                    text = text.replace(form, "[prompt]")
+                text = text.replace(hidden, "[prompt]")
         for pattern, rest in _SECRETS:
             text = pattern.sub(rest, text)
         return text

@@ -2,13 +2,15 @@
 
 The scripts publish `ID KIND` with every event. A notification carries no data and may be lost with the connection;
 after a reconnect every subscription is notified, and its holder reads the job's state from Redis. So nothing piles
-up for slow clients. Knows no HTTP.
+up for slow clients. While nobody waits, nothing is received, since every event would cost the process some time.
+Knows no HTTP.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -27,6 +29,8 @@ log = logging.getLogger(__name__)
 #: A connection that is silent for this long is pinged, and has as long to answer.
 _SILENCE_SECONDS = 5.0
 _RECONNECT_SECONDS = 0.5
+#: The connection is kept for this long after the last subscription.
+_LINGER_SECONDS = 5.0
 _TIMEOUT_SECONDS = 2.0
 _CANCEL_SECONDS = 0.02
 
@@ -59,6 +63,7 @@ class JobNotifier:
     def __init__(self) -> None:
         self.is_closed = False
         self._subscriptions: defaultdict[str, set[Subscription]] = defaultdict(set)
+        self._is_needed = asyncio.Event()
 
     def __len__(self) -> int:
         """Number of open subscriptions."""
@@ -69,12 +74,15 @@ class JobNotifier:
         """Subscribe to one job's events, or to some kinds of them. Subscribe first, then read, then wait."""
         subscription = Subscription(kinds)
         self._subscriptions[job_id].add(subscription)
+        self._is_needed.set()
         try:
             yield subscription
         finally:
             self._subscriptions[job_id].discard(subscription)
             if not self._subscriptions[job_id]:
                 del self._subscriptions[job_id]
+            if not self._subscriptions:
+                self._is_needed.clear()
 
     def close(self) -> None:
         """End all waits."""
@@ -83,7 +91,7 @@ class JobNotifier:
 
     @asynccontextmanager
     async def connected(self, url: str) -> AsyncIterator[None]:
-        """Receive events from Redis while the block runs; a lost connection is made again."""
+        """Receive events from Redis while the block runs and somebody waits; a lost connection is made again."""
         task = asyncio.create_task(self._receive_forever(url))
         try:
             yield
@@ -95,6 +103,7 @@ class JobNotifier:
 
     async def _receive_forever(self, url: str) -> None:
         while True:
+            await self._is_needed.wait()
             client = Redis.from_url(
                 url,
                 decode_responses=True,
@@ -108,12 +117,15 @@ class JobNotifier:
                     await self._receive(channel)
             except (RedisError, OSError) as error:
                 log.warning("no events: Redis does not answer: %s", error)
-            await asyncio.sleep(_RECONNECT_SECONDS)
+            if self._is_needed.is_set():
+                await asyncio.sleep(_RECONNECT_SECONDS)
 
     async def _receive(self, channel: PubSub) -> None:
-        """Receive until the connection is lost or dead."""
-        is_pinged = False
-        while True:
+        """Receive until the connection is lost or dead, or nobody has waited for a while."""
+        is_pinged, needed_at = False, time.monotonic()
+        while self._is_needed.is_set() or time.monotonic() - needed_at < _LINGER_SECONDS:
+            if self._is_needed.is_set():
+                needed_at = time.monotonic()
             message = await channel.get_message(timeout=_SILENCE_SECONDS)
             if message is None:
                 if is_pinged:
