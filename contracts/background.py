@@ -18,7 +18,7 @@ class BackgroundThread:
     """A named daemon thread that runs calls one after another, in the order in which they were submitted.
 
     It starts with the first call. A process that ends does not wait for it, unlike for the threads of a
-    `ThreadPoolExecutor`; whoever needs the calls to finish calls `close`.
+    `ThreadPoolExecutor`; call `close` where the calls must finish.
     """
 
     def __init__(self, name: str) -> None:

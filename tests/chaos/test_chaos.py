@@ -1,4 +1,4 @@
-"""Jobs through a service that is being broken all the while; at the end, the books must balance.
+"""Jobs through a service whose processes and connections keep breaking; in the end no job may be missing.
 
 `make test` runs a short form; `make chaos` a long one (`DARKROOM_CHAOS_JOBS`, `DARKROOM_CHAOS_SEED`).
 """
@@ -29,7 +29,7 @@ ENDS = ("completed", "failed", "cancelled")
 
 
 @pytest.mark.timeout(PATIENCE_SECONDS + 60 + 10 * JOBS)
-def test_every_accepted_job_ends_exactly_once_whatever_dies(tmp_path: Path) -> None:
+def test_every_accepted_job_ends_exactly_once_whichever_process_dies(tmp_path: Path) -> None:
     print(f"chaos seed {SEED}, {JOBS} jobs: DARKROOM_CHAOS_SEED={SEED} repeats the order of harms")
     environment = {
         "DARKROOM_QUEUE_LEASE_SECONDS": "2",

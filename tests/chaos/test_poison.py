@@ -1,4 +1,4 @@
-"""A job that kills whatever runs it, in a batch with innocent ones; and a Redis that is killed under them."""
+"""A job that kills each worker that runs it, beside harmless jobs; and a Redis that is killed under them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_redis_killed_under_running_and_waiting_jobs_loses_none_of_them(servic
     assert {job["receipt"]["worker"] for job in ended} == {worker["id"]}, "the warm worker did not outlive it"
 
 
-def test_a_redis_that_stands_still_for_longer_than_a_lease_costs_no_attempt(service: RunningService) -> None:
+def test_a_redis_that_hangs_for_longer_than_a_lease_costs_no_attempt(service: RunningService) -> None:
     job = service.submit("txt2img", num_inference_steps=150, seed=1)
     while service.fetch(job["id"])["progress"]["step"] < 3:
         time.sleep(0.02)
@@ -78,7 +78,7 @@ class Assassin(threading.Thread):
             time.sleep(0.02)
 
 
-def test_a_job_that_kills_its_workers_fails_alone_and_its_batch_completes(service: RunningService) -> None:
+def test_a_job_that_kills_its_workers_fails_alone_and_the_others_complete(service: RunningService) -> None:
     # A batchable job that holds the worker while the batch gathers behind it.
     service.submit("txt2img", num_inference_steps=30, seed=1)
     ids = [service.submit("txt2img", num_inference_steps=100)["id"] for _ in range(3)]

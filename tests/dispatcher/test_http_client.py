@@ -1,4 +1,4 @@
-"""One POST to a receiver: over TLS, to the address that was checked, and no longer than it may take."""
+"""One POST to a receiver: over TLS, to the address that was checked, within the timeout."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def receiver() -> Iterator[Receiver]:
         yield receiver
 
 
-def test_a_receiver_with_a_certificate_for_its_name_is_told(authority: trustme.CA) -> None:
+def test_a_receiver_with_a_certificate_for_its_name_is_trusted(authority: trustme.CA) -> None:
     with receiving(certify(authority, "localhost")) as receiver:
         assert post(f"https://localhost:{receiver.port}/hook").status_code == 200
 
@@ -56,12 +56,12 @@ def test_a_receiver_with_a_certificate_for_its_name_is_told(authority: trustme.C
         assert (request.path, request.body) == ("/hook", b"{}")
 
 
-def test_a_receiver_with_a_certificate_for_its_address_is_told(authority: trustme.CA) -> None:
+def test_a_receiver_with_a_certificate_for_its_address_is_trusted(authority: trustme.CA) -> None:
     with receiving(certify(authority, "127.0.0.1")) as receiver:
         assert post(f"https://127.0.0.1:{receiver.port}/hook").status_code == 200
 
 
-def test_a_receiver_with_another_s_certificate_is_not(authority: trustme.CA) -> None:
+def test_a_receiver_with_another_hosts_certificate_is_refused(authority: trustme.CA) -> None:
     with receiving(certify(authority, "other.example")) as receiver:
         with pytest.raises(httpx.ConnectError, match="certificate"):
             post(f"https://localhost:{receiver.port}/hook")
@@ -88,7 +88,7 @@ def test_two_names_at_one_address_never_share_a_connection(
         assert [one.headers["host"] for one in receiver.received] == [f"one.example:{receiver.port}"]
 
 
-def test_a_name_is_looked_up_once_and_connected_to_as_it_was_checked(
+def test_a_name_is_resolved_once_and_the_checked_address_is_connected_to(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A name service that gives another address the second time finds no second time."""
@@ -98,7 +98,7 @@ def test_a_name_is_looked_up_once_and_connected_to_as_it_was_checked(
     assert len(asked) == 1
 
 
-def test_the_next_address_is_tried_where_nothing_listens(
+def test_the_next_address_is_tried_when_a_connection_is_refused(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolve_as(monkeypatch, "both.example", ["127.0.0.2", "127.0.0.1"])
@@ -106,7 +106,7 @@ def test_the_next_address_is_tried_where_nothing_listens(
     assert post(f"http://both.example:{receiver.port}/hook").status_code == 200
 
 
-def test_no_proxy_of_the_environment_is_asked(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies_of_the_environment_are_ignored(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     with receiving() as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         monkeypatch.setenv("ALL_PROXY", proxy.url)
@@ -124,7 +124,7 @@ def test_an_address_that_is_not_allowed_is_not_connected_to(receiver: Receiver) 
     assert not receiver.received
 
 
-def test_headers_that_drip_are_no_answer() -> None:
+def test_headers_that_arrive_too_slowly_time_out() -> None:
     """Each byte comes in time, and all of them never do."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -143,7 +143,7 @@ def test_headers_that_drip_are_no_answer() -> None:
         thread.join()
 
 
-def test_the_body_of_an_answer_is_not_waited_for(receiver: Receiver) -> None:
+def test_the_body_of_a_response_is_not_read(receiver: Receiver) -> None:
     receiver.plans["/hook"] = [Reply(body=b"x" * 1000, pause_seconds=0.1)]
 
     assert post(f"{receiver.url}/hook", timeout_seconds=5).status_code == 200
@@ -153,7 +153,7 @@ def test_the_body_of_an_answer_is_not_waited_for(receiver: Receiver) -> None:
     ("said", "least", "most"),
     [("120", 120, 120), ("0", 0, 0), (timedelta(hours=1), 3000, 3600), (timedelta(hours=-1), 0, 0)],
 )
-def test_a_receiver_s_time_is_read_in_both_forms(
+def test_retry_after_is_read_as_seconds_and_as_a_date(
     receiver: Receiver, said: str | timedelta, least: int, most: int
 ) -> None:
     text = said if isinstance(said, str) else format_datetime(datetime.now(UTC) + said, usegmt=True)
@@ -166,7 +166,7 @@ def test_a_receiver_s_time_is_read_in_both_forms(
 
 
 @pytest.mark.parametrize("said", ["soon", "-5", "1.5", "²", "Thu, 99 Foo 2026"])
-def test_a_time_that_is_none_is_passed_over(receiver: Receiver, said: str) -> None:
+def test_an_invalid_retry_after_is_ignored(receiver: Receiver, said: str) -> None:
     receiver.plans["/hook"] = [Reply(503, {"Retry-After": said.encode().decode("latin-1")})]
 
     assert post(f"{receiver.url}/hook") == Answer(503, None)

@@ -16,7 +16,7 @@ from tests.support.receiver import Receiver, Reply
 from tests.support.waiting import wait_until
 
 
-def test_a_dispatcher_outlives_its_redis(tmp_path: Path, receiver: Receiver) -> None:
+def test_a_dispatcher_survives_a_restart_of_redis(tmp_path: Path, receiver: Receiver) -> None:
     server = RedisServer(tmp_path / "redis")
     server.start()
     shared = SharedSettings(redis_url=server.url, data=tmp_path)

@@ -1,4 +1,4 @@
-"""Webhooks from the request to a real receiver: signed, tried again, stopped, and lost by nobody's death."""
+"""Webhooks from the request to a real receiver: signed, retried, given up, and not lost when a process dies."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def is_over(client: TestClient, id: str) -> bool:
     return bool(found) and all(one["status"] != "pending" for one in found)
 
 
-def test_a_completed_job_is_told_signed_and_as_the_api_shows_it(
+def test_a_completed_job_is_delivered_signed_and_as_the_api_shows_it(
     client: TestClient,
     worker: ScriptedWorker,
     receiver: Receiver,
@@ -72,7 +72,7 @@ def test_a_completed_job_is_told_signed_and_as_the_api_shows_it(
     assert (delivery["status"], delivery["attempts"], delivery["status_code"]) == ("delivered", 1, 200)
 
 
-def test_a_forged_or_changed_message_is_not_verified(
+def test_a_forged_or_changed_message_fails_verification(
     worker: ScriptedWorker,
     receiver: Receiver,
     dispatcher: subprocess.Popen[str],
@@ -87,7 +87,7 @@ def test_a_forged_or_changed_message_is_not_verified(
         verified(forged)
 
 
-def test_each_event_that_was_asked_for_is_told_once(
+def test_each_requested_event_is_delivered_once(
     client: TestClient,
     worker: ScriptedWorker,
     receiver: Receiver,
@@ -110,7 +110,7 @@ def test_each_event_that_was_asked_for_is_told_once(
     assert verified(ended)["error"]["message"] == "it broke"
 
 
-def test_a_receiver_that_fails_redirects_and_comes_back_gets_the_same_message(
+def test_a_receiver_that_fails_then_redirects_then_recovers_gets_the_same_message(
     client: TestClient,
     worker: ScriptedWorker,
     receiver: Receiver,
@@ -133,7 +133,7 @@ def test_a_receiver_that_fails_redirects_and_comes_back_gets_the_same_message(
     assert len(receiver.received) == 5
 
 
-def test_a_receiver_that_is_not_there_is_tried_as_often_as_said_and_then_given_up(
+def test_an_unreachable_receiver_is_tried_as_often_as_configured_and_then_given_up(
     client: TestClient,
     queue: JobQueue,
     worker: ScriptedWorker,
@@ -160,7 +160,7 @@ def no_trace_of_messages(queue: JobQueue) -> bool:
     return keys <= kept and not list(queue.connection.scan_iter("rq:job:msg_*"))
 
 
-def test_a_receiver_that_wants_nothing_more_is_left_alone(
+def test_a_receiver_that_answers_410_is_not_tried_again(
     client: TestClient,
     worker: ScriptedWorker,
     receiver: Receiver,
@@ -178,7 +178,7 @@ def test_a_receiver_that_wants_nothing_more_is_left_alone(
 
 
 @pytest.mark.parametrize(("asked", "longest", "due"), [("1000", 3600, 1000), ("1000", 20, 20)])
-def test_a_receiver_says_when_to_come_again(
+def test_a_receivers_retry_after_is_respected(
     queue: JobQueue,
     redis_url: str,
     worker: ScriptedWorker,
@@ -200,7 +200,7 @@ def test_a_receiver_says_when_to_come_again(
         assert before + due <= at <= queue.now() + due
 
 
-def test_by_default_a_message_is_tried_again_five_times_and_more_over_an_hour() -> None:
+def test_by_default_a_message_is_retried_at_least_five_times_over_an_hour() -> None:
     pauses = WebhookSettings().pauses_seconds
 
     assert len(pauses) >= 5
@@ -208,7 +208,7 @@ def test_by_default_a_message_is_tried_again_five_times_and_more_over_an_hour() 
     assert pauses == sorted(pauses)
 
 
-def test_a_stalled_receiver_delays_nobody_else(
+def test_a_stalled_receiver_does_not_delay_others(
     queue: JobQueue,
     worker: ScriptedWorker,
     receiver: Receiver,
@@ -234,7 +234,7 @@ def test_a_stalled_receiver_delays_nobody_else(
         stalled.wait_for("/hook", 12)
 
 
-def test_an_answer_that_comes_too_slowly_is_no_answer(
+def test_a_response_that_comes_too_slowly_is_a_failed_attempt(
     client: TestClient,
     redis_url: str,
     worker: ScriptedWorker,
@@ -251,7 +251,7 @@ def test_an_answer_that_comes_too_slowly_is_no_answer(
     assert deliveries_of(client, id)[0]["attempts"] == 2
 
 
-def test_a_dispatcher_killed_in_the_middle_loses_nothing(
+def test_a_dispatcher_killed_during_an_attempt_loses_no_message(
     client: TestClient,
     queue: JobQueue,
     redis_url: str,
@@ -281,7 +281,7 @@ def test_a_dispatcher_killed_in_the_middle_loses_nothing(
     assert no_trace_of_messages(queue)
 
 
-def test_a_dispatcher_that_is_told_to_stop_hands_its_messages_back_unspent(
+def test_a_dispatcher_that_is_told_to_stop_releases_its_messages_without_spending_an_attempt(
     client: TestClient,
     queue: JobQueue,
     redis_url: str,
@@ -306,7 +306,7 @@ def test_a_dispatcher_that_is_told_to_stop_hands_its_messages_back_unspent(
     assert deliveries_of(client, id)[0]["attempts"] == 1
 
 
-def test_what_is_under_way_when_a_dispatcher_is_told_to_stop_may_finish(
+def test_attempts_under_way_when_a_dispatcher_is_told_to_stop_may_finish(
     client: TestClient,
     redis_url: str,
     worker: ScriptedWorker,
@@ -325,7 +325,7 @@ def test_what_is_under_way_when_a_dispatcher_is_told_to_stop_may_finish(
     assert deliveries_of(client, id)[0]["status"] == "delivered"
 
 
-def test_an_address_that_is_allowed_no_more_is_not_connected_to(
+def test_an_address_that_is_no_longer_allowed_is_not_connected_to(
     client: TestClient,
     redis_url: str,
     worker: ScriptedWorker,
@@ -360,7 +360,7 @@ def test_a_message_outlives_its_job(
     assert verified(message)["status"] == "completed"
 
 
-def test_a_planted_job_is_refused_and_the_next_message_delivered(
+def test_a_foreign_rq_job_is_refused_and_the_next_message_delivered(
     queue: JobQueue,
     redis_url: str,
     worker: ScriptedWorker,
@@ -385,7 +385,7 @@ def test_a_planted_job_is_refused_and_the_next_message_delivered(
     assert queue.connection.hget("rq:job:planted", "status") == "failed"
 
 
-def test_rqs_own_tools_see_a_message_as_a_job_of_theirs(
+def test_rqs_own_tools_see_a_message_as_an_rq_job(
     redis_url: str,
     queue: JobQueue,
     worker: ScriptedWorker,

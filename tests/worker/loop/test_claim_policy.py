@@ -1,4 +1,4 @@
-"""The minimum residency of the model that ran last."""
+"""The claim policy: a loaded model runs for a minimum time before another may replace it."""
 
 from __future__ import annotations
 
@@ -8,28 +8,33 @@ from worker.loop.claim_policy import ClaimPolicy
 from worker.settings import WorkerSettings
 
 
-def test_a_model_that_has_just_come_in_may_not_be_displaced() -> None:
-    residency = ClaimPolicy(0.1)
-    assert residency.settled
-    residency.enter("one")
-    assert not residency.settled
+def test_a_model_is_not_replaced_before_its_minimum_time() -> None:
+    policy = ClaimPolicy(0.1)
+    assert policy.settled
+    policy.enter("one")
+    assert not policy.settled
     time.sleep(0.12)
-    assert residency.settled
+    assert policy.settled
 
 
-def test_running_the_same_model_again_does_not_begin_its_time_anew() -> None:
-    residency = ClaimPolicy(0.1)
-    residency.enter("one")
+def test_running_the_same_model_again_does_not_restart_its_time() -> None:
+    policy = ClaimPolicy(0.1)
+    policy.enter("one")
     time.sleep(0.06)
-    residency.enter("one")
+    policy.enter("one")
     time.sleep(0.06)
-    assert residency.settled
-    residency.enter("two")
-    assert not residency.settled
+    assert policy.settled
+    policy.enter("two")
+    assert not policy.settled
 
 
-def test_the_wish_says_what_the_settings_say() -> None:
+def test_the_criteria_follow_the_settings() -> None:
     settings = WorkerSettings(batching="250", max_batch_images=3)
-    wish = ClaimPolicy(0).criteria(["one"], settings)
-    assert (wish.warm, wish.max_images, wish.batching, wish.batch_wait_seconds) == (("one",), 3, True, 0.25)
+    criteria = ClaimPolicy(0).criteria(["one"], settings)
+    assert (criteria.warm, criteria.max_images, criteria.batching, criteria.batch_wait_seconds) == (
+        ("one",),
+        3,
+        True,
+        0.25,
+    )
     assert not ClaimPolicy(0).criteria([], WorkerSettings(batching="off")).batching

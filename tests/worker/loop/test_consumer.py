@@ -1,4 +1,4 @@
-"""The consumer in this process, on a real Redis: signals, planted jobs, lost leases, and what a worker leaves."""
+"""The consumer in this process, on a real Redis: signals, foreign functions, lost leases, background completion."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from worker.loop.progress import JobWatch
 from worker.pool.pool import Pool
 
 
-def test_a_job_runs_and_the_receipt_says_how_many_shared_the_call(
+def test_jobs_complete_and_their_receipts_count_the_jobs_of_the_call(
     settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
 ) -> None:
     together = [queue.submit(parameters(seed=number)).id for number in range(3)]
@@ -44,7 +44,7 @@ def test_a_job_runs_and_the_receipt_says_how_many_shared_the_call(
     assert all(storage.exists(record.images[0].key) for record in ended)
 
 
-def test_a_worker_tells_what_it_holds_and_where_its_time_went(
+def test_a_worker_reports_its_models_memory_and_stage_times(
     settings: SharedSettings, queue: JobQueue, storage: Storage, catalogue: Catalogue
 ) -> None:
     ids = [queue.submit(parameters(seed=5, batchable=False)).id for _ in range(2)]
@@ -74,7 +74,7 @@ def test_batching_can_be_turned_off(
     assert [record.receipt.batch_jobs for record in ended if record.receipt] == [1, 1]
 
 
-def test_jobs_whose_adapters_do_not_fit_beside_each_other_are_parted_and_lose_no_attempt(
+def test_jobs_whose_adapters_do_not_fit_together_run_apart_and_lose_no_attempt(
     settings: SharedSettings, queue: JobQueue, catalogue: Catalogue, storage: Storage
 ) -> None:
     def with_adapter(name: str) -> JobParameters:
@@ -92,7 +92,7 @@ def test_jobs_whose_adapters_do_not_fit_beside_each_other_are_parted_and_lose_no
     assert [claim.job.id for claim in consumer._claim()] == ids[2:]
 
 
-def test_a_planted_job_with_another_function_is_refused_and_reported(
+def test_a_job_that_names_another_function_fails_and_is_logged(
     settings: SharedSettings,
     queue: JobQueue,
     pool: Pool,
@@ -147,7 +147,7 @@ def test_defect_d_a_signal_at_any_moment_of_a_claim_loses_no_job(
     assert queue.connection.zcard("darkroom:leases") == 0
 
 
-def test_a_second_signal_hands_the_running_jobs_back_unspent(
+def test_a_second_signal_releases_the_running_jobs_without_spending_an_attempt(
     settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
 ) -> None:
     job = queue.submit(parameters(num_inference_steps=200, batchable=False))
@@ -165,7 +165,7 @@ def test_a_second_signal_hands_the_running_jobs_back_unspent(
     assert storage.find("images/") == []
 
 
-def test_the_grace_period_ends_in_the_same_way(
+def test_the_end_of_the_drain_time_releases_the_running_jobs_too(
     settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
 ) -> None:
     job = queue.submit(parameters(num_inference_steps=200, batchable=False))
@@ -175,7 +175,7 @@ def test_the_grace_period_ends_in_the_same_way(
     assert (record.state, record.attempts) == (JobState.QUEUED, 0)
 
 
-def test_a_cancelled_job_leaves_the_others_of_its_batch_their_bytes(
+def test_a_cancelled_job_does_not_change_the_other_images_of_its_call(
     settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
 ) -> None:
     def bytes_of(cancelled: bool) -> list[bytes]:
@@ -190,7 +190,7 @@ def test_a_cancelled_job_leaves_the_others_of_its_batch_their_bytes(
     assert bytes_of(cancelled=True) == bytes_of(cancelled=False)
 
 
-def test_a_worker_that_lost_its_job_drops_the_result_and_its_files(
+def test_a_worker_that_lost_its_lease_drops_the_result_and_deletes_its_files(
     settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
 ) -> None:
     job = queue.submit(parameters(num_inference_steps=60, batchable=False))
@@ -205,7 +205,7 @@ def test_a_worker_that_lost_its_job_drops_the_result_and_its_files(
     assert storage.find("images/") == []
 
 
-def test_a_worker_is_on_the_list_while_it_works_and_off_it_afterwards(
+def test_a_worker_is_listed_while_it_works_and_not_afterwards(
     settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage, catalogue: Catalogue
 ) -> None:
     consumer = make_consumer(settings, pool, storage, name="the-worker")
@@ -240,7 +240,7 @@ class GatedStorage(LocalStorage):
         super().write(key, data)
 
 
-def test_the_next_batch_is_painted_while_the_last_ones_images_are_written(
+def test_the_next_job_is_generated_while_images_of_the_last_one_are_written(
     settings: SharedSettings, queue: JobQueue, pool: Pool, tmp_path: Path
 ) -> None:
     storage = GatedStorage(tmp_path / "gated")
@@ -267,7 +267,7 @@ class MeetingStorage(LocalStorage):
         super().write(key, data)
 
 
-def test_the_images_of_a_batchs_jobs_are_written_at_the_same_time(
+def test_images_of_jobs_in_one_call_are_written_at_the_same_time(
     settings: SharedSettings, queue: JobQueue, pool: Pool, tmp_path: Path
 ) -> None:
     ids = [queue.submit(parameters(seed=number)).id for number in range(3)]
@@ -277,7 +277,7 @@ def test_the_images_of_a_batchs_jobs_are_written_at_the_same_time(
     assert all(storage.exists(record.images[0].key) for record in ended)
 
 
-def test_the_next_batchs_prompt_is_encoded_while_this_one_denoises(
+def test_the_next_jobs_prompt_is_encoded_while_this_one_denoises(
     settings: SharedSettings,
     queue: JobQueue,
     storage: Storage,

@@ -1,4 +1,4 @@
-"""The heartbeat: leases live while it beats, a worker that hangs ends itself, the dead are reaped."""
+"""The heartbeat: extends leases, reaps those of lost workers, ends a process that hangs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def beat_for(queue: JobQueue, worker: str, forgotten: list[str]) -> tuple[Claims
     return claims, heart
 
 
-def test_a_job_longer_than_its_lease_is_kept_by_beating(queue: JobQueue) -> None:
+def test_a_job_longer_than_its_lease_stays_with_a_worker_that_beats(queue: JobQueue) -> None:
     job = queue.submit(parameters())
     claims, heart = beat_for(queue, "one", [])
     batch = claims.claim(ClaimCriteria())
@@ -38,7 +38,7 @@ def test_a_job_longer_than_its_lease_is_kept_by_beating(queue: JobQueue) -> None
     assert queue.fetch(job.id).state is JobState.RUNNING
 
 
-def test_what_a_job_stored_is_forgotten_when_it_is_given_up(queue: JobQueue) -> None:
+def test_images_of_a_job_that_is_given_up_are_deleted(queue: JobQueue) -> None:
     job = queue.submit(parameters())
     silent, _ = beat_for(queue, "silent", [])
     silent.claim(ClaimCriteria())
@@ -51,7 +51,7 @@ def test_what_a_job_stored_is_forgotten_when_it_is_given_up(queue: JobQueue) -> 
     assert queue.fetch(job.id).state is JobState.FAILED
 
 
-def test_a_process_in_which_no_step_comes_ends_itself(settings: SharedSettings, queue: JobQueue) -> None:
+def test_a_process_without_steps_exits(settings: SharedSettings, queue: JobQueue) -> None:
     queue.submit(parameters())
     program = (
         "import time\n"

@@ -1,4 +1,4 @@
-"""Models are made ready one after the other, each once; what is done stays done, and a failure holds nobody up."""
+"""Models are prepared one after another, each once; a failure does not stop the next."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from worker.loop.prefetch import Prefetcher
 from worker.pool.pool import Pool
 
 
-def test_each_model_is_made_ready_once_in_the_order_of_asking() -> None:
+def test_each_model_is_prepared_once_in_the_order_of_the_requests() -> None:
     gate, over, prepared = threading.Event(), threading.Event(), []
 
     def prepare(model: str) -> None:
@@ -43,7 +43,7 @@ def test_each_model_is_made_ready_once_in_the_order_of_asking() -> None:
     assert prepared == ["first", "second", "last"]
 
 
-def test_a_model_that_cannot_be_made_ready_counts_as_done_and_the_next_one_follows(
+def test_a_model_that_cannot_be_prepared_counts_as_ready_and_the_next_one_follows(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     over = threading.Event()
@@ -64,7 +64,7 @@ def test_a_model_that_cannot_be_made_ready_counts_as_done_and_the_next_one_follo
     assert "bad" not in prefetcher.pending
 
 
-def test_what_was_loaded_and_dropped_is_made_ready_once_more() -> None:
+def test_a_model_that_was_loaded_and_dropped_is_prepared_again() -> None:
     prepared: Queue[str] = Queue()
     prefetcher = Prefetcher(prepared.put)
     for loaded in ((), ["other"], ["model"]):
@@ -77,7 +77,7 @@ def test_what_was_loaded_and_dropped_is_made_ready_once_more() -> None:
     assert prepared.empty()
 
 
-def test_a_controlnet_is_made_ready_by_its_own_name(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_controlnet_is_prepared_by_its_own_name(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
     pool, digest, hashed = Pool(catalogue, device="cpu"), hashlib.file_digest, []
 
     def count(*arguments: Any) -> Any:
@@ -89,7 +89,7 @@ def test_a_controlnet_is_made_ready_by_its_own_name(catalogue: Catalogue, monkey
     assert sorted(hashed) == ["config.json", "diffusion_pytorch_model.safetensors"]
 
 
-def test_a_hub_is_asked_for_a_model_only_once(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_is_asked_for_a_model_only_once(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each question is a round trip, or several, in which no other job is painted."""
     locate, asked = checkpoints.locate_model, []
 
@@ -105,9 +105,7 @@ def test_a_hub_is_asked_for_a_model_only_once(catalogue: Catalogue, monkeypatch:
     assert asked == ["shapes-sdxl", "shapes-flux"]
 
 
-def test_a_model_that_was_made_ready_is_not_read_through_again(
-    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_prepared_model_is_not_hashed_again(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
     pool, digest, hashed = Pool(catalogue, device="cpu"), hashlib.file_digest, []
 
     def count(*arguments: Any) -> Any:
@@ -126,7 +124,7 @@ def test_a_model_that_was_made_ready_is_not_read_through_again(
     assert hashed.count("beside") == len(hashed) // 2
 
 
-def test_a_model_that_is_built_changes_torch_for_all_threads(
+def test_building_a_model_changes_torch_for_all_threads(
     catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So building stays with the jobs' thread. Should diffusers lose this trap one day, this test says so."""

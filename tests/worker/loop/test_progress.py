@@ -1,4 +1,4 @@
-"""The watch over a batch: progress, verdicts, a Redis that is away, and the order to leave."""
+"""The watch over running jobs: progress, verdicts, a Redis that is away, and the release of jobs."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tests.support.parameters import parameters
 from worker.loop.progress import Aborted, JobWatch, Released
 
 
-def watch_over(
-    queue: JobQueue, jobs: int, leave: threading.Event | None = None, report_seconds: float = 0.0
+def watch_jobs(
+    queue: JobQueue, jobs: int, release: threading.Event | None = None, report_seconds: float = 0.0
 ) -> tuple[JobWatch, list[str]]:
     ids = [queue.submit(parameters()).id for _ in range(jobs)]
     claims = Claims(queue.connection, QueueSettings(), "one", 60)
     batch = claims.claim(ClaimCriteria(max_images=jobs, batching=True))
-    return JobWatch(claims, batch, (leave or threading.Event()).is_set, report_seconds=report_seconds), ids
+    return JobWatch(claims, batch, (release or threading.Event()).is_set, report_seconds=report_seconds), ids
 
 
 def test_steps_become_progress_with_an_estimate(queue: JobQueue) -> None:
-    watch, (job_id,) = watch_over(queue, 1)
+    watch, (job_id,) = watch_jobs(queue, 1)
     watch.step(1, 4)
     assert queue.fetch(job_id).progress.eta_seconds is None
     watch.step(2, 4)
@@ -34,8 +34,8 @@ def test_steps_become_progress_with_an_estimate(queue: JobQueue) -> None:
     assert progress.eta_seconds is not None
 
 
-def test_of_quick_steps_the_first_and_the_last_are_told(queue: JobQueue) -> None:
-    watch, (job_id,) = watch_over(queue, 1, report_seconds=600)
+def test_of_quick_steps_only_the_first_and_the_last_are_reported(queue: JobQueue) -> None:
+    watch, (job_id,) = watch_jobs(queue, 1, report_seconds=600)
     for step in range(1, 6):
         watch.step(step, 6)
         assert queue.fetch(job_id).progress.step == 1
@@ -43,20 +43,20 @@ def test_of_quick_steps_the_first_and_the_last_are_told(queue: JobQueue) -> None
     assert queue.fetch(job_id).progress.step == 6
 
 
-def test_between_two_reports_a_lost_job_and_the_order_to_leave_still_count(queue: JobQueue) -> None:
-    leave = threading.Event()
-    watch, (job_id,) = watch_over(queue, 1, leave, report_seconds=600)
+def test_a_lost_job_and_a_release_take_effect_between_two_reports(queue: JobQueue) -> None:
+    release = threading.Event()
+    watch, (job_id,) = watch_jobs(queue, 1, release, report_seconds=600)
     watch.step(1, 6)
     watch.drop(job_id)
     with pytest.raises(Aborted):
         watch.step(2, 6)
-    leave.set()
+    release.set()
     with pytest.raises(Released):
         watch.step(3, 6)
 
 
-def test_the_batch_goes_on_until_its_last_job_is_cancelled(queue: JobQueue) -> None:
-    watch, ids = watch_over(queue, 2)
+def test_the_call_goes_on_until_its_last_job_is_cancelled(queue: JobQueue) -> None:
+    watch, ids = watch_jobs(queue, 2)
     queue.cancel(ids[0])
     watch.step(1, 4)
     assert watch.verdicts == {ids[0]: "cancel"}
@@ -65,21 +65,21 @@ def test_the_batch_goes_on_until_its_last_job_is_cancelled(queue: JobQueue) -> N
         watch.step(2, 4)
 
 
-def test_a_worker_told_to_leave_stops_at_the_next_step(queue: JobQueue) -> None:
-    leave = threading.Event()
-    watch, _ = watch_over(queue, 1, leave)
+def test_jobs_are_released_at_the_next_step(queue: JobQueue) -> None:
+    release = threading.Event()
+    watch, _ = watch_jobs(queue, 1, release)
     watch.step(1, 4)
-    leave.set()
+    release.set()
     with pytest.raises(Released):
         watch.step(2, 4)
 
 
-def test_the_image_goes_on_while_redis_is_away(tmp_path: Path) -> None:
+def test_steps_go_on_while_redis_is_away(tmp_path: Path) -> None:
     server = RedisServer(tmp_path)
     server.start()
     queue = JobQueue(SharedSettings(redis_url=server.url))
     try:
-        watch, _ = watch_over(queue, 1)
+        watch, _ = watch_jobs(queue, 1)
         server.kill()
         watch.step(1, 4)
         watch.step(2, 4)
