@@ -127,7 +127,7 @@ class Dispatcher:
             await self._attempt_once(message)
 
     async def _attempt_once(self, message: Message) -> None:
-        outcome = Outcome("back")  # of an attempt that is cancelled, or for which there is no key
+        outcome = Outcome("back")  # where the attempt is cancelled or cannot be signed
         try:
             keys = await asyncio.to_thread(self._secrets.current)
             await asyncio.to_thread(self._signer.prepare)

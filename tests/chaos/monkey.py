@@ -18,7 +18,7 @@ from tests.support.running_service import RunningService
 
 
 class Monkey(threading.Thread):
-    """Does one harm after another until told to stop.
+    """Breaks one thing after another until told to stop.
 
     Attributes:
         harms: how often each was done.

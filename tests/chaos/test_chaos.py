@@ -109,7 +109,7 @@ def settle(service: RunningService, accepted: list[str]) -> list[Json]:
 
 
 def settle_webhooks(service: RunningService, ended: list[Json], receiver: Receiver) -> None:
-    """Wait until each job's end has been told, by one message, however often that was tried."""
+    """Wait until each job's end has been delivered by exactly one message, over however many attempts."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     for job in ended:
         while not all(one["status"] == "delivered" for one in deliveries_of(service, job)):

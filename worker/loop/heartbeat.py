@@ -107,7 +107,7 @@ class Heartbeat:
         for claims, watch in held:
             for claim in claims:
                 if claim.job.id in lost:
-                    # Also a job that has just ended; its watch is no longer asked.
+                    # This may be a job that has just ended: its watch is no longer used.
                     watch.drop(claim.job.id)
 
     def _reap(self) -> None:

@@ -1,4 +1,4 @@
-"""The consumer in this process, on a real Redis: signals, foreign functions, lost leases, background completion."""
+"""The consumer in this process, on a real Redis: signals, foreign functions, lost leases, late completion."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def test_a_worker_reports_its_models_memory_and_stage_times(
     assert report.models[model].plan == "all resident"
     assert report.models[model].resident_bytes == report.resident_bytes
     assert report.budget_bytes == int(2**30 * 0.95)
-    look_ups = [record.receipt.embeddings for record in ended if record.receipt]
-    assert report.embeddings.hits == sum(one.hits for one in look_ups) > 0
-    assert report.embeddings.misses == sum(one.misses for one in look_ups) == report.embeddings.entries
+    lookups = [record.receipt.embeddings for record in ended if record.receipt]
+    assert report.embeddings.hits == sum(one.hits for one in lookups) > 0
+    assert report.embeddings.misses == sum(one.misses for one in lookups) == report.embeddings.entries
     assert report.embeddings.bytes > 0
     for stage in ("queue", "load", "encode_prompt", "denoise", "decode", "write"):
         spent = sum(record.receipt.timings[stage] for record in ended if record.receipt)
@@ -230,7 +230,7 @@ def test_a_worker_is_listed_while_it_works_and_not_afterwards(
 
 
 class GatedStorage(LocalStorage):
-    """A storage that takes images only once it is told to."""
+    """A storage that writes images only when its gate is open."""
 
     gate = threading.Event()
 

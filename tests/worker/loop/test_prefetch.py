@@ -90,7 +90,7 @@ def test_a_controlnet_is_prepared_by_its_own_name(catalogue: Catalogue, monkeypa
 
 
 def test_the_hub_is_asked_for_a_model_only_once(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each question is a round trip, or several, in which no other job is painted."""
+    """Each request is at least one round trip, during which no other job is generated."""
     locate, asked = checkpoints.locate_model, []
 
     def count(*arguments: Any) -> Any:
