@@ -123,7 +123,7 @@ class Authenticator:
         digest = hashlib.sha256(token.encode()).digest()
         principal, expires = self._principals.get(digest, (None, 0.0))
         if time.monotonic() >= expires:
-            key = await run_in_threadpool(self._keys.open, token)
+            key = await run_in_threadpool(self._keys.authenticate, token)
             if key is None:
                 self._principals.pop(digest, None)
                 return None

@@ -6,7 +6,7 @@ import base64
 from contextlib import suppress
 
 from contracts.errors import NotFound, Unavailable
-from contracts.job_view import JobView, Links, Place, view_job
+from contracts.job_view import JobView, Links, Position, view_job
 from contracts.queue.client import JobQueue
 from contracts.queue.records import ImageRecord, JobRecord, JobState
 from contracts.storage import Storage
@@ -19,12 +19,12 @@ def job_response(record: JobRecord, queue: JobQueue, storage: Storage, links: Li
     place = None
     with suppress(Unavailable):
         place = _place_of(queue, record)
-    return view_job(record, links, place=place, encoded=encoded)
+    return view_job(record, links, position=place, encoded=encoded)
 
 
-def _place_of(queue: JobQueue, record: JobRecord) -> Place | None:
-    place = queue.place(record) if record.state is JobState.QUEUED else None
-    return None if place is None else Place(*place)
+def _place_of(queue: JobQueue, record: JobRecord) -> Position | None:
+    place = queue.position(record) if record.state is JobState.QUEUED else None
+    return None if place is None else Position(*place)
 
 
 def _read_base64(storage: Storage, image: ImageRecord) -> str | None:

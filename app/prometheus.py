@@ -15,7 +15,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from contracts.metrics import INFINITY, SUM, MetricSpec, Sample, read_totals
-from contracts.queue.stats import QueueStats, take_census
+from contracts.queue.stats import QueueStats, read_stats
 from contracts.queue.workers import WorkerReport, read_workers
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class PrometheusCollector(Collector):
         """Yield all metric families; everything is read before the first is yielded."""
         try:
             totals = list(read_totals(self._connection))
-            census, workers = take_census(self._connection), read_workers(self._connection)
+            census, workers = read_stats(self._connection), read_workers(self._connection)
         except RedisError as error:
             log.warning("no metrics: Redis does not answer: %s", error)
             yield _gauge("redis_up", "Whether Redis answers", [([], 0)])
@@ -76,9 +76,9 @@ def _cumulate(row: MetricSpec, sample: Sample) -> list[tuple[str, float]]:
 
 def _of_jobs(census: QueueStats) -> Iterator[Metric]:
     yield _gauge("jobs", "Jobs that have not expired, by state", census.jobs.items(), ["state", "model", "task"])
-    waiting = [(labels, line.waiting) for labels, line in census.lines.items()]
+    waiting = [(labels, line.waiting) for labels, line in census.depths.items()]
     yield _gauge("queue_jobs", "Waiting jobs", waiting, ["model", "priority"])
-    oldest = [(labels, line.oldest_seconds) for labels, line in census.lines.items()]
+    oldest = [(labels, line.oldest_seconds) for labels, line in census.depths.items()]
     yield _gauge("queue_oldest_seconds", "Age of the oldest waiting job", oldest, ["model", "priority"])
     yield _gauge(
         "webhooks_pending", "Webhook messages that are neither delivered nor given up", [([], census.messages)]

@@ -1,4 +1,4 @@
-"""A job as clients see it, made of its record, in answers and webhooks. Reads nothing itself; knows no HTTP."""
+"""A job as clients see it, in responses and webhooks, made from its record. Reads nothing; knows no HTTP."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Entry = TypeVar("Entry")
 
 
 class ListView(BaseModel, Generic[Entry]):
-    """Every list of the service."""
+    """A list of objects, possibly one page of several."""
 
     object: Literal["list"] = "list"
     data: list[Entry]
@@ -27,9 +27,9 @@ class ListView(BaseModel, Generic[Entry]):
 
 
 class QueueView(BaseModel):
-    """A waiting job's place in its own queue."""
+    """A waiting job's position in its queue."""
 
-    position: int = Field(description="1 is the next")
+    position: int = Field(description="1 for the job that is next")
     ahead: int
 
 
@@ -44,25 +44,25 @@ class ImageView(BaseModel):
     sha256: str
     b64_json: str | None = Field(
         None,
-        description="the bytes, where the job asked for response_format b64_json",
+        description="the file in base64, for response_format b64_json",
         exclude_if=lambda value: value is None,
     )
 
 
 class DeliveryView(BaseModel):
-    """One message of a webhook."""
+    """A webhook message and the state of its delivery."""
 
-    id: str = Field(description="the `webhook-id` that the receiver sees")
+    id: str = Field(description="sent to the receiver as `webhook-id`")
     event: WebhookEvent
     status: Literal["pending", "delivered", "given_up"]
     attempts: int
-    status_code: int | None = Field(description="of the receiver's last answer")
-    error: str | None = Field(description="of the last attempt")
+    status_code: int | None = Field(description="HTTP status of the receiver's last response")
+    error: str | None = Field(description="error of the last attempt")
     updated_at: AwareDatetime
 
 
 class WebhookView(BaseModel):
-    """Where news of a job goes, and how far it is; in a webhook's own body without `deliveries`."""
+    """A job's webhook and its deliveries, which are left out in the webhook's own body."""
 
     url: str
     events: list[WebhookEvent]
@@ -88,26 +88,28 @@ class JobView(BaseModel):
     attempts: int
     metadata: dict[str, str]
     webhook: WebhookView | None = Field(None, exclude_if=lambda value: value is None)
-    links: dict[str, str] = Field(description="`self`, `events`, `rerun`, and `cancel` until the job has ended")
+    links: dict[str, str] = Field(
+        description="URLs: `self`, `events`, `rerun`, and `cancel` until the job has ended"
+    )
 
 
 @dataclass(frozen=True)
 class Links:
-    """Absolute addresses under the service's base URL, which ends without a slash; those of images are signed."""
+    """Makes absolute URLs under the service's base URL (without a trailing slash); images' are signed."""
 
     base: str
     signer: LinkSigner
 
     def job(self, id: str) -> str:
-        """Where the job is."""
+        """The URL of a job."""
         return f"{self.base}/v1/jobs/{id}"
 
     def image(self, id: str, number: int) -> str:
-        """Where one of its images is, for whoever has the link, for a while."""
+        """The signed URL of an image, which needs no API key until it expires."""
         return f"{self.job(id)}/images/{number}?{self.signer.sign(id, number)}"
 
     def of(self, record: JobRecord) -> dict[str, str]:
-        """What can be done with a job now."""
+        """The links of a job in its present state."""
         links = {"self": self.job(record.id), "events": f"{self.job(record.id)}/events"}
         links["rerun"] = f"{links['self']}/rerun"
         if not record.state.is_final:
@@ -116,21 +118,21 @@ class Links:
 
 
 @dataclass(frozen=True)
-class Place:
-    """A waiting job's place: jobs before it in its queue, and seconds to its end, where that is known."""
+class Position:
+    """A waiting job's position: jobs ahead of it in its queue, and estimated seconds to its end."""
 
     ahead: int
     eta_seconds: float | None = None
 
 
 def view_job(
-    record: JobRecord, links: Links, *, place: Place | None = None, encoded: Sequence[str | None] = ()
+    record: JobRecord, links: Links, *, position: Position | None = None, encoded: Sequence[str | None] = ()
 ) -> JobView:
-    """A record as clients see it.
+    """Make the view of a record.
 
     Args:
-        place: where it waits, if it does.
-        encoded: base64 of each image, where the client asked for it and the bytes are there.
+        position: None when the job is not waiting.
+        encoded: base64 of each image, where the client asked for it and the file exists.
     """
     return JobView(
         id=record.id,
@@ -142,9 +144,9 @@ def view_job(
         finished_at=_optional_time(record.finished_at),
         expires_at=_optional_time(record.expires_at),
         progress=record.progress
-        if place is None
-        else record.progress.model_copy(update={"eta_seconds": place.eta_seconds}),
-        queue=None if place is None else QueueView(position=place.ahead + 1, ahead=place.ahead),
+        if position is None
+        else record.progress.model_copy(update={"eta_seconds": position.eta_seconds}),
+        queue=None if position is None else QueueView(position=position.ahead + 1, ahead=position.ahead),
         images=[
             ImageView(
                 url=links.image(record.id, number),

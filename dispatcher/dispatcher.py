@@ -101,7 +101,7 @@ class Dispatcher:
         if self._registration.is_suspended or not self._attempts.has_room:
             return None
         try:
-            message = self._outbox.take(self._attempts.full_sites)
+            message = self._outbox.claim(self._attempts.full_sites)
             if message is None:
                 due_seconds = self._outbox.seconds_until_due()
                 self._wait_seconds = min(self._wait_seconds, due_seconds)
@@ -146,7 +146,7 @@ class Dispatcher:
         give_up_at = time.monotonic() + self._settings.lease_seconds
         while True:
             try:
-                self._outbox.end(message, outcome)
+                self._outbox.finish(message, outcome)
                 return
             except RedisError as error:
                 if self._shutdown.requested or time.monotonic() > give_up_at:

@@ -51,7 +51,7 @@ async def require_generate(request: Request, response: Response) -> None:
     principal.require(Scope.GENERATE)
     if principal.key_id is not None and principal.calls_per_minute is not None:
         api_keys = services_of(request).api_keys
-        left = await run_in_threadpool(api_keys.spend, principal.key_id, principal.calls_per_minute)
+        left = await run_in_threadpool(api_keys.count_call, principal.key_id, principal.calls_per_minute)
         response.headers.update(rate_headers(left.limit, left.remaining, left.reset_seconds))
 
 

@@ -1,8 +1,8 @@
-"""API keys: whose a key is, what it may do, and how much. Knows no HTTP.
+"""API keys: their owners, scopes and limits. Knows no HTTP.
 
-A token is `dk_ID_SECRET`; it is shown once. A Redis hash holds the rest, with the secret's
-SHA-256: 256 random bits cannot be guessed however fast the hash is, so a slow one would only slow every request.
-Revoked keys stay, so that a service that once had keys never serves everybody again.
+A token is `dk_ID_SECRET` and is shown once; a Redis hash holds the SHA-256 of the secret and the rest. A slow hash
+would only slow down requests: 256 random bits cannot be guessed. Revoked keys are kept, so that a service that
+once had keys never becomes open to everybody.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ from contracts.redis.connection import Scripts, redis_errors_are_unavailable
 from contracts.requests.schema import Priority
 
 _TOKEN = re.compile(r"dk_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
-#: How coarse `last_used_at` is.
+#: Resolution of `last_used_at`.
 _USED_SECONDS = 60.0
 
-#: The queue's names end with it, and no part of them holds a colon.
+#: The last part of queue names, whose parts are separated by colons.
 Owner = Annotated[str, Field(pattern=r"^[A-Za-z0-9._@-]{1,64}$")]
 
 
 class Scope(StrEnum):
-    """What a key may do, beyond looking at what is its owner's."""
+    """What a key may do besides reading its owner's jobs and uploads."""
 
     GENERATE = "generate"
     ADMIN = "admin"
 
 
 class Key(BaseModel):
-    """One key. Times are Unix seconds on Redis' clock.
+    """An API key. Times are Unix seconds on Redis' clock.
 
     Attributes:
-        owner: whose jobs and uploads it sees; keys may share an owner.
+        owner: whose jobs and uploads it can access; several keys may share an owner.
         sha256: of the secret.
-        calls_per_minute: calls that make something, in any sixty seconds; None: no bound.
-        max_jobs: jobs that may wait and run at one time; None: no bound.
-        highest_priority: the best tier that its jobs may wait in.
-        last_used_at: within a minute.
+        calls_per_minute: maximum calls that create something, in any sixty seconds; None: unlimited.
+        max_jobs: maximum jobs waiting and running at the same time; None: unlimited.
+        highest_priority: the highest priority its jobs may have.
+        last_used_at: to the minute.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -73,23 +73,23 @@ class Key(BaseModel):
         return cls.model_validate({**fields, "scopes": json.loads(fields["scopes"])})
 
     def to_hash(self) -> dict[str, str]:
-        """Its Redis hash."""
+        """Make its Redis hash."""
         fields = self.model_dump(mode="json", exclude_none=True)
         fields["scopes"] = json.dumps(sorted(self.scopes))
         return {name: str(value) for name, value in fields.items()}
 
-    def opens_with(self, secret: str) -> bool:
-        """Whether this is its secret; takes as long whatever the secret is."""
+    def matches(self, secret: str) -> bool:
+        """Whether a secret is this key's, in constant time."""
         return hmac.compare_digest(self.sha256, _digest(secret))
 
 
 @dataclass(frozen=True)
 class Allowance:
-    """What is left of a key's rate after a call.
+    """What is left of a key's rate limit after a call.
 
     Attributes:
-        limit: calls in any sixty seconds.
-        reset_seconds: until the oldest call counts no more.
+        limit: maximum calls in any sixty seconds.
+        reset_seconds: until the oldest call no longer counts.
     """
 
     limit: int
@@ -98,7 +98,7 @@ class Allowance:
 
 
 class ApiKeyStore:
-    """All keys of a service."""
+    """The API keys of a service, in Redis."""
 
     def __init__(self, connection: Redis) -> None:
         """`connection` decodes responses. Every method raises Unavailable when Redis does not answer."""
@@ -106,16 +106,16 @@ class ApiKeyStore:
         self._scripts = Scripts(connection)
 
     def exist(self) -> bool:
-        """Whether there is, or ever was, any key."""
+        """Whether any key was ever created."""
         with redis_errors_are_unavailable():
             return bool(self._connection.exists(keys.API_KEYS))
 
     def create(self, name: str, owner: str | None = None, **limits: Any) -> tuple[Key, str]:
-        """Make a key; the token that opens it is nowhere else.
+        """Create a key; returns it with its token, which is not stored anywhere.
 
         Args:
-            name: for people.
-            owner: None: the key's own id, so that it shares with nobody.
+            name: for people to read.
+            owner: None: the key's own id, so that it shares nothing with other keys.
             limits: `scopes`, `calls_per_minute`, `max_jobs`, `highest_priority`.
 
         Raises:
@@ -134,17 +134,17 @@ class ApiKeyStore:
         return key, f"dk_{id}_{secret}"
 
     def find_all(self) -> list[Key]:
-        """All keys, oldest first, revoked ones too."""
+        """Read all keys, oldest first, including revoked ones."""
         with redis_errors_are_unavailable(), self._connection.pipeline(transaction=False) as pipe:
             for id in cast("list[str]", self._connection.zrange(keys.API_KEYS, 0, -1)):
                 pipe.hgetall(keys.API_KEY + id)
             return [Key.from_hash(fields) for fields in pipe.execute()]
 
     def revoke(self, id: str) -> Key:
-        """Let a key open nothing any more; what it made stays its owner's. Idempotent.
+        """Revoke a key; its owner keeps what was created with it. Idempotent.
 
         Raises:
-            NotFound: there is no such key.
+            NotFound: the key does not exist.
         """
         key, now = self._read(id)
         if key is None:
@@ -155,24 +155,24 @@ class ApiKeyStore:
             key = key.model_copy(update={"revoked_at": now})
         return key
 
-    def open(self, token: str) -> Key | None:
-        """The key that this token opens; None where it opens none, or one that was revoked."""
+    def authenticate(self, token: str) -> Key | None:
+        """Find the key of a token; None where the token is wrong or its key revoked."""
         match = _TOKEN.fullmatch(token)
         if match is None:
             return None
         key, now = self._read(match[1])
-        if key is None or not key.opens_with(match[2]) or key.revoked_at is not None:
+        if key is None or not key.matches(match[2]) or key.revoked_at is not None:
             return None
         if key.last_used_at is None or now - key.last_used_at > _USED_SECONDS:
             with redis_errors_are_unavailable():
                 self._connection.hset(keys.API_KEY + key.id, "last_used_at", str(now))
         return key
 
-    def spend(self, key_id: str, calls_per_minute: int) -> Allowance:
-        """Count a call against a key's rate, over all processes at once.
+    def count_call(self, key_id: str, calls_per_minute: int) -> Allowance:
+        """Count a call against a key's rate limit, which all processes share.
 
         Raises:
-            RateExceeded: it is used up; the call does not count.
+            RateExceeded: the limit is reached; the call does not count.
         """
         with redis_errors_are_unavailable():
             accepted, remaining, milliseconds = self._scripts.run(
@@ -183,7 +183,7 @@ class ApiKeyStore:
         return Allowance(calls_per_minute, remaining, milliseconds / 1000)
 
     def _read(self, id: str) -> tuple[Key | None, float]:
-        """The key, and the time on Redis' clock."""
+        """Read a key, and the time on Redis' clock."""
         with redis_errors_are_unavailable(), self._connection.pipeline(transaction=False) as pipe:
             pipe.hgetall(keys.API_KEY + id)
             pipe.time()

@@ -1,7 +1,7 @@
-"""Messages of webhooks, as a dispatcher holds them: taken under a lease, ended once. Knows no HTTP.
+"""Webhook messages as a dispatcher sees them: claimed under a lease, finished once. Knows no HTTP.
 
-`contracts/scripts/prelude.lua` queues a message, an RQ job with a copy of its job's record, in the step that makes
-its news true; so no crash comes between the two.
+The scripts queue a message, an RQ job with a copy of its job's record, in the same step as the event that it
+reports, so that no crash can come between the two.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from contracts.redis.connection import Scripts
 from contracts.requests.schema import Webhook
 from contracts.settings import OutboundSettings
 
-#: For a look-up while a client waits, and with it a thread of the API.
+#: Timeout of a name look-up while a client waits, and holds a thread of the API.
 _COURTESY_SECONDS = 1.0
 
 Next = Literal["again", "back", "delivered", "given_up"]
 
 
 def resolve_webhook(webhook: Webhook, base: str, rules: OutboundSettings) -> WebhookRecord:
-    """What a job remembers of its webhook; `base` is the service's own URL, for links.
+    """Check a request's webhook and make its record; `base` is the service's base URL, for links.
 
-    Each attempt looks the name up and checks it again, so a name service that is away is no reason to refuse.
+    Each delivery resolves and checks the name again, so a name server that is down is no reason to refuse.
 
     Raises:
-        DestinationRefused: the rules do not allow its address.
-        DestinationUnknown: there is no such host.
+        DestinationRefused: the rules do not allow the address.
+        DestinationUnknown: the host does not exist.
     """
     destination = read_destination(webhook.url, rules)
     try:
@@ -49,11 +49,11 @@ def resolve_webhook(webhook: Webhook, base: str, rules: OutboundSettings) -> Web
 
 @dataclass(frozen=True)
 class Message:
-    """News of a job on its way to a receiver.
+    """A message about a job's event on its way to a receiver.
 
     Attributes:
-        id: names the message to its receiver too; the same at each attempt.
-        attempts: how many have failed.
+        id: sent to the receiver too; the same for every attempt.
+        attempts: failed attempts so far.
         record: JSON of the job's hash.
         execution: the fencing token.
     """
@@ -66,24 +66,24 @@ class Message:
     execution: str
 
     def read_job(self) -> JobRecord:
-        """The job as it was when the news was made."""
+        """The job as it was at the event."""
         return JobRecord.from_hash(json.loads(self.record))
 
     @property
     def belongs_to(self) -> dict[str, str]:
-        """The job and the request that it tells of, for the logs."""
+        """The ids of the job and its request, for the logs."""
         fields = json.loads(self.record)
         return {"job_id": fields.get("id", ""), "request_id": fields.get("request_id", "")}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an attempt ended, and what becomes of the message.
+    """How an attempt ended, and what comes next: `again` after a pause, `back` to the queue, or its end.
 
     Attributes:
-        status_code: of the receiver's answer, if there was one.
-        error: in words for the job's owner.
-        pause_seconds: until the next attempt, if there is to be one.
+        status_code: of the receiver's response; None without one.
+        error: a message for the job's owner.
+        pause_seconds: until the next attempt, for `again`.
     """
 
     next: Next
@@ -93,11 +93,11 @@ class Outcome:
 
 
 class ForeignJob(Exception):
-    """A queue of webhooks held something that no script of ours put there."""
+    """A webhook queue held an RQ job that is not one of our messages."""
 
 
 class Outbox:
-    """The messages that wait, as one dispatcher sees them."""
+    """The waiting messages, as one dispatcher sees them."""
 
     def __init__(self, connection: Redis, worker: str, lease_seconds: float) -> None:
         """`connection` decodes responses; `lease_seconds` is longer than any attempt takes."""
@@ -106,11 +106,11 @@ class Outbox:
         self._lease_seconds = lease_seconds
         self._scripts = Scripts(connection)
 
-    def take(self, full: Collection[str]) -> Message | None:
-        """The next message to a site that is not `full`; None when none waits.
+    def claim(self, full: Collection[str]) -> Message | None:
+        """Claim the next message to a site that is not `full`; None when there is none.
 
         Raises:
-            Planted: it was no message, and is in the queue no more.
+            ForeignJob: it was not a message; it has been removed from the queue.
         """
         execution = secrets.token_hex(16)
         verdict, *found = self._scripts.run(
@@ -135,8 +135,8 @@ class Outbox:
             first, (seconds, micros) = pipe.execute()
         return max(0.0, first[0][1] - seconds - micros / 1e6) if first else math.inf
 
-    def end(self, message: Message, outcome: Outcome) -> bool:
-        """End an attempt; False when the message was no longer ours, and nothing is written."""
+    def finish(self, message: Message, outcome: Outcome) -> bool:
+        """Finish an attempt; False when the lease was lost, and nothing is written."""
         shown = {"status_code": outcome.status_code, "error": outcome.error}
         answer = self._scripts.run(
             "finish_message",

@@ -1,7 +1,7 @@
-"""The clients' side of the queue: submit, fetch, cancel, list. Hides RQ; knows neither HTTP nor workers.
+"""The clients' side of the queue: submit, fetch, cancel, delete. Hides RQ; knows neither HTTP nor workers.
 
-RQ keeps a job hash, a queue list and registries for each job, so that its tools tell the truth; our record
-beside it holds what clients ask for. Both are written in one transaction.
+Each job has an RQ job with its registries, so that RQ's tools show the truth, and our own record of what clients
+ask for. Scripts write both in one step.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ RUN_FUNCTION = "worker.loop.rq_job.run_job"
 #: Names under which earlier releases queued jobs.
 FORMER_RUN_FUNCTIONS = ("worker.jobs.run",)
 
-#: A client is told that Redis is away after twice this, at the latest.
+#: Timeout of one command, which is sent at most twice.
 _TIMEOUT_SECONDS = 2.0
-#: For clients of a full queue, while nobody can tell how fast it moves.
+#: Retry-After of a full queue whose speed is not known yet.
 _UNKNOWN_RETRY_SECONDS = 10
-#: The sweep takes up a deletion that was broken off after this.
+#: How long a deleted job leaves a tombstone; after it, the sweep removes files that were written meanwhile.
 _DELETED_SECONDS = 60
 
 
@@ -61,14 +61,14 @@ class IdempotencyHold:
 
 @dataclass(frozen=True)
 class Quota:
-    """How many jobs of one API key may wait and run at one time."""
+    """The maximum number of jobs of one API key that may wait and run at the same time."""
 
     key_id: str
     max_jobs: int
 
 
 class JobQueue:
-    """Jobs in Redis, as clients see them."""
+    """The queue as clients see it."""
 
     def __init__(self, settings: SharedSettings) -> None:
         self.connection = connect(settings.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1)
@@ -93,13 +93,13 @@ class JobQueue:
         quota: Quota | None = None,
         request_id: str = "",
     ) -> JobRecord:
-        """Accept a job. When this returns, Redis has it, whole, and bound to its idempotency key.
+        """Accept a job. When this returns, Redis holds all of it, and its idempotency key is bound.
 
         Raises:
-            Conflict: the idempotency key is another call's by now.
-            QueueFull: `max_waiting` jobs wait already.
-            TooManyJobs: the key's quota is used up.
-            Unavailable: Redis does not answer, and the job may or may not be there; or an input is there no more.
+            Conflict: another call holds the idempotency key by now.
+            QueueFull: `max_waiting` jobs are waiting.
+            TooManyJobs: the API key's quota is reached.
+            Unavailable: Redis does not answer, and the job may or may not exist; or an input has been removed.
         """
         record = JobRecord(
             id=secrets.token_hex(16),
@@ -140,19 +140,19 @@ class JobQueue:
     def _refusal(
         self, verdict: str, found: list[str], record: JobRecord, max_waiting: int | None
     ) -> DarkroomError:
-        """Why the script did not take a job."""
+        """Why the script refused a job."""
         if verdict == "full":
-            return QueueFull(max_waiting or 0, self._seconds_to_a_free_place(record))
+            return QueueFull(max_waiting or 0, self._seconds_to_next_claim(record))
         if verdict == "too_many":
             return TooManyJobs(len(found), self._seconds_to_an_end(record, found))
-        return Unavailable("an input was swept while the job was being accepted; send the request again")
+        return Unavailable("an input was removed while the job was being accepted; send the request again")
 
     def fetch(self, id: str) -> JobRecord:
-        """The job's record.
+        """Read a job's record.
 
         Raises:
-            NotFound: unknown, or deleted.
-            Gone: expired, not long ago.
+            NotFound: the job is unknown or deleted.
+            Gone: it has expired recently.
             Unavailable: Redis does not answer.
         """
         (fields,), now = self._read([id])
@@ -163,16 +163,16 @@ class JobQueue:
         return JobRecord.from_hash(fields)
 
     def fetch_all(self, ids: Sequence[str]) -> list[JobRecord]:
-        """The records of those jobs that there are, in order."""
+        """Read the records of those of the jobs that exist, in order."""
         found, now = self._read(ids)
         return [JobRecord.from_hash(fields) for fields in found if fields and not _is_gone(fields, now)]
 
     def cancel(self, id: str) -> JobRecord:
-        """Cancel a job: at once where it waits, within one step where it runs. Idempotent.
+        """Cancel a job: a waiting one at once, a running one within one denoising step. Idempotent.
 
         Raises:
-            NotFound: unknown, or expired.
-            Conflict: it is completed or failed.
+            NotFound: the job is unknown or expired.
+            Conflict: it has completed or failed.
             Unavailable: Redis does not answer.
         """
         with redis_errors_are_unavailable():
@@ -184,16 +184,16 @@ class JobQueue:
         return self.fetch(id)
 
     def events(self, id: str, after: str, limit: int) -> list[Event]:
-        """A job's events after one of them ("0": from the first), oldest first."""
+        """Read a job's events after the one with id `after` ("0": from the first), oldest first."""
         with redis_errors_are_unavailable():
             return read_events(self.connection, id, after, limit)
 
     def delete(self, id: str) -> None:
-        """Forget an ended job. Its files are the caller's matter; the sweep looks for them once more.
+        """Delete an ended job's record; the caller removes its files, and a later sweep what a slow worker adds.
 
         Raises:
-            NotFound: unknown, or deleted before.
-            Conflict: it waits or runs.
+            NotFound: the job is unknown or already deleted.
+            Conflict: it is waiting or running.
             Unavailable: Redis does not answer.
         """
         with redis_errors_are_unavailable():
@@ -203,8 +203,8 @@ class JobQueue:
         if not JobState(found).is_final:
             raise Conflict(f"job {id} is {found}; cancel it first")
 
-    def place(self, record: JobRecord) -> tuple[int, float | None] | None:
-        """Jobs ahead of this one in its own queue, and seconds to its end; None when it does not wait.
+    def position(self, record: JobRecord) -> tuple[int, float | None] | None:
+        """Jobs ahead of this one in its own queue, and estimated seconds to its end; None when it is not waiting.
 
         The seconds come from measured step times, and are None before the first measurement.
         """
@@ -221,13 +221,13 @@ class JobQueue:
         return ahead, (ahead / max(1, workers) + 1) * run_seconds
 
     def run_seconds(self, parameters: JobParameters) -> float | None:
-        """Seconds that such a job denoises, by the last one like it; None before there was one."""
+        """Estimate how long such a job denoises, from measured step times; None before the first."""
         with redis_errors_are_unavailable():
             step_seconds = self.connection.hget(keys.STEP_SECONDS, pace_key(parameters))
         return None if step_seconds is None else parameters.num_inference_steps * float(str(step_seconds))
 
-    def _seconds_to_a_free_place(self, record: JobRecord) -> int:
-        """Until one of the workers takes the next job, if those that run are like this one."""
+    def _seconds_to_next_claim(self, record: JobRecord) -> int:
+        """Estimate the seconds until a worker claims its next job, as if running jobs were like this one."""
         with redis_errors_are_unavailable():
             workers = len(read_workers(self.connection))
             step_seconds = self.connection.hget(keys.STEP_SECONDS, pace_key(record.parameters))
@@ -236,28 +236,28 @@ class JobQueue:
         return max(1, math.ceil(record.parameters.num_inference_steps * float(str(step_seconds)) / workers))
 
     def _seconds_to_an_end(self, record: JobRecord, ids: Sequence[str]) -> int:
-        """Until the first of some jobs that run has ended; where none runs, until a worker takes the next."""
+        """Estimate the seconds until the first of some running jobs ends; if none runs, until the next claim."""
         etas = [job.progress.eta_seconds for job in self.fetch_all(ids) if job.state is JobState.RUNNING]
         known = [eta for eta in etas if eta is not None]
-        return max(1, math.ceil(min(known))) if known else self._seconds_to_a_free_place(record)
+        return max(1, math.ceil(min(known))) if known else self._seconds_to_next_claim(record)
 
     def ping(self) -> None:
-        """Raises Unavailable when Redis does not answer."""
+        """Check the connection; raises Unavailable when Redis does not answer."""
         with redis_errors_are_unavailable():
             self.connection.ping()
 
     def now(self) -> float:
-        """Seconds since 1970 on Redis' clock."""
+        """Unix seconds on Redis' clock."""
         seconds, micros = self.connection.time()
         return seconds + micros / 1e6
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self.connection.close()
         self._rq_connection.close()
 
     def _read(self, ids: Sequence[str]) -> tuple[list[dict[str, str]], float]:
-        """The jobs' hashes, and the time on Redis' clock."""
+        """Read the jobs' hashes, and the time on Redis' clock."""
         with redis_errors_are_unavailable(), self.connection.pipeline(transaction=False) as pipe:
             for id in ids:
                 pipe.hgetall(keys.JOB + id)
@@ -266,7 +266,7 @@ class JobQueue:
         return found, seconds + micros / 1e6
 
     def _rq_call(self, record: JobRecord) -> dict[str, Any]:
-        """The job as RQ keeps it in its own hash."""
+        """Make the fields of the RQ job."""
         call = Job.create(
             RUN_FUNCTION,
             args=[record.id],
@@ -283,5 +283,5 @@ class JobQueue:
 
 
 def _is_gone(fields: Mapping[str, str], now: float) -> bool:
-    """Expired is expired, whether or not it has been swept yet."""
+    """Whether a job has expired, swept or not."""
     return "gone" in fields or float(fields.get("expires_at", "inf")) <= now

@@ -122,16 +122,16 @@ class Claims:
         """How long a lease lasts without a beat."""
         return self._settings.lease_seconds
 
-    def claim(self, wish: ClaimCriteria) -> list[Claim]:
+    def claim(self, criteria: ClaimCriteria) -> list[Claim]:
         """Up to `max_images` images of waiting jobs that one pipeline call can serve; empty when none waits.
 
         Raises:
             NotReady: the job whose turn it is needs a model or ControlNet that is not in `ready`.
             ClaimDeferred: all jobs that wait may still be joined by others, for `batch_wait_seconds`.
         """
-        executions = [uuid.uuid4().hex for _ in range(wish.max_images)]
+        executions = [uuid.uuid4().hex for _ in range(criteria.max_images)]
         answer = self._ask(
-            wish, executions=executions, worker=self._worker, lease_seconds=self._settings.lease_seconds
+            criteria, executions=executions, worker=self._worker, lease_seconds=self._settings.lease_seconds
         )
         if isinstance(answer, dict):
             if "wait_seconds" in answer:
@@ -139,9 +139,9 @@ class Claims:
             raise NotReady(answer["unready"])
         return [Claim(self._read(id), execution) for id, execution in answer]
 
-    def peek(self, wish: ClaimCriteria) -> list[JobRecord]:
+    def peek(self, criteria: ClaimCriteria) -> list[JobRecord]:
         """The jobs that a claim would take now, company that one of them may wait for left aside; takes none."""
-        answer = self._ask(wish, peek=True)
+        answer = self._ask(criteria, peek=True)
         return [] if isinstance(answer, dict) else [self._read(id) for id in answer]
 
     def extend(self, claims: Sequence[Claim]) -> set[str]:
@@ -206,20 +206,20 @@ class Claims:
         )
         return requeued, lost
 
-    def _ask(self, wish: ClaimCriteria, **arguments: Any) -> list[Any] | dict[str, Any]:
+    def _ask(self, criteria: ClaimCriteria, **arguments: Any) -> list[Any] | dict[str, Any]:
         """A list of jobs, or a dict that names what is not ready. Lua's empty table is a dict, too."""
-        ready = {} if wish.ready is None else {"ready": list(wish.ready)}
+        ready = {} if criteria.ready is None else {"ready": list(criteria.ready)}
         answer = self._scripts.run(
             "claim",
-            warm=list(wish.warm),
-            settled=wish.settled,
-            max_images=wish.max_images,
-            max_pixels=wish.max_pixels,
-            model_pixels=dict(wish.model_pixels),
-            max_adapters=wish.max_adapters,
-            batching=wish.batching,
-            batch_wait_seconds=wish.batch_wait_seconds,
-            put_off=list(wish.put_off),
+            warm=list(criteria.warm),
+            settled=criteria.settled,
+            max_images=criteria.max_images,
+            max_pixels=criteria.max_pixels,
+            model_pixels=dict(criteria.model_pixels),
+            max_adapters=criteria.max_adapters,
+            batching=criteria.batching,
+            batch_wait_seconds=criteria.batch_wait_seconds,
+            put_off=list(criteria.put_off),
             overdue_seconds=self._settings.overdue_seconds,
             scan_limit=self._settings.scan_limit,
             **ready,

@@ -1,6 +1,6 @@
-"""The job's record: state, progress, result, error, receipt, as it lies in a Redis hash (`keys.JOB`).
+"""The record of a job: state, progress, result, error, receipt, stored as a Redis hash (`keys.JOB`).
 
-Fields are written by the scripts in `contracts/redis/scripts/`; this module reads them. It knows no HTTP.
+Scripts write the fields, this module reads them; unknown fields are ignored. Knows no HTTP.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from contracts.errors import RETRYABLE, FailureCode
 from contracts.redis import keys
@@ -19,7 +19,7 @@ from contracts.requests.schema import Priority, WebhookEvent
 
 
 class JobState(StrEnum):
-    """`queued → running → completed | failed | cancelled`; never back from the last three."""
+    """A job's state: `queued → running → completed | failed | cancelled`; the last three are final."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -29,7 +29,7 @@ class JobState(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether the state can change no more."""
+        """Whether the job has ended."""
         return self in (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
 
 
@@ -38,7 +38,7 @@ class _Part(BaseModel):
 
 
 class Progress(_Part):
-    """How far a running job is; `fraction` is 0 to 1."""
+    """Progress of a running job; `fraction` is 0 to 1."""
 
     step: int = 0
     steps: int = 0
@@ -47,7 +47,7 @@ class Progress(_Part):
 
 
 class ImageRecord(_Part):
-    """One finished image. `key` is its place in the storage."""
+    """A finished image; `key` is its storage key."""
 
     key: str
     width: int
@@ -59,7 +59,7 @@ class ImageRecord(_Part):
 
 
 class JobError(_Part):
-    """Why a job failed, in words for the client."""
+    """Why a job failed."""
 
     code: FailureCode
     message: str
@@ -72,7 +72,7 @@ class JobError(_Part):
 
 
 class Weights(_Part):
-    """A set of weights that shaped the image. `sha256` is of its content."""
+    """Weights that an image was generated with, with the SHA-256 of their content."""
 
     id: str
     sha256: str
@@ -81,10 +81,10 @@ class Weights(_Part):
 
 
 class CacheUse(_Part):
-    """Look-ups of prompts' embeddings: remembered, and not remembered.
+    """Look-ups in the prompt embedding cache.
 
     Attributes:
-        ahead: texts of the latter for which T5 had been run on the CPU while an earlier batch was painted.
+        ahead: prompts among the misses that T5 had encoded on the CPU while an earlier job was denoised.
     """
 
     hits: int = 0
@@ -93,13 +93,13 @@ class CacheUse(_Part):
 
 
 class MemoryUse(_Part):
-    """What a batch took of the device's memory.
+    """Device memory that the job's pipeline call used.
 
     Attributes:
         plan: name of the memory plan that was used.
-        planned_bytes: what the plan expected at the most, weights included.
-        peak_bytes: what was measured; None on a CPU without a budget.
-        ran_out: larger plans that ran out of memory for this very job before.
+        planned_bytes: maximum that the plan predicted, weights included.
+        peak_bytes: measured maximum; None on a CPU without a budget.
+        ran_out: larger plans with which this job ran out of memory before.
     """
 
     plan: str
@@ -110,19 +110,21 @@ class MemoryUse(_Part):
 
 
 class Receipt(_Part):
-    """All that is needed to make the same image again, and what it took.
+    """Generation metadata: all that is needed to generate the same image again, and the resources it took.
 
     Attributes:
-        parameters: every resolved parameter.
-        seeds: one an image.
-        batch_images: images that shared the pipeline call, this job's own included.
+        parameters: all parameters, defaults included.
+        seeds: one for each image.
+        batch_images: images in the pipeline call, this job's included.
+        batch_jobs: jobs in the pipeline call.
         placement: component -> its device, or `on_demand`, `streamed`, `skipped`; in receipts written before these
             names, `visit` and `absent`.
-        memory: the memory plan, and what it came to.
-        predicted_calls: runs of the denoiser that `speed: fast` predicted, where `exact` computes them.
-        departures: what the plan did that changes the image, for want of memory or by the operator's wish.
-        embeddings: prompts of the batch that were remembered, and that had to be encoded.
-        kernels: settings that may change the last bits: `attention`, `compile`, … -> what computed this image.
+        memory: the memory plan, and what was used.
+        predicted_calls: denoiser calls that `speed: fast` predicted instead of computing.
+        deviations: what the memory plan changed about the image, for lack of memory or by the operator's choice;
+            named `departures` in receipts of older releases.
+        embeddings: the pipeline call's look-ups in the prompt embedding cache.
+        kernels: options that may change the last bits: `attention`, `compile`, … -> value.
         versions: library -> version.
         timings: stage -> seconds (queue, load, encode_prompt, encode_inputs, denoise, decode, write, …).
     """
@@ -137,7 +139,7 @@ class Receipt(_Part):
     placement: dict[str, str] = Field(default_factory=dict)
     memory: MemoryUse | None = None
     predicted_calls: int = 0
-    departures: list[str] = Field(default_factory=list)
+    deviations: list[str] = Field(default_factory=list, validation_alias=AliasChoices("deviations", "departures"))
     embeddings: CacheUse = Field(default_factory=CacheUse)
     device: str = ""
     dtype: str = ""
@@ -148,11 +150,11 @@ class Receipt(_Part):
 
 
 class WebhookRecord(_Part):
-    """Where news of a job goes.
+    """A job's webhook.
 
     Attributes:
-        site: host and port; what counts as one receiver.
-        base: the service's own URL for the links in the body, as the request named it.
+        site: host and port, which identify a receiver.
+        base: the service's base URL for links in the body, as the client addressed it.
     """
 
     url: str
@@ -162,7 +164,7 @@ class WebhookRecord(_Part):
 
 
 class DeliveryRecord(_Part):
-    """How far one message of a webhook is; `status_code` and `error` are of its last attempt.
+    """State of one message of a webhook; `status_code` and `error` are those of the last attempt.
 
     Attributes:
         updated_at: Unix seconds on Redis' clock.
@@ -177,10 +179,10 @@ class DeliveryRecord(_Part):
 
 
 class JobRecord(_Part):
-    """Everything that is known about one job. Times are Unix seconds on Redis' clock.
+    """All data of one job. Times are Unix seconds on Redis' clock.
 
     Attributes:
-        request_id: of the HTTP request that made it, for the logs.
+        request_id: id of the HTTP request that created it, for the logs.
     """
 
     id: str
@@ -207,7 +209,7 @@ class JobRecord(_Part):
 
     @property
     def queue(self) -> str:
-        """Name of the RQ queue that holds the job while it waits."""
+        """Name of the RQ queue in which the job waits."""
         return queue_name(self.priority, self.parameters.model, self.owner)
 
     @classmethod
@@ -219,7 +221,7 @@ class JobRecord(_Part):
         return cls.model_validate(known)
 
     def to_hash(self) -> dict[str, str]:
-        """The Redis hash of a new record, with what scripts and lists read beside it; the script says when."""
+        """Write the hash of a new record, with fields for scripts and lists; the script adds `created_at`."""
         fields = self.model_dump(mode="json", exclude_defaults=True, exclude={"created_at"})
         fields["attempts"] = self.attempts
         for name in _JSON_FIELDS & fields.keys():
@@ -241,11 +243,11 @@ _JSON_FIELDS = {"parameters", "metadata", "progress", "images", "error", "receip
 
 
 def queue_name(priority: Priority, model: str, owner: str) -> str:
-    """One RQ queue per tier, model and owner, so that each can be served in turn."""
+    """Name of the RQ queue of a tier, model and owner, so that owners can take turns."""
     return keys.JOB_QUEUE + f"{priority}:{model}:{owner}"
 
 
 def pace_key(parameters: JobParameters) -> str:
-    """What the seconds of a step are remembered by."""
+    """The key under which measured seconds per step are kept: jobs with one key take equally long steps."""
     fast = "" if parameters.speed == "exact" else f" {parameters.speed}"
     return f"{parameters.model} {parameters.mode} {parameters.width}x{parameters.height}{fast}"

@@ -1,6 +1,6 @@
-"""How many jobs there are in each state, how many wait for each model, and for how long; one look at Redis.
+"""Statistics of the queue: jobs by state, and how many wait for each model, for how long; read in one step.
 
-The scripts count a job in and out of its states in the same step as they change it. Knows no HTTP.
+The scripts count jobs by state in the same step as they change it. Knows no HTTP.
 """
 
 from __future__ import annotations
@@ -17,45 +17,45 @@ from contracts.requests.schema import Priority
 
 @dataclass(frozen=True)
 class QueueDepth:
-    """Who waits for one model.
+    """The jobs that wait for one model.
 
     Attributes:
-        waiting: jobs.
-        oldest_seconds: for how long the first of them has waited.
+        waiting: their number.
+        oldest_seconds: how long the oldest has waited.
     """
 
     waiting: int = 0
     oldest_seconds: float = 0.0
 
-    def joined(self, other: QueueDepth) -> QueueDepth:
-        """Two lines as one."""
+    def merged(self, other: QueueDepth) -> QueueDepth:
+        """Combine two queues of a model."""
         return QueueDepth(self.waiting + other.waiting, max(self.oldest_seconds, other.oldest_seconds))
 
 
 @dataclass(frozen=True)
 class QueueStats:
-    """All jobs that are known, and what is told of them.
+    """Statistics of all jobs and webhook messages.
 
     Attributes:
-        jobs: (state, model, task) -> how many; nought stays once it was more.
-        lines: (model, priority) -> who waits, for each model that ever had a job.
-        messages: of webhooks, neither delivered nor given up yet.
+        jobs: (state, model, task) -> how many; a 0 stays once there was a job.
+        depths: (model, priority) -> waiting jobs, for each model that ever had one.
+        messages: webhook messages neither delivered nor given up yet.
     """
 
     jobs: Mapping[tuple[str, str, str], int]
-    lines: Mapping[tuple[str, str], QueueDepth]
+    depths: Mapping[tuple[str, str], QueueDepth]
     messages: int
 
 
-def take_census(connection: Redis) -> QueueStats:
-    """Look; `connection` decodes responses, and may raise RedisError."""
+def read_stats(connection: Redis) -> QueueStats:
+    """Read the statistics; `connection` decodes responses. Raises RedisError."""
     counted, queues, messages = Scripts(connection).run("stats")
     jobs: dict[tuple[str, str, str], int] = {}
     for key, number in zip(counted[::2], counted[1::2], strict=True):
         state, model, task = json.loads(key)
         jobs[state, model, task] = int(number)
-    lines = {(model, priority.value): QueueDepth() for _, model, _ in jobs for priority in Priority}
+    depths = {(model, priority.value): QueueDepth() for _, model, _ in jobs for priority in Priority}
     for tier, model, waiting, oldest_seconds in queues:
-        line = QueueDepth(waiting, float(oldest_seconds))
-        lines[model, tier] = lines.get((model, tier), QueueDepth()).joined(line)
-    return QueueStats(jobs, lines, messages)
+        depth = QueueDepth(waiting, float(oldest_seconds))
+        depths[model, tier] = depths.get((model, tier), QueueDepth()).merged(depth)
+    return QueueStats(jobs, depths, messages)

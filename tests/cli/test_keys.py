@@ -24,7 +24,7 @@ def keys(queue: JobQueue, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Ap
 
 
 def opened(keys: ApiKeyStore, token: str) -> Key:
-    key = keys.open(token)
+    key = keys.authenticate(token)
     assert key is not None
     return key
 
@@ -61,7 +61,7 @@ def test_a_key_is_revoked(keys: ApiKeyStore, capsys: pytest.CaptureFixture[str])
 
     assert main(["keys", "revoke", opened(keys, token).id]) == 0
 
-    assert keys.open(token) is None
+    assert keys.authenticate(token) is None
     main(["keys", "list"])
     assert capsys.readouterr().out.splitlines()[1].split()[-1] != "-"
 

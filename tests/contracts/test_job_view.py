@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from redis import Redis
 
 from contracts.auth.signed_links import LinkSigner
-from contracts.job_view import Links, ListView, Place, view_job
+from contracts.job_view import Links, ListView, Position, view_job
 from contracts.queue.records import ImageRecord, JobRecord, JobState
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
@@ -56,7 +56,7 @@ def test_images_are_named_by_their_place() -> None:
 
 
 def test_the_first_in_line_has_nobody_ahead() -> None:
-    view = view_job(record(), LINKS, place=Place(ahead=0, eta_seconds=2.5))
+    view = view_job(record(), LINKS, position=Position(ahead=0, eta_seconds=2.5))
 
     assert view.queue is not None
     assert (view.queue.position, view.queue.ahead) == (1, 0)

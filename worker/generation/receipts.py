@@ -64,7 +64,7 @@ def make_receipt(
         placement=model.locations([control.controlnet for control in shared.controls]),
         memory=memory,
         predicted_calls=predicted_calls,
-        departures=_departures(model.placement.plan, shared),
+        deviations=_deviations(model.placement.plan, shared),
         embeddings=embeddings,
         device=describe_device(model.device),
         dtype=str(model.dtype).removeprefix("torch."),
@@ -74,16 +74,16 @@ def make_receipt(
     )
 
 
-def _departures(plan: Plan | None, job: JobParameters) -> list[str]:
+def _deviations(plan: Plan | None, job: JobParameters) -> list[str]:
     """Return how the plan changes the image, compared with a device on which everything fits."""
     if plan is None:
         return []
-    departures = [f"{part.name} skipped" for part in plan.components if part.placement is Placement.SKIPPED]
+    deviations = [f"{part.name} skipped" for part in plan.components if part.placement is Placement.SKIPPED]
     if plan.fp8:
-        departures.append("denoiser in fp8")
+        deviations.append("denoiser in fp8")
     if plan.tile_side is not None and max(job.width, job.height) > plan.tile_side:
-        departures.append(f"VAE in tiles of {plan.tile_side} pixels")
-    return departures
+        deviations.append(f"VAE in tiles of {plan.tile_side} pixels")
+    return deviations
 
 
 def file_metadata(receipt: Receipt, seed: int) -> Mapping[str, str]:

@@ -70,12 +70,12 @@ def test_messages_of_webhooks_are_shown_until_they_are_delivered(client: TestCli
     assert figure(scrape(client), "webhooks_pending") == 2
 
     outbox = Outbox(queue.connection, "dispatcher-of-the-test", lease_seconds=30)
-    one, other = outbox.take(()), outbox.take(())
+    one, other = outbox.claim(()), outbox.claim(())
     assert one is not None
     assert other is not None
-    outbox.end(one, Outcome("again", 500, "x", pause_seconds=1000))
+    outbox.finish(one, Outcome("again", 500, "x", pause_seconds=1000))
     assert figure(scrape(client), "webhooks_pending") == 2
-    outbox.end(other, Outcome("delivered", 200))
+    outbox.finish(other, Outcome("delivered", 200))
     assert figure(scrape(client), "webhooks_pending") == 1
 
 

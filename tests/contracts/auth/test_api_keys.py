@@ -32,7 +32,7 @@ def test_a_token_opens_its_key(keys: ApiKeyStore) -> None:
         "ci", scopes={Scope.ADMIN}, calls_per_minute=5, max_jobs=2, highest_priority=Priority.LOW
     )
 
-    opened = keys.open(token)
+    opened = keys.authenticate(token)
 
     assert opened is not None
     assert opened == key
@@ -46,8 +46,8 @@ def test_nothing_but_the_token_opens_a_key(keys: ApiKeyStore) -> None:
     secret, another = token.rpartition(key.id + "_")[2], other[len("dk_") + 12 + 1 :]
 
     for wrong in ("", "x", token[:-1], token + "x", f"dk_{key.id}_{another}", secret, key.id, key.sha256):
-        assert keys.open(wrong) is None
-    assert keys.open(f"dk_{key.id}_{key.sha256[:43]}") is None
+        assert keys.authenticate(wrong) is None
+    assert keys.authenticate(f"dk_{key.id}_{key.sha256[:43]}") is None
 
 
 def test_redis_holds_a_hash_and_never_the_secret(keys: ApiKeyStore, queue: JobQueue) -> None:
@@ -68,7 +68,7 @@ def test_a_revoked_key_opens_nothing_and_stays_on_the_list(keys: ApiKeyStore) ->
 
     revoked = keys.revoke(key.id)
 
-    assert keys.open(token) is None
+    assert keys.authenticate(token) is None
     assert revoked.revoked_at is not None
     assert keys.revoke(key.id) == revoked
     assert [one.id for one in keys.find_all()] == [key.id, kept.id]
@@ -114,39 +114,39 @@ def test_a_key_out_of_range_is_not_made(keys: ApiKeyStore, wrong: dict[str, obje
 def test_use_is_noted_within_a_minute(keys: ApiKeyStore, queue: JobQueue) -> None:
     key, token = keys.create("a")
     place = f"darkroom:key:{key.id}"
-    assert keys.open(token.replace(key.id, "0" * 12)) is None
+    assert keys.authenticate(token.replace(key.id, "0" * 12)) is None
     assert keys.find_all()[0].last_used_at is None
 
-    keys.open(token)
+    keys.authenticate(token)
     first = queue.connection.hget(place, "last_used_at")
-    keys.open(token)
+    keys.authenticate(token)
     assert queue.connection.hget(place, "last_used_at") == first is not None
     queue.connection.hset(place, "last_used_at", str(key.created_at - 61))
-    keys.open(token)
+    keys.authenticate(token)
 
     assert float(str(queue.connection.hget(place, "last_used_at"))) >= key.created_at
 
 
 def test_a_rate_holds_in_any_sixty_seconds(keys: ApiKeyStore, queue: JobQueue) -> None:
     key, _ = keys.create("a", calls_per_minute=3)
-    assert [keys.spend(key.id, 3).remaining for _ in range(2)] == [2, 1]
+    assert [keys.count_call(key.id, 3).remaining for _ in range(2)] == [2, 1]
     forget_calls_before(queue.connection, key, 40)
-    assert keys.spend(key.id, 3).remaining == 0
+    assert keys.count_call(key.id, 3).remaining == 0
 
     with pytest.raises(RateExceeded) as refused:
-        keys.spend(key.id, 3)
+        keys.count_call(key.id, 3)
 
     # What did not count is not waited for: the first two are forty seconds old.
     assert 15 <= refused.value.retry_after_seconds <= 20
     forget_calls_before(queue.connection, key, refused.value.retry_after_seconds)
-    assert keys.spend(key.id, 3).remaining == 1
+    assert keys.count_call(key.id, 3).remaining == 1
 
 
 def test_each_key_has_its_own_rate(keys: ApiKeyStore) -> None:
     key, _ = keys.create("a", calls_per_minute=1)
     other, _ = keys.create("b", calls_per_minute=1)
-    keys.spend(key.id, 1)
+    keys.count_call(key.id, 1)
 
-    assert keys.spend(other.id, 1).remaining == 0
+    assert keys.count_call(other.id, 1).remaining == 0
     with pytest.raises(RateExceeded):
-        keys.spend(key.id, 1)
+        keys.count_call(key.id, 1)

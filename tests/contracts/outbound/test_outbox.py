@@ -34,7 +34,7 @@ def claims(queue: JobQueue) -> Claims:
 
 def take_all(outbox: Outbox) -> list[Message]:
     taken = []
-    while message := outbox.take(()):
+    while message := outbox.claim(()):
         taken.append(message)
     return taken
 
@@ -141,39 +141,39 @@ def test_a_full_receiver_is_passed_over(queue: JobQueue, outbox: Outbox) -> None
     for site in ("a:443", "b:443", "c:443"):
         queue.submit(parameters(), webhook=hook(site, (WebhookEvent.QUEUED,)))
 
-    taken = outbox.take(["a:443", "b:443"])
+    taken = outbox.claim(["a:443", "b:443"])
 
     assert taken is not None
     assert taken.site == "c:443"
-    assert outbox.take(["a:443", "b:443"]) is None
+    assert outbox.claim(["a:443", "b:443"]) is None
 
 
 def test_a_dispatcher_that_lost_its_lease_writes_nothing(queue: JobQueue, outbox: Outbox) -> None:
     id = queue.submit(parameters(), webhook=hook(events=(WebhookEvent.QUEUED,))).id
-    slow = outbox.take(())
+    slow = outbox.claim(())
     assert slow is not None
-    assert outbox.take(()) is None
+    assert outbox.claim(()) is None
     expire(queue, "webhooks:leases", slow.id)
-    quick = outbox.take(())
+    quick = outbox.claim(())
 
     assert quick is not None
     assert quick.id == slow.id
-    assert not outbox.end(slow, Outcome("given_up", error="x"))
-    assert outbox.end(quick, Outcome("delivered", 200))
-    assert not outbox.end(quick, Outcome("again", pause_seconds=0))
+    assert not outbox.finish(slow, Outcome("given_up", error="x"))
+    assert outbox.finish(quick, Outcome("delivered", 200))
+    assert not outbox.finish(quick, Outcome("again", pause_seconds=0))
     assert [one.status for one in queue.fetch(id).deliveries.values()] == ["delivered"]
-    assert outbox.take(()) is None
+    assert outbox.claim(()) is None
 
 
 def test_a_message_comes_again_when_it_is_due_and_not_before(queue: JobQueue, outbox: Outbox) -> None:
     queue.submit(parameters(), webhook=hook(events=(WebhookEvent.QUEUED,)))
-    first = outbox.take(())
+    first = outbox.claim(())
     assert first is not None
-    outbox.end(first, Outcome("again", 500, "x", pause_seconds=1000))
-    assert outbox.take(()) is None
+    outbox.finish(first, Outcome("again", 500, "x", pause_seconds=1000))
+    assert outbox.claim(()) is None
     expire(queue, "webhooks:due", first.id)
 
-    again = outbox.take(())
+    again = outbox.claim(())
 
     assert again is not None
     assert (again.id, again.attempts) == (first.id, 1)

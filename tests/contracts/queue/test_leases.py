@@ -209,7 +209,7 @@ def test_step_times_are_remembered_and_make_the_waiting_times_known(
     queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     first, second = queue.submit(parameters(batchable=False)), queue.submit(parameters(batchable=False))
-    assert queue.place(second) == (1, None)
+    assert queue.position(second) == (1, None)
     claims = make_claims()
     (claim,) = claims.claim(ClaimCriteria())
     receipt = Receipt(
@@ -218,4 +218,4 @@ def test_step_times_are_remembered_and_make_the_waiting_times_known(
     assert claims.complete(claim, [], receipt)
     third = queue.submit(parameters(batchable=False))
     # Two seconds for four steps: half a second a step, four steps a job, none and one ahead.
-    assert [queue.place(job) for job in (first, second, third)] == [None, (0, 2.0), (1, 4.0)]
+    assert [queue.position(job) for job in (first, second, third)] == [None, (0, 2.0), (1, 4.0)]

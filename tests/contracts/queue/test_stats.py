@@ -12,7 +12,7 @@ from contracts.metrics import read_totals
 from contracts.queue.client import JobQueue
 from contracts.queue.leases import Claim, ClaimCriteria, Claims
 from contracts.queue.records import JobError, JobState, Receipt, Weights
-from contracts.queue.stats import QueueDepth, take_census
+from contracts.queue.stats import QueueDepth, read_stats
 from contracts.requests.schema import Priority
 from contracts.storage import Storage
 from contracts.uploads.retention import Retention
@@ -25,7 +25,7 @@ KIND = ("shapes-sdxl", "txt2img")
 
 def count_states(queue: JobQueue) -> dict[str, int]:
     """State -> jobs in it, by the census."""
-    found = take_census(queue.connection).jobs
+    found = read_stats(queue.connection).jobs
     assert all(key[1:] == KIND for key in found)
     return {state: number for (state, *_), number in found.items() if number}
 
@@ -164,7 +164,7 @@ def test_the_lines_tell_of_each_model_and_priority_how_many_wait_and_how_long(qu
     queue.submit(parameters(model="shapes-flux"), priority=Priority.HIGH)
     time.sleep(SHORT)
 
-    lines = take_census(queue.connection).lines
+    lines = read_stats(queue.connection).depths
 
     assert {key: line.waiting for key, line in lines.items() if line.waiting} == {
         ("shapes-sdxl", "normal"): 2,

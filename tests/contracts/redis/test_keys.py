@@ -97,10 +97,10 @@ def full_redis(
                 make_claims().finish(claim, ending, pace={"key": "x", "step_seconds": 1})
     outbox = Outbox(connection, "d", 60)
     for outcome in (Outcome("again", pause_seconds=60), None):
-        message = outbox.take(())
+        message = outbox.claim(())
         assert message is not None
         if outcome is not None:
-            outbox.end(message, outcome)
+            outbox.finish(message, outcome)
     publish(connection, WorkerReport(id="w", state="idle"), 60)
     remember(queue, "me", IMAGE, 60)
     file = tmp_path / "lora"
@@ -109,7 +109,7 @@ def full_redis(
     for owner in ("me", None):
         LoraRegistry(connection, storage, retention).add("x", owner, file, "3" * 64, facts)
     keys = ApiKeyStore(connection)
-    keys.spend(keys.create("x")[0].id, 9)
+    keys.count_call(keys.create("x")[0].id, 9)
     LinkSigner(connection, settings).prepare()
     Secrets(connection, settings).current()
     counters = Counters()

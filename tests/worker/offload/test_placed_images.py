@@ -75,7 +75,7 @@ def test_tiles_and_8_bits_show_what_was_asked_for(
     changed = pool.plan_selector.choose(jobs[0], len(jobs)).model_copy(update=change)
     monkeypatch.setattr(pool.plan_selector, "choose", lambda *_: changed)
     verdicts, receipt = _judged(jobs, pool, storage)
-    assert receipt.departures == [departure]
+    assert receipt.deviations == [departure]
     assert _words(verdicts) == SCENES
 
 
@@ -106,7 +106,7 @@ def test_without_t5_sd3_loses_places_and_what_is_in_the_middle_stays_right(
     """As its card says: its CLIPs cannot see where a shape should be."""
     whole, blind = (Pool(catalogue, device="cpu", policy=Policy(t5=t5)) for t5 in ("gpu", "off"))
     verdicts, receipt = _judged(_orders(catalogue, "sd3"), blind, storage)
-    assert receipt.departures == ["text_encoder_3 skipped"]
+    assert receipt.deviations == ["text_encoder_3 skipped"]
     assert _words(verdicts) == SCENES
     placed = _orders(catalogue, "sd3", PLACED)
     assert [one.position for one in _judged(placed, whole, storage)[0]] == PLACES

@@ -81,9 +81,9 @@ def test_every_rung_is_really_taken_within_its_bytes_and_paints_the_same_image(
         assert receipt.memory.peak_bytes >= 0.85 * rung.peak_bytes, rung.name
         _check_homes(rung, seen)
         if rung.tile_side is None:
-            assert (files, receipt.departures) == (resident, []), rung.name
+            assert (files, receipt.deviations) == (resident, []), rung.name
         else:
-            assert receipt.departures == ["VAE in tiles of 64 pixels"]
+            assert receipt.deviations == ["VAE in tiles of 64 pixels"]
             difference = np.abs(decode_pixels(files[0]) - decode_pixels(resident[0]))
             assert difference.mean() < 12, rung.name
 
@@ -120,7 +120,7 @@ def test_the_smallest_rung_runs_other_modes_and_adapters_unchanged(
     assert receipt.memory is not None
     assert receipt.memory.plan == smallest.name != "all resident"
     assert set(receipt.placement.values()) & {"on_demand", "streamed"}
-    assert receipt.departures == []
+    assert receipt.deviations == []
     if smallest.tile_side is None:
         assert files == resident
     else:  # one tile; but guidance's two copies of a control image are encoded one by one, which shows in low bits
@@ -215,7 +215,7 @@ def test_without_t5_sd3_paints_another_image_and_holds_no_t5(catalogue: Catalogu
     files, receipt = complete_job(job, pool, storage)
     assert receipt.memory is not None
     assert receipt.memory.plan == "T5 skipped"
-    assert receipt.departures == ["text_encoder_3 skipped"]
+    assert receipt.deviations == ["text_encoder_3 skipped"]
     assert b"text_encoder_3 skipped" in files[0]
     assert pool.model(job.model).base.text_encoder_3 is None
     assert files != complete_job(job, Pool(catalogue, device="cpu"), storage)[0]
@@ -260,7 +260,7 @@ def test_a_denoiser_in_8_bits_takes_less_paints_nearly_the_same_and_leaves_with_
         patch.setattr(pool.plan_selector, "choose", lambda *_: rung.model_copy(update={"fp8": True}))
         files, receipt = complete_job(job, pool, storage)
     small_bytes = pool.resident_bytes
-    assert receipt.departures == ["denoiser in fp8"]
+    assert receipt.deviations == ["denoiser in fp8"]
     assert 0 < np.abs(decode_pixels(files[0]) - decode_pixels(resident[0])).mean() < 8
     assert complete_job(job, pool, storage)[0] == resident
     assert small_bytes < 0.8 * pool.resident_bytes

@@ -151,7 +151,7 @@ def test_it_gives_the_same_result_with_the_smallest_plan(catalogue: Catalogue, s
         pass
     files, receipt = complete_job(job, pool, storage)
     assert set(receipt.placement.values()) & {"streamed"}
-    assert (files, receipt.departures) == (resident, [])
+    assert (files, receipt.deviations) == (resident, [])
 
 
 def test_diffusers_leaves_a_forward_and_a_registry_in_a_module() -> None:
