@@ -131,7 +131,7 @@ def _message(item: ErrorDetails) -> str:
         return message.replace("String should", "must", 1)
     message = template.format(**item.get("ctx", {}))
     received = item.get("input")
-    # Only short values: a longer one is the client's own text, which it need not get back.
+    # Long values are left out: the client has its own text.
     if item["type"] in ("missing", "extra_forbidden", "too_short", "too_long", "union_tag_invalid"):
         return message
     if isinstance(received, bool):

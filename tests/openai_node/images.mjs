@@ -1,4 +1,4 @@
-// The unmodified `openai` package of npm against a running Darkroom: OPENAI_BASE_URL, and the pictures as arguments.
+// The unmodified `openai` package of npm against a running Darkroom: OPENAI_BASE_URL, and the images as arguments.
 
 import assert from "node:assert/strict";
 import fs from "node:fs";

@@ -1,4 +1,4 @@
-"""Pictures of strangers: bounds first, then one normal form."""
+"""Untrusted images: limits first, then one normal form."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def decoder() -> ImageDecoder:
 def test_every_listed_format_is_read(decoder: ImageDecoder, name: str) -> None:
     data = encode_solid("RGB", (40, 24), "red", name.upper())
 
-    picture = decoder.decode(data, "image")
+    decoded = decoder.decode(data, "image")
 
-    assert (picture.width, picture.height, picture.format) == (40, 24, name)
-    assert picture.sha256 == hashlib.sha256(data).hexdigest()
-    red, green, blue = open_png(picture.png).convert("RGB").getpixel((20, 12))  # type: ignore[misc]
+    assert (decoded.width, decoded.height, decoded.format) == (40, 24, name)
+    assert decoded.sha256 == hashlib.sha256(data).hexdigest()
+    red, green, blue = open_png(decoded.png).convert("RGB").getpixel((20, 12))  # type: ignore[misc]
     assert red > 245
     assert green < 10
     assert blue < 10
@@ -43,7 +43,7 @@ def test_other_formats_are_refused_although_pillow_reads_them(decoder: ImageDeco
 
 
 @pytest.mark.parametrize("data", [b"", b"no image at all", b"%!PS-Adobe-3.0 EPSF-3.0", b"\x89PNG\r\n\x1a\n"])
-def test_bytes_that_are_no_image_are_refused_by_field(decoder: ImageDecoder, data: bytes) -> None:
+def test_bytes_that_are_not_an_image_are_refused_by_field(decoder: ImageDecoder, data: bytes) -> None:
     with pytest.raises(NotAnImage) as caught:
         decoder.decode(data, "controls.0.image")
 
@@ -61,7 +61,7 @@ def test_a_truncated_image_is_refused(decoder: ImageDecoder, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_damaged_bytes_are_a_picture_or_a_refusal_and_nothing_else(decoder: ImageDecoder, name: str) -> None:
+def test_damaged_bytes_are_decoded_or_refused_and_nothing_else(decoder: ImageDecoder, name: str) -> None:
     data = encode_image(Image.effect_noise((32, 32), 80).convert("RGB"), name.upper())
     refused = 0
     for place in range(0, len(data), max(1, len(data) // 150)):
@@ -73,7 +73,7 @@ def test_damaged_bytes_are_a_picture_or_a_refusal_and_nothing_else(decoder: Imag
     assert refused > 0
 
 
-def test_more_bytes_than_the_bound_are_refused_unread() -> None:
+def test_more_bytes_than_the_limit_are_refused_unread() -> None:
     decoder = ImageDecoder(max_bytes=100, max_pixels=1_000_000)
 
     with pytest.raises(ImageTooLarge, match="larger than 100 bytes") as caught:
@@ -83,7 +83,7 @@ def test_more_bytes_than_the_bound_are_refused_unread() -> None:
 
 
 @pytest.mark.parametrize("size", [(1001, 1000), (1500, 1000), (30_000, 30_000), (2**31 - 1, 2**31 - 1)])
-def test_a_decompression_bomb_costs_nothing(decoder: ImageDecoder, size: tuple[int, int]) -> None:
+def test_a_decompression_bomb_is_refused_without_decoding(decoder: ImageDecoder, size: tuple[int, int]) -> None:
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
 
     with pytest.raises(ImageTooLarge) as caught:
@@ -96,7 +96,7 @@ def test_a_decompression_bomb_costs_nothing(decoder: ImageDecoder, size: tuple[i
 
 
 @pytest.mark.parametrize("name", ["gif", "webp", "bmp", "tiff"])
-def test_the_pixel_bound_holds_for_every_format(name: str) -> None:
+def test_the_pixel_limit_applies_to_every_format(name: str) -> None:
     data = encode_solid("RGB", (1200, 1000), "red", name.upper())
 
     with pytest.raises(ImageTooLarge):
@@ -125,45 +125,45 @@ def test_a_gif_frame_larger_than_its_screen_counts(decoder: ImageDecoder) -> Non
         decoder.decode(bytes(data), "image")
 
 
-def test_a_picture_lies_as_its_exif_says(decoder: ImageDecoder) -> None:
+def test_an_image_is_turned_as_its_exif_says(decoder: ImageDecoder) -> None:
     image = Image.new("RGB", (40, 20), "blue")
     image.paste("red", (0, 0, 20, 20))
     exif = Image.Exif()
     exif[0x0112] = 6  # turn a quarter clockwise to see it upright
 
-    picture = decoder.decode(encode_image(image, "JPEG", exif=exif, quality=100), "image")
+    decoded = decoder.decode(encode_image(image, "JPEG", exif=exif, quality=100), "image")
 
-    assert (picture.width, picture.height) == (20, 40)
-    upright = open_png(picture.png)
+    assert (decoded.width, decoded.height) == (20, 40)
+    upright = open_png(decoded.png)
     assert upright.size == (20, 40)
     assert upright.getpixel((10, 5))[0] > 200  # type: ignore[index]
     assert upright.getpixel((10, 35))[2] > 200  # type: ignore[index]
     assert not upright.getexif()
 
 
-def test_broken_exif_does_not_cost_the_picture(decoder: ImageDecoder) -> None:
+def test_an_image_with_broken_exif_is_decoded(decoder: ImageDecoder) -> None:
     data = encode_solid("RGB", (16, 8), "red", "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12")
 
-    picture = decoder.decode(data, "image")
+    decoded = decoder.decode(data, "image")
 
-    assert (picture.width, picture.height) == (16, 8)
+    assert (decoded.width, decoded.height) == (16, 8)
 
 
-def test_the_first_frame_of_an_animation_is_the_picture(decoder: ImageDecoder) -> None:
+def test_the_first_frame_of_an_animation_is_decoded(decoder: ImageDecoder) -> None:
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
     for name in ("GIF", "WEBP", "PNG", "TIFF"):
         data = encode_image(frames[0], name, save_all=True, append_images=frames[1:])
-        picture = decoder.decode(data, "image")
-        red, _, blue = open_png(picture.png).convert("RGB").getpixel((8, 8))  # type: ignore[misc]
+        decoded = decoder.decode(data, "image")
+        red, _, blue = open_png(decoded.png).convert("RGB").getpixel((8, 8))  # type: ignore[misc]
         assert red > 240 > 20 > blue, name
 
 
 def test_a_jpeg_with_a_preview_inside_is_a_jpeg(decoder: ImageDecoder) -> None:
     large, small = Image.new("RGB", (32, 32), "red"), Image.new("RGB", (8, 8), "blue")
 
-    picture = decoder.decode(encode_image(large, "MPO", save_all=True, append_images=[small]), "image")
+    decoded = decoder.decode(encode_image(large, "MPO", save_all=True, append_images=[small]), "image")
 
-    assert (picture.width, picture.format) == (32, "jpeg")
+    assert (decoded.width, decoded.format) == (32, "jpeg")
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_cmyk_becomes_rgb(decoder: ImageDecoder) -> None:
         ("F", 40_000.0, "TIFF", 156),
     ],
 )
-def test_deep_greys_are_scaled_and_not_clipped(
+def test_deep_grays_are_scaled_and_not_clipped(
     decoder: ImageDecoder, mode: str, colour: float, format: str, expected: int
 ) -> None:
     image = open_png(decoder.decode(encode_solid(mode, (8, 8), colour, format), "image").png)
@@ -252,10 +252,10 @@ def test_a_deep_gradient_keeps_its_order(decoder: ImageDecoder) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -5.0])
-def test_floats_that_are_no_brightness_do_no_harm(decoder: ImageDecoder, value: float) -> None:
-    picture = decoder.decode(encode_solid("F", (8, 8), value, "TIFF"), "image")
+def test_floats_out_of_range_are_decoded(decoder: ImageDecoder, value: float) -> None:
+    decoded = decoder.decode(encode_solid("F", (8, 8), value, "TIFF"), "image")
 
-    assert open_png(picture.png).mode == "L"
+    assert open_png(decoded.png).mode == "L"
 
 
 def test_metadata_does_not_travel(decoder: ImageDecoder) -> None:

@@ -1,4 +1,4 @@
-"""Pictures by URL: off by default; bounded, checked and pinned when on. Servers and certificates are real."""
+"""Images by URL: off by default; limited, checked and pinned when on. Servers and certificates are real."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def post(client: TestClient, url: str) -> Any:
     return client.post("/v1/img2img", json={"prompt": "x", "image": url})
 
 
-def test_a_picture_is_fetched_checked_and_stored_by_its_content(
+def test_an_image_is_fetched_checked_and_stored_by_its_content(
     api: TestClient, server: Receiver, queue: JobQueue, storage: Storage
 ) -> None:
     server.plans["/cat.jpg"] = [Reply(body=RED, headers={"Content-Type": "text/plain"})]
@@ -88,13 +88,13 @@ def test_nothing_is_fetched_unless_the_operator_says_so(client: TestClient, serv
         (Reply(302, {"Location": "/other"}, RED), 422, "redirects are not followed"),
         (Reply(waits=True), 422, "within 2 s"),
         (Reply(body=RED, pause_seconds=0.1), 422, "within 2 s"),
-        (Reply(body=b"no picture"), 415, "not an image"),
+        (Reply(body=b"not an image"), 415, "not an image"),
         (Reply(body=RED[: len(RED) // 2]), 415, "truncated"),
         (Reply(body=RED, headers={"Content-Length": str(len(RED) + 1)}), 422, "not be fetched"),
         (Reply(body=png_header(20_000, 20_000)), 413, "pixels"),
     ],
 )
-def test_what_gives_no_picture_is_refused_and_leaves_nothing(
+def test_a_url_without_an_image_is_refused_and_leaves_nothing(
     api: TestClient, server: Receiver, queue: JobQueue, storage: Storage, reply: Reply, status: int, message: str
 ) -> None:
     server.plans["/cat.jpg"] = [reply]

@@ -1,4 +1,4 @@
-"""Every way to name a picture, and every way in which a name can be wrong."""
+"""Every way to name an image, and every error in a name."""
 
 from __future__ import annotations
 
@@ -71,16 +71,16 @@ def test_reading_stores_nothing_and_storing_stores_all(reader: InputReader, stor
 def test_the_same_bytes_are_written_once(
     decoder: ImageDecoder, storage: Storage, retention: Retention, tmp_path: Path
 ) -> None:
-    picture = decoder.decode(RED, "image")
-    path = tmp_path / "storage" / store_image(storage, retention, picture, 60)
+    image = decoder.decode(RED, "image")
+    path = tmp_path / "storage" / store_image(storage, retention, image, 60)
     written = path.stat().st_mtime_ns
 
-    assert tmp_path / "storage" / store_image(storage, retention, picture, 60) == path
+    assert tmp_path / "storage" / store_image(storage, retention, image, 60) == path
 
     assert path.stat().st_mtime_ns == written
 
 
-def test_every_picture_of_a_request_is_read_under_its_path(reader: InputReader) -> None:
+def test_every_image_of_a_request_is_read_under_its_path(reader: InputReader) -> None:
     control = {"controlnet": "c", "image": TEXT}
     request = ControlNetRequest.model_validate(
         {"prompt": "x", "image": TEXT, "mask_image": TEXT, "controls": [control, {"controlnet": "d"}, control]}
@@ -92,9 +92,9 @@ def test_every_picture_of_a_request_is_read_under_its_path(reader: InputReader) 
 def test_an_upload_is_found_without_decoding_it_again(
     reader: InputReader, decoder: ImageDecoder, queue: JobQueue, storage: Storage, retention: Retention
 ) -> None:
-    picture = decoder.decode(RED, "file")
-    key = store_image(storage, retention, picture, 60)
-    upload, _ = uploads.remember(queue, "local", picture, ttl_seconds=60)
+    image = decoder.decode(RED, "file")
+    key = store_image(storage, retention, image, 60)
+    upload, _ = uploads.remember(queue, "local", image, ttl_seconds=60)
 
     (one,) = reader.read(img2img(upload.id)).values()
 

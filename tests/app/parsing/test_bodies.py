@@ -1,4 +1,4 @@
-"""Bodies within bounds of bytes and time, and the one file of a form."""
+"""Limits of bodies on bytes and time, and the file of a form."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def read(body: Body, timeout_seconds: float = 5, **headers: str) -> bytes:
     return asyncio.run(read_body(request(aiter(body), **headers), 10, timeout_seconds))
 
 
-def test_a_body_of_exactly_the_bound_is_read() -> None:
+def test_a_body_of_exactly_the_limit_is_read() -> None:
     assert read(Body(b"01234", b"56789")) == b"0123456789"
 
 
@@ -57,7 +57,7 @@ def test_one_byte_more_is_refused_after_the_client_has_sent_it_all() -> None:
     assert body.taken == 3
 
 
-def test_a_body_without_an_end_is_refused_after_a_while() -> None:
+def test_an_endless_body_is_refused() -> None:
     with pytest.raises(BodyTooLarge):
         read(Body(b"x" * 2**20, endless=True))
 
@@ -71,11 +71,11 @@ def test_a_body_that_declares_too_much_is_refused_unread(length: str, expect: st
     assert body.taken == 0
 
 
-def test_a_length_that_is_no_number_does_no_harm() -> None:
+def test_a_length_that_is_not_a_number_is_ignored() -> None:
     assert read(Body(b"x"), content_length="many") == b"x"
 
 
-def test_a_body_that_does_not_come_is_given_up() -> None:
+def test_a_body_that_does_not_arrive_times_out() -> None:
     class Slow(Body):
         async def __aiter__(self) -> AsyncIterator[bytes]:
             yield b"x"
@@ -104,7 +104,7 @@ def test_the_file_of_a_form_is_unpacked() -> None:
 @pytest.mark.parametrize(
     "form",
     [
-        part("picture", "x"),
+        part("image", "x"),
         part("file", "x") + part("file", "y"),
         part("file", "x") + part("purpose", "y", file=None),
         part("file", "x", file=None),
@@ -125,6 +125,6 @@ def test_a_form_that_holds_something_else_is_refused(form: str) -> None:
         ("".join(part("file", "x") for _ in range(9)) + "--b--\r\n", {}),
     ],
 )
-def test_a_form_that_is_none_cannot_be_read(form: str, headers: dict[str, Any]) -> None:
+def test_an_invalid_form_cannot_be_read(form: str, headers: dict[str, Any]) -> None:
     with pytest.raises(UnreadableBody):
         unpack(form, **headers)

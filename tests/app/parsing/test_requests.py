@@ -1,4 +1,4 @@
-"""Bodies become requests strictly, and what is wrong is said in terms of their fields."""
+"""Bodies are parsed strictly, and errors name their fields."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def test_a_complete_request_is_read() -> None:
         b"\x1f\x8b\x08",
     ],
 )
-def test_a_body_that_is_no_json_cannot_be_read(raw: bytes) -> None:
+def test_a_body_that_is_not_json_cannot_be_read(raw: bytes) -> None:
     with pytest.raises(UnreadableBody, match="the body is not valid JSON"):
         parse(Txt2ImgRequest, raw)
 
 
 @pytest.mark.parametrize("raw", [b"[]", b"null", b'"x"', b"1"])
-def test_json_that_is_no_object_is_refused(raw: bytes) -> None:
+def test_json_that_is_not_an_object_is_refused(raw: bytes) -> None:
     with pytest.raises(InvalidRequest, match="body: must be a JSON object"):
         parse(Txt2ImgRequest, raw)
 
@@ -106,7 +106,7 @@ def test_a_wrong_field_is_named_with_what_is_allowed(
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
-def test_numbers_that_are_none_are_refused(number: str) -> None:
+def test_nan_and_infinity_are_refused(number: str) -> None:
     with pytest.raises(InvalidRequest, match="guidance_scale"):
         parse(Txt2ImgRequest, f'{{"prompt": "x", "guidance_scale": {number}}}'.encode())
 
@@ -122,12 +122,12 @@ def test_an_unknown_field_is_refused_with_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize("field", ["image", "controls", "stream"])
-def test_fields_of_other_tasks_and_of_later_days_are_refused(field: str) -> None:
+def test_fields_of_other_tasks_are_refused(field: str) -> None:
     with pytest.raises(InvalidRequest, match=f"{field}: is not a field"):
         parse(Txt2ImgRequest, json.dumps({"prompt": "x", field: 1}).encode())
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse(Txt2ImgRequest, b'{"width": "x", "height": 1, "y": 1}')
 

@@ -1,4 +1,4 @@
-"""The schema that a model shows accepts what the service accepts, and refuses what it refuses by name."""
+"""A model's schema accepts what the service accepts, and refuses what it refuses by field."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def catalogue() -> Catalogue:
     return read_catalogue(BUILT_IN_CATALOGUE)
 
 
-def test_what_a_field_allows_is_told_in_words() -> None:
+def test_what_a_field_allows_is_described() -> None:
     assert allowed_at(Txt2ImgRequest, ["num_inference_steps"]) == "1–200"
     assert allowed_at(Txt2ImgRequest, ["response_format"]) == ["url", "b64_json"]
     assert allowed_at(ControlNetRequest, ["controls", 3, "conditioning_scale"]) == "0–2"
     assert allowed_at(Txt2ImgRequest, ["model"]) is None
 
 
-def test_a_path_to_nowhere_tells_the_fields_that_there_are() -> None:
+def test_an_unknown_path_lists_the_known_fields() -> None:
     assert allowed_at(Txt2ImgRequest, ["loras", 0, "weight"]) == ["name", "scale"]
     assert "prompt" in str(allowed_at(Txt2ImgRequest, ["promt"]))
 
@@ -72,7 +72,7 @@ def test_the_size_has_no_default_where_an_image_gives_it(catalogue: Catalogue) -
     assert schemas[Task.IMG2IMG]["properties"]["width"]["default"] is None
 
 
-def test_fields_that_a_checkpoint_would_ignore_are_not_shown(catalogue: Catalogue) -> None:
+def test_fields_that_a_checkpoint_ignores_are_not_shown(catalogue: Catalogue) -> None:
     schnell = ModelSpec(id="schnell", family="flux", source="a/b", refuses=("guidance_scale",))
 
     schema = schemas_for(schnell, catalogue)[Task.TXT2IMG]
@@ -80,7 +80,7 @@ def test_fields_that_a_checkpoint_would_ignore_are_not_shown(catalogue: Catalogu
     assert "guidance_scale" not in schema["properties"]
 
 
-def test_one_models_schema_leaves_no_trace_in_the_next_ones(catalogue: Catalogue) -> None:
+def test_one_models_schema_does_not_change_another(catalogue: Catalogue) -> None:
     before = schemas_for(catalogue.model("shapes-sd3"), catalogue)
     schemas_for(catalogue.model("shapes-flux"), catalogue)
 

@@ -1,4 +1,4 @@
-"""Large files in bodies: on disk while the request lasts, and never whole in memory."""
+"""Large files in bodies: on disk during the request, and never whole in memory."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _spool(request: Request, max_bytes: int = 2**30, timeout_seconds: float = 30
 
 
 @pytest.mark.parametrize("kind", ["application/octet-stream", "multipart/form-data; boundary=x"])
-def test_a_large_file_never_lies_whole_in_memory(kind: str) -> None:
+def test_a_large_file_is_never_whole_in_memory(kind: str) -> None:
     piece = bytes(CHUNK)
     body = [piece] * COUNT if kind.startswith("app") else [FORM_HEAD, *[piece] * COUNT, FORM_END]
     tracemalloc.start()
@@ -61,7 +61,7 @@ def test_a_large_file_never_lies_whole_in_memory(kind: str) -> None:
     assert file.filename == ("a.safetensors" if "form" in kind else "")
 
 
-def test_the_bytes_are_those_that_came() -> None:
+def test_the_file_has_the_bytes_received() -> None:
     async def run() -> bytes:
         async with spool_file(_request("", b"one", b"", b"two"), 100, 1.0) as file:
             return await asyncio.to_thread(file.path.read_bytes)
@@ -70,12 +70,12 @@ def test_the_bytes_are_those_that_came() -> None:
 
 
 @pytest.mark.parametrize("kind", ["application/octet-stream", "multipart/form-data; boundary=x"])
-def test_a_body_over_the_bound_is_refused(kind: str) -> None:
+def test_a_body_over_the_limit_is_refused(kind: str) -> None:
     body = [bytes(CHUNK)] * 4 if kind.startswith("app") else [FORM_HEAD, *[bytes(CHUNK)] * 4, FORM_END]
     with pytest.raises(BodyTooLarge):
         _spool(_request(kind, *body), max_bytes=2 * CHUNK)
 
 
-def test_a_body_that_comes_too_slowly_is_refused() -> None:
+def test_a_body_that_arrives_too_slowly_is_refused() -> None:
     with pytest.raises(BodyTimeout):
         _spool(_request("", *[b"x"] * 50, pause_seconds=0.05), timeout_seconds=0.2)

@@ -1,4 +1,4 @@
-"""OpenAI Images at the edge: what its requests become, what is refused, and how a held call ends."""
+"""OpenAI Images: how its requests are translated, what is refused, and how a waiting call ends."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_aliases_become_our_fields(client: TestClient, taken: Callable[[], JobRe
         ({"prompt": ""}, "prompt"),
     ],
 )
-def test_what_has_no_meaning_is_refused_by_its_own_name(
+def test_a_field_without_effect_is_refused_by_its_own_name(
     client: TestClient, queue: JobQueue, fields: dict[str, Any], param: str
 ) -> None:
     response = client.post(GENERATE, json=PROMPT | fields)
@@ -174,7 +174,7 @@ def test_a_repeated_form_is_the_same_call_whatever_its_boundary() -> None:
     assert read_edit_form(fields).json != read_edit_form([("prompt", "x"), ("image[]", HALF_CLEAR)]).json
 
 
-def test_json_names_pictures_as_every_other_call_does(
+def test_json_names_images_as_every_other_call_does(
     client: TestClient, taken: Callable[[], JobRecord], storage: Storage
 ) -> None:
     upload = client.post("/v1/uploads", content=HALF_CLEAR, headers={"content-type": "image/png"}).json()["id"]
@@ -193,8 +193,8 @@ def test_json_names_pictures_as_every_other_call_does(
     [
         ([], 422, "image"),
         ([("image", IMAGE), ("image", IMAGE)], 422, "image"),
-        ([("image[]", b"no picture")], 415, "image"),
-        ([("image", IMAGE), ("mask", b"no picture")], 415, "mask"),
+        ([("image[]", b"not an image")], 415, "image"),
+        ([("image", IMAGE), ("mask", b"not an image")], 415, "mask"),
         ([("image", IMAGE), ("mask", IMAGE)], 422, "mask"),
         ([("image", IMAGE), ("mask", encode_solid("RGBA", (64, 64), (0, 0, 0, 255)))], 422, "mask"),
         ([("image", IMAGE), ("mask", encode_solid("RGBA", (32, 32), (0, 0, 0, 0)))], 422, "mask"),
@@ -202,7 +202,7 @@ def test_json_names_pictures_as_every_other_call_does(
         ([("image", encode_solid("RGB", (9, 9), "red"))], 422, "image"),
     ],
 )
-def test_pictures_that_cannot_be_edited_are_refused_by_name(
+def test_images_that_cannot_be_edited_are_refused_by_field(
     client: TestClient, queue: JobQueue, files: list[tuple[str, bytes]], status: int, param: str
 ) -> None:
     response = client.post(EDIT, data=form(), files=[(name, ("x.png", data)) for name, data in files])
@@ -231,7 +231,7 @@ def test_bodies_that_cannot_be_read_are_errors_of_the_same_shape(
     assert (response.status_code, error_of(response)["code"]) == (status, code)
 
 
-def test_paths_and_methods_that_there_are_not_are_errors_of_the_same_shape(client: TestClient) -> None:
+def test_unknown_paths_and_methods_are_errors_of_the_same_shape(client: TestClient) -> None:
     assert error_of(client.post("/v1/images/variations"))["code"] == "not_found"
     assert error_of(client.get(GENERATE))["type"] == "invalid_request_error"
 
@@ -254,7 +254,7 @@ def test_a_full_queue_is_a_rate_limit_to_openai_s_clients(settings: SharedSettin
     assert int(response.headers["retry-after"]) >= 1
 
 
-def test_a_redis_that_is_away_is_a_server_error_to_come_back_after(settings: SharedSettings) -> None:
+def test_an_unavailable_redis_is_a_server_error_with_retry_after(settings: SharedSettings) -> None:
     away = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1"})
     with TestClient(create_app(ApiSettings(shared=away))) as client:
         response = client.post(GENERATE, json=PROMPT)
@@ -290,7 +290,7 @@ def test_a_job_that_fails_is_an_error_that_clients_do_not_repeat(
     assert "too large" in error["message"]
 
 
-def test_a_cancelled_job_is_told_as_such(settings: SharedSettings, queue: JobQueue) -> None:
+def test_a_cancelled_job_is_reported_as_cancelled(settings: SharedSettings, queue: JobQueue) -> None:
     answers: list[httpx.Response] = []
     with api_process(settings.redis_url, settings.data) as (client, _):
         thread = threading.Thread(target=lambda: answers.append(client.post(GENERATE, json=PROMPT)))
@@ -303,7 +303,7 @@ def test_a_cancelled_job_is_told_as_such(settings: SharedSettings, queue: JobQue
     assert (answers[0].status_code, error_of(answers[0])["code"]) == (502, "cancelled")
 
 
-def test_a_call_is_not_held_for_ever(settings: SharedSettings, queue: JobQueue) -> None:
+def test_a_call_does_not_wait_forever(settings: SharedSettings, queue: JobQueue) -> None:
     with TestClient(create_app(ApiSettings(shared=settings, hold_seconds=0.2))) as client:
         response = client.post(GENERATE, json=PROMPT)
 
@@ -316,7 +316,7 @@ def test_a_call_is_not_held_for_ever(settings: SharedSettings, queue: JobQueue) 
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
-def test_a_client_that_goes_away_leaves_its_job_running_and_finds_it_by_its_key(
+def test_a_client_that_disconnects_leaves_its_job_running_and_finds_it_by_its_key(
     settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker, is_stream: bool
 ) -> None:
     headers, body = {"Idempotency-Key": "one"}, json.dumps(PROMPT | {"stream": is_stream})
@@ -335,7 +335,7 @@ def test_a_client_that_goes_away_leaves_its_job_running_and_finds_it_by_its_key(
     assert queue.connection.zcard("darkroom:jobs:local") == 1
 
 
-def test_previews_come_as_partial_images_of_the_full_size_in_the_asked_format(
+def test_previews_are_partial_images_of_full_size_in_the_requested_format(
     client: TestClient, worker: ScriptedWorker
 ) -> None:
     def work() -> None:

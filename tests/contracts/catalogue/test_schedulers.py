@@ -6,7 +6,7 @@ from contracts.catalogue.families import FAMILIES
 from contracts.catalogue.schedulers import SCHEDULERS, names_for
 
 
-def test_every_kind_of_model_has_schedulers_and_no_scheduler_serves_two_kinds() -> None:
+def test_every_kind_of_model_has_schedulers_of_its_own() -> None:
     diffusion, flow = set(names_for("diffusion")), set(names_for("flow"))
     assert diffusion
     assert flow
@@ -14,6 +14,6 @@ def test_every_kind_of_model_has_schedulers_and_no_scheduler_serves_two_kinds() 
     assert diffusion | flow == set(SCHEDULERS)
 
 
-def test_each_familys_default_scheduler_can_drive_it() -> None:
+def test_each_familys_default_scheduler_works_with_it() -> None:
     for family in FAMILIES.values():
         assert family.defaults["scheduler"] in names_for(family.kind)

@@ -11,12 +11,12 @@ from pydantic import ValidationError
 from contracts.catalogue.families import Task
 from contracts.requests.schema import REQUESTS
 
-PICTURE = "AAAA"
+IMAGE = "AAAA"
 BODIES: dict[Task, dict[str, Any]] = {
     Task.TXT2IMG: {"prompt": "x"},
-    Task.IMG2IMG: {"prompt": "x", "image": PICTURE},
-    Task.INPAINT: {"prompt": "x", "image": PICTURE, "mask_image": PICTURE},
-    Task.CONTROLNET: {"prompt": "x", "controls": [{"controlnet": "c", "image": PICTURE}]},
+    Task.IMG2IMG: {"prompt": "x", "image": IMAGE},
+    Task.INPAINT: {"prompt": "x", "image": IMAGE, "mask_image": IMAGE},
+    Task.CONTROLNET: {"prompt": "x", "controls": [{"controlnet": "c", "image": IMAGE}]},
 }
 
 
@@ -32,7 +32,7 @@ def test_no_field_of_another_task_is_swallowed(task: Task) -> None:
         if field in REQUESTS[task].model_fields:
             continue
         with pytest.raises(ValidationError):
-            REQUESTS[task].model_validate_json(json.dumps(BODIES[task] | {field: PICTURE}), strict=True)
+            REQUESTS[task].model_validate_json(json.dumps(BODIES[task] | {field: IMAGE}), strict=True)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Every rule that data can decide: what is refused, with which field, and what the parameters hold otherwise."""
+"""Every rule of validation: what is refused, for which field, and the parameters of what is accepted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from contracts.requests.resolution import StoredImage, resolve
 from contracts.requests.schema import REQUESTS, JobRequest
 from contracts.requests.validation import check
 
-PICTURE = "data:image/png;base64,AAAA"
+IMAGE = "data:image/png;base64,AAAA"
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def catalogue(tmp_path: Path) -> Catalogue:
         controlnets=(
             ControlNetSpec(id="edges-xl", family="sdxl", source="edges", preprocessors=("canny",)),
             ControlNetSpec(id="edges-three", family="sd3", source="edges3"),
-            ControlNetSpec(id="repaint-three", family="sd3", source="repaint3", kind="inpaint"),
+            ControlNetSpec(id="inpaint-three", family="sd3", source="inpaint3", kind="inpaint"),
             ControlNetSpec(id="edges-one", family="flux", source="edges1"),
         ),
     )
@@ -51,7 +51,7 @@ def request(task: str, **fields: Any) -> JobRequest:
 
 
 def edges(family: str, **fields: Any) -> dict[str, Any]:
-    return {"controlnet": f"edges-{family}", "image": PICTURE} | fields
+    return {"controlnet": f"edges-{family}", "image": IMAGE} | fields
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
@@ -77,31 +77,31 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("txt2img", {"loras": [{"name": "nothing"}]}, "loras.0.name"),
     ("txt2img", {"loras": [{"name": "stripes-xl"}, {"name": "stripes-flux"}]}, "loras.1.name"),
     ("txt2img", {"loras": [{"name": "stripes-xl"}, {"name": "stripes-xl"}]}, "loras.1.name"),
-    ("img2img", {"image": PICTURE, "strength": 0.01}, "strength"),
+    ("img2img", {"image": IMAGE, "strength": 0.01}, "strength"),
     ("txt2img", {"speed": "fast", "num_inference_steps": 7}, "speed"),
-    ("img2img", {"speed": "fast", "num_inference_steps": 13, "image": PICTURE}, "speed"),
+    ("img2img", {"speed": "fast", "num_inference_steps": 13, "image": IMAGE}, "speed"),
     ("controlnet", {"controls": [edges("nothing")]}, "controls.0.controlnet"),
     ("controlnet", {"controls": [edges("one")]}, "controls.0.controlnet"),
     ("controlnet", {"controls": [{"controlnet": "edges-xl"}]}, "controls.0.image"),
     ("controlnet", {"controls": [edges("xl", preprocess="depth")]}, "controls.0.preprocess"),
     ("controlnet", {"controls": [edges("xl", guidance_start=0.5, guidance_end=0.5)]}, "controls.0.guidance_start"),
-    ("controlnet", {"controls": [edges("xl")], "mask_image": PICTURE}, "image"),
+    ("controlnet", {"controls": [edges("xl")], "mask_image": IMAGE}, "image"),
     ("controlnet", {"controls": [edges("xl")], "strength": 0.5}, "strength"),
-    ("controlnet", {"controls": [edges("xl")], "image": PICTURE, "mask_blur": 3}, "mask_blur"),
-    ("controlnet", {"model": "three", "controls": [edges("three")], "image": PICTURE}, "image"),
+    ("controlnet", {"controls": [edges("xl")], "image": IMAGE, "mask_blur": 3}, "mask_blur"),
+    ("controlnet", {"model": "three", "controls": [edges("three")], "image": IMAGE}, "image"),
     (
         "controlnet",
-        {"model": "three", "controls": [edges("three")], "image": PICTURE, "mask_image": PICTURE},
+        {"model": "three", "controls": [edges("three")], "image": IMAGE, "mask_image": IMAGE},
         "controls.0.controlnet",
     ),
-    ("controlnet", {"model": "three", "controls": [{"controlnet": "repaint-three"}]}, "controls.0.controlnet"),
+    ("controlnet", {"model": "three", "controls": [{"controlnet": "inpaint-three"}]}, "controls.0.controlnet"),
     (
         "controlnet",
         {
             "model": "three",
-            "controls": [{"controlnet": "repaint-three", "image": PICTURE}],
-            "image": PICTURE,
-            "mask_image": PICTURE,
+            "controls": [{"controlnet": "inpaint-three", "image": IMAGE}],
+            "image": IMAGE,
+            "mask_image": IMAGE,
         },
         "controls.0.image",
     ),
@@ -110,7 +110,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         {
             "model": "one",
             "controls": [edges("one")],
-            "image": PICTURE,
+            "image": IMAGE,
             "negative_prompt": "blue",
         },
         "negative_prompt",
@@ -121,7 +121,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 @pytest.mark.parametrize(
     ("task", "fields", "field"), REFUSED, ids=lambda value: None if isinstance(value, dict) else value
 )
-def test_what_a_worker_could_not_run_is_refused_by_name(
+def test_what_a_worker_cannot_run_is_refused_by_field(
     catalogue: Catalogue, task: str, fields: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
@@ -130,14 +130,14 @@ def test_what_a_worker_could_not_run_is_refused_by_name(
     assert all(problem.message for problem in caught.value.problems)
 
 
-def test_all_problems_are_told_at_once(catalogue: Catalogue) -> None:
+def test_all_problems_are_reported_at_once(catalogue: Catalogue) -> None:
     with pytest.raises(InvalidRequest) as caught:
         check(request("txt2img", width=68, scheduler="flow_euler", true_cfg_scale=2.0), catalogue)
     assert {problem.field for problem in caught.value.problems} == {"width", "scheduler", "true_cfg_scale"}
 
 
-def accepted(catalogue: Catalogue, sent: JobRequest, **pictures: StoredImage) -> Any:
-    return resolve(sent, check(sent, catalogue), pictures)
+def accepted(catalogue: Catalogue, sent: JobRequest, **images: StoredImage) -> Any:
+    return resolve(sent, check(sent, catalogue), images)
 
 
 def test_every_default_is_filled_in_from_task_model_and_family(catalogue: Catalogue) -> None:
@@ -183,44 +183,44 @@ def test_prompts_and_adapters_share_a_batch_key_and_everything_else_does_not(cat
     assert len({key(), *others}) == 1 + len(others)
 
 
-def test_fast_is_said_with_the_steps_that_it_needs(catalogue: Catalogue) -> None:
+def test_a_refusal_of_fast_says_how_many_steps_it_needs(catalogue: Catalogue) -> None:
     assert accepted(catalogue, request("txt2img")).speed == "exact"
     assert accepted(catalogue, request("txt2img", speed="fast", num_inference_steps=8)).speed == "fast"
     with pytest.raises(InvalidRequest) as caught:
-        check(request("img2img", speed="fast", num_inference_steps=13, image=PICTURE), catalogue)
+        check(request("img2img", speed="fast", num_inference_steps=13, image=IMAGE), catalogue)
     (problem,) = caught.value.problems
     assert problem.allowed == "exact, or num_inference_steps ≥ 14"
-    enough = request("img2img", speed="fast", num_inference_steps=14, image=PICTURE)
+    enough = request("img2img", speed="fast", num_inference_steps=14, image=IMAGE)
     assert accepted(catalogue, enough, image=StoredImage("inputs/a", 64, 64)).speed == "fast"
 
 
 def test_an_image_gives_its_own_size_on_the_grid(catalogue: Catalogue) -> None:
-    sent = request("img2img", image=PICTURE)
+    sent = request("img2img", image=IMAGE)
     parameters = accepted(catalogue, sent, image=StoredImage("inputs/a", 100, 75))
     assert (parameters.width, parameters.height) == (96, 72)
     assert (parameters.image, parameters.strength) == ("inputs/a", 0.6)
 
 
 def test_a_size_that_was_asked_for_wins_over_the_image(catalogue: Catalogue) -> None:
-    sent = request("img2img", image=PICTURE, width=128, height=64)
+    sent = request("img2img", image=IMAGE, width=128, height=64)
     parameters = accepted(catalogue, sent, image=StoredImage("inputs/a", 4000, 3000))
     assert (parameters.width, parameters.height) == (128, 64)
 
 
 @pytest.mark.parametrize("size", [(4000, 3000), (60, 60), (256, 128)])
-def test_an_image_of_a_size_that_the_model_does_not_make_is_refused_with_the_remedy(
+def test_an_image_of_an_unsupported_size_is_refused_with_the_remedy(
     catalogue: Catalogue, size: tuple[int, int]
 ) -> None:
-    sent = request("img2img", image=PICTURE)
+    sent = request("img2img", image=IMAGE)
     with pytest.raises(InvalidRequest, match="set width and height"):
         accepted(catalogue, sent, image=StoredImage("inputs/a", *size))
 
 
 def test_a_mask_of_another_size_than_its_image_is_refused(catalogue: Catalogue) -> None:
-    sent = request("inpaint", image=PICTURE, mask_image=PICTURE)
-    pictures = {"image": StoredImage("inputs/a", 64, 64), "mask_image": StoredImage("inputs/b", 64, 72)}
+    sent = request("inpaint", image=IMAGE, mask_image=IMAGE)
+    images = {"image": StoredImage("inputs/a", 64, 64), "mask_image": StoredImage("inputs/b", 64, 72)}
     with pytest.raises(InvalidRequest) as caught:
-        accepted(catalogue, sent, **pictures)
+        accepted(catalogue, sent, **images)
     assert [problem.field for problem in caught.value.problems] == ["mask_image"]
 
 
@@ -228,30 +228,30 @@ def test_a_mask_of_another_size_than_its_image_is_refused(catalogue: Catalogue) 
     ("fields", "mode"),
     [
         ({}, Mode.CONTROLNET),
-        ({"image": PICTURE}, Mode.CONTROLNET_IMG2IMG),
-        ({"image": PICTURE, "mask_image": PICTURE}, Mode.CONTROLNET_INPAINT),
+        ({"image": IMAGE}, Mode.CONTROLNET_IMG2IMG),
+        ({"image": IMAGE, "mask_image": IMAGE}, Mode.CONTROLNET_INPAINT),
     ],
 )
-def test_pictures_choose_the_controlnet_mode(catalogue: Catalogue, fields: dict[str, str], mode: Mode) -> None:
+def test_the_images_select_the_controlnet_mode(catalogue: Catalogue, fields: dict[str, str], mode: Mode) -> None:
     sent = request("controlnet", controls=[edges("xl")], **fields)
-    pictures = {field: StoredImage(f"inputs/{field}", 64, 64) for field in [*fields, "controls.0.image"]}
-    parameters = accepted(catalogue, sent, **pictures)
+    images = {field: StoredImage(f"inputs/{field}", 64, 64) for field in [*fields, "controls.0.image"]}
+    parameters = accepted(catalogue, sent, **images)
     assert parameters.mode is mode
     assert parameters.controls[0].image == "inputs/controls.0.image"
 
 
-def test_sd3_repaints_with_a_controlnet_that_takes_the_jobs_own_image(catalogue: Catalogue) -> None:
+def test_sd3_inpaints_with_a_controlnet_that_reads_the_jobs_image(catalogue: Catalogue) -> None:
     sent = request(
         "controlnet",
         model="three",
-        controls=[{"controlnet": "repaint-three"}],
-        image=PICTURE,
-        mask_image=PICTURE,
+        controls=[{"controlnet": "inpaint-three"}],
+        image=IMAGE,
+        mask_image=IMAGE,
         width=64,
         height=64,
     )
-    pictures = {field: StoredImage(field, 64, 64) for field in ("image", "mask_image")}
-    parameters = accepted(catalogue, sent, **pictures)
+    images = {field: StoredImage(field, 64, 64) for field in ("image", "mask_image")}
+    parameters = accepted(catalogue, sent, **images)
     assert (parameters.mode, parameters.strength, parameters.controls[0].image) == (
         Mode.CONTROLNET_INPAINT,
         None,
