@@ -1,16 +1,11 @@
-"""Claims per second on one Redis: `python -m bench.queue`.
+"""What a claim costs inside Redis, at three depths of the queue: `python -m bench.queue`.
 
-Simulated workers (processes) claim a job, end it, and claim again, while the queue is kept at a depth. What
-must hold: the cost of a claim does not grow with the depth. Runs a redis-server of its own.
+By Redis' own slow log, so that neither the client nor the network counts. Runs a redis-server of its own.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import tempfile
-import time
-from multiprocessing.queues import Queue as Results
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import cast
 
@@ -22,18 +17,17 @@ from cli.supervisor.redis_server import RedisServer
 from contracts.catalogue.families import Mode, Task
 from contracts.queue.client import JobQueue
 from contracts.queue.leases import ClaimCriteria, Claims
-from contracts.queue.records import JobState
 from contracts.redis.keys import RQ_QUEUE, lua_table
 from contracts.requests.parameters import JobParameters
 from contracts.settings import QueueSettings, SharedSettings
 
-_WISH = ClaimCriteria(max_images=1)
+_CRITERIA = ClaimCriteria(max_images=1)
 #: In one run, of those that are timed one by one.
 _CLAIMS = 8
 
 
 def job() -> JobParameters:
-    """A small job; what it would paint does not matter here."""
+    """Parameters of a small job."""
     return JobParameters(
         task=Task.TXT2IMG, mode=Mode.TXT2IMG, model="shapes-sdxl", prompt="a red circle", width=64, height=64,
         num_images=1, num_inference_steps=12, guidance_scale=3.0, seed=0, batchable=False, scheduler="euler",
@@ -61,48 +55,6 @@ def fill(queue: JobQueue, depth: int) -> None:
         queue.connection.eval(copy, 0, record.id, start, end, RQ_QUEUE + record.queue)
 
 
-def work(url: str, name: str, seconds: float, start: Barrier, results: Results[tuple[int, float]]) -> None:
-    """One simulated worker: claims and ends jobs for a while; reports how many, and the seconds inside claim.
-
-    All begin together: a process takes longer to start than the others work.
-    """
-    connection = Redis.from_url(url, decode_responses=True)
-    claims = Claims(connection, QueueSettings(), name, ttl_seconds=60)
-    start.wait()
-    done, inside, end = 0, 0.0, time.monotonic() + seconds
-    while time.monotonic() < end:
-        begun = time.perf_counter()
-        batch = claims.claim(_WISH)
-        inside += time.perf_counter() - begun
-        for claim in batch:
-            claims.finish(claim, JobState.COMPLETED, images=[])
-            done += 1
-    results.put((done, inside))
-
-
-def measure(server: RedisServer, workers: int, depth: int, seconds: float) -> tuple[float, float]:
-    """Claims per second over all workers, and milliseconds of one claim as its worker sees it."""
-    with Redis.from_url(server.url) as connection:
-        connection.flushall()
-    queue = JobQueue(SharedSettings(redis_url=server.url))
-    fill(queue, depth)
-    context = multiprocessing.get_context("spawn")
-    results: Results[tuple[int, float]] = context.Queue()
-    start = context.Barrier(workers)
-    crew = [
-        context.Process(target=work, args=(server.url, f"worker-{number}", seconds, start, results))
-        for number in range(workers)
-    ]
-    for process in crew:
-        process.start()
-    done = [results.get() for _ in crew]
-    for process in crew:
-        process.join()
-    queue.close()
-    total = sum(count for count, _ in done)
-    return total / seconds, sum(inside for _, inside in done) / max(1, total) * 1000
-
-
 def claim_costs(server: RedisServer, depth: int, runs: int) -> list[float]:
     """Median milliseconds of the script alone, by Redis' own slow log, of each run, at a depth that is kept."""
     with Redis.from_url(server.url, decode_responses=True) as connection:
@@ -110,7 +62,7 @@ def claim_costs(server: RedisServer, depth: int, runs: int) -> list[float]:
         queue = JobQueue(SharedSettings(redis_url=server.url))
         fill(queue, depth)
         claims = Claims(connection, QueueSettings(), "one", ttl_seconds=60)
-        claims.claim(_WISH)
+        claims.claim(_CRITERIA)
         fill(queue, 1)
         costs = []
         for _ in range(runs):
@@ -124,7 +76,7 @@ def _claim_cost(connection: Redis, claims: Claims) -> float:
     connection.config_set("slowlog-log-slower-than", 0)
     connection.slowlog_reset()
     for _ in range(_CLAIMS):
-        claims.claim(_WISH)
+        claims.claim(_CRITERIA)
     entries = cast("list[dict[str, object]]", connection.slowlog_get(64))
     connection.config_set("slowlog-log-slower-than", -1)
     micros = sorted(
@@ -137,9 +89,7 @@ def _claim_cost(connection: Redis, claims: Claims) -> float:
 
 def main() -> None:
     """Measure and print both tables."""
-    parser = options(__doc__, runs=3)
-    parser.add_argument("--seconds", type=float, default=0.5, help="length of one run (%(default)s)")
-    arguments = parser.parse_args()
+    arguments = options(__doc__, runs=3).parse_args()
     with report("queue"), tempfile.TemporaryDirectory() as folder:
         server = RedisServer(Path(folder))
         server.start()
@@ -147,14 +97,6 @@ def main() -> None:
             costs = {depth: claim_costs(server, depth, arguments.runs) for depth in (10, 1_000, 100_000)}
             rows = [[f"{depth:,}", spread(found, 3)] for depth, found in costs.items()]
             print_table(["waiting jobs", "ms of one claim inside Redis"], rows)
-            print()
-            rows, seconds = [], arguments.seconds
-            for workers in (1, 4, 16):
-                runs = [measure(server, workers, int(20_000 * seconds), seconds) for _ in range(arguments.runs)]
-                rows.append(
-                    [str(workers), spread([rate for rate, _ in runs], 0), spread([ms for _, ms in runs], 2)]
-                )
-            print_table(["workers", "jobs claimed and ended a second", "ms of a claim, as a worker sees it"], rows)
             print(f"\nmedian (range) of {arguments.runs} runs")
         finally:
             server.stop()
