@@ -1,1 +1,13 @@
-"""TODO."""
+"""The queue: what clients and workers do with jobs.
+
+client.py            JobQueue: submit, fetch, cancel, delete
+records.py           a job's record: state, progress, images, error, receipt
+leases.py            the workers' side: claim, extend, advance, finish, release, reap
+events.py            a job's event stream
+listener.py          waits for news of jobs
+listing.py           an owner's jobs in pages
+idempotency.py       one call made once, however often it is sent
+stats.py             jobs by state, queue depths
+workers.py           what workers report of themselves
+rq_registration.py   registers our processes where RQ's tools look
+"""

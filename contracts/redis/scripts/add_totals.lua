@@ -1,4 +1,4 @@
--- Adds a page of a process' tally to the totals. Said twice (its first answer was lost), it is added once.
+-- Adds a process' numbered flush of counters to the totals; a flush that is sent again is added once.
 local posted = KEY.flushed .. arguments.process
 if tonumber(redis.call('GET', posted) or 0) >= arguments.number then return 0 end
 redis.call('SET', posted, arguments.number, 'EX', 86400)

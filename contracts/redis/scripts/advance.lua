@@ -1,5 +1,5 @@
--- Writes the progress of a batch after a step and says of each job whether it goes on:
--- `on`, `lost` (another worker owns it), `cancel` or `deadline`. One round trip a report.
+-- Writes the progress of jobs after a step, and returns for each: `on`, `lost` (another worker holds the lease),
+-- `cancel` or `deadline`.
 local verdicts = {}
 for index, one in ipairs(arguments.executions) do
   local key = job_key(one.id)

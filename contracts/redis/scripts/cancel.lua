@@ -1,4 +1,4 @@
--- Cancels a job: at once where it waits, by a mark that its worker reads where it runs.
+-- Cancels a job: a waiting one at once, a running one by a flag that its worker reads.
 -- Returns the state found: `queued`, `running`, a final state (nothing was done), or false for an unknown job.
 local job = redis.call('HMGET', job_key(arguments.id), 'state', 'queue')
 if job[1] == 'queued' then

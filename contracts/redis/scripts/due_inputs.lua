@@ -1,6 +1,6 @@
--- Finds inputs that nobody holds any more, and lends their files to one sweeper; another sees them when this one has
--- not removed them in time. From here on no job can name them: the same content again gets a key of its own, so
--- that a sweeper that stood still removes nothing that is needed.
+-- Finds inputs that nothing uses any more, and lends their files to one sweeper; others see them again if it has not
+-- removed them in time. No new job can name these keys: the same content gets a new key, so that a sweeper that was
+-- suspended removes nothing that is needed.
 local time = now()
 for _, key in ipairs(redis.call('ZRANGEBYSCORE', KEY.inputs, '-inf', stamp(time), 'LIMIT', 0, arguments.limit)) do
   redis.call('ZREM', KEY.inputs, key)

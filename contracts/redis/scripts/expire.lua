@@ -1,5 +1,5 @@
--- Buries an ended job that has expired, or that its owner deletes: of its record only a stone is left, for a while.
--- A stone that is buried again goes too. Returns the state found, `gone` for a stone, false for an unknown job.
+-- Removes an ended job that has expired or that its owner deletes, and leaves a tombstone for a while. A tombstone
+-- that is due is removed too. Returns the state found, `gone` for a tombstone, false for an unknown job.
 local id, key = arguments.id, job_key(arguments.id)
 local job = redis.call('HMGET', key, 'state', 'owner', 'queue', 'expires_at', 'gone', 'inputs')
 local state, owner, queue = job[1], job[2], job[3]

@@ -1,4 +1,4 @@
--- Extends the leases of the executions that still hold one; returns the ids that do not.
+-- Extends the leases of executions that still hold one; returns the ids of the jobs of the others.
 local lost = {}
 for _, one in ipairs(arguments.executions) do
   if holds_lease(one.id, one.execution) then

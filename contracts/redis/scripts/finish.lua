@@ -1,5 +1,5 @@
--- Ends a job if the execution still holds its lease; returns 1, or 0 and writes nothing.
--- Said twice by the execution that ended it (its first answer was lost), it is 1 again.
+-- Ends a job; returns 1, or 0 and writes nothing where the lease was lost.
+-- Returns 1 again to the execution that ended the job, whose first answer was lost.
 if redis.call('HGET', job_key(arguments.id), 'ended_by') == arguments.execution then return 1 end
 if not holds_lease(arguments.id, arguments.execution) then return 0 end
 local queue = redis.call('HGET', job_key(arguments.id), 'queue')

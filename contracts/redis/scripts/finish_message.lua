@@ -1,6 +1,6 @@
--- Ends one attempt at a message, if the execution still holds its lease; returns 1, or 0 and writes nothing.
--- `next` says what becomes of the message: `again` after `pause_seconds`; `back` in front of its queue as if it had
--- not been taken, or `delivered` or `given_up`, and it is forgotten. `shown` is what its job tells of the attempt.
+-- Ends an attempt to deliver a message; returns 1, or 0 and writes nothing where the lease was lost.
+-- `next`: `again` after `pause_seconds`; `back` to the front of its queue, unspent; `delivered` or `given_up`, which
+-- removes it. `shown` is what the job's view shows of the attempt.
 local id = arguments.id
 local found = redis.call('HMGET', rq_key(id), 'lease', 'site', 'job')
 if found[1] ~= arguments.execution then return 0 end

@@ -1,5 +1,5 @@
--- Keeps the input with this content from being swept for some seconds, at least.
--- Returns the storage key under which it is, or belongs; false where it must be there and is not.
+-- Keeps the input with this content for at least some seconds.
+-- Returns its storage key; false where it must exist and does not.
 local pointer = KEY.input .. arguments.sha256
 local key = redis.call('GET', pointer)
 if not key then

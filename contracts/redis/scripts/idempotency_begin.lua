@@ -1,6 +1,5 @@
--- Takes an idempotency key for one call, for as long as its acceptance may take.
--- Returns `held`, or what else the key is: `other` (another call's), `busy` (this call's, being accepted elsewhere),
--- or the id of what this call made.
+-- Takes an idempotency key under a lease. Returns `held`; or `other` (used for a different call), `busy` (the same
+-- call is being accepted), or `made` and the id of what the same call made.
 local found = redis.call('HMGET', arguments.key, 'fingerprint', 'made', 'token')
 if found[1] and found[1] ~= arguments.fingerprint then return { 'other' } end
 if found[2] then return { 'made', found[2] } end

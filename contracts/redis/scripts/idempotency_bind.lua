@@ -1,5 +1,5 @@
--- Binds an idempotency key to what its call has made, where that is no job (`submit.lua` binds those).
--- Returns 1, or 0 where another call has the key by now.
+-- Binds an idempotency key to what its call made (`submit.lua` binds those of jobs).
+-- Returns 1, or 0 where another call holds the key by now.
 local idempotency = arguments.idempotency
 local found = redis.call('HMGET', idempotency.key, 'token', 'made')
 if found[1] == idempotency.token and found[2] == arguments.made then return 1 end  -- the first answer was lost

@@ -1,5 +1,5 @@
--- Where a job stands: how many are ahead in its own queue, the smoothed seconds of one of its steps (empty before the
--- first measurement), and how many workers live; false when it does not wait.
+-- Returns the jobs ahead of a job in its queue, the smoothed seconds per step (empty before the first measurement),
+-- and the number of live workers; false when the job is not waiting.
 local ahead = redis.call('LPOS', KEY.rq_queue .. arguments.queue, arguments.id)
 if not ahead then return false end
 local workers = 0

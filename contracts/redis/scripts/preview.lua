@@ -1,5 +1,4 @@
--- Tells a running job's listeners how its image looks by now, if the execution still holds its lease;
--- returns 1, or 0 and nothing is told.
+-- Publishes a preview of a running job; returns 1, or 0 where the lease was lost.
 if not holds_lease(arguments.id, arguments.execution) then return 0 end
 emit(arguments.id, 'preview', arguments.preview)
 return 1

@@ -1,6 +1,5 @@
--- Counts one call of a key: at most `limit` in any sixty seconds, whichever processes take them.
--- Returns whether it counts, how many more may follow now, and the milliseconds until one more may.
--- Said twice (its first answer was lost), it counts once.
+-- Counts a call of an API key: at most `limit` in any sixty seconds, over all processes. Returns whether it counts,
+-- how many more may follow, and milliseconds until one more may. A call that is sent again counts once.
 local time, kept = now(), 60
 redis.call('ZREMRANGEBYSCORE', arguments.key, '-inf', stamp(time - kept))
 local calls = redis.call('ZCARD', arguments.key)

@@ -1,5 +1,5 @@
--- Takes back what expired leases held and what a stock RQ worker took, ends queued jobs whose deadline has passed.
--- A job that was running when its worker fell silent runs alone from now on: it may be what killed it.
+-- Requeues jobs whose leases have expired, and fails queued jobs whose deadline has passed.
+-- A requeued job runs alone from now on: it may be what killed its worker.
 local time, requeued, lost = now(), 0, {}
 
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEY.leases, '-inf', stamp(time), 'LIMIT', 0, 100)) do

@@ -1,5 +1,5 @@
--- Enters an adapter into a shelf under a name that is free, and holds its file. Returns `kept`; or, and nothing is
--- done, what is there under that name, `swept` where the file is there no more, `full` where the shelf is.
+-- Enters a LoRA into a registry under a free name, and holds its file. Returns `kept`; or, without doing anything,
+-- the row that has the name, `swept` where the file is gone, `full` where the registry is.
 local known = redis.call('HGET', arguments.registry, arguments.name)
 if known then return known end
 if redis.call('HLEN', arguments.registry) >= arguments.max_loras then return 'full' end

@@ -1,4 +1,4 @@
--- Hands back, unspent, what a worker holds without knowing it: a claim ran, and its answer was lost.
+-- Puts back, unspent, the jobs that a worker holds without knowing: a claim ran, and its answer was lost.
 local given, known = 0, {}
 for _, execution in ipairs(arguments.known) do known[execution] = true end
 for _, id in ipairs(redis.call('ZRANGE', KEY.leases, 0, -1)) do

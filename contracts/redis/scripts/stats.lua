@@ -1,6 +1,5 @@
--- Looks, and changes nothing: jobs by state, model and task; and of every queue that has jobs its tier, their
--- model, how many they are, and for how many seconds the first has waited; and the messages of webhooks that are
--- on their way, waiting, tried, or to be tried again.
+-- Reads jobs by state, model and task; each queue's tier, model, length and age in seconds; and the number of
+-- webhook messages that are waiting, being delivered, or to be retried.
 local time, queues = now(), {}
 for _, tier in ipairs({ 'high', 'normal', 'low' }) do
   for _, queue in ipairs(redis.call('SMEMBERS', KEY.waiting .. tier)) do

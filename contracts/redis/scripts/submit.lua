@@ -1,7 +1,8 @@
 -- Accepts a job: our record, RQ's job, its place in the queue and in its owner's index, the event; all or nothing.
--- ARGV[2] is RQ's call, which is no text. Said twice (its first answer was lost), it is done idempotency.
--- Returns `accepted` and when; or, and nothing is done, `swept` where an input is there no more, `full` where
--- enough jobs wait, `too_many` and which where the key has its quota of them, `taken` where another call has the idempotency key by now.
+-- ARGV[2] is RQ's call, which is compressed bytes. A job that is sent again is accepted once.
+-- Returns `accepted` and the time; or, without doing anything, `swept` where an input is gone, `full` where the
+-- maximum of jobs waits, `too_many` and the key's jobs where its quota is reached, `taken` where another call holds
+-- the idempotency key.
 local id, key = arguments.id, job_key(arguments.id)
 local before = redis.call('HGET', key, 'created_at')
 if before then return { 'accepted', before } end

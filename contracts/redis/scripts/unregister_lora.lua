@@ -1,4 +1,4 @@
--- Takes an adapter from a shelf, and lets its file go; jobs that use it hold it still. Returns whether it was there.
+-- Removes a LoRA from a registry and lets go of its file, which jobs may still hold. Returns whether it existed.
 local row = redis.call('HGET', arguments.registry, arguments.name)
 if not row then return false end
 redis.call('HDEL', arguments.registry, arguments.name)

@@ -1,5 +1,5 @@
--- The secrets of webhooks, the newest first; makes the first one where there is none, and another where one is to be
--- replaced. What was replaced goes on for a while. They lie in a sorted set, scored with their ends.
+-- Reads the webhook secrets, newest first; generates the first one, and a new one where it is to be replaced. A replaced
+-- secret stays valid for a while. They are in a sorted set, scored by their expiry.
 local key, time = KEY.webhook_secrets .. arguments.owner, now()
 redis.call('ZREMRANGEBYSCORE', key, '-inf', stamp(time))
 local known = redis.call('ZRANGEBYSCORE', key, '+inf', '+inf')
