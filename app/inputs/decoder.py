@@ -16,7 +16,6 @@ from typing import cast
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from contracts.errors import FieldProblem, ImageTooLarge, InvalidRequest, NotAnImage
-from contracts.requests.resolution import StoredImage
 
 #: Accepted formats, by Pillow's names; its other decoders are never tried.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -39,11 +38,6 @@ class InputImage:
     height: int
     format: str
     png: bytes
-
-    @property
-    def stored(self) -> StoredImage:
-        """What validation knows of it; the key is the hash until the image is stored."""
-        return StoredImage(self.sha256, self.width, self.height)
 
 
 class ImageDecoder:

@@ -1,7 +1,8 @@
 """Reads the images that a request names, and stores them before its job is queued.
 
 An image is named by `upload:ID`, `job:ID/N`, a `data:` URL, base64, or an `https:` URL where fetching is allowed.
-It may also be given beside the request, as bytes or in the storage. Each is decoded once. Only `store` stores.
+It may also be given beside the request, as bytes or in the storage. Each is decoded once. Its storage key is reserved
+in Redis when it is read, so that the job's parameters have it from the start; only `store` writes to the storage.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from app.inputs.fetcher import Fetcher, NotFetched, TooMuch
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
 from contracts.queue.client import JobQueue
 from contracts.queue.records import JobState
-from contracts.requests.parameters import JobParameters
 from contracts.requests.resolution import StoredImage
 from contracts.requests.schema import JobRequest
 from contracts.storage import Storage
@@ -91,20 +91,20 @@ class InputReader:
             data = self._storage.read(data.key)
         return self._decoder.decode_alpha_mask(data, field)
 
-    def store(self, inputs: Inputs, parameters: JobParameters) -> JobParameters:
-        """Store the decoded images; return the parameters with their storage keys."""
-        keys = {
-            image.decoded.sha256: store_image(self._storage, self._retention, image.decoded, ACCEPT_SECONDS)
-            for image in inputs.values()
-            if image.decoded is not None
-        }
-        return parameters.with_inputs(keys)
+    def store(self, inputs: Inputs) -> None:
+        """Write the decoded images to their storage keys."""
+        for image in inputs.values():
+            if image.decoded is not None:
+                _write(self._storage, image.stored.key, image.decoded)
 
     def _read(self, field: str, source: str | GivenImage) -> Input:
         image = self._find(field, source) if isinstance(source, str) else source
         if isinstance(image, bytes):
             image = self._decoder.decode(image, field)
-        return Input(image) if isinstance(image, StoredImage) else Input(image.stored, image)
+        if isinstance(image, StoredImage):
+            return Input(image)
+        key = self._retention.hold(image.sha256, ACCEPT_SECONDS)
+        return Input(StoredImage(key, image.width, image.height), image)
 
     def _find(self, field: str, text: str) -> bytes | StoredImage:
         """Return the image that a text names or holds."""
@@ -175,11 +175,15 @@ class InputReader:
 
 
 def store_image(storage: Storage, retention: Retention, image: InputImage, seconds: float) -> str:
-    """Store an image for at least some seconds; the same image is written once. Return its key."""
+    """Store an image, and hold it for at least this long; return its key. The same bytes are written once."""
     key = retention.hold(image.sha256, seconds)  # before writing, so that the sweep does not take it for garbage
+    _write(storage, key, image)
+    return key
+
+
+def _write(storage: Storage, key: str, image: InputImage) -> None:
     if not storage.exists(key):
         storage.write(key, image.png)
-    return key
 
 
 def _fields_of(request: JobRequest) -> Iterator[tuple[str, str]]:

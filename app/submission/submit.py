@@ -99,8 +99,9 @@ class Submission:
         request, services = draft.request, self.services
         job = self.check(draft)
         services.admission.require(job.model, job.parameters)
+        self.inputs.store(job.images)
         record = services.queue.submit(
-            self.inputs.store(job.images, job.parameters),
+            job.parameters,
             owner=self.principal.owner,
             priority=job.priority,
             deadline_seconds=request.deadline_seconds,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from contracts.catalogue.families import Mode, Task
 from contracts.requests.fields import Control, ImageFields, Lora, OptionalImages
@@ -84,16 +84,6 @@ class JobParameters(ImageFields, OptionalImages):
         images = (self.image, self.mask_image, *(control.image for control in self.controls))
         keys = (*images, *(lora.key for lora in self.loras))
         return list(dict.fromkeys(key for key in keys if key is not None))
-
-    def with_inputs(self, names: Mapping[str, str]) -> JobParameters:
-        """Return a copy whose image keys are replaced by those in `names`."""
-
-        def rename(key: str | None) -> str | None:
-            return key if key is None else names.get(key, key)
-
-        controls = tuple(control.model_copy(update={"image": rename(control.image)}) for control in self.controls)
-        renamed = {"image": rename(self.image), "mask_image": rename(self.mask_image), "controls": controls}
-        return self.model_copy(update=renamed)
 
     def batch_key(self) -> str:
         """Return a hash that is equal for jobs that may share a pipeline call; empty if the job must run alone."""
