@@ -1,8 +1,8 @@
 """Reads the images that a request names, and stores them before its job is queued.
 
 An image is named by `upload:ID`, `job:ID/N`, a `data:` URL, base64, or an `https:` URL where fetching is allowed.
-It may also be given beside the request, as bytes or in the storage. Each is decoded once. Its storage key is reserved
-in Redis when it is read, so that the job's parameters have it from the start; only `store` writes to the storage.
+It may also be given beside the request, as bytes or in the storage. Each is decoded once. Its storage key is
+reserved in Redis when it is read, so that the job's parameters name it from the start; only `store` writes.
 """
 
 from __future__ import annotations

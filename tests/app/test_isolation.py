@@ -89,7 +89,7 @@ def test_another_keys_picture_cannot_be_named(mine: Holder, theirs: Holder, work
         body = JOB | {"image": name}
         refused = theirs.call("POST", "/v1/img2img", json=body)
         assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "image")
-        assert "there is no such" in refused.json()["errors"][0]["message"]
+        assert "does not exist or has expired" in refused.json()["errors"][0]["message"]
         assert mine.call("POST", "/v1/img2img", json=body).status_code == 202
 
 
