@@ -17,10 +17,10 @@ from contracts.redis import keys
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened to a job.
+    """An event of a job.
 
     Attributes:
-        id: position in the stream; grows.
+        id: position in the stream, ascending.
         kind: queued, started, progress, preview, completed, failed or cancelled.
         data: JSON object.
     """

@@ -2,5 +2,5 @@
 local row = redis.call('HGET', arguments.registry, arguments.name)
 if not row then return false end
 redis.call('HDEL', arguments.registry, arguments.name)
-let_go(cjson.decode(row).source)
+release_input(cjson.decode(row).source)
 return true
