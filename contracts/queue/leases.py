@@ -1,7 +1,7 @@
-"""The workers' side of the queue: claim, extend, advance, finish, hand back, reap. Each is one atomic step.
+"""The workers' side of the queue: claim, extend, advance, finish, release, reap. Each is one atomic script.
 
-A claim gives a lease under an execution id. Whoever no longer holds the lease writes nothing: the fence
-stands in the scripts, in front of every write. Knows nothing of pipelines.
+A claim gives a lease under an execution id, which fences every write: an execution that has lost its lease writes
+nothing. Knows nothing of pipelines.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Verdict = Literal["on", "lost", "cancel", "deadline"]
 
 @dataclass(frozen=True)
 class Claim:
-    """One job in this worker's hands.
+    """A job that a worker has leased.
 
     Attributes:
         job: the record as it was when claimed.
@@ -44,7 +44,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class ClaimCriteria:
-    """What a worker asks for.
+    """What a worker can run now.
 
     Attributes:
         warm: models that it holds ready.
@@ -107,7 +107,7 @@ def job_context(jobs: Sequence[JobRecord]) -> Iterator[None]:
 
 
 class Claims:
-    """Leases of one worker."""
+    """The leases of one worker."""
 
     def __init__(self, connection: Redis, settings: QueueSettings, worker: str, ttl_seconds: int) -> None:
         """`connection` decodes responses; `ttl_seconds` is how long a finished job is kept."""
