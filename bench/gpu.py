@@ -15,6 +15,7 @@ import statistics
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,7 +26,7 @@ from bench.random_lora import write_lora
 from bench.report import options, report
 from bench.table import print_table
 from bench.trials import PROMPT, NotPainted, Trial, busy_seconds, make, opened, parameters, step_seconds
-from contracts.catalogue.catalogue import LoraSpec, ModelSpec, read_catalogue
+from contracts.catalogue.catalogue import Catalogue, LoraSpec, ModelSpec, read_catalogue
 from contracts.memory.plan import Policy
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.architectures import read_architectures
@@ -35,6 +36,12 @@ from worker.runtime.kernel_options import KernelOptions
 from worker.runtime.warnings import silence_known_warnings
 
 GIB = 2**30
+#: What the short form measures beside the bare loop.
+_SHORT: dict[str, dict[str, Any]] = {
+    "exact": {},
+    "exact, with a LoRA of rank 16": {"lora": "bench"},
+    "fast": {"speed": "fast"},
+}
 
 
 def main() -> int:
@@ -44,6 +51,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("data/full-size"), help="where the checkpoints lie")
     parser.add_argument("--budgets", nargs="+", type=float, default=[8, 12, 16, 24, 48], help="GiB")
     parser.add_argument("--steps", type=int, help="none named: 30 for SDXL, 28 for the others")
+    parser.add_argument("--short", action="store_true", help="bare, exact, with a LoRA, and fast; nothing else")
     parser.add_argument("--tiny", action="store_true", help="the shapes models on the CPU")
     arguments = parser.parse_args()
     silence_known_warnings()
@@ -53,8 +61,30 @@ def main() -> int:
         return 0
     with report("gpu"):
         print(f"{torch.cuda.get_device_name()}\n")
-        run(full_size(arguments))
+        trial = full_size(arguments)
+        run_short(trial) if arguments.short else run(trial)
     return 0
+
+
+def run_short(trial: Trial) -> None:
+    """One table a model: the bare loop, ours exact, with a LoRA, and fast."""
+    for spec in trial.catalogue.models:
+        bare = open_bare(trial, spec)
+        if bare is None:
+            print(f"{spec.id}: not measured, the device does not hold the whole model")
+            continue
+        steps = parameters(trial, spec).num_inference_steps
+        rows: list[list[object]] = [
+            ["bare diffusers, eager", f"{bare.seconds:.3f}", "1.00", _gib(bare.peak_bytes)]
+        ]
+        with tempfile.TemporaryDirectory() as folder, opened(trial, _with_lora(trial, spec, Path(folder))) as pool:
+            for name, options in _SHORT.items():
+                receipts = [make(trial, pool, spec, seed, **options).receipt for seed in range(trial.runs + 1)]
+                seconds = statistics.median(busy_seconds(receipt) for receipt in receipts[1:])
+                peak_bytes = receipts[-1].memory.peak_bytes if receipts[-1].memory else None
+                rows.append([name, f"{seconds:.3f}", f"{seconds / bare.seconds:.2f}", _gib(peak_bytes)])
+        print(f"\n## {spec.id}, {trial.side} × {trial.side}, {steps} steps\n")
+        print_table(["settings", "s an image", "÷ bare", "peak GiB"], rows)
 
 
 def tiny() -> Trial:
@@ -160,19 +190,23 @@ def batch_rows(trial: Trial, spec: ModelSpec, bare: Bare) -> list[list[object]]:
     return rows
 
 
-def adapter_rows(trial: Trial, spec: ModelSpec) -> list[list[object]]:
-    """What an adapter's first load and a switch to it take, and what it adds to a step."""
+def _with_lora(trial: Trial, spec: ModelSpec, folder: Path) -> Catalogue:
+    """The trial's catalogue with a random LoRA of rank 16 for the model's denoiser, `bench`, in a folder."""
     part, source = get_family(spec.family).denoiser, trial.catalogue.locate(spec.source)
     config = json.loads((Path(source) / part / "config.json").read_text(encoding="utf-8"))
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "bench.safetensors"
-        write_lora(build(config), part, file, rank=16, seed=0, deviation=0.01)
-        own = LoraSpec(id="bench", family=spec.family, source=str(file))
-        with opened(trial, trial.catalogue.model_copy(update={"loras": (own,)})) as pool:
-            plain, first, _, again = (
-                make(trial, pool, spec, seed, lora=lora).receipt
-                for seed, lora in ((0, None), (0, "bench"), (1, None), (1, "bench"))
-            )
+    file = folder / "bench.safetensors"
+    write_lora(build(config), part, file, rank=16, seed=0, deviation=0.01)
+    row = LoraSpec(id="bench", family=spec.family, source=str(file))
+    return trial.catalogue.model_copy(update={"loras": (row,)})
+
+
+def adapter_rows(trial: Trial, spec: ModelSpec) -> list[list[object]]:
+    """What an adapter's first load and a switch to it take, and what it adds to a step."""
+    with tempfile.TemporaryDirectory() as folder, opened(trial, _with_lora(trial, spec, Path(folder))) as pool:
+        plain, first, _, again = (
+            make(trial, pool, spec, seed, lora=lora).receipt
+            for seed, lora in ((0, None), (0, "bench"), (1, None), (1, "bench"))
+        )
     step = step_seconds(plain)
     loads = [("first load", first), ("switch, once loaded", again)]
     rows: list[list[object]] = [

@@ -33,7 +33,7 @@ from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
 from worker.generation import generate as jobs
-from worker.pool.plans import PlanSelector
+from worker.pool.plan_selector import PlanSelector
 from worker.pool.pool import PLANNED_SHARE, Pool
 from worker.runtime.warnings import silence_known_warnings
 

@@ -27,7 +27,7 @@ from contracts.requests.schema import Txt2ImgRequest
 from contracts.requests.validation import check
 from contracts.settings import BUILT_IN_CATALOGUE
 from models.judge import judge
-from models.training.data.drawing import COLOURS, SHAPES
+from models.training.drawing import COLOURS, SHAPES
 from worker.generation.generate import Job, generate
 from worker.pool.pool import Pool
 from worker.runtime.warnings import silence_known_warnings

@@ -79,6 +79,10 @@ ROWS = _rows(
         "Fallbacks to a smaller memory plan after running out of memory",
         ("model",),
     ),
+    MetricSpec(
+        "allocator_retries", "counter", "Allocations that emptied CUDA's cache and tried again", ("model",)
+    ),
+    MetricSpec("device_failures", "counter", "Workers that ended because their GPU failed"),
     MetricSpec("adapter_loads", "counter", "LoRAs loaded from their files", ("model",)),
     MetricSpec(
         "adapter_switches", "counter", "Pipeline calls that needed other LoRAs than the previous one", ("model",)

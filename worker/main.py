@@ -30,6 +30,9 @@ def main() -> int:
     """Run a worker; returns the exit status."""
     # Set before torch is imported: results must not depend on the MKL kernel that a machine would choose.
     os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
+    # Also before torch: without it, sizes that change from job to job leave holes in the device's memory.
+    if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     try:
         logs.configure(LogSettings())
         return _run(SharedSettings(), QueueSettings(), WorkerSettings())
@@ -46,7 +49,9 @@ def _run(shared: SharedSettings, queue: QueueSettings, settings: WorkerSettings)
     import torch
 
     from worker.loop.consumer import Consumer
+    from worker.runtime.device import claim_device, pick_device
     from worker.runtime.kernels import prefer
+    from worker.runtime.out_of_memory import DeviceFailed
     from worker.runtime.warnings import silence_known_warnings
 
     # Modules stay in memory. Otherwise each full collection walks through them and delays a job by 0.3 s.
@@ -56,6 +61,8 @@ def _run(shared: SharedSettings, queue: QueueSettings, settings: WorkerSettings)
     if settings.cpu_threads:
         torch.set_num_threads(settings.cpu_threads)
     catalogue, storage, counters = read_catalogue(shared.catalogue), open_storage(shared), Counters()
+    # Open for as long as the process lives: no other worker may plan with this card's memory.
+    card = claim_device(pick_device(settings.device), shared=settings.budget_bytes is not None)
     pool = _build_pool(shared, settings, catalogue, storage, counters)
     # A claim that ran and whose answer was lost must not run again: no retries.
     connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0)
@@ -70,8 +77,15 @@ def _run(shared: SharedSettings, queue: QueueSettings, settings: WorkerSettings)
         counters=counters,
         capacity=pool.plan_selector.capacity,
     )
-    with prefer(settings.attention):
-        consumer.start(settings.warm or [catalogue.default_model])
+    try:
+        with prefer(settings.attention):
+            consumer.start(settings.warm or [catalogue.default_model])
+    except DeviceFailed as error:
+        print(f"darkroom worker: {pool.device} failed, so this process ends: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    finally:
+        if card is not None:
+            card.close()
     return 0
 
 

@@ -1,5 +1,7 @@
-"""Which addresses clients may make the service connect to (SSRF guard). A name is resolved once, and each of its
-addresses is checked against the operator's rules; `http.py` connects to these addresses only. Sends nothing.
+"""Where the service may connect to on a client's word. A name is resolved once, every address that it has is held
+against the operator's rules, and what was checked is what is connected to: no second look-up, no redirect.
+
+Webhooks and fetched pictures go through here. Knows the standard library alone, and sends nothing.
 """
 
 from __future__ import annotations
@@ -18,9 +20,9 @@ from contracts.settings import OutboundSettings
 Address = IPv4Address | IPv6Address
 
 _PORTS = {"https": 443, "http": 80}
-#: Below this only 80 and 443 are allowed: other services there do not expect HTTP.
+#: Below it only the two of the web: what listens on the others never asked for HTTP.
 _FIRST_FREE_PORT = 1024
-#: Public by the IANA registry, but refused: metadata services of Azure and Oracle, and 6to4 relays.
+#: Public by the registry, but inside a cloud: the metadata services of Azure and Oracle; and 6to4's relays.
 _NEVER = [ip_network(text) for text in ("168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24")]
 #: IPv6 addresses whose last 32 bits are an IPv4 address that a gateway connects to (RFC 6052).
 _NAT64 = ip_network("64:ff9b::/96")
@@ -28,10 +30,10 @@ _NAT64 = ip_network("64:ff9b::/96")
 
 @dataclass(frozen=True)
 class Destination:
-    """The parts of a URL that a client named.
+    """An address that a client named, in its parts.
 
     Attributes:
-        host: an ASCII name or an IP address without brackets.
+        host: an ASCII name or a literal address, without brackets.
         target: path and query.
     """
 
@@ -42,40 +44,40 @@ class Destination:
 
     @property
     def authority(self) -> str:
-        """The value of the Host header."""
+        """What the Host header says."""
         host = _bracketed(self.host)
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
     def site(self) -> str:
-        """Host and port, which identify a receiver."""
+        """Who is behind it, as far as one can tell: what counts as one receiver."""
         return f"{self.host}:{self.port}"
 
     def pinned(self, address: Address) -> str:
-        """The URL with a checked address for the host; Host header and TLS name must still be the host's."""
+        """The URL at one of its checked addresses. Host header and TLS name must still be the name's."""
         return f"{self.scheme}://{_bracketed(str(address))}:{self.port}{self.target}"
 
 
 def read_destination(url: str, rules: OutboundSettings) -> Destination:
-    """Parse a URL, and refuse what can be refused without resolving its host.
+    """Take an address apart, and refuse what can be refused without looking its name up.
 
     Raises:
-        DestinationRefused: it is not an http(s) URL, or the operator's rules do not allow it.
+        DestinationRefused: no http(s) address, or one that the operator's rules do not allow.
     """
     if any(character <= " " or character in "\\\x7f" for character in url):
-        raise DestinationRefused("contains spaces, backslashes or control characters")
+        raise DestinationRefused("holds spaces, backslashes or control characters")
     try:
         parts = urlsplit(url)
         name, port = parts.hostname or "", parts.port
     except ValueError:
-        raise DestinationRefused("is not a valid URL; use the form https://host/path") from None
+        raise DestinationRefused("is no address; write https://host/path") from None
     if parts.scheme not in _PORTS or not name:
-        raise DestinationRefused("is not a valid URL; use the form https://host/path")
+        raise DestinationRefused("is no address; write https://host/path")
     if parts.username is not None or parts.password is not None:
-        raise DestinationRefused("contains a user name or password; leave them out")
+        raise DestinationRefused("holds a user name or password; leave them out")
     port = _PORTS[parts.scheme] if port is None else port
     if port not in _PORTS.values() and port < _FIRST_FREE_PORT:
-        raise DestinationRefused(f"has port {port}; allowed are 80, 443 and ports from {_FIRST_FREE_PORT}")
+        raise DestinationRefused(f"names port {port}; 443, 80 and those from {_FIRST_FREE_PORT} on are allowed")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     destination = Destination(parts.scheme, _ascii(name), port, target)
     literal = _literal(destination.host)
@@ -85,11 +87,11 @@ def read_destination(url: str, rules: OutboundSettings) -> Destination:
 
 
 def resolve(destination: Destination, rules: OutboundSettings) -> list[Address]:
-    """Resolve a host; returns its addresses, all checked, in the order to try them.
+    """The addresses to try, in order; each of them was checked.
 
     Raises:
         DestinationRefused: one of them is not allowed.
-        DestinationUnknown: the host does not resolve, or not in time.
+        DestinationUnknown: the name has no address, or none was learned in time.
     """
     literal = _literal(destination.host)
     addresses = [literal] if literal is not None else _look_up(destination, rules.resolve_seconds)
@@ -98,7 +100,7 @@ def resolve(destination: Destination, rules: OutboundSettings) -> list[Address]:
 
 
 def check_addresses(destination: Destination, addresses: Sequence[Address], rules: OutboundSettings) -> None:
-    """Check a host's addresses; raises DestinationRefused if any of them is not allowed."""
+    """Raises DestinationRefused where one of a name's addresses is not allowed: a name is as good as its worst."""
     for address in addresses:
         is_allowed = _is_allowed(address, rules)
         if not (is_allowed or all(map(_is_public, _meanings(address)))):
@@ -121,7 +123,7 @@ def _is_public(address: Address) -> bool:
 
 
 def _meanings(address: Address) -> Iterator[Address]:
-    """The addresses that may be reached by it: an IPv6 address may embed an IPv4 one that a gateway unpacks."""
+    """Whom one may reach by it: an IPv6 address may carry an IPv4 one for somebody on the way to unpack."""
     if isinstance(address, IPv4Address):
         yield address
     elif address.ipv4_mapped is not None:
@@ -151,14 +153,14 @@ def _look_up(destination: Destination, seconds: float) -> list[Address]:
         return list(dict.fromkeys(answer.result()))
     except (OSError, ValueError) as error:
         is_final = isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME
-        raise DestinationUnknown(f"{destination.host} does not resolve", is_final=is_final) from None
+        raise DestinationUnknown(f"{destination.host} has no address", is_final=is_final) from None
 
 
 def _ascii(name: str) -> str:
     try:
         return str(ip_address(name)) if ":" in name else name.encode("idna").decode("ascii").lower()
     except ValueError:
-        raise DestinationRefused(f"{name[:80]!r} is not a valid host name") from None
+        raise DestinationRefused(f"{name[:80]!r} is no host name") from None
 
 
 def _literal(host: str) -> Address | None:

@@ -17,10 +17,10 @@ from contracts.redis import keys
 
 @dataclass(frozen=True)
 class Event:
-    """An event of a job.
+    """One thing that happened to a job.
 
     Attributes:
-        id: position in the stream, ascending.
+        id: position in the stream; grows.
         kind: queued, started, progress, preview, completed, failed or cancelled.
         data: JSON object.
     """

@@ -1,7 +1,7 @@
-"""The workers' side of the queue: claim, extend, advance, finish, release, reap. Each is one atomic script.
+"""The workers' side of the queue: claim, extend, advance, finish, hand back, reap. Each is one atomic step.
 
-A claim gives a lease under an execution id, which fences every write: an execution that has lost its lease writes
-nothing. Knows nothing of pipelines.
+A claim gives a lease under an execution id. Whoever no longer holds the lease writes nothing: the fence
+stands in the scripts, in front of every write. Knows nothing of pipelines.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Verdict = Literal["on", "lost", "cancel", "deadline"]
 
 @dataclass(frozen=True)
 class Claim:
-    """A job that a worker has leased.
+    """One job in this worker's hands.
 
     Attributes:
         job: the record as it was when claimed.
@@ -44,7 +44,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class ClaimCriteria:
-    """What a worker can run now.
+    """What a worker asks for.
 
     Attributes:
         warm: models that it holds ready.
@@ -107,7 +107,7 @@ def job_context(jobs: Sequence[JobRecord]) -> Iterator[None]:
 
 
 class Claims:
-    """The leases of one worker."""
+    """Leases of one worker."""
 
     def __init__(self, connection: Redis, settings: QueueSettings, worker: str, ttl_seconds: int) -> None:
         """`connection` decodes responses; `ttl_seconds` is how long a finished job is kept."""
@@ -190,9 +190,19 @@ class Claims:
         """End a job as failed; False when it was no longer ours."""
         return self.finish(claim, JobState.FAILED, error=error.model_dump(mode="json"))
 
-    def release(self, claim: Claim) -> bool:
-        """Put a job back in front of its queue, unspent; False when it was no longer ours."""
-        return bool(self._scripts.run("release", **claim.reference()))
+    def release(self, claim: Claim, *, device_failed: bool = False) -> bool:
+        """Put a job back in front of its queue without spending an attempt; False when it was no longer ours.
+
+        Args:
+            device_failed: the worker's device failed while the job ran, perhaps because of it: it runs alone from
+                now on, and fails once `max_attempts` workers have met that.
+        """
+        limit = self._settings.max_attempts if device_failed else 0
+        return bool(
+            self._scripts.run(
+                "release", **claim.reference(), max_device_failures=limit, ttl_seconds=self._ttl_seconds
+            )
+        )
 
     def release_lost(self, known: Sequence[Claim]) -> int:
         """Hand back, unspent, all that this worker holds but for what it knows: a claim's answer was lost."""

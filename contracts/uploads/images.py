@@ -19,7 +19,7 @@ _ID = re.compile(r"upload:([0-9a-f]{64})")
 
 
 class Upload(BaseModel):
-    """An uploaded image, as clients see it and as it is stored."""
+    """One upload, as clients see it and as it is remembered."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -32,7 +32,7 @@ class Upload(BaseModel):
 
 
 class DecodedImage(Protocol):
-    """What is recorded of a decoded and stored image."""
+    """What is remembered of an image that has been decoded and stored."""
 
     @property
     def sha256(self) -> str:
@@ -52,7 +52,7 @@ class DecodedImage(Protocol):
 
 
 def remember(queue: JobQueue, owner: str, image: DecodedImage, ttl_seconds: int) -> tuple[Upload, bool]:
-    """Record an upload: its id is valid for its owner for `ttl_seconds` from now.
+    """Make a stored picture's id valid for its owner, for `ttl_seconds` from now on.
 
     Returns:
         The upload, and whether it is new.
@@ -72,7 +72,7 @@ def remember(queue: JobQueue, owner: str, image: DecodedImage, ttl_seconds: int)
 
 
 def recall(queue: JobQueue, owner: str, id: str) -> Upload | None:
-    """Find an owner's upload by its id; None where it does not exist or has expired."""
+    """The owner's upload with this id; None where there is none, or no longer."""
     match = _ID.fullmatch(id)
     if match is None:
         return None

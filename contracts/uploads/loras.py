@@ -1,7 +1,7 @@
-"""The registry of uploaded LoRAs: a Redis hash for each owner, and one shared by all. Knows no HTTP.
+"""Adapters that clients uploaded: a Redis hash of rows for each owner, and one for everybody. Knows no HTTP.
 
-Files are kept by content and held by each row that names them and each job that uses them: a LoRA that is removed
-is unknown to new jobs, and stays for jobs that were accepted with it.
+The file lies in the storage by its content, held by every row that names it and by every job that uses it: an
+adapter that is taken away is gone for new jobs, and stays for those that were accepted with it.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from contracts.storage import Storage
 from contracts.uploads.retention import Retention
 from contracts.weights.lora_files import AdapterFacts
 
-#: Maximum LoRAs of one owner, so that nobody fills Redis.
+#: Adapters of one owner, so that none fills Redis with them.
 _MAX_LORAS = 1000
-#: How long a file is held while it is written and registered.
+#: How long a file is held while it is written and entered.
 _UPLOAD_SECONDS = 900
 
 
 class UploadedLora(LoraSpec):
-    """The row of an uploaded LoRA; `source` is its storage key.
+    """An adapter's row that came over HTTP; `source` is its storage key.
 
     Attributes:
-        owner: who can use it; None: everybody.
+        owner: who sees it; None: everybody.
         sha256: of the file.
         created_at: Unix seconds on Redis' clock.
     """
@@ -43,7 +43,7 @@ class UploadedLora(LoraSpec):
 
 
 class LoraRegistry:
-    """All uploaded LoRAs."""
+    """All uploaded adapters."""
 
     def __init__(self, connection: Redis, storage: Storage, retention: Retention) -> None:
         """`connection` decodes responses."""
@@ -55,13 +55,13 @@ class LoraRegistry:
     def add(
         self, id: str, owner: str | None, file: Path, sha256: str, facts: AdapterFacts
     ) -> tuple[UploadedLora, bool]:
-        """Register a LoRA's file under a name; returns the existing row where it has the same content.
+        """Keep an adapter's file under a name; once more with the same content, it is there already.
 
         Returns:
             Its row, and whether it is new.
 
         Raises:
-            Conflict: another LoRA has the name, or the owner has too many.
+            Conflict: the name is another adapter's, or the owner has too many.
             Unavailable: Redis or the storage does not answer.
         """
         key = self._retention.hold(sha256, _UPLOAD_SECONDS, suffix="safetensors")
@@ -80,19 +80,19 @@ class LoraRegistry:
         if found == "kept":
             return row, True
         if found == "swept":
-            raise Unavailable("the file was removed while it was being registered; upload it again")
+            raise Unavailable("the file was swept while it was being entered; send it again")
         if found == "full":
-            raise Conflict(f"the maximum of {_MAX_LORAS} LoRAs is reached; remove some first")
+            raise Conflict(f"there are {_MAX_LORAS} adapters already; remove some first")
         known = UploadedLora.model_validate_json(found)
         if known.sha256 != sha256:
-            raise Conflict(f"another LoRA is named {id!r}; remove it first, or choose another name")
+            raise Conflict(f"there is another LoRA {id!r}; remove it first, or take another name")
         return known, False
 
     def remove(self, id: str, owner: str | None) -> None:
-        """Remove a LoRA; accepted jobs keep it.
+        """Take an adapter away; accepted jobs keep it.
 
         Raises:
-            NotFound: no LoRA has this name.
+            NotFound: there is none under this name.
             Unavailable: Redis does not answer.
         """
         with redis_errors_are_unavailable():
@@ -100,7 +100,7 @@ class LoraRegistry:
                 raise NotFound("LoRA", id)
 
     def find_all(self, owner: str) -> list[UploadedLora]:
-        """Read what an owner can use: the owner's own first, then shared ones, each by name.
+        """What an owner sees, the own ones first, each by name.
 
         Raises:
             Unavailable: Redis does not answer.
@@ -112,7 +112,7 @@ class LoraRegistry:
         return [UploadedLora.model_validate_json(rows[id]) for rows in shelves for id in sorted(rows)]
 
     def extend(self, catalogue: Catalogue, owner: str) -> Catalogue:
-        """Add what an owner can use to a catalogue, whose rows win where names are equal."""
+        """The catalogue with what an owner sees beside it; where names are equal, the catalogue's row counts."""
         known = {row.id for row in catalogue.loras}
         more: dict[str, LoraSpec] = {}
         for row in self.find_all(owner):
@@ -122,7 +122,7 @@ class LoraRegistry:
 
 
 def resolve_uploads(parameters: JobParameters, catalogue: Catalogue) -> JobParameters:
-    """Pin each uploaded LoRA to its content, since its name may mean another file when the job runs."""
+    """The same, with the content of every uploaded adapter named: whatever its name will mean by then."""
     rows = {row.id: row for row in catalogue.loras}
     loras = (_pin(lora, rows[lora.name]) for lora in parameters.loras)
     return parameters.model_copy(update={"loras": tuple(loras)})

@@ -1,9 +1,10 @@
-"""Retention of files: images are removed with their job, inputs when nothing uses them. Knows no HTTP.
+"""How long things stay: images go with their job, inputs when nobody holds them. Knows no HTTP.
 
-Redis knows a file before it is written, and until after it is removed, so that no crash leaves a file that nothing
-refers to. What is due is lent to one sweeper for a while, so that several may run.
+Books first: a file is known to Redis before it is written, and forgotten there after it is removed, so that no
+crash leaves one that nobody knows of. What is due is lent to one sweeper for a while, so that several may run.
 
-An input is held for some time (an upload, a request that is being accepted) and by every job that reads it.
+An input is held for a time (an upload, a request that is being accepted) and by every job that reads it, until the
+job itself is forgotten.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from contracts.redis import keys
 from contracts.redis.connection import Scripts, redis_errors_are_unavailable
 from contracts.storage import Storage
 
-#: Maximum jobs, and inputs, removed in one round of a sweep.
+#: Things that one round of a sweep takes up.
 _ROUND = 100
-#: After this, another sweeper removes what one has not finished.
+#: A sweeper that has not removed what it took up by then has died; another takes it up.
 _LEASE_SECONDS = 60.0
 
 
@@ -29,7 +30,7 @@ class Retention:
     def __init__(
         self, connection: Redis, storage: Storage, gone_seconds: float, lease_seconds: float = _LEASE_SECONDS
     ) -> None:
-        """`connection` decodes responses; `gone_seconds` is how long an expired job's tombstone stays."""
+        """`connection` decodes responses; `gone_seconds` is how long an expired job is remembered."""
         self._connection = connection
         self._storage = storage
         self._gone_seconds = gone_seconds
@@ -37,7 +38,7 @@ class Retention:
         self._scripts = Scripts(connection)
 
     def hold(self, sha256: str, seconds: float, suffix: str = "png") -> str:
-        """Keep the input with this content for at least some seconds; returns its storage key.
+        """Keep the input with this content for some seconds at least; returns the storage key where it belongs.
 
         Raises:
             Unavailable: Redis does not answer.
@@ -47,15 +48,15 @@ class Retention:
             return cast("str", self._scripts.run("hold_input", sha256=sha256, key=key, seconds=seconds))
 
     def keep(self, sha256: str, seconds: float) -> str | None:
-        """As `hold`, for an input that should exist; None when it does not."""
+        """As `hold`, for an input that should be there; None when it is not."""
         with redis_errors_are_unavailable():
             return cast("str | None", self._scripts.run("hold_input", sha256=sha256, seconds=seconds))
 
     def sweep(self) -> int:
-        """Run one round; returns how many jobs and inputs were removed: 0 when nothing is due.
+        """One round; returns how many jobs and inputs were removed: 0 when nothing is due.
 
         Raises:
-            Unavailable: Redis or the storage does not answer; a later round continues.
+            Unavailable: Redis or the storage does not answer; what was begun comes up again.
         """
         lent: dict[str, Any] = {"limit": _ROUND, "lease_seconds": self._lease_seconds}
         with redis_errors_are_unavailable():
@@ -71,9 +72,9 @@ class Retention:
 
 
 def remove_images(storage: Storage, id: str) -> None:
-    """Remove all images that any attempt of a job has stored.
+    """Remove all that any attempt of a job has stored.
 
     Raises:
-        Unavailable: the storage does not answer; some images may be left.
+        Unavailable: the storage does not answer; some may be left.
     """
     storage.clear(f"images/{id}/")

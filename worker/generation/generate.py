@@ -27,6 +27,7 @@ from worker.generation.outputs import JobResult
 from worker.pool.model import LoadedModel
 from worker.pool.pool import Pool
 from worker.runtime.device import free_memory
+from worker.runtime.out_of_memory import is_out_of_memory, raise_if_device_failed
 from worker.sampling.previews import DenoisedEstimate, PreviewEmitter, PreviewRequest
 from worker.sampling.step_cache import step_cache
 
@@ -51,6 +52,7 @@ def generate(
         The result of each job, in order: `generated` or `failed`.
 
     Raises:
+        DeviceFailed: the device no longer works in this process.
         BaseException: what `watch.step` raises.
     """
     merged = combine([job.parameters for job in jobs])
@@ -63,6 +65,7 @@ def generate(
             if error is callback.raised:
                 raise
             _log.exception("jobs %s failed", [job.id for job in jobs])
+            raise_if_device_failed(error, pool.device)
             failure = _error_for_client(error)
         # Outside `except`, the error is gone, and with it the tensors that its traceback referred to.
         free_memory()
@@ -155,6 +158,7 @@ def _load_adapters(jobs: Sequence[Job], model: LoadedModel) -> tuple[dict[str, A
             raise
         except Exception as error:  # noqa: BLE001  # the other jobs of the call go on
             _log.exception("job %s failed", job.id)
+            raise_if_device_failed(error, model.device)
             failures[job.id] = JobResult("failed", error=_error_for_client(error))
     return adapters, failures
 
@@ -248,9 +252,7 @@ def _error_for_client(error: Exception) -> JobError:
     """Return what the client may read; the traceback is in the log."""
     if isinstance(error, JobFailed):
         return JobError.of(error.code, error.message)
-    # torch's CPU allocator raises a plain RuntimeError.
-    out_of_memory = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-    if out_of_memory or isinstance(error, torch.OutOfMemoryError | MemoryError):
+    if is_out_of_memory(error):
         message = "the worker's memory is too small for this job; try a smaller size or fewer images"
         return JobError.of(FailureCode.OUT_OF_MEMORY, message)
     message = f"the worker failed unexpectedly ({type(error).__name__}); its log has the details"

@@ -21,7 +21,7 @@ from worker.generation import images, receipts
 
 _log = logging.getLogger(__name__)
 
-Status = Literal["generated", "completed", "failed", "cancelled", "released", "lost"]
+Status = Literal["generated", "completed", "failed", "cancelled", "released", "device_failed", "lost"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class JobResult:
 
     Attributes:
         status: `generated`: images in memory; `completed`: images stored; `failed`; `cancelled`; `released`: the
-            job goes back to its queue; `lost`: another worker owns it, nothing may be written.
+            job goes back to its queue; `device_failed`: so does it, since the worker's device failed; `lost`:
+            another worker owns it, nothing may be written.
         images: the generated images; empty unless `generated`.
         stored: the stored images, in the same order; empty unless `completed`.
         receipt: of a `generated` or `completed` job; the seconds of writing are added by `store`.

@@ -100,6 +100,8 @@ class JobCompleter:
             return self._claims.finish(claim, JobState.CANCELLED)
         if result.status == "released":
             return self._claims.release(claim)
+        if result.status == "device_failed":
+            return self._claims.release(claim, device_failed=True)
         return False
 
     def _count_stages(self, receipt: Receipt) -> None:

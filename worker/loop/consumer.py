@@ -42,6 +42,7 @@ from worker.loop.lookahead import PromptLookahead
 from worker.loop.prefetch import Prefetcher
 from worker.loop.progress import Aborted, JobWatch, Released
 from worker.pool.pool import Pool
+from worker.runtime.out_of_memory import DeviceFailed
 from worker.settings import WorkerSettings
 
 _log = logging.getLogger(__name__)
@@ -74,6 +75,8 @@ class Consumer:
         """
         counters = Counters() if counters is None else counters
         self._connection = connection
+        self._counters = counters
+        self._device_failure: DeviceFailed | None = None
         self._claims = claims
         self._pool = pool
         self._storage = storage
@@ -113,7 +116,11 @@ class Consumer:
             self._heartbeat.stop()
 
     def run(self) -> None:
-        """Claim jobs, generate and complete them, wait where there are none; until a signal asks to stop."""
+        """Claim jobs, generate and complete them, wait where there are none; until a signal asks to stop.
+
+        Raises:
+            DeviceFailed: the process must end; its jobs are handed back.
+        """
         while not self._shutdown.requested:
             claims = self._claim()
             if not claims:
@@ -122,6 +129,8 @@ class Consumer:
             watch = self._watch(claims)
             results = self._generate(claims, watch)
             self._complete(claims, watch, results)
+            if self._device_failure is not None:
+                raise self._device_failure
 
     # -- claim ----------------------------------------------------------------------------------------
 
@@ -204,6 +213,10 @@ class Consumer:
                 return [JobResult("lost")] * len(claims)
             except Released:
                 return [JobResult("released")] * len(claims)
+            except DeviceFailed as error:
+                self._device_failure = error
+                self._counters.count("device_failures")
+                return [JobResult("device_failed")] * len(claims)
             finally:
                 self._lookahead.pause()
 

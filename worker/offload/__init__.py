@@ -1,1 +1,8 @@
-"""TODO."""
+"""Where the weights of a loaded model are: on the device, in host memory, or moving between them while it runs.
+
+placement.py         all components of one model, moved as a plan has them; VAE tiling
+offloaded_module.py  one component's weights, moved between device, host memory and CPU
+on_demand.py         T5, other encoders, denoiser and VAE on the device for their own stage only
+streaming.py         weights on the device group by group, while the component runs
+host_buffer.py       page-locked host memory of exactly a component's size
+"""

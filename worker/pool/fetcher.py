@@ -17,7 +17,7 @@ from worker.checkpoints import files
 from worker.checkpoints import loader as checkpoints
 from worker.checkpoints.files import ContentHasher, weight_files
 from worker.families import get_family
-from worker.pool.plans import PlanSelector
+from worker.pool.plan_selector import PlanSelector
 
 _Loaded = TypeVar("_Loaded")
 

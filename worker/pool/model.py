@@ -9,7 +9,7 @@ import copy
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -91,9 +91,13 @@ class LoadedModel:
             denoiser.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=self.dtype)
         self.forget_adapters()
         modules = {name: part for name, part in self.base.components.items() if _is_module(part)}
-        self.kernels = Kernels(context.kernels, context.device, spec.id)
+        self.kernels = Kernels(context.kernels, spec.id)
         self.kernels.set_memory_format(modules)
-        self.kernels.compile(modules[self.family.denoiser], self.family.repeated_blocks)
+        self.kernels.compile(
+            modules[self.family.denoiser],
+            self.family.repeated_blocks,
+            refused="denoiser in fp8" if plan.fp8 else "",
+        )
         self.placement = ComponentPlacement(modules, context.device, context.memory_tracker, context.turn)
         self._controlnets: dict[str, tuple[Any, str]] = {}
         self._host_t5: CpuT5 | None = None
@@ -175,8 +179,7 @@ class LoadedModel:
     @contextmanager
     def active(self, sets: Sequence[AdapterSet]) -> Iterator[PromptEncoder]:
         """Inside, each image's adapters act, and every component comes when its placement says so."""
-        adapters = self.adapters.active(sets)
-        with adapters, self.placement.hooked(), self.kernels.running(self._hooked()):
+        with self.adapters.active(sets), self.placement.hooked(), self._compiled():
             yield self._encoder(sets, self._job_t5())
 
     def encode_ahead(self, inputs: GenerationInputs, goes_on: Callable[[], bool]) -> int:
@@ -197,13 +200,14 @@ class LoadedModel:
         new = [prompt for prompt in prompts if not is_cached(prompt)]
         return host.encode_ahead(new, lambda: goes_on() and self.placement.placement_of(t5) is Placement.CPU)
 
-    def _hooked(self) -> str:
-        """What is hooked into the denoiser's blocks while it runs."""
-        if self.adapters.is_active:
-            return "adapters act"
-        plan = self.placement.plan
-        placement = None if plan is None else plan.placements.get(self.family.denoiser)
-        return "its denoiser is streamed" if placement is Placement.STREAMED else ""
+    def _compiled(self) -> AbstractContextManager[None]:
+        """Inside, the denoiser's blocks run compiled as far as they can be now."""
+        placement = self.placement.placement_of(self.family.denoiser)
+        uncompiled = "LoRAs are active" if self.adapters.is_active else ""
+        if placement is Placement.STREAMED:
+            uncompiled = "denoiser streamed"
+        no_graphs = "denoiser on demand" if placement is Placement.ON_DEMAND else ""
+        return self.kernels.running(uncompiled=uncompiled, no_graphs=no_graphs)
 
     @cached_property
     def projection(self) -> previews.Projection:

@@ -22,12 +22,14 @@ from worker.checkpoints.files import ContentHasher
 from worker.encoding.cache import EmbeddingCache
 from worker.encoding.encoder import PromptEncoder
 from worker.families import GenerationInputs, prompts_per_image
-from worker.pool.cache import ModelCache
+from worker.pool.eviction import ModelCache
 from worker.pool.fetcher import ModelFetcher, load_errors_as_job_failed
 from worker.pool.model import LoadedModel, PoolContext
-from worker.pool.plans import PlanSelector
-from worker.runtime.device import describe_device, device_bytes, pick_device, pick_dtype
+from worker.pool.plan_selector import PlanSelector
+from worker.runtime import device as devices
+from worker.runtime.device import describe_device, pick_device, pick_dtype
 from worker.runtime.kernel_options import KernelOptions
+from worker.runtime.kernels import check_compiler
 from worker.runtime.memory_tracker import MemoryTracker
 
 _Loaded = TypeVar("_Loaded")
@@ -69,9 +71,11 @@ class Pool:
         """
         self.catalogue = catalogue
         self.device = pick_device(device)
+        devices.select_device(self.device)
         self.embeddings = EmbeddingCache(embedding_bytes)
         self.memory_tracker = MemoryTracker(self.device, budget_bytes)
-        size_bytes = int(budget_bytes * PLANNED_SHARE) if budget_bytes else device_bytes(self.device)
+        size_bytes = int(budget_bytes * PLANNED_SHARE) if budget_bytes else devices.usable_bytes(self.device)
+        self._size_bytes = size_bytes
         self.plan_selector = PlanSelector(catalogue, size_bytes, self._value_bytes, policy)
         self._tally = tally or Counters()
         self._cache = ModelCache(size_bytes, max_models, host_bytes, self._tally)
@@ -82,7 +86,7 @@ class Pool:
             self.embeddings,
             self.memory_tracker,
             lora_files or LoraFiles(catalogue),
-            kernels or KernelOptions(),
+            check_compiler(kernels or KernelOptions(), self.device),
             encodes_ahead,
         )
         self._fetcher = ModelFetcher(catalogue, self.plan_selector, self._context.hasher)
@@ -178,6 +182,8 @@ class Pool:
 
     def memory_of(self, model: LoadedModel, ran_out: Sequence[str]) -> MemoryUse:
         """What the batch that has just run took, for its receipt; `ran_out` are the plans that were too large."""
+        if self.memory_tracker.retries:
+            self._tally.count("allocator_retries", self.memory_tracker.retries, model=model.spec.id)
         report, plan = model.report(), model.placement.plan
         return MemoryUse(
             plan=report["plan"],
@@ -226,11 +232,16 @@ class Pool:
         if model.adapters.resident_bytes + plan.peak_bytes > self.plan_selector.size_bytes:
             model.forget_adapters()
         try:
-            model.placement.apply(plan)
+            model.placement.apply(plan, self._spare_bytes(model, plan))
         except Exception:
-            # Half of it may have moved.
+            # Some components may have moved.
             self.drop(model.spec.id)
             raise
+
+    def _spare_bytes(self, model: LoadedModel, plan: Plan) -> int:
+        """Device memory that is left beside a model's plan, its adapters and the other models."""
+        others = sum(one.resident_bytes for one in self._cache.models.values() if one is not model)
+        return self._size_bytes - plan.peak_bytes - model.adapters.resident_bytes - others
 
     def _load(self, id: str, plan: Plan) -> LoadedModel:
         model = LoadedModel(self.catalogue.model(id), self._fetcher.locate(id), self._context, plan)

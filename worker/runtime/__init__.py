@@ -1,1 +1,10 @@
-"""TODO."""
+"""What a worker's models run on: the device, its memory and its kernels.
+
+device.py             which device, its usable memory, the dtype of a model on it
+out_of_memory.py      which errors mean that memory ran out, and which that the device failed
+memory_tracker.py     peak of a pipeline call, and the budget that it must keep to
+kernel_options.py     the operator's options, without torch
+kernels.py            attention kernel, memory format and compiled blocks of a model
+diffusers_caching.py  caches what diffusers asks of a model in every call
+warnings.py           filters for known messages of the libraries
+"""

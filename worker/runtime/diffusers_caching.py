@@ -1,8 +1,10 @@
-"""Remembers what diffusers finds out about a model anew in every call, though it never changes.
+"""Caches what diffusers asks of a model in every call although it never changes.
 
-At every attention layer of every step it asks for the signature of the processor, to see which arguments that has;
-in every call, for the dtype of the model, by a walk through all its layers. Beside a small model's step both are
-dear. Changes nothing about what is computed.
+diffusers 0.42 reads the signature of the attention processor at every attention layer of every step, to see which
+arguments it takes (`models/attention_processor.py`, `Attention.forward`), and finds a model's dtype in every call
+by walking through all its layers (`models/modeling_utils.py`, `get_parameter_dtype`). Both cost more than the
+arithmetic of a small model. Changes nothing about what is computed.
+`tests/worker/runtime/test_diffusers_caching.py` fails when diffusers asks in another way.
 """
 
 from __future__ import annotations
@@ -15,16 +17,18 @@ import torch
 
 
 def cache_introspection(model: torch.nn.Module, *, signatures: bool = True) -> None:
-    """Have a denoiser, a ControlNet or a VAE that is wholly loaded answer such questions from memory.
+    """Have a fully loaded denoiser, ControlNet or VAE answer these questions from memory.
 
-    Its dtype, and that in which it computes where layers are stored in another, must not change any more.
+    `__call__` of each attention processor is replaced by a `partial` that carries its signature, and the model's
+    `__class__` by a subclass of the same name whose `dtype` is a constant. The dtype, and the one in which layers
+    compute that are stored in another, must not change afterwards.
 
     Args:
-        signatures: False for a model whose blocks are compiled: torch asks for them once, while it compiles, and
-            would break each block's graph at a processor that has been told its own.
+        signatures: False for a model whose blocks are compiled: torch.compile reads them once, while it compiles,
+            and a processor with a signature of its own would break each block's graph.
     """
     for processor in getattr(model, "attn_processors", {}).values() if signatures else ():
-        # A method's signature is made anew each time; a function may carry its own.
+        # `inspect` builds a method's signature each time; a function may carry its own.
         call: Any = partial(type(processor).__call__, processor)
         call.__signature__ = inspect.signature(processor.__call__)
         processor.__call__ = call

@@ -1,4 +1,4 @@
-"""Which kernels the operator of a worker wants. Data, without torch; `kernels.py` acts on it."""
+"""The kernel options that an operator can set. Data, without torch; `kernels.py` applies them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ Compile = Literal["off", "blocks", "graphs"]
 
 @dataclass(frozen=True)
 class KernelOptions:
-    """Each may change images in their last bits.
+    """How a worker computes. Each option may change the last bits of an image.
 
     Attributes:
-        attention: the kernel that is tried first; `auto` leaves the order to torch, `math` allows no other.
-        channels_last: whether convolutions get their weights with the channels last; `auto`: on CUDA.
-        compile: `blocks` compiles the denoiser's repeated blocks, `graphs` replays them as CUDA graphs, too.
-        compile_backend: torch.compile's.
+        attention: the attention kernel to try first; `auto` keeps torch's order, `math` allows no other.
+        channels_last: whether weights of convolutions are stored with the channels last; `auto` is `off`: a VAE
+            takes 17 % more memory with it, and no measurement has shown a gain yet (docs/gpu.md).
+        compile: `blocks` compiles the denoiser's repeated blocks, `graphs` also replays them as CUDA graphs.
+        compile_backend: the backend of torch.compile.
+        compile_failure: why `compile` was turned off at start; empty where it was not.
     """
 
     attention: Attention = "auto"
     channels_last: ChannelsLast = "auto"
     compile: Compile = "off"
     compile_backend: str = "inductor"
+    compile_failure: str = ""

@@ -1,9 +1,8 @@
-"""What a pipeline call takes of the device's memory, and an end to it where a budget is exceeded.
+"""How much device memory a pipeline call takes, and the end of a call that exceeds the budget.
 
 CUDA counts for itself, and its allocator keeps to a share of the card. The CPU does neither, so there every tensor
-that an operation makes is counted while the tracker
-runs: a budget on the CPU behaves as a card of that size would.
-Scratch memory inside one operation is not seen. Knows nothing of models or plans.
+that an operation makes is counted while the tracker runs: a budget on the CPU behaves as a card of that size
+would. Scratch memory inside one operation is not seen. Knows nothing of models or plans.
 """
 
 from __future__ import annotations
@@ -19,20 +18,23 @@ from torch.utils._pytree import tree_iter
 
 
 class MemoryTracker:
-    """The device's memory under a budget.
+    """The use of the device's memory, under a budget.
 
     Attributes:
-        peak_bytes: the most that was in use while `running`; None where nothing has been measured.
+        peak_bytes: the most that was in use inside the last `running`; None where nothing was measured.
+        retries: how often CUDA's allocator had to return its unused memory and try again inside the last
+            `running`, each time waiting for the device; 0 on the CPU.
     """
 
     def __init__(self, device: torch.device, budget_bytes: int | None) -> None:
         """`budget_bytes` None: nothing is enforced, and on the CPU nothing is counted."""
         self.peak_bytes: int | None = None
+        self.retries = 0
         self._device = device
         self._budget_bytes = budget_bytes
         self._counting: _Counting | None = None
         if device.type == "cuda":
-            # Without a budget, too: the share is the process', and another memory_tracker may have set it before.
+            # Also without a budget: the share is the process', and another tracker may have set it before.
             total_bytes = torch.cuda.get_device_properties(device).total_memory
             share = min(1.0, (budget_bytes or total_bytes) / total_bytes)
             torch.cuda.set_per_process_memory_fraction(share, device)
@@ -47,13 +49,15 @@ class MemoryTracker:
         Raises:
             torch.OutOfMemoryError: inside, where the budget is exceeded.
         """
-        self.peak_bytes = None
+        self.peak_bytes, self.retries = None, 0
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
+            before = _allocator_retries(self._device)
             try:
                 yield
             finally:
                 self.peak_bytes = torch.cuda.max_memory_allocated(self._device)
+                self.retries = _allocator_retries(self._device) - before
         elif self._budget_bytes is None:
             yield
         else:
@@ -66,18 +70,22 @@ class MemoryTracker:
                 self._counting = None
 
     def pause(self) -> None:
-        """What is computed from here on takes host memory; only on the CPU does anybody have to be told."""
+        """From here on, computation takes host memory; only where the CPU stands for the device this is needed."""
         if self._counting is not None:
             self._counting.paused += 1
 
     def resume(self) -> None:
-        """Back on the device."""
+        """End one `pause`."""
         if self._counting is not None:
             self._counting.paused -= 1
 
 
+def _allocator_retries(device: torch.device) -> int:
+    return int(torch.cuda.memory_stats(device).get("num_alloc_retries", 0))
+
+
 class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the storages that operations make, until they are freed; one that is only viewed is not new."""
+    """Counter of the bytes of storages that operations make, until they are freed; a view makes none."""
 
     def __init__(self, resident_bytes: int, budget_bytes: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -89,7 +97,7 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run the operation, then count what it made."""
+        """Run the operation, then count the storages that it made."""
         del types
         result = func(*args, **(kwargs or {}))
         if not self.paused:

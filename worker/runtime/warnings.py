@@ -1,4 +1,4 @@
-"""Messages of our dependencies that are known, understood and of no use to an operator, each by name."""
+"""Filters for messages of our dependencies that are understood and of no use to an operator, each by name."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import warnings
 import diffusers
 import transformers
 
-#: Start of a Python warning.
+#: How each Python warning begins.
 _WARNINGS = (
-    r"`FluxPosEmbed` is deprecated",  # diffusers' own ControlNet still imports it from the old place
-    r"__array__ implementation doesn't accept a copy keyword",  # its Euler scheduler with numpy 2
-    r"Already found a `peft_config` attribute",  # peft, for every second adapter of a model
+    r"`FluxPosEmbed` is deprecated",  # diffusers' FLUX ControlNet imports it from the old place
+    r"__array__ implementation doesn't accept a copy keyword",  # diffusers' Euler scheduler with numpy 2
+    r"Already found a `peft_config` attribute",  # peft, for each LoRA after a model's first
 )
-#: Part of a line in the libraries' logs.
+#: Part of each line in the libraries' logs.
 _LOG_LINES = (
-    r"requires torchvision \(not installed\)",  # the Pillow fallback does the same
-    r"should be kept in float32: \[\]",  # a list of nothing, for every part of a single file
-    r"No LoRA keys associated to CLIPText",  # most adapters leave the text encoders alone; `lora_files` checks
+    r"requires torchvision \(not installed\)",  # the fallback to Pillow gives the same result
+    r"should be kept in float32: \[\]",  # an empty list, for every component of a single file
+    r"No LoRA keys associated to CLIPText",  # most LoRAs leave the text encoders alone; `adapters.reader` checks
     r"input was truncated because CLIP can only handle",  # it would write a client's prompt into the log
 )
 
 
 def silence_known_warnings() -> None:
-    """Keep them, and progress bars of the loaders, out of this process' log. All others stay."""
+    """Keep these messages and the loaders' progress bars out of this process' log. All others stay."""
     for pattern in _WARNINGS:
         warnings.filterwarnings("ignore", message=pattern)
     for library in ("diffusers", "transformers"):
         for handler in logging.getLogger(library).handlers:
-            handler.addFilter(_is_news)
+            handler.addFilter(_is_unknown)
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
 
@@ -38,5 +38,5 @@ def silence_known_warnings() -> None:
 _KNOWN = re.compile("|".join(_LOG_LINES))
 
 
-def _is_news(record: logging.LogRecord) -> bool:
+def _is_unknown(record: logging.LogRecord) -> bool:
     return _KNOWN.search(record.getMessage()) is None

@@ -151,7 +151,7 @@ local function lease(batch)
     -- Scored +inf in RQ's registry: RQ's own clean-up must never judge our leases.
     redis.call('ZADD', KEY.rq_started .. one.queue, '+inf', one.id .. ':' .. execution)
     redis.call('HSET', rq_key(one.id), 'status', 'started', 'worker_name', arguments.worker)
-    set_state(one.id, 'running')
+    enter(one.id, 'running')
     redis.call('HSET', key, 'lease', execution, 'worker', arguments.worker, 'started_at', stamp(started))
     local attempt = redis.call('HINCRBY', key, 'attempts', 1)
     emit(one.id, 'started', { attempt = attempt, worker = arguments.worker })

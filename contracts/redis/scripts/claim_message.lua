@@ -4,7 +4,7 @@
 -- message, or nothing.
 local time = stamp(now())
 
-local function requeue_due(index, registry, push)
+local function put_back(index, registry, push)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', index, '-inf', time, 'LIMIT', 0, 100)) do
     local found = redis.call('HMGET', rq_key(id), 'site', 'lease')
     redis.call('ZREM', index, id)
@@ -16,8 +16,8 @@ local function requeue_due(index, registry, push)
   end
 end
 
-requeue_due(KEY.webhook_leases, KEY.rq_started, 'LPUSH')
-requeue_due(KEY.webhook_retries, KEY.rq_scheduled, 'RPUSH')
+put_back(KEY.webhook_leases, KEY.rq_started, 'LPUSH')
+put_back(KEY.webhook_retries, KEY.rq_scheduled, 'RPUSH')
 
 -- How earlier releases queued a message.
 local FORMER_DELIVERY_CALL = '["dispatcher.deliveries.deliver",null,["'

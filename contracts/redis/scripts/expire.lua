@@ -13,13 +13,13 @@ end
 local ended = RQ_STATUS[state]
 if not ended or not (arguments.deleted or tonumber(job[4]) <= now()) then return state end
 
-for _, input in ipairs(cjson.decode(job[6] or '[]')) do release_input(input) end
-set_state(id, nil)
+for _, input in ipairs(cjson.decode(job[6] or '[]')) do let_go(input) end
+enter(id, nil)
 redis.call('DEL', key, rq_key(id), KEY.events .. id)
 redis.call('ZREM', KEY['rq_' .. ended] .. queue, id)
 redis.call('ZREM', KEY.owner_jobs .. owner, id)
 redis.call('HSET', key, 'owner', owner, 'gone', arguments.deleted and 'deleted' or 'expired')
-publish(id, 'gone')
+ring(id, 'gone')
 -- Its files are looked for once more at the stone's end: a worker that stood still may have written some meanwhile.
 redis.call('ZADD', KEY.expiry, stamp(now() + arguments.tombstone_seconds), id)
 return state

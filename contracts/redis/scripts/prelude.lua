@@ -1,5 +1,5 @@
--- Shared by all scripts: the clock, keys, events, and changes of a job's state. `KEY` is the table of keys.py.
--- All times are Unix seconds on Redis' own clock, so that clocks of machines need not agree.
+-- Shared by every script: the clock, the job's keys, and the ways in which a job changes hands.
+-- All times are seconds on Redis' own clock, so that no two machines need to agree on theirs.
 
 local arguments = cjson.decode(ARGV[1])
 
@@ -8,14 +8,14 @@ local function now()
   return tonumber(time[1]) + tonumber(time[2]) / 1000000
 end
 
--- Lua's tostring keeps 14 digits, too few for Unix time in microseconds.
+-- Redis' own tostring keeps 14 digits, too few for microseconds since 1970.
 local function stamp(seconds) return string.format('%.6f', seconds) end
 
 local function job_key(id) return KEY.job .. id end
 local function rq_key(id) return KEY.rq_job .. id end
 
 -- Tells the listeners of all API processes that there is news; what it is, they read.
-local function publish(id, kind) redis.call('PUBLISH', KEY.job_channel, id .. ' ' .. kind) end
+local function ring(id, kind) redis.call('PUBLISH', KEY.job_channel, id .. ' ' .. kind) end
 
 local function webhook_queue(site) return KEY.webhook_queue .. site end
 
@@ -32,7 +32,7 @@ local function queue_delivery(id, site, push)
   redis.call('PUBLISH', KEY.wake_messages, id)
 end
 
--- Updates the state of a message in its job's record, if the job still exists.
+-- Shows with a job how far one of its messages is. A job that is no more has nobody to show it to.
 local function show_delivery(id, job, changes)
   local key = job_key(job)
   if redis.call('HEXISTS', key, 'state') == 0 then return end
@@ -44,7 +44,7 @@ local function show_delivery(id, job, changes)
   redis.call('HSET', key, 'deliveries', cjson.encode(deliveries))
 end
 
--- If the job's webhook asks for this event, queues a message: an RQ job with a copy of the job's record.
+-- Where a job's webhook asks for this news: an RQ job that tells it, and keeps the job as it is now.
 local function notify(id, kind, event)
   local text = redis.call('HGET', job_key(id), 'webhook')
   local webhook, asked = text and cjson.decode(text), false
@@ -61,7 +61,7 @@ local function notify(id, kind, event)
 end
 
 local function emit(id, kind, data)
-  publish(id, kind)
+  ring(id, kind)
   if kind == 'queued' then redis.call('PUBLISH', KEY.wake_jobs, id) end
   local event = redis.call('XADD', KEY.events .. id, 'MAXLEN', '~', 1024, '*', 'event', kind,
                            'data', cjson.encode(data))
@@ -74,36 +74,36 @@ local function sha256_of(key)
   return found and #found == 64 and found or nil
 end
 
--- Adds 1 to a counter in the totals; label values in the order of its row in `contracts/metrics.py`.
+-- Adds to the service's totals; label values in the order of the row in `contracts/metrics.py`.
 local function count(name, ...)
   redis.call('HINCRBY', KEY.totals, cjson.encode({ name, '', ... }), 1)
 end
 
--- Counts a job into (1) or out of (-1) a state.
-local function count_state(state, model, task, change)
+-- Counts a job in or out of a state; every change of a job's state does.
+local function enrol(state, model, task, change)
   redis.call('HINCRBY', KEY.job_counts, cjson.encode({ state, model, task }), change)
 end
 
--- Changes a job's state; nil removes it from the counts. Returns its model and task.
-local function set_state(id, state)
+-- Moves a job from its state to another; without one, out of the census. Returns its model and its task.
+local function enter(id, state)
   local job = redis.call('HMGET', job_key(id), 'state', 'model', 'task')
-  count_state(job[1], job[2], job[3], -1)
+  enrol(job[1], job[2], job[3], -1)
   if state then
-    count_state(state, job[2], job[3], 1)
+    enrol(state, job[2], job[3], 1)
     redis.call('HSET', job_key(id), 'state', state)
   end
   return job[2], job[3]
 end
 
--- Removes one job or LoRA from an input's users. After the last one the input may be swept, unless it is held for
--- some time as well (an upload, a request that is being accepted).
-local function release_input(input)
+-- One holder of an input less. Held for a time as well (an upload, a request on its way), it stays for that; else, after
+-- the last one, it is due at once.
+local function let_go(input)
   if redis.call('HINCRBY', KEY.input_holders, input, -1) > 0 then return end
   redis.call('HDEL', KEY.input_holders, input)
   redis.call('ZADD', KEY.inputs, 'NX', stamp(now()), input)
 end
 
--- The fence: only the execution that holds a job's lease may write.
+-- The fence: only the execution that holds the lease may write.
 local function holds_lease(id, execution)
   return redis.call('HGET', job_key(id), 'lease') == execution
 end
@@ -116,7 +116,7 @@ end
 
 -- Puts a job at the front of its queue, so that what was begun first is served first.
 local function requeue(id, queue)
-  set_state(id, 'queued')
+  enter(id, 'queued')
   redis.call('HDEL', job_key(id), 'progress')
   redis.call('HSET', rq_key(id), 'status', 'queued')
   redis.call('LPUSH', KEY.rq_queue .. queue, id)
@@ -126,10 +126,10 @@ end
 
 local RQ_STATUS = { completed = 'finished', failed = 'failed', cancelled = 'canceled' }
 
--- Ends a job: state, result, RQ's status and registry, the event, and when it expires.
+-- Ends a job for good: state, result, RQ's status and registry, the event, and when it is to be buried.
 local function finish(id, queue, state, fields, ttl_seconds)
   local key, ended = job_key(id), now()
-  local model, task = set_state(id, state)
+  local model, task = enter(id, state)
   count('jobs_ended', state, model, task)
   if fields.error then count('job_failures', cjson.decode(fields.error).code) end
   local written = { 'finished_at', stamp(ended), 'expires_at', stamp(ended + ttl_seconds) }
@@ -141,7 +141,7 @@ local function finish(id, queue, state, fields, ttl_seconds)
   redis.call('HSET', rq_key(id), 'status', RQ_STATUS[state])
   redis.call('ZADD', KEY['rq_' .. RQ_STATUS[state]] .. queue, ended + ttl_seconds, id)
   redis.call('ZREM', KEY.deadlines, id)
-  -- No key of it expires by itself: the sweep needs the record to find the job's files.
+  -- No key of it expires by itself: whoever sweeps needs to know what belongs to the job, and whose it is.
   redis.call('ZADD', KEY.expiry, stamp(ended + ttl_seconds), id)
   emit(id, state, { state = state })
 end

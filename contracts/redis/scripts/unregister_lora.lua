@@ -2,5 +2,5 @@
 local row = redis.call('HGET', arguments.registry, arguments.name)
 if not row then return false end
 redis.call('HDEL', arguments.registry, arguments.name)
-release_input(cjson.decode(row).source)
+let_go(cjson.decode(row).source)
 return true

@@ -219,3 +219,21 @@ def test_step_times_are_remembered_and_make_the_waiting_times_known(
     third = queue.submit(parameters(batchable=False))
     # Two seconds for four steps: half a second a step, four steps a job, none and one ahead.
     assert [queue.position(job) for job in (first, second, third)] == [None, (0, 2.0), (1, 4.0)]
+
+
+def test_a_job_that_meets_failing_devices_goes_back_unspent_alone_and_fails_in_the_end(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
+    job, claims = queue.submit(parameters()), make_claims()
+    for _ in range(2):
+        (claim,) = claims.claim(ClaimCriteria())
+        assert claims.release(claim, device_failed=True)
+        assert (queue.fetch(job.id).state, queue.fetch(job.id).attempts) == (JobState.QUEUED, 0)
+        assert queue.connection.hget(f"darkroom:job:{job.id}", "solo") == "1"
+    (claim,) = claims.claim(ClaimCriteria())
+    assert claims.release(claim, device_failed=True)
+    failed = queue.fetch(job.id)
+    assert failed.state is JobState.FAILED
+    assert failed.error is not None
+    assert failed.error.code is FailureCode.WORKER_LOST
+    assert not claims.release(claim, device_failed=True)

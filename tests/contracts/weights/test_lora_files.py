@@ -69,7 +69,7 @@ def test_the_shipped_adapters_are_known(
         ("no-adapter", "no part of a LoRA"),
     ],
 )
-def test_bad_adapters_are_refused_by_name(catalogue: Catalogue, name: str, reason: str) -> None:
+def test_the_misfits_are_refused_by_name(catalogue: Catalogue, name: str, reason: str) -> None:
     with pytest.raises(AdapterRefused, match=reason):
         read_facts(LORAS / "bad" / f"{name}.safetensors", catalogue)
 

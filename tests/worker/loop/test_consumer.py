@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
 
@@ -31,6 +32,7 @@ from tests.support.parameters import parameters
 from tests.support.workers import act_during, make_consumer, send_sigterm, work_until_ended
 from worker.loop.progress import JobWatch
 from worker.pool.pool import Pool
+from worker.runtime.out_of_memory import DeviceFailed
 
 
 def test_jobs_complete_and_their_receipts_count_the_jobs_of_the_call(
@@ -314,3 +316,17 @@ def test_the_next_jobs_prompt_is_encoded_while_this_one_denoises(
     totals = {row.name: samples for row, samples in read_totals(queue.connection)}
     for name in ("prompts_encoded_ahead", "prompts_found_ahead"):
         assert [(one.labels, one.parts[""]) for one in totals[name]] == [(("shapes-flux",), 1)]
+
+
+def test_a_worker_whose_device_fails_hands_its_jobs_back_and_ends(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(Pool, "ready", fail)
+    job = queue.submit(parameters())
+    with pytest.raises(DeviceFailed, match="illegal memory access"):
+        make_consumer(settings, pool, storage).start([])
+    record = queue.fetch(job.id)
+    assert (record.state, record.attempts) == (JobState.QUEUED, 0)

@@ -84,7 +84,7 @@ def test_a_small_worker_in_bfloat16_with_t5_on_the_cpu_in_float32_shows_what_was
     family: str, catalogue: Catalogue, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Encoders visit, the denoiser is streamed, T5's results come in another dtype than it computes in."""
-    monkeypatch.setattr("worker.offload.components.cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr("worker.offload.offloaded_module.cpu_has_bfloat16", lambda: False)
     rows = tuple(row.model_copy(update={"dtype": "bfloat16"}) for row in catalogue.models)
     narrow = catalogue.model_copy(update={"models": rows})
     pool = Pool(narrow, device="cpu", budget_bytes=2**30, policy=Policy(t5="cpu"))

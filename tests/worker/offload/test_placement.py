@@ -17,8 +17,8 @@ from contracts.memory.plan import Placement, Plan, Policy
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from tests.support.jobs import complete_job, decode_pixels, make_job
-from worker.offload.components import OffloadedModule
-from worker.pool.plans import PlanSelector
+from worker.offload.offloaded_module import OffloadedModule
+from worker.pool.plan_selector import PlanSelector
 from worker.pool.pool import Pool
 
 FAMILY_IDS = list(FAMILIES)
@@ -149,7 +149,7 @@ def test_t5_on_a_cpu_without_bfloat16_gives_the_embeddings_of_the_device_within_
     job, found = make_job(narrow, family), []
     for policy in ("gpu", "cpu"):
         pool = Pool(narrow, device="cpu", policy=Policy(t5=policy))
-        monkeypatch.setattr("worker.offload.components.cpu_has_bfloat16", lambda: False)
+        monkeypatch.setattr("worker.offload.offloaded_module.cpu_has_bfloat16", lambda: False)
         _, receipt = complete_job(job, pool, storage)
         assert receipt.dtype == "bfloat16"
         model = pool.model(job.model)
@@ -182,7 +182,7 @@ def test_weights_come_back_from_every_home_as_they_were() -> None:
             assert housed.device_bytes == 0
             housed.fetch()
             assert housed.device_bytes == housed.bytes
-            housed.leave()
+            housed.discard()
     assert all(torch.equal(now, before) for now, before in zip(module.parameters(), first, strict=True))
 
 
@@ -200,7 +200,7 @@ def test_a_module_whose_move_failed_moves_again(monkeypatch: pytest.MonkeyPatch)
     housed = OffloadedModule(torch.nn.Linear(8, 8), torch.device("cpu"))
     housed.move(Placement.DEVICE)
     with monkeypatch.context() as broken:
-        broken.setattr("worker.offload.components._to_host", None)
+        broken.setattr("worker.offload.offloaded_module.HostBuffer", None)
         with pytest.raises(TypeError):
             housed.move(Placement.ON_DEMAND)
     found = [housed.placement]

@@ -16,7 +16,7 @@ from tests.support.jobs import complete_job, make_job
 from tests.support.weights import count_parameters
 from worker.checkpoints import loader as checkpoints
 from worker.families import get_family
-from worker.offload.components import OffloadedModule
+from worker.offload.offloaded_module import OffloadedModule
 from worker.pool.model import derive
 from worker.pool.pool import Pool
 

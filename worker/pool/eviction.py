@@ -1,4 +1,4 @@
-"""Which models are in memory, and who leaves for whom: the least recently used first.
+"""Which models are in memory, and which is evicted for another: the least recently used first.
 
 A model that must leave the device goes to host memory where that has room, else it is dropped. Knows nothing of
 catalogues, plans or jobs.
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 class ModelCache:
-    """Models in the order of their last use. The thread that runs the jobs changes it; any thread may ask."""
+    """Loaded models, least recently used first. Changed by the jobs' thread alone; any thread may read it."""
 
     def __init__(self, size_bytes: int, max_models: int, host_bytes: int, tally: Counters) -> None:
         """Empty.
@@ -37,7 +37,7 @@ class ModelCache:
 
     @property
     def models(self) -> dict[str, LoadedModel]:
-        """All by their ids, on the device or parked, least recently used first."""
+        """Id -> model, on the device or in host memory, least recently used first."""
         with self._lock:
             return dict(self._models)
 
@@ -52,36 +52,48 @@ class ModelCache:
             return self._models.get(id)
 
     def enter(self, id: str, model: LoadedModel) -> None:
-        """The model is in memory, and the one that was used last."""
+        """Add a model, or mark it as the last one used."""
         with self._lock:
             self._models[id] = model
             self._models.move_to_end(id)
 
     def drop(self, id: str) -> None:
-        """Forget a model and give its memory back."""
+        """Remove a model and free its memory."""
         with self._lock:
             self._models.pop(id, None)
         free_memory()
 
     def make_room(self, id: str, needed_bytes: int) -> None:
-        """Have others than this model leave the device until so many bytes are free."""
+        """Evict other models from the device until so many bytes are free.
+
+        Components that their last jobs did not need go first.
+        """
         others = [other for other in self._models if other != id and not self._models[other].on_host]
-        while others and (
-            len(others) >= self._max_models
-            or sum(self._models[other].resident_bytes for other in others) + needed_bytes > self._size_bytes
-        ):
+
+        def is_full() -> bool:
+            taken = sum(self._models[other].resident_bytes for other in others)
+            return taken + needed_bytes > self._size_bytes
+
+        for other in others:
+            if is_full():
+                self._models[other].placement.release_spare()
+        while others and (len(others) >= self._max_models or is_full()):
             self._evict(others.pop(0))
 
     def bound_host(self, id: str) -> None:
-        """The model that runs may need the host memory in which others are parked."""
-        for other in [other for other, model in self._models.items() if model.on_host and other != id]:
-            if sum(model.placement.host_bytes for model in self._models.values()) <= self._host_bytes:
+        """Keep to the host memory: give copies of other models' resident weights back, then drop models there."""
+        others = [other for other in self._models if other != id]
+        for other in [other for other in others if not self._models[other].on_host]:
+            if self._host_taken() > self._host_bytes:
+                self._models[other].placement.release_host_copies()
+        for other in [other for other in others if self._models[other].on_host]:
+            if self._host_taken() <= self._host_bytes:
                 return
             self._tally.count("evictions", model=other, to="dropped")
             self.drop(other)
 
     def report(self) -> dict[str, Any]:
-        """The part of a `WorkerReport` that tells of models."""
+        """The fields of a `WorkerReport` about models."""
         models = self.models
         return {
             "resident_bytes": sum(model.resident_bytes for model in models.values()),
@@ -94,21 +106,27 @@ class ModelCache:
         }
 
     def _evict(self, id: str) -> None:
-        to = "host" if self._park(id) else "dropped"
+        to = "host" if self._move_to_host(id) else "dropped"
         if to == "dropped":
             self.drop(id)
         self._tally.count("evictions", model=id, to=to)
 
-    def _park(self, id: str) -> bool:
-        """Whether host memory has the room, and took it."""
+    def _host_taken(self, beside: LoadedModel | None = None) -> int:
+        """Host memory of all models, or of all but one."""
+        return sum(model.placement.host_bytes for model in self._models.values() if model is not beside)
+
+    def _move_to_host(self, id: str) -> bool:
+        """Move a model to host memory; False where that has no room for it."""
         model = self._models[id]
-        parked = sum(other.placement.host_bytes for other in self._models.values() if other is not model)
-        if parked + model.placement.bytes > self._host_bytes:
+        for other in self._models.values():
+            if self._host_taken(beside=model) + model.placement.bytes > self._host_bytes and not other.on_host:
+                other.placement.release_host_copies()
+        if self._host_taken(beside=model) + model.placement.bytes > self._host_bytes:
             return False
         try:
             model.move_to_host()
-        except Exception:  # noqa: BLE001 - whatever it was, nothing is known of its homes any more
-            _log.exception("%s could not be parked, and is dropped", id)
+        except Exception:  # noqa: BLE001 - where its weights are is unknown now
+            _log.exception("%s could not be moved to host memory, and is dropped", id)
             return False
         empty_cache()
         return True

@@ -12,12 +12,13 @@ import torch
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Mode
+from contracts.memory.plan import Placement
 from contracts.metrics import Counters
 from contracts.storage import Storage
 from tests.support.jobs import complete_job, make_job
 from tests.support.weights import count_parameters
 from worker.checkpoints import loader as checkpoints
-from worker.offload.components import OffloadedModule
+from worker.offload.offloaded_module import OffloadedModule
 from worker.pool.pool import Pool
 
 FAMILY_IDS = list(FAMILIES)
@@ -54,7 +55,8 @@ def test_models_share_the_budget_and_the_least_recently_used_one_goes_to_host_me
     assert report["parked"] == ["shapes-sdxl"]
     parked = report["models"]["shapes-sdxl"]
     assert (parked["resident_bytes"], parked["plan"]) == (0, "")
-    assert parked["host_bytes"] == pool.model("shapes-sdxl").placement.bytes > 2**23
+    weight_bytes = pool.model("shapes-sdxl").placement.bytes
+    assert 2**23 < weight_bytes <= parked["host_bytes"] < 1.01 * weight_bytes
     files, receipt = complete_job(make_job(catalogue, "sdxl"), pool, storage)
     assert files == first
     assert receipt.memory is not None
@@ -82,10 +84,11 @@ def test_host_memory_keeps_to_its_own_bound(catalogue: Catalogue) -> None:
     for family in ("sdxl", "sd3", "flux"):
         pool.model(f"shapes-{family}")
     assert pool.warm == ["shapes-sdxl", "shapes-flux"]
-    assert pool.report()["host_bytes"] == sizes["sdxl"]
+    # A buffer begins each tensor at a multiple of 64 bytes.
+    assert sizes["sdxl"] <= pool.report()["host_bytes"] < 1.01 * sizes["sdxl"]
 
 
-def test_a_model_that_cannot_be_parked_is_dropped(
+def test_a_model_that_host_memory_does_not_take_is_dropped(
     catalogue: Catalogue, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = Pool(catalogue, device="cpu", max_models=1, host_bytes=2**30)
@@ -95,7 +98,7 @@ def test_a_model_that_cannot_be_parked_is_dropped(
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(OffloadedModule, "_park", fail)
+        patch.setattr(OffloadedModule, "_to_host", fail)
         complete_job(make_job(catalogue, "flux"), pool, storage)
     assert pool.warm == ["shapes-flux"]
     assert complete_job(make_job(catalogue, "sdxl"), pool, storage)[0] == first
@@ -128,7 +131,7 @@ def test_a_model_that_is_dropped_is_gone_before_the_next_one_is_loaded(
     assert alive == [False]
 
 
-def test_a_switch_to_a_parked_model_walks_through_no_other_objects_of_the_process(
+def test_a_switch_to_a_model_in_host_memory_walks_through_no_other_objects_of_the_process(
     catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = Pool(catalogue, device="cpu", max_models=1, host_bytes=2**30)
@@ -159,3 +162,34 @@ def test_another_thread_may_ask_for_a_report_while_models_come_and_go(catalogue:
     stop.set()
     asker.join()
     assert errors == []
+
+
+def test_switching_models_copies_each_to_host_memory_only_once(catalogue: Catalogue) -> None:
+    pool = Pool(catalogue, device="cpu", max_models=1, host_bytes=2**30)
+    first = pool.model("shapes-sdxl")
+    second = pool.model("shapes-flux")
+    for id in ("shapes-sdxl", "shapes-flux") * 2:
+        pool.model(id)
+    assert [model.placement.moved_bytes["host"] for model in (first, second)] == [
+        model.placement.bytes for model in (first, second)
+    ]
+    assert first.placement.moved_bytes["device"] == 3 * first.placement.bytes
+    # Both have a copy there, the one on the device too, and both count.
+    assert pool.report()["host_bytes"] >= first.placement.bytes + second.placement.bytes
+
+
+def test_a_controlnet_that_a_job_does_not_name_stays_on_the_device_while_it_fits(
+    catalogue: Catalogue,
+) -> None:
+    controlled, plain = make_job(catalogue, "sdxl", Mode.CONTROLNET), make_job(catalogue, "sdxl")
+    pool = Pool(catalogue, device="cpu")
+    for job in (controlled, plain, controlled, plain):
+        model = pool.ready(job, 1)
+    assert model.placement.placement_of("controlnet:sdxl-hint") is Placement.DEVICE
+    assert model.placement.moved_bytes == {"device": model.placement.bytes, "host": 0}
+    budget = int(pool.plan_selector.choose(controlled, 1).peak_bytes / 0.95) + 1
+    tight = Pool(catalogue, device="cpu", budget_bytes=budget, max_models=9)
+    tight.ready(controlled, 1)
+    sd3 = tight.ready(make_job(catalogue, "sd3"), 1)
+    assert tight.resident_bytes <= 0.95 * budget
+    assert sd3.placement.plan is not None

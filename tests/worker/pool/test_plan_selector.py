@@ -12,7 +12,7 @@ from contracts.catalogue.families import Mode
 from contracts.memory.components import read_components
 from contracts.memory.plan import Placement
 from tests.support.jobs import make_job
-from worker.pool.plans import PlanSelector
+from worker.pool.plan_selector import PlanSelector
 from worker.pool.pool import Pool
 
 MIB = 2**20
