@@ -1,1 +1,18 @@
-"""What the HTTP side and the GPU side agree on. Knows pydantic, redis and rq; neither fastapi nor torch."""
+"""What the HTTP side and the GPU side agree on. Knows pydantic, redis, rq and httpx; neither fastapi nor torch.
+
+catalogue/    models, families, schedulers as data
+requests/     fields, validation, stored parameters
+weights/      safetensors headers, LoRA files, architectures
+memory/       from bytes and a budget to a plan
+redis/        connections, keys, Lua scripts
+queue/        jobs: submit, claim, events, records
+storage/      files, in a folder or a bucket
+uploads/      uploaded images and LoRAs, retention
+auth/         API keys and signed links
+outbound/     HTTP to addresses that clients name, webhooks
+errors.py     all errors, as a tree
+job_view.py   a job as clients see it
+logs.py       log formats and context
+metrics.py    all metrics, counters and totals
+settings.py   settings that several processes share
+"""

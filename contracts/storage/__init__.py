@@ -1,6 +1,10 @@
-"""Where bytes live between the API and the workers: inputs by content hash, results by job and attempt.
+"""Storage of files between API and workers: inputs by content hash, results by job and attempt.
 
-One Protocol, one file a back end; `open_storage` chooses.
+One Protocol, one file for each back end; `open_storage` chooses.
+
+local.py    a local or shared folder
+bucket.py   S3, Google Cloud Storage, Azure
+keys.py     the form of storage keys
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from contracts.storage.local import LocalStorage
 
 
 class Storage(Protocol):
-    """Bytes under keys such as `inputs/<sha256>.png`. All methods raise Unavailable when the store is away."""
+    """Bytes under keys such as `inputs/<sha256>.png`. All methods raise Unavailable when the store does not answer."""
 
     def write(self, key: str, data: bytes) -> None:
         """Store bytes; they are visible all at once or not at all, and replace what was there."""
@@ -29,7 +33,7 @@ class Storage(Protocol):
         """Put the bytes into a file, piece by piece; raises NotFound. A broken-off read leaves a part of them."""
 
     def exists(self, key: str) -> bool:
-        """Whether there are bytes under the key."""
+        """Whether the key exists."""
 
     def find(self, prefix: str) -> list[str]:
         """Keys that begin with a prefix that ends in `/`, in order."""
@@ -44,14 +48,14 @@ class Storage(Protocol):
         """Raises Unavailable when nothing can be written."""
 
     def sign(self, key: str, seconds: int) -> str | None:
-        """A link of the store's own that reads the bytes for so long; None where it makes none."""
+        """A URL of the store's own that is valid for `seconds`; None where it cannot make one."""
 
 
 def open_storage(settings: SharedSettings) -> Storage:
     """The storage that the settings name.
 
     Raises:
-        SettingsError: they name one that cannot be had.
+        SettingsError: its package is not installed, or its URL is unusable.
     """
     if not settings.storage_url:
         return LocalStorage(settings.data / "storage")
