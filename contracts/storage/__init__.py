@@ -18,7 +18,7 @@ from contracts.storage.local import LocalStorage
 
 
 class Storage(Protocol):
-    """Bytes under keys such as `inputs/<sha256>.png`. All methods raise Unavailable when the store does not answer."""
+    """Bytes under keys such as `inputs/<sha256>.png`. All methods raise Unavailable when it does not answer."""
 
     def write(self, key: str, data: bytes) -> None:
         """Store bytes; they are visible all at once or not at all, and replace what was there."""
