@@ -1,32 +1,34 @@
-"""What the planner knows of published architectures, held against the models: `python -m bench.architectures`.
+"""What the planner knows of component classes, held against the models: `python -m bench.architectures`.
 
-Builds every component of `contracts/architectures/` from its configuration on torch's meta device, where tensors
-have shapes and no memory. First table: bytes in bfloat16 beside those that were published. Second table: how many
-values a component holds beyond its weights while it runs one image of 1024 × 1024, counted tensor by tensor,
-beside the planner's formula; then how far the formula is off for two images, for one of half the side, and where
-the weights come layer by layer and count, too. Exits non-zero where the counts in the files are not those of the
-models.
+Builds every component of `contracts/weights/architectures/` and of the shipped models on torch's meta device, and
+compares its bytes with those that were published, and its activations with `contracts/memory/activation_tables/`;
+`--write` writes these tables instead. Exits with 1 where anything differs.
 """
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
-import transformers
 
-from bench.live import count_live
+from bench.component_calls import Inputs, build, run_of
+from bench.live import SHAPES, Follower, find_peaks
 from bench.report import options, report
 from bench.table import print_table
-from contracts.memory.activation_formulas import work_of
-from contracts.memory.activations import WorkloadShape, peak_values
+from contracts.memory import activation_tables
+from contracts.memory.activation_tables import class_of
+from contracts.memory.activations import ActivationCost
+from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.architectures import Architecture, read_architectures
-from contracts.weights.parameter_counts import ParameterCount
+from contracts.weights.parameter_counts import ParameterCount, read_config
+from worker.adapters.low_rank import LowRank
+from worker.adapters.row_hooks import LoraHook
 
 #: Bytes in bfloat16, without buffers. Those of ControlNets, which come last, are not published to the byte: they
 #: were built from the published configurations, and stand here so that a change shows.
@@ -36,160 +38,31 @@ PUBLISHED_BYTES = {
     "sd3.5-large": (247_300_608, 1_389_319_680, 9_524_621_312, 16_113_255_040, 167_639_366, 4_307_037_952),
     "flux.1-dev": (246_120_960, 9_524_621_312, 23_802_816_640, 167_639_366, 4_281_753_600),
 }
-SIDE, T5_TOKENS, CLIP_TOKENS = 1024, 512, 77
+TABLES = Path(activation_tables.__file__).parent
+#: Entries that shape activations; configurations that agree in them share an entry of the table.
+_SHAPING = (
+    "block_out_channels", "down_block_types", "layers_per_block", "transformer_layers_per_block",
+    "cross_attention_dim", "resnet_time_scale_shift", "conditioning_embedding_out_channels", "latent_channels",
+    "num_attention_heads", "attention_head_dim", "num_layers", "num_single_layers", "patch_size", "in_channels",
+    "joint_attention_dim", "pos_embed_max_size", "dual_attention_layers",
+    "hidden_size", "intermediate_size", "d_model", "d_ff", "num_heads", "vocab_size",
+)  # fmt: skip
+#: Of a denoiser's equal blocks so many are counted: more do not change its peaks. A ControlNet's do.
+_DEPTHS, _DEPTH = ("num_layers", "num_single_layers"), 4
+#: Rank of the adapters that are counted; it hardly matters.
+_RANK = 16
 
 
-def build(config: Mapping[str, Any], dtype: torch.dtype = torch.bfloat16) -> Any:
-    """The component with this configuration, on the meta device."""
-    options = {key: value for key, value in config.items() if key not in _NOT_OPTIONS}
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.device("meta"):
-            if "_class_name" in config:
-                module = getattr(diffusers, config["_class_name"])(**options)
-                return torch.nn.Module.to(module, dtype)  # buffers, too
-            make_config = transformers.T5Config if config["model_type"] == "t5" else transformers.CLIPTextConfig
-            return getattr(transformers, config["architectures"][0])(make_config(**options))
-    finally:
-        torch.set_default_dtype(before)
-
-
-#: Entries of a configuration file that say which class, or who wrote it.
-_NOT_OPTIONS = {
-    "_class_name",
-    "_diffusers_version",
-    "architectures",
-    "model_type",
-    "dtype",
-    "transformers_version",
-}
-
-
-def stored(module: Any) -> Iterator[tuple[str, int]]:
-    """Key and number of values of what a file of this component holds; shared tensors once."""
-    seen = set()
-    for key, tensor in module.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            yield key, tensor.numel()
-
-
-def call_of(
-    module: Any, config: Mapping[str, Any], shape: WorkloadShape, dtype: torch.dtype
-) -> Callable[[], object]:
-    """One call of a component as a pipeline makes it; what it is given lies ready."""
-    given, name = _Given(config, shape, dtype), config.get("_class_name", "")
-    denoising = given.by_class()
-    if name in denoising:
-        return partial(module, **denoising[name]())
-    return partial(module.decode, given.latents()) if name == "AutoencoderKL" else partial(module, given.wording())
-
-
-@dataclass(frozen=True)
-class _Given:
-    """What components are given in a call on this shape; those that denoise by name."""
-
-    config: Mapping[str, Any]
-    shape: WorkloadShape
-    dtype: torch.dtype
-
-    def by_class(self) -> Mapping[str, Callable[[], dict[str, Any]]]:
-        """Class of a denoiser or a ControlNet -> its arguments."""
-        return {
-            "UNet2DConditionModel": self.unet,
-            "SD3Transformer2DModel": self.two_streams,
-            "FluxTransformer2DModel": self.one_stream,
-            "ControlNetModel": lambda: {**self.unet(), "controlnet_cond": self.picture()},
-            "SD3ControlNetModel": lambda: {**self.two_streams(), "controlnet_cond": self.image(16)},
-            "FluxControlNetModel": lambda: {**self.one_stream(), "controlnet_cond": self.tokens("in_channels")},
-        }
-
-    def wording(self) -> torch.Tensor:
-        length = self.shape.text_tokens if self.config["model_type"] == "t5" else CLIP_TOKENS
-        return torch.empty(self.shape.images, length, device="meta", dtype=torch.long)
-
-    def latents(self) -> torch.Tensor:
-        channels = self.config["latent_channels"]
-        return self._fresh(self.shape.height // 8, self.shape.width // 8, rows=(self.shape.images, channels))
-
-    def picture(self) -> torch.Tensor:
-        return self._fresh(3, self.shape.height, self.shape.width)
-
-    def image(self, channels: int) -> torch.Tensor:
-        return self._fresh(channels, self.shape.height // 8, self.shape.width // 8)
-
-    def tokens(self, width: str | int) -> torch.Tensor:
-        return self._fresh(self.shape.pixels // 256, self.config[width] if isinstance(width, str) else width)
-
-    def unet(self) -> dict[str, Any]:
-        pooled = self.config["projection_class_embeddings_input_dim"] - 6 * self.config["addition_time_embed_dim"]
-        return {
-            "sample": self.image(4),
-            "timestep": self._fresh(),
-            "encoder_hidden_states": self._fresh(CLIP_TOKENS, self.config["cross_attention_dim"]),
-            "added_cond_kwargs": {"text_embeds": self._fresh(pooled), "time_ids": self._fresh(6)},
-        }
-
-    def two_streams(self) -> dict[str, Any]:
-        width, alone = self.config["joint_attention_dim"], self.config.get("use_pos_embed", True)
-        inner = self.config["num_attention_heads"] * self.config["attention_head_dim"]
-        return {
-            # One without a table of places is given the transformer's tokens.
-            "hidden_states": self.image(16) if alone else self.tokens(inner),
-            "encoder_hidden_states": width and self._fresh(CLIP_TOKENS + self.shape.text_tokens, width),
-            "pooled_projections": self._fresh(self.config["pooled_projection_dim"]),
-            "timestep": self._fresh(),
-        }
-
-    def one_stream(self) -> dict[str, Any]:
-        return {
-            "hidden_states": self.tokens("in_channels"),
-            "encoder_hidden_states": self._fresh(self.shape.text_tokens, self.config["joint_attention_dim"]),
-            "pooled_projections": self._fresh(self.config["pooled_projection_dim"]),
-            "timestep": self._fresh(),
-            "guidance": self._fresh() if self.config["guidance_embeds"] else None,
-            "img_ids": self._fresh(3, rows=(self.shape.pixels // 256,)),
-            "txt_ids": self._fresh(3, rows=(self.shape.text_tokens,)),
-        }
-
-    def _fresh(self, *shape: int, rows: tuple[int, ...] = ()) -> torch.Tensor:
-        """One row for each image in each pass, unless `rows` says other sizes to begin with."""
-        first = rows or (self.shape.images * self.shape.passes,)
-        return torch.empty(*first, *shape, device="meta", dtype=self.dtype)
-
-
-def compare_work(
-    config: Mapping[str, Any], shape: WorkloadShape, dtype: torch.dtype, *, streamed: bool = False
-) -> tuple[float, float]:
-    """Values beyond the weights: counted on the meta device, and by the planner's formula.
-
-    Args:
-        streamed: with the weights that are there at that moment where they come layer by layer.
-    """
-    module = build(config, dtype)
-    counted = count_live(module, call_of(module, config, shape, dtype), streamed=streamed) / dtype.itemsize
-    denoises = "_class_name" in config and config["_class_name"] != "AutoencoderKL"
-    images = shape.images * (shape.passes if denoises else 1)
-    layers = [(moment.layers or 0) * streamed for moment in work_of(config)]
-    moments = zip(work_of(config), layers, strict=True)
-    return counted, max(peak_values([moment], shape, images) + extra for moment, extra in moments)
-
-
-def weigh(architecture: Architecture) -> tuple[list[list[object]], bool]:
-    """A row of bytes for every component, and whether model, publication and file agree."""
-    agrees = True
-    rows: list[list[object]] = []
-    counts = {name: count for name, (count, _) in parts(architecture).items()}
-    configs = {name: config for name, (_, config) in parts(architecture).items()}
-    published = PUBLISHED_BYTES[architecture.id]
-    for (name, config), expected in zip(configs.items(), published, strict=True):
-        module = build(config)
-        built = 2 * sum(parameter.numel() for parameter in module.parameters())
-        count = ParameterCount.of(stored(module))
-        agrees &= built == expected and count == counts[name]
-        rows.append([architecture.id, name, f"{built:,}", f"{expected:,}", f"{2 * count.values:,}"])
-    return rows, agrees
+def components() -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Name and configuration of every component that is published or shipped."""
+    for architecture in read_architectures():
+        yield from ((f"{architecture.id} {name}", config) for name, (_, config) in parts(architecture).items())
+    models = BUILT_IN_CATALOGUE.parent
+    for file in (
+        *sorted(models.glob("shapes-*/*/config.json")),
+        *sorted(models.glob("controlnets/*/config.json")),
+    ):
+        yield str(file.parent.relative_to(models)), read_config(file.parent)
 
 
 def parts(architecture: Architecture) -> dict[str, tuple[ParameterCount, Mapping[str, Any]]]:
@@ -199,41 +72,163 @@ def parts(architecture: Architecture) -> dict[str, tuple[ParameterCount, Mapping
     return found if net is None else {**found, "controlnet": (net.count, net.config)}
 
 
-def work(architecture: Architecture) -> list[list[object]]:
-    """A row of values held while it runs for every component."""
+# -- bytes --------------------------------------------------------------------------------------------------
+
+
+def compare_bytes(architecture: Architecture) -> tuple[list[list[object]], bool]:
+    """A row of bytes for every component, and whether model, publication and file agree."""
+    agrees = True
     rows: list[list[object]] = []
-    for name, (_, config) in parts(architecture).items():
-        counted, formula = _compare(architecture, config, SIDE, 1)
-        others = [_compare(architecture, config, SIDE, 2), _compare(architecture, config, SIDE // 2, 1)]
-        if work_of(config)[0].layers is not None:
-            others.append(_compare(architecture, config, SIDE, 1, streamed=True))
-        ratios = [f"{ours / real:.2f}" for real, ours in [(counted, formula), *others]]
-        cells = [*ratios, *[""] * (4 - len(ratios))]
-        rows.append([architecture.id, name, f"{counted / 1e6:.1f}", f"{formula / 1e6:.1f}", *cells])
-    return rows
+    published = PUBLISHED_BYTES[architecture.id]
+    for (name, (count, config)), expected in zip(parts(architecture).items(), published, strict=True):
+        module = build(config)
+        built = 2 * sum(parameter.numel() for parameter in module.parameters())
+        agrees &= built == expected and ParameterCount.of(_stored(module)) == count
+        rows.append([architecture.id, name, f"{built:,}", f"{expected:,}", f"{2 * count.values:,}"])
+    return rows, agrees
 
 
-def _compare(
-    architecture: Architecture, config: Mapping[str, Any], side: int, images: int, *, streamed: bool = False
-) -> tuple[float, float]:
-    shape = WorkloadShape(side, side, images, guided=architecture.family != "flux", text_tokens=T5_TOKENS)
-    return compare_work(config, shape, torch.bfloat16, streamed=streamed)
+def _stored(module: Any) -> Iterator[tuple[str, int]]:
+    """Key and number of values of what a file of this component holds; shared tensors once."""
+    seen = set()
+    for key, tensor in module.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            yield key, tensor.numel()
+
+
+# -- activations --------------------------------------------------------------------------------------------
+
+
+def count_activations(config: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry of a class's table: everything counted for this configuration."""
+    class_name = class_of(config)
+    if _is_transformer(config):
+        config = {**config, **{key: min(config[key], _DEPTH) for key in _DEPTHS if key in config}}
+    module = build(config)
+    calls = [Inputs(config, shape) for shape in SHAPES]
+    follower = Follower(module, torch.bfloat16.itemsize)
+
+    def peaks(
+        known: Sequence[ActivationCost] = (), *, adapters: int = 0, encode: bool = False
+    ) -> tuple[list[ActivationCost], ActivationCost]:
+        with _adapted(module, adapters):
+            return find_peaks([follower.follow(run_of(module, call, encode=encode)) for call in calls], known)
+
+    plain, result = peaks()
+    shaping = {key: value for key, value in _shaping(config).items() if value is not None}
+    entry: dict[str, Any] = {"config": shaping}
+    entry["peaks"] = [_nonzero(cost) for cost in plain]
+    arguments = calls[0].of(class_name)
+    if "controlnet_cond" in arguments:
+        entry["residuals"] = _nonzero(result)
+        entry["encodes_controls"] = arguments["controlnet_cond"].numel() < calls[0].image().numel()
+    elif hasattr(module, "decode"):
+        entry["encoding"] = [_nonzero(cost) for cost in peaks(encode=True)[0]]
+    elif "timestep" in arguments:
+        one, _ = peaks(plain, adapters=1)
+        more, _ = peaks([*plain, *one], adapters=2)
+        entry["one_adapter"] = [_nonzero(cost) for cost in one]
+        entry["more_adapters"] = [_nonzero(cost) for cost in more]
+        entry["latents"] = _nonzero(_size_of(("sample", "hidden_states"), calls, class_name))
+        entry["prompt"] = _nonzero(_size_of(("encoder_hidden_states",), calls, class_name))
+    return entry
+
+
+def _shaping(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries of a configuration that shape activations; None for those that it lacks."""
+    depthless = _DEPTHS if _is_transformer(config) else ()
+    return {key: config.get(key) for key in _SHAPING if key not in depthless}
+
+
+def _is_transformer(config: Mapping[str, Any]) -> bool:
+    return class_of(config).endswith("Transformer2DModel")
+
+
+def _size_of(names: Sequence[str], calls: Sequence[Inputs], class_name: str) -> ActivationCost:
+    """Values of one image's argument of one of these names."""
+    every = [call.of(class_name) for call in calls]
+    name = next(name for name in names if name in every[0])
+    values = [[arguments[name].numel() / call.shape.images] for arguments, call in zip(every, calls, strict=True)]
+    terms = [(call.shape.pixels, call.shape.text_tokens, 1) for call in calls]
+    solved = torch.linalg.lstsq(
+        torch.tensor(terms, dtype=torch.float64), torch.tensor(values, dtype=torch.float64)
+    )
+    pixel, token, fixed = (round(float(factor), 6) for factor in solved.solution.flatten())
+    return ActivationCost(pixel=pixel, token=token, fixed=fixed)
+
+
+def _nonzero(cost: ActivationCost) -> dict[str, float]:
+    return {key: value for key, value in asdict(cost).items() if value}
+
+
+def _adapted(module: Any, adapters: int) -> ExitStack:
+    """Inside, this many adapters act on every layer that adapters can change."""
+    hooks = ExitStack()
+    for layer in module.modules() if adapters else ():
+        if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):
+            hook = LoraHook([(_low_rank(layer).scaled(layer, 1.0), None)] * adapters)
+            hooks.callback(layer.register_forward_hook(hook, prepend=True).remove)
+    return hooks
+
+
+def _low_rank(layer: torch.nn.Linear | torch.nn.Conv2d) -> LowRank:
+    outputs, *inputs = layer.weight.shape
+    kernel = [1] * (len(inputs) - 1)
+    return LowRank(layer.weight.new_empty(_RANK, *inputs), layer.weight.new_empty(outputs, _RANK, *kernel), 1.0)
+
+
+def count_tables(only: Sequence[str]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Class and entries of its table, counted now; all classes where `only` is empty."""
+    by_class: dict[str, dict[str, tuple[str, Mapping[str, Any]]]] = {}
+    for name, config in components():
+        key = json.dumps(_shaping(config))
+        by_class.setdefault(class_of(config), {}).setdefault(key, (name, config))
+    for class_name, configs in sorted(by_class.items()):
+        if not only or class_name in only:
+            print(f"{class_name}: {', '.join(name for name, _ in configs.values())}", file=sys.stderr)
+            yield class_name, [count_activations(config) for _, config in configs.values()]
+
+
+def render(entries: Sequence[Mapping[str, Any]]) -> str:
+    """A table as it is written: one line a list or a cost."""
+    lines = []
+    for entry in entries:
+        fields = []
+        for key, value in entry.items():
+            if isinstance(value, list) and value:
+                inner = ",\n".join(f"      {json.dumps(one)}" for one in value)
+                fields.append(f"    {json.dumps(key)}: [\n{inner}\n    ]")
+            else:
+                fields.append(f"    {json.dumps(key)}: {json.dumps(value)}")
+        lines.append("  {\n" + ",\n".join(fields) + "\n  }")
+    return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
 def main() -> int:
-    """Print both tables; returns the exit status."""
-    options(__doc__).parse_args()
+    """Compare, or write the tables; returns the exit status."""
+    parser = options(__doc__)
+    parser.add_argument("--write", action="store_true", help="write the tables of activations")
+    parser.add_argument("--only", nargs="+", default=[], metavar="CLASS", help="classes to count (all)")
+    arguments = parser.parse_args()
+    if arguments.write:
+        for class_name, entries in count_tables(arguments.only):
+            (TABLES / f"{class_name}.json").write_text(render(entries), encoding="utf-8")
+        return 0
     with report("architectures"):
-        weighed = [weigh(architecture) for architecture in read_architectures()]
+        compared = [compare_bytes(architecture) for architecture in read_architectures()]
         print("Bytes in bfloat16\n")
         print_table(
-            ["model", "component", "built", "published", "in a file"], [row for rows, _ in weighed for row in rows]
+            ["model", "component", "built", "published", "in a file"],
+            [row for rows, _ in compared for row in rows],
         )
-        print(f"\nMillion values beyond the weights, one image of {SIDE} × {SIDE}; formula ÷ counted\n")
-        worked = [row for architecture in read_architectures() for row in work(architecture)]
-        head = ["model", "component", "counted", "formula", "÷", "÷, two images", f"÷, {SIDE // 2} × {SIDE // 2}"]
-        print_table([*head, "÷, by layers"], worked)
-    return 0 if all(agrees for _, agrees in weighed) else 1
+        print("\nActivations, counted and in the tables\n")
+        rows: list[list[object]] = []
+        for class_name, entries in count_tables(arguments.only):
+            same = (TABLES / f"{class_name}.json").read_text(encoding="utf-8") == render(entries)
+            rows.append([class_name, len(entries), "agree" if same else "differ"])
+        print_table(["class", "configurations", "table"], rows)
+    return 0 if all(agrees for _, agrees in compared) and all(row[-1] == "agree" for row in rows) else 1
 
 
 if __name__ == "__main__":

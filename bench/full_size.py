@@ -1,7 +1,7 @@
-"""Checkpoints of published architectures with random weights: as large and as slow as the real ones, and as blank.
+"""Checkpoints of published architectures with random weights, as large and as slow as the real ones.
 
-Written in diffusers' layout, so that everything that reads a checkpoint reads it as any other. Tokenizers and
-schedulers are those of the shapes model of the family. Knows nothing of plans or jobs.
+Written in diffusers' layout. Tokenizers and schedulers are those of the family's shapes model. Knows nothing of
+plans or jobs.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import Any
 
 import torch
 
-from bench.architectures import build
+from bench.component_calls import build
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.architectures import Architecture
 
-#: Small enough for an architecture's activations to stay finite through all layers, in half precision, too.
+#: Standard deviation of the weights: small enough for activations to stay finite in half precision.
 _DEVIATION = 0.02
 
 
 def write_checkpoint(architecture: Architecture, folder: Path, device: str, dtype: torch.dtype) -> None:
-    """Write the folder; components that are there already are left, so that a broken-off call goes on.
+    """Write the folder; components that are complete already are kept, so that an interrupted call is resumed.
 
     Args:
-        device: where the random numbers are drawn; a GPU draws 10⁹ of them a second.
+        device: where the random numbers are drawn; a GPU draws 10⁹ a second.
     """
     shapes = BUILT_IN_CATALOGUE.parent / f"shapes-{architecture.family}"
     for name, config in architecture.configs.items():
@@ -43,7 +43,7 @@ def write_checkpoint(architecture: Architecture, folder: Path, device: str, dtyp
 
 
 def write_catalogue(architectures: Mapping[str, Architecture], folder: Path) -> Path:
-    """A catalogue of checkpoints that lie below the folder by their ids."""
+    """Write a catalogue of the checkpoints in the folder, each in a subfolder named by its id."""
     rows = [f'default_model = "{next(iter(architectures))}"']
     for id, architecture in architectures.items():
         rows.append(f'[[models]]\nid = "{id}"\nfamily = "{architecture.family}"\nsource = "{id}"')
@@ -54,7 +54,7 @@ def write_catalogue(architectures: Mapping[str, Architecture], folder: Path) -> 
 
 @torch.no_grad()
 def _draw(config: Mapping[str, Any], device: str, dtype: torch.dtype) -> Any:
-    """A component with random weights; norms keep their ones, so that what passes through stays in range."""
+    """A component with random weights; norms keep weights of one, so that activations stay in range."""
     component = build(config, dtype).to_empty(device=device)
     for name, values in (*component.named_parameters(), *component.named_buffers()):
         if not values.is_floating_point():

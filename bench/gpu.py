@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from bench.architectures import build
 from bench.bare import Bare, measure_bare, measure_rate
+from bench.component_calls import build
 from bench.full_size import write_catalogue, write_checkpoint
 from bench.random_lora import write_lora
 from bench.report import options, report

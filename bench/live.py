@@ -1,37 +1,119 @@
 """Follows every tensor of a run on torch's meta device, where tensors have shapes and no memory.
 
-Knows no models: whoever runs one says what it is given.
+A run makes the same tensors in the same order whatever its size, so how many values are alive after each step is
+found as a function of pixels, tokens and images from a few runs. Knows no models: the caller says what to run.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import product
 from typing import Any
 
+import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from contracts.memory.activations import ActivationCost, WorkloadShape, peak_values
 
-def count_live(module: Any, run: Callable[[], object], *, streamed: bool = False) -> int:
-    """Bytes that were alive at once while it ran, beyond the weights and what it was given.
+#: The runs that a function is found from, one more than it has terms. More than one image, because torch leaves
+#: out copies for a single one; small, because the shipped SD3's table of positions ends at 256 pixels.
+SHAPES = tuple(
+    WorkloadShape(width, 128, images, guided=False, text_tokens=tokens)
+    for width, images, tokens in (
+        *product((128, 192), (2, 3), (128,)), *product((128,), (2, 3), (256,)), (128, 2, 512), (192, 3, 384),
+    )
+)  # fmt: skip
+#: Where the peaks are looked for.
+_IMAGES, _SIDES, _TOKENS = (1, 2, 4, 8), (64, 128, 256, 512, 1024, 1536, 2048), (64, 128, 256, 512)
+#: Costs that are kept give at least this share of every peak.
+_SHARE = 0.998
+
+Steps = np.ndarray[tuple[int, int], np.dtype[np.float64]]
+
+
+class Follower:
+    """Runs a module and follows its tensors."""
+
+    def __init__(self, module: Any, value_bytes: int) -> None:
+        """`value_bytes`: of one value of the module's dtype; wider values count as several."""
+        self._module = module
+        self._value_bytes = value_bytes
+        self._layers = _Layers(module)
+
+    def follow(self, run: Callable[[], object]) -> Steps:
+        """Step × (values alive beyond weights and inputs, values of the layer at work and the next one).
+
+        A step makes a tensor or begins a layer. The last one is the end, where only the result is alive.
+        """
+        live = _Live(self._value_bytes)
+        with torch.no_grad(), _Fused():
+            self._layers.learn(run)
+            for tensor in (*self._module.parameters(), *self._module.buffers()):
+                live.know(tensor.data)
+            with self._layers.streaming(live), live:
+                result = run()
+                live.note()
+        del result
+        return np.array(live.steps)
+
+
+def find_peaks(
+    runs: Sequence[Steps], known: Sequence[ActivationCost] = ()
+) -> tuple[list[ActivationCost], ActivationCost]:
+    """The fewest costs whose maximum is the peak, with streamed weights or without; and what is left at the end.
 
     Args:
-        streamed: the weights count, too, and come layer by layer, the next one while one works.
+        runs: what was followed for each of `SHAPES`.
+        known: costs that need not be found again.
+
+    Raises:
+        ValueError: the steps of the runs differ, or are not linear in pixels, tokens, squared tokens and images.
     """
-    live, layers = _Live(), _Layers(module) if streamed else None
-    with torch.no_grad(), _Fused():
-        if layers is not None:
-            with layers.following():
-                run()
-        for tensor in (*module.parameters(), *module.buffers()):
-            live.know(tensor.data)
-        with layers.coming(live) if layers is not None else nullcontext(), live:
-            run()
-    return live.peak
+    if len({run.shape for run in runs}) != 1:
+        raise ValueError(f"the runs differ in their numbers of steps: {sorted({len(run) for run in runs})}")
+    values, weights = np.stack([run[:, 0] for run in runs]), runs[0][:, 1]
+    terms = np.array([[*_terms(shape), 1, shape.pixels, shape.text_tokens] for shape in SHAPES])
+    scale = terms.max(axis=0)
+    factors = np.linalg.lstsq(terms / scale, values, rcond=None)[0] / scale[:, None]
+    if np.abs(terms @ factors - values).max() > 1e-6 * values.max():
+        raise ValueError("the values alive are not linear in pixels, tokens, squared tokens and images")
+    # What is there once a call (tables of positions) is small: it counts for each image.
+    steps = factors[:4] + np.vstack([factors[4:], np.zeros_like(weights)])
+    grid = [
+        WorkloadShape(side, side, images, guided=False, text_tokens=tokens)
+        for side, images, tokens in product(_SIDES, _IMAGES, _TOKENS)
+    ]
+    resident = np.array([_terms(shape) for shape in grid]) @ steps[:, :-1]
+    found = np.vstack([resident, resident + weights[:-1]])
+    covered = np.array([peak_values(known, shape, shape.images) for shape in grid] * 2)
+    with_weights = [
+        max((cost.values(shape, shape.images, shape.pixels) + (cost.layers or 0) for cost in known), default=0.0)
+        for shape in grid
+    ]
+    covered[len(grid) :] = with_weights
+    least = _SHARE * found.max(axis=1)
+    chosen = []
+    while (missing := covered < least).any():
+        best = int((found[missing] >= least[missing, None]).sum(axis=0).argmax())
+        chosen.append(best)
+        covered = np.maximum(covered, found[:, best])
+    return [_cost(steps[:, step], weights[step]) for step in chosen], _cost(steps[:, -1], 0.0)
+
+
+def _terms(shape: WorkloadShape) -> list[float]:
+    """What a cost's factors are multiplied by, but for those once a call."""
+    images, pixels, tokens = shape.images, shape.pixels, shape.text_tokens
+    return [images, images * pixels, images * tokens, tokens**2]
+
+
+def _cost(factors: Any, weights: float) -> ActivationCost:
+    fixed, pixel, token, squared = (0.0 if abs(one) < 1e-3 else float(f"{one:.6g}") for one in factors)
+    return ActivationCost(pixel, token, squared, fixed, int(weights))
 
 
 class _Fused(TorchFunctionMode):
@@ -51,63 +133,71 @@ _OPERANDS = (("query", 0), ("value", 2))
 
 
 class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows every storage that an operation makes until nothing refers to it."""
+    """Every storage that an operation makes, from then until nothing refers to it.
 
-    def __init__(self) -> None:
+    Attributes:
+        steps: (values alive, values of weights at work) after each step.
+    """
+
+    def __init__(self, value_bytes: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.peak = 0
+        self._value_bytes = value_bytes
+        self.steps: list[tuple[float, float]] = []
+        self.weights = 0.0
+        self._values = 0.0
         self._known: set[int] = set()
 
     def know(self, tensor: torch.Tensor) -> None:
-        """Weights were there before."""
+        """Do not count this tensor: it was there before."""
         self._known.add(tensor.untyped_storage()._cdata)
 
-    def add(self, count: int) -> None:
-        """So many bytes came, or went."""
-        self.now += count
-        self.peak = max(self.peak, self.now)
+    def note(self) -> None:
+        """Record a step."""
+        self.steps.append((self._values, self.weights))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for leaf in tree_iter((args, kwargs)):
-            # What has not been made here was given.
+            # What was not made here is an input.
             if isinstance(leaf, torch.Tensor):
-                self._known.add(leaf.untyped_storage()._cdata)
+                self.know(leaf)
         result = func(*args, **(kwargs or {}))
         for leaf in tree_iter(result):
             if isinstance(leaf, torch.Tensor):
-                self._count(leaf.untyped_storage())
+                self._count(leaf)
         return result
 
-    def _count(self, storage: Any) -> None:
-        key, size = storage._cdata, storage.nbytes()
+    def _count(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, values = storage._cdata, storage.nbytes() / self._value_bytes
         if key in self._known:
             return
 
         def forget() -> None:
             self._known.discard(key)
-            self.now -= size
+            self._values -= values
 
         self._known.add(key)
         weakref.finalize(storage, forget)
-        self.add(size)
+        self._values += values
+        self.note()
 
 
 class _Layers:
-    """The single layers of a module, as `worker/homes.py` streams them."""
+    """The single layers of a module, which are streamed one by one, the next one while one works."""
 
     def __init__(self, module: Any) -> None:
-        self._module = module
-        self._bytes = {
-            one: sum(tensor.nbytes for tensor in own)
-            for one in module.modules()
-            if (own := [*one.parameters(recurse=False), *one.buffers(recurse=False)])
+        self._values = {
+            layer: sum(tensor.numel() for tensor in own)
+            for layer in module.modules()
+            if (own := [*layer.parameters(recurse=False), *layer.buffers(recurse=False)])
         }
         self._follows: dict[Any, Any] = {}
         self._here: set[Any] = set()
 
-    @contextmanager
-    def following(self) -> Iterator[None]:
-        """Inside, the order of the layers is learnt."""
+    def learn(self, run: Callable[[], object]) -> None:
+        """Learn the order of the layers from a first run."""
+        if self._follows:
+            return
         last: list[Any] = [None]
 
         def note(layer: Any, *_: object) -> None:
@@ -115,29 +205,30 @@ class _Layers:
             last[0] = layer
 
         with self._hooked(note, None):
-            yield
+            run()
 
     @contextmanager
-    def coming(self, live: _Live) -> Iterator[None]:
-        """Inside, a layer that works and the one after it count as alive."""
+    def streaming(self, live: _Live) -> Iterator[None]:
+        """Inside, a layer that works and the one after it are on the device."""
 
         def begin(layer: Any, *_: object) -> None:
             for one in (layer, self._follows.get(layer)):
                 if one is not None and one not in self._here:
                     self._here.add(one)
-                    live.add(self._bytes[one])
+                    live.weights += self._values[one]
+            live.note()
 
         def end(layer: Any, *_: object) -> None:
             self._here.discard(layer)
-            live.add(-self._bytes[layer])
+            live.weights -= self._values[layer]
 
         with self._hooked(begin, end):
             yield
 
     @contextmanager
     def _hooked(self, begin: Callable[..., None], end: Callable[..., None] | None) -> Iterator[None]:
-        hooks = [one.register_forward_pre_hook(begin) for one in self._bytes]
-        hooks += [one.register_forward_hook(end) for one in self._bytes if end is not None]
+        hooks = [layer.register_forward_pre_hook(begin) for layer in self._values]
+        hooks += [layer.register_forward_hook(end) for layer in self._values if end is not None]
         try:
             yield
         finally:

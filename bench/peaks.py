@@ -1,9 +1,10 @@
-"""Peaks of real runs beside what was planned for them: `python -m bench.peaks`.
+"""Measured against planned peaks of real runs: `python -m bench.peaks`.
 
-The shapes models on the CPU, where a budget is enforced by counting every tensor (`worker/meter.py`). Each family,
-kind of job, number of images and size runs on the fastest plan of its ladder, on the one in the middle and on the
-smallest, within a budget that just admits that plan. Bytes do not depend on the machine, nor on what else runs
-there. Exits non-zero where a run took another plan than its budget was made for, or a hundredth more than planned.
+The shapes models on the CPU, where a budget is enforced by counting every tensor
+(`worker/runtime/memory_tracker.py`). Each family, kind of job, number of images and size runs on the fastest, the
+middle and the smallest candidate plan, within a budget that just admits that plan. Bytes depend neither on the
+machine nor on its load. Exits with 1 where a run took another plan than its budget was made for, or needed over
+1 % more than planned.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ from worker.pool.plan_selector import PlanSelector
 from worker.pool.pool import PLANNED_SHARE, Pool
 from worker.runtime.warnings import silence_known_warnings
 
-#: Where on its ladder a plan stands, from the fastest to the smallest.
-RUNGS = {"fastest": 0.0, "middle": 0.5, "smallest": 1.0}
-#: What is asked for -> its task, its ControlNets and its adapters.
+#: Position among the candidates, from the fastest to the smallest.
+POSITIONS = {"fastest": 0.0, "middle": 0.5, "smallest": 1.0}
+#: Kind of job -> task, number of ControlNets, number of LoRAs.
 KINDS = {
     "txt2img": (Task.TXT2IMG, 0, 0),
     "img2img": (Task.IMG2IMG, 0, 0),
@@ -49,36 +50,36 @@ KINDS = {
     "LoRA": (Task.TXT2IMG, 0, 1),
     "two LoRAs": (Task.TXT2IMG, 0, 2),
 }
-PICTURE, MASK = "inputs/picture.png", "inputs/mask.png"
+IMAGE, MASK = "inputs/image.png", "inputs/mask.png"
 IMAGES, SIZES = (1, 2), ((128, 128), (256, 192))
-#: What may be planned too little, as a share of the plan.
+#: How much of the plan a run may need beyond it.
 TOLERANCE = 0.01
-#: Two: only then do streamed weights come ahead of their turn.
+#: Two, because streamed weights are prefetched from the second step on.
 _STEPS = 2
 
 
 @dataclass(frozen=True)
 class Case:
-    """One job, and where on its ladder of plans it runs."""
+    """One job and the candidate plan that it runs on."""
 
     family: str
     kind: str
     images: int
     size: tuple[int, int]
-    rung: str
+    position: str
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What became of a case.
+    """The result of a case.
 
     Attributes:
-        planned: the plan that its budget was made for.
-        taken: name of the plan that it ran on.
+        planned: the plan that the budget was made for.
+        used: name of the plan that the job ran on.
     """
 
     planned: Plan
-    taken: str
+    used: str
     peak_bytes: int
 
     @property
@@ -88,11 +89,11 @@ class Measured:
 
     @property
     def holds(self) -> bool:
-        """Whether it ran as planned."""
-        return self.taken == self.planned.name and self.ratio <= 1 + TOLERANCE
+        """Whether the job ran as planned."""
+        return self.used == self.planned.name and self.ratio <= 1 + TOLERANCE
 
 
-def order(case: Case, catalogue: Catalogue) -> JobParameters:
+def job_of(case: Case, catalogue: Catalogue) -> JobParameters:
     """The case's job, validated like any other."""
     task, controls, loras = KINDS[case.kind]
     width, height = case.size
@@ -104,23 +105,23 @@ def order(case: Case, catalogue: Catalogue) -> JobParameters:
     keys: dict[str, str] = {}
     if task in (Task.IMG2IMG, Task.INPAINT):
         fields |= {"image": "-", "strength": 1.0}
-        keys["image"] = PICTURE
+        keys["image"] = IMAGE
     if task is Task.INPAINT:
         fields["mask_image"], keys["mask_image"] = "-", MASK
     nets = [row.id for row in catalogue.controlnets if row.family == case.family][:controls]
     if nets:
         fields["controls"] = [{"controlnet": net, "image": "-"} for net in nets]
-        keys |= {f"controls.{number}.image": PICTURE for number in range(controls)}
+        keys |= {f"controls.{number}.image": IMAGE for number in range(controls)}
     fields["loras"] = [{"name": row.id} for row in catalogue.loras if row.family == case.family][:loras]
     request = REQUESTS[task].model_validate(fields)
-    pictures = {field: StoredImage(key, width, height) for field, key in keys.items()}
-    return resolve(request, check(request, catalogue), pictures)
+    images = {field: StoredImage(key, width, height) for field, key in keys.items()}
+    return resolve(request, check(request, catalogue), images)
 
 
-def draw(storage: Storage, size: tuple[int, int]) -> None:
-    """Put a picture and a mask of this size into the storage."""
+def write_images(storage: Storage, size: tuple[int, int]) -> None:
+    """Write an input image and a mask of this size into the storage."""
     width, height = size
-    for key, mode in ((PICTURE, "RGB"), (MASK, "L")):
+    for key, mode in ((IMAGE, "RGB"), (MASK, "L")):
         image, file = Image.new(mode, size, "black"), io.BytesIO()
         ImageDraw.Draw(image).ellipse((width // 4, height // 4, width * 3 // 4, height * 3 // 4), fill="white")
         image.save(file, "PNG")
@@ -133,10 +134,10 @@ def measure(case: Case, catalogue: Catalogue, storage: Storage) -> Measured:
     Raises:
         RuntimeError: the job failed.
     """
-    job = order(case, catalogue)
-    draw(storage, case.size)
-    ladder = climb(catalogue, job)
-    planned = ladder[round(RUNGS[case.rung] * (len(ladder) - 1))]
+    job = job_of(case, catalogue)
+    write_images(storage, case.size)
+    plans = candidates_of(catalogue, job)
+    planned = plans[round(POSITIONS[case.position] * (len(plans) - 1))]
     pool = Pool(catalogue, device="cpu", budget_bytes=int(planned.peak_bytes / PLANNED_SHARE) + 1)
     (result,) = jobs.generate([jobs.Job("peak", job, 0.0)], pool, storage, Nobody())
     if result.receipt is None:
@@ -147,15 +148,15 @@ def measure(case: Case, catalogue: Catalogue, storage: Storage) -> Measured:
     return Measured(planned, memory.plan, memory.peak_bytes)
 
 
-def climb(catalogue: Catalogue, job: JobParameters) -> list[Plan]:
+def candidates_of(catalogue: Catalogue, job: JobParameters) -> list[Plan]:
     """The plans that a job would step down through, from the fastest to the smallest."""
-    budget = PlanSelector(catalogue, 2**50, lambda _: torch.float32.itemsize)
-    if not budget.knows(job.model):
+    selector = PlanSelector(catalogue, 2**50, lambda _: torch.float32.itemsize)
+    if not selector.knows(job.model):
         raise ValueError(f"{job.model} is not on this machine")
-    ladder = [budget.choose(job, job.num_images)]
-    while budget.step_down(job, job.num_images):
-        ladder.append(budget.choose(job, job.num_images))
-    return ladder
+    plans = [selector.choose(job, job.num_images)]
+    while selector.step_down(job, job.num_images):
+        plans.append(selector.choose(job, job.num_images))
+    return plans
 
 
 def rows(catalogue: Catalogue, families: Sequence[str]) -> tuple[list[list[object]], list[Measured]]:
@@ -166,8 +167,8 @@ def rows(catalogue: Catalogue, families: Sequence[str]) -> tuple[list[list[objec
         storage = LocalStorage(Path(folder))
         for family, kind in itertools.product(families, KINDS):
             line: list[object] = [family, kind]
-            for rung in RUNGS:
-                cases = [Case(family, kind, *call, rung) for call in itertools.product(IMAGES, SIZES)]
+            for position in POSITIONS:
+                cases = [Case(family, kind, *call, position) for call in itertools.product(IMAGES, SIZES)]
                 found = [measure(case, catalogue, storage) for case in cases]
                 every += found
                 line.append(_range(found))
@@ -190,7 +191,7 @@ def main() -> int:
     torch.set_num_threads(1)
     with report("peaks"):
         table, every = rows(read_catalogue(BUILT_IN_CATALOGUE), arguments.families)
-        print_table(["family", "job", *(f"{name} plan" for name in RUNGS)], table)
+        print_table(["family", "job", *(f"{name} plan" for name in POSITIONS)], table)
         ratios = [one.ratio for one in every]
         sizes = " and ".join(f"{width} × {height}" for width, height in SIZES)
         print(f"\nmeasured ÷ planned, over one and two images of {sizes};", end=" ")

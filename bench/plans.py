@@ -1,6 +1,7 @@
 """The memory plans of four published models at seven budgets: `python -m bench.plans > docs/plans.md`.
 
-Pure arithmetic on the sizes in `contracts/architectures/`; nothing is built, loaded or measured.
+Pure arithmetic on `contracts/weights/architectures/` and `contracts/memory/activation_tables/`; nothing is built,
+loaded or measured.
 """
 
 from __future__ import annotations
@@ -21,53 +22,55 @@ MODELS = ("sdxl", "sd3-medium", "sd3.5-large", "flux.1-dev")
 
 ABOUT = """# Memory plans
 
-<!-- Printed by `python -m bench.plans`; a test holds this page against it. -->
+<!-- Printed by `python -m bench.plans`; a test compares this page with what it prints. -->
 
-Before anything is loaded, a worker knows what every component takes, from the headers of the weights, or from the
-published configuration (`contracts/architectures/`) of a checkpoint that is not on the machine yet; and from the
-request what the work takes beside it. The plan is the best way to place the components whose peak stays within the
-budget: the fastest, where one that changes images counts as slower (tiles by 0.15 s, fp8 by 3 s, a missing T5 by
-more than any other way). Its reason names the next better one, and what that needs.
-`darkroom plan --model flux.1-dev --budget 24GiB --candidates` prints it with all alternatives,
-`POST /v1/plan` for a request and the workers that are alive.
+Before anything is loaded, a worker knows the size of every component, from the headers of the weights, or from
+the published configuration (`contracts/weights/architectures/`) of a checkpoint that has not been downloaded
+yet; and from the request it knows the activations. The plan is the fastest one whose peak stays within the
+budget, where a plan that changes images counts as slower (tiles by 0.15 s, fp8 by 3 s, a skipped T5 by more
+than any other plan). Its reason names the next better plan, and what that needs. `darkroom plan --model
+flux.1-dev --budget 24GiB --candidates` prints a plan with all alternatives, `POST /v1/plan` the plan of a
+request on the live workers.
 
-| a component is | where its weights are |
+| placement | where the weights are |
 |---|---|
-| resident | on the device throughout |
-| on demand | in pinned host memory; on the device while its own stage (encode, denoise, decode) runs |
-| streamed | in pinned host memory; on the device group by group, the next one coming while one works |
-| on the CPU | in host memory; its results are sent over |
-| skipped | not loaded (T5, by families that can, where the operator allows it: `DARKROOM_WORKER_ALLOW_DROP_T5`) |
+| resident (`device`) | on the device throughout |
+| on demand (`on_demand`) | in pinned host memory; on the device during their own stage (encode, denoise, decode) |
+| streamed (`streamed`) | in pinned host memory; on the device group by group, the next copied while one works |
+| on the CPU (`cpu`) | in host memory; computed on the CPU, the results are sent to the device |
+| skipped (`skipped`) | not loaded (T5 of SD3, where the operator sets `DARKROOM_WORKER_ALLOW_DROP_T5`) |
 
 *VAE tiled*: images are decoded one by one, in tiles. *Denoiser in fp8*: its weights are stored in 8 bits
-(`DARKROOM_WORKER_ALLOW_FP8`). Both change images, tiles slightly.
+(`DARKROOM_WORKER_ALLOW_FP8`). Both change images, tiles only slightly.
 
-## How the numbers come about
+## Where the numbers come from
 
-- **Weights**: exact. `python -m bench.architectures` builds the four models on torch's meta device and compares.
-- **Work**: coefficients for pixels and prompt tokens, counted tensor by tensor on the meta device: for these
-  models and a ControlNet of each, for one image of 1024 × 1024 and for two, from 2 % less than is held to 8 % more
-  (CLIP aside, which is small). The peaks of the shapes models' real runs on the CPU, all tasks, one image and two,
-  lie between 0.90 and 1.01 of the plan (`python -m bench.peaks`).
-  Scratch memory of kernels and what CUDA's allocator wastes are not in it; a worker plans with nine tenths of the
+- **Weights**: exact. `python -m bench.architectures` builds the four models on torch's meta device and
+  compares.
+- **Activations**: counted tensor by tensor on the meta device, as a function of pixels, prompt tokens and
+  images, with and without adapters; `python -m bench.architectures --write` writes them to
+  `contracts/memory/activation_tables/`, a file a component class. A configuration that was not counted gets the
+  nearest one's, scaled by its width, and the plan says so. The peaks of real runs of the shapes models on the
+  CPU, all tasks, one image and two, are between 0.90 and 1.01 of the plan (`python -m bench.peaks`). Scratch
+  memory of kernels and what CUDA's allocator wastes are not included; a worker plans with nine tenths of the
   card, so a card of 8 GiB is a budget of 7.2.
-- **ControlNets** that are still on a hub weigh what was published of them; one that nobody here knows weighs as
-  much as the largest of its family. The plan says that this is assumed, until the first job has fetched it. A
-  **LoRA** stays on the device whatever is streamed, and what it adds to the widest layers is in the work.
-- **Seconds**: arithmetic on published figures (20 GB/s from pinned memory; 1.56 times that for streaming, as
-  diffusers' benchmarks of FLUX.1 have it; T5 on eight cores of a CPU), for a new prompt. None was measured here:
-  no machine with a GPU was at hand.
-- **Batch**: images of this size in one call that the same plan still holds.
+- **ControlNets** that are still on a hub count as published; an unknown one counts as the largest of its
+  family, and the plan says that this is assumed, until the first job has downloaded it. A **LoRA** stays on the
+  device even when the denoiser is streamed, and what it adds to the widest layers is part of the activations.
+- **Seconds**: arithmetic on published figures (20 GB/s from pinned memory; 1.56 times that for streaming, from
+  diffusers' benchmarks of FLUX.1; T5 on eight cores of a CPU), for a new prompt. None was measured on this
+  machine, which has no GPU.
+- **Batch**: images of this size that one call can generate with the same plan.
 
 ## 28 plans
 
-One image of the model's own size, bfloat16, guidance as the model has it by default; nothing that changes images
-visibly is allowed.
+One image of the model's default size, bfloat16, default guidance; nothing that changes images visibly is
+allowed.
 """
 ALLOWED = """
-## With leave to change images
+## With permission to change images
 
-The same at the budgets where it makes a difference, with fp8 and without T5 allowed.
+The same at the budgets where it makes a difference, with fp8 and a skipped T5 allowed.
 """
 
 
@@ -103,7 +106,7 @@ def _components(name: str) -> ModelComponents:
     catalogue = Catalogue(root=Path("/nowhere"), default_model=name, models=(model,))
     components = read_components(catalogue, model, 2)
     if components is None:
-        raise ValueError(f"{name} is no architecture that is known")
+        raise ValueError(f"{name} is not a known architecture")
     return components
 
 

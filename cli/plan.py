@@ -1,6 +1,6 @@
-"""`darkroom plan`: where a model's components would live within a budget; loads nothing and asks no service.
+"""`darkroom plan`: print the memory plan for a request within a budget; loads nothing and calls no service.
 
-The model is one of the catalogue, whose files are only looked at, or a published architecture by its name.
+The model is one of the catalogue, of whose files only headers are read, or a published architecture by its name.
 """
 
 from __future__ import annotations
@@ -35,24 +35,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", required=True, help=f"id in the catalogue, or a published architecture: {known}"
     )
-    parser.add_argument("--budget", required=True, type=parse_bytes, help="device memory, such as 12GiB")
+    parser.add_argument("--budget", required=True, type=parse_bytes, help="device memory, for example 12GiB")
     parser.add_argument("--task", choices=[task.value for task in Task], default="txt2img", help="(%(default)s)")
-    parser.add_argument("--width", type=int, help="pixels; the model's own otherwise")
-    parser.add_argument("--height", type=int)
-    parser.add_argument("--batch", type=_positive, default=1, help="images in one call (%(default)s)")
-    parser.add_argument("--lora", action="append", default=[], metavar="NAME", help="may be repeated")
-    parser.add_argument("--controlnet", action="append", default=[], metavar="NAME", help="may be repeated")
-    parser.add_argument("--t5", choices=get_args(T5Policy), default="auto", help="where T5 may live (%(default)s)")
-    parser.add_argument("--allow-fp8", action="store_true", help="the denoiser may be stored in 8 bits")
-    parser.add_argument("--allow-drop-t5", action="store_true", help="T5 may be left out, by families that can")
-    parser.add_argument("--host-memory", type=parse_bytes, help="what may be parked in host memory (any)")
-    parser.add_argument("--dtype", choices=_VALUE_BYTES, help="the catalogue's, and bfloat16 for auto, otherwise")
+    parser.add_argument("--width", type=int, help="pixels; default: the model's")
+    parser.add_argument("--height", type=int, help="pixels; default: the model's")
+    parser.add_argument("--batch", type=_positive, default=1, help="images in one pipeline call (%(default)s)")
+    parser.add_argument("--lora", action="append", default=[], metavar="ID", help="a LoRA; may be repeated")
+    parser.add_argument("--controlnet", action="append", default=[], metavar="ID", help="may be repeated")
+    parser.add_argument("--t5", choices=get_args(T5Policy), default="auto", help="placement of T5 (%(default)s)")
+    parser.add_argument("--allow-fp8", action="store_true", help="allow a denoiser in 8 bits; changes images")
+    parser.add_argument("--allow-drop-t5", action="store_true", help="allow skipping T5, for SD3; changes images")
+    parser.add_argument("--host-memory", type=parse_bytes, help="maximum in host memory; default: no limit")
+    parser.add_argument("--dtype", choices=_VALUE_BYTES, help="default: the catalogue's, bfloat16 for auto")
     parser.add_argument("--candidates", action="store_true", help="list all candidate plans, fastest first")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print the plan; raises RuntimeError with the reason where there is none."""
+    """Print the plan.
+
+    Raises:
+        RuntimeError: the request is invalid, or no plan fits; the message is one line.
+    """
     try:
         components, workload = _describe(arguments)
     except InvalidRequest as error:
@@ -71,34 +75,39 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _option(field: str) -> str:
-    """The command's option for a field of the request."""
+    """The command-line option of a request's field."""
     name = field.partition(".")[0]
     return f"--{ {'loras': 'lora', 'controls': 'controlnet'}.get(name, name) }"
 
 
 def parse_bytes(text: str) -> int:
-    """A size such as `12GiB`, `500 MB` or `1.5GiB`, in bytes; argparse says what is wrong with others."""
+    """Bytes of a size such as `12GiB`, `500 MB` or `1.5GiB`.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not a size, or zero.
+    """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)", text.strip())
     unit = _UNITS.get(match[2].upper()) if match else None
     if match is None or unit is None or not float(match[1]):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; say 12GiB, 500MB, …")
+        raise argparse.ArgumentTypeError(f"must be a size such as 12GiB or 500MB, got {text!r}")
     return int(float(match[1]) * unit)
 
 
 def _positive(text: str) -> int:
     if not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of images")
+        raise argparse.ArgumentTypeError(f"must be a number of images, at least 1, got {text!r}")
     return int(text)
 
 
 def describe(chosen: Plan, components: ModelComponents, workload: Workload) -> Iterator[str]:
-    """A plan for people, line by line."""
+    """The lines that are printed for a plan."""
     shape = workload.shape
-    yield f"{chosen.model}: {shape.images} of {shape.width} × {shape.height} in {gib(chosen.budget_bytes)}"
+    images = "1 image" if shape.images == 1 else f"{shape.images} images"
+    yield f"{chosen.model}: {images} of {shape.width} × {shape.height} in {gib(chosen.budget_bytes)}"
     if components.origin == "architecture":
-        yield "sizes of the published architecture: the checkpoint is not on this machine"
+        yield "sizes are those of the published architecture: the checkpoint is not on this machine"
     yield ""
-    rows = [("component", "bytes", "lives", "on the device")]
+    rows = [("component", "size", "placement", "on the device")]
     rows += [(part.name, _size(part), part.placement, gib(part.device_bytes)) for part in chosen.components]
     yield from _table(rows)
     yield ""
@@ -106,13 +115,13 @@ def describe(chosen: Plan, components: ModelComponents, workload: Workload) -> I
         yield f"{stage + ':':9} {gib(size):>10}"
     yield f"{'peak:':9} {gib(chosen.peak_bytes):>10}  ({chosen.reason})"
     yield f"plan:     {chosen.name}" + (f", tiles of {chosen.tile_side} pixels" if chosen.tile_side else "")
-    yield f"extra:    about {chosen.extra_seconds:g} s a request with a new prompt"
-    yield f"batch:    {chosen.batch_images} of this size still fit ({chosen.batch_pixels:,} pixels)"
+    yield f"extra:    about {chosen.extra_seconds:g} s for a request with a new prompt"
+    yield f"batch:    at most {chosen.batch_images} of this size ({chosen.batch_pixels:,} pixels)"
 
 
 def _size(part: PlacedComponent) -> str:
-    said = {"files": "", "architecture": ", as published", "assumed": ", assumed: the family's largest"}
-    return gib(part.bytes) + said[part.origin]
+    origins = {"files": "", "architecture": ", as published", "assumed": ", assumed: the family's largest"}
+    return gib(part.bytes) + origins[part.origin]
 
 
 def _list(alternatives: Sequence[Plan]) -> Iterator[str]:
@@ -133,13 +142,13 @@ def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
 
 
 def _describe(arguments: argparse.Namespace) -> tuple[ModelComponents, Workload]:
-    """What would run, held against the same rules as a request."""
+    """Components and workload of the request, which is validated like any other."""
     catalogue, model = _find(arguments.model)
     value_bytes = _VALUE_BYTES[arguments.dtype or model.dtype]
     components = read_components(catalogue, model, value_bytes)
     if components is None:
         known = ", ".join(architecture.id for architecture in read_architectures())
-        raise CatalogueError(f"{model.source} is not on this machine, and its architecture none of {known}")
+        raise CatalogueError(f"{model.source} is not on this machine, and its architecture is not one of {known}")
     job = _job(arguments, catalogue, model)
     extras = [size_adapter(catalogue, lora.name, value_bytes) for lora in job.loras]
     extras += [size_controlnet(catalogue, control.controlnet, value_bytes) for control in job.controls]
@@ -147,12 +156,12 @@ def _describe(arguments: argparse.Namespace) -> tuple[ModelComponents, Workload]
         name for name, extra in zip((*arguments.lora, *arguments.controlnet), extras, strict=True) if not extra
     ]
     if missing:
-        raise CatalogueError(f"{', '.join(missing)}: not on this machine, so not weighed")
+        raise CatalogueError(f"{', '.join(missing)}: not on this machine, so the size is unknown")
     return components, workload_of(model.family, job, extras=[extra for extra in extras if extra])
 
 
 def _find(name: str) -> tuple[Catalogue, ModelSpec]:
-    """The catalogue's model, or a published architecture as if it were the only one."""
+    """The catalogue's model, or a published architecture as another row of the catalogue."""
     catalogue = read_catalogue(SharedSettings().catalogue)
     architectures = {architecture.id: architecture for architecture in read_architectures()}
     if name in {model.id for model in catalogue.models} or name not in architectures:
@@ -163,7 +172,7 @@ def _find(name: str) -> tuple[Catalogue, ModelSpec]:
 
 
 def _job(arguments: argparse.Namespace, catalogue: Catalogue, model: ModelSpec) -> JobParameters:
-    """The parameters of a request with these options; its pictures are as large as its images."""
+    """The parameters of a request with these options; its input images have the output's size."""
     fields: dict[str, object] = {
         "model": model.id,
         "prompt": "-",
@@ -172,12 +181,12 @@ def _job(arguments: argparse.Namespace, catalogue: Catalogue, model: ModelSpec) 
         "loras": [{"name": name} for name in arguments.lora],
     }
     size = (arguments.width or model.default("width"), arguments.height or model.default("height"))
-    wanted = {"img2img": ("image",), "inpaint": ("image", "mask_image")}.get(arguments.task, ())
-    fields |= dict.fromkeys(wanted, "-")
+    paths = {"img2img": ("image",), "inpaint": ("image", "mask_image")}.get(arguments.task, ())
+    fields |= dict.fromkeys(paths, "-")
     if arguments.task == "controlnet" or arguments.controlnet:
         fields["controls"] = [{"controlnet": name, "image": "-"} for name in arguments.controlnet]
-        wanted = tuple(f"controls.{index}.image" for index in range(len(arguments.controlnet)))
+        paths = tuple(f"controls.{index}.image" for index in range(len(arguments.controlnet)))
     request = REQUESTS[Task(arguments.task)].model_validate(fields)
     check(request, catalogue)
-    pictures = {path: StoredImage("-", int(str(size[0])), int(str(size[1]))) for path in wanted}
-    return resolve(request, model, pictures)
+    images = {path: StoredImage("-", int(str(size[0])), int(str(size[1]))) for path in paths}
+    return resolve(request, model, images)

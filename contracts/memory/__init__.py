@@ -1,1 +1,9 @@
-"""TODO."""
+"""The memory planner: which component of a model is where while a request runs within a budget of device memory.
+
+activations.py        values held beside the weights, as a function of pixels, tokens and images
+activation_tables/    these functions, counted for each component class (JSON)
+components.py         a model's components with their roles, sizes and activations
+plan.py               placements, plans, workloads, policies, and the strategies they permit
+estimate.py           bytes and seconds of one strategy for one workload
+planner.py            the best plan for a workload within a budget, and a worker's capacity
+"""

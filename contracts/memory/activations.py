@@ -1,6 +1,6 @@
-"""How many values are held beside the weights while a call works: linear in pixels and prompt tokens.
+"""Activations: the values that a pipeline call holds beside the weights, by pixels, prompt tokens and images.
 
-`moments.py` says how many, class by class. Knows nothing of budgets or placements.
+`activation_tables` says how many, component by component. Knows nothing of budgets or placements.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class WorkloadShape:
-    """What is painted in one pipeline call.
+    """The sizes of one pipeline call.
 
     Attributes:
         width, height: pixels of one image.
         images: in the call.
-        guided: whether one step denoises every image with and without the prompt at once.
+        guided: whether one step denoises each image with and without the prompt at once.
         text_tokens: length of a T5 prompt.
-        started: whether the images begin with a picture.
-        masked: whether a mask says what of it is painted anew.
-        controls: pictures for ControlNets.
+        started: whether the images start from an input image.
+        masked: whether a mask limits what is generated.
+        controls: number of ControlNet images.
     """
 
     width: int
@@ -39,31 +39,31 @@ class WorkloadShape:
 
     @property
     def passes(self) -> int:
-        """Times that one image goes through the denoiser at once."""
+        """Rows of an image in the denoiser's batch: 2 with guidance, else 1."""
         return 2 if self.guided else 1
 
     @property
     def start_values(self) -> int:
-        """What an image starts from, kept throughout: a picture, the same without the masked part, the mask."""
+        """Values of an image's inputs: the input image, the same without the masked part, and the mask."""
         return self.pixels * (3 * self.started + 4 * self.masked)
 
     @property
     def control_values(self) -> int:
-        """The pictures for ControlNets, once for each pass."""
+        """Values of an image's ControlNet images, once for each pass."""
         return 3 * self.pixels * self.controls * self.passes
 
 
 @dataclass(frozen=True)
 class ActivationCost:
-    """Values that one image takes at one moment of a component's work.
+    """Values alive at one step of a component's run.
 
     Attributes:
-        pixel: for each of its pixels.
-        token: for each T5 token of its prompt.
-        token_squared: for each pair of them; once a call, not once an image.
-        fixed: whatever its size.
-        layers: of the weights that are there at that moment where they come layer by layer: of the layer at work
-            and the next one; None: as many as at any.
+        pixel: for each pixel of each image.
+        token: for each T5 token of each image's prompt.
+        token_squared: for each pair of tokens, once a call.
+        fixed: for each image.
+        layers: values of the weights on the device at this step while they are streamed layer by layer: the layer
+            at work and the next one; None: unknown.
     """
 
     pixel: float = 0.0
@@ -73,41 +73,71 @@ class ActivationCost:
     layers: int | None = None
 
     def values(self, shape: WorkloadShape, images: float, pixels: int) -> float:
-        """Of so many images of so many pixels, without the weights."""
+        """Values for `images` images of `pixels` pixels each, without the weights."""
         each = self.pixel * pixels + self.token * shape.text_tokens + self.fixed
         return images * each + self.token_squared * shape.text_tokens**2
 
 
 @dataclass(frozen=True)
 class Retained:
-    """What a call keeps of its prompts and its latents from the first step to the last image.
+    """Tensors that a call keeps from the first step to the last image.
 
     Attributes:
-        latents: one image's, once.
-        prompt: its embedding, once.
+        latents: one image's latents, once.
+        prompt: one image's prompt embedding, once.
     """
 
     latents: ActivationCost = ActivationCost()
     prompt: ActivationCost = ActivationCost()
 
     def values(self, shape: WorkloadShape, images: float) -> float:
-        """Latents: for each pass those that go in and what comes out; the sum of it, those before and after.
+        """Values of all copies that the pipelines keep.
 
-        Those of a picture to start from, its noise, its mask. Prompts: for each pass as they are remembered (where
-        the CPU is the device), as they are given, and as the passes have them together.
+        Latents: for each pass the denoiser's input and output; the guided output, the latents before and after the
+        step; those of an input image, its noise, its mask. Prompts: for each pass as cached (where the CPU is the
+        device), as passed in, and as concatenated.
         """
         latents = 2 * shape.passes + 3 + 2 * (shape.started + shape.masked) + shape.passes * shape.controls
-        kept = self.latents.values(shape, images * latents, shape.pixels)
-        return kept + self.prompt.values(shape, images * 3 * shape.passes, shape.pixels)
+        return self.latents.values(shape, images * latents, shape.pixels) + self.prompt.values(
+            shape, images * 3 * shape.passes, shape.pixels
+        )
 
 
-#: For components that have neither.
-NO_WORK, NOTHING_HELD = ActivationCost(), Retained()
+@dataclass(frozen=True)
+class Activations:
+    """What one component holds beyond its weights. Of several costs the largest counts.
+
+    Attributes:
+        peaks: while it runs; for a VAE, while it decodes.
+        encoding: while a VAE encodes.
+        one_adapter, more_adapters: more peaks of a denoiser while one adapter, or several, act on its layers.
+        residuals: what a ControlNet returns, which stays until the denoiser has used it.
+        retained: what a call keeps beside a denoiser.
+        encodes_controls: for a ControlNet, whether the VAE encodes its image first.
+        counted: whether this very configuration was counted; else these are another one's, scaled.
+    """
+
+    peaks: tuple[ActivationCost, ...] = ()
+    encoding: tuple[ActivationCost, ...] = ()
+    one_adapter: tuple[ActivationCost, ...] = ()
+    more_adapters: tuple[ActivationCost, ...] = ()
+    residuals: ActivationCost = ActivationCost()
+    retained: Retained = Retained()
+    encodes_controls: bool = False
+    counted: bool = True
+
+
+#: Of components whose class is unknown.
+UNKNOWN = Activations()
 
 
 def peak_values(
-    moments: Iterable[ActivationCost], shape: WorkloadShape, images: float, pixels: int | None = None
+    costs: Iterable[ActivationCost], shape: WorkloadShape, images: float, pixels: int | None = None
 ) -> float:
-    """Values at the worst of a component's moments; `pixels` of one image, unless they are the shape'."""
+    """Values at the largest of a component's peaks.
+
+    Args:
+        pixels: of one image; None: the shape's.
+    """
     area = shape.pixels if pixels is None else pixels
-    return max((moment.values(shape, images, area) for moment in moments), default=0.0)
+    return max((cost.values(shape, images, area) for cost in costs), default=0.0)

@@ -1,6 +1,6 @@
-"""What a model consists of: its components with their roles, bytes and needs, read before anything is loaded.
+"""What a model consists of: its components with roles, sizes and activations, known before anything is loaded.
 
-From the files where they are on this machine, else from the published architecture. Knows nothing of devices,
+Read from the files where they are on this machine, else from the published architecture. Knows nothing of devices,
 budgets or requests.
 """
 
@@ -14,26 +14,19 @@ from typing import Any, Literal
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.errors import CatalogueError
-from contracts.memory.activation_formulas import (
-    adapted_work,
-    encodes_controls,
-    encoding_work,
-    handed_work,
-    held_work,
-    work_of,
-)
-from contracts.memory.activations import NO_WORK, NOTHING_HELD, ActivationCost, Retained
+from contracts.memory.activation_tables import find_activations
+from contracts.memory.activations import UNKNOWN, Activations
 from contracts.requests.parameters import LoraParameters
 from contracts.weights.architectures import Architecture, find_architecture, find_controlnet, read_architectures
 from contracts.weights.parameter_counts import ParameterCount, count_files, count_values, read_config, read_configs
 
-#: What a size was read from: the files; the published architecture of what is still on a hub; or that of the
-#: family's largest, for want of anything better.
+#: What a size was read from: the files; the published architecture of a checkpoint that is still on a hub; or, for
+#: an unknown ControlNet on a hub, the largest one of its family.
 Origin = Literal["files", "architecture", "assumed"]
 
 
 class Role(StrEnum):
-    """What a component is for, which decides when it is needed."""
+    """What a component is for, which decides in which stage it is needed."""
 
     TEXT_ENCODER = "text_encoder"
     T5 = "t5"
@@ -45,19 +38,13 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class Component:
-    """One set of weights. Bytes are those on the device, in the dtype that is computed in.
+    """One set of weights, with bytes in the dtype it is computed in.
 
     Attributes:
-        group_bytes: what it takes on the device while it is streamed: the group in use and the next one.
-        groups: what the groups are: `block`, the members of its module lists, or `leaf`, its single layers.
-        value_bytes: of one value, weights and work alike; 0: the model's.
-        work: the moments at which it may need most beyond its weights.
-        encoding: the same while a VAE encodes pictures.
-        adapted: a denoiser's moments more where an adapter acts on it, and where several do.
-        handed: what a ControlNet leaves for the denoiser to work with.
-        held: what a call keeps beside a denoiser until its images are there.
+        group_bytes: on the device at one time while it is streamed: the group at work and the next one.
+        groups: what it is streamed by: `block`, the members of its module lists, or `leaf`, its single layers.
+        value_bytes: of one value, weights and activations alike; 0: the model's.
         tile_side: pixels of a tile, for a VAE.
-        encodes_controls: for a ControlNet, whether the VAE encodes its picture.
         origin: what the bytes were read from.
     """
 
@@ -67,24 +54,20 @@ class Component:
     group_bytes: int = 0
     groups: Literal["block", "leaf"] = "leaf"
     value_bytes: int = 0
-    work: tuple[ActivationCost, ...] = ()
-    encoding: tuple[ActivationCost, ...] = ()
-    adapted: tuple[tuple[ActivationCost, ...], tuple[ActivationCost, ...]] = ((), ())
-    handed: ActivationCost = NO_WORK
-    held: Retained = NOTHING_HELD
+    activations: Activations = UNKNOWN
     tile_side: int | None = None
-    encodes_controls: bool = False
     origin: Origin = "files"
 
 
 @dataclass(frozen=True)
 class ModelComponents:
-    """A model as a plan sees it. It travels as JSON, in the workers' reports.
+    """A model as the planner sees it. Workers send it as JSON in their reports.
 
     Attributes:
-        value_bytes: of the dtype that is computed in.
-        t5_optional: whether the family can paint without T5.
-        origin: what the numbers were read from.
+        model: its id.
+        value_bytes: of one value in the dtype it is computed in.
+        t5_optional: whether the family works without T5.
+        origin: what the sizes were read from.
     """
 
     model: str
@@ -95,20 +78,20 @@ class ModelComponents:
 
 
 def read_components(catalogue: Catalogue, model: ModelSpec, value_bytes: int) -> ModelComponents | None:
-    """The model's components; None for one that is still on a hub and of no architecture that is known here.
+    """The model's components; None for one that is still on a hub and of no known architecture.
 
     Args:
-        value_bytes: of the dtype that the worker computes in.
+        value_bytes: of one value in the dtype the worker computes in.
 
     Raises:
-        CatalogueError: the source is neither here nor a hub id, or a file cannot be understood.
+        CatalogueError: the source is neither on this machine nor a hub id, or a file cannot be read.
     """
-    place = catalogue.locate(model.source)
-    if isinstance(place, str):
-        return _by_architecture(model, find_architecture(model.family, place), value_bytes)
-    if place.is_file():
-        return _of_file(catalogue, model, place, value_bytes)
-    return _of_folder(model, place, value_bytes)
+    source = catalogue.locate(model.source)
+    if isinstance(source, str):
+        return _of_architecture(model, find_architecture(model.family, source), value_bytes)
+    if source.is_file():
+        return _of_file(catalogue, model, source, value_bytes)
+    return _of_folder(model, source, value_bytes)
 
 
 def size_controlnet(
@@ -116,34 +99,34 @@ def size_controlnet(
 ) -> Component | None:
     """A ControlNet as a component `controlnet:ID`.
 
-    One that is still on a hub is taken to be as its architecture was published, or the largest of its family; None
-    where that is not known either.
+    One that is still on a hub is taken to be as its architecture was published, else as the largest of its family;
+    None where the family has none.
 
     Args:
-        fetched: where one that came from a hub lies.
+        fetched: where the files are, for one that was downloaded from a hub.
     """
     row = catalogue.controlnet(id)
-    place = fetched or catalogue.locate(row.source)
-    if isinstance(place, str):
-        published = find_controlnet(row.family, place)
+    source = fetched or catalogue.locate(row.source)
+    name = f"controlnet:{id}"
+    if isinstance(source, str):
+        published = find_controlnet(row.family, source)
         if published is None:
             return None
-        one = size_component(f"controlnet:{id}", Role.CONTROLNET, published.count, value_bytes, published.config)
-        return replace(one, origin="architecture" if place in published.sources else "assumed")
-    count = count_files(_weights_in(place))
-    return size_component(f"controlnet:{id}", Role.CONTROLNET, count, value_bytes, read_config(place))
+        component = size_component(name, Role.CONTROLNET, published.count, value_bytes, published.config)
+        return replace(component, origin="architecture" if source in published.sources else "assumed")
+    return size_component(name, Role.CONTROLNET, count_files(_files(source)), value_bytes, read_config(source))
 
 
 def size_adapter(catalogue: Catalogue, id: str, value_bytes: int) -> Component | None:
     """A LoRA as a component `lora:ID`; None where it is not on this machine."""
-    place = catalogue.locate(catalogue.lora(id).source)
-    if isinstance(place, str):
+    source = catalogue.locate(catalogue.lora(id).source)
+    if isinstance(source, str):
         return None
-    return size_component(f"lora:{id}", Role.ADAPTER, count_files(_weights_in(place)), value_bytes)
+    return size_component(f"lora:{id}", Role.ADAPTER, count_files(_files(source)), value_bytes)
 
 
 def size_uploaded(lora: LoraParameters, value_bytes: int) -> Component | None:
-    """A job's LoRA that came over HTTP; None for one of the catalogue's."""
+    """A job's uploaded LoRA as a component; None for one of the catalogue's."""
     if lora.values is None:
         return None
     return size_component(f"lora:{lora.name}", Role.ADAPTER, ParameterCount(lora.values), value_bytes)
@@ -152,18 +135,17 @@ def size_uploaded(lora: LoraParameters, value_bytes: int) -> Component | None:
 def size_component(
     name: str, role: Role, count: ParameterCount, value_bytes: int, config: Mapping[str, Any] | None = None
 ) -> Component:
-    """The component that was counted; it streams by blocks where these are small enough to be worth it.
+    """A component of this many values; it is streamed by blocks where that saves two thirds of its bytes.
 
     Raises:
-        CatalogueError: its configuration lacks what its class always has.
+        CatalogueError: the configuration lacks what its class always has.
     """
     config = {} if config is None else config
     by_block = count.loose_values + 2 * count.block_values
     groups: Literal["block", "leaf"] = "block" if by_block <= count.values // 3 else "leaf"
     streamed = by_block if groups == "block" else 2 * count.leaf_values
     try:
-        work, encoding = work_of(config), encoding_work(config) if role is Role.VAE else ()
-        adapted, handed, held = adapted_work(config), handed_work(config), held_work(config)
+        activations = find_activations(config)
     except (KeyError, TypeError, IndexError) as error:
         raise CatalogueError(f"the configuration of {name} lacks {error}") from error
     return Component(
@@ -173,13 +155,8 @@ def size_component(
         group_bytes=min(streamed, count.values) * value_bytes,
         groups=groups,
         value_bytes=value_bytes,
-        work=work,
-        encoding=encoding,
-        adapted=adapted,
-        handed=handed,
-        held=held,
+        activations=activations,
         tile_side=_tile_side(config) if role is Role.VAE else None,
-        encodes_controls=role is Role.CONTROLNET and encodes_controls(config),
     )
 
 
@@ -207,25 +184,32 @@ def _of_folder(model: ModelSpec, folder: Path, value_bytes: int) -> ModelCompone
 
 
 def _of_file(catalogue: Catalogue, model: ModelSpec, file: Path, value_bytes: int) -> ModelComponents:
-    """One file names no components: they are those of its configuration, or of the architecture of its size."""
+    """The components of a single file, which does not name them: those of its configuration or of its size.
+
+    Where neither is known, the file counts as one component, `checkpoint`.
+    """
     folder = None if model.config is None else catalogue.locate(model.config)
     if isinstance(folder, Path) and folder.is_dir():
         return _of_folder(model, folder, value_bytes)
     count = count_files([file])
-    sized = [one for one in read_architectures() if one.family == model.family and _is_of_size(one, count.values)]
-    whole = _by_architecture(model, sized[0], value_bytes) if len(sized) == 1 else None
+    same_size = [
+        architecture
+        for architecture in read_architectures()
+        if architecture.family == model.family and _is_of_size(architecture, count.values)
+    ]
+    whole = _of_architecture(model, same_size[0], value_bytes) if len(same_size) == 1 else None
     return whole or _assemble(model, {"checkpoint": count}, {}, value_bytes, "files")
 
 
 def _is_of_size(architecture: Architecture, values: int) -> bool:
-    """Whether a file of so many values holds this architecture, with or without its text encoders."""
-    parts = {name: count.values for name, count in architecture.counts.items()}
-    encoders = sum(size for name, size in parts.items() if name.startswith("text_encoder"))
-    sizes = (architecture.values, architecture.values - encoders, architecture.values - encoders - parts["vae"])
-    return any(abs(values - size) <= 0.02 * size for size in sizes)
+    """Whether a file of this many values holds the architecture, with or without its text encoders and VAE."""
+    sizes = {name: count.values for name, count in architecture.counts.items()}
+    encoders = sum(size for name, size in sizes.items() if name.startswith("text_encoder"))
+    wholes = (architecture.values, architecture.values - encoders, architecture.values - encoders - sizes["vae"])
+    return any(abs(values - size) <= 0.02 * size for size in wholes)
 
 
-def _by_architecture(
+def _of_architecture(
     model: ModelSpec, architecture: Architecture | None, value_bytes: int
 ) -> ModelComponents | None:
     if architecture is None:
@@ -240,21 +224,21 @@ def _assemble(
     value_bytes: int,
     origin: Literal["files", "architecture"],
 ) -> ModelComponents:
-    components = tuple(
-        size_component(name, role, count, _bytes_of(model, role, config, value_bytes), config)
-        for name, role, count, config in (
-            (name, role_of(name, configs.get(name, {})), count, configs.get(name, {}))
-            for name, count in counts.items()
+    components = []
+    for name, count in counts.items():
+        config = configs.get(name, {})
+        role = role_of(name, config)
+        components.append(
+            size_component(name, role, count, _value_bytes(model, role, config, value_bytes), config)
         )
-    )
-    return ModelComponents(model.id, components, value_bytes, model.family_spec.t5_optional, origin)
+    return ModelComponents(model.id, tuple(components), value_bytes, model.family_spec.t5_optional, origin)
 
 
-def _bytes_of(model: ModelSpec, role: Role, config: Mapping[str, Any], value_bytes: int) -> int:
-    """A VAE that would overflow in float16 works in float32; diffusers takes silence for yes."""
+def _value_bytes(model: ModelSpec, role: Role, config: Mapping[str, Any], value_bytes: int) -> int:
+    """Four for a VAE that would overflow in float16; diffusers' default of `force_upcast` is true."""
     upcast = role is Role.VAE and model.dtype == "float16" and config.get("force_upcast", True)
     return max(value_bytes, 4) if upcast else value_bytes
 
 
-def _weights_in(place: Path) -> list[Path]:
-    return [place] if place.is_file() else sorted(place.rglob("*.safetensors"))
+def _files(source: Path) -> list[Path]:
+    return [source] if source.is_file() else sorted(source.rglob("*.safetensors"))

@@ -1,7 +1,7 @@
-"""What an adapter's file says of itself, from its header: family, layout, ranks, and which models it fits.
+"""LoRA files by their headers: family, key layout, ranks, and the models of the catalogue that a file matches.
 
-Refuses by name what no worker could use. Knows nothing of torch: whether the layers really take it is held against
-the loaded model once more (`worker/lora_files.py`). `values.py` looks at what the header does not tell.
+Refuses files that no worker could use, with the reason. Checks names and shapes only: `finite.py` checks the
+values, and `worker/adapters/reader.py` compares the file with the loaded model.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from contracts.catalogue.families import FAMILIES, Family
 from contracts.errors import CatalogueError, DarkroomError
 from contracts.weights.safetensors import NotSafetensors, Tensor, read_header
 
-#: Stands for the family's UNet or transformer in names that do not say which it is.
+#: The family's UNet or transformer, for keys that do not say which.
 _DENOISER = "denoiser"
 _PARTS = {
     "unet": _DENOISER, "transformer": _DENOISER, "te": "text_encoder", "te1": "text_encoder",
     "te2": "text_encoder_2", "te3": "text_encoder_3",
 }  # fmt: skip
-#: Beside the two halves of a layer's change: kohya's scale, DoRA's lengths.
+#: Tensors beside the two matrices of a layer: kohya's alpha, DoRA's magnitudes, the second matrix's bias.
 _COMPANION = re.compile(r"\.(alpha|lora_magnitude_vector(\.weight)?|lora_B\.bias)$")
 _LAYOUTS: Sequence[tuple[str, re.Pattern[str]]] = (
     ("peft", re.compile(r"^(?P<layer>.+)\.lora_(?P<half>A|B)\.weight$")),
@@ -39,19 +39,19 @@ _UNSUPPORTED = ("hada_", "lokr_", "lora_mid", "dora_scale", ".diff", "oft_", "gl
 
 
 class AdapterRefused(DarkroomError):
-    """A file that is no adapter for any model here; the message says why."""
+    """A file that cannot be used as a LoRA with any model here; the message says why."""
 
 
 class AdapterFacts(BaseModel):
-    """What is known of an adapter from its file.
+    """What a LoRA file's header says.
 
     Attributes:
-        layout: whose names it has: `peft`, `kohya`, `diffusers` (older ones) or `xlabs`.
-        ranks: each that occurs, ascending.
-        values: in all tensors together.
-        dtype: of most of its tensors, as safetensors names it.
+        layout: naming scheme of its keys: `peft`, `kohya`, `diffusers` (old versions) or `xlabs`.
+        ranks: all that occur, ascending.
+        values: number of values in all tensors.
+        dtype: of most tensors, as safetensors names it.
         changes_text: whether it changes a text encoder.
-        models: those of the catalogue whose layers it fits; empty where none can be looked into here.
+        models: ids of the catalogue's models that it matches; empty where no checkpoint of the family is here.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -72,8 +72,9 @@ class LoraLayer:
     Attributes:
         part: `denoiser`, `text_encoder`, …
         layer: its name with underscores for dots.
-        layout: whose names the file has.
-        is_own_name: whether the name is the one that the layer has in the model.
+        layout: naming scheme of the key.
+        is_own_name: whether the key uses the layer's name in the model.
+        down, up: shapes of the two matrices.
     """
 
     name: str
@@ -86,62 +87,66 @@ class LoraLayer:
 
 
 def read_facts(file: Path, catalogue: Catalogue) -> AdapterFacts:
-    """Read an adapter's header and find the models that it is for.
+    """Read a LoRA's header and find the models that it matches.
 
     Raises:
         AdapterRefused: no worker here could use it.
     """
     tensors = read_tensors(file)
-    changes = read_changes(tensors)
-    family, models = _find_family(changes, catalogue)
-    return _facts(tensors, changes, family.id, models)
+    layers = read_layers(tensors)
+    family, models = _find_family(layers, catalogue)
+    return _facts(tensors, layers, family.id, models)
 
 
 def describe(file: Path, family: str) -> AdapterFacts:
-    """As `read_facts`, for an adapter whose family the operator named: it is held against no model.
+    """Read a LoRA's header without comparing it with any model; the operator named its family.
 
     Raises:
-        AdapterRefused: the file is no adapter.
+        AdapterRefused: the file is not a LoRA.
     """
     tensors = read_tensors(file)
-    return _facts(tensors, read_changes(tensors), family)
+    return _facts(tensors, read_layers(tensors), family)
 
 
 def _facts(
-    tensors: Mapping[str, Tensor], changes: Sequence[LoraLayer], family: str, models: Sequence[str] = ()
+    tensors: Mapping[str, Tensor], layers: Sequence[LoraLayer], family: str, models: Sequence[str] = ()
 ) -> AdapterFacts:
     dtypes = [tensor.dtype for tensor in tensors.values()]
     return AdapterFacts(
         family=family,
-        layout=changes[0].layout,
-        ranks=tuple(sorted({change.down[0] for change in changes})),
+        layout=layers[0].layout,
+        ranks=tuple(sorted({layer.down[0] for layer in layers})),
         values=sum(math.prod(tensor.shape) for tensor in tensors.values()),
         dtype=max(dict.fromkeys(dtypes), key=dtypes.count),
-        changes_text=any(change.part != _DENOISER for change in changes),
+        changes_text=any(layer.part != _DENOISER for layer in layers),
         models=tuple(models),
     )
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; raises AdapterRefused for any other."""
+    """The tensors of a safetensors file.
+
+    Raises:
+        AdapterRefused: it is not a safetensors file.
+    """
     try:
         return read_header(file)
     except NotSafetensors as error:
         raise AdapterRefused(f"the file {error}") from None
 
 
-def read_changes(tensors: Mapping[str, Tensor]) -> list[LoraLayer]:
-    """The layers that the file changes, each with the shapes of both halves.
+def read_layers(tensors: Mapping[str, Tensor]) -> list[LoraLayer]:
+    """The layers that the file changes, each with the shapes of both matrices.
 
     Raises:
-        AdapterRefused: it holds something else, or half a layer.
+        AdapterRefused: a tensor is not part of a LoRA, or one of a layer's matrices is missing.
     """
     halves: dict[str, dict[str, Tensor]] = {}
     layouts: dict[str, str] = {}
     for key, tensor in tensors.items():
         if any(mark in key for mark in _UNSUPPORTED):
             raise AdapterRefused(
-                f"{key[:120]!r} is of a kind that is not supported; this takes LoRA and PEFT's DoRA"
+                f"{key[:120]!r} belongs to an unsupported kind of adapter; supported are LoRA and PEFT's DoRA"
             )
         if _COMPANION.search(key):
             continue
@@ -150,23 +155,23 @@ def read_changes(tensors: Mapping[str, Tensor]) -> list[LoraLayer]:
         halves.setdefault(match["layer"], {})[half] = tensor
         layouts[match["layer"]] = layout
     if not halves:
-        raise AdapterRefused("the file holds no LoRA weights")
-    return [_change(name, layouts[name], both) for name, both in halves.items()]
+        raise AdapterRefused("the file contains no LoRA weights")
+    return [_layer(name, layouts[name], pair) for name, pair in halves.items()]
 
 
 def _match(key: str) -> tuple[str, re.Match[str]]:
     for layout, pattern in _LAYOUTS:
         if match := pattern.match(key):
             return layout, match
-    raise AdapterRefused(f"{key[:120]!r} is no part of a LoRA")
+    raise AdapterRefused(f"{key[:120]!r} is not part of a LoRA")
 
 
-def _change(name: str, layout: str, both: Mapping[str, Tensor]) -> LoraLayer:
-    if both.keys() != {"down", "up"}:
-        raise AdapterRefused(f"{name[:120]} has only one of its two halves")
-    down, up = both["down"].shape, both["up"].shape
+def _layer(name: str, layout: str, pair: Mapping[str, Tensor]) -> LoraLayer:
+    if pair.keys() != {"down", "up"}:
+        raise AdapterRefused(f"one of the two matrices of {name[:120]} is missing")
+    down, up = pair["down"].shape, pair["up"].shape
     if len(down) < 2 or len(up) != len(down) or down[0] != up[1]:
-        raise AdapterRefused(f"the two halves of {name[:120]} do not fit together")
+        raise AdapterRefused(f"the two matrices of {name[:120]} do not match: shapes {list(down)} and {list(up)}")
     part, layer, own = _DENOISER, name, False
     if match := _KOHYA.match(name):
         part, layer = _PARTS[match["part"]], match["layer"]
@@ -176,83 +181,86 @@ def _change(name: str, layout: str, both: Mapping[str, Tensor]) -> LoraLayer:
 
 
 def _flat(layer: str) -> str:
-    """A layer's name as kohya writes it; older names of attention layers end otherwise."""
+    """A layer's name as kohya writes it; diffusers' old names of attention layers lack the last index."""
     layer = re.sub(r"(^|\.)processor\.", r"\1", layer).removeprefix("text_model.").replace(".", "_")
     layer = layer.removeprefix("text_model_")
     return f"{layer}_0" if layer.endswith("_to_out") else layer
 
 
-# -- whom it fits -----------------------------------------------------------------------------------------
+# -- matching models --------------------------------------------------------------------------------------
 
 
-def _find_family(changes: Sequence[LoraLayer], catalogue: Catalogue) -> tuple[Family, list[str]]:
-    families = [family for family in FAMILIES.values() if _may_be(family, changes)]
+def _find_family(layers: Sequence[LoraLayer], catalogue: Catalogue) -> tuple[Family, list[str]]:
+    """The file's family, and the models that it matches."""
+    families = [family for family in FAMILIES.values() if _may_be(family, layers)]
     if not families:
-        named = ", ".join(FAMILIES)
-        raise AdapterRefused(f"{changes[0].name[:120]} is no layer of a family that is known here ({named})")
+        raise AdapterRefused(f"{layers[0].name[:120]} is not a layer of any known family ({', '.join(FAMILIES)})")
     unread, reasons = [], []
     for family in families:
-        fitting = []
+        matching = []
         for model in (row for row in catalogue.models if row.family == family.id):
-            layers = _layers_of(model, catalogue)
-            if layers is None:
+            shapes = _shapes_of(model, catalogue)
+            if shapes is None:
                 unread.append(family)
-            elif reason := next(_misfits(changes, layers, model), None):
+            elif reason := next(_mismatches(layers, shapes, model), None):
                 reasons.append(reason)
             else:
-                fitting.append(model.id)
-        if fitting:
-            return family, fitting
+                matching.append(model.id)
+        if matching:
+            return family, matching
     if unread:
         return unread[0], []
-    raise AdapterRefused(next(iter(reasons), f"it is made for {families[0].id}, and there is no such model here"))
+    raise AdapterRefused(
+        next(iter(reasons), f"it is made for {families[0].id}, and the catalogue has no model of this family")
+    )
 
 
-def _may_be(family: Family, changes: Sequence[LoraLayer]) -> bool:
-    """Whether all layers have names as this family's have."""
-    parts = {change.part for change in changes} - {_DENOISER}
-    layers = (change.layer for change in changes if change.part == _DENOISER)
+def _may_be(family: Family, layers: Sequence[LoraLayer]) -> bool:
+    """Whether all layers are named as this family's are."""
+    parts = {layer.part for layer in layers} - {_DENOISER}
+    names = (layer.layer for layer in layers if layer.part == _DENOISER)
     return parts <= set(family.lora_text_encoders) and all(
-        re.match(family.denoiser_layers, layer) for layer in layers
+        re.match(family.denoiser_layers, name) for name in names
     )
 
 
 #: Part -> layer -> the shape of its weight.
-_Layers = Mapping[str, Mapping[str, tuple[int, ...]]]
+_Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
 
 
-def _layers_of(model: ModelSpec, catalogue: Catalogue) -> _Layers | None:
+def _shapes_of(model: ModelSpec, catalogue: Catalogue) -> _Shapes | None:
     """The layers of a checkpoint in diffusers layout on this machine; None for any other."""
     try:
-        place = catalogue.locate(model.source)
+        folder = catalogue.locate(model.source)
     except CatalogueError:
         return None
-    if not isinstance(place, Path) or not place.is_dir():
+    if not isinstance(folder, Path) or not folder.is_dir():
         return None
-    layers: dict[str, dict[str, tuple[int, ...]]] = {}
-    for file in sorted(place.glob("*/*.safetensors")):
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+    for file in sorted(folder.glob("*/*.safetensors")):
         try:
             tensors = read_header(file)
         except (NotSafetensors, OSError):
             return None
-        part = layers.setdefault(_PARTS.get(file.parent.name, file.parent.name), {})
+        part = shapes.setdefault(_PARTS.get(file.parent.name, file.parent.name), {})
         part |= {
             _flat(key.removesuffix(".weight")): tensor.shape
             for key, tensor in tensors.items()
             if key.endswith(".weight") and len(tensor.shape) in (2, 4)
         }
-    return layers
+    return shapes
 
 
-def _misfits(changes: Sequence[LoraLayer], layers: _Layers, model: ModelSpec) -> Iterator[str]:
-    for change in changes:
-        known = layers.get(change.part, {})
-        shape = known.get(change.layer)
-        if shape is not None and (change.down[1], change.up[0]) != (shape[1], shape[0]):
-            made_for, has = f"{change.down[1]} → {change.up[0]}", f"{shape[1]} → {shape[0]}"
-            yield f"{change.name[:120]} is made for {made_for} channels, and the layer of {model.id} has {has}"
-        elif shape is None and change.is_own_name:
-            yield f"{model.id} has no layer {change.name[:120]}"
-        # Other names may be a trainer's own; the widths must occur all the same.
-        elif shape is None and change.down[1] not in {sides[1] for sides in known.values()}:
-            yield f"{change.name[:120]} is made for {change.down[1]} channels; no layer of {model.id} has so many"
+def _mismatches(layers: Sequence[LoraLayer], shapes: _Shapes, model: ModelSpec) -> Iterator[str]:
+    for layer in layers:
+        known = shapes.get(layer.part, {})
+        shape = known.get(layer.layer)
+        name, inputs, outputs = layer.name[:120], layer.down[1], layer.up[0]
+        if shape is not None and (inputs, outputs) != (shape[1], shape[0]):
+            has = f"{shape[1]} to {shape[0]}"
+            yield f"{name} maps {inputs} to {outputs} channels, the layer of {model.id} maps {has}"
+        elif shape is None and layer.is_own_name:
+            yield f"{model.id} has no layer {name}"
+        # The name may be the trainer's own, but a layer of this width must exist.
+        elif shape is None and inputs not in {sizes[1] for sizes in known.values()}:
+            yield f"{name} has {inputs} input channels; no layer of {model.id} does"

@@ -1,7 +1,6 @@
-"""What a checkpoint weighs, read from the headers of safetensors files before anything is loaded.
+"""Numbers of parameters in a checkpoint, from the headers of its safetensors files; loads nothing.
 
-Counts values (parameters and stored buffers), not bytes: the dtype in the file is not the dtype on the device.
-Knows nothing of devices or budgets.
+Counts values (parameters and stored buffers), not bytes: the dtype in the file may differ from that on the device.
 """
 
 from __future__ import annotations
@@ -19,19 +18,19 @@ from contracts.errors import CatalogueError
 from contracts.weights.safetensors import NotSafetensors, read_header
 
 _SHARD = re.compile(r"-\d+-of-\d+")
-#: A member of a module list that is the model's direct child: what diffusers' block-level offloading moves.
+#: A member of a module list that is the model's direct child: the unit of diffusers' block-level group offloading.
 _BLOCK = re.compile(r"[^.]+\.\d+(?=\.)")
 
 
 @dataclass(frozen=True)
 class ParameterCount:
-    """Values of one component.
+    """Numbers of values of one component.
 
     Attributes:
-        values: all of them.
-        block_values: of its largest block (a member of a module list of the model, `transformer_blocks.7`).
-        loose_values: of everything outside the blocks.
-        leaf_values: of its largest single layer.
+        values: in all tensors.
+        block_values: in its largest block (a member of a module list, such as `transformer_blocks.7`).
+        loose_values: outside of all blocks.
+        leaf_values: in its largest single layer.
     """
 
     values: int
@@ -41,7 +40,11 @@ class ParameterCount:
 
     @classmethod
     def of(cls, tensors: Iterable[tuple[str, int]]) -> ParameterCount:
-        """Count pairs of a tensor's key and its number of values."""
+        """Count a component.
+
+        Args:
+            tensors: key and number of values of each.
+        """
         blocks: dict[str, int] = defaultdict(int)
         leaves: dict[str, int] = defaultdict(int)
         for key, values in tensors:
@@ -61,11 +64,11 @@ def count_values(checkpoint: Path, variant: str | None = None) -> dict[str, Para
     """Count each component of a checkpoint.
 
     Args:
-        checkpoint: a folder in diffusers layout, or one file, whose only component is called `checkpoint`.
-        variant: of the files in the folder, such as `fp16`.
+        checkpoint: a folder in diffusers layout, or a single file, which counts as one component `checkpoint`.
+        variant: of the files in a folder, such as `fp16`.
 
     Raises:
-        CatalogueError: a file is no safetensors file, or an index names a shard that is not there.
+        CatalogueError: a file is not a safetensors file, or an index names a missing shard.
     """
     if checkpoint.is_file():
         return {"checkpoint": count_files([checkpoint])}
@@ -79,20 +82,28 @@ def count_values(checkpoint: Path, variant: str | None = None) -> dict[str, Para
 
 
 def count_files(files: Iterable[Path]) -> ParameterCount:
-    """Count one component whose weights lie in these files; raises CatalogueError."""
+    """Count one component whose weights are in these files.
+
+    Raises:
+        CatalogueError: a file is not a safetensors file.
+    """
     return ParameterCount.of(tensor for file in files for tensor in _tensors(file))
 
 
 def read_configs(checkpoint: Path) -> dict[str, Mapping[str, Any]]:
-    """The configuration of each component of a folder in diffusers layout; raises CatalogueError."""
+    """Read the configuration of each component of a folder in diffusers layout.
+
+    Raises:
+        CatalogueError: a configuration is not a JSON object.
+    """
     return {file.parent.name: read_config(file.parent) for file in sorted(checkpoint.glob("*/config.json"))}
 
 
 def read_config(folder: Path) -> Mapping[str, Any]:
-    """The configuration of one component; empty where there is none.
+    """Read the configuration of one component; empty where the folder has none.
 
     Raises:
-        CatalogueError: it is no JSON object.
+        CatalogueError: it is not a JSON object.
     """
     file = folder / "config.json"
     if not file.is_file():
@@ -102,29 +113,29 @@ def read_config(folder: Path) -> Mapping[str, Any]:
     except ValueError as error:
         raise CatalogueError(f"{file.parent.name}/{file.name}: {error}") from error
     if not isinstance(config, dict):
-        raise CatalogueError(f"{file.parent.name}/{file.name} is no JSON object")
+        raise CatalogueError(f"{file.parent.name}/{file.name} is not a JSON object")
     return config
 
 
 def _check_shards(index: Path) -> None:
-    """An index maps each tensor to its shard; a download that stopped half-way lacks some of them."""
+    """Check that all shards of an index are there: an interrupted download lacks some."""
     try:
         shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CatalogueError(f"{index.name} is no index of safetensors files") from error
+        raise CatalogueError(f"{index.name} is not an index of safetensors files") from error
     missing = sorted(shard for shard in shards if not (index.parent / shard).is_file())
     if missing:
-        raise CatalogueError(f"{index.parent.name}/{missing[0]} is not there, though {index.name} names it")
+        raise CatalogueError(f"{index.parent.name}/{missing[0]} is missing; was its download interrupted?")
 
 
 def _is_variant(file: Path, variant: str | None) -> bool:
-    """A folder may hold the same weights in several variants: `model.fp16-00001-of-00002.safetensors`."""
+    """Whether a file is of this variant: `model.fp16-00001-of-00002.safetensors` is of `fp16`."""
     named = _SHARD.sub("", file.name).removesuffix(".safetensors").partition(".")[2]
     return named == (variant or "")
 
 
 def _tensors(file: Path) -> Iterator[tuple[str, int]]:
-    """Key and number of values of each tensor in a safetensors file, from its header alone."""
+    """Key and number of values of each tensor in a safetensors file."""
     try:
         header = read_header(file)
     except NotSafetensors as error:

@@ -64,7 +64,7 @@ CASES = [
     (ImageTooLarge("image", "too wide", "≤ 9"), 413, "picture_too_large", ["image"]),
     (NotAnImage("mask_image", "no image"), 415, "not_a_picture", ["mask_image"]),
     (WrongMediaType("text"), 415, "unsupported_media_type", []),
-    (AdapterRefused("the file holds no LoRA weights"), 422, "adapter_refused", []),
+    (AdapterRefused("the file contains no LoRA weights"), 422, "adapter_refused", []),
     (InvalidRequest([WIDTH]), 422, "invalid_request", ["width"]),
     (Unavailable("Redis does not answer"), 503, "unavailable", []),
     (NotReady([FieldProblem("redis", "away")]), 503, "not_ready", ["redis"]),

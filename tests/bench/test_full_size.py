@@ -1,4 +1,4 @@
-"""Checkpoints with random weights are read as any other."""
+"""Checkpoints with random weights are read like any other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from worker.pool.pool import Pool
 
 
 def tiny_architecture(family: str) -> Architecture:
-    """The shapes model's configurations, as if they had been published."""
+    """The shapes model's configurations as an architecture."""
     folder = BUILT_IN_CATALOGUE.parent / f"shapes-{family}"
     paths = sorted(path for path in folder.glob("*/config.json") if "scheduler" not in path.parent.name)
     configs = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in paths}
@@ -34,7 +34,7 @@ def test_a_checkpoint_with_random_weights_is_loaded_like_any_other(tmp_path: Pat
     assert all(torch.isfinite(values).all() for part in weights.values() for values in part.parameters())
 
 
-def test_a_broken_off_checkpoint_is_gone_on_with(tmp_path: Path) -> None:
+def test_an_interrupted_checkpoint_is_resumed(tmp_path: Path) -> None:
     architecture = tiny_architecture("flux")
     write_checkpoint(architecture, tmp_path, "cpu", torch.float32)
     before = (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").stat().st_mtime_ns

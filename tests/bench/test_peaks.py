@@ -1,4 +1,4 @@
-"""What real runs take at the most, beside what was planned for them."""
+"""Measured peaks of real runs are what was planned."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ SMALL, WIDE = (128, 128), (192, 128)
         Case("flux", "inpaint", 2, SMALL, "middle"),
         Case("flux", "controlnet", 2, WIDE, "smallest"),
     ],
-    ids=lambda case: f"{case.family}-{case.kind}-{case.images}-{case.size[0]}x{case.size[1]}-{case.rung}",
+    ids=lambda case: f"{case.family}-{case.kind}-{case.images}-{case.size[0]}x{case.size[1]}-{case.position}",
 )
-def test_a_run_takes_what_was_planned_and_hardly_less(case: Case, tmp_path: Path) -> None:
-    """The budget is enforced: beyond its reserve the run would have ended, and taken a smaller plan."""
+def test_a_run_needs_what_was_planned_and_hardly_less(case: Case, tmp_path: Path) -> None:
+    """The budget is enforced: beyond its reserve the run would have failed and used a smaller plan."""
     found = measure(case, read_catalogue(BUILT_IN_CATALOGUE), LocalStorage(tmp_path))
-    assert found.taken == found.planned.name
+    assert found.used == found.planned.name
     assert 0.9 < found.ratio < 1.01
     assert found.holds

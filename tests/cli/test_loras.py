@@ -53,7 +53,7 @@ def test_a_file_is_added_listed_and_removed(server: str, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["add", str(LORAS / "bad" / "truncated.safetensors")], "cut off"),
+        (["add", str(LORAS / "bad" / "truncated.safetensors")], "truncated"),
         (["add", "/nothing.safetensors"], "No such file"),
         (["remove", "nobodys"], "LoRA 'nobodys' does not exist"),
         (["remove", "shapes-sdxl-tint"], "catalogue file"),

@@ -1,4 +1,4 @@
-"""`darkroom plan`, as a person runs it: no service, no device, nothing loaded."""
+"""`darkroom plan` from the command line: no service, no device, nothing loaded."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from contracts.requests.schema import Txt2ImgRequest
 from contracts.settings import BUILT_IN_CATALOGUE
 
 
-def test_it_prints_where_everything_lives_and_what_still_fits(capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_prints_each_components_placement_and_how_many_images_fit(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--model", "flux.1-dev", "--budget", "24GiB"]) == 0
     lines = capsys.readouterr().out.splitlines()
     table = {line.split()[0]: line.split() for line in lines if line}
     assert table["transformer"][1:4] == ["22.2", "GiB", "device"]
     assert table["text_encoder_2"][1:4] == ["8.9", "GiB", "streamed"]
     assert "T5 streamed" in " ".join(table["plan:"])
-    assert "sizes of the published architecture" in " ".join(lines)
-    assert table["batch:"][1] == "1"
+    assert "sizes are those of the published architecture" in " ".join(lines)
+    assert table["batch:"][1:4] == ["at", "most", "1"]
 
 
-def test_it_weighs_the_files_that_are_here_with_what_the_request_names(
+def test_it_counts_local_files_and_the_requests_controlnets_and_loras(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     words = ["plan", "--model", "shapes-sdxl", "--budget", "64MiB", "--dtype", "float32", "--batch", "2"]
@@ -55,7 +55,7 @@ def test_it_weighs_the_files_that_are_here_with_what_the_request_names(
 
 @pytest.mark.parametrize("budget_mib", [8, 14, 64])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_it_says_what_the_api_says_of_a_worker_with_that_budget(
+def test_it_prints_the_plan_that_the_api_makes_for_a_worker_with_that_budget(
     family: str, budget_mib: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     catalogue = read_catalogue(BUILT_IN_CATALOGUE)
@@ -75,7 +75,7 @@ def test_it_says_what_the_api_says_of_a_worker_with_that_budget(
         assert (table[part.name][1], part.placement in table[part.name]) == (size, True)
 
 
-def test_a_controlnet_that_nobody_here_knows_is_assumed_to_be_as_large_as_any(
+def test_an_unknown_controlnet_is_assumed_to_be_as_large_as_its_familys_largest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     row = '[[models]]\nid = "m"\nfamily = "sdxl"\nsource = "stabilityai/stable-diffusion-xl-base-1.0"\n'
@@ -99,7 +99,7 @@ def test_a_controlnet_that_nobody_here_knows_is_assumed_to_be_as_large_as_any(
         (["--model", "none", "--budget", "8GiB"], "model 'none' does not exist"),
     ],
 )
-def test_what_cannot_run_is_one_line_and_a_failure(
+def test_a_request_that_cannot_run_prints_one_line_and_exits_with_1(
     options: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["plan", *options]) == 1
@@ -108,7 +108,7 @@ def test_what_cannot_run_is_one_line_and_a_failure(
     assert errors[0].startswith(f"darkroom: {message}")
 
 
-def test_what_may_change_images_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plans_that_change_images_need_permission(capsys: pytest.CaptureFixture[str]) -> None:
     tight = ["plan", "--model", "sd3-medium", "--budget", "6GiB", "--t5", "off"]
     assert main(tight) == 0
     assert "T5 skipped" in capsys.readouterr().out
@@ -121,17 +121,17 @@ def test_what_may_change_images_is_asked_for(capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("text", "size"), [("12GiB", 12 * 2**30), ("500 MB", 500_000_000), ("1.5gib", 3 * 2**29), ("7B", 7)]
 )
-def test_sizes_have_units(text: str, size: int) -> None:
+def test_sizes_with_units_are_parsed(text: str, size: int) -> None:
     assert parse_bytes(text) == size
 
 
 @pytest.mark.parametrize("text", ["12", "GiB", "-1GiB", "0GiB", "12 parsecs", ""])
-def test_what_is_no_size_is_refused(text: str) -> None:
+def test_other_text_is_not_a_size(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
         parse_bytes(text)
 
 
-def test_nothing_heavy_is_imported() -> None:
+def test_torch_and_the_web_framework_are_not_imported() -> None:
     script = "import sys; from cli.main import main; main(['plan', '--model', 'sdxl', '--budget', '8GiB'])"
     heavy = "print(sorted({'torch', 'diffusers', 'transformers', 'fastapi'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", f"{script}; {heavy}"], capture_output=True, text=True, check=True)

@@ -20,7 +20,7 @@ from diffusers.utils import (
     convert_unet_state_dict_to_peft,
 )
 
-from contracts.weights.lora_files import read_changes, read_tensors
+from contracts.weights.lora_files import read_layers, read_tensors
 from worker.adapters.low_rank import Layer, LowRank
 from worker.families import DiffusersFamily
 
@@ -53,7 +53,7 @@ def read(base: Any, family: DiffusersFamily, path: Path) -> LoraWeights:
         AdapterRefused: the file is not a LoRA, or of a kind that is not supported.
         ValueError: it does not fit this model, or would have no effect.
     """
-    read_changes(read_tensors(path))  # has the clearer messages for files that are not LoRAs at all
+    read_layers(read_tensors(path))  # has the clearer messages for files that are not LoRAs at all
     components = adaptable_components(base)
     weights: dict[str, dict[Layer, LowRank]] = {}
     tensors, settings = _read_tensors(base, family, path)

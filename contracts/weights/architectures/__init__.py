@@ -1,8 +1,8 @@
-"""Published architectures as facts: each component's configuration and its number of values, one JSON file each.
+"""Published architectures: configuration and number of values of each component, one JSON file an architecture.
 
-They stand in for checkpoints that are not on this machine yet. The configurations are those of the hub's
-`config.json` files, without what does not shape the model; `python -m bench.architectures` builds every one on
-torch's meta device and holds the numbers against it. Knows nothing of dtypes, devices or budgets.
+Used for checkpoints that have not been downloaded yet. The configurations are those of the hub's `config.json`
+files, without entries that do not shape the model. `python -m bench.architectures` builds every component on
+torch's meta device and compares the numbers. Knows nothing of dtypes, devices or budgets.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from contracts.weights.parameter_counts import ParameterCount
 
 @dataclass(frozen=True)
 class ControlNet:
-    """A ControlNet as it was published.
+    """A published ControlNet.
 
     Attributes:
-        sources: hub ids of those that are so.
+        sources: hub ids of the ControlNets that it describes.
     """
 
     sources: tuple[str, ...]
@@ -35,10 +35,10 @@ class Architecture:
     """One published architecture.
 
     Attributes:
-        sources: hub ids of checkpoints that have it.
-        counts: component -> its values.
+        sources: hub ids of the checkpoints that it describes.
+        counts: component -> its number of values.
         configs: component -> its configuration.
-        controlnet: one that is widely used with it, where there is one.
+        controlnet: a widely used one for it; None where there is none.
     """
 
     id: str
@@ -50,39 +50,43 @@ class Architecture:
 
     @property
     def values(self) -> int:
-        """Of all components."""
+        """Number of values of all components."""
         return sum(count.values for count in self.counts.values())
 
 
 @cache
 def read_architectures() -> tuple[Architecture, ...]:
-    """All architectures that are known, by id."""
+    """All known architectures, sorted by id."""
     texts = (file.read_text(encoding="utf-8") for file in files(__name__).iterdir() if file.name.endswith(".json"))
-    return tuple(sorted(map(_read, texts), key=lambda one: one.id))
+    return tuple(sorted(map(_read, texts), key=lambda architecture: architecture.id))
 
 
 def find_architecture(family: str, source: str) -> Architecture | None:
-    """The architecture of a checkpoint on a hub: named there, or the only one that its family has."""
-    of_family = [one for one in read_architectures() if one.family == family]
-    named = [one for one in of_family if source in one.sources]
-    candidates = named or of_family
-    return candidates[0] if len(candidates) == 1 else None
+    """The architecture of a checkpoint on a hub: the one that names it, else the only one of its family."""
+    of_family = [architecture for architecture in read_architectures() if architecture.family == family]
+    named = [architecture for architecture in of_family if source in architecture.sources]
+    found = named or of_family
+    return found[0] if len(found) == 1 else None
 
 
 def find_controlnet(family: str, source: str) -> ControlNet | None:
-    """The ControlNet of this hub id; else the largest that is known of its family."""
-    of_family = [one.controlnet for one in read_architectures() if one.family == family and one.controlnet]
-    named = [one for one in of_family if source in one.sources]
-    return max(named or of_family, key=lambda one: one.count.values, default=None)
+    """The ControlNet with this hub id, else the largest known one of its family."""
+    of_family = [
+        architecture.controlnet
+        for architecture in read_architectures()
+        if architecture.family == family and architecture.controlnet
+    ]
+    named = [controlnet for controlnet in of_family if source in controlnet.sources]
+    return max(named or of_family, key=lambda controlnet: controlnet.count.values, default=None)
 
 
 def _read(text: str) -> Architecture:
-    facts = json.loads(text)
-    components, control = facts["components"], facts.get("controlnet")
+    entries = json.loads(text)
+    components, control = entries["components"], entries.get("controlnet")
     return Architecture(
-        facts["id"],
-        facts["family"],
-        tuple(facts["sources"]),
+        entries["id"],
+        entries["family"],
+        tuple(entries["sources"]),
         {name: ParameterCount(**component["count"]) for name, component in components.items()},
         {name: component["config"] for name, component in components.items()},
         control and ControlNet(tuple(control["sources"]), ParameterCount(**control["count"]), control["config"]),

@@ -117,12 +117,12 @@ def test_one_idempotency_key_is_one_upload(client: TestClient) -> None:
     [
         (pickle.dumps({"a": [1, 2, 3]}), "pickle"),
         (b"PK\x03\x04" + bytes(100), "pickle"),
-        (b"", "no safetensors file"),
-        (TINT[: len(TINT) // 2], "cut off"),
-        (TINT + b"more", "4 bytes that are no tensors"),
+        (b"", "not a safetensors file"),
+        (TINT[: len(TINT) // 2], "truncated"),
+        (TINT + b"more", "4 bytes that belong to no tensor"),
         ((LORAS / "bad" / "wrong-family.safetensors").read_bytes(), "320 → 320 channels"),
-        ((LORAS / "bad" / "no-adapter.safetensors").read_bytes(), "no part of a LoRA"),
-        ((LORAS / "bad" / "not-a-number.safetensors").read_bytes(), "no numbers"),
+        ((LORAS / "bad" / "no-adapter.safetensors").read_bytes(), "is not part of a LoRA"),
+        ((LORAS / "bad" / "not-a-number.safetensors").read_bytes(), "contains NaN or infinite values"),
     ],
 )
 def test_what_no_worker_could_use_is_refused_by_name_and_leaves_nothing(

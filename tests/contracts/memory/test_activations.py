@@ -1,4 +1,4 @@
-"""What a call keeps beside the work of its components: pictures, latents, prompts."""
+"""What a call keeps beside its components' activations: input images, latents, prompts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PIXELS = 64 * 32
         (WorkloadShape(64, 32, guided=False, controls=2), 0, 6),
     ],
 )
-def test_pictures_have_three_channels_a_mask_one_and_controls_come_once_a_pass(
+def test_images_have_three_channels_a_mask_one_and_control_images_come_once_a_pass(
     shape: WorkloadShape, starts: int, controls: int
 ) -> None:
     assert (shape.start_values, shape.control_values) == (starts * PIXELS, controls * PIXELS)
@@ -35,19 +35,19 @@ def test_pictures_have_three_channels_a_mask_one_and_controls_come_once_a_pass(
         (WorkloadShape(64, 32, text_tokens=10, controls=1), 9, 6),
     ],
 )
-def test_latents_and_prompts_are_kept_several_times(shape: WorkloadShape, latents: int, prompts: int) -> None:
-    held = Retained(latents=ActivationCost(pixel=0.5), prompt=ActivationCost(token=4.0))
-    assert held.values(shape, 1) == latents * PIXELS / 2 + prompts * 40
-    assert held.values(shape, 3) == 3 * held.values(shape, 1)
+def test_several_copies_of_latents_and_prompts_are_kept(shape: WorkloadShape, latents: int, prompts: int) -> None:
+    retained = Retained(latents=ActivationCost(pixel=0.5), prompt=ActivationCost(token=4.0))
+    assert retained.values(shape, 1) == latents * PIXELS / 2 + prompts * 40
+    assert retained.values(shape, 3) == 3 * retained.values(shape, 1)
 
 
-def test_the_worst_moment_counts_and_weights_are_not_in_it() -> None:
-    moments = (
+def test_the_largest_cost_counts_without_weights() -> None:
+    costs = (
         ActivationCost(pixel=2.0, layers=10**9),
         ActivationCost(token=100.0, fixed=5.0),
         ActivationCost(token_squared=1.0),
     )
-    assert peak_values(moments, WorkloadShape(64, 32, text_tokens=1), 3) == 3 * 2 * PIXELS
-    assert peak_values(moments, WorkloadShape(64, 32, text_tokens=50), 3) == 3 * 5005
-    assert peak_values(moments, WorkloadShape(64, 32, text_tokens=400), 2) == 400**2
+    assert peak_values(costs, WorkloadShape(64, 32, text_tokens=1), 3) == 3 * 2 * PIXELS
+    assert peak_values(costs, WorkloadShape(64, 32, text_tokens=50), 3) == 3 * 5005
+    assert peak_values(costs, WorkloadShape(64, 32, text_tokens=400), 2) == 400**2
     assert peak_values((), WorkloadShape(64, 32), 3) == 0

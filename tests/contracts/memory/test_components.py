@@ -1,4 +1,4 @@
-"""What a model consists of: from its folder, from one file, from a hub id, and from what is broken."""
+"""Components of a model: from a folder, a single file, a hub id, and from broken checkpoints."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def catalogue(root: Path = MODELS, **model: Any) -> Catalogue:
         ("flux", [Role.TEXT_ENCODER, Role.T5, Role.DENOISER, Role.VAE]),
     ],
 )
-def test_a_folder_tells_roles_bytes_and_needs(family: str, roles: list[Role]) -> None:
+def test_a_folder_gives_roles_bytes_and_activations(family: str, roles: list[Role]) -> None:
     rows = catalogue(family=family, source=f"shapes-{family}")
     single, double = (read_components(rows, rows.model("m"), value_bytes) for value_bytes in (2, 4))
     assert single is not None
@@ -50,10 +50,12 @@ def test_a_folder_tells_roles_bytes_and_needs(family: str, roles: list[Role]) ->
     for small, large in zip(single.components, double.components, strict=True):
         assert large.bytes == 2 * small.bytes > 0
         assert 0 < large.group_bytes <= large.bytes
-        assert large.work == small.work != ()
+        assert large.activations == small.activations
+        assert small.activations.peaks
+        assert small.activations.counted
 
 
-def test_a_hub_id_is_weighed_by_its_published_architecture() -> None:
+def test_a_hub_id_has_the_sizes_of_its_published_architecture() -> None:
     rows = catalogue(family="flux", source="black-forest-labs/FLUX.1-dev")
     model = read_components(rows, rows.model("m"), 2)
     assert model is not None
@@ -70,7 +72,7 @@ def test_a_hub_id_is_weighed_by_its_published_architecture() -> None:
     ("dtype", "force_upcast", "value_bytes"),
     [("float16", True, 4), ("float16", None, 4), ("float16", False, 2), ("bfloat16", True, 2), ("auto", None, 2)],
 )
-def test_a_vae_that_overflows_in_float16_is_weighed_in_float32(
+def test_a_vae_that_overflows_in_float16_counts_in_float32(
     tmp_path: Path, dtype: str, force_upcast: bool | None, value_bytes: int
 ) -> None:
     shutil.copytree(MODELS / "shapes-sdxl", tmp_path / "sdxl")
@@ -80,19 +82,19 @@ def test_a_vae_that_overflows_in_float16_is_weighed_in_float32(
     rows = catalogue(source=str(tmp_path / "sdxl"), dtype=dtype)
     model = read_components(rows, rows.model("m"), 2)
     assert model is not None
-    weighed = {part.name: part for part in model.components}
+    sizes = {part.name: part for part in model.components}
     values = {name: count.values for name, count in count_values(MODELS / "shapes-sdxl").items()}
-    assert weighed["vae"].bytes == value_bytes * values["vae"]
-    assert weighed["vae"].value_bytes == value_bytes
-    assert weighed["unet"].bytes == 2 * values["unet"]
-    load = default_workload(rows.model("m"))
-    narrow = replace(weighed["vae"], value_bytes=2)
+    assert sizes["vae"].bytes == value_bytes * values["vae"]
+    assert sizes["vae"].value_bytes == value_bytes
+    assert sizes["unet"].bytes == 2 * values["unet"]
+    workload = default_workload(rows.model("m"))
+    narrow = replace(sizes["vae"], value_bytes=2)
     other = replace(model, components=(*(one for one in model.components if one.name != "vae"), narrow))
-    decode, narrower = (candidates(one, load, 2**40)[0].stage_bytes["decode"] for one in (model, other))
+    decode, narrower = (candidates(one, workload, 2**40)[0].stage_bytes["decode"] for one in (model, other))
     assert (decode > narrower) is (value_bytes == 4)
 
 
-def test_a_unets_blocks_are_too_large_to_stream_by() -> None:
+def test_a_unet_is_streamed_by_layers_because_its_blocks_are_large() -> None:
     rows = catalogue(source="somebody/fine-tune")
     model = read_components(rows, rows.model("m"), 2)
     assert model is not None
@@ -101,7 +103,7 @@ def test_a_unets_blocks_are_too_large_to_stream_by() -> None:
     assert unet.group_bytes < unet.bytes // 20
 
 
-def test_one_file_has_the_components_of_its_configuration(tmp_path: Path) -> None:
+def test_a_single_file_has_the_components_of_its_configuration(tmp_path: Path) -> None:
     save_file({"model.weight": torch.zeros(10)}, tmp_path / "one.safetensors")
     rows = catalogue(source=str(tmp_path / "one.safetensors"), config=str(MODELS / "shapes-sdxl"))
     folder = read_components(catalogue(), catalogue().model("m"), 2)
@@ -113,13 +115,13 @@ def test_one_file_has_the_components_of_its_configuration(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
-def test_controlnets_are_weighed_and_say_who_encodes_their_picture(family: str) -> None:
+def test_a_controlnet_has_a_size_and_says_whether_the_vae_encodes_its_image(family: str) -> None:
     net = size_controlnet(catalogue(), f"shapes-{family}-canny", 4)
     assert net is not None
     assert (net.name, net.role) == (f"controlnet:shapes-{family}-canny", Role.CONTROLNET)
     assert net.bytes > 0
-    assert net.work
-    assert net.encodes_controls is (family != "sdxl")
+    assert net.activations.peaks
+    assert net.activations.encodes_controls is (family != "sdxl")
 
 
 @pytest.mark.parametrize(
@@ -132,18 +134,17 @@ def test_controlnets_are_weighed_and_say_who_encodes_their_picture(family: str) 
         ("flux", "Shakker-Labs/FLUX.1-dev-ControlNet-Union-Pro-2.0", 4_281_753_600, "architecture"),
     ],
 )
-def test_a_controlnet_on_a_hub_weighs_what_was_published_or_the_largest_of_its_family(
+def test_a_controlnet_on_a_hub_has_the_published_size_or_that_of_its_familys_largest(
     family: str, source: str, bytes_: int, origin: str
 ) -> None:
     away = ControlNetSpec(id="away", family=family, source=source)
     net = size_controlnet(catalogue().model_copy(update={"controlnets": (away,)}), "away", 2)
     assert net is not None
     assert (net.bytes, net.origin) == (bytes_, origin)
-    assert net.work
-    assert net.handed.pixel > 0
+    assert net.activations.residuals.pixel > 0
 
 
-def test_adapters_are_weighed_by_their_file() -> None:
+def test_an_adapters_size_comes_from_its_file() -> None:
     adapter = size_adapter(catalogue(), "tint", 4)
     assert adapter is not None
     size = (MODELS / "loras" / "shapes-sdxl-tint.safetensors").stat().st_size
@@ -154,11 +155,11 @@ def test_adapters_are_weighed_by_their_file() -> None:
     ("text", "message"),
     [
         ("{", "vae/config.json: "),
-        ("[]", "vae/config.json is no JSON object"),
+        ("[]", "vae/config.json is not a JSON object"),
         (json.dumps({"_class_name": "AutoencoderKL"}), "the configuration of vae lacks 'block_out_channels'"),
     ],
 )
-def test_a_broken_configuration_is_said_by_name(tmp_path: Path, text: str, message: str) -> None:
+def test_a_broken_configuration_is_named(tmp_path: Path, text: str, message: str) -> None:
     shutil.copytree(MODELS / "shapes-sdxl" / "vae", tmp_path / "model" / "vae")
     (tmp_path / "model" / "vae" / "config.json").write_text(text)
     rows = catalogue(tmp_path, source="model")
@@ -166,7 +167,7 @@ def test_a_broken_configuration_is_said_by_name(tmp_path: Path, text: str, messa
         read_components(rows, rows.model("m"), 2)
 
 
-def test_a_download_that_stopped_half_way_is_said_by_name(tmp_path: Path) -> None:
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "model" / "unet"
     folder.mkdir(parents=True)
     save_file({"a": torch.zeros(4)}, folder / "model-00001-of-00002.safetensors")
@@ -174,12 +175,12 @@ def test_a_download_that_stopped_half_way_is_said_by_name(tmp_path: Path) -> Non
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"metadata": {"total_size": 32}, "weight_map": shards}))
     rows = catalogue(tmp_path, source="model")
-    with pytest.raises(CatalogueError, match=r"unet/model-00002-of-00002\.safetensors is not there"):
+    with pytest.raises(CatalogueError, match=r"unet/model-00002-of-00002\.safetensors is missing"):
         read_components(rows, rows.model("m"), 2)
     save_file({"b": torch.zeros(6)}, folder / "model-00002-of-00002.safetensors")
     model = read_components(rows, rows.model("m"), 2)
     assert model is not None
     assert model.components[0].bytes == 20
     index.write_text("{}")
-    with pytest.raises(CatalogueError, match="is no index"):
+    with pytest.raises(CatalogueError, match="is not an index"):
         read_components(rows, rows.model("m"), 2)

@@ -1,4 +1,4 @@
-"""What each home, the tiles and fp8 do to the bytes of each stage."""
+"""How placements, tiles, fp8, ControlNets and adapters change the bytes of each stage."""
 
 from __future__ import annotations
 
@@ -7,204 +7,208 @@ from typing import Any
 
 import pytest
 
-from contracts.memory.activations import ActivationCost, Retained, WorkloadShape
+from contracts.memory.activations import ActivationCost, Activations, Retained, WorkloadShape
 from contracts.memory.components import Component, ModelComponents, Role
 from contracts.memory.estimate import Estimate
 from contracts.memory.plan import Placement, Strategy, Workload
 
 MIB = 2**20
-PARTS = {
-    "clip": Component("clip", Role.TEXT_ENCODER, 10 * MIB, 1 * MIB),
-    "t5": Component("t5", Role.T5, 100 * MIB, 5 * MIB, work=(ActivationCost(token=1000.0),)),
-    "net": Component("net", Role.DENOISER, 200 * MIB, 20 * MIB, "block", work=(ActivationCost(pixel=10.0),)),
-    "vae": Component(
-        "vae",
-        Role.VAE,
-        20 * MIB,
-        2 * MIB,
-        work=(ActivationCost(pixel=60.0),),
-        encoding=(ActivationCost(pixel=50.0),),
-        tile_side=64,
-    ),
-}
-MODEL = ModelComponents("m", tuple(PARTS.values()), value_bytes=2, t5_optional=True)
-RESIDENT = Strategy(Placement.DEVICE, Placement.DEVICE, Placement.DEVICE, Placement.DEVICE, tiled=False, fp8=False)
-LOAD = Workload(WorkloadShape(256, 256, guided=False, text_tokens=100))
+
+
+def peaks(*pixel: float) -> Activations:
+    return Activations(tuple(ActivationCost(pixel=one) for one in pixel))
+
+
+TEXT_ENCODER = Component("clip", Role.TEXT_ENCODER, 10 * MIB, 1 * MIB)
+T5 = Component("t5", Role.T5, 100 * MIB, 5 * MIB, activations=Activations((ActivationCost(token=1000.0),)))
+DENOISER = Component("net", Role.DENOISER, 200 * MIB, 20 * MIB, "block", activations=peaks(10.0))
+VAE_ACTIVATIONS = replace(peaks(60.0), encoding=(ActivationCost(pixel=50.0),))
+VAE = Component("vae", Role.VAE, 20 * MIB, 2 * MIB, activations=VAE_ACTIVATIONS, tile_side=64)
 ALL = 330 * MIB
-NET = Component("controlnet:a", Role.CONTROLNET, 30 * MIB, work=(ActivationCost(pixel=1.0),))
+CONTROLNET = Component("controlnet:a", Role.CONTROLNET, 30 * MIB, activations=peaks(1.0))
+ENCODED_CONTROLNET = replace(CONTROLNET, activations=replace(peaks(1.0), encodes_controls=True))
+ADAPTER = Component("lora:a", Role.ADAPTER, 7 * MIB, 1 * MIB)
+RESIDENT = Strategy(Placement.DEVICE, Placement.DEVICE, Placement.DEVICE, Placement.DEVICE, tiled=False, fp8=False)
+WORKLOAD = Workload(WorkloadShape(256, 256, guided=False, text_tokens=100))
+PIXELS = 256 * 256
 
 
-def stages(workload: Workload = LOAD, **changes: Any) -> dict[str, int]:
-    return Estimate.of(replace(RESIDENT, **changes), MODEL, workload).stage_bytes()
+def estimate(workload: Workload = WORKLOAD, net: Component = DENOISER, **changes: Any) -> Estimate:
+    """All resident but for the changed placements."""
+    model = ModelComponents("m", (TEXT_ENCODER, T5, net, VAE), value_bytes=2, t5_optional=True)
+    return Estimate.of(replace(RESIDENT, **changes), model, workload)
 
 
-def work(values: float) -> int:
+def stages(workload: Workload = WORKLOAD, net: Component = DENOISER, **changes: Any) -> dict[str, int]:
+    return estimate(workload, net, **changes).stage_bytes()
+
+
+def size(values: float) -> int:
+    """Bytes of values in the model's dtype."""
     return int(2 * values)
 
 
-def test_resident_components_are_there_throughout_and_their_work_in_its_stage() -> None:
-    pixels = 256 * 256
+def test_resident_weights_count_in_every_stage_and_activations_in_their_own() -> None:
     assert stages() == {
-        "encode": ALL + work(100 * 1000),
-        "denoise": ALL + work(10 * pixels),
-        "decode": ALL + work(60 * pixels),
+        "encode": ALL + size(100 * 1000),
+        "denoise": ALL + size(10 * PIXELS),
+        "decode": ALL + size(60 * PIXELS),
     }
 
 
-def test_who_visits_is_there_in_its_own_stage_alone() -> None:
-    here = stages()
-    away = stages(denoiser=Placement.ON_DEMAND)
-    assert away["denoise"] == here["denoise"]
-    assert away["encode"] == here["encode"] - 200 * MIB
-    assert away["decode"] == here["decode"] - 200 * MIB
+def test_a_component_on_demand_counts_in_its_own_stage_only() -> None:
+    resident, on_demand = stages(), stages(denoiser=Placement.ON_DEMAND)
+    assert on_demand["denoise"] == resident["denoise"]
+    assert on_demand["encode"] == resident["encode"] - 200 * MIB
+    assert on_demand["decode"] == resident["decode"] - 200 * MIB
 
 
-def test_text_encoders_that_visit_come_one_after_the_other() -> None:
-    away = stages(text_encoder=Placement.ON_DEMAND, t5=Placement.ON_DEMAND)
-    assert away["encode"] == stages()["encode"] - 10 * MIB
-    assert away["denoise"] == stages()["denoise"] - 110 * MIB
+def test_text_encoders_on_demand_come_one_after_the_other() -> None:
+    on_demand = stages(text_encoder=Placement.ON_DEMAND, t5=Placement.ON_DEMAND)
+    assert on_demand["encode"] == stages()["encode"] - 10 * MIB
+    assert on_demand["denoise"] == stages()["denoise"] - 110 * MIB
 
 
-def test_who_is_streamed_takes_its_groups_in_its_own_stage() -> None:
-    away = stages(denoiser=Placement.STREAMED)
-    assert away["denoise"] == stages()["denoise"] - 180 * MIB
-    assert away["decode"] == stages()["decode"] - 200 * MIB
+def test_a_streamed_component_takes_its_groups_in_its_own_stage() -> None:
+    streamed = stages(denoiser=Placement.STREAMED)
+    assert streamed["denoise"] == stages()["denoise"] - 180 * MIB
+    assert streamed["decode"] == stages()["decode"] - 200 * MIB
 
 
-@pytest.mark.parametrize("home", [Placement.CPU, Placement.SKIPPED])
-def test_who_is_not_on_the_device_takes_nothing_of_it_not_even_for_work(home: Placement) -> None:
-    away = stages(t5=home)
-    assert away["encode"] == ALL - 100 * MIB
-    assert away["denoise"] == stages()["denoise"] - 100 * MIB
+@pytest.mark.parametrize("placement", [Placement.CPU, Placement.SKIPPED])
+def test_a_component_that_is_not_on_the_device_needs_no_activations_there(placement: Placement) -> None:
+    without = stages(t5=placement)
+    assert without["encode"] == ALL - 100 * MIB
+    assert without["denoise"] == stages()["denoise"] - 100 * MIB
 
 
-def test_in_8_bits_the_denoiser_is_half_as_large() -> None:
+def test_fp8_halves_the_denoisers_weights() -> None:
     assert stages()["denoise"] - stages(fp8=True)["denoise"] == pytest.approx(0.48 * 200 * MIB, rel=0.001)
 
 
-def test_tiles_make_decoding_a_matter_of_one_tile_of_one_image() -> None:
-    batch = Workload(replace(LOAD.shape, images=8))
-    tiled, whole = stages(batch, tiled=True)["decode"] - ALL, stages(batch)["decode"] - ALL
+def test_tiled_decoding_needs_the_activations_of_one_tile_of_one_image() -> None:
+    eight = Workload(replace(WORKLOAD.shape, images=8))
+    tiled, whole = stages(eight, tiled=True)["decode"] - ALL, stages(eight)["decode"] - ALL
     assert tiled < whole / 4
-    assert tiled > work(60 * 64 * 64)
-    assert stages(batch, tiled=True)["denoise"] == stages(batch)["denoise"]
+    assert tiled > size(60 * 64 * 64)
+    assert stages(eight, tiled=True)["denoise"] == stages(eight)["denoise"]
 
 
-def test_guidance_doubles_the_denoisers_work_and_nothing_else() -> None:
-    guided = stages(Workload(replace(LOAD.shape, guided=True)))
+def test_guidance_doubles_only_the_denoisers_activations() -> None:
+    guided = stages(Workload(replace(WORKLOAD.shape, guided=True)))
     assert guided["denoise"] - ALL == 2 * (stages()["denoise"] - ALL)
     assert (guided["encode"], guided["decode"]) == (stages()["encode"], stages()["decode"])
 
 
-def test_a_controlnet_whose_picture_is_encoded_for_both_passes_makes_the_vae_work_harder() -> None:
-    guided = replace(LOAD.shape, guided=True)
-    plain = stages(Workload(guided, (NET,)))
-    encoding = stages(Workload(guided, (replace(NET, encodes_controls=True),)))
+def test_the_vae_encodes_a_controlnets_image_once_a_pass() -> None:
+    guided = replace(WORKLOAD.shape, guided=True)
+    plain, encoded = (stages(Workload(guided, (net,))) for net in (CONTROLNET, ENCODED_CONTROLNET))
     assert plain["decode"] == stages()["decode"] + 30 * MIB
-    assert encoding["decode"] - plain["decode"] == work((2 * 50 - 60) * 256 * 256)
-    assert encoding["denoise"] == plain["denoise"]
+    assert encoded["decode"] - plain["decode"] == size((2 * 50 - 60) * PIXELS)
+    assert encoded["denoise"] == plain["denoise"]
 
 
 @pytest.mark.parametrize(
-    ("brought", "values"),
+    ("inputs", "values"),
     [({"started": True}, 3), ({"started": True, "masked": True}, 7), ({"controls": 2}, 6), ({}, 0)],
 )
-def test_the_pictures_of_a_request_stay_throughout(brought: dict[str, Any], values: int) -> None:
-    with_pictures = stages(Workload(replace(LOAD.shape, **brought)))
-    for stage, size in stages().items():
-        assert with_pictures[stage] - size == work(values * 256 * 256)
+def test_input_images_count_in_every_stage(inputs: dict[str, Any], values: int) -> None:
+    with_inputs = stages(Workload(replace(WORKLOAD.shape, **inputs)))
+    for stage, without in stages().items():
+        assert with_inputs[stage] - without == size(values * PIXELS)
 
 
-def test_pictures_for_controlnets_are_there_once_a_pass_and_those_that_are_encoded_leave() -> None:
-    guided = replace(LOAD.shape, guided=True, controls=1)
-    plain = stages(Workload(replace(guided, controls=0), (NET,)))
-    kept, encoded = (
-        stages(Workload(guided, (NET,))),
-        stages(Workload(guided, (replace(NET, encodes_controls=True),))),
-    )
-    for stage, size in plain.items():
-        assert kept[stage] - size == work(2 * 3 * 256 * 256)
+def test_control_images_are_kept_once_a_pass_unless_the_vae_encodes_them() -> None:
+    guided = replace(WORKLOAD.shape, guided=True, controls=1)
+    plain = stages(Workload(replace(guided, controls=0), (CONTROLNET,)))
+    kept, encoded = (stages(Workload(guided, (net,))) for net in (CONTROLNET, ENCODED_CONTROLNET))
+    for stage, without in plain.items():
+        assert kept[stage] - without == size(2 * 3 * PIXELS)
     assert encoded["denoise"] == plain["denoise"]
-    assert encoded["decode"] - plain["decode"] == work((2 * 50 + 2 * 3 - 60) * 256 * 256)
+    assert encoded["decode"] - plain["decode"] == size((2 * 50 + 2 * 3 - 60) * PIXELS)
 
 
-def test_prompts_and_latents_stay_from_the_first_step_to_the_last_image() -> None:
-    held = Retained(latents=ActivationCost(pixel=0.25), prompt=ActivationCost(token=10.0))
-    parts = {**PARTS, "net": replace(PARTS["net"], held=held)}
-    model = replace(MODEL, components=tuple(parts.values()))
-    found = Estimate.of(RESIDENT, model, LOAD).stage_bytes()
-    for stage, size in stages().items():
-        assert found[stage] - size == (0 if stage == "encode" else work(5 * 0.25 * 256 * 256 + 3 * 10 * 100))
-    started = Workload(replace(LOAD.shape, started=True, guided=True))
-    more = Estimate.of(RESIDENT, model, started).stage_bytes()["decode"] - stages(started)["decode"]
-    assert more == work(9 * 0.25 * 256 * 256 + 6 * 10 * 100)
+def test_embeddings_and_latents_are_kept_while_denoising_and_decoding() -> None:
+    retained = Retained(latents=ActivationCost(pixel=0.25), prompt=ActivationCost(token=10.0))
+    denoiser = replace(DENOISER, activations=replace(DENOISER.activations, retained=retained))
+    with_retained = stages(net=denoiser)
+    for stage, without in stages().items():
+        assert with_retained[stage] - without == (
+            0 if stage == "encode" else size(5 * 0.25 * PIXELS + 3 * 10 * 100)
+        )
+    started = Workload(replace(WORKLOAD.shape, started=True, guided=True))
+    more = stages(started, denoiser)["decode"] - stages(started)["decode"]
+    assert more == size(9 * 0.25 * PIXELS + 6 * 10 * 100)
 
 
-def test_what_a_controlnet_hands_over_stands_beside_the_denoisers_work_and_its_own_does_not() -> None:
-    busy = replace(NET, work=(ActivationCost(pixel=7.0),), handed=ActivationCost(pixel=3.0))
-    assert stages(Workload(LOAD.shape, (busy,)))["denoise"] == ALL + 30 * MIB + work((10 + 2 * 3) * 256 * 256)
-    assert stages(Workload(LOAD.shape, (busy,)))["decode"] == ALL + 30 * MIB + work((60 + 3) * 256 * 256)
-    busier = replace(busy, work=(ActivationCost(pixel=20.0),))
-    assert stages(Workload(LOAD.shape, (busier,)))["denoise"] == ALL + 30 * MIB + work((20 + 3) * 256 * 256)
-    both = Workload(replace(LOAD.shape, controls=2), (busier, replace(busier, name="controlnet:b")))
-    pictures = 2 * 3
-    assert stages(both)["denoise"] == ALL + 60 * MIB + work((20 + 2 * 3 + pictures) * 256 * 256)
+def test_residuals_are_kept_beside_the_denoiser_and_controlnets_work_in_turn() -> None:
+    def net(pixel: float, name: str = "controlnet:a") -> Component:
+        activations = replace(peaks(pixel), residuals=ActivationCost(pixel=3.0))
+        return replace(CONTROLNET, name=name, activations=activations)
+
+    small, large = (stages(Workload(WORKLOAD.shape, (net(pixel),))) for pixel in (7.0, 20.0))
+    assert small["denoise"] == ALL + 30 * MIB + size((10 + 2 * 3) * PIXELS)
+    assert small["decode"] == ALL + 30 * MIB + size((60 + 3) * PIXELS)
+    assert large["denoise"] == ALL + 30 * MIB + size((20 + 3) * PIXELS)
+    two = Workload(replace(WORKLOAD.shape, controls=2), (net(20.0), net(20.0, "controlnet:b")))
+    images = 2 * 3
+    assert stages(two)["denoise"] == ALL + 60 * MIB + size((20 + 2 * 3 + images) * PIXELS)
 
 
-def test_adapters_stay_on_the_device_whatever_is_streamed() -> None:
-    load = Workload(LOAD.shape, (Component("lora:a", Role.ADAPTER, 7 * MIB, 1 * MIB),))
-    for home in (Placement.DEVICE, Placement.ON_DEMAND, Placement.STREAMED):
-        with_adapter, without = stages(load, denoiser=home), stages(denoiser=home)
+def test_adapters_stay_on_the_device_while_the_denoiser_is_offloaded() -> None:
+    adapted = Workload(WORKLOAD.shape, (ADAPTER,))
+    for placement in (Placement.DEVICE, Placement.ON_DEMAND, Placement.STREAMED):
+        with_adapter, without = stages(adapted, denoiser=placement), stages(denoiser=placement)
         assert {with_adapter[stage] - without[stage] for stage in without} == {7 * MIB}
 
 
-def test_where_adapters_act_the_denoiser_holds_more() -> None:
-    net = replace(PARTS["net"], adapted=((ActivationCost(pixel=14.0),), (ActivationCost(pixel=17.0),)))
-    model = replace(MODEL, components=(*(part for part in MODEL.components if part.name != "net"), net))
-    load = Workload(LOAD.shape, (Component("lora:a", Role.ADAPTER, 7 * MIB),))
-    plain, adapted = (Estimate.of(RESIDENT, model, one).stage_bytes() for one in (LOAD, load))
+def test_adapters_raise_the_denoisers_activations() -> None:
+    activations = replace(
+        DENOISER.activations,
+        one_adapter=(ActivationCost(pixel=14.0),),
+        more_adapters=(ActivationCost(pixel=17.0),),
+    )
+    denoiser = replace(DENOISER, activations=activations)
+    adapter = Workload(WORKLOAD.shape, (ADAPTER,))
+    adapters = Workload(WORKLOAD.shape, (ADAPTER, replace(ADAPTER, name="lora:b")))
+    plain, adapted = stages(net=denoiser), stages(adapter, denoiser)
     assert plain == stages()
-    assert adapted["denoise"] == ALL + 7 * MIB + work(14 * 256 * 256)
+    assert adapted["denoise"] == ALL + 7 * MIB + size(14 * PIXELS)
     assert adapted["decode"] == plain["decode"] + 7 * MIB
-    several = replace(load, extras=(*load.extras, replace(load.extras[0], name="lora:b")))
-    assert Estimate.of(RESIDENT, model, several).stage_bytes()["denoise"] == ALL + 14 * MIB + work(17 * 256 * 256)
+    assert stages(adapters, denoiser)["denoise"] == ALL + 14 * MIB + size(17 * PIXELS)
 
 
-def test_at_each_moment_only_the_layers_at_work_are_there() -> None:
-    """The work that needs most values is not where the largest layers are."""
-    moments = (
+def test_of_a_streamed_component_only_the_layers_at_work_count() -> None:
+    """The step with the most activations is not the one with the largest layers."""
+    costs = (
         ActivationCost(pixel=10.0, layers=MIB),
         ActivationCost(pixel=1.0, layers=9 * MIB),
         ActivationCost(pixel=2.0),
     )
-    by_layer = replace(PARTS["net"], groups="leaf", value_bytes=2, work=moments)
-    model = replace(MODEL, components=(*(part for part in MODEL.components if part.name != "net"), by_layer))
-    streamed = replace(RESIDENT, denoiser=Placement.STREAMED)
-    least, pixels = ALL - 200 * MIB, 256 * 256
-    small, large = (
-        Estimate.of(streamed, model, Workload(WorkloadShape(s, s, guided=False, text_tokens=100)))
-        for s in (256, 2048)
-    )
-    assert small.stage_bytes()["denoise"] == least + work(2 * pixels) + 20 * MIB
-    assert large.stage_bytes()["denoise"] == least + work(10 * 64 * pixels + MIB)
-    by_block = replace(by_layer, groups="block")
-    model = replace(model, components=(*model.components[:-1], by_block))
-    assert Estimate.of(streamed, model, LOAD).stage_bytes()["denoise"] == least + work(10 * pixels) + 20 * MIB
+    by_leaf = replace(DENOISER, groups="leaf", value_bytes=2, activations=Activations(costs))
+    others = ALL - 200 * MIB
+    shapes = [WorkloadShape(side, side, guided=False, text_tokens=100) for side in (256, 2048)]
+    small, large = (stages(Workload(shape), by_leaf, denoiser=Placement.STREAMED) for shape in shapes)
+    assert small["denoise"] == others + size(2 * PIXELS) + 20 * MIB
+    assert large["denoise"] == others + size(10 * 64 * PIXELS + MIB)
+    by_block = replace(by_leaf, groups="block")
+    whole = stages(WORKLOAD, by_block, denoiser=Placement.STREAMED)
+    assert whole["denoise"] == others + size(10 * PIXELS) + 20 * MIB
 
 
-def test_the_host_holds_what_is_not_on_the_device_to_stay() -> None:
-    estimate = Estimate.of(
-        replace(RESIDENT, t5=Placement.CPU, denoiser=Placement.STREAMED, vae=Placement.ON_DEMAND), MODEL, LOAD
-    )
-    assert estimate.host_bytes == 320 * MIB
-    assert Estimate.of(replace(RESIDENT, t5=Placement.SKIPPED), MODEL, LOAD).host_bytes == 0
+def test_offloaded_weights_count_as_host_memory() -> None:
+    offloaded = estimate(t5=Placement.CPU, denoiser=Placement.STREAMED, vae=Placement.ON_DEMAND)
+    assert offloaded.host_bytes == 320 * MIB
+    assert estimate(t5=Placement.SKIPPED).host_bytes == 0
 
 
-def test_a_rung_is_named_by_what_differs() -> None:
-    assert Estimate.of(RESIDENT, MODEL, LOAD).name == "all resident"
-    way = Strategy(
-        Placement.ON_DEMAND, Placement.CPU, Placement.STREAMED, Placement.ON_DEMAND, tiled=True, fp8=True
-    )
-    assert Estimate.of(way, MODEL, LOAD).name == (
+def test_an_estimate_is_named_by_what_is_not_resident() -> None:
+    assert estimate().name == "all resident"
+    offloaded: dict[str, Any] = {
+        "text_encoder": Placement.ON_DEMAND,
+        "t5": Placement.CPU,
+        "denoiser": Placement.STREAMED,
+    }
+    assert estimate(**offloaded, vae=Placement.ON_DEMAND, tiled=True, fp8=True).name == (
         "text encoders on demand, T5 on the CPU, denoiser streamed, VAE on demand, VAE tiled, denoiser in fp8"
     )

@@ -1,4 +1,4 @@
-"""The plans of the published models, as the page has them."""
+"""The plans of the published models, as the page shows them."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def test_the_page_is_what_the_command_prints(capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("size", "text"), [(0, "0"), (2**20, "1.0 MiB"), (2**30, "1.0 GiB"), (25 * 2**30 // 2, "12.5 GiB")]
 )
-def test_bytes_are_said_for_people(size: int, text: str) -> None:
+def test_bytes_are_printed_in_gib_or_mib(size: int, text: str) -> None:
     assert gib(size) == text

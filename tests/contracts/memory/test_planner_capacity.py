@@ -1,4 +1,4 @@
-"""What a worker tells of its memory, and what others can plan by it."""
+"""A worker's capacity: what it reports, and what the API plans by it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def capacity(budget_bytes: int, policy: Policy | None = None) -> tuple[Catalogue
     return catalogue, take_capacity(catalogue, budget_bytes, policy or Policy(), lambda _: 4)
 
 
-def test_it_travels_as_json_and_plans_the_same_at_the_other_end() -> None:
+def test_a_capacity_sent_as_json_makes_the_same_plans() -> None:
     catalogue, here = capacity(14 * MIB, Policy(t5="cpu", allow_drop_t5=True))
     there = Capacity.model_validate_json(here.model_dump_json())
     assert there == here
@@ -27,26 +27,26 @@ def test_it_travels_as_json_and_plans_the_same_at_the_other_end() -> None:
         assert there.plan(model.family, job) == here.plan(model.family, job)
 
 
-def test_every_model_controlnet_and_adapter_that_is_here_is_weighed() -> None:
-    catalogue, told = capacity(MIB)
-    assert told.models.keys() == {model.id for model in catalogue.models}
+def test_every_local_model_controlnet_and_adapter_has_a_size() -> None:
+    catalogue, reported = capacity(MIB)
+    assert reported.models.keys() == {model.id for model in catalogue.models}
     named = {f"controlnet:{row.id}" for row in catalogue.controlnets} | {
         f"lora:{row.id}" for row in catalogue.loras
     }
-    assert told.extras.keys() == named
-    assert all(extra.bytes > 0 for extra in told.extras.values())
+    assert reported.extras.keys() == named
+    assert all(extra.bytes > 0 for extra in reported.extras.values())
 
 
-def test_what_a_request_names_is_in_its_plan() -> None:
-    catalogue, told = capacity(64 * MIB)
+def test_a_requests_controlnets_and_adapters_are_in_its_plan() -> None:
+    catalogue, reported = capacity(64 * MIB)
     model = catalogue.model("shapes-sdxl")
     control = {"controlnet": "shapes-sdxl-canny", "image": "-"}
     request = ControlNetRequest.model_validate(
         {"prompt": "-", "controls": [control, control], "loras": [{"name": "shapes-sdxl-tint"}]}
     )
-    picture = StoredImage("-", 64, 64)
-    job = resolve(request, model, {f"controls.{number}.image": picture for number in (0, 1)})
-    plan = told.plan(model.family, job)
+    image = StoredImage("-", 64, 64)
+    job = resolve(request, model, {f"controls.{number}.image": image for number in (0, 1)})
+    plan = reported.plan(model.family, job)
     assert plan is not None
     assert [part.name for part in plan.components[-2:]] == [
         "controlnet:shapes-sdxl-canny",
@@ -54,18 +54,18 @@ def test_what_a_request_names_is_in_its_plan() -> None:
     ]
 
 
-def test_an_uploaded_adapter_weighs_what_its_header_said() -> None:
-    catalogue, told = capacity(64 * MIB)
+def test_an_uploaded_adapters_size_comes_from_its_header() -> None:
+    catalogue, reported = capacity(64 * MIB)
     model = catalogue.model("shapes-sdxl")
     job = resolve(Txt2ImgRequest(prompt="-"), model, {})
     uploaded = LoraParameters(name="mine", key="inputs/0.safetensors", sha256="0", values=1000)
-    plan = told.plan(model.family, job.model_copy(update={"loras": (uploaded,)}))
+    plan = reported.plan(model.family, job.model_copy(update={"loras": (uploaded,)}))
     assert plan is not None
     assert (plan.components[-1].name, plan.components[-1].bytes) == ("lora:mine", 4000)
 
 
-def test_a_controlnet_still_on_a_hub_is_not_taken_to_weigh_nothing() -> None:
-    """Else the API would accept what no worker can run."""
+def test_a_controlnet_that_is_still_on_a_hub_has_an_assumed_size() -> None:
+    """Else the API would accept jobs that no worker can run."""
     catalogue = read_catalogue(BUILT_IN_CATALOGUE)
     far = ControlNetSpec(id="far", family="sdxl", source="nobody/control")
     rows = catalogue.model_copy(update={"controlnets": (*catalogue.controlnets, far)})
@@ -78,7 +78,7 @@ def test_a_controlnet_still_on_a_hub_is_not_taken_to_weigh_nothing() -> None:
     assert all(plan and plan.components[-1].origin == "assumed" for plan in plans)
 
 
-def test_a_model_that_is_nowhere_is_left_out() -> None:
+def test_a_model_that_cannot_be_read_is_left_out() -> None:
     catalogue = read_catalogue(BUILT_IN_CATALOGUE)
     missing = ModelSpec(id="missing", family="sd3", source="nobody/nothing")
     gone = ModelSpec(id="gone", family="sd3", source="./not-here")
@@ -86,8 +86,8 @@ def test_a_model_that_is_nowhere_is_left_out() -> None:
     rows = catalogue.model_copy(
         update={"models": (*catalogue.models, missing, gone), "controlnets": (*catalogue.controlnets, control)}
     )
-    told = take_capacity(rows, MIB, Policy(), lambda _: 2)
-    assert {"missing", "gone"}.isdisjoint(told.models)
-    assert told.extras["controlnet:far"].origin == "assumed"
+    reported = take_capacity(rows, MIB, Policy(), lambda _: 2)
+    assert {"missing", "gone"}.isdisjoint(reported.models)
+    assert reported.extras["controlnet:far"].origin == "assumed"
     job = resolve(Txt2ImgRequest(prompt="-"), missing, {})
-    assert told.plan("sd3", job) is None
+    assert reported.plan("sd3", job) is None

@@ -1,4 +1,4 @@
-"""From a request to what is planned for."""
+"""Workloads of requests."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from contracts.requests.parameters import JobParameters
 from contracts.requests.resolution import StoredImage, resolve
 from contracts.requests.schema import REQUESTS
 
-PICTURE = StoredImage("-", 512, 256)
-_PICTURES: dict[str, dict[str, Any]] = {
+IMAGE = StoredImage("-", 512, 256)
+_INPUTS: dict[str, dict[str, Any]] = {
     "txt2img": {},
     "img2img": {"image": "-"},
     "inpaint": {"image": "-", "mask_image": "-"},
@@ -22,11 +22,11 @@ _PICTURES: dict[str, dict[str, Any]] = {
 
 
 def job(family: str, task: str = "txt2img", **fields: Any) -> JobParameters:
-    body = {"prompt": "-", "width": 512, "height": 256, **_PICTURES[task], **fields}
+    body = {"prompt": "-", "width": 512, "height": 256, **_INPUTS[task], **fields}
     paths: list[str] = [path for path in ("image", "mask_image") if path in body]
     paths += [f"controls.{number}.image" for number in range(len(body.get("controls", ())))]
     request = REQUESTS[task].model_validate(body)  # type: ignore[index]
-    return resolve(request, model(family), dict.fromkeys(paths, PICTURE))
+    return resolve(request, model(family), dict.fromkeys(paths, IMAGE))
 
 
 def model(family: str) -> ModelSpec:
@@ -59,20 +59,20 @@ def test_guidance_doubles_the_denoisers_batch_where_both_passes_run_at_once(
         ("controlnet", False, False, 2),
     ],
 )
-def test_the_pictures_of_a_request_are_counted(task: str, started: bool, masked: bool, controls: int) -> None:
+def test_the_input_images_of_a_request_are_counted(task: str, started: bool, masked: bool, controls: int) -> None:
     shape = workload_of("sdxl", job("sdxl", task)).shape
     assert (shape.started, shape.masked, shape.controls) == (started, masked, controls)
 
 
-def test_size_images_and_prompt_length_are_the_jobs_own_unless_a_batch_is_larger() -> None:
-    load = workload_of("flux", job("flux", num_images=3, max_sequence_length=128, num_inference_steps=9))
-    assert (load.shape.width, load.shape.height, load.shape.images) == (512, 256, 3)
-    assert (load.shape.text_tokens, load.steps) == (128, 9)
+def test_size_images_and_prompt_length_are_the_jobs_unless_more_images_are_given() -> None:
+    workload = workload_of("flux", job("flux", num_images=3, max_sequence_length=128, num_inference_steps=9))
+    assert (workload.shape.width, workload.shape.height, workload.shape.images) == (512, 256, 3)
+    assert (workload.shape.text_tokens, workload.steps) == (128, 9)
     assert workload_of("flux", job("flux"), images=5).shape.images == 5
     assert workload_of("sdxl", job("sdxl")).shape.text_tokens == 0
 
 
-def test_a_models_own_load_is_that_of_a_request_without_wishes() -> None:
+def test_a_models_default_workload_is_that_of_a_request_without_parameters() -> None:
     for family in ("sdxl", "sd3", "flux"):
         size: dict[str, Any] = {"width": None, "height": None}
         assert default_workload(model(family)) == workload_of(family, job(family, **size))

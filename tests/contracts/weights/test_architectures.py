@@ -1,16 +1,16 @@
-"""Published architectures: what stands in the files is what the models are."""
+"""Published architectures: the files agree with the models."""
 
 from __future__ import annotations
 
 import pytest
 
-from bench.architectures import weigh
+from bench.architectures import compare_bytes
 from contracts.weights.architectures import Architecture, find_architecture, read_architectures
 
 
-@pytest.mark.parametrize("architecture", read_architectures(), ids=lambda one: one.id)
+@pytest.mark.parametrize("architecture", read_architectures(), ids=lambda architecture: architecture.id)
 def test_models_built_on_the_meta_device_have_the_published_bytes(architecture: Architecture) -> None:
-    rows, agrees = weigh(architecture)
+    rows, agrees = compare_bytes(architecture)
     assert agrees, rows
 
 

@@ -1,4 +1,4 @@
-"""Adapters known by their headers, and what is refused by name before a worker sees it."""
+"""What a LoRA file's header says of it, and which files are refused before a worker sees them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _save(folder: Path, tensors: Mapping[str, Array]) -> Path:
         ("outline", "peft", (32,), False),
     ],
 )
-def test_the_shipped_adapters_are_known(
+def test_the_shipped_adapters_are_recognized(
     catalogue: Catalogue, name: str, layout: str, ranks: tuple[int, ...], changes_text: bool
 ) -> None:
     facts = read_facts(LORAS / f"shapes-sdxl-{name}.safetensors", catalogue)
@@ -64,12 +64,12 @@ def test_the_shipped_adapters_are_known(
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("wrong-family", "320 → 320 channels, and the layer of shapes-sdxl has 64 → 64"),
-        ("truncated", "cut off"),
-        ("no-adapter", "no part of a LoRA"),
+        ("wrong-family", "maps 320 to 320 channels, the layer of shapes-sdxl maps 64 to 64"),
+        ("truncated", "truncated"),
+        ("no-adapter", "is not part of a LoRA"),
     ],
 )
-def test_the_misfits_are_refused_by_name(catalogue: Catalogue, name: str, reason: str) -> None:
+def test_broken_and_mismatching_files_are_refused(catalogue: Catalogue, name: str, reason: str) -> None:
     with pytest.raises(AdapterRefused, match=reason):
         read_facts(LORAS / "bad" / f"{name}.safetensors", catalogue)
 
@@ -88,14 +88,14 @@ def test_the_misfits_are_refused_by_name(catalogue: Catalogue, name: str, reason
         ),
     ],
 )
-def test_the_family_is_told_by_the_layers(
+def test_the_family_follows_from_the_layers(
     catalogue: Catalogue, tmp_path: Path, layers: dict[str, tuple[int, int]], family: str
 ) -> None:
     facts = read_facts(_save(tmp_path, _peft(layers)), catalogue)
     assert (facts.family, facts.models) == (family, (f"shapes-{family}",))
 
 
-def test_kohyas_names_of_flux_are_flux(catalogue: Catalogue, tmp_path: Path) -> None:
+def test_kohyas_names_of_flux_are_recognized(catalogue: Catalogue, tmp_path: Path) -> None:
     down, up = _halves(128, 384)
     name = "lora_unet_double_blocks_0_img_attn_qkv"
     tensors = {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": np.ones(())}
@@ -106,11 +106,11 @@ def test_kohyas_names_of_flux_are_flux(catalogue: Catalogue, tmp_path: Path) -> 
 def test_kohyas_names_of_another_width_are_refused(catalogue: Catalogue, tmp_path: Path) -> None:
     down, up = _halves(3072, 9216)
     name = "lora_unet_double_blocks_0_img_attn_qkv"
-    with pytest.raises(AdapterRefused, match="3072 channels; no layer of shapes-flux has so many"):
+    with pytest.raises(AdapterRefused, match="3072 input channels; no layer of shapes-flux does"):
         read_facts(_save(tmp_path, {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}), catalogue)
 
 
-def test_a_family_whose_checkpoints_are_not_here_is_told_by_names_alone(
+def test_without_a_checkpoint_on_this_machine_the_family_follows_from_names_alone(
     catalogue: Catalogue, tmp_path: Path
 ) -> None:
     far = ModelSpec(id="far", family="sdxl", source="somebody/sdxl")
@@ -119,29 +119,32 @@ def test_a_family_whose_checkpoints_are_not_here_is_told_by_names_alone(
     assert (facts.family, facts.models) == ("sdxl", ())
 
 
-def test_a_family_that_the_service_does_not_have_is_refused(catalogue: Catalogue, tmp_path: Path) -> None:
+def test_a_family_without_a_model_in_the_catalogue_is_refused(catalogue: Catalogue, tmp_path: Path) -> None:
     only_flux = catalogue.model_copy(update={"models": (catalogue.model("shapes-flux"),)})
-    with pytest.raises(AdapterRefused, match="made for sdxl, and there is no such model here"):
+    with pytest.raises(AdapterRefused, match="made for sdxl, and the catalogue has no model of this family"):
         read_facts(_save(tmp_path, _peft({f"unet.{SDXL}": (64, 64)})), only_flux)
 
 
 @pytest.mark.parametrize(
     ("tensors", "reason"),
     [
-        ({f"unet.{SDXL}.lora_A.weight": np.ones((4, 64))}, "only one of its two halves"),
+        ({f"unet.{SDXL}.lora_A.weight": np.ones((4, 64))}, "one of the two matrices of .* is missing"),
         (
             {f"unet.{SDXL}.lora_A.weight": np.ones((4, 64)), f"unet.{SDXL}.lora_B.weight": np.ones((64, 8))},
-            "do not fit together",
+            "do not match",
         ),
-        ({"unet.conv_in.hada_w1_a": np.ones((4, 8))}, "not supported"),
-        ({f"lora_unet_{SDXL}.dora_scale": np.ones(4)}, "not supported"),
-        (_peft({"unet.no.layer": (64, 64)}), "no layer of a family"),
+        ({"unet.conv_in.hada_w1_a": np.ones((4, 8))}, "unsupported"),
+        ({f"lora_unet_{SDXL}.dora_scale": np.ones(4)}, "unsupported"),
+        (_peft({"unet.no.layer": (64, 64)}), "not a layer of any known family"),
         (_peft({"unet.mid_block.no.layer": (64, 64)}), "shapes-sdxl has no layer"),
-        (_peft({"text_encoder_3.encoder.block.0.layer.0.SelfAttention.q": (64, 64)}), "no layer of a family"),
-        ({}, "no LoRA weights"),
+        (
+            _peft({"text_encoder_3.encoder.block.0.layer.0.SelfAttention.q": (64, 64)}),
+            "not a layer of any known family",
+        ),
+        ({}, "contains no LoRA weights"),
     ],
 )
-def test_what_is_no_adapter_is_refused(
+def test_a_file_that_is_not_a_lora_is_refused(
     catalogue: Catalogue, tmp_path: Path, tensors: dict[str, Array], reason: str
 ) -> None:
     with pytest.raises(AdapterRefused, match=reason):
@@ -152,7 +155,7 @@ def test_what_is_no_adapter_is_refused(
 def test_every_layer_of_a_denoiser_has_a_name_of_its_family(
     catalogue: Catalogue, family: str, tmp_path: Path
 ) -> None:
-    """So no adapter of it is taken for another family's because of one layer."""
+    """Else one layer could make a LoRA count as another family's."""
     folder = catalogue.root / f"shapes-{family}"
     part = "unet" if (folder / "unet").is_dir() else "transformer"
     tensors = read_tensors(folder / part / "diffusion_pytorch_model.safetensors")

@@ -1,4 +1,4 @@
-"""Values counted in headers."""
+"""Numbers of parameters, from headers."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def test_variants_and_shards_are_counted_once(tmp_path: Path) -> None:
     assert count_values(tmp_path / "sharded", "fp16")["transformer"].values == 10
 
 
-def test_a_file_that_is_none_is_said_by_name(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_safetensors_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"short")
-    with pytest.raises(CatalogueError, match=r"model\.safetensors is no safetensors file"):
+    with pytest.raises(CatalogueError, match=r"model\.safetensors is not a safetensors file"):
         count_values(tmp_path / "model.safetensors")
 
 
-def test_blocks_are_told_from_what_stands_beside_them() -> None:
+def test_blocks_and_other_tensors_are_counted_apart() -> None:
     tensors = [
         ("pos_embed.weight", 5),
         ("blocks.0.attn.weight", 10),

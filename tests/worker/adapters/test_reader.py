@@ -170,7 +170,7 @@ def test_a_layer_with_one_of_its_two_weights_is_refused(
         return tensors
 
     path = _write(tmp_path, catalogue, "sdxl", lose)
-    with pytest.raises(JobFailed, match="only one of its two halves"):
+    with pytest.raises(JobFailed, match="one of the two matrices"):
         _by_us(pool, "sdxl", path, 1.0)
 
 
@@ -180,5 +180,5 @@ def test_weights_of_different_ranks_are_refused(catalogue: Catalogue, pool: Pool
         return tensors | {key: tensors[key][:2].contiguous()}
 
     path = _write(tmp_path, catalogue, "flux", shorten)
-    with pytest.raises(JobFailed, match="do not fit together"):
+    with pytest.raises(JobFailed, match=r"do not (match|fit together)"):
         _by_us(pool, "flux", path, 1.0)

@@ -1,0 +1,124 @@
+"""Components on torch's meta device, from their configurations, and how a pipeline calls them.
+
+A new component class gets a row in `Inputs.of`. Knows nothing of what is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from contracts.memory.activations import WorkloadShape
+
+#: Entries of a configuration file that say which class, or who wrote it.
+_NOT_OPTIONS = {
+    "_class_name",
+    "_diffusers_version",
+    "architectures",
+    "model_type",
+    "dtype",
+    "transformers_version",
+}
+_CLIP_TOKENS = 77
+
+
+def build(config: Mapping[str, Any], dtype: torch.dtype = torch.bfloat16) -> Any:
+    """The component with this configuration, on the meta device."""
+    options = {key: value for key, value in config.items() if key not in _NOT_OPTIONS}
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device("meta"):
+            if "_class_name" in config:
+                module = getattr(diffusers, config["_class_name"])(**options)
+                return torch.nn.Module.to(module, dtype)  # buffers, too
+            make_config = transformers.T5Config if config["model_type"] == "t5" else transformers.CLIPTextConfig
+            return getattr(transformers, config["architectures"][0])(make_config(**options))
+    finally:
+        torch.set_default_dtype(before)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a pipeline passes to a component in a call of this shape."""
+
+    config: Mapping[str, Any]
+    shape: WorkloadShape
+    dtype: torch.dtype = torch.bfloat16
+
+    def of(self, class_name: str) -> dict[str, Any]:
+        """A component's arguments by name."""
+        by_class: Mapping[str, Callable[[], dict[str, Any]]] = {
+            "CLIPTextModel": lambda: {"input_ids": self._ids(_CLIP_TOKENS)},
+            "CLIPTextModelWithProjection": lambda: {"input_ids": self._ids(_CLIP_TOKENS)},
+            "T5EncoderModel": lambda: {"input_ids": self._ids(self.shape.text_tokens)},
+            "AutoencoderKL": lambda: {"z": self._latents(self.config["latent_channels"])},
+            "UNet2DConditionModel": self._unet,
+            "SD3Transformer2DModel": self._sd3,
+            "FluxTransformer2DModel": self._flux,
+            "ControlNetModel": lambda: {**self._unet(), "controlnet_cond": self.image()},
+            "SD3ControlNetModel": lambda: {**self._sd3(), "controlnet_cond": self._latents(16)},
+            "FluxControlNetModel": lambda: {**self._flux(), "controlnet_cond": self._packed("in_channels")},
+        }
+        return by_class[class_name]()
+
+    def image(self) -> torch.Tensor:
+        """An image for each row, as the VAE encodes it."""
+        return self._empty(3, self.shape.height, self.shape.width)
+
+    def _unet(self) -> dict[str, Any]:
+        pooled = self.config["projection_class_embeddings_input_dim"] - 6 * self.config["addition_time_embed_dim"]
+        return {
+            "sample": self._latents(4),
+            "timestep": self._empty(),
+            "encoder_hidden_states": self._empty(_CLIP_TOKENS, self.config["cross_attention_dim"]),
+            "added_cond_kwargs": {"text_embeds": self._empty(pooled), "time_ids": self._empty(6)},
+        }
+
+    def _sd3(self) -> dict[str, Any]:
+        width, embeds = self.config["joint_attention_dim"], self.config.get("use_pos_embed", True)
+        inner = self.config["num_attention_heads"] * self.config["attention_head_dim"]
+        return {
+            # A ControlNet without a table of positions is given the transformer's tokens.
+            "hidden_states": self._latents(16) if embeds else self._packed(inner),
+            "encoder_hidden_states": width and self._empty(_CLIP_TOKENS + self.shape.text_tokens, width),
+            "pooled_projections": self._empty(self.config["pooled_projection_dim"]),
+            "timestep": self._empty(),
+        }
+
+    def _flux(self) -> dict[str, Any]:
+        return {
+            "hidden_states": self._packed("in_channels"),
+            "encoder_hidden_states": self._empty(self.shape.text_tokens, self.config["joint_attention_dim"]),
+            "pooled_projections": self._empty(self.config["pooled_projection_dim"]),
+            "timestep": self._empty(),
+            "guidance": self._empty() if self.config["guidance_embeds"] else None,
+            "img_ids": torch.empty(self.shape.pixels // 256, 3, device="meta", dtype=self.dtype),
+            "txt_ids": torch.empty(self.shape.text_tokens, 3, device="meta", dtype=self.dtype),
+        }
+
+    def _ids(self, length: int) -> torch.Tensor:
+        return torch.empty(self.shape.images, length, device="meta", dtype=torch.long)
+
+    def _latents(self, channels: int) -> torch.Tensor:
+        return self._empty(channels, self.shape.height // 8, self.shape.width // 8)
+
+    def _packed(self, width: str | int) -> torch.Tensor:
+        return self._empty(self.shape.pixels // 256, self.config[width] if isinstance(width, str) else width)
+
+    def _empty(self, *sizes: int) -> torch.Tensor:
+        rows = self.shape.images * self.shape.passes
+        return torch.empty(rows, *sizes, device="meta", dtype=self.dtype)
+
+
+def run_of(module: Any, inputs: Inputs, *, encode: bool = False) -> Callable[[], object]:
+    """One call of a component, with its inputs made already."""
+    if encode:
+        return partial(module.encode, inputs.image())
+    return partial(getattr(module, "decode", module), **inputs.of(type(module).__name__))
