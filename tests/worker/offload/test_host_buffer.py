@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from bench.architectures import build
+from bench.component_calls import build
 from contracts.weights.architectures import read_architectures
 from worker.offload.host_buffer import HostBuffer, layout
 
