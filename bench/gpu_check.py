@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from bench.architectures import build
+from bench.component_calls import build
 from bench.full_size import write_catalogue, write_checkpoint
 from bench.random_lora import write_lora
 from bench.trials import Trial, busy_seconds, make, opened, step_seconds
