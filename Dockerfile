@@ -1,4 +1,5 @@
-# Two images from one file: `api` (the HTTP side, the dispatcher and the command line; no torch) and `worker`.
+# Two images from one file: `api` (the HTTP side, the dispatcher and the command line; no torch) and `worker`, which
+# `worker-compile` extends by compilers.
 #   docker build --target api    -t darkroom-api .
 #   docker build --target worker -t darkroom-worker .
 # The worker takes PyPI's torch: on x86-64 that brings CUDA's own libraries, so python-slim is enough as a base and
@@ -70,3 +71,13 @@ USER 10001:10001
 ENV HF_HOME=/data/huggingface HF_HUB_DISABLE_TELEMETRY=1 TORCHINDUCTOR_CACHE_DIR=/tmp/torch
 HEALTHCHECK --interval=10s --timeout=10s --start-period=300s --retries=3 CMD ["python3", "-m", "worker.healthcheck"]
 CMD ["python3", "-m", "worker"]
+
+# The worker with the compilers that DARKROOM_WORKER_COMPILE needs, and a cache on /data: /tmp may be mounted noexec.
+FROM worker AS worker-compile
+USER 0:0
+# hadolint ignore=DL3008 # whatever compilers the base image's release has
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends g++ libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+USER 10001:10001
+ENV TORCHINDUCTOR_CACHE_DIR=/data/torch TRITON_CACHE_DIR=/data/triton CC=gcc CXX=g++

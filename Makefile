@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loads
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo install test test-node fuzz lint check chaos judge manifest bench containers gpu format clean
+.PHONY: demo install test test-node fuzz lint check chaos judge manifest bench containers gpu gpu-check format clean
 
 demo: install  ## run the service, one job of each task, and show the images
 	@$(BIN)/python -m cli.demo
@@ -45,6 +45,9 @@ containers: .venv/installed-dev  ## build both images, run them with compose, an
 	docker build --target worker --tag darkroom-worker:latest --build-arg PIP_EXTRA_INDEX_URL=$${PIP_EXTRA_INDEX_URL:-} .
 	DARKROOM_CHECK_ALL=1 deploy/check $(BIN)
 	$(BIN)/python -m pytest tests/containers
+
+gpu-check: .venv/installed-dev  ## what a CUDA card does with this worker, in under four minutes; docs/gpu.md has the figures
+	$(BIN)/python -m bench.gpu_check
 
 gpu: .venv/installed-dev  ## tests and figures that need a CUDA device
 	$(BIN)/python -m pytest tests/gpu

@@ -34,7 +34,7 @@ from contracts.weights.architectures import read_architectures
 from worker.offload.host_buffer import HostBuffer
 from worker.pool.pool import Pool
 from worker.runtime.device import pick_device, usable_bytes
-from worker.runtime.kernel_options import KernelOptions
+from worker.runtime.kernel_options import Compile, KernelOptions
 from worker.runtime.warnings import silence_known_warnings
 
 GIB = 2**30
@@ -126,7 +126,7 @@ def environment(setup: Setup) -> Iterator[dict[str, Any]]:
     properties = torch.cuda.get_device_properties(setup.device)
     free, total = torch.cuda.mem_get_info(setup.device)
     yield {
-        "card": properties.name, "torch": torch.__version__, "cudnn": torch.backends.cudnn.version(),
+        "card": properties.name, "torch": torch.__version__, "cudnn": _cudnn_version(),
         "total_gib": _gib(total), "free_gib": _gib(free), "budget_gib": _gib(usable_bytes(setup.device)),
     }  # fmt: skip
 
@@ -254,7 +254,8 @@ def lora(setup: Setup) -> Iterator[dict[str, Any]]:
 
 def compiled(setup: Setup) -> Iterator[dict[str, Any]]:
     """Seconds an image and what the receipt says, compiled, resident and with the denoiser on demand."""
-    for how, budget in (("blocks", None), ("graphs", None), ("graphs", 6 * GIB)):
+    ways: tuple[tuple[Compile, int | None], ...] = (("blocks", None), ("graphs", None), ("graphs", 6 * GIB))
+    for how, budget in ways:
         with opened(setup.trial, budget_bytes=budget, kernels=KernelOptions(compile=how)) as pool:
             receipts = [make(setup.trial, pool, setup.spec, seed).receipt for seed in range(4)]
             yield {
@@ -363,6 +364,11 @@ def _synchronize(device: torch.device) -> None:
 def _resident_set_gib() -> float:
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 2**20
+
+
+def _cudnn_version() -> Any:
+    backend: Any = torch.backends.cudnn
+    return backend.version()
 
 
 def _gib(size_bytes: int) -> float:

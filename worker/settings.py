@@ -99,7 +99,7 @@ class WorkerSettings(Settings):
         "auto", description="attention kernel to try first: auto (torch's order), cudnn, flash, efficient, math"
     )
     channels_last: ChannelsLast = Field(
-        "auto", description="channels-last memory format of convolution weights: auto (on CUDA), on, off"
+        "auto", description="channels-last memory format of convolution weights: auto (off), on, off"
     )
     compile: Compile = Field(
         "off", description="off; blocks: compile the denoiser's blocks; graphs: also replay them as CUDA graphs"

@@ -1,1 +1,8 @@
-"""TODO."""
+"""Models that are ready to run on one device: loaded, placed by a plan, evicted for others.
+
+pool.py           the models of one worker; what the loop and the generation ask
+plan_selector.py  the memory plan of each call, and a smaller one after memory ran out
+eviction.py       which models stay in memory and which is evicted, to host memory or altogether
+fetcher.py        files of models before they are loaded: fetched, hashed, in the page cache, measured
+model.py          one loaded model: components, pipelines, adapters, compiled blocks
+"""
