@@ -1,11 +1,10 @@
 """One pipeline call: from jobs to images, receipts and stored files.
 
 generate.py    the algorithm: model, adapters, inputs, prompts, denoise and decode, restore, results
-inputs.py      reads the jobs' input images from the storage
+inputs.py      reads and decodes the jobs' input images
 callback.py    listens to the pipeline: stage timer, steps, non-finite latents
 inpainting.py  crops around a mask, pastes the result back, blends it in
-images.py      decodes and encodes image files
 receipts.py    the receipt of a job, and the metadata of its files
-outputs.py     the result of a job, and the storing of its images
+outputs.py     the result of a job; encodes and stores its images
 warm_up.py     one discarded image that compiles a model
 """

@@ -89,7 +89,6 @@ def _generate_once(
 ) -> list[JobResult]:
     """Make one attempt. `merged` is what the jobs need together; `failed_plans` ran out of memory before."""
     timer = callback.timer
-
     # The model, placed by its memory plan.
     model = pool.ready(merged, merged.num_images)
     timer.end_stage("load")
@@ -108,17 +107,15 @@ def _generate_once(
     crop = inpainting.find_crop(inputs.mask, shared.padding_mask_crop)
     timer.end_stage("read_inputs")
 
+    image_adapters = [adapters[job.id] for job in ready for _ in job.parameters.seeds]
     try:
-        image_adapters = [adapters[job.id] for job in ready for _ in job.parameters.seeds]
         with model.active(image_adapters) as encoder, pool.memory_tracker.running(pool.resident_bytes):
             timer.end_stage("load_adapters")
-
             # Prompts to embeddings.
             embeddings = encoder.encode(inputs)
             pool.count_look_ups(model, encoder)
             model.placement.end_stage()
             timer.end_stage("encode_prompt")
-
             # Noise to latents to images.
             cropped = inpainting.crop_inputs(inputs, crop)
             generated = _denoise_and_decode(pipeline, model, cropped, embeddings, ready, callback)
@@ -128,7 +125,7 @@ def _generate_once(
         if model.adapters.is_active:
             pool.drop(shared.model)
 
-    # What the mask protects is the input's, pixel for pixel.
+    # Outside the mask the result is the input image, pixel for pixel.
     images = inpainting.restore(generated, inputs, crop)
     timer.end_stage("decode")
 
@@ -140,11 +137,11 @@ def _generate_once(
         predicted_calls=callback.predicted_calls,
         worker=worker_name,
     )
-    results = {
+    results = failures | {
         job.id: _result(job, indexes, images, receipt, adapters[job.id], callback)
         for job, indexes in zip(ready, _image_indexes(ready), strict=True)
     }
-    return [failures[job.id] if job.id in failures else results[job.id] for job in jobs]
+    return [results[job.id] for job in jobs]
 
 
 def _load_adapters(jobs: Sequence[Job], model: LoadedModel) -> tuple[dict[str, AdapterSet], dict[str, JobResult]]:

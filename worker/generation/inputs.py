@@ -1,14 +1,19 @@
-"""Reads the input images that jobs name from the storage, beside their prompts the inputs of a pipeline call."""
+"""Reads the images that jobs name from the storage and decodes them: beside the prompts, a call's inputs."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+
+from PIL import Image
 
 from contracts.errors import FailureCode, JobFailed, NotFound
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from worker.families import GenerationInputs, prompts_per_image
-from worker.generation.images import read_image, read_mask
+
+#: Width, height in pixels.
+Size = tuple[int, int]
 
 
 def read_inputs(jobs: Sequence[JobParameters], storage: Storage) -> GenerationInputs:
@@ -24,13 +29,42 @@ def read_inputs(jobs: Sequence[JobParameters], storage: Storage) -> GenerationIn
         return GenerationInputs(
             job=shared,
             prompts=prompts_per_image(jobs),
-            image=None if shared.image is None else read_image(storage.read(shared.image), size),
-            mask=None if shared.mask_image is None else read_mask(storage.read(shared.mask_image), size),
+            image=None if shared.image is None else decode_image(storage.read(shared.image), size),
+            mask=None if shared.mask_image is None else decode_mask(storage.read(shared.mask_image), size),
             controls=[
-                None if control.image is None else read_image(storage.read(control.image), size)
+                None if control.image is None else decode_image(storage.read(control.image), size)
                 for control in shared.controls
             ],
         )
     except NotFound as error:
         message = "an input image is no longer stored; upload it again"
         raise JobFailed(FailureCode.INPUT_MISSING, message) from error
+
+
+def decode_image(data: bytes, size: Size) -> Image.Image:
+    """Decode an input or control image: RGB, scaled to `size`; transparent pixels become white."""
+    image = _flatten(_open(data), "white").convert("RGB")
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def decode_mask(data: bytes, size: Size) -> Image.Image:
+    """Decode a mask: one channel, white = generate, scaled to `size`; transparent pixels become black.
+
+    Scaled bilinearly: Lanczos overshoots at edges and would touch pixels beside the mask.
+    """
+    mask = _flatten(_open(data), "black").convert("L")
+    return mask if mask.size == size else mask.resize(size, Image.Resampling.BILINEAR)
+
+
+def _open(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
+
+
+def _flatten(image: Image.Image, color: str) -> Image.Image:
+    """Return the image on an opaque background."""
+    if not image.has_transparency_data:
+        return image
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, color), image)

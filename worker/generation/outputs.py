@@ -6,20 +6,25 @@ Needs no device, so the next jobs can be generated meanwhile. Knows no queue.
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from PIL import Image
+from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
 
 from contracts.errors import FailureCode, Unavailable
 from contracts.queue.records import ImageRecord, JobError, Receipt
 from contracts.storage import Storage
-from worker.generation import images, receipts
+from worker.generation import receipts
 
 _log = logging.getLogger(__name__)
+
+#: A JPEG segment has 64 KiB, including its headers.
+_JPEG_EXIF_BYTES = 65_000
 
 Status = Literal["generated", "completed", "failed", "cancelled", "released", "device_failed", "lost"]
 
@@ -75,7 +80,7 @@ def store(result: JobResult, job_id: str, attempt: int, storage: Storage) -> Job
 def _write(image: Image.Image, index: int, receipt: Receipt, folder: str, storage: Storage) -> ImageRecord:
     parameters, seed = receipt.parameters, receipt.parameters.seeds[index]
     metadata = receipts.file_metadata(receipt, seed)
-    data = images.encode(image, parameters.output_format, parameters.output_quality, metadata)
+    data = encode_image(image, parameters.output_format, parameters.output_quality, metadata)
     key = f"{folder}/{index}.{parameters.output_format}"
     storage.write(key, data)
     return ImageRecord(
@@ -87,3 +92,38 @@ def _write(image: Image.Image, index: int, receipt: Receipt, folder: str, storag
         sha256=hashlib.sha256(data).hexdigest(),
         size_bytes=len(data),
     )
+
+
+def encode_image(image: Image.Image, file_format: str, quality: int, metadata: Mapping[str, str]) -> bytes:
+    """Encode an image file with `metadata["darkroom"]` (JSON) and `metadata["parameters"]` (A1111's line) inside.
+
+    PNG has them as text chunks; JPEG and WebP as EXIF ImageDescription and UserComment. A JPEG has room for
+    64 KiB of EXIF: with very long prompts it lacks the second, then both. The same arguments give the same bytes.
+    """
+    options: dict[str, object] = {}
+    if file_format == "png":
+        chunks = PngInfo()
+        for name, text in metadata.items():
+            chunks.add_text(name, text)
+        options = {"pnginfo": chunks}
+    else:
+        max_bytes = _JPEG_EXIF_BYTES if file_format == "jpeg" else None
+        options = {"quality": quality, "exif": _exif(metadata, max_bytes)}
+    file = io.BytesIO()
+    image.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def _exif(metadata: Mapping[str, str], max_bytes: int | None) -> bytes:
+    """Return EXIF with as much of the metadata as fits."""
+    for names in (("darkroom", "parameters"), ("darkroom",), ()):
+        exif = Image.Exif()
+        if "darkroom" in names:
+            exif[ExifTags.Base.ImageDescription] = metadata["darkroom"]
+        if "parameters" in names:
+            comment = b"UNICODE\0" + metadata["parameters"].encode("utf-16-be")
+            exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
+        data = exif.tobytes()
+        if max_bytes is None or len(data) <= max_bytes:
+            break
+    return data

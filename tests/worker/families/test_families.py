@@ -58,7 +58,7 @@ def _inputs(family: str, mode: Mode, which: dict[str, int]) -> GenerationInputs:
         return VALUES[field][which.get(field, 0)]
 
     fields = {field: value(field) for field in granted & VALUES.keys()}
-    pictures = [Image.new("RGB", (64, 64), "red"), Image.new("RGB", (64, 64), "blue")]
+    images = [Image.new("RGB", (64, 64), "red"), Image.new("RGB", (64, 64), "blue")]
     control = ControlParameters(
         controlnet="any", image="inputs/c.png", preprocess=None,
         conditioning_scale=0.5, guidance_start=0.1, guidance_end=0.9,
@@ -75,9 +75,9 @@ def _inputs(family: str, mode: Mode, which: dict[str, int]) -> GenerationInputs:
     return GenerationInputs(
         job=job,
         prompts=texts,
-        image=pictures[which.get("image", 0)] if "image" in granted else None,
-        mask=pictures[which.get("mask_image", 0)] if "mask_image" in granted else None,
-        controls=[pictures[which.get("controls", 0)]] if "controls" in granted else [],
+        image=images[which.get("image", 0)] if "image" in granted else None,
+        mask=images[which.get("mask_image", 0)] if "mask_image" in granted else None,
+        controls=[images[which.get("controls", 0)]] if "controls" in granted else [],
     )
 
 
@@ -96,7 +96,7 @@ def _granted() -> Iterator[tuple[str, Mode, str]]:
     for family, mode in EVERY_MODE:
         fields = (FAMILIES[family].modes[mode] | COMMON_FIELDS) - HANDLED_FIELDS
         for field in sorted(fields - SIZE_FROM_IMAGE.get((family, mode), set())):
-            # SD3's pipeline for masks gives the image and the mask to the ControlNet; there is no other picture.
+            # SD3's pipeline for masks gives the image and the mask to the ControlNet; there is no other image.
             if (family, mode, field) != ("sd3", Mode.CONTROLNET_INPAINT, "controls"):
                 yield family, mode, field
 

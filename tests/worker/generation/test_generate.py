@@ -252,11 +252,11 @@ def test_inpaint_changes_no_pixel_outside_the_mask(
 ) -> None:
     if not set(fields) <= catalogue.model(f"shapes-{family}").family_spec.modes[mode]:
         fields = {}
-    painted = generate_pixels(make_job(catalogue, family, mode, **fields), pool, storage)
+    generated = generate_pixels(make_job(catalogue, family, mode, **fields), pool, storage)
     original = decode_pixels(storage.read("inputs/image.png"))
     outside = decode_pixels(storage.read("inputs/mask.png"))[..., 0] == 0
-    assert np.array_equal(painted[outside], original[outside])
-    assert not np.array_equal(painted[~outside], original[~outside])
+    assert np.array_equal(generated[outside], original[outside])
+    assert not np.array_equal(generated[~outside], original[~outside])
 
 
 def test_a_blurred_mask_blends_only_at_its_edge(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
@@ -270,8 +270,8 @@ def test_a_blurred_mask_blends_only_at_its_edge(catalogue: Catalogue, pool: Pool
 
 def test_a_black_mask_returns_the_input_image(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
     storage.write("inputs/mask.png", encode_image(Image.new("L", (64, 64), 0)))
-    painted = generate_pixels(make_job(catalogue, "sdxl", Mode.INPAINT, padding_mask_crop=8), pool, storage)
-    assert np.array_equal(painted, decode_pixels(storage.read("inputs/image.png")))
+    generated = generate_pixels(make_job(catalogue, "sdxl", Mode.INPAINT, padding_mask_crop=8), pool, storage)
+    assert np.array_equal(generated, decode_pixels(storage.read("inputs/image.png")))
 
 
 def test_a_crop_around_the_mask_changes_what_the_model_sees(

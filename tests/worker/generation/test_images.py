@@ -10,7 +10,8 @@ import pytest
 from PIL import ExifTags, Image, ImageDraw
 
 from tests.support.images import encode_image
-from worker.generation import images
+from worker.generation.inputs import decode_image, decode_mask
+from worker.generation.outputs import encode_image as encode_output
 
 TEXTS = {"darkroom": json.dumps({"seed": 7}), "parameters": "ein Kreis, 丸\nSteps: 3, Seed: 7"}
 
@@ -21,13 +22,13 @@ def _pixels(image: Image.Image) -> np.ndarray:
 
 def test_transparent_pixels_of_an_image_become_white() -> None:
     image = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
-    assert images.read_image(encode_image(image), (8, 8)).getpixel((0, 0)) == (255, 255, 255)
+    assert decode_image(encode_image(image), (8, 8)).getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_transparent_pixels_of_a_mask_become_black() -> None:
     mask = Image.new("LA", (8, 8), (255, 0))
     mask.putpixel((3, 3), (255, 255))
-    read = images.read_mask(encode_image(mask), (8, 8))
+    read = decode_mask(encode_image(mask), (8, 8))
     assert read.mode == "L"
     assert (read.getpixel((0, 0)), read.getpixel((3, 3))) == (0, 255)
 
@@ -36,34 +37,34 @@ def test_transparent_pixels_of_a_mask_become_black() -> None:
 def test_every_mode_becomes_rgb(mode: str) -> None:
     file = io.BytesIO()
     Image.new("RGB", (8, 8), "white").convert(mode).save(file, "TIFF")
-    image = images.read_image(file.getvalue(), (8, 8))
+    image = decode_image(file.getvalue(), (8, 8))
     assert image.mode == "RGB"
     assert image.getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_pictures_are_scaled_to_the_outputs_size() -> None:
     data = encode_image(Image.new("RGB", (40, 30), "red"))
-    assert images.read_image(data, (64, 48)).size == (64, 48)
-    assert images.read_mask(data, (64, 48)).size == (64, 48)
+    assert decode_image(data, (64, 48)).size == (64, 48)
+    assert decode_mask(data, (64, 48)).size == (64, 48)
 
 
 def test_a_scaled_mask_does_not_ring() -> None:
     mask = Image.new("L", (16, 16), 0)
     ImageDraw.Draw(mask).rectangle((8, 0, 15, 15), fill=255)
-    scaled = _pixels(images.read_mask(encode_image(mask), (64, 64)))
+    scaled = _pixels(decode_mask(encode_image(mask), (64, 64)))
     assert scaled[:, :28].max() == 0
     assert scaled[:, 36:].min() == 255
 
 
 def test_png_has_the_metadata_in_text_chunks() -> None:
-    data = images.encode(Image.new("RGB", (8, 8)), "png", 95, TEXTS)
+    data = encode_output(Image.new("RGB", (8, 8)), "png", 95, TEXTS)
     with Image.open(io.BytesIO(data)) as image:
         assert image.text == TEXTS  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("file_format", ["jpeg", "webp"])
 def test_jpeg_and_webp_have_the_metadata_in_exif(file_format: str) -> None:
-    data = images.encode(Image.new("RGB", (8, 8)), file_format, 95, TEXTS)
+    data = encode_output(Image.new("RGB", (8, 8)), file_format, 95, TEXTS)
     with Image.open(io.BytesIO(data)) as image:
         assert image.format == file_format.upper()
         exif = image.getexif()
@@ -77,7 +78,7 @@ def test_jpeg_and_webp_have_the_metadata_in_exif(file_format: str) -> None:
 @pytest.mark.parametrize("length", [10_000, 60_000])
 def test_metadata_with_long_prompts_fits_into_the_file(file_format: str, length: int) -> None:
     texts = {"darkroom": json.dumps({"prompt": "x" * length}), "parameters": "卵" * 30_000}
-    data = images.encode(Image.new("RGB", (8, 8)), file_format, 95, texts)
+    data = encode_output(Image.new("RGB", (8, 8)), file_format, 95, texts)
     with Image.open(io.BytesIO(data)) as image:
         image.load()
         if file_format == "png":
@@ -88,7 +89,7 @@ def test_metadata_with_long_prompts_fits_into_the_file(file_format: str, length:
 
 def test_a_jpeg_omits_metadata_that_does_not_fit() -> None:
     texts = {"darkroom": "x" * 100_000, "parameters": "y"}
-    data = images.encode(Image.new("RGB", (8, 8)), "jpeg", 95, texts)
+    data = encode_output(Image.new("RGB", (8, 8)), "jpeg", 95, texts)
     with Image.open(io.BytesIO(data)) as image:
         assert len(image.getexif()) == 0
 
@@ -96,11 +97,11 @@ def test_a_jpeg_omits_metadata_that_does_not_fit() -> None:
 @pytest.mark.parametrize("file_format", ["png", "jpeg", "webp"])
 def test_the_same_image_and_metadata_give_the_same_bytes(file_format: str) -> None:
     image = Image.effect_noise((32, 32), 50).convert("RGB")
-    first = images.encode(image, file_format, 90, TEXTS)
-    assert images.encode(image.copy(), file_format, 90, dict(TEXTS)) == first
+    first = encode_output(image, file_format, 90, TEXTS)
+    assert encode_output(image.copy(), file_format, 90, dict(TEXTS)) == first
 
 
 def test_lower_quality_makes_a_smaller_file() -> None:
     image = Image.effect_noise((64, 64), 50).convert("RGB")
-    sizes = [len(images.encode(image, "jpeg", quality, TEXTS)) for quality in (30, 95)]
+    sizes = [len(encode_output(image, "jpeg", quality, TEXTS)) for quality in (30, 95)]
     assert sizes[0] < sizes[1]

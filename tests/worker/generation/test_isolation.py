@@ -90,8 +90,8 @@ def expected(
 ) -> list[tuple[JobParameters, list[bytes]]]:
     """Distinct jobs, each with its files from a process of its own."""
     root = tmp_path_factory.mktemp("alone")
-    for key, picture in INPUT_IMAGES.items():
-        LocalStorage(root).write(key, encode_image(picture))
+    for key, image in INPUT_IMAGES.items():
+        LocalStorage(root).write(key, encode_image(image))
     rng = random.Random(2026)
     drawn = [request for family in FAMILIES for request in _draw_requests(rng, adapted, family)]
     requests = {request.model_dump_json(): request for request in drawn}
