@@ -120,7 +120,7 @@ def test_one_idempotency_key_is_one_upload(client: TestClient) -> None:
         (b"", "not a safetensors file"),
         (TINT[: len(TINT) // 2], "truncated"),
         (TINT + b"more", "4 bytes that belong to no tensor"),
-        ((LORAS / "bad" / "wrong-family.safetensors").read_bytes(), "320 → 320 channels"),
+        ((LORAS / "bad" / "wrong-family.safetensors").read_bytes(), "maps 320 to 320 channels"),
         ((LORAS / "bad" / "no-adapter.safetensors").read_bytes(), "is not part of a LoRA"),
         ((LORAS / "bad" / "not-a-number.safetensors").read_bytes(), "contains NaN or infinite values"),
     ],
