@@ -52,8 +52,8 @@ request on the live workers.
   `contracts/memory/activation_tables/`, a file a component class. A configuration that was not counted gets the
   nearest one's, scaled by its width, and the plan says so. The peaks of real runs of the shapes models on the
   CPU, all tasks, one image and two, are between 0.90 and 1.01 of the plan (`python -m bench.peaks`). Scratch
-  memory of kernels and what CUDA's allocator wastes are not included; a worker plans with nine tenths of the
-  card, so a card of 8 GiB is a budget of 7.2.
+  memory of kernels and what CUDA's allocator wastes are not included; a worker plans with what
+  is free on the card, less a margin of 2 % (at least 256 MiB): about 7.2 GiB of a card of 8.
 - **ControlNets** that are still on a hub count as published; an unknown one counts as the largest of its
   family, and the plan says that this is assumed, until the first job has downloaded it. A **LoRA** stays on the
   device even when the denoiser is streamed, and what it adds to the widest layers is part of the activations.

@@ -1,4 +1,7 @@
-"""Content hashes of weights: one file, or a folder with all that shapes its output."""
+"""Weight files on disk: what belongs to a checkpoint, its content hash, and its place in the page cache.
+
+Knows no formats and loads nothing.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
-#: (path, size, mtime in ns) -> sha256; a file that changes is hashed anew.
+#: How much of a file is looked at, and read, at once.
+_CHUNK_BYTES = 4 * 2**20
+#: Path, size, and modification time in ns: a file that changes is hashed again.
 _Stamp = tuple[str, int, int]
 
 
 class ContentHasher:
-    """Hashes files once, as long as they do not change."""
+    """Sha256 hashes of files, each computed once while the file does not change."""
 
     def __init__(self) -> None:
         self._known: dict[_Stamp, str] = {}
 
     def hash(self, path: Path, variant: str | None = None) -> str:
-        """Sha256 of a file's bytes, or of the list of a folder's weights and configurations with theirs."""
+        """Sha256 of a file, or of a folder: of the list of its weights and configurations with their hashes.
+
+        Args:
+            variant: as in diffusers (`fp16`); weights of that variant are taken where a component has them.
+        """
         if path.is_file():
             return self._hash_file(path)
         total = hashlib.sha256()
@@ -30,7 +39,7 @@ class ContentHasher:
 
     def _hash_file(self, path: Path) -> str:
         real = path.resolve()
-        # The hub's cache names a large file by its sha256.
+        # The Hugging Face hub's cache names a large file by its sha256.
         if real.parent.name == "blobs" and _SHA256.match(real.name):
             return real.name
         status = real.stat()
@@ -42,7 +51,7 @@ class ContentHasher:
 
 
 def weight_files(path: Path, variant: str | None = None) -> Iterator[Path]:
-    """The file itself, or a folder's weights and configurations."""
+    """Yield the file itself, or a folder's weights and configurations."""
     if path.is_file():
         yield path
     else:
@@ -58,25 +67,22 @@ def _in_folder(folder: Path, variant: str | None) -> Iterator[Path]:
             yield from part.glob(pattern)
 
 
-_CHUNK_BYTES = 4 * 2**20
-
-
 def read_into_page_cache(file: Path) -> int:
-    """Read those parts of a file that the system no longer holds; returns how many bytes that were."""
+    """Read the parts of a file that are not in the system's page cache; returns how many bytes were read."""
     buffer = bytearray(_CHUNK_BYTES)
     descriptor = os.open(file, os.O_RDONLY)
     try:
         chunks = range(0, os.fstat(descriptor).st_size, _CHUNK_BYTES)
-        # All are asked for first, from the end: a look, and a read, may bring in the beginning of the next chunk.
-        missing = [begin for begin in reversed(chunks) if not _is_held(descriptor, begin)]
+        # Look at all first, from the end: a look or a read may bring in the beginning of the next chunk.
+        missing = [begin for begin in reversed(chunks) if not _is_cached(descriptor, begin)]
         return sum(os.preadv(descriptor, [buffer], begin) for begin in reversed(missing))
     finally:
         os.close(descriptor)
 
 
-def _is_held(descriptor: int, begin: int) -> bool:
-    """Whether the chunk's first byte can be had at once: pages come and go by neighbourhoods."""
+def _is_cached(descriptor: int, begin: int) -> bool:
+    """Whether the chunk's first byte is in the page cache, where neighbouring pages come and go together."""
     try:
         return os.preadv(descriptor, [bytearray(1)], begin, os.RWF_NOWAIT) == 1
-    except OSError:  # it would have to wait; or the file system cannot say
+    except OSError:  # the read would block, or the file system cannot tell
         return False

@@ -1,6 +1,6 @@
-"""Reads weights from where the catalogue says: hub id, folder, or one `.safetensors` file. Never a pickle.
+"""Reads weights from where the catalogue says: hub id, folder, or one `.safetensors` file; never a pickle.
 
-Knows nothing of which models stay warm.
+Knows nothing of devices, or of which models stay in memory.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from worker.families import DiffusersFamily
 
 
 def locate_model(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily) -> Path:
-    """The checkpoint's folder or file on this machine, fetched from the hub first where it is a hub id."""
+    """The checkpoint's folder or file on this machine, downloaded first where it is a hub id."""
     place = catalogue.locate(spec.source)
     if isinstance(place, Path):
         return place
@@ -32,7 +32,7 @@ def locate_model(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily)
 
 
 def fetch_rest(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily, path: Path) -> None:
-    """Have the hub's cache hold what loading one file asks of a hub besides: configurations, missing encoders."""
+    """Download what loading a single file needs besides the file: configurations, missing text encoders."""
     if path.is_dir():
         return
     if spec.config is None:
@@ -44,7 +44,7 @@ def fetch_rest(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily, p
         return
     keys = _keys_of(path)
     if not any(key.startswith(_ENCODERS) for key in keys):
-        # All but the denoiser, which counts as given.
+        # Everything but the denoiser, which is in the file.
         download = _pipeline_class(family).download
         download(place, variant=spec.variant, use_safetensors=True, **{family.denoiser: None})
         return
@@ -53,12 +53,12 @@ def fetch_rest(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily, p
     snapshot_download(place, allow_patterns=[*_DESCRIPTIONS, *weights], ignore_patterns=["*.fp16*"])
 
 
-#: What says how components are made, beside their weights.
+#: Configurations and tokenizers: everything of a checkpoint but its weights.
 _DESCRIPTIONS = ["*.json", "*.txt", "*.model"]
 
 
 def locate_controlnet(catalogue: Catalogue, spec: ControlNetSpec) -> Path:
-    """The ControlNet's folder on this machine, fetched from the hub first where it is a hub id."""
+    """The ControlNet's folder on this machine, downloaded first where it is a hub id."""
     place = catalogue.locate(spec.source)
     if isinstance(place, Path):
         return place
@@ -105,9 +105,11 @@ def load_model(
 
 
 def _fix_vae_dtype(vae: Any, dtype: torch.dtype) -> None:
-    """SDXL's VAE overflows in float16, so there it stays in float32, and whoever calls it casts.
+    """Keep a VAE that overflows in float16 (SDXL's) in float32 there; whoever calls it casts.
 
-    Its pipelines would cast the shared weights to and fro in every call, in bfloat16 too, which needs it not.
+    With `force_upcast`, diffusers' SDXL pipelines (0.42) cast the shared weights to float32 and back in every
+    call, also in bfloat16, where that is not needed.
+    `test_a_vae_that_overflows_in_float16_works_in_float32_wherever_it_lives` fails when that changes.
     """
     if getattr(vae.config, "force_upcast", False):
         if dtype is torch.float16:
@@ -141,16 +143,20 @@ def _keys_of(path: Path) -> list[str]:
         return list(file.keys())
 
 
-#: How the keys of text encoders begin in a file that holds a whole checkpoint.
+#: Prefixes of text encoders' keys in a file that holds a whole checkpoint.
 _ENCODERS = ("conditioner.", "cond_stage_model.", "text_encoders.")
 _T5 = "text_encoders.t5xxl."
 
 
 def _check_complete(pipeline: Any) -> None:
-    """The single-file loader leaves weights that it did not find without values, and says nothing."""
+    """Refuse a pipeline with weights that the file lacks.
+
+    diffusers' single-file loader (0.42) leaves them on the meta device without an error;
+    `test_a_single_file_with_a_gap_is_refused` fails when that changes.
+    """
     for name, part in pipeline.components.items():
         if isinstance(part, PreTrainedModel):
-            part.tie_weights()  # T5's token embedding may stand once in the file and serve twice
+            part.tie_weights()  # T5's token embedding may be stored once and used twice
         if isinstance(part, torch.nn.Module):
             gaps = [key for key, tensor in part.named_parameters() if tensor.is_meta]
             if gaps:

@@ -1,4 +1,6 @@
-"""Models and ControlNets on their way into memory: fetched, known by content, weighed; and why one cannot come.
+"""What happens to models and ControlNets before they are loaded: download, hash, page cache, sizes.
+
+Also turns what loading raises into the error that a job's client reads.
 
 Loads none of them. Knows nothing of what is in memory already.
 """
@@ -23,17 +25,18 @@ _Loaded = TypeVar("_Loaded")
 
 
 class ModelFetcher:
-    """What precedes a load."""
+    """Downloads, hashes and measures models and ControlNets."""
 
-    def __init__(self, catalogue: Catalogue, budget: PlanSelector, hasher: ContentHasher) -> None:
-        """`budget` learns what each weighs."""
+    def __init__(self, catalogue: Catalogue, plan_selector: PlanSelector, hasher: ContentHasher) -> None:
+        """`plan_selector` learns the size of each."""
         self._catalogue = catalogue
-        self._plan_selector = budget
+        self._plan_selector = plan_selector
         self._hasher = hasher
         self._places: dict[str, Path] = {}
 
     def prepare(self, name: str) -> None:
-        """Have the files of a model, or of a `controlnet:ID`, here, at hand, and known by content; for any thread.
+        """Download and hash the files of a model, or of a `controlnet:ID`, and read them into the page cache;
+        thread-safe.
 
         The first time they are read through for their hash. Later, for a model that was dropped in between, only
         what the system no longer holds of them is read.
@@ -50,7 +53,7 @@ class ModelFetcher:
             files.read_into_page_cache(file)
 
     def locate(self, id: str) -> Path:
-        """A model's files, fetched from the hub first where they are there; it is asked once."""
+        """A model's files, downloaded first where they are on a hub; the hub is asked once."""
         spec = self._catalogue.model(id)
         return self._place(id, lambda: checkpoints.locate_model(self._catalogue, spec, get_family(spec.family)))
 
@@ -60,12 +63,12 @@ class ModelFetcher:
         return self._place(f"controlnet:{id}", lambda: checkpoints.locate_controlnet(self._catalogue, spec))
 
     def measure(self, id: str) -> None:
-        """Know what the model consists of: one that is still on a hub is fetched for that."""
+        """Have the plan selector know the model's components; one on a hub is downloaded for that."""
         if not self._plan_selector.knows(id):
             self._plan_selector.add_model(id, self.locate(id))
 
     def measure_controlnet(self, id: str, model: str) -> None:
-        """Know what it weighs beside this model: one that is still on a hub is fetched for that."""
+        """Have the plan selector know its size beside this model; one on a hub is downloaded for that."""
         if not self._plan_selector.knows_controlnet(id):
             self._plan_selector.add_controlnet(id, model, self.locate_controlnet(id))
 
@@ -77,7 +80,7 @@ class ModelFetcher:
 
 
 def load_errors_as_job_failed(id: str, load: Callable[[], _Loaded]) -> _Loaded:
-    """The result of `load`; what it raises is told as a job's client is told.
+    """Return the result of `load`; what it raises becomes the error that a job's client reads.
 
     Raises:
         JobFailed: with MODEL_LOAD_FAILED.
@@ -95,6 +98,6 @@ def load_errors_as_job_failed(id: str, load: Callable[[], _Loaded]) -> _Loaded:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, short enough for a client and without this machine's paths."""
+    """The first line of an error's text, at most 300 characters and without the home folder's path."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].replace(str(Path.home()), "~")[:300]

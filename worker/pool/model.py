@@ -1,6 +1,6 @@
-"""One loaded model: components that all its tasks share, ControlNets as they were asked for, adapters, placement.
+"""One loaded model: components shared by all its tasks, ControlNets, adapters, placement and kernels.
 
-Pipelines and their schedulers are fresh for every batch; only the weights are shared. Knows no other model.
+Each call gets a new pipeline and scheduler; only the weights are shared. Knows no other model.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ from worker.sampling.schedulers import make_scheduler
 
 @dataclass(frozen=True)
 class PoolContext:
-    """What all models of a worker have in common.
+    """What all models of a worker share.
 
     Attributes:
         encodes_ahead: whether a thread beside the jobs' has T5 read what waits.
-        turn: shared with that thread, as `CpuT5` has it.
+        turn: held while a model is loaded or moved, and by that thread while T5 runs.
     """
 
     catalogue: Catalogue
@@ -69,13 +69,13 @@ class LoadedModel:
     Attributes:
         base: the text-to-image pipeline that holds the components; jobs run on derived ones.
         weights: id and content hash for receipts.
-        placement: where its components live.
-        kernels: what computes it.
+        placement: where its components are.
+        kernels: how it is computed.
         fp8: whether its denoiser is stored in 8 bits, for as long as it is loaded.
     """
 
     def __init__(self, spec: ModelSpec, path: Path, context: PoolContext, plan: Plan) -> None:
-        """Load from `path` what the plan holds, into host memory; nothing is on the device yet."""
+        """Load the plan's components from `path` into host memory; nothing is on the device yet."""
         self.spec = spec
         self.family: DiffusersFamily = get_family(spec.family)
         self.device = context.device
@@ -107,30 +107,30 @@ class LoadedModel:
 
     @property
     def on_host(self) -> bool:
-        """Whether it must be placed before it can run."""
+        """Whether it is in host memory and must be placed before it can run."""
         return self.placement.plan is None
 
     @property
     def resident_bytes(self) -> int:
-        """On the device between batches, adapters included."""
+        """Weights that stay on the device, adapters included."""
         return self.placement.resident_bytes + self.adapters.resident_bytes
 
     @property
     def hosts_t5(self) -> bool:
-        """Whether its T5 may work on the CPU for jobs that wait."""
+        """Whether its T5 is on the CPU, where it can encode prompts of waiting jobs."""
         return self._host_t5 is not None and self.placement.placement_of(self.family.t5 or "") is Placement.CPU
 
     def move_to_host(self) -> None:
-        """Into host memory with it; adapters are read anew when they are asked for."""
+        """Move it to host memory; adapters are dropped, and read again when a job names them."""
         self.forget_adapters()
         self.placement.move_to_host()
 
     def forget_adapters(self) -> None:
-        """Give the memory of all adapters back."""
+        """Drop all adapters and free their memory."""
         self.adapters = LoraCache(self.base, self.family, self._context.lora_files, self.spec.id)
 
     def report(self) -> dict[str, Any]:
-        """What it takes, and by which plan: its `ModelReport`."""
+        """Its memory and plan, as the fields of a `ModelReport`."""
         plan = self.placement.plan
         return {
             "plan": "" if plan is None else plan.name,
@@ -141,12 +141,12 @@ class LoadedModel:
         }
 
     def serves(self, plan: Plan) -> bool:
-        """Whether everything that the plan holds is loaded, and as it wants it."""
+        """Whether all components of a plan are loaded, in the plan's dtype."""
         needed = {name for name, placement in plan.placements.items() if placement is not Placement.SKIPPED}
         return needed & set(self.base.components) <= set(self.placement.names) and plan.fp8 == self.fp8
 
     def load_controlnet(self, id: str, path: Path) -> None:
-        """Read a ControlNet into host memory, once."""
+        """Load a ControlNet into host memory; nothing where it is loaded already."""
         if id in self._controlnets:
             return
         with self._context.turn:
@@ -157,7 +157,7 @@ class LoadedModel:
         self.placement.add(f"controlnet:{id}", module)
 
     def pipeline(self, mode: Mode, scheduler: str, controlnets: Sequence[str] = ()) -> Any:
-        """A fresh pipeline on the shared components, with a fresh scheduler. It paints from embeddings only."""
+        """Build a pipeline on the shared components, with its own scheduler; it takes embeddings only."""
         extra: dict[str, Any] = {name: None for name in self.base.components if name.startswith("text_encoder")}
         extra["scheduler"] = self._scheduler(scheduler)
         if controlnets:
@@ -171,14 +171,14 @@ class LoadedModel:
         return pipeline
 
     def _scheduler(self, name: str) -> Any:
-        """A fresh one: a copy, which takes a fifth of the time, of one that has never run."""
+        """Copy a scheduler that has never run, in a fifth of the time that building one takes."""
         if name not in self._schedulers:
             self._schedulers[name] = make_scheduler(name, self.base.scheduler.config)
         return copy.deepcopy(self._schedulers[name])
 
     @contextmanager
     def active(self, sets: Sequence[AdapterSet]) -> Iterator[PromptEncoder]:
-        """Inside, each image's adapters act, and every component comes when its placement says so."""
+        """Inside, each image's adapters are active, and components come to the device as their placement says."""
         with self.adapters.active(sets), self.placement.hooked(), self._compiled():
             yield self._encoder(sets, self._job_t5())
 
@@ -215,17 +215,17 @@ class LoadedModel:
         return previews.fit_projection(self.base.vae)
 
     def controlnet_weights(self, id: str, scale: float) -> Weights:
-        """Id and content hash of a ControlNet that has been loaded."""
+        """Id and content hash of a loaded ControlNet."""
         return Weights(id=id, sha256=self._controlnets[id][1], family=self.spec.family, scale=scale)
 
     def locations(self, controlnets: Sequence[str] | None = None) -> dict[str, str]:
-        """Component -> where it lives, with the named ControlNets, or all that are loaded."""
+        """Component -> where it is, with the named ControlNets, or all that are loaded."""
         own = [name for name in self.placement.names if not name.startswith("controlnet:")]
         named = self._controlnets if controlnets is None else dict.fromkeys(controlnets)
         return self.placement.locations([*own, *(f"controlnet:{id}" for id in named)])
 
     def components(self) -> ModelComponents:
-        """What is really loaded, for a checkpoint that could not be told apart before."""
+        """The loaded components, for a checkpoint whose files did not tell them."""
         components = tuple(
             size_component(name, role_of(name, config), count, size, config)
             for name, config, count, size in (
@@ -272,9 +272,10 @@ class LoadedModel:
 
 
 def derive(pipeline_class: Any, base: Any, **extra: Any) -> Any:
-    """Another task's pipeline context the same component objects.
+    """Build another task's pipeline on the same component objects.
 
-    `from_pipe` is no way to do it: without a dtype it upcasts the shared weights in place.
+    diffusers' `from_pipe` (0.42) upcasts the shared weights in place where it is given no dtype;
+    `test_from_pipe_upcasts_the_shared_weights_and_derive_does_not` fails when that changes.
     """
     names = inspect.signature(pipeline_class.__init__).parameters
     components = {name: part for name, part in base.components.items() if name in names}
@@ -284,7 +285,11 @@ def derive(pipeline_class: Any, base: Any, **extra: Any) -> Any:
 
 @cache
 def _computing_on(device: torch.device, pipeline_class: Any) -> Any:
-    """The class, told where it computes: it would ask its components, which may all be parked at the moment."""
+    """The pipeline class with a fixed device.
+
+    diffusers' `DiffusionPipeline._execution_device` (0.42) asks the components, which may all be in host memory at
+    that moment. `test_pipelines_compute_where_the_worker_says` fails when that changes.
+    """
     return type(pipeline_class.__name__, (pipeline_class,), {"_execution_device": device})
 
 

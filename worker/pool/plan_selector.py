@@ -1,4 +1,4 @@
-"""Which plan each batch gets within this worker's budget, and which plans have proved too large.
+"""Which memory plan each call gets within this worker's budget, and which plans have run out of memory.
 
 Takes none of them: `placement.py` does. Knows no tensors.
 """
@@ -21,7 +21,7 @@ _MAX_WORKLOADS = 256
 
 
 class PlanSelector:
-    """The device's bytes, and how each model's batches fit into them.
+    """The memory plans of one device's calls.
 
     Attributes:
         size_bytes: of the device, for weights and activations together.
@@ -46,12 +46,12 @@ class PlanSelector:
         self._too_large: dict[tuple[str, Workload], int] = {}
 
     def learn_components(self, model: ModelComponents) -> None:
-        """What a model really consists of, where its file did not tell."""
+        """Take the components of a loaded model, for a file that did not tell them."""
         self._components[model.model] = model
         self._candidates.clear()
 
     def knows(self, id: str) -> bool:
-        """Whether the model can be planned; else it must be fetched first."""
+        """Whether the model's components are known; if not, it must be downloaded first."""
         if id not in self._components:
             spec = self._catalogue.model(id)
             model = read_components(self._catalogue, spec, self._value_bytes(spec))
@@ -60,14 +60,14 @@ class PlanSelector:
         return id in self._components
 
     def add_model(self, id: str, path: Path) -> None:
-        """The model is on this machine now."""
+        """Read the components of a model that has been downloaded."""
         spec = self._catalogue.model(id).model_copy(update={"source": str(path)})
         model = read_components(self._catalogue, spec, self._value_bytes(spec))
         if model is not None:
             self.learn_components(model)
 
     def add_controlnet(self, id: str, model: str, path: Path) -> None:
-        """The ControlNet is on this machine now, and from here on it is planned with, by the API too."""
+        """Read the size of a ControlNet that has been downloaded; plans use it from now on, the API's too."""
         value_bytes = self._value_bytes(self._catalogue.model(model))
         extra = size_controlnet(self._catalogue, id, value_bytes, path)
         if extra is not None:
@@ -75,16 +75,16 @@ class PlanSelector:
             self._candidates.clear()
 
     def knows_controlnet(self, id: str) -> bool:
-        """Whether it was weighed; one that is still on a hub has an assumed weight, and must be fetched first."""
+        """Whether its size was read from its files; for one that is still on a hub it is assumed."""
         extra = self.capacity.extras.get(f"controlnet:{id}")
         return extra is not None and extra.origin == "files"
 
     def has_unknown_components(self, id: str) -> bool:
-        """Whether the checkpoint is one file, whose components cannot be told apart before it is loaded."""
+        """Whether the checkpoint is a single file whose components are known only once it is loaded."""
         return [part.name for part in self._components[id].components] == ["checkpoint"]
 
     def choose(self, job: JobParameters, images: int) -> Plan:
-        """The best plan that fits and has not failed for such a batch; the smallest where there is none."""
+        """Return the best plan that fits and has not run out of memory yet; if there is none, the smallest."""
         workload = self._workload(job, images)
         bound = self._too_large.get((job.model, workload))
         every = self._candidates_for(job.model, workload)
@@ -92,7 +92,7 @@ class PlanSelector:
         return next((one for one in left if one.fits), left[-1])
 
     def step_down(self, job: JobParameters, images: int) -> Plan | None:
-        """Remember that the plan chosen last for such a batch ran out of memory.
+        """Record that the plan chosen last for such a call ran out of memory.
 
         Returns:
             That plan; None where there is no smaller one.
@@ -107,13 +107,13 @@ class PlanSelector:
         return failed
 
     def default_plan(self, id: str) -> Plan:
-        """The plan for one image as the model's row has it by default."""
+        """The plan for one image of the model's default size."""
         return plan(
             self._components[id], default_workload(self._catalogue.model(id)), self.size_bytes, self._policy
         )
 
     def batch_pixels(self) -> dict[str, int]:
-        """Model -> pixels that one pipeline call may paint; a model that cannot be read here has no bound yet."""
+        """Model -> pixels that one call may generate; models that cannot be read here are missing."""
         pixels = {}
         for row in self._catalogue.models:
             with suppress(CatalogueError):

@@ -1,4 +1,4 @@
-"""The warm pool: models that are ready to run, each placed by the plan of the batch that is to come.
+"""The models that are ready to run on one device, each placed by the plan of the next call.
 
 Plans first, then loads no more than the plan holds; `occupancy.py` says who leaves for whom. Knows nothing of jobs
 but what they ask for.
@@ -34,15 +34,15 @@ from worker.runtime.memory_tracker import MemoryTracker
 
 _Loaded = TypeVar("_Loaded")
 
-#: Of a budget that is enforced, what plans may fill: an estimate is no measurement.
+#: Share of an enforced budget that plans may fill, since they are estimates.
 PLANNED_SHARE = 0.95
 
 
 class Pool:
-    """Models that are ready to run, least recently used first.
+    """Models that are ready to run on one device.
 
     Attributes:
-        budget: chooses the plan of each batch.
+        plan_selector: chooses the plan of each call.
         memory_tracker: what the running batch takes of the device's memory.
     """
 
@@ -93,19 +93,20 @@ class Pool:
 
     @property
     def warm(self) -> list[str]:
-        """Ids of the models that are ready, on the device or parked, least recently used first."""
+        """Ids of the models that are ready, on the device or in host memory, least recently used first."""
         return list(self._cache.models)
 
     def prepare(self, name: str) -> None:
-        """Have the files of a model, or of a `controlnet:ID`, on this machine and at hand; for any thread.
+        """Download and hash the files of a model, or of a `controlnet:ID`, and read them into the page cache;
+        thread-safe.
 
         Raises:
-            Exception: whatever loading them would meet.
+            Exception: what downloading or reading them raises.
         """
         self._fetcher.prepare(name)
 
     def model(self, id: str) -> LoadedModel:
-        """The model, placed for one image as its row has it by default; others may leave for it.
+        """Return the model, placed for one image of its default size; others may be evicted for it.
 
         Raises:
             JobFailed: with MODEL_LOAD_FAILED.
@@ -114,7 +115,7 @@ class Pool:
         return self._place(id, self.plan_selector.default_plan(id), [])
 
     def ready(self, job: JobParameters, images: int) -> LoadedModel:
-        """The job's model, placed by the plan for a call of so many images, with the ControlNets that it names.
+        """Return the job's model, placed for a call of so many images, with the ControlNets that the job names.
 
         Raises:
             JobFailed: with MODEL_LOAD_FAILED.
@@ -127,7 +128,7 @@ class Pool:
         return self._place(job.model, self.plan_selector.choose(job, images), controlnets)
 
     def fitting(self, batch: Sequence[JobParameters]) -> int:
-        """How many of these jobs, from the first on, one call can serve: adapters must not cost it a better plan.
+        """Count the jobs, from the first on, that one call can run without a worse plan for their adapters.
 
         The first job is always one of them.
         """
@@ -143,7 +144,7 @@ class Pool:
         return len(batch)
 
     def step_down(self, job: JobParameters, images: int) -> str | None:
-        """Remember that such a batch ran out of memory: its next one gets a smaller plan.
+        """Record that a call like this ran out of memory: the next one gets a smaller plan.
 
         Returns:
             The name of the plan that was too large; None where there is no smaller one.
@@ -156,7 +157,7 @@ class Pool:
 
     @property
     def can_encode_ahead(self) -> bool:
-        """Whether `encode_ahead` could do anything."""
+        """Whether a model's T5 is on the CPU, so that `encode_ahead` has work."""
         return any(model.hosts_t5 for model in self._cache.models.values())
 
     def encode_ahead(self, job: JobParameters, goes_on: Callable[[], bool]) -> int:
@@ -175,13 +176,13 @@ class Pool:
         return encoded
 
     def count_look_ups(self, model: LoadedModel, encoder: PromptEncoder) -> None:
-        """Add a batch's look-ups of embeddings to the service's figures."""
+        """Count a call's look-ups of embeddings."""
         self._tally.count("embedding_cache_hits", encoder.hits, model=model.spec.id)
         self._tally.count("embedding_cache_misses", encoder.misses, model=model.spec.id)
         self._tally.count("prompts_found_ahead", encoder.cache_use.ahead, model=model.spec.id)
 
     def memory_of(self, model: LoadedModel, ran_out: Sequence[str]) -> MemoryUse:
-        """What the batch that has just run took, for its receipt; `ran_out` are the plans that were too large."""
+        """Memory of the call that has just run, for its receipt; `ran_out` names the plans that were too large."""
         if self.memory_tracker.retries:
             self._tally.count("allocator_retries", self.memory_tracker.retries, model=model.spec.id)
         report, plan = model.report(), model.placement.plan
@@ -194,12 +195,12 @@ class Pool:
         )
 
     def drop(self, id: str) -> None:
-        """Forget a model and give its memory back."""
+        """Remove a model and free its memory."""
         self._cache.drop(id)
 
     @property
     def resident_bytes(self) -> int:
-        """Weights on the device: those of all models, and their adapters."""
+        """Weights of all models and their adapters on the device."""
         return self._cache.resident_bytes
 
     def report(self) -> dict[str, Any]:
@@ -259,7 +260,7 @@ class Pool:
             raise
 
     def _inspect(self, id: str) -> None:
-        """Know what the model consists of: one file that does not tell is loaded for that."""
+        """Learn the model's components; a single file that does not tell them is loaded for that."""
         self._fetcher.measure(id)
         if self.plan_selector.has_unknown_components(id):
             model = self._load(id, self.plan_selector.default_plan(id))

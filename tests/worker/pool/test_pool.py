@@ -76,6 +76,15 @@ def test_from_pipe_upcasts_the_shared_weights_and_derive_does_not(catalogue: Cat
     assert base.unet.dtype == torch.float32
 
 
+def test_pipelines_compute_where_the_worker_says(catalogue: Catalogue, pool: Pool) -> None:
+    """Overrides a private property of diffusers; should it be renamed, this test says so."""
+    assert isinstance(diffusers.DiffusionPipeline._execution_device, property)
+    model = pool.model("shapes-sdxl")
+    pipeline = model.pipeline(Mode.TXT2IMG, "euler")
+    assert pipeline._execution_device == model.device
+    assert "_execution_device" in vars(type(pipeline))
+
+
 def test_derive_keeps_the_pipelines_own_settings(catalogue: Catalogue, pool: Pool) -> None:
     base = pool.model("shapes-sdxl").base
     for value in (True, False):
