@@ -166,7 +166,7 @@ def test_t5_on_a_cpu_without_bfloat16_gives_the_embeddings_of_the_device_within_
 def test_weights_come_back_from_every_home_as_they_were() -> None:
     module = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)).to(torch.bfloat16)
     first = [value.clone() for value in module.parameters()]
-    housed = OffloadedModule(module, torch.device("cpu"))
+    offloaded = OffloadedModule(module, torch.device("cpu"))
     for home in (
         Placement.DEVICE,
         Placement.ON_DEMAND,
@@ -176,37 +176,37 @@ def test_weights_come_back_from_every_home_as_they_were() -> None:
         Placement.SKIPPED,
         Placement.DEVICE,
     ):
-        housed.move(home)
-        assert housed.bytes == sum(tensor.nbytes for tensor in housed.tensors)
+        offloaded.move(home)
+        assert offloaded.bytes == sum(tensor.nbytes for tensor in offloaded.tensors)
         if home in (Placement.ON_DEMAND, Placement.STREAMED):
-            assert housed.device_bytes == 0
-            housed.fetch()
-            assert housed.device_bytes == housed.bytes
-            housed.discard()
+            assert offloaded.device_bytes == 0
+            offloaded.fetch()
+            assert offloaded.device_bytes == offloaded.bytes
+            offloaded.discard()
     assert all(torch.equal(now, before) for now, before in zip(module.parameters(), first, strict=True))
 
 
 def test_bytes_are_known_and_who_is_at_home_stays_without_a_walk_through_the_layers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    housed = OffloadedModule(torch.nn.Linear(8, 8), torch.device("cpu"))
-    housed.move(Placement.DEVICE)
-    monkeypatch.setattr(housed, "module", None)
-    housed.move(Placement.DEVICE)
-    assert (housed.bytes, housed.resident_bytes) == (288, 288)
+    offloaded = OffloadedModule(torch.nn.Linear(8, 8), torch.device("cpu"))
+    offloaded.move(Placement.DEVICE)
+    monkeypatch.setattr(offloaded, "module", None)
+    offloaded.move(Placement.DEVICE)
+    assert (offloaded.bytes, offloaded.resident_bytes) == (288, 288)
 
 
 def test_a_module_whose_move_failed_moves_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    housed = OffloadedModule(torch.nn.Linear(8, 8), torch.device("cpu"))
-    housed.move(Placement.DEVICE)
+    offloaded = OffloadedModule(torch.nn.Linear(8, 8), torch.device("cpu"))
+    offloaded.move(Placement.DEVICE)
     with monkeypatch.context() as broken:
         broken.setattr("worker.offload.offloaded_module.HostBuffer", None)
         with pytest.raises(TypeError):
-            housed.move(Placement.ON_DEMAND)
-    found = [housed.placement]
-    housed.move(Placement.DEVICE)
-    assert [*found, housed.placement] == [None, Placement.DEVICE]
-    assert housed.resident_bytes == 288
+            offloaded.move(Placement.ON_DEMAND)
+    found = [offloaded.placement]
+    offloaded.move(Placement.DEVICE)
+    assert [*found, offloaded.placement] == [None, Placement.DEVICE]
+    assert offloaded.resident_bytes == 288
 
 
 def test_without_t5_sd3_paints_another_image_and_holds_no_t5(catalogue: Catalogue, storage: Storage) -> None:
