@@ -51,7 +51,9 @@ class StreamedModule:
 
     def need(self, index: int) -> None:
         """A group computes next."""
-        if self._ahead not in (None, index):
+        if self._ahead is not None and self._ahead != index:
+            # Another order than the last time: drop the copy, with the event that tells of it.
+            self._copied.pop(self._ahead, None)
             self._offloaded.discard(self._groups[self._ahead])
         self._ahead = None
         self._fetch(index)
