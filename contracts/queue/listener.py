@@ -1,7 +1,7 @@
-"""Waiting for work: the scripts announce it in a Redis channel, so that nobody needs to poll often.
+"""Waiting for work: the scripts announce it in a Redis channel, so that workers and dispatchers need not poll often.
 
-An announcement carries nothing, and one that is lost with the connection is not repeated: whoever waits looks
-again after each wait, however it ended. Knows no kind of work.
+An announcement carries no data, and one that is lost with the connection is not repeated: the caller looks for work
+after each wait, however it ended. Does not know what kind of work it is.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ from contracts.background import BackgroundThread
 
 _log = logging.getLogger(__name__)
 
-#: After this much silence the connection must answer a ping within the same time.
+#: After this time without a message the connection is pinged, and must answer within the same time.
 _SILENCE_SECONDS = 5.0
 _RECONNECT_SECONDS = 0.5
+#: How long `close` waits for the thread, which Redis may keep longer when it does not answer.
+_CLOSE_SECONDS = 2.0
 
 
 class WorkListener:
-    """A subscription to a channel in which work is announced, for one thread that waits."""
+    """Subscription to a channel in which work is announced, for one waiting thread."""
 
     def __init__(self, connection: Redis, channel: str) -> None:
-        """`connection` decodes responses or not; the listener takes one of its own from its pool."""
+        """`connection` may decode responses or not; the listener takes a connection of its own from its pool."""
         self._connection = connection
         self._channel = channel
         self._thread = BackgroundThread("listener")
@@ -34,15 +36,18 @@ class WorkListener:
         self._wakes: SimpleQueue[None] = SimpleQueue()
 
     def start(self) -> None:
-        """Subscribe; while Redis is away, try again and again."""
+        """Subscribe in the background; while Redis is away, retry."""
         self._thread.repeat(self._listen, _RECONNECT_SECONDS)
 
     def close(self) -> None:
-        """End the subscription; the thread itself ends within a few seconds."""
+        """End the subscription and its thread. Close the listener before its connection."""
         self._thread.close(timeout_seconds=0)
+        with suppress(RedisError):
+            self._connection.publish(self._channel, "")  # ends the thread's read; other listeners only look for work
+        self._thread.close(_CLOSE_SECONDS)
 
     def wake(self) -> None:
-        """End the wait that is going on, or the next one. Safe in any thread and in signal handlers."""
+        """End the current wait, or the next one. Safe in any thread and in signal handlers."""
         if self._wakes.empty():
             self._wakes.put(None)
 
@@ -64,7 +69,8 @@ class WorkListener:
                     if message is None:
                         subscription.ping()
                     elif message["type"] in ("subscribe", "message"):
-                        self.wake()  # after a new subscription, too: what was announced before went unheard
+                        self.wake()  # after a subscription, too: announcements before it were missed
                     pinged = message is None
         except RedisError as error:
-            _log.warning("listening for work: Redis does not answer, polling meanwhile: %s", error)
+            if not self._thread.closing:
+                _log.warning("listening for work: Redis does not answer, polling meanwhile: %s", error)

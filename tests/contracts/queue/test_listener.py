@@ -1,4 +1,4 @@
-"""Waiting for work: an announcement ends the wait, a lost connection is made again, and `wake` ends it by hand."""
+"""Waiting for work: an announcement or `wake` ends a wait, and a lost connection is replaced."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PATIENCE_SECONDS = 30.0
 
 @pytest.fixture
 def listener(queue: JobQueue) -> Iterator[WorkListener]:
-    """A listener for jobs, subscribed and with nothing announced."""
+    """A listener for jobs that is subscribed and has no announcement pending."""
     listener = WorkListener(queue.connection, keys.WAKE_JOBS)
     listener.start()
     listener.wait(PATIENCE_SECONDS)  # the subscription itself ends a wait
@@ -42,12 +42,12 @@ def test_a_submitted_job_ends_the_wait(queue: JobQueue, listener: WorkListener) 
     assert 0.1 < seconds_of_wait(listener) < PATIENCE_SECONDS / 2
 
 
-def test_a_job_that_was_submitted_before_the_wait_ends_it_too(queue: JobQueue, listener: WorkListener) -> None:
+def test_a_job_submitted_before_the_wait_ends_it_too(queue: JobQueue, listener: WorkListener) -> None:
     queue.submit(parameters())
     assert seconds_of_wait(listener) < PATIENCE_SECONDS / 2
 
 
-def test_a_released_job_and_a_reaped_one_end_the_wait(
+def test_a_released_job_and_a_reaped_job_end_the_wait(
     queue: JobQueue, listener: WorkListener, make_claims: MakeClaims
 ) -> None:
     queue.submit(parameters())
@@ -62,7 +62,7 @@ def test_a_released_job_and_a_reaped_one_end_the_wait(
     assert seconds_of_wait(listener) < PATIENCE_SECONDS / 2
 
 
-def test_steps_and_ends_of_jobs_do_not_end_the_wait(
+def test_progress_and_the_end_of_a_job_do_not_end_the_wait(
     queue: JobQueue, listener: WorkListener, make_claims: MakeClaims
 ) -> None:
     job = queue.submit(parameters())
@@ -77,11 +77,22 @@ def test_wake_ends_the_wait(listener: WorkListener) -> None:
     assert seconds_of_wait(listener) < PATIENCE_SECONDS / 2
 
 
-def test_a_subscription_whose_connection_is_lost_is_made_again(queue: JobQueue, listener: WorkListener) -> None:
+def test_a_lost_connection_is_replaced(queue: JobQueue, listener: WorkListener) -> None:
     killed = queue.connection.execute_command("CLIENT", "KILL", "TYPE", "pubsub")  # type: ignore[no-untyped-call]
     assert killed == 1
-    # The new subscription ends a wait: what was announced meanwhile went unheard.
+    # The new subscription ends a wait, because announcements before it were missed.
     assert seconds_of_wait(listener) < PATIENCE_SECONDS / 2
     wait_until(lambda: queue.connection.pubsub_numsub(keys.WAKE_JOBS)[0][1] == 1)
     queue.submit(parameters())
     assert seconds_of_wait(listener) < PATIENCE_SECONDS / 2
+
+
+def test_close_ends_the_thread_at_once(queue: JobQueue, caplog: pytest.LogCaptureFixture) -> None:
+    listener = WorkListener(queue.connection, keys.WAKE_JOBS)
+    listener.start()
+    listener.wait(PATIENCE_SECONDS)
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "listener"]
+    listener.close()
+    assert not thread.is_alive()
+    queue.connection.connection_pool.disconnect()
+    assert caplog.records == []
