@@ -86,7 +86,7 @@ async def open_services(
     )
     async with (
         repeating(retention.sweep, settings.sweep_seconds),
-        repeating(services.totals.flush, settings.post_seconds, last=True),
+        repeating(services.totals.flush, settings.flush_seconds, last=True),
         services.notifier.connected(settings.shared.redis_url),
     ):
         yield services

@@ -21,6 +21,7 @@ _RENAMED = {
     "max_image_bytes": "DARKROOM_API_MAX_PICTURE_BYTES",
     "max_image_pixels": "DARKROOM_API_MAX_PICTURE_PIXELS",
     "fetch_images": "DARKROOM_API_FETCH_PICTURES",
+    "flush_seconds": "DARKROOM_API_POST_SECONDS",
 }
 
 
@@ -94,7 +95,7 @@ class ApiSettings(Settings):
     stall_seconds: float = Field(
         30.0, gt=0, description="time after which an event stream is closed whose client accepts no data"
     )
-    post_seconds: float = Field(
+    flush_seconds: float = Field(
         5.0, gt=0, description="interval at which this process adds its counts to the totals in Redis"
     )
     sweep_seconds: float = Field(10.0, gt=0, description="interval between sweeps of expired jobs and inputs")

@@ -103,7 +103,7 @@ class InputReader:
             image = self._decoder.decode(image, field)
         if isinstance(image, StoredImage):
             return Input(image)
-        key = self._retention.hold(image.sha256, ACCEPT_SECONDS)
+        key = self._retention.retain(image.sha256, ACCEPT_SECONDS)
         return Input(StoredImage(key, image.width, image.height), image)
 
     def _find(self, field: str, text: str) -> bytes | StoredImage:
@@ -131,7 +131,7 @@ class InputReader:
 
     def _upload(self, field: str, id: str) -> StoredImage:
         upload = recall(self._queue, self._owner, id)
-        key = None if upload is None else self._retention.keep(upload.sha256, ACCEPT_SECONDS)
+        key = None if upload is None else self._retention.retain_existing(upload.sha256, ACCEPT_SECONDS)
         if upload is None or key is None or not self._storage.exists(key):
             raise _refused(field, "this upload does not exist or has expired; send it to POST /v1/uploads")
         return StoredImage(key, upload.width, upload.height)
@@ -176,7 +176,7 @@ class InputReader:
 
 def store_image(storage: Storage, retention: Retention, image: InputImage, seconds: float) -> str:
     """Store an image, and hold it for at least this long; return its key. The same bytes are written once."""
-    key = retention.hold(image.sha256, seconds)  # before writing, so that the sweep does not take it for garbage
+    key = retention.retain(image.sha256, seconds)  # before writing, so that the sweep does not take it for garbage
     _write(storage, key, image)
     return key
 

@@ -56,7 +56,7 @@ class ClaimCriteria:
         batching: whether jobs may share a call at all.
         batch_wait_seconds: how long a lone batchable job may be left waiting for company.
         ready: models, and ControlNets as `controlnet:ID`, that need not be made ready first; None: all.
-        put_off: those whose jobs are left where they are.
+        deferred: those whose jobs are left where they are.
     """
 
     warm: Collection[str] = ()
@@ -68,7 +68,7 @@ class ClaimCriteria:
     batching: bool = False
     batch_wait_seconds: float = 0.0
     ready: Collection[str] | None = None
-    put_off: Collection[str] = ()
+    deferred: Collection[str] = ()
 
 
 class NotReady(Exception):
@@ -229,7 +229,7 @@ class Claims:
             max_adapters=criteria.max_adapters,
             batching=criteria.batching,
             batch_wait_seconds=criteria.batch_wait_seconds,
-            put_off=list(criteria.put_off),
+            deferred=list(criteria.deferred),
             overdue_seconds=self._settings.overdue_seconds,
             scan_limit=self._settings.scan_limit,
             **ready,

@@ -1,7 +1,7 @@
-"""Waiting for work: the scripts announce it in a Redis channel, so that workers and dispatchers need not poll often.
+"""Waiting for work: the scripts announce it in a Redis channel, so that nobody needs to poll often.
 
-An announcement carries no data, and one that is lost with the connection is not repeated: the caller looks for work
-after each wait, however it ended. Does not know what kind of work it is.
+An announcement carries no data, and one that is lost with the connection is not repeated: the caller looks for
+work after each wait, however it ended. Does not know what kind of work it is.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class WorkListener:
         """End the subscription and its thread. Close the listener before its connection."""
         self._thread.close(timeout_seconds=0)
         with suppress(RedisError):
-            self._connection.publish(self._channel, "")  # ends the thread's read; other listeners only look for work
+            self._connection.publish(
+                self._channel, ""
+            )  # ends the thread's read; other listeners only look for work
         self._thread.close(_CLOSE_SECONDS)
 
     def wake(self) -> None:

@@ -64,7 +64,7 @@ class LoraRegistry:
             Conflict: the name is another adapter's, or the owner has too many.
             Unavailable: Redis or the storage does not answer.
         """
-        key = self._retention.hold(sha256, _UPLOAD_SECONDS, suffix="safetensors")
+        key = self._retention.retain(sha256, _UPLOAD_SECONDS, suffix="safetensors")
         if not self._storage.exists(key):
             self._storage.write_file(key, file)
         with redis_errors_are_unavailable():

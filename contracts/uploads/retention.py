@@ -37,20 +37,20 @@ class Retention:
         self._lease_seconds = lease_seconds
         self._scripts = Scripts(connection)
 
-    def hold(self, sha256: str, seconds: float, suffix: str = "png") -> str:
-        """Keep the input with this content for some seconds at least; returns the storage key where it belongs.
+    def retain(self, sha256: str, seconds: float, suffix: str = "png") -> str:
+        """Keep the input with this content for at least `seconds`, and return its storage key, new or existing.
 
         Raises:
             Unavailable: Redis does not answer.
         """
         key = f"inputs/{sha256}.{secrets.token_hex(4)}.{suffix}"
         with redis_errors_are_unavailable():
-            return cast("str", self._scripts.run("hold_input", sha256=sha256, key=key, seconds=seconds))
+            return cast("str", self._scripts.run("retain_input", sha256=sha256, key=key, seconds=seconds))
 
-    def keep(self, sha256: str, seconds: float) -> str | None:
-        """As `hold`, for an input that should be there; None when it is not."""
+    def retain_existing(self, sha256: str, seconds: float) -> str | None:
+        """As `retain`, for an input that should exist; None when it does not."""
         with redis_errors_are_unavailable():
-            return cast("str | None", self._scripts.run("hold_input", sha256=sha256, seconds=seconds))
+            return cast("str | None", self._scripts.run("retain_input", sha256=sha256, seconds=seconds))
 
     def sweep(self) -> int:
         """One round; returns how many jobs and inputs were removed: 0 when nothing is due.

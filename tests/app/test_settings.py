@@ -25,10 +25,11 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         ("DARKROOM_API_MAX_PICTURE_BYTES", "max_image_bytes", 2048),
         ("DARKROOM_API_MAX_PICTURE_PIXELS", "max_image_pixels", 8192),
         ("DARKROOM_API_FETCH_PICTURES", "fetch_images", True),
+        ("DARKROOM_API_POST_SECONDS", "flush_seconds", 2.5),
     ],
 )
 def test_a_renamed_variable_is_still_read_under_its_old_name_with_a_warning(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, old: str, field: str, value: int
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, old: str, field: str, value: float
 ) -> None:
     monkeypatch.setenv(old, str(value))
 

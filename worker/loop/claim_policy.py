@@ -38,9 +38,9 @@ class ClaimPolicy:
         warm: Collection[str],
         settings: WorkerSettings,
         ready: Collection[str] | None = None,
-        put_off: Collection[str] = (),
+        deferred: Collection[str] = (),
     ) -> ClaimCriteria:
-        """The criteria of the next claim; `ready` and `put_off` as in `ClaimCriteria`."""
+        """The criteria of the next claim; `ready` and `deferred` as in `ClaimCriteria`."""
         return ClaimCriteria(
             warm=tuple(warm),
             settled=self.settled,
@@ -51,5 +51,5 @@ class ClaimPolicy:
             batching=settings.batching != "off",
             batch_wait_seconds=settings.batch_wait_seconds,
             ready=ready,
-            put_off=put_off,
+            deferred=deferred,
         )

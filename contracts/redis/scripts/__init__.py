@@ -7,7 +7,7 @@ position         a waiting job's position              preview          publish 
 stats            jobs by state, queue depths           finish           end a job
 due_jobs         lend expired jobs to a sweeper        release          put a job back, unspent
 due_inputs       lend unused inputs to a sweeper       release_lost     put back jobs of a lost claim
-hold_input       keep an input for some time           reap             requeue jobs of silent workers
+retain_input     keep an input for some time           reap             requeue jobs of silent workers
 idempotency_*    begin, bind and release a key         claim_message    lease a webhook message to a dispatcher
 register_lora    enter an uploaded LoRA                finish_message   end an attempt to deliver it
 unregister_lora  remove it                             webhook_secrets  read or replace signing secrets

@@ -1,18 +1,18 @@
--- Writes the progress of jobs after a step, and returns for each: `on`, `lost` (another worker holds the lease),
+-- Writes the progress of jobs after a step. Returns one verdict per job: `on` (continue), `lost` (the lease is gone),
 -- `cancel` or `deadline`.
 local verdicts = {}
-for index, one in ipairs(arguments.executions) do
-  local key = job_key(one.id)
-  local found = redis.call('HMGET', key, 'lease', 'cancel_requested', 'deadline_at')
-  if found[1] ~= one.execution then
+for index, execution in ipairs(arguments.executions) do
+  local key = job_key(execution.id)
+  local job = redis.call('HMGET', key, 'lease', 'cancel_requested', 'deadline_at')
+  if job[1] ~= execution.execution then
     verdicts[index] = 'lost'
-  elseif found[2] then
+  elseif job[2] then
     verdicts[index] = 'cancel'
-  elseif found[3] and tonumber(found[3]) < now() then
+  elseif job[3] and tonumber(job[3]) < now() then
     verdicts[index] = 'deadline'
   else
     redis.call('HSET', key, 'progress', cjson.encode(arguments.progress))
-    emit(one.id, 'progress', arguments.progress)
+    emit(execution.id, 'progress', arguments.progress)
     verdicts[index] = 'on'
   end
 end

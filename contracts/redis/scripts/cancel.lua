@@ -1,5 +1,5 @@
--- Cancels a job: a waiting one at once, a running one by a flag that its worker reads.
--- Returns the state found: `queued`, `running`, a final state (nothing was done), or false for an unknown job.
+-- Cancels a job: a waiting job at once, a running one through a flag that its worker reads.
+-- Returns the state before: `queued`, `running`, a final state (nothing changed), or false for an unknown job.
 local job = redis.call('HMGET', job_key(arguments.id), 'state', 'queue')
 if job[1] == 'queued' then
   redis.call('LREM', KEY.rq_queue .. job[2], 1, arguments.id)

@@ -1,17 +1,17 @@
--- Takes the next message for a dispatcher, under a lease. Receivers take turns; those in `full` have as many messages
--- under way here as they may. Before that, what a silent dispatcher held goes back in front of its queue, and what
--- is due again goes to the end of its own. Returns the id and what the message is, or what was found instead of a
--- message, or nothing.
+-- Leases the next message to a dispatcher. Receivers take turns; those in `full` are at their maximum of concurrent
+-- deliveries and are skipped. First, messages whose lease has expired return to the front of their queues, and messages
+-- whose retry is due to the end. Returns `taken`, the id and the message; `foreign` and the id of a job that is not a
+-- message; or nothing.
 local time = stamp(now())
 
 local function put_back(index, registry, push)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', index, '-inf', time, 'LIMIT', 0, 100)) do
-    local found = redis.call('HMGET', rq_key(id), 'site', 'lease')
+    local message = redis.call('HMGET', rq_key(id), 'site', 'lease')
     redis.call('ZREM', index, id)
-    if found[1] then
-      redis.call('ZREM', registry .. webhook_queue(found[1]), found[2] and id .. ':' .. found[2] or id)
+    if message[1] then
+      redis.call('ZREM', registry .. webhook_queue(message[1]), message[2] and id .. ':' .. message[2] or id)
       redis.call('HDEL', rq_key(id), 'lease')
-      queue_delivery(id, found[1], push)
+      queue_delivery(id, message[1], push)
     end
   end
 end
@@ -19,7 +19,7 @@ end
 put_back(KEY.webhook_leases, KEY.rq_started, 'LPUSH')
 put_back(KEY.webhook_retries, KEY.rq_scheduled, 'RPUSH')
 
--- How earlier releases queued a message.
+-- The call with which earlier releases queued a message.
 local FORMER_DELIVERY_CALL = '["dispatcher.deliveries.deliver",null,["'
 
 local function take(site)
@@ -38,7 +38,7 @@ local function take(site)
     return { 'foreign', id }
   end
   redis.call('ZADD', KEY.webhook_leases, stamp(now() + arguments.lease_seconds), id)
-  -- Scored +inf: RQ's own clean-up must never judge our leases.
+  -- Scored +inf, so that RQ's own clean-up never touches our leases.
   redis.call('ZADD', KEY.rq_started .. queue, '+inf', id .. ':' .. arguments.execution)
   redis.call('HSET', rq_key(id), 'status', 'started', 'worker_name', arguments.worker,
              'lease', arguments.execution)

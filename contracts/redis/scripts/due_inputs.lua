@@ -1,6 +1,6 @@
--- Finds inputs that nothing uses any more, and lends their files to one sweeper; others see them again if it has not
--- removed them in time. No new job can name these keys: the same content gets a new key, so that a sweeper that was
--- suspended removes nothing that is needed.
+-- Returns the storage keys of unused inputs and leases them to one sweeper; if it has not removed them when the lease
+-- ends, another sweeper gets them. New jobs cannot use these keys: the same content gets a new key, so a sweeper that
+-- was suspended cannot remove a file that is needed.
 local time = now()
 for _, key in ipairs(redis.call('ZRANGEBYSCORE', KEY.inputs, '-inf', stamp(time), 'LIMIT', 0, arguments.limit)) do
   redis.call('ZREM', KEY.inputs, key)

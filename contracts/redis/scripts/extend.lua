@@ -1,10 +1,10 @@
--- Extends the leases of executions that still hold one; returns the ids of the jobs of the others.
+-- Extends the leases that the executions still hold. Returns the ids of jobs whose lease was lost.
 local lost = {}
-for _, one in ipairs(arguments.executions) do
-  if holds_lease(one.id, one.execution) then
-    redis.call('ZADD', KEY.leases, 'XX', stamp(now() + arguments.lease_seconds), one.id)
+for _, execution in ipairs(arguments.executions) do
+  if holds_lease(execution.id, execution.execution) then
+    redis.call('ZADD', KEY.leases, 'XX', stamp(now() + arguments.lease_seconds), execution.id)
   else
-    lost[#lost + 1] = one.id
+    lost[#lost + 1] = execution.id
   end
 end
 return lost

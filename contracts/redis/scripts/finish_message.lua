@@ -1,6 +1,6 @@
--- Ends an attempt to deliver a message; returns 1, or 0 and writes nothing where the lease was lost.
--- `next`: `again` after `pause_seconds`; `back` to the front of its queue, unspent; `delivered` or `given_up`, which
--- removes it. `shown` is what the job's view shows of the attempt.
+-- Ends an attempt to deliver a message. Returns 1; 0, without writing anything, if the lease was lost.
+-- `next`: `again` (retry after `pause_seconds`), `back` (to the front of its queue, not counted as an attempt),
+-- `delivered` or `given_up` (both remove the message). `shown` is what the job's view shows of the attempt.
 local id = arguments.id
 local found = redis.call('HMGET', rq_key(id), 'lease', 'site', 'job')
 if found[1] ~= arguments.execution then return 0 end

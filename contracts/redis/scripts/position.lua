@@ -1,5 +1,5 @@
--- Returns the jobs ahead of a job in its queue, the smoothed seconds per step (empty before the first measurement),
--- and the number of live workers; false when the job is not waiting.
+-- Returns the number of jobs ahead of a job in its queue, the average seconds per step (empty before the first
+-- measurement) and the number of live workers; false if the job is not waiting.
 local ahead = redis.call('LPOS', KEY.rq_queue .. arguments.queue, arguments.id)
 if not ahead then return false end
 local workers = 0

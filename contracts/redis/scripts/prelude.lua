@@ -1,5 +1,5 @@
--- Shared by every script: the clock, the job's keys, and the ways in which a job changes hands.
--- All times are seconds on Redis' own clock, so that no two machines need to agree on theirs.
+-- Functions that the scripts share: the clock, keys, events, and the changes of a job's state.
+-- All times are seconds on Redis's clock, so the machines' clocks need not agree.
 
 local arguments = cjson.decode(ARGV[1])
 
@@ -8,21 +8,21 @@ local function now()
   return tonumber(time[1]) + tonumber(time[2]) / 1000000
 end
 
--- Redis' own tostring keeps 14 digits, too few for microseconds since 1970.
+-- Lua's tostring keeps 14 digits, too few for microseconds since 1970.
 local function stamp(seconds) return string.format('%.6f', seconds) end
 
 local function job_key(id) return KEY.job .. id end
 local function rq_key(id) return KEY.rq_job .. id end
 
--- Tells the listeners of all API processes that there is news; what it is, they read.
-local function ring(id, kind) redis.call('PUBLISH', KEY.job_channel, id .. ' ' .. kind) end
+-- Tells the listeners in all API processes that a job has a new event; they read the event themselves.
+local function publish(id, kind) redis.call('PUBLISH', KEY.job_channel, id .. ' ' .. kind) end
 
 local function webhook_queue(site) return KEY.webhook_queue .. site end
 
--- The one call that a dispatcher runs, as RQ keeps it; whatever else lies in a queue was planted.
+-- The only call that a dispatcher runs, as RQ stores it; any other call in a queue is foreign.
 local function delivery_call(id) return '["dispatcher.rq_job.deliver_message",null,["' .. id .. '"],{}]' end
 
--- Puts a message into the queue of its receiver, which gets its turn after those that wait already.
+-- Puts a message into the queue of its receiver, which takes its turn after receivers that already wait.
 local function queue_delivery(id, site, push)
   local queue = webhook_queue(site)
   redis.call('HSET', rq_key(id), 'status', 'queued')
@@ -32,7 +32,7 @@ local function queue_delivery(id, site, push)
   redis.call('PUBLISH', KEY.wake_messages, id)
 end
 
--- Shows with a job how far one of its messages is. A job that is no more has nobody to show it to.
+-- Updates how a job's view shows one of its messages; does nothing once the job is gone.
 local function show_delivery(id, job, changes)
   local key = job_key(job)
   if redis.call('HEXISTS', key, 'state') == 0 then return end
@@ -44,12 +44,12 @@ local function show_delivery(id, job, changes)
   redis.call('HSET', key, 'deliveries', cjson.encode(deliveries))
 end
 
--- Where a job's webhook asks for this news: an RQ job that tells it, and keeps the job as it is now.
+-- Queues a message, with the job's record as it is now, if the job's webhook asks for this kind of event.
 local function notify(id, kind, event)
   local text = redis.call('HGET', job_key(id), 'webhook')
-  local webhook, asked = text and cjson.decode(text), false
-  for _, one in ipairs(webhook and webhook.events or {}) do asked = asked or one == kind end
-  if not asked then return end
+  local webhook, wanted = text and cjson.decode(text), false
+  for _, name in ipairs(webhook and webhook.events or {}) do wanted = wanted or name == kind end
+  if not wanted then return end
   local fields, flat = {}, redis.call('HGETALL', job_key(id))
   for index = 1, #flat, 2 do fields[flat[index]] = flat[index + 1] end
   local delivery = 'msg_' .. id .. '_' .. string.gsub(event, '-', '_')
@@ -61,43 +61,43 @@ local function notify(id, kind, event)
 end
 
 local function emit(id, kind, data)
-  ring(id, kind)
+  publish(id, kind)
   if kind == 'queued' then redis.call('PUBLISH', KEY.wake_jobs, id) end
   local event = redis.call('XADD', KEY.events .. id, 'MAXLEN', '~', 1024, '*', 'event', kind,
                            'data', cjson.encode(data))
   if kind ~= 'progress' and kind ~= 'preview' then notify(id, kind, event) end
 end
 
--- The content hash in an input's storage key; nil for keys that are not content-addressed, and so not counted.
+-- The content hash in an input's storage key; nil for other keys, whose holders are not counted.
 local function sha256_of(key)
   local found = string.match(key, '^inputs/(%x+)%.')
   return found and #found == 64 and found or nil
 end
 
--- Adds to the service's totals; label values in the order of the row in `contracts/metrics.py`.
+-- Adds 1 to a counter in the totals; label values in the order of its row in `contracts/metrics.py`.
 local function count(name, ...)
   redis.call('HINCRBY', KEY.totals, cjson.encode({ name, '', ... }), 1)
 end
 
--- Counts a job in or out of a state; every change of a job's state does.
-local function enrol(state, model, task, change)
+-- Adds `change` to the number of jobs in a state; called at every change of a job's state.
+local function count_job(state, model, task, change)
   redis.call('HINCRBY', KEY.job_counts, cjson.encode({ state, model, task }), change)
 end
 
--- Moves a job from its state to another; without one, out of the census. Returns its model and its task.
+-- Moves a job to another state; without one, only out of the counts. Returns its model and its task.
 local function enter(id, state)
   local job = redis.call('HMGET', job_key(id), 'state', 'model', 'task')
-  enrol(job[1], job[2], job[3], -1)
+  count_job(job[1], job[2], job[3], -1)
   if state then
-    enrol(state, job[2], job[3], 1)
+    count_job(state, job[2], job[3], 1)
     redis.call('HSET', job_key(id), 'state', state)
   end
   return job[2], job[3]
 end
 
--- One holder of an input less. Held for a time as well (an upload, a request on its way), it stays for that; else, after
--- the last one, it is due at once.
-local function let_go(input)
+-- Removes one holder of an input. Without holders it may be swept: after the time for which it was retained (an upload,
+-- a request in progress), otherwise at once.
+local function release_input(input)
   if redis.call('HINCRBY', KEY.input_holders, input, -1) > 0 then return end
   redis.call('HDEL', KEY.input_holders, input)
   redis.call('ZADD', KEY.inputs, 'NX', stamp(now()), input)
@@ -114,7 +114,7 @@ local function release_lease(id, queue, execution)
   redis.call('ZREM', KEY.rq_started .. queue, id .. ':' .. execution)
 end
 
--- Puts a job at the front of its queue, so that what was begun first is served first.
+-- Puts a job at the front of its queue, so that jobs that were started first are served first.
 local function requeue(id, queue)
   enter(id, 'queued')
   redis.call('HDEL', job_key(id), 'progress')
@@ -126,7 +126,7 @@ end
 
 local RQ_STATUS = { completed = 'finished', failed = 'failed', cancelled = 'canceled' }
 
--- Ends a job for good: state, result, RQ's status and registry, the event, and when it is to be buried.
+-- Ends a job: state, result, RQ's status and registry, the event, and when its record expires.
 local function finish(id, queue, state, fields, ttl_seconds)
   local key, ended = job_key(id), now()
   local model, task = enter(id, state)
@@ -141,7 +141,7 @@ local function finish(id, queue, state, fields, ttl_seconds)
   redis.call('HSET', rq_key(id), 'status', RQ_STATUS[state])
   redis.call('ZADD', KEY['rq_' .. RQ_STATUS[state]] .. queue, ended + ttl_seconds, id)
   redis.call('ZREM', KEY.deadlines, id)
-  -- No key of it expires by itself: whoever sweeps needs to know what belongs to the job, and whose it is.
+  -- The job's keys have no TTL in Redis: the sweeper needs to know what belongs to the job, and who owns it.
   redis.call('ZADD', KEY.expiry, stamp(ended + ttl_seconds), id)
   emit(id, state, { state = state })
 end

@@ -1,4 +1,4 @@
--- Publishes a preview of a running job; returns 1, or 0 where the lease was lost.
+-- Publishes a preview of a running job. Returns 1; 0 if the lease was lost.
 if not holds_lease(arguments.id, arguments.execution) then return 0 end
 emit(arguments.id, 'preview', arguments.preview)
 return 1

@@ -1,5 +1,6 @@
--- Requeues jobs whose leases have expired, and fails queued jobs whose deadline has passed.
--- A requeued job runs alone from now on: it may be what killed its worker.
+-- Requeues jobs whose leases have expired, and fails queued jobs whose deadline has passed. Returns the number of
+-- requeued jobs and the ids of those that failed because no attempt is left.
+-- A requeued job runs alone from then on: it may be what killed its worker.
 local time, requeued, lost = now(), 0, {}
 
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEY.leases, '-inf', stamp(time), 'LIMIT', 0, 100)) do
@@ -25,12 +26,12 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEY.leases, '-inf', stamp(time),
   end
 end
 
--- A stock RQ worker pops a job, cannot run it, and puts it into RQ's registry of failed jobs for a year: scored later
--- than the jobs that failed here, which stay there as long as their records.
-local ours_until = stamp(time + arguments.ttl_seconds + 1)
+-- A stock RQ worker takes a job, cannot run it, and puts it into RQ's registry of failed jobs for a year. Jobs that
+-- failed here are in the same registry, with a score no later than the end of their records.
+local latest_score = stamp(time + arguments.ttl_seconds + 1)
 for _, rq_queue in ipairs(redis.call('SMEMBERS', KEY.rq_queues)) do
   local queue = string.sub(rq_queue, #KEY.rq_queue + 1)
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEY.rq_failed .. queue, ours_until, '+inf', 'LIMIT', 0, 100)) do
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEY.rq_failed .. queue, latest_score, '+inf', 'LIMIT', 0, 100)) do
     if redis.call('HGET', job_key(id), 'state') == 'queued' then
       redis.call('ZREM', KEY.rq_failed .. queue, id)
       redis.call('LREM', KEY.rq_queue .. queue, 1, id)

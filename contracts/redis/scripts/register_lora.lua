@@ -1,5 +1,5 @@
--- Enters a LoRA into a registry under a free name, and holds its file. Returns `kept`; or, without doing anything,
--- the row that has the name, `swept` where the file is gone, `full` where the registry is.
+-- Adds a LoRA to a registry, if the name is free, as a holder of its file. Returns `kept`; or, without changing
+-- anything, the row that has the name, `swept` if the file is gone, `full` if the registry has `max_loras`.
 local known = redis.call('HGET', arguments.registry, arguments.name)
 if known then return known end
 if redis.call('HLEN', arguments.registry) >= arguments.max_loras then return 'full' end

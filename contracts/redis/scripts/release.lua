@@ -1,6 +1,6 @@
--- Puts a job back at the front of its queue without counting the attempt; returns 1, or 0 where the lease was lost.
--- `max_device_failures` above 0: the worker's device failed while the job ran, perhaps because of it. Such a job runs
--- alone from now on, and fails when it has met that so often.
+-- Puts a job back at the front of its queue without counting the attempt. Returns 1; 0 if the lease was lost.
+-- `max_device_failures` above 0: the worker's device failed while the job ran, perhaps because of the job. It runs
+-- alone from then on, and fails after that many device failures.
 if not holds_lease(arguments.id, arguments.execution) then return 0 end
 local queue = redis.call('HGET', job_key(arguments.id), 'queue')
 release_lease(arguments.id, queue, arguments.execution)

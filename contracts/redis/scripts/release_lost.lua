@@ -1,5 +1,6 @@
--- Puts back, unspent, the jobs that a worker holds without knowing: a claim ran, and its answer was lost.
-local given, known = 0, {}
+-- Puts back, without counting the attempt, jobs that a worker holds without knowing it: the answer to its claim was
+-- lost. Returns their number.
+local released, known = 0, {}
 for _, execution in ipairs(arguments.known) do known[execution] = true end
 for _, id in ipairs(redis.call('ZRANGE', KEY.leases, 0, -1)) do
   local job = redis.call('HMGET', job_key(id), 'worker', 'lease', 'queue')
@@ -8,7 +9,7 @@ for _, id in ipairs(redis.call('ZRANGE', KEY.leases, 0, -1)) do
     redis.call('HINCRBY', job_key(id), 'attempts', -1)
     requeue(id, job[3])
     emit(id, 'queued', { reason = 'handed back' })
-    given = given + 1
+    released = released + 1
   end
 end
-return given
+return released

@@ -1,5 +1,5 @@
--- Reads jobs by state, model and task; each queue's tier, model, length and age in seconds; and the number of
--- webhook messages that are waiting, being delivered, or to be retried.
+-- Returns the number of jobs by state, model and task; the tier, model, length and age in seconds of each queue; and
+-- the number of webhook messages that are waiting, being delivered, or to be retried.
 local time, queues = now(), {}
 for _, tier in ipairs({ 'high', 'normal', 'low' }) do
   for _, queue in ipairs(redis.call('SMEMBERS', KEY.waiting .. tier)) do

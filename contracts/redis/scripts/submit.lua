@@ -77,7 +77,7 @@ if idempotency then
   redis.call('HSET', idempotency.key, 'fingerprint', idempotency.fingerprint, 'token', idempotency.token, 'made', id)
   redis.call('EXPIRE', idempotency.key, idempotency.ttl_seconds)
 end
-enrol('queued', arguments.fields.model, arguments.fields.task, 1)
+count_job('queued', arguments.fields.model, arguments.fields.task, 1)
 count('jobs_accepted', arguments.fields.model, arguments.fields.task)
 emit(id, 'queued', { at = accepted })
 return { 'accepted', stamp(accepted) }

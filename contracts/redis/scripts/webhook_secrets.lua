@@ -1,5 +1,5 @@
--- Reads the webhook secrets, newest first; generates the first one, and a new one where it is to be replaced. A replaced
--- secret stays valid for a while. They are in a sorted set, scored by their expiry.
+-- Returns the webhook secrets, newest first. Creates the first one; with `replace`, a new one, and the former secret
+-- stays valid for `overlap_seconds`. The sorted set is scored by expiry.
 local key, time = KEY.webhook_secrets .. arguments.owner, now()
 redis.call('ZREMRANGEBYSCORE', key, '-inf', stamp(time))
 local known = redis.call('ZRANGEBYSCORE', key, '+inf', '+inf')

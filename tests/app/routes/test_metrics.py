@@ -138,7 +138,7 @@ def test_a_request_that_fails_is_counted_as_such(client: TestClient, monkeypatch
 @pytest.fixture
 def two_processes(settings: SharedSettings) -> Iterator[list[tuple[httpx.Client, subprocess.Popen[str]]]]:
     """Two API processes behind one Redis, that post only when they are asked or end."""
-    rarely = {"DARKROOM_API_POST_SECONDS": "3600"}
+    rarely = {"DARKROOM_API_FLUSH_SECONDS": "3600"}
     with (
         api_process(settings.redis_url, settings.data, **rarely) as one,
         api_process(settings.redis_url, settings.data, **rarely) as other,
@@ -170,7 +170,7 @@ def test_two_processes_show_the_same_figures_and_each_request_once(
 
 
 def test_a_process_posts_what_it_counts_from_time_to_time(settings: SharedSettings) -> None:
-    quick = {"DARKROOM_API_POST_SECONDS": "0.05"}
+    quick = {"DARKROOM_API_FLUSH_SECONDS": "0.05"}
     labels = {"route": "/v1/jobs", "method": "GET", "status": "200"}
     with (
         api_process(settings.redis_url, settings.data, **quick) as (one, _),

@@ -197,11 +197,11 @@ def test_a_model_that_is_not_ready_is_named_and_nobody_is_claimed(
     assert claims.claim(ClaimCriteria(ready=["cold"]))[0].job.id == cold.id
 
 
-def test_a_model_that_is_put_off_holds_nobody_up_in_any_tier(queue: JobQueue, make_claims: MakeClaims) -> None:
+def test_a_model_that_is_deferred_holds_nobody_up_in_any_tier(queue: JobQueue, make_claims: MakeClaims) -> None:
     cold = queue.submit(parameters(model="cold"), priority=Priority.HIGH)
     ids = [queue.submit(parameters(model="warm", batchable=False)).id for _ in range(2)]
     claims = make_claims(overdue_seconds=0)
-    wish = ClaimCriteria(warm=["warm"], ready=["warm"], put_off=["cold"])
+    wish = ClaimCriteria(warm=["warm"], ready=["warm"], deferred=["cold"])
     assert [claims.claim(wish)[0].job.id for _ in ids] == ids
     assert claims.claim(wish) == []
     assert queue.fetch(cold.id).state is JobState.QUEUED
@@ -218,20 +218,20 @@ def test_a_job_whose_controlnet_is_not_ready_is_passed_over_by_its_models_other_
     with pytest.raises(NotReady) as unready:
         claims.claim(ClaimCriteria(warm=["warm"], ready=["warm"]))
     assert unready.value.name == "controlnet:lines"
-    wish = ClaimCriteria(warm=["warm"], ready=["warm"], put_off=["controlnet:lines"])
+    wish = ClaimCriteria(warm=["warm"], ready=["warm"], deferred=["controlnet:lines"])
     assert [claim.job.id for claim in claims.claim(wish)] == [plain.id]
     assert claims.claim(wish) == []
     ready = ClaimCriteria(warm=["warm"], ready=["warm", "controlnet:lines"])
     assert [claim.job.id for claim in claims.claim(ready)] == [controlled.id]
 
 
-def test_jobs_that_have_ended_behind_one_that_is_put_off_leave_the_queue(
+def test_jobs_that_have_ended_behind_one_that_is_deferred_leave_the_queue(
     queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     controlled = queue.submit(parameters(controls=(LINES,)))
     cancelled = queue.submit(parameters())
     queue.cancel(cancelled.id)
-    assert make_claims().claim(ClaimCriteria(put_off=["controlnet:lines"])) == []
+    assert make_claims().claim(ClaimCriteria(deferred=["controlnet:lines"])) == []
     assert queue.connection.lrange(f"rq:queue:{controlled.queue}", 0, -1) == [controlled.id]
     assert make_claims().claim(ClaimCriteria())[0].job.id == controlled.id
 

@@ -75,14 +75,14 @@ def full_redis(
     """A Redis in which every part of the service has written."""
     connection = queue.connection
     retention = Retention(connection, storage, 60)
-    swept = retention.hold("1" * 64, 0)
+    swept = retention.retain("1" * 64, 0)
     retention.sweep()
     connection.zadd(TABLE["garbage"], {swept: 1})  # its sweeper died
     hold = Idempotency(connection, 60).begin(CallIdentity("me", "k", "POST /", b""))
     webhook = WebhookRecord(url="https://a/", events=tuple(WebhookEvent), site="a:443", base="http://b")
     for ending in (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED, None, JobState.QUEUED):
         record = queue.submit(
-            parameters(image=retention.hold("2" * 64, 60)),
+            parameters(image=retention.retain("2" * 64, 60)),
             owner="me",
             deadline_seconds=60,
             webhook=webhook,

@@ -193,7 +193,7 @@ def test_what_a_killed_sweeper_began_another_ends(
 def test_an_input_stays_while_it_is_held_and_goes_afterwards(
     queue: JobQueue, storage: Storage, retention: Retention
 ) -> None:
-    key = retention.hold(SHA, 60)
+    key = retention.retain(SHA, 60)
     storage.write(key, b"a picture")
     sweep_all(retention)
     assert storage.exists(key)
@@ -202,23 +202,23 @@ def test_an_input_stays_while_it_is_held_and_goes_afterwards(
     sweep_all(retention)
 
     assert not storage.exists(key)
-    assert retention.keep(SHA, 60) is None
+    assert retention.retain_existing(SHA, 60) is None
     assert keys_of(queue) == set()
 
 
 def test_a_shorter_hold_does_not_shorten_a_longer_one(queue: JobQueue, retention: Retention) -> None:
-    key = retention.hold(SHA, 1000)
+    key = retention.retain(SHA, 1000)
 
-    assert retention.hold(SHA, 1) == key
-    assert retention.keep(SHA, 1) == key
+    assert retention.retain(SHA, 1) == key
+    assert retention.retain_existing(SHA, 1) == key
     assert (queue.connection.zscore("darkroom:inputs", key) or 0) > queue.now() + 900
 
 
 def test_what_a_request_stored_before_its_process_died_is_swept(
     queue: JobQueue, storage: Storage, retention: Retention
 ) -> None:
-    storage.write(retention.hold(SHA, 60), b"written, and never submitted")
-    retention.hold("cd" * 32, 60)  # and one that was not even written
+    storage.write(retention.retain(SHA, 60), b"written, and never submitted")
+    retention.retain("cd" * 32, 60)  # and one that was not even written
 
     let_holds_end(queue)
     sweep_all(retention)
@@ -230,7 +230,7 @@ def test_what_a_request_stored_before_its_process_died_is_swept(
 def test_a_jobs_input_stays_as_long_as_any_job_that_reads_it(
     queue: JobQueue, storage: Storage, retention: Retention, make_claims: MakeClaims
 ) -> None:
-    key = retention.hold(SHA, 60)
+    key = retention.retain(SHA, 60)
     storage.write(key, b"a picture")
     first, second = (
         complete(queue, storage, make_claims, image=key),
@@ -255,21 +255,21 @@ def test_a_jobs_input_stays_as_long_as_any_job_that_reads_it(
 def test_an_upload_outlives_the_job_that_named_it(
     queue: JobQueue, storage: Storage, retention: Retention, make_claims: MakeClaims
 ) -> None:
-    key = retention.hold(SHA, 5000)
+    key = retention.retain(SHA, 5000)
     storage.write(key, b"a picture")
     id = complete(queue, storage, make_claims, image=key)
     let_expire(queue, id)
 
     sweep_all(retention)
 
-    assert retention.keep(SHA, 60) == key
+    assert retention.retain_existing(SHA, 60) == key
     assert storage.exists(key)
 
 
 def test_a_deleted_job_lets_its_input_go(
     queue: JobQueue, storage: Storage, retention: Retention, make_claims: MakeClaims
 ) -> None:
-    key = retention.hold(SHA, 60)
+    key = retention.retain(SHA, 60)
     storage.write(key, b"a picture")
     id = complete(queue, storage, make_claims, image=key)
     let_holds_end(queue)
@@ -284,7 +284,7 @@ def test_a_deleted_job_lets_its_input_go(
 def test_a_job_whose_input_was_swept_meanwhile_is_not_accepted(
     queue: JobQueue, storage: Storage, retention: Retention
 ) -> None:
-    key = retention.hold(SHA, 60)
+    key = retention.retain(SHA, 60)
     let_holds_end(queue)
     sweep_all(retention)
     before = keys_of(queue)
@@ -298,12 +298,12 @@ def test_a_job_whose_input_was_swept_meanwhile_is_not_accepted(
 def test_the_same_content_gets_a_new_place_so_that_a_late_sweeper_removes_nothing_needed(
     queue: JobQueue, storage: Storage, retention: Retention
 ) -> None:
-    old = retention.hold(SHA, 60)
+    old = retention.retain(SHA, 60)
     storage.write(old, b"a picture")
     let_holds_end(queue)
     Scripts(queue.connection).run("due_inputs", limit=10, lease_seconds=60)  # a sweeper that now stands still
 
-    new = retention.hold(SHA, 60)
+    new = retention.retain(SHA, 60)
     storage.write(new, b"a picture")
     id = queue.submit(parameters(image=new)).id
     storage.delete(old)  # and goes on

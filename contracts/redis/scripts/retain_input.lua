@@ -1,5 +1,5 @@
--- Keeps the input with this content for at least some seconds.
--- Returns its storage key; false where it must exist and does not.
+-- Keeps the input with this content for at least `seconds`. Returns its storage key.
+-- `key` is the storage key of a new input; without it, an unknown input gives false.
 local pointer = KEY.input .. arguments.sha256
 local key = redis.call('GET', pointer)
 if not key then
