@@ -65,7 +65,7 @@ def test_after_the_rehearsal_neither_prompts_nor_adapters_nor_fast_jobs_compile_
     assert _graphs() == after
 
 
-def test_compiled_blocks_are_so_for_a_batch_at_a_time_and_leave_with_their_model(
+def test_compiled_blocks_are_switched_on_for_one_call_and_freed_with_their_model(
     catalogue: Catalogue, storage: Storage
 ) -> None:
     compiling = _pool(catalogue, COMPILED)
