@@ -1,4 +1,4 @@
-"""The API on a real Redis and real files."""
+"""Fixtures: the API on a real Redis and real files."""
 
 from __future__ import annotations
 
@@ -30,5 +30,5 @@ def client(api_settings: ApiSettings) -> Iterator[TestClient]:
 
 @pytest.fixture
 def retention(queue: JobQueue, storage: Storage, settings: SharedSettings) -> Retention:
-    """The retention of inputs and images, which a test sweeps itself."""
+    """Retention of inputs and images; a test calls `sweep` itself."""
     return Retention(queue.connection, storage, settings.gone_seconds)

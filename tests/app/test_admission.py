@@ -1,4 +1,4 @@
-"""What no worker can run is refused before it is queued; what nobody knows is not."""
+"""Jobs that no worker can run are refused before they are queued; jobs of which that is unknown are accepted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def problem(client: TestClient, **body: Any) -> dict[str, Any]:
     return dict(found)
 
 
-def test_an_image_that_is_too_large_for_all_is_refused_with_the_size_that_would_do(
+def test_an_image_too_large_for_every_worker_is_refused_with_a_size_that_fits(
     client: TestClient, queue: JobQueue
 ) -> None:
     report_worker(queue, "small", 6)
@@ -29,14 +29,16 @@ def test_an_image_that_is_too_large_for_all_is_refused_with_the_size_that_would_
     found = problem(client, **LARGE)
     assert found["field"] == "width"
     assert "8.0 MiB" in found["message"]
-    bound = int(found["allowed"].removeprefix("width × height ≤ "))
-    side = int(bound**0.5) // 8 * 8
+    max_pixels = int(found["allowed"].removeprefix("width × height ≤ "))
+    side = int(max_pixels**0.5) // 8 * 8
     assert 64 <= side < 256
     accepted = client.post("/v1/txt2img", json={**LARGE, "width": side, "height": side})
     assert accepted.status_code == 202
 
 
-def test_too_many_images_at_once_are_told_apart_from_too_large_ones(client: TestClient, queue: JobQueue) -> None:
+def test_too_many_images_are_refused_by_their_number_and_not_their_size(
+    client: TestClient, queue: JobQueue
+) -> None:
     report_worker(queue, "small", 24)
     found = problem(client, **LARGE, num_images=8)
     assert found["field"] == "num_images"
@@ -45,7 +47,7 @@ def test_too_many_images_at_once_are_told_apart_from_too_large_ones(client: Test
     assert client.post("/v1/txt2img", json={**LARGE, "num_images": fits}).status_code == 202
 
 
-def test_a_model_that_fits_nowhere_is_the_models_fault(client: TestClient, queue: JobQueue) -> None:
+def test_a_model_that_fits_on_no_worker_is_refused_by_the_model_field(client: TestClient, queue: JobQueue) -> None:
     report_worker(queue, "tiny", 0.5)
     assert problem(client, prompt="a red circle", model="shapes-sd3")["field"] == "model"
 
@@ -57,7 +59,7 @@ def test_one_large_worker_is_enough(client: TestClient, queue: JobQueue) -> None
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_what_nobody_knows_of_is_accepted(client: TestClient, queue: JobQueue, workers: int) -> None:
+def test_a_job_is_accepted_while_capacities_are_unknown(client: TestClient, queue: JobQueue, workers: int) -> None:
     if workers > 0:
         report_worker(queue, "silent", None)
     if workers > 1:
@@ -65,14 +67,16 @@ def test_what_nobody_knows_of_is_accepted(client: TestClient, queue: JobQueue, w
     assert client.post("/v1/txt2img", json=LARGE).status_code == 202
 
 
-def test_a_worker_that_leaves_does_not_count(client: TestClient, queue: JobQueue) -> None:
+def test_a_draining_worker_does_not_count(client: TestClient, queue: JobQueue) -> None:
     report_worker(queue, "leaving", 256, state="draining")
     report_worker(queue, "small", 1)
     assert client.post("/v1/txt2img", json=LARGE).status_code == 422
 
 
 @pytest.mark.parametrize("task", BODIES)
-def test_every_task_is_held_against_the_workers(client: TestClient, queue: JobQueue, task: str) -> None:
+def test_every_task_is_checked_against_the_memory_of_the_workers(
+    client: TestClient, queue: JobQueue, task: str
+) -> None:
     report_worker(queue, "tiny", 0.5)
     response = client.post(f"/v1/{task}", json=BODIES[task])
     assert response.status_code == 422

@@ -1,4 +1,4 @@
-"""Who is let in, over HTTP: keys that appear and vanish while the service runs, scopes, rates, quotas, tiers."""
+"""API keys over HTTP: created and revoked while the service runs; scopes, rate limits, quotas, priorities."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def soon(call: Callable[[], httpx2.Response], status: int) -> httpx2.Response:
-    """The first answer with this status; the service remembers for a second what the keys were."""
+def wait_for_status(call: Callable[[], httpx2.Response], status: int) -> httpx2.Response:
+    """Repeat a call until it returns this status; the service caches keys for a second."""
     deadline = time.monotonic() + 20
     while (response := call()).status_code != status:
         assert time.monotonic() < deadline, response.text
@@ -57,14 +57,14 @@ def test_a_token_is_read_from_the_header(header: str | None, token: str | None) 
     assert read_token(header) == token
 
 
-def test_without_keys_everybody_here_is_local(client: TestClient, queue: JobQueue) -> None:
+def test_without_keys_every_client_on_loopback_is_the_owner_local(client: TestClient, queue: JobQueue) -> None:
     for headers in ({}, bearer("sk-anything"), {"Authorization": "Basic eDp5"}):
         id = client.post("/v1/txt2img", json=JOB, headers=headers).json()["id"]
         assert queue.fetch(id).owner == "local"
     assert client.get("/v1/workers").status_code == 200
 
 
-def test_without_keys_nobody_is_served_where_others_reach_the_service(settings: SharedSettings) -> None:
+def test_without_keys_nobody_is_served_on_a_public_address(settings: SharedSettings) -> None:
     with TestClient(create_app(ApiSettings(shared=settings, host="0.0.0.0"))) as client:
         refused = client.post("/v1/txt2img", json=JOB)
 
@@ -78,7 +78,7 @@ def test_the_first_key_takes_effect_while_the_service_runs(client: TestClient, k
 
     key, token = keys.create("first")
 
-    refused = soon(lambda: client.get("/v1/jobs"), 401)
+    refused = wait_for_status(lambda: client.get("/v1/jobs"), 401)
     assert refused.headers["WWW-Authenticate"] == 'Bearer realm="darkroom"'
     assert "Authorization: Bearer KEY" in refused.json()["detail"]
     assert client.get("/v1/jobs", headers=bearer(token)).status_code == 200
@@ -91,9 +91,9 @@ def test_a_revoked_key_is_refused_while_the_service_runs(client: TestClient, key
 
     keys.revoke(key.id)
 
-    refused = soon(lambda: client.get("/v1/jobs", headers=bearer(token)), 401)
+    refused = wait_for_status(lambda: client.get("/v1/jobs", headers=bearer(token)), 401)
     assert "revoked" in refused.json()["detail"]
-    assert soon(lambda: client.get("/v1/jobs"), 401)
+    assert wait_for_status(lambda: client.get("/v1/jobs"), 401)
 
 
 @pytest.mark.parametrize("wrong", ["", "x", "dk_000000000000_" + "x" * 43])
@@ -104,9 +104,7 @@ def test_a_wrong_key_is_refused(client: TestClient, keys: ApiKeyStore, wrong: st
     assert client.post("/v1/txt2img", json=JOB, headers=bearer(wrong)).status_code == 401
 
 
-def test_every_route_is_closed_but_those_for_supervisors_and_readers(
-    client: TestClient, keys: ApiKeyStore
-) -> None:
+def test_every_route_except_the_health_checks_needs_a_key(client: TestClient, keys: ApiKeyStore) -> None:
     keys.create("a")
     paths = client.get("/openapi.json").json()["paths"]
 
@@ -120,19 +118,19 @@ def test_every_route_is_closed_but_those_for_supervisors_and_readers(
     assert is_open == {"/healthz", "/readyz"}
 
 
-def test_nothing_is_read_of_a_body_whose_sender_is_not_known(settings: SharedSettings, keys: ApiKeyStore) -> None:
+def test_the_body_of_an_unauthenticated_request_is_not_read(settings: SharedSettings, keys: ApiKeyStore) -> None:
     keys.create("a")
     with api_process(settings.redis_url, settings.data) as (client, _):
         client.get("/healthz")
         address = (client.base_url.host, client.base_url.port or 0)
         for call in ("/v1/txt2img", "/v1/uploads"):
             with socket.create_connection(address, timeout=20) as connection:
-                # The body never comes, and is not waited for.
+                # The body is never sent; the response does not wait for it.
                 connection.sendall(f"POST {call} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n".encode())
                 assert connection.recv(65_536).startswith(b"HTTP/1.1 401 ")
 
 
-def test_a_key_without_the_scope_makes_nothing(client: TestClient, keys: ApiKeyStore) -> None:
+def test_a_key_without_the_generate_scope_creates_nothing(client: TestClient, keys: ApiKeyStore) -> None:
     _, token = keys.create("ops", scopes={Scope.ADMIN})
 
     for call in ("/v1/txt2img", "/v1/uploads"):
@@ -151,21 +149,21 @@ def test_only_an_admin_sees_the_workers(client: TestClient, keys: ApiKeyStore) -
     assert client.get("/v1/models", headers=bearer(token)).status_code == 200
 
 
-def test_only_an_admin_sees_the_figures_unless_the_operator_opens_them(
+def test_only_an_admin_reads_the_metrics_unless_they_are_open(
     client: TestClient, keys: ApiKeyStore, settings: SharedSettings
 ) -> None:
     assert client.get("/metrics").status_code == 200
     _, user = keys.create("user")
     _, admin = keys.create("ops", scopes={Scope.ADMIN})
 
-    soon(lambda: client.get("/metrics"), 401)
+    wait_for_status(lambda: client.get("/metrics"), 401)
     assert client.get("/metrics", headers=bearer(user)).status_code == 403
     assert client.get("/metrics", headers=bearer(admin)).status_code == 200
     with TestClient(create_app(ApiSettings(shared=settings, open_metrics=True))) as open_client:
         assert open_client.get("/metrics").status_code == 200
 
 
-def test_a_rate_is_said_and_kept(client: TestClient, keys: ApiKeyStore) -> None:
+def test_a_rate_limit_is_enforced_and_shown_in_the_headers(client: TestClient, keys: ApiKeyStore) -> None:
     _, token = keys.create("a", calls_per_minute=2)
     _, other = keys.create("b")
 
@@ -177,7 +175,7 @@ def test_a_rate_is_said_and_kept(client: TestClient, keys: ApiKeyStore) -> None:
     assert 50 <= int(third.headers["Retry-After"]) <= 60
     assert third.headers["X-RateLimit-Remaining"] == "0"
     assert third.headers["X-RateLimit-Reset"] == third.headers["Retry-After"]
-    for _ in range(5):  # looking is free
+    for _ in range(5):  # reading does not count
         assert client.get(f"/v1/jobs/{first.json()['id']}", headers=bearer(token)).status_code == 200
     free = client.post("/v1/txt2img", json=JOB, headers=bearer(other))
     assert free.status_code == 202
@@ -194,9 +192,9 @@ def test_a_quota_counts_jobs_that_have_not_ended(
     refused = client.post("/v1/txt2img", json=JOB, headers=call)
 
     assert (refused.status_code, refused.json()["code"]) == (429, "too_many_jobs")
-    assert refused.headers["Retry-After"] == "10"  # nobody knows better
+    assert refused.headers["Retry-After"] == "10"  # there is no estimate yet
     claim = worker.claim()
-    assert client.post("/v1/txt2img", json=JOB, headers=call).status_code == 429  # it runs
+    assert client.post("/v1/txt2img", json=JOB, headers=call).status_code == 429  # a running job counts
     worker.complete(claim)
     assert client.post("/v1/txt2img", json=JOB, headers=call).status_code == 202
     assert client.post("/v1/txt2img", json=JOB, headers=call).status_code == 429
@@ -207,11 +205,11 @@ def test_a_quota_counts_jobs_that_have_not_ended(
 def test_a_key_caps_the_priority(client: TestClient, keys: ApiKeyStore, queue: JobQueue) -> None:
     _, token = keys.create("a", highest_priority=Priority.LOW)
 
-    unnamed = client.post("/v1/txt2img", json=JOB, headers=bearer(token))
+    default = client.post("/v1/txt2img", json=JOB, headers=bearer(token))
     named = client.post("/v1/txt2img", json=JOB | {"priority": "low"}, headers=bearer(token))
     refused = client.post("/v1/txt2img", json=JOB | {"priority": "normal"}, headers=bearer(token))
 
-    assert [queue.fetch(job.json()["id"]).priority for job in (unnamed, named)] == ["low", "low"]
+    assert [queue.fetch(job.json()["id"]).priority for job in (default, named)] == ["low", "low"]
     assert refused.status_code == 422
     assert refused.json()["errors"] == [
         {
@@ -223,7 +221,7 @@ def test_a_key_caps_the_priority(client: TestClient, keys: ApiKeyStore, queue: J
 
 
 @pytest.mark.parametrize("best", ["high", "normal"])
-def test_the_usual_priority_is_normal_whatever_the_key_allows(
+def test_the_default_priority_is_normal_even_if_the_key_allows_high(
     client: TestClient, keys: ApiKeyStore, queue: JobQueue, best: str
 ) -> None:
     _, token = keys.create("a", highest_priority=best)

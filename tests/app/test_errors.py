@@ -1,4 +1,4 @@
-"""Every domain error has a status, a stable code and one shape; no traceback leaves the house."""
+"""Every domain error has a status, a stable code and one shape; no traceback reaches a client."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from contracts.weights.lora_files import AdapterRefused
 WIDTH = FieldProblem("width", "must be a multiple of 8, got 65", [64, 72])
 
 CASES = [
-    (UnreadableBody("no JSON"), 400, "unreadable_body", []),
+    (UnreadableBody("not JSON"), 400, "unreadable_body", []),
     (ClientDisconnect(), 400, "unreadable_body", []),
     (NotFound("job", "abc"), 404, "not_found", []),
     (QueueFull(9, 7), 429, "queue_full", []),
@@ -62,7 +62,7 @@ CASES = [
     (Conflict("job abc is already failed"), 409, "conflict", []),
     (BodyTooLarge("too much"), 413, "body_too_large", []),
     (ImageTooLarge("image", "too wide", "≤ 9"), 413, "picture_too_large", ["image"]),
-    (NotAnImage("mask_image", "no image"), 415, "not_a_picture", ["mask_image"]),
+    (NotAnImage("mask_image", "not an image"), 415, "not_a_picture", ["mask_image"]),
     (WrongMediaType("text"), 415, "unsupported_media_type", []),
     (AdapterRefused("the file contains no LoRA weights"), 422, "adapter_refused", []),
     (InvalidRequest([WIDTH]), 422, "invalid_request", ["width"]),
@@ -108,7 +108,7 @@ def test_an_error_becomes_a_problem(client: TestClient, number: int) -> None:
         assert problem["detail"] == str(error)
 
 
-def test_every_error_that_a_request_can_meet_has_a_row() -> None:
+def test_every_error_that_a_request_can_raise_has_a_row() -> None:
     never_over_http = {
         domain.DarkroomError,
         TryLater,
@@ -125,21 +125,21 @@ def test_every_error_that_a_request_can_meet_has_a_row() -> None:
         if issubclass(kind, domain.DarkroomError)
     }
     assert kinds - never_over_http <= errors.ROWS.keys()
-    # The code of a job that did not complete is its own.
+    # A job that did not complete has its own failure code.
     assert {case[2] for case in CASES} == {row.code for row in errors.ROWS.values()} - {"job_failed"} | {
         "out_of_memory"
     }
 
 
-def test_allowed_values_are_told_and_nothing_is_told_where_there_are_none(client: TestClient) -> None:
-    told = describe(InvalidRequest([WIDTH, FieldProblem("x", "unknown")]))
-    response = errors.render_problem(told, "1")
+def test_allowed_values_are_listed_only_where_there_are_any(client: TestClient) -> None:
+    problem = describe(InvalidRequest([WIDTH, FieldProblem("x", "unknown")]))
+    response = errors.render_problem(problem, "1")
 
     assert b'"allowed":[64,72]' in response.body
     assert bytes(response.body).count(b'"allowed"') == 1
 
 
-def test_a_failure_of_ours_tells_the_client_nothing_and_the_log_everything(
+def test_an_internal_error_is_logged_and_its_details_are_hidden_from_the_client(
     client: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     response = client.get(f"/raise/{len(CASES) - 1}")
@@ -150,13 +150,13 @@ def test_a_failure_of_ours_tells_the_client_nothing_and_the_log_everything(
     assert response.json()["request_id"] in caplog.text
 
 
-def test_a_path_that_is_no_path_is_a_problem(client: TestClient) -> None:
+def test_an_unknown_path_is_a_problem(client: TestClient) -> None:
     response = client.get("/nowhere")
 
     assert (response.status_code, response.json()["code"]) == (404, "not_found")
 
 
-def test_a_method_that_is_not_taken_is_a_problem(client: TestClient) -> None:
+def test_a_method_that_is_not_allowed_is_a_problem(client: TestClient) -> None:
     response = client.delete("/raise/1")
 
     assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
@@ -169,7 +169,7 @@ def test_a_wrong_parameter_is_named(client: TestClient) -> None:
     assert (problem["status"], problem["errors"][0]["field"]) == (422, "number")
 
 
-def test_an_answer_does_not_grow_with_what_the_client_sent() -> None:
+def test_the_size_of_an_error_response_is_limited() -> None:
     many = InvalidRequest([FieldProblem("x" * 10_000, "y" * 10_000)] * 1000)
 
     assert len(errors.render_problem(describe(many), "1").body) < 150_000

@@ -1,4 +1,4 @@
-"""What is one owner's is nobody else's: another key's jobs, images, events, uploads and idempotency keys."""
+"""Owners cannot reach each other's jobs, images, events, uploads and idempotency keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ JOB = {"prompt": "a red circle"}
 RED = encode_solid("RGB", (64, 64), "red")
 
 
-class Holder:
+class OwnerClient:
     """A client with a key."""
 
     def __init__(self, client: TestClient, token: str) -> None:
@@ -39,17 +39,17 @@ def keys(queue: JobQueue) -> ApiKeyStore:
 
 
 @pytest.fixture
-def mine(client: TestClient, keys: ApiKeyStore) -> Holder:
-    return Holder(client, keys.create("mine")[1])
+def mine(client: TestClient, keys: ApiKeyStore) -> OwnerClient:
+    return OwnerClient(client, keys.create("mine")[1])
 
 
 @pytest.fixture
-def theirs(client: TestClient, keys: ApiKeyStore) -> Holder:
-    return Holder(client, keys.create("theirs", scopes=set(Scope))[1])
+def theirs(client: TestClient, keys: ApiKeyStore) -> OwnerClient:
+    return OwnerClient(client, keys.create("theirs", scopes=set(Scope))[1])
 
 
-def test_another_keys_job_is_not_found_whatever_is_asked_of_it(
-    mine: Holder, theirs: Holder, worker: ScriptedWorker
+def test_another_owners_job_is_not_found_by_any_call(
+    mine: OwnerClient, theirs: OwnerClient, worker: ScriptedWorker
 ) -> None:
     waiting, done = mine.submit(), mine.submit()
     claims = [worker.claim() for _ in range(2)]
@@ -67,20 +67,22 @@ def test_another_keys_job_is_not_found_whatever_is_asked_of_it(
         for call, nothing in zip(calls, unknown, strict=True):
             refused, missing = theirs.call(*call), theirs.call(*nothing)
             assert (refused.status_code, refused.json()["code"]) == (404, "not_found"), call
-            # The same words: nobody learns that there is such a job.
+            # The same text as for an unknown id, so it does not reveal that the job exists.
             assert refused.json()["detail"] == missing.json()["detail"].replace("0" * 32, id)
     assert mine.call("GET", f"/v1/jobs/{done}").json()["status"] == "completed"
     assert mine.call("GET", f"/v1/jobs/{waiting}").json()["status"] == "running"
 
 
-def test_a_list_has_only_ones_own_jobs(mine: Holder, theirs: Holder) -> None:
-    ids = {holder: holder.submit() for holder in (mine, theirs)}
+def test_the_list_has_only_the_owners_jobs(mine: OwnerClient, theirs: OwnerClient) -> None:
+    ids = {owner: owner.submit() for owner in (mine, theirs)}
 
-    for holder, id in ids.items():
-        assert [job["id"] for job in holder.call("GET", "/v1/jobs").json()["data"]] == [id]
+    for owner, id in ids.items():
+        assert [job["id"] for job in owner.call("GET", "/v1/jobs").json()["data"]] == [id]
 
 
-def test_another_keys_picture_cannot_be_named(mine: Holder, theirs: Holder, worker: ScriptedWorker) -> None:
+def test_another_owners_image_cannot_be_used(
+    mine: OwnerClient, theirs: OwnerClient, worker: ScriptedWorker
+) -> None:
     upload = mine.call("POST", "/v1/uploads", content=RED).json()["id"]
     id = mine.submit()
     worker.complete(worker.claim())
@@ -93,16 +95,16 @@ def test_another_keys_picture_cannot_be_named(mine: Holder, theirs: Holder, work
         assert mine.call("POST", "/v1/img2img", json=body).status_code == 202
 
 
-def test_the_same_picture_is_new_to_each_owner(mine: Holder, theirs: Holder) -> None:
-    first, second, again = (holder.call("POST", "/v1/uploads", content=RED) for holder in (mine, theirs, mine))
+def test_the_same_image_is_a_separate_upload_for_each_owner(mine: OwnerClient, theirs: OwnerClient) -> None:
+    first, second, again = (owner.call("POST", "/v1/uploads", content=RED) for owner in (mine, theirs, mine))
 
     assert [first.status_code, second.status_code, again.status_code] == [201, 201, 200]
 
 
-def test_an_idempotency_key_is_its_owners(mine: Holder, theirs: Holder) -> None:
+def test_an_idempotency_key_belongs_to_its_owner(mine: OwnerClient, theirs: OwnerClient) -> None:
     answers = [
-        holder.call("POST", "/v1/txt2img", json=JOB, headers={"Idempotency-Key": "k"})
-        for holder in (mine, theirs, mine)
+        owner.call("POST", "/v1/txt2img", json=JOB, headers={"Idempotency-Key": "k"})
+        for owner in (mine, theirs, mine)
     ]
 
     ids = [answer.json()["id"] for answer in answers]
@@ -110,27 +112,27 @@ def test_an_idempotency_key_is_its_owners(mine: Holder, theirs: Holder) -> None:
     assert "Idempotency-Replayed" not in answers[1].headers
 
 
-def test_keys_of_one_owner_share_what_they_make(client: TestClient, keys: ApiKeyStore) -> None:
-    first, second = (Holder(client, keys.create(name, owner="team")[1]) for name in ("laptop", "ci"))
+def test_keys_of_the_same_owner_share_their_jobs(client: TestClient, keys: ApiKeyStore) -> None:
+    first, second = (OwnerClient(client, keys.create(name, owner="team")[1]) for name in ("laptop", "ci"))
     id = first.submit()
 
     assert second.call("GET", f"/v1/jobs/{id}").status_code == 200
     assert second.call("POST", f"/v1/jobs/{id}/cancel").json()["status"] == "cancelled"
 
 
-def test_what_was_made_without_keys_is_the_owners_named_local(client: TestClient, keys: ApiKeyStore) -> None:
+def test_jobs_created_without_keys_belong_to_the_owner_local(client: TestClient, keys: ApiKeyStore) -> None:
     id = client.post("/v1/txt2img", json=JOB).json()["id"]
-    heir, other = (Holder(client, keys.create("a", owner=owner)[1]) for owner in ("local", None))
+    local, other = (OwnerClient(client, keys.create("a", owner=owner)[1]) for owner in ("local", None))
 
-    assert heir.call("GET", f"/v1/jobs/{id}").status_code == 200
-    # Until the service has noticed that there are keys, everybody is local.
+    assert local.call("GET", f"/v1/jobs/{id}").status_code == 200
+    # Until the service notices the first key, every client is `local`.
     while client.get("/v1/jobs").status_code != 401:
         pass
     assert other.call("GET", f"/v1/jobs/{id}").status_code == 404
 
 
-def test_keys_take_turns_however_much_each_has_queued(
-    mine: Holder, theirs: Holder, worker: ScriptedWorker
+def test_owners_take_turns_however_much_each_has_queued(
+    mine: OwnerClient, theirs: OwnerClient, worker: ScriptedWorker
 ) -> None:
     many = [mine.submit() for _ in range(6)]
     few = [theirs.submit() for _ in range(2)]

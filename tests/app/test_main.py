@@ -1,4 +1,4 @@
-"""The application as a whole: it is made of settings alone, and two of them do not meet."""
+"""The application as a whole: it is built from settings alone, and two of them are independent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from contracts.queue.workers import WorkerReport, publish
 from contracts.settings import SharedSettings
 
 
-def test_a_catalogue_that_does_not_hold_together_stops_the_start(tmp_path: Path) -> None:
+def test_an_inconsistent_catalogue_stops_the_start(tmp_path: Path) -> None:
     path = tmp_path / "catalogue.toml"
     path.write_text("models = []", encoding="utf-8")
 
@@ -23,7 +23,7 @@ def test_a_catalogue_that_does_not_hold_together_stops_the_start(tmp_path: Path)
         create_app(ApiSettings(shared=SharedSettings(catalogue=path)))
 
 
-def test_making_an_application_opens_nothing(tmp_path: Path) -> None:
+def test_creating_an_application_opens_neither_redis_nor_files(tmp_path: Path) -> None:
     data = tmp_path / "data"
 
     create_app(ApiSettings(shared=SharedSettings(redis_url="unix:///nowhere.sock", data=data)))
@@ -32,12 +32,12 @@ def test_making_an_application_opens_nothing(tmp_path: Path) -> None:
 
 
 def test_any_replica_answers_for_any_job(api_settings: ApiSettings) -> None:
-    with TestClient(create_app(api_settings)) as one, TestClient(create_app(api_settings)) as other:
-        id = one.post("/v1/txt2img", json={"prompt": "x"}).json()["id"]
+    with TestClient(create_app(api_settings)) as api, TestClient(create_app(api_settings)) as other_api:
+        id = api.post("/v1/txt2img", json={"prompt": "x"}).json()["id"]
 
-        assert other.get(f"/v1/jobs/{id}").json()["status"] == "queued"
-        assert other.post(f"/v1/jobs/{id}/cancel").json()["status"] == "cancelled"
-        assert one.get(f"/v1/jobs/{id}").json()["status"] == "cancelled"
+        assert other_api.get(f"/v1/jobs/{id}").json()["status"] == "queued"
+        assert other_api.post(f"/v1/jobs/{id}/cancel").json()["status"] == "cancelled"
+        assert api.get(f"/v1/jobs/{id}").json()["status"] == "cancelled"
 
 
 def test_unknown_routes_and_methods_are_problems(client: TestClient) -> None:
@@ -46,7 +46,7 @@ def test_unknown_routes_and_methods_are_problems(client: TestClient) -> None:
         assert response.headers["content-type"] == "application/problem+json"
 
 
-def test_no_request_walks_through_all_keys(client: TestClient, queue: JobQueue) -> None:
+def test_no_request_scans_the_keys_of_redis(client: TestClient, queue: JobQueue) -> None:
     publish(queue.connection, WorkerReport(id="w", state="idle"), ttl_seconds=60)
     queue.connection.config_resetstat()
 
@@ -60,7 +60,7 @@ def test_no_request_walks_through_all_keys(client: TestClient, queue: JobQueue) 
     assert not {"cmdstat_scan", "cmdstat_keys"} & used
 
 
-def test_it_ends_at_whatever_moment_of_its_start(api_settings: ApiSettings) -> None:
+def test_the_application_can_be_closed_right_after_its_start(api_settings: ApiSettings) -> None:
     for _ in range(60):
         with TestClient(create_app(api_settings)) as client:
             assert client.get("/healthz").status_code == 200

@@ -1,4 +1,4 @@
-"""Expiry as clients and disks see it, with two API processes that sweep one Redis and one storage."""
+"""Expiry as clients and the disk see it, with two API processes that sweep the same Redis and storage."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from tests.support.waiting import wait_until
 QUICK = {"DARKROOM_API_SWEEP_SECONDS": "0.05"}
 
 
-def test_expired_jobs_and_inputs_leave_redis_and_the_disk_under_two_processes(
+def test_two_processes_remove_expired_jobs_and_inputs_from_redis_and_disk(
     settings: SharedSettings, queue: JobQueue, storage: Storage, worker: ScriptedWorker
 ) -> None:
     with (
-        api_process(settings.redis_url, settings.data, **QUICK) as (one, _),
-        api_process(settings.redis_url, settings.data, **QUICK) as (other, _),
+        api_process(settings.redis_url, settings.data, **QUICK) as (api, _),
+        api_process(settings.redis_url, settings.data, **QUICK) as (other_api, _),
     ):
-        upload = one.post("/v1/uploads", content=encode_solid("RGB", (64, 64), "red")).json()["id"]
+        upload = api.post("/v1/uploads", content=encode_solid("RGB", (64, 64), "red")).json()["id"]
         body = {"prompt": "x", "image": upload}
-        ids = [client.post("/v1/img2img", json=body).json()["id"] for client in (one, other) for _ in range(10)]
+        ids = [
+            client.post("/v1/img2img", json=body).json()["id"] for client in (api, other_api) for _ in range(10)
+        ]
         for _ in ids:
             worker.complete(worker.claim())
         assert len(storage.find("images/")) == len(ids)
@@ -37,7 +39,7 @@ def test_expired_jobs_and_inputs_leave_redis_and_the_disk_under_two_processes(
 
         wait_until(lambda: not storage.find("images/") and not storage.find("inputs/"))
         wait_until(lambda: queue.connection.zcard("darkroom:jobs:local") == 0)
-        for client in (one, other):
+        for client in (api, other_api):
             calls = (
                 client.get(f"/v1/jobs/{ids[0]}"),
                 client.get(f"/v1/jobs/{ids[0]}/images/0"),
@@ -50,7 +52,7 @@ def test_expired_jobs_and_inputs_leave_redis_and_the_disk_under_two_processes(
         for id in ids:
             queue.connection.zadd("darkroom:expiry", {id: 1})
         wait_until(lambda: queue.connection.zcard("darkroom:expiry") == 0)
-        assert one.get(f"/v1/jobs/{ids[0]}").status_code == 404
+        assert api.get(f"/v1/jobs/{ids[0]}").status_code == 404
         assert not list(queue.connection.scan_iter("darkroom:job:*"))
         assert not list(queue.connection.scan_iter("rq:*:darkroom:*"))
 
@@ -70,7 +72,7 @@ def test_another_owners_expired_job_is_unknown(
         assert client.get(f"/v1/jobs/{theirs}").status_code == 404
 
 
-def test_sweeping_goes_on_after_redis_was_away(settings: SharedSettings, queue: JobQueue) -> None:
+def test_sweeping_continues_after_redis_closes_the_connections(settings: SharedSettings, queue: JobQueue) -> None:
     with api_process(settings.redis_url, settings.data, **QUICK) as (client, _):
         id = client.post("/v1/txt2img", json={"prompt": "x"}).json()["id"]
         queue.cancel(id)

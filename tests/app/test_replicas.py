@@ -1,4 +1,4 @@
-"""Keys over two API processes behind one Redis: their rates, quotas and revocations hold for both together."""
+"""Two API processes behind one Redis share the rate limits, quotas and revocations of API keys."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ JOB = {"prompt": "x"}
 @pytest.fixture
 def replicas(settings: SharedSettings) -> Iterator[list[httpx.Client]]:
     with (
-        api_process(settings.redis_url, settings.data) as (one, _),
-        api_process(settings.redis_url, settings.data) as (other, _),
+        api_process(settings.redis_url, settings.data) as (api, _),
+        api_process(settings.redis_url, settings.data) as (other_api, _),
     ):
-        yield [one, other]
+        yield [api, other_api]
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def keys(queue: JobQueue) -> ApiKeyStore:
 
 
 def post_to_all(replicas: list[httpx.Client], token: str, count: int) -> list[httpx.Response]:
-    """Send as many jobs at once, to the processes in turn."""
+    """Post `count` jobs at once, to the processes in turn."""
 
     async def post() -> list[httpx.Response]:
         headers = {"Authorization": f"Bearer {token}"}
@@ -46,20 +46,20 @@ def post_to_all(replicas: list[httpx.Client], token: str, count: int) -> list[ht
     return asyncio.run(post())
 
 
-def test_limits_hold_exactly_over_two_processes(
+def test_limits_hold_exactly_across_two_processes(
     replicas: list[httpx.Client], keys: ApiKeyStore, queue: JobQueue, worker: ScriptedWorker
 ) -> None:
-    rated, quoted = keys.create("a", calls_per_minute=7)[1], keys.create("b", max_jobs=3)[1]
+    rate_token, quota_token = keys.create("a", calls_per_minute=7)[1], keys.create("b", max_jobs=3)[1]
 
-    limited = post_to_all(replicas, rated, 24)
-    crowded = post_to_all(replicas, quoted, 24)
+    limited = post_to_all(replicas, rate_token, 24)
+    crowded = post_to_all(replicas, quota_token, 24)
 
     assert Counter(answer.status_code for answer in limited) == {202: 7, 429: 17}
     left = sorted(int(answer.headers["X-RateLimit-Remaining"]) for answer in limited if answer.status_code == 202)
     assert left == list(range(7))
     assert Counter(answer.status_code for answer in crowded) == {202: 3, 429: 21}
-    # Whatever way a job ends, its place is free: completed, cancelled, lost with its worker.
-    mine = {"Authorization": f"Bearer {quoted}"}
+    # However a job ends, it no longer counts: completed, cancelled or lost with its worker.
+    mine = {"Authorization": f"Bearer {quota_token}"}
     ids = [answer.json()["id"] for answer in crowded if answer.status_code == 202]
     ended = {"cancelled": ids[0]}
     replicas[0].post(f"/v1/jobs/{ids[0]}/cancel", headers=mine)
@@ -75,11 +75,11 @@ def test_limits_hold_exactly_over_two_processes(
         state: replicas[1].get(f"/v1/jobs/{id}", headers=mine).json()["status"] for state, id in ended.items()
     }
     assert states == {state: state for state in ended}
-    again = post_to_all(replicas, quoted, 8)
+    again = post_to_all(replicas, quota_token, 8)
     assert Counter(answer.status_code for answer in again) == {202: 3, 429: 5}
 
 
-def test_a_revocation_is_felt_by_every_process(replicas: list[httpx.Client], keys: ApiKeyStore) -> None:
+def test_a_revocation_takes_effect_in_every_process(replicas: list[httpx.Client], keys: ApiKeyStore) -> None:
     key, token = keys.create("a")
     mine = {"Authorization": f"Bearer {token}"}
     for client in replicas:

@@ -1,4 +1,4 @@
-"""The API's settings: environment names, and who may be served without keys."""
+"""The API's settings: environment variables, and who is served while there are no keys."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_settings_cannot_be_changed() -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", "127.0.0.1.example.org", ""])
-def test_other_addresses_serve_everybody_only_when_the_operator_says_so(host: str) -> None:
+def test_public_addresses_serve_everybody_only_if_allowed(host: str) -> None:
     assert not ApiSettings(host=host).serves_everybody
     assert ApiSettings(host=host, allow_anonymous=True).serves_everybody
 

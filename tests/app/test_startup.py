@@ -1,4 +1,4 @@
-"""`python -m app` as a process: its socket, its answers over a real connection, its end."""
+"""`python -m app` as a process: its socket, responses over a real connection, shutdown."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.support.api_process import api_process
 
 
 def run(**settings: str) -> subprocess.CompletedProcess[str]:
-    """The API where it cannot start."""
+    """Run the API with settings that it cannot start with."""
     command = [sys.executable, "-m", "app"]
     return subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, timeout=60)
 
 
-def test_the_service_serves_and_ends_in_order(redis_url: str, tmp_path: Path) -> None:
+def test_the_service_serves_and_shuts_down_cleanly(redis_url: str, tmp_path: Path) -> None:
     with api_process(redis_url, tmp_path) as (client, process):
         job = client.post("/v1/txt2img", json={"prompt": "a red circle"})
         assert job.status_code == 202
@@ -34,7 +34,7 @@ def test_the_service_serves_and_ends_in_order(redis_url: str, tmp_path: Path) ->
         assert "Traceback" not in log
 
 
-def test_a_client_that_sends_too_much_reads_the_answer(redis_url: str, tmp_path: Path) -> None:
+def test_a_client_that_sends_too_much_can_read_the_response(redis_url: str, tmp_path: Path) -> None:
     with api_process(redis_url, tmp_path, DARKROOM_API_MAX_BODY_BYTES="2048") as (client, _):
         client.get("/healthz")
         for size in (3000, 8_000_000):
@@ -44,7 +44,7 @@ def test_a_client_that_sends_too_much_reads_the_answer(redis_url: str, tmp_path:
         assert chunked.status_code == 413
 
 
-def test_a_body_that_does_not_come_is_given_up(redis_url: str, tmp_path: Path) -> None:
+def test_a_body_that_does_not_arrive_times_out(redis_url: str, tmp_path: Path) -> None:
     with api_process(redis_url, tmp_path, DARKROOM_API_UPLOAD_TIMEOUT_SECONDS="0.3") as (client, _):
         address = (client.base_url.host, client.base_url.port or 0)
         with socket.create_connection(address, timeout=20) as connection:
@@ -74,25 +74,25 @@ def test_one_slow_request_does_not_hold_up_the_others(redis_url: str, tmp_path: 
     ],
 )
 def test_a_service_that_cannot_start_says_why_in_one_line(settings: dict[str, str], line: str) -> None:
-    ended = run(**settings)
+    result = run(**settings)
 
-    assert ended.returncode != 0
-    assert ended.stderr.startswith(f"darkroom api: {line}")
-    assert len(ended.stderr.splitlines()) == 1
-
-
-def test_without_keys_an_address_that_others_reach_is_refused(redis_url: str) -> None:
-    ended = run(DARKROOM_REDIS_URL=redis_url, DARKROOM_API_HOST="0.0.0.0")
-
-    assert ended.returncode != 0
-    assert ended.stderr.startswith("darkroom api: there are no API keys, so anybody who can reach 0.0.0.0")
-    assert "darkroom keys create" in ended.stderr
-    assert len(ended.stderr.splitlines()) == 1
+    assert result.returncode != 0
+    assert result.stderr.startswith(f"darkroom api: {line}")
+    assert len(result.stderr.splitlines()) == 1
 
 
-def test_an_inherited_socket_that_others_reach_is_refused(redis_url: str) -> None:
+def test_without_keys_a_public_address_is_refused(redis_url: str) -> None:
+    result = run(DARKROOM_REDIS_URL=redis_url, DARKROOM_API_HOST="0.0.0.0")
+
+    assert result.returncode != 0
+    assert result.stderr.startswith("darkroom api: there are no API keys, so anybody who can reach 0.0.0.0")
+    assert "darkroom keys create" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_without_keys_an_inherited_public_socket_is_refused(redis_url: str) -> None:
     with socket.create_server(("0.0.0.0", 0)) as listener:
-        ended = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-m", "app"],
             env=os.environ | {"DARKROOM_REDIS_URL": redis_url, "DARKROOM_API_FD": str(listener.fileno())},
             pass_fds=[listener.fileno()],
@@ -101,5 +101,5 @@ def test_an_inherited_socket_that_others_reach_is_refused(redis_url: str) -> Non
             timeout=60,
         )
 
-    assert ended.returncode != 0
-    assert "anybody who can reach 0.0.0.0 could use the service" in ended.stderr
+    assert result.returncode != 0
+    assert "anybody who can reach 0.0.0.0 could use the service" in result.stderr

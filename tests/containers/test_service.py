@@ -29,7 +29,7 @@ def test_each_task_makes_a_round_trip_through_the_published_port(stack: Stack, t
         "inpaint": {"image": image, "mask_image": to_base64(left_half_mask())},
         "controlnet": {"controls": [{"controlnet": "shapes-sdxl-silhouette", "image": image}]},
     }
-    assert stack.picture(task, **bodies[task]).size == (64, 64)
+    assert stack.generate(task, **bodies[task]).size == (64, 64)
 
 
 def test_jobs_are_spread_over_the_workers(stack: Stack) -> None:

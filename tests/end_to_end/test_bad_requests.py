@@ -1,4 +1,4 @@
-"""Bad requests, each with status, code and field of its answer; nothing of them is queued or stored."""
+"""Bad requests: status, code and field of each response; nothing is queued or stored."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 from tests.support.images import draw_shape, encode_image, left_half_mask, to_data_url
 from tests.support.running_service import RunningService
 
-PICTURE = to_data_url(draw_shape())
+IMAGE = to_data_url(draw_shape())
 MASK = to_data_url(left_half_mask())
-CONTROL = {"controlnet": "shapes-sdxl-silhouette", "image": PICTURE}
+CONTROL = {"controlnet": "shapes-sdxl-silhouette", "image": IMAGE}
 
 
 def bomb() -> bytes:
@@ -66,7 +66,7 @@ BAD: list[tuple[str, dict[str, Any], tuple[int, str], str]] = [
     ("txt2img", {"model": "shapes-flux", "width": 72}, INVALID, "width"),
     ("txt2img", {"model": "shapes-sd3", "height": 72}, INVALID, "height"),
     ("txt2img", {"width": 512, "height": 512}, INVALID, "width"),
-    ("txt2img", {"image": PICTURE}, INVALID, "image"),
+    ("txt2img", {"image": IMAGE}, INVALID, "image"),
     ("txt2img", {"strength": 0.5}, INVALID, "strength"),
     ("txt2img", {"prompt_3": "x"}, INVALID, "prompt_3"),
     ("txt2img", {"true_cfg_scale": 2.0}, INVALID, "true_cfg_scale"),
@@ -81,29 +81,29 @@ BAD: list[tuple[str, dict[str, Any], tuple[int, str], str]] = [
     ("txt2img", {"model": "shapes-flux", "loras": [{"name": "shapes-sdxl-tint"}]}, INVALID, "loras.0.name"),
     ("txt2img", {"loras": [{"name": "shapes-sdxl-tint"}] * 2}, INVALID, "loras.1.name"),
     ("img2img", {}, INVALID, "image"),
-    ("img2img", {"image": PICTURE, "strength": 0}, INVALID, "strength"),
-    ("img2img", {"image": PICTURE, "strength": 0.01}, INVALID, "strength"),
-    ("img2img", {"image": PICTURE, "mask_image": MASK}, INVALID, "mask_image"),
-    ("inpaint", {"image": PICTURE}, INVALID, "mask_image"),
-    ("inpaint", {"image": PICTURE, "mask_image": to_data_url(left_half_mask(72))}, INVALID, "mask_image"),
-    ("inpaint", {"image": PICTURE, "mask_image": MASK, "mask_blur": 65}, INVALID, "mask_blur"),
+    ("img2img", {"image": IMAGE, "strength": 0}, INVALID, "strength"),
+    ("img2img", {"image": IMAGE, "strength": 0.01}, INVALID, "strength"),
+    ("img2img", {"image": IMAGE, "mask_image": MASK}, INVALID, "mask_image"),
+    ("inpaint", {"image": IMAGE}, INVALID, "mask_image"),
+    ("inpaint", {"image": IMAGE, "mask_image": to_data_url(left_half_mask(72))}, INVALID, "mask_image"),
+    ("inpaint", {"image": IMAGE, "mask_image": MASK, "mask_blur": 65}, INVALID, "mask_blur"),
     ("controlnet", {"controls": []}, INVALID, "controls"),
     ("controlnet", {"controls": [CONTROL] * 5}, INVALID, "controls"),
-    ("controlnet", {"controls": [{"controlnet": "nothing", "image": PICTURE}]}, INVALID, "controls.0.controlnet"),
+    ("controlnet", {"controls": [{"controlnet": "nothing", "image": IMAGE}]}, INVALID, "controls.0.controlnet"),
     ("controlnet", {"controls": [{"controlnet": "shapes-sdxl-silhouette"}]}, INVALID, "controls.0.image"),
     ("controlnet", {"controls": [CONTROL | {"conditioning_scale": 3}]}, INVALID, "controls.0.conditioning_scale"),
     ("controlnet", {"controls": [CONTROL], "model": "shapes-flux"}, INVALID, "controls.0.controlnet"),
     ("controlnet", {"controls": [CONTROL], "mask_image": MASK}, INVALID, "image"),
-    # pictures
+    # images
     ("img2img", {"image": "upload:" + "0" * 64}, INVALID, "image"),
     ("img2img", {"image": "job:00/0"}, INVALID, "image"),
     ("img2img", {"image": "https://example.com/a.png"}, INVALID, "image"),
     ("img2img", {"image": "not base64!"}, INVALID, "image"),
-    ("img2img", {"image": as_base64(b"plain text, no image")}, (415, "not_a_picture"), "image"),
+    ("img2img", {"image": as_base64(b"plain text, not an image")}, (415, "not_a_picture"), "image"),
     ("img2img", {"image": as_base64(encode_image(draw_shape())[:200])}, (415, "not_a_picture"), "image"),
     ("img2img", {"image": as_base64(bomb())}, (413, "picture_too_large"), "image"),
     ("img2img", {"image": to_data_url(draw_shape(side=1024))}, INVALID, "image"),
-    ("inpaint", {"image": PICTURE, "mask_image": as_base64(b"nothing")}, (415, "not_a_picture"), "mask_image"),
+    ("inpaint", {"image": IMAGE, "mask_image": as_base64(b"nothing")}, (415, "not_a_picture"), "mask_image"),
     (
         "controlnet",
         {"controls": [CONTROL, CONTROL | {"image": as_base64(bomb())}]},
@@ -116,10 +116,10 @@ BAD: list[tuple[str, dict[str, Any], tuple[int, str], str]] = [
 @pytest.mark.parametrize(
     ("task", "fields", "answer", "field"), BAD, ids=lambda value: None if isinstance(value, dict) else str(value)
 )
-def test_a_bad_request_names_its_field_and_leaves_no_trace(
+def test_a_bad_request_names_its_field_and_stores_nothing(
     service: RunningService, task: str, fields: dict[str, Any], answer: tuple[int, str], field: str
 ) -> None:
-    before = traces(service)
+    before = stored_files(service)
     body = {name: value for name, value in ({"prompt": "a red circle"} | fields).items() if value is not None}
     response = service.http.post(f"/v1/{task}", json=body)
     problem = response.json()
@@ -128,11 +128,11 @@ def test_a_bad_request_names_its_field_and_leaves_no_trace(
     assert field in [entry["field"] for entry in problem["errors"]], problem
     assert all(entry["message"] for entry in problem["errors"])
     assert problem["request_id"] == response.headers["x-request-id"]
-    assert traces(service) == before
+    assert stored_files(service) == before
 
 
-def traces(service: RunningService) -> set[str]:
-    """Everything that requests leave behind: stored inputs and images. Queued jobs would become images."""
+def stored_files(service: RunningService) -> set[str]:
+    """Paths of stored inputs and images. A job that was queued would end as an image."""
     root: Path = service.data / "storage"
     return {str(path) for path in root.rglob("*") if path.is_file() and "probe" not in path.parts}
 
@@ -166,7 +166,7 @@ def test_a_bad_call_gets_a_problem_with_a_stable_code(
     assert problem["request_id"]
 
 
-def test_all_problems_of_a_request_come_in_one_answer(service: RunningService) -> None:
+def test_all_problems_of_a_request_are_reported_at_once(service: RunningService) -> None:
     body = {"prompt": "x", "width": 68, "scheduler": "flow_euler", "true_cfg_scale": 2.0}
     problem = service.http.post("/v1/txt2img", json=body).json()
     assert {entry["field"] for entry in problem["errors"]} == {"width", "scheduler", "true_cfg_scale"}

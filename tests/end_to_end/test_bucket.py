@@ -14,8 +14,8 @@ from tests.support.images import draw_shape, to_data_url
 from tests.support.running_service import Json, RunningService
 
 
-def picture_of(service: RunningService, job: Json) -> Image.Image:
-    """A job's first image, by the bucket's own link."""
+def download_image(service: RunningService, job: Json) -> Image.Image:
+    """Download a job's first image from the bucket, by following the redirect."""
     answer = httpx.get(job["images"][0]["url"], trust_env=False, follow_redirects=True).raise_for_status()
     return Image.open(io.BytesIO(answer.content))
 
@@ -34,7 +34,7 @@ def test_images_and_uploads_go_through_the_bucket(
         first = service.run("txt2img", seed=0)
         second = service.run("img2img", image=f"job:{first['id']}/0", strength=0.5, seed=0)
         third = service.run("img2img", image=to_data_url(draw_shape()), strength=0.5, seed=0)
-        assert [picture_of(service, job).size for job in (first, second, third)] == [(64, 64)] * 3
+        assert [download_image(service, job).size for job in (first, second, third)] == [(64, 64)] * 3
         answer = service.http.get(first["images"][0]["url"])
         assert answer.status_code == 307
         assert answer.headers["location"].startswith(s3_environment["AWS_ENDPOINT_URL"])

@@ -1,4 +1,4 @@
-"""The events of a job that a worker really paints, read while it is painted."""
+"""The events of a job on a real worker, read while it runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read_events(service: RunningService, job_id: str) -> list[tuple[str, dict[st
     return [(event["event"], json.loads(event["data"])) for event in events]
 
 
-def test_a_job_tells_its_steps_and_shows_small_jpegs_of_what_it_paints(service: RunningService) -> None:
+def test_a_job_reports_its_steps_and_small_jpeg_previews(service: RunningService) -> None:
     job = service.submit("txt2img", num_inference_steps=6, previews=2)
 
     events = read_events(service, job["id"])

@@ -1,4 +1,4 @@
-"""What the service says and does when things go wrong, and that it recovers: most tests share one service."""
+"""What the service does when things go wrong, and how it recovers. Most tests share one service."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
     built_in = BUILT_IN_CATALOGUE.parent
     rows = BUILT_IN_CATALOGUE.read_text(encoding="utf-8").replace('source = "', f'source = "{built_in}/')
     (folder / "broken").mkdir()
-    (folder / "broken.safetensors").write_bytes(b"no weights at all")
+    (folder / "broken.safetensors").write_bytes(b"not weights")
     rows += (
         '\n[[models]]\nid = "broken"\nfamily = "sdxl"\nsource = "broken"\n'
         "defaults = { width = 64, height = 64 }\n"
@@ -39,12 +39,12 @@ def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
 
 
 def children(service: RunningService, word: str) -> list[psutil.Process]:
-    """The service's own processes whose command line holds a word."""
+    """The service's processes with a word in their command line."""
     found = psutil.Process(service.process.pid).children(recursive=True)
     return [child for child in found if word in child.cmdline() or any(word in part for part in child.cmdline())]
 
 
-def test_a_failure_has_a_code_and_the_next_job_has_the_same_bytes_as_before(fragile: RunningService) -> None:
+def test_a_failure_has_a_code_and_does_not_change_the_images_of_later_jobs(fragile: RunningService) -> None:
     body = {"num_inference_steps": 2, "seed": 1}
     before = fragile.bytes_of(fragile.run("txt2img", **body))
     for fields, code in (
@@ -87,7 +87,7 @@ def test_a_deadline_ends_a_job_that_is_still_running(fragile: RunningService) ->
     assert (job["status"], job["error"]["code"]) == ("failed", "deadline_exceeded")
 
 
-def test_with_redis_away_the_api_says_so_and_recovers_by_itself(fragile: RunningService) -> None:
+def test_the_api_answers_503_while_redis_is_unavailable_and_recovers_by_itself(fragile: RunningService) -> None:
     (redis,) = children(fragile, "redis-server")
     redis.suspend()
     try:
@@ -107,26 +107,26 @@ def test_sigterm_finishes_the_running_job_and_leaves_no_process(tmp_path: Path) 
     service = RunningService(tmp_path / "data")
     job = service.submit("txt2img", num_inference_steps=60, seed=1)
     wait_until(lambda: service.fetch(job["id"])["progress"]["step"] > 1)
-    family = [
+    pids = [
         service.process.pid,
         *(child.pid for child in psutil.Process(service.process.pid).children(recursive=True)),
     ]
     assert service.stop() == 0
-    assert [pid for pid in family if alive(pid)] == []
+    assert [pid for pid in pids if alive(pid)] == []
     assert len(list((tmp_path / "data" / "storage" / "images" / job["id"]).rglob("0.png"))) == 1
 
 
-def test_killing_the_parent_takes_the_children_with_it(tmp_path: Path) -> None:
+def test_killing_the_parent_ends_its_children(tmp_path: Path) -> None:
     service = RunningService(tmp_path / "data")
-    family = [child.pid for child in psutil.Process(service.process.pid).children(recursive=True)]
-    assert len(family) >= 2
+    pids = [child.pid for child in psutil.Process(service.process.pid).children(recursive=True)]
+    assert len(pids) >= 2
     os.kill(service.process.pid, signal.SIGKILL)
     service.wait_for_end()
-    wait_until(lambda: not [pid for pid in family if alive(pid)], timeout_seconds=60)
+    wait_until(lambda: not [pid for pid in pids if alive(pid)], timeout_seconds=60)
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and that nobody waits for does not."""
+    """Whether a process is running; a zombie is not."""
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

@@ -1,6 +1,6 @@
-"""schemathesis, with all of its checks, finds nothing in the running service. `make fuzz` looks much longer.
+"""schemathesis, with all of its checks, finds nothing in the running service. `make fuzz` runs for much longer.
 
-What it may take for an answer is in `schemathesis.toml`.
+The responses that it accepts are configured in `schemathesis.toml`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from contracts.settings import BUILT_IN_CATALOGUE
 from tests.support.running_service import RunningService
 
 ROOT = Path(__file__).parents[2]
-#: Cases for each operation, and the phases; the coverage of all boundary values takes a minute by itself.
+#: Cases per operation, and phases; the coverage phase, which tries all boundary values, takes a minute by itself.
 EXAMPLES = os.environ.get("DARKROOM_FUZZ_EXAMPLES", "8")
 PHASES = os.environ.get("DARKROOM_FUZZ_PHASES", "examples,fuzzing,stateful")
 SECONDS = int(os.environ.get("DARKROOM_FUZZ_SECONDS", "25"))
 
 
 def write_catalogue(folder: Path) -> Path:
-    """The built-in rows, without images so large that one of many steps would hold up all other cases."""
+    """Write the built-in catalogue with smaller images, so that no case holds up the others for long."""
     text = BUILT_IN_CATALOGUE.read_text(encoding="utf-8")
     path = folder / "catalogue.toml"
     text = text.replace('source = "', f'source = "{BUILT_IN_CATALOGUE.parent}/')
@@ -36,17 +36,17 @@ def write_catalogue(folder: Path) -> Path:
 
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[tuple[RunningService, str]]:
-    """A service that wants keys and lets few jobs wait, and a key to all of it."""
+    """A service that requires keys and lets few jobs wait, and a token with every scope."""
     environment = {"DARKROOM_API_MAX_WAITING": "4", "DARKROOM_CATALOGUE": str(write_catalogue(tmp_path))}
     service = RunningService(tmp_path / "data", environment=environment)
     try:
         create = ["keys", "create", "fuzz", "--scope", "generate", "--scope", "admin", "--data", str(service.data)]
-        made = subprocess.run(
+        created = subprocess.run(
             [sys.executable, "-m", "cli.main", *create], capture_output=True, text=True, check=True
         )
         while httpx.get(f"{service.url}/v1/models", trust_env=False).status_code != 401:
             time.sleep(0.1)
-        yield service, made.stdout.split()[0]
+        yield service, created.stdout.split()[0]
     finally:
         service.stop()
 

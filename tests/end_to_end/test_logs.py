@@ -1,4 +1,4 @@
-"""The log of a running service: a request can be followed to its job's end, and nobody's words are in it."""
+"""The log of a running service: it shows a request to the end of its job, but no prompts, keys or images."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Line = dict[str, Any]
 
 
 def lines_of(service: RunningService) -> list[Line]:
-    """The whole log, of all processes; every line must be JSON."""
+    """Parse the log of all processes; every line must be JSON."""
     return [json.loads(line) for line in service.log.read_text(encoding="utf-8").splitlines()]
 
 
 def lines_about(service: RunningService, request_id: str, last: str) -> list[Line]:
-    """Those that name a request, once the last of them is there."""
+    """The lines of a request, once the last one is written."""
     deadline = time.monotonic() + 30
     while True:
         found = [line for line in lines_of(service) if line.get("request_id") == request_id]
@@ -51,28 +51,28 @@ def test_a_request_is_followed_from_its_route_to_the_end_of_its_job(service: Run
 
 def test_neither_prompts_nor_keys_nor_images_are_in_the_log(service: RunningService) -> None:
     word, secret = f"zebra{secrets.token_hex(8)}", secrets.token_urlsafe(32)
-    # More tokens than the text encoders take: the libraries would quote what they leave out.
+    # More tokens than the text encoders take: the libraries would log the part that they cut off.
     prompt = f"{word} a red circle on a blue background, " * 12
     request_id = f"test-{secrets.token_hex(8)}"
     image = to_base64(draw_shape())
     fields = {"prompt": prompt, "negative_prompt": f"no {word}", "num_inference_steps": 2}
-    made = service.http.post(
+    job = service.http.post(
         "/v1/img2img",
         json={**fields, "image": f"data:image/png;base64,{image}"},
         headers={"X-Request-ID": request_id},
     ).json()
-    service.wait(made["id"])
+    service.wait(job["id"])
     for headers in ({"Authorization": f"Bearer dk_0123456789ab_{secret}"}, {"Authorization": f"Basic {secret}"}):
         service.http.get("/v1/jobs", headers=headers)
     service.http.post("/v1/img2img", json={**fields, "image": image[:-40], "steps": word})
     service.http.get("/v1/jobs", params={"metadata.word": word, "signature": secret})
-    service.bytes_of(service.fetch(made["id"]))
+    service.bytes_of(service.fetch(job["id"]))
     lines_about(service, request_id, "job completed")
 
     log = service.log.read_text(encoding="utf-8")
 
-    assert made["id"] in log
+    assert job["id"] in log
     assert word not in log
     assert secret not in log
     assert image[:64] not in log
-    assert base64.b64encode(service.bytes_of(service.fetch(made["id"])))[:64].decode() not in log
+    assert base64.b64encode(service.bytes_of(service.fetch(job["id"])))[:64].decode() not in log

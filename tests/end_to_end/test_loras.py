@@ -14,15 +14,15 @@ from tests.support.running_service import RunningService
 LORAS = BUILT_IN_CATALOGUE.parent / "loras"
 
 
-def test_an_uploaded_lora_shapes_the_image_like_the_operators_own(service: RunningService) -> None:
+def test_an_uploaded_lora_changes_the_image_like_the_same_lora_of_the_catalogue(service: RunningService) -> None:
     data = (LORAS / "shapes-sdxl-crescent.safetensors").read_bytes()
     added = service.http.post("/v1/loras", params={"name": "moon"}, content=data)
     assert added.status_code == 201, added.text
-    asked = {"model": "shapes-sdxl", "seed": 5, "num_inference_steps": 3, "prompt": "a red crescent"}
+    body = {"model": "shapes-sdxl", "seed": 5, "num_inference_steps": 3, "prompt": "a red crescent"}
 
-    uploaded = service.run("txt2img", **asked, loras=[{"name": "moon", "scale": 0.9}])
-    own = service.run("txt2img", **asked, loras=[{"name": "shapes-sdxl-crescent", "scale": 0.9}])
-    plain = service.run("txt2img", **asked)
+    uploaded = service.run("txt2img", **body, loras=[{"name": "moon", "scale": 0.9}])
+    own = service.run("txt2img", **body, loras=[{"name": "shapes-sdxl-crescent", "scale": 0.9}])
+    plain = service.run("txt2img", **body)
 
     pixels = [service.image_of(job).convert("RGB").tobytes() for job in (uploaded, own, plain)]
     assert pixels[0] == pixels[1] != pixels[2]
@@ -36,19 +36,19 @@ def test_an_uploaded_lora_shapes_the_image_like_the_operators_own(service: Runni
     assert refused.status_code == 422
 
 
-def test_jobs_with_different_loras_that_wait_together_are_done_in_one_batch_and_each_is_right(
+def test_jobs_with_different_loras_that_wait_together_run_together_and_each_is_right(
     service: RunningService,
 ) -> None:
-    asked = {
+    body = {
         "model": "shapes-sdxl",
         "prompt": "a large blue square on a white background",
         "num_inference_steps": 12,
     }
     stripes, outline = ({"name": f"shapes-sdxl-{effect}", "scale": 1.0} for effect in ("stripes", "outline"))
     sets = [[], [stripes], [outline], [stripes, outline]]
-    # While this one is painted, the others come together.
+    # While this job runs, the others are queued.
     busy = service.submit("txt2img", num_inference_steps=100, seed=1)
-    ids = [service.submit("txt2img", **asked, seed=8, batchable=True, loras=loras)["id"] for loras in sets]
+    ids = [service.submit("txt2img", **body, seed=8, batchable=True, loras=loras)["id"] for loras in sets]
     together = [service.wait(id) for id in ids]
     assert service.wait(busy["id"])["status"] == "completed"
     assert [job["receipt"]["batch_jobs"] for job in together] == [4, 4, 4, 4]
@@ -60,5 +60,5 @@ def test_jobs_with_different_loras_that_wait_together_are_done_in_one_batch_and_
     for effect, wanted in (("stripes", (False, True, False, True)), ("outline", (False, False, True, True))):
         assert tuple(measure(effect, image, scene) > 0.4 for image in images) == wanted, effect
     for image, loras in zip(images, sets, strict=True):
-        alone = service.picture("txt2img", **asked, seed=8, loras=loras)
+        alone = service.generate("txt2img", **body, seed=8, loras=loras)
         assert numpy.abs(numpy.asarray(image, int) - numpy.asarray(alone, int)).max() <= 1

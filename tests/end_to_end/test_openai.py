@@ -1,4 +1,4 @@
-"""The unmodified `openai` package of PyPI against the running service: images, edits, streams, errors."""
+"""The unmodified `openai` package from PyPI against the running service: images, edits, streams, errors."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_images_come_from_a_prompt(client: OpenAI, service: RunningService) -> N
     assert job["receipt"]["seeds"] == [7, 8]
 
 
-def test_every_field_that_has_a_meaning_has_its_effect(client: OpenAI, service: RunningService) -> None:
+def test_every_supported_field_has_its_effect(client: OpenAI, service: RunningService) -> None:
     answer = client.images.generate(
         prompt=PROMPT,
         model="shapes-flux",
@@ -64,8 +64,12 @@ def test_every_field_that_has_a_meaning_has_its_effect(client: OpenAI, service: 
 
     assert answer.data is not None
     job = service.fetch(str(answer.model_extra and answer.model_extra["job"]))
-    used = job["receipt"]["parameters"]
-    assert (used["num_inference_steps"], used["output_quality"], used["scheduler"]) == (6, 40, "flow_unipc")
+    parameters = job["receipt"]["parameters"]
+    assert (parameters["num_inference_steps"], parameters["output_quality"], parameters["scheduler"]) == (
+        6,
+        40,
+        "flow_unipc",
+    )
     assert job["metadata"] == {"a": "b", "user": "u-1"}
     assert (answer.quality, answer.output_format, answer.data[0].b64_json) == ("low", "jpeg", None)
     image = service.http.get(str(answer.data[0].url))
@@ -83,14 +87,14 @@ def test_a_stream_shows_partial_images_and_ends_with_the_images(client: OpenAI) 
     assert {decode(event.b64_json).size for event in events} == {(64, 64)}
     partial = [event for event in events if event.type == "image_generation.partial_image"]
     assert [event.partial_image_index for event in partial] == [0, 0, 1, 1, 2, 2]
-    pictures = [np.asarray(decode(event.b64_json).convert("RGB"), dtype=float) for event in events]
-    assert np.corrcoef(pictures[4].ravel(), pictures[6].ravel())[0, 1] > 0.8
+    images = [np.asarray(decode(event.b64_json).convert("RGB"), dtype=float) for event in events]
+    assert np.corrcoef(images[4].ravel(), images[6].ravel())[0, 1] > 0.8
     plain_answer = client.images.generate(prompt=PROMPT, size="64x64", n=2, extra_body={"seed": 7})
     assert plain_answer.data is not None
     assert [datum.b64_json for datum in plain_answer.data] == [event.b64_json for event in events[-2:]]
 
 
-def test_an_edit_repaints_what_is_transparent_in_the_mask_and_nothing_else(client: OpenAI) -> None:
+def test_an_edit_changes_only_what_is_transparent_in_the_mask(client: OpenAI) -> None:
     image, mask = encode_image(solid_image("blue")), encode_image(mask_with_hole())
 
     answer = client.images.edit(
@@ -125,7 +129,7 @@ def test_an_edit_without_a_mask_starts_from_the_image_and_streams(client: OpenAI
     assert (job["task"], job["receipt"]["parameters"]["strength"]) == ("img2img", 0.5)
 
 
-def test_the_client_s_own_error_says_what_to_change(client: OpenAI) -> None:
+def test_the_clients_exception_says_what_to_change(client: OpenAI) -> None:
     with pytest.raises(UnprocessableEntityError, match="must be a multiple of 8, got 68") as caught:
         client.images.generate(prompt=PROMPT, size="68x64")
 
@@ -133,7 +137,7 @@ def test_the_client_s_own_error_says_what_to_change(client: OpenAI) -> None:
     assert caught.value.type == "invalid_request_error"
 
 
-def test_models_are_listed_for_it(client: OpenAI) -> None:
+def test_the_client_lists_models(client: OpenAI) -> None:
     assert "shapes-sd3" in [model.id for model in client.models.list()]
     assert client.models.retrieve("shapes-flux").id == "shapes-flux"
 

@@ -1,4 +1,4 @@
-"""What a real worker tells of its memory, and the plans that are made of it elsewhere."""
+"""What a real worker reports about its memory, and the plans that the API makes from it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tests.support.running_service import RunningService
 MIB = 2**20
 
 
-def test_a_workers_report_is_enough_to_plan_by(service: RunningService) -> None:
+def test_a_workers_report_is_enough_for_planning(service: RunningService) -> None:
     (worker,) = service.http.get("/v1/workers").json()["data"]
     capacity = worker["capacity"]
     assert worker["budget_bytes"] == capacity["budget_bytes"] > 256 * MIB
@@ -18,11 +18,11 @@ def test_a_workers_report_is_enough_to_plan_by(service: RunningService) -> None:
         assert capacity["extras"][f"controlnet:shapes-{family}-silhouette"]["bytes"] > 0
 
 
-def test_a_dry_run_names_the_worker_and_where_everything_would_live(service: RunningService) -> None:
+def test_a_dry_run_names_the_worker_and_the_placement_of_every_component(service: RunningService) -> None:
     body = {"task": "txt2img", "model": "shapes-sdxl", "prompt": "a red circle", "num_inference_steps": 3}
-    tried = service.http.post("/v1/plan", json=body).json()
-    assert tried["runs"] is True
-    assert tried["worker"] == service.http.get("/v1/workers").json()["data"][0]["id"]
+    dry_run = service.http.post("/v1/plan", json=body).json()
+    assert dry_run["runs"] is True
+    assert dry_run["worker"] == service.http.get("/v1/workers").json()["data"][0]["id"]
     job = service.run("txt2img", model="shapes-sdxl", num_inference_steps=3)
-    planned = {part["name"] for part in tried["plan"]["components"] if part["placement"] == "device"}
+    planned = {part["name"] for part in dry_run["plan"]["components"] if part["placement"] == "device"}
     assert planned == set(job["receipt"]["placement"])

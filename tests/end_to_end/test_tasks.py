@@ -1,4 +1,4 @@
-"""Every family × task over HTTP, and what a finished job tells."""
+"""Every family × task over HTTP, and what a completed job shows."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.support.images import draw_shape, left_half_mask, to_data_url
 from tests.support.running_service import RunningService
 
 FAMILIES = ("sdxl", "sd3", "flux")
-#: Where the difference of a batch of one and of several may come from: another order of additions.
-BATCH_TOLERANCE = 2
+#: Levels of 255 by which an image may differ when others are generated with it: sums are added in another order.
+TOLERANCE_LEVELS = 2
 
 
 def body_of(family: str, task: str) -> dict[str, Any]:
@@ -39,7 +39,7 @@ CASES = [
     (family, task)
     for family in FAMILIES
     for task in ("txt2img", "img2img", "inpaint", "controlnet", "controlnet+image", "controlnet+mask")
-    # diffusers has no SD3 pipeline that starts a ControlNet from an image, and its repainting one needs a
+    # diffusers has no SD3 pipeline that starts a ControlNet from an image, and its inpainting one needs a
     # ControlNet trained for that; tests/worker/families covers the latter.
     if not (family == "sd3" and "+" in task)
 ]
@@ -72,18 +72,18 @@ def test_the_same_request_with_the_same_seed_gives_the_same_bytes(service: Runni
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_three_images_are_those_of_the_three_next_seeds(service: RunningService, family: str) -> None:
+def test_the_images_of_a_job_have_consecutive_seeds(service: RunningService, family: str) -> None:
     body = body_of(family, "txt2img")
     together = service.run("txt2img", seed=5, num_images=3, **body)
     assert [image["seed"] for image in together["images"]] == [5, 6, 7]
     for index, seed in enumerate((5, 6, 7)):
-        alone = service.picture("txt2img", seed=seed, **body)
+        alone = service.generate("txt2img", seed=seed, **body)
         shared = service.image_of(together, index).convert("RGB")
         difference = numpy.asarray(alone, int) - numpy.asarray(shared, int)
-        assert numpy.abs(difference).max() <= BATCH_TOLERANCE
+        assert numpy.abs(difference).max() <= TOLERANCE_LEVELS
 
 
-def test_a_job_is_seen_from_acceptance_to_its_end(service: RunningService) -> None:
+def test_a_job_is_shown_from_submission_to_completion(service: RunningService) -> None:
     job = service.submit("txt2img", num_inference_steps=40, seed=1, metadata={"team": "ads"})
     assert job["status"] == "queued"
     assert job["created_at"]
@@ -95,22 +95,22 @@ def test_a_job_is_seen_from_acceptance_to_its_end(service: RunningService) -> No
     assert done["attempts"] == 1
 
 
-def test_a_finished_image_starts_the_next_job(service: RunningService) -> None:
+def test_an_image_of_a_job_can_be_the_input_of_another(service: RunningService) -> None:
     first = service.run("txt2img", seed=1, num_inference_steps=2)
     second = service.run("img2img", seed=1, num_inference_steps=4, image=f"job:{first['id']}/0")
     assert second["receipt"]["parameters"]["image"].startswith("inputs/")
 
 
-def test_the_size_that_was_asked_for_is_the_size_that_comes(service: RunningService) -> None:
+def test_images_have_the_requested_size(service: RunningService) -> None:
     for family in FAMILIES:
         body = {"model": f"shapes-{family}", "num_inference_steps": 2, "width": 96, "height": 64, "seed": 1}
-        assert service.picture("txt2img", **body).size == (96, 64)
-        assert service.picture("img2img", image=to_data_url(draw_shape()), **body).size == (96, 64)
+        assert service.generate("txt2img", **body).size == (96, 64)
+        assert service.generate("img2img", image=to_data_url(draw_shape()), **body).size == (96, 64)
 
 
-def test_a_png_carries_its_receipt_for_programs_and_for_people(service: RunningService) -> None:
+def test_a_png_contains_its_receipt_as_json_and_as_text(service: RunningService) -> None:
     image = service.image_of(service.run("txt2img", seed=9, num_inference_steps=2))
-    carried = json.loads(image.info["darkroom"])
-    assert carried["seed"] == 9
-    assert carried["parameters"]["prompt"] == "a red circle on a blue background"
+    receipt = json.loads(image.info["darkroom"])
+    assert receipt["seed"] == 9
+    assert receipt["parameters"]["prompt"] == "a red circle on a blue background"
     assert "Steps: 2, Sampler: euler" in image.info["parameters"]

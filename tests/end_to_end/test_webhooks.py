@@ -1,4 +1,4 @@
-"""A webhook from `darkroom up`: a real image, told to a receiver that is the one of `docs/webhooks.md`."""
+"""A webhook from `darkroom up`: a real image, sent to the receiver in `docs/webhooks.md`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "webhooks.md"
 
 
 def documented_receiver(secret: str) -> Any:
-    """The handler of the page's example, with the secret in its place."""
+    """The handler class of the page's example, with this secret."""
     (program,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
     names: dict[str, Any] = {}
     exec(program.replace("whsec_…", secret), names)
@@ -29,7 +29,7 @@ def documented_receiver(secret: str) -> Any:
 
 
 @pytest.mark.parametrize("is_ours", [True, False])
-def test_the_documented_receiver_takes_our_messages_and_no_others(
+def test_the_documented_receiver_accepts_our_messages_only(
     service: RunningService, capsys: pytest.CaptureFixture[str], is_ours: bool
 ) -> None:
     command = [sys.executable, "-m", "cli.main", "webhooks", "secret", "--data", str(service.data)]
@@ -42,13 +42,13 @@ def test_the_documented_receiver_takes_our_messages_and_no_others(
         try:
             url = f"http://127.0.0.1:{server.server_address[1]}/hook"
             job = service.run("txt2img", seed=3, webhook={"url": url, "events": ["completed"]})
-            while not (tried := service.fetch(job["id"])["webhook"]["deliveries"])[0]["attempts"]:
+            while not (deliveries := service.fetch(job["id"])["webhook"]["deliveries"])[0]["attempts"]:
                 time.sleep(0.05)
         finally:
             server.shutdown()
             thread.join()
 
-    (delivery,) = tried
+    (delivery,) = deliveries
     if not is_ours:
         assert (delivery["status"], delivery["status_code"]) == ("pending", 401)
         return

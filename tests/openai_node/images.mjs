@@ -1,4 +1,4 @@
-// The unmodified `openai` package of npm against a running Darkroom: OPENAI_BASE_URL, and the images as arguments.
+// Runs the unmodified `openai` package from npm against the Darkroom at OPENAI_BASE_URL. Arguments: image, mask.
 
 import assert from "node:assert/strict";
 import fs from "node:fs";

@@ -1,4 +1,4 @@
-"""Drives a running service with the unmodified `openai` package of npm. Needs node, npm and its registry."""
+"""Drives a running service with the unmodified `openai` package from npm. Needs node, npm and its registry."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.running_service import RunningService
 HERE = Path(__file__).parent
 
 
-def test_the_client_of_npm_generates_streams_edits_and_reads_errors(tmp_path: Path) -> None:
+def test_the_npm_client_generates_streams_edits_and_reads_errors(tmp_path: Path) -> None:
     client = tmp_path / "client"
     client.mkdir()
     for name in ("package.json", "images.mjs"):

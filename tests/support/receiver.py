@@ -1,4 +1,4 @@
-"""A receiver of webhooks, or a server of pictures: real HTTP on 127.0.0.1, answering as a test has planned."""
+"""A receiver of webhooks, or a server of images: real HTTP on 127.0.0.1, answering as a test has planned."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Client:
         """One of a job's images, decoded."""
         return Image.open(io.BytesIO(self.bytes_of(job, index)))
 
-    def picture(self, task: str, **body: Any) -> Image.Image:
+    def generate(self, task: str, **body: Any) -> Image.Image:
         """The one image of a completed job, as RGB."""
         return self.image_of(self.run(task, **body)).convert("RGB")
 

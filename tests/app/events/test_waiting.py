@@ -1,4 +1,4 @@
-"""`Prefer: wait`, on real API processes: woken by the event, without threads, polling or a connection a client."""
+"""`Prefer: wait` on real API processes: woken by the event; no thread, polling or connection per client."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def waiting(seconds: int | None = None) -> dict[str, str]:
 
 @contextmanager
 def posted(client: httpx.Client, queue: JobQueue, **arguments: Any) -> Iterator[list[httpx.Response]]:
-    """A POST on its way in a thread, its job queued; its answer is there when the block is left."""
+    """Post a job in a thread; enters the block once it is queued. The list has the response after the block."""
     answers: list[httpx.Response] = []
     before = queue.connection.zcard("darkroom:jobs:local")
     thread = threading.Thread(target=lambda: answers.append(client.post("/v1/txt2img", **arguments)))
@@ -47,7 +47,7 @@ def posted(client: httpx.Client, queue: JobQueue, **arguments: Any) -> Iterator[
 
 
 @pytest.mark.parametrize("task", BODIES)
-def test_a_call_of_every_task_waits_for_its_job(
+def test_a_call_for_any_task_can_wait_for_its_job(
     settings: SharedSettings, worker: ScriptedWorker, task: str
 ) -> None:
     with api_process(settings.redis_url, settings.data) as (client, _):
@@ -62,7 +62,7 @@ def test_a_call_of_every_task_waits_for_its_job(
     assert response.headers["Location"].endswith(job["id"])
 
 
-def test_when_the_time_is_over_the_job_goes_on(
+def test_a_job_goes_on_after_the_wait_times_out(
     settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker
 ) -> None:
     with api_process(settings.redis_url, settings.data) as (client, _):
@@ -75,7 +75,7 @@ def test_when_the_time_is_over_the_job_goes_on(
         assert client.get(f"/v1/jobs/{job['id']}").json()["status"] == "completed"
 
 
-def test_an_image_comes_as_base64_in_a_waited_answer(
+def test_a_call_that_waits_can_return_the_image_as_base64(
     settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker
 ) -> None:
     body = JOB | {"response_format": "b64_json"}
@@ -88,7 +88,7 @@ def test_an_image_comes_as_base64_in_a_waited_answer(
     assert "b64_json" in answers[0].json()["images"][0]
 
 
-def test_failures_and_cancels_end_the_waiting_too(
+def test_failures_and_cancellations_end_the_wait(
     settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker
 ) -> None:
     with api_process(settings.redis_url, settings.data) as (client, _):
@@ -99,14 +99,14 @@ def test_failures_and_cancels_end_the_waiting_too(
             (id,) = queue.connection.zrevrange("darkroom:jobs:local", 0, 0)
             queue.cancel(str(id))
 
-    assert [(one.status_code, one.json()["status"]) for one in failed + cancelled] == [
+    assert [(answer.status_code, answer.json()["status"]) for answer in failed + cancelled] == [
         (200, "failed"),
         (200, "cancelled"),
     ]
 
 
 @pytest.mark.parametrize("value", ["wait=0", "wait=61", "wait=x", "wait=-1", "wait=1.5", "wait=999999999999"])
-def test_a_wait_that_is_none_is_refused_before_anything_is_queued(
+def test_an_invalid_wait_is_refused_before_anything_is_queued(
     client: TestClient, queue: JobQueue, value: str
 ) -> None:
     response = client.post("/v1/txt2img", json=JOB, headers={"Prefer": value})
@@ -116,7 +116,7 @@ def test_a_wait_that_is_none_is_refused_before_anything_is_queued(
 
 
 @pytest.mark.parametrize("value", ["respond-async", "return=minimal; x=y", "", "waiting=3"])
-def test_other_preferences_are_passed_over(client: TestClient, value: str) -> None:
+def test_other_preferences_are_ignored(client: TestClient, value: str) -> None:
     response = client.post("/v1/txt2img", json=JOB, headers={"Prefer": value})
 
     assert response.status_code == 202
@@ -124,7 +124,7 @@ def test_other_preferences_are_passed_over(client: TestClient, value: str) -> No
 
 
 @pytest.mark.parametrize("value", ['respond-async, wait="1"', "Wait=1;x=y", "wait=1, wait=60"])
-def test_the_preference_is_read_as_its_standard_says(client: TestClient, value: str) -> None:
+def test_the_preference_is_parsed_as_in_rfc_7240(client: TestClient, value: str) -> None:
     response = client.post("/v1/txt2img", json=JOB, headers={"Prefer": value})
 
     assert (response.status_code, response.headers["Preference-Applied"]) == (202, "wait=1")
@@ -135,7 +135,7 @@ def calls_of(queue: JobQueue, command: str) -> int:
     return int(stats.get(f"cmdstat_{command}", {"calls": 0})["calls"])
 
 
-def test_hundreds_wait_at_one_process_without_threads_polling_or_connections_of_their_own(
+def test_hundreds_of_clients_wait_without_threads_polling_or_connections_of_their_own(
     settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker
 ) -> None:
     count = 300
@@ -160,14 +160,14 @@ async def _wait_all(
         def work() -> None:
             wait_until(lambda: queue.connection.zcard("darkroom:jobs:local") == count)
             claims = [worker.claim() for _ in range(count)]
-            looked = calls_of(queue, "hgetall")
+            reads_before = calls_of(queue, "hgetall")
             for step in range(1, 6):  # progress wakes nobody
                 worker.claims.advance(claims, Progress(step=step, steps=5))
             assert process.num_threads() < 60
             clients = queue.connection.client_list(_type="pubsub")
             assert len(clients) == 1
             assert len(queue.connection.client_list()) < 60
-            assert calls_of(queue, "hgetall") - looked < 50  # those of the last clients that look the first time
+            assert calls_of(queue, "hgetall") - reads_before < 50  # the first reads of the last clients
             for claim in claims:
                 worker.complete(claim)
 
@@ -175,16 +175,16 @@ async def _wait_all(
         return list(await asyncio.gather(*posts))
 
 
-def test_the_event_reaches_the_process_that_waits_and_not_only_the_one_that_accepted(
+def test_a_wait_ends_when_another_process_cancels_the_job(
     settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker
 ) -> None:
     with (
-        api_process(settings.redis_url, settings.data) as (one, _),
-        api_process(settings.redis_url, settings.data) as (other, _),
-        posted(one, queue, json=JOB, headers=waiting()) as answers,
+        api_process(settings.redis_url, settings.data) as (api, _),
+        api_process(settings.redis_url, settings.data) as (other_api, _),
+        posted(api, queue, json=JOB, headers=waiting()) as answers,
     ):
-        (job,) = other.get("/v1/jobs").json()["data"]
-        assert other.post(f"/v1/jobs/{job['id']}/cancel").status_code == 200
+        (job,) = other_api.get("/v1/jobs").json()["data"]
+        assert other_api.post(f"/v1/jobs/{job['id']}/cancel").status_code == 200
 
     assert answers[0].json()["status"] == "cancelled"
 
@@ -204,7 +204,7 @@ def test_a_job_that_ends_while_the_subscription_is_broken_still_wakes_its_client
     assert (answers[0].status_code, answers[0].json()["status"]) == (200, "completed")
 
 
-def test_waiting_outlives_a_redis_that_dies_and_comes_back(tmp_path: Path) -> None:
+def test_a_wait_survives_a_restart_of_redis(tmp_path: Path) -> None:
     server = RedisServer(tmp_path / "redis")
     server.start()
     settings = SharedSettings(redis_url=server.url, data=tmp_path)
@@ -225,7 +225,7 @@ def test_waiting_outlives_a_redis_that_dies_and_comes_back(tmp_path: Path) -> No
     assert (answers[0].status_code, answers[0].json()["status"]) == (200, "completed")
 
 
-def test_a_process_that_has_to_go_lets_its_waiting_clients_go(settings: SharedSettings, queue: JobQueue) -> None:
+def test_a_process_that_shuts_down_answers_its_waiting_clients(settings: SharedSettings, queue: JobQueue) -> None:
     with (
         api_process(settings.redis_url, settings.data) as (client, process),
         posted(client, queue, json=JOB, headers=waiting()) as answers,

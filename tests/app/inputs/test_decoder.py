@@ -1,4 +1,4 @@
-"""Untrusted images: limits first, then one normal form."""
+"""Untrusted images: limits first, then one normalized form."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_other_formats_are_refused_although_pillow_reads_them(decoder: ImageDeco
         decoder.decode(encode_solid("RGB", (32, 32), "red", name), "image")
 
 
-@pytest.mark.parametrize("data", [b"", b"no image at all", b"%!PS-Adobe-3.0 EPSF-3.0", b"\x89PNG\r\n\x1a\n"])
+@pytest.mark.parametrize("data", [b"", b"not an image", b"%!PS-Adobe-3.0 EPSF-3.0", b"\x89PNG\r\n\x1a\n"])
 def test_bytes_that_are_not_an_image_are_refused_by_field(decoder: ImageDecoder, data: bytes) -> None:
     with pytest.raises(NotAnImage) as caught:
         decoder.decode(data, "controls.0.image")
@@ -61,11 +61,11 @@ def test_a_truncated_image_is_refused(decoder: ImageDecoder, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_damaged_bytes_are_decoded_or_refused_and_nothing_else(decoder: ImageDecoder, name: str) -> None:
+def test_damaged_bytes_are_either_decoded_or_refused(decoder: ImageDecoder, name: str) -> None:
     data = encode_image(Image.effect_noise((32, 32), 80).convert("RGB"), name.upper())
     refused = 0
-    for place in range(0, len(data), max(1, len(data) // 150)):
-        damaged = data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :]
+    for position in range(0, len(data), max(1, len(data) // 150)):
+        damaged = data[:position] + bytes([data[position] ^ 0xFF]) + data[position + 1 :]
         try:
             decoder.decode(damaged, "image")
         except (NotAnImage, ImageTooLarge):
@@ -125,11 +125,11 @@ def test_a_gif_frame_larger_than_its_screen_counts(decoder: ImageDecoder) -> Non
         decoder.decode(bytes(data), "image")
 
 
-def test_an_image_is_turned_as_its_exif_says(decoder: ImageDecoder) -> None:
+def test_the_exif_orientation_is_applied(decoder: ImageDecoder) -> None:
     image = Image.new("RGB", (40, 20), "blue")
     image.paste("red", (0, 0, 20, 20))
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn a quarter clockwise to see it upright
+    exif[0x0112] = 6  # rotate by 90° clockwise to show it upright
 
     decoded = decoder.decode(encode_image(image, "JPEG", exif=exif, quality=100), "image")
 
@@ -158,7 +158,7 @@ def test_the_first_frame_of_an_animation_is_decoded(decoder: ImageDecoder) -> No
         assert red > 240 > 20 > blue, name
 
 
-def test_a_jpeg_with_a_preview_inside_is_a_jpeg(decoder: ImageDecoder) -> None:
+def test_a_jpeg_with_an_embedded_preview_is_a_jpeg(decoder: ImageDecoder) -> None:
     large, small = Image.new("RGB", (32, 32), "red"), Image.new("RGB", (8, 8), "blue")
 
     decoded = decoder.decode(encode_image(large, "MPO", save_all=True, append_images=[small]), "image")
@@ -190,10 +190,10 @@ def test_a_palette_becomes_colours(decoder: ImageDecoder) -> None:
     image.putpalette([0, 0, 0, 10, 200, 30])
 
     plain = open_png(decoder.decode(encode_image(image), "image").png)
-    see_through = open_png(decoder.decode(encode_image(image, transparency=1), "image").png)
+    transparent = open_png(decoder.decode(encode_image(image, transparency=1), "image").png)
 
     assert (plain.mode, plain.getpixel((4, 4))) == ("RGB", (10, 200, 30))
-    assert (see_through.mode, see_through.getpixel((4, 4))) == ("RGBA", (10, 200, 30, 0))
+    assert (transparent.mode, transparent.getpixel((4, 4))) == ("RGBA", (10, 200, 30, 0))
 
 
 def test_a_transparent_colour_becomes_alpha(decoder: ImageDecoder) -> None:
@@ -232,7 +232,7 @@ def test_cmyk_becomes_rgb(decoder: ImageDecoder) -> None:
         ("F", 40_000.0, "TIFF", 156),
     ],
 )
-def test_deep_grays_are_scaled_and_not_clipped(
+def test_grays_of_more_than_8_bits_are_scaled_and_not_clipped(
     decoder: ImageDecoder, mode: str, colour: float, format: str, expected: int
 ) -> None:
     image = open_png(decoder.decode(encode_solid(mode, (8, 8), colour, format), "image").png)
@@ -241,7 +241,7 @@ def test_deep_grays_are_scaled_and_not_clipped(
     assert image.getpixel((4, 4)) == expected
 
 
-def test_a_deep_gradient_keeps_its_order(decoder: ImageDecoder) -> None:
+def test_a_16_bit_gradient_keeps_its_order(decoder: ImageDecoder) -> None:
     image = Image.new("I;16", (256, 1))
     for x in range(256):
         image.putpixel((x, 0), x * 257)
@@ -258,7 +258,7 @@ def test_floats_out_of_range_are_decoded(decoder: ImageDecoder, value: float) ->
     assert open_png(decoded.png).mode == "L"
 
 
-def test_metadata_does_not_travel(decoder: ImageDecoder) -> None:
+def test_metadata_is_removed(decoder: ImageDecoder) -> None:
     exif = Image.Exif()
     exif[0x010E] = "where I live"
     data = encode_solid("RGB", (8, 8), "red", "PNG", exif=exif, icc_profile=b"profile", dpi=(300, 300))

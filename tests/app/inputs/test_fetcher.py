@@ -43,7 +43,7 @@ def url_of(server: Receiver, path: str, host: str = "localhost") -> str:
 
 @pytest.fixture
 def api(settings: SharedSettings) -> Iterator[TestClient]:
-    """An API that fetches from this machine."""
+    """An API that may fetch from this machine."""
     outbound = OutboundSettings.model_validate({"networks": ["127.0.0.0/8", "::1/128"]})
     api = ApiSettings(
         shared=settings, outbound=outbound, fetch_images=True, fetch_timeout_seconds=2, fetch_concurrency=2
@@ -72,7 +72,7 @@ def test_an_image_is_fetched_checked_and_stored_by_its_content(
     assert request.headers["host"] == f"localhost:{server.port}"
 
 
-def test_nothing_is_fetched_unless_the_operator_says_so(client: TestClient, server: Receiver) -> None:
+def test_nothing_is_fetched_by_default(client: TestClient, server: Receiver) -> None:
     problem = post(client, url_of(server, "/cat.jpg")).json()
 
     assert (problem["status"], problem["errors"][0]["field"]) == (422, "image")
@@ -108,20 +108,20 @@ def test_a_url_without_an_image_is_refused_and_leaves_nothing(
     assert not queue.connection.exists("darkroom:jobs:local")
 
 
-def test_more_bytes_than_the_bound_are_not_read(settings: SharedSettings, server: Receiver) -> None:
+def test_more_bytes_than_the_limit_are_not_read(settings: SharedSettings, server: Receiver) -> None:
     outbound = OutboundSettings.model_validate({"networks": ["127.0.0.0/8"]})
     small = ApiSettings(shared=settings, outbound=outbound, fetch_images=True, max_image_bytes=2048)
     server.plans["/endless"] = [Reply(body=b"\0" * 20_000_000)]
     with TestClient(create_app(small)) as client:
         problem = post(client, url_of(server, "/endless", "127.0.0.1")).json()
-        assert problem["status"] == 422  # the certificate names another
+        assert problem["status"] == 422  # the certificate is for another name
         problem = post(client, url_of(server, "/endless")).json()
 
     assert (problem["status"], problem["code"]) == (413, "picture_too_large")
     wait_until(lambda: server.cut_off == ["/endless"])
 
 
-def test_a_certificate_for_another_name_is_not_taken(
+def test_a_certificate_for_another_name_is_refused(
     api: TestClient, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with receiving(certify(authority, "other.example")) as server:
@@ -135,24 +135,24 @@ def test_a_certificate_for_another_name_is_not_taken(
 @pytest.mark.parametrize(
     "url", ["https://10.0.0.1/", "https://169.254.169.254/latest/", "http://8.8.8.8/", "file:///etc/passwd"]
 )
-def test_where_the_service_must_not_connect_it_does_not(api: TestClient, url: str) -> None:
+def test_forbidden_addresses_are_refused(api: TestClient, url: str) -> None:
     problem = post(api, url).json()
 
     assert (problem["status"], problem["errors"][0]["field"]) == (422, "image")
 
 
-def test_a_name_is_looked_up_once_and_connected_to_as_it_was_checked(
+def test_a_name_is_resolved_once_and_the_checked_address_is_used(
     api: TestClient, server: Receiver, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name service that gives another address the second time finds no second time."""
+    """DNS rebinding: a second lookup would return another address, so there must be only one."""
     server.plans["/cat.jpg"] = [Reply(body=RED)]
-    asked = resolve_as(monkeypatch, "localhost", ["127.0.0.1"], ["10.0.0.1"])
+    lookups = resolve_as(monkeypatch, "localhost", ["127.0.0.1"], ["10.0.0.1"])
 
     assert post(api, url_of(server, "/cat.jpg")).status_code == 202
-    assert asked == ["localhost"]
+    assert lookups == ["localhost"]
 
 
-def test_slow_servers_hold_no_more_than_their_places(api: TestClient, server: Receiver) -> None:
+def test_the_number_of_concurrent_fetches_is_limited(api: TestClient, server: Receiver) -> None:
     server.plans["/slow"] = [Reply(body=RED, waits=True)]
     statuses: list[int] = []
     waiting = [

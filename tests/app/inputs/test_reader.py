@@ -1,4 +1,4 @@
-"""Every way to name an image, and every error in a name."""
+"""Every form of image reference, and the error for each invalid one."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def img2img(image: str) -> Img2ImgRequest:
     ],
 )
 def test_bytes_in_the_request_are_read(reader: InputReader, text: str) -> None:
-    (one,) = reader.read(img2img(text)).values()
+    (found,) = reader.read(img2img(text)).values()
 
-    assert (one.stored.width, one.stored.height) == (32, 16)
-    assert one.decoded is not None
+    assert (found.stored.width, found.stored.height) == (32, 16)
+    assert found.decoded is not None
 
 
-def test_reading_stores_nothing_and_storing_stores_all(reader: InputReader, storage: Storage) -> None:
+def test_reading_does_not_store_images(reader: InputReader, storage: Storage) -> None:
     inputs = reader.read(img2img(TEXT))
     assert storage.find("inputs/") == []
 
@@ -96,10 +96,10 @@ def test_an_upload_is_found_without_decoding_it_again(
     key = store_image(storage, retention, image, 60)
     upload, _ = uploads.remember(queue, "local", image, ttl_seconds=60)
 
-    (one,) = reader.read(img2img(upload.id)).values()
+    (found,) = reader.read(img2img(upload.id)).values()
 
-    assert one.stored == StoredImage(key, 32, 16)
-    assert one.decoded is None
+    assert found.stored == StoredImage(key, 32, 16)
+    assert found.decoded is None
 
 
 def test_an_upload_whose_bytes_are_gone_is_refused(
@@ -117,9 +117,9 @@ def test_the_image_of_a_completed_job_is_read(
     job = queue.submit(parameters())
     worker.complete(worker.claim())
 
-    (one,) = reader.read(img2img(f"job:{job.id}/0")).values()
+    (found,) = reader.read(img2img(f"job:{job.id}/0")).values()
 
-    assert (one.stored.width, one.stored.height) == (64, 64)
+    assert (found.stored.width, found.stored.height) == (64, 64)
 
 
 def test_an_image_of_a_job_that_has_none_is_refused(
@@ -160,7 +160,7 @@ def test_an_image_of_a_job_that_has_none_is_refused(
         ("é" * 8, "is not valid base64"),
     ],
 )
-def test_a_name_that_names_nothing_is_refused_with_the_ways_that_there_are(
+def test_an_invalid_reference_is_refused_with_the_allowed_forms(
     reader: InputReader, text: str, message: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=message) as caught:
@@ -172,7 +172,7 @@ def test_a_name_that_names_nothing_is_refused_with_the_ways_that_there_are(
     assert "upload:ID" in problem.allowed
 
 
-def test_bytes_that_are_no_image_are_refused(reader: InputReader) -> None:
+def test_bytes_that_are_not_an_image_are_refused(reader: InputReader) -> None:
     with pytest.raises(NotAnImage):
         reader.read(img2img(base64.b64encode(b"a text").decode()))
 
@@ -182,7 +182,7 @@ def test_too_many_bytes_are_refused_before_they_are_decoded(reader: InputReader)
         reader.read(img2img("A" * 20_000))
 
 
-def test_the_byte_bound_is_exact(queue: JobQueue, storage: Storage, retention: Retention) -> None:
+def test_the_byte_limit_is_exact(queue: JobQueue, storage: Storage, retention: Retention) -> None:
     decoder = ImageDecoder(max_bytes=len(RED), max_pixels=1_000_000)
     exact = InputReader(decoder, queue, storage, retention, "local")
 

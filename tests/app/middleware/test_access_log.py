@@ -1,4 +1,4 @@
-"""The line and the figures of each answer; `/metrics` itself has tests of its own."""
+"""The log line of each response; the metrics are tested with `/metrics`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.support.api_process import api_process
 
 def fields_of(caplog: pytest.LogCaptureFixture) -> list[tuple[object, ...]]:
     names = ("levelname", "method", "route", "path", "status", "job_id")
-    answers = [record for record in caplog.records if record.name == "app.middleware.access_log"]
-    return [tuple(getattr(record, name, None) for name in names) for record in answers]
+    records = [record for record in caplog.records if record.name == "app.middleware.access_log"]
+    return [tuple(getattr(record, name, None) for name in names) for record in records]
 
 
-def test_each_answer_is_a_line_and_probes_only_when_they_fail(
+def test_each_response_is_logged_and_a_health_check_only_when_it_fails(
     client: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -37,8 +37,8 @@ def test_each_answer_is_a_line_and_probes_only_when_they_fail(
 def test_the_service_writes_json_lines_and_prompts_when_asked(
     redis_url: str, tmp_path: Path, prompts: str
 ) -> None:
-    asked = {"DARKROOM_LOG_PROMPTS": prompts, "DARKROOM_LOG_LEVEL": "info"}
-    with api_process(redis_url, tmp_path, **asked) as (client, process):
+    environment = {"DARKROOM_LOG_PROMPTS": prompts, "DARKROOM_LOG_LEVEL": "info"}
+    with api_process(redis_url, tmp_path, **environment) as (client, process):
         client.post("/v1/txt2img", json={"prompt": "a zebra"}, headers={"X-Request-ID": "mine"})
         process.terminate()
         _, log = process.communicate(timeout=20)
@@ -50,7 +50,7 @@ def test_the_service_writes_json_lines_and_prompts_when_asked(
     assert ("zebra" in log) == (prompts == "true")
 
 
-def test_a_log_setting_that_cannot_be_is_told_by_its_name(redis_url: str, tmp_path: Path) -> None:
+def test_an_invalid_log_setting_is_reported_by_name(redis_url: str, tmp_path: Path) -> None:
     with api_process(redis_url, tmp_path, DARKROOM_LOG_FORMAT="xml") as (_, process):
         _, log = process.communicate(timeout=20)
 

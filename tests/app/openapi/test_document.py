@@ -1,4 +1,4 @@
-"""The OpenAPI document is valid, and whole: every body, answer and error is in it, with an example that is one."""
+"""The OpenAPI document is valid and complete: every body, response and error is in it, with a valid example."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_bodies_and_problems_are_documented(client: TestClient) -> None:
     assert "image/webp" in paths["/v1/jobs/{id}/images/{n}"]["get"]["responses"]["200"]["content"]
 
 
-def test_every_operation_has_a_name_of_its_own(client: TestClient) -> None:
+def test_operation_ids_are_unique(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
 
     names = [operation["operationId"] for path in paths.values() for operation in path.values()]
@@ -61,7 +61,7 @@ def test_every_operation_has_a_name_of_its_own(client: TestClient) -> None:
     assert len(names) == len(set(names))
 
 
-def test_the_framework_s_own_error_shape_is_not_promised(client: TestClient) -> None:
+def test_the_error_schema_of_the_framework_is_not_documented(client: TestClient) -> None:
     assert "HTTPValidationError" not in client.get("/openapi.json").text
 
 
@@ -72,7 +72,7 @@ def operations(document: Json) -> Iterator[tuple[str, Json]]:
 
 
 def bodies(document: Json) -> Iterator[tuple[str, Json]]:
-    """Everything that is JSON, or one event of a stream: where, and its media type object."""
+    """Yield every JSON body and event stream: where it is, and its media type object."""
     for name, operation in operations(document):
         parts = {"request": operation.get("requestBody", {}), **operation["responses"]}
         for status, part in parts.items():
@@ -84,21 +84,21 @@ def bodies(document: Json) -> Iterator[tuple[str, Json]]:
 def examples(content: Json) -> list[Any]:
     if "example" in content:
         return [content["example"]]
-    return [one["value"] for one in content.get("examples", {}).values()]
+    return [example["value"] for example in content.get("examples", {}).values()]
 
 
 def test_the_document_is_valid(document: Json) -> None:
     assert [str(error) for error in OpenAPIV31SpecValidator(document).iter_errors()] == []
 
 
-def test_every_body_and_answer_has_an_example_that_agrees_with_its_schema(document: Json) -> None:
+def test_every_body_has_an_example_that_matches_its_schema(document: Json) -> None:
     wrong = []
-    for place, content in bodies(document):
+    for location, content in bodies(document):
         schema = {**content["schema"], "components": document["components"]}
         found = examples(content)
         if not found and content["schema"] != {}:
-            wrong.append(f"{place}: there is no example; put one into app/examples.json")
-        wrong += [f"{place}: {error.message}" for one in found for error in _errors(schema, one)]
+            wrong.append(f"{location}: has no example; add one to app/examples.json")
+        wrong += [f"{location}: {error.message}" for example in found for error in _errors(schema, example)]
 
     assert wrong == []
 
@@ -108,7 +108,7 @@ def _errors(schema: Json, example: Any) -> Iterator[Any]:
     yield from validator.iter_errors(example)
 
 
-def test_requests_name_what_is_in_the_catalogue(document: Json) -> None:
+def test_request_schemas_list_the_entries_of_the_catalogue(document: Json) -> None:
     schemas = document["components"]["schemas"]
     for name in ("Txt2ImgRequest", "EditRequest"):
         model, scheduler = (schemas[name]["properties"][field]["anyOf"][0] for field in ("model", "scheduler"))
@@ -127,7 +127,7 @@ def test_every_error_is_documented_in_the_dialect_of_its_path(document: Json) ->
             assert (kind, len(content["examples"]) > 0) == (media_type, True), f"{name} {status}"
 
 
-def test_a_method_that_there_is_not_is_answered_with_those_that_there_are(client: TestClient) -> None:
+def test_a_method_that_is_not_allowed_is_answered_with_the_allowed_ones(client: TestClient) -> None:
     for method, path, allowed in (
         ("PUT", "/v1/jobs/1", "DELETE, GET"),
         ("GET", "/v1/txt2img", "POST"),

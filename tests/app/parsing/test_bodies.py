@@ -1,4 +1,4 @@
-"""Limits of bodies on bytes and time, and the file of a form."""
+"""Size and time limits of bodies, and the file in a form."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def request(chunks: AsyncIterator[bytes], **headers: str) -> Request:
 
 
 class Body:
-    """Chunks on their way, and how many were taken."""
+    """A body in chunks that counts how many were read."""
 
     def __init__(self, *chunks: bytes, endless: bool = False) -> None:
         self.chunks, self.endless, self.taken = chunks, endless, 0
@@ -111,7 +111,7 @@ def test_the_file_of_a_form_is_unpacked() -> None:
         "",
     ],
 )
-def test_a_form_that_holds_something_else_is_refused(form: str) -> None:
+def test_a_form_with_anything_but_one_file_is_refused(form: str) -> None:
     with pytest.raises(InvalidRequest, match="file: the form must have one file in the field file"):
         unpack(form + "--b--\r\n")
 
@@ -119,7 +119,7 @@ def test_a_form_that_holds_something_else_is_refused(form: str) -> None:
 @pytest.mark.parametrize(
     ("form", "headers"),
     [
-        ("no form", {}),
+        ("not a form", {}),
         (part("file", "x"), {"content_type": "multipart/form-data"}),
         ("--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--\r\n", {}),
         ("".join(part("file", "x") for _ in range(9)) + "--b--\r\n", {}),

@@ -152,7 +152,9 @@ def test_the_task_field_selects_the_kind_of_request(task: Task, kind: type[JobRe
         ([], "body", "must be a JSON object"),
     ],
 )
-def test_a_request_of_any_task_is_refused_as_by_its_own_route(body: object, field: str, message: str) -> None:
+def test_a_request_with_a_task_field_gets_the_errors_of_its_own_route(
+    body: object, field: str, message: str
+) -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse_any(json.dumps(body).encode())
 

@@ -29,7 +29,7 @@ def test_an_unknown_path_lists_the_known_fields() -> None:
 
 
 @pytest.mark.parametrize("id", ["shapes-sdxl", "shapes-sd3", "shapes-flux"])
-def test_a_schema_has_exactly_the_fields_that_the_model_takes(catalogue: Catalogue, id: str) -> None:
+def test_a_schema_has_exactly_the_fields_that_the_model_supports(catalogue: Catalogue, id: str) -> None:
     model = catalogue.model(id)
 
     for task, schema in schemas_for(model, catalogue).items():

@@ -1,4 +1,4 @@
-"""Large files in bodies: on disk during the request, and never whole in memory."""
+"""Large files in bodies: on disk during the request, never whole in memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORM_END = b'\r\n--x\r\nContent-Disposition: form-data; name="name"\r\n\r\nmine\
 
 
 def _request(kind: str, *chunks: bytes, pause_seconds: float = 0.0) -> Request:
-    """A request whose body comes in these pieces, and then nothing more."""
+    """A request whose body arrives in these chunks."""
     left = list(chunks)
 
     async def receive() -> Any:
@@ -34,7 +34,7 @@ def _request(kind: str, *chunks: bytes, pause_seconds: float = 0.0) -> Request:
 
 
 def _spool(request: Request, max_bytes: int = 2**30, timeout_seconds: float = 30.0) -> tuple[SpooledFile, int]:
-    """The file and its length; it is gone afterwards."""
+    """Spool the body; returns the file, which is deleted afterwards, and its size."""
 
     async def run() -> tuple[SpooledFile, int]:
         async with spool_file(request, max_bytes, timeout_seconds) as file:

@@ -1,4 +1,4 @@
-"""The catalogue over HTTP: what there is, in one list shape, with schemas that tell the truth."""
+"""The catalogue over HTTP: lists of one shape, their entries, and the schemas of a model."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_every_list_has_one_shape(client: TestClient, path: str, ids: list[str])
     assert [entry["id"] for entry in body["data"]] == ids
 
 
-def test_a_model_shows_what_it_takes(client: TestClient) -> None:
+def test_a_model_shows_its_tasks_limits_and_defaults(client: TestClient) -> None:
     sd, schnell = client.get("/v1/models").json()["data"]
 
     assert (sd["object"], sd["family"]) == ("model", "sdxl")
@@ -96,7 +96,7 @@ def test_a_model_shows_what_it_takes(client: TestClient) -> None:
     assert schnell["schedulers"][0] == "flow_euler"
 
 
-def test_a_model_shows_where_it_is_warm(client: TestClient, queue: JobQueue) -> None:
+def test_a_model_shows_the_workers_that_have_it_loaded(client: TestClient, queue: JobQueue) -> None:
     publish(queue.connection, WorkerReport(id="w1", state="idle", warm=["sd"]), ttl_seconds=60)
     publish(queue.connection, WorkerReport(id="w2", state="busy", warm=["sd", "schnell"]), ttl_seconds=60)
 
@@ -119,14 +119,14 @@ def test_an_unknown_model_is_not_found(client: TestClient) -> None:
     assert (response.status_code, response.json()["code"]) == (404, "not_found")
 
 
-def test_the_other_entries_say_whom_they_fit(client: TestClient) -> None:
+def test_other_entries_say_what_they_work_with(client: TestClient) -> None:
     (ink,) = client.get("/v1/loras").json()["data"]
     edges = client.get("/v1/controlnets").json()["data"][0]
     schedulers = {entry["id"]: entry for entry in client.get("/v1/schedulers").json()["data"]}
     outline = client.get("/v1/preprocessors").json()["data"][1]
 
-    said = {name: ink[name] for name in ("id", "family", "title", "trigger", "ranks")}
-    assert said == {"id": "ink", "family": "sdxl", "title": "Ink", "trigger": "drawn in ink", "ranks": None}
+    shown = {name: ink[name] for name in ("id", "family", "title", "trigger", "ranks")}
+    assert shown == {"id": "ink", "family": "sdxl", "title": "Ink", "trigger": "drawn in ink", "ranks": None}
     assert (edges["family"], edges["kind"], edges["preprocessors"]) == ("sdxl", "hint", ["canny", "outline"])
     assert schedulers["ddim"]["families"] == ["sdxl"]
     assert schedulers["flow_euler"]["families"] == ["sd3", "flux"]

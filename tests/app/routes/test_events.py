@@ -1,4 +1,4 @@
-"""Events over real connections: replayed, live, once each; readers that drop, stall, or come in hundreds."""
+"""Events over real connections: replayed, live, once each; clients that reconnect, stall or come in hundreds."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from tests.support.requests import submit
 from tests.support.scripted_worker import ScriptedWorker
 from tests.support.waiting import wait_until
 
-Found = tuple[str, str, dict[str, Any]]
+Event = tuple[str, str, dict[str, Any]]
 
 
-def parse(lines: Iterator[str]) -> Generator[Found, None, None]:
-    """Id, kind and data of each event."""
+def parse(lines: Iterator[str]) -> Generator[Event, None, None]:
+    """Yield id, kind and data of each event."""
     fields: dict[str, str] = {}
     for line in lines:
         if line and not line.startswith(":"):
@@ -41,7 +41,7 @@ def parse(lines: Iterator[str]) -> Generator[Found, None, None]:
             fields = {}
 
 
-def follow(client: httpx.Client, id: str, after: str | None = None) -> Generator[Found, None, None]:
+def follow(client: httpx.Client, id: str, after: str | None = None) -> Generator[Event, None, None]:
     headers = {} if after is None else {"Last-Event-ID": after}
     with client.stream("GET", f"/v1/jobs/{id}/events", headers=headers) as response:
         assert response.status_code == 200
@@ -53,7 +53,7 @@ def advance(worker: ScriptedWorker, claim: Any, step: int) -> None:
     worker.claims.advance([claim], Progress(step=step, steps=4, fraction=step / 4))
 
 
-def test_events_come_as_they_happen_and_end_with_the_last(
+def test_events_arrive_live_and_the_stream_ends_with_the_job(
     settings: SharedSettings, worker: ScriptedWorker
 ) -> None:
     with api_process(settings.redis_url, settings.data) as (client, _):
@@ -74,32 +74,34 @@ def test_events_come_as_they_happen_and_end_with_the_last(
         assert [kind for _, kind, _ in events] == ["completed"]
 
 
-def test_a_client_that_drops_and_returns_misses_nothing_and_sees_nothing_twice(
+def test_a_client_that_reconnects_gets_every_event_once(
     settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker
 ) -> None:
     with (
-        api_process(settings.redis_url, settings.data) as (one, _),
-        api_process(settings.redis_url, settings.data) as (other, _),
+        api_process(settings.redis_url, settings.data) as (api, _),
+        api_process(settings.redis_url, settings.data) as (other_api, _),
     ):
-        id = one.post("/v1/txt2img", json={"prompt": "x"}).json()["id"]
+        id = api.post("/v1/txt2img", json={"prompt": "x"}).json()["id"]
         claim = worker.claim()
-        seen: list[Found] = []
+        seen: list[Event] = []
         for step in range(1, 90):
             advance(worker, claim, step)
-            if step % 10 == 0:  # at another process each time, for a part of what is there
+            if step % 10 == 0:  # at the other process each time, reading only some of the events
                 after = seen[-1][0] if seen else None
-                events = follow((one, other)[step // 10 % 2], id, after)
+                events = follow((api, other_api)[step // 10 % 2], id, after)
                 seen += [next(events) for _ in range(7)]
                 events.close()
         worker.complete(claim)
-        seen += follow(other, id, seen[-1][0])
+        seen += follow(other_api, id, seen[-1][0])
 
         assert [found[0] for found in seen] == [event.id for event in queue.events(id, "0", 1000)]
         assert seen[-1][1] == "completed"
-        assert one.get(f"/v1/jobs/{id}/events", headers={"Last-Event-ID": seen[-1][0]}).status_code == 204
+        assert api.get(f"/v1/jobs/{id}/events", headers={"Last-Event-ID": seen[-1][0]}).status_code == 204
 
 
-def test_a_finished_jobs_events_are_told_from_the_beginning(client: TestClient, worker: ScriptedWorker) -> None:
+def test_the_events_of_a_finished_job_are_replayed_from_the_first(
+    client: TestClient, worker: ScriptedWorker
+) -> None:
     id = submit(client)["id"]
     worker.complete(worker.claim())
 
@@ -110,7 +112,7 @@ def test_a_finished_jobs_events_are_told_from_the_beginning(client: TestClient, 
 
 
 @pytest.mark.parametrize("position", ["x", "1-x", "-1", "1-1-1", "99999999999999999999"])
-def test_a_position_that_is_none_is_refused(client: TestClient, position: str) -> None:
+def test_an_invalid_last_event_id_is_refused(client: TestClient, position: str) -> None:
     response = client.get(f"/v1/jobs/{submit(client)['id']}/events", headers={"Last-Event-ID": position})
 
     assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "Last-Event-ID")
@@ -120,7 +122,7 @@ def test_an_unknown_jobs_events_are_not_found(client: TestClient) -> None:
     assert client.get("/v1/jobs/unknown/events").status_code == 404
 
 
-def test_a_stream_without_news_shows_that_it_lives(settings: SharedSettings, worker: ScriptedWorker) -> None:
+def test_a_stream_without_events_sends_heartbeats(settings: SharedSettings, worker: ScriptedWorker) -> None:
     with api_process(settings.redis_url, settings.data, DARKROOM_API_HEARTBEAT_SECONDS="0.05") as (client, _):
         id = client.post("/v1/txt2img", json={"prompt": "x"}).json()["id"]
         with client.stream("GET", f"/v1/jobs/{id}/events") as response:
@@ -130,7 +132,7 @@ def test_a_stream_without_news_shows_that_it_lives(settings: SharedSettings, wor
             assert [kind for _, kind, _ in parse(lines)] == ["started", "completed"]
 
 
-def test_a_stream_ends_when_its_job_is_deleted_or_the_process_has_to_go(
+def test_a_stream_ends_when_its_job_is_deleted_or_the_process_shuts_down(
     settings: SharedSettings, worker: ScriptedWorker
 ) -> None:
     with api_process(settings.redis_url, settings.data) as (client, process):
@@ -147,7 +149,7 @@ def test_a_stream_ends_when_its_job_is_deleted_or_the_process_has_to_go(
         process.wait(20)
 
 
-def test_events_go_on_after_redis_cut_every_connection(
+def test_events_continue_after_redis_closes_every_connection(
     settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker
 ) -> None:
     with api_process(settings.redis_url, settings.data) as (client, _):
@@ -164,11 +166,11 @@ def test_events_go_on_after_redis_cut_every_connection(
         assert [kind for _, kind, _ in events] == ["started", *["progress"] * 4, "completed"]
 
 
-def test_a_reader_that_takes_nothing_is_let_go_and_costs_little(
+def test_a_stalled_client_is_disconnected_and_uses_little_memory(
     settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker
 ) -> None:
-    hasty = {"DARKROOM_API_STALL_SECONDS": "0.5", "DARKROOM_LOG_LEVEL": "info"}
-    with api_process(settings.redis_url, settings.data, **hasty) as (client, process):
+    environment = {"DARKROOM_API_STALL_SECONDS": "0.5", "DARKROOM_LOG_LEVEL": "info"}
+    with api_process(settings.redis_url, settings.data, **environment) as (client, process):
         id = client.post("/v1/txt2img", json={"prompt": "x"}).json()["id"]
         claim = worker.claim()
         address = (client.base_url.host, client.base_url.port or 0)
@@ -178,29 +180,29 @@ def test_a_reader_that_takes_nothing_is_let_go_and_costs_little(
             for _ in range(900):  # 45 MB in all
                 queue.connection.xadd(stream_key(id), {"event": "preview", "data": json.dumps("x" * 50_000)})
             queue.connection.publish("darkroom:bells", f"{id} preview")
-            wait_until(lambda: _said(process, b"accepted no data"))
+            wait_until(lambda: _has_logged(process, b"accepted no data"))
             assert psutil.Process(process.pid).memory_info().rss < 400 * 2**20
             worker.complete(claim)
             assert [kind for _, kind, _ in follow(client, id)][-1] == "completed"
 
 
-def _said(process: subprocess.Popen[str], words: bytes) -> bool:
-    """Whether the process has just written these words into its log."""
+def _has_logged(process: subprocess.Popen[str], words: bytes) -> bool:
+    """Whether the process has just logged these words."""
     assert process.stderr is not None
     handle = process.stderr.fileno()
     return bool(select.select([handle], [], [], 0)[0]) and words in os.read(handle, 65_536)
 
 
-def test_hundreds_of_streams_are_told_over_one_subscription(
+def test_hundreds_of_streams_share_one_subscription(
     settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker
 ) -> None:
     count = 300
     with api_process(settings.redis_url, settings.data) as (client, process):
         id = client.post("/v1/txt2img", json={"prompt": "x"}).json()["id"]
-        told = asyncio.run(_follow_all(str(client.base_url), id, queue, worker, count))
+        received = asyncio.run(_follow_all(str(client.base_url), id, queue, worker, count))
         assert psutil.Process(process.pid).num_threads() < 60
 
-    assert told == [["queued", "started", "progress", "progress", "completed"]] * count
+    assert received == [["queued", "started", "progress", "progress", "completed"]] * count
 
 
 async def _follow_all(url: str, id: str, queue: JobQueue, worker: ScriptedWorker, count: int) -> list[list[str]]:

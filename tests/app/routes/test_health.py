@@ -1,4 +1,4 @@
-"""Liveness says that the process answers; readiness says that a job would be served, or what is missing."""
+"""Liveness: the process answers. Readiness: a job would be served, or else what is missing."""
 
 from __future__ import annotations
 

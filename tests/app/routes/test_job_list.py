@@ -1,4 +1,4 @@
-"""The list of jobs over HTTP: order, filters, pages; and jobs that are deleted."""
+"""The list of jobs over HTTP: order, filters, pages; and the deletion of jobs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.requests import submit
 from tests.support.scripted_worker import ScriptedWorker
 
 
-def listed(client: TestClient, query: str = "") -> list[str]:
+def list_ids(client: TestClient, query: str = "") -> list[str]:
     answer = client.get(f"/v1/jobs{query}")
     assert answer.status_code == 200, answer.text
     return [job["id"] for job in answer.json()["data"]]
@@ -24,7 +24,7 @@ def test_no_jobs_are_an_empty_list(client: TestClient) -> None:
     assert client.get("/v1/jobs").json() == {"object": "list", "data": [], "has_more": False, "next_cursor": None}
 
 
-def test_jobs_are_listed_newest_first_as_they_are_shown_one_by_one(
+def test_jobs_are_listed_newest_first_in_the_form_of_a_single_job(
     client: TestClient, worker: ScriptedWorker
 ) -> None:
     ids = [submit(client)["id"] for _ in range(3)]
@@ -50,7 +50,7 @@ def test_jobs_are_listed_newest_first_as_they_are_shown_one_by_one(
         ("?metadata.nothing=", []),
     ],
 )
-def test_only_what_fits_every_filter_is_listed(
+def test_only_jobs_that_match_every_filter_are_listed(
     client: TestClient, worker: ScriptedWorker, query: str, found: list[int]
 ) -> None:
     ids = [
@@ -61,11 +61,11 @@ def test_only_what_fits_every_filter_is_listed(
     ]
     worker.complete(worker.claim())
 
-    assert listed(client, query) == [ids[number] for number in found]
+    assert list_ids(client, query) == [ids[number] for number in found]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
-def test_pages_hold_every_job_once_while_new_ones_come(client: TestClient, limit: int) -> None:
+def test_pages_have_every_job_once_while_new_jobs_arrive(client: TestClient, limit: int) -> None:
     ids = [submit(client)["id"] for _ in range(7)]
     found: list[str] = []
     query = f"?limit={limit}"
@@ -82,20 +82,20 @@ def test_pages_hold_every_job_once_while_new_ones_come(client: TestClient, limit
     assert found == ids[::-1]
 
 
-def test_a_cursor_stays_good_when_its_job_is_deleted(client: TestClient) -> None:
+def test_a_cursor_stays_valid_when_its_job_is_deleted(client: TestClient) -> None:
     ids = [submit(client)["id"] for _ in range(3)]
     page = client.get("/v1/jobs?limit=1").json()
     client.post(f"/v1/jobs/{ids[2]}/cancel")
     assert client.delete(f"/v1/jobs/{ids[2]}").status_code == 204
 
-    assert listed(client, f"?cursor={page['next_cursor']}") == [ids[1], ids[0]]
+    assert list_ids(client, f"?cursor={page['next_cursor']}") == [ids[1], ids[0]]
 
 
-def test_pages_go_through_more_jobs_than_redis_is_asked_for_at_once(queue: JobQueue, client: TestClient) -> None:
-    one = queue.fetch(submit(client)["id"])
-    ids = [queue.submit(one.parameters, metadata={"n": str(number % 250)}).id for number in range(500)]
+def test_a_page_can_span_more_jobs_than_one_read_from_redis(queue: JobQueue, client: TestClient) -> None:
+    job = queue.fetch(submit(client)["id"])
+    ids = [queue.submit(job.parameters, metadata={"n": str(number % 250)}).id for number in range(500)]
 
-    assert listed(client, "?metadata.n=3&limit=100") == [ids[253], ids[3]]
+    assert list_ids(client, "?metadata.n=3&limit=100") == [ids[253], ids[3]]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_pages_go_through_more_jobs_than_redis_is_asked_for_at_once(queue: JobQu
         ("model=a&model=b", "model"),
     ],
 )
-def test_a_query_that_means_nothing_is_refused(client: TestClient, query: str, field: str) -> None:
+def test_an_invalid_query_is_refused(client: TestClient, query: str, field: str) -> None:
     response = client.get(f"/v1/jobs?{query}")
 
     assert response.status_code == 422, response.text
@@ -125,13 +125,13 @@ def test_other_owners_jobs_are_not_listed(client: TestClient, queue: JobQueue) -
     mine = queue.fetch(submit(client)["id"])
     queue.submit(mine.parameters, owner="somebody")
 
-    assert listed(client) == [mine.id]
+    assert list_ids(client) == [mine.id]
 
 
-def test_a_deleted_job_leaves_nothing_but_the_mark_of_its_deletion(
+def test_a_deleted_job_leaves_only_its_tombstone(
     client: TestClient, worker: ScriptedWorker, queue: JobQueue, storage: Storage
 ) -> None:
-    kept, id = submit(client)["id"], submit(client)["id"]
+    other_id, id = submit(client)["id"], submit(client)["id"]
     for _ in range(2):
         worker.complete(worker.claim())
 
@@ -144,18 +144,16 @@ def test_a_deleted_job_leaves_nothing_but_the_mark_of_its_deletion(
         client.delete(f"/v1/jobs/{id}"),
     ):
         assert (again.status_code, again.json()["code"]) == (404, "not_found")
-    assert listed(client) == [kept]
-    assert storage.find("images/") == storage.find(f"images/{kept}/") != []
+    assert list_ids(client) == [other_id]
+    assert storage.find("images/") == storage.find(f"images/{other_id}/") != []
     named = [key for key in queue.connection.scan_iter("*") if id in str(key)]
     assert named == [f"darkroom:job:{id}"]
     assert queue.connection.hgetall(named[0]) == {"owner": "local", "gone": "deleted"}
-    assert queue.connection.zrange(f"rq:finished:{queue.fetch(kept).queue}", 0, -1) == [kept]
+    assert queue.connection.zrange(f"rq:finished:{queue.fetch(other_id).queue}", 0, -1) == [other_id]
 
 
 @pytest.mark.parametrize("state", [JobState.QUEUED, JobState.RUNNING])
-def test_a_job_that_has_not_ended_is_not_deleted(
-    client: TestClient, worker: ScriptedWorker, state: JobState
-) -> None:
+def test_an_unfinished_job_cannot_be_deleted(client: TestClient, worker: ScriptedWorker, state: JobState) -> None:
     id = submit(client)["id"]
     if state is JobState.RUNNING:
         worker.claim()
@@ -167,7 +165,7 @@ def test_a_job_that_has_not_ended_is_not_deleted(
     assert client.get(f"/v1/jobs/{id}").json()["status"] == state
 
 
-def test_a_cancelled_job_and_a_failed_one_are_deleted_too(
+def test_cancelled_and_failed_jobs_can_be_deleted(
     client: TestClient, worker: ScriptedWorker, queue: JobQueue
 ) -> None:
     cancelled, failed = submit(client)["id"], submit(client)["id"]
@@ -178,7 +176,7 @@ def test_a_cancelled_job_and_a_failed_one_are_deleted_too(
     assert list(queue.connection.scan_iter("rq:*:darkroom:*")) == []
 
 
-def test_another_owners_job_is_not_deleted(client: TestClient, queue: JobQueue) -> None:
+def test_another_owners_job_cannot_be_deleted(client: TestClient, queue: JobQueue) -> None:
     theirs = queue.submit(queue.fetch(submit(client)["id"]).parameters, owner="somebody")
     queue.cancel(theirs.id)
 

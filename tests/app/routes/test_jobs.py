@@ -1,4 +1,4 @@
-"""Jobs over HTTP: accepted, looked at, cancelled, completed by a worker, fetched."""
+"""Jobs over HTTP: submitted, read, cancelled, completed by a worker."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_job_shows_every_field_of_the_contract(client: TestClient) -> None:
     assert job["created_at"].endswith("Z")
 
 
-def test_what_the_request_says_about_delivery_reaches_the_record(client: TestClient, queue: JobQueue) -> None:
+def test_priority_deadline_and_response_format_are_recorded(client: TestClient, queue: JobQueue) -> None:
     id = submit(client, priority="high", deadline_seconds=60, response_format="b64_json")["id"]
 
     record = queue.fetch(id)
@@ -62,14 +62,14 @@ def test_what_the_request_says_about_delivery_reaches_the_record(client: TestCli
     assert record.deadline_at == pytest.approx(record.created_at + 60)
 
 
-def test_jobs_wait_in_line(client: TestClient) -> None:
+def test_a_waiting_job_shows_its_queue_position(client: TestClient) -> None:
     jobs = [submit(client) for _ in range(3)]
 
     assert [job["queue"]["ahead"] for job in jobs] == [0, 1, 2]
     assert client.get(f"/v1/jobs/{jobs[2]['id']}").json()["queue"] == {"position": 3, "ahead": 2}
 
 
-def test_a_waiting_job_says_when_it_may_be_done(client: TestClient, worker: ScriptedWorker) -> None:
+def test_a_waiting_job_shows_when_it_is_expected_to_complete(client: TestClient, worker: ScriptedWorker) -> None:
     assert submit(client, num_inference_steps=10)["progress"]["eta_seconds"] is None
     worker.complete(worker.claim(), denoise_seconds=2.0)
 
@@ -113,7 +113,7 @@ def test_a_completed_job_has_images_and_a_receipt(client: TestClient, worker: Sc
     assert list(job["links"]) == ["self", "events", "rerun"]
 
 
-def test_images_come_as_base64_when_the_job_asked_for_it(client: TestClient, worker: ScriptedWorker) -> None:
+def test_images_are_returned_as_base64_if_requested(client: TestClient, worker: ScriptedWorker) -> None:
     id = submit(client, response_format="b64_json")["id"]
     assert "b64_json" not in client.get(f"/v1/jobs/{id}").text
     data = worker.complete(worker.claim())
@@ -123,7 +123,7 @@ def test_images_come_as_base64_when_the_job_asked_for_it(client: TestClient, wor
     assert base64.b64decode(image["b64_json"]) == data
 
 
-def test_a_lost_image_costs_the_image_and_not_the_job(
+def test_a_job_with_a_lost_image_can_still_be_read(
     client: TestClient, worker: ScriptedWorker, queue: JobQueue, storage: Storage
 ) -> None:
     id = submit(client, response_format="b64_json")["id"]
@@ -148,7 +148,7 @@ def test_a_failed_job_says_why(client: TestClient, worker: ScriptedWorker) -> No
     assert job["error"] == {"code": "out_of_memory", "message": "too large", "retryable": True}
 
 
-def test_a_waiting_job_is_cancelled_at_once_and_again(client: TestClient) -> None:
+def test_a_waiting_job_is_cancelled_at_once_and_cancelling_again_changes_nothing(client: TestClient) -> None:
     id = submit(client)["id"]
 
     answers = [client.post(f"/v1/jobs/{id}/cancel") for _ in range(2)]
@@ -187,7 +187,7 @@ def test_an_unknown_job_is_not_found(client: TestClient, id: str) -> None:
         assert (response.status_code, response.json()["code"]) == (404, "not_found")
 
 
-def test_another_owners_job_is_as_good_as_none(client: TestClient, queue: JobQueue) -> None:
+def test_another_owners_job_is_not_found(client: TestClient, queue: JobQueue) -> None:
     mine = queue.fetch(submit(client)["id"])
     theirs = queue.submit(mine.parameters, owner="somebody")
 
@@ -231,7 +231,7 @@ def test_a_bad_request_is_refused_and_leaves_nothing_behind(
     assert not [path for path in settings.data.rglob("*") if path.is_file()]
 
 
-def test_nothing_is_queued_while_the_storage_is_away(
+def test_nothing_is_queued_while_the_storage_is_unavailable(
     client: TestClient, queue: JobQueue, settings: SharedSettings
 ) -> None:
     (settings.data / "storage").write_text("a file where a folder should be")
@@ -243,13 +243,13 @@ def test_nothing_is_queued_while_the_storage_is_away(
     assert queue.connection.keys("rq:*") == queue.connection.keys("darkroom:job*") == []
 
 
-def test_a_body_that_is_no_json_is_unreadable(client: TestClient) -> None:
+def test_a_body_that_is_not_json_is_unreadable(client: TestClient) -> None:
     response = client.post("/v1/txt2img", content=b"{")
 
     assert (response.status_code, response.json()["code"]) == (400, "unreadable_body")
 
 
-def test_a_form_is_no_json(client: TestClient) -> None:
+def test_a_form_is_an_unsupported_media_type(client: TestClient) -> None:
     response = client.post("/v1/txt2img", data={"prompt": "x"})
 
     assert (response.status_code, response.json()["code"]) == (415, "unsupported_media_type")
@@ -259,20 +259,20 @@ def test_a_job_is_accepted_without_a_content_type(client: TestClient) -> None:
     assert client.post("/v1/txt2img", content=b'{"prompt": "x"}').status_code == 202
 
 
-def test_a_body_over_the_bound_is_refused(settings: SharedSettings) -> None:
+def test_a_body_over_the_limit_is_refused(settings: SharedSettings) -> None:
     with TestClient(create_app(ApiSettings(shared=settings, max_body_bytes=1024))) as client:
         response = client.post("/v1/txt2img", json={"prompt": "x" * 2000})
 
     assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
 
 
-def test_links_follow_the_name_that_the_client_used(client: TestClient) -> None:
+def test_links_use_the_host_of_the_request(client: TestClient) -> None:
     response = client.post("/v1/txt2img", json=BODIES["txt2img"], headers={"Host": "images.example:81"})
 
     assert response.headers["Location"].startswith("http://images.example:81/v1/jobs/")
 
 
-def test_links_follow_the_public_url_where_there_is_one(settings: SharedSettings) -> None:
+def test_links_use_the_public_url_if_it_is_set(settings: SharedSettings) -> None:
     public = ApiSettings(shared=settings, public_url="https://images.example/darkroom/")
     with TestClient(create_app(public)) as client:
         job = client.post("/v1/txt2img", json=BODIES["txt2img"]).json()
@@ -280,7 +280,7 @@ def test_links_follow_the_public_url_where_there_is_one(settings: SharedSettings
     assert job["links"]["self"] == f"https://images.example/darkroom/v1/jobs/{job['id']}"
 
 
-def test_nothing_bigger_than_words_crosses_the_queue(client: TestClient, queue: JobQueue) -> None:
+def test_images_are_not_sent_through_the_queue(client: TestClient, queue: JobQueue) -> None:
     job = submit(client, "inpaint")
 
     record = queue.fetch(job["id"])

@@ -1,4 +1,4 @@
-"""LoRAs over HTTP: uploaded, named by jobs, seen by whom they concern, taken away without a loss."""
+"""LoRAs over HTTP: uploaded, used by jobs, visible to their owners, removed without harm to accepted jobs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _ids(client: TestClient, **options: Any) -> list[str]:
     return [row["id"] for row in client.get("/v1/loras", **options).json()["data"]]
 
 
-def test_an_upload_is_known_by_its_header(client: TestClient, storage: Storage) -> None:
+def test_an_upload_is_described_from_its_header(client: TestClient, storage: Storage) -> None:
     response = _add(client, STRIPES)
 
     view = response.json()
@@ -53,7 +53,7 @@ def test_an_upload_is_known_by_its_header(client: TestClient, storage: Storage) 
     assert "mine" in _ids(client)
 
 
-def test_the_operators_own_are_listed_with_what_their_files_say(client: TestClient) -> None:
+def test_loras_of_the_catalogue_are_described_from_their_files(client: TestClient) -> None:
     rows = {row["id"]: row for row in client.get("/v1/loras").json()["data"]}
     crescent = rows["shapes-sdxl-crescent"]
     assert (crescent["changes_text"], crescent["ranks"], crescent["trigger"]) == (True, [16], "crescent")
@@ -68,7 +68,7 @@ def test_the_operators_own_are_listed_with_what_their_files_say(client: TestClie
         ("♥.safetensors", {}, f"lora-{hashlib.sha256(TINT).hexdigest()[:12]}"),
     ],
 )
-def test_a_form_names_it_by_its_field_or_its_file(
+def test_a_form_names_the_lora_by_field_or_file_name(
     client: TestClient, filename: str, fields: dict[str, str], id: str
 ) -> None:
     response = client.post("/v1/loras", files={"file": (filename, TINT)}, data=fields)
@@ -78,18 +78,18 @@ def test_a_form_names_it_by_its_field_or_its_file(
 @pytest.mark.parametrize(
     ("files", "data"),
     [
-        ({"picture": ("a", TINT)}, {}),
+        ({"image": ("a", TINT)}, {}),
         ({}, {"file": "text"}),
         ({"file": ("a", TINT)}, {"family": "sdxl"}),
         ({"file": ("a", TINT)}, {"name": "Ä b"}),
     ],
 )
-def test_a_form_with_something_else_is_refused(client: TestClient, files: Any, data: Any) -> None:
+def test_an_invalid_form_is_refused(client: TestClient, files: Any, data: Any) -> None:
     response = client.post("/v1/loras", files=files or {"x": ("", b"")}, data=data)
     assert response.status_code in (400, 422), response.text
 
 
-def test_the_same_again_is_there_already_and_another_one_is_a_conflict(
+def test_a_repeated_upload_changes_nothing_and_another_file_of_that_name_is_a_conflict(
     client: TestClient, storage: Storage
 ) -> None:
     first = _add(client).json()
@@ -102,7 +102,7 @@ def test_the_same_again_is_there_already_and_another_one_is_a_conflict(
     assert client.get("/v1/loras").json()["data"][-1] == first
 
 
-def test_one_idempotency_key_is_one_upload(client: TestClient) -> None:
+def test_an_idempotency_key_creates_one_upload(client: TestClient) -> None:
     headers = {"Idempotency-Key": "one"}
     first = _add(client, headers=headers)
     again = _add(client, headers=headers)
@@ -125,7 +125,7 @@ def test_one_idempotency_key_is_one_upload(client: TestClient) -> None:
         ((LORAS / "bad" / "not-a-number.safetensors").read_bytes(), "contains NaN or infinite values"),
     ],
 )
-def test_what_no_worker_could_use_is_refused_by_name_and_leaves_nothing(
+def test_an_unusable_file_is_refused_with_the_reason_and_not_stored(
     client: TestClient, storage: Storage, data: bytes, reason: str
 ) -> None:
     response = _add(client, data)
@@ -135,21 +135,21 @@ def test_what_no_worker_could_use_is_refused_by_name_and_leaves_nothing(
     assert "mine" not in _ids(client)
 
 
-def test_a_file_over_the_bound_is_refused_before_it_is_kept(settings: SharedSettings, storage: Storage) -> None:
+def test_a_file_over_the_limit_is_refused_and_not_stored(settings: SharedSettings, storage: Storage) -> None:
     small = ApiSettings(shared=settings, max_lora_bytes=len(TINT) - 1)
     with TestClient(create_app(small), raise_server_exceptions=False) as client:
         assert _add(client).status_code == 413
-        # A form may hold a little more than its file.
+        # A form may be slightly larger than its file.
         big = save({"a": np.zeros(1 << 17, np.uint8)})
         assert client.post("/v1/loras", files={"file": ("a", TINT + big)}).status_code == 413
     assert storage.find("inputs/") == []
 
 
-def test_a_body_of_another_kind_is_refused(client: TestClient) -> None:
+def test_an_unsupported_media_type_is_refused(client: TestClient) -> None:
     assert _add(client, headers={"Content-Type": "image/png"}).status_code == 415
 
 
-def test_a_job_names_it_and_keeps_to_its_content(client: TestClient, queue: JobQueue) -> None:
+def test_a_job_records_the_content_of_the_lora_it_names(client: TestClient, queue: JobQueue) -> None:
     view = _add(client).json()
 
     job = _job(client, "mine", seed=1).json()
@@ -163,27 +163,27 @@ def test_a_job_names_it_and_keeps_to_its_content(client: TestClient, queue: JobQ
     assert "mine" in schema["loras"]
 
 
-def test_a_model_that_it_does_not_fit_is_refused(client: TestClient) -> None:
+def test_a_lora_of_another_family_is_refused(client: TestClient) -> None:
     _add(client)
     response = _job(client, "mine", model="shapes-flux")
     assert response.status_code == 422
     assert "works with sdxl models" in response.json()["detail"]
 
 
-def test_a_name_that_nobody_has_is_refused_with_those_there_are(client: TestClient) -> None:
+def test_an_unknown_name_is_refused_with_the_known_ones(client: TestClient) -> None:
     _add(client)
     response = _job(client, "nobodys")
     assert response.status_code == 422
     assert "mine" in response.json()["errors"][0]["allowed"]
 
 
-def test_a_removed_lora_stays_for_the_jobs_that_were_accepted_with_it(
+def test_a_removed_lora_is_kept_for_the_jobs_accepted_with_it(
     client: TestClient, queue: JobQueue, storage: Storage, retention: Retention, worker: ScriptedWorker
 ) -> None:
     _add(client)
     job = _job(client, "mine").json()
     (key,) = storage.find("inputs/")
-    queue.connection.zadd("darkroom:inputs", {key: 0})  # the time of the upload itself is over
+    queue.connection.zadd("darkroom:inputs", {key: 0})  # the upload itself has expired
     assert client.delete("/v1/loras/mine").status_code == 204
     assert _job(client, "mine").status_code == 422
     assert client.delete("/v1/loras/mine").status_code == 404
@@ -198,7 +198,7 @@ def test_a_removed_lora_stays_for_the_jobs_that_were_accepted_with_it(
     assert storage.find("inputs/") == []
 
 
-def test_a_lora_that_nobody_removes_outlives_every_sweep(
+def test_a_lora_is_kept_until_it_is_removed(
     client: TestClient, queue: JobQueue, storage: Storage, retention: Retention
 ) -> None:
     _add(client)
@@ -214,7 +214,7 @@ def test_a_lora_that_nobody_removes_outlives_every_sweep(
     assert storage.find("inputs/") == []
 
 
-def test_a_job_is_run_again_with_its_lora(client: TestClient, worker: ScriptedWorker, queue: JobQueue) -> None:
+def test_a_rerun_uses_the_same_lora(client: TestClient, worker: ScriptedWorker, queue: JobQueue) -> None:
     _add(client)
     job = _job(client, "mine").json()
     worker.complete(worker.claim())
@@ -223,57 +223,59 @@ def test_a_job_is_run_again_with_its_lora(client: TestClient, worker: ScriptedWo
     assert first == second
 
 
-def test_the_operators_own_cannot_be_removed_over_http(client: TestClient) -> None:
+def test_loras_of_the_catalogue_cannot_be_removed_over_http(client: TestClient) -> None:
     response = client.delete("/v1/loras/shapes-sdxl-tint")
     assert (response.status_code, response.json()["code"]) == (409, "conflict")
 
 
-# -- whose they are ---------------------------------------------------------------------------------------
+# -- owners ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def holders(settings: SharedSettings, queue: JobQueue) -> Iterator[Callable[[str], TestClient]]:
-    """Clients with a key each: `admin`, or two owners who may only make images."""
+def clients(settings: SharedSettings, queue: JobQueue) -> Iterator[Callable[[str], TestClient]]:
+    """Return the client with the key of `admin`, or of `ann` or `bob`, who may only generate."""
     keys = ApiKeyStore(queue.connection)
     tokens = {"admin": keys.create("a", "admin", scopes=[Scope.GENERATE, Scope.ADMIN])[1]}
     tokens |= {name: keys.create(name, name)[1] for name in ("ann", "bob")}
     with TestClient(create_app(ApiSettings(shared=settings)), raise_server_exceptions=False) as client:
 
-        def as_(name: str) -> TestClient:
+        def client_of(name: str) -> TestClient:
             client.headers["Authorization"] = f"Bearer {tokens[name]}"
             return client
 
-        yield as_
+        yield client_of
 
 
-def test_an_upload_is_its_owners_alone(holders: Callable[[str], TestClient]) -> None:
-    view = _add(holders("ann")).json()
+def test_an_upload_is_visible_to_its_owner_only(clients: Callable[[str], TestClient]) -> None:
+    view = _add(clients("ann")).json()
     assert view["visible_to"] == "owner"
-    assert _job(holders("ann"), "mine").status_code == 202
-    assert "mine" not in _ids(holders("bob"))
-    assert _job(holders("bob"), "mine").status_code == 422
-    assert holders("bob").delete("/v1/loras/mine").status_code == 404
-    assert _add(holders("bob"), STRIPES).status_code == 201  # a name of his own
-    assert _ids(holders("ann")).count("mine") == 1
-    assert holders("ann").delete("/v1/loras/mine").status_code == 204
-    assert "mine" in _ids(holders("bob"))
+    assert _job(clients("ann"), "mine").status_code == 202
+    assert "mine" not in _ids(clients("bob"))
+    assert _job(clients("bob"), "mine").status_code == 422
+    assert clients("bob").delete("/v1/loras/mine").status_code == 404
+    assert _add(clients("bob"), STRIPES).status_code == 201  # his own LoRA of that name
+    assert _ids(clients("ann")).count("mine") == 1
+    assert clients("ann").delete("/v1/loras/mine").status_code == 204
+    assert "mine" in _ids(clients("bob"))
 
 
-def test_an_own_name_comes_before_everybodys(holders: Callable[[str], TestClient], queue: JobQueue) -> None:
-    """So what an admin does changes nobody's requests."""
-    own = _add(holders("ann"), STRIPES).json()
-    shared = _add(holders("admin")).json()
+def test_an_owners_lora_takes_precedence_over_a_shared_one(
+    clients: Callable[[str], TestClient], queue: JobQueue
+) -> None:
+    """So an admin's upload does not change other requests."""
+    own = _add(clients("ann"), STRIPES).json()
+    shared = _add(clients("admin")).json()
     found = {}
     for name in ("ann", "bob"):
-        job = _job(holders(name), "mine").json()
+        job = _job(clients(name), "mine").json()
         found[name] = queue.fetch(job["id"]).parameters.loras[0].sha256
-        assert _ids(holders(name)).count("mine") == 1
+        assert _ids(clients(name)).count("mine") == 1
     assert found == {"ann": own["sha256"], "bob": shared["sha256"]}
 
 
-def test_an_admins_upload_is_everybodys_and_an_admins_to_remove(holders: Callable[[str], TestClient]) -> None:
-    assert _add(holders("admin")).json()["visible_to"] == "all"
-    assert _job(holders("bob"), "mine").status_code == 202
-    assert holders("bob").delete("/v1/loras/mine").status_code == 403
-    assert holders("admin").delete("/v1/loras/mine").status_code == 204
-    assert "mine" not in _ids(holders("bob"))
+def test_an_admins_upload_is_shared_and_only_an_admin_can_remove_it(clients: Callable[[str], TestClient]) -> None:
+    assert _add(clients("admin")).json()["visible_to"] == "all"
+    assert _job(clients("bob"), "mine").status_code == 202
+    assert clients("bob").delete("/v1/loras/mine").status_code == 403
+    assert clients("admin").delete("/v1/loras/mine").status_code == 204
+    assert "mine" not in _ids(clients("bob"))

@@ -1,4 +1,4 @@
-"""`/metrics`: one set of figures for the whole service, read by Prometheus' own parser."""
+"""`/metrics`: one set of metrics for the whole service, read by Prometheus' own parser."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from tests.support.scripted_worker import ScriptedWorker
 from tests.support.waiting import wait_until
 
 BODY = {"prompt": "a red circle", "model": "shapes-sdxl"}
-Figures = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
+Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 
 
-def scrape(client: httpx.Client | TestClient) -> Figures:
+def scrape(client: httpx.Client | TestClient) -> Samples:
     response = client.get("/metrics")
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
@@ -37,12 +37,12 @@ def scrape(client: httpx.Client | TestClient) -> Figures:
     }
 
 
-def figure(figures: Figures, name: str, **labels: str) -> float | None:
-    return figures.get((f"darkroom_{name}", frozenset(labels.items())))
+def value_of(samples: Samples, name: str, **labels: str) -> float | None:
+    return samples.get((f"darkroom_{name}", frozenset(labels.items())))
 
 
-def routes_of(figures: Figures) -> set[str]:
-    return {dict(labels)["route"] for name, labels in figures if name == "darkroom_http_requests_total"}
+def routes_of(samples: Samples) -> set[str]:
+    return {dict(labels)["route"] for name, labels in samples if name == "darkroom_http_requests_total"}
 
 
 def test_jobs_are_shown_by_state_and_queues_by_depth_and_age(client: TestClient, worker: ScriptedWorker) -> None:
@@ -51,78 +51,79 @@ def test_jobs_are_shown_by_state_and_queues_by_depth_and_age(client: TestClient,
     worker.complete(worker.claim())
     worker.claim()
 
-    figures = scrape(client)
+    samples = scrape(client)
 
     kind = {"model": "shapes-sdxl", "task": "txt2img"}
     for state in ("queued", "running", "completed"):
-        assert figure(figures, "jobs", state=state, **kind) == 1
-    assert figure(figures, "jobs_accepted_total", **kind) == 3
-    assert figure(figures, "jobs_ended_total", status="completed", **kind) == 1
-    assert figure(figures, "queue_jobs", model="shapes-sdxl", priority="normal") == 1
-    assert (figure(figures, "queue_oldest_seconds", model="shapes-sdxl", priority="normal") or 0) > 0
-    assert figure(figures, "queue_jobs", model="shapes-sdxl", priority="high") == 0
+        assert value_of(samples, "jobs", state=state, **kind) == 1
+    assert value_of(samples, "jobs_accepted_total", **kind) == 3
+    assert value_of(samples, "jobs_ended_total", status="completed", **kind) == 1
+    assert value_of(samples, "queue_jobs", model="shapes-sdxl", priority="normal") == 1
+    assert (value_of(samples, "queue_oldest_seconds", model="shapes-sdxl", priority="normal") or 0) > 0
+    assert value_of(samples, "queue_jobs", model="shapes-sdxl", priority="high") == 0
 
 
-def test_messages_of_webhooks_are_shown_until_they_are_delivered(client: TestClient, queue: JobQueue) -> None:
-    assert figure(scrape(client), "webhooks_pending") == 0
+def test_webhook_messages_are_pending_until_they_are_delivered(client: TestClient, queue: JobQueue) -> None:
+    assert value_of(scrape(client), "webhooks_pending") == 0
     for events in (["queued"], ["queued"], ["started"]):
         client.post("/v1/txt2img", json=BODY | {"webhook": {"url": "https://8.8.8.8/", "events": events}})
-    assert figure(scrape(client), "webhooks_pending") == 2
+    assert value_of(scrape(client), "webhooks_pending") == 2
 
     outbox = Outbox(queue.connection, "dispatcher-of-the-test", lease_seconds=30)
-    one, other = outbox.claim(()), outbox.claim(())
-    assert one is not None
-    assert other is not None
-    outbox.finish(one, Outcome("again", 500, "x", pause_seconds=1000))
-    assert figure(scrape(client), "webhooks_pending") == 2
-    outbox.finish(other, Outcome("delivered", 200))
-    assert figure(scrape(client), "webhooks_pending") == 1
+    first, second = outbox.claim(()), outbox.claim(())
+    assert first is not None
+    assert second is not None
+    outbox.finish(first, Outcome("again", 500, "x", pause_seconds=1000))
+    assert value_of(scrape(client), "webhooks_pending") == 2
+    outbox.finish(second, Outcome("delivered", 200))
+    assert value_of(scrape(client), "webhooks_pending") == 1
 
 
-def test_what_workers_counted_is_shown_with_buckets_that_add_up(client: TestClient, queue: JobQueue) -> None:
-    tally = Counters()
+def test_counters_of_workers_are_shown_with_cumulative_buckets(client: TestClient, queue: JobQueue) -> None:
+    counters = Counters()
     for seconds in (0.2, 0.3, 1000.0):
-        tally.observe("stage_seconds", seconds, stage="denoise", model="m", task="txt2img")
-    tally.count("evictions", model="m", to="host")
-    TotalsWriter(queue.connection, tally).flush()
+        counters.observe("stage_seconds", seconds, stage="denoise", model="m", task="txt2img")
+    counters.count("evictions", model="m", to="host")
+    TotalsWriter(queue.connection, counters).flush()
 
-    figures = scrape(client)
+    samples = scrape(client)
 
     labels = {"stage": "denoise", "model": "m", "task": "txt2img"}
     counted = [
-        figure(figures, "stage_seconds_bucket", le=le, **labels) for le in ("0.1", "0.25", "0.5", "600.0", "+Inf")
+        value_of(samples, "stage_seconds_bucket", le=le, **labels)
+        for le in ("0.1", "0.25", "0.5", "600.0", "+Inf")
     ]
     assert counted == [0, 1, 2, 2, 3]
-    assert figure(figures, "stage_seconds_count", **labels) == 3
-    assert figure(figures, "stage_seconds_sum", **labels) == pytest.approx(1000.5)
-    assert figure(figures, "evictions_total", model="m", to="host") == 1
+    assert value_of(samples, "stage_seconds_count", **labels) == 3
+    assert value_of(samples, "stage_seconds_sum", **labels) == pytest.approx(1000.5)
+    assert value_of(samples, "evictions_total", model="m", to="host") == 1
 
 
 def test_live_workers_are_shown_by_state_with_their_memory(client: TestClient, queue: JobQueue) -> None:
     report = WorkerReport(id="one", state="busy", budget_bytes=2**30, resident_bytes=2**20, warm=["shapes-sdxl"])
     publish(queue.connection, report, 60)
 
-    figures = scrape(client)
+    samples = scrape(client)
 
-    assert [figure(figures, "workers", state=state) for state in ("busy", "idle")] == [1, 0]
-    assert figure(figures, "worker_budget_bytes", worker="one") == 2**30
-    assert figure(figures, "worker_resident_bytes", worker="one") == 2**20
-    assert figure(figures, "warm_workers", model="shapes-sdxl") == 1
+    assert [value_of(samples, "workers", state=state) for state in ("busy", "idle")] == [1, 0]
+    assert value_of(samples, "worker_budget_bytes", worker="one") == 2**30
+    assert value_of(samples, "worker_resident_bytes", worker="one") == 2**20
+    assert value_of(samples, "warm_workers", model="shapes-sdxl") == 1
 
 
-def test_requests_are_counted_by_route_whatever_paths_and_methods_clients_make_up(client: TestClient) -> None:
+def test_requests_are_counted_by_route_and_unknown_paths_and_methods_as_other(client: TestClient) -> None:
     for number in range(5):
         client.get(f"/v1/jobs/unknown-{number}")
         client.get(f"/nothing/here/{number}")
         client.request(f"BREW{number}", "/v1/jobs")
 
-    figures = scrape(client)
+    samples = scrape(client)
 
-    assert figure(figures, "http_requests_total", route="/v1/jobs/{id}", method="GET", status="404") == 5
-    assert figure(figures, "http_requests_total", route="other", method="GET", status="404") == 5
-    assert figure(figures, "http_requests_total", route="/v1/jobs", method="other", status="405") == 5
-    assert figure(figures, "http_request_seconds_count", route="/v1/jobs/{id}", method="GET") == 5
-    assert routes_of(figures) == {"/v1/jobs/{id}", "other", "/v1/jobs"}
+    assert value_of(samples, "http_requests_total", route="/v1/jobs/{id}", method="GET", status="404") == 5
+    assert value_of(samples, "http_requests_total", route="other", method="GET", status="404") == 5
+    assert value_of(samples, "http_requests_total", route="/v1/jobs", method="other", status="405") == 5
+    assert value_of(samples, "http_request_seconds_count", route="/v1/jobs/{id}", method="GET") == 5
+    assert routes_of(samples) == {"/v1/jobs/{id}", "other", "/v1/jobs"}
 
 
 def test_a_request_that_fails_is_counted_as_such(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,64 +133,64 @@ def test_a_request_that_fails_is_counted_as_such(client: TestClient, monkeypatch
     monkeypatch.setattr(JobQueue, "fetch", fail)
     assert client.get("/v1/jobs/one").status_code == 500
 
-    assert figure(scrape(client), "http_requests_total", route="/v1/jobs/{id}", method="GET", status="500") == 1
+    assert value_of(scrape(client), "http_requests_total", route="/v1/jobs/{id}", method="GET", status="500") == 1
 
 
 @pytest.fixture
 def two_processes(settings: SharedSettings) -> Iterator[list[tuple[httpx.Client, subprocess.Popen[str]]]]:
-    """Two API processes behind one Redis, that post only when they are asked or end."""
-    rarely = {"DARKROOM_API_FLUSH_SECONDS": "3600"}
+    """Two API processes behind one Redis, that flush their counters only when scraped or at exit."""
+    environment = {"DARKROOM_API_FLUSH_SECONDS": "3600"}
     with (
-        api_process(settings.redis_url, settings.data, **rarely) as one,
-        api_process(settings.redis_url, settings.data, **rarely) as other,
+        api_process(settings.redis_url, settings.data, **environment) as api,
+        api_process(settings.redis_url, settings.data, **environment) as other_api,
     ):
-        yield [one, other]
+        yield [api, other_api]
 
 
 def test_two_processes_show_the_same_figures_and_each_request_once(
     two_processes: list[tuple[httpx.Client, subprocess.Popen[str]]], queue: JobQueue, worker: ScriptedWorker
 ) -> None:
-    (one, _), (other, process) = two_processes
-    for client, times in ((one, 3), (other, 4)):
+    (api, _), (other_api, process) = two_processes
+    for client, times in ((api, 3), (other_api, 4)):
         for _ in range(times):
             assert client.post("/v1/txt2img", json=BODY).status_code == 202
     worker.complete(worker.claim())
     labels = {"route": "/v1/txt2img", "method": "POST"}
 
-    for client in (one, other, one):
-        figures = scrape(client)
-        assert figure(figures, "jobs_accepted_total", model="shapes-sdxl", task="txt2img") == 7
-        assert figure(figures, "jobs", state="queued", model="shapes-sdxl", task="txt2img") == 6
-    assert figure(figures, "http_requests_total", status="202", **labels) == 7
-    assert figure(figures, "http_request_seconds_count", **labels) == 7
+    for client in (api, other_api, api):
+        samples = scrape(client)
+        assert value_of(samples, "jobs_accepted_total", model="shapes-sdxl", task="txt2img") == 7
+        assert value_of(samples, "jobs", state="queued", model="shapes-sdxl", task="txt2img") == 6
+    assert value_of(samples, "http_requests_total", status="202", **labels) == 7
+    assert value_of(samples, "http_request_seconds_count", **labels) == 7
 
-    assert other.post("/v1/txt2img", json=BODY).status_code == 202
+    assert other_api.post("/v1/txt2img", json=BODY).status_code == 202
     process.terminate()
     process.wait(20)
-    assert figure(scrape(one), "http_requests_total", status="202", **labels) == 8, "posted at the end"
+    assert value_of(scrape(api), "http_requests_total", status="202", **labels) == 8, "flushed at exit"
 
 
-def test_a_process_posts_what_it_counts_from_time_to_time(settings: SharedSettings) -> None:
+def test_a_process_flushes_its_counters_periodically(settings: SharedSettings) -> None:
     quick = {"DARKROOM_API_FLUSH_SECONDS": "0.05"}
     labels = {"route": "/v1/jobs", "method": "GET", "status": "200"}
     with (
-        api_process(settings.redis_url, settings.data, **quick) as (one, _),
-        api_process(settings.redis_url, settings.data) as (other, _),
+        api_process(settings.redis_url, settings.data, **quick) as (api, _),
+        api_process(settings.redis_url, settings.data) as (other_api, _),
     ):
-        one.get("/v1/jobs")
-        wait_until(lambda: figure(scrape(other), "http_requests_total", **labels) == 1)
+        api.get("/v1/jobs")
+        wait_until(lambda: value_of(scrape(other_api), "http_requests_total", **labels) == 1)
 
 
-def test_metrics_answer_while_redis_is_away_and_lose_nothing(settings: SharedSettings, client: TestClient) -> None:
+def test_metrics_are_served_while_redis_is_unavailable(settings: SharedSettings, client: TestClient) -> None:
     away = ApiSettings(shared=settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"}))
-    with TestClient(create_app(away)) as lonely:
-        assert lonely.get("/v1/jobs").status_code == 503
-        assert scrape(lonely) == {("darkroom_redis_up", frozenset()): 0}
+    with TestClient(create_app(away)) as offline:
+        assert offline.get("/v1/jobs").status_code == 503
+        assert scrape(offline) == {("darkroom_redis_up", frozenset()): 0}
 
-    assert figure(scrape(client), "redis_up") == 1
+    assert value_of(scrape(client), "redis_up") == 1
 
 
-def test_openmetrics_is_written_for_who_asks_for_it(client: TestClient) -> None:
+def test_openmetrics_is_served_to_clients_that_accept_it(client: TestClient) -> None:
     client.post("/v1/txt2img", json=BODY)
     response = client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
 
@@ -199,7 +200,7 @@ def test_openmetrics_is_written_for_who_asks_for_it(client: TestClient) -> None:
 
 def test_every_row_of_the_table_is_shown(client: TestClient) -> None:
     text = client.get("/metrics").text
-    families = {one.name: one for one in text_string_to_metric_families(text)}
+    families = {family.name: family for family in text_string_to_metric_families(text)}
 
     for row in ROWS.values():
         assert families[f"darkroom_{row.name}"].type == row.kind

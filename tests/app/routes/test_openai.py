@@ -1,4 +1,4 @@
-"""OpenAI Images: how its requests are translated, what is refused, and how a waiting call ends."""
+"""OpenAI Images: how requests are translated, what is refused, and how a waiting call ends."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ HALF_CLEAR = encode_solid("RGBA", (64, 64), (9, 9, 9, 100))
 
 
 @pytest.fixture
-def taken(queue: JobQueue, worker: ScriptedWorker) -> Callable[[], JobRecord]:
-    """Take the next job as soon as it is there, complete it, and return it."""
+def completed(queue: JobQueue, worker: ScriptedWorker) -> Callable[[], JobRecord]:
+    """Complete the next job as soon as it is queued; returns a function that waits for it."""
     found: list[JobRecord] = []
 
     def work() -> None:
@@ -48,11 +48,11 @@ def taken(queue: JobQueue, worker: ScriptedWorker) -> Callable[[], JobRecord]:
     thread = threading.Thread(target=work)
     thread.start()
 
-    def take() -> JobRecord:
+    def wait() -> JobRecord:
         thread.join(20)
         return found[0]
 
-    return take
+    return wait
 
 
 def error_of(response: Any) -> dict[str, Any]:
@@ -64,18 +64,18 @@ def error_of(response: Any) -> dict[str, Any]:
     return error
 
 
-def test_aliases_become_our_fields(client: TestClient, taken: Callable[[], JobRecord]) -> None:
+def test_aliases_are_translated_to_native_fields(client: TestClient, completed: Callable[[], JobRecord]) -> None:
     body = {
         "n": 2, "size": "96x64", "quality": "high", "output_format": "webp", "output_compression": 0,
         "user": "u", "safety_identifier": "s", "partial_images": 0, "stream": False, "background": None,
     }  # fmt: skip
     response = client.post(GENERATE, json=PROMPT | body | {"seed": 0, "negative_prompt": "green"})
 
-    job = taken()
-    used = job.parameters
-    assert (used.num_images, used.width, used.height, used.seed) == (2, 96, 64, 0)
-    assert (used.num_inference_steps, used.output_format, used.output_quality) == (24, "webp", 1)
-    assert (used.negative_prompt, job.metadata, job.response_format) == ("green", {"user": "s"}, "b64_json")
+    job = completed()
+    parameters = job.parameters
+    assert (parameters.num_images, parameters.width, parameters.height, parameters.seed) == (2, 96, 64, 0)
+    assert (parameters.num_inference_steps, parameters.output_format, parameters.output_quality) == (24, "webp", 1)
+    assert (parameters.negative_prompt, job.metadata, job.response_format) == ("green", {"user": "s"}, "b64_json")
     answer = response.json()
     assert (response.status_code, len(answer["data"]), answer["job"]) == (200, 2, job.id)
     assert (answer["size"], answer["quality"], answer["output_format"]) == ("96x64", "high", "webp")
@@ -125,7 +125,9 @@ def form(**fields: str) -> dict[str, str]:
     return {"prompt": "a red circle", **fields}
 
 
-def test_a_form_says_what_json_says(client: TestClient, taken: Callable[[], JobRecord], storage: Storage) -> None:
+def test_a_form_has_the_same_effect_as_json(
+    client: TestClient, completed: Callable[[], JobRecord], storage: Storage
+) -> None:
     response = client.post(
         EDIT,
         data=form(n="2", seed="0", strength="0.5", metadata='{"a": "1"}', batchable="true", user="7"),
@@ -133,16 +135,22 @@ def test_a_form_says_what_json_says(client: TestClient, taken: Callable[[], JobR
     )
 
     assert response.status_code == 200, response.text
-    job = taken()
-    used = job.parameters
-    assert (used.task, used.num_images, used.seed, used.strength, used.batchable) == ("inpaint", 2, 0, 0.5, True)
+    job = completed()
+    parameters = job.parameters
+    assert (
+        parameters.task,
+        parameters.num_images,
+        parameters.seed,
+        parameters.strength,
+        parameters.batchable,
+    ) == ("inpaint", 2, 0, 0.5, True)
     assert job.metadata == {"a": "1", "user": "7"}
-    mask = open_png(storage.read(str(used.mask_image)))
+    mask = open_png(storage.read(str(parameters.mask_image)))
     assert (mask.mode, mask.getextrema()) == ("L", (155, 155))
 
 
-def test_a_forms_images_are_handed_on_as_bytes_and_decoded_once(
-    client: TestClient, taken: Callable[[], JobRecord], storage: Storage, caplog: pytest.LogCaptureFixture
+def test_the_images_of_a_form_are_passed_on_as_bytes_and_decoded_once(
+    client: TestClient, completed: Callable[[], JobRecord], storage: Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
     files = [("image", ("a.png", IMAGE, "image/png")), ("mask", ("m.png", HALF_CLEAR, "image/png"))]
 
@@ -156,7 +164,7 @@ def test_a_forms_images_are_handed_on_as_bytes_and_decoded_once(
     assert response.status_code == 200, response.text
     # Pillow logs each chunk that it reads of a PNG; a file that is opened begins with this one.
     assert len([record for record in caplog.records if "IHDR" in record.getMessage()]) == len(files)
-    assert sorted(storage.find("inputs/")) == sorted(filter(None, (taken().parameters.inputs)))
+    assert sorted(storage.find("inputs/")) == sorted(filter(None, (completed().parameters.inputs)))
 
 
 def test_a_file_in_a_field_that_is_not_an_image_is_refused(client: TestClient) -> None:
@@ -174,8 +182,8 @@ def test_a_repeated_form_is_the_same_call_whatever_its_boundary() -> None:
     assert read_edit_form(fields).json != read_edit_form([("prompt", "x"), ("image[]", HALF_CLEAR)]).json
 
 
-def test_json_names_images_as_every_other_call_does(
-    client: TestClient, taken: Callable[[], JobRecord], storage: Storage
+def test_json_takes_the_image_references_of_every_other_call(
+    client: TestClient, completed: Callable[[], JobRecord], storage: Storage
 ) -> None:
     upload = client.post("/v1/uploads", content=HALF_CLEAR, headers={"content-type": "image/png"}).json()["id"]
     image = base64.b64encode(IMAGE).decode()
@@ -183,9 +191,9 @@ def test_json_names_images_as_every_other_call_does(
     response = client.post(EDIT, json=PROMPT | {"image": image, "mask": upload})
 
     assert response.status_code == 200, response.text
-    used = taken().parameters
-    assert (used.task, used.strength, used.width) == ("inpaint", 1.0, 64)
-    assert open_png(storage.read(str(used.mask_image))).getextrema() == (155, 155)
+    parameters = completed().parameters
+    assert (parameters.task, parameters.strength, parameters.width) == ("inpaint", 1.0, 64)
+    assert open_png(storage.read(str(parameters.mask_image))).getextrema() == (155, 155)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +253,7 @@ def test_a_wrong_key_is_an_error_of_the_same_shape(client: TestClient, queue: Jo
     assert error_of(client.post(EDIT, content=b"x" * 2**20))["code"] == "unauthorized"
 
 
-def test_a_full_queue_is_a_rate_limit_to_openai_s_clients(settings: SharedSettings, queue: JobQueue) -> None:
+def test_a_full_queue_is_a_rate_limit_error(settings: SharedSettings, queue: JobQueue) -> None:
     with TestClient(create_app(ApiSettings(shared=settings, max_waiting=1))) as client:
         client.post("/v1/txt2img", json=PROMPT)
         response = client.post(GENERATE, json=PROMPT)
@@ -269,7 +277,7 @@ def fail(worker: ScriptedWorker) -> None:
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
-def test_a_job_that_fails_is_an_error_that_clients_do_not_repeat(
+def test_a_job_that_fails_is_an_error_that_clients_do_not_retry(
     client: TestClient, worker: ScriptedWorker, is_stream: bool
 ) -> None:
     thread = threading.Thread(target=lambda: fail(worker))

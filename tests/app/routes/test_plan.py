@@ -1,4 +1,4 @@
-"""A dry run over HTTP: the same checks as the request itself, the plan, and nothing queued or stored."""
+"""A dry run over HTTP: the same checks as for a job, the plan, and nothing queued or stored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.scripted_worker import ScriptedWorker
 from tests.support.worker_reports import LARGE, report_worker
 
 
-def look(client: TestClient, task: str = "txt2img", **body: Any) -> dict[str, Any]:
+def dry_run(client: TestClient, task: str = "txt2img", **body: Any) -> dict[str, Any]:
     response = client.post("/v1/plan", json={"task": task, **body})
     assert response.status_code == 200, response.text
     plan: dict[str, Any] = response.json()
@@ -23,12 +23,12 @@ def look(client: TestClient, task: str = "txt2img", **body: Any) -> dict[str, An
 
 
 @pytest.mark.parametrize("task", BODIES)
-def test_every_request_can_be_tried_out_and_leaves_nothing(
+def test_every_task_can_be_planned_and_nothing_is_stored(
     client: TestClient, queue: JobQueue, settings: SharedSettings, task: str
 ) -> None:
     report_worker(queue, "w", 256)
     before = {path for path in Path(settings.data).rglob("*") if path.is_file()}
-    plan = look(client, task, **BODIES[task])
+    plan = dry_run(client, task, **BODIES[task])
     assert (plan["object"], plan["task"], plan["runs"], plan["worker"]) == ("plan", task, True, "w")
     assert plan["plan"]["name"] == "all resident"
     assert plan["plan"]["peak_bytes"] <= plan["plan"]["budget_bytes"]
@@ -39,7 +39,7 @@ def test_every_request_can_be_tried_out_and_leaves_nothing(
     assert {path for path in Path(settings.data).rglob("*") if path.is_file()} == before
 
 
-def test_what_the_request_itself_would_be_refused_for_is_refused_alike(client: TestClient) -> None:
+def test_a_dry_run_refuses_what_the_job_would_be_refused_for(client: TestClient) -> None:
     for body in ({"width": 65}, {"prompt": ""}, {"unknown": 1}, {"model": "none"}, {"scheduler": "flow_euler"}):
         whole = {"prompt": "a red circle", **body}
         tried = client.post("/v1/plan", json={"task": "txt2img", **whole})
@@ -48,60 +48,62 @@ def test_what_the_request_itself_would_be_refused_for_is_refused_alike(client: T
         assert tried.json()["errors"] == sent.json()["errors"]
 
 
-@pytest.mark.parametrize("task", [None, "paint", 5])
-def test_the_task_is_asked_for(client: TestClient, task: object) -> None:
+@pytest.mark.parametrize("task", [None, "unknown", 5])
+def test_the_task_is_required(client: TestClient, task: object) -> None:
     body = {"prompt": "a red circle"} | ({} if task is None else {"task": task})
     response = client.post("/v1/plan", json=body)
     assert response.status_code == 422
     assert response.json()["errors"][0]["field"] == "task"
 
 
-def test_no_json_is_unreadable(client: TestClient) -> None:
+def test_a_body_that_is_not_json_is_unreadable(client: TestClient) -> None:
     response = client.post("/v1/plan", content=b"{", headers={"Content-Type": "application/json"})
     assert response.status_code == 400
 
 
-def test_a_request_that_no_worker_can_run_is_answered_with_the_table(client: TestClient, queue: JobQueue) -> None:
+def test_a_request_that_no_worker_can_run_is_answered_with_the_reason_and_the_workers(
+    client: TestClient, queue: JobQueue
+) -> None:
     report_worker(queue, "small", 8)
-    plan = look(client, **LARGE)
+    plan = dry_run(client, **LARGE)
     assert (plan["runs"], plan["field"], plan["worker"]) == (False, "width", None)
     assert plan["reason"] == client.post("/v1/txt2img", json=LARGE).json()["errors"][0]["message"]
     assert plan["plan"]["peak_bytes"] > plan["plan"]["budget_bytes"]
     assert [worker["runs"] for worker in plan["workers"]] == [False]
 
 
-def test_the_worker_is_one_that_can_then_a_warm_one_then_an_idle_one(client: TestClient, queue: JobQueue) -> None:
+def test_workers_are_ordered_by_fit_then_warmth_then_idleness(client: TestClient, queue: JobQueue) -> None:
     report_worker(queue, "a-small", 1, warm=["shapes-sdxl"])
     report_worker(queue, "b-cold", 256)
     report_worker(queue, "c-busy", 256, state="busy", warm=["shapes-sdxl"])
     report_worker(queue, "d-idle", 256, warm=["shapes-sdxl"])
-    plan = look(client, **LARGE)
+    plan = dry_run(client, **LARGE)
     assert [worker["worker"] for worker in plan["workers"]] == ["d-idle", "c-busy", "b-cold", "a-small"]
     assert (plan["worker"], plan["warm"]) == ("d-idle", True)
 
 
 def test_without_workers_the_job_would_wait(client: TestClient) -> None:
-    plan = look(client, prompt="a red circle")
+    plan = dry_run(client, prompt="a red circle")
     assert (plan["runs"], plan["worker"], plan["plan"], plan["workers"]) == (True, None, None, [])
     assert "no worker is running" in plan["reason"]
 
 
-def test_seconds_come_from_the_last_job_like_it(
+def test_seconds_are_estimated_from_the_last_similar_job(
     client: TestClient, queue: JobQueue, worker: ScriptedWorker
 ) -> None:
     body: dict[str, Any] = {"prompt": "a red circle", "num_inference_steps": 10}
-    assert look(client, **body)["estimated_seconds"] is None
+    assert dry_run(client, **body)["estimated_seconds"] is None
     submit(client, **body)
     worker.complete(worker.claim(), denoise_seconds=5.0)
-    assert look(client, **{**body, "num_inference_steps": 20})["run_seconds"] == pytest.approx(10.0)
+    assert dry_run(client, **{**body, "num_inference_steps": 20})["run_seconds"] == pytest.approx(10.0)
 
 
-def test_a_dry_run_takes_no_key_since_it_makes_nothing(client: TestClient) -> None:
+def test_a_dry_run_takes_no_idempotency_key(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
-    asked = {
-        name: [one["name"] for one in paths[name]["post"].get("parameters", [])]
+    parameters = {
+        name: [parameter["name"] for parameter in paths[name]["post"].get("parameters", [])]
         for name in paths
         if "post" in paths[name]
     }
-    assert "idempotency-key" not in [name.lower() for name in asked["/v1/plan"]]
-    assert "idempotency-key" in [name.lower() for name in asked["/v1/txt2img"]]
+    assert "idempotency-key" not in [name.lower() for name in parameters["/v1/plan"]]
+    assert "idempotency-key" in [name.lower() for name in parameters["/v1/txt2img"]]

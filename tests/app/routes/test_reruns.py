@@ -1,4 +1,4 @@
-"""The same job again over HTTP: as it was, with changes, with its pictures, through the full validation."""
+"""Jobs run again over HTTP: unchanged, with changes, with their images, through the full validation."""
 
 from __future__ import annotations
 
@@ -42,9 +42,7 @@ def test_a_finished_job_of_every_task_runs_again_with_the_same_parameters(
     assert receipt["parameters"]["seed"] == after.parameters.seed
 
 
-def test_fields_of_the_body_replace_the_jobs_own_and_null_takes_them_away(
-    client: TestClient, queue: JobQueue
-) -> None:
+def test_fields_of_the_body_replace_the_jobs_own_and_null_resets_them(client: TestClient, queue: JobQueue) -> None:
     id = submit(client, seed=7, num_inference_steps=9, negative_prompt="green", metadata={"a": "b"})["id"]
 
     again = rerun(client, id, prompt="a blue star", seed=8, negative_prompt=None, num_inference_steps=None)
@@ -55,7 +53,7 @@ def test_fields_of_the_body_replace_the_jobs_own_and_null_takes_them_away(
     assert again["metadata"] == {"a": "b"}
 
 
-def test_a_seed_that_is_null_is_drawn_anew(client: TestClient, queue: JobQueue) -> None:
+def test_a_null_seed_is_drawn_again(client: TestClient, queue: JobQueue) -> None:
     id = submit(client, seed=7)["id"]
 
     seeds = {queue.fetch(rerun(client, id, seed=None)["id"]).parameters.seed for _ in range(3)}
@@ -74,10 +72,10 @@ def test_a_seed_that_is_null_is_drawn_anew(client: TestClient, queue: JobQueue) 
         ("txt2img", {"mode": "txt2img"}, "mode"),
         ("txt2img", {"num_images": "2"}, "num_images"),
         ("img2img", {"image": None}, "image"),
-        ("img2img", {"image": "kept"}, "image"),
+        ("img2img", {"image": "stored"}, "image"),
         ("inpaint", {"mask_image": data_url(encode_solid("L", (32, 32), 1))}, "mask_image"),
         ("controlnet", {"controls": []}, "controls"),
-        ("controlnet", {"controls": [CONTROL | {"image": "kept"}]}, "controls.0.image"),
+        ("controlnet", {"controls": [CONTROL | {"image": "stored"}]}, "controls.0.image"),
     ],
 )
 def test_changes_go_through_the_full_validation(
@@ -93,11 +91,11 @@ def test_changes_go_through_the_full_validation(
 
 
 @pytest.mark.parametrize(("body", "status"), [(b"{", 400), (b"[]", 422), (b'"x"', 422), (b'{"seed": NaN}', 400)])
-def test_a_body_that_is_no_object_is_refused(client: TestClient, body: bytes, status: int) -> None:
+def test_a_body_that_is_not_a_json_object_is_refused(client: TestClient, body: bytes, status: int) -> None:
     assert client.post(f"/v1/jobs/{submit(client)['id']}/rerun", content=body).status_code == status
 
 
-def test_one_picture_is_changed_and_the_others_are_kept(client: TestClient, queue: JobQueue) -> None:
+def test_one_image_is_replaced_and_the_others_are_kept(client: TestClient, queue: JobQueue) -> None:
     id = submit(client, "inpaint")["id"]
 
     again = rerun(client, id, image=data_url(encode_solid("RGB", (64, 64), "blue")))
@@ -107,7 +105,7 @@ def test_one_picture_is_changed_and_the_others_are_kept(client: TestClient, queu
     assert after.mask_image == before.mask_image
 
 
-def test_a_rerun_holds_its_pictures_itself(
+def test_a_rerun_keeps_its_images_when_the_first_job_is_deleted(
     client: TestClient, queue: JobQueue, storage: Storage, worker: ScriptedWorker, retention: Retention
 ) -> None:
     id = submit(client, "img2img")["id"]
@@ -122,7 +120,9 @@ def test_a_rerun_holds_its_pictures_itself(
     assert storage.find("inputs/") == queue.fetch(again).parameters.inputs != []
 
 
-def test_a_picture_that_was_lost_is_named(client: TestClient, queue: JobQueue, storage: Storage) -> None:
+def test_a_rerun_whose_image_was_lost_is_refused_by_field(
+    client: TestClient, queue: JobQueue, storage: Storage
+) -> None:
     id = submit(client, "img2img")["id"]
     for key in queue.fetch(id).parameters.inputs:
         storage.delete(key)
@@ -132,7 +132,7 @@ def test_a_picture_that_was_lost_is_named(client: TestClient, queue: JobQueue, s
     assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "image")
 
 
-def test_a_rerun_waits_and_is_made_once_like_every_job(client: TestClient, queue: JobQueue) -> None:
+def test_a_rerun_can_wait_and_have_an_idempotency_key(client: TestClient, queue: JobQueue) -> None:
     id = submit(client)["id"]
     headers = {"Idempotency-Key": "k", "Prefer": "wait=1"}
 
@@ -144,7 +144,7 @@ def test_a_rerun_waits_and_is_made_once_like_every_job(client: TestClient, queue
     assert queue.connection.zcard("darkroom:jobs:local") == 2
 
 
-def test_an_unknown_job_or_anothers_cannot_run_again(client: TestClient, queue: JobQueue) -> None:
+def test_an_unknown_job_or_another_owners_cannot_run_again(client: TestClient, queue: JobQueue) -> None:
     theirs = queue.submit(queue.fetch(submit(client)["id"]).parameters, owner="somebody")
 
     for id in ("unknown", theirs.id):

@@ -1,4 +1,4 @@
-"""Uploads over HTTP: raw or as a form, checked like every picture, named by later requests."""
+"""Uploads over HTTP: raw or as a form, checked like every image, referenced by later requests."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_form_becomes_the_same_upload(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("kind", [None, "application/octet-stream", "image/png", "IMAGE/JPEG; q=1"])
-def test_the_bytes_say_what_they_are_and_not_the_header(client: TestClient, kind: str | None) -> None:
+def test_the_format_is_read_from_the_bytes_and_not_the_header(client: TestClient, kind: str | None) -> None:
     headers = {"Content-Type": kind} if kind else {}
 
     response = client.post("/v1/uploads", content=RED, headers=headers)
@@ -54,7 +54,7 @@ def test_the_bytes_say_what_they_are_and_not_the_header(client: TestClient, kind
     assert (response.status_code, response.json()["format"]) == (201, "jpeg")
 
 
-def test_an_upload_is_named_by_a_request(client: TestClient, queue: JobQueue, storage: Storage) -> None:
+def test_a_request_can_refer_to_an_upload(client: TestClient, queue: JobQueue, storage: Storage) -> None:
     upload = client.post("/v1/uploads", content=RED, headers=RAW).json()
 
     job = client.post("/v1/img2img", json={"prompt": "x", "image": upload["id"]}).json()
@@ -77,7 +77,7 @@ def test_an_expired_upload_is_refused(client: TestClient, queue: JobQueue) -> No
     ("content", "kind", "status", "code"),
     [
         (b"", "image/png", 415, "not_a_picture"),
-        (b"no image", "image/png", 415, "not_a_picture"),
+        (b"not an image", "image/png", 415, "not_a_picture"),
         (RED[: len(RED) // 2], "image/jpeg", 415, "not_a_picture"),
         (png_header(20_000, 20_000), "image/png", 413, "picture_too_large"),
         (RED, "application/json", 415, "unsupported_media_type"),
@@ -102,13 +102,13 @@ def test_a_bad_upload_is_refused_and_leaves_nothing(
 
 
 def test_a_form_without_the_file_is_refused(client: TestClient) -> None:
-    problem = client.post("/v1/uploads", files={"picture": RED}).json()
+    problem = client.post("/v1/uploads", files={"image": RED}).json()
 
     assert (problem["status"], problem["errors"][0]["field"]) == (422, "file")
 
 
 @pytest.mark.parametrize(("more", "code"), [(1, "picture_too_large"), (200_000, "body_too_large")])
-def test_an_upload_over_the_bound_is_refused(settings: SharedSettings, more: int, code: str) -> None:
+def test_an_upload_over_the_limit_is_refused(settings: SharedSettings, more: int, code: str) -> None:
     large = encode_solid("RGB", (64, 64), "red", "BMP")
     small = ApiSettings(shared=settings, max_image_bytes=len(large))
     with TestClient(create_app(small)) as client:
@@ -118,7 +118,7 @@ def test_an_upload_over_the_bound_is_refused(settings: SharedSettings, more: int
     assert (response.status_code, response.json()["code"]) == (413, code)
 
 
-def test_the_same_call_again_is_the_same_upload_and_its_time_goes_on(client: TestClient) -> None:
+def test_a_repeated_call_returns_the_same_upload(client: TestClient) -> None:
     headers = RAW | {"Idempotency-Key": "k"}
     first = client.post("/v1/uploads", content=RED, headers=headers)
     second = client.post("/v1/uploads", content=RED, headers=headers)
@@ -130,7 +130,7 @@ def test_the_same_call_again_is_the_same_upload_and_its_time_goes_on(client: Tes
     assert replayed == [None, "true", "true"]
 
 
-def test_a_key_for_another_upload_or_call_is_refused(client: TestClient) -> None:
+def test_a_key_that_is_reused_for_another_upload_or_call_is_refused(client: TestClient) -> None:
     headers = {"Idempotency-Key": "k"}
     client.post("/v1/uploads", content=RED, headers=RAW | headers)
 
@@ -141,15 +141,15 @@ def test_a_key_for_another_upload_or_call_is_refused(client: TestClient) -> None
         assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "Idempotency-Key")
 
 
-def test_a_refused_upload_does_not_use_its_key_up(client: TestClient, queue: JobQueue) -> None:
+def test_a_refused_upload_does_not_use_up_its_key(client: TestClient, queue: JobQueue) -> None:
     headers = {"Idempotency-Key": "k"}
-    assert client.post("/v1/uploads", content=b"no image", headers=headers).status_code == 415
+    assert client.post("/v1/uploads", content=b"not an image", headers=headers).status_code == 415
     assert queue.connection.keys("*") == []
 
     assert client.post("/v1/uploads", content=RED, headers=headers).status_code == 201
 
 
-def test_a_replay_of_an_upload_that_is_no_more_says_so(client: TestClient, queue: JobQueue) -> None:
+def test_a_replay_of_an_expired_upload_is_gone(client: TestClient, queue: JobQueue) -> None:
     headers = {"Idempotency-Key": "k"}
     client.post("/v1/uploads", content=RED, headers=headers)
     queue.connection.delete(*queue.connection.keys("darkroom:upload:*"))
@@ -159,7 +159,7 @@ def test_a_replay_of_an_upload_that_is_no_more_says_so(client: TestClient, queue
     assert (gone.status_code, gone.json()["code"]) == (410, "gone")
 
 
-def test_an_upload_that_is_being_made_elsewhere_is_a_conflict(client: TestClient, queue: JobQueue) -> None:
+def test_an_upload_that_another_call_is_creating_is_a_conflict(client: TestClient, queue: JobQueue) -> None:
     call = CallIdentity("local", "k", "POST /v1/uploads", RED)
     keys = Idempotency(queue.connection, lease_seconds=60)
     hold = keys.begin(call)

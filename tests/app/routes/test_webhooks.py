@@ -1,4 +1,4 @@
-"""Webhooks in requests: what is taken, what is refused before anything is queued, and what a job shows of it."""
+"""Webhooks in requests: what is accepted, what is refused before queueing, and what a job shows of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def post(client: TestClient, webhook: Any, **fields: Any) -> Any:
 
 
 @pytest.mark.parametrize("task", BODIES)
-def test_every_task_takes_a_webhook_and_its_job_shows_it(client: TestClient, task: str) -> None:
+def test_every_task_accepts_a_webhook_and_its_job_shows_it(client: TestClient, task: str) -> None:
     answer = client.post(f"/v1/{task}", json=BODIES[task] | {"webhook": HOOK})
 
     assert answer.status_code == 202, answer.text
@@ -34,7 +34,7 @@ def test_a_job_without_a_webhook_shows_none(client: TestClient) -> None:
     assert "webhook" not in client.post("/v1/txt2img", json={"prompt": "x"}).json()
 
 
-def test_a_message_that_waits_is_shown(client: TestClient, queue: JobQueue) -> None:
+def test_a_pending_message_is_shown(client: TestClient, queue: JobQueue) -> None:
     id = post(client, HOOK | {"events": ["queued"]}).json()["id"]
 
     (delivery,) = client.get(f"/v1/jobs/{id}").json()["webhook"]["deliveries"]
@@ -68,12 +68,12 @@ def test_a_message_that_waits_is_shown(client: TestClient, queue: JobQueue) -> N
         ({"url": 5}, "webhook.url"),
     ],
 )
-def test_a_webhook_that_cannot_be_is_refused_by_name(
+def test_an_invalid_webhook_is_refused_by_field(
     client: TestClient, queue: JobQueue, webhook: Any, field: str
 ) -> None:
     answer = post(client, webhook)
 
-    assert (answer.status_code, [one["field"] for one in answer.json()["errors"]]) == (422, [field])
+    assert (answer.status_code, [entry["field"] for entry in answer.json()["errors"]]) == (422, [field])
     assert queue.connection.keys("*") == []
 
 
@@ -85,7 +85,7 @@ def test_a_dry_run_refuses_it_too(client: TestClient) -> None:
     assert (problem["status"], problem["errors"][0]["field"]) == (422, "webhook.url")
 
 
-def test_what_the_operator_allows_is_taken(settings: SharedSettings) -> None:
+def test_networks_that_the_operator_allows_are_accepted(settings: SharedSettings) -> None:
     outbound = OutboundSettings.model_validate({"networks": ["127.0.0.0/8", "::1/128"]})
     with TestClient(create_app(ApiSettings(shared=settings, outbound=outbound))) as client:
         for url in ("http://127.0.0.1:9000/", "http://localhost:9000/", "https://[::1]:9000/x?y=z"):
@@ -93,7 +93,7 @@ def test_what_the_operator_allows_is_taken(settings: SharedSettings) -> None:
         assert post(client, {"url": "https://10.0.0.1/"}).status_code == 422
 
 
-def test_a_webhook_is_no_part_of_the_image_or_of_what_shares_a_batch(
+def test_a_webhook_affects_neither_the_receipt_nor_which_jobs_run_together(
     client: TestClient, queue: JobQueue, worker: ScriptedWorker
 ) -> None:
     first, second = (post(client, hook).json()["id"] for hook in (None, HOOK))
@@ -105,19 +105,19 @@ def test_a_webhook_is_no_part_of_the_image_or_of_what_shares_a_batch(
     assert "webhook" not in client.get(f"/v1/jobs/{second}").json()["receipt"]["parameters"]
 
 
-def test_a_rerun_tells_only_whom_it_names_itself(client: TestClient, worker: ScriptedWorker) -> None:
+def test_a_rerun_does_not_inherit_the_webhook(client: TestClient, worker: ScriptedWorker) -> None:
     id = post(client, HOOK).json()["id"]
     worker.complete(worker.claim())
 
     silent = client.post(f"/v1/jobs/{id}/rerun")
-    told = client.post(f"/v1/jobs/{id}/rerun", json={"webhook": HOOK})
+    notified = client.post(f"/v1/jobs/{id}/rerun", json={"webhook": HOOK})
 
-    assert (silent.status_code, told.status_code) == (202, 202)
+    assert (silent.status_code, notified.status_code) == (202, 202)
     assert "webhook" not in silent.json()
-    assert told.json()["webhook"]["url"] == HOOK["url"]
+    assert notified.json()["webhook"]["url"] == HOOK["url"]
 
 
-def test_each_model_s_schema_has_the_field(client: TestClient) -> None:
+def test_the_schema_of_a_model_has_the_webhook_field(client: TestClient) -> None:
     schema = client.get("/v1/models/shapes-sdxl").json()["schemas"]["txt2img"]
 
     events = schema["$defs"]["WebhookEvent"]["enum"]
@@ -125,12 +125,14 @@ def test_each_model_s_schema_has_the_field(client: TestClient) -> None:
     assert events == ["queued", "started", "completed", "failed", "cancelled"]
 
 
-def test_the_document_says_what_a_receiver_gets(client: TestClient) -> None:
+def test_the_openapi_document_describes_the_message(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
 
-    told = document["webhooks"]["job"]["post"]
-    assert told["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/JobView"}
-    headers = {one["name"] for one in told["parameters"]}
+    operation = document["webhooks"]["job"]["post"]
+    assert operation["requestBody"]["content"]["application/json"]["schema"] == {
+        "$ref": "#/components/schemas/JobView"
+    }
+    headers = {parameter["name"] for parameter in operation["parameters"]}
     assert headers == {"webhook-id", "webhook-timestamp", "webhook-signature", "darkroom-event"}
-    assert set(told["responses"]) == {"204", "410", "default"}
+    assert set(operation["responses"]) == {"204", "410", "default"}
     assert client.post("/job").status_code == 404

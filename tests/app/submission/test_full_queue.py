@@ -1,4 +1,4 @@
-"""A queue that is full refuses, says when to come back, and keeps its bound exactly over several processes."""
+"""A full queue refuses jobs and says when to retry; the limit holds exactly across processes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_full_queue_refuses_until_a_worker_takes_a_job(settings: SharedSetting
         refused = client.post("/v1/txt2img", json=JOB, headers=headers)
 
         assert (refused.status_code, refused.json()["code"]) == (429, "queue_full")
-        assert refused.headers["Retry-After"] == "10"  # nobody knows better
+        assert refused.headers["Retry-After"] == "10"  # there is no estimate yet
         assert len(client.get("/v1/jobs").json()["data"]) == 2
         worker.claim()
         assert client.post("/v1/txt2img", json=JOB, headers=headers).status_code == 202
@@ -40,7 +40,7 @@ def test_a_full_queue_refuses_until_a_worker_takes_a_job(settings: SharedSetting
 
 
 @pytest.mark.parametrize(("workers", "seconds"), [(1, "40"), (4, "10"), (100, "1")])
-def test_the_time_to_come_back_is_measured(
+def test_retry_after_is_estimated_from_earlier_jobs(
     settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker, workers: int, seconds: str
 ) -> None:
     with TestClient(create_app(ApiSettings(shared=settings, max_waiting=1))) as client:
@@ -53,8 +53,8 @@ def test_the_time_to_come_back_is_measured(
         assert client.post("/v1/txt2img", json=JOB).headers["Retry-After"] == seconds
 
 
-def test_the_bound_is_kept_exactly_by_two_processes(settings: SharedSettings, queue: JobQueue) -> None:
-    bound = {"DARKROOM_API_MAX_WAITING": "5"}
+def test_the_limit_holds_exactly_across_two_processes(settings: SharedSettings, queue: JobQueue) -> None:
+    limit = {"DARKROOM_API_MAX_WAITING": "5"}
 
     async def post_all(urls: list[str]) -> Counter[int]:
         async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
@@ -62,10 +62,10 @@ def test_the_bound_is_kept_exactly_by_two_processes(settings: SharedSettings, qu
         return Counter(answer.status_code for answer in answers)
 
     with (
-        api_process(settings.redis_url, settings.data, **bound) as (one, _),
-        api_process(settings.redis_url, settings.data, **bound) as (other, _),
+        api_process(settings.redis_url, settings.data, **limit) as (api, _),
+        api_process(settings.redis_url, settings.data, **limit) as (other_api, _),
     ):
-        found = asyncio.run(post_all([str(one.base_url), str(other.base_url)] * 20))
+        found = asyncio.run(post_all([str(api.base_url), str(other_api.base_url)] * 20))
 
     assert found == {202: 5, 429: 35}
     assert queue.connection.zcard("darkroom:jobs:local") == 5

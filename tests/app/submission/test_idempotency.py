@@ -1,4 +1,4 @@
-"""Idempotency keys, on real API processes: under a race, after a death in the middle, and misused."""
+"""Idempotency keys on real API processes: races, a process killed in the middle, misuse."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from tests.support.waiting import wait_until
 JOB = {"prompt": "a red circle"}
 
 
-def jobs_of(queue: JobQueue) -> int:
+def count_jobs(queue: JobQueue) -> int:
     return queue.connection.zcard("darkroom:jobs:local")
 
 
 @pytest.mark.parametrize("task", BODIES)
-def test_the_same_call_again_is_the_same_job(client: TestClient, queue: JobQueue, task: str) -> None:
+def test_a_repeated_call_returns_the_same_job(client: TestClient, queue: JobQueue, task: str) -> None:
     key = {"Idempotency-Key": "k"}
     first, second = (client.post(f"/v1/{task}", json=BODIES[task], headers=key) for _ in range(2))
 
@@ -39,12 +39,10 @@ def test_the_same_call_again_is_the_same_job(client: TestClient, queue: JobQueue
     assert first.headers["Location"] == second.headers["Location"]
     assert "Idempotency-Replayed" not in first.headers
     assert second.headers["Idempotency-Replayed"] == "true"
-    assert jobs_of(queue) == 1
+    assert count_jobs(queue) == 1
 
 
-def test_a_replay_shows_the_job_as_it_is_now_and_may_wait_for_it(
-    client: TestClient, worker: ScriptedWorker
-) -> None:
+def test_a_replay_returns_the_current_job_and_may_wait_for_it(client: TestClient, worker: ScriptedWorker) -> None:
     headers = {"Idempotency-Key": "k", "Prefer": "wait"}
     id = client.post("/v1/txt2img", json=JOB, headers={"Idempotency-Key": "k"}).json()["id"]
     worker.complete(worker.claim())
@@ -54,17 +52,17 @@ def test_a_replay_shows_the_job_as_it_is_now_and_may_wait_for_it(
     assert (again.status_code, again.json()["id"], again.json()["status"]) == (200, id, "completed")
 
 
-def test_calls_without_a_key_or_with_different_keys_are_different_jobs(
+def test_calls_without_a_key_or_with_different_keys_create_different_jobs(
     client: TestClient, queue: JobQueue
 ) -> None:
     for headers in ({}, {}, {"Idempotency-Key": "a"}, {"Idempotency-Key": "b"}):
         assert client.post("/v1/txt2img", json=JOB, headers=headers).status_code == 202
 
-    assert jobs_of(queue) == 4
+    assert count_jobs(queue) == 4
 
 
 @pytest.mark.parametrize(("path", "body"), [("txt2img", JOB | {"seed": 1}), ("img2img", BODIES["img2img"])])
-def test_a_key_for_another_call_is_refused(
+def test_a_key_that_is_reused_for_another_call_is_refused(
     client: TestClient, queue: JobQueue, path: str, body: dict[str, Any]
 ) -> None:
     headers = {"Idempotency-Key": "k"}
@@ -73,7 +71,7 @@ def test_a_key_for_another_call_is_refused(
     response = client.post(f"/v1/{path}", json=body, headers=headers)
 
     assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "Idempotency-Key")
-    assert jobs_of(queue) == 1
+    assert count_jobs(queue) == 1
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256])
@@ -85,7 +83,7 @@ def test_a_key_that_is_too_short_or_too_long_is_refused(client: TestClient, queu
     assert client.post("/v1/txt2img", json=JOB, headers={"Idempotency-Key": "x" * 255}).status_code == 202
 
 
-def test_a_refused_call_does_not_use_its_key_up(client: TestClient, queue: JobQueue) -> None:
+def test_a_refused_call_does_not_use_up_its_key(client: TestClient, queue: JobQueue) -> None:
     headers = {"Idempotency-Key": "k"}
     assert client.post("/v1/txt2img", json={"prompt": "x", "width": 65}, headers=headers).status_code == 422
     assert queue.connection.keys("*") == []
@@ -93,7 +91,7 @@ def test_a_refused_call_does_not_use_its_key_up(client: TestClient, queue: JobQu
     assert client.post("/v1/txt2img", json={"prompt": "x", "width": 64}, headers=headers).status_code == 202
 
 
-def test_a_replay_of_a_job_that_is_no_more_makes_no_other(client: TestClient, queue: JobQueue) -> None:
+def test_a_replay_of_a_deleted_job_creates_no_new_one(client: TestClient, queue: JobQueue) -> None:
     headers = {"Idempotency-Key": "k"}
     id = client.post("/v1/txt2img", json=JOB, headers=headers).json()["id"]
     client.post(f"/v1/jobs/{id}/cancel")
@@ -102,23 +100,25 @@ def test_a_replay_of_a_job_that_is_no_more_makes_no_other(client: TestClient, qu
     response = client.post("/v1/txt2img", json=JOB, headers=headers)
 
     assert (response.status_code, response.json()["code"]) == (410, "gone")
-    assert jobs_of(queue) == 0
+    assert count_jobs(queue) == 0
 
 
-def test_a_cancel_has_its_key_for_itself(client: TestClient) -> None:
+def test_a_key_can_be_given_to_a_cancellation(client: TestClient) -> None:
     headers = {"Idempotency-Key": "k"}
-    one, other = (client.post("/v1/txt2img", json=JOB).json()["id"] for _ in range(2))
+    first_id, other_id = (client.post("/v1/txt2img", json=JOB).json()["id"] for _ in range(2))
 
-    first, again, misused = (client.post(f"/v1/jobs/{id}/cancel", headers=headers) for id in (one, one, other))
+    first, again, misused = (
+        client.post(f"/v1/jobs/{id}/cancel", headers=headers) for id in (first_id, first_id, other_id)
+    )
 
     assert [answer.status_code for answer in (first, again, misused)] == [200, 200, 422]
     assert first.json() == again.json()
     replayed = [answer.headers.get("Idempotency-Replayed") for answer in (first, again)]
     assert replayed == [None, "true"]
-    assert client.get(f"/v1/jobs/{other}").json()["status"] == "queued"
+    assert client.get(f"/v1/jobs/{other_id}").json()["status"] == "queued"
 
 
-def test_a_key_is_its_owners(queue: JobQueue) -> None:
+def test_a_key_belongs_to_its_owner(queue: JobQueue) -> None:
     keys = Idempotency(queue.connection, lease_seconds=60)
     mine, theirs = (keys.begin(CallIdentity(owner, "k", "POST /", b"")) for owner in ("me", "them"))
 
@@ -136,7 +136,7 @@ def test_a_bound_key_is_kept_for_a_day_and_a_held_one_for_its_lease(queue: JobQu
     assert 86_300 < queue.connection.ttl(hold.key) <= 86_400
 
 
-def test_a_call_that_lost_its_key_while_it_was_slow_makes_nothing(queue: JobQueue) -> None:
+def test_a_slow_call_that_lost_its_key_creates_nothing(queue: JobQueue) -> None:
     keys, call = Idempotency(queue.connection, lease_seconds=60), CallIdentity("local", "k", "POST /", b"")
     slow = keys.begin(call)
     assert isinstance(slow, IdempotencyHold)
@@ -146,14 +146,14 @@ def test_a_call_that_lost_its_key_while_it_was_slow_makes_nothing(queue: JobQueu
     quick = keys.begin(call)
     assert isinstance(quick, IdempotencyHold)
 
-    for _ in range(2):  # while the other is being accepted, and after it was
+    for _ in range(2):  # while the other call is being accepted, and afterwards
         with pytest.raises(Conflict):
             queue.submit(parameters(), idempotency=slow)
         keys.release(slow)
         with suppress(Conflict):
             queue.submit(parameters(), idempotency=quick)
 
-    assert jobs_of(queue) == 1
+    assert count_jobs(queue) == 1
 
 
 def test_a_call_whose_lease_ran_out_unnoticed_is_accepted_and_bound(queue: JobQueue) -> None:
@@ -167,26 +167,28 @@ def test_a_call_whose_lease_ran_out_unnoticed_is_accepted_and_bound(queue: JobQu
     assert keys.begin(call) == id
 
 
-def test_fifty_posts_with_one_key_at_two_processes_make_one_job(settings: SharedSettings, queue: JobQueue) -> None:
+def test_fifty_posts_with_one_key_to_two_processes_create_one_job(
+    settings: SharedSettings, queue: JobQueue
+) -> None:
     with (
-        api_process(settings.redis_url, settings.data) as (one, _),
-        api_process(settings.redis_url, settings.data) as (other, _),
+        api_process(settings.redis_url, settings.data) as (api, _),
+        api_process(settings.redis_url, settings.data) as (other_api, _),
     ):
-        for client in (one, other):
+        for client in (api, other_api):
             client.get("/healthz")
         for number in range(3):
-            urls = [str(one.base_url), str(other.base_url)] * 25
+            urls = [str(api.base_url), str(other_api.base_url)] * 25
             answers = asyncio.run(_post_all(urls, str(number)))
 
             assert {answer.status_code for answer in answers} == {202}
             assert len({answer.json()["id"] for answer in answers}) == 1
             replayed = Counter(answer.headers.get("Idempotency-Replayed") for answer in answers)
             assert replayed == {None: 1, "true": 49}
-            assert jobs_of(queue) == number + 1
+            assert count_jobs(queue) == number + 1
 
 
 async def _post_all(urls: list[str], key: str) -> list[httpx.Response]:
-    """All at once; a client that is told to come again in a moment does so."""
+    """Post to all at once; a client that gets a conflict retries."""
     body = BODIES["inpaint"] | {"prompt": key}
 
     async def post(client: httpx.AsyncClient, url: str) -> httpx.Response:
@@ -201,22 +203,22 @@ async def _post_all(urls: list[str], key: str) -> list[httpx.Response]:
         return list(await asyncio.gather(*(post(client, url) for url in urls)))
 
 
-def test_a_key_is_not_stuck_when_the_process_that_was_accepting_is_killed(
+def test_a_key_is_released_after_the_process_that_held_it_is_killed(
     settings: SharedSettings, queue: JobQueue
 ) -> None:
-    """Killed while it decodes pictures that take it seconds: the key is held, and nothing is queued."""
+    """The process is killed while it decodes large images: it holds the key and has queued nothing."""
     large = data_url(encode_solid("RGB", (5000, 5000), "red"))
     control = {"controlnet": "shapes-sdxl-silhouette", "image": large}
     body = {"prompt": "x", "width": 64, "height": 64, "controls": [control] * 4}
     lease = {"DARKROOM_API_IDEMPOTENCY_LEASE_SECONDS": "3"}
     with (
-        api_process(settings.redis_url, settings.data, **lease) as (one, doomed),
-        api_process(settings.redis_url, settings.data, **lease) as (other, _),
+        api_process(settings.redis_url, settings.data, **lease) as (api, doomed),
+        api_process(settings.redis_url, settings.data, **lease) as (other_api, _),
     ):
-        other.get("/healthz")
+        other_api.get("/healthz")
 
         async def post_and_die() -> None:
-            async with httpx.AsyncClient(base_url=one.base_url, timeout=60, trust_env=False) as client:
+            async with httpx.AsyncClient(base_url=api.base_url, timeout=60, trust_env=False) as client:
                 call = asyncio.create_task(
                     client.post("/v1/controlnet", json=body, headers={"Idempotency-Key": "k"})
                 )
@@ -226,12 +228,12 @@ def test_a_key_is_not_stuck_when_the_process_that_was_accepting_is_killed(
                     await call
 
         asyncio.run(post_and_die())
-        assert jobs_of(queue) == 0
+        assert count_jobs(queue) == 0
 
         def post() -> httpx.Response:
-            return other.post("/v1/controlnet", json=body, headers={"Idempotency-Key": "k"})
+            return other_api.post("/v1/controlnet", json=body, headers={"Idempotency-Key": "k"})
 
         assert post().status_code == 409
         wait_until(lambda: post().status_code == 202)
         assert post().headers["Idempotency-Replayed"] == "true"
-    assert jobs_of(queue) == 1
+    assert count_jobs(queue) == 1

@@ -1,4 +1,4 @@
-"""Every way to hand a picture over, and every output format, over HTTP."""
+"""Input images in every form, and output images in every format, over HTTP."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def by_multipart_upload(service: RunningService, image: Image.Image) -> str:
     return str(response.json()["id"])
 
 
-WAYS: dict[str, Callable[[RunningService, Image.Image], str]] = {
+INPUT_FORMS: dict[str, Callable[[RunningService, Image.Image], str]] = {
     "data URL": lambda _, image: to_data_url(image),
     "bare base64": lambda _, image: to_base64(image),
     "raw upload": by_raw_upload,
@@ -37,15 +37,15 @@ WAYS: dict[str, Callable[[RunningService, Image.Image], str]] = {
 }
 
 
-def test_every_way_to_pass_a_picture_gives_the_same_image(service: RunningService) -> None:
+def test_every_form_of_input_image_gives_the_same_result(service: RunningService) -> None:
     images = {
-        way: service.bytes_of(service.run("img2img", image=give(service, draw_shape()), **STEPS))
-        for way, give in WAYS.items()
+        form: service.bytes_of(service.run("img2img", image=refer(service, draw_shape()), **STEPS))
+        for form, refer in INPUT_FORMS.items()
     }
     assert len(set(images.values())) == 1, images.keys()
 
 
-def test_an_upload_tells_what_it_is_and_is_the_same_twice(service: RunningService) -> None:
+def test_an_upload_is_described_and_has_the_same_id_twice(service: RunningService) -> None:
     answers = [
         service.http.post(
             "/v1/uploads", content=encode_image(draw_shape(side=80)), headers={"content-type": "image/png"}
@@ -56,12 +56,12 @@ def test_an_upload_tells_what_it_is_and_is_the_same_twice(service: RunningServic
     assert (answers[0]["width"], answers[0]["height"], answers[0]["format"]) == (80, 80, "png")
 
 
-def exotic_pictures() -> dict[str, bytes]:
-    """The drawn picture in forms that a naive server gets wrong."""
+def unusual_images() -> dict[str, bytes]:
+    """The same drawing in formats that a naive server gets wrong."""
     upright = draw_shape("circle", "red", "blue")
-    turned = upright.transpose(Image.Transpose.ROTATE_90)
+    rotated = upright.transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
-    exif[0x0112] = 6  # shown turned by 270°, which undoes the above
+    exif[0x0112] = 6  # displayed rotated by 270°, which undoes the rotation above
     grey = numpy.asarray(upright.convert("L"), numpy.uint16) * 257
     clear = upright.convert("RGBA")
     clear.putalpha(255)
@@ -72,7 +72,7 @@ def exotic_pictures() -> dict[str, bytes]:
         "cmyk": encode_image(upright.convert("CMYK"), "jpeg"),
         "rgba": encode_image(clear),
         "16-bit grey": encode_image(Image.fromarray(grey)),
-        "turned": _with_exif(turned, exif),
+        "rotated": _with_exif(rotated, exif),
     }
 
 
@@ -82,37 +82,37 @@ def _with_exif(image: Image.Image, exif: Image.Exif) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("kind", sorted(exotic_pictures()))
-def test_pictures_of_every_kind_mean_what_a_person_sees(service: RunningService, kind: str) -> None:
-    """A mask that covers nothing gives the picture back as the service understood it."""
-    data = exotic_pictures()[kind]
+@pytest.mark.parametrize("kind", sorted(unusual_images()))
+def test_images_of_every_kind_are_decoded_as_a_person_sees_them(service: RunningService, kind: str) -> None:
+    """An empty mask returns the image as the service decoded it."""
+    data = unusual_images()[kind]
     upload = service.http.post("/v1/uploads", content=data, headers={"content-type": "application/octet-stream"})
     nothing = Image.new("L", (64, 64), 0)
-    seen = service.picture("inpaint", image=upload.json()["id"], mask_image=to_data_url(nothing), **STEPS)
+    returned = service.generate("inpaint", image=upload.json()["id"], mask_image=to_data_url(nothing), **STEPS)
     wanted = draw_shape("circle", "red", "blue")
     if kind == "16-bit grey":
         wanted = wanted.convert("L").convert("RGB")
-    difference = numpy.abs(numpy.asarray(seen, int) - numpy.asarray(wanted, int))
+    difference = numpy.abs(numpy.asarray(returned, int) - numpy.asarray(wanted, int))
     assert difference.mean() < 6, difference.mean()
 
 
 @pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
-def test_every_output_format_comes_with_its_receipt_inside(service: RunningService, output_format: str) -> None:
+def test_every_output_format_contains_the_receipt(service: RunningService, output_format: str) -> None:
     job = service.run("txt2img", output_format=output_format, **STEPS)
     response = service.http.get(job["images"][0]["url"])
     assert response.headers["content-type"] == f"image/{output_format}"
     image = service.image_of(job)
     assert str(image.format).lower() == output_format == job["images"][0]["format"]
     if output_format == "png":
-        carried = image.info["darkroom"]
+        receipt = image.info["darkroom"]
     else:
         exif = image.getexif()
         texts = [str(value) for value in (*exif.values(), *exif.get_ifd(0x8769).values())]
-        carried = next(text[text.index("{") :] for text in texts if "darkroom" in text or '"seed"' in text)
-    assert json.loads(carried)["seed"] == 1
+        receipt = next(text[text.index("{") :] for text in texts if "darkroom" in text or '"seed"' in text)
+    assert json.loads(receipt)["seed"] == 1
 
 
-def test_images_are_served_with_etag_and_for_ever(service: RunningService) -> None:
+def test_images_are_served_with_an_etag_as_immutable(service: RunningService) -> None:
     job = service.run("txt2img", **STEPS)
     first = service.http.get(job["images"][0]["url"])
     assert "immutable" in first.headers["cache-control"]
@@ -121,17 +121,15 @@ def test_images_are_served_with_etag_and_for_ever(service: RunningService) -> No
     assert again.content == b""
 
 
-def test_the_image_comes_inside_the_answer_where_asked_for(service: RunningService) -> None:
+def test_images_are_returned_as_base64_if_requested(service: RunningService) -> None:
     job = service.run("txt2img", response_format="b64_json", **STEPS)
     assert base64.b64decode(job["images"][0]["b64_json"]) == service.bytes_of(job)
 
 
 @pytest.mark.parametrize("model", ["shapes-sdxl", "shapes-sd3", "shapes-flux"])
-def test_inpaint_leaves_every_pixel_outside_the_mask_exactly_as_it_was(
-    service: RunningService, model: str
-) -> None:
+def test_inpainting_changes_no_pixel_outside_the_mask(service: RunningService, model: str) -> None:
     source = draw_shape("circle", "red", "blue")
-    made = service.picture(
+    image = service.generate(
         "inpaint",
         model=model,
         image=to_data_url(source),
@@ -139,6 +137,6 @@ def test_inpaint_leaves_every_pixel_outside_the_mask_exactly_as_it_was(
         strength=1.0,
         **STEPS,
     )
-    before, after = numpy.asarray(source, int), numpy.asarray(made, int)
+    before, after = numpy.asarray(source, int), numpy.asarray(image, int)
     assert (before[:, 32:] == after[:, 32:]).all()
     assert numpy.abs(before[:, :32] - after[:, :32]).mean() > 2

@@ -1,4 +1,4 @@
-"""With Redis away the API says so quickly, and recovers by itself. Stops and starts a real server."""
+"""While Redis is down the API answers 503 quickly; it recovers by itself. Stops and starts a real server."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def calls(client: TestClient, id: str) -> list[Any]:
     ]
 
 
-def test_every_call_says_that_redis_is_away_and_works_again_when_it_is_back(
+def test_every_call_answers_503_while_redis_is_down_and_works_again_afterwards(
     client: TestClient, server: RedisServer
 ) -> None:
     id = client.post("/v1/txt2img", json=JOB).json()["id"]
@@ -69,7 +69,7 @@ def test_every_call_says_that_redis_is_away_and_works_again_when_it_is_back(
         assert client.get("/v1/models").status_code == 200
 
 
-def test_a_job_outlives_the_outage(client: TestClient, server: RedisServer) -> None:
+def test_an_accepted_job_survives_a_restart_of_redis(client: TestClient, server: RedisServer) -> None:
     id = client.post("/v1/txt2img", json=JOB).json()["id"]
     server.kill()
     server.start()
@@ -85,14 +85,14 @@ def test_readiness_names_redis(client: TestClient, server: RedisServer) -> None:
     assert fields == ["redis"]
 
 
-def test_the_api_starts_while_redis_is_away(tmp_path: Path) -> None:
+def test_the_api_starts_while_redis_is_down(tmp_path: Path) -> None:
     shared = SharedSettings(redis_url=f"unix://{tmp_path}/none.sock", data=tmp_path)
     with TestClient(create_app(ApiSettings(shared=shared))) as client:
         assert client.get("/healthz").status_code == 200
         assert client.post("/v1/txt2img", json=JOB).status_code == 503
 
 
-def test_a_redis_that_hangs_is_away_too(client: TestClient, server: RedisServer) -> None:
+def test_a_redis_that_hangs_counts_as_unavailable(client: TestClient, server: RedisServer) -> None:
     assert client.get("/v1/workers").status_code == 200
     assert server.process is not None
     server.process.send_signal(signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""What the images show, judged by colour and shape: the service does what its words say."""
+"""What the images show, judged by colour and shape."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def share(answers: Sequence[bool]) -> float:
 
 
 def run_all(service: RunningService, task: str, bodies: Sequence[Json]) -> list[Image.Image]:
-    """Images of many jobs, sent together so that they may wait for each other and not for us."""
+    """Submit all jobs before waiting for the first; returns their images."""
     ids = [service.submit(task, **body)["id"] for body in bodies]
     return [service.image_of(service.wait(id)).convert("RGB") for id in ids]
 
@@ -49,11 +49,11 @@ def each_scene(**fields: object) -> Iterator[Json]:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_prompts_colours_and_shapes_come_out(service: RunningService, model: str) -> None:
+def test_images_have_the_colours_and_shapes_of_the_prompt(service: RunningService, model: str) -> None:
     verdicts = [judge(image) for image in run_all(service, "txt2img", list(each_scene(model=model)))]
-    for attribute, place in (("colour", 0), ("shape", 1), ("background", 2)):
+    for attribute, index in (("colour", 0), ("shape", 1), ("background", 2)):
         right = [
-            getattr(verdict, attribute) == scene[place] for verdict, scene in zip(verdicts, SCENES, strict=True)
+            getattr(verdict, attribute) == scene[index] for verdict, scene in zip(verdicts, SCENES, strict=True)
         ]
         assert share(right) >= 0.8, (attribute, verdicts)
 
@@ -81,11 +81,11 @@ def test_img2img_moves_from_the_image_to_the_prompt_as_strength_grows(service: R
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_inpaint_paints_the_prompt_inside_the_mask_and_nothing_outside(
+def test_inpainting_follows_the_prompt_inside_the_mask_and_changes_nothing_outside(
     service: RunningService, model: str
 ) -> None:
     source = draw_shape("circle", "red", "blue")
-    made = service.picture(
+    image = service.generate(
         "inpaint",
         model=model,
         prompt=prompt_of("yellow", "square", "blue"),
@@ -94,23 +94,23 @@ def test_inpaint_paints_the_prompt_inside_the_mask_and_nothing_outside(
         strength=1.0,
         seed=4,
     )
-    kept = numpy.asarray(framed_mask()) == 0
-    assert (numpy.asarray(source)[kept] == numpy.asarray(made)[kept]).all()
-    verdict = judge(made)
+    outside = numpy.asarray(framed_mask()) == 0
+    assert (numpy.asarray(source)[outside] == numpy.asarray(image)[outside]).all()
+    verdict = judge(image)
     assert (verdict.colour, verdict.shape, verdict.background) == ("yellow", "square", "blue")
 
 
-def test_a_negative_prompt_changes_the_outcome(service: RunningService) -> None:
+def test_a_negative_prompt_changes_the_image(service: RunningService) -> None:
     body: Json = {"prompt": "a circle on a white background", "seed": 5}
-    plain = service.picture("txt2img", **body)
+    plain = service.generate("txt2img", **body)
     colour = judge(plain).colour
-    negated = service.picture("txt2img", negative_prompt=f"a {colour} circle", **body)
+    negated = service.generate("txt2img", negative_prompt=f"a {colour} circle", **body)
     assert numpy.abs(numpy.asarray(plain, int) - numpy.asarray(negated, int)).mean() > 3
     assert judge(negated).colour != colour
 
 
 def silhouette(shape: str) -> Image.Image:
-    """White shape on black."""
+    """Draw a white shape on black."""
     return render_silhouette(Scene(shape, "white", "black"))
 
 
@@ -120,7 +120,7 @@ def test_a_controlnet_makes_the_shape_appear_where_its_image_has_it(service: Run
     bodies: list[Json] = [
         {
             "model": model,
-            # The prompt names no shape: whatever is there comes from the control.
+            # The prompt names no shape, so any shape comes from the control image.
             "prompt": "a red shape on a white background",
             "seed": seed,
             "controls": [
@@ -145,23 +145,23 @@ def test_a_controlnet_makes_the_shape_appear_where_its_image_has_it(service: Run
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "dpmpp_2m", "unipc", "euler_a"])
-def test_the_prompt_comes_out_whichever_scheduler_is_named(service: RunningService, scheduler: str) -> None:
+def test_every_scheduler_follows_the_prompt(service: RunningService, scheduler: str) -> None:
     verdict = judge(
-        service.picture("txt2img", prompt=prompt_of("red", "circle", "blue"), scheduler=scheduler, seed=6)
+        service.generate("txt2img", prompt=prompt_of("red", "circle", "blue"), scheduler=scheduler, seed=6)
     )
     assert (verdict.colour, verdict.background) == ("red", "blue")
 
 
-def test_a_shape_may_be_asked_for_in_a_place(service: RunningService) -> None:
-    pen = judge(
-        service.picture("txt2img", prompt="a small red circle at the top left on a white background", seed=7)
+def test_a_shape_appears_at_the_requested_position(service: RunningService) -> None:
+    verdict = judge(
+        service.generate("txt2img", prompt="a small red circle at the top left on a white background", seed=7)
     )
-    assert (pen.colour, pen.position) == ("red", "top left")
+    assert (verdict.colour, verdict.position) == ("red", "top left")
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("adapter", EFFECTS)
-def test_an_adapter_shows_its_effect_and_leaves_no_trace(
+def test_a_lora_has_its_effect_and_does_not_change_later_jobs(
     service: RunningService, model: str, adapter: str
 ) -> None:
     scene = Scene("crescent" if adapter == "crescent" else "square", "blue", "white", size="large")
@@ -170,7 +170,7 @@ def test_an_adapter_shows_its_effect_and_leaves_no_trace(
     amounts = [
         measure(
             adapter,
-            service.picture("txt2img", loras=[{"name": f"{model}-{adapter}", "scale": scale}], **body),
+            service.generate("txt2img", loras=[{"name": f"{model}-{adapter}", "scale": scale}], **body),
             scene,
         )
         for scale in (0.0, 0.5, 1.0)
@@ -181,10 +181,10 @@ def test_an_adapter_shows_its_effect_and_leaves_no_trace(
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_two_adapters_show_both_effects(service: RunningService, model: str) -> None:
+def test_two_loras_have_both_effects(service: RunningService, model: str) -> None:
     scene = Scene("square", "blue", "white", size="large")
     both = [{"name": f"{model}-stripes"}, {"name": f"{model}-outline"}]
     prompt = "a large blue square on a white background"
-    image = service.picture("txt2img", model=model, prompt=prompt, seed=8, loras=both)
+    image = service.generate("txt2img", model=model, prompt=prompt, seed=8, loras=both)
     assert measure("stripes", image, scene) > 0.4
     assert measure("outline", image, scene) > 0.4
