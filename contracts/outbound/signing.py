@@ -1,4 +1,4 @@
-"""The secrets that webhooks are signed with, and the signature: Standard Webhooks 1.0, symmetric (`v1`, `whsec_`).
+"""Signatures of webhooks and their secrets: Standard Webhooks 1.0, symmetric (`v1`, `whsec_`).
 
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
@@ -22,36 +22,36 @@ from contracts.settings import SharedSettings
 
 _PREFIX = "whsec_"
 _SECRET_BYTES = 32
-#: For so long a secret that was replaced signs beside its successor.
+#: How long a replaced secret still signs, together with its successor.
 OVERLAP_SECONDS = 86_400
-#: Whose secret it is: there is one for the whole service.
+#: The owner of the secrets: they belong to the service as a whole.
 _SERVICE = "service"
 
 
 @dataclass(frozen=True)
 class Secret:
-    """A key of 24 to 64 bytes."""
+    """A signing key of 24 to 64 bytes."""
 
     key: bytes = field(repr=False)
 
     @classmethod
     def read(cls, text: str) -> Secret:
-        """Read `whsec_` and base64; raises ValueError for anything else."""
+        """Read a secret from `whsec_` and base64; raises ValueError for any other text."""
         try:
             key = base64.b64decode(text.removeprefix(_PREFIX), validate=True)
         except binascii.Error:
             key = b""
         if not text.startswith(_PREFIX) or not 24 <= len(key) <= 64:
-            raise ValueError("a webhook secret is whsec_ and 24 to 64 bytes in base64")
+            raise ValueError("a webhook secret must be whsec_ followed by 24 to 64 bytes in base64")
         return cls(key)
 
     def write(self) -> str:
-        """As receivers are told it."""
+        """Return the text that receivers are given."""
         return _PREFIX + base64.b64encode(self.key).decode()
 
 
 def sign(keys: Sequence[Secret], id: str, timestamp: int, body: bytes) -> Mapping[str, str]:
-    """The headers that prove a message; one signature a secret, so that a receiver may know either."""
+    """Return the headers that authenticate a message, with one signature for each secret."""
     content = b".".join((id.encode(), str(timestamp).encode(), body))
     digests = (hmac.new(secret.key, content, hashlib.sha256).digest() for secret in keys)
     return {
@@ -62,33 +62,34 @@ def sign(keys: Sequence[Secret], id: str, timestamp: int, body: bytes) -> Mappin
 
 
 class Secrets:
-    """The service's secrets: the one of the settings; else in Redis, made when first asked for, and kept."""
+    """The service's webhook secrets: from the settings; otherwise from Redis, created when first needed."""
 
     def __init__(self, connection: Redis, settings: SharedSettings) -> None:
         """`connection` decodes responses.
 
         Raises:
-            SettingsError: the secret of the settings is none.
+            SettingsError: the secret in the settings is invalid.
         """
         self._scripts = Scripts(connection)
-        given = settings.webhook_secret
+        text = settings.webhook_secret
         try:
-            self._given = None if given is None else Secret.read(given.get_secret_value())
+            self._configured = None if text is None else Secret.read(text.get_secret_value())
         except ValueError as error:
             raise SettingsError(f"DARKROOM_WEBHOOK_SECRET: {error}") from None
 
     def current(self) -> list[Secret]:
-        """What to sign with: the newest first. Raises RedisError."""
-        return [self._given] if self._given else self._run(replace=False)
+        """Return the secrets to sign with, newest first. Raises RedisError."""
+        return [self._configured] if self._configured else self._run(replace=False)
 
     def replace(self) -> Secret:
-        """Make a new secret; the one before it goes on beside it for `OVERLAP_SECONDS`. Raises RedisError.
+        """Create a new secret; the former one stays valid for `OVERLAP_SECONDS`.
 
         Raises:
-            SettingsError: the settings give the secret.
+            SettingsError: the secret comes from the settings.
+            RedisError: Redis does not answer.
         """
-        if self._given:
-            raise SettingsError("DARKROOM_WEBHOOK_SECRET gives the secret; put another there")
+        if self._configured:
+            raise SettingsError("the secret is set by DARKROOM_WEBHOOK_SECRET; replace it there")
         return self._run(replace=True)[0]
 
     def _run(self, **arguments: Any) -> list[Secret]:

@@ -1,7 +1,7 @@
-"""The workers' side of the queue: claim, extend, advance, finish, hand back, reap. Each is one atomic step.
+"""The workers' side of the queue: claim, extend, advance, finish, release, reap. Each is one atomic step.
 
-A claim gives a lease under an execution id. Whoever no longer holds the lease writes nothing: the fence
-stands in the scripts, in front of every write. Knows nothing of pipelines.
+A claim leases a job under an execution id, a fencing token: the scripts check it before every write, so a worker
+that has lost the lease writes nothing. Knows nothing of pipelines.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ Verdict = Literal["on", "lost", "cancel", "deadline"]
 
 @dataclass(frozen=True)
 class Claim:
-    """One job in this worker's hands.
+    """A job that a worker has leased.
 
     Attributes:
-        job: the record as it was when claimed.
+        job: its record at the time of the claim.
         execution: the fencing token.
     """
 
@@ -38,25 +38,25 @@ class Claim:
     execution: str
 
     def reference(self) -> dict[str, str]:
-        """What the scripts know it by."""
+        """Return the arguments by which the scripts identify the claim."""
         return {"id": self.job.id, "execution": self.execution}
 
 
 @dataclass(frozen=True)
 class ClaimCriteria:
-    """What a worker asks for.
+    """The jobs that a worker can take.
 
     Attributes:
-        warm: models that it holds ready.
-        settled: whether the resident model has had its minimum residency.
-        max_images: images that one pipeline call may make.
-        max_pixels: pixels that one pipeline call may make of any model.
-        model_pixels: model -> pixels, where memory allows fewer.
-        max_adapters: distinct adapters that one pipeline call may have; a job may have more of its own.
-        batching: whether jobs may share a call at all.
-        batch_wait_seconds: how long a lone batchable job may be left waiting for company.
-        ready: models, and ControlNets as `controlnet:ID`, that need not be made ready first; None: all.
-        deferred: those whose jobs are left where they are.
+        warm: models that are loaded.
+        settled: whether the resident model has had its minimum residency, so that an overdue job may replace it.
+        max_images: maximum number of images in one pipeline call.
+        max_pixels: maximum number of pixels in one pipeline call, for every model.
+        model_pixels: model -> maximum number of pixels, where memory allows fewer.
+        max_adapters: maximum number of distinct adapters in one pipeline call; a single job may have more.
+        batching: whether jobs may share a pipeline call.
+        batch_wait_seconds: how long a batchable job waits for others to run with.
+        ready: models, and ControlNets as `controlnet:ID`, that can run without preparation; None: all.
+        deferred: models and ControlNets, named as in `ready`, whose jobs are skipped.
     """
 
     warm: Collection[str] = ()
@@ -72,10 +72,10 @@ class ClaimCriteria:
 
 
 class NotReady(Exception):
-    """What the job whose turn it is needs must be made ready first; nothing was claimed.
+    """The next job needs a model or ControlNet that must be prepared first; nothing was claimed.
 
     Attributes:
-        name: a model's id, or `controlnet:ID`.
+        name: the id of the model, or `controlnet:ID`.
     """
 
     def __init__(self, name: str) -> None:
@@ -84,10 +84,10 @@ class NotReady(Exception):
 
 
 class ClaimDeferred(Exception):
-    """All jobs that wait may still be joined by others; nothing was claimed.
+    """All waiting jobs still wait for others to run with; nothing was claimed.
 
     Attributes:
-        seconds: until the first of them can be claimed alone.
+        seconds: time until the first of them can be claimed alone.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -97,17 +97,17 @@ class ClaimDeferred(Exception):
 
 @contextmanager
 def job_context(jobs: Sequence[JobRecord]) -> Iterator[None]:
-    """Log lines written in the block name these jobs and their requests, and quote no prompt of theirs."""
+    """Add the ids of the jobs and their requests to log lines in the block, and keep their prompts out of them."""
     requests = dict.fromkeys(job.request_id for job in jobs if job.request_id)
     with bound(job_id=",".join(job.id for job in jobs), request_id=",".join(requests)):
         for job in jobs:
-            given = job.parameters
-            hide(given.prompt, given.prompt_2, given.prompt_3, given.negative_prompt)
+            parameters = job.parameters
+            hide(parameters.prompt, parameters.prompt_2, parameters.prompt_3, parameters.negative_prompt)
         yield
 
 
 class Claims:
-    """Leases of one worker."""
+    """The leases of one worker."""
 
     def __init__(self, connection: Redis, settings: QueueSettings, worker: str, ttl_seconds: int) -> None:
         """`connection` decodes responses; `ttl_seconds` is how long a finished job is kept."""
@@ -119,15 +119,15 @@ class Claims:
 
     @property
     def lease_seconds(self) -> float:
-        """How long a lease lasts without a beat."""
+        """How long a lease lasts unless it is extended."""
         return self._settings.lease_seconds
 
     def claim(self, criteria: ClaimCriteria) -> list[Claim]:
-        """Up to `max_images` images of waiting jobs that one pipeline call can serve; empty when none waits.
+        """Lease waiting jobs that one pipeline call can serve, up to `max_images` images; empty if no job waits.
 
         Raises:
-            NotReady: the job whose turn it is needs a model or ControlNet that is not in `ready`.
-            ClaimDeferred: all jobs that wait may still be joined by others, for `batch_wait_seconds`.
+            NotReady: the next job needs a model or ControlNet that is not in `ready`.
+            ClaimDeferred: all waiting jobs still wait for others to run with, up to `batch_wait_seconds`.
         """
         executions = [uuid.uuid4().hex for _ in range(criteria.max_images)]
         answer = self._ask(
@@ -140,12 +140,12 @@ class Claims:
         return [Claim(self._read(id), execution) for id, execution in answer]
 
     def peek(self, criteria: ClaimCriteria) -> list[JobRecord]:
-        """The jobs that a claim would take now, company that one of them may wait for left aside; takes none."""
+        """Return the jobs that a claim would lease now if no job waited for others; leases none."""
         answer = self._ask(criteria, peek=True)
         return [] if isinstance(answer, dict) else [self._read(id) for id in answer]
 
     def extend(self, claims: Sequence[Claim]) -> set[str]:
-        """Extend the leases; returns the ids of jobs that are no longer ours."""
+        """Extend the leases; return the ids of jobs whose lease was lost."""
         executions = [claim.reference() for claim in claims]
         return set(
             self._scripts.run("extend", executions=executions, lease_seconds=self._settings.lease_seconds)
@@ -154,17 +154,17 @@ class Claims:
         )
 
     def advance(self, claims: Sequence[Claim], progress: Progress) -> list[Verdict]:
-        """Write the progress of a batch and learn, of each job, whether to go on."""
+        """Write the progress of jobs that run together; return for each whether to continue."""
         executions = [claim.reference() for claim in claims]
         verdicts = self._scripts.run("advance", executions=executions, progress=progress.model_dump())
         return cast("list[Verdict]", verdicts)
 
     def preview(self, claim: Claim, preview: Preview) -> bool:
-        """Tell the job's listeners how an image looks by now; False when the job is no longer ours."""
+        """Publish a preview of an image; False if the lease was lost."""
         return bool(self._scripts.run("preview", **claim.reference(), preview=preview.model_dump()))
 
     def complete(self, claim: Claim, images: list[ImageRecord], receipt: Receipt) -> bool:
-        """End a job with its images; False when it was no longer ours, and nothing is written."""
+        """Complete a job with its images; False, without writing anything, if the lease was lost."""
         parameters, denoise_seconds = claim.job.parameters, receipt.timings.get("denoise")
         pace = None
         if denoise_seconds is not None:
@@ -178,7 +178,7 @@ class Claims:
         )
 
     def finish(self, claim: Claim, state: JobState, *, pace: object = None, **fields: Any) -> bool:
-        """End a job with JSON-able fields of its record; False when it was no longer ours."""
+        """End a job with JSON-serializable fields of its record; False if the lease was lost."""
         texts = {name: json.dumps(value) for name, value in fields.items()}
         extras = {} if pace is None else {"pace": pace}
         answer = self._scripts.run(
@@ -187,15 +187,15 @@ class Claims:
         return bool(answer)
 
     def fail(self, claim: Claim, error: JobError) -> bool:
-        """End a job as failed; False when it was no longer ours."""
+        """End a job as failed; False if the lease was lost."""
         return self.finish(claim, JobState.FAILED, error=error.model_dump(mode="json"))
 
     def release(self, claim: Claim, *, device_failed: bool = False) -> bool:
-        """Put a job back in front of its queue without spending an attempt; False when it was no longer ours.
+        """Put a job back at the front of its queue without using up an attempt; False if the lease was lost.
 
         Args:
-            device_failed: the worker's device failed while the job ran, perhaps because of it: it runs alone from
-                now on, and fails once `max_attempts` workers have met that.
+            device_failed: the worker's device failed while the job ran, perhaps because of the job: it runs alone
+                from then on, and fails after `max_attempts` device failures.
         """
         limit = self._settings.max_attempts if device_failed else 0
         return bool(
@@ -205,19 +205,19 @@ class Claims:
         )
 
     def release_lost(self, known: Sequence[Claim]) -> int:
-        """Hand back, unspent, all that this worker holds but for what it knows: a claim's answer was lost."""
+        """Release this worker's jobs not in `known`: the answer to their claim was lost. Return their number."""
         executions = [claim.execution for claim in known]
         return int(self._scripts.run("release_lost", worker=self._worker, known=executions))
 
     def reap(self) -> tuple[int, list[str]]:
-        """Requeue what silent workers held; returns how many, and the ids of jobs that were given up."""
+        """Requeue jobs whose lease has expired; return how many, and the ids of jobs that failed instead."""
         requeued, lost = self._scripts.run(
             "reap", ttl_seconds=self._ttl_seconds, max_attempts=self._settings.max_attempts
         )
         return requeued, lost
 
     def _ask(self, criteria: ClaimCriteria, **arguments: Any) -> list[Any] | dict[str, Any]:
-        """A list of jobs, or a dict that names what is not ready. Lua's empty table is a dict, too."""
+        """Run the script; return jobs, or a dict with the reason for none. Lua encodes an empty list as a dict."""
         ready = {} if criteria.ready is None else {"ready": list(criteria.ready)}
         answer = self._scripts.run(
             "claim",

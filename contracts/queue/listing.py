@@ -1,7 +1,7 @@
 """One owner's jobs, newest first, in pages. Reads the index `keys.OWNER_JOBS`; knows no HTTP.
 
-Filters are held against each job's own fields, since there is one index an owner and no more to keep true. A page
-looks at a bounded number of jobs, so that a rare filter over many jobs costs several short calls and no long one.
+There is one index per owner, so filters are compared with each job's own fields. A page scans a limited number of
+jobs: a filter that matches few of many jobs takes several short calls rather than one long call.
 """
 
 from __future__ import annotations
@@ -20,84 +20,85 @@ from contracts.queue.records import JobRecord, JobState
 from contracts.redis import keys
 from contracts.redis.connection import redis_errors_are_unavailable
 
-_CHUNK = 200
-#: Jobs that one page looks at, at the most.
-_LOOK_LIMIT = 5000
+#: Jobs that one Redis call reads.
+_CHUNK_SIZE = 200
+#: Maximum number of jobs that one page scans.
+_SCAN_LIMIT = 5000
 
 
 class Cursor(NamedTuple):
-    """The last job that a page looked at; the next page begins after it."""
+    """The last job that a page scanned; the next page begins after it."""
 
     created_at: float
     id: str
 
     def write(self) -> str:
-        """As clients see it: opaque."""
+        """Return the opaque text that clients receive."""
         text = f"{self.created_at!r} {self.id}"
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
     @classmethod
     def read(cls, text: str) -> Cursor:
-        """What `write` made; raises ValueError for anything else."""
+        """Read a text from `write`; raises ValueError for any other text."""
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         created_at, space, id = raw.decode().partition(" ")
         if not space or not float("-inf") < float(created_at) < float("inf"):
-            raise ValueError("no cursor")
+            raise ValueError("not a cursor")
         return cls(float(created_at), id)
 
 
 @dataclass(frozen=True)
 class Filter:
-    """What a job must be to stand in the list; None lets everything through."""
+    """The jobs to list; None in a field matches every job."""
 
     status: JobState | None = None
     model: str | None = None
     task: Task | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 
-    def accepts(self, state: str, model: str, task: str, metadata: str | None) -> bool:
-        """Hold the fields of a job's hash against it."""
-        wanted = ((self.status, state), (self.model, model), (self.task, task))
-        if any(one is not None and one != found for one, found in wanted):
+    def matches(self, state: str, model: str, task: str, metadata: str | None) -> bool:
+        """Return whether the fields of a job's hash match."""
+        pairs = ((self.status, state), (self.model, model), (self.task, task))
+        if any(wanted is not None and wanted != actual for wanted, actual in pairs):
             return False
-        pairs = json.loads(metadata or "{}") if self.metadata else {}
-        return all(pairs.get(key) == value for key, value in self.metadata.items())
+        values = json.loads(metadata or "{}") if self.metadata else {}
+        return all(values.get(key) == value for key, value in self.metadata.items())
 
 
 @dataclass(frozen=True)
 class Page:
-    """Some jobs, and where to go on; None when there are no more."""
+    """Some jobs, and where the next page begins; None on the last page."""
 
     jobs: list[JobRecord]
     next: Cursor | None
 
 
-def list_jobs(queue: JobQueue, owner: str, wanted: Filter, limit: int, after: Cursor | None = None) -> Page:
-    """A page of an owner's jobs; shorter than `limit`, though not the last, where few of many fit.
+def list_jobs(queue: JobQueue, owner: str, filters: Filter, limit: int, after: Cursor | None = None) -> Page:
+    """Return a page of an owner's jobs. A page may have fewer than `limit` jobs without being the last.
 
     Raises:
         Unavailable: Redis does not answer.
     """
     ids: list[str] = []
-    last, looked = after, 0
+    last, scanned = after, 0
     with redis_errors_are_unavailable():
-        for cursor, fits in _walk(queue.connection, owner, wanted, after):
-            if looked == _LOOK_LIMIT or (fits and len(ids) == limit):
+        for cursor, matches in _walk(queue.connection, owner, filters, after):
+            if scanned == _SCAN_LIMIT or (matches and len(ids) == limit):
                 return Page(queue.fetch_all(ids), last)
-            if fits:
+            if matches:
                 ids.append(cursor.id)
-            last, looked = cursor, looked + 1
+            last, scanned = cursor, scanned + 1
     return Page(queue.fetch_all(ids), None)
 
 
-def _walk(connection: Redis, owner: str, wanted: Filter, after: Cursor | None) -> Iterator[tuple[Cursor, bool]]:
-    """An owner's jobs, newest first, with whether each fits. Jobs that are no more are dropped from the index."""
+def _walk(connection: Redis, owner: str, filters: Filter, after: Cursor | None) -> Iterator[tuple[Cursor, bool]]:
+    """Yield an owner's jobs, newest first, and whether each matches. Remove jobs that are gone from the index."""
     index = keys.OWNER_JOBS + owner
     while True:
         top: Any = "+inf" if after is None else repr(after.created_at)
-        found = connection.zrevrangebyscore(index, top, "-inf", start=0, num=_CHUNK, withscores=True)
+        found = connection.zrevrangebyscore(index, top, "-inf", start=0, num=_CHUNK_SIZE, withscores=True)
         entries = [Cursor(score, id) for id, score in cast("list[tuple[str, float]]", found)]
-        # Redis orders equal scores by name, as tuples are.
+        # Redis orders equal scores by member, like tuples.
         entries = [entry for entry in entries if after is None or entry < after]
         if not entries:
             return
@@ -109,5 +110,5 @@ def _walk(connection: Redis, owner: str, wanted: Filter, after: Cursor | None) -
             if state is None:
                 connection.zrem(index, entry.id)
             else:
-                yield entry, wanted.accepts(state, model, task, metadata)
+                yield entry, filters.matches(state, model, task, metadata)
         after = entries[-1]

@@ -1,6 +1,6 @@
-"""What workers tell of themselves: one Redis string each, that vanishes when they fall silent.
+"""Workers' reports: one Redis string for each worker, which expires when the worker stops writing it.
 
-A sorted set names them, so that nobody who asks for the workers walks through all keys of all jobs.
+A sorted set holds the workers' ids, so that listing them need not scan all keys.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from redis import Redis
 from contracts.memory.planner import Capacity
 from contracts.redis import keys
 
-#: Longer than any report lasts, and any two clocks differ.
+#: Longer than any report lasts plus any difference between two clocks.
 _FORGET_SECONDS = 3600
 
 
 class ModelReport(BaseModel):
-    """What one model takes of a worker's memory.
+    """The memory that one model uses in a worker.
 
     Attributes:
-        plan: name of the plan that was taken last; empty while the model is parked.
-        planned_bytes: what the plan needs on the device while a batch runs.
-        resident_bytes: on the device between batches, adapters included.
-        host_bytes: in host memory.
-        kernels: what computed its last batch: `attention`, `channels_last`, `compile`.
+        plan: name of the last memory plan; empty while the model is parked in host memory.
+        planned_bytes: device memory that the plan needs while a batch runs.
+        resident_bytes: device memory between batches, adapters included.
+        host_bytes: host memory.
+        kernels: implementations that computed its last batch: `attention`, `channels_last`, `compile`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -40,7 +40,7 @@ class ModelReport(BaseModel):
 
 
 class CacheReport(BaseModel):
-    """A cache of prompts' embeddings since the worker's start."""
+    """Counts of the cache of prompt embeddings since the worker's start."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -52,17 +52,18 @@ class CacheReport(BaseModel):
 
 
 class WorkerReport(BaseModel):
-    """A worker's own account.
+    """The state of a worker, as it reports it.
 
     Attributes:
         state: `starting` until its warm list is loaded, then `idle` or `busy`; `draining` after SIGTERM.
-        budget_bytes: of the device, for weights and activations.
-        resident_bytes, host_bytes: weights of all models on the device, and in host memory.
-        warm: models that are ready to run, on the device or parked.
-        parked: those of them that are in host memory.
-        placement: model -> component -> where it lives.
+        budget_bytes: device memory for weights and activations.
+        resident_bytes, host_bytes: weights of all models in device memory and in host memory.
+        warm: models that are loaded, in device memory or parked.
+        parked: the warm models that are in host memory.
+        adapters: model -> loaded LoRAs.
+        placement: model -> component -> where its weights are.
         stage_seconds: stage -> seconds that this worker's jobs have spent in it.
-        capacity: what its memory can do; None while it is not known.
+        capacity: what fits into its memory; None while unknown.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -88,7 +89,7 @@ class WorkerReport(BaseModel):
     @field_validator("capacity", mode="wrap")
     @classmethod
     def _ignore_other_versions(cls, value: object, validate: ValidatorFunctionWrapHandler) -> Capacity | None:
-        """A worker of another version may describe its memory differently: then nothing is known of it."""
+        """Treat the capacity as unknown if a worker of another version describes it differently."""
         try:
             return cast("Capacity | None", validate(value))
         except ValidationError:
@@ -96,7 +97,7 @@ class WorkerReport(BaseModel):
 
 
 def publish(connection: Redis, report: WorkerReport, ttl_seconds: float) -> None:
-    """Write the report; it lasts for `ttl_seconds`."""
+    """Write a report that expires after `ttl_seconds`."""
     now = time.time()
     with connection.pipeline(transaction=True) as pipe:
         pipe.set(keys.WORKER + report.id, report.model_dump_json(), ex=math.ceil(ttl_seconds))
@@ -106,13 +107,13 @@ def publish(connection: Redis, report: WorkerReport, ttl_seconds: float) -> None
 
 
 def withdraw(connection: Redis, worker_id: str) -> None:
-    """Forget a worker that leaves in order."""
+    """Remove the report of a worker that shuts down."""
     connection.delete(keys.WORKER + worker_id)
     connection.zrem(keys.WORKERS, worker_id)
 
 
 def read_workers(connection: Redis) -> list[WorkerReport]:
-    """Reports of all live workers, by id."""
+    """Return the reports of all live workers, ordered by id."""
     ids = sorted(cast("list[str]", connection.zrange(keys.WORKERS, 0, -1)))
     reports = connection.mget([keys.WORKER + id for id in ids]) if ids else []
     return [WorkerReport.model_validate_json(text) for text in reports if text is not None]

@@ -1,6 +1,6 @@
-"""Storage of files between API and workers: inputs by content hash, results by job and attempt.
+"""Storage of the files that API and workers exchange: inputs by content hash, results by job and attempt.
 
-One Protocol, one file for each back end; `open_storage` chooses.
+One Protocol, and one module for each back end; `open_storage` chooses.
 
 local.py    a local or shared folder
 bucket.py   S3, Google Cloud Storage, Azure
@@ -18,49 +18,49 @@ from contracts.storage.local import LocalStorage
 
 
 class Storage(Protocol):
-    """Bytes under keys such as `inputs/<sha256>.png`. All methods raise Unavailable when it does not answer."""
+    """Files under keys such as `inputs/<sha256>.png`. All methods raise Unavailable if it does not answer."""
 
     def write(self, key: str, data: bytes) -> None:
-        """Store bytes; they are visible all at once or not at all, and replace what was there."""
+        """Store bytes atomically, replacing a former file."""
 
     def read(self, key: str) -> bytes:
-        """The bytes; raises NotFound."""
+        """Return the bytes; raises NotFound."""
 
     def write_file(self, key: str, source: Path) -> None:
-        """As `write`, for a file that may be larger than memory."""
+        """Store a local file, which may be larger than memory; otherwise as `write`."""
 
     def read_file(self, key: str, target: Path) -> None:
-        """Put the bytes into a file, piece by piece; raises NotFound. A broken-off read leaves a part of them."""
+        """Copy to a local file in chunks; raises NotFound. An interrupted read leaves a partial file."""
 
     def exists(self, key: str) -> bool:
-        """Whether the key exists."""
+        """Return whether the key exists."""
 
     def find(self, prefix: str) -> list[str]:
-        """Keys that begin with a prefix that ends in `/`, in order."""
+        """Return the keys below a prefix that ends in `/`, sorted."""
 
     def delete(self, key: str) -> None:
-        """Remove the bytes; nothing happens where there are none."""
+        """Remove a file; does nothing if it does not exist."""
 
     def clear(self, prefix: str) -> None:
-        """Remove all that lies below a prefix that ends in `/`, and what broken-off writes left there."""
+        """Remove everything below a prefix that ends in `/`, including what interrupted writes have left."""
 
     def check(self) -> None:
-        """Raises Unavailable when nothing can be written."""
+        """Raise Unavailable if the storage cannot be written to."""
 
     def sign(self, key: str, seconds: int) -> str | None:
-        """A URL of the store's own that is valid for `seconds`; None where it cannot make one."""
+        """Return a URL of the storage itself that is valid for `seconds`; None if it cannot create one."""
 
 
 def open_storage(settings: SharedSettings) -> Storage:
-    """The storage that the settings name.
+    """Return the storage that the settings name.
 
     Raises:
-        SettingsError: its package is not installed, or its URL is unusable.
+        SettingsError: its package is not installed, or its URL is invalid.
     """
     if not settings.storage_url:
         return LocalStorage(settings.data / "storage")
     try:
-        # Imported here: a service with a local folder needs no obstore.
+        # Imported here because a service with a local folder does not need obstore.
         from contracts.storage.bucket import BucketStorage
     except ImportError:
         raise SettingsError("a bucket needs the package obstore: pip install 'darkroom[s3]'") from None

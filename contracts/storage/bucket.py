@@ -1,7 +1,7 @@
-"""Storage in a bucket: S3 and what speaks like it, Google Cloud Storage, Azure. The library is obstore.
+"""Storage in a bucket, with obstore: S3 and compatible services, Google Cloud Storage, Azure.
 
-A put is complete before it is visible, on all of them. Credentials, region and endpoint come from the provider's
-own environment variables (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, …), as its other tools read them.
+On all of them an object becomes visible only when it is complete. Credentials, region and endpoint come from the
+provider's own environment variables (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, …), as in its other tools.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from obstore.store import from_url
 from contracts.errors import NotFound, SettingsError, Unavailable
 from contracts.storage.keys import check_folder, check_key
 
-#: Beyond this a store counts as away; the caller may repeat the call.
+#: After this time a call raises Unavailable; the caller may repeat it.
 _TIMEOUT_SECONDS = 10
 _RETRIES = 2
 
 
 class BucketStorage:
-    """Bytes as objects below a bucket's prefix; see `contracts.storage.Storage`.
+    """Storage in objects below a bucket's prefix; see `contracts.storage.Storage`.
 
     Attributes:
-        url: where it is, without credentials.
+        url: bucket and prefix, without credentials.
     """
 
     def __init__(self, url: str) -> None:
-        """`url` is `s3://bucket/prefix`, `gs://…` or `az://container/…`; raises SettingsError else."""
+        """`url` is `s3://bucket/prefix`, `gs://…` or `az://container/…`; raises SettingsError for other URLs."""
         self.url = url
-        # Plain HTTP only ever comes from an endpoint that the operator wrote so: a store beside us.
+        # Plain HTTP is used only if the operator configured such an endpoint, for example on this machine.
         client: Any = {"timeout": f"{_TIMEOUT_SECONDS}s", "connect_timeout": "5s", "allow_http": True}
         retries: Any = {"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=_TIMEOUT_SECONDS)}
         try:
@@ -44,61 +44,61 @@ class BucketStorage:
             raise SettingsError(f"DARKROOM_STORAGE_URL {url}: {_first_line(error)}") from None
 
     def write(self, key: str, data: bytes) -> None:
-        """Store bytes; complete before they are visible, durable when this returns."""
-        with _errors_are_ours(key):
+        """Store bytes atomically; durable when this returns."""
+        with _translated_errors(key):
             kind = mimetypes.guess_type(key)[0] or "application/octet-stream"
             obstore.put(self._store, check_key(key), data, attributes={"Content-Type": kind})
 
     def read(self, key: str) -> bytes:
-        """The bytes; raises NotFound."""
-        with _errors_are_ours(key):
+        """Return the bytes; raises NotFound."""
+        with _translated_errors(key):
             return bytes(obstore.get(self._store, check_key(key)).bytes())
 
     def write_file(self, key: str, source: Path) -> None:
-        """As `write`, for a file that may be larger than memory: in parts, visible when the last one is there."""
-        with source.open("rb") as file, _errors_are_ours(key):
+        """Store a file, which may be larger than memory, in parts; visible once the last part is stored."""
+        with source.open("rb") as file, _translated_errors(key):
             obstore.put(self._store, check_key(key), file)
 
     def read_file(self, key: str, target: Path) -> None:
-        """Put the bytes into a file; raises NotFound."""
-        with _errors_are_ours(key):
-            pieces = obstore.get(self._store, check_key(key)).stream()
+        """Copy to a local file in chunks; raises NotFound."""
+        with _translated_errors(key):
+            chunks = obstore.get(self._store, check_key(key)).stream()
             with target.open("wb") as file:
-                for piece in pieces:
-                    file.write(piece)
+                for chunk in chunks:
+                    file.write(chunk)
 
     def exists(self, key: str) -> bool:
-        """Whether there are bytes under the key."""
+        """Return whether the key exists."""
         try:
-            with _errors_are_ours(key):
+            with _translated_errors(key):
                 obstore.head(self._store, check_key(key))
         except NotFound:
             return False
         return True
 
     def find(self, prefix: str) -> list[str]:
-        """Keys that begin with a prefix that ends in `/`, in order."""
+        """Return the keys below a prefix that ends in `/`, sorted."""
         folder = check_folder(prefix)
-        with _errors_are_ours(prefix):
+        with _translated_errors(prefix):
             pages = obstore.list(self._store, folder)
             return sorted(entry["path"] for page in pages for entry in page)
 
     def delete(self, key: str) -> None:
-        """Remove the bytes; nothing happens where there are none."""
+        """Remove an object; does nothing if it does not exist."""
         self._remove([check_key(key)])
 
     def clear(self, prefix: str) -> None:
-        """Remove all that lies below a prefix that ends in `/`. A broken-off write left nothing there."""
+        """Remove everything below a prefix that ends in `/`. Interrupted writes leave nothing there."""
         self._remove(self.find(prefix))
 
     def check(self) -> None:
-        """Raises Unavailable when nothing can be written."""
+        """Raise Unavailable if the bucket cannot be written to."""
         self.write("probe/writable", b"")
 
     def sign(self, key: str, seconds: int) -> str | None:
-        """A link that reads the object for so long, without credentials; None where the store cannot sign."""
+        """Return a URL that reads the object without credentials for `seconds`; None if the store cannot sign."""
         try:
-            with _errors_are_ours(key):
+            with _translated_errors(key):
                 return str(obstore.sign(self._store, "GET", check_key(key), timedelta(seconds=seconds)))
         except (NotImplementedError, ValueError):
             return None
@@ -106,14 +106,14 @@ class BucketStorage:
     def _remove(self, keys: list[str]) -> None:
         for key in keys:
             try:
-                with _errors_are_ours(key):
+                with _translated_errors(key):
                     obstore.delete(self._store, key)
-            except NotFound:  # some stores say so; gone is gone
+            except NotFound:  # some stores raise it; the object is gone either way
                 continue
 
 
 @contextmanager
-def _errors_are_ours(key: str) -> Iterator[None]:
+def _translated_errors(key: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
@@ -123,5 +123,5 @@ def _errors_are_ours(key: str) -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    """What the error says first; the rest quotes requests at length."""
+    """Return the first line of an error's message; the rest quotes whole requests."""
     return (str(error).splitlines() or [type(error).__name__])[0].partition("<?xml")[0].rstrip(" :")[:300]

@@ -1,4 +1,4 @@
-"""The form of storage keys: relative paths of plain names, so that no key leads out of its store."""
+"""The form of storage keys: relative paths of plain names, so that no key can leave the storage folder."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _KEY = re.compile(r"^[a-z0-9]+(/[A-Za-z0-9][A-Za-z0-9._-]*)+$")
 
 
 def check_key(key: str) -> str:
-    """The key of an object; raises NotFound where it has not the form of one."""
+    """Return a key of a file; raises NotFound if it does not have the form of a key."""
     return _check(key, _KEY)
 
 
 def check_folder(prefix: str) -> str:
-    """The folder that a prefix ending in `/` names, without the slash; raises NotFound as `check_key` does."""
+    """Return the folder that a prefix names, without the final slash; raises NotFound like `check_key`."""
     return _check(prefix.rstrip("/"), _FOLDER)
 
 
-def _check(text: str, form: re.Pattern[str]) -> str:
-    if not form.match(text):
+def _check(text: str, pattern: re.Pattern[str]) -> str:
+    if not pattern.match(text):
         raise NotFound("stored object", text)
     return text

@@ -1,4 +1,4 @@
-"""Storage in a local (or shared) folder: write beside, fsync, rename."""
+"""Storage in a local or shared folder: write to a temporary file, fsync, rename."""
 
 from __future__ import annotations
 
@@ -13,94 +13,97 @@ from typing import BinaryIO
 from contracts.errors import NotFound, Unavailable
 from contracts.storage.keys import check_folder, check_key
 
-#: How much of a large file is in memory at one time.
-_PIECE_BYTES = 2**20
+#: Chunk size for copying large files.
+_CHUNK_BYTES = 2**20
 
 
 class LocalStorage:
-    """Bytes as files below a folder; see `contracts.storage.Storage`."""
+    """Storage in files below a folder; see `contracts.storage.Storage`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def write(self, key: str, data: bytes) -> None:
-        """Store bytes; complete before they are visible, durable when this returns."""
+        """Store bytes atomically; durable when this returns."""
         self._write(key, lambda file: file.write(data))
 
     def write_file(self, key: str, source: Path) -> None:
-        """As `write`, for a file that may be larger than memory."""
+        """Store a file, which may be larger than memory; otherwise as `write`."""
 
         def copy(file: BinaryIO) -> None:
             with source.open("rb") as stream:
-                shutil.copyfileobj(stream, file, _PIECE_BYTES)
+                shutil.copyfileobj(stream, file, _CHUNK_BYTES)
 
         self._write(key, copy)
 
     def read(self, key: str) -> bytes:
-        """The bytes; raises NotFound."""
-        with _os_errors_are_unavailable():
+        """Return the bytes; raises NotFound."""
+        with _translated_errors():
             try:
                 return self._path(key).read_bytes()
             except FileNotFoundError:
                 raise NotFound("stored object", key) from None
 
     def read_file(self, key: str, target: Path) -> None:
-        """Put the bytes into a file; raises NotFound."""
-        with _os_errors_are_unavailable():
+        """Copy to a local file in chunks; raises NotFound."""
+        with _translated_errors():
             try:
                 stream = self._path(key).open("rb")
             except FileNotFoundError:
                 raise NotFound("stored object", key) from None
             with stream, target.open("wb") as file:
-                shutil.copyfileobj(stream, file, _PIECE_BYTES)
+                shutil.copyfileobj(stream, file, _CHUNK_BYTES)
 
     def exists(self, key: str) -> bool:
-        """Whether there are bytes under the key."""
+        """Return whether the key exists."""
         return self._path(key).is_file()
 
     def find(self, prefix: str) -> list[str]:
-        """Keys that begin with a prefix that ends in `/`, in order; unfinished writes are none."""
-        with _os_errors_are_unavailable():
+        """Return the keys below a prefix that ends in `/`, sorted, without unfinished writes."""
+        with _translated_errors():
             top = self.root / check_folder(prefix)
-            found = (Path(at, name) for at, _, names in os.walk(top, onerror=_raise_unless_gone) for name in names)
+            walk = os.walk(top, onerror=_raise_unless_gone)
+            found = (Path(folder, name) for folder, _, names in walk for name in names)
             return sorted(
                 path.relative_to(self.root).as_posix() for path in found if not path.name.startswith(".")
             )
 
     def delete(self, key: str) -> None:
-        """Remove the bytes, if any, what broken-off writes left, and folders below the first that are empty."""
+        """Remove a file, leftovers of its interrupted writes, and empty folders below the first level."""
         path = self._path(key)
-        with _os_errors_are_unavailable():
+        with _translated_errors():
             path.unlink(missing_ok=True)
             for part in path.parent.glob(f".{path.name}.*.part"):
                 part.unlink(missing_ok=True)
             for folder in list(path.parents)[: len(path.relative_to(self.root).parts) - 2]:
-                with suppress(OSError):  # not empty, or gone already
+                with suppress(OSError):  # not empty, or already removed
                     folder.rmdir()
 
     def clear(self, prefix: str) -> None:
-        """Remove everything below a prefix that ends in `/`, unfinished writes too."""
+        """Remove everything below a prefix that ends in `/`, including unfinished writes."""
         folder = self.root / check_folder(prefix)
-        with _os_errors_are_unavailable():
+        with _translated_errors():
             while folder.exists():
-                with suppress(FileNotFoundError):  # somebody else removes there too; what is left is next
+                with suppress(
+                    FileNotFoundError
+                ):  # another process removes files there too; try again with the rest
                     shutil.rmtree(folder)
 
     def check(self) -> None:
-        """Raises Unavailable when nothing can be written."""
+        """Raise Unavailable if the folder cannot be written to."""
         self.write("probe/writable", b"")
 
     def sign(self, key: str, seconds: int) -> str | None:
-        """None: a folder answers nobody."""
+        """Return None: a folder has no URLs."""
         del key, seconds
         return None
 
     def _write(self, key: str, fill: Callable[[BinaryIO], object]) -> None:
         target = self._path(key)
-        with _os_errors_are_unavailable():
+        with _translated_errors():
             try:
                 _write(target, fill)
-            except FileNotFoundError:  # `delete` took the folder for empty in between
+            except FileNotFoundError:  # `delete` removed the empty folder in between
                 _write(target, fill)
 
     def _path(self, key: str) -> Path:
@@ -122,7 +125,7 @@ def _write(target: Path, fill: Callable[[BinaryIO], object]) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename durable: POSIX promises it only once the folder itself is synced."""
+    """Make a rename durable, which POSIX guarantees only after the folder itself is synced."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -131,13 +134,13 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _raise_unless_gone(error: OSError) -> None:
-    """A folder that is removed while it is looked through holds nothing."""
+    """Ignore a folder that was removed during the walk; raise other errors."""
     if not isinstance(error, FileNotFoundError):
         raise error
 
 
 @contextmanager
-def _os_errors_are_unavailable() -> Iterator[None]:
+def _translated_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
