@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
-import socket
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from redis import Redis
 
 from bench.load import Connection, Outcome, load
 from bench.report import options, report
-from bench.servers import Server, drain, run_all, serve
+from bench.servers import Server, drain, free_port, run_all, serve
 from bench.table import percentile, print_table, spread
 from cli.supervisor.redis_server import RedisServer
 from contracts.auth.api_keys import ApiKeyStore
@@ -216,12 +215,6 @@ def _cpu(figures: list[Figure]) -> str:
     return f"{statistics.median(one.cpu_milliseconds for one in figures):.2f}"
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def main() -> None:
     """Measure and print the tables."""
     parser = options(__doc__, runs=3)
@@ -234,9 +227,13 @@ def main() -> None:
         server = RedisServer(data / "redis")
         stack.callback(server.stop)
         server.start()
-        port = _free_port()
-        bare = stack.enter_context(serve([*_BARE, "--port", str(port)], server.url, data, port, "/docs"))
-        api = stack.enter_context(serve(["-m", "app"], server.url, data, _free_port(), "/healthz"))
+        environment = {
+            "DARKROOM_REDIS_URL": server.url, "DARKROOM_DATA": str(data), "DARKROOM_API_MAX_WAITING": "1000000"
+        }  # fmt: skip
+        port, api_port = free_port(), free_port()
+        bare = stack.enter_context(serve([*_BARE, "--port", str(port)], port, "/docs", environment))
+        environment["DARKROOM_API_PORT"] = str(api_port)
+        api = stack.enter_context(serve(["-m", "app"], api_port, "/healthz", environment))
         bench = Bench(server.url, api, bare, arguments.seconds, arguments.runs)
         bench.accept(arguments.rates)
         print()

@@ -25,7 +25,7 @@ from bench.full_size import write_catalogue, write_checkpoint
 from bench.random_lora import write_lora
 from bench.report import options, report
 from bench.table import print_table
-from bench.trials import PROMPT, NotPainted, Trial, busy_seconds, make, opened, parameters, step_seconds
+from bench.trials import PROMPT, JobFailed, Trial, busy_seconds, make, opened, parameters, step_seconds
 from contracts.catalogue.catalogue import Catalogue, LoraSpec, ModelSpec, read_catalogue
 from contracts.memory.plan import Policy
 from contracts.settings import BUILT_IN_CATALOGUE
@@ -164,7 +164,7 @@ def budget_row(trial: Trial, spec: ModelSpec, budget_bytes: int, bare: Bare) -> 
     with opened(trial, budget_bytes=budget_bytes) as pool:
         try:
             receipts = [make(trial, pool, spec, seed).receipt for seed in range(trial.runs + 1)][1:]
-        except NotPainted as error:
+        except JobFailed as error:
             return [f"{budget_bytes / GIB:.2f}", str(error), *["–"] * 4]
     memory = receipts[-1].memory
     if memory is None or memory.peak_bytes is None:

@@ -3,58 +3,47 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import litserve
 import torch
 from PIL import Image
 
-from bench.mixes import COMPANY_MILLISECONDS, Order, to_base64
-from bench.painter import Painter
+from bench.diffusers_loop import MAX_WAIT_MILLISECONDS, DiffusersLoop, Order, to_base64
 from bench.report import keep_arithmetic
 
 
-class PainterApi(litserve.LitAPI):
-    """One worker process around a painter."""
+class LoopApi(litserve.LitAPI):
+    """One worker process around a loop; `batch` and `unbatch` keep the lists as they are."""
 
-    def setup(self, device: str) -> None:
-        """Load, in the worker."""
-        del device
+    def setup(self, device: str) -> None:  # noqa: ARG002  # LitServe names it
+        """Load the model, in the worker process."""
         torch.set_num_threads(1)
-        self._painter = Painter()
+        self._loop = DiffusersLoop()
 
     def decode_request(self, request) -> Order:  # type: ignore[no-untyped-def]  # LitServe reads the annotation
-        """JSON in."""
+        """Read the JSON body."""
         return Order(**request)
 
-    def predict(self, orders: Order | Sequence[Order]) -> Any:
-        """A batch, or one order where there are no batches."""
-        if isinstance(orders, Order):
-            return self._painter.paint([orders])[0]
-        return self._painter.paint(orders)
+    def predict(self, orders: Any) -> Any:
+        """Generate a batch, or the image of a single order where there are no batches."""
+        return self._loop.generate([orders])[0] if isinstance(orders, Order) else self._loop.generate(orders)
 
     def batch(self, inputs: list[Order]) -> list[Order]:
-        """A list is what the painter takes."""
+        """The list itself."""
         return inputs
 
     def unbatch(self, output: list[Image.Image]) -> list[Image.Image]:
-        """A list is what the painter gives."""
+        """The list itself."""
         return output
 
     def encode_response(self, output: Image.Image) -> dict[str, str]:
-        """PNG as base64 out."""
+        """Encode as PNG and base64."""
         return {"b64_json": to_base64(output)}
-
-
-def main() -> None:
-    """Serve until a signal."""
-    port, batch = int(sys.argv[1]), int(sys.argv[2])
-    api = PainterApi(max_batch_size=batch, batch_timeout=COMPANY_MILLISECONDS / 1000)
-    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, timeout=600)
-    server.run(host="127.0.0.1", port=port, generate_client_file=False, log_level="warning")
 
 
 if __name__ == "__main__":
     keep_arithmetic()
-    main()
+    api = LoopApi(max_batch_size=int(sys.argv[2]), batch_timeout=MAX_WAIT_MILLISECONDS / 1000)
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, timeout=600)
+    server.run(host="127.0.0.1", port=int(sys.argv[1]), generate_client_file=False, log_level="warning")

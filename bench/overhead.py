@@ -1,36 +1,182 @@
-"""What a server costs on top of diffusers, and what it wins: `python -m bench.overhead`.
+"""What the service costs on top of diffusers, and what it gains: `python -m bench.overhead`.
 
 A bare loop and Darkroom (one worker), each one by one and in batches, and LitServe with the same pipelines and
-batch size, on the same orders for shapes-sdxl: mixed prompts, then mixed tasks, then mixed LoRAs. One thread
-paints. Rivals follow each other in every run, and ratios are taken within one; runs are short and many, since the
-speed of a machine drifts. Then latencies at rising rates. All paint with the same arithmetic (`keep_arithmetic`),
-so that they paint the same bytes from the same seed.
+batch size, answer the same orders for shapes-sdxl with PNG files: mixed prompts, then mixed tasks, then mixed
+LoRAs; then latencies at rising rates. One thread computes, with the same arithmetic everywhere
+(`keep_arithmetic`), so that the same seed gives the same bytes. Rivals follow each other in every run, the others
+idle meanwhile, and ratios are taken within one run; runs are short and many, since a machine's speed drifts.
 """
 
 from __future__ import annotations
 
-import signal
+import base64
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
-from pathlib import Path
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 
+import httpx
 import torch
 
-from bench.mixes import MIXES, mixed_prompts
+from bench.diffusers_loop import (
+    MAX_WAIT_MILLISECONDS,
+    MIXES,
+    DiffusersLoop,
+    Order,
+    make_orders,
+    to_base64,
+    to_body,
+)
 from bench.report import keep_arithmetic, options, report
-from bench.rivals import Rival, Run, bare_loops, darkroom, litserve
+from bench.servers import Server, free_port, serve
 from bench.table import percentile, print_table, spread
 from worker.runtime.warnings import silence_known_warnings
 
-#: Rates of arrival, as parts of what the bare loop makes.
-_LOADS = (0.5, 1.0, 1.5)
-#: Images that arrive at each.
-_ARRIVALS = 16
-#: Images before the first measured one: every task and every LoRA.
+#: Rates of arrival, as parts of what the bare loop makes, and the images that arrive at each.
+_LOADS, _ARRIVALS = (0.5, 1.0, 1.5), 16
+#: Orders before the first measured one: every task and every LoRA.
 _WARM_UP = 4
+#: Requests sent at the same time.
+_CLIENTS = 16
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A server, or the bare loop in this process.
+
+    Attributes:
+        answer: returns when all these orders, sent at once, are answered; may be called by several threads.
+        cpu_seconds: processor time used so far by all its processes.
+    """
+
+    name: str
+    answer: Callable[[Sequence[Order]], None]
+    cpu_seconds: Callable[[], float]
+
+    def run(self, orders: Sequence[Order]) -> tuple[float, float]:
+        """Images a second at full load, and processor seconds an image."""
+        cpu, started = self.cpu_seconds(), time.perf_counter()
+        self.answer(orders)
+        seconds = time.perf_counter() - started
+        return len(orders) / seconds, (self.cpu_seconds() - cpu) / len(orders)
+
+    def latencies(self, orders: Sequence[Order], per_second: float) -> list[float]:
+        """Seconds from when each order was due, at an even rate, so that a stall counts for all orders in it."""
+
+        def ask(due: float, order: Order) -> float:
+            time.sleep(max(0.0, due - time.perf_counter()))
+            self.answer([order])
+            return time.perf_counter() - due
+
+        started = time.perf_counter()
+        with ThreadPoolExecutor(len(orders)) as clients:
+            return list(clients.map(ask, (started + number / per_second for number in range(len(orders))), orders))
+
+
+def bare_loops(batch: int) -> list[Rival]:
+    """The loop in this process: one image after another, and as many as one call may make."""
+    loop, turn = DiffusersLoop(), threading.Lock()
+
+    def answer(orders: Sequence[Order], at_once: int) -> None:
+        with turn:
+            for first in range(0, len(orders), at_once):
+                for image in loop.generate(orders[first : first + at_once]):
+                    to_base64(image)
+
+    return [
+        Rival("bare loop", partial(answer, at_once=1), time.process_time),
+        Rival(f"bare loop, batches of {batch}", partial(answer, at_once=batch), time.process_time),
+    ]
+
+
+@contextmanager
+def darkroom(batch: int) -> Iterator[list[Rival]]:
+    """`darkroom up` with one worker; orders that may not share a call, and orders that may."""
+    environment = {
+        "DARKROOM_LOG_LEVEL": "warning",
+        "DARKROOM_WORKER_CPU_THREADS": "1",
+        "DARKROOM_WORKER_MAX_BATCH_IMAGES": str(batch),
+        "DARKROOM_WORKER_BATCHING": str(MAX_WAIT_MILLISECONDS),
+    }
+
+    def ask(http: httpx.Client, order: Order, batchable: bool) -> str:
+        body = to_body(order) | {"batchable": batchable, "response_format": "b64_json"}
+        answer = http.post(f"/v1/{order.task}", json=body, headers={"Prefer": "wait=60"}).raise_for_status()
+        while answer.status_code == httpx.codes.ACCEPTED or answer.json()["status"] in ("queued", "running"):
+            answer = http.get(f"/v1/jobs/{answer.json()['id']}").raise_for_status()
+        return str(answer.json()["images"][0]["b64_json"])
+
+    port = free_port()
+    with tempfile.TemporaryDirectory() as data:
+        command = ["-m", "cli.main", "up", "--port", str(port), "--data", data]
+        with serve(command, port, "/readyz", environment) as server:
+            yield [
+                _served("Darkroom, one by one", server, partial(ask, batchable=False)),
+                _served(f"Darkroom, batches of {batch}", server, partial(ask, batchable=True)),
+            ]
+
+
+@contextmanager
+def litserve(batch: int) -> Iterator[list[Rival]]:
+    """`bench.litserve_server`."""
+
+    def ask(http: httpx.Client, order: Order) -> str:
+        return str(http.post("/predict", json=vars(order)).raise_for_status().json()["b64_json"])
+
+    port = free_port()
+    command = ["-m", "bench.litserve_server", str(port), str(batch)]
+    with serve(command, port, "/health", {"PYTHONWARNINGS": "ignore"}) as server:
+        yield [_served(f"LitServe, batches of {batch}", server, ask)]
+
+
+def _served(name: str, server: Server, ask: Callable[[httpx.Client, Order], str]) -> Rival:
+    """A rival that many clients ask at the same time."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=_CLIENTS)
+    http = httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=600, limits=limits, trust_env=False)
+
+    def check(order: Order) -> None:
+        if not base64.b64decode(ask(http, order)).startswith(b"\x89PNG"):
+            raise RuntimeError(f"{name} did not answer with a PNG file")
+
+    def answer(orders: Sequence[Order]) -> None:
+        with ThreadPoolExecutor(min(_CLIENTS, len(orders))) as clients:
+            list(clients.map(check, orders))
+
+    return Rival(name, answer, server.cpu_seconds)
+
+
+def rates(rivals: Sequence[Rival], mix: str, count: int, runs: int) -> float:
+    """Print the table of one mix; returns the bare loop's images a second."""
+    for rival in rivals:
+        print(f"… {mix}: {rival.name}", file=sys.stderr)
+        rival.run(make_orders(mix, _WARM_UP))
+    each_run = [make_orders(mix, count, first=_WARM_UP + number * count) for number in range(runs)]
+    found = [[rival.run(orders) for rival in rivals] for orders in each_run]
+    rows = []
+    for number, rival in enumerate(rivals):
+        speeds, cpu = zip(*(run[number] for run in found), strict=True)
+        ratios = [run[number][0] / run[0][0] for run in found]
+        rows.append([rival.name, spread(speeds), spread(ratios, 2), spread(cpu, 3)])
+    print_table([f"mixed {mix}", "images/s", "÷ bare loop", "CPU seconds an image"], rows)
+    print()
+    return statistics.median(run[0][0] for run in found)
+
+
+def latencies(rivals: Sequence[Rival], bare: float) -> None:
+    """Print the table of latencies; rates are parts of the bare loop's."""
+    rows = []
+    for part in _LOADS:
+        for rival in rivals:
+            seconds = rival.latencies(make_orders("prompts", _ARRIVALS, first=int(part * 100_000)), part * bare)
+            figures = [f"{percentile(seconds, share):.2f}" for share in (0.5, 0.95)]
+            rows.append([f"{part:g} ({part * bare:.1f}/s)", rival.name, *figures])
+    print_table(["arrivals ÷ bare loop", "", "p50 s", "p95 s"], rows)
 
 
 def main() -> None:
@@ -39,65 +185,17 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=16, help="images of one run (%(default)s)")
     parser.add_argument("--batch", type=int, default=4, help="images that one call may make (%(default)s)")
     arguments = parser.parse_args()
-    # Whoever ends this ends the servers too: some of them stand still, and would stay.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     keep_arithmetic()
     silence_known_warnings()
     torch.set_num_threads(1)
     with report("overhead"), ExitStack() as stack:
-        data = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        servers = [stack.enter_context(start(arguments.batch)) for start in (darkroom, litserve)]
         loops = bare_loops(arguments.batch)
-        servers = [
-            *stack.enter_context(darkroom(data, arguments.batch)),
-            stack.enter_context(litserve(arguments.batch)),
-        ]
-        runs: dict[str, dict[str, list[Run]]] = {}
-        for mix in MIXES:
-            runs[mix] = measure([*loops, *servers], mix, arguments.jobs, arguments.runs)
-            print_rates(f"mixed {mix}", runs[mix])
-            print()
-        bare = statistics.median(run.per_second for run in runs["prompts"]["bare loop"])
-        print_latencies([loops[0], *servers], bare)
+        rivals = [*loops, *(rival for group in servers for rival in group)]
+        bare = [rates(rivals, mix, arguments.jobs, arguments.runs) for mix in MIXES]
+        latencies([rivals[0], *rivals[2:]], bare[MIXES.index("prompts")])
         print(f"\nmedian (range) of {arguments.runs} runs of {arguments.jobs} images;", end=" ")
         print(f"latencies: one run of {_ARRIVALS} images at each rate, mixed prompts")
-
-
-def measure(rivals: Sequence[Rival], mix: str, count: int, runs: int) -> dict[str, list[Run]]:
-    """Every rival's runs; rivals follow each other in each, and are warmed up before."""
-    for rival in rivals:
-        print(f"… {mix}: {rival.name}", file=sys.stderr)
-        rival.run(MIXES[mix](_WARM_UP))
-    found: dict[str, list[Run]] = {rival.name: [] for rival in rivals}
-    for number in range(runs):
-        orders = MIXES[mix](count, first=_WARM_UP + number * count)
-        for rival in rivals:
-            found[rival.name].append(rival.run(orders))
-    return found
-
-
-def print_rates(title: str, found: dict[str, list[Run]]) -> None:
-    """A table of one mix."""
-    bare = [run.per_second for run in found["bare loop"]]
-    rows = []
-    for name, runs in found.items():
-        rates = [run.per_second for run in runs]
-        ratios = [rate / base for rate, base in zip(rates, bare, strict=True)]
-        rows.append([name, spread(rates), spread(ratios, 2), spread([run.cpu_seconds for run in runs], 3)])
-    print_table([title, "images/s", "÷ bare loop", "CPU seconds an image"], rows)
-
-
-def print_latencies(rivals: Sequence[Rival], bare: float) -> None:
-    """A table of 50th and 95th percentiles; rates are parts of the bare loop's."""
-    rows: list[list[object]] = []
-    for part in _LOADS:
-        orders = mixed_prompts(_ARRIVALS, first=int(part * 100_000))
-        for rival in rivals:
-            print(f"… {part:g} of the bare loop's rate: {rival.name}", file=sys.stderr)
-            seconds = rival.latencies(orders, part * bare)
-            figures = [percentile(seconds, 0.5), percentile(seconds, 0.95)]
-            row = [f"{part:g} ({part * bare:.1f}/s)", rival.name]
-            rows.append([*row, *(f"{figure:.2f}" for figure in figures)])
-    print_table(["arrivals ÷ bare loop", "", "p50 s", "p95 s"], rows)
 
 
 if __name__ == "__main__":

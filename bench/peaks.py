@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-from bench.nobody import Nobody
 from bench.report import keep_arithmetic, options, report
 from bench.table import print_table
+from bench.trials import run_jobs
 from contracts.catalogue.catalogue import Catalogue, read_catalogue
 from contracts.catalogue.families import FAMILIES, Task
 from contracts.memory.plan import Plan
@@ -33,7 +33,6 @@ from contracts.requests.validation import check
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
-from worker.generation import generate as jobs
 from worker.pool.plan_selector import PlanSelector
 from worker.pool.pool import PLANNED_SHARE, Pool
 from worker.runtime.warnings import silence_known_warnings
@@ -132,16 +131,14 @@ def measure(case: Case, catalogue: Catalogue, storage: Storage) -> Measured:
     """Run a case within a budget that just admits its plan.
 
     Raises:
-        RuntimeError: the job failed.
+        JobFailed: the job failed.
     """
     job = job_of(case, catalogue)
     write_images(storage, case.size)
     plans = candidates_of(catalogue, job)
     planned = plans[round(POSITIONS[case.position] * (len(plans) - 1))]
     pool = Pool(catalogue, device="cpu", budget_bytes=int(planned.peak_bytes / PLANNED_SHARE) + 1)
-    (result,) = jobs.generate([jobs.Job("peak", job, 0.0)], pool, storage, Nobody())
-    if result.receipt is None:
-        raise RuntimeError(result.error)
+    (result,) = run_jobs(pool, [job], storage)
     memory = result.receipt.memory
     if memory is None or memory.peak_bytes is None:
         raise ValueError("nothing was measured")

@@ -1,75 +1,91 @@
-"""The processes that `bench/api.py` measures: an API, the bare route, and hands that end jobs as workers do."""
+"""The server processes that benches measure, and simulated workers that end jobs without a model."""
 
 from __future__ import annotations
 
 import os
-import subprocess
+import socket
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
+import psutil
 from redis import Redis
 
 from contracts.queue.leases import ClaimCriteria, Claims
 from contracts.queue.records import JobState, Progress
 from contracts.settings import QueueSettings
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-_TICKS = os.sysconf("SC_CLK_TCK")
+_READY_SECONDS = 180
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server process on loopback."""
+    """A server process on loopback, with the processes that it started."""
 
     port: int
-    pid: int
+    process: psutil.Process
+
+    @property
+    def pid(self) -> int:
+        """The first process."""
+        return int(self.process.pid)
 
     def cpu_seconds(self) -> float:
-        """Processor time that it has used, by Linux' account."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+        """Processor time used so far by all its processes."""
+        every = (self.process, *self.process.children(recursive=True))
+        return float(sum(times.user + times.system for times in (process.cpu_times() for process in every)))
 
     def resident_bytes(self) -> int:
-        """Memory that it holds."""
-        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * _PAGE
+        """Memory of the first process."""
+        return int(self.process.memory_info().rss)
+
+
+def free_port() -> int:
+    """A port of loopback that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 @contextmanager
-def serve(command: list[str], redis_url: str, data: Path, port: int, path: str) -> Iterator[Server]:
-    """A server until the block ends; it is there once `path` is answered."""
-    environment = os.environ | {
-        "DARKROOM_REDIS_URL": redis_url,
-        "DARKROOM_DATA": str(data),
-        "DARKROOM_API_PORT": str(port),
-        "DARKROOM_API_MAX_WAITING": "1000000",
-    }
-    with (data / f"{port}.log").open("w") as log:
-        process = subprocess.Popen([sys.executable, *command], env=environment, stderr=log, stdout=log)
-    try:
-        while not _answers(port, path):
-            if process.poll() is not None:
-                raise RuntimeError((data / f"{port}.log").read_text())
-            time.sleep(0.1)
-        yield Server(port, process.pid)
-    finally:
-        process.terminate()
-        process.wait(20)
+def serve(command: list[str], port: int, ready: str, environment: Mapping[str, str]) -> Iterator[Server]:
+    """Run a Python command until the block ends; the block begins once the path `ready` answers 2xx.
+
+    Raises:
+        RuntimeError: the command ended or was not ready in time; the message is what it printed.
+    """
+    with tempfile.TemporaryFile() as log:
+        process = psutil.Popen(
+            [sys.executable, *command], env={**os.environ, **environment}, stdout=log, stderr=log
+        )
+        try:
+            deadline = time.monotonic() + _READY_SECONDS
+            while not _answers(port, ready):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    log.seek(0)
+                    raise RuntimeError(log.read().decode(errors="replace"))
+                time.sleep(0.1)
+            yield Server(port, process)
+        finally:
+            with suppress(psutil.NoSuchProcess):
+                children = process.children(recursive=True)
+                process.terminate()
+                process.wait(60)
+                for child in psutil.wait_procs(children, timeout=10)[1]:
+                    child.kill()
 
 
 def _answers(port: int, path: str) -> bool:
-    try:
+    with suppress(httpx.HTTPError):
         return httpx.get(f"http://127.0.0.1:{port}{path}", trust_env=False).is_success
-    except httpx.HTTPError:
-        return False
+    return False
 
 
 def drain(redis_url: str, pause_seconds: float) -> None:
-    """One simulated worker: claims jobs and ends them at once, until it is killed."""
+    """Simulate one worker that claims jobs and ends them at once, until it is killed."""
     with Redis.from_url(redis_url, decode_responses=True) as connection:
         claims = Claims(connection, QueueSettings(), "simulated", ttl_seconds=86_400)
         while True:
@@ -81,7 +97,7 @@ def drain(redis_url: str, pause_seconds: float) -> None:
 
 
 def run_all(redis_url: str, steps: int, pause_seconds: float) -> None:
-    """One simulated worker that runs all waiting jobs side by side, a report of each after each step."""
+    """Simulate one worker that runs all waiting jobs side by side and reports each after each step."""
     with Redis.from_url(redis_url, decode_responses=True) as connection:
         claims = Claims(connection, QueueSettings(), "simulated", ttl_seconds=86_400)
         taken = []

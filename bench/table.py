@@ -18,10 +18,11 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a Markdown table with aligned columns."""
+def print_table(head: str | Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a Markdown table with aligned columns; the head may be one string, its cells parted by ` | `."""
+    head = head.split(" | ") if isinstance(head, str) else head
     lines = [list(map(str, row)) for row in (head, *rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for number, line in enumerate(lines):
         print("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |")
         if number == 0:

@@ -1,4 +1,4 @@
-"""Jobs as a worker paints them, on a device at hand, for the bench and the tests of the GPU."""
+"""Jobs that run in this process exactly as a worker runs them, for benches and the tests of the GPU."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image
 
-from bench.nobody import Nobody
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.queue.events import Preview
 from contracts.queue.records import Receipt
-from contracts.requests.fields import Speed
 from contracts.requests.parameters import JobParameters
 from contracts.requests.resolution import resolve
 from contracts.requests.schema import Txt2ImgRequest
 from contracts.requests.validation import check
+from contracts.storage import Storage
 from worker.generation.generate import Job, generate
 from worker.pool.pool import Pool
 from worker.runtime.device import free_memory
@@ -32,9 +32,9 @@ class Trial:
 
     Attributes:
         budgets: bytes that a worker may use, as if the device had no more.
-        kernels: ways to compute that run here.
+        kernels: kernel options that run on this device.
         side: of the square images, in pixels.
-        steps: None: as many as each family's rows have by default.
+        steps: None: each family's default.
     """
 
     catalogue: Catalogue
@@ -48,7 +48,7 @@ class Trial:
 
     @property
     def dtype(self) -> torch.dtype:
-        """In which images are painted."""
+        """Of weights and activations."""
         return torch.bfloat16 if self.device == "cuda" else torch.float32
 
 
@@ -72,41 +72,45 @@ class Generated(NamedTuple):
     receipt: Receipt
 
 
-class NotPainted(Exception):
+class JobFailed(Exception):
     """A job failed; the message is the client's."""
 
 
+class _NoProgress:
+    """Progress that nobody follows."""
+
+    def step(self, step: int, steps: int) -> None: ...
+
+    def preview(self, job_id: str, preview: Preview) -> None: ...
+
+
+def run_jobs(pool: Pool, parameters: Sequence[JobParameters], storage: Storage | None = None) -> list[Generated]:
+    """Run jobs in one call; raises JobFailed. Only jobs with input images need a storage."""
+    where: Any = storage
+    results = []
+    jobs = [Job(f"bench-{number}", job, 0.0) for number, job in enumerate(parameters)]
+    for result in generate(jobs, pool, where, _NoProgress()):
+        if result.receipt is None:
+            raise JobFailed("" if result.error is None else result.error.message)
+        results.append(Generated(result.images, result.receipt))
+    return results
+
+
+def generate_images(pool: Pool, requests: Sequence[Txt2ImgRequest]) -> list[Generated]:
+    """Validate text-to-image requests and run them in one call; raises JobFailed."""
+    return run_jobs(pool, [resolve(request, check(request, pool.catalogue), {}) for request in requests])
+
+
 def make(
-    trial: Trial,
-    pool: Pool,
-    spec: ModelSpec,
-    seed: int,
-    images: int = 1,
-    prompt: str | None = None,
-    speed: Speed = "exact",
-    lora: str | None = None,
+    trial: Trial, pool: Pool, spec: ModelSpec, seed: int, images: int = 1, lora: str | None = None, **fields: Any
 ) -> Generated:
-    """One job's images, as a worker makes them; raises NotPainted.
-
-    Args:
-        prompt: none named: one for each seed, which is read as any new one.
-    """
-    prompt = f"{PROMPT}, {seed}" if prompt is None else prompt
-    loras = None if lora is None else [{"name": lora}]
-    request = _request(trial, spec, seed=seed, num_images=images, prompt=prompt, speed=speed, loras=loras)
-    job = Job("bench", resolve(request, check(request, pool.catalogue), {}), 0.0)
-    (result,) = generate([job], pool, _NO_STORAGE, Nobody())
-    if result.receipt is None:
-        raise NotPainted("" if result.error is None else result.error.message)
-    return Generated(result.images, result.receipt)
-
-
-#: A txt2img job reads nothing.
-_NO_STORAGE: Any = None
+    """Run one job, `fields` in its request; raises JobFailed. A prompt that is not given differs by seed."""
+    own = {"seed": seed, "num_images": images, "prompt": f"{PROMPT}, {seed}", "loras": lora and [{"name": lora}]}
+    return generate_images(pool, [_request(trial, spec, **{**own, **fields})])[0]
 
 
 def busy_seconds(receipt: Receipt) -> float:
-    """From the claimed job to its images, without the load of the model."""
+    """From the claimed job to its images, without loading the model."""
     return sum(seconds for stage, seconds in receipt.timings.items() if stage not in ("queue", "load", "write"))
 
 

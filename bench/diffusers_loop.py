@@ -1,0 +1,136 @@
+"""Diffusers used by hand, for `bench.overhead`: one set of weights, a pipeline a task, LoRAs kept loaded.
+
+Also holds the orders that every rival answers. Knows neither HTTP nor Darkroom's worker.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import diffusers
+import torch
+from PIL import Image, ImageDraw
+
+from contracts.catalogue.catalogue import read_catalogue
+from contracts.settings import BUILT_IN_CATALOGUE
+
+STEPS, GUIDANCE, SIDE, STRENGTH = 12, 3.0, 64, 0.6
+MIXES = ("prompts", "tasks", "LoRAs")  # LoRAs last: once one is loaded, every later call pays for it
+#: How long a single request waits for others to share its call.
+MAX_WAIT_MILLISECONDS = 20
+_TASKS = ("txt2img", "img2img", "inpaint")
+_LORAS = (None, "shapes-sdxl-tint", "shapes-sdxl-stripes", "shapes-sdxl-outline")
+_COLOURS = ("red", "green", "blue", "yellow", "purple", "cyan", "white", "black")
+
+
+@dataclass(frozen=True)
+class Order:
+    """One image to generate; `seed` is for rivals that do not choose it themselves."""
+
+    prompt: str
+    seed: int
+    task: str = "txt2img"
+    lora: str | None = None
+
+
+def make_orders(mix: str, count: int, first: int = 0) -> list[Order]:
+    """Orders with different prompts; the mixes "tasks" and "LoRAs" also change these from one to the next."""
+    return [
+        Order(
+            f"a {_COLOURS[number % 8]} {('circle', 'square', 'triangle')[number // 64 % 3]} on a "
+            f"{_COLOURS[(number // 8 + number + 1) % 8]} background",
+            number,
+            _TASKS[number % len(_TASKS)] if mix == "tasks" else "txt2img",
+            _LORAS[number % len(_LORAS)] if mix == "LoRAs" else None,
+        )
+        for number in range(first, first + count)
+    ]
+
+
+def make_inputs() -> tuple[Image.Image, Image.Image]:
+    """The input image of img2img and inpainting, and the mask, which is white where inpainting generates."""
+    image, mask = Image.new("RGB", (SIDE, SIDE), "blue"), Image.new("L", (SIDE, SIDE), 0)
+    ImageDraw.Draw(image).ellipse((16, 16, 48, 48), fill="red")
+    ImageDraw.Draw(mask).rectangle((16, 16, 47, 47), fill=255)
+    return image, mask
+
+
+def to_base64(image: Image.Image) -> str:
+    """A PNG file as base64."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def to_body(order: Order) -> dict[str, Any]:
+    """The order as Darkroom's request."""
+    body: dict[str, Any] = {"prompt": order.prompt, "num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
+    if order.lora is not None:
+        body["loras"] = [{"name": order.lora}]
+    image, mask = map(to_base64, make_inputs())
+    if order.task != "txt2img":
+        body |= {"image": image, "strength": STRENGTH}
+    return body | ({"mask_image": mask} if order.task == "inpaint" else {})
+
+
+class DiffusersLoop:
+    """shapes-sdxl, loaded."""
+
+    def __init__(self) -> None:
+        self._catalogue = read_catalogue(BUILT_IN_CATALOGUE)
+        folder = self._catalogue.locate(self._catalogue.model("shapes-sdxl").source)
+        self._base = diffusers.StableDiffusionXLPipeline.from_pretrained(folder, dtype=torch.float32)
+        self._pipelines: dict[str, Any] = {
+            "txt2img": self._base,
+            "img2img": diffusers.StableDiffusionXLImg2ImgPipeline(**self._base.components),
+            "inpaint": diffusers.StableDiffusionXLInpaintPipeline(**self._base.components),
+        }
+        for pipeline in self._pipelines.values():
+            pipeline.set_progress_bar_config(disable=True)
+        self._loaded: set[str] = set()
+        self._active: str | None = None
+        self._image, self._mask = make_inputs()
+
+    def generate(self, orders: Sequence[Order]) -> list[Image.Image]:
+        """The images, in order; orders with the same task and LoRA share one pipeline call."""
+        images: dict[int, Image.Image] = {}
+        for task, lora in dict.fromkeys((order.task, order.lora) for order in orders):
+            places = [place for place, order in enumerate(orders) if (order.task, order.lora) == (task, lora)]
+            self._activate(lora)
+            images |= zip(places, self._call(task, [orders[place] for place in places]), strict=True)
+        return [images[place] for place in range(len(orders))]
+
+    def _call(self, task: str, orders: Sequence[Order]) -> list[Image.Image]:
+        options: dict[str, Any] = {"width": SIDE, "height": SIDE} if task != "img2img" else {}
+        if task != "txt2img":
+            options |= {"image": [self._image] * len(orders), "strength": STRENGTH}
+        if task == "inpaint":
+            options["mask_image"] = [self._mask] * len(orders)
+        with torch.inference_mode():
+            result = self._pipelines[task](
+                prompt=[order.prompt for order in orders],
+                num_inference_steps=STEPS,
+                guidance_scale=GUIDANCE,
+                generator=[torch.Generator().manual_seed(order.seed) for order in orders],
+                **options,
+            )
+        return list(result.images)
+
+    def _activate(self, lora: str | None) -> None:
+        """Load each adapter once, then switch between them, as diffusers' documentation recommends."""
+        if lora == self._active:
+            return
+        if lora is None:
+            self._base.disable_lora()
+        else:
+            if lora not in self._loaded:
+                path = self._catalogue.locate(self._catalogue.lora(lora).source)
+                self._base.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=lora)
+                self._loaded.add(lora)
+            self._base.enable_lora()
+            self._base.set_adapters([lora])
+        self._active = lora
