@@ -1,6 +1,6 @@
 """Workers' reports: one Redis string for each worker, which expires when the worker stops writing it.
 
-A sorted set holds the workers' ids, so that listing them need not scan all keys.
+A sorted set holds the workers' ids, so that they can be listed without a scan of all keys.
 """
 
 from __future__ import annotations

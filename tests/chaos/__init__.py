@@ -1,1 +1,1 @@
-"""The service under killed, stopped and cut-off processes: nothing that was accepted is lost or done twice."""
+"""The service while processes die and connections break: no accepted job is lost or run twice."""

@@ -1,4 +1,4 @@
-"""Breaks a running service in random ways, from a seed: workers, the dispatcher, Redis, connections."""
+"""Random failures of a running service, from a seed: workers, the dispatcher, Redis, connections."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from tests.support.running_service import RunningService
 
 
 class Monkey(threading.Thread):
-    """Breaks one thing after another until told to stop.
+    """Thread that causes one failure after another until it is stopped.
 
     Attributes:
-        harms: how often each was done.
+        failures: how often each failure was caused.
     """
 
     def __init__(self, service: RunningService, seed: int, pause_seconds: tuple[float, float]) -> None:
         super().__init__(name="monkey", daemon=True)
-        self.harms: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
         self._service = service
         self._random = random.Random(seed)
         self._pause_seconds = pause_seconds
         self._end = threading.Event()
-        self._ways: dict[Callable[[], None], int] = {
+        self._weights: dict[Callable[[], None], int] = {
             self._kill_worker: 3,
             self._freeze_worker: 2,
             self._drain_worker: 2,
@@ -41,15 +41,15 @@ class Monkey(threading.Thread):
         }
 
     def run(self) -> None:
-        """Harm, pause, harm."""
+        """Cause failures, with pauses between them."""
         while not self._end.wait(self._random.uniform(*self._pause_seconds)):
-            (way,) = self._random.choices(list(self._ways), weights=list(self._ways.values()))
+            (action,) = self._random.choices(list(self._weights), weights=list(self._weights.values()))
             with suppress(psutil.NoSuchProcess, IndexError, RedisError):
-                way()
-                self.harms[way.__name__.strip("_")] += 1
+                action()
+                self.failures[action.__name__.strip("_")] += 1
 
     def stop(self) -> None:
-        """No more harm."""
+        """Stop causing failures."""
         self._end.set()
         self.join()
 
@@ -64,7 +64,7 @@ class Monkey(threading.Thread):
         self._worker().kill()
 
     def _freeze_worker(self) -> None:
-        """Stopped for longer than its lease, then going on as if nothing had been."""
+        """Suspend a worker, perhaps for longer than its lease, and resume it."""
         worker = self._worker()
         worker.suspend()
         time.sleep(self._random.uniform(0.5, 5))
@@ -85,17 +85,17 @@ class Monkey(threading.Thread):
 
 
 def redis_process(service: RunningService) -> psutil.Process:
-    """The service's own Redis; raises IndexError while none runs."""
+    """Return the service's own Redis process; raises IndexError while it does not run."""
     children = psutil.Process(service.process.pid).children(recursive=True)
     servers = [child for child in children if "redis-server" in " ".join(child.cmdline())]
     return servers[0]
 
 
 def redis_url(service: RunningService) -> str:
-    """Where it listens, as its process title says."""
+    """Return the URL of its socket, which is in the process title."""
     found = _SOCKET.search(" ".join(redis_process(service).cmdline()))
     if found is None:
-        raise IndexError("the server has not begun to listen")
+        raise IndexError("the server does not listen yet")
     return f"unix://{found[1]}"
 
 

@@ -1,4 +1,4 @@
-"""Jobs through a service whose processes and connections keep breaking; in the end no job may be missing.
+"""Jobs in a service whose processes and connections keep failing; every job must end exactly once.
 
 `make test` runs a short form; `make chaos` a long one (`DARKROOM_CHAOS_JOBS`, `DARKROOM_CHAOS_SEED`).
 """
@@ -23,17 +23,17 @@ from tests.support.running_service import Json, RunningService
 JOBS = int(os.environ.get("DARKROOM_CHAOS_JOBS", "40"))
 SEED = int(os.environ.get("DARKROOM_CHAOS_SEED", str(random.randrange(2**32))))
 WORKERS = 2
-#: The longest that one job may take once the harm has ended: leases, restarts of workers, the queue.
+#: Maximum time for the jobs to end after the last failure: leases, restarts of workers, the queue.
 PATIENCE_SECONDS = 240
 ENDS = ("completed", "failed", "cancelled")
 
 
 @pytest.mark.timeout(PATIENCE_SECONDS + 60 + 10 * JOBS)
-def test_every_accepted_job_ends_exactly_once_whichever_process_dies(tmp_path: Path) -> None:
-    print(f"chaos seed {SEED}, {JOBS} jobs: DARKROOM_CHAOS_SEED={SEED} repeats the order of harms")
+def test_every_accepted_job_ends_exactly_once_whichever_process_is_killed(tmp_path: Path) -> None:
+    print(f"chaos seed {SEED}, {JOBS} jobs: DARKROOM_CHAOS_SEED={SEED} repeats the order of failures")
     environment = {
         "DARKROOM_QUEUE_LEASE_SECONDS": "2",
-        # Here workers are killed at random, not by their jobs, so no job may be given up for it.
+        # Workers are killed at random here, not by their jobs, so no job may fail for it.
         "DARKROOM_QUEUE_MAX_ATTEMPTS": "1000",
         "DARKROOM_OUTBOUND_NETWORKS": '["127.0.0.0/8"]',
         "DARKROOM_WEBHOOK_TIMEOUT_SECONDS": "1",
@@ -49,7 +49,7 @@ def test_every_accepted_job_ends_exactly_once_whichever_process_dies(tmp_path: P
 
 
 def check(service: RunningService, monkey: Monkey, receiver: Receiver) -> None:
-    """Send jobs, break the service, and see that all ends well."""
+    """Send jobs while the monkey runs, and check that every job ends properly."""
     try:
         monkey.start()
         accepted, refused = send(service, f"{receiver.url}/hook")
@@ -58,10 +58,10 @@ def check(service: RunningService, monkey: Monkey, receiver: Receiver) -> None:
         settle_webhooks(service, ended, receiver)
         counts = Counter(job["status"] for job in ended)
         attempts = Counter(job["attempts"] for job in ended)
-        print(f"harms {dict(monkey.harms)}; accepted {len(accepted)}, refused with 503 {refused}")
+        print(f"failures {dict(monkey.failures)}; accepted {len(accepted)}, refused with 503 {refused}")
         print(f"ends {dict(counts)}, attempts {dict(attempts)}")
         assert set(counts) <= {"completed", "cancelled"}, [job for job in ended if job["status"] == "failed"]
-        check_books(service, ended)
+        check_stored_state(service, ended)
     finally:
         monkey.stop()
         status = service.stop()
@@ -109,25 +109,26 @@ def settle(service: RunningService, accepted: list[str]) -> list[Json]:
 
 
 def settle_webhooks(service: RunningService, ended: list[Json], receiver: Receiver) -> None:
-    """Wait until each job's end has been delivered by exactly one message, over however many attempts."""
+    """Wait until exactly one message for the end of each job has been delivered, in any number of attempts."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     for job in ended:
-        while not all(one["status"] == "delivered" for one in deliveries_of(service, job)):
+        while not all(delivery["status"] == "delivered" for delivery in deliveries_of(service, job)):
             assert time.monotonic() < deadline, service.fetch(job["id"])
             time.sleep(0.2)
-        (told,) = deliveries_of(service, job)
-        bodies = [json.loads(one.body) for one in receiver.received if one.headers["webhook-id"] == told["id"]]
+        (delivery,) = deliveries_of(service, job)
+        messages = [message for message in receiver.received if message.headers["webhook-id"] == delivery["id"]]
+        bodies = [json.loads(message.body) for message in messages]
         assert {(body["id"], body["status"]) for body in bodies} == {(job["id"], job["status"])}
-    assert {json.loads(one.body)["id"] for one in receiver.received} <= {job["id"] for job in ended}
+    assert {json.loads(message.body)["id"] for message in receiver.received} <= {job["id"] for job in ended}
 
 
 def deliveries_of(service: RunningService, job: Json) -> list[Json]:
-    found: list[Json] = service.fetch(job["id"])["webhook"]["deliveries"]
-    return found
+    deliveries: list[Json] = service.fetch(job["id"])["webhook"]["deliveries"]
+    return deliveries
 
 
-def check_books(service: RunningService, ended: list[Json]) -> None:
-    """No job in two registries, one end in every stream, no orphan file, no orphan key."""
+def check_stored_state(service: RunningService, ended: list[Json]) -> None:
+    """Check that each job is in one registry and its stream has one end, and that no file or key is orphaned."""
     by_id = {job["id"]: job for job in ended}
     with Redis.from_url(redis_url(service), decode_responses=True) as redis:
         wait_until_idle(redis)
@@ -148,7 +149,7 @@ def check_books(service: RunningService, ended: list[Json]) -> None:
 
 
 def wait_until_idle(redis: Redis) -> None:
-    """The last worker may still be putting its files in order after the last job has ended."""
+    """Wait for the workers, which may still be cleaning up after the last job has ended."""
     deadline = time.monotonic() + 30
     while redis.zcard("darkroom:leases"):
         assert time.monotonic() < deadline, "leases are still held"

@@ -1,4 +1,4 @@
-"""A job that kills each worker that runs it, beside harmless jobs; and a Redis that is killed under them."""
+"""A job that kills every worker that runs it, among harmless jobs; and a Redis that is killed while jobs run."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pytest
 from tests.chaos.monkey import redis_process
 from tests.support.running_service import RunningService
 
-#: Several leases; `make chaos` takes thirty seconds.
+#: Several leases; thirty seconds in `make chaos`.
 OUTAGE_SECONDS = float(os.environ.get("DARKROOM_CHAOS_OUTAGE_SECONDS", "5"))
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """One service for all tests of this file: each leaves it healthy."""
+    """One service for all tests of this file; each test leaves it healthy."""
     environment = {"DARKROOM_QUEUE_LEASE_SECONDS": "2"}
     running = RunningService(
         tmp_path_factory.mktemp("poison") / "data", "--fsync", "always", environment=environment
@@ -29,7 +29,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
     assert running.stop() == 0, running.log.read_text(errors="replace")[-3000:]
 
 
-def test_a_redis_killed_under_running_and_waiting_jobs_loses_none_of_them(service: RunningService) -> None:
+def test_a_killed_redis_loses_no_running_or_waiting_job(service: RunningService) -> None:
     ids = [service.submit("txt2img", num_inference_steps=60, seed=number)["id"] for number in range(4)]
     (worker,) = service.http.get("/v1/workers").json()["data"]
     while service.fetch(ids[0])["progress"]["step"] < 3:
@@ -42,10 +42,10 @@ def test_a_redis_killed_under_running_and_waiting_jobs_loses_none_of_them(servic
         ended.append(service.wait(id))
     assert [job["status"] for job in ended] == ["completed"] * 4
     assert [job["attempts"] for job in ended] == [1] * 4
-    assert {job["receipt"]["worker"] for job in ended} == {worker["id"]}, "the warm worker did not outlive it"
+    assert {job["receipt"]["worker"] for job in ended} == {worker["id"]}, "the worker did not survive"
 
 
-def test_a_redis_that_hangs_for_longer_than_a_lease_costs_no_attempt(service: RunningService) -> None:
+def test_a_redis_that_hangs_for_longer_than_a_lease_uses_up_no_attempt(service: RunningService) -> None:
     job = service.submit("txt2img", num_inference_steps=150, seed=1)
     while service.fetch(job["id"])["progress"]["step"] < 3:
         time.sleep(0.02)
@@ -59,36 +59,36 @@ def test_a_redis_that_hangs_for_longer_than_a_lease_costs_no_attempt(service: Ru
     assert (done["status"], done["attempts"]) == ("completed", 1)
 
 
-class Assassin(threading.Thread):
-    """Kills every worker that runs one job."""
+class WorkerKiller(threading.Thread):
+    """Thread that kills every worker that runs a given job."""
 
     def __init__(self, service: RunningService, job_id: str) -> None:
         super().__init__(daemon=True)
-        self.victims: set[int] = set()
+        self.killed_pids: set[int] = set()
         self._service = service
         self._job_id = job_id
 
     def run(self) -> None:
         while self._service.fetch(self._job_id)["status"] in ("queued", "running"):
             for worker in self._service.http.get("/v1/workers").json()["data"]:
-                if self._job_id in worker["current_jobs"] and worker["pid"] not in self.victims:
+                if self._job_id in worker["current_jobs"] and worker["pid"] not in self.killed_pids:
                     with suppress(psutil.NoSuchProcess):
                         psutil.Process(worker["pid"]).kill()
-                        self.victims.add(worker["pid"])
+                        self.killed_pids.add(worker["pid"])
             time.sleep(0.02)
 
 
-def test_a_job_that_kills_its_workers_fails_alone_and_the_others_complete(service: RunningService) -> None:
-    # A batchable job that holds the worker while the batch gathers behind it.
+def test_a_job_that_kills_its_workers_fails_and_the_others_complete(service: RunningService) -> None:
+    # A first job keeps the worker busy while the others queue up to run together.
     service.submit("txt2img", num_inference_steps=30, seed=1)
     ids = [service.submit("txt2img", num_inference_steps=100)["id"] for _ in range(3)]
-    assassin = Assassin(service, ids[1])
-    assassin.start()
+    killer = WorkerKiller(service, ids[1])
+    killer.start()
     ended = [service.wait(id, timeout_seconds=180) for id in ids]
-    assassin.join()
+    killer.join()
     assert [job["status"] for job in ended] == ["completed", "failed", "completed"]
     assert ended[1]["error"]["code"] == "worker_lost"
-    assert ended[1]["attempts"] == len(assassin.victims) == 3
+    assert ended[1]["attempts"] == len(killer.killed_pids) == 3
     assert max(ended[0]["attempts"], ended[2]["attempts"]) == 2
     assert ended[0]["receipt"]["batch_jobs"] == ended[2]["receipt"]["batch_jobs"] == 1
     assert list((service.data / "storage" / "images" / ids[1]).rglob("*.png")) == []

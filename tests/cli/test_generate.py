@@ -1,4 +1,4 @@
-"""From words on the command line to a request, without a service."""
+"""Requests composed from the command line, without a service."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from cli.generate import compose
 from cli.main import build_parser, main
 
 
-def composed(*words: str) -> tuple[str, dict[str, Any]]:
+def compose_from(*words: str) -> tuple[str, dict[str, Any]]:
     return compose(build_parser().parse_args(["generate", *words]))
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> str:
+def image(tmp_path: Path) -> str:
     path = tmp_path / "a.png"
     path.write_bytes(b"bytes")
     return str(path)
 
 
-def test_only_what_was_said_is_sent() -> None:
-    assert composed("a red circle") == ("txt2img", {"prompt": "a red circle"})
-    assert composed("a red circle", "--seed", "0", "--steps", "4", "--lora", "style:0.5", "--lora", "other")[
+def test_only_the_given_options_are_sent() -> None:
+    assert compose_from("a red circle") == ("txt2img", {"prompt": "a red circle"})
+    assert compose_from("a red circle", "--seed", "0", "--steps", "4", "--lora", "style:0.5", "--lora", "other")[
         1
     ] == {
         "prompt": "a red circle",
@@ -35,10 +35,10 @@ def test_only_what_was_said_is_sent() -> None:
     }
 
 
-def test_the_pictures_choose_the_task(picture: str) -> None:
-    assert composed("x", "--image", picture)[0] == "img2img"
-    assert composed("x", "--image", picture, "--mask", picture)[0] == "inpaint"
-    task, body = composed("x", "--control", f"edges={picture}", "--image", picture)
+def test_the_images_select_the_task(image: str) -> None:
+    assert compose_from("x", "--image", image)[0] == "img2img"
+    assert compose_from("x", "--image", image, "--mask", image)[0] == "inpaint"
+    task, body = compose_from("x", "--control", f"edges={image}", "--image", image)
     assert task == "controlnet"
     assert body["controls"][0]["controlnet"] == "edges"
     assert body["image"] == body["controls"][0]["image"] == "data:application/octet-stream;base64,Ynl0ZXM="
@@ -47,26 +47,26 @@ def test_the_pictures_choose_the_task(picture: str) -> None:
 @pytest.mark.parametrize(
     "words", [("--lora", "a:b"), ("--control", "edges"), ("--image", "/nothing.png")], ids=lambda words: words[0]
 )
-def test_a_word_that_cannot_be_read_is_one_line_and_a_failure(
+def test_an_invalid_argument_prints_one_line_and_fails(
     words: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["generate", "x", *words, "--server", "http://127.0.0.1:9"]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("darkroom: ")
-    assert said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("darkroom: ")
+    assert printed.count("\n") == 1
 
 
-def test_a_service_that_is_not_there_is_said_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreachable_service_is_reported_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "--server", "http://127.0.0.1:9"]) == 1
     assert "http://127.0.0.1:9 does not answer" in capsys.readouterr().err
 
 
-def test_a_client_that_is_not_answered_raises_its_own_error() -> None:
+def test_a_client_without_an_answer_raises_a_service_error() -> None:
     with Client("http://127.0.0.1:9") as client, pytest.raises(ServiceError, match="does not answer"):
         client.fetch("nothing")
 
 
-def test_the_settings_of_both_sides_are_listed(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_settings_of_api_and_worker_are_listed(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["settings"]) == 0
     listed = capfd.readouterr().out
     for name in (

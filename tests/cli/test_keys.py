@@ -23,30 +23,30 @@ def keys(queue: JobQueue, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Ap
     return ApiKeyStore(queue.connection)
 
 
-def opened(keys: ApiKeyStore, token: str) -> Key:
+def authenticate(keys: ApiKeyStore, token: str) -> Key:
     key = keys.authenticate(token)
     assert key is not None
     return key
 
 
-def test_a_key_is_made_and_shown_once(keys: ApiKeyStore, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_key_is_created_and_shown_once(keys: ApiKeyStore, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["keys", "create", "the ci"]) == 0
 
-    said = capsys.readouterr()
-    key = opened(keys, said.out.removesuffix("\n"))
+    printed = capsys.readouterr()
+    key = authenticate(keys, printed.out.removesuffix("\n"))
     assert (key.name, key.owner, list(key.scopes)) == ("the ci", key.id, [Scope.GENERATE])
     assert (key.calls_per_minute, key.max_jobs, key.highest_priority) == (None, None, Priority.HIGH)
-    assert key.id in said.err
+    assert key.id in printed.err
     main(["keys", "list"])
-    assert said.out.strip().removeprefix(f"dk_{key.id}_") not in capsys.readouterr().out
+    assert printed.out.strip().removeprefix(f"dk_{key.id}_") not in capsys.readouterr().out
 
 
-def test_a_key_has_the_limits_that_were_said(keys: ApiKeyStore, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_key_has_the_given_limits(keys: ApiKeyStore, capsys: pytest.CaptureFixture[str]) -> None:
     words = "--owner team --scope generate --scope admin --calls-per-minute 30 --max-jobs 4 --highest-priority low"
 
     assert main(["keys", "create", "a", *words.split()]) == 0
 
-    key = opened(keys, capsys.readouterr().out.strip())
+    key = authenticate(keys, capsys.readouterr().out.strip())
     assert (key.owner, sorted(key.scopes)) == ("team", ["admin", "generate"])
     assert (key.calls_per_minute, key.max_jobs, key.highest_priority) == (30, 4, Priority.LOW)
     main(["keys", "list"])
@@ -59,7 +59,7 @@ def test_a_key_is_revoked(keys: ApiKeyStore, capsys: pytest.CaptureFixture[str])
     main(["keys", "create", "a"])
     token = capsys.readouterr().out.strip()
 
-    assert main(["keys", "revoke", opened(keys, token).id]) == 0
+    assert main(["keys", "revoke", authenticate(keys, token).id]) == 0
 
     assert keys.authenticate(token) is None
     main(["keys", "list"])
@@ -67,24 +67,24 @@ def test_a_key_is_revoked(keys: ApiKeyStore, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["create", "a", "--owner", "a:b"], "owner: "),
         (["create", "a", "--max-jobs", "0"], "max_jobs: "),
         (["revoke", "nothing"], "key 'nothing' does not exist"),
     ],
 )
-def test_what_cannot_be_is_one_line_and_a_failure(
-    keys: ApiKeyStore, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+def test_an_invalid_command_prints_one_line_and_fails(
+    keys: ApiKeyStore, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     assert main(["keys", *words]) == 1
 
     error = capsys.readouterr().err
-    assert error.startswith(f"darkroom: {said}")
+    assert error.startswith(f"darkroom: {message}")
     assert error.count("\n") == 1
 
 
-def test_a_redis_that_is_away_is_one_line(
+def test_an_unreachable_redis_is_reported_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DARKROOM_REDIS_URL", f"unix://{tmp_path}/none.sock")
@@ -93,7 +93,7 @@ def test_a_redis_that_is_away_is_one_line(
     assert capsys.readouterr().err == "darkroom: the queue (Redis) does not answer\n"
 
 
-def test_the_redis_of_darkroom_up_is_found_running_or_not(
+def test_keys_are_created_in_the_redis_of_darkroom_up_whether_it_runs_or_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("DARKROOM_REDIS_URL", raising=False)
@@ -102,14 +102,14 @@ def test_the_redis_of_darkroom_up_is_found_running_or_not(
     server = RedisServer(tmp_path / "redis")
     server.start()
     try:
-        assert main(["keys", "create", "while", *data]) == 0
+        assert main(["keys", "create", "during", *data]) == 0
         with connect(server.url, timeout_seconds=5, retries=0) as connection:
-            assert [key.name for key in ApiKeyStore(connection).find_all()] == ["before", "while"]
+            assert [key.name for key in ApiKeyStore(connection).find_all()] == ["before", "during"]
     finally:
         server.stop()
     capsys.readouterr()
     main(["keys", "list", *data])
-    assert [row.split()[1] for row in capsys.readouterr().out.splitlines()[1:]] == ["before", "while"]
+    assert [row.split()[1] for row in capsys.readouterr().out.splitlines()[1:]] == ["before", "during"]
 
 
 def test_a_client_with_a_key_is_served(
@@ -118,8 +118,8 @@ def test_a_client_with_a_key_is_served(
     _, token = keys.create("a")
     with api_process(redis_url, tmp_path) as (http, _):
         url = str(http.base_url)
-        with Client(url) as stranger, pytest.raises(ServiceError, match="no API key"):
-            stranger.submit("txt2img", {"prompt": "x"})
+        with Client(url) as anonymous, pytest.raises(ServiceError, match="no API key"):
+            anonymous.submit("txt2img", {"prompt": "x"})
         with Client(url, key=token) as client:
             job = client.submit("txt2img", {"prompt": "x"})
             data = worker.complete(worker.claim())

@@ -19,7 +19,7 @@ LORAS = BUILT_IN_CATALOGUE.parent / "loras"
 
 @pytest.fixture
 def server(settings: SharedSettings, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An API on a port of its own; the command finds it by the environment."""
+    """An API on a free port; yields its URL."""
     api = uvicorn.Server(uvicorn.Config(create_app(ApiSettings(shared=settings)), port=0, log_level="error"))
     thread = threading.Thread(target=api.run)
     thread.start()
@@ -59,11 +59,11 @@ def test_a_file_is_added_listed_and_removed(server: str, capsys: pytest.CaptureF
         (["remove", "shapes-sdxl-tint"], "catalogue file"),
     ],
 )
-def test_what_cannot_be_is_one_line_and_a_failure(
+def test_an_invalid_command_prints_one_line_and_fails(
     server: str, capsys: pytest.CaptureFixture[str], words: list[str], reason: str
 ) -> None:
     assert main(["loras", *words, "--server", server]) == 1
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.count("\n") == 1
-    assert reason in said.err
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert reason in printed.err

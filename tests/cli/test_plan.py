@@ -1,4 +1,4 @@
-"""`darkroom plan` from the command line: no service, no device, nothing loaded."""
+"""`darkroom plan` on the command line, without a service, a device or loaded weights."""
 
 from __future__ import annotations
 

@@ -22,16 +22,16 @@ def _redis(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_secret_is_shown_and_replaced(
     capsys: pytest.CaptureFixture[str], queue: JobQueue, settings: SharedSettings
 ) -> None:
-    said = []
+    printed = []
     for words in (["secret"], ["secret"], ["replace-secret"], ["secret"]):
         assert main(["webhooks", *words]) == 0
-        said.append(capsys.readouterr().out.strip())
+        printed.append(capsys.readouterr().out.strip())
 
-    assert said[0] == said[1] != said[2] == said[3]
-    assert [one.write() for one in Secrets(queue.connection, settings).current()] == [said[2], said[0]]
+    assert printed[0] == printed[1] != printed[2] == printed[3]
+    assert [secret.write() for secret in Secrets(queue.connection, settings).current()] == [printed[2], printed[0]]
 
 
-def test_a_secret_of_the_settings_is_shown_and_not_replaced(
+def test_a_secret_in_the_settings_is_shown_and_not_replaced(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = "whsec_" + "QUFB" * 11

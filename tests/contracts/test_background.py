@@ -1,4 +1,4 @@
-"""The background thread: calls in order, repeated calls that survive errors, a close that waits."""
+"""The background thread: calls run in order, repeated calls survive errors, `close` waits."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_repeated_call_survives_its_errors_until_the_thread_is_closed(caplog: 
     assert len(calls) == ended
 
 
-def test_close_waits_for_what_was_submitted() -> None:
+def test_close_waits_for_submitted_calls() -> None:
     thread, gate, done = BackgroundThread("helper"), threading.Event(), []
     thread.submit(lambda: gate.wait(30))
     thread.submit(lambda: done.append(1))

@@ -1,4 +1,4 @@
-"""A record becomes what clients see, in every state."""
+"""A job record is shown to clients as a view, in every state."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def test_times_are_rfc_3339_in_utc() -> None:
 
 
 @pytest.mark.parametrize("state", JobState)
-def test_only_what_can_still_be_done_is_linked(state: JobState) -> None:
+def test_only_possible_actions_are_linked(state: JobState) -> None:
     links = view_job(record(state=state), LINKS).links
 
     assert links["self"] == "https://images.example/base/v1/jobs/a1"
     assert ("cancel" in links) == (not state.is_final)
 
 
-def test_images_are_named_by_their_place() -> None:
+def test_images_are_numbered_by_position() -> None:
     view = view_job(record(state=JobState.COMPLETED, images=[IMAGE, IMAGE]), LINKS, encoded=["AA", None])
 
     shown = view.model_dump(mode="json")["images"]
@@ -63,7 +63,7 @@ def test_the_first_in_line_has_nobody_ahead() -> None:
     assert view.progress.eta_seconds == 2.5
 
 
-def test_a_list_is_a_list() -> None:
+def test_a_list_has_the_form_of_a_page() -> None:
     assert ListView(data=["a"]).model_dump() == {
         "object": "list",
         "data": ["a"],

@@ -1,4 +1,4 @@
-"""The logs: one line an event, with what it belongs to, and without what must not be told."""
+"""Logs: one line per event, with the ids it belongs to, and without secrets, prompts and image data."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ SECRETS = {
 
 
 @pytest.fixture(autouse=True)
-def everything_as_before() -> Iterator[None]:
-    """The log of this process is the tests' own."""
+def _restore_logging() -> Iterator[None]:
+    """Restore the logging of the test process."""
     root, hooks = logging.getLogger(), (sys.excepthook, warnings.showwarning)
     handlers, level = root.handlers[:], root.level
     root.handlers = []
@@ -47,7 +47,7 @@ def everything_as_before() -> Iterator[None]:
 
 
 class Terminal(io.StringIO):
-    """A stream that people look at."""
+    """A stream that is a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -63,7 +63,7 @@ def lines_of(stream: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_an_event_is_one_json_line_with_what_is_bound_and_given() -> None:
+def test_an_event_is_one_json_line_with_bound_and_extra_fields() -> None:
     stream = start()
     log = logging.getLogger("worker.test")
     with bound(request_id="r"), bound(job_id="j"):
@@ -99,7 +99,7 @@ def test_a_traceback_is_a_field_of_its_line() -> None:
 
 @pytest.mark.parametrize("format", ["json", "text"])
 @pytest.mark.parametrize("text", SECRETS)
-def test_no_key_and_no_image_is_written_wherever_it_stands(format: str, text: str) -> None:
+def test_no_secret_and_no_image_data_is_logged(format: str, text: str) -> None:
     stream = start(format=format, prompts=True)
     try:
         raise ValueError(text)
@@ -116,7 +116,7 @@ def test_no_key_and_no_image_is_written_wherever_it_stands(format: str, text: st
 
 
 @pytest.mark.parametrize("prompts", [False, True])
-def test_prompts_are_written_only_where_they_are_asked_for(prompts: bool) -> None:
+def test_prompts_are_logged_only_if_the_settings_say_so(prompts: bool) -> None:
     stream = start(prompts=prompts)
     prompt = 'a "zebra"\nin Ålesund'
     log = logging.getLogger("x")
@@ -135,7 +135,7 @@ def test_prompts_are_written_only_where_they_are_asked_for(prompts: bool) -> Non
     assert "one of many" in stream.getvalue()
 
 
-def test_text_is_for_people_and_json_for_machines_unless_somebody_says() -> None:
+def test_a_terminal_gets_text_and_other_streams_json_by_default() -> None:
     written = {}
     for format in ("auto", "json", "text"):
         for stream in (Terminal(), io.StringIO()):
@@ -152,7 +152,7 @@ def test_text_is_for_people_and_json_for_machines_unless_somebody_says() -> None
     assert written["auto", True].endswith(" INFO x: here [job_id=j]\n")
 
 
-def test_a_path_writes_no_line_of_its_own() -> None:
+def test_a_line_break_in_a_path_starts_no_new_line() -> None:
     stream = start(format="text")
     logging.getLogger("x").info("GET %s", "/a\n2026-01-01 00:00:00 INFO x: forged\x1b[2J")
 
@@ -160,7 +160,7 @@ def test_a_path_writes_no_line_of_its_own() -> None:
     assert r"/a\n2026" in stream.getvalue()
 
 
-def test_the_level_bounds_what_is_written() -> None:
+def test_lower_levels_are_not_logged() -> None:
     stream = start(level="warning")
     logging.getLogger("x").info("too little")
     logging.getLogger("x").warning("enough")
@@ -168,7 +168,7 @@ def test_the_level_bounds_what_is_written() -> None:
     assert [line["message"] for line in lines_of(stream)] == ["enough"]
 
 
-def test_libraries_with_handlers_of_their_own_write_lines_like_everybodys() -> None:
+def test_libraries_with_their_own_handlers_log_in_the_same_format() -> None:
     start()
     own, library = io.StringIO(), logging.getLogger("a.library")
     library.propagate = False
@@ -179,7 +179,7 @@ def test_libraries_with_handlers_of_their_own_write_lines_like_everybodys() -> N
     assert lines_of(own)[0]["message"] == "it says"
 
 
-def test_warnings_and_errors_that_nobody_handles_are_lines_too() -> None:
+def test_warnings_and_uncaught_exceptions_are_logged() -> None:
     program = (
         "import threading, warnings\n"
         "from contracts.logs import configure\n"

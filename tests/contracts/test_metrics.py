@@ -1,4 +1,4 @@
-"""Counters: they accept what the table names, from any thread, and hand it out once."""
+"""Counters: they accept the rows of the table, from any thread, and are drained once."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import pytest
 from contracts.metrics import ROWS, SUM, Counters
 
 
-def figures(counters: Counters) -> dict[tuple[str, ...], float]:
-    return {tuple(json.loads(key)): figure for key, figure in counters.drain().items()}
+def values(counters: Counters) -> dict[tuple[str, ...], float]:
+    return {tuple(json.loads(key)): value for key, value in counters.drain().items()}
 
 
-def test_what_was_counted_is_given_away_once() -> None:
+def test_counts_are_drained_once() -> None:
     counters = Counters()
     counters.count("warm_hits", model="a")
     counters.count("warm_hits", 2, model="a")
     counters.count("evictions", to="host", model="a")
 
-    assert figures(counters) == {("warm_hits", "", "a"): 3, ("evictions", "", "a", "host"): 1}
+    assert values(counters) == {("warm_hits", "", "a"): 3, ("evictions", "", "a", "host"): 1}
     assert counters.drain() == {}
 
 
@@ -29,10 +29,10 @@ def test_an_observation_falls_into_the_bucket_whose_bound_it_does_not_exceed(val
     counters = Counters()
     counters.observe("batch_images", value, model="a")
 
-    assert figures(counters) == {("batch_images", bucket, "a"): 1, ("batch_images", SUM, "a"): value}
+    assert values(counters) == {("batch_images", bucket, "a"): 1, ("batch_images", SUM, "a"): value}
 
 
-def test_many_threads_count_together() -> None:
+def test_counts_from_many_threads_add_up() -> None:
     counters = Counters()
 
     def count(_: int) -> None:
@@ -42,7 +42,7 @@ def test_many_threads_count_together() -> None:
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(count, range(8)))
 
-    assert figures(counters) == {("warm_hits", "", "a"): 8000}
+    assert values(counters) == {("warm_hits", "", "a"): 8000}
 
 
 @pytest.mark.parametrize(
@@ -54,17 +54,17 @@ def test_many_threads_count_together() -> None:
         ("warm_hits", {"model": "a", "task": "txt2img"}),
     ],
 )
-def test_what_the_table_does_not_have_is_an_error(name: str, labels: dict[str, str]) -> None:
+def test_an_unknown_counter_or_label_is_an_error(name: str, labels: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=name):
         Counters().count(name, **labels)
 
 
-def test_a_counter_is_no_histogram() -> None:
+def test_a_counter_cannot_observe_values() -> None:
     with pytest.raises(ValueError, match="histogram"):
         Counters().observe("warm_hits", 1.0, model="a")
 
 
-def test_every_histogram_has_rising_bounds_and_no_counter_has_any() -> None:
+def test_histograms_have_rising_bounds_and_counters_have_none() -> None:
     for row in ROWS.values():
         assert sorted(set(row.bounds)) == list(row.bounds)
         assert bool(row.bounds) == (row.kind == "histogram")

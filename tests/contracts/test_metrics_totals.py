@@ -1,4 +1,4 @@
-"""The totals: what processes counted adds up in Redis exactly once, also when responses are lost."""
+"""Totals: the counts of all processes add up in Redis exactly once, even if answers are lost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def total(connection: Redis, name: str, *labels: str) -> dict[str, float]:
     return parts
 
 
-def test_what_several_processes_counted_adds_up(queue: JobQueue) -> None:
+def test_counts_of_several_processes_add_up(queue: JobQueue) -> None:
     for seconds in (0.2, 0.3, 1000):
         counters = Counters()
         totals = TotalsWriter(queue.connection, counters)
@@ -35,13 +35,13 @@ def test_what_several_processes_counted_adds_up(queue: JobQueue) -> None:
     assert total(queue.connection, "warm_hits", "a/ü") == {"": 6}
 
 
-def test_nothing_counted_is_nothing_written(queue: JobQueue) -> None:
+def test_without_counts_nothing_is_written(queue: JobQueue) -> None:
     TotalsWriter(queue.connection, Counters()).flush()
 
     assert queue.connection.dbsize() == 0
 
 
-def test_what_was_counted_while_redis_was_away_is_posted_when_it_is_back(queue: JobQueue) -> None:
+def test_counts_made_while_redis_is_away_are_written_when_it_is_back(queue: JobQueue) -> None:
     counters = Counters()
     away = connect("redis://127.0.0.1:1/0", timeout_seconds=0.2, retries=0)
     totals = TotalsWriter(away, counters)
@@ -57,7 +57,7 @@ def test_what_was_counted_while_redis_was_away_is_posted_when_it_is_back(queue: 
     assert total(queue.connection, "warm_hits", "a") == {"": 2}
 
 
-def test_a_page_whose_answer_was_lost_is_added_once(queue: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flush_whose_answer_was_lost_is_added_once(queue: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     counters = Counters()
     totals = TotalsWriter(queue.connection, counters)
     counters.count("warm_hits", model="a")
@@ -67,7 +67,7 @@ def test_a_page_whose_answer_was_lost_is_added_once(queue: JobQueue, monkeypatch
         real_read(self, connection, command, **options)  # type: ignore[no-untyped-call]
         raise RedisConnectionError("the answer was lost")
 
-    totals.flush()  # the script is known to the server from here on
+    totals.flush()  # from here on the server has the script
     counters.count("warm_hits", model="a")
     with monkeypatch.context() as patch:
         patch.setattr(type(queue.connection), "parse_response", lose_the_answer)
@@ -81,7 +81,7 @@ def test_a_page_whose_answer_was_lost_is_added_once(queue: JobQueue, monkeypatch
     assert total(queue.connection, "warm_hits", "a") == {"": 3}
 
 
-def test_what_the_table_does_not_know_is_passed_over(queue: JobQueue) -> None:
+def test_unknown_totals_are_skipped(queue: JobQueue) -> None:
     queue.connection.hset("darkroom:totals", '["of_another_release","","x"]', "1")
     queue.connection.hset("darkroom:totals", '["warm_hits","","a","b"]', "1")
 

@@ -1,4 +1,4 @@
-"""Where settings come from."""
+"""The sources of settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contracts.errors import SettingsError
 from contracts.settings import SharedSettings, describe
 
 
-def test_a_file_that_the_environment_names_gives_a_setting(
+def test_a_setting_is_read_from_a_file_named_by_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = tmp_path / "redis_url"
@@ -19,7 +19,7 @@ def test_a_file_that_the_environment_names_gives_a_setting(
     assert SharedSettings().redis_url == "redis://:password@redis:6379/0"
 
 
-def test_the_environment_itself_goes_before_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_variable_overrides_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = tmp_path / "redis_url"
     secret.write_text("redis://file:6379/0", encoding="utf-8")
     monkeypatch.setenv("DARKROOM_REDIS_URL_FILE", str(secret))
@@ -27,18 +27,18 @@ def test_the_environment_itself_goes_before_a_file(tmp_path: Path, monkeypatch: 
     assert SharedSettings().redis_url == "redis://environment:6379/0"
 
 
-def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DARKROOM_RESULT_TTL_SECONDS", "")
     assert SharedSettings().result_ttl_seconds == 86_400
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DARKROOM_REDIS_URL_FILE", str(tmp_path / "none"))
     with pytest.raises(SettingsError, match="DARKROOM_REDIS_URL_FILE"):
         SharedSettings()
 
 
-def test_every_setting_is_described_for_people() -> None:
+def test_every_setting_has_a_description() -> None:
     described = describe(SharedSettings)
     assert "DARKROOM_REDIS_URL" in described
     assert all(len(line.split()) > 3 for line in described.splitlines())

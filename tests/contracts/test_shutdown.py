@@ -22,17 +22,17 @@ def _restore_handlers() -> Iterator[None]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_first_signal_asks_to_drain_and_the_second_to_stop_at_once(number: signal.Signals) -> None:
-    told: list[int] = []
-    shutdown = Shutdown(600, on_request=lambda: told.append(1))
+    calls: list[int] = []
+    shutdown = Shutdown(600, on_request=lambda: calls.append(1))
     shutdown.install()
     assert (shutdown.requested, shutdown.overdue) == (False, False)
     os.kill(os.getpid(), number)
-    assert (shutdown.requested, shutdown.overdue, told) == (True, False, [1])
+    assert (shutdown.requested, shutdown.overdue, calls) == (True, False, [1])
     os.kill(os.getpid(), number)
     assert (shutdown.requested, shutdown.overdue) == (True, True)
 
 
-def test_the_drain_time_ends() -> None:
+def test_a_shutdown_is_overdue_after_the_drain_time() -> None:
     shutdown = Shutdown(0.05, on_request=lambda: None)
     shutdown.install()
     os.kill(os.getpid(), signal.SIGTERM)

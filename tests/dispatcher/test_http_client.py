@@ -69,10 +69,10 @@ def test_a_receiver_with_another_hosts_certificate_is_refused(authority: trustme
         assert not receiver.received
 
 
-def test_two_names_at_one_address_never_share_a_connection(
+def test_two_names_with_the_same_address_never_share_a_connection(
     authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else one name's receiver would get the other's messages over a connection that was checked for itself."""
+    """Otherwise one receiver would get the other's messages over a connection whose certificate was its own."""
     for name in ("one.example", "two.example"):
         resolve_as(monkeypatch, name, ["127.0.0.1"])
     with receiving(certify(authority, "one.example")) as receiver:
@@ -85,17 +85,17 @@ def test_two_names_at_one_address_never_share_a_connection(
             await poster.close()
 
         asyncio.run(run())
-        assert [one.headers["host"] for one in receiver.received] == [f"one.example:{receiver.port}"]
+        assert [request.headers["host"] for request in receiver.received] == [f"one.example:{receiver.port}"]
 
 
-def test_a_name_is_resolved_once_and_the_checked_address_is_connected_to(
+def test_a_name_is_resolved_once_and_the_checked_address_is_used(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name service that gives another address the second time finds no second time."""
-    asked = resolve_as(monkeypatch, "rebind.example", ["127.0.0.1"], ["10.0.0.1"])
+    """DNS rebinding: a second lookup would return another address."""
+    lookups = resolve_as(monkeypatch, "rebind.example", ["127.0.0.1"], ["10.0.0.1"])
 
     assert post(f"http://rebind.example:{receiver.port}/hook").status_code == 200
-    assert len(asked) == 1
+    assert len(lookups) == 1
 
 
 def test_the_next_address_is_tried_when_a_connection_is_refused(
@@ -115,7 +115,7 @@ def test_proxies_of_the_environment_are_ignored(receiver: Receiver, monkeypatch:
         assert not proxy.received
 
 
-def test_an_address_that_is_not_allowed_is_not_connected_to(receiver: Receiver) -> None:
+def test_no_connection_is_made_to_an_address_that_is_not_allowed(receiver: Receiver) -> None:
     with pytest.raises(DestinationRefused):
         post(f"{receiver.url}/hook", OutboundSettings())
     with pytest.raises((DestinationRefused, DestinationUnknown)):
@@ -124,8 +124,8 @@ def test_an_address_that_is_not_allowed_is_not_connected_to(receiver: Receiver) 
     assert not receiver.received
 
 
-def test_headers_that_arrive_too_slowly_time_out() -> None:
-    """Each byte comes in time, and all of them never do."""
+def test_slow_response_headers_time_out() -> None:
+    """Each byte arrives within the timeout, but the headers never end."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def drip() -> None:
@@ -150,13 +150,13 @@ def test_the_body_of_a_response_is_not_read(receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "least", "most"),
+    ("delay", "least", "most"),
     [("120", 120, 120), ("0", 0, 0), (timedelta(hours=1), 3000, 3600), (timedelta(hours=-1), 0, 0)],
 )
 def test_retry_after_is_read_as_seconds_and_as_a_date(
-    receiver: Receiver, said: str | timedelta, least: int, most: int
+    receiver: Receiver, delay: str | timedelta, least: int, most: int
 ) -> None:
-    text = said if isinstance(said, str) else format_datetime(datetime.now(UTC) + said, usegmt=True)
+    text = delay if isinstance(delay, str) else format_datetime(datetime.now(UTC) + delay, usegmt=True)
     receiver.plans["/hook"] = [Reply(503, {"Retry-After": text})]
 
     answer = post(f"{receiver.url}/hook")
@@ -165,8 +165,8 @@ def test_retry_after_is_read_as_seconds_and_as_a_date(
     assert least <= answer.retry_after_seconds <= most
 
 
-@pytest.mark.parametrize("said", ["soon", "-5", "1.5", "²", "Thu, 99 Foo 2026"])
-def test_an_invalid_retry_after_is_ignored(receiver: Receiver, said: str) -> None:
-    receiver.plans["/hook"] = [Reply(503, {"Retry-After": said.encode().decode("latin-1")})]
+@pytest.mark.parametrize("delay", ["soon", "-5", "1.5", "²", "Thu, 99 Foo 2026"])
+def test_an_invalid_retry_after_is_ignored(receiver: Receiver, delay: str) -> None:
+    receiver.plans["/hook"] = [Reply(503, {"Retry-After": delay.encode().decode("latin-1")})]
 
     assert post(f"{receiver.url}/hook") == Answer(503, None)

@@ -1,4 +1,4 @@
-"""A Redis that goes away and comes back: the dispatcher waits and loses nothing. Stops and starts a real one."""
+"""A Redis that is killed and restarted: the dispatcher waits and loses no message."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def test_a_dispatcher_survives_a_restart_of_redis(tmp_path: Path, receiver: Rece
             assert server.process is not None
             server.process.kill()
             server.process.wait()
-            receiver.released.set()  # the answer comes while nobody can write it down
+            receiver.released.set()  # the receiver answers while the result cannot be stored
             time.sleep(1)
             server.start()
             second = client.post("/v1/txt2img", json=body).json()["id"]
 
-            def are_told() -> bool:
+            def are_delivered() -> bool:
                 jobs = (client.get(f"/v1/jobs/{id}").json() for id in (first, second))
                 return all(job["webhook"]["deliveries"][0]["status"] == "delivered" for job in jobs)
 
-            wait_until(are_told)
+            wait_until(are_delivered)
             assert process.poll() is None
             assert len(receiver.received) == 2
     finally:

@@ -1,4 +1,4 @@
-"""What a stock `rq worker` that calls a message's function is told."""
+"""The function in a message, when a stock `rq worker` calls it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ import pytest
 from dispatcher.rq_job import deliver_message
 
 
-def test_a_stock_worker_is_told_that_a_dispatcher_delivers_messages() -> None:
+def test_a_stock_worker_that_delivers_a_message_gets_a_clear_error() -> None:
     with pytest.raises(RuntimeError, match=r"message msg_1 must be delivered by a Darkroom dispatcher"):
         deliver_message("msg_1")

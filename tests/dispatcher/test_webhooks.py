@@ -1,4 +1,4 @@
-"""Webhooks from the request to a real receiver: signed, retried, given up, and not lost when a process dies."""
+"""Webhooks from the request to a real receiver: signed, retried, given up, and not lost if a process is killed."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ pytestmark = pytest.mark.usefixtures("client")
 
 
 def verified(message: Received) -> dict[str, Any]:
-    """The body, once the reference library has verified it."""
+    """Verify a message with the reference library and return its body."""
     body: dict[str, Any] = Webhook(SECRET).verify(message.body, dict(message.headers))
     return body
 
 
 def deliveries_of(client: TestClient, id: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = client.get(f"/v1/jobs/{id}").json()["webhook"]["deliveries"]
-    return found
+    deliveries: list[dict[str, Any]] = client.get(f"/v1/jobs/{id}").json()["webhook"]["deliveries"]
+    return deliveries
 
 
 def is_over(client: TestClient, id: str) -> bool:
-    found = deliveries_of(client, id)
-    return bool(found) and all(one["status"] != "pending" for one in found)
+    deliveries = deliveries_of(client, id)
+    return bool(deliveries) and all(delivery["status"] != "pending" for delivery in deliveries)
 
 
 def test_a_completed_job_is_delivered_signed_and_as_the_api_shows_it(
@@ -100,13 +100,17 @@ def test_each_requested_event_is_delivered_once(
         claim = worker.claim()
         worker.claims.fail(claim, JobError(code=FailureCode.INTERNAL, message="it broke", retryable=True))
 
-    told = [verified(one) for one in receiver.wait_for("/all", 3)]
+    bodies = [verified(message) for message in receiver.wait_for("/all", 3)]
     (ended,) = receiver.wait_for("/ends")
     wait_until(lambda: is_over(client, id))
 
-    assert {one["status"] for one in told} == {"queued", "running", "failed"}
-    assert {one.headers["darkroom-event"] for one in receiver.at("/all")} == {"queued", "started", "failed"}
-    assert len({one.headers["webhook-id"] for one in receiver.at("/all")}) == 3
+    assert {body["status"] for body in bodies} == {"queued", "running", "failed"}
+    assert {message.headers["darkroom-event"] for message in receiver.at("/all")} == {
+        "queued",
+        "started",
+        "failed",
+    }
+    assert len({message.headers["webhook-id"] for message in receiver.at("/all")}) == 3
     assert verified(ended)["error"]["message"] == "it broke"
 
 
@@ -126,22 +130,22 @@ def test_a_receiver_that_fails_then_redirects_then_recovers_gets_the_same_messag
     wait_until(lambda: is_over(client, id))
 
     assert not receiver.at("/elsewhere")
-    assert len({one.headers["webhook-id"] for one in attempts}) == 1
-    assert len({json.dumps(verified(one)["receipt"]) for one in attempts}) == 1
+    assert len({message.headers["webhook-id"] for message in attempts}) == 1
+    assert len({json.dumps(verified(attempt)["receipt"]) for attempt in attempts}) == 1
     (delivery,) = deliveries_of(client, id)
     assert (delivery["status"], delivery["attempts"], delivery["status_code"]) == ("delivered", 5, 204)
     assert len(receiver.received) == 5
 
 
-def test_an_unreachable_receiver_is_tried_as_often_as_configured_and_then_given_up(
+def test_delivery_to_an_unreachable_receiver_is_given_up_after_the_configured_retries(
     client: TestClient,
     queue: JobQueue,
     worker: ScriptedWorker,
     dispatcher: subprocess.Popen[str],
     submit_with_webhook: SubmitWithWebhook,
 ) -> None:
-    with receiving() as gone:
-        url = f"{gone.url}/hook"
+    with receiving() as closed:
+        url = f"{closed.url}/hook"
     id = submit_with_webhook(url)["id"]
     worker.complete(worker.claim())
 
@@ -150,14 +154,14 @@ def test_an_unreachable_receiver_is_tried_as_often_as_configured_and_then_given_
     (delivery,) = deliveries_of(client, id)
     assert (delivery["status"], delivery["attempts"]) == ("given_up", len(PAUSES_SECONDS) + 1)
     assert delivery["error"]
-    assert no_trace_of_messages(queue)
+    assert no_message_is_left(queue)
 
 
-def no_trace_of_messages(queue: JobQueue) -> bool:
-    """Whether nothing is left of any message, in our books or RQ's."""
-    kept = {"darkroom:webhooks:turn"}
+def no_message_is_left(queue: JobQueue) -> bool:
+    """Return whether no message is left, in our keys or RQ's."""
+    permanent = {"darkroom:webhooks:turn"}
     keys = {*queue.connection.scan_iter("darkroom:webhooks:*"), *queue.connection.scan_iter("rq:*webhooks*")}
-    return keys <= kept and not list(queue.connection.scan_iter("rq:job:msg_*"))
+    return keys <= permanent and not list(queue.connection.scan_iter("rq:job:msg_*"))
 
 
 def test_a_receiver_that_answers_410_is_not_tried_again(
@@ -177,18 +181,18 @@ def test_a_receiver_that_answers_410_is_not_tried_again(
     assert (delivery["status"], delivery["attempts"], delivery["status_code"]) == ("given_up", 1, 410)
 
 
-@pytest.mark.parametrize(("asked", "longest", "due"), [("1000", 3600, 1000), ("1000", 20, 20)])
+@pytest.mark.parametrize(("requested", "longest", "due"), [("1000", 3600, 1000), ("1000", 20, 20)])
 def test_a_receivers_retry_after_is_respected(
     queue: JobQueue,
     redis_url: str,
     worker: ScriptedWorker,
     receiver: Receiver,
     submit_with_webhook: SubmitWithWebhook,
-    asked: str,
+    requested: str,
     longest: int,
     due: int,
 ) -> None:
-    receiver.plans["/hook"] = [Reply(429, {"Retry-After": asked})]
+    receiver.plans["/hook"] = [Reply(429, {"Retry-After": requested})]
     submit_with_webhook(f"{receiver.url}/hook")
     with dispatcher_process(redis_url, DARKROOM_WEBHOOK_LONGEST_PAUSE_SECONDS=str(longest)):
         before = queue.now()
@@ -228,13 +232,13 @@ def test_a_stalled_receiver_does_not_delay_others(
 
         receiver.wait_for("/hook", 5)
 
-        assert len(stalled.received) == 4  # its places, and no more
+        assert len(stalled.received) == 4  # the concurrency per receiver
         assert queue.connection.llen(f"rq:queue:darkroom:webhooks:127.0.0.1:{stalled.port}") == 8
         stalled.released.set()
         stalled.wait_for("/hook", 12)
 
 
-def test_a_response_that_comes_too_slowly_is_a_failed_attempt(
+def test_a_slow_response_is_a_failed_attempt(
     client: TestClient,
     redis_url: str,
     worker: ScriptedWorker,
@@ -267,21 +271,21 @@ def test_a_dispatcher_killed_during_an_attempt_loses_no_message(
         receiver.wait_for("/hook", 4)
         doomed.kill()
         doomed.wait()
-    held = cast("list[str]", queue.connection.zrange("darkroom:webhooks:leases", 0, -1))
-    assert held
-    assert all(one["status"] == "pending" for id in ids[:3] for one in deliveries_of(client, id))
+    leased = cast("list[str]", queue.connection.zrange("darkroom:webhooks:leases", 0, -1))
+    assert leased
+    assert all(delivery["status"] == "pending" for id in ids[:3] for delivery in deliveries_of(client, id))
 
     with dispatcher_process(redis_url):
-        queue.connection.zadd("darkroom:webhooks:leases", dict.fromkeys(held, 1))  # their time is over
+        queue.connection.zadd("darkroom:webhooks:leases", dict.fromkeys(leased, 1))  # the leases have expired
         for id in ids:
             wait_until(lambda id=id: is_over(client, id))  # type: ignore[misc]
 
-    assert {json.loads(one.body)["id"] for one in receiver.received} == set(ids)
-    assert all(one["status"] == "delivered" for id in ids for one in deliveries_of(client, id))
-    assert no_trace_of_messages(queue)
+    assert {json.loads(message.body)["id"] for message in receiver.received} == set(ids)
+    assert all(delivery["status"] == "delivered" for id in ids for delivery in deliveries_of(client, id))
+    assert no_message_is_left(queue)
 
 
-def test_a_dispatcher_that_is_told_to_stop_releases_its_messages_without_spending_an_attempt(
+def test_a_stopping_dispatcher_releases_its_messages_without_using_up_an_attempt(
     client: TestClient,
     queue: JobQueue,
     redis_url: str,
@@ -306,7 +310,7 @@ def test_a_dispatcher_that_is_told_to_stop_releases_its_messages_without_spendin
     assert deliveries_of(client, id)[0]["attempts"] == 1
 
 
-def test_attempts_under_way_when_a_dispatcher_is_told_to_stop_may_finish(
+def test_a_stopping_dispatcher_finishes_current_attempts(
     client: TestClient,
     redis_url: str,
     worker: ScriptedWorker,
@@ -325,7 +329,7 @@ def test_attempts_under_way_when_a_dispatcher_is_told_to_stop_may_finish(
     assert deliveries_of(client, id)[0]["status"] == "delivered"
 
 
-def test_an_address_that_is_no_longer_allowed_is_not_connected_to(
+def test_no_connection_is_made_to_an_address_that_is_no_longer_allowed(
     client: TestClient,
     redis_url: str,
     worker: ScriptedWorker,
@@ -360,7 +364,7 @@ def test_a_message_outlives_its_job(
     assert verified(message)["status"] == "completed"
 
 
-def test_a_foreign_rq_job_is_refused_and_the_next_message_delivered(
+def test_a_foreign_rq_job_is_refused_and_the_next_message_is_delivered(
     queue: JobQueue,
     redis_url: str,
     worker: ScriptedWorker,
@@ -385,7 +389,7 @@ def test_a_foreign_rq_job_is_refused_and_the_next_message_delivered(
     assert queue.connection.hget("rq:job:planted", "status") == "failed"
 
 
-def test_rqs_own_tools_see_a_message_as_an_rq_job(
+def test_rqs_tools_see_a_message_as_an_rq_job(
     redis_url: str,
     queue: JobQueue,
     worker: ScriptedWorker,
@@ -428,16 +432,16 @@ def test_attempts_are_counted_by_outcome(
         for _ in range(2):
             worker.complete(worker.claim())
         receiver.wait_for("/hook", 3)
-        wait_until(lambda: no_trace_of_messages(queue))
+        wait_until(lambda: no_message_is_left(queue))
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
 
     totals = queue.connection.hgetall("darkroom:totals")
-    counted = {json.loads(key)[2]: figure for key, figure in totals.items() if "webhook" in key}
-    assert counted == {"again": "1", "delivered": "1", "given_up": "1"}
+    outcomes = {json.loads(key)[2]: count for key, count in totals.items() if "webhook" in key}
+    assert outcomes == {"again": "1", "delivered": "1", "given_up": "1"}
 
 
-def test_a_message_is_sent_and_tried_again_without_waiting_for_the_poll(
+def test_a_message_is_sent_and_retried_without_waiting_for_the_poll(
     redis_url: str, worker: ScriptedWorker, receiver: Receiver, submit_with_webhook: SubmitWithWebhook
 ) -> None:
     receiver.plans["/hook"] = [Reply(500), Reply()]
@@ -453,7 +457,7 @@ def test_a_message_is_sent_and_tried_again_without_waiting_for_the_poll(
         assert process.wait(timeout=20) == 0
 
 
-def test_a_place_that_becomes_free_is_used_without_waiting_for_the_poll(
+def test_a_free_slot_is_used_without_waiting_for_the_poll(
     client: TestClient,
     redis_url: str,
     worker: ScriptedWorker,

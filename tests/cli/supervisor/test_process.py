@@ -1,4 +1,4 @@
-"""A child of `darkroom up`: started again when it dies, ever more slowly, and stopped when told."""
+"""A child process of `darkroom up`: restarted with growing pauses when it dies, and stopped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def python(program: str) -> list[str]:
     return [sys.executable, "-c", program]
 
 
-def until_running(child: Child, after: int | None) -> None:
+def restart(child: Child, after: int | None) -> None:
     deadline = time.monotonic() + 20
     while not child.is_running or child.pid == after:
         assert time.monotonic() < deadline
@@ -22,18 +22,18 @@ def until_running(child: Child, after: int | None) -> None:
         time.sleep(0.02)
 
 
-def test_a_child_that_dies_is_started_again(capfd: object) -> None:
+def test_a_child_that_dies_is_restarted(capfd: object) -> None:
     child = Child("sleeper", python("import time; time.sleep(60)"), os.environ)
     child.start()
     first = child.pid
     child.signal(signal.SIGKILL)
     assert child.wait(10)
-    until_running(child, first)
+    restart(child, first)
     child.kill()
     assert not child.is_running
 
 
-def test_a_child_that_keeps_dying_is_not_started_in_a_rush() -> None:
+def test_a_child_that_keeps_dying_is_restarted_with_growing_pauses() -> None:
     child = Child("failing", python("raise SystemExit(3)"), os.environ)
     child.start()
     pids, end = {child.pid}, time.monotonic() + 2
@@ -45,7 +45,7 @@ def test_a_child_that_keeps_dying_is_not_started_in_a_rush() -> None:
     child.kill()
 
 
-def test_a_listening_socket_is_passed_on() -> None:
+def test_a_file_descriptor_is_passed_on() -> None:
     reader, writer = os.pipe()
     os.set_inheritable(writer, True)
     child = Child("writer", python(f"import os; os.write({writer}, b'here')"), os.environ, fds=[writer])

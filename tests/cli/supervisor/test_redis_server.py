@@ -1,4 +1,4 @@
-"""Our own Redis: found, durable, brought back, and gone when it is stopped."""
+"""The service's own Redis: found, durable, restarted, and gone when it is stopped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cli.supervisor import redis_server
 from cli.supervisor.redis_server import RedisNotFound, RedisServer, find_running, find_server
 
 
-def test_it_is_durable_never_evicts_and_listens_on_no_port(tmp_path: Path) -> None:
+def test_the_server_is_durable_never_evicts_and_listens_on_no_port(tmp_path: Path) -> None:
     server = RedisServer(tmp_path)
     server.start()
     try:
@@ -26,7 +26,7 @@ def test_it_is_durable_never_evicts_and_listens_on_no_port(tmp_path: Path) -> No
     assert not server.socket.exists()
 
 
-def test_what_was_written_outlives_a_crash(tmp_path: Path) -> None:
+def test_data_survives_a_crash(tmp_path: Path) -> None:
     server = RedisServer(tmp_path)
     server.start()
     try:
@@ -46,7 +46,7 @@ def test_a_long_data_folder_does_not_break_the_socket(tmp_path: Path) -> None:
     server.stop()
 
 
-def test_it_is_found_while_it_runs(tmp_path: Path) -> None:
+def test_a_running_server_is_found(tmp_path: Path) -> None:
     assert find_running(tmp_path) is None
     server = RedisServer(tmp_path)
     server.start()
@@ -59,7 +59,7 @@ def test_it_is_found_while_it_runs(tmp_path: Path) -> None:
     assert find_running(tmp_path) is None
 
 
-def test_two_never_write_one_append_only_file(tmp_path: Path) -> None:
+def test_two_servers_never_share_an_append_only_file(tmp_path: Path) -> None:
     server, other = RedisServer(tmp_path), RedisServer(tmp_path)
     server.start()
     with pytest.raises(RuntimeError, match="another redis-server of Darkroom uses"):
@@ -72,7 +72,7 @@ def test_two_never_write_one_append_only_file(tmp_path: Path) -> None:
     other.stop()
 
 
-def test_a_server_on_the_path_comes_before_the_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_on_the_path_is_preferred_to_the_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "valkey-server"
     program.write_text("#!/bin/sh\n", encoding="utf-8")
     program.chmod(0o755)
@@ -80,7 +80,7 @@ def test_a_server_on_the_path_comes_before_the_wheels(tmp_path: Path, monkeypatc
     assert find_server() == program
 
 
-def test_where_there_is_none_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_server_is_reported_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", os.devnull)
     monkeypatch.setattr(redis_server, "find_spec", lambda name: None)
     with pytest.raises(RedisNotFound, match="apt-get install redis-server") as caught:

@@ -1,4 +1,4 @@
-"""The catalogue file: what is read, what is refused, where sources are found."""
+"""The catalogue file: valid and invalid rows, and how sources are found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scheduler table agrees with the families that name it."""
+"""The scheduler table agrees with the families that use it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from contracts.catalogue.families import FAMILIES
 from contracts.catalogue.schedulers import SCHEDULERS, names_for
 
 
-def test_every_kind_of_model_has_schedulers_of_its_own() -> None:
+def test_every_kind_of_model_has_its_own_schedulers() -> None:
     diffusion, flow = set(names_for("diffusion")), set(names_for("flow"))
     assert diffusion
     assert flow

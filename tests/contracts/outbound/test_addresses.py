@@ -1,4 +1,4 @@
-"""Where the service connects to: addresses in every disguise, names that change, and what an operator allows."""
+"""Destinations: addresses in every notation, names that change, and the networks that the settings allow."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def rules(*networks: str, **more: Any) -> OutboundSettings:
         "[2001:0:808:808:0:0:80ff:fffe]",
     ],
 )  # fmt: skip
-def test_a_private_or_reserved_address_is_refused_in_any_disguise(host: str) -> None:
+def test_a_private_or_reserved_address_is_refused_in_any_notation(host: str) -> None:
     with pytest.raises(DestinationRefused, match="private or reserved"):
         read_destination(f"https://{host}/hook", STRICT)
 
 
 @pytest.mark.parametrize("host", ["2130706433", "0x7f000001", "0177.0.0.1", "127.1", "localhost", "LOCALHOST."])
-def test_a_name_for_this_machine_is_refused_when_it_is_looked_up(host: str) -> None:
+def test_a_name_for_this_machine_is_refused_when_it_is_resolved(host: str) -> None:
     destination = read_destination(f"https://{host}/hook", STRICT)
 
     with pytest.raises((DestinationRefused, DestinationUnknown)):
@@ -56,7 +56,7 @@ def test_a_name_for_this_machine_is_refused_when_it_is_looked_up(host: str) -> N
         "https://example.org:22/", "https://example.org:0/", "https://example.org:25/",
     ],
 )  # fmt: skip
-def test_what_is_no_address_of_the_web_is_refused(url: str) -> None:
+def test_an_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(DestinationRefused):
         read_destination(url, STRICT)
 
@@ -75,7 +75,7 @@ def test_what_is_no_address_of_the_web_is_refused(url: str) -> None:
         ("https://[2606:4700::0001]:8443/", "[2606:4700::1]:8443", "2606:4700::1:8443", "https://8.8.8.8:8443/"),
     ],
 )
-def test_an_address_is_taken_apart_and_pinned(url: str, authority: str, site: str, pinned: str) -> None:
+def test_a_url_is_parsed_and_pinned_to_an_address(url: str, authority: str, site: str, pinned: str) -> None:
     found = read_destination(url, STRICT)
 
     assert (found.authority, found.site) == (authority, site)
@@ -83,7 +83,7 @@ def test_an_address_is_taken_apart_and_pinned(url: str, authority: str, site: st
     assert found.pinned(ip_address("2606:4700::1")).startswith("https://[2606:4700::1]:")
 
 
-def test_http_is_for_those_to_whom_the_operator_allows_it() -> None:
+def test_http_needs_permission_from_the_settings() -> None:
     with pytest.raises(DestinationRefused, match="must be https"):
         read_destination("http://8.8.8.8/", STRICT)
 
@@ -93,7 +93,7 @@ def test_http_is_for_those_to_whom_the_operator_allows_it() -> None:
     read_destination("https://[::1]:8443/", rules("::1/128"))
 
 
-def test_what_is_allowed_is_no_more_than_was_said() -> None:
+def test_only_the_allowed_networks_are_allowed() -> None:
     for url in (
         "https://10.1.0.1/",
         "https://127.0.0.1/",
@@ -105,7 +105,7 @@ def test_what_is_allowed_is_no_more_than_was_said() -> None:
     read_destination("https://[::ffff:10.0.0.1]/", rules("10.0.0.0/16"))
 
 
-def test_a_name_is_as_good_as_the_worst_of_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_is_refused_if_any_of_its_addresses_is(monkeypatch: pytest.MonkeyPatch) -> None:
     resolve_as(monkeypatch, "mixed.example", ["8.8.8.8", "10.0.0.1"])
 
     with pytest.raises(DestinationRefused, match=r"mixed\.example is a private"):
@@ -116,19 +116,19 @@ def test_a_name_that_does_not_exist_or_does_not_resolve_in_time_is_unknown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(number: int) -> Any:
-        def ask(*_: object, **__: object) -> Any:
+        def look_up(*_: object, **__: object) -> Any:
             raise socket.gaierror(number, "no")
 
-        return ask
+        return look_up
 
     stuck = threading.Event()
     destination = read_destination("https://a.example/", STRICT)
-    for ask, is_final in (
+    for look_up, is_final in (
         (fail(socket.EAI_NONAME), True),
         (fail(socket.EAI_AGAIN), False),
         (lambda *_, **__: [stuck.wait(10)][:0], False),
     ):
-        monkeypatch.setattr(socket, "getaddrinfo", ask)
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
         with pytest.raises(DestinationUnknown) as unknown:
             resolve(destination, rules(resolve_seconds=0.2))
         assert unknown.value.is_final is is_final

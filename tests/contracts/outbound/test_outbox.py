@@ -1,4 +1,4 @@
-"""Messages of webhooks in Redis: one for every way in which a job ends, made in that step, and held by one."""
+"""Webhook messages in Redis: created in the step that ends a job, and leased to one dispatcher."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def hook(site: str = "a.example:443", events: tuple[WebhookEvent, ...] = ALL) ->
 
 @pytest.fixture
 def outbox(queue: JobQueue) -> Outbox:
-    return Outbox(queue.connection, "dispatcher-of-the-test", lease_seconds=30)
+    return Outbox(queue.connection, "dispatcher", lease_seconds=30)
 
 
 @pytest.fixture
 def claims(queue: JobQueue) -> Claims:
-    return Claims(queue.connection, QueueSettings(max_attempts=1), "worker-of-the-test", ttl_seconds=3600)
+    return Claims(queue.connection, QueueSettings(max_attempts=1), "worker", ttl_seconds=3600)
 
 
 def take_all(outbox: Outbox) -> list[Message]:
-    taken = []
+    messages = []
     while message := outbox.claim(()):
-        taken.append(message)
-    return taken
+        messages.append(message)
+    return messages
 
 
 def claim(claims: Claims) -> Claim:
@@ -61,10 +61,10 @@ def cancel_waiting(queue: JobQueue, claims: Claims, id: str) -> None:
 
 
 def cancel_running(queue: JobQueue, claims: Claims, id: str) -> None:
-    held = claim(claims)
+    running = claim(claims)
     queue.cancel(id)
-    assert claims.advance([held], Progress()) == ["cancel"]
-    assert claims.finish(held, JobState.CANCELLED)
+    assert claims.advance([running], Progress()) == ["cancel"]
+    assert claims.finish(running, JobState.CANCELLED)
 
 
 def cancel_and_lose(queue: JobQueue, claims: Claims, id: str) -> None:
@@ -92,7 +92,7 @@ ENDINGS: dict[Callable[[JobQueue, Claims, str], None], str] = {
 
 
 @pytest.mark.parametrize("end", ENDINGS)
-def test_every_way_in_which_a_job_ends_is_told_once(
+def test_every_way_a_job_can_end_sends_one_message(
     queue: JobQueue, claims: Claims, outbox: Outbox, end: Callable[[JobQueue, Claims, str], None]
 ) -> None:
     ends = (WebhookEvent.COMPLETED, WebhookEvent.FAILED, WebhookEvent.CANCELLED)
@@ -108,18 +108,26 @@ def test_every_way_in_which_a_job_ends_is_told_once(
     assert job.model_copy(update={"deliveries": {}}) == queue.fetch(id).model_copy(update={"deliveries": {}})
 
 
-def test_a_job_that_comes_back_is_told_as_it_is_each_time(queue: JobQueue, claims: Claims, outbox: Outbox) -> None:
+def test_each_message_has_the_state_of_the_job_at_that_event(
+    queue: JobQueue, claims: Claims, outbox: Outbox
+) -> None:
     queue.submit(parameters(), webhook=hook())
-    held = claim(claims)
-    claims.advance([held], Progress())
-    claims.release(held)
+    running = claim(claims)
+    claims.advance([running], Progress())
+    claims.release(running)
     claims.finish(claim(claims), JobState.COMPLETED)
 
-    told = take_all(outbox)
+    messages = take_all(outbox)
 
-    assert [one.event for one in told] == ["queued", "started", "queued", "started", "completed"]
-    assert [one.read_job().state.value for one in told] == ["queued", "running", "queued", "running", "completed"]
-    assert len({one.id for one in told}) == 5
+    assert [message.event for message in messages] == ["queued", "started", "queued", "started", "completed"]
+    assert [message.read_job().state.value for message in messages] == [
+        "queued",
+        "running",
+        "queued",
+        "running",
+        "completed",
+    ]
+    assert len({message.id for message in messages}) == 5
 
 
 def test_a_job_without_a_webhook_makes_no_message(queue: JobQueue, claims: Claims, outbox: Outbox) -> None:
@@ -129,22 +137,24 @@ def test_a_job_without_a_webhook_makes_no_message(queue: JobQueue, claims: Claim
     assert take_all(outbox) == []
 
 
-def test_receivers_take_turns_however_much_waits_for_one(queue: JobQueue, outbox: Outbox) -> None:
-    queued = (WebhookEvent.QUEUED,)
+def test_receivers_take_turns_even_if_many_messages_wait_for_one(queue: JobQueue, outbox: Outbox) -> None:
+    events = (WebhookEvent.QUEUED,)
     for site in ["a:443"] * 5 + ["b:443", "c:443", "b:443"]:
-        queue.submit(parameters(), webhook=hook(site, queued))
+        queue.submit(parameters(), webhook=hook(site, events))
 
-    assert [one.site for one in take_all(outbox)] == ["a:443", "b:443", "c:443", "a:443", "b:443"] + ["a:443"] * 3
+    assert [message.site for message in take_all(outbox)] == ["a:443", "b:443", "c:443", "a:443", "b:443"] + [
+        "a:443"
+    ] * 3
 
 
-def test_a_full_receiver_is_passed_over(queue: JobQueue, outbox: Outbox) -> None:
+def test_a_receiver_at_its_limit_is_skipped(queue: JobQueue, outbox: Outbox) -> None:
     for site in ("a:443", "b:443", "c:443"):
         queue.submit(parameters(), webhook=hook(site, (WebhookEvent.QUEUED,)))
 
-    taken = outbox.claim(["a:443", "b:443"])
+    message = outbox.claim(["a:443", "b:443"])
 
-    assert taken is not None
-    assert taken.site == "c:443"
+    assert message is not None
+    assert message.site == "c:443"
     assert outbox.claim(["a:443", "b:443"]) is None
 
 
@@ -161,11 +171,11 @@ def test_a_dispatcher_that_lost_its_lease_writes_nothing(queue: JobQueue, outbox
     assert not outbox.finish(slow, Outcome("given_up", error="x"))
     assert outbox.finish(quick, Outcome("delivered", 200))
     assert not outbox.finish(quick, Outcome("again", pause_seconds=0))
-    assert [one.status for one in queue.fetch(id).deliveries.values()] == ["delivered"]
+    assert [delivery.status for delivery in queue.fetch(id).deliveries.values()] == ["delivered"]
     assert outbox.claim(()) is None
 
 
-def test_a_message_comes_again_when_it_is_due_and_not_before(queue: JobQueue, outbox: Outbox) -> None:
+def test_a_message_is_retried_only_when_it_is_due(queue: JobQueue, outbox: Outbox) -> None:
     queue.submit(parameters(), webhook=hook(events=(WebhookEvent.QUEUED,)))
     first = outbox.claim(())
     assert first is not None

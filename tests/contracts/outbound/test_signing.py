@@ -1,4 +1,4 @@
-"""Secrets and signatures of webhooks, against the reference library."""
+"""Webhook secrets and signatures, checked with the reference library."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def verifies(secret: Secret, headers: Mapping[str, str], body: bytes = BODY) -> 
     return True
 
 
-def test_the_reference_library_verifies_what_is_signed_and_nothing_else() -> None:
+def test_the_reference_library_verifies_signed_messages_and_no_others() -> None:
     ours, other = Secret(b"x" * 32), Secret(b"y" * 32)
     headers = sign([ours], "msg_1", int(time.time()), BODY)
 
@@ -37,7 +37,7 @@ def test_the_reference_library_verifies_what_is_signed_and_nothing_else() -> Non
         assert not verifies(ours, {**headers, name: value})
 
 
-def test_the_secret_is_made_once_for_all_processes(queue: JobQueue, settings: SharedSettings) -> None:
+def test_all_processes_share_one_secret(queue: JobQueue, settings: SharedSettings) -> None:
     first, second = (Secrets(queue.connection, settings) for _ in range(2))
 
     assert first.current() == second.current()
@@ -59,31 +59,31 @@ def test_after_a_replacement_both_secrets_verify_for_a_while(queue: JobQueue, se
     key = "darkroom:webhooks:secrets:service"
     end = queue.connection.zscore(key, old.write()) or 0
     assert 0 < end - queue.now() <= OVERLAP_SECONDS
-    queue.connection.zadd(key, {old.write(): 1})  # its time is over
+    queue.connection.zadd(key, {old.write(): 1})  # it has expired
     assert secrets.current() == [new]
 
 
 @pytest.mark.parametrize("text", ["", "whsec_", "whsec_c2hvcnQ=", "whsec_*", "c2VjcmV0" * 6, "whsec_" + "A" * 88])
-def test_what_is_no_secret_is_refused(text: str) -> None:
+def test_an_invalid_secret_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="24 to 64 bytes"):
         Secret.read(text)
 
 
-def test_a_secret_does_not_show_itself() -> None:
+def test_the_repr_of_a_secret_does_not_contain_it() -> None:
     assert "xxxx" not in repr(Secret(b"x" * 32))
 
 
-def test_the_secret_of_the_settings_is_the_only_one(queue: JobQueue, settings: SharedSettings) -> None:
-    given = Secret(b"x" * 32)
-    settings = SharedSettings.model_validate(settings.model_dump() | {"webhook_secret": given.write()})
+def test_a_secret_in_the_settings_is_the_only_one(queue: JobQueue, settings: SharedSettings) -> None:
+    configured = Secret(b"x" * 32)
+    settings = SharedSettings.model_validate(settings.model_dump() | {"webhook_secret": configured.write()})
     secrets = Secrets(queue.connection, settings)
 
-    assert secrets.current() == [given]
+    assert secrets.current() == [configured]
     with pytest.raises(SettingsError, match="DARKROOM_WEBHOOK_SECRET"):
         secrets.replace()
     assert queue.connection.keys("*") == []
 
 
-def test_a_secret_of_the_settings_that_is_none_is_told(queue: JobQueue, settings: SharedSettings) -> None:
+def test_an_invalid_secret_in_the_settings_is_refused(queue: JobQueue, settings: SharedSettings) -> None:
     with pytest.raises(SettingsError, match="DARKROOM_WEBHOOK_SECRET"):
         Secrets(queue.connection, settings.model_copy(update={"webhook_secret": SecretStr("hunter2")}))

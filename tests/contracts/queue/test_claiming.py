@@ -1,4 +1,4 @@
-"""Who is claimed, when and with whom: each promise of the queue, on a real Redis, without a worker process."""
+"""Which jobs a claim takes, in which order and together with which others, on a real Redis without a worker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from contracts.requests.schema import Priority
 from tests.support.claims import MakeClaims
 from tests.support.parameters import parameters
 
-BATCHES = ClaimCriteria(max_images=4, batching=True)
+UP_TO_FOUR_IMAGES = ClaimCriteria(max_images=4, batching=True)
 LINES = ControlParameters(
     controlnet="lines", image="inputs/a.png", preprocess=None, conditioning_scale=1.0, guidance_start=0.0,
     guidance_end=1.0,
@@ -39,16 +39,16 @@ def test_a_claim_moves_the_job_from_its_queue_to_a_lease_in_one_step(
     assert queue.connection.hget(f"rq:job:{job.id}", "status") == "started"
 
 
-def test_an_empty_queue_gives_an_empty_claim(make_claims: MakeClaims) -> None:
+def test_a_claim_on_an_empty_queue_is_empty(make_claims: MakeClaims) -> None:
     assert make_claims().claim(ClaimCriteria()) == []
 
 
-def test_jobs_with_one_batch_key_are_claimed_together_up_to_the_limit(
+def test_jobs_with_the_same_batch_key_are_claimed_together_up_to_the_limit(
     queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     ids = [queue.submit(parameters(prompt=f"prompt {number}", seed=number)).id for number in range(6)]
-    assert [claim.job.id for claim in make_claims().claim(BATCHES)] == ids[:4]
-    assert [claim.job.id for claim in make_claims().claim(BATCHES)] == ids[4:]
+    assert [claim.job.id for claim in make_claims().claim(UP_TO_FOUR_IMAGES)] == ids[:4]
+    assert [claim.job.id for claim in make_claims().claim(UP_TO_FOUR_IMAGES)] == ids[4:]
 
 
 def test_jobs_that_differ_in_steps_or_are_not_batchable_never_share_a_claim(
@@ -59,23 +59,23 @@ def test_jobs_that_differ_in_steps_or_are_not_batchable_never_share_a_claim(
     queue.submit(parameters(batchable=False))
     queue.submit(parameters(batchable=False))
     claims = make_claims()
-    assert [len(claims.claim(BATCHES)) for _ in range(4)] == [1, 1, 1, 1]
+    assert [len(claims.claim(UP_TO_FOUR_IMAGES)) for _ in range(4)] == [1, 1, 1, 1]
 
 
 def test_images_of_one_job_count_towards_the_limit(queue: JobQueue, make_claims: MakeClaims) -> None:
     queue.submit(parameters(num_images=3))
     queue.submit(parameters(num_images=2))
     queue.submit(parameters(num_images=1))
-    assert [claim.job.parameters.num_images for claim in make_claims().claim(BATCHES)] == [3, 1]
+    assert [claim.job.parameters.num_images for claim in make_claims().claim(UP_TO_FOUR_IMAGES)] == [3, 1]
 
 
-def test_the_memory_of_the_worker_bounds_the_batch_of_a_model(queue: JobQueue, make_claims: MakeClaims) -> None:
+def test_a_models_pixel_limit_bounds_a_claim(queue: JobQueue, make_claims: MakeClaims) -> None:
     for _ in range(4):
         queue.submit(parameters())
-    three = {"shapes-sdxl": 3 * 64 * 64, "another": 1}
+    limits = {"shapes-sdxl": 3 * 64 * 64, "another": 1}
     claims = make_claims()
-    assert len(claims.claim(ClaimCriteria(max_images=8, batching=True, model_pixels=three))) == 3
-    # A job that is too large for the plan is not refused here: it runs alone, and may yet fit.
+    assert len(claims.claim(ClaimCriteria(max_images=8, batching=True, model_pixels=limits))) == 3
+    # A job that exceeds the limit is not refused here: it runs alone, and may still fit.
     assert len(claims.claim(ClaimCriteria(max_images=8, batching=True, model_pixels={"shapes-sdxl": 1}))) == 1
 
 
@@ -83,18 +83,16 @@ def with_adapters(*names: str, scale: float = 1.0) -> JobParameters:
     return parameters(loras=[LoraParameters(name=name, scale=scale) for name in names])
 
 
-def test_a_claim_holds_no_more_adapters_than_stay_loaded_beside_a_model(
-    queue: JobQueue, make_claims: MakeClaims
-) -> None:
-    sent = [with_adapters("a"), with_adapters("b", "a"), with_adapters("c"), with_adapters("b"), with_adapters()]
-    ids = [queue.submit(job).id for job in sent]
-    two = ClaimCriteria(max_images=8, batching=True, max_adapters=2)
+def test_a_claim_has_no_more_adapters_than_stay_loaded(queue: JobQueue, make_claims: MakeClaims) -> None:
+    jobs = [with_adapters("a"), with_adapters("b", "a"), with_adapters("c"), with_adapters("b"), with_adapters()]
+    ids = [queue.submit(job).id for job in jobs]
+    criteria = ClaimCriteria(max_images=8, batching=True, max_adapters=2)
     claims = make_claims()
-    assert [claim.job.id for claim in claims.claim(two)] == [ids[0], ids[1], ids[3], ids[4]]
-    assert [claim.job.id for claim in claims.claim(two)] == [ids[2]]
+    assert [claim.job.id for claim in claims.claim(criteria)] == [ids[0], ids[1], ids[3], ids[4]]
+    assert [claim.job.id for claim in claims.claim(criteria)] == [ids[2]]
 
 
-def test_one_job_may_have_more_adapters_than_stay_loaded_and_those_with_the_same_join_it(
+def test_a_job_with_more_adapters_than_stay_loaded_runs_with_jobs_that_need_no_others(
     queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     ids = [queue.submit(with_adapters(*names)).id for names in ("abc", "abc", "d", "b")]
@@ -102,14 +100,14 @@ def test_one_job_may_have_more_adapters_than_stay_loaded_and_those_with_the_same
     assert [claim.job.id for claim in claimed] == [ids[0], ids[1], ids[3]]
 
 
-def test_jobs_with_the_very_same_adapters_go_before_older_ones_with_others(
+def test_jobs_with_the_same_adapters_go_before_older_jobs_with_others(
     queue: JobQueue, make_claims: MakeClaims
 ) -> None:
-    sent = [with_adapters("a"), with_adapters("b"), with_adapters("a", scale=0.5), with_adapters("a")]
-    ids = [queue.submit(job).id for job in sent]
-    claims, three = make_claims(), ClaimCriteria(max_images=3, batching=True)
-    assert [claim.job.id for claim in claims.claim(three)] == [ids[0], ids[3], ids[1]]
-    assert [claim.job.id for claim in claims.claim(three)] == [ids[2]]
+    jobs = [with_adapters("a"), with_adapters("b"), with_adapters("a", scale=0.5), with_adapters("a")]
+    ids = [queue.submit(job).id for job in jobs]
+    claims, criteria = make_claims(), ClaimCriteria(max_images=3, batching=True)
+    assert [claim.job.id for claim in claims.claim(criteria)] == [ids[0], ids[3], ids[1]]
+    assert [claim.job.id for claim in claims.claim(criteria)] == [ids[2]]
 
 
 def test_a_higher_tier_is_served_before_an_older_job(queue: JobQueue, make_claims: MakeClaims) -> None:
@@ -119,13 +117,15 @@ def test_a_higher_tier_is_served_before_an_older_job(queue: JobQueue, make_claim
     assert [claims.claim(ClaimCriteria())[0].job.priority for _ in range(3)] == ["high", "normal", "low"]
 
 
-def test_a_warm_model_goes_before_an_older_job_of_a_cold_one(queue: JobQueue, make_claims: MakeClaims) -> None:
+def test_a_job_of_a_warm_model_goes_before_an_older_job_of_a_cold_model(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
     queue.submit(parameters(model="cold"))
     queue.submit(parameters(model="warm"))
     assert make_claims().claim(ClaimCriteria(warm=["warm"]))[0].job.parameters.model == "warm"
 
 
-def test_an_overdue_job_goes_before_a_warm_model_once_that_has_settled(
+def test_an_overdue_job_goes_before_a_warm_model_that_has_settled(
     queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     queue.submit(parameters(model="cold"))
@@ -136,7 +136,7 @@ def test_an_overdue_job_goes_before_a_warm_model_once_that_has_settled(
     assert claims.claim(ClaimCriteria(warm=["warm"], settled=True))[0].job.parameters.model == "cold"
 
 
-def test_owners_take_turns_whoever_queued_more(queue: JobQueue, make_claims: MakeClaims) -> None:
+def test_owners_take_turns_however_many_jobs_they_queue(queue: JobQueue, make_claims: MakeClaims) -> None:
     for _ in range(4):
         queue.submit(parameters(batchable=False), owner="greedy")
     for _ in range(2):
@@ -146,45 +146,50 @@ def test_owners_take_turns_whoever_queued_more(queue: JobQueue, make_claims: Mak
     assert served == ["greedy", "modest", "greedy", "modest", "greedy", "greedy"]
 
 
-def test_a_lone_batchable_job_waits_for_company_no_longer_than_asked(
+def test_a_batchable_job_waits_for_others_no_longer_than_the_limit(
     queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     queue.submit(parameters())
-    patient = ClaimCriteria(max_images=2, batching=True, batch_wait_seconds=0.2)
+    criteria = ClaimCriteria(max_images=2, batching=True, batch_wait_seconds=0.2)
     claims = make_claims()
     with pytest.raises(ClaimDeferred) as deferred:
-        claims.claim(patient)
+        claims.claim(criteria)
     assert 0 < deferred.value.seconds <= 0.2
     time.sleep(deferred.value.seconds)
-    assert len(claims.claim(patient)) == 1
+    assert len(claims.claim(criteria)) == 1
 
 
-def test_waiting_for_company_holds_up_no_other_job(queue: JobQueue, make_claims: MakeClaims) -> None:
+def test_a_job_that_waits_for_others_does_not_delay_other_jobs(queue: JobQueue, make_claims: MakeClaims) -> None:
     queue.submit(parameters())
     other = queue.submit(parameters(model="other", batchable=False))
     (claim,) = make_claims().claim(ClaimCriteria(max_images=2, batching=True, batch_wait_seconds=60))
     assert claim.job.id == other.id
 
 
-def test_a_peek_tells_whom_a_claim_would_take_and_takes_nobody(queue: JobQueue, make_claims: MakeClaims) -> None:
+def test_a_peek_returns_the_jobs_that_a_claim_would_take_and_takes_none(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
     queue.submit(parameters(model="cold"))
     ids = [queue.submit(parameters(model="warm", seed=number)).id for number in range(5)]
-    claims, wish = make_claims(), ClaimCriteria(warm=["warm"], max_images=4, batching=True, batch_wait_seconds=60)
+    claims, criteria = (
+        make_claims(),
+        ClaimCriteria(warm=["warm"], max_images=4, batching=True, batch_wait_seconds=60),
+    )
     before = {name: queue.connection.dump(name) for name in names(queue, "*")}
     for _ in range(2):
-        assert [job.id for job in claims.peek(wish)] == ids[:4]
+        assert [job.id for job in claims.peek(criteria)] == ids[:4]
     assert {name: queue.connection.dump(name) for name in names(queue, "*")} == before
-    assert [claim.job.id for claim in claims.claim(wish)] == ids[:4]
-    # The last one may yet get company; until then it is known that it comes.
-    assert [job.id for job in claims.peek(wish)] == ids[4:]
+    assert [claim.job.id for claim in claims.claim(criteria)] == ids[:4]
+    # A claim of the last job waits for others; a peek returns it at once.
+    assert [job.id for job in claims.peek(criteria)] == ids[4:]
     assert claims.peek(ClaimCriteria(warm=["warm"]))[0].id == ids[4]
 
 
-def test_a_peek_into_an_empty_queue_sees_nobody(make_claims: MakeClaims) -> None:
+def test_a_peek_into_an_empty_queue_is_empty(make_claims: MakeClaims) -> None:
     assert make_claims().peek(ClaimCriteria()) == []
 
 
-def test_a_model_that_is_not_ready_is_named_and_nobody_is_claimed(
+def test_a_model_that_is_not_ready_is_named_and_no_job_is_claimed(
     queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     cold = queue.submit(parameters(model="cold"))
@@ -197,37 +202,33 @@ def test_a_model_that_is_not_ready_is_named_and_nobody_is_claimed(
     assert claims.claim(ClaimCriteria(ready=["cold"]))[0].job.id == cold.id
 
 
-def test_a_model_that_is_deferred_holds_nobody_up_in_any_tier(queue: JobQueue, make_claims: MakeClaims) -> None:
+def test_a_deferred_model_delays_no_other_job_in_any_tier(queue: JobQueue, make_claims: MakeClaims) -> None:
     cold = queue.submit(parameters(model="cold"), priority=Priority.HIGH)
     ids = [queue.submit(parameters(model="warm", batchable=False)).id for _ in range(2)]
     claims = make_claims(overdue_seconds=0)
-    wish = ClaimCriteria(warm=["warm"], ready=["warm"], deferred=["cold"])
-    assert [claims.claim(wish)[0].job.id for _ in ids] == ids
-    assert claims.claim(wish) == []
+    criteria = ClaimCriteria(warm=["warm"], ready=["warm"], deferred=["cold"])
+    assert [claims.claim(criteria)[0].job.id for _ in ids] == ids
+    assert claims.claim(criteria) == []
     assert queue.fetch(cold.id).state is JobState.QUEUED
-    # Another worker, for which it is ready, may have it meanwhile.
+    # Another worker, which has the model ready, may take the job.
     assert make_claims("second").claim(ClaimCriteria(warm=["cold"], ready=["cold"]))[0].job.id == cold.id
 
 
-def test_a_job_whose_controlnet_is_not_ready_is_passed_over_by_its_models_other_jobs(
-    queue: JobQueue, make_claims: MakeClaims
-) -> None:
+def test_a_job_with_a_deferred_controlnet_is_skipped(queue: JobQueue, make_claims: MakeClaims) -> None:
     controlled = queue.submit(parameters(model="warm", controls=(LINES,)))
     plain = queue.submit(parameters(model="warm"))
     claims = make_claims()
     with pytest.raises(NotReady) as unready:
         claims.claim(ClaimCriteria(warm=["warm"], ready=["warm"]))
     assert unready.value.name == "controlnet:lines"
-    wish = ClaimCriteria(warm=["warm"], ready=["warm"], deferred=["controlnet:lines"])
-    assert [claim.job.id for claim in claims.claim(wish)] == [plain.id]
-    assert claims.claim(wish) == []
+    criteria = ClaimCriteria(warm=["warm"], ready=["warm"], deferred=["controlnet:lines"])
+    assert [claim.job.id for claim in claims.claim(criteria)] == [plain.id]
+    assert claims.claim(criteria) == []
     ready = ClaimCriteria(warm=["warm"], ready=["warm", "controlnet:lines"])
     assert [claim.job.id for claim in claims.claim(ready)] == [controlled.id]
 
 
-def test_jobs_that_have_ended_behind_one_that_is_deferred_leave_the_queue(
-    queue: JobQueue, make_claims: MakeClaims
-) -> None:
+def test_ended_jobs_behind_a_deferred_job_leave_the_queue(queue: JobQueue, make_claims: MakeClaims) -> None:
     controlled = queue.submit(parameters(controls=(LINES,)))
     cancelled = queue.submit(parameters())
     queue.cancel(cancelled.id)
@@ -236,7 +237,7 @@ def test_jobs_that_have_ended_behind_one_that_is_deferred_leave_the_queue(
     assert make_claims().claim(ClaimCriteria())[0].job.id == controlled.id
 
 
-def test_two_workers_never_claim_one_job(queue: JobQueue, make_claims: MakeClaims) -> None:
+def test_no_two_workers_claim_the_same_job(queue: JobQueue, make_claims: MakeClaims) -> None:
     count = 60
     taken: list[str] = []
     for _ in range(count):
@@ -244,8 +245,8 @@ def test_two_workers_never_claim_one_job(queue: JobQueue, make_claims: MakeClaim
 
     def take(worker: str) -> None:
         claims = make_claims(worker)
-        while batch := claims.claim(ClaimCriteria()):
-            taken.extend(claim.job.id for claim in batch)
+        while claimed := claims.claim(ClaimCriteria()):
+            taken.extend(claim.job.id for claim in claimed)
 
     threads = [threading.Thread(target=take, args=(f"worker-{number}",)) for number in range(4)]
     for thread in threads:

@@ -1,4 +1,4 @@
-"""Submit, fetch, cancel, on a real Redis that goes away and comes back."""
+"""Submitting, fetching and cancelling jobs on a real Redis, which is also killed and restarted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_submitted_job_is_read_back_as_it_was_sent(queue: JobQueue) -> None:
     assert found.deadline_at == found.created_at + 60
 
 
-def test_rq_sees_the_job_too_with_our_one_function_and_nothing_pickled(queue: JobQueue) -> None:
+def test_rq_reads_the_job_with_its_function_and_without_pickle(queue: JobQueue) -> None:
     sent = queue.submit(parameters())
     connection = queue._rq_connection
     assert Queue(sent.queue, connection=connection, serializer=JSONSerializer).job_ids == [sent.id]
@@ -43,7 +43,7 @@ def test_an_unknown_job_is_not_found(queue: JobQueue) -> None:
         queue.cancel("nothing")
 
 
-def test_a_waiting_job_is_cancelled_at_once_and_twice_is_the_same(
+def test_a_waiting_job_is_cancelled_at_once_and_cancelling_again_changes_nothing(
     queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     job = queue.submit(parameters())
@@ -53,7 +53,7 @@ def test_a_waiting_job_is_cancelled_at_once_and_twice_is_the_same(
     assert queue.connection.llen(f"rq:queue:{job.queue}") == 0
 
 
-def test_a_running_job_is_marked_for_its_worker(queue: JobQueue, make_claims: MakeClaims) -> None:
+def test_cancelling_a_running_job_sets_a_flag_for_its_worker(queue: JobQueue, make_claims: MakeClaims) -> None:
     job = queue.submit(parameters())
     make_claims().claim(ClaimCriteria())
     marked = queue.cancel(job.id)
@@ -76,7 +76,7 @@ def test_position_counts_the_jobs_ahead(queue: JobQueue, make_claims: MakeClaims
     assert [queue.position(job) for job in jobs] == [None, (0, None), (1, None)]
 
 
-def test_an_accepted_job_outlives_a_killed_redis_and_its_absence_is_said(tmp_path: Path) -> None:
+def test_an_accepted_job_survives_a_killed_redis(tmp_path: Path) -> None:
     server = RedisServer(tmp_path, fsync="always")
     server.start()
     queue = JobQueue(SharedSettings(redis_url=server.url, data=tmp_path))

@@ -1,4 +1,4 @@
-"""Lease, fence, reap and end of what was claimed: each promise, on a real Redis, without a worker process."""
+"""Leases, fencing, reaping and the end of claimed jobs, on a real Redis without a worker process."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from contracts.queue.records import JobError, JobState, Progress, Receipt, Weigh
 from tests.support.claims import MakeClaims
 from tests.support.parameters import parameters
 
-BATCHES = ClaimCriteria(max_images=4, batching=True)
-SHORT = 0.05
+UP_TO_FOUR_IMAGES = ClaimCriteria(max_images=4, batching=True)
+SHORT_SECONDS = 0.05
 
 
 def names(queue: JobQueue, pattern: str) -> set[str]:
@@ -39,48 +39,48 @@ def test_a_finished_job_is_complete_everywhere_at_once(queue: JobQueue, make_cla
 
 def test_a_worker_that_lost_its_lease_writes_nothing(queue: JobQueue, make_claims: MakeClaims) -> None:
     job = queue.submit(parameters())
-    late, quick = make_claims("late", lease_seconds=SHORT), make_claims("quick")
-    (old,) = late.claim(ClaimCriteria())
-    time.sleep(2 * SHORT)
-    assert quick.reap() == (1, [])
-    (new,) = quick.claim(ClaimCriteria())
-    assert late.extend([old]) == {job.id}
-    assert late.advance([old], Progress(step=1, steps=2)) == ["lost"]
-    assert not late.finish(old, JobState.COMPLETED, images=["stale"])
-    assert not late.release(old)
-    assert quick.finish(new, JobState.COMPLETED, images=[])
-    assert not late.fail(old, JobError(code=FailureCode.INTERNAL, message="late", retryable=True))
+    slow, fast = make_claims("slow", lease_seconds=SHORT_SECONDS), make_claims("fast")
+    (old,) = slow.claim(ClaimCriteria())
+    time.sleep(2 * SHORT_SECONDS)
+    assert fast.reap() == (1, [])
+    (new,) = fast.claim(ClaimCriteria())
+    assert slow.extend([old]) == {job.id}
+    assert slow.advance([old], Progress(step=1, steps=2)) == ["lost"]
+    assert not slow.finish(old, JobState.COMPLETED, images=["stale"])
+    assert not slow.release(old)
+    assert fast.finish(new, JobState.COMPLETED, images=[])
+    assert not slow.fail(old, JobError(code=FailureCode.INTERNAL, message="late", retryable=True))
     assert queue.fetch(job.id).state is JobState.COMPLETED
     assert queue.fetch(job.id).attempts == 2
 
 
-def test_a_lease_that_is_extended_is_not_reaped(queue: JobQueue, make_claims: MakeClaims) -> None:
+def test_an_extended_lease_is_not_reaped(queue: JobQueue, make_claims: MakeClaims) -> None:
     queue.submit(parameters())
     claims = make_claims(lease_seconds=0.3)
-    batch = claims.claim(ClaimCriteria())
+    running = claims.claim(ClaimCriteria())
     for _ in range(4):
         time.sleep(0.1)
-        assert claims.extend(batch) == set()
+        assert claims.extend(running) == set()
         assert claims.reap() == (0, [])
 
 
-def test_a_job_whose_worker_was_lost_comes_back_alone_and_first(queue: JobQueue, make_claims: MakeClaims) -> None:
+def test_a_job_whose_worker_was_lost_runs_again_first_and_alone(queue: JobQueue, make_claims: MakeClaims) -> None:
     ids = [queue.submit(parameters()).id for _ in range(3)]
-    claims = make_claims(lease_seconds=SHORT)
+    claims = make_claims(lease_seconds=SHORT_SECONDS)
     assert len(claims.claim(ClaimCriteria(max_images=2, batching=True))) == 2
-    time.sleep(2 * SHORT)
+    time.sleep(2 * SHORT_SECONDS)
     assert claims.reap() == (2, [])
-    batches = [[claim.job.id for claim in claims.claim(BATCHES)] for _ in range(3)]
-    assert sorted(batches[0] + batches[1]) == sorted(ids[:2])
-    assert batches[2] == ids[2:]
+    ids_of_claims = [[claim.job.id for claim in claims.claim(UP_TO_FOUR_IMAGES)] for _ in range(3)]
+    assert sorted(ids_of_claims[0] + ids_of_claims[1]) == sorted(ids[:2])
+    assert ids_of_claims[2] == ids[2:]
 
 
-def test_a_job_that_costs_every_worker_its_life_ends_failed(queue: JobQueue, make_claims: MakeClaims) -> None:
+def test_a_job_that_kills_every_worker_fails(queue: JobQueue, make_claims: MakeClaims) -> None:
     job = queue.submit(parameters())
-    claims = make_claims(lease_seconds=SHORT, max_attempts=2)
+    claims = make_claims(lease_seconds=SHORT_SECONDS, max_attempts=2)
     for outcome in [(1, []), (0, [job.id])]:
         assert claims.claim(ClaimCriteria())
-        time.sleep(2 * SHORT)
+        time.sleep(2 * SHORT_SECONDS)
         assert claims.reap() == outcome
     ended = queue.fetch(job.id)
     assert ended.state is JobState.FAILED
@@ -89,13 +89,13 @@ def test_a_job_that_costs_every_worker_its_life_ends_failed(queue: JobQueue, mak
     assert claims.claim(ClaimCriteria()) == []
 
 
-def test_many_reapers_requeue_a_lost_job_once(queue: JobQueue, make_claims: MakeClaims) -> None:
-    """RQ's own registry clean-up, run by four threads over 200 jobs, made 800 queue entries."""
+def test_concurrent_reapers_requeue_each_lost_job_once(queue: JobQueue, make_claims: MakeClaims) -> None:
+    """RQ's own registry clean-up, run by four threads over 200 jobs, created 800 queue entries."""
     jobs = [queue.submit(parameters(batchable=False)) for _ in range(50)]
-    claims = make_claims(lease_seconds=SHORT)
+    claims = make_claims(lease_seconds=SHORT_SECONDS)
     while claims.claim(ClaimCriteria()):
         pass
-    time.sleep(2 * SHORT)
+    time.sleep(2 * SHORT_SECONDS)
     threads = [threading.Thread(target=claims.reap) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -104,7 +104,7 @@ def test_many_reapers_requeue_a_lost_job_once(queue: JobQueue, make_claims: Make
     assert queue.connection.llen(f"rq:queue:{jobs[0].queue}") == len(jobs)
 
 
-def test_a_job_handed_back_keeps_its_place_and_spends_no_attempt(queue: JobQueue, make_claims: MakeClaims) -> None:
+def test_a_released_job_keeps_its_place_and_uses_up_no_attempt(queue: JobQueue, make_claims: MakeClaims) -> None:
     first = queue.submit(parameters(batchable=False))
     queue.submit(parameters(batchable=False))
     claims = make_claims()
@@ -115,30 +115,30 @@ def test_a_job_handed_back_keeps_its_place_and_spends_no_attempt(queue: JobQueue
     assert claims.claim(ClaimCriteria())[0].job.id == first.id
 
 
-def test_progress_is_on_the_record_and_in_the_stream(queue: JobQueue, make_claims: MakeClaims) -> None:
+def test_progress_is_in_the_record_and_in_the_event_stream(queue: JobQueue, make_claims: MakeClaims) -> None:
     job = queue.submit(parameters())
     claims = make_claims()
-    batch = claims.claim(ClaimCriteria())
-    assert claims.advance(batch, Progress(step=1, steps=4, fraction=0.25, eta_seconds=3.0)) == ["on"]
+    running = claims.claim(ClaimCriteria())
+    assert claims.advance(running, Progress(step=1, steps=4, fraction=0.25, eta_seconds=3.0)) == ["on"]
     assert queue.fetch(job.id).progress.step == 1
     event = read_events(queue.connection, job.id)[-1]
     assert (event.kind, event.data["fraction"]) == ("progress", 0.25)
 
 
-def test_a_running_job_learns_of_its_cancel_and_the_others_go_on(queue: JobQueue, make_claims: MakeClaims) -> None:
+def test_a_cancelled_job_stops_and_the_jobs_with_it_continue(queue: JobQueue, make_claims: MakeClaims) -> None:
     jobs = [queue.submit(parameters()) for _ in range(3)]
     claims = make_claims()
-    batch = claims.claim(BATCHES)
+    running = claims.claim(UP_TO_FOUR_IMAGES)
     queue.cancel(jobs[1].id)
-    assert claims.advance(batch, Progress(step=1, steps=4)) == ["on", "cancel", "on"]
+    assert claims.advance(running, Progress(step=1, steps=4)) == ["on", "cancel", "on"]
 
 
-def test_a_running_job_learns_that_its_deadline_has_passed(queue: JobQueue, make_claims: MakeClaims) -> None:
+def test_a_running_job_stops_when_its_deadline_has_passed(queue: JobQueue, make_claims: MakeClaims) -> None:
     job = queue.submit(parameters(), deadline_seconds=1)
     claims = make_claims()
-    batch = claims.claim(ClaimCriteria())
+    running = claims.claim(ClaimCriteria())
     queue.connection.hset(f"darkroom:job:{job.id}", "deadline_at", "1.0")
-    assert claims.advance(batch, Progress(step=1, steps=4)) == ["deadline"]
+    assert claims.advance(running, Progress(step=1, steps=4)) == ["deadline"]
 
 
 def test_a_waiting_job_fails_when_its_deadline_passes(queue: JobQueue, make_claims: MakeClaims) -> None:
@@ -155,19 +155,17 @@ def test_a_waiting_job_fails_when_its_deadline_passes(queue: JobQueue, make_clai
     assert claims.claim(ClaimCriteria()) == []
 
 
-def test_a_cancel_asked_of_a_worker_that_dies_is_kept(queue: JobQueue, make_claims: MakeClaims) -> None:
+def test_a_cancelled_job_whose_worker_dies_ends_cancelled(queue: JobQueue, make_claims: MakeClaims) -> None:
     job = queue.submit(parameters())
-    claims = make_claims(lease_seconds=SHORT)
+    claims = make_claims(lease_seconds=SHORT_SECONDS)
     claims.claim(ClaimCriteria())
     queue.cancel(job.id)
-    time.sleep(2 * SHORT)
+    time.sleep(2 * SHORT_SECONDS)
     claims.reap()
     assert queue.fetch(job.id).state is JobState.CANCELLED
 
 
-def test_an_id_left_in_a_list_after_its_job_ended_is_not_run_again(
-    queue: JobQueue, make_claims: MakeClaims
-) -> None:
+def test_the_id_of_an_ended_job_in_a_queue_is_not_run_again(queue: JobQueue, make_claims: MakeClaims) -> None:
     job = queue.submit(parameters())
     claims = make_claims()
     (claim,) = claims.claim(ClaimCriteria())
@@ -178,10 +176,8 @@ def test_an_id_left_in_a_list_after_its_job_ended_is_not_run_again(
     assert names(queue, "darkroom:waiting:*") == set()
 
 
-def test_ending_a_job_twice_by_its_own_execution_is_ending_it_once(
-    queue: JobQueue, make_claims: MakeClaims
-) -> None:
-    """The answer to the first was lost on the way, so the worker says it again."""
+def test_an_execution_that_ends_its_job_twice_ends_it_once(queue: JobQueue, make_claims: MakeClaims) -> None:
+    """The answer to the first call was lost, so the worker repeats it."""
     job = queue.submit(parameters())
     claims = make_claims()
     (claim,) = claims.claim(ClaimCriteria())
@@ -191,7 +187,9 @@ def test_ending_a_job_twice_by_its_own_execution_is_ending_it_once(
     assert kinds.count("completed") == 1
 
 
-def test_a_claim_whose_answer_was_lost_costs_its_jobs_nothing(queue: JobQueue, make_claims: MakeClaims) -> None:
+def test_jobs_of_a_claim_whose_answer_was_lost_are_requeued_without_using_up_an_attempt(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
     job, other = queue.submit(parameters()), queue.submit(parameters())
     first, second = make_claims("first"), make_claims("second")
     first.claim(ClaimCriteria())
@@ -205,7 +203,7 @@ def test_a_claim_whose_answer_was_lost_costs_its_jobs_nothing(queue: JobQueue, m
     assert queue.fetch(other.id).state is JobState.RUNNING
 
 
-def test_step_times_are_remembered_and_make_the_waiting_times_known(
+def test_waiting_times_are_estimated_from_the_measured_step_times(
     queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     first, second = queue.submit(parameters(batchable=False)), queue.submit(parameters(batchable=False))
@@ -217,11 +215,11 @@ def test_step_times_are_remembered_and_make_the_waiting_times_known(
     )
     assert claims.complete(claim, [], receipt)
     third = queue.submit(parameters(batchable=False))
-    # Two seconds for four steps: half a second a step, four steps a job, none and one ahead.
+    # Two seconds for four steps are 0.5 s per step, so each job takes 2 s; zero and one jobs are ahead.
     assert [queue.position(job) for job in (first, second, third)] == [None, (0, 2.0), (1, 4.0)]
 
 
-def test_a_job_that_meets_failing_devices_goes_back_unspent_alone_and_fails_in_the_end(
+def test_a_job_whose_devices_fail_is_requeued_alone_and_fails_after_the_limit(
     queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     job, claims = queue.submit(parameters()), make_claims()

@@ -1,4 +1,4 @@
-"""Records of older releases: what they call differently is still read."""
+"""Records of older releases: fields under their former names are still read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from contracts.queue.records import Receipt, Weights
 from tests.support.parameters import parameters
 
 
-def test_a_receipt_of_an_older_release_keeps_its_deviations() -> None:
+def test_the_deviations_of_an_older_releases_receipt_are_read() -> None:
     new = Receipt(
         parameters=parameters(), seeds=[1], model=Weights(id="m", sha256="0"), deviations=["VAE in tiles"]
     )

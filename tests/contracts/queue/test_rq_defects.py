@@ -1,7 +1,7 @@
-"""The ways in which a stock RQ worker loses or doubles jobs, as they were reproduced, each shown to be closed.
+"""Reproduced defects by which a stock RQ worker loses or duplicates jobs; Darkroom has none of them.
 
-The letters are those of the measurements. What a killed process leaves behind is made by a process that is
-really killed, at the worst moment.
+The letters name the defects. The state that a killed process leaves behind comes from a process that is really
+killed, at the worst moment.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.support.parameters import parameters
 
 LEASE_SECONDS = 0.2
 
-#: Claims, says so, and hangs until it is killed: nothing that comes after the claim has happened.
+#: Claims jobs, prints their number, and hangs until it is killed: nothing after the claim has happened.
 CLAIM_AND_HANG = f"""
 import sys, time
 from contracts.queue.leases import ClaimCriteria, Claims
@@ -40,7 +40,7 @@ time.sleep(60)
 
 
 def kill_after_claim(settings: SharedSettings) -> int:
-    """How many jobs a worker had claimed when it was killed."""
+    """Kill a worker after its claim; returns how many jobs it had claimed."""
     command = [sys.executable, "-c", CLAIM_AND_HANG, settings.redis_url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -53,7 +53,7 @@ def rq_queue(queue: JobQueue, name: str) -> Queue:
     return Queue(name, connection=queue._rq_connection, serializer=JSONSerializer)
 
 
-def test_defect_a_a_worker_of_several_queues_killed_after_the_pop_loses_nothing(
+def test_defect_a_a_worker_of_several_queues_that_is_killed_after_its_claim_loses_no_job(
     settings: SharedSettings, queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     ids = [queue.submit(parameters(), priority=tier).id for tier in Priority for _ in range(2)]
@@ -61,11 +61,11 @@ def test_defect_a_a_worker_of_several_queues_killed_after_the_pop_loses_nothing(
     time.sleep(2 * LEASE_SECONDS)
     claims = make_claims()
     claims.reap()
-    seen = [claim.job.id for _ in ids for claim in claims.claim(ClaimCriteria())]
-    assert sorted(seen) == sorted(ids)
+    claimed = [claim.job.id for _ in ids for claim in claims.claim(ClaimCriteria())]
+    assert sorted(claimed) == sorted(ids)
 
 
-def test_defect_a2_the_lost_job_comes_back_after_one_lease_and_not_after_two_maintenances(
+def test_defect_a2_a_lost_job_is_requeued_after_one_lease(
     settings: SharedSettings, queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     job = queue.submit(parameters())
@@ -75,14 +75,14 @@ def test_defect_a2_the_lost_job_comes_back_after_one_lease_and_not_after_two_mai
     assert queue.fetch(job.id).state is JobState.QUEUED
 
 
-def test_defect_b_a_finished_job_never_flips_to_failed_and_never_runs_again(
+def test_defect_b_a_completed_job_neither_becomes_failed_nor_runs_again(
     queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     job = queue.submit(parameters())
     claims = make_claims(lease_seconds=LEASE_SECONDS)
     (claim,) = claims.claim(ClaimCriteria())
     claims.finish(claim, JobState.COMPLETED, images=[])
-    # As if the worker had been killed before it took its execution off the books.
+    # As if the worker had been killed before its execution was removed.
     queue.connection.zadd("darkroom:leases", {job.id: 1.0})
     queue.connection.zadd(f"rq:wip:{job.queue}", {f"{job.id}:{claim.execution}": 1.0})
     StartedJobRegistry(queue=rq_queue(queue, job.queue)).cleanup()
@@ -91,12 +91,12 @@ def test_defect_b_a_finished_job_never_flips_to_failed_and_never_runs_again(
     assert queue.fetch(job.id).state is JobState.COMPLETED
 
 
-def test_defect_c_rqs_own_cleanup_run_by_many_touches_none_of_our_leases(
+def test_defect_c_concurrent_cleanups_by_rq_leave_our_leases_unchanged(
     queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     jobs = [queue.submit(parameters(batchable=False)) for _ in range(50)]
     claims = make_claims(lease_seconds=LEASE_SECONDS)
-    held = [claim for _ in jobs for claim in claims.claim(ClaimCriteria())]
+    running = [claim for _ in jobs for claim in claims.claim(ClaimCriteria())]
     time.sleep(2 * LEASE_SECONDS)
 
     def clean() -> None:
@@ -110,13 +110,13 @@ def test_defect_c_rqs_own_cleanup_run_by_many_touches_none_of_our_leases(
     for thread in threads:
         thread.join()
     assert queue.connection.llen(f"rq:queue:{jobs[0].queue}") == 0
-    assert all(claims.finish(claim, JobState.COMPLETED, images=[]) for claim in held)
+    assert all(claims.finish(claim, JobState.COMPLETED, images=[]) for claim in running)
     finished = FinishedJobRegistry(queue=rq_queue(queue, jobs[0].queue))
     assert sorted(finished.get_job_ids()) == sorted(job.id for job in jobs)
     assert FailedJobRegistry(queue=rq_queue(queue, jobs[0].queue)).count == 0
 
 
-def test_defect_e_there_is_no_maintenance_lock_that_a_killed_worker_could_keep(
+def test_defect_e_a_killed_worker_leaves_no_maintenance_lock(
     settings: SharedSettings, queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     queue.submit(parameters())

@@ -1,4 +1,4 @@
-"""RQ's own tools: `rq info` shows our processes, `rq suspend` is heeded, a stock worker loses no job."""
+"""RQ's own tools: `rq info` shows our processes, `rq suspend` is obeyed, a stock worker loses no job."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def rq_connection(redis_url: str) -> Redis:
 
 
 def rq_info(redis_url: str) -> str:
-    """What `rq info` prints."""
+    """Run `rq info` and return its output."""
     command = [str(Path(sys.executable).parent / "rq"), "info", "--url", redis_url, "--raw"]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 def states(redis_url: str) -> dict[str, str]:
-    """State of each worker that `rq info` lists, by name."""
+    """Return the state of each worker that `rq info` lists, by name."""
     return dict(re.findall(r"^worker (\S+) \(.*\) (\w+) darkroom\.", rq_info(redis_url), re.MULTILINE))
 
 
@@ -59,7 +59,7 @@ def test_rq_info_shows_workers_dispatchers_and_queues(
     assert "a-worker" not in states(redis_url)
 
 
-def test_rq_suspend_is_heeded_and_shown(redis_url: str, rq_connection: Redis) -> None:
+def test_rq_suspend_is_obeyed_and_shown(redis_url: str, rq_connection: Redis) -> None:
     with RqRegistration(rq_connection, "a-worker") as registration:
         assert not registration.is_suspended
         suspend(rq_connection)
@@ -78,14 +78,14 @@ def test_rqs_shutdown_command_ends_a_dispatcher(redis_url: str, rq_connection: R
         assert process.wait(timeout=20) == 0
 
 
-def test_an_entry_keeps_the_connections_own_timeout(rq_connection: Redis) -> None:
-    """RQ raises it to seven minutes, and a Redis that hangs would hang the worker as long."""
+def test_registration_keeps_the_timeout_of_the_connection(rq_connection: Redis) -> None:
+    """RQ raises it to seven minutes; then a Redis that hangs would block the worker for that long."""
     with RqRegistration(rq_connection, "a-worker"):
         assert rq_connection.connection_pool.connection_kwargs["socket_timeout"] == 5
 
 
 @pytest.mark.parametrize("serializer", [JSONSerializer, DefaultSerializer])
-def test_a_stock_rq_worker_fails_a_job_in_plain_words_and_does_not_lose_it(
+def test_a_stock_rq_worker_fails_a_job_with_a_clear_message_and_does_not_lose_it(
     serializer: type[JSONSerializer] | type[DefaultSerializer],
     queue: JobQueue,
     rq_connection: Redis,

@@ -1,4 +1,4 @@
-"""The census and the totals of jobs: each job is in one state, and ends once, whatever becomes of it."""
+"""Job counts by state, and totals: each job is in one state and ends once, however it ends."""
 
 from __future__ import annotations
 
@@ -19,30 +19,32 @@ from contracts.uploads.retention import Retention
 from tests.support.claims import MakeClaims
 from tests.support.parameters import parameters
 
-SHORT = 0.05
+SHORT_SECONDS = 0.05
 KIND = ("shapes-sdxl", "txt2img")
 
 
 def count_states(queue: JobQueue) -> dict[str, int]:
-    """State -> jobs in it, by the census."""
-    found = read_stats(queue.connection).jobs
-    assert all(key[1:] == KIND for key in found)
-    return {state: number for (state, *_), number in found.items() if number}
+    """Return the number of jobs by state."""
+    counts = read_stats(queue.connection).jobs
+    assert all(key[1:] == KIND for key in counts)
+    return {state: number for (state, *_), number in counts.items() if number}
 
 
 def count(queue: JobQueue, name: str) -> Counter[str]:
-    """First label's value -> figure of a counter."""
-    figures: Counter[str] = Counter()
+    """Return the values of a counter by its first label."""
+    values: Counter[str] = Counter()
     for row, samples in read_totals(queue.connection):
         for sample in samples:
             if row.name == name:
-                figures[sample.labels[0]] += int(sample.parts[""])
-    return figures
+                values[sample.labels[0]] += int(sample.parts[""])
+    return values
 
 
 def receipt_of(claim: Claim) -> Receipt:
-    given = claim.job.parameters
-    return Receipt(parameters=given, seeds=given.seeds, model=Weights(id=given.model, sha256="0" * 64))
+    parameters = claim.job.parameters
+    return Receipt(
+        parameters=parameters, seeds=parameters.seeds, model=Weights(id=parameters.model, sha256="0" * 64)
+    )
 
 
 def take(queue: JobQueue, claims: Claims, **options: int) -> Claim:
@@ -54,7 +56,7 @@ def take(queue: JobQueue, claims: Claims, **options: int) -> Claim:
 def complete(queue: JobQueue, claims: Claims) -> None:
     claim = take(queue, claims)
     assert claims.complete(claim, [], receipt_of(claim))
-    assert claims.complete(claim, [], receipt_of(claim)), "its first answer was lost"
+    assert claims.complete(claim, [], receipt_of(claim)), "as if the first answer had been lost"
 
 
 def fail(queue: JobQueue, claims: Claims) -> None:
@@ -78,14 +80,14 @@ def cancel_running(queue: JobQueue, claims: Claims) -> None:
 def cancel_of_a_dead_worker(queue: JobQueue, claims: Claims) -> None:
     claim = take(queue, claims)
     queue.cancel(claim.job.id)
-    time.sleep(2 * SHORT)
+    time.sleep(2 * SHORT_SECONDS)
     claims.reap()
     assert not claims.finish(claim, JobState.CANCELLED)
 
 
 def lose(queue: JobQueue, claims: Claims) -> None:
     claim = take(queue, claims)
-    time.sleep(2 * SHORT)
+    time.sleep(2 * SHORT_SECONDS)
     assert claims.reap() == (0, [claim.job.id])
     assert not claims.complete(claim, [], receipt_of(claim))
 
@@ -113,7 +115,7 @@ def test_a_job_is_counted_once_however_it_ends(
     queue: JobQueue, make_claims: MakeClaims, end: object, status: str, code: str | None
 ) -> None:
     assert callable(end)
-    end(queue, make_claims(lease_seconds=SHORT, max_attempts=1))
+    end(queue, make_claims(lease_seconds=SHORT_SECONDS, max_attempts=1))
 
     assert count_states(queue) == {status: 1}
     assert count(queue, "jobs_accepted") == {"shapes-sdxl": 1}
@@ -121,25 +123,27 @@ def test_a_job_is_counted_once_however_it_ends(
     assert count(queue, "job_failures") == ({code: 1} if code else {})
 
 
-def test_a_job_that_comes_back_is_in_one_state_and_has_not_ended(queue: JobQueue, make_claims: MakeClaims) -> None:
-    quick = make_claims(lease_seconds=SHORT)
-    claim = take(queue, quick)
+def test_a_requeued_job_is_counted_in_one_state_and_has_not_ended(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
+    claims = make_claims(lease_seconds=SHORT_SECONDS)
+    claim = take(queue, claims)
     assert count_states(queue) == {"running": 1}
-    quick.release(claim)
+    claims.release(claim)
     assert count_states(queue) == {"queued": 1}
-    quick.claim(ClaimCriteria())
-    quick.release_lost([])
+    claims.claim(ClaimCriteria())
+    claims.release_lost([])
     assert count_states(queue) == {"queued": 1}
-    quick.claim(ClaimCriteria())
-    time.sleep(2 * SHORT)
-    assert quick.reap() == (1, [])
+    claims.claim(ClaimCriteria())
+    time.sleep(2 * SHORT_SECONDS)
+    assert claims.reap() == (1, [])
 
     assert count_states(queue) == {"queued": 1}
     assert count(queue, "leases_lost") == {"shapes-sdxl": 1}
     assert count(queue, "jobs_ended") == {}
 
 
-def test_a_forgotten_job_leaves_the_census_and_stays_in_the_totals(
+def test_a_removed_job_leaves_the_job_counts_and_stays_in_the_totals(
     queue: JobQueue, storage: Storage, make_claims: MakeClaims
 ) -> None:
     complete(queue, make_claims())
@@ -158,17 +162,17 @@ def test_a_forgotten_job_leaves_the_census_and_stays_in_the_totals(
     assert count(queue, "jobs_ended") == {"completed": 1, "cancelled": 1}
 
 
-def test_the_lines_tell_of_each_model_and_priority_how_many_wait_and_how_long(queue: JobQueue) -> None:
+def test_queue_depths_are_reported_by_model_and_priority(queue: JobQueue) -> None:
     for owner in ("one", "two"):
         queue.submit(parameters(), owner=owner)
     queue.submit(parameters(model="shapes-flux"), priority=Priority.HIGH)
-    time.sleep(SHORT)
+    time.sleep(SHORT_SECONDS)
 
-    lines = read_stats(queue.connection).depths
+    depths = read_stats(queue.connection).depths
 
-    assert {key: line.waiting for key, line in lines.items() if line.waiting} == {
+    assert {key: depth.waiting for key, depth in depths.items() if depth.waiting} == {
         ("shapes-sdxl", "normal"): 2,
         ("shapes-flux", "high"): 1,
     }
-    assert lines["shapes-sdxl", "normal"].oldest_seconds >= SHORT
-    assert lines["shapes-sdxl", "low"] == QueueDepth()
+    assert depths["shapes-sdxl", "normal"].oldest_seconds >= SHORT_SECONDS
+    assert depths["shapes-sdxl", "low"] == QueueDepth()

@@ -1,4 +1,4 @@
-"""Workers' reports: seen while they are fresh, gone when the worker is silent or leaves."""
+"""Workers' reports: listed while fresh, gone when the worker is silent or stops."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def test_live_workers_are_listed_by_id(queue: JobQueue) -> None:
     ]
 
 
-def test_a_silent_worker_vanishes_and_one_that_leaves_does_so_at_once(queue: JobQueue) -> None:
+def test_a_silent_workers_report_expires_and_a_stopping_workers_report_is_removed(queue: JobQueue) -> None:
     publish(queue.connection, WorkerReport(id="silent", state="idle"), ttl_seconds=1)
-    publish(queue.connection, WorkerReport(id="leaving", state="idle"), ttl_seconds=30)
-    withdraw(queue.connection, "leaving")
+    publish(queue.connection, WorkerReport(id="stopping", state="idle"), ttl_seconds=30)
+    withdraw(queue.connection, "stopping")
     assert [report.id for report in read_workers(queue.connection)] == ["silent"]
     time.sleep(1.1)
     assert read_workers(queue.connection) == []
 
 
-def test_a_capacity_that_another_version_wrote_counts_as_unknown(queue: JobQueue) -> None:
+def test_a_capacity_written_by_another_version_is_unknown(queue: JobQueue) -> None:
     report = {"id": "older", "state": "idle", "capacity": {"budget_bytes": 1, "inventories": {}}}
     queue.connection.set("darkroom:worker:older", json.dumps(report))
     queue.connection.zadd("darkroom:workers", {"older": time.time()})

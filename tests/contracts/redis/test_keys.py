@@ -1,4 +1,4 @@
-"""The table of Redis keys: nothing in the code goes past it, and what the service writes is as it says."""
+"""The table of Redis keys: all code uses it, and it describes the keys that the service writes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.support.parameters import parameters
 
 ROOT = Path(__file__).parents[3]
 PRODUCT = ("app", "bench", "cli", "contracts", "dispatcher", "worker")
-#: A key that is written out; not `urn:darkroom:…`, nor `darkroom: message`.
+#: A key in a literal; not `urn:darkroom:…`, nor `darkroom: message`.
 LITERAL = re.compile(r"(?<![\w:])(?:darkroom|rq):[a-z][\w:]*")
 #: Keys that only RQ writes: its registration of workers.
 RQS_OWN = {"rq:workers", "rq:worker:", "rq:clean_registries"}
@@ -46,24 +46,24 @@ IMAGE = Upload(
 
 
 def literals(*folders: str) -> list[tuple[str, str]]:
-    """Each key that a file writes out, with the file's path."""
+    """Return each key that a file contains as a literal, with the file's path."""
     files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".lua")]
     return [
         (str(path.relative_to(ROOT)), key) for path in files for key in LITERAL.findall(path.read_text("utf-8"))
     ]
 
 
-def test_no_file_but_the_table_writes_a_key_out() -> None:
+def test_only_the_table_spells_out_keys() -> None:
     assert {path for path, _ in literals(*PRODUCT)} == {"contracts/redis/keys.py"}
 
 
-def test_the_keys_that_tests_write_out_are_in_the_table() -> None:
+def test_keys_in_tests_are_in_the_table() -> None:
     known = (*TABLE.values(), *RQS_OWN)
     assert [key for key in literals("tests") if not key[1].startswith(known)] == []
 
 
 def row_of(key: str) -> Key:
-    """The row whose pattern a key has; the longest one where several fit."""
+    """Return the row whose pattern matches a key; the longest if several match."""
     rows = [row for row in TABLE.values() if re.fullmatch(re.sub(r"\{\w+\}", ".+", row.pattern), key)]
     return max(rows, key=len)
 
@@ -72,13 +72,13 @@ def row_of(key: str) -> Key:
 def full_redis(
     queue: JobQueue, storage: Storage, settings: SharedSettings, make_claims: MakeClaims, tmp_path: Path
 ) -> JobQueue:
-    """A Redis in which every part of the service has written."""
+    """A Redis to which every part of the service has written."""
     connection = queue.connection
     retention = Retention(connection, storage, 60)
     swept = retention.retain("1" * 64, 0)
     retention.sweep()
     connection.zadd(TABLE["garbage"], {swept: 1})  # its sweeper died
-    hold = Idempotency(connection, 60).begin(CallIdentity("me", "k", "POST /", b""))
+    lease = Idempotency(connection, 60).begin(CallIdentity("me", "k", "POST /", b""))
     webhook = WebhookRecord(url="https://a/", events=tuple(WebhookEvent), site="a:443", base="http://b")
     for ending in (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED, None, JobState.QUEUED):
         record = queue.submit(
@@ -86,7 +86,7 @@ def full_redis(
             owner="me",
             deadline_seconds=60,
             webhook=webhook,
-            idempotency=hold if ending is JobState.QUEUED else None,  # type: ignore[arg-type]
+            idempotency=lease if ending is JobState.QUEUED else None,  # type: ignore[arg-type]
             quota=Quota("key", 9),
         )
         if ending is JobState.CANCELLED:
@@ -118,7 +118,7 @@ def full_redis(
     return queue
 
 
-def test_what_the_service_writes_has_the_type_that_the_table_says(full_redis: JobQueue) -> None:
+def test_stored_keys_have_the_types_in_the_table(full_redis: JobQueue) -> None:
     found = {key: full_redis.connection.type(key) for key in full_redis.connection.scan_iter("*")}
 
     assert {key: row_of(key).type for key in found} == found
@@ -126,7 +126,7 @@ def test_what_the_service_writes_has_the_type_that_the_table_says(full_redis: Jo
     assert stored == {name for name, row in TABLE.items() if row in map(row_of, found)}
 
 
-def test_only_the_keys_that_the_table_gives_a_time_expire(full_redis: JobQueue) -> None:
+def test_only_the_keys_with_a_ttl_in_the_table_expire(full_redis: JobQueue) -> None:
     expiring = {row_of(key) for key in full_redis.connection.scan_iter("*") if full_redis.connection.ttl(key) >= 0}
 
     names = ("idempotency", "worker", "upload", "rate", "flushed")

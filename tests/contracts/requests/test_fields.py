@@ -1,4 +1,4 @@
-"""A field that is declared in `fields.py` is part of requests, of their schema and of stored parameters."""
+"""A field declared in `fields.py` is part of requests, their schema and stored parameters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REQUIRED = {
     "mask_image": "AAAA",
     "controls": [{"controlnet": "c", "image": "AAAA"}],
 }
-#: Parameters that are not the request's value: ids of images become storage keys, LoRAs have a test of their own.
+#: Parameters that differ from the request's value: images become storage keys; LoRAs have their own test.
 TRANSLATED = {"model", "image", "mask_image", "loras"}
 #: Parameters as an earlier version stored them with a queued job.
 STORED_BEFORE = """{"task": "controlnet", "mode": "controlnet_inpaint", "model": "shapes-sdxl",
@@ -37,7 +37,7 @@ STORED_BEFORE = """{"task": "controlnet", "mode": "controlnet_inpaint", "model":
 
 
 def _value(schema: dict[str, Any]) -> Any:
-    """A value that a field's JSON Schema allows and that is not its default."""
+    """Return a value that a field's JSON Schema allows and that is not the default."""
     schema = next((branch for branch in schema.get("anyOf", ()) if branch.get("type") != "null"), schema)
     match schema:
         case {"enum": values}:
@@ -52,7 +52,7 @@ def _value(schema: dict[str, Any]) -> Any:
 
 
 def _where_used(field: str) -> tuple[ModelSpec, Mode]:
-    """A model and a mode that use a field."""
+    """Return a model and a mode that use a field."""
     return next(
         (ModelSpec(id="any", family=family.id, source="any"), mode)
         for family in FAMILIES.values()

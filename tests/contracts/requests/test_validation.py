@@ -1,4 +1,4 @@
-"""Every rule of validation: what is refused, for which field, and the parameters of what is accepted."""
+"""Every validation rule: refused requests with the field, and the parameters of accepted requests."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 @pytest.mark.parametrize(
     ("task", "fields", "field"), REFUSED, ids=lambda value: None if isinstance(value, dict) else value
 )
-def test_what_a_worker_cannot_run_is_refused_by_field(
+def test_a_request_that_no_worker_can_run_is_refused_by_field(
     catalogue: Catalogue, task: str, fields: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
@@ -150,7 +150,7 @@ def test_every_default_is_filled_in_from_task_model_and_family(catalogue: Catalo
     assert (flux.true_cfg_scale, flux.max_sequence_length, flux.scheduler) == (1.0, 512, "flow_euler")
 
 
-def test_a_model_that_refuses_guidance_gets_none(catalogue: Catalogue) -> None:
+def test_a_model_that_refuses_guidance_has_none(catalogue: Catalogue) -> None:
     assert accepted(catalogue, request("txt2img", model="quick")).guidance_scale is None
 
 
@@ -194,14 +194,14 @@ def test_a_refusal_of_fast_says_how_many_steps_it_needs(catalogue: Catalogue) ->
     assert accepted(catalogue, enough, image=StoredImage("inputs/a", 64, 64)).speed == "fast"
 
 
-def test_an_image_gives_its_own_size_on_the_grid(catalogue: Catalogue) -> None:
+def test_the_image_size_rounded_to_the_grid_is_the_default(catalogue: Catalogue) -> None:
     sent = request("img2img", image=IMAGE)
     parameters = accepted(catalogue, sent, image=StoredImage("inputs/a", 100, 75))
     assert (parameters.width, parameters.height) == (96, 72)
     assert (parameters.image, parameters.strength) == ("inputs/a", 0.6)
 
 
-def test_a_size_that_was_asked_for_wins_over_the_image(catalogue: Catalogue) -> None:
+def test_a_requested_size_overrides_the_images_size(catalogue: Catalogue) -> None:
     sent = request("img2img", image=IMAGE, width=128, height=64)
     parameters = accepted(catalogue, sent, image=StoredImage("inputs/a", 4000, 3000))
     assert (parameters.width, parameters.height) == (128, 64)

@@ -1,4 +1,4 @@
-"""The local storage: complete or invisible, inside its folder, honest when it is away."""
+"""The local storage: atomic writes inside its folder, and Unavailable if it cannot be written to."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_key_cannot_leave_the_folder(tmp_path: Path, key: str) -> None:
     assert files(tmp_path) == []
 
 
-def test_a_storage_that_cannot_be_written_is_unavailable_and_leaves_no_part(tmp_path: Path) -> None:
+def test_an_unwritable_storage_is_unavailable_and_leaves_no_partial_file(tmp_path: Path) -> None:
     (tmp_path / "root").write_text("a file where the folder should be", encoding="utf-8")
     storage = LocalStorage(tmp_path / "root")
     with pytest.raises(Unavailable):
@@ -43,7 +43,7 @@ def test_keys_are_found_below_a_prefix_and_nowhere_else(tmp_path: Path) -> None:
     assert storage.find("images/nothing/") == []
 
 
-def test_deleting_leaves_neither_empty_folders_nor_half_written_files(tmp_path: Path) -> None:
+def test_deleting_leaves_neither_empty_folders_nor_partial_files(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     storage.write("images/one/1/0.png", b"x")
     storage.write("images/two/1/0.png", b"x")

@@ -1,4 +1,4 @@
-"""What every storage keeps to, over a local folder and over an S3 server."""
+"""Behaviour of every storage, with a local folder and with an S3 server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_bytes_come_back_as_they_were_written(any_storage: Storage) -> None:
     assert any_storage.exists("inputs/abc.png")
 
 
-def test_a_file_goes_in_and_comes_out_piece_by_piece(any_storage: Storage, tmp_path: Path) -> None:
+def test_a_large_file_is_written_and_read(any_storage: Storage, tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_bytes(os.urandom(12 * 2**20 + 1))
     any_storage.write_file("inputs/large.safetensors", source)
@@ -31,13 +31,13 @@ def test_a_file_goes_in_and_comes_out_piece_by_piece(any_storage: Storage, tmp_p
         any_storage.read_file("inputs/none.safetensors", target)
 
 
-def test_what_was_never_written_is_not_there(any_storage: Storage) -> None:
+def test_a_missing_file_is_not_found(any_storage: Storage) -> None:
     assert not any_storage.exists("inputs/none.png")
     with pytest.raises(NotFound):
         any_storage.read("inputs/none.png")
 
 
-def test_deleted_bytes_are_gone_and_deleting_twice_is_fine(any_storage: Storage) -> None:
+def test_a_deleted_file_is_gone_and_can_be_deleted_again(any_storage: Storage) -> None:
     any_storage.write("images/job/1/0.png", b"x")
     any_storage.delete("images/job/1/0.png")
     any_storage.delete("images/job/1/0.png")
@@ -76,7 +76,7 @@ def test_everything_below_a_prefix_is_cleared_and_nothing_else(any_storage: Stor
         any_storage.clear("../")
 
 
-def test_a_storage_that_answers_passes_its_own_check(any_storage: Storage) -> None:
+def test_a_working_storage_passes_its_check(any_storage: Storage) -> None:
     any_storage.check()
 
 
@@ -88,6 +88,6 @@ def test_the_settings_choose_the_storage(tmp_path: Path, bucket: BucketStorage) 
 
 
 @pytest.mark.parametrize("url", ["ftp://somewhere/else", "s3//typing-error", "nonsense"])
-def test_a_storage_that_cannot_be_had_is_refused_by_name(tmp_path: Path, url: str) -> None:
+def test_an_unsupported_storage_url_is_refused(tmp_path: Path, url: str) -> None:
     with pytest.raises(SettingsError, match="DARKROOM_STORAGE_URL"):
         open_storage(SharedSettings(data=tmp_path, storage_url=url))

@@ -1,4 +1,4 @@
-"""What expires goes, on both sides, also when sweepers die; what is held stays. On a real Redis and real files."""
+"""Expired jobs and unused inputs are removed, even if sweepers die; inputs in use stay. Real Redis and files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.parameters import parameters
 SHA = "ab" * 32
 LEASE_SECONDS = 0.3
 
-#: A sweeper that dies with the files of half of what it took up removed, and no book closed for the last.
+#: A sweeper that dies after removing the files of its fifth job, before it has removed that job's record.
 SWEEP_AND_DIE = f"""
 import os, signal, sys
 from pathlib import Path
@@ -50,7 +50,7 @@ def retention(queue: JobQueue, storage: Storage) -> Retention:
 
 
 def complete(queue: JobQueue, storage: Storage, make_claims: MakeClaims, **changes: str) -> str:
-    """An ended job with an image in the storage."""
+    """Complete a job, with an image in the storage; returns its id."""
     id = queue.submit(parameters(**changes)).id
     (claim,) = make_claims().claim(ClaimCriteria())
     end(storage, make_claims, claim)
@@ -63,14 +63,14 @@ def end(storage: Storage, make_claims: MakeClaims, claim: Claim) -> None:
 
 
 def let_expire(queue: JobQueue, *ids: str) -> None:
-    """As if their time had passed."""
+    """Make jobs expire."""
     for id in ids:
         queue.connection.hset(f"darkroom:job:{id}", "expires_at", "1")
         queue.connection.zadd("darkroom:expiry", {id: 1})
 
 
-def let_holds_end(queue: JobQueue) -> None:
-    """As if all times for which inputs are held had passed."""
+def end_retention(queue: JobQueue) -> None:
+    """Make the retention time of all inputs end."""
     for key in queue.connection.zrange("darkroom:inputs", 0, -1):
         queue.connection.zadd("darkroom:inputs", {str(key): 1})
 
@@ -84,7 +84,7 @@ def keys_of(queue: JobQueue) -> set[str]:
     return {str(key) for key in queue.connection.scan_iter("*")}
 
 
-def test_nothing_is_swept_before_its_time(
+def test_nothing_is_swept_before_it_expires(
     queue: JobQueue, storage: Storage, retention: Retention, make_claims: MakeClaims
 ) -> None:
     id = complete(queue, storage, make_claims)
@@ -96,7 +96,7 @@ def test_nothing_is_swept_before_its_time(
     assert storage.exists(f"images/{id}/1/0.png")
 
 
-def test_an_expired_job_is_gone_before_anybody_sweeps(
+def test_an_expired_job_is_gone_before_the_sweep(
     queue: JobQueue, storage: Storage, make_claims: MakeClaims
 ) -> None:
     id = complete(queue, storage, make_claims)
@@ -107,7 +107,7 @@ def test_an_expired_job_is_gone_before_anybody_sweeps(
     assert gone.value.owner == "local"
 
 
-def test_an_expired_job_is_gone_for_a_while_and_then_unknown_and_nothing_of_it_is_left(
+def test_an_expired_job_leaves_a_tombstone_and_then_nothing(
     queue: JobQueue, storage: Storage, retention: Retention, make_claims: MakeClaims
 ) -> None:
     id = complete(queue, storage, make_claims)
@@ -132,7 +132,7 @@ def test_an_expired_job_is_gone_for_a_while_and_then_unknown_and_nothing_of_it_i
     }  # fmt: skip
 
 
-def test_files_that_a_late_worker_wrote_go_with_the_stone(
+def test_files_that_a_late_worker_wrote_are_removed_with_the_tombstone(
     queue: JobQueue, storage: Storage, retention: Retention, make_claims: MakeClaims
 ) -> None:
     id = complete(queue, storage, make_claims)
@@ -146,7 +146,7 @@ def test_files_that_a_late_worker_wrote_go_with_the_stone(
     assert storage.find("images/") == []
 
 
-def test_many_sweepers_at_once_remove_each_job_once(
+def test_concurrent_sweepers_remove_each_job_once(
     settings: SharedSettings, queue: JobQueue, storage: Storage, make_claims: MakeClaims
 ) -> None:
     ids = [complete(queue, storage, make_claims) for _ in range(150)]
@@ -154,8 +154,8 @@ def test_many_sweepers_at_once_remove_each_job_once(
     removed: list[int] = []
 
     def sweep() -> None:
-        one = Retention(queue.connection, storage, gone_seconds=60)
-        while count := one.sweep():
+        retention = Retention(queue.connection, storage, gone_seconds=60)
+        while count := retention.sweep():
             removed.append(count)
 
     threads = [threading.Thread(target=sweep) for _ in range(4)]
@@ -169,7 +169,7 @@ def test_many_sweepers_at_once_remove_each_job_once(
     assert queue.connection.zcard("darkroom:jobs:local") == 0
 
 
-def test_what_a_killed_sweeper_began_another_ends(
+def test_another_sweeper_finishes_the_work_of_a_killed_one(
     settings: SharedSettings, queue: JobQueue, storage: Storage, retention: Retention, make_claims: MakeClaims
 ) -> None:
     ids = [complete(queue, storage, make_claims) for _ in range(10)]
@@ -190,15 +190,13 @@ def test_what_a_killed_sweeper_began_another_ends(
             queue.fetch(id)
 
 
-def test_an_input_stays_while_it_is_held_and_goes_afterwards(
-    queue: JobQueue, storage: Storage, retention: Retention
-) -> None:
+def test_an_input_is_removed_after_its_time(queue: JobQueue, storage: Storage, retention: Retention) -> None:
     key = retention.retain(SHA, 60)
-    storage.write(key, b"a picture")
+    storage.write(key, b"an image")
     sweep_all(retention)
     assert storage.exists(key)
 
-    let_holds_end(queue)
+    end_retention(queue)
     sweep_all(retention)
 
     assert not storage.exists(key)
@@ -206,7 +204,7 @@ def test_an_input_stays_while_it_is_held_and_goes_afterwards(
     assert keys_of(queue) == set()
 
 
-def test_a_shorter_hold_does_not_shorten_a_longer_one(queue: JobQueue, retention: Retention) -> None:
+def test_a_shorter_retention_does_not_shorten_a_longer_one(queue: JobQueue, retention: Retention) -> None:
     key = retention.retain(SHA, 1000)
 
     assert retention.retain(SHA, 1) == key
@@ -214,29 +212,29 @@ def test_a_shorter_hold_does_not_shorten_a_longer_one(queue: JobQueue, retention
     assert (queue.connection.zscore("darkroom:inputs", key) or 0) > queue.now() + 900
 
 
-def test_what_a_request_stored_before_its_process_died_is_swept(
+def test_inputs_of_a_request_whose_process_died_are_swept(
     queue: JobQueue, storage: Storage, retention: Retention
 ) -> None:
-    storage.write(retention.retain(SHA, 60), b"written, and never submitted")
-    retention.retain("cd" * 32, 60)  # and one that was not even written
+    storage.write(retention.retain(SHA, 60), b"written but never submitted")
+    retention.retain("cd" * 32, 60)  # and an input that was never written
 
-    let_holds_end(queue)
+    end_retention(queue)
     sweep_all(retention)
 
     assert storage.find("inputs/") == []
     assert keys_of(queue) == set()
 
 
-def test_a_jobs_input_stays_as_long_as_any_job_that_reads_it(
+def test_an_input_is_kept_as_long_as_any_job_that_uses_it(
     queue: JobQueue, storage: Storage, retention: Retention, make_claims: MakeClaims
 ) -> None:
     key = retention.retain(SHA, 60)
-    storage.write(key, b"a picture")
+    storage.write(key, b"an image")
     first, second = (
         complete(queue, storage, make_claims, image=key),
         queue.submit(parameters(image=key, mask_image=key)).id,
     )
-    let_holds_end(queue)
+    end_retention(queue)
     sweep_all(retention)
     assert storage.exists(key)
 
@@ -252,11 +250,11 @@ def test_a_jobs_input_stays_as_long_as_any_job_that_reads_it(
     assert queue.connection.exists("darkroom:holders", "darkroom:inputs", "darkroom:rubbish") == 0
 
 
-def test_an_upload_outlives_the_job_that_named_it(
+def test_an_upload_outlives_a_job_that_uses_it(
     queue: JobQueue, storage: Storage, retention: Retention, make_claims: MakeClaims
 ) -> None:
     key = retention.retain(SHA, 5000)
-    storage.write(key, b"a picture")
+    storage.write(key, b"an image")
     id = complete(queue, storage, make_claims, image=key)
     let_expire(queue, id)
 
@@ -266,13 +264,13 @@ def test_an_upload_outlives_the_job_that_named_it(
     assert storage.exists(key)
 
 
-def test_a_deleted_job_lets_its_input_go(
+def test_the_input_of_a_deleted_job_is_removed(
     queue: JobQueue, storage: Storage, retention: Retention, make_claims: MakeClaims
 ) -> None:
     key = retention.retain(SHA, 60)
-    storage.write(key, b"a picture")
+    storage.write(key, b"an image")
     id = complete(queue, storage, make_claims, image=key)
-    let_holds_end(queue)
+    end_retention(queue)
     sweep_all(retention)
 
     queue.delete(id)
@@ -281,11 +279,11 @@ def test_a_deleted_job_lets_its_input_go(
     assert storage.find("inputs/") == []
 
 
-def test_a_job_whose_input_was_swept_meanwhile_is_not_accepted(
+def test_a_job_whose_input_was_swept_is_not_accepted(
     queue: JobQueue, storage: Storage, retention: Retention
 ) -> None:
     key = retention.retain(SHA, 60)
-    let_holds_end(queue)
+    end_retention(queue)
     sweep_all(retention)
     before = keys_of(queue)
 
@@ -295,18 +293,18 @@ def test_a_job_whose_input_was_swept_meanwhile_is_not_accepted(
     assert keys_of(queue) == before
 
 
-def test_the_same_content_gets_a_new_place_so_that_a_late_sweeper_removes_nothing_needed(
+def test_the_same_content_gets_a_new_key_so_a_late_sweeper_removes_no_needed_file(
     queue: JobQueue, storage: Storage, retention: Retention
 ) -> None:
     old = retention.retain(SHA, 60)
-    storage.write(old, b"a picture")
-    let_holds_end(queue)
-    Scripts(queue.connection).run("due_inputs", limit=10, lease_seconds=60)  # a sweeper that now stands still
+    storage.write(old, b"an image")
+    end_retention(queue)
+    Scripts(queue.connection).run("due_inputs", limit=10, lease_seconds=60)  # by a sweeper that is now suspended
 
     new = retention.retain(SHA, 60)
-    storage.write(new, b"a picture")
+    storage.write(new, b"an image")
     id = queue.submit(parameters(image=new)).id
-    storage.delete(old)  # and goes on
+    storage.delete(old)  # the sweeper continues
 
     image = queue.fetch(id).parameters.image
     assert image is not None
