@@ -17,8 +17,8 @@ T = TypeVar("T")
 class BackgroundThread:
     """A named daemon thread that runs calls one after another, in the order in which they were submitted.
 
-    It starts with the first call. A process that ends does not wait for it, unlike for the threads of a
-    `ThreadPoolExecutor`; call `close` where the calls must finish.
+    It starts with the first call. Unlike the threads of a `ThreadPoolExecutor`, it does not keep a
+    process from exiting; call `close` if the calls must finish.
     """
 
     def __init__(self, name: str) -> None:
@@ -44,7 +44,7 @@ class BackgroundThread:
         def run() -> None:
             try:
                 future.set_result(call())
-            except BaseException as error:  # noqa: BLE001  # it is the future's
+            except BaseException as error:  # noqa: BLE001  # the future raises it
                 future.set_exception(error)
 
         self._start(run)
@@ -63,7 +63,7 @@ class BackgroundThread:
             while not self.closing:
                 try:
                     call()
-                except Exception:  # noqa: BLE001  # whatever it is, the next call may succeed
+                except Exception:  # noqa: BLE001  # the next call may succeed
                     _log.exception("%s failed, it runs again in %g s", self._name, pause_seconds)
                 self._closing.wait(pause_seconds)
 

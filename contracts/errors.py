@@ -18,7 +18,7 @@ DarkroomError
 ├── DestinationUnknown    a host name that does not resolve
 ├── SettingsError
 ├── CatalogueError
-└── JobFailed             a job's end, with its FailureCode
+└── JobFailed             why a job failed, with its FailureCode
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class FieldProblem:
     Attributes:
         field: path of the field in the client's body, such as `controls.0.image`.
         message: what was received, what is allowed and what to do about it, in one sentence.
-        allowed: the values or the range that are accepted; None where there is no list of them.
+        allowed: the accepted values or range; None if they cannot be listed.
     """
 
     field: str
@@ -60,7 +60,7 @@ class UnreadableBody(DarkroomError):
 
 
 class ImageTooLarge(DarkroomError):
-    """An image with more bytes or pixels than allowed; told from its header, before it is decoded."""
+    """An image with more bytes or pixels than allowed; raised before it is decoded, from its header."""
 
     def __init__(self, field: str, message: str, allowed: object) -> None:
         self.problem = FieldProblem(field, message, allowed)
@@ -88,7 +88,7 @@ class NotFound(DarkroomError):
 
 
 class Gone(NotFound):
-    """A job that has expired; `owner` is whose it was."""
+    """A job that has expired; `owner` is the owner it had."""
 
     def __init__(self, kind: str, name: str, owner: str) -> None:
         super().__init__(kind, name)
@@ -120,7 +120,7 @@ class TooManyJobs(TryLater):
 
     def __init__(self, max_jobs: int, retry_after_seconds: int) -> None:
         super().__init__(
-            f"this API key may have {max_jobs} jobs waiting or running, and has them", retry_after_seconds
+            f"this API key has reached its limit of {max_jobs} jobs waiting or running", retry_after_seconds
         )
 
 
@@ -147,7 +147,7 @@ class DestinationRefused(DarkroomError):
 
 
 class DestinationUnknown(DarkroomError):
-    """A host name that does not resolve; `is_final` where it does not exist, not just fails to resolve now."""
+    """A host name that does not resolve; `is_final` if it does not exist, so that trying again is useless."""
 
     def __init__(self, message: str, *, is_final: bool) -> None:
         self.is_final = is_final

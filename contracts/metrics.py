@@ -130,8 +130,8 @@ class Counters:
     def observe(self, name: str, value: float, /, **labels: str) -> None:
         """Add a value to a histogram; raises ValueError for a name or label that is not in the table."""
         row = _row(name, "histogram")
-        place = bisect_left(row.bounds, value)
-        bucket = sample_key(row, str(row.bounds[place]) if place < len(row.bounds) else INFINITY, labels)
+        position = bisect_left(row.bounds, value)
+        bucket = sample_key(row, str(row.bounds[position]) if position < len(row.bounds) else INFINITY, labels)
         total = sample_key(row, SUM, labels)
         with self._lock:
             self._values[bucket] += 1
@@ -206,5 +206,5 @@ def read_totals(connection: Redis) -> Iterator[tuple[MetricSpec, list[Sample]]]:
         parts = found[name][tuple(labels)]
         parts[part] = parts.get(part, 0) + float(value)
     for row in ROWS.values():
-        fitting = {labels: parts for labels, parts in found[row.name].items() if len(labels) == len(row.labels)}
-        yield row, [Sample(labels, parts) for labels, parts in sorted(fitting.items())]
+        matching = {labels: parts for labels, parts in found[row.name].items() if len(labels) == len(row.labels)}
+        yield row, [Sample(labels, parts) for labels, parts in sorted(matching.items())]

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the first asks a process to finish its work, the second to stop at once."""
+"""SIGTERM and SIGINT: the first tells a process to finish its work, a second to stop at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import FrameType
 
 
 class Shutdown:
-    """The signals that a process has received, and the time that it has left after the first."""
+    """Handler of the stop signals, with the time left after the first."""
 
     def __init__(self, drain_seconds: float, on_request: Callable[[], object]) -> None:
         """`drain_seconds`: time to finish the running work; `on_request` must be safe in a signal handler."""
@@ -19,7 +19,7 @@ class Shutdown:
 
     @property
     def requested(self) -> bool:
-        """Whether to take no more work."""
+        """Whether to stop taking work."""
         return self._deadline is not None
 
     @property

@@ -173,7 +173,7 @@ _FLUX = Family(
 
 FAMILIES: Mapping[str, Family] = MappingProxyType({row.id: row for row in (_SDXL, _SD3, _FLUX)})
 
-#: Request fields that depend on family and mode: those that some row above names. The rest are valid everywhere.
+#: Request fields that depend on family and mode: those in any row above. All others are always valid.
 MODE_FIELDS: frozenset[str] = frozenset().union(
     *(fields for family in FAMILIES.values() for fields in family.modes.values())
 )

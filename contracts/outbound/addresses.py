@@ -1,7 +1,7 @@
-"""Where the service may connect to on a client's word. A name is resolved once, every address that it has is held
-against the operator's rules, and what was checked is what is connected to: no second look-up, no redirect.
+"""The addresses that clients may make the service connect to, for webhooks and input images: a guard against SSRF.
 
-Webhooks and fetched pictures go through here. Knows the standard library alone, and sends nothing.
+A name is resolved once, each of its addresses is checked against the operator's rules, and the connection goes to
+a checked address, without another look-up and without redirects. Sends nothing.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from contracts.settings import OutboundSettings
 Address = IPv4Address | IPv6Address
 
 _PORTS = {"https": 443, "http": 80}
-#: Below it only the two of the web: what listens on the others never asked for HTTP.
+#: Lower ports except 80 and 443 are refused, because other services listen there and would be sent HTTP.
 _FIRST_FREE_PORT = 1024
-#: Public by the registry, but inside a cloud: the metadata services of Azure and Oracle; and 6to4's relays.
+#: Public according to IANA, but refused: the metadata services of Azure and Oracle Cloud, and 6to4 relays.
 _NEVER = [ip_network(text) for text in ("168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24")]
-#: IPv6 addresses whose last 32 bits are an IPv4 address that a gateway connects to (RFC 6052).
+#: IPv6 addresses whose last 32 bits are the IPv4 address that a NAT64 gateway connects to (RFC 6052).
 _NAT64 = ip_network("64:ff9b::/96")
 
 
 @dataclass(frozen=True)
 class Destination:
-    """An address that a client named, in its parts.
+    """A URL from a client, split into its parts.
 
     Attributes:
         host: an ASCII name or a literal address, without brackets.
@@ -44,40 +44,40 @@ class Destination:
 
     @property
     def authority(self) -> str:
-        """What the Host header says."""
+        """Value of the Host header."""
         host = _bracketed(self.host)
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
     def site(self) -> str:
-        """Who is behind it, as far as one can tell: what counts as one receiver."""
+        """Host and port, which identify a receiver."""
         return f"{self.host}:{self.port}"
 
     def pinned(self, address: Address) -> str:
-        """The URL at one of its checked addresses. Host header and TLS name must still be the name's."""
+        """The URL with a checked address in place of the name; Host header and TLS still use the name."""
         return f"{self.scheme}://{_bracketed(str(address))}:{self.port}{self.target}"
 
 
 def read_destination(url: str, rules: OutboundSettings) -> Destination:
-    """Take an address apart, and refuse what can be refused without looking its name up.
+    """Split a URL, and check everything that can be checked without resolving its name.
 
     Raises:
-        DestinationRefused: no http(s) address, or one that the operator's rules do not allow.
+        DestinationRefused: not an http(s) URL, or one that the operator's rules do not allow.
     """
     if any(character <= " " or character in "\\\x7f" for character in url):
-        raise DestinationRefused("holds spaces, backslashes or control characters")
+        raise DestinationRefused("must not contain spaces, backslashes or control characters")
     try:
         parts = urlsplit(url)
         name, port = parts.hostname or "", parts.port
     except ValueError:
-        raise DestinationRefused("is no address; write https://host/path") from None
+        raise DestinationRefused("is not a valid URL; expected https://host/path") from None
     if parts.scheme not in _PORTS or not name:
-        raise DestinationRefused("is no address; write https://host/path")
+        raise DestinationRefused("is not a valid URL; expected https://host/path")
     if parts.username is not None or parts.password is not None:
-        raise DestinationRefused("holds a user name or password; leave them out")
+        raise DestinationRefused("must not contain a user name or password")
     port = _PORTS[parts.scheme] if port is None else port
     if port not in _PORTS.values() and port < _FIRST_FREE_PORT:
-        raise DestinationRefused(f"names port {port}; 443, 80 and those from {_FIRST_FREE_PORT} on are allowed")
+        raise DestinationRefused(f"must use port 443, 80 or one from {_FIRST_FREE_PORT} up, got {port}")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     destination = Destination(parts.scheme, _ascii(name), port, target)
     literal = _literal(destination.host)
@@ -87,11 +87,11 @@ def read_destination(url: str, rules: OutboundSettings) -> Destination:
 
 
 def resolve(destination: Destination, rules: OutboundSettings) -> list[Address]:
-    """The addresses to try, in order; each of them was checked.
+    """Return the addresses to try, in order, after checking all of them.
 
     Raises:
         DestinationRefused: one of them is not allowed.
-        DestinationUnknown: the name has no address, or none was learned in time.
+        DestinationUnknown: the name has no address, or did not resolve in time.
     """
     literal = _literal(destination.host)
     addresses = [literal] if literal is not None else _look_up(destination, rules.resolve_seconds)
@@ -100,17 +100,17 @@ def resolve(destination: Destination, rules: OutboundSettings) -> list[Address]:
 
 
 def check_addresses(destination: Destination, addresses: Sequence[Address], rules: OutboundSettings) -> None:
-    """Raises DestinationRefused where one of a name's addresses is not allowed: a name is as good as its worst."""
+    """Raise DestinationRefused if any of a name's addresses is not allowed."""
     for address in addresses:
         is_allowed = _is_allowed(address, rules)
-        if not (is_allowed or all(map(_is_public, _meanings(address)))):
+        if not (is_allowed or all(map(_is_public, _targets(address)))):
             raise DestinationRefused(f"{destination.host} is a private or reserved address, which is not allowed")
         if destination.scheme == "http" and not (is_allowed or rules.http):
             raise DestinationRefused("must be https; http is not allowed to this address")
 
 
 def _is_allowed(address: Address, rules: OutboundSettings) -> bool:
-    return all(any(one in network for network in rules.networks) for one in _meanings(address))
+    return all(any(target in network for network in rules.networks) for target in _targets(address))
 
 
 def _is_public(address: Address) -> bool:
@@ -122,8 +122,8 @@ def _is_public(address: Address) -> bool:
     )
 
 
-def _meanings(address: Address) -> Iterator[Address]:
-    """Whom one may reach by it: an IPv6 address may carry an IPv4 one for somebody on the way to unpack."""
+def _targets(address: Address) -> Iterator[Address]:
+    """Yield the addresses that are reached: a gateway may unpack an IPv4 address embedded in an IPv6 one."""
     if isinstance(address, IPv4Address):
         yield address
     elif address.ipv4_mapped is not None:
@@ -138,13 +138,13 @@ def _meanings(address: Address) -> Iterator[Address]:
 
 
 def _look_up(destination: Destination, seconds: float) -> list[Address]:
-    def ask() -> list[Address]:
+    def query() -> list[Address]:
         found = socket.getaddrinfo(destination.host, destination.port, type=socket.SOCK_STREAM)
         return [ip_address(address[0]) for *_, address in found]
 
     # The system's resolver cannot be interrupted; the thread ends when it does.
     resolver = BackgroundThread("resolver")
-    answer = resolver.submit(ask)
+    answer = resolver.submit(query)
     resolver.close(timeout_seconds=0)
     wait([answer], seconds)
     if not answer.done():
@@ -160,7 +160,7 @@ def _ascii(name: str) -> str:
     try:
         return str(ip_address(name)) if ":" in name else name.encode("idna").decode("ascii").lower()
     except ValueError:
-        raise DestinationRefused(f"{name[:80]!r} is no host name") from None
+        raise DestinationRefused(f"{name[:80]!r} is not a valid host name") from None
 
 
 def _literal(host: str) -> Address | None:

@@ -1,7 +1,7 @@
-"""HTTP to addresses that clients name, guarded against request forgery (SSRF): used for images and for webhooks.
+"""HTTP to addresses from clients, guarded against SSRF: used for input images and webhooks.
 
-Connects only to an address that was checked: no second look-up of the name, no redirect, no proxy. Connections are
-not kept, since those of two names at one address must not mix.
+Connects only to checked addresses: no second look-up of the name, no redirects, no proxy. Connections are not kept
+alive, because two names may share an address.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from contracts.settings import OutboundSettings
 
 
 def trusted_certificates() -> ssl.SSLContext:
-    """The usual certificate authorities, and those of SSL_CERT_FILE; slow to read."""
+    """Read the usual certificate authorities, and those of SSL_CERT_FILE; slow."""
     return httpx.create_ssl_context()
 
 
@@ -26,12 +26,12 @@ class OutboundClient:
     """An HTTP client that obeys the operator's rules for outgoing connections. Belongs to one event loop."""
 
     def __init__(self, rules: OutboundSettings, timeout_seconds: float, certificates: ssl.SSLContext) -> None:
-        """`timeout_seconds` is for a whole exchange, however slowly its bytes come."""
+        """`timeout_seconds` limits a whole exchange, including the response's body."""
         self._rules = rules
         self._timeout_seconds = timeout_seconds
         self._client = httpx.AsyncClient(
             verify=certificates,
-            trust_env=False,  # a proxy would look the name up once more
+            trust_env=False,  # a proxy would resolve the name again
             follow_redirects=False,
             timeout=timeout_seconds,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
@@ -41,11 +41,11 @@ class OutboundClient:
     async def stream(
         self, method: str, url: str, headers: Mapping[str, str], content: bytes | None = None
     ) -> AsyncIterator[httpx.Response]:
-        """Send a request to the first of the checked addresses that accepts a connection; the body is unread.
+        """Send a request to the first checked address that accepts a connection; does not read the body.
 
         Raises:
-            DestinationRefused, DestinationUnknown: it must not, or cannot, be connected to.
-            TimeoutError: the block was not done in time.
+            DestinationRefused, DestinationUnknown: the address is not allowed, or does not resolve.
+            TimeoutError: the block took too long.
             httpx.HTTPError, httpx.InvalidURL: the connection, TLS or HTTP failed.
         """
         async with asyncio.timeout(self._timeout_seconds):
@@ -58,7 +58,7 @@ class OutboundClient:
                 await response.aclose()
 
     async def aclose(self) -> None:
-        """Close what is open."""
+        """Close all connections."""
         await self._client.aclose()
 
     async def _send_to_first(

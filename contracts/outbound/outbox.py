@@ -23,7 +23,7 @@ from contracts.redis.connection import Scripts
 from contracts.requests.schema import Webhook
 from contracts.settings import OutboundSettings
 
-#: Timeout of a name look-up while a client waits, and holds a thread of the API.
+#: Timeout of a name look-up while a client waits for its response.
 _COURTESY_SECONDS = 1.0
 
 Next = Literal["again", "back", "delivered", "given_up"]
@@ -32,7 +32,7 @@ Next = Literal["again", "back", "delivered", "given_up"]
 def resolve_webhook(webhook: Webhook, base: str, rules: OutboundSettings) -> WebhookRecord:
     """Check a request's webhook and make its record; `base` is the service's base URL, for links.
 
-    Each delivery resolves and checks the name again, so a name server that is down is no reason to refuse.
+    Each delivery resolves and checks the name again, so a name that does not resolve just now is accepted.
 
     Raises:
         DestinationRefused: the rules do not allow the address.
@@ -78,7 +78,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an attempt ended, and what comes next: `again` after a pause, `back` to the queue, or its end.
+    """How an attempt ended, and what comes next: `again` after a pause, `back` to the queue, or a final state.
 
     Attributes:
         status_code: of the receiver's response; None without one.
@@ -93,11 +93,11 @@ class Outcome:
 
 
 class ForeignJob(Exception):
-    """A webhook queue held an RQ job that is not one of our messages."""
+    """An RQ job in a webhook queue that is not one of our messages."""
 
 
 class Outbox:
-    """The waiting messages, as one dispatcher sees them."""
+    """Waiting webhook messages, and the leases of one dispatcher on them."""
 
     def __init__(self, connection: Redis, worker: str, lease_seconds: float) -> None:
         """`connection` decodes responses; `lease_seconds` is longer than any attempt takes."""
@@ -107,7 +107,7 @@ class Outbox:
         self._scripts = Scripts(connection)
 
     def claim(self, full: Collection[str]) -> Message | None:
-        """Claim the next message to a site that is not `full`; None when there is none.
+        """Claim the next message to a site that is not `full`; None if none is waiting.
 
         Raises:
             ForeignJob: it was not a message; it has been removed from the queue.
@@ -128,7 +128,7 @@ class Outbox:
         return Message(id, event, site, int(attempts), record, execution)
 
     def seconds_until_due(self) -> float:
-        """Seconds until the next retry is due, at least 0; infinity where no message waits for one."""
+        """Seconds until the next retry is due, at least 0; infinity if no message waits for one."""
         with self.connection.pipeline(transaction=False) as pipe:
             pipe.zrange(keys.WEBHOOK_RETRIES, 0, 0, withscores=True)
             pipe.time()
@@ -136,7 +136,7 @@ class Outbox:
         return max(0.0, first[0][1] - seconds - micros / 1e6) if first else math.inf
 
     def finish(self, message: Message, outcome: Outcome) -> bool:
-        """Finish an attempt; False when the lease was lost, and nothing is written."""
+        """Finish an attempt; returns False, and writes nothing, if the lease was lost."""
         shown = {"status_code": outcome.status_code, "error": outcome.error}
         answer = self._scripts.run(
             "finish_message",

@@ -1,6 +1,6 @@
-"""A job's event stream: a Redis stream that is read from any event on. Knows no HTTP.
+"""A job's event stream: a Redis stream that can be read from any event on. Knows no HTTP.
 
-The scripts in `contracts/redis/scripts/` append to it in the same step as the change that an event tells of.
+The scripts in `contracts/redis/scripts/` append to it in the same step as the change that an event reports.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Idempotency keys: a call that a client repeats, because an answer was lost, makes nothing twice. Knows no HTTP.
+"""Idempotency keys: a call that a client retries, because a response was lost, takes effect once. Knows no HTTP.
 
-A call holds its key under a short lease while it is being accepted, then binds the key to what it made. The script
-that queues a job binds the key in the same step. Anything else is bound after it was made, so a process that dies
-in between makes it once more when the client repeats the call: making it twice must do no harm.
+A call holds its key under a short lease while it is being accepted, then binds the key to what it created. The
+script that queues a job binds the key in the same step. Anything else is bound after it was created; if the
+process dies in between, a retry creates it again, so creating it twice must be harmless.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from contracts.redis.connection import Scripts, redis_errors_are_unavailable
 Made = TypeVar("Made")
 
 FIELD = "Idempotency-Key"
-#: How long a key names what was made.
+#: How long a key stays bound.
 _TTL_SECONDS = 86_400
 
 
 @dataclass(frozen=True)
 class CallIdentity:
-    """What makes two calls the same.
+    """What identifies a call: calls that agree in all of it are the same.
 
     Attributes:
-        key: the client's own, unique to its owner.
+        key: chosen by the client; scoped to its owner.
         target: the method and path.
         body: as it was received.
     """
@@ -44,11 +44,11 @@ class CallIdentity:
     body: bytes = field(repr=False)
 
     def fingerprint(self) -> str:
-        """Equal for equal calls."""
+        """A hash of target and body, equal for equal calls."""
         return hashlib.sha256(self.target.encode() + b"\0" + self.body).hexdigest()
 
     def redis_key(self) -> str:
-        """The Redis key; the client's is hashed, since it may hold any characters."""
+        """The Redis key; the client's key is hashed, since it may have any characters."""
         return keys.IDEMPOTENCY + f"{self.owner}:{hashlib.sha256(self.key.encode()).hexdigest()}"
 
 
@@ -67,17 +67,17 @@ class Idempotency:
         find: Callable[[str], Made],
         id_of: Callable[[Made], str] | None = None,
     ) -> tuple[Made, bool]:
-        """Make what a call asks for, or find what the same call made before; returns it, and whether it was found.
+        """Run a call, or find what the same call created before; returns it, and whether it was found.
 
         Args:
-            call: None where the client sent no key: `make` then runs each time.
-            make: gets the key that the call holds; where it fails, the key is free again.
-            find: reads what was made by its id.
-            id_of: what to bind the key to; None where `make` gives its hold to `JobQueue.submit`, which binds it.
+            call: None if the client sent no key; then `make` always runs.
+            make: is given the hold on the key; if it raises, the key is released.
+            find: reads what was created, by its id.
+            id_of: the id to bind the key to; None if `make` passes its hold to `JobQueue.submit`, which binds it.
 
         Raises:
-            Conflict: the same call is being accepted, or was accepted elsewhere while this one took too long.
-            InvalidRequest: the key was sent before with another call.
+            Conflict: the same call is being accepted, or was accepted while this one took too long.
+            InvalidRequest: the key was used before for a different call.
             Unavailable: Redis does not answer.
         """
         if call is None:
@@ -96,11 +96,11 @@ class Idempotency:
         return made, False
 
     def begin(self, call: CallIdentity) -> IdempotencyHold | str:
-        """Take a call's key; returns the hold, or the id of what the same call made before.
+        """Take a call's key; returns the hold, or the id of what the same call created before.
 
         Raises:
             Conflict: the same call is being accepted.
-            InvalidRequest: the key was sent before with another call.
+            InvalidRequest: the key was used before for a different call.
             Unavailable: Redis does not answer.
         """
         hold = IdempotencyHold(call.redis_key(), call.fingerprint(), secrets.token_hex(16), _TTL_SECONDS)
@@ -116,14 +116,14 @@ class Idempotency:
             message = "was already used for a different call or body; use a new key for a new call"
             raise InvalidRequest([FieldProblem(FIELD, message)])
         if verdict == "busy":
-            raise Conflict(f"a call with this {FIELD} is being accepted right now; retry in a moment")
+            raise Conflict(f"a call with this {FIELD} is being accepted right now; retry shortly")
         return hold if verdict == "held" else str(made[0])
 
     def bind(self, hold: IdempotencyHold, id: str) -> None:
-        """Let the key name what its call has made.
+        """Bind the key to what its call has created.
 
         Raises:
-            Conflict: the key is another call's by now.
+            Conflict: another call has taken the key.
             Unavailable: Redis does not answer, and the key may or may not be bound.
         """
         with redis_errors_are_unavailable():
@@ -132,7 +132,7 @@ class Idempotency:
             raise hold.lost()
 
     def release(self, hold: IdempotencyHold) -> None:
-        """Free the key of a call that made nothing; does nothing where it is bound or another call's.
+        """Release the key of a call that created nothing; does nothing if it is bound, or taken by another call.
 
         Raises:
             Unavailable: Redis does not answer; the lease runs out by itself.

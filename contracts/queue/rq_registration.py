@@ -1,7 +1,7 @@
 """A process's entry among RQ's workers, which `rq info` and RQ's dashboards show; and RQ's commands to it.
 
-RQ's own work loop is not used: it pops jobs one by one, is silent while one runs, and loses or doubles them when
-it dies. Our claims are atomic scripts instead. Knows no kind of job.
+RQ's own work loop is not used: it takes one job at a time, sends no heartbeat while one runs, and may lose or
+repeat jobs when it dies. Our claims are atomic scripts instead. Knows no kind of job.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Worker(SimpleWorker):
 class RqRegistration:
     """An entry among RQ's workers, from `with` to the end of the block.
 
-    A Redis that goes away meanwhile delays what is shown and raises nothing.
+    If Redis is unavailable meanwhile, the entry is not updated and nothing is raised.
     """
 
     def __init__(self, connection: Redis, name: str) -> None:
@@ -47,7 +47,7 @@ class RqRegistration:
         self._refresh_at = 0.0
 
     def __enter__(self) -> RqRegistration:
-        """Register; RQ's commands to this worker are handled from now on: `shutdown` sends SIGINT."""
+        """Register, and handle RQ's commands to this worker from now on; `shutdown` sends SIGINT."""
         logging.getLogger("rq.worker").setLevel(logging.WARNING)
         self._connection.sadd(Queue.redis_queues_keys, self._queue.key)
         self._worker.register_birth()  # type: ignore[no-untyped-call]

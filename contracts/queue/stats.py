@@ -1,4 +1,4 @@
-"""Statistics of the queue: jobs by state, and how many wait for each model, for how long; read in one step.
+"""Statistics of the queue: jobs by state, and how many wait for each model and how long; read in one step.
 
 The scripts count jobs by state in the same step as they change it. Knows no HTTP.
 """
@@ -20,7 +20,7 @@ class QueueDepth:
     """The jobs that wait for one model.
 
     Attributes:
-        waiting: their number.
+        waiting: number of jobs.
         oldest_seconds: how long the oldest has waited.
     """
 
@@ -37,7 +37,7 @@ class QueueStats:
     """Statistics of all jobs and webhook messages.
 
     Attributes:
-        jobs: (state, model, task) -> how many; a 0 stays once there was a job.
+        jobs: (state, model, task) -> number of jobs; kept at 0 after the last one.
         depths: (model, priority) -> waiting jobs, for each model that ever had one.
         messages: webhook messages neither delivered nor given up yet.
     """

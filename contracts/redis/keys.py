@@ -7,13 +7,13 @@ from __future__ import annotations
 
 
 class Key(str):
-    """A Redis key, or the prefix that kinds of keys share: what stands before the first `{` of its pattern.
+    """A Redis key, or the prefix of a family of keys: its pattern up to the first `{`.
 
     Attributes:
         pattern: the whole key, variable parts in braces.
-        type: as Redis' TYPE says it; `channel` for publish/subscribe, `name` for the names of RQ queues.
-        life: what ends it, or its rows (a set's members, a hash's fields); `kept` where nothing does.
-        owner: the module of `contracts` whose data it is.
+        type: as returned by Redis' TYPE; `channel` for publish/subscribe, `name` for the names of RQ queues.
+        life: what removes it, or its rows (members of a set, fields of a hash); `kept` if nothing does.
+        owner: the module of `contracts` that it belongs to.
     """
 
     __slots__ = ("life", "owner", "pattern", "type")
@@ -24,7 +24,7 @@ class Key(str):
     owner: str
 
     def __new__(cls, pattern: str, type: str, life: str, owner: str) -> Key:  # noqa: A002
-        """Make one row of the table."""
+        """Create one row of the table."""
         key = super().__new__(cls, pattern.partition("{")[0])
         key.pattern, key.type, key.life, key.owner = pattern, type, life, owner
         return key
@@ -74,7 +74,7 @@ WEBHOOK_SECRETS = Key("darkroom:webhooks:secrets:{owner}", "zset",    "kept; rep
 # Metrics
 TOTALS          = Key("darkroom:totals",                   "hash",    "kept",                  "metrics")
 FLUSHED         = Key("darkroom:posted:{process}",         "string",  "a day",                 "metrics")
-# RQ's own keys, written by our scripts so that its tools read the truth; workers register themselves through rq
+# RQ's own keys, written by our scripts so that its tools show the truth; workers register themselves through rq
 RQ_JOB          = Key("rq:job:{id}",                       "hash",    "swept with its job",    "queue/client")
 RQ_QUEUE        = Key("rq:queue:{queue}",                  "list",    "while jobs wait",       "queue/client")
 RQ_QUEUES       = Key("rq:queues",                         "set",     "kept",                  "queue/client")
@@ -89,5 +89,5 @@ TABLE = {name.lower(): value for name, value in globals().items() if isinstance(
 
 
 def lua_table() -> str:
-    """The table as a line of Lua, `local KEY = {…}`, that goes before each script."""
+    """Render the table as a line of Lua, `local KEY = {…}`, for the head of each script."""
     return "local KEY = {" + ", ".join(f"{name} = '{key}'" for name, key in TABLE.items()) + "}"

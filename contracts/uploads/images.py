@@ -52,7 +52,7 @@ class DecodedImage(Protocol):
 
 
 def remember(queue: JobQueue, owner: str, image: DecodedImage, ttl_seconds: int) -> tuple[Upload, bool]:
-    """Make a stored picture's id valid for its owner, for `ttl_seconds` from now on.
+    """Make a stored image's id valid for its owner, for `ttl_seconds` from now on.
 
     Returns:
         The upload, and whether it is new.

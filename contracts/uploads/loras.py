@@ -1,7 +1,7 @@
-"""Adapters that clients uploaded: a Redis hash of rows for each owner, and one for everybody. Knows no HTTP.
+"""Uploaded LoRAs: a Redis hash of rows for each owner, and one for shared LoRAs. Knows no HTTP.
 
-The file lies in the storage by its content, held by every row that names it and by every job that uses it: an
-adapter that is taken away is gone for new jobs, and stays for those that were accepted with it.
+A file is stored by its content, and kept while any row names it or any job uses it: a removed LoRA is unavailable
+to new jobs, but is kept for those accepted with it.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from contracts.storage import Storage
 from contracts.uploads.retention import Retention
 from contracts.weights.lora_files import AdapterFacts
 
-#: Adapters of one owner, so that none fills Redis with them.
+#: Maximum number of LoRAs per owner, to limit what they take of Redis.
 _MAX_LORAS = 1000
-#: How long a file is held while it is written and entered.
+#: How long a file is kept while it is being written and registered.
 _UPLOAD_SECONDS = 900
 
 
 class UploadedLora(LoraSpec):
-    """An adapter's row that came over HTTP; `source` is its storage key.
+    """Row of an uploaded LoRA; `source` is its storage key.
 
     Attributes:
-        owner: who sees it; None: everybody.
+        owner: who can use it; None: everybody.
         sha256: of the file.
         created_at: Unix seconds on Redis' clock.
     """
@@ -43,7 +43,7 @@ class UploadedLora(LoraSpec):
 
 
 class LoraRegistry:
-    """All uploaded adapters."""
+    """All uploaded LoRAs."""
 
     def __init__(self, connection: Redis, storage: Storage, retention: Retention) -> None:
         """`connection` decodes responses."""
@@ -55,13 +55,13 @@ class LoraRegistry:
     def add(
         self, id: str, owner: str | None, file: Path, sha256: str, facts: AdapterFacts
     ) -> tuple[UploadedLora, bool]:
-        """Keep an adapter's file under a name; once more with the same content, it is there already.
+        """Store a LoRA's file under a name; with the same content again, nothing changes.
 
         Returns:
             Its row, and whether it is new.
 
         Raises:
-            Conflict: the name is another adapter's, or the owner has too many.
+            Conflict: the name is taken by another LoRA, or the owner has too many.
             Unavailable: Redis or the storage does not answer.
         """
         key = self._retention.retain(sha256, _UPLOAD_SECONDS, suffix="safetensors")
@@ -80,19 +80,19 @@ class LoraRegistry:
         if found == "kept":
             return row, True
         if found == "swept":
-            raise Unavailable("the file was swept while it was being entered; send it again")
+            raise Unavailable("the file was removed while it was being registered; send it again")
         if found == "full":
-            raise Conflict(f"there are {_MAX_LORAS} adapters already; remove some first")
+            raise Conflict(f"the limit of {_MAX_LORAS} LoRAs is reached; remove some first")
         known = UploadedLora.model_validate_json(found)
         if known.sha256 != sha256:
-            raise Conflict(f"there is another LoRA {id!r}; remove it first, or take another name")
+            raise Conflict(f"the name {id!r} is taken by another LoRA; remove it first, or use another name")
         return known, False
 
     def remove(self, id: str, owner: str | None) -> None:
-        """Take an adapter away; accepted jobs keep it.
+        """Remove a LoRA; jobs that were already accepted keep it.
 
         Raises:
-            NotFound: there is none under this name.
+            NotFound: no LoRA has this name.
             Unavailable: Redis does not answer.
         """
         with redis_errors_are_unavailable():
@@ -100,19 +100,19 @@ class LoraRegistry:
                 raise NotFound("LoRA", id)
 
     def find_all(self, owner: str) -> list[UploadedLora]:
-        """What an owner sees, the own ones first, each by name.
+        """Read the LoRAs that an owner can use: their own first, then the shared ones, each sorted by name.
 
         Raises:
             Unavailable: Redis does not answer.
         """
         with redis_errors_are_unavailable(), self._connection.pipeline(transaction=False) as pipe:
-            for shelf in (owner, None):
-                pipe.hgetall(_key(shelf))
-            shelves = cast("list[dict[str, str]]", pipe.execute())
-        return [UploadedLora.model_validate_json(rows[id]) for rows in shelves for id in sorted(rows)]
+            for visibility in (owner, None):
+                pipe.hgetall(_key(visibility))
+            hashes = cast("list[dict[str, str]]", pipe.execute())
+        return [UploadedLora.model_validate_json(rows[id]) for rows in hashes for id in sorted(rows)]
 
     def extend(self, catalogue: Catalogue, owner: str) -> Catalogue:
-        """The catalogue with what an owner sees beside it; where names are equal, the catalogue's row counts."""
+        """Add the LoRAs that an owner can use to the catalogue, whose own rows win if names are equal."""
         known = {row.id for row in catalogue.loras}
         more: dict[str, LoraSpec] = {}
         for row in self.find_all(owner):
@@ -122,7 +122,7 @@ class LoraRegistry:
 
 
 def resolve_uploads(parameters: JobParameters, catalogue: Catalogue) -> JobParameters:
-    """The same, with the content of every uploaded adapter named: whatever its name will mean by then."""
+    """Fill in the file of each uploaded LoRA, so that a later upload of the name does not matter."""
     rows = {row.id: row for row in catalogue.loras}
     loras = (_pin(lora, rows[lora.name]) for lora in parameters.loras)
     return parameters.model_copy(update={"loras": tuple(loras)})

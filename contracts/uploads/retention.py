@@ -1,10 +1,10 @@
-"""How long things stay: images go with their job, inputs when nobody holds them. Knows no HTTP.
+"""How long files are kept: images as long as their job, inputs as long as they are in use. Knows no HTTP.
 
-Books first: a file is known to Redis before it is written, and forgotten there after it is removed, so that no
-crash leaves one that nobody knows of. What is due is lent to one sweeper for a while, so that several may run.
+A file is registered in Redis before it is written, and unregistered after it is removed, so a crash leaves no
+unknown files. Expired jobs and inputs are leased to one sweeper at a time, so that several can run.
 
-An input is held for a time (an upload, a request that is being accepted) and by every job that reads it, until the
-job itself is forgotten.
+An input is in use for some time after an upload or while a request is being accepted, and by every job that reads
+it until the job's record is removed.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from contracts.redis import keys
 from contracts.redis.connection import Scripts, redis_errors_are_unavailable
 from contracts.storage import Storage
 
-#: Things that one round of a sweep takes up.
+#: Jobs, and inputs, that one round of a sweep leases.
 _ROUND = 100
-#: A sweeper that has not removed what it took up by then has died; another takes it up.
+#: After this time another sweeper takes over what one has leased and not removed.
 _LEASE_SECONDS = 60.0
 
 
 class Retention:
-    """Holds inputs, and sweeps what has expired."""
+    """Keeps inputs that are in use, and removes expired jobs and unused inputs."""
 
     def __init__(
         self, connection: Redis, storage: Storage, gone_seconds: float, lease_seconds: float = _LEASE_SECONDS
     ) -> None:
-        """`connection` decodes responses; `gone_seconds` is how long an expired job is remembered."""
+        """`connection` decodes responses; `gone_seconds` is how long the tombstone of an expired job is kept."""
         self._connection = connection
         self._storage = storage
         self._gone_seconds = gone_seconds
@@ -53,18 +53,18 @@ class Retention:
             return cast("str | None", self._scripts.run("retain_input", sha256=sha256, seconds=seconds))
 
     def sweep(self) -> int:
-        """One round; returns how many jobs and inputs were removed: 0 when nothing is due.
+        """Run one round; returns how many jobs and inputs were removed, 0 if none were due.
 
         Raises:
-            Unavailable: Redis or the storage does not answer; what was begun comes up again.
+            Unavailable: Redis or the storage does not answer; a later round repeats what was not finished.
         """
-        lent: dict[str, Any] = {"limit": _ROUND, "lease_seconds": self._lease_seconds}
+        lease: dict[str, Any] = {"limit": _ROUND, "lease_seconds": self._lease_seconds}
         with redis_errors_are_unavailable():
-            ids = self._scripts.run("due_jobs", **lent)
+            ids = self._scripts.run("due_jobs", **lease)
             for id in ids:
                 remove_images(self._storage, id)
                 self._scripts.run("expire", id=id, tombstone_seconds=self._gone_seconds)
-            inputs = self._scripts.run("due_inputs", **lent)
+            inputs = self._scripts.run("due_inputs", **lease)
             for key in inputs:
                 self._storage.delete(key)
                 self._connection.zrem(keys.GARBAGE, key)
@@ -72,9 +72,9 @@ class Retention:
 
 
 def remove_images(storage: Storage, id: str) -> None:
-    """Remove all that any attempt of a job has stored.
+    """Remove all images that any attempt of a job has stored.
 
     Raises:
-        Unavailable: the storage does not answer; some may be left.
+        Unavailable: the storage does not answer; some images may be left.
     """
     storage.clear(f"images/{id}/")
