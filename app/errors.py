@@ -42,7 +42,7 @@ from contracts.weights.lora_files import AdapterRefused
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 2
-#: Limits on how much an error response repeats of what the client sent.
+#: Limits on how much of what the client sent an error response quotes.
 _MAX_PROBLEMS, _MAX_TEXT = 50, 1000
 
 
@@ -237,7 +237,7 @@ def render_problem(failure: Failure, request_id: str) -> JSONResponse:
 
 
 def cut(text: str) -> str:
-    """The text, shortened to what an error response may repeat."""
+    """The text, shortened to the length that an error response may quote."""
     return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"
 
 

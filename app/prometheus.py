@@ -21,7 +21,7 @@ from contracts.queue.workers import WorkerReport, read_workers
 log = logging.getLogger(__name__)
 
 PREFIX = "darkroom_"
-#: Exported with 0 too, so that alerts need not treat a missing series as 0.
+#: Exported with 0 too, so that an alert can tell 0 from a missing series.
 _WORKER_STATES = ("starting", "idle", "busy", "draining")
 
 
@@ -38,14 +38,14 @@ class PrometheusCollector(Collector):
         """Yield all metric families; everything is read before the first is yielded."""
         try:
             totals = list(read_totals(self._connection))
-            census, workers = read_stats(self._connection), read_workers(self._connection)
+            stats, workers = read_stats(self._connection), read_workers(self._connection)
         except RedisError as error:
             log.warning("no metrics: Redis does not answer: %s", error)
             yield _gauge("redis_up", "Whether Redis answers", [([], 0)])
             return
         yield _gauge("redis_up", "Whether Redis answers", [([], 1)])
         yield from (_family(row, samples) for row, samples in totals)
-        yield from _of_jobs(census)
+        yield from _of_jobs(stats)
         yield from _of_workers(workers)
 
     def describe(self) -> Iterable[Metric]:
@@ -74,14 +74,14 @@ def _cumulate(row: MetricSpec, sample: Sample) -> list[tuple[str, float]]:
     return buckets
 
 
-def _of_jobs(census: QueueStats) -> Iterator[Metric]:
-    yield _gauge("jobs", "Jobs that have not expired, by state", census.jobs.items(), ["state", "model", "task"])
-    waiting = [(labels, line.waiting) for labels, line in census.depths.items()]
+def _of_jobs(stats: QueueStats) -> Iterator[Metric]:
+    yield _gauge("jobs", "Jobs that have not expired, by state", stats.jobs.items(), ["state", "model", "task"])
+    waiting = [(labels, depth.waiting) for labels, depth in stats.depths.items()]
     yield _gauge("queue_jobs", "Waiting jobs", waiting, ["model", "priority"])
-    oldest = [(labels, line.oldest_seconds) for labels, line in census.depths.items()]
+    oldest = [(labels, depth.oldest_seconds) for labels, depth in stats.depths.items()]
     yield _gauge("queue_oldest_seconds", "Age of the oldest waiting job", oldest, ["model", "priority"])
     yield _gauge(
-        "webhooks_pending", "Webhook messages that are neither delivered nor given up", [([], census.messages)]
+        "webhooks_pending", "Webhook messages that are neither delivered nor given up", [([], stats.messages)]
     )
 
 

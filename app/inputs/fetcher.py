@@ -51,7 +51,7 @@ class Fetcher:
         """
         # Waiting here would hold a thread that other requests need.
         if not self._slots.acquire(blocking=False):
-            raise Unavailable(f"{self._concurrency} images are being fetched already; try again in a moment")
+            raise Unavailable(f"{self._concurrency} images are being fetched already; try again shortly")
         try:
             return asyncio.run(self._fetch(url))
         except (DestinationRefused, DestinationUnknown) as error:

@@ -25,7 +25,7 @@ _ANY_TASK: TypeAdapter[JobRequest] = TypeAdapter(
     Annotated[Txt2ImgRequest | Img2ImgRequest | InpaintRequest | ControlNetRequest, Field(discriminator="task")]
 )
 
-#: Longest text that a message repeats.
+#: Longest text that a message quotes.
 _MAX_ECHO = 40
 #: Pydantic's error type -> message, with the fields of the error's context.
 _MESSAGES: Mapping[str, str] = {
