@@ -21,19 +21,19 @@ from tests.support.parameters import parameters
 
 
 def test_a_submitted_job_is_read_back_as_it_was_sent(queue: JobQueue) -> None:
-    sent = queue.submit(parameters(seed=0), priority=Priority.HIGH, metadata={"team": "ads"}, deadline_seconds=60)
-    found = queue.fetch(sent.id)
-    assert found == sent
+    job = queue.submit(parameters(seed=0), priority=Priority.HIGH, metadata={"team": "ads"}, deadline_seconds=60)
+    found = queue.fetch(job.id)
+    assert found == job
     assert found.parameters.seed == 0
     assert found.deadline_at == found.created_at + 60
 
 
 def test_rq_reads_the_job_with_its_function_and_without_pickle(queue: JobQueue) -> None:
-    sent = queue.submit(parameters())
+    job = queue.submit(parameters())
     connection = queue._rq_connection
-    assert Queue(sent.queue, connection=connection, serializer=JSONSerializer).job_ids == [sent.id]
-    job = Job.fetch(sent.id, connection=connection, serializer=JSONSerializer)
-    assert (job.func_name, job.args) == (RUN_FUNCTION, [sent.id])
+    assert Queue(job.queue, connection=connection, serializer=JSONSerializer).job_ids == [job.id]
+    rq_job = Job.fetch(job.id, connection=connection, serializer=JSONSerializer)
+    assert (rq_job.func_name, rq_job.args) == (RUN_FUNCTION, [job.id])
 
 
 def test_an_unknown_job_is_not_found(queue: JobQueue) -> None:

@@ -166,7 +166,7 @@ def test_without_a_seed_one_is_drawn_and_the_job_may_share_its_call(catalogue: C
     assert len({parameters.batch_key() for parameters in drawn}) == 1
 
 
-def test_batchable_overrides_either_way(catalogue: Catalogue) -> None:
+def test_the_batchable_field_overrides_the_default(catalogue: Catalogue) -> None:
     assert accepted(catalogue, request("txt2img", seed=7, batchable=True)).batchable
     assert not accepted(catalogue, request("txt2img", batchable=False)).batchable
 
