@@ -6,9 +6,9 @@ import base64
 from contextlib import suppress
 
 from contracts.errors import NotFound, Unavailable
-from contracts.job_view import JobView, Links, Position, view_job
+from contracts.job_view import JobView, Links, view_job
 from contracts.queue.client import JobQueue
-from contracts.queue.records import ImageRecord, JobRecord, JobState
+from contracts.queue.records import AcceptedJob, ImageRecord, JobRecord, JobState, Position
 from contracts.storage import Storage
 
 
@@ -16,15 +16,16 @@ def job_response(record: JobRecord, queue: JobQueue, storage: Storage, links: Li
     """Describe a job for its owner. The position is left out when Redis does not answer in the meantime."""
     is_base64 = record.response_format == "b64_json" and record.state is JobState.COMPLETED
     encoded = [_read_base64(storage, image) for image in record.images] if is_base64 else ()
-    place = None
-    with suppress(Unavailable):
-        place = _place_of(queue, record)
-    return view_job(record, links, position=place, encoded=encoded)
+    return view_job(record, links, position=_position_of(queue, record), encoded=encoded)
 
 
-def _place_of(queue: JobQueue, record: JobRecord) -> Position | None:
-    place = queue.position(record) if record.state is JobState.QUEUED else None
-    return None if place is None else Position(*place)
+def _position_of(queue: JobQueue, record: JobRecord) -> Position | None:
+    if isinstance(record, AcceptedJob):
+        return record.position
+    if record.state is JobState.QUEUED:
+        with suppress(Unavailable):
+            return queue.position(record)
+    return None
 
 
 def _read_base64(storage: Storage, image: ImageRecord) -> str | None:

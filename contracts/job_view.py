@@ -11,7 +11,16 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from contracts.auth.signed_links import LinkSigner
 from contracts.catalogue.families import Task
-from contracts.queue.records import DeliveryRecord, JobError, JobRecord, JobState, Progress, Receipt, WebhookRecord
+from contracts.queue.records import (
+    DeliveryRecord,
+    JobError,
+    JobRecord,
+    JobState,
+    Position,
+    Progress,
+    Receipt,
+    WebhookRecord,
+)
 from contracts.requests.schema import WebhookEvent
 
 Entry = TypeVar("Entry")
@@ -115,14 +124,6 @@ class Links:
         if not record.state.is_final:
             links["cancel"] = f"{links['self']}/cancel"
         return links
-
-
-@dataclass(frozen=True)
-class Position:
-    """A waiting job's position: jobs ahead of it in its queue, and estimated seconds to its end."""
-
-    ahead: int
-    eta_seconds: float | None = None
 
 
 def view_job(

@@ -11,6 +11,7 @@ from redis import Redis
 
 from cli.supervisor.redis_server import RedisServer
 from contracts.queue.client import JobQueue
+from contracts.redis.connection import connect
 from contracts.settings import SharedSettings
 from contracts.storage import Storage, open_storage
 from tests.support.object_store import serve_bucket
@@ -70,6 +71,12 @@ def queue(settings: SharedSettings) -> Iterator[JobQueue]:
     queue = JobQueue(settings)
     yield queue
     queue.close()
+
+
+@pytest.fixture
+def rq_connection(redis_url: str) -> Redis:
+    """A connection as RQ expects it: responses are bytes."""
+    return connect(redis_url, timeout_seconds=5, retries=1, decode=False)
 
 
 @pytest.fixture

@@ -150,6 +150,8 @@ class Submission:
     def _catalogue_for(self, request: JobRequest) -> Catalogue:
         """With uploaded LoRAs only where the request names one, since they are read from Redis."""
         catalogue = self.services.catalogue
+        if not request.loras:
+            return catalogue
         built_in = {lora.id for lora in catalogue.loras}
         if all(lora.name in built_in for lora in request.loras):
             return catalogue

@@ -10,14 +10,14 @@ import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
-from rq.job import Job, JobStatus
-from rq.serializers import JSONSerializer
+from rq.job import JobStatus
 
 from contracts.errors import Conflict, DarkroomError, Gone, NotFound, QueueFull, TooManyJobs, Unavailable
 from contracts.queue.events import Event, read_events
-from contracts.queue.records import JobRecord, JobState, WebhookRecord, pace_key
+from contracts.queue.records import AcceptedJob, JobRecord, JobState, Position, WebhookRecord, pace_key
 from contracts.queue.workers import read_workers
 from contracts.redis import keys
 from contracts.redis.connection import Scripts, connect, redis_errors_are_unavailable
@@ -72,9 +72,6 @@ class JobQueue:
 
     def __init__(self, settings: SharedSettings) -> None:
         self.connection = connect(settings.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1)
-        self._rq_connection = connect(
-            settings.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1, decode=False
-        )
         self._ttl_seconds = settings.result_ttl_seconds
         self._scripts = Scripts(self.connection)
 
@@ -92,7 +89,7 @@ class JobQueue:
         max_waiting: int | None = None,
         quota: Quota | None = None,
         request_id: str = "",
-    ) -> JobRecord:
+    ) -> AcceptedJob:
         """Accept a job. When this returns, Redis holds all of it, and its idempotency key is bound.
 
         Raises:
@@ -101,7 +98,7 @@ class JobQueue:
             TooManyJobs: the API key's quota is reached.
             Unavailable: Redis does not answer, and the job may or may not exist; or an input has been removed.
         """
-        record = JobRecord(
+        record = AcceptedJob(
             id=secrets.token_hex(16),
             state=JobState.QUEUED,
             parameters=parameters,
@@ -113,12 +110,12 @@ class JobQueue:
             request_id=request_id,
             created_at=0,
         )
-        call = self._rq_call(record)
         arguments: dict[str, Any] = {
             "id": record.id,
             "inputs": parameters.inputs,
             "fields": record.to_hash(),
-            "rq": {name: str(value) for name, value in call.items() if name != "data"},
+            "rq": rq_fields(record),
+            "pace": pace_key(parameters),
         }
         bounds = {
             "deadline_seconds": deadline_seconds,
@@ -128,17 +125,21 @@ class JobQueue:
         }
         arguments |= {name: bound for name, bound in bounds.items() if bound is not None}
         with redis_errors_are_unavailable():
-            verdict, *found = self._scripts.run("submit", call["data"], **arguments)
+            verdict, *found = self._scripts.run("submit", **arguments)
         if verdict == "taken" and idempotency is not None:
             raise idempotency.lost()
         if verdict != "accepted":
             raise self._refusal(verdict, found, record, max_waiting)
         created_at = float(found[0])
-        deadline_at = None if deadline_seconds is None else created_at + deadline_seconds
-        return record.model_copy(update={"created_at": created_at, "deadline_at": deadline_at})
+        accepted = {
+            "created_at": created_at,
+            "deadline_at": None if deadline_seconds is None else created_at + deadline_seconds,
+            "position": _position_of(record, found[1]),
+        }
+        return record.model_copy(update=accepted)
 
     def _refusal(
-        self, verdict: str, found: list[str], record: JobRecord, max_waiting: int | None
+        self, verdict: str, found: list[Any], record: JobRecord, max_waiting: int | None
     ) -> DarkroomError:
         """Why the script refused a job."""
         if verdict == "full":
@@ -203,22 +204,13 @@ class JobQueue:
         if not JobState(found).is_final:
             raise Conflict(f"job {id} is {found}; cancel it first")
 
-    def position(self, record: JobRecord) -> tuple[int, float | None] | None:
-        """Jobs ahead of this one in its own queue, and estimated seconds to its end; None when it is not waiting.
-
-        The seconds come from measured step times, and are None before the first measurement.
-        """
+    def position(self, record: JobRecord) -> Position | None:
+        """Return a job's position now; None when it is not waiting."""
         with redis_errors_are_unavailable():
             found = self._scripts.run(
                 "position", id=record.id, queue=record.queue, pace=pace_key(record.parameters)
             )
-        if found is None:
-            return None
-        ahead, step_seconds, workers = found
-        if not step_seconds:
-            return ahead, None
-        run_seconds = record.parameters.num_inference_steps * float(step_seconds)
-        return ahead, (ahead / max(1, workers) + 1) * run_seconds
+        return _position_of(record, found)
 
     def run_seconds(self, parameters: JobParameters) -> float | None:
         """Estimate how long such a job denoises, from measured step times; None before the first."""
@@ -252,9 +244,8 @@ class JobQueue:
         return seconds + micros / 1e6
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connection."""
         self.connection.close()
-        self._rq_connection.close()
 
     def _read(self, ids: Sequence[str]) -> tuple[list[dict[str, str]], float]:
         """Read the jobs' hashes, and the time on Redis' clock."""
@@ -265,21 +256,43 @@ class JobQueue:
             *found, (seconds, micros) = pipe.execute()
         return found, seconds + micros / 1e6
 
-    def _rq_call(self, record: JobRecord) -> dict[str, Any]:
-        """Make the fields of the RQ job."""
-        call = Job.create(
-            RUN_FUNCTION,
-            args=[record.id],
-            id=record.id,
-            status=JobStatus.QUEUED,
-            timeout=-1,
-            origin=record.queue,
-            connection=self._rq_connection,
-            serializer=JSONSerializer,
-            description=f"{record.parameters.task} on {record.parameters.model}",
-        )
-        call.enqueued_at = call.created_at
-        return call.to_dict(include_meta=False, include_result=False) | {"status": JobStatus.QUEUED.value}
+
+#: RQ's fields of every job of ours.
+_RQ_CONSTANTS = {
+    "status": JobStatus.QUEUED.value,
+    "timeout": "-1",
+    **dict.fromkeys(
+        ("success_callback_name", "failure_callback_name", "stopped_callback_name", "started_at", "ended_at",
+         "last_heartbeat", "worker_name", "group_id"), "",
+    ),
+}  # fmt: skip
+
+
+def rq_fields(record: JobRecord) -> dict[str, str]:
+    """Make the hash of the RQ job, as `Job.create` and `Job.to_dict` do at a far higher cost.
+
+    RQ compresses `data`, and reads it uncompressed too. A test compares the fields with those of the installed RQ.
+    """
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return {
+        **_RQ_CONSTANTS,
+        "created_at": now,
+        "enqueued_at": now,
+        "origin": record.queue,
+        "description": f"{record.parameters.task} on {record.parameters.model}",
+        "data": f'["{RUN_FUNCTION}", null, ["{record.id}"], {{}}]',
+    }
+
+
+def _position_of(record: JobRecord, found: tuple[int, str, int] | None) -> Position | None:
+    """Read what `position_after` of the scripts returns."""
+    if found is None:
+        return None
+    ahead, step_seconds, workers = found
+    if not step_seconds:
+        return Position(ahead)
+    run_seconds = record.parameters.num_inference_steps * float(step_seconds)
+    return Position(ahead, (ahead / max(1, workers) + 1) * run_seconds)
 
 
 def _is_gone(fields: Mapping[str, str], now: float) -> bool:

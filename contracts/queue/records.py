@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
@@ -237,6 +237,26 @@ class JobRecord(_Part):
             "adapters": json.dumps(self.parameters.adapters),
         }
         return {name: str(value) for name, value in fields.items()}
+
+
+class Position(NamedTuple):
+    """A waiting job's position: jobs ahead of it in its queue, and estimated seconds to its end.
+
+    The seconds come from measured step times, and are None before the first measurement.
+    """
+
+    ahead: int
+    eta_seconds: float | None = None
+
+
+class AcceptedJob(JobRecord):
+    """The record of a job that has just been accepted, with its position at that moment, which is not stored.
+
+    Attributes:
+        position: None when it no longer waits.
+    """
+
+    position: Position | None = Field(None, exclude=True)
 
 
 _JSON_FIELDS = {"parameters", "metadata", "progress", "images", "error", "receipt", "webhook", "deliveries"}

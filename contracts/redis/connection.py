@@ -56,11 +56,10 @@ class Scripts:
         self._connection = connection
         self._loaded: dict[str, Script] = {}
 
-    def run(self, name: str, /, *texts: str, **arguments: Any) -> Any:
+    def run(self, name: str, /, **arguments: Any) -> Any:
         """Run `NAME.lua` as one atomic step.
 
         Args:
-            texts: given as they are: `ARGV[2]`, …
             arguments: of JSON types; the script's `arguments`. An absent field is nil there, a None is not.
 
         Raises:
@@ -69,7 +68,7 @@ class Scripts:
         script = self._loaded.get(name)
         if script is None:
             script = self._loaded[name] = self._connection.register_script(_source(name))
-        return script(args=[json.dumps(arguments), *texts])
+        return script(args=[json.dumps(arguments)])
 
 
 @cache

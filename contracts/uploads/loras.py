@@ -123,6 +123,8 @@ class LoraRegistry:
 
 def resolve_uploads(parameters: JobParameters, catalogue: Catalogue) -> JobParameters:
     """Fill in the file of each uploaded LoRA, so that a later upload of the name does not matter."""
+    if not parameters.loras:
+        return parameters
     rows = {row.id: row for row in catalogue.loras}
     loras = (_pin(lora, rows[lora.name]) for lora in parameters.loras)
     return parameters.model_copy(update={"loras": tuple(loras)})

@@ -10,8 +10,8 @@ from pydantic import SecretStr
 from redis import Redis
 
 from contracts.auth.signed_links import LinkSigner
-from contracts.job_view import Links, ListView, Position, view_job
-from contracts.queue.records import ImageRecord, JobRecord, JobState
+from contracts.job_view import Links, ListView, view_job
+from contracts.queue.records import ImageRecord, JobRecord, JobState, Position
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
 from tests.support.parameters import parameters

@@ -84,6 +84,17 @@ local function count_job(state, model, task, change)
   redis.call('HINCRBY', KEY.job_counts, cjson.encode({ state, model, task }), change)
 end
 
+-- A waiting job's position: the jobs ahead of it, the average seconds per step under this pace key (empty before the
+-- first measurement), and the number of live workers. Without `ahead` the job does not wait: false.
+local function position_after(ahead, pace)
+  if not ahead then return false end
+  local workers = 0
+  for _, worker in ipairs(redis.call('ZRANGE', KEY.workers, 0, -1)) do
+    workers = workers + redis.call('EXISTS', KEY.worker .. worker)
+  end
+  return { ahead, redis.call('HGET', KEY.step_seconds, pace) or '', workers }
+end
+
 -- Moves a job to another state; without one, only out of the counts. Returns its model and its task.
 local function enter(id, state)
   local job = redis.call('HMGET', job_key(id), 'state', 'model', 'task')

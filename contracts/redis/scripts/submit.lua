@@ -1,11 +1,13 @@
 -- Accepts a job: our record, RQ's job, its place in the queue and in its owner's index, the event; all or nothing.
--- ARGV[2] is RQ's call, which is compressed bytes. A job that is sent again is accepted once.
--- Returns `accepted` and the time; or, without doing anything, `swept` where an input is gone, `full` where the
--- maximum of jobs waits, `too_many` and the key's jobs where its quota is reached, `taken` where another call holds
--- the idempotency key.
-local id, key = arguments.id, job_key(arguments.id)
+-- A job that is sent again is accepted once.
+-- Returns `accepted`, the time, and the job's position (see `position_after`; absent when it no longer waits). Or,
+-- without doing anything: `swept` when an input is gone, `full` when the maximum number of jobs is waiting, `too_many`
+-- and the API key's jobs when its quota is reached, `taken` when another call holds the idempotency key.
+local id, key, queue = arguments.id, job_key(arguments.id), arguments.fields.queue
 local before = redis.call('HGET', key, 'created_at')
-if before then return { 'accepted', before } end
+if before then
+  return { 'accepted', before, position_after(redis.call('LPOS', KEY.rq_queue .. queue, id), arguments.pace) }
+end
 
 local idempotency = arguments.idempotency
 if idempotency then
@@ -32,8 +34,8 @@ if arguments.max_waiting then
   if waiting >= arguments.max_waiting then return { 'full' } end
 end
 
--- A quota counts jobs that have not ended, by their own states: no end can be forgotten here. Only idempotency the set is
--- full are those looked for that have.
+-- A quota counts jobs that have not ended. Ended ones are removed from the set only once it is full, by looking at
+-- their states, so that no script that ends a job needs to know of quotas.
 local quota = arguments.quota
 local holdings = quota and KEY.api_key_jobs .. quota.key_id
 if quota and redis.call('SCARD', holdings) >= quota.max_jobs then
@@ -60,11 +62,11 @@ end
 for _, input in ipairs(inputs) do redis.call('HINCRBY', KEY.input_holders, input, 1) end
 if #inputs > 0 then redis.call('HSET', key, 'inputs', cjson.encode(inputs)) end
 
-local accepted, queue = now(), arguments.fields.queue
+local accepted = now()
 redis.call('HSET', key, 'created_at', stamp(accepted), unpack(flatten(arguments.fields)))
-redis.call('HSET', rq_key(id), 'data', ARGV[2], unpack(flatten(arguments.rq)))
+redis.call('HSET', rq_key(id), unpack(flatten(arguments.rq)))
 redis.call('SADD', KEY.rq_queues, KEY.rq_queue .. queue)
-redis.call('RPUSH', KEY.rq_queue .. queue, id)
+local ahead = redis.call('RPUSH', KEY.rq_queue .. queue, id) - 1
 redis.call('SADD', KEY.waiting .. arguments.fields.priority, queue)
 redis.call('ZADD', KEY.owner_jobs .. arguments.fields.owner, stamp(accepted), id)
 if quota then redis.call('SADD', holdings, id) end
@@ -80,4 +82,4 @@ end
 count_job('queued', arguments.fields.model, arguments.fields.task, 1)
 count('jobs_accepted', arguments.fields.model, arguments.fields.task)
 emit(id, 'queued', { at = accepted })
-return { 'accepted', stamp(accepted) }
+return { 'accepted', stamp(accepted), position_after(ahead, arguments.pace) }

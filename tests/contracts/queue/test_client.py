@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pytest
+from redis import Redis
 from rq import Queue
-from rq.job import Job
+from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
+from rq.utils import utcparse
 
 from cli.supervisor.redis_server import RedisServer
 from contracts.errors import Conflict, NotFound, Unavailable
@@ -23,17 +26,28 @@ from tests.support.parameters import parameters
 def test_a_submitted_job_is_read_back_as_it_was_sent(queue: JobQueue) -> None:
     job = queue.submit(parameters(seed=0), priority=Priority.HIGH, metadata={"team": "ads"}, deadline_seconds=60)
     found = queue.fetch(job.id)
-    assert found == job
+    assert found.model_dump() == job.model_dump()
     assert found.parameters.seed == 0
     assert found.deadline_at == found.created_at + 60
 
 
-def test_rq_reads_the_job_with_its_function_and_without_pickle(queue: JobQueue) -> None:
+def test_rq_reads_the_job_with_its_function_and_without_pickle(queue: JobQueue, rq_connection: Redis) -> None:
     job = queue.submit(parameters())
-    connection = queue._rq_connection
-    assert Queue(job.queue, connection=connection, serializer=JSONSerializer).job_ids == [job.id]
-    rq_job = Job.fetch(job.id, connection=connection, serializer=JSONSerializer)
+    assert Queue(job.queue, connection=rq_connection, serializer=JSONSerializer).job_ids == [job.id]
+    rq_job = Job.fetch(job.id, connection=rq_connection, serializer=JSONSerializer)
     assert (rq_job.func_name, rq_job.args) == (RUN_FUNCTION, [job.id])
+
+
+def test_the_rq_job_has_the_fields_that_the_installed_rq_gives_it(queue: JobQueue, rq_connection: Redis) -> None:
+    sent = queue.submit(parameters())
+    written = cast("dict[bytes, bytes]", rq_connection.hgetall(f"rq:job:{sent.id}"))
+    job = Job.create(
+        RUN_FUNCTION, args=[sent.id], id=sent.id, status=JobStatus.QUEUED, timeout=-1, origin=sent.queue,
+        connection=rq_connection, serializer=JSONSerializer, description="txt2img on shapes-sdxl",
+    )  # fmt: skip
+    job.created_at = job.enqueued_at = utcparse(str(written[b"created_at"], "ascii"))
+    expected = {name.encode(): str(value).encode() for name, value in job.to_dict().items() if name != "data"}
+    assert written == expected | {b"status": b"queued", b"data": job.data}
 
 
 def test_an_unknown_job_is_not_found(queue: JobQueue) -> None:
@@ -71,6 +85,7 @@ def test_a_completed_job_cannot_be_cancelled(queue: JobQueue, make_claims: MakeC
 
 def test_position_counts_the_jobs_ahead(queue: JobQueue, make_claims: MakeClaims) -> None:
     jobs = [queue.submit(parameters(batchable=False)) for _ in range(3)]
+    assert [job.position for job in jobs] == [(0, None), (1, None), (2, None)]
     assert [queue.position(job) for job in jobs] == [(0, None), (1, None), (2, None)]
     make_claims().claim(ClaimCriteria())
     assert [queue.position(job) for job in jobs] == [None, (0, None), (1, None)]
@@ -88,7 +103,7 @@ def test_an_accepted_job_survives_a_killed_redis(tmp_path: Path) -> None:
         with pytest.raises(Unavailable):
             queue.submit(parameters())
         server.start()
-        assert queue.fetch(job.id) == job
+        assert queue.fetch(job.id).model_dump() == job.model_dump()
     finally:
         queue.close()
         server.stop()

@@ -215,6 +215,7 @@ def test_waiting_times_are_estimated_from_the_measured_step_times(
     )
     assert claims.complete(claim, [], receipt)
     third = queue.submit(parameters(batchable=False))
+    assert third.position == (1, 4.0)
     # Two seconds for four steps are 0.5 s per step, so each job takes 2 s; zero and one jobs are ahead.
     assert [queue.position(job) for job in (first, second, third)] == [None, (0, 2.0), (1, 4.0)]
 

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 
+from redis import Redis
 from rq import Queue
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
 from rq.serializers import JSONSerializer
@@ -49,8 +50,8 @@ def kill_after_claim(settings: SharedSettings) -> int:
     return claimed
 
 
-def rq_queue(queue: JobQueue, name: str) -> Queue:
-    return Queue(name, connection=queue._rq_connection, serializer=JSONSerializer)
+def rq_queue(connection: Redis, name: str) -> Queue:
+    return Queue(name, connection=connection, serializer=JSONSerializer)
 
 
 def test_defect_a_a_worker_of_several_queues_that_is_killed_after_its_claim_loses_no_job(
@@ -76,7 +77,7 @@ def test_defect_a2_a_lost_job_is_requeued_after_one_lease(
 
 
 def test_defect_b_a_completed_job_neither_becomes_failed_nor_runs_again(
-    queue: JobQueue, make_claims: MakeClaims
+    queue: JobQueue, rq_connection: Redis, make_claims: MakeClaims
 ) -> None:
     job = queue.submit(parameters())
     claims = make_claims(lease_seconds=LEASE_SECONDS)
@@ -85,14 +86,14 @@ def test_defect_b_a_completed_job_neither_becomes_failed_nor_runs_again(
     # As if the worker had been killed before its execution was removed.
     queue.connection.zadd("darkroom:leases", {job.id: 1.0})
     queue.connection.zadd(f"rq:wip:{job.queue}", {f"{job.id}:{claim.execution}": 1.0})
-    StartedJobRegistry(queue=rq_queue(queue, job.queue)).cleanup()
+    StartedJobRegistry(queue=rq_queue(rq_connection, job.queue)).cleanup()
     assert claims.reap() == (0, [])
     assert claims.claim(ClaimCriteria()) == []
     assert queue.fetch(job.id).state is JobState.COMPLETED
 
 
 def test_defect_c_concurrent_cleanups_by_rq_leave_our_leases_unchanged(
-    queue: JobQueue, make_claims: MakeClaims
+    queue: JobQueue, rq_connection: Redis, make_claims: MakeClaims
 ) -> None:
     jobs = [queue.submit(parameters(batchable=False)) for _ in range(50)]
     claims = make_claims(lease_seconds=LEASE_SECONDS)
@@ -100,7 +101,7 @@ def test_defect_c_concurrent_cleanups_by_rq_leave_our_leases_unchanged(
     time.sleep(2 * LEASE_SECONDS)
 
     def clean() -> None:
-        registry = StartedJobRegistry(queue=rq_queue(queue, jobs[0].queue))
+        registry = StartedJobRegistry(queue=rq_queue(rq_connection, jobs[0].queue))
         registry.cleanup()
         assert registry.count == len(jobs)
 
@@ -113,7 +114,7 @@ def test_defect_c_concurrent_cleanups_by_rq_leave_our_leases_unchanged(
     assert all(claims.finish(claim, JobState.COMPLETED, images=[]) for claim in running)
     finished = FinishedJobRegistry(queue=rq_queue(queue, jobs[0].queue))
     assert sorted(finished.get_job_ids()) == sorted(job.id for job in jobs)
-    assert FailedJobRegistry(queue=rq_queue(queue, jobs[0].queue)).count == 0
+    assert FailedJobRegistry(queue=rq_queue(rq_connection, jobs[0].queue)).count == 0
 
 
 def test_defect_e_a_killed_worker_leaves_no_maintenance_lock(

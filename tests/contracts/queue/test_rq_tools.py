@@ -20,17 +20,10 @@ from contracts.queue.client import JobQueue
 from contracts.queue.leases import ClaimCriteria
 from contracts.queue.records import JobState
 from contracts.queue.rq_registration import RqRegistration
-from contracts.redis.connection import connect
 from tests.support.claims import MakeClaims
 from tests.support.dispatcher_process import dispatcher_process
 from tests.support.parameters import parameters
 from tests.support.waiting import wait_until
-
-
-@pytest.fixture
-def rq_connection(redis_url: str) -> Redis:
-    """A connection as RQ expects it."""
-    return connect(redis_url, timeout_seconds=5, retries=1, decode=False)
 
 
 def rq_info(redis_url: str) -> str:

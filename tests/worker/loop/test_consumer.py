@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from redis import Redis
 from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
 
@@ -97,6 +98,7 @@ def test_jobs_whose_adapters_do_not_fit_together_run_apart_and_lose_no_attempt(
 def test_a_job_that_names_another_function_fails_and_is_logged(
     settings: SharedSettings,
     queue: JobQueue,
+    rq_connection: Redis,
     pool: Pool,
     storage: Storage,
     tmp_path: object,
@@ -104,7 +106,7 @@ def test_a_job_that_names_another_function_fails_and_is_logged(
 ) -> None:
     job = queue.submit(parameters())
     evil = RqJob.create(
-        "os.system", args=[f"touch {tmp_path}/owned"], id=job.id, connection=queue._rq_connection,
+        "os.system", args=[f"touch {tmp_path}/owned"], id=job.id, connection=rq_connection,
         serializer=JSONSerializer,
     )  # fmt: skip
     evil.save()
@@ -118,12 +120,10 @@ def test_a_job_that_names_another_function_fails_and_is_logged(
 
 @pytest.mark.parametrize("function", FORMER_RUN_FUNCTIONS)
 def test_a_job_that_an_earlier_release_queued_runs(
-    function: str, settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
+    function: str, settings: SharedSettings, queue: JobQueue, rq_connection: Redis, pool: Pool, storage: Storage
 ) -> None:
     job = queue.submit(parameters())
-    RqJob.create(
-        function, args=[job.id], id=job.id, connection=queue._rq_connection, serializer=JSONSerializer
-    ).save()
+    RqJob.create(function, args=[job.id], id=job.id, connection=rq_connection, serializer=JSONSerializer).save()
     (ended,) = work_until_ended(make_consumer(settings, pool, storage), queue, job.id)
     assert ended.state is JobState.COMPLETED
 
