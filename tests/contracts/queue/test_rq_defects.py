@@ -112,7 +112,7 @@ def test_defect_c_concurrent_cleanups_by_rq_leave_our_leases_unchanged(
         thread.join()
     assert queue.connection.llen(f"rq:queue:{jobs[0].queue}") == 0
     assert all(claims.finish(claim, JobState.COMPLETED, images=[]) for claim in running)
-    finished = FinishedJobRegistry(queue=rq_queue(queue, jobs[0].queue))
+    finished = FinishedJobRegistry(queue=rq_queue(rq_connection, jobs[0].queue))
     assert sorted(finished.get_job_ids()) == sorted(job.id for job in jobs)
     assert FailedJobRegistry(queue=rq_queue(rq_connection, jobs[0].queue)).count == 0
 
