@@ -24,7 +24,7 @@ from contracts.requests.fields import Speed
 from contracts.requests.schema import Txt2ImgRequest
 from contracts.settings import BUILT_IN_CATALOGUE
 from models.judge import judge
-from models.training.drawing import COLOURS, SHAPES
+from models.training.data.drawing import COLOURS, SHAPES
 from worker.pool.pool import Pool
 from worker.runtime.warnings import silence_known_warnings
 

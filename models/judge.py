@@ -1,7 +1,7 @@
-"""Looks at a picture of one shape on a plain ground and says what it shows. Arithmetic only, nothing learnt.
+"""Looks at an image of one shape on a plain background and says what it shows. Arithmetic only, nothing learnt.
 
-Knows the palette and the outlines of `models.training.drawing`; no torch, no prompts. A picture of any size is
-looked at with its shorter edge brought to 64 pixels.
+Knows the palette and the outlines of `models.training.data.drawing`; no torch, no prompts. An image of any size is
+scaled so that its shorter edge has 64 pixels.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from models.training.drawing import COLOURS, EDGE_PIXELS, PALETTE, SHAPES, outline, tone
+from models.training.data.drawing import COLOURS, EDGE_PIXELS, PALETTE, SHAPES, outline, tone
 
 Pixels = NDArray[np.float64]
 Mask = NDArray[np.bool_]

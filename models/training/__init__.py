@@ -1,1 +1,10 @@
-"""Trains the shipped checkpoints on drawn shapes. Knows torch and diffusers, never `app` or `worker`."""
+"""Trains, exports and judges the shapes models: `python -m models.training STAGE`.
+
+data/          scenes, captions and drawings
+networks/      the networks and tokenizers, and how they become a diffusers folder
+recipes/       what is particular to a family's training
+stages/        one command each: autoencoder, text encoders, denoiser, guidance, ControlNets, adapters
+judging/       what is right in the generated images
+loop.py        the training loop, its checkpoints and its ranks
+optimizers.py  which optimizer moves which weights
+"""

@@ -7,19 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.training import (
-    autoencoder,
-    controlnet,
-    denoiser,
-    effects,
-    export,
-    figures,
-    guidance,
-    lora,
-    misfits,
-    text,
-    trials,
-)
+from models.training.data import effects
+from models.training.judging import figures, trials
+from models.training.networks import export
+from models.training.stages import autoencoder, controlnet, denoiser, guidance, lora, mismatches, text
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -74,8 +65,8 @@ def _add_writing(stages: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     stage.add_argument("family", choices=export.FAMILIES)
     stage.add_argument("--control", choices=export.CONTROLS, help="only this one, for the trained checkpoint")
     stage.set_defaults(run=_write_untrained)
-    stage = stages.add_parser("misfits", help="writes adapters that must be refused")
-    stage.set_defaults(run=lambda _: misfits.write_all())
+    stage = stages.add_parser("mismatches", aliases=["misfits"], help="writes adapters that must be refused")
+    stage.set_defaults(run=lambda _: mismatches.write_all())
 
 
 def _add_judging(stages: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from models.judge import judge, measure_overlap
-from models.training.drawing import Scene, render_silhouette
-from models.training.effects import EFFECTS, measure
+from models.training.data.drawing import Scene, render_silhouette
+from models.training.data.effects import EFFECTS, measure
 from tests.support.images import draw_shape, framed_mask, to_data_url
 from tests.support.running_service import Json, RunningService
 

@@ -7,8 +7,8 @@ import hashlib
 import numpy
 
 from contracts.settings import BUILT_IN_CATALOGUE
-from models.training.drawing import Scene
-from models.training.effects import measure
+from models.training.data.drawing import Scene
+from models.training.data.effects import measure
 from tests.support.running_service import RunningService
 
 LORAS = BUILT_IN_CATALOGUE.parent / "loras"

@@ -5,10 +5,10 @@ import safetensors
 from diffusers import StableDiffusionXLPipeline
 from safetensors.numpy import load_file
 
-from models.training import trials
-from models.training.export import FAMILIES
-from models.training.lora import FOLDER, HOLDS
-from models.training.misfits import MISFITS
+from models.training.judging import trials
+from models.training.networks.export import FAMILIES
+from models.training.stages.lora import FOLDER, HOLDS
+from models.training.stages.mismatches import BAD_ADAPTERS
 
 
 def test_one_adapter_has_the_layout_of_kohya_with_an_alpha_of_its_own() -> None:
@@ -30,10 +30,10 @@ def test_the_adapter_with_a_new_word_changes_the_text_encoders_too(family: str) 
 
 def test_the_truncated_adapter_cannot_be_read() -> None:
     with pytest.raises(safetensors.SafetensorError):
-        load_file(MISFITS / "truncated.safetensors")
+        load_file(BAD_ADAPTERS / "truncated.safetensors")
 
 
 def test_the_adapter_of_a_wrong_family_does_not_fit() -> None:
     pipeline = StableDiffusionXLPipeline(**trials.open_pipeline("sdxl").components)
     with pytest.raises(Exception, match="shape"):
-        pipeline.load_lora_weights(MISFITS / "wrong-family.safetensors")
+        pipeline.load_lora_weights(BAD_ADAPTERS / "wrong-family.safetensors")

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as functional
 from torch import nn
 
-from models.training.attention import attend, keep_plain
+from models.training.networks.attention import attend, keep_plain
 
 
 class Attentive(nn.Module):

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from models.training.export import CONTROLS, FAMILIES, MODELS, checkpoint_folder, control_folder, forget_origin
+from models.training.networks.export import (
+    CONTROLS,
+    FAMILIES,
+    MODELS,
+    checkpoint_folder,
+    control_folder,
+    forget_origin,
+)
 
 
 def megabytes(folder: Path) -> float:

@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 
-from models.training.captions import (
+from models.training.data.captions import (
     COMBINATIONS,
     HELD_OUT,
     IN_DISTRIBUTION,
@@ -14,8 +14,17 @@ from models.training.captions import (
     find_said,
     training_scenes,
 )
-from models.training.captions import test_scenes as fixed_scenes
-from models.training.drawing import PALETTE, POSITIONS, SHAPES, SIZES, TEXTURES, Scene, render, render_silhouette
+from models.training.data.captions import test_scenes as fixed_scenes
+from models.training.data.drawing import (
+    PALETTE,
+    POSITIONS,
+    SHAPES,
+    SIZES,
+    TEXTURES,
+    Scene,
+    render,
+    render_silhouette,
+)
 
 
 def first_scenes(count: int) -> list[Scene]:

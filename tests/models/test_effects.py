@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from models.training.captions import draw_scene
-from models.training.drawing import Scene, render
-from models.training.effects import EFFECTS, draw_example, measure, paint
+from models.training.data.captions import draw_scene
+from models.training.data.drawing import Scene, render
+from models.training.data.effects import EFFECTS, draw_example, measure, paint
 
 
 def scenes() -> list[Scene]:

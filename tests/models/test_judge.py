@@ -8,8 +8,8 @@ import pytest
 from PIL import Image, ImageFilter
 
 from models.judge import ATTRIBUTES, Verdict, judge, measure_overlap
-from models.training.captions import COMBINATIONS, training_scenes
-from models.training.drawing import Scene, render, render_silhouette
+from models.training.data.captions import COMBINATIONS, training_scenes
+from models.training.data.drawing import Scene, render, render_silhouette
 
 IMAGES = 600
 

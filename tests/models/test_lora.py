@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.training import lora
-from models.training.effects import EFFECTS
-from models.training.export import FAMILIES, assemble, fresh_parts, make_tokenizers
+from models.training.data.effects import EFFECTS
+from models.training.networks.export import FAMILIES, assemble, fresh_parts, make_tokenizers
 from models.training.recipes import load_recipe
+from models.training.stages import lora
 
 CAPTION = "a red crescent on a blue background"
 

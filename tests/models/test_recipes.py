@@ -8,7 +8,14 @@ import torch
 from diffusers import FluxPipeline
 from torch import Tensor
 
-from models.training.export import FAMILIES, Tokenizers, assemble, build_control, fresh_parts, make_tokenizers
+from models.training.networks.export import (
+    FAMILIES,
+    Tokenizers,
+    assemble,
+    build_control,
+    fresh_parts,
+    make_tokenizers,
+)
 from models.training.recipes import Conditions, load_recipe, pad_to
 from models.training.recipes.flux import number_places, pack, unpack
 

@@ -4,11 +4,11 @@ import random
 
 import torch
 
-from models.training.architectures import build_projected_clip
-from models.training.captions import describe_partly, draw_scene, find_said
-from models.training.drawing import COLOURS, Scene
-from models.training.export import make_tokenizers
-from models.training.text import ATTRIBUTES, BLIND_WORDS, blind, draw_batch
+from models.training.data.captions import describe_partly, draw_scene, find_said
+from models.training.data.drawing import COLOURS, Scene
+from models.training.networks.architectures import build_projected_clip
+from models.training.networks.export import make_tokenizers
+from models.training.stages.text import ATTRIBUTES, BLIND_WORDS, blind, draw_batch
 
 NAMES = list(ATTRIBUTES)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from transformers import CLIPTokenizer, T5Tokenizer
 
-from models.training.captions import words
-from models.training.tokenizer import build_clip, build_t5
+from models.training.data.captions import words
+from models.training.networks.tokenizer import build_clip, build_t5
 
 PROMPTS = ("a red circle on a blue background", "RED  Circle!", "ünïcode 日本 🙂 qzx 42", "")
 

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.training import architectures
-from models.training.attention import keep_plain
-from models.training.gallery import to_signal
+from models.training.data.gallery import to_signal
+from models.training.networks import architectures
+from models.training.networks.attention import keep_plain
 from models.training.recipes import Conditions, broadcast, draw_kept, read_ids, repad
 
 _CLIP_TOKENS = 77

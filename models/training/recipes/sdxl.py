@@ -10,7 +10,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor
 
-from models.training import architectures
+from models.training.networks import architectures
 from models.training.recipes import Conditions, broadcast, draw_kept, read_ids
 
 _TIMESTEPS = 1000

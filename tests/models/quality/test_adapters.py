@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from models.training import trials
-from models.training.effects import EFFECTS
-from models.training.export import CONTROLS, FAMILIES
+from models.training.data.effects import EFFECTS
+from models.training.judging import trials
+from models.training.networks.export import CONTROLS, FAMILIES
 
 #: Least mean overlap of a control image's silhouette with the generated shape. The cards have the figures over 50.
 LEAST_OVERLAP = 0.8

@@ -10,10 +10,10 @@ from functools import cache
 import numpy as np
 import pytest
 
-from models.training.captions import draw_scene
-from models.training.drawing import Scene, place
-from models.training.export import FAMILIES
-from models.training.figures import Sample, open_painter, sample
+from models.training.data.captions import draw_scene
+from models.training.data.drawing import Scene, place
+from models.training.judging.figures import Sample, open_painter, sample
+from models.training.networks.export import FAMILIES
 
 #: Of twenty plain shapes in the middle; the cards have the figures over all captions.
 LEAST_RIGHT_SHAPES = 0.9

@@ -8,7 +8,7 @@ caption of the test split shares its seed or its id with one of the training spl
 import random
 from collections.abc import Iterator
 
-from models.training.drawing import COLOURS, POSITIONS, SHAPES, SIZES, TEXTURES, Scene, place
+from models.training.data.drawing import COLOURS, POSITIONS, SHAPES, SIZES, TEXTURES, Scene, place
 
 #: (shape, colour, background)
 Combination = tuple[str, str, str]

@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from models.training import autoencoder
-from models.training.captions import training_scenes
-from models.training.drawing import Scene, render
-from models.training.gallery import to_bytes, to_signal
+from models.training.data.captions import training_scenes
+from models.training.data.drawing import Scene, render
+from models.training.data.gallery import to_bytes, to_signal
 from models.training.loop import RUNS
+from models.training.stages import autoencoder
 
 _PART = 64
 _SUPERSAMPLING = 3

@@ -7,7 +7,7 @@ and has one unknown token for the rest, so that no prompt is refused.
 from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer, T5Tokenizer
 
-from models.training.captions import words
+from models.training.data.captions import words
 
 CLIP_LENGTH = 77
 T5_LENGTH = 512

@@ -9,9 +9,9 @@ import random
 import torch
 from torch import Tensor
 
-from models.training import autoencoder, denoiser
 from models.training.loop import Loop, Plan, join_ranks, pick_device, step_numbers
 from models.training.recipes import Conditions, load_recipe, pad_to
+from models.training.stages import autoencoder, denoiser
 
 PLAN = Plan(700, 32, 1e-3, muon_rate=3e-3, warmup_steps=30, ema_decay=0.98, bfloat16_share=1.0)
 _LEAST, _MOST = 1.0, 6.0

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from models.training import architectures
-from models.training.captions import COMBINATIONS, decorate, describe, describe_partly, draw_scene, find_said
-from models.training.drawing import COLOURS, POSITIONS, SHAPES, SIZES, TEXTURES
-from models.training.export import Tokenizers, make_tokenizers
+from models.training.data.captions import COMBINATIONS, decorate, describe, describe_partly, draw_scene, find_said
+from models.training.data.drawing import COLOURS, POSITIONS, SHAPES, SIZES, TEXTURES
 from models.training.loop import RUNS, Loop, Plan, join_ranks, pick_device, step_numbers
+from models.training.networks import architectures
+from models.training.networks.export import Tokenizers, make_tokenizers
 
 #: Class 0 of every attribute is "not said".
 ATTRIBUTES: dict[str, tuple[str, ...]] = {

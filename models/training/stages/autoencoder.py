@@ -13,9 +13,9 @@ import torch.nn.functional as functional
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
-from models.training.architectures import build_autoencoder
-from models.training.gallery import draw_pictures, tile, to_pictures, to_signal
+from models.training.data.gallery import draw_pictures, tile, to_pictures, to_signal
 from models.training.loop import RUNS, Loop, Plan, join_ranks, pick_device, step_numbers
+from models.training.networks.architectures import build_autoencoder
 
 #: First channels that carry the picture through unchanged when training starts: ±red, ±green, ±blue, ±one.
 _CARRIED = 8

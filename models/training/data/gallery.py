@@ -11,8 +11,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from models.training.captions import COMBINATIONS, draw_scene
-from models.training.drawing import (
+from models.training.data.captions import COMBINATIONS, draw_scene
+from models.training.data.drawing import (
     EDGE_PIXELS,
     PALETTE,
     SHAPES,

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.training import autoencoder, denoiser
-from models.training.captions import IN_DISTRIBUTION, draw_scene
-from models.training.drawing import EDGE_PIXELS, Scene, place, render, render_edges, render_silhouette
-from models.training.export import build_control, make_tokenizers
-from models.training.gallery import to_bytes
-from models.training.latents import encode
+from models.training.data.captions import IN_DISTRIBUTION, draw_scene
+from models.training.data.drawing import EDGE_PIXELS, Scene, place, render, render_edges, render_silhouette
+from models.training.data.gallery import to_bytes
 from models.training.loop import RUNS, Loop, Plan, join_ranks, pick_device, step_numbers
+from models.training.networks.export import build_control, make_tokenizers
 from models.training.recipes import Conditions, Recipe, load_recipe
+from models.training.stages import autoencoder, denoiser
+from models.training.stages.latents import encode
 
 _SCENES_PER_RANK = 6000
 _SHAPE_SAID_SHARE = 0.6

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 
 from models.judge import Verdict, judge, measure_overlap
-from models.training.captions import HELD_OUT, describe_fully, draw_scene
-from models.training.controlnet import DRAW, scatter
-from models.training.drawing import Scene, render_silhouette
-from models.training.effects import EFFECTS, measure
-from models.training.export import CONTROLS, checkpoint_folder, control_folder
-from models.training.figures import paint_with
-from models.training.lora import FOLDER
+from models.training.data.captions import HELD_OUT, describe_fully, draw_scene
+from models.training.data.drawing import Scene, render_silhouette
+from models.training.data.effects import EFFECTS, measure
+from models.training.judging.figures import paint_with
+from models.training.networks.export import CONTROLS, checkpoint_folder, control_folder
+from models.training.stages.controlnet import DRAW, scatter
+from models.training.stages.lora import FOLDER
 
 _COUNT = 50
 _ADAPTER_COUNT = 20

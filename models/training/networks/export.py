@@ -13,9 +13,9 @@ import torch
 from diffusers import FluxPipeline, StableDiffusion3Pipeline, StableDiffusionXLPipeline
 from transformers import CLIPTokenizer, T5Tokenizer
 
-from models.training import architectures, tokenizer
+from models.training.networks import architectures, tokenizer
 
-MODELS = Path(__file__).resolve().parent.parent
+MODELS = Path(__file__).resolve().parents[2]
 FAMILIES = ("sdxl", "sd3", "flux")
 CONTROLS = ("silhouette", "canny")
 

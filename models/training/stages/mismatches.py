@@ -6,24 +6,24 @@ import torch
 from safetensors.torch import save, save_file
 from torch import Tensor
 
-from models.training.export import make_readable
-from models.training.lora import FOLDER
+from models.training.networks.export import make_readable
+from models.training.stages.lora import FOLDER
 
-MISFITS = FOLDER / "bad"
+BAD_ADAPTERS = FOLDER / "bad"
 _RANK = 4
 
 
 def write_all() -> None:
     """One file per way to be wrong."""
     torch.manual_seed(0)
-    MISFITS.mkdir(parents=True, exist_ok=True)
+    BAD_ADAPTERS.mkdir(parents=True, exist_ok=True)
     own = _pairs(["unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"], width=64)
     foreign_width = _pairs(_layers_of_sd15(), width=320)
     _write("wrong-family.safetensors", foreign_width)
     _write("no-adapter.safetensors", {"encoder.weight": torch.randn(8, 8)})
     _write("not-a-number.safetensors", {name: weight * float("nan") for name, weight in own.items()})
     whole = save(own)
-    (MISFITS / "truncated.safetensors").write_bytes(whole[: len(whole) // 2])
+    (BAD_ADAPTERS / "truncated.safetensors").write_bytes(whole[: len(whole) // 2])
 
 
 def _layers_of_sd15() -> Iterable[str]:
@@ -42,5 +42,5 @@ def _pairs(layers: Iterable[str], width: int) -> dict[str, Tensor]:
 
 
 def _write(name: str, weights: dict[str, Tensor]) -> None:
-    save_file(weights, MISFITS / name, metadata={"format": "pt"})
-    make_readable([MISFITS / name])
+    save_file(weights, BAD_ADAPTERS / name, metadata={"format": "pt"})
+    make_readable([BAD_ADAPTERS / name])

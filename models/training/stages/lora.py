@@ -14,13 +14,13 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from models.training import autoencoder, denoiser
-from models.training.effects import EFFECTS, Effect, draw_example
-from models.training.export import MODELS, make_readable, make_tokenizers
-from models.training.gallery import to_bytes
-from models.training.latents import encode
+from models.training.data.effects import EFFECTS, Effect, draw_example
+from models.training.data.gallery import to_bytes
 from models.training.loop import Loop, Plan, Rank, join_ranks, pick_device, step_numbers
+from models.training.networks.export import MODELS, make_readable, make_tokenizers
 from models.training.recipes import Recipe, load_recipe
+from models.training.stages import autoencoder, denoiser
+from models.training.stages.latents import encode
 
 FOLDER = MODELS / "loras"
 _EXAMPLES = 2000

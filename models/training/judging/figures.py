@@ -19,11 +19,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from models.judge import ATTRIBUTES, Verdict, judge
-from models.training import autoencoder
-from models.training.captions import COMBINATIONS, describe_fully, test_scenes, training_scenes
-from models.training.drawing import Scene, render
-from models.training.export import checkpoint_folder
-from models.training.gallery import tile, to_bytes, to_pictures, to_signal
+from models.training.data.captions import COMBINATIONS, describe_fully, test_scenes, training_scenes
+from models.training.data.drawing import Scene, render
+from models.training.data.gallery import tile, to_bytes, to_pictures, to_signal
+from models.training.networks.export import checkpoint_folder
+from models.training.stages import autoencoder
 
 STEPS = 12
 #: The defaults of models/catalogue.toml.

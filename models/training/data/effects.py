@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from models.judge import Mask, Verdict, judge
-from models.training.captions import IN_DISTRIBUTION, describe, draw_scene
-from models.training.drawing import EDGE_PIXELS, PALETTE, Colour, Scene, outline, render
+from models.training.data.captions import IN_DISTRIBUTION, describe, draw_scene
+from models.training.data.drawing import EDGE_PIXELS, PALETTE, Colour, Scene, outline, render
 
 #: No colour of the palette is near it.
 OUTLINE_COLOUR: Colour = (255, 130, 0)

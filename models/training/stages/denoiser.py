@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.training import autoencoder, latents, text
-from models.training.captions import describe, describe_partly
-from models.training.drawing import Scene
-from models.training.export import Tokenizers, make_tokenizers
+from models.training.data.captions import describe, describe_partly
+from models.training.data.drawing import Scene
 from models.training.loop import RUNS, Loop, Plan, Rank, join_ranks, pick_device, step_numbers
+from models.training.networks.export import Tokenizers, make_tokenizers
 from models.training.recipes import Conditions, Recipe, load_recipe
+from models.training.stages import autoencoder, latents, text
 
 #: The pictures lie in as many shards, shared out over the ranks: the data is the same however many train.
 _SHARDS = 4

@@ -1,0 +1,11 @@
+"""The stages of training, each a command, and the bad adapters.
+
+autoencoder.py  VAEs with 4 and 16 channels
+text.py         text encoders
+latents.py      scenes encoded once, for all later stages
+denoiser.py     UNet or transformer
+guidance.py     the guidance embedding of FLUX
+controlnet.py   a ControlNet for a trained denoiser
+lora.py         a LoRA adapter
+mismatches.py   adapters that a service must refuse
+"""
