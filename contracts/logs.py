@@ -1,8 +1,7 @@
-"""What a process writes down: one line an event on stderr, JSON for machines or text for people.
+"""Logs: one line for each event on stderr, JSON for machines or text for people.
 
-What a line belongs to (a request, a job) is bound once, to the thread or task, and stands in every line that is
-written there, also in those of libraries. Keys and images are cut out of every line, prompts unless the operator
-asks for them. Knows no HTTP.
+Request and job ids are bound once to a thread or task and appear in every line logged there, also by
+libraries. Keys and images are cut out of every line, prompts unless the operator wants them. Knows no HTTP.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from typing import Any, TextIO
 
 from contracts.settings import LogSettings
 
-#: What a record has by itself; the rest was given as `extra`.
+#: Attributes of every log record; others were given as `extra`.
 _OWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-#: Fields that only a log that shows prompts may have.
+#: Fields that appear only in logs that show prompts.
 _PROMPTS = frozenset({"prompt", "prompt_2", "prompt_3", "negative_prompt"})
-#: What a person reads beside the message, which says the rest.
+#: Fields that the text format shows beside the message.
 _SHOWN = _PROMPTS | {"request_id", "job_id"}
-#: A shorter prompt would be found in the middle of innocent words.
+#: Shorter prompts are not cut, since they would occur inside other words.
 _MIN_HIDDEN = 4
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
@@ -60,13 +59,13 @@ _context: ContextVar[_Context] = ContextVar("log_context")
 
 
 def bind(**fields: str) -> None:
-    """Put fields into every line of this task or thread from now on; those bound before go."""
+    """Put fields into every line of this task or thread from now on, in place of earlier ones."""
     _context.set(_Context(fields))
 
 
 @contextmanager
 def bound(**fields: str) -> Iterator[None]:
-    """As `bind`, beside what is bound already, while the block runs."""
+    """Add fields to every line of this task or thread while the block runs."""
     before = _context.get(_Context())
     token = _context.set(_Context({**before.fields, **fields}, [*before.hidden]))
     try:
@@ -76,7 +75,7 @@ def bound(**fields: str) -> Iterator[None]:
 
 
 def hide(*texts: str | None) -> None:
-    """Cut these prompts out of the lines of what is bound, wherever a library or an error quotes them."""
+    """Cut these prompts out of all lines of the bound context, also where a library or an error quotes them."""
     context = _context.get(None)
     if context is not None:
         for text in texts:
@@ -85,7 +84,7 @@ def hide(*texts: str | None) -> None:
 
 
 def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
-    """Set this process' log up: its format, its level, and where warnings and unhandled errors go."""
+    """Set up logging for this process: format, level, warnings and unhandled errors."""
     stream = sys.stderr if stream is None else stream
     is_text = settings.format == "text" or (settings.format == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)
@@ -97,7 +96,7 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
 
 
 def adopt(*libraries: str) -> None:
-    """Let libraries that write to handlers of their own write lines like everybody's."""
+    """Use this format for libraries that have their own log handlers."""
     formatter = logging.getLogger().handlers[0].formatter
     for library in libraries:
         for handler in logging.getLogger(library).handlers:
@@ -107,18 +106,18 @@ def adopt(*libraries: str) -> None:
 def _write_unhandled(kind: Any, error: Any, trace: Any) -> None:
     if kind is not None and issubclass(kind, KeyboardInterrupt):
         return
-    logging.getLogger("unhandled").critical("an error nobody handled: %s", kind, exc_info=(kind, error, trace))
+    logging.getLogger("unhandled").critical("unhandled error: %s", kind, exc_info=(kind, error, trace))
 
 
 class _Lines(logging.Formatter):
-    """What both formats share: the fields of a line, and what must not be in it."""
+    """Base of both formats: a line's fields, and the removal of secrets."""
 
     def __init__(self, prompts: bool) -> None:
         super().__init__()
         self._prompts = prompts
 
     def fields_of(self, record: logging.LogRecord) -> dict[str, Any]:
-        """What is bound, and what was given."""
+        """The bound fields and those given as `extra`."""
         given = {name: value for name, value in record.__dict__.items() if name not in _OWN}
         if not self._prompts:
             given = {name: value for name, value in given.items() if name not in _PROMPTS}
@@ -136,15 +135,15 @@ class _Lines(logging.Formatter):
         return text
 
     def traceback_of(self, record: logging.LogRecord) -> str | None:
-        """The traceback of a record that has one."""
+        """The traceback of a record, if any."""
         return self.formatException(record.exc_info) if record.exc_info and record.exc_info[0] else None
 
 
 class JsonLines(_Lines):
-    """One JSON object a line: time, level, logger, message, what is bound and given, and the traceback."""
+    """JSON format: one object a line with time, level, logger, message, fields and traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end."""
+        """Format a record as a line, without the newline."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -170,10 +169,10 @@ class JsonLines(_Lines):
 
 
 class TextLines(_Lines):
-    """For people: when, what happened, and what it belongs to in brackets."""
+    """Text format: time, level, logger, message, and ids in brackets."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end; a traceback follows on lines of its own."""
+        """Format a record as a line; a traceback follows on lines of its own."""
         time = datetime.fromtimestamp(record.created).astimezone().isoformat(" ", "seconds")[:19]
         fields = " ".join(f"{name}={value}" for name, value in self.fields_of(record).items() if name in _SHOWN)
         text = f"{time} {record.levelname} {record.name}: {record.getMessage()}" + (
