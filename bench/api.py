@@ -97,7 +97,7 @@ class Bench:
                 )
             )  # fmt: skip
             rows.append([per_second or "as fast as answered", *_row(bare, ours)])
-        print_table(["jobs sent a second", *_HEAD], rows)
+        print_table(f"jobs sent a second | {_HEAD}", rows)
 
     def poll(self) -> None:
         """Looks at a waiting job, as fast as they are answered."""
@@ -110,7 +110,7 @@ class Bench:
             path = f"/v1/jobs/{ids[server.pid]}"
             return measure(server, "GET", path, None, 200, per_second=None, seconds=self._seconds, connections=16)
 
-        print_table(["call", *_HEAD], [["GET /v1/jobs/{id}", *_row(*self.pairs(look))]])
+        print_table(f"call | {_HEAD}", [["GET /v1/jobs/{id}", *_row(*self.pairs(look))]])
 
     def with_a_key(self) -> None:
         """The same with an API key that has a rate and a quota, beside none. Last: it closes the service."""
@@ -119,13 +119,8 @@ class Bench:
             _, token = ApiKeyStore(connection).create("bench", calls_per_minute=10_000, max_jobs=1000)
         asyncio.run(asyncio.sleep(1.1))
         after = self._accept_alone({"Authorization": f"Bearer {token}"})
-        print_table(
-            ["100 jobs a second", "p50 ms", "p99 ms", "API's CPU ms a job"],
-            [
-                [name, _milliseconds(figures, 0.5), _milliseconds(figures, 0.99), _cpu(figures)]
-                for name, figures in (("without keys", before), ("with a key, its rate and its quota", after))
-            ],
-        )
+        rows = [["without keys", *_medians(before)], ["with a key, its rate and its quota", *_medians(after)]]
+        print_table("100 jobs a second | p50 ms | p99 ms | API's CPU ms a job", rows)
 
     def _accept_alone(self, headers: dict[str, str]) -> list[Figure]:
         with beside(drain, self._redis_url, 0.02):
@@ -142,15 +137,11 @@ class Bench:
         before = self._api.resident_bytes()
         events, busy, held = asyncio.run(self._listen(count))
         late = [f"{percentile(events, share) * 1000:.0f}" for share in (0.5, 0.99)]
-        print_table(
-            ["event streams", "events", "an event late by ms, p50", "p99", "KiB of the API a stream"],
-            [[count, len(events), *late, f"{(held - before) / count / 1024:.0f}"]],
-        )
+        row = [count, len(events), *late, f"{(held - before) / count / 1024:.0f}"]
+        print_table("event streams | events | an event late by ms, p50 | p99 | KiB of the API a stream", [row])
         print()
-        print_table(
-            ["50 polls a second", "p50 ms", "p99 ms"],
-            [["while they are open", f"{busy.milliseconds(0.5):.1f}", f"{busy.milliseconds(0.99):.1f}"]],
-        )
+        open_row = ["while they are open", *(f"{busy.milliseconds(share):.1f}" for share in (0.5, 0.99))]
+        print_table("50 polls a second | p50 ms | p99 ms", [open_row])
 
     async def _listen(self, count: int) -> tuple[list[float], Outcome, int]:
         sender = await Connection(self._api.port, {}).open()
@@ -181,38 +172,23 @@ class Bench:
         return [late for one in heard for late in one[1:]], busy, held
 
 
-_HEAD = [
-    "bare: a second",
-    "p50 ms",
-    "p99 ms",
-    "CPU ms",
-    "ours: a second",
-    "p50 ms",
-    "p99 ms",
-    "CPU ms",
-    "CPU ours ÷ bare",
-]
+_CELLS = "a second | p50 ms | p99 ms | CPU ms"
+_HEAD = f"bare: {_CELLS} | ours: {_CELLS} | CPU ours ÷ bare"
 
 
 def _row(bare: list[Figure], ours: list[Figure]) -> list[str]:
     cells = []
     for figures in (bare, ours):
-        cells += [
-            spread([one.rate for one in figures], 0),
-            _milliseconds(figures, 0.5),
-            _milliseconds(figures, 0.99),
-        ]
-        cells.append(_cpu(figures))
+        cells += [spread([one.rate for one in figures], 0), *_medians(figures)]
     ratios = [mine.cpu_milliseconds / other.cpu_milliseconds for other, mine in zip(bare, ours, strict=True)]
     return [*cells, spread(ratios, 2)]
 
 
-def _milliseconds(figures: list[Figure], share: float) -> str:
-    return f"{statistics.median(one.outcome.milliseconds(share) for one in figures):.1f}"
-
-
-def _cpu(figures: list[Figure]) -> str:
-    return f"{statistics.median(one.cpu_milliseconds for one in figures):.2f}"
+def _medians(figures: list[Figure]) -> list[str]:
+    """p50 and p99 of the latencies, and the server's CPU time of an answer, all in milliseconds."""
+    latencies = [[one.outcome.milliseconds(share) for one in figures] for share in (0.5, 0.99)]
+    cpu = statistics.median(one.cpu_milliseconds for one in figures)
+    return [*(f"{statistics.median(each):.1f}" for each in latencies), f"{cpu:.2f}"]
 
 
 def main() -> None:

@@ -18,13 +18,8 @@ from contracts.memory.activations import WorkloadShape
 
 #: Entries of a configuration file that say which class, or who wrote it.
 _NOT_OPTIONS = {
-    "_class_name",
-    "_diffusers_version",
-    "architectures",
-    "model_type",
-    "dtype",
-    "transformers_version",
-}
+    "_class_name", "_diffusers_version", "architectures", "model_type", "dtype", "transformers_version",
+}  # fmt: skip
 _CLIP_TOKENS = 77
 
 

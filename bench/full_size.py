@@ -1,4 +1,4 @@
-"""Checkpoints of published architectures with random weights, as large and as slow as the real ones.
+"""Checkpoints and LoRAs with random weights for published architectures, as large and as slow as the real ones.
 
 Written in diffusers' layout. Tokenizers and schedulers are those of the family's shapes model. Knows nothing of
 plans or jobs.
@@ -13,13 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
 from bench.component_calls import build
+from contracts.catalogue.catalogue import Catalogue, LoraSpec, ModelSpec
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.architectures import Architecture
+from worker.families import get_family
+
+GIB = 2**30
 
 #: Standard deviation of the weights: small enough for activations to stay finite in half precision.
 _DEVIATION = 0.02
+_LORA_LAYERS = ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")
 
 
 def write_checkpoint(architecture: Architecture, folder: Path, device: str, dtype: torch.dtype) -> None:
@@ -50,6 +56,19 @@ def write_catalogue(architectures: Mapping[str, Architecture], folder: Path) -> 
     path = folder / "catalogue.toml"
     path.write_text("\n\n".join(rows) + "\n", encoding="utf-8")
     return path
+
+
+def add_lora(catalogue: Catalogue, spec: ModelSpec, folder: Path, rank: int = 16) -> Catalogue:
+    """The catalogue with `bench`, a random LoRA for the model's denoiser in PEFT's layout, in the folder."""
+    part = get_family(spec.family).denoiser
+    config = json.loads((Path(catalogue.locate(spec.source)) / part / "config.json").read_text(encoding="utf-8"))
+    generator, tensors, file = torch.Generator().manual_seed(0), {}, folder / "bench.safetensors"
+    for key, layer in build(config).named_modules():
+        if isinstance(layer, torch.nn.Linear) and key.endswith(_LORA_LAYERS):
+            for name, shape in (("A", (rank, layer.in_features)), ("B", (layer.out_features, rank))):
+                tensors[f"{part}.{key}.lora_{name}.weight"] = torch.randn(shape, generator=generator) * 0.01
+    save_file(tensors, file)
+    return catalogue.model_copy(update={"loras": (LoraSpec(id="bench", family=spec.family, source=str(file)),)})
 
 
 @torch.no_grad()

@@ -16,19 +16,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench.component_calls import build
-from bench.full_size import write_catalogue, write_checkpoint
-from bench.random_lora import write_lora
+from bench.full_size import GIB, add_lora, write_catalogue, write_checkpoint
 from bench.trials import Trial, busy_seconds, make, opened, step_seconds
-from contracts.catalogue.catalogue import LoraSpec, ModelSpec, read_catalogue
+from contracts.catalogue.catalogue import ModelSpec, read_catalogue
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.architectures import read_architectures
 from worker.offload.host_buffer import HostBuffer
@@ -37,7 +35,6 @@ from worker.runtime.device import pick_device, usable_bytes
 from worker.runtime.kernel_options import Compile, KernelOptions
 from worker.runtime.warnings import silence_known_warnings
 
-GIB = 2**30
 _STEPS = 8
 
 
@@ -114,11 +111,7 @@ def run(name: str, setup: Setup) -> bool:
 
 def show(name: str, **figures: object) -> None:
     """Print one line of JSON."""
-    print(json.dumps({"block": name, **figures}, default=_rounded), flush=True)
-
-
-def _rounded(value: object) -> object:
-    return str(value)
+    print(json.dumps({"block": name, **figures}, default=str), flush=True)
 
 
 def environment(setup: Setup) -> Iterator[dict[str, Any]]:
@@ -141,13 +134,11 @@ def host_memory(setup: Setup) -> Iterator[dict[str, Any]]:
     seconds, grown = time.monotonic() - started, _resident_set_gib() - before
     rates = {}
     for name, sources in (("pinned", buffer.tensors), ("pageable", tensors)):
-        for _ in range(2):
-            with _timed(setup.device) as timing:
-                copies = [tensor.to(setup.device, non_blocking=True, copy=True) for tensor in sources]
-        rates[f"{name}_gib_a_second"] = round(size / timing.seconds, 1)
-        del copies
+        copy = partial(_copy, sources, setup.device)
+        _seconds(setup.device, copy)  # the first copy allocates
+        rates[f"{name}_gib_a_second"] = round(size / _seconds(setup.device, copy), 1)
     is_pinned = buffer.is_pinned and buffer.tensors[0].is_pinned()
-    del buffer, sources
+    del buffer, sources, copy
     gc.collect()
     yield {
         "asked_gib": size, "taken_gib": grown, "left_gib": _resident_set_gib() - before, "seconds": seconds,
@@ -185,16 +176,11 @@ def vae(setup: Setup) -> Iterator[dict[str, Any]]:
             torch.cuda.synchronize()
             before = torch.cuda.memory_allocated()
             torch.cuda.reset_peak_memory_stats()
-            with _timed(setup.device) as timing:
-                decoder.decode(latents)
+            seconds = _seconds(setup.device, partial(decoder.decode, latents))
         taken = torch.cuda.max_memory_allocated() - before
         counted = (3 * 256 + 3) * side * side * 2
-        yield {
-            "side": side,
-            "seconds": timing.seconds,
-            "gib": _gib(taken),
-            "of_counted": round(taken / counted, 3),
-        }
+        of_counted = round(taken / counted, 3)
+        yield {"side": side, "seconds": seconds, "gib": _gib(taken), "of_counted": of_counted}
 
 
 def budgets(setup: Setup) -> Iterator[dict[str, Any]]:
@@ -205,12 +191,8 @@ def budgets(setup: Setup) -> Iterator[dict[str, Any]]:
             for seed in range(4):
                 rows += _images(setup, pool, 1, seed)
                 reserved.append(_gib(torch.cuda.memory_reserved()))
-            yield {
-                "budget_gib": size,
-                **rows[-1],
-                "reserved_gib": reserved,
-                "retries": pool.memory_tracker.retries,
-            }
+            retries = pool.memory_tracker.retries
+            yield {"budget_gib": size, **rows[-1], "reserved_gib": reserved, "retries": retries}
 
 
 def unnamed_components(setup: Setup) -> Iterator[dict[str, Any]]:
@@ -238,18 +220,13 @@ def failing_device(setup: Setup) -> Iterator[dict[str, Any]]:
 
 
 def lora(setup: Setup) -> Iterator[dict[str, Any]]:
-    """What a LoRA of rank 16 adds to a step."""
-    source = setup.trial.catalogue.locate(setup.spec.source)
-    config = json.loads((Path(source) / "unet" / "config.json").read_text(encoding="utf-8"))
-    file = setup.folder / "bench.safetensors"
-    write_lora(build(config), "unet", file, rank=16, seed=0, deviation=0.01)
-    row = LoraSpec(id="bench", family="sdxl", source=str(file))
-    with opened(setup.trial, setup.trial.catalogue.model_copy(update={"loras": (row,)})) as pool:
-        for name, adapter in (("warm-up", None), ("plain", None), ("first", "bench"), ("again", "bench")):
-            yield {
-                "lora": name,
-                "step_seconds": step_seconds(make(setup.trial, pool, setup.spec, 1, lora=adapter).receipt),
-            }
+    """Seconds to load a LoRA of rank 16 and to switch to it again, and of a step with it and without."""
+    with opened(setup.trial, add_lora(setup.trial.catalogue, setup.spec, setup.folder)) as pool:
+        for name in ("warm-up", "none", "first load", "off", "switched to"):
+            adapter = "bench" if name in ("first load", "switched to") else None
+            receipt = make(setup.trial, pool, setup.spec, 1, lora=adapter).receipt
+            seconds = receipt.timings.get("load_adapters")
+            yield {"lora": name, "step_seconds": step_seconds(receipt), "load_seconds": seconds}
 
 
 def compiled(setup: Setup) -> Iterator[dict[str, Any]]:
@@ -257,12 +234,8 @@ def compiled(setup: Setup) -> Iterator[dict[str, Any]]:
     ways: tuple[tuple[Compile, int | None], ...] = (("blocks", None), ("graphs", None), ("graphs", 6 * GIB))
     for how, budget in ways:
         with opened(setup.trial, budget_bytes=budget, kernels=KernelOptions(compile=how)) as pool:
-            receipts = [make(setup.trial, pool, setup.spec, seed).receipt for seed in range(4)]
-            yield {
-                "compile": receipts[-1].kernels["compile"], "plan": receipts[-1].memory and
-                receipts[-1].memory.plan, "busy_seconds": [busy_seconds(receipt) for receipt in receipts],
-                "step_seconds": step_seconds(receipts[-1]),
-            }  # fmt: skip
+            rows = _images(setup, pool, 4)
+            yield {**rows[-1], "busy_seconds": [row["busy_seconds"] for row in rows]}
 
 
 def profile(setup: Setup) -> Iterator[dict[str, Any]]:
@@ -282,12 +255,8 @@ def profile(setup: Setup) -> Iterator[dict[str, Any]]:
         places = [f"{Path(one.filename).name}:{one.lineno}" for one in seen if "synchroniz" in str(one.message)]
         events = _device_events(lambda: make(setup.trial, pool, setup.spec, 2))
         seconds = sum(end - start for start, end, _ in events) / 1e6
-        yield {
-            "synchronisations": len(places),
-            "at": sorted(places),
-            "kernels": len(events),
-            "device_seconds": seconds,
-        }
+        counts = {"synchronisations": len(places), "kernels": len(events)}
+        yield {**counts, "at": sorted(places), "device_seconds": seconds}
     with opened(setup.trial, budget_bytes=int(3.9 * GIB)) as pool:
         make(setup.trial, pool, setup.spec, 0)
         receipt = make(setup.trial, pool, setup.spec, 1).receipt
@@ -308,7 +277,7 @@ def _images(setup: Setup, pool: Pool, count: int, first_seed: int = 0) -> list[d
         receipt = make(setup.trial, pool, setup.spec, seed).receipt
         row: dict[str, Any] = {
             "step_seconds": step_seconds(receipt), "decode_seconds": receipt.timings["decode"],
-            "busy_seconds": busy_seconds(receipt),
+            "busy_seconds": busy_seconds(receipt), "compile": receipt.kernels["compile"],
         }  # fmt: skip
         memory = receipt.memory
         if memory is not None and memory.peak_bytes is not None:
@@ -341,19 +310,17 @@ def _overlap(first: list[tuple[float, float]], second: list[tuple[float, float]]
     return total
 
 
-@dataclass
-class _Timing:
-    seconds: float = 0.0
+def _seconds(device: torch.device, work: Callable[[], object]) -> float:
+    """Of a call, with the work that it leaves on the device."""
+    _synchronize(device)
+    started = time.monotonic()
+    work()
+    _synchronize(device)
+    return time.monotonic() - started
 
 
-@contextmanager
-def _timed(device: torch.device) -> Iterator[_Timing]:
-    """Seconds of a block, with the work that it leaves on the device."""
-    _synchronize(device)
-    timing, started = _Timing(), time.monotonic()
-    yield timing
-    _synchronize(device)
-    timing.seconds = time.monotonic() - started
+def _copy(tensors: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
+    return [tensor.to(device, non_blocking=True, copy=True) for tensor in tensors]
 
 
 def _synchronize(device: torch.device) -> None:
@@ -376,22 +343,11 @@ def _gib(size_bytes: int) -> float:
 
 
 #: In the order in which they are worth most.
-BLOCKS: dict[str, Callable[[Setup], Iterator[dict[str, Any]]]] = {
-    block.__name__: block
-    for block in (
-        environment,
-        host_memory,
-        failing_device,
-        cold_load,
-        steps,
-        budgets,
-        unnamed_components,
-        vae,
-        lora,
-        compiled,
-        profile,
-    )
-}
+_ORDER = (
+    environment, host_memory, failing_device, cold_load, steps, budgets, unnamed_components, vae, lora, compiled,
+    profile,
+)  # fmt: skip
+BLOCKS: dict[str, Callable[[Setup], Iterator[dict[str, Any]]]] = {block.__name__: block for block in _ORDER}
 ON_ANY_DEVICE = ("host_memory", "cold_load", "steps", "lora")
 
 if __name__ == "__main__":

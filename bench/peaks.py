@@ -156,14 +156,13 @@ def candidates_of(catalogue: Catalogue, job: JobParameters) -> list[Plan]:
     return plans
 
 
-def rows(catalogue: Catalogue, families: Sequence[str]) -> tuple[list[list[object]], list[Measured]]:
+def rows(catalogue: Catalogue, families: Sequence[str]) -> tuple[list[list[str]], list[Measured]]:
     """A line for each family and kind, over all numbers of images and sizes; and all that was measured."""
-    table: list[list[object]] = []
-    every: list[Measured] = []
+    table, every = [], []
     with tempfile.TemporaryDirectory() as folder:
         storage = LocalStorage(Path(folder))
         for family, kind in itertools.product(families, KINDS):
-            line: list[object] = [family, kind]
+            line = [family, kind]
             for position in POSITIONS:
                 cases = [Case(family, kind, *call, position) for call in itertools.product(IMAGES, SIZES)]
                 found = [measure(case, catalogue, storage) for case in cases]
@@ -189,10 +188,9 @@ def main() -> int:
     with report("peaks"):
         table, every = rows(read_catalogue(BUILT_IN_CATALOGUE), arguments.families)
         print_table(["family", "job", *(f"{name} plan" for name in POSITIONS)], table)
-        ratios = [one.ratio for one in every]
         sizes = " and ".join(f"{width} × {height}" for width, height in SIZES)
         print(f"\nmeasured ÷ planned, over one and two images of {sizes};", end=" ")
-        print(f"{len(ratios)} runs, {min(ratios):.3f}–{max(ratios):.3f}")
+        print(f"{len(every)} runs, {_range(every)}")
     return 0 if all(one.holds for one in every) else 1
 
 

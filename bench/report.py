@@ -46,10 +46,7 @@ def report(name: str) -> Iterator[None]:
 
 
 def keep_arithmetic() -> None:
-    """Compute as workers do, whose results must not depend on the machine's choice of MKL kernels.
-
-    Whoever is compared then paints the same bytes. `MKL_CBWR=AUTO` in the environment lifts it for all of them.
-    """
+    """Compute as workers do, so that all that is compared generates the same bytes; `MKL_CBWR=AUTO` lifts it."""
     os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
 
 
@@ -76,18 +73,12 @@ def _versions() -> Iterator[str]:
 
 
 class _Both(io.TextIOBase):
-    """Writes to two files."""
-
     def __init__(self, *files: TextIO) -> None:
         self._files = files
 
     def write(self, text: str) -> int:
-        """To both."""
-        for file in self._files:
-            file.write(text)
-        return len(text)
+        return max(file.write(text) for file in self._files)
 
     def flush(self) -> None:
-        """Both."""
         for file in self._files:
             file.flush()

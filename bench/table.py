@@ -18,12 +18,15 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def print_table(head: str | Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a Markdown table with aligned columns; the head may be one string, its cells parted by ` | `."""
+def to_table(head: str | Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table with aligned columns; the head may be one string, its cells separated by ` | `."""
     head = head.split(" | ") if isinstance(head, str) else head
     lines = [list(map(str, row)) for row in (head, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for number, line in enumerate(lines):
-        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |")
-        if number == 0:
-            print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    texts = ["| " + " | ".join(map(str.ljust, line, widths)) + " |\n" for line in lines]
+    return "".join([texts[0], "|", "|".join("-" * (width + 2) for width in widths), "|\n", *texts[1:]])
+
+
+def print_table(head: str | Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a Markdown table."""
+    print(to_table(head, rows), end="")

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.full_size import write_catalogue, write_checkpoint
-from bench.gpu import GIB
+from bench.full_size import GIB, write_catalogue, write_checkpoint
 from bench.trials import Trial, make
 from contracts.catalogue.catalogue import read_catalogue
 from contracts.memory.plan import Policy
