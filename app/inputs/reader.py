@@ -2,7 +2,7 @@
 
 An image is named by `upload:ID`, `job:ID/N`, a `data:` URL, base64, or an `https:` URL where fetching is allowed.
 It may also be given beside the request, as bytes or in the storage. Each is decoded once. Its storage key is
-reserved in Redis when it is read, so that the job's parameters name it from the start; only `store` writes.
+chosen when it is read, so that the job's parameters name it from the start; only `store` changes anything.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ class InputReader:
             Unavailable: Redis or the storage does not answer.
         """
         given = given or {}
-        return {field: self._read(field, given.get(field, text)) for field, text in _fields_of(request)}
+        keys: dict[str, str] = {}
+        return {field: self._read(field, given.get(field, text), keys) for field, text in _fields_of(request)}
 
     def read_alpha_mask(self, field: str, source: str | bytes) -> InputImage:
         """Read an image, named or as bytes, as the mask of its transparent part; raises as `read`."""
@@ -91,19 +92,30 @@ class InputReader:
             data = self._storage.read(data.key)
         return self._decoder.decode_alpha_mask(data, field)
 
-    def store(self, inputs: Inputs) -> None:
-        """Write the decoded images to their storage keys."""
-        for image in inputs.values():
-            if image.decoded is not None:
-                _write(self._storage, image.stored.key, image.decoded)
+    def store(self, inputs: Inputs) -> bool:
+        """Register the decoded images and write them to their storage keys.
 
-    def _read(self, field: str, source: str | GivenImage) -> Input:
+        Returns:
+            False if another request has meanwhile registered one of them with its own key: read them again.
+        """
+        for image in inputs.values():
+            if image.decoded is None:
+                continue
+            key = self._retention.retain(image.decoded.sha256, ACCEPT_SECONDS, key=image.stored.key)
+            if key != image.stored.key:
+                return False
+            _write(self._storage, key, image.decoded)
+        return True
+
+    def _read(self, field: str, source: str | GivenImage, keys: dict[str, str]) -> Input:
+        """Read one image; `keys` are those chosen for the request's images so far, by content."""
         image = self._find(field, source) if isinstance(source, str) else source
         if isinstance(image, bytes):
             image = self._decoder.decode(image, field)
         if isinstance(image, StoredImage):
             return Input(image)
-        key = self._retention.retain(image.sha256, ACCEPT_SECONDS)
+        key = keys.get(image.sha256) or self._retention.key_for(image.sha256)
+        keys[image.sha256] = key
         return Input(StoredImage(key, image.width, image.height), image)
 
     def _find(self, field: str, text: str) -> bytes | StoredImage:
@@ -176,7 +188,7 @@ class InputReader:
 
 def store_image(storage: Storage, retention: Retention, image: InputImage, seconds: float) -> str:
     """Store an image, and hold it for at least this long; return its key. The same bytes are written once."""
-    key = retention.retain(image.sha256, seconds)  # before writing, so that the sweep does not take it for garbage
+    key = retention.retain(image.sha256, seconds)  # before writing, so that the sweep knows of it
     _write(storage, key, image)
     return key
 

@@ -97,9 +97,7 @@ class Submission:
             Conflict, QueueFull, TooManyJobs, Unavailable: as `JobQueue.submit` says.
         """
         request, services = draft.request, self.services
-        job = self.check(draft)
-        services.admission.require(job.model, job.parameters)
-        self.inputs.store(job.images)
+        job = self._check_and_store(draft)
         record = services.queue.submit(
             job.parameters,
             owner=self.principal.owner,
@@ -116,6 +114,13 @@ class Submission:
         details = {"job_id": record.id, "task": record.parameters.task, "model": job.model.id}
         log.info("job accepted", extra={**details, "owner": record.owner, **_prompts_of(request)})
         return record
+
+    def _check_and_store(self, draft: JobDraft) -> CheckedJob:
+        while True:
+            job = self.check(draft)
+            self.services.admission.require(job.model, job.parameters)
+            if self.inputs.store(job.images):
+                return job
 
     def check(self, draft: JobDraft) -> CheckedJob:
         """Check everything about a request that can be known before it is queued. Stores nothing.

@@ -37,13 +37,29 @@ class Retention:
         self._lease_seconds = lease_seconds
         self._scripts = Scripts(connection)
 
-    def retain(self, sha256: str, seconds: float, suffix: str = "png") -> str:
-        """Keep the input with this content for at least `seconds`, and return its storage key, new or existing.
+    def key_for(self, sha256: str, suffix: str = "png") -> str:
+        """Return the storage key of the input with this content, or a new one; changes nothing.
 
         Raises:
             Unavailable: Redis does not answer.
         """
-        key = f"inputs/{sha256}.{secrets.token_hex(4)}.{suffix}"
+        with redis_errors_are_unavailable():
+            key = cast("str | None", self._connection.get(keys.INPUT + sha256))
+        return key or _new_key(sha256, suffix)
+
+    def retain(self, sha256: str, seconds: float, suffix: str = "png", key: str | None = None) -> str:
+        """Keep the input with this content for at least `seconds`.
+
+        Args:
+            key: under which new content is registered, from `key_for`; None makes one.
+
+        Returns:
+            Its storage key: not `key` if another request registered the same content first.
+
+        Raises:
+            Unavailable: Redis does not answer.
+        """
+        key = key or _new_key(sha256, suffix)
         with redis_errors_are_unavailable():
             return cast("str", self._scripts.run("retain_input", sha256=sha256, key=key, seconds=seconds))
 
@@ -69,6 +85,11 @@ class Retention:
                 self._storage.delete(key)
                 self._connection.zrem(keys.GARBAGE, key)
         return len(ids) + len(inputs)
+
+
+def _new_key(sha256: str, suffix: str) -> str:
+    """Random, so that a sweep that removes the old file of some content never removes the new one."""
+    return f"inputs/{sha256}.{secrets.token_hex(4)}.{suffix}"
 
 
 def remove_images(storage: Storage, id: str) -> None:

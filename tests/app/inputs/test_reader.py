@@ -13,7 +13,7 @@ from contracts.errors import ImageTooLarge, InvalidRequest, NotAnImage
 from contracts.queue.client import JobQueue
 from contracts.queue.records import JobState
 from contracts.requests.resolution import StoredImage
-from contracts.requests.schema import ControlNetRequest, Img2ImgRequest
+from contracts.requests.schema import ControlNetRequest, Img2ImgRequest, InpaintRequest
 from contracts.storage import Storage
 from contracts.uploads import images as uploads
 from contracts.uploads.retention import Retention
@@ -78,6 +78,31 @@ def test_the_same_bytes_are_written_once(
     assert tmp_path / "storage" / store_image(storage, retention, image, 60) == path
 
     assert path.stat().st_mtime_ns == written
+
+
+def test_the_same_bytes_in_two_fields_have_one_key(reader: InputReader) -> None:
+    request = InpaintRequest.model_validate({"prompt": "x", "image": TEXT, "mask_image": TEXT})
+
+    image, mask = reader.read(request).values()
+
+    assert image.stored.key == mask.stored.key
+
+
+def test_when_another_request_registers_the_same_image_first_its_key_counts(
+    reader: InputReader, storage: Storage, retention: Retention
+) -> None:
+    inputs = reader.read(img2img(TEXT))
+    (late,) = inputs.values()
+    assert late.decoded is not None
+    first = retention.retain(late.decoded.sha256, 60)
+
+    assert not reader.store(inputs)
+    assert not storage.exists(late.stored.key)
+
+    again = reader.read(img2img(TEXT))
+    assert [image.stored.key for image in again.values()] == [first]
+    assert reader.store(again)
+    assert storage.exists(first)
 
 
 def test_every_image_of_a_request_is_read_under_its_path(reader: InputReader) -> None:
