@@ -24,7 +24,7 @@ def _position_of(queue: JobQueue, record: JobRecord) -> Position | None:
         return record.position
     if record.state is JobState.QUEUED:
         with suppress(Unavailable):
-            return queue.position(record)
+            return queue.eta.position(record)
     return None
 
 

@@ -26,8 +26,8 @@ from bench.trials import run_jobs
 from contracts.catalogue.catalogue import Catalogue, read_catalogue
 from contracts.catalogue.families import FAMILIES, Task
 from contracts.memory.plan import Plan
+from contracts.requests.defaults import StoredImage, resolve
 from contracts.requests.parameters import JobParameters
-from contracts.requests.resolution import StoredImage, resolve
 from contracts.requests.schema import REQUESTS
 from contracts.requests.validation import check
 from contracts.settings import BUILT_IN_CATALOGUE

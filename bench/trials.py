@@ -13,8 +13,8 @@ from PIL import Image
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.queue.events import Preview
 from contracts.queue.records import Receipt
+from contracts.requests.defaults import resolve
 from contracts.requests.parameters import JobParameters
-from contracts.requests.resolution import resolve
 from contracts.requests.schema import Txt2ImgRequest
 from contracts.requests.validation import check
 from contracts.storage import Storage

@@ -18,8 +18,8 @@ from contracts.errors import CatalogueError, DarkroomError, InvalidRequest
 from contracts.memory.components import ModelComponents, read_components, size_adapter, size_controlnet
 from contracts.memory.plan import PlacedComponent, Plan, Policy, T5Policy, Workload, gib, workload_of
 from contracts.memory.planner import candidates, plan
+from contracts.requests.defaults import StoredImage, resolve
 from contracts.requests.parameters import JobParameters
-from contracts.requests.resolution import StoredImage, resolve
 from contracts.requests.schema import REQUESTS
 from contracts.requests.validation import check
 from contracts.settings import SharedSettings

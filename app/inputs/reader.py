@@ -17,7 +17,7 @@ from app.inputs.fetcher import Fetcher, NotFetched, TooMuch
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
 from contracts.queue.client import JobQueue
 from contracts.queue.records import JobState
-from contracts.requests.resolution import StoredImage
+from contracts.requests.defaults import StoredImage
 from contracts.requests.schema import JobRequest
 from contracts.storage import Storage
 from contracts.uploads.images import recall

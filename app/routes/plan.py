@@ -78,7 +78,7 @@ def _view(checked: CheckedJob, admission: Admission, queue: JobQueue) -> PlanVie
     workers = admission.assess(checked.model, job)
     best = workers[0] if workers else None
     plan = None if best is None else best.plan
-    run_seconds = queue.run_seconds(job)
+    run_seconds = queue.eta.run_seconds(job)
     runs = best is None or best.runs
     problem = None if runs or plan is None else explain(plan, job)
     return PlanView(

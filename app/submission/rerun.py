@@ -13,8 +13,8 @@ from app.parsing.requests import parse
 from app.submission.submit import JobDraft
 from contracts.errors import FieldProblem, InvalidRequest, NotFound, UnreadableBody
 from contracts.queue.records import JobRecord
+from contracts.requests.defaults import StoredImage
 from contracts.requests.parameters import JobParameters
-from contracts.requests.resolution import StoredImage
 from contracts.requests.schema import REQUESTS
 from contracts.storage import Storage
 

@@ -22,8 +22,8 @@ from contracts.job_view import JobView, Links
 from contracts.outbound.outbox import resolve_webhook
 from contracts.queue.client import IdempotencyHold
 from contracts.queue.records import JobRecord, WebhookRecord
+from contracts.requests.defaults import resolve
 from contracts.requests.parameters import JobParameters
-from contracts.requests.resolution import resolve
 from contracts.requests.schema import JobRequest, Priority
 from contracts.requests.validation import check
 from contracts.uploads.loras import resolve_uploads

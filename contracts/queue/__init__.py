@@ -3,6 +3,7 @@
 client.py            JobQueue: submit, fetch, cancel, delete
 records.py           a job's record: state, progress, images, error, receipt
 leases.py            the workers' side: claim, extend, advance, finish, release, reap
+eta.py               positions in the queue, and estimated times
 events.py            a job's event stream
 listener.py          waits for news of jobs
 listing.py           an owner's jobs in pages

@@ -6,7 +6,6 @@ ask for. Scripts write both in one step.
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,9 +15,9 @@ from typing import Any
 from rq.job import JobStatus
 
 from contracts.errors import Conflict, DarkroomError, Gone, NotFound, QueueFull, TooManyJobs, Unavailable
+from contracts.queue.eta import EtaEstimator, position_of
 from contracts.queue.events import Event, read_events
-from contracts.queue.records import AcceptedJob, JobRecord, JobState, Position, WebhookRecord, pace_key
-from contracts.queue.workers import read_workers
+from contracts.queue.records import AcceptedJob, JobRecord, JobState, WebhookRecord, pace_key
 from contracts.redis import keys
 from contracts.redis.connection import Scripts, connect, redis_errors_are_unavailable
 from contracts.requests.parameters import JobParameters
@@ -32,8 +31,6 @@ FORMER_RUN_FUNCTIONS = ("worker.jobs.run",)
 
 #: Timeout of one command, which is sent at most twice.
 _TIMEOUT_SECONDS = 2.0
-#: Retry-After of a full queue whose speed is not known yet.
-_UNKNOWN_RETRY_SECONDS = 10
 #: How long a deleted job leaves a tombstone; after it, the sweep removes files that were written meanwhile.
 _DELETED_SECONDS = 60
 
@@ -68,12 +65,17 @@ class Quota:
 
 
 class JobQueue:
-    """The queue as clients see it."""
+    """The queue as clients see it.
+
+    Attributes:
+        eta: estimates of positions and times.
+    """
 
     def __init__(self, settings: SharedSettings) -> None:
         self.connection = connect(settings.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1)
         self._ttl_seconds = settings.result_ttl_seconds
         self._scripts = Scripts(self.connection)
+        self.eta = EtaEstimator(self.connection, self._scripts)
 
     def submit(
         self,
@@ -134,7 +136,7 @@ class JobQueue:
         accepted = {
             "created_at": created_at,
             "deadline_at": None if deadline_seconds is None else created_at + deadline_seconds,
-            "position": _position_of(record, found[1]),
+            "position": position_of(record, found[1]),
         }
         return record.model_copy(update=accepted)
 
@@ -143,9 +145,9 @@ class JobQueue:
     ) -> DarkroomError:
         """Why the script refused a job."""
         if verdict == "full":
-            return QueueFull(max_waiting or 0, self._seconds_to_next_claim(record))
+            return QueueFull(max_waiting or 0, self.eta.seconds_to_next_claim(record))
         if verdict == "too_many":
-            return TooManyJobs(len(found), self._seconds_to_an_end(record, found))
+            return TooManyJobs(len(found), self.eta.seconds_to_first_end(record, self.fetch_all(found)))
         return Unavailable("an input was removed while the job was being accepted; send the request again")
 
     def fetch(self, id: str) -> JobRecord:
@@ -204,35 +206,6 @@ class JobQueue:
         if not JobState(found).is_final:
             raise Conflict(f"job {id} is {found}; cancel it first")
 
-    def position(self, record: JobRecord) -> Position | None:
-        """Return a job's position now; None when it is not waiting."""
-        with redis_errors_are_unavailable():
-            found = self._scripts.run(
-                "position", id=record.id, queue=record.queue, pace=pace_key(record.parameters)
-            )
-        return _position_of(record, found)
-
-    def run_seconds(self, parameters: JobParameters) -> float | None:
-        """Estimate how long such a job denoises, from measured step times; None before the first."""
-        with redis_errors_are_unavailable():
-            step_seconds = self.connection.hget(keys.STEP_SECONDS, pace_key(parameters))
-        return None if step_seconds is None else parameters.num_inference_steps * float(str(step_seconds))
-
-    def _seconds_to_next_claim(self, record: JobRecord) -> int:
-        """Estimate the seconds until a worker claims its next job, as if running jobs were like this one."""
-        with redis_errors_are_unavailable():
-            workers = len(read_workers(self.connection))
-            step_seconds = self.connection.hget(keys.STEP_SECONDS, pace_key(record.parameters))
-        if not workers or step_seconds is None:
-            return _UNKNOWN_RETRY_SECONDS
-        return max(1, math.ceil(record.parameters.num_inference_steps * float(str(step_seconds)) / workers))
-
-    def _seconds_to_an_end(self, record: JobRecord, ids: Sequence[str]) -> int:
-        """Estimate the seconds until the first of some running jobs ends; if none runs, until the next claim."""
-        etas = [job.progress.eta_seconds for job in self.fetch_all(ids) if job.state is JobState.RUNNING]
-        known = [eta for eta in etas if eta is not None]
-        return max(1, math.ceil(min(known))) if known else self._seconds_to_next_claim(record)
-
     def ping(self) -> None:
         """Check the connection; raises Unavailable when Redis does not answer."""
         with redis_errors_are_unavailable():
@@ -282,17 +255,6 @@ def rq_fields(record: JobRecord) -> dict[str, str]:
         "description": f"{record.parameters.task} on {record.parameters.model}",
         "data": f'["{RUN_FUNCTION}", null, ["{record.id}"], {{}}]',
     }
-
-
-def _position_of(record: JobRecord, found: tuple[int, str, int] | None) -> Position | None:
-    """Read what `position_after` of the scripts returns."""
-    if found is None:
-        return None
-    ahead, step_seconds, workers = found
-    if not step_seconds:
-        return Position(ahead)
-    run_seconds = record.parameters.num_inference_steps * float(step_seconds)
-    return Position(ahead, (ahead / max(1, workers) + 1) * run_seconds)
 
 
 def _is_gone(fields: Mapping[str, str], now: float) -> bool:

@@ -1,6 +1,6 @@
 """The request fields that shape an image, each declared once: name, type, bounds, default, description.
 
-Requests (`schema.py`) and the parameters stored with a job (`parameters.py`) inherit them, and `resolution.py`
+Requests (`schema.py`) and the parameters stored with a job (`parameters.py`) inherit them, and `defaults.py`
 fills in their defaults by name. A bound may be widened but not narrowed: stored jobs are read with it.
 """
 

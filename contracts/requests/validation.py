@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, ModelSpec
 from contracts.catalogue.families import MODE_FIELDS, Mode
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
+from contracts.requests.defaults import request_mode, value_of
 from contracts.requests.fields import Control
-from contracts.requests.resolution import request_mode, value_of
 from contracts.requests.schema import ControlNetRequest, JobRequest
 from contracts.requests.step_rules import StepRules
 

@@ -15,7 +15,7 @@ from contracts.catalogue.catalogue import read_catalogue
 from contracts.catalogue.families import FAMILIES
 from contracts.memory.plan import Policy
 from contracts.memory.planner import take_capacity
-from contracts.requests.resolution import resolve
+from contracts.requests.defaults import resolve
 from contracts.requests.schema import Txt2ImgRequest
 from contracts.settings import BUILT_IN_CATALOGUE
 

@@ -14,8 +14,8 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode, Task
 from contracts.queue.events import Preview
 from contracts.queue.records import JobError, Receipt
+from contracts.requests.defaults import StoredImage, resolve
 from contracts.requests.parameters import JobParameters
-from contracts.requests.resolution import StoredImage, resolve
 from contracts.requests.schema import REQUESTS
 from contracts.requests.validation import check
 from contracts.storage import Storage

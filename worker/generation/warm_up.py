@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contracts.errors import JobFailed
 from contracts.queue.events import Preview
-from contracts.requests.resolution import resolve
+from contracts.requests.defaults import resolve
 from contracts.requests.schema import Txt2ImgRequest
 from contracts.requests.validation import check
 from contracts.storage import Storage

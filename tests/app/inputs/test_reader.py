@@ -12,7 +12,7 @@ from app.inputs.reader import InputReader, store_image
 from contracts.errors import ImageTooLarge, InvalidRequest, NotAnImage
 from contracts.queue.client import JobQueue
 from contracts.queue.records import JobState
-from contracts.requests.resolution import StoredImage
+from contracts.requests.defaults import StoredImage
 from contracts.requests.schema import ControlNetRequest, Img2ImgRequest, InpaintRequest
 from contracts.storage import Storage
 from contracts.uploads import images as uploads

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, ModelSpec, read_catalogue
 from contracts.memory.plan import Policy
 from contracts.memory.planner import Capacity, take_capacity
+from contracts.requests.defaults import StoredImage, resolve
 from contracts.requests.parameters import LoraParameters
-from contracts.requests.resolution import StoredImage, resolve
 from contracts.requests.schema import ControlNetRequest, Txt2ImgRequest
 from contracts.settings import BUILT_IN_CATALOGUE
 

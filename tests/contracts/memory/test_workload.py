@@ -8,8 +8,8 @@ import pytest
 
 from contracts.catalogue.catalogue import ModelSpec
 from contracts.memory.plan import default_workload, workload_of
+from contracts.requests.defaults import StoredImage, resolve
 from contracts.requests.parameters import JobParameters
-from contracts.requests.resolution import StoredImage, resolve
 from contracts.requests.schema import REQUESTS
 
 IMAGE = StoredImage("-", 512, 256)

@@ -86,9 +86,9 @@ def test_a_completed_job_cannot_be_cancelled(queue: JobQueue, make_claims: MakeC
 def test_position_counts_the_jobs_ahead(queue: JobQueue, make_claims: MakeClaims) -> None:
     jobs = [queue.submit(parameters(batchable=False)) for _ in range(3)]
     assert [job.position for job in jobs] == [(0, None), (1, None), (2, None)]
-    assert [queue.position(job) for job in jobs] == [(0, None), (1, None), (2, None)]
+    assert [queue.eta.position(job) for job in jobs] == [(0, None), (1, None), (2, None)]
     make_claims().claim(ClaimCriteria())
-    assert [queue.position(job) for job in jobs] == [None, (0, None), (1, None)]
+    assert [queue.eta.position(job) for job in jobs] == [None, (0, None), (1, None)]
 
 
 def test_an_accepted_job_survives_a_killed_redis(tmp_path: Path) -> None:

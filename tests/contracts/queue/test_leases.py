@@ -207,7 +207,7 @@ def test_waiting_times_are_estimated_from_the_measured_step_times(
     queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     first, second = queue.submit(parameters(batchable=False)), queue.submit(parameters(batchable=False))
-    assert queue.position(second) == (1, None)
+    assert queue.eta.position(second) == (1, None)
     claims = make_claims()
     (claim,) = claims.claim(ClaimCriteria())
     receipt = Receipt(
@@ -217,7 +217,7 @@ def test_waiting_times_are_estimated_from_the_measured_step_times(
     third = queue.submit(parameters(batchable=False))
     assert third.position == (1, 4.0)
     # Two seconds for four steps are 0.5 s per step, so each job takes 2 s; zero and one jobs are ahead.
-    assert [queue.position(job) for job in (first, second, third)] == [None, (0, 2.0), (1, 4.0)]
+    assert [queue.eta.position(job) for job in (first, second, third)] == [None, (0, 2.0), (1, 4.0)]
 
 
 def test_a_job_whose_devices_fail_is_requeued_alone_and_fails_after_the_limit(

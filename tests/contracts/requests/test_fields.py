@@ -9,9 +9,9 @@ import pytest
 
 from contracts.catalogue.catalogue import ModelSpec
 from contracts.catalogue.families import FAMILIES, MODE_FIELDS, Mode, Task
+from contracts.requests.defaults import StoredImage, resolve
 from contracts.requests.fields import ImageFields, OptionalImages
 from contracts.requests.parameters import JobParameters
-from contracts.requests.resolution import StoredImage, resolve
 from contracts.requests.schema import REQUESTS
 
 IMAGES = {path: StoredImage(f"inputs/{path}.png", 64, 64) for path in ("image", "mask_image", "controls.0.image")}

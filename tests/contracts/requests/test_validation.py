@@ -11,8 +11,8 @@ import pytest
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
 from contracts.catalogue.families import Mode, Task
 from contracts.errors import InvalidRequest
+from contracts.requests.defaults import StoredImage, resolve
 from contracts.requests.fields import MAX_SEED
-from contracts.requests.resolution import StoredImage, resolve
 from contracts.requests.schema import REQUESTS, JobRequest
 from contracts.requests.validation import check
 

@@ -163,7 +163,7 @@ def test_a_second_signal_releases_the_running_jobs_without_spending_an_attempt(
         make_consumer(settings, pool, storage).start([])
     record = queue.fetch(job.id)
     assert (record.state, record.attempts) == (JobState.QUEUED, 0)
-    assert queue.position(record) == (0, None)
+    assert queue.eta.position(record) == (0, None)
     assert storage.find("images/") == []
 
 
