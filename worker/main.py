@@ -108,6 +108,6 @@ def _build_pool(
         host_bytes=settings.host_bytes,
         policy=settings.policy,
         kernels=settings.kernels,
-        tally=counters,
+        counters=counters,
         encodes_ahead=settings.encodes_ahead(pick_device(settings.device).type),
     )

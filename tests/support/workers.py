@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from redis import Redis
+
 from contracts.metrics import Counters
 from contracts.queue.client import JobQueue
 from contracts.queue.leases import Claims
@@ -23,12 +25,14 @@ from worker.settings import WorkerSettings
 #: Long enough for a step of the shapes model on a busy machine, short enough to be waited for.
 LEASE_SECONDS = 2.0
 
+_connections: list[Redis] = []
+
 
 def make_consumer(
     shared: SharedSettings,
     pool: Pool,
     storage: Storage,
-    tally: Counters | None = None,
+    counters: Counters | None = None,
     overdue_seconds: float = 30.0,
     **settings: object,
 ) -> Consumer:
@@ -37,7 +41,14 @@ def make_consumer(
     rules = QueueSettings(lease_seconds=LEASE_SECONDS, overdue_seconds=overdue_seconds)
     claims = Claims(connection, rules, own.name, shared.result_ttl_seconds)
     rq_connection = connect(shared.redis_url, timeout_seconds=5, retries=1, decode=False)
-    return Consumer(rq_connection, claims, pool, storage, own, counters=tally)
+    _connections.extend([connection, rq_connection])
+    return Consumer(rq_connection, claims, pool, storage, own, counters=counters)
+
+
+def close_connections() -> None:
+    """Close what the consumers so far have opened: a process would end with them, these tests go on."""
+    while _connections:
+        _connections.pop().close()
 
 
 @contextmanager

@@ -18,10 +18,18 @@ from tests.support.adapters import checkpoint_of
 from tests.support.images import encode_image
 from tests.support.jobs import INPUT_IMAGES
 from tests.support.weights import write_adapter, write_controlnet, write_mask_controlnet
+from tests.support.workers import close_connections
 from worker.pool.pool import Pool
 from worker.runtime.warnings import silence_known_warnings
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def connections_closed() -> Iterator[None]:
+    """Close the connections of the consumers that a test made."""
+    yield
+    close_connections()
 
 
 @pytest.fixture(autouse=True)

@@ -107,7 +107,7 @@ class LoraCache:
         """Make each image's adapters act on its rows of the denoiser while inside. One set per image."""
         active = {adapters.key for adapters in sets}
         if active != self._last_active:
-            self._files.tally.count("adapter_switches", model=self._model)
+            self._files.counters.count("adapter_switches", model=self._model)
             self._last_active = active
         changes: dict[Layer, list[RowChange]] = {}
         for adapter, scale, rows in _group_images(sets):
@@ -135,7 +135,7 @@ class LoraCache:
         sha256 = self._files.fingerprint(path)
         if sha256 not in self._by_hash:
             self._by_hash[sha256] = self._read(lora, path, sha256)
-            self._files.tally.count("adapter_loads", model=self._model)
+            self._files.counters.count("adapter_loads", model=self._model)
         self._by_hash.move_to_end(sha256)
         pinned.add(sha256)
         self._update_totals()
@@ -167,7 +167,7 @@ class LoraCache:
             if len(self._by_hash) <= limits.loaded and self.resident_bytes <= limits.loaded_bytes:
                 return
             del self._by_hash[sha256]
-            self._files.tally.count("adapter_evictions", model=self._model)
+            self._files.counters.count("adapter_evictions", model=self._model)
             self._update_totals()
 
     def _update_totals(self) -> None:

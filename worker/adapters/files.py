@@ -41,7 +41,7 @@ class LoraFiles:
 
     Attributes:
         limits: of the files here, and of the LoRAs loaded from them.
-        tally: counts loads, switches and evictions.
+        counters: counts loads, switches and evictions.
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class LoraFiles:
         storage: Storage | None = None,
         folder: Path = Path(),
         limits: Limits | None = None,
-        tally: Counters | None = None,
+        counters: Counters | None = None,
     ) -> None:
         """`folder` holds fetched files; without a storage only the catalogue's LoRAs are found."""
         self.limits = limits or Limits()
-        self.tally = Counters() if tally is None else tally
+        self.counters = Counters() if counters is None else counters
         self._catalogue = catalogue
         self._storage = storage
         self._folder = folder

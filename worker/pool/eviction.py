@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 class ModelCache:
     """Loaded models, least recently used first. Changed by the jobs' thread alone; any thread may read it."""
 
-    def __init__(self, size_bytes: int, max_models: int, host_bytes: int, tally: Counters) -> None:
+    def __init__(self, size_bytes: int, max_models: int, host_bytes: int, counters: Counters) -> None:
         """Empty.
 
         Args:
@@ -30,7 +30,7 @@ class ModelCache:
             host_bytes: of host memory for models that had to leave the device.
         """
         self._size_bytes, self._max_models, self._host_bytes = size_bytes, max_models, host_bytes
-        self._tally = tally
+        self._counters = counters
         self._models: OrderedDict[str, LoadedModel] = OrderedDict()
         # The heartbeat's thread asks for reports while the jobs' thread loads.
         self._lock = threading.Lock()
@@ -89,7 +89,7 @@ class ModelCache:
         for other in [other for other in others if self._models[other].on_host]:
             if self._host_taken() <= self._host_bytes:
                 return
-            self._tally.count("evictions", model=other, to="dropped")
+            self._counters.count("evictions", model=other, to="dropped")
             self.drop(other)
 
     def report(self) -> dict[str, Any]:
@@ -109,7 +109,7 @@ class ModelCache:
         to = "host" if self._move_to_host(id) else "dropped"
         if to == "dropped":
             self.drop(id)
-        self._tally.count("evictions", model=id, to=to)
+        self._counters.count("evictions", model=id, to=to)
 
     def _host_taken(self, beside: LoadedModel | None = None) -> int:
         """Host memory of all models, or of all but one."""

@@ -55,7 +55,7 @@ class Pool:
         budget_bytes: int | None = None,
         host_bytes: int = 0,
         policy: Policy | None = None,
-        tally: Counters | None = None,
+        counters: Counters | None = None,
         lora_files: LoraFiles | None = None,
         encodes_ahead: bool = False,
         kernels: KernelOptions | None = None,
@@ -77,8 +77,8 @@ class Pool:
         size_bytes = int(budget_bytes * PLANNED_SHARE) if budget_bytes else devices.usable_bytes(self.device)
         self._size_bytes = size_bytes
         self.plan_selector = PlanSelector(catalogue, size_bytes, self._value_bytes, policy)
-        self._tally = tally or Counters()
-        self._cache = ModelCache(size_bytes, max_models, host_bytes, self._tally)
+        self._counters = counters or Counters()
+        self._cache = ModelCache(size_bytes, max_models, host_bytes, self._counters)
         self._context = PoolContext(
             catalogue,
             self.device,
@@ -152,7 +152,7 @@ class Pool:
         failed = self.plan_selector.step_down(job, images)
         if failed is None:
             return None
-        self._tally.count("out_of_memory_steps", model=job.model)
+        self._counters.count("out_of_memory_steps", model=job.model)
         return failed.name
 
     @property
@@ -172,19 +172,19 @@ class Pool:
         model = self._cache.find(job.model)
         inputs = GenerationInputs(job, prompts_per_image([job]))
         encoded = 0 if model is None else model.encode_ahead(inputs, goes_on)
-        self._tally.count("prompts_encoded_ahead", encoded, model=job.model)
+        self._counters.count("prompts_encoded_ahead", encoded, model=job.model)
         return encoded
 
     def count_look_ups(self, model: LoadedModel, encoder: PromptEncoder) -> None:
         """Count a call's look-ups of embeddings."""
-        self._tally.count("embedding_cache_hits", encoder.hits, model=model.spec.id)
-        self._tally.count("embedding_cache_misses", encoder.misses, model=model.spec.id)
-        self._tally.count("prompts_found_ahead", encoder.cache_use.ahead, model=model.spec.id)
+        self._counters.count("embedding_cache_hits", encoder.hits, model=model.spec.id)
+        self._counters.count("embedding_cache_misses", encoder.misses, model=model.spec.id)
+        self._counters.count("prompts_found_ahead", encoder.cache_use.ahead, model=model.spec.id)
 
     def memory_of(self, model: LoadedModel, ran_out: Sequence[str]) -> MemoryUse:
         """Memory of the call that has just run, for its receipt; `ran_out` names the plans that were too large."""
         if self.memory_tracker.retries:
-            self._tally.count("allocator_retries", self.memory_tracker.retries, model=model.spec.id)
+            self._counters.count("allocator_retries", self.memory_tracker.retries, model=model.spec.id)
         report, plan = model.report(), model.placement.plan
         return MemoryUse(
             plan=report["plan"],
@@ -218,7 +218,7 @@ class Pool:
             model = None  # before it is dropped, or it would outlive that
             self.drop(id)
         if model is not None and not model.on_host:
-            self._tally.count("warm_hits", model=id)
+            self._counters.count("warm_hits", model=id)
         self._cache.make_room(id, plan.peak_bytes)
         if model is None:
             model = self._of_model(id, lambda: self._load(id, plan))
@@ -246,7 +246,7 @@ class Pool:
 
     def _load(self, id: str, plan: Plan) -> LoadedModel:
         model = LoadedModel(self.catalogue.model(id), self._fetcher.locate(id), self._context, plan)
-        self._tally.count("model_loads", model=id)
+        self._counters.count("model_loads", model=id)
         return model
 
     def _load_controlnet(self, model: LoadedModel, id: str) -> None:
@@ -256,7 +256,7 @@ class Pool:
         try:
             return load_errors_as_job_failed(id, load)
         except JobFailed:
-            self._tally.count("model_load_failures", model=id)
+            self._counters.count("model_load_failures", model=id)
             raise
 
     def _inspect(self, id: str) -> None:

@@ -226,12 +226,12 @@ def test_two_hundred_swaps_change_neither_memory_nor_modules_nor_parameters(
 
 
 def test_loads_switches_and_evictions_are_counted(two_adapters: Catalogue, pool: Pool) -> None:
-    model, tally = pool.model("shapes-sdxl"), Counters()
-    lora_files = LoraFiles(two_adapters, limits=Limits(loaded=1), tally=tally)
+    model, counters = pool.model("shapes-sdxl"), Counters()
+    lora_files = LoraFiles(two_adapters, limits=Limits(loaded=1), counters=counters)
     adapters = LoraCache(model.base, model.family, lora_files, "shapes-sdxl")
     small, large = LoraParameters(name="sdxl-lora"), LoraParameters(name="extra")
     for loras in ([], [small], [small], [large], [], [large.model_copy(update={"scale": 0.5})]):
         with active_loras(adapters, *loras):
             pass
-    counted = {json.loads(key)[0]: amount for key, amount in tally.drain().items()}
+    counted = {json.loads(key)[0]: amount for key, amount in counters.drain().items()}
     assert counted == {"adapter_loads": 2, "adapter_switches": 4, "adapter_evictions": 1}

@@ -72,13 +72,13 @@ def test_a_prompt_that_was_encoded_ahead_is_not_encoded_again(
     family: str, dtype: str, catalogue: Catalogue, storage: Storage
 ) -> None:
     rows = tuple(row.model_copy(update={"dtype": dtype}) for row in catalogue.models)
-    typed, tally = catalogue.model_copy(update={"models": rows}), Counters()
+    typed, counters = catalogue.model_copy(update={"models": rows}), Counters()
     first, second = order(typed, family), order(typed, family, prompt="a blue square on a white background")
     expected = [
         complete_job(job, Pool(typed, device="cpu", policy=Policy(t5="cpu")), storage)[0]
         for job in (first, second)
     ]
-    pool, runs = _open_pool(typed, tally=tally), []
+    pool, runs = _open_pool(typed, counters=counters), []
     watch = LookaheadWatch(pool, second)
     files, receipt = complete_job(first, pool, storage, watch)
     assert receipt.embeddings.ahead == 0
@@ -89,7 +89,7 @@ def test_a_prompt_that_was_encoded_ahead_is_not_encoded_again(
     # The negative prompt of SD3 was the first job's, too, and is remembered as a whole.
     assert watch.encoded == [1]
     assert (receipt.embeddings.misses, receipt.embeddings.ahead) == (1, 1)
-    figures = tally.drain()
+    figures = counters.drain()
     for row in ("prompts_encoded_ahead", "prompts_found_ahead"):
         assert figures[f'["{row}","","shapes-{family}"]'] == 1
 

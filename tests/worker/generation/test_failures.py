@@ -128,12 +128,12 @@ def test_a_jobfailed_from_the_watch_is_not_taken_for_a_failure_of_the_worker(
 
 def _smaller_than_it_says(catalogue: Catalogue, job: JobParameters, missing_bytes: int) -> tuple[Pool, Counters]:
     """A pool on a device that has some bytes less than its best plan for the job needs."""
-    tally = Counters()
-    pool = Pool(catalogue, device="cpu", budget_bytes=2**30, tally=tally)
+    counters = Counters()
+    pool = Pool(catalogue, device="cpu", budget_bytes=2**30, counters=counters)
     plan = pool.ready(job, job.num_images).placement.plan
     assert plan is not None
     pool.memory_tracker = MemoryTracker(pool.device, plan.peak_bytes - missing_bytes)
-    return pool, tally
+    return pool, counters
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
@@ -143,13 +143,13 @@ def test_a_job_that_runs_out_of_memory_runs_again_with_a_smaller_plan(
     job, other = make_job(catalogue, family, num_images=2), make_job(catalogue, family, seed=5)
     fresh = Pool(catalogue, device="cpu")
     expected, expected_other = complete_job(job, fresh, storage)[0], complete_job(other, fresh, storage)[0]
-    pool, tally = _smaller_than_it_says(catalogue, job, 2**20)
+    pool, counters = _smaller_than_it_says(catalogue, job, 2**20)
     files, receipt = complete_job(job, pool, storage)
     assert files == expected
     assert receipt.memory is not None
     assert receipt.memory.ran_out == ["all resident"]
     assert receipt.memory.plan != "all resident"
-    assert tally.drain()[f'["out_of_memory_steps","","shapes-{family}"]'] == 1
+    assert counters.drain()[f'["out_of_memory_steps","","shapes-{family}"]'] == 1
     again, receipt = complete_job(job, pool, storage)
     assert again == expected
     assert receipt.memory is not None

@@ -302,13 +302,13 @@ def test_the_next_jobs_prompt_is_encoded_while_this_one_denoises(
         if number == 3:
             assert encoded.wait(60), "nobody encoded it"
 
-    tally = Counters()
-    pool = Pool(catalogue, device="cpu", policy=Policy(t5="cpu"), encodes_ahead=True, tally=tally)
+    counters = Counters()
+    pool = Pool(catalogue, device="cpu", policy=Policy(t5="cpu"), encodes_ahead=True, counters=counters)
     ids = [queue.submit(request).id for request in requests]
     with monkeypatch.context() as patch:
         patch.setattr(Pool, "encode_ahead", encode_and_tell)
         patch.setattr(JobWatch, "step", step_on)
-        ended = work_until_ended(make_consumer(settings, pool, storage, tally), queue, *ids)
+        ended = work_until_ended(make_consumer(settings, pool, storage, counters), queue, *ids)
     receipts = [record.receipt for record in ended if record.receipt]
     assert [(one.embeddings.misses, one.embeddings.ahead) for one in receipts] == [(1, 0), (1, 1)]
     expected = [complete_job(request, Pool(catalogue, device="cpu"), storage)[0] for request in requests]

@@ -44,8 +44,8 @@ def _bytes_of(catalogue: Catalogue, *families: str) -> int:
 def test_models_share_the_budget_and_the_least_recently_used_one_goes_to_host_memory(
     catalogue: Catalogue, storage: Storage
 ) -> None:
-    two, tally = int(_bytes_of(catalogue, "sdxl", "sd3", "flux") * 0.9), Counters()
-    pool = Pool(catalogue, device="cpu", max_models=9, budget_bytes=two, host_bytes=2**30, tally=tally)
+    two, counters = int(_bytes_of(catalogue, "sdxl", "sd3", "flux") * 0.9), Counters()
+    pool = Pool(catalogue, device="cpu", max_models=9, budget_bytes=two, host_bytes=2**30, counters=counters)
     first = complete_job(make_job(catalogue, "sdxl"), pool, storage)[0]
     for family in ("sd3", "flux"):
         complete_job(make_job(catalogue, family), pool, storage)
@@ -63,19 +63,19 @@ def test_models_share_the_budget_and_the_least_recently_used_one_goes_to_host_me
     assert receipt.memory.peak_bytes is not None
     assert receipt.memory.peak_bytes <= two
     counted = {
-        key: value for key, value in tally.drain().items() if key.startswith(('["evictions"', '["model_load'))
+        key: value for key, value in counters.drain().items() if key.startswith(('["evictions"', '["model_load'))
     }
     assert counted['["model_loads","","shapes-sdxl"]'] == 1
     assert counted['["evictions","","shapes-sdxl","host"]'] == 1
 
 
 def test_where_host_memory_has_no_room_a_model_is_dropped(catalogue: Catalogue, storage: Storage) -> None:
-    two, tally = int(_bytes_of(catalogue, "sdxl", "sd3", "flux") * 0.9), Counters()
-    pool = Pool(catalogue, device="cpu", max_models=9, budget_bytes=two, host_bytes=2**20, tally=tally)
+    two, counters = int(_bytes_of(catalogue, "sdxl", "sd3", "flux") * 0.9), Counters()
+    pool = Pool(catalogue, device="cpu", max_models=9, budget_bytes=two, host_bytes=2**20, counters=counters)
     for family in ("sdxl", "sd3", "flux"):
         complete_job(make_job(catalogue, family), pool, storage)
     assert pool.warm == ["shapes-sd3", "shapes-flux"]
-    assert tally.drain()['["evictions","","shapes-sdxl","dropped"]'] == 1
+    assert counters.drain()['["evictions","","shapes-sdxl","dropped"]'] == 1
 
 
 def test_host_memory_keeps_to_its_own_bound(catalogue: Catalogue) -> None:
