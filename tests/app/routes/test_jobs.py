@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ from app.settings import ApiSettings
 from contracts.errors import RETRYABLE, FailureCode
 from contracts.queue.client import JobQueue
 from contracts.queue.records import JobError, JobState, Progress
+from contracts.redis import keys
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
 from tests.support.images import data_url, encode_solid
@@ -111,6 +113,20 @@ def test_a_completed_job_has_images_and_a_receipt(client: TestClient, worker: Sc
     assert job["receipt"]["parameters"]["prompt"] == "a red circle"
     assert job["finished_at"] < job["expires_at"]
     assert list(job["links"]) == ["self", "events", "rerun"]
+
+
+def test_a_receipt_of_an_older_release_is_shown(
+    client: TestClient, worker: ScriptedWorker, queue: JobQueue
+) -> None:
+    id = submit(client)["id"]
+    worker.complete(worker.claim())
+    placement = {"unet": "streamed", "text_encoder": "visit", "text_encoder_3": "absent"}
+    receipt = client.get(f"/v1/jobs/{id}").json()["receipt"] | {"placement": placement}
+    older = receipt | {"departures": ["VAE in tiles"], "rung": "streamed", "homes": placement}
+    del older["deviations"]
+    queue.connection.hset(keys.JOB + id, "receipt", json.dumps(older))
+
+    assert client.get(f"/v1/jobs/{id}").json()["receipt"] == receipt | {"deviations": ["VAE in tiles"]}
 
 
 def test_images_are_returned_as_base64_if_requested(client: TestClient, worker: ScriptedWorker) -> None:
