@@ -22,7 +22,8 @@ MODELS = BUILT_IN_CATALOGUE.parent
 
 
 @pytest.mark.parametrize(
-    "component", ["shapes-sdxl/vae", "shapes-sd3/text_encoder", "controlnets/shapes-sdxl-canny"]
+    "component",
+    ["shapes-sd3/transformer", "shapes-sdxl/vae", "shapes-sd3/text_encoder", "controlnets/shapes-sdxl-canny"],
 )
 def test_a_table_says_what_is_counted_now(component: str) -> None:
     """If it fails after an update of diffusers: `python -m bench.architectures --write` writes new tables."""
