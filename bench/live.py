@@ -69,7 +69,7 @@ def find_peaks(
 
     Args:
         runs: what was followed for each of `SHAPES`.
-        known: costs that need not be found again.
+        known: costs that were found before.
 
     Raises:
         ValueError: the steps of the runs differ, or are not linear in pixels, tokens, squared tokens and images.

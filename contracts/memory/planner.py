@@ -60,7 +60,7 @@ def _uncertainty(estimate: Estimate) -> str:
 
 
 def step_down(plans: Sequence[Plan], failed: Plan) -> Plan | None:
-    """The plan to try after one that ran out of memory; None where there is no smaller one.
+    """Return the plan to try after one that ran out of memory; None if no smaller one exists.
 
     The first that needs at most 95 % of the failed one's peak, else the smallest.
     """

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from contracts.errors import FailureCode, JobFailed
 from contracts.queue.records import Weights
 from contracts.requests.parameters import LoraParameters
@@ -24,6 +22,7 @@ from worker.adapters.files import LoraFiles
 from worker.adapters.low_rank import Layer, LowRank
 from worker.adapters.row_hooks import ImageRows, LayerHooks, RowChange
 from worker.families import DiffusersFamily
+from worker.runtime.out_of_memory import is_out_of_memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +96,7 @@ class LoraCache:
         Raises:
             JobFailed: INPUT_MISSING: a file is missing or damaged; LORA_INCOMPATIBLE: it does not fit the model.
             NotFound, Unavailable: as `LoraFiles.locate`.
-            torch.OutOfMemoryError, MemoryError: there is no memory for them.
+            Exception: failed allocations (`is_out_of_memory`), as they are.
         """
         pinned = {adapter.weights.sha256 for kept in keep for adapter, _ in kept.adapters}
         return AdapterSet(tuple((self._load(lora, pinned), lora) for lora in loras))
@@ -145,9 +144,9 @@ class LoraCache:
     def _read(self, lora: LoraParameters, path: Path, sha256: str) -> LoadedLora:
         try:
             components = reader.read(self._base, self._family, path)
-        except (torch.OutOfMemoryError, MemoryError):
-            raise
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             reason = (str(error).splitlines() or [""])[0][:300]
             message = f"LoRA {lora.name} cannot be used: {reason}"
             raise JobFailed(FailureCode.LORA_INCOMPATIBLE, message) from error

@@ -105,7 +105,7 @@ def load_model(
 
 
 def _fix_vae_dtype(vae: Any, dtype: torch.dtype) -> None:
-    """Keep a VAE that overflows in float16 (SDXL's) in float32 there; whoever calls it casts.
+    """Keep a VAE that overflows in float16 (SDXL's) in float32 there; callers cast its inputs.
 
     With `force_upcast`, diffusers' SDXL pipelines (0.42) cast the shared weights to float32 and back in every
     call, also in bfloat16, where that is not needed.

@@ -151,9 +151,9 @@ def _load_adapters(jobs: Sequence[Job], model: LoadedModel) -> tuple[dict[str, A
     for job in jobs:
         try:
             adapters[job.id] = model.adapters.load(job.parameters.loras, keep=adapters.values())
-        except (torch.OutOfMemoryError, MemoryError):
-            raise
-        except Exception as error:  # noqa: BLE001  # the other jobs of the call go on
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise  # for all jobs of the call: they run again with a smaller plan
             _log.exception("job %s failed", job.id)
             raise_if_device_failed(error, model.device)
             failures[job.id] = JobResult("failed", error=_error_for_client(error))

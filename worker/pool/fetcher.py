@@ -11,8 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-import torch
-
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import CatalogueError, FailureCode, JobFailed, NotFound
 from worker.checkpoints import files
@@ -20,6 +18,7 @@ from worker.checkpoints import loader as checkpoints
 from worker.checkpoints.files import ContentHasher, weight_files
 from worker.families import get_family
 from worker.pool.plan_selector import PlanSelector
+from worker.runtime.out_of_memory import is_out_of_memory
 
 _Loaded = TypeVar("_Loaded")
 
@@ -84,15 +83,17 @@ def load_errors_as_job_failed(id: str, load: Callable[[], _Loaded]) -> _Loaded:
 
     Raises:
         JobFailed: with MODEL_LOAD_FAILED.
-        torch.OutOfMemoryError, MemoryError: as they are.
+        Exception: failed allocations (`is_out_of_memory`), as they are: a smaller plan may help.
     """
     try:
         return load()
-    except (JobFailed, torch.OutOfMemoryError, MemoryError):
+    except JobFailed:
         raise
     except (NotFound, CatalogueError) as error:
         raise JobFailed(FailureCode.MODEL_LOAD_FAILED, f"{id} cannot be loaded: {error}") from error
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         message = f"{id} cannot be loaded: {first_line(error)}"
         raise JobFailed(FailureCode.MODEL_LOAD_FAILED, message) from error
 

@@ -95,7 +95,7 @@ class PlanSelector:
         """Record that the plan chosen last for such a call ran out of memory.
 
         Returns:
-            That plan; None where there is no smaller one.
+            That plan; None if no smaller one exists.
         """
         if job.model not in self._components:
             return None

@@ -1,7 +1,7 @@
 """The models that are ready to run on one device, each placed by the plan of the next call.
 
-Plans first, then loads no more than the plan holds; `occupancy.py` says who leaves for whom. Knows nothing of jobs
-but what they ask for.
+Selects a plan first, then loads no more than it holds; `eviction.py` decides which model leaves. Of jobs it knows
+only their parameters.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class Pool:
         """Record that a call like this ran out of memory: the next one gets a smaller plan.
 
         Returns:
-            The name of the plan that was too large; None where there is no smaller one.
+            The name of the plan that was too large; None if no smaller one exists.
         """
         failed = self.plan_selector.step_down(job, images)
         if failed is None:

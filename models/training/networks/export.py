@@ -1,6 +1,6 @@
 """Puts a family's parts together and writes them as a diffusers folder in half precision. Trains nothing.
 
-What is written is what `from_pretrained` of the family's own pipelines reads; whoever loads it names a dtype.
+`from_pretrained` of the family's pipelines reads the result; load it with an explicit dtype.
 """
 
 import json
@@ -24,7 +24,7 @@ Parts = dict[str, Any]
 
 
 class Tokenizers(NamedTuple):
-    """Made anew from the grammar each time: they are small and always the same."""
+    """The tokenizers, built from the grammar each time, always the same."""
 
     clip: CLIPTokenizer
     second_clip: CLIPTokenizer

@@ -59,7 +59,7 @@ def _apply(symbols: list[str], merges: list[tuple[str, str]]) -> list[str]:
 
 
 def build_t5() -> T5Tokenizer:
-    """Saved as a tokenizer.json alone: there is no sentencepiece model, and none is needed to read it.
+    """Build T5's tokenizer, saved as tokenizer.json only; reading it takes no sentencepiece model.
 
     T5 knows upper case from lower; here the words exist in lower case, capitalised and in capitals.
     """

@@ -102,7 +102,7 @@ def read_ids(tokenizer: Any, captions: list[str], length: int, encoder: Any) -> 
 
 
 def draw_kept(conditions: Conditions, dropped_share: float, rng: random.Random) -> Tensor:
-    """One or nought for every sample, where the conditions are."""
+    """Draw 1 (keep) or 0 (drop) for every sample, on the conditions' device."""
     kept = [float(rng.random() >= dropped_share) for _ in range(len(conditions.pooled))]
     return torch.tensor(kept, device=conditions.pooled.device)
 

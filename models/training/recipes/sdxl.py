@@ -49,7 +49,7 @@ class SdxlRecipe:
         return Conditions(torch.cat([one.hidden_states[-2], two.hidden_states[-2]], -1), two.text_embeds)
 
     def vary(self, conditions: Conditions, rng: random.Random) -> Conditions:
-        """Zeroed conditions are what the pipeline uses when there is no negative prompt."""
+        """Zero the conditions of some samples, as the pipeline does without a negative prompt."""
         kept = draw_kept(conditions, _ZEROED_SHARE, rng)
         return Conditions(
             conditions.hidden * broadcast(kept, conditions.hidden),
