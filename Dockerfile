@@ -28,7 +28,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && /opt/darkroom/bin/pip uninstall --yes pip setuptools
 
 FROM ${PYTHON_IMAGE} AS runtime
-ARG VERSION=0.2.0
+ARG VERSION=0.3.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Darkroom" \
       org.opencontainers.image.description="The image-generation service that a team puts in front of its GPUs" \
