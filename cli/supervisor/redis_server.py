@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import os
 import shutil
 import subprocess
 import tempfile
@@ -19,6 +20,10 @@ from cli.supervisor.process import end_with_parent
 
 _log = logging.getLogger(__name__)
 
+#: What must fit on the disk before the server is started: with less, its first writes would end it again.
+_PROBE_BYTES = 2**20
+#: Pauses between attempts to restart a server that cannot start.
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 5.0
 #: File in the server's folder that holds its URL.
 _ADDRESS = "url"
 _NONE_FOUND = (
@@ -60,6 +65,10 @@ def find_running(folder: Path) -> str | None:
     return url
 
 
+class DiskFull(RuntimeError):
+    """The append-only file's disk takes no more bytes."""
+
+
 class RedisServer:
     """A redis-server child process with an append-only file, `noeviction` and no TCP port."""
 
@@ -78,6 +87,9 @@ class RedisServer:
         self.socket = self._run_folder / "redis.sock"
         self._lock: IO[str] | None = None
         self.process: subprocess.Popen[bytes] | None = None
+        self._is_waiting = False
+        self._pause_seconds = _FIRST_PAUSE_SECONDS
+        self._revive_at = 0.0
 
     @property
     def url(self) -> str:
@@ -89,11 +101,13 @@ class RedisServer:
 
         Raises:
             RedisNotFound: no binary was found.
+            DiskFull: the append-only file could not grow.
             RuntimeError: another server uses the folder, or this one died or did not answer in time (see its log).
         """
         binary, deadline = find_server(), time.monotonic() + timeout_seconds
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock_folder(deadline)
+        self._check_disk()
         (self.folder / _ADDRESS).write_text(self.url, encoding="utf-8")
         command = [
             binary, "--port", "0", "--unixsocket", self.socket, "--unixsocketperm", "700",
@@ -111,11 +125,27 @@ class RedisServer:
             time.sleep(0.02)
 
     def revive(self) -> None:
-        """Restart the server if it has died; clients reconnect by themselves."""
-        if self.process is not None and self.process.poll() is not None:
-            status = self.process.returncode
-            _log.warning("redis exited with status %s; restarting it", status)
+        """Restart the server if it has died; clients reconnect by themselves.
+
+        With `fsync` `always` Redis exits when its disk is full, and a restarted one would exit at its first write.
+        It is started again once there is space; until then each call returns at once.
+        """
+        if self.process is None or self.process.poll() is None or time.monotonic() < self._revive_at:
+            return
+        if not self._is_waiting:
+            _log.warning("redis exited with status %s; restarting it", self.process.returncode)
+        try:
             self.start()
+        except (OSError, RuntimeError) as error:
+            if not self._is_waiting:
+                _log.error("redis cannot be restarted: %s. Waiting until it can", error)
+            self._is_waiting = True
+            self._revive_at = time.monotonic() + self._pause_seconds
+            self._pause_seconds = min(_LONGEST_PAUSE_SECONDS, self._pause_seconds * 2)
+            return
+        if self._is_waiting:
+            _log.warning("redis runs again")
+        self._is_waiting, self._pause_seconds = False, _FIRST_PAUSE_SECONDS
 
     def stop(self) -> None:
         """Stop the server, which writes everything first, and remove its socket."""
@@ -155,6 +185,21 @@ class RedisServer:
                         f"another redis-server of Darkroom uses {self.folder}; stop it or choose another --data"
                     ) from None
                 time.sleep(0.1)
+
+    def _check_disk(self) -> None:
+        """Write and sync real bytes next to the append-only file; raises DiskFull."""
+        probe = self.folder / ".probe"
+        try:
+            with probe.open("wb") as file:
+                file.write(bytes(_PROBE_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise DiskFull(
+                f"{self.folder} takes no more bytes ({error.strerror}); free some space on its disk"
+            ) from None
+        finally:
+            probe.unlink(missing_ok=True)
 
     def _answers(self) -> bool:
         try:

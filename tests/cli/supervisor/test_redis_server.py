@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import time
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,49 @@ def test_data_survives_a_crash(tmp_path: Path) -> None:
         with Redis.from_url(server.url, decode_responses=True) as connection:
             assert connection.get("kept") == "yes"
     finally:
+        server.stop()
+
+
+def test_a_server_that_a_full_disk_ended_waits_and_returns_with_its_data_when_there_is_space(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, limits = RedisServer(tmp_path, fsync="always"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    server.start()
+    try:
+        with Redis.from_url(server.url, decode_responses=True) as connection:
+            connection.set("kept", "yes")
+        server.kill()
+
+        # A limit on the size of files refuses writes as a full disk does, to this process and to its children.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+        try:
+            for _ in range(3):
+                server.revive()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert find_running(tmp_path) is None
+        assert str(tmp_path) in caplog.text
+        assert "free some space" in caplog.text
+
+        deadline = time.monotonic() + 60
+        while find_running(tmp_path) is None:
+            assert time.monotonic() < deadline, "it did not come back"
+            server.revive()
+            time.sleep(0.05)
+        with Redis.from_url(server.url, decode_responses=True) as connection:
+            assert connection.get("kept") == "yes"
+    finally:
+        server.stop()
+
+
+def test_a_first_start_on_a_full_disk_says_so(tmp_path: Path) -> None:
+    server, limits = RedisServer(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with pytest.raises(RuntimeError, match=r"takes no more bytes .* free some space"):
+            server.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         server.stop()
 
 
