@@ -1,8 +1,8 @@
 """What one API process takes: `python -m bench.api`.
 
-Accepted jobs a second and their latencies at rising load, what a status poll costs, and 500 event streams at once,
-each beside a bare FastAPI route that only enqueues with RQ (`bench/bare_route.py`), in the same run. Workers are
-simulated by one process that ends jobs at once. Runs a redis-server of its own; all share the machine.
+Accepted jobs a second and their latencies at rising load, and what a status poll costs, beside a bare FastAPI
+route that only enqueues with RQ (`bench/bare_route.py`), in the same run. Workers are simulated by one process
+that ends jobs at once. Runs a redis-server of its own; all share the machine.
 """
 
 from __future__ import annotations
@@ -18,19 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from redis import Redis
-
-from bench.load import Connection, Outcome, load
+from bench.load import Outcome, load
 from bench.report import options, report
-from bench.servers import Server, drain, free_port, run_all, serve
-from bench.table import percentile, print_table, spread
+from bench.servers import Server, drain, free_port, serve
+from bench.table import print_table, spread
 from cli.supervisor.redis_server import RedisServer
-from contracts.auth.api_keys import ApiKeyStore
 
 JOB = {"prompt": "a red circle on a blue background"}
 _BARE = ["-m", "uvicorn", "bench.bare_route:create_app", "--factory", "--no-access-log"]
-#: Steps that each simulated job reports while its events are listened to, and the pause between two.
-_STEPS, _STEP_SECONDS = 8, 0.5
 
 
 @dataclass(frozen=True)
@@ -112,65 +107,6 @@ class Bench:
 
         print_table(f"call | {_HEAD}", [["GET /v1/jobs/{id}", *_row(*self.pairs(look))]])
 
-    def with_a_key(self) -> None:
-        """The same with an API key that has a rate and a quota, beside none. Last: it closes the service."""
-        before = self._accept_alone({})
-        with Redis.from_url(self._redis_url, decode_responses=True) as connection:
-            _, token = ApiKeyStore(connection).create("bench", calls_per_minute=10_000, max_jobs=1000)
-        asyncio.run(asyncio.sleep(1.1))
-        after = self._accept_alone({"Authorization": f"Bearer {token}"})
-        rows = [["without keys", *_medians(before)], ["with a key, its rate and its quota", *_medians(after)]]
-        print_table("100 jobs a second | p50 ms | p99 ms | API's CPU ms a job", rows)
-
-    def _accept_alone(self, headers: dict[str, str]) -> list[Figure]:
-        with beside(drain, self._redis_url, 0.02):
-            return [
-                measure(
-                    self._api, "POST", "/v1/txt2img", JOB, 202,
-                    per_second=100, seconds=self._seconds, headers=headers,
-                )
-                for _ in range(self._runs)
-            ]  # fmt: skip
-
-    def stream(self, count: int) -> None:
-        """So many event streams at once, of as many jobs that run side by side, and jobs accepted meanwhile."""
-        before = self._api.resident_bytes()
-        events, busy, held = asyncio.run(self._listen(count))
-        late = [f"{percentile(events, share) * 1000:.0f}" for share in (0.5, 0.99)]
-        row = [count, len(events), *late, f"{(held - before) / count / 1024:.0f}"]
-        print_table("event streams | events | an event late by ms, p50 | p99 | KiB of the API a stream", [row])
-        print()
-        open_row = ["while they are open", *(f"{busy.milliseconds(share):.1f}" for share in (0.5, 0.99))]
-        print_table("50 polls a second | p50 ms | p99 ms", [open_row])
-
-    async def _listen(self, count: int) -> tuple[list[float], Outcome, int]:
-        sender = await Connection(self._api.port, {}).open()
-        ids = []
-        for _ in range(count):
-            _, body = await sender.ask("POST", "/v1/txt2img", JOB)
-            ids.append(json.loads(body)["id"])
-        heard: list[list[float]] = [[] for _ in ids]
-
-        async def hear(number: int, connection: Connection) -> None:
-            async for late_seconds in connection.listen(f"/v1/jobs/{ids[number]}/events"):
-                heard[number].append(late_seconds)
-
-        connections = [await Connection(self._api.port, {}).open() for _ in ids]
-        tasks = [asyncio.create_task(hear(number, one)) for number, one in enumerate(connections)]
-        while not all(heard):  # noqa: ASYNC110  # what is awaited is all streams' first event
-            await asyncio.sleep(0.05)
-        held = self._api.resident_bytes()
-        with beside(run_all, self._redis_url, _STEPS, _STEP_SECONDS):
-            path = f"/v1/jobs/{ids[0]}"
-            busy = await load(
-                self._api.port, "GET", path, per_second=50, seconds=_STEPS * _STEP_SECONDS, connections=16
-            )
-            await asyncio.gather(*tasks)
-        if {len(one) for one in heard} != {_STEPS + 3}:  # queued, started, each step, completed
-            raise RuntimeError(f"streams told {sorted({len(one) for one in heard})} events")
-        sender.close()
-        return [late for one in heard for late in one[1:]], busy, held
-
 
 _CELLS = "a second | p50 ms | p99 ms | CPU ms"
 _HEAD = f"bare: {_CELLS} | ours: {_CELLS} | CPU ours ÷ bare"
@@ -196,7 +132,6 @@ def main() -> None:
     parser = options(__doc__, runs=3)
     parser.add_argument("--seconds", type=float, default=0.5, help="length of one run (%(default)s)")
     parser.add_argument("--rates", type=int, nargs="+", default=[100, 300])
-    parser.add_argument("--streams", type=int, default=500, help="event streams at once (%(default)s)")
     arguments = parser.parse_args()
     with report("api"), ExitStack() as stack:
         data = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -214,10 +149,6 @@ def main() -> None:
         bench.accept(arguments.rates)
         print()
         bench.poll()
-        print()
-        bench.stream(arguments.streams)
-        print()
-        bench.with_a_key()
 
 
 if __name__ == "__main__":

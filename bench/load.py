@@ -10,7 +10,6 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,9 +38,8 @@ class Outcome:
 class Connection:
     """One kept connection."""
 
-    def __init__(self, port: int, headers: Mapping[str, str]) -> None:
+    def __init__(self, port: int) -> None:
         self._port = port
-        self._head = "".join(f"{name}: {value}\r\n" for name, value in {"Host": "127.0.0.1", **headers}.items())
 
     async def open(self) -> Connection:
         """Connect."""
@@ -54,25 +52,12 @@ class Connection:
 
     async def ask(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
         """One request; status and body of its answer."""
-        status, headers = await self._begin(method, path, body)
-        return status, await self._reader.readexactly(int(headers["content-length"]))
-
-    async def listen(self, path: str) -> AsyncIterator[float]:
-        """Server-sent events until their end: of each, the seconds since Redis had it, which its id says."""
-        await self._begin("GET", path)
-        while line := await self._reader.readline():
-            if line.startswith(b"id: "):
-                yield time.time() - int(line[4:].partition(b"-")[0]) / 1000
-            elif line == b"0\r\n":
-                return
-
-    async def _begin(self, method: str, path: str, body: Any = None) -> tuple[int, dict[str, str]]:
         data = b"" if body is None else json.dumps(body).encode()
         kind = f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n" if data else ""
-        self._writer.write(f"{method} {path} HTTP/1.1\r\n{self._head}{kind}\r\n".encode() + data)
+        self._writer.write(f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{kind}\r\n".encode() + data)
         first, *lines = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        pairs = (line.partition(":") for line in lines if line)
-        return int(first.split()[1]), {name.lower(): value.strip() for name, _, value in pairs}
+        headers = {name.lower(): value for name, _, value in (line.partition(":") for line in lines)}
+        return int(first.split()[1]), await self._reader.readexactly(int(headers["content-length"]))
 
 
 async def load(
@@ -84,11 +69,10 @@ async def load(
     per_second: float | None,
     seconds: float,
     connections: int = 64,
-    headers: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Send requests for a while: at a rate, or (None) each connection as fast as it is answered."""
     outcome = Outcome()
-    opened = [await Connection(port, headers or {}).open() for _ in range(connections)]
+    opened = [await Connection(port).open() for _ in range(connections)]
     free: asyncio.Queue[Connection] = asyncio.Queue()
     for one in opened:
         free.put_nowait(one)

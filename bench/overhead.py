@@ -2,15 +2,14 @@
 
 A bare loop and Darkroom (one worker), each one by one and in batches, and LitServe with the same pipelines and
 batch size, answer the same orders for shapes-sdxl with PNG files: mixed prompts, then mixed tasks, then mixed
-LoRAs; then latencies at rising rates. One thread computes, with the same arithmetic everywhere
-(`keep_arithmetic`), so that the same seed gives the same bytes. Rivals follow each other in every run, the others
-idle meanwhile, and ratios are taken within one run; runs are short and many, since a machine's speed drifts.
+LoRAs. One thread computes, with the same arithmetic everywhere (`keep_arithmetic`), so that the same seed gives
+the same bytes. Rivals follow each other in every run, the others idle meanwhile, and ratios are taken within one
+run; runs are short and many, since a machine's speed drifts.
 """
 
 from __future__ import annotations
 
 import base64
-import statistics
 import sys
 import tempfile
 import threading
@@ -35,11 +34,9 @@ from bench.diffusers_loop import (
 )
 from bench.report import keep_arithmetic, options, report
 from bench.servers import Server, free_port, serve
-from bench.table import percentile, print_table, spread
+from bench.table import print_table, spread
 from worker.runtime.warnings import silence_known_warnings
 
-#: Rates of arrival, as parts of what the bare loop makes, and the images that arrive at each.
-_LOADS, _ARRIVALS = (0.5, 1.0, 1.5), 16
 #: Orders before the first measured one: every task and every LoRA.
 _WARM_UP = 4
 #: Requests sent at the same time.
@@ -65,18 +62,6 @@ class Rival:
         self.answer(orders)
         seconds = time.perf_counter() - started
         return len(orders) / seconds, (self.cpu_seconds() - cpu) / len(orders)
-
-    def latencies(self, orders: Sequence[Order], per_second: float) -> list[float]:
-        """Seconds from when each order was due, at an even rate, so that a stall counts for all orders in it."""
-
-        def ask(due: float, order: Order) -> float:
-            time.sleep(max(0.0, due - time.perf_counter()))
-            self.answer([order])
-            return time.perf_counter() - due
-
-        started = time.perf_counter()
-        with ThreadPoolExecutor(len(orders)) as clients:
-            return list(clients.map(ask, (started + number / per_second for number in range(len(orders))), orders))
 
 
 def bare_loops(batch: int) -> list[Rival]:
@@ -151,8 +136,8 @@ def _served(name: str, server: Server, ask: Callable[[httpx.Client, Order], str]
     return Rival(name, answer, server.cpu_seconds)
 
 
-def rates(rivals: Sequence[Rival], mix: str, count: int, runs: int) -> float:
-    """Print the table of one mix; returns the bare loop's images a second."""
+def rates(rivals: Sequence[Rival], mix: str, count: int, runs: int) -> None:
+    """Print the table of one mix."""
     for rival in rivals:
         print(f"… {mix}: {rival.name}", file=sys.stderr)
         rival.run(make_orders(mix, _WARM_UP))
@@ -165,18 +150,6 @@ def rates(rivals: Sequence[Rival], mix: str, count: int, runs: int) -> float:
         rows.append([rival.name, spread(speeds), spread(ratios, 2), spread(cpu, 3)])
     print_table([f"mixed {mix}", "images/s", "÷ bare loop", "CPU seconds an image"], rows)
     print()
-    return statistics.median(run[0][0] for run in found)
-
-
-def latencies(rivals: Sequence[Rival], bare: float) -> None:
-    """Print the table of latencies; rates are parts of the bare loop's."""
-    rows = []
-    for part in _LOADS:
-        for rival in rivals:
-            seconds = rival.latencies(make_orders("prompts", _ARRIVALS, first=int(part * 100_000)), part * bare)
-            figures = [f"{percentile(seconds, share):.2f}" for share in (0.5, 0.95)]
-            rows.append([f"{part:g} ({part * bare:.1f}/s)", rival.name, *figures])
-    print_table(["arrivals ÷ bare loop", "", "p50 s", "p95 s"], rows)
 
 
 def main() -> None:
@@ -192,10 +165,9 @@ def main() -> None:
         servers = [stack.enter_context(start(arguments.batch)) for start in (darkroom, litserve)]
         loops = bare_loops(arguments.batch)
         rivals = [*loops, *(rival for group in servers for rival in group)]
-        bare = [rates(rivals, mix, arguments.jobs, arguments.runs) for mix in MIXES]
-        latencies([rivals[0], *rivals[2:]], bare[MIXES.index("prompts")])
-        print(f"\nmedian (range) of {arguments.runs} runs of {arguments.jobs} images;", end=" ")
-        print(f"latencies: one run of {_ARRIVALS} images at each rate, mixed prompts")
+        for mix in MIXES:
+            rates(rivals, mix, arguments.jobs, arguments.runs)
+        print(f"median (range) of {arguments.runs} runs of {arguments.jobs} images")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import psutil
 from redis import Redis
 
 from contracts.queue.leases import ClaimCriteria, Claims
-from contracts.queue.records import JobState, Progress
+from contracts.queue.records import JobState
 from contracts.settings import QueueSettings
 
 _READY_SECONDS = 180
@@ -38,10 +38,6 @@ class Server:
         """Processor time used so far by all its processes."""
         every = (self.process, *self.process.children(recursive=True))
         return float(sum(times.user + times.system for times in (process.cpu_times() for process in every)))
-
-    def resident_bytes(self) -> int:
-        """Memory of the first process."""
-        return int(self.process.memory_info().rss)
 
 
 def free_port() -> int:
@@ -94,17 +90,3 @@ def drain(redis_url: str, pause_seconds: float) -> None:
                 claims.finish(claim, JobState.COMPLETED, images=[])
             if not taken:
                 time.sleep(pause_seconds)
-
-
-def run_all(redis_url: str, steps: int, pause_seconds: float) -> None:
-    """Simulate one worker that runs all waiting jobs side by side and reports each after each step."""
-    with Redis.from_url(redis_url, decode_responses=True) as connection:
-        claims = Claims(connection, QueueSettings(), "simulated", ttl_seconds=86_400)
-        taken = []
-        while batch := claims.claim(ClaimCriteria()):
-            taken += batch
-        for step in range(1, steps + 1):
-            time.sleep(pause_seconds)
-            claims.advance(taken, Progress(step=step, steps=steps, fraction=step / steps))
-        for claim in taken:
-            claims.finish(claim, JobState.COMPLETED, images=[])

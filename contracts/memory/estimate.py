@@ -244,7 +244,8 @@ class Estimate:
         return max(
             peak_values(activations.peaks, shape, 1, tile) + tiles + finished,
             tiles + finished + 2 * image,
-            2 * images * image,
+            # `VaeImageProcessor.denormalize`: all images beside two intermediate results.
+            3 * images * image,
             peak_values(activations.encoding, shape, 1, tile) + controls,
         )
 

@@ -32,6 +32,7 @@ SMALL, WIDE = (128, 128), (192, 128)
         Case("flux", "img2img", 1, WIDE, "fastest"),
         Case("flux", "inpaint", 2, SMALL, "middle"),
         Case("flux", "controlnet", 2, WIDE, "smallest"),
+        Case("flux", "txt2img", 2, (256, 192), "smallest"),  # the peak is where finished images are denormalized
     ],
     ids=lambda case: f"{case.family}-{case.kind}-{case.images}-{case.size[0]}x{case.size[1]}-{case.position}",
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import gpu_check
+from tests.gpu import check as gpu_check
 
 
 def test_the_blocks_that_need_no_device_print_a_line_of_json_each(
