@@ -47,7 +47,7 @@ containers: .venv/installed-dev  ## build both images, run them with compose, an
 	$(BIN)/python -m pytest tests/containers
 
 gpu-check: .venv/installed-dev  ## what a CUDA card does with this worker, in under four minutes; docs/gpu.md has the figures
-	$(BIN)/python -m tests.gpu.check
+	$(BIN)/python -m tests.support.gpu_check
 
 gpu: .venv/installed-dev  ## tests and figures that need a CUDA device
 	$(BIN)/python -m pytest tests/gpu

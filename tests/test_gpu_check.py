@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gpu import check as gpu_check
+from tests.support import gpu_check
 
 
 def test_the_blocks_that_need_no_device_print_a_line_of_json_each(

@@ -4,6 +4,7 @@ adapters.py            jobs with a LoRA, and sets of adapters that must load
 api_process.py         `python -m app` as a process on a socket of its own
 claims.py              the worker's side of the queue, for tests of the queue alone
 dispatcher_process.py  `python -m dispatcher` as a process that delivers to this machine
+gpu_check.py           `make gpu-check`: what a CUDA card does with this worker
 hosts.py               host names: certificates, and a name service that changes its answers
 images.py              small images and masks, and the forms in which clients send them
 jobs.py                jobs that passed validation, and running them on a pool

@@ -1,4 +1,4 @@
-"""Checks a CUDA card in under four minutes: `make gpu-check`, or `python -m tests.gpu.check`.
+"""Checks a CUDA card in under four minutes: `make gpu-check`, or `python -m tests.support.gpu_check`.
 
 Each block prints one JSON line as soon as it ends and fails alone, so that a run that is cut off still tells
 something. SDXL with random weights (7 GB on disk) stands for a model of real size. What the figures were on a card
