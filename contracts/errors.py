@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 
 class DarkroomError(Exception):
@@ -182,6 +183,12 @@ RETRYABLE = {
     FailureCode.REFUSED_FUNCTION: False,
     FailureCode.INTERNAL: True,
 }
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, at most 300 characters and without the home folder's path."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].replace(str(Path.home()), "~")[:300]
 
 
 class JobFailed(DarkroomError):

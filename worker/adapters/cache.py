@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contracts.errors import FailureCode, JobFailed
+from contracts.errors import FailureCode, JobFailed, first_line
 from contracts.queue.records import Weights
 from contracts.requests.parameters import LoraParameters
 from worker.adapters import reader
@@ -147,8 +147,7 @@ class LoraCache:
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            reason = (str(error).splitlines() or [""])[0][:300]
-            message = f"LoRA {lora.name} cannot be used: {reason}"
+            message = f"LoRA {lora.name} cannot be used: {first_line(error)}"
             raise JobFailed(FailureCode.LORA_INCOMPATIBLE, message) from error
         layers = {layer: weights for part in components.values() for layer, weights in part.items()}
         denoiser = components.get(self._family.denoiser, {})

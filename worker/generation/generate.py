@@ -137,10 +137,7 @@ def _generate_once(
         predicted_calls=callback.predicted_calls,
         worker=worker_name,
     )
-    results = failures | {
-        job.id: _result(job, indexes, images, receipt, adapters[job.id], callback)
-        for job, indexes in zip(ready, _image_indexes(ready), strict=True)
-    }
+    results = failures | _results(ready, images, receipt, adapters, callback)
     return [results[job.id] for job in jobs]
 
 
@@ -222,27 +219,31 @@ def _image_indexes(jobs: Sequence[Job]) -> list[range]:
     return indexes
 
 
-def _result(
-    job: Job,
-    indexes: range,
+def _results(
+    jobs: Sequence[Job],
     images: Sequence[Image.Image],
     shared: Receipt,
-    adapters: AdapterSet,
+    adapters: Mapping[str, AdapterSet],
     callback: StepCallback,
-) -> JobResult:
-    """Return one job's images, with its own receipt made from the call's."""
-    if callback.non_finite_images.intersection(indexes):
-        message = "the model's output contains NaN or infinite values; if the job uses LoRAs, try smaller scales"
-        return JobResult.failed(FailureCode.INTERNAL, message)
-    receipt = shared.model_copy(
-        update={
+) -> dict[str, JobResult]:
+    """Return the images of each job by its id, with its own receipt made from the call's."""
+    results = {}
+    for job, indexes in zip(jobs, _image_indexes(jobs), strict=True):
+        if callback.non_finite_images.intersection(indexes):
+            message = (
+                "the model's output contains NaN or infinite values; if the job uses LoRAs, try smaller scales"
+            )
+            results[job.id] = JobResult.failed(FailureCode.INTERNAL, message)
+            continue
+        own = {
             "parameters": job.parameters,
             "seeds": job.parameters.seeds,
-            "loras": adapters.weights,
+            "loras": adapters[job.id].weights,
             "timings": {"queue": round(job.queue_seconds, 4), **callback.timer.seconds},
         }
-    )
-    return JobResult("generated", images=[images[index] for index in indexes], receipt=receipt)
+        receipt = shared.model_copy(update=own)
+        results[job.id] = JobResult("generated", images=[images[index] for index in indexes], receipt=receipt)
+    return results
 
 
 def _error_for_client(error: Exception) -> JobError:

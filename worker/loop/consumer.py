@@ -175,7 +175,7 @@ class Consumer:
 
     def _fitting(self, claims: list[Claim]) -> list[Claim]:
         """The claims that the memory plan can run together, adapters included; the others are released."""
-        count = self._pool.fitting([claim.job.parameters for claim in claims])
+        count = self._pool.count_fitting([claim.job.parameters for claim in claims])
         for claim in reversed(claims[count:]):
             self._claims.release(claim)
         return claims[:count]

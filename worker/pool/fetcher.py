@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.errors import CatalogueError, FailureCode, JobFailed, NotFound
+from contracts.errors import CatalogueError, FailureCode, JobFailed, NotFound, first_line
 from worker.checkpoints import files
 from worker.checkpoints import loader as checkpoints
 from worker.checkpoints.files import ContentHasher, weight_files
@@ -96,9 +96,3 @@ def load_errors_as_job_failed(id: str, load: Callable[[], _Loaded]) -> _Loaded:
             raise
         message = f"{id} cannot be loaded: {first_line(error)}"
         raise JobFailed(FailureCode.MODEL_LOAD_FAILED, message) from error
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, at most 300 characters and without the home folder's path."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].replace(str(Path.home()), "~")[:300]

@@ -49,7 +49,7 @@ class PoolContext:
 
     Attributes:
         encodes_ahead: whether a thread beside the jobs' has T5 read what waits.
-        turn: held while a model is loaded or moved, and by that thread while T5 runs.
+        weights_lock: held while a model is loaded or moved, and by that thread while T5 runs.
     """
 
     catalogue: Catalogue
@@ -60,7 +60,7 @@ class PoolContext:
     lora_files: LoraFiles
     kernels: KernelOptions
     encodes_ahead: bool = False
-    turn: threading.RLock = field(default_factory=threading.RLock)
+    weights_lock: threading.RLock = field(default_factory=threading.RLock)
 
 
 class LoadedModel:
@@ -84,7 +84,7 @@ class LoadedModel:
         self._context = context
         self.weights = Weights(id=spec.id, sha256=context.hasher.hash(path, spec.variant), family=spec.family)
         skipped = {name for name, placement in plan.placements.items() if placement is Placement.SKIPPED}
-        with context.turn:
+        with context.weights_lock:
             self.base = checkpoints.load_model(context.catalogue, spec, self.family, path, self.dtype, skipped)
         if plan.fp8:
             denoiser = self.base.components[self.family.denoiser]
@@ -98,7 +98,7 @@ class LoadedModel:
             self.family.repeated_blocks,
             refused="denoiser in fp8" if plan.fp8 else "",
         )
-        self.placement = ComponentPlacement(modules, context.device, context.memory_tracker, context.turn)
+        self.placement = ComponentPlacement(modules, context.device, context.memory_tracker, context.weights_lock)
         self._controlnets: dict[str, tuple[Any, str]] = {}
         self._host_t5: CpuT5 | None = None
         self._schedulers: dict[str, Any] = {}
@@ -149,7 +149,7 @@ class LoadedModel:
         """Load a ControlNet into host memory; nothing where it is loaded already."""
         if id in self._controlnets:
             return
-        with self._context.turn:
+        with self._context.weights_lock:
             module = checkpoints.load_controlnet(self.family, path, self.dtype)
         self.kernels.set_memory_format({id: module})
         cache_introspection(module)
@@ -226,25 +226,21 @@ class LoadedModel:
 
     def components(self) -> ModelComponents:
         """The loaded components, for a checkpoint whose files did not tell them."""
-        components = tuple(
-            size_component(name, role_of(name, config), count, size, config)
-            for name, config, count, size in (
-                (
-                    name,
-                    _config(part),
-                    ParameterCount.of((key, tensor.numel()) for key, tensor in part.state_dict().items()),
-                    part.dtype.itemsize if name == "vae" else self.dtype.itemsize,
-                )
-                for name, part in self.base.components.items()
-                if _is_module(part)
-            )
-        )
-        return ModelComponents(self.spec.id, components, self.dtype.itemsize, self.spec.family_spec.t5_optional)
+        components = []
+        for name, part in self.base.components.items():
+            if not _is_module(part):
+                continue
+            config = _config(part)
+            count = ParameterCount.of((key, tensor.numel()) for key, tensor in part.state_dict().items())
+            value_bytes = part.dtype.itemsize if name == "vae" else self.dtype.itemsize
+            components.append(size_component(name, role_of(name, config), count, value_bytes, config))
+        optional = self.spec.family_spec.t5_optional
+        return ModelComponents(self.spec.id, tuple(components), self.dtype.itemsize, optional)
 
     def _job_t5(self) -> JobT5Proxy | None:
         """What runs T5 in its turn with a thread that encodes ahead; None where it is not on the CPU.
 
-        Nor where adapters can change it: those of the batch that runs would act on what is encoded ahead.
+        Nor where adapters can change it: those of the call that runs would act on what is encoded ahead.
         """
         t5 = self.family.t5
         if t5 is None or not self._context.encodes_ahead or self.placement.placement_of(t5) is not Placement.CPU:
@@ -253,8 +249,8 @@ class LoadedModel:
             return None
         if self._host_t5 is None:
             like_base = partial(derive, type(self.base), self.base)
-            cache, turn = self._context.embeddings, self._context.turn
-            self._host_t5 = CpuT5(t5, self.family, self.base, like_base, cache, self.weights.sha256, turn)
+            cache, lock = self._context.embeddings, self._context.weights_lock
+            self._host_t5 = CpuT5(t5, self.family, self.base, like_base, cache, self.weights.sha256, lock)
         return self._host_t5.job_proxy()
 
     def _encoder(self, sets: Sequence[AdapterSet], job_proxy: JobT5Proxy | None = None) -> PromptEncoder:

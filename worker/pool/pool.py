@@ -43,7 +43,7 @@ class Pool:
 
     Attributes:
         plan_selector: chooses the plan of each call.
-        memory_tracker: what the running batch takes of the device's memory.
+        memory_tracker: what the running call takes of the device's memory.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Pool:
         encodes_ahead: bool = False,
         kernels: KernelOptions | None = None,
     ) -> None:
-        """Empty.
+        """Create an empty pool.
 
         Args:
             max_models: on the device at once, whatever their bytes.
@@ -127,21 +127,23 @@ class Pool:
             load_errors_as_job_failed(controlnet, partial(self._fetcher.measure_controlnet, controlnet, job.model))
         return self._place(job.model, self.plan_selector.choose(job, images), controlnets)
 
-    def fitting(self, batch: Sequence[JobParameters]) -> int:
+    def count_fitting(self, jobs: Sequence[JobParameters]) -> int:
         """Count the jobs, from the first on, that one call can run without a worse plan for their adapters.
 
         The first job is always one of them.
         """
         with suppress(CatalogueError):
-            if len(batch) > 1 and self.plan_selector.knows(batch[0].model):
-                for count in range(len(batch), 1, -1):
-                    load = combine(batch[:count])
-                    plain = load.model_copy(update={"loras": combine(batch[:1]).loras})
-                    plans = [self.plan_selector.choose(one, load.num_images) for one in (load, plain)]
-                    if plans[0].name == plans[1].name and plans[0].fits:
+            if len(jobs) > 1 and self.plan_selector.knows(jobs[0].model):
+                for count in range(len(jobs), 1, -1):
+                    merged = combine(jobs[:count])
+                    plain = merged.model_copy(update={"loras": combine(jobs[:1]).loras})
+                    plan, plain_plan = (
+                        self.plan_selector.choose(needed, merged.num_images) for needed in (merged, plain)
+                    )
+                    if plan.name == plain_plan.name and plan.fits:
                         return count
                 return 1
-        return len(batch)
+        return len(jobs)
 
     def step_down(self, job: JobParameters, images: int) -> str | None:
         """Record that a call like this ran out of memory: the next one gets a smaller plan.
@@ -181,8 +183,8 @@ class Pool:
         self._counters.count("embedding_cache_misses", encoder.misses, model=model.spec.id)
         self._counters.count("prompts_found_ahead", encoder.cache_use.ahead, model=model.spec.id)
 
-    def memory_of(self, model: LoadedModel, ran_out: Sequence[str]) -> MemoryUse:
-        """Memory of the call that has just run, for its receipt; `ran_out` names the plans that were too large."""
+    def memory_of(self, model: LoadedModel, failed_plans: Sequence[str]) -> MemoryUse:
+        """Memory of the call that has just run, for its receipt; `failed_plans` were too large."""
         if self.memory_tracker.retries:
             self._counters.count("allocator_retries", self.memory_tracker.retries, model=model.spec.id)
         report, plan = model.report(), model.placement.plan
@@ -191,7 +193,7 @@ class Pool:
             budget_bytes=self.plan_selector.size_bytes,
             planned_bytes=0 if plan is None else plan.peak_bytes,
             peak_bytes=self.memory_tracker.peak_bytes,
-            ran_out=list(ran_out),
+            ran_out=list(failed_plans),
         )
 
     def drop(self, id: str) -> None:
@@ -225,11 +227,11 @@ class Pool:
         self._cache.enter(id, model)
         for controlnet in controlnets:
             load_errors_as_job_failed(controlnet, partial(self._load_controlnet, model, controlnet))
-        self._settle(model, plan)
+        self._apply_plan(model, plan)
         self._cache.bound_host(id)
         return model
 
-    def _settle(self, model: LoadedModel, plan: Plan) -> None:
+    def _apply_plan(self, model: LoadedModel, plan: Plan) -> None:
         if model.adapters.resident_bytes + plan.peak_bytes > self.plan_selector.size_bytes:
             model.forget_adapters()
         try:
