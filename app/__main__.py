@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import sys
@@ -18,6 +19,7 @@ from contracts.auth.api_keys import ApiKeyStore
 from contracts.errors import DarkroomError, Unavailable
 from contracts.redis.connection import connect
 from contracts.settings import LogSettings, explain
+from contracts.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ def main() -> None:
     try:
         logs.configure(LogSettings())
         settings, sockets = listen(ApiSettings())
+        watchdog = Watchdog(settings.shared.hang_seconds)
         app = create_app(settings)
     except DarkroomError as error:
         sys.exit(f"darkroom api: {error}")
@@ -51,15 +54,21 @@ def main() -> None:
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
     with suppress(KeyboardInterrupt):  # uvicorn has shut down, and raises Ctrl-C again
-        _Server(config, app).run(sockets)
+        _Server(config, app, watchdog).run(sockets)
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that ends clients' waits for jobs when it shuts down."""
+    """A uvicorn server that ends clients' waits for jobs when it shuts down, and whose event loop is watched."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, watchdog: Watchdog) -> None:
         super().__init__(config)
         self._app = app
+        self._watchdog = watchdog
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve; from then on, an event loop that hangs ends the process."""
+        await super().startup(sockets)
+        self._watchdog.watch_event_loop(asyncio.get_running_loop())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer waiting clients now; other API processes can tell them about their jobs later."""

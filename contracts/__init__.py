@@ -15,4 +15,5 @@ job_view.py   a job as clients see it
 logs.py       log formats and context
 metrics.py    all metrics, counters and totals
 settings.py   settings that several processes share
+watchdog.py   ends a process that stands still
 """

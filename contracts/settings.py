@@ -91,6 +91,12 @@ class SharedSettings(Settings):
     gone_seconds: int = Field(
         86_400, ge=1, description="time after expiry during which a job answers 410, not 404"
     )
+    hang_seconds: float = Field(
+        60.0,
+        gt=0,
+        description="maximum time that a process may stand still (native code holds the interpreter, or its event "
+        "loop or heartbeat is stuck); then it exits, and its supervisor restarts it",
+    )
 
 
 class QueueSettings(Settings):

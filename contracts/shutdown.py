@@ -27,6 +27,11 @@ class Shutdown:
         """Whether to stop at once: a second signal has come, or the drain time is over."""
         return self._deadline is not None and time.monotonic() >= self._deadline
 
+    @property
+    def overdue_seconds(self) -> float:
+        """Time since the shutdown became overdue; 0 before that."""
+        return 0.0 if self._deadline is None else max(0.0, time.monotonic() - self._deadline)
+
     def install(self) -> None:
         """Handle SIGTERM and SIGINT; in the main thread only."""
         for number in (signal.SIGTERM, signal.SIGINT):

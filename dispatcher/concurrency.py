@@ -52,6 +52,11 @@ class AttemptPool:
         self._loop_thread.submit(self._loop.run_forever)
 
     @property
+    def event_loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that the attempts run in."""
+        return self._loop
+
+    @property
     def has_room(self) -> bool:
         """Whether another attempt may begin."""
         with self._lock:

@@ -71,6 +71,11 @@ class Dispatcher:
         self._shutdown = Shutdown(settings.drain_seconds, on_request=self._listener.wake)
         self._attempts = AttemptPool(self._attempt, settings, on_end=self._listener.wake)
 
+    @property
+    def event_loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that runs the attempts, in a thread of its own."""
+        return self._attempts.event_loop
+
     def start(self) -> None:
         """Deliver until a signal asks to stop; attempts that are not over by the drain time are released."""
         try:

@@ -15,6 +15,7 @@ from contracts.outbound.outbox import Outbox
 from contracts.outbound.signing import Secrets
 from contracts.redis.connection import connect
 from contracts.settings import LogSettings, OutboundSettings, SharedSettings, explain
+from contracts.watchdog import Watchdog
 from dispatcher.dispatcher import Dispatcher
 from dispatcher.http_client import Poster
 from dispatcher.settings import WebhookSettings
@@ -28,13 +29,16 @@ def main() -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         logs.configure(LogSettings())
-        dispatcher = _build(SharedSettings(), OutboundSettings(), WebhookSettings())
+        shared = SharedSettings()
+        watchdog = Watchdog(shared.hang_seconds)
+        dispatcher = _build(shared, OutboundSettings(), WebhookSettings())
     except SettingsError as error:
         print("darkroom dispatcher:", error, file=sys.stderr)  # noqa: T201
         return 1
     except ValidationError as error:
         print("darkroom dispatcher:", explain(error), file=sys.stderr)  # noqa: T201
         return 1
+    watchdog.watch_event_loop(dispatcher.event_loop)
     dispatcher.start()
     return 0
 

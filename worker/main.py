@@ -17,6 +17,7 @@ from contracts.queue.leases import Claims
 from contracts.redis.connection import connect
 from contracts.settings import LogSettings, QueueSettings, SharedSettings, explain
 from contracts.storage import Storage, open_storage
+from contracts.watchdog import Watchdog
 from worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def main() -> int:
 
 
 def _run(shared: SharedSettings, queue: QueueSettings, settings: WorkerSettings) -> int:
+    watchdog = Watchdog(shared.hang_seconds)
     # Imported here: torch and diffusers take seconds, and invalid settings should be reported before that.
     import torch
 
@@ -77,6 +79,7 @@ def _run(shared: SharedSettings, queue: QueueSettings, settings: WorkerSettings)
         counters=counters,
         capacity=pool.plan_selector.capacity,
     )
+    watchdog.watch(lambda: consumer.find_fault(shared.hang_seconds))
     try:
         with prefer(settings.attention):
             consumer.start(settings.warm or [catalogue.default_model])

@@ -1,13 +1,16 @@
-"""One child process of `darkroom up`: started, watched, restarted when it dies, stopped on request."""
+"""One child process of `darkroom up`: started, watched, restarted when it dies or hangs, stopped on request."""
 
 from __future__ import annotations
 
 import ctypes
 import logging
+import math
 import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+
+from contracts.watchdog import START_SECONDS
 
 _log = logging.getLogger(__name__)
 
@@ -28,13 +31,25 @@ class Child:
     """A program that is kept running while the service runs."""
 
     def __init__(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str], fds: Sequence[int] = ()
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        fds: Sequence[int] = (),
+        hang_seconds: float = math.inf,
     ) -> None:
-        """Describe the program; `fds` are inherited by it (a listening socket survives its restarts)."""
+        """Describe the program.
+
+        Args:
+            fds: inherited by it (a listening socket survives its restarts).
+            hang_seconds: maximum time between two beats that are reported by `beat`; then it is killed.
+        """
         self.name = name
         self._command = list(command)
         self._environment = dict(environment)
         self._fds = tuple(fds)
+        self._hang_seconds = hang_seconds
+        self._hung_at = math.inf
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
         self._pause_seconds = _FIRST_PAUSE_SECONDS
@@ -50,6 +65,7 @@ class Child:
             preexec_fn=end_with_parent,
         )
         self._started_at = time.monotonic()
+        self._hung_at = self._started_at + max(START_SECONDS, self._hang_seconds)
 
     @property
     def is_running(self) -> bool:
@@ -60,6 +76,20 @@ class Child:
     def pid(self) -> int | None:
         """The process id of the latest start."""
         return None if self._process is None else self._process.pid
+
+    def beat(self) -> None:
+        """The program runs: give it another `hang_seconds` to say so again."""
+        self._hung_at = time.monotonic() + self._hang_seconds
+
+    def excuse(self, seconds: float) -> None:
+        """Nobody could have received a beat for so long."""
+        self._hung_at += seconds
+
+    def kill_if_hung(self) -> None:
+        """Kill the program if its beats have stopped, whatever it is doing; `revive` starts it again."""
+        if self.is_running and time.monotonic() > self._hung_at:
+            _log.error("%s has stopped beating although its process lives; killing it", self.name)
+            self.kill()
 
     def revive(self) -> None:
         """Restart the program if it has died, after a pause that grows while it keeps dying."""

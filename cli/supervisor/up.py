@@ -1,8 +1,8 @@
 """`darkroom up`: the whole service on one machine. Redis starts first and stops last; between them run the API,
 the workers and the webhook dispatcher.
 
-A child that dies is started again. One Ctrl-C (or SIGTERM) stops everything in order: running jobs finish first. A
-second one makes the workers return their jobs to the queue instead.
+A child that dies, or lives and no longer beats, is started again. One Ctrl-C (or SIGTERM) stops everything in
+order: running jobs finish first. A second one makes the workers return their jobs to the queue instead.
 """
 
 from __future__ import annotations
@@ -13,16 +13,21 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 
+from cli.supervisor.beats import BeatReceiver
 from cli.supervisor.process import Child
 from cli.supervisor.redis_server import RedisServer
+from contracts.settings import SharedSettings
+from contracts.watchdog import NOTIFY_SOCKET
 
 _POLL_SECONDS = 0.1
+#: Beats that were missed in a longer round of supervision (Redis was restarted, say) do not count.
+_LONG_ROUND_SECONDS = 2.0
 #: How long the children may take to stop: the workers' own drain period, and some time on top.
 _STOP_SECONDS = 150.0
 
@@ -41,6 +46,9 @@ class Service:
         self._api: Child | None = None
         self._workers: list[Child] = []
         self._dispatcher: Child | None = None
+        self._beats = BeatReceiver()
+        # A child ends itself after this time, and says where it hangs; one that cannot is killed a little later.
+        self._hang_seconds = SharedSettings().hang_seconds * 1.5 + 2.0
         self._stop_signals = 0
 
     @property
@@ -59,17 +67,16 @@ class Service:
                 self._stop()
 
     def _start(self) -> None:
-        environment = dict(os.environ, DARKROOM_DATA=str(self._data))
+        environment = dict(os.environ, DARKROOM_DATA=str(self._data), **{NOTIFY_SOCKET: self._beats.address})
         if self._redis is not None:
             self._redis.start()
             environment["DARKROOM_REDIS_URL"] = self._redis.url
         api = dict(environment, DARKROOM_API_HOST=str(self._host), DARKROOM_API_FD=str(self._listener.fileno()))
-        self._api = Child("api", [sys.executable, "-m", "app"], api, fds=[self._listener.fileno()])
+        self._api = self._child("api", "app", api, fds=[self._listener.fileno()])
         self._workers = [
-            Child(f"worker {number}", [sys.executable, "-m", "worker"], environment)
-            for number in range(1, self._worker_count + 1)
+            self._child(f"worker {number}", "worker", environment) for number in range(1, self._worker_count + 1)
         ]
-        self._dispatcher = Child("dispatcher", [sys.executable, "-m", "dispatcher"], environment)
+        self._dispatcher = self._child("dispatcher", "dispatcher", environment)
         if not ipaddress.ip_address(self._host).is_loopback:
             of = "" if self._redis is None else f" --data {self._data}"
             print(
@@ -79,12 +86,17 @@ class Service:
         for child in self._children():
             child.start()
 
+    def _child(self, name: str, module: str, environment: Mapping[str, str], fds: Sequence[int] = ()) -> Child:
+        return Child(name, [sys.executable, "-m", module], environment, fds, self._hang_seconds)
+
     def _children(self) -> list[Child]:
         return [child for child in (self._api, *self._workers, self._dispatcher) if child is not None]
 
     def _supervise(self) -> None:
-        announced = False
+        announced, round_at = False, time.monotonic()
         while not self._stop_signals:
+            round_seconds, round_at = time.monotonic() - round_at, time.monotonic()
+            self._end_hung_children(round_seconds)
             if self._redis is not None:
                 self._redis.revive()
             for child in self._children():
@@ -93,6 +105,15 @@ class Service:
                 print(f"ready {self.url}", flush=True)
                 announced = True
             time.sleep(_POLL_SECONDS)
+
+    def _end_hung_children(self, round_seconds: float) -> None:
+        beating = self._beats.receive()
+        for child in self._children():
+            if child.pid in beating:
+                child.beat()
+            if round_seconds > _LONG_ROUND_SECONDS:
+                child.excuse(round_seconds)
+            child.kill_if_hung()
 
     def _is_ready(self) -> bool:
         try:
@@ -124,6 +145,7 @@ class Service:
             child.kill()
         if self._redis is not None:
             self._redis.stop()
+        self._beats.close()
 
     @contextmanager
     def _signals_counted(self) -> Iterator[None]:

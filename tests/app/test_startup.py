@@ -14,6 +14,20 @@ import pytest
 
 from tests.support.api_process import api_process
 
+HANGING_API = """
+import asyncio, sys, time
+import app.__main__ as api
+
+startup = api._Server.startup
+
+async def start_and_hang(server, sockets=None):
+    await startup(server, sockets)
+    asyncio.get_running_loop().call_later(0.1, time.sleep, 60)
+
+api._Server.startup = start_and_hang
+api.main()
+"""
+
 
 def run(**settings: str) -> subprocess.CompletedProcess[str]:
     """Run the API with settings that it cannot start with."""
@@ -63,6 +77,20 @@ def test_one_slow_request_does_not_hold_up_the_others(redis_url: str, tmp_path: 
             started = time.monotonic()
             assert client.get("/healthz").status_code == 200
             assert time.monotonic() - started < 2
+
+
+def test_a_service_whose_event_loop_hangs_exits(redis_url: str, tmp_path: Path) -> None:
+    settings = {
+        "DARKROOM_REDIS_URL": redis_url,
+        "DARKROOM_DATA": str(tmp_path),
+        "DARKROOM_API_PORT": "0",
+        "DARKROOM_HANG_SECONDS": "1",
+    }
+    command = [sys.executable, "-c", HANGING_API]
+    result = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, timeout=60)
+
+    assert result.returncode == 1
+    assert "run_forever" in result.stderr, "no traceback of the event loop"
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,8 @@ from worker.settings import WorkerSettings
 _log = logging.getLogger(__name__)
 
 _REDIS_PAUSE_SECONDS = 0.5
+#: Maximum time for the last step, write and connection to end once the shutdown is overdue.
+_SHUTDOWN_GRACE_SECONDS = 30.0
 _FUNCTION_REFUSED = JobError.of(FailureCode.REFUSED_FUNCTION, "the job names a function that is not allowed")
 
 
@@ -114,6 +116,13 @@ class Consumer:
             self._completion_thread.close()
             self._completer.close()
             self._heartbeat.stop()
+
+    def find_fault(self, hang_seconds: float) -> str | None:
+        """Say what is stuck in this worker, for its watchdog; None if nothing is. In any thread."""
+        late_seconds = self._shutdown.overdue_seconds
+        if late_seconds > _SHUTDOWN_GRACE_SECONDS:
+            return f"asked to stop at once {late_seconds:.0f} s ago"
+        return self._heartbeat.find_fault(hang_seconds)
 
     def run(self) -> None:
         """Claim jobs, generate and complete them, wait where there are none; until a signal asks to stop.

@@ -1,4 +1,4 @@
-"""Keeps a worker's leases alive in the background, reaps those of dead workers, and ends a process that hangs.
+"""Keeps a worker's leases alive in the background, reaps those of dead workers, and knows what is stuck.
 
 It runs beside the GPU's work; the claims it is given are thread-safe: each call takes its own Redis connection.
 """
@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -23,8 +24,6 @@ from worker.settings import WorkerSettings
 
 _log = logging.getLogger(__name__)
 
-#: Exit status of a worker that ended itself because no step came; its supervisor starts another.
-STALLED = 70
 _STOP_SECONDS = 5.0
 
 
@@ -57,14 +56,20 @@ class Heartbeat:
         self._held: list[tuple[Sequence[Claim], JobWatch]] = []
         self._lock = threading.Lock()
         self._thread = BackgroundThread("heartbeat")
+        # A storage that is slow or away must not delay the beats.
+        self._deletions = BackgroundThread("deletions")
+        self._beat_at: float | None = None
 
     def start(self) -> None:
         """Beat in the background until `stop`."""
+        self._beat_at = time.monotonic()
         self._thread.repeat(self.beat, self._claims.lease_seconds / 3)
 
     def stop(self) -> None:
         """Stop beating and withdraw the worker's report."""
+        self._beat_at = None
         self._thread.close(_STOP_SECONDS)
+        self._deletions.close(_STOP_SECONDS)
         try:
             withdraw(self._claims.connection, self._settings.name)
             self._totals.flush()
@@ -98,7 +103,20 @@ class Heartbeat:
         except RedisError as error:
             _log.warning("heartbeat not written: %s", error)
             self._no_reap_before = time.monotonic() + self._claims.lease_seconds
-        self._exit_if_stalled()
+        if self._beat_at is not None:
+            self._beat_at = time.monotonic()
+
+    def find_fault(self, hang_seconds: float) -> str | None:
+        """Say what is stuck: no beat for `hang_seconds`, or no step for `stall_seconds`; None if nothing is."""
+        now, beat_at = time.monotonic(), self._beat_at
+        # A beat that another error than one of Redis ends each time extends no leases either.
+        if beat_at is not None and now - beat_at > hang_seconds + self._claims.lease_seconds / 3:
+            return f"no heartbeat for {now - beat_at:.0f} s"
+        with self._lock:
+            idle_seconds = max((watch.idle_seconds for _, watch in self._held), default=0.0)
+        if idle_seconds > self._settings.stall_seconds:
+            return f"no step for {idle_seconds:.0f} s"
+        return None
 
     def _extend(self) -> None:
         with self._lock:
@@ -116,7 +134,7 @@ class Heartbeat:
             _log.warning("%d jobs requeued: their workers were lost, or were not Darkroom's", requeued)
         for job_id in given_up:
             _log.error("job given up: every worker that ran it was lost", extra={"job_id": job_id})
-            self._delete_images(job_id)
+            self._deletions.submit(partial(self._delete_images, job_id))
 
     def _report(self) -> WorkerReport:
         fields, held = self._report_fields(), self.held_claims
@@ -128,10 +146,3 @@ class Heartbeat:
             current_jobs=[claim.job.id for claim in held],
             **fields,
         )
-
-    def _exit_if_stalled(self) -> None:
-        with self._lock:
-            idle_seconds = max((watch.idle_seconds for _, watch in self._held), default=0.0)
-        if idle_seconds > self._settings.stall_seconds:
-            _log.critical("no step for %.0f s: this process exits", idle_seconds)
-            os._exit(STALLED)

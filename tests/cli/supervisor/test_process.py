@@ -54,3 +54,34 @@ def test_a_file_descriptor_is_passed_on() -> None:
     assert child.wait(10)
     os.close(reader)
     os.close(writer)
+
+
+def test_a_child_whose_beats_have_stopped_is_killed_although_it_lives_and_is_restarted() -> None:
+    # Stopped as a whole, so nothing inside the process could end it.
+    child = Child(
+        "stopped", python("import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"), os.environ, (), 0.2
+    )
+    child.start()
+    first = child.pid
+    child.kill_if_hung()
+    assert child.is_running, "it has not beaten yet, and may still be starting"
+    child.beat()
+    while child.is_running:
+        child.kill_if_hung()
+        time.sleep(0.02)
+    restart(child, first)
+    child.kill()
+
+
+def test_a_child_that_beats_is_not_killed_nor_is_one_whose_beats_could_not_be_heard() -> None:
+    child = Child("sleeper", python("import time; time.sleep(60)"), os.environ, (), 1.0)
+    child.start()
+    for _ in range(4):
+        child.beat()
+        time.sleep(0.3)
+        child.kill_if_hung()
+    time.sleep(1.2)
+    child.excuse(1.2)
+    child.kill_if_hung()
+    assert child.is_running
+    child.kill()

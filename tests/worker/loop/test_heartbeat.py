@@ -1,18 +1,24 @@
-"""The heartbeat: extends leases, reaps those of lost workers, ends a process that hangs."""
+"""The heartbeat: extends leases, reaps those of lost workers, and knows what is stuck."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from contracts.metrics import Counters
 from contracts.queue.client import JobQueue
 from contracts.queue.leases import ClaimCriteria, Claims
 from contracts.queue.records import JobState
+from contracts.redis.connection import connect
 from contracts.settings import QueueSettings, SharedSettings
+from contracts.watchdog import STALLED
 from tests.support.parameters import parameters
-from worker.loop.heartbeat import STALLED, Heartbeat
+from tests.support.waiting import wait_until
+from worker.loop.heartbeat import Heartbeat
 from worker.loop.progress import JobWatch
 from worker.settings import WorkerSettings
 
@@ -23,6 +29,16 @@ def beat_for(queue: JobQueue, worker: str, forgotten: list[str]) -> tuple[Claims
     claims = Claims(queue.connection, QueueSettings(lease_seconds=LEASE_SECONDS, max_attempts=1), worker, 60)
     heart = Heartbeat(claims, WorkerSettings(name=worker), lambda: {"state": "idle"}, forgotten.append, Counters())
     return claims, heart
+
+
+@contextmanager
+def beating(heart: Heartbeat) -> Iterator[None]:
+    """The heartbeat beats while the block runs."""
+    heart.start()
+    try:
+        yield
+    finally:
+        heart.stop()
 
 
 def test_a_job_longer_than_its_lease_stays_with_a_worker_that_beats(queue: JobQueue) -> None:
@@ -59,6 +75,7 @@ def test_a_process_without_steps_exits(settings: SharedSettings, queue: JobQueue
         "from contracts.redis.connection import connect\n"
         "from contracts.metrics import Counters\n"
         "from contracts.settings import QueueSettings\n"
+        "from contracts.watchdog import Watchdog\n"
         "from worker.loop.heartbeat import Heartbeat\n"
         "from worker.loop.progress import JobWatch\n"
         "from worker.settings import WorkerSettings\n"
@@ -69,7 +86,44 @@ def test_a_process_without_steps_exits(settings: SharedSettings, queue: JobQueue
         "heart.start()\n"
         "batch = claims.claim(ClaimCriteria())\n"
         "heart.hold(batch, JobWatch(claims, batch))\n"
+        "Watchdog(1).watch(lambda: heart.find_fault(30))\n"
         "time.sleep(60)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == STALLED, done.stderr
+    assert "no step for" in done.stderr
+    assert "in <module>" in done.stderr, "no traceback of where it hangs"
+
+
+def test_a_heartbeat_that_always_fails_is_a_fault_and_an_absent_redis_is_not(queue: JobQueue) -> None:
+    claims = Claims(queue.connection, QueueSettings(lease_seconds=LEASE_SECONDS), "one", 60)
+    away = Claims(connect("unix:///nowhere.sock", timeout_seconds=1, retries=0), QueueSettings(), "two", 60)
+
+    def fail() -> dict[str, object]:
+        raise ValueError("a bug")
+
+    failing = Heartbeat(claims, WorkerSettings(), fail, print, Counters())
+    alone = Heartbeat(away, WorkerSettings(), lambda: {"state": "idle"}, print, Counters())
+    with beating(failing), beating(alone):
+        wait_until(lambda: failing.find_fault(hang_seconds=0.5))
+        alone.beat()
+        assert alone.find_fault(hang_seconds=0.5) is None
+
+
+def test_a_storage_that_hangs_does_not_delay_the_beats(queue: JobQueue) -> None:
+    queue.submit(parameters())
+    silent, _ = beat_for(queue, "silent", [])
+    silent.claim(ClaimCriteria())
+    asked, gate = threading.Event(), threading.Event()
+
+    def delete(job_id: str) -> None:
+        asked.set()
+        gate.wait(60)
+
+    claims = Claims(queue.connection, QueueSettings(lease_seconds=LEASE_SECONDS, max_attempts=1), "one", 60)
+    heart = Heartbeat(claims, WorkerSettings(), lambda: {"state": "idle"}, delete, Counters())
+    with beating(heart):
+        assert asked.wait(60)
+        time.sleep(2 * LEASE_SECONDS)
+        assert heart.find_fault(hang_seconds=LEASE_SECONDS) is None
+        gate.set()
