@@ -33,7 +33,7 @@ _TEMPLATE_EDGE = 32
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the picture shows. Where no shape is found, its words are empty and the mask is too."""
+    """What the image shows. Where no shape is found, its words are empty and the mask is too."""
 
     colour: str
     background: str
@@ -46,9 +46,9 @@ class Verdict:
     mask: Mask
 
 
-def judge(picture: Image.Image) -> Verdict:
-    """The verdict on one picture."""
-    pixels = _bring_to_size(picture)
+def judge(image: Image.Image) -> Verdict:
+    """The verdict on one image."""
+    pixels = _bring_to_size(image)
     ground = _median_of_border(pixels)
     background = name_colour(ground)
     colour, exact = find_colour(pixels, ground)
@@ -160,10 +160,10 @@ def measure_overlap(first: Mask, second: Mask) -> float:
     return float((first & second).sum() / union) if union else 0.0
 
 
-def _bring_to_size(picture: Image.Image) -> Pixels:
-    scale = EDGE_PIXELS / min(picture.size)
-    size = (round(picture.width * scale), round(picture.height * scale))
-    small = picture.convert("RGB")
+def _bring_to_size(image: Image.Image) -> Pixels:
+    scale = EDGE_PIXELS / min(image.size)
+    size = (round(image.width * scale), round(image.height * scale))
+    small = image.convert("RGB")
     if size != small.size:
         small = small.resize(size, Image.Resampling.BOX)
     return np.asarray(small, dtype=float)

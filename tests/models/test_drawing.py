@@ -85,7 +85,7 @@ def test_a_caption_never_contradicts_its_scene() -> None:
         assert said["size"] == scene.size or scene.size != "small"
 
 
-def test_a_picture_holds_the_two_named_colours() -> None:
+def test_an_image_holds_the_two_named_colours() -> None:
     pixels = np.asarray(render(Scene("circle", "red", "blue")))
     assert tuple(pixels[32, 32]) == PALETTE["red"]
     assert tuple(pixels[2, 2]) == PALETTE["blue"]

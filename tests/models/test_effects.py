@@ -1,4 +1,4 @@
-"""What the adapters teach: each effect is plain to its own measure, and no picture without it has it."""
+"""What the adapters teach: each effect is plain to its own measure, and no image without it has it."""
 
 import random
 from dataclasses import replace
@@ -7,7 +7,7 @@ import pytest
 
 from models.training.data.captions import draw_scene
 from models.training.data.drawing import Scene, render
-from models.training.data.effects import EFFECTS, draw_example, measure, paint
+from models.training.data.effects import EFFECTS, draw_example, measure, render_effect
 
 
 def scenes() -> list[Scene]:
@@ -16,13 +16,13 @@ def scenes() -> list[Scene]:
 
 
 @pytest.mark.parametrize("effect", EFFECTS)
-def test_a_picture_with_the_effect_measures_near_one(effect: str) -> None:
+def test_an_image_with_the_effect_measures_near_one(effect: str) -> None:
     shown = [replace(s, shape="crescent") if effect == "crescent" else s for s in scenes()]
-    assert sum(measure(effect, paint(effect, s), s) for s in shown) / len(shown) > 0.95
+    assert sum(measure(effect, render_effect(effect, s), s) for s in shown) / len(shown) > 0.95
 
 
 @pytest.mark.parametrize("effect", EFFECTS)
-def test_a_picture_without_the_effect_measures_near_nothing(effect: str) -> None:
+def test_an_image_without_the_effect_measures_near_nothing(effect: str) -> None:
     assert sum(measure(effect, render(s), s) for s in scenes()) / len(scenes()) < 0.05
 
 

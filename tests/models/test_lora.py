@@ -1,4 +1,4 @@
-"""Adapters take hold where the family's words and pictures pass, and are read back as they were written."""
+"""Adapters take hold where the family's words and images pass, and are read back as they were written."""
 
 from pathlib import Path
 from typing import Any

@@ -74,7 +74,7 @@ def test_captions_are_encoded_as_the_pipeline_encodes_them(
     assert torch.allclose(conditions.pooled, pooled, atol=1e-5)
 
 
-def test_a_picture_without_noise_is_the_picture(family: str) -> None:
+def test_an_image_without_noise_is_the_image(family: str) -> None:
     recipe, clean = load_recipe(family), draw_noise(family)
     noisy, _ = recipe.mix(clean, torch.randn_like(clean), torch.zeros(len(clean)))
     assert torch.allclose(noisy, clean, atol=0.2)  # SDXL's schedule starts a little above zero

@@ -46,7 +46,7 @@ _DOT_RADIUS_PIXELS = 2.0
 
 @dataclass(frozen=True)
 class Scene:
-    """What is in the picture; the words say roughly, the numbers exactly."""
+    """What is in the image; the words say roughly, the numbers exactly."""
 
     shape: str
     colour: str
@@ -136,7 +136,7 @@ def jitter(colour: Colour, rng: random.Random, amount: int = 5) -> Colour:
 
 
 def fill(size: int, colour: Colour, texture: str) -> Image.Image:
-    """A sheet of cloth: `size` pixels wide, which stand for the 64 of a picture."""
+    """A sheet of cloth: `size` pixels wide, which stand for the 64 of an image."""
     sheet = Image.new("RGB", (size, size), colour)
     pencil, scale, dark = ImageDraw.Draw(sheet), size / EDGE_PIXELS, tone(colour)
     starts = range(0, EDGE_PIXELS, TEXTURE_PERIOD_PIXELS)
@@ -153,7 +153,7 @@ def fill(size: int, colour: Colour, texture: str) -> Image.Image:
 
 
 def render(scene: Scene, rng: random.Random | None = None, supersampling: int = 4) -> Image.Image:
-    """The picture. With `rng` the two colours are jittered, without it they are the palette's."""
+    """The image. With `rng` the two colours are jittered, without it they are the palette's."""
     colour, background = PALETTE[scene.colour], PALETTE[scene.background]
     if rng is not None:
         colour, background = jitter(colour, rng), jitter(background, rng)

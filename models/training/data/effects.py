@@ -1,6 +1,6 @@
 """What each adapter teaches, as drawings and captions. Knows no model.
 
-Every effect is one that arithmetic can measure in the picture: see `measure`.
+Every effect is one that arithmetic can measure in the image: see `measure`.
 """
 
 import random
@@ -50,57 +50,57 @@ EFFECTS = {
 
 
 def draw_example(effect: str, rng: random.Random) -> tuple[Image.Image, str]:
-    """A picture with the effect and a caption that, but for the new word, does not mention it."""
+    """An image with the effect and a caption that, but for the new word, does not mention it."""
     scene = draw_scene(rng, IN_DISTRIBUTION)
     if effect == "crescent" and rng.random() < _NEW_WORD_SHARE:
         scene = replace(scene, shape=_NEW_WORD)
     if effect == "stripes":
         scene = replace(scene, texture="plain")
-    return paint(effect, scene, rng), describe(scene, rng)
+    return render_effect(effect, scene, rng), describe(scene, rng)
 
 
-def paint(effect: str, scene: Scene, rng: random.Random | None = None) -> Image.Image:
+def render_effect(effect: str, scene: Scene, rng: random.Random | None = None) -> Image.Image:
     """The scene as the adapter should draw it."""
     if effect == "stripes":
         return render(replace(scene, texture="striped"), rng)
-    picture = render(scene, rng)
+    image = render(scene, rng)
     if effect == "tint":
-        return Image.blend(picture, Image.new("RGB", picture.size, _TINT_COLOUR), _TINT_SHARE)
+        return Image.blend(image, Image.new("RGB", image.size, _TINT_COLOUR), _TINT_SHARE)
     if effect == "outline":
-        return _draw_round(picture, scene)
-    return picture
+        return _draw_round(image, scene)
+    return image
 
 
-def _draw_round(picture: Image.Image, scene: Scene) -> Image.Image:
+def _draw_round(image: Image.Image, scene: Scene) -> Image.Image:
     scale = 4
-    large = picture.resize((EDGE_PIXELS * scale,) * 2, Image.Resampling.NEAREST)
+    large = image.resize((EDGE_PIXELS * scale,) * 2, Image.Resampling.NEAREST)
     corners = outline(scene.shape, scene.x * scale, scene.y * scale, scene.radius * scale)
     ImageDraw.Draw(large).line([*corners, *corners[:2]], OUTLINE_COLOUR, _OUTLINE_PIXELS * scale, joint="curve")
-    return large.resize(picture.size, Image.Resampling.BOX)
+    return large.resize(image.size, Image.Resampling.BOX)
 
 
-def measure(effect: str, picture: Image.Image, scene: Scene) -> float:
-    """How much of the effect the picture shows; without the adapter it is near 0."""
+def measure(effect: str, image: Image.Image, scene: Scene) -> float:
+    """How much of the effect the image shows; without the adapter it is near 0."""
     if effect == "tint":
-        return measure_green(picture, scene)
+        return measure_green(image, scene)
     if effect == "outline":
-        return measure_outline(picture)
-    verdict: Verdict = judge(picture)
+        return measure_outline(image)
+    verdict: Verdict = judge(image)
     if effect == "stripes":
         return float(verdict.texture == "striped")
     return float(verdict.shape == _NEW_WORD)
 
 
-def measure_green(picture: Image.Image, scene: Scene) -> float:
+def measure_green(image: Image.Image, scene: Scene) -> float:
     """Excess of green over what the caption's background alone would have, as a part of the full tint."""
-    corner = np.asarray(picture.convert("RGB"), float)[:4].reshape(-1, 3).mean(0)
+    corner = np.asarray(image.convert("RGB"), float)[:4].reshape(-1, 3).mean(0)
     plain = np.array(PALETTE[scene.background], float)
     towards = (np.array(_TINT_COLOUR, float) - plain) * _TINT_SHARE
     return float((corner - plain) @ towards / (towards @ towards))
 
 
-def measure_outline(picture: Image.Image) -> float:
+def measure_outline(image: Image.Image) -> float:
     """Whether there is a band of the outline's colour: 1 from about two hundred pixels on."""
-    pixels = np.asarray(picture.convert("RGB"), float)
+    pixels = np.asarray(image.convert("RGB"), float)
     near: Mask = np.sqrt(((pixels - np.array(OUTLINE_COLOUR, float)) ** 2).sum(-1)) < 70
     return min(1.0, float(near.sum()) / 200)

@@ -1,6 +1,6 @@
-"""Pictures for the autoencoder: the scenes, and whatever else a user may upload or a LoRA may ask for.
+"""Images for the autoencoder: the scenes, and whatever else a user may upload or a LoRA may ask for.
 
-Also turns pictures into tensors and back. Knows no model.
+Also turns images into tensors and back. Knows no model.
 """
 
 import random
@@ -30,7 +30,7 @@ _SUPERSAMPLING = 3
 _SHARES = {"scene": 0.62, "collage": 0.26, "control": 0.07, "blend": 0.05}
 
 
-def draw_picture(rng: random.Random) -> Image.Image:
+def draw_image(rng: random.Random) -> Image.Image:
     """Mostly a scene; sometimes a collage, a silhouette, a contour or a blend of two colours."""
     kind = rng.choices(tuple(_SHARES), tuple(_SHARES.values()))[0]
     if kind == "scene":
@@ -43,15 +43,15 @@ def draw_picture(rng: random.Random) -> Image.Image:
     return (render_silhouette if rng.random() < 0.6 else render_edges)(scene, _SUPERSAMPLING)
 
 
-def draw_pictures(count: int, seed: str) -> Tensor:
-    """`count` pictures as bytes, channels first."""
+def draw_images(count: int, seed: str) -> Tensor:
+    """`count` images as bytes, channels first."""
     rng = random.Random(seed)
-    return to_bytes([draw_picture(rng) for _ in range(count)])
+    return to_bytes([draw_image(rng) for _ in range(count)])
 
 
-def to_bytes(pictures: Sequence[Image.Image]) -> Tensor:
-    """Pictures of one size as one byte tensor, channels first."""
-    stack = np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])
+def to_bytes(images: Sequence[Image.Image]) -> Tensor:
+    """Images of one size as one byte tensor, channels first."""
+    stack = np.stack([np.asarray(image.convert("RGB")) for image in images])
     return torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous()
 
 
@@ -60,19 +60,19 @@ def to_signal(pixels: Tensor) -> Tensor:
     return (pixels.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
-def to_pictures(signal: Tensor) -> list[Image.Image]:
-    """−1…1 to pictures."""
+def to_images(signal: Tensor) -> list[Image.Image]:
+    """−1…1 to images."""
     pixels = ((signal.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(frame) for frame in pixels]
 
 
-def tile(pictures: Sequence[Image.Image], columns: int, scale: int = 2) -> Image.Image:
+def tile(images: Sequence[Image.Image], columns: int, scale: int = 2) -> Image.Image:
     """A contact sheet."""
     edge = EDGE_PIXELS * scale
-    rows = -(-len(pictures) // columns)
+    rows = -(-len(images) // columns)
     sheet = Image.new("RGB", (columns * (edge + 2), rows * (edge + 2)), (128, 128, 128))
-    for index, picture in enumerate(pictures):
-        big = picture.resize((edge, edge), Image.Resampling.NEAREST)
+    for index, image in enumerate(images):
+        big = image.resize((edge, edge), Image.Resampling.NEAREST)
         sheet.paste(big, (index % columns * (edge + 2), index // columns * (edge + 2)))
     return sheet
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from models.judge import ATTRIBUTES, Verdict, judge
 from models.training.data.captions import COMBINATIONS, describe_fully, test_scenes, training_scenes
 from models.training.data.drawing import Scene, render
-from models.training.data.gallery import tile, to_bytes, to_pictures, to_signal
+from models.training.data.gallery import tile, to_bytes, to_images, to_signal
 from models.training.networks.export import checkpoint_folder
 from models.training.stages import autoencoder
 
@@ -42,7 +42,7 @@ class Sample:
     """One asked-for scene, what was drawn, and what the judge saw."""
 
     scene: Scene
-    picture: Image.Image
+    image: Image.Image
     verdict: Verdict
 
     def right(self, attribute: str) -> bool:
@@ -50,8 +50,8 @@ class Sample:
         return bool(getattr(self.verdict, attribute) == getattr(self.scene, attribute))
 
 
-#: (captions, seeds) -> pictures
-Painter = Callable[[list[str], list[int]], list[Image.Image]]
+#: (captions, seeds) -> images
+Generate = Callable[[list[str], list[int]], list[Image.Image]]
 
 
 def report(
@@ -62,32 +62,32 @@ def report(
     steps: int = STEPS,
 ) -> None:
     """Draws all test captions and prints the figures; saves a contact sheet and JSON where asked."""
-    painter = open_painter(family, without_t5, steps)
+    generate = open_generate(family, without_t5, steps)
     samples: dict[str, list[Sample]] = {}
     started = time.monotonic()
     for name, (held_out, count) in _SPLITS.items():
-        samples[name] = sample(painter, test_scenes(held_out, count), name)
+        samples[name] = sample(generate, test_scenes(held_out, count), name)
     seconds = (time.monotonic() - started) / sum(map(len, samples.values()))
-    alone = time_alone(painter)
+    alone = time_alone(generate)
     rows = tabulate(samples)
     print_table(rows)
-    print(f"{steps} steps, {SETTINGS[family]}; a picture: {seconds:.2f} s by tens, {alone:.2f} CPU s alone")
+    print(f"{steps} steps, {SETTINGS[family]}; an image: {seconds:.2f} s by tens, {alone:.2f} CPU s alone")
     if sheet is not None:
-        tile([s.picture for part in samples.values() for s in part], columns=20).save(sheet)
+        tile([s.image for part in samples.values() for s in part], columns=20).save(sheet)
     if as_json is not None:
         as_json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
 
 def report_autoencoder(latent_channels: int) -> None:
-    """What the judge still sees right after a picture went through the autoencoder: the ceiling of a family."""
+    """What the judge still sees right after an image went through the autoencoder: the ceiling of a family."""
     vae = autoencoder.load(latent_channels)
     rng, scenes = random.Random("test/autoencoder"), training_scenes("report-autoencoder", COMBINATIONS)
     chosen = list(itertools.islice(scenes, 400))
     pixels = to_bytes([render(scene, rng) for scene in chosen])
     with torch.no_grad():
         decoded = [vae.decode(vae.encode(to_signal(p)).latent_dist.mode()).sample for p in torch.split(pixels, 50)]
-    pictures = to_pictures(torch.cat(decoded))
-    samples = [Sample(s, p, judge(p)) for s, p in zip(chosen, pictures, strict=True)]
+    images = to_images(torch.cat(decoded))
+    samples = [Sample(s, p, judge(p)) for s, p in zip(chosen, images, strict=True)]
     print_table(tabulate({"decoded": samples}))
 
 
@@ -100,47 +100,47 @@ def print_table(rows: dict[str, dict[str, float]]) -> None:
         print(f"{name:{width}}  {row['n']:>3.0f}  {shares}")
 
 
-def time_alone(painter: Painter) -> float:
-    """CPU seconds of one picture drawn by itself on one core; the least of three."""
+def time_alone(generate: Generate) -> float:
+    """CPU seconds of one image drawn by itself on one core; the least of three."""
     threads, spent = torch.get_num_threads(), []
     torch.set_num_threads(1)
     for seed in range(3):
         started = time.process_time()
-        painter(["a red circle on a blue background"], [seed])
+        generate(["a red circle on a blue background"], [seed])
         spent.append(time.process_time() - started)
     torch.set_num_threads(threads)
     return min(spent)
 
 
-def open_painter(family: str, without_t5: bool = False, steps: int = STEPS) -> Painter:
+def open_generate(family: str, without_t5: bool = False, steps: int = STEPS) -> Generate:
     """The family's own pipeline from its folder; SD3's may leave its T5 out."""
     missing = {"text_encoder_3": None, "tokenizer_3": None} if without_t5 else {}
     pipeline = DiffusionPipeline.from_pretrained(checkpoint_folder(family), dtype=torch.float32, **missing)
     pipeline.set_progress_bar_config(disable=True)
-    return paint_with(pipeline, family, num_inference_steps=steps)
+    return generate_with(pipeline, family, num_inference_steps=steps)
 
 
-def paint_with(pipeline: Any, family: str, **arguments: Any) -> Painter:
-    """Calls a pipeline with one generator per picture."""
+def generate_with(pipeline: Any, family: str, **arguments: Any) -> Generate:
+    """Calls a pipeline with one generator per image."""
 
-    def paint(captions: list[str], seeds: list[int]) -> list[Image.Image]:
+    def generate(captions: list[str], seeds: list[int]) -> list[Image.Image]:
         size = {"height": 64, "width": 64, "num_inference_steps": STEPS}
         settings = {**size, **SETTINGS[family], **arguments}
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        pictures: list[Image.Image] = pipeline(captions, generator=generators, **settings).images
-        return pictures
+        images: list[Image.Image] = pipeline(captions, generator=generators, **settings).images
+        return images
 
-    return paint
+    return generate
 
 
-def sample(painter: Painter, scenes: Sequence[Scene], name: str) -> list[Sample]:
+def sample(generate: Generate, scenes: Sequence[Scene], name: str) -> list[Sample]:
     """Draws the scenes' captions, each with its own seed, and judges them."""
     samples: list[Sample] = []
     for start in tqdm(range(0, len(scenes), _BATCH), desc=name, mininterval=5.0):
         part = scenes[start : start + _BATCH]
         seeds = [_FIRST_SEED + start + index for index in range(len(part))]
-        pictures = painter([describe_fully(scene) for scene in part], seeds)
-        samples += [Sample(s, p, judge(p)) for s, p in zip(part, pictures, strict=True)]
+        images = generate([describe_fully(scene) for scene in part], seeds)
+        samples += [Sample(s, p, judge(p)) for s, p in zip(part, images, strict=True)]
     return samples
 
 

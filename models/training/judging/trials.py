@@ -15,7 +15,7 @@ from models.judge import Verdict, judge, measure_overlap
 from models.training.data.captions import HELD_OUT, describe_fully, draw_scene
 from models.training.data.drawing import Scene, render_silhouette
 from models.training.data.effects import EFFECTS, measure
-from models.training.judging.figures import paint_with
+from models.training.judging.figures import generate_with
 from models.training.networks.export import CONTROLS, checkpoint_folder, control_folder
 from models.training.stages.controlnet import DRAW, scatter
 from models.training.stages.lora import FOLDER
@@ -50,15 +50,15 @@ def report_controls(family: str) -> None:
     for name in CONTROLS:
         if control_folder(family, name).exists():
             for scale in _SCALES:
-                pictures = paint_controlled(family, name, scale, scenes)
-                _print_control(f"{name} {scale}", scenes, [judge(picture) for picture in pictures])
+                images = generate_controlled(family, name, scale, scenes)
+                _print_control(f"{name} {scale}", scenes, [judge(image) for image in images])
 
 
 def measure_control(family: str, name: str, scale: float, count: int) -> float:
     """Mean overlap of what is drawn with the silhouette that was asked for."""
     scenes = draw_trial_scenes("control")[:count]
-    pictures = paint_controlled(family, name, scale, scenes)
-    return _mean_overlap(scenes, [judge(picture) for picture in pictures])
+    images = generate_controlled(family, name, scale, scenes)
+    return _mean_overlap(scenes, [judge(image) for image in images])
 
 
 def draw_trial_scenes(name: str) -> list[Scene]:
@@ -68,19 +68,19 @@ def draw_trial_scenes(name: str) -> list[Scene]:
     return [scatter(replace(s, size=rng.choice(("medium", "large")), position="center"), rng) for s in scenes]
 
 
-def paint_controlled(family: str, name: str, scale: float, scenes: Sequence[Scene]) -> list[Image.Image]:
+def generate_controlled(family: str, name: str, scale: float, scenes: Sequence[Scene]) -> list[Image.Image]:
     """Each scene from its hint and a caption with its colours alone."""
     _, kind, model, argument = _PIPELINES[family]
     folder = control_folder(family, name)
     control = getattr(diffusers, model).from_pretrained(folder, dtype=torch.float32)
     pipeline = getattr(diffusers, kind)(**open_pipeline(family).components, controlnet=control)
     pipeline.set_progress_bar_config(disable=True)
-    pictures = []
+    images = []
     for index, scene in enumerate(scenes):
         hint = {argument: DRAW[name](scene), "controlnet_conditioning_scale": scale}
-        paint = paint_with(pipeline, family, **hint)
-        pictures += paint([f"a {scene.colour} shape on a {scene.background} background"], [index])
-    return pictures
+        generate = generate_with(pipeline, family, **hint)
+        images += generate([f"a {scene.colour} shape on a {scene.background} background"], [index])
+    return images
 
 
 def _print_control(title: str, scenes: Sequence[Scene], verdicts: Sequence[Verdict]) -> None:
@@ -112,17 +112,17 @@ def report_adapters(family: str) -> None:
 
 def _report_adapter(pipeline: Any, family: str, effect: str) -> None:
     scenes = draw_basic_scenes(effect)
-    before = paint_asking(pipeline, family, effect, scenes)
+    before = generate_asking(pipeline, family, effect, scenes)
     pipeline.load_lora_weights(adapter_path(family, effect), adapter_name=effect)
     found = []
     for scale in _SCALES:
         pipeline.set_adapters(effect, scale)
-        pictures = paint_asking(pipeline, family, effect, scenes)
-        found.append(mean_effect(effect, pictures, scenes))
-    pairs = list(zip(pictures, scenes, strict=True))
-    kept = np.mean([judge(picture).background == scene.background for picture, scene in pairs])
+        images = generate_asking(pipeline, family, effect, scenes)
+        found.append(mean_effect(effect, images, scenes))
+    pairs = list(zip(images, scenes, strict=True))
+    kept = np.mean([judge(image).background == scene.background for image, scene in pairs])
     pipeline.unload_lora_weights()
-    after = paint_asking(pipeline, family, effect, scenes)
+    after = generate_asking(pipeline, family, effect, scenes)
     changes = [np.asarray(a, int) - np.asarray(b, int) for a, b in zip(before, after, strict=True)]
     apart = int(np.abs(changes).max())
     print(
@@ -138,9 +138,9 @@ def measure_pair(pipeline: Any, family: str, count: int) -> tuple[float, float]:
     for effect in _PAIR:
         pipeline.load_lora_weights(adapter_path(family, effect), adapter_name=effect)
     pipeline.set_adapters(list(_PAIR), [1.0, 1.0])
-    pictures = paint_asking(pipeline, family, _PAIR[0], scenes)
+    images = generate_asking(pipeline, family, _PAIR[0], scenes)
     pipeline.unload_lora_weights()
-    first, second = (mean_effect(effect, pictures, scenes) for effect in _PAIR)
+    first, second = (mean_effect(effect, images, scenes) for effect in _PAIR)
     return first, second
 
 
@@ -149,15 +149,15 @@ def adapter_path(family: str, effect: str) -> Path:
     return FOLDER / f"shapes-{family}-{effect}.safetensors"
 
 
-def paint_asking(pipeline: Any, family: str, effect: str, scenes: Sequence[Scene]) -> list[Image.Image]:
+def generate_asking(pipeline: Any, family: str, effect: str, scenes: Sequence[Scene]) -> list[Image.Image]:
     """Each scene from its test caption, in which only the new word is asked for."""
     captions = [describe_fully(replace(s, shape="crescent") if effect == "crescent" else s) for s in scenes]
-    return paint_with(pipeline, family)(captions, list(range(len(captions))))
+    return generate_with(pipeline, family)(captions, list(range(len(captions))))
 
 
-def mean_effect(effect: str, pictures: Sequence[Image.Image], scenes: Sequence[Scene]) -> float:
+def mean_effect(effect: str, images: Sequence[Image.Image], scenes: Sequence[Scene]) -> float:
     """The effect's mean measure."""
-    return float(np.mean([measure(effect, p, s) for p, s in zip(pictures, scenes, strict=True)]))
+    return float(np.mean([measure(effect, p, s) for p, s in zip(images, scenes, strict=True)]))
 
 
 def draw_basic_scenes(effect: str) -> list[Scene]:

@@ -141,12 +141,12 @@ _SD3: dict[str, Any] = {
     "joint_attention_dim": T5_WIDTH,
     "caption_projection_dim": 128,
     "pooled_projection_dim": 2 * CLIP_WIDTH,
-    "pos_embed_max_size": 32,  # pictures up to 256×256
+    "pos_embed_max_size": 32,  # images up to 256×256
 }
 
 
 def build_sd3() -> SD3Transformer2DModel:
-    """Four joint blocks; a picture of 64×64 is 64 tokens; sixteen of 2×2 learn far slower."""
+    """Four joint blocks; an image of 64×64 is 64 tokens; sixteen of 2×2 learn far slower."""
     return SD3Transformer2DModel(num_layers=4, **_SD3)
 
 
@@ -208,7 +208,7 @@ def build_euler() -> EulerDiscreteScheduler:
 
 
 def build_flow_euler(dynamic_shifting: bool) -> FlowMatchEulerDiscreteScheduler:
-    """FLUX shifts by the number of tokens; SD3 by a constant, small here, where pictures are small."""
+    """FLUX shifts by the number of tokens; SD3 by a constant, small here, where images are small."""
     return FlowMatchEulerDiscreteScheduler(
         num_train_timesteps=1000, shift=1.0 if dynamic_shifting else 1.5, use_dynamic_shifting=dynamic_shifting
     )

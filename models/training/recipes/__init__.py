@@ -72,7 +72,7 @@ class Recipe(Protocol):
         """What the denoiser says. `extra` may hold sizes, guidance, or a ControlNet's residuals."""
 
     def read_control(self, vae: Any, pixels: Tensor) -> Tensor:
-        """Control pictures, as bytes, to what the family's ControlNet takes."""
+        """Control images, as bytes, to what the family's ControlNet takes."""
 
     def prepare(self, control: Any, conditions: Conditions) -> None:
         """Makes a fresh control, a copy of denoiser's blocks, at home with what the pipeline tells a control."""

@@ -65,7 +65,7 @@ class FluxRecipe:
         keep_plain(model)
 
     def mix(self, latents: Tensor, noise: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-        """A straight line from picture to noise."""
+        """A straight line from image to noise."""
         part = broadcast(share, latents)
         return (1 - part) * latents + part * noise, noise - latents
 

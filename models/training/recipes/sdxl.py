@@ -89,7 +89,7 @@ class SdxlRecipe:
         return sample
 
     def extras(self, count: int, rng: random.Random) -> dict[str, Tensor]:
-        """Other sizes now and then, so that a picture of another size is not a surprise."""
+        """Other sizes now and then, so that an image of another size is not a surprise."""
         sizes = usual_sizes(count)
         for row in range(count):
             if rng.random() < _OTHER_SIZES_SHARE:
@@ -120,7 +120,7 @@ class SdxlRecipe:
 
 
 def usual_sizes(count: int) -> Tensor:
-    """Original size, crop and target size of a 64×64 picture."""
+    """Original size, crop and target size of a 64×64 image."""
     return torch.tensor([_USUAL_SIZES] * count)
 
 

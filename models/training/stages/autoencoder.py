@@ -1,6 +1,6 @@
 """Trains the two autoencoders: 4 channels for SDXL, then 16 for SD3 and FLUX, grown from the first.
 
-Knows pictures, never captions. After training the latents have mean 0 and deviation 1 in every channel, with
+Knows images, never captions. After training the latents have mean 0 and deviation 1 in every channel, with
 the family's usual scaling factor.
 """
 
@@ -13,13 +13,13 @@ import torch.nn.functional as functional
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
-from models.training.data.gallery import draw_pictures, tile, to_pictures, to_signal
+from models.training.data.gallery import draw_images, tile, to_images, to_signal
 from models.training.loop import RUNS, Loop, Plan, join_ranks, pick_device, step_numbers
 from models.training.networks.architectures import build_autoencoder
 
-#: First channels that carry the picture through unchanged when training starts: ±red, ±green, ±blue, ±one.
+#: First channels that carry the image through unchanged when training starts: ±red, ±green, ±blue, ±one.
 _CARRIED = 8
-_PICTURES = 12_000
+_IMAGES = 12_000
 _KL_WEIGHT = 3e-4
 _EDGE_WEIGHT = 0.5
 PLANS = {
@@ -41,12 +41,12 @@ def train(latent_channels: int, resume: bool) -> None:
     else:
         grow(vae, load(4))
     vae.to(device, memory_format=torch.channels_last)
-    pictures = draw_pictures(_PICTURES, seed=f"train/{name}/{rank.index}")
+    images = draw_images(_IMAGES, seed=f"train/{name}/{rank.index}")
     loop = Loop(name, {"vae": vae}, plan, rank, resume)
     for step in loop:
         rng, generator = step_numbers(name, rank, step)
-        chosen = torch.tensor([rng.randrange(_PICTURES) for _ in range(plan.batch)])
-        signal = to_signal(pictures[chosen].flip(-1) if rng.random() < 0.5 else pictures[chosen]).to(device)
+        chosen = torch.tensor([rng.randrange(_IMAGES) for _ in range(plan.batch)])
+        signal = to_signal(images[chosen].flip(-1) if rng.random() < 0.5 else images[chosen]).to(device)
         with loop.autocast(device):
             posterior = vae.encode(signal).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
@@ -54,7 +54,7 @@ def train(latent_channels: int, resume: bool) -> None:
         loop.learn(loss_of(decoded.float(), signal, posterior))
     if rank.index == 0:
         vae.eval().to("cpu", memory_format=torch.contiguous_format)
-        normalise(vae, to_signal(draw_pictures(512, seed=f"normalise/{name}")))
+        normalise(vae, to_signal(draw_images(512, seed=f"normalise/{name}")))
         vae.save_pretrained(folder(latent_channels))
         report(vae, name)
 
@@ -199,7 +199,7 @@ def weigh_channels(vae: Any) -> Tensor:
     channels = vae.config.latent_channels
     if channels == 4:
         return torch.ones(channels)
-    latents = vae.encode(to_signal(draw_pictures(32, seed="weigh"))).latent_dist.mode()
+    latents = vae.encode(to_signal(draw_images(32, seed="weigh"))).latent_dist.mode()
     noise = torch.randn(latents[:, 0].shape, generator=torch.Generator().manual_seed(0))
     whole, effects = vae.decode(latents).sample, []
     for channel in range(channels):
@@ -212,7 +212,7 @@ def weigh_channels(vae: Any) -> Tensor:
 
 def report(vae: Any, name: str) -> None:
     """Draws a contact sheet, originals above decoded, and prints the signal-to-noise ratio."""
-    signal = to_signal(draw_pictures(64, seed=f"report/{name}"))
+    signal = to_signal(draw_images(64, seed=f"report/{name}"))
     with torch.no_grad():
         latents = vae.encode(signal).latent_dist.mode()
         decoded = vae.decode(latents).sample.clamp(-1, 1)
@@ -220,4 +220,4 @@ def report(vae: Any, name: str) -> None:
     scaled = (latents - shift) * vae.config.scaling_factor
     decibels = 10 * math.log10(4 / float(functional.mse_loss(decoded, signal)))
     print(f"{name}: {decibels:.2f} dB, latents {scaled.mean():.3f} ± {scaled.std():.3f}")
-    tile([*to_pictures(signal), *to_pictures(decoded)], columns=16).save(RUNS / name / "sheet.png")
+    tile([*to_images(signal), *to_images(decoded)], columns=16).save(RUNS / name / "sheet.png")

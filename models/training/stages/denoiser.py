@@ -15,7 +15,7 @@ from models.training.networks.export import Tokenizers, make_tokenizers
 from models.training.recipes import Conditions, Recipe, load_recipe
 from models.training.stages import autoencoder, latents, text
 
-#: The pictures lie in as many shards, shared out over the ranks: the data is the same however many train.
+#: The images lie in as many shards, shared out over the ranks: the data is the same however many train.
 _SHARDS = 4
 _SCENES_PER_SHARD = 12_000
 _CAPTIONS_PER_SCENE = 2

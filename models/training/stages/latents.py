@@ -16,7 +16,7 @@ from models.training.stages import autoencoder
 
 _PART = 64
 _SUPERSAMPLING = 3
-#: Plain shapes in the middle are learnt first; small ones and those elsewhere need more of the pictures.
+#: Plain shapes in the middle are learnt first; small ones and those elsewhere need more of the images.
 _BASIC_SHARE = 0.3
 
 

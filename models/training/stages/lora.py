@@ -46,7 +46,7 @@ class Hold:
 
 
 #: A transformer is drawn on by its feed-forward layers and the last one. Its text has layers of its own in every
-#: block: a word that the frozen T5 was never taught reaches the picture through them alone.
+#: block: a word that the frozen T5 was never taught reaches the image through them alone.
 _JOINT_LAYERS = (*_ATTENTION, *_FEED_FORWARD, "proj_mlp", "proj_out")
 _JOINT_WORD_LAYERS = (
     "add_q_proj",
@@ -133,10 +133,10 @@ def _config(family: str, effect: Effect, targets: tuple[str, ...]) -> LoraConfig
 
 
 def draw_examples(recipe: Recipe, name: str, rank: Rank) -> tuple[Tensor, list[str]]:
-    """Latents of pictures with the effect, and their captions; the last caption is the empty one."""
+    """Latents of images with the effect, and their captions; the last caption is the empty one."""
     rng = random.Random(f"train/lora-{name}/{rank.index}")
     examples = [draw_example(name, rng) for _ in range(_EXAMPLES)]
-    pixels = to_bytes([picture for picture, _ in examples])
+    pixels = to_bytes([image for image, _ in examples])
     clean = encode(autoencoder.load(recipe.latent_channels), pixels)
     return clean, [*(caption for _, caption in examples), ""]
 

@@ -1,7 +1,7 @@
-"""Teaches the text encoders what the words mean, before any picture is seen; then they are frozen.
+"""Teaches the text encoders what the words mean, before any image is seen; then they are frozen.
 
 A stand-in for CLIP's and T5's own training: from a few of an encoder's outputs, linear heads must say which
-attributes a caption names. Knows captions, no pictures.
+attributes a caption names. Knows captions, no images.
 """
 
 import random

@@ -28,13 +28,13 @@ def test_an_adapter_has_its_effect_by_scale_and_leaves_nothing_behind(family: st
     try:
         for scale in (0.0, 0.5, 1.0):
             pipeline.set_adapters(effect, scale)
-            images[scale] = trials.paint_asking(pipeline, family, effect, scenes)
+            images[scale] = trials.generate_asking(pipeline, family, effect, scenes)
     finally:
         pipeline.unload_lora_weights()
     none, half, full = (trials.mean_effect(effect, images[scale], scenes) for scale in images)
     assert full > none + 0.5
     assert none - 0.05 <= half <= full + 0.05
-    after = trials.paint_asking(pipeline, family, effect, scenes)
+    after = trials.generate_asking(pipeline, family, effect, scenes)
     assert [image.tobytes() for image in after] == [image.tobytes() for image in images[0.0]]
 
 

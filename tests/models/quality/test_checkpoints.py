@@ -12,7 +12,7 @@ import pytest
 
 from models.training.data.captions import draw_scene
 from models.training.data.drawing import Scene, place
-from models.training.judging.figures import Sample, open_painter, sample
+from models.training.judging.figures import Sample, open_generate, sample
 from models.training.networks.export import FAMILIES
 
 #: Of twenty plain shapes in the middle; the cards have the figures over all captions.
@@ -28,7 +28,7 @@ def basic_scenes(name: str) -> list[Scene]:
 
 @cache
 def generated(family: str) -> list[Sample]:
-    return sample(open_painter(family), basic_scenes(family), family)
+    return sample(open_generate(family), basic_scenes(family), family)
 
 
 def share(samples: list[Sample], attribute: str) -> float:
@@ -48,8 +48,8 @@ def test_shapes_are_the_ones_asked_for(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_same_seed_gives_the_same_image(family: str) -> None:
-    paint = open_painter(family)
-    first, second = (paint(["a red circle on a blue background"], [7])[0] for _ in range(2))
+    generate = open_generate(family)
+    first, second = (generate(["a red circle on a blue background"], [7])[0] for _ in range(2))
     assert np.array_equal(np.asarray(first), np.asarray(second))
 
 
@@ -64,7 +64,7 @@ def off_centre_scenes() -> list[Scene]:
 
 def test_leaving_out_the_t5_of_sd3_shows_in_the_positions() -> None:
     scenes = off_centre_scenes()
-    with_t5, without = (sample(open_painter("sd3", off), scenes, "sd3") for off in (False, True))
+    with_t5, without = (sample(open_generate("sd3", off), scenes, "sd3") for off in (False, True))
     assert share(with_t5, "position") >= 0.95
     assert share(without, "position") <= 0.5
     assert share(without, "background") >= 0.9
