@@ -21,6 +21,7 @@ from starlette.requests import ClientDisconnect
 
 from app.middleware.request_id import HEADER, request_id_of
 from contracts.errors import (
+    MAX_PROBLEMS,
     Conflict,
     DarkroomError,
     FieldProblem,
@@ -42,8 +43,8 @@ from contracts.weights.lora_files import AdapterRefused
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 2
-#: Limits on how much of what the client sent an error response quotes.
-_MAX_PROBLEMS, _MAX_TEXT = 50, 1000
+#: Longest text of an error response; it may quote what the client sent.
+_MAX_TEXT = 1000
 
 
 class Unauthorized(DarkroomError):
@@ -224,7 +225,7 @@ def render_problem(failure: Failure, request_id: str) -> JSONResponse:
         code=failure.row.code,
         errors=[
             ProblemField(field=cut(problem.field), message=cut(problem.message), allowed=problem.allowed)
-            for problem in failure.problems[:_MAX_PROBLEMS]
+            for problem in failure.problems[:MAX_PROBLEMS]
         ],
         request_id=request_id,
     )

@@ -28,6 +28,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+#: How many problems a refused request shows; where there are more, it says how many.
+MAX_PROBLEMS = 50
+
 
 class DarkroomError(Exception):
     """Base class of all errors that Darkroom raises on purpose."""
@@ -51,9 +54,12 @@ class FieldProblem:
 class InvalidRequest(DarkroomError):
     """A request that breaks a rule. Raised before anything is queued or stored."""
 
-    def __init__(self, problems: Sequence[FieldProblem]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("; ".join(f"{problem.field}: {problem.message}" for problem in problems))
+    def __init__(self, problems: Sequence[FieldProblem], count: int = 0) -> None:
+        """`count`: how many problems were found, where not all of them are given."""
+        self.problems = tuple(problems[:MAX_PROBLEMS])
+        count = max(count, len(problems))
+        more = f"{count} problems, of which the first {MAX_PROBLEMS} are shown: " if count > MAX_PROBLEMS else ""
+        super().__init__(more + "; ".join(f"{problem.field}: {problem.message}" for problem in self.problems))
 
 
 class UnreadableBody(DarkroomError):

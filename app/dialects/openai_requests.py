@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, field_validator
+from pydantic_core import from_json
 
 from app.inputs.reader import GivenImage, InputReader
+from app.parsing.json_bodies import check_json
 from app.parsing.requests import build, parse
 from app.parsing.schemas import takes_text
 from contracts.catalogue.catalogue import Catalogue
@@ -131,7 +133,8 @@ def _form_value(name: str, value: str | bytes) -> Any:
     if takes_text(EditRequest, name):
         return value
     try:
-        return json.loads(value)
+        check_json(value.encode())
+        return from_json(value)
     except ValueError:
         return value  # validation reports what it should have been
 

@@ -2,6 +2,7 @@
 
 bodies.py          reads bodies with limits on size and time, and unpacks forms
 spooled_files.py   spools large files to disk
+json_bodies.py     bounds what a JSON body may cost to parse
 requests.py        parses JSON into requests and words the errors
 schemas.py         JSON Schema of the requests: allowed values, and schemas for one model
 """

@@ -8,9 +8,10 @@ from typing import Annotated, Any, TypeVar, cast
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from app.parsing.json_bodies import check_json
 from app.parsing.schemas import allowed_at
 from contracts.catalogue.families import Task
-from contracts.errors import FieldProblem, InvalidRequest, UnreadableBody
+from contracts.errors import MAX_PROBLEMS, FieldProblem, InvalidRequest, UnreadableBody
 from contracts.requests.schema import (
     REQUESTS,
     ControlNetRequest,
@@ -58,9 +59,11 @@ def parse(kind: type[_AnyModel], raw: bytes) -> _AnyModel:
     """Parse a JSON body as a request of this kind. Strict: "64" is not a number, 1 is not a boolean.
 
     Raises:
+        BodyTooLarge: as `check_json` says.
         UnreadableBody: the body is not JSON.
-        InvalidRequest: with every problem found.
+        InvalidRequest: with every problem found, up to `MAX_PROBLEMS`.
     """
+    check_json(raw)
     try:
         return kind.model_validate_json(raw, strict=True)
     except ValidationError as error:
@@ -69,6 +72,7 @@ def parse(kind: type[_AnyModel], raw: bytes) -> _AnyModel:
 
 def parse_any(raw: bytes) -> JobRequest:
     """Parse a request of the kind that its field `task` selects; raises as `parse`."""
+    check_json(raw)
     try:
         return _ANY_TASK.validate_json(raw, strict=True)
     except ValidationError as error:
@@ -92,9 +96,11 @@ def _refusal(kind: type[BaseModel], error: ValidationError, tag: str | None = No
     found = error.errors(include_url=False)
     if found[0]["type"] == "json_invalid":
         return UnreadableBody(f"the body is not valid JSON: {found[0]['ctx']['error']}")
+    count = len(found)
+    shown = found[:MAX_PROBLEMS]
     if tag is not None:
-        found = [cast("ErrorDetails", {**item, "loc": item["loc"][1:]}) for item in found]
-    return InvalidRequest([_problem(kind, item) for item in found if not _is_echo(item, found)])
+        shown = [cast("ErrorDetails", {**item, "loc": item["loc"][1:]}) for item in shown]
+    return InvalidRequest([_problem(kind, item) for item in shown if not _is_echo(item, shown)], count)
 
 
 def _tagged_refusal(error: ValidationError) -> Exception:

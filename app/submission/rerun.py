@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 from pydantic_core import from_json
 
+from app.parsing.json_bodies import check_json
 from app.parsing.requests import parse
 from app.submission.submit import JobDraft
 from contracts.errors import FieldProblem, InvalidRequest, NotFound, UnreadableBody
@@ -44,6 +45,7 @@ def rerun_draft(record: JobRecord, raw: bytes, storage: Storage) -> JobDraft:
 
 
 def _read_object(raw: bytes) -> dict[str, Any]:
+    check_json(raw)
     try:
         changes = from_json(raw, allow_inf_nan=False) if raw.strip() else {}
     except ValueError as error:

@@ -1,0 +1,144 @@
+"""What a JSON body may hold besides images, and that refusing one costs no more than reading it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app.dialects.openai_requests import EditRequest
+from app.errors import BodyTooLarge
+from app.parsing.json_bodies import IMAGE_FIELDS, MAX_JSON_BYTES, check_json
+from app.parsing.requests import parse
+from contracts.errors import InvalidRequest, UnreadableBody
+from contracts.requests.fields import ImageRef, MaskRef
+from contracts.requests.schema import REQUESTS, Img2ImgRequest
+
+LARGE = "A" * (2 * MAX_JSON_BYTES)
+
+
+def test_images_do_not_count_wherever_they_are() -> None:
+    check_json(json.dumps({"prompt": "a", "image": LARGE, "mask_image": LARGE}).encode())
+    check_json(
+        json.dumps({"controls": [{"image": LARGE}, {"controlnet": "c", "image": LARGE}]}, indent=2).encode()
+    )
+    check_json(json.dumps({"image": LARGE.replace("A", "/")}).replace("/", "\\/").encode())
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        json.dumps({f"k{number}": 1 for number in range(600_000)}),
+        json.dumps({"prompt": LARGE}),
+        json.dumps({LARGE: 1}),
+        json.dumps({"image": {LARGE: 1}}),
+        json.dumps({"image": LARGE, "model": LARGE}),
+        json.dumps({"image": LARGE.replace("A", '"')}),
+        json.dumps({"image": [""] * MAX_JSON_BYTES}),
+        json.dumps({"prompt": "a"}) + " " * MAX_JSON_BYTES,
+        "[" * (2 * MAX_JSON_BYTES),
+    ],
+    ids=[
+        "fields",
+        "prompt",
+        "name",
+        "name below an image",
+        "model",
+        "quotes",
+        "empty images",
+        "spaces",
+        "brackets",
+    ],
+)
+def test_anything_else_of_more_than_the_limit_is_refused(raw: str) -> None:
+    with pytest.raises(BodyTooLarge, match=f"more than {MAX_JSON_BYTES} bytes besides its images"):
+        check_json(raw.encode())
+
+
+def test_a_cut_off_image_is_reported_as_such() -> None:
+    with pytest.raises(UnreadableBody, match="EOF while parsing"):
+        parse(Img2ImgRequest, json.dumps({"prompt": "a", "image": LARGE}).encode()[:-2])
+
+
+@pytest.mark.parametrize(
+    ("raw", "field"),
+    [
+        ('{"prompt": "a", "prompt": "b"}', "prompt"),
+        ('{"prompt": "a", "metadata": {"k": "1", "k": "2"}}', "k"),
+        (json.dumps({"image": LARGE})[:-1] + ', "seed": 1, "seed": 2}', "seed"),
+    ],
+)
+def test_a_repeated_name_is_refused(raw: str, field: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"^{field}: is given more than once"):
+        check_json(raw.encode())
+
+
+def test_every_field_that_names_an_image_is_known() -> None:
+    descriptions = {Field.__metadata__[0].description for Field in (ImageRef, MaskRef)}
+
+    def image_fields(schema: Any) -> Iterator[str]:
+        if isinstance(schema, dict):
+            for name, part in schema.get("properties", {}).items():
+                if part.get("description") in descriptions:
+                    yield name
+        for part in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+            yield from image_fields(part)
+
+    found = set()
+    for kind in (*REQUESTS.values(), EditRequest):
+        found |= set(image_fields(kind.model_json_schema()))
+    assert {"image", "mask_image"} <= found <= {name.decode() for name in IMAGE_FIELDS}
+
+
+JUNK = {f"k{number}": 1 for number in range(5_000)}
+
+
+@pytest.mark.parametrize("path", ["/v1/txt2img", "/v1/plan", "/v1/images/generations", "/v1/images/edits"])
+def test_a_refusal_shows_fifty_problems_and_says_how_many_there_are(client: TestClient, path: str) -> None:
+    body = {"task": "txt2img", "prompt": "a", **({"image": "x"} if path.endswith("edits") else {})}
+    response = client.post(path, json=body | JUNK)
+
+    problem = response.json()
+    text = problem["error"]["message"] if "error" in problem else problem["detail"]
+    assert response.status_code == 422
+    assert text.startswith("500"), text[:80]  # OpenAI's requests have no field `task`, so a problem more
+    assert "problems, of which the first 50 are shown: " in text
+    assert "error" in problem or len(problem["errors"]) == 50
+
+
+def test_exactly_fifty_problems_are_all_shown(client: TestClient) -> None:
+    body = {"prompt": "a", **{f"k{number}": 1 for number in range(50)}}
+    problem = client.post("/v1/txt2img", json=body).json()
+
+    assert len(problem["errors"]) == 50
+    assert problem["detail"].startswith("k0: ")
+
+
+@pytest.mark.parametrize("path", ["/v1/txt2img", "/v1/plan", "/v1/images/generations", "/v1/images/edits"])
+def test_a_json_body_above_the_limit_is_refused_on_every_route(client: TestClient, path: str) -> None:
+    body = {"prompt": "a", **{f"k{number}": 1 for number in range(100_000)}}
+
+    assert client.post(path, json=body).status_code == 413
+
+
+def test_a_list_longer_than_any_field_takes_is_one_problem(client: TestClient) -> None:
+    problem = client.post("/v1/txt2img", json={"prompt": "a", "loras": [1] * 60_000}).json()
+
+    assert [(error["field"], error["message"]) for error in problem["errors"]] == [
+        ("loras", "must have at most 100 entries, got 60000")
+    ]
+
+
+@pytest.mark.parametrize(
+    "field", ["[" * 100_000, "9" * 200_000, '{"a":' * 30_000, '{"a": "1", "a": "2"}', "NaN", "1e999"]
+)
+def test_a_hostile_field_of_a_form_is_refused_and_not_an_error_of_the_service(
+    client: TestClient, field: str
+) -> None:
+    form = {"prompt": "a", "image": "upload:none", "metadata": field}
+    response = client.post("/v1/images/edits", data=form, files={"other": b"x"})
+
+    assert response.status_code == 422, response.text
