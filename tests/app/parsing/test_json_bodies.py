@@ -14,8 +14,7 @@ from app.errors import BodyTooLarge
 from app.parsing.json_bodies import IMAGE_FIELDS, MAX_JSON_BYTES, check_json
 from app.parsing.requests import parse
 from contracts.errors import InvalidRequest, UnreadableBody
-from contracts.requests.fields import ImageRef, MaskRef
-from contracts.requests.schema import REQUESTS, Img2ImgRequest
+from contracts.requests.schema import REQUESTS, Img2ImgRequest, InpaintRequest, JobRequest
 
 LARGE = "A" * (2 * MAX_JSON_BYTES)
 
@@ -77,7 +76,8 @@ def test_a_repeated_name_is_refused(raw: str, field: str) -> None:
 
 
 def test_every_field_that_names_an_image_is_known() -> None:
-    descriptions = {Field.__metadata__[0].description for Field in (ImageRef, MaskRef)}
+    fields = InpaintRequest.model_fields
+    descriptions = {fields["image"].description, fields["mask_image"].description}
 
     def image_fields(schema: Any) -> Iterator[str]:
         if isinstance(schema, dict):
@@ -88,7 +88,8 @@ def test_every_field_that_names_an_image_is_known() -> None:
             yield from image_fields(part)
 
     found = set()
-    for kind in (*REQUESTS.values(), EditRequest):
+    kinds: list[type[JobRequest]] = [*REQUESTS.values(), EditRequest]
+    for kind in kinds:
         found |= set(image_fields(kind.model_json_schema()))
     assert {"image", "mask_image"} <= found <= {name.decode() for name in IMAGE_FIELDS}
 
