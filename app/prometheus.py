@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 PREFIX = "darkroom_"
 #: Exported with 0 too, so that an alert can tell 0 from a missing series.
-_WORKER_STATES = ("starting", "idle", "busy", "draining")
+_WORKER_STATES = ("starting", "idle", "busy", "paused", "draining")
 
 
 class PrometheusCollector(Collector):

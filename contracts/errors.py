@@ -14,6 +14,7 @@ DarkroomError
 │   ├── TooManyJobs       of one API key
 │   └── RateExceeded      of one API key
 ├── Unavailable           Redis or the storage does not answer
+│   └── StorageFull       it takes no more bytes
 ├── DestinationRefused    an address that the service must not connect to
 ├── DestinationUnknown    a host name that does not resolve
 ├── SettingsError
@@ -143,6 +144,10 @@ class RateExceeded(TryLater):
 
 class Unavailable(DarkroomError):
     """Redis or the storage does not answer; the call may be repeated."""
+
+
+class StorageFull(Unavailable):
+    """The storage, or a disk of this process, takes no more bytes; nothing was stored."""
 
 
 class SettingsError(DarkroomError):

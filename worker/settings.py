@@ -90,6 +90,12 @@ class WorkerSettings(Settings):
         gt=0,
         description="maximum time without a step; then the process exits, and its supervisor restarts it",
     )
+    storage_retry_seconds: float = Field(
+        300.0,
+        ge=0,
+        description="maximum time that generated images wait in memory for a storage that is full or away; then "
+        "their jobs go back to the queue",
+    )
     drain_seconds: float = Field(
         120.0,
         ge=0,

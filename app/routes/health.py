@@ -39,8 +39,7 @@ def show_readiness(services: ServicesDep) -> Health:
     except Unavailable as error:
         missing.append(FieldProblem("storage", str(error)))
     try:
-        if not _has_worker(services.queue):
-            missing.append(FieldProblem("workers", "no worker is idle or busy"))
+        missing += _missing_workers(services.queue)
     except Unavailable as error:
         missing.append(FieldProblem("redis", str(error)))
     if missing:
@@ -48,6 +47,13 @@ def show_readiness(services: ServicesDep) -> Health:
     return Health(status="ready")
 
 
-def _has_worker(queue: JobQueue) -> bool:
+def _missing_workers(queue: JobQueue) -> list[FieldProblem]:
+    """Why no worker would take a job; empty if one would."""
     with redis_errors_are_unavailable():
-        return any(report.state in ("idle", "busy") for report in read_workers(queue.connection))
+        reports = read_workers(queue.connection)
+    if any(report.state in ("idle", "busy") for report in reports):
+        return []
+    paused = dict.fromkeys(report.reason for report in reports if report.state == "paused")
+    if paused:
+        return [FieldProblem("workers", f"every worker is paused: {'; '.join(paused)}")]
+    return [FieldProblem("workers", "no worker is idle or busy")]

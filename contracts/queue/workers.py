@@ -55,7 +55,9 @@ class WorkerReport(BaseModel):
     """The state of a worker, as it reports it.
 
     Attributes:
-        state: `starting` until its warm list is loaded, then `idle` or `busy`; `draining` after SIGTERM.
+        state: `starting` until its warm list is loaded, then `idle` or `busy`; `paused` while it claims nothing,
+            for a `reason`; `draining` after SIGTERM.
+        reason: why it is paused.
         budget_bytes: device memory for weights and activations.
         resident_bytes, host_bytes: weights of all models in device memory and in host memory.
         warm: models that are loaded, in device memory or parked.
@@ -70,6 +72,7 @@ class WorkerReport(BaseModel):
 
     id: str
     state: str
+    reason: str = ""
     device: str = ""
     pid: int = 0
     host: str = ""

@@ -18,7 +18,10 @@ from contracts.storage.local import LocalStorage
 
 
 class Storage(Protocol):
-    """Files under keys such as `inputs/<sha256>.png`. All methods raise Unavailable if it does not answer."""
+    """Files under keys such as `inputs/<sha256>.png`.
+
+    All methods raise Unavailable if it does not answer; those that write raise StorageFull if it is full.
+    """
 
     def write(self, key: str, data: bytes) -> None:
         """Store bytes atomically, replacing a former file."""
@@ -45,7 +48,10 @@ class Storage(Protocol):
         """Remove everything below a prefix that ends in `/`, including what interrupted writes have left."""
 
     def check(self) -> None:
-        """Raise Unavailable if the storage cannot be written to."""
+        """Write some bytes and remove them; the error says which part of the storage refuses them."""
+
+    def free_bytes(self) -> int | None:
+        """Return how many bytes can still be stored; None where that has no limit that can be known."""
 
     def sign(self, key: str, seconds: int) -> str | None:
         """Return a URL of the storage itself that is valid for `seconds`; None if it cannot create one."""

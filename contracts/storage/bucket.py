@@ -23,6 +23,7 @@ from contracts.storage.keys import check_folder, check_key
 #: After this time a call raises Unavailable; the caller may repeat it.
 _TIMEOUT_SECONDS = 10
 _RETRIES = 2
+_PROBE_BYTES = 4096
 
 
 class BucketStorage:
@@ -92,8 +93,12 @@ class BucketStorage:
         self._remove(self.find(prefix))
 
     def check(self) -> None:
-        """Raise Unavailable if the bucket cannot be written to."""
-        self.write("probe/writable", b"")
+        """Write some bytes, always to the same key."""
+        self.write("probe/writable", bytes(_PROBE_BYTES))
+
+    def free_bytes(self) -> int | None:
+        """Return None: a bucket does not say."""
+        return None
 
     def sign(self, key: str, seconds: int) -> str | None:
         """Return a URL that reads the object without credentials for `seconds`; None if the store cannot sign."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -10,11 +11,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from contracts.errors import NotFound, Unavailable
+from contracts.errors import NotFound, StorageFull, Unavailable
 from contracts.storage.keys import check_folder, check_key
 
 #: Chunk size for copying large files.
 _CHUNK_BYTES = 2**20
+#: The folders that may be file systems of their own, and what users call them.
+_PARTS = {"images": "results", "inputs": "uploads"}
+#: What `check` writes into each of them: an empty file fits on a full disk.
+_PROBE_BYTES = 2**20
+#: Errors of a full disk, an exhausted disk quota, and a limit on the size of files.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class LocalStorage:
@@ -90,8 +97,15 @@ class LocalStorage:
                     shutil.rmtree(folder)
 
     def check(self) -> None:
-        """Raise Unavailable if the folder cannot be written to."""
-        self.write("probe/writable", b"")
+        """Write some bytes to the folders of results and of uploads, and remove them."""
+        for name, title in _PARTS.items():
+            with _translated_errors(f"the storage folder of {title} ({name}/)"):
+                _probe(self.root / name)
+
+    def free_bytes(self) -> int | None:
+        """Return the free bytes of the fullest of its file systems, as far as this process may use them."""
+        with _translated_errors():
+            return min(_free_bytes(self.root / name) for name in _PARTS)
 
     def sign(self, key: str, seconds: int) -> str | None:
         """Return None: a folder has no URLs."""
@@ -108,6 +122,25 @@ class LocalStorage:
 
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
+
+
+def _probe(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".probe.{secrets.token_hex(4)}.part"
+    try:
+        with part.open("wb") as file:
+            file.write(bytes(_PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _free_bytes(folder: Path) -> int:
+    """Of the file system that a folder is on, or will be on once it exists."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
 
 
 def _write(target: Path, fill: Callable[[BinaryIO], object]) -> None:
@@ -140,8 +173,10 @@ def _raise_unless_gone(error: OSError) -> None:
 
 
 @contextmanager
-def _translated_errors() -> Iterator[None]:
+def _translated_errors(part: str = "the storage") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Unavailable(f"the storage does not answer: {error.strerror}") from error
+        if error.errno in FULL:
+            raise StorageFull(f"{part} is full: {error.strerror}") from error
+        raise Unavailable(f"{part} does not answer: {error.strerror}") from error

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from contracts.errors import FailureCode, JobFailed
+from contracts.errors import FailureCode, JobFailed, Unavailable
 from contracts.queue.records import JobError, Receipt
 from contracts.requests.parameters import JobParameters, combine
 from contracts.storage import Storage
@@ -53,6 +53,7 @@ def generate(
 
     Raises:
         DeviceFailed: the device no longer works in this process.
+        Unavailable: the storage does not answer.
         BaseException: what `watch.step` raises.
     """
     merged = combine([job.parameters for job in jobs])
@@ -62,7 +63,7 @@ def generate(
         try:
             return _generate_once(jobs, merged, pool, storage, callback, worker_name, failed_plans)
         except Exception as error:
-            if error is callback.raised:
+            if error is callback.raised or isinstance(error, Unavailable):
                 raise
             _log.exception("jobs %s failed", [job.id for job in jobs])
             raise_if_device_failed(error, pool.device)
@@ -149,8 +150,8 @@ def _load_adapters(jobs: Sequence[Job], model: LoadedModel) -> tuple[dict[str, A
         try:
             adapters[job.id] = model.adapters.load(job.parameters.loras, keep=adapters.values())
         except Exception as error:
-            if is_out_of_memory(error):
-                raise  # for all jobs of the call: they run again with a smaller plan
+            if is_out_of_memory(error) or isinstance(error, Unavailable):
+                raise  # for all jobs of the call: they run again, with a smaller plan or once the storage is back
             _log.exception("job %s failed", job.id)
             raise_if_device_failed(error, model.device)
             failures[job.id] = JobResult("failed", error=_error_for_client(error))

@@ -7,24 +7,28 @@ from __future__ import annotations
 
 import hashlib
 import io
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
-from contracts.errors import FailureCode, Unavailable
+from contracts.errors import FailureCode
 from contracts.queue.records import ImageRecord, JobError, Receipt
-from contracts.storage import Storage
 from worker.generation import receipts
-
-_log = logging.getLogger(__name__)
 
 #: A JPEG segment has 64 KiB, including its headers.
 _JPEG_EXIF_BYTES = 65_000
+
+
+class ImageWriter(Protocol):
+    """What image files are written to: a storage, or something that repeats what a storage refuses."""
+
+    def write(self, key: str, data: bytes) -> None:
+        """Store bytes atomically; raises Unavailable."""
+
 
 Status = Literal["generated", "completed", "failed", "cancelled", "released", "device_failed", "lost"]
 
@@ -55,29 +59,26 @@ class JobResult:
         return cls("failed", error=JobError.of(code, message))
 
 
-def store(result: JobResult, job_id: str, attempt: int, storage: Storage) -> JobResult:
+def store(result: JobResult, job_id: str, attempt: int, storage: ImageWriter) -> JobResult:
     """Write a generated job's images under `images/JOB_ID/ATTEMPT/`.
 
     Returns:
-        A `completed` result; a `failed` one where the storage does not answer.
+        A `completed` result.
+
+    Raises:
+        Unavailable: the storage did not take the images; some may be stored.
     """
     if result.receipt is None:
         raise ValueError(f"job {job_id} is {result.status}: it has no images to store")
     started = time.perf_counter()
     folder = f"images/{job_id}/{attempt}"
-    try:
-        stored = [
-            _write(image, index, result.receipt, folder, storage) for index, image in enumerate(result.images)
-        ]
-    except Unavailable as error:
-        _log.exception("job %s: images not stored", job_id)
-        return JobResult.failed(FailureCode.INTERNAL, str(error))
+    stored = [_write(image, index, result.receipt, folder, storage) for index, image in enumerate(result.images)]
     timings = {**result.receipt.timings, "write": round(time.perf_counter() - started, 4)}
     receipt = result.receipt.model_copy(update={"timings": timings})
     return replace(result, status="completed", images=(), stored=stored, receipt=receipt)
 
 
-def _write(image: Image.Image, index: int, receipt: Receipt, folder: str, storage: Storage) -> ImageRecord:
+def _write(image: Image.Image, index: int, receipt: Receipt, folder: str, storage: ImageWriter) -> ImageRecord:
     parameters, seed = receipt.parameters, receipt.parameters.seeds[index]
     metadata = receipts.file_metadata(receipt, seed)
     data = encode_image(image, parameters.output_format, parameters.output_quality, metadata)

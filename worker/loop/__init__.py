@@ -4,6 +4,7 @@ consumer.py       the loop: claim → generate → complete
 claim_policy.py   what to ask the queue for next: minimum residency of a model, limits of a claim
 progress.py       watches running jobs: progress out, cancels and deadlines in
 completion.py     stores images and writes how jobs ended
+storage_outage.py claims nothing and keeps what was generated while the storage takes no images
 heartbeat.py      extends leases, reaps those of lost workers, ends a process that hangs
 prefetch.py       prepares models that are not in memory, in the background
 lookahead.py      encodes the prompts of the next jobs, in the background

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 
 from redis.exceptions import RedisError
@@ -21,6 +22,7 @@ from contracts.queue.records import JobState, Receipt
 from contracts.storage import Storage
 from worker.generation.outputs import JobResult, store
 from worker.loop.progress import JobWatch
+from worker.loop.storage_outage import StorageOutage
 
 _log = logging.getLogger(__name__)
 
@@ -36,9 +38,19 @@ class JobCompleter:
         stage_seconds: stage -> seconds that the completed jobs have spent in it.
     """
 
-    def __init__(self, claims: Claims, storage: Storage, counters: Counters) -> None:
+    def __init__(
+        self,
+        claims: Claims,
+        storage: Storage,
+        counters: Counters,
+        outage: StorageOutage,
+        must_release: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`must_release` is asked while images wait for the storage: whether their jobs go back to the queue."""
         self._claims = claims
         self._storage = storage
+        self._outage = outage
+        self._must_release = must_release
         self._counters = counters
         self.stage_seconds: dict[str, float] = {}
         self._stages_lock = threading.Lock()
@@ -49,7 +61,7 @@ class JobCompleter:
         self._writers.shutdown()
 
     def complete(self, claims: Sequence[Claim], watch: JobWatch, results: Sequence[JobResult]) -> None:
-        """Store each job's images and write its end; retries for as long as Redis is away."""
+        """Store each job's images and write its end; waits for the storage and for Redis while they are away."""
         receipt = next((result.receipt for result in results if result.receipt is not None), None)
         if receipt is not None:
             self._counters.observe("batch_images", receipt.batch_images, model=receipt.model.id)
@@ -72,8 +84,23 @@ class JobCompleter:
     def _complete_job(self, claim: Claim, watch: JobWatch, result: JobResult) -> None:
         with job_context([claim.job]):
             if result.status == "generated" and claim.job.id not in watch.verdicts:
-                result = store(result, claim.job.id, claim.job.attempts, self._storage)
+                result = self._store(claim, watch, result)
             retry_until_written(partial(self._write, claim, watch.verdicts.get(claim.job.id), result))
+
+    def _store(self, claim: Claim, watch: JobWatch, result: JobResult) -> JobResult:
+        """Store the images; hand the job back where the storage has not taken them in time."""
+
+        def may_wait() -> bool:
+            watch.mark_alive()
+            return claim.job.id not in watch.verdicts and not self._must_release()
+
+        try:
+            return store(result, claim.job.id, claim.job.attempts, _PatientWriter(self._outage, may_wait))
+        except Unavailable as error:
+            _log.warning("images not stored: %s", error)
+            # While the lease is held: the next attempt writes to the same folder.
+            self.delete_images(f"{claim.job.id}/{claim.job.attempts}")
+            return JobResult("released")
 
     def _write(self, claim: Claim, verdict: Verdict | None, result: JobResult) -> None:
         final = _final(result, verdict)
@@ -122,6 +149,17 @@ class JobCompleter:
             self.delete_images(f"{claim.job.id}/{claim.job.attempts}")
         elif claim.job.attempts > 1:
             self.delete_images(claim.job.id, keep={image.key for image in result.stored})
+
+
+@dataclass(frozen=True)
+class _PatientWriter:
+    """Writes one job's images through an outage, for as long as they are wanted."""
+
+    outage: StorageOutage
+    may_wait: Callable[[], bool]
+
+    def write(self, key: str, data: bytes) -> None:
+        self.outage.write(key, data, self.may_wait)
 
 
 def _final(result: JobResult, verdict: Verdict | None) -> JobResult:

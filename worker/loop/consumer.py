@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from rq.serializers import JSONSerializer
 from rq.worker import WorkerStatus
 
 from contracts.background import BackgroundThread
-from contracts.errors import FailureCode, JobFailed
+from contracts.errors import FailureCode, JobFailed, Unavailable
 from contracts.memory.planner import Capacity
 from contracts.metrics import Counters
 from contracts.queue.client import FORMER_RUN_FUNCTIONS, RUN_FUNCTION
@@ -41,6 +41,7 @@ from worker.loop.heartbeat import Heartbeat
 from worker.loop.lookahead import PromptLookahead
 from worker.loop.prefetch import Prefetcher
 from worker.loop.progress import Aborted, JobWatch, Released
+from worker.loop.storage_outage import StorageOutage
 from worker.pool.pool import Pool
 from worker.runtime.out_of_memory import DeviceFailed
 from worker.settings import WorkerSettings
@@ -50,6 +51,8 @@ _log = logging.getLogger(__name__)
 _REDIS_PAUSE_SECONDS = 0.5
 #: Maximum time for the last step, write and connection to end once the shutdown is overdue.
 _SHUTDOWN_GRACE_SECONDS = 30.0
+#: How often jobs that wait for those before them tell the watchdog so.
+_WATCHED_SECONDS = 1.0
 _FUNCTION_REFUSED = JobError.of(FailureCode.REFUSED_FUNCTION, "the job names a function that is not allowed")
 
 
@@ -93,7 +96,8 @@ class Consumer:
         self._policy = ClaimPolicy(settings.residency_seconds, model_pixels)
         self._prefetcher = Prefetcher(pool.prepare, on_ready=self._listener.wake)
         self._lookahead = PromptLookahead(pool, lambda: claims.peek(self._criteria()))
-        self._completer = JobCompleter(claims, storage, counters)
+        self._outage = StorageOutage(storage, settings.storage_retry_seconds)
+        self._completer = JobCompleter(claims, storage, counters, self._outage, lambda: self._shutdown.overdue)
         self._completion_thread = BackgroundThread("completion")
         self._completion: Future[None] | None = None
         self._heartbeat = Heartbeat(claims, settings, self._report, self._completer.delete_images, counters)
@@ -146,7 +150,7 @@ class Consumer:
     def _claim(self) -> list[Claim]:
         """Jobs for one pipeline call; empty where there are none, and `_wait_seconds` says when to look again."""
         self._wait_seconds = self._settings.poll_seconds
-        if self._registration.is_suspended:
+        if self._registration.is_suspended or not self._outage.is_over():
             return []
         try:
             if self._claim_lost:
@@ -217,7 +221,7 @@ class Consumer:
         with job_context([claim.job for claim in claims]):
             _log.info("jobs started", extra={"jobs": len(claims), "model": first.model, "task": first.task.value})
             try:
-                return generate(jobs, self._pool, self._storage, watch, worker_name=self._settings.name)
+                return self._generate_unless_storage_is_away(jobs, watch)
             except Aborted:
                 return [JobResult("lost")] * len(claims)
             except Released:
@@ -228,6 +232,20 @@ class Consumer:
                 return [JobResult("device_failed")] * len(claims)
             finally:
                 self._lookahead.pause()
+
+    def _generate_unless_storage_is_away(self, jobs: Sequence[Job], watch: JobWatch) -> Sequence[JobResult]:
+        """Generate; where an input cannot be read, hand the jobs back in an outage, and try once more in none."""
+        for is_last in (False, True):
+            try:
+                return generate(jobs, self._pool, self._storage, watch, worker_name=self._settings.name)
+            except Unavailable as error:
+                _log.warning("an input could not be read: %s", error)
+                if self._outage.confirms(error):
+                    return [JobResult("released")] * len(jobs)
+                if is_last:
+                    break
+        message = "an input could not be read from the storage; the worker's log has the details"
+        return [JobResult.failed(FailureCode.INTERNAL, message)] * len(jobs)
 
     def _look_ahead(self) -> None:
         if not self._shutdown.requested:
@@ -250,6 +268,8 @@ class Consumer:
         At most one set of results waits: a slow storage slows generation down instead of filling the memory.
         """
         if self._completion is not None:
+            while not wait([self._completion], _WATCHED_SECONDS).done:
+                watch.mark_alive()  # the watch of the jobs before them sees whether those hang
             self._completion.result()
         self._completion = self._completion_thread.submit(
             partial(self._complete_in_background, claims, watch, results)
@@ -267,9 +287,11 @@ class Consumer:
 
     def _report(self) -> dict[str, Any]:
         """This worker's fields of its `WorkerReport`."""
-        state = "starting" if self._warming_up else "draining" if self._shutdown.requested else "idle"
+        reason = self._outage.reason
+        stopping = "draining" if self._shutdown.requested else ""
         return {
-            "state": state,
+            "state": "starting" if self._warming_up else stopping or ("paused" if reason else "idle"),
+            "reason": reason,
             "pid": os.getpid(),
             "capacity": self._capacity,
             "stage_seconds": self._completer.stage_seconds,

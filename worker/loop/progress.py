@@ -67,6 +67,10 @@ class JobWatch:
         """Seconds since the last step, or since the start."""
         return time.monotonic() - self._last_step_at
 
+    def mark_alive(self) -> None:
+        """Tell the watchdog that these jobs wait for something that is being watched: no step is due."""
+        self._last_step_at = time.monotonic()
+
     def step(self, step: int, steps: int) -> None:
         """Called after each denoising step; report it if the last report is old enough.
 

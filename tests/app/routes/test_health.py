@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from fastapi.testclient import TestClient
 
 from contracts.queue.client import JobQueue
 from contracts.queue.workers import WorkerReport, publish
 from contracts.settings import SharedSettings
+from tests.support.disks import full_disk
 
 
 def test_a_process_that_answers_is_alive(client: TestClient) -> None:
@@ -44,3 +47,36 @@ def test_a_storage_that_cannot_be_written_is_named(client: TestClient, settings:
     problem = client.get("/readyz").json()
 
     assert [entry["field"] for entry in problem["errors"]] == ["storage", "workers"]
+
+
+def test_the_reason_why_all_workers_are_paused_is_told(client: TestClient, queue: JobQueue) -> None:
+    reason = "the storage folder of results (images/) is full"
+    for id in ("a", "b"):
+        publish(queue.connection, WorkerReport(id=id, state="paused", reason=reason), ttl_seconds=60)
+
+    response = client.get("/readyz")
+
+    (entry,) = response.json()["errors"]
+    assert response.status_code == 503
+    assert (entry["field"], entry["message"]) == ("workers", f"every worker is paused: {reason}")
+
+
+@pytest.mark.parametrize(("part", "title"), [("images", "results"), ("inputs", "uploads")])
+def test_the_part_of_the_storage_that_takes_no_bytes_is_named(
+    client: TestClient, settings: SharedSettings, part: str, title: str
+) -> None:
+    client.get("/readyz")
+    shutil.rmtree(settings.data / "storage" / part)
+    (settings.data / "storage" / part).write_text("a file where a folder should be")
+
+    problem = client.get("/readyz").json()
+
+    assert problem["errors"][0]["field"] == "storage"
+    assert f"storage folder of {title} ({part}/)" in problem["errors"][0]["message"]
+
+
+def test_a_full_disk_is_not_ready_although_it_takes_empty_files(client: TestClient) -> None:
+    with full_disk():
+        problem = client.get("/readyz").json()
+
+    assert "storage folder of results (images/) is full" in problem["errors"][0]["message"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import time
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from redis import Redis
 
 from cli.supervisor import redis_server
 from cli.supervisor.redis_server import RedisNotFound, RedisServer, find_running, find_server
+from tests.support.disks import full_disk
 
 
 def test_the_server_is_durable_never_evicts_and_listens_on_no_port(tmp_path: Path) -> None:
@@ -45,20 +45,16 @@ def test_data_survives_a_crash(tmp_path: Path) -> None:
 def test_a_server_that_a_full_disk_ended_waits_and_returns_with_its_data_when_there_is_space(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server, limits = RedisServer(tmp_path, fsync="always"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    server = RedisServer(tmp_path, fsync="always")
     server.start()
     try:
         with Redis.from_url(server.url, decode_responses=True) as connection:
             connection.set("kept", "yes")
         server.kill()
 
-        # A limit on the size of files refuses writes as a full disk does, to this process and to its children.
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
-        try:
+        with full_disk():
             for _ in range(3):
                 server.revive()
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert find_running(tmp_path) is None
         assert str(tmp_path) in caplog.text
         assert "free some space" in caplog.text
@@ -75,14 +71,10 @@ def test_a_server_that_a_full_disk_ended_waits_and_returns_with_its_data_when_th
 
 
 def test_a_first_start_on_a_full_disk_says_so(tmp_path: Path) -> None:
-    server, limits = RedisServer(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
-    try:
-        with pytest.raises(RuntimeError, match=r"takes no more bytes .* free some space"):
-            server.start()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        server.stop()
+    server = RedisServer(tmp_path)
+    with full_disk(), pytest.raises(RuntimeError, match=r"takes no more bytes .* free some space"):
+        server.start()
+    server.stop()
 
 
 def test_a_long_data_folder_does_not_break_the_socket(tmp_path: Path) -> None:

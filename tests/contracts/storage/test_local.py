@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from contracts.errors import NotFound, Unavailable
+from contracts.errors import NotFound, StorageFull, Unavailable
 from contracts.storage.local import LocalStorage
+from tests.support.disks import full_disk
 
 
 def files(root: Path) -> list[str]:
@@ -66,3 +67,18 @@ def test_everything_below_a_prefix_is_cleared_and_nothing_else(tmp_path: Path) -
     assert files(tmp_path) == ["images/other/1/0.png"]
     with pytest.raises(NotFound):
         storage.clear("../")
+
+
+def test_a_full_disk_is_told_from_one_that_does_not_answer_and_keeps_what_is_stored(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    storage.write("images/job/1/0.png", b"an image")
+
+    with full_disk(), pytest.raises(StorageFull):
+        storage.write("images/job/1/0.png", b"another")
+    with full_disk(), pytest.raises(StorageFull):
+        storage.check()
+
+    storage.check()
+    assert storage.read("images/job/1/0.png") == b"an image"
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["0.png"]
+    assert (storage.free_bytes() or 0) > 0

@@ -1,0 +1,200 @@
+"""A storage that is away while jobs are generated: they wait, and complete once it is back, or are handed back."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from contracts.errors import FailureCode
+from contracts.queue.client import JobQueue
+from contracts.queue.records import JobRecord, JobState
+from contracts.queue.workers import WorkerReport, read_workers
+from contracts.settings import SharedSettings
+from contracts.storage.local import LocalStorage
+from tests.support.images import encode_solid
+from tests.support.parameters import parameters
+from tests.support.workers import make_consumer, send_sigterm, work_until_ended
+from worker.loop.consumer import Consumer
+from worker.loop.progress import JobWatch
+from worker.pool.pool import Pool
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> LocalStorage:
+    return LocalStorage(tmp_path / "storage")
+
+
+def interrupt(storage: LocalStorage, folder: str) -> Callable[[], None]:
+    """Make a folder of the storage unusable: a file is where it should be. Returns what repairs it."""
+    there, aside = storage.root / folder, storage.root / f"{folder}-aside"
+    there.mkdir(parents=True, exist_ok=True)
+    there.rename(aside)
+    there.write_text("not a folder")
+
+    def repair() -> None:
+        there.unlink()
+        aside.rename(there)
+
+    return repair
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def paused(queue: JobQueue) -> list[WorkerReport]:
+    return [report for report in read_workers(queue.connection) if report.state == "paused"]
+
+
+def shrinks(watch: JobWatch, seen: list[float]) -> bool:
+    """Whether the idle time is shorter than when it was asked last."""
+    seen.append(watch.idle_seconds)
+    return seen[-1] < seen[-2]
+
+
+@contextmanager
+def meanwhile(act: Callable[[], object]) -> Iterator[None]:
+    """Act beside the block; an assertion that fails there fails the test, and ends the worker."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            act()
+        except BaseException as error:  # noqa: BLE001
+            errors.append(error)
+            if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+                send_sigterm()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield
+    thread.join()
+    if errors:
+        raise errors[0]
+
+
+def records_of(queue: JobQueue, ids: list[str]) -> list[JobRecord]:
+    return [queue.fetch(id) for id in ids]
+
+
+def test_an_outage_of_the_storage_stops_claims_and_each_job_completes_once_it_is_over(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: LocalStorage
+) -> None:
+    ids = [queue.submit(parameters(batchable=False, seed=number)).id for number in range(5)]
+    repair = interrupt(storage, "images")
+    consumer = make_consumer(settings, pool, storage)
+
+    def observe() -> None:
+        wait_until(lambda: bool(paused(queue)))
+        (report,) = paused(queue)
+        assert "storage" in report.reason
+        wait_until(lambda: queue.fetch(ids[1]).progress.fraction == 1.0)
+        # Both calls tell the watchdog that they wait; an idle time that only grew would end the process.
+        for _, watch in consumer._heartbeat._held:
+            wait_until(partial(shrinks, watch, [0.0]))
+        assert [record.state for record in records_of(queue, ids)] == ["running"] * 2 + ["queued"] * 3
+        repair()
+
+    with meanwhile(observe):
+        ended = work_until_ended(consumer, queue, *ids)
+    assert [(record.state, record.attempts) for record in ended] == [(JobState.COMPLETED, 1)] * 5
+    assert all(storage.exists(image.key) for record in ended for image in record.images)
+
+
+def start_and_stop_in_the_outage(consumer: Consumer, queue: JobQueue) -> None:
+    def stop() -> None:
+        wait_until(lambda: bool(paused(queue)))
+        send_sigterm()
+
+    with meanwhile(stop):
+        consumer.start([])
+
+
+def test_a_worker_that_is_stopped_in_an_outage_hands_its_jobs_back_without_using_up_an_attempt(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: LocalStorage
+) -> None:
+    ids = [queue.submit(parameters(batchable=False, seed=number)).id for number in range(3)]
+    repair = interrupt(storage, "images")
+
+    start_and_stop_in_the_outage(make_consumer(settings, pool, storage, drain_seconds=0.2), queue)
+
+    states = [(record.state, record.attempts) for record in records_of(queue, ids)]
+    assert states == [(JobState.QUEUED, 0)] * 3
+    assert queue.connection.zcard("darkroom:leases") == 0
+    repair()
+    ended = work_until_ended(make_consumer(settings, pool, storage), queue, *ids)
+    assert [record.state for record in ended] == [JobState.COMPLETED] * 3
+
+
+def test_images_are_given_up_after_their_time_and_their_jobs_wait_in_the_queue(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: LocalStorage
+) -> None:
+    id = queue.submit(parameters()).id
+    repair = interrupt(storage, "images")
+
+    def observe() -> None:
+        wait_until(lambda: bool(paused(queue)) and queue.fetch(id).state is JobState.QUEUED)
+        assert queue.fetch(id).attempts == 0
+        repair()
+
+    with meanwhile(observe):
+        (ended,) = work_until_ended(make_consumer(settings, pool, storage, storage_retry_seconds=0.0), queue, id)
+    assert (ended.state, ended.attempts) == (JobState.COMPLETED, 1)
+
+
+def test_images_of_a_lost_lease_do_not_wait_for_the_end_of_the_outage(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: LocalStorage
+) -> None:
+    id = queue.submit(parameters()).id
+    interrupt(storage, "images")
+    consumer = make_consumer(settings, pool, storage)
+
+    def lose() -> None:
+        wait_until(lambda: bool(paused(queue)))
+        queue.connection.hset(f"darkroom:job:{id}", "lease", "another execution")
+        wait_until(lambda: not consumer._heartbeat.held_claims)
+        send_sigterm()
+
+    with meanwhile(lose):
+        consumer.start([])
+    assert queue.fetch(id).state is JobState.RUNNING  # by the other execution, which this one leaves alone
+
+
+def test_a_job_whose_input_cannot_be_read_in_an_outage_goes_back_and_completes_later(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: LocalStorage
+) -> None:
+    storage.write("inputs/image.png", encode_solid("RGB", (64, 64), "red"))
+    id = queue.submit(parameters(image="inputs/image.png", mode="img2img", task="img2img", strength=0.5)).id
+    repair = interrupt(storage, "inputs")
+
+    def observe() -> None:
+        wait_until(lambda: bool(paused(queue)) and queue.fetch(id).state is JobState.QUEUED)
+        repair()
+
+    with meanwhile(observe):
+        (ended,) = work_until_ended(make_consumer(settings, pool, storage), queue, id)
+    assert (ended.state, ended.attempts) == (JobState.COMPLETED, 1)
+
+
+def test_one_input_that_cannot_be_read_fails_its_own_job_and_no_other(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: LocalStorage
+) -> None:
+    (storage.root / "inputs/image.png").mkdir(parents=True)
+    broken = queue.submit(parameters(image="inputs/image.png", mode="img2img", task="img2img", strength=0.5)).id
+    healthy = queue.submit(parameters()).id
+
+    ended = work_until_ended(make_consumer(settings, pool, storage), queue, broken, healthy)
+
+    assert [record.state for record in ended] == [JobState.FAILED, JobState.COMPLETED]
+    assert ended[0].error is not None
+    assert (ended[0].error.code, ended[0].error.retryable) == (FailureCode.INTERNAL, True)
