@@ -10,6 +10,6 @@ Imports `contracts` only; `app`, `worker` and `dispatcher` are started as progra
     keys.py          `darkroom keys`: API keys
     loras.py         `darkroom loras`: uploaded LoRAs
     webhooks.py      `darkroom webhooks`: the signing secret
-    redis_access.py  opens a service's Redis for the administration commands
+    redis_access.py  opens a running service's Redis for the administration commands
     supervisor/      `darkroom up`: Redis, API, workers and dispatcher as child processes
 """

@@ -1,4 +1,4 @@
-"""`darkroom keys`: creates, lists and revokes API keys in a service's Redis; the service need not be running."""
+"""`darkroom keys`: creates, lists and revokes API keys in a running service's Redis."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from cli import generate, keys, loras, plan, webhooks
 from cli.client import Client, ServiceError
+from cli.redis_access import default_data
 from cli.supervisor.redis_server import RedisNotFound
 from cli.supervisor.up import Service
 from contracts import logs
@@ -45,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     up.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     up.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one (%(default)s)")
     up.add_argument(
-        "--data", type=Path, default=Path("data"), help="folder for images, uploads and the queue (%(default)s)"
+        "--data", type=Path, default=default_data(), help="folder for images, uploads and the queue (%(default)s)"
     )
     up.add_argument("--workers", type=int, default=1, help="worker processes (%(default)s)")
     up.add_argument(

@@ -53,6 +53,15 @@ def redis_url(redis_server: RedisServer) -> str:
 
 
 @pytest.fixture
+def protected_redis_url(redis_url: str) -> Iterator[str]:
+    """The URL, without the password, of an empty Redis that demands one."""
+    with Redis.from_url(redis_url) as connection:
+        connection.config_set("requirepass", "the-right-password")
+        yield redis_url
+        connection.config_set("requirepass", "")
+
+
+@pytest.fixture
 def settings(redis_url: str, tmp_path: Path) -> SharedSettings:
     """Shared settings with an empty Redis and an empty storage."""
     return SharedSettings(redis_url=redis_url, data=tmp_path)

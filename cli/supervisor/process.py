@@ -5,10 +5,11 @@ from __future__ import annotations
 import ctypes
 import logging
 import math
+import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from contracts.watchdog import START_SECONDS
 
@@ -22,9 +23,20 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 10.0
 _HEALTHY_SECONDS = 30.0
 
 
-def end_with_parent() -> None:
-    """Ask the kernel, in the child before exec, to stop it when `darkroom up` dies: none is left behind."""
-    ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+def end_with_parent() -> Callable[[], None]:
+    """Return what a child does before exec so that the kernel kills it when this process dies.
+
+    When `darkroom up` is killed, the whole service crashes, and recovers as from a power cut. A child that had
+    time to stop would use it to wait for a Redis that is gone, beside the children of the next `darkroom up`.
+    """
+    parent = os.getpid()
+
+    def arm() -> None:
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(1)
+
+    return arm
 
 
 class Child:
@@ -62,7 +74,7 @@ class Child:
             env=self._environment,
             start_new_session=True,
             pass_fds=self._fds,
-            preexec_fn=end_with_parent,
+            preexec_fn=end_with_parent(),
         )
         self._started_at = time.monotonic()
         self._hung_at = self._started_at + max(START_SECONDS, self._hang_seconds)

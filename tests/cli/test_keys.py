@@ -90,26 +90,53 @@ def test_an_unreachable_redis_is_reported_in_one_line(
     monkeypatch.setenv("DARKROOM_REDIS_URL", f"unix://{tmp_path}/none.sock")
 
     assert main(["keys", "list"]) == 1
-    assert capsys.readouterr().err == "darkroom: the queue (Redis) does not answer\n"
+    error = capsys.readouterr().err
+    assert error == f"darkroom: DARKROOM_REDIS_URL unix://{tmp_path}/none.sock: Redis does not answer there\n"
 
 
-def test_keys_are_created_in_the_redis_of_darkroom_up_whether_it_runs_or_not(
+def test_keys_are_created_in_the_redis_of_the_darkroom_up_that_runs_on_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("DARKROOM_REDIS_URL", raising=False)
-    data = ["--data", str(tmp_path)]
-    assert main(["keys", "create", "before", *data]) == 0
     server = RedisServer(tmp_path / "redis")
     server.start()
     try:
-        assert main(["keys", "create", "during", *data]) == 0
+        assert main(["keys", "create", "a", "--data", str(tmp_path)]) == 0
         with connect(server.url, timeout_seconds=5, retries=0) as connection:
-            assert [key.name for key in ApiKeyStore(connection).find_all()] == ["before", "during"]
+            assert [key.name for key in ApiKeyStore(connection).find_all()] == ["a"]
     finally:
         server.stop()
-    capsys.readouterr()
-    main(["keys", "list", *data])
-    assert [row.split()[1] for row in capsys.readouterr().out.splitlines()[1:]] == ["before", "during"]
+    assert f"service: {tmp_path}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", [["keys", "create", "a"], ["keys", "list"], ["keys", "revoke", "a"], ["webhooks", "secret"]]
+)
+def test_without_a_running_service_a_command_says_so_and_creates_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    monkeypatch.delenv("DARKROOM_REDIS_URL", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    assert main(command) == 1
+
+    error = capsys.readouterr().err
+    assert error.startswith(f"darkroom: no service runs on {tmp_path}/data; start it with `darkroom up")
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_password_is_never_shown(
+    protected_redis_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DARKROOM_REDIS_URL", protected_redis_url.replace("unix://", "unix://:a-secret@"))
+
+    assert main(["keys", "list"]) == 1
+
+    error = capsys.readouterr().err
+    assert "Redis refuses the user name or password" in error
+    assert "a-secret" not in error
+    assert error.count("\n") == 1
 
 
 def test_a_client_with_a_key_is_served(

@@ -10,7 +10,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from contracts.settings import BUILT_IN_CATALOGUE
+from cli.supervisor.redis_server import RedisServer
+from contracts.queue.client import JobQueue
+from contracts.queue.leases import Claims
+from contracts.queue.records import JobState
+from contracts.settings import BUILT_IN_CATALOGUE, QueueSettings, SharedSettings
 from tests.support.running_service import RunningService
 from tests.support.waiting import wait_until
 
@@ -116,13 +120,41 @@ def test_sigterm_finishes_the_running_job_and_leaves_no_process(tmp_path: Path) 
     assert len(list((tmp_path / "data" / "storage" / "images" / job["id"]).rglob("0.png"))) == 1
 
 
-def test_killing_the_parent_ends_its_children(tmp_path: Path) -> None:
-    service = RunningService(tmp_path / "data")
+def test_hanging_up_or_killing_the_parent_ends_its_children_and_a_second_start_goes_on(tmp_path: Path) -> None:
+    environment = {"DARKROOM_QUEUE_LEASE_SECONDS": "2"}
+    service = RunningService(tmp_path / "data", environment=environment)
+    job = start_long_job(service)
+    service.process.send_signal(signal.SIGHUP)
+    assert service.wait_for_end() == 0
+
+    service = RunningService(tmp_path / "data", environment=environment)
+    done = service.wait(job)
+    assert (done["status"], done["attempts"]) == ("completed", 1), "hanging up has spent an attempt"
+    job = start_long_job(service)
     pids = [child.pid for child in psutil.Process(service.process.pid).children(recursive=True)]
-    assert len(pids) >= 2
+    assert len(pids) >= 4
     os.kill(service.process.pid, signal.SIGKILL)
     service.wait_for_end()
-    wait_until(lambda: not [pid for pid in pids if alive(pid)], timeout_seconds=60)
+    wait_until(lambda: not [pid for pid in pids if alive(pid)], timeout_seconds=10)
+
+    redis = RedisServer(tmp_path / "data" / "redis")
+    redis.start()
+    try:
+        queue = JobQueue(SharedSettings(redis_url=redis.url))
+        rules = QueueSettings(lease_seconds=0.1)
+        claims = Claims(queue.connection, rules, "the next worker", ttl_seconds=60)
+        wait_until(lambda: claims.reap() == (1, []))
+        assert queue.fetch(job).state is JobState.QUEUED
+        queue.close()
+    finally:
+        redis.stop()
+
+
+def start_long_job(service: RunningService) -> str:
+    """The id of a job that is running."""
+    id: str = service.submit("txt2img", num_inference_steps=150, seed=1)["id"]
+    wait_until(lambda: service.fetch(id)["progress"]["step"] > 1)
+    return id
 
 
 def alive(pid: int) -> bool:

@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 #: Jobs that are stored at the same time: most of the time is spent waiting for the storage.
 _WRITERS = 4
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 2.0
+#: How long a process that is stopping waits for Redis: longer than a restart of Redis takes.
+_STOPPING_PATIENCE_SECONDS = 20.0
 
 
 class JobCompleter:
@@ -45,9 +47,16 @@ class JobCompleter:
         counters: Counters,
         outage: StorageOutage,
         must_release: Callable[[], bool] = lambda: False,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`must_release` is asked while images wait for the storage: whether their jobs go back to the queue."""
+        """Build it.
+
+        Args:
+            must_release: asked while images wait for the storage: whether their jobs go back to the queue.
+            stopping: whether the process was asked to stop, so that no write to Redis is retried forever.
+        """
         self._claims = claims
+        self._stopping = stopping
         self._storage = storage
         self._outage = outage
         self._must_release = must_release
@@ -85,7 +94,8 @@ class JobCompleter:
         with job_context([claim.job]):
             if result.status == "generated" and claim.job.id not in watch.verdicts:
                 result = self._store(claim, watch, result)
-            retry_until_written(partial(self._write, claim, watch.verdicts.get(claim.job.id), result))
+            write = partial(self._write, claim, watch.verdicts.get(claim.job.id), result)
+            retry_until_written(write, self._stopping)
 
     def _store(self, claim: Claim, watch: JobWatch, result: JobResult) -> JobResult:
         """Store the images; hand the job back where the storage has not taken them in time."""
@@ -171,14 +181,21 @@ def _final(result: JobResult, verdict: Verdict | None) -> JobResult:
     return result if verdict is None else JobResult("lost")
 
 
-def retry_until_written(write: Callable[[], object]) -> None:
-    """Repeat a write until Redis answers; if the lease has expired by then, the fence makes it a no-op."""
-    pause_seconds = _FIRST_PAUSE_SECONDS
+def retry_until_written(write: Callable[[], object], stopping: Callable[[], bool]) -> None:
+    """Repeat a write until Redis answers; if the lease has expired by then, the fence makes it a no-op.
+
+    A process that is stopping does not wait for a Redis that may be gone for good: after a while it gives up the
+    result, and the job, whose lease expires, runs again on another worker.
+    """
+    started_at, pause_seconds = time.monotonic(), _FIRST_PAUSE_SECONDS
     while True:
         try:
             write()
             return
         except RedisError as error:
+            if stopping() and time.monotonic() - started_at > _STOPPING_PATIENCE_SECONDS:
+                _log.error("result not written and given up, since this process must stop: %s", error)
+                return
             _log.warning("result not written, trying again: %s", error)
             time.sleep(pause_seconds)
             pause_seconds = min(_LONGEST_PAUSE_SECONDS, pause_seconds * 2)

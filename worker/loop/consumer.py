@@ -97,7 +97,14 @@ class Consumer:
         self._prefetcher = Prefetcher(pool.prepare, on_ready=self._listener.wake)
         self._lookahead = PromptLookahead(pool, lambda: claims.peek(self._criteria()))
         self._outage = StorageOutage(storage, settings.storage_retry_seconds)
-        self._completer = JobCompleter(claims, storage, counters, self._outage, lambda: self._shutdown.overdue)
+        self._completer = JobCompleter(
+            claims,
+            storage,
+            counters,
+            self._outage,
+            must_release=lambda: self._shutdown.overdue,
+            stopping=lambda: self._shutdown.requested,
+        )
         self._completion_thread = BackgroundThread("completion")
         self._completion: Future[None] | None = None
         self._heartbeat = Heartbeat(claims, settings, self._report, self._completer.delete_images, counters)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -99,14 +102,41 @@ def test_a_running_server_is_found(tmp_path: Path) -> None:
 def test_two_servers_never_share_an_append_only_file(tmp_path: Path) -> None:
     server, other = RedisServer(tmp_path), RedisServer(tmp_path)
     server.start()
-    with pytest.raises(RuntimeError, match="another redis-server of Darkroom uses"):
+    with pytest.raises(RuntimeError, match="another `darkroom up` runs on"):
         other.start(timeout_seconds=0.3)
-    assert find_running(tmp_path) == server.url
+    other.stop()
+    assert find_running(tmp_path) == server.url, "the second one has touched the first"
 
     server.stop()
 
-    other.start()
-    other.stop()
+    third = RedisServer(tmp_path)
+    third.start()
+    third.stop()
+
+
+def test_the_folder_stays_locked_until_the_server_of_a_killed_parent_has_ended(tmp_path: Path) -> None:
+    program = f"""
+import os, signal
+from pathlib import Path
+from cli.supervisor import redis_server
+redis_server.end_with_parent = lambda: lambda: None
+server = redis_server.RedisServer(Path({str(tmp_path)!r}))
+server.start()
+print(server.process.pid, server.socket, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid, socket = parent.stdout.readline().split()
+        parent.wait(60)
+    server = RedisServer(tmp_path)
+    with pytest.raises(RuntimeError, match="another `darkroom up` runs on"):
+        server.start(timeout_seconds=0.3)
+    os.kill(int(pid), signal.SIGKILL)
+    server.start()
+    server.stop()
+    assert not Path(socket).parent.exists(), "the socket of the former server is left"
 
 
 def test_a_server_on_the_path_is_preferred_to_the_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

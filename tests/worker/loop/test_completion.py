@@ -1,0 +1,65 @@
+"""How jobs end while Redis is away, and while the process is stopping."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from cli.supervisor.redis_server import RedisServer
+from contracts.metrics import Counters
+from contracts.queue.client import JobQueue
+from contracts.queue.leases import ClaimCriteria, Claims
+from contracts.queue.records import JobState
+from contracts.settings import QueueSettings, SharedSettings
+from contracts.storage import open_storage
+from tests.support.parameters import parameters
+from worker.generation.outputs import JobResult
+from worker.loop import completion
+from worker.loop.completion import JobCompleter
+from worker.loop.progress import JobWatch
+from worker.loop.storage_outage import StorageOutage
+
+
+def test_a_result_waits_for_redis_until_the_process_is_asked_to_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completion, "_STOPPING_PATIENCE_SECONDS", 0.5)
+    redis, stopping = RedisServer(tmp_path / "redis"), threading.Event()
+    redis.start()
+    settings = SharedSettings(redis_url=redis.url, data=tmp_path)
+    queue = JobQueue(settings)
+    ids = [queue.submit(parameters()).id for _ in range(2)]
+    claims = Claims(queue.connection, QueueSettings(), "one", ttl_seconds=60)
+    storage = open_storage(settings)
+    outage = StorageOutage(storage, retry_seconds=60)
+    completer = JobCompleter(claims, storage, Counters(), outage, stopping=stopping.is_set)
+
+    def complete() -> threading.Thread:
+        batch = claims.claim(ClaimCriteria())
+        redis.kill()
+        end = (batch, JobWatch(claims, batch), [JobResult("cancelled")])
+        thread = threading.Thread(target=completer.complete, args=end)
+        thread.start()
+        thread.join(1.5)
+        assert thread.is_alive(), "the result was given up although nobody asked to stop"
+        return thread
+
+    try:
+        waiting = complete()
+        redis.start()
+        waiting.join(30)
+        assert queue.fetch(ids[0]).state is JobState.CANCELLED
+
+        waiting = complete()
+        stopping.set()
+        waiting.join(30)
+        assert not waiting.is_alive(), "the write is retried forever"
+        redis.start()
+        assert queue.fetch(ids[1]).state is JobState.RUNNING
+    finally:
+        stopping.set()
+        completer.close()
+        queue.close()
+        redis.stop()
