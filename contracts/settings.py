@@ -10,11 +10,12 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError
+from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from contracts.errors import SettingsError
+from contracts.redis.urls import read_url
 
 #: The small checkpoints that this repository ships.
 BUILT_IN_CATALOGUE = Path(__file__).resolve().parent.parent / "models" / "catalogue.toml"
@@ -68,7 +69,17 @@ class SharedSettings(Settings):
     model_config = SettingsConfigDict(env_prefix="DARKROOM_", frozen=True, extra="ignore")
 
     redis_url: str = Field(
-        "redis://127.0.0.1:6379/0", description="URL of Redis or Valkey: redis://, rediss:// or unix://"
+        "redis://127.0.0.1:6379/0",
+        description="URL of Redis or Valkey: redis://, rediss:// (TLS), unix://, or redis+sentinel:// and "
+        "rediss+sentinel:// (…://USER:PASSWORD@HOST:PORT,HOST:PORT/PRIMARY/DB)",
+    )
+    redis_wait_replicas: int = Field(
+        0,
+        ge=0,
+        description="replicas that must have a job before it is answered 202; 503 where they have it not in time",
+    )
+    redis_wait_seconds: float = Field(
+        1.0, gt=0, le=30, description="maximum time to wait for these replicas, at most 30 s"
     )
     data: Path = Field(
         Path("data"), description="folder of the local storage, and of Redis where `darkroom up` starts one"
@@ -97,6 +108,15 @@ class SharedSettings(Settings):
         description="maximum time that a process may stand still (native code holds the interpreter, or its event "
         "loop or heartbeat is stuck); then it exits, and its supervisor restarts it",
     )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, url: str) -> str:
+        try:
+            read_url(url)
+        except SettingsError as error:
+            raise ValueError(str(error)) from None
+        return url
 
 
 class QueueSettings(Settings):

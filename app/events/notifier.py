@@ -16,13 +16,11 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from contracts.redis import keys
+from contracts.redis.connection import connected_async
 
 log = logging.getLogger(__name__)
 
@@ -104,15 +102,11 @@ class JobNotifier:
     async def _receive_forever(self, url: str) -> None:
         while True:
             await self._is_needed.wait()
-            client = Redis.from_url(
-                url,
-                decode_responses=True,
-                socket_connect_timeout=_TIMEOUT_SECONDS,
-                socket_timeout=_TIMEOUT_SECONDS,
-                retry=Retry(NoBackoff(), 0),
-            )
             try:
-                async with client, client.pubsub() as channel:
+                async with (
+                    connected_async(url, timeout_seconds=_TIMEOUT_SECONDS) as client,
+                    client.pubsub() as channel,
+                ):
                     await channel.subscribe(keys.JOB_CHANNEL)
                     await self._receive(channel)
             except (RedisError, OSError) as error:

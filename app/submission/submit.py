@@ -86,6 +86,7 @@ class Submission:
     def accept(self, body: bytes, draft: Callable[[], JobDraft], response: Response) -> JobRecord:
         """Submit a job, or find the one that the same call submitted before; sets the response's headers."""
         record = self.call.run(body, response, lambda hold: self.submit(draft(), hold), self._find)
+        self.services.queue.confirm(record.id)  # a repeated call too: the first one may have failed here
         response.headers["Location"] = self.links.job(record.id)
         return record
 

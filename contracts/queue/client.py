@@ -20,6 +20,7 @@ from contracts.queue.events import Event, read_events
 from contracts.queue.records import AcceptedJob, JobRecord, JobState, WebhookRecord, pace_key
 from contracts.redis import keys
 from contracts.redis.connection import Scripts, connect, redis_errors_are_unavailable
+from contracts.redis.replication import ReplicaBarrier
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
@@ -75,6 +76,7 @@ class JobQueue:
         self.connection = connect(settings.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1)
         self._ttl_seconds = settings.result_ttl_seconds
         self._scripts = Scripts(self.connection)
+        self._replicas = ReplicaBarrier(settings)
         self.eta = EtaEstimator(self.connection, self._scripts)
 
     def submit(
@@ -98,8 +100,10 @@ class JobQueue:
             Conflict: another call holds the idempotency key by now.
             QueueFull: `max_waiting` jobs are waiting.
             TooManyJobs: the API key's quota is reached.
-            Unavailable: Redis does not answer, and the job may or may not exist; or an input has been removed.
+            Unavailable: Redis does not answer, and the job may or may not exist; or an input has been removed; or
+                replicas that must have the job are missing.
         """
+        self._replicas.require()
         record = AcceptedJob(
             id=secrets.token_hex(16),
             state=JobState.QUEUED,
@@ -139,6 +143,18 @@ class JobQueue:
             "position": position_of(record, found[1]),
         }
         return record.model_copy(update=accepted)
+
+    def confirm(self, id: str) -> None:
+        """Wait until `DARKROOM_REDIS_WAIT_REPLICAS` replicas have a job, so that no failover can lose it.
+
+        Raises:
+            Unavailable: they have it not in time. The job stays queued, and its idempotency key names it.
+        """
+        if not self._replicas.confirm(keys.JOB + id):
+            raise Unavailable(
+                "too few replicas of the queue (Redis) have confirmed the job in time, and it may run all the "
+                "same; sent again with the same Idempotency-Key, the request is accepted once"
+            )
 
     def _refusal(
         self, verdict: str, found: list[Any], record: JobRecord, max_waiting: int | None
@@ -217,8 +233,9 @@ class JobQueue:
         return seconds + micros / 1e6
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
         self.connection.close()
+        self._replicas.close()
 
     def _read(self, ids: Sequence[str]) -> tuple[list[dict[str, str]], float]:
         """Read the jobs' hashes, and the time on Redis' clock."""

@@ -11,6 +11,7 @@ import time
 from types import TracebackType
 
 from redis import Redis
+from redis.client import PubSub, PubSubWorkerThread
 from redis.exceptions import RedisError
 from rq import Queue, SimpleWorker
 from rq.serializers import JSONSerializer
@@ -21,6 +22,8 @@ _log = logging.getLogger(__name__)
 
 #: RQ drops an entry that was not refreshed for eight minutes.
 _REFRESH_SECONDS = 60.0
+#: Pause before the subscription to RQ's commands is made again.
+_RECONNECT_SECONDS = 2.0
 
 
 class _Worker(SimpleWorker):
@@ -29,6 +32,14 @@ class _Worker(SimpleWorker):
     def _set_connection(self, connection: Redis) -> Redis:
         """RQ would raise the socket timeout to seven minutes, for a blocking read that we do not make."""
         return connection
+
+    def _pubsub_exception_handler(self, exc: Exception, pubsub: PubSub, pubsub_thread: PubSubWorkerThread) -> None:
+        """Subscribe again after any error of Redis; RQ's own ends the thread for good after a timeout."""
+        del pubsub, pubsub_thread
+        if not isinstance(exc, RedisError):
+            raise exc
+        _log.warning("RQ's commands to this worker are not received, trying again: %s", exc)
+        time.sleep(_RECONNECT_SECONDS)
 
 
 class RqRegistration:

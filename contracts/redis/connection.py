@@ -1,41 +1,86 @@
-"""Connections to Redis with timeouts, its errors as the domain's, and the one way to run a Lua script."""
+"""Connections to Redis with timeouts, its errors as the domain's, and the one way to run a Lua script.
+
+Every process connects here, so that each form of URL (`contracts.redis.urls`) works in all of them.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from redis import Redis
+from redis import Redis, connection
+from redis import asyncio as redis_async
 from redis import exceptions as redis_errors
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import NoBackoff
 from redis.commands.core import Script
 from redis.retry import Retry
 
 from contracts.errors import Unavailable
 from contracts.redis import keys
+from contracts.redis.failover import make_pool, sentinel_options, tcp_options
+from contracts.redis.urls import RedisUrl, read_url
+
+_ASYNC_KINDS: dict[type, Any] = {
+    connection.Connection: redis_async.Connection,
+    connection.SSLConnection: redis_async.SSLConnection,
+    connection.UnixDomainSocketConnection: redis_async.UnixDomainSocketConnection,
+}
 
 
 def connect(url: str, *, timeout_seconds: float, retries: int, decode: bool = True) -> Redis:
-    """Make a pool of connections.
+    """Make a pool of connections, which follow a failover. Connects to nothing yet.
 
     Args:
-        url: redis://, rediss:// or unix://.
+        url: of one server or of its Sentinels; `contracts.redis.urls` lists the forms.
         timeout_seconds: of one command, and of making a connection: a Redis that hangs must not hang its callers.
         retries: how often a command is sent again when its connection breaks. One retry hides connections that
             a restarted Redis has forgotten. 0 where a command whose answer was lost must not run twice.
         decode: give strings; RQ wants bytes.
+
+    Raises:
+        SettingsError: the URL is unusable.
     """
-    return Redis.from_url(
-        url,
-        decode_responses=decode,
-        socket_connect_timeout=timeout_seconds,
-        socket_timeout=timeout_seconds,
-        retry=Retry(NoBackoff(), retries),
-    )
+    options = {"decode_responses": decode, **_timeouts(timeout_seconds), "retry": Retry(NoBackoff(), retries)}
+    return Redis.from_pool(make_pool(read_url(url), options))
+
+
+@asynccontextmanager
+async def connected_async(url: str, *, timeout_seconds: float) -> AsyncIterator[redis_async.Redis]:
+    """Open connections for an event loop while the block runs; decodes responses, and repeats no command.
+
+    Raises:
+        SettingsError: the URL is unusable.
+    """
+    where = read_url(url)
+    options = {**tcp_options(where), **where.options, **_timeouts(timeout_seconds), "decode_responses": True}
+    async with _open_async(where, options | {"retry": AsyncRetry(NoBackoff(), 0)}) as client:
+        yield client
+
+
+@asynccontextmanager
+async def _open_async(url: RedisUrl, options: dict[str, Any]) -> AsyncIterator[redis_async.Redis]:
+    if not url.sentinels:
+        pool = redis_async.ConnectionPool(connection_class=_ASYNC_KINDS[url.kind], **options)
+        async with redis_async.Redis.from_pool(pool) as client:
+            yield client
+        return
+    asked = sentinel_options(url) | {"retry": AsyncRetry(NoBackoff(), 0)}
+    sentinels = AsyncSentinel(url.sentinels, sentinel_kwargs=asked)  # type: ignore[no-untyped-call]
+    try:
+        async with sentinels.master_for(url.primary, ssl=url.is_tls, **options) as client:
+            yield client
+    finally:
+        await sentinels.aclose()
+
+
+def _timeouts(seconds: float) -> dict[str, float]:
+    return {"socket_connect_timeout": seconds, "socket_timeout": seconds}
 
 
 @contextmanager
