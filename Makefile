@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loads
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo install test test-node fuzz lint check chaos judge manifest bench containers gpu gpu-check format clean
+.PHONY: demo install test test-node fuzz lint check chaos sentinel judge manifest bench containers gpu gpu-check format clean
 
 demo: install  ## run the service, one job of each task, and show the images
 	@$(BIN)/python -m cli.demo
@@ -34,6 +34,9 @@ fuzz: .venv/installed-dev  ## schemathesis against the service, for up to half a
 
 chaos: .venv/installed-dev  ## hundreds of jobs through a service that is being broken
 	DARKROOM_CHAOS_JOBS=$${DARKROOM_CHAOS_JOBS:-400} DARKROOM_CHAOS_OUTAGE_SECONDS=30 $(BIN)/python -m pytest -s tests/chaos
+
+sentinel: .venv/installed-dev  ## kill the primary under load, with Sentinels: the embedded Redis, Redis 7 over TLS, and Valkey
+	DARKROOM_SENTINEL_SERVERS="$$($(BIN)/python -c 'from cli.supervisor.redis_server import find_server; print(find_server())'):$$(deploy/bare/redis-servers $(BIN))" $(BIN)/python -m pytest -s tests/sentinel
 
 containers: export PATH := /usr/bin:$(PATH)
 containers: export DOCKER_BUILDKIT := 1

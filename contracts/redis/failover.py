@@ -9,13 +9,14 @@ from __future__ import annotations
 import copy
 import socket
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from redis.backoff import NoBackoff
 from redis.connection import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError, ResponseError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedConnection
 
@@ -23,6 +24,8 @@ from contracts.redis.urls import RedisUrl
 
 #: One of the Sentinels may be unreachable, and is asked first: the next one is asked after this time.
 SENTINEL_SECONDS = 1.0
+#: How often a pool in use asks which server is the primary; and after how long again where no Sentinel answers.
+_ASK_SECONDS, _NO_ANSWER_SECONDS = 1.0, 10.0
 
 
 class _FollowsFailover:
@@ -80,7 +83,25 @@ class _Sentinels(Sentinel):
 
 
 class _PrimaryPool(SentinelConnectionPool):
-    """redis-py's pool of connections to the primary, which closes those to the Sentinels too."""
+    """redis-py's pool of connections to the primary, which notices that the primary is another one.
+
+    A connection that was idle while its server was cut off would otherwise be used again when the server is back,
+    until the Sentinels have made it a replica: what is written there meanwhile is lost.
+    """
+
+    def __init__(self, primary: str, sentinels: Sentinel, **options: Any) -> None:
+        super().__init__(primary, sentinels, **options)  # type: ignore[no-untyped-call]
+        self._ask_at = 0.0
+
+    def get_connection(self, *arguments: Any, **options: Any) -> Any:
+        """A connection to the server that was the primary a second ago."""
+        if time.monotonic() >= self._ask_at:
+            self._ask_at = time.monotonic() + _ASK_SECONDS
+            try:
+                self.get_master_address()  # type: ignore[no-untyped-call]  # drops idle connections to another one
+            except RedisError:  # no Sentinel answers; the primary may do
+                self._ask_at = time.monotonic() + _NO_ANSWER_SECONDS
+        return super().get_connection(*arguments, **options)
 
     def disconnect(self, inuse_connections: bool = True) -> None:
         """Close the connections."""
@@ -96,7 +117,7 @@ def make_pool(url: RedisUrl, options: Mapping[str, Any]) -> ConnectionPool:
         return ConnectionPool(connection_class=_KINDS[url.kind], **options)
     sentinels = _Sentinels(url.sentinels, sentinel_kwargs=sentinel_options(url) | {"retry": Retry(NoBackoff(), 0)})  # type: ignore[no-untyped-call]
     kind = _TlsPrimaryConnection if url.is_tls else _PrimaryConnection
-    return _PrimaryPool(url.primary, sentinels, connection_class=kind, **options)  # type: ignore[no-untyped-call]
+    return _PrimaryPool(url.primary, sentinels, connection_class=kind, **options)
 
 
 def sentinel_options(url: RedisUrl) -> dict[str, Any]:

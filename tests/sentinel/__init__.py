@@ -1,5 +1,5 @@
-"""A whole service on a primary with replicas and Sentinels that fails over under load; `make sentinel` runs it.
+"""A whole service whose primary fails under load, with real replicas and Sentinels; `make sentinel` runs it.
 
-DARKROOM_SENTINEL_SERVERS names the server binaries to try, by the separator of PATH; without it, the one that `darkroom
-up` would start.
+DARKROOM_SENTINEL_SERVERS lists the server binaries to try, separated as in PATH. Without it, the one is tried that
+`darkroom up` would start.
 """

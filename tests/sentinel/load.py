@@ -48,7 +48,7 @@ class Clients:
 
     def _submit_forever(self) -> None:
         with httpx.Client(base_url=self._url, timeout=30, trust_env=False) as http:
-            while not self._end.wait(0.05):
+            while not self._end.wait(0.2):
                 self._submit(http, uuid.uuid4().hex)
 
     def _submit(self, http: httpx.Client, key: str) -> None:

@@ -185,7 +185,13 @@ class Consumer:
         """The claims whose RQ job names our function; any other was planted: it fails here, and is logged."""
         allowed = []
         for claim in claims:
-            function = self._function_of(claim.job.id)
+            try:
+                function = self._function_of(claim.job.id)
+            except NoSuchJobError:
+                # After a failover, two connections may lead to different servers for a moment: no reason to fail
+                # the job. Its lease expires, which uses up an attempt.
+                _log.warning("job %s has no job of RQ: not run now", claim.job.id)
+                continue
             if function == RUN_FUNCTION or function in FORMER_RUN_FUNCTIONS:
                 allowed.append(claim)
                 continue
@@ -203,7 +209,7 @@ class Consumer:
     def _function_of(self, job_id: str) -> str | None:
         try:
             return RqJob.fetch(job_id, connection=self._connection, serializer=JSONSerializer).func_name
-        except (NoSuchJobError, ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError):
             return None
 
     def _wait(self) -> None:
