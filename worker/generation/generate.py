@@ -184,10 +184,19 @@ def _denoise_and_decode(
             **embeddings,
             generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
             num_images_per_prompt=1,
-            output_type="pil",
+            output_type="pt",
             callback_on_step_end=callback,
         )
-    return list(result.images)
+        return [to_pil(image) for image in result.images]
+
+
+def to_pil(image: torch.Tensor) -> Image.Image:
+    """Round an image (3, height, width) of 0…1 as `VaeImageProcessor` does, but on its device.
+
+    A quarter of the bytes cross to the host, and the host converts nothing.
+    """
+    pixels = image.float().mul(255).round_().to(torch.uint8)
+    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
 
 
 def _preview_emitter(

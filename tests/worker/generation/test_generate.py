@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
 from contracts.catalogue.catalogue import Catalogue
@@ -14,6 +16,7 @@ from contracts.errors import InvalidRequest
 from contracts.storage import Storage
 from tests.support.images import encode_image
 from tests.support.jobs import RecordingWatch, complete_job, decode_pixels, generate_pixels, make_job, run_jobs
+from worker.generation.generate import to_pil
 from worker.pool.pool import Pool
 
 EVERY_MODE = [(family.id, mode) for family in FAMILIES.values() for mode in family.modes]
@@ -280,3 +283,12 @@ def test_a_crop_around_the_mask_changes_what_the_model_sees(
     whole = generate_pixels(make_job(catalogue, "sdxl", Mode.INPAINT), pool, storage)
     cropped = generate_pixels(make_job(catalogue, "sdxl", Mode.INPAINT, padding_mask_crop=4), pool, storage)
     assert not np.array_equal(whole, cropped)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_images_are_rounded_on_the_device_as_diffusers_rounds_them_on_the_host(dtype: torch.dtype) -> None:
+    levels = torch.arange(0, 511).div(510)  # every level and every half between two
+    values = torch.cat([levels, torch.rand(1, generator=torch.Generator().manual_seed(0))]).to(dtype)
+    image = values.repeat(3).reshape(3, 16, 32)
+    (theirs,) = VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(image[None]))
+    assert to_pil(image).tobytes() == theirs.tobytes()
