@@ -19,9 +19,9 @@ class Bare:
     """One image in the loop.
 
     Attributes:
-        seconds: median of the runs, from the prompt to the picture.
+        seconds: median of the runs, from the prompt to the image.
         peak_bytes: of the device, weights included; None on the CPU, which does not count.
-        operations: in floating point, of all products, as torch counts them while the image is painted.
+        operations: in floating point, of all products, as torch counts them while the image is generated.
     """
 
     seconds: float
@@ -32,7 +32,7 @@ class Bare:
 def measure_bare(
     source: Path | str, device: str, dtype: torch.dtype, request: Mapping[str, object], runs: int
 ) -> Bare:
-    """Load, paint once to warm up, then `runs` times, then once to count.
+    """Load, generate once to warm up, then `runs` times, then once to count.
 
     Raises:
         torch.OutOfMemoryError: the device does not hold everything.
@@ -40,18 +40,18 @@ def measure_bare(
     pipeline: Any = diffusers.DiffusionPipeline.from_pretrained(source, dtype=dtype).to(device)
     pipeline.set_progress_bar_config(disable=True)
 
-    def paint(seed: int) -> float:
+    def generate(seed: int) -> float:
         started = time.perf_counter()
         pipeline(**request, generator=torch.Generator("cpu").manual_seed(seed))
-        return time.perf_counter() - started  # the picture is here, so the device is done
+        return time.perf_counter() - started  # the image is on the host, so the device is done
 
-    paint(0)
+    generate(0)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    seconds = statistics.median(paint(seed) for seed in range(runs))
+    seconds = statistics.median(generate(seed) for seed in range(runs))
     peak_bytes = torch.cuda.max_memory_allocated() if device == "cuda" else None
     with FlopCounterMode(display=False) as counter:
-        paint(0)
+        generate(0)
     return Bare(seconds, peak_bytes, float(counter.get_total_flops()))
 
 

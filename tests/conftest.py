@@ -22,17 +22,33 @@ os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-#: Files whose tests take longest come first, so that no core is idle while the last of them runs.
-FIRST = ("tests/chaos/", "tests/end_to_end/", "tests/bench/", "tests/worker/", "tests/models/")
+#: Folders whose tests mostly wait for other processes, and those whose tests mostly compute; the longest first.
+WAITING = (
+    "tests/chaos/",
+    "tests/end_to_end/",
+    "tests/dispatcher/",
+    "tests/cli/",
+    "tests/app/",
+    "tests/contracts/queue/",
+)
+COMPUTING = ("tests/bench/", "tests/worker/", "tests/models/", "tests/contracts/", "tests/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the files for pytest-xdist, which hands them out in turn; tests keep their order within a file."""
+    """Order the files for pytest-xdist, which hands them out in turn; tests keep their order within a file.
 
-    def rank(item: pytest.Item) -> int:
-        return next((number for number, start in enumerate(FIRST) if item.nodeid.startswith(start)), len(FIRST))
-
-    items.sort(key=rank)
+    Files that wait and files that compute alternate, so that two processes rarely wait at the same time.
+    """
+    order: dict[str, tuple[float, int]] = {}
+    for group in (WAITING, COMPUTING):
+        files = dict.fromkeys(
+            item.location[0]
+            for folder in group
+            for item in items
+            if item.location[0].startswith(folder) and item.location[0] not in order
+        )
+        order |= {file: (number / len(files), len(order)) for number, file in enumerate(files)}
+    items.sort(key=lambda item: order[item.location[0]])
 
 
 @pytest.fixture(scope="session")

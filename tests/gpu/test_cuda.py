@@ -34,8 +34,8 @@ def trial() -> Trial:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_image_shows_what_the_prompt_says(trial: Trial, family: str) -> None:
     spec = trial.catalogue.model(f"shapes-{family}")
-    (picture,) = make(trial, Pool(trial.catalogue, device="cuda"), spec, seed=0, prompt=PROMPT).images
-    verdict = judge(picture.convert("RGB"))
+    (image,) = make(trial, Pool(trial.catalogue, device="cuda"), spec, seed=0, prompt=PROMPT).images
+    verdict = judge(image.convert("RGB"))
     assert (verdict.colour, verdict.background) == ("red", "blue")
 
 
@@ -47,7 +47,7 @@ def test_the_same_receipt_gives_the_same_image(trial: Trial, family: str) -> Non
 
 
 @pytest.mark.parametrize("family", ["sd3", "flux"])
-def test_t5_on_the_cpu_shows_the_same_picture(trial: Trial, family: str) -> None:
+def test_t5_on_the_cpu_shows_the_same_image(trial: Trial, family: str) -> None:
     spec = trial.catalogue.model(f"shapes-{family}")
     verdicts = [
         judge(make(trial, Pool(trial.catalogue, device="cuda", policy=policy), spec, 0, prompt=PROMPT).images[0])
@@ -60,7 +60,7 @@ def test_t5_on_the_cpu_shows_the_same_picture(trial: Trial, family: str) -> None
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("how", ["blocks", "graphs"])
-def test_a_compiled_model_shows_the_same_picture_again_and_again(trial: Trial, family: str, how: Compile) -> None:
+def test_a_compiled_model_shows_the_same_image_again_and_again(trial: Trial, family: str, how: Compile) -> None:
     torch._dynamo.reset()
     spec, pool = trial.catalogue.model(f"shapes-{family}"), Pool(trial.catalogue, device="cuda")
     compiling = Pool(trial.catalogue, device="cuda", kernels=KernelOptions(compile=how))

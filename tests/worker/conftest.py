@@ -1,4 +1,4 @@
-"""What the worker's tests share: the small real checkpoints, one warm pool on them, a storage with pictures."""
+"""What the worker's tests share: the small real checkpoints, one warm pool on them, a storage with images."""
 
 from __future__ import annotations
 
@@ -79,10 +79,10 @@ def pool(catalogue: Catalogue) -> Pool:
 
 @pytest.fixture
 def storage(tmp_path: Path) -> Storage:
-    """A storage with the three pictures that `job` names: a start image, a mask, a control image."""
+    """A storage with the three images that `job` names: a start image, a mask, a control image."""
     storage = LocalStorage(tmp_path / "storage")
-    for key, picture in INPUT_IMAGES.items():
-        storage.write(key, encode_image(picture))
+    for key, image in INPUT_IMAGES.items():
+        storage.write(key, encode_image(image))
     return storage
 
 

@@ -190,10 +190,10 @@ def test_a_file_that_does_not_tell_what_it_is_is_loaded_once_and_planned_by_what
     assert pool.plan_selector.has_unknown_components("shapes-sdxl")
     pool.prepare("shapes-sdxl")
     parameters = make_job(catalogue, "sdxl")
-    painted = generate_pixels(parameters, pool, storage)
+    generated = generate_pixels(parameters, pool, storage)
     assert loaded == ["shapes-sdxl"]
     assert not pool.plan_selector.has_unknown_components("shapes-sdxl")
-    assert np.array_equal(painted, generate_pixels(parameters, _pool(catalogue, two_widths), storage))
+    assert np.array_equal(generated, generate_pixels(parameters, _pool(catalogue, two_widths), storage))
 
 
 def test_a_single_file_with_a_gap_is_refused(

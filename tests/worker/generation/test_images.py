@@ -42,7 +42,7 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
     assert image.getpixel((0, 0)) == (255, 255, 255)
 
 
-def test_pictures_are_scaled_to_the_outputs_size() -> None:
+def test_images_are_scaled_to_the_outputs_size() -> None:
     data = encode_image(Image.new("RGB", (40, 30), "red"))
     assert decode_image(data, (64, 48)).size == (64, 48)
     assert decode_mask(data, (64, 48)).size == (64, 48)

@@ -1,6 +1,6 @@
-"""What images show that were painted under plans which change their bytes: named right by the judge all the same.
+"""Images generated under plans that change their bytes still show what was asked for.
 
-Plans that move weights and nothing else paint the same bytes (`test_placement.py`).
+Plans that only move weights give the same bytes (`test_placement.py`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _orders(catalogue: Catalogue, family: str, prompt: str = CENTRED, width: int
 
 
 def _judged(jobs: Sequence[JobParameters], pool: Pool, storage: Storage) -> tuple[list[Verdict], Receipt]:
-    """Verdicts on jobs that are painted in one call, and the receipt of the first."""
+    """Verdicts on jobs that share a call, and the receipt of the first."""
     outcomes = [one for one in run_jobs(jobs, pool, storage) if one.status == "completed"]
     assert len(outcomes) == len(jobs)
     files = [storage.read(one.stored[0].key) for one in outcomes]

@@ -1,4 +1,4 @@
-"""Plans as they are taken: each component where its home says, peaks under the budget, the image unchanged."""
+"""Plans at work: each component where its placement says, peaks under the budget, the image unchanged."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ FAMILY_IDS = list(FAMILIES)
 SHARE = 0.95
 
 
-def _ladder(catalogue: Catalogue, job: JobParameters, policy: Policy | None = None) -> list[Plan]:
+def _candidates(catalogue: Catalogue, job: JobParameters, policy: Policy | None = None) -> list[Plan]:
     """Every plan for a job alone, from the fastest to the smallest."""
-    return _last_rung(PlanSelector(catalogue, 2**40, lambda _: 4, policy), job)
+    return _step_down(PlanSelector(catalogue, 2**40, lambda _: 4, policy), job)
 
 
-def _last_rung(budget: PlanSelector, job: JobParameters) -> list[Plan]:
+def _step_down(budget: PlanSelector, job: JobParameters) -> list[Plan]:
     """Teach a budget that only the smallest plan holds; returns all of them."""
     assert budget.knows(job.model)
-    ladder = [budget.choose(job, job.num_images)]
+    candidates = [budget.choose(job, job.num_images)]
     while budget.step_down(job, job.num_images):
-        ladder.append(budget.choose(job, job.num_images))
-    return ladder
+        candidates.append(budget.choose(job, job.num_images))
+    return candidates
 
 
-def _pool_for(catalogue: Catalogue, rung: Plan, policy: Policy | None = None) -> Pool:
+def _pool_for(catalogue: Catalogue, candidate: Plan, policy: Policy | None = None) -> Pool:
     """A pool whose enforced budget just admits this plan."""
-    return Pool(catalogue, device="cpu", budget_bytes=int(rung.peak_bytes / SHARE) + 1, policy=policy)
+    return Pool(catalogue, device="cpu", budget_bytes=int(candidate.peak_bytes / SHARE) + 1, policy=policy)
 
 
-def _watch_homes(pool: Pool, job: JobParameters) -> dict[str, list[dict[str, int]]]:
+def _watch_placements(pool: Pool, job: JobParameters) -> dict[str, list[dict[str, int]]]:
     """Stage -> bytes of each component on the device, noted in the middle of the stage, again and again."""
     seen: dict[str, list[dict[str, int]]] = {"encode": [], "denoise": [], "decode": []}
     model = pool.ready(job, job.num_images)
@@ -62,43 +62,43 @@ def _watch_homes(pool: Pool, job: JobParameters) -> dict[str, list[dict[str, int
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
-def test_every_rung_is_really_taken_within_its_bytes_and_paints_the_same_image(
+def test_every_candidate_plan_runs_within_its_bytes_and_gives_the_same_image(
     family: str, catalogue: Catalogue, storage: Storage
 ) -> None:
     job = make_job(catalogue, family, width=128, height=128, num_inference_steps=2)
-    ladder = _ladder(catalogue, job)
-    homes = {home for rung in ladder for home in rung.placements.values()}
-    assert {Placement.DEVICE, Placement.ON_DEMAND, Placement.STREAMED} <= homes
+    candidates = _candidates(catalogue, job)
+    placements = {placement for candidate in candidates for placement in candidate.placements.values()}
+    assert {Placement.DEVICE, Placement.ON_DEMAND, Placement.STREAMED} <= placements
     resident, _ = complete_job(job, Pool(catalogue, device="cpu"), storage)
-    for rung in ladder:
-        pool = _pool_for(catalogue, rung)
-        seen = _watch_homes(pool, job)
+    for candidate in candidates:
+        pool = _pool_for(catalogue, candidate)
+        seen = _watch_placements(pool, job)
         files, receipt = complete_job(job, pool, storage)
         assert receipt.memory is not None
-        assert (receipt.memory.plan, receipt.memory.ran_out) == (rung.name, [])
+        assert (receipt.memory.plan, receipt.memory.ran_out) == (candidate.name, [])
         assert receipt.memory.peak_bytes is not None
-        assert receipt.memory.peak_bytes <= rung.peak_bytes / SHARE
-        assert receipt.memory.peak_bytes >= 0.85 * rung.peak_bytes, rung.name
-        _check_homes(rung, seen)
-        if rung.tile_side is None:
-            assert (files, receipt.deviations) == (resident, []), rung.name
+        assert receipt.memory.peak_bytes <= candidate.peak_bytes / SHARE
+        assert receipt.memory.peak_bytes >= 0.85 * candidate.peak_bytes, candidate.name
+        _check_placements(candidate, seen)
+        if candidate.tile_side is None:
+            assert (files, receipt.deviations) == (resident, []), candidate.name
         else:
             assert receipt.deviations == ["VAE in tiles of 64 pixels"]
             difference = np.abs(decode_pixels(files[0]) - decode_pixels(resident[0]))
-            assert difference.mean() < 12, rung.name
+            assert difference.mean() < 12, candidate.name
 
 
-def _check_homes(rung: Plan, seen: dict[str, list[dict[str, int]]]) -> None:
+def _check_placements(candidate: Plan, seen: dict[str, list[dict[str, int]]]) -> None:
     stages = {"text_encoder": "encode", "t5": "encode", "denoiser": "denoise", "vae": "decode"}
     for stage, notes in seen.items():
         assert notes
-        for part in rung.components:
+        for part in candidate.components:
             on_device = {note[part.name] for note in notes}
             at_work = stages[part.role] == stage
             if part.placement is Placement.DEVICE:
                 assert on_device == {max(on_device)} != {0}
             elif part.placement is Placement.ON_DEMAND:
-                assert at_work or on_device == {0}, (rung.name, stage, part.name)
+                assert at_work or on_device == {0}, (candidate.name, stage, part.name)
                 assert not at_work or stage == "encode" or on_device != {0}
             elif part.placement is Placement.STREAMED:
                 assert max(on_device) <= (part.device_bytes if at_work else 0)
@@ -109,13 +109,13 @@ def _check_homes(rung: Plan, seen: dict[str, list[dict[str, int]]]) -> None:
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
 @pytest.mark.parametrize("mode", [Mode.IMG2IMG, Mode.CONTROLNET])
-def test_the_smallest_rung_runs_other_modes_and_adapters_unchanged(
+def test_the_smallest_plan_runs_other_modes_and_adapters_unchanged(
     family: str, mode: Mode, catalogue: Catalogue, storage: Storage
 ) -> None:
     job = make_job(catalogue, family, mode, loras=[{"name": f"{family}-lora"}])
     resident, _ = complete_job(job, Pool(catalogue, device="cpu"), storage)
     pool = Pool(catalogue, device="cpu", budget_bytes=2**30)
-    smallest = _last_rung(pool.plan_selector, job)[-1]
+    smallest = _step_down(pool.plan_selector, job)[-1]
     files, receipt = complete_job(job, pool, storage)
     assert receipt.memory is not None
     assert receipt.memory.plan == smallest.name != "all resident"
@@ -167,7 +167,7 @@ def test_weights_come_back_from_every_home_as_they_were() -> None:
     module = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)).to(torch.bfloat16)
     first = [value.clone() for value in module.parameters()]
     offloaded = OffloadedModule(module, torch.device("cpu"))
-    for home in (
+    for placement in (
         Placement.DEVICE,
         Placement.ON_DEMAND,
         Placement.CPU,
@@ -176,9 +176,9 @@ def test_weights_come_back_from_every_home_as_they_were() -> None:
         Placement.SKIPPED,
         Placement.DEVICE,
     ):
-        offloaded.move(home)
+        offloaded.move(placement)
         assert offloaded.bytes == sum(tensor.nbytes for tensor in offloaded.tensors)
-        if home in (Placement.ON_DEMAND, Placement.STREAMED):
+        if placement in (Placement.ON_DEMAND, Placement.STREAMED):
             assert offloaded.device_bytes == 0
             offloaded.fetch()
             assert offloaded.device_bytes == offloaded.bytes
@@ -209,7 +209,7 @@ def test_a_module_whose_move_failed_moves_again(monkeypatch: pytest.MonkeyPatch)
     assert offloaded.resident_bytes == 288
 
 
-def test_without_t5_sd3_paints_another_image_and_holds_no_t5(catalogue: Catalogue, storage: Storage) -> None:
+def test_without_t5_sd3_generates_another_image_and_holds_no_t5(catalogue: Catalogue, storage: Storage) -> None:
     job = make_job(catalogue, "sd3", num_inference_steps=6)
     pool = Pool(catalogue, device="cpu", policy=Policy(t5="off"))
     files, receipt = complete_job(job, pool, storage)
@@ -240,8 +240,10 @@ def test_a_vae_that_overflows_in_float16_works_in_float32_wherever_it_lives(
     narrow = catalogue.model_copy(update={"models": (row,), "default_model": row.id})
     job = make_job(narrow, "sdxl", Mode.IMG2IMG)
     pools = [Pool(narrow, device="cpu"), Pool(narrow, device="cpu", budget_bytes=2**30)]
-    visiting = next(rung for rung in _ladder(narrow, job) if rung.placements["vae"] is Placement.ON_DEMAND)
-    monkeypatch.setattr(pools[1].plan_selector, "choose", lambda *_: visiting)
+    on_demand = next(
+        candidate for candidate in _candidates(narrow, job) if candidate.placements["vae"] is Placement.ON_DEMAND
+    )
+    monkeypatch.setattr(pools[1].plan_selector, "choose", lambda *_: on_demand)
     files = [complete_job(job, pool, storage)[0] for pool in pools]
     assert files[0] == files[1]
     vae = pools[0].model(row.id).base.vae
@@ -250,14 +252,14 @@ def test_a_vae_that_overflows_in_float16_works_in_float32_wherever_it_lives(
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
-def test_a_denoiser_in_8_bits_takes_less_paints_nearly_the_same_and_leaves_with_its_plan(
+def test_a_denoiser_in_8_bits_takes_less_gives_nearly_the_same_and_leaves_with_its_plan(
     family: str, catalogue: Catalogue, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = make_job(catalogue, family)
     resident, _ = complete_job(job, Pool(catalogue, device="cpu"), storage)
-    pool, rung = Pool(catalogue, device="cpu"), _ladder(catalogue, job)[0]
+    pool, candidate = Pool(catalogue, device="cpu"), _candidates(catalogue, job)[0]
     with monkeypatch.context() as patch:
-        patch.setattr(pool.plan_selector, "choose", lambda *_: rung.model_copy(update={"fp8": True}))
+        patch.setattr(pool.plan_selector, "choose", lambda *_: candidate.model_copy(update={"fp8": True}))
         files, receipt = complete_job(job, pool, storage)
     small_bytes = pool.resident_bytes
     assert receipt.deviations == ["denoiser in fp8"]

@@ -53,6 +53,6 @@ def test_the_dtype_told_is_the_one_that_layers_stored_in_8_bits_compute_in() -> 
     assert model.dtype is torch.float32
     assert isinstance(model, kind)
     assert (type(model).__name__, type(model).__module__) == (kind.__name__, kind.__module__)
-    picture = torch.rand(1, 3, 16, 16)
+    image = torch.rand(1, 3, 16, 16)
     with torch.inference_mode():
-        assert model(picture).sample.dtype is torch.float32
+        assert model(image).sample.dtype is torch.float32

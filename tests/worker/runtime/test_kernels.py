@@ -35,7 +35,7 @@ def _graphs() -> int:
 
 
 @pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
-def test_after_the_rehearsal_neither_prompts_nor_adapters_nor_fast_jobs_compile_anything(
+def test_after_the_warm_up_neither_prompts_nor_adapters_nor_fast_jobs_compile_anything(
     family: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     compiling = _pool(catalogue, COMPILED)

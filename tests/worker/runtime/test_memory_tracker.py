@@ -84,7 +84,7 @@ def test_measuring_changes_no_bit_and_ends_with_nothing_left(
     model, memory_tracker = pool.model(f"shapes-{family}"), MemoryTracker(CPU, 2**30)
     model.base.set_progress_bar_config(disable=True)
 
-    def paint() -> torch.Tensor:
+    def generate() -> torch.Tensor:
         with torch.inference_mode():
             made = model.base(
                 "a red circle", width=64, height=64, num_inference_steps=2, output_type="pt",
@@ -93,14 +93,14 @@ def test_measuring_changes_no_bit_and_ends_with_nothing_left(
         images: torch.Tensor = made.images
         return images
 
-    plain = paint()
+    plain = generate()
     with memory_tracker.running(0):
-        measured = paint()
+        measured = generate()
     assert torch.equal(plain, measured)
     assert memory_tracker.peak_bytes is not None
     assert memory_tracker.peak_bytes > 2**20
     gc.collect()
     first = memory_tracker.peak_bytes
     with memory_tracker.running(0):
-        paint()
+        generate()
     assert memory_tracker.peak_bytes == first
