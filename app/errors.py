@@ -22,6 +22,7 @@ from starlette.requests import ClientDisconnect
 from app.middleware.request_id import HEADER, request_id_of
 from contracts.errors import (
     MAX_PROBLEMS,
+    AdapterRefused,
     Conflict,
     DarkroomError,
     FieldProblem,
@@ -38,7 +39,6 @@ from contracts.errors import (
     Unavailable,
     UnreadableBody,
 )
-from contracts.weights.lora_files import AdapterRefused
 
 log = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ uploads/      uploaded images and LoRAs, retention
 auth/         API keys and signed links
 outbound/     HTTP to addresses that clients name, webhooks
 errors.py     all errors, as a tree
+json_text.py  JSON inside other things that clients send
 job_view.py   a job as clients see it
 logs.py       log formats and context
 metrics.py    all metrics, counters and totals

@@ -15,6 +15,7 @@ DarkroomError
 │   └── RateExceeded      of one API key
 ├── Unavailable           Redis or the storage does not answer
 │   └── StorageFull       it takes no more bytes
+├── AdapterRefused        a file that no model here can use as a LoRA
 ├── DestinationRefused    an address that the service must not connect to
 ├── DestinationUnknown    a host name that does not resolve
 ├── SettingsError
@@ -152,6 +153,10 @@ class StorageFull(Unavailable):
 
 class SettingsError(DarkroomError):
     """A setting with an unusable value."""
+
+
+class AdapterRefused(DarkroomError):
+    """A file that cannot be used as a LoRA with any model here; the message says why."""
 
 
 class DestinationRefused(DarkroomError):

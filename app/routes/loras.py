@@ -19,11 +19,11 @@ from app.openapi.routes import MAKING, lora_body, problems
 from app.parsing.spooled_files import SpooledFile
 from contracts.auth.api_keys import Scope
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
-from contracts.errors import CatalogueError, Conflict, FieldProblem, Gone, InvalidRequest, NotFound
+from contracts.errors import AdapterRefused, CatalogueError, Conflict, FieldProblem, Gone, InvalidRequest, NotFound
 from contracts.job_view import ListView
 from contracts.uploads.loras import LoraRegistry, UploadedLora
 from contracts.weights.finite import check_finite
-from contracts.weights.lora_files import AdapterFacts, AdapterRefused, describe, read_facts, read_tensors
+from contracts.weights.lora_files import AdapterFacts, describe, read_facts, read_lora
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
 
@@ -93,8 +93,9 @@ def add_lora(
     def create(_: object) -> UploadedLora:
         if _is_built_in(id, catalogue):
             raise Conflict(f"the operator's catalogue has a LoRA {id!r}; choose another name")
-        facts = read_facts(file.path, catalogue)
-        check_finite(file.path, read_tensors(file.path))
+        contents = read_lora(file.path)
+        facts = read_facts(contents, catalogue)
+        check_finite(file.path, contents.tensors)
         owner = None if Scope.ADMIN in principal.scopes else principal.owner
         lora, is_new = services.loras.add(id, owner, file.path, sha256, facts)
         response.status_code = 201 if is_new else 200
@@ -166,6 +167,6 @@ def _read(row: LoraSpec, catalogue: Catalogue) -> AdapterFacts | None:
     """Facts from the file; None where it is not on this machine or cannot be read."""
     try:
         place = catalogue.locate(row.source)
-        return describe(place, row.family) if isinstance(place, Path) and place.is_file() else None
+        return describe(read_lora(place), row.family) if isinstance(place, Path) and place.is_file() else None
     except (AdapterRefused, CatalogueError, OSError):
         return None

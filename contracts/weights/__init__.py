@@ -1,8 +1,10 @@
 """Weight files by their headers, without torch.
 
+header_text.py         the text of a safetensors header, bounded while it is read
 safetensors.py         names, dtypes, shapes and offsets of a file's tensors
 finite.py              refuses files with NaN or infinite values
 lora_files.py          family, layout, ranks and matching models of a LoRA file
+lora_settings.py       how a LoRA's trainer scaled it
 parameter_counts.py    numbers of values and configurations of a checkpoint's components
 architectures/         the same for published checkpoints that are not on this machine (JSON)
 """

@@ -6,7 +6,6 @@ values, and `worker/adapters/reader.py` compares the file with the loaded model.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,10 @@ from pydantic import BaseModel, ConfigDict
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.families import FAMILIES, Family
-from contracts.errors import CatalogueError, DarkroomError
-from contracts.weights.safetensors import NotSafetensors, Tensor, read_header
+from contracts.errors import AdapterRefused, CatalogueError
+from contracts.weights.header_text import NotSafetensors
+from contracts.weights.lora_settings import ScaleSettings, read_settings
+from contracts.weights.safetensors import Tensor, read_header
 
 #: The family's UNet or transformer, for keys that do not say which.
 _DENOISER = "denoiser"
@@ -35,11 +36,9 @@ _LAYOUTS: Sequence[tuple[str, re.Pattern[str]]] = (
 )
 _COMPONENT = re.compile(r"^(unet|transformer|text_encoder(_[23])?)\.(?P<layer>.+)$")
 _KOHYA = re.compile(r"^lora_(?P<part>unet|transformer|te[123]?)_(?P<layer>.+)$")
+#: Maximum number of different ranks, which are shown and stored with each upload.
+_MAX_RANKS = 1024
 _UNSUPPORTED = ("hada_", "lokr_", "lora_mid", "dora_scale", ".diff", "oft_", "glora")
-
-
-class AdapterRefused(DarkroomError):
-    """A file that cannot be used as a LoRA with any model here; the message says why."""
 
 
 class AdapterFacts(BaseModel):
@@ -86,53 +85,56 @@ class LoraLayer:
     up: tuple[int, ...]
 
 
-def read_facts(file: Path, catalogue: Catalogue) -> AdapterFacts:
-    """Read a LoRA's header and find the models that it matches.
+@dataclass(frozen=True)
+class LoraFile:
+    """What the header of a LoRA file says, checked without any model.
+
+    Attributes:
+        tensors: by name.
+        layers: the layers that the file changes; at least one.
+        settings: how its trainer scaled them, by component.
+    """
+
+    tensors: Mapping[str, Tensor]
+    layers: Sequence[LoraLayer]
+    settings: Mapping[str, ScaleSettings]
+
+
+def read_lora(file: Path) -> LoraFile:
+    """Read the header of a LoRA file.
+
+    Raises:
+        AdapterRefused: it is not a safetensors file, not a LoRA, or its settings are invalid.
+    """
+    try:
+        header = read_header(file)
+    except NotSafetensors as error:
+        raise AdapterRefused(f"the file {error}") from None
+    return LoraFile(header.tensors, read_layers(header.tensors), read_settings(header.metadata))
+
+
+def read_facts(lora: LoraFile, catalogue: Catalogue) -> AdapterFacts:
+    """Find the models that a LoRA matches.
 
     Raises:
         AdapterRefused: no worker here could use it.
     """
-    tensors = read_tensors(file)
-    layers = read_layers(tensors)
-    family, models = _find_family(layers, catalogue)
-    return _facts(tensors, layers, family.id, models)
+    family, models = _find_family(lora.layers, catalogue)
+    return describe(lora, family.id, models)
 
 
-def describe(file: Path, family: str) -> AdapterFacts:
-    """Read a LoRA's header without comparing it with any model; the operator named its family.
-
-    Raises:
-        AdapterRefused: the file is not a LoRA.
-    """
-    tensors = read_tensors(file)
-    return _facts(tensors, read_layers(tensors), family)
-
-
-def _facts(
-    tensors: Mapping[str, Tensor], layers: Sequence[LoraLayer], family: str, models: Sequence[str] = ()
-) -> AdapterFacts:
-    dtypes = [tensor.dtype for tensor in tensors.values()]
+def describe(lora: LoraFile, family: str, models: Sequence[str] = ()) -> AdapterFacts:
+    """Describe a LoRA without comparing it with any model; the operator named its family."""
+    dtypes = [tensor.dtype for tensor in lora.tensors.values()]
     return AdapterFacts(
         family=family,
-        layout=layers[0].layout,
-        ranks=tuple(sorted({layer.down[0] for layer in layers})),
-        values=sum(math.prod(tensor.shape) for tensor in tensors.values()),
+        layout=lora.layers[0].layout,
+        ranks=tuple(sorted({layer.down[0] for layer in lora.layers})),
+        values=sum(tensor.values for tensor in lora.tensors.values()),
         dtype=max(dict.fromkeys(dtypes), key=dtypes.count),
-        changes_text=any(layer.part != _DENOISER for layer in layers),
+        changes_text=any(layer.part != _DENOISER for layer in lora.layers),
         models=tuple(models),
     )
-
-
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file.
-
-    Raises:
-        AdapterRefused: it is not a safetensors file.
-    """
-    try:
-        return read_header(file)
-    except NotSafetensors as error:
-        raise AdapterRefused(f"the file {error}") from None
 
 
 def read_layers(tensors: Mapping[str, Tensor]) -> list[LoraLayer]:
@@ -148,7 +150,9 @@ def read_layers(tensors: Mapping[str, Tensor]) -> list[LoraLayer]:
             raise AdapterRefused(
                 f"{key[:120]!r} belongs to an unsupported kind of adapter; supported are LoRA and PEFT's DoRA"
             )
-        if _COMPANION.search(key):
+        if companion := _COMPANION.search(key):
+            if companion[1] == "alpha" and tensor.values != 1:
+                raise AdapterRefused(f"{key[:120]} must be one value, got the shape {list(tensor.shape)}")
             continue
         layout, match = _match(key)
         half = "down" if match["half"] in ("A", "down") else "up"
@@ -156,7 +160,10 @@ def read_layers(tensors: Mapping[str, Tensor]) -> list[LoraLayer]:
         layouts[match["layer"]] = layout
     if not halves:
         raise AdapterRefused("the file contains no LoRA weights")
-    return [_layer(name, layouts[name], pair) for name, pair in halves.items()]
+    layers = [_layer(name, layouts[name], pair) for name, pair in halves.items()]
+    if len({layer.down[0] for layer in layers}) > _MAX_RANKS:
+        raise AdapterRefused(f"its layers have more than {_MAX_RANKS} different ranks")
+    return layers
 
 
 def _match(key: str) -> tuple[str, re.Match[str]]:
@@ -172,6 +179,8 @@ def _layer(name: str, layout: str, pair: Mapping[str, Tensor]) -> LoraLayer:
     down, up = pair["down"].shape, pair["up"].shape
     if len(down) < 2 or len(up) != len(down) or down[0] != up[1]:
         raise AdapterRefused(f"the two matrices of {name[:120]} do not match: shapes {list(down)} and {list(up)}")
+    if down[0] == 0:
+        raise AdapterRefused(f"the two matrices of {name[:120]} have rank 0")
     part, layer, own = _DENOISER, name, False
     if match := _KOHYA.match(name):
         part, layer = _PARTS[match["part"]], match["layer"]
@@ -239,7 +248,7 @@ def _shapes_of(model: ModelSpec, catalogue: Catalogue) -> _Shapes | None:
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
     for file in sorted(folder.glob("*/*.safetensors")):
         try:
-            tensors = read_header(file)
+            tensors = read_header(file).tensors
         except (NotSafetensors, OSError):
             return None
         part = shapes.setdefault(_PARTS.get(file.parent.name, file.parent.name), {})
@@ -252,6 +261,7 @@ def _shapes_of(model: ModelSpec, catalogue: Catalogue) -> _Shapes | None:
 
 
 def _mismatches(layers: Sequence[LoraLayer], shapes: _Shapes, model: ModelSpec) -> Iterator[str]:
+    widths = {part: {sizes[1] for sizes in known.values()} for part, known in shapes.items()}
     for layer in layers:
         known = shapes.get(layer.part, {})
         shape = known.get(layer.layer)
@@ -262,5 +272,5 @@ def _mismatches(layers: Sequence[LoraLayer], shapes: _Shapes, model: ModelSpec) 
         elif shape is None and layer.is_own_name:
             yield f"{model.id} has no layer {name}"
         # The name may be the trainer's own, but a layer of this width must exist.
-        elif shape is None and inputs not in {sizes[1] for sizes in known.values()}:
+        elif shape is None and inputs not in widths.get(layer.part, ()):
             yield f"{name} has {inputs} input channels; no layer of {model.id} does"

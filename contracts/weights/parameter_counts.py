@@ -6,7 +6,6 @@ Counts values (parameters and stored buffers), not bytes: the dtype in the file 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import CatalogueError
-from contracts.weights.safetensors import NotSafetensors, read_header
+from contracts.weights.header_text import NotSafetensors
+from contracts.weights.safetensors import read_header
 
 _SHARD = re.compile(r"-\d+-of-\d+")
 #: A member of a module list that is the model's direct child: the unit of diffusers' block-level group offloading.
@@ -140,5 +140,5 @@ def _tensors(file: Path) -> Iterator[tuple[str, int]]:
         header = read_header(file)
     except NotSafetensors as error:
         raise CatalogueError(f"{file.name} {error}") from error
-    for key, tensor in header.items():
-        yield key, math.prod(tensor.shape)
+    for key, tensor in header.tensors.items():
+        yield key, tensor.values

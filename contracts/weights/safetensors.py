@@ -1,32 +1,34 @@
 """Headers of safetensors files: names, dtypes, shapes and byte offsets of their tensors.
 
-Reads no weights. Refuses files that are not complete safetensors files, and says why.
+Reads no weights. Refuses files that are not complete safetensors files, and says why. Files come from clients:
+types and bounds are checked before anything is computed from a number.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
-from contracts.errors import DarkroomError
+from contracts.weights.header_text import NotSafetensors, read_text
 
 #: Bytes of one value.
 VALUE_BYTES: Mapping[str, int] = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
     "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
 }  # fmt: skip
-#: The safetensors library reads no longer header; real ones have a few hundred kilobytes.
-_MAX_HEADER_BYTES = 100 * 2**20
+#: Real headers have a few hundred kilobytes, of which trainers' statistics are the most.
+_MAX_HEADER_BYTES = 4 * 2**20
+_MAX_AXES = 8
+#: A side, and the number of values of a tensor, are less than this.
+_MAX_VALUES = 2**40
+#: Offsets are less than this, so that sums of them fit into 64 bits.
+_MAX_OFFSET = 2**62
+_FIELDS = frozenset({"dtype", "shape", "data_offsets"})
 #: First bytes of files that contain a Python pickle: a zip (torch.save), or a bare pickle of protocol 2 to 5.
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-
-
-class NotSafetensors(DarkroomError):
-    """A file that is not a complete safetensors file; the message continues a sentence that names the file."""
 
 
 @dataclass(frozen=True)
@@ -38,51 +40,89 @@ class Tensor:
     begin: int
     end: int
 
+    @property
+    def values(self) -> int:
+        """Number of values."""
+        return (self.end - self.begin) // VALUE_BYTES[self.dtype]
 
-def read_header(file: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file by name.
+
+@dataclass(frozen=True)
+class Header:
+    """What a file's header says.
+
+    Attributes:
+        tensors: by name, in the order of the header.
+        metadata: texts that the program that wrote the file added.
+    """
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_header(file: Path) -> Header:
+    """Read the header of a safetensors file (https://github.com/huggingface/safetensors#format).
 
     Raises:
-        NotSafetensors: it is another kind of file, truncated, or its header is inconsistent.
+        NotSafetensors: it is another kind of file, truncated, or its header is inconsistent or over a limit: 4
+            MiB, 16,384 tensors, 8 axes, 2^40 values in one tensor.
         OSError: the file cannot be read.
     """
     size = file.stat().st_size
     with file.open("rb") as stream:
-        start = stream.read(9)
-        length = struct.unpack("<Q", start[:8])[0] if len(start) == 9 else 0
-        if not 2 <= length <= _MAX_HEADER_BYTES or not start.endswith(b"{"):
-            if start.startswith(_PICKLES):
-                raise NotSafetensors("is a pickle, which can execute code; convert it to .safetensors")
-            raise NotSafetensors("is not a safetensors file")
-        if 8 + length > size:
-            raise NotSafetensors("is truncated: its header is incomplete")
-        text = b"{" + stream.read(length - 1)
-    tensors = _read_entries(text, 8 + length)
-    _check_offsets(tensors, 8 + length, size)
-    return tensors
+        text = _read_text(stream, size)
+    data_begin = 8 + len(text)
+    entries, metadata = read_text(text)
+    tensors = {name: _tensor(name, entry, data_begin) for name, entry in entries.items()}
+    _check_offsets(tensors, data_begin, size)
+    return Header(tensors, metadata)
 
 
-def _read_entries(text: bytes, data_begin: int) -> dict[str, Tensor]:
-    try:
-        entries = json.loads(text)
-        entries.pop("__metadata__", None)
-        tensors = {
-            name: Tensor(
-                str(entry["dtype"]),
-                tuple(int(side) for side in entry["shape"]),
-                *(data_begin + int(offset) for offset in entry["data_offsets"]),
-            )
-            for name, entry in entries.items()
-        }
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise NotSafetensors("is not a safetensors file") from None
-    for name, tensor in tensors.items():
-        value_bytes = VALUE_BYTES.get(tensor.dtype)
-        if value_bytes is None:
-            raise NotSafetensors(f"contains the unsupported dtype {tensor.dtype[:20]!r}")
-        if min(tensor.shape, default=0) < 0 or tensor.end - tensor.begin != math.prod(tensor.shape) * value_bytes:
-            raise NotSafetensors(f"is damaged: the length of {name[:80]} does not match its shape")
-    return tensors
+def _read_text(stream: BinaryIO, size: int) -> bytes:
+    start = stream.read(9)
+    length: int = struct.unpack("<Q", start[:8])[0] if len(start) == 9 else 0
+    if length < 2 or not start.endswith(b"{"):
+        if start.startswith(_PICKLES):
+            raise NotSafetensors("is a pickle, which can execute code; convert it to .safetensors")
+        raise NotSafetensors("is not a safetensors file")
+    if length > _MAX_HEADER_BYTES:
+        raise NotSafetensors(f"has a header of {length} bytes; at most {_MAX_HEADER_BYTES} are allowed")
+    if 8 + length > size:
+        raise NotSafetensors("is truncated: its header is incomplete")
+    return b"{" + stream.read(length - 1)
+
+
+def _tensor(name: str, entry: Mapping[str, object], data_begin: int) -> Tensor:
+    """Check the entry of one tensor, each number by itself first."""
+    short = name[:80]
+    if entry.keys() != _FIELDS:
+        raise NotSafetensors(f"is damaged: {short} must have exactly dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in VALUE_BYTES:
+        raise NotSafetensors(f"contains the unsupported dtype {str(dtype)[:20]!r}")
+    if not isinstance(shape, list) or len(shape) > _MAX_AXES or not all(_is_below(n, _MAX_VALUES) for n in shape):
+        raise NotSafetensors(
+            f"is damaged: the shape of {short} must be at most {_MAX_AXES} whole numbers from 0 to 2^40"
+        )
+    if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_below(n, _MAX_OFFSET) for n in offsets):
+        raise NotSafetensors(f"is damaged: the offsets of {short} must be two whole numbers of bytes")
+    if offsets[1] - offsets[0] != _count(short, shape) * VALUE_BYTES[dtype]:
+        raise NotSafetensors(f"is damaged: the length of {short} does not match its shape")
+    return Tensor(dtype, tuple(shape), data_begin + offsets[0], data_begin + offsets[1])
+
+
+def _is_below(number: object, limit: int) -> bool:
+    """Whether it is a whole number from 0 up to, but without, the limit; JSON's `true` is none."""
+    return type(number) is int and 0 <= number < limit
+
+
+def _count(name: str, shape: list[int]) -> int:
+    """Number of values. Libraries multiply the sides in 64 bits, those of an empty tensor too."""
+    count = 1
+    for side in shape:
+        count *= max(side, 1)
+        if count >= _MAX_VALUES:
+            raise NotSafetensors(f"is damaged: {name} has 2^40 values or more")
+    return 0 if 0 in shape else count
 
 
 def _check_offsets(tensors: Mapping[str, Tensor], data_begin: int, size: int) -> None:

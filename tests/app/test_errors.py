@@ -27,6 +27,7 @@ from app.openapi.document import DocumentedApi
 from contracts import errors as domain
 from contracts.catalogue.catalogue import read_catalogue
 from contracts.errors import (
+    AdapterRefused,
     Conflict,
     FieldProblem,
     Gone,
@@ -43,7 +44,6 @@ from contracts.errors import (
     UnreadableBody,
 )
 from contracts.settings import BUILT_IN_CATALOGUE
-from contracts.weights.lora_files import AdapterRefused
 
 WIDTH = FieldProblem("width", "must be a multiple of 8, got 65", [64, 72])
 

@@ -19,8 +19,10 @@ from diffusers.utils import (
     convert_state_dict_to_peft,
     convert_unet_state_dict_to_peft,
 )
+from safetensors.torch import load_file
 
-from contracts.weights.lora_files import read_layers, read_tensors
+from contracts.weights.lora_files import read_lora
+from contracts.weights.lora_settings import ScaleSettings
 from worker.adapters.low_rank import Layer, LowRank
 from worker.families import DiffusersFamily
 
@@ -53,11 +55,10 @@ def read(base: Any, family: DiffusersFamily, path: Path) -> LoraWeights:
         AdapterRefused: the file is not a LoRA, or of a kind that is not supported.
         ValueError: it does not fit this model, or would have no effect.
     """
-    read_layers(read_tensors(path))  # has the clearer messages for files that are not LoRAs at all
+    settings = read_lora(path).settings  # has the clearer messages for files that are not LoRAs at all
     components = adaptable_components(base)
     weights: dict[str, dict[Layer, LowRank]] = {}
-    tensors, settings = _read_tensors(base, family, path)
-    for name, own in _by_component(tensors).items():
+    for name, own in _by_component(_read_tensors(base, family, path)).items():
         if name not in components:
             raise ValueError(f"LoRAs cannot change {name[:80]!r} in {family.id} models")
         layers = _layers_of(components[name])
@@ -65,7 +66,7 @@ def read(base: Any, family: DiffusersFamily, path: Path) -> LoraWeights:
         for key, stored in _by_layer(_peft_names(own, name == family.denoiser), name).items():
             if key not in layers:
                 raise ValueError(f"the model has no layer {name}.{key[:120]}")
-            scale = _TrainedScale(settings, name).of(key, stored)
+            scale = _trained_scale(settings.get(name, ScaleSettings()), key, stored)
             weights[name][layers[key]] = _low_rank(f"{name}.{key}", layers[key], stored, scale)
     if not any(weights.values()):
         raise ValueError("the file holds no LoRA weights")
@@ -78,18 +79,16 @@ def adaptable_components(base: Any) -> dict[str, torch.nn.Module]:
     return {name: component for name, component in components.items() if component is not None}
 
 
-def _read_tensors(base: Any, family: DiffusersFamily, path: Path) -> tuple[Tensors, Mapping[str, Any]]:
-    """Read tensors and alphas under diffusers' names, whatever trainer wrote them, and peft's settings."""
+def _read_tensors(base: Any, family: DiffusersFamily, path: Path) -> Tensors:
+    """Read tensors and alphas under diffusers' names, whatever trainer wrote them.
+
+    diffusers is given the tensors, not the file: it would take the patterns in a file's metadata as expressions.
+    """
     options = {"unet_config": base.unet.config} if family.denoiser == "unet" else {}
-    tensors, *alphas, settings = base.lora_state_dict(
-        str(path.parent),
-        weight_name=path.name,
-        use_safetensors=True,
-        return_alphas=True,
-        return_lora_metadata=True,
-        **options,
+    tensors, *alphas, _ = base.lora_state_dict(
+        load_file(path), return_alphas=True, return_lora_metadata=True, **options
     )
-    return {**tensors, **(alphas[0] or {} if alphas else {})}, settings or {}
+    return {**tensors, **(alphas[0] or {} if alphas else {})}
 
 
 def _by_component(tensors: Tensors) -> dict[str, Tensors]:
@@ -170,21 +169,9 @@ def _copy_to(layer: Layer, tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().to(layer.weight.device, dtype, copy=True).contiguous()
 
 
-class _TrainedScale:
-    """The trainer's scale of each layer: alpha ÷ rank, with alpha beside the weights or in peft's settings."""
-
-    def __init__(self, settings: Mapping[str, Any], component: str) -> None:
-        prefix = f"{component}."
-        self._settings = {
-            key.removeprefix(prefix): value for key, value in settings.items() if key.startswith(prefix)
-        }
-
-    def of(self, layer: str, stored: _LayerTensors) -> float:
-        """Return the scale; 1 if the file has no alpha for the layer."""
-        rank = stored.tensors["A.weight"].shape[0] if "A.weight" in stored.tensors else 1
-        alpha = self._settings.get("lora_alpha") if stored.alpha is None else stored.alpha
-        for pattern, value in (self._settings.get("alpha_pattern") or {}).items():
-            if stored.alpha is None and re.match(rf"(.*\.)?({pattern})$", layer):
-                alpha = value
-        divisor = rank**0.5 if self._settings.get("use_rslora") else rank
-        return 1.0 if alpha is None else float(alpha) / divisor
+def _trained_scale(settings: ScaleSettings, layer: str, stored: _LayerTensors) -> float:
+    """Return the trainer's scale, alpha ÷ rank, with alpha beside the weights or in the settings, else 1."""
+    rank = stored.tensors["A.weight"].shape[0] if "A.weight" in stored.tensors else 1
+    alpha = settings.alpha_of(layer) if stored.alpha is None else stored.alpha
+    divisor = rank**0.5 if settings.by_root else rank
+    return 1.0 if alpha is None else alpha / divisor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -133,6 +134,51 @@ def test_an_unusable_file_is_refused_with_the_reason_and_not_stored(
     assert reason in response.json()["detail"]
     assert storage.find("inputs/") == []
     assert "mine" not in _ids(client)
+
+
+def _header(text: str, data: bytes = b"1234") -> bytes:
+    return struct.pack("<Q", len(text)) + text.encode() + data
+
+
+def _with_settings(settings: str) -> bytes:
+    return save(load(TINT), {"format": "pt", "lora_adapter_metadata": settings})
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (
+            _header(f'{{"a.lora_A.weight":{{"dtype":"F32","shape":[{"1e308," * 8000}1],"data_offsets":[0,4]}}}}'),
+            "long",
+        ),
+        (_header('{"a":{"dtype":"F32","shape":[Infinity],"data_offsets":[0,4]}}'), "whole numbers"),
+        (_header('{"a":' + "[" * 100_000), "not an object"),
+        (_header('{"\\ud800":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'), "malformed"),
+        (struct.pack("<Q", 5 * 2**20) + b"{", "at most 4194304"),
+        (_with_settings('{"unet.alpha_pattern": {"([a-z0-9._]+)+!": 1}}'), "not patterns"),
+        (_with_settings('{"unet.target_modules": "(a+)+!"}'), "not patterns"),
+        (_with_settings('{"unet.lora_alpha": Infinity}'), "is not a number"),
+        (_with_settings("[" * 9000), "nested too deeply"),
+    ],
+    ids=[
+        "8000 sides",
+        "infinity",
+        "nested",
+        "surrogate",
+        "large",
+        "pattern",
+        "modules",
+        "alpha",
+        "nested settings",
+    ],
+)
+def test_a_hostile_file_is_refused_with_the_reason_and_not_stored(
+    client: TestClient, storage: Storage, data: bytes, reason: str
+) -> None:
+    response = _add(client, data)
+    assert (response.status_code, response.json()["code"]) == (422, "adapter_refused")
+    assert reason in response.json()["detail"]
+    assert storage.find("inputs/") == []
 
 
 def test_a_file_over_the_limit_is_refused_and_not_stored(settings: SharedSettings, storage: Storage) -> None:

@@ -13,8 +13,10 @@ from safetensors.numpy import save_file
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec, read_catalogue
 from contracts.catalogue.families import FAMILIES
+from contracts.errors import AdapterRefused
 from contracts.settings import BUILT_IN_CATALOGUE
-from contracts.weights.lora_files import AdapterRefused, read_facts, read_tensors
+from contracts.weights.lora_files import read_facts, read_lora
+from contracts.weights.safetensors import read_header
 
 Array = npt.NDArray[Any]
 SDXL = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -56,7 +58,7 @@ def _save(folder: Path, tensors: Mapping[str, Array]) -> Path:
 def test_the_shipped_adapters_are_recognized(
     catalogue: Catalogue, name: str, layout: str, ranks: tuple[int, ...], changes_text: bool
 ) -> None:
-    facts = read_facts(LORAS / f"shapes-sdxl-{name}.safetensors", catalogue)
+    facts = read_facts(read_lora(LORAS / f"shapes-sdxl-{name}.safetensors"), catalogue)
     assert (facts.family, facts.layout, facts.ranks, facts.changes_text) == ("sdxl", layout, ranks, changes_text)
     assert (facts.dtype, facts.models) == ("F16", ("shapes-sdxl",))
 
@@ -71,7 +73,7 @@ def test_the_shipped_adapters_are_recognized(
 )
 def test_broken_and_mismatching_files_are_refused(catalogue: Catalogue, name: str, reason: str) -> None:
     with pytest.raises(AdapterRefused, match=reason):
-        read_facts(LORAS / "bad" / f"{name}.safetensors", catalogue)
+        read_facts(read_lora(LORAS / "bad" / f"{name}.safetensors"), catalogue)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +93,7 @@ def test_broken_and_mismatching_files_are_refused(catalogue: Catalogue, name: st
 def test_the_family_follows_from_the_layers(
     catalogue: Catalogue, tmp_path: Path, layers: dict[str, tuple[int, int]], family: str
 ) -> None:
-    facts = read_facts(_save(tmp_path, _peft(layers)), catalogue)
+    facts = read_facts(read_lora(_save(tmp_path, _peft(layers))), catalogue)
     assert (facts.family, facts.models) == (family, (f"shapes-{family}",))
 
 
@@ -99,7 +101,7 @@ def test_kohyas_names_of_flux_are_recognized(catalogue: Catalogue, tmp_path: Pat
     down, up = _halves(128, 384)
     name = "lora_unet_double_blocks_0_img_attn_qkv"
     tensors = {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": np.ones(())}
-    facts = read_facts(_save(tmp_path, tensors), catalogue)
+    facts = read_facts(read_lora(_save(tmp_path, tensors)), catalogue)
     assert (facts.family, facts.layout) == ("flux", "kohya")
 
 
@@ -107,7 +109,9 @@ def test_kohyas_names_of_another_width_are_refused(catalogue: Catalogue, tmp_pat
     down, up = _halves(3072, 9216)
     name = "lora_unet_double_blocks_0_img_attn_qkv"
     with pytest.raises(AdapterRefused, match="3072 input channels; no layer of shapes-flux does"):
-        read_facts(_save(tmp_path, {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}), catalogue)
+        read_facts(
+            read_lora(_save(tmp_path, {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up})), catalogue
+        )
 
 
 def test_without_a_checkpoint_on_this_machine_the_family_follows_from_names_alone(
@@ -115,14 +119,14 @@ def test_without_a_checkpoint_on_this_machine_the_family_follows_from_names_alon
 ) -> None:
     far = ModelSpec(id="far", family="sdxl", source="somebody/sdxl")
     elsewhere = catalogue.model_copy(update={"models": (far,)})
-    facts = read_facts(_save(tmp_path, _peft({f"unet.{SDXL}": (640, 640)})), elsewhere)
+    facts = read_facts(read_lora(_save(tmp_path, _peft({f"unet.{SDXL}": (640, 640)}))), elsewhere)
     assert (facts.family, facts.models) == ("sdxl", ())
 
 
 def test_a_family_without_a_model_in_the_catalogue_is_refused(catalogue: Catalogue, tmp_path: Path) -> None:
     only_flux = catalogue.model_copy(update={"models": (catalogue.model("shapes-flux"),)})
     with pytest.raises(AdapterRefused, match="made for sdxl, and the catalogue has no model of this family"):
-        read_facts(_save(tmp_path, _peft({f"unet.{SDXL}": (64, 64)})), only_flux)
+        read_facts(read_lora(_save(tmp_path, _peft({f"unet.{SDXL}": (64, 64)}))), only_flux)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +152,7 @@ def test_a_file_that_is_not_a_lora_is_refused(
     catalogue: Catalogue, tmp_path: Path, tensors: dict[str, Array], reason: str
 ) -> None:
     with pytest.raises(AdapterRefused, match=reason):
-        read_facts(_save(tmp_path, tensors), catalogue)
+        read_facts(read_lora(_save(tmp_path, tensors)), catalogue)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -158,11 +162,11 @@ def test_every_layer_of_a_denoiser_has_a_name_of_its_family(
     """Else one layer could make a LoRA count as another family's."""
     folder = catalogue.root / f"shapes-{family}"
     part = "unet" if (folder / "unet").is_dir() else "transformer"
-    tensors = read_tensors(folder / part / "diffusion_pytorch_model.safetensors")
+    tensors = read_header(folder / part / "diffusion_pytorch_model.safetensors").tensors
     layers = {
         f"{part}.{key.removesuffix('.weight')}": (tensor.shape[1], tensor.shape[0])
         for key, tensor in tensors.items()
         if key.endswith(".weight") and len(tensor.shape) == 2
     }
-    facts = read_facts(_save(tmp_path, _peft(layers)), catalogue)
+    facts = read_facts(read_lora(_save(tmp_path, _peft(layers))), catalogue)
     assert facts.family == family

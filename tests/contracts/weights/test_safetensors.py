@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from contracts.weights.safetensors import NotSafetensors, Tensor, read_header
+from contracts.weights.header_text import NotSafetensors
+from contracts.weights.safetensors import Tensor, read_header
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def _write(path: Path, entries: Any, data: bytes) -> Path:
 
 
 def test_tensors_are_found_by_their_offsets(complete: Path) -> None:
-    tensors = read_header(complete)
+    tensors = read_header(complete).tensors
     assert {name: (one.dtype, one.shape) for name, one in tensors.items()} == {
         "a": ("F32", (2, 3)),
         "b": ("F16", (5,)),
@@ -42,10 +43,11 @@ def test_tensors_are_found_by_their_offsets(complete: Path) -> None:
 
 def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path: Path) -> None:
     """1152 is 80 04 in bytes, as is the beginning of a pickle of protocol 4."""
-    name = "x" * (1152 - len(json.dumps({"": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}})))
-    path = _write(tmp_path / "x", {name: {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}, b"1")
+    header: dict[str, Any] = {"__metadata__": {"": ""}, "x": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}
+    header["__metadata__"] = {"k": "y" * (1151 - len(json.dumps(header)))}
+    path = _write(tmp_path / "x", header, b"1")
     assert path.read_bytes()[:2] == b"\x80\x04"
-    assert read_header(path)[name].shape == (1,)
+    assert read_header(path).tensors["x"].shape == (1,)
 
 
 @pytest.mark.parametrize("length", [0, 7, 20, 300])
@@ -111,5 +113,5 @@ def test_tensors_that_overlap_are_refused(tmp_path: Path) -> None:
 
 def test_an_empty_tensor_takes_no_bytes(tmp_path: Path) -> None:
     path = _write(tmp_path / "x", {"a": {"dtype": "U8", "shape": [0, 4], "data_offsets": [0, 0]}}, b"")
-    (tensor,) = read_header(path).values()
+    (tensor,) = read_header(path).tensors.values()
     assert tensor == Tensor("U8", (0, 4), path.stat().st_size, path.stat().st_size)

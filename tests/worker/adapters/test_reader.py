@@ -161,6 +161,14 @@ def test_pefts_settings_in_the_file_scale_the_effect(catalogue: Catalogue, pool:
     assert torch.equal(ours, _by_diffusers(pool.model("shapes-sdxl").base, path, 1.0))
 
 
+def test_a_pattern_in_the_file_is_never_an_expression(catalogue: Catalogue, pool: Pool, tmp_path: Path) -> None:
+    """As one, this would be matched for longer than the universe has existed."""
+    header = {"lora_adapter_metadata": json.dumps({"unet.alpha_pattern": {"([a-z0-9._]+)+!": 1}})}
+    path = _write(tmp_path, catalogue, "sdxl", _as_it_is, metadata=header)
+    with pytest.raises(JobFailed, match="must contain layers' names"):
+        _by_us(pool, "sdxl", path, 1.0)
+
+
 @pytest.mark.parametrize("missing", [".lora_A.", ".lora_B."])
 def test_a_layer_with_one_of_its_two_weights_is_refused(
     missing: str, catalogue: Catalogue, pool: Pool, tmp_path: Path
