@@ -141,7 +141,7 @@ def _header(text: str, data: bytes = b"1234") -> bytes:
 
 
 def _with_settings(settings: str) -> bytes:
-    return save(load(TINT), {"format": "pt", "lora_adapter_metadata": settings})
+    return bytes(save(load(TINT), {"format": "pt", "lora_adapter_metadata": settings}))
 
 
 @pytest.mark.parametrize(
