@@ -2,6 +2,7 @@
 
 main.py           builds the application
 __main__.py       runs it: `python -m app`
+connections.py    HTTP connections with deadlines
 settings.py       settings from the environment
 services.py       everything that one process holds open
 routes/           one module for each subject of the API

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import socket
 import sys
 from contextlib import suppress
@@ -12,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 
+from app.connections import Connection, ConnectionLimits
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts import logs
@@ -25,6 +27,8 @@ log = logging.getLogger(__name__)
 
 #: Timeout of requests in progress at SIGTERM.
 _SHUTDOWN_SECONDS = 10
+#: Open files besides clients' connections: those to Redis and the storage, spooled bodies, images.
+_OTHER_FILES = 512
 #: Timeout of asking Redis at startup whether there are API keys.
 _KEYS_SECONDS = 2.0
 
@@ -41,6 +45,8 @@ def main() -> None:
     except ValidationError as error:
         sys.exit(f"darkroom api: {explain(error)}")
     refuse_anonymous_access(settings)
+    limits = ConnectionLimits(settings.max_connections, settings.header_timeout_seconds, settings.stall_seconds)
+    allow_open_files(settings.max_connections)
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -49,7 +55,8 @@ def main() -> None:
         log_config=None,
         # The tested implementations, whatever else is installed.
         loop="asyncio",
-        http="h11",
+        http=Connection.with_limits(limits),
+        ws="none",
         server_header=False,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
@@ -87,6 +94,19 @@ def listen(settings: ApiSettings) -> tuple[ApiSettings, list[socket.socket] | No
     if listener.family in (socket.AF_INET, socket.AF_INET6):
         settings = settings.model_copy(update={"host": listener.getsockname()[0]})
     return settings, [listener]
+
+
+def allow_open_files(connections: int) -> None:
+    """Raise the process's limit on open files, often 1024, to what this many connections and their work need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections + _OTHER_FILES
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        log.warning(
+            "%d open files are allowed, and %d connections need %d; raise `ulimit -n`", hard, connections, needed
+        )
+        needed = hard
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def refuse_anonymous_access(settings: ApiSettings) -> None:

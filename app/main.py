@@ -12,6 +12,7 @@ from app.dependencies.access import AUTHENTICATED
 from app.dialects.openai_responses import OPENAI
 from app.middleware.access_log import AccessLogMiddleware
 from app.middleware.request_id import RequestIdMiddleware
+from app.middleware.unread_body import UnreadBodyMiddleware
 from app.openapi.document import DocumentedApi
 from app.openapi.routes import problems
 from app.routes import (
@@ -55,6 +56,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         description="Image generation as jobs: send JSON, get images and a receipt that says how they were made.",
         lifespan=lifespan,
     )
+    app.add_middleware(UnreadBodyMiddleware)
     app.add_middleware(AccessLogMiddleware, counters=counters)
     app.add_middleware(RequestIdMiddleware)
     errors.install(app, [OPENAI])

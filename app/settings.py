@@ -66,6 +66,14 @@ class ApiSettings(Settings):
     redirect_images: bool = Field(
         False, description="redirect image downloads to links that the bucket signs; see deploy/"
     )
+    max_connections: int = Field(
+        1000,
+        ge=8,
+        description="maximum number of connections; beyond it idle ones are closed, or else new ones get 503",
+    )
+    header_timeout_seconds: float = Field(
+        10.0, gt=0, description="timeout of receiving a request's header; then 408 and the connection is closed"
+    )
     max_body_bytes: int = Field(64 * _MIB, ge=1024, description="maximum size of a request body; more gets 413")
     max_image_bytes: int = Field(32 * _MIB, ge=1024, description="maximum size of an image file; more gets 413")
     max_image_pixels: int = Field(
@@ -93,7 +101,9 @@ class ApiSettings(Settings):
     )
     heartbeat_seconds: float = Field(15.0, gt=0, description="interval between heartbeats in an event stream")
     stall_seconds: float = Field(
-        30.0, gt=0, description="time after which an event stream is closed whose client accepts no data"
+        30.0,
+        gt=0,
+        description="time after which a connection is closed whose client accepts no data, or less than 1 KiB/s",
     )
     flush_seconds: float = Field(
         5.0, gt=0, description="interval at which this process adds its counts to the totals in Redis"

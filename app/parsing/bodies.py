@@ -13,9 +13,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from app.errors import BodyTimeout, BodyTooLarge
 from contracts.errors import FieldProblem, InvalidRequest, UnreadableBody
 
-#: How much of a body over the limit is read and discarded, so that a client that is still sending gets the answer
-#: instead of a broken connection.
-_DRAIN_BYTES = 64 * 2**20
+#: A body must arrive within this time and a second for each KiB of it, besides the limit of its route.
+_PATIENCE_SECONDS, _MIN_BYTES_PER_SECOND = 10.0, 1024
 #: Bytes that a multipart body may have in addition to its file.
 FORM_OVERHEAD_BYTES = 64 * 2**10
 
@@ -35,25 +34,33 @@ async def read_body(request: Request, max_bytes: int, timeout_seconds: float) ->
 
 
 async def stream_body(request: Request, max_bytes: int, timeout_seconds: float) -> AsyncGenerator[bytes, None]:
-    """Yield the body as it arrives, up to `max_bytes` of it; raises as `read_body`, at the latest at the end."""
-    too_large = BodyTooLarge(f"the body is larger than {max_bytes} bytes")
+    """Yield the body as it arrives, up to `max_bytes` of it; raises as `read_body`."""
     length = request.headers.get("content-length", "")
-    declared = int(length) if length.isdecimal() else 0
-    if declared > max_bytes + _DRAIN_BYTES or (declared > max_bytes and "expect" in request.headers):
-        raise too_large
-    size = 0
-    try:
-        async with asyncio.timeout(timeout_seconds):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size <= max_bytes:
-                    yield chunk
-                elif size > max_bytes + _DRAIN_BYTES:
-                    break
-    except TimeoutError:
-        raise BodyTimeout(f"the body did not arrive within {timeout_seconds:g} s") from None
+    size = int(length) if length.isdecimal() else 0
     if size > max_bytes:
-        raise too_large
+        raise BodyTooLarge(f"the body must have at most {max_bytes} bytes, got {size}")
+    size, waited_seconds = 0, 0.0
+    clock = asyncio.get_running_loop().time
+    async with aclosing(request.stream()) as chunks:
+        while True:
+            started = clock()
+            allowed_seconds = min(timeout_seconds, _PATIENCE_SECONDS + size / _MIN_BYTES_PER_SECOND)
+            try:
+                # Only the time that the client takes counts, not what is done with what has arrived.
+                async with asyncio.timeout(allowed_seconds - waited_seconds):
+                    chunk = await anext(chunks, None)
+            except TimeoutError:
+                message = (
+                    f"the body did not arrive in time: {size} bytes in {waited_seconds + clock() - started:.0f} s"
+                )
+                raise BodyTimeout(f"{message}; at most {timeout_seconds:g} s, and at least 1 KiB/s") from None
+            if chunk is None:
+                return
+            waited_seconds += clock() - started
+            size += len(chunk)
+            if size > max_bytes:
+                raise BodyTooLarge(f"the body must have at most {max_bytes} bytes")
+            yield chunk
 
 
 Form = list[tuple[str, str | bytes]]
