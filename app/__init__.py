@@ -16,6 +16,7 @@ openapi/          the OpenAPI document
 middleware/       request ids, access log
 auth.py           from credentials to a principal and what it may do
 admission.py      whether any worker has the memory to run a job
+disk_space.py     whether the storage has space for what a request would store
 errors.py         from errors to HTTP status, code and title
 job_response.py   a job as its owner sees it
 prometheus.py     Prometheus metrics

@@ -34,15 +34,19 @@ from contracts.errors import (
     NotFound,
     QueueFull,
     RateExceeded,
+    StorageFull,
     TooManyJobs,
     TryLater,
     Unavailable,
     UnreadableBody,
 )
+from contracts.storage.local import FULL
 
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 2
+#: The same where something is full: it takes a sweep, or a person, to change that.
+FULL_SECONDS = 60
 #: Longest text of an error response; it may quote what the client sent.
 _MAX_TEXT = 1000
 
@@ -124,6 +128,7 @@ ROWS: Mapping[type[Exception], Row] = {
     JobDidNotComplete: Row(502, "job_failed", "Job failed"),
     Unavailable: Row(503, "unavailable", "Service unavailable"),
     NotReady: Row(503, "not_ready", "Not ready"),
+    StorageFull: Row(507, "storage_full", "Storage full"),
     JobStillRuns: Row(504, "still_running", "Job still running"),
 }
 
@@ -164,6 +169,8 @@ class Problem(BaseModel):
 
 def describe(error: Exception) -> Failure:
     """Look an error up in the table."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        error = StorageFull("a disk of the service is full; try again later")
     if isinstance(error, HTTPException):
         phrase = HTTPStatus(error.status_code).phrase
         row = Row(error.status_code, phrase.lower().replace(" ", "_"), phrase)
@@ -193,6 +200,8 @@ def _headers_of(error: Exception, row: Row) -> dict[str, str]:
             return retry
         case JobDidNotComplete() | JobStillRuns():
             return {"X-Should-Retry": "false"}  # OpenAI's clients would submit the same job again
+    if row.status == HTTPStatus.INSUFFICIENT_STORAGE:
+        return {"Retry-After": str(FULL_SECONDS)}
     if row.status == HTTPStatus.SERVICE_UNAVAILABLE:
         return {"Retry-After": str(RETRY_AFTER_SECONDS)}
     return {}

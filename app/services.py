@@ -13,6 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from app.admission import Admission
 from app.auth import Authenticator
+from app.disk_space import DiskSpace
 from app.events.notifier import JobNotifier
 from app.inputs.decoder import ImageDecoder
 from app.inputs.fetcher import Fetcher
@@ -27,7 +28,11 @@ from contracts.queue.client import JobQueue
 from contracts.queue.idempotency import Idempotency
 from contracts.storage import Storage, open_storage
 from contracts.uploads.loras import LoraRegistry
+from contracts.uploads.orphans import OrphanSweep
 from contracts.uploads.retention import Retention
+
+#: Interval between listings of the whole storage.
+_ORPHAN_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class Services:
     catalogue: Catalogue
     queue: JobQueue
     storage: Storage
+    disk_space: DiskSpace
     notifier: JobNotifier
     authenticator: Authenticator
     api_keys: ApiKeyStore
@@ -66,15 +72,17 @@ async def open_services(
     redis = queue.connection
     api_keys = ApiKeyStore(redis)
     retention = Retention(redis, storage, settings.shared.gone_seconds)
+    orphans = OrphanSweep(redis, storage, settings.orphan_seconds)
     services = Services(
         settings=settings,
         catalogue=catalogue,
         queue=queue,
         storage=storage,
+        disk_space=DiskSpace(storage, settings.reserve_bytes),
         notifier=JobNotifier(),
         authenticator=Authenticator(api_keys, allows_anonymous=settings.serves_everybody),
         api_keys=api_keys,
-        link_signer=LinkSigner(redis, settings.shared),
+        link_signer=LinkSigner(redis, settings.shared, storage),
         admission=Admission(redis),
         idempotency=Idempotency(redis, settings.idempotency_lease_seconds),
         decoder=ImageDecoder(settings.max_image_bytes, settings.max_image_pixels),
@@ -86,6 +94,8 @@ async def open_services(
     )
     async with (
         repeating(retention.sweep, settings.sweep_seconds),
+        repeating(services.link_signer.share, settings.sweep_seconds),
+        repeating(orphans.sweep, min(_ORPHAN_SECONDS, settings.orphan_seconds)),
         repeating(services.totals.flush, settings.flush_seconds, last=True),
         services.notifier.connected(settings.shared.redis_url),
     ):

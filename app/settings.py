@@ -108,6 +108,16 @@ class ApiSettings(Settings):
     flush_seconds: float = Field(
         5.0, gt=0, description="interval at which this process adds its counts to the totals in Redis"
     )
+    reserve_bytes: int = Field(
+        512 * _MIB,
+        ge=0,
+        description="free space that uploads and new jobs leave in a local storage for results; with less, 507",
+    )
+    orphan_seconds: float = Field(
+        86_400.0,
+        ge=60,
+        description="age at which a stored file without a record, left by a loss of Redis' data, is removed",
+    )
     sweep_seconds: float = Field(10.0, gt=0, description="interval between sweeps of expired jobs and inputs")
 
     @classmethod

@@ -94,7 +94,9 @@ class SharedSettings(Settings):
     result_ttl_seconds: int = Field(86_400, ge=60, description="time a finished job and its images are kept")
     link_ttl_seconds: int = Field(3600, ge=1, description="minimum time a signed link to an image is valid")
     link_secret: SecretStr | None = Field(
-        None, min_length=32, description="secret that signs links; if unset, one is generated and kept in Redis"
+        None,
+        min_length=32,
+        description="secret that signs links; if unset, one is generated and kept in the storage",
     )
     webhook_secret: SecretStr | None = Field(
         None, description="secret that signs webhooks, whsec_…; if unset, one is generated and kept in Redis"

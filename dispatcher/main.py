@@ -53,7 +53,7 @@ def _build(shared: SharedSettings, outbound: OutboundSettings, settings: Webhook
         Outbox(connection, settings.name, settings.lease_seconds),
         Poster(outbound, settings.timeout_seconds),
         Secrets(connection, shared),
-        LinkSigner(connection, shared),
+        LinkSigner(connection, shared, storage=None),
         TotalsWriter(connection, counters),
         counters,
         settings,

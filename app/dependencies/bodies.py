@@ -65,8 +65,17 @@ async def _lora_file(request: Request, response: Response) -> AsyncGenerator[Spo
         raise WrongMediaType(
             f"the body is {kind}; send the file as application/octet-stream, or a form with the field `file`"
         )
+    await run_in_threadpool(_require_space, request, spooled_copies=2 if kind == "multipart/form-data" else 1)
     async with spool_file(request, settings.max_lora_bytes, settings.lora_timeout_seconds) as file:
         yield file
+
+
+def _require_space(request: Request, spooled_copies: int) -> None:
+    """Refuse a file before it is received, where its declared size does not fit."""
+    space, length = services_of(request).disk_space, request.headers.get("content-length", "")
+    size_bytes = int(length) if length.isdecimal() else 0
+    space.require(size_bytes)
+    space.require_spool(size_bytes * spooled_copies)
 
 
 async def _read(request: Request) -> bytes:

@@ -186,6 +186,11 @@ class InputReader:
         return data
 
 
+def stored_bytes(inputs: Inputs) -> int:
+    """How many bytes `InputReader.store` would write at most."""
+    return sum(len(image.decoded.png) for image in inputs.values() if image.decoded is not None)
+
+
 def store_image(storage: Storage, retention: Retention, image: InputImage, seconds: float) -> str:
     """Store an image, and hold it for at least this long; return its key. The same bytes are written once."""
     key = retention.retain(image.sha256, seconds)  # before writing, so that the sweep knows of it

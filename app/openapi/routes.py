@@ -23,7 +23,7 @@ Document = dict[str, Any]
 
 
 #: Error statuses of every route that creates something from a request body.
-MAKING = (400, 403, 408, 409, 410, 413, 415, 422, 429, 503)
+MAKING = (400, 403, 408, 409, 410, 413, 415, 422, 429, 503, 507)
 
 
 def problems(*statuses: int) -> dict[int | str, Document]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 from fastapi import APIRouter
@@ -13,7 +15,7 @@ from app.openapi.routes import problems
 from contracts.errors import FieldProblem, Unavailable
 from contracts.queue.client import JobQueue
 from contracts.queue.workers import read_workers
-from contracts.redis.connection import redis_errors_are_unavailable
+from contracts.redis.connection import check_writes, redis_errors_are_unavailable
 
 router = APIRouter(tags=["health"])
 
@@ -32,28 +34,32 @@ async def show_liveness() -> Health:
 
 @router.get("/readyz", responses=problems(503))
 def show_readiness(services: ServicesDep) -> Health:
-    """Whether a job sent now would be run; a 503 names what is missing: Redis, storage or workers."""
-    missing: list[FieldProblem] = []
-    try:
-        services.storage.check()
-    except Unavailable as error:
-        missing.append(FieldProblem("storage", str(error)))
-    try:
-        missing += _missing_workers(services.queue)
-    except Unavailable as error:
-        missing.append(FieldProblem("redis", str(error)))
+    """Whether a job sent now would be run; a 503 names what is missing or full."""
+    checks: list[tuple[str, Callable[[], object]]] = [
+        ("storage", services.storage.check),
+        ("storage", services.disk_space.check_reserve),
+        ("spool", services.disk_space.check_spool),
+        ("redis", partial(check_writes, services.queue.connection)),
+        ("workers", partial(_check_workers, services.queue)),
+    ]
+    missing: dict[str, str] = {}
+    for field, check in checks:
+        if field == "workers" and "redis" in missing:
+            continue  # they are known from Redis
+        try:
+            check()
+        except Unavailable as error:
+            missing.setdefault(field, str(error))
     if missing:
-        raise NotReady(missing)
+        raise NotReady([FieldProblem(field, message) for field, message in missing.items()])
     return Health(status="ready")
 
 
-def _missing_workers(queue: JobQueue) -> list[FieldProblem]:
-    """Why no worker would take a job; empty if one would."""
+def _check_workers(queue: JobQueue) -> None:
+    """Raise Unavailable if no worker would take a job."""
     with redis_errors_are_unavailable():
         reports = read_workers(queue.connection)
     if any(report.state in ("idle", "busy") for report in reports):
-        return []
+        return
     paused = dict.fromkeys(report.reason for report in reports if report.state == "paused")
-    if paused:
-        return [FieldProblem("workers", f"every worker is paused: {'; '.join(paused)}")]
-    return [FieldProblem("workers", "no worker is idle or busy")]
+    raise Unavailable(f"every worker is paused: {'; '.join(paused)}" if paused else "no worker is idle or busy")

@@ -96,6 +96,7 @@ def add_lora(
         contents = read_lora(file.path)
         facts = read_facts(contents, catalogue)
         check_finite(file.path, contents.tensors)
+        services.disk_space.require(file.path.stat().st_size)
         owner = None if Scope.ADMIN in principal.scopes else principal.owner
         lora, is_new = services.loras.add(id, owner, file.path, sha256, facts)
         response.status_code = 201 if is_new else 200

@@ -40,7 +40,9 @@ def create_upload(
     response.status_code = 200
 
     def create(_: object) -> Upload:
+        services.disk_space.require(len(body))
         image = services.decoder.decode(body, "file")
+        services.disk_space.require(len(image.png))
         store_image(services.storage, services.retention, image, ttl_seconds)
         upload, is_new = remember(queue, principal.owner, image, ttl_seconds)
         response.status_code = 201 if is_new else 200

@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from app.auth import Principal
 from app.events.waiting import wait_for_end
-from app.inputs.reader import GivenImage, InputReader, Inputs
+from app.inputs.reader import GivenImage, InputReader, Inputs, stored_bytes
 from app.job_response import job_response
 from app.services import Services
 from app.submission.idempotency import IdempotentCall
@@ -120,6 +120,7 @@ class Submission:
         while True:
             job = self.check(draft)
             self.services.admission.require(job.model, job.parameters)
+            self.services.disk_space.require(stored_bytes(job.images))
             if self.inputs.store(job.images):
                 return job
 

@@ -21,7 +21,7 @@ from redis.backoff import NoBackoff
 from redis.commands.core import Script
 from redis.retry import Retry
 
-from contracts.errors import Unavailable
+from contracts.errors import StorageFull, Unavailable
 from contracts.redis import keys
 from contracts.redis.failover import make_pool, sentinel_options, tcp_options
 from contracts.redis.urls import RedisUrl, read_url
@@ -92,6 +92,22 @@ def redis_errors_are_unavailable() -> Iterator[None]:
         raise Unavailable("the queue (Redis) does not answer") from error
     except redis_errors.RedisError as error:
         raise Unavailable(f"the queue (Redis) refused: {error}") from error
+
+
+def check_writes(connection: Redis) -> None:
+    """Check that Redis accepts writes.
+
+    Raises:
+        StorageFull: it refuses them, because it cannot write its append-only file.
+        Unavailable: it does not answer, or refuses them for another reason.
+    """
+    try:
+        with redis_errors_are_unavailable():
+            connection.set(keys.WRITE_PROBE, "1", ex=60)
+    except Unavailable as error:
+        if str(error.__cause__).startswith("MISCONF"):
+            raise StorageFull("the disk of Redis is full or fails: it accepts no jobs") from error
+        raise
 
 
 class Scripts:

@@ -63,6 +63,7 @@ API_KEY         = Key("darkroom:key:{id}",                 "hash",    "kept",   
 API_KEYS        = Key("darkroom:keys",                     "zset",    "kept",                  "auth/api_keys")
 RATE            = Key("darkroom:rate:{key}",               "zset",    "a minute",              "auth/api_keys")
 LINK_SECRET     = Key("darkroom:link_secret",              "string",  "kept",                  "auth/signed_links")
+WRITE_PROBE     = Key("darkroom:probe",                    "string",  "a minute",              "redis/connection")
 # Webhooks
 WEBHOOK_QUEUE   = Key("darkroom:webhooks:{site}",          "name",    "-",                     "outbound/outbox")
 WAKE_MESSAGES   = Key("darkroom:wake:messages",           "channel", "-",                     "queue/listener")

@@ -41,6 +41,9 @@ class Storage(Protocol):
     def find(self, prefix: str) -> list[str]:
         """Return the keys below a prefix that ends in `/`, sorted."""
 
+    def find_older(self, prefix: str, age_seconds: float) -> list[str]:
+        """Return the keys below a prefix last written so long ago, sorted; those of interrupted writes, too."""
+
     def delete(self, key: str) -> None:
         """Remove a file; does nothing if it does not exist."""
 

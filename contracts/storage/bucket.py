@@ -9,7 +9,7 @@ from __future__ import annotations
 import mimetypes
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,13 @@ class BucketStorage:
         with _translated_errors(prefix):
             pages = obstore.list(self._store, folder)
             return sorted(entry["path"] for page in pages for entry in page)
+
+    def find_older(self, prefix: str, age_seconds: float) -> list[str]:
+        """Return the keys of objects last written so long ago, by the bucket's clock and ours, sorted."""
+        folder, latest = check_folder(prefix), datetime.now(UTC) - timedelta(seconds=age_seconds)
+        with _translated_errors(prefix):
+            pages = obstore.list(self._store, folder)
+            return sorted(entry["path"] for page in pages for entry in page if entry["last_modified"] < latest)
 
     def delete(self, key: str) -> None:
         """Remove an object; does nothing if it does not exist."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +22,8 @@ _CHUNK_BYTES = 2**20
 _PARTS = {"images": "results", "inputs": "uploads"}
 #: What `check` writes into each of them: an empty file fits on a full disk.
 _PROBE_BYTES = 2**20
+#: The name of an unfinished write, and of the file that it was to become.
+_PART = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part")
 #: Errors of a full disk, an exhausted disk quota, and a limit on the size of files.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -68,12 +72,18 @@ class LocalStorage:
     def find(self, prefix: str) -> list[str]:
         """Return the keys below a prefix that ends in `/`, sorted, without unfinished writes."""
         with _translated_errors():
-            top = self.root / check_folder(prefix)
-            walk = os.walk(top, onerror=_raise_unless_gone)
-            found = (Path(folder, name) for folder, _, names in walk for name in names)
-            return sorted(
-                path.relative_to(self.root).as_posix() for path in found if not path.name.startswith(".")
-            )
+            return sorted(self._key(path) for path in self._walk(prefix) if not path.name.startswith("."))
+
+    def find_older(self, prefix: str, age_seconds: float) -> list[str]:
+        """Return the keys of files last written so long ago, sorted; those of unfinished writes, too."""
+        latest, found = time.time() - age_seconds, set()
+        with _translated_errors():
+            for path in self._walk(prefix):
+                part = _PART.fullmatch(path.name)
+                with suppress(FileNotFoundError):  # removed meanwhile
+                    if path.stat().st_mtime < latest:
+                        found.add(self._key(path if part is None else path.with_name(part[1])))
+        return sorted(found)
 
     def delete(self, key: str) -> None:
         """Remove a file, leftovers of its interrupted writes, and empty folders below the first level."""
@@ -119,6 +129,13 @@ class LocalStorage:
                 _write(target, fill)
             except FileNotFoundError:  # `delete` removed the empty folder in between
                 _write(target, fill)
+
+    def _walk(self, prefix: str) -> Iterator[Path]:
+        walk = os.walk(self.root / check_folder(prefix), onerror=_raise_unless_gone)
+        return (Path(folder, name) for folder, _, names in walk for name in names)
+
+    def _key(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
 
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)

@@ -9,14 +9,22 @@ it until the job's record is removed.
 
 from __future__ import annotations
 
+import logging
 import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 
 from redis import Redis
+from redis.exceptions import ResponseError
 
+from contracts.errors import StorageFull, Unavailable
 from contracts.redis import keys
 from contracts.redis.connection import Scripts, redis_errors_are_unavailable
 from contracts.storage import Storage
+
+_log = logging.getLogger(__name__)
 
 #: Jobs, and inputs, that one round of a sweep leases.
 _ROUND = 100
@@ -71,20 +79,50 @@ class Retention:
     def sweep(self) -> int:
         """Run one round; returns how many jobs and inputs were removed, 0 if none were due.
 
+        A file that cannot be removed holds up no other: it is tried again when its lease ends. Files of expired
+        jobs are removed even where Redis refuses to write, because its memory or its disk is full.
+
         Raises:
             Unavailable: Redis or the storage does not answer; a later round repeats what was not finished.
         """
         lease: dict[str, Any] = {"limit": _ROUND, "lease_seconds": self._lease_seconds}
         with redis_errors_are_unavailable():
-            ids = self._scripts.run("due_jobs", **lease)
-            for id in ids:
-                remove_images(self._storage, id)
-                self._scripts.run("expire", id=id, tombstone_seconds=self._gone_seconds)
-            inputs = self._scripts.run("due_inputs", **lease)
-            for key in inputs:
-                self._storage.delete(key)
-                self._connection.zrem(keys.GARBAGE, key)
-        return len(ids) + len(inputs)
+            try:
+                ids = self._scripts.run("due_jobs", **lease)
+                inputs = self._scripts.run("due_inputs", **lease)
+            except ResponseError as error:
+                _log.warning("Redis refuses to write (%s): only files of expired jobs are removed", error)
+                self._remove_files()
+                return 0
+            removed = sum(self._remove(self._expire, id) for id in ids)
+            return removed + sum(self._remove(self._remove_input, key) for key in inputs)
+
+    def _remove(self, action: Callable[[str], object], name: str) -> bool:
+        """Remove one thing; False where that failed. Raises Unavailable if the whole storage is away."""
+        try:
+            action(name)
+        except Unavailable as error:
+            _log.warning("%s was not removed, and is tried again: %s", name, error)
+            with suppress(StorageFull):  # what is full can be emptied
+                self._storage.check()
+            return False
+        return True
+
+    def _expire(self, id: str) -> None:
+        remove_images(self._storage, id)
+        self._scripts.run("expire", id=id, tombstone_seconds=self._gone_seconds)
+
+    def _remove_input(self, key: str) -> None:
+        self._storage.delete(key)
+        self._connection.zrem(keys.GARBAGE, key)
+
+    def _remove_files(self) -> None:
+        """Without writing to Redis: remove files that nobody can read any more; their records stay for later."""
+        now, _ = self._connection.time()
+        for id in cast("list[str]", self._connection.zrangebyscore(keys.EXPIRY, "-inf", now)):
+            self._remove(partial(remove_images, self._storage), id)
+        for key in cast("list[str]", self._connection.zrange(keys.GARBAGE, 0, -1)):
+            self._remove(self._storage.delete, key)
 
 
 def _new_key(sha256: str, suffix: str) -> str:

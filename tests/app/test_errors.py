@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 from collections.abc import Iterator
 
@@ -38,6 +39,7 @@ from contracts.errors import (
     NotFound,
     QueueFull,
     RateExceeded,
+    StorageFull,
     TooManyJobs,
     TryLater,
     Unavailable,
@@ -68,6 +70,8 @@ CASES = [
     (InvalidRequest([WIDTH]), 422, "invalid_request", ["width"]),
     (Unavailable("Redis does not answer"), 503, "unavailable", []),
     (NotReady([FieldProblem("redis", "away")]), 503, "not_ready", ["redis"]),
+    (StorageFull("the storage is full"), 507, "storage_full", []),
+    (OSError(errno.ENOSPC, "a path"), 507, "storage_full", []),
     (JobDidNotComplete("job x failed: too large", "out_of_memory"), 502, "out_of_memory", []),
     (JobStillRuns("job x is running"), 504, "still_running", []),
     (RuntimeError("a secret"), 500, "internal", []),
@@ -102,9 +106,9 @@ def test_an_error_becomes_a_problem(client: TestClient, number: int) -> None:
     assert problem["title"]
     assert [entry["field"] for entry in problem["errors"]] == fields
     assert problem["request_id"] == response.headers["X-Request-ID"] == "mine"
-    assert ("Retry-After" in response.headers) == (status in (429, 503))
+    assert ("Retry-After" in response.headers) == (status in (429, 503, 507))
     assert problem.keys() == Problem.model_fields.keys()
-    if not isinstance(error, RuntimeError | ClientDisconnect):
+    if not isinstance(error, RuntimeError | ClientDisconnect | OSError):
         assert problem["detail"] == str(error)
 
 

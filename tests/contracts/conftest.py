@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from contracts.queue.client import JobQueue
 from contracts.queue.leases import Claims
 from contracts.settings import QueueSettings
+from contracts.storage import Storage
+from contracts.storage.bucket import BucketStorage
+from contracts.storage.local import LocalStorage
 from tests.support.claims import MakeClaims
 
 
@@ -18,3 +23,20 @@ def make_claims(queue: JobQueue) -> MakeClaims:
         return Claims(queue.connection, QueueSettings(**settings), worker, ttl_seconds=3600)  # type: ignore[arg-type]
 
     return make
+
+
+@pytest.fixture
+def bucket(s3_environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BucketStorage:
+    """A bucket, empty below a prefix."""
+    for name, value in s3_environment.items():
+        monkeypatch.setenv(name, value)
+    return BucketStorage(f"s3://darkroom/{tmp_path.name}")
+
+
+@pytest.fixture(params=["local", "bucket"])
+def any_storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    """Each kind of storage, empty."""
+    if request.param == "local":
+        return LocalStorage(tmp_path / "local")
+    storage: BucketStorage = request.getfixturevalue("bucket")
+    return storage

@@ -16,7 +16,7 @@ from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
 from tests.support.parameters import parameters
 
-SIGNER = LinkSigner(Redis(), SharedSettings(link_secret=SecretStr("s" * 32)))
+SIGNER = LinkSigner(Redis(), SharedSettings(link_secret=SecretStr("s" * 32)), None)
 LINKS = Links("https://images.example/base", SIGNER)
 IMAGE = ImageRecord(key="results/a/0.png", width=64, height=32, seed=0, format="png", sha256="ab", size_bytes=9)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
+from app.main import create_app
+from app.settings import ApiSettings
 from contracts.queue.client import JobQueue
 from contracts.queue.workers import WorkerReport, publish
 from contracts.settings import SharedSettings
-from tests.support.disks import full_disk
+from tests.support.disks import fill, full_disk, redis_on_a_small_disk
 
 
 def test_a_process_that_answers_is_alive(client: TestClient) -> None:
@@ -80,3 +83,23 @@ def test_a_full_disk_is_not_ready_although_it_takes_empty_files(client: TestClie
         problem = client.get("/readyz").json()
 
     assert "storage folder of results (images/) is full" in problem["errors"][0]["message"]
+
+
+def test_a_reserve_that_is_used_up_and_a_redis_whose_disk_is_full_are_named(tmp_path: Path) -> None:
+    with redis_on_a_small_disk(tmp_path) as (url, server):
+        shared = SharedSettings(redis_url=url, data=tmp_path / "data")
+        with TestClient(create_app(ApiSettings(shared=shared, reserve_bytes=2**62))) as client:
+            fill(server, url)
+            problem = client.get("/readyz").json()
+
+    told = {entry["field"]: entry["message"] for entry in problem["errors"]}
+    assert "DARKROOM_API_RESERVE_BYTES" in told["storage"]
+    assert "disk of Redis is full" in told["redis"]
+
+
+def test_a_full_folder_for_temporary_files_is_named(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/proc")  # takes no files
+
+    fields = [entry["field"] for entry in client.get("/readyz").json()["errors"]]
+
+    assert fields == ["spool", "workers"]

@@ -18,6 +18,7 @@ from contracts.queue.idempotency import CallIdentity, Idempotency
 from contracts.queue.leases import ClaimCriteria
 from contracts.queue.records import JobState, WebhookRecord
 from contracts.queue.workers import WorkerReport, publish
+from contracts.redis.connection import check_writes
 from contracts.redis.keys import TABLE, Key
 from contracts.requests.schema import WebhookEvent
 from contracts.settings import SharedSettings
@@ -110,7 +111,8 @@ def full_redis(
         LoraRegistry(connection, storage, retention).add("x", owner, file, "3" * 64, facts)
     keys = ApiKeyStore(connection)
     keys.count_call(keys.create("x")[0].id, 9)
-    LinkSigner(connection, settings).prepare()
+    LinkSigner(connection, settings, storage).prepare()
+    check_writes(connection)
     Secrets(connection, settings).current()
     counters = Counters()
     counters.count("warm_hits", model="m")
@@ -129,5 +131,5 @@ def test_stored_keys_have_the_types_in_the_table(full_redis: JobQueue) -> None:
 def test_only_the_keys_with_a_ttl_in_the_table_expire(full_redis: JobQueue) -> None:
     expiring = {row_of(key) for key in full_redis.connection.scan_iter("*") if full_redis.connection.ttl(key) >= 0}
 
-    names = ("idempotency", "worker", "upload", "rate", "flushed")
+    names = ("idempotency", "worker", "upload", "rate", "flushed", "write_probe")
     assert expiring == {TABLE[name] for name in names}

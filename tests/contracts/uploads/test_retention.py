@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -17,9 +18,12 @@ from contracts.queue.records import JobState
 from contracts.redis.connection import Scripts
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
+from contracts.storage.local import LocalStorage
 from contracts.uploads.retention import Retention
 from tests.support.claims import MakeClaims
+from tests.support.disks import fill, redis_on_a_small_disk
 from tests.support.parameters import parameters
+from tests.support.scripted_worker import ScriptedWorker
 
 SHA = "ab" * 32
 LEASE_SECONDS = 0.3
@@ -309,3 +313,48 @@ def test_the_same_content_gets_a_new_key_so_a_late_sweeper_removes_no_needed_fil
     image = queue.fetch(id).parameters.image
     assert image is not None
     assert storage.exists(image)
+
+
+def test_a_folder_that_cannot_be_removed_holds_up_no_other_job_and_no_input(
+    settings: SharedSettings, queue: JobQueue, storage: Storage, retention: Retention, make_claims: MakeClaims
+) -> None:
+    ids = sorted(complete(queue, storage, make_claims) for _ in range(3))
+    key = retention.retain(SHA, 60)
+    storage.write(key, b"an image")
+    stuck = settings.data / "storage" / "images" / ids[0]
+    storage.clear(f"images/{ids[0]}/")
+    stuck.write_text("a file, which cannot be removed as a folder is")
+    let_expire(queue, *ids)
+    end_retention(queue)
+
+    sweep_all(retention)
+
+    assert [path.name for path in stuck.parent.iterdir()] == [ids[0]]
+    assert not storage.exists(key)
+    for id in ids[1:]:
+        with pytest.raises(Gone):
+            queue.fetch(id)
+
+    stuck.unlink()
+    queue.connection.zadd("darkroom:expiry", {ids[0]: 1})
+    sweep_all(retention)
+    assert queue.connection.zcard("darkroom:jobs:local") == 0
+
+
+def test_files_of_expired_jobs_are_removed_while_redis_refuses_to_write(
+    tmp_path: Path,
+) -> None:
+    """Its disk is full, perhaps with these very files."""
+    with redis_on_a_small_disk(tmp_path) as (url, server):
+        queue, storage = JobQueue(SharedSettings(redis_url=url)), LocalStorage(tmp_path / "storage")
+        worker = ScriptedWorker(queue, storage)
+        expired, alive = (queue.submit(parameters()).id for _ in range(2))
+        for _ in range(2):
+            worker.complete(worker.claim())
+        let_expire(queue, expired)
+        fill(server, url)
+
+        Retention(queue.connection, storage, gone_seconds=60).sweep()
+
+        assert {key.split("/")[1] for key in storage.find("images/")} == {alive}
+        queue.close()
