@@ -18,10 +18,15 @@ from rq.serializers import JSONSerializer
 from rq.suspension import is_suspended
 from rq.worker import WorkerStatus
 
+from contracts.background import BackgroundThread
+from contracts.errors import SettingsError
+
 _log = logging.getLogger(__name__)
 
-#: RQ drops an entry that was not refreshed for eight minutes.
-_REFRESH_SECONDS = 60.0
+#: RQ adds a minute to a worker's own time to live.
+_RQ_EXTRA_SECONDS = 60
+#: Pause before a taken name is tried again.
+_RETRY_SECONDS = 0.2
 #: Pause before the subscription to RQ's commands is made again.
 _RECONNECT_SECONDS = 2.0
 
@@ -43,31 +48,54 @@ class _Worker(SimpleWorker):
 
 
 class RqRegistration:
-    """An entry among RQ's workers, from `with` to the end of the block.
+    """An entry among RQ's workers, from `with` to the end of the block. No two live processes have the same name.
 
     If Redis is unavailable meanwhile, the entry is not updated and nothing is raised.
     """
 
-    def __init__(self, connection: Redis, name: str) -> None:
-        """`connection` returns bytes, as RQ expects; `name` is unique among all of RQ's workers."""
+    def __init__(self, connection: Redis, name: str, ttl_seconds: int = 15) -> None:
+        """Prepare an entry.
+
+        Args:
+            connection: returns bytes, as RQ expects.
+            name: unique among all of RQ's workers.
+            ttl_seconds: how long the entry of a process that died occupies its name.
+        """
         self._connection = connection
+        self._ttl_seconds = ttl_seconds
         # RQ lists workers by their queues. Ours serve all of them, so they register with one that stays empty.
         self._queue = Queue("darkroom", connection=connection, serializer=JSONSerializer)
-        self._worker = _Worker([self._queue], name=name, connection=connection, serializer=JSONSerializer)
+        self._worker = _Worker(
+            [self._queue],
+            name=name,
+            connection=connection,
+            serializer=JSONSerializer,
+            worker_ttl=ttl_seconds - _RQ_EXTRA_SECONDS,
+        )
         self._state: WorkerStatus | None = None
-        self._refresh_at = 0.0
+        # Beside the work: an entry must not expire during a long job.
+        self._refreshing = BackgroundThread("registration")
 
     def __enter__(self) -> RqRegistration:
-        """Register, and handle RQ's commands to this worker from now on; `shutdown` sends SIGINT."""
+        """Register, and handle RQ's commands to this worker from now on; `shutdown` sends SIGINT.
+
+        A name whose process was killed is taken over when its entry expires.
+
+        Raises:
+            SettingsError: another live process has the name.
+            RedisError: Redis does not answer.
+        """
         logging.getLogger("rq.worker").setLevel(logging.WARNING)
         self._connection.sadd(Queue.redis_queues_keys, self._queue.key)
-        self._worker.register_birth()  # type: ignore[no-untyped-call]
+        self._take_name()
         self._worker.subscribe()  # type: ignore[no-untyped-call]
+        self._refreshing.repeat(self._refresh, self._ttl_seconds / 3)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._refreshing.close(self._ttl_seconds)
         try:
             self._worker.teardown()  # type: ignore[no-untyped-call]
         except RedisError as failure:
@@ -86,13 +114,45 @@ class RqRegistration:
         return suspended
 
     def show(self, state: WorkerStatus) -> None:
-        """Write this worker's state, if it has changed, and keep its entry from expiring."""
+        """Write this worker's state, if it has changed."""
+        if state == self._state:
+            return
         try:
-            if state != self._state:
-                self._worker.set_state(state)
-                self._state = state
-            if time.monotonic() >= self._refresh_at:
-                self._worker.heartbeat()
-                self._refresh_at = time.monotonic() + _REFRESH_SECONDS
+            self._worker.set_state(state)
+            self._state = state
         except RedisError as error:
             _log.warning("RQ's entry of this worker was not written: %s", error)
+
+    def _take_name(self) -> None:
+        deadline, announced = time.monotonic() + self._ttl_seconds + 2, False
+        while not self._register():
+            if time.monotonic() > deadline:
+                raise SettingsError(
+                    f"the name {self._worker.name!r} belongs to another process that is running; "
+                    "give each worker and dispatcher a name of its own, or none"
+                )
+            if not announced:
+                _log.warning("the name %s is taken; waiting to see whether its process lives", self._worker.name)
+                announced = True
+            time.sleep(_RETRY_SECONDS)
+
+    def _register(self) -> bool:
+        """Write the entry; False if there is one of this name."""
+        if not self._connection.hexists(self._worker.key, "birth"):
+            # A state that was written after the entry had expired, and would never expire itself.
+            self._connection.delete(self._worker.key)
+        try:
+            self._worker.register_birth()  # type: ignore[no-untyped-call]
+        except ValueError:
+            return False
+        return True
+
+    def _refresh(self) -> None:
+        """Keep the entry from expiring; write it again if it did, because Redis was away, say."""
+        try:
+            if not self._register():
+                self._worker.heartbeat()
+            elif self._state is not None:
+                self._worker.set_state(self._state)
+        except RedisError as error:
+            _log.warning("RQ's entry of this worker was not refreshed: %s", error)

@@ -110,23 +110,31 @@ class Consumer:
         self._heartbeat = Heartbeat(claims, settings, self._report, self._completer.delete_images, counters)
 
     def start(self, models: Sequence[str]) -> None:
-        """Load the warm models, then run until a signal asks to stop and the last jobs are completed."""
-        self._heartbeat.start()
-        try:
-            for model in models:
-                self._warm_up(model)
-            self._warming_up = False
-            self._heartbeat.beat()
-            self._listener.start()
-            with self._registration:
-                self._shutdown.install()
-                self.run()
-        finally:
-            self._listener.close()
-            self._lookahead.close()
-            self._completion_thread.close()
-            self._completer.close()
-            self._heartbeat.stop()
+        """Load the warm models, then run until a signal asks to stop and the last jobs are completed.
+
+        Raises:
+            SettingsError: another live worker has this one's name; neither its report nor its leases are touched.
+            DeviceFailed: as `run`.
+        """
+        with self._registration:
+            self._heartbeat.start()
+            try:
+                self._load_and_run(models)
+            finally:
+                self._listener.close()
+                self._lookahead.close()
+                self._completion_thread.close()
+                self._completer.close()
+                self._heartbeat.stop()
+
+    def _load_and_run(self, models: Sequence[str]) -> None:
+        for model in models:
+            self._warm_up(model)
+        self._warming_up = False
+        self._heartbeat.beat()
+        self._listener.start()
+        self._shutdown.install()
+        self.run()
 
     def find_fault(self, hang_seconds: float) -> str | None:
         """Say what is stuck in this worker, for its watchdog; None if nothing is. In any thread."""
