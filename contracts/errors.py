@@ -181,6 +181,7 @@ class FailureCode(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     MODEL_LOAD_FAILED = "model_load_failed"
     LORA_INCOMPATIBLE = "lora_incompatible"
+    LORA_MISSING = "lora_missing"
     INPUT_MISSING = "input_missing"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     WORKER_LOST = "worker_lost"
@@ -193,6 +194,7 @@ RETRYABLE = {
     FailureCode.OUT_OF_MEMORY: True,
     FailureCode.MODEL_LOAD_FAILED: False,
     FailureCode.LORA_INCOMPATIBLE: False,
+    FailureCode.LORA_MISSING: False,
     FailureCode.INPUT_MISSING: False,
     FailureCode.DEADLINE_EXCEEDED: True,
     FailureCode.WORKER_LOST: True,

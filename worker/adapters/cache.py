@@ -94,8 +94,9 @@ class LoraCache:
         """Load the adapters of one job, evicting others where a limit is reached, but none of `keep`.
 
         Raises:
-            JobFailed: INPUT_MISSING: a file is missing or damaged; LORA_INCOMPATIBLE: it does not fit the model.
-            NotFound, Unavailable: as `LoraFiles.locate`.
+            JobFailed: LORA_MISSING: its row or file is gone or damaged; LORA_INCOMPATIBLE: it does not fit
+                the model.
+            Unavailable: as `LoraFiles.locate`.
             Exception: failed allocations (`is_out_of_memory`), as they are.
         """
         pinned = {adapter.weights.sha256 for kept in keep for adapter, _ in kept.adapters}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.errors import FailureCode, JobFailed, NotFound
+from contracts.errors import CatalogueError, FailureCode, JobFailed, NotFound, first_line
 from contracts.metrics import Counters
 from contracts.requests.parameters import LoraParameters
 from contracts.storage import Storage
@@ -68,18 +68,28 @@ class LoraFiles:
         """Return the path of a LoRA's file, fetching it from the storage if it is not here.
 
         Raises:
-            JobFailed: INPUT_MISSING: the file is no longer stored, or its content has changed.
-            NotFound: the catalogue has no such LoRA.
+            JobFailed: LORA_MISSING: its row or its file is gone, or the file's content has changed.
             Unavailable: the storage does not answer.
         """
         if lora.key is None or lora.sha256 is None:
-            return checkpoints.locate_lora(self._catalogue, self._catalogue.lora(lora.name))
+            return self._locate_row(lora.name)
         path = self._folder / f"{lora.sha256}.safetensors"
         if path.exists():
             os.utime(path)
         else:
             self._fetch(lora, lora.key, path)
         return path
+
+    def _locate_row(self, id: str) -> Path:
+        """Return the file of a row of the catalogue, which may have changed since the job was accepted."""
+        try:
+            return checkpoints.locate_lora(self._catalogue, self._catalogue.lora(id))
+        except NotFound:
+            message = f"LoRA {id} was removed from the catalogue while the job was waiting; use another one"
+            raise JobFailed(FailureCode.LORA_MISSING, message) from None
+        except (CatalogueError, OSError) as error:
+            message = f"the file of LoRA {id} cannot be found: {first_line(error)}"
+            raise JobFailed(FailureCode.LORA_MISSING, message) from error
 
     def _fetch(self, lora: LoraParameters, key: str, path: Path) -> None:
         """Fetch into a temporary file, check its hash, and rename it when it is complete."""
@@ -92,12 +102,12 @@ class LoraFiles:
             with part.open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != lora.sha256:
                     message = f"the stored file of LoRA {lora.name} is damaged; upload it again"
-                    raise JobFailed(FailureCode.INPUT_MISSING, message)
+                    raise JobFailed(FailureCode.LORA_MISSING, message)
             self._evict_for(part.stat().st_size)
             part.replace(path)
         except NotFound:
             message = f"the file of LoRA {lora.name} is no longer stored; upload it again"
-            raise JobFailed(FailureCode.INPUT_MISSING, message) from None
+            raise JobFailed(FailureCode.LORA_MISSING, message) from None
         finally:
             part.unlink(missing_ok=True)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.families import Mode
 from contracts.errors import FailureCode
 from contracts.requests.parameters import JobParameters, LoraParameters
 from contracts.storage import Storage
@@ -97,7 +98,32 @@ def test_a_missing_or_damaged_file_fails_its_job_but_not_the_next(
     pool = Pool(catalogue, device="cpu", lora_files=LoraFiles(catalogue, storage, tmp_path / "loras"))
     for lora, reason in ((gone, "no longer stored"), (damaged, "damaged")):
         error = fail_job(_with(lora, catalogue), pool, storage)
-        assert error.code == FailureCode.INPUT_MISSING
+        assert error.code == FailureCode.LORA_MISSING
         assert reason in error.message
     complete_job(_with(whole, catalogue), pool, storage)
     assert len(list((tmp_path / "loras").iterdir())) == 1
+
+
+@pytest.mark.parametrize("is_row_removed", [True, False])
+def test_a_lora_of_the_catalogue_that_is_removed_while_its_job_waits_fails_the_job_only(
+    catalogue: Catalogue, storage: Storage, tmp_path: Path, is_row_removed: bool
+) -> None:
+    job = make_job(catalogue, "sdxl", loras=[{"name": "sdxl-lora"}])
+    others = tuple(row for row in catalogue.loras if row.id != "sdxl-lora")
+    gone = catalogue.lora("sdxl-lora").model_copy(update={"source": str(tmp_path / "gone.safetensors")})
+    later = catalogue.model_copy(update={"loras": others if is_row_removed else (*others, gone)})
+    pool = Pool(later, device="cpu")
+    error = fail_job(job, pool, storage)
+    assert (error.code, error.retryable) == (FailureCode.LORA_MISSING, False)
+    assert "sdxl-lora" in error.message
+    complete_job(make_job(catalogue, "sdxl"), pool, storage)
+
+
+def test_a_controlnet_that_is_removed_while_its_job_waits_fails_the_job_only(
+    catalogue: Catalogue, storage: Storage
+) -> None:
+    job = make_job(catalogue, "sdxl", Mode.CONTROLNET)
+    pool = Pool(catalogue.model_copy(update={"controlnets": ()}), device="cpu")
+    error = fail_job(job, pool, storage)
+    assert error.code == FailureCode.MODEL_LOAD_FAILED
+    complete_job(make_job(catalogue, "sdxl"), pool, storage)
