@@ -111,7 +111,7 @@ def allow_open_files(connections: int) -> None:
 
 def refuse_anonymous_access(settings: ApiSettings) -> None:
     """Exit where anybody could use the service unintentionally. From then on, `Authenticator` requires a key."""
-    if settings.serves_everybody:
+    if settings.serves_everybody or settings.require_keys:
         return
     with connect(settings.shared.redis_url, timeout_seconds=_KEYS_SECONDS, retries=1) as connection:
         try:
@@ -120,8 +120,9 @@ def refuse_anonymous_access(settings: ApiSettings) -> None:
         except Unavailable:
             log.warning("Redis does not answer, so API keys cannot be checked; requests are refused until it does")
             return
+    address = settings.published or settings.host
     sys.exit(
-        f"darkroom api: there are no API keys, so anybody who can reach {settings.host} could use the service; "
+        f"darkroom api: there are no API keys, so anybody who can reach {address} could use the service; "
         "make a key with `darkroom keys create`, listen on 127.0.0.1, or set DARKROOM_API_ALLOW_ANONYMOUS=true"
     )
 

@@ -16,6 +16,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from app.errors import Forbidden, Unauthorized
 from contracts.auth.api_keys import ApiKeyStore, Key, Scope
+from contracts.auth.key_requirement import KeyRequirement
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.queue.client import Quota
 from contracts.requests.schema import JobRequest, Priority
@@ -78,9 +79,10 @@ class Principal:
 class Authenticator:
     """A check of credentials against the API keys in Redis, with a short cache."""
 
-    def __init__(self, keys: ApiKeyStore, allows_anonymous: bool) -> None:
-        """`allows_anonymous`: everybody is served as long as there are no keys."""
+    def __init__(self, keys: ApiKeyStore, requirement: KeyRequirement, allows_anonymous: bool) -> None:
+        """`allows_anonymous`: everybody is served as long as there have never been keys."""
         self._keys = keys
+        self._requirement = requirement
         self._allows_anonymous = allows_anonymous
         self._has_keys_until = (False, 0.0)
         self._refresh: asyncio.Task[bool] | None = None
@@ -115,7 +117,7 @@ class Authenticator:
         return has_keys
 
     async def _read_has_keys(self) -> bool:
-        has_keys = await run_in_threadpool(self._keys.exist)
+        has_keys = await run_in_threadpool(self._requirement.read)
         self._has_keys_until = (has_keys, time.monotonic() + _CACHE_SECONDS)
         return has_keys
 

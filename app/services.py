@@ -21,6 +21,7 @@ from app.periodic import repeating
 from app.prometheus import PrometheusCollector
 from app.settings import ApiSettings
 from contracts.auth.api_keys import ApiKeyStore
+from contracts.auth.key_requirement import KeyRequirement
 from contracts.auth.signed_links import LinkSigner
 from contracts.catalogue.catalogue import Catalogue
 from contracts.metrics import Counters, TotalsWriter
@@ -33,6 +34,8 @@ from contracts.uploads.retention import Retention
 
 #: Interval between listings of the whole storage.
 _ORPHAN_SECONDS = 3600.0
+#: Interval at which a process without requests looks whether there are keys, to mark that in the storage.
+_KEYS_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ async def open_services(
     queue, storage = JobQueue(settings.shared), open_storage(settings.shared)
     redis = queue.connection
     api_keys = ApiKeyStore(redis)
+    key_requirement = KeyRequirement(api_keys, storage, always=settings.require_keys)
     retention = Retention(redis, storage, settings.shared.gone_seconds)
     orphans = OrphanSweep(redis, storage, settings.orphan_seconds)
     services = Services(
@@ -80,7 +84,7 @@ async def open_services(
         storage=storage,
         disk_space=DiskSpace(storage, settings.reserve_bytes),
         notifier=JobNotifier(),
-        authenticator=Authenticator(api_keys, allows_anonymous=settings.serves_everybody),
+        authenticator=Authenticator(api_keys, key_requirement, allows_anonymous=settings.serves_everybody),
         api_keys=api_keys,
         link_signer=LinkSigner(redis, settings.shared, storage),
         admission=Admission(redis),
@@ -94,6 +98,7 @@ async def open_services(
     )
     async with (
         repeating(retention.sweep, settings.sweep_seconds),
+        repeating(key_requirement.refresh, _KEYS_SECONDS),
         repeating(services.link_signer.share, settings.sweep_seconds),
         repeating(orphans.sweep, min(_ORPHAN_SECONDS, settings.orphan_seconds)),
         repeating(services.totals.flush, settings.flush_seconds, last=True),

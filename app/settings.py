@@ -59,6 +59,14 @@ class ApiSettings(Settings):
     allow_anonymous: bool = Field(
         False, description="serve everybody on an address that others can reach, as long as there are no API keys"
     )
+    require_keys: bool = Field(
+        False, description="refuse calls without an API key, on loopback too, even if there are no keys (401)"
+    )
+    published: str = Field(
+        "",
+        description="where a container's port is published, such as 127.0.0.1:8000; instead of host, this decides "
+        "whether the service can be used without keys",
+    )
     open_metrics: bool = Field(False, description="answer /metrics without an API key of scope admin")
     public_url: AnyHttpUrl | None = Field(
         None, description="base URL of links in responses; default: as the request addresses the API"
@@ -137,8 +145,12 @@ class ApiSettings(Settings):
 
     @property
     def serves_everybody(self) -> bool:
-        """Whether requests without an API key are served as long as there are no keys."""
-        return self.allow_anonymous or is_loopback(self.host)
+        """Whether requests without an API key are served as long as there have never been keys."""
+        if self.require_keys:
+            return False
+        # In a container, `host` is all addresses; who can reach it depends on where its port is published.
+        reachable = self.published.rpartition(":")[0].strip("[]") if self.published else self.host
+        return self.allow_anonymous or is_loopback(reachable)
 
 
 def is_loopback(host: str) -> bool:

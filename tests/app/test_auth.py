@@ -17,6 +17,7 @@ from contracts.auth.api_keys import ApiKeyStore, Scope
 from contracts.queue.client import JobQueue
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
+from contracts.storage import Storage
 from tests.support.api_process import api_process
 from tests.support.scripted_worker import ScriptedWorker
 
@@ -229,3 +230,43 @@ def test_the_default_priority_is_normal_even_if_the_key_allows_high(
     job = client.post("/v1/txt2img", json=JOB, headers=bearer(token))
 
     assert queue.fetch(job.json()["id"]).priority == "normal"
+
+
+# -- after a loss of Redis' data -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_service_that_has_had_keys_stays_closed_when_redis_loses_its_data(
+    settings: SharedSettings, keys: ApiKeyStore, queue: JobQueue, is_restarted: bool
+) -> None:
+    _, token = keys.create("a")
+    with TestClient(create_app(ApiSettings(shared=settings))) as client:
+        assert client.get("/v1/jobs", headers=bearer(token)).status_code == 200
+        queue.connection.flushall()
+        if not is_restarted:
+            wait_for_status(lambda: client.get("/v1/jobs", headers=bearer(token)), 401)
+            assert client.post("/v1/txt2img", json=JOB).status_code == 401
+    with TestClient(create_app(ApiSettings(shared=settings))) as client:
+        assert client.post("/v1/txt2img", json=JOB).status_code == 401
+        assert client.get("/v1/jobs", headers=bearer(token)).status_code == 401
+        _, new = keys.create("b")
+        assert client.post("/v1/txt2img", json=JOB, headers=bearer(new)).status_code == 202
+
+
+def test_a_first_key_is_remembered_without_any_call(
+    settings: SharedSettings, keys: ApiKeyStore, queue: JobQueue, storage: Storage
+) -> None:
+    with TestClient(create_app(ApiSettings(shared=settings))) as client:
+        assert client.post("/v1/txt2img", json=JOB).status_code == 202
+        keys.create("a")
+        deadline = time.monotonic() + 20
+        while not storage.exists("service/requires-api-keys"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        queue.connection.flushall()
+        wait_for_status(lambda: client.post("/v1/txt2img", json=JOB), 401)
+
+
+def test_a_service_that_requires_keys_refuses_calls_before_it_has_any(settings: SharedSettings) -> None:
+    with TestClient(create_app(ApiSettings(shared=settings, require_keys=True))) as client:
+        assert client.post("/v1/txt2img", json=JOB).status_code == 401

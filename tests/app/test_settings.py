@@ -55,6 +55,27 @@ def test_public_addresses_serve_everybody_only_if_allowed(host: str) -> None:
     assert ApiSettings(host=host, allow_anonymous=True).serves_everybody
 
 
+@pytest.mark.parametrize(
+    ("published", "is_open"),
+    [
+        ("127.0.0.1:8000", True),
+        ("[::1]:8000", True),
+        ("0.0.0.0:8000", False),
+        ("8000", False),
+        ("10.0.0.5:80", False),
+    ],
+)
+def test_a_container_serves_everybody_only_if_its_port_is_published_on_loopback(
+    published: str, is_open: bool
+) -> None:
+    assert ApiSettings(host="0.0.0.0", published=published).serves_everybody is is_open
+
+
+def test_a_service_that_requires_keys_serves_nobody_without_one() -> None:
+    assert not ApiSettings(require_keys=True).serves_everybody
+    assert not ApiSettings(require_keys=True, allow_anonymous=True).serves_everybody
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_loopback_serves_everybody(host: str) -> None:
     assert is_loopback(host)

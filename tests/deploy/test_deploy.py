@@ -82,6 +82,13 @@ def test_a_kustomization_names_files_that_are_there(folder: str) -> None:
     assert [name for name in named if not (at / name).exists()] == []
 
 
+def test_compose_serves_everybody_only_while_its_port_is_published_on_loopback() -> None:
+    api = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]["api"]
+    (port,) = api["ports"]
+    assert api["environment"]["DARKROOM_API_PUBLISHED"] == port.removesuffix(":8000")
+    assert "DARKROOM_API_ALLOW_ANONYMOUS" not in api["environment"]
+
+
 def test_a_worker_gets_longer_to_stop_than_it_drains() -> None:
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]["worker"]
     pod = yaml.safe_load((DEPLOY / "kubernetes/base/worker.yaml").read_text(encoding="utf-8"))["spec"]["template"]
