@@ -101,6 +101,9 @@ class ApiSettings(Settings):
     )
 
     max_waiting: int = Field(10_000, ge=1, description="maximum number of waiting jobs; more get 429")
+    max_waiting_per_owner: int = Field(
+        1_000, ge=1, description="maximum number of waiting jobs of one owner; more get 429"
+    )
     idempotency_lease_seconds: float = Field(
         15.0, gt=0, description="time after which a call that died with its Idempotency-Key may be repeated"
     )

@@ -139,7 +139,8 @@ def main() -> None:
         stack.callback(server.stop)
         server.start()
         environment = {
-            "DARKROOM_REDIS_URL": server.url, "DARKROOM_DATA": str(data), "DARKROOM_API_MAX_WAITING": "1000000"
+            "DARKROOM_REDIS_URL": server.url, "DARKROOM_DATA": str(data),
+            **dict.fromkeys((f"DARKROOM_API_MAX_WAITING{rest}" for rest in ("", "_PER_OWNER")), "1000000"),
         }  # fmt: skip
         port, api_port = free_port(), free_port()
         bare = stack.enter_context(serve([*_BARE, "--port", str(port)], port, "/docs", environment))

@@ -118,10 +118,10 @@ class TryLater(DarkroomError):
 
 
 class QueueFull(TryLater):
-    """The maximum number of jobs is waiting."""
+    """The maximum number of jobs is waiting, of all owners or of the caller; `waiting` says which."""
 
-    def __init__(self, max_waiting: int, retry_after_seconds: int) -> None:
-        super().__init__(f"the queue is full: {max_waiting} jobs are waiting", retry_after_seconds)
+    def __init__(self, waiting: str, retry_after_seconds: int) -> None:
+        super().__init__(f"the queue is full: {waiting}", retry_after_seconds)
 
 
 class TooManyJobs(TryLater):

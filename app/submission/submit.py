@@ -109,6 +109,7 @@ class Submission:
             webhook=job.webhook,
             idempotency=hold,
             max_waiting=services.settings.max_waiting,
+            max_waiting_per_owner=services.settings.max_waiting_per_owner,
             quota=self.principal.quota,
             request_id=self.request_id,
         )

@@ -17,7 +17,7 @@ from rq.job import JobStatus
 from contracts.errors import Conflict, DarkroomError, Gone, NotFound, QueueFull, TooManyJobs, Unavailable
 from contracts.queue.eta import EtaEstimator, position_of
 from contracts.queue.events import Event, read_events
-from contracts.queue.records import AcceptedJob, JobRecord, JobState, WebhookRecord, pace_key
+from contracts.queue.records import AcceptedJob, JobRecord, JobState, WebhookRecord
 from contracts.redis import keys
 from contracts.redis.connection import Scripts, connect, redis_errors_are_unavailable
 from contracts.redis.replication import ReplicaBarrier
@@ -91,6 +91,7 @@ class JobQueue:
         webhook: WebhookRecord | None = None,
         idempotency: IdempotencyHold | None = None,
         max_waiting: int | None = None,
+        max_waiting_per_owner: int | None = None,
         quota: Quota | None = None,
         request_id: str = "",
     ) -> AcceptedJob:
@@ -98,7 +99,7 @@ class JobQueue:
 
         Raises:
             Conflict: another call holds the idempotency key by now.
-            QueueFull: `max_waiting` jobs are waiting.
+            QueueFull: `max_waiting` jobs are waiting, or `max_waiting_per_owner` of this owner's.
             TooManyJobs: the API key's quota is reached.
             Unavailable: Redis does not answer, and the job may or may not exist; or an input has been removed; or
                 replicas that must have the job are missing.
@@ -121,11 +122,11 @@ class JobQueue:
             "inputs": parameters.inputs,
             "fields": record.to_hash(),
             "rq": rq_fields(record),
-            "pace": pace_key(parameters),
         }
         bounds = {
             "deadline_seconds": deadline_seconds,
             "max_waiting": max_waiting,
+            "max_waiting_per_owner": max_waiting_per_owner,
             "quota": None if quota is None else asdict(quota),
             "idempotency": None if idempotency is None else asdict(idempotency),
         }
@@ -135,12 +136,12 @@ class JobQueue:
         if verdict == "taken" and idempotency is not None:
             raise idempotency.lost()
         if verdict != "accepted":
-            raise self._refusal(verdict, found, record, max_waiting)
+            raise self._refusal(verdict, found, record, bounds)
         created_at = float(found[0])
         accepted = {
             "created_at": created_at,
             "deadline_at": None if deadline_seconds is None else created_at + deadline_seconds,
-            "position": position_of(record, found[1]),
+            "position": position_of(found[1]),
         }
         return record.model_copy(update=accepted)
 
@@ -157,11 +158,14 @@ class JobQueue:
             )
 
     def _refusal(
-        self, verdict: str, found: list[Any], record: JobRecord, max_waiting: int | None
+        self, verdict: str, found: list[Any], record: JobRecord, bounds: Mapping[str, Any]
     ) -> DarkroomError:
         """Why the script refused a job."""
         if verdict == "full":
-            return QueueFull(max_waiting or 0, self.eta.seconds_to_next_claim(record))
+            return QueueFull(f"{bounds['max_waiting']} jobs are waiting", self.eta.seconds_to_next_claim(record))
+        if verdict == "full_for_owner":
+            waiting = f"{bounds['max_waiting_per_owner']} of your jobs are waiting, which is your share of it"
+            return QueueFull(waiting, self.eta.seconds_to_owners_next_claim(record))
         if verdict == "too_many":
             return TooManyJobs(len(found), self.eta.seconds_to_first_end(record, self.fetch_all(found)))
         return Unavailable("an input was removed while the job was being accepted; send the request again")

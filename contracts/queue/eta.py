@@ -1,16 +1,18 @@
-"""When a job will run: its position in the queue, and times estimated from the measured seconds of a step.
+"""When a job will run: its position in the queue, and times estimated from the measured pace of earlier jobs.
 
-Workers record the seconds of a step for each kind of job (`STEP_SECONDS`). Knows no model and no device.
+Workers record the seconds per image and step of each kind of job (`IMAGE_PACE`). Owners share the workers, so
+between two jobs of one owner each other owner gets about as many seconds. Knows no model and no device.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 from redis import Redis
 
-from contracts.queue.records import JobRecord, JobState, Position, pace_key
+from contracts.queue.records import JobRecord, JobState, Position, work_of
 from contracts.queue.workers import read_workers
 from contracts.redis import keys
 from contracts.redis.connection import Scripts, redis_errors_are_unavailable
@@ -34,15 +36,19 @@ class EtaEstimator:
         """Return a job's position now; None when it is not waiting."""
         with redis_errors_are_unavailable():
             found = self._scripts.run(
-                "position", id=record.id, queue=record.queue, pace=pace_key(record.parameters)
+                "position", id=record.id, queue=record.queue, tier=record.priority, work=work_of(record.parameters)
             )
-        return position_of(record, found)
+        return position_of(found)
 
     def run_seconds(self, parameters: JobParameters) -> float | None:
-        """Estimate how long such a job denoises; None before the first was measured."""
+        """Estimate how long such a job denoises, alone; None before the first of its model was measured."""
+        work = work_of(parameters)
         with redis_errors_are_unavailable():
-            step_seconds = self._connection.hget(keys.STEP_SECONDS, pace_key(parameters))
-        return None if step_seconds is None else parameters.num_inference_steps * float(str(step_seconds))
+            paces = self._connection.hmget(keys.IMAGE_PACE, [work["pace"], work["model"]])
+        own, of_model = (None if pace is None else float(pace) for pace in cast("list[str | None]", paces))
+        if own is not None:
+            return float(work["image_steps"] * own)
+        return None if of_model is None else float(work["megapixel_steps"] * of_model)
 
     def seconds_to_next_claim(self, record: JobRecord) -> int:
         """Estimate the seconds until a worker claims its next job, as if running jobs were like this one."""
@@ -53,6 +59,12 @@ class EtaEstimator:
             return _UNKNOWN_RETRY_SECONDS
         return max(1, math.ceil(run_seconds / workers))
 
+    def seconds_to_owners_next_claim(self, record: JobRecord) -> int:
+        """Estimate the seconds until a worker claims a job of this owner, whose turn comes after all others'."""
+        with redis_errors_are_unavailable():
+            owners = self._connection.hget(keys.OWNER_LOAD, f"owners {record.priority}")
+        return self.seconds_to_next_claim(record) * max(1, int(str(owners or 1)))
+
     def seconds_to_first_end(self, record: JobRecord, jobs: Sequence[JobRecord]) -> int:
         """Estimate the seconds until the first of the running jobs ends; if none runs, until the next claim."""
         etas = [job.progress.eta_seconds for job in jobs if job.state is JobState.RUNNING]
@@ -60,12 +72,16 @@ class EtaEstimator:
         return max(1, math.ceil(min(known))) if known else self.seconds_to_next_claim(record)
 
 
-def position_of(record: JobRecord, found: tuple[int, str, int] | None) -> Position | None:
-    """Read what `position_after` of the scripts returns: jobs ahead, seconds of a step, workers."""
+def position_of(found: tuple[int, str, int, int, int, int] | None) -> Position | None:
+    """Read what `position_after` of the scripts returns.
+
+    A job comes after all that waits in higher tiers. In its own tier, it comes after those ahead of it in its
+    queue and as many of each other owner; all jobs are taken to be as long as this one.
+    """
     if found is None:
         return None
-    ahead, step_seconds, workers = found
-    if not step_seconds:
+    ahead, run_seconds, workers, owners, waiting, waiting_higher = found
+    if not run_seconds:
         return Position(ahead)
-    run_seconds = record.parameters.num_inference_steps * float(step_seconds)
-    return Position(ahead, (ahead / max(1, workers) + 1) * run_seconds)
+    first = min((ahead + 1) * max(1, owners), max(waiting, ahead + 1)) - 1 + waiting_higher
+    return Position(ahead, (first / max(1, workers) + 1) * float(run_seconds))

@@ -17,7 +17,7 @@ from redis import Redis
 
 from contracts.logs import bound, hide
 from contracts.queue.events import Preview
-from contracts.queue.records import ImageRecord, JobError, JobRecord, JobState, Progress, Receipt, pace_key
+from contracts.queue.records import ImageRecord, JobError, JobRecord, JobState, Progress, Receipt, work_of
 from contracts.redis import keys
 from contracts.redis.connection import Scripts
 from contracts.settings import QueueSettings
@@ -166,21 +166,28 @@ class Claims:
     def complete(self, claim: Claim, images: list[ImageRecord], receipt: Receipt) -> bool:
         """Complete a job with its images; False, without writing anything, if the lease was lost."""
         parameters, denoise_seconds = claim.job.parameters, receipt.timings.get("denoise")
-        pace = None
+        measured = None
         if denoise_seconds is not None:
-            pace = {"key": pace_key(parameters), "step_seconds": denoise_seconds / parameters.num_inference_steps}
+            own_seconds = (
+                denoise_seconds * parameters.num_images / max(receipt.batch_images, parameters.num_images)
+            )
+            measured = {"work": work_of(parameters), "seconds": own_seconds}
         return self.finish(
             claim,
             JobState.COMPLETED,
-            pace=pace,
+            measured=measured,
             images=[image.model_dump(mode="json") for image in images],
             receipt=receipt.model_dump(mode="json"),
         )
 
-    def finish(self, claim: Claim, state: JobState, *, pace: object = None, **fields: Any) -> bool:
-        """End a job with JSON-serializable fields of its record; False if the lease was lost."""
+    def finish(self, claim: Claim, state: JobState, *, measured: object = None, **fields: Any) -> bool:
+        """End a job with JSON-serializable fields of its record; False if the lease was lost.
+
+        Args:
+            measured: the job's `work` and the `seconds` that it was denoised, for predictions of later jobs.
+        """
         texts = {name: json.dumps(value) for name, value in fields.items()}
-        extras = {} if pace is None else {"pace": pace}
+        extras = {} if measured is None else {"measured": measured}
         answer = self._scripts.run(
             "finish", **claim.reference(), **extras, state=state, fields=texts, ttl_seconds=self._ttl_seconds
         )

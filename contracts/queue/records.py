@@ -235,6 +235,7 @@ class JobRecord(_Part):
             "num_images": self.parameters.num_images,
             "pixels": self.parameters.pixels,
             "adapters": json.dumps(self.parameters.adapters),
+            "work": json.dumps(work_of(self.parameters)),
         }
         return {name: str(value) for name, value in fields.items()}
 
@@ -242,7 +243,7 @@ class JobRecord(_Part):
 class Position(NamedTuple):
     """A waiting job's position: jobs ahead of it in its queue, and estimated seconds to its end.
 
-    The seconds come from measured step times, and are None before the first measurement.
+    The seconds come from the measured pace of earlier jobs, and are None before the first measurement.
     """
 
     ahead: int
@@ -267,7 +268,20 @@ def queue_name(priority: Priority, model: str, owner: str) -> str:
     return keys.JOB_QUEUE + f"{priority}:{model}:{owner}"
 
 
+def work_of(parameters: JobParameters) -> dict[str, Any]:
+    """How much a job computes, from which the scripts predict its seconds (`predicted_seconds` in accounts.lua).
+
+    `image_steps` are denoising steps, of every image; `megapixel_steps` the same, times a megapixel of each image.
+    """
+    return {
+        "pace": pace_key(parameters),
+        "model": parameters.model,
+        "image_steps": parameters.num_inference_steps * parameters.num_images,
+        "megapixel_steps": parameters.num_inference_steps * parameters.pixels / 1e6,
+    }
+
+
 def pace_key(parameters: JobParameters) -> str:
-    """The key under which measured seconds per step are kept: jobs with one key take equally long steps."""
+    """The key of the measured seconds per image and step: equal for jobs whose images take equally long steps."""
     fast = "" if parameters.speed == "exact" else f" {parameters.speed}"
     return f"{parameters.model} {parameters.mode} {parameters.width}x{parameters.height}{fast}"

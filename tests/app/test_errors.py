@@ -53,7 +53,7 @@ CASES = [
     (UnreadableBody("not JSON"), 400, "unreadable_body", []),
     (ClientDisconnect(), 400, "unreadable_body", []),
     (NotFound("job", "abc"), 404, "not_found", []),
-    (QueueFull(9, 7), 429, "queue_full", []),
+    (QueueFull("9 jobs are waiting", 7), 429, "queue_full", []),
     (TooManyJobs(9, 7), 429, "too_many_jobs", []),
     (RateExceeded(9, 7), 429, "rate_exceeded", []),
     (Unauthorized("no key"), 401, "unauthorized", []),

@@ -1,4 +1,5 @@
-"""The Lua scripts: each is one atomic step, behind `KEY` (see keys.py) and the functions of prelude.lua.
+"""The Lua scripts: each is one atomic step, behind `KEY` (see keys.py) and the functions of prelude.lua and
+accounts.lua.
 
 submit           accept a job                          claim            lease waiting jobs to a worker
 cancel           cancel a job                          extend           extend leases

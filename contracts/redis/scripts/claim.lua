@@ -1,9 +1,12 @@
 -- Leases waiting jobs with the same batch key to a worker, up to `max_images` images.
 -- With `peek` it leases nothing and returns the ids of the jobs that it would lease.
--- Order: by tier; within a tier the model of an overdue job (if `settled`), else a warm model, else the model of the
--- oldest job; within a model, owners take turns. If the next job needs a model or ControlNet that is not in `ready`,
--- returns only its name. Jobs that need something in `deferred` are skipped.
--- Cost: reads the head of each waiting queue (tier × model × owner) and up to `scan_limit` jobs.
+-- Order: by tier, except that a lower tier goes first once it is owed the seconds of its next job, before owners who have
+-- used more; within a tier by owners' accounts (accounts.lua), then by age. The first job whose model is warm, or that is overdue (if
+-- `settled`), goes before jobs of models that would have to be loaded. If the next job needs a model or ControlNet that is
+-- not in `ready`, returns only its name. Jobs that need something in `deferred` are skipped.
+-- Cost: reads the names of a tier's waiting queues (model x owner) and the accounts; the heads of up to `scan_limit`
+-- queues whose owners' accounts are equal, and of the queues before the first warm or overdue one; and up to
+-- `scan_limit` jobs to run together.
 
 local started = now()
 local excluded, wait_seconds = {}, nil
@@ -46,43 +49,69 @@ local function head(queue)
   return nil, index > 0
 end
 
--- The heads of a tier's queues: { queue, id, since, model, needs, owner }.
-local function heads_of(tier)
-  local heads = {}
+-- The waiting queues of a tier whose models are not deferred, by their owners' accounts: { queue, model, owner, account }.
+local function queues_of(tier)
+  local of_owner, queues = {}, {}
+  local pattern = '^' .. KEY.job_queue .. tier .. ':(.*):([^:]*)$'
   for _, queue in ipairs(redis.call('SMEMBERS', KEY.waiting .. tier)) do
-    local job, waits = head(queue)
-    if not waits then
-      redis.call('SREM', KEY.waiting .. tier, queue)
-    elseif job and not excluded[queue] then
-      job.owner = string.match(queue, ':([^:]*)$')
-      heads[#heads + 1] = job
+    local model, owner = string.match(queue, pattern)
+    if not deferred[model] then
+      local own = of_owner[owner] or {}
+      own[#own + 1] = { queue = queue, model = model, owner = owner }
+      of_owner[owner] = own
     end
   end
-  return heads
-end
-
-local function choose_model(heads)
-  local overdue, oldest_warm, oldest
-  for _, job in ipairs(heads) do
-    if not oldest or job.since < oldest.since then oldest = job end
-    if warm[job.model] and (not oldest_warm or job.since < oldest_warm.since) then oldest_warm = job end
+  local accounts = redis.call('ZRANGE', KEY.accounts .. tier, 0, -1, 'WITHSCORES')
+  for index = 1, #accounts, 2 do
+    for _, queue in ipairs(of_owner[accounts[index]] or {}) do
+      queue.account = tonumber(accounts[index + 1])
+      queues[#queues + 1] = queue
+    end
+    of_owner[accounts[index]] = nil
   end
-  if arguments.settled and oldest and started - oldest.since > arguments.overdue_seconds then overdue = oldest end
-  local chosen = overdue or oldest_warm or oldest
-  return chosen and chosen.model
-end
-
--- The heads of one model's queues; the owner who has waited longest since the last turn comes first.
-local function in_turn(heads, model)
-  local own = {}
-  for _, job in ipairs(heads) do
-    if job.model == model then
-      job.turn = tonumber(redis.call('HGET', KEY.owner_turns, job.owner) or 0)
-      own[#own + 1] = job
+  -- Owners without an account have jobs that an earlier release queued.
+  for _, own in pairs(of_owner) do
+    for _, queue in ipairs(own) do
+      queue.account = floor_of(tier)
+      table.insert(queues, 1, queue)
     end
   end
-  table.sort(own, function(a, b) return a.turn < b.turn or (a.turn == b.turn and a.since < b.since) end)
-  return own
+  return queues
+end
+
+-- The heads of the queues whose accounts equal that of queues[index], the oldest first; and the index of the next queue.
+-- Of more than `scan_limit` such queues, those without a head aside, the others are passed over this time.
+local function equal_heads(queues, index, tier)
+  local account, heads = queues[index].account, {}
+  while queues[index] and queues[index].account == account do
+    local queue = queues[index].queue
+    if #heads < arguments.scan_limit and not excluded[queue] then
+      local job, waits = head(queue)
+      if not waits then redis.call('SREM', KEY.waiting .. tier, queue) end
+      if job then
+        job.owner = queues[index].owner
+        heads[#heads + 1] = job
+      end
+    end
+    index = index + 1
+  end
+  table.sort(heads, function(a, b) return a.since < b.since or (a.since == b.since and a.id < b.id) end)
+  return heads, index
+end
+
+-- The job whose turn it is: see the order above.
+local function next_job(queues, tier)
+  local first, index = nil, 1
+  while queues[index] do
+    local heads
+    heads, index = equal_heads(queues, index, tier)
+    for _, job in ipairs(heads) do
+      local overdue = arguments.settled and started - job.since > arguments.overdue_seconds
+      if warm[job.model] or overdue then return job end
+      first = first or job
+    end
+  end
+  return first
 end
 
 -- Adds a job's adapters to those of the claim; returns false, without adding any, if there would be too many.
@@ -100,17 +129,18 @@ local function admit(adapters, distinct)
   return true
 end
 
--- Waiting jobs with the batch key of the first queue's head, which may run with it. Jobs with exactly the same adapters
--- come first, because a pipeline call with one set of adapters is fastest; the search ends when these fill `room`.
-local function companions(queues, key, adapters, room)
+-- Waiting jobs with the batch key of the first job, which may run with it: of its own queue, then of others by account.
+-- Jobs with exactly the same adapters come first, because a pipeline call with one set of adapters is fastest; the search
+-- ends when these fill `room`.
+local function companions(first, queues, key, adapters, room)
   local same_adapters, others, scanned = {}, {}, 0
-  for _, waiting in ipairs(queues) do
-    for _, id in ipairs(redis.call('LRANGE', KEY.rq_queue .. waiting.queue, 0, arguments.scan_limit - 1)) do
+  local function scan(queue)
+    for _, id in ipairs(redis.call('LRANGE', KEY.rq_queue .. queue, 0, arguments.scan_limit - 1)) do
       if room <= 0 or scanned >= arguments.scan_limit then break end
       scanned = scanned + 1
       local job = redis.call('HMGET', job_key(id), 'state', 'batch_key', 'solo', 'num_images', 'pixels', 'adapters')
-      if id ~= queues[1].id and job[1] == 'queued' and job[2] == key and not job[3] then
-        local companion = { id = id, queue = waiting.queue, images = tonumber(job[4]), pixels = tonumber(job[5]),
+      if id ~= first.id and job[1] == 'queued' and job[2] == key and not job[3] then
+        local companion = { id = id, queue = queue, images = tonumber(job[4]), pixels = tonumber(job[5]),
                             adapters = job[6] or '[]' }
         local list = companion.adapters == adapters and same_adapters or others
         list[#list + 1] = companion
@@ -118,28 +148,48 @@ local function companions(queues, key, adapters, room)
       end
     end
   end
+  scan(first.queue)
+  for _, other in ipairs(queues) do
+    if room <= 0 or scanned >= arguments.scan_limit then break end
+    if other.model == first.model and other.queue ~= first.queue then scan(other.queue) end
+  end
   for _, companion in ipairs(others) do same_adapters[#same_adapters + 1] = companion end
   return same_adapters
 end
 
--- The first queue's head and the jobs that run with it, and whether no more can join.
-local function gather(queues)
-  local first = redis.call('HMGET', job_key(queues[1].id), 'batch_key', 'solo', 'num_images', 'pixels', 'adapters')
+-- A job and the jobs that run with it, and whether no more can join.
+local function gather(job, queues)
+  local first = redis.call('HMGET', job_key(job.id), 'batch_key', 'solo', 'num_images', 'pixels', 'adapters')
   local key = first[2] and '' or first[1] or ''
-  local jobs = { { id = queues[1].id, queue = queues[1].queue } }
   local images, pixels, distinct = tonumber(first[3]), tonumber(first[4]), { count = 0, names = {} }
+  local jobs = { { id = job.id, queue = job.queue, images = images } }
   if key == '' or not arguments.batching then return jobs, true end
-  local max_pixels = math.min(arguments.max_pixels, arguments.model_pixels[queues[1].model] or arguments.max_pixels)
+  local max_pixels = math.min(arguments.max_pixels, arguments.model_pixels[job.model] or arguments.max_pixels)
   local adapters = first[5] or '[]'
   admit(adapters, distinct)
-  for _, job in ipairs(companions(queues, key, adapters, arguments.max_images - images)) do
-    local fits = images + job.images <= arguments.max_images and pixels + job.pixels <= max_pixels
-    if fits and admit(job.adapters, distinct) then
-      jobs[#jobs + 1] = job
-      images, pixels = images + job.images, pixels + job.pixels
+  for _, other in ipairs(companions(job, queues, key, adapters, arguments.max_images - images)) do
+    local fits = images + other.images <= arguments.max_images and pixels + other.pixels <= max_pixels
+    if fits and admit(other.adapters, distinct) then
+      jobs[#jobs + 1] = other
+      images, pixels = images + other.images, pixels + other.pixels
     end
   end
   return jobs, images >= arguments.max_images
+end
+
+local function expected_seconds_of(id) return expected_seconds(redis.call('HGET', job_key(id), 'work')) end
+
+-- Charges the owners of jobs that share a pipeline call; each job has its images' share of the time that the call takes.
+local function charge_owners(jobs)
+  local images = 0
+  for _, job in ipairs(jobs) do images = images + job.images end
+  raise_floors()
+  for _, job in ipairs(jobs) do
+    local found = redis.call('HMGET', job_key(job.id), 'owner', 'priority')
+    local seconds = expected_seconds_of(job.id)
+    redis.call('HSET', job_key(job.id), 'charged', seconds, 'call_share', job.images / images)
+    charge(found[1], found[2], seconds)
+  end
 end
 
 local function lease(jobs)
@@ -157,6 +207,7 @@ local function lease(jobs)
     emit(job.id, 'started', { attempt = attempt, worker = arguments.worker })
     claimed[index] = { job.id, execution }
   end
+  charge_owners(jobs)
   return claimed
 end
 
@@ -166,25 +217,40 @@ local function ids_of(jobs)
   return ids
 end
 
-for _, tier in ipairs({ 'high', 'normal', 'low' }) do
+-- The answer to the worker where this tier has jobs for it; nil otherwise.
+local function claim_from(tier)
+  local queues = queues_of(tier)
   while true do
-    local heads = heads_of(tier)
-    local model = choose_model(heads)
-    if not model then break end
-    local queues = in_turn(heads, model)
-    local unready = ready and first_of(queues[1].needs, ready, false)
-    if unready then return cjson.encode({ unready = unready }) end
-    local jobs, full = gather(queues)
-    if arguments.peek then return cjson.encode(ids_of(jobs)) end
-    local batchable = redis.call('HGET', job_key(jobs[1].id), 'batch_key') ~= ''
-    local young = started - queues[1].since < arguments.batch_wait_seconds
-    if full or not (arguments.batching and batchable and young) then
-      redis.call('HSET', KEY.owner_turns, queues[1].owner, redis.call('INCR', KEY.owner_turn))
-      return cjson.encode(lease(jobs))
-    end
-    excluded[queues[1].queue] = true
-    local left = arguments.batch_wait_seconds - (started - queues[1].since)
+    local job = next_job(queues, tier)
+    if not job then return nil end
+    local unready = ready and first_of(job.needs, ready, false)
+    if unready then return { unready = unready } end
+    local jobs, full = gather(job, queues)
+    if arguments.peek then return ids_of(jobs) end
+    local batchable = redis.call('HGET', job_key(job.id), 'batch_key') ~= ''
+    local left = arguments.batch_wait_seconds - (started - job.since)
+    if full or not (arguments.batching and batchable and left > 0) then return lease(jobs) end
+    excluded[job.queue] = true
     wait_seconds = math.min(wait_seconds or left, left)
   end
+end
+
+-- Whether a lower tier goes before a higher one: it is owed the seconds of its next job, whose owner has used less than
+-- the owner who is next in the higher tier. So those who use a high priority rarely do not wait for the debts of others.
+local function overtakes(lower, higher)
+  local owed = owed_to(lower)
+  local job = owed > 0 and next_job(queues_of(lower), lower)
+  if not job or expected_seconds_of(job.id) > owed then return false end
+  local other = next_job(queues_of(higher), higher)
+  return other and account_of(job.owner, lower) < account_of(other.owner, lower)
+end
+
+for index, tier in ipairs(TIERS) do
+  for lower = index + 1, #TIERS do
+    local answer = overtakes(TIERS[lower], tier) and claim_from(TIERS[lower])
+    if answer then return cjson.encode(answer) end
+  end
+  local answer = claim_from(tier)
+  if answer then return cjson.encode(answer) end
 end
 return cjson.encode({ wait_seconds = wait_seconds })

@@ -1,2 +1,3 @@
--- Returns a job's position in its queue, see `position_after`; false if it is not waiting.
-return position_after(redis.call('LPOS', KEY.rq_queue .. arguments.queue, arguments.id), arguments.pace)
+-- Returns a waiting job's position, see `position_after`; false if it is not waiting.
+local ahead = redis.call('LPOS', KEY.rq_queue .. arguments.queue, arguments.id)
+return position_after(ahead, arguments.tier, arguments.work)

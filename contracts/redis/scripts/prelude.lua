@@ -79,31 +79,27 @@ local function count(name, ...)
   redis.call('HINCRBY', KEY.totals, cjson.encode({ name, '', ... }), 1)
 end
 
--- Adds `change` to the number of jobs in a state; called at every change of a job's state.
-local function count_job(state, model, task, change)
-  redis.call('HINCRBY', KEY.job_counts, cjson.encode({ state, model, task }), change)
-end
+-- In accounts.lua, which follows this file in every script.
+local count_load, drop_idle_accounts, settle_account
 
--- A waiting job's position: the jobs ahead of it, the average seconds per step under this pace key (empty before the
--- first measurement), and the number of live workers. Without `ahead` the job does not wait: false.
-local function position_after(ahead, pace)
-  if not ahead then return false end
-  local workers = 0
-  for _, worker in ipairs(redis.call('ZRANGE', KEY.workers, 0, -1)) do
-    workers = workers + redis.call('EXISTS', KEY.worker .. worker)
-  end
-  return { ahead, redis.call('HGET', KEY.step_seconds, pace) or '', workers }
+-- Counts a job in a state (`change` 1), or no longer (-1); called at every change of a job's state.
+local function count_job(state, job, change)
+  redis.call('HINCRBY', KEY.job_counts, cjson.encode({ state, job.model, job.task }), change)
+  if state == 'queued' then count_load(job.priority, job.owner, change) end
+  if state == 'running' then count_load('running', job.owner, change) end
 end
 
 -- Moves a job to another state; without one, only out of the counts. Returns its model and its task.
 local function enter(id, state)
-  local job = redis.call('HMGET', job_key(id), 'state', 'model', 'task')
-  count_job(job[1], job[2], job[3], -1)
+  local found = redis.call('HMGET', job_key(id), 'state', 'model', 'task', 'owner', 'priority')
+  local job = { model = found[2], task = found[3], owner = found[4], priority = found[5] }
+  count_job(found[1], job, -1)
   if state then
-    count_job(state, job[2], job[3], 1)
+    count_job(state, job, 1)
     redis.call('HSET', job_key(id), 'state', state)
   end
-  return job[2], job[3]
+  drop_idle_accounts()
+  return job.model, job.task
 end
 
 -- Removes one holder of an input. Without holders it may be swept: after the time for which it was retained (an upload,
@@ -123,6 +119,7 @@ local function release_lease(id, queue, execution)
   redis.call('HDEL', job_key(id), 'lease')
   redis.call('ZREM', KEY.leases, id)
   redis.call('ZREM', KEY.rq_started .. queue, id .. ':' .. execution)
+  settle_account(id)
 end
 
 -- Puts a job at the front of its queue, so that jobs that were started first are served first.

@@ -1,12 +1,14 @@
 -- Accepts a job: our record, RQ's job, its place in the queue and in its owner's index, the event; all or nothing.
 -- A job that is sent again is accepted once.
 -- Returns `accepted`, the time, and the job's position (see `position_after`; absent when it no longer waits). Or,
--- without doing anything: `swept` when an input is gone, `full` when the maximum number of jobs is waiting, `too_many`
--- and the API key's jobs when its quota is reached, `taken` when another call holds the idempotency key.
+-- without doing anything: `swept` when an input is gone, `full` or `full_for_owner` when the maximum number of jobs, or of
+-- the owner's jobs, is waiting, `too_many` and the API key's jobs when its quota is reached, `taken` when another call
+-- holds the idempotency key.
 local id, key, queue = arguments.id, job_key(arguments.id), arguments.fields.queue
+local tier, owner, work = arguments.fields.priority, arguments.fields.owner, cjson.decode(arguments.fields.work)
 local before = redis.call('HGET', key, 'created_at')
 if before then
-  return { 'accepted', before, position_after(redis.call('LPOS', KEY.rq_queue .. queue, id), arguments.pace) }
+  return { 'accepted', before, position_after(redis.call('LPOS', KEY.rq_queue .. queue, id), tier, work) }
 end
 
 local idempotency = arguments.idempotency
@@ -24,14 +26,15 @@ local function flatten(fields)
   return flat
 end
 
-if arguments.max_waiting then
+local function waiting_of(suffix)
   local waiting = 0
-  for _, tier in ipairs({ 'high', 'normal', 'low' }) do
-    for _, one in ipairs(redis.call('SMEMBERS', KEY.waiting .. tier)) do
-      waiting = waiting + redis.call('LLEN', KEY.rq_queue .. one)
-    end
-  end
-  if waiting >= arguments.max_waiting then return { 'full' } end
+  for _, other in ipairs(TIERS) do waiting = waiting + load_of(other .. suffix) end
+  return waiting
+end
+
+local shares = { { arguments.max_waiting_per_owner, ' ' .. owner, 'full_for_owner' }, { arguments.max_waiting, '', 'full' } }
+for _, share in ipairs(shares) do
+  if share[1] and waiting_of(share[2]) >= share[1] then return { share[3] } end
 end
 
 -- A quota counts jobs that have not ended. Ended ones are removed from the set only once it is full, by looking at
@@ -79,7 +82,7 @@ if idempotency then
   redis.call('HSET', idempotency.key, 'fingerprint', idempotency.fingerprint, 'token', idempotency.token, 'made', id)
   redis.call('EXPIRE', idempotency.key, idempotency.ttl_seconds)
 end
-count_job('queued', arguments.fields.model, arguments.fields.task, 1)
+count_job('queued', arguments.fields, 1)
 count('jobs_accepted', arguments.fields.model, arguments.fields.task)
 emit(id, 'queued', { at = accepted })
-return { 'accepted', stamp(accepted), position_after(ahead, arguments.pace) }
+return { 'accepted', stamp(accepted), position_after(ahead, tier, work) }

@@ -11,8 +11,10 @@ from fastapi.testclient import TestClient
 
 from app.main import create_app
 from app.settings import ApiSettings
+from contracts.auth.api_keys import ApiKeyStore
 from contracts.queue.client import JobQueue
 from contracts.queue.workers import WorkerReport, publish
+from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
 from tests.support.api_process import api_process
 from tests.support.scripted_worker import ScriptedWorker
@@ -37,6 +39,29 @@ def test_a_full_queue_refuses_until_a_worker_takes_a_job(settings: SharedSetting
             client.post("/v1/txt2img", json=JOB, headers=headers).status_code == 202
         )  # the same job, not a third
         assert client.post("/v1/txt2img", json=JOB).status_code == 429
+
+
+def test_an_owner_who_fills_the_share_of_one_leaves_the_queue_open_to_others(
+    settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker
+) -> None:
+    keys = ApiKeyStore(queue.connection)
+    greedy, modest = (
+        {"Authorization": f"Bearer {keys.create(name, highest_priority=Priority.HIGH)[1]}"} for name in "ab"
+    )
+    with TestClient(create_app(ApiSettings(shared=settings, max_waiting_per_owner=2, max_waiting=3))) as client:
+        first = client.post("/v1/txt2img", json=JOB | {"priority": "high"}, headers=greedy)
+        assert client.post("/v1/txt2img", json=JOB | {"priority": "low"}, headers=greedy).status_code == 202
+
+        refused = client.post("/v1/txt2img", json=JOB, headers=greedy)
+
+        assert (refused.status_code, refused.json()["code"]) == (429, "queue_full")
+        assert "2 of your jobs are waiting, which is your share of it" in refused.json()["detail"]
+        assert int(refused.headers["Retry-After"]) > 0
+        assert client.post("/v1/txt2img", json=JOB, headers=modest).status_code == 202
+        refused = client.post("/v1/txt2img", json=JOB, headers=modest)
+        assert "3 jobs are waiting" in refused.json()["detail"]
+        client.post(f"/v1/jobs/{first.json()['id']}/cancel", headers=greedy)
+        assert client.post("/v1/txt2img", json=JOB, headers=greedy).status_code == 202
 
 
 @pytest.mark.parametrize(("workers", "seconds"), [(1, "40"), (4, "10"), (100, "1")])

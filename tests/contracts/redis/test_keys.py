@@ -16,7 +16,7 @@ from contracts.outbound.signing import Secrets
 from contracts.queue.client import JobQueue, Quota
 from contracts.queue.idempotency import CallIdentity, Idempotency
 from contracts.queue.leases import ClaimCriteria
-from contracts.queue.records import JobState, WebhookRecord
+from contracts.queue.records import JobState, WebhookRecord, work_of
 from contracts.queue.workers import WorkerReport, publish
 from contracts.redis.connection import check_writes
 from contracts.redis.keys import TABLE, Key
@@ -95,7 +95,7 @@ def full_redis(
         elif ending is not JobState.QUEUED:
             (claim,) = make_claims().claim(ClaimCriteria())
             if ending is not None:
-                make_claims().finish(claim, ending, pace={"key": "x", "step_seconds": 1})
+                make_claims().finish(claim, ending, measured={"work": work_of(record.parameters), "seconds": 1})
     outbox = Outbox(connection, "d", 60)
     for outcome in (Outcome("again", pause_seconds=60), None):
         message = outbox.claim(())

@@ -131,8 +131,8 @@ def test_an_expired_job_leaves_a_tombstone_and_then_nothing(
     with pytest.raises(NotFound) as unknown:
         queue.fetch(id)
     assert not isinstance(unknown.value, Gone)
-    assert {key for key in keys_of(queue) if not key.startswith(("rq:queues", "darkroom:turn"))} <= {
-        "darkroom:pace", "darkroom:waiting:normal", "darkroom:census", "darkroom:totals",
+    assert {key for key in keys_of(queue) if not key.startswith("rq:queues")} <= {
+        "darkroom:image_pace", "darkroom:tiers", "darkroom:waiting:normal", "darkroom:census", "darkroom:totals",
     }  # fmt: skip
 
 

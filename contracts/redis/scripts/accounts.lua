@@ -1,0 +1,143 @@
+-- How owners share the workers: in seconds of worker time, predicted when a job is claimed, corrected when it ends.
+--
+-- Each tier has a ledger of accounts, owner -> seconds. The owner with the smallest account is next in that tier. All
+-- seconds are entered in all ledgers, so whoever uses one tier waits longer in the others. An owner who begins to wait in
+-- a tier starts at least at its floor, the smallest account of an active owner at the last claim: time without jobs earns
+-- nothing. A larger account stays until the others have caught up: an owner cannot lose it by pausing.
+
+local TIERS = { 'high', 'normal', 'low' }
+-- The share of the seconds that a tier gets while a higher one always has jobs.
+local LOWER_TIER_SHARE = 0.1
+-- For jobs of a model that has never run: seconds to compute one step of one megapixel of one image.
+local UNKNOWN_MODEL_PACE = 0.1
+-- Measured paces that are remembered; beyond this, random ones are forgotten.
+local MAX_PACES = 10000
+
+local function load_of(field) return tonumber(redis.call('HGET', KEY.owner_load, field) or 0) end
+
+-- The smallest account of an owner with a running job, or with one that waits in this tier; nil if there is none.
+-- Drops smaller accounts of other owners: they would start at the floor in any case.
+local function smallest_account(tier)
+  while true do
+    local first = redis.call('ZRANGE', KEY.accounts .. tier, 0, 0, 'WITHSCORES')
+    if not first[1] then return nil end
+    if load_of(tier .. ' ' .. first[1]) > 0 or load_of('running ' .. first[1]) > 0 then return tonumber(first[2]) end
+    redis.call('ZREM', KEY.accounts .. tier, first[1])
+  end
+end
+
+function drop_idle_accounts()
+  for _, tier in ipairs(TIERS) do smallest_account(tier) end
+end
+
+-- Called at a claim, before its jobs are charged: an owner who comes while they run goes before those who own them.
+local function raise_floors()
+  for _, tier in ipairs(TIERS) do
+    local smallest = smallest_account(tier)
+    if smallest then redis.call('HSET', KEY.tiers, 'floor ' .. tier, smallest) end
+  end
+end
+
+local function floor_of(tier) return tonumber(redis.call('HGET', KEY.tiers, 'floor ' .. tier) or 0) end
+
+-- An owner's account in a tier; without one, the floor.
+local function account_of(owner, tier)
+  return tonumber(redis.call('ZSCORE', KEY.accounts .. tier, owner) or floor_of(tier))
+end
+
+-- What a tier is owed for the seconds that higher ones got while it had jobs.
+local function owed_to(tier) return tonumber(redis.call('HGET', KEY.tiers, 'owed ' .. tier) or 0) end
+
+local function set_owed(tier, seconds)
+  if seconds > 0 then
+    redis.call('HSET', KEY.tiers, 'owed ' .. tier, seconds)
+  else
+    redis.call('HDEL', KEY.tiers, 'owed ' .. tier)
+  end
+end
+
+-- Enters seconds of a tier's job, which are negative in a correction, in all of its owner's accounts.
+local function charge(owner, served, seconds)
+  local is_lower = false
+  for _, tier in ipairs(TIERS) do
+    redis.call('ZADD', KEY.accounts .. tier, account_of(owner, tier) + seconds, owner)
+    if is_lower then
+      local share = seconds * LOWER_TIER_SHARE / (1 - LOWER_TIER_SHARE)
+      set_owed(tier, load_of(tier) > 0 and owed_to(tier) + share or 0)
+    elseif tier == served then
+      set_owed(tier, owed_to(tier) - seconds)
+      is_lower = true
+    end
+  end
+end
+
+-- The seconds that a job will take, by the measured pace of jobs like it, or else of its model; nil before the first.
+local function predicted_seconds(work)
+  local pace = redis.call('HGET', KEY.image_pace, work.pace)
+  if pace then return work.image_steps * pace end
+  local model_pace = redis.call('HGET', KEY.image_pace, work.model)
+  return model_pace and work.megapixel_steps * model_pace
+end
+
+-- The same, with a guess for a model that has never run. Jobs queued by earlier releases have no `work`.
+local function expected_seconds(work)
+  local known = work and cjson.decode(work)
+  return known and (predicted_seconds(known) or known.megapixel_steps * UNKNOWN_MODEL_PACE) or 0
+end
+
+-- Adds a measured job to the moving averages of its pace and its model's.
+local function learn_pace(work, seconds)
+  local found = { [work.pace] = seconds / work.image_steps, [work.model] = seconds / work.megapixel_steps }
+  for field, pace in pairs(found) do
+    local before = tonumber(redis.call('HGET', KEY.image_pace, field) or pace)
+    redis.call('HSET', KEY.image_pace, field, 0.8 * before + 0.2 * pace)
+  end
+  if redis.call('HLEN', KEY.image_pace) > MAX_PACES then
+    redis.call('HDEL', KEY.image_pace, redis.call('HRANDFIELD', KEY.image_pace))
+  end
+end
+
+-- Replaces the predicted seconds of an execution by its part of those that its pipeline call has taken until now. Called
+-- together with the removal of its lease, so once for each execution, however it ends.
+function settle_account(id)
+  local job = redis.call('HMGET', job_key(id), 'owner', 'priority', 'charged', 'call_share', 'started_at')
+  if not job[3] then return end
+  redis.call('HDEL', job_key(id), 'charged', 'call_share')
+  charge(job[1], job[2], (now() - job[5]) * job[4] - job[3])
+end
+
+local function add_load(field, change)
+  local number = redis.call('HINCRBY', KEY.owner_load, field, change)
+  if number <= 0 then redis.call('HDEL', KEY.owner_load, field) end
+  return number
+end
+
+-- Counts the jobs of an owner that wait in a tier, or that run (`what` is `running`), and the tier's jobs and owners.
+function count_load(what, owner, change)
+  local number = add_load(what .. ' ' .. owner, change)
+  -- Below 0: a job that an earlier release queued, and did not count.
+  if what == 'running' or number < 0 then return end
+  add_load(what, change)
+  if number == 0 then add_load('owners ' .. what, -1) end
+  if change > 0 and number == 1 then
+    add_load('owners ' .. what, 1)
+    redis.call('ZADD', KEY.accounts .. what, math.max(account_of(owner, what), floor_of(what)), owner)
+  end
+end
+
+-- A waiting job's position: the jobs ahead of it in its queue, its predicted seconds (empty before the first job like it),
+-- the number of live workers; in its tier, the owners who wait and their jobs; the jobs that wait in higher tiers.
+-- Without `ahead` the job does not wait: false.
+local function position_after(ahead, tier, work)
+  if not ahead then return false end
+  local workers, higher = 0, 0
+  for _, worker in ipairs(redis.call('ZRANGE', KEY.workers, 0, -1)) do
+    workers = workers + redis.call('EXISTS', KEY.worker .. worker)
+  end
+  for _, other in ipairs(TIERS) do
+    if other == tier then break end
+    higher = higher + load_of(other)
+  end
+  local seconds = predicted_seconds(work)
+  return { ahead, seconds and tostring(seconds) or '', workers, load_of('owners ' .. tier), load_of(tier), higher }
+end
