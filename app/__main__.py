@@ -19,6 +19,8 @@ from app.settings import ApiSettings
 from contracts import logs
 from contracts.auth.api_keys import ApiKeyStore
 from contracts.errors import DarkroomError, Unavailable
+from contracts.permissions import keep_private
+from contracts.redis.access import check_access
 from contracts.redis.connection import connect
 from contracts.settings import LogSettings, explain
 from contracts.watchdog import Watchdog
@@ -39,6 +41,8 @@ def main() -> None:
         logs.configure(LogSettings())
         settings, sockets = listen(ApiSettings())
         watchdog = Watchdog(settings.shared.hang_seconds)
+        check_access(settings.shared.redis_url)
+        keep_private(settings.shared.data, from_group=False)
         app = create_app(settings)
     except DarkroomError as error:
         sys.exit(f"darkroom api: {error}")

@@ -15,6 +15,7 @@ json_text.py  JSON inside other things that clients send
 job_view.py   a job as clients see it
 logs.py       log formats and context
 metrics.py    all metrics, counters and totals
+permissions.py  who may read what the service writes
 settings.py   settings that several processes share
 watchdog.py   ends a process that stands still
 """

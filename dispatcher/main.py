@@ -9,10 +9,11 @@ from pydantic import ValidationError
 
 from contracts import logs
 from contracts.auth.signed_links import LinkSigner
-from contracts.errors import SettingsError
+from contracts.errors import DarkroomError
 from contracts.metrics import Counters, TotalsWriter
 from contracts.outbound.outbox import Outbox
 from contracts.outbound.signing import Secrets
+from contracts.redis.access import check_access
 from contracts.redis.connection import connect
 from contracts.settings import LogSettings, OutboundSettings, SharedSettings, explain
 from contracts.watchdog import Watchdog
@@ -31,15 +32,16 @@ def main() -> int:
         logs.configure(LogSettings())
         shared = SharedSettings()
         watchdog = Watchdog(shared.hang_seconds)
+        check_access(shared.redis_url)
         dispatcher = _build(shared, OutboundSettings(), WebhookSettings())
-    except SettingsError as error:
+        watchdog.watch_event_loop(dispatcher.event_loop)
+        dispatcher.start()
+    except DarkroomError as error:
         print("darkroom dispatcher:", error, file=sys.stderr)  # noqa: T201
         return 1
     except ValidationError as error:
         print("darkroom dispatcher:", explain(error), file=sys.stderr)  # noqa: T201
         return 1
-    watchdog.watch_event_loop(dispatcher.event_loop)
-    dispatcher.start()
     return 0
 
 

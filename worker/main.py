@@ -13,7 +13,9 @@ from contracts import logs
 from contracts.catalogue.catalogue import Catalogue, read_catalogue
 from contracts.errors import DarkroomError
 from contracts.metrics import Counters
+from contracts.permissions import keep_private
 from contracts.queue.leases import Claims
+from contracts.redis.access import check_access
 from contracts.redis.connection import connect
 from contracts.settings import LogSettings, QueueSettings, SharedSettings, explain
 from contracts.storage import Storage, open_storage
@@ -47,6 +49,8 @@ def main() -> int:
 
 def _run(shared: SharedSettings, queue: QueueSettings, settings: WorkerSettings) -> int:
     watchdog = Watchdog(shared.hang_seconds)
+    check_access(shared.redis_url)
+    keep_private(shared.data, from_group=False)
     # Imported here: torch and diffusers take seconds, and invalid settings should be reported before that.
     import torch
 

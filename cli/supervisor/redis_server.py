@@ -110,6 +110,8 @@ class RedisServer:
         """
         binary, deadline = find_server(), time.monotonic() + timeout_seconds
         self.folder.mkdir(parents=True, exist_ok=True)
+        # The append-only file holds the secrets that sign links and webhooks.
+        self.folder.chmod(0o700)
         self._lock_folder(deadline)
         self._remove_old_socket()
         self._check_disk()

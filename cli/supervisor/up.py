@@ -23,6 +23,7 @@ import httpx
 from cli.supervisor.beats import BeatReceiver
 from cli.supervisor.process import Child
 from cli.supervisor.redis_server import RedisServer
+from contracts.permissions import keep_private
 from contracts.settings import SharedSettings
 from contracts.watchdog import NOTIFY_SOCKET
 
@@ -71,6 +72,7 @@ class Service:
                 self._stop()
 
     def _start(self) -> None:
+        keep_private(self._data, from_group=True)
         environment = dict(os.environ, DARKROOM_DATA=str(self._data), **{NOTIFY_SOCKET: self._beats.address})
         if self._redis is not None:
             self._redis.start()

@@ -20,6 +20,7 @@ from rq.worker import WorkerStatus
 
 from contracts.background import BackgroundThread
 from contracts.errors import SettingsError
+from contracts.redis.connection import redis_errors_are_unavailable
 
 _log = logging.getLogger(__name__)
 
@@ -83,12 +84,13 @@ class RqRegistration:
 
         Raises:
             SettingsError: another live process has the name.
-            RedisError: Redis does not answer.
+            Unavailable: Redis does not answer.
         """
         logging.getLogger("rq.worker").setLevel(logging.WARNING)
-        self._connection.sadd(Queue.redis_queues_keys, self._queue.key)
-        self._take_name()
-        self._worker.subscribe()  # type: ignore[no-untyped-call]
+        with redis_errors_are_unavailable():
+            self._connection.sadd(Queue.redis_queues_keys, self._queue.key)
+            self._take_name()
+            self._worker.subscribe()  # type: ignore[no-untyped-call]
         self._refreshing.repeat(self._refresh, self._ttl_seconds / 3)
         return self
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from redis import exceptions as redis_errors
+from redis.sentinel import MasterNotFoundError
 
 from contracts.errors import SettingsError
 from contracts.redis.connection import connect
@@ -23,18 +24,19 @@ def check_access(url: str) -> bool:
     try:
         with connect(url, timeout_seconds=_TIMEOUT_SECONDS, retries=0) as connection:
             connection.ping()
-    except ValueError as error:
-        raise SettingsError(f"DARKROOM_REDIS_URL {name}: {error}") from None
     except (redis_errors.AuthenticationError, redis_errors.NoPermissionError):
         raise SettingsError(
             f"DARKROOM_REDIS_URL {name}: Redis refuses the user name or password, or their absence; "
             "correct them in the URL"
         ) from None
-    except redis_errors.ResponseError as error:
-        if "AUTH" not in str(error):
+    except MasterNotFoundError as error:
+        if "AuthenticationError" not in str(error):
             return False
-        raise SettingsError(f"DARKROOM_REDIS_URL {name}: Redis refuses the password: it has none") from None
-    except (redis_errors.RedisError, OSError):
+        raise SettingsError(
+            f"DARKROOM_REDIS_URL {name}: a Sentinel refuses the user name or password; correct sentinel_username "
+            "and sentinel_password in the URL"
+        ) from None
+    except redis_errors.RedisError:
         return False
     return True
 

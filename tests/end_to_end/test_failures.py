@@ -63,6 +63,13 @@ def test_a_failure_has_a_code_and_does_not_change_the_images_of_later_jobs(fragi
     assert fragile.bytes_of(fragile.run("txt2img", **body)) == before
 
 
+def test_other_users_can_read_nothing_of_the_data(fragile: RunningService) -> None:
+    fragile.run("txt2img", num_inference_steps=2)
+    found = [fragile.data, *fragile.data.rglob("*")]
+    assert len(found) > 5
+    assert [path for path in found if path.stat().st_mode & 0o077] == []
+
+
 def test_a_killed_worker_is_replaced_and_its_job_ends_once(fragile: RunningService) -> None:
     job = fragile.submit("txt2img", num_inference_steps=150, seed=1)
     wait_until(lambda: fragile.fetch(job["id"])["progress"]["step"] > 2)

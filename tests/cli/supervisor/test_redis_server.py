@@ -19,6 +19,7 @@ from tests.support.disks import full_disk
 
 def test_the_server_is_durable_never_evicts_and_listens_on_no_port(tmp_path: Path) -> None:
     server = RedisServer(tmp_path)
+    tmp_path.chmod(0o755)
     server.start()
     try:
         with Redis.from_url(server.url, decode_responses=True) as connection:
@@ -26,6 +27,7 @@ def test_the_server_is_durable_never_evicts_and_listens_on_no_port(tmp_path: Pat
         assert settings["appendonly"] == "yes"
         assert settings["maxmemory-policy"] == "noeviction"
         assert settings["port"] == "0"
+        assert f"{tmp_path.stat().st_mode & 0o777:o}" == "700"
     finally:
         server.stop()
     assert not server.socket.exists()
