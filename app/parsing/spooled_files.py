@@ -15,7 +15,8 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from app.parsing.bodies import FORM_OVERHEAD_BYTES, stream_body
-from contracts.errors import FieldProblem, InvalidRequest, UnreadableBody
+from contracts.errors import FieldProblem, InvalidRequest, StorageFull, UnreadableBody
+from contracts.storage.local import FULL
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,19 @@ async def spool_file(
         BodyTimeout: it did not arrive in time.
         UnreadableBody: the body is not the form that its content type announces.
         InvalidRequest: the form has no file, or several.
+        StorageFull: the folder for temporary files (TMPDIR) takes no more bytes.
     """
     is_form = media_type(request) == "multipart/form-data"
     bound = max_bytes + FORM_OVERHEAD_BYTES if is_form else max_bytes
     with tempfile.TemporaryDirectory(prefix="darkroom-") as folder:
         path = Path(folder) / "file"
         async with aclosing(stream_body(request, bound, timeout_seconds)) as body:
-            spooled = await (_spool_form(request, body, path) if is_form else _spool_raw(body, path))
+            try:
+                spooled = await (_spool_form(request, body, path) if is_form else _spool_raw(body, path))
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+                raise StorageFull(f"no space for this body among the temporary files: {error.strerror}") from error
         yield spooled
 
 

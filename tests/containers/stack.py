@@ -50,10 +50,14 @@ def environment() -> dict[str, str]:
     return {**os.environ, **own}
 
 
-def compose(*words: str, check: bool = True, settings: Mapping[str, str] | None = None) -> str:
-    """Compose v1 or v2, whichever is there."""
+def compose(
+    *words: str, extras: tuple[str, ...] = (), check: bool = True, settings: Mapping[str, str] | None = None
+) -> str:
+    """Compose v1 or v2, whichever is there; `extras` are the names of further files, such as `s3`."""
+    paths = ("docker-compose.yml", *(f"deploy/compose.{extra}.yml" for extra in extras))
+    files = [word for path in paths for word in ("--file", path)]
     program = ["docker-compose"] if shutil.which("docker-compose") else ["docker", "compose"]
-    return run(*program, "--project-name", PROJECT, *words, check=check, settings=settings)
+    return run(*program, "--project-name", PROJECT, *files, *words, check=check, settings=settings)
 
 
 class Stack(Client):
@@ -63,17 +67,18 @@ class Stack(Client):
         self.url = f"http://127.0.0.1:{PORT}"
         self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
 
-    def up(self, workers: int, *profiles: str, settings: Mapping[str, str] | None = None) -> None:
+    def up(self, workers: int, *extras: str, settings: Mapping[str, str] | None = None) -> None:
         """Start what is not running, or runs with other settings, and wait until so many workers answer."""
-        named = [word for profile in profiles for word in ("--profile", profile)]
-        compose(*named, "up", "--detach", "--no-build", "--scale", f"worker={workers}", settings=settings)
+        words = ("up", "--detach", "--no-build", "--scale", f"worker={workers}")
+        compose(*words, extras=extras, settings=settings)
         self.wait_until(lambda: len(self.live_workers()) == workers, f"{workers} workers")
 
     def down(self) -> None:
         """Stop and forget everything, volumes too."""
         self.http.close()
-        every = ("--profile", "monitoring", "--profile", "s3")
-        compose(*every, "down", "--volumes", "--timeout", "5", check=False)
+        every = {"GRAFANA_PASSWORD": "none", "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
+        words = ("down", "--volumes", "--timeout", "5")
+        compose(*words, extras=("monitoring", "s3"), check=False, settings=every)
 
     def containers(self, service: str) -> list[str]:
         """Ids of a service's running containers."""

@@ -48,14 +48,16 @@ def test_the_images_carry_labels_and_a_health_check(image: str) -> None:
     assert config["Healthcheck"]["Test"]
 
 
-@pytest.mark.parametrize("service", ["api", "worker", "dispatcher"])
-def test_the_parts_run_without_rights_on_a_read_only_root(stack: Stack, service: str) -> None:
+@pytest.mark.parametrize(
+    ("service", "user"), [("api", 10001), ("worker", 10001), ("dispatcher", 10001), ("redis", 999)]
+)
+def test_the_parts_run_without_rights_on_a_read_only_root(stack: Stack, service: str, user: int) -> None:
     container = stack.containers(service)[0]
     found = stack.inspect(container)
     assert found["HostConfig"]["ReadonlyRootfs"]
     assert found["HostConfig"]["CapDrop"] == ["ALL"]
-    assert run("docker", "exec", container, "id", "-u").strip() == "10001"
-    attempt = "touch /srv/darkroom/x 2>/dev/null || echo refused"
+    assert run("docker", "exec", container, "id", "-u").strip() == str(user)
+    attempt = "touch /usr/x 2>/dev/null || echo refused"
     assert run("docker", "exec", container, "sh", "-c", attempt).strip() == "refused"
 
 

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from app.main import create_app
 from app.settings import ApiSettings
-from contracts.settings import QueueSettings, SharedSettings
+from contracts.settings import OutboundSettings, QueueSettings, SharedSettings
 from dispatcher.settings import WebhookSettings
 from worker.settings import WorkerSettings
 
@@ -26,7 +26,7 @@ def documents() -> list[Path]:
 
 
 def variables() -> set[str]:
-    kinds = (SharedSettings, QueueSettings, ApiSettings, WorkerSettings, WebhookSettings)
+    kinds = (SharedSettings, QueueSettings, OutboundSettings, ApiSettings, WorkerSettings, WebhookSettings)
     return {
         f"{kind.model_config.get('env_prefix', '')}{name}".upper() for kind in kinds for name in kind.model_fields
     }

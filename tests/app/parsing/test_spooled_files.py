@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import tracemalloc
 from typing import Any
 
@@ -11,6 +12,7 @@ from fastapi import Request
 
 from app.errors import BodyTimeout, BodyTooLarge
 from app.parsing.spooled_files import SpooledFile, spool_file
+from contracts.errors import StorageFull
 
 CHUNK, COUNT = 2**18, 128
 FORM_HEAD = (
@@ -74,6 +76,18 @@ def test_a_body_over_the_limit_is_refused(kind: str) -> None:
     body = [bytes(CHUNK)] * 4 if kind.startswith("app") else [FORM_HEAD, *[bytes(CHUNK)] * 4, FORM_END]
     with pytest.raises(BodyTooLarge):
         _spool(_request(kind, *body), max_bytes=2 * CHUNK)
+
+
+@pytest.mark.parametrize("kind", ["application/octet-stream", "multipart/form-data; boundary=x"])
+def test_a_body_for_which_there_is_no_space_is_refused_as_such(kind: str) -> None:
+    body = [bytes(CHUNK)] * 16 if kind.startswith("app") else [FORM_HEAD, *[bytes(CHUNK)] * 16, FORM_END]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * CHUNK, before[1]))  # a full disk, for this process
+    try:
+        with pytest.raises(StorageFull, match="no space"):
+            _spool(_request(kind, *body))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_body_that_arrives_too_slowly_is_refused() -> None:

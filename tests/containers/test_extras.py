@@ -1,4 +1,4 @@
-"""The parts that are asked for by profile: Prometheus over the figures, and a bucket in the volume's place."""
+"""The parts that have files of their own: Prometheus over the figures, and a bucket in the volume's place."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def scraped(expression: str) -> bool:
 
 def test_prometheus_scrapes_the_service_and_evaluates_rules_and_dashboard(stack: Stack) -> None:
     stack.run("txt2img")
-    compose("--profile", "monitoring", "up", "--detach", "--no-build", "--no-deps", "prometheus")
+    words = ("up", "--detach", "--no-build", "--no-deps", "prometheus")
+    compose(*words, extras=("monitoring",), settings={"GRAFANA_PASSWORD": "trial"})
     stack.wait_until(lambda: scraped("darkroom_jobs_ended_total"), "figures in Prometheus")
     assert [target["health"] for target in ask("targets")["activeTargets"]] == ["up"]
     workers = ask("query", query='sum(darkroom_workers{state=~"idle|busy"})')["result"]
@@ -57,6 +58,6 @@ def test_images_lie_in_a_bucket_where_one_is_named(stack: Stack) -> None:
     stack.wait_until(lambda: all(row["state"] == "idle" for row in stack.live_workers()), "idle workers")
     job = stack.run("txt2img")
     assert stack.image_of(job).size == (64, 64)
-    store = compose("--profile", "s3", "ps", "--quiet", "minio", settings=_BUCKET).strip()
+    store = compose("ps", "--quiet", "minio", extras=("s3",), settings=_BUCKET).strip()
     kept = run("docker", "exec", store, "find", "/data/darkroom", "-type", "f").split()
     assert any(job["id"] in name for name in kept), kept
