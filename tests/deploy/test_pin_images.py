@@ -65,7 +65,7 @@ def test_every_base_image_is_printed_with_its_digest(address: str) -> None:
 
 
 def test_where_one_image_is_unknown_none_is_printed(address: str) -> None:
-    images = {name: f"{address}/image:1.2" for name in NAMES} | {"REDIS_IMAGE": f"{address}/missing:7"}
+    images = dict.fromkeys(NAMES, f"{address}/image:1.2") | {"REDIS_IMAGE": f"{address}/missing:7"}
     done = pin(images)
     assert (done.returncode, done.stdout) == (1, "")
     assert f"{address}/missing:7" in done.stderr
