@@ -23,6 +23,7 @@ import httpx
 from cli.supervisor.beats import BeatReceiver
 from cli.supervisor.process import Child
 from cli.supervisor.redis_server import RedisServer
+from contracts.background import BackgroundThread
 from contracts.permissions import keep_private
 from contracts.settings import SharedSettings
 from contracts.watchdog import NOTIFY_SOCKET
@@ -52,6 +53,7 @@ class Service:
         self._workers: list[Child] = []
         self._dispatcher: Child | None = None
         self._beats = BeatReceiver()
+        self._announcement = BackgroundThread("announcement")
         # A child ends itself after this time, and says where it hangs; one that cannot is killed a little later.
         self._hang_seconds = SharedSettings().hang_seconds * 1.5 + 2.0
         self._stop_signals = 0
@@ -105,7 +107,9 @@ class Service:
         return [child for child in (self._api, *self._workers, self._dispatcher) if child is not None]
 
     def _supervise(self) -> None:
-        announced, round_at = False, time.monotonic()
+        # In a thread: a hung API that lets this wait must not keep the supervisor from ending it.
+        self._announcement.submit(self._announce)
+        round_at = time.monotonic()
         while not self._stop_signals:
             round_seconds, round_at = time.monotonic() - round_at, time.monotonic()
             self._end_hung_children(round_seconds)
@@ -113,10 +117,8 @@ class Service:
                 self._redis.revive()
             for child in self._children():
                 child.revive()
-            if not announced and self._is_ready():
-                print(f"ready {self.url}", flush=True)
-                announced = True
             time.sleep(_POLL_SECONDS)
+        self._announcement.close(0)
 
     def _end_hung_children(self, round_seconds: float) -> None:
         beating = self._beats.receive()
@@ -126,6 +128,14 @@ class Service:
             if round_seconds > _LONG_ROUND_SECONDS:
                 child.excuse(round_seconds)
             child.kill_if_hung()
+
+    def _announce(self) -> None:
+        """Print the URL once the service is ready."""
+        while not self._announcement.closing:
+            if self._is_ready():
+                print(f"ready {self.url}", flush=True)
+                return
+            time.sleep(_POLL_SECONDS)
 
     def _is_ready(self) -> bool:
         try:

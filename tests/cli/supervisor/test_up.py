@@ -1,0 +1,83 @@
+"""`darkroom up` as a process, without workers, which take long to start: what it does for any of its children."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+from redis import Redis
+
+from cli.supervisor.redis_server import find_running
+from tests.support.waiting import wait_until
+
+HANG_SECONDS = 2
+
+
+@contextmanager
+def up(data: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """A `darkroom up` on this folder; the block must end it."""
+    command = [
+        sys.executable,
+        "-m",
+        "cli.main",
+        "up",
+        "--port",
+        "0",
+        "--workers",
+        "0",
+        "--data",
+        str(data),
+        *options,
+    ]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("DARKROOM_")}
+    environment = clean | {"DARKROOM_HANG_SECONDS": str(HANG_SECONDS)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def dispatcher_of(process: subprocess.Popen[str]) -> psutil.Process | None:
+    """The dispatcher among the children, if it runs now."""
+    children = psutil.Process(process.pid).children()
+    return next((child for child in children if "dispatcher" in child.cmdline()), None)
+
+
+def is_registered(data: Path, child: psutil.Process | None) -> bool:
+    """Whether a process has started completely."""
+    url = find_running(data / "redis")
+    if url is None or child is None:
+        return False
+    with Redis.from_url(url, decode_responses=True) as connection:
+        names = connection.smembers("rq:workers")
+        return any(f"-{child.pid}-" in name for name in names)
+
+
+def test_a_child_that_lives_and_does_not_beat_is_replaced_and_a_second_start_is_refused(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with up(data) as process:
+        wait_until(lambda: is_registered(data, dispatcher_of(process)))
+        hung = dispatcher_of(process)
+        assert hung is not None
+        hung.suspend()
+        wait_until(lambda: is_registered(data, dispatcher_of(process)) and dispatcher_of(process) != hung)
+        assert not hung.is_running()
+
+        url = find_running(data / "redis")
+        with up(data) as second:
+            _, error = second.communicate(timeout=60)
+        assert second.returncode == 1
+        assert error == f"darkroom: another `darkroom up` runs on {data}; stop it, or choose another --data\n"
+        assert find_running(data / "redis") == url
+
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    assert find_running(data / "redis") is None
