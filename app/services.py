@@ -15,6 +15,7 @@ from app.admission import Admission
 from app.auth import Authenticator
 from app.disk_space import DiskSpace
 from app.events.notifier import JobNotifier
+from app.inputs.codec import Limits
 from app.inputs.decoder import ImageDecoder
 from app.inputs.fetcher import Fetcher
 from app.periodic import repeating
@@ -89,7 +90,7 @@ async def open_services(
         link_signer=LinkSigner(redis, settings.shared, storage),
         admission=Admission(redis),
         idempotency=Idempotency(redis, settings.idempotency_lease_seconds),
-        decoder=ImageDecoder(settings.max_image_bytes, settings.max_image_pixels),
+        decoder=_open_decoder(settings),
         fetcher=_open_fetcher(settings),
         loras=LoraRegistry(redis, storage, retention),
         retention=retention,
@@ -105,7 +106,23 @@ async def open_services(
         services.notifier.connected(settings.shared.redis_url),
     ):
         yield services
+    await run_in_threadpool(services.decoder.close)
     await run_in_threadpool(queue.close)
+
+
+def _open_decoder(settings: ApiSettings) -> ImageDecoder:
+    limits = Limits(
+        max_bytes=settings.max_image_bytes,
+        max_side=settings.max_image_side,
+        max_pixels=settings.max_image_pixels,
+        max_decoded_bytes=settings.max_decoded_image_bytes,
+    )
+    return ImageDecoder(
+        limits,
+        processes=settings.decoder_processes,
+        max_waiting=settings.decoder_queue,
+        timeout_seconds=settings.decoder_timeout_seconds,
+    )
 
 
 def _open_fetcher(settings: ApiSettings) -> Fetcher | None:

@@ -83,9 +83,26 @@ class ApiSettings(Settings):
         10.0, gt=0, description="timeout of receiving a request's header; then 408 and the connection is closed"
     )
     max_body_bytes: int = Field(64 * _MIB, ge=1024, description="maximum size of a request body; more gets 413")
-    max_image_bytes: int = Field(32 * _MIB, ge=1024, description="maximum size of an image file; more gets 413")
+    max_image_bytes: int = Field(
+        32 * _MIB, ge=1024, description="maximum size of an image file, as sent and as stored; more gets 413"
+    )
+    max_image_side: int = Field(
+        16_384, ge=64, description="maximum width and maximum height of an image in pixels; more gets 413"
+    )
     max_image_pixels: int = Field(
         50_000_000, ge=4096, description="maximum width × height of an image; more gets 413"
+    )
+    max_decoded_image_bytes: int = Field(
+        256 * _MIB, ge=4096, description="maximum width × height × bits per pixel / 8 of an image; more gets 413"
+    )
+    decoder_processes: int = Field(
+        2, ge=1, le=32, description="processes that decode images; one more decodes those of over 4 megapixels"
+    )
+    decoder_queue: int = Field(
+        8, ge=1, le=16, description="maximum images waiting for these processes, and for the one more; then 503"
+    )
+    decoder_timeout_seconds: float = Field(
+        30.0, gt=0, description="timeout of decoding one image, without waiting; then 413"
     )
     max_lora_bytes: int = Field(1024 * _MIB, ge=1024, description="maximum size of a LoRA file; more gets 413")
     lora_timeout_seconds: float = Field(600.0, gt=0, description="timeout of receiving a LoRA; then 408")

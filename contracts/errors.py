@@ -12,7 +12,8 @@ DarkroomError
 ├── TryLater              carries `retry_after_seconds`
 │   ├── QueueFull
 │   ├── TooManyJobs       of one API key
-│   └── RateExceeded      of one API key
+│   ├── RateExceeded      of one API key
+│   └── TooManyImages     are waiting to be decoded
 ├── Unavailable           Redis or the storage does not answer
 │   └── StorageFull       it takes no more bytes
 ├── AdapterRefused        a file that no model here can use as a LoRA
@@ -141,6 +142,13 @@ class RateExceeded(TryLater):
         super().__init__(
             f"rate limit reached: this API key may make {calls_per_minute} calls a minute", retry_after_seconds
         )
+
+
+class TooManyImages(TryLater):
+    """As many images as may wait to be decoded are waiting."""
+
+    def __init__(self, retry_after_seconds: int) -> None:
+        super().__init__("too many images are being decoded", retry_after_seconds)
 
 
 class Unavailable(DarkroomError):

@@ -1,157 +1,148 @@
-"""Decodes untrusted images: checks the limits from the header alone, then produces one normal form.
+"""Decodes untrusted images in processes of their own, which no other route shares.
 
-The normal form is upright, 8-bit L, RGB or RGBA, as PNG without metadata. Does not know where the bytes come from.
+Small images and large ones have separate processes, so that a large one never keeps the small ones waiting, and
+at most one large image is in memory. Behind each kind a few images wait; more are refused. Does not know where the
+bytes come from, nor how an image is decoded: that is in `codec.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
+import queue
 import threading
-import warnings
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from app.inputs.codec import Limits
+from app.inputs.process import DecoderProcess, DecoderProcessFailed
+from contracts.errors import FieldProblem, ImageTooLarge, InvalidRequest, NotAnImage, TooManyImages
 
-from contracts.errors import FieldProblem, ImageTooLarge, InvalidRequest, NotAnImage
-
-#: Accepted formats, by Pillow's names; its other decoders are never tried.
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-#: Images that may be decoded in memory at the same time; one of 50 megapixels takes about 300 MB.
-_CONCURRENT_DECODES = 2
+#: Decoded size up to which an image is small: 4 megapixels in color.
+_SMALL_BYTES = 16 * 2**20
+_RETRY_AFTER_SECONDS = 2
 
 
 @dataclass(frozen=True)
 class InputImage:
-    """A decoded image in normal form.
+    """A decoded image in the form in which it is stored.
 
     Attributes:
-        sha256: names the image: hash of the bytes received, or of `png` for a mask.
+        sha256: names the image: hash of the bytes received, or of `data` for a mask.
+        width, height: in pixels, upright.
         format: of the bytes received: `png`, `jpeg`, `webp`, `gif`, `bmp` or `tiff`.
-        png: the normal form.
+        stored_format: of `data`: `png`, `jpeg` or `webp`.
+        data: the file that is stored, without metadata but its orientation.
     """
 
     sha256: str
     width: int
     height: int
     format: str
-    png: bytes
+    stored_format: str
+    data: bytes
 
 
 class ImageDecoder:
-    """Decoder with limits on bytes and pixels. Also sets Pillow's own pixel limit, for the whole process."""
+    """Decoder with limits on an image, its time and the queue. Any thread may call it; `close` it at the end."""
 
-    def __init__(self, max_bytes: int, max_pixels: int) -> None:
-        self.max_bytes = max_bytes
-        self._max_pixels = max_pixels
-        self._slots = threading.BoundedSemaphore(_CONCURRENT_DECODES)
-        # Pillow sees some sizes before we do (a GIF's frame, a TIFF's tile); it raises at twice its limit.
-        Image.MAX_IMAGE_PIXELS = max_pixels
-        # Below that it warns, as it does of broken EXIF; a client must not be able to write to our log.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    def __init__(
+        self, limits: Limits, *, processes: int = 2, max_waiting: int = 8, timeout_seconds: float = 30.0
+    ) -> None:
+        """Start nothing yet: the processes start with the first images.
+
+        Args:
+            processes: that decode small images; one more decodes large ones.
+            max_waiting: images that may wait for small ones' processes, and as many for the large ones'.
+            timeout_seconds: for decoding one image, without waiting.
+        """
+        self.max_bytes = limits.max_bytes
+        self._timeout_seconds = timeout_seconds
+        self._small = _Lane(limits, processes, max_waiting, timeout_seconds)
+        self._large = _Lane(limits, 1, max_waiting, timeout_seconds)
 
     def decode(self, data: bytes, field: str) -> InputImage:
-        """Check, decode and normalize an image; errors name `field`.
+        """Check and decode an image, and return its stored form; errors name `field`.
 
         Raises:
-            ImageTooLarge: more bytes or pixels than the limits; nothing was decoded.
+            ImageTooLarge: over a limit of bytes, sides, pixels, memory or time.
             NotAnImage: not an image, a truncated one, or one of another format.
+            TooManyImages: as many images as may wait are waiting already.
         """
-        with self._slots:
-            image, format = self._read(data, field)
-            return InputImage(hashlib.sha256(data).hexdigest(), *image.size, format, _to_png(image))
+        reply, stored = self._run("decode", data, field)
+        return _image(hashlib.sha256(data).hexdigest(), reply, stored)
 
     def decode_alpha_mask(self, data: bytes, field: str) -> InputImage:
         """Decode an image whose transparent part is to be regenerated, as the mask that is white there.
 
         Raises:
             InvalidRequest: no part of the image is transparent.
-            ImageTooLarge, NotAnImage: as `decode`.
+            ImageTooLarge, NotAnImage, TooManyImages: as `decode`.
         """
-        with self._slots:
-            image, format = self._read(data, field)
-            alpha = image.getchannel("A") if image.mode == "RGBA" else None
-            if alpha is None or alpha.getextrema()[0] == 255:
-                message = "must have transparent pixels where the image is to be regenerated; it is opaque"
-                raise InvalidRequest([FieldProblem(field, message)])
-            png = _to_png(ImageOps.invert(alpha))
-        return InputImage(hashlib.sha256(png).hexdigest(), *image.size, format, png)
+        reply, png = self._run("decode_alpha_mask", data, field)
+        return _image(hashlib.sha256(png).hexdigest(), reply, png)
 
     def too_many_bytes(self, field: str) -> ImageTooLarge:
         """Return the error for an image over the limit of bytes."""
         message = f"is larger than {self.max_bytes} bytes"
         return ImageTooLarge(field, message, f"up to {self.max_bytes} bytes")
 
-    def _read(self, data: bytes, field: str) -> tuple[Image.Image, str]:
-        """Return the normalized image and the name of its format."""
+    def close(self) -> None:
+        """End the processes."""
+        self._small.close()
+        self._large.close()
+
+    def _run(self, task: str, data: bytes, field: str) -> tuple[Mapping[str, Any], bytes]:
         if len(data) > self.max_bytes:
             raise self.too_many_bytes(field)
         try:
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                self._check_pixels(image.size, field)
-                # Pillow calls a JPEG with an embedded preview MPO.
-                format = "jpeg" if image.format == "MPO" else str(image.format).lower()
-                image.load()
-                return _normalize(image), format
-        except ImageTooLarge:
-            raise
-        except UnidentifiedImageError:
-            raise NotAnImage(field, "is not an image in a supported format") from None
-        except Image.DecompressionBombError:
-            raise self._too_many_pixels(field, "more") from None
-        except Exception as error:  # noqa: BLE001  # decoders raise many types on broken bytes
-            raise NotAnImage(field, f"is corrupt or truncated: {error}") from None
-
-    def _check_pixels(self, size: tuple[int, int], field: str) -> None:
-        width, height = size
-        if width * height > self._max_pixels:
-            raise self._too_many_pixels(field, f"{width} × {height}")
-
-    def _too_many_pixels(self, field: str, received: str) -> ImageTooLarge:
-        message = f"may have at most {self._max_pixels} pixels, got {received}; scale it down"
-        return ImageTooLarge(field, message, f"width × height ≤ {self._max_pixels}")
+            reply, stored = self._small.run({"task": task, "defer_bytes": _SMALL_BYTES}, data)
+            if reply["result"] == "deferred":
+                reply, stored = self._large.run({"task": task, "defer_bytes": None}, data)
+        except DecoderProcessFailed as failed:
+            if failed.timed_out:
+                message = f"takes over {self._timeout_seconds:g} s to decode; scale it down, or save it again"
+                raise ImageTooLarge(field, message, "an image that decodes faster") from None
+            raise NotAnImage(field, "cannot be decoded; save it again in another format") from None
+        match reply["result"]:
+            case "too_large":
+                raise ImageTooLarge(field, reply["message"], reply["allowed"])
+            case "unreadable":
+                raise NotAnImage(field, reply["message"])
+            case "opaque":
+                message = "must have transparent pixels where the image is to be regenerated; it is opaque"
+                raise InvalidRequest([FieldProblem(field, message)])
+        return reply, stored
 
 
-def _to_png(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "PNG", compress_level=1)
-    return file.getvalue()
+class _Lane:
+    """Processes of one kind, and the threads that wait for them."""
+
+    def __init__(self, limits: Limits, processes: int, max_waiting: int, timeout_seconds: float) -> None:
+        self._places = threading.BoundedSemaphore(processes + max_waiting)
+        self._processes = [DecoderProcess(limits, timeout_seconds) for _ in range(processes)]
+        # Last in, first out: further processes start only when the others are busy.
+        self._idle: queue.LifoQueue[DecoderProcess] = queue.LifoQueue()
+        for process in self._processes:
+            self._idle.put(process)
+
+    def run(self, request: Mapping[str, Any], data: bytes) -> tuple[Mapping[str, Any], bytes]:
+        # A thread that waits here is one that other requests lack, so only a few may.
+        if not self._places.acquire(blocking=False):
+            raise TooManyImages(_RETRY_AFTER_SECONDS)
+        try:
+            process = self._idle.get()
+            try:
+                return process.exchange(request, data)
+            finally:
+                self._idle.put(process)
+        finally:
+            self._places.release()
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.stop()
 
 
-def _normalize(image: Image.Image) -> Image.Image:
-    """Return the image upright, as L, RGB or RGBA with 8 bits a channel, without metadata."""
-    _apply_orientation(image)
-    if image.mode.startswith(("I", "F")):
-        image = _to_eight_bits(image)
-    elif image.has_transparency_data:
-        image = image.convert("RGBA")
-    elif image.mode == "1":
-        image = image.convert("L")
-    elif image.mode not in ("L", "RGB"):
-        image = image.convert("RGB")
-    image.info = {}
-    return image
-
-
-def _apply_orientation(image: Image.Image) -> None:
-    with suppress(Exception):  # broken EXIF does not make the image unusable
-        ImageOps.exif_transpose(image, in_place=True)
-
-
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit, 32-bit and floating-point gray to 0–255 without clipping.
-
-    Modes I and F do not define white: it is the smallest usual full scale that covers the image.
-    """
-    if image.mode.startswith("I;16"):
-        white = 65_535.0
-        image = image.convert("I")
-    else:
-        high = cast("float", image.getextrema()[1])
-        usual = (1.0, 255.0, 65_535.0) if image.mode == "F" else (255.0, 65_535.0)
-        white = next((scale for scale in usual if high <= scale), high)
-    factor = 255.0 / white
-    return image.point(lambda value: value * factor + 0.5).convert("L")
+def _image(sha256: str, reply: Mapping[str, Any], data: bytes) -> InputImage:
+    return InputImage(sha256, reply["width"], reply["height"], reply["format"], reply["stored_format"], data)

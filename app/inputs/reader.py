@@ -79,6 +79,7 @@ class InputReader:
             InvalidRequest: the name of an image is unknown, is not base64, or cannot be fetched.
             ImageTooLarge: more bytes or pixels than the limits.
             NotAnImage: the bytes are not an image.
+            TooManyImages: too many images are being decoded.
             Unavailable: Redis or the storage does not answer.
         """
         given = given or {}
@@ -114,7 +115,7 @@ class InputReader:
             image = self._decoder.decode(image, field)
         if isinstance(image, StoredImage):
             return Input(image)
-        key = keys.get(image.sha256) or self._retention.key_for(image.sha256)
+        key = keys.get(image.sha256) or self._retention.key_for(image.sha256, image.stored_format)
         keys[image.sha256] = key
         return Input(StoredImage(key, image.width, image.height), image)
 
@@ -188,19 +189,20 @@ class InputReader:
 
 def stored_bytes(inputs: Inputs) -> int:
     """How many bytes `InputReader.store` would write at most."""
-    return sum(len(image.decoded.png) for image in inputs.values() if image.decoded is not None)
+    return sum(len(image.decoded.data) for image in inputs.values() if image.decoded is not None)
 
 
 def store_image(storage: Storage, retention: Retention, image: InputImage, seconds: float) -> str:
     """Store an image, and hold it for at least this long; return its key. The same bytes are written once."""
-    key = retention.retain(image.sha256, seconds)  # before writing, so that the sweep knows of it
+    # Before writing, so that the sweep knows of it.
+    key = retention.retain(image.sha256, seconds, image.stored_format)
     _write(storage, key, image)
     return key
 
 
 def _write(storage: Storage, key: str, image: InputImage) -> None:
     if not storage.exists(key):
-        storage.write(key, image.png)
+        storage.write(key, image.data)
 
 
 def _fields_of(request: JobRequest) -> Iterator[tuple[str, str]]:

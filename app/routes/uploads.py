@@ -42,7 +42,7 @@ def create_upload(
     def create(_: object) -> Upload:
         services.disk_space.require(len(body))
         image = services.decoder.decode(body, "file")
-        services.disk_space.require(len(image.png))
+        services.disk_space.require(len(image.data))
         store_image(services.storage, services.retention, image, ttl_seconds)
         upload, is_new = remember(queue, principal.owner, image, ttl_seconds)
         response.status_code = 201 if is_new else 200

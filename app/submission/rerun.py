@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 from pydantic_core import from_json
 
+from app.inputs.codec import STORED_FORMATS, upright_size
 from app.parsing.json_bodies import check_json
 from app.parsing.requests import parse
 from app.submission.submit import JobDraft
@@ -83,8 +84,8 @@ def _images_of(parameters: JobParameters) -> dict[str, str]:
 
 def _measure(storage: Storage, path: str, key: str) -> StoredImage:
     try:
-        with Image.open(io.BytesIO(storage.read(key)), formats=["PNG"]) as image:
-            return StoredImage(key, *image.size)
+        with Image.open(io.BytesIO(storage.read(key)), formats=STORED_FORMATS) as image:
+            return StoredImage(key, *upright_size(image))
     except NotFound:
         message = "the image of the first job has expired; send it again"
         raise InvalidRequest([FieldProblem(path, message)]) from None

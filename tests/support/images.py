@@ -8,7 +8,7 @@ import struct
 import zlib
 from typing import Any
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 SIDE = 64
 #: The transparent part of `mask_with_hole`: left, upper, right, lower, all inside.
@@ -31,6 +31,13 @@ def open_png(data: bytes) -> Image.Image:
     """The image in a PNG file, decoded."""
     image = Image.open(io.BytesIO(data), formats=("PNG",))
     image.load()
+    return image
+
+
+def open_stored(data: bytes) -> Image.Image:
+    """The image in a stored input, decoded and upright, in its own mode."""
+    image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP"))
+    ImageOps.exif_transpose(image, in_place=True)
     return image
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from contracts.errors import FailureCode, JobFailed, NotFound
 from contracts.requests.parameters import JobParameters
@@ -14,6 +14,8 @@ from worker.families import GenerationInputs, prompts_per_image
 
 #: Width, height in pixels.
 Size = tuple[int, int]
+#: In which inputs are stored.
+_FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 def read_inputs(jobs: Sequence[JobParameters], storage: Storage) -> GenerationInputs:
@@ -57,8 +59,11 @@ def decode_mask(data: bytes, size: Size) -> Image.Image:
 
 
 def _open(data: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(data))
-    image.load()
+    """Decode a stored input, a PNG of ours or a client's file without metadata: upright, not in a palette."""
+    image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode in ("1", "P") and not image.has_transparency_data:
+        return image.convert("L" if image.mode == "1" else "RGB")
     return image
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from app.inputs.codec import Limits
 from app.inputs.decoder import ImageDecoder
 from app.inputs.reader import InputReader, store_image
 from contracts.errors import ImageTooLarge, InvalidRequest, NotAnImage
@@ -22,12 +26,14 @@ from tests.support.parameters import parameters
 from tests.support.scripted_worker import ScriptedWorker
 
 RED = encode_solid("RGB", (32, 16), "red")
+LIMITS = Limits(max_bytes=10_000, max_side=4096, max_pixels=1_000_000, max_decoded_bytes=4_000_000)
 TEXT = base64.b64encode(RED).decode()
 
 
 @pytest.fixture
-def decoder() -> ImageDecoder:
-    return ImageDecoder(max_bytes=10_000, max_pixels=1_000_000)
+def decoder() -> Iterator[ImageDecoder]:
+    with closing(ImageDecoder(LIMITS)) as decoder:
+        yield decoder
 
 
 @pytest.fixture
@@ -64,7 +70,7 @@ def test_reading_does_not_store_images(reader: InputReader, storage: Storage) ->
 
     image = inputs["image"]
     assert image.decoded is not None
-    assert storage.read(image.stored.key) == image.decoded.png
+    assert storage.read(image.stored.key) == image.decoded.data
     assert storage.find("inputs/") == [image.stored.key]
 
 
@@ -208,9 +214,9 @@ def test_too_many_bytes_are_refused_before_they_are_decoded(reader: InputReader)
 
 
 def test_the_byte_limit_is_exact(queue: JobQueue, storage: Storage, retention: Retention) -> None:
-    decoder = ImageDecoder(max_bytes=len(RED), max_pixels=1_000_000)
-    exact = InputReader(decoder, queue, storage, retention, "local")
+    with closing(ImageDecoder(replace(LIMITS, max_bytes=len(RED)))) as decoder:
+        exact = InputReader(decoder, queue, storage, retention, "local")
 
-    assert exact.read(img2img(data_url(RED)))
-    with pytest.raises(ImageTooLarge):
-        exact.read(img2img(data_url(RED + b"\0")))
+        assert exact.read(img2img(data_url(RED)))
+        with pytest.raises(ImageTooLarge):
+            exact.read(img2img(data_url(RED + b"\0")))

@@ -8,7 +8,7 @@ from app.inputs.decoder import InputImage
 from contracts.queue.client import JobQueue
 from contracts.uploads.images import recall, remember
 
-IMAGE = InputImage(sha256="ab" * 32, width=3, height=2, format="webp", png=b"")
+IMAGE = InputImage(sha256="ab" * 32, width=3, height=2, format="webp", stored_format="webp", data=b"")
 
 
 def test_an_upload_is_remembered_until_it_expires(queue: JobQueue) -> None:

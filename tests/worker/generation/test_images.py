@@ -35,11 +35,25 @@ def test_transparent_pixels_of_a_mask_become_black() -> None:
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK"])
 def test_every_mode_becomes_rgb(mode: str) -> None:
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8), "white").convert(mode).save(file, "TIFF")
-    image = decode_image(file.getvalue(), (8, 8))
+    white = Image.new("RGB", (8, 8), "white").convert(mode)
+    image = decode_image(encode_image(white, "JPEG" if mode == "CMYK" else "PNG"), (8, 8))
     assert image.mode == "RGB"
     assert image.getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_an_image_is_shown_upright_as_its_orientation_says() -> None:
+    image = Image.new("RGB", (8, 4), "blue")
+    image.paste("red", (0, 0, 4, 4))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # to be turned by 90° clockwise
+    upright = decode_image(encode_image(image, exif=exif), (4, 8))
+    assert (upright.getpixel((2, 1)), upright.getpixel((2, 6))) == ((255, 0, 0), (0, 0, 255))
+
+
+def test_a_palette_is_the_same_mask_as_its_colors() -> None:
+    colors = Image.effect_noise((16, 16), 90).convert("RGB").quantize(16)
+    as_palette = decode_mask(encode_image(colors), (16, 16))
+    assert as_palette.tobytes() == decode_mask(encode_image(colors.convert("RGB")), (16, 16)).tobytes()
 
 
 def test_images_are_scaled_to_the_outputs_size() -> None:

@@ -1,0 +1,275 @@
+"""Decodes untrusted images and puts them into the form in which they are stored. Runs in the decoder's processes.
+
+The stored form is a PNG, JPEG or WebP file of one image without metadata but its orientation, at most 8 bits a
+channel in memory, which the worker decodes again. A file that is like that once its metadata is removed is stored
+with the client's compressed pixels, so it does not grow; anything else becomes PNG. Knows neither fields nor HTTP.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import cast
+
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+
+from app.inputs.containers import MAX_JPEG_SCANS, TooManyScans, strip_metadata
+
+#: Accepted formats, by Pillow's names; its other decoders are never tried.
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+STORED_FORMATS = ("PNG", "JPEG", "WEBP")
+#: Pillow's modes in which images are stored.
+_STORED_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
+#: Bits of a pixel in Pillow's memory; 32 in all other modes.
+_MODE_BITS = {"1": 8, "L": 8, "P": 8, "I;16": 16, "I;16L": 16, "I;16B": 16, "I;16N": 16}
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_ORIENTATION = 0x0112
+#: Orientations that exchange width and height.
+_SIDEWAYS = range(5, 9)
+#: Grays of more than 8 bits are converted in strips of this many pixels.
+_STRIP_PIXELS = 2**20
+
+
+class TooLarge(Exception):
+    """An image over a limit: what was received, and what is allowed."""
+
+    def __init__(self, message: str, allowed: str) -> None:
+        self.message, self.allowed = message, allowed
+        super().__init__(message)
+
+
+class Unreadable(Exception):
+    """Bytes that are not an image of an accepted format."""
+
+
+class Opaque(Exception):
+    """An image without transparent pixels where its transparency is the mask."""
+
+
+class Deferred(Exception):
+    """An image that is too large for this process, and not too large for the service."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits on one image.
+
+    Attributes:
+        max_bytes: of the file, as received and as stored.
+        max_side: width or height in pixels.
+        max_pixels: width × height.
+        max_decoded_bytes: width × height × bits per pixel / 8, before anything is decoded.
+    """
+
+    max_bytes: int
+    max_side: int
+    max_pixels: int
+    max_decoded_bytes: int
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """An image that was decoded in full, in its stored form.
+
+    Attributes:
+        width, height: in pixels, upright.
+        format: of the bytes received: `png`, `jpeg`, `webp`, `gif`, `bmp` or `tiff`.
+        stored_format: of `data`: `png`, `jpeg` or `webp`.
+    """
+
+    width: int
+    height: int
+    format: str
+    stored_format: str
+    data: bytes
+
+
+def configure(limits: Limits) -> None:
+    """Set Pillow's own limits for this process, and silence warnings that a client could write to our log."""
+    # Pillow sees some sizes before we do (a GIF's frame, a TIFF's tile); it raises at twice its limit.
+    Image.MAX_IMAGE_PIXELS = limits.max_pixels
+    warnings.simplefilter("ignore")
+
+
+def decode(data: bytes, limits: Limits, defer_bytes: int | None = None) -> DecodedImage:
+    """Check an image against the limits from its header, decode it, and return its stored form.
+
+    Args:
+        defer_bytes: decoded size from which on the image is left to another process.
+
+    Raises:
+        TooLarge: over a limit, or too large for the process' memory.
+        Unreadable: not an image, a truncated one, or one of another format.
+        Deferred: of more than `defer_bytes`; nothing was decoded.
+    """
+    with _opened(data, limits, defer_bytes) as (image, stripped):
+        format = _format_of(image)
+        if stripped is not None and image.mode in _STORED_MODES:
+            return DecodedImage(*upright_size(image), format, format, stripped)
+        image = _normalize(image)
+        return DecodedImage(*image.size, format, "png", _to_png(image, limits.max_bytes))
+
+
+def decode_alpha_mask(data: bytes, limits: Limits, defer_bytes: int | None = None) -> DecodedImage:
+    """Decode an image whose transparent part is to be regenerated, as the mask that is white there.
+
+    Raises:
+        Opaque: no part of the image is transparent.
+        TooLarge, Unreadable, Deferred: as `decode`.
+    """
+    with _opened(data, limits, defer_bytes) as (image, _):
+        format, image = _format_of(image), _normalize(image)
+        alpha = image.getchannel("A") if image.mode in ("LA", "RGBA") else None
+        if alpha is None or cast("int", alpha.getextrema()[0]) == 255:
+            raise Opaque
+        return DecodedImage(*image.size, format, "png", _to_png(ImageOps.invert(alpha), limits.max_bytes))
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of a stored image as it is shown: its orientation may exchange them. Decodes nothing."""
+    orientation = 1
+    if "exif" not in image.info:  # Pillow would decode the image to look for it behind the pixels
+        return image.size
+    with suppress(Exception):  # broken EXIF does not make the image unusable
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    return image.size[::-1] if orientation in _SIDEWAYS else image.size
+
+
+@contextmanager
+def _opened(data: bytes, limits: Limits, defer_bytes: int | None) -> Iterator[tuple[Image.Image, bytes | None]]:
+    """Check and decode an image; whatever fails in the block is an error of the image.
+
+    Yields:
+        The image, and the file without metadata from which it was decoded: None if that could not be removed.
+    """
+    try:
+        stripped = strip_metadata(data)
+        with Image.open(io.BytesIO(stripped or data), formats=_FORMATS) as image:
+            _check(image, data, limits, defer_bytes)
+            image.load()
+            yield image, stripped
+    except (TooLarge, Deferred, Opaque):
+        raise
+    except MemoryError:
+        message = "needs too much memory to be decoded; scale it down"
+        raise TooLarge(message, f"width × height ≤ {limits.max_pixels}") from None
+    except TooManyScans:
+        message = f"has more than {MAX_JPEG_SCANS} scans; save it again, as a baseline JPEG or as PNG"
+        raise Unreadable(message) from None
+    except UnidentifiedImageError:
+        raise Unreadable("is not an image in a supported format") from None
+    except Image.DecompressionBombError:
+        raise _too_many_pixels(limits, "more") from None
+    except Exception as error:  # noqa: BLE001  # decoders raise many types on broken bytes
+        raise Unreadable(f"is corrupt or truncated: {error}") from None
+
+
+def _format_of(image: Image.Image) -> str:
+    # Pillow calls a JPEG with an embedded preview MPO.
+    return "jpeg" if image.format == "MPO" else str(image.format).lower()
+
+
+def _check(image: Image.Image, data: bytes, limits: Limits, defer_bytes: int | None) -> None:
+    """Compare what the header says with the limits."""
+    width, height = image.size
+    if max(width, height) > limits.max_side:
+        message = f"may be at most {limits.max_side} pixels wide and high, got {width} × {height}; scale it down"
+        raise TooLarge(message, f"sides ≤ {limits.max_side}")
+    if width * height > limits.max_pixels:
+        raise _too_many_pixels(limits, f"{width} × {height}")
+    bits = _bits_per_pixel(image, data)
+    decoded_bytes = width * height * bits // 8
+    if decoded_bytes > limits.max_decoded_bytes:
+        message = (
+            f"may decode to at most {limits.max_decoded_bytes} bytes, got {width} × {height} pixels of {bits} "
+            f"bits ({decoded_bytes} bytes); scale it down, or save it with 8 bits a channel"
+        )
+        raise TooLarge(message, f"width × height × bits / 8 ≤ {limits.max_decoded_bytes}")
+    if defer_bytes is not None and decoded_bytes > defer_bytes:
+        raise Deferred
+
+
+def _bits_per_pixel(image: Image.Image, data: bytes) -> int:
+    """Bits that a pixel takes while decoding: those in the file or those in memory, whichever is more."""
+    in_file = 0
+    if image.format == "PNG":  # the header chunk is always first
+        in_file = data[24] * _PNG_CHANNELS.get(data[25], 4)
+    elif isinstance(image, TiffImagePlugin.TiffImageFile):
+        bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (8,))
+        samples = image.tag_v2.get(TiffImagePlugin.SAMPLESPERPIXEL, 1)
+        in_file = max(bits) * max(samples, len(bits))
+    return max(in_file, _MODE_BITS.get(image.mode, 32))
+
+
+def _too_many_pixels(limits: Limits, received: str) -> TooLarge:
+    message = f"may have at most {limits.max_pixels} pixels, got {received}; scale it down"
+    return TooLarge(message, f"width × height ≤ {limits.max_pixels}")
+
+
+class _BoundedFile(io.BytesIO):
+    """A file in memory that refuses to grow beyond a limit, so that encoding ends there."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__()
+        self._max_bytes = max_bytes
+
+    def write(self, data: object) -> int:
+        """Append bytes.
+
+        Raises:
+            TooLarge: the file would be larger than the limit.
+        """
+        written = super().write(data)  # type: ignore[arg-type]
+        if self.tell() > self._max_bytes:
+            message = (
+                f"takes more than {self._max_bytes} bytes as PNG, in which images of its kind are stored; "
+                "scale it down, or send it as JPEG, WebP or PNG with 8 bits a channel"
+            )
+            raise TooLarge(message, f"up to {self._max_bytes} bytes as PNG")
+        return written
+
+
+def _to_png(image: Image.Image, max_bytes: int) -> bytes:
+    file = _BoundedFile(max_bytes)
+    image.save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def _normalize(image: Image.Image) -> Image.Image:
+    """Return the image upright, in a stored mode, without metadata; it is RGBA or LA where it has transparency."""
+    with suppress(Exception):  # broken EXIF does not make the image unusable
+        ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith(("I", "F")):
+        image = _to_eight_bits(image)
+    elif image.has_transparency_data and image.mode != "LA":
+        image = image.convert("RGBA")
+    elif image.mode not in _STORED_MODES:
+        image = image.convert("RGB")
+    image.info = {}
+    return image
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """Scale 16-bit, 32-bit and floating-point gray to 0–255 without clipping.
+
+    Modes I and F do not define white: it is the smallest usual full scale that covers the image.
+    """
+    is_short = image.mode.startswith("I;16")
+    if is_short:
+        white = 65_535.0
+    else:
+        high = cast("float", image.getextrema()[1])
+        usual = (1.0, 255.0, 65_535.0) if image.mode == "F" else (255.0, 65_535.0)
+        white = next((scale for scale in usual if high <= scale), high)
+    factor = 255.0 / white
+    result, (width, height) = Image.new("L", image.size), image.size
+    rows = max(1, _STRIP_PIXELS // width)
+    # The wider copies exist one strip at a time: of the whole image they would take eleven bytes a pixel.
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        strip = strip.convert("I") if is_short else strip
+        result.paste(strip.point(lambda value: value * factor + 0.5).convert("L"), (0, top))
+    return result

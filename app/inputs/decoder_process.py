@@ -1,0 +1,66 @@
+"""One process of the decoder: reads images from stdin, writes their stored forms to stdout, and ends with stdin.
+
+A request is a line of JSON (`task`, `size`, `defer_bytes`) and `size` bytes; a reply is a line of JSON (`result`,
+`size`, and what belongs to the result) and `size` bytes. Memory is limited, so that an image that needs more is
+refused here and takes none from the API. Knows no HTTP, no fields, no storage.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from app.inputs import codec
+
+#: The interpreter, Pillow's libraries, and what they allocate whatever the image is.
+_BASE_BYTES = 256 * 2**20
+_TASKS = {"decode": codec.decode, "decode_alpha_mask": codec.decode_alpha_mask}
+
+
+def main() -> None:
+    """Serve requests until stdin ends; the first argument is `codec.Limits` as JSON."""
+    limits = codec.Limits(**json.loads(sys.argv[1]))
+    _restrict(limits)
+    codec.configure(limits)
+    requests, replies = sys.stdin.buffer, sys.stdout.buffer
+    while line := requests.readline():
+        request = json.loads(line)
+        reply, data = _answer(request, requests.read(request["size"]), limits)
+        replies.write(json.dumps({**reply, "size": len(data)}).encode() + b"\n")
+        replies.write(data)
+        replies.flush()
+        del data  # not while waiting for the next image
+
+
+def _restrict(limits: codec.Limits) -> None:
+    # The file as received, without metadata, and as stored; the pixels, a copy that is turned or converted, and
+    # what a decoder holds beside them.
+    budget_bytes = _BASE_BYTES + 4 * limits.max_bytes + 3 * limits.max_decoded_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (budget_bytes, budget_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the API ends this process
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the API is gone
+
+
+def _answer(request: dict[str, Any], data: bytes, limits: codec.Limits) -> tuple[dict[str, Any], bytes]:
+    try:
+        image = _TASKS[request["task"]](data, limits, request["defer_bytes"])
+    except codec.Deferred:
+        return {"result": "deferred"}, b""
+    except codec.Opaque:
+        return {"result": "opaque"}, b""
+    except codec.TooLarge as error:
+        return {"result": "too_large", "message": error.message, "allowed": error.allowed}, b""
+    except codec.Unreadable as error:
+        return {"result": "unreadable", "message": str(error)}, b""
+    reply = asdict(image)
+    stored: bytes = reply.pop("data")
+    return {"result": "decoded", **reply}, stored
+
+
+if __name__ == "__main__":
+    main()
