@@ -41,14 +41,18 @@ async def _principal(request: Request) -> Principal:
 
 
 async def require_generate(request: Request, response: Response) -> None:
-    """Require the scope `generate`, and count the call against the key's rate, whether or not it succeeds.
+    """Require the scope `generate` for a call that writes, and count it against the key's rate.
 
     Raises:
         Forbidden: the key lacks the scope.
         RateExceeded: the key has made as many calls in the last minute as it may.
     """
+    principal_of(request).require(Scope.GENERATE)
+    await _count_call(request, response)
+
+
+async def _count_call(request: Request, response: Response) -> None:
     principal = principal_of(request)
-    principal.require(Scope.GENERATE)
     if principal.key_id is not None and principal.calls_per_minute is not None:
         api_keys = services_of(request).api_keys
         left = await run_in_threadpool(api_keys.count_call, principal.key_id, principal.calls_per_minute)
@@ -105,6 +109,10 @@ def _fetch_own(id: str, queue: JobQueue, principal: Principal) -> JobRecord:
 
 
 ADMINS_ONLY = Depends(_require_admin)
+#: for calls that write, and check the scope themselves
+RATE_LIMITED = Depends(_count_call)
+#: for calls that write and read no body; providers of bodies require it themselves
+GENERATE_ONLY = Depends(require_generate)
 METRICS_ACCESS = Depends(_require_metrics_access)
 PrincipalDep = Annotated[Principal, Depends(_principal)]
 #: the operator's catalogue and the uploaded LoRAs that the principal may use

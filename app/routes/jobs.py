@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from fastapi import APIRouter, Response
 
-from app.dependencies.access import OwnJobDep, PrincipalDep
+from app.dependencies.access import GENERATE_ONLY, OwnJobDep, PrincipalDep
 from app.dependencies.queries import FilterDep, PageDep
 from app.dependencies.services import LinksDep, ServicesDep
 from app.dependencies.submissions import IdempotentCallDep
@@ -15,6 +15,7 @@ from app.openapi.routes import problems
 from contracts.errors import Unavailable
 from contracts.job_view import JobView, ListView, view_job
 from contracts.queue import listing
+from contracts.queue.records import JobRecord, JobState
 from contracts.uploads.retention import remove_images
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
@@ -42,17 +43,29 @@ def show_job(record: OwnJobDep, services: ServicesDep, links: LinksDep) -> JobVi
     return job_response(record, services.queue, services.storage, links)
 
 
-@router.post("/jobs/{id}/cancel", responses=problems(404, 409, 410, 422, 503))
+@router.post(
+    "/jobs/{id}/cancel", dependencies=[GENERATE_ONLY], responses=problems(403, 404, 409, 410, 422, 429, 503)
+)
 def cancel_job(
     record: OwnJobDep, services: ServicesDep, links: LinksDep, call: IdempotentCallDep, response: Response
 ) -> JobView:
     """Cancel a job: immediately while it waits, within one denoising step while it runs. Idempotent."""
     queue = services.queue
-    cancelled = call.run(b"", response, lambda _: queue.cancel(record.id), queue.fetch, lambda job: job.id)
-    return view_job(cancelled, links)
+    # Only the call that cancels is remembered; the repetitions with other keys would be stored without end.
+    is_repeated = record.cancel_requested or record.state is JobState.CANCELLED
+
+    def id_of(job: JobRecord) -> str | None:
+        return None if is_repeated else job.id
+
+    return view_job(call.run(b"", response, lambda _: queue.cancel(record.id), queue.fetch, id_of), links)
 
 
-@router.delete("/jobs/{id}", status_code=204, responses=problems(404, 409, 410, 503))
+@router.delete(
+    "/jobs/{id}",
+    status_code=204,
+    dependencies=[GENERATE_ONLY],
+    responses=problems(403, 404, 409, 410, 429, 503),
+)
 def delete_job(record: OwnJobDep, services: ServicesDep) -> None:
     """Delete a job that has ended, and its images."""
     services.queue.delete(record.id)

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import AwareDatetime, BaseModel, Field
 
 from app.auth import Principal
-from app.dependencies.access import PrincipalDep, VisibleCatalogueDep
+from app.dependencies.access import RATE_LIMITED, PrincipalDep, VisibleCatalogueDep
 from app.dependencies.bodies import LoraFileDep
 from app.dependencies.services import ServicesDep
 from app.dependencies.submissions import IdempotentCallDep
@@ -112,7 +112,9 @@ def add_lora(
     return _view(lora, catalogue)
 
 
-@router.delete("/loras/{id}", status_code=204, responses=problems(403, 404, 409, 503))
+@router.delete(
+    "/loras/{id}", status_code=204, dependencies=[RATE_LIMITED], responses=problems(403, 404, 409, 429, 503)
+)
 def remove_lora(id: str, services: ServicesDep, principal: PrincipalDep) -> None:
     """Delete an uploaded LoRA. Jobs that were accepted with it still run with it."""
     if _is_built_in(id, services.catalogue):

@@ -34,7 +34,7 @@ class IdempotentCall:
         response: Response,
         create: Callable[[IdempotencyHold | None], Created],
         find: Callable[[str], Created],
-        id_of: Callable[[Created], str] | None = None,
+        id_of: Callable[[Created], str | None] | None = None,
     ) -> Created:
         """Create something, or find what the same call created before; the response's header tells which.
 
@@ -42,7 +42,8 @@ class IdempotentCall:
             body: what else must be equal for a call to be the same.
             create: gets the held key; does no harm when it runs again after a crash.
             find: looks up by id what was created before; raises Gone where it has expired.
-            id_of: the id that the key is to name; None where `create` itself binds the key it got.
+            id_of: the id that the key is to name, or None to forget the key. No function where
+                `create` itself binds the key it got.
 
         Raises:
             Conflict: the same call is in progress.

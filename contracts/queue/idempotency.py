@@ -65,7 +65,7 @@ class Idempotency:
         call: CallIdentity | None,
         make: Callable[[IdempotencyHold | None], Made],
         find: Callable[[str], Made],
-        id_of: Callable[[Made], str] | None = None,
+        id_of: Callable[[Made], str | None] | None = None,
     ) -> tuple[Made, bool]:
         """Run a call, or find what the same call created before; returns it, and whether it was found.
 
@@ -73,7 +73,8 @@ class Idempotency:
             call: None if the client sent no key; then `make` always runs.
             make: is given the hold on the key; if it raises, the key is released.
             find: reads what was created, by its id.
-            id_of: the id to bind the key to; None if `make` passes its hold to `JobQueue.submit`, which binds it.
+            id_of: the id to bind the key to, or None to release it. No function if `make` passes its
+                hold to `JobQueue.submit`, which binds it.
 
         Raises:
             Conflict: the same call is being accepted, or was accepted while this one took too long.
@@ -92,7 +93,11 @@ class Idempotency:
                 self.release(hold)
             raise
         if id_of is not None:
-            self.bind(hold, id_of(made))
+            id = id_of(made)
+            if id is None:
+                self.release(hold)
+            else:
+                self.bind(hold, id)
         return made, False
 
     def begin(self, call: CallIdentity) -> IdempotencyHold | str:

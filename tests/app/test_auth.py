@@ -232,6 +232,28 @@ def test_the_default_priority_is_normal_even_if_the_key_allows_high(
     assert queue.fetch(job.json()["id"]).priority == "normal"
 
 
+def test_cancelling_and_deleting_need_the_scope_and_count_against_the_rate(
+    client: TestClient, keys: ApiKeyStore, worker: ScriptedWorker
+) -> None:
+    _, maker = keys.create("maker", "team", calls_per_minute=3)
+    _, admin = keys.create("admin", "team", scopes={Scope.ADMIN})
+    jobs = [client.post("/v1/txt2img", json=JOB, headers=bearer(maker)).json()["id"] for _ in range(2)]
+    for refused in (
+        client.post(f"/v1/jobs/{jobs[0]}/cancel", headers=bearer(admin)),
+        client.delete(f"/v1/jobs/{jobs[0]}", headers=bearer(admin)),
+    ):
+        assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    cancelled = client.post(f"/v1/jobs/{jobs[0]}/cancel", headers=bearer(maker))
+    assert (cancelled.status_code, cancelled.headers["X-RateLimit-Remaining"]) == (200, "0")
+    for limited in (
+        client.post(f"/v1/jobs/{jobs[1]}/cancel", headers=bearer(maker)),
+        client.delete(f"/v1/jobs/{jobs[0]}", headers=bearer(maker)),
+        client.delete("/v1/loras/x", headers=bearer(maker)),
+    ):
+        assert (limited.status_code, limited.json()["code"]) == (429, "rate_exceeded")
+    assert client.get(f"/v1/jobs/{jobs[1]}", headers=bearer(maker)).json()["status"] == "queued"
+
+
 # -- after a loss of Redis' data -------------------------------------------------------------------------
 
 

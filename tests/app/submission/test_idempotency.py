@@ -118,6 +118,21 @@ def test_a_key_can_be_given_to_a_cancellation(client: TestClient) -> None:
     assert client.get(f"/v1/jobs/{other_id}").json()["status"] == "queued"
 
 
+def test_cancelling_again_with_other_keys_stores_nothing(
+    client: TestClient, queue: JobQueue, worker: ScriptedWorker
+) -> None:
+    running, waiting = (client.post("/v1/txt2img", json=JOB).json()["id"] for _ in range(2))
+    assert worker.claim().job.id == running
+    for id in (running, waiting):
+        assert client.post(f"/v1/jobs/{id}/cancel", headers={"Idempotency-Key": f"first {id}"}).status_code == 200
+    stored = set(queue.connection.keys("*"))
+    for number in range(5):
+        for id in (running, waiting):
+            answer = client.post(f"/v1/jobs/{id}/cancel", headers={"Idempotency-Key": f"{number} {id}"})
+            assert answer.status_code == 200
+    assert set(queue.connection.keys("*")) == stored
+
+
 def test_a_key_belongs_to_its_owner(queue: JobQueue) -> None:
     keys = Idempotency(queue.connection, lease_seconds=60)
     mine, theirs = (keys.begin(CallIdentity(owner, "k", "POST /", b"")) for owner in ("me", "them"))
