@@ -20,7 +20,7 @@ HANG_SECONDS = 2
 
 
 @contextmanager
-def up(data: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+def up(data: Path) -> Iterator[subprocess.Popen[str]]:
     """A `darkroom up` on this folder; the block must end it."""
     command = [
         sys.executable,
@@ -33,7 +33,6 @@ def up(data: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
         "0",
         "--data",
         str(data),
-        *options,
     ]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("DARKROOM_")}
     environment = clean | {"DARKROOM_HANG_SECONDS": str(HANG_SECONDS)}
