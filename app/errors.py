@@ -33,6 +33,7 @@ from contracts.errors import (
     NotAnImage,
     NotFound,
     QueueFull,
+    QuotaExceeded,
     RateExceeded,
     StorageFull,
     TooManyImages,
@@ -130,6 +131,7 @@ ROWS: Mapping[type[Exception], Row] = {
     Unavailable: Row(503, "unavailable", "Service unavailable"),
     TooManyImages: Row(503, "too_many_images", "Too many images"),
     NotReady: Row(503, "not_ready", "Not ready"),
+    QuotaExceeded: Row(507, "quota_exceeded", "Storage quota exceeded"),
     StorageFull: Row(507, "storage_full", "Storage full"),
     JobStillRuns: Row(504, "still_running", "Job still running"),
 }
@@ -200,6 +202,8 @@ def _headers_of(error: Exception, row: Row) -> dict[str, str]:
             if isinstance(error, RateExceeded):
                 retry |= rate_headers(error.calls_per_minute, 0, error.retry_after_seconds)
             return retry
+        case QuotaExceeded():
+            return {"X-Should-Retry": "false"}  # OpenAI's clients would send the same call again, at once
         case JobDidNotComplete() | JobStillRuns():
             return {"X-Should-Retry": "false"}  # OpenAI's clients would submit the same job again
     if row.status == HTTPStatus.INSUFFICIENT_STORAGE:

@@ -31,12 +31,15 @@ from contracts.queue.idempotency import Idempotency
 from contracts.storage import Storage, open_storage
 from contracts.uploads.loras import LoraRegistry
 from contracts.uploads.orphans import OrphanSweep
+from contracts.uploads.owner_bytes import OwnerBytes
 from contracts.uploads.retention import Retention
 
 #: Interval between listings of the whole storage.
 _ORPHAN_SECONDS = 3600.0
 #: Interval at which a process without requests looks whether there are keys, to mark that in the storage.
 _KEYS_SECONDS = 1.0
+#: Interval between recounts of one owner's bytes each.
+_RECOUNT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Services:
     fetcher: Fetcher | None
     loras: LoraRegistry
     retention: Retention
+    owner_bytes: OwnerBytes
     totals: TotalsWriter
     prometheus: PrometheusCollector
 
@@ -94,6 +98,7 @@ async def open_services(
         fetcher=_open_fetcher(settings),
         loras=LoraRegistry(redis, storage, retention),
         retention=retention,
+        owner_bytes=OwnerBytes(redis),
         totals=TotalsWriter(redis, counters),
         prometheus=PrometheusCollector(redis),
     )
@@ -101,6 +106,7 @@ async def open_services(
         repeating(retention.sweep, settings.sweep_seconds),
         repeating(key_requirement.refresh, _KEYS_SECONDS),
         repeating(services.link_signer.share, settings.sweep_seconds),
+        repeating(services.owner_bytes.recount_next, _RECOUNT_SECONDS),
         repeating(orphans.sweep, min(_ORPHAN_SECONDS, settings.orphan_seconds)),
         repeating(services.totals.flush, settings.flush_seconds, last=True),
         services.notifier.connected(settings.shared.redis_url),

@@ -136,6 +136,12 @@ class ApiSettings(Settings):
     flush_seconds: float = Field(
         5.0, gt=0, description="interval at which this process adds its counts to the totals in Redis"
     )
+    max_owner_bytes: int = Field(
+        20 * 1024 * _MIB,
+        ge=0,
+        description="maximum bytes of one owner's uploads, LoRAs and results, those of waiting jobs included; "
+        "more get 507; 0: no limit",
+    )
     reserve_bytes: int = Field(
         512 * _MIB,
         ge=0,

@@ -9,6 +9,7 @@ DarkroomError
 ├── NotFound
 │   └── Gone              it existed, and has expired
 ├── Conflict              the object's state does not allow the call
+├── QuotaExceeded         an owner's files take all the bytes that they may
 ├── TryLater              carries `retry_after_seconds`
 │   ├── QueueFull
 │   ├── TooManyJobs       of one API key
@@ -108,6 +109,16 @@ class Gone(NotFound):
 
 class Conflict(DarkroomError):
     """A call that the object's state does not allow."""
+
+
+class QuotaExceeded(DarkroomError):
+    """An owner's files take so many bytes that one more would exceed the limit; nothing was stored."""
+
+    def __init__(self, stored_bytes: int, max_bytes: int) -> None:
+        super().__init__(
+            f"your uploads, LoRAs and results, those of waiting jobs included, take {stored_bytes} of at most "
+            f"{max_bytes} bytes, and this call would exceed that; delete jobs or LoRAs, or wait until some expire"
+        )
 
 
 class TryLater(DarkroomError):

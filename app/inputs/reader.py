@@ -21,6 +21,7 @@ from contracts.requests.defaults import StoredImage
 from contracts.requests.schema import JobRequest
 from contracts.storage import Storage
 from contracts.uploads.images import recall
+from contracts.uploads.owner_bytes import ByteLimit
 from contracts.uploads.retention import Retention
 
 #: How long images are held for a request that is being accepted.
@@ -60,8 +61,10 @@ class InputReader:
         retention: Retention,
         owner: str,
         fetcher: Fetcher | None = None,
+        max_bytes: int = 0,
     ) -> None:
-        """`fetcher` is None where the operator does not allow fetching."""
+        """`fetcher` is None where fetching is not allowed; `max_bytes` limits the owner's files, 0: no limit."""
+        self._limit = ByteLimit(owner, max_bytes)
         self._decoder = decoder
         self._queue = queue
         self._storage = storage
@@ -96,13 +99,23 @@ class InputReader:
     def store(self, inputs: Inputs) -> bool:
         """Register the decoded images and write them to their storage keys.
 
+        Raises:
+            QuotaExceeded: they would exceed what the owner may store.
+            Unavailable: Redis or the storage does not answer.
+
         Returns:
             False if another request has meanwhile registered one of them with its own key: read them again.
         """
         for image in inputs.values():
             if image.decoded is None:
                 continue
-            key = self._retention.retain(image.decoded.sha256, ACCEPT_SECONDS, key=image.stored.key)
+            key = self._retention.retain(
+                image.decoded.sha256,
+                ACCEPT_SECONDS,
+                key=image.stored.key,
+                size_bytes=len(image.decoded.data),
+                limit=self._limit,
+            )
             if key != image.stored.key:
                 return False
             _write(self._storage, key, image.decoded)
@@ -192,10 +205,16 @@ def stored_bytes(inputs: Inputs) -> int:
     return sum(len(image.decoded.data) for image in inputs.values() if image.decoded is not None)
 
 
-def store_image(storage: Storage, retention: Retention, image: InputImage, seconds: float) -> str:
-    """Store an image, and hold it for at least this long; return its key. The same bytes are written once."""
+def store_image(
+    storage: Storage, retention: Retention, image: InputImage, seconds: float, limit: ByteLimit | None = None
+) -> str:
+    """Store an image, and hold it for at least this long; return its key. The same bytes are written once.
+
+    Raises:
+        QuotaExceeded: it would exceed the limit of its owner's files.
+    """
     # Before writing, so that the sweep knows of it.
-    key = retention.retain(image.sha256, seconds, image.stored_format)
+    key = retention.retain(image.sha256, seconds, image.stored_format, size_bytes=len(image.data), limit=limit)
     _write(storage, key, image)
     return key
 

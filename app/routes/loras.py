@@ -22,6 +22,7 @@ from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.errors import AdapterRefused, CatalogueError, Conflict, FieldProblem, Gone, InvalidRequest, NotFound
 from contracts.job_view import ListView
 from contracts.uploads.loras import LoraRegistry, UploadedLora
+from contracts.uploads.owner_bytes import ByteLimit
 from contracts.weights.finite import check_finite
 from contracts.weights.lora_files import AdapterFacts, describe, read_facts, read_lora
 
@@ -98,7 +99,10 @@ def add_lora(
         check_finite(file.path, contents.tensors)
         services.disk_space.require(file.path.stat().st_size)
         owner = None if Scope.ADMIN in principal.scopes else principal.owner
-        lora, is_new = services.loras.add(id, owner, file.path, sha256, facts)
+        limit = ByteLimit(principal.owner, services.settings.max_owner_bytes)
+        lora, is_new = services.owner_bytes.run(
+            principal.owner, lambda: services.loras.add(id, owner, file.path, sha256, facts, limit)
+        )
         response.status_code = 201 if is_new else 200
         return lora
 

@@ -12,6 +12,7 @@ from app.inputs.reader import store_image
 from app.openapi.routes import MAKING, problems, upload_body
 from contracts.errors import Gone
 from contracts.uploads.images import Upload, recall, remember
+from contracts.uploads.owner_bytes import ByteLimit
 
 router = APIRouter(prefix="/v1", tags=["uploads"])
 
@@ -43,7 +44,11 @@ def create_upload(
         services.disk_space.require(len(body))
         image = services.decoder.decode(body, "file")
         services.disk_space.require(len(image.data))
-        store_image(services.storage, services.retention, image, ttl_seconds)
+        limit = ByteLimit(principal.owner, services.settings.max_owner_bytes)
+        services.owner_bytes.run(
+            principal.owner,
+            lambda: store_image(services.storage, services.retention, image, ttl_seconds, limit),
+        )
         upload, is_new = remember(queue, principal.owner, image, ttl_seconds)
         response.status_code = 201 if is_new else 200
         return upload

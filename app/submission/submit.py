@@ -95,8 +95,14 @@ class Submission:
 
         Raises:
             InvalidRequest: with every problem found, or because no worker has enough memory.
-            Conflict, QueueFull, TooManyJobs, Unavailable: as `JobQueue.submit` says.
+            Conflict, QueueFull, QuotaExceeded, TooManyJobs, Unavailable: as `JobQueue.submit` says.
         """
+        job, record = self.services.owner_bytes.run(self.principal.owner, lambda: self._submit(draft, hold))
+        details = {"job_id": record.id, "task": record.parameters.task, "model": job.model.id}
+        log.info("job accepted", extra={**details, "owner": record.owner, **_prompts_of(draft.request)})
+        return record
+
+    def _submit(self, draft: JobDraft, hold: IdempotencyHold | None) -> tuple[CheckedJob, JobRecord]:
         request, services = draft.request, self.services
         job = self._check_and_store(draft)
         record = services.queue.submit(
@@ -110,12 +116,11 @@ class Submission:
             idempotency=hold,
             max_waiting=services.settings.max_waiting,
             max_waiting_per_owner=services.settings.max_waiting_per_owner,
+            max_bytes=services.settings.max_owner_bytes,
             quota=self.principal.quota,
             request_id=self.request_id,
         )
-        details = {"job_id": record.id, "task": record.parameters.task, "model": job.model.id}
-        log.info("job accepted", extra={**details, "owner": record.owner, **_prompts_of(request)})
-        return record
+        return job, record
 
     def _check_and_store(self, draft: JobDraft) -> CheckedJob:
         while True:
@@ -153,6 +158,7 @@ class Submission:
             services.retention,
             self.principal.owner,
             services.fetcher,
+            services.settings.max_owner_bytes,
         )
 
     def _catalogue_for(self, request: JobRequest) -> Catalogue:

@@ -14,7 +14,16 @@ from typing import Any
 
 from rq.job import JobStatus
 
-from contracts.errors import Conflict, DarkroomError, Gone, NotFound, QueueFull, TooManyJobs, Unavailable
+from contracts.errors import (
+    Conflict,
+    DarkroomError,
+    Gone,
+    NotFound,
+    QueueFull,
+    QuotaExceeded,
+    TooManyJobs,
+    Unavailable,
+)
 from contracts.queue.eta import EtaEstimator, position_of
 from contracts.queue.events import Event, read_events
 from contracts.queue.records import AcceptedJob, JobRecord, JobState, WebhookRecord
@@ -92,6 +101,7 @@ class JobQueue:
         idempotency: IdempotencyHold | None = None,
         max_waiting: int | None = None,
         max_waiting_per_owner: int | None = None,
+        max_bytes: int = 0,
         quota: Quota | None = None,
         request_id: str = "",
     ) -> AcceptedJob:
@@ -101,6 +111,7 @@ class JobQueue:
             Conflict: another call holds the idempotency key by now.
             QueueFull: `max_waiting` jobs are waiting, or `max_waiting_per_owner` of this owner's.
             TooManyJobs: the API key's quota is reached.
+            QuotaExceeded: with the job's images, the owner's files could take more than `max_bytes` (0: no limit).
             Unavailable: Redis does not answer, and the job may or may not exist; or an input has been removed; or
                 replicas that must have the job are missing.
         """
@@ -122,11 +133,13 @@ class JobQueue:
             "inputs": parameters.inputs,
             "fields": record.to_hash(),
             "rq": rq_fields(record),
+            "result_bytes": parameters.max_result_bytes,
         }
         bounds = {
             "deadline_seconds": deadline_seconds,
             "max_waiting": max_waiting,
             "max_waiting_per_owner": max_waiting_per_owner,
+            "max_bytes": max_bytes,
             "quota": None if quota is None else asdict(quota),
             "idempotency": None if idempotency is None else asdict(idempotency),
         }
@@ -166,6 +179,8 @@ class JobQueue:
         if verdict == "full_for_owner":
             waiting = f"{bounds['max_waiting_per_owner']} of your jobs are waiting, which is your share of it"
             return QueueFull(waiting, self.eta.seconds_to_owners_next_claim(record))
+        if verdict == "too_much":
+            return QuotaExceeded(int(found[0]), bounds["max_bytes"])
         if verdict == "too_many":
             return TooManyJobs(len(found), self.eta.seconds_to_first_end(record, self.fetch_all(found)))
         return Unavailable("an input was removed while the job was being accepted; send the request again")

@@ -52,6 +52,8 @@ WORKER          = Key("darkroom:worker:{id}",              "string",  "three hea
 WORKERS         = Key("darkroom:workers",                  "zset",    "rows: an hour",         "queue/workers")
 # Files in the storage
 EXPIRY          = Key("darkroom:expiry",                   "zset",    "rows: until swept",     "uploads/retention")
+STORED_BYTES    = Key("darkroom:bytes",                    "hash",    "rows: while not 0",   "uploads/owner_bytes")
+OWNER_BYTES     = Key("darkroom:bytes:{owner}",            "hash",    "rows: as the files",  "uploads/owner_bytes")
 INPUT           = Key("darkroom:input:{sha256}",           "string",  "swept when unused",     "uploads/retention")
 INPUTS          = Key("darkroom:inputs",                   "zset",    "rows: until swept",     "uploads/retention")
 INPUT_HOLDERS   = Key("darkroom:holders",                  "hash",    "rows: to last use",     "uploads/retention")

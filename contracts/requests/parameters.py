@@ -59,6 +59,11 @@ class JobParameters(ImageFields, OptionalImages):
     controls: tuple[ControlParameters, ...] = ()
 
     @property
+    def max_result_bytes(self) -> int:
+        """The most bytes that the job's image files take: three for each pixel, and some for metadata."""
+        return self.pixels * 3 + self.num_images * 2**16
+
+    @property
     def pixels(self) -> int:
         """Pixels of all images."""
         return self.width * self.height * self.num_images

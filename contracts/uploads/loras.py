@@ -17,6 +17,7 @@ from contracts.redis import keys
 from contracts.redis.connection import Scripts, redis_errors_are_unavailable
 from contracts.requests.parameters import JobParameters, LoraParameters
 from contracts.storage import Storage
+from contracts.uploads.owner_bytes import ByteLimit
 from contracts.uploads.retention import Retention
 from contracts.weights.lora_files import AdapterFacts
 
@@ -53,25 +54,38 @@ class LoraRegistry:
         self._scripts = Scripts(connection)
 
     def add(
-        self, id: str, owner: str | None, file: Path, sha256: str, facts: AdapterFacts
+        self,
+        id: str,
+        owner: str | None,
+        file: Path,
+        sha256: str,
+        facts: AdapterFacts,
+        limit: ByteLimit | None = None,
     ) -> tuple[UploadedLora, bool]:
         """Store a LoRA's file under a name; with the same content again, nothing changes.
+
+        Args:
+            limit: whose bytes the file counts as, and how many these may be.
 
         Returns:
             Its row, and whether it is new.
 
         Raises:
             Conflict: the name is taken by another LoRA, or the owner has too many.
+            QuotaExceeded: the file would exceed the limit.
             Unavailable: Redis or the storage does not answer.
         """
-        key = self._retention.retain(sha256, _UPLOAD_SECONDS, suffix="safetensors")
+        size_bytes = file.stat().st_size
+        key = self._retention.retain(
+            sha256, _UPLOAD_SECONDS, suffix="safetensors", size_bytes=size_bytes, limit=limit
+        )
         if not self._storage.exists(key):
             self._storage.write_file(key, file)
         with redis_errors_are_unavailable():
             seconds, _ = self._connection.time()
             row = UploadedLora(
                 id=id, family=facts.family, source=key, models=facts.models, owner=owner, sha256=sha256,
-                size_bytes=file.stat().st_size, created_at=seconds, facts=facts,
+                size_bytes=size_bytes, created_at=seconds, facts=facts,
             )  # fmt: skip
             text = row.model_dump_json()
             found = self._scripts.run(

@@ -19,10 +19,11 @@ from typing import Any, cast
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from contracts.errors import StorageFull, Unavailable
+from contracts.errors import QuotaExceeded, StorageFull, Unavailable
 from contracts.redis import keys
 from contracts.redis.connection import Scripts, redis_errors_are_unavailable
 from contracts.storage import Storage
+from contracts.uploads.owner_bytes import ByteLimit
 
 _log = logging.getLogger(__name__)
 
@@ -55,21 +56,37 @@ class Retention:
             key = cast("str | None", self._connection.get(keys.INPUT + sha256))
         return key or _new_key(sha256, suffix)
 
-    def retain(self, sha256: str, seconds: float, suffix: str = "png", key: str | None = None) -> str:
+    def retain(
+        self,
+        sha256: str,
+        seconds: float,
+        suffix: str = "png",
+        key: str | None = None,
+        *,
+        size_bytes: int = 0,
+        limit: ByteLimit | None = None,
+    ) -> str:
         """Keep the input with this content for at least `seconds`.
 
         Args:
             key: under which new content is registered, from `key_for`; None makes one.
+            size_bytes: of the file; counted as bytes of the owner that `limit` names, until the file is removed.
 
         Returns:
             Its storage key: not `key` if another request registered the same content first.
 
         Raises:
+            QuotaExceeded: the owner's files would take more than the limit.
             Unavailable: Redis does not answer.
         """
-        key = key or _new_key(sha256, suffix)
+        key, counted = key or _new_key(sha256, suffix), {}
+        if limit is not None:
+            counted = {"owner": limit.owner, "bytes": size_bytes, "max_bytes": limit.max_bytes}
         with redis_errors_are_unavailable():
-            return cast("str", self._scripts.run("retain_input", sha256=sha256, key=key, seconds=seconds))
+            found = self._scripts.run("retain_input", sha256=sha256, key=key, seconds=seconds, **counted)
+        if isinstance(found, list) and limit is not None:
+            raise QuotaExceeded(int(found[0]), limit.max_bytes)
+        return cast("str", found)
 
     def retain_existing(self, sha256: str, seconds: float) -> str | None:
         """As `retain`, for an input that should exist; None when it does not."""

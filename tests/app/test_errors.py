@@ -38,6 +38,7 @@ from contracts.errors import (
     NotAnImage,
     NotFound,
     QueueFull,
+    QuotaExceeded,
     RateExceeded,
     StorageFull,
     TooManyImages,
@@ -73,6 +74,7 @@ CASES = [
     (Unavailable("Redis does not answer"), 503, "unavailable", []),
     (NotReady([FieldProblem("redis", "away")]), 503, "not_ready", ["redis"]),
     (StorageFull("the storage is full"), 507, "storage_full", []),
+    (QuotaExceeded(8, 9), 507, "quota_exceeded", []),
     (OSError(errno.ENOSPC, "a path"), 507, "storage_full", []),
     (JobDidNotComplete("job x failed: too large", "out_of_memory"), 502, "out_of_memory", []),
     (JobStillRuns("job x is running"), 504, "still_running", []),
@@ -108,7 +110,7 @@ def test_an_error_becomes_a_problem(client: TestClient, number: int) -> None:
     assert problem["title"]
     assert [entry["field"] for entry in problem["errors"]] == fields
     assert problem["request_id"] == response.headers["X-Request-ID"] == "mine"
-    assert ("Retry-After" in response.headers) == (status in (429, 503, 507))
+    assert ("Retry-After" in response.headers) == (status in (429, 503) or code == "storage_full")
     assert problem.keys() == Problem.model_fields.keys()
     if not isinstance(error, RuntimeError | ClientDisconnect | OSError):
         assert problem["detail"] == str(error)

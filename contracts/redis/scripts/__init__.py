@@ -11,6 +11,7 @@ due_inputs       lend unused inputs to a sweeper       release_lost     put back
 retain_input     keep an input for some time           reap             requeue jobs of silent workers
 idempotency_*    begin, bind and release a key         claim_message    lease a webhook message to a dispatcher
 register_lora    enter an uploaded LoRA                finish_message   end an attempt to deliver it
+recount_bytes    mend an owner's count of bytes
 unregister_lora  remove it                             webhook_secrets  read or replace signing secrets
 rate_limit       count a call of an API key            add_totals       add a process' counters to the totals
 """

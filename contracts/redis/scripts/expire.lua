@@ -18,6 +18,7 @@ enter(id, nil)
 redis.call('DEL', key, rq_key(id), KEY.events .. id)
 redis.call('ZREM', KEY['rq_' .. rq_status] .. queue, id)
 redis.call('ZREM', KEY.owner_jobs .. owner, id)
+set_stored(owner, 'job:' .. id, 0)
 redis.call('HSET', key, 'owner', owner, 'gone', arguments.deleted and 'deleted' or 'expired')
 publish(id, 'gone')
 -- Files are removed again when the tombstone expires: a suspended worker may have written some in the meantime.

@@ -132,6 +132,36 @@ local function requeue(id, queue)
   redis.call('SADD', KEY.waiting .. tier, queue)
 end
 
+-- Sets how many bytes an item of an owner takes in the storage: `input:KEY` or `job:ID`; 0 removes the item. The sum
+-- of an owner's items is kept beside them. Numbers are formatted, since tostring keeps 14 digits.
+local function set_stored(owner, item, bytes)
+  local rows = KEY.owner_bytes .. owner
+  local change = bytes - tonumber(redis.call('HGET', rows, item) or 0)
+  if bytes > 0 then
+    redis.call('HSET', rows, item, string.format('%.0f', bytes))
+  else
+    redis.call('HDEL', rows, item)
+  end
+  if change == 0 then return end
+  if redis.call('HINCRBY', KEY.stored_bytes, owner, string.format('%.0f', change)) <= 0 then
+    redis.call('HDEL', KEY.stored_bytes, owner)
+  end
+end
+
+-- Whether so many bytes more would exceed what an owner may have (`max_bytes`; 0: no limit). Also returns what the
+-- owner has.
+local function exceeds_limit(owner, bytes, max_bytes)
+  local total = tonumber(redis.call('HGET', KEY.stored_bytes, owner) or 0)
+  return max_bytes > 0 and total + bytes > max_bytes, string.format('%.0f', total)
+end
+
+-- The bytes of the images in a job's result; 0 without any.
+local function result_bytes(images)
+  local bytes = 0
+  for _, image in ipairs(images and cjson.decode(images) or {}) do bytes = bytes + (image.size_bytes or 0) end
+  return bytes
+end
+
 local RQ_STATUS = { completed = 'finished', failed = 'failed', cancelled = 'canceled' }
 
 -- Ends a job: state, result, RQ's status and registry, the event, and when its record expires.
@@ -146,6 +176,8 @@ local function finish(id, queue, state, fields, ttl_seconds)
     written[#written + 1] = value
   end
   redis.call('HSET', key, unpack(written))
+  local owner = redis.call('HGET', key, 'owner')
+  if owner then set_stored(owner, 'job:' .. id, result_bytes(fields.images)) end
   redis.call('HSET', rq_key(id), 'status', RQ_STATUS[state])
   redis.call('ZADD', KEY['rq_' .. RQ_STATUS[state]] .. queue, ended + ttl_seconds, id)
   redis.call('ZREM', KEY.deadlines, id)

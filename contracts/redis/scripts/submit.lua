@@ -2,8 +2,8 @@
 -- A job that is sent again is accepted once.
 -- Returns `accepted`, the time, and the job's position (see `position_after`; absent when it no longer waits). Or,
 -- without doing anything: `swept` when an input is gone, `full` or `full_for_owner` when the maximum number of jobs, or of
--- the owner's jobs, is waiting, `too_many` and the API key's jobs when its quota is reached, `taken` when another call
--- holds the idempotency key.
+-- the owner's jobs, is waiting, `too_many` and the API key's jobs when its quota is reached, `too_much` and the bytes of
+-- the owner's files when the job's images could exceed `max_bytes`, `taken` when another call holds the idempotency key.
 local id, key, queue = arguments.id, job_key(arguments.id), arguments.fields.queue
 local tier, owner, work = arguments.fields.priority, arguments.fields.owner, cjson.decode(arguments.fields.work)
 local before = redis.call('HGET', key, 'created_at')
@@ -54,6 +54,9 @@ if quota and redis.call('SCARD', holdings) >= quota.max_jobs then
   if #alive >= quota.max_jobs then return { 'too_many', unpack(alive) } end
 end
 
+local exceeds, total = exceeds_limit(owner, arguments.result_bytes, arguments.max_bytes)
+if exceeds then return { 'too_much', total } end
+
 local inputs = {}
 for _, input in ipairs(arguments.inputs) do
   local sha256 = sha256_of(input)
@@ -72,6 +75,7 @@ redis.call('SADD', KEY.rq_queues, KEY.rq_queue .. queue)
 local ahead = redis.call('RPUSH', KEY.rq_queue .. queue, id) - 1
 redis.call('SADD', KEY.waiting .. arguments.fields.priority, queue)
 redis.call('ZADD', KEY.owner_jobs .. arguments.fields.owner, stamp(accepted), id)
+set_stored(owner, 'job:' .. id, arguments.result_bytes)
 if quota then redis.call('SADD', holdings, id) end
 if arguments.deadline_seconds then
   local deadline = stamp(accepted + arguments.deadline_seconds)
