@@ -27,12 +27,14 @@ from app.routes import (
     plan,
     tasks,
     uploads,
+    webhook_secrets,
     webhooks,
 )
 from app.services import open_services
 from app.settings import ApiSettings
 from contracts.catalogue.catalogue import read_catalogue
 from contracts.metrics import Counters
+from contracts.outbound.signing import read_configured
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
@@ -40,7 +42,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
 
     Raises:
         CatalogueError: the catalogue file is invalid.
+        SettingsError: a webhook secret in the settings is invalid.
     """
+    read_configured(settings.shared)
     models, counters = read_catalogue(settings.shared.catalogue), Counters()
 
     @asynccontextmanager
@@ -62,7 +66,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     errors.install(app, [OPENAI])
     for module in (health, images, metrics):
         app.include_router(module.router)
-    for module in (tasks, plan, jobs, events, uploads, loras, catalogue, openai):
+    for module in (tasks, plan, jobs, events, uploads, loras, catalogue, webhook_secrets, openai):
         app.include_router(module.router, dependencies=[AUTHENTICATED], responses=problems(401))
     app.webhooks.include_router(webhooks.router)
     return app

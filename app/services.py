@@ -26,6 +26,7 @@ from contracts.auth.key_requirement import KeyRequirement
 from contracts.auth.signed_links import LinkSigner
 from contracts.catalogue.catalogue import Catalogue
 from contracts.metrics import Counters, TotalsWriter
+from contracts.outbound.signing import Secrets
 from contracts.queue.client import JobQueue
 from contracts.queue.idempotency import Idempotency
 from contracts.storage import Storage, open_storage
@@ -67,6 +68,7 @@ class Services:
     loras: LoraRegistry
     retention: Retention
     owner_bytes: OwnerBytes
+    webhook_secrets: Secrets
     totals: TotalsWriter
     prometheus: PrometheusCollector
 
@@ -99,6 +101,7 @@ async def open_services(
         loras=LoraRegistry(redis, storage, retention),
         retention=retention,
         owner_bytes=OwnerBytes(redis),
+        webhook_secrets=Secrets(redis, settings.shared),
         totals=TotalsWriter(redis, counters),
         prometheus=PrometheusCollector(redis),
     )

@@ -99,7 +99,12 @@ class SharedSettings(Settings):
         description="secret that signs links; if unset, one is generated and kept in the storage",
     )
     webhook_secret: SecretStr | None = Field(
-        None, description="secret that signs webhooks, whsec_…; if unset, one is generated and kept in Redis"
+        None,
+        description="secret from which each owner's webhook secret is derived, whsec_…; if unset, each owner's is "
+        "generated and kept in Redis",
+    )
+    webhook_previous_secret: SecretStr | None = Field(
+        None, description="the secret before it: webhooks are signed with both as long as this is set"
     )
     gone_seconds: int = Field(
         86_400, ge=1, description="time after expiry during which a job answers 410, not 404"

@@ -134,7 +134,7 @@ class Dispatcher:
     async def _attempt_once(self, message: Message) -> None:
         outcome = Outcome("back")  # where the attempt is cancelled or cannot be signed
         try:
-            keys = await asyncio.to_thread(self._secrets.current)
+            keys = await asyncio.to_thread(self._secrets.current, message.owner)
             await asyncio.to_thread(self._signer.prepare)
             outcome = await deliver(message, self._poster, keys, self._signer, self._settings)
         except (RedisError, Unavailable) as error:

@@ -9,6 +9,7 @@ uploads.py     upload images
 loras.py       list, upload and delete LoRAs
 catalogue.py   models, ControlNets, schedulers, preprocessors, workers
 openai.py      OpenAI's image API
+webhook_secrets.py  the secret that verifies an owner's webhooks
 webhooks.py    documentation of the webhooks that the service sends
 health.py      liveness and readiness
 metrics.py     Prometheus metrics

@@ -70,6 +70,11 @@ class Message:
         return JobRecord.from_hash(json.loads(self.record))
 
     @property
+    def owner(self) -> str:
+        """Whose job it is, and so whose secret signs it."""
+        return str(json.loads(self.record).get("owner", ""))
+
+    @property
     def belongs_to(self) -> dict[str, str]:
         """The ids of the job and its request, for the logs."""
         fields = json.loads(self.record)

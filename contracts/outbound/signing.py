@@ -1,5 +1,7 @@
 """Signatures of webhooks and their secrets: Standard Webhooks 1.0, symmetric (`v1`, `whsec_`).
 
+Whoever can verify a message with a symmetric secret can also forge one, so each owner has a secret of its own.
+
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
 
@@ -12,11 +14,12 @@ import hmac
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
+from pydantic import SecretStr
 from redis import Redis
 
-from contracts.errors import SettingsError
+from contracts.errors import Conflict, SettingsError
 from contracts.redis.connection import Scripts
 from contracts.settings import SharedSettings
 
@@ -24,8 +27,8 @@ _PREFIX = "whsec_"
 _SECRET_BYTES = 32
 #: How long a replaced secret still signs, together with its successor.
 OVERLAP_SECONDS = 86_400
-#: The owner of the secrets: they belong to the service as a whole.
-_SERVICE = "service"
+#: What an owner's secret is derived from, beside the configured one: the same bytes must never sign anything else.
+_PURPOSE = b"darkroom webhook secret\n"
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,10 @@ class Secret:
             raise ValueError("a webhook secret must be whsec_ followed by 24 to 64 bytes in base64")
         return cls(key)
 
+    def derive(self, owner: str) -> Secret:
+        """Return the secret of one owner, which tells nothing of this one: HMAC-SHA256."""
+        return Secret(hmac.digest(self.key, _PURPOSE + owner.encode(), "sha256"))
+
     def write(self) -> str:
         """Return the text that receivers are given."""
         return _PREFIX + base64.b64encode(self.key).decode()
@@ -62,39 +69,58 @@ def sign(keys: Sequence[Secret], id: str, timestamp: int, body: bytes) -> Mappin
 
 
 class Secrets:
-    """The service's webhook secrets: from the settings; otherwise from Redis, created when first needed."""
+    """The secret of each owner: derived from that of the settings; else from Redis, created when first needed."""
 
     def __init__(self, connection: Redis, settings: SharedSettings) -> None:
         """`connection` decodes responses.
 
         Raises:
-            SettingsError: the secret in the settings is invalid.
+            SettingsError: a secret in the settings is invalid.
         """
         self._scripts = Scripts(connection)
-        text = settings.webhook_secret
-        try:
-            self._configured = None if text is None else Secret.read(text.get_secret_value())
-        except ValueError as error:
-            raise SettingsError(f"DARKROOM_WEBHOOK_SECRET: {error}") from None
+        self._configured = read_configured(settings)
 
-    def current(self) -> list[Secret]:
-        """Return the secrets to sign with, newest first. Raises RedisError."""
-        return [self._configured] if self._configured else self._run(replace=False)
+    def current(self, owner: str) -> list[Secret]:
+        """Return the secrets to sign an owner's messages with, newest first. Raises RedisError."""
+        return [secret.derive(owner) for secret in self._configured] or self._run(owner, replace=False)
 
-    def replace(self) -> Secret:
-        """Create a new secret; the former one stays valid for `OVERLAP_SECONDS`.
+    def replace(self, owner: str) -> Secret:
+        """Create a new secret; the one before it stays valid for `OVERLAP_SECONDS`, and no other.
 
         Raises:
-            SettingsError: the secret comes from the settings.
+            Conflict: the secrets are derived from that of the settings.
             RedisError: Redis does not answer.
         """
         if self._configured:
-            raise SettingsError("the secret is set by DARKROOM_WEBHOOK_SECRET; replace it there")
-        return self._run(replace=True)[0]
+            raise Conflict(
+                "this service derives its webhook secrets from DARKROOM_WEBHOOK_SECRET; its operator replaces "
+                "that, and sets DARKROOM_WEBHOOK_PREVIOUS_SECRET to the former one"
+            )
+        return self._run(owner, replace=True)[0]
 
-    def _run(self, **arguments: Any) -> list[Secret]:
+    def _run(self, owner: str, *, replace: bool) -> list[Secret]:
         fresh = Secret(secrets.token_bytes(_SECRET_BYTES)).write()
         found = self._scripts.run(
-            "webhook_secrets", owner=_SERVICE, fresh=fresh, overlap_seconds=OVERLAP_SECONDS, **arguments
+            "webhook_secrets", owner=owner, fresh=fresh, overlap_seconds=OVERLAP_SECONDS, replace=replace
         )
         return [Secret.read(text) for text in cast("list[str]", found)]
+
+
+def read_configured(settings: SharedSettings) -> list[Secret]:
+    """Return the secrets that owners' secrets are derived from, the current one first; empty where none is set.
+
+    Raises:
+        SettingsError: one of them is invalid, or only the previous one is set.
+    """
+    found = []
+    for name in ("webhook_secret", "webhook_previous_secret"):
+        text: SecretStr | None = getattr(settings, name)
+        if text is None:
+            continue
+        try:
+            found.append(Secret.read(text.get_secret_value()))
+        except ValueError as error:
+            raise SettingsError(f"DARKROOM_{name.upper()}: {error}") from None
+    if found and settings.webhook_secret is None:
+        raise SettingsError("DARKROOM_WEBHOOK_PREVIOUS_SECRET: set DARKROOM_WEBHOOK_SECRET, too")
+    return found

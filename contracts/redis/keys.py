@@ -74,7 +74,7 @@ WEBHOOK_LEASES  = Key("darkroom:webhooks:leases",          "zset",    "rows: to 
 WEBHOOK_RETRIES = Key("darkroom:webhooks:due",             "zset",    "rows: to next try",     "outbound/outbox")
 SITE_TURN       = Key("darkroom:webhooks:turn",            "string",  "kept",                  "outbound/outbox")
 SITE_TURNS      = Key("darkroom:webhooks:turns",           "zset",    "rows: while it waits",  "outbound/outbox")
-WEBHOOK_SECRETS = Key("darkroom:webhooks:secrets:{owner}", "zset",    "kept; replaced: a day", "outbound/signing")
+WEBHOOK_SECRETS = Key("darkroom:webhook_secrets:{owner}",  "zset",    "kept; replaced: a day", "outbound/signing")
 # Metrics
 TOTALS          = Key("darkroom:totals",                   "hash",    "kept",                  "metrics")
 FLUSHED         = Key("darkroom:posted:{process}",         "string",  "a day",                 "metrics")

@@ -13,13 +13,21 @@ from redis import Redis
 from rq.job import Job as RqJob
 from rq.registry import ScheduledJobRegistry, StartedJobRegistry
 from rq.serializers import JSONSerializer
-from standardwebhooks import Webhook
+from standardwebhooks import Webhook, WebhookVerificationError
 
+from contracts.auth.api_keys import ApiKeyStore
 from contracts.errors import FailureCode
+from contracts.outbound.signing import Secret
 from contracts.queue.client import JobQueue
 from contracts.queue.records import JobError
 from dispatcher.settings import WebhookSettings
-from tests.support.dispatcher_process import PAUSES_SECONDS, SECRET, SubmitWithWebhook, dispatcher_process
+from tests.support.dispatcher_process import (
+    LOCAL_SECRET,
+    PAUSES_SECONDS,
+    SECRET,
+    SubmitWithWebhook,
+    dispatcher_process,
+)
 from tests.support.receiver import Received, Receiver, Reply, receiving
 from tests.support.scripted_worker import ScriptedWorker
 from tests.support.waiting import wait_until
@@ -29,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("client")
 
 def verified(message: Received) -> dict[str, Any]:
     """Verify a message with the reference library and return its body."""
-    body: dict[str, Any] = Webhook(SECRET).verify(message.body, dict(message.headers))
+    body: dict[str, Any] = Webhook(LOCAL_SECRET).verify(message.body, dict(message.headers))
     return body
 
 
@@ -41,6 +49,27 @@ def deliveries_of(client: TestClient, id: str) -> list[dict[str, Any]]:
 def is_over(client: TestClient, id: str) -> bool:
     deliveries = deliveries_of(client, id)
     return bool(deliveries) and all(delivery["status"] != "pending" for delivery in deliveries)
+
+
+def test_a_message_is_signed_with_the_secret_of_the_jobs_owner(
+    client: TestClient,
+    queue: JobQueue,
+    receiver: Receiver,
+    dispatcher: subprocess.Popen[str],
+    submit_with_webhook: SubmitWithWebhook,
+) -> None:
+    tokens = {name: ApiKeyStore(queue.connection).create(name, name)[1] for name in ("ann", "bob")}
+    for name, token in tokens.items():
+        client.headers["Authorization"] = f"Bearer {token}"
+        id = submit_with_webhook(f"{receiver.url}/{name}")["id"]
+        assert client.post(f"/v1/jobs/{id}/cancel").status_code == 200
+    secret = Secret.read(SECRET)
+    for name, other in (("ann", "bob"), ("bob", "ann")):
+        (message,) = receiver.wait_for(f"/{name}")
+        Webhook(secret.derive(name).write()).verify(message.body, dict(message.headers))
+        for wrong in (secret, secret.derive(other)):
+            with pytest.raises(WebhookVerificationError):
+                Webhook(wrong.write()).verify(message.body, dict(message.headers))
 
 
 def test_a_completed_job_is_delivered_signed_and_as_the_api_shows_it(

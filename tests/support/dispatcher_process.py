@@ -12,6 +12,8 @@ from typing import Any
 from contracts.outbound.signing import Secret
 
 SECRET = Secret(b"a secret of the tests, 32 bytes.").write()
+#: of the owner of all jobs while there are no keys
+LOCAL_SECRET = Secret.read(SECRET).derive("local").write()
 LOCAL = '["127.0.0.0/8"]'
 PAUSES_SECONDS = [0.05, 0.05, 0.05, 0.05, 0.05]
 

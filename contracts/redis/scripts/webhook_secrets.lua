@@ -1,9 +1,10 @@
--- Returns the webhook secrets, newest first. Creates the first one; with `replace`, a new one, and the former secret
--- stays valid for `overlap_seconds`. The sorted set is scored by expiry.
+-- Returns an owner's webhook secrets, newest first. Creates the first one; with `replace`, a new one, and the former
+-- secret, but none before it, stays valid for `overlap_seconds`. The sorted set is scored by expiry.
 local key, time = KEY.webhook_secrets .. arguments.owner, now()
 redis.call('ZREMRANGEBYSCORE', key, '-inf', stamp(time))
 local known = redis.call('ZRANGEBYSCORE', key, '+inf', '+inf')
 if arguments.replace and known[1] then
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', '(+inf')
   redis.call('ZADD', key, stamp(time + arguments.overlap_seconds), known[1])
   known = {}
 end

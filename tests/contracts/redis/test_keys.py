@@ -113,7 +113,7 @@ def full_redis(
     keys.count_call(keys.create("x")[0].id, 9)
     LinkSigner(connection, settings, storage).prepare()
     check_writes(connection)
-    Secrets(connection, settings).current()
+    Secrets(connection, settings).current("me")
     counters = Counters()
     counters.count("warm_hits", model="m")
     TotalsWriter(connection, counters).flush()
