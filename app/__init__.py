@@ -19,6 +19,7 @@ admission.py      whether any worker has the memory to run a job
 disk_space.py     whether the storage has space for what a request would store
 errors.py         from errors to HTTP status, code and title
 job_response.py   a job as its owner sees it
+readiness.py      whether a job sent now would be run
 prometheus.py     Prometheus metrics
 periodic.py       periodic work beside the requests
 """

@@ -20,6 +20,7 @@ from app.inputs.decoder import ImageDecoder
 from app.inputs.fetcher import Fetcher
 from app.periodic import repeating
 from app.prometheus import PrometheusCollector
+from app.readiness import Readiness
 from app.settings import ApiSettings
 from contracts.auth.api_keys import ApiKeyStore
 from contracts.auth.key_requirement import KeyRequirement
@@ -57,6 +58,7 @@ class Services:
     queue: JobQueue
     storage: Storage
     disk_space: DiskSpace
+    readiness: Readiness
     notifier: JobNotifier
     authenticator: Authenticator
     api_keys: ApiKeyStore
@@ -83,13 +85,15 @@ async def open_services(
     api_keys = ApiKeyStore(redis)
     key_requirement = KeyRequirement(api_keys, storage, always=settings.require_keys)
     retention = Retention(redis, storage, settings.shared.gone_seconds)
+    disk_space = DiskSpace(storage, settings.reserve_bytes)
     orphans = OrphanSweep(redis, storage, settings.orphan_seconds)
     services = Services(
         settings=settings,
         catalogue=catalogue,
         queue=queue,
         storage=storage,
-        disk_space=DiskSpace(storage, settings.reserve_bytes),
+        disk_space=disk_space,
+        readiness=Readiness(redis, storage, disk_space),
         notifier=JobNotifier(),
         authenticator=Authenticator(api_keys, key_requirement, allows_anonymous=settings.serves_everybody),
         api_keys=api_keys,

@@ -13,6 +13,7 @@ from app.settings import ApiSettings
 from contracts.queue.client import JobQueue
 from contracts.queue.workers import WorkerReport, publish
 from contracts.settings import SharedSettings
+from contracts.storage.local import LocalStorage
 from tests.support.disks import fill, full_disk, redis_on_a_small_disk
 
 
@@ -68,7 +69,7 @@ def test_the_reason_why_all_workers_are_paused_is_told(client: TestClient, queue
 def test_the_part_of_the_storage_that_takes_no_bytes_is_named(
     client: TestClient, settings: SharedSettings, part: str, title: str
 ) -> None:
-    client.get("/readyz")
+    LocalStorage(settings.data / "storage").check()
     shutil.rmtree(settings.data / "storage" / part)
     (settings.data / "storage" / part).write_text("a file where a folder should be")
 

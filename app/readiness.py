@@ -1,0 +1,68 @@
+"""Whether a job sent now would be run: what is missing or full. Knows no HTTP.
+
+Asking costs writes to the storage and to Redis, so one answer serves all who ask within a second.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from redis import Redis
+
+from app.disk_space import DiskSpace
+from contracts.errors import Unavailable
+from contracts.queue.workers import read_workers
+from contracts.redis.connection import check_writes, redis_errors_are_unavailable
+from contracts.storage import Storage
+
+_CACHE_SECONDS = 1.0
+
+
+class Readiness:
+    """The parts that a job needs, checked at most once a second."""
+
+    def __init__(self, connection: Redis, storage: Storage, disk_space: DiskSpace) -> None:
+        """`connection` decodes responses."""
+        self._connection = connection
+        self._checks: list[tuple[str, Callable[[], object]]] = [
+            ("storage", storage.check),
+            ("storage", disk_space.check_reserve),
+            ("spool", disk_space.check_spool),
+            ("redis", lambda: check_writes(connection)),
+            ("workers", self._check_workers),
+        ]
+        self._lock = threading.Lock()
+        self._checked_at = float("-inf")
+        self._missing: Mapping[str, str] = {}
+
+    def missing(self) -> Mapping[str, str]:
+        """Part (`storage`, `spool`, `redis`, `workers`) -> what is wrong with it; empty if a job would be run."""
+        with self._lock:
+            if time.monotonic() - self._checked_at > _CACHE_SECONDS:
+                self._missing = self._check()
+                self._checked_at = time.monotonic()
+            return self._missing
+
+    def _check(self) -> dict[str, str]:
+        missing: dict[str, str] = {}
+        for part, check in self._checks:
+            if part == "workers" and "redis" in missing:
+                continue  # they are known from Redis
+            try:
+                check()
+            except Unavailable as error:
+                missing.setdefault(part, str(error))
+        return missing
+
+    def _check_workers(self) -> None:
+        """Raise Unavailable if no worker would take a job."""
+        with redis_errors_are_unavailable():
+            reports = read_workers(self._connection)
+        if any(report.state in ("idle", "busy") for report in reports):
+            return
+        paused = dict.fromkeys(report.reason for report in reports if report.state == "paused")
+        raise Unavailable(
+            f"every worker is paused: {'; '.join(paused)}" if paused else "no worker is idle or busy"
+        )
