@@ -26,8 +26,12 @@ _OWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "t
 _PROMPTS = frozenset({"prompt", "prompt_2", "prompt_3", "negative_prompt"})
 #: Fields that the text format shows beside the message.
 _SHOWN = _PROMPTS | {"request_id", "job_id"}
-#: Shorter prompts are not cut, since they would occur inside other words.
+#: Shorter prompts are not cut: they are parts of ordinary sentences.
 _MIN_HIDDEN = 4
+#: Loggers of this code: their messages quote a prompt only in an argument that an error or a library gave them.
+_OUR_LOGGERS = frozenset({"app", "bench", "cli", "contracts", "dispatcher", "models", "unhandled", "worker"})
+#: An argument of our own messages that names something, such as an id, a path or a model.
+_NAME = re.compile(r"[\w./:@+-]*")
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 #: What must not be written: a lower-case text that every match contains, the pattern, and its replacement. Most
@@ -52,7 +56,7 @@ _encode = json.JSONEncoder(ensure_ascii=False).encode
 @dataclass(frozen=True)
 class _Context:
     fields: Mapping[str, str] = field(default_factory=dict)
-    hidden: list[str] = field(default_factory=list)
+    hidden: list[re.Pattern[str]] = field(default_factory=list)
 
 
 _context: ContextVar[_Context] = ContextVar("log_context")
@@ -75,12 +79,16 @@ def bound(**fields: str) -> Iterator[None]:
 
 
 def hide(*texts: str | None) -> None:
-    """Cut these prompts out of all lines of the bound context, also where a library or an error quotes them."""
+    """Cut these prompts out of all lines of the bound context, where a library or an error quotes them.
+
+    A client chooses its prompts, so they cut neither the ids of a line nor the words of our own messages.
+    """
     context = _context.get(None)
     if context is not None:
         for text in texts:
             if text is not None and len(text) >= _MIN_HIDDEN:
-                context.hidden.extend(dict.fromkeys((text, repr(text)[1:-1], json.dumps(text)[1:-1])))
+                forms = dict.fromkeys((text, repr(text)[1:-1], json.dumps(text)[1:-1]))
+                context.hidden.extend(re.compile(rf"(?<!\w){re.escape(form)}(?!\w)") for form in forms)
 
 
 def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
@@ -123,11 +131,22 @@ class _Lines(logging.Formatter):
             given = {name: value for name, value in given.items() if name not in _PROMPTS}
         return {**_context.get(_Context()).fields, **given}
 
+    def message_of(self, record: logging.LogRecord) -> str:
+        """The message without hidden prompts; of our own messages only the arguments are searched for them."""
+        hidden = self._hidden()
+        if not hidden:
+            return record.getMessage()
+        if record.name.partition(".")[0] not in _OUR_LOGGERS:
+            return _cut(record.getMessage(), hidden)
+        if not isinstance(record.args, tuple):
+            return record.getMessage()
+        return str(record.msg) % tuple(_cut_argument(argument, hidden) for argument in record.args)
+
+    def _hidden(self) -> list[re.Pattern[str]]:
+        return [] if self._prompts else _context.get(_Context()).hidden
+
     def clean(self, text: str) -> str:
-        """The text without secrets, images and hidden prompts."""
-        if not self._prompts:
-            for hidden in _context.get(_Context()).hidden:
-                text = text.replace(hidden, "[prompt]")
+        """The text without secrets and images."""
         lower = text.lower()
         for needle, pattern, replacement in _SECRETS:
             if needle in lower:
@@ -135,8 +154,53 @@ class _Lines(logging.Formatter):
         return text
 
     def traceback_of(self, record: logging.LogRecord) -> str | None:
-        """The traceback of a record, if any."""
-        return self.formatException(record.exc_info) if record.exc_info and record.exc_info[0] else None
+        """The traceback of a record, if any. Hidden prompts are cut out of what its errors say, not of code."""
+        if not record.exc_info or record.exc_info[0] is None:
+            return None
+        text, hidden = self.formatException(record.exc_info), self._hidden()
+        for said in _texts_of(record.exc_info[1]) if hidden else ():
+            text = text.replace(said, _cut(said, hidden))
+        return text
+
+
+def _cut(text: str, hidden: list[re.Pattern[str]]) -> str:
+    for pattern in hidden:
+        text = pattern.sub("[prompt]", text)
+    return text
+
+
+class _Quoted:
+    """An argument of a message without prompts, for `%s` and `%r`."""
+
+    def __init__(self, text: str, representation: str) -> None:
+        self._text, self._representation = text, representation
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return self._representation
+
+
+def _cut_argument(argument: object, hidden: list[re.Pattern[str]]) -> object:
+    parts = argument if isinstance(argument, list | tuple | set) else [argument]
+    if all(isinstance(part, int | float) or (isinstance(part, str) and _NAME.fullmatch(part)) for part in parts):
+        return argument
+    text, representation = _cut(str(argument), hidden), _cut(repr(argument), hidden)
+    return argument if text == str(argument) else _Quoted(text, representation)
+
+
+def _texts_of(error: BaseException | None) -> Iterator[str]:
+    """Yield what an error says, and those that it was raised from or while handling, the longest text first."""
+    found: dict[int, BaseException] = {}
+    waiting = [error]
+    while waiting:
+        error = waiting.pop()
+        if error is not None and id(error) not in found:
+            found[id(error)] = error
+            waiting += [error.__cause__, error.__context__, *getattr(error, "exceptions", ())]
+    texts = {text for error in found.values() for text in (str(error), *getattr(error, "__notes__", ()))}
+    yield from sorted(filter(None, texts), key=len, reverse=True)
 
 
 class JsonLines(_Lines):
@@ -148,7 +212,7 @@ class JsonLines(_Lines):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": self.message_of(record),
             **self.fields_of(record),
         }
         trace = self.traceback_of(record)
@@ -175,7 +239,7 @@ class TextLines(_Lines):
         """Format a record as a line; a traceback follows on lines of its own."""
         time = datetime.fromtimestamp(record.created).astimezone().isoformat(" ", "seconds")[:19]
         fields = " ".join(f"{name}={value}" for name, value in self.fields_of(record).items() if name in _SHOWN)
-        text = f"{time} {record.levelname} {record.name}: {record.getMessage()}" + (
+        text = f"{time} {record.levelname} {record.name}: {self.message_of(record)}" + (
             f" [{fields}]" if fields else ""
         )
         # A client's path must not write lines of its own.

@@ -135,6 +135,47 @@ def test_prompts_are_logged_only_if_the_settings_say_so(prompts: bool) -> None:
     assert "one of many" in stream.getvalue()
 
 
+@pytest.mark.parametrize("format", ["json", "text"])
+@pytest.mark.parametrize(
+    "prompt",
+    ["job", "jobs", "completed", "job completed", "j0b1", "info", "in line", "4a4e-j0b1", "Error"],
+)
+def test_a_prompt_blanks_neither_ids_nor_our_own_messages(format: str, prompt: str) -> None:
+    stream = start(format=format)
+    with bound(job_id="4a4e-j0b1-job"):
+        hide(prompt)
+        logging.getLogger("worker.loop").info("job completed: %s, jobs %s", "4a4e-j0b1", ["4a4e-j0b1"])
+        try:
+            raise ValueError(f"no such thing as {prompt!r} in line 3")
+        except ValueError as error:
+            logging.getLogger("app.x").exception("job completed, in line, with %r", error)
+
+    written = stream.getvalue()
+    assert "job completed: 4a4e-j0b1, jobs ['4a4e-j0b1']" in written
+    assert "job completed, in line, with ValueError(" in written
+    assert written.count("4a4e-j0b1-job") == 2
+    assert "ValueError: no such thing as " in written
+    assert len(prompt) < 4 or "'[prompt]'" in written
+
+
+def test_a_prompt_is_cut_out_of_errors_that_other_errors_were_raised_from() -> None:
+    stream = start()
+    with bound(job_id="j"):
+        hide("a zebra on a bicycle")
+        try:
+            try:
+                raise ValueError("cannot tokenize: a zebra on a bicycle")
+            except ValueError as error:
+                error.add_note("said of a zebra on a bicycle")
+                raise RuntimeError("encode failed") from error
+        except RuntimeError:
+            logging.getLogger("worker.x").exception("job %s failed", "j")
+
+    (line,) = lines_of(stream)
+    assert "ValueError: cannot tokenize: [prompt]\nsaid of [prompt]\n" in line["traceback"]
+    assert "RuntimeError: encode failed" in line["traceback"]
+
+
 def test_a_terminal_gets_text_and_other_streams_json_by_default() -> None:
     written = {}
     for format in ("auto", "json", "text"):

@@ -6,10 +6,12 @@ The metadata has no times, no job id and nothing about other jobs, so the same r
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from contracts.memory.plan import Placement, Plan
 from contracts.queue.records import CacheUse, MemoryUse, Receipt
@@ -22,6 +24,8 @@ _LIBRARIES = ("darkroom", "torch", "diffusers", "transformers", "peft")
 _PER_RUN = frozenset(
     {"batch_images", "batch_jobs", "embeddings", "memory", "placement", "timings", "worker", "seeds"}
 )
+#: Of an input image; see `contracts.uploads.retention`.
+_INPUT_KEY = re.compile(r"inputs/([0-9a-f]{64})\.")
 _PER_RUN_PARAMETERS = frozenset({"batchable", "previews"})
 
 
@@ -91,6 +95,8 @@ def file_metadata(receipt: Receipt, seed: int) -> Mapping[str, str]:
     reproducible = receipt.model_dump(mode="json", exclude={*_PER_RUN})
     for lora in reproducible["parameters"]["loras"]:
         del lora["key"], lora["values"]  # the same file may be stored elsewhere later
+    for holder, name in _inputs_of(reproducible["parameters"]):
+        holder[name] = _content_of(holder[name])
     reproducible["parameters"] = {
         name: value for name, value in reproducible["parameters"].items() if name not in _PER_RUN_PARAMETERS
     }
@@ -98,6 +104,22 @@ def file_metadata(receipt: Receipt, seed: int) -> Mapping[str, str]:
         "darkroom": json.dumps({"seed": seed, **reproducible}, sort_keys=True),
         "parameters": _infotext(receipt, seed),
     }
+
+
+def _inputs_of(parameters: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield where dumped parameters name an input image: the mapping, and the key in it."""
+    for name in ("image", "mask_image"):
+        if parameters[name] is not None:
+            yield parameters, name
+    for control in parameters["controls"]:
+        if control["image"] is not None:
+            yield control, "image"
+
+
+def _content_of(key: str) -> str | None:
+    """The content hash in an input's storage key. The key itself is an internal name, and differs between runs."""
+    found = _INPUT_KEY.match(key)
+    return None if found is None else f"sha256:{found[1]}"
 
 
 def _infotext(receipt: Receipt, seed: int) -> str:

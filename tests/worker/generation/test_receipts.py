@@ -11,6 +11,7 @@ from PIL import ExifTags, Image
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
+from contracts.queue.records import Receipt, Weights
 from contracts.storage import Storage
 from tests.support.jobs import complete_job, make_job, run_jobs
 from worker.generation import receipts
@@ -72,6 +73,22 @@ def test_the_file_contains_nothing_that_differs_between_two_runs(
         assert name not in inside
     assert "job0" not in _flat(inside)
     assert receipt.worker not in _flat(inside)
+
+
+def test_the_file_names_input_images_by_content_and_not_by_storage_key(catalogue: Catalogue) -> None:
+    job = make_job(catalogue, "sdxl", Mode.CONTROLNET_INPAINT)
+    image, mask, control = (f"inputs/{digits * 32}.0123abcd.png" for digits in ("0a", "1b", "2c"))
+    controls = (job.controls[0].model_copy(update={"image": control}),)
+    job = job.model_copy(update={"image": image, "mask_image": mask, "controls": controls})
+    receipt = Receipt(parameters=job, seeds=[7], model=Weights(id=job.model, sha256="3d" * 32))
+
+    text = receipts.file_metadata(receipt, seed=7)["darkroom"]
+
+    assert "inputs/" not in text
+    assert "0123abcd" not in text
+    inside = json.loads(text)["parameters"]
+    found = [inside["image"], inside["mask_image"], inside["controls"][0]["image"]]
+    assert found == [f"sha256:{digits * 32}" for digits in ("0a", "1b", "2c")]
 
 
 def test_files_of_a_job_alone_and_beside_another_have_the_same_metadata(

@@ -25,4 +25,6 @@ def test_known_log_lines_are_silenced_and_others_stay() -> None:
         return bool(handler.filter(logging.LogRecord("transformers", 30, "", 0, message, (), None)))
 
     assert not passes("`X` requires torchvision (not installed); falling back")
+    for reason in ("CLIP can only handle sequences up to 77", "`max_sequence_length` is set to  77"):
+        assert not passes(f"The following part of your input was truncated because {reason} tokens: zebra")
     assert passes("something new")
