@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from fastapi.concurrency import run_in_threadpool
 
@@ -30,11 +31,13 @@ from contracts.metrics import Counters, TotalsWriter
 from contracts.outbound.signing import Secrets
 from contracts.queue.client import JobQueue
 from contracts.queue.idempotency import Idempotency
+from contracts.queue.leases import Claims
+from contracts.queue.reaper import Reaper
 from contracts.storage import Storage, open_storage
 from contracts.uploads.loras import LoraRegistry
 from contracts.uploads.orphans import OrphanSweep
 from contracts.uploads.owner_bytes import OwnerBytes
-from contracts.uploads.retention import Retention
+from contracts.uploads.retention import Retention, remove_images
 
 #: Interval between listings of the whole storage.
 _ORPHAN_SECONDS = 3600.0
@@ -109,7 +112,10 @@ async def open_services(
         totals=TotalsWriter(redis, counters),
         prometheus=PrometheusCollector(redis),
     )
+    claims = Claims(redis, settings.queue, "api", settings.shared.result_ttl_seconds)
+    reaper = Reaper(claims, partial(remove_images, storage))
     async with (
+        repeating(reaper.reap, claims.lease_seconds / 3),
         repeating(retention.sweep, settings.sweep_seconds),
         repeating(key_requirement.refresh, _KEYS_SECONDS),
         repeating(services.link_signer.share, settings.sweep_seconds),

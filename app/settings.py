@@ -50,6 +50,7 @@ class ApiSettings(Settings):
     model_config = SettingsConfigDict(env_prefix="DARKROOM_API_", frozen=True, extra="ignore")
 
     shared: SharedSettings = Field(default_factory=SharedSettings)
+    queue: QueueSettings = Field(default_factory=QueueSettings)
     outbound: OutboundSettings = Field(default_factory=OutboundSettings)
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65_535, description="port to listen on; 0: any free port")

@@ -205,6 +205,7 @@ class FailureCode(StrEnum):
     DEADLINE_EXCEEDED = "deadline_exceeded"
     WORKER_LOST = "worker_lost"
     REFUSED_FUNCTION = "refused_function"
+    UNREADABLE = "unreadable"
     INTERNAL = "internal"
 
 
@@ -218,6 +219,7 @@ RETRYABLE = {
     FailureCode.DEADLINE_EXCEEDED: True,
     FailureCode.WORKER_LOST: True,
     FailureCode.REFUSED_FUNCTION: False,
+    FailureCode.UNREADABLE: True,
     FailureCode.INTERNAL: True,
 }
 

@@ -65,6 +65,7 @@ class DeliveryView(BaseModel):
     event: WebhookEvent
     status: Literal["pending", "delivered", "given_up"]
     attempts: int
+    sequence: int = Field(description="number of the message among those of the job, from 1")
     status_code: int | None = Field(description="HTTP status of the receiver's last response")
     error: str | None = Field(description="error of the last attempt")
     updated_at: AwareDatetime
@@ -76,6 +77,11 @@ class WebhookView(BaseModel):
     url: str
     events: list[WebhookEvent]
     deliveries: list[DeliveryView]
+    sequence: int | None = Field(
+        None,
+        description="in the webhook's own body: number of the message among those of the job, from 1",
+        exclude_if=lambda value: value is None,
+    )
 
 
 class JobView(BaseModel):

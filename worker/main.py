@@ -38,12 +38,17 @@ def main() -> int:
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     try:
         logs.configure(LogSettings())
-        return _run(SharedSettings(), QueueSettings(), WorkerSettings())
+        settings = SharedSettings(), QueueSettings(), WorkerSettings()
+    except ValidationError as error:
+        print(f"darkroom worker: {explain(error)}", file=sys.stderr)  # noqa: T201
+        return 1
     except DarkroomError as error:
         print(f"darkroom worker: {error}", file=sys.stderr)  # noqa: T201
         return 1
-    except ValidationError as error:
-        print(f"darkroom worker: {explain(error)}", file=sys.stderr)  # noqa: T201
+    try:
+        return _run(*settings)
+    except DarkroomError as error:
+        print(f"darkroom worker: {error}", file=sys.stderr)  # noqa: T201
         return 1
 
 

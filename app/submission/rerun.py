@@ -13,7 +13,8 @@ from app.inputs.codec import STORED_FORMATS, upright_size
 from app.parsing.json_bodies import check_json
 from app.parsing.requests import parse
 from app.submission.submit import JobDraft
-from contracts.errors import FieldProblem, InvalidRequest, NotFound, UnreadableBody
+from contracts.errors import Conflict, FieldProblem, InvalidRequest, NotFound, UnreadableBody
+from contracts.queue.record_reader import UnreadableJob
 from contracts.queue.records import JobRecord
 from contracts.requests.defaults import StoredImage
 from contracts.requests.parameters import JobParameters
@@ -31,8 +32,11 @@ def rerun_draft(record: JobRecord, raw: bytes, storage: Storage) -> JobDraft:
 
     Raises:
         UnreadableBody: the body is not JSON.
+        Conflict: the job's record cannot be read.
         InvalidRequest: the body is not a JSON object, the request is invalid, or an image has expired.
     """
+    if isinstance(record, UnreadableJob):
+        raise Conflict(f"job {record.id} cannot be run again: its record cannot be read; send the request itself")
     changes = _read_object(raw)
     fields = {**_fields_of(record), **changes}
     fields = {name: value for name, value in fields.items() if value is not None}

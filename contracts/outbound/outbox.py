@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +17,7 @@ from redis import Redis
 
 from contracts.errors import DestinationUnknown
 from contracts.outbound.addresses import read_destination, resolve
+from contracts.queue.record_reader import UnreadableJob, read_record
 from contracts.queue.records import JobRecord, WebhookRecord
 from contracts.redis import keys
 from contracts.redis.connection import Scripts
@@ -54,7 +55,8 @@ class Message:
     Attributes:
         id: sent to the receiver too; the same for every attempt.
         attempts: failed attempts so far.
-        record: JSON of the job's hash.
+        sequence: its number among the messages of its job, from 1; 0 for one that an older release queued.
+        record: the job's hash as it was at the event.
         execution: the fencing token.
     """
 
@@ -62,12 +64,20 @@ class Message:
     event: str
     site: str
     attempts: int
-    record: str
+    sequence: int
+    record: Mapping[str, str]
     execution: str
 
     def read_job(self) -> JobRecord:
-        """The job as it was at the event."""
-        return JobRecord.from_hash(json.loads(self.record))
+        """The job as it was at the event.
+
+        Raises:
+            ValueError: its record cannot be read.
+        """
+        job = read_record(self.record)
+        if isinstance(job, UnreadableJob):
+            raise ValueError(f"the record of job {job.id} cannot be read")
+        return job
 
     @property
     def owner(self) -> str:
@@ -77,8 +87,9 @@ class Message:
     @property
     def belongs_to(self) -> dict[str, str]:
         """The ids of the job and its request, for the logs."""
-        fields = json.loads(self.record)
-        return {"job_id": fields.get("id", ""), "request_id": fields.get("request_id", "")}
+        return {
+            name: self.record.get(field, "") for name, field in (("job_id", "id"), ("request_id", "request_id"))
+        }
 
 
 @dataclass(frozen=True)
@@ -129,8 +140,9 @@ class Outbox:
             raise ForeignJob(found[0])
         if verdict == "nothing":
             return None
-        id, event, site, attempts, record = found
-        return Message(id, event, site, int(attempts), record, execution)
+        id, event, site, attempts, sequence, record, constants = found
+        fields = {**_read_object(constants), **_read_object(record)}
+        return Message(id, event, site, int(attempts), int(sequence), fields, execution)
 
     def seconds_until_due(self) -> float:
         """Seconds until the next retry is due, at least 0; infinity if no message waits for one."""
@@ -152,3 +164,15 @@ class Outbox:
             shown={name: value for name, value in shown.items() if value is not None},
         )
         return bool(answer)
+
+
+def _read_object(text: str) -> dict[str, str]:
+    try:
+        fields = json.loads(text)
+    except ValueError:
+        return {}
+    return (
+        {name: value for name, value in fields.items() if isinstance(value, str)}
+        if isinstance(fields, dict)
+        else {}
+    )

@@ -26,6 +26,7 @@ from contracts.errors import (
 )
 from contracts.queue.eta import EtaEstimator, position_of
 from contracts.queue.events import Event, read_events
+from contracts.queue.record_reader import UnreadableJob, read_record
 from contracts.queue.records import AcceptedJob, JobRecord, JobState, WebhookRecord
 from contracts.redis import keys
 from contracts.redis.connection import Scripts, connect, redis_errors_are_unavailable
@@ -197,13 +198,14 @@ class JobQueue:
         if not fields or fields.get("gone") == "deleted":
             raise NotFound("job", id)
         if _is_gone(fields, now):
-            raise Gone("job", id, fields["owner"])
-        return JobRecord.from_hash(fields)
+            raise Gone("job", id, fields.get("owner", ""))
+        return self._end_unreadable(read_record(fields))
 
     def fetch_all(self, ids: Sequence[str]) -> list[JobRecord]:
         """Read the records of those of the jobs that exist, in order."""
         found, now = self._read(ids)
-        return [JobRecord.from_hash(fields) for fields in found if fields and not _is_gone(fields, now)]
+        records = [read_record(fields) for fields in found if fields and not _is_gone(fields, now)]
+        return [self._end_unreadable(record) for record in records]
 
     def cancel(self, id: str) -> JobRecord:
         """Cancel a job: a waiting one at once, a running one within one denoising step. Idempotent.
@@ -256,6 +258,15 @@ class JobQueue:
         self.connection.close()
         self._replicas.close()
 
+    def _end_unreadable(self, record: JobRecord) -> JobRecord:
+        """The record; one that cannot be read fails now, unless its job runs."""
+        if not isinstance(record, UnreadableJob) or record.error is None or record.state is JobState.RUNNING:
+            return record
+        with redis_errors_are_unavailable():
+            error = record.error.model_dump_json()
+            self._scripts.run("fail_unreadable", id=record.id, error=error, ttl_seconds=self._ttl_seconds)
+        return read_record(self._read([record.id])[0][0] | {"id": record.id})
+
     def _read(self, ids: Sequence[str]) -> tuple[list[dict[str, str]], float]:
         """Read the jobs' hashes, and the time on Redis' clock."""
         with redis_errors_are_unavailable(), self.connection.pipeline(transaction=False) as pipe:
@@ -263,7 +274,8 @@ class JobQueue:
                 pipe.hgetall(keys.JOB + id)
             pipe.time()
             *found, (seconds, micros) = pipe.execute()
-        return found, seconds + micros / 1e6
+        records = [{"id": id, **fields} if fields else {} for id, fields in zip(ids, found, strict=True)]
+        return records, seconds + micros / 1e6
 
 
 #: RQ's fields of every job of ours.
@@ -295,4 +307,7 @@ def rq_fields(record: JobRecord) -> dict[str, str]:
 
 def _is_gone(fields: Mapping[str, str], now: float) -> bool:
     """Whether a job has expired, swept or not."""
-    return "gone" in fields or float(fields.get("expires_at", "inf")) <= now
+    try:
+        return "gone" in fields or float(fields.get("expires_at", "inf")) <= now
+    except ValueError:
+        return False

@@ -7,6 +7,7 @@ that has lost the lease writes nothing. Knows nothing of pipelines.
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,14 +16,30 @@ from typing import Any, Literal, cast
 
 from redis import Redis
 
+from contracts.errors import FailureCode
 from contracts.logs import bound, hide
 from contracts.queue.events import Preview
-from contracts.queue.records import ImageRecord, JobError, JobRecord, JobState, Progress, Receipt, work_of
+from contracts.queue.record_reader import UnreadableJob, read_record
+from contracts.queue.records import (
+    ImageRecord,
+    JobError,
+    JobRecord,
+    JobState,
+    Progress,
+    Receipt,
+    to_json,
+    work_of,
+)
 from contracts.redis import keys
 from contracts.redis.connection import Scripts
 from contracts.settings import QueueSettings
 
+_log = logging.getLogger(__name__)
+
 Verdict = Literal["on", "lost", "cancel", "deadline"]
+
+#: Previews that a job's event stream keeps for clients that connect later.
+_MAX_PREVIEW_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -125,24 +142,39 @@ class Claims:
     def claim(self, criteria: ClaimCriteria) -> list[Claim]:
         """Lease waiting jobs that one pipeline call can serve, up to `max_images` images; empty if no job waits.
 
+        A job whose record cannot be read fails here.
+
         Raises:
             NotReady: the next job needs a model or ControlNet that is not in `ready`.
             ClaimDeferred: all waiting jobs still wait for others to run with, up to `batch_wait_seconds`.
         """
-        executions = [uuid.uuid4().hex for _ in range(criteria.max_images)]
-        answer = self._ask(
-            criteria, executions=executions, worker=self._worker, lease_seconds=self._settings.lease_seconds
-        )
-        if isinstance(answer, dict):
-            if "wait_seconds" in answer:
-                raise ClaimDeferred(answer["wait_seconds"])
-            raise NotReady(answer["unready"])
-        return [Claim(self._read(id), execution) for id, execution in answer]
+        while True:
+            executions = [uuid.uuid4().hex for _ in range(criteria.max_images)]
+            answer = self._ask(
+                criteria, executions=executions, worker=self._worker, lease_seconds=self._settings.lease_seconds
+            )
+            if isinstance(answer, dict):
+                if "wait_seconds" in answer:
+                    raise ClaimDeferred(answer["wait_seconds"])
+                raise NotReady(answer["unready"])
+            claims = self._readable([Claim(self._read(id), execution) for id, execution in answer])
+            if claims or not answer:
+                return claims
+
+    def _readable(self, claims: list[Claim]) -> list[Claim]:
+        """The claims whose jobs can be run; the others fail."""
+        for claim in claims:
+            if isinstance(claim.job, UnreadableJob):
+                error = claim.job.error or JobError.of(FailureCode.UNREADABLE, "the job's record cannot be read")
+                _log.error("job failed: %s", error.message, extra={"job_id": claim.job.id})
+                self.fail(claim, error)
+        return [claim for claim in claims if not isinstance(claim.job, UnreadableJob)]
 
     def peek(self, criteria: ClaimCriteria) -> list[JobRecord]:
         """Return the jobs that a claim would lease now if no job waited for others; leases none."""
         answer = self._ask(criteria, peek=True)
-        return [] if isinstance(answer, dict) else [self._read(id) for id in answer]
+        jobs = [] if isinstance(answer, dict) else [self._read(id) for id in answer]
+        return [job for job in jobs if not isinstance(job, UnreadableJob)]
 
     def extend(self, claims: Sequence[Claim]) -> set[str]:
         """Extend the leases; return the ids of jobs whose lease was lost."""
@@ -153,18 +185,21 @@ class Claims:
             else ()
         )
 
-    def advance(self, claims: Sequence[Claim], progress: Progress) -> list[Verdict]:
-        """Write the progress of jobs that run together; return for each whether to continue."""
+    def advance(self, claims: Sequence[Claim], progress: Progress | None = None) -> list[Verdict]:
+        """Write the progress of jobs that run together, if there is any; return for each whether to continue."""
         executions = [claim.reference() for claim in claims]
-        verdicts = self._scripts.run("advance", executions=executions, progress=progress.model_dump())
-        return cast("list[Verdict]", verdicts)
+        written = {} if progress is None else {"progress": progress.model_dump()}
+        return cast("list[Verdict]", self._scripts.run("advance", executions=executions, **written))
 
     def preview(self, claim: Claim, preview: Preview) -> bool:
         """Publish a preview of an image; False if the lease was lost."""
-        return bool(self._scripts.run("preview", **claim.reference(), preview=preview.model_dump()))
+        answer = self._scripts.run(
+            "preview", **claim.reference(), preview=preview.model_dump(), max_bytes=_MAX_PREVIEW_BYTES
+        )
+        return bool(answer)
 
-    def complete(self, claim: Claim, images: list[ImageRecord], receipt: Receipt) -> bool:
-        """Complete a job with its images; False, without writing anything, if the lease was lost."""
+    def complete(self, claim: Claim, images: list[ImageRecord], receipt: Receipt) -> JobState | None:
+        """Complete a job with its images; see `finish`."""
         parameters, denoise_seconds = claim.job.parameters, receipt.timings.get("denoise")
         measured = None
         if denoise_seconds is not None:
@@ -177,24 +212,30 @@ class Claims:
             JobState.COMPLETED,
             measured=measured,
             images=[image.model_dump(mode="json") for image in images],
-            receipt=receipt.model_dump(mode="json"),
+            receipt=receipt.model_dump(mode="json", exclude={"parameters"}),  # the record has them
         )
 
-    def finish(self, claim: Claim, state: JobState, *, measured: object = None, **fields: Any) -> bool:
-        """End a job with JSON-serializable fields of its record; False if the lease was lost.
+    def finish(
+        self, claim: Claim, state: JobState, *, measured: object = None, **fields: Any
+    ) -> JobState | None:
+        """End a job with JSON-serializable fields of its record.
 
         Args:
             measured: the job's `work` and the `seconds` that it was denoised, for predictions of later jobs.
+
+        Returns:
+            The state in which it ended: a cancel or a deadline that came before wins. None, without writing
+            anything, if the lease was lost.
         """
-        texts = {name: json.dumps(value) for name, value in fields.items()}
+        texts = {name: to_json(value) for name, value in fields.items()}
         extras = {} if measured is None else {"measured": measured}
         answer = self._scripts.run(
             "finish", **claim.reference(), **extras, state=state, fields=texts, ttl_seconds=self._ttl_seconds
         )
-        return bool(answer)
+        return JobState(answer) if answer else None
 
-    def fail(self, claim: Claim, error: JobError) -> bool:
-        """End a job as failed; False if the lease was lost."""
+    def fail(self, claim: Claim, error: JobError) -> JobState | None:
+        """End a job as failed; see `finish`."""
         return self.finish(claim, JobState.FAILED, error=error.model_dump(mode="json"))
 
     def release(self, claim: Claim, *, device_failed: bool = False) -> bool:
@@ -214,14 +255,24 @@ class Claims:
     def release_lost(self, known: Sequence[Claim]) -> int:
         """Release this worker's jobs not in `known`: the answer to their claim was lost. Return their number."""
         executions = [claim.execution for claim in known]
-        return int(self._scripts.run("release_lost", worker=self._worker, known=executions))
-
-    def reap(self) -> tuple[int, list[str]]:
-        """Requeue jobs whose lease has expired; return how many, and the ids of jobs that failed instead."""
-        requeued, lost = self._scripts.run(
-            "reap", ttl_seconds=self._ttl_seconds, max_attempts=self._settings.max_attempts
+        answer = self._scripts.run(
+            "release_lost", worker=self._worker, known=executions, ttl_seconds=self._ttl_seconds
         )
-        return requeued, lost
+        return int(answer)
+
+    def reap(self, *, leases: bool = True) -> tuple[int, list[str]]:
+        """Requeue jobs whose lease has expired, and fail waiting jobs whose deadline has passed.
+
+        Args:
+            leases: whether to look at leases too.
+
+        Returns:
+            How many jobs were requeued, and the ids of jobs whose lease had expired and that ended instead.
+        """
+        requeued, ended = self._scripts.run(
+            "reap", leases=leases, ttl_seconds=self._ttl_seconds, max_attempts=self._settings.max_attempts
+        )
+        return requeued, ended
 
     def _ask(self, criteria: ClaimCriteria, **arguments: Any) -> list[Any] | dict[str, Any]:
         """Run the script; return jobs, or a dict with the reason for none. Lua encodes an empty list as a dict."""
@@ -245,4 +296,4 @@ class Claims:
         return json.loads(answer) or []
 
     def _read(self, id: str) -> JobRecord:
-        return JobRecord.from_hash(cast("dict[str, str]", self.connection.hgetall(keys.JOB + id)))
+        return read_record({"id": id, **cast("dict[str, str]", self.connection.hgetall(keys.JOB + id))})

@@ -56,13 +56,21 @@ class Filter:
     task: Task | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 
-    def matches(self, state: str, model: str, task: str, metadata: str | None) -> bool:
-        """Return whether the fields of a job's hash match."""
+    def matches(self, state: str | None, model: str | None, task: str | None, metadata: str | None) -> bool:
+        """Return whether the fields of a job's hash match; None: missing."""
         pairs = ((self.status, state), (self.model, model), (self.task, task))
         if any(wanted is not None and wanted != actual for wanted, actual in pairs):
             return False
-        values = json.loads(metadata or "{}") if self.metadata else {}
+        values = _read_pairs(metadata) if self.metadata else {}
         return all(values.get(key) == value for key, value in self.metadata.items())
+
+
+def _read_pairs(metadata: str | None) -> Mapping[str, object]:
+    try:
+        pairs = json.loads(metadata or "{}")
+    except ValueError:
+        return {}
+    return pairs if isinstance(pairs, dict) else {}
 
 
 @dataclass(frozen=True)
@@ -104,10 +112,10 @@ def _walk(connection: Redis, owner: str, filters: Filter, after: Cursor | None) 
             return
         with connection.pipeline(transaction=False) as pipe:
             for entry in entries:
-                pipe.hmget(keys.JOB + entry.id, ["state", "model", "task", "metadata"])
+                pipe.hmget(keys.JOB + entry.id, ["queue", "state", "model", "task", "metadata"])
             rows = pipe.execute()
-        for entry, (state, model, task, metadata) in zip(entries, rows, strict=True):
-            if state is None:
+        for entry, (rq_queue, state, model, task, metadata) in zip(entries, rows, strict=True):
+            if state is None and rq_queue is None:
                 connection.zrem(index, entry.id)
             else:
                 yield entry, filters.matches(state, model, task, metadata)

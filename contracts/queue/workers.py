@@ -5,8 +5,9 @@ A sorted set holds the workers' ids, so that they can be listed without a scan o
 
 from __future__ import annotations
 
+import logging
 import math
-import time
+from collections.abc import Iterator
 from typing import cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
@@ -14,9 +15,9 @@ from redis import Redis
 
 from contracts.memory.planner import Capacity
 from contracts.redis import keys
+from contracts.redis.connection import Scripts
 
-#: Longer than any report lasts plus any difference between two clocks.
-_FORGET_SECONDS = 3600
+_log = logging.getLogger(__name__)
 
 
 class ModelReport(BaseModel):
@@ -100,13 +101,10 @@ class WorkerReport(BaseModel):
 
 
 def publish(connection: Redis, report: WorkerReport, ttl_seconds: float) -> None:
-    """Write a report that expires after `ttl_seconds`."""
-    now = time.time()
-    with connection.pipeline(transaction=True) as pipe:
-        pipe.set(keys.WORKER + report.id, report.model_dump_json(), ex=math.ceil(ttl_seconds))
-        pipe.zadd(keys.WORKERS, {report.id: now})
-        pipe.zremrangebyscore(keys.WORKERS, "-inf", now - _FORGET_SECONDS)
-        pipe.execute()
+    """Write a report that expires after `ttl_seconds` on Redis' clock; also while Redis' memory is full."""
+    Scripts(connection).run(
+        "publish_report", id=report.id, report=report.model_dump_json(), ttl_seconds=math.ceil(ttl_seconds)
+    )
 
 
 def withdraw(connection: Redis, worker_id: str) -> None:
@@ -119,4 +117,16 @@ def read_workers(connection: Redis) -> list[WorkerReport]:
     """Return the reports of all live workers, ordered by id."""
     ids = sorted(cast("list[str]", connection.zrange(keys.WORKERS, 0, -1)))
     reports = connection.mget([keys.WORKER + id for id in ids]) if ids else []
-    return [WorkerReport.model_validate_json(text) for text in reports if text is not None]
+    return list(_read(ids, cast("list[str | None]", reports)))
+
+
+def _read(ids: list[str], reports: list[str | None]) -> Iterator[WorkerReport]:
+    """Yield the reports that exist; of a worker whose version writes them differently, only that it lives."""
+    for id, text in zip(ids, reports, strict=True):
+        if text is None:
+            continue
+        try:
+            yield WorkerReport.model_validate_json(text)
+        except ValidationError as error:
+            _log.warning("the report of worker %s cannot be read: %d problems", id, error.error_count())
+            yield WorkerReport(id=id, state="unreadable")

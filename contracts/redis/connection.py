@@ -6,6 +6,7 @@ Every process connects here, so that each form of URL (`contracts.redis.urls`) w
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
@@ -31,6 +32,8 @@ _ASYNC_KINDS: dict[type, Any] = {
     connection.SSLConnection: redis_async.SSLConnection,
     connection.UnixDomainSocketConnection: redis_async.UnixDomainSocketConnection,
 }
+
+_log = logging.getLogger(__name__)
 
 
 def connect(url: str, *, timeout_seconds: float, retries: int, decode: bool = True) -> Redis:
@@ -85,13 +88,24 @@ def _timeouts(seconds: float) -> dict[str, float]:
 
 @contextmanager
 def redis_errors_are_unavailable() -> Iterator[None]:
-    """Turn errors of Redis into the domain's Unavailable."""
+    """Turn errors of Redis into the domain's Unavailable; clients read its message, the log has Redis' own."""
     try:
         yield
     except (redis_errors.ConnectionError, redis_errors.TimeoutError) as error:
         raise Unavailable("the queue (Redis) does not answer") from error
     except redis_errors.RedisError as error:
-        raise Unavailable(f"the queue (Redis) refused: {error}") from error
+        if is_memory_full(error):
+            raise Unavailable(
+                "the queue's memory (Redis) is full; waiting jobs go on, new ones are accepted once others have "
+                "ended and expired"
+            ) from error
+        _log.error("Redis refused a command: %s", error)
+        raise Unavailable("the queue (Redis) refused the call; the service's log has the details") from error
+
+
+def is_memory_full(error: redis_errors.RedisError) -> bool:
+    """Whether Redis refused a write because it has reached `maxmemory`; 6.2 words it differently in scripts."""
+    return isinstance(error, redis_errors.OutOfMemoryError) or "OOM command not allowed" in str(error)
 
 
 def check_writes(connection: Redis) -> None:
@@ -129,7 +143,7 @@ class Scripts:
         script = self._loaded.get(name)
         if script is None:
             script = self._loaded[name] = self._connection.register_script(_source(name))
-        return script(args=[json.dumps(arguments)])
+        return script(args=[json.dumps(arguments, ensure_ascii=False).encode("utf-8", "replace")])
 
 
 @cache

@@ -86,6 +86,8 @@ RQ_STARTED      = Key("rq:wip:{queue}",                    "zset",    "rows: to 
 RQ_FINISHED     = Key("rq:finished:{queue}",               "zset",    "rows: as their jobs",   "queue/leases")
 RQ_FAILED       = Key("rq:failed:{queue}",                 "zset",    "rows: as their jobs",   "queue/leases")
 RQ_CANCELED     = Key("rq:canceled:{queue}",               "zset",    "rows: as their jobs",   "queue/leases")
+RQ_WORKERS      = Key("rq:workers",                        "set",     "rows: as workers",      "queue/leases")
+RQ_QUEUE_WORKERS = Key("rq:workers:{queue}",               "set",     "rows: as workers",      "queue/leases")
 RQ_SCHEDULED    = Key("rq:scheduled:{queue}",              "zset",    "rows: to next try",     "outbound/outbox")
 # fmt: on
 

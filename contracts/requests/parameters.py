@@ -9,6 +9,8 @@ import hashlib
 import json
 from collections.abc import Sequence
 
+from pydantic import ConfigDict
+
 from contracts.catalogue.families import Mode, Task
 from contracts.requests.fields import Control, ImageFields, Lora, OptionalImages
 
@@ -19,8 +21,14 @@ PER_IMAGE_FIELDS = frozenset(
 )  # fmt: skip
 
 
+#: Fields that another release has added are ignored.
+_STORED = ConfigDict(extra="ignore")
+
+
 class ControlParameters(Control):
     """A ControlNet of a job; `image` is a storage key, or None for a ControlNet of kind `inpaint`."""
+
+    model_config = _STORED
 
 
 class LoraParameters(Lora):
@@ -31,6 +39,8 @@ class LoraParameters(Lora):
         sha256: hash of the uploaded file; the job uses this file even if the name is uploaded again.
         values: number of values in the uploaded file, for the memory plan.
     """
+
+    model_config = _STORED
 
     key: str | None = None
     sha256: str | None = None
@@ -46,6 +56,8 @@ class JobParameters(ImageFields, OptionalImages):
         batchable: whether the job may share its pipeline call with others of the same batch key.
     """
 
+    model_config = _STORED
+
     task: Task
     mode: Mode
     model: str
@@ -53,7 +65,7 @@ class JobParameters(ImageFields, OptionalImages):
     height: int
     num_inference_steps: int
     seed: int
-    batchable: bool
+    batchable: bool = False
     scheduler: str
     loras: tuple[LoraParameters, ...] = ()
     controls: tuple[ControlParameters, ...] = ()

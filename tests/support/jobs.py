@@ -96,6 +96,9 @@ class RecordingWatch:
         if step == self._stop_after and self._error is not None:
             raise self._error
 
+    def check(self) -> None:
+        """Go on."""
+
     def preview(self, job_id: str, preview: Preview) -> None:
         self.previews.append((job_id, preview))
 

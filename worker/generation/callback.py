@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
@@ -19,6 +19,9 @@ class Watch(Protocol):
 
     def step(self, step: int, steps: int) -> None:
         """Called after each denoising step, counted from 1; raises to stop the call."""
+
+    def check(self) -> None:
+        """Called between stages that have no steps; raises to stop the call."""
 
     def preview(self, job_id: str, preview: Preview) -> None:
         """Called for each preview, in another thread, before the call ends."""
@@ -87,6 +90,18 @@ class StepCallback:
                 cleanup.callback(emitter.close)
             yield
 
+    def end_stage(self, stage: str) -> None:
+        """Time a stage before the first step, and let the watch stop the call there."""
+        self.timer.end_stage(stage)
+        self._tell(self.watch.check)
+
+    def _tell(self, report: Callable[[], None]) -> None:
+        try:
+            report()
+        except BaseException as error:
+            self.raised = error
+            raise
+
     def _before_denoiser(self, *_: Any) -> None:
         """Before the first call of the denoiser or its ControlNet, the stage that encodes the inputs ends."""
         if not self._denoising:
@@ -104,11 +119,7 @@ class StepCallback:
             replaced = self._replace_non_finite(tensors["latents"])
         if self._emitter is not None:
             self._emitter.end_step(step + 1, pipeline.num_timesteps, tensors["latents"])
-        try:
-            self.watch.step(step + 1, pipeline.num_timesteps)
-        except BaseException as error:
-            self.raised = error
-            raise
+        self._tell(lambda: self.watch.step(step + 1, pipeline.num_timesteps))
         return replaced
 
     def _replace_non_finite(self, latents: torch.Tensor) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def _generate_once(
     timer = callback.timer
     # The model, placed by its memory plan.
     model = pool.ready(merged, merged.num_images)
-    timer.end_stage("load")
+    callback.end_stage("load")
 
     # Each job's adapters. A job whose adapters cannot be used fails alone.
     adapters, failures = _load_adapters(jobs, model)
@@ -106,7 +106,7 @@ def _generate_once(
     pipeline = model.pipeline(shared.mode, shared.scheduler, [control.controlnet for control in shared.controls])
     inputs = read_inputs([job.parameters for job in ready], storage)
     crop = inpainting.find_crop(inputs.mask, shared.padding_mask_crop)
-    timer.end_stage("read_inputs")
+    callback.end_stage("read_inputs")
 
     image_adapters = [adapters[job.id] for job in ready for _ in job.parameters.seeds]
     try:
@@ -116,7 +116,7 @@ def _generate_once(
             embeddings = encoder.encode(inputs)
             pool.count_look_ups(model, encoder)
             model.placement.end_stage()
-            timer.end_stage("encode_prompt")
+            callback.end_stage("encode_prompt")
             # Noise to latents to images.
             cropped = inpainting.crop_inputs(inputs, crop)
             generated = _denoise_and_decode(pipeline, model, cropped, embeddings, ready, callback)

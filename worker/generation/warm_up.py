@@ -24,6 +24,9 @@ class _IgnoreProgress:
     def step(self, step: int, steps: int) -> None:
         """Ignore a step."""
 
+    def check(self) -> None:
+        """Go on."""
+
     def preview(self, job_id: str, preview: Preview) -> None:
         """Ignore a preview."""
 

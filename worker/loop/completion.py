@@ -114,7 +114,7 @@ class JobCompleter:
 
     def _write(self, claim: Claim, verdict: Verdict | None, result: JobResult) -> None:
         final = _final(result, verdict)
-        status = final.status if self._close(claim, final) else "lost"
+        status = self._close(claim, final)
         details: dict[str, object] = {"status": status, "attempt": claim.job.attempts}
         if status == "failed" and final.error is not None:
             details["code"] = final.error.code.value
@@ -127,19 +127,21 @@ class JobCompleter:
         level = logging.WARNING if status in ("failed", "lost") else logging.INFO
         _log.log(level, "job %s", status, extra=details)
 
-    def _close(self, claim: Claim, result: JobResult) -> bool:
-        """Write the end of a job; False when another worker owns it and nothing was written."""
+    def _close(self, claim: Claim, result: JobResult) -> str:
+        """Write the end of a job; return how it ended: `lost` if another worker owns it and nothing was written.
+
+        A cancel or a deadline that came while the images were decoded and stored wins over a completed result.
+        """
         if result.status == "completed" and result.receipt is not None:
-            return self._claims.complete(claim, list(result.stored), result.receipt)
+            return self._claims.complete(claim, list(result.stored), result.receipt) or "lost"
         if result.status == "failed" and result.error is not None:
-            return self._claims.fail(claim, result.error)
+            return self._claims.fail(claim, result.error) or "lost"
         if result.status == "cancelled":
-            return self._claims.finish(claim, JobState.CANCELLED)
-        if result.status == "released":
-            return self._claims.release(claim)
-        if result.status == "device_failed":
-            return self._claims.release(claim, device_failed=True)
-        return False
+            return self._claims.finish(claim, JobState.CANCELLED) or "lost"
+        if result.status in ("released", "device_failed"):
+            is_released = self._claims.release(claim, device_failed=result.status == "device_failed")
+            return result.status if is_released else "lost"
+        return "lost"
 
     def _count_stages(self, receipt: Receipt) -> None:
         model, task = receipt.parameters.model, receipt.parameters.task

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from contracts.background import BackgroundThread
 from contracts.metrics import Counters, TotalsWriter
 from contracts.queue.leases import Claim, Claims
+from contracts.queue.reaper import Reaper
 from contracts.queue.workers import WorkerReport, publish, withdraw
 from worker.loop.progress import JobWatch
 from worker.settings import WorkerSettings
@@ -48,16 +49,14 @@ class Heartbeat:
         self._claims = claims
         self._settings = settings
         self._report_fields = report
-        self._delete_images = delete_images
         self._totals = TotalsWriter(claims.connection, counters)
-        # After Redis was away, leases have expired whose workers live: give them one lease to extend them.
-        self._no_reap_before = time.monotonic() + claims.lease_seconds
         # Jobs are generated while those before them are being completed.
         self._held: list[tuple[Sequence[Claim], JobWatch]] = []
         self._lock = threading.Lock()
         self._thread = BackgroundThread("heartbeat")
         # A storage that is slow or away must not delay the beats.
         self._deletions = BackgroundThread("deletions")
+        self._reaper = Reaper(claims, lambda job_id: self._deletions.submit(partial(delete_images, job_id)))
         self._beat_at: float | None = None
 
     def start(self) -> None:
@@ -97,12 +96,11 @@ class Heartbeat:
         try:
             self._extend()
             publish(self._claims.connection, self._report(), self._claims.lease_seconds)
-            if time.monotonic() > self._no_reap_before:
-                self._reap()
+            self._reaper.reap()
             self._totals.flush()
         except RedisError as error:
             _log.warning("heartbeat not written: %s", error)
-            self._no_reap_before = time.monotonic() + self._claims.lease_seconds
+            self._reaper.spare_leases()
         if self._beat_at is not None:
             self._beat_at = time.monotonic()
 
@@ -127,14 +125,6 @@ class Heartbeat:
                 if claim.job.id in lost:
                     # This may be a job that has just ended: its watch is no longer used.
                     watch.drop(claim.job.id)
-
-    def _reap(self) -> None:
-        requeued, given_up = self._claims.reap()
-        if requeued:
-            _log.warning("%d jobs requeued: their workers were lost, or were not Darkroom's", requeued)
-        for job_id in given_up:
-            _log.error("job given up: every worker that ran it was lost", extra={"job_id": job_id})
-            self._deletions.submit(partial(self._delete_images, job_id))
 
     def _report(self) -> WorkerReport:
         fields, held = self._report_fields(), self.held_claims

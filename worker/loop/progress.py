@@ -60,6 +60,8 @@ class JobWatch:
         self._reported_at = float("-inf")
         self._first_step_at: float | None = None
         self._no_write_before = 0.0
+        # Apart, because a Redis whose memory is full refuses previews only.
+        self._no_preview_before = 0.0
         self._last_step_at = time.monotonic()
 
     @property
@@ -83,22 +85,35 @@ class JobWatch:
             raise Released
         progress = self._progress(step, steps)
         if step == steps or self._last_step_at - self._reported_at >= self._report_seconds:
-            self._advance(progress)
+            self._ask(progress)
             self._reported_at = time.monotonic()
         if not self._running:
             raise Aborted
         self._on_step()
 
+    def check(self) -> None:
+        """Called between stages that have no steps: drop jobs that were cancelled or are past their deadline.
+
+        Raises:
+            Aborted: no job is left.
+            Released: the worker must stop now.
+        """
+        if self._must_release():
+            raise Released
+        self._ask(None)
+        if not self._running:
+            raise Aborted
+
     def preview(self, job_id: str, preview: Preview) -> None:
         """Publish a preview of a running job; in any thread. A preview that cannot be written is dropped."""
         claim = next((claim for claim in self._running if claim.job.id == job_id), None)
-        if claim is None or time.monotonic() < self._no_write_before:
+        if claim is None or time.monotonic() < self._no_preview_before:
             return
         try:
             self._claims.preview(claim, preview)
         except RedisError as error:
             _log.warning("preview not written: %s", error)
-            self._no_write_before = time.monotonic() + _REDIS_PAUSE_SECONDS
+            self._no_preview_before = time.monotonic() + _REDIS_PAUSE_SECONDS
 
     def drop(self, job_id: str) -> None:
         """Stop watching a job whose lease was lost."""
@@ -113,8 +128,9 @@ class JobWatch:
             eta_seconds = round((self._last_step_at - self._first_step_at) / (step - 1) * (steps - step), 3)
         return Progress(step=step, steps=steps, fraction=round(step / steps, 4), eta_seconds=eta_seconds)
 
-    def _advance(self, progress: Progress) -> None:
-        if self._last_step_at < self._no_write_before:
+    def _ask(self, progress: Progress | None) -> None:
+        """Write the progress, if there is any, and drop the jobs that do not go on."""
+        if time.monotonic() < self._no_write_before:
             return
         try:
             verdicts = self._claims.advance(self._running, progress)

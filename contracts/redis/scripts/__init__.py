@@ -1,6 +1,10 @@
 """The Lua scripts: each is one atomic step, behind `KEY` (see keys.py) and the functions of prelude.lua and
 accounts.lua.
 
+While Redis' memory is full (`maxmemory`), those run that end or free something, or lead to that; they begin with
+`write_even_if_full()`. Those that bring something new are refused (submit, preview, retain_input, register_lora,
+idempotency_begin, idempotency_bind).
+
 submit           accept a job                          claim            lease waiting jobs to a worker
 cancel           cancel a job                          extend           extend leases
 expire           remove an ended job, leave a tombstone  advance          write progress, read cancellation
@@ -13,5 +17,6 @@ idempotency_*    begin, bind and release a key         claim_message    lease a 
 register_lora    enter an uploaded LoRA                finish_message   end an attempt to deliver it
 recount_bytes    mend an owner's count of bytes
 unregister_lora  remove it                             webhook_secrets  read or replace signing secrets
+fail_unreadable  end a job that cannot be read         publish_report   write a worker's report
 rate_limit       count a call of an API key            add_totals       add a process' counters to the totals
 """

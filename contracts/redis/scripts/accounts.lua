@@ -81,8 +81,9 @@ end
 
 -- The same, with a guess for a model that has never run. Jobs queued by earlier releases have no `work`.
 local function expected_seconds(work)
-  local known = work and cjson.decode(work)
-  return known and (predicted_seconds(known) or known.megapixel_steps * UNKNOWN_MODEL_PACE) or 0
+  local known = decode(work, {})
+  if not (known.pace and known.model and known.image_steps and known.megapixel_steps) then return 0 end
+  return predicted_seconds(known) or known.megapixel_steps * UNKNOWN_MODEL_PACE
 end
 
 -- Adds a measured job to the moving averages of its pace and its model's.
@@ -103,7 +104,8 @@ function settle_account(id)
   local job = redis.call('HMGET', job_key(id), 'owner', 'priority', 'charged', 'call_share', 'started_at')
   if not job[3] then return end
   redis.call('HDEL', job_key(id), 'charged', 'call_share')
-  charge(job[1], job[2], (now() - job[5]) * job[4] - job[3])
+  local seconds = now() - (tonumber(job[5] or nil) or now())
+  charge(text(job[1]), text(job[2]), seconds * (tonumber(job[4] or nil) or 1) - (tonumber(job[3]) or 0))
 end
 
 local function add_load(field, change)

@@ -8,6 +8,7 @@
 -- queues whose owners' accounts are equal, and of the queues before the first warm or overdue one; and up to
 -- `scan_limit` jobs to run together.
 
+write_even_if_full()
 local started = now()
 local excluded, wait_seconds = {}, nil
 
@@ -20,11 +21,20 @@ end
 local warm, deferred = set_of(arguments.warm), set_of(arguments.deferred)
 local ready = arguments.ready and set_of(arguments.ready)
 
+-- Number fields of a job; 0 or 1 where another release left one out. A job with an unreadable record is leased too: the
+-- worker that reads it ends it.
+local function number(field, default) return tonumber(field or nil) or default end
+
 -- The first of a job's needs that is in a set (`is_in`), or is not in it; nil if there is none.
 local function first_of(needs, set, is_in)
   for _, name in ipairs(needs) do
     if (set[name] or false) == is_in then return name end
   end
+end
+
+-- Whether a job exists in no state that this release knows.
+local function is_unknown(id, state)
+  return state ~= 'running' and not RQ_STATUS[state] and redis.call('HEXISTS', job_key(id), 'queue') == 1
 end
 
 -- The first waiting job of a queue that is not deferred, and whether any job waits. Removes ids of jobs that are no
@@ -35,15 +45,16 @@ local function head(queue)
     local id = redis.call('LINDEX', KEY.rq_queue .. queue, index)
     if not id then break end
     local job = redis.call('HMGET', job_key(id), 'state', 'created_at', 'model', 'needs')
-    local model, needs = job[3], job[4] and cjson.decode(job[4]) or { job[3] }
-    if job[1] ~= 'queued' then
+    local model = text(job[3])
+    local needs = strings(job[4], { model })
+    if job[1] ~= 'queued' and not is_unknown(id, job[1]) then
       redis.call('LREM', KEY.rq_queue .. queue, 1, id)
     elseif deferred[model] then
       return nil, true
     elseif first_of(needs, deferred, true) then
       index = index + 1
     else
-      return { queue = queue, id = id, since = tonumber(job[2]), model = model, needs = needs }, true
+      return { queue = queue, id = id, since = number(job[2], 0), model = model, needs = needs }, true
     end
   end
   return nil, index > 0
@@ -55,7 +66,7 @@ local function queues_of(tier)
   local pattern = '^' .. KEY.job_queue .. tier .. ':(.*):([^:]*)$'
   for _, queue in ipairs(redis.call('SMEMBERS', KEY.waiting .. tier)) do
     local model, owner = string.match(queue, pattern)
-    if not deferred[model] then
+    if model and not deferred[model] then
       local own = of_owner[owner] or {}
       own[#own + 1] = { queue = queue, model = model, owner = owner }
       of_owner[owner] = own
@@ -117,9 +128,10 @@ end
 -- Adds a job's adapters to those of the claim; returns false, without adding any, if there would be too many.
 local function admit(adapters, distinct)
   local new, count = {}, distinct.count
-  for _, adapter in ipairs(cjson.decode(adapters)) do
-    if not distinct.names[adapter[1]] and not new[adapter[1]] then
-      new[adapter[1]], count = true, count + 1
+  for _, adapter in ipairs(decode(adapters, {})) do
+    local name = type(adapter) == 'table' and adapter[1] or ''
+    if not distinct.names[name] and not new[name] then
+      new[name], count = true, count + 1
     end
   end
   -- The first job may have more than `max_adapters`.
@@ -140,7 +152,7 @@ local function companions(first, queues, key, adapters, room)
       scanned = scanned + 1
       local job = redis.call('HMGET', job_key(id), 'state', 'batch_key', 'solo', 'num_images', 'pixels', 'adapters')
       if id ~= first.id and job[1] == 'queued' and job[2] == key and not job[3] then
-        local companion = { id = id, queue = queue, images = tonumber(job[4]), pixels = tonumber(job[5]),
+        local companion = { id = id, queue = queue, images = number(job[4], 1), pixels = number(job[5], 0),
                             adapters = job[6] or '[]' }
         local list = companion.adapters == adapters and same_adapters or others
         list[#list + 1] = companion
@@ -161,7 +173,7 @@ end
 local function gather(job, queues)
   local first = redis.call('HMGET', job_key(job.id), 'batch_key', 'solo', 'num_images', 'pixels', 'adapters')
   local key = first[2] and '' or first[1] or ''
-  local images, pixels, distinct = tonumber(first[3]), tonumber(first[4]), { count = 0, names = {} }
+  local images, pixels, distinct = number(first[3], 1), number(first[4], 0), { count = 0, names = {} }
   local jobs = { { id = job.id, queue = job.queue, images = images } }
   if key == '' or not arguments.batching then return jobs, true end
   local max_pixels = math.min(arguments.max_pixels, arguments.model_pixels[job.model] or arguments.max_pixels)
@@ -188,7 +200,7 @@ local function charge_owners(jobs)
     local found = redis.call('HMGET', job_key(job.id), 'owner', 'priority')
     local seconds = expected_seconds_of(job.id)
     redis.call('HSET', job_key(job.id), 'charged', seconds, 'call_share', job.images / images)
-    charge(found[1], found[2], seconds)
+    charge(text(found[1]), text(found[2]), seconds)
   end
 end
 
@@ -227,7 +239,7 @@ local function claim_from(tier)
     if unready then return { unready = unready } end
     local jobs, full = gather(job, queues)
     if arguments.peek then return ids_of(jobs) end
-    local batchable = redis.call('HGET', job_key(job.id), 'batch_key') ~= ''
+    local batchable = text(redis.call('HGET', job_key(job.id), 'batch_key')) ~= ''
     local left = arguments.batch_wait_seconds - (started - job.since)
     if full or not (arguments.batching and batchable and left > 0) then return lease(jobs) end
     excluded[job.queue] = true

@@ -2,6 +2,7 @@
 -- deliveries and are skipped. First, messages whose lease has expired return to the front of their queues, and messages
 -- whose retry is due to the end. Returns `taken`, the id and the message; `foreign` and the id of a job that is not a
 -- message; or nothing.
+write_even_if_full()
 local time = stamp(now())
 
 local function put_back(index, registry, push)
@@ -42,7 +43,14 @@ local function take(site)
   redis.call('ZADD', KEY.rq_started .. queue, '+inf', id .. ':' .. arguments.execution)
   redis.call('HSET', rq_key(id), 'status', 'started', 'worker_name', arguments.worker,
              'lease', arguments.execution)
-  return { 'taken', id, unpack(redis.call('HMGET', rq_key(id), 'event', 'site', 'attempts', 'record')) }
+  local message = redis.call('HMGET', rq_key(id), 'event', 'attempts', 'sequence', 'record', 'job')
+  -- What the message has no copy of comes from the job, or from the message once the job's record is removed.
+  local constants = {}
+  for _, name in ipairs(CONSTANT_FIELDS) do
+    constants[name] = redis.call('HGET', rq_key(id), name) or redis.call('HGET', job_key(text(message[5])), name) or nil
+  end
+  return { 'taken', id, text(message[1]), site, message[2] or '0', message[3] or '0', message[4] or '{}',
+           cjson.encode(constants) }
 end
 
 local full = {}

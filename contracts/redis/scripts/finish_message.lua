@@ -1,15 +1,17 @@
 -- Ends an attempt to deliver a message. Returns 1; 0, without writing anything, if the lease was lost.
 -- `next`: `again` (retry after `pause_seconds`), `back` (to the front of its queue, not counted as an attempt),
 -- `delivered` or `given_up` (both remove the message). `shown` is what the job's view shows of the attempt.
+write_even_if_full()
 local id = arguments.id
 local found = redis.call('HMGET', rq_key(id), 'lease', 'site', 'job')
 if found[1] ~= arguments.execution then return 0 end
-local queue = webhook_queue(found[2])
+local site = text(found[2])
+local queue = webhook_queue(site)
 redis.call('ZREM', KEY.webhook_leases, id)
 redis.call('ZREM', KEY.rq_started .. queue, id .. ':' .. arguments.execution)
 redis.call('HDEL', rq_key(id), 'lease')
 if arguments.next == 'back' then
-  queue_delivery(id, found[2], 'LPUSH')
+  queue_delivery(id, site, 'LPUSH')
   return 1
 end
 
@@ -24,5 +26,5 @@ else
   shown.status = arguments.next
   redis.call('DEL', rq_key(id))
 end
-show_delivery(id, found[3], shown)
+show_delivery(id, text(found[3]), shown)
 return 1

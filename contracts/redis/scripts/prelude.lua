@@ -17,6 +17,29 @@ local function rq_key(id) return KEY.rq_job .. id end
 -- Tells the listeners in all API processes that a job has a new event; they read the event themselves.
 local function publish(id, kind) redis.call('PUBLISH', KEY.job_channel, id .. ' ' .. kind) end
 
+-- Redis refuses the writes of a script that began while its memory is full, until one has run that can only free.
+-- Scripts that end or free something, or lead to that, begin with such a write, which changes nothing. (From Redis 7
+-- on, the flag `allow-oom` would say the same, but Redis 6.2 runs no script that has flags.)
+local function write_even_if_full() redis.call('ZREM', KEY.leases, '') end
+
+-- Records of other releases may lack a field, or have another form of it: a script must not fail in the middle.
+local function text(field) return field or '' end
+
+-- The object or array in some JSON; `default` where there is neither.
+local function decode(json, default)
+  local is_json, value = pcall(cjson.decode, json)
+  return is_json and type(value) == 'table' and value or default
+end
+
+-- The strings in a JSON array; `default` where it is not an array of strings.
+local function strings(json, default)
+  local values = decode(json, default)
+  for _, value in ipairs(values) do
+    if type(value) ~= 'string' then return default end
+  end
+  return values
+end
+
 local function webhook_queue(site) return KEY.webhook_queue .. site end
 
 -- The only call that a dispatcher runs, as RQ stores it; any other call in a queue is foreign.
@@ -36,36 +59,46 @@ end
 local function show_delivery(id, job, changes)
   local key = job_key(job)
   if redis.call('HEXISTS', key, 'state') == 0 then return end
-  local deliveries = cjson.decode(redis.call('HGET', key, 'deliveries') or '{}')
-  local shown = deliveries[id] or {}
+  local deliveries = decode(redis.call('HGET', key, 'deliveries'), {})
+  local shown = type(deliveries[id]) == 'table' and deliveries[id] or {}
   shown.status_code, shown.error, shown.updated_at = nil, nil, stamp(now())
   for name, value in pairs(changes) do shown[name] = value end
   deliveries[id] = shown
   redis.call('HSET', key, 'deliveries', cjson.encode(deliveries))
 end
 
+-- The fields that never change, and may be long: a message has no copy of them while its job's record exists.
+local CONSTANT_FIELDS = { 'parameters', 'metadata', 'webhook' }
+
 -- Queues a message, with the job's record as it is now, if the job's webhook asks for this kind of event.
+-- Messages of one job are numbered from 1, so that a receiver can put them in order.
 local function notify(id, kind, event)
-  local text = redis.call('HGET', job_key(id), 'webhook')
-  local webhook, wanted = text and cjson.decode(text), false
-  for _, name in ipairs(webhook and webhook.events or {}) do wanted = wanted or name == kind end
-  if not wanted then return end
+  local webhook, wanted = decode(redis.call('HGET', job_key(id), 'webhook'), {}), false
+  local events = type(webhook.events) == 'table' and webhook.events or {}
+  for _, name in ipairs(events) do wanted = wanted or name == kind end
+  if not wanted or type(webhook.site) ~= 'string' then return end
+  local sequence = redis.call('HINCRBY', job_key(id), 'message_sequence', 1)
   local fields, flat = {}, redis.call('HGETALL', job_key(id))
   for index = 1, #flat, 2 do fields[flat[index]] = flat[index + 1] end
+  for _, name in ipairs(CONSTANT_FIELDS) do fields[name] = nil end
+  fields.previews = nil
   local delivery = 'msg_' .. id .. '_' .. string.gsub(event, '-', '_')
   redis.call('HSET', rq_key(delivery), 'origin', webhook_queue(webhook.site), 'timeout', -1,
              'description', kind .. ' of job ' .. id, 'data', delivery_call(delivery),
-             'job', id, 'event', kind, 'site', webhook.site, 'attempts', 0, 'record', cjson.encode(fields))
+             'job', id, 'event', kind, 'site', webhook.site, 'attempts', 0, 'sequence', sequence,
+             'record', cjson.encode(fields))
   queue_delivery(delivery, webhook.site, 'RPUSH')
-  show_delivery(delivery, id, { event = kind, status = 'pending', attempts = 0 })
+  show_delivery(delivery, id, { event = kind, status = 'pending', attempts = 0, sequence = sequence })
 end
 
+-- Appends an event to a job's stream, and tells who listens; returns the event's id.
 local function emit(id, kind, data)
   publish(id, kind)
   if kind == 'queued' then redis.call('PUBLISH', KEY.wake_jobs, id) end
   local event = redis.call('XADD', KEY.events .. id, 'MAXLEN', '~', 1024, '*', 'event', kind,
                            'data', cjson.encode(data))
   if kind ~= 'progress' and kind ~= 'preview' then notify(id, kind, event) end
+  return event
 end
 
 -- The content hash in an input's storage key; nil for other keys, whose holders are not counted.
@@ -92,14 +125,19 @@ end
 -- Moves a job to another state; without one, only out of the counts. Returns its model and its task.
 local function enter(id, state)
   local found = redis.call('HMGET', job_key(id), 'state', 'model', 'task', 'owner', 'priority')
-  local job = { model = found[2], task = found[3], owner = found[4], priority = found[5] }
-  count_job(found[1], job, -1)
+  local job = { model = text(found[2]), task = text(found[3]), owner = text(found[4]), priority = text(found[5]) }
+  if found[1] then count_job(found[1], job, -1) end
   if state then
     count_job(state, job, 1)
     redis.call('HSET', job_key(id), 'state', state)
   end
   drop_idle_accounts()
   return job.model, job.task
+end
+
+-- The queue of a job; RQ's record names it too.
+local function queue_of(id)
+  return redis.call('HGET', job_key(id), 'queue') or text(redis.call('HGET', rq_key(id), 'origin'))
 end
 
 -- Removes one holder of an input. Without holders it may be swept: after the time for which it was retained (an upload,
@@ -129,7 +167,9 @@ local function requeue(id, queue)
   redis.call('HSET', rq_key(id), 'status', 'queued')
   redis.call('LPUSH', KEY.rq_queue .. queue, id)
   local tier = string.match(queue, '^' .. KEY.job_queue .. '([^:]+):')
-  redis.call('SADD', KEY.waiting .. tier, queue)
+  if tier then redis.call('SADD', KEY.waiting .. tier, queue) end
+  local deadline = tonumber(redis.call('HGET', job_key(id), 'deadline_at') or nil)
+  if deadline then redis.call('ZADD', KEY.deadlines, stamp(deadline), id) end
 end
 
 -- Sets how many bytes an item of an owner takes in the storage: `input:KEY` or `job:ID`; 0 removes the item. The sum
@@ -169,7 +209,7 @@ local function finish(id, queue, state, fields, ttl_seconds)
   local key, ended = job_key(id), now()
   local model, task = enter(id, state)
   count('jobs_ended', state, model, task)
-  if fields.error then count('job_failures', cjson.decode(fields.error).code) end
+  if fields.error then count('job_failures', decode(fields.error, {}).code) end
   local written = { 'finished_at', stamp(ended), 'expires_at', stamp(ended + ttl_seconds) }
   for name, value in pairs(fields) do
     written[#written + 1] = name
@@ -179,7 +219,7 @@ local function finish(id, queue, state, fields, ttl_seconds)
   local owner = redis.call('HGET', key, 'owner')
   if owner then set_stored(owner, 'job:' .. id, result_bytes(fields.images)) end
   redis.call('HSET', rq_key(id), 'status', RQ_STATUS[state])
-  redis.call('ZADD', KEY['rq_' .. RQ_STATUS[state]] .. queue, ended + ttl_seconds, id)
+  if queue ~= '' then redis.call('ZADD', KEY['rq_' .. RQ_STATUS[state]] .. queue, ended + ttl_seconds, id) end
   redis.call('ZREM', KEY.deadlines, id)
   -- The job's keys have no TTL in Redis: the sweeper needs to know what belongs to the job, and who owns it.
   redis.call('ZADD', KEY.expiry, stamp(ended + ttl_seconds), id)
@@ -188,4 +228,19 @@ end
 
 local function failure(code, message, retryable)
   return { error = cjson.encode({ code = code, message = message, retryable = retryable }) }
+end
+
+-- Ends a job that must not go on: one that its owner has cancelled, or whose deadline has passed. Returns the state in
+-- which it ended; nil if it may go on. `before` completes the message about a deadline.
+local function end_interrupted(id, queue, before, ttl_seconds)
+  local job = redis.call('HMGET', job_key(id), 'cancel_requested', 'deadline_at')
+  if job[1] then
+    finish(id, queue, 'cancelled', {}, ttl_seconds)
+    return 'cancelled'
+  end
+  local deadline = tonumber(job[2] or nil)
+  if deadline and deadline <= now() then
+    finish(id, queue, 'failed', failure('deadline_exceeded', 'the deadline passed ' .. before, true), ttl_seconds)
+    return 'failed'
+  end
 end

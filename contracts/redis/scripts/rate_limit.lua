@@ -1,6 +1,7 @@
 -- Counts a call with an API key: at most `limit` in any 60 seconds, over all processes. Returns whether the call is
 -- allowed (1 or 0), how many remain, and the milliseconds until the oldest call stops counting. A repeated call counts
 -- once.
+write_even_if_full()
 local time, window_seconds = now(), 60
 redis.call('ZREMRANGEBYSCORE', arguments.key, '-inf', stamp(time - window_seconds))
 local calls = redis.call('ZCARD', arguments.key)

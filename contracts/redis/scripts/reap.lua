@@ -1,36 +1,50 @@
 -- Requeues jobs whose leases have expired, and fails queued jobs whose deadline has passed. Returns the number of
--- requeued jobs and the ids of those that failed because no attempt is left.
+-- requeued jobs and the ids of those that ended instead: cancelled, past the deadline, or without another attempt.
 -- A requeued job runs alone from then on: it may be what killed its worker.
-local time, requeued, lost = now(), 0, {}
+-- Without `leases`, leases are left alone: their holders may not have had a chance to extend them.
+write_even_if_full()
+local time, requeued, ended = now(), 0, {}
 
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEY.leases, '-inf', stamp(time), 'LIMIT', 0, 100)) do
-  local job = redis.call('HMGET', job_key(id), 'queue', 'lease', 'attempts', 'cancel_requested', 'model')
-  if not job[2] then
+local expired = arguments.leases
+  and redis.call('ZRANGEBYSCORE', KEY.leases, '-inf', stamp(time), 'LIMIT', 0, 100) or {}
+for _, id in ipairs(expired) do
+  local job = redis.call('HMGET', job_key(id), 'lease', 'attempts', 'model')
+  if not job[1] then
     redis.call('ZREM', KEY.leases, id)
   else
-    release_lease(id, job[1], job[2])
-    count('leases_lost', job[5])
-    if job[4] then
-      finish(id, job[1], 'cancelled', {}, arguments.ttl_seconds)
-    elseif tonumber(job[3]) >= arguments.max_attempts then
-      finish(id, job[1], 'failed',
+    local queue, attempts = queue_of(id), tonumber(job[2] or nil) or 0
+    release_lease(id, queue, job[1])
+    count('leases_lost', text(job[3]))
+    if end_interrupted(id, queue, 'while the job was running', arguments.ttl_seconds) then
+      ended[#ended + 1] = id
+    elseif attempts >= arguments.max_attempts then
+      finish(id, queue, 'failed',
         failure('worker_lost', 'every worker that took this job was lost while running it', true),
         arguments.ttl_seconds)
-      lost[#lost + 1] = id
+      ended[#ended + 1] = id
     else
       redis.call('HSET', job_key(id), 'solo', '1')
-      requeue(id, job[1])
-      emit(id, 'queued', { reason = 'worker lost', attempts = tonumber(job[3]) })
+      requeue(id, queue)
+      emit(id, 'queued', { reason = 'worker lost', attempts = attempts })
       requeued = requeued + 1
     end
   end
 end
 
+-- RQ's entry of a worker that was killed expires, but stays a member of RQ's sets of workers.
+local function forget_dead_workers(members)
+  for _, entry in ipairs(redis.call('SMEMBERS', members)) do
+    if redis.call('EXISTS', entry) == 0 then redis.call('SREM', members, entry) end
+  end
+end
+
+forget_dead_workers(KEY.rq_workers)
 -- A stock RQ worker takes a job, cannot run it, and puts it into RQ's registry of failed jobs for a year. Jobs that
 -- failed here are in the same registry, with a score no later than the end of their records.
 local latest_score = stamp(time + arguments.ttl_seconds + 1)
 for _, rq_queue in ipairs(redis.call('SMEMBERS', KEY.rq_queues)) do
   local queue = string.sub(rq_queue, #KEY.rq_queue + 1)
+  forget_dead_workers(KEY.rq_queue_workers .. queue)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEY.rq_failed .. queue, latest_score, '+inf', 'LIMIT', 0, 100)) do
     if redis.call('HGET', job_key(id), 'state') == 'queued' then
       redis.call('ZREM', KEY.rq_failed .. queue, id)
@@ -43,13 +57,13 @@ for _, rq_queue in ipairs(redis.call('SMEMBERS', KEY.rq_queues)) do
 end
 
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEY.deadlines, '-inf', stamp(time), 'LIMIT', 0, 100)) do
-  local job = redis.call('HMGET', job_key(id), 'state', 'queue')
-  if job[1] == 'queued' then
-    redis.call('LREM', KEY.rq_queue .. job[2], 1, id)
-    finish(id, job[2], 'failed',
+  local queue = queue_of(id)
+  if redis.call('HGET', job_key(id), 'state') == 'queued' then
+    redis.call('LREM', KEY.rq_queue .. queue, 1, id)
+    finish(id, queue, 'failed',
       failure('deadline_exceeded', 'the deadline passed while the job waited', true), arguments.ttl_seconds)
   end
-  -- A running job's own worker sees its deadline at the next step.
+  -- A running job's own worker sees its deadline; a job that is requeued gets its row again.
   redis.call('ZREM', KEY.deadlines, id)
 end
-return { requeued, lost }
+return { requeued, ended }

@@ -6,7 +6,8 @@ for _, tier in ipairs({ 'high', 'normal', 'low' }) do
     local first = redis.call('LINDEX', KEY.rq_queue .. queue, 0)
     local job = first and redis.call('HMGET', job_key(first), 'model', 'created_at')
     if job and job[1] then
-      queues[#queues + 1] = { tier, job[1], redis.call('LLEN', KEY.rq_queue .. queue), stamp(time - tonumber(job[2])) }
+      local since = tonumber(job[2] or nil) or time
+      queues[#queues + 1] = { tier, job[1], redis.call('LLEN', KEY.rq_queue .. queue), stamp(time - since) }
     end
   end
 end

@@ -35,7 +35,7 @@ PRODUCT = ("app", "bench", "cli", "contracts", "dispatcher", "worker")
 #: A key in a literal; not `urn:darkroom:…`, nor `darkroom: message`.
 LITERAL = re.compile(r"(?<![\w:])(?:darkroom|rq):[a-z][\w:]*")
 #: Keys that only RQ writes: its registration of workers.
-RQS_OWN = {"rq:workers", "rq:worker:", "rq:clean_registries"}
+RQS_OWN = {"rq:worker:", "rq:clean_registries"}
 IMAGE = Upload(
     id="upload:" + "0" * 64,
     sha256="0" * 64,
@@ -103,6 +103,8 @@ def full_redis(
         if outcome is not None:
             outbox.finish(message, outcome)
     publish(connection, WorkerReport(id="w", state="idle"), 60)
+    for workers in ("rq_workers", "rq_queue_workers"):  # written by RQ, cleaned by us
+        connection.sadd(TABLE[workers], "rq:worker:w")
     remember(queue, "me", IMAGE, 60)
     file = tmp_path / "lora"
     file.write_bytes(b"x")

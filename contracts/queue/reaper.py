@@ -1,0 +1,53 @@
+"""Reaps on behalf of a process: requeues or ends the jobs of silent workers, and ends those past their deadline.
+
+Workers and API processes do this, so that deadlines and cancels act while no worker lives. Knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from redis.exceptions import RedisError
+
+from contracts.queue.leases import Claims
+
+_log = logging.getLogger(__name__)
+
+
+class Reaper:
+    """Reaps once per call of `reap`.
+
+    After Redis was away, leases have expired whose workers live: these get one lease's time to extend them, and
+    also when this process starts.
+    """
+
+    def __init__(self, claims: Claims, delete_images: Callable[[str], object]) -> None:
+        """`delete_images` deletes the stored images of a job, by its id."""
+        self._claims = claims
+        self._delete_images = delete_images
+        self._spare_leases_before = 0.0
+        self.spare_leases()
+
+    def spare_leases(self) -> None:
+        """Redis was away: leave leases alone for as long as one lasts."""
+        self._spare_leases_before = time.monotonic() + self._claims.lease_seconds
+
+    def reap(self) -> None:
+        """Reap once.
+
+        Raises:
+            RedisError: Redis does not answer.
+            Unavailable: the storage does not.
+        """
+        try:
+            requeued, ended = self._claims.reap(leases=time.monotonic() > self._spare_leases_before)
+        except RedisError:
+            self.spare_leases()
+            raise
+        if requeued:
+            _log.warning("%d jobs requeued: their workers were lost, or were not Darkroom's", requeued)
+        for job_id in ended:
+            _log.error("job ended: its worker was lost", extra={"job_id": job_id})
+            self._delete_images(job_id)
