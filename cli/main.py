@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from cli import generate, keys, loras, plan, webhooks
 from cli.client import Client, ServiceError
 from cli.redis_access import default_data
-from cli.supervisor.redis_server import RedisNotFound
+from cli.supervisor.redis_server import MEMORY_BYTES, RedisNotFound
 from cli.supervisor.up import Service
 from contracts import logs
 from contracts.settings import LogSettings, explain
@@ -55,6 +55,14 @@ def build_parser() -> argparse.ArgumentParser:
         default="everysec",
         help="when the Redis started here syncs its file: `always` survives any crash but is slower (%(default)s)",
     )
+    up.add_argument(
+        "--redis-memory",
+        type=plan.parse_bytes,
+        default=MEMORY_BYTES,
+        metavar="SIZE",
+        help="memory for the data of the Redis started here, for example 2GiB; while it is full, new jobs get 503 "
+        "(1GiB)",
+    )
     up.set_defaults(run=_run_up)
 
     job = commands.add_parser("generate", help="generate an image through the API")
@@ -89,7 +97,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _run_up(arguments: argparse.Namespace) -> None:
     logs.configure(LogSettings())
-    Service(arguments.host, arguments.port, arguments.data, arguments.workers, arguments.fsync).run()
+    Service(
+        arguments.host, arguments.port, arguments.data, arguments.workers, arguments.fsync, arguments.redis_memory
+    ).run()
 
 
 def _run_models(arguments: argparse.Namespace) -> None:

@@ -65,7 +65,6 @@ class DeliveryView(BaseModel):
     event: WebhookEvent
     status: Literal["pending", "delivered", "given_up"]
     attempts: int
-    sequence: int = Field(description="number of the message among those of the job, from 1")
     status_code: int | None = Field(description="HTTP status of the receiver's last response")
     error: str | None = Field(description="error of the last attempt")
     updated_at: AwareDatetime
@@ -77,11 +76,6 @@ class WebhookView(BaseModel):
     url: str
     events: list[WebhookEvent]
     deliveries: list[DeliveryView]
-    sequence: int | None = Field(
-        None,
-        description="in the webhook's own body: number of the message among those of the job, from 1",
-        exclude_if=lambda value: value is None,
-    )
 
 
 class JobView(BaseModel):
@@ -177,7 +171,7 @@ def view_job(
 
 def _view_webhook(webhook: WebhookRecord, deliveries: Mapping[str, DeliveryRecord]) -> WebhookView:
     shown = [
-        DeliveryView(id=id, **one.model_dump(exclude={"updated_at"}), updated_at=_time(one.updated_at))
+        DeliveryView(id=id, **one.model_dump(exclude={"updated_at", "sequence"}), updated_at=_time(one.updated_at))
         for id, one in sorted(deliveries.items())
     ]
     return WebhookView(url=webhook.url, events=list(webhook.events), deliveries=shown)

@@ -34,11 +34,12 @@ async def deliver(
     """Make one attempt to deliver a message; returns what follows from the answer, and never raises."""
     try:
         job = message.read_job()
-        body = render(job, signer, message.sequence)
+        body = render(job, signer)
         headers = {
             "Content-Type": "application/json",
             "User-Agent": "darkroom",
             "Darkroom-Event": message.event,
+            "Darkroom-Sequence": str(message.sequence),
             **sign(keys, message.id, int(time.time()), body),
         }
         return _judge(message, settings, await poster.post(_webhook_of(job).url, body, headers))
@@ -53,13 +54,10 @@ async def deliver(
         return _failed(message, settings, type(error).__name__)
 
 
-def render(job: JobRecord, signer: LinkSigner, sequence: int) -> bytes:
-    """Render the body: the job as the API shows it, with the message's number, without the state of deliveries."""
+def render(job: JobRecord, signer: LinkSigner) -> bytes:
+    """Render the body: the job as the API shows it, without the state of its deliveries."""
     links = Links(_webhook_of(job).base, signer)
-    view = view_job(job.model_copy(update={"deliveries": {}}), links)
-    if view.webhook is not None and sequence > 0:
-        view.webhook.sequence = sequence
-    return view.model_dump_json().encode()
+    return view_job(job.model_copy(update={"deliveries": {}}), links).model_dump_json().encode()
 
 
 def _webhook_of(job: JobRecord) -> WebhookRecord:

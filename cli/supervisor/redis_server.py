@@ -69,6 +69,10 @@ def find_running(folder: Path) -> str | None:
     return url
 
 
+#: `maxmemory` by default: ten thousand waiting jobs take about 50 MB, finished ones stay for a day.
+MEMORY_BYTES = 2**30
+
+
 class DiskFull(RuntimeError):
     """The append-only file's disk takes no more bytes."""
 
@@ -76,16 +80,19 @@ class DiskFull(RuntimeError):
 class RedisServer:
     """A redis-server child process with an append-only file, `noeviction` and no TCP port."""
 
-    def __init__(self, folder: Path, fsync: str = "everysec") -> None:
+    def __init__(self, folder: Path, fsync: str = "everysec", memory_bytes: int = MEMORY_BYTES) -> None:
         """Prepare a server; `start` runs it.
 
         Args:
             folder: keeps the append-only file from one start to the next.
             fsync: Redis' `appendfsync`: `everysec` may lose the last second or two in a crash;
                 `always` loses nothing, at the price of one sync a write.
+            memory_bytes: Redis' `maxmemory`: when its data reach this, new jobs are refused with 503 until waiting
+                ones have ended and expired.
         """
         self.folder = folder
         self._fsync = fsync
+        self._memory_bytes = memory_bytes
         # A unix socket's path is limited to 107 bytes; the data folder's may be longer.
         self._run_folder = Path(tempfile.mkdtemp(prefix=_RUN_FOLDER_PREFIX))
         self.socket = self._run_folder / "redis.sock"
@@ -119,7 +126,8 @@ class RedisServer:
         command = [
             binary, "--port", "0", "--unixsocket", self.socket, "--unixsocketperm", "700",
             "--dir", self.folder.resolve(), "--appendonly", "yes", "--appendfsync", self._fsync,
-            "--maxmemory-policy", "noeviction", "--save", "", "--daemonize", "no",
+            "--maxmemory", self._memory_bytes, "--maxmemory-policy", "noeviction", "--save", "",
+            "--daemonize", "no",
             "--logfile", (self.folder / "redis.log").resolve(),
         ]  # fmt: skip
         # In its own session, because a Ctrl-C must not reach Redis, which stops last.

@@ -22,7 +22,7 @@ import httpx
 
 from cli.supervisor.beats import BeatReceiver
 from cli.supervisor.process import Child
-from cli.supervisor.redis_server import RedisServer
+from cli.supervisor.redis_server import MEMORY_BYTES, RedisServer
 from contracts.background import BackgroundThread
 from contracts.permissions import keep_private
 from contracts.settings import SharedSettings
@@ -41,12 +41,14 @@ _HURRIED_STOP_SECONDS = 30.0
 class Service:
     """A running service: Redis, one API process, N workers and one dispatcher, as children of this process."""
 
-    def __init__(self, host: str, port: int, data: Path, workers: int, fsync: str) -> None:
+    def __init__(
+        self, host: str, port: int, data: Path, workers: int, fsync: str, redis_bytes: int = MEMORY_BYTES
+    ) -> None:
         """Open the listening socket; `port` 0 picks a free one. `data` holds images, uploads and Redis' file."""
         self._data = data.resolve()
         self._listener = _listen(host, port)
         own_redis = not os.environ.get("DARKROOM_REDIS_URL")
-        self._redis = RedisServer(self._data / "redis", fsync) if own_redis else None
+        self._redis = RedisServer(self._data / "redis", fsync, redis_bytes) if own_redis else None
         self._host, self._port = self._listener.getsockname()[:2]
         self._worker_count = workers
         self._api: Child | None = None

@@ -103,8 +103,8 @@ def full_redis(
         if outcome is not None:
             outbox.finish(message, outcome)
     publish(connection, WorkerReport(id="w", state="idle"), 60)
-    for workers in ("rq_workers", "rq_queue_workers"):  # written by RQ, cleaned by us
-        connection.sadd(TABLE[workers], "rq:worker:w")
+    for workers in (TABLE["rq_workers"], TABLE["rq_queue_workers"] + "q"):  # written by RQ, cleaned by us
+        connection.sadd(workers, "rq:worker:w")
     remember(queue, "me", IMAGE, 60)
     file = tmp_path / "lora"
     file.write_bytes(b"x")
