@@ -215,9 +215,7 @@ class Claims:
             receipt=receipt.model_dump(mode="json", exclude={"parameters"}),  # the record has them
         )
 
-    def finish(
-        self, claim: Claim, state: JobState, *, measured: object = None, **fields: Any
-    ) -> JobState | None:
+    def finish(self, claim: Claim, state: JobState, *, measured: object = None, **fields: Any) -> JobState | None:
         """End a job with JSON-serializable fields of its record.
 
         Args:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
@@ -220,7 +220,6 @@ class JobRecord(_Part):
     def to_hash(self) -> dict[str, str]:
         """Write the hash of a new record, with fields for scripts and lists; the script adds `created_at`."""
         fields = self.model_dump(mode="json", exclude_defaults=True, exclude={"created_at"})
-        fields["attempts"] = self.attempts
         for name in JSON_FIELDS & fields.keys():
             fields[name] = to_json(fields[name])
         fields |= {
