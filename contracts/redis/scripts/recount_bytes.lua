@@ -1,5 +1,6 @@
 -- Compares items of an owner's stored bytes with the records: removes those of inputs and jobs that are gone, and adds
 -- those in `missing` (item -> bytes) that have no row. With `sum`, adds all rows up, and returns the sum.
+write_even_if_full()
 local rows = KEY.owner_bytes .. arguments.owner
 
 local function exists(item)
