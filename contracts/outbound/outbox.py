@@ -82,7 +82,7 @@ class Message:
     @property
     def owner(self) -> str:
         """Whose job it is, and so whose secret signs it."""
-        return str(json.loads(self.record).get("owner", ""))
+        return self.record.get("owner", "")
 
     @property
     def belongs_to(self) -> dict[str, str]:
