@@ -133,9 +133,11 @@ os.kill(os.getpid(), signal.SIGKILL)
         pid, socket = parent.stdout.readline().split()
         parent.wait(60)
     server = RedisServer(tmp_path)
-    with pytest.raises(RuntimeError, match="another `darkroom up` runs on"):
-        server.start(timeout_seconds=0.3)
-    os.kill(int(pid), signal.SIGKILL)
+    try:
+        with pytest.raises(RuntimeError, match="another `darkroom up` runs on"):
+            server.start(timeout_seconds=0.3)
+    finally:
+        os.kill(int(pid), signal.SIGKILL)
     server.start()
     server.stop()
     assert not Path(socket).parent.exists(), "the socket of the former server is left"

@@ -58,7 +58,9 @@ def test_a_result_waits_for_redis_until_the_process_is_asked_to_stop(
         assert not waiting.is_alive(), "the write is retried forever"
         redis.start()
         assert queue.fetch(ids[1]).state is JobState.RUNNING
+        redis.kill()
     finally:
+        redis.start()  # or a write that is retried forever would keep this test from ending
         stopping.set()
         completer.close()
         queue.close()
