@@ -100,8 +100,12 @@ class JobCompleter:
     def _store(self, claim: Claim, watch: JobWatch, result: JobResult) -> JobResult:
         """Store the images; hand the job back where the storage has not taken them in time."""
 
+        started_at = time.monotonic()
+
         def may_wait() -> bool:
             watch.mark_alive()
+            if self._stopping() and time.monotonic() - started_at > _STOPPING_PATIENCE_SECONDS:
+                return False
             return claim.job.id not in watch.verdicts and not self._must_release()
 
         try:

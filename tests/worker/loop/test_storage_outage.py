@@ -111,6 +111,22 @@ def test_an_outage_of_the_storage_stops_claims_and_each_job_completes_once_it_is
     assert all(storage.exists(image.key) for record in ended for image in record.images)
 
 
+def test_a_worker_that_is_stopped_in_a_long_outage_does_not_wait_for_the_end_of_its_drain_time(
+    settings: SharedSettings,
+    queue: JobQueue,
+    pool: Pool,
+    storage: LocalStorage,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("worker.loop.completion._STOPPING_PATIENCE_SECONDS", 0.1)
+    id = queue.submit(parameters()).id
+    interrupt(storage, "images")
+
+    start_and_stop_in_the_outage(make_consumer(settings, pool, storage, drain_seconds=3600.0), queue)
+
+    assert (queue.fetch(id).state, queue.fetch(id).attempts) == (JobState.QUEUED, 0)
+
+
 def start_and_stop_in_the_outage(consumer: Consumer, queue: JobQueue) -> None:
     def stop() -> None:
         wait_until(lambda: bool(paused(queue)))
