@@ -45,7 +45,7 @@ def _read_retry_after(text: str) -> float | None:
         return float(text[:9])
     try:
         at = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # a year or an offset with too many digits
         return None
     if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -30,8 +31,8 @@ def read_preference(request: Request) -> int | None:
         if name == "wait":
             if not value:
                 return MAX_WAIT_SECONDS
-            if value.isascii() and value.isdecimal() and 1 <= int(value[:9]) <= MAX_WAIT_SECONDS:
-                return int(value)
+            if re.fullmatch(r"0*[0-9]{1,2}", value, re.ASCII) and 1 <= int(value[-2:]) <= MAX_WAIT_SECONDS:
+                return int(value[-2:])
             message = f"wait must be a whole number of seconds, got {value[:20]!r}"
             raise InvalidRequest([FieldProblem("Prefer", message, f"wait=1–{MAX_WAIT_SECONDS}")])
     return None

@@ -165,7 +165,9 @@ def test_retry_after_is_read_as_seconds_and_as_a_date(
     assert least <= answer.retry_after_seconds <= most
 
 
-@pytest.mark.parametrize("delay", ["soon", "-5", "1.5", "²", "Thu, 99 Foo 2026"])
+@pytest.mark.parametrize(
+    "delay", ["soon", "-5", "1.5", "²", "Thu, 99 Foo 2026", f"Mon, 01 Jan {10**20} 00:00:00 GMT"]
+)
 def test_an_invalid_retry_after_is_ignored(receiver: Receiver, delay: str) -> None:
     receiver.plans["/hook"] = [Reply(503, {"Retry-After": delay.encode().decode("latin-1")})]
 

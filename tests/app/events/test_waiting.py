@@ -105,7 +105,9 @@ def test_failures_and_cancellations_end_the_wait(
     ]
 
 
-@pytest.mark.parametrize("value", ["wait=0", "wait=61", "wait=x", "wait=-1", "wait=1.5", "wait=999999999999"])
+@pytest.mark.parametrize(
+    "value", ["wait=0", "wait=61", "wait=x", "wait=-1", "wait=1.5", f"wait={10**12}", "wait=00000000160"]
+)
 def test_an_invalid_wait_is_refused_before_anything_is_queued(
     client: TestClient, queue: JobQueue, value: str
 ) -> None:
@@ -123,7 +125,7 @@ def test_other_preferences_are_ignored(client: TestClient, value: str) -> None:
     assert "Preference-Applied" not in response.headers
 
 
-@pytest.mark.parametrize("value", ['respond-async, wait="1"', "Wait=1;x=y", "wait=1, wait=60"])
+@pytest.mark.parametrize("value", ['respond-async, wait="1"', "Wait=1;x=y", "wait=1, wait=60", f"wait={1:05000}"])
 def test_the_preference_is_parsed_as_in_rfc_7240(client: TestClient, value: str) -> None:
     response = client.post("/v1/txt2img", json=JOB, headers={"Prefer": value})
 
