@@ -1,4 +1,4 @@
-"""Admission: whether any live worker has the memory to run a job. Queues nothing and stores nothing.
+"""Admission: whether any live worker has the memory to run a job, and in time. Queues nothing and stores nothing.
 
 A worker that has not reported its memory is assumed to be able to run everything.
 """
@@ -77,6 +77,26 @@ class Admission:
                 reports = read_workers(self._connection)
             self._reports = (time.monotonic(), reports)
         return reports
+
+
+def too_long(job: JobParameters, run_seconds: float | None, max_seconds: float) -> FieldProblem | None:
+    """Why a job may not take as long as predicted: the field that asks for too much, and the most that would fit.
+
+    Args:
+        run_seconds: predicted time; None before the first job of its model: such a job is admitted.
+    """
+    if run_seconds is None or run_seconds <= max_seconds:
+        return None
+    message = f"the job is predicted to take {run_seconds:.0f} s, and a job may take {max_seconds:.0f} s here"
+    images = int(max_seconds / run_seconds * job.num_images)
+    if images >= 1:
+        return FieldProblem("num_images", f"{message}; ask for fewer images at once", f"1–{images}")
+    steps = int(max_seconds / run_seconds * job.num_images * job.num_inference_steps)
+    if steps >= 1:
+        also = "" if job.num_images == 1 else ", one image at a time"
+        return FieldProblem("num_inference_steps", f"{message}; ask for fewer steps{also}", f"1–{steps}")
+    field = "width" if job.width >= job.height else "height"
+    return FieldProblem(field, f"{message}; ask for a smaller image")
 
 
 def explain(refusal: Plan, job: JobParameters) -> FieldProblem:

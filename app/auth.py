@@ -31,7 +31,7 @@ class Principal:
 
     Attributes:
         owner: whose jobs, uploads and LoRAs are visible; those of other owners answer 404.
-        key_id: the API key; None without one.
+        key_id: the API key, by which calls and jobs are counted; all callers without one are counted together.
         calls_per_minute: limit on calls that create something; None: no limit.
         max_jobs: limit on jobs that are waiting or running; None: no limit.
     """
@@ -39,7 +39,7 @@ class Principal:
     owner: str = "local"
     scopes: frozenset[Scope] = frozenset(Scope)
     highest_priority: Priority = Priority.HIGH
-    key_id: str | None = None
+    key_id: str = "anonymous"
     calls_per_minute: int | None = None
     max_jobs: int | None = None
 
@@ -51,9 +51,7 @@ class Principal:
     @property
     def quota(self) -> Quota | None:
         """The limit on this principal's waiting and running jobs."""
-        if self.key_id is None or self.max_jobs is None:
-            return None
-        return Quota(self.key_id, self.max_jobs)
+        return None if self.max_jobs is None else Quota(self.key_id, self.max_jobs)
 
     def priority_of(self, request: JobRequest) -> Priority:
         """The priority that the request names; without one, normal or the highest that the key allows.
@@ -79,11 +77,11 @@ class Principal:
 class Authenticator:
     """A check of credentials against the API keys in Redis, with a short cache."""
 
-    def __init__(self, keys: ApiKeyStore, requirement: KeyRequirement, allows_anonymous: bool) -> None:
-        """`allows_anonymous`: everybody is served as long as there have never been keys."""
+    def __init__(self, keys: ApiKeyStore, requirement: KeyRequirement, anonymous: Principal | None) -> None:
+        """`anonymous`: everybody, who is served as long as there have never been keys; None: nobody is."""
         self._keys = keys
         self._requirement = requirement
-        self._allows_anonymous = allows_anonymous
+        self._anonymous = anonymous
         self._has_keys_until = (False, 0.0)
         self._refresh: asyncio.Task[bool] | None = None
         self._principals: dict[bytes, tuple[Principal, float]] = {}
@@ -96,8 +94,8 @@ class Authenticator:
             Unavailable: Redis does not answer.
         """
         if not await self._has_keys():
-            if self._allows_anonymous:
-                return Principal()
+            if self._anonymous is not None:
+                return self._anonymous
             raise Unauthorized("this service has no API keys yet; its operator makes one: `darkroom keys create`")
         token = read_token(authorization)
         if token is None:

@@ -13,7 +13,7 @@ from functools import partial
 from fastapi.concurrency import run_in_threadpool
 
 from app.admission import Admission
-from app.auth import Authenticator
+from app.auth import Authenticator, Principal
 from app.disk_space import DiskSpace
 from app.events.notifier import JobNotifier
 from app.inputs.codec import Limits
@@ -98,7 +98,7 @@ async def open_services(
         disk_space=disk_space,
         readiness=Readiness(redis, storage, disk_space),
         notifier=JobNotifier(),
-        authenticator=Authenticator(api_keys, key_requirement, allows_anonymous=settings.serves_everybody),
+        authenticator=Authenticator(api_keys, key_requirement, _anonymous(settings)),
         api_keys=api_keys,
         link_signer=LinkSigner(redis, settings.shared, storage),
         admission=Admission(redis),
@@ -141,6 +141,16 @@ def _open_decoder(settings: ApiSettings) -> ImageDecoder:
         processes=settings.decoder_processes,
         max_waiting=settings.decoder_queue,
         timeout_seconds=settings.decoder_timeout_seconds,
+    )
+
+
+def _anonymous(settings: ApiSettings) -> Principal | None:
+    """Everybody, with the limits on callers without an API key; None where such callers are refused."""
+    if not settings.serves_everybody:
+        return None
+    return Principal(
+        calls_per_minute=settings.anonymous_calls_per_minute or None,
+        max_jobs=settings.anonymous_max_jobs or None,
     )
 
 

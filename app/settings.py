@@ -11,7 +11,15 @@ from pydantic import AnyHttpUrl, Field
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from contracts.settings import LogSettings, OutboundSettings, QueueSettings, Settings, SharedSettings, describe
+from contracts.settings import (
+    KeySettings,
+    LogSettings,
+    OutboundSettings,
+    QueueSettings,
+    Settings,
+    SharedSettings,
+    describe,
+)
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +130,24 @@ class ApiSettings(Settings):
     max_waiting_per_owner: int = Field(
         1_000, ge=1, description="maximum number of waiting jobs of one owner; more get 429"
     )
+    max_job_seconds: float = Field(
+        600.0,
+        gt=0,
+        description="maximum time that a job is predicted to take, by the pace of earlier jobs; more get 422; "
+        "a job that has run for twice as long fails with duration_exceeded",
+    )
+    anonymous_calls_per_minute: int = Field(
+        600,
+        ge=0,
+        description="while there are no API keys: maximum calls a minute that create, cancel or delete something; more get 429; "
+        "0: no limit",
+    )
+    anonymous_max_jobs: int = Field(
+        500,
+        ge=0,
+        description="while there are no API keys: maximum jobs waiting and running at once; more get 429; "
+        "0: no limit",
+    )
     idempotency_lease_seconds: float = Field(
         15.0, gt=0, description="time after which a call that died with its Idempotency-Key may be repeated"
     )
@@ -189,4 +215,4 @@ def is_loopback(host: str) -> bool:
 
 
 if __name__ == "__main__":
-    print(describe(SharedSettings, LogSettings, QueueSettings, OutboundSettings, ApiSettings))  # noqa: T201
+    print(describe(SharedSettings, LogSettings, QueueSettings, OutboundSettings, KeySettings, ApiSettings))  # noqa: T201

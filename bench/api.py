@@ -140,7 +140,8 @@ def main() -> None:
         server.start()
         environment = {
             "DARKROOM_REDIS_URL": server.url, "DARKROOM_DATA": str(data),
-            **dict.fromkeys((f"DARKROOM_API_MAX_WAITING{rest}" for rest in ("", "_PER_OWNER")), "1000000"),
+            **{f"DARKROOM_API_MAX_WAITING{rest}": "1000000" for rest in ("", "_PER_OWNER")},
+            **{f"DARKROOM_API_ANONYMOUS_{limit}": "0" for limit in ("CALLS_PER_MINUTE", "MAX_JOBS")},
         }  # fmt: skip
         port, api_port = free_port(), free_port()
         bare = stack.enter_context(serve([*_BARE, "--port", str(port)], port, "/docs", environment))

@@ -12,12 +12,14 @@ from pathlib import Path
 from cli.redis_access import add_data_argument, open_redis
 from contracts.auth.api_keys import ApiKeyStore, Key, Scope
 from contracts.requests.schema import Priority
+from contracts.settings import KeySettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands."""
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     create = actions.add_parser("create", help="create a key and print it; it cannot be shown again")
+    defaults = KeySettings.model_fields
     create.add_argument("name", help="a label for people, for example the app that uses the key")
     create.add_argument("--owner", help="keys with the same owner share jobs and uploads (default: a new owner)")
     create.add_argument(
@@ -30,18 +32,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--calls-per-minute",
         type=int,
         metavar="N",
-        help="maximum POST calls per minute; more get 429 (default: no limit)",
+        help="maximum POST calls per minute; more get 429; 0: no limit "
+        f"(default: DARKROOM_KEYS_CALLS_PER_MINUTE, or {defaults['calls_per_minute'].default})",
     )
     create.add_argument(
         "--max-jobs",
         type=int,
         metavar="N",
-        help="maximum jobs queued and running at once; more get 429 (default: no limit)",
+        help="maximum jobs queued and running at once; more get 429; 0: no limit "
+        f"(default: DARKROOM_KEYS_MAX_JOBS, or {defaults['max_jobs'].default})",
     )
     create.add_argument(
         "--highest-priority",
         choices=[tier.value for tier in Priority],
-        help="highest priority that its jobs may ask for (default: high)",
+        default=Priority.NORMAL.value,
+        help="highest priority that its jobs may ask for (default: %(default)s)",
     )
     create.set_defaults(run=_create)
     actions.add_parser("list", help="list all keys, including revoked ones").set_defaults(run=_list)
@@ -53,15 +58,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _create(arguments: argparse.Namespace) -> None:
-    given = {
-        "scopes": arguments.scope,
-        "calls_per_minute": arguments.calls_per_minute,
-        "max_jobs": arguments.max_jobs,
-        "highest_priority": arguments.highest_priority,
-    }
+    defaults = KeySettings()
+    limits = {name: getattr(arguments, name) for name in KeySettings.model_fields}
+    limits = {name: getattr(defaults, name) if limit is None else limit for name, limit in limits.items()}
     with _open(arguments.data) as keys:
         key, token = keys.create(
-            arguments.name, arguments.owner, **{name: value for name, value in given.items() if value is not None}
+            arguments.name,
+            arguments.owner,
+            scopes=arguments.scope or [Scope.GENERATE],
+            highest_priority=arguments.highest_priority,
+            **{name: limit or None for name, limit in limits.items()},
         )
     print(token)
     print(f"created key {key.id} for owner {key.owner}; save it now, it cannot be shown again", file=sys.stderr)

@@ -137,22 +137,20 @@ class QueueFull(TryLater):
 
 
 class TooManyJobs(TryLater):
-    """The maximum number of jobs of one API key is waiting or running."""
+    """The maximum number of jobs of one API key, or of all callers without one, is waiting or running."""
 
     def __init__(self, max_jobs: int, retry_after_seconds: int) -> None:
         super().__init__(
-            f"this API key has reached its limit of {max_jobs} jobs waiting or running", retry_after_seconds
+            f"limit reached: at most {max_jobs} jobs may wait or run at one time", retry_after_seconds
         )
 
 
 class RateExceeded(TryLater):
-    """An API key has reached its rate limit of `calls_per_minute`."""
+    """An API key, or all callers without one together, reached the rate limit of `calls_per_minute`."""
 
     def __init__(self, calls_per_minute: int, retry_after_seconds: int) -> None:
         self.calls_per_minute = calls_per_minute
-        super().__init__(
-            f"rate limit reached: this API key may make {calls_per_minute} calls a minute", retry_after_seconds
-        )
+        super().__init__(f"rate limit reached: at most {calls_per_minute} calls a minute", retry_after_seconds)
 
 
 class TooManyImages(TryLater):
@@ -203,6 +201,7 @@ class FailureCode(StrEnum):
     LORA_MISSING = "lora_missing"
     INPUT_MISSING = "input_missing"
     DEADLINE_EXCEEDED = "deadline_exceeded"
+    DURATION_EXCEEDED = "duration_exceeded"
     WORKER_LOST = "worker_lost"
     REFUSED_FUNCTION = "refused_function"
     UNREADABLE = "unreadable"
@@ -217,6 +216,7 @@ RETRYABLE = {
     FailureCode.LORA_MISSING: False,
     FailureCode.INPUT_MISSING: False,
     FailureCode.DEADLINE_EXCEEDED: True,
+    FailureCode.DURATION_EXCEEDED: False,
     FailureCode.WORKER_LOST: True,
     FailureCode.REFUSED_FUNCTION: False,
     FailureCode.UNREADABLE: True,

@@ -143,6 +143,19 @@ class QueueSettings(Settings):
     )
 
 
+class KeySettings(Settings):
+    """Limits of new API keys where `darkroom keys create` names none; keys that exist stay as they are."""
+
+    model_config = SettingsConfigDict(env_prefix="DARKROOM_KEYS_", frozen=True, extra="ignore")
+
+    calls_per_minute: int = Field(
+        120, ge=0, le=10_000, description="maximum calls a minute that create something; more get 429; 0: no limit"
+    )
+    max_jobs: int = Field(
+        100, ge=0, le=1_000, description="maximum jobs waiting and running at once; more get 429; 0: no limit"
+    )
+
+
 class OutboundSettings(Settings):
     """Where clients may make the service connect to; must be the same for API and dispatcher."""
 

@@ -45,7 +45,7 @@ async def require_generate(request: Request, response: Response) -> None:
 
     Raises:
         Forbidden: the key lacks the scope.
-        RateExceeded: the key has made as many calls in the last minute as it may.
+        RateExceeded: as many calls were made in the last minute as may be.
     """
     principal_of(request).require(Scope.GENERATE)
     await _count_call(request, response)
@@ -53,7 +53,7 @@ async def require_generate(request: Request, response: Response) -> None:
 
 async def _count_call(request: Request, response: Response) -> None:
     principal = principal_of(request)
-    if principal.key_id is not None and principal.calls_per_minute is not None:
+    if principal.calls_per_minute is not None:
         api_keys = services_of(request).api_keys
         left = await run_in_threadpool(api_keys.count_call, principal.key_id, principal.calls_per_minute)
         response.headers.update(rate_headers(left.limit, left.remaining, left.reset_seconds))

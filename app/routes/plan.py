@@ -8,15 +8,16 @@ from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
-from app.admission import Admission, Feasibility, explain
+from app.admission import Feasibility, explain
 from app.dependencies.bodies import JsonBodyDep
 from app.dependencies.submissions import DryRunDep
 from app.openapi.routes import MAKING, plan_body, problems
 from app.parsing.requests import parse_any
+from app.services import Services
 from app.submission.submit import CheckedJob, JobDraft
 from contracts.catalogue.families import Mode, Task
+from contracts.errors import FieldProblem
 from contracts.memory.plan import Plan
-from contracts.queue.client import JobQueue
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
@@ -54,7 +55,7 @@ class PlanView(BaseModel):
     warm: bool = Field(description="whether that worker has the model loaded")
     plan: Plan | None = Field(description="where that worker would place each component, and the bytes it takes")
     run_seconds: float | None = Field(
-        description="seconds of denoising, as measured in the last similar job; null before the first one"
+        description="seconds of denoising, predicted from earlier jobs; null before the first one of its model"
     )
     estimated_seconds: float | None = Field(
         description="`run_seconds` plus what the plan costs where components do not stay on the device"
@@ -68,19 +69,19 @@ async def plan_job(body: JsonBodyDep, submission: DryRunDep) -> PlanView:
 
     def plan() -> PlanView:
         job = submission.check(JobDraft(parse_any(body)))
-        return _view(job, submission.services.admission, submission.services.queue)
+        return _view(job, submission.services, submission.predict_overtime(job.parameters))
 
     return await run_in_threadpool(plan)
 
 
-def _view(checked: CheckedJob, admission: Admission, queue: JobQueue) -> PlanView:
+def _view(checked: CheckedJob, services: Services, overtime: FieldProblem | None) -> PlanView:
     job = checked.parameters
-    workers = admission.assess(checked.model, job)
+    workers = services.admission.assess(checked.model, job)
     best = workers[0] if workers else None
     plan = None if best is None else best.plan
-    run_seconds = queue.eta.run_seconds(job)
+    run_seconds = services.queue.eta.run_seconds(job)
     runs = best is None or best.runs
-    problem = None if runs or plan is None else explain(plan, job)
+    problem = overtime if runs or plan is None else explain(plan, job)
     return PlanView(
         task=job.task,
         mode=job.mode,
@@ -88,10 +89,10 @@ def _view(checked: CheckedJob, admission: Admission, queue: JobQueue) -> PlanVie
         width=job.width,
         height=job.height,
         num_images=job.num_images,
-        runs=runs,
+        runs=runs and overtime is None,
         reason=_reason(best) if problem is None else problem.message,
         field=None if problem is None else problem.field,
-        worker=best.worker.id if best is not None and runs else None,
+        worker=best.worker.id if best is not None and runs and overtime is None else None,
         warm=best is not None and job.model in best.worker.warm,
         plan=plan,
         run_seconds=run_seconds,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from fastapi import Response
 from fastapi.concurrency import run_in_threadpool
 
+from app.admission import too_long
 from app.auth import Principal
 from app.events.waiting import wait_for_end
 from app.inputs.reader import GivenImage, InputReader, Inputs, stored_bytes
@@ -29,6 +30,9 @@ from contracts.requests.validation import check
 from contracts.uploads.loras import resolve_uploads
 
 log = logging.getLogger(__name__)
+
+#: How many times its maximum predicted time a job may really take: predictions are averages.
+_RUN_FACTOR = 2.0
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,8 @@ class Submission:
         """Check a request, store its images and queue the job. A refused request leaves nothing behind.
 
         Raises:
-            InvalidRequest: with every problem found, or because no worker has enough memory.
+            InvalidRequest: with every problem found, or because no worker has enough memory, or because the job
+                would take too long.
             Conflict, QueueFull, QuotaExceeded, TooManyJobs, Unavailable: as `JobQueue.submit` says.
         """
         job, record = self.services.owner_bytes.run(self.principal.owner, lambda: self._submit(draft, hold))
@@ -114,6 +119,7 @@ class Submission:
             metadata=request.metadata,
             webhook=job.webhook,
             idempotency=hold,
+            max_run_seconds=_RUN_FACTOR * services.settings.max_job_seconds,
             max_waiting=services.settings.max_waiting,
             max_waiting_per_owner=services.settings.max_waiting_per_owner,
             max_bytes=services.settings.max_owner_bytes,
@@ -126,6 +132,9 @@ class Submission:
         while True:
             job = self.check(draft)
             self.services.admission.require(job.model, job.parameters)
+            problem = self.predict_overtime(job.parameters)
+            if problem is not None:
+                raise InvalidRequest([problem])
             self.services.disk_space.require(stored_bytes(job.images))
             if self.inputs.store(job.images):
                 return job
@@ -146,6 +155,10 @@ class Submission:
         images = self.inputs.read(request, draft.images)
         parameters = resolve(request, model, {path: image.stored for path, image in images.items()})
         return CheckedJob(model, resolve_uploads(parameters, catalogue), images, priority, webhook)
+
+    def predict_overtime(self, job: JobParameters) -> FieldProblem | None:
+        """Why the job would take too long, as far as its time can be predicted."""
+        return too_long(job, self.services.queue.eta.run_seconds(job), self.services.settings.max_job_seconds)
 
     @property
     def inputs(self) -> InputReader:

@@ -96,6 +96,7 @@ class JobQueue:
         owner: str = "local",
         priority: Priority = Priority.NORMAL,
         deadline_seconds: int | None = None,
+        max_run_seconds: float | None = None,
         response_format: str = "url",
         metadata: dict[str, str] | None = None,
         webhook: WebhookRecord | None = None,
@@ -127,6 +128,7 @@ class JobQueue:
             metadata=metadata or {},
             webhook=webhook,
             request_id=request_id,
+            max_run_seconds=max_run_seconds,
             created_at=0,
         )
         arguments: dict[str, Any] = {

@@ -6,6 +6,7 @@ between two jobs of one owner each other owner gets about as many seconds. Knows
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from typing import cast
@@ -45,10 +46,11 @@ class EtaEstimator:
         work = work_of(parameters)
         with redis_errors_are_unavailable():
             paces = self._connection.hmget(keys.IMAGE_PACE, [work["pace"], work["model"]])
-        own, of_model = (None if pace is None else float(pace) for pace in cast("list[str | None]", paces))
-        if own is not None:
-            return float(work["image_steps"] * own)
-        return None if of_model is None else float(work["megapixel_steps"] * of_model)
+        pace, totals = cast("list[str | None]", paces)
+        if pace is not None:
+            return float(work["image_steps"] * float(pace))
+        seconds, megapixel_steps = (0.0, 0.0) if totals is None else json.loads(totals)
+        return float(work["megapixel_steps"] * seconds / megapixel_steps) if megapixel_steps else None
 
     def seconds_to_next_claim(self, record: JobRecord) -> int:
         """Estimate the seconds until a worker claims its next job, as if running jobs were like this one."""

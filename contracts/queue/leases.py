@@ -36,7 +36,7 @@ from contracts.settings import QueueSettings
 
 _log = logging.getLogger(__name__)
 
-Verdict = Literal["on", "lost", "cancel", "deadline"]
+Verdict = Literal["on", "lost", "cancel", "deadline", "overtime"]
 
 #: Previews that a job's event stream keeps for clients that connect later.
 _MAX_PREVIEW_BYTES = 256 * 1024

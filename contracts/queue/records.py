@@ -188,6 +188,7 @@ class JobRecord(_Part):
 
     Attributes:
         request_id: id of the HTTP request that created it, for the logs.
+        max_run_seconds: maximum time of one attempt; then the job fails with `duration_exceeded`. None: no limit.
     """
 
     id: str
@@ -203,6 +204,7 @@ class JobRecord(_Part):
     finished_at: float | None = None
     expires_at: float | None = None
     deadline_at: float | None = None
+    max_run_seconds: float | None = None
     attempts: int = 0
     cancel_requested: bool = False
     progress: Progress = Field(default_factory=Progress)

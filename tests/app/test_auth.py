@@ -203,6 +203,28 @@ def test_a_quota_counts_jobs_that_have_not_ended(
     assert client.post("/v1/txt2img", json=JOB, headers=call).status_code == 202
 
 
+def test_callers_without_a_key_share_limits(settings: SharedSettings) -> None:
+    limits = ApiSettings(shared=settings, anonymous_calls_per_minute=4, anonymous_max_jobs=2)
+    with TestClient(create_app(limits)) as client:
+        answers = [client.post("/v1/txt2img", json=JOB) for _ in range(5)]
+
+        assert [answer.status_code for answer in answers] == [202, 202, 429, 429, 429]
+        assert [answer.json()["code"] for answer in answers[2:]] == ["too_many_jobs"] * 2 + ["rate_exceeded"]
+        assert "at most 2 jobs" in answers[2].json()["detail"]
+        assert answers[0].headers["X-RateLimit-Limit"] == "4"
+        assert int(answers[4].headers["Retry-After"]) > 0
+        assert client.get("/v1/jobs").status_code == 200
+
+
+def test_the_limits_on_callers_without_a_key_can_be_lifted(settings: SharedSettings) -> None:
+    limits = ApiSettings(shared=settings, anonymous_calls_per_minute=0, anonymous_max_jobs=0)
+    with TestClient(create_app(limits)) as client:
+        answer = client.post("/v1/txt2img", json=JOB)
+
+    assert answer.status_code == 202
+    assert "X-RateLimit-Limit" not in answer.headers
+
+
 def test_a_key_caps_the_priority(client: TestClient, keys: ApiKeyStore, queue: JobQueue) -> None:
     _, token = keys.create("a", highest_priority=Priority.LOW)
 

@@ -32,7 +32,9 @@ LORA = {"Content-Type": "application/octet-stream"}
 @pytest.fixture
 def full(settings: SharedSettings) -> Iterator[TestClient]:
     """An API whose reserve is larger than any disk."""
-    with TestClient(create_app(ApiSettings(shared=settings, reserve_bytes=2**62))) as client:
+    with TestClient(
+        create_app(ApiSettings(shared=settings, reserve_bytes=2**62, anonymous_calls_per_minute=0))
+    ) as client:
         yield client
 
 
@@ -74,7 +76,9 @@ def test_finished_jobs_are_served_and_deleted_on_a_full_disk(
     data = worker.complete(worker.claim())
     with (
         full_disk(),
-        TestClient(create_app(ApiSettings(shared=settings, reserve_bytes=2**62))) as full,
+        TestClient(
+            create_app(ApiSettings(shared=settings, reserve_bytes=2**62, anonymous_calls_per_minute=0))
+        ) as full,
     ):
         assert full.get(f"/v1/jobs/{id}/images/0").content == data
         assert full.delete(f"/v1/jobs/{id}").status_code == 204

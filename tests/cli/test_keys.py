@@ -35,7 +35,7 @@ def test_a_key_is_created_and_shown_once(keys: ApiKeyStore, capsys: pytest.Captu
     printed = capsys.readouterr()
     key = authenticate(keys, printed.out.removesuffix("\n"))
     assert (key.name, key.owner, list(key.scopes)) == ("the ci", key.id, [Scope.GENERATE])
-    assert (key.calls_per_minute, key.max_jobs, key.highest_priority) == (None, None, Priority.HIGH)
+    assert (key.calls_per_minute, key.max_jobs, key.highest_priority) == (120, 100, Priority.NORMAL)
     assert key.id in printed.err
     main(["keys", "list"])
     assert printed.out.strip().removeprefix(f"dk_{key.id}_") not in capsys.readouterr().out
@@ -55,6 +55,25 @@ def test_a_key_has_the_given_limits(keys: ApiKeyStore, capsys: pytest.CaptureFix
     assert row.split()[:7] == [key.id, "a", "team", "admin,generate", "30", "4", "low"]
 
 
+def test_the_limits_of_new_keys_are_settings_and_0_lifts_them(
+    keys: ApiKeyStore, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = keys.create("of an earlier release")[0]
+    monkeypatch.setenv("DARKROOM_KEYS_CALLS_PER_MINUTE", "7")
+    monkeypatch.setenv("DARKROOM_KEYS_MAX_JOBS", "0")
+
+    main(["keys", "create", "a"])
+    main(["keys", "create", "b", "--calls-per-minute", "0", "--max-jobs", "3", "--highest-priority", "high"])
+
+    first, second = (authenticate(keys, token) for token in capsys.readouterr().out.split())
+    assert (first.calls_per_minute, first.max_jobs, first.highest_priority) == (7, None, Priority.NORMAL)
+    assert (second.calls_per_minute, second.max_jobs, second.highest_priority) == (None, 3, Priority.HIGH)
+    kept = keys.find_all()[0]
+    assert (kept.id, kept.calls_per_minute, kept.max_jobs, kept.highest_priority) == (
+        old.id, None, None, Priority.HIGH,
+    )  # fmt: skip
+
+
 def test_a_key_is_revoked(keys: ApiKeyStore, capsys: pytest.CaptureFixture[str]) -> None:
     main(["keys", "create", "a"])
     token = capsys.readouterr().out.strip()
@@ -70,7 +89,7 @@ def test_a_key_is_revoked(keys: ApiKeyStore, capsys: pytest.CaptureFixture[str])
     ("words", "message"),
     [
         (["create", "a", "--owner", "a:b"], "owner: "),
-        (["create", "a", "--max-jobs", "0"], "max_jobs: "),
+        (["create", "a", "--max-jobs", "1001"], "max_jobs: "),
         (["revoke", "nothing"], "key 'nothing' does not exist"),
     ],
 )

@@ -41,6 +41,7 @@ def guarded(tmp_path: Path) -> Iterator[tuple[RunningService, str]]:
     service = RunningService(tmp_path / "data", environment=environment)
     try:
         create = ["keys", "create", "fuzz", "--scope", "generate", "--scope", "admin", "--data", str(service.data)]
+        create += ["--calls-per-minute", "0", "--highest-priority", "high"]
         created = subprocess.run(
             [sys.executable, "-m", "cli.main", *create], capture_output=True, text=True, check=True
         )

@@ -179,11 +179,14 @@ class _PatientWriter:
 
 
 def _final(result: JobResult, verdict: Verdict | None) -> JobResult:
-    """The result, unless the job was cancelled, ran past its deadline, or was lost while it ran."""
+    """The result, unless the job was cancelled, ran past its deadline or for too long, or was lost meanwhile."""
     if verdict == "cancel":
         return JobResult("cancelled")
     if verdict == "deadline":
         return JobResult.failed(FailureCode.DEADLINE_EXCEEDED, "the deadline passed while the job was running")
+    if verdict == "overtime":
+        message = "the job ran for longer than this service allows; send it with fewer steps or images"
+        return JobResult.failed(FailureCode.DURATION_EXCEEDED, message)
     return result if verdict is None else JobResult("lost")
 
 

@@ -10,6 +10,8 @@ local TIERS = { 'high', 'normal', 'low' }
 local LOWER_TIER_SHARE = 0.1
 -- For jobs of a model that has never run: seconds to compute one step of one megapixel of one image.
 local UNKNOWN_MODEL_PACE = 0.1
+-- A model's pace is that of its jobs of up to so many megapixel-steps.
+local RECENT_MEGAPIXEL_STEPS = 1000
 -- Measured paces that are remembered; beyond this, random ones are forgotten.
 local MAX_PACES = 10000
 
@@ -71,28 +73,39 @@ local function charge(owner, served, seconds)
   end
 end
 
+-- Seconds and megapixel-steps of a model's recent jobs; large images weigh most, as they do in what is predicted by them.
+local function model_totals(model)
+  local totals = redis.call('HGET', KEY.image_pace, model)
+  return unpack(totals and cjson.decode(totals) or { 0, 0 })
+end
+
 -- The seconds that a job will take, by the measured pace of jobs like it, or else of its model; nil before the first.
 local function predicted_seconds(work)
   local pace = redis.call('HGET', KEY.image_pace, work.pace)
   if pace then return work.image_steps * pace end
-  local model_pace = redis.call('HGET', KEY.image_pace, work.model)
-  return model_pace and work.megapixel_steps * model_pace
+  local seconds, megapixel_steps = model_totals(work.model)
+  return megapixel_steps > 0 and work.megapixel_steps * seconds / megapixel_steps or nil
 end
 
--- The same, with a guess for a model that has never run. Jobs queued by earlier releases have no `work`.
+-- The same, with a guess for a model that has never run. Jobs queued by other releases may have no such `work`: they
+-- cost nothing until they end.
 local function expected_seconds(work)
   local known = decode(work, {})
   if not (known.pace and known.model and known.image_steps and known.megapixel_steps) then return 0 end
   return predicted_seconds(known) or known.megapixel_steps * UNKNOWN_MODEL_PACE
 end
 
--- Adds a measured job to the moving averages of its pace and its model's.
+-- Adds a measured job to the moving average of its pace and to its model's totals.
 local function learn_pace(work, seconds)
-  local found = { [work.pace] = seconds / work.image_steps, [work.model] = seconds / work.megapixel_steps }
-  for field, pace in pairs(found) do
-    local before = tonumber(redis.call('HGET', KEY.image_pace, field) or pace)
-    redis.call('HSET', KEY.image_pace, field, 0.8 * before + 0.2 * pace)
+  local pace = seconds / work.image_steps
+  local before = tonumber(redis.call('HGET', KEY.image_pace, work.pace) or pace)
+  local model_seconds, megapixel_steps = model_totals(work.model)
+  model_seconds, megapixel_steps = model_seconds + seconds, megapixel_steps + work.megapixel_steps
+  if megapixel_steps > RECENT_MEGAPIXEL_STEPS then
+    model_seconds, megapixel_steps = model_seconds / 2, megapixel_steps / 2
   end
+  redis.call('HSET', KEY.image_pace, work.pace, 0.8 * before + 0.2 * pace,
+             work.model, cjson.encode({ model_seconds, megapixel_steps }))
   if redis.call('HLEN', KEY.image_pace) > MAX_PACES then
     redis.call('HDEL', KEY.image_pace, redis.call('HRANDFIELD', KEY.image_pace))
   end

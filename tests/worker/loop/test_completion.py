@@ -1,24 +1,28 @@
-"""How jobs end while Redis is away, and while the process is stopping."""
+"""How jobs end: while Redis is away, while the process is stopping, and when they took too long."""
 
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from cli.supervisor.redis_server import RedisServer
+from contracts.errors import FailureCode
 from contracts.metrics import Counters
 from contracts.queue.client import JobQueue
 from contracts.queue.leases import ClaimCriteria, Claims
 from contracts.queue.records import JobState
+from contracts.redis import keys
 from contracts.settings import QueueSettings, SharedSettings
-from contracts.storage import open_storage
+from contracts.storage import Storage, open_storage
 from tests.support.parameters import parameters
+from tests.support.scripted_worker import ScriptedWorker
 from worker.generation.outputs import JobResult
 from worker.loop import completion
 from worker.loop.completion import JobCompleter
-from worker.loop.progress import JobWatch
+from worker.loop.progress import Aborted, JobWatch
 from worker.loop.storage_outage import StorageOutage
 
 
@@ -65,3 +69,22 @@ def test_a_result_waits_for_redis_until_the_process_is_asked_to_stop(
         completer.close()
         queue.close()
         redis.stop()
+
+
+def test_a_job_that_ran_for_too_long_fails_and_is_not_to_be_sent_again(
+    queue: JobQueue, storage: Storage, worker: ScriptedWorker
+) -> None:
+    id, claims = queue.submit(parameters(), max_run_seconds=30.0).id, worker.claims
+    batch = claims.claim(ClaimCriteria())
+    queue.connection.hset(keys.JOB + id, "started_at", f"{queue.now() - 31:.6f}")
+    watch = JobWatch(claims, batch)
+
+    with closing(JobCompleter(claims, storage, Counters(), StorageOutage(storage, retry_seconds=60))) as completer:
+        with pytest.raises(Aborted):
+            watch.step(1, 4)
+        completer.complete(batch, watch, [JobResult("lost")])
+
+    job = queue.fetch(id)
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert (job.error.code, job.error.retryable) == (FailureCode.DURATION_EXCEEDED, False)
