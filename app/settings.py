@@ -139,7 +139,7 @@ class ApiSettings(Settings):
     anonymous_calls_per_minute: int = Field(
         600,
         ge=0,
-        description="while there are no API keys: maximum calls a minute that create, cancel or delete something; more get 429; "
+        description="while there are no API keys: maximum calls a minute that change something; more get 429; "
         "0: no limit",
     )
     anonymous_max_jobs: int = Field(
