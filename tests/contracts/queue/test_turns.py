@@ -250,6 +250,20 @@ def test_accounts_are_dropped_when_nobody_has_jobs(queue: JobQueue, make_claims:
     assert queue.connection.hgetall(keys.OWNER_LOAD) == {}
 
 
+def test_jobs_that_an_earlier_release_queued_are_served_in_turn(queue: JobQueue, make_claims: MakeClaims) -> None:
+    ids = [*submit(queue, "before", 2), *submit(queue, "also-before", 2)]
+    for id in ids:
+        queue.connection.hdel(keys.JOB + id, "work")
+    queue.connection.delete(keys.OWNER_LOAD, *(keys.ACCOUNTS + tier for tier in Priority))
+    submit(queue, "new", 2)
+
+    order = served(queue, make_claims(), 6)
+
+    assert Counter(order) == {"before": 2, "also-before": 2, "new": 2}
+    assert len(set(order[:3])) == 3
+    assert queue.connection.hgetall(keys.OWNER_LOAD) == {}
+
+
 def test_a_lower_priority_gets_a_share_while_a_higher_one_always_has_jobs(
     queue: JobQueue, make_claims: MakeClaims
 ) -> None:
