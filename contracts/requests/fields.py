@@ -14,6 +14,9 @@ from pydantic.config import JsonDict
 MAX_SEED = 2**32 - 1
 MIN_SIDE, MAX_SIDE = 64, 2048
 DEFAULT_STRENGTH, DEFAULT_MASK_BLUR = 0.6, 0
+PROMPT_FIELDS = ("prompt", "prompt_2", "prompt_3", "negative_prompt")
+#: All prompts of a job together, as they are stored. A single prompt of 10,000 characters always fits.
+MAX_PROMPT_BYTES = 64 * 1024
 
 
 def _lift_descriptions(schema: JsonDict) -> None:

@@ -5,13 +5,14 @@ A message says what is required, what was received and what to do; `allowed` has
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, ModelSpec
 from contracts.catalogue.families import MODE_FIELDS, Mode
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
 from contracts.requests.defaults import request_mode, value_of
-from contracts.requests.fields import Control
+from contracts.requests.fields import MAX_PROMPT_BYTES, PROMPT_FIELDS, Control
 from contracts.requests.schema import ControlNetRequest, JobRequest
 from contracts.requests.step_rules import StepRules
 
@@ -32,6 +33,7 @@ def check(request: JobRequest, catalogue: Catalogue) -> ModelSpec:
         ids = [row.id for row in catalogue.models]
         raise InvalidRequest([FieldProblem("model", f"unknown model {name!r}", ids)]) from None
     problems = [
+        *_text_problems(request),
         *_mode_problems(request, model),
         *_model_limit_problems(request, model),
         *_size_problems(request, model),
@@ -43,6 +45,19 @@ def check(request: JobRequest, catalogue: Catalogue) -> ModelSpec:
     if problems:
         raise InvalidRequest(problems)
     return model
+
+
+def _text_problems(request: JobRequest) -> Iterator[FieldProblem]:
+    """Yield a problem if the prompts would take too much of the queue's memory."""
+    texts = {name: getattr(request, name) or "" for name in PROMPT_FIELDS}
+    sizes = {name: len(json.dumps(text, ensure_ascii=False).encode()) for name, text in texts.items()}
+    if sum(sizes.values()) > MAX_PROMPT_BYTES:
+        longest = max(sizes, key=lambda name: sizes[name])
+        message = (
+            f"is too long: all prompts together may have {MAX_PROMPT_BYTES} bytes as JSON in UTF-8, got "
+            f"{sum(sizes.values())}; shorten this one, which has {sizes[longest]}"
+        )
+        yield FieldProblem(longest, message, f"{MAX_PROMPT_BYTES} bytes for {', '.join(PROMPT_FIELDS)} together")
 
 
 def _mode_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:

@@ -159,6 +159,8 @@ class Consumer:
             self._complete(claims, watch, results)
             if self._device_failure is not None:
                 raise self._device_failure
+        if self._completion is not None:
+            self._completion.result()  # a bug there ends the process with an error too
 
     # -- claim ----------------------------------------------------------------------------------------
 
