@@ -2,7 +2,9 @@
 
 client.py            JobQueue: submit, fetch, cancel, delete
 records.py           a job's record: state, progress, images, error, receipt
+record_reader.py     reads records, whichever release wrote them
 leases.py            the workers' side: claim, extend, advance, finish, release, reap
+reaper.py            reaps on behalf of a worker or an API process
 eta.py               positions in the queue, and estimated times
 events.py            a job's event stream
 listener.py          waits for news of jobs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import cast
 
 import pytest
 from redis import Redis
@@ -158,7 +159,7 @@ def test_the_message_of_a_job_that_cannot_be_read_is_no_error_of_the_next(
             parameters(seed=number), webhook=WebhookRecord(**WEBHOOK.model_dump() | {"site": f"{number}:1"})
         )
     outbox = Outbox(queue.connection, "dispatcher", 60)
-    first_message = next(iter(queue.connection.lrange("rq:queue:darkroom:webhooks:0:1", 0, 0)))
+    (first_message,) = cast("list[str]", queue.connection.lrange("rq:queue:darkroom:webhooks:0:1", 0, 0))
     queue.connection.hset(f"rq:job:{first_message}", mapping={"record": "not JSON", "attempts": 0})
     queue.connection.hdel(f"rq:job:{first_message}", "event", "sequence")
 
@@ -185,7 +186,7 @@ def test_a_receipt_is_stored_without_the_parameters_and_text_is_stored_once_as_u
         value
         for key in queue.connection.scan_iter("*")
         if queue.connection.type(key) == "hash"
-        for value in queue.connection.hvals(key)
+        for value in cast("list[str]", queue.connection.hvals(key))
     ]
     assert sum(value.count("雪") for value in stored) == len(prompt)
     assert not [value for value in stored if "\\u" in value]

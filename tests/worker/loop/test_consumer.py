@@ -20,7 +20,7 @@ from contracts.errors import FailureCode
 from contracts.memory.plan import Policy
 from contracts.metrics import Counters, read_totals
 from contracts.queue.client import FORMER_RUN_FUNCTIONS, JobQueue
-from contracts.queue.leases import Claim
+from contracts.queue.leases import Claim, ClaimCriteria
 from contracts.queue.records import JobState
 from contracts.queue.workers import WorkerReport, read_workers
 from contracts.requests.parameters import JobParameters, LoraParameters
@@ -330,3 +330,36 @@ def test_a_worker_whose_device_fails_hands_its_jobs_back_and_ends(
         make_consumer(settings, pool, storage).start([])
     record = queue.fetch(job.id)
     assert (record.state, record.attempts) == (JobState.QUEUED, 0)
+
+
+class _BrokenStorage(LocalStorage):
+    """A storage with a bug, which is not an outage."""
+
+    def write(self, key: str, data: bytes) -> None:
+        raise TypeError("a bug")
+
+
+def test_a_bug_in_the_completion_of_the_last_job_ends_the_process_with_an_error(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, tmp_path: Path
+) -> None:
+    job = queue.submit(parameters())
+    consumer = make_consumer(settings, pool, _BrokenStorage(tmp_path))
+
+    with act_during(queue, job.id, send_sigterm), pytest.raises(TypeError, match="a bug"):
+        consumer.start([])
+
+
+def test_a_cancel_before_the_first_step_acts_at_the_end_of_the_stage(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
+) -> None:
+    job = queue.submit(parameters())
+    consumer = make_consumer(settings, pool, storage)
+    (claim,) = consumer._claims.claim(ClaimCriteria())
+    queue.cancel(job.id)
+
+    watch = consumer._watch([claim])
+    results = consumer._generate([claim], watch)
+
+    assert [result.status for result in results] == ["lost"]
+    assert watch.verdicts == {job.id: "cancel"}
+    assert watch._first_step_at is None
