@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -91,19 +92,22 @@ class OwnerBytes:
             self.recount(self._pending.pop())
 
     def _recorded(self, owner: str) -> Iterator[tuple[str, Any]]:
-        """The items that the owner's records name: files of LoRAs, images of jobs."""
+        """The items that the owner's records name: files of LoRAs, images of jobs; not of unreadable records."""
         for row in cast("list[str]", self._connection.hvals(keys.OWNER_LORAS + owner)):
-            lora = json.loads(row)
-            yield f"input:{lora['source']}", lora["size_bytes"]
+            with suppress(ValueError, TypeError, KeyError):
+                lora = json.loads(row)
+                yield f"input:{lora['source']}", lora["size_bytes"]
         for id, _ in self._connection.zscan_iter(keys.OWNER_JOBS + owner, count=_ROUND):
             images = cast("str | None", self._connection.hget(keys.JOB + id, "images"))
-            if images:
-                yield f"job:{id}", sum(image["size_bytes"] for image in json.loads(images))
+            with suppress(ValueError, TypeError, KeyError):
+                yield f"job:{id}", sum(image["size_bytes"] for image in json.loads(images or "[]"))
 
     @staticmethod
     def _chunks(items: Iterator[tuple[str, Any]]) -> Iterator[dict[str, int]]:
         chunk: dict[str, int] = {}
         for item, size_bytes in items:
+            if not isinstance(size_bytes, int | str) or not str(size_bytes).isdecimal():
+                continue
             chunk[item] = int(size_bytes)
             if len(chunk) == _ROUND:
                 yield chunk

@@ -176,7 +176,7 @@ end
 -- of an owner's items is kept beside them. Numbers are formatted, since tostring keeps 14 digits.
 local function set_stored(owner, item, bytes)
   local rows = KEY.owner_bytes .. owner
-  local change = bytes - tonumber(redis.call('HGET', rows, item) or 0)
+  local change = bytes - (tonumber(redis.call('HGET', rows, item) or nil) or 0)
   if bytes > 0 then
     redis.call('HSET', rows, item, string.format('%.0f', bytes))
   else

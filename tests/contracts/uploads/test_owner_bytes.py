@@ -143,6 +143,12 @@ def test_a_recount_mends_sums_rows_of_nothing_and_lost_rows(
     queue.connection.hset("darkroom:bytes:me", mapping={"job:gone": 5, "input:gone": 6, "input:" + "0" * 64: 7})
     queue.connection.hset("darkroom:bytes:me", f"input:inputs/{'0' * 64}.00.png", 8)
 
+    queue.connection.hset("darkroom:bytes:me", "job:odd", "many")
+    queue.connection.zadd("darkroom:jobs:me", {"odd": 1, "other": 2})
+    queue.connection.hset("darkroom:job:odd", "images", "no JSON")
+    queue.connection.hset("darkroom:job:other", "images", '[{"size_bytes": null}]')
+    queue.connection.hset("darkroom:loras:me", "odd", "no JSON")
+
     counts.recount_next()
     assert counts.total("me") == 1000 + len(data)
 
