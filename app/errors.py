@@ -73,6 +73,13 @@ class BodyTimeout(DarkroomError):
     """A request body that did not arrive within the time limit."""
 
 
+class Busy(TryLater):
+    """A limit on what the process does at one time; other calls may still succeed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, RETRY_AFTER_SECONDS)
+
+
 class WrongMediaType(DarkroomError):
     """A request body of a content type that the route does not accept."""
 
@@ -130,6 +137,7 @@ ROWS: Mapping[type[Exception], Row] = {
     JobDidNotComplete: Row(502, "job_failed", "Job failed"),
     Unavailable: Row(503, "unavailable", "Service unavailable"),
     TooManyImages: Row(503, "too_many_images", "Too many images"),
+    Busy: Row(503, "busy", "Service busy"),
     NotReady: Row(503, "not_ready", "Not ready"),
     QuotaExceeded: Row(507, "quota_exceeded", "Storage quota exceeded"),
     StorageFull: Row(507, "storage_full", "Storage full"),

@@ -19,6 +19,8 @@ from app.events.notifier import JobNotifier
 from app.inputs.codec import Limits
 from app.inputs.decoder import ImageDecoder
 from app.inputs.fetcher import Fetcher
+from app.parsing.bodies import FORM_OVERHEAD_BYTES
+from app.parsing.byte_budget import ByteBudget
 from app.periodic import repeating
 from app.prometheus import PrometheusCollector
 from app.readiness import Readiness
@@ -53,6 +55,7 @@ class Services:
 
     Attributes:
         catalogue: the operator's file, without uploaded LoRAs.
+        body_memory, spool_space: for bodies in memory, and on the disk.
         fetcher: None where the operator does not allow requests to name images by URL.
     """
 
@@ -76,6 +79,8 @@ class Services:
     webhook_secrets: Secrets
     totals: TotalsWriter
     prometheus: PrometheusCollector
+    body_memory: ByteBudget
+    spool_space: ByteBudget
 
 
 @asynccontextmanager
@@ -111,6 +116,8 @@ async def open_services(
         webhook_secrets=Secrets(redis, settings.shared),
         totals=TotalsWriter(redis, counters),
         prometheus=PrometheusCollector(redis),
+        body_memory=ByteBudget(settings.max_bodies_bytes, settings.max_body_bytes),
+        spool_space=ByteBudget(settings.max_spooled_bytes, settings.max_lora_bytes + FORM_OVERHEAD_BYTES),
     )
     claims = Claims(redis, settings.queue, "api", settings.shared.result_ttl_seconds)
     reaper = Reaper(claims, partial(remove_images, storage))

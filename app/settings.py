@@ -92,6 +92,16 @@ class ApiSettings(Settings):
         10.0, gt=0, description="timeout of receiving a request's header; then 408 and the connection is closed"
     )
     max_body_bytes: int = Field(64 * _MIB, ge=1024, description="maximum size of a request body; more gets 413")
+    max_bodies_bytes: int = Field(
+        256 * _MIB,
+        ge=1024,
+        description="memory for all request bodies in progress; one owner gets at most half of it; more get 503",
+    )
+    max_spooled_bytes: int = Field(
+        4096 * _MIB,
+        ge=1024,
+        description="disk space for all LoRA files in progress; one owner gets at most half of it; more get 503",
+    )
     max_image_bytes: int = Field(
         32 * _MIB, ge=1024, description="maximum size of an image file, as sent and as stored; more gets 413"
     )

@@ -6,16 +6,17 @@ All of them require the scope `generate` first, so that nothing is read of a bod
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from app.dependencies.access import require_generate
+from app.dependencies.access import principal_of, require_generate
 from app.dependencies.services import services_of
 from app.dialects.openai_requests import RequestBody, read_edit_form
 from app.errors import WrongMediaType
-from app.parsing.bodies import FORM_OVERHEAD_BYTES, read_body, read_form, unpack_file
+from app.parsing.bodies import FORM_OVERHEAD_BYTES, ReceivedBody, read_body, read_form, unpack_file
 from app.parsing.spooled_files import SpooledFile, media_type, spool_file
 
 #: Limits on the form of an OpenAI edit. OpenAI accepts 16 images and a mask; a request with more than one image
@@ -23,51 +24,48 @@ from app.parsing.spooled_files import SpooledFile, media_type, spool_file
 _EDIT_FILES, _EDIT_FIELDS = 20, 100
 
 
-async def _json_body(request: Request, response: Response) -> bytes:
-    await require_generate(request, response)
-    body = await _read(request)
-    kind = media_type(request)
-    if kind and not _is_json(kind):
-        raise WrongMediaType(f"the body is {kind}; send JSON with Content-Type: application/json")
-    return body
+async def _json_body(request: Request, response: Response) -> AsyncGenerator[ReceivedBody, None]:
+    async with _received(request, response) as body:
+        if body.raw and not _is_json(media_type(request)):
+            raise _wrong_type(request, "JSON with Content-Type: application/json")
+        yield body
 
 
-async def _image_body(request: Request, response: Response) -> bytes:
-    await require_generate(request, response)
-    settings = services_of(request).settings
-    limit = settings.max_image_bytes + FORM_OVERHEAD_BYTES
-    body = await read_body(request, limit, settings.upload_timeout_seconds)
-    kind = media_type(request)
-    if kind == "multipart/form-data":
-        return await unpack_file(request, body)
-    if kind and not kind.startswith("image/") and kind != "application/octet-stream":
-        raise WrongMediaType(f"the body is {kind}; send the image as image/…, or a form with the field `file`")
-    return body
+async def _image_body(request: Request, response: Response) -> AsyncGenerator[bytes, None]:
+    limit = services_of(request).settings.max_image_bytes + FORM_OVERHEAD_BYTES
+    async with _received(request, response, limit) as body:
+        kind = media_type(request)
+        if kind == "multipart/form-data":
+            yield await unpack_file(request, body.raw)
+        elif kind.startswith("image/") or kind == "application/octet-stream" or not body.raw:
+            yield body.raw
+        else:
+            raise _wrong_type(request, "the image as image/…, or a form with the field `file`")
 
 
-async def _edit_body(request: Request, response: Response) -> RequestBody:
-    await require_generate(request, response)
-    body = await _read(request)
-    kind = media_type(request)
-    if kind == "multipart/form-data":
-        fields = await read_form(request, body, max_files=_EDIT_FILES, max_fields=_EDIT_FIELDS)
-        return await run_in_threadpool(read_edit_form, fields)
-    if kind and not _is_json(kind):
-        raise WrongMediaType(f"the body is {kind}; send a form (multipart/form-data) or JSON")
-    return RequestBody(body)
+async def _edit_body(request: Request, response: Response) -> AsyncGenerator[RequestBody, None]:
+    async with _received(request, response) as body:
+        if media_type(request) == "multipart/form-data":
+            fields = await read_form(request, body.raw, max_files=_EDIT_FILES, max_fields=_EDIT_FIELDS)
+            body.raw = b""  # its bytes are in the fields now, and count until they are released
+            form = await run_in_threadpool(read_edit_form, fields)
+            yield RequestBody(form.json, form.files, body)
+        elif _is_json(media_type(request)) or not body.raw:
+            yield RequestBody(body.raw, received=body)
+        else:
+            raise _wrong_type(request, "a form (multipart/form-data) or JSON")
 
 
 async def _lora_file(request: Request, response: Response) -> AsyncGenerator[SpooledFile, None]:
     await require_generate(request, response)
-    settings = services_of(request).settings
-    kind = media_type(request)
-    if kind not in ("", "multipart/form-data", "application/octet-stream"):
-        raise WrongMediaType(
-            f"the body is {kind}; send the file as application/octet-stream, or a form with the field `file`"
-        )
+    settings, kind = services_of(request).settings, media_type(request)
+    if kind not in ("multipart/form-data", "application/octet-stream"):
+        raise _wrong_type(request, "the file as application/octet-stream, or a form with the field `file`")
     await run_in_threadpool(_require_space, request, spooled_copies=2 if kind == "multipart/form-data" else 1)
-    async with spool_file(request, settings.max_lora_bytes, settings.lora_timeout_seconds) as file:
-        yield file
+    with services_of(request).spool_space.reserve(principal_of(request).owner) as reservation:
+        limits = (settings.max_lora_bytes, settings.lora_timeout_seconds)
+        async with spool_file(request, *limits, reservation) as file:
+            yield file
 
 
 def _require_space(request: Request, spooled_copies: int) -> None:
@@ -78,16 +76,34 @@ def _require_space(request: Request, spooled_copies: int) -> None:
     space.require_spool(size_bytes * spooled_copies)
 
 
-async def _read(request: Request) -> bytes:
-    settings = services_of(request).settings
-    return await read_body(request, settings.max_body_bytes, settings.upload_timeout_seconds)
+@asynccontextmanager
+async def _received(
+    request: Request, response: Response, max_bytes: int | None = None
+) -> AsyncGenerator[ReceivedBody, None]:
+    """The whole body, in memory; its bytes count against the budget until the end, or until they are released."""
+    await require_generate(request, response)
+    services = services_of(request)
+    settings = services.settings
+    with services.body_memory.reserve(principal_of(request).owner) as reservation:
+        limit = settings.max_body_bytes if max_bytes is None else max_bytes
+        raw = await read_body(request, limit, settings.upload_timeout_seconds, reservation)
+        yield ReceivedBody(raw, reservation)
+
+
+def _wrong_type(request: Request, accepted: str) -> WrongMediaType:
+    """The error for a body without a content type, or of a wrong one.
+
+    Browsers ask before a page of another site may send any of the types that are accepted, except a form's.
+    """
+    kind = media_type(request)
+    return WrongMediaType(f"{f'the body is {kind}' if kind else 'the body has no content type'}; send {accepted}")
 
 
 def _is_json(media_type: str) -> bool:
     return media_type == "application/json" or media_type.endswith("+json")
 
 
-JsonBodyDep = Annotated[bytes, Depends(_json_body)]
+JsonBodyDep = Annotated[ReceivedBody, Depends(_json_body)]
 ImageBodyDep = Annotated[bytes, Depends(_image_body)]
 EditBodyDep = Annotated[RequestBody, Depends(_edit_body)]
 LoraFileDep = Annotated[SpooledFile, Depends(_lora_file)]

@@ -17,6 +17,7 @@ from pydantic import Field, field_validator
 from pydantic_core import from_json
 
 from app.inputs.reader import GivenImage, InputReader
+from app.parsing.bodies import ReceivedBody
 from app.parsing.json_bodies import check_json
 from app.parsing.requests import build, parse
 from app.parsing.schemas import takes_text
@@ -82,17 +83,25 @@ class EditRequest(ImageRequest):
         return image
 
 
-@dataclass(frozen=True)
+@dataclass
 class RequestBody:
     """The body of a call.
 
     Attributes:
         json: the fields. A file of a form is represented by its hash, so equal forms have equal JSON.
         files: the form's image files by field; bytes as they were received.
+        received: the whole body, where its memory is counted.
     """
 
     json: bytes
     files: Mapping[str, bytes] = field(default_factory=dict)
+    received: ReceivedBody | None = None
+
+    def release(self) -> None:
+        """Forget everything, once the job is accepted."""
+        self.json, self.files = b"", {}
+        if self.received is not None:
+            self.received.release()
 
 
 #: Fields that only OpenAI has.
@@ -111,6 +120,11 @@ def read_request(kind: type[_AnyImageRequest], raw: bytes) -> _AnyImageRequest:
     if problems:
         raise InvalidRequest(problems)
     return request
+
+
+def without_images(request: ImageRequest) -> ImageRequest:
+    """The request as its answer needs it, without the memory of its images."""
+    return request.model_copy(update={name: "" for name in _FILE_FIELDS if name in type(request).model_fields})
 
 
 def read_edit_form(fields: Sequence[tuple[str, str | bytes]]) -> RequestBody:

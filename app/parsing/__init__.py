@@ -1,6 +1,7 @@
 """Request bodies, from the socket to a request.
 
 bodies.py          reads bodies with limits on size and time, and unpacks forms
+byte_budget.py     bytes that all requests of a process share
 spooled_files.py   spools large files to disk
 json_bodies.py     bounds what a JSON body may cost to parse
 requests.py        parses JSON into requests and words the errors

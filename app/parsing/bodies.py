@@ -3,37 +3,57 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from fastapi import Request
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from app.errors import BodyTimeout, BodyTooLarge
+from app.parsing.byte_budget import Reservation
 from contracts.errors import FieldProblem, InvalidRequest, UnreadableBody
 
 #: A body must arrive within this time and a second for each KiB of it, besides the limit of its route.
 _PATIENCE_SECONDS, _MIN_BYTES_PER_SECOND = 10.0, 1024
+_CHUNK_BYTES = 256 * 2**10
 #: Bytes that a multipart body may have in addition to its file.
 FORM_OVERHEAD_BYTES = 64 * 2**10
 
 
-async def read_body(request: Request, max_bytes: int, timeout_seconds: float) -> bytes:
-    """Read the whole body; never holds more than `max_bytes` of it.
+class ReceivedBody:
+    """A whole body in memory until it is released: a request may wait for its job long after it was read."""
+
+    def __init__(self, raw: bytes, reservation: Reservation) -> None:
+        self.raw = raw
+        self._reservation = reservation
+
+    def release(self) -> None:
+        """Forget the bytes."""
+        self.raw = b""
+        self._reservation.release()
+
+
+async def read_body(request: Request, max_bytes: int, timeout_seconds: float, reservation: Reservation) -> bytes:
+    """Read the whole body; never holds more than `max_bytes` of it, nor more than can be reserved.
 
     Raises:
         BodyTooLarge: by its declared length, or while reading.
         BodyTimeout: it did not arrive in time.
+        Busy: too many bytes are reserved.
     """
-    chunks = []
-    async with aclosing(stream_body(request, max_bytes, timeout_seconds)) as body:
+    received = io.BytesIO()  # which gives away its bytes without a copy
+    async with aclosing(stream_body(request, max_bytes, timeout_seconds, reservation)) as body:
         async for chunk in body:
-            chunks.append(chunk)  # noqa: PERF401 - the iterator may raise midway
-    return b"".join(chunks)
+            received.write(chunk)
+    return received.getvalue()
 
 
-async def stream_body(request: Request, max_bytes: int, timeout_seconds: float) -> AsyncGenerator[bytes, None]:
+async def stream_body(
+    request: Request, max_bytes: int, timeout_seconds: float, reservation: Reservation
+) -> AsyncGenerator[bytes, None]:
     """Yield the body as it arrives, up to `max_bytes` of it; raises as `read_body`."""
     length = request.headers.get("content-length", "")
     size = int(length) if length.isdecimal() else 0
@@ -60,7 +80,28 @@ async def stream_body(request: Request, max_bytes: int, timeout_seconds: float) 
             size += len(chunk)
             if size > max_bytes:
                 raise BodyTooLarge(f"the body must have at most {max_bytes} bytes")
+            reservation.add(len(chunk))
             yield chunk
+
+
+async def limit_parts(
+    request: Request, chunks: AsyncGenerator[bytes, None], max_parts: int
+) -> AsyncGenerator[bytes, None]:
+    """Pass on the chunks of a form, whose parser is slow where parts begin, unless it has more parts than this.
+
+    Raises:
+        UnreadableBody: the boundary occurs more often.
+    """
+    _, parameters = parse_options_header(request.headers.get("content-type"))
+    delimiter = b"\r\n--" + parameters.get(b"boundary", b"")
+    tail, count = b"", 0
+    async for chunk in chunks:
+        text = tail + chunk
+        count += text.count(delimiter)
+        if count > max_parts + 1:
+            raise UnreadableBody(f"the form has more than {max_parts} parts")
+        tail = text[1 - len(delimiter) :]
+        yield chunk
 
 
 Form = list[tuple[str, str | bytes]]
@@ -74,10 +115,13 @@ async def read_form(request: Request, raw: bytes, max_files: int = 8, max_fields
     """
 
     async def chunks() -> AsyncGenerator[bytes, None]:
-        yield raw
+        for start in range(0, len(raw), _CHUNK_BYTES):
+            yield raw[start : start + _CHUNK_BYTES]
+            await asyncio.sleep(0)  # other requests go on while a large form is parsed
 
+    parts = limit_parts(request, chunks(), max_files + max_fields)
     try:
-        form = await MultiPartParser(request.headers, chunks(), max_files=max_files, max_fields=max_fields).parse()
+        form = await MultiPartParser(request.headers, parts, max_files=max_files, max_fields=max_fields).parse()
     except MultiPartException as error:
         raise UnreadableBody(error.message) from None
     try:

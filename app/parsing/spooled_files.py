@@ -14,9 +14,13 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from app.parsing.bodies import FORM_OVERHEAD_BYTES, stream_body
+from app.parsing.bodies import FORM_OVERHEAD_BYTES, limit_parts, stream_body
+from app.parsing.byte_budget import Reservation
 from contracts.errors import FieldProblem, InvalidRequest, StorageFull, UnreadableBody
 from contracts.storage.local import FULL
+
+#: Fields of a form beside its file; more than are used, so that an error can name one that is not.
+_MAX_FIELDS = 8
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,14 @@ def media_type(request: Request) -> str:
 
 @asynccontextmanager
 async def spool_file(
-    request: Request, max_bytes: int, timeout_seconds: float
+    request: Request, max_bytes: int, timeout_seconds: float, reservation: Reservation
 ) -> AsyncGenerator[SpooledFile, None]:
     """Spool the body, or the field `file` of a form.
 
     Raises:
         BodyTooLarge: by its declared length, or while reading.
         BodyTimeout: it did not arrive in time.
+        Busy: too many bytes are reserved.
         UnreadableBody: the body is not the form that its content type announces.
         InvalidRequest: the form has no file, or several.
         StorageFull: the folder for temporary files (TMPDIR) takes no more bytes.
@@ -55,7 +60,7 @@ async def spool_file(
     bound = max_bytes + FORM_OVERHEAD_BYTES if is_form else max_bytes
     with tempfile.TemporaryDirectory(prefix="darkroom-") as folder:
         path = Path(folder) / "file"
-        async with aclosing(stream_body(request, bound, timeout_seconds)) as body:
+        async with aclosing(stream_body(request, bound, timeout_seconds, reservation)) as body:
             try:
                 spooled = await (_spool_form(request, body, path) if is_form else _spool_raw(body, path))
             except OSError as error:
@@ -75,7 +80,8 @@ async def _spool_raw(body: AsyncGenerator[bytes, None], path: Path) -> SpooledFi
 async def _spool_form(request: Request, body: AsyncGenerator[bytes, None], path: Path) -> SpooledFile:
     try:
         # The parser keeps files of more than a megabyte on disk, too.
-        form = await MultiPartParser(request.headers, body, max_files=1, max_fields=8).parse()
+        parts = limit_parts(request, body, 1 + _MAX_FIELDS)
+        form = await MultiPartParser(request.headers, parts, max_files=1, max_fields=_MAX_FIELDS).parse()
     except MultiPartException as error:
         raise UnreadableBody(error.message) from None
     try:

@@ -21,6 +21,7 @@ from app.dialects.openai_requests import (
     foreign_names,
     read_request,
     translate,
+    without_images,
 )
 from app.dialects.openai_responses import ImagesAnswer, answer_images, completed_events, error_event, partial_event
 from app.errors import JobDidNotComplete, JobStillRuns, describe
@@ -49,15 +50,14 @@ async def generate_images(
     body: JsonBodyDep, submission: SubmissionDep, response: Response
 ) -> ImagesAnswer | Response:
     """Generate images from a prompt, as OpenAI clients do; accepts every field of a txt2img job too."""
-    request = read_request(GenerationRequest, body)
-    return await _answer("image_generation", request, RequestBody(body), submission, response)
+    request = read_request(GenerationRequest, body.raw)
+    return await _answer("image_generation", request, RequestBody(body.raw, received=body), submission, response)
 
 
 @router.post("/edits", openapi_extra=edit_body(EditRequest), **_DOCUMENTED)
 async def edit_image(body: EditBodyDep, submission: SubmissionDep, response: Response) -> ImagesAnswer | Response:
     """Generate images from a prompt and an image, as OpenAI clients do; opaque parts of a mask are kept."""
-    request = read_request(EditRequest, body.json)
-    return await _answer("image_edit", request, body, submission, response)
+    return await _answer("image_edit", read_request(EditRequest, body.json), body, submission, response)
 
 
 async def _answer(
@@ -70,7 +70,9 @@ async def _answer(
         return JobDraft(*translate(request, services.catalogue, submission.inputs, body.files))
 
     with foreign_names(request):
-        record = await run_in_threadpool(submission.accept, body.json, draft, response)
+        record = await run_in_threadpool(lambda: submission.accept(body.json, draft, response))
+    body.release()
+    request = without_images(request)
     if request.stream:
         events = _stream(name, request, record, submission)
         stream = EventStream(events, services.settings.stall_seconds)

@@ -68,7 +68,7 @@ async def plan_job(body: JsonBodyDep, submission: DryRunDep) -> PlanView:
     """Check a request without queueing it: `{"task": …, …}` with the fields of the task's own route."""
 
     def plan() -> PlanView:
-        job = submission.check(JobDraft(parse_any(body)))
+        job = submission.check(JobDraft(parse_any(body.raw)))
         return _view(job, submission.services, submission.predict_overtime(job.parameters))
 
     return await run_in_threadpool(plan)

@@ -23,7 +23,7 @@ def _submit(kind: type[JobRequest]) -> Callable[..., Awaitable[JobView]]:
     """The route of one task."""
 
     async def submit(body: JsonBodyDep, submission: WaitingSubmissionDep, response: Response) -> JobView:
-        return await submission.answer(body, lambda: JobDraft(parse(kind, body)), response)
+        return await submission.answer(body, lambda: JobDraft(parse(kind, body.raw)), response)
 
     return submit
 
@@ -56,4 +56,4 @@ async def rerun_job(
     Fields of the request body replace the job's own; null resets a field to its default.
     """
     storage = submission.services.storage
-    return await submission.answer(body, lambda: rerun_draft(record, body, storage), response)
+    return await submission.answer(body, lambda: rerun_draft(record, body.raw, storage), response)

@@ -14,6 +14,7 @@ from app.auth import Principal
 from app.events.waiting import wait_for_end
 from app.inputs.reader import GivenImage, InputReader, Inputs, stored_bytes
 from app.job_response import job_response
+from app.parsing.bodies import ReceivedBody
 from app.services import Services
 from app.submission.idempotency import IdempotentCall
 from contracts import logs
@@ -70,17 +71,18 @@ class Submission:
     wait_seconds: int | None
     request_id: str
 
-    async def answer(self, body: bytes, draft: Callable[[], JobDraft], response: Response) -> JobView:
+    async def answer(self, body: ReceivedBody, draft: Callable[[], JobDraft], response: Response) -> JobView:
         """Accept a job and answer 202; or wait for its end, where the client prefers that, and answer 200.
 
         Args:
-            body: as it was received, for the idempotency key.
+            body: also identifies the call for the idempotency key; released once the job is accepted.
             draft: parses the body; runs in a thread.
         """
         response.status_code = 202
         if self.wait_seconds is None:
-            return await run_in_threadpool(lambda: self._view(self.accept(body, draft, response)))
-        record = await run_in_threadpool(self.accept, body, draft, response)
+            return await run_in_threadpool(lambda: self._view(self.accept(body.raw, draft, response)))
+        record = await run_in_threadpool(lambda: self.accept(body.raw, draft, response))
+        body.release()
         response.headers["Preference-Applied"] = f"wait={self.wait_seconds}"
         record = await wait_for_end(self.services.notifier, self.services.queue, record, self.wait_seconds)
         if record.state.is_final:

@@ -14,6 +14,7 @@ from app import errors
 from app.errors import (
     BodyTimeout,
     BodyTooLarge,
+    Busy,
     Forbidden,
     JobDidNotComplete,
     JobStillRuns,
@@ -71,6 +72,7 @@ CASES = [
     (AdapterRefused("the file contains no LoRA weights"), 422, "adapter_refused", []),
     (InvalidRequest([WIDTH]), 422, "invalid_request", ["width"]),
     (TooManyImages(2), 503, "too_many_images", []),
+    (Busy("too many bytes"), 503, "busy", []),
     (Unavailable("Redis does not answer"), 503, "unavailable", []),
     (NotReady([FieldProblem("redis", "away")]), 503, "not_ready", ["redis"]),
     (StorageFull("the storage is full"), 507, "storage_full", []),

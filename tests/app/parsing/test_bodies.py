@@ -13,6 +13,7 @@ from starlette.types import Message
 from app.errors import BodyTimeout, BodyTooLarge
 from app.parsing import bodies
 from app.parsing.bodies import read_body, unpack_file
+from app.parsing.byte_budget import ByteBudget, Reservation
 from contracts.errors import InvalidRequest, UnreadableBody
 
 
@@ -25,6 +26,10 @@ def request(chunks: AsyncIterator[bytes], **headers: str) -> Request:
 
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     return Request({"type": "http", "method": "POST", "headers": raw}, receive)
+
+
+def reservation() -> Reservation:
+    return Reservation(ByteBudget(2**30, 2**30), "local")
 
 
 class Body:
@@ -43,7 +48,7 @@ class Body:
 
 
 def read(body: Body, timeout_seconds: float = 5, **headers: str) -> bytes:
-    return asyncio.run(read_body(request(aiter(body), **headers), 10, timeout_seconds))
+    return asyncio.run(read_body(request(aiter(body), **headers), 10, timeout_seconds, reservation()))
 
 
 def test_a_body_of_exactly_the_limit_is_read() -> None:
@@ -91,7 +96,7 @@ def test_a_body_that_trickles_times_out_long_before_the_limit_of_its_route(
 
     monkeypatch.setattr(bodies, "_PATIENCE_SECONDS", 0.1)
     with pytest.raises(BodyTimeout, match="at least 1 KiB/s"):
-        asyncio.run(read_body(request(aiter(Trickle())), 2**20, 60))
+        asyncio.run(read_body(request(aiter(Trickle())), 2**20, 60, reservation()))
 
 
 BOUNDARY = {"content_type": "multipart/form-data; boundary=b"}

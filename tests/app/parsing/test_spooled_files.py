@@ -11,6 +11,7 @@ import pytest
 from fastapi import Request
 
 from app.errors import BodyTimeout, BodyTooLarge
+from app.parsing.byte_budget import ByteBudget, Reservation
 from app.parsing.spooled_files import SpooledFile, spool_file
 from contracts.errors import StorageFull
 
@@ -35,11 +36,15 @@ def _request(kind: str, *chunks: bytes, pause_seconds: float = 0.0) -> Request:
     return Request({"type": "http", "method": "POST", "path": "/", "headers": headers}, receive)
 
 
+def _reservation() -> Reservation:
+    return Reservation(ByteBudget(2**30, 2**30), "local")
+
+
 def _spool(request: Request, max_bytes: int = 2**30, timeout_seconds: float = 30.0) -> tuple[SpooledFile, int]:
     """Spool the body; returns the file, which is deleted afterwards, and its size."""
 
     async def run() -> tuple[SpooledFile, int]:
-        async with spool_file(request, max_bytes, timeout_seconds) as file:
+        async with spool_file(request, max_bytes, timeout_seconds, _reservation()) as file:
             return file, file.path.stat().st_size
 
     file, size = asyncio.run(run())
@@ -65,7 +70,7 @@ def test_a_large_file_is_never_whole_in_memory(kind: str) -> None:
 
 def test_the_file_has_the_bytes_received() -> None:
     async def run() -> bytes:
-        async with spool_file(_request("", b"one", b"", b"two"), 100, 1.0) as file:
+        async with spool_file(_request("", b"one", b"", b"two"), 100, 1.0, _reservation()) as file:
             return await asyncio.to_thread(file.path.read_bytes)
 
     assert asyncio.run(run()) == b"onetwo"
