@@ -41,7 +41,7 @@ def full(settings: SharedSettings) -> Iterator[TestClient]:
 @pytest.mark.parametrize(
     ("path", "arguments"),
     [
-        ("/v1/uploads", {"content": RED}),
+        ("/v1/uploads", {"content": RED, "headers": {"Content-Type": "image/png"}}),
         ("/v1/loras?name=x", {"content": b"never read", "headers": LORA}),
         ("/v1/txt2img", {"json": JOB}),
         ("/v1/images/generations", {"json": JOB}),
@@ -86,7 +86,7 @@ def test_finished_jobs_are_served_and_deleted_on_a_full_disk(
 
 def test_a_disk_that_fills_up_while_an_upload_is_written_is_no_internal_error(client: TestClient) -> None:
     with full_disk():
-        image = client.post("/v1/uploads", content=RED)
+        image = client.post("/v1/uploads", content=RED, headers={"Content-Type": "image/png"})
         lora = client.post("/v1/loras?name=x", content=b"x" * 100_000, headers=LORA)
 
     assert [(response.status_code, response.json()["code"]) for response in (image, lora)] == [

@@ -83,7 +83,7 @@ def test_the_list_has_only_the_owners_jobs(mine: OwnerClient, theirs: OwnerClien
 def test_another_owners_image_cannot_be_used(
     mine: OwnerClient, theirs: OwnerClient, worker: ScriptedWorker
 ) -> None:
-    upload = mine.call("POST", "/v1/uploads", content=RED).json()["id"]
+    upload = mine.call("POST", "/v1/uploads", content=RED, headers={"Content-Type": "image/png"}).json()["id"]
     id = mine.submit()
     worker.complete(worker.claim())
 
@@ -96,7 +96,10 @@ def test_another_owners_image_cannot_be_used(
 
 
 def test_the_same_image_is_a_separate_upload_for_each_owner(mine: OwnerClient, theirs: OwnerClient) -> None:
-    first, second, again = (owner.call("POST", "/v1/uploads", content=RED) for owner in (mine, theirs, mine))
+    first, second, again = (
+        owner.call("POST", "/v1/uploads", content=RED, headers={"Content-Type": "image/png"})
+        for owner in (mine, theirs, mine)
+    )
 
     assert [first.status_code, second.status_code, again.status_code] == [201, 201, 200]
 

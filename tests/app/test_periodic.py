@@ -20,7 +20,9 @@ def test_two_processes_remove_expired_jobs_and_inputs_from_redis_and_disk(
         api_process(settings.redis_url, settings.data, **QUICK) as (api, _),
         api_process(settings.redis_url, settings.data, **QUICK) as (other_api, _),
     ):
-        upload = api.post("/v1/uploads", content=encode_solid("RGB", (64, 64), "red")).json()["id"]
+        upload = api.post(
+            "/v1/uploads", content=encode_solid("RGB", (64, 64), "red"), headers={"Content-Type": "image/png"}
+        ).json()["id"]
         body = {"prompt": "x", "image": upload}
         ids = [
             client.post("/v1/img2img", json=body).json()["id"] for client in (api, other_api) for _ in range(10)

@@ -41,7 +41,9 @@ def calls(client: TestClient, id: str) -> list[Any]:
         lambda: client.get(f"/v1/jobs/{id}"),
         lambda: client.post(f"/v1/jobs/{id}/cancel"),
         lambda: client.get(f"/v1/jobs/{id}/images/0"),
-        lambda: client.post("/v1/uploads", content=encode_solid("RGB", (64, 64), "red")),
+        lambda: client.post(
+            "/v1/uploads", content=encode_solid("RGB", (64, 64), "red"), headers={"Content-Type": "image/png"}
+        ),
         lambda: client.get("/v1/models"),
         lambda: client.get("/v1/workers"),
         lambda: client.get("/readyz"),

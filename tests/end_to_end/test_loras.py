@@ -16,7 +16,9 @@ LORAS = BUILT_IN_CATALOGUE.parent / "loras"
 
 def test_an_uploaded_lora_changes_the_image_like_the_same_lora_of_the_catalogue(service: RunningService) -> None:
     data = (LORAS / "shapes-sdxl-crescent.safetensors").read_bytes()
-    added = service.http.post("/v1/loras", params={"name": "moon"}, content=data)
+    added = service.http.post(
+        "/v1/loras", params={"name": "moon"}, content=data, headers={"Content-Type": "application/octet-stream"}
+    )
     assert added.status_code == 201, added.text
     body = {"model": "shapes-sdxl", "seed": 5, "num_inference_steps": 3, "prompt": "a red crescent"}
 

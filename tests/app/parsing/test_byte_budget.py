@@ -62,7 +62,7 @@ LARGE = b'{"prompt": "' + b"a" * 200_000 + b'"}'
 @pytest.fixture
 def small(settings: SharedSettings) -> Iterator[TestClient]:
     """A client of an API that can hold one body of 200 kB."""
-    limits = ApiSettings(shared=settings, max_bodies_bytes=200_000, max_body_bytes=300_000)
+    limits = ApiSettings(shared=settings, max_bodies_bytes=250_000, max_body_bytes=250_000)
     with TestClient(create_app(limits), raise_server_exceptions=False) as client:
         yield client
 
@@ -75,10 +75,10 @@ def body_memory(client: TestClient) -> ByteBudget:
 
 
 @contextmanager
-def occupied(client: TestClient, size: int) -> Iterator[None]:
-    """While other requests hold so many bytes."""
+def occupied(client: TestClient) -> Iterator[None]:
+    """While other requests hold all bytes of the budget."""
     with body_memory(client).reserve("somebody else") as reservation:
-        reservation.add(size)
+        reservation.add(250_000 + FREE_BYTES)
         yield
 
 
@@ -87,9 +87,9 @@ def occupied(client: TestClient, size: int) -> Iterator[None]:
 )
 def test_every_body_counts_and_is_given_back(small: TestClient, path: str) -> None:
     kind = {"Content-Type": "image/png" if path.endswith("uploads") else "application/json"}
-    with occupied(small, 200_000):
+    with occupied(small):
         refused = small.post(path, content=LARGE, headers=kind)
-        served = small.post(path, content=b'{"prompt": "a red circle"}', headers=kind)
+        served = small.post(path, content=b'{"width": "wide"}', headers=kind)
 
     assert refused.status_code == 503
     assert refused.headers["Retry-After"] == "2"
@@ -101,7 +101,7 @@ def test_every_body_counts_and_is_given_back(small: TestClient, path: str) -> No
 
 def test_a_form_counts_too(small: TestClient) -> None:
     files = {"image": ("a.png", LARGE, "image/png")}
-    with occupied(small, 200_000):
+    with occupied(small):
         assert small.post("/v1/images/edits", data={"prompt": "a"}, files=files).status_code == 503
     assert small.post("/v1/images/edits", data={"prompt": "a"}, files=files).status_code == 415
 
@@ -112,7 +112,7 @@ def test_lora_files_in_progress_share_disk_space(settings: SharedSettings) -> No
     with TestClient(app) as client:
         space = app.state.services.spool_space
         with space.reserve("somebody else") as reservation:
-            reservation.add(150_000 + FREE_BYTES)
+            reservation.add(250_000 + FREE_BYTES)
             refused = client.post(
                 "/v1/loras?name=a", content=b"x" * 150_000, headers={"Content-Type": "application/octet-stream"}
             )

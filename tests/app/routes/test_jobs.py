@@ -260,7 +260,7 @@ def test_nothing_is_queued_while_the_storage_is_unavailable(
 
 
 def test_a_body_that_is_not_json_is_unreadable(client: TestClient) -> None:
-    response = client.post("/v1/txt2img", content=b"{")
+    response = client.post("/v1/txt2img", content=b"{", headers={"Content-Type": "application/json"})
 
     assert (response.status_code, response.json()["code"]) == (400, "unreadable_body")
 
@@ -271,8 +271,30 @@ def test_a_form_is_an_unsupported_media_type(client: TestClient) -> None:
     assert (response.status_code, response.json()["code"]) == (415, "unsupported_media_type")
 
 
-def test_a_job_is_accepted_without_a_content_type(client: TestClient) -> None:
-    assert client.post("/v1/txt2img", content=b'{"prompt": "x"}').status_code == 202
+BODY_WITHOUT_TYPE = [
+    ("/v1/txt2img", b'{"prompt": "x"}'),
+    ("/v1/plan", b'{"task": "txt2img", "prompt": "x"}'),
+    ("/v1/images/generations", b'{"prompt": "x"}'),
+    ("/v1/images/edits", b'{"prompt": "x"}'),
+    ("/v1/uploads", b"x"),
+    ("/v1/loras", b"x"),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), BODY_WITHOUT_TYPE, ids=[path for path, _ in BODY_WITHOUT_TYPE])
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded"])
+def test_a_body_of_a_type_that_any_page_may_send_is_refused(
+    client: TestClient, path: str, body: bytes, kind: str | None
+) -> None:
+    response = client.post(path, content=body, headers={} if kind is None else {"Content-Type": kind})
+
+    assert response.status_code == 415
+    assert f"the body {f'is {kind}' if kind else 'has no content type'}; send " in response.text
+
+
+def test_a_form_is_refused_where_json_is_expected(client: TestClient) -> None:
+    for path in ("/v1/txt2img", "/v1/plan", "/v1/images/generations"):
+        assert client.post(path, data={"prompt": "x"}, files={"a": b"x"}).status_code == 415
 
 
 def test_a_body_over_the_limit_is_refused(settings: SharedSettings) -> None:

@@ -28,7 +28,8 @@ STRIPES = (LORAS / "shapes-sdxl-stripes.safetensors").read_bytes()
 
 
 def _add(client: TestClient, data: bytes = TINT, name: str = "mine", **options: Any) -> Any:
-    return client.post("/v1/loras", params={"name": name}, content=data, **options)
+    headers = {"Content-Type": "application/octet-stream"} | options.pop("headers", {})
+    return client.post("/v1/loras", params={"name": name}, content=data, headers=headers, **options)
 
 
 def _job(client: TestClient, name: str, **fields: Any) -> Any:

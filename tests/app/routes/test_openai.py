@@ -223,7 +223,7 @@ def test_images_that_cannot_be_edited_are_refused_by_field(
 @pytest.mark.parametrize(
     ("arguments", "status", "code"),
     [
-        ({"content": b"{"}, 400, "unreadable_body"),
+        ({"content": b"{", "headers": {"content-type": "application/json"}}, 400, "unreadable_body"),
         ({"content": b"x", "headers": {"content-type": "text/plain"}}, 415, "unsupported_media_type"),
         ({"content": b"x", "headers": {"content-type": "multipart/form-data"}}, 400, "unreadable_body"),
         ({"content": b"x" * 5000}, 413, "body_too_large"),
@@ -326,10 +326,13 @@ def test_a_call_does_not_wait_forever(settings: SharedSettings, queue: JobQueue)
 def test_a_client_that_disconnects_leaves_its_job_running_and_finds_it_by_its_key(
     settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker, is_stream: bool
 ) -> None:
-    headers, body = {"Idempotency-Key": "one"}, json.dumps(PROMPT | {"stream": is_stream})
+    headers = {"Idempotency-Key": "one", "Content-Type": "application/json"}
+    body = json.dumps(PROMPT | {"stream": is_stream})
     with api_process(settings.redis_url, settings.data) as (client, _):
         with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as connection:
-            head = f"POST {GENERATE} HTTP/1.1\r\nHost: x\r\nIdempotency-Key: one\r\nContent-Length: {len(body)}"
+            fields = {"Host": "localhost", "Content-Length": str(len(body)), **headers}
+            lines = [f"POST {GENERATE} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+            head = "\r\n".join(lines)
             connection.sendall(f"{head}\r\n\r\n{body}".encode())
             wait_until(lambda: queue.connection.zcard("darkroom:jobs:local") == 1)
         claim = worker.claim_next()

@@ -31,7 +31,9 @@ def test_a_finished_job_of_every_task_runs_again_with_the_same_parameters(
     first = submit(client, task, metadata={"team": "ads"}, priority="high", response_format="b64_json")
     worker.complete(worker.claim())
 
-    again = client.post(f"/v1/jobs/{first['id']}/rerun", content=body).json()
+    again = client.post(
+        f"/v1/jobs/{first['id']}/rerun", content=body, headers={"Content-Type": "application/json"}
+    ).json()
 
     before, after = queue.fetch(first["id"]), queue.fetch(again["id"])
     assert again["id"] != first["id"]
@@ -92,7 +94,12 @@ def test_changes_go_through_the_full_validation(
 
 @pytest.mark.parametrize(("body", "status"), [(b"{", 400), (b"[]", 422), (b'"x"', 422), (b'{"seed": NaN}', 400)])
 def test_a_body_that_is_not_a_json_object_is_refused(client: TestClient, body: bytes, status: int) -> None:
-    assert client.post(f"/v1/jobs/{submit(client)['id']}/rerun", content=body).status_code == status
+    assert (
+        client.post(
+            f"/v1/jobs/{submit(client)['id']}/rerun", content=body, headers={"Content-Type": "application/json"}
+        ).status_code
+        == status
+    )
 
 
 def test_one_image_is_replaced_and_the_others_are_kept(client: TestClient, queue: JobQueue) -> None:
