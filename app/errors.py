@@ -65,6 +65,14 @@ class Forbidden(DarkroomError):
         super().__init__(f"this call needs an API key with the scope {scope}, and this key lacks it")
 
 
+class HostRefused(DarkroomError):
+    """A request for a host that this service is not."""
+
+
+class OriginRefused(DarkroomError):
+    """A request from a web page of another origin."""
+
+
 class BodyTooLarge(DarkroomError):
     """A request body over the size limit."""
 
@@ -118,6 +126,7 @@ ROWS: Mapping[type[Exception], Row] = {
     ClientDisconnect: Row(400, "unreadable_body", "Incomplete body"),
     Unauthorized: Row(401, "unauthorized", "Unauthorized"),
     Forbidden: Row(403, "forbidden", "Forbidden"),
+    OriginRefused: Row(403, "origin_refused", "Origin refused"),
     LinkRefused: Row(403, "link_refused", "Invalid or expired link"),
     NotFound: Row(404, "not_found", "Not found"),
     BodyTimeout: Row(408, "body_timeout", "Request timeout"),
@@ -127,6 +136,7 @@ ROWS: Mapping[type[Exception], Row] = {
     ImageTooLarge: Row(413, "picture_too_large", "Image too large"),
     NotAnImage: Row(415, "not_a_picture", "Not an image"),
     WrongMediaType: Row(415, "unsupported_media_type", "Unsupported media type"),
+    HostRefused: Row(421, "host_refused", "Host refused"),
     AdapterRefused: Row(422, "adapter_refused", "Unusable LoRA"),
     InvalidRequest: Row(422, "invalid_request", "Invalid request"),
     RequestValidationError: Row(422, "invalid_request", "Invalid request"),

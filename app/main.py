@@ -67,6 +67,6 @@ def create_app(settings: ApiSettings) -> FastAPI:
     for module in (health, images, metrics):
         app.include_router(module.router)
     for module in (tasks, plan, jobs, events, uploads, loras, catalogue, webhook_secrets, openai):
-        app.include_router(module.router, dependencies=[AUTHENTICATED], responses=problems(401))
+        app.include_router(module.router, dependencies=[AUTHENTICATED], responses=problems(401, 403, 421))
     app.webhooks.include_router(webhooks.router)
     return app

@@ -80,6 +80,11 @@ class ApiSettings(Settings):
     public_url: AnyHttpUrl | None = Field(
         None, description="base URL of links in responses; default: as the request addresses the API"
     )
+    allowed_hosts: list[str] = Field(
+        default_factory=list,
+        description="further hosts by which a service without API keys may be addressed, besides localhost and "
+        'the host of public_url, as JSON: ["darkroom.lan"]; others get 421',
+    )
     redirect_images: bool = Field(
         False, description="redirect image downloads to links that the bucket signs; see deploy/"
     )

@@ -20,6 +20,8 @@ from tests.support.scripted_worker import ScriptedWorker
 # Two runs of one matrix product may differ in the last bit otherwise; the worker's start sets it too.
 os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# How starlette's TestClient addresses the service, which without API keys serves known hosts only.
+os.environ.setdefault("DARKROOM_API_ALLOWED_HOSTS", '["testserver"]')
 
 
 #: Folders whose tests mostly wait for other processes, and those whose tests mostly compute; the longest first.

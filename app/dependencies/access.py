@@ -11,6 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from app.auth import Principal
 from app.dependencies.services import services_of
 from app.errors import rate_headers
+from app.web_pages import refuse_foreign_page
 from contracts.auth.api_keys import Scope
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import Gone, LinkRefused, NotFound, Unavailable
@@ -23,7 +24,11 @@ async def _authenticate(request: Request) -> None:
 
 
 async def _principal_of_credentials(request: Request) -> Principal:
-    return await services_of(request).authenticator.authenticate(request.headers.get("authorization"))
+    services = services_of(request)
+    principal = await services.authenticator.authenticate(request.headers.get("authorization"))
+    if principal.key_id is None:
+        refuse_foreign_page(request, services.settings)
+    return principal
 
 
 #: The first provider of every protected route, so that nothing else is read of an unauthenticated request.
@@ -65,9 +70,11 @@ async def _require_admin(request: Request) -> None:
 
 async def _require_metrics_access(request: Request) -> None:
     """Admins only, unless the operator opens the metrics. Without Redis everybody may see that Redis is away."""
-    if not services_of(request).settings.open_metrics:
+    services = services_of(request)
+    if not services.settings.open_metrics:
+        # From any host: Prometheus addresses containers by their names.
         with suppress(Unavailable):
-            (await _principal_of_credentials(request)).require(Scope.ADMIN)
+            (await services.authenticator.authenticate(request.headers.get("authorization"))).require(Scope.ADMIN)
 
 
 def _visible_catalogue(request: Request) -> Catalogue:

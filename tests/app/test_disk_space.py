@@ -106,10 +106,13 @@ def test_an_owners_files_have_a_limit_that_waiting_jobs_count_towards(
 
         # Once the job has ended, its images count with their real size.
         worker.complete(worker.claim())
-        assert client.post("/v1/uploads", content=RED).status_code == 201
+        assert client.post("/v1/uploads", content=RED, headers={"Content-Type": "image/png"}).status_code == 201
         assert client.post("/v1/txt2img", json=JOB).status_code == 202
 
-        assert client.post("/v1/uploads", content=NOISE).json()["code"] == "quota_exceeded"
+        assert (
+            client.post("/v1/uploads", content=NOISE, headers={"Content-Type": "image/png"}).json()["code"]
+            == "quota_exceeded"
+        )
         assert len(storage.find("inputs/")) == 1
         assert client.delete(f"/v1/jobs/{first}").status_code == 204
 

@@ -62,7 +62,7 @@ def test_a_body_that_does_not_arrive_times_out(redis_url: str, tmp_path: Path) -
     with api_process(redis_url, tmp_path, DARKROOM_API_UPLOAD_TIMEOUT_SECONDS="0.3") as (client, _):
         address = (client.base_url.host, client.base_url.port or 0)
         with socket.create_connection(address, timeout=20) as connection:
-            connection.sendall(b"POST /v1/txt2img HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+            connection.sendall(b"POST /v1/txt2img HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
             answer = connection.recv(65_536)
 
     assert answer.startswith(b"HTTP/1.1 408 ")
@@ -73,7 +73,7 @@ def test_one_slow_request_does_not_hold_up_the_others(redis_url: str, tmp_path: 
         address = (client.base_url.host, client.base_url.port or 0)
         client.get("/healthz")
         with socket.create_connection(address, timeout=20) as slow:
-            slow.sendall(b"POST /v1/txt2img HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+            slow.sendall(b"POST /v1/txt2img HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
             started = time.monotonic()
             assert client.get("/healthz").status_code == 200
             assert time.monotonic() - started < 2

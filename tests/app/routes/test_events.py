@@ -176,7 +176,7 @@ def test_a_stalled_client_is_disconnected_and_uses_little_memory(
         address = (client.base_url.host, client.base_url.port or 0)
         with socket.create_connection(address, timeout=20) as stalled:
             stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            stalled.sendall(f"GET /v1/jobs/{id}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            stalled.sendall(f"GET /v1/jobs/{id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             for _ in range(900):  # 45 MB in all
                 queue.connection.xadd(stream_key(id), {"event": "preview", "data": json.dumps("x" * 50_000)})
             queue.connection.publish("darkroom:bells", f"{id} preview")
