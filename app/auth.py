@@ -25,6 +25,10 @@ from contracts.requests.schema import JobRequest, Priority
 _CACHE_SECONDS = 1.0
 
 
+#: In place of a key's id, which has hexadecimal digits only.
+_NO_KEY = "anonymous"
+
+
 @dataclass(frozen=True)
 class Principal:
     """Who makes a request; the default is everybody, while there are no keys.
@@ -39,7 +43,7 @@ class Principal:
     owner: str = "local"
     scopes: frozenset[Scope] = frozenset(Scope)
     highest_priority: Priority = Priority.HIGH
-    key_id: str = "anonymous"
+    key_id: str = _NO_KEY
     calls_per_minute: int | None = None
     max_jobs: int | None = None
 
@@ -47,6 +51,11 @@ class Principal:
     def of(cls, key: Key) -> Principal:
         """The holder of this key."""
         return cls(key.owner, key.scopes, key.highest_priority, key.id, key.calls_per_minute, key.max_jobs)
+
+    @property
+    def has_key(self) -> bool:
+        """Whether the request had an API key, and was not served only because there are none."""
+        return self.key_id != _NO_KEY
 
     @property
     def quota(self) -> Quota | None:

@@ -26,7 +26,7 @@ async def _authenticate(request: Request) -> None:
 async def _principal_of_credentials(request: Request) -> Principal:
     services = services_of(request)
     principal = await services.authenticator.authenticate(request.headers.get("authorization"))
-    if principal.key_id is None:
+    if not principal.has_key:
         refuse_foreign_page(request, services.settings)
     return principal
 
