@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loads
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo install test test-node fuzz lint check chaos sentinel audit judge manifest bench containers gpu gpu-check format clean
+.PHONY: demo install test test-node fuzz lint check chaos sentinel soak audit judge manifest bench containers gpu gpu-check format clean
 
 demo: install  ## run the service, one job of each task, and show the images
 	@$(BIN)/python -m cli.demo
@@ -37,6 +37,9 @@ chaos: .venv/installed-dev  ## hundreds of jobs through a service that is being 
 
 sentinel: .venv/installed-dev  ## kill the primary under load, with Sentinels: the embedded Redis, Redis 7 over TLS, and Valkey
 	DARKROOM_SENTINEL_SERVERS="$$($(BIN)/python -c 'from cli.supervisor.redis_server import find_server; print(find_server())'):$$(deploy/bare/redis-servers $(BIN))" $(BIN)/python -m pytest -s tests/sentinel
+
+soak: .venv/installed-dev  ## honest and hostile clients for 20 minutes, while everything is broken in turn
+	$(BIN)/python -m tests.soak --minutes $${DARKROOM_SOAK_MINUTES:-20}
 
 audit: build/audit/bin/pip-audit  ## known vulnerabilities of the pinned dependencies; needs PyPI, and is for CI with network
 	build/audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip

@@ -1,0 +1,162 @@
+"""Faults of a running service, one after another, from a seed: kills, hangs, a full disk, a full Redis."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import psutil
+from redis import Redis
+from redis.exceptions import RedisError
+
+from tests.chaos.monkey import redis_url
+from tests.support.running_service import RunningService
+
+_FULL_SECONDS = 15.0
+#: Time for the service to be ready after a fault: a hung process ends after DARKROOM_HANG_SECONDS, then restarts.
+_READY_SECONDS = 240.0
+
+
+class Faults(threading.Thread):
+    """Thread that causes faults until it is stopped; after each one, it waits until the service is ready.
+
+    Attributes:
+        caused: fault -> count.
+        outages: begin and end (monotonic) of each time in which the API, Redis or the disk was broken on purpose.
+        problems: what did not recover.
+    """
+
+    def __init__(self, service: RunningService, seed: int, reserve_bytes: int) -> None:
+        super().__init__(name="faults", daemon=True)
+        self.caused: Counter[str] = Counter()
+        self.outages: list[tuple[float, float]] = []
+        self.recovery_seconds: dict[str, float] = {}
+        self.problems: list[str] = []
+        self._service, self._reserve_bytes = service, reserve_bytes
+        self._random = random.Random(seed)
+        self._end = threading.Event()
+
+    def run(self) -> None:
+        """Cause each fault once in a random order, then again in another one."""
+        faults: list[Callable[[], None]] = [
+            self.kill_worker, self.kill_api, self.kill_dispatcher, self.kill_redis, self.fill_disk,
+            self.fill_redis, self.stop_worker, self.spin_worker, self.spin_api,
+        ]  # fmt: skip
+        while not self._end.is_set():
+            self._random.shuffle(faults)
+            for fault in faults:
+                if self._end.wait(self._random.uniform(2, 8)):
+                    return
+                with suppress(psutil.NoSuchProcess, IndexError, RedisError):
+                    fault()
+                    self.caused[fault.__name__] += 1
+                    self._wait_until_ready(fault.__name__)
+
+    def stop(self) -> None:
+        """Cause no more; returns when the last one is undone."""
+        self._end.set()
+        self.join()
+
+    def _wait_until_ready(self, fault: str) -> None:
+        began = time.monotonic()
+        while time.monotonic() - began < _READY_SECONDS:
+            with suppress(httpx.HTTPError):
+                if self._service.http.get("/readyz", timeout=5).status_code == 200:
+                    seconds = time.monotonic() - began
+                    self.recovery_seconds[fault] = max(seconds, self.recovery_seconds.get(fault, 0.0))
+                    return
+            time.sleep(0.5)
+        self.problems.append(f"{fault}: not ready after {_READY_SECONDS:g} s")
+
+    # -- faults ---------------------------------------------------------------------------------------
+
+    def kill_worker(self) -> None:
+        """SIGKILL."""
+        self._any("worker").kill()
+
+    def kill_dispatcher(self) -> None:
+        """SIGKILL."""
+        self._any("dispatcher").kill()
+
+    def kill_api(self) -> None:
+        """SIGKILL; `up` starts another one on the same socket."""
+        with self._outage():
+            self._any("app").kill()
+            self._wait_until_ready("kill_api")
+
+    def kill_redis(self) -> None:
+        """SIGKILL; the append-only file has everything but the last second or two."""
+        with self._outage():
+            with Redis.from_url(redis_url(self._service)) as connection:
+                connection.config_set("appendfsync", "always")  # from here on nothing that is accepted is lost
+            time.sleep(1.5)
+            _child(self._service, "redis-server").kill()
+            self._wait_until_ready("kill_redis")
+
+    def stop_worker(self) -> None:
+        """SIGSTOP, and nobody continues it."""
+        self._any("worker").suspend()
+
+    def spin_worker(self) -> None:
+        """Native code that keeps the interpreter's lock and never returns."""
+        self._any("worker").send_signal(signal.SIGUSR1)
+
+    def spin_api(self) -> None:
+        """The same in the API."""
+        with self._outage():
+            self._any("app").send_signal(signal.SIGUSR1)
+            time.sleep(2)
+            self._wait_until_ready("spin_api")
+
+    def fill_disk(self) -> None:
+        """A file that takes so much that less than the reserve is left."""
+        ballast = self._service.data / "ballast"
+        with self._outage():
+            free = os.statvfs(ballast.parent).f_bavail * os.statvfs(ballast.parent).f_frsize
+            _allocate(ballast, max(1, free - self._reserve_bytes + 2**28))
+            time.sleep(_FULL_SECONDS)
+            ballast.unlink()
+            self._wait_until_ready("fill_disk")
+
+    def fill_redis(self) -> None:
+        """Redis may have no more memory than it uses now."""
+        with self._outage(), Redis.from_url(redis_url(self._service)) as connection:
+            before = connection.config_get("maxmemory")["maxmemory"]
+            connection.config_set("maxmemory", connection.info("memory")["used_memory"])
+            time.sleep(_FULL_SECONDS)
+            connection.config_set("maxmemory", before)
+
+    def _any(self, module: str) -> psutil.Process:
+        return self._random.choice(parts(self._service, module))
+
+    @contextmanager
+    def _outage(self) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.outages.append((began, time.monotonic() + 2))
+
+
+def parts(service: RunningService, module: str) -> list[psutil.Process]:
+    """The service's processes of one kind: `app`, `worker`, `dispatcher`."""
+    children = psutil.Process(service.process.pid).children()
+    return [child for child in children if child.cmdline()[1:3] == ["-m", module]]
+
+
+def _child(service: RunningService, name: str) -> psutil.Process:
+    children = psutil.Process(service.process.pid).children(recursive=True)
+    return next(child for child in children if name in " ".join(child.cmdline()))
+
+
+def _allocate(path: Path, size: int) -> None:
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, size)

@@ -1,0 +1,60 @@
+"""Resident memory of a service's parts over time."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import defaultdict
+from contextlib import suppress
+
+import psutil
+
+from tests.soak.faults import parts
+from tests.support.running_service import RunningService
+
+_PAUSE_SECONDS = 1.0
+_WORKERS_NICE = 10
+
+
+class MemorySampler(threading.Thread):
+    """Thread that samples the resident bytes of API, Redis and dispatcher, and the sum of the workers'.
+
+    It also makes workers nice: a real service's compute on GPUs, and leave the processors to the API.
+
+    Attributes:
+        samples: part -> (monotonic time, bytes).
+    """
+
+    def __init__(self, service: RunningService) -> None:
+        super().__init__(name="memory", daemon=True)
+        self.samples: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
+        self._service = service
+        self._end = threading.Event()
+
+    def run(self) -> None:
+        """Sample until stopped."""
+        while not self._end.wait(_PAUSE_SECONDS):
+            with suppress(psutil.Error):
+                self._sample()
+
+    def stop(self) -> None:
+        """End."""
+        self._end.set()
+        self.join()
+
+    def _sample(self) -> None:
+        now = time.monotonic()
+        for part, module in (("API", "app"), ("dispatcher", "dispatcher"), ("workers", "worker")):
+            found = parts(self._service, module)
+            self.samples[part].append((now, sum(process.memory_info().rss for process in found)))
+            if module == "worker":
+                for process in found:
+                    os.setpriority(os.PRIO_PROCESS, process.pid, _WORKERS_NICE)
+        for child in psutil.Process(self._service.process.pid).children(recursive=True):
+            if "redis-server" in " ".join(child.cmdline()):
+                self.samples["Redis"].append((now, child.memory_info().rss))
+
+    def highest(self, part: str, begin: float, end: float) -> int:
+        """The largest sample between two times; 0 where there is none."""
+        return max((size for at, size in self.samples[part] if begin <= at <= end), default=0)
