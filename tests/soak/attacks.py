@@ -55,8 +55,8 @@ class Attacker:
         """Attack until `stop`."""
         attacks: dict[Callable[[], None], float] = {
             self.slow_headers: 0.1, self.slow_body: 0.5, self.junk: 0.2, self.unknown_keys: 1.0,
-            self.image_bomb: 0.5, self.lora_header: 1.0, self.lora_metadata: 3.0, self.high_priority: 0.2, self.webhooks: 0.2,
-            self.large_prompts: 0.3, self.cancels: 0.2,
+            self.image_bomb: 0.5, self.lora_header: 1.0, self.lora_metadata: 3.0, self.high_priority: 0.2,
+            self.webhooks: 0.2, self.large_prompts: 0.3, self.cancels: 0.2,
         }  # fmt: skip
         threads = [
             threading.Thread(target=self._repeat, args=(attack, pause), daemon=True)

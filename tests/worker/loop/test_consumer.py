@@ -118,6 +118,23 @@ def test_a_job_that_names_another_function_fails_and_is_logged(
     assert "os.system" in caplog.text
 
 
+def test_a_job_whose_rq_record_another_server_has_is_left_to_its_lease(
+    settings: SharedSettings, queue: JobQueue, rq_connection: Redis, pool: Pool, storage: Storage
+) -> None:
+    """After a failover the connection for RQ may lead to the old primary for a moment."""
+    job = queue.submit(parameters())
+    name = f"rq:job:{job.id}"
+    rq_connection.rename(name, "elsewhere")
+    pool.model("shapes-sdxl")
+    consumer = make_consumer(settings, pool, storage)
+    assert consumer._claim() == []
+    assert queue.fetch(job.id).state is JobState.RUNNING, "nobody has failed it"
+    rq_connection.delete(name)  # the claim wrote its status there
+    rq_connection.rename("elsewhere", name)
+    (ended,) = work_until_ended(consumer, queue, job.id)
+    assert ended.state is JobState.COMPLETED
+
+
 @pytest.mark.parametrize("function", FORMER_RUN_FUNCTIONS)
 def test_a_job_that_an_earlier_release_queued_runs(
     function: str, settings: SharedSettings, queue: JobQueue, rq_connection: Redis, pool: Pool, storage: Storage
