@@ -59,7 +59,8 @@ def _soak(folder: Path, seconds: float, workers: int, seed: int) -> Report:
         faults = Faults(service, seed, reserve)
         faults.start()
         phases.append(_wait("attacked", seconds * _ATTACKED))
-        faults.stop()
+        faults.stop()  # the last fault may take a minute to be over
+        phases[-1].end = time.monotonic()
         attacks.terminate()
         answers = json.loads(attacks.communicate(timeout=60)[0])
         phases.append(_wait("recovering", seconds * (1 - _UNDISTURBED - _ATTACKED)))

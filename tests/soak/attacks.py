@@ -15,7 +15,7 @@ import struct
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -45,6 +45,8 @@ class Attacker:
             base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=60, trust_env=False
         )
         self._end = threading.Event()
+        self._receiver = socket.create_server(("127.0.0.1", 0), backlog=4096)  # accepts, and never answers
+        self._half_open: deque[socket.socket] = deque(maxlen=400)
         side = 7071
         picture = io.BytesIO()
         Image.new("I;16", (side, side), 1000).save(picture, "PNG")
@@ -101,7 +103,7 @@ class Attacker:
     def _half_sent(self, name: str, data: bytes) -> None:
         connection = socket.create_connection(self._address, timeout=5)
         connection.sendall(data)
-        self._open = [*getattr(self, "_open", [])[-400:], connection]  # older ones are closed
+        self._half_open.append(connection)  # the oldest of too many is closed
         self.answers[f"{name}: opened"] += 1
 
     def junk(self) -> None:
@@ -116,7 +118,9 @@ class Attacker:
 
     def image_bomb(self) -> None:
         """A picture of 97 KB with 50 million pixels."""
-        self._post("image_bomb", "/v1/img2img", json={"prompt": "a", "image": self._bomb})
+        self._post(
+            "image_bomb", "/v1/img2img", json={"prompt": "a", "width": 64, "height": 64, "image": self._bomb}
+        )
 
     def lora_header(self) -> None:
         """A weight file whose header has 8,000 sides of 1e308."""
@@ -147,13 +151,15 @@ class Attacker:
 
     def webhooks(self) -> None:
         """Jobs that call a receiver which never answers."""
-        body = {"prompt": "a", "num_inference_steps": 1, "webhook": {"url": "http://127.0.0.1:9/hook"}}
+        url = f"http://127.0.0.1:{self._receiver.getsockname()[1]}/hook"
+        body = {"prompt": "a", "num_inference_steps": 1, "webhook": {"url": url}}
         self._post("webhooks", "/v1/txt2img", json=body)
 
     def large_prompts(self) -> None:
-        """Jobs that are heavy for Redis."""
-        body = {"prompt": "é" * 60_000, "metadata": {f"name{number}": "x" * 500 for number in range(16)}}
-        self._post("large_prompts", "/v1/txt2img", json=body)
+        """Jobs that are heavy for Redis: as heavy as a job may be, and heavier."""
+        for length, size in ((9_900, 120), (60_000, 500)):
+            metadata = {f"n{number}": "x" * size for number in range(16)}
+            self._post("large_prompts", "/v1/txt2img", json={"prompt": "é" * length, "metadata": metadata})
 
     def cancels(self) -> None:
         """Cancels of one job, each with an idempotency key of its own."""

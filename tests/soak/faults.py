@@ -55,18 +55,22 @@ class Faults(threading.Thread):
             for fault in faults:
                 if self._end.wait(self._random.uniform(2, 8)):
                     return
-                with suppress(psutil.NoSuchProcess, IndexError, RedisError):
+                try:
+                    began = time.monotonic()
                     fault()
                     self.caused[fault.__name__] += 1
-                    self._wait_until_ready(fault.__name__)
+                    self._wait_until_ready(fault.__name__, began)
+                except (psutil.NoSuchProcess, IndexError, RedisError, StopIteration):
+                    continue  # what it was to break is being restarted
+                except psutil.TimeoutExpired:
+                    self.problems.append(f"{fault.__name__}: the process still lives after {_READY_SECONDS:g} s")
 
     def stop(self) -> None:
         """Cause no more; returns when the last one is undone."""
         self._end.set()
         self.join()
 
-    def _wait_until_ready(self, fault: str) -> None:
-        began = time.monotonic()
+    def _wait_until_ready(self, fault: str, began: float) -> None:
         while time.monotonic() - began < _READY_SECONDS:
             with suppress(httpx.HTTPError):
                 if self._service.http.get("/readyz", timeout=5).status_code == 200:
@@ -89,8 +93,9 @@ class Faults(threading.Thread):
     def kill_api(self) -> None:
         """SIGKILL; `up` starts another one on the same socket."""
         with self._outage():
+            began = time.monotonic()
             self._any("app").kill()
-            self._wait_until_ready("kill_api")
+            self._wait_until_ready("kill_api", began)
 
     def kill_redis(self) -> None:
         """SIGKILL; the append-only file has everything but the last second or two."""
@@ -98,23 +103,29 @@ class Faults(threading.Thread):
             with Redis.from_url(redis_url(self._service)) as connection:
                 connection.config_set("appendfsync", "always")  # from here on nothing that is accepted is lost
             time.sleep(1.5)
+            began = time.monotonic()
             _child(self._service, "redis-server").kill()
-            self._wait_until_ready("kill_redis")
+            self._wait_until_ready("kill_redis", began)
 
     def stop_worker(self) -> None:
         """SIGSTOP, and nobody continues it."""
-        self._any("worker").suspend()
+        worker = self._any("worker")
+        worker.suspend()
+        worker.wait(_READY_SECONDS)
 
     def spin_worker(self) -> None:
         """Native code that keeps the interpreter's lock and never returns."""
-        self._any("worker").send_signal(signal.SIGUSR1)
+        worker = self._any("worker")
+        worker.send_signal(signal.SIGUSR1)
+        worker.wait(_READY_SECONDS)
 
     def spin_api(self) -> None:
         """The same in the API."""
         with self._outage():
-            self._any("app").send_signal(signal.SIGUSR1)
-            time.sleep(2)
-            self._wait_until_ready("spin_api")
+            api, began = self._any("app"), time.monotonic()
+            api.send_signal(signal.SIGUSR1)
+            api.wait(_READY_SECONDS)
+            self._wait_until_ready("spin_api", began)
 
     def fill_disk(self) -> None:
         """A file that takes so much that less than the reserve is left."""
@@ -124,7 +135,7 @@ class Faults(threading.Thread):
             _allocate(ballast, max(1, free - self._reserve_bytes + 2**28))
             time.sleep(_FULL_SECONDS)
             ballast.unlink()
-            self._wait_until_ready("fill_disk")
+            self._wait_until_ready("fill_disk", time.monotonic())
 
     def fill_redis(self) -> None:
         """Redis may have no more memory than it uses now."""
