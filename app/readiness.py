@@ -15,6 +15,7 @@ from app.disk_space import DiskSpace
 from contracts.errors import Unavailable
 from contracts.queue.workers import read_workers
 from contracts.redis.connection import check_writes, redis_errors_are_unavailable
+from contracts.redis.replication import ReplicaBarrier
 from contracts.storage import Storage
 
 _CACHE_SECONDS = 1.0
@@ -23,7 +24,9 @@ _CACHE_SECONDS = 1.0
 class Readiness:
     """The parts that a job needs, checked at most once a second."""
 
-    def __init__(self, connection: Redis, storage: Storage, disk_space: DiskSpace) -> None:
+    def __init__(
+        self, connection: Redis, storage: Storage, disk_space: DiskSpace, replicas: ReplicaBarrier
+    ) -> None:
         """`connection` decodes responses."""
         self._connection = connection
         self._checks: list[tuple[str, Callable[[], object]]] = [
@@ -31,6 +34,7 @@ class Readiness:
             ("storage", disk_space.check_reserve),
             ("spool", disk_space.check_spool),
             ("redis", lambda: check_writes(connection)),
+            ("redis", replicas.check),
             ("workers", self._check_workers),
         ]
         self._lock = threading.Lock()

@@ -80,13 +80,14 @@ class JobQueue:
 
     Attributes:
         eta: estimates of positions and times.
+        replicas: of Redis, that must have each job.
     """
 
     def __init__(self, settings: SharedSettings) -> None:
         self.connection = connect(settings.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1)
         self._ttl_seconds = settings.result_ttl_seconds
         self._scripts = Scripts(self.connection)
-        self._replicas = ReplicaBarrier(settings)
+        self.replicas = ReplicaBarrier(settings)
         self.eta = EtaEstimator(self.connection, self._scripts)
 
     def submit(
@@ -117,7 +118,7 @@ class JobQueue:
             Unavailable: Redis does not answer, and the job may or may not exist; or an input has been removed; or
                 replicas that must have the job are missing.
         """
-        self._replicas.require()
+        self.replicas.require()
         record = AcceptedJob(
             id=secrets.token_hex(16),
             state=JobState.QUEUED,
@@ -167,7 +168,7 @@ class JobQueue:
         Raises:
             Unavailable: they have it not in time. The job stays queued, and its idempotency key names it.
         """
-        if not self._replicas.confirm(keys.JOB + id):
+        if not self.replicas.confirm(keys.JOB + id):
             raise Unavailable(
                 "too few replicas of the queue (Redis) have confirmed the job in time, and it may run all the "
                 "same; sent again with the same Idempotency-Key, the request is accepted once"
@@ -258,7 +259,7 @@ class JobQueue:
     def close(self) -> None:
         """Close the connections."""
         self.connection.close()
-        self._replicas.close()
+        self.replicas.close()
 
     def _end_unreadable(self, record: JobRecord) -> JobRecord:
         """The record; one that cannot be read fails now, unless its job runs."""

@@ -31,7 +31,16 @@ class ReplicaBarrier:
         Raises:
             Unavailable: replicas are still missing or behind, or Redis does not answer.
         """
-        if self._are_behind and not self._confirmed(None):
+        if self._are_behind:
+            self.check()
+
+    def check(self) -> None:
+        """Check that the replicas are up to date, where any are required.
+
+        Raises:
+            Unavailable: replicas are missing or behind, or Redis does not answer.
+        """
+        if self._replicas and not self._confirmed(None):
             raise Unavailable(
                 f"fewer than {self._replicas} replicas of the queue (Redis) are up to date, so no job is accepted"
             )

@@ -25,7 +25,7 @@ class CountingStorage(LocalStorage):
 
 def test_many_who_ask_at_one_moment_share_a_check(queue: JobQueue, tmp_path: Path) -> None:
     storage = CountingStorage(tmp_path)
-    readiness = Readiness(queue.connection, storage, DiskSpace(storage, 0))
+    readiness = Readiness(queue.connection, storage, DiskSpace(storage, 0), queue.replicas)
 
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: readiness.missing(), range(200)))
@@ -36,7 +36,7 @@ def test_many_who_ask_at_one_moment_share_a_check(queue: JobQueue, tmp_path: Pat
 
 def test_the_answer_is_renewed(queue: JobQueue, tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
-    readiness = Readiness(queue.connection, storage, DiskSpace(storage, 0))
+    readiness = Readiness(queue.connection, storage, DiskSpace(storage, 0), queue.replicas)
     assert list(readiness.missing()) == ["workers"]
 
     publish(queue.connection, WorkerReport(id="w", state="idle"), ttl_seconds=60)

@@ -69,6 +69,9 @@ def test_while_replicas_are_missing_further_jobs_are_refused_before_they_are_que
     answers = [api.post("/v1/txt2img", json=BODY) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [503] * 3
     assert "no job is accepted" in answers[2].json()["detail"]
+    assert ("redis", "fewer than 1 replicas") in {
+        (problem["field"], problem["message"][:21]) for problem in api.get("/readyz").json()["errors"]
+    }
     assert len(api.get("/v1/jobs").json()["data"]) == 1
     group.servers[1].start()
     wait_until(lambda: api.post("/v1/txt2img", json=BODY).status_code == 202, "jobs are accepted again")
