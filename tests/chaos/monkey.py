@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 import threading
 import time
 from collections import Counter
@@ -15,6 +14,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from tests.support.running_service import RunningService
+from tests.support.service_processes import redis_process, redis_url
 
 
 class Monkey(threading.Thread):
@@ -82,21 +82,3 @@ class Monkey(threading.Thread):
     def _cut_connections(self) -> None:
         with Redis.from_url(redis_url(self._service)) as connection:
             connection.client_kill_filter(_type="normal", skipme=True)
-
-
-def redis_process(service: RunningService) -> psutil.Process:
-    """Return the service's own Redis process; raises IndexError while it does not run."""
-    children = psutil.Process(service.process.pid).children(recursive=True)
-    servers = [child for child in children if "redis-server" in " ".join(child.cmdline())]
-    return servers[0]
-
-
-def redis_url(service: RunningService) -> str:
-    """Return the URL of its socket, which is in the process title."""
-    found = _SOCKET.search(" ".join(redis_process(service).cmdline()))
-    if found is None:
-        raise IndexError("the server does not listen yet")
-    return f"unix://{found[1]}"
-
-
-_SOCKET = re.compile(r"unixsocket[: ](\S+)")

@@ -16,9 +16,10 @@ import httpx
 import pytest
 from redis import Redis
 
-from tests.chaos.monkey import Monkey, redis_url
+from tests.chaos.monkey import Monkey
 from tests.support.receiver import Receiver, Reply, receiving
 from tests.support.running_service import Json, RunningService
+from tests.support.service_processes import redis_url
 
 JOBS = int(os.environ.get("DARKROOM_CHAOS_JOBS", "40"))
 SEED = int(os.environ.get("DARKROOM_CHAOS_SEED", str(random.randrange(2**32))))

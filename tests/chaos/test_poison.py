@@ -11,8 +11,8 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from tests.chaos.monkey import redis_process
 from tests.support.running_service import RunningService
+from tests.support.service_processes import redis_process
 
 #: Several leases; thirty seconds in `make chaos`.
 OUTAGE_SECONDS = float(os.environ.get("DARKROOM_CHAOS_OUTAGE_SECONDS", "5"))

@@ -17,8 +17,8 @@ import psutil
 from redis import Redis
 from redis.exceptions import RedisError
 
-from tests.chaos.monkey import redis_url
 from tests.support.running_service import RunningService
+from tests.support.service_processes import parts, redis_process, redis_url
 
 _FULL_SECONDS = 15.0
 #: Time for the service to be ready after a fault: a hung process ends after DARKROOM_HANG_SECONDS, then restarts.
@@ -60,7 +60,7 @@ class Faults(threading.Thread):
                     fault()
                     self.caused[fault.__name__] += 1
                     self._wait_until_ready(fault.__name__, began)
-                except (psutil.NoSuchProcess, IndexError, RedisError, StopIteration):
+                except (psutil.NoSuchProcess, IndexError, RedisError):
                     continue  # what it was to break is being restarted
                 except psutil.TimeoutExpired:
                     self.problems.append(f"{fault.__name__}: the process still lives after {_READY_SECONDS:g} s")
@@ -104,7 +104,7 @@ class Faults(threading.Thread):
                 connection.config_set("appendfsync", "always")  # from here on nothing that is accepted is lost
             time.sleep(1.5)
             began = time.monotonic()
-            _child(self._service, "redis-server").kill()
+            redis_process(self._service).kill()
             self._wait_until_ready("kill_redis", began)
 
     def stop_worker(self) -> None:
@@ -155,17 +155,6 @@ class Faults(threading.Thread):
             yield
         finally:
             self.outages.append((began, time.monotonic() + 2))
-
-
-def parts(service: RunningService, module: str) -> list[psutil.Process]:
-    """The service's processes of one kind: `app`, `worker`, `dispatcher`."""
-    children = psutil.Process(service.process.pid).children()
-    return [child for child in children if child.cmdline()[1:3] == ["-m", module]]
-
-
-def _child(service: RunningService, name: str) -> psutil.Process:
-    children = psutil.Process(service.process.pid).children(recursive=True)
-    return next(child for child in children if name in " ".join(child.cmdline()))
 
 
 def _allocate(path: Path, size: int) -> None:

@@ -10,8 +10,8 @@ from contextlib import suppress
 
 import psutil
 
-from tests.soak.faults import parts
 from tests.support.running_service import RunningService
+from tests.support.service_processes import parts, redis_process
 
 _PAUSE_SECONDS = 1.0
 _WORKERS_NICE = 10
@@ -35,7 +35,7 @@ class MemorySampler(threading.Thread):
     def run(self) -> None:
         """Sample until stopped."""
         while not self._end.wait(_PAUSE_SECONDS):
-            with suppress(psutil.Error):
+            with suppress(psutil.Error, IndexError):
                 self._sample()
 
     def stop(self) -> None:
@@ -51,9 +51,7 @@ class MemorySampler(threading.Thread):
             if module == "worker":
                 for process in found:
                     os.setpriority(os.PRIO_PROCESS, process.pid, _WORKERS_NICE)
-        for child in psutil.Process(self._service.process.pid).children(recursive=True):
-            if "redis-server" in " ".join(child.cmdline()):
-                self.samples["Redis"].append((now, child.memory_info().rss))
+        self.samples["Redis"].append((now, redis_process(self._service).memory_info().rss))
 
     def highest(self, part: str, begin: float, end: float) -> int:
         """The largest sample between two times; 0 where there is none."""

@@ -1,0 +1,33 @@
+"""The processes of a `darkroom up`, for tests that break them."""
+
+from __future__ import annotations
+
+import re
+
+import psutil
+
+from tests.support.running_service import RunningService
+
+
+def parts(service: RunningService, module: str) -> list[psutil.Process]:
+    """Return the service's processes of one kind: `app`, `worker` or `dispatcher`."""
+    children = psutil.Process(service.process.pid).children()
+    return [child for child in children if child.cmdline()[1:3] == ["-m", module]]
+
+
+def redis_process(service: RunningService) -> psutil.Process:
+    """Return the service's own Redis process; raises IndexError while it does not run."""
+    children = psutil.Process(service.process.pid).children(recursive=True)
+    servers = [child for child in children if "redis-server" in " ".join(child.cmdline())]
+    return servers[0]
+
+
+def redis_url(service: RunningService) -> str:
+    """Return the URL of its socket, which is in the process title."""
+    found = _SOCKET.search(" ".join(redis_process(service).cmdline()))
+    if found is None:
+        raise IndexError("the server does not listen yet")
+    return f"unix://{found[1]}"
+
+
+_SOCKET = re.compile(r"unixsocket[: ](\S+)")
