@@ -79,7 +79,8 @@ class HonestClients:
             time.sleep(0.5)
         self._following.set()
         self._follower.join(60)
-        self.books.problems += [f"job {id} has not ended" for id in self.books.open_jobs]
+        if left := self.books.open_jobs:
+            self.books.problems.append(f"{len(left)} jobs have not ended: {', '.join(left[:5])}, …")
 
     def _client(self) -> httpx.Client:
         return httpx.Client(base_url=self._url, headers=self._headers, timeout=30, trust_env=False)
