@@ -46,7 +46,9 @@ def _soak(folder: Path, seconds: float, workers: int, seed: int) -> Report:
     reserve = max(0, os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize - 2 * _GIB)
     service = RunningService(data, "--workers", str(workers), environment=_environment(reserve))
     try:
-        honest, hostile = (_make_key(data, name) for name in ("honest", "hostile"))
+        # The hostile key has the limits that a key has unless somebody chooses others.
+        honest = _make_key(data, "honest", "--calls-per-minute", "0", "--max-jobs", "0")
+        hostile = _make_key(data, "hostile")
         service.http.headers["authorization"] = f"Bearer {honest}"
         clients, memory = HonestClients(service.url, honest), MemorySampler(service)
         memory.start()
@@ -94,8 +96,8 @@ def _environment(reserve: int) -> dict[str, str]:
     }
 
 
-def _make_key(data: Path, name: str) -> str:
-    command = [sys.executable, "-m", "cli.main", "keys", "create", name, "--data", str(data)]
+def _make_key(data: Path, name: str, *options: str) -> str:
+    command = [sys.executable, "-m", "cli.main", "keys", "create", name, "--data", str(data), *options]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
 
 
