@@ -42,6 +42,9 @@ class Reaper:
             Unavailable: the storage does not.
         """
         try:
+            # A Redis that hangs runs what it was sent once it goes on. By then the leases of living workers have
+            # expired, so nothing that reaps is sent while it hangs.
+            self._claims.connection.ping()
             requeued, ended = self._claims.reap(leases=time.monotonic() > self._spare_leases_before)
         except RedisError:
             self.spare_leases()
