@@ -104,7 +104,7 @@ def check_addresses(destination: Destination, addresses: Sequence[Address], rule
     for address in addresses:
         is_allowed = _is_allowed(address, rules)
         if not (is_allowed or all(map(_is_public, _targets(address)))):
-            raise DestinationRefused(f"{destination.host} is a private or reserved address, which is not allowed")
+            raise DestinationRefused(_no_public_address(destination))
         if destination.scheme == "http" and not (is_allowed or rules.http):
             raise DestinationRefused("must be https; http is not allowed to this address")
 
@@ -153,7 +153,14 @@ def _look_up(destination: Destination, seconds: float) -> list[Address]:
         return list(dict.fromkeys(answer.result()))
     except (OSError, ValueError) as error:
         is_final = isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME
-        raise DestinationUnknown(f"{destination.host} has no address", is_final=is_final) from None
+        raise DestinationUnknown(_no_public_address(destination), is_final=is_final) from None
+
+
+def _no_public_address(destination: Destination) -> str:
+    """The same for names that do not exist and for those of internal hosts, so that nobody learns which exist."""
+    if _literal(destination.host) is not None:
+        return f"{destination.host} is a private or reserved address, which is not allowed"
+    return f"{destination.host} does not exist or has a private or reserved address, which is not allowed"
 
 
 def _ascii(name: str) -> str:

@@ -108,8 +108,23 @@ def test_only_the_allowed_networks_are_allowed() -> None:
 def test_a_name_is_refused_if_any_of_its_addresses_is(monkeypatch: pytest.MonkeyPatch) -> None:
     resolve_as(monkeypatch, "mixed.example", ["8.8.8.8", "10.0.0.1"])
 
-    with pytest.raises(DestinationRefused, match=r"mixed\.example is a private"):
+    with pytest.raises(DestinationRefused, match=r"mixed\.example does not exist or has a private"):
         resolve(read_destination("https://mixed.example/", STRICT), STRICT)
+
+
+def test_a_refusal_does_not_tell_whether_an_internal_name_exists(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusal(addresses: list[str]) -> str:
+        def look_up(*_: object, **__: object) -> Any:
+            if not addresses:
+                raise socket.gaierror(socket.EAI_NONAME, "no")
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 443)) for address in addresses]
+
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        with pytest.raises((DestinationRefused, DestinationUnknown)) as refused:
+            resolve(read_destination("https://vault.internal/", STRICT), STRICT)
+        return str(refused.value)
+
+    assert refusal(["10.0.0.1"]) == refusal(["127.0.0.1"]) == refusal([])
 
 
 def test_a_name_that_does_not_exist_or_does_not_resolve_in_time_is_unknown(
