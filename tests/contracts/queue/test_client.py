@@ -17,6 +17,7 @@ from contracts.errors import Conflict, NotFound, Unavailable
 from contracts.queue.client import RUN_FUNCTION, JobQueue
 from contracts.queue.leases import ClaimCriteria
 from contracts.queue.records import JobState
+from contracts.redis import keys
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
 from tests.support.claims import MakeClaims
@@ -107,3 +108,18 @@ def test_an_accepted_job_survives_a_killed_redis(tmp_path: Path) -> None:
     finally:
         queue.close()
         server.stop()
+
+
+@pytest.mark.parametrize(
+    "webhook", ["no JSON", "[]", "null", '"text"', '{"events": 5}', '{"events": ["cancelled"]}', '{"site": "s"}']
+)
+def test_a_job_whose_webhook_is_unreadable_ends_like_any_other(queue: JobQueue, webhook: str) -> None:
+    job = queue.submit(parameters())
+    for field, text in (("webhook", webhook), ("deliveries", "no JSON")):
+        queue.connection.hset(keys.JOB + job.id, field, text)
+
+    queue._scripts.run("cancel", id=job.id, ttl_seconds=60)
+
+    assert queue.connection.hget(keys.JOB + job.id, "state") == "cancelled"
+    assert queue.connection.zscore(keys.EXPIRY, job.id) is not None
+    assert queue.connection.llen(f"rq:queue:{job.queue}") == 0
