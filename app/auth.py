@@ -62,6 +62,11 @@ class Principal:
         """The limit on this principal's waiting and running jobs."""
         return None if self.max_jobs is None else Quota(self.key_id, self.max_jobs)
 
+    @property
+    def is_admin(self) -> bool:
+        """Whether the principal may see what concerns other owners."""
+        return Scope.ADMIN in self.scopes
+
     def priority_of(self, request: JobRequest) -> Priority:
         """The priority that the request names; without one, normal or the highest that the key allows.
 

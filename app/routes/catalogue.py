@@ -7,7 +7,8 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from app.dependencies.access import ADMINS_ONLY, VisibleCatalogueDep
+from app.auth import Principal
+from app.dependencies.access import ADMINS_ONLY, PrincipalDep, VisibleCatalogueDep
 from app.dependencies.services import ServicesDep
 from app.openapi.routes import problems
 from app.parsing.schemas import bounds_of, controlnet_ids, lora_ids, schemas_for
@@ -38,7 +39,8 @@ class ModelView(BaseModel):
     loras: list[str]
     controlnets: list[str]
     prompt_hint: str
-    warm_on: list[str] = Field(description="workers that have the model loaded")
+    warm: bool = Field(description="whether any worker has the model loaded")
+    warm_on: list[str] = Field(description="workers that have the model loaded; empty unless you are an admin")
 
 
 class ModelDetail(ModelView):
@@ -73,17 +75,22 @@ class PreprocessorView(BaseModel):
 
 
 @router.get("/models")
-def list_models(catalogue: VisibleCatalogueDep, services: ServicesDep) -> ListView[ModelView]:
+def list_models(
+    catalogue: VisibleCatalogueDep, services: ServicesDep, principal: PrincipalDep
+) -> ListView[ModelView]:
     """List all models."""
     workers = _workers(services.queue)
-    return ListView(data=[ModelView(**_model(row, catalogue, workers)) for row in catalogue.models])
+    return ListView(data=[ModelView(**_model(row, catalogue, workers, principal)) for row in catalogue.models])
 
 
 @router.get("/models/{id}", responses=problems(404))
-def show_model(id: str, catalogue: VisibleCatalogueDep, services: ServicesDep) -> ModelDetail:
+def show_model(
+    id: str, catalogue: VisibleCatalogueDep, services: ServicesDep, principal: PrincipalDep
+) -> ModelDetail:
     """Show a model, with the JSON Schema of each task's request for it."""
     row = catalogue.model(id)
-    return ModelDetail(**_model(row, catalogue, _workers(services.queue)), schemas=schemas_for(row, catalogue))
+    model = _model(row, catalogue, _workers(services.queue), principal)
+    return ModelDetail(**model, schemas=schemas_for(row, catalogue))
 
 
 @router.get("/controlnets")
@@ -144,7 +151,10 @@ def _workers(queue: JobQueue) -> list[WorkerReport]:
         return read_workers(queue.connection)
 
 
-def _model(row: ModelSpec, catalogue: Catalogue, workers: list[WorkerReport]) -> dict[str, Any]:
+def _model(
+    row: ModelSpec, catalogue: Catalogue, workers: list[WorkerReport], principal: Principal
+) -> dict[str, Any]:
+    warm_on = [worker.id for worker in workers if row.id in worker.warm]
     family = row.family_spec
     defaults = {**family.defaults, **row.defaults}
     min_side, max_side = bounds_of(Txt2ImgRequest, "width")
@@ -166,5 +176,6 @@ def _model(row: ModelSpec, catalogue: Catalogue, workers: list[WorkerReport]) ->
         "loras": lora_ids(row, catalogue),
         "controlnets": controlnet_ids(row, catalogue),
         "prompt_hint": row.prompt_hint,
-        "warm_on": [worker.id for worker in workers if row.id in worker.warm],
+        "warm": bool(warm_on),
+        "warm_on": warm_on if principal.is_admin else [],
     }

@@ -27,7 +27,6 @@ from app.dialects.openai_responses import ImagesAnswer, answer_images, completed
 from app.errors import JobDidNotComplete, JobStillRuns, describe
 from app.events.sse import HEARTBEAT, EventStream, follow_events
 from app.events.waiting import wait_for_end
-from app.job_response import job_response
 from app.openapi.routes import MAKING, edit_body, problems, request_body, streamed
 from app.submission.submit import JobDraft, Submission
 from contracts.errors import DarkroomError
@@ -84,8 +83,7 @@ async def _answer(
 
 
 async def _view(record: JobRecord, submission: Submission) -> JobView:
-    services = submission.services
-    return await run_in_threadpool(job_response, record, services.queue, services.storage, submission.links)
+    return await run_in_threadpool(submission.view, record)
 
 
 def _check_completed(record: JobRecord) -> None:

@@ -17,7 +17,7 @@ from app.services import Services
 from app.submission.submit import CheckedJob, JobDraft
 from contracts.catalogue.families import Mode, Task
 from contracts.errors import FieldProblem
-from contracts.memory.plan import Plan
+from contracts.memory.plan import Placement, Plan
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
@@ -51,16 +51,20 @@ class PlanView(BaseModel):
         description="why this plan was chosen; if `runs` is false, why the request would be refused"
     )
     field: str | None = Field(description="if `runs` is false: the field that asks for too much")
-    worker: str | None = Field(description="the most suitable worker now")
+    worker: str | None = Field(description="the most suitable worker now; null unless you are an admin")
     warm: bool = Field(description="whether that worker has the model loaded")
-    plan: Plan | None = Field(description="where that worker would place each component, and the bytes it takes")
+    placement: dict[str, Placement] | None = Field(description="where that worker would place each component")
+    peak_bytes: int | None = Field(description="the most device memory that the request would take there")
+    plan: Plan | None = Field(
+        description="the worker's memory plan for the request; null unless you are an admin: it tells its memory"
+    )
     run_seconds: float | None = Field(
         description="seconds of denoising, predicted from earlier jobs; null before the first one of its model"
     )
     estimated_seconds: float | None = Field(
         description="`run_seconds` plus what the plan costs where components do not stay on the device"
     )
-    workers: list[FeasibilityView]
+    workers: list[FeasibilityView] = Field(description="all workers; empty unless you are an admin")
 
 
 @router.post("/plan", openapi_extra=plan_body(), responses=problems(*MAKING))
@@ -69,7 +73,8 @@ async def plan_job(body: JsonBodyDep, submission: DryRunDep) -> PlanView:
 
     def plan() -> PlanView:
         job = submission.check(JobDraft(parse_any(body.raw)))
-        return _view(job, submission.services, submission.predict_overtime(job.parameters))
+        view = _view(job, submission.services, submission.predict_overtime(job.parameters))
+        return view if submission.principal.is_admin else _without_workers(view)
 
     return await run_in_threadpool(plan)
 
@@ -94,11 +99,21 @@ def _view(checked: CheckedJob, services: Services, overtime: FieldProblem | None
         field=None if problem is None else problem.field,
         worker=best.worker.id if best is not None and runs and overtime is None else None,
         warm=best is not None and job.model in best.worker.warm,
+        placement=plan and plan.placements,
+        peak_bytes=plan and plan.peak_bytes,
         plan=plan,
         run_seconds=run_seconds,
         estimated_seconds=None if run_seconds is None else run_seconds + (plan.extra_seconds if plan else 0.0),
         workers=[_view_worker(worker, job.model) for worker in workers],
     )
+
+
+def _without_workers(view: PlanView) -> PlanView:
+    """What a caller sees who is not an admin: whether and how the request runs, not which workers there are."""
+    hidden: dict[str, object] = {"worker": None, "plan": None, "workers": []}
+    if view.runs and view.plan is not None:  # the plan's reason names the worker's memory
+        hidden["reason"] = view.plan.name
+    return view.model_copy(update=hidden)
 
 
 def _reason(best: Feasibility | None) -> str:

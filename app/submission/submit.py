@@ -80,14 +80,14 @@ class Submission:
         """
         response.status_code = 202
         if self.wait_seconds is None:
-            return await run_in_threadpool(lambda: self._view(self.accept(body.raw, draft, response)))
+            return await run_in_threadpool(lambda: self.view(self.accept(body.raw, draft, response)))
         record = await run_in_threadpool(lambda: self.accept(body.raw, draft, response))
         body.release()
         response.headers["Preference-Applied"] = f"wait={self.wait_seconds}"
         record = await wait_for_end(self.services.notifier, self.services.queue, record, self.wait_seconds)
         if record.state.is_final:
             response.status_code = 200
-        return await run_in_threadpool(self._view, record)
+        return await run_in_threadpool(self.view, record)
 
     def accept(self, body: bytes, draft: Callable[[], JobDraft], response: Response) -> JobRecord:
         """Submit a job, or find the one that the same call submitted before; sets the response's headers."""
@@ -200,8 +200,10 @@ class Submission:
         except NotFound:
             raise Gone("job", id, self.principal.owner) from None
 
-    def _view(self, record: JobRecord) -> JobView:
-        return job_response(record, self.services.queue, self.services.storage, self.links)
+    def view(self, record: JobRecord) -> JobView:
+        """Describe a job for the principal."""
+        services, for_admin = self.services, self.principal.is_admin
+        return job_response(record, services.queue, services.storage, self.links, for_admin=for_admin)
 
 
 def _prompts_of(request: JobRequest) -> dict[str, str]:

@@ -95,6 +95,14 @@ class CacheUse(_Part):
     ahead: int = 0
 
 
+class CallCounts(_Part):
+    """Counts of a whole pipeline call, whoever the owners of its jobs are. Only admins are shown them."""
+
+    batch_images: int
+    batch_jobs: int
+    embeddings: CacheUse
+
+
 class MemoryUse(_Part):
     """Device memory that the job's pipeline call used.
 
@@ -118,15 +126,18 @@ class Receipt(_Part):
     Attributes:
         parameters: all parameters, defaults included; a stored receipt has those of its job.
         seeds: one for each image.
-        batch_images: images in the pipeline call, this job's included.
-        batch_jobs: jobs in the pipeline call.
+        batch_images: images of the same owner's jobs in the pipeline call, this job's included.
+        batch_jobs: jobs of the same owner in the pipeline call.
+        shared: whether jobs of other owners were in it too.
+        whole_call: the same counts for all owners; shown to admins only.
         placement: component -> its device, or `on_demand`, `streamed`, `skipped`; in receipts written before these
             names, `visit` and `absent`.
         memory: the memory plan, and what was used.
         predicted_calls: denoiser calls that `speed: fast` predicted instead of computing.
         deviations: what the memory plan changed about the image, for lack of memory or by the operator's choice;
             named `departures` in receipts of older releases.
-        embeddings: the pipeline call's look-ups in the prompt embedding cache.
+        embeddings: look-ups in the prompt embedding cache for the same owner's jobs in the call; an embedding that
+            only jobs of other owners have used before counts as a miss.
         kernels: options that may change the last bits: `attention`, `compile`, … -> value.
         versions: library -> version.
         timings: stage -> seconds (queue, load, encode_prompt, encode_inputs, denoise, decode, write, …).
@@ -139,6 +150,8 @@ class Receipt(_Part):
     controlnets: list[Weights] = Field(default_factory=list)
     batch_images: int = 1
     batch_jobs: int = 1
+    shared: bool = False
+    whole_call: CallCounts | None = Field(None, exclude_if=lambda value: value is None)
     placement: dict[str, str] = Field(default_factory=dict)
     memory: MemoryUse | None = None
     predicted_calls: int = 0

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 import httpx2
 import pytest
 from fastapi.testclient import TestClient
 
 from contracts.auth.api_keys import ApiKeyStore, Scope
 from contracts.queue.client import JobQueue
+from contracts.queue.records import CacheUse, CallCounts
+from contracts.queue.workers import WorkerReport, publish
+from contracts.redis import keys as redis_keys
 from tests.support.images import encode_solid
 from tests.support.scripted_worker import ScriptedWorker
+from tests.support.worker_reports import report_worker
 
 JOB = {"prompt": "a red circle"}
 RED = encode_solid("RGB", (64, 64), "red")
@@ -144,3 +150,45 @@ def test_owners_take_turns_however_much_each_has_queued(
 
     assert order[:4] == [many[0], few[0], many[1], few[1]]
     assert order[4:] == many[2:]
+
+
+def test_only_admins_see_workers_and_their_memory(mine: OwnerClient, theirs: OwnerClient, queue: JobQueue) -> None:
+    report_worker(queue, "worker-7", 256)
+    body = {"task": "txt2img", "prompt": "x"}
+
+    shown, all_of_it = (one.call("POST", "/v1/plan", json=body).json() for one in (mine, theirs))
+
+    assert "worker-7" not in json.dumps(shown)
+    assert (shown["worker"], shown["plan"], shown["workers"], shown["runs"]) == (None, None, [], True)
+    assert shown["peak_bytes"] == all_of_it["plan"]["peak_bytes"]
+    assert shown["placement"]["vae"] == "device"
+    assert shown["reason"] == all_of_it["plan"]["name"]
+    assert (all_of_it["worker"], all_of_it["workers"][0]["worker"]) == ("worker-7", "worker-7")
+    assert "worker-7" not in mine.call("GET", "/v1/models").text
+    assert mine.call("GET", "/v1/workers").status_code == 403
+
+
+def test_a_model_is_shown_to_be_warm_without_the_names_of_workers(mine: OwnerClient, queue: JobQueue) -> None:
+    publish(queue.connection, WorkerReport(id="worker-7", state="idle", warm=["shapes-sdxl"]), ttl_seconds=60)
+
+    model = mine.call("GET", "/v1/models/shapes-sdxl").json()
+
+    assert (model["warm"], model["warm_on"]) == (True, [])
+
+
+def test_only_admins_see_the_counts_of_a_whole_pipeline_call(
+    mine: OwnerClient, theirs: OwnerClient, queue: JobQueue, worker: ScriptedWorker
+) -> None:
+    shown = []
+    for owner in (mine, theirs):
+        id = owner.submit()
+        worker.complete(worker.claim())
+        receipt = queue.fetch(id).receipt
+        assert receipt is not None
+        counts = CallCounts(batch_images=5, batch_jobs=4, embeddings=CacheUse(hits=3))
+        text = receipt.model_copy(update={"whole_call": counts}).model_dump_json()
+        queue.connection.hset(redis_keys.JOB + id, "receipt", text)
+        shown.append(owner.call("GET", f"/v1/jobs/{id}").json()["receipt"].get("whole_call"))
+
+    assert shown[0] is None
+    assert shown[1]["batch_jobs"] == 4

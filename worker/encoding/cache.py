@@ -40,6 +40,7 @@ class EmbeddingCache:
         self.size_bytes = 0
         self._budget_bytes = budget_bytes
         self._embeddings: OrderedDict[object, Embedding] = OrderedDict()
+        self._owners: dict[object, set[str]] = {}
         self._lock = threading.Lock()
 
     def get(self, key: object) -> Embedding | None:
@@ -53,10 +54,22 @@ class EmbeddingCache:
             self._embeddings.move_to_end(key)
             return embedding
 
+    def is_known_to(self, owner: str, key: object) -> bool:
+        """Whether a job of this owner has used the embedding; others must not learn that somebody else's has."""
+        with self._lock:
+            return owner in self._owners.get(key, ())
+
+    def note_use(self, owner: str, key: object) -> None:
+        """Remember that a job of this owner has used the embedding, for as long as it is cached."""
+        with self._lock:
+            if key in self._embeddings:
+                self._owners.setdefault(key, set()).add(owner)
+
     def pop(self, key: object) -> Embedding | None:
         """Remove and return the embedding, or None; counts nothing."""
         with self._lock:
             embedding = self._embeddings.pop(key, None)
+            self._owners.pop(key, None)
             if embedding is not None:
                 self.size_bytes -= embedding.size_bytes
             return embedding
@@ -74,7 +87,8 @@ class EmbeddingCache:
             self._embeddings[key] = embedding
             self.size_bytes += embedding.size_bytes
             while self.size_bytes > self._budget_bytes:
-                _, evicted = self._embeddings.popitem(last=False)
+                evicted_key, evicted = self._embeddings.popitem(last=False)
+                self._owners.pop(evicted_key, None)
                 self.size_bytes -= evicted.size_bytes
 
     def report(self) -> dict[str, int]:

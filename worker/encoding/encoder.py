@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ class PromptEncoder:
         activate: makes adapters act on the text encoders while inside.
         t5: the proxy for a T5 on the CPU; None if it is not there.
         hits, misses: cache look-ups of this call; one per distinct prompt with the same adapters.
+        owners: of the jobs of the images, one for each image.
     """
 
     pipeline: Any
@@ -45,6 +46,8 @@ class PromptEncoder:
     t5: JobT5Proxy | None = None
     hits: int = 0
     misses: int = 0
+    owners: Sequence[str] = ()
+    _by_owner: dict[str, CacheUse] = field(default_factory=dict)
 
     def encode(self, inputs: GenerationInputs) -> dict[str, torch.Tensor]:
         """Return the embedding arguments of the pipeline call, one row per image."""
@@ -63,8 +66,12 @@ class PromptEncoder:
 
     @property
     def cache_use(self) -> CacheUse:
-        """The look-ups of this call, for the receipt."""
+        """The look-ups of this call."""
         return CacheUse(hits=self.hits, misses=self.misses, ahead=0 if self.t5 is None else self.t5.count)
+
+    def cache_use_of(self, owner: str) -> CacheUse:
+        """The look-ups of one owner's jobs in this call, as if nobody else had ever used the cache."""
+        return self._by_owner.get(owner, CacheUse())
 
     def _encode_all(self, prompts: Sequence[PromptArguments]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the stacked sequences and pooled embeddings; each distinct prompt is encoded once."""
@@ -73,9 +80,15 @@ class PromptEncoder:
             for adapters, prompt in zip(self.adapter_sets, prompts, strict=True)
         ]
         keys = [self._key(*pair) for pair in pairs]
+        uses = dict.fromkeys(zip(self.owners or [""] * len(keys), keys, strict=True))
+        known = {use for use in uses if self.cache.is_known_to(*use)}
         embeddings = {
             key: self._embedding(key, *pair) for key, pair in dict(zip(keys, pairs, strict=True)).items()
         }
+        for owner, key in uses:
+            before, is_hit = self.cache_use_of(owner), (owner, key) in known
+            self._by_owner[owner] = CacheUse(hits=before.hits + is_hit, misses=before.misses + (not is_hit))
+            self.cache.note_use(owner, key)
         return (
             torch.cat([embeddings[key].sequence for key in keys]).to(self.device),
             torch.cat([embeddings[key].pooled for key in keys]).to(self.device),

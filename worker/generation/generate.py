@@ -19,6 +19,7 @@ from contracts.queue.records import JobError, Receipt
 from contracts.requests.parameters import JobParameters, combine
 from contracts.storage import Storage
 from worker.adapters.cache import AdapterSet
+from worker.encoding.encoder import PromptEncoder
 from worker.families import GenerationInputs
 from worker.generation import inpainting, receipts
 from worker.generation.callback import StageTimer, StepCallback, Watch
@@ -36,11 +37,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """One job of a pipeline call."""
+    """One job of a pipeline call; its receipt counts the jobs of the same owner only."""
 
     id: str
     parameters: JobParameters
     queue_seconds: float
+    owner: str = ""
 
 
 def generate(
@@ -113,6 +115,7 @@ def _generate_once(
         with model.active(image_adapters) as encoder, pool.memory_tracker.running(pool.resident_bytes):
             timer.end_stage("load_adapters")
             # Prompts to embeddings.
+            encoder.owners = [job.owner for job in ready for _ in job.parameters.seeds]
             embeddings = encoder.encode(inputs)
             pool.count_look_ups(model, encoder)
             model.placement.end_stage()
@@ -138,7 +141,8 @@ def _generate_once(
         predicted_calls=callback.predicted_calls,
         worker=worker_name,
     )
-    results = failures | _results(ready, images, receipt, adapters, callback)
+    counts = {job.id: _own_counts(job, ready, encoder, pool) for job in ready}
+    results = failures | _results(ready, images, receipt, adapters, callback, counts)
     return [results[job.id] for job in jobs]
 
 
@@ -235,6 +239,7 @@ def _results(
     shared: Receipt,
     adapters: Mapping[str, AdapterSet],
     callback: StepCallback,
+    counts: Mapping[str, Mapping[str, object]],
 ) -> dict[str, JobResult]:
     """Return the images of each job by its id, with its own receipt made from the call's."""
     results = {}
@@ -250,10 +255,23 @@ def _results(
             "seeds": job.parameters.seeds,
             "loras": adapters[job.id].weights,
             "timings": {"queue": round(job.queue_seconds, 4), **callback.timer.seconds},
+            **counts[job.id],
         }
         receipt = shared.model_copy(update=own)
         results[job.id] = JobResult("generated", images=[images[index] for index in indexes], receipt=receipt)
     return results
+
+
+def _own_counts(job: Job, jobs: Sequence[Job], encoder: PromptEncoder, pool: Pool) -> dict[str, object]:
+    """Return what a job's receipt counts: the jobs of its owner, as if nobody else used this worker."""
+    own, look_ups = [other for other in jobs if other.owner == job.owner], encoder.cache_use_of(job.owner)
+    ahead = encoder.cache_use.ahead if pool.was_read_ahead(job.parameters, job.owner) else 0
+    return {
+        "batch_jobs": len(own),
+        "batch_images": sum(other.parameters.num_images for other in own),
+        "shared": len(own) < len(jobs),
+        "embeddings": look_ups.model_copy(update={"ahead": min(ahead, look_ups.misses)}),
+    }
 
 
 def _error_for_client(error: Exception) -> JobError:

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from contracts.memory.plan import Placement, Plan
-from contracts.queue.records import CacheUse, MemoryUse, Receipt
+from contracts.queue.records import CacheUse, CallCounts, MemoryUse, Receipt
 from contracts.requests.parameters import JobParameters
 from worker.pool.model import LoadedModel
 from worker.runtime.device import describe_device
@@ -22,7 +22,18 @@ from worker.runtime.device import describe_device
 _LIBRARIES = ("darkroom", "torch", "diffusers", "transformers", "peft")
 #: Fields of a receipt that differ between two runs of one request.
 _PER_RUN = frozenset(
-    {"batch_images", "batch_jobs", "embeddings", "memory", "placement", "timings", "worker", "seeds"}
+    {
+        "batch_images",
+        "batch_jobs",
+        "shared",
+        "whole_call",
+        "embeddings",
+        "memory",
+        "placement",
+        "timings",
+        "worker",
+        "seeds",
+    }
 )
 #: Of an input image; see `contracts.uploads.retention`.
 _INPUT_KEY = re.compile(r"inputs/([0-9a-f]{64})\.")
@@ -65,6 +76,9 @@ def make_receipt(
         ],
         batch_images=sum(job.num_images for job in jobs),
         batch_jobs=len(jobs),
+        whole_call=CallCounts(
+            batch_images=sum(job.num_images for job in jobs), batch_jobs=len(jobs), embeddings=embeddings
+        ),
         placement=model.locations([control.controlnet for control in shared.controls]),
         memory=memory,
         predicted_calls=predicted_calls,

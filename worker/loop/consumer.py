@@ -324,4 +324,4 @@ class Consumer:
 
 def _to_generation(record: JobRecord) -> Job:
     queue_seconds = (record.started_at or record.created_at) - record.created_at
-    return Job(record.id, record.parameters, queue_seconds)
+    return Job(record.id, record.parameters, queue_seconds, record.owner)

@@ -63,6 +63,6 @@ class PromptLookahead:
         with job_context(jobs):
             try:
                 for job in jobs:
-                    self._pool.encode_ahead(job.parameters, lambda: not paused.is_set())
+                    self._pool.encode_ahead(job.parameters, lambda: not paused.is_set(), job.owner)
             except Exception:  # noqa: BLE001  # a job whose prompt cannot be encoded reports that itself when it runs
                 _log.exception("prompts were not encoded ahead")

@@ -6,6 +6,7 @@ only their parameters.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -33,6 +34,9 @@ from worker.runtime.kernels import check_compiler
 from worker.runtime.memory_tracker import MemoryTracker
 
 _Loaded = TypeVar("_Loaded")
+
+#: Jobs whose prompts were read ahead that are remembered.
+_AHEAD_JOBS = 256
 
 #: Share of an enforced budget that plans may fill, since they are estimates.
 PLANNED_SHARE = 0.95
@@ -73,6 +77,8 @@ class Pool:
         self.device = pick_device(device)
         devices.select_device(self.device)
         self.embeddings = EmbeddingCache(embedding_bytes)
+        #: Owner and texts of the jobs whose prompts were read ahead last.
+        self._ahead: deque[tuple[str, tuple[str | None, ...]]] = deque(maxlen=_AHEAD_JOBS)
         self.memory_tracker = MemoryTracker(self.device, budget_bytes)
         size_bytes = int(budget_bytes * PLANNED_SHARE) if budget_bytes else devices.usable_bytes(self.device)
         self._size_bytes = size_bytes
@@ -162,11 +168,12 @@ class Pool:
         """Whether a model's T5 is on the CPU, so that `encode_ahead` has work."""
         return any(model.hosts_t5 for model in self._cache.models.values())
 
-    def encode_ahead(self, job: JobParameters, goes_on: Callable[[], bool]) -> int:
+    def encode_ahead(self, job: JobParameters, goes_on: Callable[[], bool], owner: str = "") -> int:
         """Have T5 read the texts of a job that waits, where it works on the CPU; for a thread beside the jobs'.
 
         Args:
             goes_on: asked before each text.
+            owner: of the job, who may read on its receipt that this was done.
 
         Returns:
             How many texts were encoded that were not known.
@@ -174,8 +181,13 @@ class Pool:
         model = self._cache.find(job.model)
         inputs = GenerationInputs(job, prompts_per_image([job]))
         encoded = 0 if model is None else model.encode_ahead(inputs, goes_on)
+        self._ahead.append((owner, _texts_of(job)))
         self._counters.count("prompts_encoded_ahead", encoded, model=job.model)
         return encoded
+
+    def was_read_ahead(self, job: JobParameters, owner: str) -> bool:
+        """Whether the texts of a job with this prompt were read ahead lately for this owner."""
+        return (owner, _texts_of(job)) in self._ahead
 
     def count_look_ups(self, model: LoadedModel, encoder: PromptEncoder) -> None:
         """Count a call's look-ups of embeddings."""
@@ -271,3 +283,7 @@ class Pool:
 
     def _value_bytes(self, spec: ModelSpec) -> int:
         return pick_dtype(spec, self.device).itemsize
+
+
+def _texts_of(job: JobParameters) -> tuple[str | None, ...]:
+    return job.model, job.prompt, job.prompt_2, job.prompt_3, job.negative_prompt

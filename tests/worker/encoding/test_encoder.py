@@ -13,11 +13,12 @@ from contracts.catalogue.families import FAMILIES, Mode
 from contracts.queue.records import CacheUse
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
-from tests.support.jobs import complete_job, generate_pixels, make_job, run_jobs
+from tests.support.jobs import RecordingWatch, complete_job, generate_pixels, make_job, run_jobs
 from worker.adapters.cache import AdapterSet
 from worker.encoding.cache import Embedding, EmbeddingCache
 from worker.encoding.encoder import PromptEncoder
 from worker.families import GenerationInputs
+from worker.generation.generate import Job, generate
 from worker.pool.model import LoadedModel, derive
 from worker.pool.pool import Pool
 
@@ -82,6 +83,49 @@ def test_encoding_before_the_pipeline_call_changes_no_bit(
     theirs = generate(whole, {**inputs.prompts, **options})
     ours = generate(model.pipeline(Mode.TXT2IMG, job.scheduler), _encoder(model).encode(inputs))
     assert np.array_equal(ours, theirs)
+
+
+def test_a_receipt_does_not_tell_that_another_owner_used_the_same_prompt(
+    catalogue: Catalogue, storage: Storage
+) -> None:
+    pool = Pool(catalogue, device="cpu")
+
+    def look_ups(owner: str, *others: str) -> list[tuple[int, int, int, int, bool]]:
+        work = [
+            Job(f"{owner}{index}", make_job(catalogue, "sdxl", prompt="a secret plan", batchable=True), 0.0, name)
+            for index, name in enumerate((owner, *others))
+        ]
+        found = [result.receipt for result in generate(work, pool, storage, RecordingWatch())]
+        return [
+            (one.embeddings.hits, one.embeddings.misses, one.batch_jobs, one.batch_images, one.shared)
+            for one in found
+            if one is not None
+        ]
+
+    ((_, texts, *_),) = look_ups("alice")
+    assert texts > 0
+    assert look_ups("mallory") == [(0, texts, 1, 1, False)]
+    assert look_ups("mallory") == [(texts, 0, 1, 1, False)]
+    assert look_ups("bob", "alice", "bob") == [
+        (0, texts, 2, 2, True),
+        (texts, 0, 1, 1, True),
+        (0, texts, 2, 2, True),
+    ]
+    assert pool.embeddings.misses == texts
+
+
+def test_an_embedding_that_was_evicted_is_forgotten_with_its_users() -> None:
+    one = Embedding(torch.zeros(1, 4), torch.zeros(1, 4))
+    cache = EmbeddingCache(one.size_bytes)
+    cache.put("first", one)
+    cache.note_use("alice", "first")
+    assert cache.is_known_to("alice", "first")
+    assert not cache.is_known_to("bob", "first")
+
+    cache.put("second", one)
+    cache.put("first", one)
+
+    assert not cache.is_known_to("alice", "first")
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)

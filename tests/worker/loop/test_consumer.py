@@ -308,8 +308,8 @@ def test_the_next_jobs_prompt_is_encoded_while_this_one_denoises(
     requests = [make_job(catalogue, "flux", prompt=prompt, num_inference_steps=4) for prompt in prompts]
     encode, step, encoded = Pool.encode_ahead, JobWatch.step, threading.Event()
 
-    def encode_and_tell(self: Pool, job: JobParameters, goes_on: Callable[[], bool]) -> int:
-        count = encode(self, job, goes_on)
+    def encode_and_tell(self: Pool, job: JobParameters, goes_on: Callable[[], bool], owner: str = "") -> int:
+        count = encode(self, job, goes_on, owner)
         if count and job.prompt == prompts[1]:
             encoded.set()
         return count
