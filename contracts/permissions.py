@@ -19,7 +19,7 @@ def keep_private(data: Path, *, from_group: bool) -> None:
     A data folder that holds other things too keeps its rights; the service's own folders in it do not.
 
     Args:
-        data: the data folder, which need not exist: a service on a bucket has none.
+        data: the data folder; a service on a bucket may be without.
         from_group: also take the group's rights; otherwise they are those that the umask leaves, so that users of
             one group can share a storage.
     """

@@ -54,7 +54,7 @@ class Watchdog:
 
         Args:
             find_fault: asked before each beat, says what is stuck, and the process ends with status `STALLED`.
-                While it does not return, there is no beat.
+                No beat is sent until it returns.
         """
 
         def beat_unless_faulty() -> None:

@@ -17,7 +17,7 @@ class BeatReceiver:
     """A socket that child processes send beats to."""
 
     def __init__(self) -> None:
-        # An abstract address is no file, so nothing is left behind by a `darkroom up` that is killed.
+        # An abstract address leaves no file behind when `darkroom up` is killed.
         name = f"darkroom-{secrets.token_hex(16)}"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)

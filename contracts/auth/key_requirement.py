@@ -59,7 +59,7 @@ class KeyRequirement:
         try:
             self._is_required = self._has_mark()
         except Unavailable:
-            # A later failure of the storage opens nothing, and need not close what was open.
+            # A storage that fails later changes nothing: the last answer holds.
             if self._is_required is None:
                 raise
         if self._is_required:

@@ -91,7 +91,7 @@ class _Cursor:
             raise self._malformed()
         try:
             value, self._position = self._decoder.raw_decode(self._text, self._position)
-            value.encode()  # JSON can escape half of a surrogate pair, which is no character
+            value.encode()  # fails for half of a surrogate pair, which JSON can escape
         except ValueError:
             raise self._malformed() from None
         return str(value)

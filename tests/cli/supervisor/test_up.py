@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -45,8 +45,11 @@ def up(data: Path) -> Iterator[subprocess.Popen[str]]:
 
 def dispatcher_of(process: subprocess.Popen[str]) -> psutil.Process | None:
     """The dispatcher among the children, if it runs now."""
-    children = psutil.Process(process.pid).children()
-    return next((child for child in children if "dispatcher" in child.cmdline()), None)
+    for child in psutil.Process(process.pid).children():
+        with suppress(psutil.Error):  # one that has just ended has no command line
+            if "dispatcher" in child.cmdline():
+                return child
+    return None
 
 
 def is_registered(data: Path, child: psutil.Process | None) -> bool:
