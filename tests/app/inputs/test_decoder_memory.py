@@ -37,7 +37,9 @@ def test_a_hundred_of_the_largest_images_at_once_take_a_bounded_amount_of_memory
     with api_process(redis_url, tmp_path, DARKROOM_API_DECODER_QUEUE="1") as (client, process):
 
         def upload(data: bytes) -> tuple[int, str | None]:
-            response = client.post("/v1/uploads", content=data, timeout=120)
+            response = client.post(
+                "/v1/uploads", content=data, headers={"Content-Type": "application/octet-stream"}, timeout=120
+            )
             return response.status_code, response.headers.get("retry-after")
 
         assert upload(small) == (201, None)
