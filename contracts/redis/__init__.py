@@ -4,7 +4,7 @@ connection.py    connect, errors as Unavailable, and Scripts, which runs a scrip
 urls.py          the forms of Redis' URL: one server, TLS, Sentinels
 failover.py      pools of connections that find the primary again
 replication.py   waits until replicas have a job
-access.py        what is told about a Redis that lets nobody in
+access.py        whether a process may use its Redis, asked at its start
 keys.py          every Redis key, with its type, life and owner
 scripts/         one .lua file for each atomic step
 """
