@@ -304,8 +304,9 @@ def test_a_body_over_the_limit_is_refused(settings: SharedSettings) -> None:
     assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
 
 
-def test_links_use_the_host_of_the_request(client: TestClient) -> None:
-    response = client.post("/v1/txt2img", json=BODIES["txt2img"], headers={"Host": "images.example:81"})
+def test_links_use_the_host_of_the_request(settings: SharedSettings) -> None:
+    with TestClient(create_app(ApiSettings(shared=settings, allowed_hosts=["images.example"]))) as client:
+        response = client.post("/v1/txt2img", json=BODIES["txt2img"], headers={"Host": "images.example:81"})
 
     assert response.headers["Location"].startswith("http://images.example:81/v1/jobs/")
 
