@@ -15,6 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 #: Longest rest that is read and discarded.
 _MAX_BYTES = 128 * 2**20
 _MAX_SECONDS = 10.0
+#: A client that sends nothing for so long waits for the response itself.
+_SILENT_SECONDS = 1.0
 
 
 class UnreadBodyMiddleware:
@@ -44,7 +46,8 @@ class UnreadBodyMiddleware:
         async def read_rest() -> None:
             limit = received + _MAX_BYTES
             while not is_complete and received <= limit:
-                await receive_and_observe()
+                async with asyncio.timeout(_SILENT_SECONDS):
+                    await receive_and_observe()
 
         async def send_after_body(message: Message) -> None:
             if message["type"] == "http.response.start" and not is_complete:

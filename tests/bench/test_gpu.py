@@ -15,14 +15,12 @@ from contracts.catalogue.catalogue import read_catalogue
 from contracts.weights.architectures import read_architectures
 
 
-@pytest.mark.parametrize("family", ["sdxl", "flux"])
-def test_the_bench_prints_all_its_rows_at_tiny_size(family: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """SDXL has the rows of compiled blocks, FLUX those of T5."""
+def test_the_bench_prints_all_its_rows_at_tiny_size(capsys: pytest.CaptureFixture[str]) -> None:
+    """FLUX has all rows, those of T5 included."""
     trial = gpu.tiny()
-    spec = trial.catalogue.model(f"shapes-{family}")
+    spec = trial.catalogue.model("shapes-flux")
     catalogue = trial.catalogue.model_copy(update={"models": (spec,), "default_model": spec.id})
-    kernels = trial.kernels if family == "sdxl" else trial.kernels[:1]
-    gpu.run(dataclasses.replace(trial, catalogue=catalogue, kernels=kernels))
+    gpu.run(dataclasses.replace(trial, catalogue=catalogue))
     printed = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines() if line[:1] == "|"]
     ratios = [float(row[-1]) for row in rows if row[0].startswith("budget")]
@@ -32,9 +30,9 @@ def test_the_bench_prints_all_its_rows_at_tiny_size(family: str, capsys: pytest.
     for name, runs in (("exact", "8"), ("fast", "5"), ("exact, with a LoRA", "8")):
         assert found[name, "off"] == runs, printed
         compiled = any(row[0] == name and row[1].startswith("blocks, aot_eager") for row in rows)
-        assert compiled is (family == "sdxl" and "LoRA" not in name), printed
+        assert compiled is ("LoRA" not in name), printed
     assert found["bare diffusers, eager", "off"] == "8"
-    assert ("a new prompt" in printed) is (family == "flux")
+    assert "a new prompt" in printed
     assert ("images in one call: 2", "off") in found
 
 
