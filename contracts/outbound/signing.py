@@ -1,6 +1,6 @@
 """Signatures of webhooks and their secrets: Standard Webhooks 1.0, symmetric (`v1`, `whsec_`).
 
-Whoever can verify a message with a symmetric secret can also forge one, so each owner has a secret of its own.
+A symmetric secret that verifies messages can also forge them, so each owner has a secret of its own.
 
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
