@@ -27,6 +27,8 @@ from contracts.uploads.retention import Retention
 #: How long images are held for a request that is being accepted.
 ACCEPT_SECONDS = 900
 _FORMS = ["upload:ID", "job:ID/N", "data:image/…;base64,…", "base64"]
+#: What base64 may be wrapped and indented with.
+_WHITESPACE = b" \t\n\r\v\f"
 _JOB_IMAGE = re.compile(r"job:([0-9a-f]{1,64})/([0-9]{1,3})")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
@@ -186,13 +188,17 @@ class InputReader:
         return self._base64(field, content)
 
     def _base64(self, field: str, text: str) -> bytes:
-        text = "".join(text.split())
-        if len(text) // 4 * 3 > self._decoder.max_bytes + 2:
+        try:
+            # Not by `split`: a text of spaces and single letters would become millions of strings.
+            packed = text.encode("ascii").translate(None, _WHITESPACE)
+        except UnicodeEncodeError:
+            raise _refused(field, "is not valid base64: it has characters outside ASCII") from None
+        if len(packed) // 4 * 3 > self._decoder.max_bytes + 2:
             raise self._decoder.too_many_bytes(field)
-        if len(text) % 4:
+        if len(packed) % 4:
             raise _refused(field, "is not valid base64: its length is not a multiple of 4; it may be cut off")
         try:
-            data = binascii.a2b_base64(text, strict_mode=True)
+            data = binascii.a2b_base64(packed, strict_mode=True)
         except ValueError as error:
             raise _refused(field, f"is not valid base64: {error}") from None
         if not data:

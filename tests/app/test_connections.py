@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from redis import Redis
 
 from cli.supervisor.redis_server import RedisServer
 from tests.support.api_process import api_process
@@ -27,6 +28,8 @@ def address(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory)
         "DARKROOM_API_HEADER_TIMEOUT_SECONDS": "1",
         "DARKROOM_API_STALL_SECONDS": "1",
     }
+    with Redis.from_url(redis_server.url) as redis:
+        redis.flushall()  # an earlier test's keys would close the service
     with api_process(redis_server.url, tmp_path_factory.mktemp("api"), **limits) as (client, _):
         client.get("/healthz")
         yield client.base_url.host, client.base_url.port or 0

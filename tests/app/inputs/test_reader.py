@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -43,6 +44,18 @@ def reader(decoder: ImageDecoder, queue: JobQueue, storage: Storage, retention: 
 
 def img2img(image: str) -> Img2ImgRequest:
     return Img2ImgRequest(prompt="x", image=image)
+
+
+def test_white_space_between_letters_costs_no_memory(reader: InputReader) -> None:
+    """Split at its spaces, this text of 6 MB would take over 100 MB."""
+    request = img2img("ab " * 2_000_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImageTooLarge):
+            reader.read(request)
+        assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def test_a_result_waits_for_redis_until_the_process_is_asked_to_stop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(completion, "_STOPPING_PATIENCE_SECONDS", 0.5)
-    redis, stopping = RedisServer(tmp_path / "redis"), threading.Event()
+    redis, stopping = RedisServer(tmp_path / "redis", fsync="always"), threading.Event()
     redis.start()
     settings = SharedSettings(redis_url=redis.url, data=tmp_path)
     queue = JobQueue(settings)

@@ -23,7 +23,8 @@ def test_a_cuda_device_always_has_its_index(requested: str, index: int, monkeypa
 def test_a_card_that_does_not_exist_and_a_name_that_is_unknown_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(DeviceUnavailable, match="was built without CUDA"):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DeviceUnavailable, match="DARKROOM_WORKER_DEVICE=cuda cannot be used"):
         pick_device("cuda")
     with pytest.raises(DeviceUnavailable, match="must be auto, cpu, cuda or cuda:N, got 'gpu'"):
         pick_device("gpu")
