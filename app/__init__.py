@@ -15,7 +15,6 @@ events/           waiting for jobs, event streams
 openapi/          the OpenAPI document
 middleware/       request ids, access log
 auth.py           from credentials to a principal and what it may do
-web_pages.py      what pages of other sites may not make browsers send
 admission.py      whether any worker has the memory to run a job
 disk_space.py     whether the storage has space for what a request would store
 errors.py         from errors to HTTP status, code and title

@@ -95,8 +95,7 @@ def run(trial: Trial, *, short: bool = False) -> None:
             continue
         least_seconds = bare.operations / measure_rate(trial.device, trial.dtype)
         print(f"all products of an image, at the rate of one large product: {least_seconds:.3f} s\n")
-        seconds = f"{bare.seconds:.3f}"
-        peak = _gib(bare.peak_bytes)
+        seconds, peak = f"{bare.seconds:.3f}", _gib(bare.peak_bytes)
         rows = [["bare diffusers, eager", "off", "off", "–", steps, seconds, "1.00", "–", "–", peak, "–"]]
         for pool_options, jobs in settings(trial, spec, short=short):
             rows += measure(trial, spec, bare, pool_options, jobs)

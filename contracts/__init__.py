@@ -1,21 +1,22 @@
 """What the HTTP side and the GPU side agree on. Knows pydantic, redis, rq and httpx; neither fastapi nor torch.
 
-catalogue/    models, families, schedulers as data
-requests/     fields, validation, stored parameters
-weights/      safetensors headers, LoRA files, architectures
-memory/       from bytes and a budget to a plan
-redis/        connections, keys, Lua scripts
-queue/        jobs: submit, claim, events, records
-storage/      files, in a folder or a bucket
-uploads/      uploaded images and LoRAs, retention
-auth/         API keys and signed links
-outbound/     HTTP to addresses that clients name, webhooks
-errors.py     all errors, as a tree
-json_text.py  JSON inside other things that clients send
-job_view.py   a job as clients see it
-logs.py       log formats and context
-metrics.py    all metrics, counters and totals
+catalogue/      models, families, schedulers as data
+requests/       fields, validation, stored parameters
+weights/        safetensors headers, LoRA files, architectures
+memory/         from bytes and a budget to a plan
+redis/          connections, keys, Lua scripts
+queue/          jobs: submit, claim, events, records
+storage/        files, in a folder or a bucket
+uploads/        uploaded images and LoRAs, retention
+auth/           API keys and signed links
+outbound/       HTTP to addresses that clients name, webhooks
+errors.py       all errors, as a tree
+json_text.py    JSON inside other things that clients send
+job_view.py     a job as clients see it
+logs.py         log formats and context
+metrics.py      all metrics, counters and totals
 permissions.py  who may read what the service writes
-settings.py   settings that several processes share
-watchdog.py   ends a process that stands still
+redis_url.py    the forms of Redis' URL: one server, TLS, Sentinels
+settings.py     settings that several processes share
+watchdog.py     ends a process that stands still
 """

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.structure import PRODUCT, floors, graph
+
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "diffusers", "transformers", "peft", "accelerate"}
 WEB = {"fastapi", "starlette", "uvicorn"}
@@ -43,6 +45,11 @@ def offences(package: str, folder: Path) -> list[str]:
 def test_each_side_imports_only_what_it_may(package: str) -> None:
     assert list((ROOT / package).rglob("*.py")), f"{package}/ holds no module"
     assert offences(package, ROOT / package) == []
+
+
+@pytest.mark.parametrize("package", PRODUCT)
+def test_the_rooms_of_a_package_form_no_cycle(package: str) -> None:
+    assert floors(graph(ROOT / package)).isdecimal()
 
 
 @pytest.mark.parametrize(

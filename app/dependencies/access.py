@@ -10,8 +10,8 @@ from fastapi.concurrency import run_in_threadpool
 
 from app.auth import Principal
 from app.dependencies.services import services_of
+from app.dependencies.web_pages import refuse_foreign_page
 from app.errors import rate_headers
-from app.web_pages import refuse_foreign_page
 from contracts.auth.api_keys import Scope
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import Gone, LinkRefused, NotFound, Unavailable

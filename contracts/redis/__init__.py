@@ -1,7 +1,6 @@
 """Redis: connections, the table of keys, and the Lua scripts.
 
 connection.py    connect, errors as Unavailable, and Scripts, which runs a script
-urls.py          the forms of Redis' URL: one server, TLS, Sentinels
 failover.py      pools of connections that find the primary again
 replication.py   waits until replicas have a job
 access.py        whether a process may use its Redis, asked at its start

@@ -1,6 +1,6 @@
 """Connections to Redis with timeouts, its errors as the domain's, and the one way to run a Lua script.
 
-Every process connects here, so that each form of URL (`contracts.redis.urls`) works in all of them.
+Every process connects here, so that each form of URL (`contracts.redis_url`) works in all of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from redis.retry import Retry
 from contracts.errors import StorageFull, Unavailable
 from contracts.redis import keys
 from contracts.redis.failover import make_pool, sentinel_options, tcp_options
-from contracts.redis.urls import RedisUrl, read_url
+from contracts.redis_url import RedisUrl, read_url
 
 _ASYNC_KINDS: dict[type, Any] = {
     connection.Connection: redis_async.Connection,
@@ -40,7 +40,7 @@ def connect(url: str, *, timeout_seconds: float, retries: int, decode: bool = Tr
     """Make a pool of connections, which follow a failover. Connects to nothing yet.
 
     Args:
-        url: of one server or of its Sentinels; `contracts.redis.urls` lists the forms.
+        url: of one server or of its Sentinels; `contracts.redis_url` lists the forms.
         timeout_seconds: of one command, and of making a connection: a Redis that hangs must not hang its callers.
         retries: how often a command is sent again when its connection breaks. One retry hides connections that
             a restarted Redis has forgotten. 0 where a command whose answer was lost must not run twice.

@@ -20,7 +20,7 @@ from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedConnection
 
-from contracts.redis.urls import RedisUrl
+from contracts.redis_url import RedisUrl
 
 #: One of the Sentinels may be unreachable, and is asked first: the next one is asked after this time.
 SENTINEL_SECONDS = 1.0

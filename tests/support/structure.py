@@ -1,4 +1,4 @@
-"""Prints how the tree is built, for comparing two checkouts: `python -m tests.structure [CHECKOUT]`.
+"""Prints how the tree is built, for comparing two checkouts: `python -m tests.support.structure [CHECKOUT]`.
 
 Files in the longest row, import floors, lines, files that hold Redis keys as literals, and tests. It reads sources
 without importing them; pytest counts the tests, in the checkout.

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from contracts.errors import SettingsError
-from contracts.redis.urls import read_url
+from contracts.redis_url import read_url
 from contracts.settings import SharedSettings, explain
 from tests.support.redis_group import Certificates
 
