@@ -23,8 +23,6 @@ from contracts.requests.schema import JobRequest, Priority
 
 #: A new first key or a revocation takes effect within this time.
 _CACHE_SECONDS = 1.0
-
-
 #: In place of a key's id, which has hexadecimal digits only.
 _NO_KEY = "anonymous"
 

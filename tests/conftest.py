@@ -63,6 +63,15 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 
 @pytest.fixture
+def small_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A redis-server of the test's own, with room for a few jobs."""
+    server = RedisServer(tmp_path / "redis", memory_bytes=4 * 2**20)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
 def redis_url(redis_server: RedisServer) -> str:
     """The URL of an empty Redis."""
     with Redis.from_url(redis_server.url) as connection:

@@ -16,6 +16,7 @@ from app.dependencies.access import principal_of, require_generate
 from app.dependencies.services import services_of
 from app.dialects.openai_requests import RequestBody, read_edit_form
 from app.errors import WrongMediaType
+from app.middleware.unread_body import declared_bytes
 from app.parsing.bodies import FORM_OVERHEAD_BYTES, ReceivedBody, read_body, read_form, unpack_file
 from app.parsing.spooled_files import SpooledFile, media_type, spool_file
 
@@ -70,8 +71,7 @@ async def _lora_file(request: Request, response: Response) -> AsyncGenerator[Spo
 
 def _require_space(request: Request, spooled_copies: int) -> None:
     """Refuse a file before it is received, where its declared size does not fit."""
-    space, length = services_of(request).disk_space, request.headers.get("content-length", "")
-    size_bytes = int(length) if length.isdecimal() else 0
+    space, size_bytes = services_of(request).disk_space, declared_bytes(request.headers)
     space.require(size_bytes)
     space.require_spool(size_bytes * spooled_copies)
 

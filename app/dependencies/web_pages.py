@@ -1,4 +1,4 @@
-"""Refuses what a web page makes a browser send to a service without API keys, which trusts whoever reaches it.
+"""Refuses what a web page makes a browser send to a service without API keys, which trusts every caller.
 
 A page may name its own host and let that name resolve to 127.0.0.1 (DNS rebinding), and it may post to other sites
 without reading the answer. With API keys neither helps it, since it has no key. Knows no route.

@@ -19,6 +19,12 @@ _MAX_SECONDS = 10.0
 _SILENT_SECONDS = 1.0
 
 
+def declared_bytes(headers: Headers) -> int:
+    """The Content-Length of a request; 0 where it has none, or one that is not a number."""
+    length = headers.get("content-length", "")
+    return int(length) if length.isdecimal() else 0
+
+
 class UnreadBodyMiddleware:
     """ASGI middleware that lets no response start while the body of its request may still arrive."""
 
@@ -28,12 +34,11 @@ class UnreadBodyMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; pass on anything that is not HTTP, or that has no body."""
         headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
-        length = headers.get("content-length", "")
-        if "transfer-encoding" not in headers and length in ("", "0"):
+        if "transfer-encoding" not in headers and headers.get("content-length", "") in ("", "0"):
             await self._app(scope, receive, send)
             return
         is_complete, received = False, 0
-        declared = int(length) if length.isdecimal() else 0
+        declared = declared_bytes(headers)
 
         async def receive_and_observe() -> Message:
             nonlocal is_complete, received

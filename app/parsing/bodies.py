@@ -13,6 +13,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from app.errors import BodyTimeout, BodyTooLarge
+from app.middleware.unread_body import declared_bytes
 from app.parsing.byte_budget import Reservation
 from contracts.errors import FieldProblem, InvalidRequest, UnreadableBody
 
@@ -55,10 +56,9 @@ async def stream_body(
     request: Request, max_bytes: int, timeout_seconds: float, reservation: Reservation
 ) -> AsyncGenerator[bytes, None]:
     """Yield the body as it arrives, up to `max_bytes` of it; raises as `read_body`."""
-    length = request.headers.get("content-length", "")
-    size = int(length) if length.isdecimal() else 0
-    if size > max_bytes:
-        raise BodyTooLarge(f"the body must have at most {max_bytes} bytes, got {size}")
+    declared = declared_bytes(request.headers)
+    if declared > max_bytes:
+        raise BodyTooLarge(f"the body must have at most {max_bytes} bytes, got {declared}")
     size, waited_seconds = 0, 0.0
     clock = asyncio.get_running_loop().time
     async with aclosing(request.stream()) as chunks:

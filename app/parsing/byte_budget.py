@@ -41,7 +41,7 @@ class ByteBudget:
             reservation.release()
 
     def _change(self, owner: str, difference: int) -> None:
-        """Raises Busy where there is no room for so many more bytes."""
+        """Add to an owner's bytes, or take from them; raises Busy if they do not fit."""
         if difference > 0 and self._total + difference > self._limit_bytes:
             raise Busy("the service is receiving as many bytes as it can hold")
         if difference > 0 and self._by_owner[owner] + difference > self._share_bytes:

@@ -96,7 +96,7 @@ class CacheUse(_Part):
 
 
 class CallCounts(_Part):
-    """Counts of a whole pipeline call, whoever the owners of its jobs are. Only admins are shown them."""
+    """Counts of a whole pipeline call, over all owners. Only admins are shown them."""
 
     batch_images: int
     batch_jobs: int

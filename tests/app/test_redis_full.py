@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from fastapi.testclient import TestClient
 
 from app.main import create_app
@@ -19,15 +17,6 @@ from tests.support.parameters import parameters
 from tests.support.waiting import wait_until
 
 JOB = {"prompt": "a red circle"}
-
-
-@pytest.fixture
-def small_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis with room for a few jobs."""
-    server = RedisServer(tmp_path / "redis", memory_bytes=4 * 2**20)
-    server.start()
-    yield server
-    server.stop()
 
 
 def test_a_full_redis_refuses_new_jobs_with_retry_after_and_serves_every_other_call(

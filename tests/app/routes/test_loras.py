@@ -27,6 +27,14 @@ TINT = (LORAS / "shapes-sdxl-tint.safetensors").read_bytes()
 STRIPES = (LORAS / "shapes-sdxl-stripes.safetensors").read_bytes()
 
 
+def _assert_refused(client: TestClient, storage: Storage, data: bytes, reason: str) -> None:
+    """Assert that a file is refused with the reason and not stored."""
+    response = _add(client, data)
+    assert (response.status_code, response.json()["code"]) == (422, "adapter_refused")
+    assert reason in response.json()["detail"]
+    assert storage.find("inputs/") == []
+
+
 def _add(client: TestClient, data: bytes = TINT, name: str = "mine", **options: Any) -> Any:
     headers = {"Content-Type": "application/octet-stream"} | options.pop("headers", {})
     return client.post("/v1/loras", params={"name": name}, content=data, headers=headers, **options)
@@ -130,10 +138,7 @@ def test_an_idempotency_key_creates_one_upload(client: TestClient) -> None:
 def test_an_unusable_file_is_refused_with_the_reason_and_not_stored(
     client: TestClient, storage: Storage, data: bytes, reason: str
 ) -> None:
-    response = _add(client, data)
-    assert (response.status_code, response.json()["code"]) == (422, "adapter_refused")
-    assert reason in response.json()["detail"]
-    assert storage.find("inputs/") == []
+    _assert_refused(client, storage, data, reason)
     assert "mine" not in _ids(client)
 
 
@@ -176,10 +181,7 @@ def _with_settings(settings: str) -> bytes:
 def test_a_hostile_file_is_refused_with_the_reason_and_not_stored(
     client: TestClient, storage: Storage, data: bytes, reason: str
 ) -> None:
-    response = _add(client, data)
-    assert (response.status_code, response.json()["code"]) == (422, "adapter_refused")
-    assert reason in response.json()["detail"]
-    assert storage.find("inputs/") == []
+    _assert_refused(client, storage, data, reason)
 
 
 def test_a_file_over_the_limit_is_refused_and_not_stored(settings: SharedSettings, storage: Storage) -> None:

@@ -34,15 +34,6 @@ UP_TO_TEN_IMAGES = ClaimCriteria(max_images=10, batching=True)
 
 
 @pytest.fixture
-def small_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis with room for little."""
-    server = RedisServer(tmp_path / "redis", memory_bytes=4 * 2**20)
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
 def queue(small_redis: RedisServer, tmp_path: Path) -> Iterator[JobQueue]:
     queue = JobQueue(SharedSettings(redis_url=small_redis.url, data=tmp_path, result_ttl_seconds=60))
     yield queue
