@@ -1,27 +1,20 @@
-"""One table from error to HTTP status, code and title, and its rendering as RFC 9457 problem details.
+"""One table from error to HTTP status, code and title. The text of an error is written where the error is raised.
 
-Other dialects render the same `Failure`. The text of an error is written where the error is raised.
+Knows no dialect: `error_responses.py` and `dialects/` render the same `Failure`.
 """
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 
-from fastapi import FastAPI, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from app.middleware.request_id import HEADER, request_id_of
 from contracts.errors import (
-    MAX_PROBLEMS,
     AdapterRefused,
     Conflict,
     DarkroomError,
@@ -44,13 +37,9 @@ from contracts.errors import (
 )
 from contracts.storage.local import FULL
 
-log = logging.getLogger(__name__)
-
 RETRY_AFTER_SECONDS = 2
 #: The same where something is full: it takes a sweep, or a person, to change that.
 FULL_SECONDS = 60
-#: Longest text of an error response; it may quote what the client sent.
-_MAX_TEXT = 1000
 
 
 class Unauthorized(DarkroomError):
@@ -165,30 +154,6 @@ class Failure:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class ProblemField(BaseModel):
-    """One thing wrong with one field."""
-
-    field: str = Field(description="path of the field in the request body, such as `controls.0.image`")
-    message: str
-    allowed: object = Field(
-        None,
-        description="the values or the range that would have been accepted",
-        exclude_if=lambda value: value is None,
-    )
-
-
-class Problem(BaseModel):
-    """RFC 9457 problem details."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: str = Field(description="stable identifier of the error, for programs")
-    errors: list[ProblemField]
-    request_id: str
-
-
 def describe(error: Exception) -> Failure:
     """Look an error up in the table."""
     if isinstance(error, OSError) and error.errno in FULL:
@@ -246,74 +211,3 @@ def _problems_of(error: Exception) -> tuple[FieldProblem, ...]:
     if isinstance(error, ImageTooLarge | NotAnImage):
         return (error.problem,)
     return ()
-
-
-def render_problem(failure: Failure, request_id: str) -> JSONResponse:
-    """The response in the native dialect: RFC 9457 problem details."""
-    details = Problem(
-        type=f"urn:darkroom:problem:{failure.row.code}",
-        title=failure.row.title,
-        status=failure.row.status,
-        detail=cut(failure.detail),
-        code=failure.row.code,
-        errors=[
-            ProblemField(field=cut(problem.field), message=cut(problem.message), allowed=problem.allowed)
-            for problem in failure.problems[:MAX_PROBLEMS]
-        ],
-        request_id=request_id,
-    )
-    return JSONResponse(
-        details.model_dump(mode="json"),
-        failure.row.status,
-        headers={**failure.headers, HEADER: request_id},
-        media_type="application/problem+json",
-    )
-
-
-def cut(text: str) -> str:
-    """The text, shortened to the length that an error response may quote."""
-    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """How errors are rendered below a path prefix.
-
-    Attributes:
-        render: (failure, request id) -> response.
-        media_type, model: of the response body, for the OpenAPI document.
-    """
-
-    prefix: str
-    render: Callable[[Failure, str], JSONResponse]
-    media_type: str
-    model: type[BaseModel]
-
-
-NATIVE = Dialect("/", render_problem, "application/problem+json", Problem)
-
-
-def dialect_of(path: str, dialects: Sequence[Dialect]) -> Dialect:
-    """The dialect in which errors at this path are rendered."""
-    return next((dialect for dialect in dialects if path.startswith(dialect.prefix)), NATIVE)
-
-
-async def handle(request: Request, error: Exception) -> JSONResponse:
-    """Render any error in the dialect of the request's path. Tracebacks go to the log only."""
-    failure, request_id = describe(error), request_id_of(request)
-    if failure.row.status == HTTPStatus.METHOD_NOT_ALLOWED:
-        # The framework lists the methods of the first matching route only.
-        methods = await run_in_threadpool(request.app.methods_at, request.url.path)
-        if methods:
-            failure = replace(failure, headers={"Allow": ", ".join(methods)})
-    if failure.row.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        # The server logs the traceback itself; this line connects it to the request.
-        log.error("request %s: %s %s failed: %r", request_id, request.method, request.url.path, error)
-    return dialect_of(request.url.path, request.app.state.dialects).render(failure, request_id)
-
-
-def install(app: FastAPI, dialects: Sequence[Dialect]) -> None:
-    """Make `handle` the handler of every error."""
-    app.state.dialects = dialects
-    for kind in (DarkroomError, HTTPException, RequestValidationError, ClientDisconnect, Exception):
-        app.add_exception_handler(kind, handle)

@@ -20,7 +20,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app.dialects.openai_requests import EditRequest, GenerationRequest
-from app.errors import NATIVE, ROWS, Dialect, Failure, Row, dialect_of
+from app.error_responses import NATIVE, Dialect, dialect_of
+from app.errors import ROWS, Failure, Row
 from app.openapi.routes import PROBLEM, REFERENCE, Document, problems
 from app.parsing.schemas import name_choices
 from contracts.catalogue.catalogue import Catalogue

@@ -8,8 +8,7 @@ from typing import TypeVar
 
 from fastapi import Response
 
-from contracts.queue.client import IdempotencyHold
-from contracts.queue.idempotency import CallIdentity, Idempotency
+from contracts.queue.idempotency import CallIdentity, Idempotency, IdempotencyHold
 
 Created = TypeVar("Created")
 

@@ -22,7 +22,8 @@ from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.errors import DestinationRefused, DestinationUnknown, FieldProblem, Gone, InvalidRequest, NotFound
 from contracts.job_view import JobView, Links
 from contracts.outbound.outbox import resolve_webhook
-from contracts.queue.client import IdempotencyHold
+from contracts.queue.client import SubmitLimits
+from contracts.queue.idempotency import IdempotencyHold
 from contracts.queue.records import JobRecord, WebhookRecord
 from contracts.requests.defaults import resolve
 from contracts.requests.parameters import JobParameters
@@ -122,10 +123,12 @@ class Submission:
             webhook=job.webhook,
             idempotency=hold,
             max_run_seconds=_RUN_FACTOR * services.settings.max_job_seconds,
-            max_waiting=services.settings.max_waiting,
-            max_waiting_per_owner=services.settings.max_waiting_per_owner,
-            max_bytes=services.settings.max_owner_bytes,
-            quota=self.principal.quota,
+            limits=SubmitLimits(
+                services.settings.max_waiting,
+                services.settings.max_waiting_per_owner,
+                services.settings.max_owner_bytes,
+                self.principal.quota,
+            ),
             request_id=self.request_id,
         )
         return job, record

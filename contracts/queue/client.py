@@ -26,6 +26,7 @@ from contracts.errors import (
 )
 from contracts.queue.eta import EtaEstimator, position_of
 from contracts.queue.events import Event, read_events
+from contracts.queue.idempotency import IdempotencyHold
 from contracts.queue.record_reader import UnreadableJob, read_record
 from contracts.queue.records import AcceptedJob, JobRecord, JobState, WebhookRecord
 from contracts.redis import keys
@@ -47,32 +48,31 @@ _DELETED_SECONDS = 60
 
 
 @dataclass(frozen=True)
-class IdempotencyHold:
-    """An idempotency key that one call holds while it is being accepted; see `contracts.queue.idempotency`.
-
-    Attributes:
-        key: the Redis key.
-        fingerprint: equal for equal calls.
-        token: of this call alone, as a fence.
-        ttl_seconds: how long the key names what was made.
-    """
-
-    key: str
-    fingerprint: str
-    token: str
-    ttl_seconds: int
-
-    def lost(self) -> Conflict:
-        """The error for a call that held its key too long, while the same call was sent again."""
-        return Conflict("this call took too long and was sent again meanwhile; only the later call counts")
-
-
-@dataclass(frozen=True)
 class Quota:
     """The maximum number of jobs of one API key that may wait and run at the same time."""
 
     key_id: str
     max_jobs: int
+
+
+@dataclass(frozen=True)
+class SubmitLimits:
+    """What Redis checks in the same step that accepts a job; None: no limit.
+
+    Attributes:
+        max_waiting: jobs that may wait, of all owners.
+        max_waiting_per_owner: of one owner.
+        max_bytes: of one owner's files, the images of this job and of those before it included; 0: no limit.
+        quota: of the API key.
+    """
+
+    max_waiting: int | None = None
+    max_waiting_per_owner: int | None = None
+    max_bytes: int = 0
+    quota: Quota | None = None
+
+
+_NO_LIMITS = SubmitLimits()
 
 
 class JobQueue:
@@ -102,19 +102,14 @@ class JobQueue:
         metadata: dict[str, str] | None = None,
         webhook: WebhookRecord | None = None,
         idempotency: IdempotencyHold | None = None,
-        max_waiting: int | None = None,
-        max_waiting_per_owner: int | None = None,
-        max_bytes: int = 0,
-        quota: Quota | None = None,
+        limits: SubmitLimits = _NO_LIMITS,
         request_id: str = "",
     ) -> AcceptedJob:
         """Accept a job. When this returns, Redis holds all of it, and its idempotency key is bound.
 
         Raises:
             Conflict: another call holds the idempotency key by now.
-            QueueFull: `max_waiting` jobs are waiting, or `max_waiting_per_owner` of this owner's.
-            TooManyJobs: the API key's quota is reached.
-            QuotaExceeded: with the job's images, the owner's files could take more than `max_bytes` (0: no limit).
+            QueueFull, TooManyJobs, QuotaExceeded: one of `limits` is reached.
             Unavailable: Redis does not answer, and the job may or may not exist; or an input has been removed; or
                 replicas that must have the job are missing.
         """
@@ -132,35 +127,28 @@ class JobQueue:
             max_run_seconds=max_run_seconds,
             created_at=0,
         )
-        arguments: dict[str, Any] = {
+        arguments = {
             "id": record.id,
             "inputs": parameters.inputs,
             "fields": record.to_hash(),
             "rq": rq_fields(record),
             "result_bytes": parameters.max_result_bytes,
-        }
-        bounds = {
             "deadline_seconds": deadline_seconds,
-            "max_waiting": max_waiting,
-            "max_waiting_per_owner": max_waiting_per_owner,
-            "max_bytes": max_bytes,
-            "quota": None if quota is None else asdict(quota),
             "idempotency": None if idempotency is None else asdict(idempotency),
+            **asdict(limits),
         }
-        arguments |= {name: bound for name, bound in bounds.items() if bound is not None}
+        given = {name: value for name, value in arguments.items() if value is not None}
         with redis_errors_are_unavailable():
-            verdict, *found = self._scripts.run("submit", **arguments)
+            verdict, *found = self._scripts.run("submit", **given)
         if verdict == "taken" and idempotency is not None:
             raise idempotency.lost()
         if verdict != "accepted":
-            raise self._refusal(verdict, found, record, bounds)
-        created_at = float(found[0])
-        accepted = {
-            "created_at": created_at,
-            "deadline_at": None if deadline_seconds is None else created_at + deadline_seconds,
-            "position": position_of(found[1]),
-        }
-        return record.model_copy(update=accepted)
+            raise self._refusal(verdict, found, record, limits)
+        created_at, position = float(found[0]), position_of(found[1])
+        deadline_at = None if deadline_seconds is None else created_at + deadline_seconds
+        return record.model_copy(
+            update={"created_at": created_at, "deadline_at": deadline_at, "position": position}
+        )
 
     def confirm(self, id: str) -> None:
         """Wait until `DARKROOM_REDIS_WAIT_REPLICAS` replicas have a job, so that no failover can lose it.
@@ -174,17 +162,15 @@ class JobQueue:
                 "same; sent again with the same Idempotency-Key, the request is accepted once"
             )
 
-    def _refusal(
-        self, verdict: str, found: list[Any], record: JobRecord, bounds: Mapping[str, Any]
-    ) -> DarkroomError:
+    def _refusal(self, verdict: str, found: list[Any], record: JobRecord, limits: SubmitLimits) -> DarkroomError:
         """Why the script refused a job."""
         if verdict == "full":
-            return QueueFull(f"{bounds['max_waiting']} jobs are waiting", self.eta.seconds_to_next_claim(record))
+            return QueueFull(f"{limits.max_waiting} jobs are waiting", self.eta.seconds_to_next_claim(record))
         if verdict == "full_for_owner":
-            waiting = f"{bounds['max_waiting_per_owner']} of your jobs are waiting, which is your share of it"
+            waiting = f"{limits.max_waiting_per_owner} of your jobs are waiting, which is your share of it"
             return QueueFull(waiting, self.eta.seconds_to_owners_next_claim(record))
         if verdict == "too_much":
-            return QuotaExceeded(int(found[0]), bounds["max_bytes"])
+            return QuotaExceeded(int(found[0]), limits.max_bytes)
         if verdict == "too_many":
             return TooManyJobs(len(found), self.eta.seconds_to_first_end(record, self.fetch_all(found)))
         return Unavailable("an input was removed while the job was being accepted; send the request again")

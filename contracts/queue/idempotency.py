@@ -17,7 +17,6 @@ from typing import TypeVar
 from redis import Redis
 
 from contracts.errors import Conflict, FieldProblem, InvalidRequest, Unavailable
-from contracts.queue.client import IdempotencyHold
 from contracts.redis import keys
 from contracts.redis.connection import Scripts, redis_errors_are_unavailable
 
@@ -50,6 +49,27 @@ class CallIdentity:
     def redis_key(self) -> str:
         """The Redis key; the client's key is hashed, since it may have any characters."""
         return keys.IDEMPOTENCY + f"{self.owner}:{hashlib.sha256(self.key.encode()).hexdigest()}"
+
+
+@dataclass(frozen=True)
+class IdempotencyHold:
+    """An idempotency key that one call holds while it is being accepted.
+
+    Attributes:
+        key: the Redis key.
+        fingerprint: equal for equal calls.
+        token: of this call alone, as a fence.
+        ttl_seconds: how long the key names what was made.
+    """
+
+    key: str
+    fingerprint: str
+    token: str
+    ttl_seconds: int
+
+    def lost(self) -> Conflict:
+        """The error for a call that held its key too long, while the same call was sent again."""
+        return Conflict("this call took too long and was sent again meanwhile; only the later call counts")
 
 
 class Idempotency:

@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from starlette.requests import ClientDisconnect
 
 from app import errors
+from app.error_responses import Problem, install, render_problem
 from app.errors import (
     BodyTimeout,
     BodyTooLarge,
@@ -21,7 +22,6 @@ from app.errors import (
     JobStillRuns,
     NotReady,
     OriginRefused,
-    Problem,
     Unauthorized,
     WrongMediaType,
     describe,
@@ -92,7 +92,7 @@ CASES = [
 def client() -> Iterator[TestClient]:
     app = DocumentedApi(read_catalogue(BUILT_IN_CATALOGUE), title="test")
     app.add_middleware(RequestIdMiddleware)
-    errors.install(app, [])
+    install(app, [])
 
     @app.get("/raise/{number}")
     def fail(number: int) -> None:
@@ -147,7 +147,7 @@ def test_every_error_that_a_request_can_raise_has_a_row() -> None:
 
 def test_allowed_values_are_listed_only_where_there_are_any(client: TestClient) -> None:
     problem = describe(InvalidRequest([WIDTH, FieldProblem("x", "unknown")]))
-    response = errors.render_problem(problem, "1")
+    response = render_problem(problem, "1")
 
     assert b'"allowed":[64,72]' in response.body
     assert bytes(response.body).count(b'"allowed"') == 1
@@ -186,4 +186,4 @@ def test_a_wrong_parameter_is_named(client: TestClient) -> None:
 def test_the_size_of_an_error_response_is_limited() -> None:
     many = InvalidRequest([FieldProblem("x" * 10_000, "y" * 10_000)] * 1000)
 
-    assert len(errors.render_problem(describe(many), "1").body) < 150_000
+    assert len(render_problem(describe(many), "1").body) < 150_000

@@ -142,7 +142,7 @@ def test_hanging_up_or_killing_the_parent_ends_its_children_and_a_second_start_g
     assert len(pids) >= 4
     os.kill(service.process.pid, signal.SIGKILL)
     service.wait_for_end()
-    wait_until(lambda: not [pid for pid in pids if alive(pid)], timeout_seconds=10)
+    wait_until(lambda: not [pid for pid in pids if alive(pid)])
 
     redis = RedisServer(tmp_path / "data" / "redis")
     redis.start()

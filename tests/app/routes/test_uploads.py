@@ -11,8 +11,8 @@ from fastapi.testclient import TestClient
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts.errors import Conflict
-from contracts.queue.client import IdempotencyHold, JobQueue
-from contracts.queue.idempotency import CallIdentity, Idempotency
+from contracts.queue.client import JobQueue
+from contracts.queue.idempotency import CallIdentity, Idempotency, IdempotencyHold
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
 from tests.support.images import encode_solid, png_header

@@ -12,8 +12,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from contracts.errors import Conflict
-from contracts.queue.client import IdempotencyHold, JobQueue
-from contracts.queue.idempotency import CallIdentity, Idempotency
+from contracts.queue.client import JobQueue
+from contracts.queue.idempotency import CallIdentity, Idempotency, IdempotencyHold
 from contracts.settings import SharedSettings
 from tests.support.api_process import api_process
 from tests.support.images import data_url, encode_solid

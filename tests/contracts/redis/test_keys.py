@@ -13,7 +13,7 @@ from contracts.auth.signed_links import LinkSigner
 from contracts.metrics import Counters, TotalsWriter
 from contracts.outbound.outbox import Outbox, Outcome
 from contracts.outbound.signing import Secrets
-from contracts.queue.client import JobQueue, Quota
+from contracts.queue.client import JobQueue, Quota, SubmitLimits
 from contracts.queue.idempotency import CallIdentity, Idempotency
 from contracts.queue.leases import ClaimCriteria
 from contracts.queue.records import JobState, WebhookRecord, work_of
@@ -88,7 +88,7 @@ def full_redis(
             deadline_seconds=60,
             webhook=webhook,
             idempotency=lease if ending is JobState.QUEUED else None,  # type: ignore[arg-type]
-            quota=Quota("key", 9),
+            limits=SubmitLimits(quota=Quota("key", 9)),
         )
         if ending is JobState.CANCELLED:
             queue.cancel(record.id)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from contracts.errors import QuotaExceeded
-from contracts.queue.client import JobQueue
+from contracts.queue.client import JobQueue, SubmitLimits
 from contracts.storage import Storage
 from contracts.uploads.owner_bytes import ByteLimit, OwnerBytes
 from contracts.uploads.retention import Retention
@@ -86,13 +86,13 @@ def test_what_exceeds_the_limit_changes_nothing_and_other_owners_are_not_concern
     with pytest.raises(QuotaExceeded, match=f"take {MAX_BYTES - 10} of at most {MAX_BYTES} bytes"):
         retain(retention, OTHER_SHA, 11)
     with pytest.raises(QuotaExceeded, match="delete jobs or LoRAs"):
-        queue.submit(parameters(), owner="me", max_bytes=MAX_BYTES)
+        queue.submit(parameters(), owner="me", limits=SubmitLimits(max_bytes=MAX_BYTES))
 
     assert {key: queue.connection.dump(key) for key in queue.connection.scan_iter("*")} == before
     retain(retention, OTHER_SHA, MAX_BYTES, "you")
     retain(retention, OTHER_SHA, 10)
-    queue.submit(parameters(), owner="they", max_bytes=MAX_BYTES)
-    queue.submit(parameters(), owner="me", max_bytes=0)  # no limit
+    queue.submit(parameters(), owner="they", limits=SubmitLimits(max_bytes=MAX_BYTES))
+    queue.submit(parameters(), owner="me", limits=SubmitLimits(max_bytes=0))  # no limit
 
 
 def test_calls_at_the_same_moment_never_exceed_the_limit_together(

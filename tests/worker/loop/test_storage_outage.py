@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -20,6 +19,7 @@ from contracts.settings import SharedSettings
 from contracts.storage.local import LocalStorage
 from tests.support.images import encode_solid
 from tests.support.parameters import parameters
+from tests.support.waiting import wait_until
 from tests.support.workers import make_consumer, send_sigterm, work_until_ended
 from worker.loop.consumer import Consumer
 from worker.loop.progress import JobWatch
@@ -29,6 +29,18 @@ from worker.pool.pool import Pool
 @pytest.fixture
 def storage(tmp_path: Path) -> LocalStorage:
     return LocalStorage(tmp_path / "storage")
+
+
+class SlowStorage(LocalStorage):
+    """A folder whose writes take until `go_on` is set."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.go_on = threading.Event()
+
+    def write(self, key: str, data: bytes) -> None:
+        assert self.go_on.wait(120)
+        super().write(key, data)
 
 
 def interrupt(storage: LocalStorage, folder: str) -> Callable[[], None]:
@@ -43,13 +55,6 @@ def interrupt(storage: LocalStorage, folder: str) -> Callable[[], None]:
         aside.rename(there)
 
     return repair
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def paused(queue: JobQueue) -> list[WorkerReport]:
@@ -88,17 +93,20 @@ def records_of(queue: JobQueue, ids: list[str]) -> list[JobRecord]:
 
 
 def test_an_outage_of_the_storage_stops_claims_and_each_job_completes_once_it_is_over(
-    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: LocalStorage
+    settings: SharedSettings, queue: JobQueue, pool: Pool, tmp_path: Path
 ) -> None:
+    storage = SlowStorage(tmp_path / "storage")
     ids = [queue.submit(parameters(batchable=False, seed=number)).id for number in range(5)]
     repair = interrupt(storage, "images")
     consumer = make_consumer(settings, pool, storage)
 
     def observe() -> None:
+        # The worker learns of the outage while it writes the first job's images, and has claimed the second.
+        wait_until(lambda: queue.fetch(ids[1]).progress.fraction == 1.0)
+        storage.go_on.set()
         wait_until(lambda: bool(paused(queue)))
         (report,) = paused(queue)
         assert "storage" in report.reason
-        wait_until(lambda: queue.fetch(ids[1]).progress.fraction == 1.0)
         # Both calls tell the watchdog that they wait; an idle time that only grew would end the process.
         for _, watch in consumer._heartbeat._held:
             wait_until(partial(shrinks, watch, [0.0]))
