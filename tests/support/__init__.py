@@ -6,6 +6,9 @@ claims.py              the worker's side of the queue, for tests of the queue al
 dispatcher_process.py  `python -m dispatcher` as a process that delivers to this machine
 gpu_check.py           `make gpu-check`: what a CUDA card does with this worker
 hosts.py               host names: certificates, and a name service that changes its answers
+hub.py                 a stand-in for the Hugging Face hub: commits, gates, faults, and what was fetched
+hub_http.py            what that hub answers
+hub_repositories.py    files of repositories for it
 images.py              small images and masks, and the forms in which clients send them
 jobs.py                jobs that passed validation, and running them on a pool
 object_store.py        an S3 server that checks signatures
