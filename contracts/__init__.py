@@ -9,6 +9,7 @@ queue/          jobs: submit, claim, events, records
 storage/        files, in a folder or a bucket
 uploads/        uploaded images and LoRAs, retention
 auth/           API keys and signed links
+hub/            repositories on the Hugging Face hub, and the cache of their files
 outbound/       HTTP to addresses that clients name, webhooks
 errors.py       all errors, as a tree
 json_text.py    JSON inside other things that clients send

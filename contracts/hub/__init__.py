@@ -1,0 +1,14 @@
+"""Repositories on the Hugging Face hub, or on a server that speaks its protocol, and the cache of their files.
+
+Speaks HTTP and the layout of the hub's cache itself: huggingface_hub's client resumes no download, has no time-out
+for some requests, and is not in the API's image. Importing opens no connection.
+
+environment.py   endpoint, cache, token and time-outs, from HF_HOME and its relatives
+source.py        the forms in which a catalogue row names a repository or a file of it
+errors.py        what can be tried again and what cannot, each with a sentence for clients
+client.py        requests to the hub: commits, listings, files
+cache.py         the layout of the cache on disk, shared with huggingface_hub
+download.py      one file into the cache: locked, resumed, verified
+selection.py     which files of a repository a row needs
+snapshot.py      all of these files: found in the cache, or fetched
+"""

@@ -1,0 +1,270 @@
+"""Which files of a repository a row of the catalogue needs, and no others: never a pickle, nothing that is not loaded.
+
+Pure but for `read`, which brings small files: what a checkpoint consists of stands in its `model_index.json`, what
+a component's weights consist of in an index of shards.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from contracts.hub.errors import HubRefused
+
+
+@dataclass(frozen=True)
+class RepositoryFiles:
+    """What a repository has at one commit.
+
+    Attributes:
+        names: paths of all its files.
+        read: returns the content of a small one, fetching it where necessary.
+    """
+
+    repository: str
+    names: Collection[str]
+    read: Callable[[str], bytes]
+
+    def read_json(self, name: str) -> Mapping[str, Any]:
+        """The JSON object in a file.
+
+        Raises:
+            HubRefused: the repository has no such file, or it is not a JSON object.
+        """
+        if name not in self.names:
+            raise HubRefused(f"{self.repository} has no file {name}")
+        try:
+            content = json.loads(self.read(name))
+        except (ValueError, RecursionError):
+            content = None
+        if not isinstance(content, dict):
+            raise HubRefused(f"{name} of {self.repository} is not a JSON object")
+        return content
+
+
+#: Chooses the files that are needed, as paths in the repository. Raises HubRefused where they are not there.
+Select = Callable[[RepositoryFiles], list[str]]
+
+#: Configurations and vocabularies beside weights.
+_DESCRIPTIONS = (".json", ".txt", ".model")
+_INDEX = ".safetensors.index"
+#: Components whose folders hold no weights end with these.
+_WITHOUT_WEIGHTS = re.compile(
+    r"(Scheduler|Tokenizer|TokenizerFast|Processor|ImageProcessorFast|FeatureExtractor)$"
+)
+_LIBRARIES = frozenset({"diffusers", "transformers"})
+#: How many names a refusal lists.
+_MAX_LISTED = 12
+
+
+def one_file(name: str) -> Select:
+    """Select one `.safetensors` file."""
+
+    def select(files: RepositoryFiles) -> list[str]:
+        if not name.endswith(".safetensors"):
+            raise HubRefused(f"{name} of {files.repository} is not a .safetensors file")
+        if name not in files.names:
+            found = _listed(_weights(files.names))
+            raise HubRefused(f"{files.repository} has no file {name}; its .safetensors files: {found}")
+        return [name]
+
+    return select
+
+
+def lora_file(file: str | None = None, variant: str | None = None) -> Select:
+    """Select the file of a LoRA: the one that is named, else the only one of the repository, or of the variant."""
+
+    def select(files: RepositoryFiles) -> list[str]:
+        if file is not None:
+            return one_file(file)(files)
+        found = _weights(files.names)
+        if variant is not None:
+            found = [name for name in found if f".{variant}." in name]
+            if not found:
+                every = _listed(_weights(files.names))
+                raise HubRefused(f"{files.repository} has no weights of the variant {variant}; its files: {every}")
+        if len(found) == 1:
+            return found
+        if not found:
+            raise HubRefused(f"{files.repository} has no .safetensors file, so it cannot be used as a LoRA")
+        raise HubRefused(
+            f"{files.repository} has several .safetensors files; set `file` to one of {_listed(found)}"
+        )
+
+    return select
+
+
+def model_files(pipeline: str, variant: str | None = None, without: Collection[str] = ()) -> Select:
+    """Select a checkpoint in diffusers layout.
+
+    Args:
+        pipeline: class that `model_index.json` must name.
+        variant: weights of this variant are taken for the components that have them, others for the rest.
+        without: components that are not needed.
+    """
+
+    def select(files: RepositoryFiles) -> list[str]:
+        components = _components(files, pipeline)
+        chosen = ["model_index.json"]
+        has_variant = variant is None
+        for component, needs_weights in components.items():
+            if component in without:
+                continue
+            chosen += _descriptions(files.names, component)
+            if needs_weights:
+                weights = _component_weights(files, component, variant)
+                if not weights and variant is not None:
+                    weights = _component_weights(files, component, None)
+                else:
+                    has_variant = True
+                if not weights:
+                    raise HubRefused(
+                        f"{files.repository} has no .safetensors weights of {component}{_others(files, component)}"
+                    )
+                chosen += weights
+        if not has_variant:
+            raise HubRefused(f"{files.repository} has no weights of the variant {variant}: leave `variant` out")
+        return chosen
+
+    return select
+
+
+def descriptions(pipeline: str, weights_of: Sequence[str] = ()) -> Select:
+    """Select all of a checkpoint but its weights, and the weights of some components."""
+
+    def select(files: RepositoryFiles) -> list[str]:
+        components = _components(files, pipeline)
+        chosen = ["model_index.json", *(name for part in components for name in _descriptions(files.names, part))]
+        for component in weights_of:
+            weights = _component_weights(files, component, None)
+            if not weights:
+                raise HubRefused(
+                    f"{files.repository} has no .safetensors weights of {component}{_others(files, component)}"
+                )
+            chosen += weights
+        return chosen
+
+    return select
+
+
+def controlnet_files(class_name: str, variant: str | None = None, file: str | None = None) -> Select:
+    """Select a ControlNet's configuration and one set of weights.
+
+    Args:
+        class_name: class that its `config.json` must name.
+        variant: of the weights, such as `fp16`.
+        file: path of the weights; `config.json` must be in the same folder.
+    """
+
+    def select(files: RepositoryFiles) -> list[str]:
+        folder = "" if file is None else PurePosixPath(file).parent.as_posix().removeprefix(".")
+        config = f"{folder}/config.json".lstrip("/")
+        if config not in files.names and file is None and _weights(files.names):
+            found = _listed(_weights(files.names))
+            raise HubRefused(f"{files.repository} has no config.json at its top; set `file` to one of {found}")
+        named = files.read_json(config).get("_class_name")
+        if named != class_name:
+            raise HubRefused(
+                f"{files.repository} is a {_class_text(named)}, and the row's family needs a {class_name}"
+            )
+        if file is not None:
+            return [config, *one_file(file)(files)]
+        weights = _component_weights(files, "", variant)
+        if not weights:
+            found = [name for name in _weights(files.names) if "/" not in name]
+            wanted = "without a variant" if variant is None else f"of the variant {variant}"
+            remedy = f"; set `variant` or `file`; its weights: {_listed(found)}" if found else _others(files, "")
+            raise HubRefused(f"{files.repository} has no .safetensors weights {wanted}{remedy}")
+        return [config, *weights]
+
+    return select
+
+
+def _components(files: RepositoryFiles, pipeline: str) -> dict[str, bool]:
+    """Component -> whether it has weights, of a checkpoint of the right class."""
+    index = files.read_json("model_index.json")
+    named = index.get("_class_name")
+    if named != pipeline:
+        raise HubRefused(f"{files.repository} is a {_class_text(named)}, and the row's family needs a {pipeline}")
+    components = {}
+    for name, entry in index.items():
+        if name.startswith("_") or not isinstance(entry, list) or len(entry) != 2 or entry[1] is None:
+            continue
+        library, class_name = entry
+        if not isinstance(class_name, str) or library not in _LIBRARIES:
+            raise HubRefused(f"{name} of {files.repository} needs code of its own, which is never run")
+        components[name] = _WITHOUT_WEIGHTS.search(class_name) is None
+    return components
+
+
+def _class_text(named: object) -> str:
+    if isinstance(named, list):  # a module in the repository, and its class
+        return "pipeline with code of its own, which is never run"
+    return named[:80] if isinstance(named, str) else "checkpoint that names no class"
+
+
+def _descriptions(names: Collection[str], component: str) -> list[str]:
+    return sorted(
+        name
+        for name in names
+        if name.startswith(f"{component}/")
+        and "/" not in name[len(component) + 1 :]
+        and name.endswith(_DESCRIPTIONS)
+        and _INDEX not in name
+        and ".index." not in name
+    )
+
+
+def _component_weights(files: RepositoryFiles, component: str, variant: str | None) -> list[str]:
+    """One set of a component's weights: a whole file, else the shards of an index with the index; or none."""
+    prefix = f"{component}/" if component else ""
+    tag = f".{variant}" if variant else ""
+    for stem in ("diffusion_pytorch_model", "model"):
+        whole = f"{prefix}{stem}{tag}.safetensors"
+        if whole in files.names:
+            return [whole]
+        for index in _index_names(f"{prefix}{stem}", variant):
+            if index in files.names:
+                return [index, *_shards(files, index, prefix)]
+    return []
+
+
+def _index_names(stem: str, variant: str | None) -> Iterator[str]:
+    if variant is None:
+        yield f"{stem}{_INDEX}.json"
+    else:
+        yield f"{stem}{_INDEX}.{variant}.json"
+        yield f"{stem}.safetensors.{variant}.index.json"  # as diffusers wrote it until 2024
+
+
+def _shards(files: RepositoryFiles, index: str, prefix: str) -> list[str]:
+    places = files.read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
+        raise HubRefused(f"{index} of {files.repository} is not an index of weights")
+    shards = sorted({f"{prefix}{name}" for name in places.values()})
+    missing = [shard for shard in shards if shard not in files.names or not shard.endswith(".safetensors")]
+    if missing:
+        raise HubRefused(f"{files.repository} lacks {_listed(missing)}, which {index} names")
+    return shards
+
+
+def _weights(names: Collection[str]) -> list[str]:
+    return sorted(name for name in names if name.endswith(".safetensors"))
+
+
+def _others(files: RepositoryFiles, component: str) -> str:
+    """What there is instead, as the end of a sentence."""
+    prefix = f"{component}/" if component else ""
+    pickles = [
+        name for name in files.names if name.startswith(prefix) and name.endswith((".bin", ".pt", ".pth", ".ckpt"))
+    ]
+    return ", only pickles, which can execute code: convert it to .safetensors" if pickles else ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return ", ".join(names[:_MAX_LISTED]) + more if names else "none"
