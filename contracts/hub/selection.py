@@ -1,4 +1,4 @@
-"""Which files of a repository a row of the catalogue needs, and no others: never a pickle, nothing that is not loaded.
+"""Which files of a repository a row of the catalogue needs: never a pickle, nothing that is not loaded.
 
 Pure but for `read`, which brings small files: what a checkpoint consists of stands in its `model_index.json`, what
 a component's weights consist of in an index of shards.
@@ -175,9 +175,9 @@ def controlnet_files(class_name: str, variant: str | None = None, file: str | No
             return [config, *one_file(file)(files)]
         weights = _component_weights(files, "", variant)
         if not weights:
-            found = [name for name in _weights(files.names) if "/" not in name]
+            others = [name for name in _weights(files.names) if "/" not in name]
             wanted = "without a variant" if variant is None else f"of the variant {variant}"
-            remedy = f"; set `variant` or `file`; its weights: {_listed(found)}" if found else _others(files, "")
+            remedy = f"; set `variant` or `file`; its weights: {_listed(others)}" if others else _others(files, "")
             raise HubRefused(f"{files.repository} has no .safetensors weights {wanted}{remedy}")
         return [config, *weights]
 

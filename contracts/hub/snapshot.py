@@ -254,6 +254,5 @@ def _existing(folder: Path) -> Path:
 
 
 def _offline(repository: str) -> HubRefused:
-    return HubRefused(
-        f"{repository} is not in the hub's cache, and HF_HUB_OFFLINE forbids to fetch it: unset it, or fill the cache"
-    )
+    remedy = "unset HF_HUB_OFFLINE, or fill the cache"
+    return HubRefused(f"{repository} is not in the hub's cache, and nothing may be fetched: {remedy}")
