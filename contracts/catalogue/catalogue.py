@@ -7,40 +7,25 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from contracts.catalogue.families import FAMILIES, Family, Mode, Task
+from contracts.catalogue.rows import SOURCE_FORMS, Row, Variant, WeightRow, address_of
 from contracts.catalogue.schedulers import SCHEDULERS, names_for
 from contracts.errors import CatalogueError, NotFound
-
-#: Ids are part of Redis keys and URLs, so their characters are restricted.
-Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+from contracts.hub.source import HubSource, parse_source
 
 
-class _Row(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    id: Id
-    family: str
-    source: str
-    title: str = ""
-
-    @model_validator(mode="after")
-    def _family_is_known(self) -> _Row:
-        if self.family not in FAMILIES:
-            raise ValueError(f"unknown family {self.family!r}; known: {', '.join(FAMILIES)}")
-        return self
-
-
-class ModelSpec(_Row):
+class ModelSpec(Row):
     """A checkpoint.
 
     Attributes:
-        source: hub id (`org/name`), folder in diffusers layout, or a single `.safetensors` file.
-        config: folder or hub id with the components' configurations; for a single file only.
+        source: folder in diffusers layout or repository of that layout on a hub, or a single `.safetensors` file.
+        config: folder or repository with the components' configurations; for a single file only.
         variant: weight variant in the folder, for example `fp16`.
         dtype: dtype on the device; `auto` is bfloat16 on CUDA and float32 on the CPU.
         defaults: overrides entries of the family's defaults.
@@ -51,7 +36,7 @@ class ModelSpec(_Row):
     """
 
     config: str | None = None
-    variant: str | None = None
+    variant: Variant | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     defaults: Mapping[str, int | float | str] = Field(default_factory=dict)
     max_pixels: int | None = None
@@ -79,6 +64,14 @@ class ModelSpec(_Row):
         """Public names of the schedulers that work with the model."""
         return names_for(self.family_spec.kind)
 
+    def pinned(self, commit: str | None, config_commit: str | None = None) -> Self:
+        """Return the row with these commits for the revisions of its source and of its `config`."""
+        changes: dict[str, str] = {} if commit is None else {"revision": commit}
+        config = None if self.config is None else parse_source(self.config)
+        if config is not None and config_commit is not None:
+            changes["config"] = address_of(replace(config, revision=config_commit))
+        return self.model_copy(update=changes)
+
     def default(self, field: str) -> object:
         """Return the default of a request field: the model's, else the family's, else None."""
         return self.defaults.get(field, self.family_spec.defaults.get(field))
@@ -98,7 +91,7 @@ class ModelSpec(_Row):
         return self
 
 
-class LoraSpec(_Row):
+class LoraSpec(WeightRow):
     """A LoRA: a `.safetensors` file for models of one family.
 
     Attributes:
@@ -114,7 +107,7 @@ class LoraSpec(_Row):
         return self.family == model.family and (not self.models or model.id in self.models)
 
 
-class ControlNetSpec(_Row):
+class ControlNetSpec(WeightRow):
     """A ControlNet.
 
     Attributes:
@@ -149,6 +142,15 @@ class Catalogue(BaseModel):
             raise ValueError(f"default_model must be the id of a model ({models}), got {self.default_model!r}")
         return self
 
+    @model_validator(mode="after")
+    def _revisions_are_of_a_hub(self) -> Catalogue:
+        for row in (*self.models, *self.loras, *self.controlnets):
+            if row.revision is not None and self._find(row.source) is not None:
+                raise ValueError(
+                    f"{row.id}: revision is for a source on a hub, and {row.source!r} is on this machine"
+                )
+        return self
+
     def model(self, id: str) -> ModelSpec:
         """Return the row of a model; raises NotFound."""
         return _find("model", self.models, id)
@@ -161,18 +163,38 @@ class Catalogue(BaseModel):
         """Return the row of a ControlNet; raises NotFound."""
         return _find("controlnet", self.controlnets, id)
 
-    def locate(self, source: str) -> Path | str:
-        """Return the path of a source if that file or folder exists, else the source itself as a hub id.
+    def place(self, row: ModelSpec | LoraSpec | ControlNetSpec) -> Path | HubSource:
+        """Return where a row's files are: a file or folder on this machine where there is one, else on a hub.
 
         Raises:
-            CatalogueError: the source can only be a path, and does not exist.
+            CatalogueError: the source is neither, or a folder on this machine lacks the LoRA's `file`.
         """
-        path = Path(source) if Path(source).is_absolute() else self.root / source
-        if path.exists():
-            return path
-        if source.endswith(".safetensors") or source.startswith((".", "/")) or source.count("/") != 1:
-            raise CatalogueError(f"{source}: no such file or folder in {self.root}, and not a hub id (org/name)")
-        return source
+        path = self._find(row.source)
+        if path is None:
+            source = row.hub_source
+            if source is None:
+                raise CatalogueError(f"{row.source}: no such file or folder, and not on a hub; use {SOURCE_FORMS}")
+            return source
+        if isinstance(row, LoraSpec) and row.file is not None and path.is_dir():
+            path /= row.file
+            if not path.is_file():
+                raise CatalogueError(f"{row.source}: no such file in that folder: {row.file}")
+        return path
+
+    def locate(self, source: str) -> Path | HubSource:
+        """Return the path of a source if that file or folder exists, else what it names on a hub.
+
+        Raises:
+            CatalogueError: it is neither.
+        """
+        place = self._find(source) or parse_source(source)
+        if place is None:
+            raise CatalogueError(f"{source}: no such file or folder, and not on a hub; use {SOURCE_FORMS}")
+        return place
+
+    def _find(self, source: str) -> Path | None:
+        path = self.root / source  # an absolute source stays as it is
+        return path if path.exists() else None
 
 
 _AnyRow = TypeVar("_AnyRow", ModelSpec, LoraSpec, ControlNetSpec)

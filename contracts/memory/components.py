@@ -86,9 +86,9 @@ def read_components(catalogue: Catalogue, model: ModelSpec, value_bytes: int) ->
     Raises:
         CatalogueError: the source is neither on this machine nor a hub id, or a file cannot be read.
     """
-    source = catalogue.locate(model.source)
-    if isinstance(source, str):
-        return _of_architecture(model, find_architecture(model.family, source), value_bytes)
+    source = catalogue.place(model)
+    if isinstance(source, HubSource):
+        return _of_architecture(model, find_architecture(model.family, source.repository), value_bytes)
     if source.is_file():
         return _of_file(catalogue, model, source, value_bytes)
     return _of_folder(model, source, value_bytes)
@@ -106,21 +106,21 @@ def size_controlnet(
         fetched: where the files are, for one that was downloaded from a hub.
     """
     row = catalogue.controlnet(id)
-    source = fetched or catalogue.locate(row.source)
+    source = fetched or catalogue.place(row)
     name = f"controlnet:{id}"
-    if isinstance(source, str):
-        published = find_controlnet(row.family, source)
+    if isinstance(source, HubSource):
+        published = find_controlnet(row.family, source.repository)
         if published is None:
             return None
         component = size_component(name, Role.CONTROLNET, published.count, value_bytes, published.config)
-        return replace(component, origin="architecture" if source in published.sources else "assumed")
+        return replace(component, origin="architecture" if source.repository in published.sources else "assumed")
     return size_component(name, Role.CONTROLNET, count_files(_files(source)), value_bytes, read_config(source))
 
 
 def size_adapter(catalogue: Catalogue, id: str, value_bytes: int) -> Component | None:
     """A LoRA as a component `lora:ID`; None where it is not on this machine."""
-    source = catalogue.locate(catalogue.lora(id).source)
-    if isinstance(source, str):
+    source = catalogue.place(catalogue.lora(id))
+    if isinstance(source, HubSource):
         return None
     return size_component(f"lora:{id}", Role.ADAPTER, count_files(_files(source)), value_bytes)
 

@@ -67,6 +67,8 @@ API_KEYS        = Key("darkroom:keys",                     "zset",    "kept",   
 RATE            = Key("darkroom:rate:{key}",               "zset",    "a minute",              "auth/api_keys")
 LINK_SECRET     = Key("darkroom:link_secret",              "string",  "kept",                  "auth/signed_links")
 WRITE_PROBE     = Key("darkroom:probe",                    "string",  "a minute",              "redis/connection")
+# Models
+HUB_COMMITS     = Key("darkroom:hub_commits",              "hash",    "kept",                  "hub/revisions")
 # Webhooks
 WEBHOOK_QUEUE   = Key("darkroom:webhooks:{site}",          "name",    "-",                     "outbound/outbox")
 WAKE_MESSAGES   = Key("darkroom:wake:messages",           "channel", "-",                     "queue/listener")

@@ -24,11 +24,12 @@ from worker.families import DiffusersFamily
 
 def locate_model(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily) -> Path:
     """The checkpoint's folder or file on this machine, downloaded first where it is a hub id."""
-    place = catalogue.locate(spec.source)
+    place = catalogue.place(spec)
     if isinstance(place, Path):
         return place
     pipeline_class = _pipeline_class(family)
-    return Path(pipeline_class.download(place, variant=spec.variant, use_safetensors=True))
+    options = {"revision": place.revision, "variant": spec.variant, "use_safetensors": True}
+    return Path(pipeline_class.download(place.repository, **options))
 
 
 def fetch_rest(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily, path: Path) -> None:
