@@ -82,7 +82,7 @@ class DiffusersLoop:
 
     def __init__(self) -> None:
         self._catalogue = read_catalogue(BUILT_IN_CATALOGUE)
-        folder = self._catalogue.locate(self._catalogue.model("shapes-sdxl").source)
+        folder = self._catalogue.place(self._catalogue.model("shapes-sdxl"))
         self._base = diffusers.StableDiffusionXLPipeline.from_pretrained(folder, dtype=torch.float32)
         self._pipelines: dict[str, Any] = {
             "txt2img": self._base,
@@ -128,7 +128,7 @@ class DiffusersLoop:
             self._base.disable_lora()
         else:
             if lora not in self._loaded:
-                path = self._catalogue.locate(self._catalogue.lora(lora).source)
+                path = self._catalogue.place(self._catalogue.lora(lora))
                 self._base.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=lora)
                 self._loaded.add(lora)
             self._base.enable_lora()

@@ -151,7 +151,7 @@ def measure(
 
 def open_bare(trial: Trial, spec: ModelSpec) -> Bare | None:
     """The bare loop's figures; None where the device is too small for it."""
-    job, source = parameters(trial, spec), trial.catalogue.locate(spec.source)
+    job, source = parameters(trial, spec), str(trial.catalogue.place(spec))
     request = {
         "prompt": PROMPT, "width": job.width, "height": job.height, "guidance_scale": job.guidance_scale,
         "num_inference_steps": job.num_inference_steps,

@@ -173,7 +173,7 @@ def _view(row: LoraSpec, catalogue: Catalogue) -> LoraView:
 def _read(row: LoraSpec, catalogue: Catalogue) -> AdapterFacts | None:
     """Facts from the file; None where it is not on this machine or cannot be read."""
     try:
-        place = catalogue.locate(row.source)
+        place = catalogue.place(row)
         return describe(read_lora(place), row.family) if isinstance(place, Path) and place.is_file() else None
     except (AdapterRefused, CatalogueError, OSError):
         return None

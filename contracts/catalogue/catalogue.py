@@ -163,7 +163,7 @@ class Catalogue(BaseModel):
         """Return the row of a ControlNet; raises NotFound."""
         return _find("controlnet", self.controlnets, id)
 
-    def place(self, row: ModelSpec | LoraSpec | ControlNetSpec) -> Path | HubSource:
+    def place(self, row: Row) -> Path | HubSource:
         """Return where a row's files are: a file or folder on this machine where there is one, else on a hub.
 
         Raises:

@@ -11,4 +11,5 @@ cache.py         the layout of the cache on disk, shared with huggingface_hub
 download.py      one file into the cache: locked, resumed, verified
 selection.py     which files of a repository a row needs
 snapshot.py      all of these files: found in the cache, or fetched
+revisions.py     what branches and tags are for one service, the same for all of its workers
 """

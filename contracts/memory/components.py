@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.errors import CatalogueError
+from contracts.hub.source import HubSource
 from contracts.memory.activation_tables import find_activations
 from contracts.memory.activations import UNKNOWN, Activations
 from contracts.requests.parameters import LoraParameters

@@ -240,7 +240,7 @@ _Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
 def _shapes_of(model: ModelSpec, catalogue: Catalogue) -> _Shapes | None:
     """The layers of a checkpoint in diffusers layout on this machine; None for any other."""
     try:
-        folder = catalogue.locate(model.source)
+        folder = catalogue.place(model)
     except CatalogueError:
         return None
     if not isinstance(folder, Path) or not folder.is_dir():

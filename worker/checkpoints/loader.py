@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, T5EncoderModel
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
 from contracts.catalogue.families import Mode
 from contracts.errors import FailureCode, JobFailed
+from contracts.hub.source import HubSource
 from worker.families import DiffusersFamily
 
 
@@ -47,11 +48,19 @@ def fetch_rest(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily, p
     if not any(key.startswith(_ENCODERS) for key in keys):
         # Everything but the denoiser, which is in the file.
         download = _pipeline_class(family).download
-        download(place, variant=spec.variant, use_safetensors=True, **{family.denoiser: None})
+        options = {
+            "revision": place.revision,
+            "variant": spec.variant,
+            "use_safetensors": True,
+            family.denoiser: None,
+        }
+        download(place.repository, **options)
         return
     lacks_t5 = family.t5 is not None and not any(key.startswith(_T5) for key in keys)
     weights = [f"{family.t5}/*.safetensors"] if lacks_t5 else []
-    snapshot_download(place, allow_patterns=[*_DESCRIPTIONS, *weights], ignore_patterns=["*.fp16*"])
+    patterns = [*_DESCRIPTIONS, *weights]
+    ignored = ["*.fp16*"]
+    snapshot_download(place.repository, revision=place.revision, allow_patterns=patterns, ignore_patterns=ignored)
 
 
 #: Configurations and tokenizers: everything of a checkpoint but its weights.
@@ -60,17 +69,19 @@ _DESCRIPTIONS = ["*.json", "*.txt", "*.model"]
 
 def locate_controlnet(catalogue: Catalogue, spec: ControlNetSpec) -> Path:
     """The ControlNet's folder on this machine, downloaded first where it is a hub id."""
-    place = catalogue.locate(spec.source)
+    place = catalogue.place(spec)
     if isinstance(place, Path):
         return place
-    return Path(snapshot_download(place, allow_patterns=["config.json", "*.safetensors"]))
+    patterns = ["config.json", place.file or "*.safetensors"]
+    return Path(snapshot_download(place.repository, revision=place.revision, allow_patterns=patterns))
 
 
 def locate_lora(catalogue: Catalogue, spec: LoraSpec) -> Path:
     """The adapter's file on this machine; a hub id must hold exactly one `.safetensors` file."""
-    place = catalogue.locate(spec.source)
-    if isinstance(place, str):
-        place = Path(snapshot_download(place, allow_patterns=["*.safetensors"]))
+    place = catalogue.place(spec)
+    if isinstance(place, HubSource):
+        patterns = [place.file or "*.safetensors"]
+        place = Path(snapshot_download(place.repository, revision=place.revision, allow_patterns=patterns))
     files = sorted(place.rglob("*.safetensors")) if place.is_dir() else [place]
     if len(files) != 1 or files[0].suffix != ".safetensors":
         message = f"LoRA {spec.id}: {spec.source} must be one .safetensors file"
@@ -122,7 +133,8 @@ def _load_file(
     catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily, path: Path, dtype: torch.dtype
 ) -> Any:
     """A pipeline from one file; what the file lacks comes from `spec.config`, a whole checkpoint then."""
-    config = None if spec.config is None else str(catalogue.locate(spec.config))
+    place = None if spec.config is None else catalogue.locate(spec.config)
+    config = None if place is None else place.repository if isinstance(place, HubSource) else str(place)
     if config is None:
         return _pipeline_class(family).from_single_file(str(path), dtype=dtype)
     keys = _keys_of(path)

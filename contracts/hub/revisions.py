@@ -1,0 +1,101 @@
+"""What branches and tags on a hub are for one service: found once, and the same for all of its workers.
+
+A branch moves. If each worker looked for itself, two could make different images of one seed. So the first answer
+counts until somebody asks for an update, or a catalogue row names another revision. Fetches no files.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from redis import Redis
+
+from contracts.hub.cache import RepositoryCache
+from contracts.hub.client import is_commit
+from contracts.hub.environment import read_environment
+from contracts.hub.snapshot import resolve_commit
+from contracts.hub.source import HubSource
+from contracts.redis import keys
+from contracts.redis.connection import redis_errors_are_unavailable
+
+
+class Revisions:
+    """Commits by repository and revision. Thread-safe.
+
+    A process remembers what it has seen, so no job waits for Redis; an update reaches it when it starts again.
+    """
+
+    def __init__(self, connection: Redis | None = None) -> None:
+        """`connection` decodes responses; None: for a process that shares its answers with no other."""
+        self._connection = connection
+        self._known: dict[str, str] = {}
+
+    def known(self, source: HubSource) -> str | None:
+        """Return the commit that a source's revision is for this service; None where it was never asked for.
+
+        Where Redis knows nothing, what this machine's cache remembers becomes the service's answer.
+        Opens no connection to the hub.
+
+        Raises:
+            Unavailable: Redis does not answer, or accepts no writes.
+        """
+        if is_commit(source.revision):
+            return source.revision
+        name = _name(source)
+        if name not in self._known:
+            cached = RepositoryCache(read_environment().cache, source.repository).commit(source.revision)
+            commit = self._read(name) or (cached and self._share(name, cached))
+            if commit is None:
+                return None
+            self._known[name] = commit
+        return self._known[name]
+
+    def resolve(self, source: HubSource) -> str:
+        """Return the commit that a source's revision is for this service, asking the hub where nobody knows.
+
+        Raises:
+            HubUnavailable, HubRefused: the hub does not answer, or has no such repository or revision.
+            Unavailable: as `known`.
+        """
+        commit = self.known(source)
+        if commit is None:
+            found = resolve_commit(source.repository, source.revision)
+            commit = self._known[_name(source)] = self._share(_name(source), found)
+        return commit
+
+    def update(self, source: HubSource) -> str:
+        """Ask the hub again and return the commit, which workers that start from now on use.
+
+        Raises:
+            HubUnavailable, HubRefused, Unavailable: as `resolve`.
+        """
+        commit = self._known[_name(source)] = resolve_commit(source.repository, source.revision)
+        if self._connection is not None:
+            with redis_errors_are_unavailable():
+                self._connection.hset(keys.HUB_COMMITS, _name(source), commit)
+        return commit
+
+    def commits(self) -> dict[str, str]:
+        """Return `org/name@revision` → commit, for all that this service has asked for; raises Unavailable."""
+        if self._connection is None:
+            return dict(self._known)
+        with redis_errors_are_unavailable():
+            return cast("dict[str, str]", self._connection.hgetall(keys.HUB_COMMITS))
+
+    def _read(self, name: str) -> str | None:
+        if self._connection is None:
+            return None
+        with redis_errors_are_unavailable():
+            return cast("str | None", self._connection.hget(keys.HUB_COMMITS, name))
+
+    def _share(self, name: str, commit: str) -> str:
+        """Offer an answer to the service; returns the one that counts, which is the first."""
+        if self._connection is None:
+            return commit
+        with redis_errors_are_unavailable():
+            self._connection.hsetnx(keys.HUB_COMMITS, name, commit)
+            return cast("str | None", self._connection.hget(keys.HUB_COMMITS, name)) or commit
+
+
+def _name(source: HubSource) -> str:
+    return f"{source.repository}@{source.revision or 'main'}"
