@@ -1,1 +1,1 @@
-"""Tests for contracts.hub."""
+"""Tests of `contracts.hub`."""
