@@ -37,12 +37,13 @@ LABEL org.opencontainers.image.title="Darkroom" \
       org.opencontainers.image.revision="${REVISION}"
 RUN groupadd --system --gid 10001 darkroom \
     && useradd --system --uid 10001 --gid darkroom --home-dir /tmp --shell /usr/sbin/nologin darkroom \
-    && install --directory --owner darkroom --group darkroom /data
+    && install --directory --owner darkroom --group darkroom /data /data/huggingface
 ENV PATH=/opt/darkroom/bin:$PATH \
     PYTHONPATH=/srv/darkroom \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    DARKROOM_DATA=/data
+    DARKROOM_DATA=/data \
+    HF_HOME=/data/huggingface
 WORKDIR /srv/darkroom
 COPY contracts/ contracts/
 VOLUME /data
@@ -68,7 +69,7 @@ COPY worker/ worker/
 RUN python3 -m compileall -q /srv/darkroom
 USER 10001:10001
 # Only /data and /tmp are writable; caches of libraries go there.
-ENV HF_HOME=/data/huggingface HF_HUB_DISABLE_TELEMETRY=1 TORCHINDUCTOR_CACHE_DIR=/tmp/torch
+ENV HF_HUB_DISABLE_TELEMETRY=1 TORCHINDUCTOR_CACHE_DIR=/tmp/torch
 HEALTHCHECK --interval=10s --timeout=10s --start-period=300s --retries=3 CMD ["python3", "-m", "worker.healthcheck"]
 CMD ["python3", "-m", "worker"]
 

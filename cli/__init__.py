@@ -8,6 +8,7 @@ Imports `contracts` only; `app`, `worker` and `dispatcher` are started as progra
     demo.py          `make demo`: one image of each task, and a contact sheet
     plan.py          `darkroom plan`: the memory plans of a model
     keys.py          `darkroom keys`: API keys
+    hub.py           `darkroom hub`: commits of hub repositories
     loras.py         `darkroom loras`: uploaded LoRAs
     webhooks.py      `darkroom webhooks`: the signing secret
     redis_access.py  opens a running service's Redis for the administration commands

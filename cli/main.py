@@ -12,12 +12,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from cli import generate, keys, loras, plan, webhooks
+from cli import generate, hub, keys, loras, plan, webhooks
 from cli.client import Client, ServiceError
 from cli.redis_access import default_data
 from cli.supervisor.redis_server import MEMORY_BYTES, RedisNotFound
 from cli.supervisor.up import Service
 from contracts import logs
+from contracts.hub.environment import describe_environment
 from contracts.settings import LogSettings, explain
 
 
@@ -75,6 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     webhooks.add_arguments(commands.add_parser("webhooks", help="show or replace the secret that signs webhooks"))
 
     loras.add_arguments(commands.add_parser("loras", help="add, list and remove LoRAs"))
+    hub.add_arguments(commands.add_parser("hub", help="list and update the commits of hub repositories"))
 
     models = commands.add_parser("models", help="list the service's models")
     generate.add_service_arguments(models)
@@ -113,6 +115,7 @@ def _run_settings(_: argparse.Namespace) -> None:
         # A container image may hold only one side.
         if find_spec(module) is not None:
             subprocess.run([sys.executable, "-m", f"{module}.settings"], check=False)
+    print(describe_environment())
 
 
 def _become(module: str) -> None:

@@ -19,7 +19,7 @@ import yaml
 
 #: Where clouds answer with credentials; no policy may let a pod reach them, except for DNS.
 _METADATA = [ipaddress.ip_address(text) for text in ("169.254.169.254", "169.254.170.2", "fd00:ec2::254")]
-_SECRET = re.compile(r"PASSWORD|SECRET|_KEY$|_KEY_ID$|_USER$")
+_SECRET = re.compile(r"PASSWORD|SECRET|TOKEN$|_KEY$|_KEY_ID$|_USER$")
 #: A value from the environment that must be there.
 _REQUIRED = re.compile(r"^\$\{\w+:\?.+\}$")
 

@@ -74,11 +74,12 @@ def test_the_settings_of_api_and_worker_are_listed(capfd: pytest.CaptureFixture[
         "DARKROOM_QUEUE_LEASE_SECONDS",
         "DARKROOM_API_PORT",
         "DARKROOM_WORKER_DEVICE",
+        "HF_TOKEN",
     ):
         assert name in listed
 
 
-@pytest.mark.parametrize("command", ["up", "generate", "models", "settings", "api", "worker"])
+@pytest.mark.parametrize("command", ["up", "generate", "models", "settings", "hub", "api", "worker"])
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])

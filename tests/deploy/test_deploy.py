@@ -74,7 +74,7 @@ def test_every_panel_of_the_dashboard_asks_for_something() -> None:
     assert all(target["expr"] for panel in panels for target in panel["targets"])
 
 
-@pytest.mark.parametrize("folder", ["base", "gpu", "keda"])
+@pytest.mark.parametrize("folder", ["base", "fetch", "gpu", "hub", "keda"])
 def test_a_kustomization_names_files_that_are_there(folder: str) -> None:
     at = DEPLOY / "kubernetes" / folder
     rows = yaml.safe_load((at / "kustomization.yaml").read_text(encoding="utf-8"))
@@ -95,3 +95,33 @@ def test_a_worker_gets_longer_to_stop_than_it_drains() -> None:
     drain_seconds = WorkerSettings().drain_seconds
     assert float(compose["stop_grace_period"].removesuffix("s")) > drain_seconds
     assert pod["spec"]["terminationGracePeriodSeconds"] > drain_seconds
+
+
+def test_the_hubs_token_is_a_file_that_only_the_worker_has_and_its_cache_a_volume_that_only_it_writes() -> None:
+    services = yaml.safe_load((DEPLOY / "compose.hub.yml").read_text(encoding="utf-8"))["services"]
+    base = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+    home = base["x-environment"]["HF_HOME"]
+    assert services["worker"]["environment"]["HF_TOKEN_PATH"] == "/run/secrets/hf_token"
+    assert [name for name, service in services.items() if "secrets" in service] == ["worker"]
+    assert services["worker"]["volumes"] == [f"hub:{home}"]
+    assert services["api"]["volumes"] == [f"hub:{home}:ro"]
+
+    pods = {
+        name: yaml.safe_load((DEPLOY / f"kubernetes/hub/{name}.patch.yaml").read_text(encoding="utf-8"))["spec"][
+            "template"
+        ]["spec"]
+        for name in ("api", "worker")
+    }
+    mounts = {
+        (name, mount["name"]): (mount["mountPath"], mount.get("readOnly", False))
+        for name, pod in pods.items()
+        for mount in pod["containers"][0]["volumeMounts"]
+    }
+    assert mounts == {
+        ("api", "hub"): (home, True),
+        ("worker", "hub"): (home, False),
+        ("worker", "hub-token"): ("/run/hub", True),
+    }
+    assert pods["worker"]["containers"][0]["env"] == [{"name": "HF_TOKEN_PATH", "value": "/run/hub/token"}]
+    (secret,) = [volume["secret"] for volume in pods["worker"]["volumes"] if "secret" in volume]
+    assert (secret["secretName"], secret["optional"]) == ("darkroom-hub", True)

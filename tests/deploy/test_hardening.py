@@ -34,6 +34,7 @@ def test_what_is_deployed_passes() -> None:
         ("docker-compose.yml", "${REDIS_IMAGE:-redis:7-bookworm}", "redis:7", "redis: its image must"),
         ("deploy/compose.s3.yml", "${AWS_SECRET_ACCESS_KEY:?", "${AWS_SECRET_ACCESS_KEY:-", "_PASSWORD"),
         ("deploy/compose.monitoring.yml", ":?choose", ":-choose", "GF_SECURITY"),
+        ("deploy/compose.hub.yml", "HF_TOKEN_PATH: /run/secrets/hf_token", "HF_TOKEN: hf_x", "HF_TOKEN must be"),
         (f"{BASE}/api.yaml", "capabilities: {drop: [ALL]}", "privileged: false", "container api must drop all"),
         (f"{BASE}/worker.yaml", "{medium: Memory, sizeLimit: 256Mi}", "{}", "volume tmp must have a size"),
         (f"{BASE}/redis.yaml", "readOnlyRootFilesystem: true, ", "", "container redis must be read-only"),
