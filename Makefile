@@ -5,6 +5,8 @@ BIN := .venv/bin
 # Files go to the processes one by one, the slowest first; each process has a Redis of its own. One process more than
 # there are cores, because many tests wait for other processes.
 PYTEST := $(BIN)/python -m pytest --numprocesses $$(( $$(nproc) + 1 )) --dist loadfile --no-loadscope-reorder
+# Empty is unset: tests start many processes, which must not compile the same modules again and again.
+export PYTHONDONTWRITEBYTECODE :=
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 

@@ -2,12 +2,14 @@
 
 A request is a line of JSON (`task`, `size`, `defer_bytes`) and `size` bytes; a reply is a line of JSON (`result`,
 `size`, and what belongs to the result) and `size` bytes. Memory is limited, so that an image that needs more is
-refused here and takes none from the API. Knows no HTTP, no fields, no storage.
+refused here and takes none from the API; and it gives way to the API where processors are few. Knows no HTTP, no
+fields, no storage.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import sys
@@ -16,6 +18,8 @@ from typing import Any
 
 from app.inputs import codec
 
+#: Added to the niceness of the API, whose other calls are short and go first.
+_NICENESS = 5
 #: The interpreter, Pillow's libraries, and what they allocate whatever the image is.
 _BASE_BYTES = 256 * 2**20
 _TASKS = {"decode": codec.decode, "decode_alpha_mask": codec.decode_alpha_mask}
@@ -42,6 +46,7 @@ def _restrict(limits: codec.Limits) -> None:
     budget_bytes = _BASE_BYTES + 4 * limits.max_bytes + 3 * limits.max_decoded_bytes
     resource.setrlimit(resource.RLIMIT_AS, (budget_bytes, budget_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.nice(_NICENESS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the API ends this process
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the API is gone
 

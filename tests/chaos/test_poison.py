@@ -30,7 +30,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
 
 
 def test_a_killed_redis_loses_no_running_or_waiting_job(service: RunningService) -> None:
-    ids = [service.submit("txt2img", num_inference_steps=60, seed=number)["id"] for number in range(4)]
+    ids = [service.submit("txt2img", num_inference_steps=30, seed=number)["id"] for number in range(4)]
     (worker,) = service.http.get("/v1/workers").json()["data"]
     while service.fetch(ids[0])["progress"]["step"] < 3:
         time.sleep(0.02)
@@ -80,8 +80,8 @@ class WorkerKiller(threading.Thread):
 
 def test_a_job_that_kills_its_workers_fails_and_the_others_complete(service: RunningService) -> None:
     # A first job keeps the worker busy while the others queue up to run together.
-    service.submit("txt2img", num_inference_steps=30, seed=1)
-    ids = [service.submit("txt2img", num_inference_steps=100)["id"] for _ in range(3)]
+    service.submit("txt2img", num_inference_steps=60, seed=1)
+    ids = [service.submit("txt2img", num_inference_steps=40)["id"] for _ in range(3)]
     killer = WorkerKiller(service, ids[1])
     killer.start()
     ended = [service.wait(id, timeout_seconds=180) for id in ids]

@@ -118,6 +118,12 @@ def test_an_image_that_takes_too_long_ends_with_its_process_and_the_next_one_is_
         assert decoder.decode(SMALL, "image").width == 40
 
 
+def test_decoding_gives_way_to_the_api_where_processors_are_few(decoder: ImageDecoder) -> None:
+    decoder.decode(SMALL, "image")
+    (process,) = decoder_processes()
+    assert process.nice() > psutil.Process().nice()
+
+
 def test_a_process_that_dies_of_an_image_is_replaced(decoder: ImageDecoder) -> None:
     decoder.decode(SMALL, "image")
     (process,) = decoder_processes()

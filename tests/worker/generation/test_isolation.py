@@ -33,7 +33,7 @@ from worker.pool.model import LoadedModel
 from worker.pool.pool import Pool
 from worker.runtime.warnings import silence_known_warnings
 
-HISTORIES = int(os.environ.get("DARKROOM_ISOLATION_HISTORIES", "2"))
+HISTORIES = int(os.environ.get("DARKROOM_ISOLATION_HISTORIES", "1"))
 LENGTH = 24
 
 
