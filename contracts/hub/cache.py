@@ -116,19 +116,16 @@ class RepositoryCache:
 
     def is_verified(self, digest: str) -> bool:
         """Whether a blob's content was compared with its digest, and the file has not changed since."""
-        try:
-            return self._marker(digest).read_text(encoding="utf-8") == _stamp(self.blob(digest))
-        except (OSError, UnicodeDecodeError):
-            return False
+        return _is_stamped(self.blob(digest))
 
     def mark_verified(self, digest: str) -> None:
         """Remember that a blob's content has its digest; nothing where the cache cannot be written."""
         with suppress(OSError):
-            _write(self._marker(digest), _stamp(self.blob(digest)))
+            _write(_marker(self.blob(digest)), _stamp(self.blob(digest)))
 
     def remove(self, digest: str) -> None:
         """Delete a blob, which is damaged; links to it stay and lead nowhere."""
-        for path in (self._marker(digest), self.blob(digest)):
+        for path in (_marker(self.blob(digest)), self.blob(digest)):
             path.unlink(missing_ok=True)
 
     @contextmanager
@@ -171,8 +168,29 @@ class RepositoryCache:
             raise ValueError(f"not a revision: {revision!r}")
         return path
 
-    def _marker(self, digest: str) -> Path:
-        return self._root / "blobs" / f"{digest}.verified"
+
+def verified_sha256(path: Path) -> str | None:
+    """The SHA-256 of a file of the cache that was compared with it; None for any other file, and for small ones."""
+    try:
+        blob = path.parent / path.readlink()
+    except OSError:
+        return None
+    digest = blob.name
+    if len(digest) != 64 or blob.parent.name != "blobs":
+        return None
+    return digest if _is_stamped(blob) else None
+
+
+def _is_stamped(blob: Path) -> bool:
+    """Whether a blob is as it was when its content was compared with its name."""
+    try:
+        return _marker(blob).read_text(encoding="utf-8") == _stamp(blob)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _marker(blob: Path) -> Path:
+    return blob.with_name(f"{blob.name}.verified")
 
 
 def content_digest(path: Path, like: str) -> str:

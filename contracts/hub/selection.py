@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from contracts.hub.errors import HubRefused
@@ -28,6 +28,12 @@ class RepositoryFiles:
     repository: str
     names: Collection[str]
     read: Callable[[str], bytes]
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> RepositoryFiles:
+        """A folder on this machine."""
+        names = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+        return cls(folder.name, names, lambda name: (folder / name).read_bytes())
 
     def read_json(self, name: str) -> Mapping[str, Any]:
         """The JSON object in a file.
@@ -182,6 +188,39 @@ def controlnet_files(class_name: str, variant: str | None = None, file: str | No
         return [config, *weights]
 
     return select
+
+
+def folder_files(files: RepositoryFiles, variant: str | None = None) -> list[str]:
+    """The files that loading a folder on this machine reads, whatever is in it; refuses nothing.
+
+    A folder of the cache may hold more: what other rows need of the same repository.
+    """
+    if "model_index.json" not in files.names:
+        config = ["config.json"] if "config.json" in files.names else []
+        return config + (_any_weights(files, "", variant) if config else _weights(files.names))
+    try:
+        index = files.read_json("model_index.json")
+    except HubRefused:
+        index = {}
+    parts = [name for name, entry in index.items() if isinstance(entry, list) and entry[-1:] != [None]]
+    folders = {name.partition("/")[0] for name in files.names if "/" in name}
+    chosen = ["model_index.json"]
+    for part in sorted(folders.intersection(parts) or folders):
+        chosen += [*_descriptions(files.names, part), *_any_weights(files, part, variant)]
+    return chosen
+
+
+def _any_weights(files: RepositoryFiles, component: str, variant: str | None) -> list[str]:
+    """The weights that would be loaded; all there are where their names are not diffusers'."""
+    for wanted in (variant, None):
+        try:
+            found = _component_weights(files, component, wanted)
+        except HubRefused:  # a shard is missing: loading says so
+            found = []
+        if found:
+            return found
+    prefix = f"{component}/" if component else ""
+    return [name for name in _weights(files.names) if name.startswith(prefix) and "/" not in name[len(prefix) :]]
 
 
 def _components(files: RepositoryFiles, pipeline: str) -> dict[str, bool]:

@@ -102,9 +102,8 @@ class _Missing(HubError):
 def _find_unlisted(cache: RepositoryCache, commit: str, select: Select) -> Snapshot | None:
     """The files in a snapshot that another program made without keeping the listing: those that are there."""
     folder = cache.snapshot(commit)
-    names = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
     try:
-        chosen = select(RepositoryFiles(cache.repository, names, lambda name: (folder / name).read_bytes()))
+        chosen = select(RepositoryFiles.in_folder(folder))
     except (HubRefused, OSError):
         return None
     return Snapshot(folder, commit, cache.repository, tuple(chosen))

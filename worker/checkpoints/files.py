@@ -6,12 +6,14 @@ Knows no formats and loads nothing.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-_SHA256 = re.compile(r"^[0-9a-f]{64}$")
+from contracts.hub.cache import verified_sha256
+from contracts.hub.selection import RepositoryFiles, folder_files
+
 #: How much of a file is looked at, and read, at once.
 _CHUNK_BYTES = 4 * 2**20
 #: Path, size, and modification time in ns: a file that changes is hashed again.
@@ -25,23 +27,28 @@ class ContentHasher:
         self._known: dict[_Stamp, str] = {}
 
     def hash(self, path: Path, variant: str | None = None) -> str:
-        """Sha256 of a file, or of a folder: of the list of its weights and configurations with their hashes.
+        """Sha256 of a file, or of a folder: of the list of the files that are loaded, with their hashes.
 
         Args:
             variant: as in diffusers (`fp16`); weights of that variant are taken where a component has them.
         """
         if path.is_file():
             return self._hash_file(path)
+        return self.hash_files(path, weight_files(path, variant))
+
+    def hash_files(self, folder: Path, files: Iterable[Path]) -> str:
+        """Sha256 of the list of these files in a folder, with their hashes."""
         total = hashlib.sha256()
-        for file in sorted(weight_files(path, variant)):
-            total.update(f"{file.relative_to(path).as_posix()} {self._hash_file(file)}\n".encode())
+        for file in sorted(files):
+            total.update(f"{file.relative_to(folder).as_posix()} {self._hash_file(file)}\n".encode())
         return total.hexdigest()
 
     def _hash_file(self, path: Path) -> str:
+        # The hub's cache names a large file by its sha256, but only a verified one has it.
+        verified = verified_sha256(path)
+        if verified is not None:
+            return verified
         real = path.resolve()
-        # The Hugging Face hub's cache names a large file by its sha256.
-        if real.parent.name == "blobs" and _SHA256.match(real.name):
-            return real.name
         status = real.stat()
         stamp = (str(real), status.st_size, status.st_mtime_ns)
         if stamp not in self._known:
@@ -51,20 +58,20 @@ class ContentHasher:
 
 
 def weight_files(path: Path, variant: str | None = None) -> Iterator[Path]:
-    """Yield the file itself, or a folder's weights and configurations."""
+    """Yield the file itself, or those that are loaded of a folder: weights, configurations, vocabularies."""
     if path.is_file():
         yield path
     else:
-        yield from _in_folder(path, variant)
+        yield from (path / name for name in folder_files(RepositoryFiles.in_folder(path), variant))
 
 
-def _in_folder(folder: Path, variant: str | None) -> Iterator[Path]:
-    for part in (folder, *(child for child in folder.iterdir() if child.is_dir())):
-        weights = list(part.glob("*.safetensors"))
-        chosen = [file for file in weights if f".{variant}." in file.name or f".{variant}-" in file.name]
-        yield from chosen or weights
-        for pattern in ("*.json", "*.txt", "*.model"):
-            yield from part.glob(pattern)
+def controlnet_parts(path: Path) -> list[Path]:
+    """The files of a ControlNet that is given by its weights, or by the index of their shards."""
+    parts = [path.with_name("config.json"), path]
+    if path.suffix == ".json":
+        shards = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
+        parts += [path.with_name(shard) for shard in sorted(shards)]
+    return parts
 
 
 def read_into_page_cache(file: Path) -> int:

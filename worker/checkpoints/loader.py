@@ -1,4 +1,4 @@
-"""Reads weights from where the catalogue says: hub id, folder, or one `.safetensors` file; never a pickle.
+"""Reads weights from a folder in diffusers layout or from one `.safetensors` file; never a pickle.
 
 Knows nothing of devices, or of which models stay in memory.
 """
@@ -7,86 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import diffusers
 import torch
-from diffusers.loaders.single_file_utils import fetch_diffusers_config, load_single_file_checkpoint
-from huggingface_hub import snapshot_download
-from safetensors import safe_open
 from transformers import PreTrainedModel, T5EncoderModel
 
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
+from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.families import Mode
-from contracts.errors import FailureCode, JobFailed
-from contracts.hub.source import HubSource
+from worker.checkpoints.files import controlnet_parts
+from worker.checkpoints.single_file import SingleFile
+from worker.checkpoints.sources import find_config
 from worker.families import DiffusersFamily
-
-
-def locate_model(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily) -> Path:
-    """The checkpoint's folder or file on this machine, downloaded first where it is a hub id."""
-    place = catalogue.place(spec)
-    if isinstance(place, Path):
-        return place
-    pipeline_class = _pipeline_class(family)
-    options = {"revision": place.revision, "variant": spec.variant, "use_safetensors": True}
-    return Path(pipeline_class.download(place.repository, **options))
-
-
-def fetch_rest(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily, path: Path) -> None:
-    """Download what loading a single file needs besides the file: configurations, missing text encoders."""
-    if path.is_dir():
-        return
-    if spec.config is None:
-        place = fetch_diffusers_config(load_single_file_checkpoint(str(path)))["pretrained_model_name_or_path"]
-        snapshot_download(place, allow_patterns=_DESCRIPTIONS)
-        return
-    place = catalogue.locate(spec.config)
-    if isinstance(place, Path):
-        return
-    keys = _keys_of(path)
-    if not any(key.startswith(_ENCODERS) for key in keys):
-        # Everything but the denoiser, which is in the file.
-        download = _pipeline_class(family).download
-        options = {
-            "revision": place.revision,
-            "variant": spec.variant,
-            "use_safetensors": True,
-            family.denoiser: None,
-        }
-        download(place.repository, **options)
-        return
-    lacks_t5 = family.t5 is not None and not any(key.startswith(_T5) for key in keys)
-    weights = [f"{family.t5}/*.safetensors"] if lacks_t5 else []
-    patterns = [*_DESCRIPTIONS, *weights]
-    ignored = ["*.fp16*"]
-    snapshot_download(place.repository, revision=place.revision, allow_patterns=patterns, ignore_patterns=ignored)
-
-
-#: Configurations and tokenizers: everything of a checkpoint but its weights.
-_DESCRIPTIONS = ["*.json", "*.txt", "*.model"]
-
-
-def locate_controlnet(catalogue: Catalogue, spec: ControlNetSpec) -> Path:
-    """The ControlNet's folder on this machine, downloaded first where it is a hub id."""
-    place = catalogue.place(spec)
-    if isinstance(place, Path):
-        return place
-    patterns = ["config.json", place.file or "*.safetensors"]
-    return Path(snapshot_download(place.repository, revision=place.revision, allow_patterns=patterns))
-
-
-def locate_lora(catalogue: Catalogue, spec: LoraSpec) -> Path:
-    """The adapter's file on this machine; a hub id must hold exactly one `.safetensors` file."""
-    place = catalogue.place(spec)
-    if isinstance(place, HubSource):
-        patterns = [place.file or "*.safetensors"]
-        place = Path(snapshot_download(place.repository, revision=place.revision, allow_patterns=patterns))
-    files = sorted(place.rglob("*.safetensors")) if place.is_dir() else [place]
-    if len(files) != 1 or files[0].suffix != ".safetensors":
-        message = f"LoRA {spec.id}: {spec.source} must be one .safetensors file"
-        raise JobFailed(FailureCode.LORA_INCOMPATIBLE, message)
-    return files[0]
 
 
 def load_model(
@@ -133,32 +66,22 @@ def _load_file(
     catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily, path: Path, dtype: torch.dtype
 ) -> Any:
     """A pipeline from one file; what the file lacks comes from `spec.config`, a whole checkpoint then."""
-    place = None if spec.config is None else catalogue.locate(spec.config)
-    config = None if place is None else place.repository if isinstance(place, HubSource) else str(place)
-    if config is None:
-        return _pipeline_class(family).from_single_file(str(path), dtype=dtype)
-    keys = _keys_of(path)
-    if any(key.startswith(_ENCODERS) for key in keys):
+    file, folder = SingleFile(path), find_config(catalogue, spec, family, path)
+    if folder is None:
+        raise ValueError("the configuration of its file is not on this machine")
+    config, options = str(folder), {"dtype": dtype, "local_files_only": True}
+    if spec.config is None or file.has_encoders:
         extra = {}
-        if family.t5 and not any(key.startswith(_T5) for key in keys):
+        if spec.config is not None and family.t5 and not file.has_t5:
             extra[family.t5] = T5EncoderModel.from_pretrained(
-                config, subfolder=family.t5, dtype=dtype, use_safetensors=True
+                config, subfolder=family.t5, use_safetensors=True, **options
             )
-        return _pipeline_class(family).from_single_file(str(path), config=config, dtype=dtype, **extra)
+        return _pipeline_class(family).from_single_file(str(path), config=config, **options, **extra)
     denoiser_class = getattr(diffusers, family.denoiser_class)
-    denoiser = denoiser_class.from_single_file(str(path), config=config, subfolder=family.denoiser, dtype=dtype)
-    options = {family.denoiser: denoiser, "dtype": dtype, "variant": spec.variant}
-    return _pipeline_class(family).from_pretrained(config, use_safetensors=True, **options)
-
-
-def _keys_of(path: Path) -> list[str]:
-    with safe_open(path, framework="pt") as file:
-        return list(file.keys())
-
-
-#: Prefixes of text encoders' keys in a file that holds a whole checkpoint.
-_ENCODERS = ("conditioner.", "cond_stage_model.", "text_encoders.")
-_T5 = "text_encoders.t5xxl."
+    denoiser = denoiser_class.from_single_file(str(path), config=config, subfolder=family.denoiser, **options)
+    return _pipeline_class(family).from_pretrained(
+        config, use_safetensors=True, variant=spec.variant, **{family.denoiser: denoiser}, **options
+    )
 
 
 def _check_complete(pipeline: Any) -> None:
@@ -177,9 +100,23 @@ def _check_complete(pipeline: Any) -> None:
 
 
 def load_controlnet(family: DiffusersFamily, path: Path, dtype: torch.dtype) -> Any:
-    """One ControlNet, in host memory."""
+    """One ControlNet, in host memory, from its folder, or from its weights or their index beside `config.json`."""
     controlnet_class = getattr(diffusers, family.controlnet)
-    return controlnet_class.from_pretrained(path, dtype=dtype, use_safetensors=True, local_files_only=True)
+    options = {"dtype": dtype, "use_safetensors": True, "local_files_only": True}
+    if path.is_dir():
+        return controlnet_class.from_pretrained(path, **options)
+    # diffusers finds weights by their name alone.
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in controlnet_parts(path):
+            link = folder / part.name
+            if part == path:
+                link = (
+                    folder
+                    / f"diffusion_pytorch_model.safetensors{'.index.json' if path.suffix == '.json' else ''}"
+                )
+            link.symlink_to(part.absolute())
+        return controlnet_class.from_pretrained(folder, **options)
 
 
 def _pipeline_class(family: DiffusersFamily) -> Any:

@@ -1,0 +1,46 @@
+"""What a whole checkpoint in one file holds, by its keys. Loads no weights.
+
+Keys are those of the original layouts that diffusers' single-file loader reads.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from diffusers.loaders.single_file_utils import fetch_diffusers_config
+from safetensors import safe_open
+
+from contracts.hub.source import HubSource
+
+#: Prefixes of text encoders' keys.
+_ENCODERS = ("conditioner.", "cond_stage_model.", "text_encoders.")
+_T5 = "text_encoders.t5xxl."
+
+
+class SingleFile:
+    """A `.safetensors` file that holds a denoiser, and perhaps the rest of a checkpoint."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def _shapes(self) -> dict[str, list[int]]:
+        with safe_open(self.path, framework="pt") as file:
+            return {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118  # not a dictionary
+
+    @property
+    def has_encoders(self) -> bool:
+        """Whether it holds text encoders."""
+        return any(key.startswith(_ENCODERS) for key in self._shapes)
+
+    @property
+    def has_t5(self) -> bool:
+        """Whether it holds a T5."""
+        return any(key.startswith(_T5) for key in self._shapes)
+
+    def usual_repository(self) -> HubSource:
+        """The repository on the hub whose configurations diffusers takes for such a file."""
+        tensors = {key: torch.empty(shape, device="meta") for key, shape in self._shapes.items()}
+        return HubSource(fetch_diffusers_config(tensors)["pretrained_model_name_or_path"])

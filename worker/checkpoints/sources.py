@@ -1,0 +1,188 @@
+"""Where a row's weights are on this machine, and how they get there from a hub.
+
+`find_*` open no connection: only they are for the thread that generates. `fetch_*` do, where files are missing or
+unverified, and are for the thread that prepares. Loads nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
+from contracts.catalogue.families import Mode
+from contracts.errors import FailureCode, JobFailed
+from contracts.hub.selection import (
+    RepositoryFiles,
+    Select,
+    controlnet_files,
+    descriptions,
+    folder_files,
+    lora_file,
+    model_files,
+    one_file,
+)
+from contracts.hub.snapshot import Snapshot, fetch, find_snapshot
+from contracts.hub.source import HubSource
+from worker.checkpoints.single_file import SingleFile
+from worker.families import DiffusersFamily, get_family
+
+OnProgress = Callable[[int, int], None]
+IsWanted = Callable[[], bool]
+
+
+def _ignore(done: int, total: int) -> None:
+    pass
+
+
+def _always() -> bool:
+    return True
+
+
+def find_model(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily) -> Path | None:
+    """The checkpoint's folder or file; None where it, or what its file lacks, must be fetched first."""
+    place = catalogue.place(spec)
+    path = place if isinstance(place, Path) else _find(place, _model_select(place, spec, family))
+    if path is None or path.is_dir() or path.suffix != ".safetensors":
+        return path
+    return None if find_config(catalogue, spec, family, path) is None else path
+
+
+def fetch_model(
+    catalogue: Catalogue,
+    spec: ModelSpec,
+    family: DiffusersFamily,
+    *,
+    on_progress: OnProgress = _ignore,
+    is_wanted: IsWanted = _always,
+) -> Path:
+    """The same, with all that it needs fetched and verified.
+
+    Raises:
+        HubUnavailable, HubRefused, Cancelled: as `contracts.hub.snapshot.fetch`.
+        CatalogueError: a source that is no hub's and not on this machine.
+    """
+    place = catalogue.place(spec)
+    config = None if spec.config is None else catalogue.locate(spec.config)
+    if isinstance(config, HubSource) and (isinstance(place, Path) or place.file is not None):
+        # Small; a configuration of the wrong class is found before the weights are fetched.
+        fetch(config, descriptions(family.pipelines[Mode.TXT2IMG]), is_wanted=is_wanted)
+    if isinstance(place, HubSource):
+        place = _path(
+            fetch(place, _model_select(place, spec, family), on_progress=on_progress, is_wanted=is_wanted)
+        )
+    if place.is_file() and place.suffix == ".safetensors":
+        file = SingleFile(place)
+        config = config or file.usual_repository()
+        if isinstance(config, HubSource):
+            fetch(config, _config_select(file, spec, family), on_progress=on_progress, is_wanted=is_wanted)
+    return place
+
+
+def find_config(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily, path: Path) -> Path | None:
+    """The folder with the configurations, and text encoders, that a single file lacks; None where it is not here."""
+    file = SingleFile(path)
+    place = file.usual_repository() if spec.config is None else catalogue.locate(spec.config)
+    if isinstance(place, Path):
+        return place
+    found = find_snapshot(place, _config_select(file, spec, family))
+    return None if found is None else found.folder
+
+
+def find_controlnet(catalogue: Catalogue, spec: ControlNetSpec) -> Path | None:
+    """The ControlNet's folder; its weights, or their index, where the row chooses them by `variant` or `file`."""
+    place = catalogue.place(spec)
+    if isinstance(place, Path):
+        return _chosen_in(place, spec)
+    found = find_snapshot(place, _controlnet_select(place, spec))
+    return None if found is None else _controlnet_path(found, place, spec)
+
+
+def fetch_controlnet(
+    catalogue: Catalogue,
+    spec: ControlNetSpec,
+    *,
+    on_progress: OnProgress = _ignore,
+    is_wanted: IsWanted = _always,
+) -> Path:
+    """The same, fetched and verified. Raises as `fetch_model`."""
+    place = catalogue.place(spec)
+    if isinstance(place, Path):
+        return _chosen_in(place, spec)
+    snapshot = fetch(place, _controlnet_select(place, spec), on_progress=on_progress, is_wanted=is_wanted)
+    return _controlnet_path(snapshot, place, spec)
+
+
+def find_lora(catalogue: Catalogue, spec: LoraSpec) -> Path | None:
+    """The adapter's file.
+
+    Raises:
+        JobFailed: a folder on this machine does not hold exactly one `.safetensors` file.
+    """
+    place = catalogue.place(spec)
+    if isinstance(place, Path):
+        return _lora_in(place, spec)
+    return _find(place, lora_file(place.file, spec.variant))
+
+
+def fetch_lora(
+    catalogue: Catalogue, spec: LoraSpec, *, on_progress: OnProgress = _ignore, is_wanted: IsWanted = _always
+) -> Path:
+    """The same, fetched and verified. Raises as `fetch_model`, and as `find_lora`."""
+    place = catalogue.place(spec)
+    if isinstance(place, Path):
+        return _lora_in(place, spec)
+    select = lora_file(place.file, spec.variant)
+    return _path(fetch(place, select, on_progress=on_progress, is_wanted=is_wanted))
+
+
+def _find(place: HubSource, select: Select) -> Path | None:
+    found = find_snapshot(place, select)
+    return None if found is None else _path(found)
+
+
+def _path(snapshot: Snapshot) -> Path:
+    """What is loaded of it: its one file, or its folder."""
+    return snapshot.paths[0] if len(snapshot.files) == 1 else snapshot.folder
+
+
+def _model_select(place: HubSource, spec: ModelSpec, family: DiffusersFamily) -> Select:
+    if place.file is not None:
+        return one_file(place.file)
+    return model_files(family.pipelines[Mode.TXT2IMG], spec.variant)
+
+
+def _config_select(file: SingleFile, spec: ModelSpec, family: DiffusersFamily) -> Select:
+    """What a single file lacks: descriptions always, and with a `config` the encoders that it does not hold."""
+    pipeline = family.pipelines[Mode.TXT2IMG]
+    if spec.config is None:
+        return descriptions(pipeline)
+    if not file.has_encoders:
+        return model_files(pipeline, spec.variant, without=(family.denoiser,))
+    return descriptions(pipeline, [family.t5] if family.t5 is not None and not file.has_t5 else [])
+
+
+def _controlnet_select(place: HubSource, spec: ControlNetSpec) -> Select:
+    return controlnet_files(get_family(spec.family).controlnet, spec.variant, place.file)
+
+
+def _controlnet_path(snapshot: Snapshot, place: HubSource, spec: ControlNetSpec) -> Path:
+    chosen = snapshot.paths[1]  # after config.json: the weights, or the index of their shards
+    return snapshot.folder if spec.variant is None and place.file is None else chosen
+
+
+def _chosen_in(path: Path, spec: ControlNetSpec) -> Path:
+    """The same of a ControlNet in a folder on this machine."""
+    if path.is_file() or spec.variant is None:
+        return path
+    return path / folder_files(RepositoryFiles.in_folder(path), spec.variant)[1]
+
+
+def _lora_in(path: Path, spec: LoraSpec) -> Path:
+    files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
+    if spec.variant is not None and path.is_dir():
+        files = [file for file in files if f".{spec.variant}." in file.name]
+    if len(files) != 1 or files[0].suffix != ".safetensors":
+        message = f"LoRA {spec.id}: {spec.source} must be one .safetensors file"
+        raise JobFailed(FailureCode.LORA_INCOMPATIBLE, message)
+    return files[0]
