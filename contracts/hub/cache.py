@@ -170,7 +170,7 @@ class RepositoryCache:
 
 
 def verified_sha256(path: Path) -> str | None:
-    """The SHA-256 of a file of the cache that was compared with it; None for any other file, and for small ones."""
+    """The SHA-256 of a file in a snapshot, if its content was compared with it; small files have none."""
     try:
         blob = path.parent / path.readlink()
     except OSError:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from urllib.parse import quote
 
@@ -28,6 +30,12 @@ _MAX_PAGES = 100
 #: Maximum time for a whole answer that is not a file, as a multiple of the time-out for each of its parts.
 _WHOLE_ANSWER = 6
 _NO_SUCH_RANGE = 416
+
+
+@cache
+def _trusted_certificates() -> ssl.SSLContext:
+    """The usual certificate authorities, and those of SSL_CERT_FILE; reading them is slow."""
+    return httpx.create_ssl_context()
 
 
 def is_commit(revision: str | None) -> bool:
@@ -72,6 +80,7 @@ class HubClient:
         self._http = httpx.Client(
             headers=headers,
             timeout=environment.timeout_seconds,
+            verify=_trusted_certificates(),
             follow_redirects=True,
         )
 

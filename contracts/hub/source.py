@@ -53,7 +53,8 @@ def parse_source(text: str) -> HubSource | None:
 def _of_address(text: str) -> HubSource | None:
     try:
         address = urlsplit(text)
-        is_hub = address.hostname in _PUBLIC_HOSTS or _origin(text) == _origin(read_environment().endpoint)
+        origin = _origin(text)
+        is_hub = origin[0] in _PUBLIC_HOSTS or origin == _origin(read_environment().endpoint)
     except ValueError:
         return None
     parts = [unquote(part) for part in address.path.strip("/").split("/")]
@@ -88,4 +89,6 @@ def _are_names(parts: list[str]) -> bool:
 
 
 def _are_plain(parts: list[str]) -> bool:
+    """Whether they lead to a file inside; a part of an address may hold escaped slashes."""
+    parts = [piece for part in parts for piece in part.split("/")]
     return all(part not in ("", ".", "..") and "\\" not in part and "\0" not in part for part in parts)

@@ -17,7 +17,7 @@ from contracts.errors import CatalogueError, FailureCode, JobFailed, NotFound, f
 from contracts.metrics import Counters
 from contracts.requests.parameters import LoraParameters
 from contracts.storage import Storage
-from worker.checkpoints import loader as checkpoints
+from worker.checkpoints import sources
 from worker.checkpoints.files import ContentHasher
 
 
@@ -83,7 +83,7 @@ class LoraFiles:
     def _locate_row(self, id: str) -> Path:
         """Return the file of a row of the catalogue, which may have changed since the job was accepted."""
         try:
-            return checkpoints.locate_lora(self._catalogue, self._catalogue.lora(id))
+            return sources.fetch_lora(self._catalogue, self._catalogue.lora(id))
         except NotFound:
             message = f"LoRA {id} was removed from the catalogue while the job was waiting; use another one"
             raise JobFailed(FailureCode.LORA_MISSING, message) from None

@@ -80,7 +80,7 @@ def fetch_model(
 
 
 def find_config(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily, path: Path) -> Path | None:
-    """The folder with the configurations, and text encoders, that a single file lacks; None where it is not here."""
+    """The folder with the configurations and encoders that a single file lacks; None where it is not here."""
     file = SingleFile(path)
     place = file.usual_repository() if spec.config is None else catalogue.locate(spec.config)
     if isinstance(place, Path):
@@ -173,9 +173,11 @@ def _controlnet_path(snapshot: Snapshot, place: HubSource, spec: ControlNetSpec)
 
 def _chosen_in(path: Path, spec: ControlNetSpec) -> Path:
     """The same of a ControlNet in a folder on this machine."""
-    if path.is_file() or spec.variant is None:
+    if path.is_file():
         return path
-    return path / folder_files(RepositoryFiles.in_folder(path), spec.variant)[1]
+    if spec.file is not None:
+        return path / spec.file
+    return path if spec.variant is None else path / folder_files(RepositoryFiles.in_folder(path), spec.variant)[1]
 
 
 def _lora_in(path: Path, spec: LoraSpec) -> Path:

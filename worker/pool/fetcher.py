@@ -13,8 +13,7 @@ from typing import TypeVar
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import CatalogueError, FailureCode, JobFailed, NotFound, first_line
-from worker.checkpoints import files
-from worker.checkpoints import loader as checkpoints
+from worker.checkpoints import files, sources
 from worker.checkpoints.files import ContentHasher, weight_files
 from worker.families import get_family
 from worker.pool.plan_selector import PlanSelector
@@ -46,7 +45,6 @@ class ModelFetcher:
         else:
             spec = self._catalogue.model(id)
             path, variant = self.locate(id), spec.variant
-            checkpoints.fetch_rest(self._catalogue, spec, get_family(spec.family), path)
         self._hasher.hash(path, variant)
         for file in weight_files(path, variant):
             files.read_into_page_cache(file)
@@ -54,12 +52,12 @@ class ModelFetcher:
     def locate(self, id: str) -> Path:
         """A model's files, downloaded first where they are on a hub; the hub is asked once."""
         spec = self._catalogue.model(id)
-        return self._place(id, lambda: checkpoints.locate_model(self._catalogue, spec, get_family(spec.family)))
+        return self._place(id, lambda: sources.fetch_model(self._catalogue, spec, get_family(spec.family)))
 
     def locate_controlnet(self, id: str) -> Path:
         """The same for a ControlNet."""
         spec = self._catalogue.controlnet(id)
-        return self._place(f"controlnet:{id}", lambda: checkpoints.locate_controlnet(self._catalogue, spec))
+        return self._place(f"controlnet:{id}", lambda: sources.fetch_controlnet(self._catalogue, spec))
 
     def measure(self, id: str) -> None:
         """Have the plan selector know the model's components; one on a hub is downloaded for that."""

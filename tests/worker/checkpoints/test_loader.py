@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-import huggingface_hub
 import numpy as np
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, ModelSpec
 from contracts.catalogue.families import Mode
-from contracts.errors import FailureCode, JobFailed
+from contracts.errors import FailureCode
 from contracts.queue.records import JobError
 from contracts.storage import Storage
 from tests.support.jobs import complete_job, fail_job, generate_pixels, make_job
@@ -141,33 +140,6 @@ def test_an_sd3_file_without_t5_takes_it_from_its_config(
     assert _same_weights(whole, pool)
 
 
-def test_what_a_single_file_lacks_is_fetched_before_it_is_loaded(
-    catalogue: Catalogue, two_widths: Path, sd3_two_widths: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Only the hub is left out here: what it would be asked for is looked at."""
-    asked: list[tuple[str, dict[str, object]]] = []
-    monkeypatch.setattr(checkpoints, "snapshot_download", lambda place, **terms: asked.append((place, terms)))
-    monkeypatch.setattr(
-        diffusers.StableDiffusionXLPipeline, "download", lambda place, **terms: asked.append((place, terms))
-    )
-    whole, unet, sd3 = (tmp_path / f"{name}.safetensors" for name in ("whole", "unet", "sd3"))
-    write_sdxl_file(two_widths, whole)
-    write_unet_file(two_widths, unet)
-    write_sd3_file(sd3_two_widths, sd3)
-    save_file({key: tensor for key, tensor in load_file(sd3).items() if "t5xxl" not in key}, sd3)
-    for file, family in ((whole, "sdxl"), (unet, "sdxl"), (sd3, "sd3")):
-        _pool(catalogue, file, family, config="somebody/something").prepare(f"shapes-{family}")
-    assert {place for place, _ in asked} == {"somebody/something"}
-    described, rest, with_t5 = (terms for _, terms in asked)
-    assert described["allow_patterns"] == ["*.json", "*.txt", "*.model"]
-    assert rest == {"variant": None, "use_safetensors": True, "unet": None}
-    assert with_t5["allow_patterns"] == ["*.json", "*.txt", "*.model", "text_encoder_3/*.safetensors"]
-    _pool(catalogue, whole, config=str(two_widths)).prepare("shapes-sdxl")
-    assert len(asked) == 3
-    _pool(catalogue, whole).prepare("shapes-sdxl")
-    assert asked[3][1] == {"allow_patterns": ["*.json", "*.txt", "*.model"]}
-
-
 def test_a_file_that_does_not_tell_what_it_is_is_loaded_once_and_planned_by_what_it_turned_out_to_be(
     two_widths: Path, catalogue: Catalogue, storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,8 +148,8 @@ def test_a_file_that_does_not_tell_what_it_is_is_loaded_once_and_planned_by_what
     shutil.copytree(two_widths, snapshot)
     (snapshot.parent.parent / "refs").mkdir()
     (snapshot.parent.parent / "refs" / "main").write_text("0" * 40)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     write_sdxl_file(two_widths, tmp_path / "sdxl.safetensors")
     loaded, load = [], checkpoints.load_model
 
@@ -266,14 +238,6 @@ def test_a_controlnet_that_cannot_be_loaded_is_a_load_failure(
     failure = fail_job(make_job(pool.catalogue, "sdxl", Mode.CONTROLNET), pool, storage)
     assert failure.code == FailureCode.MODEL_LOAD_FAILED
     assert failure.message.startswith("sdxl-hint ")
-
-
-def test_an_adapters_folder_must_hold_one_file(catalogue: Catalogue, tmp_path: Path) -> None:
-    row = LoraSpec(id="x", family="sdxl", source=str(tmp_path))
-    with pytest.raises(JobFailed, match=r"one \.safetensors file"):
-        checkpoints.locate_lora(catalogue, row)
-    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
-    assert checkpoints.locate_lora(catalogue, row) == tmp_path / "a.safetensors"
 
 
 @pytest.mark.parametrize(

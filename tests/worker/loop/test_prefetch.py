@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from contracts.catalogue.catalogue import Catalogue
-from worker.checkpoints import loader as checkpoints
+from worker.checkpoints import sources
 from worker.loop.prefetch import Prefetcher
 from worker.pool.pool import Pool
 
@@ -91,13 +91,13 @@ def test_a_controlnet_is_prepared_by_its_own_name(catalogue: Catalogue, monkeypa
 
 def test_the_hub_is_asked_for_a_model_only_once(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each request is at least one round trip, during which no other job is generated."""
-    locate, asked = checkpoints.locate_model, []
+    locate, asked = sources.fetch_model, []
 
-    def count(*arguments: Any) -> Any:
+    def count(*arguments: Any, **options: Any) -> Any:
         asked.append(arguments[1].id)
-        return locate(*arguments)
+        return locate(*arguments, **options)
 
-    monkeypatch.setattr(checkpoints, "locate_model", count)
+    monkeypatch.setattr(sources, "fetch_model", count)
     pool = Pool(catalogue, device="cpu", max_models=1)
     pool.prepare("shapes-sdxl")
     for id in ("shapes-sdxl", "shapes-flux", "shapes-sdxl"):

@@ -14,7 +14,7 @@ from contracts.memory.plan import Placement
 from contracts.storage import Storage
 from tests.support.jobs import complete_job, make_job
 from tests.support.weights import count_parameters
-from worker.checkpoints import loader as checkpoints
+from worker.checkpoints.sources import fetch_controlnet
 from worker.families import get_family
 from worker.offload.offloaded_module import OffloadedModule
 from worker.pool.model import derive
@@ -40,7 +40,7 @@ def test_all_tasks_of_a_model_share_one_set_of_weights(family: str, catalogue: C
     for mode in get_family(family).pipelines:
         controls = [f"{family}-hint"] if "controlnet" in mode else []
         for id in controls:
-            model.load_controlnet(id, checkpoints.locate_controlnet(catalogue, catalogue.controlnet(id)))
+            model.load_controlnet(id, fetch_controlnet(catalogue, catalogue.controlnet(id)))
         derived = _tensors(model.pipeline(mode, model.spec.schedulers[0], controls))
         shared = {name: place for name, place in derived.items() if not name.startswith("controlnet.")}
         # SD3's ControlNet pipelines hold their VAE in a wrapper.
@@ -59,7 +59,7 @@ def test_a_second_task_adds_no_parameters(family: str, catalogue: Catalogue, poo
 
 def test_a_controlnet_is_loaded_once(catalogue: Catalogue, pool: Pool) -> None:
     model = pool.model("shapes-sdxl")
-    model.load_controlnet("sdxl-hint", checkpoints.locate_controlnet(catalogue, catalogue.controlnet("sdxl-hint")))
+    model.load_controlnet("sdxl-hint", fetch_controlnet(catalogue, catalogue.controlnet("sdxl-hint")))
     first = model.pipeline(Mode.CONTROLNET, "euler", ["sdxl-hint"]).controlnet
     assert model.pipeline(Mode.CONTROLNET_IMG2IMG, "euler", ["sdxl-hint"]).controlnet is first
     several = model.pipeline(Mode.CONTROLNET, "euler", ["sdxl-hint", "sdxl-hint"]).controlnet
