@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from contracts.hub.cache import RepositoryCache
+from contracts.hub.client import HubFile
 from worker.checkpoints.files import ContentHasher
 
 
@@ -73,10 +75,29 @@ def test_an_unchanged_file_is_read_once(tmp_path: Path) -> None:
     assert hasher.hash(path) == hashlib.sha256(b"WEIGHTS").hexdigest()
 
 
-def test_a_blob_of_the_hubs_cache_is_known_by_its_name(tmp_path: Path) -> None:
-    name = "ab" * 32
-    (tmp_path / "blobs").mkdir()
-    (tmp_path / "blobs" / name).write_bytes(b"not read")
-    link = tmp_path / "model.safetensors"
-    link.symlink_to(tmp_path / "blobs" / name)
+def test_a_blob_of_the_hubs_cache_is_known_by_its_name_only_once_that_was_verified(tmp_path: Path) -> None:
+    cache, name = RepositoryCache(tmp_path, "org/name"), "ab" * 32
+    blob, file = cache.blob(name), HubFile(8, "0" * 40, name)
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(b"weights!")
+    cache.link("1" * 40, "model.safetensors", file)
+    link = cache.snapshot("1" * 40) / "model.safetensors"
+    assert ContentHasher().hash(link) == hashlib.sha256(b"weights!").hexdigest()
+    cache.mark_verified(name)
     assert ContentHasher().hash(link) == name
+    blob.write_bytes(b"WEIGHTS!")
+    os.utime(blob, ns=(0, 1))
+    assert ContentHasher().hash(link) == hashlib.sha256(b"WEIGHTS!").hexdigest()
+
+
+def test_what_other_rows_left_in_a_snapshot_does_not_count(checkpoint: Path) -> None:
+    (checkpoint / "model_index.json").write_text('{"unet": ["diffusers", "UNet2DConditionModel"]}')
+    weights = checkpoint / "unet" / "diffusion_pytorch_model.safetensors"
+    (checkpoint / "unet" / "model.safetensors").rename(weights)
+    before = ContentHasher().hash(checkpoint)
+    for name in ("unet/diffusion_pytorch_model.fp16.safetensors", "whole.safetensors", "vae_1_0/config.json"):
+        (checkpoint / name).parent.mkdir(exist_ok=True)
+        (checkpoint / name).write_bytes(b"of another row")
+    assert ContentHasher().hash(checkpoint) == before
+    weights.write_bytes(b"other weights")
+    assert ContentHasher().hash(checkpoint) != before
