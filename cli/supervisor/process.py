@@ -23,7 +23,7 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 10.0
 _HEALTHY_SECONDS = 30.0
 
 
-def end_with_parent(niceness: int = 0) -> Callable[[], None]:
+def end_with_parent() -> Callable[[], None]:
     """Return what a child does before exec so that the kernel kills it when this process dies.
 
     When `darkroom up` is killed, the whole service crashes, and recovers as from a power cut. A child that had
@@ -32,7 +32,6 @@ def end_with_parent(niceness: int = 0) -> Callable[[], None]:
     parent = os.getpid()
 
     def arm() -> None:
-        os.nice(niceness)
         ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
         if os.getppid() != parent:  # it died before the line above
             os._exit(1)
@@ -50,21 +49,18 @@ class Child:
         environment: Mapping[str, str],
         fds: Sequence[int] = (),
         hang_seconds: float = math.inf,
-        niceness: int = 0,
     ) -> None:
         """Describe the program.
 
         Args:
             fds: inherited by it (a listening socket survives its restarts).
             hang_seconds: maximum time between two beats that are reported by `beat`; then it is killed.
-            niceness: added to this process's own: how far it gives way to others where processors are few.
         """
         self.name = name
         self._command = list(command)
         self._environment = dict(environment)
         self._fds = tuple(fds)
         self._hang_seconds = hang_seconds
-        self._niceness = niceness
         self._hung_at = math.inf
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
@@ -78,7 +74,7 @@ class Child:
             env=self._environment,
             start_new_session=True,
             pass_fds=self._fds,
-            preexec_fn=end_with_parent(self._niceness),
+            preexec_fn=end_with_parent(),
         )
         self._started_at = time.monotonic()
         self._hung_at = self._started_at + max(START_SECONDS, self._hang_seconds)

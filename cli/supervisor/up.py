@@ -32,8 +32,6 @@ _POLL_SECONDS = 0.1
 #: Beats that were missed in a longer round of supervision (Redis was restarted, say) do not count.
 _LONG_ROUND_SECONDS = 2.0
 _WORKER_NAME = "DARKROOM_WORKER_NAME"
-#: On a machine without a GPU, workers would take all processors, and the API's short calls would wait for them.
-_WORKER_NICENESS = 5
 #: How long the children may take to stop: the workers' own drain period, and some time on top.
 _STOP_SECONDS = 150.0
 #: The same once the workers were told to return their jobs, which they do after the step that runs.
@@ -86,9 +84,7 @@ class Service:
         api = dict(environment, DARKROOM_API_HOST=str(self._host), DARKROOM_API_FD=str(self._listener.fileno()))
         self._api = self._child("api", "app", api, fds=[self._listener.fileno()])
         self._workers = [
-            self._child(
-                f"worker {number}", "worker", self._of_worker(environment, number), niceness=_WORKER_NICENESS
-            )
+            self._child(f"worker {number}", "worker", self._of_worker(environment, number))
             for number in range(1, self._worker_count + 1)
         ]
         self._dispatcher = self._child("dispatcher", "dispatcher", environment)
@@ -101,15 +97,8 @@ class Service:
         for child in self._children():
             child.start()
 
-    def _child(
-        self,
-        name: str,
-        module: str,
-        environment: Mapping[str, str],
-        fds: Sequence[int] = (),
-        niceness: int = 0,
-    ) -> Child:
-        return Child(name, [sys.executable, "-m", module], environment, fds, self._hang_seconds, niceness)
+    def _child(self, name: str, module: str, environment: Mapping[str, str], fds: Sequence[int] = ()) -> Child:
+        return Child(name, [sys.executable, "-m", module], environment, fds, self._hang_seconds)
 
     def _of_worker(self, environment: Mapping[str, str], number: int) -> dict[str, str]:
         """A worker's environment; names are unique, so several workers do not all get the same."""
