@@ -72,8 +72,8 @@ class ClaimCriteria:
         max_adapters: maximum number of distinct adapters in one pipeline call; a single job may have more.
         batching: whether jobs may share a pipeline call.
         batch_wait_seconds: how long a batchable job waits for others to run with.
-        ready: models, and ControlNets as `controlnet:ID`, that can run without preparation; None: all.
-        deferred: models and ControlNets, named as in `ready`, whose jobs are skipped.
+        ready: what can be used without preparation, named as in `JobParameters.needs`; None: everything.
+        deferred: names of what is being prepared or cannot be prepared for now: jobs that need it are skipped.
     """
 
     warm: Collection[str] = ()
@@ -89,10 +89,10 @@ class ClaimCriteria:
 
 
 class NotReady(Exception):
-    """The next job needs a model or ControlNet that must be prepared first; nothing was claimed.
+    """The next job needs something that must be prepared first; nothing was claimed.
 
     Attributes:
-        name: the id of the model, or `controlnet:ID`.
+        name: as in `JobParameters.needs`.
     """
 
     def __init__(self, name: str) -> None:
@@ -145,7 +145,7 @@ class Claims:
         A job whose record cannot be read fails here.
 
         Raises:
-            NotReady: the next job needs a model or ControlNet that is not in `ready`.
+            NotReady: the next job needs something that is not in `ready`.
             ClaimDeferred: all waiting jobs still wait for others to run with, up to `batch_wait_seconds`.
         """
         while True:

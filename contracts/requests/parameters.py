@@ -92,8 +92,12 @@ class JobParameters(ImageFields, OptionalImages):
 
     @property
     def needs(self) -> list[str]:
-        """What a worker must have loaded: the model's id, and `controlnet:ID` for each ControlNet."""
-        return [self.model, *dict.fromkeys(f"controlnet:{control.controlnet}" for control in self.controls)]
+        """What a worker must have prepared: the model's id, `controlnet:ID` for each ControlNet, and `lora:ID` for
+        each LoRA of the catalogue. Uploaded LoRAs come from the storage, like input images.
+        """
+        controlnets = (f"controlnet:{control.controlnet}" for control in self.controls)
+        loras = (f"lora:{lora.name}" for lora in self.loras if lora.key is None)
+        return list(dict.fromkeys((self.model, *controlnets, *loras)))
 
     @property
     def inputs(self) -> list[str]:

@@ -2,8 +2,8 @@
 -- With `peek` it leases nothing and returns the ids of the jobs that it would lease.
 -- Order: by tier, except that a lower tier goes first once it is owed the seconds of its next job, before owners who have
 -- used more; within a tier by owners' accounts (accounts.lua), then by age. The first job whose model is warm, or that is overdue (if
--- `settled`), goes before jobs of models that would have to be loaded. If the next job needs a model or ControlNet that is
--- not in `ready`, returns only its name. Jobs that need something in `deferred` are skipped.
+-- `settled`), goes before jobs of models that would have to be loaded. If the next job needs something (`needs`: models,
+-- ControlNets, LoRAs) that is not in `ready`, returns only its name. Jobs that need something in `deferred` are skipped.
 -- Cost: reads the names of a tier's waiting queues (model x owner) and the accounts; the heads of up to `scan_limit`
 -- queues whose owners' accounts are equal, and of the queues before the first warm or overdue one; and up to
 -- `scan_limit` jobs to run together.
@@ -30,6 +30,11 @@ local function first_of(needs, set, is_in)
   for _, name in ipairs(needs) do
     if (set[name] or false) == is_in then return name end
   end
+end
+
+-- Whether everything that a job needs can be used now.
+local function can_run(needs)
+  return not first_of(needs, deferred, true) and not (ready and first_of(needs, ready, false))
 end
 
 -- Whether a job exists in no state that this release knows.
@@ -142,6 +147,7 @@ local function admit(adapters, distinct)
 end
 
 -- Waiting jobs with the batch key of the first job, which may run with it: of its own queue, then of others by account.
+-- Their LoRAs may be others, which must be ready too.
 -- Jobs with exactly the same adapters come first, because a pipeline call with one set of adapters is fastest; the search
 -- ends when these fill `room`.
 local function companions(first, queues, key, adapters, room)
@@ -150,8 +156,10 @@ local function companions(first, queues, key, adapters, room)
     for _, id in ipairs(redis.call('LRANGE', KEY.rq_queue .. queue, 0, arguments.scan_limit - 1)) do
       if room <= 0 or scanned >= arguments.scan_limit then break end
       scanned = scanned + 1
-      local job = redis.call('HMGET', job_key(id), 'state', 'batch_key', 'solo', 'num_images', 'pixels', 'adapters')
-      if id ~= first.id and job[1] == 'queued' and job[2] == key and not job[3] then
+      local job = redis.call('HMGET', job_key(id), 'state', 'batch_key', 'solo', 'num_images', 'pixels', 'adapters',
+                             'needs')
+      if id ~= first.id and job[1] == 'queued' and job[2] == key and not job[3]
+        and can_run(strings(job[7], { first.model })) then
         local companion = { id = id, queue = queue, images = number(job[4], 1), pixels = number(job[5], 0),
                             adapters = job[6] or '[]' }
         local list = companion.adapters == adapters and same_adapters or others
@@ -216,6 +224,7 @@ local function lease(jobs)
     enter(job.id, 'running')
     redis.call('HSET', key, 'lease', execution, 'worker', arguments.worker, 'started_at', stamp(started))
     local attempt = redis.call('HINCRBY', key, 'attempts', 1)
+    redis.call('HDEL', key, 'preparing', 'preparing_since')
     emit(job.id, 'started', { attempt = attempt, worker = arguments.worker })
     claimed[index] = { job.id, execution }
   end
