@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from contracts.auth.signed_links import LinkSigner
 from contracts.catalogue.families import Task
+from contracts.queue.preparations import Preparation
 from contracts.queue.records import (
     DeliveryRecord,
     JobError,
@@ -91,6 +92,11 @@ class JobView(BaseModel):
     expires_at: AwareDatetime | None
     progress: Progress
     queue: QueueView | None
+    preparing: Preparation | None = Field(
+        None,
+        description="the file that the waiting job needs and that a worker prepares, perhaps after a download",
+        exclude_if=lambda value: value is None,
+    )
     images: list[ImageView]
     error: JobError | None
     receipt: Receipt | None
@@ -154,6 +160,7 @@ def view_job(
         if position is None
         else record.progress.model_copy(update={"eta_seconds": position.eta_seconds}),
         queue=None if position is None else QueueView(position=position.ahead + 1, ahead=position.ahead),
+        preparing=record.preparing if record.state is JobState.QUEUED else None,
         images=[
             ImageView(
                 url=links.image(record.id, number),

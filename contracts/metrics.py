@@ -59,6 +59,13 @@ ROWS = _rows(
     MetricSpec("warm_hits", "counter", "Pipeline calls whose model was already in device memory", ("model",)),
     MetricSpec("model_loads", "counter", "Models loaded from their files", ("model",)),
     MetricSpec("model_load_failures", "counter", "Model loads that failed", ("model",)),
+    MetricSpec("downloaded_bytes", "counter", "Bytes downloaded from a hub", ("name",)),
+    MetricSpec(
+        "preparations",
+        "counter",
+        "Models, ControlNets and LoRAs prepared for use, by outcome: ready, delayed, failed, cancelled",
+        ("name", "outcome"),
+    ),
     MetricSpec(
         "evictions", "counter", "Models evicted from device memory, to host memory or dropped", ("model", "to")
     ),

@@ -5,6 +5,8 @@ records.py           a job's record: state, progress, images, error, receipt
 record_reader.py     reads records, whichever release wrote them
 leases.py            the workers' side: claim, extend, advance, finish, release, reap
 reaper.py            reaps on behalf of a worker or an API process
+waiting_jobs.py      tells waiting jobs how the preparation of their files goes on
+preparations.py      how that goes on
 eta.py               positions in the queue, and estimated times
 events.py            a job's event stream
 listener.py          waits for news of jobs

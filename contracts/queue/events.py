@@ -21,7 +21,7 @@ class Event:
 
     Attributes:
         id: position in the stream; grows.
-        kind: queued, started, progress, preview, completed, failed or cancelled.
+        kind: queued, preparing, started, progress, preview, completed, failed or cancelled.
         data: JSON object.
     """
 

@@ -30,6 +30,7 @@ from contracts.queue.records import (
     to_json,
     work_of,
 )
+from contracts.queue.waiting_jobs import WaitingJobs
 from contracts.redis import keys
 from contracts.redis.connection import Scripts
 from contracts.settings import QueueSettings
@@ -271,6 +272,10 @@ class Claims:
             "reap", leases=leases, ttl_seconds=self._ttl_seconds, max_attempts=self._settings.max_attempts
         )
         return requeued, ended
+
+    def waiting_jobs(self) -> WaitingJobs:
+        """The jobs that wait, as this worker speaks to them."""
+        return WaitingJobs(self.connection, self._worker, self._ttl_seconds)
 
     def _ask(self, criteria: ClaimCriteria, **arguments: Any) -> list[Any] | dict[str, Any]:
         """Run the script; return jobs, or a dict with the reason for none. Lua encodes an empty list as a dict."""

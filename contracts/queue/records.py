@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from contracts.errors import RETRYABLE, FailureCode
+from contracts.queue.preparations import Preparation
 from contracts.redis import keys
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import Priority, WebhookEvent
@@ -202,6 +203,7 @@ class JobRecord(_Part):
     Attributes:
         request_id: id of the HTTP request that created it, for the logs.
         max_run_seconds: maximum time of one attempt; then the job fails with `duration_exceeded`. None: no limit.
+        preparing: while it waits for files, how their preparation goes on.
     """
 
     id: str
@@ -221,6 +223,7 @@ class JobRecord(_Part):
     attempts: int = 0
     cancel_requested: bool = False
     progress: Progress = Field(default_factory=Progress)
+    preparing: Preparation | None = None
     images: list[ImageRecord] = Field(default_factory=list)
     error: JobError | None = None
     receipt: Receipt | None = None
@@ -274,7 +277,7 @@ class AcceptedJob(JobRecord):
 
 #: Fields that are stored as JSON.
 JSON_FIELDS = frozenset(
-    {"parameters", "metadata", "progress", "images", "error", "receipt", "webhook", "deliveries"}
+    {"parameters", "metadata", "progress", "preparing", "images", "error", "receipt", "webhook", "deliveries"}
 )
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFun
 from redis import Redis
 
 from contracts.memory.planner import Capacity
+from contracts.queue.preparations import Preparation
 from contracts.redis import keys
 from contracts.redis.connection import Scripts
 
@@ -67,6 +68,8 @@ class WorkerReport(BaseModel):
         placement: model -> component -> where its weights are.
         stage_seconds: stage -> seconds that this worker's jobs have spent in it.
         capacity: what fits into its memory; None while unknown.
+        preparing: what it makes ready for use, or tried to in vain: models, ControlNets and LoRAs.
+        ready: names, as in `JobParameters.needs`, of what it can use without a download.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -89,6 +92,8 @@ class WorkerReport(BaseModel):
     placement: dict[str, dict[str, str]] = Field(default_factory=dict)
     current_jobs: list[str] = Field(default_factory=list)
     capacity: Capacity | None = None
+    preparing: list[Preparation] = Field(default_factory=list)
+    ready: list[str] = Field(default_factory=list)
 
     @field_validator("capacity", mode="wrap")
     @classmethod

@@ -1,24 +1,27 @@
 """Finds LoRA files on this machine: the operator's by the catalogue, uploaded ones in a folder of fetched files.
 
-An uploaded file is fetched from the storage once, must have the SHA-256 that its job was accepted with, and is
+Those of the catalogue have been prepared before; here they are only looked up. An uploaded file is fetched from the storage once, must have the SHA-256 that its job was accepted with, and is
 evicted least recently used first. Loaded LoRAs are copies, so a file may be deleted at any time.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.errors import CatalogueError, FailureCode, JobFailed, NotFound, first_line
+from contracts.errors import CatalogueError, FailureCode, JobFailed, NotFound
 from contracts.metrics import Counters
 from contracts.requests.parameters import LoraParameters
 from contracts.storage import Storage
-from worker.checkpoints import sources
 from worker.checkpoints.files import ContentHasher
+from worker.checkpoints.places import Places
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class LoraFiles:
 
     Attributes:
         limits: of the files here, and of the LoRAs loaded from them.
+        places: where the catalogue's files are.
+        hasher: of all files of this worker.
         counters: counts loads, switches and evictions.
     """
 
@@ -53,22 +58,23 @@ class LoraFiles:
         counters: Counters | None = None,
     ) -> None:
         """`folder` holds fetched files; without a storage only the catalogue's LoRAs are found."""
+        self.places = Places(catalogue)
+        self.hasher = ContentHasher()
         self.limits = limits or Limits()
         self.counters = Counters() if counters is None else counters
-        self._catalogue = catalogue
         self._storage = storage
         self._folder = folder
-        self._hasher = ContentHasher()
 
     def fingerprint(self, path: Path) -> str:
         """Return the SHA-256 of a file, in hex."""
-        return self._hasher.hash(path)
+        return self.hasher.hash(path)
 
     def locate(self, lora: LoraParameters) -> Path:
         """Return the path of a LoRA's file, fetching it from the storage if it is not here.
 
         Raises:
             JobFailed: LORA_MISSING: its row or its file is gone, or the file's content has changed.
+            NotPrepared: the file of a row of the catalogue must be downloaded first.
             Unavailable: the storage does not answer.
         """
         if lora.key is None or lora.sha256 is None:
@@ -83,12 +89,13 @@ class LoraFiles:
     def _locate_row(self, id: str) -> Path:
         """Return the file of a row of the catalogue, which may have changed since the job was accepted."""
         try:
-            return sources.fetch_lora(self._catalogue, self._catalogue.lora(id))
+            return self.places.locate(f"lora:{id}")
         except NotFound:
             message = f"LoRA {id} was removed from the catalogue while the job was waiting; use another one"
             raise JobFailed(FailureCode.LORA_MISSING, message) from None
         except (CatalogueError, OSError) as error:
-            message = f"the file of LoRA {id} cannot be found: {first_line(error)}"
+            _log.error("LoRA %s: %s", id, error)
+            message = f"the file of LoRA {id} is not on the worker; the worker's log says where it was expected"
             raise JobFailed(FailureCode.LORA_MISSING, message) from error
 
     def _fetch(self, lora: LoraParameters, key: str, path: Path) -> None:

@@ -19,6 +19,7 @@ from contracts.queue.records import JobError, Receipt
 from contracts.requests.parameters import JobParameters, combine
 from contracts.storage import Storage
 from worker.adapters.cache import AdapterSet
+from worker.checkpoints.places import NotPrepared
 from worker.encoding.encoder import PromptEncoder
 from worker.families import GenerationInputs
 from worker.generation import inpainting, receipts
@@ -56,6 +57,7 @@ def generate(
     Raises:
         DeviceFailed: the device no longer works in this process.
         Unavailable: the storage does not answer.
+        NotPrepared: files that the jobs need must be downloaded first.
         BaseException: what `watch.step` raises.
     """
     merged = combine([job.parameters for job in jobs])
@@ -65,7 +67,7 @@ def generate(
         try:
             return _generate_once(jobs, merged, pool, storage, callback, worker_name, failed_plans)
         except Exception as error:
-            if error is callback.raised or isinstance(error, Unavailable):
+            if error is callback.raised or isinstance(error, Unavailable | NotPrepared):
                 raise
             _log.exception("jobs %s failed", [job.id for job in jobs])
             raise_if_device_failed(error, pool.device)
@@ -154,8 +156,9 @@ def _load_adapters(jobs: Sequence[Job], model: LoadedModel) -> tuple[dict[str, A
         try:
             adapters[job.id] = model.adapters.load(job.parameters.loras, keep=adapters.values())
         except Exception as error:
-            if is_out_of_memory(error) or isinstance(error, Unavailable):
-                raise  # for all jobs of the call: they run again, with a smaller plan or once the storage is back
+            if is_out_of_memory(error) or isinstance(error, Unavailable | NotPrepared):
+                # For all jobs of the call: they run again, with a smaller plan or once the storage or the file is there.
+                raise
             _log.exception("job %s failed", job.id)
             raise_if_device_failed(error, model.device)
             failures[job.id] = JobResult("failed", error=_error_for_client(error))

@@ -36,6 +36,7 @@ def warm_up(pool: Pool, storage: Storage, model: str) -> None:
 
     Raises:
         JobFailed: the image could not be generated.
+        NotPrepared: the model's files must be downloaded first.
     """
     prompt = pool.catalogue.model(model).prompt_hint or "a warm-up"
     request = Txt2ImgRequest(model=model, prompt=prompt, seed=0, num_inference_steps=_STEPS)

@@ -6,7 +6,9 @@ progress.py       watches running jobs: progress out, cancels and deadlines in
 completion.py     stores images and writes how jobs ended
 storage_outage.py claims nothing and keeps what was generated while the storage takes no images
 heartbeat.py      extends leases, reaps those of lost workers, ends a process that hangs
-prefetch.py       prepares models that are not in memory, in the background
+prefetch.py       prepares models, ControlNets and LoRAs that are not in memory, in the background
+running_preparation.py  one of these preparations while it goes on
+preparation_news.py     tells waiting jobs, the log and the metrics how preparations go on
 lookahead.py      encodes the prompts of the next jobs, in the background
 rq_job.py         the function that RQ's records name
 """

@@ -1,4 +1,4 @@
-"""Prepares models and ControlNets that are not in memory, in the background, while jobs of warm models run.
+"""Prepares models, ControlNets and LoRAs that are not in memory, in the background, while jobs of warm models run.
 
 Prepared means: the files are on this machine, were read once for their content hash, and are in the page cache;
 that takes most of the time. Loading stays with the thread that runs the jobs: while diffusers and transformers
@@ -9,61 +9,225 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
 from contracts.background import BackgroundThread
+from contracts.errors import FailureCode, JobFailed
+from contracts.hub.errors import Cancelled
+from contracts.metrics import Counters
+from contracts.queue.preparations import FAILED, RETRYING, Preparation
+from worker.checkpoints.places import PreparationWatch
+from worker.loop.running_preparation import RunningPreparation
+from worker.pool.fetcher import PreparationDelayed
 
 _log = logging.getLogger(__name__)
 
+Prepare = Callable[[str, PreparationWatch], object]
+
+#: Pauses after failed attempts grow from the first to the longest; what a hub asks for is bounded too.
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, _LONGEST_ASKED_SECONDS = 2.0, 60.0, 300.0
+#: How long a failure is remembered: jobs that come meanwhile fail with it at once, a later one tries again.
+_FAILURE_SECONDS = 60.0
+#: The thread of downloads.
+_DOWNLOAD = "download"
+
+
+class _Delay:
+    """Something whose preparation has failed for now: `attempts` in a row without a byte more."""
+
+    def __init__(self, message: str, attempts: int, pause_seconds: float) -> None:
+        self.message, self.attempts = message, attempts
+        self.ends_at = time.monotonic() + pause_seconds
+
+    @property
+    def left_seconds(self) -> float:
+        """Time until the next attempt; negative once it is due."""
+        return self.ends_at - time.monotonic()
+
+
+class _Failure:
+    """Something that cannot be prepared."""
+
+    def __init__(self, error: JobFailed) -> None:
+        self.error = error
+        self.forgotten_at = time.monotonic() + _FAILURE_SECONDS
+
 
 class Prefetcher:
-    """A background thread that prepares models one after another, each once until it is forgotten.
+    """Background threads that prepare things by name, each once until it is forgotten.
 
-    A process that ends does not wait for a download: the hub names a file only when it is complete.
+    Downloads come one after another; what is on this machine already does not wait for them, nor a LoRA for a model.
+    A process that ends does not wait for a download, which goes on where it ended.
     """
 
-    def __init__(self, prepare: Callable[[str], object], on_ready: Callable[[], object] = lambda: None) -> None:
-        """`prepare` prepares a model or ControlNet by name; `on_ready` is called in the thread after each."""
+    def __init__(
+        self,
+        prepare: Prepare,
+        on_end: Callable[[], object] = lambda: None,
+        is_here: Callable[[str], bool] = lambda name: True,
+        counters: Counters | None = None,
+        first_pause_seconds: float = _FIRST_PAUSE_SECONDS,
+    ) -> None:
+        """Build it; threads start with the first preparation.
+
+        Args:
+            prepare: prepares something by name. PreparationDelayed: it is tried again after a pause; JobFailed and
+                every other error: it cannot be prepared.
+            on_end: called in the thread after each preparation.
+            is_here: whether something needs no download.
+            counters: counts downloaded bytes, and preparations by how they end.
+            first_pause_seconds: pause after the first failure; it doubles with each further one.
+        """
         self._prepare = prepare
-        self._on_ready = on_ready
+        self._on_end = on_end
+        self._is_here = is_here
+        self._counters = Counters() if counters is None else counters
+        self._first_pause_seconds = first_pause_seconds
         self._ready: set[str] = set()
-        self._pending: OrderedDict[str, None] = OrderedDict()
+        self._pending: dict[str, RunningPreparation] = {}
+        self._delays: dict[str, _Delay] = {}
+        self._failures: dict[str, _Failure] = {}
         self._lock = threading.Lock()
-        self._thread = BackgroundThread("prefetch")
+        self._threads: dict[str, BackgroundThread] = {}
 
     @property
     def ready(self) -> list[str]:
-        """Names that are prepared, or could not be: their jobs report why."""
+        """Names that are prepared."""
         with self._lock:
             return list(self._ready)
 
     @property
     def pending(self) -> list[str]:
-        """Names that will be prepared, in order; the first is being prepared."""
+        """Names that are being prepared, or will be, in the order of the requests."""
         with self._lock:
             return list(self._pending)
 
-    def forget(self, loaded: Iterable[str]) -> None:
-        """These have been loaded: when they are dropped one day, they must be prepared again."""
+    @property
+    def deferred(self) -> list[str]:
+        """Names that cannot be used now: pending ones, and those that failed lately or wait for another attempt."""
         with self._lock:
-            self._ready.difference_update(loaded)
+            self._forget_old_failures()
+            delayed = [name for name, delay in self._delays.items() if delay.left_seconds > 0]
+            return [*self._pending, *delayed, *self._failures]
 
-    def begin(self, name: str) -> None:
-        """Prepare a model or ControlNet in the background; returns at once."""
+    @property
+    def failures(self) -> dict[str, JobFailed]:
+        """Name -> why it could not be prepared, for those that failed lately."""
         with self._lock:
-            if name in self._ready or name in self._pending:
+            self._forget_old_failures()
+            return {name: failure.error for name, failure in self._failures.items()}
+
+    @property
+    def preparations(self) -> list[Preparation]:
+        """How all preparations go on that have not ended well."""
+        with self._lock:
+            self._forget_old_failures()
+            going = [running.view() for running in self._pending.values()]
+            delayed = [
+                Preparation(
+                    name=name,
+                    state=RETRYING,
+                    message=delay.message,
+                    retry_seconds=round(max(0.0, delay.left_seconds), 1),
+                )
+                for name, delay in self._delays.items()
+                if name not in self._pending
+            ]
+            failed = [
+                Preparation(name=name, state=FAILED, message=failure.error.message)
+                for name, failure in self._failures.items()
+            ]
+            return [*going, *delayed, *failed]
+
+    def forget(self, names: Iterable[str]) -> None:
+        """These have been loaded, or were lost: when they are needed one day, they must be prepared again."""
+        with self._lock:
+            self._ready.difference_update(names)
+
+    def begin(self, name: str, *, always_wanted: bool = False) -> None:
+        """Prepare something in the background, unless that must wait; returns at once.
+
+        Args:
+            always_wanted: whether it is prepared even if no job needs it any more.
+        """
+        lane = self._lane_of(name)
+        with self._lock:
+            self._forget_old_failures()
+            delay = self._delays.get(name)
+            if name in self._ready or name in self._failures or (delay is not None and delay.left_seconds > 0):
                 return
-            self._pending[name] = None
-            self._thread.submit(partial(self._prepare_one, name))
+            if name in self._pending:
+                self._pending[name].is_needed = True
+                return
+            self._pending[name] = RunningPreparation(
+                name,
+                is_download=lane == _DOWNLOAD,
+                always_wanted=always_wanted,
+                count_bytes=lambda amount: self._counters.count("downloaded_bytes", amount, name=name),
+            )
+            thread = self._threads.setdefault(lane, BackgroundThread(f"prefetch {lane}"))
+            thread.submit(partial(self._prepare_one, name, self._pending[name]))
 
-    def _prepare_one(self, name: str) -> None:
-        try:
-            self._prepare(name)
-        except Exception as error:  # noqa: BLE001  # its jobs meet the same error when they load it, and report it
-            _log.warning("%s could not be prepared: %s", name, type(error).__name__)
+    def set_needed(self, name: str, is_needed: bool) -> None:
+        """Say whether any job needs this: a preparation that none needs ends, and a later one goes on from there."""
+        with self._lock:
+            if name in self._pending:
+                self._pending[name].is_needed = is_needed
+
+    def _lane_of(self, name: str) -> str:
+        """Which thread prepares it: what takes long must not delay what does not."""
+        return (name.rpartition(":")[0] or "model") if self._is_here(name) else _DOWNLOAD
+
+    def _prepare_one(self, name: str, running: RunningPreparation) -> None:
+        end = self._attempt(name, running)
         with self._lock:
             del self._pending[name]
-            self._ready.add(name)
-        self._on_ready()
+            self._ready.discard(name)
+            delay = self._delays.pop(name, None)
+            if isinstance(end, JobFailed):
+                outcome, self._failures[name] = "failed", _Failure(end)
+            elif isinstance(end, PreparationDelayed):
+                attempts = 0 if delay is None or running.has_advanced else delay.attempts
+                pause_seconds = self._pause_seconds(end, attempts)
+                outcome, self._delays[name] = "delayed", _Delay(str(end), attempts + 1, pause_seconds)
+            elif end is None:
+                outcome = "ready"
+                self._ready.add(name)
+            else:
+                outcome = "cancelled"
+                if delay is not None:
+                    self._delays[name] = delay
+        self._counters.count("preparations", name=name, outcome=outcome)
+        self._on_end()
+
+    def _attempt(self, name: str, running: RunningPreparation) -> Exception | None:
+        """Prepare it; return what it ended with, None where it is ready."""
+        try:
+            if not running.is_wanted():
+                raise Cancelled(f"{name} is not needed any more")
+            running.begin()
+            self._prepare(name, running)
+        except Cancelled as error:
+            _log.info("%s is not prepared any further: no job needs it", name)
+            return error
+        except PreparationDelayed as error:
+            _log.warning("%s could not be prepared, it is tried again: %s", name, error)
+            return error
+        except JobFailed as error:
+            _log.error("%s cannot be prepared: %s", name, error.message)
+            return error
+        except Exception as error:  # noqa: BLE001  # its jobs fail with what can be said of it
+            _log.exception("%s cannot be prepared", name)
+            message = f"{name} cannot be loaded ({type(error).__name__}); the worker's log has the details"
+            return JobFailed(FailureCode.MODEL_LOAD_FAILED, message)
+        return None
+
+    def _pause_seconds(self, error: PreparationDelayed, attempts: int) -> float:
+        pause_seconds = min(_LONGEST_PAUSE_SECONDS, self._first_pause_seconds * 2 ** min(attempts, 16))
+        return max(pause_seconds, min(error.retry_seconds or 0.0, _LONGEST_ASKED_SECONDS))
+
+    def _forget_old_failures(self) -> None:
+        now = time.monotonic()
+        self._failures = {name: one for name, one in self._failures.items() if one.forgotten_at > now}

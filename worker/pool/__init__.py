@@ -3,6 +3,6 @@
 pool.py           the models of one worker; what the loop and the generation ask
 plan_selector.py  the memory plan of each call, and a smaller one after memory ran out
 eviction.py       which models stay in memory and which is evicted, to host memory or altogether
-fetcher.py        files of models before they are loaded: fetched, hashed, in the page cache, measured
+fetcher.py        files before they are loaded: fetched, hashed, in the page cache, measured
 model.py          one loaded model: components, pipelines, adapters, compiled blocks
 """

@@ -1,79 +1,114 @@
-"""What happens to models and ControlNets before they are loaded: download, hash, page cache, sizes.
+"""What happens to models, ControlNets and LoRAs before they are loaded: download, hash, page cache, sizes.
 
-Also turns what loading raises into the error that a job's client reads.
-
-Loads none of them. Knows nothing of what is in memory already.
+Also turns what preparing and loading raise into the errors that a job's client reads. Loads none of them. Knows
+nothing of what is in memory already.
 """
 
 from __future__ import annotations
 
+import errno
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from redis.exceptions import RedisError
+
 from contracts.catalogue.catalogue import Catalogue
-from contracts.errors import CatalogueError, FailureCode, JobFailed, NotFound, first_line
-from worker.checkpoints import files, sources
+from contracts.errors import CatalogueError, DarkroomError, FailureCode, JobFailed, NotFound, Unavailable, first_line
+from contracts.hub.errors import Cancelled, HubRefused, HubUnavailable
+from worker.checkpoints import files
 from worker.checkpoints.files import ContentHasher, weight_files
-from worker.families import get_family
+from worker.checkpoints.places import NotPrepared, Places, PreparationWatch
 from worker.pool.plan_selector import PlanSelector
 from worker.runtime.out_of_memory import is_out_of_memory
 
+_log = logging.getLogger(__name__)
+
 _Loaded = TypeVar("_Loaded")
+
+#: A disk that is full, or on which this user may have no more.
+_DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class PreparationDelayed(DarkroomError):
+    """Files that could not be prepared for now, as a sentence for clients.
+
+    Attributes:
+        retry_seconds: when to try again, where the hub said so.
+    """
+
+    def __init__(self, message: str, retry_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_seconds = retry_seconds
 
 
 class ModelFetcher:
-    """Downloads, hashes and measures models and ControlNets."""
+    """Downloads, hashes and measures what jobs need, by its name as in `JobParameters.needs`."""
 
-    def __init__(self, catalogue: Catalogue, plan_selector: PlanSelector, hasher: ContentHasher) -> None:
-        """`plan_selector` learns the size of each."""
+    def __init__(
+        self, catalogue: Catalogue, plan_selector: PlanSelector, hasher: ContentHasher, places: Places
+    ) -> None:
+        """`plan_selector` learns the size of each model and ControlNet."""
         self._catalogue = catalogue
         self._plan_selector = plan_selector
         self._hasher = hasher
-        self._places: dict[str, Path] = {}
+        self._places = places
 
-    def prepare(self, name: str) -> None:
-        """Download and hash the files of a model, or of a `controlnet:ID`, and read them into the page cache;
-        thread-safe.
+    def prepare(self, name: str, watch: PreparationWatch) -> None:
+        """Download and hash the files of a model, `controlnet:ID` or `lora:ID`, and read them into the page cache;
+        thread-safe. The only call that opens connections: it must not run in the thread that runs the jobs.
 
         The first time they are read through for their hash. Later, for a model that was dropped in between, only
         what the system no longer holds of them is read.
+
+        Raises:
+            PreparationDelayed: it may succeed later.
+            JobFailed: it cannot succeed, and why.
+            Cancelled: it is not wanted any more.
+            Exception: what reading the files raises.
         """
-        kind, _, id = name.rpartition(":")
-        if kind:
-            path, variant = self.locate_controlnet(id), None
-        else:
-            spec = self._catalogue.model(id)
-            path, variant = self.locate(id), spec.variant
-        self._hasher.hash(path, variant)
-        for file in weight_files(path, variant):
-            files.read_into_page_cache(file)
+        try:
+            path = self._places.fetch(name, watch)
+            watch.reading()
+            variant = None if ":" in name else self._catalogue.model(name).variant
+            self._hasher.hash(path, variant)
+            for file in weight_files(path, variant):
+                files.read_into_page_cache(file)
+        except (JobFailed, Cancelled):
+            raise
+        except HubUnavailable as error:
+            raise PreparationDelayed(str(error), error.retry_seconds) from error
+        except (Unavailable, RedisError) as error:
+            raise PreparationDelayed("the queue (Redis) or the storage does not answer") from error
+        except OSError as error:
+            if error.errno not in _DISK_IS_FULL:
+                raise
+            raise PreparationDelayed("the worker's disk is full, so that no files can be downloaded") from error
+        except (NotFound, CatalogueError, HubRefused) as error:
+            raise _refusal(name, error) from error
+
+    def is_here(self, name: str) -> bool:
+        """Whether it can be prepared without a connection."""
+        return self._places.is_here(name)
 
     def locate(self, id: str) -> Path:
-        """A model's files, downloaded first where they are on a hub; the hub is asked once."""
-        spec = self._catalogue.model(id)
-        return self._place(id, lambda: sources.fetch_model(self._catalogue, spec, get_family(spec.family)))
+        """A model's files, which must be on this machine; raises NotPrepared."""
+        return self._places.locate(id)
 
     def locate_controlnet(self, id: str) -> Path:
         """The same for a ControlNet."""
-        spec = self._catalogue.controlnet(id)
-        return self._place(f"controlnet:{id}", lambda: sources.fetch_controlnet(self._catalogue, spec))
+        return self._places.locate(f"controlnet:{id}")
 
     def measure(self, id: str) -> None:
-        """Have the plan selector know the model's components; one on a hub is downloaded for that."""
+        """Have the plan selector know the model's components; raises NotPrepared."""
         if not self._plan_selector.knows(id):
             self._plan_selector.add_model(id, self.locate(id))
 
     def measure_controlnet(self, id: str, model: str) -> None:
-        """Have the plan selector know its size beside this model; one on a hub is downloaded for that."""
+        """Have the plan selector know its size beside this model; raises NotPrepared."""
         if not self._plan_selector.knows_controlnet(id):
             self._plan_selector.add_controlnet(id, model, self.locate_controlnet(id))
-
-    def _place(self, name: str, locate: Callable[[], Path]) -> Path:
-        place = self._places.get(name)
-        if place is None or not place.exists():
-            place = self._places[name] = locate()
-        return place
 
 
 def load_errors_as_job_failed(id: str, load: Callable[[], _Loaded]) -> _Loaded:
@@ -81,16 +116,32 @@ def load_errors_as_job_failed(id: str, load: Callable[[], _Loaded]) -> _Loaded:
 
     Raises:
         JobFailed: with MODEL_LOAD_FAILED.
+        NotPrepared: its files are not on this machine.
         Exception: failed allocations (`is_out_of_memory`), as they are: a smaller plan may help.
     """
     try:
         return load()
-    except JobFailed:
+    except (JobFailed, NotPrepared):
         raise
     except (NotFound, CatalogueError) as error:
-        raise JobFailed(FailureCode.MODEL_LOAD_FAILED, f"{id} cannot be loaded: {error}") from error
+        raise _refusal(id, error) from error
     except Exception as error:
         if is_out_of_memory(error):
             raise
         message = f"{id} cannot be loaded: {first_line(error)}"
         raise JobFailed(FailureCode.MODEL_LOAD_FAILED, message) from error
+
+
+def _refusal(name: str, error: Exception) -> JobFailed:
+    """Why something cannot be prepared, in a sentence without a path."""
+    kind, _, id = name.rpartition(":")
+    code = FailureCode.LORA_MISSING if kind == "lora" else FailureCode.MODEL_LOAD_FAILED
+    shown = {"lora": f"LoRA {id}", "controlnet": f"ControlNet {id}"}.get(kind, id)
+    if isinstance(error, NotFound):
+        reason = "it was removed from the catalogue while the job was waiting; use another one"
+    elif isinstance(error, CatalogueError):
+        _log.error("%s: %s", shown, error)
+        reason = "its files are not on the worker; the worker's log says where they were expected"
+    else:
+        reason = str(error)
+    return JobFailed(code, f"{shown} cannot be loaded: {reason}")

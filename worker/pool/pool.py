@@ -19,7 +19,7 @@ from contracts.metrics import Counters
 from contracts.queue.records import MemoryUse
 from contracts.requests.parameters import JobParameters, combine
 from worker.adapters.files import LoraFiles
-from worker.checkpoints.files import ContentHasher
+from worker.checkpoints.places import PreparationWatch, Unwatched
 from worker.encoding.cache import EmbeddingCache
 from worker.encoding.encoder import PromptEncoder
 from worker.families import GenerationInputs, prompts_per_image
@@ -85,37 +85,43 @@ class Pool:
         self.plan_selector = PlanSelector(catalogue, size_bytes, self._value_bytes, policy)
         self._counters = counters or Counters()
         self._cache = ModelCache(size_bytes, max_models, host_bytes, self._counters)
+        files = lora_files or LoraFiles(catalogue)
         self._context = PoolContext(
             catalogue,
             self.device,
-            ContentHasher(),
+            files.hasher,
             self.embeddings,
             self.memory_tracker,
-            lora_files or LoraFiles(catalogue),
+            files,
             check_compiler(kernels or KernelOptions(), self.device),
             encodes_ahead,
         )
-        self._fetcher = ModelFetcher(catalogue, self.plan_selector, self._context.hasher)
+        self._fetcher = ModelFetcher(catalogue, self.plan_selector, files.hasher, files.places)
 
     @property
     def warm(self) -> list[str]:
         """Ids of the models that are ready, on the device or in host memory, least recently used first."""
         return list(self._cache.models)
 
-    def prepare(self, name: str) -> None:
-        """Download and hash the files of a model, or of a `controlnet:ID`, and read them into the page cache;
-        thread-safe.
+    def prepare(self, name: str, watch: PreparationWatch | None = None) -> None:
+        """Download and hash the files of a model, `controlnet:ID` or `lora:ID`, and read them into the page cache;
+        thread-safe. Nothing else here opens a connection.
 
         Raises:
-            Exception: what downloading or reading them raises.
+            PreparationDelayed, JobFailed, Cancelled, Exception: as `ModelFetcher.prepare`.
         """
-        self._fetcher.prepare(name)
+        self._fetcher.prepare(name, watch or Unwatched())
+
+    def is_here(self, name: str) -> bool:
+        """Whether the files of something are on this machine, so that preparing it needs no connection."""
+        return self._fetcher.is_here(name)
 
     def model(self, id: str) -> LoadedModel:
         """Return the model, placed for one image of its default size; others may be evicted for it.
 
         Raises:
             JobFailed: with MODEL_LOAD_FAILED.
+            NotPrepared: its files must be downloaded first.
         """
         self._of_model(id, lambda: self._inspect(id))
         return self._place(id, self.plan_selector.default_plan(id), [])
@@ -125,11 +131,17 @@ class Pool:
 
         Raises:
             JobFailed: with MODEL_LOAD_FAILED.
+            NotPrepared: some of its files must be downloaded first.
             torch.OutOfMemoryError: the device has no room for the weights.
         """
         self._of_model(job.model, lambda: self._inspect(job.model))
         controlnets = list(dict.fromkeys(control.controlnet for control in job.controls))
+        model = self._cache.find(job.model)
+        loaded = () if model is None else model.placement.names
         for controlnet in controlnets:
+            # Before another model is evicted for what may not be here.
+            if f"controlnet:{controlnet}" not in loaded:
+                load_errors_as_job_failed(controlnet, partial(self._fetcher.locate_controlnet, controlnet))
             load_errors_as_job_failed(controlnet, partial(self._fetcher.measure_controlnet, controlnet, job.model))
         return self._place(job.model, self.plan_selector.choose(job, images), controlnets)
 
@@ -275,6 +287,8 @@ class Pool:
 
     def _inspect(self, id: str) -> None:
         """Learn the model's components; a single file that does not tell them is loaded for that."""
+        if self._cache.find(id) is None:
+            self._fetcher.locate(id)  # before another model is evicted for what may not be here
         self._fetcher.measure(id)
         if self.plan_selector.has_unknown_components(id):
             model = self._load(id, self.plan_selector.default_plan(id))

@@ -97,7 +97,7 @@ local function emit(id, kind, data)
   if kind == 'queued' then redis.call('PUBLISH', KEY.wake_jobs, id) end
   local event = redis.call('XADD', KEY.events .. id, 'MAXLEN', '~', 1024, '*', 'event', kind,
                            'data', cjson.encode(data))
-  if kind ~= 'progress' and kind ~= 'preview' then notify(id, kind, event) end
+  if kind ~= 'progress' and kind ~= 'preview' and kind ~= 'preparing' then notify(id, kind, event) end
   return event
 end
 

@@ -1,0 +1,40 @@
+"""How the preparation of files goes on that jobs wait for, as workers report it and clients read it.
+
+Knows no files and no hub.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+#: Behind other preparations of the same worker.
+WAITING = "waiting"
+#: Its files are being downloaded.
+FETCHING = "fetching"
+#: Its files are on the worker's machine, and are read once for their content hash.
+READING = "reading"
+#: The download failed for now; it is tried again after `retry_seconds`.
+RETRYING = "retrying"
+#: It cannot be prepared; jobs that need it have failed.
+FAILED = "failed"
+#: Its files can be loaded.
+READY = "ready"
+
+
+class Preparation(BaseModel):
+    """One thing that is being prepared: a model, a ControlNet or a LoRA."""
+
+    # `state` is no Literal: a report of a later release with another state must stay readable.
+    model_config = ConfigDict(frozen=True)
+
+    name: str = Field(description="the model's id, `controlnet:ID` or `lora:ID`")
+    state: str = Field(
+        description="`waiting` for other preparations, `fetching`, `reading`, `retrying` after `retry_seconds`, "
+        "`failed`, or `ready`"
+    )
+    message: str = Field("", description="why it is tried again, or has failed")
+    bytes_done: int | None = Field(None, description="bytes on the worker's machine; null before that is known")
+    bytes_total: int | None = Field(None, description="bytes of all files; null before that is known")
+    bytes_per_second: float | None = Field(None, description="speed over the last seconds")
+    remaining_seconds: float | None = Field(None, description="time that the rest takes at this speed")
+    retry_seconds: float | None = Field(None, description="time until the next attempt")

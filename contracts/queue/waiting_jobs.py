@@ -1,0 +1,78 @@
+"""Tells the jobs that wait for files how their preparation goes on, and ends those that wait in vain.
+
+Knows no files: a worker that prepares them calls this.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis import Redis
+
+from contracts.queue.preparations import Preparation
+from contracts.queue.records import JobError
+from contracts.redis.connection import Scripts
+
+#: How many jobs are told of each step of a download; the others read only that it began, and how it ended.
+_TOLD_OF_PROGRESS = 64
+#: A worker that has not told how its download goes on for so long is not waited for any more.
+_STALE_SECONDS = 30.0
+
+
+class WaitingJobs:
+    """The waiting jobs of all queues, as one worker speaks to those that need something."""
+
+    def __init__(self, connection: Redis, worker: str, ttl_seconds: int) -> None:
+        """`connection` decodes responses; `ttl_seconds` is how long a job that has ended is kept."""
+        self._scripts = Scripts(connection)
+        self._worker = worker
+        self._ttl_seconds = ttl_seconds
+
+    def tell(
+        self,
+        preparation: Preparation,
+        *,
+        to_all: bool = True,
+        limit_seconds: float | None = None,
+        expired: JobError | None = None,
+    ) -> tuple[int, list[str]]:
+        """Tell the jobs that need it, as an event of each and in its record, how a preparation goes on.
+
+        Jobs that hear of it from another worker, whose download goes on, are left alone.
+
+        Args:
+            to_all: whether all jobs are told, or a few, as is enough for the progress of a download.
+            limit_seconds: jobs that were told first so long ago end with the error `expired`.
+
+        Returns:
+            How many jobs need it (where not all are told, only whether any does), and the ids of those that ended.
+
+        Raises:
+            RedisError: Redis does not answer, or has no memory for events.
+        """
+        extras: dict[str, Any] = {}
+        if limit_seconds is not None and expired is not None:
+            extras = {"limit_seconds": limit_seconds, "error": expired.model_dump_json()}
+        if not to_all:
+            extras["max_jobs"] = _TOLD_OF_PROGRESS
+        told = preparation.model_dump(mode="json", exclude_defaults=True)
+        return self._run(preparation.name, preparation=told, **extras)
+
+    def fail(self, name: str, error: JobError) -> list[str]:
+        """End all jobs that need something with an error; return their ids.
+
+        Raises:
+            RedisError: Redis does not answer.
+        """
+        return self._run(name, error=error.model_dump_json())[1]
+
+    def _run(self, name: str, **arguments: Any) -> tuple[int, list[str]]:
+        needing, ended = self._scripts.run(
+            "tell_waiting",
+            name=name,
+            worker=self._worker,
+            stale_seconds=_STALE_SECONDS,
+            ttl_seconds=self._ttl_seconds,
+            **arguments,
+        )
+        return needing, ended

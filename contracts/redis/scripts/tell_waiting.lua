@@ -1,0 +1,72 @@
+-- Tells the waiting jobs that need something (`name`) how a worker's preparation of it goes on, or ends them.
+-- With `preparation`, an object with a `state`, jobs are told: as an event, and in their field `preparing`, which a
+-- preparation that is `ready` removes. With `max_jobs` only so many. Those that were told first `limit_seconds` ago end
+-- with `error`. Without `preparation`, all end with `error`.
+-- Jobs for which another worker is at work, as it has told them in the last `stale_seconds`, are left alone.
+-- Returns the number of jobs that need it, at least 1 where there are more than `max_jobs`, and the ids of those that ended.
+if arguments.error then write_even_if_full() end
+local time, needing, told, ended = now(), 0, 0, {}
+local pattern = '^' .. KEY.job_queue .. '[^:]+:(.*):[^:]*$'
+local preparation = arguments.preparation
+local at_work = { waiting = true, fetching = true, reading = true }
+
+local function is_needed(needs)
+  for _, need in ipairs(needs) do
+    if need == arguments.name then return true end
+  end
+  return false
+end
+
+local function is_told_by_another(field)
+  local before = decode(field, {})
+  return before.worker ~= nil and before.worker ~= arguments.worker and at_work[before.state]
+    and (tonumber(before.at) or 0) > time - arguments.stale_seconds
+end
+
+local function fail(id, queue)
+  redis.call('LREM', KEY.rq_queue .. queue, 1, id)
+  finish(id, queue, 'failed', { error = arguments.error }, arguments.ttl_seconds)
+  ended[#ended + 1] = id
+end
+
+local function tell(id)
+  local key = job_key(id)
+  if preparation.state == 'ready' then
+    redis.call('HDEL', key, 'preparing', 'preparing_since')
+  else
+    local field = { worker = arguments.worker, at = stamp(time) }
+    for name, value in pairs(preparation) do field[name] = value end
+    redis.call('HSET', key, 'preparing', cjson.encode(field))
+    redis.call('HSETNX', key, 'preparing_since', stamp(time))
+  end
+  emit(id, 'preparing', preparation)
+  told = told + 1
+end
+
+local function visit(id, queue, model)
+  local job = redis.call('HMGET', job_key(id), 'state', 'needs', 'preparing', 'preparing_since')
+  if job[1] ~= 'queued' or not is_needed(strings(job[2], { model })) then return end
+  needing = needing + 1
+  if is_told_by_another(job[3]) then return end
+  local since = tonumber(job[4] or nil) or time
+  if not preparation or (arguments.limit_seconds and time - since >= arguments.limit_seconds) then
+    fail(id, queue)
+  else
+    tell(id)
+  end
+end
+
+-- Names of ControlNets and LoRAs have a colon, which ids of models cannot have.
+local is_model = not string.find(arguments.name, ':', 1, true)
+for _, tier in ipairs(TIERS) do
+  for _, queue in ipairs(redis.call('SMEMBERS', KEY.waiting .. tier)) do
+    local model = string.match(queue, pattern)
+    if not is_model or model == arguments.name then
+      for _, id in ipairs(redis.call('LRANGE', KEY.rq_queue .. queue, 0, -1)) do
+        visit(id, queue, model)
+        if arguments.max_jobs and told >= arguments.max_jobs then return { needing, ended } end
+      end
+    end
+  end
+end
+return { needing, ended }

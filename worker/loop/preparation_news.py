@@ -1,0 +1,128 @@
+"""Tells the jobs that wait for files, and the log, how the preparation of these files goes on; ends jobs in vain.
+
+Also finds out for which preparations no job waits any more. Knows no files.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+
+from redis.exceptions import RedisError
+
+from contracts.background import BackgroundThread
+from contracts.errors import FailureCode, JobFailed
+from contracts.queue.leases import Claims
+from contracts.queue.preparations import FETCHING, READY, RETRYING, Preparation
+from contracts.queue.records import JobError
+from contracts.queue.workers import read_workers
+from worker.loop.prefetch import Prefetcher
+
+_log = logging.getLogger(__name__)
+
+_ROUND_SECONDS = 0.5
+#: Between two lines of the log about one download, and between two events of a job about it.
+_LOG_SECONDS, _PROGRESS_SECONDS = 10.0, 5.0
+_STOP_SECONDS = 5.0
+
+
+class PreparationNews:
+    """A background thread that looks at all preparations twice a second."""
+
+    def __init__(self, prefetcher: Prefetcher, claims: Claims, worker: str, limit_seconds: float) -> None:
+        """`limit_seconds`: how long jobs wait for files that cannot be downloaded for now."""
+        self._prefetcher = prefetcher
+        self._jobs = claims.waiting_jobs()
+        self._connection = claims.connection
+        self._worker = worker
+        self._limit_seconds = limit_seconds
+        self._thread = BackgroundThread("preparation news")
+        #: Name -> state and message that the jobs were told last, and when.
+        self._told: dict[str, tuple[tuple[str, str], float]] = {}
+        self._logged_at: dict[str, float] = {}
+
+    def start(self) -> None:
+        """Look in the background until `close`."""
+        self._thread.repeat(self.look, _ROUND_SECONDS)
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._thread.close(_STOP_SECONDS)
+
+    def look(self) -> None:
+        """Look once at all preparations, and tell what is new."""
+        failures, ready = self._prefetcher.failures, set(self._prefetcher.ready)
+        preparations = {one.name: one for one in self._prefetcher.preparations}
+        try:
+            for preparation in preparations.values():
+                self._write_log(preparation)
+                if preparation.name not in failures:
+                    self._tell(preparation)
+            for name in [name for name in self._told if name not in preparations]:
+                if name in ready:
+                    self._jobs.tell(Preparation(name=name, state=READY))
+                del self._told[name]
+            self._end_jobs(failures)
+        except RedisError as error:
+            _log.warning("waiting jobs are not told of preparations, Redis does not answer: %s", error)
+
+    def _tell(self, preparation: Preparation) -> None:
+        """Tell all jobs of a new state, and some of progress; where none needs it, say so to the prefetcher."""
+        news, now = (preparation.state, preparation.message), time.monotonic()
+        before, told_at = self._told.get(preparation.name, (None, 0.0))
+        is_new = news != before
+        if not is_new and now - told_at < _PROGRESS_SECONDS:
+            return
+        is_retry = preparation.state == RETRYING
+        expired = JobError.of(
+            FailureCode.FILES_UNAVAILABLE,
+            f"{preparation.name} could not be downloaded for {self._limit_seconds:g} s: {preparation.message}",
+        )
+        needing, ended = self._jobs.tell(
+            preparation,
+            to_all=is_new or is_retry,
+            limit_seconds=self._limit_seconds if is_retry else None,
+            expired=expired if is_retry else None,
+        )
+        self._told[preparation.name] = news, now
+        self._prefetcher.set_needed(preparation.name, needing > 0)
+        if ended:
+            _log.error("%d jobs failed: %s", len(ended), expired.message)
+
+    def _end_jobs(self, failures: Mapping[str, JobFailed]) -> None:
+        """End the jobs that need what cannot be prepared, unless another worker has it."""
+        if not failures:
+            return
+        others = {
+            name
+            for report in read_workers(self._connection)
+            if report.id != self._worker and report.state != "draining"
+            for name in (*report.ready, *report.warm)
+        }
+        for name, failure in failures.items():
+            if name not in others:
+                ended = self._jobs.fail(name, JobError.of(failure.code, failure.message))
+                if ended:
+                    _log.error("%d jobs failed: %s", len(ended), failure.message)
+
+    def _write_log(self, preparation: Preparation) -> None:
+        now = time.monotonic()
+        if preparation.state != FETCHING or preparation.bytes_total is None:
+            self._logged_at.pop(preparation.name, None)
+            return
+        if now - self._logged_at.setdefault(preparation.name, now - _LOG_SECONDS) >= _LOG_SECONDS:
+            self._logged_at[preparation.name] = now
+            _log.info("%s", describe(preparation))
+
+
+def describe(preparation: Preparation) -> str:
+    """How a download goes on, as a line: `sdxl: 1.2 of 6.9 GB, 84.0 MB/s, 68 s left`."""
+    done, total = (preparation.bytes_done or 0) / 1e9, (preparation.bytes_total or 0) / 1e9
+    scale, unit = (1.0, "GB") if total >= 1 else (1000.0, "MB")
+    text = f"{preparation.name}: {done * scale:.1f} of {total * scale:.1f} {unit}"
+    if preparation.bytes_per_second is not None:
+        text += f", {preparation.bytes_per_second / 1e6:.1f} MB/s"
+    if preparation.remaining_seconds is not None:
+        text += f", {preparation.remaining_seconds:.0f} s left"
+    return text
