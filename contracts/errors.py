@@ -197,6 +197,7 @@ class FailureCode(StrEnum):
 
     OUT_OF_MEMORY = "out_of_memory"
     MODEL_LOAD_FAILED = "model_load_failed"
+    FILES_UNAVAILABLE = "files_unavailable"
     LORA_INCOMPATIBLE = "lora_incompatible"
     LORA_MISSING = "lora_missing"
     INPUT_MISSING = "input_missing"
@@ -212,6 +213,7 @@ class FailureCode(StrEnum):
 RETRYABLE = {
     FailureCode.OUT_OF_MEMORY: True,
     FailureCode.MODEL_LOAD_FAILED: False,
+    FailureCode.FILES_UNAVAILABLE: True,
     FailureCode.LORA_INCOMPATIBLE: False,
     FailureCode.LORA_MISSING: False,
     FailureCode.INPUT_MISSING: False,

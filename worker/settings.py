@@ -90,6 +90,12 @@ class WorkerSettings(Settings):
         gt=0,
         description="maximum time without a step; then the process exits, and its supervisor restarts it",
     )
+    download_retry_seconds: float = Field(
+        3600.0,
+        ge=0,
+        description="maximum time that jobs wait for files that cannot be downloaded for now (the hub is away or "
+        "overloaded, the disk is full); then they fail with files_unavailable. 0: they fail at once",
+    )
     storage_retry_seconds: float = Field(
         300.0,
         ge=0,

@@ -237,19 +237,20 @@ class Claims:
         """End a job as failed; see `finish`."""
         return self.finish(claim, JobState.FAILED, error=error.model_dump(mode="json"))
 
-    def release(self, claim: Claim, *, device_failed: bool = False) -> bool:
+    def release(self, claim: Claim, *, device_failed: bool = False, needs: Sequence[str] = ()) -> bool:
         """Put a job back at the front of its queue without using up an attempt; False if the lease was lost.
 
         Args:
             device_failed: the worker's device failed while the job ran, perhaps because of the job: it runs alone
                 from then on, and fails after `max_attempts` device failures.
+            needs: what the job needs, where its record does not say so.
         """
         limit = self._settings.max_attempts if device_failed else 0
-        return bool(
-            self._scripts.run(
-                "release", **claim.reference(), max_device_failures=limit, ttl_seconds=self._ttl_seconds
-            )
+        extras = {"needs": to_json(list(needs))} if needs else {}
+        answer = self._scripts.run(
+            "release", **claim.reference(), **extras, max_device_failures=limit, ttl_seconds=self._ttl_seconds
         )
+        return bool(answer)
 
     def release_lost(self, known: Sequence[Claim]) -> int:
         """Release this worker's jobs not in `known`: the answer to their claim was lost. Return their number."""

@@ -42,7 +42,8 @@ class WaitingJobs:
 
         Args:
             to_all: whether all jobs are told, or a few, as is enough for the progress of a download.
-            limit_seconds: jobs that were told first so long ago end with the error `expired`.
+            limit_seconds: with `expired`, jobs end with this error that were told so long ago for the first time
+                that a download is tried again.
 
         Returns:
             How many jobs need it (where not all are told, only whether any does), and the ids of those that ended.

@@ -1,7 +1,8 @@
 """Finds LoRA files on this machine: the operator's by the catalogue, uploaded ones in a folder of fetched files.
 
-Those of the catalogue have been prepared before; here they are only looked up. An uploaded file is fetched from the storage once, must have the SHA-256 that its job was accepted with, and is
-evicted least recently used first. Loaded LoRAs are copies, so a file may be deleted at any time.
+Those of the catalogue have been prepared before; here they are only looked up. An uploaded file is fetched from
+the storage once, must have the SHA-256 that its job was accepted with, and is evicted least recently used first.
+Loaded LoRAs are copies, so a file may be deleted at any time.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where the files of models, ControlNets and LoRAs are on this machine: found, or fetched once, and remembered.
 
-Each has one name, as in `JobParameters.needs`: `ID`, `controlnet:ID` or `lora:ID`. Knows no queue, and loads nothing.
+Each has one name, as in `JobParameters.needs`: `ID`, `controlnet:ID` or `lora:ID`. Knows no queue; loads nothing.
 """
 
 from __future__ import annotations
@@ -87,6 +87,14 @@ class Places:
             self._known[name] = place
         return place
 
+    def names_here(self) -> list[str]:
+        """All names of the catalogue whose files are on this machine."""
+        rows = self._catalogue
+        names = [row.id for row in rows.models]
+        names += [f"controlnet:{row.id}" for row in rows.controlnets]
+        names += [f"lora:{row.id}" for row in rows.loras]
+        return [name for name in names if self._is_found(name)]
+
     def is_here(self, name: str) -> bool:
         """Whether it can be loaded without a connection. An unusable row counts as here: loading it says why."""
         try:
@@ -97,19 +105,23 @@ class Places:
             pass
         return True
 
+    def _is_found(self, name: str) -> bool:
+        try:
+            self.locate(name)
+        except (DarkroomError, OSError):
+            return False
+        return True
+
     def fetch(self, name: str, watch: PreparationWatch) -> Path:
-        """Return the folder or file, downloading what is missing; may take hours.
+        """Return the folder or file, downloading what is missing or damaged; may take hours.
 
         Raises:
             HubUnavailable, HubRefused, Cancelled: as `contracts.hub` says.
             NotFound, CatalogueError, JobFailed: as `locate`.
         """
-        try:
-            return self.locate(name)
-        except NotPrepared:
-            kind, id = _split(name)
-            place = self._known[name] = kind.fetch(self._catalogue, id, watch)
-            return place
+        kind, id = _split(name)
+        place = self._known[name] = kind.fetch(self._catalogue, id, watch)
+        return place
 
 
 def _split(name: str) -> tuple[_Kind, str]:

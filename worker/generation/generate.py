@@ -157,7 +157,7 @@ def _load_adapters(jobs: Sequence[Job], model: LoadedModel) -> tuple[dict[str, A
             adapters[job.id] = model.adapters.load(job.parameters.loras, keep=adapters.values())
         except Exception as error:
             if is_out_of_memory(error) or isinstance(error, Unavailable | NotPrepared):
-                # For all jobs of the call: they run again, with a smaller plan or once the storage or the file is there.
+                # For all jobs of the call: they run again, with a smaller plan, or once storage or file are there.
                 raise
             _log.exception("job %s failed", job.id)
             raise_if_device_failed(error, model.device)

@@ -9,6 +9,7 @@ heartbeat.py      extends leases, reaps those of lost workers, ends a process th
 prefetch.py       prepares models, ControlNets and LoRAs that are not in memory, in the background
 running_preparation.py  one of these preparations while it goes on
 preparation_news.py     tells waiting jobs, the log and the metrics how preparations go on
+warm_list.py      loads the models that a worker has without being asked for them
 lookahead.py      encodes the prompts of the next jobs, in the background
 rq_job.py         the function that RQ's records name
 """

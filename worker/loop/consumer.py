@@ -21,7 +21,7 @@ from rq.serializers import JSONSerializer
 from rq.worker import WorkerStatus
 
 from contracts.background import BackgroundThread
-from contracts.errors import FailureCode, JobFailed, Unavailable
+from contracts.errors import FailureCode, Unavailable
 from contracts.memory.planner import Capacity
 from contracts.metrics import Counters
 from contracts.queue.client import FORMER_RUN_FUNCTIONS, RUN_FUNCTION
@@ -32,16 +32,18 @@ from contracts.queue.rq_registration import RqRegistration
 from contracts.redis import keys
 from contracts.shutdown import Shutdown
 from contracts.storage import Storage
+from worker.checkpoints.places import NotPrepared
 from worker.generation.generate import Job, generate
 from worker.generation.outputs import JobResult
-from worker.generation.warm_up import warm_up
 from worker.loop.claim_policy import ClaimPolicy
 from worker.loop.completion import JobCompleter
 from worker.loop.heartbeat import Heartbeat
 from worker.loop.lookahead import PromptLookahead
 from worker.loop.prefetch import Prefetcher
+from worker.loop.preparation_news import PreparationNews
 from worker.loop.progress import Aborted, JobWatch, Released
 from worker.loop.storage_outage import StorageOutage
+from worker.loop.warm_list import WarmList
 from worker.pool.pool import Pool
 from worker.runtime.out_of_memory import DeviceFailed
 from worker.settings import WorkerSettings
@@ -94,7 +96,13 @@ class Consumer:
         self._listener = WorkListener(claims.connection, keys.WAKE_JOBS)
         self._shutdown = Shutdown(settings.drain_seconds, on_request=self._listener.wake)
         self._policy = ClaimPolicy(settings.residency_seconds, model_pixels)
-        self._prefetcher = Prefetcher(pool.prepare, on_ready=self._listener.wake)
+        self._prefetcher = Prefetcher(
+            pool.prepare, on_end=self._listener.wake, is_here=pool.is_here, counters=counters
+        )
+        self._preparation_news = PreparationNews(
+            self._prefetcher, claims, settings.name, settings.download_retry_seconds
+        )
+        self._warm_list = WarmList(pool, self._prefetcher, storage, is_compiled=settings.compile != "off")
         self._lookahead = PromptLookahead(pool, lambda: claims.peek(self._criteria()))
         self._outage = StorageOutage(storage, settings.storage_retry_seconds)
         self._completer = JobCompleter(
@@ -122,17 +130,18 @@ class Consumer:
                 self._load_and_run(models)
             finally:
                 self._listener.close()
+                self._preparation_news.close()
                 self._lookahead.close()
                 self._completion_thread.close()
                 self._completer.close()
                 self._heartbeat.stop()
 
     def _load_and_run(self, models: Sequence[str]) -> None:
-        for model in models:
-            self._warm_up(model)
+        self._warm_list.start(models)
         self._warming_up = False
         self._heartbeat.beat()
         self._listener.start()
+        self._preparation_news.start()
         self._shutdown.install()
         self.run()
 
@@ -150,6 +159,7 @@ class Consumer:
             DeviceFailed: the process must end; its jobs are handed back.
         """
         while not self._shutdown.requested:
+            self._warm_list.load_prepared()
             claims = self._claim()
             if not claims:
                 self._wait()
@@ -173,7 +183,7 @@ class Consumer:
             if self._claim_lost:
                 self._claims.release_lost(self._heartbeat.held_claims)
                 self._claim_lost = False
-            return self._fitting(self._allowed(self._claims.claim(self._criteria())))
+            return self._fitting(self._prepared(self._allowed(self._claims.claim(self._criteria()))))
         except NotReady as error:
             self._prefetcher.begin(error.name)
             self._wait_seconds = 0.0  # another model's jobs may be ready
@@ -187,9 +197,19 @@ class Consumer:
         return []
 
     def _criteria(self) -> ClaimCriteria:
-        pending, warm = self._prefetcher.pending, self._pool.warm
+        deferred, warm = self._prefetcher.deferred, self._pool.warm
         self._prefetcher.forget(warm)
-        return self._policy.criteria(warm, self._settings, {*warm, *self._prefetcher.ready}, pending)
+        ready = {*warm, *self._prefetcher.ready}
+        return self._policy.criteria(warm, self._settings, ready, [name for name in deferred if name not in ready])
+
+    def _prepared(self, claims: list[Claim]) -> list[Claim]:
+        """The claims with all that they need; others, which a release queued that did not say so, go back."""
+        ready = {*self._pool.warm, *self._prefetcher.ready}
+        prepared = [claim for claim in claims if ready.issuperset(claim.job.parameters.needs)]
+        for claim in reversed(claims):
+            if claim not in prepared:
+                self._claims.release(claim, needs=claim.job.parameters.needs)
+        return prepared
 
     def _allowed(self, claims: list[Claim]) -> list[Claim]:
         """The claims whose RQ job names our function; any other was planted: it fails here, and is logged."""
@@ -249,6 +269,11 @@ class Consumer:
                 return [JobResult("lost")] * len(claims)
             except Released:
                 return [JobResult("released")] * len(claims)
+            except NotPrepared as error:
+                # Its files have gone since they were prepared.
+                _log.warning("jobs go back to the queue: %s", error)
+                self._prefetcher.forget([error.name])
+                return [JobResult("released")] * len(claims)
             except DeviceFailed as error:
                 self._device_failure = error
                 self._counters.count("device_failures")
@@ -273,15 +298,6 @@ class Consumer:
     def _look_ahead(self) -> None:
         if not self._shutdown.requested:
             self._lookahead.begin()
-
-    def _warm_up(self, model: str) -> None:
-        try:
-            self._pool.model(model)
-            if self._settings.compile != "off":
-                warm_up(self._pool, self._storage, model)
-        except JobFailed as failure:
-            # Jobs of a model that cannot be loaded fail with this message; the other models are served.
-            _log.error("%s", failure.message)
 
     # -- complete -------------------------------------------------------------------------------------
 
@@ -318,6 +334,7 @@ class Consumer:
             "pid": os.getpid(),
             "capacity": self._capacity,
             "stage_seconds": self._completer.stage_seconds,
+            "preparing": self._prefetcher.preparations,
             **self._pool.report(),
         }
 

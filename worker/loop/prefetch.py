@@ -35,10 +35,10 @@ _DOWNLOAD = "download"
 
 
 class _Delay:
-    """Something whose preparation has failed for now: `attempts` in a row without a byte more."""
+    """Something whose preparation has failed for now: `attempts` in a row without a byte more, from `since` on."""
 
-    def __init__(self, message: str, attempts: int, pause_seconds: float) -> None:
-        self.message, self.attempts = message, attempts
+    def __init__(self, message: str, attempts: int, since: float, pause_seconds: float) -> None:
+        self.message, self.attempts, self.since = message, attempts, since
         self.ends_at = time.monotonic() + pause_seconds
 
     @property
@@ -58,15 +58,15 @@ class _Failure:
 class Prefetcher:
     """Background threads that prepare things by name, each once until it is forgotten.
 
-    Downloads come one after another; what is on this machine already does not wait for them, nor a LoRA for a model.
-    A process that ends does not wait for a download, which goes on where it ended.
+    Downloads come one after another; what is on this machine does not wait for them, nor a LoRA for a model.
+    A process that ends does not wait for a download; the next one goes on from there.
     """
 
     def __init__(
         self,
         prepare: Prepare,
         on_end: Callable[[], object] = lambda: None,
-        is_here: Callable[[str], bool] = lambda name: True,
+        is_here: Callable[[str], bool] = lambda _: True,
         counters: Counters | None = None,
         first_pause_seconds: float = _FIRST_PAUSE_SECONDS,
     ) -> None:
@@ -106,7 +106,7 @@ class Prefetcher:
 
     @property
     def deferred(self) -> list[str]:
-        """Names that cannot be used now: pending ones, and those that failed lately or wait for another attempt."""
+        """Names that cannot be used now: pending ones, those that failed lately or wait for another attempt."""
         with self._lock:
             self._forget_old_failures()
             delayed = [name for name, delay in self._delays.items() if delay.left_seconds > 0]
@@ -159,7 +159,7 @@ class Prefetcher:
             if name in self._ready or name in self._failures or (delay is not None and delay.left_seconds > 0):
                 return
             if name in self._pending:
-                self._pending[name].is_needed = True
+                self._pending[name].want(always=always_wanted)
                 return
             self._pending[name] = RunningPreparation(
                 name,
@@ -171,10 +171,22 @@ class Prefetcher:
             thread.submit(partial(self._prepare_one, name, self._pending[name]))
 
     def set_needed(self, name: str, is_needed: bool) -> None:
-        """Say whether any job needs this: a preparation that none needs ends, and a later one goes on from there."""
+        """Say whether any job needs this: a preparation that none needs ends, and a later one goes on from there.
+
+        What failed for now is forgotten, once its pause is over, if no job needs it.
+        """
         with self._lock:
+            delay = self._delays.get(name)
             if name in self._pending:
                 self._pending[name].is_needed = is_needed
+            elif delay is not None and not is_needed and delay.left_seconds <= 0:
+                del self._delays[name]
+
+    def delayed_seconds(self, name: str) -> float:
+        """How long all attempts to prepare this have failed without a byte more; 0 where the last did not."""
+        with self._lock:
+            delay = self._delays.get(name)
+            return 0.0 if delay is None else time.monotonic() - delay.since
 
     def _lane_of(self, name: str) -> str:
         """Which thread prepares it: what takes long must not delay what does not."""
@@ -189,9 +201,11 @@ class Prefetcher:
             if isinstance(end, JobFailed):
                 outcome, self._failures[name] = "failed", _Failure(end)
             elif isinstance(end, PreparationDelayed):
-                attempts = 0 if delay is None or running.has_advanced else delay.attempts
+                is_first = delay is None or running.has_advanced
+                attempts = 0 if delay is None or is_first else delay.attempts
+                since = time.monotonic() if delay is None or is_first else delay.since
                 pause_seconds = self._pause_seconds(end, attempts)
-                outcome, self._delays[name] = "delayed", _Delay(str(end), attempts + 1, pause_seconds)
+                outcome, self._delays[name] = "delayed", _Delay(str(end), attempts + 1, since, pause_seconds)
             elif end is None:
                 outcome = "ready"
                 self._ready.add(name)
@@ -225,7 +239,7 @@ class Prefetcher:
         return None
 
     def _pause_seconds(self, error: PreparationDelayed, attempts: int) -> float:
-        pause_seconds = min(_LONGEST_PAUSE_SECONDS, self._first_pause_seconds * 2 ** min(attempts, 16))
+        pause_seconds = min(_LONGEST_PAUSE_SECONDS, self._first_pause_seconds * 2.0 ** min(attempts, 16))
         return max(pause_seconds, min(error.retry_seconds or 0.0, _LONGEST_ASKED_SECONDS))
 
     def _forget_old_failures(self) -> None:

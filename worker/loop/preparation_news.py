@@ -69,25 +69,23 @@ class PreparationNews:
 
     def _tell(self, preparation: Preparation) -> None:
         """Tell all jobs of a new state, and some of progress; where none needs it, say so to the prefetcher."""
-        news, now = (preparation.state, preparation.message), time.monotonic()
-        before, told_at = self._told.get(preparation.name, (None, 0.0))
-        is_new = news != before
+        name, news, now = preparation.name, (preparation.state, preparation.message), time.monotonic()
+        before, told_at = self._told.get(name, (None, 0.0))
+        is_new, is_retry = news != before, preparation.state == RETRYING
         if not is_new and now - told_at < _PROGRESS_SECONDS:
             return
-        is_retry = preparation.state == RETRYING
-        expired = JobError.of(
-            FailureCode.FILES_UNAVAILABLE,
-            f"{preparation.name} could not be downloaded for {self._limit_seconds:g} s: {preparation.message}",
-        )
+        expired = None
+        if is_retry and self._prefetcher.delayed_seconds(name) >= self._limit_seconds:
+            message = f"{name} could not be downloaded for {self._limit_seconds:g} s: {preparation.message}"
+            expired = JobError.of(FailureCode.FILES_UNAVAILABLE, message)
         needing, ended = self._jobs.tell(
-            preparation,
-            to_all=is_new or is_retry,
-            limit_seconds=self._limit_seconds if is_retry else None,
-            expired=expired if is_retry else None,
+            preparation, to_all=is_new or is_retry, limit_seconds=self._limit_seconds, expired=expired
         )
-        self._told[preparation.name] = news, now
-        self._prefetcher.set_needed(preparation.name, needing > 0)
-        if ended:
+        self._told[name] = news, now
+        self._prefetcher.set_needed(name, needing > len(ended))
+        if needing > len(ended) and is_retry and not preparation.retry_seconds:
+            self._prefetcher.begin(name)
+        if ended and expired is not None:
             _log.error("%d jobs failed: %s", len(ended), expired.message)
 
     def _end_jobs(self, failures: Mapping[str, JobFailed]) -> None:

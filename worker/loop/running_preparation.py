@@ -25,7 +25,7 @@ class RunningPreparation:
         *,
         is_download: bool = False,
         always_wanted: bool = False,
-        count_bytes: Callable[[int], object] = lambda amount: None,
+        count_bytes: Callable[[int], object] = lambda _: None,
     ) -> None:
         """Build one that waits.
 
@@ -60,6 +60,11 @@ class RunningPreparation:
             recent = [sample for sample in self._samples if now - sample[0] <= _SPEED_SECONDS]
             self._samples = (*(recent or self._samples[-1:]), (now, done_bytes))
         self._bytes, self._state = (done_bytes, total_bytes), FETCHING
+
+    def want(self, *, always: bool) -> None:
+        """It is asked for once more."""
+        self.is_needed = True
+        self._always_wanted = self._always_wanted or always
 
     def is_wanted(self) -> bool:
         """Whether to go on."""

@@ -15,7 +15,15 @@ from typing import TypeVar
 from redis.exceptions import RedisError
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.errors import CatalogueError, DarkroomError, FailureCode, JobFailed, NotFound, Unavailable, first_line
+from contracts.errors import (
+    CatalogueError,
+    DarkroomError,
+    FailureCode,
+    JobFailed,
+    NotFound,
+    Unavailable,
+    first_line,
+)
 from contracts.hub.errors import Cancelled, HubRefused, HubUnavailable
 from worker.checkpoints import files
 from worker.checkpoints.files import ContentHasher, weight_files
@@ -91,6 +99,10 @@ class ModelFetcher:
     def is_here(self, name: str) -> bool:
         """Whether it can be prepared without a connection."""
         return self._places.is_here(name)
+
+    def names_here(self) -> list[str]:
+        """All names of the catalogue whose files are on this machine."""
+        return self._places.names_here()
 
     def locate(self, id: str) -> Path:
         """A model's files, which must be on this machine; raises NotPrepared."""

@@ -236,6 +236,7 @@ class Pool:
             "budget_bytes": self.plan_selector.size_bytes,
             **self._cache.report(),
             "embeddings": self.embeddings.report(),
+            "ready": self._fetcher.names_here(),
         }
 
     def _place(self, id: str, plan: Plan, controlnets: list[str]) -> LoadedModel:

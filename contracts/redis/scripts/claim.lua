@@ -224,7 +224,7 @@ local function lease(jobs)
     enter(job.id, 'running')
     redis.call('HSET', key, 'lease', execution, 'worker', arguments.worker, 'started_at', stamp(started))
     local attempt = redis.call('HINCRBY', key, 'attempts', 1)
-    redis.call('HDEL', key, 'preparing', 'preparing_since')
+    redis.call('HDEL', key, 'preparing', 'retrying_since')
     emit(job.id, 'started', { attempt = attempt, worker = arguments.worker })
     claimed[index] = { job.id, execution }
   end

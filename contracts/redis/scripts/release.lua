@@ -2,6 +2,7 @@
 -- A job that was cancelled, or whose deadline has passed, ends instead.
 -- `max_device_failures` above 0: the worker's device failed while the job ran, perhaps because of the job. It runs
 -- alone from then on, and fails after that many device failures.
+-- `needs`: what the job needs, as JSON, where an earlier release wrote less into its record.
 write_even_if_full()
 local id, key = arguments.id, job_key(arguments.id)
 if not holds_lease(id, arguments.execution) then return 0 end
@@ -17,6 +18,7 @@ if arguments.max_device_failures > 0 then
     return 1
   end
 end
+if arguments.needs then redis.call('HSET', key, 'needs', arguments.needs) end
 redis.call('HINCRBY', key, 'attempts', -1)
 requeue(id, queue)
 emit(id, 'queued', { reason = 'handed back' })

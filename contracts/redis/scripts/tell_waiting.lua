@@ -1,7 +1,8 @@
 -- Tells the waiting jobs that need something (`name`) how a worker's preparation of it goes on, or ends them.
 -- With `preparation`, an object with a `state`, jobs are told: as an event, and in their field `preparing`, which a
--- preparation that is `ready` removes. With `max_jobs` only so many. Those that were told first `limit_seconds` ago end
--- with `error`. Without `preparation`, all end with `error`.
+-- preparation that is `ready` removes. With `max_jobs` only so many. Of those that are told that it is `retrying`, those
+-- end with `error`, if there is one, that were told so first at least `limit_seconds` ago. Without `preparation`, all end
+-- with `error`.
 -- Jobs for which another worker is at work, as it has told them in the last `stale_seconds`, are left alone.
 -- Returns the number of jobs that need it, at least 1 where there are more than `max_jobs`, and the ids of those that ended.
 if arguments.error then write_even_if_full() end
@@ -32,24 +33,24 @@ end
 local function tell(id)
   local key = job_key(id)
   if preparation.state == 'ready' then
-    redis.call('HDEL', key, 'preparing', 'preparing_since')
+    redis.call('HDEL', key, 'preparing', 'retrying_since')
   else
     local field = { worker = arguments.worker, at = stamp(time) }
     for name, value in pairs(preparation) do field[name] = value end
     redis.call('HSET', key, 'preparing', cjson.encode(field))
-    redis.call('HSETNX', key, 'preparing_since', stamp(time))
+    if preparation.state == 'retrying' then redis.call('HSETNX', key, 'retrying_since', stamp(time)) end
   end
   emit(id, 'preparing', preparation)
   told = told + 1
 end
 
 local function visit(id, queue, model)
-  local job = redis.call('HMGET', job_key(id), 'state', 'needs', 'preparing', 'preparing_since')
+  local job = redis.call('HMGET', job_key(id), 'state', 'needs', 'preparing', 'retrying_since')
   if job[1] ~= 'queued' or not is_needed(strings(job[2], { model })) then return end
   needing = needing + 1
   if is_told_by_another(job[3]) then return end
   local since = tonumber(job[4] or nil) or time
-  if not preparation or (arguments.limit_seconds and time - since >= arguments.limit_seconds) then
+  if arguments.error and (not preparation or time - since >= arguments.limit_seconds) then
     fail(id, queue)
   else
     tell(id)

@@ -16,6 +16,7 @@ import torch
 
 from contracts.catalogue.catalogue import Catalogue
 from worker.checkpoints import sources
+from worker.checkpoints.places import PreparationWatch
 from worker.loop.prefetch import Prefetcher
 from worker.pool.pool import Pool
 
@@ -23,7 +24,8 @@ from worker.pool.pool import Pool
 def test_each_model_is_prepared_once_in_the_order_of_the_requests() -> None:
     gate, over, prepared = threading.Event(), threading.Event(), []
 
-    def prepare(model: str) -> None:
+    def prepare(model: str, watch: PreparationWatch) -> None:
+        del watch
         assert gate.wait(30)
         prepared.append(model)
         if model == "last":
@@ -48,7 +50,8 @@ def test_a_model_that_cannot_be_prepared_counts_as_ready_and_the_next_one_follow
 ) -> None:
     over = threading.Event()
 
-    def prepare(model: str) -> None:
+    def prepare(model: str, watch: PreparationWatch) -> None:
+        del watch
         if model == "good":
             over.set()
             return
@@ -66,7 +69,7 @@ def test_a_model_that_cannot_be_prepared_counts_as_ready_and_the_next_one_follow
 
 def test_a_model_that_was_loaded_and_dropped_is_prepared_again() -> None:
     prepared: Queue[str] = Queue()
-    prefetcher = Prefetcher(prepared.put)
+    prefetcher = Prefetcher(lambda name, watch: prepared.put(name))
     for loaded in ((), ["other"], ["model"]):
         prefetcher.forget(loaded)
         prefetcher.begin("model")

@@ -20,6 +20,7 @@ from contracts.storage import Storage
 from tests.support.jobs import complete_job, make_job
 from tests.support.parameters import parameters
 from tests.support.workers import make_consumer, send_sigterm, work_until_ended
+from worker.checkpoints.places import PreparationWatch
 from worker.pool.pool import Pool
 
 
@@ -32,10 +33,10 @@ class SlowDisk:
         self.read: list[str] = []
         prepare = Pool.prepare
 
-        def wait_and_prepare(pool: Pool, id: str) -> None:
+        def wait_and_prepare(pool: Pool, id: str, watch: PreparationWatch) -> None:
             self.begun.set()
             assert self.gate.wait(120), f"{id} waited for ever"
-            prepare(pool, id)
+            prepare(pool, id, watch)
             self.read.append(id)
 
         patch.setattr(Pool, "prepare", wait_and_prepare)
