@@ -94,6 +94,24 @@ def _of_workers(workers: list[WorkerReport]) -> Iterator[Metric]:
     yield _gauge(
         "warm_workers", "Workers that have a model loaded", [([id], n) for id, n in warm.items()], ["model"]
     )
+    downloads = [(worker.id, one) for worker in workers for one in worker.preparing if one.bytes_total is not None]
+    yield _gauge(
+        "download_bytes",
+        "Bytes that a worker downloads now: done, and total",
+        [
+            ([worker, one.name, kind], figure or 0)
+            for worker, one in downloads
+            for kind, figure in (("done", one.bytes_done), ("total", one.bytes_total))
+        ],
+        ["worker", "name", "kind"],
+    )
+    waiting = Counter((one.name, one.state) for worker in workers for one in worker.preparing)
+    yield _gauge(
+        "preparing",
+        "Models, ControlNets and LoRAs that workers prepare, by state",
+        [([name, state], number) for (name, state), number in waiting.items()],
+        ["name", "state"],
+    )
     for name, text, figures in (
         (
             "worker_budget_bytes",

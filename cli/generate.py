@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from cli.client import Client, Json, ServiceError, encode_image
+from contracts.queue.preparations import Preparation
 
 #: Command-line option -> field of the request; options that were not given are left out.
 _PLAIN_FIELDS = {
@@ -113,6 +114,8 @@ def follow(client: Client, job: Json, label: str = "") -> Json:
 
         def show(current: Json) -> None:
             progress: dict[str, Any] = current.get("progress") or {}
+            preparing = current.get("preparing")
+            bar.set_postfix_str(Preparation.model_validate(preparing).describe() if preparing else "")
             if progress.get("steps"):
                 bar.total = progress["steps"]
                 bar.update(progress["step"] - bar.n)

@@ -88,8 +88,8 @@ def streamed(view: type[BaseModel], description: str) -> dict[int | str, Documen
 def event_stream() -> dict[int | str, Document]:
     """`responses` of a route that streams a job's events."""
     description = (
-        "Server-sent events: `queued`, `started`, `progress`, `preview`, and finally `completed`, `failed` or "
-        "`cancelled`"
+        "Server-sent events: `queued`, `preparing` (of files that the job waits for), `started`, `progress`, "
+        "`preview`, and finally `completed`, `failed` or `cancelled`"
     )
     event = {"step": 3, "steps": 12, "fraction": 0.25, "eta_seconds": 0.8}
     stream = _events(event, "progress", id="1795243825169-0")

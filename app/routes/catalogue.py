@@ -17,7 +17,8 @@ from contracts.catalogue.families import FAMILIES, Task
 from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.job_view import ListView
 from contracts.queue.client import JobQueue
-from contracts.queue.workers import WorkerReport, read_workers
+from contracts.queue.preparations import Preparation
+from contracts.queue.workers import WorkerReport, is_ready, preparation_of, read_workers
 from contracts.redis.connection import redis_errors_are_unavailable
 from contracts.requests.schema import Txt2ImgRequest
 
@@ -41,6 +42,12 @@ class ModelView(BaseModel):
     prompt_hint: str
     warm: bool = Field(description="whether any worker has the model loaded")
     warm_on: list[str] = Field(description="workers that have the model loaded; empty unless you are an admin")
+    ready: bool = Field(
+        description="whether any worker has the model's files, so that a job waits for no download"
+    )
+    preparing: Preparation | None = Field(
+        description="how a worker's download of the model goes on; null where none is needed or under way"
+    )
 
 
 class ModelDetail(ModelView):
@@ -57,6 +64,10 @@ class ControlNetView(BaseModel):
     title: str
     kind: str
     preprocessors: list[str]
+    ready: bool = Field(description="whether any worker has its files, so that a job waits for no download")
+    preparing: Preparation | None = Field(
+        description="how a worker's download of it goes on; null where none is needed or under way"
+    )
 
 
 class SchedulerView(BaseModel):
@@ -96,6 +107,7 @@ def show_model(
 @router.get("/controlnets")
 def list_controlnets(services: ServicesDep) -> ListView[ControlNetView]:
     """List all ControlNets."""
+    workers = _workers(services.queue)
     return ListView(
         data=[
             ControlNetView(
@@ -104,6 +116,8 @@ def list_controlnets(services: ServicesDep) -> ListView[ControlNetView]:
                 title=row.title,
                 kind=row.kind,
                 preprocessors=list(row.preprocessors),
+                ready=is_ready(f"controlnet:{row.id}", workers),
+                preparing=preparation_of(f"controlnet:{row.id}", workers),
             )
             for row in services.catalogue.controlnets
         ]
@@ -178,4 +192,6 @@ def _model(
         "prompt_hint": row.prompt_hint,
         "warm": bool(warm_on),
         "warm_on": warm_on if principal.is_admin else [],
+        "ready": is_ready(row.id, workers),
+        "preparing": preparation_of(row.id, workers),
     }

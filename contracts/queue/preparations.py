@@ -38,3 +38,16 @@ class Preparation(BaseModel):
     bytes_per_second: float | None = Field(None, description="speed over the last seconds")
     remaining_seconds: float | None = Field(None, description="time that the rest takes at this speed")
     retry_seconds: float | None = Field(None, description="time until the next attempt")
+
+    def describe(self) -> str:
+        """It in a few words: `sdxl: 1.2 of 6.9 GB, 84.0 MB/s, 68 s left`."""
+        if self.message:
+            retry = "" if self.retry_seconds is None else f"; trying again in {self.retry_seconds:.0f} s"
+            return f"{self.name}: {self.message}{retry}"
+        if self.bytes_done is None or not self.bytes_total:
+            return f"{self.name}: {self.state}"
+        unit_bytes, unit = (1e9, "GB") if self.bytes_total >= 1e9 else (1e6, "MB")
+        text = f"{self.name}: {self.bytes_done / unit_bytes:.1f} of {self.bytes_total / unit_bytes:.1f} {unit}"
+        if self.bytes_per_second is not None:
+            text += f", {self.bytes_per_second / 1e6:.1f} MB/s"
+        return text if self.remaining_seconds is None else f"{text}, {self.remaining_seconds:.0f} s left"

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
 from redis import Redis
 
 from contracts.memory.planner import Capacity
-from contracts.queue.preparations import Preparation
+from contracts.queue.preparations import FETCHING, READING, RETRYING, WAITING, Preparation
 from contracts.redis import keys
 from contracts.redis.connection import Scripts
 
@@ -123,6 +123,23 @@ def read_workers(connection: Redis) -> list[WorkerReport]:
     ids = sorted(cast("list[str]", connection.zrange(keys.WORKERS, 0, -1)))
     reports = connection.mget([keys.WORKER + id for id in ids]) if ids else []
     return list(_read(ids, cast("list[str | None]", reports)))
+
+
+def is_ready(name: str, reports: Iterable[WorkerReport]) -> bool:
+    """Whether a live worker can use something (named as in `JobParameters.needs`) without a download."""
+    return any(name in report.warm or name in report.ready for report in reports)
+
+
+def preparation_of(name: str, reports: Iterable[WorkerReport]) -> Preparation | None:
+    """How its preparation goes on, on the worker that is furthest; None where none is under way or needed."""
+    reports = list(reports)
+    if is_ready(name, reports):
+        return None
+    found = [preparation for report in reports for preparation in report.preparing if preparation.name == name]
+    order = (FETCHING, READING, WAITING, RETRYING)
+    rank = {state: place for place, state in enumerate(order)}
+    found.sort(key=lambda one: (rank.get(one.state, len(order)), -(one.bytes_done or 0)))
+    return found[0] if found else None
 
 
 def _read(ids: list[str], reports: list[str | None]) -> Iterator[WorkerReport]:

@@ -111,16 +111,4 @@ class PreparationNews:
             return
         if now - self._logged_at.setdefault(preparation.name, now - _LOG_SECONDS) >= _LOG_SECONDS:
             self._logged_at[preparation.name] = now
-            _log.info("%s", describe(preparation))
-
-
-def describe(preparation: Preparation) -> str:
-    """How a download goes on, as a line: `sdxl: 1.2 of 6.9 GB, 84.0 MB/s, 68 s left`."""
-    done, total = (preparation.bytes_done or 0) / 1e9, (preparation.bytes_total or 0) / 1e9
-    scale, unit = (1.0, "GB") if total >= 1 else (1000.0, "MB")
-    text = f"{preparation.name}: {done * scale:.1f} of {total * scale:.1f} {unit}"
-    if preparation.bytes_per_second is not None:
-        text += f", {preparation.bytes_per_second / 1e6:.1f} MB/s"
-    if preparation.remaining_seconds is not None:
-        text += f", {preparation.remaining_seconds:.0f} s left"
-    return text
+            _log.info("%s", preparation.describe())
