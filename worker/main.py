@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from contracts import logs
 from contracts.catalogue.catalogue import Catalogue, read_catalogue
 from contracts.errors import DarkroomError
+from contracts.hub.revisions import Revisions
 from contracts.metrics import Counters
 from contracts.permissions import keep_private
 from contracts.queue.leases import Claims
@@ -74,9 +75,9 @@ def _run(shared: SharedSettings, queue: QueueSettings, settings: WorkerSettings)
     catalogue, storage, counters = read_catalogue(shared.catalogue), open_storage(shared), Counters()
     # Open for as long as the process lives: no other worker may plan with this card's memory.
     card = claim_device(pick_device(settings.device), shared=settings.budget_bytes is not None)
-    pool = _build_pool(shared, settings, catalogue, storage, counters)
     # A claim that ran and whose answer was lost must not run again: no retries.
     connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0)
+    pool = _build_pool(shared, settings, catalogue, storage, counters, Revisions(connection))
     rq_connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1, decode=False)
     consumer = Consumer(
         rq_connection,
@@ -102,9 +103,15 @@ def _run(shared: SharedSettings, queue: QueueSettings, settings: WorkerSettings)
 
 
 def _build_pool(
-    shared: SharedSettings, settings: WorkerSettings, catalogue: Catalogue, storage: Storage, counters: Counters
+    shared: SharedSettings,
+    settings: WorkerSettings,
+    catalogue: Catalogue,
+    storage: Storage,
+    counters: Counters,
+    revisions: Revisions,
 ) -> Pool:
     from worker.adapters.files import Limits, LoraFiles
+    from worker.checkpoints.places import Places
     from worker.pool.pool import Pool
     from worker.runtime.device import pick_device
 
@@ -115,7 +122,7 @@ def _build_pool(
         device=settings.device,
         max_models=settings.max_models,
         embedding_bytes=settings.embedding_bytes,
-        lora_files=LoraFiles(catalogue, storage, folder, limits, counters),
+        lora_files=LoraFiles(catalogue, storage, folder, limits, counters, Places(catalogue, revisions)),
         budget_bytes=settings.budget_bytes,
         host_bytes=settings.host_bytes,
         policy=settings.policy,

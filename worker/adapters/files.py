@@ -57,9 +57,10 @@ class LoraFiles:
         folder: Path = Path(),
         limits: Limits | None = None,
         counters: Counters | None = None,
+        places: Places | None = None,
     ) -> None:
         """`folder` holds fetched files; without a storage only the catalogue's LoRAs are found."""
-        self.places = Places(catalogue)
+        self.places = places or Places(catalogue)
         self.hasher = ContentHasher()
         self.limits = limits or Limits()
         self.counters = Counters() if counters is None else counters

@@ -5,15 +5,18 @@ Each has one name, as in `JobParameters.needs`: `ID`, `controlnet:ID` or `lora:I
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
 from contracts.errors import DarkroomError
-from worker.checkpoints import loader as checkpoints
+from contracts.hub.revisions import Revisions
+from contracts.hub.source import HubSource
+from worker.checkpoints import sources
 from worker.families import get_family
+
+_AnyRow = ModelSpec | ControlNetSpec | LoraSpec
 
 
 class NotPrepared(DarkroomError):
@@ -55,37 +58,74 @@ class Unwatched:
         """Ignore it."""
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """How the files of one kind are found without a connection (None: not here), and fetched."""
-
-    find: Callable[[Catalogue, str], Path | None]
-    fetch: Callable[[Catalogue, str, PreparationWatch], Path]
-
-
 class Places:
     """The places of one worker's files; thread-safe."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue, revisions: Revisions | None = None) -> None:
+        """`revisions`: what branches on a hub are for the whole service; None: for this process alone."""
         self._catalogue = catalogue
+        self._revisions = revisions or Revisions()
         self._known: dict[str, Path] = {}
 
+    def row(self, name: str) -> ModelSpec | ControlNetSpec | LoraSpec:
+        """Return the catalogue's row, with the commit of its revision on a hub.
+
+        Raises:
+            NotPrepared: the commit is not known yet.
+            NotFound: the catalogue has no such row.
+            CatalogueError: the row's source is unusable.
+            Unavailable: as `Revisions.known`.
+        """
+        row = self._pinned(name, self._revisions.known)
+        if row is None:
+            raise NotPrepared(name)
+        return row
+
     def locate(self, name: str) -> Path:
-        """Return the folder or file, without opening a connection.
+        """Return the folder or file, without asking a hub.
 
         Raises:
             NotPrepared: it must be fetched first.
-            NotFound: the catalogue has no such row.
-            CatalogueError, JobFailed: the row's source is unusable.
+            JobFailed: a folder on this machine does not hold what the row needs.
+            NotFound, CatalogueError, Unavailable: as `row`.
         """
         place = self._known.get(name)
         if place is None or not place.exists():
-            kind, id = _split(name)
-            place = kind.find(self._catalogue, id)
+            place = self._find(self.row(name))
             if place is None:
                 raise NotPrepared(name)
             self._known[name] = place
         return place
+
+    def fetch(self, name: str, watch: PreparationWatch) -> Path:
+        """Return the folder or file, fetching what is missing or damaged; may take hours.
+
+        Raises:
+            HubUnavailable, HubRefused, Cancelled: as `contracts.hub.snapshot.fetch`.
+            NotFound, CatalogueError, JobFailed, Unavailable: as `locate`.
+        """
+        row = self._pinned(name, self._revisions.resolve)
+        if row is None:
+            raise NotPrepared(name)
+        options = {"on_progress": watch.fetched, "is_wanted": watch.is_wanted}
+        if isinstance(row, ModelSpec):
+            place = sources.fetch_model(self._catalogue, row, get_family(row.family), **options)
+        elif isinstance(row, ControlNetSpec):
+            place = sources.fetch_controlnet(self._catalogue, row, **options)
+        else:
+            place = sources.fetch_lora(self._catalogue, row, **options)
+        self._known[name] = place
+        return place
+
+    def is_here(self, name: str) -> bool:
+        """Whether it can be prepared without a download. An unusable row counts as here: loading it says why."""
+        try:
+            self.locate(name)
+        except NotPrepared:
+            return False
+        except (DarkroomError, OSError):
+            pass
+        return True
 
     def names_here(self) -> list[str]:
         """All names of the catalogue whose files are on this machine."""
@@ -95,16 +135,6 @@ class Places:
         names += [f"lora:{row.id}" for row in rows.loras]
         return [name for name in names if self._is_found(name)]
 
-    def is_here(self, name: str) -> bool:
-        """Whether it can be loaded without a connection. An unusable row counts as here: loading it says why."""
-        try:
-            self.locate(name)
-        except NotPrepared:
-            return False
-        except (DarkroomError, OSError):
-            pass
-        return True
-
     def _is_found(self, name: str) -> bool:
         try:
             self.locate(name)
@@ -112,65 +142,33 @@ class Places:
             return False
         return True
 
-    def fetch(self, name: str, watch: PreparationWatch) -> Path:
-        """Return the folder or file, downloading what is missing or damaged; may take hours.
+    def _find(self, row: _AnyRow) -> Path | None:
+        if isinstance(row, ModelSpec):
+            return sources.find_model(self._catalogue, row, get_family(row.family))
+        if isinstance(row, ControlNetSpec):
+            return sources.find_controlnet(self._catalogue, row)
+        return sources.find_lora(self._catalogue, row)
 
-        Raises:
-            HubUnavailable, HubRefused, Cancelled: as `contracts.hub` says.
-            NotFound, CatalogueError, JobFailed: as `locate`.
-        """
-        kind, id = _split(name)
-        place = self._known[name] = kind.fetch(self._catalogue, id, watch)
-        return place
+    def _pinned(self, name: str, commit_of: Callable[[HubSource], str | None]) -> _AnyRow | None:
+        """The row with its commits; None where one is not known."""
+        row = self._row(name)
+        commit, config_commit = None, None
+        place = self._catalogue.place(row)
+        if isinstance(place, HubSource):
+            commit = commit_of(place)
+            if commit is None:
+                return None
+        if not isinstance(row, ModelSpec):
+            return row if commit is None else row.pinned(commit)
+        config = None if row.config is None else self._catalogue.locate(row.config)
+        if isinstance(config, HubSource):
+            config_commit = commit_of(config)
+            if config_commit is None:
+                return None
+        return row.pinned(commit, config_commit)
 
-
-def _split(name: str) -> tuple[_Kind, str]:
-    kind, _, id = name.rpartition(":")
-    return _KINDS[kind], id
-
-
-def _find_model(catalogue: Catalogue, id: str) -> Path | None:
-    spec = catalogue.model(id)
-    place = catalogue.locate(spec.source)
-    if isinstance(place, str):
-        return None
-    is_whole = place.is_dir() or (spec.config is not None and isinstance(catalogue.locate(spec.config), Path))
-    return place if is_whole else None
-
-
-def _fetch_model(catalogue: Catalogue, id: str, watch: PreparationWatch) -> Path:
-    del watch
-    spec = catalogue.model(id)
-    family = get_family(spec.family)
-    place = checkpoints.locate_model(catalogue, spec, family)
-    checkpoints.fetch_rest(catalogue, spec, family, place)
-    return place
-
-
-def _find_controlnet(catalogue: Catalogue, id: str) -> Path | None:
-    place = catalogue.locate(catalogue.controlnet(id).source)
-    return place if isinstance(place, Path) else None
-
-
-def _fetch_controlnet(catalogue: Catalogue, id: str, watch: PreparationWatch) -> Path:
-    del watch
-    return checkpoints.locate_controlnet(catalogue, catalogue.controlnet(id))
-
-
-def _find_lora(catalogue: Catalogue, id: str) -> Path | None:
-    spec = catalogue.lora(id)
-    if isinstance(catalogue.locate(spec.source), str):
-        return None
-    return checkpoints.locate_lora(catalogue, spec)
-
-
-def _fetch_lora(catalogue: Catalogue, id: str, watch: PreparationWatch) -> Path:
-    del watch
-    return checkpoints.locate_lora(catalogue, catalogue.lora(id))
-
-
-_KINDS: Mapping[str, _Kind] = {
-    "": _Kind(_find_model, _fetch_model),
-    "controlnet": _Kind(_find_controlnet, _fetch_controlnet),
-    "lora": _Kind(_find_lora, _fetch_lora),
-}
+    def _row(self, name: str) -> _AnyRow:
+        kind, _, id = name.rpartition(":")
+        if kind == "controlnet":
+            return self._catalogue.controlnet(id)
+        return self._catalogue.lora(id) if kind == "lora" else self._catalogue.model(id)

@@ -30,13 +30,26 @@ _STOP_SECONDS = 5.0
 class PreparationNews:
     """A background thread that looks at all preparations twice a second."""
 
-    def __init__(self, prefetcher: Prefetcher, claims: Claims, worker: str, limit_seconds: float) -> None:
-        """`limit_seconds`: how long jobs wait for files that cannot be downloaded for now."""
+    def __init__(
+        self,
+        prefetcher: Prefetcher,
+        claims: Claims,
+        worker: str,
+        limit_seconds: float,
+        log_seconds: float = _LOG_SECONDS,
+    ) -> None:
+        """Build it; it looks from `start` on.
+
+        Args:
+            limit_seconds: how long jobs wait for files that cannot be downloaded for now.
+            log_seconds: between two lines of the log about one download.
+        """
         self._prefetcher = prefetcher
         self._jobs = claims.waiting_jobs()
         self._connection = claims.connection
         self._worker = worker
         self._limit_seconds = limit_seconds
+        self._log_seconds = log_seconds
         self._thread = BackgroundThread("preparation news")
         #: Name -> state and message that the jobs were told last, and when.
         self._told: dict[str, tuple[tuple[str, str], float]] = {}
@@ -109,6 +122,6 @@ class PreparationNews:
         if preparation.state != FETCHING or preparation.bytes_total is None:
             self._logged_at.pop(preparation.name, None)
             return
-        if now - self._logged_at.setdefault(preparation.name, now - _LOG_SECONDS) >= _LOG_SECONDS:
+        if now - self._logged_at.get(preparation.name, float("-inf")) >= self._log_seconds:
             self._logged_at[preparation.name] = now
             _log.info("%s", preparation.describe())

@@ -10,11 +10,11 @@ import errno
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from redis.exceptions import RedisError
 
-from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.errors import (
     CatalogueError,
     DarkroomError,
@@ -104,6 +104,10 @@ class ModelFetcher:
         """All names of the catalogue whose files are on this machine."""
         return self._places.names_here()
 
+    def model_row(self, id: str) -> ModelSpec:
+        """A model's row, with the commits that it is loaded from; raises NotPrepared."""
+        return cast("ModelSpec", self._places.row(id))
+
     def locate(self, id: str) -> Path:
         """A model's files, which must be on this machine; raises NotPrepared."""
         return self._places.locate(id)
@@ -129,11 +133,12 @@ def load_errors_as_job_failed(id: str, load: Callable[[], _Loaded]) -> _Loaded:
     Raises:
         JobFailed: with MODEL_LOAD_FAILED.
         NotPrepared: its files are not on this machine.
+        Unavailable: Redis does not answer.
         Exception: failed allocations (`is_out_of_memory`), as they are: a smaller plan may help.
     """
     try:
         return load()
-    except (JobFailed, NotPrepared):
+    except (JobFailed, NotPrepared, Unavailable):
         raise
     except (NotFound, CatalogueError) as error:
         raise _refusal(id, error) from error

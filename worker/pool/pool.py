@@ -272,7 +272,7 @@ class Pool:
         return self._size_bytes - plan.peak_bytes - model.adapters.resident_bytes - others
 
     def _load(self, id: str, plan: Plan) -> LoadedModel:
-        model = LoadedModel(self.catalogue.model(id), self._fetcher.locate(id), self._context, plan)
+        model = LoadedModel(self._fetcher.model_row(id), self._fetcher.locate(id), self._context, plan)
         self._counters.count("model_loads", model=id)
         return model
 

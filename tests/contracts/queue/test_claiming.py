@@ -228,6 +228,30 @@ def test_a_job_with_a_deferred_controlnet_is_skipped(queue: JobQueue, make_claim
     assert [claim.job.id for claim in claims.claim(ready)] == [controlled.id]
 
 
+def test_a_lora_of_the_catalogue_must_be_ready_and_an_uploaded_one_need_not(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
+    uploaded = LoraParameters(name="mine", key="inputs/a.safetensors", sha256="ab", values=1)
+    styled = queue.submit(parameters(model="warm", loras=(LoraParameters(name="ink"), uploaded), batchable=False))
+    claims = make_claims()
+    with pytest.raises(NotReady) as unready:
+        claims.claim(ClaimCriteria(ready=["warm"]))
+    assert unready.value.name == "lora:ink"
+    assert claims.claim(ClaimCriteria(ready=["warm", "lora:ink"]))[0].job.id == styled.id
+
+
+@pytest.mark.parametrize("deferred", [[], ["lora:ink"]])
+def test_no_job_joins_a_call_with_a_lora_that_is_not_ready(
+    queue: JobQueue, make_claims: MakeClaims, deferred: list[str]
+) -> None:
+    plain = queue.submit(parameters(model="warm"))
+    styled = queue.submit(parameters(model="warm", loras=(LoraParameters(name="ink"),)))
+    claims = make_claims()
+    together = ClaimCriteria(ready=["warm"], deferred=deferred, max_images=4, batching=True)
+    assert [claim.job.id for claim in claims.claim(together)] == [plain.id]
+    assert queue.fetch(styled.id).state is JobState.QUEUED
+
+
 def test_ended_jobs_behind_a_deferred_job_leave_the_queue(queue: JobQueue, make_claims: MakeClaims) -> None:
     controlled = queue.submit(parameters(controls=(LINES,)))
     cancelled = queue.submit(parameters())

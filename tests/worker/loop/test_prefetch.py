@@ -1,4 +1,4 @@
-"""Models are prepared one after another, each once; a failure does not stop the next."""
+"""What jobs need is prepared in the background, each once; a failure is told and does not stop the next."""
 
 from __future__ import annotations
 
@@ -15,9 +15,14 @@ import pytest
 import torch
 
 from contracts.catalogue.catalogue import Catalogue
+from contracts.errors import FailureCode, JobFailed
+from contracts.hub.errors import Cancelled
+from contracts.metrics import Counters
+from tests.support.waiting import wait_until
 from worker.checkpoints import sources
 from worker.checkpoints.places import PreparationWatch
 from worker.loop.prefetch import Prefetcher
+from worker.pool.fetcher import PreparationDelayed
 from worker.pool.pool import Pool
 
 
@@ -45,26 +50,149 @@ def test_each_model_is_prepared_once_in_the_order_of_the_requests() -> None:
     assert prepared == ["first", "second", "last"]
 
 
-def test_a_model_that_cannot_be_prepared_counts_as_ready_and_the_next_one_follows(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    over = threading.Event()
+class Preparing:
+    """A prefetcher whose preparations end as a test says: with `outcomes`, then well."""
 
-    def prepare(model: str, watch: PreparationWatch) -> None:
+    def __init__(self, *outcomes: Exception, **options: Any) -> None:
+        self.prepared: list[str] = []
+        self._outcomes = list(outcomes)
+        self.prefetcher = Prefetcher(self._prepare, **options)
+
+    def _prepare(self, name: str, watch: PreparationWatch) -> None:
         del watch
-        if model == "good":
-            over.set()
-            return
-        raise OSError("/secret/path is away")
+        self.prepared.append(name)
+        if self._outcomes:
+            raise self._outcomes.pop(0)
+
+    def run(self, name: str) -> None:
+        """Begin, and wait until it has ended in whatever way."""
+        self.prefetcher.begin(name)
+        wait_until(lambda: name not in self.prefetcher.pending)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (JobFailed(FailureCode.MODEL_LOAD_FAILED, "org/name is gated"), "org/name is gated"),
+        (OSError("/secret/path is away"), "bad cannot be loaded (OSError); the worker's log has the details"),
+    ],
+)
+def test_what_cannot_be_prepared_is_not_ready_and_says_why_without_a_path(error: Exception, message: str) -> None:
+    preparing = Preparing(error)
+    preparing.run("bad")
+    preparing.run("good")
+    prefetcher = preparing.prefetcher
+    assert (prefetcher.ready, prefetcher.deferred) == (["good"], ["bad"])
+    assert prefetcher.failures["bad"].message == message
+    assert [(one.name, one.state, one.message) for one in prefetcher.preparations] == [("bad", "failed", message)]
+    prefetcher.begin("bad")  # remembered for a while
+    assert preparing.prepared == ["bad", "good"]
+
+
+def test_what_fails_for_now_is_tried_again_after_pauses_that_grow() -> None:
+    counters = Counters()
+    preparing = Preparing(*[PreparationDelayed("away")] * 3, first_pause_seconds=0.05, counters=counters)
+    prefetcher = preparing.prefetcher
+    for attempt in range(3):
+        preparing.run("model")
+        assert (prefetcher.ready, prefetcher.deferred) == ([], ["model"])
+        (told,) = prefetcher.preparations
+        assert (told.state, told.message) == ("retrying", "away")
+        prefetcher.begin("model")
+        assert len(preparing.prepared) == attempt + 1  # not before its pause is over
+        wait_until(lambda: not prefetcher.deferred)
+    preparing.run("model")
+    assert (prefetcher.ready, prefetcher.preparations) == (["model"], [])
+    assert counters.drain() == {
+        '["preparations","","model","delayed"]': 3,
+        '["preparations","","model","ready"]': 1,
+    }
+
+
+def test_a_hub_that_says_when_to_come_back_is_left_alone_until_then() -> None:
+    preparing = Preparing(PreparationDelayed("busy", retry_seconds=100.0), first_pause_seconds=0.001)
+    preparing.run("model")
+    (told,) = preparing.prefetcher.preparations
+    assert 90 < (told.retry_seconds or 0) <= 100
+
+
+def test_a_pause_is_bounded_whatever_a_hub_says() -> None:
+    preparing = Preparing(PreparationDelayed("busy", retry_seconds=1e9))
+    preparing.run("model")
+    (told,) = preparing.prefetcher.preparations
+    assert (told.retry_seconds or 0) <= 300
+
+
+def test_a_preparation_that_no_job_needs_ends_and_is_not_ready() -> None:
+    begun, wanted = threading.Event(), Queue[bool]()
+
+    def prepare(name: str, watch: PreparationWatch) -> None:
+        begun.set()
+        wait_until(lambda: not watch.is_wanted())
+        wanted.put(watch.is_wanted())
+        raise Cancelled(name)
+
+    prefetcher = Prefetcher(prepare, is_here=lambda _: False)
+    prefetcher.begin("model")
+    prefetcher.begin("behind it")
+    assert begun.wait(60)
+    prefetcher.set_needed("behind it", False)
+    prefetcher.set_needed("model", False)
+    wait_until(lambda: not prefetcher.pending)
+    assert (prefetcher.ready, prefetcher.deferred, wanted.qsize()) == ([], [], 1)
+
+
+def test_what_is_always_wanted_goes_on_without_a_job() -> None:
+    gate = threading.Event()
+
+    def prepare(name: str, watch: PreparationWatch) -> None:
+        assert gate.wait(60)
+        assert watch.is_wanted(), name
 
     prefetcher = Prefetcher(prepare)
-    prefetcher.begin("bad")
-    prefetcher.begin("good")
-    assert over.wait(30)
-    assert "bad" in prefetcher.ready
-    assert "bad could not be prepared: OSError" in caplog.text
-    prefetcher.begin("bad")
-    assert "bad" not in prefetcher.pending
+    prefetcher.begin("model", always_wanted=True)
+    prefetcher.set_needed("model", False)
+    gate.set()
+    wait_until(lambda: prefetcher.ready == ["model"])
+
+
+def test_what_is_on_this_machine_does_not_wait_for_a_download() -> None:
+    gate = threading.Event()
+
+    def prepare(name: str, watch: PreparationWatch) -> None:
+        del watch
+        assert name != "hub" or gate.wait(60)
+
+    prefetcher = Prefetcher(prepare, is_here=lambda name: name != "hub")
+    for name in ("hub", "local", "lora:local"):
+        prefetcher.begin(name)
+    wait_until(lambda: set(prefetcher.ready) == {"local", "lora:local"})
+    assert prefetcher.pending == ["hub"]
+    gate.set()
+    wait_until(lambda: not prefetcher.pending)
+
+
+def test_a_download_tells_its_bytes_its_speed_and_the_time_left() -> None:
+    counters, gate, told = Counters(), threading.Event(), threading.Event()
+
+    def prepare(name: str, watch: PreparationWatch) -> None:
+        del name
+        watch.fetched(1000, 4000)  # left from an earlier attempt
+        time.sleep(0.6)
+        watch.fetched(2000, 4000)
+        told.set()
+        assert gate.wait(60)
+
+    prefetcher = Prefetcher(prepare, is_here=lambda _: False, counters=counters)
+    prefetcher.begin("model")
+    assert told.wait(60)
+    (view,) = prefetcher.preparations
+    gate.set()
+    assert (view.state, view.bytes_done, view.bytes_total) == ("fetching", 2000, 4000)
+    assert 0 < (view.bytes_per_second or 0) <= 1000 / 0.6 + 1
+    assert view.remaining_seconds == pytest.approx(2000 / (view.bytes_per_second or 1), abs=0.1)
+    assert view.describe().startswith("model: 0.0 of 0.0 MB, 0.0 MB/s, ")
+    assert counters.drain()['["downloaded_bytes","","model"]'] == 1000
 
 
 def test_a_model_that_was_loaded_and_dropped_is_prepared_again() -> None:
