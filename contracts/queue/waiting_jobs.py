@@ -59,6 +59,10 @@ class WaitingJobs:
         told = preparation.model_dump(mode="json", exclude_defaults=True)
         return self._run(preparation.name, preparation=told, **extras)
 
+    def need(self, name: str) -> bool:
+        """Whether any job needs something. Raises RedisError."""
+        return self._run(name)[0] > 0
+
     def fail(self, name: str, error: JobError) -> list[str]:
         """End all jobs that need something with an error; return their ids.
 

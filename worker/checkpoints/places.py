@@ -107,13 +107,14 @@ class Places:
         row = self._pinned(name, self._revisions.resolve)
         if row is None:
             raise NotPrepared(name)
-        options = {"on_progress": watch.fetched, "is_wanted": watch.is_wanted}
+        progress, is_wanted = watch.fetched, watch.is_wanted
         if isinstance(row, ModelSpec):
-            place = sources.fetch_model(self._catalogue, row, get_family(row.family), **options)
+            family = get_family(row.family)
+            place = sources.fetch_model(self._catalogue, row, family, on_progress=progress, is_wanted=is_wanted)
         elif isinstance(row, ControlNetSpec):
-            place = sources.fetch_controlnet(self._catalogue, row, **options)
+            place = sources.fetch_controlnet(self._catalogue, row, on_progress=progress, is_wanted=is_wanted)
         else:
-            place = sources.fetch_lora(self._catalogue, row, **options)
+            place = sources.fetch_lora(self._catalogue, row, on_progress=progress, is_wanted=is_wanted)
         self._known[name] = place
         return place
 

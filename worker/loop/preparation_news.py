@@ -86,6 +86,7 @@ class PreparationNews:
         before, told_at = self._told.get(name, (None, 0.0))
         is_new, is_retry = news != before, preparation.state == RETRYING
         if not is_new and now - told_at < _PROGRESS_SECONDS:
+            self._prefetcher.set_needed(name, self._jobs.need(name))
             return
         expired = None
         if is_retry and self._prefetcher.delayed_seconds(name) >= self._limit_seconds:

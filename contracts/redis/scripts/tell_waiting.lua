@@ -2,7 +2,7 @@
 -- With `preparation`, an object with a `state`, jobs are told: as an event, and in their field `preparing`, which a
 -- preparation that is `ready` removes. With `max_jobs` only so many. Of those that are told that it is `retrying`, those
 -- end with `error`, if there is one, that were told so first at least `limit_seconds` ago. Without `preparation`, all end
--- with `error`.
+-- with `error`. With neither, nothing is done, and the first job that needs it is enough.
 -- Jobs for which another worker is at work, as it has told them in the last `stale_seconds`, are left alone.
 -- Returns the number of jobs that need it, at least 1 where there are more than `max_jobs`, and the ids of those that ended.
 if arguments.error then write_even_if_full() end
@@ -48,6 +48,7 @@ local function visit(id, queue, model)
   local job = redis.call('HMGET', job_key(id), 'state', 'needs', 'preparing', 'retrying_since')
   if job[1] ~= 'queued' or not is_needed(strings(job[2], { model })) then return end
   needing = needing + 1
+  if not (preparation or arguments.error) then return end
   if is_told_by_another(job[3]) then return end
   local since = tonumber(job[4] or nil) or time
   if arguments.error and (not preparation or time - since >= arguments.limit_seconds) then
@@ -55,6 +56,10 @@ local function visit(id, queue, model)
   else
     tell(id)
   end
+end
+
+local function is_enough()
+  return arguments.max_jobs and told >= arguments.max_jobs or needing > 0 and not (preparation or arguments.error)
 end
 
 -- Names of ControlNets and LoRAs have a colon, which ids of models cannot have.
@@ -65,7 +70,7 @@ for _, tier in ipairs(TIERS) do
     if not is_model or model == arguments.name then
       for _, id in ipairs(redis.call('LRANGE', KEY.rq_queue .. queue, 0, -1)) do
         visit(id, queue, model)
-        if arguments.max_jobs and told >= arguments.max_jobs then return { needing, ended } end
+        if is_enough() then return { needing, ended } end
       end
     end
   end

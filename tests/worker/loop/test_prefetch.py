@@ -220,20 +220,20 @@ def test_a_controlnet_is_prepared_by_its_own_name(catalogue: Catalogue, monkeypa
     assert sorted(hashed) == ["config.json", "diffusion_pytorch_model.safetensors"]
 
 
-def test_the_hub_is_asked_for_a_model_only_once(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each request is at least one round trip, during which no other job is generated."""
-    locate, asked = sources.fetch_model, []
+def test_loading_a_model_fetches_nothing(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request to a hub is at least one round trip, during which no other job is generated."""
+    fetch, fetched = sources.fetch_model, []
 
     def count(*arguments: Any, **options: Any) -> Any:
-        asked.append(arguments[1].id)
-        return locate(*arguments, **options)
+        fetched.append(arguments[1].id)
+        return fetch(*arguments, **options)
 
     monkeypatch.setattr(sources, "fetch_model", count)
     pool = Pool(catalogue, device="cpu", max_models=1)
     pool.prepare("shapes-sdxl")
     for id in ("shapes-sdxl", "shapes-flux", "shapes-sdxl"):
         pool.model(id)
-    assert asked == ["shapes-sdxl", "shapes-flux"]
+    assert fetched == ["shapes-sdxl"]
 
 
 def test_a_prepared_model_is_not_hashed_again(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
