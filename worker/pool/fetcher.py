@@ -158,7 +158,8 @@ def _refusal(name: str, error: Exception) -> JobFailed:
         reason = "it was removed from the catalogue while the job was waiting; use another one"
     elif isinstance(error, CatalogueError):
         _log.error("%s: %s", shown, error)
-        reason = "its files are not on the worker; the worker's log says where they were expected"
+        place, _, rest = str(error).partition(": ")
+        reason = rest if rest and place.startswith(("/", ".", "~")) else str(error)
     else:
         reason = str(error)
     return JobFailed(code, f"{shown} cannot be loaded: {reason}")
