@@ -13,7 +13,8 @@ from redis import Redis
 
 from app.disk_space import DiskSpace
 from contracts.errors import Unavailable
-from contracts.queue.workers import read_workers
+from contracts.queue.preparations import READING, WAITING
+from contracts.queue.workers import WorkerReport, read_workers
 from contracts.redis.connection import check_writes, redis_errors_are_unavailable
 from contracts.redis.replication import ReplicaBarrier
 from contracts.storage import Storage
@@ -25,10 +26,16 @@ class Readiness:
     """The parts that a job needs, checked at most once a second."""
 
     def __init__(
-        self, connection: Redis, storage: Storage, disk_space: DiskSpace, replicas: ReplicaBarrier
+        self,
+        connection: Redis,
+        storage: Storage,
+        disk_space: DiskSpace,
+        replicas: ReplicaBarrier,
+        default_model: str,
     ) -> None:
-        """`connection` decodes responses."""
+        """`connection` decodes responses; `default_model` is that of requests which name none."""
         self._connection = connection
+        self._default_model = default_model
         self._checks: list[tuple[str, Callable[[], object]]] = [
             ("storage", storage.check),
             ("storage", disk_space.check_reserve),
@@ -36,13 +43,14 @@ class Readiness:
             ("redis", lambda: check_writes(connection)),
             ("redis", replicas.check),
             ("workers", self._check_workers),
+            ("models", self._check_default_model),
         ]
         self._lock = threading.Lock()
         self._checked_at = float("-inf")
         self._missing: Mapping[str, str] = {}
 
     def missing(self) -> Mapping[str, str]:
-        """Part (`storage`, `spool`, `redis`, `workers`) -> what is wrong with it; empty if a job would be run."""
+        """Part (`storage`, `spool`, `redis`, `workers`, `models`) -> what is wrong with it."""
         with self._lock:
             if time.monotonic() - self._checked_at > _CACHE_SECONDS:
                 self._missing = self._check()
@@ -52,8 +60,8 @@ class Readiness:
     def _check(self) -> dict[str, str]:
         missing: dict[str, str] = {}
         for part, check in self._checks:
-            if part == "workers" and "redis" in missing:
-                continue  # they are known from Redis
+            if part in ("workers", "models") and missing.keys() & {"redis", "workers"}:
+                continue  # workers are known from Redis, and models from workers
             try:
                 check()
             except Unavailable as error:
@@ -70,3 +78,20 @@ class Readiness:
         raise Unavailable(
             f"every worker is paused: {'; '.join(paused)}" if paused else "no worker is idle or busy"
         )
+
+    def _check_default_model(self) -> None:
+        """Raise Unavailable if no worker could run a job of the default model without a download, or at all."""
+        with redis_errors_are_unavailable():
+            reports = read_workers(self._connection)
+        states = {report.id: _obstacle(self._default_model, report) for report in reports}
+        if states and None not in states.values():
+            told = ", ".join(dict.fromkeys(state for state in states.values() if state))
+            raise Unavailable(f"no worker can use the default model {self._default_model} yet: {told}")
+
+
+def _obstacle(model: str, report: WorkerReport) -> str | None:
+    """The state of a preparation that keeps a worker from running the model; None where nothing does."""
+    states = [preparation.state for preparation in report.preparing if preparation.name == model]
+    if not states or model in report.warm or (model in report.ready and states[0] in (WAITING, READING)):
+        return None
+    return states[0]

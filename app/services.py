@@ -101,7 +101,7 @@ async def open_services(
         queue=queue,
         storage=storage,
         disk_space=disk_space,
-        readiness=Readiness(redis, storage, disk_space, queue.replicas),
+        readiness=Readiness(redis, storage, disk_space, queue.replicas, catalogue.default_model),
         notifier=JobNotifier(),
         authenticator=Authenticator(api_keys, key_requirement, _anonymous(settings)),
         api_keys=api_keys,

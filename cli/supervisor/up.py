@@ -18,9 +18,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
-
+from cli.supervisor.announcement import Announcement
 from cli.supervisor.beats import BeatReceiver
+from cli.supervisor.hub_check import check_catalogue
 from cli.supervisor.process import Child
 from cli.supervisor.redis_server import MEMORY_BYTES, RedisServer
 from contracts.background import BackgroundThread
@@ -44,9 +44,14 @@ class Service:
     def __init__(
         self, host: str, port: int, data: Path, workers: int, fsync: str, redis_bytes: int = MEMORY_BYTES
     ) -> None:
-        """Open the listening socket; `port` 0 picks a free one. `data` holds images, uploads and Redis' file."""
+        """Open the listening socket; `port` 0 picks a free one. `data` holds images, uploads and Redis' file.
+
+        Raises:
+            RuntimeError: the address is in use, the catalogue is invalid, or a hub has not what its rows name.
+        """
         self._data = data.resolve()
         self._listener = _listen(host, port)
+        self._catalogue = check_catalogue()
         own_redis = not os.environ.get("DARKROOM_REDIS_URL")
         self._redis = RedisServer(self._data / "redis", fsync, redis_bytes) if own_redis else None
         self._host, self._port = self._listener.getsockname()[:2]
@@ -55,7 +60,7 @@ class Service:
         self._workers: list[Child] = []
         self._dispatcher: Child | None = None
         self._beats = BeatReceiver()
-        self._announcement = BackgroundThread("announcement")
+        self._announcing = BackgroundThread("announcement")
         # A child ends itself after this time, and says where it hangs; one that cannot is killed a little later.
         self._hang_seconds = SharedSettings().hang_seconds * 1.5 + 2.0
         self._stop_signals = 0
@@ -67,7 +72,11 @@ class Service:
         return f"http://{host}:{self._port}"
 
     def run(self) -> None:
-        """Start all parts, restart those that die, and stop them in order on a signal."""
+        """Start all parts, restart those that die, and stop them in order on a signal.
+
+        Raises:
+            RuntimeError: the default model cannot be had from its hub, so that the service would be of no use.
+        """
         with self._signals_counted():
             try:
                 self._start()
@@ -109,10 +118,12 @@ class Service:
         return [child for child in (self._api, *self._workers, self._dispatcher) if child is not None]
 
     def _supervise(self) -> None:
+        redis_url = SharedSettings().redis_url if self._redis is None else self._redis.url
+        announcement = Announcement(self.url, redis_url, self._catalogue)
         # In a thread: a hung API that lets this wait must not keep the supervisor from ending it.
-        self._announcement.submit(self._announce)
+        self._announcing.submit(lambda: announcement.run(lambda: self._announcing.closing))
         round_at = time.monotonic()
-        while not self._stop_signals:
+        while not self._stop_signals and announcement.refusal is None:
             round_seconds, round_at = time.monotonic() - round_at, time.monotonic()
             self._end_hung_children(round_seconds)
             if self._redis is not None:
@@ -120,7 +131,9 @@ class Service:
             for child in self._children():
                 child.revive()
             time.sleep(_POLL_SECONDS)
-        self._announcement.close(0)
+        self._announcing.close(0)
+        if announcement.refusal is not None:
+            raise RuntimeError(announcement.refusal)
 
     def _end_hung_children(self, round_seconds: float) -> None:
         beating = self._beats.receive()
@@ -130,20 +143,6 @@ class Service:
             if round_seconds > _LONG_ROUND_SECONDS:
                 child.excuse(round_seconds)
             child.kill_if_hung()
-
-    def _announce(self) -> None:
-        """Print the URL once the service is ready."""
-        while not self._announcement.closing:
-            if self._is_ready():
-                print(f"ready {self.url}", flush=True)
-                return
-            time.sleep(_POLL_SECONDS)
-
-    def _is_ready(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/readyz", timeout=5.0, trust_env=False).status_code == 200
-        except httpx.HTTPError:
-            return False
 
     def _stop(self) -> None:
         """Stop the API and the workers, then the dispatcher, when no more webhooks can come, then Redis."""

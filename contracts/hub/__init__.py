@@ -11,5 +11,6 @@ cache.py         the layout of the cache on disk, shared with huggingface_hub
 download.py      one file into the cache: locked, resumed, verified
 selection.py     which files of a repository a row needs
 snapshot.py      all of these files: found in the cache, or fetched
+access.py        whether a repository can be fetched, asked before anything depends on it
 revisions.py     what branches and tags are for one service, the same for all of its workers
 """

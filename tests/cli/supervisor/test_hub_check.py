@@ -1,0 +1,101 @@
+"""What `darkroom up` asks the hub before it starts anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from huggingface_hub import snapshot_download
+
+from cli.supervisor.hub_check import check_catalogue
+from tests.support.hub import Hub, serving, use_hub
+from tests.support.hub_http import Fault
+from tests.support.hub_repositories import checkpoint, controlnet, loras, sketch
+
+CATALOGUE = """
+default_model = "sdxl"
+[[models]]
+id = "sdxl"
+family = "sdxl"
+source = "org/model"
+[[controlnets]]
+id = "silhouette"
+family = "sdxl"
+source = "org/controlnet"
+[[loras]]
+id = "tint"
+family = "sdxl"
+source = "org/loras/shapes-sdxl-tint.safetensors"
+"""
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub with a repository of each kind, which the catalogue names."""
+    (tmp_path / "catalogue.toml").write_text(CATALOGUE, encoding="utf-8")
+    monkeypatch.setenv("DARKROOM_CATALOGUE", str(tmp_path / "catalogue.toml"))
+    with serving() as hub:
+        hub.commit("org/model", sketch(checkpoint()))
+        hub.commit("org/controlnet", sketch(controlnet()))
+        hub.commit("org/loras", sketch(loras("tint", "stripes")))
+        use_hub(monkeypatch, hub, tmp_path / "home")
+        yield hub
+
+
+def test_a_start_asks_for_each_repository_and_fetches_a_byte_of_it(hub: Hub) -> None:
+    assert check_catalogue().default_model == "sdxl"
+    fetched = {name: hub.fetched(f"org/{name}") for name in ("model", "controlnet", "loras")}
+    assert fetched == {
+        "model": {"model_index.json": 1},
+        "controlnet": {"config.json": 1},
+        "loras": {"shapes-sdxl-tint.safetensors": 1},
+    }
+
+
+def test_rows_whose_repository_revision_or_file_is_missing_or_gated_are_told_by_name(
+    hub: Hub, tmp_path: Path
+) -> None:
+    hub.gates["org/model"] = "hf_other"
+    rows = CATALOGUE.replace("org/controlnet", "org/nothing").replace("tint.safe", "tent.safe")
+    rows += '[[loras]]\nid = "old"\nfamily = "sdxl"\nsource = "org/loras"\nrevision = "v9"\n'
+    (tmp_path / "catalogue.toml").write_text(rows, encoding="utf-8")
+    with pytest.raises(RuntimeError) as refused:
+        check_catalogue()
+    told = str(refused.value)
+    assert "sdxl: org/model is gated: accept its terms on the hub and set HF_TOKEN for the worker" in told
+    assert "silhouette: org/nothing does not exist" in told
+    assert "tint: org/loras has no file shapes-sdxl-tent.safetensors" in told
+    assert "old: org/loras has no revision v9" in told
+    assert "\n" not in told
+
+
+def test_a_token_opens_a_gate(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.gates["org/model"] = "hf_right"
+    monkeypatch.setenv("HF_TOKEN", "hf_right")
+    check_catalogue()
+
+
+@pytest.mark.parametrize("fault", [Fault(status=503), Fault(status=429), Fault(cut_bytes=10), None])
+def test_a_hub_that_does_not_answer_is_no_reason_not_to_start(hub: Hub, fault: Fault | None) -> None:
+    if fault is None:
+        hub.stop()
+    else:
+        hub.faults = [fault]
+    check_catalogue()
+
+
+def test_nothing_is_asked_about_what_is_in_the_cache(hub: Hub) -> None:
+    for repository in ("org/model", "org/controlnet", "org/loras"):
+        snapshot_download(repository)
+    hub.gates["org/model"] = "hf_other"
+    asked = len(hub.requests)
+    check_catalogue()
+    assert len(hub.requests) == asked
+
+
+def test_an_invalid_catalogue_ends_the_start(tmp_path: Path, hub: Hub) -> None:
+    (tmp_path / "catalogue.toml").write_text(CATALOGUE.replace("sdxl", "sd0"), encoding="utf-8")
+    with pytest.raises(RuntimeError, match="unknown family 'sd0'"):
+        check_catalogue()
+    assert hub.requests == []
