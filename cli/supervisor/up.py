@@ -50,8 +50,8 @@ class Service:
             RuntimeError: the address is in use, the catalogue is invalid, or a hub has not what its rows name.
         """
         self._data = data.resolve()
-        self._listener = _listen(host, port)
         self._catalogue = check_catalogue()
+        self._listener = _listen(host, port)
         own_redis = not os.environ.get("DARKROOM_REDIS_URL")
         self._redis = RedisServer(self._data / "redis", fsync, redis_bytes) if own_redis else None
         self._host, self._port = self._listener.getsockname()[:2]

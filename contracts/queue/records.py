@@ -76,12 +76,19 @@ class JobError(_Part):
 
 
 class Weights(_Part):
-    """Weights that an image was generated with, with the SHA-256 of their content."""
+    """Weights that an image was generated with, with the SHA-256 of their content.
+
+    Attributes:
+        repository: `org/name` on a hub, where they come from one.
+        revision: its commit.
+    """
 
     id: str
     sha256: str
     family: str | None = None
     scale: float | None = None
+    repository: str | None = Field(None, exclude_if=lambda value: value is None)
+    revision: str | None = Field(None, exclude_if=lambda value: value is None)
 
 
 class CacheUse(_Part):

@@ -5,12 +5,18 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from app.disk_space import DiskSpace
 from app.readiness import Readiness
 from contracts.queue.client import JobQueue
+from contracts.queue.preparations import Preparation
 from contracts.queue.workers import WorkerReport, publish
 from contracts.storage.local import LocalStorage
+
+MODEL = "the-default"
 
 
 class CountingStorage(LocalStorage):
@@ -25,7 +31,7 @@ class CountingStorage(LocalStorage):
 
 def test_many_who_ask_at_one_moment_share_a_check(queue: JobQueue, tmp_path: Path) -> None:
     storage = CountingStorage(tmp_path)
-    readiness = Readiness(queue.connection, storage, DiskSpace(storage, 0), queue.replicas)
+    readiness = Readiness(queue.connection, storage, DiskSpace(storage, 0), queue.replicas, MODEL)
 
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: readiness.missing(), range(200)))
@@ -36,7 +42,7 @@ def test_many_who_ask_at_one_moment_share_a_check(queue: JobQueue, tmp_path: Pat
 
 def test_the_answer_is_renewed(queue: JobQueue, tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
-    readiness = Readiness(queue.connection, storage, DiskSpace(storage, 0), queue.replicas)
+    readiness = Readiness(queue.connection, storage, DiskSpace(storage, 0), queue.replicas, MODEL)
     assert list(readiness.missing()) == ["workers"]
 
     publish(queue.connection, WorkerReport(id="w", state="idle"), ttl_seconds=60)
@@ -45,3 +51,37 @@ def test_the_answer_is_renewed(queue: JobQueue, tmp_path: Path) -> None:
     while readiness.missing():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+FETCHING = Preparation(name=MODEL, state="fetching")
+READING = Preparation(name=MODEL, state="reading")
+FAILED = Preparation(name=MODEL, state="failed", message="its hub is at https://internal.example")
+
+
+@pytest.mark.parametrize(
+    ("reports", "told"),
+    [
+        ([{"preparing": [FETCHING]}], "no worker can use the default model the-default yet: fetching"),
+        ([{"preparing": [FETCHING]}, {"preparing": [FAILED]}], "yet: fetching, failed"),
+        ([{"preparing": [FAILED], "ready": [MODEL]}], "yet: failed"),
+        ([{"preparing": [FETCHING]}, {"ready": [MODEL]}], None),
+        ([{"preparing": [FETCHING]}, {}], None),
+        ([{"preparing": [READING], "ready": [MODEL]}], None),
+        ([{"preparing": [READING]}], "yet: reading"),
+        ([{"preparing": [FETCHING], "warm": [MODEL]}], None),
+        ([{"preparing": [Preparation(name="another", state="failed")]}], None),
+    ],
+)
+def test_a_default_model_that_no_worker_can_use_is_told_without_details(
+    reports: list[dict[str, Any]], told: str | None, queue: JobQueue, tmp_path: Path
+) -> None:
+    storage = LocalStorage(tmp_path)
+    readiness = Readiness(queue.connection, storage, DiskSpace(storage, 0), queue.replicas, MODEL)
+    for number, fields in enumerate(reports):
+        publish(queue.connection, WorkerReport(id=f"w{number}", state="idle", **fields), ttl_seconds=60)
+    missing = readiness.missing()
+    if told is None:
+        assert missing == {}
+    else:
+        assert missing["models"].endswith(told)
+        assert "example" not in missing["models"]
