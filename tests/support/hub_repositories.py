@@ -95,6 +95,18 @@ def with_class(files: Files, class_name: str) -> Files:
     return {**files, "model_index.json": json.dumps(index).encode()}
 
 
+def with_other_weights(files: Files, part: str = "unet") -> Files:
+    """The same with weaker weights of a component, so that images differ."""
+    changed = dict(files)
+    for name in _weights(files):
+        if name.startswith(f"{part}/"):
+            tensors = load(_content(files[name]))
+            changed[name] = save(
+                {key: tensor * tensor.dtype.type(0.9) for key, tensor in tensors.items()}, _METADATA
+            )
+    return changed
+
+
 def sketch(files: Files, weight_bytes: int = 1000) -> Files:
     """The same names and configurations, each file of weights being so many bytes that differ by name."""
     return {

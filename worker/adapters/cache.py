@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,8 @@ class LoraCache:
         pinned.add(sha256)
         self._update_totals()
         self._evict(pinned)
-        return self._by_hash[sha256]
+        # Two rows may name the same content, one on a hub and one on this machine.
+        return replace(self._by_hash[sha256], weights=self._files.weights(lora, sha256, self._family.id))
 
     def _read(self, lora: LoraParameters, path: Path, sha256: str) -> LoadedLora:
         try:

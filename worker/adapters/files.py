@@ -17,6 +17,7 @@ from pathlib import Path
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import CatalogueError, FailureCode, JobFailed, NotFound
 from contracts.metrics import Counters
+from contracts.queue.records import Weights
 from contracts.requests.parameters import LoraParameters
 from contracts.storage import Storage
 from worker.checkpoints.files import ContentHasher
@@ -70,6 +71,12 @@ class LoraFiles:
     def fingerprint(self, path: Path) -> str:
         """Return the SHA-256 of a file, in hex."""
         return self.hasher.hash(path)
+
+    def weights(self, lora: LoraParameters, sha256: str, family: str) -> Weights:
+        """Describe a LoRA that was located, for receipts: its name, its content, and the commit on a hub."""
+        if lora.key is None:
+            return self.places.weights(f"lora:{lora.name}", sha256)
+        return Weights(id=lora.name, sha256=sha256, family=family)
 
     def locate(self, lora: LoraParameters) -> Path:
         """Return the path of a LoRA's file, fetching it from the storage if it is not here.

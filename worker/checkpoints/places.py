@@ -13,6 +13,7 @@ from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, M
 from contracts.errors import DarkroomError
 from contracts.hub.revisions import Revisions
 from contracts.hub.source import HubSource
+from contracts.queue.records import Weights
 from worker.checkpoints import sources
 from worker.families import get_family
 
@@ -96,6 +97,13 @@ class Places:
                 raise NotPrepared(name)
             self._known[name] = place
         return place
+
+    def weights(self, name: str, sha256: str) -> Weights:
+        """Describe what was loaded, for receipts: id, content, and the commit on a hub. Raises as `row`."""
+        row = self.row(name)
+        place = self._catalogue.place(row)
+        origin = (place.repository, place.revision) if isinstance(place, HubSource) else (None, None)
+        return Weights(id=row.id, sha256=sha256, family=row.family, repository=origin[0], revision=origin[1])
 
     def fetch(self, name: str, watch: PreparationWatch) -> Path:
         """Return the folder or file, fetching what is missing or damaged; may take hours.

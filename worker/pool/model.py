@@ -82,7 +82,7 @@ class LoadedModel:
         self.dtype = pick_dtype(spec, context.device)
         self.fp8 = plan.fp8
         self._context = context
-        self.weights = Weights(id=spec.id, sha256=context.hasher.hash(path, spec.variant), family=spec.family)
+        self.weights = context.lora_files.places.weights(spec.id, context.hasher.hash(path, spec.variant))
         skipped = {name for name, placement in plan.placements.items() if placement is Placement.SKIPPED}
         with context.weights_lock:
             self.base = checkpoints.load_model(context.catalogue, spec, self.family, path, self.dtype, skipped)
@@ -99,7 +99,7 @@ class LoadedModel:
             refused="denoiser in fp8" if plan.fp8 else "",
         )
         self.placement = ComponentPlacement(modules, context.device, context.memory_tracker, context.weights_lock)
-        self._controlnets: dict[str, tuple[Any, str]] = {}
+        self._controlnets: dict[str, tuple[Any, Weights]] = {}
         self._host_t5: CpuT5 | None = None
         self._schedulers: dict[str, Any] = {}
         cache_introspection(self.base.vae)
@@ -153,7 +153,8 @@ class LoadedModel:
             module = checkpoints.load_controlnet(self.family, path, self.dtype)
         self.kernels.set_memory_format({id: module})
         cache_introspection(module)
-        self._controlnets = {**self._controlnets, id: (module, self._context.hasher.hash(path))}
+        weights = self._context.lora_files.places.weights(f"controlnet:{id}", self._context.hasher.hash(path))
+        self._controlnets = {**self._controlnets, id: (module, weights)}
         self.placement.add(f"controlnet:{id}", module)
 
     def pipeline(self, mode: Mode, scheduler: str, controlnets: Sequence[str] = ()) -> Any:
@@ -215,8 +216,8 @@ class LoadedModel:
         return previews.fit_projection(self.base.vae)
 
     def controlnet_weights(self, id: str, scale: float) -> Weights:
-        """Id and content hash of a loaded ControlNet."""
-        return Weights(id=id, sha256=self._controlnets[id][1], family=self.spec.family, scale=scale)
+        """A loaded ControlNet, for receipts."""
+        return self._controlnets[id][1].model_copy(update={"scale": scale})
 
     def locations(self, controlnets: Sequence[str] | None = None) -> dict[str, str]:
         """Component -> where it is, with the named ControlNets, or all that are loaded."""
