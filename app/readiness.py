@@ -13,8 +13,7 @@ from redis import Redis
 
 from app.disk_space import DiskSpace
 from contracts.errors import Unavailable
-from contracts.queue.preparations import READING, WAITING
-from contracts.queue.workers import WorkerReport, read_workers
+from contracts.queue.workers import obstacle, read_workers
 from contracts.redis.connection import check_writes, redis_errors_are_unavailable
 from contracts.redis.replication import ReplicaBarrier
 from contracts.storage import Storage
@@ -83,15 +82,9 @@ class Readiness:
         """Raise Unavailable if no worker could run a job of the default model without a download, or at all."""
         with redis_errors_are_unavailable():
             reports = read_workers(self._connection)
-        states = {report.id: _obstacle(self._default_model, report) for report in reports}
-        if states and None not in states.values():
-            told = ", ".join(dict.fromkeys(state for state in states.values() if state))
-            raise Unavailable(f"no worker can use the default model {self._default_model} yet: {told}")
-
-
-def _obstacle(model: str, report: WorkerReport) -> str | None:
-    """The state of a preparation that keeps a worker from running the model; None where nothing does."""
-    states = [preparation.state for preparation in report.preparing if preparation.name == model]
-    if not states or model in report.warm or (model in report.ready and states[0] in (WAITING, READING)):
-        return None
-    return states[0]
+        obstacles = [obstacle(self._default_model, report) for report in reports]
+        states = dict.fromkeys(one.state for one in obstacles if one is not None)
+        if states and None not in obstacles:
+            raise Unavailable(
+                f"no worker can use the default model {self._default_model} yet: {', '.join(states)}"
+            )

@@ -13,10 +13,10 @@ import httpx
 from redis import RedisError
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.errors import CatalogueError, SettingsError
+from contracts.errors import CatalogueError
 from contracts.hub.source import HubSource
 from contracts.queue.preparations import FAILED, Preparation
-from contracts.queue.workers import preparation_of, read_workers
+from contracts.queue.workers import obstacle, read_workers
 from contracts.redis.connection import connect
 
 _POLL_SECONDS = 0.1
@@ -38,7 +38,7 @@ class Announcement:
         """`url` is the API's."""
         self.refusal: str | None = None
         self._url = url
-        self._model = catalogue.model(catalogue.default_model)
+        self._model = catalogue.default_model
         self._is_on_hub = _is_on_hub(catalogue)
         self._connection = connect(redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0)
         self._told: Preparation | None = None
@@ -64,19 +64,19 @@ class Announcement:
 
     def _look(self) -> None:
         try:
-            preparation = preparation_of(self._model.id, read_workers(self._connection))
-        except (RedisError, SettingsError):
+            obstacles = [obstacle(self._model, report) for report in read_workers(self._connection)]
+        except RedisError:
             return
-        if preparation is None:
+        told = [one for one in obstacles if one is not None]
+        if not told or None in obstacles:
             return
+        preparation = next((one for one in told if one.state != FAILED), told[0])
         if preparation.state == FAILED and self._is_on_hub:
             self.refusal = preparation.message
             return
-        is_news = self._told is None or (self._told.state, self._told.message) != (
-            preparation.state,
-            preparation.message,
-        )
-        if self._told is None:
+        before = self._told
+        is_news = before is None or (before.state, before.message) != (preparation.state, preparation.message)
+        if before is None:
             print(f"preparing {self._url}", flush=True)
         if is_news or time.monotonic() - self._told_at > _LINE_SECONDS:
             print(preparation.describe(), file=sys.stderr, flush=True)

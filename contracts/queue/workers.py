@@ -142,6 +142,14 @@ def preparation_of(name: str, reports: Iterable[WorkerReport]) -> Preparation | 
     return found[0] if found else None
 
 
+def obstacle(name: str, report: WorkerReport) -> Preparation | None:
+    """The preparation that keeps a worker from using something now; None where nothing is known to do so."""
+    found = next((preparation for preparation in report.preparing if preparation.name == name), None)
+    if found is None or name in report.warm:
+        return None
+    return None if name in report.ready and found.state in (WAITING, READING) else found
+
+
 def _read(ids: list[str], reports: list[str | None]) -> Iterator[WorkerReport]:
     """Yield the reports that exist; of a worker whose version writes them differently, only that it lives."""
     for id, text in zip(ids, reports, strict=True):

@@ -334,7 +334,7 @@ class Consumer:
             "pid": os.getpid(),
             "capacity": self._capacity,
             "stage_seconds": self._completer.stage_seconds,
-            "preparing": self._prefetcher.preparations,
+            "preparing": [*self._prefetcher.preparations, *self._warm_list.failures],
             **self._pool.report(),
         }
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 
 from contracts.errors import JobFailed
-from contracts.queue.preparations import READING, WAITING
+from contracts.queue.preparations import FAILED, READING, WAITING, Preparation
 from contracts.storage import Storage
 from worker.checkpoints.places import NotPrepared
 from worker.generation.warm_up import warm_up
@@ -25,7 +25,7 @@ _POLL_SECONDS = 0.02
 
 
 class WarmList:
-    """The models of the list that are not loaded yet. Used by the thread that runs the jobs."""
+    """The models of the list that are not loaded yet. For the thread that runs the jobs, but for `failures`."""
 
     def __init__(self, pool: Pool, prefetcher: Prefetcher, storage: Storage, *, is_compiled: bool) -> None:
         """`is_compiled`: whether each is called once after it was loaded, since the first call compiles it."""
@@ -34,6 +34,13 @@ class WarmList:
         self._storage = storage
         self._is_compiled = is_compiled
         self._left: list[str] = []
+        self._failures: tuple[Preparation, ...] = ()
+
+    @property
+    def failures(self) -> list[Preparation]:
+        """Those that could not be loaded, and were not loaded since, for the worker's report. In any thread."""
+        warm = self._pool.warm
+        return [failure for failure in self._failures if failure.name not in warm]
 
     def start(self, models: Sequence[str]) -> None:
         """Load those that are on this machine, and have the others downloaded: they are loaded later."""
@@ -70,6 +77,7 @@ class WarmList:
         except JobFailed as failure:
             # Jobs of a model that cannot be loaded fail with this message; the other models are served.
             _log.error("%s", failure.message)
+            self._failures += (Preparation(name=model, state=FAILED, message=failure.message),)
         except NotPrepared as error:
             _log.warning("%s any more", error)
             self._prefetcher.forget([model])
