@@ -33,12 +33,16 @@ _OUR_LOGGERS = frozenset({"app", "bench", "cli", "contracts", "dispatcher", "mod
 #: An argument of our own messages that names something, such as an id, a path or a model.
 _NAME = re.compile(r"[\w./:@+-]*")
 
+#: Libraries that write a line for each request: in a download, they have the addresses of a content network.
+_CHATTY = ("httpx", "httpcore")
+
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 #: What must not be written: a lower-case text that every match contains, the pattern, and its replacement. Most
 #: lines contain none of these texts, and looking for one takes a fraction of a search by pattern.
 _SECRETS = (
     ("data:", re.compile(r"data:[\w.+/-]*(;[\w=-]+)*;base64,[\w+/=-]*"), "data:[cut]"),
     ("dk_", re.compile(r"\b(dk_[0-9a-f]{12})_[\w-]{20,}"), r"\1_[cut]"),
+    ("hf_", re.compile(r"\bhf_\w{20,}"), "hf_[cut]"),
     ("whsec_", re.compile(r"\bwhsec_[\w+/=-]+"), "whsec_[cut]"),
     (" ", re.compile(r"\b(Bearer|Basic) [\w.~+/=-]+", re.IGNORECASE), r"\1 [cut]"),
     ("://", re.compile(r"://[^/\s@'\"]+@"), "://[cut]@"),
@@ -98,6 +102,9 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(TextLines(settings.prompts) if is_text else JsonLines(settings.prompts))
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
+    if settings.level == "info":
+        for library in _CHATTY:
+            logging.getLogger(library).setLevel(logging.WARNING)
     logging.captureWarnings(True)
     sys.excepthook = _write_unhandled
     threading.excepthook = lambda args: _write_unhandled(args.exc_type, args.exc_value, args.exc_traceback)

@@ -20,7 +20,7 @@ from contracts.queue.workers import obstacle, read_workers
 from contracts.redis.connection import connect
 
 _POLL_SECONDS = 0.1
-#: Interval between two looks at the workers' reports.
+#: Interval between two looks at the workers' reports, and between two questions once a model is being fetched.
 _LOOK_SECONDS = 1.0
 #: Interval between two lines about one download.
 _LINE_SECONDS = 5.0
@@ -51,10 +51,10 @@ class Announcement:
             if self._is_ready():
                 print(f"ready {self._url}", flush=True)
                 return
-            if time.monotonic() - looked_at > _LOOK_SECONDS:
+            if time.monotonic() - looked_at >= _LOOK_SECONDS:
                 self._look()
                 looked_at = time.monotonic()
-            time.sleep(_POLL_SECONDS)
+            time.sleep(_POLL_SECONDS if self._told is None else _LOOK_SECONDS)
 
     def _is_ready(self) -> bool:
         try:

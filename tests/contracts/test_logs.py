@@ -23,6 +23,7 @@ SECRETS = {
     f"Authorization: Bearer {KEY}": KEY[16:],
     f"the key {KEY} is not known": KEY[16:],
     "Basic dXNlcjpzM2NyZXQ=": "dXNlcjpzM2NyZXQ",
+    "the hub refuses hf_abcdefghijklmnopqrstuvwxyzABCDEFGH": "ghijklmnop",
     "signed with whsec_c2VjcmV0c2VjcmV0": "c2VjcmV0c2VjcmV0",
     "data:image/png;base64,iVBORw0KGgo=": "iVBORw0KGgo",
     "data:image/png;name=x;base64,iVBORw0KGgo=": "iVBORw0KGgo",
@@ -57,6 +58,17 @@ def start(**settings: Any) -> io.StringIO:
     stream = io.StringIO()
     configure(LogSettings(**{"format": "json", **settings}), stream)
     return stream
+
+
+def test_requests_of_this_process_are_logged_only_on_request() -> None:
+    levels = [logging.getLogger("httpx").level, logging.getLogger("httpcore").level]
+    try:
+        start()
+        assert not logging.getLogger("httpx").isEnabledFor(logging.INFO)
+        assert logging.getLogger("httpx").isEnabledFor(logging.WARNING)
+    finally:
+        for name, level in zip(("httpx", "httpcore"), levels, strict=True):
+            logging.getLogger(name).setLevel(level)
 
 
 def lines_of(stream: io.StringIO) -> list[dict[str, Any]]:
