@@ -7,6 +7,7 @@ Imports `contracts` only; `app`, `worker` and `dispatcher` are started as progra
     generate.py      `darkroom generate`: one job, with a progress bar
     demo.py          `make demo`: one image of each task, and a contact sheet
     plan.py          `darkroom plan`: the memory plans of a model
+    sizes.py         sizes of a catalogue's rows for it, wherever their files are
     keys.py          `darkroom keys`: API keys
     hub.py           `darkroom hub`: commits of hub repositories
     loras.py         `darkroom loras`: uploaded LoRAs

@@ -1,6 +1,7 @@
 """`darkroom plan`: print the memory plan for a request within a budget; loads nothing and calls no service.
 
-The model is one of the catalogue, of whose files only headers are read, or a published architecture by its name.
+The model is one of the catalogue, of whose files only headers are read, here, in the hub's cache or on the hub;
+or a published architecture by its name.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from typing import get_args
 
 from pydantic import ValidationError
 
+from cli.sizes import Sizes
 from contracts.catalogue.catalogue import Catalogue, ModelSpec, read_catalogue
 from contracts.catalogue.families import Task
-from contracts.errors import CatalogueError, DarkroomError, InvalidRequest
-from contracts.memory.components import ModelComponents, read_components, size_adapter, size_controlnet
+from contracts.errors import DarkroomError, InvalidRequest
+from contracts.memory.components import ModelComponents
 from contracts.memory.plan import PlacedComponent, Plan, Policy, T5Policy, Workload, gib, workload_of
 from contracts.memory.planner import candidates, plan
 from contracts.requests.defaults import StoredImage, resolve
@@ -26,6 +28,12 @@ from contracts.settings import SharedSettings
 from contracts.weights.architectures import read_architectures
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_ORIGINS = {
+    "files": "",
+    "hub": ", on the hub",
+    "architecture": ", as published",
+    "assumed": ", assumed: the family's largest",
+}
 _VALUE_BYTES = {"auto": 2, "bfloat16": 2, "float16": 2, "float32": 4}
 
 
@@ -58,7 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
         RuntimeError: the request is invalid, or no plan fits; the message is one line.
     """
     try:
-        components, workload = _describe(arguments)
+        components, workload, reasons = _describe(arguments)
     except InvalidRequest as error:
         raise RuntimeError(f"{_option(error.problems[0].field)}: {error.problems[0].message}") from None
     except ValidationError as error:
@@ -69,7 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
     policy = Policy(arguments.t5, arguments.allow_fp8, arguments.allow_drop_t5, arguments.host_memory)
     chosen = plan(components, workload, arguments.budget, policy)
     alternatives = candidates(components, workload, arguments.budget, policy) if arguments.candidates else []
-    print("\n".join([*describe(chosen, components, workload), *_list(alternatives)]))
+    print("\n".join([*describe(chosen, components, workload, reasons), *_list(alternatives)]))
     if not chosen.fits:
         raise RuntimeError(chosen.reason)
 
@@ -99,13 +107,18 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def describe(chosen: Plan, components: ModelComponents, workload: Workload) -> Iterator[str]:
-    """The lines that are printed for a plan."""
+def describe(
+    chosen: Plan, components: ModelComponents, workload: Workload, reasons: Sequence[str] = ()
+) -> Iterator[str]:
+    """The lines that are printed for a plan; `reasons` say why the hub told no sizes."""
     shape = workload.shape
     images = "1 image" if shape.images == 1 else f"{shape.images} images"
     yield f"{chosen.model}: {images} of {shape.width} × {shape.height} in {gib(chosen.budget_bytes)}"
     if components.origin == "architecture":
         yield "sizes are those of the published architecture: the checkpoint is not on this machine"
+    elif components.origin == "hub":
+        yield "sizes are those of the files on the hub: the checkpoint is not on this machine"
+    yield from reasons
     yield ""
     rows = [("component", "size", "placement", "on the device")]
     rows += [(part.name, _size(part), part.placement, gib(part.device_bytes)) for part in chosen.components]
@@ -120,8 +133,7 @@ def describe(chosen: Plan, components: ModelComponents, workload: Workload) -> I
 
 
 def _size(part: PlacedComponent) -> str:
-    origins = {"files": "", "architecture": ", as published", "assumed": ", assumed: the family's largest"}
-    return gib(part.bytes) + origins[part.origin]
+    return gib(part.bytes) + _ORIGINS[part.origin]
 
 
 def _list(alternatives: Sequence[Plan]) -> Iterator[str]:
@@ -141,34 +153,26 @@ def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
         yield "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _describe(arguments: argparse.Namespace) -> tuple[ModelComponents, Workload]:
-    """Components and workload of the request, which is validated like any other."""
-    catalogue, model = _find(arguments.model)
-    value_bytes = _VALUE_BYTES[arguments.dtype or model.dtype]
-    components = read_components(catalogue, model, value_bytes)
-    if components is None:
-        known = ", ".join(architecture.id for architecture in read_architectures())
-        raise CatalogueError(f"{model.source} is not on this machine, and its architecture is not one of {known}")
+def _describe(arguments: argparse.Namespace) -> tuple[ModelComponents, Workload, list[str]]:
+    """Components and workload of the request, which is validated like any other; and why the hub told no sizes."""
+    catalogue, model, is_published = _find(arguments.model)
+    sizes = Sizes(catalogue, _VALUE_BYTES[arguments.dtype or model.dtype])
+    components = sizes.model(model, may_ask=not is_published)
     job = _job(arguments, catalogue, model)
-    extras = [size_adapter(catalogue, lora.name, value_bytes) for lora in job.loras]
-    extras += [size_controlnet(catalogue, control.controlnet, value_bytes) for control in job.controls]
-    missing = [
-        name for name, extra in zip((*arguments.lora, *arguments.controlnet), extras, strict=True) if not extra
-    ]
-    if missing:
-        raise CatalogueError(f"{', '.join(missing)}: not on this machine, so the size is unknown")
-    return components, workload_of(model.family, job, extras=[extra for extra in extras if extra])
+    extras = [sizes.lora(lora.name) for lora in job.loras]
+    extras += [sizes.controlnet(control.controlnet) for control in job.controls]
+    return components, workload_of(model.family, job, extras=extras), sizes.reasons
 
 
-def _find(name: str) -> tuple[Catalogue, ModelSpec]:
-    """The catalogue's model, or a published architecture as another row of the catalogue."""
+def _find(name: str) -> tuple[Catalogue, ModelSpec, bool]:
+    """The catalogue's model, or a published architecture as one more row; and whether it is the latter."""
     catalogue = read_catalogue(SharedSettings().catalogue)
     architectures = {architecture.id: architecture for architecture in read_architectures()}
     if name in {model.id for model in catalogue.models} or name not in architectures:
-        return catalogue, catalogue.model(name)
+        return catalogue, catalogue.model(name), False
     published = architectures[name]
     model = ModelSpec(id=name, family=published.family, source=published.sources[0])
-    return catalogue.model_copy(update={"models": (*catalogue.models, model)}), model
+    return catalogue.model_copy(update={"models": (*catalogue.models, model)}), model, True
 
 
 def _job(arguments: argparse.Namespace, catalogue: Catalogue, model: ModelSpec) -> JobParameters:

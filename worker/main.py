@@ -87,7 +87,6 @@ def _run(shared: SharedSettings, queue: QueueSettings, settings: WorkerSettings)
         settings,
         model_pixels=pool.plan_selector.batch_pixels(),
         counters=counters,
-        capacity=pool.plan_selector.capacity,
     )
     watchdog.watch(lambda: consumer.find_fault(shared.hang_seconds))
     try:

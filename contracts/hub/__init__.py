@@ -10,7 +10,9 @@ client.py        requests to the hub: commits, listings, files
 cache.py         the layout of the cache on disk, shared with huggingface_hub
 download.py      one file into the cache: locked, resumed, verified
 selection.py     which files of a repository a row needs
+folders.py       which files of a folder are loaded
 snapshot.py      all of these files: found in the cache, or fetched
 access.py        whether a repository can be fetched, asked before anything depends on it
+remote.py        what can be told of files before they are fetched
 revisions.py     what branches and tags are for one service, the same for all of its workers
 """

@@ -74,7 +74,7 @@ def one_file(name: str) -> Select:
         if not name.endswith(".safetensors"):
             raise HubRefused(f"{name} of {files.repository} is not a .safetensors file")
         if name not in files.names:
-            found = _listed(_weights(files.names))
+            found = _listed(safetensors_of(files.names))
             raise HubRefused(f"{files.repository} has no file {name}; its .safetensors files: {found}")
         return [name]
 
@@ -87,11 +87,11 @@ def lora_file(file: str | None = None, variant: str | None = None) -> Select:
     def select(files: RepositoryFiles) -> list[str]:
         if file is not None:
             return one_file(file)(files)
-        found = _weights(files.names)
+        found = safetensors_of(files.names)
         if variant is not None:
             found = [name for name in found if f".{variant}." in name]
             if not found:
-                every = _listed(_weights(files.names))
+                every = _listed(safetensors_of(files.names))
                 raise HubRefused(f"{files.repository} has no weights of the variant {variant}; its files: {every}")
         if len(found) == 1:
             return found
@@ -104,11 +104,11 @@ def lora_file(file: str | None = None, variant: str | None = None) -> Select:
     return select
 
 
-def model_files(pipeline: str, variant: str | None = None, without: Collection[str] = ()) -> Select:
+def model_files(pipeline: str | None, variant: str | None = None, without: Collection[str] = ()) -> Select:
     """Select a checkpoint in diffusers layout.
 
     Args:
-        pipeline: class that `model_index.json` must name.
+        pipeline: class that `model_index.json` must name; None: any.
         variant: weights of this variant are taken for the components that have them, others for the rest.
         without: components that are not needed.
     """
@@ -120,11 +120,11 @@ def model_files(pipeline: str, variant: str | None = None, without: Collection[s
         for component, needs_weights in components.items():
             if component in without:
                 continue
-            chosen += _descriptions(files.names, component)
+            chosen += component_descriptions(files.names, component)
             if needs_weights:
-                weights = _component_weights(files, component, variant)
+                weights = component_weights(files, component, variant)
                 if not weights and variant is not None:
-                    weights = _component_weights(files, component, None)
+                    weights = component_weights(files, component, None)
                 else:
                     has_variant = True
                 if not weights:
@@ -144,9 +144,12 @@ def descriptions(pipeline: str, weights_of: Sequence[str] = ()) -> Select:
 
     def select(files: RepositoryFiles) -> list[str]:
         components = _components(files, pipeline)
-        chosen = ["model_index.json", *(name for part in components for name in _descriptions(files.names, part))]
+        chosen = [
+            "model_index.json",
+            *(name for part in components for name in component_descriptions(files.names, part)),
+        ]
         for component in weights_of:
-            weights = _component_weights(files, component, None)
+            weights = component_weights(files, component, None)
             if not weights:
                 raise HubRefused(
                     f"{files.repository} has no .safetensors weights of {component}{_others(files, component)}"
@@ -157,11 +160,11 @@ def descriptions(pipeline: str, weights_of: Sequence[str] = ()) -> Select:
     return select
 
 
-def controlnet_files(class_name: str, variant: str | None = None, file: str | None = None) -> Select:
+def controlnet_files(class_name: str | None, variant: str | None = None, file: str | None = None) -> Select:
     """Select a ControlNet's configuration and one set of weights.
 
     Args:
-        class_name: class that its `config.json` must name.
+        class_name: class that its `config.json` must name; None: any.
         variant: of the weights, such as `fp16`.
         file: path of the weights; `config.json` must be in the same folder.
     """
@@ -169,19 +172,19 @@ def controlnet_files(class_name: str, variant: str | None = None, file: str | No
     def select(files: RepositoryFiles) -> list[str]:
         folder = "" if file is None else PurePosixPath(file).parent.as_posix().removeprefix(".")
         config = f"{folder}/config.json".lstrip("/")
-        if config not in files.names and file is None and _weights(files.names):
-            found = _listed(_weights(files.names))
+        if config not in files.names and file is None and safetensors_of(files.names):
+            found = _listed(safetensors_of(files.names))
             raise HubRefused(f"{files.repository} has no config.json at its top; set `file` to one of {found}")
         named = files.read_json(config).get("_class_name")
-        if named != class_name:
+        if class_name is not None and named != class_name:
             raise HubRefused(
                 f"{files.repository} is a {_class_text(named)}, and the row's family needs a {class_name}"
             )
         if file is not None:
             return [config, *one_file(file)(files)]
-        weights = _component_weights(files, "", variant)
+        weights = component_weights(files, "", variant)
         if not weights:
-            others = [name for name in _weights(files.names) if "/" not in name]
+            others = [name for name in safetensors_of(files.names) if "/" not in name]
             wanted = "without a variant" if variant is None else f"of the variant {variant}"
             remedy = f"; set `variant` or `file`; its weights: {_listed(others)}" if others else _others(files, "")
             raise HubRefused(f"{files.repository} has no .safetensors weights {wanted}{remedy}")
@@ -190,44 +193,11 @@ def controlnet_files(class_name: str, variant: str | None = None, file: str | No
     return select
 
 
-def folder_files(files: RepositoryFiles, variant: str | None = None) -> list[str]:
-    """The files that loading a folder on this machine reads, whatever is in it; refuses nothing.
-
-    A folder of the cache may hold more: what other rows need of the same repository.
-    """
-    if "model_index.json" not in files.names:
-        config = ["config.json"] if "config.json" in files.names else []
-        return config + (_any_weights(files, "", variant) if config else _weights(files.names))
-    try:
-        index = files.read_json("model_index.json")
-    except HubRefused:
-        index = {}
-    parts = [name for name, entry in index.items() if isinstance(entry, list) and entry[-1:] != [None]]
-    folders = {name.partition("/")[0] for name in files.names if "/" in name}
-    chosen = ["model_index.json"]
-    for part in sorted(folders.intersection(parts) or folders):
-        chosen += [*_descriptions(files.names, part), *_any_weights(files, part, variant)]
-    return chosen
-
-
-def _any_weights(files: RepositoryFiles, component: str, variant: str | None) -> list[str]:
-    """The weights that would be loaded; all there are where their names are not diffusers'."""
-    for wanted in (variant, None):
-        try:
-            found = _component_weights(files, component, wanted)
-        except HubRefused:  # a shard is missing: loading says so
-            found = []
-        if found:
-            return found
-    prefix = f"{component}/" if component else ""
-    return [name for name in _weights(files.names) if name.startswith(prefix) and "/" not in name[len(prefix) :]]
-
-
-def _components(files: RepositoryFiles, pipeline: str) -> dict[str, bool]:
+def _components(files: RepositoryFiles, pipeline: str | None) -> dict[str, bool]:
     """Component -> whether it has weights, of a checkpoint of the right class."""
     index = files.read_json("model_index.json")
     named = index.get("_class_name")
-    if named != pipeline:
+    if pipeline is not None and named != pipeline:
         raise HubRefused(f"{files.repository} is a {_class_text(named)}, and the row's family needs a {pipeline}")
     components = {}
     for name, entry in index.items():
@@ -246,7 +216,8 @@ def _class_text(named: object) -> str:
     return named[:80] if isinstance(named, str) else "checkpoint that names no class"
 
 
-def _descriptions(names: Collection[str], component: str) -> list[str]:
+def component_descriptions(names: Collection[str], component: str) -> list[str]:
+    """A component's configurations and vocabularies."""
     return sorted(
         name
         for name in names
@@ -258,7 +229,7 @@ def _descriptions(names: Collection[str], component: str) -> list[str]:
     )
 
 
-def _component_weights(files: RepositoryFiles, component: str, variant: str | None) -> list[str]:
+def component_weights(files: RepositoryFiles, component: str, variant: str | None) -> list[str]:
     """One set of a component's weights: a whole file, else the shards of an index with the index; or none."""
     prefix = f"{component}/" if component else ""
     tag = f".{variant}" if variant else ""
@@ -291,7 +262,8 @@ def _shards(files: RepositoryFiles, index: str, prefix: str) -> list[str]:
     return shards
 
 
-def _weights(names: Collection[str]) -> list[str]:
+def safetensors_of(names: Collection[str]) -> list[str]:
+    """All weights, in order."""
     return sorted(name for name in names if name.endswith(".safetensors"))
 
 

@@ -1,29 +1,38 @@
 """What a model consists of: its components with roles, sizes and activations, known before anything is loaded.
 
-Read from the files where they are on this machine, else from the published architecture. Knows nothing of devices,
-budgets or requests.
+Read from the files where they are on this machine or in the hub's cache, else from the published architecture.
+Knows nothing of devices, budgets or requests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.cached import find_cached
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.source import HubSource
 from contracts.memory.activation_tables import find_activations
 from contracts.memory.activations import UNKNOWN, Activations
 from contracts.requests.parameters import LoraParameters
 from contracts.weights.architectures import Architecture, find_architecture, find_controlnet, read_architectures
-from contracts.weights.parameter_counts import ParameterCount, count_files, count_values, read_config, read_configs
+from contracts.weights.parameter_counts import (
+    ParameterCount,
+    controlnet_parts,
+    count_component,
+    count_files,
+    count_values,
+    read_config,
+    read_configs,
+)
 
-#: What a size was read from: the files; the published architecture of a checkpoint that is still on a hub; or, for
-#: an unknown ControlNet on a hub, the largest one of its family.
-Origin = Literal["files", "architecture", "assumed"]
+#: What a size was read from: the files on this machine; their headers on the hub; the published architecture of a
+#: checkpoint that is still on a hub; or, for an unknown ControlNet on a hub, the largest one of its family.
+Origin = Literal["files", "hub", "architecture", "assumed"]
 
 
 class Role(StrEnum):
@@ -75,7 +84,7 @@ class ModelComponents:
     components: tuple[Component, ...]
     value_bytes: int
     t5_optional: bool = False
-    origin: Literal["files", "architecture"] = "files"
+    origin: Literal["files", "hub", "architecture"] = "files"
 
 
 def read_components(catalogue: Catalogue, model: ModelSpec, value_bytes: int) -> ModelComponents | None:
@@ -89,10 +98,13 @@ def read_components(catalogue: Catalogue, model: ModelSpec, value_bytes: int) ->
     """
     source = catalogue.place(model)
     if isinstance(source, HubSource):
-        return _of_architecture(model, find_architecture(model.family, source.repository), value_bytes)
+        cached = find_cached(catalogue, model)
+        if cached is None:
+            return _of_architecture(model, find_architecture(model.family, source.repository), value_bytes)
+        source = cached.folder if source.file is None else cached.paths[0]
     if source.is_file():
-        return _of_file(catalogue, model, source, value_bytes)
-    return _of_folder(model, source, value_bytes)
+        return components_of_file(catalogue, model, count_files([source]), value_bytes, "files")
+    return assemble(model, count_values(source, model.variant), read_configs(source), value_bytes, "files")
 
 
 def size_controlnet(
@@ -110,20 +122,30 @@ def size_controlnet(
     source = fetched or catalogue.place(row)
     name = f"controlnet:{id}"
     if isinstance(source, HubSource):
-        published = find_controlnet(row.family, source.repository)
-        if published is None:
-            return None
-        component = size_component(name, Role.CONTROLNET, published.count, value_bytes, published.config)
-        return replace(component, origin="architecture" if source.repository in published.sources else "assumed")
-    return size_component(name, Role.CONTROLNET, count_files(_files(source)), value_bytes, read_config(source))
+        cached = find_cached(catalogue, row)
+        if cached is None:
+            return _published_controlnet(row, source, value_bytes)
+        count, folder = count_files(_weights(cached.paths)), cached.paths[0].parent
+    elif source.is_dir() and row.file is None:
+        count, folder = count_component(source, row.variant), source
+    else:
+        file = source / row.file if source.is_dir() and row.file is not None else source
+        count, folder = count_files(_weights(controlnet_parts(file))), file.parent
+    return size_component(name, Role.CONTROLNET, count, value_bytes, read_config(folder))
 
 
-def size_adapter(catalogue: Catalogue, id: str, value_bytes: int) -> Component | None:
+def size_adapter(catalogue: Catalogue, id: str, value_bytes: int, fetched: Path | None = None) -> Component | None:
     """A LoRA as a component `lora:ID`; None where it is not on this machine."""
-    source = catalogue.place(catalogue.lora(id))
+    row = catalogue.lora(id)
+    source = fetched or catalogue.place(row)
     if isinstance(source, HubSource):
-        return None
-    return size_component(f"lora:{id}", Role.ADAPTER, count_files(_files(source)), value_bytes)
+        cached = find_cached(catalogue, row)
+        if cached is None:
+            return None
+        files = cached.paths
+    else:
+        files = [source] if source.is_file() else sorted(source.rglob("*.safetensors"))
+    return size_component(f"lora:{id}", Role.ADAPTER, count_files(files), value_bytes)
 
 
 def size_uploaded(lora: LoraParameters, value_bytes: int) -> Component | None:
@@ -179,27 +201,36 @@ def role_of(name: str, config: Mapping[str, Any]) -> Role:
     return Role.VAE if name == "vae" else Role.DENOISER
 
 
-def _of_folder(model: ModelSpec, folder: Path, value_bytes: int) -> ModelComponents:
-    counts, configs = count_values(folder, model.variant), read_configs(folder)
-    return _assemble(model, counts, configs, value_bytes, "files")
+def _published_controlnet(row: ControlNetSpec, source: HubSource, value_bytes: int) -> Component | None:
+    published = find_controlnet(row.family, source.repository)
+    if published is None:
+        return None
+    name = f"controlnet:{row.id}"
+    component = size_component(name, Role.CONTROLNET, published.count, value_bytes, published.config)
+    return replace(component, origin="architecture" if source.repository in published.sources else "assumed")
 
 
-def _of_file(catalogue: Catalogue, model: ModelSpec, file: Path, value_bytes: int) -> ModelComponents:
+def components_of_file(
+    catalogue: Catalogue,
+    model: ModelSpec,
+    count: ParameterCount,
+    value_bytes: int,
+    origin: Literal["files", "hub"],
+) -> ModelComponents:
     """The components of a single file, which does not name them: those of its configuration or of its size.
 
     Where neither is known, the file counts as one component, `checkpoint`.
     """
     folder = None if model.config is None else catalogue.locate(model.config)
     if isinstance(folder, Path) and folder.is_dir():
-        return _of_folder(model, folder, value_bytes)
-    count = count_files([file])
+        return assemble(model, count_values(folder, model.variant), read_configs(folder), value_bytes, origin)
     same_size = [
         architecture
         for architecture in read_architectures()
         if architecture.family == model.family and _is_of_size(architecture, count.values)
     ]
     whole = _of_architecture(model, same_size[0], value_bytes) if len(same_size) == 1 else None
-    return whole or _assemble(model, {"checkpoint": count}, {}, value_bytes, "files")
+    return whole or assemble(model, {"checkpoint": count}, {}, value_bytes, origin)
 
 
 def _is_of_size(architecture: Architecture, values: int) -> bool:
@@ -215,16 +246,17 @@ def _of_architecture(
 ) -> ModelComponents | None:
     if architecture is None:
         return None
-    return _assemble(model, architecture.counts, architecture.configs, value_bytes, "architecture")
+    return assemble(model, architecture.counts, architecture.configs, value_bytes, "architecture")
 
 
-def _assemble(
+def assemble(
     model: ModelSpec,
     counts: Mapping[str, ParameterCount],
     configs: Mapping[str, Mapping[str, Any]],
     value_bytes: int,
-    origin: Literal["files", "architecture"],
+    origin: Literal["files", "hub", "architecture"],
 ) -> ModelComponents:
+    """The components with these numbers of values and configurations."""
     components = []
     for name, count in counts.items():
         config = configs.get(name, {})
@@ -241,5 +273,5 @@ def _value_bytes(model: ModelSpec, role: Role, config: Mapping[str, Any], value_
     return max(value_bytes, 4) if upcast else value_bytes
 
 
-def _files(source: Path) -> list[Path]:
-    return [source] if source.is_file() else sorted(source.rglob("*.safetensors"))
+def _weights(files: Iterable[Path]) -> list[Path]:
+    return [file for file in files if file.suffix == ".safetensors"]

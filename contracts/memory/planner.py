@@ -9,7 +9,7 @@ first is the fastest, and each following one is slower and smaller.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 
@@ -104,6 +104,13 @@ class Capacity(BaseModel):
     policy: Policy = Policy()
     models: dict[str, ModelComponents]
     extras: dict[str, Component]
+
+    def knowing(
+        self, models: Mapping[str, ModelComponents] | None = None, extras: Mapping[str, Component] | None = None
+    ) -> Capacity:
+        """The same with more that is known."""
+        more = {"models": {**self.models, **(models or {})}, "extras": {**self.extras, **(extras or {})}}
+        return self.model_copy(update=more)
 
     def plan(self, family: str, job: JobParameters) -> Plan | None:
         """The best plan for this job alone; None for a model that is missing here."""

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import CatalogueError
+from contracts.hub.errors import HubRefused
+from contracts.hub.folders import folder_files
+from contracts.hub.selection import RepositoryFiles
 from contracts.weights.header_text import NotSafetensors
-from contracts.weights.safetensors import read_header
+from contracts.weights.safetensors import Header, read_header
 
-_SHARD = re.compile(r"-\d+-of-\d+")
 #: A member of a module list that is the model's direct child: the unit of diffusers' block-level group offloading.
 _BLOCK = re.compile(r"[^.]+\.\d+(?=\.)")
 
@@ -72,13 +74,27 @@ def count_values(checkpoint: Path, variant: str | None = None) -> dict[str, Para
     """
     if checkpoint.is_file():
         return {"checkpoint": count_files([checkpoint])}
-    for index in sorted(checkpoint.glob("*/*.safetensors.index*.json")):
-        _check_shards(index)
     files = defaultdict(list)
-    for file in sorted(checkpoint.glob("*/*.safetensors")):
-        if _is_variant(file, variant):
-            files[file.parent.name].append(file)
+    for name in _weights_in(checkpoint, variant):
+        files[name.partition("/")[0]].append(checkpoint / name)
     return {component: count_files(parts) for component, parts in files.items()}
+
+
+def count_component(folder: Path, variant: str | None = None) -> ParameterCount:
+    """Count the one component whose configuration and weights are in a folder, such as a ControlNet.
+
+    Raises:
+        CatalogueError: as `count_values`.
+    """
+    return count_files(folder / name for name in _weights_in(folder, variant))
+
+
+def _weights_in(folder: Path, variant: str | None) -> list[str]:
+    try:
+        names = folder_files(RepositoryFiles.in_folder(folder), variant)
+    except HubRefused as error:
+        raise CatalogueError(f"{error}; was its download interrupted?") from None
+    return sorted(name for name in names if name.endswith(".safetensors"))
 
 
 def count_files(files: Iterable[Path]) -> ParameterCount:
@@ -88,6 +104,15 @@ def count_files(files: Iterable[Path]) -> ParameterCount:
         CatalogueError: a file is not a safetensors file.
     """
     return ParameterCount.of(tensor for file in files for tensor in _tensors(file))
+
+
+def controlnet_parts(path: Path) -> list[Path]:
+    """The files of a ControlNet that is given by its weights, or by the index of their shards."""
+    parts = [path.with_name("config.json"), path]
+    if path.suffix == ".json":
+        shards = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
+        parts += [path.with_name(shard) for shard in sorted(shards)]
+    return parts
 
 
 def read_configs(checkpoint: Path) -> dict[str, Mapping[str, Any]]:
@@ -117,28 +142,16 @@ def read_config(folder: Path) -> Mapping[str, Any]:
     return config
 
 
-def _check_shards(index: Path) -> None:
-    """Check that all shards of an index are there: an interrupted download lacks some."""
-    try:
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CatalogueError(f"{index.name} is not an index of safetensors files") from error
-    missing = sorted(shard for shard in shards if not (index.parent / shard).is_file())
-    if missing:
-        raise CatalogueError(f"{index.parent.name}/{missing[0]} is missing; was its download interrupted?")
-
-
-def _is_variant(file: Path, variant: str | None) -> bool:
-    """Whether a file is of this variant: `model.fp16-00001-of-00002.safetensors` is of `fp16`."""
-    named = _SHARD.sub("", file.name).removesuffix(".safetensors").partition(".")[2]
-    return named == (variant or "")
-
-
 def _tensors(file: Path) -> Iterator[tuple[str, int]]:
     """Key and number of values of each tensor in a safetensors file."""
     try:
         header = read_header(file)
     except NotSafetensors as error:
         raise CatalogueError(f"{file.name} {error}") from error
+    yield from values_of(header)
+
+
+def values_of(header: Header) -> Iterator[tuple[str, int]]:
+    """Key and number of values of each tensor."""
     for key, tensor in header.tensors.items():
         yield key, tensor.values

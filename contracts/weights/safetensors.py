@@ -10,7 +10,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
 from contracts.weights.header_text import NotSafetensors, read_text
 
@@ -29,6 +29,13 @@ _MAX_OFFSET = 2**62
 _FIELDS = frozenset({"dtype", "shape", "data_offsets"})
 #: First bytes of files that contain a Python pickle: a zip (torch.save), or a bare pickle of protocol 2 to 5.
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+class Readable(Protocol):
+    """Bytes that are read in order."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next bytes; fewer than `size` only at the end."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +74,17 @@ def read_header(file: Path) -> Header:
             MiB, 16,384 tensors, 8 axes, 2^40 values in one tensor.
         OSError: the file cannot be read.
     """
-    size = file.stat().st_size
     with file.open("rb") as stream:
-        text = _read_text(stream, size)
+        return read_header_of(stream, file.stat().st_size)
+
+
+def read_header_of(stream: Readable, size: int) -> Header:
+    """The same of a file of `size` bytes that is read from elsewhere, from its beginning.
+
+    Raises:
+        NotSafetensors: as `read_header`.
+    """
+    text = _read_text(stream, size)
     data_begin = 8 + len(text)
     entries, metadata = read_text(text)
     tensors = {name: _tensor(name, entry, data_begin) for name, entry in entries.items()}
@@ -77,7 +92,7 @@ def read_header(file: Path) -> Header:
     return Header(tensors, metadata)
 
 
-def _read_text(stream: BinaryIO, size: int) -> bytes:
+def _read_text(stream: Readable, size: int) -> bytes:
     start = stream.read(9)
     length: int = struct.unpack("<Q", start[:8])[0] if len(start) == 9 else 0
     if length < 2 or not start.endswith(b"{"):

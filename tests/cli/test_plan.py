@@ -18,6 +18,8 @@ from contracts.memory.planner import take_capacity
 from contracts.requests.defaults import resolve
 from contracts.requests.schema import Txt2ImgRequest
 from contracts.settings import BUILT_IN_CATALOGUE
+from tests.support.hub import serving, use_hub
+from tests.support.hub_repositories import checkpoint, loras
 
 
 def test_it_prints_each_components_placement_and_how_many_images_fit(capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,11 +84,13 @@ def test_an_unknown_controlnet_is_assumed_to_be_as_large_as_its_familys_largest(
     net = '[[controlnets]]\nid = "far"\nfamily = "sdxl"\nsource = "somebody/control"\n'
     (tmp_path / "catalogue.toml").write_text(f'default_model = "m"\n{row}{net}')
     monkeypatch.setenv("DARKROOM_CATALOGUE", str(tmp_path / "catalogue.toml"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     words = ["plan", "--model", "m", "--budget", "16GiB", "--task", "controlnet", "--controlnet", "far"]
     assert main(words) == 0
     printed = capsys.readouterr().out
     assert "2.3 GiB, assumed: the family's largest" in printed
     assert "the size of controlnet:far is assumed)" in printed
+    assert "the size of far is not known from the hub: HF_HUB_OFFLINE forbids asking" in printed
 
 
 @pytest.mark.parametrize(
@@ -136,3 +140,26 @@ def test_torch_and_the_web_framework_are_not_imported() -> None:
     heavy = "print(sorted({'torch', 'diffusers', 'transformers', 'fastapi'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", f"{script}; {heavy}"], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_model_on_a_hub_is_planned_by_the_files_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = '[[models]]\nid = "m"\nfamily = "sdxl"\nsource = "org/sdxl"\n'
+    lora = '[[loras]]\nid = "l"\nfamily = "sdxl"\nsource = "org/lora"\n'
+    (tmp_path / "catalogue.toml").write_text(f'default_model = "m"\n{row}{lora}')
+    monkeypatch.setenv("DARKROOM_CATALOGUE", str(tmp_path / "catalogue.toml"))
+    words = ["plan", "--model", "m", "--budget", "16GiB", "--lora", "l"]
+    with serving() as hub:
+        use_hub(monkeypatch, hub, tmp_path / "home")
+        hub.commit("org/sdxl", checkpoint())
+        hub.commit("org/lora", loras("tint"))
+        assert main(words) == 0
+        printed = capsys.readouterr().out
+        assert "sizes are those of the files on the hub" in printed
+        assert "MiB, on the hub" in printed
+        hub.gates = {"org/sdxl": "token"}
+        assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "sizes are those of the published architecture" in printed
+    assert "the size of m is not known from the hub: org/sdxl is gated: accept its terms" in printed

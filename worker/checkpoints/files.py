@@ -6,13 +6,13 @@ Knows no formats and loads nothing.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from contracts.hub.cache import verified_sha256
-from contracts.hub.selection import RepositoryFiles, folder_files
+from contracts.hub.folders import folder_files
+from contracts.hub.selection import RepositoryFiles
 
 #: How much of a file is looked at, and read, at once.
 _CHUNK_BYTES = 4 * 2**20
@@ -63,15 +63,6 @@ def weight_files(path: Path, variant: str | None = None) -> Iterator[Path]:
         yield path
     else:
         yield from (path / name for name in folder_files(RepositoryFiles.in_folder(path), variant))
-
-
-def controlnet_parts(path: Path) -> list[Path]:
-    """The files of a ControlNet that is given by its weights, or by the index of their shards."""
-    parts = [path.with_name("config.json"), path]
-    if path.suffix == ".json":
-        shards = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
-        parts += [path.with_name(shard) for shard in sorted(shards)]
-    return parts
 
 
 def read_into_page_cache(file: Path) -> int:

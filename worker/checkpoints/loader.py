@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, T5EncoderModel
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.families import Mode
-from worker.checkpoints.files import controlnet_parts
+from contracts.weights.parameter_counts import controlnet_parts
 from worker.checkpoints.single_file import SingleFile
 from worker.checkpoints.sources import find_config
 from worker.families import DiffusersFamily

@@ -82,6 +82,18 @@ class Places:
             raise NotPrepared(name)
         return row
 
+    def resolve(self, name: str) -> ModelSpec | ControlNetSpec | LoraSpec:
+        """The same, asking a hub for the commit where the service does not know it.
+
+        Raises:
+            HubUnavailable, HubRefused: as `contracts.hub.snapshot.resolve_commit`.
+            NotFound, CatalogueError, Unavailable: as `row`.
+        """
+        row = self._pinned(name, self._revisions.resolve)
+        if row is None:
+            raise NotPrepared(name)
+        return row
+
     def locate(self, name: str) -> Path:
         """Return the folder or file, without asking a hub.
 
@@ -112,9 +124,7 @@ class Places:
             HubUnavailable, HubRefused, Cancelled: as `contracts.hub.snapshot.fetch`.
             NotFound, CatalogueError, JobFailed, Unavailable: as `locate`.
         """
-        row = self._pinned(name, self._revisions.resolve)
-        if row is None:
-            raise NotPrepared(name)
+        row = self.resolve(name)
         progress, is_wanted = watch.fetched, watch.is_wanted
         if isinstance(row, ModelSpec):
             family = get_family(row.family)

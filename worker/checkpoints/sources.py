@@ -9,18 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from contracts.catalogue.cached import select_files
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
 from contracts.catalogue.families import Mode
 from contracts.errors import FailureCode, JobFailed
+from contracts.hub.folders import folder_files
 from contracts.hub.selection import (
     RepositoryFiles,
     Select,
-    controlnet_files,
     descriptions,
-    folder_files,
-    lora_file,
     model_files,
-    one_file,
 )
 from contracts.hub.snapshot import Snapshot, fetch, find_snapshot
 from contracts.hub.source import HubSource
@@ -122,7 +120,7 @@ def find_lora(catalogue: Catalogue, spec: LoraSpec) -> Path | None:
     place = catalogue.place(spec)
     if isinstance(place, Path):
         return _lora_in(place, spec)
-    return _find(place, lora_file(place.file, spec.variant))
+    return _find(place, select_files(spec, place))
 
 
 def fetch_lora(
@@ -132,8 +130,7 @@ def fetch_lora(
     place = catalogue.place(spec)
     if isinstance(place, Path):
         return _lora_in(place, spec)
-    select = lora_file(place.file, spec.variant)
-    return _path(fetch(place, select, on_progress=on_progress, is_wanted=is_wanted))
+    return _path(fetch(place, select_files(spec, place), on_progress=on_progress, is_wanted=is_wanted))
 
 
 def _find(place: HubSource, select: Select) -> Path | None:
@@ -147,9 +144,7 @@ def _path(snapshot: Snapshot) -> Path:
 
 
 def _model_select(place: HubSource, spec: ModelSpec, family: DiffusersFamily) -> Select:
-    if place.file is not None:
-        return one_file(place.file)
-    return model_files(family.pipelines[Mode.TXT2IMG], spec.variant)
+    return select_files(spec, place, family.pipelines[Mode.TXT2IMG])
 
 
 def _config_select(file: SingleFile, spec: ModelSpec, family: DiffusersFamily) -> Select:
@@ -163,7 +158,7 @@ def _config_select(file: SingleFile, spec: ModelSpec, family: DiffusersFamily) -
 
 
 def _controlnet_select(place: HubSource, spec: ControlNetSpec) -> Select:
-    return controlnet_files(get_family(spec.family).controlnet, spec.variant, place.file)
+    return select_files(spec, place, get_family(spec.family).controlnet)
 
 
 def _controlnet_path(snapshot: Snapshot, place: HubSource, spec: ControlNetSpec) -> Path:

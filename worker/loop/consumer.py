@@ -22,7 +22,6 @@ from rq.worker import WorkerStatus
 
 from contracts.background import BackgroundThread
 from contracts.errors import FailureCode, Unavailable
-from contracts.memory.planner import Capacity
 from contracts.metrics import Counters
 from contracts.queue.client import FORMER_RUN_FUNCTIONS, RUN_FUNCTION
 from contracts.queue.leases import Claim, ClaimCriteria, ClaimDeferred, Claims, NotReady, job_context
@@ -70,7 +69,6 @@ class Consumer:
         settings: WorkerSettings,
         model_pixels: Mapping[str, int] | None = None,
         counters: Counters | None = None,
-        capacity: Capacity | None = None,
     ) -> None:
         """Build the loop; nothing runs before `start`.
 
@@ -78,7 +76,6 @@ class Consumer:
             connection: for RQ; returns bytes.
             model_pixels: model -> pixels that one pipeline call may generate, by the memory plan.
             counters: what the worker's parts count; added to the service's totals while it works.
-            capacity: what this worker's memory can run, for its report.
         """
         counters = Counters() if counters is None else counters
         self._connection = connection
@@ -88,7 +85,6 @@ class Consumer:
         self._pool = pool
         self._storage = storage
         self._settings = settings
-        self._capacity = capacity
         self._warming_up = True
         self._claim_lost = False
         self._wait_seconds = settings.poll_seconds
@@ -332,7 +328,6 @@ class Consumer:
             "state": "starting" if self._warming_up else stopping or ("paused" if reason else "idle"),
             "reason": reason,
             "pid": os.getpid(),
-            "capacity": self._capacity,
             "stage_seconds": self._completer.stage_seconds,
             "preparing": [*self._prefetcher.preparations, *self._warm_list.failures],
             **self._pool.report(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -77,7 +78,12 @@ class ModelFetcher:
             Exception: what reading the files raises.
         """
         try:
+            if not self._places.is_here(name):
+                # Requests that cannot fit are refused from now on, not after the download.
+                self._plan_selector.measure_on_hub(self._places.resolve(name))
             path = self._places.fetch(name, watch)
+            with suppress(CatalogueError):  # loading reports it
+                self._measure(name, path)
             watch.reading()
             variant = None if ":" in name else self._catalogue.model(name).variant
             self._hasher.hash(path, variant)
@@ -118,13 +124,15 @@ class ModelFetcher:
 
     def measure(self, id: str) -> None:
         """Have the plan selector know the model's components; raises NotPrepared."""
-        if not self._plan_selector.knows(id):
-            self._plan_selector.add_model(id, self.locate(id))
+        self._measure(id, self.locate(id))
 
-    def measure_controlnet(self, id: str, model: str) -> None:
-        """Have the plan selector know its size beside this model; raises NotPrepared."""
-        if not self._plan_selector.knows_controlnet(id):
-            self._plan_selector.add_controlnet(id, model, self.locate_controlnet(id))
+    def measure_controlnet(self, id: str) -> None:
+        """Have the plan selector know its size; raises NotPrepared."""
+        self._measure(f"controlnet:{id}", self.locate_controlnet(id))
+
+    def _measure(self, name: str, path: Path) -> None:
+        if not self._plan_selector.is_measured(name):
+            self._plan_selector.measure(name, path)
 
 
 def load_errors_as_job_failed(id: str, load: Callable[[], _Loaded]) -> _Loaded:

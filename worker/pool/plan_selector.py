@@ -5,16 +5,29 @@ Takes none of them: `placement.py` does. Knows no tensors.
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.cached import AnySpec
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
 from contracts.errors import CatalogueError
-from contracts.memory.components import ModelComponents, read_components, size_controlnet
+from contracts.hub.errors import HubError
+from contracts.memory.components import (
+    Component,
+    ModelComponents,
+    read_components,
+    size_adapter,
+    size_controlnet,
+)
+from contracts.memory.hub_sizes import read_hub_components, size_hub_extra
 from contracts.memory.plan import Plan, Policy, Workload, default_workload
 from contracts.memory.planner import candidates, plan, step_down, take_capacity
 from contracts.requests.parameters import JobParameters
+
+_log = logging.getLogger(__name__)
 
 #: Workloads whose candidates are remembered; listing them takes milliseconds.
 _MAX_WORKLOADS = 256
@@ -41,47 +54,78 @@ class PlanSelector:
         self._value_bytes = value_bytes
         self._policy = policy or Policy()
         self.capacity = take_capacity(catalogue, size_bytes, self._policy, value_bytes)
-        self._components = dict(self.capacity.models)
+        #: Names whose files were measured on this machine.
+        self._measured: set[str] = set()
+        #: The thread that prepares measures too.
+        self._lock = threading.RLock()
         self._candidates: dict[tuple[str, Workload], list[Plan]] = {}
         self._too_large: dict[tuple[str, Workload], int] = {}
 
     def learn_components(self, model: ModelComponents) -> None:
         """Take the components of a loaded model, for a file that did not tell them."""
-        self._components[model.model] = model
-        self._candidates.clear()
+        with self._lock:
+            self.capacity = self.capacity.knowing(models={model.model: model})
+            self._candidates.clear()
 
     def knows(self, id: str) -> bool:
-        """Whether the model's components are known; if not, it must be downloaded first."""
-        if id not in self._components:
+        """Whether the model's components are known, if only as they were published."""
+        if id not in self.capacity.models:
             spec = self._catalogue.model(id)
             model = read_components(self._catalogue, spec, self._value_bytes(spec))
             if model is not None:
-                self._components[id] = model
-        return id in self._components
+                self.learn_components(model)
+        return id in self.capacity.models
 
-    def add_model(self, id: str, path: Path) -> None:
-        """Read the components of a model that has been downloaded."""
-        spec = self._catalogue.model(id).model_copy(update={"source": str(path)})
-        model = read_components(self._catalogue, spec, self._value_bytes(spec))
-        if model is not None:
-            self.learn_components(model)
+    def is_measured(self, name: str) -> bool:
+        """Whether the size of a model, `controlnet:ID` or `lora:ID` was read from files on this machine."""
+        return name in self._measured
 
-    def add_controlnet(self, id: str, model: str, path: Path) -> None:
-        """Read the size of a ControlNet that has been downloaded; plans use it from now on, the API's too."""
-        value_bytes = self._value_bytes(self._catalogue.model(model))
-        extra = size_controlnet(self._catalogue, id, value_bytes, path)
+    def measure(self, name: str, path: Path) -> None:
+        """Read the size of what is on this machine now; plans use it from then on, the API's too.
+
+        Raises:
+            CatalogueError: a file cannot be read.
+        """
+        kind, _, id = name.rpartition(":")
+        if kind == "lora":
+            value_bytes = self._extra_value_bytes(self._catalogue.lora(id))
+            self._learn_extra(size_adapter(self._catalogue, id, value_bytes, path))
+        elif kind == "controlnet":
+            value_bytes = self._extra_value_bytes(self._catalogue.controlnet(id))
+            self._learn_extra(size_controlnet(self._catalogue, id, value_bytes, path))
+        else:
+            spec = self._catalogue.model(id).model_copy(update={"source": str(path)})
+            model = read_components(self._catalogue, spec, self._value_bytes(spec))
+            if model is not None:
+                self.learn_components(model)
+        self._measured.add(name)
+
+    def measure_on_hub(self, row: AnySpec) -> None:
+        """Ask the hub for the size of what will be fetched from it; without an answer, nothing changes."""
+        try:
+            if isinstance(row, ModelSpec):
+                model = read_hub_components(self._catalogue, row, self._value_bytes(row))
+                if model is not None:
+                    self.learn_components(model)
+            else:
+                self._learn_extra(size_hub_extra(self._catalogue, row, self._extra_value_bytes(row)))
+        except (HubError, CatalogueError) as error:
+            _log.info("the size of %s is not known before it is fetched: %s", row.id, error)
+
+    def _learn_extra(self, extra: Component | None) -> None:
         if extra is not None:
-            self.capacity.extras[extra.name] = extra
-            self._candidates.clear()
+            with self._lock:
+                self.capacity = self.capacity.knowing(extras={extra.name: extra})
+                self._candidates.clear()
 
-    def knows_controlnet(self, id: str) -> bool:
-        """Whether its size was read from its files; for one that is still on a hub it is assumed."""
-        extra = self.capacity.extras.get(f"controlnet:{id}")
-        return extra is not None and extra.origin == "files"
+    def _extra_value_bytes(self, row: ControlNetSpec | LoraSpec) -> int:
+        """Of the dtype of its family's first model, as for all extras of the catalogue."""
+        of_family = (model for model in self._catalogue.models if model.family == row.family)
+        return next((self._value_bytes(model) for model in of_family), 0)
 
     def has_unknown_components(self, id: str) -> bool:
         """Whether the checkpoint is a single file whose components are known only once it is loaded."""
-        return [part.name for part in self._components[id].components] == ["checkpoint"]
+        return [part.name for part in self.capacity.models[id].components] == ["checkpoint"]
 
     def choose(self, job: JobParameters, images: int) -> Plan:
         """Return the best plan that fits and has not run out of memory yet; if there is none, the smallest."""
@@ -97,7 +141,7 @@ class PlanSelector:
         Returns:
             That plan; None if no smaller one exists.
         """
-        if job.model not in self._components:
+        if job.model not in self.capacity.models:
             return None
         workload = self._workload(job, images)
         failed = self.choose(job, images)
@@ -109,7 +153,7 @@ class PlanSelector:
     def default_plan(self, id: str) -> Plan:
         """The plan for one image of the model's default size."""
         return plan(
-            self._components[id], default_workload(self._catalogue.model(id)), self.size_bytes, self._policy
+            self.capacity.models[id], default_workload(self._catalogue.model(id)), self.size_bytes, self._policy
         )
 
     def batch_pixels(self) -> dict[str, int]:
@@ -123,11 +167,13 @@ class PlanSelector:
 
     def _candidates_for(self, model: str, workload: Workload) -> list[Plan]:
         key = (model, workload)
-        if key not in self._candidates:
-            if len(self._candidates) >= _MAX_WORKLOADS:
-                self._candidates.clear()
-            self._candidates[key] = candidates(self._components[model], workload, self.size_bytes, self._policy)
-        return self._candidates[key]
+        with self._lock:
+            if key not in self._candidates:
+                if len(self._candidates) >= _MAX_WORKLOADS:
+                    self._candidates.clear()
+                parts = self.capacity.models[model]
+                self._candidates[key] = candidates(parts, workload, self.size_bytes, self._policy)
+            return self._candidates[key]
 
     def _workload(self, job: JobParameters, images: int) -> Workload:
         spec = self._catalogue.model(job.model)

@@ -142,7 +142,7 @@ class Pool:
             # Before another model is evicted for what may not be here.
             if f"controlnet:{controlnet}" not in loaded:
                 load_errors_as_job_failed(controlnet, partial(self._fetcher.locate_controlnet, controlnet))
-            load_errors_as_job_failed(controlnet, partial(self._fetcher.measure_controlnet, controlnet, job.model))
+            load_errors_as_job_failed(controlnet, partial(self._fetcher.measure_controlnet, controlnet))
         return self._place(job.model, self.plan_selector.choose(job, images), controlnets)
 
     def count_fitting(self, jobs: Sequence[JobParameters]) -> int:
@@ -234,6 +234,7 @@ class Pool:
         return {
             "device": describe_device(self.device),
             "budget_bytes": self.plan_selector.size_bytes,
+            "capacity": self.plan_selector.capacity,
             **self._cache.report(),
             "embeddings": self.embeddings.report(),
             "ready": self._fetcher.names_here(),

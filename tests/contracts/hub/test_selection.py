@@ -8,12 +8,12 @@ from collections.abc import Mapping
 import pytest
 
 from contracts.hub.errors import HubRefused
+from contracts.hub.folders import folder_files
 from contracts.hub.selection import (
     RepositoryFiles,
     Select,
     controlnet_files,
     descriptions,
-    folder_files,
     lora_file,
     model_files,
     one_file,

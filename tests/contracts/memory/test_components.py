@@ -175,7 +175,7 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"metadata": {"total_size": 32}, "weight_map": shards}))
     rows = catalogue(tmp_path, source="model")
-    with pytest.raises(CatalogueError, match=r"unet/model-00002-of-00002\.safetensors is missing"):
+    with pytest.raises(CatalogueError, match=r"lacks unet/model-00002-of-00002\.safetensors"):
         read_components(rows, rows.model("m"), 2)
     save_file({"b": torch.zeros(6)}, folder / "model-00002-of-00002.safetensors")
     model = read_components(rows, rows.model("m"), 2)

@@ -11,6 +11,8 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
 from contracts.memory.components import read_components
 from contracts.memory.plan import Placement
+from tests.support.hub import serving, use_hub
+from tests.support.hub_repositories import checkpoint
 from tests.support.jobs import make_job
 from worker.pool.plan_selector import PlanSelector
 from worker.pool.pool import Pool
@@ -60,18 +62,44 @@ def test_a_controlnet_from_a_hub_is_planned_with_as_assumed_until_it_is_here(cat
     away = local.model_copy(update={"source": "somebody/flux-hint"})
     others = tuple(row for row in catalogue.controlnets if row is not local)
     budget = PlanSelector(catalogue.model_copy(update={"controlnets": (away, *others)}), 2**40, lambda _: 4)
-    assert not budget.knows_controlnet("flux-hint")
+    assert not budget.is_measured("controlnet:flux-hint")
     job = make_job(catalogue, "flux", Mode.CONTROLNET)
     assert budget.knows(job.model)
     before = budget.choose(job, 1)
-    budget.add_controlnet("flux-hint", job.model, Path(local.source))
-    assert budget.knows_controlnet("flux-hint")
+    budget.measure("controlnet:flux-hint", Path(local.source))
+    assert budget.is_measured("controlnet:flux-hint")
     after = budget.choose(job, 1)
     assert after.placements["controlnet:flux-hint"] is Placement.DEVICE
     weights = [next(part for part in one.components if part.role == "controlnet") for one in (before, after)]
     assert [part.origin for part in weights] == ["assumed", "files"]
     assert 0 < weights[1].bytes < weights[0].bytes
     assert after.peak_bytes < before.peak_bytes
+
+
+def test_a_model_from_a_hub_is_planned_by_its_files_and_others_learn_that(
+    catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = catalogue.model("shapes-sdxl")
+    away = local.model_copy(update={"source": "org/sdxl"})
+    rows = catalogue.model_copy(update={"models": (away,), "default_model": away.id})
+    job = make_job(catalogue, "sdxl")
+    with serving() as hub:
+        use_hub(monkeypatch, hub, tmp_path / "home")
+        budget = PlanSelector(rows, 2**40, lambda _: 4)
+        published = budget.choose(job, 1)
+        budget.measure_on_hub(away)  # there is no such repository
+        assert budget.choose(job, 1) == published
+        hub.commit("org/sdxl", checkpoint())
+        budget.measure_on_hub(away)
+    on_hub = budget.choose(job, 1)
+    assert budget.capacity.models[away.id].origin == "hub"
+    assert not budget.is_measured(away.id)
+    budget.measure(away.id, catalogue.root / local.source)
+    assert budget.is_measured(away.id)
+    here = budget.choose(job, 1)
+    assert budget.capacity.models[away.id].origin == "files"
+    assert on_hub.peak_bytes == here.peak_bytes < published.peak_bytes / 100
+    assert budget.capacity.plan("sdxl", job) == PlanSelector(catalogue, 2**40, lambda _: 4).choose(job, 1)
 
 
 def test_what_one_model_has_taught_does_not_bind_another_of_its_family(catalogue: Catalogue) -> None:

@@ -1,0 +1,96 @@
+"""Sizes of what is still on a hub, from the headers of its files there: a few kilobytes of each.
+
+Only these functions ask a hub. What is on this machine or in the cache is `components.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import Any
+
+from contracts.catalogue.cached import AnySpec, select_files
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
+from contracts.errors import CatalogueError
+from contracts.hub.remote import RemoteRepository, reading
+from contracts.hub.source import HubSource
+from contracts.memory.components import (
+    Component,
+    ModelComponents,
+    Role,
+    assemble,
+    components_of_file,
+    size_component,
+)
+from contracts.weights.header_text import NotSafetensors
+from contracts.weights.parameter_counts import ParameterCount, values_of
+from contracts.weights.safetensors import read_header_of
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """Component ("" for files at the top) -> its number of values, and its configuration."""
+
+    counts: Mapping[str, ParameterCount]
+    configs: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def only(self) -> tuple[ParameterCount, Mapping[str, Any]]:
+        """The one component of a single file, a ControlNet or a LoRA."""
+        ((folder, count),) = self.counts.items()
+        return count, self.configs.get(folder, {})
+
+
+def read_hub_components(catalogue: Catalogue, model: ModelSpec, value_bytes: int) -> ModelComponents | None:
+    """A model's components; None for one that is on this machine.
+
+    Raises:
+        HubUnavailable, HubRefused: as every request to a hub.
+        CatalogueError: a file is not a safetensors file, or a configuration lacks something.
+    """
+    source = catalogue.place(model)
+    if not isinstance(source, HubSource):
+        return None
+    weights = _read(source, model)
+    if source.file is not None:
+        return components_of_file(catalogue, model, weights.only[0], value_bytes, "hub")
+    return assemble(model, weights.counts, weights.configs, value_bytes, "hub")
+
+
+def size_hub_extra(catalogue: Catalogue, row: ControlNetSpec | LoraSpec, value_bytes: int) -> Component | None:
+    """A ControlNet or LoRA as a component; None for one that is on this machine.
+
+    Raises:
+        HubUnavailable, HubRefused, CatalogueError: as `read_hub_components`.
+    """
+    source = catalogue.place(row)
+    if not isinstance(source, HubSource):
+        return None
+    count, config = _read(source, row).only
+    kind, role = ("lora", Role.ADAPTER) if isinstance(row, LoraSpec) else ("controlnet", Role.CONTROLNET)
+    return replace(size_component(f"{kind}:{row.id}", role, count, value_bytes, config), origin="hub")
+
+
+def _read(source: HubSource, row: AnySpec) -> _Weights:
+    with reading(source) as repository:
+        chosen = select_files(row, source)(repository.files)
+        files, configs = defaultdict(list), {}
+        for name in chosen:
+            folder = PurePosixPath(name).parent.name
+            if name.endswith(".safetensors"):
+                files[folder].append(name)
+            elif PurePosixPath(name).name == "config.json":
+                configs[folder] = repository.files.read_json(name)
+        return _Weights({folder: _count(repository, names) for folder, names in files.items()}, configs)
+
+
+def _count(repository: RemoteRepository, names: list[str]) -> ParameterCount:
+    tensors: list[tuple[str, int]] = []
+    for name in names:
+        try:
+            tensors += values_of(read_header_of(repository.open(name), repository.size(name)))
+        except NotSafetensors as error:
+            raise CatalogueError(f"{name} {error}") from error
+    return ParameterCount.of(tensors)
