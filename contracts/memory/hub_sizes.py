@@ -43,8 +43,13 @@ class _Weights:
         return count, self.configs.get(folder, {})
 
 
-def read_hub_components(catalogue: Catalogue, model: ModelSpec, value_bytes: int) -> ModelComponents | None:
+def read_hub_components(
+    catalogue: Catalogue, model: ModelSpec, value_bytes: int, class_name: str | None = None
+) -> ModelComponents | None:
     """A model's components; None for one that is on this machine.
+
+    Args:
+        class_name: of the pipeline that its family needs; None: any.
 
     Raises:
         HubUnavailable, HubRefused: as every request to a hub.
@@ -53,13 +58,15 @@ def read_hub_components(catalogue: Catalogue, model: ModelSpec, value_bytes: int
     source = catalogue.place(model)
     if not isinstance(source, HubSource):
         return None
-    weights = _read(source, model)
+    weights = _read(source, model, class_name)
     if source.file is not None:
         return components_of_file(catalogue, model, weights.only[0], value_bytes, "hub")
     return assemble(model, weights.counts, weights.configs, value_bytes, "hub")
 
 
-def size_hub_extra(catalogue: Catalogue, row: ControlNetSpec | LoraSpec, value_bytes: int) -> Component | None:
+def size_hub_extra(
+    catalogue: Catalogue, row: ControlNetSpec | LoraSpec, value_bytes: int, class_name: str | None = None
+) -> Component | None:
     """A ControlNet or LoRA as a component; None for one that is on this machine.
 
     Raises:
@@ -68,14 +75,14 @@ def size_hub_extra(catalogue: Catalogue, row: ControlNetSpec | LoraSpec, value_b
     source = catalogue.place(row)
     if not isinstance(source, HubSource):
         return None
-    count, config = _read(source, row).only
+    count, config = _read(source, row, class_name).only
     kind, role = ("lora", Role.ADAPTER) if isinstance(row, LoraSpec) else ("controlnet", Role.CONTROLNET)
     return replace(size_component(f"{kind}:{row.id}", role, count, value_bytes, config), origin="hub")
 
 
-def _read(source: HubSource, row: AnySpec) -> _Weights:
+def _read(source: HubSource, row: AnySpec, class_name: str | None) -> _Weights:
     with reading(source) as repository:
-        chosen = select_files(row, source)(repository.files)
+        chosen = select_files(row, source, class_name)(repository.files)
         files, configs = defaultdict(list), {}
         for name in chosen:
             folder = PurePosixPath(name).parent.name

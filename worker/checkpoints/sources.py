@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from contracts.catalogue.cached import select_files
+from contracts.catalogue.cached import AnySpec, select_files
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
 from contracts.catalogue.families import Mode
 from contracts.errors import FailureCode, JobFailed
@@ -40,7 +40,7 @@ def _always() -> bool:
 def find_model(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily) -> Path | None:
     """The checkpoint's folder or file; None where it, or what its file lacks, must be fetched first."""
     place = catalogue.place(spec)
-    path = place if isinstance(place, Path) else _find(place, _model_select(place, spec, family))
+    path = place if isinstance(place, Path) else _find(place, _select(place, spec))
     if path is None or path.is_dir() or path.suffix != ".safetensors":
         return path
     return None if find_config(catalogue, spec, family, path) is None else path
@@ -66,9 +66,7 @@ def fetch_model(
         # Small; a configuration of the wrong class is found before the weights are fetched.
         fetch(config, descriptions(family.pipelines[Mode.TXT2IMG]), is_wanted=is_wanted)
     if isinstance(place, HubSource):
-        place = _path(
-            fetch(place, _model_select(place, spec, family), on_progress=on_progress, is_wanted=is_wanted)
-        )
+        place = _path(fetch(place, _select(place, spec), on_progress=on_progress, is_wanted=is_wanted))
     if place.is_file() and place.suffix == ".safetensors":
         file = SingleFile(place)
         config = config or file.usual_repository()
@@ -92,7 +90,7 @@ def find_controlnet(catalogue: Catalogue, spec: ControlNetSpec) -> Path | None:
     place = catalogue.place(spec)
     if isinstance(place, Path):
         return _chosen_in(place, spec)
-    found = find_snapshot(place, _controlnet_select(place, spec))
+    found = find_snapshot(place, _select(place, spec))
     return None if found is None else _controlnet_path(found, place, spec)
 
 
@@ -107,7 +105,7 @@ def fetch_controlnet(
     place = catalogue.place(spec)
     if isinstance(place, Path):
         return _chosen_in(place, spec)
-    snapshot = fetch(place, _controlnet_select(place, spec), on_progress=on_progress, is_wanted=is_wanted)
+    snapshot = fetch(place, _select(place, spec), on_progress=on_progress, is_wanted=is_wanted)
     return _controlnet_path(snapshot, place, spec)
 
 
@@ -120,7 +118,7 @@ def find_lora(catalogue: Catalogue, spec: LoraSpec) -> Path | None:
     place = catalogue.place(spec)
     if isinstance(place, Path):
         return _lora_in(place, spec)
-    return _find(place, select_files(spec, place))
+    return _find(place, _select(place, spec))
 
 
 def fetch_lora(
@@ -130,7 +128,7 @@ def fetch_lora(
     place = catalogue.place(spec)
     if isinstance(place, Path):
         return _lora_in(place, spec)
-    return _path(fetch(place, select_files(spec, place), on_progress=on_progress, is_wanted=is_wanted))
+    return _path(fetch(place, _select(place, spec), on_progress=on_progress, is_wanted=is_wanted))
 
 
 def _find(place: HubSource, select: Select) -> Path | None:
@@ -143,8 +141,16 @@ def _path(snapshot: Snapshot) -> Path:
     return snapshot.paths[0] if len(snapshot.files) == 1 else snapshot.folder
 
 
-def _model_select(place: HubSource, spec: ModelSpec, family: DiffusersFamily) -> Select:
-    return select_files(spec, place, family.pipelines[Mode.TXT2IMG])
+def class_needed(row: AnySpec) -> str | None:
+    """The class that a repository must be of for this row; None for LoRAs, which name none."""
+    if isinstance(row, LoraSpec):
+        return None
+    family = get_family(row.family)
+    return family.controlnet if isinstance(row, ControlNetSpec) else family.pipelines[Mode.TXT2IMG]
+
+
+def _select(place: HubSource, row: AnySpec) -> Select:
+    return select_files(row, place, class_needed(row))
 
 
 def _config_select(file: SingleFile, spec: ModelSpec, family: DiffusersFamily) -> Select:
@@ -155,10 +161,6 @@ def _config_select(file: SingleFile, spec: ModelSpec, family: DiffusersFamily) -
     if not file.has_encoders:
         return model_files(pipeline, spec.variant, without=(family.denoiser,))
     return descriptions(pipeline, [family.t5] if family.t5 is not None and not file.has_t5 else [])
-
-
-def _controlnet_select(place: HubSource, spec: ControlNetSpec) -> Select:
-    return select_files(spec, place, get_family(spec.family).controlnet)
 
 
 def _controlnet_path(snapshot: Snapshot, place: HubSource, spec: ControlNetSpec) -> Path:

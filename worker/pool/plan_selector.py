@@ -26,6 +26,7 @@ from contracts.memory.hub_sizes import read_hub_components, size_hub_extra
 from contracts.memory.plan import Plan, Policy, Workload, default_workload
 from contracts.memory.planner import candidates, plan, step_down, take_capacity
 from contracts.requests.parameters import JobParameters
+from worker.checkpoints.sources import class_needed
 
 _log = logging.getLogger(__name__)
 
@@ -104,11 +105,13 @@ class PlanSelector:
         """Ask the hub for the size of what will be fetched from it; without an answer, nothing changes."""
         try:
             if isinstance(row, ModelSpec):
-                model = read_hub_components(self._catalogue, row, self._value_bytes(row))
+                value_bytes = self._value_bytes(row)
+                model = read_hub_components(self._catalogue, row, value_bytes, class_needed(row))
                 if model is not None:
                     self.learn_components(model)
             else:
-                self._learn_extra(size_hub_extra(self._catalogue, row, self._extra_value_bytes(row)))
+                value_bytes = self._extra_value_bytes(row)
+                self._learn_extra(size_hub_extra(self._catalogue, row, value_bytes, class_needed(row)))
         except (HubError, CatalogueError) as error:
             _log.info("the size of %s is not known before it is fetched: %s", row.id, error)
 
