@@ -93,12 +93,12 @@ class NotReady(Exception):
     """The next job needs something that must be prepared first; nothing was claimed.
 
     Attributes:
-        name: as in `JobParameters.needs`.
+        names: of all that it lacks, as in `JobParameters.needs`.
     """
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(", ".join(names))
+        self.names = tuple(names)
 
 
 class ClaimDeferred(Exception):

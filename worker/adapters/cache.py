@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from contracts.errors import FailureCode, JobFailed, first_line
+from contracts.errors import DarkroomError, FailureCode, JobFailed, first_line
 from contracts.queue.records import Weights
 from contracts.requests.parameters import LoraParameters
 from worker.adapters import reader
@@ -149,7 +149,10 @@ class LoraCache:
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            message = f"LoRA {lora.name} cannot be used: {first_line(error)}"
+            # Only our own reader's texts are for clients: those of libraries and of the system may have paths.
+            is_known = isinstance(error, ValueError | DarkroomError)
+            reason = first_line(error) if is_known else f"{type(error).__name__}, see the worker's log"
+            message = f"LoRA {lora.name} cannot be used: {reason}"
             raise JobFailed(FailureCode.LORA_INCOMPATIBLE, message) from error
         layers = {layer: weights for part in components.values() for layer, weights in part.items()}
         denoiser = components.get(self._family.denoiser, {})

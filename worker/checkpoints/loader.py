@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, T5EncoderModel
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.families import Mode
+from contracts.errors import CatalogueError
 from contracts.weights.parameter_counts import controlnet_parts
 from worker.checkpoints.single_file import SingleFile
 from worker.checkpoints.sources import find_config
@@ -33,7 +34,8 @@ def load_model(
     """The text-to-image pipeline with its components, but for those that are to be skipped, in host memory.
 
     Raises:
-        Exception: whatever the libraries raise for weights that are missing, damaged, or no safetensors.
+        CatalogueError: the checkpoint is no safetensors file, or lacks weights.
+        Exception: whatever the libraries raise for weights that are missing or damaged.
     """
     if path.is_dir():
         pipeline = _pipeline_class(family).from_pretrained(
@@ -43,7 +45,7 @@ def load_model(
     elif path.suffix == ".safetensors":
         pipeline = _load_file(catalogue, spec, family, path, dtype)
     else:
-        raise ValueError("a checkpoint in one file must be a .safetensors file")
+        raise CatalogueError("a checkpoint in one file must be a .safetensors file")
     _check_complete(pipeline)
     _fix_vae_dtype(pipeline.vae, dtype)
     return pipeline
@@ -68,7 +70,7 @@ def _load_file(
     """A pipeline from one file; what the file lacks comes from `spec.config`, a whole checkpoint then."""
     file, folder = SingleFile(path), find_config(catalogue, spec, family, path)
     if folder is None:
-        raise ValueError("the configuration of its file is not on this machine")
+        raise CatalogueError("the configuration of its file is not on this machine")
     config, options = str(folder), {"dtype": dtype, "local_files_only": True}
     if spec.config is None or file.has_encoders:
         extra = {}
@@ -96,7 +98,7 @@ def _check_complete(pipeline: Any) -> None:
         if isinstance(part, torch.nn.Module):
             gaps = [key for key, tensor in part.named_parameters() if tensor.is_meta]
             if gaps:
-                raise ValueError(f"{len(gaps)} weights of {name} are not in the file, {gaps[0]} for one")
+                raise CatalogueError(f"{len(gaps)} weights of {name} are not in the file, {gaps[0]} for one")
 
 
 def load_controlnet(family: DiffusersFamily, path: Path, dtype: torch.dtype) -> Any:

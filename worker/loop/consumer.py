@@ -123,6 +123,7 @@ class Consumer:
         with self._registration:
             self._heartbeat.start()
             try:
+                self._preparation_news.start()
                 self._load_and_run(models)
             finally:
                 self._listener.close()
@@ -137,7 +138,6 @@ class Consumer:
         self._warming_up = False
         self._heartbeat.beat()
         self._listener.start()
-        self._preparation_news.start()
         self._shutdown.install()
         self.run()
 
@@ -181,7 +181,9 @@ class Consumer:
                 self._claim_lost = False
             return self._fitting(self._prepared(self._allowed(self._claims.claim(self._criteria()))))
         except NotReady as error:
-            self._prefetcher.begin(error.name)
+            for name in reversed(error.names):
+                # The model, which takes longest, last: a LoRA that cannot be had ends the job before.
+                self._prefetcher.begin(name)
             self._wait_seconds = 0.0  # another model's jobs may be ready
         except ClaimDeferred as deferred:
             self._wait_seconds = min(deferred.seconds, self._settings.poll_seconds)

@@ -234,7 +234,9 @@ class Prefetcher:
             return error
         except Exception as error:  # noqa: BLE001  # its jobs fail with what can be said of it
             _log.exception("%s cannot be prepared", name)
-            message = f"{name} cannot be loaded ({type(error).__name__}); the worker's log has the details"
+            message = (
+                f"{name} cannot be loaded: its files are unusable ({type(error).__name__}); see the worker's log"
+            )
             return JobFailed(FailureCode.MODEL_LOAD_FAILED, message)
         return None
 

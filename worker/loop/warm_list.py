@@ -76,7 +76,7 @@ class WarmList:
                 warm_up(self._pool, self._storage, model)
         except JobFailed as failure:
             # Jobs of a model that cannot be loaded fail with this message; the other models are served.
-            _log.error("%s", failure.message)
+            _log.error("%s", failure.message, exc_info=failure.__cause__)
             self._failures += (Preparation(name=model, state=FAILED, message=failure.message),)
         except NotPrepared as error:
             _log.warning("%s any more", error)

@@ -23,7 +23,6 @@ from contracts.errors import (
     JobFailed,
     NotFound,
     Unavailable,
-    first_line,
 )
 from contracts.hub.errors import Cancelled, HubRefused, HubUnavailable
 from worker.checkpoints import files
@@ -153,7 +152,7 @@ def load_errors_as_job_failed(id: str, load: Callable[[], _Loaded]) -> _Loaded:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        message = f"{id} cannot be loaded: {first_line(error)}"
+        message = f"{id} cannot be loaded: its files are unusable ({type(error).__name__}); see the worker's log"
         raise JobFailed(FailureCode.MODEL_LOAD_FAILED, message) from error
 
 

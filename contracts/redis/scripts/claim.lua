@@ -3,7 +3,7 @@
 -- Order: by tier, except that a lower tier goes first once it is owed the seconds of its next job, before owners who have
 -- used more; within a tier by owners' accounts (accounts.lua), then by age. The first job whose model is warm, or that is overdue (if
 -- `settled`), goes before jobs of models that would have to be loaded. If the next job needs something (`needs`: models,
--- ControlNets, LoRAs) that is not in `ready`, returns only its name. Jobs that need something in `deferred` are skipped.
+-- ControlNets, LoRAs) that is not in `ready`, returns only the names of that. Jobs that need something in `deferred` are skipped.
 -- Cost: reads the names of a tier's waiting queues (model x owner) and the accounts; the heads of up to `scan_limit`
 -- queues whose owners' accounts are equal, and of the queues before the first warm or overdue one; and up to
 -- `scan_limit` jobs to run together.
@@ -30,6 +30,15 @@ local function first_of(needs, set, is_in)
   for _, name in ipairs(needs) do
     if (set[name] or false) == is_in then return name end
   end
+end
+
+-- Those of a job's needs that are not in a set.
+local function missing_from(set, needs)
+  local missing = {}
+  for _, name in ipairs(needs) do
+    if not set[name] then missing[#missing + 1] = name end
+  end
+  return missing
 end
 
 -- Whether everything that a job needs can be used now.
@@ -244,8 +253,8 @@ local function claim_from(tier)
   while true do
     local job = next_job(queues, tier)
     if not job then return nil end
-    local unready = ready and first_of(job.needs, ready, false)
-    if unready then return { unready = unready } end
+    local unready = ready and missing_from(ready, job.needs) or {}
+    if unready[1] then return { unready = unready } end
     local jobs, full = gather(job, queues)
     if arguments.peek then return ids_of(jobs) end
     local batchable = text(redis.call('HGET', job_key(job.id), 'batch_key')) ~= ''

@@ -196,7 +196,7 @@ def test_a_model_that_is_not_ready_is_named_and_no_job_is_claimed(
     claims = make_claims()
     with pytest.raises(NotReady) as unready:
         claims.claim(ClaimCriteria(warm=["warm"], ready=["warm"]))
-    assert unready.value.name == "cold"
+    assert unready.value.names == ("cold",)
     assert claims.peek(ClaimCriteria(warm=["warm"], ready=["warm"])) == []
     assert queue.fetch(cold.id).state is JobState.QUEUED
     assert claims.claim(ClaimCriteria(ready=["cold"]))[0].job.id == cold.id
@@ -220,7 +220,7 @@ def test_a_job_with_a_deferred_controlnet_is_skipped(queue: JobQueue, make_claim
     claims = make_claims()
     with pytest.raises(NotReady) as unready:
         claims.claim(ClaimCriteria(warm=["warm"], ready=["warm"]))
-    assert unready.value.name == "controlnet:lines"
+    assert unready.value.names == ("controlnet:lines",)
     criteria = ClaimCriteria(warm=["warm"], ready=["warm"], deferred=["controlnet:lines"])
     assert [claim.job.id for claim in claims.claim(criteria)] == [plain.id]
     assert claims.claim(criteria) == []
@@ -234,9 +234,10 @@ def test_a_lora_of_the_catalogue_must_be_ready_and_an_uploaded_one_need_not(
     uploaded = LoraParameters(name="mine", key="inputs/a.safetensors", sha256="ab", values=1)
     styled = queue.submit(parameters(model="warm", loras=(LoraParameters(name="ink"), uploaded), batchable=False))
     claims = make_claims()
-    with pytest.raises(NotReady) as unready:
-        claims.claim(ClaimCriteria(ready=["warm"]))
-    assert unready.value.name == "lora:ink"
+    for ready, missing in ([], ("warm", "lora:ink")), (["warm"], ("lora:ink",)):
+        with pytest.raises(NotReady) as unready:
+            claims.claim(ClaimCriteria(ready=ready))
+        assert unready.value.names == missing
     assert claims.claim(ClaimCriteria(ready=["warm", "lora:ink"]))[0].job.id == styled.id
 
 

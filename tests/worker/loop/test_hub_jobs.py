@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -75,6 +76,12 @@ def on_hub(catalogue: Catalogue) -> Catalogue:
             "controlnets": (ControlNetSpec(id="sdxl-hint", family="sdxl", source="org/lines"),),
         }
     )
+
+
+@pytest.fixture
+def hub_lora(catalogue: Catalogue) -> Catalogue:
+    """A catalogue of which nothing but a LoRA for SDXL is on the hub."""
+    return catalogue.model_copy(update={"loras": (LoraSpec(id="tint", family="sdxl", source="org/tint"),)})
 
 
 @pytest.fixture
@@ -200,6 +207,50 @@ def test_what_can_never_be_fetched_fails_its_jobs_at_once_before_any_weight_is_f
     assert not any(name.endswith(".safetensors") for name in hub.fetched("org/sdxl"))
     assert ended[1].error is not None
     assert ended[1].error.code is FailureCode.LORA_MISSING
+
+
+def test_a_file_that_is_gone_is_fetched_again_and_its_job_loses_no_attempt(
+    hub: Hub,
+    hub_lora: Catalogue,
+    queue: JobQueue,
+    settings: SharedSettings,
+    storage: Storage,
+    tmp_path: Path,
+) -> None:
+    ids = [queue.submit(make_job(hub_lora, "sdxl", loras=[{"name": "tint"}])).id]
+
+    def is_over() -> bool:
+        if not queue.fetch(ids[-1]).state.is_final:
+            return False
+        if len(ids) == 1:
+            shutil.rmtree(tmp_path / "hub")
+            ids.append(queue.submit(make_job(hub_lora, "sdxl", loras=[{"name": "tint"}])).id)
+        return queue.fetch(ids[-1]).state.is_final
+
+    run_until(make_consumer(settings, Pool(hub_lora, device="cpu"), storage), is_over)
+    ended = [queue.fetch(id) for id in ids]
+    assert [(record.state, record.attempts) for record in ended] == [(JobState.COMPLETED, 1)] * 2
+
+
+def test_a_job_of_a_release_that_did_not_list_its_loras_runs_once_they_are_here(
+    hub: Hub, hub_lora: Catalogue, queue: JobQueue, consume: Callable[..., list[JobRecord]]
+) -> None:
+    id = queue.submit(make_job(hub_lora, "sdxl", loras=[{"name": "tint"}])).id
+    queue.connection.hset(f"darkroom:job:{id}", "needs", '["shapes-sdxl"]')
+    (record,) = consume(hub_lora, id)
+    assert (record.state, record.attempts) == (JobState.COMPLETED, 1)
+    assert len(hub.fetched("org/tint")) == 1
+
+
+def test_a_job_whose_lora_cannot_be_had_waits_for_no_model(
+    hub: Hub, on_hub: Catalogue, queue: JobQueue, consume: Callable[..., list[JobRecord]]
+) -> None:
+    hub.gates = {"org/tint": "a token"}
+    hub.faults = [Fault(path="org/sdxl/resolve", is_silent=True)]
+    id = queue.submit(make_job(on_hub, "sdxl", loras=[{"name": "tint"}])).id
+    (record,) = consume(on_hub, id)
+    assert record.error is not None
+    assert record.error.code is FailureCode.LORA_MISSING
 
 
 def test_a_model_of_the_warm_list_that_must_be_downloaded_keeps_no_job_waiting(

@@ -74,7 +74,10 @@ class Preparing:
     ("error", "message"),
     [
         (JobFailed(FailureCode.MODEL_LOAD_FAILED, "org/name is gated"), "org/name is gated"),
-        (OSError("/secret/path is away"), "bad cannot be loaded (OSError); the worker's log has the details"),
+        (
+            OSError("/secret/path is away"),
+            "bad cannot be loaded: its files are unusable (OSError); see the worker's log",
+        ),
     ],
 )
 def test_what_cannot_be_prepared_is_not_ready_and_says_why_without_a_path(error: Exception, message: str) -> None:

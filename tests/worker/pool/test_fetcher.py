@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from contracts.errors import FailureCode, JobFailed
+from contracts.errors import CatalogueError, FailureCode, JobFailed, NotFound, Unavailable
+from worker.checkpoints.places import NotPrepared
 from worker.pool.fetcher import load_errors_as_job_failed
 
 
@@ -32,7 +33,27 @@ def test_a_failed_allocation_is_not_a_broken_model(error: Exception) -> None:
     assert caught.value is error
 
 
-def test_any_other_error_names_the_model() -> None:
-    with pytest.raises(JobFailed, match="m cannot be loaded: no such weights") as caught:
-        fail_with(ValueError("no such weights\nand more"))
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            OSError("Error no file named x in directory /root/models"),
+            "its files are unusable (OSError); see the worker's log",
+        ),
+        (CatalogueError("vae/x.safetensors is missing"), "vae/x.safetensors is missing"),
+        (CatalogueError("/root/models/x: no such file"), "no such file"),
+        (NotFound("model", "m"), "it was removed from the catalogue while the job was waiting; use another one"),
+    ],
+    ids=repr,
+)
+def test_any_other_error_names_the_model_and_no_path(error: Exception, message: str) -> None:
+    with pytest.raises(JobFailed) as caught:
+        fail_with(error)
     assert caught.value.code is FailureCode.MODEL_LOAD_FAILED
+    assert caught.value.message == f"m cannot be loaded: {message}"
+
+
+@pytest.mark.parametrize("error", [NotPrepared("m"), Unavailable("Redis does not answer")], ids=repr)
+def test_what_may_be_there_later_is_no_broken_model(error: Exception) -> None:
+    with pytest.raises(type(error)):
+        fail_with(error)
