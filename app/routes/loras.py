@@ -18,6 +18,7 @@ from app.dependencies.submissions import IdempotentCallDep
 from app.openapi.routes import MAKING, lora_body, problems
 from app.parsing.spooled_files import SpooledFile
 from contracts.auth.api_keys import Scope
+from contracts.catalogue.cached import find_cached
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.errors import AdapterRefused, CatalogueError, Conflict, FieldProblem, Gone, InvalidRequest, NotFound
 from contracts.job_view import ListView
@@ -171,9 +172,10 @@ def _view(row: LoraSpec, catalogue: Catalogue) -> LoraView:
 
 
 def _read(row: LoraSpec, catalogue: Catalogue) -> AdapterFacts | None:
-    """Facts from the file; None where it is not on this machine or cannot be read."""
+    """Facts from the file; None where it is neither on this machine nor in the hub's cache, or cannot be read."""
     try:
-        place = catalogue.place(row)
+        cached = find_cached(catalogue, row)
+        place = catalogue.place(row) if cached is None else cached.paths[0]
         return describe(read_lora(place), row.family) if isinstance(place, Path) and place.is_file() else None
     except (AdapterRefused, CatalogueError, OSError):
         return None

@@ -19,14 +19,17 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from contracts.hub.client import HubFile, is_commit
 
 _CHUNK_BYTES = 4 * 2**20
 _TREE_FORMAT = 1
+#: Age from which an interrupted download is not expected to be resumed.
+_MAX_AGE_SECONDS = 7 * 24 * 3600
 
 
 class RepositoryCache:
@@ -128,37 +131,28 @@ class RepositoryCache:
         for path in (_marker(self.blob(digest)), self.blob(digest)):
             path.unlink(missing_ok=True)
 
-    @contextmanager
-    def lock(self, digest: str) -> Iterator[bool]:
+    def lock(self, digest: str) -> AbstractContextManager[bool]:
         """Try to be the only one that downloads a file; yields whether that worked. Ends with the process.
 
         huggingface_hub locks the same file in the same way.
         """
-        self._locks.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._locks / f"{digest}.lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
-        finally:
-            os.close(descriptor)
+        return _lock(self._locks / f"{digest}.lock")
 
-    def sweep(self) -> int:
-        """Delete what interrupted downloads left that nobody is continuing; returns how many bytes that freed.
+    def sweep(self, wanted: Collection[str]) -> int:
+        """Delete what interrupted downloads left and nobody will resume; returns how many bytes that freed.
 
-        What a download that is still wanted left must be resumed before.
+        In this repository that is what is not among the `wanted` digests, in the whole cache what is a week old.
         """
         freed = 0
-        for part in self._root.glob("blobs/*.incomplete"):
-            with self.lock(part.name.partition(".")[0]) as is_ours:
-                if is_ours:
-                    with suppress(OSError):
-                        size = part.stat().st_size
-                        part.unlink()
-                        freed += size
+        for part in self._root.parent.glob("models--*/blobs/*.incomplete"):
+            digest, repository = part.name.partition(".")[0], part.parent.parent
+            lock = self._locks.with_name(repository.name) / f"{digest}.lock"
+            with suppress(OSError), _lock(lock) as is_free:
+                status = part.stat()
+                is_old = status.st_mtime < time.time() - _MAX_AGE_SECONDS
+                if is_free and (is_old or (repository == self._root and digest not in wanted)):
+                    part.unlink()
+                    freed += status.st_size
         return freed
 
     def _ref(self, revision: str | None) -> Path:
@@ -167,6 +161,21 @@ class RepositoryCache:
         if ".." in path.parts or not path.is_relative_to(folder):
             raise ValueError(f"not a revision: {revision!r}")
         return path
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[bool]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
 
 
 def verified_sha256(path: Path) -> str | None:

@@ -27,8 +27,10 @@ _DIGEST = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 #: A page of a listing has at most 1000 files, of a few hundred bytes each.
 _MAX_ANSWER_BYTES = 16 * 2**20
 _MAX_PAGES = 100
-#: Maximum time for a whole answer that is not a file, as a multiple of the time-out for each of its parts.
-_WHOLE_ANSWER = 6
+#: As a multiple of the time-out for each part: maximum time for a whole answer that is not a file, and the time
+#: over which a file must come at a minimum speed.
+_WINDOW = 6
+_MIN_BYTES_PER_SECOND = 1024
 _NO_SUCH_RANGE = 416
 
 
@@ -137,20 +139,21 @@ class HubClient:
             HubUnavailable, HubRefused: as for every request; HubUnavailable also where the answer breaks off.
         """
         url = f"{self._environment.endpoint}/{repository}/resolve/{quote(commit, safe='')}/{quote(path)}"
+        window = _WINDOW * self._environment.timeout_seconds
         headers = {"Accept-Encoding": "identity"}  # ranges count the bytes of the file
         if begin or end is not None:
             headers["Range"] = f"bytes={begin}-{'' if end is None else end - 1}"
         with self._request(url, repository, commit, headers, path) as response:
             if response.status_code != _NO_SUCH_RANGE:
-                yield begin if response.status_code == 206 else 0, _chunks(response, repository)
+                yield begin if response.status_code == 206 else 0, _chunks(response, repository, window)
                 return
         del headers["Range"]
         with self._request(url, repository, commit, headers, path) as response:
-            yield 0, _chunks(response, repository)
+            yield 0, _chunks(response, repository, window)
 
     def _json(self, url: str, repository: str, revision: str | None) -> tuple[Any, str | None]:
         """The body, and the address of the next page where the hub names one."""
-        deadline = time.monotonic() + _WHOLE_ANSWER * self._environment.timeout_seconds
+        deadline = time.monotonic() + _WINDOW * self._environment.timeout_seconds
         body = bytearray()
         with self._request(url, repository, revision, {}) as response, _errors_of(repository):
             for chunk in response.iter_bytes():
@@ -160,8 +163,12 @@ class HubClient:
                 if time.monotonic() > deadline:
                     raise HubUnavailable(f"the hub takes too long to answer about {repository}")
             following = response.links.get("next", {}).get("url")
+            page = None if following is None else str(response.url.join(following))
+        # The token goes with every request, so it must not be led elsewhere.
+        if page is not None and not page.startswith(f"{self._environment.endpoint}/"):
+            raise HubUnavailable(f"the hub's listing of {repository} goes on at another address")
         try:
-            return json.loads(body), following
+            return json.loads(body), page
         except (ValueError, RecursionError):
             raise HubUnavailable(f"the hub's answer about {repository} cannot be read") from None
 
@@ -192,14 +199,24 @@ def _errors_of(repository: str) -> Iterator[None]:
         raise HubUnavailable(f"the hub does not answer in time about {repository}") from error
     except httpx.ConnectError as error:
         raise HubUnavailable(f"the hub cannot be reached, so {repository} cannot be fetched") from error
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+        raise HubRefused("HF_ENDPOINT must be an address with http:// or https://") from error
+    except httpx.HTTPError as error:
         raise HubUnavailable(f"the connection to the hub broke while {repository} was fetched") from error
 
 
-def _chunks(response: httpx.Response, repository: str) -> Iterator[bytes]:
-    """The body in parts, each as soon as it has arrived."""
+def _chunks(response: httpx.Response, repository: str, window_seconds: float) -> Iterator[bytes]:
+    """The body in parts, each as soon as it has arrived; ends a body that trickles."""
+    begin, received = time.monotonic(), 0
     with _errors_of(repository):
-        yield from response.iter_raw()
+        for chunk in response.iter_raw():
+            yield chunk
+            received += len(chunk)
+            seconds = time.monotonic() - begin
+            if seconds > window_seconds:
+                if received < _MIN_BYTES_PER_SECOND * seconds:
+                    raise HubUnavailable(f"the hub sends {repository} too slowly")
+                begin, received = time.monotonic(), 0
 
 
 def _file(row: Mapping[str, Any]) -> HubFile:
@@ -211,11 +228,7 @@ def _file(row: Mapping[str, Any]) -> HubFile:
 
 def _is_safe(path: str) -> bool:
     """Whether a path stays inside the snapshot's folder."""
-    return (
-        not path.startswith("/")
-        and "\\" not in path
-        and all(part not in ("", ".", "..") for part in path.split("/"))
-    )
+    return not {"\\", "\0"} & set(path) and all(part not in ("", ".", "..") for part in path.split("/"))
 
 
 def refusal(

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from contracts.hub.cache import RepositoryCache, new_digest
@@ -46,15 +47,7 @@ def download(
         Cancelled: `is_wanted` returned False.
     """
     with disk_errors(cache.repository):
-        while not _is_there(cache, file):
-            with cache.lock(file.digest) as is_ours:
-                if is_ours:
-                    if not _is_there(cache, file):
-                        _download(client, cache, commit, name, file, on_progress, is_wanted)
-                    break
-            _check_wanted(cache, is_wanted)
-            on_progress(_size(cache.incomplete(file.digest)))
-            time.sleep(_POLL_SECONDS)
+        _Download(client, cache, commit, name, file, on_progress, is_wanted).run()
         cache.link(commit, name, file)
     on_progress(file.size)
 
@@ -73,77 +66,82 @@ def disk_errors(repository: str) -> Iterator[None]:
         raise HubUnavailable(message) from error
 
 
-def _is_there(cache: RepositoryCache, file: HubFile) -> bool:
-    return _size(cache.blob(file.digest)) == file.size and cache.blob(file.digest).exists()
+@dataclass(frozen=True)
+class _Download:
+    """One call of `download`."""
 
+    client: HubClient
+    cache: RepositoryCache
+    commit: str
+    name: str
+    file: HubFile
+    on_progress: Callable[[int], None]
+    is_wanted: Callable[[], bool]
 
-def _download(
-    client: HubClient,
-    cache: RepositoryCache,
-    commit: str,
-    name: str,
-    file: HubFile,
-    on_progress: Callable[[int], None],
-    is_wanted: Callable[[], bool],
-) -> None:
-    part = cache.incomplete(file.digest)
-    part.parent.mkdir(parents=True, exist_ok=True)
-    if _size(part) > file.size:
-        part.unlink()
-    for is_last in (False, True):
-        if _size(part) < file.size or not part.exists():
-            _append(client, cache.repository, commit, name, file, part, on_progress, is_wanted)
-        if _size(part) == file.size and _has_digest(part, file, cache, is_wanted):
-            part.replace(cache.blob(file.digest))
-            cache.mark_verified(file.digest)
-            return
-        part.unlink()  # longer than it should be, or damaged on the way: once more, from its beginning
-        if is_last:
-            raise HubUnavailable(f"{name} of {cache.repository} arrived damaged twice")
+    @property
+    def _part(self) -> Path:
+        return self.cache.incomplete(self.file.digest)
 
+    @property
+    def _is_there(self) -> bool:
+        blob = self.cache.blob(self.file.digest)
+        return blob.exists() and _size(blob) == self.file.size
 
-def _append(
-    client: HubClient,
-    repository: str,
-    commit: str,
-    name: str,
-    file: HubFile,
-    part: Path,
-    on_progress: Callable[[int], None],
-    is_wanted: Callable[[], bool],
-) -> None:
-    """Add what is missing to an incomplete file; start over where the hub does not send just that."""
-    with client.stream(repository, commit, name, _size(part)) as (offset, chunks), part.open("ab") as output:
-        output.truncate(offset)
-        done, next_look = offset, 0.0
-        for chunk in chunks:
-            output.write(chunk)
-            done += len(chunk)
-            if done > file.size:
+    def run(self) -> None:
+        """Have the file among the blobs."""
+        while not self._is_there:
+            with self.cache.lock(self.file.digest) as is_ours:
+                if is_ours:
+                    if not self._is_there:
+                        self._fetch()
+                    return
+            self._look(_size(self._part))
+            time.sleep(_POLL_SECONDS)
+
+    def _fetch(self) -> None:
+        self._part.parent.mkdir(parents=True, exist_ok=True)
+        for is_last in (False, True):
+            if not self._part.exists() or _size(self._part) < self.file.size:
+                self._append()
+            if _size(self._part) == self.file.size and self._is_undamaged():
+                self._part.replace(self.cache.blob(self.file.digest))
+                self.cache.mark_verified(self.file.digest)
                 return
-            if time.monotonic() >= next_look:
-                next_look = time.monotonic() + _LOOK_SECONDS
-                on_progress(done)
-                if not is_wanted():
-                    raise Cancelled(f"{repository} is not wanted any more")
-        output.flush()
-        os.fsync(output.fileno())
-    if done < file.size:
-        raise HubUnavailable(f"the connection to the hub broke while {repository} was fetched")
+            self._part.unlink()  # longer than it should be, or damaged: once more, from its beginning
+            if is_last:
+                raise HubUnavailable(f"{self.name} of {self.cache.repository} arrived damaged twice")
 
+    def _append(self) -> None:
+        """Add what is missing to the incomplete file; start over where the hub does not send just that."""
+        place = (self.cache.repository, self.commit, self.name, _size(self._part))
+        with self.client.stream(*place) as (offset, chunks), self._part.open("ab") as output:
+            output.truncate(offset)
+            done, next_look = offset, 0.0
+            for chunk in chunks:
+                output.write(chunk)
+                done += len(chunk)
+                if done > self.file.size:
+                    return
+                if time.monotonic() >= next_look:
+                    next_look = time.monotonic() + _LOOK_SECONDS
+                    self._look(done)
+            output.flush()
+            os.fsync(output.fileno())
+        if done < self.file.size:
+            raise HubUnavailable(f"the connection to the hub broke while {self.cache.repository} was fetched")
 
-def _has_digest(part: Path, file: HubFile, cache: RepositoryCache, is_wanted: Callable[[], bool]) -> bool:
-    digest = new_digest(file.digest, file.size)
-    with part.open("rb") as content:
-        while chunk := content.read(_READ_BYTES):
-            digest.update(chunk)
-            _check_wanted(cache, is_wanted)
-    return digest.hexdigest() == file.digest
+    def _is_undamaged(self) -> bool:
+        digest = new_digest(self.file.digest, self.file.size)
+        with self._part.open("rb") as content:
+            while chunk := content.read(_READ_BYTES):
+                digest.update(chunk)
+                self._look(self.file.size)
+        return digest.hexdigest() == self.file.digest
 
-
-def _check_wanted(cache: RepositoryCache, is_wanted: Callable[[], bool]) -> None:
-    if not is_wanted():
-        raise Cancelled(f"{cache.repository} is not wanted any more")
+    def _look(self, done: int) -> None:
+        self.on_progress(done)
+        if not self.is_wanted():
+            raise Cancelled(f"{self.cache.repository} is not wanted any more")
 
 
 def _size(path: Path) -> int:

@@ -202,7 +202,7 @@ class _Fetch:
         )
         with disk_errors(source.repository):
             self._cache.write_commit(revision, commit)
-            self._cache.sweep()
+            self._cache.sweep({file.digest for file in tree.values()})
         return snapshot
 
     def _tree(self, commit: str) -> Mapping[str, HubFile]:

@@ -13,9 +13,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from contracts.catalogue.cached import find_cached
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.families import FAMILIES, Family
 from contracts.errors import AdapterRefused, CatalogueError
+from contracts.hub.source import HubSource
 from contracts.weights.header_text import NotSafetensors
 from contracts.weights.lora_settings import ScaleSettings, read_settings
 from contracts.weights.safetensors import Tensor, read_header
@@ -238,11 +240,13 @@ _Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
 
 
 def _shapes_of(model: ModelSpec, catalogue: Catalogue) -> _Shapes | None:
-    """The layers of a checkpoint in diffusers layout on this machine; None for any other."""
+    """The layers of a checkpoint in diffusers layout, here or in the hub's cache; None for any other."""
     try:
-        folder = catalogue.place(model)
+        place = catalogue.place(model)
+        cached = find_cached(catalogue, model) if isinstance(place, HubSource) else None
     except CatalogueError:
         return None
+    folder = cached.folder if cached is not None and len(cached.files) > 1 else place
     if not isinstance(folder, Path) or not folder.is_dir():
         return None
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}

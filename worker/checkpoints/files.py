@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from contracts.hub.cache import verified_sha256
 from contracts.hub.folders import folder_files
 from contracts.hub.selection import RepositoryFiles
+from contracts.weights.parameter_counts import controlnet_parts
 
 #: How much of a file is looked at, and read, at once.
 _CHUNK_BYTES = 4 * 2**20
@@ -26,21 +27,23 @@ class ContentHasher:
     def __init__(self) -> None:
         self._known: dict[_Stamp, str] = {}
 
-    def hash(self, path: Path, variant: str | None = None) -> str:
-        """Sha256 of a file, or of a folder: of the list of the files that are loaded, with their hashes.
+    def hash(self, path: Path, variant: str | None = None, beside: Sequence[Path] = ()) -> str:
+        """Sha256 of a file; else of the list of the files that are loaded, with their hashes.
 
         Args:
+            path: a file, a folder, or the index of a ControlNet's shards.
             variant: as in diffusers (`fp16`); weights of that variant are taken where a component has them.
+            beside: weights that a single file lacks, and that are loaded with it.
         """
-        if path.is_file():
+        files = list(weight_files(path, variant))
+        if files == [path] and not beside:
             return self._hash_file(path)
-        return self.hash_files(path, weight_files(path, variant))
-
-    def hash_files(self, folder: Path, files: Iterable[Path]) -> str:
-        """Sha256 of the list of these files in a folder, with their hashes."""
+        folder = path if path.is_dir() else path.parent
         total = hashlib.sha256()
         for file in sorted(files):
             total.update(f"{file.relative_to(folder).as_posix()} {self._hash_file(file)}\n".encode())
+        for file in beside:
+            total.update(f"{file.parent.name}/{file.name} {self._hash_file(file)}\n".encode())
         return total.hexdigest()
 
     def _hash_file(self, path: Path) -> str:
@@ -58,8 +61,10 @@ class ContentHasher:
 
 
 def weight_files(path: Path, variant: str | None = None) -> Iterator[Path]:
-    """Yield the file itself, or those that are loaded of a folder: weights, configurations, vocabularies."""
-    if path.is_file():
+    """Yield the file itself, or those that are loaded of a folder or of an index of shards."""
+    if path.suffix == ".json":
+        yield from controlnet_parts(path)
+    elif path.is_file():
         yield path
     else:
         yield from (path / name for name in folder_files(RepositoryFiles.in_folder(path), variant))

@@ -71,7 +71,11 @@ def fetch_model(
         file = SingleFile(place)
         config = config or file.usual_repository()
         if isinstance(config, HubSource):
-            fetch(config, _config_select(file, spec, family), on_progress=on_progress, is_wanted=is_wanted)
+            select = _config_select(file, spec, family)
+            found = find_snapshot(config, select)
+            # Where no commit is agreed on, what is in the cache will do.
+            revision = None if found is None else found.commit
+            fetch(config, select, revision=revision, on_progress=on_progress, is_wanted=is_wanted)
     return place
 
 
@@ -83,6 +87,22 @@ def find_config(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily, 
         return place
     found = find_snapshot(place, _config_select(file, spec, family))
     return None if found is None else found.folder
+
+
+def weights_beside(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily, path: Path) -> list[Path]:
+    """The weights that a single file lacks and `config` has: a T5, or all but the denoiser; none for a folder."""
+    if path.is_dir() or spec.config is None:
+        return []
+    file, folder = SingleFile(path), find_config(catalogue, spec, family, path)
+    if folder is None or (file.has_encoders and (family.t5 is None or file.has_t5)):
+        return []
+    names = folder_files(RepositoryFiles.in_folder(folder), None if file.has_encoders else spec.variant)
+    parts = {name: name.partition("/")[0] for name in sorted(names) if name.endswith(".safetensors")}
+    return [
+        folder / name
+        for name, part in parts.items()
+        if (part == family.t5 if file.has_encoders else part != family.denoiser)
+    ]
 
 
 def find_controlnet(catalogue: Catalogue, spec: ControlNetSpec) -> Path | None:

@@ -15,6 +15,7 @@ from typing import TypeVar, cast
 
 from redis.exceptions import RedisError
 
+from contracts.catalogue.cached import AnySpec
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.errors import (
     CatalogueError,
@@ -28,6 +29,8 @@ from contracts.hub.errors import Cancelled, HubRefused, HubUnavailable
 from worker.checkpoints import files
 from worker.checkpoints.files import ContentHasher, weight_files
 from worker.checkpoints.places import NotPrepared, Places, PreparationWatch
+from worker.checkpoints.sources import weights_beside
+from worker.families import get_family
 from worker.pool.plan_selector import PlanSelector
 from worker.runtime.out_of_memory import is_out_of_memory
 
@@ -84,10 +87,7 @@ class ModelFetcher:
             with suppress(CatalogueError):  # loading reports it
                 self._measure(name, path)
             watch.reading()
-            variant = None if ":" in name else self._catalogue.model(name).variant
-            self._hasher.hash(path, variant)
-            for file in weight_files(path, variant):
-                files.read_into_page_cache(file)
+            self._read(self._places.row(name), path)
         except (JobFailed, Cancelled):
             raise
         except HubUnavailable as error:
@@ -100,6 +100,15 @@ class ModelFetcher:
             raise PreparationDelayed("the worker's disk is full, so that no files can be downloaded") from error
         except (NotFound, CatalogueError, HubRefused) as error:
             raise _refusal(name, error) from error
+
+    def _read(self, row: AnySpec, path: Path) -> None:
+        """Hash everything that is loaded, and have it in the page cache."""
+        variant, beside = None, []
+        if isinstance(row, ModelSpec):
+            variant, beside = row.variant, weights_beside(self._catalogue, row, get_family(row.family), path)
+        self._hasher.hash(path, variant, beside)
+        for file in (*weight_files(path, variant), *beside):
+            files.read_into_page_cache(file)
 
     def is_here(self, name: str) -> bool:
         """Whether it can be prepared without a connection."""

@@ -29,6 +29,7 @@ from worker.adapters.cache import AdapterSet, LoraCache
 from worker.adapters.files import LoraFiles
 from worker.checkpoints import loader as checkpoints
 from worker.checkpoints.files import ContentHasher
+from worker.checkpoints.sources import weights_beside
 from worker.encoding.cache import EmbeddingCache
 from worker.encoding.cpu_t5 import CpuT5, JobT5Proxy
 from worker.encoding.encoder import PromptEncoder
@@ -82,7 +83,8 @@ class LoadedModel:
         self.dtype = pick_dtype(spec, context.device)
         self.fp8 = plan.fp8
         self._context = context
-        self.weights = context.lora_files.places.weights(spec.id, context.hasher.hash(path, spec.variant))
+        beside = weights_beside(context.catalogue, spec, self.family, path)
+        self.weights = context.lora_files.places.weights(spec.id, context.hasher.hash(path, spec.variant, beside))
         skipped = {name for name, placement in plan.placements.items() if placement is Placement.SKIPPED}
         with context.weights_lock:
             self.base = checkpoints.load_model(context.catalogue, spec, self.family, path, self.dtype, skipped)

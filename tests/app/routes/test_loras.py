@@ -6,6 +6,7 @@ import hashlib
 import pickle
 import struct
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,15 @@ from safetensors.numpy import load, save
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts.auth.api_keys import ApiKeyStore, Scope
+from contracts.hub.selection import lora_file
+from contracts.hub.snapshot import fetch
+from contracts.hub.source import HubSource
 from contracts.queue.client import JobQueue
 from contracts.settings import BUILT_IN_CATALOGUE, SharedSettings
 from contracts.storage import Storage
 from contracts.uploads.retention import Retention
+from tests.support.hub import serving, use_hub
+from tests.support.hub_repositories import loras
 from tests.support.scripted_worker import ScriptedWorker
 
 LORAS = BUILT_IN_CATALOGUE.parent / "loras"
@@ -192,6 +198,25 @@ def test_a_file_over_the_limit_is_refused_and_not_stored(settings: SharedSetting
         big = save({"a": np.zeros(1 << 17, np.uint8)})
         assert client.post("/v1/loras", files={"file": ("a", TINT + big)}).status_code == 413
     assert storage.find("inputs/") == []
+
+
+def test_a_lora_that_came_from_a_hub_is_described_from_the_cache(
+    settings: SharedSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = HubSource("org/lora")
+    lines = ['default_model = "m"']
+    for kind, id, place in (("models", "m", LORAS.parent / "shapes-sdxl"), ("loras", "far", source)):
+        lines += [f"[[{kind}]]", f'id = "{id}"', 'family = "sdxl"', f'source = "{place}"']
+    catalogue = tmp_path / "catalogue.toml"
+    catalogue.write_text("\n".join(lines))
+    with serving() as hub:
+        use_hub(monkeypatch, hub, tmp_path / "home")
+        hub.commit("org/lora", loras("stripes"))
+        fetch(source, lora_file())
+    app = create_app(ApiSettings(shared=settings.model_copy(update={"catalogue": catalogue})))
+    with TestClient(app) as client:
+        (view,) = client.get("/v1/loras").json()["data"]
+    assert (view["id"], view["layout"], view["ranks"]) == ("far", "kohya", [8])
 
 
 def test_an_unsupported_media_type_is_refused(client: TestClient) -> None:

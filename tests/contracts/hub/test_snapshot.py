@@ -6,6 +6,8 @@ import fcntl
 import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections import namedtuple
 from pathlib import Path
@@ -150,12 +152,64 @@ def test_what_nobody_will_resume_is_swept_unless_somebody_is_at_it(hub: Hub, lor
     blobs, locks = blob(snapshot).parent, home / "hub" / ".locks" / "models--org--lora"
     abandoned, current = (blobs / f"{letter * 64}.incomplete" for letter in "ab")
     strangers = blobs / f"{'c' * 64}.1234abcd.incomplete"  # as huggingface_hub names them
-    for file in (abandoned, current, strangers):
+    other = home / "hub" / "models--org--other" / "blobs"
+    other.mkdir(parents=True)
+    old, recent = other / f"{'d' * 64}.incomplete", other / f"{'e' * 64}.incomplete"
+    for file in (abandoned, current, strangers, old, recent):
         file.write_bytes(b"part")
+    os.utime(old, (1, 1))
     with (locks / f"{'b' * 64}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         get()
-    assert list(blobs.glob("*.incomplete")) == [current]
+    assert sorted((home / "hub").rglob("*.incomplete")) == sorted([current, recent])
+
+
+def test_what_another_row_of_the_repository_will_resume_is_not_swept(hub: Hub) -> None:
+    hub.commit(LORA.repository, {"a.safetensors": WEIGHTS, "b.safetensors": WEIGHTS[::-1]})
+    hub.faults = [Fault(path="b.safetensors", cut_bytes=700_000)]
+    other = HubSource(LORA.repository, None, "b.safetensors")
+    with pytest.raises(HubUnavailable):
+        get(other)
+    hub.faults = []
+    get()
+    assert get(other).paths[0].read_bytes() == WEIGHTS[::-1]
+    assert hub.fetched(LORA.repository)["b.safetensors"] == len(WEIGHTS)
+
+
+def test_a_killed_process_leaves_what_the_next_one_resumes(hub: Hub, lora: str, home: Path) -> None:
+    hub.faults = [Fault(path="/resolve/", bytes_per_second=200_000)]
+    program = (
+        "from contracts.hub.selection import lora_file\n"
+        "from contracts.hub.snapshot import fetch\n"
+        "from contracts.hub.source import HubSource\n"
+        "fetch(HubSource('org/lora'), lora_file(), on_progress=lambda done, _: print(done, flush=True))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while int(process.stdout.readline()) < 60_000:
+            pass
+        process.kill()
+    hub.faults = []
+    assert list((home / "hub").rglob("*.incomplete"))
+    assert get().paths[0].read_bytes() == WEIGHTS
+    (rest,) = [request.sent_bytes for request in hub.requests if request.status == 206]
+    assert 0 < rest < len(WEIGHTS)
+    assert not list((home / "hub").rglob("*.incomplete"))
+
+
+def test_a_hub_that_sends_a_byte_now_and_then_is_left(
+    hub: Hub, lora: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "0.3")
+    hub.faults = [Fault(path="/resolve/", bytes_per_second=100)]
+    with pytest.raises(HubUnavailable, match="the hub sends org/lora too slowly"):
+        get()
+
+
+def test_an_endpoint_that_is_no_address_is_named(hub: Hub, lora: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "hub.test")
+    with pytest.raises(HubRefused, match="HF_ENDPOINT must be an address"):
+        get()
 
 
 def test_a_file_that_another_process_downloads_is_waited_for(hub: Hub, lora: str) -> None:
@@ -295,7 +349,10 @@ def test_what_is_missing_is_final(hub: Hub, lora: str, source: HubSource, messag
 
 
 def test_a_listing_cannot_lead_out_of_the_cache(hub: Hub, home: Path) -> None:
-    hub.commit("org/lora", {"../../../../evil.safetensors": b"evil", "good.safetensors": b"good"})
+    hub.commit(
+        "org/lora",
+        {"../../../../evil.safetensors": b"evil", "/evil.safetensors": b"evil", "good.safetensors": b"good"},
+    )
     assert get(HubSource("org/lora")).files == ("good.safetensors",)
     with pytest.raises(HubRefused):
         fetch(HubSource("org/lora"), one_file("../../../../evil.safetensors"))

@@ -101,3 +101,14 @@ def test_what_other_rows_left_in_a_snapshot_does_not_count(checkpoint: Path) -> 
     assert ContentHasher().hash(checkpoint) == before
     weights.write_bytes(b"other weights")
     assert ContentHasher().hash(checkpoint) != before
+
+
+def test_what_a_single_file_takes_from_its_configuration_counts(tmp_path: Path) -> None:
+    file, encoder = tmp_path / "a.safetensors", tmp_path / "text_encoder" / "model.safetensors"
+    encoder.parent.mkdir()
+    file.write_bytes(b"denoiser")
+    hashes = {ContentHasher().hash(file)}
+    for content in (b"an encoder", b"another one"):
+        encoder.write_bytes(content)
+        hashes.add(ContentHasher().hash(file, beside=[encoder]))
+    assert len(hashes) == 3

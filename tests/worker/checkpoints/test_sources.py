@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
 from contracts.errors import JobFailed
 from contracts.hub.errors import HubRefused
+from contracts.hub.source import HubSource
 from tests.support.hub import Hub, serving, use_hub
 from tests.support.hub_repositories import (
     MODELS,
@@ -24,7 +25,9 @@ from tests.support.hub_repositories import (
     with_variant,
 )
 from worker.checkpoints import sources
+from worker.checkpoints.files import ContentHasher
 from worker.checkpoints.loader import load_controlnet, load_model
+from worker.checkpoints.single_file import SingleFile
 from worker.families import get_family
 
 
@@ -71,6 +74,38 @@ def test_of_its_configuration_a_single_file_gets_only_what_it_lacks(
     fetched = hub.fetched("org/config")
     assert {name.partition("/")[0] for name in fetched if name.endswith(".safetensors")} == weights
     assert {"model_index.json", "vae/config.json", "tokenizer/tokenizer.json"} <= set(fetched)
+    hub.stop()
+    beside = sources.weights_beside(catalogue, spec, get_family(family), tmp_path / "m.safetensors")
+    assert {file.parent.name for file in beside} == weights
+
+
+def test_a_configuration_in_the_cache_needs_no_hub_even_where_no_commit_is_agreed_on(
+    hub: Hub, catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.commit("org/usual", sketch(checkpoint()))
+    monkeypatch.setattr(SingleFile, "usual_repository", lambda _: HubSource("org/usual"))
+    spec = _model(_write_keys(tmp_path / "m.safetensors", "conditioner.embedders.0."))
+    _fetch(catalogue, spec)
+    hub.stop()
+    assert sources.fetch_model(catalogue, spec, get_family("sdxl")) == tmp_path / "m.safetensors"
+
+
+def test_a_controlnet_in_shards_of_a_variant_is_hashed_and_loaded_whole(hub: Hub, catalogue: Catalogue) -> None:
+    # in_shards knows components: the ControlNet is one here, and its files move to the top.
+    files = {f"net/{name}": content for name, content in controlnet().items()}
+    shards = in_shards(with_variant(files), "net", "fp16")
+    hub.commit("org/net", {name.removeprefix("net/"): content for name, content in shards.items()})
+    spec = ControlNetSpec(id="n", family="sdxl", source="org/net", variant="fp16")
+    path = sources.fetch_controlnet(catalogue, spec)
+    assert path.name == "diffusion_pytorch_model.safetensors.index.fp16.json"
+    hub.stop()
+    before = ContentHasher().hash(path)
+    net = load_controlnet(get_family("sdxl"), path, torch.float16)
+    expected = load_file(MODELS / "controlnets/shapes-sdxl-silhouette/diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(tensor, expected[key].half()) for key, tensor in net.state_dict().items())
+    shard = path.with_name("diffusion_pytorch_model.fp16-00002-of-00002.safetensors").resolve()
+    shard.write_bytes(shard.read_bytes()[:-1] + b"?")
+    assert ContentHasher().hash(path) != before
 
 
 def test_a_configuration_of_another_class_is_refused_before_the_single_file_is_fetched(
