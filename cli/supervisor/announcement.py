@@ -1,13 +1,13 @@
 """Tells people how the start of a service goes on: what it prepares, and when it is ready.
 
-Reads the API's readiness and the workers' reports. Changes nothing.
+Reads the workers' reports, and the API's readiness once one of them can work. Changes nothing.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import httpx
 from redis import RedisError
@@ -15,12 +15,12 @@ from redis import RedisError
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import CatalogueError
 from contracts.hub.source import HubSource
-from contracts.queue.preparations import FAILED, Preparation
+from contracts.queue.preparations import FAILED, FETCHING, Preparation
 from contracts.queue.workers import obstacle, read_workers
 from contracts.redis.connection import connect
 
+#: Interval between two looks at the workers' reports, and the same once a model is being fetched.
 _POLL_SECONDS = 0.1
-#: Interval between two looks at the workers' reports, and between two questions once a model is being fetched.
 _LOOK_SECONDS = 1.0
 #: Interval between two lines about one download.
 _LINE_SECONDS = 5.0
@@ -46,15 +46,26 @@ class Announcement:
 
     def run(self, is_closing: Callable[[], bool]) -> None:
         """Print until the service is ready, cannot become ready, or is closed."""
-        looked_at = float("-inf")
         while not is_closing() and self.refusal is None:
-            if self._is_ready():
+            obstacles = self._find_obstacles()
+            if obstacles:
+                self._tell(obstacles)
+            elif obstacles is not None and self._is_ready():
                 print(f"ready {self._url}", flush=True)
                 return
-            if time.monotonic() - looked_at >= _LOOK_SECONDS:
-                self._look()
-                looked_at = time.monotonic()
             time.sleep(_POLL_SECONDS if self._told is None else _LOOK_SECONDS)
+
+    def _find_obstacles(self) -> list[Preparation] | None:
+        """What keeps each worker from using the default model; empty if one can, None if none works yet."""
+        try:
+            reports = [report for report in read_workers(self._connection) if report.state in ("idle", "busy")]
+        except RedisError:
+            return None
+        obstacles = [obstacle(self._model, report) for report in reports]
+        if not obstacles:
+            return None
+        found = [one for one in obstacles if one is not None]
+        return found if len(found) == len(obstacles) else []
 
     def _is_ready(self) -> bool:
         try:
@@ -62,15 +73,9 @@ class Announcement:
         except httpx.HTTPError:
             return False
 
-    def _look(self) -> None:
-        try:
-            obstacles = [obstacle(self._model, report) for report in read_workers(self._connection)]
-        except RedisError:
-            return
-        told = [one for one in obstacles if one is not None]
-        if not told or None in obstacles:
-            return
-        preparation = next((one for one in told if one.state != FAILED), told[0])
+    def _tell(self, obstacles: Sequence[Preparation]) -> None:
+        """Print what has changed, and how a download goes on."""
+        preparation = next((one for one in obstacles if one.state != FAILED), obstacles[0])
         if preparation.state == FAILED and self._is_on_hub:
             self.refusal = preparation.message
             return
@@ -78,7 +83,8 @@ class Announcement:
         is_news = before is None or (before.state, before.message) != (preparation.state, preparation.message)
         if before is None:
             print(f"preparing {self._url}", flush=True)
-        if is_news or time.monotonic() - self._told_at > _LINE_SECONDS:
+        is_due = preparation.state == FETCHING and time.monotonic() - self._told_at > _LINE_SECONDS
+        if is_news or is_due:
             print(preparation.describe(), file=sys.stderr, flush=True)
             self._told, self._told_at = preparation, time.monotonic()
 

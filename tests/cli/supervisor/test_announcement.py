@@ -89,6 +89,7 @@ def test_an_unreachable_hub_is_told_and_ends_nothing(
     report(queue, Preparation(name="m", state=RETRYING, message="the hub cannot be reached", retry_seconds=8))
 
     def get_ready() -> None:
+        report(queue, None)
         api.plans["/readyz"] = [Reply(200)]
 
     lines, _ = run(announcement, capsys, "m: the hub cannot be reached; trying again in 8 s", get_ready)
@@ -120,6 +121,8 @@ def test_a_default_model_on_this_machine_that_cannot_be_loaded_is_told_and_never
     )
 
     def find_files() -> None:
+        assert api.at("/readyz") == []
+        report(queue, None)
         api.plans["/readyz"] = [Reply(200)]
 
     lines, told = run(announcement, capsys, "m cannot be loaded", find_files)
