@@ -11,7 +11,7 @@ from typing import cast
 from redis import Redis
 
 from contracts.hub.cache import RepositoryCache
-from contracts.hub.client import is_commit
+from contracts.hub.client import HubClient, is_commit
 from contracts.hub.environment import read_environment
 from contracts.hub.snapshot import resolve_commit
 from contracts.hub.source import HubSource
@@ -64,12 +64,14 @@ class Revisions:
         return commit
 
     def update(self, source: HubSource) -> str:
-        """Ask the hub again and return the commit, which workers that start from now on use.
+        """Ask the hub again and return the commit, which workers that start from now on use. Writes no cache.
 
         Raises:
             HubUnavailable, HubRefused, Unavailable: as `resolve`.
         """
-        commit = self._known[_name(source)] = resolve_commit(source.repository, source.revision)
+        with HubClient(read_environment()) as client:
+            commit = client.commit(source.repository, source.revision)
+        self._known[_name(source)] = commit
         if self._connection is not None:
             with redis_errors_are_unavailable():
                 self._connection.hset(keys.HUB_COMMITS, _name(source), commit)

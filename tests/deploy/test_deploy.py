@@ -105,6 +105,10 @@ def test_the_hubs_token_is_a_file_that_only_the_worker_has_and_its_cache_a_volum
     assert [name for name, service in services.items() if "secrets" in service] == ["worker"]
     assert services["worker"]["volumes"] == [f"hub:{home}"]
     assert services["api"]["volumes"] == [f"hub:{home}:ro"]
+    assert (base["services"]["worker"]["environment"]["HF_HUB_OFFLINE"], base["x-environment"]["HF_ENDPOINT"]) == (
+        "1",
+        None,
+    )
 
     pods = {
         name: yaml.safe_load((DEPLOY / f"kubernetes/hub/{name}.patch.yaml").read_text(encoding="utf-8"))["spec"][
@@ -125,3 +129,11 @@ def test_the_hubs_token_is_a_file_that_only_the_worker_has_and_its_cache_a_volum
     assert pods["worker"]["containers"][0]["env"] == [{"name": "HF_TOKEN_PATH", "value": "/run/hub/token"}]
     (secret,) = [volume["secret"] for volume in pods["worker"]["volumes"] if "secret" in volume]
     assert (secret["secretName"], secret["optional"]) == ("darkroom-hub", True)
+    component = yaml.safe_load((DEPLOY / "kubernetes/hub/kustomization.yaml").read_text(encoding="utf-8"))
+    (settings,) = component["configMapGenerator"]
+    assert [literal.partition("=")[0] for literal in settings["literals"]] == [
+        "HF_HOME",
+        "HF_ENDPOINT",
+        "HF_HUB_OFFLINE",
+    ]
+    assert f"HF_HOME={home}" in settings["literals"]

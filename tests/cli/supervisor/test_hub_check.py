@@ -76,8 +76,13 @@ def test_a_token_opens_a_gate(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None
     check_catalogue()
 
 
-@pytest.mark.parametrize("fault", [Fault(status=503), Fault(status=429), Fault(cut_bytes=10), None])
-def test_a_hub_that_does_not_answer_is_no_reason_not_to_start(hub: Hub, fault: Fault | None) -> None:
+@pytest.mark.parametrize(
+    "fault", [Fault(status=503), Fault(status=429), Fault(cut_bytes=10), Fault(is_silent=True), None]
+)
+def test_a_hub_that_does_not_answer_is_no_reason_not_to_start(
+    hub: Hub, fault: Fault | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "0.5")
     if fault is None:
         hub.stop()
     else:

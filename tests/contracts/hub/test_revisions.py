@@ -63,10 +63,14 @@ def test_a_revision_that_nobody_has_asked_for_is_known_only_once_the_hub_was_ask
     assert revisions.known(HubSource("org/model", tag)) == tag
 
 
-def test_an_update_counts_for_workers_that_start_after_it(hub: Hub, queue: JobQueue) -> None:
+def test_an_update_counts_for_workers_that_start_after_it_and_needs_no_cache(
+    hub: Hub, queue: JobQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     running = Revisions(queue.connection)
     before = running.resolve(SOURCE)
     after = hub.commit("org/model", FILES | {"model_index.json": b"{}"})
+    (tmp_path / "file").touch()
+    use_hub(monkeypatch, hub, tmp_path / "file")  # a cache that cannot be written
     assert Revisions(queue.connection).update(SOURCE) == after
     assert [running.resolve(SOURCE), Revisions(queue.connection).resolve(SOURCE)] == [before, after]
 
