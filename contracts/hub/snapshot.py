@@ -133,15 +133,21 @@ def fetch(
     """
     environment = read_environment()
     cache = RepositoryCache(environment.cache, source.repository)
-    found = (
-        find_snapshot(source, select, revision=revision) if is_commit(revision) or environment.is_offline else None
-    )
-    if found is not None and not find_damage(found, is_wanted=is_wanted):
+    is_fixed = is_commit(revision or source.revision) or environment.is_offline
+    found = find_snapshot(source, select, revision=revision) if is_fixed else None
+    if found is not None and find_damage(found, is_wanted=is_wanted):
+        found = None
+    if found is not None and (environment.is_offline or cache.tree(found.commit) is not None):
         return found
     if environment.is_offline:
         raise _offline(source.repository)
-    with HubClient(environment) as client:
-        return _Fetch(environment, cache, client, on_progress, is_wanted).run(source, select, revision)
+    try:
+        with HubClient(environment) as client:
+            return _Fetch(environment, cache, client, on_progress, is_wanted).run(source, select, revision)
+    except HubUnavailable:
+        if found is None:
+            raise
+        return found  # without the commit's listing nobody can tell, but nothing seems to be missing
 
 
 def find_damage(snapshot: Snapshot, *, is_wanted: Callable[[], bool] = lambda: True) -> list[str]:

@@ -92,6 +92,7 @@ def test_what_is_in_the_cache_is_found_without_the_hub_and_offline(
     hub.stop()
     assert find_snapshot(LORA, lora_file("a.safetensors")) == snapshot
     assert get(revision=lora) == snapshot
+    assert get(HubSource(LORA.repository, lora, LORA.file)) == snapshot
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert get() == snapshot
     assert resolve_commit(LORA.repository) == lora
@@ -245,6 +246,21 @@ def test_what_another_program_put_into_the_cache_is_verified_once(hub: Hub, lora
     assert find_damage(snapshot) == []  # it was not read again
     os.utime(blob(snapshot), ns=(status.st_atime_ns, status.st_mtime_ns + 1))
     assert find_damage(snapshot) == ["a.safetensors"]
+
+
+def test_what_another_program_fetched_in_part_is_completed_and_will_do_while_the_hub_is_away(hub: Hub) -> None:
+    source = HubSource("org/sdxl")
+    commit = hub.commit(source.repository, sketch(with_variant(checkpoint(), parts=["unet", "vae"])))
+    half = model_files("StableDiffusionXLPipeline", "fp16")
+    snapshot = get(source)
+    complete = fetch(source, half)
+    # Nobody left a listing, and of the variant there is one component only.
+    shutil.rmtree(snapshot.folder.parent.parent / "trees")
+    (snapshot.folder / "vae/diffusion_pytorch_model.fp16.safetensors").unlink()
+    hub.stop()
+    assert "vae/diffusion_pytorch_model.safetensors" in fetch(source, half, revision=commit).files
+    hub.start()
+    assert set(fetch(source, half, revision=commit).files) == set(complete.files)
 
 
 def test_a_disk_with_too_little_room_is_told_before_anything_is_fetched(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -12,6 +13,8 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Mode
 from contracts.memory.plan import Placement
 from contracts.storage import Storage
+from tests.support import hub_repositories
+from tests.support.hub import serving, use_hub
 from tests.support.jobs import complete_job, make_job
 from tests.support.weights import count_parameters
 from worker.checkpoints.sources import fetch_controlnet
@@ -123,6 +126,26 @@ def test_a_model_that_comes_back_makes_the_same_bytes(catalogue: Catalogue, stor
     complete_job(make_job(catalogue, "flux"), pool, storage)
     assert pool.warm == ["shapes-flux"]
     assert complete_job(make_job(catalogue, "sdxl"), pool, storage)[0] == first
+
+
+def test_what_is_prepared_from_a_hub_is_reported_with_its_real_sizes(
+    catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = catalogue.model("shapes-sdxl").model_copy(update={"source": "org/sdxl"})
+    net = catalogue.controlnet("sdxl-hint").model_copy(update={"source": "org/net"})
+    rows = catalogue.model_copy(update={"models": (away,), "default_model": away.id, "controlnets": (net,)})
+    with serving() as hub:
+        use_hub(monkeypatch, hub, tmp_path / "home")
+        hub.commit("org/sdxl", hub_repositories.checkpoint())
+        hub.commit("org/net", hub_repositories.controlnet())
+        pool = Pool(rows, device="cpu")
+        assert pool.report()["capacity"].models[away.id].origin == "architecture"
+        for name in (away.id, "controlnet:sdxl-hint"):
+            pool.prepare(name)
+    capacity = pool.report()["capacity"]
+    parts = [*capacity.models[away.id].components, capacity.extras["controlnet:sdxl-hint"]]
+    assert {part.origin for part in parts} == {capacity.models[away.id].origin} == {"files"}
+    assert all(0 < part.bytes < 40_000_000 for part in parts)
 
 
 def test_the_report_tells_what_is_warm_and_where_it_lies(catalogue: Catalogue) -> None:
