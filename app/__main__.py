@@ -20,7 +20,7 @@ from contracts import logs
 from contracts.auth.api_keys import ApiKeyStore
 from contracts.errors import DarkroomError, Unavailable
 from contracts.permissions import keep_private
-from contracts.redis.access import check_access
+from contracts.redis.access import check_access, find_memory_risks
 from contracts.redis.connection import connect
 from contracts.settings import LogSettings, explain
 from contracts.watchdog import Watchdog
@@ -41,7 +41,9 @@ def main() -> None:
         logs.configure(LogSettings())
         settings, sockets = listen(ApiSettings())
         watchdog = Watchdog(settings.shared.hang_seconds)
-        check_access(settings.shared.redis_url)
+        if check_access(settings.shared.redis_url):
+            for risk in find_memory_risks(settings.shared.redis_url):
+                log.warning(risk)
         keep_private(settings.shared.data, from_group=False)
         app = create_app(settings)
     except DarkroomError as error:

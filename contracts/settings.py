@@ -71,7 +71,8 @@ class SharedSettings(Settings):
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",
         description="URL of Redis or Valkey: redis://, rediss:// (TLS), unix://, or redis+sentinel:// and "
-        "rediss+sentinel:// (…://USER:PASSWORD@HOST:PORT,HOST:PORT/PRIMARY/DB)",
+        "rediss+sentinel:// (…://USER:PASSWORD@HOST:PORT,HOST:PORT/PRIMARY/DB); set its maxmemory, and its "
+        "maxmemory-policy to noeviction: the API warns at its start where they are not",
     )
     redis_wait_replicas: int = Field(
         0,

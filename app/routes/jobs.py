@@ -57,7 +57,8 @@ def cancel_job(
     def id_of(job: JobRecord) -> str | None:
         return None if is_repeated else job.id
 
-    return view_job(call.run(b"", response, lambda _: queue.cancel(record.id), queue.fetch, id_of), links)
+    job = call.run(b"", response, lambda _: queue.cancel(record.id), queue.fetch, id_of, even_if_full=True)
+    return view_job(job, links)
 
 
 @router.delete(

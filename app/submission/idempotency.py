@@ -34,6 +34,8 @@ class IdempotentCall:
         create: Callable[[IdempotencyHold | None], Created],
         find: Callable[[str], Created],
         id_of: Callable[[Created], str | None] | None = None,
+        *,
+        even_if_full: bool = False,
     ) -> Created:
         """Create something, or find what the same call created before; the response's header tells which.
 
@@ -43,6 +45,7 @@ class IdempotentCall:
             find: looks up by id what was created before; raises Gone where it has expired.
             id_of: the id that the key is to name, or None to forget the key. No function where
                 `create` itself binds the key it got.
+            even_if_full: whether the call frees something, so that it must work while Redis' memory is full.
 
         Raises:
             Conflict: the same call is in progress.
@@ -50,7 +53,7 @@ class IdempotentCall:
             Unavailable: Redis does not answer.
         """
         call = None if self.key is None else CallIdentity(self.owner, self.key, self.target, body)
-        created, is_replay = self.idempotency.run(call, create, find, id_of)
+        created, is_replay = self.idempotency.run(call, create, find, id_of, even_if_full=even_if_full)
         if is_replay:
             response.headers["Idempotency-Replayed"] = "true"
         return created

@@ -151,7 +151,7 @@ class ApiKeyStore:
             raise NotFound("key", id)
         if key.revoked_at is None:
             with redis_errors_are_unavailable():
-                self._scripts.run("update_key", key=keys.API_KEY + id, field="revoked_at", value=str(now))
+                self._scripts.run("update_field", key=keys.API_KEY + id, field="revoked_at", value=str(now))
             key = key.model_copy(update={"revoked_at": now})
         return key
 
@@ -165,7 +165,7 @@ class ApiKeyStore:
             return None
         if key.last_used_at is None or now - key.last_used_at > _USED_SECONDS:
             with redis_errors_are_unavailable():
-                self._scripts.run("update_key", key=keys.API_KEY + key.id, field="last_used_at", value=str(now))
+                self._scripts.run("update_field", key=keys.API_KEY + key.id, field="last_used_at", value=str(now))
         return key
 
     def count_call(self, key_id: str, calls_per_minute: int) -> Allowance:

@@ -2,7 +2,8 @@
 
 A call holds its key under a short lease while it is being accepted, then binds the key to what it created. The
 script that queues a job binds the key in the same step. Anything else is bound after it was created; if the
-process dies in between, a retry creates it again, so creating it twice must be harmless.
+process dies in between, a retry creates it again, so creating it twice must be harmless. For the same reason an
+owner's oldest keys may be forgotten where there are too many.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ Made = TypeVar("Made")
 FIELD = "Idempotency-Key"
 #: How long a key stays bound.
 _TTL_SECONDS = 86_400
+#: Keys of one owner that stay bound at one time, without those of jobs: a new key with each call costs nothing else.
+MAX_KEYS = 10_000
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,10 @@ class CallIdentity:
         """A hash of target and body, equal for equal calls."""
         return hashlib.sha256(self.target.encode() + b"\0" + self.body).hexdigest()
 
+    def index(self) -> str:
+        """The Redis key of the list of the owner's keys."""
+        return keys.OWNER_IDEMPOTENCY + self.owner
+
     def redis_key(self) -> str:
         """The Redis key; the client's key is hashed, since it may have any characters."""
         return keys.IDEMPOTENCY + f"{self.owner}:{hashlib.sha256(self.key.encode()).hexdigest()}"
@@ -60,12 +67,14 @@ class IdempotencyHold:
         fingerprint: equal for equal calls.
         token: of this call alone, as a fence.
         ttl_seconds: how long the key names what was made.
+        index: Redis key of the list of its owner's keys.
     """
 
     key: str
     fingerprint: str
     token: str
     ttl_seconds: int
+    index: str
 
     def lost(self) -> Conflict:
         """The error for a call that held its key too long, while the same call was sent again."""
@@ -86,6 +95,8 @@ class Idempotency:
         make: Callable[[IdempotencyHold | None], Made],
         find: Callable[[str], Made],
         id_of: Callable[[Made], str | None] | None = None,
+        *,
+        even_if_full: bool = False,
     ) -> tuple[Made, bool]:
         """Run a call, or find what the same call created before; returns it, and whether it was found.
 
@@ -95,6 +106,7 @@ class Idempotency:
             find: reads what was created, by its id.
             id_of: the id to bind the key to, or None to release it. No function if `make` passes its
                 hold to `JobQueue.submit`, which binds it.
+            even_if_full: whether the call frees something, so that it must work while Redis' memory is full.
 
         Raises:
             Conflict: the same call is being accepted, or was accepted while this one took too long.
@@ -103,7 +115,7 @@ class Idempotency:
         """
         if call is None:
             return make(None), False
-        hold = self.begin(call)
+        hold = self.begin(call, even_if_full=even_if_full)
         if isinstance(hold, str):
             return find(hold), True
         try:
@@ -117,10 +129,10 @@ class Idempotency:
             if id is None:
                 self.release(hold)
             else:
-                self.bind(hold, id)
+                self.bind(hold, id, even_if_full=even_if_full)
         return made, False
 
-    def begin(self, call: CallIdentity) -> IdempotencyHold | str:
+    def begin(self, call: CallIdentity, *, even_if_full: bool = False) -> IdempotencyHold | str:
         """Take a call's key; returns the hold, or the id of what the same call created before.
 
         Raises:
@@ -128,7 +140,9 @@ class Idempotency:
             InvalidRequest: the key was used before for a different call.
             Unavailable: Redis does not answer.
         """
-        hold = IdempotencyHold(call.redis_key(), call.fingerprint(), secrets.token_hex(16), _TTL_SECONDS)
+        hold = IdempotencyHold(
+            call.redis_key(), call.fingerprint(), secrets.token_hex(16), _TTL_SECONDS, call.index()
+        )
         with redis_errors_are_unavailable():
             verdict, *made = self._scripts.run(
                 "idempotency_begin",
@@ -136,6 +150,7 @@ class Idempotency:
                 fingerprint=hold.fingerprint,
                 token=hold.token,
                 lease_milliseconds=int(self._lease_seconds * 1000),
+                even_if_full=even_if_full,
             )
         if verdict == "other":
             message = "was already used for a different call or body; use a new key for a new call"
@@ -144,15 +159,21 @@ class Idempotency:
             raise Conflict(f"a call with this {FIELD} is being accepted right now; retry shortly")
         return hold if verdict == "held" else str(made[0])
 
-    def bind(self, hold: IdempotencyHold, id: str) -> None:
-        """Bind the key to what its call has created.
+    def bind(self, hold: IdempotencyHold, id: str, *, even_if_full: bool = False) -> None:
+        """Bind the key to what its call has created; its owner's oldest ones beyond `MAX_KEYS` are forgotten.
 
         Raises:
             Conflict: another call has taken the key.
             Unavailable: Redis does not answer, and the key may or may not be bound.
         """
         with redis_errors_are_unavailable():
-            is_bound = self._scripts.run("idempotency_bind", idempotency=asdict(hold), made=id)
+            is_bound = self._scripts.run(
+                "idempotency_bind",
+                idempotency=asdict(hold),
+                made=id,
+                max_keys=MAX_KEYS,
+                even_if_full=even_if_full,
+            )
         if not is_bound:
             raise hold.lost()
 

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import logging
 import time
+from datetime import UTC, datetime
 from types import TracebackType
 
 from redis import Redis
-from redis.client import PubSub, PubSubWorkerThread
+from redis.client import Pipeline, PubSub, PubSubWorkerThread
 from redis.exceptions import RedisError
 from rq import Queue, SimpleWorker
 from rq.serializers import JSONSerializer
 from rq.suspension import is_suspended
+from rq.utils import utcformat
 from rq.worker import WorkerStatus
+from rq.worker_registration import unregister
 
 from contracts.background import BackgroundThread
 from contracts.errors import SettingsError
-from contracts.redis.connection import redis_errors_are_unavailable
+from contracts.redis.connection import Scripts, redis_errors_are_unavailable
 
 _log = logging.getLogger(__name__)
 
@@ -33,11 +36,44 @@ _RECONNECT_SECONDS = 2.0
 
 
 class _Worker(SimpleWorker):
-    """RQ's worker, for its registration only."""
+    """RQ's worker, for its registration only. What it writes is also written while Redis' memory is full."""
 
     def _set_connection(self, connection: Redis) -> Redis:
         """RQ would raise the socket timeout to seven minutes, for a blocking read that we do not make."""
         return connection
+
+    def register_birth(self) -> None:
+        """Write the entry; raises ValueError where another process has the name."""
+        self.birth_date = self.last_heartbeat = datetime.now(UTC)
+        is_written = Scripts(self.connection).run(
+            "register_process",
+            entry=self.key,
+            queue=self.queue_names()[0],
+            fields={name: str(value) for name, value in self.serialize().items()},
+            ttl_seconds=self.worker_ttl + _RQ_EXTRA_SECONDS,
+        )
+        if not is_written:
+            raise ValueError(f"the name {self.name!r} is taken")
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """Keep the entry from expiring."""
+        del pipeline
+        self._write("last_heartbeat", utcformat(datetime.now(UTC)))
+        self.connection.expire(self.key, timeout or self.worker_ttl + _RQ_EXTRA_SECONDS)
+
+    def set_state(self, state: str, pipeline: Pipeline | None = None) -> None:
+        """Write what the process does."""
+        del pipeline
+        self._write("state", state)
+
+    def register_death(self) -> None:
+        """Leave RQ's sets; RQ's tools show the end for a minute."""
+        unregister(self)
+        self._write("death", utcformat(datetime.now(UTC)))
+        self.connection.expire(self.key, _RQ_EXTRA_SECONDS)
+
+    def _write(self, field: str, value: str) -> None:
+        Scripts(self.connection).run("update_field", key=self.key, field=field, value=value)
 
     def _pubsub_exception_handler(self, exc: Exception, pubsub: PubSub, pubsub_thread: PubSubWorkerThread) -> None:
         """Subscribe again after any error of Redis; RQ's own ends the thread for good after a timeout."""
@@ -88,7 +124,6 @@ class RqRegistration:
         """
         logging.getLogger("rq.worker").setLevel(logging.WARNING)
         with redis_errors_are_unavailable():
-            self._connection.sadd(Queue.redis_queues_keys, self._queue.key)
             self._take_name()
             self._worker.subscribe()  # type: ignore[no-untyped-call]
         self._refreshing.repeat(self._refresh, self._ttl_seconds / 3)
@@ -140,11 +175,8 @@ class RqRegistration:
 
     def _register(self) -> bool:
         """Write the entry; False if there is one of this name."""
-        if not self._connection.hexists(self._worker.key, "birth"):
-            # A state that was written after the entry had expired, and would never expire itself.
-            self._connection.delete(self._worker.key)
         try:
-            self._worker.register_birth()  # type: ignore[no-untyped-call]
+            self._worker.register_birth()
         except ValueError:
             return False
         return True

@@ -1,4 +1,7 @@
-"""Whether a process may use its Redis, asked once at its start, and the name of a Redis without its secrets."""
+"""What a process asks its Redis once, at its start: whether it may use it, and whether Redis is set up to keep jobs.
+
+Also the name of a Redis without its secrets.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +42,32 @@ def check_access(url: str) -> bool:
     except redis_errors.RedisError:
         return False
     return True
+
+
+def find_memory_risks(url: str) -> list[str]:
+    """Say which of Redis' settings put jobs or the whole service at risk; empty where none does, or nothing is known.
+
+    A Redis that this service has not started may have any settings: without `maxmemory` it grows until the machine
+    kills it, and with an evicting policy it drops waiting jobs and API keys when it is full.
+    """
+    name, risks = without_secrets(url), []
+    try:
+        with connect(url, timeout_seconds=_TIMEOUT_SECONDS, retries=0) as connection:
+            memory = connection.info("memory")
+    except redis_errors.RedisError:
+        return []
+    if memory.get("maxmemory") == 0:
+        risks.append(
+            f"Redis {name} has no limit of memory: it grows until the system kills it; set maxmemory to about 70 % of "
+            "the memory that it may use"
+        )
+    policy = memory.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        risks.append(
+            f"Redis {name} evicts keys when its memory is full (maxmemory-policy {policy}), which loses jobs and "
+            "API keys; set maxmemory-policy to noeviction"
+        )
+    return risks
 
 
 def without_secrets(url: str) -> str:

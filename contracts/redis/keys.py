@@ -39,6 +39,7 @@ WAKE_JOBS       = Key("darkroom:wake:jobs",               "channel", "-",       
 OWNER_JOBS      = Key("darkroom:jobs:{owner}",             "zset",    "rows: as their jobs",   "queue/listing")
 API_KEY_JOBS    = Key("darkroom:holdings:{key}",           "set",     "pruned when full",      "queue/client")
 IDEMPOTENCY     = Key("darkroom:once:{owner}:{sha256}",    "hash",    "a lease, then a day",   "queue/idempotency")
+OWNER_IDEMPOTENCY = Key("darkroom:once_of:{owner}",        "zset",    "rows: as the keys",     "queue/idempotency")
 JOB_QUEUE       = Key("darkroom:{tier}:{model}:{owner}",   "name",    "-",                     "queue/records")
 WAITING         = Key("darkroom:waiting:{tier}",           "set",     "kept",                  "queue/leases")
 LEASES          = Key("darkroom:leases",                   "zset",    "rows: to job's end",    "queue/leases")

@@ -18,6 +18,7 @@ register_lora    enter an uploaded LoRA                finish_message   end an a
 recount_bytes    mend an owner's count of bytes
 unregister_lora  remove it                             webhook_secrets  read or replace signing secrets
 fail_unreadable  end a job that cannot be read         publish_report   write a worker's report
-update_key       revoke an API key, note its use
+update_field     one field of a key or of a process's entry
+register_process enter a process among RQ's workers
 rate_limit       count a call of an API key            add_totals       add a process' counters to the totals
 """

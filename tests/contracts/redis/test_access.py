@@ -1,4 +1,4 @@
-"""A Redis that refuses the password is told from one that does not answer, and no message shows a password."""
+"""What a process is told of its Redis at its start: a wrong password, settings that risk jobs; never a password."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from cli.supervisor.redis_server import RedisServer
 from contracts.errors import SettingsError
-from contracts.redis.access import check_access, without_secrets
+from contracts.redis.access import check_access, find_memory_risks, without_secrets
+from contracts.redis.connection import connect
 
 
 def with_password(url: str, password: str) -> str:
@@ -36,6 +38,24 @@ def test_a_wrong_or_absent_password_is_an_error_that_does_not_show_it(
 
 def test_a_redis_that_does_not_answer_is_no_error(tmp_path: Path) -> None:
     assert not check_access(f"unix://{tmp_path}/none.sock")
+
+
+def test_a_redis_without_a_limit_of_memory_or_that_evicts_is_a_risk(small_redis: RedisServer) -> None:
+    assert find_memory_risks(small_redis.url) == []
+
+    with connect(small_redis.url, timeout_seconds=5, retries=1) as connection:
+        connection.config_set("maxmemory", 0)
+        connection.config_set("maxmemory-policy", "allkeys-lru")
+
+    no_limit, evicts = find_memory_risks(small_redis.url)
+    assert "has no limit of memory" in no_limit
+    assert "set maxmemory to" in no_limit
+    assert "maxmemory-policy allkeys-lru" in evicts
+    assert "noeviction" in evicts
+
+
+def test_nothing_is_known_of_a_redis_that_does_not_answer(tmp_path: Path) -> None:
+    assert find_memory_risks(f"unix://{tmp_path}/none.sock") == []
 
 
 @pytest.mark.parametrize(
