@@ -18,7 +18,7 @@ from app.errors import Forbidden, Unauthorized
 from contracts.auth.api_keys import ApiKeyStore, Key, Scope
 from contracts.auth.key_requirement import KeyRequirement
 from contracts.errors import FieldProblem, InvalidRequest
-from contracts.queue.client import Quota
+from contracts.queue.limits import Quota
 from contracts.requests.schema import JobRequest, Priority
 
 #: A new first key or a revocation takes effect within this time.

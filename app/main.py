@@ -32,9 +32,9 @@ from app.routes import (
 )
 from app.services import open_services
 from app.settings import ApiSettings
-from contracts.catalogue.catalogue import read_catalogue
 from contracts.metrics import Counters
 from contracts.outbound.signing import read_configured
+from contracts.requests.model_defaults import read_checked_catalogue
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
@@ -45,7 +45,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         SettingsError: a webhook secret in the settings is invalid.
     """
     read_configured(settings.shared)
-    models, counters = read_catalogue(settings.shared.catalogue), Counters()
+    models, counters = read_checked_catalogue(settings.shared.catalogue), Counters()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -184,6 +184,12 @@ class ApiSettings(Settings):
         description="maximum bytes of one owner's uploads, LoRAs and results, those of waiting jobs included; "
         "more get 507; 0: no limit",
     )
+    max_owner_record_bytes: int = Field(
+        384 * _MIB,
+        ge=0,
+        description="maximum bytes of Redis' memory for the records of one owner's jobs, ended ones included "
+        "until they expire; more get 507; 0: no limit",
+    )
     reserve_bytes: int = Field(
         512 * _MIB,
         ge=0,

@@ -14,13 +14,14 @@ from typing import get_args
 from pydantic import ValidationError
 
 from cli.sizes import Sizes
-from contracts.catalogue.catalogue import Catalogue, ModelSpec, read_catalogue
+from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.families import Task
 from contracts.errors import DarkroomError, InvalidRequest
 from contracts.memory.components import ModelComponents
 from contracts.memory.plan import PlacedComponent, Plan, Policy, T5Policy, Workload, gib, workload_of
 from contracts.memory.planner import candidates, plan
 from contracts.requests.defaults import StoredImage, resolve
+from contracts.requests.model_defaults import read_checked_catalogue
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS
 from contracts.requests.validation import check
@@ -166,7 +167,7 @@ def _describe(arguments: argparse.Namespace) -> tuple[ModelComponents, Workload,
 
 def _find(name: str) -> tuple[Catalogue, ModelSpec, bool]:
     """The catalogue's model, or a published architecture as one more row; and whether it is the latter."""
-    catalogue = read_catalogue(SharedSettings().catalogue)
+    catalogue = read_checked_catalogue(SharedSettings().catalogue)
     architectures = {architecture.id: architecture for architecture in read_architectures()}
     if name in {model.id for model in catalogue.models} or name not in architectures:
         return catalogue, catalogue.model(name), False

@@ -10,6 +10,7 @@ DarkroomError
 │   └── Gone              it existed, and has expired
 ├── Conflict              the object's state does not allow the call
 ├── QuotaExceeded         an owner's files take all the bytes that they may
+│   └── RecordQuotaExceeded  an owner's jobs, of the queue's memory
 ├── TryLater              carries `retry_after_seconds`
 │   ├── QueueFull
 │   ├── TooManyJobs       of one API key
@@ -118,6 +119,17 @@ class QuotaExceeded(DarkroomError):
         super().__init__(
             f"your uploads, LoRAs and results, those of waiting jobs included, take {stored_bytes} of at most "
             f"{max_bytes} bytes, and this call would exceed that; delete jobs or LoRAs, or wait until some expire"
+        )
+
+
+class RecordQuotaExceeded(QuotaExceeded):
+    """An owner's jobs take so much of the queue's memory that one more would exceed the limit."""
+
+    def __init__(self, record_bytes: int, max_bytes: int) -> None:
+        DarkroomError.__init__(
+            self,
+            f"the records of your jobs, ended ones included, take {record_bytes} of at most {max_bytes} bytes of "
+            "the queue's memory, and this job would exceed that; delete ended jobs, or wait until some expire",
         )
 
 

@@ -139,6 +139,12 @@ class QueueSettings(Settings):
         3, ge=1, description="maximum attempts; a job whose workers died this often fails with worker_lost"
     )
     overdue_seconds: float = Field(20.0, ge=0, description="waiting time after which a job may evict a warm model")
+    lower_tier_share: float = Field(
+        0.1,
+        gt=0,
+        le=0.3,
+        description="share of the seconds that a lower priority gets while a higher one always has jobs",
+    )
     scan_limit: int = Field(
         64, ge=1, description="maximum waiting jobs a claim examines to find ones that can run together"
     )

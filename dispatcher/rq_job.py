@@ -9,9 +9,9 @@ def deliver_message(message_id: str) -> NoReturn:
     """Refuse: only a Darkroom dispatcher delivers messages; it takes them itself and calls no function by name.
 
     Raises:
-        RuntimeError: always. The message stays in RQ's registry of failed jobs.
+        RuntimeError: always. The message goes back to its queue when a worker or an API process next reaps.
     """
     raise RuntimeError(
         f"message {message_id} must be delivered by a Darkroom dispatcher (python -m dispatcher), "
-        "not by a stock rq worker"
+        "not by a stock rq worker; the message goes back to its queue"
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from contracts import logs
-from contracts.catalogue.catalogue import Catalogue, read_catalogue
+from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import DarkroomError
 from contracts.hub.revisions import Revisions
 from contracts.metrics import Counters
@@ -18,6 +18,7 @@ from contracts.permissions import keep_private
 from contracts.queue.leases import Claims
 from contracts.redis.access import check_access
 from contracts.redis.connection import connect
+from contracts.requests.model_defaults import read_checked_catalogue
 from contracts.settings import LogSettings, QueueSettings, SharedSettings, explain
 from contracts.storage import Storage, open_storage
 from contracts.watchdog import Watchdog
@@ -72,7 +73,7 @@ def _run(shared: SharedSettings, queue: QueueSettings, settings: WorkerSettings)
     logs.adopt("diffusers", "transformers")
     if settings.cpu_threads:
         torch.set_num_threads(settings.cpu_threads)
-    catalogue, storage, counters = read_catalogue(shared.catalogue), open_storage(shared), Counters()
+    catalogue, storage, counters = read_checked_catalogue(shared.catalogue), open_storage(shared), Counters()
     # Open for as long as the process lives: no other worker may plan with this card's memory.
     card = claim_device(pick_device(settings.device), shared=settings.budget_bytes is not None)
     # A claim that ran and whose answer was lost must not run again: no retries.

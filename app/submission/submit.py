@@ -22,8 +22,8 @@ from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.errors import DestinationRefused, DestinationUnknown, FieldProblem, Gone, InvalidRequest, NotFound
 from contracts.job_view import JobView, Links
 from contracts.outbound.outbox import resolve_webhook
-from contracts.queue.client import SubmitLimits
 from contracts.queue.idempotency import IdempotencyHold
+from contracts.queue.limits import SubmitLimits
 from contracts.queue.records import JobRecord, WebhookRecord
 from contracts.requests.defaults import resolve
 from contracts.requests.parameters import JobParameters
@@ -128,6 +128,7 @@ class Submission:
                 services.settings.max_waiting_per_owner,
                 services.settings.max_owner_bytes,
                 self.principal.quota,
+                services.settings.max_owner_record_bytes,
             ),
             request_id=self.request_id,
         )

@@ -1,6 +1,7 @@
 """The queue: what clients and workers do with jobs.
 
 client.py            JobQueue: submit, fetch, cancel, delete
+limits.py            limits on an owner's and an API key's jobs
 records.py           a job's record: state, progress, images, error, receipt
 record_reader.py     reads records, whichever release wrote them
 leases.py            the workers' side: claim, extend, advance, finish, release, reap

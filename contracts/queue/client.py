@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,12 +21,14 @@ from contracts.errors import (
     NotFound,
     QueueFull,
     QuotaExceeded,
+    RecordQuotaExceeded,
     TooManyJobs,
     Unavailable,
 )
 from contracts.queue.eta import EtaEstimator, position_of
 from contracts.queue.events import Event, read_events
 from contracts.queue.idempotency import IdempotencyHold
+from contracts.queue.limits import SubmitLimits
 from contracts.queue.record_reader import UnreadableJob, read_record
 from contracts.queue.records import AcceptedJob, JobRecord, JobState, WebhookRecord
 from contracts.redis import keys
@@ -45,31 +47,6 @@ FORMER_RUN_FUNCTIONS = ("worker.jobs.run",)
 _TIMEOUT_SECONDS = 2.0
 #: How long a deleted job leaves a tombstone; after it, the sweep removes files that were written meanwhile.
 _DELETED_SECONDS = 60
-
-
-@dataclass(frozen=True)
-class Quota:
-    """The maximum number of jobs of one API key that may wait and run at the same time."""
-
-    key_id: str
-    max_jobs: int
-
-
-@dataclass(frozen=True)
-class SubmitLimits:
-    """What Redis checks in the same step that accepts a job; None: no limit.
-
-    Attributes:
-        max_waiting: jobs that may wait, of all owners.
-        max_waiting_per_owner: of one owner.
-        max_bytes: of one owner's files, the images of this job and of those before it included; 0: no limit.
-        quota: of the API key.
-    """
-
-    max_waiting: int | None = None
-    max_waiting_per_owner: int | None = None
-    max_bytes: int = 0
-    quota: Quota | None = None
 
 
 _NO_LIMITS = SubmitLimits()
@@ -171,6 +148,8 @@ class JobQueue:
             return QueueFull(waiting, self.eta.seconds_to_owners_next_claim(record))
         if verdict == "too_much":
             return QuotaExceeded(int(found[0]), limits.max_bytes)
+        if verdict == "too_large":
+            return RecordQuotaExceeded(int(found[0]), limits.max_record_bytes)
         if verdict == "too_many":
             return TooManyJobs(len(found), self.eta.seconds_to_first_end(record, self.fetch_all(found)))
         return Unavailable("an input was removed while the job was being accepted; send the request again")

@@ -26,7 +26,7 @@ Made = TypeVar("Made")
 FIELD = "Idempotency-Key"
 #: How long a key stays bound.
 _TTL_SECONDS = 86_400
-#: Keys of one owner that stay bound at one time, without those of jobs: a new key with each call costs nothing else.
+#: Keys of one owner that stay bound at one time, without those of jobs: each new one costs the client nothing.
 MAX_KEYS = 10_000
 
 

@@ -294,6 +294,7 @@ class Claims:
             deferred=list(criteria.deferred),
             overdue_seconds=self._settings.overdue_seconds,
             scan_limit=self._settings.scan_limit,
+            lower_tier_share=self._settings.lower_tier_share,
             **ready,
             **arguments,
         )

@@ -1,4 +1,4 @@
-"""What a process asks its Redis once, at its start: whether it may use it, and whether Redis is set up to keep jobs.
+"""What a process asks its Redis once, at its start: whether it may use it, and whether its settings risk jobs.
 
 Also the name of a Redis without its secrets.
 """
@@ -45,10 +45,10 @@ def check_access(url: str) -> bool:
 
 
 def find_memory_risks(url: str) -> list[str]:
-    """Say which of Redis' settings put jobs or the whole service at risk; empty where none does, or nothing is known.
+    """Say which of the settings of Redis put jobs at risk; empty where none does, or where nothing is known.
 
-    A Redis that this service has not started may have any settings: without `maxmemory` it grows until the machine
-    kills it, and with an evicting policy it drops waiting jobs and API keys when it is full.
+    A Redis that this service has not started may have any settings: without `maxmemory` it grows until the
+    machine kills it, and with an evicting policy it drops waiting jobs and API keys when it is full.
     """
     name, risks = without_secrets(url), []
     try:
@@ -58,8 +58,8 @@ def find_memory_risks(url: str) -> list[str]:
         return []
     if memory.get("maxmemory") == 0:
         risks.append(
-            f"Redis {name} has no limit of memory: it grows until the system kills it; set maxmemory to about 70 % of "
-            "the memory that it may use"
+            f"Redis {name} has no limit of memory: it grows until the system kills it; "
+            "set maxmemory to about 70 % of the memory that it may use"
         )
     policy = memory.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":

@@ -4,6 +4,7 @@ fields.py        the fields that shape an image, each declared once
 schema.py        the requests, one class a task, and their fields about delivery
 validation.py    checks of a request against the catalogue
 step_rules.py    checks of steps, scheduler and speed
+model_defaults.py  checks at the start that models' defaults are valid
 defaults.py      fills in defaults, size, seed and storage keys
 parameters.py    the parameters stored with a job
 """

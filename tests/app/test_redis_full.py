@@ -39,6 +39,8 @@ def test_a_full_redis_refuses_new_jobs_with_retry_after_and_serves_every_other_c
         assert client.get(f"/v1/jobs/{ids[0]}").json()["status"] == "queued"
         assert client.get("/v1/jobs", params={"limit": 1}).status_code == 200
         assert client.post(f"/v1/jobs/{ids[0]}/cancel").json()["status"] == "cancelled"
+        key = {"Idempotency-Key": "k"}
+        assert client.post(f"/v1/jobs/{ids[1]}/cancel", headers=key).json()["status"] == "cancelled"
         assert client.delete(f"/v1/jobs/{ids[0]}").status_code == 204
 
 

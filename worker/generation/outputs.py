@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
-from contracts.errors import FailureCode
+from contracts.errors import FailureCode, JobFailed
 from contracts.queue.records import ImageRecord, JobError, Receipt
 from worker.generation import receipts
 
@@ -67,6 +67,7 @@ def store(result: JobResult, job_id: str, attempt: int, storage: ImageWriter) ->
 
     Raises:
         Unavailable: the storage did not take the images; some may be stored.
+        JobFailed: an image cannot be encoded; some may be stored.
     """
     if result.receipt is None:
         raise ValueError(f"job {job_id} is {result.status}: it has no images to store")
@@ -81,7 +82,11 @@ def store(result: JobResult, job_id: str, attempt: int, storage: ImageWriter) ->
 def _write(image: Image.Image, index: int, receipt: Receipt, folder: str, storage: ImageWriter) -> ImageRecord:
     parameters, seed = receipt.parameters, receipt.parameters.seeds[index]
     metadata = receipts.file_metadata(receipt, seed)
-    data = encode_image(image, parameters.output_format, parameters.output_quality, metadata)
+    try:
+        data = encode_image(image, parameters.output_format, parameters.output_quality, metadata)
+    except Exception as error:  # libraries raise many types, and one job's image must not end the process
+        message = f"the image could not be encoded as {parameters.output_format} ({type(error).__name__})"
+        raise JobFailed(FailureCode.INTERNAL, f"{message}; ask for another output_format") from error
     key = f"{folder}/{index}.{parameters.output_format}"
     storage.write(key, data)
     return ImageRecord(

@@ -15,7 +15,7 @@ from functools import partial
 
 from redis.exceptions import RedisError
 
-from contracts.errors import FailureCode, Unavailable
+from contracts.errors import FailureCode, JobFailed, Unavailable
 from contracts.metrics import Counters
 from contracts.queue.leases import Claim, Claims, Verdict, job_context
 from contracts.queue.records import JobState, Receipt
@@ -98,7 +98,10 @@ class JobCompleter:
             retry_until_written(write, self._stopping)
 
     def _store(self, claim: Claim, watch: JobWatch, result: JobResult) -> JobResult:
-        """Store the images; hand the job back where the storage has not taken them in time."""
+        """Store the images; hand the job back where the storage has not taken them in time.
+
+        A job whose image cannot be encoded fails.
+        """
 
         started_at = time.monotonic()
 
@@ -112,9 +115,13 @@ class JobCompleter:
             return store(result, claim.job.id, claim.job.attempts, _PatientWriter(self._outage, may_wait))
         except Unavailable as error:
             _log.warning("images not stored: %s", error)
-            # While the lease is held: the next attempt writes to the same folder.
-            self.delete_images(f"{claim.job.id}/{claim.job.attempts}")
-            return JobResult("released")
+            unstored = JobResult("released")
+        except JobFailed as failure:
+            _log.exception("%s", failure.message)
+            unstored = JobResult.failed(failure.code, failure.message)
+        # While the lease is held: the next attempt writes to the same folder.
+        self.delete_images(f"{claim.job.id}/{claim.job.attempts}")
+        return unstored
 
     def _write(self, claim: Claim, verdict: Verdict | None, result: JobResult) -> None:
         final = _final(result, verdict)

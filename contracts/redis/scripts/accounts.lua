@@ -6,8 +6,8 @@
 -- nothing. A larger account stays until the others have caught up: an owner cannot lose it by pausing.
 
 local TIERS = { 'high', 'normal', 'low' }
--- The share of the seconds that a tier gets while a higher one always has jobs.
-local LOWER_TIER_SHARE = 0.1
+-- The share of the seconds that a tier gets while a higher one always has jobs; claims write what the settings say.
+local DEFAULT_LOWER_TIER_SHARE = 0.1
 -- For jobs of a model that has never run: seconds to compute one step of one megapixel of one image.
 local UNKNOWN_MODEL_PACE = 0.1
 -- A model's pace is that of its jobs of up to so many megapixel-steps.
@@ -61,10 +61,11 @@ end
 -- Enters seconds of a tier's job, which are negative in a correction, in all of its owner's accounts.
 local function charge(owner, served, seconds)
   local is_lower = false
+  local lower_share = tonumber(redis.call('HGET', KEY.tiers, 'share') or DEFAULT_LOWER_TIER_SHARE)
   for _, tier in ipairs(TIERS) do
     redis.call('ZADD', KEY.accounts .. tier, account_of(owner, tier) + seconds, owner)
     if is_lower then
-      local share = seconds * LOWER_TIER_SHARE / (1 - LOWER_TIER_SHARE)
+      local share = seconds * lower_share / (1 - lower_share)
       set_owed(tier, load_of(tier) > 0 and owed_to(tier) + share or 0)
     elseif tier == served then
       set_owed(tier, owed_to(tier) - seconds)

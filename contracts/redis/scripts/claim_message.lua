@@ -33,6 +33,7 @@ local function take(site)
     redis.call('SREM', KEY.rq_queues, KEY.rq_queue .. queue)
   end
   if not id then return {} end
+  redis.call('ZREM', KEY.webhook_queued, id)
   local call = redis.call('HGET', rq_key(id), 'data')
   if call ~= delivery_call(id) and call ~= FORMER_DELIVERY_CALL .. id .. '"],{}]' then
     redis.call('HSET', rq_key(id), 'status', 'failed')

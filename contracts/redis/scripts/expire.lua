@@ -25,6 +25,7 @@ for message in pairs(decode(redis.call('HGET', key, 'deliveries'), {})) do
 end
 for _, input in ipairs(strings(job[5], {})) do release_input(input) end
 enter(id, nil)
+set_record_bytes(id, owner, 0)
 redis.call('DEL', key, rq_key(id), KEY.events .. id)
 redis.call('ZREM', KEY['rq_' .. rq_status] .. queue, id)
 redis.call('ZREM', KEY.owner_jobs .. owner, id)

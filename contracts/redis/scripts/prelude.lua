@@ -45,11 +45,13 @@ local function webhook_queue(site) return KEY.webhook_queue .. site end
 -- The only call that a dispatcher runs, as RQ stores it; any other call in a queue is foreign.
 local function delivery_call(id) return '["dispatcher.rq_job.deliver_message",null,["' .. id .. '"],{}]' end
 
--- Puts a message into the queue of its receiver, which takes its turn after receivers that already wait.
+-- Puts a message into the queue of its receiver, which takes its turn after receivers that already wait. Also enters it
+-- in an index, so that `reap` finds a message that somebody else has taken out of its queue.
 local function queue_delivery(id, site, push)
   local queue = webhook_queue(site)
   redis.call('HSET', rq_key(id), 'status', 'queued')
   redis.call(push, KEY.rq_queue .. queue, id)
+  redis.call('ZADD', KEY.webhook_queued, stamp(now()), id)
   redis.call('SADD', KEY.rq_queues, KEY.rq_queue .. queue)
   redis.call('ZADD', KEY.site_turns, 'NX', redis.call('INCR', KEY.site_turn), site)
   redis.call('PUBLISH', KEY.wake_messages, id)
@@ -202,6 +204,22 @@ local function result_bytes(images)
   return bytes
 end
 
+-- Sets how many bytes of Redis' memory a job's records take, which count for its owner; 0 when they are removed.
+local function set_record_bytes(id, owner, bytes)
+  local change = bytes - (tonumber(redis.call('HGET', job_key(id), 'record_bytes') or nil) or 0)
+  redis.call('HSET', job_key(id), 'record_bytes', bytes)
+  if redis.call('HINCRBY', KEY.record_bytes, owner, change) <= 0 then redis.call('HDEL', KEY.record_bytes, owner) end
+end
+
+local function measure_records(id, owner)
+  local bytes = 0
+  for _, key in ipairs({ job_key(id), rq_key(id), KEY.events .. id }) do
+    local usage = redis.pcall('MEMORY', 'USAGE', key)
+    bytes = bytes + (tonumber(usage) or 0)
+  end
+  set_record_bytes(id, owner, bytes)
+end
+
 local RQ_STATUS = { completed = 'finished', failed = 'failed', cancelled = 'canceled' }
 
 -- Ends a job: state, result, RQ's status and registry, the event, and when its record expires.
@@ -224,6 +242,7 @@ local function finish(id, queue, state, fields, ttl_seconds)
   -- The job's keys have no TTL in Redis: the sweeper needs to know what belongs to the job, and who owns it.
   redis.call('ZADD', KEY.expiry, stamp(ended + ttl_seconds), id)
   emit(id, state, { state = state })
+  if owner then measure_records(id, owner) end
 end
 
 local function failure(code, message, retryable)

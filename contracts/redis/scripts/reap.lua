@@ -56,6 +56,22 @@ for _, rq_queue in ipairs(redis.call('SMEMBERS', KEY.rq_queues)) do
   end
 end
 
+-- The same of webhook messages: one that waits has the status `queued`. Each is looked at again after a while.
+local MESSAGE_SECONDS = 30
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEY.webhook_queued, '-inf', stamp(time - MESSAGE_SECONDS), 'LIMIT', 0, 100)) do
+  local message = redis.call('HMGET', rq_key(id), 'status', 'site')
+  local queue = webhook_queue(text(message[2]))
+  if not message[2] then
+    redis.call('ZREM', KEY.webhook_queued, id)
+  elseif message[1] == 'queued' then
+    redis.call('ZADD', KEY.webhook_queued, stamp(time), id)
+  else
+    redis.call('ZREM', KEY.rq_failed .. queue, id)
+    redis.call('LREM', KEY.rq_queue .. queue, 1, id)
+    queue_delivery(id, message[2], 'LPUSH')
+  end
+end
+
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEY.deadlines, '-inf', stamp(time), 'LIMIT', 0, 100)) do
   local queue = queue_of(id)
   if redis.call('HGET', job_key(id), 'state') == 'queued' then

@@ -3,7 +3,8 @@
 -- Returns `accepted`, the time, and the job's position (see `position_after`; absent when it no longer waits). Or,
 -- without doing anything: `swept` when an input is gone, `full` or `full_for_owner` when the maximum number of jobs, or of
 -- the owner's jobs, is waiting, `too_many` and the API key's jobs when its quota is reached, `too_much` and the bytes of
--- the owner's files when the job's images could exceed `max_bytes`, `taken` when another call holds the idempotency key.
+-- the owner's files when the job's images could exceed `max_bytes`, `too_large` and the bytes of the owner's records when
+-- those of the job would exceed `max_record_bytes`, `taken` when another call holds the idempotency key.
 local id, key, queue = arguments.id, job_key(arguments.id), arguments.fields.queue
 local tier, owner, work = arguments.fields.priority, arguments.fields.owner, cjson.decode(arguments.fields.work)
 local before = redis.call('HGET', key, 'created_at')
@@ -57,6 +58,11 @@ end
 local exceeds, total = exceeds_limit(owner, arguments.result_bytes, arguments.max_bytes)
 if exceeds then return { 'too_much', total } end
 
+local records = tonumber(redis.call('HGET', KEY.record_bytes, owner) or 0)
+if arguments.max_record_bytes > 0 and records + #ARGV[1] > arguments.max_record_bytes then
+  return { 'too_large', string.format('%.0f', records) }
+end
+
 local inputs = {}
 for _, input in ipairs(arguments.inputs) do
   local sha256 = sha256_of(input)
@@ -89,4 +95,5 @@ end
 count_job('queued', arguments.fields, 1)
 count('jobs_accepted', arguments.fields.model, arguments.fields.task)
 emit(id, 'queued', { at = accepted })
+measure_records(id, owner)
 return { 'accepted', stamp(accepted), position_after(ahead, tier, work) }

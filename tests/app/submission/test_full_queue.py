@@ -17,6 +17,7 @@ from contracts.queue.workers import WorkerReport, publish
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
 from tests.support.api_process import api_process
+from tests.support.parameters import parameters
 from tests.support.scripted_worker import ScriptedWorker
 
 JOB = {"prompt": "x", "num_inference_steps": 20}
@@ -94,3 +95,43 @@ def test_the_limit_holds_exactly_across_two_processes(settings: SharedSettings, 
 
     assert found == {202: 5, 429: 35}
     assert queue.connection.zcard("darkroom:jobs:local") == 5
+
+
+def test_ended_jobs_of_one_owner_take_no_more_than_their_share_of_redis_memory(
+    settings: SharedSettings, worker: ScriptedWorker
+) -> None:
+    limits = ApiSettings(shared=settings, max_owner_record_bytes=200_000)
+    large = {"prompt": "x" * 10_000, "negative_prompt": "x" * 10_000}
+    with TestClient(create_app(limits)) as client:
+        ids = []
+        while (response := client.post("/v1/txt2img", json=large)).status_code == 202:
+            ids.append(response.json()["id"])
+            assert len(ids) < 20
+            if len(ids) % 2:
+                client.post(f"/v1/jobs/{ids[-1]}/cancel")
+            else:
+                worker.complete(worker.claim())
+
+        assert (response.status_code, response.json()["code"]) == (507, "quota_exceeded")
+        assert "at most 200000 bytes of the queue's memory" in response.json()["detail"]
+        assert len(ids) > 2
+        for id in ids:
+            assert client.delete(f"/v1/jobs/{id}").status_code == 204
+        assert client.post("/v1/txt2img", json=large).status_code == 202
+
+
+def test_what_the_records_of_removed_jobs_took_is_given_back(
+    settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker
+) -> None:
+    ids = [queue.submit(parameters(), owner="me").id for _ in range(3)]
+    waiting = int(queue.connection.hget("darkroom:record_bytes", "me") or 0)
+    worker.complete(worker.claim())
+    queue.cancel(ids[1])
+    queue.cancel(ids[2])
+    ended = int(queue.connection.hget("darkroom:record_bytes", "me") or 0)
+
+    for id in ids:
+        queue.delete(id)
+
+    assert 3_000 < waiting < ended
+    assert not queue.connection.exists("darkroom:record_bytes")

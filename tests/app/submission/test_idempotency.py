@@ -118,6 +118,25 @@ def test_a_key_can_be_given_to_a_cancellation(client: TestClient) -> None:
     assert client.get(f"/v1/jobs/{other_id}").json()["status"] == "queued"
 
 
+def test_an_owner_s_oldest_keys_are_forgotten_and_the_newest_work(
+    queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("contracts.queue.idempotency.MAX_KEYS", 3)
+    keys = Idempotency(queue.connection, lease_seconds=60)
+
+    def call(owner: str, number: int) -> bool:
+        identity = CallIdentity(owner, f"key {number}", "POST /v1/uploads", b"")
+        _, is_replay = keys.run(identity, lambda _: "made", lambda id: id, lambda id: id)
+        return is_replay
+
+    assert not call("other", 0)
+    assert [call("local", number) for number in range(5)] == [False] * 5
+    assert [call("local", number) for number in (4, 3, 2)] == [True] * 3
+    assert call("other", 0)
+    assert len(list(queue.connection.scan_iter("darkroom:once:local:*"))) == 3
+    assert not call("local", 0)
+
+
 def test_cancelling_again_with_other_keys_stores_nothing(
     client: TestClient, queue: JobQueue, worker: ScriptedWorker
 ) -> None:

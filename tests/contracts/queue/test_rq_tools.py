@@ -16,10 +16,12 @@ from rq.serializers import DefaultSerializer, JSONSerializer
 from rq.suspension import resume, suspend
 from rq.worker import WorkerStatus
 
+from contracts.outbound.outbox import Outbox
 from contracts.queue.client import JobQueue
 from contracts.queue.leases import ClaimCriteria
-from contracts.queue.records import JobState
+from contracts.queue.records import JobState, WebhookRecord
 from contracts.queue.rq_registration import RqRegistration
+from contracts.requests.schema import WebhookEvent
 from tests.support.claims import MakeClaims
 from tests.support.dispatcher_process import dispatcher_process
 from tests.support.parameters import parameters
@@ -106,3 +108,35 @@ def test_a_stock_rq_worker_fails_a_job_with_a_clear_message_and_does_not_lose_it
     assert (claim.job.id, claim.job.attempts) == (job.id, 1)
     assert claims.finish(claim, JobState.COMPLETED, images=[])
     assert queue.connection.exists(f"rq:failed:{job.queue}") == 0
+
+
+@pytest.mark.parametrize("serializer", [JSONSerializer, DefaultSerializer])
+def test_a_stock_rq_worker_does_not_lose_a_webhook_message(
+    serializer: type[JSONSerializer] | type[DefaultSerializer],
+    queue: JobQueue,
+    rq_connection: Redis,
+    make_claims: MakeClaims,
+) -> None:
+    webhook = WebhookRecord(
+        url="https://a/", events=(WebhookEvent.QUEUED,), site="a:443", base="https://images.example"
+    )
+    ids = [queue.submit(parameters(), webhook=webhook).id for _ in range(2)]
+    (message, waiting) = (next(iter(queue.fetch(id).deliveries)) for id in ids)
+    name = "darkroom:webhooks:a:443"
+    stock = SimpleWorker(
+        [Queue(name, connection=rq_connection, serializer=serializer)],
+        connection=rq_connection,
+        serializer=serializer,
+    )
+    stock.work(burst=True, max_jobs=1, logging_level="CRITICAL")
+    assert queue.connection.hget(f"rq:job:{message}", "status") == "failed"
+    # Both were queued a while ago.
+    queue.connection.zadd("darkroom:webhooks:queued", {message: 1, waiting: 1})
+
+    claims, outbox = make_claims(), Outbox(queue.connection, "dispatcher", 60)
+    claims.reap()
+    claims.reap()
+
+    taken = [outbox.claim(()) for _ in range(3)]
+    assert [found and found.id for found in taken] == [message, waiting, None]
+    assert queue.connection.exists(f"rq:failed:{name}", "darkroom:webhooks:queued") == 0

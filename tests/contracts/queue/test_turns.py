@@ -279,6 +279,16 @@ def test_a_lower_priority_gets_a_share_while_a_higher_one_always_has_jobs(
     assert 4 <= order["background"] <= 6
 
 
+def test_the_share_of_lower_priorities_is_a_setting(queue: JobQueue, make_claims: MakeClaims) -> None:
+    claims = make_claims(lower_tier_share=0.3)
+    submit(queue, "important", 40, Priority.HIGH)
+    submit(queue, "normal", 30)
+
+    order = Counter(served(queue, claims, 40))
+
+    assert 11 <= order["normal"] <= 13
+
+
 def test_five_huge_jobs_of_high_priority_do_not_block_everybody(queue: JobQueue, make_claims: MakeClaims) -> None:
     claims = make_claims()
     submit(queue, "hostile", 5, Priority.HIGH, num_images=8, num_inference_steps=200)

@@ -1,4 +1,4 @@
-"""What a process is told of its Redis at its start: a wrong password, settings that risk jobs; never a password."""
+"""What a process learns of its Redis at its start: a wrong password, settings that risk jobs; never a password."""
 
 from __future__ import annotations
 

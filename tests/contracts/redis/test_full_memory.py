@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 from redis import Redis
 from redis.exceptions import RedisError
+from rq import Worker
+from rq.worker import WorkerStatus
 
 from cli.supervisor.redis_server import RedisServer
 from contracts.auth.api_keys import ApiKeyStore
@@ -19,10 +21,12 @@ from contracts.metrics import Counters, TotalsWriter
 from contracts.outbound.outbox import Outbox, Outcome
 from contracts.queue.client import JobQueue
 from contracts.queue.events import Preview
+from contracts.queue.idempotency import CallIdentity, Idempotency
 from contracts.queue.leases import ClaimCriteria, Claims
 from contracts.queue.records import JobState, Progress, WebhookRecord
+from contracts.queue.rq_registration import RqRegistration
 from contracts.queue.workers import WorkerReport, publish, read_workers
-from contracts.redis.connection import Scripts, is_memory_full
+from contracts.redis.connection import Scripts, connect, is_memory_full
 from contracts.requests.schema import WebhookEvent
 from contracts.settings import QueueSettings, SharedSettings
 from contracts.storage import open_storage
@@ -154,6 +158,38 @@ def test_workers_stay_visible_keys_are_accepted_and_counters_are_added(queue: Jo
     assert keys.count_call(key.id, 10).remaining == 9
     assert keys.revoke(key.id).revoked_at is not None
     assert keys.authenticate(token) is None
+
+
+def test_a_process_can_start_be_seen_and_stop(small_redis: RedisServer, queue: JobQueue) -> None:
+    fill(queue.connection)
+    connection = connect(small_redis.url, timeout_seconds=5, retries=1, decode=False)
+
+    with closing(connection), RqRegistration(connection, "a-worker") as registration:
+        registration.show(WorkerStatus.BUSY)
+        (entry,) = Worker.all(connection=connection)
+        assert (entry.name, entry.get_state()) == ("a-worker", WorkerStatus.BUSY)
+        assert connection.ttl("rq:worker:a-worker") > 0
+    with closing(connection), RqRegistration(connection, "a-worker"):
+        pass  # the name is free again
+
+    assert queue.connection.smembers("rq:workers") == set()
+
+
+def test_a_call_that_frees_something_has_its_idempotency_key(queue: JobQueue) -> None:
+    job = queue.submit(parameters())
+    call = CallIdentity("local", "k", f"POST /v1/jobs/{job.id}/cancel", b"")
+    keys = Idempotency(queue.connection, lease_seconds=60)
+    fill(queue.connection)
+
+    answers = [
+        keys.run(call, lambda _: queue.cancel(job.id), queue.fetch, lambda job: job.id, even_if_full=True)
+        for _ in range(2)
+    ]
+
+    assert [(record.state, replayed) for record, replayed in answers] == [
+        ("cancelled", False),
+        ("cancelled", True),
+    ]
 
 
 def test_previews_are_refused_and_progress_is_not(queue: JobQueue) -> None:

@@ -13,9 +13,10 @@ from contracts.auth.signed_links import LinkSigner
 from contracts.metrics import Counters, TotalsWriter
 from contracts.outbound.outbox import Outbox, Outcome
 from contracts.outbound.signing import Secrets
-from contracts.queue.client import JobQueue, Quota, SubmitLimits
+from contracts.queue.client import JobQueue
 from contracts.queue.idempotency import CallIdentity, Idempotency
 from contracts.queue.leases import ClaimCriteria
+from contracts.queue.limits import Quota, SubmitLimits
 from contracts.queue.records import JobState, WebhookRecord, work_of
 from contracts.queue.workers import WorkerReport, publish
 from contracts.redis.connection import check_writes
@@ -80,6 +81,9 @@ def full_redis(
     retention.sweep()
     connection.zadd(TABLE["garbage"], {swept: 1})  # its sweeper died
     lease = Idempotency(connection, 60).begin(CallIdentity("me", "k", "POST /", b""))
+    Idempotency(connection, 60).run(
+        CallIdentity("me", "l", "POST /", b""), lambda _: "x", lambda id: id, lambda id: id
+    )
     webhook = WebhookRecord(url="https://a/", events=tuple(WebhookEvent), site="a:443", base="http://b")
     for ending in (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED, None, JobState.QUEUED):
         record = queue.submit(
@@ -134,5 +138,5 @@ def test_stored_keys_have_the_types_in_the_table(full_redis: JobQueue) -> None:
 def test_only_the_keys_with_a_ttl_in_the_table_expire(full_redis: JobQueue) -> None:
     expiring = {row_of(key) for key in full_redis.connection.scan_iter("*") if full_redis.connection.ttl(key) >= 0}
 
-    names = ("idempotency", "worker", "upload", "rate", "flushed", "write_probe")
+    names = ("idempotency", "owner_idempotency", "worker", "upload", "rate", "flushed", "write_probe")
     assert expiring == {TABLE[name] for name in names}

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from contracts.errors import QuotaExceeded
-from contracts.queue.client import JobQueue, SubmitLimits
+from contracts.queue.client import JobQueue
+from contracts.queue.limits import SubmitLimits
 from contracts.storage import Storage
 from contracts.uploads.owner_bytes import ByteLimit, OwnerBytes
 from contracts.uploads.retention import Retention

@@ -1,4 +1,4 @@
-"""How jobs end: while Redis is away, while the process is stopping, and when they took too long."""
+"""How jobs end: while Redis is away, while the process is stopping, after too long, with an unusable image."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from cli.supervisor.redis_server import RedisServer
 from contracts.errors import FailureCode
 from contracts.metrics import Counters
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import ClaimCriteria, Claims
-from contracts.queue.records import JobState
+from contracts.queue.leases import Claim, ClaimCriteria, Claims
+from contracts.queue.records import JobState, Receipt, Weights
 from contracts.redis import keys
 from contracts.settings import QueueSettings, SharedSettings
 from contracts.storage import Storage, open_storage
@@ -88,3 +89,32 @@ def test_a_job_that_ran_for_too_long_fails_and_is_not_to_be_sent_again(
     assert job.state is JobState.FAILED
     assert job.error is not None
     assert (job.error.code, job.error.retryable) == (FailureCode.DURATION_EXCEEDED, False)
+
+
+def generated(claim: Claim, mode: str) -> JobResult:
+    """A result with one image; Pillow has no PNG of mode F."""
+    job = claim.job.parameters
+    receipt = Receipt(parameters=job, seeds=job.seeds, model=Weights(id=job.model, sha256="0" * 64))
+    return JobResult("generated", images=[Image.new(mode, (64, 64))], receipt=receipt)
+
+
+def test_an_image_that_cannot_be_encoded_fails_its_own_job_and_neither_others_nor_the_worker(
+    queue: JobQueue, storage: Storage, worker: ScriptedWorker
+) -> None:
+    ids = [queue.submit(parameters()).id for _ in range(2)]
+    running = worker.claims.claim(ClaimCriteria(max_images=2, batching=True))
+    results = [generated(claim, mode) for claim, mode in zip(running, ("F", "RGB"), strict=True)]
+
+    with closing(
+        JobCompleter(worker.claims, storage, Counters(), StorageOutage(storage, retry_seconds=60))
+    ) as end:
+        end.complete(running, JobWatch(worker.claims, running), results)
+
+    failed, completed = (queue.fetch(id) for id in ids)
+    assert (failed.state, completed.state) == (JobState.FAILED, JobState.COMPLETED)
+    assert failed.error is not None
+    assert (failed.error.code, failed.error.message) == (
+        FailureCode.INTERNAL,
+        "the image could not be encoded as png (OSError); ask for another output_format",
+    )
+    assert storage.find(f"images/{failed.id}/") == []

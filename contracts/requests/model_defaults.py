@@ -1,0 +1,60 @@
+"""Checks at the start of a process that the defaults of each model are values that a request could give.
+
+A default takes the place of a field that a request leaves out, so nothing would check it before the job is made: a
+value out of range would be an error of every such request. Opens no checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from contracts.catalogue.catalogue import Catalogue, ModelSpec, read_catalogue
+from contracts.errors import CatalogueError, InvalidRequest
+from contracts.requests.fields import ImageFields
+from contracts.requests.schema import REQUESTS, Txt2ImgRequest
+from contracts.requests.validation import check
+
+_PROMPT = "a"
+
+
+def read_checked_catalogue(path: Path) -> Catalogue:
+    """Read a catalogue file, and check its rows and their defaults.
+
+    Raises:
+        CatalogueError: as `read_catalogue` says; or a default of a model is not what a request could ask for.
+    """
+    catalogue = read_catalogue(path)
+    problems = [
+        f"models.{index} ({model.id}): {problem}"
+        for index, model in enumerate(catalogue.models)
+        for problem in _problems(model, catalogue)
+    ]
+    if problems:
+        raise CatalogueError(f"{path}: {'; '.join(problems)}")
+    return catalogue
+
+
+def _problems(model: ModelSpec, catalogue: Catalogue) -> Iterator[str]:
+    """Yield what a request would be refused for that gives the model's defaults itself."""
+    defaults = {**model.family_spec.defaults, **model.defaults}
+    unknown = sorted(set(model.refuses).difference(*(kind.model_fields for kind in REQUESTS.values())))
+    if unknown:
+        yield f"refuses names unknown fields: {', '.join(unknown)}"
+    try:
+        ImageFields.model_validate({"prompt": _PROMPT, **defaults}, strict=True)
+    except ValidationError as error:
+        for item in error.errors():
+            yield f"defaults.{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item['input']!r}"
+        return
+    sizes = {name: defaults[name] for name in ("width", "height")}
+    lengths = {name: value for name, value in defaults.items() if name == "max_sequence_length"}
+    lengths = {} if lengths.keys() & set(model.refuses) else lengths
+    request = Txt2ImgRequest.model_validate({"prompt": _PROMPT, "model": model.id, **sizes, **lengths})
+    try:
+        check(request, catalogue)
+    except InvalidRequest as refused:
+        for problem in refused.problems:
+            yield f"defaults.{problem.field} {problem.message}"
