@@ -21,6 +21,7 @@ from app.inputs.decoder import ImageDecoder
 from app.inputs.fetcher import Fetcher
 from app.parsing.bodies import FORM_OVERHEAD_BYTES
 from app.parsing.byte_budget import ByteBudget
+from app.parsing.file_checks import FileChecks
 from app.periodic import repeating
 from app.prometheus import PrometheusCollector
 from app.readiness import Readiness
@@ -81,6 +82,7 @@ class Services:
     prometheus: PrometheusCollector
     body_memory: ByteBudget
     spool_space: ByteBudget
+    file_checks: FileChecks
 
 
 @asynccontextmanager
@@ -118,6 +120,7 @@ async def open_services(
         prometheus=PrometheusCollector(redis),
         body_memory=ByteBudget(settings.max_bodies_bytes, settings.max_body_bytes),
         spool_space=ByteBudget(settings.max_spooled_bytes, settings.max_lora_bytes + FORM_OVERHEAD_BYTES),
+        file_checks=FileChecks(),
     )
     claims = Claims(redis, settings.queue, "api", settings.shared.result_ttl_seconds)
     reaper = Reaper(claims, partial(remove_images, storage))

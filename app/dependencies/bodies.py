@@ -59,6 +59,7 @@ async def _edit_body(request: Request, response: Response) -> AsyncGenerator[Req
 
 async def _lora_file(request: Request, response: Response) -> AsyncGenerator[SpooledFile, None]:
     await require_generate(request, response)
+    _refuse_compressed(request)
     settings, kind = services_of(request).settings, media_type(request)
     if kind not in ("multipart/form-data", "application/octet-stream"):
         raise _wrong_type(request, "the file as application/octet-stream, or a form with the field `file`")
@@ -82,12 +83,20 @@ async def _received(
 ) -> AsyncGenerator[ReceivedBody, None]:
     """The whole body, in memory; its bytes count against the budget until the end, or until they are released."""
     await require_generate(request, response)
+    _refuse_compressed(request)
     services = services_of(request)
     settings = services.settings
     with services.body_memory.reserve(principal_of(request).owner) as reservation:
         limit = settings.max_body_bytes if max_bytes is None else max_bytes
         raw = await read_body(request, limit, settings.upload_timeout_seconds, reservation)
         yield ReceivedBody(raw, reservation)
+
+
+def _refuse_compressed(request: Request) -> None:
+    """Bodies are not unpacked: a small one could become any size."""
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding != "identity":
+        raise WrongMediaType(f"the body is compressed ({coding[:40]}); send it without Content-Encoding")
 
 
 def _wrong_type(request: Request, accepted: str) -> WrongMediaType:

@@ -7,6 +7,7 @@ without reading the answer. With API keys neither helps it, since it has no key.
 from __future__ import annotations
 
 import ipaddress
+import re
 from urllib.parse import urlsplit
 
 from fastapi import Request
@@ -16,6 +17,8 @@ from app.settings import ApiSettings, is_loopback
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _FOREIGN_SITES = frozenset({"cross-site", "same-site"})
+#: A name or an IPv6 address in brackets, and a port: what browsers send. A URL has further parts, a Host has none.
+_AUTHORITY = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?", re.ASCII)
 
 
 def refuse_foreign_page(request: Request, settings: ApiSettings) -> None:
@@ -34,7 +37,7 @@ def refuse_foreign_page(request: Request, settings: ApiSettings) -> None:
     if request.method in _READING:
         return
     origin = request.headers.get("origin")
-    is_foreign = request.headers.get("sec-fetch-site") in _FOREIGN_SITES
+    is_foreign = request.headers.get("sec-fetch-site", "").lower() in _FOREIGN_SITES
     if is_foreign or not (origin is None or _is_own(origin, authority, settings)):
         raise OriginRefused(
             f"a page of {(origin or 'another site')[:80]!r} may not use this service without an API key; "
@@ -66,7 +69,9 @@ def _authority_of(url: str) -> str:
 
 
 def _name_of(authority: str) -> str:
-    """The host in lower case, without port, brackets and the dot of an absolute name."""
+    """The host in lower case, without port, brackets and the dot of an absolute name; empty if it is not one."""
+    if _AUTHORITY.fullmatch(authority) is None:
+        return ""
     try:
         return (urlsplit(f"//{authority}").hostname or "").removesuffix(".")
     except ValueError:

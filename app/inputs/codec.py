@@ -16,7 +16,7 @@ from typing import cast
 
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from app.inputs.containers import MAX_JPEG_SCANS, TooManyScans, strip_metadata
+from app.inputs.containers import MAX_JPEG_SCANS, MAX_PARTS, TooManyParts, TooManyScans, strip_metadata
 
 #: Accepted formats, by Pillow's names; its other decoders are never tried.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -25,6 +25,8 @@ STORED_FORMATS = ("PNG", "JPEG", "WEBP")
 _STORED_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 #: Bits of a pixel in Pillow's memory; 32 in all other modes.
 _MODE_BITS = {"1": 8, "L": 8, "P": 8, "I;16": 16, "I;16L": 16, "I;16B": 16, "I;16N": 16}
+#: Pillow decodes any WebP as an animation, for which libwebp holds several images: 14 bytes a pixel at the peak.
+_WEBP_BITS = 80
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _ORIENTATION = 0x0112
 #: Orientations that exchange width and height.
@@ -159,6 +161,8 @@ def _opened(data: bytes, limits: Limits, defer_bytes: int | None) -> Iterator[tu
     except TooManyScans:
         message = f"has more than {MAX_JPEG_SCANS} scans; save it again, as a baseline JPEG or as PNG"
         raise Unreadable(message) from None
+    except TooManyParts:
+        raise Unreadable(f"has more than {MAX_PARTS} chunks or segments; save it again") from None
     except UnidentifiedImageError:
         raise Unreadable("is not an image in a supported format") from None
     except Image.DecompressionBombError:
@@ -195,7 +199,9 @@ def _check(image: Image.Image, data: bytes, limits: Limits, defer_bytes: int | N
 def _bits_per_pixel(image: Image.Image, data: bytes) -> int:
     """Bits that a pixel takes while decoding: those in the file or those in memory, whichever is more."""
     in_file = 0
-    if image.format == "PNG":  # the header chunk is always first
+    if image.format == "WEBP":
+        in_file = _WEBP_BITS
+    elif image.format == "PNG":  # the header chunk is always first
         in_file = data[24] * _PNG_CHANNELS.get(data[25], 4)
     elif isinstance(image, TiffImagePlugin.TiffImageFile):
         bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (8,))

@@ -15,6 +15,8 @@ from PIL import Image
 
 #: Scans of a JPEG. Progressive files have about ten; each decodes the whole image once more.
 MAX_JPEG_SCANS = 100
+#: Chunks or segments of a file; each costs time and memory. A PNG of 32 MiB in chunks of 4 KiB has 8,192.
+MAX_PARTS = 20_000
 #: EXIF longer than a JPEG segment can hold is not read.
 _MAX_EXIF_BYTES = 65_535
 
@@ -34,6 +36,10 @@ class TooManyScans(Exception):
     """A JPEG with more than `MAX_JPEG_SCANS` scans."""
 
 
+class TooManyParts(Exception):
+    """A file of more than `MAX_PARTS` chunks or segments."""
+
+
 def strip_metadata(data: bytes) -> bytes | None:
     """Return the file without metadata: exactly one image, and its orientation.
 
@@ -41,7 +47,7 @@ def strip_metadata(data: bytes) -> bytes | None:
         None for other formats, animated WebP, and files whose structure is broken.
 
     Raises:
-        TooManyScans
+        TooManyScans, TooManyParts
     """
     if data.startswith(_PNG_SIGNATURE):
         return _strip_png(data)
@@ -52,10 +58,17 @@ def strip_metadata(data: bytes) -> bytes | None:
     return None
 
 
+def _count_part(count: int) -> int:
+    if count == MAX_PARTS:
+        raise TooManyParts
+    return count + 1
+
+
 def _strip_png(data: bytes) -> bytes | None:
-    view, at = memoryview(data), len(_PNG_SIGNATURE)
+    view, at, count = memoryview(data), len(_PNG_SIGNATURE), 0
     parts, exif = [view[:at]], b""
     while at + 12 <= len(data):
+        count = _count_part(count)
         kind, end = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4])
         if end > len(data):
             return None
@@ -75,9 +88,10 @@ def _png_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def _strip_jpeg(data: bytes) -> bytes | None:
-    view, at, scans = memoryview(data), 2, 0
+    view, at, scans, count = memoryview(data), 2, 0, 0
     parts, exif = [view[:2]], b""
     while (found := _JPEG_MARKER.search(data, at)) is not None:
+        count = _count_part(count)
         start, kind = found.start(), data[found.start() + 1]
         if scans:  # the compressed data before this marker
             parts.append(view[at:start])
@@ -110,8 +124,9 @@ def _strip_webp(data: bytes) -> bytes | None:
     view, at = memoryview(data), 12
     end_of_file = min(len(data), 8 + int.from_bytes(data[4:8], "little"))
     chunks: list[bytes | memoryview] = []
-    exif, extended = b"", False
+    exif, extended, count = b"", False, 0
     while at + 8 <= end_of_file:
+        count = _count_part(count)
         kind, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
         end = at + 8 + length + length % 2
         if at + 8 + length > len(data) or kind in (b"ANIM", b"ANMF"):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar, cast
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from app.parsing.json_bodies import check_json
+from app.parsing.json_bodies import UNKNOWN_FIELD, check_json
 from app.parsing.schemas import allowed_at
 from contracts.catalogue.families import Task
 from contracts.errors import MAX_PROBLEMS, FieldProblem, InvalidRequest, UnreadableBody
@@ -26,6 +26,8 @@ _ANY_TASK: TypeAdapter[JobRequest] = TypeAdapter(
     Annotated[Txt2ImgRequest | Img2ImgRequest | InpaintRequest | ControlNetRequest, Field(discriminator="task")]
 )
 
+_ANY_FIELDS = frozenset[str]().union(*(kind.model_fields for kind in REQUESTS.values()))
+
 #: Longest text that a message quotes.
 _MAX_ECHO = 40
 #: Pydantic's error type -> message, with the fields of the error's context.
@@ -33,7 +35,7 @@ _MESSAGES: Mapping[str, str] = {
     "missing": "is required",
     "union_tag_not_found": "is required",
     "union_tag_invalid": "must be one of {expected_tags}, got '{tag}'",
-    "extra_forbidden": "is not a field of this request; remove it",
+    "extra_forbidden": UNKNOWN_FIELD,
     "literal_error": "must be one of {expected}",
     "enum": "must be one of {expected}",
     "model_type": "must be a JSON object",
@@ -63,7 +65,7 @@ def parse(kind: type[_AnyModel], raw: bytes) -> _AnyModel:
         UnreadableBody: the body is not JSON.
         InvalidRequest: with every problem found, up to `MAX_PROBLEMS`.
     """
-    check_json(raw)
+    check_json(raw, kind.model_fields)
     try:
         return kind.model_validate_json(raw, strict=True)
     except ValidationError as error:
@@ -72,7 +74,7 @@ def parse(kind: type[_AnyModel], raw: bytes) -> _AnyModel:
 
 def parse_any(raw: bytes) -> JobRequest:
     """Parse a request of the kind that its field `task` selects; raises as `parse`."""
-    check_json(raw)
+    check_json(raw, _ANY_FIELDS)
     try:
         return _ANY_TASK.validate_json(raw, strict=True)
     except ValidationError as error:
@@ -135,7 +137,10 @@ def _message(item: ErrorDetails) -> str:
     if template is None:
         message = item["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
         return message.replace("String should", "must", 1)
-    message = template.format(**item.get("ctx", {}))
+    context = item.get("ctx", {})
+    message = template.format(**context)
+    if "actual_length" in context and context["actual_length"] is None:
+        message = message.partition(", got")[0]  # pydantic stops counting at the limit
     received = item.get("input")
     # Long values are left out: the client has its own text.
     if item["type"] in ("missing", "extra_forbidden", "too_short", "too_long", "union_tag_invalid"):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
+from fastapi.concurrency import run_in_threadpool
 from pydantic import AwareDatetime, BaseModel, Field
 
 from app.auth import Principal
@@ -68,7 +69,7 @@ def list_loras(catalogue: VisibleCatalogueDep) -> ListView[LoraView]:
         **problems(*MAKING),
     },
 )
-def add_lora(
+async def add_lora(
     file: LoraFileDep,
     services: ServicesDep,
     principal: PrincipalDep,
@@ -87,17 +88,14 @@ def add_lora(
     A LoRA uploaded with an admin's key is visible to all; any other is visible to its owner only.
     """
     catalogue = services.catalogue
-    with file.path.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    sha256 = await run_in_threadpool(_hash, file.path)
     id = _id_of(file, name, sha256)
+    if _is_built_in(id, catalogue):
+        raise Conflict(f"the operator's catalogue has a LoRA {id!r}; choose another name")
+    facts = await services.file_checks.run(principal.owner, lambda: _check_file(file.path, catalogue))
     response.status_code = 200
 
     def create(_: object) -> UploadedLora:
-        if _is_built_in(id, catalogue):
-            raise Conflict(f"the operator's catalogue has a LoRA {id!r}; choose another name")
-        contents = read_lora(file.path)
-        facts = read_facts(contents, catalogue)
-        check_finite(file.path, contents.tensors)
         services.disk_space.require(file.path.stat().st_size)
         owner = None if Scope.ADMIN in principal.scopes else principal.owner
         limit = ByteLimit(principal.owner, services.settings.max_owner_bytes)
@@ -113,7 +111,8 @@ def add_lora(
             raise Gone("LoRA", id, principal.owner)
         return lora
 
-    lora = call.run(f"{sha256} {id}".encode(), response, create, find, lambda lora: lora.id)
+    body = f"{sha256} {id}".encode()
+    lora = await run_in_threadpool(lambda: call.run(body, response, create, find, lambda lora: lora.id))
     return _view(lora, catalogue)
 
 
@@ -129,6 +128,19 @@ def remove_lora(id: str, services: ServicesDep, principal: PrincipalDep) -> None
         raise NotFound("LoRA", id)
     principal.require(Scope.ADMIN if lora.owner is None else Scope.GENERATE)
     services.loras.remove(id, lora.owner)
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _check_file(path: Path, catalogue: Catalogue) -> AdapterFacts:
+    """Check all of a file; raises AdapterRefused."""
+    contents = read_lora(path)
+    facts = read_facts(contents, catalogue)
+    check_finite(path, contents.tensors)
+    return facts
 
 
 def _is_built_in(id: str, catalogue: Catalogue) -> bool:

@@ -68,7 +68,10 @@ class _Worker(SimpleWorker):
 
     def register_death(self) -> None:
         """Leave RQ's sets; RQ's tools show the end for a minute."""
-        unregister(self)
+        # Not in a transaction, in which a full Redis refuses also what frees memory.
+        with self.connection.pipeline(transaction=False) as pipeline:
+            unregister(self, pipeline)
+            pipeline.execute()
         self._write("death", utcformat(datetime.now(UTC)))
         self.connection.expire(self.key, _RQ_EXTRA_SECONDS)
 

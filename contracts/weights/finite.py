@@ -42,8 +42,8 @@ def _has_non_finite(data: bytes, dtype: str) -> bool:
         return False
     width, highest, next_highest = layout
     suspects = data[width - 1 :: width].translate(highest)
-    if next_highest is None or not any(suspects):
-        return any(suspects)
+    if next_highest is None or 1 not in suspects:  # not `any`, which looks at each byte by itself
+        return 1 in suspects
     others = data[width - 2 :: width].translate(next_highest)
     return int.from_bytes(suspects, "little") & int.from_bytes(others, "little") != 0
 

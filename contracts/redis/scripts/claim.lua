@@ -9,7 +9,7 @@
 -- `scan_limit` jobs to run together.
 
 write_even_if_full()
-if redis.call('HGET', KEY.tiers, 'share') ~= tostring(arguments.lower_tier_share) then
+if not arguments.peek and redis.call('HGET', KEY.tiers, 'share') ~= tostring(arguments.lower_tier_share) then
   redis.call('HSET', KEY.tiers, 'share', tostring(arguments.lower_tier_share))
 end
 local started = now()

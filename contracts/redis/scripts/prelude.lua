@@ -214,7 +214,7 @@ end
 local function measure_records(id, owner)
   local bytes = 0
   for _, key in ipairs({ job_key(id), rq_key(id), KEY.events .. id }) do
-    local usage = redis.pcall('MEMORY', 'USAGE', key)
+    local usage = redis.pcall('MEMORY', 'USAGE', key, 'SAMPLES', 0)
     bytes = bytes + (tonumber(usage) or 0)
   end
   set_record_bytes(id, owner, bytes)

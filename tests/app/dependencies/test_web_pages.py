@@ -52,6 +52,9 @@ def test_this_machine_may_be_addressed_by_any_of_its_own_names(client: TestClien
         "",
         "[",
         "a@b",
+        "evil.example@localhost",
+        "localhost#evil.example",
+        "localhost/evil.example",
     ],
 )
 @pytest.mark.parametrize("path", ["/v1/jobs", "/v1/models", "/v1/workers"])

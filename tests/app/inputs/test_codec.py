@@ -109,6 +109,14 @@ def test_many_bits_a_pixel_count_beside_the_pixels() -> None:
         decode(bytes(deep), LIMITS)
 
 
+def test_a_webp_counts_as_what_its_decoder_holds() -> None:
+    side = 700  # 490,000 pixels: 3.9 MB in the four bytes of other formats, and 4.9 MB as a WebP
+
+    assert decode(encode_solid("RGBA", (side, side), "red"), LIMITS).width == side
+    with pytest.raises(TooLarge, match="may decode to at most 4000000 bytes, got 700 × 700 pixels of 80 bits"):
+        decode(encode_image(Image.new("RGBA", (side, side)), "WEBP", lossless=True), LIMITS)
+
+
 def test_a_large_image_is_left_to_another_process_before_it_is_decoded() -> None:
     data = png_header(500, 500)  # whose pixels are missing: decoding it would be an error
 

@@ -9,7 +9,7 @@ import zlib
 import pytest
 from PIL import Image
 
-from app.inputs.containers import MAX_JPEG_SCANS, TooManyScans, strip_metadata
+from app.inputs.containers import MAX_JPEG_SCANS, MAX_PARTS, TooManyParts, TooManyScans, strip_metadata
 from tests.support.images import encode_image, encode_solid, open_stored
 
 NOISE = Image.effect_noise((48, 32), 90).convert("RGB")
@@ -108,6 +108,28 @@ def test_a_jpeg_with_more_scans_than_anybody_needs_is_refused() -> None:
 
     with pytest.raises(TooManyScans):
         strip_metadata(data[:-2] + scan * MAX_JPEG_SCANS + data[-2:])
+
+
+@pytest.mark.parametrize(
+    ("format", "after", "part"),
+    [
+        ("PNG", 33, struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))),
+        ("JPEG", 2, b"\xff\xdd\0\4\0\0"),
+        ("WEBP", 12, b"JUNK\0\0\0\0"),
+    ],
+)
+def test_a_file_with_more_parts_than_anybody_needs_is_refused(format: str, after: int, part: bytes) -> None:
+    data = encode_image(NOISE, format)
+
+    def with_parts(count: int) -> bytes:
+        whole = bytearray(data[:after] + part * count + data[after:])
+        if format == "WEBP":
+            whole[4:8] = struct.pack("<I", len(whole) - 8)
+        return bytes(whole)
+
+    assert open_stored(strip_metadata(with_parts(1000)) or b"").tobytes() == open_stored(data).tobytes()
+    with pytest.raises(TooManyParts):
+        strip_metadata(with_parts(MAX_PARTS))
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])

@@ -133,6 +133,29 @@ def test_a_list_longer_than_any_field_takes_is_one_problem(client: TestClient) -
     ]
 
 
+def test_the_names_of_a_large_object_are_not_examined_one_by_one(client: TestClient) -> None:
+    junk = {f"k{number}": 1 for number in range(101)}
+    inside = client.post("/v1/txt2img", json={"prompt": "a", "metadata": junk}).json()
+    scattered = [dict.fromkeys(list(junk)[:99], 1) for _ in range(20)]
+    everywhere = client.post("/v1/controlnet", json={"prompt": "a", "controls": scattered}).json()
+
+    assert [(error["field"], error["message"]) for error in inside["errors"]] == [
+        ("metadata", "must have at most 100 names, got 101")
+    ]
+    assert [error["field"] for error in everywhere["errors"]] == ["body"]
+    assert "has 1982 names in its objects; at most 1000 are allowed" in everywhere["detail"]
+
+
+def test_a_body_with_many_unknown_names_is_refused_before_they_cost_an_error_each() -> None:
+    body = json.dumps({"prompt": "a", "seed": 1, **JUNK}).encode()
+
+    with pytest.raises(InvalidRequest) as caught:
+        check_json(body, JobRequest.model_fields)
+
+    assert str(caught.value).startswith("5000 problems, of which the first 50 are shown: k0: is not a field")
+    check_json(json.dumps({"prompt": "a", "metadata": {str(n): "x" for n in range(16)}}).encode())
+
+
 @pytest.mark.parametrize(
     "field", ["[" * 100_000, "9" * 200_000, '{"a":' * 30_000, '{"a": "1", "a": "2"}', "NaN", "1e999"]
 )
@@ -143,3 +166,12 @@ def test_a_hostile_field_of_a_form_is_refused_and_not_an_error_of_the_service(
     response = client.post("/v1/images/edits", data=form, files={"other": b"x"})
 
     assert response.status_code == 422, response.text
+
+
+@pytest.mark.parametrize("path", ["/v1/txt2img", "/v1/uploads", "/v1/loras", "/v1/images/edits"])
+def test_a_compressed_body_is_refused_and_never_unpacked(client: TestClient, path: str) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    response = client.post(path, content=b"{}", headers=headers)
+
+    assert response.status_code == 415
+    assert "send it without Content-Encoding" in response.text
