@@ -28,6 +28,7 @@ from contracts.errors import (
     QueueFull,
     QuotaExceeded,
     RateExceeded,
+    RecordQuotaExceeded,
     StorageFull,
     TooManyImages,
     TooManyJobs,
@@ -139,6 +140,7 @@ ROWS: Mapping[type[Exception], Row] = {
     Busy: Row(503, "busy", "Service busy"),
     NotReady: Row(503, "not_ready", "Not ready"),
     QuotaExceeded: Row(507, "quota_exceeded", "Storage quota exceeded"),
+    RecordQuotaExceeded: Row(507, "quota_exceeded", "Memory quota exceeded"),
     StorageFull: Row(507, "storage_full", "Storage full"),
     JobStillRuns: Row(504, "still_running", "Job still running"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -188,6 +189,19 @@ def _read(row: LoraSpec, catalogue: Catalogue) -> AdapterFacts | None:
     try:
         cached = find_cached(catalogue, row)
         place = catalogue.place(row) if cached is None else cached.paths[0]
-        return describe(read_lora(place), row.family) if isinstance(place, Path) and place.is_file() else None
-    except (AdapterRefused, CatalogueError, OSError):
+        if not isinstance(place, Path) or not place.is_file():
+            return None
+        state = place.stat()
+        return _facts_of(place, row.family, state.st_mtime_ns, state.st_size)
+    except (CatalogueError, OSError):
+        return None
+
+
+@lru_cache(maxsize=4096)
+def _facts_of(path: Path, family: str, changed_at_ns: int, size_bytes: int) -> AdapterFacts | None:
+    """Facts from a file, read again only where it has changed: a list of LoRAs costs no header of each."""
+    del changed_at_ns, size_bytes
+    try:
+        return describe(read_lora(path), family)
+    except (AdapterRefused, OSError):
         return None

@@ -68,6 +68,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEY.webhook_queued, '-inf', stam
   else
     redis.call('ZREM', KEY.rq_failed .. queue, id)
     redis.call('LREM', KEY.rq_queue .. queue, 1, id)
+    redis.call('HSET', rq_key(id), 'data', delivery_call(id))  -- which the stock worker has written in another form
     queue_delivery(id, message[2], 'LPUSH')
   end
 end
