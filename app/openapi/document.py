@@ -14,8 +14,9 @@ from http import HTTPStatus
 from importlib.resources import files
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
@@ -46,6 +47,19 @@ class DocumentedApi(FastAPI):
         """`catalogue` has the models that requests may name; `options` are FastAPI's."""
         super().__init__(**options)
         self._catalogue = catalogue
+        self._openapi_json = b""
+
+    def setup(self) -> None:
+        """Add the routes of the documentation. The document is rendered once: anybody may ask for it, at any rate."""
+        if self.openapi_url is not None:
+            self.add_route(self.openapi_url, self._show_openapi, include_in_schema=False)
+        super().setup()
+
+    async def _show_openapi(self, request: Request) -> Response:
+        del request
+        if not self._openapi_json:
+            self._openapi_json = bytes(JSONResponse(self.openapi()).body)
+        return Response(self._openapi_json, media_type="application/json")
 
     def openapi(self) -> Document:
         """The document, made once."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fastapi.testclient import TestClient
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from app.openapi.document import DocumentedApi
 
 Json = dict[str, Any]
 
@@ -137,3 +139,11 @@ def test_a_method_that_is_not_allowed_is_answered_with_the_allowed_ones(client: 
         response = client.request(method, path)
         assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
         assert sorted(response.headers["allow"].split(", ")) == allowed.split(", ")
+
+
+def test_the_document_is_rendered_once(client: TestClient) -> None:
+    first = client.get("/openapi.json")
+    cast("DocumentedApi", client.app).openapi_schema = {"info": "another document"}
+
+    assert client.get("/openapi.json").content == first.content
+    assert first.headers["content-type"] == "application/json"
