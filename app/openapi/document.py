@@ -50,7 +50,7 @@ class DocumentedApi(FastAPI):
         self._openapi_json = b""
 
     def setup(self) -> None:
-        """Add the routes of the documentation. The document is rendered once: anybody may ask for it, at any rate."""
+        """Add the routes of the documentation; the document is rendered once, since anybody may ask for it."""
         if self.openapi_url is not None:
             self.add_route(self.openapi_url, self._show_openapi, include_in_schema=False)
         super().setup()
