@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 
-from contracts.catalogue.catalogue import Catalogue, read_catalogue
+from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import CatalogueError, DarkroomError
 from contracts.hub.access import check_access
 from contracts.hub.errors import HubRefused
 from contracts.hub.source import HubSource
+from contracts.requests.model_defaults import read_checked_catalogue
 from contracts.settings import SharedSettings
 
 #: Maximum time for all of them.
@@ -28,7 +29,7 @@ def check_catalogue() -> Catalogue:
         RuntimeError: the catalogue is invalid, or repositories are missing or gated; one line that names the rows.
     """
     try:
-        catalogue = read_catalogue(SharedSettings().catalogue)
+        catalogue = read_checked_catalogue(SharedSettings().catalogue)
     except DarkroomError as error:
         raise RuntimeError(str(error)) from None
     refused = _refusals(list(_sources(catalogue)))
