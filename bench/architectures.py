@@ -167,7 +167,7 @@ def _adapted(module: Any, adapters: int) -> ExitStack:
     hooks = ExitStack()
     for layer in module.modules() if adapters else ():
         if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):
-            hook = LoraHook([(_low_rank(layer).scaled(layer, 1.0), None)] * adapters)
+            hook = LoraHook([(_low_rank(layer).scaled(layer, 0.5), None)] * adapters)
             hooks.callback(layer.register_forward_hook(hook, prepend=True).remove)
     return hooks
 

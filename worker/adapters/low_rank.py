@@ -1,13 +1,15 @@
 """Computes what a LoRA adds to one layer: the product of two thin matrices, scaled (https://arxiv.org/abs/2106.09685).
 
 Arithmetic and order of operations are peft's (`peft.tuners.lora.layer`), so an image has the same bytes as with
-diffusers' own loader. Knows neither files, models nor images.
+diffusers' own loader; a multiplication is saved only where that changes no bit. Knows neither files, models nor
+images.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn import functional
@@ -25,7 +27,7 @@ class LowRank:
     Attributes:
         down: (rank, inputs), or a convolution kernel with `rank` output channels.
         up: (outputs, rank), or a 1 × 1 convolution kernel with `rank` input channels.
-        alpha: the trainer's scale of `up @ down`, usually alpha ÷ rank.
+        alpha: the trainer's scale of `up @ down`, usually alpha ÷ rank; 1 once it is in `up` (`folded`).
         bias: (outputs,), added after `up`; few trainers write one.
         magnitude: (outputs,), DoRA's length of each row of the changed weight; None for a plain LoRA.
     """
@@ -42,9 +44,27 @@ class LowRank:
         tensors = (self.down, self.up, self.bias, self.magnitude)
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
+    def folded(self) -> LowRank:
+        """The same LoRA with alpha in `up` and `bias`, where no bit of a result changes; else this one.
+
+        That holds for powers of two, which most files have, as long as no value leaves the dtype's normal numbers.
+        float16 has too few of these to be sure of every product.
+        """
+        is_power_of_two = abs(math.frexp(self.alpha)[0]) == 0.5
+        if self.alpha == 1 or not is_power_of_two or self.up.dtype == torch.float16:
+            return self
+        up = self.up * self.alpha
+        bias = None if self.bias is None else self.bias * self.alpha
+        for scaled, own in ((up, self.up), (bias, self.bias)):
+            if scaled is not None and own is not None and not torch.equal(scaled / self.alpha, own):
+                return self
+        return replace(self, up=up, bias=bias, alpha=1.0)
+
     def scaled(self, layer: Layer, weight: float) -> Change:
         """Return the change of the layer's output at a request's LoRA scale."""
         scale = weight * self.alpha
+        if self.magnitude is None and scale == 1:
+            return lambda inputs, output: output + self.transform(layer, inputs)
         if self.magnitude is None:
             return lambda inputs, output: output + self.transform(layer, inputs) * scale
         return _Dora(self, self.magnitude, layer, scale)

@@ -160,7 +160,7 @@ def _low_rank(name: str, layer: Layer, stored: _LayerTensors, alpha: float) -> L
         _copy_to(layer, down), _copy_to(layer, up), alpha,
         bias=None if bias is None else _copy_to(layer, bias),
         magnitude=None if magnitude is None else _copy_to(layer, magnitude),
-    )  # fmt: skip
+    ).folded()  # fmt: skip
 
 
 def _copy_to(layer: Layer, tensor: torch.Tensor) -> torch.Tensor:

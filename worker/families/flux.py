@@ -10,6 +10,7 @@ from typing import Any
 
 from contracts.catalogue.families import Mode
 from worker.families import DiffusersFamily, GenerationInputs, PromptEncoding, single_or_list
+from worker.runtime.async_copies import with_asynchronous_tensors
 
 
 def arguments(inputs: GenerationInputs) -> dict[str, Any]:
@@ -71,6 +72,13 @@ def _unpack_latents(pipeline: Any, latents: Any, size: tuple[int, int]) -> Any:
     return pipeline._unpack_latents(latents, height, width, pipeline.vae_scale_factor)
 
 
+def _patch(pipeline: Any) -> None:
+    """diffusers 0.42's ControlNet pipelines copy the guidance scale to the device in each step, and wait."""
+    if "controlnet" in pipeline.components:
+        pipeline_class: Any = type(pipeline)
+        pipeline.__class__ = with_asynchronous_tensors(pipeline_class)
+
+
 _BY_MODE: dict[Mode, Callable[[GenerationInputs], dict[str, Any]]] = {
     Mode.TXT2IMG: _txt2img,
     Mode.IMG2IMG: _img2img,
@@ -105,5 +113,6 @@ FAMILY = DiffusersFamily(
         constants={},
     ),
     arguments=arguments,
+    patch=_patch,
     unpack_latents=_unpack_latents,
 )

@@ -55,14 +55,13 @@ class StepCallback:
         watch: is told of each step.
         timer: of the stages.
         raised: what the watch raised; it is not a failure of the worker.
-        non_finite_images: indexes of images whose final latents contain NaN or infinite values.
     """
 
     def __init__(self, watch: Watch, timer: StageTimer) -> None:
         self.watch = watch
         self.timer = timer
         self.raised: BaseException | None = None
-        self.non_finite_images: frozenset[int] = frozenset()
+        self._finite: torch.Tensor | None = None
         self._emitter: PreviewEmitter | None = None
         self._step_cache: StepCache | None = None
         self._denoising = False
@@ -71,6 +70,12 @@ class StepCallback:
     def predicted_calls(self) -> int:
         """Denoiser calls that the step cache predicted."""
         return 0 if self._step_cache is None else self._step_cache.predicted_calls
+
+    @property
+    def non_finite_images(self) -> frozenset[int]:
+        """Indexes of images whose final latents contain NaN or infinite values; waits for the device."""
+        finite = [] if self._finite is None else self._finite.tolist()
+        return frozenset(index for index, is_finite in enumerate(finite) if not is_finite)
 
     @contextmanager
     def listening(
@@ -123,7 +128,9 @@ class StepCallback:
         return replaced
 
     def _replace_non_finite(self, latents: torch.Tensor) -> dict[str, Any]:
-        """Note images with NaN or infinite values, and set these to 0 so that they cannot spread to others."""
-        finite = torch.isfinite(latents).flatten(1).all(1)
-        self.non_finite_images = frozenset((~finite).nonzero().flatten().tolist())
-        return {"latents": torch.nan_to_num(latents, 0.0, 0.0, 0.0)} if self.non_finite_images else {}
+        """Note which images are finite, and set NaN and infinite values to 0 so that they cannot spread to others.
+
+        Both happen on the device, and the host reads them with the images: finite latents stay as they are.
+        """
+        self._finite = torch.isfinite(latents).flatten(1).all(1)
+        return {"latents": torch.nan_to_num(latents, 0.0, 0.0, 0.0)}

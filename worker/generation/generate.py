@@ -246,8 +246,9 @@ def _results(
 ) -> dict[str, JobResult]:
     """Return the images of each job by its id, with its own receipt made from the call's."""
     results = {}
+    non_finite = callback.non_finite_images
     for job, indexes in zip(jobs, _image_indexes(jobs), strict=True):
-        if callback.non_finite_images.intersection(indexes):
+        if non_finite.intersection(indexes):
             message = (
                 "the model's output contains NaN or infinite values; if the job uses LoRAs, try smaller scales"
             )

@@ -5,6 +5,7 @@ out_of_memory.py      which errors mean that memory ran out, and which that the 
 memory_tracker.py     peak of a pipeline call, and the budget that it must keep to
 kernel_options.py     the operator's options, without torch
 kernels.py            attention kernel, memory format and compiled blocks of a model
+async_copies.py       copies to the device for which the host does not wait
 diffusers_caching.py  caches what diffusers asks of a model in every call
 warnings.py           filters for known messages of the libraries
 """

@@ -11,6 +11,7 @@ import base64
 import functools
 import io
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,7 @@ from PIL import Image
 from contracts.background import BackgroundThread
 from contracts.catalogue.schedulers import Kind
 from contracts.queue.events import Preview
+from worker.sampling.host_timesteps import on_host
 
 _log = logging.getLogger(__name__)
 
@@ -101,12 +103,12 @@ class DenoisedEstimate:
     def __init__(self, scheduler: Any, kind: Kind) -> None:
         """Record the arguments of each `scheduler.step` from now on."""
         self._scheduler, self._kind = scheduler, kind
-        self._last: tuple[torch.Tensor, Any, torch.Tensor] | None = None
+        self._last: tuple[torch.Tensor, float | torch.Tensor, torch.Tensor] | None = None
         step = scheduler.step
 
         @functools.wraps(step)
         def record(model_output: Any, timestep: Any, sample: Any, *more: Any, **named: Any) -> Any:
-            self._last = (model_output, timestep, sample)
+            self._last = (model_output, on_host(timestep), sample)
             return step(model_output, timestep, sample, *more, **named)
 
         scheduler.step = record
@@ -115,13 +117,12 @@ class DenoisedEstimate:
         """Return the denoised latents; the given ones before the first step."""
         if self._last is None:
             return latents
-        output, timestep, sample = (torch.as_tensor(part).to(latents.device).float() for part in self._last)
+        output, timestep, sample = self._last[0].float(), float(self._last[1]), self._last[2].float()
         if self._kind == "flow":
             return sample - timestep / float(self._scheduler.config.num_train_timesteps) * output
-        table: torch.Tensor = self._scheduler.alphas_cumprod.to(latents.device)
-        # Not table[timestep], which would wait for the device.
-        alpha = table.index_select(0, timestep.round().long().reshape(1)).float()
-        signal, noise = alpha.sqrt(), (1 - alpha).sqrt()
+        # Looked up on the host: the device would be waited for.
+        alpha = float(self._scheduler.host_twin().alphas_cumprod[round(timestep)])
+        signal, noise = math.sqrt(alpha), math.sqrt(1 - alpha)
         if self._scheduler.init_noise_sigma > 1:  # this scheduler's samples are not scaled to unit variance
             sample = sample * signal
         match self._scheduler.config.prediction_type:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import diffusers
 
 from contracts.catalogue.schedulers import SCHEDULERS
+from worker.sampling.host_timesteps import without_waits
 
 
 def make_scheduler(name: str, checkpoint_config: Mapping[str, Any]) -> Any:
@@ -22,6 +24,7 @@ def make_scheduler(name: str, checkpoint_config: Mapping[str, Any]) -> Any:
     if spec.kind == "flow" and not hasattr(scheduler_class, "scale_noise"):
         scheduler_class = _flow_solver(scheduler_class)
         options.setdefault("flow_shift", checkpoint_config.get("shift", 1.0))
+    scheduler_class = without_waits(scheduler_class)
     known = inspect.signature(scheduler_class.__init__).parameters
     config = {key: value for key, value in checkpoint_config.items() if key in known or key.startswith("_")}
     return scheduler_class.from_config(config, **options)
@@ -54,5 +57,6 @@ class _FlowMatchInterface:
         return self.add_noise(sample, noise, timestep)  # type: ignore[attr-defined]
 
 
+@cache
 def _flow_solver(solver: type) -> Any:
     return type(f"Flow{solver.__name__}", (_FlowMatchInterface, solver), {})
