@@ -1,26 +1,24 @@
 """Decodes untrusted images in processes of their own, which no other route shares.
 
 Small images and large ones have separate processes, so that a large one never keeps the small ones waiting, and
-at most one large image is in memory. Behind each kind a few images wait; more are refused. Does not know where the
-bytes come from, nor how an image is decoded: that is in `codec.py`.
+at most one large image is in memory. Behind each kind a few images wait, and owners take turns (`lane.py`). Does
+not know where the bytes come from, nor how an image is decoded (`codec.py`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import queue
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from app.inputs.codec import Limits
-from app.inputs.process import DecoderProcess, DecoderProcessFailed
-from contracts.errors import FieldProblem, ImageTooLarge, InvalidRequest, NotAnImage, TooManyImages
+from app.inputs.lane import DecoderLane
+from app.inputs.process import DecoderProcessFailed
+from contracts.errors import FieldProblem, ImageTooLarge, InvalidRequest, NotAnImage
 
 #: Decoded size up to which an image is small: 4 megapixels in color.
 _SMALL_BYTES = 16 * 2**20
-_RETRY_AFTER_SECONDS = 2
 
 
 @dataclass(frozen=True)
@@ -58,28 +56,28 @@ class ImageDecoder:
         """
         self.max_bytes = limits.max_bytes
         self._timeout_seconds = timeout_seconds
-        self._small = _Lane(limits, processes, max_waiting, timeout_seconds)
-        self._large = _Lane(limits, 1, max_waiting, timeout_seconds)
+        self._small = DecoderLane(limits, processes, max_waiting, timeout_seconds)
+        self._large = DecoderLane(limits, 1, max_waiting, timeout_seconds)
 
-    def decode(self, data: bytes, field: str) -> InputImage:
-        """Check and decode an image, and return its stored form; errors name `field`.
+    def decode(self, data: bytes, field: str, owner: str = "") -> InputImage:
+        """Check and decode an owner's image, and return its stored form; errors name `field`.
 
         Raises:
             ImageTooLarge: over a limit of bytes, sides, pixels, memory or time.
             NotAnImage: not an image, a truncated one, or one of another format.
             TooManyImages: as many images as may wait are waiting already.
         """
-        reply, stored = self._run("decode", data, field)
+        reply, stored = self._run("decode", data, field, owner)
         return _image(hashlib.sha256(data).hexdigest(), reply, stored)
 
-    def decode_alpha_mask(self, data: bytes, field: str) -> InputImage:
+    def decode_alpha_mask(self, data: bytes, field: str, owner: str = "") -> InputImage:
         """Decode an image whose transparent part is to be regenerated, as the mask that is white there.
 
         Raises:
             InvalidRequest: no part of the image is transparent.
             ImageTooLarge, NotAnImage, TooManyImages: as `decode`.
         """
-        reply, png = self._run("decode_alpha_mask", data, field)
+        reply, png = self._run("decode_alpha_mask", data, field, owner)
         return _image(hashlib.sha256(png).hexdigest(), reply, png)
 
     def too_many_bytes(self, field: str) -> ImageTooLarge:
@@ -92,13 +90,13 @@ class ImageDecoder:
         self._small.close()
         self._large.close()
 
-    def _run(self, task: str, data: bytes, field: str) -> tuple[Mapping[str, Any], bytes]:
+    def _run(self, task: str, data: bytes, field: str, owner: str) -> tuple[Mapping[str, Any], bytes]:
         if len(data) > self.max_bytes:
             raise self.too_many_bytes(field)
         try:
-            reply, stored = self._small.run({"task": task, "defer_bytes": _SMALL_BYTES}, data)
+            reply, stored = self._small.run({"task": task, "defer_bytes": _SMALL_BYTES}, data, owner)
             if reply["result"] == "deferred":
-                reply, stored = self._large.run({"task": task, "defer_bytes": None}, data)
+                reply, stored = self._large.run({"task": task, "defer_bytes": None}, data, owner)
         except DecoderProcessFailed as failed:
             if failed.timed_out:
                 message = f"takes over {self._timeout_seconds:g} s to decode; scale it down, or save it again"
@@ -113,35 +111,6 @@ class ImageDecoder:
                 message = "must have transparent pixels where the image is to be regenerated; it is opaque"
                 raise InvalidRequest([FieldProblem(field, message)])
         return reply, stored
-
-
-class _Lane:
-    """Processes of one kind, and the threads that wait for them."""
-
-    def __init__(self, limits: Limits, processes: int, max_waiting: int, timeout_seconds: float) -> None:
-        self._places = threading.BoundedSemaphore(processes + max_waiting)
-        self._processes = [DecoderProcess(limits, timeout_seconds) for _ in range(processes)]
-        # Last in, first out: further processes start only when the others are busy.
-        self._idle: queue.LifoQueue[DecoderProcess] = queue.LifoQueue()
-        for process in self._processes:
-            self._idle.put(process)
-
-    def run(self, request: Mapping[str, Any], data: bytes) -> tuple[Mapping[str, Any], bytes]:
-        # A thread that waits here is one that other requests lack, so only a few may.
-        if not self._places.acquire(blocking=False):
-            raise TooManyImages(_RETRY_AFTER_SECONDS)
-        try:
-            process = self._idle.get()
-            try:
-                return process.exchange(request, data)
-            finally:
-                self._idle.put(process)
-        finally:
-            self._places.release()
-
-    def close(self) -> None:
-        for process in self._processes:
-            process.stop()
 
 
 def _image(sha256: str, reply: Mapping[str, Any], data: bytes) -> InputImage:

@@ -96,7 +96,7 @@ class InputReader:
         data = source if isinstance(source, bytes) else self._find(field, source)
         if isinstance(data, StoredImage):
             data = self._storage.read(data.key)
-        return self._decoder.decode_alpha_mask(data, field)
+        return self._decoder.decode_alpha_mask(data, field, self._owner)
 
     def store(self, inputs: Inputs) -> bool:
         """Register the decoded images and write them to their storage keys.
@@ -127,7 +127,7 @@ class InputReader:
         """Read one image; `keys` are those chosen for the request's images so far, by content."""
         image = self._find(field, source) if isinstance(source, str) else source
         if isinstance(image, bytes):
-            image = self._decoder.decode(image, field)
+            image = self._decoder.decode(image, field, self._owner)
         if isinstance(image, StoredImage):
             return Input(image)
         key = keys.get(image.sha256) or self._retention.key_for(image.sha256, image.stored_format)

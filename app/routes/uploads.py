@@ -42,7 +42,7 @@ def create_upload(
 
     def create(_: object) -> Upload:
         services.disk_space.require(len(body))
-        image = services.decoder.decode(body, "file")
+        image = services.decoder.decode(body, "file", principal.owner)
         services.disk_space.require(len(image.data))
         limit = ByteLimit(principal.owner, services.settings.max_owner_bytes)
         services.owner_bytes.run(

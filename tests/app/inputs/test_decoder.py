@@ -6,16 +6,18 @@ import hashlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from app.inputs.codec import Limits
 from app.inputs.decoder import ImageDecoder, InputImage
+from app.inputs.process import DecoderProcess
 from contracts.errors import ImageTooLarge, InvalidRequest, NotAnImage, TooManyImages
 from tests.support.images import encode_image, encode_solid, mask_with_hole, open_png, png_header
 from tests.support.waiting import wait_until
@@ -37,6 +39,11 @@ def decoder_processes() -> list[psutil.Process]:
     children = psutil.Process().children()
     found = [child for child in children if "app.inputs.decoder_process" in child.cmdline()]
     return sorted(found, key=lambda child: child.create_time())
+
+
+def calls_of(decoder: ImageDecoder) -> int:
+    """How many calls the processes for small images have, waiting ones included."""
+    return len(decoder._small._waiting) + decoder._small._running.total()
 
 
 def test_an_image_is_named_by_the_bytes_received(decoder: ImageDecoder) -> None:
@@ -89,6 +96,37 @@ def test_images_beyond_the_queue_are_refused_at_once(decoder: ImageDecoder) -> N
         assert isinstance(error, TooManyImages)
         assert error.retry_after_seconds == 2
         assert [call.result(timeout=60).width for call in others] == [40, 40]
+
+
+def test_an_owner_who_fills_the_queue_gives_way_to_others_and_waits_for_their_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = {"greedy": SMALL, "modest": encode_solid("RGB", (40, 24), "blue")}
+    order: list[bytes] = []
+    exchange = DecoderProcess.exchange
+
+    def observed(process: DecoderProcess, request: Mapping[str, Any], data: bytes) -> Any:
+        order.append(data)
+        return exchange(process, request, data)
+
+    monkeypatch.setattr(DecoderProcess, "exchange", observed)
+
+    with closing(ImageDecoder(LIMITS, processes=1, max_waiting=3)) as decoder, ThreadPoolExecutor(8) as threads:
+        decoder.decode(SMALL, "image")
+        (process,) = decoder_processes()
+        process.suspend()
+        greedy = []
+        for _ in range(4):
+            greedy.append(threads.submit(decoder.decode, SMALL, "image", "greedy"))
+            wait_until(lambda: calls_of(decoder) == len(greedy))
+        with pytest.raises(TooManyImages):
+            decoder.decode(SMALL, "image", "greedy")
+        modest = threads.submit(decoder.decode, images["modest"], "image", "modest")
+        assert isinstance(greedy[3].exception(timeout=60), TooManyImages)
+        process.resume()
+
+        assert [call.result(timeout=60).width for call in (*greedy[:3], modest)] == [40] * 4
+    assert order == [images[owner] for owner in ("greedy", "greedy", "modest", "greedy", "greedy")]
 
 
 def test_a_large_image_does_not_keep_small_ones_waiting(decoder: ImageDecoder) -> None:
