@@ -5,14 +5,17 @@ A hub that does not answer is no reason not to start: the workers try again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
+from pathlib import Path
 
+from contracts.catalogue.cached import AnySpec, select_files
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import CatalogueError, DarkroomError
 from contracts.hub.access import check_access
 from contracts.hub.errors import HubRefused
+from contracts.hub.selection import Select, descriptions
 from contracts.hub.source import HubSource
 from contracts.requests.model_defaults import read_checked_catalogue
 from contracts.settings import SharedSettings
@@ -32,32 +35,38 @@ def check_catalogue() -> Catalogue:
         catalogue = read_checked_catalogue(SharedSettings().catalogue)
     except DarkroomError as error:
         raise RuntimeError(str(error)) from None
-    refused = _refusals(list(_sources(catalogue)))
+    refused = list(_refusals(_needs(catalogue)))
     if refused:
         raise RuntimeError("; ".join(f"{row}: {refusal}" for row, refusal in refused))
     return catalogue
 
 
-def _sources(catalogue: Catalogue) -> Iterator[tuple[str, HubSource]]:
-    """Yield each row's id with what it names on a hub."""
-    rows = (*catalogue.models, *catalogue.controlnets, *catalogue.loras)
-    places = [(row.id, partial(catalogue.place, row)) for row in rows]
-    configs = [(model.id, partial(catalogue.locate, model.config)) for model in catalogue.models if model.config]
-    for id, find in (*places, *configs):
-        try:
-            place = find()
-        except CatalogueError:
-            continue  # its jobs fail with the reason
+def _needs(catalogue: Catalogue) -> Iterator[tuple[str, HubSource, Select]]:
+    """Yield each row's id with what it names on a hub, and which files it needs of that."""
+    rows: tuple[AnySpec, ...] = (*catalogue.models, *catalogue.controlnets, *catalogue.loras)
+    for row in rows:
+        place = _place(partial(catalogue.place, row))
         if isinstance(place, HubSource):
-            yield id, place
+            yield row.id, place, select_files(row, place)
+    for model in catalogue.models:
+        place = None if model.config is None else _place(partial(catalogue.locate, model.config))
+        if isinstance(place, HubSource):
+            yield model.id, place, descriptions(None)
 
 
-def _refusals(sources: Sequence[tuple[str, HubSource]]) -> list[tuple[str, str]]:
+def _place(find: Callable[[], Path | HubSource]) -> Path | HubSource | None:
+    try:
+        return find()
+    except CatalogueError:
+        return None  # its jobs fail with the reason
+
+
+def _refusals(needs: Iterable[tuple[str, HubSource, Select]]) -> Iterator[tuple[str, str]]:
     pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="hub check")
-    checks = {
-        source: pool.submit(check_access, source) for source in dict.fromkeys(source for _, source in sources)
-    }
-    done, _ = wait(checks.values(), _SECONDS)
+    checks = [(row, pool.submit(check_access, source, select)) for row, source, select in needs]
+    done, _ = wait([check for _, check in checks], _SECONDS)
     pool.shutdown(wait=False, cancel_futures=True)
-    errors = {source: check.exception() for source, check in checks.items() if check in done}
-    return [(row, str(errors[source])) for row, source in sources if isinstance(errors.get(source), HubRefused)]
+    for row, check in checks:
+        error = check.exception() if check in done else None
+        if isinstance(error, HubRefused):
+            yield row, str(error)

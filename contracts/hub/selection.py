@@ -139,7 +139,7 @@ def model_files(pipeline: str | None, variant: str | None = None, without: Colle
     return select
 
 
-def descriptions(pipeline: str, weights_of: Sequence[str] = ()) -> Select:
+def descriptions(pipeline: str | None, weights_of: Sequence[str] = ()) -> Select:
     """Select all of a checkpoint but its weights, and the weights of some components."""
 
     def select(files: RepositoryFiles) -> list[str]:

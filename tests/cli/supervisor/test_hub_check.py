@@ -9,6 +9,7 @@ import pytest
 from huggingface_hub import snapshot_download
 
 from cli.supervisor.hub_check import check_catalogue
+from cli.supervisor.up import Service
 from tests.support.hub import Hub, serving, use_hub
 from tests.support.hub_http import Fault
 from tests.support.hub_repositories import checkpoint, controlnet, loras, sketch
@@ -43,14 +44,16 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield hub
 
 
-def test_a_start_asks_for_each_repository_and_fetches_a_byte_of_it(hub: Hub) -> None:
+def test_a_start_asks_for_each_repository_and_reads_only_the_beginning_of_a_file(hub: Hub, tmp_path: Path) -> None:
     assert check_catalogue().default_model == "sdxl"
-    fetched = {name: hub.fetched(f"org/{name}") for name in ("model", "controlnet", "loras")}
+    fetched = {name: list(hub.fetched(f"org/{name}")) for name in ("model", "controlnet", "loras")}
     assert fetched == {
-        "model": {"model_index.json": 1},
-        "controlnet": {"config.json": 1},
-        "loras": {"shapes-sdxl-tint.safetensors": 1},
+        "model": ["model_index.json"],
+        "controlnet": ["config.json"],
+        "loras": ["shapes-sdxl-tint.safetensors"],
     }
+    assert sum(sum(hub.fetched(f"org/{name}").values()) for name in fetched) < 10_000
+    assert not (tmp_path / "home").exists()
 
 
 def test_rows_whose_repository_revision_or_file_is_missing_or_gated_are_told_by_name(
@@ -58,6 +61,7 @@ def test_rows_whose_repository_revision_or_file_is_missing_or_gated_are_told_by_
 ) -> None:
     hub.gates["org/model"] = "hf_other"
     rows = CATALOGUE.replace("org/controlnet", "org/nothing").replace("tint.safe", "tent.safe")
+    rows += '[[loras]]\nid = "which"\nfamily = "sdxl"\nsource = "org/loras"\n'
     rows += '[[loras]]\nid = "old"\nfamily = "sdxl"\nsource = "org/loras"\nrevision = "v9"\n'
     (tmp_path / "catalogue.toml").write_text(rows, encoding="utf-8")
     with pytest.raises(RuntimeError) as refused:
@@ -67,6 +71,7 @@ def test_rows_whose_repository_revision_or_file_is_missing_or_gated_are_told_by_
     assert "silhouette: org/nothing does not exist" in told
     assert "tint: org/loras has no file shapes-sdxl-tent.safetensors" in told
     assert "old: org/loras has no revision v9" in told
+    assert "which: org/loras has several .safetensors files" in told
     assert "\n" not in told
 
 
@@ -104,3 +109,10 @@ def test_an_invalid_catalogue_ends_the_start(tmp_path: Path, hub: Hub) -> None:
     with pytest.raises(RuntimeError, match="unknown family 'sd0'"):
         check_catalogue()
     assert hub.requests == []
+
+
+def test_a_service_whose_model_is_missing_or_gated_is_not_started(hub: Hub, tmp_path: Path) -> None:
+    hub.gates["org/model"] = "hf_other"
+    with pytest.raises(RuntimeError, match=r"^sdxl: org/model is gated: [^;]*$"):
+        Service("127.0.0.1", 0, tmp_path / "data", workers=1, fsync="everysec")
+    assert not (tmp_path / "data").exists()
