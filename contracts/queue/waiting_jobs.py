@@ -5,7 +5,7 @@ Knows no files: a worker that prepares them calls this.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis import Redis
 
@@ -17,6 +17,20 @@ from contracts.redis.connection import Scripts
 _TOLD_OF_PROGRESS = 64
 #: A worker that has not told how its download goes on for so long is not waited for any more.
 _STALE_SECONDS = 30.0
+
+
+class Heard(NamedTuple):
+    """What telling jobs came to.
+
+    Attributes:
+        needing: jobs that need the file; where not all are told, only whether any does.
+        ended: ids of those that ended.
+        others: what else the jobs need that were told.
+    """
+
+    needing: int
+    ended: list[str]
+    others: list[str]
 
 
 class WaitingJobs:
@@ -35,7 +49,7 @@ class WaitingJobs:
         to_all: bool = True,
         limit_seconds: float | None = None,
         expired: JobError | None = None,
-    ) -> tuple[int, list[str]]:
+    ) -> Heard:
         """Tell the jobs that need it, as an event of each and in its record, how a preparation goes on.
 
         Jobs that hear of it from another worker, whose download goes on, are left alone.
@@ -44,9 +58,6 @@ class WaitingJobs:
             to_all: whether all jobs are told, or a few, as is enough for the progress of a download.
             limit_seconds: with `expired`, jobs end with this error that were told so long ago for the first time
                 that a download is tried again.
-
-        Returns:
-            How many jobs need it (where not all are told, only whether any does), and the ids of those that ended.
 
         Raises:
             RedisError: Redis does not answer, or has no memory for events.
@@ -61,7 +72,7 @@ class WaitingJobs:
 
     def need(self, name: str) -> bool:
         """Whether any job needs something. Raises RedisError."""
-        return self._run(name)[0] > 0
+        return self._run(name).needing > 0
 
     def fail(self, name: str, error: JobError) -> list[str]:
         """End all jobs that need something with an error; return their ids.
@@ -69,10 +80,10 @@ class WaitingJobs:
         Raises:
             RedisError: Redis does not answer.
         """
-        return self._run(name, error=error.model_dump_json())[1]
+        return self._run(name, error=error.model_dump_json()).ended
 
-    def _run(self, name: str, **arguments: Any) -> tuple[int, list[str]]:
-        needing, ended = self._scripts.run(
+    def _run(self, name: str, **arguments: Any) -> Heard:
+        answer = self._scripts.run(
             "tell_waiting",
             name=name,
             worker=self._worker,
@@ -80,4 +91,4 @@ class WaitingJobs:
             ttl_seconds=self._ttl_seconds,
             **arguments,
         )
-        return needing, ended
+        return Heard(*answer)

@@ -96,7 +96,7 @@ class Consumer:
             pool.prepare, on_end=self._listener.wake, is_here=pool.is_here, counters=counters
         )
         self._preparation_news = PreparationNews(
-            self._prefetcher, claims, settings.name, settings.download_retry_seconds
+            self._prefetcher, claims, settings.name, settings.download_retry_seconds, loaded=lambda: pool.warm
         )
         self._warm_list = WarmList(pool, self._prefetcher, storage, is_compiled=settings.compile != "off")
         self._lookahead = PromptLookahead(pool, lambda: claims.peek(self._criteria()))

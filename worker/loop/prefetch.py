@@ -30,8 +30,8 @@ Prepare = Callable[[str, PreparationWatch], object]
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, _LONGEST_ASKED_SECONDS = 2.0, 60.0, 300.0
 #: How long a failure is remembered: jobs that come meanwhile fail with it at once, a later one tries again.
 _FAILURE_SECONDS = 60.0
-#: The thread of downloads.
-_DOWNLOAD = "download"
+#: What the names of the threads of downloads begin with.
+_DOWNLOAD = "download "
 
 
 class _Delay:
@@ -58,7 +58,8 @@ class _Failure:
 class Prefetcher:
     """Background threads that prepare things by name, each once until it is forgotten.
 
-    Downloads come one after another; what is on this machine does not wait for them, nor a LoRA for a model.
+    Models come one after another, and so do ControlNets and LoRAs, but no LoRA waits for a model, and nothing that
+    is on this machine waits for a download.
     A process that ends does not wait for a download; the next one goes on from there.
     """
 
@@ -163,7 +164,7 @@ class Prefetcher:
                 return
             self._pending[name] = RunningPreparation(
                 name,
-                is_download=lane == _DOWNLOAD,
+                is_download=lane.startswith(_DOWNLOAD),
                 always_wanted=always_wanted,
                 count_bytes=lambda amount: self._counters.count("downloaded_bytes", amount, name=name),
             )
@@ -190,7 +191,8 @@ class Prefetcher:
 
     def _lane_of(self, name: str) -> str:
         """Which thread prepares it: what takes long must not delay what does not."""
-        return (name.rpartition(":")[0] or "model") if self._is_here(name) else _DOWNLOAD
+        kind = name.rpartition(":")[0] or "model"
+        return kind if self._is_here(name) else _DOWNLOAD + kind
 
     def _prepare_one(self, name: str, running: RunningPreparation) -> None:
         end = self._attempt(name, running)

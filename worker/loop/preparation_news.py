@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from redis.exceptions import RedisError
 
@@ -37,12 +37,14 @@ class PreparationNews:
         worker: str,
         limit_seconds: float,
         log_seconds: float = _LOG_SECONDS,
+        loaded: Callable[[], Collection[str]] = tuple,
     ) -> None:
         """Build it; it looks from `start` on.
 
         Args:
             limit_seconds: how long jobs wait for files that cannot be downloaded for now.
             log_seconds: between two lines of the log about one download.
+            loaded: names of what is in memory, and so is not prepared.
         """
         self._prefetcher = prefetcher
         self._jobs = claims.waiting_jobs()
@@ -50,9 +52,10 @@ class PreparationNews:
         self._worker = worker
         self._limit_seconds = limit_seconds
         self._log_seconds = log_seconds
+        self._loaded = loaded
         self._thread = BackgroundThread("preparation news")
-        #: Name -> state and message that the jobs were told last, and when.
-        self._told: dict[str, tuple[tuple[str, str], float]] = {}
+        #: Name -> what the jobs were told last, but for figures, and when.
+        self._told: dict[str, tuple[tuple[str, str, bool], float]] = {}
         self._logged_at: dict[str, float] = {}
 
     def start(self) -> None:
@@ -82,7 +85,8 @@ class PreparationNews:
 
     def _tell(self, preparation: Preparation) -> None:
         """Tell all jobs of a new state, and some of progress; where none needs it, say so to the prefetcher."""
-        name, news, now = preparation.name, (preparation.state, preparation.message), time.monotonic()
+        name, now = preparation.name, time.monotonic()
+        news = (preparation.state, preparation.message, preparation.bytes_total is None)
         before, told_at = self._told.get(name, (None, 0.0))
         is_new, is_retry = news != before, preparation.state == RETRYING
         if not is_new and now - told_at < _PROGRESS_SECONDS:
@@ -92,15 +96,18 @@ class PreparationNews:
         if is_retry and self._prefetcher.delayed_seconds(name) >= self._limit_seconds:
             message = f"{name} could not be downloaded for {self._limit_seconds:g} s: {preparation.message}"
             expired = JobError.of(FailureCode.FILES_UNAVAILABLE, message)
-        needing, ended = self._jobs.tell(
+        heard = self._jobs.tell(
             preparation, to_all=is_new or is_retry, limit_seconds=self._limit_seconds, expired=expired
         )
+        is_needed = heard.needing > len(heard.ended)
         self._told[name] = news, now
-        self._prefetcher.set_needed(name, needing > len(ended))
-        if needing > len(ended) and is_retry and not preparation.retry_seconds:
+        self._prefetcher.set_needed(name, is_needed)
+        if is_needed and is_retry and not preparation.retry_seconds:
             self._prefetcher.begin(name)
-        if ended and expired is not None:
-            _log.error("%d jobs failed: %s", len(ended), expired.message)
+        for other in set(heard.others).difference(self._loaded()):
+            self._prefetcher.begin(other)  # claims pass over these jobs, and so do not ask for it
+        if heard.ended and expired is not None:
+            _log.error("%d jobs failed: %s", len(heard.ended), expired.message)
 
     def _end_jobs(self, failures: Mapping[str, JobFailed]) -> None:
         """End the jobs that need what cannot be prepared, unless another worker has it."""

@@ -4,9 +4,10 @@
 -- end with `error`, if there is one, that were told so first at least `limit_seconds` ago. Without `preparation`, all end
 -- with `error`. With neither, nothing is done, and the first job that needs it is enough.
 -- Jobs for which another worker is at work, as it has told them in the last `stale_seconds`, are left alone.
--- Returns the number of jobs that need it, at least 1 where there are more than `max_jobs`, and the ids of those that ended.
+-- Returns the number of jobs that need it, at least 1 where there are more than `max_jobs`, the ids of those that ended, and
+-- what else the jobs need that were told.
 if arguments.error then write_even_if_full() end
-local time, needing, told, ended = now(), 0, 0, {}
+local time, needing, told, ended, others, is_other = now(), 0, 0, {}, {}, {}
 local pattern = '^' .. KEY.job_queue .. '[^:]+:(.*):[^:]*$'
 local preparation = arguments.preparation
 local at_work = { waiting = true, fetching = true, reading = true }
@@ -30,6 +31,14 @@ local function fail(id, queue)
   ended[#ended + 1] = id
 end
 
+local function note_others(needs)
+  for _, need in ipairs(needs) do
+    if need ~= arguments.name and not is_other[need] and #others < 100 then
+      is_other[need], others[#others + 1] = true, need
+    end
+  end
+end
+
 local function tell(id)
   local key = job_key(id)
   if preparation.state == 'ready' then
@@ -46,7 +55,8 @@ end
 
 local function visit(id, queue, model)
   local job = redis.call('HMGET', job_key(id), 'state', 'needs', 'preparing', 'retrying_since')
-  if job[1] ~= 'queued' or not is_needed(strings(job[2], { model })) then return end
+  local needs = strings(job[2], { model })
+  if job[1] ~= 'queued' or not is_needed(needs) then return end
   needing = needing + 1
   if not (preparation or arguments.error) then return end
   if is_told_by_another(job[3]) then return end
@@ -55,6 +65,7 @@ local function visit(id, queue, model)
     fail(id, queue)
   else
     tell(id)
+    note_others(needs)
   end
 end
 
@@ -70,9 +81,9 @@ for _, tier in ipairs(TIERS) do
     if not is_model or model == arguments.name then
       for _, id in ipairs(redis.call('LRANGE', KEY.rq_queue .. queue, 0, -1)) do
         visit(id, queue, model)
-        if is_enough() then return { needing, ended } end
+        if is_enough() then return { needing, ended, others } end
       end
     end
   end
 end
-return { needing, ended }
+return { needing, ended, others }

@@ -35,7 +35,8 @@ def test_jobs_that_need_a_file_are_told_of_its_download_and_no_others(
     second = queue.submit(parameters(model="other", loras=INK), owner="else", priority=Priority.LOW).id
     plain = queue.submit(parameters()).id
 
-    assert make_claims().waiting_jobs().tell(HALF) == (2, [])
+    heard = make_claims().waiting_jobs().tell(HALF)
+    assert (heard.needing, heard.ended, set(heard.others)) == (2, [], {"shapes-sdxl", "other"})
     assert [queue.fetch(id).preparing for id in (first, second, plain)] == [HALF, HALF, None]
     assert told(queue, first) == told(queue, second) == [HALF.model_dump(exclude_defaults=True)]
     assert told(queue, plain) == []
@@ -56,7 +57,7 @@ def test_a_started_job_waits_for_no_files(queue: JobQueue, make_claims: MakeClai
     claims.waiting_jobs().tell(HALF)
     claims.claim(ClaimCriteria())
     assert queue.fetch(id).preparing is None
-    assert claims.waiting_jobs().tell(HALF) == (0, [])
+    assert claims.waiting_jobs().tell(HALF) == (0, [], [])
 
 
 def test_jobs_that_need_what_cannot_be_had_end_with_the_reason(queue: JobQueue, make_claims: MakeClaims) -> None:
@@ -101,7 +102,7 @@ def test_a_job_for_which_another_worker_downloads_is_left_to_that_worker(
     id = queue.submit(parameters(loras=INK)).id
     first, second = make_claims("first").waiting_jobs(), make_claims("second").waiting_jobs()
     first.tell(HALF)
-    assert second.tell(AWAY, limit_seconds=0, expired=EXPIRED) == (1, [])
+    assert second.tell(AWAY, limit_seconds=0, expired=EXPIRED) == (1, [], [])
     assert second.fail("lora:ink", GATED) == []
     assert queue.fetch(id).preparing == HALF
     first.tell(AWAY)

@@ -247,10 +247,12 @@ def test_a_job_whose_lora_cannot_be_had_waits_for_no_model(
 ) -> None:
     hub.gates = {"org/tint": "a token"}
     hub.faults = [Fault(path="org/sdxl/resolve", is_silent=True)]
+    plain = queue.submit(make_job(on_hub, "sdxl")).id  # for which the model is fetched
     id = queue.submit(make_job(on_hub, "sdxl", loras=[{"name": "tint"}])).id
     (record,) = consume(on_hub, id)
     assert record.error is not None
     assert record.error.code is FailureCode.LORA_MISSING
+    assert queue.fetch(plain).state is JobState.QUEUED
 
 
 def test_a_model_of_the_warm_list_that_must_be_downloaded_keeps_no_job_waiting(
