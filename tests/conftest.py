@@ -1,4 +1,4 @@
-"""Fixtures for every test: an empty Redis, settings that point at it, a queue, a storage, a worker."""
+"""Which process runs which tests, and fixtures: an empty Redis, settings that point at it, a queue, a worker."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from cli.supervisor.redis_server import RedisServer
 from contracts.queue.client import JobQueue
@@ -51,6 +53,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         )
         order |= {file: (number / len(files), len(order)) for number, file in enumerate(files)}
     items.sort(key=lambda item: order[item.location[0]])
+
+
+#: Files of end-to-end tests that start services of their own; the others share one.
+OWN_SERVICE = tuple(f"tests/end_to_end/test_{name}.py" for name in ("bucket", "failures", "fuzzing"))
+
+
+class OneService(LoadFileScheduling):
+    """Hands out whole files, and those that share a service to the same process, so that it is started once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "service" if file.startswith("tests/end_to_end/") and file not in OWN_SERVICE else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneService | None:
+    """The scheduler for `--dist loadfile`; None leaves the others to pytest-xdist."""
+    return OneService(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")

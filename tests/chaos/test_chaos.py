@@ -106,7 +106,7 @@ def settle(service: RunningService, accepted: list[str]) -> list[Json]:
             response = service.http.get(f"/v1/jobs/{id}")
             if response.status_code == 200 and response.json()["status"] in ENDS:
                 ended[id] = response.json()
-        time.sleep(0.2)
+        time.sleep(0.5)
     return list(ended.values())
 
 

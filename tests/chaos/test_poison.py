@@ -75,7 +75,7 @@ class WorkerKiller(threading.Thread):
                     with suppress(psutil.NoSuchProcess):
                         psutil.Process(worker["pid"]).kill()
                         self.killed_pids.add(worker["pid"])
-            time.sleep(0.02)
+            time.sleep(0.1)
 
 
 def test_a_job_that_kills_its_workers_fails_and_the_others_complete(service: RunningService) -> None:

@@ -44,12 +44,13 @@ class Client:
 
     def wait(self, job_id: str, timeout_seconds: float = 120) -> Json:
         """The job once it has ended."""
-        deadline = time.monotonic() + timeout_seconds
+        deadline, pause_seconds = time.monotonic() + timeout_seconds, 0.03
         while time.monotonic() < deadline:
             job = self.fetch(job_id)
             if job["status"] in ("completed", "failed", "cancelled"):
                 return job
-            time.sleep(0.05)
+            time.sleep(pause_seconds)
+            pause_seconds = min(0.5, 1.3 * pause_seconds)  # each question takes processor time from the service
         raise AssertionError(f"job {job_id} did not end: {job}")
 
     def run(self, task: str, **body: Any) -> Json:
