@@ -59,7 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 OWN_SERVICE = tuple(f"tests/end_to_end/test_{name}.py" for name in ("bucket", "failures", "fuzzing"))
 
 
-class OneService(LoadFileScheduling):
+class OneService(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
     """Hands out whole files, and those that share a service to the same process, so that it is started once."""
 
     def _split_scope(self, nodeid: str) -> str:

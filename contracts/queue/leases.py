@@ -89,6 +89,18 @@ class ClaimCriteria:
     deferred: Collection[str] = ()
 
 
+@dataclass(frozen=True)
+class NextJobs:
+    """Jobs that would be leased next.
+
+    Attributes:
+        unready: names of what must be prepared before the next job, or others beside it, can run.
+    """
+
+    jobs: Sequence[JobRecord]
+    unready: Sequence[str]
+
+
 class NotReady(Exception):
     """The next job needs something that must be prepared first; nothing was claimed.
 
@@ -171,11 +183,13 @@ class Claims:
                 self.fail(claim, error)
         return [claim for claim in claims if not isinstance(claim.job, UnreadableJob)]
 
-    def peek(self, criteria: ClaimCriteria) -> list[JobRecord]:
-        """Return the jobs that a claim would lease now if no job waited for others; leases none."""
+    def peek(self, criteria: ClaimCriteria) -> NextJobs:
+        """Find the jobs that a claim would lease now if no job waited for others; leases none."""
         answer = self._ask(criteria, peek=True)
-        jobs = [] if isinstance(answer, dict) else [self._read(id) for id in answer]
-        return [job for job in jobs if not isinstance(job, UnreadableJob)]
+        found = answer if isinstance(answer, dict) else {}
+        jobs = [self._read(id) for id in found.get("ids", ())]
+        unready = dict.fromkeys(found.get("unready") or ())
+        return NextJobs([job for job in jobs if not isinstance(job, UnreadableJob)], list(unready))
 
     def extend(self, claims: Sequence[Claim]) -> set[str]:
         """Extend the leases; return the ids of jobs whose lease was lost."""

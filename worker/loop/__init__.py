@@ -10,6 +10,6 @@ prefetch.py       prepares models, ControlNets and LoRAs that are not in memory,
 running_preparation.py  one of these preparations while it goes on
 preparation_news.py     tells waiting jobs, the log and the metrics how preparations go on
 warm_list.py      loads the models that a worker has without being asked for them
-lookahead.py      encodes the prompts of the next jobs, in the background
+lookahead.py      prepares what the next jobs lack and encodes their prompts, in the background
 rq_job.py         the function that RQ's records name
 """

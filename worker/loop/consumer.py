@@ -37,7 +37,7 @@ from worker.generation.outputs import JobResult
 from worker.loop.claim_policy import ClaimPolicy
 from worker.loop.completion import JobCompleter
 from worker.loop.heartbeat import Heartbeat
-from worker.loop.lookahead import PromptLookahead
+from worker.loop.lookahead import Lookahead
 from worker.loop.prefetch import Prefetcher
 from worker.loop.preparation_news import PreparationNews
 from worker.loop.progress import Aborted, JobWatch, Released
@@ -99,7 +99,7 @@ class Consumer:
             self._prefetcher, claims, settings.name, settings.download_retry_seconds, loaded=lambda: pool.warm
         )
         self._warm_list = WarmList(pool, self._prefetcher, storage, is_compiled=settings.compile != "off")
-        self._lookahead = PromptLookahead(pool, lambda: claims.peek(self._criteria()))
+        self._lookahead = Lookahead(pool, lambda: claims.peek(self._criteria()), self._prepare)
         self._outage = StorageOutage(storage, settings.storage_retry_seconds)
         self._completer = JobCompleter(
             claims,
@@ -181,9 +181,7 @@ class Consumer:
                 self._claim_lost = False
             return self._fitting(self._prepared(self._allowed(self._claims.claim(self._criteria()))))
         except NotReady as error:
-            for name in reversed(error.names):
-                # The model, which takes longest, last: a LoRA that cannot be had ends the job before.
-                self._prefetcher.begin(name)
+            self._prepare(error.names)
             self._wait_seconds = 0.0  # another model's jobs may be ready
         except ClaimDeferred as deferred:
             self._wait_seconds = min(deferred.seconds, self._settings.poll_seconds)
@@ -208,6 +206,12 @@ class Consumer:
             if claim not in prepared:
                 self._claims.release(claim, needs=claim.job.parameters.needs)
         return prepared
+
+    def _prepare(self, names: Sequence[str]) -> None:
+        """Begin to prepare what jobs lack."""
+        # The model, which takes longest, last: a LoRA that cannot be had ends the job before.
+        for name in reversed(names):
+            self._prefetcher.begin(name)
 
     def _allowed(self, claims: list[Claim]) -> list[Claim]:
         """The claims whose RQ job names our function; any other was planted: it fails here, and is logged."""

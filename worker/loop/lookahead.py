@@ -1,4 +1,6 @@
-"""While jobs are denoised: find which jobs come next, and encode their prompts where T5 runs on the CPU.
+"""While jobs are denoised: find which jobs come next, begin to prepare what they lack, and encode their prompts.
+
+Prompts are encoded ahead where T5 runs on the CPU.
 
 Claims nothing, so another worker may take those jobs. An error here costs no more than the time it was to save.
 """
@@ -15,7 +17,7 @@ from functools import partial
 from redis.exceptions import RedisError
 
 from contracts.background import BackgroundThread
-from contracts.queue.leases import job_context
+from contracts.queue.leases import NextJobs, job_context
 from contracts.queue.records import JobRecord
 from worker.pool.pool import Pool
 
@@ -25,13 +27,16 @@ _log = logging.getLogger(__name__)
 _PAUSE_SECONDS = 0.2
 
 
-class PromptLookahead:
-    """A background thread that encodes the prompts of the next jobs. Used by the thread that runs the jobs."""
+class Lookahead:
+    """A background thread that gets things ready for the next jobs. Used by the thread that runs the jobs."""
 
-    def __init__(self, pool: Pool, peek: Callable[[], Sequence[JobRecord]]) -> None:
-        """`peek` returns the jobs that a claim would take now."""
+    def __init__(
+        self, pool: Pool, peek: Callable[[], NextJobs], prepare: Callable[[Sequence[str]], object]
+    ) -> None:
+        """`peek` finds the jobs that a claim would take now; `prepare` begins to prepare what they lack."""
         self._pool = pool
         self._peek = peek
+        self._prepare = prepare
         self._thread = BackgroundThread("lookahead")
         self._round: Future[None] | None = None
         self._paused = threading.Event()
@@ -40,7 +45,7 @@ class PromptLookahead:
     def begin(self) -> None:
         """Look ahead in the background, unless that is going on already; returns at once."""
         idle = self._round is None or self._round.done()
-        if idle and time.monotonic() >= self._next_look_at and self._pool.can_encode_ahead:
+        if idle and time.monotonic() >= self._next_look_at:
             self._next_look_at = time.monotonic() + _PAUSE_SECONDS
             self._round = self._thread.submit(partial(self._look, self._paused))
 
@@ -56,10 +61,15 @@ class PromptLookahead:
 
     def _look(self, paused: threading.Event) -> None:
         try:
-            jobs = self._peek()
+            found = self._peek()
         except RedisError as error:
             _log.warning("no lookahead, Redis does not answer: %s", error)
             return
+        self._prepare(found.unready)
+        if self._pool.can_encode_ahead:
+            self._encode(found.jobs, paused)
+
+    def _encode(self, jobs: Sequence[JobRecord], paused: threading.Event) -> None:
         with job_context(jobs):
             try:
                 for job in jobs:

@@ -1,5 +1,6 @@
 -- Leases waiting jobs with the same batch key to a worker, up to `max_images` images.
--- With `peek` it leases nothing and returns the ids of the jobs that it would lease.
+-- With `peek` it leases nothing and returns the ids of the jobs that it would lease, and what others lack that could run
+-- with them.
 -- Order: by tier, except that a lower tier goes first once it is owed the seconds of its next job, before owners who have
 -- used more; within a tier by owners' accounts (accounts.lua), then by age. The first job whose model is warm, or that is overdue (if
 -- `settled`), goes before jobs of models that would have to be loaded. If the next job needs something (`needs`: models,
@@ -14,6 +15,8 @@ if not arguments.peek and redis.call('HGET', KEY.tiers, 'share') ~= tostring(arg
 end
 local started = now()
 local excluded, wait_seconds = {}, nil
+-- What jobs lack that could run with the next one.
+local lacking = {}
 
 local function set_of(names)
   local set = {}
@@ -170,8 +173,11 @@ local function companions(first, queues, key, adapters, room)
       scanned = scanned + 1
       local job = redis.call('HMGET', job_key(id), 'state', 'batch_key', 'solo', 'num_images', 'pixels', 'adapters',
                              'needs')
-      if id ~= first.id and job[1] == 'queued' and job[2] == key and not job[3]
-        and can_run(strings(job[7], { first.model })) then
+      local suits = id ~= first.id and job[1] == 'queued' and job[2] == key and not job[3]
+      local needs = suits and strings(job[7], { first.model })
+      if suits and not can_run(needs) then
+        for _, name in ipairs(ready and missing_from(ready, needs) or {}) do lacking[#lacking + 1] = name end
+      elseif suits then
         local companion = { id = id, queue = queue, images = number(job[4], 1), pixels = number(job[5], 0),
                             adapters = job[6] or '[]' }
         local list = companion.adapters == adapters and same_adapters or others
@@ -259,7 +265,7 @@ local function claim_from(tier)
     local unready = ready and missing_from(ready, job.needs) or {}
     if unready[1] then return { unready = unready } end
     local jobs, full = gather(job, queues)
-    if arguments.peek then return ids_of(jobs) end
+    if arguments.peek then return { ids = ids_of(jobs), unready = lacking } end
     local batchable = text(redis.call('HGET', job_key(job.id), 'batch_key')) ~= ''
     local left = arguments.batch_wait_seconds - (started - job.since)
     if full or not (arguments.batching and batchable and left > 0) then return lease(jobs) end

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import ClaimCriteria, ClaimDeferred, NotReady
+from contracts.queue.leases import ClaimCriteria, ClaimDeferred, NextJobs, NotReady
 from contracts.queue.records import JobState
 from contracts.requests.parameters import ControlParameters, JobParameters, LoraParameters
 from contracts.requests.schema import Priority
@@ -186,16 +186,16 @@ def test_a_peek_returns_the_jobs_that_a_claim_would_take_and_takes_none(
     )
     before = contents(queue)
     for _ in range(2):
-        assert [job.id for job in claims.peek(criteria)] == ids[:4]
+        assert [job.id for job in claims.peek(criteria).jobs] == ids[:4]
     assert contents(queue) == before
     assert [claim.job.id for claim in claims.claim(criteria)] == ids[:4]
     # A claim of the last job waits for others; a peek returns it at once.
-    assert [job.id for job in claims.peek(criteria)] == ids[4:]
-    assert claims.peek(ClaimCriteria(warm=["warm"]))[0].id == ids[4]
+    assert [job.id for job in claims.peek(criteria).jobs] == ids[4:]
+    assert claims.peek(ClaimCriteria(warm=["warm"])).jobs[0].id == ids[4]
 
 
 def test_a_peek_into_an_empty_queue_is_empty(make_claims: MakeClaims) -> None:
-    assert make_claims().peek(ClaimCriteria()) == []
+    assert make_claims().peek(ClaimCriteria()) == NextJobs([], [])
 
 
 def test_a_model_that_is_not_ready_is_named_and_no_job_is_claimed(
@@ -206,7 +206,7 @@ def test_a_model_that_is_not_ready_is_named_and_no_job_is_claimed(
     with pytest.raises(NotReady) as unready:
         claims.claim(ClaimCriteria(warm=["warm"], ready=["warm"]))
     assert unready.value.names == ("cold",)
-    assert claims.peek(ClaimCriteria(warm=["warm"], ready=["warm"])) == []
+    assert claims.peek(ClaimCriteria(warm=["warm"], ready=["warm"])) == NextJobs([], ["cold"])
     assert queue.fetch(cold.id).state is JobState.QUEUED
     assert claims.claim(ClaimCriteria(ready=["cold"]))[0].job.id == cold.id
 
@@ -251,13 +251,14 @@ def test_a_lora_of_the_catalogue_must_be_ready_and_an_uploaded_one_need_not(
 
 
 @pytest.mark.parametrize("deferred", [[], ["lora:ink"]])
-def test_no_job_joins_a_call_with_a_lora_that_is_not_ready(
+def test_no_job_joins_a_call_with_a_lora_that_is_not_ready_and_a_peek_names_it(
     queue: JobQueue, make_claims: MakeClaims, deferred: list[str]
 ) -> None:
     plain = queue.submit(parameters(model="warm"))
     styled = queue.submit(parameters(model="warm", loras=(LoraParameters(name="ink"),)))
     claims = make_claims()
     together = ClaimCriteria(ready=["warm"], deferred=deferred, max_images=4, batching=True)
+    assert claims.peek(together).unready == ["lora:ink"]
     assert [claim.job.id for claim in claims.claim(together)] == [plain.id]
     assert queue.fetch(styled.id).state is JobState.QUEUED
 
