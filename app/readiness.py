@@ -85,6 +85,4 @@ class Readiness:
         obstacles = [obstacle(self._default_model, report) for report in reports]
         states = dict.fromkeys(one.state for one in obstacles if one is not None)
         if states and None not in obstacles:
-            raise Unavailable(
-                f"no worker can use the default model {self._default_model} yet: {', '.join(states)}"
-            )
+            raise Unavailable(f"no worker can use the default model yet: {', '.join(states)}")
