@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,23 +111,29 @@ def count_activations(config: Mapping[str, Any]) -> dict[str, Any]:
 
     def peaks(
         known: Sequence[ActivationCost] = (), *, adapters: int = 0, encode: bool = False
-    ) -> tuple[list[ActivationCost], ActivationCost]:
+    ) -> tuple[list[ActivationCost], list[ActivationCost], ActivationCost]:
+        """Costs beyond the known ones, further ones of convolutions in cuDNN, and what is left at the end."""
+        plain_known = [cost for cost in known if not cost.cudnn]
         with _adapted(module, adapters):
-            return find_peaks([follower.follow(run_of(module, call, encode=encode)) for call in calls], known)
+            runs = [run_of(module, call, encode=encode) for call in calls]
+            plain, result = find_peaks([follower.follow(run) for run in runs], plain_known)
+            cudnn, _ = find_peaks([follower.follow(run, cudnn=True) for run in runs], [*known, *plain])
+        return plain, [replace(cost, cudnn=True) for cost in cudnn], result
 
-    plain, result = peaks()
+    plain, cudnn, result = peaks()
     shaping = {key: value for key, value in _shaping(config).items() if value is not None}
     entry: dict[str, Any] = {"config": shaping}
-    entry["peaks"] = [_nonzero(cost) for cost in plain]
+    entry["peaks"] = [_nonzero(cost) for cost in (*plain, *cudnn)]
     arguments = calls[0].of(class_name)
     if "controlnet_cond" in arguments:
         entry["residuals"] = _nonzero(result)
         entry["encodes_controls"] = arguments["controlnet_cond"].numel() < calls[0].image().numel()
     elif hasattr(module, "decode"):
-        entry["encoding"] = [_nonzero(cost) for cost in peaks(encode=True)[0]]
+        plain, cudnn, _ = peaks(encode=True)
+        entry["encoding"] = [_nonzero(cost) for cost in (*plain, *cudnn)]
     elif "timestep" in arguments:
-        one, _ = peaks(plain, adapters=1)
-        more, _ = peaks([*plain, *one], adapters=2)
+        one = [cost for costs in peaks([*plain, *cudnn], adapters=1)[:2] for cost in costs]
+        more = [cost for costs in peaks([*plain, *cudnn, *one], adapters=2)[:2] for cost in costs]
         entry["one_adapter"] = [_nonzero(cost) for cost in one]
         entry["more_adapters"] = [_nonzero(cost) for cost in more]
         entry["latents"] = _nonzero(_size_of(("sample", "hidden_states"), calls, class_name))

@@ -30,6 +30,11 @@ SHAPES = tuple(
 )  # fmt: skip
 #: Where the peaks are looked for.
 _IMAGES, _SIDES, _TOKENS = (1, 2, 4, 8), (64, 128, 256, 512, 1024, 1536, 2048), (64, 128, 256, 512)
+#: What cuDNN's workspace takes of a convolution's input and output together: its fast kernels want the channels
+#: last, so it copies both. That is exactly what was measured (docs/gpu.md): the decoder of SDXL's VAE took 1,216
+#: values a pixel on an H100 (cuDNN 9.19) at three sizes, where 704 are alive at its last upsampling convolution,
+#: from 256 channels to 256.
+WORKSPACE_SHARE = 1.0
 #: Costs that are kept give at least this share of every peak.
 _SHARE = 0.998
 
@@ -45,12 +50,15 @@ class Follower:
         self._value_bytes = value_bytes
         self._layers = _Layers(module)
 
-    def follow(self, run: Callable[[], object]) -> Steps:
+    def follow(self, run: Callable[[], object], *, cudnn: bool = False) -> Steps:
         """Step × (values alive beyond weights and inputs, values of the layer at work and the next one).
 
         A step makes a tensor or begins a layer. The last one is the end, where only the result is alive.
+
+        Args:
+            cudnn: whether convolutions need cuDNN's workspace as well.
         """
-        live = _Live(self._value_bytes)
+        live = _Live(self._value_bytes, WORKSPACE_SHARE if cudnn else 0.0)
         with torch.no_grad(), _Fused():
             self._layers.learn(run)
             for tensor in (*self._module.parameters(), *self._module.buffers()):
@@ -139,9 +147,10 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         steps: (values alive, values of weights at work) after each step.
     """
 
-    def __init__(self, value_bytes: int) -> None:
+    def __init__(self, value_bytes: int, workspace_share: float = 0.0) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._value_bytes = value_bytes
+        self._workspace_share = workspace_share
         self.steps: list[tuple[float, float]] = []
         self.weights = 0.0
         self._values = 0.0
@@ -164,6 +173,9 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for leaf in tree_iter(result):
             if isinstance(leaf, torch.Tensor):
                 self._count(leaf)
+        if self._workspace_share and func is torch.ops.aten.convolution.default:
+            workspace = self._workspace_share * (args[0].nbytes + result.nbytes) / self._value_bytes
+            self.steps.append((self._values + workspace, self.weights))
         return result
 
     def _count(self, tensor: torch.Tensor) -> None:

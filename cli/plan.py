@@ -55,6 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-fp8", action="store_true", help="allow a denoiser in 8 bits; changes images")
     parser.add_argument("--allow-drop-t5", action="store_true", help="allow skipping T5, for SD3; changes images")
     parser.add_argument("--host-memory", type=parse_bytes, help="maximum in host memory; default: no limit")
+    parser.add_argument(
+        "--device", choices=("cuda", "cpu"), default="cuda", help="cuda counts cuDNN's workspace (%(default)s)"
+    )
     parser.add_argument("--dtype", choices=_VALUE_BYTES, help="default: the catalogue's, bfloat16 for auto")
     parser.add_argument("--candidates", action="store_true", help="list all candidate plans, fastest first")
     parser.set_defaults(run=run)
@@ -75,7 +78,13 @@ def run(arguments: argparse.Namespace) -> None:
         raise RuntimeError(f"{_option(str(first['loc'][-1]))}: {first['msg']}") from None
     except DarkroomError as error:
         raise RuntimeError(str(error)) from None
-    policy = Policy(arguments.t5, arguments.allow_fp8, arguments.allow_drop_t5, arguments.host_memory)
+    policy = Policy(
+        arguments.t5,
+        arguments.allow_fp8,
+        arguments.allow_drop_t5,
+        arguments.host_memory,
+        cudnn=arguments.device == "cuda",
+    )
     chosen = plan(components, workload, arguments.budget, policy)
     alternatives = candidates(components, workload, arguments.budget, policy) if arguments.candidates else []
     print("\n".join([*describe(chosen, components, workload, reasons), *_list(alternatives)]))

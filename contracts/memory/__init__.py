@@ -6,5 +6,7 @@ components.py         a model's components with their roles, sizes and activatio
 hub_sizes.py          the same of what is still on a hub, by asking it
 plan.py               placements, plans, workloads, policies, and the strategies they permit
 estimate.py           bytes and seconds of one strategy for one workload
+seconds.py            how long weights take to move
+moves.py              what a plan costs in moves over a sequence of calls
 planner.py            the best plan for a workload within a budget, and a worker's capacity
 """

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class ActivationCost:
         fixed: for each image.
         layers: values of the weights on the device at this step while they are streamed layer by layer: the layer
             at work and the next one; None: unknown.
+        cudnn: whether this is a convolution with the workspace that cuDNN takes for it, which counts on CUDA only.
     """
 
     pixel: float = 0.0
@@ -71,6 +73,7 @@ class ActivationCost:
     token_squared: float = 0.0
     fixed: float = 0.0
     layers: int | None = None
+    cudnn: bool = False
 
     def values(self, shape: WorkloadShape, images: float, pixels: int) -> float:
         """Values for `images` images of `pixels` pixels each, without the weights."""
@@ -129,6 +132,22 @@ class Activations:
 
 #: Of components whose class is unknown.
 UNKNOWN = Activations()
+
+
+@lru_cache(maxsize=1024)
+def without_workspaces(activations: Activations) -> Activations:
+    """The same where convolutions do not run in cuDNN."""
+
+    def plain(costs: tuple[ActivationCost, ...]) -> tuple[ActivationCost, ...]:
+        return tuple(cost for cost in costs if not cost.cudnn)
+
+    return replace(
+        activations,
+        peaks=plain(activations.peaks),
+        encoding=plain(activations.encoding),
+        one_adapter=plain(activations.one_adapter),
+        more_adapters=plain(activations.more_adapters),
+    )
 
 
 def peak_values(

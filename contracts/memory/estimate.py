@@ -1,6 +1,6 @@
 """What one strategy needs for one workload: bytes on the device in each stage, bytes in host memory, seconds.
 
-Chooses nothing: `planner.py` does. The seconds are arithmetic on published figures, not measured on this device.
+Chooses nothing: `planner.py` does.
 """
 
 from __future__ import annotations
@@ -13,16 +13,8 @@ from types import MappingProxyType
 from contracts.memory.activations import ActivationCost, peak_values
 from contracts.memory.components import Component, ModelComponents, Role
 from contracts.memory.plan import PlacedComponent, Placement, Plan, Strategy, Workload, gib
+from contracts.memory.seconds import encode_seconds, move_seconds, stream_seconds
 
-#: Bytes a second from pinned host memory to the device; published measurements: 20–25 GB/s over PCIe 4 × 16.
-_TRANSFER_BYTES_A_SECOND = 20e9
-#: Streaming takes longer than one copy of all weights: FLUX.1 streamed by leaves took 1.86 s a step, where
-#: its 23.8 GB would cross in 1.19 s (diffusers' own benchmarks).
-_STREAMING_FACTOR = 1.86 / 1.19
-#: What moving a component costs beside its bytes, so that none is moved for nothing.
-_MOVE_SECONDS = 0.02
-#: T5-XXL (9.5 GB in two bytes a value) encoded 512 tokens in 60 core-seconds; eight cores share them.
-_CPU_SECONDS_A_BYTE = 60 / 8 / 9.5e9
 #: Seconds that a plan must save to be worth a changed image: tiles change it slightly, 8 bits visibly, and
 #: without T5 it is a different image, which is the last resort.
 _TILED_SECONDS, _FP8_SECONDS, _SKIPPED_SECONDS = 0.15, 3.0, 1e6
@@ -59,10 +51,18 @@ class Estimate:
     parts: tuple[tuple[Component, PlacedComponent], ...]
 
     @classmethod
-    def of(cls, strategy: Strategy, model: ModelComponents, workload: Workload) -> Estimate:
-        """Place every component of the model and every extra of the workload."""
+    def of(
+        cls, strategy: Strategy, model: ModelComponents, workload: Workload, cpu_value_bytes: int = 4
+    ) -> Estimate:
+        """Place every component of the model and every extra of the workload.
+
+        Args:
+            cpu_value_bytes: as in `Policy`.
+        """
         components = (*model.components, *workload.extras)
-        placed = tuple((component, _place(component, strategy, model)) for component in components)
+        placed = tuple(
+            (component, _place(component, strategy, model, cpu_value_bytes)) for component in components
+        )
         return cls(strategy, model, workload, placed)
 
     def plan(self, budget_bytes: int) -> Plan:
@@ -131,15 +131,14 @@ class Estimate:
     def _extra_seconds(self) -> float:
         """What the placements cost a request with a new prompt; computing may hide some of it."""
         seconds = 0.0
-        for _, placed in self.parts:
-            transfer = _MOVE_SECONDS + placed.bytes / _TRANSFER_BYTES_A_SECOND
+        for component, placed in self.parts:
             if placed.placement is Placement.ON_DEMAND:
-                seconds += transfer
+                seconds += move_seconds(placed.bytes)
             elif placed.placement is Placement.STREAMED:
-                times = self.workload.steps if _STAGE_OF[placed.role] == "denoise" else 1
-                seconds += transfer * _STREAMING_FACTOR * times
+                runs = self.workload.steps if _STAGE_OF[placed.role] == "denoise" else 1
+                seconds += stream_seconds(placed.bytes, runs)
             elif placed.placement is Placement.CPU:
-                seconds += _CPU_SECONDS_A_BYTE * placed.bytes
+                seconds += encode_seconds(component.bytes)
         return seconds
 
     @property
@@ -273,11 +272,15 @@ def _streamed_bytes(component: Component, placed: PlacedComponent, layers: int |
     return min(placed.device_bytes, int(layers * component.value_bytes * share))
 
 
-def _place(component: Component, strategy: Strategy, model: ModelComponents) -> PlacedComponent:
+def _place(
+    component: Component, strategy: Strategy, model: ModelComponents, cpu_value_bytes: int
+) -> PlacedComponent:
     placement = strategy.placement(component.role)
     share = 1.0
     if strategy.fp8 and component.role is Role.DENOISER:
         share = min(1.0, _FP8_BYTES / model.value_bytes + _FP8_UNCHANGED)
+    elif placement is Placement.CPU:
+        share = max(1.0, cpu_value_bytes / (component.value_bytes or model.value_bytes))
     whole, group = int(component.bytes * share), int(component.group_bytes * share)
     on_device = {Placement.DEVICE: whole, Placement.ON_DEMAND: whole, Placement.STREAMED: group}
     return PlacedComponent(

@@ -55,7 +55,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Policy:
-    """What a worker's operator wants and allows.
+    """What a worker's operator wants and allows, and what differs between machines.
 
     Attributes:
         t5: `auto`: as the plan has it; `gpu`: on the device throughout; `on_demand`: copied to the device for each
@@ -64,12 +64,17 @@ class Policy:
         allow_fp8: whether the denoiser's weights may be stored in 8 bits, which changes images.
         allow_drop_t5: whether T5 may be skipped where nothing else fits, which changes images.
         host_bytes: maximum of weights in host memory; None: no limit.
+        cudnn: whether the device is a CUDA card: cuDNN's workspace counts beside the tensors of a convolution.
+        cpu_value_bytes: of one value of a T5 that is computed on the CPU, unless the model's dtype is wider: 4,
+            or 2 where the processor multiplies bfloat16.
     """
 
     t5: T5Policy = "auto"
     allow_fp8: bool = False
     allow_drop_t5: bool = False
     host_bytes: int | None = None
+    cudnn: bool = False
+    cpu_value_bytes: int = 4
 
 
 class PlacedComponent(BaseModel):

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 
 from pydantic import BaseModel, ConfigDict
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.errors import CatalogueError
+from contracts.memory.activations import without_workspaces
 from contracts.memory.components import (
     Component,
     ModelComponents,
@@ -79,7 +81,12 @@ def candidates(
 def _estimates(model: ModelComponents, workload: Workload, policy: Policy | None) -> list[Estimate]:
     """The estimates that no other beats in both seconds and bytes, from the fastest to the smallest."""
     policy = Policy() if policy is None else policy
-    every = [Estimate.of(strategy, model, workload) for strategy in strategies(model, policy)]
+    if not policy.cudnn:
+        model = replace(model, components=tuple(map(_without_workspaces, model.components)))
+        workload = replace(workload, extras=tuple(map(_without_workspaces, workload.extras)))
+    every = [
+        Estimate.of(strategy, model, workload, policy.cpu_value_bytes) for strategy in strategies(model, policy)
+    ]
     if policy.host_bytes is not None:
         limit = max(policy.host_bytes, min(estimate.host_bytes for estimate in every))
         every = [estimate for estimate in every if estimate.host_bytes <= limit]
@@ -88,6 +95,10 @@ def _estimates(model: ModelComponents, workload: Workload, policy: Policy | None
         if not chosen or estimate.peak_bytes < chosen[-1].peak_bytes:
             chosen.append(estimate)
     return chosen
+
+
+def _without_workspaces(component: Component) -> Component:
+    return replace(component, activations=without_workspaces(component.activations))
 
 
 class Capacity(BaseModel):

@@ -1,8 +1,8 @@
 """Activations of each component class, counted on torch's meta device, one JSON file a class.
 
 `python -m bench.architectures --write` writes the files, an entry for each published or shipped configuration.
-Attention counts as fused (no matrix of scores). Scratch memory of kernels and what an allocator wastes are not
-included.
+Attention counts as fused (no matrix of scores). Costs marked `cudnn` are convolutions with the workspace that
+cuDNN takes for them; other scratch memory of kernels and what an allocator wastes are not included.
 """
 
 from __future__ import annotations
@@ -114,6 +114,7 @@ def _scaled(activations: Activations, width: float, blocks: float) -> Activation
             token_squared=cost.token_squared * width,
             fixed=cost.fixed * width,
             layers=None if cost.layers is None else int(cost.layers * width**2),
+            cudnn=cost.cudnn,
         )
 
     def scale_all(costs: tuple[ActivationCost, ...]) -> tuple[ActivationCost, ...]:

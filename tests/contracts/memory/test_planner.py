@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
-from contracts.memory.activations import WorkloadShape
+from contracts.memory.activations import WorkloadShape, peak_values, without_workspaces
 from contracts.memory.components import Component, ModelComponents, Role, read_components
 from contracts.memory.plan import Placement, Policy, Workload, gib
 from contracts.memory.planner import candidates, plan, step_down
@@ -145,3 +145,37 @@ def test_controlnets_count() -> None:
     lean, rich = (candidates(SDXL, each, 12 * GIB)[0] for each in (bare, with_control))
     assert rich.peak_bytes >= lean.peak_bytes + extra.bytes
     assert rich.placements["controlnet:canny"] is Placement.DEVICE
+
+
+@every_model
+def test_on_a_cuda_card_the_workspace_of_convolutions_counts_beside_their_tensors(model: ModelComponents) -> None:
+    plain, cuda = (
+        candidates(model, workload(model), 80 * GIB, Policy(cudnn=on_cuda))[0] for on_cuda in (False, True)
+    )
+    assert (plain.name, cuda.name) == ("all resident", "all resident")
+    decode = cuda.stage_bytes["decode"] - plain.stage_bytes["decode"]
+    assert 0.8 * GIB < decode < GIB
+    assert cuda.stage_bytes["encode"] == plain.stage_bytes["encode"]
+
+
+@pytest.mark.parametrize("side", [1024, 1536, 2048])
+def test_the_decoder_of_sdxls_vae_takes_what_was_measured_on_a_card(side: int) -> None:
+    """docs/gpu.md: 2.38, 5.35 and 9.50 GiB beside its weights, on an H100 with cuDNN 9.19."""
+    measured = {1024: 2.38, 1536: 5.35, 2048: 9.50}[side] * GIB
+    vae = next(component for component in SDXL.components if component.role is Role.VAE)
+    shape = WorkloadShape(side, side)
+    planned = 2 * peak_values(vae.activations.peaks, shape, 1)
+    assert 0.98 * measured < planned < 1.02 * measured
+    without = 2 * peak_values(without_workspaces(vae.activations).peaks, shape, 1)
+    assert 0.62 * measured < without < 0.65 * measured
+
+
+@pytest.mark.parametrize(("cpu_value_bytes", "gib_in_host_memory"), [(4, 17.7), (2, 8.9)])
+def test_t5_on_a_cpu_without_bfloat16_counts_as_the_float32_that_it_is_stored_in(
+    cpu_value_bytes: int, gib_in_host_memory: float
+) -> None:
+    policy = Policy(t5="cpu", cpu_value_bytes=cpu_value_bytes)
+    chosen = candidates(FLUX, workload(FLUX), 80 * GIB, policy)[0]
+    assert chosen.name == "T5 on the CPU"
+    assert chosen.host_bytes / GIB == pytest.approx(gib_in_host_memory, abs=0.1)
+    assert chosen.peak_bytes == candidates(FLUX, workload(FLUX), 80 * GIB, Policy(t5="cpu"))[0].peak_bytes
