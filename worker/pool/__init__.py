@@ -2,6 +2,7 @@
 
 pool.py           the models of one worker; what the loop and the generation ask
 plan_selector.py  the memory plan of each call, and a smaller one after memory ran out
+call_history.py   the last calls, from which the next ones are expected
 eviction.py       which models stay in memory and which is evicted, to host memory or altogether
 fetcher.py        files before they are loaded: fetched, hashed, in the page cache, measured
 model.py          one loaded model: components, pipelines, adapters, compiled blocks

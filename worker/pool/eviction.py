@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
+from contracts.memory.moves import Neighbour, Situation
 from contracts.metrics import Counters
 from worker.pool.model import LoadedModel
 from worker.runtime.device import empty_cache, free_memory
@@ -62,6 +64,33 @@ class ModelCache:
         with self._lock:
             self._models.pop(id, None)
         free_memory()
+
+    def situation(self, id: str, calls: float, is_wanted: Callable[[str], bool]) -> Situation:
+        """The device as a call of this model finds it.
+
+        Args:
+            calls: that are expected in a row, this one included.
+            is_wanted: whether another model is likely to be called again.
+        """
+        model = self._models.get(id)
+        resident = () if model is None else model.placement.resident_names
+        return Situation(self._size_bytes, resident, self._neighbours(id, is_wanted), calls)
+
+    def _neighbours(self, id: str, is_wanted: Callable[[str], bool]) -> list[Neighbour]:
+        """The other models on the device, in the order in which they would leave for this one."""
+        others = {other: model for other, model in self._models.items() if other != id and not model.on_host}
+        # Those beyond the number of models leave whatever the plan.
+        surplus = max(0, len(others) + 1 - self._max_models)
+        return [
+            Neighbour(
+                model.resident_bytes,
+                model.placement.spare_bytes,
+                components=len(model.placement.names),
+                is_kept=model.placement.bytes <= self._host_bytes,
+                is_wanted=is_wanted(other),
+            )
+            for other, model in list(others.items())[surplus:]
+        ]
 
     def make_room(self, id: str, needed_bytes: int) -> None:
         """Evict other models from the device until so many bytes are free.

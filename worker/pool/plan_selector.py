@@ -23,6 +23,7 @@ from contracts.memory.components import (
     size_controlnet,
 )
 from contracts.memory.hub_sizes import read_hub_components, size_hub_extra
+from contracts.memory.moves import Situation, cheapest, gives_same_image
 from contracts.memory.plan import Plan, Policy, Workload, default_workload
 from contracts.memory.planner import candidates, plan, step_down, take_capacity
 from contracts.requests.parameters import JobParameters
@@ -61,6 +62,7 @@ class PlanSelector:
         self._lock = threading.RLock()
         self._candidates: dict[tuple[str, Workload], list[Plan]] = {}
         self._too_large: dict[tuple[str, Workload], int] = {}
+        self._taken: dict[tuple[str, Workload], Plan] = {}
 
     def learn_components(self, model: ModelComponents) -> None:
         """Take the components of a loaded model, for a file that did not tell them."""
@@ -138,6 +140,18 @@ class PlanSelector:
         left = [one for one in every if bound is None or one.peak_bytes < bound] or every[-1:]
         return next((one for one in left if one.fits), left[-1])
 
+    def choose_in(self, situation: Situation, job: JobParameters, images: int) -> Plan:
+        """Return the plan that costs least over the expected calls; the image is that of the best plan."""
+        best = self.choose(job, images)
+        if not best.fits:
+            return best
+        workload = self._workload(job, images)
+        every = self._candidates_for(job.model, workload)
+        slower = [one for one in every if one.peak_bytes < best.peak_bytes and gives_same_image(one, best)]
+        taken = cheapest([best, *slower], situation)
+        self._taken[job.model, workload] = taken
+        return taken
+
     def step_down(self, job: JobParameters, images: int) -> Plan | None:
         """Record that the plan chosen last for such a call ran out of memory.
 
@@ -147,7 +161,7 @@ class PlanSelector:
         if job.model not in self.capacity.models:
             return None
         workload = self._workload(job, images)
-        failed = self.choose(job, images)
+        failed = self._taken.pop((job.model, workload), None) or self.choose(job, images)
         if step_down(self._candidates_for(job.model, workload), failed) is None:
             return None
         self._too_large[job.model, workload] = failed.peak_bytes
@@ -174,6 +188,7 @@ class PlanSelector:
             if key not in self._candidates:
                 if len(self._candidates) >= _MAX_WORKLOADS:
                     self._candidates.clear()
+                    self._taken.clear()
                 parts = self.capacity.models[model]
                 self._candidates[key] = candidates(parts, workload, self.size_bytes, self._policy)
             return self._candidates[key]

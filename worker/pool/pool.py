@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -23,6 +24,8 @@ from worker.checkpoints.places import PreparationWatch, Unwatched
 from worker.encoding.cache import EmbeddingCache
 from worker.encoding.encoder import PromptEncoder
 from worker.families import GenerationInputs, prompts_per_image
+from worker.offload import offloaded_module
+from worker.pool.call_history import CallHistory
 from worker.pool.eviction import ModelCache
 from worker.pool.fetcher import ModelFetcher, load_errors_as_job_failed
 from worker.pool.model import LoadedModel, PoolContext
@@ -82,6 +85,9 @@ class Pool:
         self.memory_tracker = MemoryTracker(self.device, budget_bytes)
         size_bytes = int(budget_bytes * PLANNED_SHARE) if budget_bytes else devices.usable_bytes(self.device)
         self._size_bytes = size_bytes
+        self._history = CallHistory()
+        cudnn, cpu_bytes = self.device.type == "cuda", 2 if offloaded_module.cpu_has_bfloat16() else 4
+        policy = replace(policy or Policy(), cudnn=cudnn, cpu_value_bytes=cpu_bytes)
         self.plan_selector = PlanSelector(catalogue, size_bytes, self._value_bytes, policy)
         self._counters = counters or Counters()
         self._cache = ModelCache(size_bytes, max_models, host_bytes, self._counters)
@@ -143,7 +149,9 @@ class Pool:
             if f"controlnet:{controlnet}" not in loaded:
                 load_errors_as_job_failed(controlnet, partial(self._fetcher.locate_controlnet, controlnet))
             load_errors_as_job_failed(controlnet, partial(self._fetcher.measure_controlnet, controlnet))
-        return self._place(job.model, self.plan_selector.choose(job, images), controlnets)
+        calls = self._history.begin(job.model, self.plan_selector.choose(job, images).name)
+        situation = self._cache.situation(job.model, calls, self._history.has_model)
+        return self._place(job.model, self.plan_selector.choose_in(situation, job, images), controlnets)
 
     def count_fitting(self, jobs: Sequence[JobParameters]) -> int:
         """Count the jobs, from the first on, that one call can run without a worse plan for their adapters.
