@@ -5,4 +5,6 @@ offloaded_module.py  one component's weights, moved between device, host memory 
 on_demand.py         T5, other encoders, denoiser and VAE on the device for their own stage only
 streaming.py         weights on the device group by group, while the component runs
 host_buffer.py       page-locked host memory of exactly a component's size
+copy_queue.py        copies beside what a CUDA device computes, in order without waiting
+upload.py            weights that were just read, to the device through two page-locked buffers
 """

@@ -20,7 +20,7 @@ import torch
 _log = logging.getLogger(__name__)
 
 #: Where tensors may begin: CUDA's copies and the CPU's vector instructions want no more.
-_ALIGNMENT_BYTES = 64
+ALIGNMENT_BYTES = 64
 
 
 class HostBuffer:
@@ -43,12 +43,21 @@ class HostBuffer:
         self.tensors = [
             _view(self._memory, offset, original) for offset, original in zip(offsets, originals, strict=True)
         ]
-        for copy, original in zip(self.tensors, originals, strict=True):
-            copy.copy_(original)
+        # Before the copies: those from the device run at its full speed then, and need one wait together.
         self.is_pinned = device.type == "cuda" and _register(self._memory, device)
+        for copy, original in zip(self.tensors, originals, strict=True):
+            copy.copy_(original, non_blocking=self.is_pinned)
+        if self.is_pinned:
+            torch.cuda.current_stream(device).synchronize()
         if self.is_pinned:
             # The finalizer holds the memory, so that it is unlocked before it is unmapped.
             weakref.finalize(self, _unregister, self._memory, device).atexit = False
+
+
+def lock_pages(size_bytes: int, device: torch.device) -> torch.Tensor | None:
+    """Page-locked bytes for the rest of the process's life; None where the system does not allow it."""
+    memory = _allocate(size_bytes)
+    return memory if _register(memory, device) else None
 
 
 def layout(tensors: Sequence[torch.Tensor]) -> tuple[list[int], int]:
@@ -56,7 +65,7 @@ def layout(tensors: Sequence[torch.Tensor]) -> tuple[list[int], int]:
     offsets, size = [], 0
     for tensor in tensors:
         offsets.append(size)
-        size += -(-tensor.nbytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+        size += -(-tensor.nbytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
     return offsets, size
 
 

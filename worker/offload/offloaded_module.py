@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from contracts.memory.plan import Placement
-from worker.offload.host_buffer import HostBuffer
+from worker.offload.host_buffer import ALIGNMENT_BYTES, HostBuffer
+from worker.offload.upload import uploader_of
 
 #: Placements whose weights are in host memory.
 ON_HOST = frozenset({Placement.ON_DEMAND, Placement.STREAMED, Placement.SKIPPED})
@@ -117,14 +118,14 @@ class OffloadedModule:
     def _to_device(self) -> None:
         self._restore_dtypes()
         if self._buffer is None:
-            _assign(self.tensors, [tensor.data.to(self._device) for tensor in self.tensors])
+            _assign(self.tensors, _upload([tensor.data for tensor in self.tensors], self._device))
         else:
             _assign(self.tensors, [_copy(copy, self._device) for copy in self._buffer.tensors])
         self.moved_bytes["device"] += self.bytes
 
     def _to_cpu(self) -> None:
         values = [tensor.data for tensor in self.tensors] if self._buffer is None else self._buffer.tensors
-        _assign(self.tensors, [value.cpu() for value in values])
+        _assign(self.tensors, [_aligned(value.cpu()) for value in values])
         self._host_copies = {}
         if not cpu_has_bfloat16():
             self._widen()
@@ -157,6 +158,23 @@ def cpu_has_bfloat16() -> bool:
 def _assign(tensors: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> None:
     for tensor, value in zip(tensors, values, strict=True):
         tensor.data = value
+
+
+def _aligned(value: torch.Tensor) -> torch.Tensor:
+    """The value, beginning where a cache line does.
+
+    Elsewhere MKL's sums may differ in their last bits, so weights that a file was mapped to would give other
+    bits than the same weights moved back from the device.
+    """
+    return value if value.data_ptr() % ALIGNMENT_BYTES == 0 else value.clone()
+
+
+def _upload(values: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
+    """The values on the device; themselves where they are there."""
+    uploader = uploader_of(device)
+    if uploader is None or any(value.device.type != "cpu" for value in values):
+        return [value.to(device) for value in values]
+    return uploader.upload(values)
 
 
 def _copy(value: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -6,7 +6,7 @@ models.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -39,18 +39,24 @@ class OnDemandSlot:
             module.discard()
 
 
-def hook_stage(group: Sequence[OffloadedModule], slot: OnDemandSlot, undo: ExitStack) -> None:
+def hook_stage(
+    group: Sequence[OffloadedModule],
+    slot: OnDemandSlot,
+    undo: ExitStack,
+    leave: Sequence[Callable[[], None]] = (),
+) -> None:
     """Let whichever component of a stage runs first fetch those that are on demand.
 
     Args:
         group: all components that compute in the stage.
         undo: removes the hooks.
+        leave: called before each run, to discard what other stages have left.
     """
     on_demand = [module for module in group if module.placement is Placement.ON_DEMAND]
     for offloaded in group:
         if offloaded.placement not in (None, Placement.SKIPPED):
             for module, dtype in _entry_points(offloaded.module):
-                enter = partial(_enter, slot, on_demand, offloaded.computes_on, dtype)
+                enter = partial(_enter, slot, on_demand, leave, offloaded.computes_on, dtype)
                 remove_later(module.register_forward_pre_hook(enter, with_kwargs=True), undo)
 
 
@@ -62,6 +68,7 @@ def remove_later(hook: RemovableHandle, undo: ExitStack) -> None:
 def _enter(
     slot: OnDemandSlot,
     on_demand: Sequence[OffloadedModule],
+    leave: Sequence[Callable[[], None]],
     device: torch.device,
     dtype: torch.dtype | None,
     module: Any,
@@ -69,6 +76,8 @@ def _enter(
     kwargs: Any,
 ) -> tuple[Any, Any]:
     del module
+    for discard in leave:
+        discard()
     slot.take(on_demand)
     return _moved(args, device, dtype), _moved(kwargs, device, dtype)
 

@@ -12,10 +12,14 @@ from typing import Any
 import torch
 
 from contracts.memory.plan import Placement, Plan
+from worker.offload.copy_queue import queue_of
 from worker.offload.offloaded_module import OffloadedModule
 from worker.offload.on_demand import OnDemandSlot, hook_stage, remove_later
 from worker.offload.streaming import Groups, StreamedModule, hook_streamed, split
 from worker.runtime.memory_tracker import MemoryTracker
+
+#: The stage whose components run once a step, and may be streamed.
+_DENOISE = "denoise"
 
 
 class ComponentPlacement:
@@ -46,6 +50,13 @@ class ComponentPlacement:
     def resident_bytes(self) -> int:
         """Weights that stay on the device."""
         return sum(component.resident_bytes for component in self._components.values())
+
+    @property
+    def resident_names(self) -> frozenset[str]:
+        """Components whose weights stay on the device."""
+        return frozenset(
+            name for name, component in self._components.items() if component.placement is Placement.DEVICE
+        )
 
     @property
     def bytes(self) -> int:
@@ -103,16 +114,16 @@ class ComponentPlacement:
                 component.move(placements[name])
         self.plan = plan
 
-    def release_spare(self) -> int:
-        """Move components that the last plan does not name to host memory; returns the device bytes freed."""
-        if self.plan is None:
-            return 0
-        before, named = self.resident_bytes, self.plan.placements
+    @property
+    def spare_bytes(self) -> int:
+        """Weights on the device that the last plan does not name."""
+        return sum(component.bytes for component in self._spare())
+
+    def release_spare(self) -> None:
+        """Move components that the last plan does not name to host memory."""
         with self._lock:
-            for name, component in self._components.items():
-                if name not in named and component.placement is Placement.DEVICE:
-                    component.move(Placement.SKIPPED)
-        return before - self.resident_bytes
+            for component in self._spare():
+                component.move(Placement.SKIPPED)
 
     def release_host_copies(self) -> None:
         """Give the host copies of weights on the device back: to leave it again would then take a copy."""
@@ -141,11 +152,13 @@ class ComponentPlacement:
         """
         with ExitStack() as undo:
             undo.callback(self._slot.clear)
-            for group in self._stages():
-                hook_stage(group, self._slot, undo)
+            streams = self._prepare_streams()
+            for stage, group in self._stages().items():
+                leave = [] if stage == _DENOISE else [stream.leave for stream, _ in streams.values()]
+                hook_stage(list(group.values()), self._slot, undo, leave)
             for name, component in self._components.items():
-                if component.placement is Placement.STREAMED:
-                    stream, members = self._stream(name, component)
+                if name in streams:
+                    stream, members = streams[name]
                     hook_streamed(component.module, members, stream, undo)
                 elif component.placement is Placement.CPU:
                     module = component.module
@@ -159,6 +172,15 @@ class ComponentPlacement:
         """Discard the weights that were on demand for the stage that has just ended."""
         self._slot.clear()
 
+    def _spare(self) -> list[OffloadedModule]:
+        named = () if self.plan is None else self.plan.placements
+        components = self._components.items() if self.plan is not None else ()
+        return [
+            component
+            for name, component in components
+            if name not in named and component.placement is Placement.DEVICE
+        ]
+
     def _placements(self, plan: Plan, spare_bytes: int) -> dict[str, Placement]:
         placements = {name: plan.placements.get(name, Placement.SKIPPED) for name in self._components}
         for name, component in self._components.items():
@@ -168,20 +190,36 @@ class ComponentPlacement:
                 spare_bytes -= component.bytes
         return placements
 
-    def _stages(self) -> list[list[OffloadedModule]]:
+    def _stages(self) -> dict[str, dict[str, OffloadedModule]]:
         """Components that are on the device together: each text encoder alone, all that denoise, the VAE."""
-        stages: dict[str, list[OffloadedModule]] = {}
+        stages: dict[str, dict[str, OffloadedModule]] = {}
         for name, component in self._components.items():
-            stage = name if name.startswith("text_encoder") or name == "vae" else "denoise"
-            stages.setdefault(stage, []).append(component)
-        return list(stages.values())
+            stage = name if name.startswith("text_encoder") or name == "vae" else _DENOISE
+            stages.setdefault(stage, {})[name] = component
+        return stages
+
+    def _prepare_streams(self) -> dict[str, tuple[StreamedModule, list[torch.nn.Module]]]:
+        """Those of the streamed components, by name.
+
+        A denoiser alone keeps its first group for its next run; beside a streamed ControlNet that would be one
+        group more than planned.
+        """
+        streams = {
+            name: self._stream(name, component)
+            for name, component in self._components.items()
+            if component.placement is Placement.STREAMED
+        }
+        denoising = [streams[name][0] for name in self._stages().get(_DENOISE, ()) if name in streams]
+        for stream in denoising:
+            stream.runs_again = len(denoising) == 1
+        return streams
 
     def _stream(self, name: str, component: OffloadedModule) -> tuple[StreamedModule, list[torch.nn.Module]]:
         parts = () if self.plan is None else self.plan.components
         by: Groups = next((part.groups or "leaf" for part in parts if part.name == name), "leaf")
         if (name, by) not in self._streams:
             members, groups = split(component.module, by)
-            self._streams[name, by] = (StreamedModule(component, groups), members)
+            self._streams[name, by] = (StreamedModule(component, groups, queue_of(self._device)), members)
         return self._streams[name, by]
 
     def _location(self, placement: Placement | None) -> str:

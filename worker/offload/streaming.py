@@ -6,16 +6,15 @@ back. Knows neither plans nor models.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, Literal
 
 import torch
 
+from worker.offload.copy_queue import CopyQueue
 from worker.offload.offloaded_module import OffloadedModule
 from worker.offload.on_demand import remove_later
-from worker.runtime.device import copy_stream
 
 Groups = Literal["block", "leaf"]
 
@@ -23,12 +22,21 @@ Groups = Literal["block", "leaf"]
 class StreamedModule:
     """One module whose groups of weights come and go while it runs.
 
-    The order in which groups are needed is learned in the first run and kept. On CUDA, copies run on the device's
-    copy stream; the compute stream waits for them by events. The host waits only for the group before the one that
-    computes, so that the device always has a group queued and never holds more than two.
+    The order in which groups are needed is learned in the first run and kept for as long as the model is loaded.
+    On CUDA, copies run on the device's copy stream, and each stream waits for the other's events; the host waits
+    for neither. A group's memory is freed one group later, when the copy stream has been told to wait for its
+    use, so the next group takes its place.
+
+    Attributes:
+        runs_again: whether a run is usually followed by another one, as the steps of a denoiser are: its last
+            group then computes while the first one of the next run is copied.
     """
 
-    def __init__(self, offloaded: OffloadedModule, groups: Sequence[Sequence[torch.Tensor]]) -> None:
+    def __init__(
+        self, offloaded: OffloadedModule, groups: Sequence[Sequence[torch.Tensor]], queue: CopyQueue | None
+    ) -> None:
+        """`queue` None: the CPU stands for a device."""
+        self.runs_again = False
         self._offloaded = offloaded
         self._groups = groups
         grouped = {id(tensor) for group in groups for tensor in group}
@@ -37,16 +45,15 @@ class StreamedModule:
         self._next: dict[int | None, int] = {}
         self._last: int | None = None
         self._ahead: int | None = None
-        device = offloaded.computes_on
-        self._copies: Any = copy_stream(device) if device.type == "cuda" else None
+        self._queue = queue
         self._copied: dict[int, Any] = {}
-        self._used: deque[tuple[Any, list[torch.Tensor]]] = deque()
+        self._used: tuple[Any, list[torch.Tensor]] | None = None
 
     def begin(self) -> None:
         """The module's forward begins."""
         self._offloaded.fetch(self._others)
         self._last = None
-        if self._copies is not None:
+        if self._queue is not None and self._ahead is None:
             self._fetch_ahead(self._next.get(None))
 
     def need(self, index: int) -> None:
@@ -57,41 +64,58 @@ class StreamedModule:
             self._offloaded.discard(self._groups[self._ahead])
         self._ahead = None
         self._fetch(index)
-        if self._copies is not None:
+        if self._queue is not None:
             event = self._copied.pop(index, None)
             if event is not None:
-                torch.cuda.current_stream(self._offloaded.computes_on).wait_event(event)
+                self._queue.before_computing(event)
         self._next[self._last] = index
         self._last = index
-        if self._copies is None:
+        if self._queue is None:
             # A CPU that stands for a device computes at once: only here are two groups there as on CUDA.
             self._fetch_ahead(self._next.get(index))
 
     def done(self, index: int) -> None:
         """A group has computed, or on CUDA is queued to."""
         group = self._groups[index]
-        if self._copies is not None:
-            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            event.record(torch.cuda.current_stream(self._offloaded.computes_on))
-            # Copies were allocated on the copy stream, which may reuse them once the compute stream is past them.
-            self._used.append((event, [tensor.data for tensor in group]))
+        if self._queue is None:
             self._offloaded.discard(group)
-            self._wait(1)
-            self._fetch_ahead(self._next.get(index))
-        else:
-            self._offloaded.discard(group)
+            return
+        self._free_used()
+        self._used = (self._queue.computed(), [tensor.data for tensor in group])
+        self._offloaded.discard(group)
+        if self._ahead is None:
+            self._fetch_ahead(self._next.get(self._last))
 
     def end(self) -> None:
-        """Discard everything."""
+        """The module's forward ends."""
+        if not self.runs_again or self._last is None:
+            self.clear()
+            return
+        self._next[self._last] = self._next[None]
+        if self._ahead is None:
+            self._fetch_ahead(self._next[None])
+        self._free_used()
+        self._offloaded.discard(self._others)
+
+    def leave(self) -> None:
+        """Another stage begins: discard what waits for another run."""
+        if self._ahead is not None and self.runs_again:
+            self.clear()
+
+    def clear(self) -> None:
+        """Discard everything, in the middle of a run too."""
         self._ahead = None
         self._copied.clear()
-        self._wait(0)
+        if self._queue is not None:
+            self._queue.before_copying(self._queue.computed())
+        self._used = None
         self._offloaded.discard()
 
-    def _wait(self, remaining: int) -> None:
-        while len(self._used) > remaining:
-            event, _ = self._used.popleft()
-            event.synchronize()
+    def _free_used(self) -> None:
+        """Free the memory of the group that was used last, for copies that wait until it has been."""
+        if self._used is not None and self._queue is not None:
+            self._queue.before_copying(self._used[0])
+        self._used = None
 
     def _fetch_ahead(self, index: int | None) -> None:
         if index is not None and index != self._last:
@@ -99,13 +123,12 @@ class StreamedModule:
             self._ahead = index
 
     def _fetch(self, index: int) -> None:
-        if self._copies is None:
+        if self._queue is None:
             self._offloaded.fetch(self._groups[index])
         elif index not in self._copied:
-            with torch.cuda.stream(self._copies):
+            with self._queue.copying():
                 self._offloaded.fetch(self._groups[index])
-                self._copied[index] = torch.cuda.Event()  # type: ignore[no-untyped-call]
-                self._copied[index].record(self._copies)
+            self._copied[index] = self._queue.copied()
 
 
 def split(module: torch.nn.Module, by: Groups) -> tuple[list[torch.nn.Module], list[list[Any]]]:
@@ -133,7 +156,7 @@ def hook_streamed(
     Args:
         undo: removes the hooks and discards what is left.
     """
-    undo.callback(stream.end)
+    undo.callback(stream.clear)
     remove_later(module.register_forward_pre_hook(lambda *_: stream.begin(), prepend=True), undo)
     for index, member in enumerate(members):
         remove_later(member.register_forward_pre_hook(lambda *_, index=index: stream.need(index)), undo)
