@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from contracts.requests.model_defaults import read_checked_catalogue
 from contracts.settings import LogSettings, QueueSettings, SharedSettings, explain
 from contracts.storage import Storage, open_storage
 from contracts.watchdog import Watchdog
+from worker.runtime.host_environment import set_library_options
 from worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
@@ -33,11 +33,6 @@ _TIMEOUT_SECONDS = 5.0
 
 def main() -> int:
     """Run a worker; returns the exit status."""
-    # Set before torch is imported: results must not depend on the MKL kernel that a machine would choose.
-    os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
-    # Also before torch: without it, sizes that change from job to job leave holes in the device's memory.
-    if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:
-        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     try:
         logs.configure(LogSettings())
         settings = SharedSettings(), QueueSettings(), WorkerSettings()
@@ -47,6 +42,7 @@ def main() -> int:
     except DarkroomError as error:
         print(f"darkroom worker: {error}", file=sys.stderr)  # noqa: T201
         return 1
+    set_library_options(settings[2].device)
     try:
         return _run(*settings)
     except DarkroomError as error:

@@ -1,5 +1,6 @@
 """What a worker's models run on: the device, its memory and its kernels.
 
+host_environment.py   what libraries read from the environment when they are loaded
 device.py             which device, its usable memory, the dtype of a model on it
 out_of_memory.py      which errors mean that memory ran out, and which that the device failed
 memory_tracker.py     peak of a pipeline call, and the budget that it must keep to

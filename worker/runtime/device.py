@@ -20,6 +20,7 @@ import torch
 
 from contracts.catalogue.catalogue import ModelSpec
 from contracts.errors import DarkroomError
+from worker.runtime.host_environment import sign_of_gpu
 
 _log = logging.getLogger(__name__)
 
@@ -68,15 +69,6 @@ def pick_device(requested: str) -> torch.device:
             f"DARKROOM_WORKER_DEVICE={requested} does not exist: {count} CUDA devices are visible"
         )
     return torch.device("cuda", index)
-
-
-def sign_of_gpu(devices: Path = Path("/dev"), environment: Mapping[str, str] = os.environ) -> str | None:
-    """What says that this process was meant to have an NVIDIA GPU; None where nothing does."""
-    visible = environment.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return f"CUDA_VISIBLE_DEVICES is {visible!r}" if visible.strip() not in ("", "-1") else None
-    nodes = sorted(devices.glob("nvidia[0-9]*"))
-    return f"{nodes[0]} exists" if nodes else None
 
 
 def _why_no_cuda() -> str:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from worker.runtime import device as devices
-from worker.runtime.device import DeviceUnavailable, budget_of_card, claim_card, pick_device, sign_of_gpu
+from worker.runtime.device import DeviceUnavailable, budget_of_card, claim_card, pick_device
 
 GIB = 2**30
 
@@ -40,13 +40,6 @@ def test_auto_is_the_cpu_only_where_no_gpu_was_expected(monkeypatch: pytest.Monk
         pick_device("auto")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert pick_device("auto") == torch.device("cpu")
-
-
-def test_a_device_node_is_a_sign_of_a_gpu_unless_the_environment_hides_it(tmp_path: Path) -> None:
-    assert sign_of_gpu(tmp_path, {}) is None
-    (tmp_path / "nvidia0").touch()
-    assert sign_of_gpu(tmp_path, {}) == f"{tmp_path / 'nvidia0'} exists"
-    assert sign_of_gpu(tmp_path, {"CUDA_VISIBLE_DEVICES": "-1"}) is None
 
 
 def test_plans_may_use_what_is_free_on_a_card_less_a_small_margin() -> None:

@@ -1,0 +1,32 @@
+"""What a worker sets in its environment before torch is imported, and what it tells of a GPU. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+
+
+def set_library_options(device: str, environment: MutableMapping[str, str] = os.environ) -> None:
+    """Set what the libraries read when they are loaded; what the operator has set stays.
+
+    Args:
+        device: as in the settings.
+    """
+    # Where the CPU is the device, images must not depend on the MKL kernels that a machine would choose. Beside
+    # a GPU it only runs T5, and the GPU's own kernels differ between cards anyway: `AUTO` gives the same bits on
+    # the same machine, with all of its vector instructions.
+    is_cpu = device.startswith("cpu") or (device == "auto" and sign_of_gpu(environment=environment) is None)
+    environment.setdefault("MKL_CBWR", "AVX2,STRICT" if is_cpu else "AUTO")
+    # Without it, sizes that change from job to job leave holes in the device's memory.
+    if "PYTORCH_CUDA_ALLOC_CONF" not in environment:
+        environment.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+
+
+def sign_of_gpu(devices: Path = Path("/dev"), environment: Mapping[str, str] = os.environ) -> str | None:
+    """What says that this process was meant to have an NVIDIA GPU; None where nothing does."""
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return f"CUDA_VISIBLE_DEVICES is {visible!r}" if visible.strip() not in ("", "-1") else None
+    nodes = sorted(devices.glob("nvidia[0-9]*"))
+    return f"{nodes[0]} exists" if nodes else None
