@@ -4,33 +4,62 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support import gpu_check
+from tests.support.gpu_blocks.setup import Setup, prepare
 
 
-def test_the_blocks_that_need_no_device_print_a_line_of_json_each(
+def test_every_block_that_needs_no_device_prints_lines_of_json_with_its_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    setup = gpu_check.prepare(tmp_path, time.monotonic() + 600, tiny=True)
-    for name in ("host_memory", "steps"):
-        assert gpu_check.run(name, setup)
+    setup = prepare(tmp_path, time.monotonic() + 600, tiny=True)
+    names = [
+        name for name in gpu_check.ON_ANY_DEVICE if name != "compiled"
+    ]  # tests/worker/runtime/test_kernels.py
+    failed = [name for name in names if not gpu_check.run(name, setup, limit_seconds=600)]
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["block"] for line in lines] == ["host_memory", "steps", "steps"]
-    assert [line.get("channels_last") for line in lines] == [None, "off", "on"]
-    assert all(line["step_seconds"] > 0 for line in lines[1:])
+    assert failed == [], lines
+    rows = {name: [line for line in lines if line["block"] == name] for name in names}
+    assert [row["channels_last"] for row in rows["steps"]] == ["off", "on"]
+    assert all(row["step_seconds"] > 0 for row in (*rows["steps"], *rows["streaming"]))
+    # On the CPU there is no workspace, and all tensors are counted.
+    assert all(0.9 < row["of_planned_without_workspace"] < 1.01 for row in rows["workspaces"])
+    assert all(row["of_planned"] <= row["of_planned_without_workspace"] for row in rows["workspaces"])
+    assert all(0.85 < row["peak_of_plan"] < 1.01 for row in rows["budgets"])
+    assert len({row["plan"] for row in rows["budgets"]}) > 1
+    assert "denoiser streamed" in rows["streaming"][-1]["plan"]
+    assert (rows["moves"][0]["loads"], rows["moves"][0]["evictions"]) == (2, 0)
+    assert [row["repeats"] for row in rows["t5_arithmetic"]] == [True]
 
 
 def test_a_block_that_fails_costs_only_itself_and_none_begins_after_the_deadline(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    setup = gpu_check.prepare(tmp_path, time.monotonic() + 600, tiny=True)
+    setup = prepare(tmp_path, time.monotonic() + 600, tiny=True)
     assert not gpu_check.run("environment", setup)
-    late = gpu_check.prepare(tmp_path, time.monotonic() - 1, tiny=True)
+    late = prepare(tmp_path, time.monotonic() - 1, tiny=True)
     assert gpu_check.run("steps", late)
     failed, skipped = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert failed["block"] == "environment"
     assert "error" in failed
     assert skipped == {"block": "steps", "skipped": "no time is left"}
+
+
+def test_a_block_that_takes_too_long_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def endless(setup: Setup) -> Iterator[dict[str, int]]:
+        yield {"row": 1}
+        while setup:
+            time.sleep(0.01)
+
+    setup = prepare(tmp_path, time.monotonic() + 600, tiny=True)
+    monkeypatch.setitem(gpu_check.BLOCKS, "steps", endless)
+    assert not gpu_check.run("steps", setup, limit_seconds=0.2)
+    row, error = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert row == {"block": "steps", "row": 1}
+    assert error["error"].startswith("OutOfTimeError")

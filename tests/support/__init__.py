@@ -5,6 +5,7 @@ api_process.py         `python -m app` as a process on a socket of its own
 claims.py              the worker's side of the queue, for tests of the queue alone
 dispatcher_process.py  `python -m dispatcher` as a process that delivers to this machine
 gpu_check.py           `make gpu-check`: what a CUDA card does with this worker
+gpu_blocks/            what it runs, a function a block
 hosts.py               host names: certificates, and a name service that changes its answers
 hub.py                 a stand-in for the Hugging Face hub: commits, gates, faults, and what was fetched
 hub_http.py            what that hub answers

@@ -1,0 +1,127 @@
+"""Seconds: loading, steps, LoRAs, compiled blocks, synchronisations, and copies beside computation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.full_size import add_lora
+from bench.trials import make, opened, step_seconds
+from tests.support.gpu_blocks.setup import Setup, images, synchronize
+from worker.runtime.kernel_options import Compile, KernelOptions
+
+#: Only the denoiser's groups and what decodes fit.
+_STREAMED_GIB = 3.9
+
+
+def cold_load(setup: Setup) -> Iterator[dict[str, Any]]:
+    """Seconds to hash a model's files, and to load and place it with its files at hand."""
+    with opened(setup.trial) as pool:
+        started = time.monotonic()
+        pool.prepare(setup.spec.id)
+        hashed = time.monotonic()
+        pool.model(setup.spec.id)
+        synchronize(setup.device)
+        yield {"prepare_seconds": hashed - started, "load_seconds": time.monotonic() - hashed}
+
+
+def steps(setup: Setup) -> Iterator[dict[str, Any]]:
+    """A step, a decode and the peak beside its plan, with and without channels-last weights."""
+    for channels_last in ("off", "on"):
+        with opened(setup.trial, kernels=KernelOptions(channels_last=channels_last)) as pool:
+            yield {"channels_last": channels_last, **images(setup, pool, setup.repeats)[-1]}
+
+
+def lora(setup: Setup) -> Iterator[dict[str, Any]]:
+    """Seconds to load a LoRA of rank 16 and to switch to it again, and of a step with it and without."""
+    with opened(setup.trial, add_lora(setup.trial.catalogue, setup.spec, setup.folder)) as pool:
+        for name in ("warm-up", "none", "first load", "off", "switched to"):
+            adapter = "bench" if name in ("first load", "switched to") else None
+            receipt = make(setup.trial, pool, setup.spec, 1, lora=adapter).receipt
+            seconds = receipt.timings.get("load_adapters")
+            yield {"lora": name, "step_seconds": step_seconds(receipt), "load_seconds": seconds}
+
+
+def compiled(setup: Setup) -> Iterator[dict[str, Any]]:
+    """Seconds an image and what the receipt says, compiled, resident and with the denoiser on demand."""
+    is_cuda = setup.device.type == "cuda"
+    ways: tuple[tuple[Compile, float | None], ...] = (("blocks", None), ("graphs", None), ("graphs", 6))
+    for how, budget in ways if is_cuda else ways[:1]:
+        size = None if budget is None else setup.bytes(budget)
+        kernels = KernelOptions(compile=how, compile_backend="inductor" if is_cuda else "eager")
+        with opened(setup.trial, budget_bytes=size, kernels=kernels) as pool:
+            rows = images(setup, pool, setup.repeats)
+            yield {**rows[-1], "busy_seconds": [row["busy_seconds"] for row in rows]}
+
+
+def streaming(setup: Setup) -> Iterator[dict[str, Any]]:
+    """Seconds of a step whose denoiser is streamed, beside one whose denoiser is resident."""
+    for budget in (None, setup.bytes(_STREAMED_GIB)):
+        with opened(setup.trial, budget_bytes=budget) as pool:
+            yield {"budget": "none" if budget is None else "streamed", **images(setup, pool, setup.repeats)[-1]}
+
+
+def profile(setup: Setup) -> Iterator[dict[str, Any]]:
+    """Kernels and synchronisations of one image, and how far streamed copies overlap with computation.
+
+    The last block: a process is slower once it has been profiled.
+    """
+    with opened(setup.trial) as pool:
+        make(setup.trial, pool, setup.spec, 0)
+        places = _synchronisations(lambda: make(setup.trial, pool, setup.spec, 1))
+        events = _device_events(lambda: make(setup.trial, pool, setup.spec, 2))
+        seconds = sum(end - start for start, end, _ in events) / 1e6
+        counts = {"plan": "all resident", "synchronisations": len(places), "kernels": len(events)}
+        yield {**counts, "at": places, "device_seconds": seconds}
+    with opened(setup.trial, budget_bytes=setup.bytes(_STREAMED_GIB)) as pool:
+        make(setup.trial, pool, setup.spec, 0)
+        places = _synchronisations(lambda: make(setup.trial, pool, setup.spec, 1))
+        receipt = make(setup.trial, pool, setup.spec, 1).receipt
+        events = _device_events(lambda: make(setup.trial, pool, setup.spec, 2))
+        copies = [(start, end) for start, end, name in events if "HtoD" in name]
+        kernels = [(start, end) for start, end, name in events if "HtoD" not in name]
+        yield {
+            "plan": receipt.memory and receipt.memory.plan, "step_seconds": step_seconds(receipt),
+            "synchronisations": len(places), "at": places,
+            "copy_seconds": sum(end - start for start, end in copies) / 1e6,
+            "kernel_seconds": sum(end - start for start, end in kernels) / 1e6,
+            "overlap_seconds": overlap(copies, kernels) / 1e6,
+        }  # fmt: skip
+
+
+def _synchronisations(work: Callable[[], object]) -> list[str]:
+    """Where the host waited for the device, as `file:line`, sorted."""
+    import warnings
+
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        work()
+        torch.cuda.set_sync_debug_mode("default")
+    return sorted(f"{Path(one.filename).name}:{one.lineno}" for one in seen if "synchroniz" in str(one.message))
+
+
+def _device_events(work: Callable[[], object]) -> list[tuple[float, float, str]]:
+    """Begin, end (microseconds) and name of what ran on the device, in order."""
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profiler:
+        work()
+    events = [event for event in profiler.events() or () if str(event.device_type).endswith("CUDA")]
+    return sorted((event.time_range.start, event.time_range.end, event.name) for event in events)
+
+
+def overlap(first: list[tuple[float, float]], second: list[tuple[float, float]]) -> float:
+    """Length of what two sorted lists of intervals have in common; intervals of one list do not overlap."""
+    total, index = 0.0, 0
+    for start, end in first:
+        while index < len(second) and second[index][1] <= start:
+            index += 1
+        at = index
+        while at < len(second) and second[at][0] < end:
+            total += min(end, second[at][1]) - max(start, second[at][0])
+            at += 1
+    return total
