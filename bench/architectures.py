@@ -115,9 +115,9 @@ def count_activations(config: Mapping[str, Any]) -> dict[str, Any]:
         """Costs beyond the known ones, further ones of convolutions in cuDNN, and what is left at the end."""
         plain_known = [cost for cost in known if not cost.cudnn]
         with _adapted(module, adapters):
-            runs = [run_of(module, call, encode=encode) for call in calls]
-            plain, result = find_peaks([follower.follow(run) for run in runs], plain_known)
-            cudnn, _ = find_peaks([follower.follow(run, cudnn=True) for run in runs], [*known, *plain])
+            runs = [follower.follow(run_of(module, call, encode=encode)) for call in calls]
+        plain, result = find_peaks([steps for steps, _ in runs], plain_known)
+        cudnn, _ = find_peaks([steps for _, steps in runs], [*known, *plain])
         return plain, [replace(cost, cudnn=True) for cost in cudnn], result
 
     plain, cudnn, result = peaks()

@@ -50,15 +50,13 @@ class Follower:
         self._value_bytes = value_bytes
         self._layers = _Layers(module)
 
-    def follow(self, run: Callable[[], object], *, cudnn: bool = False) -> Steps:
-        """Step × (values alive beyond weights and inputs, values of the layer at work and the next one).
+    def follow(self, run: Callable[[], object]) -> tuple[Steps, Steps]:
+        """Steps of a run, and the same with a further step for each convolution, with cuDNN's workspace for it.
 
+        Steps are rows of values alive beyond weights and inputs, and values of the layer at work and the next one.
         A step makes a tensor or begins a layer. The last one is the end, where only the result is alive.
-
-        Args:
-            cudnn: whether convolutions need cuDNN's workspace as well.
         """
-        live = _Live(self._value_bytes, WORKSPACE_SHARE if cudnn else 0.0)
+        live = _Live(self._value_bytes)
         with torch.no_grad(), _Fused():
             self._layers.learn(run)
             for tensor in (*self._module.parameters(), *self._module.buffers()):
@@ -67,7 +65,8 @@ class Follower:
                 result = run()
                 live.note()
         del result
-        return np.array(live.steps)
+        steps = np.array(live.steps)
+        return steps[steps[:, 2] == 0, :2], np.column_stack([steps[:, 0] + steps[:, 2], steps[:, 1]])
 
 
 def find_peaks(
@@ -144,14 +143,13 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Every storage that an operation makes, from then until nothing refers to it.
 
     Attributes:
-        steps: (values alive, values of weights at work) after each step.
+        steps: (values alive, values of weights at work, values of a workspace) after each step.
     """
 
-    def __init__(self, value_bytes: int, workspace_share: float = 0.0) -> None:
+    def __init__(self, value_bytes: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._value_bytes = value_bytes
-        self._workspace_share = workspace_share
-        self.steps: list[tuple[float, float]] = []
+        self.steps: list[tuple[float, float, float]] = []
         self.weights = 0.0
         self._values = 0.0
         self._known: set[int] = set()
@@ -162,7 +160,7 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def note(self) -> None:
         """Record a step."""
-        self.steps.append((self._values, self.weights))
+        self.steps.append((self._values, self.weights, 0.0))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for leaf in tree_iter((args, kwargs)):
@@ -173,9 +171,9 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for leaf in tree_iter(result):
             if isinstance(leaf, torch.Tensor):
                 self._count(leaf)
-        if self._workspace_share and func is torch.ops.aten.convolution.default:
-            workspace = self._workspace_share * (args[0].nbytes + result.nbytes) / self._value_bytes
-            self.steps.append((self._values + workspace, self.weights))
+        if func is torch.ops.aten.convolution.default:
+            workspace = WORKSPACE_SHARE * (args[0].nbytes + result.nbytes) / self._value_bytes
+            self.steps.append((self._values, self.weights, workspace))
         return result
 
     def _count(self, tensor: torch.Tensor) -> None:

@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from bench.full_size import GIB, write_catalogue, write_checkpoint
-from bench.trials import Trial, make
+from bench.trials import Trial, make, parameters
 from contracts.catalogue.catalogue import read_catalogue
-from contracts.memory.plan import Policy
+from contracts.memory.moves import gives_same_image
+from contracts.memory.plan import Placement, Policy
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.architectures import read_architectures
 from models.judge import judge
+from worker.offload.upload import uploader_of
+from worker.pool.plan_selector import PlanSelector
 from worker.pool.pool import Pool
 from worker.runtime.kernel_options import Compile, KernelOptions
 
@@ -55,6 +58,39 @@ def test_t5_on_the_cpu_shows_the_same_image(trial: Trial, family: str) -> None:
     ]
     assert verdicts[0].colour == verdicts[1].colour
     assert verdicts[0].shape == verdicts[1].shape
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_streamed_and_on_demand_weights_give_the_bits_of_resident_ones(
+    trial: Trial, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, pool = trial.catalogue.model(f"shapes-{family}"), Pool(trial.catalogue, device="cuda")
+    job = parameters(trial, spec)
+    resident = make(trial, pool, spec, seed=3, prompt=PROMPT).images[0]
+    best = pool.plan_selector.choose(job, 1)
+    every = PlanSelector(trial.catalogue, 2**40, lambda _: 2, Policy(cudnn=True))
+    plans = [best]
+    while every.knows(spec.id) and every.step_down(job, 1):
+        plans.append(every.choose(job, 1))
+    same = [plan for plan in plans if gives_same_image(plan, best)]
+    assert any(Placement.STREAMED in plan.placements.values() for plan in same)
+    for plan in same:
+        monkeypatch.setattr(pool.plan_selector, "choose_in", lambda *_, plan=plan: plan)
+        for _ in range(2):
+            generated = make(trial, pool, spec, seed=3, prompt=PROMPT)
+            assert generated.receipt.memory is not None
+            assert generated.receipt.memory.plan == plan.name
+            assert generated.images[0].tobytes() == resident.tobytes(), plan.name
+
+
+def test_weights_uploaded_through_two_buffers_are_those_that_were_read() -> None:
+    sources = [torch.randn(size) for size in (1, 5_000, 40_000_000)]
+    uploader = uploader_of(torch.device("cuda:0"))
+    assert uploader is not None
+    for _ in range(3):
+        assert all(
+            torch.equal(copy.cpu(), source) for copy, source in zip(uploader.upload(sources), sources, strict=True)
+        )
 
 
 @pytest.mark.timeout(900)

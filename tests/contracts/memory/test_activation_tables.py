@@ -13,7 +13,7 @@ from bench.architectures import TABLES, components, count_activations, parts, re
 from bench.component_calls import Inputs, build, run_of
 from bench.live import Follower
 from contracts.memory.activation_tables import class_of, find_activations
-from contracts.memory.activations import UNKNOWN, WorkloadShape, peak_values
+from contracts.memory.activations import UNKNOWN, WorkloadShape, peak_values, without_workspaces
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.architectures import read_architectures
 from contracts.weights.parameter_counts import read_config
@@ -41,11 +41,16 @@ def test_every_published_and_shipped_component_was_counted() -> None:
         assert activations.counted, name
 
 
-def compare(config: Mapping[str, Any], shape: WorkloadShape, *, streamed: bool) -> tuple[float, float]:
+def compare(
+    config: Mapping[str, Any], shape: WorkloadShape, *, streamed: bool, cudnn: bool = False
+) -> tuple[float, float]:
     """Values counted now, and by the table; with the weights at work where these are streamed."""
-    module = build(config)
-    steps = Follower(module, torch.bfloat16.itemsize).follow(run_of(module, Inputs(config, shape)))
-    costs = find_activations(config).peaks
+    module, activations = build(config), find_activations(config)
+    plain, with_workspaces = Follower(module, torch.bfloat16.itemsize).follow(
+        run_of(module, Inputs(config, shape))
+    )
+    steps = with_workspaces if cudnn else plain
+    costs = (activations if cudnn else without_workspaces(activations)).peaks
     if not streamed:
         return float(steps[:, 0].max()), peak_values(costs, shape, shape.images)
     planned = (peak_values([cost], shape, shape.images) + (cost.layers or 0) for cost in costs)
@@ -61,6 +66,14 @@ def test_a_table_is_right_for_sizes_that_were_not_counted(component: str, images
     """Tables of positions, which are there once a call, count for each image: hence up to 6 % in tiny models."""
     shape = WorkloadShape(192, 320, images, guided=False, text_tokens=77)
     counted, planned = compare(read_config(MODELS / component), shape, streamed=streamed)
+    assert 0.995 * counted < planned < 1.06 * counted
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["resident", "streamed"])
+@pytest.mark.parametrize("component", ["shapes-sdxl/unet", "shapes-flux/vae"])
+def test_a_table_is_right_for_convolutions_in_cudnn(component: str, streamed: bool) -> None:
+    shape = WorkloadShape(192, 320, 2, guided=False, text_tokens=77)
+    counted, planned = compare(read_config(MODELS / component), shape, streamed=streamed, cudnn=True)
     assert 0.995 * counted < planned < 1.06 * counted
 
 

@@ -239,3 +239,26 @@ def test_a_plan_that_ran_out_of_memory_is_the_one_that_was_taken(catalogue: Cata
     again = pool.ready(job, 1).placement.plan
     assert again is not None
     assert again.peak_bytes < taken.peak_bytes
+
+
+def test_sizes_that_alternate_leave_weights_where_both_plans_work_and_a_row_of_one_size_moves_them(
+    catalogue: Catalogue,
+) -> None:
+    """The large one needs its denoiser on demand; the small one costs the same with that as with another move."""
+    small, large = (make_job(catalogue, "sdxl", width=side, height=side) for side in (64, 256))
+    whole = Pool(catalogue, device="cpu")
+    whole.ready(small, 1)
+    pool = Pool(catalogue, device="cpu", budget_bytes=int(0.75 * whole.plan_selector.choose(large, 1).peak_bytes))
+    assert pool.plan_selector.choose(small, 1).name == "all resident"
+    assert pool.plan_selector.choose(large, 1).name == "denoiser on demand"
+    placement = pool.ready(small, 1).placement
+    assert placement.plan is not None
+    assert placement.plan.name == "all resident"
+    moved = placement.moved_bytes["device"]
+    for job in (large, small) * 3:
+        pool.ready(job, 1)
+        assert placement.plan.name == "denoiser on demand"
+    assert placement.moved_bytes["device"] == moved
+    pool.ready(small, 1)
+    assert placement.plan.name == "all resident"
+    assert placement.moved_bytes["device"] > moved
