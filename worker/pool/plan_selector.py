@@ -142,11 +142,8 @@ class PlanSelector:
 
     def choose_in(self, situation: Situation, job: JobParameters, images: int) -> Plan:
         """Return the plan that costs least over the expected calls; the image is that of the best plan."""
-        best = self.choose(job, images)
-        if not best.fits:
-            return best
-        workload = self._workload(job, images)
-        every = self._candidates_for(job.model, workload)
+        best, workload = self.choose(job, images), self._workload(job, images)
+        every = self._candidates_for(job.model, workload) if best.fits else ()
         slower = [one for one in every if one.peak_bytes < best.peak_bytes and gives_same_image(one, best)]
         taken = cheapest([best, *slower], situation)
         self._taken[job.model, workload] = taken

@@ -6,7 +6,6 @@ only their parameters.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -25,7 +24,7 @@ from worker.encoding.cache import EmbeddingCache
 from worker.encoding.encoder import PromptEncoder
 from worker.families import GenerationInputs, prompts_per_image
 from worker.offload import offloaded_module
-from worker.pool.call_history import CallHistory
+from worker.pool.call_history import CallHistory, TextsReadAhead
 from worker.pool.eviction import ModelCache
 from worker.pool.fetcher import ModelFetcher, load_errors_as_job_failed
 from worker.pool.model import LoadedModel, PoolContext
@@ -37,9 +36,6 @@ from worker.runtime.kernels import check_compiler
 from worker.runtime.memory_tracker import MemoryTracker
 
 _Loaded = TypeVar("_Loaded")
-
-#: Jobs whose prompts were read ahead that are remembered.
-_AHEAD_JOBS = 256
 
 #: Share of an enforced budget that plans may fill, since they are estimates.
 PLANNED_SHARE = 0.95
@@ -80,8 +76,7 @@ class Pool:
         self.device = pick_device(device)
         devices.select_device(self.device)
         self.embeddings = EmbeddingCache(embedding_bytes)
-        #: Owner and texts of the jobs whose prompts were read ahead last.
-        self._ahead: deque[tuple[str, tuple[str | None, ...]]] = deque(maxlen=_AHEAD_JOBS)
+        self._ahead = TextsReadAhead()
         self.memory_tracker = MemoryTracker(self.device, budget_bytes)
         size_bytes = int(budget_bytes * PLANNED_SHARE) if budget_bytes else devices.usable_bytes(self.device)
         self._size_bytes = size_bytes
@@ -201,13 +196,13 @@ class Pool:
         model = self._cache.find(job.model)
         inputs = GenerationInputs(job, prompts_per_image([job]))
         encoded = 0 if model is None else model.encode_ahead(inputs, goes_on)
-        self._ahead.append((owner, _texts_of(job)))
+        self._ahead.add(job, owner)
         self._counters.count("prompts_encoded_ahead", encoded, model=job.model)
         return encoded
 
     def was_read_ahead(self, job: JobParameters, owner: str) -> bool:
         """Whether the texts of a job with this prompt were read ahead lately for this owner."""
-        return (owner, _texts_of(job)) in self._ahead
+        return self._ahead.has(job, owner)
 
     def count_look_ups(self, model: LoadedModel, encoder: PromptEncoder) -> None:
         """Count a call's look-ups of embeddings."""
@@ -307,7 +302,3 @@ class Pool:
 
     def _value_bytes(self, spec: ModelSpec) -> int:
         return pick_dtype(spec, self.device).itemsize
-
-
-def _texts_of(job: JobParameters) -> tuple[str | None, ...]:
-    return job.model, job.prompt, job.prompt_2, job.prompt_3, job.negative_prompt

@@ -47,7 +47,7 @@ class Setup:
     @property
     def checkpoint(self) -> Path:
         """Its folder."""
-        return Path(self.trial.catalogue.locate(self.spec.source))
+        return Path(str(self.trial.catalogue.locate(self.spec.source)))
 
     @property
     def repeats(self) -> int:
