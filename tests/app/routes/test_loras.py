@@ -24,6 +24,7 @@ from contracts.queue.client import JobQueue
 from contracts.settings import BUILT_IN_CATALOGUE, SharedSettings
 from contracts.storage import Storage
 from contracts.uploads.retention import Retention
+from contracts.weights.lora_files import LoraFile, read_lora
 from tests.support.hub import serving, use_hub
 from tests.support.hub_repositories import loras
 from tests.support.scripted_worker import ScriptedWorker
@@ -67,6 +68,33 @@ def test_an_upload_is_described_from_its_header(client: TestClient, storage: Sto
     assert key.startswith(f"inputs/{sha256}.")
     assert storage.read(key) == STRIPES
     assert "mine" in _ids(client)
+
+
+def test_a_file_of_the_catalogue_is_read_again_only_where_it_has_changed(
+    settings: SharedSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, catalogue = tmp_path / "one.safetensors", tmp_path / "catalogue.toml"
+    read: list[Path] = []
+    row = 'id = "one"\nfamily = "sdxl"\nsource'
+    catalogue.write_text(
+        f'default_model = "one"\n[[models]]\n{row} = "somebody/model"\n[[loras]]\n{row} = "{file.name}"\n'
+    )
+
+    def observed(path: Path) -> LoraFile:
+        read.append(path)
+        return read_lora(path)
+
+    monkeypatch.setattr("app.routes.loras.read_lora", observed)
+    shared = settings.model_copy(update={"catalogue": catalogue})
+
+    with TestClient(create_app(ApiSettings(shared=shared))) as client:
+        ranks = []
+        for data in (STRIPES, TINT):
+            file.write_bytes(data)
+            ranks += [client.get("/v1/loras").json()["data"][0]["ranks"] for _ in range(3)]
+
+    assert ranks == [[8]] * 3 + [[2]] * 3
+    assert read == [file] * 2
 
 
 def test_loras_of_the_catalogue_are_described_from_their_files(client: TestClient) -> None:
