@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gc
 import sys
+import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from contracts import logs
+from contracts.background import BackgroundThread
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import DarkroomError
 from contracts.hub.revisions import Revisions
@@ -27,6 +30,8 @@ from worker.settings import WorkerSettings
 if TYPE_CHECKING:
     from worker.pool.pool import Pool
 
+#: Interval between two questions for the sizes of files on a hub that does not answer.
+_SIZES_SECONDS = 60.0
 #: Of a Redis command; a claim takes a millisecond.
 _TIMEOUT_SECONDS = 5.0
 
@@ -82,10 +87,11 @@ def _run(shared: SharedSettings, queue: QueueSettings, settings: WorkerSettings)
         pool,
         storage,
         settings,
-        model_pixels=pool.plan_selector.batch_pixels(),
+        model_pixels=pool.plan_selector.batch_pixels,
         counters=counters,
     )
     watchdog.watch(lambda: consumer.find_fault(shared.hang_seconds))
+    BackgroundThread("hub-sizes").submit(partial(_learn_sizes, pool))
     try:
         with prefer(settings.attention):
             consumer.start(settings.warm or [catalogue.default_model])
@@ -96,6 +102,12 @@ def _run(shared: SharedSettings, queue: QueueSettings, settings: WorkerSettings)
         if card is not None:
             card.close()
     return 0
+
+
+def _learn_sizes(pool: Pool) -> None:
+    """Have plans know the sizes of what is still on hubs, as soon as these answer."""
+    while not pool.measure_missing():
+        time.sleep(_SIZES_SECONDS)
 
 
 def _build_pool(

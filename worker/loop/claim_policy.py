@@ -7,19 +7,22 @@ that has just been loaded stays for a minimum time, however long other jobs have
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from contracts.queue.leases import ClaimCriteria
 from worker.settings import WorkerSettings
+
+#: Returns model -> pixels that one pipeline call may generate.
+ModelPixels = Callable[[], Mapping[str, int]]
 
 
 class ClaimPolicy:
     """The minimum residency of a model, and the limits of a claim."""
 
-    def __init__(self, minimum_seconds: float, model_pixels: Mapping[str, int] | None = None) -> None:
-        """`model_pixels`: model -> pixels that one pipeline call may generate, by the memory plan."""
+    def __init__(self, minimum_seconds: float, model_pixels: ModelPixels = dict) -> None:
+        """`model_pixels` returns model -> pixels that one pipeline call may generate, by the memory plan."""
         self._minimum_seconds = minimum_seconds
-        self._model_pixels = dict(model_pixels or {})
+        self._model_pixels = model_pixels
         self._model: str | None = None
         self._since = 0.0
 
@@ -46,7 +49,7 @@ class ClaimPolicy:
             settled=self.settled,
             max_images=settings.max_batch_images,
             max_pixels=settings.max_batch_pixels,
-            model_pixels=self._model_pixels,
+            model_pixels=self._model_pixels(),
             max_adapters=settings.loaded_loras,
             batching=settings.batching != "off",
             batch_wait_seconds=settings.batch_wait_seconds,

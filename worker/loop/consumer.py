@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from functools import partial
 from typing import Any
@@ -34,7 +34,7 @@ from contracts.storage import Storage
 from worker.checkpoints.places import NotPrepared
 from worker.generation.generate import Job, generate
 from worker.generation.outputs import JobResult
-from worker.loop.claim_policy import ClaimPolicy
+from worker.loop.claim_policy import ClaimPolicy, ModelPixels
 from worker.loop.completion import JobCompleter
 from worker.loop.heartbeat import Heartbeat
 from worker.loop.lookahead import Lookahead
@@ -67,14 +67,15 @@ class Consumer:
         pool: Pool,
         storage: Storage,
         settings: WorkerSettings,
-        model_pixels: Mapping[str, int] | None = None,
+        model_pixels: ModelPixels = dict,
         counters: Counters | None = None,
     ) -> None:
         """Build the loop; nothing runs before `start`.
 
         Args:
             connection: for RQ; returns bytes.
-            model_pixels: model -> pixels that one pipeline call may generate, by the memory plan.
+            model_pixels: returns model -> pixels that one pipeline call may generate, by the memory plan; asked
+                for every claim, since sizes are learned while models are downloaded.
             counters: what the worker's parts count; added to the service's totals while it works.
         """
         counters = Counters() if counters is None else counters

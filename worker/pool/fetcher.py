@@ -80,9 +80,6 @@ class ModelFetcher:
             Exception: what reading the files raises.
         """
         try:
-            if not self._places.is_here(name):
-                # Requests that cannot fit are refused from now on, not after the download.
-                self._plan_selector.measure_on_hub(self._places.resolve(name))
             path = self._places.fetch(name, watch)
             with suppress(CatalogueError):  # loading reports it
                 self._measure(name, path)
@@ -109,6 +106,21 @@ class ModelFetcher:
         self._hasher.hash(path, variant, beside)
         for file in (*weight_files(path, variant), *beside):
             files.read_into_page_cache(file)
+
+    def measure_missing(self) -> bool:
+        """Ask hubs for the sizes of all that is not on this machine, so that requests are planned by them at once.
+
+        Agrees on no commit: that is for the first download.
+
+        Returns:
+            Whether all hubs answered, if only that there is no such repository.
+        """
+        rows, answered = self._catalogue, True
+        for kind, some in (("", rows.models), ("controlnet:", rows.controlnets), ("lora:", rows.loras)):
+            for row in some:
+                if not self._places.is_here(f"{kind}{row.id}"):
+                    answered &= self._plan_selector.measure_on_hub(row)
+        return answered
 
     def is_here(self, name: str) -> bool:
         """Whether it can be prepared without a connection."""

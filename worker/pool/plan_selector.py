@@ -14,7 +14,7 @@ from pathlib import Path
 from contracts.catalogue.cached import AnySpec
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
 from contracts.errors import CatalogueError
-from contracts.hub.errors import HubError
+from contracts.hub.errors import HubRefused, HubUnavailable
 from contracts.memory.components import (
     Component,
     ModelComponents,
@@ -25,7 +25,7 @@ from contracts.memory.components import (
 from contracts.memory.hub_sizes import read_hub_components, size_hub_extra
 from contracts.memory.moves import Situation, cheapest, gives_same_image
 from contracts.memory.plan import Plan, Policy, Workload, default_workload
-from contracts.memory.planner import candidates, plan, step_down, take_capacity
+from contracts.memory.planner import Capacity, candidates, plan, step_down, take_capacity
 from contracts.requests.parameters import JobParameters
 from worker.checkpoints.sources import class_needed
 
@@ -63,6 +63,8 @@ class PlanSelector:
         self._candidates: dict[tuple[str, Workload], list[Plan]] = {}
         self._too_large: dict[tuple[str, Workload], int] = {}
         self._taken: dict[tuple[str, Workload], Plan] = {}
+        #: Pixels of one call of each model, and the capacity they were computed from.
+        self._pixels: tuple[Capacity | None, dict[str, int]] = None, {}
 
     def learn_components(self, model: ModelComponents) -> None:
         """Take the components of a loaded model, for a file that did not tell them."""
@@ -101,21 +103,33 @@ class PlanSelector:
             model = read_components(self._catalogue, spec, self._value_bytes(spec))
             if model is not None:
                 self.learn_components(model)
-        self._measured.add(name)
+        with self._lock:
+            self._measured.add(name)
 
-    def measure_on_hub(self, row: AnySpec) -> None:
-        """Ask the hub for the size of what will be fetched from it; without an answer, nothing changes."""
+    def measure_on_hub(self, row: AnySpec) -> bool:
+        """Ask the hub for the size of what has not been fetched from it; what was measured in the meantime stays.
+
+        Returns:
+            Whether the hub answered.
+        """
         try:
             if isinstance(row, ModelSpec):
-                value_bytes = self._value_bytes(row)
-                model = read_hub_components(self._catalogue, row, value_bytes, class_needed(row))
-                if model is not None:
-                    self.learn_components(model)
+                model = read_hub_components(self._catalogue, row, self._value_bytes(row), class_needed(row))
+                with self._lock:
+                    if model is not None and not self.is_measured(row.id):
+                        self.learn_components(model)
             else:
                 value_bytes = self._extra_value_bytes(row)
-                self._learn_extra(size_hub_extra(self._catalogue, row, value_bytes, class_needed(row)))
-        except (HubError, CatalogueError) as error:
-            _log.info("the size of %s is not known before it is fetched: %s", row.id, error)
+                extra = size_hub_extra(self._catalogue, row, value_bytes, class_needed(row))
+                with self._lock:
+                    if extra is not None and not self.is_measured(extra.name):
+                        self._learn_extra(extra)
+        except HubUnavailable as error:
+            _log.info("the size of %s is not known: %s", row.id, error)
+            return False
+        except (HubRefused, CatalogueError) as error:
+            _log.warning("the size of %s is not known: %s", row.id, error)
+        return True
 
     def _learn_extra(self, extra: Component | None) -> None:
         if extra is not None:
@@ -172,12 +186,16 @@ class PlanSelector:
 
     def batch_pixels(self) -> dict[str, int]:
         """Model -> pixels that one call may generate; models that cannot be read here are missing."""
-        pixels = {}
-        for row in self._catalogue.models:
-            with suppress(CatalogueError):
-                if self.knows(row.id):
-                    pixels[row.id] = self.default_plan(row.id).batch_pixels
-        return pixels
+        with self._lock:
+            capacity, pixels = self._pixels
+            if capacity is not self.capacity:
+                pixels = {}
+                for row in self._catalogue.models:
+                    with suppress(CatalogueError):
+                        if self.knows(row.id):
+                            pixels[row.id] = self.default_plan(row.id).batch_pixels
+                self._pixels = self.capacity, pixels
+            return pixels
 
     def _candidates_for(self, model: str, workload: Workload) -> list[Plan]:
         key = (model, workload)

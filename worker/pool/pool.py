@@ -113,6 +113,10 @@ class Pool:
         """
         self._fetcher.prepare(name, watch or Unwatched())
 
+    def measure_missing(self) -> bool:
+        """Ask hubs for the sizes of what is not on this machine, for a thread that may wait; whether all answered."""
+        return self._fetcher.measure_missing()
+
     def is_here(self, name: str) -> bool:
         """Whether the files of something are on this machine, so that preparing it needs no connection."""
         return self._fetcher.is_here(name)

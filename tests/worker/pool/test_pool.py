@@ -139,7 +139,16 @@ def test_what_is_prepared_from_a_hub_is_reported_with_its_real_sizes(
         hub.commit("org/sdxl", hub_repositories.checkpoint())
         hub.commit("org/net", hub_repositories.controlnet())
         pool = Pool(rows, device="cpu")
+        pixels = pool.plan_selector.batch_pixels()
         assert pool.report()["capacity"].models[away.id].origin == "architecture"
+        hub.stop()
+        assert not pool.measure_missing()
+        hub.start()
+        assert pool.measure_missing()
+        assert pool.report()["capacity"].models[away.id].origin == "hub"
+        assert pool.report()["capacity"].extras["controlnet:sdxl-hint"].origin == "hub"
+        assert pool.plan_selector.batch_pixels()[away.id] > pixels[away.id]
+        assert not any(size > 500_000 for size in hub.fetched("org/sdxl").values())
         for name in (away.id, "controlnet:sdxl-hint"):
             pool.prepare(name)
     capacity = pool.report()["capacity"]
