@@ -114,7 +114,7 @@ class Pool:
         self._fetcher.prepare(name, watch or Unwatched())
 
     def measure_missing(self) -> bool:
-        """Ask hubs for the sizes of what is not on this machine, for a thread that may wait; whether all answered."""
+        """Ask hubs for the sizes of what is not on this machine; returns whether all answered. May take long."""
         return self._fetcher.measure_missing()
 
     def is_here(self, name: str) -> bool:
