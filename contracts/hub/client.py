@@ -74,17 +74,25 @@ class HubClient:
     """A connection to one hub; not thread-safe. Close it, or use it in a `with` block."""
 
     def __init__(self, environment: HubEnvironment) -> None:
+        """Open no connection yet. Raises HubRefused where the environment makes all of them impossible."""
         self._environment = environment
         headers = {"User-Agent": "darkroom"}
         if environment.token is not None:
+            if not environment.token.isascii() or not environment.token.isprintable():
+                raise HubRefused("HF_TOKEN has characters that no token has: set it again")
             headers["Authorization"] = f"Bearer {environment.token}"
-        # httpx drops Authorization where a redirect leads to another host, such as the hub's CDN.
-        self._http = httpx.Client(
-            headers=headers,
-            timeout=environment.timeout_seconds,
-            verify=_trusted_certificates(),
-            follow_redirects=True,
-        )
+        try:
+            # httpx drops Authorization where a redirect leads to another host, such as the hub's CDN.
+            self._http = httpx.Client(
+                headers=headers,
+                timeout=environment.timeout_seconds,
+                verify=_trusted_certificates(),
+                follow_redirects=True,
+            )
+        except OSError as error:
+            raise HubRefused("the certificates that SSL_CERT_FILE names cannot be read") from error
+        except (ValueError, ImportError, httpx.InvalidURL) as error:
+            raise HubRefused("the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names cannot be used") from error
 
     def __enter__(self) -> HubClient:
         return self
@@ -198,6 +206,10 @@ def _errors_of(repository: str) -> Iterator[None]:
     except httpx.TimeoutException as error:
         raise HubUnavailable(f"the hub does not answer in time about {repository}") from error
     except httpx.ConnectError as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise HubRefused(
+                "the hub's certificate is not trusted: name its authority in SSL_CERT_FILE, or correct HF_ENDPOINT"
+            ) from error
         raise HubUnavailable(f"the hub cannot be reached, so {repository} cannot be fetched") from error
     except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
         raise HubRefused("HF_ENDPOINT must be an address with http:// or https://") from error

@@ -207,9 +207,19 @@ def test_a_hub_that_sends_a_byte_now_and_then_is_left(
         get()
 
 
-def test_an_endpoint_that_is_no_address_is_named(hub: Hub, lora: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_ENDPOINT", "hub.test")
-    with pytest.raises(HubRefused, match="HF_ENDPOINT must be an address"):
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("HF_ENDPOINT", "hub.test", "HF_ENDPOINT must be an address"),
+        ("HF_TOKEN", "hf_tökén", "HF_TOKEN has characters that no token has"),
+        ("HTTP_PROXY", "telnet://proxy.test", "the proxy that HTTPS_PROXY"),
+    ],
+)
+def test_a_variable_that_makes_every_request_impossible_is_named(
+    hub: Hub, lora: str, variable: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(HubRefused, match=message):
         get()
 
 
