@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
-from contracts.errors import DarkroomError
+from contracts.errors import DarkroomError, Unavailable
 from contracts.hub.revisions import Revisions
 from contracts.hub.source import HubSource
 from contracts.queue.records import Weights
@@ -152,14 +152,17 @@ class Places:
         names = [row.id for row in rows.models]
         names += [f"controlnet:{row.id}" for row in rows.controlnets]
         names += [f"lora:{row.id}" for row in rows.loras]
-        return [name for name in names if self._is_found(name)]
-
-    def _is_found(self, name: str) -> bool:
-        try:
-            self.locate(name)
-        except (DarkroomError, OSError):
-            return False
-        return True
+        found = []
+        # What is remembered first: it needs no Redis.
+        for name in sorted(names, key=lambda name: name not in self._known):
+            try:
+                self.locate(name)
+            except Unavailable:
+                break  # the heartbeat must not wait for Redis once for each of them
+            except (DarkroomError, OSError):
+                continue
+            found.append(name)
+        return found
 
     def _find(self, row: _AnyRow) -> Path | None:
         if isinstance(row, ModelSpec):

@@ -153,14 +153,12 @@ class Prefetcher:
         Args:
             always_wanted: whether it is prepared even if no job needs it any more.
         """
+        with self._lock:
+            if self._is_begun(name, always_wanted):
+                return
         lane = self._lane_of(name)
         with self._lock:
-            self._forget_old_failures()
-            delay = self._delays.get(name)
-            if name in self._ready or name in self._failures or (delay is not None and delay.left_seconds > 0):
-                return
-            if name in self._pending:
-                self._pending[name].want(always=always_wanted)
+            if self._is_begun(name, always_wanted):
                 return
             self._pending[name] = RunningPreparation(
                 name,
@@ -188,6 +186,15 @@ class Prefetcher:
         with self._lock:
             delay = self._delays.get(name)
             return 0.0 if delay is None else time.monotonic() - delay.since
+
+    def _is_begun(self, name: str, always_wanted: bool) -> bool:
+        """Whether nothing is to be done for this now; if it is pending, it is wanted once more."""
+        self._forget_old_failures()
+        if name in self._pending:
+            self._pending[name].want(always=always_wanted)
+            return True
+        delay = self._delays.get(name)
+        return name in self._ready or name in self._failures or (delay is not None and delay.left_seconds > 0)
 
     def _lane_of(self, name: str) -> str:
         """Which thread prepares it: what takes long must not delay what does not."""

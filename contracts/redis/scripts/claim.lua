@@ -7,7 +7,8 @@
 -- ControlNets, LoRAs) that is not in `ready`, returns only the names of that. Jobs that need something in `deferred` are skipped.
 -- Cost: reads the names of a tier's waiting queues (model x owner) and the accounts; the heads of up to `scan_limit`
 -- queues whose owners' accounts are equal, and of the queues before the first warm or overdue one; and up to
--- `scan_limit` jobs to run together.
+-- `scan_limit` jobs to run together. While something is deferred, also the jobs that wait for it before the first that does
+-- not, up to MAX_PASSED_OVER of each queue.
 
 write_even_if_full()
 if not arguments.peek and redis.call('HGET', KEY.tiers, 'share') ~= tostring(arguments.lower_tier_share) then
@@ -57,27 +58,34 @@ local function is_unknown(id, state)
   return state ~= 'running' and not RQ_STATUS[state] and redis.call('HEXISTS', job_key(id), 'queue') == 1
 end
 
+-- Jobs of a queue whose needs are deferred are passed over up to this number: others must not wait behind them.
+local MAX_PASSED_OVER = 2000
+
 -- The first waiting job of a queue that is not deferred, and whether any job waits. Removes ids of jobs that are no
 -- longer queued.
 local function head(queue)
-  local index = 0
-  while index < arguments.scan_limit do
-    local id = redis.call('LINDEX', KEY.rq_queue .. queue, index)
-    if not id then break end
-    local job = redis.call('HMGET', job_key(id), 'state', 'created_at', 'model', 'needs')
-    local model = text(job[3])
-    local needs = strings(job[4], { model })
-    if job[1] ~= 'queued' and not is_unknown(id, job[1]) then
-      redis.call('LREM', KEY.rq_queue .. queue, 1, id)
-    elseif deferred[model] then
-      return nil, true
-    elseif first_of(needs, deferred, true) then
-      index = index + 1
-    else
-      return { queue = queue, id = id, since = number(job[2], 0), model = model, needs = needs }, true
+  local passed_over = 0
+  while passed_over < MAX_PASSED_OVER do
+    -- One id as long as the first job will do, as is usual.
+    local last = passed_over == 0 and 0 or passed_over + arguments.scan_limit
+    local ids = redis.call('LRANGE', KEY.rq_queue .. queue, passed_over, last)
+    if #ids == 0 then break end
+    for _, id in ipairs(ids) do
+      local job = redis.call('HMGET', job_key(id), 'state', 'created_at', 'model', 'needs')
+      local model = text(job[3])
+      local needs = strings(job[4], { model })
+      if job[1] ~= 'queued' and not is_unknown(id, job[1]) then
+        redis.call('LREM', KEY.rq_queue .. queue, 1, id)
+      elseif deferred[model] then
+        return nil, true
+      elseif first_of(needs, deferred, true) then
+        passed_over = passed_over + 1
+      else
+        return { queue = queue, id = id, since = number(job[2], 0), model = model, needs = needs }, true
+      end
     end
   end
-  return nil, index > 0
+  return nil, passed_over > 0
 end
 
 -- The waiting queues of a tier whose models are not deferred, by their owners' accounts: { queue, model, owner, account }.

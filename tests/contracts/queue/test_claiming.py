@@ -263,6 +263,17 @@ def test_no_job_joins_a_call_with_a_lora_that_is_not_ready_and_a_peek_names_it(
     assert queue.fetch(styled.id).state is JobState.QUEUED
 
 
+def test_a_job_is_found_behind_many_that_wait_for_a_download(queue: JobQueue, make_claims: MakeClaims) -> None:
+    for _ in range(80):
+        queue.submit(parameters(loras=(LoraParameters(name="ink"),)))
+    plain = queue.submit(parameters())
+    queue.cancel(queue.submit(parameters()).id)
+    claims = make_claims()
+    criteria = ClaimCriteria(deferred=["lora:ink"])
+    assert [claim.job.id for claim in claims.claim(criteria)] == [plain.id]
+    assert claims.claim(criteria) == []
+
+
 def test_ended_jobs_behind_a_deferred_job_leave_the_queue(queue: JobQueue, make_claims: MakeClaims) -> None:
     controlled = queue.submit(parameters(controls=(LINES,)))
     cancelled = queue.submit(parameters())
