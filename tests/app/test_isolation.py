@@ -188,7 +188,8 @@ def test_only_admins_see_the_counts_of_a_whole_pipeline_call(
         counts = CallCounts(batch_images=5, batch_jobs=4, embeddings=CacheUse(hits=3))
         text = receipt.model_copy(update={"whole_call": counts}).model_dump_json()
         queue.connection.hset(redis_keys.JOB + id, "receipt", text)
-        shown.append(owner.call("GET", f"/v1/jobs/{id}").json()["receipt"].get("whole_call"))
+        views = (owner.call("GET", f"/v1/jobs/{id}").json(), owner.call("GET", "/v1/jobs").json()["data"][0])
+        shown.append([view["receipt"].get("whole_call") for view in views])
 
-    assert shown[0] is None
-    assert shown[1]["batch_jobs"] == 4
+    assert shown[0] == [None, None]
+    assert [counts["batch_jobs"] for counts in shown[1]] == [4, 4]

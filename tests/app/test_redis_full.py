@@ -44,6 +44,17 @@ def test_a_full_redis_refuses_new_jobs_with_retry_after_and_serves_every_other_c
         assert client.delete(f"/v1/jobs/{ids[0]}").status_code == 204
 
 
+def test_what_redis_says_of_a_refused_call_is_not_shown_to_clients(client: TestClient, queue: JobQueue) -> None:
+    queue.connection.set("darkroom:jobs:local", "not a list of jobs")
+
+    answers = [client.get("/v1/jobs"), client.post("/v1/txt2img", json=JOB)]
+
+    for answer in answers:
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+        assert "the service's log has the details" in answer.json()["detail"]
+        assert "WRONGTYPE" not in answer.text
+
+
 def test_a_job_that_cannot_be_read_is_one_failed_job_and_no_error_of_the_list(
     client: TestClient, queue: JobQueue
 ) -> None:
