@@ -17,9 +17,8 @@ def test_every_block_that_needs_no_device_prints_lines_of_json_with_its_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     setup = prepare(tmp_path, time.monotonic() + 600, tiny=True)
-    names = [
-        name for name in gpu_check.ON_ANY_DEVICE if name != "compiled"
-    ]  # tests/worker/runtime/test_kernels.py
+    # What these two run has tests of its own, and takes long: compiling, and starting processes.
+    names = [name for name in gpu_check.ON_ANY_DEVICE if name not in ("compiled", "t5_arithmetic")]
     failed = [name for name in names if not gpu_check.run(name, setup, limit_seconds=600)]
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert failed == [], lines
@@ -33,7 +32,6 @@ def test_every_block_that_needs_no_device_prints_lines_of_json_with_its_figures(
     assert len({row["plan"] for row in rows["budgets"]}) > 1
     assert "denoiser streamed" in rows["streaming"][-1]["plan"]
     assert (rows["moves"][0]["loads"], rows["moves"][0]["evictions"]) == (2, 0)
-    assert [row["repeats"] for row in rows["t5_arithmetic"]] == [True]
 
 
 def test_a_block_that_fails_costs_only_itself_and_none_begins_after_the_deadline(

@@ -67,7 +67,7 @@ def moves(setup: Setup) -> Iterator[dict[str, Any]]:
     counters, budget = Counters(), setup.bytes(_SHARED_GIB)
     with opened(setup.trial, catalogue, budget_bytes=budget, counters=counters, max_models=9) as pool:
         plans = []
-        for seed in range(6):
+        for seed in range(2 * setup.repeats):
             memory = make(setup.trial, pool, rows[seed % 2], seed).receipt.memory
             plans.append("" if memory is None else memory.plan)
         models = [pool._cache.find(row.id) for row in rows]
