@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+
+import pytest
 import torch
 
 from bench.component_calls import build
@@ -42,3 +45,28 @@ def test_a_published_models_components_take_their_own_size_where_powers_of_two_w
         powers_of_two += sum(1 << (tensor.nbytes - 1).bit_length() for tensor in tensors)
     assert exact <= buffers < 1.001 * exact
     assert powers_of_two > 1.4 * exact
+
+
+def test_memory_is_page_locked_before_it_is_filled_and_the_host_waits_once_for_all_copies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    steps: list[str] = []
+
+    class Stream:
+        def synchronize(self) -> None:
+            steps.append("wait")
+
+    def register(memory: torch.Tensor, device: torch.device) -> bool:
+        steps.append("lock a filled buffer" if memory.any() else "lock")
+        return True
+
+    monkeypatch.setattr("worker.offload.host_buffer._register", register)
+    monkeypatch.setattr("worker.offload.host_buffer._unregister", lambda *_: steps.append("unlock"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: Stream())
+    originals = [torch.ones(100), torch.ones(7)]
+    buffer = HostBuffer(originals, torch.device("cuda:0"))
+    assert buffer.is_pinned
+    assert all(torch.equal(copy, original) for copy, original in zip(buffer.tensors, originals, strict=True))
+    del buffer
+    gc.collect()
+    assert steps == ["lock", "wait", "unlock"]
