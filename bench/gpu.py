@@ -48,7 +48,8 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("data/full-size"), help="where the checkpoints lie")
     parser.add_argument("--budgets", nargs="+", type=float, default=[8, 12, 16, 24, 48], help="GiB")
     parser.add_argument("--steps", type=int, help="default: 30 for SDXL, 28 for the others")
-    parser.add_argument("--short", action="store_true", help="bare, exact, with a LoRA, and fast; nothing else")
+    parser.add_argument("--short", action="store_true", help="SDXL and FLUX.1-dev: bare, exact, a LoRA, fast")
+    parser.set_defaults(**{"models": ["sdxl", "flux.1-dev"], "runs": 1} if "--short" in sys.argv else {})
     parser.add_argument("--tiny", action="store_true", help="the shapes models on the CPU")
     arguments = parser.parse_args()
     silence_known_warnings()
@@ -66,8 +67,7 @@ def tiny() -> Trial:
     """Takes seconds on any machine."""
     torch.set_num_threads(1)
     kernels = [KernelOptions(), KernelOptions(compile="blocks", compile_backend="aot_eager")]
-    budgets = [GIB // 56, GIB // 32]
-    return Trial(read_catalogue(BUILT_IN_CATALOGUE), "cpu", budgets, kernels, 64, steps=8, batches=(1, 2), runs=1)
+    return Trial(read_catalogue(BUILT_IN_CATALOGUE), "cpu", [GIB // 56, GIB // 32], kernels, 64, 8, (1, 2), runs=1)
 
 
 def full_size(arguments: argparse.Namespace) -> Trial:
@@ -79,7 +79,7 @@ def full_size(arguments: argparse.Namespace) -> Trial:
         free_memory()
     catalogue = read_catalogue(write_catalogue(chosen, arguments.folder))
     budgets = [int(size * GIB) for size in arguments.budgets]
-    plain = [KernelOptions(), KernelOptions(channels_last="off")]
+    plain = [KernelOptions(), KernelOptions(channels_last="on")]
     kernels = [*plain, KernelOptions(compile="blocks"), KernelOptions(compile="graphs")]
     return Trial(catalogue, "cuda", budgets, kernels, 1024, arguments.steps, (1, 2, 4, 8), arguments.runs)
 

@@ -111,6 +111,7 @@ class Consumer:
             stopping=lambda: self._shutdown.requested,
         )
         self._completion_thread = BackgroundThread("completion")
+        self._progress_thread = BackgroundThread("progress")
         self._completion: Future[None] | None = None
         self._heartbeat = Heartbeat(claims, settings, self._report, self._completer.delete_images, counters)
 
@@ -131,6 +132,7 @@ class Consumer:
                 self._preparation_news.close()
                 self._lookahead.close()
                 self._completion_thread.close()
+                self._progress_thread.close()
                 self._completer.close()
                 self._heartbeat.stop()
 
@@ -253,8 +255,14 @@ class Consumer:
 
     def _watch(self, claims: Sequence[Claim]) -> JobWatch:
         """Keep the leases of these jobs until they are completed, and watch their steps."""
-        report_seconds = self._settings.report_seconds
-        watch = JobWatch(self._claims, claims, lambda: self._shutdown.overdue, self._look_ahead, report_seconds)
+        watch = JobWatch(
+            self._claims,
+            claims,
+            lambda: self._shutdown.overdue,
+            self._look_ahead,
+            self._settings.report_seconds,
+            self._progress_thread if self._settings.report_seconds else None,
+        )
         self._heartbeat.hold(claims, watch)
         self._registration.show(WorkerStatus.BUSY)
         return watch
@@ -282,6 +290,7 @@ class Consumer:
                 self._counters.count("device_failures")
                 return [JobResult("device_failed")] * len(claims)
             finally:
+                watch.finish()
                 self._lookahead.pause()
 
     def _generate_unless_storage_is_away(self, jobs: Sequence[Job], watch: JobWatch) -> Sequence[JobResult]:

@@ -1,6 +1,7 @@
 """Watches jobs while they run: writes their progress, reads cancels and deadlines; one round trip per report.
 
-Also keeps the time of the last step, for the watchdog. Knows claims; knows nothing of diffusers.
+The steps go on meanwhile: what a report brings is heeded at the step after it. Also keeps the time of the last
+step, for the watchdog. Knows claims; knows nothing of diffusers.
 """
 
 from __future__ import annotations
@@ -8,9 +9,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
 
 from redis.exceptions import RedisError
 
+from contracts.background import BackgroundThread
 from contracts.queue.events import Preview
 from contracts.queue.leases import Claim, Claims, Verdict
 from contracts.queue.records import Progress
@@ -43,6 +47,7 @@ class JobWatch:
         must_release: Callable[[], bool] = lambda: False,
         on_step: Callable[[], object] = lambda: None,
         report_seconds: float = 0.0,
+        thread: BackgroundThread | None = None,
     ) -> None:
         """Watch jobs that start now.
 
@@ -50,6 +55,7 @@ class JobWatch:
             must_release: asked at each step: whether the jobs go back to the queue.
             on_step: called after each step after which jobs go on.
             report_seconds: minimum time between two reports; the last step is always reported.
+            thread: makes the reports of all steps but the last; None: each step waits for its own.
         """
         self.verdicts: dict[str, Verdict] = {}
         self._claims = claims
@@ -57,6 +63,8 @@ class JobWatch:
         self._must_release = must_release
         self._on_step = on_step
         self._report_seconds = report_seconds
+        self._thread = thread
+        self._report: Future[None] | None = None
         self._reported_at = float("-inf")
         self._first_step_at: float | None = None
         self._no_write_before = 0.0
@@ -74,7 +82,7 @@ class JobWatch:
         self._last_step_at = time.monotonic()
 
     def step(self, step: int, steps: int) -> None:
-        """Called after each denoising step; report it if the last report is old enough.
+        """Called after each denoising step; report it if the last report is old enough, and has ended.
 
         Raises:
             Aborted: every job was cancelled, is past its deadline, or belongs to another worker.
@@ -84,9 +92,12 @@ class JobWatch:
         if self._must_release():
             raise Released
         progress = self._progress(step, steps)
-        if step == steps or self._last_step_at - self._reported_at >= self._report_seconds:
+        if step == steps:
+            self.finish()
             self._ask(progress)
-            self._reported_at = time.monotonic()
+        elif self._is_due():
+            self.finish()
+            self._start_report(progress)
         if not self._running:
             raise Aborted
         self._on_step()
@@ -100,9 +111,16 @@ class JobWatch:
         """
         if self._must_release():
             raise Released
+        self.finish()
         self._ask(None)
         if not self._running:
             raise Aborted
+
+    def finish(self) -> None:
+        """Wait for the report that is being made, so that none comes after the call."""
+        report, self._report = self._report, None
+        if report is not None:
+            report.result()
 
     def preview(self, job_id: str, preview: Preview) -> None:
         """Publish a preview of a running job; in any thread. A preview that cannot be written is dropped."""
@@ -120,6 +138,17 @@ class JobWatch:
         self.verdicts[job_id] = "lost"
         self._running = [claim for claim in self._running if claim.job.id != job_id]
 
+    def _is_due(self) -> bool:
+        is_free = self._report is None or self._report.done()
+        return is_free and self._last_step_at - self._reported_at >= self._report_seconds
+
+    def _start_report(self, progress: Progress) -> None:
+        if self._thread is None:
+            self._ask(progress)
+        else:
+            self._report = self._thread.submit(partial(self._ask, progress))
+        self._reported_at = time.monotonic()
+
     def _progress(self, step: int, steps: int) -> Progress:
         eta_seconds = None
         if self._first_step_at is None:
@@ -132,14 +161,15 @@ class JobWatch:
         """Write the progress, if there is any, and drop the jobs that do not go on."""
         if time.monotonic() < self._no_write_before:
             return
+        running = self._running  # the heartbeat's thread may drop one meanwhile
         try:
-            verdicts = self._claims.advance(self._running, progress)
+            verdicts = self._claims.advance(running, progress)
         except RedisError as error:
             # The image is worth finishing: the fence decides at the end whether it still counts.
             _log.warning("progress not written: %s", error)
             self._no_write_before = time.monotonic() + _REDIS_PAUSE_SECONDS
             return
-        for claim, verdict in zip(self._running, verdicts, strict=True):
+        for claim, verdict in zip(running, verdicts, strict=True):
             if verdict != "on":
                 self.verdicts[claim.job.id] = verdict
         self._running = [claim for claim in self._running if claim.job.id not in self.verdicts]
