@@ -12,6 +12,8 @@ from app.events.waiting import MAX_WAIT_SECONDS, read_preference
 from app.middleware.request_id import request_id_of
 from app.submission.idempotency import IdempotentCall
 from app.submission.submit import Submission
+from contracts.errors import FieldProblem, InvalidRequest
+from contracts.queue.idempotency import FIELD
 
 _IdempotencyKey = Annotated[
     str | None,
@@ -62,6 +64,8 @@ def _submission_of(request: Request, idempotency_key: str | None, wait_seconds: 
 
 
 def _call_of(request: Request, idempotency_key: str | None) -> IdempotentCall:
+    if len(request.headers.getlist(FIELD)) > 1:
+        raise InvalidRequest([FieldProblem(FIELD, "is sent more than once; send one")])
     return IdempotentCall(
         idempotency=services_of(request).idempotency,
         owner=principal_of(request).owner,

@@ -146,6 +146,14 @@ def test_the_names_of_a_large_object_are_not_examined_one_by_one(client: TestCli
     assert "has 1982 names in its objects; at most 1000 are allowed" in everywhere["detail"]
 
 
+def test_a_message_about_too_many_entries_says_how_many_may_be_sent(client: TestClient) -> None:
+    body = {"prompt": "a", "metadata": {str(number): "x" for number in range(17)}}
+
+    (error,) = client.post("/v1/txt2img", json=body).json()["errors"]
+
+    assert (error["field"], error["message"]) == ("metadata", "must have at most 16 entries")
+
+
 def test_a_body_with_many_unknown_names_is_refused_before_they_cost_an_error_each() -> None:
     body = json.dumps({"prompt": "a", "seed": 1, **JUNK}).encode()
 

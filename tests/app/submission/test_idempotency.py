@@ -83,6 +83,13 @@ def test_a_key_that_is_too_short_or_too_long_is_refused(client: TestClient, queu
     assert client.post("/v1/txt2img", json=JOB, headers={"Idempotency-Key": "x" * 255}).status_code == 202
 
 
+def test_two_keys_for_one_call_are_refused(client: TestClient, queue: JobQueue) -> None:
+    response = client.post("/v1/txt2img", json=JOB, headers=[("Idempotency-Key", "a"), ("Idempotency-Key", "b")])
+
+    assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "Idempotency-Key")
+    assert count_jobs(queue) == 0
+
+
 def test_a_refused_call_does_not_use_up_its_key(client: TestClient, queue: JobQueue) -> None:
     headers = {"Idempotency-Key": "k"}
     assert client.post("/v1/txt2img", json={"prompt": "x", "width": 65}, headers=headers).status_code == 422
