@@ -12,6 +12,8 @@ from urllib.parse import quote
 import httpx
 
 _POLL_SECONDS = 0.1
+#: A job may wait for long, for a download perhaps: each pause is longer than the one before, up to this.
+_LONGEST_POLL_SECONDS = 2.0
 #: Timeout of an upload: a large file may travel over a slow connection.
 _UPLOAD_SECONDS = 600.0
 FINAL_STATES = frozenset({"completed", "failed", "cancelled"})
@@ -55,7 +57,7 @@ class Client:
         self, job_id: str, on_progress: Callable[[Json], None] = lambda _: None, timeout_seconds: float = 600.0
     ) -> Json:
         """Poll until the job has completed, failed or been cancelled, and return it."""
-        deadline = time.monotonic() + timeout_seconds
+        deadline, pause_seconds = time.monotonic() + timeout_seconds, _POLL_SECONDS
         while True:
             job = self.fetch(job_id)
             on_progress(job)
@@ -63,7 +65,9 @@ class Client:
                 return job
             if time.monotonic() > deadline:
                 raise ServiceError(f"job {job_id} is still {job['status']} after {timeout_seconds:.0f} s")
-            time.sleep(_POLL_SECONDS)
+            time.sleep(pause_seconds)
+            waits = job["status"] == "queued"
+            pause_seconds = min(_LONGEST_POLL_SECONDS, 1.2 * pause_seconds) if waits else _POLL_SECONDS
 
     def download(self, image: Json) -> bytes:
         """Return the bytes of one of a job's images. Its signed link needs no key and may point to a bucket."""
