@@ -20,10 +20,10 @@ from contracts import logs
 from contracts.auth.api_keys import ApiKeyStore
 from contracts.errors import DarkroomError, Unavailable
 from contracts.permissions import keep_private
+from contracts.processes.watchdog import Watchdog
 from contracts.redis.access import check_access, find_memory_risks
 from contracts.redis.connection import connect
 from contracts.settings import LogSettings, explain
-from contracts.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from redis import Redis
 from contracts.catalogue.catalogue import ModelSpec
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.memory.plan import Plan, gib
-from contracts.queue.workers import WorkerReport, read_workers
+from contracts.processes.workers import WorkerReport, read_workers
 from contracts.redis.connection import redis_errors_are_unavailable
 from contracts.requests.parameters import JobParameters
 

@@ -15,8 +15,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from contracts.metrics import INFINITY, SUM, MetricSpec, Sample, read_totals
+from contracts.processes.workers import WorkerReport, read_workers
 from contracts.queue.stats import QueueStats, read_stats
-from contracts.queue.workers import WorkerReport, read_workers
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from redis import Redis
 
 from app.disk_space import DiskSpace
 from contracts.errors import Unavailable
-from contracts.queue.workers import obstacle, read_workers
+from contracts.processes.workers import obstacle, read_workers
 from contracts.redis.connection import check_writes, redis_errors_are_unavailable
 from contracts.redis.replication import ReplicaBarrier
 from contracts.storage import Storage

@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from cli.client import Client, Json, ServiceError, encode_image
-from contracts.queue.preparations import Preparation
+from contracts.processes.preparations import Preparation
 
 #: Command-line option -> field of the request; options that were not given are left out.
 _PLAIN_FIELDS = {

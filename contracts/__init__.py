@@ -9,6 +9,7 @@ queue/          jobs: submit, claim, events, records
 storage/        files, in a folder or a bucket
 uploads/        uploaded images and LoRAs, retention
 auth/           API keys and signed links
+processes/      threads, signals, watchdog, and what processes report of themselves
 hub/            repositories on the Hugging Face hub, and the cache of their files
 outbound/       HTTP to addresses that clients name, webhooks
 errors.py       all errors, as a tree
@@ -19,5 +20,4 @@ metrics.py      all metrics, counters and totals
 permissions.py  who may read what the service writes
 redis_url.py    the forms of Redis' URL: one server, TLS, Sentinels
 settings.py     settings that several processes share
-watchdog.py     ends a process that stands still
 """

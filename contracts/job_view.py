@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from contracts.auth.signed_links import LinkSigner
 from contracts.catalogue.families import Task
-from contracts.queue.preparations import Preparation
+from contracts.processes.preparations import Preparation
 from contracts.queue.records import (
     DeliveryRecord,
     JobError,

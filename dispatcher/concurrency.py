@@ -13,9 +13,9 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
-from contracts.background import BackgroundThread
 from contracts.outbound.outbox import Message
-from contracts.shutdown import Shutdown
+from contracts.processes.background import BackgroundThread
+from contracts.processes.shutdown import Shutdown
 from dispatcher.settings import WebhookSettings
 
 _log = logging.getLogger(__name__)

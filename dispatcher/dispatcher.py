@@ -16,15 +16,15 @@ from rq.worker import WorkerStatus
 
 from contracts import logs
 from contracts.auth.signed_links import LinkSigner
-from contracts.background import BackgroundThread
 from contracts.errors import Unavailable
 from contracts.metrics import Counters, TotalsWriter
 from contracts.outbound.outbox import ForeignJob, Message, Outbox, Outcome
 from contracts.outbound.signing import Secrets
+from contracts.processes.background import BackgroundThread
+from contracts.processes.rq_registration import RqRegistration
+from contracts.processes.shutdown import Shutdown
 from contracts.queue.listener import WorkListener
-from contracts.queue.rq_registration import RqRegistration
 from contracts.redis import keys
-from contracts.shutdown import Shutdown
 from dispatcher.concurrency import AttemptPool
 from dispatcher.delivery import deliver
 from dispatcher.http_client import Poster

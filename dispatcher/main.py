@@ -13,10 +13,10 @@ from contracts.errors import DarkroomError
 from contracts.metrics import Counters, TotalsWriter
 from contracts.outbound.outbox import Outbox
 from contracts.outbound.signing import Secrets
+from contracts.processes.watchdog import Watchdog
 from contracts.redis.access import check_access
 from contracts.redis.connection import connect
 from contracts.settings import LogSettings, OutboundSettings, SharedSettings, explain
-from contracts.watchdog import Watchdog
 from dispatcher.dispatcher import Dispatcher
 from dispatcher.http_client import Poster
 from dispatcher.settings import WebhookSettings

@@ -11,7 +11,7 @@ import sys
 from redis.exceptions import RedisError
 
 from contracts.errors import DarkroomError
-from contracts.queue.workers import read_workers
+from contracts.processes.workers import read_workers
 from contracts.redis.connection import connect
 from contracts.settings import SharedSettings
 

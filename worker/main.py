@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from contracts import logs
-from contracts.background import BackgroundThread
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import DarkroomError
 from contracts.hub.revisions import Revisions
 from contracts.metrics import Counters
 from contracts.permissions import keep_private
+from contracts.processes.background import BackgroundThread
+from contracts.processes.watchdog import Watchdog
 from contracts.queue.leases import Claims
 from contracts.redis.access import check_access
 from contracts.redis.connection import connect
 from contracts.requests.model_defaults import read_checked_catalogue
 from contracts.settings import LogSettings, QueueSettings, SharedSettings, explain
 from contracts.storage import Storage, open_storage
-from contracts.watchdog import Watchdog
 from worker.runtime.host_environment import set_library_options
 from worker.settings import WorkerSettings
 

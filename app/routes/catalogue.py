@@ -16,9 +16,9 @@ from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.families import FAMILIES, Task
 from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.job_view import ListView
+from contracts.processes.preparations import Preparation
+from contracts.processes.workers import WorkerReport, is_ready, preparation_of, read_workers
 from contracts.queue.client import JobQueue
-from contracts.queue.preparations import Preparation
-from contracts.queue.workers import WorkerReport, is_ready, preparation_of, read_workers
 from contracts.redis.connection import redis_errors_are_unavailable
 from contracts.requests.schema import Txt2ImgRequest
 

@@ -15,8 +15,8 @@ from redis import RedisError
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import CatalogueError
 from contracts.hub.source import HubSource
-from contracts.queue.preparations import FAILED, FETCHING, Preparation
-from contracts.queue.workers import obstacle, read_workers
+from contracts.processes.preparations import FAILED, FETCHING, Preparation
+from contracts.processes.workers import obstacle, read_workers
 from contracts.redis.connection import connect
 
 #: Interval between two looks at the workers' reports, and the same once a model is being fetched.

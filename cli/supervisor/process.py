@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from contracts.watchdog import START_SECONDS
+from contracts.processes.watchdog import START_SECONDS
 
 _log = logging.getLogger(__name__)
 

@@ -23,10 +23,10 @@ from cli.supervisor.beats import BeatReceiver
 from cli.supervisor.hub_check import check_catalogue
 from cli.supervisor.process import Child
 from cli.supervisor.redis_server import MEMORY_BYTES, RedisServer
-from contracts.background import BackgroundThread
 from contracts.permissions import keep_private
+from contracts.processes.background import BackgroundThread
+from contracts.processes.watchdog import NOTIFY_SOCKET
 from contracts.settings import SharedSettings
-from contracts.watchdog import NOTIFY_SOCKET
 
 _POLL_SECONDS = 0.1
 #: Beats that were missed in a longer round of supervision (Redis was restarted, say) do not count.

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import urlsplit
 
-from contracts.background import BackgroundThread
 from contracts.errors import DestinationRefused, DestinationUnknown
+from contracts.processes.background import BackgroundThread
 from contracts.settings import OutboundSettings
 
 Address = IPv4Address | IPv6Address

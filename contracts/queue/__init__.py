@@ -7,13 +7,10 @@ record_reader.py     reads records, whichever release wrote them
 leases.py            the workers' side: claim, extend, advance, finish, release, reap
 reaper.py            reaps on behalf of a worker or an API process
 waiting_jobs.py      tells waiting jobs how the preparation of their files goes on
-preparations.py      how that goes on
 eta.py               positions in the queue, and estimated times
 events.py            a job's event stream
 listener.py          waits for news of jobs
 listing.py           an owner's jobs in pages
 idempotency.py       one call made once, however often it is sent
 stats.py             jobs by state, queue depths
-workers.py           what workers report of themselves
-rq_registration.py   registers our processes where RQ's tools look
 """

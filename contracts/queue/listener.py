@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 from redis import Redis
 from redis.exceptions import RedisError
 
-from contracts.background import BackgroundThread
+from contracts.processes.background import BackgroundThread
 
 _log = logging.getLogger(__name__)
 

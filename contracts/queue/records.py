@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from contracts.errors import RETRYABLE, FailureCode
-from contracts.queue.preparations import Preparation
+from contracts.processes.preparations import Preparation
 from contracts.redis import keys
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import Priority, WebhookEvent

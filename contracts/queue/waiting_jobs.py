@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from redis import Redis
 
-from contracts.queue.preparations import Preparation
+from contracts.processes.preparations import Preparation
 from contracts.queue.records import JobError
 from contracts.redis.connection import Scripts
 

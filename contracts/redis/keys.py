@@ -50,8 +50,8 @@ TIERS           = Key("darkroom:tiers",                    "hash",    "kept",   
 IMAGE_PACE      = Key("darkroom:image_pace",               "hash",    "kept",                  "queue/leases")
 RECORD_BYTES    = Key("darkroom:record_bytes",             "hash",    "rows: while not 0",     "queue/client")
 JOB_COUNTS      = Key("darkroom:census",                   "hash",    "kept",                  "queue/stats")
-WORKER          = Key("darkroom:worker:{id}",              "string",  "three heartbeats",      "queue/workers")
-WORKERS         = Key("darkroom:workers",                  "zset",    "rows: an hour",         "queue/workers")
+WORKER          = Key("darkroom:worker:{id}",              "string",  "three heartbeats",      "processes/workers")
+WORKERS         = Key("darkroom:workers",                  "zset",    "rows: an hour",         "processes/workers")
 # Files in the storage
 EXPIRY          = Key("darkroom:expiry",                   "zset",    "rows: until swept",     "uploads/retention")
 STORED_BYTES    = Key("darkroom:bytes",                    "hash",    "rows: while not 0",   "uploads/owner_bytes")

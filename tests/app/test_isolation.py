@@ -9,9 +9,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from contracts.auth.api_keys import ApiKeyStore, Scope
+from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.client import JobQueue
 from contracts.queue.records import CacheUse, CallCounts
-from contracts.queue.workers import WorkerReport, publish
 from contracts.redis import keys as redis_keys
 from tests.support.images import encode_solid
 from tests.support.scripted_worker import ScriptedWorker

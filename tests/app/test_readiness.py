@@ -11,9 +11,9 @@ import pytest
 
 from app.disk_space import DiskSpace
 from app.readiness import Readiness
+from contracts.processes.preparations import Preparation
+from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.client import JobQueue
-from contracts.queue.preparations import Preparation
-from contracts.queue.workers import WorkerReport, publish
 from contracts.storage.local import LocalStorage
 
 MODEL = "the-default"

@@ -7,8 +7,8 @@ from typing import Any
 from contracts.catalogue.catalogue import read_catalogue
 from contracts.memory.plan import Policy
 from contracts.memory.planner import take_capacity
+from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.client import JobQueue
-from contracts.queue.workers import WorkerReport, publish
 from contracts.settings import BUILT_IN_CATALOGUE
 
 MIB = 2**20

@@ -25,7 +25,7 @@ from contracts.queue.client import JobQueue
 from contracts.queue.leases import Claims
 from contracts.settings import QueueSettings, SharedSettings
 from contracts.storage import open_storage
-from contracts.watchdog import Watchdog
+from contracts.processes.watchdog import Watchdog
 from tests.support.scripted_worker import ScriptedWorker
 from worker.loop.heartbeat import Heartbeat
 from worker.loop.progress import JobWatch

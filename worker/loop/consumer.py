@@ -20,16 +20,16 @@ from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
 from rq.worker import WorkerStatus
 
-from contracts.background import BackgroundThread
 from contracts.errors import FailureCode, Unavailable
 from contracts.metrics import Counters
+from contracts.processes.background import BackgroundThread
+from contracts.processes.rq_registration import RqRegistration
+from contracts.processes.shutdown import Shutdown
 from contracts.queue.client import FORMER_RUN_FUNCTIONS, RUN_FUNCTION
 from contracts.queue.leases import Claim, ClaimCriteria, ClaimDeferred, Claims, NotReady, job_context
 from contracts.queue.listener import WorkListener
 from contracts.queue.records import JobError, JobRecord
-from contracts.queue.rq_registration import RqRegistration
 from contracts.redis import keys
-from contracts.shutdown import Shutdown
 from contracts.storage import Storage
 from worker.checkpoints.places import NotPrepared
 from worker.generation.generate import Job, generate

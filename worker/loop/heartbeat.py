@@ -15,11 +15,11 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from contracts.background import BackgroundThread
 from contracts.metrics import Counters, TotalsWriter
+from contracts.processes.background import BackgroundThread
+from contracts.processes.workers import WorkerReport, publish, withdraw
 from contracts.queue.leases import Claim, Claims
 from contracts.queue.reaper import Reaper
-from contracts.queue.workers import WorkerReport, publish, withdraw
 from worker.loop.progress import JobWatch
 from worker.settings import WorkerSettings
 

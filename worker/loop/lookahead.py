@@ -16,7 +16,7 @@ from functools import partial
 
 from redis.exceptions import RedisError
 
-from contracts.background import BackgroundThread
+from contracts.processes.background import BackgroundThread
 from contracts.queue.leases import NextJobs, job_context
 from contracts.queue.records import JobRecord
 from worker.pool.pool import Pool

@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from contracts.background import BackgroundThread
 from contracts.errors import FailureCode, JobFailed
 from contracts.hub.errors import Cancelled
 from contracts.metrics import Counters
-from contracts.queue.preparations import FAILED, RETRYING, Preparation
+from contracts.processes.background import BackgroundThread
+from contracts.processes.preparations import FAILED, RETRYING, Preparation
 from worker.checkpoints.places import PreparationWatch
 from worker.loop.running_preparation import RunningPreparation
 from worker.pool.fetcher import PreparationDelayed

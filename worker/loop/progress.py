@@ -14,7 +14,7 @@ from functools import partial
 
 from redis.exceptions import RedisError
 
-from contracts.background import BackgroundThread
+from contracts.processes.background import BackgroundThread
 from contracts.queue.events import Preview
 from contracts.queue.leases import Claim, Claims, Verdict
 from contracts.queue.records import Progress

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 
 from contracts.errors import JobFailed
-from contracts.queue.preparations import FAILED, READING, WAITING, Preparation
+from contracts.processes.preparations import FAILED, READING, WAITING, Preparation
 from contracts.storage import Storage
 from worker.checkpoints.places import NotPrepared
 from worker.generation.warm_up import warm_up

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from contracts.background import BackgroundThread
 from contracts.catalogue.schedulers import Kind
+from contracts.processes.background import BackgroundThread
 from contracts.queue.events import Preview
 from worker.sampling.host_timesteps import on_host
 

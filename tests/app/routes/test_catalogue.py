@@ -10,8 +10,8 @@ from fastapi.testclient import TestClient
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts.catalogue.schedulers import SCHEDULERS
+from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.client import JobQueue
-from contracts.queue.workers import WorkerReport, publish
 from contracts.settings import SharedSettings
 
 CATALOGUE = """

@@ -10,8 +10,8 @@ from fastapi.testclient import TestClient
 
 from app.main import create_app
 from app.settings import ApiSettings
+from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.client import JobQueue
-from contracts.queue.workers import WorkerReport, publish
 from contracts.settings import SharedSettings
 from contracts.storage.local import LocalStorage
 from tests.support.disks import fill, full_disk, redis_on_a_small_disk

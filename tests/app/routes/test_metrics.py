@@ -15,8 +15,8 @@ from app.main import create_app
 from app.settings import ApiSettings
 from contracts.metrics import ROWS, Counters, TotalsWriter
 from contracts.outbound.outbox import Outbox, Outcome
+from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.client import JobQueue
-from contracts.queue.workers import WorkerReport, publish
 from contracts.settings import SharedSettings
 from tests.support.api_process import api_process
 from tests.support.scripted_worker import ScriptedWorker

@@ -12,8 +12,8 @@ from fastapi.testclient import TestClient
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts.auth.api_keys import ApiKeyStore
+from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.client import JobQueue
-from contracts.queue.workers import WorkerReport, publish
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
 from tests.support.api_process import api_process

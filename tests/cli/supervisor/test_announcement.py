@@ -10,9 +10,9 @@ import pytest
 
 from cli.supervisor.announcement import Announcement
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.processes.preparations import FAILED, FETCHING, RETRYING, Preparation
+from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.client import JobQueue
-from contracts.queue.preparations import FAILED, FETCHING, RETRYING, Preparation
-from contracts.queue.workers import WorkerReport, publish
 from tests.support.receiver import Receiver, Reply, receiving
 
 GATED = "org/model is gated: accept its terms on the hub and set HF_TOKEN for the worker"

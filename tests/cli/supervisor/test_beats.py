@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from cli.supervisor.beats import BeatReceiver
-from contracts.watchdog import NOTIFY_SOCKET
+from contracts.processes.watchdog import NOTIFY_SOCKET
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def run(beats: BeatReceiver, program: str) -> int:
 
 def test_a_beat_names_the_process_that_sent_it(beats: BeatReceiver) -> None:
     assert beats.receive() == set()
-    beat = "from contracts.watchdog import Watchdog; Watchdog(60).beat()"
+    beat = "from contracts.processes.watchdog import Watchdog; Watchdog(60).beat()"
     assert beats.receive() == set()
     pids = {run(beats, beat), run(beats, beat)}
     assert beats.receive() == pids
@@ -38,7 +38,7 @@ def test_a_beat_names_the_process_that_sent_it(beats: BeatReceiver) -> None:
 
 
 def test_starting_is_no_beat(beats: BeatReceiver) -> None:
-    run(beats, "from contracts.watchdog import Watchdog; Watchdog(60)")
+    run(beats, "from contracts.processes.watchdog import Watchdog; Watchdog(60)")
     assert beats.receive() == set()
 
 
@@ -47,7 +47,7 @@ def test_a_process_beats_although_nobody_listens_any_more(beats: BeatReceiver) -
         beats,
         f"""
 import os
-from contracts.watchdog import Watchdog
+from contracts.processes.watchdog import Watchdog
 watchdog = Watchdog(60)
 for _ in range(1000):
     watchdog.beat()

@@ -17,10 +17,10 @@ from rq.suspension import resume, suspend
 from rq.worker import WorkerStatus
 
 from contracts.outbound.outbox import Outbox
+from contracts.processes.rq_registration import RqRegistration
 from contracts.queue.client import JobQueue
 from contracts.queue.leases import ClaimCriteria
 from contracts.queue.records import JobState, WebhookRecord
-from contracts.queue.rq_registration import RqRegistration
 from contracts.requests.schema import WebhookEvent
 from tests.support.claims import MakeClaims
 from tests.support.dispatcher_process import dispatcher_process

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from contracts.errors import FailureCode
+from contracts.processes.preparations import FETCHING, READY, RETRYING, Preparation
 from contracts.queue.client import JobQueue
 from contracts.queue.events import read_events
 from contracts.queue.leases import ClaimCriteria
-from contracts.queue.preparations import FETCHING, READY, RETRYING, Preparation
 from contracts.queue.records import JobError, JobState
 from contracts.requests.parameters import ControlParameters, LoraParameters
 from contracts.requests.schema import Priority

@@ -19,13 +19,13 @@ from contracts.auth.api_keys import ApiKeyStore
 from contracts.errors import FailureCode, Unavailable
 from contracts.metrics import Counters, TotalsWriter
 from contracts.outbound.outbox import Outbox, Outcome
+from contracts.processes.rq_registration import RqRegistration
+from contracts.processes.workers import WorkerReport, publish, read_workers
 from contracts.queue.client import JobQueue
 from contracts.queue.events import Preview
 from contracts.queue.idempotency import CallIdentity, Idempotency
 from contracts.queue.leases import ClaimCriteria, Claims
 from contracts.queue.records import JobState, Progress, WebhookRecord
-from contracts.queue.rq_registration import RqRegistration
-from contracts.queue.workers import WorkerReport, publish, read_workers
 from contracts.redis.connection import Scripts, connect, is_memory_full
 from contracts.requests.schema import WebhookEvent
 from contracts.settings import QueueSettings, SharedSettings

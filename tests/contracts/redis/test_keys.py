@@ -13,12 +13,12 @@ from contracts.auth.signed_links import LinkSigner
 from contracts.metrics import Counters, TotalsWriter
 from contracts.outbound.outbox import Outbox, Outcome
 from contracts.outbound.signing import Secrets
+from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.client import JobQueue
 from contracts.queue.idempotency import CallIdentity, Idempotency
 from contracts.queue.leases import ClaimCriteria
 from contracts.queue.limits import Quota, SubmitLimits
 from contracts.queue.records import JobState, WebhookRecord, work_of
-from contracts.queue.workers import WorkerReport, publish
 from contracts.redis.connection import check_writes
 from contracts.redis.keys import TABLE, Key
 from contracts.requests.schema import WebhookEvent

@@ -19,10 +19,10 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import FailureCode
 from contracts.memory.plan import Policy
 from contracts.metrics import Counters, read_totals
+from contracts.processes.workers import WorkerReport, read_workers
 from contracts.queue.client import FORMER_RUN_FUNCTIONS, JobQueue
 from contracts.queue.leases import Claim, ClaimCriteria
 from contracts.queue.records import JobState
-from contracts.queue.workers import WorkerReport, read_workers
 from contracts.requests.parameters import JobParameters, LoraParameters
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings

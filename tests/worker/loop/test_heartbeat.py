@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from contracts.metrics import Counters
+from contracts.processes.watchdog import STALLED
 from contracts.queue.client import JobQueue
 from contracts.queue.leases import ClaimCriteria, Claims
 from contracts.queue.records import JobState
 from contracts.redis.connection import connect
 from contracts.settings import QueueSettings, SharedSettings
-from contracts.watchdog import STALLED
 from tests.support.parameters import parameters
 from tests.support.waiting import wait_until
 from worker.loop.heartbeat import Heartbeat
@@ -75,7 +75,7 @@ def test_a_process_without_steps_exits(settings: SharedSettings, queue: JobQueue
         "from contracts.redis.connection import connect\n"
         "from contracts.metrics import Counters\n"
         "from contracts.settings import QueueSettings\n"
-        "from contracts.watchdog import Watchdog\n"
+        "from contracts.processes.watchdog import Watchdog\n"
         "from worker.loop.heartbeat import Heartbeat\n"
         "from worker.loop.progress import JobWatch\n"
         "from worker.settings import WorkerSettings\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cli.supervisor.redis_server import RedisServer
-from contracts.background import BackgroundThread
+from contracts.processes.background import BackgroundThread
 from contracts.queue.client import JobQueue
 from contracts.queue.leases import ClaimCriteria, Claims
 from contracts.settings import QueueSettings, SharedSettings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.queue.preparations import FAILED
+from contracts.processes.preparations import FAILED
 from contracts.storage import Storage
 from worker.loop.prefetch import Prefetcher
 from worker.loop.warm_list import WarmList

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from contracts.background import BackgroundThread
+from contracts.processes.background import BackgroundThread
 from tests.support.waiting import wait_until
 
 
@@ -67,7 +67,7 @@ def test_close_waits_for_submitted_calls() -> None:
 def test_a_process_that_ends_does_not_wait_for_the_thread() -> None:
     program = (
         "import time\n"
-        "from contracts.background import BackgroundThread\n"
+        "from contracts.processes.background import BackgroundThread\n"
         "BackgroundThread('helper').submit(lambda: time.sleep(600))\n"
     )
     assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0

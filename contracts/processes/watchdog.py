@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from contracts.background import BackgroundThread
+from contracts.processes.background import BackgroundThread
 
 _log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFun
 from redis import Redis
 
 from contracts.memory.planner import Capacity
-from contracts.queue.preparations import FETCHING, READING, RETRYING, WAITING, Preparation
+from contracts.processes.preparations import FETCHING, READING, RETRYING, WAITING, Preparation
 from contracts.redis import keys
 from contracts.redis.connection import Scripts
 

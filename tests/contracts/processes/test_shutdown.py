@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from contracts.shutdown import Shutdown
+from contracts.processes.shutdown import Shutdown
 
 
 @pytest.fixture(autouse=True)

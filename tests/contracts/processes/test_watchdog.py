@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from contracts.watchdog import STALLED
+from contracts.processes.watchdog import STALLED
 
 #: Native code that holds the interpreter's lock and never returns, without burning a core.
 HOLD_INTERPRETER = "ctypes.PyDLL(None).pause()"
 PRELUDE = """
 import asyncio, ctypes, re, threading, time
-from contracts.watchdog import Watchdog
+from contracts.processes.watchdog import Watchdog
 """
 
 

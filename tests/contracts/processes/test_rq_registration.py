@@ -12,7 +12,7 @@ from rq import Worker
 from rq.worker import WorkerStatus
 
 from contracts.errors import SettingsError
-from contracts.queue.rq_registration import RqRegistration
+from contracts.processes.rq_registration import RqRegistration
 from tests.support.waiting import wait_until
 
 TTL_SECONDS = 2
@@ -20,7 +20,7 @@ KEY = "rq:worker:a-worker"
 #: Registers and never leaves.
 PROGRAM = """
 import sys, time
-from contracts.queue.rq_registration import RqRegistration
+from contracts.processes.rq_registration import RqRegistration
 from contracts.redis.connection import connect
 connection = connect(sys.argv[1], timeout_seconds=5, retries=1, decode=False)
 with RqRegistration(connection, "a-worker", int(sys.argv[2])):

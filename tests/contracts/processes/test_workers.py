@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import time
 
+from contracts.processes.workers import WorkerReport, publish, read_workers, withdraw
 from contracts.queue.client import JobQueue
-from contracts.queue.workers import WorkerReport, publish, read_workers, withdraw
 
 
 def test_live_workers_are_listed_by_id(queue: JobQueue) -> None:

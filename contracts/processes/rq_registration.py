@@ -21,8 +21,8 @@ from rq.utils import utcformat
 from rq.worker import WorkerStatus
 from rq.worker_registration import unregister
 
-from contracts.background import BackgroundThread
 from contracts.errors import SettingsError
+from contracts.processes.background import BackgroundThread
 from contracts.redis.connection import Scripts, redis_errors_are_unavailable
 
 _log = logging.getLogger(__name__)

@@ -1,0 +1,9 @@
+"""What every long-running process of the service has: threads, an orderly end, a watchdog, reports of itself.
+
+background.py        one named background thread
+shutdown.py          a signal asks to stop: how long what runs may take
+watchdog.py          ends a process that stands still
+rq_registration.py   registers a process where RQ's tools look
+workers.py           what workers report of themselves
+preparations.py      how the preparation of files goes on, in these reports and for the jobs that wait for it
+"""
