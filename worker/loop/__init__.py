@@ -1,6 +1,7 @@
 """The worker's loop: claims jobs, keeps their leases, completes them; the only room that knows the queue.
 
 consumer.py       the loop: claim → generate → complete
+claimer.py        claims jobs that can run now, and has prepared what others lack
 claim_policy.py   what to ask the queue for next: minimum residency of a model, limits of a claim
 progress.py       watches running jobs: progress out, cancels and deadlines in
 completion.py     stores images and writes how jobs ended

@@ -14,10 +14,6 @@ from functools import partial
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import RedisError
-from rq.exceptions import NoSuchJobError
-from rq.job import Job as RqJob
-from rq.serializers import JSONSerializer
 from rq.worker import WorkerStatus
 
 from contracts.errors import FailureCode, Unavailable
@@ -25,16 +21,16 @@ from contracts.metrics import Counters
 from contracts.processes.background import BackgroundThread
 from contracts.processes.rq_registration import RqRegistration
 from contracts.processes.shutdown import Shutdown
-from contracts.queue.client import FORMER_RUN_FUNCTIONS, RUN_FUNCTION
-from contracts.queue.leases import Claim, ClaimCriteria, ClaimDeferred, Claims, NotReady, job_context
+from contracts.queue.leases import Claim, Claims, job_context
 from contracts.queue.listener import WorkListener
-from contracts.queue.records import JobError, JobRecord
+from contracts.queue.records import JobRecord
 from contracts.redis import keys
 from contracts.storage import Storage
 from worker.checkpoints.places import NotPrepared
 from worker.generation.generate import Job, generate
 from worker.generation.outputs import JobResult
 from worker.loop.claim_policy import ClaimPolicy, ModelPixels
+from worker.loop.claimer import Claimer
 from worker.loop.completion import JobCompleter
 from worker.loop.heartbeat import Heartbeat
 from worker.loop.lookahead import Lookahead
@@ -49,12 +45,10 @@ from worker.settings import WorkerSettings
 
 _log = logging.getLogger(__name__)
 
-_REDIS_PAUSE_SECONDS = 0.5
 #: Maximum time for the last step, write and connection to end once the shutdown is overdue.
 _SHUTDOWN_GRACE_SECONDS = 30.0
 #: How often jobs that wait for those before them tell the watchdog so.
 _WATCHED_SECONDS = 1.0
-_FUNCTION_REFUSED = JobError.of(FailureCode.REFUSED_FUNCTION, "the job names a function that is not allowed")
 
 
 class Consumer:
@@ -79,7 +73,6 @@ class Consumer:
             counters: what the worker's parts count; added to the service's totals while it works.
         """
         counters = Counters() if counters is None else counters
-        self._connection = connection
         self._counters = counters
         self._device_failure: DeviceFailed | None = None
         self._claims = claims
@@ -87,7 +80,6 @@ class Consumer:
         self._storage = storage
         self._settings = settings
         self._warming_up = True
-        self._claim_lost = False
         self._wait_seconds = settings.poll_seconds
         self._registration = RqRegistration(connection, settings.name)
         self._listener = WorkListener(claims.connection, keys.WAKE_JOBS)
@@ -100,7 +92,6 @@ class Consumer:
             self._prefetcher, claims, settings.name, settings.download_retry_seconds, loaded=lambda: pool.warm
         )
         self._warm_list = WarmList(pool, self._prefetcher, storage, is_compiled=settings.compile != "off")
-        self._lookahead = Lookahead(pool, lambda: claims.peek(self._criteria()), self._prepare)
         self._outage = StorageOutage(storage, settings.storage_retry_seconds)
         self._completer = JobCompleter(
             claims,
@@ -114,6 +105,10 @@ class Consumer:
         self._progress_thread = BackgroundThread("progress")
         self._completion: Future[None] | None = None
         self._heartbeat = Heartbeat(claims, settings, self._report, self._completer.delete_images, counters)
+        self._claimer = Claimer(
+            connection, claims, pool, self._prefetcher, self._policy, settings, lambda: self._heartbeat.held_claims
+        )
+        self._lookahead = Lookahead(pool, self._claimer.peek, self._claimer.prepare)
 
     def start(self, models: Sequence[str]) -> None:
         """Load the warm models, then run until a signal asks to stop and the last jobs are completed.
@@ -174,78 +169,13 @@ class Consumer:
     # -- claim ----------------------------------------------------------------------------------------
 
     def _claim(self) -> list[Claim]:
-        """Jobs for one pipeline call; empty where there are none, and `_wait_seconds` says when to look again."""
-        self._wait_seconds = self._settings.poll_seconds
+        """Jobs for one pipeline call; empty where there are none, or none may be claimed now."""
         if self._registration.is_suspended or not self._outage.is_over():
+            self._wait_seconds = self._settings.poll_seconds
             return []
-        try:
-            if self._claim_lost:
-                self._claims.release_lost(self._heartbeat.held_claims)
-                self._claim_lost = False
-            return self._fitting(self._prepared(self._allowed(self._claims.claim(self._criteria()))))
-        except NotReady as error:
-            self._prepare(error.names)
-            self._wait_seconds = 0.0  # another model's jobs may be ready
-        except ClaimDeferred as deferred:
-            self._wait_seconds = min(deferred.seconds, self._settings.poll_seconds)
-        except RedisError as error:
-            _log.warning("nothing claimed, Redis does not answer: %s", error)
-            # The claim may have run and only its answer been lost.
-            self._claim_lost = True
-            self._wait_seconds = _REDIS_PAUSE_SECONDS
-        return []
-
-    def _criteria(self) -> ClaimCriteria:
-        deferred, warm = self._prefetcher.deferred, self._pool.warm
-        self._prefetcher.forget(warm)
-        ready = {*warm, *self._prefetcher.ready}
-        return self._policy.criteria(warm, self._settings, ready, [name for name in deferred if name not in ready])
-
-    def _prepared(self, claims: list[Claim]) -> list[Claim]:
-        """The claims with all that they need; others, which a release queued that did not say so, go back."""
-        ready = {*self._pool.warm, *self._prefetcher.ready}
-        prepared = [claim for claim in claims if ready.issuperset(claim.job.parameters.needs)]
-        for claim in reversed(claims):
-            if claim not in prepared:
-                self._claims.release(claim, needs=claim.job.parameters.needs)
-        return prepared
-
-    def _prepare(self, names: Sequence[str]) -> None:
-        """Begin to prepare what jobs lack."""
-        # The model, which takes longest, last: a LoRA that cannot be had ends the job before.
-        for name in reversed(names):
-            self._prefetcher.begin(name)
-
-    def _allowed(self, claims: list[Claim]) -> list[Claim]:
-        """The claims whose RQ job names our function; any other was planted: it fails here, and is logged."""
-        allowed = []
-        for claim in claims:
-            try:
-                function = self._function_of(claim.job.id)
-            except NoSuchJobError:
-                # After a failover, two connections may lead to different servers for a moment: no reason to fail
-                # the job. Its lease expires, which uses up an attempt.
-                _log.warning("job %s has no job of RQ: not run now", claim.job.id)
-                continue
-            if function == RUN_FUNCTION or function in FORMER_RUN_FUNCTIONS:
-                allowed.append(claim)
-                continue
-            _log.error("job %s names the function %r: refused", claim.job.id, function)
-            self._claims.fail(claim, _FUNCTION_REFUSED)
-        return allowed
-
-    def _fitting(self, claims: list[Claim]) -> list[Claim]:
-        """The claims that the memory plan can run together, adapters included; the others are released."""
-        count = self._pool.count_fitting([claim.job.parameters for claim in claims])
-        for claim in reversed(claims[count:]):
-            self._claims.release(claim)
-        return claims[:count]
-
-    def _function_of(self, job_id: str) -> str | None:
-        try:
-            return RqJob.fetch(job_id, connection=self._connection, serializer=JSONSerializer).func_name
-        except (ValueError, TypeError, KeyError):
-            return None
+        claims = self._claimer.claim()
+        self._wait_seconds = self._claimer.wait_seconds
+        return claims
 
     def _wait(self) -> None:
         self._registration.show(WorkerStatus.IDLE)
