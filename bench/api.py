@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.load import Outcome, load
-from bench.report import options, report
+from bench.report import options, print_table, report, spread
 from bench.servers import Server, drain, free_port, serve
-from bench.table import print_table, spread
 from cli.supervisor.redis_server import RedisServer
 
 JOB = {"prompt": "a red circle on a blue background"}

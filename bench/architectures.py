@@ -19,8 +19,7 @@ import torch
 
 from bench.component_calls import Inputs, build, run_of
 from bench.live import SHAPES, Follower, find_peaks
-from bench.report import options, report
-from bench.table import print_table
+from bench.report import options, print_table, report
 from contracts.memory import activation_tables
 from contracts.memory.activation_tables import class_of
 from contracts.memory.activations import ActivationCost

@@ -20,8 +20,7 @@ import torch
 
 from bench.bare import Bare, measure_bare, measure_rate
 from bench.full_size import GIB, add_lora, write_catalogue, write_checkpoint
-from bench.report import options, report
-from bench.table import print_table
+from bench.report import options, print_table, report
 from bench.trials import PROMPT, JobFailed, Trial, busy_seconds, make, opened, parameters
 from contracts.catalogue.catalogue import ModelSpec, read_catalogue
 from contracts.memory.plan import Policy

@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.table import percentile
+from bench.report import percentile
 
 
 @dataclass

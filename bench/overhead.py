@@ -32,9 +32,8 @@ from bench.diffusers_loop import (
     to_base64,
     to_body,
 )
-from bench.report import keep_arithmetic, options, report
+from bench.report import keep_arithmetic, options, print_table, report, spread
 from bench.servers import Server, free_port, serve
-from bench.table import print_table, spread
 from worker.runtime.warnings import silence_known_warnings
 
 #: Orders before the first measured one: every task and every LoRA.

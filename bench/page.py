@@ -26,10 +26,5 @@ def fill(page: str, folder: Path) -> str:
     return BLOCK.sub(block, page)
 
 
-def main() -> None:
-    """Rewrite the page."""
-    PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")

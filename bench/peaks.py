@@ -20,8 +20,7 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-from bench.report import keep_arithmetic, options, report
-from bench.table import print_table
+from bench.report import keep_arithmetic, options, print_table, report
 from bench.trials import run_jobs
 from contracts.catalogue.catalogue import Catalogue, read_catalogue
 from contracts.catalogue.families import FAMILIES, Task

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from bench.table import to_table
+from bench.report import to_table
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.memory.components import read_components
 from contracts.memory.plan import Plan, Policy, default_workload, gib

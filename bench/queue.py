@@ -13,8 +13,7 @@ from typing import Any
 
 from redis import Redis
 
-from bench.report import options, report
-from bench.table import print_table, spread
+from bench.report import options, print_table, report, spread
 from cli.supervisor.redis_server import RedisServer
 from contracts.catalogue.families import Mode, Task
 from contracts.queue.client import JobQueue

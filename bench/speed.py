@@ -16,8 +16,7 @@ import numpy
 import torch
 from PIL import Image
 
-from bench.report import keep_arithmetic, options, report
-from bench.table import print_table, spread
+from bench.report import keep_arithmetic, options, print_table, report, spread
 from bench.trials import generate_images
 from contracts.catalogue.catalogue import ModelSpec, read_catalogue
 from contracts.requests.fields import Speed
