@@ -1,6 +1,6 @@
 """Asks the hub, before anything starts, for the repositories of the catalogue that were never fetched.
 
-A hub that does not answer is no reason not to start: the workers try again.
+A hub that does not answer does not prevent the start: the workers try again.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class RepositoryCache:
     """The cached files of one repository."""
 
     def __init__(self, folder: Path, repository: str) -> None:
-        """`folder`: of the cache of all repositories; it need not exist."""
+        """`folder` holds the caches of all repositories, and is created with the first file."""
         name = f"models--{repository.replace('/', '--')}"
         self.repository = repository
         self._root = folder / name
@@ -81,7 +81,7 @@ class RepositoryCache:
         _write(self._root / "trees" / f"{commit}.json", text)
 
     def snapshot(self, commit: str) -> Path:
-        """The folder of a commit's files; it need not exist."""
+        """The folder of a commit's files, which is there once one of them is."""
         return self._root / "snapshots" / commit
 
     def blob(self, digest: str) -> Path:

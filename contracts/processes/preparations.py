@@ -24,7 +24,7 @@ READY = "ready"
 class Preparation(BaseModel):
     """One thing that is being prepared: a model, a ControlNet or a LoRA."""
 
-    # `state` is no Literal: a report of a later release with another state must stay readable.
+    # `state` is not a Literal: a report of a later release with another state must stay readable.
     model_config = ConfigDict(frozen=True)
 
     name: str = Field(description="the model's id, `controlnet:ID` or `lora:ID`")

@@ -34,7 +34,7 @@ def load_model(
     """The text-to-image pipeline with its components, but for those that are to be skipped, in host memory.
 
     Raises:
-        CatalogueError: the checkpoint is no safetensors file, or lacks weights.
+        CatalogueError: the checkpoint is not a safetensors file, or weights are missing.
         Exception: whatever the libraries raise for weights that are missing or damaged.
     """
     if path.is_dir():

@@ -58,7 +58,7 @@ def fetch_model(
 
     Raises:
         HubUnavailable, HubRefused, Cancelled: as `contracts.hub.snapshot.fetch`.
-        CatalogueError: a source that is no hub's and not on this machine.
+        CatalogueError: the source is neither a repository nor a path on this machine.
     """
     place = catalogue.place(spec)
     config = None if spec.config is None else catalogue.locate(spec.config)

@@ -1,6 +1,6 @@
 """Copies to a CUDA device beside what it computes, ordered on the device so that the host does not wait.
 
-Knows nothing of weights. On the CPU there is no queue: a copy is done when its call returns.
+Knows nothing of weights. On the CPU nothing is queued: a copy is done when its call returns.
 """
 
 from __future__ import annotations

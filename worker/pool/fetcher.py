@@ -113,7 +113,7 @@ class ModelFetcher:
         Agrees on no commit: that is for the first download.
 
         Returns:
-            Whether all hubs answered, if only that there is no such repository.
+            Whether every hub answered; a refusal is an answer.
         """
         rows, answered = self._catalogue, True
         for kind, some in (("", rows.models), ("controlnet:", rows.controlnets), ("lora:", rows.loras)):
