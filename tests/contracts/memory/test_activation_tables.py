@@ -77,7 +77,12 @@ def test_a_table_is_right_for_convolutions_in_cudnn(component: str, streamed: bo
     assert 0.995 * counted < planned < 1.06 * counted
 
 
-@pytest.mark.parametrize("architecture", read_architectures(), ids=lambda architecture: architecture.id)
+@pytest.mark.parametrize(
+    "architecture",
+    # One for each class of denoisers: the others have the same table's formulas.
+    [one for one in read_architectures() if one.id != "sd3.5-large"],
+    ids=lambda architecture: architecture.id,
+)
 def test_a_full_size_denoiser_holds_what_its_table_says(architecture: Any) -> None:
     name = next(name for name in ("unet", "transformer") if name in architecture.configs)
     shape = WorkloadShape(1024, 1024, guided=False)

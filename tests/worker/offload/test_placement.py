@@ -62,7 +62,7 @@ def _watch_placements(pool: Pool, job: JobParameters) -> dict[str, list[dict[str
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
-def test_every_candidate_plan_runs_within_its_bytes_and_gives_the_same_image(
+def test_candidate_plans_run_within_their_bytes_and_give_the_same_image(
     family: str, catalogue: Catalogue, storage: Storage
 ) -> None:
     job = make_job(catalogue, family, width=128, height=128, num_inference_steps=2)
@@ -70,7 +70,8 @@ def test_every_candidate_plan_runs_within_its_bytes_and_gives_the_same_image(
     placements = {placement for candidate in candidates for placement in candidate.placements.values()}
     assert {Placement.DEVICE, Placement.ON_DEMAND, Placement.STREAMED} <= placements
     resident, _ = complete_job(job, Pool(catalogue, device="cpu"), storage)
-    for candidate in candidates:
+    # All plans of one family, and of the others every second one and the smallest: each loads the model again.
+    for candidate in candidates if family == "sdxl" else [*candidates[:-1:2], candidates[-1]]:
         pool = _pool_for(catalogue, candidate)
         seen = _watch_placements(pool, job)
         files, receipt = complete_job(job, pool, storage)

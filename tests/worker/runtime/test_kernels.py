@@ -34,7 +34,7 @@ def _graphs() -> int:
     return int(counters["stats"]["unique_graphs"])
 
 
-@pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
+@pytest.mark.parametrize("family", ["sdxl", "flux"])
 def test_after_the_warm_up_neither_prompts_nor_adapters_nor_fast_jobs_compile_anything(
     family: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
