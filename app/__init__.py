@@ -18,7 +18,7 @@ auth.py             from credentials to a principal and what it may do
 admission.py        whether any worker has the memory to run a job
 disk_space.py       whether the storage has space for what a request would store
 errors.py           from errors to HTTP status, code and title
-error_responses.py  every error as a response, in the dialect of its path
+error_handlers.py  every error as a response, in the dialect of its path
 job_response.py     a job as its owner sees it
 readiness.py        whether a job sent now would be run
 prometheus.py       Prometheus metrics

@@ -1,6 +1,6 @@
 """One table from error to HTTP status, code and title. The text of an error is written where the error is raised.
 
-Knows no dialect: `error_responses.py` and `dialects/` render the same `Failure`.
+Knows no dialect: `error_handlers.py` and `dialects/` render the same `Failure`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app import error_responses
+from app import error_handlers
 from app.dependencies.access import AUTHENTICATED
 from app.dialects.openai_responses import OPENAI
 from app.middleware.access_log import AccessLogMiddleware
@@ -63,7 +63,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_middleware(UnreadBodyMiddleware)
     app.add_middleware(AccessLogMiddleware, counters=counters)
     app.add_middleware(RequestIdMiddleware)
-    error_responses.install(app, [OPENAI])
+    error_handlers.install(app, [OPENAI])
     for module in (health, images, metrics):
         app.include_router(module.router)
     for module in (tasks, plan, jobs, events, uploads, loras, catalogue, webhook_secrets, openai):

@@ -15,7 +15,7 @@ from PIL import Image
 from pydantic import BaseModel, Field
 
 from app.dialects.openai_requests import ImageRequest
-from app.error_responses import Dialect, cut
+from app.error_handlers import Dialect, cut
 from app.errors import Failure
 from app.middleware.request_id import HEADER
 from contracts.job_view import JobView

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app.dialects.openai_requests import EditRequest, GenerationRequest
-from app.error_responses import NATIVE, Dialect, dialect_of
+from app.error_handlers import NATIVE, Dialect, dialect_of
 from app.errors import ROWS, Failure, Row
 from app.openapi.routes import PROBLEM, REFERENCE, Document, problems
 from app.parsing.schemas import name_choices

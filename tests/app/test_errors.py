@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from starlette.requests import ClientDisconnect
 
 from app import errors
-from app.error_responses import Problem, install, render_problem
+from app.error_handlers import Problem, install, render_problem
 from app.errors import (
     BodyTimeout,
     BodyTooLarge,
