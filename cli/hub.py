@@ -10,8 +10,8 @@ from pathlib import Path
 
 from cli.client import ServiceError
 from cli.redis_access import add_data_argument, open_redis
-from contracts.hub.revisions import Revisions
 from contracts.hub.source import parse_source
+from contracts.hub_revisions import Revisions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ processes/      threads, signals, watchdog, and what processes report of themsel
 hub/            repositories on the Hugging Face hub, and the cache of their files
 outbound/       HTTP to addresses that clients name, webhooks
 errors.py       all errors, as a tree
+hub_revisions.py  the commits of hub repositories that all workers agree on
 json_text.py    JSON inside other things that clients send
 job_view.py     a job as clients see it
 logs.py         log formats and context

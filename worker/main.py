@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from contracts import logs
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import DarkroomError
-from contracts.hub.revisions import Revisions
+from contracts.hub_revisions import Revisions
 from contracts.metrics import Counters
 from contracts.permissions import keep_private
 from contracts.processes.background import BackgroundThread

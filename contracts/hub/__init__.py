@@ -14,5 +14,4 @@ folders.py       which files of a folder are loaded
 snapshot.py      all of these files: found in the cache, or fetched
 access.py        whether a repository can be fetched, asked before anything depends on it
 remote.py        what can be told of files before they are fetched
-revisions.py     what branches and tags are for one service, the same for all of its workers
 """

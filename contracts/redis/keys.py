@@ -70,7 +70,7 @@ RATE            = Key("darkroom:rate:{key}",               "zset",    "a minute"
 LINK_SECRET     = Key("darkroom:link_secret",              "string",  "kept",                  "auth/signed_links")
 WRITE_PROBE     = Key("darkroom:probe",                    "string",  "a minute",              "redis/connection")
 # Models
-HUB_COMMITS     = Key("darkroom:hub_commits",              "hash",    "kept",                  "hub/revisions")
+HUB_COMMITS     = Key("darkroom:hub_commits",              "hash",    "kept",                  "hub_revisions")
 # Webhooks
 WEBHOOK_QUEUE   = Key("darkroom:webhooks:{site}",          "name",    "-",                     "outbound/outbox")
 WAKE_MESSAGES   = Key("darkroom:wake:messages",           "channel", "-",                     "queue/listener")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cli.main import main
-from contracts.hub.revisions import Revisions
 from contracts.hub.source import HubSource
+from contracts.hub_revisions import Revisions
 from contracts.queue.client import JobQueue
 from tests.support.hub import Hub, serving, use_hub
 

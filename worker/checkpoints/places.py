@@ -11,8 +11,8 @@ from typing import Protocol
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
 from contracts.errors import DarkroomError, Unavailable
-from contracts.hub.revisions import Revisions
 from contracts.hub.source import HubSource
+from contracts.hub_revisions import Revisions
 from contracts.queue.records import Weights
 from worker.checkpoints import sources
 from worker.families import get_family

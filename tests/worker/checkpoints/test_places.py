@@ -10,8 +10,8 @@ import pytest
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec
 from contracts.errors import CatalogueError, NotFound, Unavailable
-from contracts.hub.revisions import Revisions
 from contracts.hub.source import HubSource
+from contracts.hub_revisions import Revisions
 from tests.support.hub import Hub, serving, use_hub
 from tests.support.hub_repositories import loras
 from worker.checkpoints.places import NotPrepared, Places, Unwatched

@@ -9,7 +9,7 @@ import pytest
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec
 from contracts.catalogue.families import Mode
-from contracts.hub.revisions import Revisions
+from contracts.hub_revisions import Revisions
 from contracts.queue.client import JobQueue
 from contracts.queue.records import JobRecord, JobState, Weights
 from contracts.settings import SharedSettings

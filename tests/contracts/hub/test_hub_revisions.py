@@ -9,8 +9,8 @@ import pytest
 
 from contracts.errors import Unavailable
 from contracts.hub.errors import HubRefused, HubUnavailable
-from contracts.hub.revisions import Revisions
 from contracts.hub.source import HubSource
+from contracts.hub_revisions import Revisions
 from contracts.queue.client import JobQueue
 from contracts.redis.connection import connect
 from tests.support.hub import Hub, serving, use_hub
