@@ -23,6 +23,9 @@ from tests.support.service_processes import parts, redis_process, redis_url
 _FULL_SECONDS = 15.0
 #: Time for the service to be ready after a fault: a hung process ends after DARKROOM_HANG_SECONDS, then restarts.
 _READY_SECONDS = 240.0
+#: Age at which a process has surely sent its first beat. One that hangs before that is given `START_SECONDS`, ten
+#: minutes, as one that maps its libraries from a cold disk.
+_BEATING_SECONDS = 30.0
 
 
 class Faults(threading.Thread):
@@ -109,20 +112,21 @@ class Faults(threading.Thread):
 
     def stop_worker(self) -> None:
         """SIGSTOP, and nobody continues it."""
-        worker = self._any("worker")
+        worker = self._beating("worker")
         worker.suspend()
         worker.wait(_READY_SECONDS)
 
     def spin_worker(self) -> None:
         """Native code that keeps the interpreter's lock and never returns."""
-        worker = self._any("worker")
+        worker = self._beating("worker")
         worker.send_signal(signal.SIGUSR1)
         worker.wait(_READY_SECONDS)
 
     def spin_api(self) -> None:
         """The same in the API."""
+        api = self._beating("app")
         with self._outage():
-            api, began = self._any("app"), time.monotonic()
+            began = time.monotonic()
             api.send_signal(signal.SIGUSR1)
             api.wait(_READY_SECONDS)
             self._wait_until_ready("spin_api", began)
@@ -147,6 +151,14 @@ class Faults(threading.Thread):
 
     def _any(self, module: str) -> psutil.Process:
         return self._random.choice(parts(self._service, module))
+
+    def _beating(self, module: str) -> psutil.Process:
+        """One of these processes that has started completely."""
+        process = self._any(module)
+        while time.time() - process.create_time() < _BEATING_SECONDS:
+            time.sleep(1)
+            process = self._any(module)
+        return process
 
     @contextmanager
     def _outage(self) -> Iterator[None]:
