@@ -75,13 +75,14 @@ class WorkerKiller(threading.Thread):
                     with suppress(psutil.NoSuchProcess):
                         psutil.Process(worker["pid"]).kill()
                         self.killed_pids.add(worker["pid"])
-            time.sleep(0.1)
+            time.sleep(0.05)
 
 
 def test_a_job_that_kills_its_workers_fails_and_the_others_complete(service: RunningService) -> None:
     # A first job keeps the worker busy while the others queue up to run together.
     service.submit("txt2img", num_inference_steps=60, seed=1)
-    ids = [service.submit("txt2img", num_inference_steps=40)["id"] for _ in range(3)]
+    # Long enough for a worker's report to name them.
+    ids = [service.submit("txt2img", num_inference_steps=150)["id"] for _ in range(3)]
     killer = WorkerKiller(service, ids[1])
     killer.start()
     ended = [service.wait(id, timeout_seconds=180) for id in ids]
