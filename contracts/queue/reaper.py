@@ -15,6 +15,10 @@ from contracts.queue.leases import Claims
 
 _log = logging.getLogger(__name__)
 
+#: A ping that takes longer than this share of a lease was answered by a Redis that hung: leases are extended three
+#: times while they last, so a shorter pause ends none.
+_HANG_SHARE = 0.25
+
 
 class Reaper:
     """Reaps once per call of `reap`.
@@ -43,8 +47,11 @@ class Reaper:
         """
         try:
             # A Redis that hangs runs what it was sent once it goes on. By then the leases of living workers have
-            # expired, so nothing that reaps is sent while it hangs.
+            # expired, so nothing that reaps is sent while it hangs, nor at once when it goes on.
+            asked_at = time.monotonic()
             self._claims.connection.ping()
+            if time.monotonic() - asked_at > self._claims.lease_seconds * _HANG_SHARE:
+                self.spare_leases()
             requeued, ended = self._claims.reap(leases=time.monotonic() > self._spare_leases_before)
         except RedisError:
             self.spare_leases()

@@ -16,6 +16,7 @@ from contracts.queue.records import JobError, JobState, WebhookRecord
 from contracts.requests.schema import WebhookEvent
 from tests.support.claims import MakeClaims
 from tests.support.parameters import parameters
+from tests.support.waiting import wait_until
 
 WEBHOOK = WebhookRecord(url="https://a/", events=tuple(WebhookEvent), site="a:443", base="http://b")
 INTERNAL = JobError.of(FailureCode.INTERNAL, "x")
@@ -131,6 +132,24 @@ def test_a_reaper_spares_leases_at_first_but_not_deadlines(queue: JobQueue, make
     assert queue.fetch(late.id).state is JobState.FAILED
     assert queue.connection.zcard("darkroom:leases") == 1
     assert deleted == []
+
+
+def test_a_reaper_spares_leases_when_a_redis_that_hung_goes_on(queue: JobQueue, make_claims: MakeClaims) -> None:
+    claims = make_claims(lease_seconds=0.4)
+    claim = run(queue, claims)
+    reaper = Reaper(claims, print)
+    time.sleep(0.5)  # what a reaper spares when it starts is over, and so is the lease
+    queue.connection.client_pause(300)
+
+    reaper.reap()
+
+    assert queue.fetch(claim.job.id).state is JobState.RUNNING
+
+    def is_requeued() -> bool:
+        reaper.reap()
+        return queue.fetch(claim.job.id).state is JobState.QUEUED
+
+    wait_until(is_requeued)
 
 
 def test_a_look_between_stages_reports_interruptions_and_writes_nothing(
