@@ -22,7 +22,7 @@ JOB = {"prompt": "a red circle"}
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path / "redis")
+    server = RedisServer(tmp_path / "redis", fsync="always")
     server.start()
     yield server
     server.stop()

@@ -17,7 +17,7 @@ from tests.support.waiting import wait_until
 
 
 def test_a_dispatcher_survives_a_restart_of_redis(tmp_path: Path, receiver: Receiver) -> None:
-    server = RedisServer(tmp_path / "redis")
+    server = RedisServer(tmp_path / "redis", fsync="always")
     server.start()
     shared = SharedSettings(redis_url=server.url, data=tmp_path)
     outbound = OutboundSettings.model_validate({"networks": ["127.0.0.0/8"]})

@@ -123,7 +123,8 @@ def test_hanging_up_or_killing_the_parent_ends_its_children_and_a_second_start_g
     service.process.send_signal(signal.SIGHUP)
     assert service.wait_for_end() == 0
 
-    service = RunningService(tmp_path / "data", environment=environment)
+    # Redis is killed too, and must have on disk what it has answered.
+    service = RunningService(tmp_path / "data", "--fsync", "always", environment=environment)
     done = service.wait(job)
     assert (done["status"], done["attempts"]) == ("completed", 1), "hanging up has spent an attempt"
     job = start_long_job(service)

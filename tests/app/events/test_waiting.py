@@ -196,7 +196,7 @@ def test_a_job_that_ends_while_the_subscription_is_broken_still_wakes_its_client
 
 
 def test_a_wait_survives_a_restart_of_redis(tmp_path: Path) -> None:
-    server = RedisServer(tmp_path / "redis")
+    server = RedisServer(tmp_path / "redis", fsync="always")
     server.start()
     settings = SharedSettings(redis_url=server.url, data=tmp_path)
     queue = JobQueue(settings)

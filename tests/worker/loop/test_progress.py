@@ -128,7 +128,7 @@ def test_jobs_are_released_at_the_next_step(queue: JobQueue) -> None:
 
 
 def test_steps_go_on_while_redis_is_away(tmp_path: Path) -> None:
-    server = RedisServer(tmp_path)
+    server = RedisServer(tmp_path, fsync="always")
     server.start()
     queue = JobQueue(SharedSettings(redis_url=server.url))
     try:
