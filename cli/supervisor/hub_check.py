@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 
-from contracts.catalogue.cached import AnySpec, select_files
+from contracts.catalogue.cached import select_files
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import CatalogueError, DarkroomError
 from contracts.hub.access import check_access
@@ -43,8 +43,7 @@ def check_catalogue() -> Catalogue:
 
 def _needs(catalogue: Catalogue) -> Iterator[tuple[str, HubSource, Select]]:
     """Yield each row's id with what it names on a hub, and which files it needs of that."""
-    rows: tuple[AnySpec, ...] = (*catalogue.models, *catalogue.controlnets, *catalogue.loras)
-    for row in rows:
+    for row in catalogue.rows_by_need.values():
         place = _place(partial(catalogue.place, row))
         if isinstance(place, HubSource):
             yield row.id, place, select_files(row, place)

@@ -151,6 +151,12 @@ class Catalogue(BaseModel):
                 )
         return self
 
+    @property
+    def rows_by_need(self) -> dict[str, ModelSpec | ControlNetSpec | LoraSpec]:
+        """All rows by the names under which jobs need them: `ID`, `controlnet:ID`, `lora:ID`."""
+        kinds = (("", self.models), ("controlnet:", self.controlnets), ("lora:", self.loras))
+        return {f"{prefix}{row.id}": row for prefix, rows in kinds for row in rows}
+
     def model(self, id: str) -> ModelSpec:
         """Return the row of a model; raises NotFound."""
         return _find("model", self.models, id)

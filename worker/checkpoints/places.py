@@ -77,10 +77,7 @@ class Places:
             CatalogueError: the row's source is unusable.
             Unavailable: as `Revisions.known`.
         """
-        row = self._pinned(name, self._revisions.known)
-        if row is None:
-            raise NotPrepared(name)
-        return row
+        return self._pinned(name, self._revisions.known)
 
     def resolve(self, name: str) -> ModelSpec | ControlNetSpec | LoraSpec:
         """The same, asking a hub for the commit where the service does not know it.
@@ -89,10 +86,7 @@ class Places:
             HubUnavailable, HubRefused: as `contracts.hub.snapshot.resolve_commit`.
             NotFound, CatalogueError, Unavailable: as `row`.
         """
-        row = self._pinned(name, self._revisions.resolve)
-        if row is None:
-            raise NotPrepared(name)
-        return row
+        return self._pinned(name, self._revisions.resolve)
 
     def locate(self, name: str) -> Path:
         """Return the folder or file, without asking a hub.
@@ -148,13 +142,9 @@ class Places:
 
     def names_here(self) -> list[str]:
         """All names of the catalogue whose files are on this machine."""
-        rows = self._catalogue
-        names = [row.id for row in rows.models]
-        names += [f"controlnet:{row.id}" for row in rows.controlnets]
-        names += [f"lora:{row.id}" for row in rows.loras]
         found = []
         # What is remembered first: it needs no Redis.
-        for name in sorted(names, key=lambda name: name not in self._known):
+        for name in sorted(self._catalogue.rows_by_need, key=lambda name: name not in self._known):
             try:
                 self.locate(name)
             except Unavailable:
@@ -171,23 +161,22 @@ class Places:
             return sources.find_controlnet(self._catalogue, row)
         return sources.find_lora(self._catalogue, row)
 
-    def _pinned(self, name: str, commit_of: Callable[[HubSource], str | None]) -> _AnyRow | None:
-        """The row with its commits; None where one is not known."""
-        row = self._row(name)
-        commit, config_commit = None, None
-        place = self._catalogue.place(row)
-        if isinstance(place, HubSource):
+    def _pinned(self, name: str, commit_of: Callable[[HubSource], str | None]) -> _AnyRow:
+        """The row with its commits; raises NotPrepared where one is not known."""
+
+        def pin(place: Path | HubSource | None) -> str | None:
+            if not isinstance(place, HubSource):
+                return None
             commit = commit_of(place)
             if commit is None:
-                return None
-        if not isinstance(row, ModelSpec):
-            return row if commit is None else row.pinned(commit)
-        config = None if row.config is None else self._catalogue.locate(row.config)
-        if isinstance(config, HubSource):
-            config_commit = commit_of(config)
-            if config_commit is None:
-                return None
-        return row.pinned(commit, config_commit)
+                raise NotPrepared(name)
+            return commit
+
+        row = self._row(name)
+        commit = pin(self._catalogue.place(row))
+        if isinstance(row, ModelSpec):
+            return row.pinned(commit, pin(None if row.config is None else self._catalogue.locate(row.config)))
+        return row if commit is None else row.pinned(commit)
 
     def _row(self, name: str) -> _AnyRow:
         kind, _, id = name.rpartition(":")

@@ -115,11 +115,10 @@ class ModelFetcher:
         Returns:
             Whether every hub answered; a refusal is an answer.
         """
-        rows, answered = self._catalogue, True
-        for kind, some in (("", rows.models), ("controlnet:", rows.controlnets), ("lora:", rows.loras)):
-            for row in some:
-                if not self._places.is_here(f"{kind}{row.id}"):
-                    answered &= self._plan_selector.measure_on_hub(row)
+        answered = True
+        for name, row in self._catalogue.rows_by_need.items():
+            if not self._places.is_here(name):
+                answered &= self._plan_selector.measure_on_hub(row)
         return answered
 
     def is_here(self, name: str) -> bool:
