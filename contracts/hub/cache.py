@@ -20,7 +20,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
@@ -202,16 +202,21 @@ def _marker(blob: Path) -> Path:
     return blob.with_name(f"{blob.name}.verified")
 
 
-def content_digest(path: Path, like: str) -> str:
-    """The digest of a file's content, of the kind of `like`: SHA-256 for 64 hex digits, git's id for 40."""
-    digest = new_digest(like, path.stat().st_size)
+def content_digest(path: Path, like: str, on_chunk: Callable[[], object]) -> str:
+    """The digest of a file's content, of the kind of `like`: SHA-256 for 64 hex digits, git's id for 40.
+
+    Args:
+        on_chunk: called after each 4 MiB; what it raises ends the reading.
+    """
+    digest = _new_digest(like, path.stat().st_size)
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
+            on_chunk()
     return digest.hexdigest()
 
 
-def new_digest(like: str, size: int) -> hashlib._Hash:
+def _new_digest(like: str, size: int) -> hashlib._Hash:
     """A digest of the kind of `like`, to be updated with all bytes of a file of this size.
 
     Git's id of a file is SHA-1 of `blob SIZE`, a zero byte and the content

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from contracts.hub.cache import RepositoryCache, new_digest
+from contracts.hub.cache import RepositoryCache, content_digest
 from contracts.hub.client import HubClient, HubFile
 from contracts.hub.errors import Cancelled, HubUnavailable
 
@@ -21,7 +21,6 @@ from contracts.hub.errors import Cancelled, HubUnavailable
 _POLL_SECONDS = 0.5
 #: Interval between two calls of `on_progress` and `is_wanted`: parts come by the thousand in a second.
 _LOOK_SECONDS = 0.1
-_READ_BYTES = 4 * 2**20
 #: Full disks, quotas, and file systems that cannot be written.
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -131,12 +130,8 @@ class _Download:
             raise HubUnavailable(f"the connection to the hub broke while {self.cache.repository} was fetched")
 
     def _is_undamaged(self) -> bool:
-        digest = new_digest(self.file.digest, self.file.size)
-        with self._part.open("rb") as content:
-            while chunk := content.read(_READ_BYTES):
-                digest.update(chunk)
-                self._look(self.file.size)
-        return digest.hexdigest() == self.file.digest
+        digest = self.file.digest
+        return content_digest(self._part, like=digest, on_chunk=lambda: self._look(self.file.size)) == digest
 
     def _look(self, done: int) -> None:
         self.on_progress(done)

@@ -159,16 +159,20 @@ def find_damage(snapshot: Snapshot, *, is_wanted: Callable[[], bool] = lambda: T
     Raises:
         Cancelled: `is_wanted` returned False.
     """
+
+    def check_wanted() -> None:
+        if not is_wanted():
+            raise Cancelled(f"{snapshot.repository} is not wanted any more")
+
     cache = RepositoryCache(snapshot.folder.parent.parent.parent, snapshot.repository)
     damaged = []
     for name, path in zip(snapshot.files, snapshot.paths, strict=True):
         digest = path.readlink().name if path.is_symlink() else ""
         if len(digest) not in (40, 64) or cache.is_verified(digest):
             continue
-        if not is_wanted():
-            raise Cancelled(f"{snapshot.repository} is not wanted any more")
+        check_wanted()
         with disk_errors(snapshot.repository):
-            if content_digest(path, like=digest) == digest:
+            if content_digest(path, like=digest, on_chunk=check_wanted) == digest:
                 cache.mark_verified(digest)
             else:
                 cache.remove(digest)
