@@ -28,7 +28,7 @@ _Prefer = Annotated[
     str | None,
     Header(
         description="`wait` or `wait=N`: answer when the job has ended, or with the job as it is after N seconds "
-        f"(1–{MAX_WAIT_SECONDS})"
+        f"(1–{MAX_WAIT_SECONDS}; others are moved to the nearest)"
     ),
 ]
 

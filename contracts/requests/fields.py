@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-MAX_SEED = 2**32 - 1
+#: The largest seed that is drawn; and that a request may name: the one of the eighth image of a drawn one.
+MAX_DRAWN_SEED = 2**32 - 1
+MAX_SEED = MAX_DRAWN_SEED + 7
 MIN_SIDE, MAX_SIDE = 64, 2048
 DEFAULT_STRENGTH, DEFAULT_MASK_BLUR = 0.6, 0
 PROMPT_FIELDS = ("prompt", "prompt_2", "prompt_3", "negative_prompt")
@@ -40,6 +42,8 @@ class StrictModel(BaseModel):
 Prompt = Annotated[str, Field(min_length=1, max_length=10_000)]
 Side = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE)]
 Coordinate = Annotated[int, Field(ge=0, le=8192)]
+#: -1, as clients of other services write it, is the same as no seed.
+Seed = Annotated[int, Field(ge=-1, le=MAX_SEED), AfterValidator(lambda seed: None if seed == -1 else seed)]
 Speed = Literal["exact", "fast"]
 OutputFormat = Literal["png", "jpeg", "webp"]
 
@@ -145,12 +149,10 @@ class ImageFields(StrictModel):
     target_size: tuple[Coordinate, Coordinate] | None = Field(
         None, description="SDXL micro-conditioning: width and height of the target image."
     )
-    seed: int | None = Field(
+    seed: Seed | None = Field(
         None,
-        ge=0,
-        le=MAX_SEED,
         description="Seed of the first image. With a seed the job runs alone and is reproducible bit for bit. "
-        "Default: a random seed.",
+        "Default, and for -1: a random seed.",
     )
     batchable: bool | None = Field(
         None,
