@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 from pydantic_core import from_json
 
 from app.inputs.reader import GivenImage, InputReader
@@ -26,7 +27,20 @@ from contracts.errors import FieldProblem, ImageTooLarge, InvalidRequest, NotAnI
 from contracts.requests.fields import ImageRef, MaskBlur, MaskCrop, Strength
 from contracts.requests.schema import Img2ImgRequest, InpaintRequest, JobRequest, Txt2ImgRequest
 
-Size = Annotated[str, Field(pattern=r"^(auto|[1-9][0-9]{1,3}x[1-9][0-9]{1,3})$")]
+_SIZE = re.compile(r"auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4}")
+#: A size as people also write it: 64X64, 64×64, "64 x 64", 64*64, 64:64.
+_LIKE_A_SIZE = re.compile(r"\s*([1-9][0-9]{0,4})\s*[xX×*:,]\s*([1-9][0-9]{0,4})\s*")
+
+
+def _check_size(text: str) -> str:
+    if _SIZE.fullmatch(text):
+        return text
+    alike = _LIKE_A_SIZE.fullmatch(text)
+    example = "such as 64x64" if alike is None else f"here {alike[1]}x{alike[2]}"
+    raise ValueError(f"must be auto, or width and height in pixels with a small x between, {example}")
+
+
+Size = Annotated[str, AfterValidator(_check_size), Field(json_schema_extra={"pattern": f"^({_SIZE.pattern})$"})]
 Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
 Identifier = Annotated[str, Field(max_length=512)]
 _AnyImageRequest = TypeVar("_AnyImageRequest", "GenerationRequest", "EditRequest")

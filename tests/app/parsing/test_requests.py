@@ -117,7 +117,7 @@ def test_an_unknown_field_is_refused_with_the_known_ones() -> None:
 
     (problem,) = caught.value.problems
     assert problem.field == "sampler_name"
-    assert problem.message == "is not a field of this request; remove it"
+    assert problem.message == "is not a field of this request; did you mean scheduler?"
     assert problem.allowed == sorted(Txt2ImgRequest.model_fields)
 
 
