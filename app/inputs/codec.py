@@ -1,8 +1,9 @@
 """Decodes untrusted images and puts them into the form in which they are stored. Runs in the decoder's processes.
 
-The stored form is a PNG, JPEG or WebP file of one image in sRGB without metadata but its orientation, at most 8 bits
-a channel in memory, which the worker decodes again. A file that is like that once its metadata is removed is stored
-with the client's compressed pixels, so it does not grow; anything else becomes PNG. Knows neither fields nor HTTP.
+The stored form is a PNG, JPEG or WebP file of one image in sRGB without metadata but its orientation, at most 8
+bits a channel in memory, which the worker decodes again. A file that is like that once its metadata is removed is
+stored with the client's compressed pixels, so it does not grow; anything else becomes PNG. Knows neither fields nor
+HTTP.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from app.inputs.containers import (
     strip_metadata,
 )
 
-#: Accepted formats, by Pillow's names; its other decoders are never tried. HEIF needs a library that may be missing.
+#: Accepted formats, by Pillow's names; its other decoders are never tried. The library for HEIF may be missing.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 STORED_FORMATS = ("PNG", "JPEG", "WEBP")
 #: Pillow's modes in which images are stored.
@@ -45,7 +46,7 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 _ORIENTATION = 0x0112
 #: Orientations that exchange width and height.
 _SIDEWAYS = range(5, 9)
-#: Formats of cameras. A photo whose colors were converted is stored as JPEG of this quality if it is too large as PNG.
+#: Formats of cameras. A photo whose colors were converted and that is too large as PNG is stored as JPEG.
 _PHOTO_FORMATS, _JPEG_QUALITY = ("jpeg", "webp", "avif", "heif"), 95
 _NO_CONVERSION = Conversion()
 #: Grays of more than 8 bits are converted in strips of this many pixels.
@@ -109,8 +110,8 @@ class DecodedImage:
 
 
 def configure(limits: Limits) -> None:
-    """Set Pillow's own limits for this process, silence warnings that a client could write to our log, and read HEIC
-    where the library for it is installed.
+    """Set Pillow's own limits for this process, silence warnings that a client could write to our log, and read
+    HEIC where the library for it is installed.
     """
     # Pillow sees some sizes before we do (a GIF's frame, a TIFF's tile); it raises at twice its limit.
     Image.MAX_IMAGE_PIXELS = limits.max_pixels
@@ -303,7 +304,7 @@ def _to_file(image: Image.Image, max_bytes: int, *, is_photo: bool) -> tuple[str
 
 
 def _normalize(image: Image.Image, conversion: Conversion = _NO_CONVERSION) -> Image.Image:
-    """Return the image upright, in sRGB and a stored mode, without metadata; RGBA or LA where it is transparent."""
+    """Return the image upright, in sRGB and a stored mode, without metadata; RGBA or LA if it is transparent."""
     with suppress(Exception):  # broken EXIF does not make the image unusable
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith(("I", "F")):

@@ -31,7 +31,7 @@ class InputImage:
         format: of the bytes received: `png`, `jpeg`, `webp`, `gif`, `bmp`, `tiff`, `avif` or `heif`.
         stored_format: of `data`: `png`, `jpeg` or `webp`.
         data: the file that is stored, in sRGB and without metadata but its orientation.
-        color_profile: what was done about the color profile of the bytes received; None where nothing need be done.
+        color_profile: what was done about the color profile of the bytes received; None: nothing had to be.
     """
 
     sha256: str

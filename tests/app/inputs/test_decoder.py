@@ -208,7 +208,7 @@ def test_an_empty_file_is_called_empty(decoder: ImageDecoder) -> None:
 def test_a_heic_file_is_named_where_it_cannot_be_read(decoder: ImageDecoder) -> None:
     heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64)
 
-    with pytest.raises(NotAnImage, match="is a HEIC image, which this service is not set up to read|corrupt"):
+    with pytest.raises(NotAnImage, match=r"is a HEIC image, which this service is not set up to read|corrupt"):
         decoder.decode(heic, "image")
 
 
