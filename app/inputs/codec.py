@@ -2,8 +2,7 @@
 
 The stored form is a PNG, JPEG or WebP file of one image in sRGB without metadata but its orientation, at most 8
 bits a channel in memory, which the worker decodes again. A file that is like that once its metadata is removed is
-stored with the client's compressed pixels, so it does not grow; anything else becomes PNG. Knows neither fields nor
-HTTP.
+stored with the client's compressed pixels, so it does not grow; anything else becomes PNG. Knows no HTTP.
 """
 
 from __future__ import annotations
