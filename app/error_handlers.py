@@ -28,25 +28,28 @@ _MAX_TEXT = 1000
 class ProblemField(BaseModel):
     """One thing wrong with one field."""
 
-    field: str = Field(description="path of the field in the request body, such as `controls.0.image`")
-    message: str
+    field: str = Field(description="Path of the field in the request, such as `controls.0.image`.")
+    message: str = Field(description="What is wrong with it.")
     allowed: object = Field(
         None,
-        description="the values or the range that would have been accepted",
         exclude_if=lambda value: value is None,
+        description="The values that would have been accepted, or their range as text; left out where there is "
+        "no such list.",
     )
 
 
 class Problem(BaseModel):
     """RFC 9457 problem details."""
 
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: str = Field(description="stable identifier of the error, for programs")
-    errors: list[ProblemField]
-    request_id: str
+    type: str = Field(description="URI of the error: `urn:darkroom:problem:` and its code.")
+    title: str = Field(description="Kind of error, for people; the same for every error of this code.")
+    status: int = Field(description="HTTP status of the response.")
+    detail: str = Field(description="What is wrong in this case, in a sentence.")
+    code: str = Field(description="Stable identifier of the error, for programs.")
+    errors: list[ProblemField] = Field(
+        description="The fields that are wrong, up to 50; empty where the error is not about fields."
+    )
+    request_id: str = Field(description="Id of the request, by which the operator finds it in the log.")
 
 
 def render_problem(failure: Failure, request_id: str) -> JSONResponse:

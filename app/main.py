@@ -14,7 +14,7 @@ from app.middleware.access_log import AccessLogMiddleware
 from app.middleware.request_id import RequestIdMiddleware
 from app.middleware.unread_body import UnreadBodyMiddleware
 from app.openapi.document import DocumentedApi
-from app.openapi.routes import problems
+from app.openapi.routes import operation_id, problems
 from app.routes import (
     catalogue,
     events,
@@ -59,6 +59,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         version="1",
         description="Image generation as jobs: send JSON, get images and a receipt that says how they were made.",
         lifespan=lifespan,
+        generate_unique_id_function=operation_id,
     )
     app.add_middleware(UnreadBodyMiddleware)
     app.add_middleware(AccessLogMiddleware, counters=counters)

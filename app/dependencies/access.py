@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Annotated
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from app.auth import Principal
@@ -17,6 +17,8 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import Gone, LinkRefused, NotFound, Unavailable
 from contracts.queue.client import JobQueue
 from contracts.queue.records import JobRecord
+
+_JobId = Annotated[str, Path(description="Id of the job.")]
 
 
 async def _authenticate(request: Request) -> None:
@@ -82,11 +84,13 @@ def _visible_catalogue(request: Request) -> Catalogue:
     return services.loras.extend(services.catalogue, principal_of(request).owner)
 
 
-def _own_job(id: str, request: Request) -> JobRecord:
+def _own_job(id: _JobId, request: Request) -> JobRecord:
     return _fetch_own(id, services_of(request).queue, principal_of(request))
 
 
-async def _image_job(id: str, n: int, request: Request) -> JobRecord:
+async def _image_job(
+    id: _JobId, n: Annotated[int, Path(description="Number of the image, counted from 0.")], request: Request
+) -> JobRecord:
     """The job of an image: any owner's with a signed link, else the principal's own."""
     services = services_of(request)
     query = request.query_params.multi_items()

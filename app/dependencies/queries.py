@@ -27,9 +27,9 @@ class PageQuery:
 
 async def _filter(
     request: Request,
-    status: Annotated[JobState | None, Query(description="only jobs with this status")] = None,
-    model: Annotated[str | None, Query(description="only jobs of this model")] = None,
-    task: Annotated[Task | None, Query(description="only jobs of this task")] = None,
+    status: Annotated[JobState | None, Query(description="Only jobs with this status. Default: any.")] = None,
+    model: Annotated[str | None, Query(description="Only jobs of this model, by its id. Default: any.")] = None,
+    task: Annotated[Task | None, Query(description="Only jobs of this task. Default: any.")] = None,
 ) -> Filter:
     """Also reads any number of parameters `metadata.KEY=VALUE`."""
     _refuse_unknown(request)
@@ -54,8 +54,10 @@ def _refuse_unknown(request: Request) -> None:
 
 
 async def _page(
-    limit: Annotated[int, Query(ge=1, le=100, description="maximum number of jobs")] = 20,
-    cursor: Annotated[str | None, Query(description="`next_cursor` of the previous page")] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="Maximum number of jobs in the answer.")] = 20,
+    cursor: Annotated[
+        str | None, Query(description="`next_cursor` of the previous page. Default: the first page.")
+    ] = None,
 ) -> PageQuery:
     try:
         return PageQuery(limit, None if cursor is None else Cursor.read(cursor))

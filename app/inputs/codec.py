@@ -29,7 +29,7 @@ from app.inputs.containers import (
 )
 
 #: Accepted formats, by Pillow's names; its other decoders are never tried. The library for HEIF may be missing.
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 STORED_FORMATS = ("PNG", "JPEG", "WEBP")
 #: Pillow's modes in which images are stored.
 _STORED_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
@@ -200,7 +200,7 @@ def _opened(data: bytes, limits: Limits, defer_bytes: int | None) -> Iterator[tu
 def _readable() -> tuple[str, ...]:
     """Return the accepted formats that this process can read."""
     Image.init()
-    return tuple(name for name in _FORMATS if name in Image.OPEN)
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _describe_unknown(data: bytes) -> str:

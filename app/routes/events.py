@@ -17,6 +17,7 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
 
 @router.get(
     "/jobs/{id}/events",
+    name="stream_job_events",
     response_class=Response,
     responses={
         **event_stream(),
@@ -29,7 +30,10 @@ async def show_events(
     services: ServicesDep,
     last_event_id: Annotated[
         str | None,
-        Header(description="start after the event with this id", json_schema_extra={"pattern": EVENT_ID}),
+        Header(
+            description="Start after the event with this id. Default: the first event.",
+            json_schema_extra={"pattern": EVENT_ID},
+        ),
     ] = None,
 ) -> Response:
     """Stream the job's events: those so far, then each as it happens, until the job ends."""

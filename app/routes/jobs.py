@@ -13,7 +13,7 @@ from app.dependencies.submissions import IdempotentCallDep
 from app.job_response import job_response
 from app.openapi.routes import problems
 from contracts.errors import Unavailable
-from contracts.job_view import JobView, ListView, view_job
+from contracts.job_view import JobList, JobView, view_job
 from contracts.queue import listing
 from contracts.queue.records import JobRecord, JobState
 from contracts.uploads.retention import remove_images
@@ -24,13 +24,13 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
 @router.get("/jobs", responses=problems(422, 503))
 def list_jobs(
     filters: FilterDep, page: PageDep, services: ServicesDep, principal: PrincipalDep, links: LinksDep
-) -> ListView[JobView]:
+) -> JobList:
     """List your jobs, newest first, without their positions in the queue.
 
     A page may be shorter than `limit` when few jobs match the filters; go on while `has_more` is true.
     """
     found = listing.list_jobs(services.queue, principal.owner, filters, page.limit, page.after)
-    return ListView(
+    return JobList(
         data=[view_job(record, links, for_admin=principal.is_admin) for record in found.jobs],
         has_more=found.next is not None,
         next_cursor=None if found.next is None else found.next.write(),

@@ -35,8 +35,7 @@ for _task, _kind in REQUESTS.items():
         methods=["POST"],
         status_code=202,
         name=f"submit_{_task}",
-        summary=f"Create a {_task} job",
-        description=_kind.__doc__,
+        description=f"Create a job of the task `{_task}`: {_kind.__doc__}",
         openapi_extra=request_body(_kind),
         responses={**accepted(JobView), **problems(*MAKING)},
     )
