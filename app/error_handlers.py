@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.errors import Failure, describe
+from app.middleware.public_url import path_in_api
 from app.middleware.request_id import HEADER, request_id_of
 from contracts.errors import MAX_PROBLEMS, DarkroomError
 
@@ -102,18 +103,23 @@ def dialect_of(path: str, dialects: Sequence[Dialect]) -> Dialect:
     return next((dialect for dialect in dialects if path.startswith(dialect.prefix)), NATIVE)
 
 
-async def handle(request: Request, error: Exception) -> JSONResponse:
-    """Render any error in the dialect of the request's path. Tracebacks go to the log only."""
-    failure, request_id = describe(error), request_id_of(request)
+async def handle(request: Request, error: Exception) -> Response:
+    """Render any error in the dialect of the request's path. Tracebacks go to the log only.
+
+    A path's methods are its answer to OPTIONS, which no route has.
+    """
+    failure, request_id, path = describe(error), request_id_of(request), path_in_api(request.scope)
     if failure.row.status == HTTPStatus.METHOD_NOT_ALLOWED:
         # The framework lists the methods of the first matching route only.
-        methods = await run_in_threadpool(request.app.methods_at, request.url.path)
+        methods = await run_in_threadpool(request.app.methods_at, path)
         if methods:
             failure = replace(failure, headers={"Allow": ", ".join(methods)})
+        if methods and request.method == "OPTIONS":
+            return Response(status_code=204, headers={**failure.headers, HEADER: request_id})
     if failure.row.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         # The server logs the traceback itself; this line connects it to the request.
-        log.error("request %s: %s %s failed: %r", request_id, request.method, request.url.path, error)
-    return dialect_of(request.url.path, request.app.state.dialects).render(failure, request_id)
+        log.error("request %s: %s %s failed: %r", request_id, request.method, path, error)
+    return dialect_of(path, request.app.state.dialects).render(failure, request_id)
 
 
 def install(app: FastAPI, dialects: Sequence[Dialect]) -> None:

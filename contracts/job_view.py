@@ -128,13 +128,28 @@ class JobView(BaseModel):
     )
 
 
-class JobList(ListView[JobView]):
+class ListedJob(JobView):
+    """A job in a list: without its receipt, which is several times as long as the rest, unless it is asked for."""
+
+    receipt: Receipt | None = Field(
+        None,
+        description="only with `include=receipt`, once the job has one",
+        exclude_if=lambda value: value is None,
+    )
+
+    @classmethod
+    def of(cls, view: JobView, *, with_receipt: bool) -> ListedJob:
+        """The entry for a job."""
+        return cls.model_construct(**{**dict(view), "receipt": view.receipt if with_receipt else None})
+
+
+class JobList(ListView[ListedJob]):
     """A page of the caller's jobs, newest first."""
 
 
 @dataclass(frozen=True)
 class Links:
-    """Makes absolute URLs under the service's base URL (without a trailing slash); images' are signed."""
+    """Makes absolute URLs under the service's base URL (without a trailing slash), some of them signed."""
 
     base: str
     signer: LinkSigner
@@ -145,11 +160,15 @@ class Links:
 
     def image(self, id: str, number: int) -> str:
         """The signed URL of an image, which needs no API key until it expires."""
-        return f"{self.job(id)}/images/{number}?{self.signer.sign(id, number)}"
+        return f"{self.job(id)}/images/{number}?{self.signer.sign_image(id, number)}"
+
+    def events(self, id: str) -> str:
+        """The signed URL of a job's event stream, for which `EventSource` needs no header until it expires."""
+        return f"{self.job(id)}/events?{self.signer.sign_events(id)}"
 
     def of(self, record: JobRecord) -> dict[str, str]:
         """The links of a job in its present state."""
-        links = {"self": self.job(record.id), "events": f"{self.job(record.id)}/events"}
+        links = {"self": self.job(record.id), "events": self.events(record.id)}
         links["rerun"] = f"{links['self']}/rerun"
         if not record.state.is_final:
             links["cancel"] = f"{links['self']}/cancel"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, Path, Request, Response
@@ -13,6 +16,7 @@ from app.dependencies.services import services_of
 from app.dependencies.web_pages import refuse_foreign_page
 from app.errors import rate_headers
 from contracts.auth.api_keys import Scope
+from contracts.auth.signed_links import Query
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import Gone, LinkRefused, NotFound, Unavailable
 from contracts.queue.client import JobQueue
@@ -92,18 +96,36 @@ async def _image_job(
     id: _JobId, n: Annotated[int, Path(description="Number of the image, counted from 0.")], request: Request
 ) -> JobRecord:
     """The job of an image: any owner's with a signed link, else the principal's own."""
+    check = partial(services_of(request).link_signer.check_image, id, n)
+    return (await _job_of_link(id, request, check)).record
+
+
+async def _events_job(id: str, request: Request) -> VisibleJob:
+    """The job of an event stream: any owner's with a signed link, else the principal's own."""
+    return await _job_of_link(id, request, partial(services_of(request).link_signer.check_events, id))
+
+
+@dataclass(frozen=True)
+class VisibleJob:
+    """A job that a request may see; `for_admin`: with what concerns other owners."""
+
+    record: JobRecord
+    for_admin: bool
+
+
+async def _job_of_link(id: str, request: Request, check: Callable[[Query], None]) -> VisibleJob:
     services = services_of(request)
     query = request.query_params.multi_items()
     if any(name in ("expires", "signature") for name, _ in query):
         try:
-            await run_in_threadpool(services.link_signer.check, id, n, query)
+            await run_in_threadpool(check, query)
         except LinkRefused:
             if "authorization" not in request.headers:
                 raise
         else:
-            return await run_in_threadpool(services.queue.fetch, id)
+            return VisibleJob(await run_in_threadpool(services.queue.fetch, id), for_admin=False)
     principal = await _principal_of_credentials(request)
-    return await run_in_threadpool(_fetch_own, id, services.queue, principal)
+    return VisibleJob(await run_in_threadpool(_fetch_own, id, services.queue, principal), principal.is_admin)
 
 
 def _fetch_own(id: str, queue: JobQueue, principal: Principal) -> JobRecord:
@@ -130,3 +152,4 @@ PrincipalDep = Annotated[Principal, Depends(_principal)]
 VisibleCatalogueDep = Annotated[Catalogue, Depends(_visible_catalogue)]
 OwnJobDep = Annotated[JobRecord, Depends(_own_job)]
 ImageJobDep = Annotated[JobRecord, Depends(_image_job)]
+EventsJobDep = Annotated[VisibleJob, Depends(_events_job)]

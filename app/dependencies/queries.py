@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import Depends, Query, Request
 
@@ -14,7 +14,7 @@ from contracts.queue.listing import Cursor, Filter
 from contracts.queue.records import JobState
 
 _METADATA = "metadata."
-_KNOWN = ("status", "model", "task", "limit", "cursor")
+_KNOWN = ("status", "model", "task", "limit", "cursor", "include")
 
 
 @dataclass(frozen=True)
@@ -65,5 +65,16 @@ async def _page(
         raise InvalidRequest([FieldProblem("cursor", "not a `next_cursor` of this list")]) from None
 
 
+_Include = Annotated[
+    Literal["receipt"] | None, Query(description="`receipt`: with the receipts of finished jobs, which are long")
+]
+
+
+async def _include_receipts(include: _Include = None) -> bool:
+    return include is not None
+
+
+#: whether the client asks for the receipts of the jobs in a list
+IncludeReceiptsDep = Annotated[bool, Depends(_include_receipts)]
 FilterDep = Annotated[Filter, Depends(_filter)]
 PageDep = Annotated[PageQuery, Depends(_page)]

@@ -56,9 +56,10 @@ class DocumentedApi(FastAPI):
         super().setup()
 
     async def _show_openapi(self, request: Request) -> Response:
-        del request
         if not self._openapi_json:
-            self._openapi_json = bytes(JSONResponse(self.openapi()).body)
+            prefix = request.scope.get("root_path", "")
+            servers = {"servers": [{"url": prefix}]} if prefix else {}
+            self._openapi_json = bytes(JSONResponse({**self.openapi(), **servers}).body)
         return Response(self._openapi_json, media_type="application/json")
 
     def openapi(self) -> Document:
@@ -95,13 +96,13 @@ class DocumentedApi(FastAPI):
         return self.openapi_schema
 
     def methods_at(self, path: str) -> list[str]:
-        """The documented methods at the path of a request."""
+        """The methods at the path of a request: the documented ones, HEAD wherever GET, and OPTIONS."""
         found = set()
         for template, operations in self.openapi()["paths"].items():
             parts = re.split(r"{[^}]*}", template)
             if re.fullmatch("[^/]+".join(map(re.escape, parts)), path):
                 found |= {method.upper() for method in operations}
-        return sorted(found)
+        return sorted(found | ({"HEAD", "OPTIONS"} if "GET" in found else {"OPTIONS"} if found else set()))
 
 
 def _add_schemas(document: Document, dialects: Sequence[Dialect]) -> None:

@@ -188,7 +188,10 @@ def test_only_admins_see_the_counts_of_a_whole_pipeline_call(
         counts = CallCounts(batch_images=5, batch_jobs=4, embeddings=CacheUse(hits=3))
         text = receipt.model_copy(update={"whole_call": counts}).model_dump_json()
         queue.connection.hset(redis_keys.JOB + id, "receipt", text)
-        views = (owner.call("GET", f"/v1/jobs/{id}").json(), owner.call("GET", "/v1/jobs").json()["data"][0])
+        views = (
+            owner.call("GET", f"/v1/jobs/{id}").json(),
+            owner.call("GET", "/v1/jobs?include=receipt").json()["data"][0],
+        )
         shown.append([view["receipt"].get("whole_call") for view in views])
 
     assert shown[0] == [None, None]

@@ -261,9 +261,9 @@ def test_every_error_is_documented_in_the_dialect_of_its_path(document: Json) ->
 
 def test_a_method_that_is_not_allowed_is_answered_with_the_allowed_ones(client: TestClient) -> None:
     for method, path, allowed in (
-        ("PUT", "/v1/jobs/1", "DELETE, GET"),
-        ("GET", "/v1/txt2img", "POST"),
-        ("PATCH", "/v1/jobs/1/cancel", "POST"),
+        ("PUT", "/v1/jobs/1", "DELETE, GET, HEAD, OPTIONS"),
+        ("GET", "/v1/txt2img", "OPTIONS, POST"),
+        ("PATCH", "/v1/jobs/1/cancel", "OPTIONS, POST"),
         ("DELETE", "/openapi.json", "GET, HEAD"),
     ):
         response = client.request(method, path)
