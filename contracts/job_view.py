@@ -133,7 +133,7 @@ class ListedJob(JobView):
 
     receipt: Receipt | None = Field(
         None,
-        description="only with `include=receipt`, once the job has one",
+        description="How the images were made: only with `include=receipt`, once the job has completed.",
         exclude_if=lambda value: value is None,
     )
 

@@ -100,7 +100,7 @@ async def _image_job(
     return (await _job_of_link(id, request, check)).record
 
 
-async def _events_job(id: str, request: Request) -> VisibleJob:
+async def _events_job(id: _JobId, request: Request) -> VisibleJob:
     """The job of an event stream: any owner's with a signed link, else the principal's own."""
     return await _job_of_link(id, request, partial(services_of(request).link_signer.check_events, id))
 

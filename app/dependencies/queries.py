@@ -66,7 +66,8 @@ async def _page(
 
 
 _Include = Annotated[
-    Literal["receipt"] | None, Query(description="`receipt`: with the receipts of finished jobs, which are long")
+    Literal["receipt"] | None,
+    Query(description="`receipt`: with the receipts of finished jobs, which are long. Default: without them."),
 ]
 
 

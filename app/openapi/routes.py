@@ -151,9 +151,11 @@ def event_stream() -> dict[int | str, Document]:
     """`responses` of a route that streams a job's events."""
     description = (
         "Server-sent events: `queued`, `preparing` (of files that the job waits for), `started`, `progress`, "
-        "`preview`, and finally `completed`, `failed` or `cancelled`"
+        "`preview`, and finally `completed`, `failed` or `cancelled`. Each has the job's `status` and the time of "
+        "the event, `at`; the last one has the job itself in `job`"
     )
-    event = {"step": 3, "steps": 12, "fraction": 0.25, "eta_seconds": 0.8}
+    at = "2026-11-21T06:52:59.801Z"
+    event = {"status": "running", "at": at, "step": 3, "steps": 12, "fraction": 0.25, "eta_seconds": 0.8}
     stream = _events(event, "progress", id="1795243825169-0")
     return {200: {"description": description, "content": {"text/event-stream": stream}}}
 

@@ -42,8 +42,10 @@ async def show_events(
             json_schema_extra={"pattern": EVENT_ID},
         ),
     ] = None,
-    expires: Annotated[str | None, Query(description="expiry time of a signed link, Unix seconds")] = None,
-    signature: Annotated[str | None, Query(description="signature of a signed link")] = None,
+    expires: Annotated[
+        str | None, Query(description="Expiry time of a signed link, in Unix seconds. Default: no link.")
+    ] = None,
+    signature: Annotated[str | None, Query(description="Signature of a signed link. Default: no link.")] = None,
 ) -> Response:
     """Stream the job's events: those so far, then each as it happens. The last one, at its end, holds the job."""
     del expires, signature  # declared for the OpenAPI document; EventsJobDep checks the whole query

@@ -244,7 +244,9 @@ def test_a_stalled_client_is_disconnected_and_uses_little_memory(
             stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             stalled.sendall(f"GET /v1/jobs/{id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             for _ in range(900):  # 45 MB in all
-                queue.connection.xadd(stream_key(id), {"event": "preview", "data": json.dumps({"url": "x" * 50_000})})
+                queue.connection.xadd(
+                    stream_key(id), {"event": "preview", "data": json.dumps({"url": "x" * 50_000})}
+                )
             queue.connection.publish("darkroom:bells", f"{id} preview")
             wait_until(lambda: _has_logged(process, b"accepted no data"))
             assert psutil.Process(process.pid).memory_info().rss < 400 * 2**20
