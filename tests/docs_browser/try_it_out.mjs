@@ -11,7 +11,10 @@ const browser = await chromium.launch({ executablePath, args: [offline, ...quiet
 const page = await browser.newPage();
 const loaded = new Set();
 const complaints = [];
-page.on("request", (request) => loaded.add(new URL(request.url()).host));
+page.on("request", (request) => {
+  const { protocol, host } = new URL(request.url());
+  if (protocol !== "blob:" && protocol !== "data:") loaded.add(host);
+});
 page.on("console", (message) => message.type() === "error" && complaints.push(message.text()));
 page.on("pageerror", (error) => complaints.push(String(error)));
 

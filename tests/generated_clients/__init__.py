@@ -1,1 +1,1 @@
-"""Clients generated from the OpenAPI document; run by `make test-node` and `make test-clients`, which need registries."""
+"""Clients that are generated from the OpenAPI document: `make test-node` and `make test-clients`."""
