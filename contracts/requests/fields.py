@@ -162,8 +162,9 @@ class ImageFields(StrictModel):
     width: Side | None = Field(
         None,
         description="Width of the images in pixels; a multiple of 8, for some models of 16. Default: what follows "
-        "from height and the aspect of `image`, or of the first control image; without height the width of `image`, "
-        "or that of a size with its aspect where the model cannot generate it; without `image` the model's own.",
+        "from height and the aspect of `image`, or of the first control image; without height the "
+        "width of `image`, or that of a size with its aspect where the model cannot generate it; without `image` "
+        "the model's own.",
     )
     height: Side | None = Field(
         None,

@@ -52,8 +52,8 @@ class InputUse(StrictModel):
     )
     area: Area | None = Field(
         None,
-        description="What that part covers of the output: left, upper, right, lower, in pixels; the rest continues "
-        "the edges.",
+        description="What that part covers of the output: left, upper, right, lower, in pixels; the rest "
+        "continues the edges.",
         exclude_if=_is_none,
     )
     color_profile: str | None = Field(
