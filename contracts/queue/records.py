@@ -15,6 +15,7 @@ from contracts.errors import RETRYABLE, FailureCode
 from contracts.processes.preparations import Preparation
 from contracts.redis import keys
 from contracts.requests.parameters import JobParameters
+from contracts.requests.prompt_tokens import TokenUse
 from contracts.requests.schema import Priority, WebhookEvent
 
 #: Version of the records that this release writes; a record without one has 0. It is raised only when an older
@@ -177,6 +178,14 @@ class Receipt(_Part):
         description="Look-ups of your own jobs in the cache of prompt embeddings. A prompt that only other "
         "owners have used before counts as a miss.",
     )
+    prompt_tokens: dict[str, TokenUse] = Field(
+        default_factory=dict,
+        description="Text encoder -> tokens of the prompt, and how many of them it read; empty in receipts of "
+        "older releases.",
+    )
+    negative_prompt_tokens: dict[str, TokenUse] = Field(
+        default_factory=dict, description="The same for the negative prompt; empty without one."
+    )
     device: str = Field("", description="Device that the denoiser ran on, such as `cuda:0` or `cpu`.")
     dtype: str = Field("", description="Data type that the denoiser computed in, such as `bfloat16`.")
     kernels: dict[str, str] = Field(
@@ -231,6 +240,7 @@ class JobRecord(_Part):
         request_id: id of the HTTP request that created it, for the logs.
         max_run_seconds: maximum time of one attempt; then the job fails with `duration_exceeded`. None: no limit.
         preparing: while it waits for files, how their preparation goes on.
+        prompt_tokens, negative_prompt_tokens: as the API counted them; None where it could not.
     """
 
     id: str
@@ -249,6 +259,8 @@ class JobRecord(_Part):
     max_run_seconds: float | None = None
     attempts: int = 0
     cancel_requested: bool = False
+    prompt_tokens: dict[str, TokenUse] | None = None
+    negative_prompt_tokens: dict[str, TokenUse] | None = None
     progress: Progress = Field(default_factory=Progress)
     preparing: Preparation | None = None
     images: list[ImageRecord] = Field(default_factory=list)
@@ -304,7 +316,19 @@ class AcceptedJob(JobRecord):
 
 #: Fields that are stored as JSON.
 JSON_FIELDS = frozenset(
-    {"parameters", "metadata", "progress", "preparing", "images", "error", "receipt", "webhook", "deliveries"}
+    {
+        "parameters",
+        "metadata",
+        "prompt_tokens",
+        "negative_prompt_tokens",
+        "progress",
+        "preparing",
+        "images",
+        "error",
+        "receipt",
+        "webhook",
+        "deliveries",
+    }
 )
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
+from contracts.catalogue.families import LongPrompt
 from contracts.requests.fit import Fit
 
 #: The largest seed that is drawn; and that a request may name: the one of the eighth image of a drawn one.
@@ -52,6 +53,7 @@ Coordinate = Annotated[int, Field(ge=0, le=8192)]
 #: -1, as clients of other services write it, is the same as no seed.
 Seed = Annotated[int, Field(ge=-1, le=MAX_SEED), AfterValidator(lambda seed: None if seed == -1 else seed)]
 Speed = Literal["exact", "fast"]
+PromptSyntax = Literal["plain", "a1111"]
 OutputFormat = Literal["png", "jpeg", "webp"]
 
 #: How a request names an image. Stored parameters hold a storage key in its place.
@@ -170,6 +172,19 @@ class ImageFields(StrictModel):
         None,
         description="Height of the images in pixels; a multiple of 8, for some models of 16. Default: as "
         "for width, with the sides exchanged.",
+    )
+    prompt_syntax: PromptSyntax = Field(
+        "plain",
+        description="How the prompts are written. `plain`: every character is text. `a1111`: `(word:1.3)`, "
+        "`((word))` and `[word]` weigh words, `BREAK` starts a new window, `<lora:NAME:SCALE>` in `prompt` "
+        "applies a LoRA, and a backslash makes a bracket text.",
+    )
+    long_prompt: LongPrompt | None = Field(
+        None,
+        description="What happens to a prompt that an encoder cannot read at once. `chunk`: CLIP encoders read it "
+        "in windows of 75 tokens, up to 32; T5 reads `max_sequence_length`. `truncate`: every encoder reads the "
+        "beginning. `refuse`: the request is refused. `prompt_tokens` of the answer says what was read. "
+        "Default: `chunk`; `truncate` for FLUX, whose encoders have no windows.",
     )
     num_images: int = Field(1, ge=1, le=8, description="Number of images; image i is made with `seed` + i.")
     num_inference_steps: int | None = Field(

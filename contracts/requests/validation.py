@@ -13,6 +13,7 @@ from contracts.catalogue.families import MODE_FIELDS, Mode
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
 from contracts.requests.defaults import request_mode, value_of
 from contracts.requests.fields import MAX_PROMPT_BYTES, MAX_SEED, MIN_SIDE, PROMPT_FIELDS, Control
+from contracts.requests.prompts import prompt_problems, read_prompts
 from contracts.requests.schema import ControlNetRequest, JobRequest
 from contracts.requests.step_rules import StepRules
 
@@ -34,6 +35,7 @@ def check(request: JobRequest, catalogue: Catalogue) -> ModelSpec:
         raise InvalidRequest([FieldProblem("model", f"unknown model {name!r}", ids)]) from None
     problems = [
         *_text_problems(request),
+        *prompt_problems(request, model.family_spec, value_of(request, model, "long_prompt")),
         *_mode_problems(request, model),
         *_model_limit_problems(request, model),
         *_size_problems(request, model),
@@ -50,8 +52,9 @@ def check(request: JobRequest, catalogue: Catalogue) -> ModelSpec:
 
 def _text_problems(request: JobRequest) -> Iterator[FieldProblem]:
     """Yield a problem if the prompts would take too much of the queue's memory."""
-    texts = {name: getattr(request, name) or "" for name in PROMPT_FIELDS}
-    sizes = {name: len(json.dumps(text, ensure_ascii=False).encode()) for name, text in texts.items()}
+    read = read_prompts(request)
+    sizes = {name: _json_bytes(text) for name, text in read.texts.items()}
+    sizes |= {name: sizes[name] + _json_bytes(chunks) for name, chunks in read.chunks.items()}
     if sum(sizes.values()) > MAX_PROMPT_BYTES:
         longest = max(sizes, key=lambda name: sizes[name])
         message = (
@@ -59,6 +62,10 @@ def _text_problems(request: JobRequest) -> Iterator[FieldProblem]:
             f"{sum(sizes.values())}; shorten this one, which has {sizes[longest]}"
         )
         yield FieldProblem(longest, message, f"{MAX_PROMPT_BYTES} bytes for {', '.join(PROMPT_FIELDS)} together")
+
+
+def _json_bytes(value: object) -> int:
+    return len(json.dumps(value, ensure_ascii=False).encode())
 
 
 def _mode_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
@@ -152,8 +159,7 @@ def _step_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProbl
 def _lora_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) -> Iterator[FieldProblem]:
     names = [row.id for row in catalogue.loras if row.suits(model)]
     seen: set[str] = set()
-    for index, lora in enumerate(request.loras):
-        field = f"loras.{index}.name"
+    for field, lora in read_prompts(request).loras:
         try:
             row = catalogue.lora(lora.name)
         except NotFound:

@@ -4,6 +4,8 @@ generate.py    the algorithm: model, adapters, inputs, prompts, denoise and deco
 inputs.py      reads and decodes the jobs' input images
 callback.py    listens to the pipeline: stage timer, steps, non-finite latents
 inpainting.py  crops around a mask, pastes the result back, blends it in
+prompt_reading.py  tokens of the jobs' prompts, and jobs that cannot share the call
+infotext.py    the line of parameters that A1111's web UI writes
 receipts.py    the receipt of a job, and the metadata of its files
 outputs.py     the result of a job; encodes and stores its images
 warm_up.py     one discarded image that compiles a model

@@ -26,6 +26,7 @@ from worker.generation import inpainting, receipts
 from worker.generation.callback import StageTimer, StepCallback, Watch
 from worker.generation.inputs import read_inputs
 from worker.generation.outputs import JobResult
+from worker.generation.prompt_reading import UnequalPrompts, require_equal, token_counts
 from worker.pool.model import LoadedModel
 from worker.pool.pool import Pool
 from worker.runtime.device import free_memory
@@ -66,6 +67,8 @@ def generate(
         callback = StepCallback(watch, StageTimer(pool.device))
         try:
             return _generate_once(jobs, merged, pool, storage, callback, worker_name, failed_plans)
+        except UnequalPrompts as unequal:
+            return unequal.in_groups(jobs, lambda group: generate(group, pool, storage, watch, worker_name))
         except Exception as error:
             if error is callback.raised or isinstance(error, Unavailable | NotPrepared):
                 raise
@@ -98,6 +101,7 @@ def _generate_once(
     model = pool.ready(merged, merged.num_images)
     callback.end_stage("load")
 
+    tokens = {job.id: token_counts(model.base, model.spec.family_spec, job.parameters) for job in jobs}
     # Each job's adapters. A job whose adapters cannot be used fails alone.
     adapters, failures = _load_adapters(jobs, model)
     timer.end_stage("load_adapters")
@@ -117,6 +121,7 @@ def _generate_once(
         with model.active(image_adapters) as encoder, pool.memory_tracker.running(pool.resident_bytes):
             timer.end_stage("load_adapters")
             # Prompts to embeddings.
+            require_equal(ready, encoder.windows(inputs))
             encoder.owners = [job.owner for job in ready for _ in job.parameters.seeds]
             embeddings = encoder.encode(inputs)
             pool.count_look_ups(model, encoder)
@@ -143,7 +148,7 @@ def _generate_once(
         predicted_calls=callback.predicted_calls,
         worker=worker_name,
     )
-    counts = {job.id: _own_counts(job, ready, encoder, pool) for job in ready}
+    counts = {job.id: {**_own_counts(job, ready, encoder, pool), **tokens[job.id]} for job in ready}
     results = failures | _results(ready, images, receipt, adapters, callback, counts)
     return [results[job.id] for job in jobs]
 
