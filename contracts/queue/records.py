@@ -18,9 +18,11 @@ from contracts.requests.parameters import JobParameters
 from contracts.requests.prompt_tokens import TokenUse
 from contracts.requests.schema import Priority, WebhookEvent
 
-#: Version of the records that this release writes; a record without one has 0. It is raised only when an older
+#: Version of the records that this release reads; a record without one has 0. It is raised only when an older
 #: release would misread them: readers ignore unknown fields, and have defaults for missing ones.
-RECORD_VERSION = 1
+RECORD_VERSION = 2
+#: Of records without prompts in a syntax, which an older release would take as plain text.
+_PLAIN_VERSION = 1
 
 
 class JobState(StrEnum):
@@ -280,7 +282,7 @@ class JobRecord(_Part):
         for name in JSON_FIELDS & fields.keys():
             fields[name] = to_json(fields[name])
         fields |= {
-            "version": RECORD_VERSION,
+            "version": RECORD_VERSION if self.parameters.prompt_chunks else _PLAIN_VERSION,
             "queue": self.queue,
             "model": self.parameters.model,
             "needs": to_json(self.parameters.needs),

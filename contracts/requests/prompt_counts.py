@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from contracts.catalogue.families import Family, TextEncoder
 from contracts.errors import FieldProblem
@@ -44,6 +45,7 @@ def count_tokens(family: Family, job: JobParameters, tokenizers: Mapping[str, To
         tokenizers: text encoder -> its tokenizer.
     """
     problems: list[FieldProblem] = []
+    tokenizers = {name: cache(tokenize) for name, tokenize in tokenizers.items()}  # each text is asked for twice
 
     def count(fields: Mapping[str, str]) -> dict[str, TokenUse]:
         uses = {}

@@ -11,6 +11,7 @@ import pytest
 from contracts.catalogue.catalogue import Catalogue, LoraSpec, ModelSpec
 from contracts.catalogue.families import FAMILIES
 from contracts.errors import InvalidRequest
+from contracts.queue.records import JobRecord
 from contracts.requests.defaults import resolve
 from contracts.requests.parameters import JobParameters
 from contracts.requests.prompt_counts import count_tokens
@@ -175,6 +176,16 @@ def test_the_memory_plan_counts_at_least_the_windows_that_a_prompt_takes() -> No
     assert job_of(prompt="word " * 100).max_windows >= 2
     assert job_of(prompt="a BREAK b BREAK c", prompt_syntax="a1111").max_windows == 3
     assert job_of(prompt="word " * 100, long_prompt="truncate").max_windows == 1
+
+
+def test_an_older_release_does_not_take_weights_for_text() -> None:
+    def version_of(**body: Any) -> str:
+        fields = {"id": "x", "state": "queued", "owner": "a", "priority": "normal", "created_at": 0}
+        return JobRecord.model_validate({**fields, "parameters": job_of(**body)}).to_hash()["version"]
+
+    assert version_of(prompt="(red:1.3)") == "1"
+    assert version_of(prompt="red", prompt_syntax="a1111") == "1"
+    assert version_of(prompt="(red:1.3)", prompt_syntax="a1111") == "2"
 
 
 def test_jobs_that_a_worker_may_refuse_share_no_call() -> None:
