@@ -20,6 +20,7 @@ MAX_SEED = MAX_DRAWN_SEED + 7
 MIN_SIDE, MAX_SIDE = 64, 2048
 DEFAULT_STRENGTH, DEFAULT_MASK_BLUR = 0.6, 0
 DEFAULT_FIT: Fit = "cover"
+DEFAULT_OUTPUT_QUALITY = 95
 PROMPT_FIELDS = ("prompt", "prompt_2", "prompt_3", "negative_prompt")
 #: All prompts of a job together, as they are stored. A single prompt of 10,000 characters always fits.
 MAX_PROMPT_BYTES = 64 * 1024
@@ -257,7 +258,7 @@ class ImageFields(StrictModel):
     loras: tuple[Lora, ...] = Field((), max_length=8, description="LoRAs to apply together.")
     output_format: OutputFormat = Field("png", description="File format of the images.")
     output_quality: int = Field(
-        95,
+        DEFAULT_OUTPUT_QUALITY,
         ge=1,
         le=100,
         description="Quality of the files, for `jpeg` and `webp` only; more is better and larger.",

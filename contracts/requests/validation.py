@@ -12,6 +12,7 @@ from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, ModelSpec
 from contracts.catalogue.families import MODE_FIELDS, Mode
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
 from contracts.requests.defaults import request_mode, value_of
+from contracts.requests.effects import effect_problems
 from contracts.requests.fields import MAX_PROMPT_BYTES, MAX_SEED, MIN_SIDE, PROMPT_FIELDS, Control
 from contracts.requests.prompts import prompt_problems, read_prompts
 from contracts.requests.schema import ControlNetRequest, JobRequest
@@ -40,7 +41,6 @@ def check(request: JobRequest, catalogue: Catalogue) -> ModelSpec:
         *_model_limit_problems(request, model),
         *_size_problems(request, model),
         *_seed_problems(request),
-        *_guidance_problems(request, model),
         *_step_problems(request, model),
         *_lora_problems(request, model, catalogue),
         *_control_problems(request, model, catalogue),
@@ -89,7 +89,8 @@ def _mode_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProbl
 def _model_limit_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
     """Yield a problem for each field that this checkpoint ignores or limits further than its family does."""
     used = model.family_spec.modes.get(request_mode(request), frozenset())
-    for field in sorted(set(model.refuses) & request.model_fields_set):
+    given = {name for name in request.model_fields_set if getattr(request, name) is not None}
+    for field in sorted(set(model.refuses) & given):
         yield FieldProblem(field, f"has no effect on {model.id}; remove it")
     skipped, limit = request.clip_skip, model.max_clip_skip
     if skipped is not None and skipped > limit and "clip_skip" in used:
@@ -134,17 +135,6 @@ def _seed_problems(request: JobRequest) -> Iterator[FieldProblem]:
         yield FieldProblem("seed", message, f"0–{MAX_SEED - request.num_images + 1}")
 
 
-def _guidance_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
-    if not model.family_spec.negative_needs_true_cfg or request.negative_prompt is None:
-        return
-    if "negative_prompt" not in model.family_spec.modes.get(request_mode(request), ()):
-        return
-    scale = value_of(request, model, "true_cfg_scale")
-    if isinstance(scale, int | float) and scale <= 1:
-        message = f"has no effect while true_cfg_scale is {scale:g}; set that above 1, or remove negative_prompt"
-        yield FieldProblem("negative_prompt", message, "true_cfg_scale > 1")
-
-
 def _step_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
     has_strength = "strength" in model.family_spec.modes.get(request_mode(request), ())
     rules = StepRules(
@@ -154,6 +144,7 @@ def _step_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProbl
         speed=request.speed,
     )
     yield from rules.problems(model)
+    yield from effect_problems(request, model, rules.steps_run)
 
 
 def _lora_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) -> Iterator[FieldProblem]:
