@@ -98,16 +98,22 @@ local function before_in_tier(job)
   return math.floor(number + 0.5), seconds
 end
 
--- Jobs and seconds that wait in a tier.
-local function all_in_tier(tier)
-  local number, seconds, read = load_of(tier), 0, 0
-  if number <= 0 then return 0, 0 end
+-- Jobs and seconds in a higher tier before a job. Those of owners who have used more than its own are before it only
+-- until its tier has got its share of the time, `limit_seconds` (see `overtakes` in claim.lua).
+local function before_in_higher(tier, job, limit_seconds)
+  local waiting, read, seconds, yielding = load_of(tier), 0, 0, 0
+  if waiting <= 0 then return 0, 0 end
+  local account = account_of(job.owner, job.tier)
   local _, queues, _, max_read = queues_in(tier)
   for _, row in ipairs(queues) do
     local count, added = first_jobs(row.queue, length_of(row.queue), max_read)
     read, seconds = read + count, seconds + added
+    if account_of(row.owner, job.tier) > account then yielding = yielding + added end
   end
-  return number, read > 0 and seconds / read * number or 0
+  if seconds == 0 then return waiting, 0 end
+  local all = seconds / read * waiting
+  local served = math.min(all, all * (1 - yielding / seconds) + limit_seconds)
+  return math.ceil(waiting * served / all), served
 end
 
 -- A waiting job's position: the jobs before it, its predicted seconds (empty before the first job like it was measured), and
@@ -121,20 +127,15 @@ local function position_after(job)
   end
   local own_seconds = predicted_seconds(job.work)
   local number, seconds = before_in_tier(job)
-  local higher_number, higher_seconds = 0, 0
+  local share = tonumber(redis.call('HGET', KEY.tiers, 'share') or DEFAULT_LOWER_TIER_SHARE)
+  local limit_seconds = share > 0 and (seconds + (own_seconds or 0)) * (1 - share) / share or math.huge
   for _, tier in ipairs(TIERS) do
     if tier == job.tier then break end
-    local count, added = all_in_tier(tier)
-    higher_number, higher_seconds = higher_number + count, higher_seconds + added
-  end
-  -- While higher tiers always have jobs, a lower one gets its share of the time.
-  local share = tonumber(redis.call('HGET', KEY.tiers, 'share') or DEFAULT_LOWER_TIER_SHARE)
-  local served_higher = math.min(higher_seconds, (seconds + (own_seconds or 0)) * (1 - share) / share)
-  if higher_seconds > 0 and served_higher < higher_seconds then
-    higher_number = math.ceil(higher_number * served_higher / higher_seconds)
+    local count, added = before_in_higher(tier, job, limit_seconds)
+    number, seconds = number + count, seconds + added
   end
   local running, running_seconds = running_jobs()
-  local is_free = running + number + higher_number < workers
-  local wait = is_free and 0 or (running_seconds + seconds + served_higher) / math.max(1, workers)
-  return { number + higher_number, own_seconds and tostring(own_seconds) or '', tostring(wait) }
+  local is_free = running + number < workers
+  local wait = is_free and 0 or (running_seconds + seconds) / math.max(1, workers)
+  return { number, own_seconds and tostring(own_seconds) or '', tostring(wait) }
 end
