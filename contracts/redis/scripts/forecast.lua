@@ -27,15 +27,16 @@ local function first_jobs(queue, count, max_read, before)
   return count, seconds / number * count, since
 end
 
--- Number of running jobs, and the seconds that they will still take.
+-- Number of running jobs, the seconds that they will still take together, and those of the first to end, nil without any.
 local function running_jobs()
-  local ids, seconds = redis.call('ZRANGE', KEY.leases, 0, -1), 0
+  local ids, seconds, first = redis.call('ZRANGE', KEY.leases, 0, -1), 0, nil
   for _, id in ipairs(ids) do
     local job = redis.call('HMGET', job_key(id), 'work', 'progress')
     local fraction = tonumber(decode(job[2], {}).fraction) or 0
-    seconds = seconds + seconds_of(job[1]) * (1 - math.min(1, math.max(0, fraction)))
+    local left = seconds_of(job[1]) * (1 - math.min(1, math.max(0, fraction)))
+    seconds, first = seconds + left, math.min(first or left, left)
   end
-  return #ids, seconds
+  return #ids, seconds, first
 end
 
 -- The waiting queues of a tier: those of one owner; those of the others that are read, as { queue, owner }; how many of the

@@ -64,6 +64,19 @@ def test_running_jobs_count_with_what_is_left_of_them(queue: JobQueue, make_clai
     assert position(queue, waiting) == (0, pytest.approx(25 * PACE + 2 * PACE))
 
 
+def test_a_full_queue_takes_a_job_when_the_first_running_one_ends(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
+    for steps in (100, 20):
+        submit(queue, steps=steps)
+    claims = make_claims()
+    for _ in range(2):
+        claims.claim(ClaimCriteria())
+
+    # It does not matter how long the refused job would take.
+    assert queue.eta.seconds_to_next_claim(submit(queue, steps=2)) == 20 * PACE
+
+
 def test_older_jobs_of_other_models_count(queue: JobQueue) -> None:
     for _ in range(3):
         submit(queue, "sd3")
