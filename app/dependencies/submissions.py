@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
@@ -38,8 +39,8 @@ async def _idempotent_call(request: Request, idempotency_key: _IdempotencyKey = 
     return _call_of(request, idempotency_key)
 
 
-async def _submission(request: Request, idempotency_key: _IdempotencyKey = None) -> Submission:
-    return _submission_of(request, idempotency_key, None)
+async def _held_submission(request: Request, idempotency_key: _IdempotencyKey = None) -> Submission:
+    return _submission_of(request, idempotency_key, None, is_held=True)
 
 
 async def _waiting_submission(
@@ -53,15 +54,30 @@ async def _dry_run(request: Request) -> Submission:
     return _submission_of(request, None, None)
 
 
-def _submission_of(request: Request, idempotency_key: str | None, wait_seconds: int | None) -> Submission:
+def _submission_of(
+    request: Request, idempotency_key: str | None, wait_seconds: int | None, *, is_held: bool = False
+) -> Submission:
+    async def client_left() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
     return Submission(
         services=services_of(request),
         principal=principal_of(request),
         links=links_of(request),
         call=_call_of(request, idempotency_key),
         wait_seconds=wait_seconds,
+        is_held=is_held,
+        retry_count=_retry_count_of(request),
+        client_left=client_left,
         request_id=request_id_of(request),
     )
+
+
+def _retry_count_of(request: Request) -> int | None:
+    """How often a client's library has sent this call before, by itself; None where it does not say."""
+    text = request.headers.get("x-stainless-retry-count", "")
+    return int(text) if re.fullmatch(r"[0-9]{1,3}", text, re.ASCII) else None
 
 
 def _call_of(request: Request, idempotency_key: str | None) -> IdempotentCall:
@@ -76,8 +92,8 @@ def _call_of(request: Request, idempotency_key: str | None) -> IdempotentCall:
 
 
 IdempotentCallDep = Annotated[IdempotentCall, Depends(_idempotent_call)]
-#: for a call whose client does not wait by `Prefer`
-SubmissionDep = Annotated[Submission, Depends(_submission)]
+#: for a call that is answered when its job has ended, whatever the client prefers
+HeldSubmissionDep = Annotated[Submission, Depends(_held_submission)]
 WaitingSubmissionDep = Annotated[Submission, Depends(_waiting_submission)]
 #: for a call that creates nothing, and so takes no idempotency key
 DryRunDep = Annotated[Submission, Depends(_dry_run)]

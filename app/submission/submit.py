@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from fastapi import Response
@@ -11,20 +12,29 @@ from fastapi.concurrency import run_in_threadpool
 
 from app.admission import too_long
 from app.auth import Principal
-from app.events.waiting import wait_for_end
+from app.events.waiting import wait_with_client
 from app.inputs.reader import GivenImage, InputReader, Inputs, stored_bytes
 from app.job_response import job_response
 from app.parsing.bodies import ReceivedBody
 from app.services import Services
-from app.submission.idempotency import IdempotentCall
+from app.submission.idempotency import REPLAYED, IdempotentCall
 from contracts import logs
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
-from contracts.errors import DestinationRefused, DestinationUnknown, FieldProblem, Gone, InvalidRequest, NotFound
+from contracts.errors import (
+    DestinationRefused,
+    DestinationUnknown,
+    FieldProblem,
+    Gone,
+    InvalidRequest,
+    NotFound,
+    Unavailable,
+)
 from contracts.job_view import JobView, Links
 from contracts.outbound.outbox import resolve_webhook
 from contracts.queue.idempotency import IdempotencyHold
 from contracts.queue.limits import SubmitLimits
-from contracts.queue.records import JobRecord, WebhookRecord
+from contracts.queue.records import JobRecord, JobState, WebhookRecord
+from contracts.queue.retries import RepeatableCall
 from contracts.requests.defaults import resolve
 from contracts.requests.parameters import JobParameters
 from contracts.requests.prompt_counts import PromptCounts
@@ -66,6 +76,9 @@ class Submission:
     Attributes:
         call: what identifies a repetition of the call.
         wait_seconds: how long the client prefers to wait for the job's end; None: not at all.
+        is_held: whether the call is answered at the job's end, whatever the client prefers.
+        retry_count: how often the client's library has sent the call before; None where it does not say.
+        client_left: returns when the client's connection is closed.
     """
 
     services: Services
@@ -73,7 +86,11 @@ class Submission:
     links: Links
     call: IdempotentCall
     wait_seconds: int | None
+    is_held: bool
+    retry_count: int | None
+    client_left: Callable[[], Awaitable[None]]
     request_id: str
+    _answered_calls: list[RepeatableCall] = field(default_factory=list, init=False, repr=False)
 
     async def answer(self, body: ReceivedBody, draft: Callable[[], JobDraft], response: Response) -> JobView:
         """Accept a job and answer 202; or wait for its end, where the client prefers that, and answer 200.
@@ -88,17 +105,62 @@ class Submission:
         record = await run_in_threadpool(lambda: self.accept(body.raw, draft, response))
         body.release()
         response.headers["Preference-Applied"] = f"wait={self.wait_seconds}"
-        record = await wait_for_end(self.services.notifier, self.services.queue, record, self.wait_seconds)
+        record = await self.wait(record, self.wait_seconds)
         if record.state.is_final:
             response.status_code = 200
         return await run_in_threadpool(self.view, record)
 
+    async def wait(self, record: JobRecord, seconds: float) -> JobRecord:
+        """Return the job once it has ended, or as it is after `seconds`: then it goes on without the client.
+
+        Raises:
+            ClientLeft: the client closed its connection.
+        """
+        services = self.services
+        with services.attendance.attending(record):
+            found = await wait_with_client(services.notifier, services.queue, record, seconds, self.client_left)
+        await run_in_threadpool(self.settle, found)
+        return found
+
     def accept(self, body: bytes, draft: Callable[[], JobDraft], response: Response) -> JobRecord:
         """Submit a job, or find the one that the same call submitted before; sets the response's headers."""
-        record = self.call.run(body, response, lambda hold: self.submit(draft(), hold), self._find)
+        record = self._find_or_submit(body, draft, response)
         self.services.queue.confirm(record.id)  # a repeated call too: the first one may have failed here
+        if self.is_held or self.wait_seconds is not None:
+            self.services.attendance.register(record)
         response.headers["Location"] = self.links.job(record.id)
         return record
+
+    def _find_or_submit(self, body: bytes, draft: Callable[[], JobDraft], response: Response) -> JobRecord:
+        call = self._repeatable(body)
+        if call is None:
+            return self.call.run(body, response, lambda hold: self.submit(draft(), hold), self._find)
+        self._answered_calls.append(call)
+        if call.is_retry:
+            for record in self.services.queue.fetch_all(self.services.retries.made_by(call)):
+                if record.state not in (JobState.FAILED, JobState.CANCELLED) and not record.cancel_requested:
+                    response.headers[REPLAYED] = "true"
+                    return record
+        with self.services.retries.accepting(call) as made:
+            record = self.submit(draft(), None)
+            made(record.id)
+        return record
+
+    def _repeatable(self, body: bytes) -> RepeatableCall | None:
+        """The call as its client's library may send it again; None where it would not, or has a key of its own."""
+        if self.retry_count is None or self.call.key is not None:
+            return None
+        caller = f"{self.principal.owner}:{self.principal.key_id}"
+        return RepeatableCall(caller, self.call.fingerprint(body), is_retry=self.retry_count > 0)
+
+    def settle(self, record: JobRecord) -> None:
+        """The client has the answer: its library will not retry, and a job that has not ended may go on alone."""
+        if record.state.is_final:
+            for call in self._answered_calls:
+                with suppress(Unavailable):  # within a minute it is forgotten by itself
+                    self.services.retries.forget(call, record.id)
+        else:
+            self.services.attendance.release(record)
 
     def submit(self, draft: JobDraft, hold: IdempotencyHold | None) -> JobRecord:
         """Check a request, store its images and queue the job. A refused request leaves nothing behind.
@@ -136,8 +198,15 @@ class Submission:
             ),
             request_id=self.request_id,
             counts=job.counts,
+            cancel_on_disconnect=self._ends_with_client(request),
         )
         return job, record
+
+    def _ends_with_client(self, request: JobRequest) -> bool:
+        """Whether the job is cancelled when nobody waits for it any more: the client's choice, or the default."""
+        if request.cancel_on_disconnect is None:
+            return self.is_held and self.call.key is None
+        return request.cancel_on_disconnect
 
     def _check_and_store(self, draft: JobDraft) -> CheckedJob:
         while True:
