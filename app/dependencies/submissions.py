@@ -12,6 +12,7 @@ from app.dependencies.services import links_of, services_of
 from app.events.waiting import MAX_WAIT_SECONDS, read_preference
 from app.middleware.request_id import request_id_of
 from app.submission.idempotency import IdempotentCall
+from app.submission.retries import ClientRetry
 from app.submission.submit import Submission
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.queue.idempotency import FIELD
@@ -68,16 +69,18 @@ def _submission_of(
         call=_call_of(request, idempotency_key),
         wait_seconds=wait_seconds,
         is_held=is_held,
-        retry_count=_retry_count_of(request),
+        retry=_retry_of(request),
         client_left=client_left,
         request_id=request_id_of(request),
     )
 
 
-def _retry_count_of(request: Request) -> int | None:
-    """How often a client's library has sent this call before, by itself; None where it does not say."""
+def _retry_of(request: Request) -> ClientRetry:
+    """What the client's library says of retries: those made by Stainless, OpenAI's among them, count them."""
+    services, principal = services_of(request), principal_of(request)
     text = request.headers.get("x-stainless-retry-count", "")
-    return int(text) if re.fullmatch(r"[0-9]{1,3}", text, re.ASCII) else None
+    count = int(text) if re.fullmatch(r"[0-9]{1,3}", text, re.ASCII) else None
+    return ClientRetry(services.retries, services.queue, f"{principal.owner}:{principal.key_id}", count)
 
 
 def _call_of(request: Request, idempotency_key: str | None) -> IdempotentCall:

@@ -1,7 +1,7 @@
-"""Requests that a refused body could have been, so that rules between its fields are checked in the same answer.
+"""Requests that a refused body could have been, so that rules between its fields are checked too.
 
-A field that is wrong gets values from both ends of its range: what breaks a rule with either breaks it whatever the
-field was meant to be, and only that is told. Words no errors, and checks no rule.
+A field that is wrong gets values from both ends of its range: what breaks a rule with either breaks it whatever
+the field was meant to be, and only that is told. Words no errors, and checks no rule.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def requests_like(
         body: JSON, parsed.
         found: the paths of what is wrong.
     """
-    paths = list(found)
+    paths = _innermost(found)
     if not isinstance(body, dict) or any(not path or path[0] in _DECISIVE for path in paths):
         return (), frozenset()
     made_up: set[str] = set()
@@ -69,8 +69,14 @@ def _complete(
         try:
             return kind.model_validate(fields)
         except ValidationError as error:
-            paths = [item["loc"] for item in error.errors(include_url=False, include_input=False)]
+            paths = _innermost(item["loc"] for item in error.errors(include_url=False, include_input=False))
     return None
+
+
+def _innermost(found: Iterable[Path]) -> list[Path]:
+    """The paths without those around others: a list with a wrong entry is called too short as well."""
+    paths = list(found)
+    return [path for path in paths if not any(path == other[: len(path)] != other for other in paths)]
 
 
 def _replace(kind: type[BaseModel], fields: dict[str, Any], path: Path, end: int, made_up: set[str]) -> None:
@@ -92,9 +98,7 @@ def _replace(kind: type[BaseModel], fields: dict[str, Any], path: Path, end: int
         made_up.add(name)
 
 
-def _replace_in_entry(
-    kind: type[BaseModel], entries: list[Any], path: Path, end: int, made_up: set[str]
-) -> None:
+def _replace_in_entry(kind: type[BaseModel], entries: list[Any], path: Path, end: int, made_up: set[str]) -> None:
     """Replace what is wrong in one entry of a list."""
     name, index = str(path[0]), int(path[1])
     required = _LISTS[name]

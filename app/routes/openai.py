@@ -19,15 +19,16 @@ from app.dialects.openai_requests import (
     GenerationRequest,
     ImageRequest,
     RequestBody,
+    draft_request,
     foreign_names,
     read_request,
-    translate,
     without_images,
 )
 from app.dialects.openai_responses import ImagesAnswer, answer_images, completed_events, error_event, partial_event
 from app.errors import JobDidNotComplete, JobStillRuns, describe
 from app.events.sse import HEARTBEAT, EventStream, follow_events
 from app.openapi.routes import MAKING, edit_body, problems, request_body, streamed
+from app.parsing.requests import Reading
 from app.submission.submit import JobDraft, Submission
 from contracts.errors import DarkroomError
 from contracts.job_view import JobView
@@ -49,8 +50,8 @@ async def generate_images(
     body: JsonBodyDep, submission: HeldSubmissionDep, response: Response
 ) -> ImagesAnswer | Response:
     """Generate images from a prompt, as OpenAI clients do; accepts every field of a txt2img job too."""
-    request = read_request(GenerationRequest, body.raw)
-    return await _answer("image_generation", request, RequestBody(body.raw, received=body), submission, response)
+    reading = read_request(GenerationRequest, body.raw)
+    return await _answer("image_generation", reading, RequestBody(body.raw, received=body), submission, response)
 
 
 @router.post("/edits", openapi_extra=edit_body(EditRequest), **_DOCUMENTED)
@@ -62,13 +63,14 @@ async def edit_image(
 
 
 async def _answer(
-    name: str, request: ImageRequest, body: RequestBody, submission: Submission, response: Response
+    name: str, reading: Reading[Any], body: RequestBody, submission: Submission, response: Response
 ) -> ImagesAnswer | Response:
     """Accept the job; answer when it has ended, or stream its events."""
     services = submission.services
+    request: ImageRequest = reading.requests[0]
 
     def draft() -> JobDraft:
-        return JobDraft(*translate(request, services.catalogue, submission.inputs, body.files))
+        return JobDraft(*draft_request(reading, services.catalogue, submission.inputs, body.files))
 
     with foreign_names(request):
         record = await run_in_threadpool(lambda: submission.accept(body.json, draft, response))
