@@ -164,6 +164,6 @@ def test_a_client_that_gives_up_has_made_one_job_and_leaves_none_running(
     fields = {"num_inference_steps": 200}
     impatient = client.with_options(timeout=0.5, max_retries=2)
     with pytest.raises(APITimeoutError):
-        impatient.images.generate(prompt=PROMPT, n=8, size="256x256", user="impatient", extra_body=fields)
+        impatient.images.generate(prompt=PROMPT, n=2, size="256x256", user="impatient", extra_body=fields)
 
     wait_until(lambda: [job["status"] for job in jobs()] == ["cancelled"])

@@ -37,6 +37,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def api(redis_server: RedisServer, folder: Path) -> Iterator[httpx.Client]:
     """One API process for all tests here, which waits for clients to come back for less than a second."""
+    with Redis.from_url(redis_server.url) as connection:
+        connection.flushall()  # or keys that another test has made would be asked for from now on
     with api_process(redis_server.url, folder, DARKROOM_API_DISCONNECT_GRACE_SECONDS="0.3") as (client, _):
         wait_until(lambda: client.get("/healthz").is_success)
         yield client
