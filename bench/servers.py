@@ -85,8 +85,8 @@ def drain(redis_url: str, pause_seconds: float) -> None:
     with Redis.from_url(redis_url, decode_responses=True) as connection:
         claims = Claims(connection, QueueSettings(), "simulated", ttl_seconds=86_400)
         while True:
-            taken = claims.claim(ClaimCriteria())
-            for claim in taken:
-                claims.finish(claim, JobState.COMPLETED, images=[])
-            if not taken:
+            claim = claims.claim(ClaimCriteria())
+            if claim is None:
                 time.sleep(pause_seconds)
+            else:
+                claims.finish(claim, JobState.COMPLETED, images=[])

@@ -4,7 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from contracts.queue.leases import Claims
+from contracts.queue.leases import Claim, ClaimCriteria, Claims, Report
+from contracts.queue.records import Progress
 
 #: `make_claims("second", lease_seconds=1)`: the claims of a worker of that name, with these queue settings.
 MakeClaims = Callable[..., Claims]
+ANY_JOB = ClaimCriteria()
+
+
+def take(claims: Claims, criteria: ClaimCriteria = ANY_JOB) -> Claim:
+    """Claim the next job, which must be waiting."""
+    claim = claims.claim(criteria)
+    assert claim is not None
+    return claim
+
+
+def take_all(claims: Claims, criteria: ClaimCriteria = ANY_JOB) -> list[Claim]:
+    """Claim jobs until there is none."""
+    taken = []
+    while (claim := claims.claim(criteria)) is not None:
+        taken.append(claim)
+    return taken
+
+
+def reports(*claims: Claim, progress: Progress | None = None, used_seconds: float = 0.0) -> list[Report]:
+    """The same report for each of these jobs."""
+    return [Report(claim, progress, used_seconds) for claim in claims]

@@ -10,14 +10,13 @@ import time
 from collections.abc import Callable, Collection, Mapping
 
 from contracts.queue.leases import ClaimCriteria
-from worker.settings import WorkerSettings
 
 #: Returns model -> pixels that one pipeline call may generate.
 ModelPixels = Callable[[], Mapping[str, int]]
 
 
 class ClaimPolicy:
-    """The minimum residency of a model, and the limits of a claim."""
+    """The minimum residency of a model."""
 
     def __init__(self, minimum_seconds: float, model_pixels: ModelPixels = dict) -> None:
         """`model_pixels` returns model -> pixels that one pipeline call may generate, by the memory plan."""
@@ -39,7 +38,6 @@ class ClaimPolicy:
     def criteria(
         self,
         warm: Collection[str],
-        settings: WorkerSettings,
         ready: Collection[str] | None = None,
         deferred: Collection[str] = (),
     ) -> ClaimCriteria:
@@ -47,12 +45,6 @@ class ClaimPolicy:
         return ClaimCriteria(
             warm=tuple(warm),
             settled=self.settled,
-            max_images=settings.max_batch_images,
-            max_pixels=settings.max_batch_pixels,
-            model_pixels=self._model_pixels(),
-            max_adapters=settings.loaded_loras,
-            batching=settings.batching != "off",
-            batch_wait_seconds=settings.batch_wait_seconds,
             ready=ready,
             deferred=deferred,
         )

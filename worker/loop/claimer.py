@@ -16,7 +16,7 @@ from rq.serializers import JSONSerializer
 
 from contracts.errors import FailureCode
 from contracts.queue.client import FORMER_RUN_FUNCTIONS, RUN_FUNCTION
-from contracts.queue.leases import Claim, ClaimCriteria, ClaimDeferred, Claims, NextJobs, NotReady
+from contracts.queue.leases import Claim, ClaimCriteria, Claims, NextJobs, NotReady
 from contracts.queue.records import JobError
 from worker.loop.claim_policy import ClaimPolicy
 from worker.loop.prefetch import Prefetcher
@@ -69,12 +69,11 @@ class Claimer:
             if self._claim_lost:
                 self._claims.release_lost(self._held_claims())
                 self._claim_lost = False
-            return self._fitting(self._prepared(self._allowed(self._claims.claim(self._criteria()))))
+            claim = self._claims.claim(self._criteria())
+            return self._fitting(self._prepared(self._allowed([] if claim is None else [claim])))
         except NotReady as error:
             self.prepare(error.names)
             self.wait_seconds = 0.0  # another model's jobs may be ready
-        except ClaimDeferred as deferred:
-            self.wait_seconds = min(deferred.seconds, self._settings.poll_seconds)
         except RedisError as error:
             _log.warning("nothing claimed, Redis does not answer: %s", error)
             # The claim may have run and only its answer been lost.
@@ -96,7 +95,7 @@ class Claimer:
         deferred, warm = self._prefetcher.deferred, self._pool.warm
         self._prefetcher.forget(warm)
         ready = {*warm, *self._prefetcher.ready}
-        return self._policy.criteria(warm, self._settings, ready, [name for name in deferred if name not in ready])
+        return self._policy.criteria(warm, ready, [name for name in deferred if name not in ready])
 
     def _prepared(self, claims: list[Claim]) -> list[Claim]:
         """The claims with all that they need; others, which a release queued that did not say so, go back."""

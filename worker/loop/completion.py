@@ -144,7 +144,11 @@ class JobCompleter:
         A cancel or a deadline that came while the images were decoded and stored wins over a completed result.
         """
         if result.status == "completed" and result.receipt is not None:
-            return self._claims.complete(claim, list(result.stored), result.receipt) or "lost"
+            measured_seconds = result.receipt.timings.get("denoise")
+            state = self._claims.complete(
+                claim, list(result.stored), result.receipt, measured_seconds=measured_seconds
+            )
+            return state or "lost"
         if result.status == "failed" and result.error is not None:
             return self._claims.fail(claim, result.error) or "lost"
         if result.status == "cancelled":

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from contracts.processes.background import BackgroundThread
 from contracts.queue.events import Preview
-from contracts.queue.leases import Claim, Claims, Verdict
+from contracts.queue.leases import Claim, Claims, Report, Verdict
 from contracts.queue.records import Progress
 
 _log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class JobWatch:
         self._no_write_before = 0.0
         # Apart, because a Redis whose memory is full refuses previews only.
         self._no_preview_before = 0.0
-        self._last_step_at = time.monotonic()
+        self._last_step_at = self._started_at = time.monotonic()
 
     @property
     def idle_seconds(self) -> float:
@@ -162,8 +162,9 @@ class JobWatch:
         if time.monotonic() < self._no_write_before:
             return
         running = self._running  # the heartbeat's thread may drop one meanwhile
+        seconds = time.monotonic() - self._started_at
         try:
-            verdicts = self._claims.advance(running, progress)
+            verdicts = self._claims.advance([Report(claim, progress, seconds) for claim in running])
         except RedisError as error:
             # The image is worth finishing: the fence decides at the end whether it still counts.
             _log.warning("progress not written: %s", error)

@@ -12,7 +12,7 @@ from contracts.queue.client import JobQueue
 from contracts.queue.leases import ClaimCriteria
 from contracts.queue.listener import WorkListener
 from contracts.redis import keys
-from tests.support.claims import MakeClaims
+from tests.support.claims import MakeClaims, take
 from tests.support.parameters import parameters
 from tests.support.waiting import wait_until
 
@@ -53,7 +53,7 @@ def test_a_released_job_and_a_reaped_job_end_the_wait(
     queue.submit(parameters())
     claims = make_claims(lease_seconds=0.05)
     listener.wait(PATIENCE_SECONDS)
-    (claim,) = claims.claim(ClaimCriteria())
+    claim = take(claims)
     claims.release(claim)
     assert seconds_of_wait(listener) < PATIENCE_SECONDS / 2
     claims.claim(ClaimCriteria())

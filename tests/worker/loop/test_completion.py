@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -13,11 +14,11 @@ from cli.supervisor.redis_server import RedisServer
 from contracts.errors import FailureCode
 from contracts.metrics import Counters
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import Claim, ClaimCriteria, Claims
+from contracts.queue.leases import Claim, Claims
 from contracts.queue.records import JobState, Receipt, Weights
-from contracts.redis import keys
 from contracts.settings import QueueSettings, SharedSettings
 from contracts.storage import Storage, open_storage
+from tests.support.claims import take
 from tests.support.parameters import parameters
 from tests.support.scripted_worker import ScriptedWorker
 from worker.generation.outputs import JobResult
@@ -42,7 +43,7 @@ def test_a_result_waits_for_redis_until_the_process_is_asked_to_stop(
     completer = JobCompleter(claims, storage, Counters(), outage, stopping=stopping.is_set)
 
     def complete() -> threading.Thread:
-        batch = claims.claim(ClaimCriteria())
+        batch = [take(claims)]
         redis.kill()
         end = (batch, JobWatch(claims, batch), [JobResult("cancelled")])
         thread = threading.Thread(target=completer.complete, args=end)
@@ -75,10 +76,10 @@ def test_a_result_waits_for_redis_until_the_process_is_asked_to_stop(
 def test_a_job_that_ran_for_too_long_fails_and_is_not_to_be_sent_again(
     queue: JobQueue, storage: Storage, worker: ScriptedWorker
 ) -> None:
-    id, claims = queue.submit(parameters(), max_run_seconds=30.0).id, worker.claims
-    batch = claims.claim(ClaimCriteria())
-    queue.connection.hset(keys.JOB + id, "started_at", f"{queue.now() - 31:.6f}")
+    id, claims = queue.submit(parameters(), max_run_seconds=0.001).id, worker.claims
+    batch = [take(claims)]
     watch = JobWatch(claims, batch)
+    time.sleep(0.01)
 
     with closing(JobCompleter(claims, storage, Counters(), StorageOutage(storage, retry_seconds=60))) as completer:
         with pytest.raises(Aborted):
@@ -102,7 +103,7 @@ def test_an_image_that_cannot_be_encoded_fails_its_own_job_and_neither_others_no
     queue: JobQueue, storage: Storage, worker: ScriptedWorker
 ) -> None:
     ids = [queue.submit(parameters()).id for _ in range(2)]
-    running = worker.claims.claim(ClaimCriteria(max_images=2, batching=True))
+    running = [take(worker.claims) for _ in ids]
     results = [generated(claim, mode) for claim, mode in zip(running, ("F", "RGB"), strict=True)]
 
     with closing(

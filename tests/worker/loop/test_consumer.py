@@ -21,13 +21,14 @@ from contracts.memory.plan import Policy
 from contracts.metrics import Counters, read_totals
 from contracts.processes.workers import WorkerReport, read_workers
 from contracts.queue.client import FORMER_RUN_FUNCTIONS, JobQueue
-from contracts.queue.leases import Claim, ClaimCriteria
+from contracts.queue.leases import Claim
 from contracts.queue.records import JobState
 from contracts.requests.parameters import JobParameters, LoraParameters
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
+from tests.support.claims import take
 from tests.support.jobs import complete_job, make_job
 from tests.support.parameters import parameters
 from tests.support.workers import act_during, make_consumer, send_sigterm, work_until_ended
@@ -371,7 +372,7 @@ def test_a_cancel_before_the_first_step_acts_at_the_end_of_the_stage(
 ) -> None:
     job = queue.submit(parameters())
     consumer = make_consumer(settings, pool, storage)
-    (claim,) = consumer._claims.claim(ClaimCriteria())
+    claim = take(consumer._claims)
     queue.cancel(job.id)
 
     watch = consumer._watch([claim])

@@ -16,6 +16,7 @@ from contracts.queue.leases import ClaimCriteria, Claims
 from contracts.queue.records import JobState
 from contracts.redis.connection import connect
 from contracts.settings import QueueSettings, SharedSettings
+from tests.support.claims import take
 from tests.support.parameters import parameters
 from tests.support.waiting import wait_until
 from worker.loop.heartbeat import Heartbeat
@@ -44,7 +45,7 @@ def beating(heart: Heartbeat) -> Iterator[None]:
 def test_a_job_longer_than_its_lease_stays_with_a_worker_that_beats(queue: JobQueue) -> None:
     job = queue.submit(parameters())
     claims, heart = beat_for(queue, "one", [])
-    batch = claims.claim(ClaimCriteria())
+    batch = [take(claims)]
     heart.hold(batch, JobWatch(claims, batch))
     heart.start()
     time.sleep(4 * LEASE_SECONDS)
@@ -84,7 +85,7 @@ def test_a_process_without_steps_exits(settings: SharedSettings, queue: JobQueue
         "settings = WorkerSettings(stall_seconds=0.5)\n"
         "heart = Heartbeat(claims, settings, lambda: {'state': 'idle'}, print, Counters())\n"
         "heart.start()\n"
-        "batch = claims.claim(ClaimCriteria())\n"
+        "batch = [claims.claim(ClaimCriteria())]\n"
         "heart.hold(batch, JobWatch(claims, batch))\n"
         "Watchdog(1).watch(lambda: heart.find_fault(30))\n"
         "time.sleep(60)\n"

@@ -11,8 +11,9 @@ import pytest
 from cli.supervisor.redis_server import RedisServer
 from contracts.processes.background import BackgroundThread
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import ClaimCriteria, Claims
+from contracts.queue.leases import Claims
 from contracts.settings import QueueSettings, SharedSettings
+from tests.support.claims import take_all
 from tests.support.parameters import parameters
 from worker.loop.progress import Aborted, JobWatch, Released
 
@@ -26,7 +27,7 @@ def watch_jobs(
 ) -> tuple[JobWatch, list[str]]:
     ids = [queue.submit(parameters()).id for _ in range(jobs)]
     claims = Claims(queue.connection, QueueSettings(), "one", 60)
-    batch = claims.claim(ClaimCriteria(max_images=jobs, batching=True))
+    batch = take_all(claims)
     is_released = (release or threading.Event()).is_set
     return JobWatch(claims, batch, is_released, report_seconds=report_seconds, thread=thread), ids
 

@@ -16,9 +16,10 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Mode
 from contracts.queue.client import JobQueue
 from contracts.queue.events import Preview
-from contracts.queue.leases import ClaimCriteria, Claims
+from contracts.queue.leases import Claims
 from contracts.settings import QueueSettings
 from contracts.storage import Storage
+from tests.support.claims import take
 from tests.support.jobs import Pixels, RecordingWatch, complete_job, decode_pixels, make_job, run_jobs
 from tests.support.parameters import parameters
 from worker.loop.progress import JobWatch
@@ -151,7 +152,7 @@ def test_an_aborted_job_leaves_no_thread(catalogue: Catalogue, pool: Pool, stora
 def test_a_preview_becomes_an_event_while_the_lease_is_held(queue: JobQueue) -> None:
     job = queue.submit(parameters())
     claims = Claims(queue.connection, QueueSettings(), "one", 60)
-    batch = claims.claim(ClaimCriteria())
+    batch = [take(claims)]
     watch = JobWatch(claims, batch)
     shown = Preview(index=0, step=1, steps=4, width=8, height=8, url="data:image/jpeg;base64,AA==")
 
