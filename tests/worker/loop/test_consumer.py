@@ -23,7 +23,7 @@ from contracts.processes.workers import WorkerReport, read_workers
 from contracts.queue.client import FORMER_RUN_FUNCTIONS, JobQueue
 from contracts.queue.leases import Claim
 from contracts.queue.records import JobState
-from contracts.requests.parameters import JobParameters, LoraParameters
+from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
@@ -37,14 +37,10 @@ from worker.pool.pool import Pool
 from worker.runtime.out_of_memory import DeviceFailed
 
 
-def test_jobs_complete_and_their_receipts_count_the_jobs_of_the_call(
-    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
-) -> None:
-    together = [queue.submit(parameters(seed=number)).id for number in range(3)]
-    alone = queue.submit(parameters(seed=9, batchable=False)).id
-    ended = work_until_ended(make_consumer(settings, pool, storage), queue, *together, alone)
+def test_jobs_complete(settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage) -> None:
+    ids = [queue.submit(parameters(seed=number, batchable=number > 0)).id for number in range(4)]
+    ended = work_until_ended(make_consumer(settings, pool, storage), queue, *ids)
     assert [record.state for record in ended] == [JobState.COMPLETED] * 4
-    assert [record.receipt.batch_jobs for record in ended if record.receipt] == [3, 3, 3, 1]
     assert all(storage.exists(record.images[0].key) for record in ended)
 
 
@@ -68,32 +64,6 @@ def test_a_worker_reports_its_models_memory_and_stage_times(
     for stage in ("queue", "load", "encode_prompt", "denoise", "decode", "write"):
         spent = sum(record.receipt.timings[stage] for record in ended if record.receipt)
         assert report.stage_seconds[stage] == pytest.approx(spent, abs=1e-3)
-
-
-def test_batching_can_be_turned_off(
-    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
-) -> None:
-    ids = [queue.submit(parameters(seed=number)).id for number in range(2)]
-    ended = work_until_ended(make_consumer(settings, pool, storage, batching="off"), queue, *ids)
-    assert [record.receipt.batch_jobs for record in ended if record.receipt] == [1, 1]
-
-
-def test_jobs_whose_adapters_do_not_fit_together_run_apart_and_lose_no_attempt(
-    settings: SharedSettings, queue: JobQueue, catalogue: Catalogue, storage: Storage
-) -> None:
-    def with_adapter(name: str) -> JobParameters:
-        large = LoraParameters(name=name, key=f"loras/{name}", sha256=name, values=25_000_000)
-        return parameters(loras=(large,))
-
-    ids = [queue.submit(with_adapter(name)).id for name in ("a", "a", "b")]
-    # Room for the model and one such adapter, of 100 MB.
-    pool = Pool(catalogue, device="cpu", budget_bytes=180 * 2**20)
-    pool.model("shapes-sdxl")
-    consumer = make_consumer(settings, pool, storage)
-    assert [claim.job.id for claim in consumer._claim()] == ids[:2]
-    left = queue.fetch(ids[2])
-    assert (left.state, left.attempts) == (JobState.QUEUED, 0)
-    assert [claim.job.id for claim in consumer._claim()] == ids[2:]
 
 
 def test_a_job_that_names_another_function_fails_and_is_logged(
@@ -273,28 +243,6 @@ def test_the_next_job_is_generated_while_images_of_the_last_one_are_written(
     with act_during(queue, second.id, open_gate, step=1):
         ended = work_until_ended(make_consumer(settings, pool, storage), queue, first.id, second.id)
     assert [record.state for record in ended] == [JobState.COMPLETED] * 2
-
-
-class MeetingStorage(LocalStorage):
-    """Writes nothing before three writers have come."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self._all_here = threading.Barrier(3)
-
-    def write(self, key: str, data: bytes) -> None:
-        self._all_here.wait(timeout=60)
-        super().write(key, data)
-
-
-def test_images_of_jobs_in_one_call_are_written_at_the_same_time(
-    settings: SharedSettings, queue: JobQueue, pool: Pool, tmp_path: Path
-) -> None:
-    ids = [queue.submit(parameters(seed=number)).id for number in range(3)]
-    storage = MeetingStorage(tmp_path)
-    ended = work_until_ended(make_consumer(settings, pool, storage), queue, *ids)
-    assert [record.state for record in ended] == [JobState.COMPLETED] * 3
-    assert all(storage.exists(record.images[0].key) for record in ended)
 
 
 def test_the_next_jobs_prompt_is_encoded_while_this_one_denoises(

@@ -88,15 +88,6 @@ def test_an_idle_worker_leaves_at_the_signal_and_not_at_the_next_poll(
     assert time.monotonic() - started < NEVER_SECONDS / 10
 
 
-def test_a_job_that_may_be_joined_by_others_starts_when_its_time_is_over(
-    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
-) -> None:
-    ended: list[JobRecord] = []
-    consumer = make_consumer(settings, pool, storage, poll_seconds=NEVER_SECONDS, batching="300")
-    run_idle(consumer, lambda: ended.append(submit_and_wait(queue)))
-    assert 0.3 <= waited_seconds(ended[0]) < 5
-
-
 def test_a_job_whose_model_was_prepared_meanwhile_does_not_wait_for_the_poll(
     settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
