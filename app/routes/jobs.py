@@ -31,16 +31,16 @@ def list_jobs(
     """
     found = listing.list_jobs(services.queue, principal.owner, filters, page.limit, page.after)
     return ListView(
-        data=[view_job(record, links, for_admin=principal.is_admin) for record in found.jobs],
+        data=[view_job(record, links) for record in found.jobs],
         has_more=found.next is not None,
         next_cursor=None if found.next is None else found.next.write(),
     )
 
 
 @router.get("/jobs/{id}", responses=problems(404, 410, 503))
-def show_job(record: OwnJobDep, services: ServicesDep, principal: PrincipalDep, links: LinksDep) -> JobView:
+def show_job(record: OwnJobDep, services: ServicesDep, links: LinksDep) -> JobView:
     """Show a job as it is now."""
-    return job_response(record, services.queue, services.storage, links, for_admin=principal.is_admin)
+    return job_response(record, services.queue, services.storage, links)
 
 
 @router.post(

@@ -103,14 +103,6 @@ class CacheUse(_Part):
     ahead: int = 0
 
 
-class CallCounts(_Part):
-    """Counts of a whole pipeline call, over all owners. Only admins are shown them."""
-
-    batch_images: int
-    batch_jobs: int
-    embeddings: CacheUse
-
-
 class MemoryUse(_Part):
     """Device memory that the job's pipeline call used.
 
@@ -134,10 +126,10 @@ class Receipt(_Part):
     Attributes:
         parameters: all parameters, defaults included; a stored receipt has those of its job.
         seeds: one for each image.
-        batch_images: images of the same owner's jobs in the pipeline call, this job's included.
-        batch_jobs: jobs of the same owner in the pipeline call.
-        shared: whether jobs of other owners were in it too.
-        whole_call: the same counts for all owners; shown to admins only.
+        mean_rows: mean number of rows in the denoiser calls that the job was in, counting rows of the same owner's
+            jobs, this one's included.
+        pauses: how often the job waited, after its start, while a call of another job of the same owner was made.
+        joined: whether any of its calls was joined with those of other jobs, of whichever owner.
         placement: component -> its device, or `on_demand`, `streamed`, `skipped`; in receipts written before these
             names, `visit` and `absent`.
         memory: the memory plan, and what was used.
@@ -156,10 +148,9 @@ class Receipt(_Part):
     model: Weights
     loras: list[Weights] = Field(default_factory=list)
     controlnets: list[Weights] = Field(default_factory=list)
-    batch_images: int = 1
-    batch_jobs: int = 1
-    shared: bool = False
-    whole_call: CallCounts | None = Field(None, exclude_if=lambda value: value is None)
+    mean_rows: float = 1.0
+    pauses: int = 0
+    joined: bool = False
     placement: dict[str, str] = Field(default_factory=dict)
     memory: MemoryUse | None = None
     predicted_calls: int = 0
@@ -253,10 +244,6 @@ class JobRecord(_Part):
             "model": self.parameters.model,
             "needs": to_json(self.parameters.needs),
             "task": self.parameters.task,
-            "batch_key": self.parameters.batch_key(),
-            "num_images": self.parameters.num_images,
-            "pixels": self.parameters.pixels,
-            "adapters": to_json(self.parameters.adapters),
             "work": to_json(work_of(self.parameters)),
         }
         return {name: str(value) for name, value in fields.items()}

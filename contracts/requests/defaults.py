@@ -71,7 +71,7 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
             "width": width,
             "height": height,
             "seed": secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed,
-            "batchable": request.seed is None if request.batchable is None else request.batchable,
+            "batchable": _is_batchable(request),
             "loras": tuple(LoraParameters(**lora.model_dump()) for lora in request.loras),
             "image": keys.get("image"),
             "mask_image": keys.get("mask_image"),
@@ -81,6 +81,11 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
             ),
         }
     )
+
+
+def _is_batchable(request: JobRequest) -> bool | None:
+    """Whether calls may be joined: as the request says, else with a drawn seed; None: the operator decides."""
+    return True if request.batchable is None and request.seed is None else request.batchable
 
 
 def value_of(request: JobRequest, model: ModelSpec, field: str) -> object:

@@ -149,12 +149,15 @@ class ImageFields(StrictModel):
         None,
         ge=0,
         le=MAX_SEED,
-        description="Seed of the first image. With a seed the job runs alone and is reproducible bit for bit. "
-        "Default: a random seed.",
+        description="Seed of the first image; the next one has the seed after it. The image is reproducible bit "
+        "for bit, unless `batchable` or the operator lets calls be joined. Default: a random seed.",
     )
     batchable: bool | None = Field(
         None,
-        description="Whether the job may share a pipeline call with others. Default: only without a seed.",
+        description="Whether the denoiser's calls for this job may be joined with those of other jobs, which is "
+        "faster under load, and may change values of the image by one level of 255, or a few in half precision. "
+        "`false`: the image is the same, bit for bit, whatever else runs. Default: `true` without a seed; with "
+        "one as the operator has set (`DARKROOM_WORKER_SEEDS`), `false` unless that was changed.",
     )
     scheduler: str | None = Field(None, description="Name from `/v1/schedulers`. Default: the model's own.")
     speed: Speed = Field(

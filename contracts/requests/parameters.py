@@ -5,8 +5,6 @@ They travel through the queue and are part of the receipt. They hold ids, JSON a
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 
 from pydantic import ConfigDict
@@ -14,7 +12,7 @@ from pydantic import ConfigDict
 from contracts.catalogue.families import Mode, Task
 from contracts.requests.fields import Control, ImageFields, Lora, OptionalImages
 
-#: Fields that may differ between jobs of one pipeline call; all others are part of the batch key.
+#: Fields that may differ between jobs of one pipeline call.
 PER_IMAGE_FIELDS = frozenset(
     {"prompt", "prompt_2", "prompt_3", "negative_prompt", "seed", "num_images", "batchable",
      "loras", "output_format", "output_quality", "previews"}
@@ -53,7 +51,8 @@ class JobParameters(ImageFields, OptionalImages):
     Attributes:
         seed: of the first image; image i uses seed + i.
         image, mask_image: storage keys of normalized images.
-        batchable: whether the job may share its pipeline call with others of the same batch key.
+        batchable: whether calls of the denoiser may be joined with those of other jobs; None: as the worker's
+            settings say, because a seed was named and nothing said.
     """
 
     model_config = _STORED
@@ -65,7 +64,7 @@ class JobParameters(ImageFields, OptionalImages):
     height: int
     num_inference_steps: int
     seed: int
-    batchable: bool = False
+    batchable: bool | None = None
     scheduler: str
     loras: tuple[LoraParameters, ...] = ()
     controls: tuple[ControlParameters, ...] = ()
@@ -86,11 +85,6 @@ class JobParameters(ImageFields, OptionalImages):
         return [self.seed + index for index in range(self.num_images)]
 
     @property
-    def adapters(self) -> list[tuple[str, float]]:
-        """Hash (name, where the hash is not known) and scale of each LoRA."""
-        return [(lora.sha256 or lora.name, lora.scale) for lora in self.loras]
-
-    @property
     def needs(self) -> list[str]:
         """What a worker must have prepared: the model's id, `controlnet:ID` for each ControlNet, and `lora:ID` for
         each LoRA of the catalogue. Uploaded LoRAs come from the storage, like input images.
@@ -105,15 +99,6 @@ class JobParameters(ImageFields, OptionalImages):
         images = (self.image, self.mask_image, *(control.image for control in self.controls))
         keys = (*images, *(lora.key for lora in self.loras))
         return list(dict.fromkeys(key for key in keys if key is not None))
-
-    def batch_key(self) -> str:
-        """Return a hash that is equal for jobs that may share a pipeline call; empty if the job must run alone."""
-        if not self.batchable:
-            return ""
-        shared = self.model_dump(mode="json", exclude=set(PER_IMAGE_FIELDS))
-        # A pipeline takes a list of prompts or none at all, so jobs must agree on which prompts they have.
-        shared["has"] = [getattr(self, field) is not None for field in ("prompt_2", "prompt_3", "negative_prompt")]
-        return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def combine(jobs: Sequence[JobParameters]) -> JobParameters:

@@ -91,5 +91,6 @@ def test_a_job_that_kills_its_workers_fails_and_the_others_complete(service: Run
     assert ended[1]["error"]["code"] == "worker_lost"
     assert ended[1]["attempts"] == len(killer.killed_pids) == 3
     assert max(ended[0]["attempts"], ended[2]["attempts"]) == 2
-    assert ended[0]["receipt"]["batch_jobs"] == ended[2]["receipt"]["batch_jobs"] == 1
+    assert not ended[0]["receipt"]["joined"]
+    assert not ended[2]["receipt"]["joined"]
     assert list((service.data / "storage" / "images" / ids[1]).rglob("*.png")) == []

@@ -53,7 +53,7 @@ def test_jobs_with_different_loras_that_wait_together_run_together_and_each_is_r
     ids = [service.submit("txt2img", **body, seed=8, batchable=True, loras=loras)["id"] for loras in sets]
     together = [service.wait(id) for id in ids]
     assert service.wait(busy["id"])["status"] == "completed"
-    assert [job["receipt"]["batch_jobs"] for job in together] == [4, 4, 4, 4]
+    assert [job["receipt"]["joined"] for job in together] == [True] * 4
     named = [[weights["id"] for weights in job["receipt"]["loras"]] for job in together]
     assert named == [[lora["name"] for lora in loras] for loras in sets]
 

@@ -271,9 +271,8 @@ def _own_counts(job: Job, jobs: Sequence[Job], encoder: PromptEncoder, pool: Poo
     own, look_ups = [other for other in jobs if other.owner == job.owner], encoder.cache_use_of(job.owner)
     ahead = encoder.cache_use.ahead if pool.was_read_ahead(job.parameters, job.owner) else 0
     return {
-        "batch_jobs": len(own),
-        "batch_images": sum(other.parameters.num_images for other in own),
-        "shared": len(own) < len(jobs),
+        "mean_rows": float(sum(other.parameters.num_images for other in own)),
+        "joined": len(jobs) > 1,
         "embeddings": look_ups.model_copy(update={"ahead": min(ahead, look_ups.misses)}),
     }
 

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from contracts.memory.plan import Placement, Plan
-from contracts.queue.records import CacheUse, CallCounts, MemoryUse, Receipt
+from contracts.queue.records import CacheUse, MemoryUse, Receipt
 from contracts.requests.parameters import JobParameters
 from worker.pool.model import LoadedModel
 from worker.runtime.device import describe_device
@@ -23,10 +23,9 @@ _LIBRARIES = ("darkroom", "torch", "diffusers", "transformers", "peft")
 #: Fields of a receipt that differ between two runs of one request.
 _PER_RUN = frozenset(
     {
-        "batch_images",
-        "batch_jobs",
-        "shared",
-        "whole_call",
+        "mean_rows",
+        "pauses",
+        "joined",
         "embeddings",
         "memory",
         "placement",
@@ -74,11 +73,8 @@ def make_receipt(
         controlnets=[
             model.controlnet_weights(control.controlnet, control.conditioning_scale) for control in shared.controls
         ],
-        batch_images=sum(job.num_images for job in jobs),
-        batch_jobs=len(jobs),
-        whole_call=CallCounts(
-            batch_images=sum(job.num_images for job in jobs), batch_jobs=len(jobs), embeddings=embeddings
-        ),
+        mean_rows=float(sum(job.num_images for job in jobs)),
+        joined=len(jobs) > 1,
         placement=model.locations([control.controlnet for control in shared.controls]),
         memory=memory,
         predicted_calls=predicted_calls,

@@ -71,9 +71,6 @@ class JobCompleter:
 
     def complete(self, claims: Sequence[Claim], watch: JobWatch, results: Sequence[JobResult]) -> None:
         """Store each job's images and write its end; waits for the storage and for Redis while they are away."""
-        receipt = next((result.receipt for result in results if result.receipt is not None), None)
-        if receipt is not None:
-            self._counters.observe("batch_images", receipt.batch_images, model=receipt.model.id)
         writes = [
             self._writers.submit(self._complete_job, claim, watch, result)
             for claim, result in zip(claims, results, strict=True)

@@ -90,26 +90,26 @@ def test_a_receipt_does_not_tell_that_another_owner_used_the_same_prompt(
 ) -> None:
     pool = Pool(catalogue, device="cpu")
 
-    def look_ups(owner: str, *others: str) -> list[tuple[int, int, int, int, bool]]:
+    def look_ups(owner: str, *others: str) -> list[tuple[int, int, float, bool]]:
         work = [
             Job(f"{owner}{index}", make_job(catalogue, "sdxl", prompt="a secret plan", batchable=True), 0.0, name)
             for index, name in enumerate((owner, *others))
         ]
         found = [result.receipt for result in generate(work, pool, storage, RecordingWatch())]
         return [
-            (one.embeddings.hits, one.embeddings.misses, one.batch_jobs, one.batch_images, one.shared)
+            (one.embeddings.hits, one.embeddings.misses, one.mean_rows, one.joined)
             for one in found
             if one is not None
         ]
 
     ((_, texts, *_),) = look_ups("alice")
     assert texts > 0
-    assert look_ups("mallory") == [(0, texts, 1, 1, False)]
-    assert look_ups("mallory") == [(texts, 0, 1, 1, False)]
+    assert look_ups("mallory") == [(0, texts, 1, False)]
+    assert look_ups("mallory") == [(texts, 0, 1, False)]
     assert look_ups("bob", "alice", "bob") == [
-        (0, texts, 2, 2, True),
+        (0, texts, 2, True),
         (texts, 0, 1, 1, True),
-        (0, texts, 2, 2, True),
+        (0, texts, 2, True),
     ]
     assert pool.embeddings.misses == texts
 
