@@ -24,7 +24,6 @@ import httpx
 import torch
 
 from bench.diffusers_loop import (
-    MAX_WAIT_MILLISECONDS,
     MIXES,
     DiffusersLoop,
     Order,
@@ -85,8 +84,7 @@ def darkroom(batch: int) -> Iterator[list[Rival]]:
     environment = {
         "DARKROOM_LOG_LEVEL": "warning",
         "DARKROOM_WORKER_CPU_THREADS": "1",
-        "DARKROOM_WORKER_MAX_BATCH_IMAGES": str(batch),
-        "DARKROOM_WORKER_BATCHING": str(MAX_WAIT_MILLISECONDS),
+        "DARKROOM_WORKER_MAX_ROWS": str(2 * batch),
     }
 
     def ask(http: httpx.Client, order: Order, batchable: bool) -> str:
