@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -165,6 +165,15 @@ class CountingDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return not isinstance(tensor, DeviceTensor) and tensor.untyped_storage()._cdata in self._pinned
 
 
+class _HostGenerator(torch.Generator):
+    """A generator of the device: CUDA keeps the state of its generators on the host."""
+
+    def __new__(cls, device: object = None) -> Self:
+        """One of the CPU, whatever the device."""
+        del device
+        return super().__new__(cls, "cpu")
+
+
 @contextmanager
 def on_device(pool: Pool, model: LoadedModel) -> Iterator[CountingDevice]:
     """Inside, a model that was loaded on the CPU, and its jobs, run on the device."""
@@ -178,7 +187,8 @@ def on_device(pool: Pool, model: LoadedModel) -> Iterator[CountingDevice]:
     ]  # fmt: skip
     cuda: Any = torch.cuda
     homes = (pool.device, model.device, torch.cuda.synchronize, torch.cuda.get_device_name)
-    counting = CountingDevice()
+    generators = (torch.Generator, torch.cuda.get_rng_state, torch.cuda.set_rng_state)
+    counting, own = CountingDevice(), _HostGenerator()
 
     def synchronize(*_: object) -> None:
         counting.waits["synchronize"] += 1
@@ -192,10 +202,15 @@ def on_device(pool: Pool, model: LoadedModel) -> Iterator[CountingDevice]:
         for component in components:
             component._device = DEVICE
         cuda.synchronize, cuda.get_device_name = synchronize, str
+        setattr(torch, "Generator", _HostGenerator)
+        cuda.get_rng_state = lambda _: own.get_state()
+        cuda.set_rng_state = lambda state, _: own.set_state(state)
         with counting:
             yield counting
     finally:
         pool.device, model.device, cuda.synchronize, cuda.get_device_name = homes
+        generator, cuda.get_rng_state, cuda.set_rng_state = generators
+        setattr(torch, "Generator", generator)
         for component in components:
             component._device = homes[1]
         for owner, name, tensor in weights:

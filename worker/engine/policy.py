@@ -24,6 +24,8 @@ _DEADLINE_TOLERANCE = 0.9
 _EXPECTED_JOBS = 3
 #: By what part of its seconds an urgent call may be delayed by calls that are not.
 _URGENT_ALLOWANCE = 0.1
+#: How many times the seconds of loading or encoding a job must be saved by sharing calls with it afterwards.
+_OPENING_GAIN = 2.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Waiting:
         max_images: that one call may have by this job's memory plan.
         turn: what must be on the device: the model and its plan. A change of it may move weights.
         last_served: number of the call in which it was served last, 0 before the first.
+        opens: of a wait for loading or encoding: the turn whose calls the job can share afterwards; else None.
     """
 
     job_id: str
@@ -61,6 +64,7 @@ class Waiting:
     max_images: int
     turn: Hashable
     last_served: int
+    opens: Hashable | None = None
 
 
 class Policy(Protocol):
@@ -142,6 +146,9 @@ class StepPolicy:
         first = self._owed_call(order, costs) or self._first(order, at_risk, scores)
         self._turns.enter(first.turn)
         group = _join(first, order, at_risk, costs, max_rows)
+        opener = _opener(group, order, costs, max_rows)
+        if opener is not None:
+            return [opener]
         return group if buckets is None else _fit(group, buckets)
 
     def served(self, calls: Sequence[Waiting], seconds: float) -> None:
@@ -236,6 +243,30 @@ def _join(
         rows, images, max_images = rows + call.rows, images + call.images, limit
         additions = additions if additions is not None else call.additions
     return group
+
+
+def _opener(group: Sequence[Waiting], order: Sequence[Waiting], costs: CallCosts, max_rows: int) -> Waiting | None:
+    """A job to load or encode first, since its calls can then share those of the group; None: none is worth it.
+
+    In the order of remaining seconds alone, a job would be loaded only when all before it have ended.
+    """
+    first, rows, images = group[0], sum(call.rows for call in group), sum(call.images for call in group)
+    if first.key is None:
+        return None
+    rows_an_image = max(1, first.rows // first.images)
+    limit = min(call.max_images for call in group)
+    for call in order:
+        added = call.images * rows_an_image
+        if call.opens != first.turn or call.tier != first.tier:
+            continue
+        if rows + added > max_rows or images + call.images > limit:
+            continue
+        delay = costs.seconds(first.kind, rows + added) - costs.seconds(first.kind, rows)
+        steps = min(call.remaining_seconds, first.remaining_seconds) / costs.seconds(first.kind, first.rows)
+        saved = (costs.seconds(first.kind, added) - delay) * steps
+        if saved > _OPENING_GAIN * costs.seconds(call.kind, call.rows):
+            return call
+    return None
 
 
 def _urgency(call: Waiting, at_risk: set[str]) -> tuple[int, bool]:

@@ -6,8 +6,8 @@ only their parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -16,8 +16,7 @@ from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.errors import CatalogueError, JobFailed
 from contracts.memory.plan import Plan, Policy
 from contracts.metrics import Counters
-from contracts.queue.records import MemoryUse
-from contracts.requests.parameters import JobParameters, combine
+from contracts.requests.parameters import JobParameters
 from worker.adapters.files import LoraFiles
 from worker.checkpoints.places import PreparationWatch, Unwatched
 from worker.encoding.cache import EmbeddingCache
@@ -152,23 +151,44 @@ class Pool:
         situation = self._cache.situation(job.model, calls, self._history.has_model)
         return self._place(job.model, self.plan_selector.choose_in(situation, job, images), controlnets)
 
-    def count_fitting(self, jobs: Sequence[JobParameters]) -> int:
-        """Count the jobs, from the first on, that one call can run without a worse plan for their adapters.
+    def hold(self, id: str) -> None:
+        """A job in flight uses this model: until `release` it may leave the device, but is not dropped."""
+        self._cache.in_use[id] += 1
 
-        The first job is always one of them.
+    def release(self, id: str) -> None:
+        """End one `hold`."""
+        self._cache.in_use -= Counter([id])
+
+    def must_wait(self, job: JobParameters) -> bool:
+        """Whether the job's model can be placed only once other jobs in flight have ended."""
+        in_use = set(self._cache.in_use)
+        if not in_use:
+            return False
+        try:
+            if not self.plan_selector.knows(job.model):
+                return True  # its file is loaded to learn what is in it
+            plan = self.plan_selector.choose(job, job.num_images)
+        except CatalogueError:
+            return False
+        model = self._cache.find(job.model)
+        if model is not None and job.model in in_use and not model.serves(plan):
+            return True
+        return not self._cache.can_make_room(job.model, plan.peak_bytes)
+
+    def place_again(self, id: str, plan: Plan) -> None:
+        """Place a model that a job in flight holds, by the job's plan; others may leave the device for it.
+
+        Raises:
+            torch.OutOfMemoryError: the device has no room for the weights.
         """
-        with suppress(CatalogueError):
-            if len(jobs) > 1 and self.plan_selector.knows(jobs[0].model):
-                for count in range(len(jobs), 1, -1):
-                    merged = combine(jobs[:count])
-                    plain = merged.model_copy(update={"loras": combine(jobs[:1]).loras})
-                    plan, plain_plan = (
-                        self.plan_selector.choose(needed, merged.num_images) for needed in (merged, plain)
-                    )
-                    if plan.name == plain_plan.name and plan.fits:
-                        return count
-                return 1
-        return len(jobs)
+        self._place(id, plan, [])
+
+    def images_with_room(self, id: str, plan: Plan) -> int:
+        """Images that one call can have by this plan, beside the other models as they are on the device now."""
+        others = sum(model.resident_bytes for other, model in self._cache.models.items() if other != id)
+        activations = max(1, plan.activation_bytes // max(1, plan.images))
+        more = (self._size_bytes - others - plan.peak_bytes) // activations
+        return min(plan.batch_images, plan.images + max(0, more))
 
     def step_down(self, job: JobParameters, images: int) -> str | None:
         """Record that a call like this ran out of memory: the next one gets a smaller plan.
@@ -213,19 +233,6 @@ class Pool:
         self._counters.count("embedding_cache_hits", encoder.hits, model=model.spec.id)
         self._counters.count("embedding_cache_misses", encoder.misses, model=model.spec.id)
         self._counters.count("prompts_found_ahead", encoder.cache_use.ahead, model=model.spec.id)
-
-    def memory_of(self, model: LoadedModel, failed_plans: Sequence[str]) -> MemoryUse:
-        """Memory of the call that has just run, for its receipt; `failed_plans` were too large."""
-        if self.memory_tracker.retries:
-            self._counters.count("allocator_retries", self.memory_tracker.retries, model=model.spec.id)
-        report, plan = model.report(), model.placement.plan
-        return MemoryUse(
-            plan=report["plan"],
-            budget_bytes=self.plan_selector.size_bytes,
-            planned_bytes=0 if plan is None else plan.peak_bytes,
-            peak_bytes=self.memory_tracker.peak_bytes,
-            ran_out=list(failed_plans),
-        )
 
     def drop(self, id: str) -> None:
         """Remove a model and free its memory."""

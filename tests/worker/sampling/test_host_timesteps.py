@@ -16,8 +16,8 @@ from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from tests.support.counting_device import CountingDevice, on_device
-from tests.support.jobs import RecordingWatch, make_job
-from worker.generation.generate import Job, generate
+from tests.support.jobs import JoinAll, RecordingWatch, make_job, start_jobs
+from worker.engine.engine import Engine
 from worker.generation.outputs import JobResult
 from worker.pool.pool import Pool
 from worker.sampling.schedulers import make_scheduler
@@ -54,9 +54,15 @@ def _job(catalogue: Catalogue, family: str, mode: Mode, fields: dict[str, Any]) 
 def _generate(
     jobs: Sequence[JobParameters], pool: Pool, storage: Storage, watch: RecordingWatch
 ) -> list[JobResult]:
-    results = generate([Job(str(number), job, 0.0) for number, job in enumerate(jobs)], pool, storage, watch)
-    assert all(result.status == "generated" for result in results), results
-    return results
+    engine = Engine(pool, JoinAll())
+    try:
+        flights = start_jobs(jobs, engine, pool, storage, watch)
+        while engine.jobs:
+            engine.tick()
+    finally:
+        engine.close()
+    assert [(flight.coroutine.error, flight.result.status) for flight in flights] == [(None, "generated")] * len(jobs)
+    return [flight.result for flight in flights]
 
 
 def _count_waits(jobs: Sequence[JobParameters], pool: Pool, storage: Storage) -> list[JobResult]:
