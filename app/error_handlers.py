@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.errors import Failure, describe
+from app.middleware.public_url import path_in_api
 from app.middleware.request_id import HEADER, request_id_of
 from contracts.errors import MAX_PROBLEMS, DarkroomError
 
@@ -28,25 +29,28 @@ _MAX_TEXT = 1000
 class ProblemField(BaseModel):
     """One thing wrong with one field."""
 
-    field: str = Field(description="path of the field in the request body, such as `controls.0.image`")
-    message: str
+    field: str = Field(description="Path of the field in the request, such as `controls.0.image`.")
+    message: str = Field(description="What is wrong with it.")
     allowed: object = Field(
         None,
-        description="the values or the range that would have been accepted",
         exclude_if=lambda value: value is None,
+        description="The values that would have been accepted, or their range as text; left out where there is "
+        "no such list.",
     )
 
 
 class Problem(BaseModel):
     """RFC 9457 problem details."""
 
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: str = Field(description="stable identifier of the error, for programs")
-    errors: list[ProblemField]
-    request_id: str
+    type: str = Field(description="URI of the error: `urn:darkroom:problem:` and its code.")
+    title: str = Field(description="Kind of error, for people; the same for every error of this code.")
+    status: int = Field(description="HTTP status of the response.")
+    detail: str = Field(description="What is wrong in this case, in a sentence.")
+    code: str = Field(description="Stable identifier of the error, for programs.")
+    errors: list[ProblemField] = Field(
+        description="The fields that are wrong, up to 50; empty where the error is not about fields."
+    )
+    request_id: str = Field(description="Id of the request, by which the operator finds it in the log.")
 
 
 def render_problem(failure: Failure, request_id: str) -> JSONResponse:
@@ -99,18 +103,23 @@ def dialect_of(path: str, dialects: Sequence[Dialect]) -> Dialect:
     return next((dialect for dialect in dialects if path.startswith(dialect.prefix)), NATIVE)
 
 
-async def handle(request: Request, error: Exception) -> JSONResponse:
-    """Render any error in the dialect of the request's path. Tracebacks go to the log only."""
-    failure, request_id = describe(error), request_id_of(request)
+async def handle(request: Request, error: Exception) -> Response:
+    """Render any error in the dialect of the request's path. Tracebacks go to the log only.
+
+    A path's methods are its answer to OPTIONS, which no route has.
+    """
+    failure, request_id, path = describe(error), request_id_of(request), path_in_api(request.scope)
     if failure.row.status == HTTPStatus.METHOD_NOT_ALLOWED:
         # The framework lists the methods of the first matching route only.
-        methods = await run_in_threadpool(request.app.methods_at, request.url.path)
+        methods = await run_in_threadpool(request.app.methods_at, path)
         if methods:
             failure = replace(failure, headers={"Allow": ", ".join(methods)})
+        if methods and request.method == "OPTIONS":
+            return Response(status_code=204, headers={**failure.headers, HEADER: request_id})
     if failure.row.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         # The server logs the traceback itself; this line connects it to the request.
-        log.error("request %s: %s %s failed: %r", request_id, request.method, request.url.path, error)
-    return dialect_of(request.url.path, request.app.state.dialects).render(failure, request_id)
+        log.error("request %s: %s %s failed: %r", request_id, request.method, path, error)
+    return dialect_of(path, request.app.state.dialects).render(failure, request_id)
 
 
 def install(app: FastAPI, dialects: Sequence[Dialect]) -> None:

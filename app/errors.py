@@ -82,6 +82,10 @@ class WrongMediaType(DarkroomError):
     """A request body of a content type that the route does not accept."""
 
 
+class UnknownCoding(WrongMediaType):
+    """A request body with a content coding that the service does not unpack."""
+
+
 class JobDidNotComplete(DarkroomError):
     """A job that failed or was cancelled while a client of another dialect waited for it; `code` says why."""
 
@@ -182,6 +186,8 @@ def _headers_of(error: Exception, row: Row) -> dict[str, str]:
             return {"WWW-Authenticate": 'Bearer realm="darkroom"'}
         case Forbidden():
             return {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{error.scope}"'}
+        case UnknownCoding():
+            return {"Accept-Encoding": "gzip"}  # as RFC 9110 asks for, 15.5.16
         case TryLater():
             retry = {"Retry-After": str(error.retry_after_seconds)}
             if isinstance(error, RateExceeded):

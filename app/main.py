@@ -11,10 +11,13 @@ from app import error_handlers
 from app.dependencies.access import AUTHENTICATED
 from app.dialects.openai_responses import OPENAI
 from app.middleware.access_log import AccessLogMiddleware
+from app.middleware.cors import allow_origins
+from app.middleware.head import HeadMiddleware
+from app.middleware.public_url import PublicUrlMiddleware
 from app.middleware.request_id import RequestIdMiddleware
 from app.middleware.unread_body import UnreadBodyMiddleware
 from app.openapi.document import DocumentedApi
-from app.openapi.routes import problems
+from app.openapi.routes import operation_id, problems
 from app.routes import (
     catalogue,
     events,
@@ -59,14 +62,19 @@ def create_app(settings: ApiSettings) -> FastAPI:
         version="1",
         description="Image generation as jobs: send JSON, get images and a receipt that says how they were made.",
         lifespan=lifespan,
+        generate_unique_id_function=operation_id,
     )
+    # From the innermost to the outermost.
+    app.add_middleware(HeadMiddleware)
+    allow_origins(app, settings.cors_origins)
     app.add_middleware(UnreadBodyMiddleware)
     app.add_middleware(AccessLogMiddleware, counters=counters)
     app.add_middleware(RequestIdMiddleware)
+    app.add_middleware(PublicUrlMiddleware, url=settings.public_base)
     error_handlers.install(app, [OPENAI])
-    for module in (health, images, metrics):
+    for module in (health, images, events, metrics):
         app.include_router(module.router)
-    for module in (tasks, plan, jobs, events, uploads, loras, catalogue, webhook_secrets, openai):
+    for module in (tasks, plan, jobs, uploads, loras, catalogue, webhook_secrets, openai):
         app.include_router(module.router, dependencies=[AUTHENTICATED], responses=problems(401, 403, 421))
     app.webhooks.include_router(webhooks.router)
     return app

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
+import re
 from typing import Any
 
-from pydantic import AnyHttpUrl, Field
+from pydantic import AnyHttpUrl, Field, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -24,6 +25,8 @@ from contracts.settings import (
 log = logging.getLogger(__name__)
 
 _MIB = 2**20
+#: What a browser sends as `Origin`: in lower case, without a path.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 #: Variables that were renamed in 0.2.0. Their old names are accepted for one release.
 _RENAMED = {
     "max_image_bytes": "DARKROOM_API_MAX_PICTURE_BYTES",
@@ -78,12 +81,19 @@ class ApiSettings(Settings):
     )
     open_metrics: bool = Field(False, description="answer /metrics without an API key of scope admin")
     public_url: AnyHttpUrl | None = Field(
-        None, description="base URL of links in responses; default: as the request addresses the API"
+        None,
+        description="base URL of links in responses; its path is the prefix below which a proxy serves the API; "
+        "default: as the request addresses the API, without a prefix",
     )
     allowed_hosts: list[str] = Field(
         default_factory=list,
         description="further hosts by which a service without API keys may be addressed, besides localhost and "
         'the host of public_url, as JSON: ["darkroom.lan"]; others get 421',
+    )
+    cors_origins: list[str] = Field(
+        default_factory=list,
+        description='origins whose web pages may use the API (CORS), as JSON: ["https://studio.example.com"]; '
+        '["*"]: all, with API keys only; browsers keep the pages of others from reading responses',
     )
     redirect_images: bool = Field(
         False, description="redirect image downloads to links that the bucket signs; see deploy/"
@@ -216,6 +226,21 @@ class ApiSettings(Settings):
             settings_cls, init_settings, env_settings, dotenv_settings, file_secret_settings
         )
         return *usual, _OldNames(settings_cls)
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_are_origins(cls, origins: list[str]) -> list[str]:
+        for origin in origins:
+            if origin != "*" and _ORIGIN.fullmatch(origin) is None:
+                raise ValueError(
+                    f"{origin!r} is not an origin; write scheme, host and port only: https://example.com"
+                )
+        return origins
+
+    @property
+    def public_base(self) -> str | None:
+        """The public URL without a slash at its end; None where requests name the service."""
+        return None if self.public_url is None else str(self.public_url).rstrip("/")
 
     @property
     def serves_everybody(self) -> bool:

@@ -83,7 +83,7 @@ class NotAnImage(DarkroomError):
     """Bytes that are not an image, a truncated image, or one of an unsupported format."""
 
     def __init__(self, field: str, message: str) -> None:
-        self.problem = FieldProblem(field, message, ["png", "jpeg", "webp", "gif", "bmp", "tiff"])
+        self.problem = FieldProblem(field, message, ["png", "jpeg", "webp", "gif", "bmp", "tiff", "avif"])
         super().__init__(message)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic, Literal, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from contracts.auth.signed_links import LinkSigner
 from contracts.catalogue.families import Task
@@ -30,87 +30,126 @@ Entry = TypeVar("Entry")
 class ListView(BaseModel, Generic[Entry]):
     """A list of objects, possibly one page of several."""
 
-    object: Literal["list"] = "list"
-    data: list[Entry]
-    has_more: bool = False
-    next_cursor: str | None = None
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
+    object: Literal["list"] = Field("list", description="Always `list`.")
+    data: list[Entry] = Field(description="The entries of this page.")
+    has_more: bool = Field(False, description="Whether there is a next page.")
+    next_cursor: str | None = Field(
+        None, description="Value of the query parameter `cursor` for the next page; null on the last one."
+    )
 
 
 class QueueView(BaseModel):
-    """A waiting job's position in its queue."""
+    """Where a waiting job stands in its queue."""
 
-    position: int = Field(description="1 for the job that is next")
-    ahead: int
+    position: int = Field(description="Position in the queue; 1 for the job that is next.")
+    ahead: int = Field(description="Number of jobs that are served before this one.")
 
 
 class ImageView(BaseModel):
     """One finished image."""
 
-    url: str
-    width: int
-    height: int
-    seed: int
-    format: str
-    sha256: str
+    url: str = Field(description="URL of the file; it is signed, and needs no API key until it expires.")
+    width: int = Field(description="Width in pixels.")
+    height: int = Field(description="Height in pixels.")
+    seed: int = Field(description="Seed of this image.")
+    format: str = Field(description="File format: `png`, `jpeg` or `webp`.")
+    sha256: str = Field(description="SHA-256 of the file, in hexadecimal.")
     b64_json: str | None = Field(
         None,
-        description="the file in base64, for response_format b64_json",
         exclude_if=lambda value: value is None,
+        description="The file in base64; left out unless the request had `response_format: b64_json`.",
     )
 
 
 class DeliveryView(BaseModel):
     """A webhook message and the state of its delivery."""
 
-    id: str = Field(description="sent to the receiver as `webhook-id`")
-    event: WebhookEvent
-    status: Literal["pending", "delivered", "given_up"]
-    attempts: int
-    status_code: int | None = Field(description="HTTP status of the receiver's last response")
-    error: str | None = Field(description="error of the last attempt")
-    updated_at: AwareDatetime
+    id: str = Field(description="Id of the message, sent to the receiver as `webhook-id`.")
+    event: WebhookEvent = Field(description="Event that the message is about.")
+    status: Literal["pending", "delivered", "given_up"] = Field(
+        description="`pending` until the receiver has accepted it; `given_up` after the last attempt failed."
+    )
+    attempts: int = Field(description="Number of attempts so far.")
+    status_code: int | None = Field(
+        description="HTTP status of the receiver's last response; null where there was no response."
+    )
+    error: str | None = Field(description="Error of the last attempt; null where there was none.")
+    updated_at: AwareDatetime = Field(description="Time of the last change.")
 
 
 class WebhookView(BaseModel):
     """A job's webhook and its deliveries, which are left out in the webhook's own body."""
 
-    url: str
-    events: list[WebhookEvent]
-    deliveries: list[DeliveryView]
+    url: str = Field(description="Address that events are posted to.")
+    events: list[WebhookEvent] = Field(description="Events that are posted.")
+    deliveries: list[DeliveryView] = Field(
+        description="The messages so far, and the state of their delivery; empty in the body of a webhook."
+    )
 
 
 class JobView(BaseModel):
     """One job."""
 
-    id: str
-    status: JobState
-    task: Task
-    model: str
-    created_at: AwareDatetime
-    started_at: AwareDatetime | None
-    finished_at: AwareDatetime | None
-    expires_at: AwareDatetime | None
-    progress: Progress
-    queue: QueueView | None
+    id: str = Field(description="Id of the job.")
+    status: JobState = Field(
+        description="State: `queued`, `running`, and finally `completed`, `failed` or `cancelled`. A job that "
+        "is tried again is `queued`, with `attempts` above 0."
+    )
+    task: Task = Field(description="Task of the request.")
+    model: str = Field(description="Id of the model.")
+    created_at: AwareDatetime = Field(description="When the job was accepted.")
+    started_at: AwareDatetime | None = Field(description="When its last attempt began; null before the first one.")
+    finished_at: AwareDatetime | None = Field(description="When it ended; null until then.")
+    expires_at: AwareDatetime | None = Field(
+        description="When the job and its images are deleted; null until it has ended."
+    )
+    progress: Progress = Field(description="How far the job is.")
+    queue: QueueView | None = Field(description="Position in the queue; null unless the job waits, and in lists.")
     preparing: Preparation | None = Field(
         None,
-        description="the file that the waiting job needs and that a worker prepares, perhaps after a download",
+        exclude_if=lambda value: value is None,
+        description="The file that the waiting job needs and that a worker prepares, perhaps after a download; "
+        "left out where it waits for none.",
+    )
+    images: list[ImageView] = Field(description="The finished images; empty until the job is `completed`.")
+    error: JobError | None = Field(description="Why the job failed; null unless it is `failed`.")
+    receipt: Receipt | None = Field(
+        description="How the images were made, and from what; null until the job is `completed`."
+    )
+    attempts: int = Field(description="Number of attempts that have begun; above 1 where a worker was lost.")
+    metadata: dict[str, str] = Field(description="What the request gave as `metadata`.")
+    webhook: WebhookView | None = Field(
+        None, exclude_if=lambda value: value is None, description="The job's webhook; left out where it has none."
+    )
+    links: dict[str, str] = Field(
+        description="URLs: `self`, `events`, `rerun`, and `cancel` until the job has ended."
+    )
+
+
+class ListedJob(JobView):
+    """A job in a list: without its receipt, which is several times as long as the rest, unless it is asked for."""
+
+    receipt: Receipt | None = Field(
+        None,
+        description="How the images were made: only with `include=receipt`, once the job has completed.",
         exclude_if=lambda value: value is None,
     )
-    images: list[ImageView]
-    error: JobError | None
-    receipt: Receipt | None
-    attempts: int
-    metadata: dict[str, str]
-    webhook: WebhookView | None = Field(None, exclude_if=lambda value: value is None)
-    links: dict[str, str] = Field(
-        description="URLs: `self`, `events`, `rerun`, and `cancel` until the job has ended"
-    )
+
+    @classmethod
+    def of(cls, view: JobView, *, with_receipt: bool) -> ListedJob:
+        """The entry for a job."""
+        return cls.model_construct(**{**dict(view), "receipt": view.receipt if with_receipt else None})
+
+
+class JobList(ListView[ListedJob]):
+    """A page of the caller's jobs, newest first."""
 
 
 @dataclass(frozen=True)
 class Links:
-    """Makes absolute URLs under the service's base URL (without a trailing slash); images' are signed."""
+    """Makes absolute URLs under the service's base URL (without a trailing slash), some of them signed."""
 
     base: str
     signer: LinkSigner
@@ -121,11 +160,15 @@ class Links:
 
     def image(self, id: str, number: int) -> str:
         """The signed URL of an image, which needs no API key until it expires."""
-        return f"{self.job(id)}/images/{number}?{self.signer.sign(id, number)}"
+        return f"{self.job(id)}/images/{number}?{self.signer.sign_image(id, number)}"
+
+    def events(self, id: str) -> str:
+        """The signed URL of a job's event stream, for which `EventSource` needs no header until it expires."""
+        return f"{self.job(id)}/events?{self.signer.sign_events(id)}"
 
     def of(self, record: JobRecord) -> dict[str, str]:
         """The links of a job in its present state."""
-        links = {"self": self.job(record.id), "events": f"{self.job(record.id)}/events"}
+        links = {"self": self.job(record.id), "events": self.events(record.id)}
         links["rerun"] = f"{links['self']}/rerun"
         if not record.state.is_final:
             links["cancel"] = f"{links['self']}/cancel"

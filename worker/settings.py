@@ -93,10 +93,6 @@ class WorkerSettings(Settings):
         "made apart from others, so its image is the same, bit for bit, whatever else runs; joined: they may be "
         "joined with those of other jobs, which changes values by one level of 255, or a few in half precision",
     )
-    max_rows: int = Field(16, ge=1, le=64, description="x")
-    max_jobs: int = Field(8, ge=1, le=64, description="x")
-    scheduling: Literal["steps", "fifo"] = Field("steps", description="x")
-    seeds: Literal["exact", "joined"] = Field("exact", description="x")
     residency_seconds: float = Field(
         10.0, ge=0, description="minimum time that a model runs before jobs of another may replace it"
     )

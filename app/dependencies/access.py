@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Annotated
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from app.auth import Principal
@@ -13,10 +15,13 @@ from app.dependencies.services import services_of
 from app.dependencies.web_pages import refuse_foreign_page
 from app.errors import rate_headers
 from contracts.auth.api_keys import Scope
+from contracts.auth.signed_links import Query
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import Gone, LinkRefused, NotFound, Unavailable
 from contracts.queue.client import JobQueue
 from contracts.queue.records import JobRecord
+
+_JobId = Annotated[str, Path(description="Id of the job.")]
 
 
 async def _authenticate(request: Request) -> None:
@@ -82,17 +87,29 @@ def _visible_catalogue(request: Request) -> Catalogue:
     return services.loras.extend(services.catalogue, principal_of(request).owner)
 
 
-def _own_job(id: str, request: Request) -> JobRecord:
+def _own_job(id: _JobId, request: Request) -> JobRecord:
     return _fetch_own(id, services_of(request).queue, principal_of(request))
 
 
-async def _image_job(id: str, n: int, request: Request) -> JobRecord:
+async def _image_job(
+    id: _JobId, n: Annotated[int, Path(description="Number of the image, counted from 0.")], request: Request
+) -> JobRecord:
     """The job of an image: any owner's with a signed link, else the principal's own."""
+    check = partial(services_of(request).link_signer.check_image, id, n)
+    return await _job_of_link(id, request, check)
+
+
+async def _events_job(id: _JobId, request: Request) -> JobRecord:
+    """The job of an event stream: any owner's with a signed link, else the principal's own."""
+    return await _job_of_link(id, request, partial(services_of(request).link_signer.check_events, id))
+
+
+async def _job_of_link(id: str, request: Request, check: Callable[[Query], None]) -> JobRecord:
     services = services_of(request)
     query = request.query_params.multi_items()
     if any(name in ("expires", "signature") for name, _ in query):
         try:
-            await run_in_threadpool(services.link_signer.check, id, n, query)
+            await run_in_threadpool(check, query)
         except LinkRefused:
             if "authorization" not in request.headers:
                 raise
@@ -126,3 +143,4 @@ PrincipalDep = Annotated[Principal, Depends(_principal)]
 VisibleCatalogueDep = Annotated[Catalogue, Depends(_visible_catalogue)]
 OwnJobDep = Annotated[JobRecord, Depends(_own_job)]
 ImageJobDep = Annotated[JobRecord, Depends(_image_job)]
+EventsJobDep = Annotated[JobRecord, Depends(_events_job)]

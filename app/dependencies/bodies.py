@@ -18,6 +18,7 @@ from app.dialects.openai_requests import RequestBody, read_edit_form
 from app.errors import WrongMediaType
 from app.middleware.unread_body import declared_bytes
 from app.parsing.bodies import FORM_OVERHEAD_BYTES, ReceivedBody, read_body, read_form, unpack_file
+from app.parsing.json_bodies import as_utf8
 from app.parsing.spooled_files import SpooledFile, media_type, spool_file
 
 #: Limits on the form of an OpenAI edit. OpenAI accepts 16 images and a mask; a request with more than one image
@@ -29,6 +30,7 @@ async def _json_body(request: Request, response: Response) -> AsyncGenerator[Rec
     async with _received(request, response) as body:
         if body.raw and not _is_json(media_type(request)):
             raise _wrong_type(request, "JSON with Content-Type: application/json")
+        body.raw = as_utf8(body.raw)
         yield body
 
 
@@ -52,14 +54,13 @@ async def _edit_body(request: Request, response: Response) -> AsyncGenerator[Req
             form = await run_in_threadpool(read_edit_form, fields)
             yield RequestBody(form.json, form.files, body)
         elif _is_json(media_type(request)) or not body.raw:
-            yield RequestBody(body.raw, received=body)
+            yield RequestBody(as_utf8(body.raw), received=body)
         else:
             raise _wrong_type(request, "a form (multipart/form-data) or JSON")
 
 
 async def _lora_file(request: Request, response: Response) -> AsyncGenerator[SpooledFile, None]:
     await require_generate(request, response)
-    _refuse_compressed(request)
     settings, kind = services_of(request).settings, media_type(request)
     if kind not in ("multipart/form-data", "application/octet-stream"):
         raise _wrong_type(request, "the file as application/octet-stream, or a form with the field `file`")
@@ -83,20 +84,12 @@ async def _received(
 ) -> AsyncGenerator[ReceivedBody, None]:
     """The whole body, in memory; its bytes count against the budget until the end, or until they are released."""
     await require_generate(request, response)
-    _refuse_compressed(request)
     services = services_of(request)
     settings = services.settings
     with services.body_memory.reserve(principal_of(request).owner) as reservation:
         limit = settings.max_body_bytes if max_bytes is None else max_bytes
         raw = await read_body(request, limit, settings.upload_timeout_seconds, reservation)
         yield ReceivedBody(raw, reservation)
-
-
-def _refuse_compressed(request: Request) -> None:
-    """Bodies are not unpacked: a small one could become any size."""
-    coding = request.headers.get("content-encoding", "identity").strip().lower()
-    if coding != "identity":
-        raise WrongMediaType(f"the body is compressed ({coding[:40]}); send it without Content-Encoding")
 
 
 def _wrong_type(request: Request, accepted: str) -> WrongMediaType:

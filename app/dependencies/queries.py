@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import Depends, Query, Request
 
@@ -14,7 +14,7 @@ from contracts.queue.listing import Cursor, Filter
 from contracts.queue.records import JobState
 
 _METADATA = "metadata."
-_KNOWN = ("status", "model", "task", "limit", "cursor")
+_KNOWN = ("status", "model", "task", "limit", "cursor", "include")
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class PageQuery:
 
 async def _filter(
     request: Request,
-    status: Annotated[JobState | None, Query(description="only jobs with this status")] = None,
-    model: Annotated[str | None, Query(description="only jobs of this model")] = None,
-    task: Annotated[Task | None, Query(description="only jobs of this task")] = None,
+    status: Annotated[JobState | None, Query(description="Only jobs with this status. Default: any.")] = None,
+    model: Annotated[str | None, Query(description="Only jobs of this model, by its id. Default: any.")] = None,
+    task: Annotated[Task | None, Query(description="Only jobs of this task. Default: any.")] = None,
 ) -> Filter:
     """Also reads any number of parameters `metadata.KEY=VALUE`."""
     _refuse_unknown(request)
@@ -54,8 +54,10 @@ def _refuse_unknown(request: Request) -> None:
 
 
 async def _page(
-    limit: Annotated[int, Query(ge=1, le=100, description="maximum number of jobs")] = 20,
-    cursor: Annotated[str | None, Query(description="`next_cursor` of the previous page")] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="Maximum number of jobs in the answer.")] = 20,
+    cursor: Annotated[
+        str | None, Query(description="`next_cursor` of the previous page. Default: the first page.")
+    ] = None,
 ) -> PageQuery:
     try:
         return PageQuery(limit, None if cursor is None else Cursor.read(cursor))
@@ -63,5 +65,17 @@ async def _page(
         raise InvalidRequest([FieldProblem("cursor", "not a `next_cursor` of this list")]) from None
 
 
+_Include = Annotated[
+    Literal["receipt"] | None,
+    Query(description="`receipt`: with the receipts of finished jobs, which are long. Default: without them."),
+]
+
+
+async def _include_receipts(include: _Include = None) -> bool:
+    return include is not None
+
+
+#: whether the client asks for the receipts of the jobs in a list
+IncludeReceiptsDep = Annotated[bool, Depends(_include_receipts)]
 FilterDep = Annotated[Filter, Depends(_filter)]
 PageDep = Annotated[PageQuery, Depends(_page)]

@@ -20,15 +20,16 @@ _IdempotencyKey = Annotated[
     Header(
         min_length=1,
         max_length=255,
-        description="repeat a call with the same key within 24 hours and it returns what the first call created, "
-        "instead of creating it again",
+        description="A text of your own. A call that is repeated with the same key within 24 hours returns what "
+        "the first one created, instead of creating it again. Default: none.",
     ),
 ]
 _Prefer = Annotated[
     str | None,
     Header(
         description="`wait` or `wait=N`: answer when the job has ended, or with the job as it is after N seconds "
-        f"(1–{MAX_WAIT_SECONDS})"
+        f"(1–{MAX_WAIT_SECONDS}, others are moved to the nearest; `wait` alone: {MAX_WAIT_SECONDS}). "
+        "Default: answer at once."
     ),
 ]
 

@@ -34,14 +34,17 @@ def refuse_foreign_page(request: Request, settings: ApiSettings) -> None:
             f"this service is not {authority[:80]!r}; address it as localhost, or name the host in "
             "DARKROOM_API_PUBLIC_URL or DARKROOM_API_ALLOWED_HOSTS, or create API keys: `darkroom keys create`"
         )
-    if request.method in _READING:
-        return
     origin = request.headers.get("origin")
+    if origin in settings.cors_origins:
+        return
+    # No page can read an answer that does not name its origin. Where the setting names all, the origin decides.
+    if request.method in _READING and not (origin is not None and "*" in settings.cors_origins):
+        return
     is_foreign = request.headers.get("sec-fetch-site", "").lower() in _FOREIGN_SITES
     if is_foreign or not (origin is None or _is_own(origin, authority, settings)):
         raise OriginRefused(
             f"a page of {(origin or 'another site')[:80]!r} may not use this service without an API key; "
-            "create one: `darkroom keys create`"
+            "name it in DARKROOM_API_CORS_ORIGINS, or create a key: `darkroom keys create`"
         )
 
 

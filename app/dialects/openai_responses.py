@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from fastapi.responses import JSONResponse
 from PIL import Image
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.dialects.openai_requests import ImageRequest
 from app.error_handlers import Dialect, cut
@@ -28,21 +28,35 @@ _QUALITIES = {"standard": "medium", "hd": "high"}
 class ImageDatum(BaseModel):
     """An image, as bytes or URL, and its seed."""
 
-    b64_json: str | None = Field(None, exclude_if=lambda value: value is None)
-    url: str | None = Field(None, exclude_if=lambda value: value is None)
-    seed: int
+    b64_json: str | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="The file in base64; left out with `response_format: url`.",
+    )
+    url: str | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Signed URL of the file; left out with `response_format: b64_json`.",
+    )
+    seed: int = Field(description="Seed of this image.")
 
 
 class ImagesAnswer(BaseModel):
-    """The finished images of a call; `job` is the id of the job, which has the receipt."""
+    """The finished images of a call."""
 
-    created: int
-    background: Literal["opaque"] = "opaque"
-    data: list[ImageDatum]
-    output_format: str
-    quality: str | None = Field(None, exclude_if=lambda value: value is None)
-    size: str
-    job: str
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
+    created: int = Field(description="When the job ended, in Unix seconds.")
+    background: Literal["opaque"] = Field("opaque", description="Always `opaque`.")
+    data: list[ImageDatum] = Field(description="The images, in the order of their seeds.")
+    output_format: str = Field(description="File format: `png`, `jpeg` or `webp`.")
+    quality: str | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="`quality` of the request; left out where it had none, or `auto`.",
+    )
+    size: str = Field(description="Size of the images in pixels: `WIDTHxHEIGHT`.")
+    job: str = Field(description="Id of the job; `GET /v1/jobs/{id}` shows its receipt.")
 
 
 class Usage(BaseModel):
@@ -55,18 +69,21 @@ class Usage(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """An error; `param` is the field that caused it."""
+    """An error."""
 
-    message: str
-    type: str
-    param: str | None
-    code: str
+    message: str = Field(description="What is wrong, and what is allowed.")
+    type: str = Field(
+        description="Kind of error, as OpenAI's clients know it: `invalid_request_error`, "
+        "`authentication_error`, `rate_limit_error` or `server_error`."
+    )
+    param: str | None = Field(description="Field that caused it; null where no field did.")
+    code: str = Field(description="Stable identifier of the error, for programs.")
 
 
 class ErrorAnswer(BaseModel):
     """Error in OpenAI's format."""
 
-    error: ErrorBody
+    error: ErrorBody = Field(description="The error.")
 
 
 def answer_images(request: ImageRequest, record: JobRecord, view: JobView) -> ImagesAnswer:

@@ -10,7 +10,8 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
@@ -18,9 +19,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.events.notifier import JobNotifier, Subscription
 from contracts.errors import FieldProblem, InvalidRequest, NotFound, Unavailable
+from contracts.job_view import JobView
 from contracts.queue.client import JobQueue
 from contracts.queue.events import Event
-from contracts.queue.records import JobState
+from contracts.queue.records import JobRecord, JobState
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,10 @@ _RECONNECT_MILLISECONDS = 1000
 #: A comment, which clients ignore.
 HEARTBEAT = ": heartbeat\n\n"
 _ENDS = frozenset(state.value for state in JobState if state.is_final)
+#: The status of a job at its events, other than those that are named as the status that they lead to.
+_STATUS = {"preparing": "queued", "started": "running", "progress": "running", "preview": "running"}
+#: Names in stored events that a job has other names for.
+_JOB_NAMES = {"attempt": "attempts"}
 #: Pattern of an event's id, as Redis writes it; 19 digits, since Redis rejects numbers above 64 bits.
 EVENT_ID = r"^([0-9]{1,19}(-[0-9]{1,19})?)?$"
 _ID = re.compile(EVENT_ID)
@@ -47,12 +53,36 @@ def read_position(last_event_id: str | None) -> str:
 
 
 async def stream_events(
-    notifier: JobNotifier, queue: JobQueue, job_id: str, after: str, heartbeat_seconds: float
+    notifier: JobNotifier,
+    queue: JobQueue,
+    job_id: str,
+    after: str,
+    heartbeat_seconds: float,
+    view: Callable[[JobRecord], JobView],
 ) -> AsyncIterator[str]:
-    """Yield one job's events as text, up to its last one."""
+    """Yield one job's events as text, up to its last one, which holds the job as `view` makes it of its record."""
     yield f"retry: {_RECONNECT_MILLISECONDS}\n\n"
     async for event in follow_events(notifier, queue, job_id, after, heartbeat_seconds):
-        yield HEARTBEAT if event is None else _write(event)
+        if event is None:
+            yield HEARTBEAT
+        elif event.kind in _ENDS:
+            yield _write(event, await _view_ended(notifier, queue, job_id, view))
+        else:
+            yield _write(event)
+
+
+async def _view_ended(
+    notifier: JobNotifier, queue: JobQueue, job_id: str, view: Callable[[JobRecord], JobView]
+) -> JobView | None:
+    """The job after its last event; None where it is deleted by now, or Redis is away while the process ends."""
+    while not notifier.is_closed:
+        try:
+            return await run_in_threadpool(lambda: view(queue.fetch(job_id)))
+        except NotFound:
+            return None
+        except Unavailable:
+            await asyncio.sleep(_RETRY_SECONDS)
+    return None
 
 
 async def follow_events(
@@ -103,8 +133,20 @@ async def _is_notified(subscription: Subscription, seconds: float) -> bool:
     return True
 
 
-def _write(event: Event) -> str:
-    return f"id: {event.id}\nevent: {event.kind}\ndata: {json.dumps(event.data)}\n\n"
+def _write(event: Event, job: JobView | None = None) -> str:
+    """An event as text: its data in the words of a job's, with the job's status and the time of the event."""
+    replaced = ("at", "state") if event.kind in _ENDS else ("at",)
+    data = {_JOB_NAMES.get(name, name): value for name, value in event.data.items() if name not in replaced}
+    shown = {"status": _STATUS.get(event.kind, event.kind), "at": _time_of(event), **data}
+    if job is not None:
+        shown["job"] = job.model_dump(mode="json")
+    return f"id: {event.id}\nevent: {event.kind}\ndata: {json.dumps(shown)}\n\n"
+
+
+def _time_of(event: Event) -> str:
+    """When an event happened: its id begins with that, in milliseconds since 1970 on Redis' clock."""
+    happened = datetime.fromtimestamp(int(event.id.partition("-")[0]) / 1000, UTC)
+    return happened.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class EventStream(StreamingResponse):

@@ -11,7 +11,7 @@ from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 
 from app.events.notifier import JobNotifier
-from contracts.errors import FieldProblem, InvalidRequest, Unavailable
+from contracts.errors import Unavailable
 from contracts.queue.client import JobQueue
 from contracts.queue.records import JobRecord, JobState
 
@@ -22,20 +22,26 @@ _ENDS = frozenset({state.value for state in JobState if state.is_final} | {"gone
 
 
 def read_preference(request: Request) -> int | None:
-    """Seconds that the client prefers to wait, or None. Other preferences are ignored, as RFC 7240 requires.
+    """Seconds that the client prefers to wait, or None.
 
-    Raises:
-        InvalidRequest: the value of `wait` is not a whole number, or is out of range.
+    A preference is never an error (RFC 7240, 2): a number out of range is moved to the nearest that is in it, and
+    what is not a number, or another preference, is ignored. `Preference-Applied` in the response tells which.
     """
     for name, value in _preferences(request.headers.getlist("prefer")):
         if name == "wait":
-            if not value:
-                return MAX_WAIT_SECONDS
-            if re.fullmatch(r"0*[0-9]{1,2}", value, re.ASCII) and 1 <= int(value[-2:]) <= MAX_WAIT_SECONDS:
-                return int(value[-2:])
-            message = f"wait must be a whole number of seconds, got {value[:20]!r}"
-            raise InvalidRequest([FieldProblem("Prefer", message, f"wait=1–{MAX_WAIT_SECONDS}")])
+            return MAX_WAIT_SECONDS if not value else _nearest_wait(value)
     return None
+
+
+def _nearest_wait(value: str) -> int | None:
+    """The number of seconds that is nearest to this one; None for text that is not a whole number."""
+    match = re.fullmatch(r"(-?)0*([0-9]*)", value, re.ASCII)
+    if match is None or value == "-":
+        return None
+    sign, digits = match.groups()
+    if len(digits) > len(str(MAX_WAIT_SECONDS)):  # the longest are more than `int` reads
+        digits = str(MAX_WAIT_SECONDS)
+    return 1 if sign else min(max(int(digits or "0"), 1), MAX_WAIT_SECONDS)
 
 
 def _preferences(headers: list[str]) -> Iterator[tuple[str, str]]:

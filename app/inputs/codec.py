@@ -1,12 +1,13 @@
 """Decodes untrusted images and puts them into the form in which they are stored. Runs in the decoder's processes.
 
-The stored form is a PNG, JPEG or WebP file of one image without metadata but its orientation, at most 8 bits a
-channel in memory, which the worker decodes again. A file that is like that once its metadata is removed is stored
-with the client's compressed pixels, so it does not grow; anything else becomes PNG. Knows neither fields nor HTTP.
+The stored form is a PNG, JPEG or WebP file of one image in sRGB without metadata but its orientation, at most 8
+bits a channel in memory, which the worker decodes again. A file that is like that once its metadata is removed is
+stored with the client's compressed pixels, so it does not grow; anything else becomes PNG. Knows no HTTP.
 """
 
 from __future__ import annotations
 
+import importlib
 import io
 import warnings
 from collections.abc import Iterator
@@ -14,12 +15,21 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import cast
 
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from app.inputs.containers import MAX_JPEG_SCANS, MAX_PARTS, TooManyParts, TooManyScans, strip_metadata
+from app.inputs.color_profiles import Conversion, find_conversion
+from app.inputs.containers import (
+    MAX_JPEG_SCANS,
+    MAX_PARTS,
+    MAX_PROFILE_BYTES,
+    Stripped,
+    TooManyParts,
+    TooManyScans,
+    strip_metadata,
+)
 
-#: Accepted formats, by Pillow's names; its other decoders are never tried.
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+#: Accepted formats, by Pillow's names; its other decoders are never tried. The library for HEIF may be missing.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 STORED_FORMATS = ("PNG", "JPEG", "WEBP")
 #: Pillow's modes in which images are stored.
 _STORED_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
@@ -27,10 +37,17 @@ _STORED_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 _MODE_BITS = {"1": 8, "L": 8, "P": 8, "I;16": 16, "I;16L": 16, "I;16B": 16, "I;16N": 16}
 #: Pillow decodes any WebP as an animation, for which libwebp holds several images: 14 bytes a pixel at the peak.
 _WEBP_BITS = 80
+#: AVIF and HEIF have up to four planes of 12 bits in 16, which become 4 bytes a pixel.
+_PLANE_BITS = 96
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+#: Brands of HEIC files, behind `ftyp`.
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _ORIENTATION = 0x0112
 #: Orientations that exchange width and height.
 _SIDEWAYS = range(5, 9)
+#: Formats of cameras. A photo whose colors were converted and that is too large as PNG is stored as JPEG.
+_PHOTO_FORMATS, _JPEG_QUALITY = ("jpeg", "webp", "avif", "heif"), 95
+_NO_CONVERSION = Conversion()
 #: Grays of more than 8 bits are converted in strips of this many pixels.
 _STRIP_PIXELS = 2**20
 
@@ -78,8 +95,9 @@ class DecodedImage:
 
     Attributes:
         width, height: in pixels, upright.
-        format: of the bytes received: `png`, `jpeg`, `webp`, `gif`, `bmp` or `tiff`.
+        format: of the bytes received: `png`, `jpeg`, `webp`, `gif`, `bmp`, `tiff`, `avif` or `heif`.
         stored_format: of `data`: `png`, `jpeg` or `webp`.
+        color_profile: what was done about the file's color profile, in words; None where nothing need be done.
     """
 
     width: int
@@ -87,13 +105,19 @@ class DecodedImage:
     format: str
     stored_format: str
     data: bytes
+    color_profile: str | None = None
 
 
 def configure(limits: Limits) -> None:
-    """Set Pillow's own limits for this process, and silence warnings that a client could write to our log."""
+    """Set Pillow's own limits for this process, silence warnings that a client could write to our log, and read
+    HEIC where the library for it is installed.
+    """
     # Pillow sees some sizes before we do (a GIF's frame, a TIFF's tile); it raises at twice its limit.
     Image.MAX_IMAGE_PIXELS = limits.max_pixels
     warnings.simplefilter("ignore")
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # each would hold pictures of its own
+    with suppress(ImportError):
+        importlib.import_module("pillow_heif").register_heif_opener(thumbnails=False)
 
 
 def decode(data: bytes, limits: Limits, defer_bytes: int | None = None) -> DecodedImage:
@@ -108,11 +132,13 @@ def decode(data: bytes, limits: Limits, defer_bytes: int | None = None) -> Decod
         Deferred: of more than `defer_bytes`; nothing was decoded.
     """
     with _opened(data, limits, defer_bytes) as (image, stripped):
-        format = _format_of(image)
-        if stripped is not None and image.mode in _STORED_MODES:
-            return DecodedImage(*upright_size(image), format, format, stripped)
-        image = _normalize(image)
-        return DecodedImage(*image.size, format, "png", _to_png(image, limits.max_bytes))
+        format, conversion = _format_of(image), _conversion_of(image, stripped)
+        if stripped is not None and conversion.transform is None and image.mode in _STORED_MODES:
+            return DecodedImage(*upright_size(image), format, format, stripped.data, conversion.note)
+        image = _normalize(image, conversion)
+        is_photo = format in _PHOTO_FORMATS and image.mode in ("L", "RGB")
+        stored_format, file = _to_file(image, limits.max_bytes, is_photo=is_photo)
+        return DecodedImage(*image.size, format, stored_format, file, conversion.note)
 
 
 def decode_alpha_mask(data: bytes, limits: Limits, defer_bytes: int | None = None) -> DecodedImage:
@@ -141,7 +167,7 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 
 
 @contextmanager
-def _opened(data: bytes, limits: Limits, defer_bytes: int | None) -> Iterator[tuple[Image.Image, bytes | None]]:
+def _opened(data: bytes, limits: Limits, defer_bytes: int | None) -> Iterator[tuple[Image.Image, Stripped | None]]:
     """Check and decode an image; whatever fails in the block is an error of the image.
 
     Yields:
@@ -149,7 +175,7 @@ def _opened(data: bytes, limits: Limits, defer_bytes: int | None) -> Iterator[tu
     """
     try:
         stripped = strip_metadata(data)
-        with Image.open(io.BytesIO(stripped or data), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(stripped.data if stripped else data), formats=_readable()) as image:
             _check(image, data, limits, defer_bytes)
             image.load()
             yield image, stripped
@@ -164,11 +190,29 @@ def _opened(data: bytes, limits: Limits, defer_bytes: int | None) -> Iterator[tu
     except TooManyParts:
         raise Unreadable(f"has more than {MAX_PARTS} chunks or segments; save it again") from None
     except UnidentifiedImageError:
-        raise Unreadable("is not an image in a supported format") from None
+        raise Unreadable(_describe_unknown(data)) from None
     except Image.DecompressionBombError:
         raise _too_many_pixels(limits, "more") from None
     except Exception as error:  # noqa: BLE001  # decoders raise many types on broken bytes
         raise Unreadable(f"is corrupt or truncated: {error}") from None
+
+
+def _readable() -> tuple[str, ...]:
+    """Return the accepted formats that this process can read."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _describe_unknown(data: bytes) -> str:
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+        return "is a HEIC image, which this service is not set up to read; send it as JPEG, PNG or AVIF"
+    return "is not an image in a supported format"
+
+
+def _conversion_of(image: Image.Image, stripped: Stripped | None) -> Conversion:
+    profile = image.info.get("icc_profile") if stripped is None else stripped.color_profile
+    is_deep = image.mode.startswith(("I", "F"))  # gray, of which 8 bits will be left
+    return find_conversion((profile or b"")[:MAX_PROFILE_BYTES], "L" if is_deep else image.mode)
 
 
 def _format_of(image: Image.Image) -> str:
@@ -201,6 +245,8 @@ def _bits_per_pixel(image: Image.Image, data: bytes) -> int:
     in_file = 0
     if image.format == "WEBP":
         in_file = _WEBP_BITS
+    elif image.format in ("AVIF", "HEIF"):
+        in_file = _PLANE_BITS
     elif image.format == "PNG":  # the header chunk is always first
         in_file = data[24] * _PNG_CHANNELS.get(data[25], 4)
     elif isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -244,13 +290,26 @@ def _to_png(image: Image.Image, max_bytes: int) -> bytes:
     return file.getvalue()
 
 
-def _normalize(image: Image.Image) -> Image.Image:
-    """Return the image upright, in a stored mode, without metadata; it is RGBA or LA where it has transparency."""
+def _to_file(image: Image.Image, max_bytes: int, *, is_photo: bool) -> tuple[str, bytes]:
+    """Encode an image as PNG, or, where that would be too large for what may be a photo, as an excellent JPEG."""
+    try:
+        return "png", _to_png(image, max_bytes)
+    except TooLarge:
+        if not is_photo:
+            raise
+    file = _BoundedFile(max_bytes)
+    image.save(file, "JPEG", quality=_JPEG_QUALITY, subsampling="4:4:4")
+    return "jpeg", file.getvalue()
+
+
+def _normalize(image: Image.Image, conversion: Conversion = _NO_CONVERSION) -> Image.Image:
+    """Return the image upright, in sRGB and a stored mode, without metadata; RGBA or LA if it is transparent."""
     with suppress(Exception):  # broken EXIF does not make the image unusable
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith(("I", "F")):
         image = _to_eight_bits(image)
-    elif image.has_transparency_data and image.mode != "LA":
+    image = conversion.apply(image)
+    if image.has_transparency_data and image.mode != "LA":
         image = image.convert("RGBA")
     elif image.mode not in _STORED_MODES:
         image = image.convert("RGB")

@@ -28,9 +28,10 @@ class InputImage:
     Attributes:
         sha256: names the image: hash of the bytes received, or of `data` for a mask.
         width, height: in pixels, upright.
-        format: of the bytes received: `png`, `jpeg`, `webp`, `gif`, `bmp` or `tiff`.
+        format: of the bytes received: `png`, `jpeg`, `webp`, `gif`, `bmp`, `tiff`, `avif` or `heif`.
         stored_format: of `data`: `png`, `jpeg` or `webp`.
-        data: the file that is stored, without metadata but its orientation.
+        data: the file that is stored, in sRGB and without metadata but its orientation.
+        color_profile: what was done about the color profile of the bytes received; None: nothing had to be.
     """
 
     sha256: str
@@ -39,6 +40,7 @@ class InputImage:
     format: str
     stored_format: str
     data: bytes
+    color_profile: str | None = None
 
 
 class ImageDecoder:
@@ -93,6 +95,8 @@ class ImageDecoder:
     def _run(self, task: str, data: bytes, field: str, owner: str) -> tuple[Mapping[str, Any], bytes]:
         if len(data) > self.max_bytes:
             raise self.too_many_bytes(field)
+        if not data:
+            raise NotAnImage(field, "is empty: a file of 0 bytes; send the image's own bytes")
         try:
             reply, stored = self._small.run({"task": task, "defer_bytes": _SMALL_BYTES}, data, owner)
             if reply["result"] == "deferred":
@@ -114,4 +118,5 @@ class ImageDecoder:
 
 
 def _image(sha256: str, reply: Mapping[str, Any], data: bytes) -> InputImage:
-    return InputImage(sha256, reply["width"], reply["height"], reply["format"], reply["stored_format"], data)
+    size = (reply["width"], reply["height"])
+    return InputImage(sha256, *size, reply["format"], reply["stored_format"], data, reply["color_profile"])

@@ -26,11 +26,19 @@ from contracts.uploads.retention import Retention
 
 #: How long images are held for a request that is being accepted.
 ACCEPT_SECONDS = 900
+#: The remedy for what is not an image.
+_SEND = "send the image itself, in base64 or as an upload"
 _FORMS = ["upload:ID", "job:ID/N", "data:image/…;base64,…", "base64"]
 #: What base64 may be wrapped and indented with.
 _WHITESPACE = b" \t\n\r\v\f"
 _JOB_IMAGE = re.compile(r"job:([0-9a-f]{1,64})/([0-9]{1,3})")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+#: What only paths start with. Of base64, only a JPEG starts with a slash: /9j/.
+_PATH = re.compile(r"file:|blob:|~|\.{1,2}[/\\]|[a-z]:[/\\]|\\\\|@|/(?!9j)", re.IGNORECASE)
+_FILE_NAME = re.compile(r".*\.(png|jpe?g|jfif|webp|gif|bmp|tiff?|avif|hei[cf]|svg)", re.IGNORECASE | re.DOTALL)
+_MAX_PATH = 4096
+#: The letters of RFC 4648's alphabet for URLs that differ from those of its standard one.
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
 @dataclass(frozen=True)
@@ -143,6 +151,10 @@ class InputReader:
             return self._job_image(field, text)
         if scheme.startswith("data:"):
             return self._data_url(field, text)
+        if _is_path(text):
+            raise _refused(
+                field, f"is a path or a file name, {text[:80]!r}, which this service cannot read; {_SEND}"
+            )
         if _URL.match(text):
             return self._fetch(field, text)
         return self._base64(field, text)
@@ -190,19 +202,21 @@ class InputReader:
     def _base64(self, field: str, text: str) -> bytes:
         try:
             # Not by `split`: a text of spaces and single letters would become millions of strings.
-            packed = text.encode("ascii").translate(None, _WHITESPACE)
+            packed = text.encode("ascii").translate(_URL_SAFE, _WHITESPACE)
         except UnicodeEncodeError:
             raise _refused(field, "is not valid base64: it has characters outside ASCII") from None
         if len(packed) // 4 * 3 > self._decoder.max_bytes + 2:
             raise self._decoder.too_many_bytes(field)
-        if len(packed) % 4:
-            raise _refused(field, "is not valid base64: its length is not a multiple of 4; it may be cut off")
+        if len(packed) % 4 == 1:
+            raise _refused(field, "is not valid base64: no bytes have this length in it; it may be cut off")
+        if not packed.endswith(b"="):
+            packed += b"=" * (-len(packed) % 4)  # RFC 4648 lets a sender leave them out
         try:
             data = binascii.a2b_base64(packed, strict_mode=True)
         except ValueError as error:
             raise _refused(field, f"is not valid base64: {error}") from None
         if not data:
-            raise _refused(field, "is empty")
+            raise _refused(field, f"is empty; {_SEND}")
         return data
 
 
@@ -239,6 +253,15 @@ def _fields_of(request: JobRequest) -> Iterator[tuple[str, str]]:
     for index, control in enumerate(getattr(request, "controls", ())):
         if control.image is not None:
             yield f"controls.{index}.image", control.image
+
+
+def _is_path(text: str) -> bool:
+    """Whether a text is the name of a file somewhere, rather than the image in it."""
+    text = text.strip()
+    is_remote = _URL.match(text) is not None and not text.lower().startswith(("file:", "blob:"))
+    if len(text) > _MAX_PATH or is_remote:
+        return False
+    return _PATH.match(text) is not None or _FILE_NAME.fullmatch(text) is not None
 
 
 def _refused(field: str, message: str) -> InvalidRequest:

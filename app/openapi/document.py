@@ -23,19 +23,19 @@ from pydantic.json_schema import models_json_schema
 from app.dialects.openai_requests import EditRequest, GenerationRequest
 from app.error_handlers import NATIVE, Dialect, dialect_of
 from app.errors import ROWS, Failure, Row
-from app.openapi.routes import PROBLEM, REFERENCE, Document, problems
-from app.parsing.schemas import name_choices
+from app.openapi.descriptions import complete_parameter, complete_requests, remove_unused
+from app.openapi.routes import PROBLEM, REFERENCE, TAGS, Document, form_name, form_schema, problems
+from app.parsing.schemas import name_examples
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import FieldProblem
 from contracts.requests.schema import REQUESTS, JobRequest
 
 _REQUEST_ID = "4f1c7a80f2b6d935"
-_LIST = "ListView_"
 _BEARER = "HTTPBearer"
 _BEARER_SCHEME = {
     "type": "http",
     "scheme": "bearer",
-    "description": "an API key: `darkroom keys create` makes one",
+    "description": "An API key: `darkroom keys create` makes one",
 }
 _KINDS: tuple[type[JobRequest], ...] = (*REQUESTS.values(), GenerationRequest, EditRequest)
 
@@ -56,9 +56,10 @@ class DocumentedApi(FastAPI):
         super().setup()
 
     async def _show_openapi(self, request: Request) -> Response:
-        del request
         if not self._openapi_json:
-            self._openapi_json = bytes(JSONResponse(self.openapi()).body)
+            prefix = request.scope.get("root_path", "")
+            servers = {"servers": [{"url": prefix}]} if prefix else {}
+            self._openapi_json = bytes(JSONResponse({**self.openapi(), **servers}).body)
         return Response(self._openapi_json, media_type="application/json")
 
     def openapi(self) -> Document:
@@ -70,30 +71,38 @@ class DocumentedApi(FastAPI):
                 description=self.description,
                 routes=self.routes,
                 webhooks=self.webhooks.routes,
+                tags=TAGS,
             )
             dialects: Sequence[Dialect] = self.state.dialects
             _add_schemas(document, dialects)
             document["components"]["securitySchemes"] = {_BEARER: _BEARER_SCHEME}
-            name_choices(document["components"]["schemas"], _KINDS, self._catalogue)
+            schemas = document["components"]["schemas"]
+            name_examples(schemas, _KINDS, self._catalogue)
+            complete_requests(schemas, _KINDS)
+            schemas[form_name(EditRequest)] = form_schema(schemas[EditRequest.__name__])
             for path, operations in document["paths"].items():
                 for operation in operations.values():
                     _describe_security(operation)
                     _describe_errors(operation, dialect_of(path, dialects))
-                    _describe_bodies(operation)
-                    _leave_out_nulls(operation)
-            for name in ("HTTPValidationError", "ValidationError"):
-                document["components"]["schemas"].pop(name, None)
+                    _describe_bodies(operation, schemas)
+                    _describe_parameters(operation, schemas)
+                    _summarize(operation)
+            for operations in document.get("webhooks", {}).values():
+                for operation in operations.values():
+                    _describe_parameters(operation, schemas)
+                    _summarize(operation)
+            remove_unused(document)
             self.openapi_schema = document
         return self.openapi_schema
 
     def methods_at(self, path: str) -> list[str]:
-        """The documented methods at the path of a request."""
+        """The methods at the path of a request: the documented ones, HEAD wherever GET, and OPTIONS."""
         found = set()
         for template, operations in self.openapi()["paths"].items():
             parts = re.split(r"{[^}]*}", template)
             if re.fullmatch("[^/]+".join(map(re.escape, parts)), path):
                 found |= {method.upper() for method in operations}
-        return sorted(found)
+        return sorted(found | ({"HEAD", "OPTIONS"} if "GET" in found else {"OPTIONS"} if found else set()))
 
 
 def _add_schemas(document: Document, dialects: Sequence[Dialect]) -> None:
@@ -132,23 +141,22 @@ def _failure(row: Row, dialect: Dialect) -> object:
     return json.loads(bytes(dialect.render(Failure(row, row.title, named), _REQUEST_ID).body))
 
 
-def _describe_bodies(operation: Document) -> None:
+def _describe_bodies(operation: Document, schemas: Document) -> None:
     """Add an example to every named request and response body."""
     for part in (operation.get("requestBody", {}), *operation["responses"].values()):
         for media_type, content in part.get("content", {}).items():
             name = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
-            example = example_of(name)
+            example = _example_of(name, schemas)
             if example is not None and media_type == "application/json" and "examples" not in content:
                 content["example"] = example
 
 
-def example_of(name: str) -> Any:
+def _example_of(name: str, schemas: Document) -> Any:
     """The example of a schema; for a list, one with a single entry. None where there is none."""
-    if name.startswith(_LIST):
-        entry = example_of(name.removeprefix(_LIST).removesuffix("_"))
-        return (
-            None if entry is None else {"object": "list", "data": [entry], "has_more": False, "next_cursor": None}
-        )
+    entries = schemas.get(name, {}).get("properties", {}).get("data", {}).get("items", {})
+    if name.endswith("List") and "$ref" in entries:
+        entry = _example_of(entries["$ref"].rpartition("/")[2], schemas)
+        return entry and {"object": "list", "data": [entry], "has_more": False, "next_cursor": None}
     return _examples().get(name)
 
 
@@ -158,9 +166,17 @@ def _examples() -> dict[str, Any]:
     return found
 
 
-def _leave_out_nulls(operation: Document) -> None:
-    """Remove null from the types of parameters: in a URL or a header they can only be omitted."""
+def _summarize(operation: Document) -> None:
+    """Let the first clause of a description be the summary; the framework's is the name of a function."""
+    text = " ".join(operation.get("description", "").split())
+    if text:
+        operation["summary"] = re.split(r"[.:;](?: |$)", text)[0]
+
+
+def _describe_parameters(operation: Document, schemas: Document) -> None:
+    """Complete the descriptions, and remove null from the types: in a URL or a header it can only be omitted."""
     for parameter in operation.get("parameters", ()):
+        complete_parameter(parameter, schemas)
         branches = [branch for branch in parameter["schema"].get("anyOf", ()) if branch != {"type": "null"}]
         if len(branches) == 1:
             del parameter["schema"]["anyOf"]

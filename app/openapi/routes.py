@@ -10,16 +10,50 @@ import json
 from http import HTTPStatus
 from typing import Any
 
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
+from app.inputs.codec import FORMATS
 from contracts.requests.schema import REQUESTS
 
 REFERENCE = "#/components/schemas/{model}"
 #: Placeholder in a route's responses for an error in the route's dialect.
 PROBLEM = "application/problem+json"
 _BYTES = {"type": "string", "format": "binary"}
+#: Media types of the images that clients may send; HEIF is not promised, since its library is optional.
+_IMAGE_TYPES = [f"image/{name.lower()}" for name in FORMATS if name != "HEIF"]
+
+_FORM = "multipart/form-data"
+#: Fields of an edit that are files in a form.
+FORM_FILES = ("image", "mask")
+_EVENT_FIELDS = {"id": "Id of the event; a stream that is opened with it as `Last-Event-ID` goes on after it."}
 
 Document = dict[str, Any]
+
+#: The groups of operations, in the order in which they are shown.
+TAGS: list[Document] = [
+    {"name": "jobs", "description": "Create jobs, follow them, and download their images."},
+    {"name": "uploads", "description": "Send images ahead of the requests that use them."},
+    {
+        "name": "catalogue",
+        "description": "What requests may name: models, LoRAs, ControlNets, schedulers; and workers.",
+    },
+    {"name": "webhooks", "description": "The messages that the service posts, and the secret that verifies them."},
+    {
+        "name": "openai",
+        "description": "The image API of OpenAI, for its clients. Each call answers when its job has ended.",
+    },
+    {"name": "health", "description": "Liveness, readiness and metrics, for those who run the service."},
+]
+
+#: First word of a route's name -> of its operation id.
+_VERBS = {"show": "get", "add": "create", "submit": "create", "remove": "delete"}
+
+
+def operation_id(route: APIRoute) -> str:
+    """The id of a route's operation, after which generated clients name their methods: `show_job` → `getJob`."""
+    verb, *rest = route.name.split("_")
+    return _VERBS.get(verb, verb) + "".join(word.capitalize() for word in rest)
 
 
 #: Error statuses of every route that creates something from a request body.
@@ -37,8 +71,8 @@ def problems(*statuses: int) -> dict[int | str, Document]:
 
 def accepted(view: type[BaseModel]) -> dict[int | str, Document]:
     """`responses` of a route that creates a job."""
-    applied = {"description": "the preference that was applied", "schema": {"type": "string"}}
-    location = {"description": "URL of the job", "schema": {"type": "string", "format": "uri"}}
+    applied = {"description": "The preference that was applied.", "schema": {"type": "string"}}
+    location = {"description": "URL of the job.", "schema": {"type": "string", "format": "uri"}}
     replayed = {
         "description": "`true` if an earlier call with the same Idempotency-Key created the job",
         "schema": {"type": "string"},
@@ -68,9 +102,37 @@ def plan_body() -> Document:
 
 def edit_body(kind: type[BaseModel]) -> Document:
     """`openapi_extra` of a route that takes this request as JSON, or as a form with files."""
+    form = {"schema": {"$ref": REFERENCE.format(model=form_name(kind))}, "encoding": _encoding(*FORM_FILES)}
     schema = {"$ref": REFERENCE.format(model=kind.__name__)}
-    content = {"multipart/form-data": {"schema": schema}, "application/json": {"schema": schema}}
-    return {"requestBody": {"required": True, "content": content}}
+    return {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}, _FORM: form}},
+    }
+
+
+def form_name(kind: type[BaseModel]) -> str:
+    """Name of the schema of a request as a form."""
+    return f"{kind.__name__.removesuffix('Request')}Form"
+
+
+def form_schema(request: Document) -> Document:
+    """The schema of a request as a form: its images are files, or text as in JSON."""
+    properties = request["properties"]
+    files = {
+        name: {
+            **_BYTES,
+            "description": f"{properties[name]['description']} In a form: the file, or one of these as text.",
+        }
+        for name in FORM_FILES
+    }
+    return {
+        **request,
+        "properties": {**properties, **files},
+        "description": f"{request['description']} As a form.",
+    }
+
+
+def _encoding(*files: str) -> Document:
+    return {name: {"contentType": ", ".join(_IMAGE_TYPES)} for name in files}
 
 
 def streamed(view: type[BaseModel], description: str) -> dict[int | str, Document]:
@@ -89,20 +151,32 @@ def event_stream() -> dict[int | str, Document]:
     """`responses` of a route that streams a job's events."""
     description = (
         "Server-sent events: `queued`, `preparing` (of files that the job waits for), `started`, `progress`, "
-        "`preview`, and finally `completed`, `failed` or `cancelled`"
+        "`preview`, and finally `completed`, `failed` or `cancelled`. Each has the job's `status` and the time of "
+        "the event, `at`; the last one has the job itself in `job`"
     )
-    event = {"step": 3, "steps": 12, "fraction": 0.25, "eta_seconds": 0.8}
+    at = "2026-11-21T06:52:59.801Z"
+    event = {"status": "running", "at": at, "step": 3, "steps": 12, "fraction": 0.25, "eta_seconds": 0.8}
     stream = _events(event, "progress", id="1795243825169-0")
     return {200: {"description": description, "content": {"text/event-stream": stream}}}
 
 
 def _events(data: Document, event: str, **others: str) -> Document:
     """A media type object of server-sent events; the schema is that of one event."""
-    text = {"type": "string"}
-    properties = {"event": text, "data": {**text, "contentMediaType": "application/json"}}
+    properties = {
+        "event": {"type": "string", "description": "Kind of the event."},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "description": "What happened, as JSON; its fields depend on the kind.",
+        },
+        **{
+            name: {"type": "string", "description": text} for name, text in _EVENT_FIELDS.items() if name in others
+        },
+    }
     schema = {
         "type": "object",
-        "properties": {**properties, **dict.fromkeys(others, text)},
+        "description": "One event of the stream.",
+        "properties": properties,
         "required": ["event", "data"],
     }
     return {"schema": schema, "example": {**others, "event": event, "data": json.dumps(data)}}
@@ -112,7 +186,7 @@ def rerun_body() -> Document:
     """`openapi_extra` of a route that takes any fields of a request, or no body."""
     schema = {
         "type": "object",
-        "description": "fields of the job's task that are to differ; null resets a field to its default",
+        "description": "Fields of the job's task that are to differ; null resets a field to its default.",
     }
     content = {"application/json": {"schema": schema, "example": {"seed": 8}}}
     return {"requestBody": {"required": False, "content": content}}
@@ -120,11 +194,16 @@ def rerun_body() -> Document:
 
 def upload_body() -> Document:
     """`openapi_extra` of a route that takes an image as raw bytes or in a form."""
-    form = {"type": "object", "required": ["file"], "properties": {"file": _BYTES}, "additionalProperties": False}
+    form = {
+        "type": "object",
+        "description": "A form with one file.",
+        "required": ["file"],
+        "properties": {"file": {**_BYTES, "description": "The image file."}},
+        "additionalProperties": False,
+    }
     content = {
-        "image/*": {"schema": _BYTES},
-        "application/octet-stream": {"schema": _BYTES},
-        "multipart/form-data": {"schema": form},
+        _FORM: {"schema": form, "encoding": _encoding("file")},
+        **{media_type: {"schema": _BYTES} for media_type in (*_IMAGE_TYPES, "application/octet-stream")},
     }
     return {"requestBody": {"required": True, "content": content}}
 
@@ -134,13 +213,14 @@ def lora_body() -> Document:
     name = {
         "type": "string",
         "pattern": "^[a-z0-9][a-z0-9._-]{0,63}$",
-        "description": "id of the LoRA in requests; default: made from the file name",
+        "description": "Id of the LoRA in requests. Default: made from the file name.",
     }
     form = {
         "type": "object",
         "required": ["file"],
-        "properties": {"file": _BYTES, "name": name},
+        "description": "A form with one file.",
+        "properties": {"file": {**_BYTES, "description": "The `.safetensors` file."}, "name": name},
         "additionalProperties": False,
     }
-    content = {"application/octet-stream": {"schema": _BYTES}, "multipart/form-data": {"schema": form}}
+    content = {_FORM: {"schema": form}, "application/octet-stream": {"schema": _BYTES}}
     return {"requestBody": {"required": True, "content": content}}

@@ -15,6 +15,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from app.errors import BodyTimeout, BodyTooLarge
 from app.middleware.unread_body import declared_bytes
 from app.parsing.byte_budget import Reservation
+from app.parsing.encodings import open_coding
 from contracts.errors import FieldProblem, InvalidRequest, UnreadableBody
 
 #: A body must arrive within this time and a second for each KiB of it, besides the limit of its route.
@@ -55,7 +56,30 @@ async def read_body(request: Request, max_bytes: int, timeout_seconds: float, re
 async def stream_body(
     request: Request, max_bytes: int, timeout_seconds: float, reservation: Reservation
 ) -> AsyncGenerator[bytes, None]:
-    """Yield the body as it arrives, up to `max_bytes` of it; raises as `read_body`."""
+    """Yield the body as it arrives and is unpacked, up to `max_bytes` of it.
+
+    Raises:
+        UnknownCoding, UnreadableBody: it is compressed, with something else than gzip, or is not valid gzip.
+        BodyTooLarge, BodyTimeout, Busy: as `read_body` says.
+    """
+    gunzip, size = open_coding(request.headers), 0
+    async with aclosing(_receive(request, max_bytes, timeout_seconds)) as chunks:
+        async for chunk in chunks:
+            for piece in (chunk,) if gunzip is None else gunzip.feed(chunk):
+                size += len(piece)
+                if size > max_bytes:
+                    unpacked = "" if gunzip is None else " when unpacked"
+                    raise BodyTooLarge(f"the body must have at most {max_bytes} bytes{unpacked}")
+                reservation.add(len(piece))
+                yield piece
+                if gunzip is not None:
+                    await asyncio.sleep(0)  # other requests go on while a long body is unpacked
+    if gunzip is not None:
+        gunzip.end()
+
+
+async def _receive(request: Request, max_bytes: int, timeout_seconds: float) -> AsyncGenerator[bytes, None]:
+    """Yield the body as it is sent, up to `max_bytes` of it."""
     declared = declared_bytes(request.headers)
     if declared > max_bytes:
         raise BodyTooLarge(f"the body must have at most {max_bytes} bytes, got {declared}")
@@ -80,7 +104,6 @@ async def stream_body(
             size += len(chunk)
             if size > max_bytes:
                 raise BodyTooLarge(f"the body must have at most {max_bytes} bytes")
-            reservation.add(len(chunk))
             yield chunk
 
 
@@ -90,18 +113,26 @@ async def limit_parts(
     """Pass on the chunks of a form, whose parser is slow where parts begin, unless it has more parts than this.
 
     Raises:
-        UnreadableBody: the boundary occurs more often.
+        UnreadableBody: the boundary occurs more often; or the form does not end with it, so that its parser would
+            leave out the last part without a word.
     """
     _, parameters = parse_options_header(request.headers.get("content-type"))
     delimiter = b"\r\n--" + parameters.get(b"boundary", b"")
-    tail, count = b"", 0
+    closing = delimiter[2:] + b"--"  # no longer than what is carried over from chunk to chunk, and one byte
+    tail, count, is_closed = b"", 0, False
     async for chunk in chunks:
         text = tail + chunk
         count += text.count(delimiter)
         if count > max_parts + 1:
             raise UnreadableBody(f"the form has more than {max_parts} parts")
+        is_closed = is_closed or closing in text
         tail = text[1 - len(delimiter) :]
         yield chunk
+    if not tail:
+        raise UnreadableBody("the form is empty: it has no parts")
+    if not is_closed:
+        shown = closing.decode("latin-1")[:80]
+        raise UnreadableBody(f"the form is cut off: it does not end with its closing boundary {shown!r}")
 
 
 Form = list[tuple[str, str | bytes]]
@@ -123,7 +154,7 @@ async def read_form(request: Request, raw: bytes, max_files: int = 8, max_fields
     try:
         form = await MultiPartParser(request.headers, parts, max_files=max_files, max_fields=max_fields).parse()
     except MultiPartException as error:
-        raise UnreadableBody(error.message) from None
+        raise UnreadableBody(f"the form cannot be read: {error.message}") from None
     try:
         return [
             (name, await value.read() if isinstance(value, UploadFile) else value)

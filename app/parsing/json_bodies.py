@@ -5,13 +5,14 @@ Checks only what a parser cannot or would not refuse cheaply; whether the body i
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from app.errors import BodyTooLarge
-from contracts.errors import MAX_PROBLEMS, FieldProblem, InvalidRequest
+from contracts.errors import MAX_PROBLEMS, FieldProblem, InvalidRequest, UnreadableBody
 
 #: The message about a field that a request does not have.
 UNKNOWN_FIELD = "is not a field of this request; remove it"
@@ -29,6 +30,17 @@ _MAX_NAMES = 1000
 _LONGEST_NAME = max(map(len, IMAGE_FIELDS))
 #: How far behind a string its colon is looked for; what is further away is taken for a value.
 _MAX_SPACES = 64
+
+
+def as_utf8(raw: bytes) -> bytes:
+    """A JSON body without the byte order mark that some editors and PowerShell write in front of it.
+
+    Raises:
+        UnreadableBody: it is UTF-16 or UTF-32, which JSON on a network may not be (RFC 8259, 8.1).
+    """
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw[:4]:
+        raise UnreadableBody("the body is UTF-16 or UTF-32, and JSON must be UTF-8; encode it as that")
+    return raw.removeprefix(codecs.BOM_UTF8)
 
 
 def check_json(raw: bytes, fields: Container[str] = ()) -> None:

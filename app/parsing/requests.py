@@ -8,7 +8,8 @@ from typing import Annotated, Any, TypeVar, cast
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from app.parsing.json_bodies import UNKNOWN_FIELD, check_json
+from app.parsing.field_names import word_unknown_field
+from app.parsing.json_bodies import check_json
 from app.parsing.schemas import allowed_at
 from contracts.catalogue.families import Task
 from contracts.errors import MAX_PROBLEMS, FieldProblem, InvalidRequest, UnreadableBody
@@ -35,7 +36,6 @@ _MESSAGES: Mapping[str, str] = {
     "missing": "is required",
     "union_tag_not_found": "is required",
     "union_tag_invalid": "must be one of {expected_tags}, got '{tag}'",
-    "extra_forbidden": UNKNOWN_FIELD,
     "literal_error": "must be one of {expected}",
     "enum": "must be one of {expected}",
     "model_type": "must be a JSON object",
@@ -55,6 +55,9 @@ _MESSAGES: Mapping[str, str] = {
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
 }
+
+#: Errors whose messages say what was received, or that nothing was.
+_NOT_QUOTING = frozenset({"missing", "too_short", "too_long", "union_tag_invalid"})
 
 
 def parse(kind: type[_AnyModel], raw: bytes) -> _AnyModel:
@@ -97,6 +100,8 @@ def _refusal(kind: type[BaseModel], error: ValidationError, tag: str | None = No
     """Return the domain's error for one of pydantic, whose paths start with `tag` if there is one."""
     found = error.errors(include_url=False)
     if found[0]["type"] == "json_invalid":
+        if not found[0]["input"].strip():
+            return UnreadableBody("the body is not valid JSON: it is empty; send an object, such as {…}")
         return UnreadableBody(f"the body is not valid JSON: {found[0]['ctx']['error']}")
     count = len(found)
     shown = found[:MAX_PROBLEMS]
@@ -109,7 +114,7 @@ def _tagged_refusal(error: ValidationError) -> Exception:
     """As `_refusal`, for a request whose kind is selected by its own `task`."""
     first = error.errors(include_url=False)[0]
     if first["type"] in ("union_tag_not_found", "union_tag_invalid"):
-        return InvalidRequest([FieldProblem("task", _message(first), [task.value for task in Task])])
+        return InvalidRequest([FieldProblem("task", _message(JobRequest, first), [task.value for task in Task])])
     if not first["loc"]:
         return _refusal(JobRequest, error)
     tag = str(first["loc"][0])
@@ -127,23 +132,29 @@ def _problem(kind: type[BaseModel], item: ErrorDetails) -> FieldProblem:
     path = item["loc"]
     return FieldProblem(
         field=".".join(map(str, path)) or "body",
-        message=_message(item),
+        message=_message(kind, item),
         allowed=allowed_at(kind, path) if path else None,
     )
 
 
-def _message(item: ErrorDetails) -> str:
+def _message(kind: type[BaseModel], item: ErrorDetails) -> str:
+    if item["type"] == "extra_forbidden":
+        return word_unknown_field(kind, item["loc"])
     template = _MESSAGES.get(item["type"])
     if template is None:
         message = item["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
-        return message.replace("String should", "must", 1)
+        return _quoting(message.replace("String should", "must", 1), item)
     context = item.get("ctx", {})
     message = template.format(**context)
     if "actual_length" in context and context["actual_length"] is None:
         message = message.partition(", got")[0]  # pydantic stops counting at the limit
+    return message if item["type"] in _NOT_QUOTING else _quoting(message, item)
+
+
+def _quoting(message: str, item: ErrorDetails) -> str:
+    """A message with the value that was received; a long one is left out, since the client has its own text."""
     received = item.get("input")
-    # Long values are left out: the client has its own text.
-    if item["type"] in ("missing", "extra_forbidden", "too_short", "too_long", "union_tag_invalid"):
+    if ", got " in message:
         return message
     if isinstance(received, bool):
         return f"{message}, got {str(received).lower()}"

@@ -37,21 +37,21 @@ def allowed_at(kind: type[BaseModel], path: Sequence[str | int]) -> object:
         inside = _child(here, step)
         if inside is None:
             return sorted(here.get("properties", ())) or None
-        here = _dereference(whole, inside)
-    return _describe(here)
+        here = dereference(whole, inside)
+    return allowed_in(here)
 
 
 def takes_text(kind: type[BaseModel], field: str) -> bool:
     """Return whether a field may be a string; an unknown field may."""
     whole = _schema_of(kind)
     part = whole["properties"].get(field, {"type": "string"})
-    return any(_dereference(whole, branch).get("type") == "string" for branch in part.get("anyOf", [part]))
+    return any(dereference(whole, branch).get("type") == "string" for branch in part.get("anyOf", [part]))
 
 
 def bounds_of(kind: type[JobRequest], field: str) -> tuple[int, int]:
     """Return minimum and maximum of an integer field."""
     whole = _schema_of(kind)
-    part = _dereference(whole, whole["properties"][field])
+    part = dereference(whole, whole["properties"][field])
     return part["minimum"], part["maximum"]
 
 
@@ -64,7 +64,7 @@ def _child(parent: Schema, step: str | int) -> Schema | None:
     return found if isinstance(found, dict) else None
 
 
-def _dereference(whole: Schema, part: Schema) -> Schema:
+def dereference(whole: Schema, part: Schema) -> Schema:
     """Follow a reference, and drop the null branch of an optional field."""
     if "anyOf" in part:
         part = next(branch for branch in part["anyOf"] if branch.get("type") != "null")
@@ -73,7 +73,8 @@ def _dereference(whole: Schema, part: Schema) -> Schema:
     return part
 
 
-def _describe(part: Schema) -> object:
+def allowed_in(part: Schema) -> object:
+    """Return what a field's schema allows: a list of values, a range as text, or None if anything is allowed."""
     if "const" in part:
         return [part["const"]]
     if "enum" in part:
@@ -89,6 +90,8 @@ def _describe(part: Schema) -> object:
         if high in part:
             if "exclusiveMinimum" in part:
                 return f"above {part['exclusiveMinimum']}, up to {part[high]}"
+            if part.get(low) == part[high]:
+                return f"{part[high]}{unit}"
             return f"{part.get(low, 0)}–{part[high]}{unit}"
     return None
 
@@ -106,33 +109,34 @@ def _narrow(kind: type[JobRequest], task: Task, model: ModelSpec, catalogue: Cat
         if name in MODE_FIELDS - used or name in model.refuses:
             del properties[name]
     _set_defaults(schema, model)
-    _dereference(schema, properties["model"])["enum"] = [model.id]
-    _dereference(schema, properties["scheduler"])["enum"] = model.schedulers
+    dereference(schema, properties["model"])["enum"] = [model.id]
+    dereference(schema, properties["scheduler"])["enum"] = model.schedulers
     for side in ("width", "height"):
-        _dereference(schema, properties[side])["multipleOf"] = model.family_spec.size_multiple
+        dereference(schema, properties[side])["multipleOf"] = model.family_spec.size_multiple
     if "max_sequence_length" in properties:
         longest = model.family_spec.max_sequence_length
-        _dereference(schema, properties["max_sequence_length"])["maximum"] = longest
+        dereference(schema, properties["max_sequence_length"])["maximum"] = longest
     _restrict_ids(schema, "loras", "name", lora_ids(model, catalogue))
     _restrict_ids(schema, "controls", "controlnet", controlnet_ids(model, catalogue))
     schema["description"] += f" At most {model.pixel_cap} pixels, width × height."
     return schema
 
 
-def name_choices(schemas: dict[str, Schema], kinds: Sequence[type[JobRequest]], catalogue: Catalogue) -> None:
-    """Restrict the schemas of these requests to the models, schedulers and ControlNets of the catalogue.
+def name_examples(schemas: dict[str, Schema], kinds: Sequence[type[JobRequest]], catalogue: Catalogue) -> None:
+    """Add the catalogue's ids to the schemas of these requests as examples, and the multiple that every size has.
 
-    LoRAs are not listed, since they can be added and removed while the service runs.
+    The ids are not an enumeration: clients that are generated from the schemas outlive a catalogue.
     """
     schedulers = list(dict.fromkeys(name for model in catalogue.models for name in model.schedulers))
     multiple = gcd(*(model.family_spec.size_multiple for model in catalogue.models))
     for kind in kinds:
         properties = schemas[kind.__name__]["properties"]
-        _dereference({}, properties["model"])["enum"] = [model.id for model in catalogue.models]
-        _dereference({}, properties["scheduler"])["enum"] = schedulers
+        properties["model"]["examples"] = [model.id for model in catalogue.models]
+        properties["scheduler"]["examples"] = schedulers
         for side in ("width", "height"):
-            _dereference({}, properties[side])["multipleOf"] = multiple
-    schemas["Control"]["properties"]["controlnet"]["enum"] = [row.id for row in catalogue.controlnets]
+            dereference({}, properties[side])["multipleOf"] = multiple
+    if catalogue.controlnets:
+        schemas["Control"]["properties"]["controlnet"]["examples"] = [row.id for row in catalogue.controlnets]
 
 
 def _restrict_ids(schema: Schema, field: str, name: str, ids: list[str]) -> None:

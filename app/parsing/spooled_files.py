@@ -49,6 +49,7 @@ async def spool_file(
     """Spool the body, or the field `file` of a form.
 
     Raises:
+        UnknownCoding: it is compressed with something else than gzip.
         BodyTooLarge: by its declared length, or while reading.
         BodyTimeout: it did not arrive in time.
         Busy: too many bytes are reserved.
@@ -83,7 +84,7 @@ async def _spool_form(request: Request, body: AsyncGenerator[bytes, None], path:
         parts = limit_parts(request, body, 1 + _MAX_FIELDS)
         form = await MultiPartParser(request.headers, parts, max_files=1, max_fields=_MAX_FIELDS).parse()
     except MultiPartException as error:
-        raise UnreadableBody(error.message) from None
+        raise UnreadableBody(f"the form cannot be read: {error.message}") from None
     try:
         found = form.get("file")
         if not isinstance(found, UploadFile):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Path
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.auth import Principal
 from app.dependencies.access import ADMINS_ONLY, PrincipalDep, VisibleCatalogueDep
@@ -28,75 +28,103 @@ router = APIRouter(prefix="/v1", tags=["catalogue"], responses=problems(503))
 class ModelView(BaseModel):
     """One model: OpenAI's fields, and ours."""
 
-    id: str
-    object: Literal["model"] = "model"
-    owned_by: Literal["darkroom"] = "darkroom"
-    family: str
-    title: str
-    tasks: list[Task]
-    defaults: dict[str, Any] = Field(description="values of the fields that a request may omit")
-    limits: dict[str, int | None]
-    schedulers: list[str]
-    loras: list[str]
-    controlnets: list[str]
-    prompt_hint: str
-    warm: bool = Field(description="whether any worker has the model loaded")
-    warm_on: list[str] = Field(description="workers that have the model loaded; empty unless you are an admin")
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
+    id: str = Field(description="Value of the field `model` in requests.")
+    object: Literal["model"] = Field("model", description="Always `model`.")
+    owned_by: Literal["darkroom"] = Field("darkroom", description="Always `darkroom`.")
+    family: str = Field(description="Architecture: `sdxl`, `sd3` or `flux`.")
+    title: str = Field(description="Name for people.")
+    tasks: list[Task] = Field(description="Tasks that it can run.")
+    defaults: dict[str, Any] = Field(description="Field -> its value where a request leaves it out.")
+    limits: dict[str, int | None] = Field(
+        description="`min_side`, `max_side`, `size_multiple` in pixels; `max_pixels` of width × height; "
+        "`max_images` of a request; `max_sequence_length` in tokens, null without a T5 encoder."
+    )
+    schedulers: list[str] = Field(description="Names of the schedulers that work with it.")
+    loras: list[str] = Field(description="Ids of the LoRAs that work with it, uploaded ones included.")
+    controlnets: list[str] = Field(description="Ids of the ControlNets that work with it.")
+    prompt_hint: str = Field(description="A prompt that it is good at; empty where the operator gave none.")
+    warm: bool = Field(description="Whether any worker has the model loaded.")
+    warm_on: list[str] = Field(
+        description="Ids of the workers that have the model loaded; empty unless you are an admin."
+    )
     ready: bool = Field(
-        description="whether any worker has the model's files, so that a job waits for no download"
+        description="Whether any worker has the model's files, so that a job waits for no download."
     )
     preparing: Preparation | None = Field(
-        description="how a worker's download of the model goes on; null where none is needed or under way"
+        description="How a worker's download of the model goes on; null where none is needed or under way."
     )
 
 
 class ModelDetail(ModelView):
     """One model with the JSON Schema of each task's request, narrowed to what this model supports."""
 
-    schemas: dict[Task, dict[str, Any]]
+    schemas: dict[Task, dict[str, Any]] = Field(description="Task -> JSON Schema of its request for this model.")
 
 
 class ControlNetView(BaseModel):
     """One ControlNet."""
 
-    id: str
-    family: str
-    title: str
-    kind: str
-    preprocessors: list[str]
-    ready: bool = Field(description="whether any worker has its files, so that a job waits for no download")
+    id: str = Field(description="Value of the field `controlnet` in requests.")
+    family: str = Field(description="Architecture of the models that it works with.")
+    title: str = Field(description="Name for people.")
+    kind: str = Field(description="`hint`: takes a control image; `inpaint`: reads the job's image and mask.")
+    preprocessors: list[str] = Field(description="Names of the preprocessors that make its control images.")
+    ready: bool = Field(description="Whether any worker has its files, so that a job waits for no download.")
     preparing: Preparation | None = Field(
-        description="how a worker's download of it goes on; null where none is needed or under way"
+        description="How a worker's download of it goes on; null where none is needed or under way."
     )
 
 
 class SchedulerView(BaseModel):
     """One scheduler, and the model families that it works with."""
 
-    id: str
-    kind: str
-    families: list[str]
+    id: str = Field(description="Value of the field `scheduler` in requests.")
+    kind: str = Field(description="`diffusion` or `flow`: the kind of model that it works with.")
+    families: list[str] = Field(description="Model families that it works with.")
 
 
 class PreprocessorView(BaseModel):
     """One preprocessor, and the ControlNets that it makes control images for."""
 
-    id: str
-    controlnets: list[str]
+    id: str = Field(description="Value of the field `preprocess` of a control.")
+    controlnets: list[str] = Field(description="Ids of the ControlNets that it makes control images for.")
+
+
+class ModelList(ListView[ModelView]):
+    """The models."""
+
+
+class ControlNetList(ListView[ControlNetView]):
+    """The ControlNets."""
+
+
+class SchedulerList(ListView[SchedulerView]):
+    """The schedulers."""
+
+
+class PreprocessorList(ListView[PreprocessorView]):
+    """The preprocessors."""
+
+
+class WorkerList(ListView[WorkerReport]):
+    """The live workers."""
 
 
 @router.get("/models")
-def list_models(
-    catalogue: VisibleCatalogueDep, services: ServicesDep, principal: PrincipalDep
-) -> ListView[ModelView]:
+def list_models(catalogue: VisibleCatalogueDep, services: ServicesDep, principal: PrincipalDep) -> ModelList:
     """List all models."""
     workers = _workers(services.queue)
-    return ListView(data=[ModelView(**_model(row, catalogue, workers, principal)) for row in catalogue.models])
+    return ModelList(data=[ModelView(**_model(row, catalogue, workers, principal)) for row in catalogue.models])
 
 
 @router.get("/models/{id}", responses=problems(404))
 def show_model(
-    id: str, catalogue: VisibleCatalogueDep, services: ServicesDep, principal: PrincipalDep
+    id: Annotated[str, Path(description="Id of the model.")],
+    catalogue: VisibleCatalogueDep,
+    services: ServicesDep,
+    principal: PrincipalDep,
 ) -> ModelDetail:
     """Show a model, with the JSON Schema of each task's request for it."""
     row = catalogue.model(id)
@@ -105,10 +133,10 @@ def show_model(
 
 
 @router.get("/controlnets")
-def list_controlnets(services: ServicesDep) -> ListView[ControlNetView]:
+def list_controlnets(services: ServicesDep) -> ControlNetList:
     """List all ControlNets."""
     workers = _workers(services.queue)
-    return ListView(
+    return ControlNetList(
         data=[
             ControlNetView(
                 id=row.id,
@@ -125,9 +153,9 @@ def list_controlnets(services: ServicesDep) -> ListView[ControlNetView]:
 
 
 @router.get("/schedulers")
-def list_schedulers() -> ListView[SchedulerView]:
+def list_schedulers() -> SchedulerList:
     """List all schedulers, including those that no model here can use."""
-    return ListView(
+    return SchedulerList(
         data=[
             SchedulerView(
                 id=row.id,
@@ -140,11 +168,11 @@ def list_schedulers() -> ListView[SchedulerView]:
 
 
 @router.get("/preprocessors")
-def list_preprocessors(services: ServicesDep) -> ListView[PreprocessorView]:
+def list_preprocessors(services: ServicesDep) -> PreprocessorList:
     """List the preprocessors, which make a control image from an ordinary image."""
     catalogue = services.catalogue
     names = dict.fromkeys(name for row in catalogue.controlnets for name in row.preprocessors)
-    return ListView(
+    return PreprocessorList(
         data=[
             PreprocessorView(
                 id=name, controlnets=[row.id for row in catalogue.controlnets if name in row.preprocessors]
@@ -155,9 +183,9 @@ def list_preprocessors(services: ServicesDep) -> ListView[PreprocessorView]:
 
 
 @router.get("/workers", dependencies=[ADMINS_ONLY], responses=problems(403))
-def list_workers(services: ServicesDep) -> ListView[WorkerReport]:
+def list_workers(services: ServicesDep) -> WorkerList:
     """List the live workers. For admins only, since reports name the jobs and LoRAs of all owners."""
-    return ListView(data=_workers(services.queue))
+    return WorkerList(data=_workers(services.queue))
 
 
 def _workers(queue: JobQueue) -> list[WorkerReport]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from app.dependencies.services import ServicesDep
 from app.errors import NotReady
@@ -18,7 +18,9 @@ router = APIRouter(tags=["health"])
 class Health(BaseModel):
     """A successful health check."""
 
-    status: Literal["ok", "ready"]
+    status: Literal["ok", "ready"] = Field(
+        description="`ok`: the process answers; `ready`: a job sent now would be run."
+    )
 
 
 @router.get("/healthz")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.responses import RedirectResponse
 
 from app.dependencies.access import ImageJobDep
@@ -36,11 +36,13 @@ _BYTES = {"type": "string", "format": "binary"}
 )
 def show_image(
     record: ImageJobDep,
-    n: int,
+    n: Annotated[int, Path(description="Number of the image, counted from 0.")],
     services: ServicesDep,
-    expires: Annotated[str | None, Query(description="expiry time of a signed link, Unix seconds")] = None,
-    signature: Annotated[str | None, Query(description="signature of a signed link")] = None,
-    if_none_match: Annotated[str | None, Header()] = None,
+    expires: Annotated[str | None, Query(description="Expiry time of a signed link, in Unix seconds.")] = None,
+    signature: Annotated[str | None, Query(description="Signature of a signed link.")] = None,
+    if_none_match: Annotated[
+        str | None, Header(description="ETags of copies that the client has, as in RFC 9110; a match is a 304.")
+    ] = None,
 ) -> Response:
     """Download image `n` of a completed job, counted from 0. An image never changes."""
     del expires, signature  # declared for the OpenAPI document; ImageJobDep checks the whole query

@@ -7,13 +7,13 @@ from contextlib import suppress
 from fastapi import APIRouter, Response
 
 from app.dependencies.access import GENERATE_ONLY, OwnJobDep, PrincipalDep
-from app.dependencies.queries import FilterDep, PageDep
+from app.dependencies.queries import FilterDep, IncludeReceiptsDep, PageDep
 from app.dependencies.services import LinksDep, ServicesDep
 from app.dependencies.submissions import IdempotentCallDep
 from app.job_response import job_response
 from app.openapi.routes import problems
 from contracts.errors import Unavailable
-from contracts.job_view import JobView, ListView, view_job
+from contracts.job_view import JobList, JobView, ListedJob, view_job
 from contracts.queue import listing
 from contracts.queue.records import JobRecord, JobState
 from contracts.uploads.retention import remove_images
@@ -23,15 +23,21 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
 
 @router.get("/jobs", responses=problems(422, 503))
 def list_jobs(
-    filters: FilterDep, page: PageDep, services: ServicesDep, principal: PrincipalDep, links: LinksDep
-) -> ListView[JobView]:
-    """List your jobs, newest first, without their positions in the queue.
+    filters: FilterDep,
+    page: PageDep,
+    with_receipt: IncludeReceiptsDep,
+    services: ServicesDep,
+    principal: PrincipalDep,
+    links: LinksDep,
+) -> JobList:
+    """List your jobs, newest first, without their positions in the queue and, unless asked for, their receipts.
 
     A page may be shorter than `limit` when few jobs match the filters; go on while `has_more` is true.
     """
     found = listing.list_jobs(services.queue, principal.owner, filters, page.limit, page.after)
-    return ListView(
-        data=[view_job(record, links) for record in found.jobs],
+    views = (view_job(record, links) for record in found.jobs)
+    return JobList(
+        data=[ListedJob.of(view, with_receipt=with_receipt) for view in views],
         has_more=found.next is not None,
         next_cursor=None if found.next is None else found.next.write(),
     )

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
+from fastapi import Path as UrlPath
 from fastapi.concurrency import run_in_threadpool
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from app.auth import Principal
 from app.dependencies.access import RATE_LIMITED, PrincipalDep, VisibleCatalogueDep
@@ -38,27 +39,46 @@ _ID_RULE = "1–64 of a–z, 0–9, `.`, `-` and `_`, starting with a letter or 
 class LoraView(BaseModel):
     """One LoRA. What is read from its file is null where the API cannot read the file."""
 
-    id: str
-    family: str
-    title: str
-    trigger: str
-    models: list[str] = Field(description="models that it fits; empty: all models of its family")
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
+    id: str = Field(description="Value of `name` in a request's `loras`.")
+    family: str = Field(description="Architecture of the models that it works with.")
+    title: str = Field(description="Name for people; empty for uploaded LoRAs.")
+    trigger: str = Field(description="Words that call up its effect in a prompt; empty where none are known.")
+    models: list[str] = Field(description="Ids of the models that it fits; empty: all models of its family.")
     layout: str | None = Field(
-        None, description="naming scheme of the file's tensors: peft, kohya, diffusers or xlabs"
+        None,
+        description="Naming scheme of the file's tensors: `peft`, `kohya`, `diffusers` or `xlabs`; null if the "
+        "API cannot read the file.",
     )
-    ranks: list[int] | None = None
-    dtype: str | None = None
-    changes_text: bool | None = Field(None, description="whether it has weights for a text encoder")
-    sha256: str | None = Field(None, description="of the file; only for uploaded LoRAs")
-    size_bytes: int | None = None
-    visible_to: str | None = Field(None, description="`all` or `owner`; only for uploaded LoRAs")
-    created_at: AwareDatetime | None = None
+    ranks: list[int] | None = Field(
+        None, description="Ranks that occur in it, ascending; null if the API cannot read the file."
+    )
+    dtype: str | None = Field(
+        None,
+        description="Data type of most tensors, as safetensors names it; null if the API cannot read the file.",
+    )
+    changes_text: bool | None = Field(
+        None, description="Whether it has weights for a text encoder; null if the API cannot read the file."
+    )
+    sha256: str | None = Field(
+        None, description="SHA-256 of the file, in hexadecimal; null unless it was uploaded."
+    )
+    size_bytes: int | None = Field(None, description="Size of the file in bytes; null unless it was uploaded.")
+    visible_to: str | None = Field(
+        None, description="`all`, or `owner`: only whoever uploaded it; null unless it was uploaded."
+    )
+    created_at: AwareDatetime | None = Field(None, description="When it was uploaded; null unless it was.")
+
+
+class LoraList(ListView[LoraView]):
+    """The LoRAs that the caller's requests may use."""
 
 
 @router.get("/loras", responses=problems(503))
-def list_loras(catalogue: VisibleCatalogueDep) -> ListView[LoraView]:
+def list_loras(catalogue: VisibleCatalogueDep) -> LoraList:
     """List the LoRAs that your requests may use."""
-    return ListView(data=[_view(row, catalogue) for row in catalogue.loras])
+    return LoraList(data=[_view(row, catalogue) for row in catalogue.loras])
 
 
 @router.post(
@@ -79,7 +99,8 @@ async def add_lora(
     name: Annotated[
         str | None,
         Query(
-            description="id of the LoRA in requests, where the body is the file itself",
+            description="Id of the LoRA in requests, where the body is the file itself: "
+            f"{_ID_RULE}. Default: made from the file name.",
             json_schema_extra={"pattern": f"^{_ID.pattern}$"},
         ),
     ] = None,
@@ -120,7 +141,9 @@ async def add_lora(
 @router.delete(
     "/loras/{id}", status_code=204, dependencies=[RATE_LIMITED], responses=problems(403, 404, 409, 429, 503)
 )
-def remove_lora(id: str, services: ServicesDep, principal: PrincipalDep) -> None:
+def remove_lora(
+    id: Annotated[str, UrlPath(description="Id of the LoRA.")], services: ServicesDep, principal: PrincipalDep
+) -> None:
     """Delete an uploaded LoRA. Jobs that were accepted with it still run with it."""
     if _is_built_in(id, services.catalogue):
         raise Conflict(f"{id} is in the operator's catalogue file, and can only be removed there")

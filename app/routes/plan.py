@@ -6,7 +6,7 @@ from typing import Literal
 
 from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.admission import Feasibility, explain
 from app.dependencies.bodies import JsonBodyDep
@@ -25,46 +25,63 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
 class FeasibilityView(BaseModel):
     """Whether one worker can run the request."""
 
-    worker: str
-    runs: bool
-    warm: bool = Field(description="whether the worker has the model loaded")
-    plan: str | None = Field(description="name of the memory plan; null while the worker's memory is unknown")
-    peak_bytes: int | None
-    budget_bytes: int | None
-    reason: str | None
+    worker: str = Field(description="Id of the worker.")
+    runs: bool = Field(description="Whether it can run the request.")
+    warm: bool = Field(description="Whether it has the model loaded.")
+    plan: str | None = Field(description="Name of the memory plan; null while the worker's memory is unknown.")
+    peak_bytes: int | None = Field(
+        description="Maximum of device memory that the request would take, in bytes; null while unknown."
+    )
+    budget_bytes: int | None = Field(
+        description="Device memory that the worker may use, in bytes; null where there is no limit."
+    )
+    reason: str | None = Field(
+        description="Why this plan was chosen, or why none fits; null while the worker's memory is unknown."
+    )
 
 
 class PlanView(BaseModel):
     """Whether and how a valid request would run now."""
 
-    object: Literal["plan"] = "plan"
-    task: Task
-    mode: Mode
-    model: str
-    width: int
-    height: int
-    num_images: int
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
+    object: Literal["plan"] = Field("plan", description="Always `plan`.")
+    task: Task = Field(description="Task of the request.")
+    mode: Mode = Field(
+        description="Pipeline that the job would run on: its task, or for ControlNet also whether it has an "
+        "image or a mask."
+    )
+    model: str = Field(description="Id of the model.")
+    width: int = Field(description="Width of the images in pixels.")
+    height: int = Field(description="Height of the images in pixels.")
+    num_images: int = Field(description="Number of images.")
     runs: bool = Field(
-        description="whether a worker can run it; also true while no worker has reported its memory"
+        description="Whether a worker can run it; also true while no worker has reported its memory."
     )
     reason: str = Field(
-        description="why this plan was chosen; if `runs` is false, why the request would be refused"
+        description="Why this plan was chosen; if `runs` is false, why the request would be refused."
     )
-    field: str | None = Field(description="if `runs` is false: the field that asks for too much")
-    worker: str | None = Field(description="the most suitable worker now; null unless you are an admin")
-    warm: bool = Field(description="whether that worker has the model loaded")
-    placement: dict[str, Placement] | None = Field(description="where that worker would place each component")
-    peak_bytes: int | None = Field(description="the most device memory that the request would take there")
+    field: str | None = Field(description="The field that asks for too much; null if `runs` is true.")
+    worker: str | None = Field(description="The most suitable worker now; null unless you are an admin.")
+    warm: bool = Field(description="Whether that worker has the model loaded.")
+    placement: dict[str, Placement] | None = Field(
+        description="Component -> where that worker would place it; null while its memory is unknown."
+    )
+    peak_bytes: int | None = Field(
+        description="Maximum of device memory that the request would take there, in bytes; null while unknown."
+    )
     plan: Plan | None = Field(
-        description="the worker's memory plan for the request; null unless you are an admin: it tells its memory"
+        description="The worker's memory plan for the request; null unless you are an admin, since it tells of "
+        "the worker's memory."
     )
     run_seconds: float | None = Field(
-        description="seconds of denoising, predicted from earlier jobs; null before the first one of its model"
+        description="Seconds of denoising, predicted from earlier jobs; null before the first job of its model."
     )
     estimated_seconds: float | None = Field(
-        description="`run_seconds` plus what the plan costs where components do not stay on the device"
+        description="`run_seconds` plus what the plan costs where components do not stay on the device; null "
+        "before the first job of its model."
     )
-    workers: list[FeasibilityView] = Field(description="all workers; empty unless you are an admin")
+    workers: list[FeasibilityView] = Field(description="All workers; empty unless you are an admin.")
 
 
 @router.post("/plan", openapi_extra=plan_body(), responses=problems(*MAKING))

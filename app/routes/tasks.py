@@ -1,4 +1,4 @@
-"""Routes that create jobs: one per task, and one that runs a job again."""
+"""Routes that create jobs: one per task, one for any task, and one that runs a job again."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from fastapi import APIRouter, Response
 from app.dependencies.access import OwnJobDep
 from app.dependencies.bodies import JsonBodyDep
 from app.dependencies.submissions import WaitingSubmissionDep
-from app.openapi.routes import MAKING, accepted, problems, request_body, rerun_body
-from app.parsing.requests import parse
+from app.openapi.routes import MAKING, accepted, plan_body, problems, request_body, rerun_body
+from app.parsing.requests import parse, parse_any
 from app.submission.rerun import rerun_draft
 from app.submission.submit import JobDraft
 from contracts.job_view import JobView
@@ -35,11 +35,22 @@ for _task, _kind in REQUESTS.items():
         methods=["POST"],
         status_code=202,
         name=f"submit_{_task}",
-        summary=f"Create a {_task} job",
-        description=_kind.__doc__,
+        description=f"Create a job of the task `{_task}`: {_kind.__doc__}",
         openapi_extra=request_body(_kind),
         responses={**accepted(JobView), **problems(*MAKING)},
     )
+
+
+@router.post(
+    "/jobs",
+    status_code=202,
+    name="submit_job",
+    openapi_extra=plan_body(),
+    responses={**accepted(JobView), **problems(*MAKING)},
+)
+async def submit_job(body: JsonBodyDep, submission: WaitingSubmissionDep, response: Response) -> JobView:
+    """Create a job of any task: `{"task": …, …}` with the fields of the task's own route."""
+    return await submission.answer(body, lambda: JobDraft(parse_any(body.raw)), response)
 
 
 @router.post(

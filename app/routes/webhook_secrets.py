@@ -19,7 +19,7 @@ router = APIRouter(prefix="/v1", tags=["webhooks"])
 class WebhookSecretView(BaseModel):
     """The secret of one owner."""
 
-    secret: str = Field(description="`whsec_…`, as libraries for Standard Webhooks take it")
+    secret: str = Field(description="The secret, `whsec_…`, as libraries for Standard Webhooks take it.")
 
 
 @router.get("/webhooks/secret", responses=problems(403, 503))

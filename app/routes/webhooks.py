@@ -6,11 +6,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header
 
-from app.openapi.routes import request_body
+from app.openapi.routes import operation_id, request_body
 from contracts.job_view import JobView
 from contracts.requests.schema import WebhookEvent
 
-router = APIRouter(tags=["webhooks"])
+router = APIRouter(tags=["webhooks"], generate_unique_id_function=operation_id)
 
 
 @router.post(
@@ -27,15 +27,16 @@ router = APIRouter(tags=["webhooks"])
 )
 def receive_event(
     webhook_id: Annotated[
-        str, Header(description="the same for each attempt; a message may arrive more than once")
+        str,
+        Header(description="Id of the message, the same for each attempt; a message may arrive more than once."),
     ],
-    webhook_timestamp: Annotated[int, Header(description="time of the attempt, Unix seconds")],
+    webhook_timestamp: Annotated[int, Header(description="Time of the attempt, in Unix seconds.")],
     webhook_signature: Annotated[
         str,
         Header(
-            description="`v1,…` as in Standard Webhooks; two signatures for a day after the secret was replaced"
+            description="`v1,…` as in Standard Webhooks; two signatures for a day after the secret was replaced."
         ),
     ],
-    darkroom_event: Annotated[WebhookEvent, Header(description="what happened")],
+    darkroom_event: Annotated[WebhookEvent, Header(description="The event: what happened to the job.")],
 ) -> None:
     """An event of a job. The body is the job as it was then, without `b64_json`."""

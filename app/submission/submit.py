@@ -113,6 +113,7 @@ class Submission:
     def _submit(self, draft: JobDraft, hold: IdempotencyHold | None) -> tuple[CheckedJob, JobRecord]:
         request, services = draft.request, self.services
         job = self._check_and_store(draft)
+        services.link_signer.require()  # else the answer, once the job is accepted, might not get its links
         record = services.queue.submit(
             job.parameters,
             owner=self.principal.owner,

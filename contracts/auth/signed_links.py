@@ -1,8 +1,9 @@
-"""Signed links to images, so that a browser needs no API key: an HMAC over job, image number and expiry time.
+"""Signed links to images and event streams, for which a browser needs no API key.
 
-A link gives access to one image until it expires; all its parameters are signed, and others are refused. All
-processes of a service sign with one secret: from the settings, or generated. The storage keeps a generated one, so
-that it outlives Redis' data; processes without a storage get it from Redis. Knows no HTTP.
+A link gives access to one image, or to one job's events, until it expires: its signature is an HMAC over that and
+the expiry time, and other parameters are refused. All processes of a service sign with one secret: from the
+settings, or generated. The storage keeps a generated one, so that it outlives Redis' data; processes without a
+storage get it from Redis. Knows no HTTP.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from contracts.storage import Storage
 
 #: Where the storage keeps a generated secret. No route reads below this folder.
 _KEY = "service/link-secret"
+#: Names and values of a URL's query, in order.
+Query = Sequence[tuple[str, str]]
 _SECONDS = re.compile(r"[1-9][0-9]{0,14}")
 
 
@@ -45,6 +48,10 @@ class LinkSigner:
         """Read the secret now; later calls need neither Redis nor the storage."""
         self._secret = self._given or self._read_secret()
 
+    def require(self) -> None:
+        """Raises Unavailable where the secret is not known and cannot be read now."""
+        self._current()
+
     def share(self) -> None:
         """Put the storage's secret, once there is one, into Redis for processes without a storage.
 
@@ -61,29 +68,43 @@ class LinkSigner:
             if self._connection.get(keys.LINK_SECRET) != self._secret.decode():
                 self._connection.set(keys.LINK_SECRET, self._secret)
 
-    def sign(self, id: str, number: int) -> str:
+    def sign_image(self, id: str, number: int) -> str:
         """Make the query of a link to a job's image.
 
         The expiry time is rounded up to a quarter of a link's lifetime, so that a client that asks again gets the
         same link for a while and can use its cached image.
         """
-        step = max(1, self._ttl_seconds // 4)
-        expires = str((int(time.time()) // step + 1) * step + self._ttl_seconds)
-        return f"expires={expires}&signature={self._signature(id, number, expires)}"
+        return self._sign(_image(id, number))
 
-    def check(self, id: str, number: int, query: Sequence[tuple[str, str]]) -> None:
+    def sign_events(self, id: str) -> str:
+        """Make the query of a link to a job's event stream; its expiry time is rounded as an image's is."""
+        return self._sign(_events(id))
+
+    def check_image(self, id: str, number: int, query: Query) -> None:
         """Check the query of a link to a job's image.
 
         Raises:
             LinkRefused: the signature is wrong, or the link has expired.
         """
+        self._check(_image(id, number), query)
+
+    def check_events(self, id: str, query: Query) -> None:
+        """Check the query of a link to a job's event stream; raises as `check_image`."""
+        self._check(_events(id), query)
+
+    def _sign(self, target: str) -> str:
+        step = max(1, self._ttl_seconds // 4)
+        expires = str((int(time.time()) // step + 1) * step + self._ttl_seconds)
+        return f"expires={expires}&signature={self._signature(target, expires)}"
+
+    def _check(self, target: str, query: Query) -> None:
         if sorted(name for name, _ in query) != ["expires", "signature"]:
             raise LinkRefused(
                 "a signed link must have `expires` and `signature` once each, and no other parameters"
             )
         parts = dict(query)
         expires = parts["expires"]
-        expected = self._signature(id, number, expires)
+        expected = self._signature(target, expires)
         if not _SECONDS.fullmatch(expires) or not hmac.compare_digest(
             parts["signature"].encode(), expected.encode()
         ):
@@ -91,9 +112,8 @@ class LinkSigner:
         if int(expires) <= time.time():
             raise LinkRefused("this link has expired; get a new one from the job")
 
-    def _signature(self, id: str, number: int, expires: str) -> str:
-        message = f"image\n{id}\n{number}\n{expires}".encode()
-        digest = hmac.digest(self._current(), message, hashlib.sha256)
+    def _signature(self, target: str, expires: str) -> str:
+        digest = hmac.digest(self._current(), f"{target}\n{expires}".encode(), hashlib.sha256)
         return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
     def _current(self) -> bytes:
@@ -121,3 +141,12 @@ class LinkSigner:
                 self._connection.set(keys.LINK_SECRET, secrets.token_hex(32), nx=True)
                 found = self._connection.get(keys.LINK_SECRET)
             return str(found).encode()
+
+
+def _image(id: str, number: int) -> str:
+    """What the signature of an image's link names, besides the expiry time. No id has a line break in it."""
+    return f"image\n{id}\n{number}"
+
+
+def _events(id: str) -> str:
+    return f"events\n{id}"

@@ -12,7 +12,7 @@ from enum import StrEnum
 from itertools import product
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.catalogue.catalogue import ModelSpec
 from contracts.catalogue.families import FAMILIES, Family
@@ -78,61 +78,59 @@ class Policy:
 
 
 class PlacedComponent(BaseModel):
-    """A component and its placement.
+    """A component and its placement."""
 
-    Attributes:
-        bytes: all of its weights, as they are stored.
-        device_bytes: maximum of its weights on the device at one time.
-        groups: what it is streamed by; None where it is not streamed.
-        origin: what its size was read from.
-    """
+    model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
 
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    role: Role
-    placement: Placement
-    bytes: int
-    device_bytes: int
-    groups: Literal["block", "leaf"] | None = None
-    origin: Origin = "files"
+    name: str = Field(description="Name of the component, as diffusers names it.")
+    role: Role = Field(description="What the component is for.")
+    placement: Placement = Field(description="Where its weights are.")
+    bytes: int = Field(description="All of its weights, as they are stored.")
+    device_bytes: int = Field(description="Maximum of its weights on the device at one time, in bytes.")
+    groups: Literal["block", "leaf"] | None = Field(
+        None, description="What it is streamed by; null where it is not streamed."
+    )
+    origin: Origin = Field(
+        "files",
+        description="What its size was read from: its files, their headers on the hub, the published "
+        "architecture, or assumed.",
+    )
 
 
 class Plan(BaseModel):
-    """One strategy for one workload, with its bytes and seconds.
+    """One strategy for one workload, with its bytes and seconds."""
 
-    Attributes:
-        name: for people; unique among a workload's candidates.
-        tile_side: pixels; the VAE decodes image by image, in tiles of this side. None: all images at once.
-        fp8: whether the denoiser's weights are stored in 8 bits.
-        stage_bytes: `encode`, `denoise`, `decode` -> bytes on the device, weights and activations.
-        activation_bytes: beyond the weights, in the stage that needs most of them.
-        host_bytes: weights in host memory.
-        images: in the planned call.
-        batch_images: images of this size that one call can generate within the budget; 0 where not even one fits.
-        batch_pixels: pixels that one call can generate within the budget; 0 where not even the weights fit.
-        extra_seconds: estimate of what the plan costs a request beside everything resident.
-        reason: why this plan was chosen, or why none fits, in one sentence.
-    """
+    model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
 
-    model_config = ConfigDict(frozen=True)
-
-    model: str
-    name: str
-    components: tuple[PlacedComponent, ...]
-    tile_side: int | None
-    fp8: bool
-    stage_bytes: dict[str, int]
-    activation_bytes: int
-    peak_bytes: int
-    host_bytes: int
-    budget_bytes: int
-    fits: bool
-    images: int
-    batch_images: int
-    batch_pixels: int
-    extra_seconds: float
-    reason: str
+    model: str = Field(description="Id of the model.")
+    name: str = Field(description="Name of the plan, for people; unique among the plans for a request.")
+    components: tuple[PlacedComponent, ...] = Field(
+        description="The model's components, with those of the request's ControlNets and LoRAs."
+    )
+    tile_side: int | None = Field(
+        description="Side in pixels of the tiles in which the VAE decodes, image by image; null: all images at "
+        "once."
+    )
+    fp8: bool = Field(description="Whether the denoiser's weights are stored in 8 bits, which changes images.")
+    stage_bytes: dict[str, int] = Field(
+        description="`encode`, `denoise`, `decode` -> bytes on the device, weights and activations."
+    )
+    activation_bytes: int = Field(description="Bytes beyond the weights, in the stage that needs most of them.")
+    peak_bytes: int = Field(description="Maximum of device memory over all stages, in bytes.")
+    host_bytes: int = Field(description="Weights in host memory, in bytes.")
+    budget_bytes: int = Field(description="Device memory that the worker may use, in bytes.")
+    fits: bool = Field(description="Whether the plan needs no more than the budget.")
+    images: int = Field(description="Images in the planned call.")
+    batch_images: int = Field(
+        description="Images of this size that one call can generate within the budget; 0 where not even one fits."
+    )
+    batch_pixels: int = Field(
+        description="Pixels that one call can generate within the budget; 0 where not even the weights fit."
+    )
+    extra_seconds: float = Field(
+        description="Estimated seconds that the plan costs a request, compared with everything on the device."
+    )
+    reason: str = Field(description="Why this plan was chosen, or why none fits, in one sentence.")
 
     @property
     def placements(self) -> dict[str, Placement]:

@@ -25,19 +25,25 @@ class Preparation(BaseModel):
     """One thing that is being prepared: a model, a ControlNet or a LoRA."""
 
     # `state` is not a Literal: a report of a later release with another state must stay readable.
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
 
-    name: str = Field(description="the model's id, `controlnet:ID` or `lora:ID`")
+    name: str = Field(description="The model's id, `controlnet:ID` or `lora:ID`.")
     state: str = Field(
-        description="`waiting` for other preparations, `fetching`, `reading`, `retrying` after `retry_seconds`, "
-        "`failed`, or `ready`"
+        description="`waiting` for other preparations, `fetching`, `reading`, `retrying` after "
+        "`retry_seconds`, `failed`, or `ready`."
     )
-    message: str = Field("", description="why it is tried again, or has failed")
-    bytes_done: int | None = Field(None, description="bytes on the worker's machine; null before that is known")
-    bytes_total: int | None = Field(None, description="bytes of all files; null before that is known")
-    bytes_per_second: float | None = Field(None, description="speed over the last seconds")
-    remaining_seconds: float | None = Field(None, description="time that the rest takes at this speed")
-    retry_seconds: float | None = Field(None, description="time until the next attempt")
+    message: str = Field("", description="Why it is tried again, or has failed; empty otherwise.")
+    bytes_done: int | None = Field(None, description="Bytes that are on the worker's machine; null while unknown.")
+    bytes_total: int | None = Field(None, description="Bytes of all files; null while unknown.")
+    bytes_per_second: float | None = Field(
+        None, description="Speed over the last seconds; null while nothing is fetched."
+    )
+    remaining_seconds: float | None = Field(
+        None, description="Seconds that the rest takes at this speed; null while unknown."
+    )
+    retry_seconds: float | None = Field(
+        None, description="Seconds until the next attempt; null unless the state is `retrying`."
+    )
 
     def describe(self) -> str:
         """It in a few words: `sdxl: 1.2 of 6.9 GB, 84.0 MB/s, 68 s left`."""

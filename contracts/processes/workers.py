@@ -8,9 +8,17 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Iterator
-from typing import cast
+from typing import Annotated, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    field_validator,
+)
 from redis import Redis
 
 from contracts.memory.planner import Capacity
@@ -22,78 +30,102 @@ _log = logging.getLogger(__name__)
 
 
 class ModelReport(BaseModel):
-    """The memory that one model uses in a worker.
+    """The memory that one model uses in a worker."""
 
-    Attributes:
-        plan: name of the last memory plan; empty while the model is parked in host memory.
-        planned_bytes: device memory that the plan needs while a batch runs.
-        resident_bytes: device memory between batches, adapters included.
-        host_bytes: host memory.
-        kernels: implementations that computed its last batch: `attention`, `channels_last`, `compile`.
-    """
+    model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
 
-    model_config = ConfigDict(frozen=True)
-
-    plan: str = ""
-    planned_bytes: int | None = None
-    resident_bytes: int = 0
-    host_bytes: int = 0
-    kernels: dict[str, str] = Field(default_factory=dict)
+    plan: str = Field(
+        "", description="Name of the last memory plan; empty while the model is parked in host memory."
+    )
+    planned_bytes: int | None = Field(
+        None, description="Device memory in bytes that the plan needs while a job runs; null before the first job."
+    )
+    resident_bytes: int = Field(0, description="Device memory in bytes between jobs, adapters included.")
+    host_bytes: int = Field(0, description="Host memory in bytes.")
+    kernels: dict[str, str] = Field(
+        default_factory=dict,
+        description="Implementations that computed its last job: `attention`, `channels_last`, `compile` -> "
+        "value.",
+    )
 
 
 class CacheReport(BaseModel):
     """Counts of the cache of prompt embeddings since the worker's start."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
 
-    hits: int = 0
-    misses: int = 0
-    entries: int = 0
-    bytes: int = 0
-    budget_bytes: int = 0
+    hits: int = Field(0, description="Prompts whose embeddings were in the cache.")
+    misses: int = Field(0, description="Prompts that had to be encoded.")
+    entries: int = Field(0, description="Embeddings in the cache now.")
+    bytes: int = Field(0, description="Bytes in the cache now.")
+    budget_bytes: int = Field(0, description="Maximum of the cache in bytes.")
 
 
 class WorkerReport(BaseModel):
-    """The state of a worker, as it reports it.
+    """The state of a worker, as it reports it."""
 
-    Attributes:
-        state: `starting` until its warm list is loaded, then `idle` or `busy`; `paused` while it claims nothing,
-            for a `reason`; `draining` after SIGTERM.
-        reason: why it is paused.
-        budget_bytes: device memory for weights and activations.
-        resident_bytes, host_bytes: weights of all models in device memory and in host memory.
-        warm: models that are loaded, in device memory or parked.
-        parked: the warm models that are in host memory.
-        adapters: model -> loaded LoRAs.
-        placement: model -> component -> where its weights are.
-        stage_seconds: stage -> seconds that this worker's jobs have spent in it.
-        capacity: what fits into its memory; None while unknown.
-        preparing: what it makes ready for use, or tried to in vain: models, ControlNets and LoRAs.
-        ready: names, as in `JobParameters.needs`, of what it can use without a download.
-    """
+    model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
 
-    model_config = ConfigDict(frozen=True)
-
-    id: str
-    state: str
-    reason: str = ""
-    device: str = ""
-    pid: int = 0
-    host: str = ""
-    budget_bytes: int | None = None
-    resident_bytes: int | None = None
-    host_bytes: int | None = None
-    warm: list[str] = Field(default_factory=list)
-    parked: list[str] = Field(default_factory=list)
-    models: dict[str, ModelReport] = Field(default_factory=dict)
-    embeddings: CacheReport = Field(default_factory=CacheReport)
-    stage_seconds: dict[str, float] = Field(default_factory=dict)
-    adapters: dict[str, list[str]] = Field(default_factory=dict)
-    placement: dict[str, dict[str, str]] = Field(default_factory=dict)
-    current_jobs: list[str] = Field(default_factory=list)
-    capacity: Capacity | None = None
-    preparing: list[Preparation] = Field(default_factory=list)
-    ready: list[str] = Field(default_factory=list)
+    id: str = Field(description="Id of the worker.")
+    state: str = Field(
+        description="`starting` until the models of its warm list are loaded, then `idle` or `busy`; `paused` "
+        "while it claims no jobs, for a `reason`; `draining` after SIGTERM; `unreadable` if it "
+        "runs a release whose reports this one cannot read."
+    )
+    reason: str = Field("", description="Why it is paused; empty otherwise.")
+    device: str = Field("", description="Device that it computes on, such as `cuda:0` or `cpu`.")
+    pid: int = Field(0, description="Process id on its host.")
+    host: str = Field("", description="Name of its host.")
+    budget_bytes: int | None = Field(
+        None, description="Device memory in bytes for weights and activations; null where there is no limit."
+    )
+    resident_bytes: int | None = Field(
+        None, description="Weights of all models in device memory, in bytes; null while unknown."
+    )
+    host_bytes: int | None = Field(
+        None, description="Weights of all models in host memory, in bytes; null while unknown."
+    )
+    warm: list[str] = Field(
+        default_factory=list,
+        description="Ids of the models that are loaded, in device memory or parked in host memory.",
+    )
+    parked: list[str] = Field(
+        default_factory=list, description="Those of the warm models that are in host memory."
+    )
+    models: dict[str, ModelReport] = Field(
+        default_factory=dict, description="Id of each warm model -> the memory that it uses."
+    )
+    embeddings: CacheReport = Field(
+        default_factory=CacheReport,
+        description="The cache of prompt embeddings, counted since the worker started.",
+    )
+    stage_seconds: dict[str, float] = Field(
+        default_factory=dict,
+        description="Stage (`load`, `encode_prompt`, `denoise`, `decode`, …) -> seconds that this worker's "
+        "jobs have spent in it.",
+    )
+    adapters: dict[str, list[str]] = Field(
+        default_factory=dict, description="Id of a model -> names of the LoRAs that are loaded with it."
+    )
+    placement: dict[str, dict[str, str]] = Field(
+        default_factory=dict, description="Id of a model -> component -> where its weights are."
+    )
+    current_jobs: list[str] = Field(default_factory=list, description="Ids of the jobs that it runs now.")
+    capacity: Annotated[Capacity | None, WithJsonSchema({"type": ["object", "null"]}, mode="serialization")] = (
+        Field(
+            None,
+            description="Sizes that its memory plans are made from; null while unknown. "
+            "Internal: any release may change its fields.",
+        )
+    )
+    preparing: list[Preparation] = Field(
+        default_factory=list,
+        description="Models, ControlNets and LoRAs that it makes ready for use, or failed to.",
+    )
+    ready: list[str] = Field(
+        default_factory=list,
+        description="What it can use without a download: ids of models, `controlnet:ID` and `lora:ID`.",
+    )
 
     @field_validator("capacity", mode="wrap")
     @classmethod

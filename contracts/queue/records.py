@@ -38,16 +38,21 @@ class JobState(StrEnum):
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    # Clients always get fields that have a default, unless `exclude_if` leaves them out.
+    model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
 
 
 class Progress(_Part):
-    """Progress of a running job; `fraction` is 0 to 1."""
+    """Progress of a job."""
 
-    step: int = 0
-    steps: int = 0
-    fraction: float = 0.0
-    eta_seconds: float | None = None
+    step: int = Field(0, description="Denoising steps that are done; 0 before the first one.")
+    steps: int = Field(0, description="Denoising steps in all; 0 until the job has started.")
+    fraction: float = Field(0.0, description="Share of the job's work that is done, 0 to 1.")
+    eta_seconds: float | None = Field(
+        None,
+        description="Estimated seconds until the job has ended, its time in the queue included; null while "
+        "nothing was measured that it could be estimated from.",
+    )
 
 
 class ImageRecord(_Part):
@@ -65,9 +70,9 @@ class ImageRecord(_Part):
 class JobError(_Part):
     """Why a job failed."""
 
-    code: FailureCode
-    message: str
-    retryable: bool
+    code: FailureCode = Field(description="Stable identifier of the reason, for programs.")
+    message: str = Field(description="The reason in a sentence, for people.")
+    retryable: bool = Field(description="Whether the same request may succeed when it is sent again.")
 
     @classmethod
     def of(cls, code: FailureCode, message: str) -> JobError:
@@ -76,92 +81,111 @@ class JobError(_Part):
 
 
 class Weights(_Part):
-    """Weights that an image was generated with, with the SHA-256 of their content.
+    """Weights that an image was generated with."""
 
-    Attributes:
-        repository: `org/name` on a hub, where they come from one.
-        revision: its commit.
-    """
-
-    id: str
-    sha256: str
-    family: str | None = None
-    scale: float | None = None
-    repository: str | None = Field(None, exclude_if=lambda value: value is None)
-    revision: str | None = Field(None, exclude_if=lambda value: value is None)
+    id: str = Field(description="Id in the catalogue; for an uploaded LoRA, the one it was uploaded with.")
+    sha256: str = Field(description="SHA-256 of the weights' content, in hexadecimal.")
+    family: str | None = Field(
+        None, description="Model family, such as `sdxl`; null in receipts of older releases."
+    )
+    scale: float | None = Field(None, description="Weight that it was applied with; null for a model.")
+    repository: str | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="`org/name` on a hub; left out where the weights do not come from one.",
+    )
+    revision: str | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Commit of the repository; left out where the weights do not come from a hub.",
+    )
 
 
 class CacheUse(_Part):
-    """Look-ups in the prompt embedding cache.
+    """Look-ups in the cache of prompt embeddings."""
 
-    Attributes:
-        ahead: prompts among the misses that T5 had encoded on the CPU while an earlier job was denoised.
-    """
-
-    hits: int = 0
-    misses: int = 0
-    ahead: int = 0
+    hits: int = Field(0, description="Prompts whose embeddings were in the cache.")
+    misses: int = Field(0, description="Prompts that had to be encoded.")
+    ahead: int = Field(
+        0, description="Those of the misses that T5 had encoded on the CPU while an earlier job was denoised."
+    )
 
 
 class MemoryUse(_Part):
-    """Device memory that the job's pipeline call used.
+    """Device memory that the job's pipeline call used."""
 
-    Attributes:
-        plan: name of the memory plan that was used.
-        planned_bytes: maximum that the plan predicted, weights included.
-        peak_bytes: measured maximum; None on a CPU without a budget.
-        ran_out: larger plans with which this job ran out of memory before.
-    """
-
-    plan: str
-    budget_bytes: int
-    planned_bytes: int
-    peak_bytes: int | None = None
-    ran_out: list[str] = Field(default_factory=list)
+    plan: str = Field(description="Name of the memory plan that was used.")
+    budget_bytes: int = Field(description="Device memory that the worker may use, in bytes.")
+    planned_bytes: int = Field(description="Maximum that the plan predicted, in bytes, weights included.")
+    peak_bytes: int | None = Field(
+        None, description="Measured maximum in bytes, weights included; null on a CPU without a budget."
+    )
+    ran_out: list[str] = Field(
+        default_factory=list, description="Names of larger plans with which this job ran out of memory before."
+    )
 
 
 class Receipt(_Part):
-    """Generation metadata: all that is needed to generate the same image again, and the resources it took.
+    """Generation metadata: all that is needed to generate the same image again, and the resources it took."""
 
-    Attributes:
-        parameters: all parameters, defaults included; a stored receipt has those of its job.
-        seeds: one for each image.
-        mean_rows: mean number of rows in the denoiser calls that the job was in, counting rows of the same owner's
-            jobs, this one's included.
-        pauses: how often the job waited, after its start, while a call of another job of the same owner was made.
-        joined: whether any of its calls was joined with those of other jobs, of whichever owner.
-        placement: component -> its device, or `on_demand`, `streamed`, `skipped`; in receipts written before these
-            names, `visit` and `absent`.
-        memory: the memory plan, and what was used.
-        predicted_calls: denoiser calls that `speed: fast` predicted instead of computing.
-        deviations: what the memory plan changed about the image, for lack of memory or by the operator's choice;
-            named `departures` in receipts of older releases.
-        embeddings: look-ups in the prompt embedding cache for the same owner's jobs in the call; an embedding that
-            only jobs of other owners have used before counts as a miss.
-        kernels: options that may change the last bits: `attention`, `compile`, … -> value.
-        versions: library -> version.
-        timings: stage -> seconds (queue, load, encode_prompt, encode_inputs, denoise, decode, write, …).
-    """
-
-    parameters: JobParameters
-    seeds: list[int]
-    model: Weights
-    loras: list[Weights] = Field(default_factory=list)
-    controlnets: list[Weights] = Field(default_factory=list)
-    mean_rows: float = 1.0
-    pauses: int = 0
-    joined: bool = False
-    placement: dict[str, str] = Field(default_factory=dict)
-    memory: MemoryUse | None = None
-    predicted_calls: int = 0
-    deviations: list[str] = Field(default_factory=list, validation_alias=AliasChoices("deviations", "departures"))
-    embeddings: CacheUse = Field(default_factory=CacheUse)
-    device: str = ""
-    dtype: str = ""
-    kernels: dict[str, str] = Field(default_factory=dict)
-    versions: dict[str, str] = Field(default_factory=dict)
-    timings: dict[str, float] = Field(default_factory=dict)
-    worker: str = ""
+    parameters: JobParameters = Field(
+        description="All parameters, defaults included; `POST /v1/jobs/{id}/rerun` runs them again."
+    )
+    seeds: list[int] = Field(description="Seed of each image, in the order of the job's images.")
+    model: Weights = Field(description="The model.")
+    loras: list[Weights] = Field(
+        default_factory=list, description="The LoRAs that were applied, in the order of the request."
+    )
+    controlnets: list[Weights] = Field(
+        default_factory=list, description="The ControlNets that were applied, in the order of the request."
+    )
+    mean_rows: float = Field(
+        1.0,
+        description="Mean number of rows (images and guidance passes) in the calls of the denoiser that the job "
+        "was in, counting your own jobs only, this one included.",
+    )
+    pauses: int = Field(
+        0, description="How often the job waited, once started, while a call of another job of yours was made."
+    )
+    joined: bool = Field(
+        False, description="Whether any of its calls was joined with those of other jobs, of whichever owner."
+    )
+    placement: dict[str, str] = Field(
+        default_factory=dict,
+        description="Component -> where its weights were: a device such as `cuda:0` or `cpu`, or `on_demand`, "
+        "`streamed`, `skipped`.",
+    )
+    memory: MemoryUse | None = Field(
+        None, description="The memory plan, and the memory that was used; null in receipts of older releases."
+    )
+    predicted_calls: int = Field(
+        0, description="Calls of the denoiser that `speed: fast` predicted instead of computing; 0 with `exact`."
+    )
+    deviations: list[str] = Field(
+        default_factory=list,
+        validation_alias=AliasChoices("deviations", "departures"),
+        description="What the memory plan changed about the image, for lack of memory or by the operator's "
+        "choice, one sentence each; empty if nothing.",
+    )
+    embeddings: CacheUse = Field(
+        default_factory=CacheUse,
+        description="Look-ups of your own jobs in the cache of prompt embeddings. A prompt that only other "
+        "owners have used before counts as a miss.",
+    )
+    device: str = Field("", description="Device that the denoiser ran on, such as `cuda:0` or `cpu`.")
+    dtype: str = Field("", description="Data type that the denoiser computed in, such as `bfloat16`.")
+    kernels: dict[str, str] = Field(
+        default_factory=dict,
+        description="Options that may change the last bits of an image (`attention`, `compile`, …) -> their "
+        "values.",
+    )
+    versions: dict[str, str] = Field(default_factory=dict, description="Library -> its version.")
+    timings: dict[str, float] = Field(
+        default_factory=dict,
+        description="Stage (`queue`, `load`, `encode_prompt`, `encode_inputs`, `denoise`, `decode`, `write`, "
+        "…) -> seconds.",
+    )
+    worker: str = Field("", description="Id of the worker that ran the job.")
 
 
 class WebhookRecord(_Part):

@@ -16,7 +16,7 @@ from contracts.errors import FieldProblem, InvalidRequest
 from contracts.requests.fields import (
     DEFAULT_MASK_BLUR,
     DEFAULT_STRENGTH,
-    MAX_SEED,
+    MAX_DRAWN_SEED,
     MAX_SIDE,
     MIN_SIDE,
     ImageFields,
@@ -70,7 +70,7 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
             "model": model.id,
             "width": width,
             "height": height,
-            "seed": secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed,
+            "seed": secrets.randbelow(MAX_DRAWN_SEED + 1) if request.seed is None else request.seed,
             "batchable": _is_batchable(request),
             "loras": tuple(LoraParameters(**lora.model_dump()) for lora in request.loras),
             "image": keys.get("image"),

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-MAX_SEED = 2**32 - 1
+#: The largest seed that is drawn; and that a request may name: the one of the eighth image of a drawn one.
+MAX_DRAWN_SEED = 2**32 - 1
+MAX_SEED = MAX_DRAWN_SEED + 7
 MIN_SIDE, MAX_SIDE = 64, 2048
 DEFAULT_STRENGTH, DEFAULT_MASK_BLUR = 0.6, 0
 PROMPT_FIELDS = ("prompt", "prompt_2", "prompt_3", "negative_prompt")
@@ -33,13 +35,19 @@ class StrictModel(BaseModel):
     """A frozen model that refuses unknown fields, NaN and infinity."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, json_schema_extra=_lift_descriptions
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        json_schema_extra=_lift_descriptions,
+        json_schema_serialization_defaults_required=True,
     )
 
 
 Prompt = Annotated[str, Field(min_length=1, max_length=10_000)]
 Side = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE)]
 Coordinate = Annotated[int, Field(ge=0, le=8192)]
+#: -1, as clients of other services write it, is the same as no seed.
+Seed = Annotated[int, Field(ge=-1, le=MAX_SEED), AfterValidator(lambda seed: None if seed == -1 else seed)]
 Speed = Literal["exact", "fast"]
 OutputFormat = Literal["png", "jpeg", "webp"]
 
@@ -48,15 +56,16 @@ ImageRef = Annotated[
     str,
     Field(
         min_length=1,
-        description="An image: `upload:ID`, `job:ID/N`, a `data:` URL, base64, or, where the operator allows it, "
-        "an `https:` URL.",
+        description="The image that the result starts from: `upload:ID` of an upload, `job:ID/N` for image N of a "
+        "finished job, a `data:` URL, base64, or, where the operator allows it, an `https:` URL.",
     ),
 ]
 MaskRef = Annotated[
     str,
     Field(
         min_length=1,
-        description="A mask as large as `image`, white where the image is regenerated; named as `image` is.",
+        description="Mask as large as `image`: white is regenerated, black is kept. It is given in the same ways "
+        "as `image`.",
     ),
 ]
 Strength = Annotated[
@@ -64,17 +73,25 @@ Strength = Annotated[
     Field(
         gt=0,
         le=1,
-        description="Share of the steps that is run, starting from `image`; 1 ignores the image.",
+        description="How much `image` is changed: the share of the steps that is run. 1 ignores the image. "
+        f"Default: {DEFAULT_STRENGTH}.",
     ),
 ]
-MaskBlur = Annotated[int, Field(ge=0, le=64, description="Radius in pixels by which the mask's edge is blurred.")]
+MaskBlur = Annotated[
+    int,
+    Field(
+        ge=0,
+        le=64,
+        description=f"Radius in pixels by which the edge of the mask is blurred. Default: {DEFAULT_MASK_BLUR}.",
+    ),
+]
 MaskCrop = Annotated[
     int,
     Field(
         ge=0,
         le=512,
-        description="Generate only the mask's bounding box with this many pixels around it, at full resolution. "
-        "Default: the whole image.",
+        description="Generate only the bounding box of the mask, with this many pixels around it, at full "
+        "resolution. Default: the whole image is generated.",
     ),
 ]
 
@@ -82,24 +99,38 @@ MaskCrop = Annotated[
 class Lora(StrictModel):
     """A LoRA and its weight."""
 
-    name: str = Field(description="Id from `/v1/loras`.")
-    scale: float = Field(1.0, ge=-4, le=4, description="Weight of the LoRA; 0 turns it off.")
+    name: str = Field(description="Id from `/v1/loras`; it must have been made for the model's family.")
+    scale: float = Field(
+        1.0, ge=-4, le=4, description="Weight of the LoRA; 0 turns it off, a negative weight inverts it."
+    )
 
 
 class Control(StrictModel):
     """A ControlNet and its control image."""
 
-    controlnet: str = Field(description="Id from `/v1/controlnets`.")
+    controlnet: str = Field(
+        description="Id from `/v1/controlnets`; it must have been made for the model's family."
+    )
     image: ImageRef | None = Field(
         None,
-        description="Control image; none for an inpainting ControlNet, which reads the job's image.",
+        description="Control image, given in the same ways as the image of an img2img job. Leave it out for a "
+        "ControlNet of kind `inpaint`, which reads the job's own image.",
     )
     preprocess: str | None = Field(
-        None, description="Name from `/v1/preprocessors` that makes the control image from `image`."
+        None,
+        description="Name from `/v1/preprocessors` that makes the control image from `image`. Default: `image` "
+        "is the control image itself.",
     )
-    conditioning_scale: float = Field(1.0, ge=0, le=2, description="Weight of the ControlNet.")
-    guidance_start: float = Field(0.0, ge=0, le=1, description="Share of the steps after which it starts to act.")
-    guidance_end: float = Field(1.0, ge=0, le=1, description="Share of the steps after which it stops acting.")
+    conditioning_scale: float = Field(1.0, ge=0, le=2, description="Weight of the ControlNet; 0 turns it off.")
+    guidance_start: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the steps after which the ControlNet starts to act; less than `guidance_end`.",
+    )
+    guidance_end: float = Field(
+        1.0, ge=0, le=1, description="Share of the steps after which the ControlNet stops acting."
+    )
 
 
 class ImageFields(StrictModel):
@@ -110,13 +141,23 @@ class ImageFields(StrictModel):
     prompt_2: Prompt | None = Field(None, description="Prompt of the second text encoder. Default: `prompt`.")
     prompt_3: Prompt | None = Field(None, description="Prompt of the third text encoder. Default: `prompt`.")
     negative_prompt: Annotated[str, Field(max_length=10_000)] | None = Field(
-        None, description="What the image should not show."
+        None,
+        description="What the image should not show. It acts by guidance: `guidance_scale` above 1, or for "
+        "FLUX `true_cfg_scale` above 1. Default: empty.",
     )
-    width: Side | None = Field(None, description="Pixels. Default: the width of `image`, else the model's own.")
-    height: Side | None = Field(None, description="Pixels. Default: the height of `image`, else the model's own.")
+    width: Side | None = Field(
+        None,
+        description="Width of the images in pixels; a multiple of 8, for some models of 16. Default: the width "
+        "of `image` where there is one, else the model's own.",
+    )
+    height: Side | None = Field(
+        None,
+        description="Height of the images in pixels; a multiple of 8, for some models of 16. Default: the "
+        "height of `image` where there is one, else the model's own.",
+    )
     num_images: int = Field(1, ge=1, le=8, description="Number of images; image i is made with `seed` + i.")
     num_inference_steps: int | None = Field(
-        None, ge=1, le=200, description="Number of denoising steps. Default: the model's own."
+        None, ge=1, le=200, description="Number of denoising steps; more take longer. Default: the model's own."
     )
     guidance_scale: float | None = Field(
         None, ge=0, le=30, description="How closely the image follows the prompt. Default: the model's own."
@@ -125,32 +166,49 @@ class ImageFields(StrictModel):
         None,
         ge=0,
         le=30,
-        description="Classifier-free guidance of guidance-distilled models; above 1 it uses `negative_prompt`.",
+        description="Classifier-free guidance of models that are distilled for guidance; above 1 it uses "
+        "`negative_prompt` and takes twice as long. Default: the model's own.",
     )
     guidance_rescale: float | None = Field(
-        None, ge=0, le=1, description="Rescales guidance to avoid overexposed images (arXiv 2305.08891)."
-    )
-    clip_skip: int | None = Field(
-        None, ge=1, le=8, description="Number of final CLIP layers to skip when encoding the prompt."
-    )
-    max_sequence_length: int | None = Field(
-        None, ge=1, le=512, description="Length of the T5 prompt in tokens. Default: the model's own."
-    )
-    original_size: tuple[Coordinate, Coordinate] | None = Field(
-        None, description="SDXL micro-conditioning: width and height of the original image."
-    )
-    crops_coords_top_left: tuple[Coordinate, Coordinate] | None = Field(
-        None, description="SDXL micro-conditioning: top left corner of the crop."
-    )
-    target_size: tuple[Coordinate, Coordinate] | None = Field(
-        None, description="SDXL micro-conditioning: width and height of the target image."
-    )
-    seed: int | None = Field(
         None,
         ge=0,
-        le=MAX_SEED,
-        description="Seed of the first image; the next one has the seed after it. The image is reproducible bit "
-        "for bit, unless `batchable` or the operator lets calls be joined. Default: a random seed.",
+        le=1,
+        description="How far guidance is rescaled, to avoid overexposed images (arXiv 2305.08891). Default: "
+        "the model's own.",
+    )
+    clip_skip: int | None = Field(
+        None,
+        ge=1,
+        le=8,
+        description="Number of final CLIP layers that are skipped when the prompt is encoded. Default: none is "
+        "skipped.",
+    )
+    max_sequence_length: int | None = Field(
+        None,
+        ge=1,
+        le=512,
+        description="Length of the prompt for the T5 encoder, in tokens; the rest of a longer prompt is cut "
+        "off for T5. Default: the model's own.",
+    )
+    original_size: tuple[Coordinate, Coordinate] | None = Field(
+        None,
+        description="SDXL micro-conditioning: width and height in pixels that the image should look as if it "
+        "had before it was scaled; small ones make it look blurred. Default: the size of the image that is made.",
+    )
+    crops_coords_top_left: tuple[Coordinate, Coordinate] | None = Field(
+        None,
+        description="SDXL micro-conditioning: x and y in pixels of the corner from which the image should "
+        "look cropped. Default: (0, 0), not cropped.",
+    )
+    target_size: tuple[Coordinate, Coordinate] | None = Field(
+        None,
+        description="SDXL micro-conditioning: width and height in pixels for which the image should be "
+        "composed. Default: the size of the image that is made.",
+    )
+    seed: Seed | None = Field(
+        None,
+        description="Seed of the first image. The image is reproducible bit for bit, unless `batchable` or the "
+        "operator lets calls be joined. Default, and for -1: a random seed, which the answer tells.",
     )
     batchable: bool | None = Field(
         None,
@@ -159,14 +217,22 @@ class ImageFields(StrictModel):
         "`false`: the image is the same, bit for bit, whatever else runs. Default: `true` without a seed; with "
         "one as the operator has set (`DARKROOM_WORKER_SEEDS`), `false` unless that was changed.",
     )
-    scheduler: str | None = Field(None, description="Name from `/v1/schedulers`. Default: the model's own.")
+    scheduler: str | None = Field(
+        None, description="Name from `/v1/schedulers`; it must be of the model's kind. Default: the model's own."
+    )
     speed: Speed = Field(
         "exact",
-        description="`exact` runs every step; `fast` predicts some from the ones before, which changes the image.",
+        description="`exact` computes every step; `fast` predicts some from the ones before, which changes the "
+        "image.",
     )
-    loras: tuple[Lora, ...] = Field((), max_length=8, description="LoRAs to apply.")
+    loras: tuple[Lora, ...] = Field((), max_length=8, description="LoRAs to apply together.")
     output_format: OutputFormat = Field("png", description="File format of the images.")
-    output_quality: int = Field(95, ge=1, le=100, description="Quality of JPEG and WebP files.")
+    output_quality: int = Field(
+        95,
+        ge=1,
+        le=100,
+        description="Quality of the files, for `jpeg` and `webp` only; more is better and larger.",
+    )
     previews: int = Field(
         0, ge=0, le=10, description="Maximum number of previews of each image in the job's event stream."
     )

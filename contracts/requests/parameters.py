@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from contracts.catalogue.families import Mode, Task
 from contracts.requests.fields import Control, ImageFields, Lora, OptionalImages
@@ -30,44 +30,44 @@ class ControlParameters(Control):
 
 
 class LoraParameters(Lora):
-    """A LoRA of a job.
-
-    Attributes:
-        key: storage key of an uploaded file; None for a LoRA of the catalogue.
-        sha256: hash of the uploaded file; the job uses this file even if the name is uploaded again.
-        values: number of values in the uploaded file, for the memory plan.
-    """
+    """A LoRA of a job."""
 
     model_config = _STORED
 
-    key: str | None = None
-    sha256: str | None = None
-    values: int | None = None
+    key: str | None = Field(None, description="Storage key of an uploaded file; null for a LoRA of the catalogue.")
+    sha256: str | None = Field(
+        None,
+        description="SHA-256 of the uploaded file, which the job uses even if the name is uploaded again; null "
+        "for a LoRA of the catalogue.",
+    )
+    values: int | None = Field(
+        None, description="Number of values in the uploaded file; null for a LoRA of the catalogue."
+    )
 
 
 class JobParameters(ImageFields, OptionalImages):
-    """Everything that shapes the images of a job. None: family or mode does not use the field.
-
-    Attributes:
-        seed: of the first image; image i uses seed + i.
-        image, mask_image: storage keys of normalized images.
-        batchable: whether calls of the denoiser may be joined with those of other jobs; None: as the worker's
-            settings say, because a seed was named and nothing said.
-    """
+    """Everything that shapes the images of a job. Null: family or mode does not use the field."""
 
     model_config = _STORED
 
-    task: Task
-    mode: Mode
-    model: str
-    width: int
-    height: int
-    num_inference_steps: int
-    seed: int
-    batchable: bool | None = None
-    scheduler: str
-    loras: tuple[LoraParameters, ...] = ()
-    controls: tuple[ControlParameters, ...] = ()
+    task: Task = Field(description="Task of the request.")
+    mode: Mode = Field(
+        description="Pipeline that the job runs on: its task, or for ControlNet also whether it has an image "
+        "or a mask."
+    )
+    model: str = Field(description="Id of the model.")
+    width: int = Field(description="Width in pixels.")
+    height: int = Field(description="Height in pixels.")
+    num_inference_steps: int = Field(description="Number of denoising steps.")
+    seed: int = Field(description="Seed of the first image; image i uses `seed` + i.")
+    batchable: bool | None = Field(
+        None,
+        description="Whether calls of the denoiser may be joined with those of other jobs; null: a seed was "
+        "named, and the worker's settings say what that means.",
+    )
+    scheduler: str = Field(description="Name of the scheduler.")
+    loras: tuple[LoraParameters, ...] = Field((), description="The LoRAs to apply.")
+    controls: tuple[ControlParameters, ...] = Field((), description="The ControlNets to apply.")
 
     @property
     def max_result_bytes(self) -> int:

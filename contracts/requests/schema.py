@@ -50,12 +50,16 @@ class WebhookEvent(StrEnum):
 class Webhook(StrictModel):
     """Address that receives a job's events."""
 
-    url: str = Field(min_length=1, max_length=2048, description="Address that each event is posted to.")
+    url: str = Field(
+        min_length=1,
+        max_length=2048,
+        description="`https:` address that each event is posted to.",
+    )
     events: tuple[WebhookEvent, ...] = Field(
         (WebhookEvent.COMPLETED, WebhookEvent.FAILED, WebhookEvent.CANCELLED),
         min_length=1,
         max_length=5,
-        description="Events to send. Default: those that end the job.",
+        description="Events that are posted. Default: those that end the job.",
     )
 
 
@@ -63,17 +67,26 @@ class JobRequest(ImageFields):
     """Fields of every task."""
 
     response_format: Literal["url", "b64_json"] = Field(
-        "url", description="How finished images are returned; `b64_json` adds their bytes to the job."
+        "url",
+        description="How finished images are returned; `b64_json` adds the files in base64 to the job, beside "
+        "their URLs.",
     )
-    priority: Priority = Field(Priority.NORMAL, description="Capped by the API key.")
+    priority: Priority = Field(
+        Priority.NORMAL, description="Priority among waiting jobs; an API key may have a highest one."
+    )
     deadline_seconds: int | None = Field(
-        None, ge=1, le=86_400, description="The job fails with `deadline_exceeded` if it has not finished by then."
+        None,
+        ge=1,
+        le=86_400,
+        description="Seconds after which the job fails with `deadline_exceeded` if it has not finished. "
+        "Default: no deadline.",
     )
-    webhook: Webhook | None = Field(None, description="Where events of the job are sent.")
+    webhook: Webhook | None = Field(None, description="Where events of the job are posted. Default: nowhere.")
     metadata: dict[str, str] = Field(
         default_factory=dict,
         max_length=16,
-        description=f"Returned with the job, and usable as a filter; at most {_MAX_METADATA_BYTES} bytes.",
+        description=f"Names and values of your own, at most {_MAX_METADATA_BYTES} bytes together. They are "
+        "returned with the job, and `GET /v1/jobs` filters by them. Default: empty.",
     )
 
     @field_validator("metadata")

@@ -12,7 +12,7 @@ from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, ModelSpec
 from contracts.catalogue.families import MODE_FIELDS, Mode
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
 from contracts.requests.defaults import request_mode, value_of
-from contracts.requests.fields import MAX_PROMPT_BYTES, PROMPT_FIELDS, Control
+from contracts.requests.fields import MAX_PROMPT_BYTES, MAX_SEED, PROMPT_FIELDS, Control
 from contracts.requests.schema import ControlNetRequest, JobRequest
 from contracts.requests.step_rules import StepRules
 
@@ -37,6 +37,7 @@ def check(request: JobRequest, catalogue: Catalogue) -> ModelSpec:
         *_mode_problems(request, model),
         *_model_limit_problems(request, model),
         *_size_problems(request, model),
+        *_seed_problems(request),
         *_guidance_problems(request, model),
         *_step_problems(request, model),
         *_lora_problems(request, model, catalogue),
@@ -109,6 +110,17 @@ def _size_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProbl
             f"got {width} × {height} = {width * height}"
         )
         yield FieldProblem(field, message, f"width × height ≤ {model.pixel_cap}")
+
+
+def _seed_problems(request: JobRequest) -> Iterator[FieldProblem]:
+    """Yield a problem if an image would get a seed that no request could name to make it again."""
+    last = 0 if request.seed is None else request.seed + request.num_images - 1
+    if last > MAX_SEED:
+        message = (
+            f"is too large for {request.num_images} images: image i uses seed + i, so the last would use {last}, "
+            f"and seeds go up to {MAX_SEED}"
+        )
+        yield FieldProblem("seed", message, f"0–{MAX_SEED - request.num_images + 1}")
 
 
 def _guidance_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:

@@ -9,7 +9,7 @@ import re
 from datetime import UTC, datetime
 from typing import Protocol
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from contracts.queue.client import JobQueue
 from contracts.redis import keys
@@ -21,14 +21,16 @@ _ID = re.compile(r"upload:([0-9a-f]{64})")
 class Upload(BaseModel):
     """One upload, as clients see it and as it is remembered."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
 
-    id: str
-    sha256: str
-    width: int
-    height: int
-    format: str
-    expires_at: AwareDatetime
+    id: str = Field(description="Name of the image in requests: `upload:` and its SHA-256.")
+    sha256: str = Field(description="SHA-256 of the image as it is stored, in hexadecimal.")
+    width: int = Field(description="Width in pixels.")
+    height: int = Field(description="Height in pixels.")
+    format: str = Field(description="File format in which it is stored.")
+    expires_at: AwareDatetime = Field(
+        description="When the upload is deleted; uploading the same image again moves it."
+    )
 
 
 class DecodedImage(Protocol):

@@ -187,7 +187,10 @@ def test_nobody_is_told_of_the_jobs_of_others_that_an_older_receipt_counted(
             del receipt[name]
         older = receipt | {"batch_images": 2, "batch_jobs": 1, "shared": True, "whole_call": counts}
         queue.connection.hset(redis_keys.JOB + id, "receipt", json.dumps(older))
-        views = (owner.call("GET", f"/v1/jobs/{id}").json(), owner.call("GET", "/v1/jobs").json()["data"][0])
+        views = (
+            owner.call("GET", f"/v1/jobs/{id}").json(),
+            owner.call("GET", "/v1/jobs?include=receipt").json()["data"][0],
+        )
         for view in views:
             assert "whole_call" not in view["receipt"]
             assert (view["receipt"]["mean_rows"], view["receipt"]["pauses"]) == (1.0, 0)

@@ -79,7 +79,7 @@ class WorkerKiller(threading.Thread):
 
 
 def test_a_job_that_kills_its_workers_fails_and_the_others_complete(service: RunningService) -> None:
-    # A first job keeps the worker busy while the others queue up to run together.
+    # A first job keeps the worker busy while the others come; then all are in flight together.
     service.submit("txt2img", num_inference_steps=60, seed=1)
     # Long enough for a worker's report to name them.
     ids = [service.submit("txt2img", num_inference_steps=150)["id"] for _ in range(3)]

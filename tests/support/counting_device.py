@@ -43,10 +43,12 @@ class DeviceTensor(torch.Tensor):
     def __new__(cls, values: torch.Tensor) -> DeviceTensor:
         """Stand for these values, and share their memory."""
         make: Any = torch.Tensor._make_wrapper_subclass
-        wrapper: DeviceTensor = make(
-            cls, values.size(), strides=values.stride(), storage_offset=values.storage_offset(),
-            dtype=values.dtype, layout=values.layout, device="meta",
-        )  # fmt: skip
+        # In inference mode, torch lets no view of an ordinary tensor be a tensor of that mode.
+        with torch.inference_mode(mode=False):
+            wrapper: DeviceTensor = make(
+                cls, values.size(), strides=values.stride(), storage_offset=values.storage_offset(),
+                dtype=values.dtype, layout=values.layout, device="meta",
+            )  # fmt: skip
         wrapper.cpu_values = values
         return wrapper
 
@@ -202,7 +204,7 @@ def on_device(pool: Pool, model: LoadedModel) -> Iterator[CountingDevice]:
         for component in components:
             component._device = DEVICE
         cuda.synchronize, cuda.get_device_name = synchronize, str
-        setattr(torch, "Generator", _HostGenerator)
+        torch.Generator = _HostGenerator
         cuda.get_rng_state = lambda _: own.get_state()
         cuda.set_rng_state = lambda state, _: own.set_state(state)
         with counting:
@@ -210,7 +212,7 @@ def on_device(pool: Pool, model: LoadedModel) -> Iterator[CountingDevice]:
     finally:
         pool.device, model.device, cuda.synchronize, cuda.get_device_name = homes
         generator, cuda.get_rng_state, cuda.set_rng_state = generators
-        setattr(torch, "Generator", generator)
+        torch.Generator = generator
         for component in components:
             component._device = homes[1]
         for owner, name, tensor in weights:

@@ -86,6 +86,10 @@ def _control(family: str, mode: Mode) -> dict[str, Any]:
     return {"controlnet": f"{family}-hint", "image": "upload:x"}
 
 
+class JobStopped(BaseException):
+    """What a test has thrown into its jobs."""
+
+
 class RecordingWatch:
     """A watch that records steps and previews, and has `error` thrown into the jobs after step `stop_after`."""
 
@@ -123,9 +127,9 @@ class JoinAll:
     def choose(
         self,
         waiting: Sequence[Waiting],
-        costs: CallCosts,  # noqa: ARG002  # the interface's, as the last one
+        costs: CallCosts,  # the interface's, as the last one
         max_rows: int,
-        buckets: Sequence[int] | None = None,  # noqa: ARG002
+        buckets: Sequence[int] | None = None,
     ) -> list[Waiting]:
         """The call that was served least recently, and all that fit in with it."""
         first, *others = sorted(waiting, key=lambda call: call.last_served)
@@ -151,8 +155,13 @@ def start_jobs(
     pool: Pool,
     storage: Storage,
     watch: RecordingWatch | None = None,
+    owners: Sequence[str] = (),
 ) -> list[JobInFlight]:
-    """Start jobs on an engine; those that are not `batchable` are exact."""
+    """Start jobs on an engine; those that are not `batchable` are exact.
+
+    Args:
+        owners: of the jobs; empty: one owner's.
+    """
     seen = watch or RecordingWatch()
 
     def start(job: Job) -> JobInFlight:
@@ -163,7 +172,8 @@ def start_jobs(
         return engine.start(job, work, lambda: seen.reason)
 
     return [
-        start(Job(f"job{index}", item, 0.5, exact=not item.batchable)) for index, item in enumerate(parameters)
+        start(Job(f"job{index}", item, 0.5, owner, exact=not item.batchable))
+        for index, (item, owner) in enumerate(zip(parameters, owners or [""] * len(parameters), strict=True))
     ]
 
 
@@ -173,16 +183,18 @@ def run_jobs(
     storage: Storage,
     watch: RecordingWatch | None = None,
     policy: Policy | None = None,
+    owners: Sequence[str] = (),
 ) -> list[Any]:
     """Run jobs together on one engine and store their images; returns their results, or raises a job's error.
 
     Args:
         policy: None: all calls are joined that can be.
+        owners: of the jobs; empty: one owner's.
     """
     jobs = [parameters] if isinstance(parameters, JobParameters) else parameters
     engine = Engine(pool, policy or JoinAll())
     try:
-        flights = start_jobs(jobs, engine, pool, storage, watch)
+        flights = start_jobs(jobs, engine, pool, storage, watch, owners)
         while engine.jobs:
             engine.tick()
     finally:

@@ -13,8 +13,10 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from fastapi import Request
 from fastapi.testclient import TestClient
 
+from app.events.waiting import read_preference
 from cli.supervisor.redis_server import RedisServer
 from contracts.errors import RETRYABLE, FailureCode
 from contracts.queue.client import JobQueue
@@ -96,18 +98,31 @@ def test_failures_and_cancellations_end_the_wait(
 
 
 @pytest.mark.parametrize(
-    "value", ["wait=0", "wait=61", "wait=x", "wait=-1", "wait=1.5", f"wait={10**12}", "wait=00000000160"]
-)
-def test_an_invalid_wait_is_refused_before_anything_is_queued(
-    client: TestClient, queue: JobQueue, value: str
+    ("value", "seconds"),
+    [
+        ("wait=0", 1), ("wait=-1", 1), ("wait=-99999", 1), ("wait=61", 60), (f"wait={10**12}", 60),
+        ("wait=" + "9" * 5000, 60), ("wait=00000000160", 60), ('wait="000"', 1), ("wait=07", 7),
+        ("wait=x", None), ("wait=1.5", None), ("wait=-", None), ("wait=1 2", None),
+    ],
+)  # fmt: skip
+def test_a_wait_out_of_range_is_moved_to_the_nearest_and_no_number_is_no_preference(
+    value: str, seconds: int | None
 ) -> None:
-    response = client.post("/v1/txt2img", json=JOB, headers={"Prefer": value})
+    headers = [(b"prefer", value.encode())]
 
-    assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "Prefer")
-    assert queue.connection.keys("*") == []
+    assert read_preference(Request({"type": "http", "headers": headers})) == seconds
 
 
-@pytest.mark.parametrize("value", ["respond-async", "return=minimal; x=y", "", "waiting=3"])
+def test_the_answer_says_which_wait_was_applied(client: TestClient, worker: ScriptedWorker) -> None:
+    thread = threading.Thread(target=lambda: worker.complete(worker.claim_next()))
+    thread.start()
+    response = client.post("/v1/txt2img", json=JOB, headers=waiting(3600))
+    thread.join()
+
+    assert (response.status_code, response.headers["Preference-Applied"]) == (200, "wait=60")
+
+
+@pytest.mark.parametrize("value", ["respond-async", "return=minimal; x=y", "", "waiting=3", "wait=soon"])
 def test_other_preferences_are_ignored(client: TestClient, value: str) -> None:
     response = client.post("/v1/txt2img", json=JOB, headers={"Prefer": value})
 

@@ -16,7 +16,7 @@ from app.inputs.codec import Deferred, Limits, TooLarge, Unreadable, decode
 from tests.support.images import encode_image, encode_solid, open_stored, png_header
 
 LIMITS = Limits(max_bytes=2**20, max_side=4096, max_pixels=1_000_000, max_decoded_bytes=4_000_000)
-FORMATS = ["png", "jpeg", "webp", "gif", "bmp", "tiff"]
+FORMATS = ["png", "jpeg", "webp", "gif", "bmp", "tiff", "avif"]
 
 
 @pytest.fixture(autouse=True)

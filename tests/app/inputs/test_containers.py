@@ -9,10 +9,23 @@ import zlib
 import pytest
 from PIL import Image
 
-from app.inputs.containers import MAX_JPEG_SCANS, MAX_PARTS, TooManyParts, TooManyScans, strip_metadata
+from app.inputs.containers import (
+    MAX_JPEG_SCANS,
+    MAX_PARTS,
+    MAX_PROFILE_BYTES,
+    TooManyParts,
+    TooManyScans,
+    strip_metadata,
+)
 from tests.support.images import encode_image, encode_solid, open_stored
 
 NOISE = Image.effect_noise((48, 32), 90).convert("RGB")
+
+
+def strip(data: bytes) -> bytes | None:
+    """The file without metadata, as far as its structure allows."""
+    stripped = strip_metadata(data)
+    return None if stripped is None else stripped.data
 
 
 def oriented(orientation: int) -> Image.Exif:
@@ -27,7 +40,7 @@ def oriented(orientation: int) -> Image.Exif:
 def test_of_exif_only_the_orientation_is_left(format: str, orientation: int) -> None:
     data = encode_image(NOISE, format, exif=oriented(orientation))
 
-    stripped = strip_metadata(data)
+    stripped = strip(data)
 
     assert stripped is not None
     assert b"where I live" not in stripped
@@ -39,7 +52,7 @@ def test_of_exif_only_the_orientation_is_left(format: str, orientation: int) -> 
 def test_a_png_keeps_the_pixels_of_every_mode(mode: str) -> None:
     data = encode_image(NOISE.convert(mode))
 
-    assert open_stored(strip_metadata(data) or b"").tobytes() == open_stored(data).tobytes()
+    assert open_stored(strip(data) or b"").tobytes() == open_stored(data).tobytes()
 
 
 @pytest.mark.parametrize("options", [{"progressive": True}, {"quality": 100}, {"restart_marker_rows": 1}])
@@ -47,7 +60,7 @@ def test_a_png_keeps_the_pixels_of_every_mode(mode: str) -> None:
 def test_a_jpeg_keeps_the_pixels_of_every_kind(mode: str, options: dict[str, object]) -> None:
     data = encode_image(NOISE.convert(mode), "JPEG", comment=b"x" * 1000, **options)
 
-    stripped = strip_metadata(data)
+    stripped = strip(data)
 
     assert stripped is not None
     assert len(stripped) <= len(data) - 1000
@@ -62,11 +75,34 @@ def test_a_webp_keeps_the_pixels_of_every_kind(mode: str, options: dict[str, obj
         image.putalpha(NOISE.convert("L"))
     data = encode_image(image, "WEBP", icc_profile=b"x" * 1001, **options)
 
-    stripped = strip_metadata(data)
+    stripped = strip(data)
 
     assert stripped is not None
     assert len(stripped) < len(data) - 1000
     assert open_stored(stripped).tobytes() == open_stored(data).tobytes()
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("size", [500, 200_000])
+def test_a_color_profile_is_taken_out_whole(format: str, size: int) -> None:
+    profile = bytes(at * at % 251 for at in range(size))  # the longer one takes four segments of a JPEG
+
+    stripped = strip_metadata(encode_image(NOISE, format, icc_profile=profile))
+
+    assert stripped is not None
+    assert stripped.color_profile == profile
+    assert profile[:100] not in stripped.data
+
+
+def test_a_color_profile_that_unpacks_to_gigabytes_is_cut_off() -> None:
+    plain = encode_solid("RGB", (8, 8), "red")
+    bomb = b"profile\0\0" + zlib.compress(b"\0" * 2**26)
+    chunk = struct.pack(">I", len(bomb)) + b"iCCP" + bomb + struct.pack(">I", zlib.crc32(b"iCCP" + bomb))
+
+    stripped = strip_metadata(plain[:33] + chunk + plain[33:])
+
+    assert stripped is not None
+    assert len(stripped.color_profile) == MAX_PROFILE_BYTES
 
 
 def test_text_that_unpacks_to_gigabytes_is_never_unpacked() -> None:
@@ -74,13 +110,13 @@ def test_text_that_unpacks_to_gigabytes_is_never_unpacked() -> None:
     bomb = b"Comment\0\0" + zlib.compress(b"\0" * 2**24)
     chunk = struct.pack(">I", len(bomb)) + b"zTXt" + bomb + struct.pack(">I", zlib.crc32(b"zTXt" + bomb))
 
-    assert strip_metadata(plain[:33] + chunk * 50 + plain[33:]) == plain
+    assert strip(plain[:33] + chunk * 50 + plain[33:]) == plain
 
 
 def test_the_previews_behind_a_jpeg_are_left_out() -> None:
     data = encode_image(NOISE, "MPO", save_all=True, append_images=[NOISE])
 
-    stripped = strip_metadata(data)
+    stripped = strip(data)
 
     assert stripped is not None
     assert len(stripped) < len(data) * 0.6
@@ -90,7 +126,7 @@ def test_the_previews_behind_a_jpeg_are_left_out() -> None:
 def test_the_further_frames_of_an_animated_png_are_left_out() -> None:
     data = encode_image(NOISE, "PNG", save_all=True, append_images=[NOISE.rotate(90), NOISE.rotate(180)])
 
-    stripped = strip_metadata(data)
+    stripped = strip(data)
 
     assert stripped is not None
     assert b"fdAT" not in stripped
@@ -98,7 +134,7 @@ def test_the_further_frames_of_an_animated_png_are_left_out() -> None:
 
 
 def test_an_animated_webp_is_left_to_the_decoder() -> None:
-    assert strip_metadata(encode_image(NOISE, "WEBP", save_all=True, append_images=[NOISE.rotate(90)])) is None
+    assert strip(encode_image(NOISE, "WEBP", save_all=True, append_images=[NOISE.rotate(90)])) is None
 
 
 def test_a_jpeg_with_more_scans_than_anybody_needs_is_refused() -> None:
@@ -107,7 +143,7 @@ def test_a_jpeg_with_more_scans_than_anybody_needs_is_refused() -> None:
     scan = data[last:-2]
 
     with pytest.raises(TooManyScans):
-        strip_metadata(data[:-2] + scan * MAX_JPEG_SCANS + data[-2:])
+        strip(data[:-2] + scan * MAX_JPEG_SCANS + data[-2:])
 
 
 @pytest.mark.parametrize(
@@ -127,20 +163,20 @@ def test_a_file_with_more_parts_than_anybody_needs_is_refused(format: str, after
             whole[4:8] = struct.pack("<I", len(whole) - 8)
         return bytes(whole)
 
-    assert open_stored(strip_metadata(with_parts(1000)) or b"").tobytes() == open_stored(data).tobytes()
+    assert open_stored(strip(with_parts(1000)) or b"").tobytes() == open_stored(data).tobytes()
     with pytest.raises(TooManyParts):
-        strip_metadata(with_parts(MAX_PARTS))
+        strip(with_parts(MAX_PARTS))
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
 def test_a_file_that_is_cut_off_is_left_to_the_decoder(format: str) -> None:
     data = encode_image(NOISE, format)
     for length in range(0, len(data) - 2, 37):
-        assert strip_metadata(data[:length]) in (None, data[:length])
+        assert strip(data[:length]) in (None, data[:length])
 
 
 @pytest.mark.parametrize(
     "data", [b"", b"GIF89a", b"\xff\xd8", b"\xff\xd8\xff\xe0\0\0", b"RIFF\0\0\0\0WEBP", b"\x89PNG\r\n\x1a\n"]
 )
 def test_broken_and_foreign_files_are_left_to_the_decoder(data: bytes) -> None:
-    assert strip_metadata(data) in (None, data, b"RIFF\4\0\0\0WEBP")
+    assert strip(data) in (None, data, b"RIFF\4\0\0\0WEBP")

@@ -70,7 +70,7 @@ def test_errors_name_the_field_and_what_is_allowed(decoder: ImageDecoder) -> Non
         decoder.decode_alpha_mask(SMALL, "mask")
 
     assert unreadable.value.problem.field == "controls.0.image"
-    assert unreadable.value.problem.allowed == ["png", "jpeg", "webp", "gif", "bmp", "tiff"]
+    assert unreadable.value.problem.allowed == ["png", "jpeg", "webp", "gif", "bmp", "tiff", "avif"]
     assert (too_large.value.problem.field, too_large.value.problem.allowed) == ("mask_image", "sides ≤ 8192")
     assert opaque.value.problems[0].field == "mask"
 
@@ -198,3 +198,23 @@ def test_processes_end_when_the_service_is_gone(decoder: ImageDecoder) -> None:
     stdin.close()
 
     wait_until(lambda: process.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_an_empty_file_is_called_empty(decoder: ImageDecoder) -> None:
+    with pytest.raises(NotAnImage, match="is empty: a file of 0 bytes"):
+        decoder.decode(b"", "image")
+
+
+def test_a_heic_file_is_named_where_it_cannot_be_read(decoder: ImageDecoder) -> None:
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64)
+
+    with pytest.raises(NotAnImage, match=r"is a HEIC image, which this service is not set up to read|corrupt"):
+        decoder.decode(heic, "image")
+
+
+def test_an_avif_is_decoded_in_a_process_and_bounded_as_others_are(decoder: ImageDecoder) -> None:
+    image = decoder.decode(encode_solid("RGB", (40, 24), "red", "AVIF"), "image")
+    assert (image.width, image.height, image.format, image.stored_format) == (40, 24, "avif", "png")
+
+    with pytest.raises(ImageTooLarge, match="may decode to at most"):
+        decoder.decode(encode_solid("RGB", (3000, 3000), "red", "AVIF", speed=10), "image")

@@ -75,6 +75,17 @@ def test_bytes_in_the_request_are_read(reader: InputReader, text: str) -> None:
     assert found.decoded is not None
 
 
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF"])
+@pytest.mark.parametrize("extra", range(3))
+def test_base64_for_urls_and_without_padding_is_read(reader: InputReader, format: str, extra: int) -> None:
+    data = encode_solid("RGB", (32, 16), "red", format) + b"\xff" * extra  # each length of padding
+    text = base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+    for form in (text, f"data:image/png;base64,{text}", base64.b64encode(data).decode()):
+        (found,) = reader.read(img2img(form)).values()
+        assert (found.stored.width, found.stored.height) == (32, 16)
+
+
 def test_reading_does_not_store_images(reader: InputReader, storage: Storage) -> None:
     inputs = reader.read(img2img(TEXT))
     assert storage.find("inputs/") == []
@@ -185,7 +196,16 @@ def test_an_image_of_a_job_that_has_none_is_refused(
     [
         ("https://example.org/cat.png", "URLs are not fetched"),
         ("HTTP://example.org/cat.png", "URLs are not fetched"),
-        ("file:///etc/passwd", "URLs are not fetched"),
+        ("file:///etc/passwd", "is a path or a file name"),
+        ("blob:http://example.org/3f1c", "is a path or a file name"),
+        ("cat.png", "is a path or a file name, 'cat.png', which this service cannot read; send the image itself"),
+        ("images/cat (1).JPEG", "is a path or a file name"),
+        ("/home/me/cat", "is a path or a file name"),
+        ("~/cat", "is a path or a file name"),
+        ("./cat", "is a path or a file name"),
+        ("@cat.heic", "is a path or a file name"),
+        ("C:\\cats\\cat", "is a path or a file name"),
+        ("\\\\server\\cat", "is a path or a file name"),
         ("upload:", "this upload does not exist"),
         ("upload:../../etc/passwd", "this upload does not exist"),
         (f"upload:{'0' * 64}", "this upload does not exist"),
@@ -198,9 +218,12 @@ def test_an_image_of_a_job_that_has_none_is_refused(
         ("data:image/png;base64,", "is empty"),
         ("  \n ", "is empty"),
         ("not base64 at all!", "is not valid base64"),
-        (TEXT[:-1], "is not valid base64"),
+        (
+            TEXT[: len(TEXT) // 4 * 4 - 3],
+            "is not valid base64: no bytes have this length in it; it may be cut off",
+        ),
         (TEXT + "AAAA" if TEXT.endswith("=") else TEXT + "=", "is not valid base64"),
-        (TEXT.replace("i", "-", 1), "is not valid base64"),
+        (TEXT.replace("i", "*", 1), "is not valid base64"),
         ("é" * 8, "is not valid base64"),
     ],
 )

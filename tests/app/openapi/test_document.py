@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -110,13 +111,142 @@ def _errors(schema: Json, example: Any) -> Iterator[Any]:
     yield from validator.iter_errors(example)
 
 
-def test_request_schemas_list_the_entries_of_the_catalogue(document: Json) -> None:
+def test_ids_of_the_catalogue_are_examples_and_no_enumeration(document: Json) -> None:
     schemas = document["components"]["schemas"]
     for name in ("Txt2ImgRequest", "EditRequest"):
-        model, scheduler = (schemas[name]["properties"][field]["anyOf"][0] for field in ("model", "scheduler"))
-        assert model["enum"] == ["shapes-sdxl", "shapes-sd3", "shapes-flux"]
-        assert {"euler", "flow_euler"} <= set(scheduler["enum"])
-    assert "shapes-flux-silhouette" in schemas["Control"]["properties"]["controlnet"]["enum"]
+        model, scheduler = (schemas[name]["properties"][field] for field in ("model", "scheduler"))
+        assert model["examples"] == ["shapes-sdxl", "shapes-sd3", "shapes-flux"]
+        assert {"euler", "flow_euler"} <= set(scheduler["examples"])
+    assert "shapes-flux-silhouette" in schemas["Control"]["properties"]["controlnet"]["examples"]
+    listed = [value for values in found(document, "enum") for value in values]
+    assert not [value for value in listed if str(value).startswith("shapes-") or value == "flow_euler"]
+
+
+def found(part: Any, key: str) -> Iterator[Any]:
+    """Yield all values under a key, at any depth."""
+    if isinstance(part, dict):
+        yield from [value for name, value in part.items() if name == key]
+        part = list(part.values())
+    if isinstance(part, list):
+        for inner in part:
+            yield from found(inner, key)
+
+
+def objects(part: Any, where: str) -> Iterator[tuple[str, Json]]:
+    """Yield every schema with properties, at any depth, and where it is."""
+    if isinstance(part, dict):
+        if isinstance(part.get("properties"), dict):
+            yield where, part
+        for name, inner in part.items():
+            if name not in ("example", "examples"):
+                yield from objects(inner, f"{where}.{name}")
+    elif isinstance(part, list):
+        for index, inner in enumerate(part):
+            yield from objects(inner, f"{where}.{index}")
+
+
+def test_every_field_of_every_body_and_answer_is_described(document: Json) -> None:
+    undescribed = [
+        f"{where}.{field}"
+        for where, schema in objects(document, "document")
+        for field, part in schema["properties"].items()
+        if len(part.get("description", "").split()) < 2
+    ]
+
+    assert undescribed == []
+
+
+def test_every_schema_parameter_operation_and_answer_is_described(document: Json) -> None:
+    schemas = document["components"]["schemas"]
+    undescribed = [name for name, schema in schemas.items() if not schema.get("description")]
+    for name, operation in operations(document):
+        undescribed += [name for key in ("summary", "description") if not operation.get(key)]
+        for parameter in operation.get("parameters", ()):
+            undescribed += [] if parameter.get("description") else [f"{name} {parameter['name']}"]
+        for status, answer in operation["responses"].items():
+            undescribed += [] if answer.get("description") else [f"{name} {status}"]
+            headers = answer.get("headers", {}).items()
+            undescribed += [f"{name} {status} {header}" for header, part in headers if not part.get("description")]
+
+    assert undescribed == []
+
+
+def requests_of(document: Json) -> Iterator[tuple[str, Json]]:
+    """Yield the schemas of request bodies, and of the objects inside them."""
+    schemas = document["components"]["schemas"]
+    for name in [name for name in schemas if name.endswith("Request")] + ["Control", "Lora", "Webhook"]:
+        yield name, schemas[name]
+
+
+def test_optional_fields_of_requests_say_what_happens_without_them(document: Json) -> None:
+    silent = [
+        f"{name}.{field}"
+        for name, schema in requests_of(document)
+        for field, part in schema["properties"].items()
+        if field not in schema.get("required", ()) and "Default" not in part["description"]
+    ]
+
+    assert silent == []
+
+
+def test_bounds_of_request_fields_are_in_their_descriptions(document: Json) -> None:
+    steps, strength = (
+        document["components"]["schemas"]["Img2ImgRequest"]["properties"][name]["description"]
+        for name in ("num_inference_steps", "strength")
+    )
+
+    assert "Range: 1–200." in steps
+    assert "Range: above 0, up to 1." in strength
+
+
+def test_fields_that_only_some_families_have_name_them(document: Json) -> None:
+    fields = document["components"]["schemas"]["Txt2ImgRequest"]["properties"]
+
+    assert "Only for models of the families sdxl and sd3." in fields["clip_skip"]["description"]
+    assert "Only for models of the family flux." in fields["true_cfg_scale"]["description"]
+    assert "Only for" not in fields["prompt_2"]["description"]
+
+
+def test_requests_have_no_defaults_that_make_generated_types_require_a_field(document: Json) -> None:
+    for name, schema in requests_of(document):
+        assert [field for field, part in schema["properties"].items() if "default" in part] == [], name
+        assert len(schema.get("required", ())) <= 3, name
+
+
+def test_answers_require_what_they_always_have_and_nothing_else(document: Json) -> None:
+    schemas = document["components"]["schemas"]
+
+    assert {"started_at", "receipt", "queue"} <= set(schemas["JobView"]["required"])
+    assert {"loras", "seeds", "memory"} <= set(schemas["Receipt"]["required"])
+    assert {"preparing", "webhook"}.isdisjoint(schemas["JobView"]["required"])
+    assert "b64_json" not in schemas["ImageView"]["required"]
+
+
+def test_tags_are_described_and_cover_every_operation(document: Json) -> None:
+    tags = {tag["name"]: tag["description"] for tag in document["tags"]}
+
+    assert next(iter(tags)) == "jobs"
+    assert all(tags.values())
+    used = {tag for _, operation in operations(document) for tag in operation["tags"]}
+    assert used | {"webhooks"} == set(tags)
+
+
+def test_operation_ids_are_names_for_methods(document: Json) -> None:
+    ids = {name: operation["operationId"] for name, operation in operations(document)}
+
+    assert ids["POST /v1/txt2img"] == "createTxt2img"
+    assert ids["GET /v1/jobs/{id}"] == "getJob"
+    assert ids["DELETE /v1/loras/{id}"] == "deleteLora"
+    assert [id for id in ids.values() if not re.fullmatch("[a-z]+([A-Z][a-z0-9]*)+", id)] == []
+
+
+def test_uploads_and_images_list_their_media_types(document: Json) -> None:
+    upload = document["paths"]["/v1/uploads"]["post"]["requestBody"]["content"]
+    images = document["paths"]["/v1/jobs/{id}/images/{n}"]["get"]["responses"]["200"]["content"]
+
+    assert {"image/png", "image/jpeg", "image/webp", "multipart/form-data"} <= upload.keys()
+    assert "image/png" in upload["multipart/form-data"]["encoding"]["file"]["contentType"]
+    assert images.keys() == {"image/png", "image/jpeg", "image/webp"}
 
 
 def test_every_error_is_documented_in_the_dialect_of_its_path(document: Json) -> None:
@@ -131,9 +261,9 @@ def test_every_error_is_documented_in_the_dialect_of_its_path(document: Json) ->
 
 def test_a_method_that_is_not_allowed_is_answered_with_the_allowed_ones(client: TestClient) -> None:
     for method, path, allowed in (
-        ("PUT", "/v1/jobs/1", "DELETE, GET"),
-        ("GET", "/v1/txt2img", "POST"),
-        ("PATCH", "/v1/jobs/1/cancel", "POST"),
+        ("PUT", "/v1/jobs/1", "DELETE, GET, HEAD, OPTIONS"),
+        ("GET", "/v1/txt2img", "OPTIONS, POST"),
+        ("PATCH", "/v1/jobs/1/cancel", "OPTIONS, POST"),
         ("DELETE", "/openapi.json", "GET, HEAD"),
     ):
         response = client.request(method, path)

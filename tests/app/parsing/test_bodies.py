@@ -142,3 +142,25 @@ def test_a_form_with_anything_but_one_file_is_refused(form: str) -> None:
 def test_an_invalid_form_cannot_be_read(form: str, headers: dict[str, Any]) -> None:
     with pytest.raises(UnreadableBody):
         unpack(form, **headers)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        part("file", "x").removesuffix("\r\n"),
+        part("file", "x"),
+        part("file", "x") + "--b",
+        part("file", "x") + "--b-",
+        '--b\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\nx',
+    ],
+)
+def test_a_form_without_its_closing_boundary_is_called_cut_off(form: str) -> None:
+    with pytest.raises(
+        UnreadableBody, match="the form is cut off: it does not end with its closing boundary '--b--'"
+    ):
+        unpack(form)
+
+
+def test_an_empty_form_is_called_empty() -> None:
+    with pytest.raises(UnreadableBody, match="the form is empty"):
+        unpack("")

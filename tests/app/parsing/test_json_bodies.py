@@ -176,10 +176,29 @@ def test_a_hostile_field_of_a_form_is_refused_and_not_an_error_of_the_service(
     assert response.status_code == 422, response.text
 
 
-@pytest.mark.parametrize("path", ["/v1/txt2img", "/v1/uploads", "/v1/loras", "/v1/images/edits"])
-def test_a_compressed_body_is_refused_and_never_unpacked(client: TestClient, path: str) -> None:
-    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
-    response = client.post(path, content=b"{}", headers=headers)
+@pytest.mark.parametrize("path", ["/v1/txt2img", "/v1/images/generations"])
+def test_a_byte_order_mark_in_front_of_a_body_is_no_part_of_it(client: TestClient, path: str) -> None:
+    response = client.post(path, content=b"\xef\xbb\xbf{}", headers={"Content-Type": "application/json"})
 
-    assert response.status_code == 415
-    assert "send it without Content-Encoding" in response.text
+    assert (response.status_code, "prompt" in response.text) == (422, True)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_body_in_another_encoding_of_unicode_is_refused_by_name(client: TestClient, encoding: str) -> None:
+    body = '{"prompt": "a"}'.encode(encoding)
+    response = client.post("/v1/txt2img", content=body, headers={"Content-Type": "application/json"})
+
+    assert (response.status_code, response.json()["code"]) == (400, "unreadable_body")
+    assert "must be UTF-8" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("body", [b"", b" \n"])
+def test_an_empty_body_is_called_empty(client: TestClient, body: bytes) -> None:
+    response = client.post("/v1/txt2img", content=body, headers={"Content-Type": "application/json"})
+
+    assert (response.status_code, "it is empty" in response.json()["detail"]) == (400, True)
+
+
+def test_a_name_given_twice_inside_a_list_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="scale: is given more than once"):
+        check_json(b'{"loras": [{"name": "a", "scale": 1, "scale": 2}]}')

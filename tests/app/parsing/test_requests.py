@@ -68,8 +68,8 @@ def test_json_that_is_not_an_object_is_refused(raw: bytes) -> None:
         (Txt2ImgRequest, {"height": 2056}, "height", "64–2048"),
         (Txt2ImgRequest, {"num_images": 0}, "num_images", "1–8"),
         (Txt2ImgRequest, {"num_images": True}, "num_images", "1–8"),
-        (Txt2ImgRequest, {"seed": -1}, "seed", "0–4294967295"),
-        (Txt2ImgRequest, {"seed": 2**32}, "seed", "0–4294967295"),
+        (Txt2ImgRequest, {"seed": -2}, "seed", "-1–4294967302"),
+        (Txt2ImgRequest, {"seed": 2**32 + 7}, "seed", "-1–4294967302"),
         (Txt2ImgRequest, {"batchable": 1}, "batchable", [True, False]),
         (Txt2ImgRequest, {"output_format": "gif"}, "output_format", ["png", "jpeg", "webp"]),
         (Txt2ImgRequest, {"priority": "urgent"}, "priority", ["high", "normal", "low"]),
@@ -117,7 +117,7 @@ def test_an_unknown_field_is_refused_with_the_known_ones() -> None:
 
     (problem,) = caught.value.problems
     assert problem.field == "sampler_name"
-    assert problem.message == "is not a field of this request; remove it"
+    assert problem.message == "is not a field of this request; did you mean scheduler?"
     assert problem.allowed == sorted(Txt2ImgRequest.model_fields)
 
 

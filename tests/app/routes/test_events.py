@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Generator, Iterator
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -17,9 +18,12 @@ import psutil
 import pytest
 from fastapi.testclient import TestClient
 
+from app.main import create_app
+from app.settings import ApiSettings
+from contracts.errors import FailureCode
 from contracts.queue.client import JobQueue
 from contracts.queue.events import stream_key
-from contracts.queue.records import Progress
+from contracts.queue.records import JobError, Progress
 from contracts.settings import SharedSettings
 from tests.support.api_process import api_process
 from tests.support.claims import reports
@@ -60,7 +64,7 @@ def test_events_arrive_live_and_the_stream_ends_with_the_job(
     with api_process(settings.redis_url, settings.data) as (client, _):
         job = client.post("/v1/txt2img", json={"prompt": "x"}).json()
         events = follow(client, job["id"])
-        assert job["links"]["events"].endswith(f"/v1/jobs/{job['id']}/events")
+        assert f"/v1/jobs/{job['id']}/events?expires=" in job["links"]["events"]
 
         kinds = [next(events)[1]]
         claim = worker.claim()
@@ -110,6 +114,68 @@ def test_the_events_of_a_finished_job_are_replayed_from_the_first(
 
     assert [kind for _, kind, _ in parse(iter(response.text.splitlines()))] == ["queued", "started", "completed"]
     assert response.headers["Cache-Control"] == "no-store"
+
+
+def test_events_speak_as_jobs_do_and_the_last_one_holds_the_job(
+    client: TestClient, worker: ScriptedWorker
+) -> None:
+    job = submit(client)
+    claim = worker.claim()
+    advance(worker, claim, 1)
+    worker.complete(claim)
+
+    events = list(parse(iter(client.get(f"/v1/jobs/{job['id']}/events").text.splitlines())))
+
+    shown = [(kind, data["status"]) for _, kind, data in events]
+    assert shown == [
+        ("queued", "queued"), ("started", "running"), ("progress", "running"), ("completed", "completed")
+    ]  # fmt: skip
+    times = [datetime.fromisoformat(data["at"]) for _, _, data in events]
+    assert times == sorted(times)
+    assert abs(times[0] - datetime.fromisoformat(job["created_at"])).total_seconds() < 1
+    assert events[1][2]["attempts"] == 1
+    assert "state" not in events[-1][2]
+    ended = client.get(f"/v1/jobs/{job['id']}").json()
+    assert events[-1][2]["job"] == ended
+    assert [data.get("job") for _, _, data in events[:-1]] == [None] * 3
+
+
+@pytest.mark.parametrize("kind", ["failed", "cancelled"])
+def test_the_last_event_of_a_job_without_images_holds_it_too(
+    client: TestClient, worker: ScriptedWorker, kind: str
+) -> None:
+    id = submit(client)["id"]
+    if kind == "cancelled":
+        client.post(f"/v1/jobs/{id}/cancel")
+    else:
+        worker.claims.fail(worker.claim(), JobError.of(FailureCode.INTERNAL, "broken"))
+
+    _, name, data = list(parse(iter(client.get(f"/v1/jobs/{id}/events").text.splitlines())))[-1]
+
+    assert (name, data["status"], data["job"]) == (kind, kind, client.get(f"/v1/jobs/{id}").json())
+
+
+def test_the_link_to_events_needs_no_key_and_gives_access_to_nothing_else(
+    client: TestClient, worker: ScriptedWorker, api_settings: ApiSettings
+) -> None:
+    first, second = submit(client), submit(client)
+    for _ in range(2):
+        worker.complete(worker.claim())
+    locked = create_app(api_settings.model_copy(update={"require_keys": True}))
+    with TestClient(locked, raise_server_exceptions=False) as stranger:
+        path, _, query = first["links"]["events"].partition("?")
+        opened = stranger.get(f"{path}?{query}")
+        others = [
+            stranger.get(path),
+            stranger.get(f"/v1/jobs/{second['id']}/events?{query}"),
+            stranger.get(f"/v1/jobs/{first['id']}?{query}"),
+            stranger.get(f"/v1/jobs/{first['id']}/images/0?{query}"),
+            stranger.get(f"{path}?{query}&x=1"),
+            stranger.get(f"{path}?{query[:-2]}"),
+        ]
+
+    assert (opened.status_code, opened.text.count("event: completed")) == (200, 1)
+    assert [other.status_code for other in others] == [401, 403, 401, 403, 403, 403]
 
 
 @pytest.mark.parametrize("position", ["x", "1-x", "-1", "1-1-1", "99999999999999999999"])
@@ -179,7 +245,9 @@ def test_a_stalled_client_is_disconnected_and_uses_little_memory(
             stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             stalled.sendall(f"GET /v1/jobs/{id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             for _ in range(900):  # 45 MB in all
-                queue.connection.xadd(stream_key(id), {"event": "preview", "data": json.dumps("x" * 50_000)})
+                queue.connection.xadd(
+                    stream_key(id), {"event": "preview", "data": json.dumps({"url": "x" * 50_000})}
+                )
             queue.connection.publish("darkroom:bells", f"{id} preview")
             wait_until(lambda: _has_logged(process, b"accepted no data"))
             assert psutil.Process(process.pid).memory_info().rss < 400 * 2**20

@@ -33,7 +33,21 @@ def test_jobs_are_listed_newest_first_in_the_form_of_a_single_job(
     jobs = client.get("/v1/jobs").json()["data"]
 
     assert [job["id"] for job in jobs] == ids[::-1]
-    assert jobs[2] == client.get(f"/v1/jobs/{ids[0]}").json()
+    finished = client.get(f"/v1/jobs/{ids[0]}").json()
+    assert jobs[2] == {name: value for name, value in finished.items() if name != "receipt"}
+
+
+def test_a_list_has_receipts_only_where_they_are_asked_for(client: TestClient, worker: ScriptedWorker) -> None:
+    ids = [submit(client)["id"] for _ in range(2)]
+    worker.complete(worker.claim())
+
+    plain, full = (client.get(f"/v1/jobs{query}").json()["data"] for query in ("", "?include=receipt"))
+    unknown = client.get("/v1/jobs?include=images")
+
+    assert ["receipt" in job for job in plain] == [False, False]
+    assert ["receipt" in job for job in full] == [False, True]
+    assert full[1] == client.get(f"/v1/jobs/{ids[0]}").json()
+    assert (unknown.status_code, unknown.json()["errors"][0]["field"]) == (422, "include")
 
 
 @pytest.mark.parametrize(

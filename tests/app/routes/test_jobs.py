@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import threading
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,7 +37,8 @@ def test_a_job_of_every_task_is_accepted(client: TestClient, queue: JobQueue, ta
     assert response.status_code == 202
     assert response.headers["Location"] == address
     assert (job["status"], job["task"], job["model"]) == ("queued", task, "shapes-sdxl")
-    others = {name: f"{address}/{name}" for name in ("events", "rerun", "cancel")}
+    others = {name: f"{address}/{name}" for name in ("rerun", "cancel")}
+    assert job["links"].pop("events").startswith(f"{address}/events?expires=")
     assert job["links"] == {"self": address} | others
     assert job["queue"] == {"position": 1, "ahead": 0}
     assert job["metadata"] == {"who": "me"}
@@ -328,3 +330,31 @@ def test_images_are_not_sent_through_the_queue(client: TestClient, queue: JobQue
     assert len(record.parameters.model_dump_json()) < 2000
     assert record.parameters.image is not None
     assert record.parameters.image.startswith("inputs/")
+
+
+@pytest.mark.parametrize("task", BODIES)
+def test_a_job_of_any_task_is_made_at_one_address(client: TestClient, queue: JobQueue, task: str) -> None:
+    response = client.post("/v1/jobs", json={"task": task, **BODIES[task]})
+
+    assert (response.status_code, response.json()["task"]) == (202, task)
+    assert response.headers["Location"].endswith(response.json()["id"])
+    assert queue.fetch(response.json()["id"]).parameters.task == task
+
+
+def test_a_job_of_any_task_can_be_waited_for_and_is_made_once(client: TestClient, worker: ScriptedWorker) -> None:
+    headers = {"Prefer": "wait", "Idempotency-Key": "one"}
+    thread = threading.Thread(target=lambda: worker.complete(worker.claim_next()))
+    thread.start()
+    answers = [client.post("/v1/jobs", json={"task": "txt2img", "prompt": "a"}, headers=headers) for _ in range(2)]
+    thread.join()
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].json()["id"] == answers[1].json()["id"]
+    assert answers[1].headers["Idempotency-Replayed"] == "true"
+
+
+@pytest.mark.parametrize("body", [{"prompt": "a"}, {"task": "video", "prompt": "a"}])
+def test_a_job_without_a_known_task_is_refused_with_the_tasks(client: TestClient, body: dict[str, str]) -> None:
+    error = client.post("/v1/jobs", json=body).json()["errors"][0]
+
+    assert (error["field"], error["allowed"]) == ("task", list(BODIES))

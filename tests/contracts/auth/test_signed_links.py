@@ -17,7 +17,7 @@ def signer(queue: JobQueue, settings: SharedSettings, storage: Storage | None) -
 
 
 def check(signer: LinkSigner, query: str) -> None:
-    signer.check(
+    signer.check_image(
         "job", 0, [(name, value) for name, _, value in (part.partition("=") for part in query.split("&"))]
     )
 
@@ -26,12 +26,12 @@ def test_processes_started_before_and_after_a_loss_of_redis_data_accept_each_oth
     queue: JobQueue, settings: SharedSettings, storage: Storage
 ) -> None:
     before = signer(queue, settings, storage)
-    old_link = before.sign("job", 0)
+    old_link = before.sign_image("job", 0)
     queue.connection.flushall()
     after = signer(queue, settings, storage)
 
     check(after, old_link)
-    check(before, after.sign("job", 0))
+    check(before, after.sign_image("job", 0))
 
 
 def test_a_process_without_the_storage_learns_the_secret_from_one_with_it(
@@ -42,18 +42,18 @@ def test_a_process_without_the_storage_learns_the_secret_from_one_with_it(
     queue.connection.flushall()
     dispatcher.prepare()  # by itself: a secret that nobody else knows
     with pytest.raises(LinkRefused):
-        check(api, dispatcher.sign("job", 0))
+        check(api, dispatcher.sign_image("job", 0))
 
     api.share()
     dispatcher.prepare()
 
-    check(api, dispatcher.sign("job", 0))
+    check(api, dispatcher.sign_image("job", 0))
 
 
 def test_a_secret_that_redis_has_from_an_earlier_release_stays(
     queue: JobQueue, settings: SharedSettings, storage: Storage
 ) -> None:
-    link = signer(queue, settings, None).sign("job", 0)
+    link = signer(queue, settings, None).sign_image("job", 0)
 
     check(signer(queue, settings, storage), link)
     queue.connection.flushall()
@@ -65,6 +65,6 @@ def test_links_are_signed_while_the_storage_is_full(
     queue: JobQueue, settings: SharedSettings, storage: Storage
 ) -> None:
     with full_disk():
-        link = signer(queue, settings, storage).sign("job", 0)
+        link = signer(queue, settings, storage).sign_image("job", 0)
 
     check(signer(queue, settings, storage), link)

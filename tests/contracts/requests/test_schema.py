@@ -40,8 +40,8 @@ def test_a_field_of_another_task_is_refused(task: Task) -> None:
     [
         {"prompt": ""}, {"prompt": "x" * 10_001}, {"prompt": 3}, {"width": "64"}, {"width": 63}, {"width": 2056},
         {"height": 64.5}, {"num_images": 0}, {"num_images": 9}, {"num_images": True}, {"num_inference_steps": 0},
-        {"num_inference_steps": 201}, {"guidance_scale": -1}, {"guidance_scale": 31}, {"seed": -1},
-        {"seed": 2**32}, {"loras": [{"name": "a"}] * 9}, {"loras": [{"name": "a", "scale": 5}]},
+        {"num_inference_steps": 201}, {"guidance_scale": -1}, {"guidance_scale": 31}, {"seed": -2},
+        {"seed": 2**32 + 7}, {"loras": [{"name": "a"}] * 9}, {"loras": [{"name": "a", "scale": 5}]},
         {"output_format": "gif"}, {"output_quality": 0}, {"deadline_seconds": 0}, {"priority": "urgent"},
         {"metadata": {str(number): "x" for number in range(17)}}, {"metadata": {"a": "x" * 2048}},
         {"metadata": {"a": 1}}, {"original_size": [64]}, {"steps": 3},

@@ -12,7 +12,7 @@ from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, M
 from contracts.catalogue.families import Mode, Task
 from contracts.errors import InvalidRequest
 from contracts.requests.defaults import StoredImage, resolve
-from contracts.requests.fields import MAX_SEED
+from contracts.requests.fields import MAX_DRAWN_SEED, MAX_SEED
 from contracts.requests.schema import REQUESTS, JobRequest
 from contracts.requests.validation import check
 
@@ -159,11 +159,34 @@ def test_seed_zero_is_a_seed_whose_meaning_the_operator_decides(catalogue: Catal
     assert (named.seed, named.batchable) == (0, None)
 
 
+@pytest.mark.parametrize("first", [MAX_DRAWN_SEED, MAX_SEED - 7, 0])
+def test_every_seed_that_an_image_got_can_be_sent_again(catalogue: Catalogue, first: int) -> None:
+    seeds = accepted(catalogue, request("txt2img", seed=first, num_images=8)).seeds
+
+    assert [accepted(catalogue, request("txt2img", seed=seed)).seed for seed in seeds] == seeds
+
+
+@pytest.mark.parametrize(("seed", "images"), [(MAX_SEED, 2), (MAX_SEED - 6, 8)])
+def test_a_seed_whose_last_image_would_get_one_that_cannot_be_sent_is_refused(
+    catalogue: Catalogue, seed: int, images: int
+) -> None:
+    with pytest.raises(InvalidRequest, match="seed: is too large") as caught:
+        accepted(catalogue, request("txt2img", seed=seed, num_images=images))
+
+    assert caught.value.problems[0].allowed == f"0–{MAX_SEED - images + 1}"
+
+
+def test_seed_minus_one_draws_a_seed_as_none_does(catalogue: Catalogue) -> None:
+    drawn = [accepted(catalogue, request("txt2img", seed=-1)) for _ in range(3)]
+
+    assert len({parameters.seed for parameters in drawn}) > 1
+    assert all(parameters.seed >= 0 and parameters.batchable for parameters in drawn)
+
+
 def test_without_a_seed_one_is_drawn_and_calls_may_be_joined(catalogue: Catalogue) -> None:
     drawn = [accepted(catalogue, request("txt2img")) for _ in range(4)]
     assert len({parameters.seed for parameters in drawn}) > 1
-    assert all(0 <= parameters.seed <= MAX_SEED for parameters in drawn)
-    assert [parameters.batchable for parameters in drawn] == [True] * 4
+    assert all(0 <= parameters.seed <= MAX_DRAWN_SEED and parameters.batchable for parameters in drawn)
 
 
 @pytest.mark.parametrize("batchable", [True, False])

@@ -15,15 +15,11 @@ from contracts.errors import FailureCode
 from contracts.metrics import Counters
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
-from tests.support.jobs import RecordingWatch, complete_job, fail_job, make_job, run_jobs
+from tests.support.jobs import JobStopped, RecordingWatch, complete_job, fail_job, make_job, run_jobs
 from worker.pool.pool import Pool
 from worker.runtime.memory_tracker import MemoryTracker
 
 FAMILY_IDS = list(FAMILIES)
-
-
-class Stopped(BaseException):
-    """Thrown into a job."""
 
 
 class DeviceAway(Exception):
@@ -31,20 +27,20 @@ class DeviceAway(Exception):
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
-def test_an_exception_from_the_watch_propagates_and_leaves_no_trace(
+def test_what_is_thrown_into_a_job_ends_it_and_leaves_no_trace(
     family: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     before, _ = complete_job(make_job(catalogue, family), pool, storage)
-    watch = RecordingWatch(stop_after=2, error=Stopped())
+    watch = RecordingWatch(stop_after=2, error=JobStopped())
     with_adapter = make_job(catalogue, family, seed=3, loras=[{"name": f"{family}-lora"}])
-    with pytest.raises(Stopped):
+    with pytest.raises(JobStopped):
         run_jobs(with_adapter, pool, storage, watch)
     assert len(watch.seen) == 2
     assert not storage.exists("images/job0/1/0.png")
     assert complete_job(make_job(catalogue, family), pool, storage)[0] == before
 
 
-def test_a_missing_input_fails_all_jobs_of_the_call_but_not_the_next_call(
+def test_a_missing_input_fails_the_jobs_that_name_it_but_not_the_next_one(
     catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     before, _ = complete_job(make_job(catalogue, "sdxl"), pool, storage)

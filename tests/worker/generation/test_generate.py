@@ -1,4 +1,4 @@
-"""Generation in every family and mode: seeds, several jobs in a call, ControlNets, masks, receipts."""
+"""Generation in every family and mode: seeds, several jobs at once, ControlNets, masks, receipts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from worker.pool.pool import Pool
 EVERY_MODE = [(family.id, mode) for family in FAMILIES.values() for mode in family.modes]
 FAMILY_IDS = list(FAMILIES)
 
-#: A batched image may differ from the same image alone by this many of 255 levels (float32 on the CPU).
+#: An image of joined calls may differ from the same image alone by this many of 255 levels (float32 on the CPU).
 BATCH_TOLERANCE_LEVELS = 1
 
 
@@ -67,7 +67,7 @@ def test_three_images_equal_three_seeds_alone_within_the_batching_tolerance(
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
-def test_jobs_that_share_a_call_keep_their_own_prompt_seed_and_format(
+def test_jobs_whose_calls_are_joined_keep_their_own_prompt_seed_and_format(
     family: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     batch = [
@@ -130,14 +130,6 @@ def test_clip_skip_works_up_to_its_maximum_and_is_refused_above(
     complete_job(make_job(catalogue, family, clip_skip=most), pool, storage)
     with pytest.raises(InvalidRequest, match="must be at most"):
         make_job(catalogue, family, clip_skip=most + 1)
-
-
-def test_diffusers_pipelines_require_a_dict_from_their_callback(pool: Pool) -> None:
-    """Why `StepCallback` returns a dict even if it replaces nothing (diffusers 0.42)."""
-    with pytest.raises(AttributeError):
-        pool.model("shapes-flux").base(
-            "a", width=64, height=64, num_inference_steps=1, callback_on_step_end=lambda *_: None
-        )
 
 
 @pytest.mark.parametrize(

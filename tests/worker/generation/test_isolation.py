@@ -26,7 +26,15 @@ from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
 from tests.support.images import encode_image
-from tests.support.jobs import INPUT_IMAGES, RecordingWatch, complete_job, fail_job, make_job, run_jobs
+from tests.support.jobs import (
+    INPUT_IMAGES,
+    JobStopped,
+    RecordingWatch,
+    complete_job,
+    fail_job,
+    make_job,
+    run_jobs,
+)
 from tests.support.weights import to_kohya, write_adapter
 from worker.adapters.files import Limits, LoraFiles
 from worker.pool.model import LoadedModel
@@ -184,16 +192,16 @@ def _run_into(request: JobParameters, fault: str, pool: Pool, storage: Storage) 
         results = run_jobs(_mixed_batch(pool.catalogue, request), pool, storage)
         assert [result.status for result in results] == [*["completed"] * 3, "failed"]
     elif fault == "cancelled mixed batch":
-        with pytest.raises(KeyError):
+        with pytest.raises(JobStopped):
             run_jobs(
                 _mixed_batch(pool.catalogue, request),
                 pool,
                 storage,
-                RecordingWatch(stop_after=1, error=KeyError()),
+                RecordingWatch(stop_after=1, error=JobStopped()),
             )
     elif fault == "cancelled":
-        with pytest.raises(KeyError):
-            run_jobs(request, pool, storage, RecordingWatch(stop_after=1, error=KeyError()))
+        with pytest.raises(JobStopped):
+            run_jobs(request, pool, storage, RecordingWatch(stop_after=1, error=JobStopped()))
     else:
         with FAULTS[fault](pool.model(request.model)):
             run_jobs(request, pool, storage)

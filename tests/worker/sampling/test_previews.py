@@ -20,7 +20,7 @@ from contracts.queue.leases import Claims
 from contracts.settings import QueueSettings
 from contracts.storage import Storage
 from tests.support.claims import take
-from tests.support.jobs import Pixels, RecordingWatch, complete_job, decode_pixels, make_job, run_jobs
+from tests.support.jobs import JobStopped, Pixels, RecordingWatch, complete_job, decode_pixels, make_job, run_jobs
 from tests.support.parameters import parameters
 from worker.loop.progress import JobWatch
 from worker.pool.pool import Pool
@@ -100,7 +100,7 @@ def test_a_job_with_previews_gives_the_same_bytes(
         assert shown[1].parameters.previews == 10
 
 
-def test_each_job_of_a_call_gets_previews_of_its_own_images_only(
+def test_each_of_several_jobs_gets_previews_of_its_own_images_only(
     catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     watch = RecordingWatch()
@@ -136,14 +136,10 @@ def test_a_preview_that_cannot_be_sent_does_not_fail_the_job(
     assert "no preview after step" in caplog.text
 
 
-def test_an_aborted_job_leaves_no_thread(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
-    class Stop(Exception):
-        pass
-
-    with pytest.raises(Stop):
-        run_jobs(
-            make_job(catalogue, "sdxl", previews=2), pool, storage, RecordingWatch(stop_after=2, error=Stop())
-        )
+def test_a_stopped_job_leaves_no_thread(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
+    watch = RecordingWatch(stop_after=2, error=JobStopped())
+    with pytest.raises(JobStopped):
+        run_jobs(make_job(catalogue, "sdxl", previews=2), pool, storage, watch)
 
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("previews")]
 

@@ -15,7 +15,15 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Mode
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
-from tests.support.jobs import RecordingWatch, complete_job, decode_pixels, fail_job, make_job, run_jobs
+from tests.support.jobs import (
+    JobStopped,
+    RecordingWatch,
+    complete_job,
+    decode_pixels,
+    fail_job,
+    make_job,
+    run_jobs,
+)
 from worker.pool.pool import Pool
 
 FAMILY_IDS = list(FAMILIES)
@@ -95,8 +103,8 @@ def test_an_exact_job_after_fast_ones_gives_the_same_bytes_and_modules_are_uncha
     net = model.pipeline(fast.mode, fast.scheduler, [f"{family}-hint"]).controlnet
     before = [_state(part) for part in (denoiser, net)]
     complete_job(fast, pool, storage)
-    with pytest.raises(KeyError):
-        run_jobs(fast, pool, storage, RecordingWatch(stop_after=5, error=KeyError()))
+    with pytest.raises(JobStopped):
+        run_jobs(fast, pool, storage, RecordingWatch(stop_after=5, error=JobStopped()))
     _break_off(denoiser, fast, pool, storage)
     assert [_state(part) for part in (denoiser, net)] == before
     assert complete_job(exact, pool, storage)[0] == expected
@@ -124,7 +132,7 @@ def _break_off(denoiser: Any, job: JobParameters, pool: Pool, storage: Storage) 
     handle.remove()
 
 
-def test_it_works_with_adapters_previews_and_other_jobs_in_the_call(
+def test_it_works_with_adapters_previews_and_other_jobs_in_its_calls(
     catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     loras = [{"name": "flux-lora", "scale": 2.0}]
