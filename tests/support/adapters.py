@@ -37,7 +37,7 @@ def choose_sets(adapters: LoraCache, *wanted: Sequence[LoraParameters]) -> list[
 
 @contextmanager
 def active_loras(adapters: LoraCache, *loras: LoraParameters) -> Iterator[None]:
-    """Inside, these act for the one image of a call, and for its prompt; as for a job, they may be evicted then."""
+    """Inside, these act for the one image of a call, and for its prompt; afterwards they may be evicted."""
     (own,) = choose_sets(adapters, loras)
     try:
         adapters.act([(own, 1)])

@@ -168,12 +168,28 @@ class CountingDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _HostGenerator(torch.Generator):
-    """A generator of the device: CUDA keeps the state of its generators on the host."""
+    """A generator of the device, whose state CUDA keeps on the host."""
 
     def __new__(cls, device: object = None) -> Self:
         """One of the CPU, whatever the device."""
         del device
-        return super().__new__(cls, "cpu")
+        return super().__new__(cls, "cpu")  # type: ignore[call-arg]
+
+
+@contextmanager
+def _generators_on_host() -> Iterator[None]:
+    """Inside, there are generators of the device, the global one of the process among them."""
+    library: Any = torch
+    own, of_process = torch.Generator, _HostGenerator()
+    functions = (torch.cuda.get_rng_state, torch.cuda.set_rng_state)
+    library.Generator = _HostGenerator
+    library.cuda.get_rng_state = lambda _: of_process.get_state()
+    library.cuda.set_rng_state = lambda state, _: of_process.set_state(state)
+    try:
+        yield
+    finally:
+        library.Generator = own
+        library.cuda.get_rng_state, library.cuda.set_rng_state = functions
 
 
 @contextmanager
@@ -189,8 +205,7 @@ def on_device(pool: Pool, model: LoadedModel) -> Iterator[CountingDevice]:
     ]  # fmt: skip
     cuda: Any = torch.cuda
     homes = (pool.device, model.device, torch.cuda.synchronize, torch.cuda.get_device_name)
-    generators = (torch.Generator, torch.cuda.get_rng_state, torch.cuda.set_rng_state)
-    counting, own = CountingDevice(), _HostGenerator()
+    counting = CountingDevice()
 
     def synchronize(*_: object) -> None:
         counting.waits["synchronize"] += 1
@@ -204,15 +219,10 @@ def on_device(pool: Pool, model: LoadedModel) -> Iterator[CountingDevice]:
         for component in components:
             component._device = DEVICE
         cuda.synchronize, cuda.get_device_name = synchronize, str
-        torch.Generator = _HostGenerator
-        cuda.get_rng_state = lambda _: own.get_state()
-        cuda.set_rng_state = lambda state, _: own.set_state(state)
-        with counting:
+        with counting, _generators_on_host():
             yield counting
     finally:
         pool.device, model.device, cuda.synchronize, cuda.get_device_name = homes
-        generator, cuda.get_rng_state, cuda.set_rng_state = generators
-        torch.Generator = generator
         for component in components:
             component._device = homes[1]
         for owner, name, tensor in weights:

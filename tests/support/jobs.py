@@ -156,11 +156,15 @@ def start_jobs(
     storage: Storage,
     watch: RecordingWatch | None = None,
     owners: Sequence[str] = (),
+    name: str = "job",
+    tier: int = 1,
 ) -> list[JobInFlight]:
     """Start jobs on an engine; those that are not `batchable` are exact.
 
     Args:
         owners: of the jobs; empty: one owner's.
+        name: their ids begin with it.
+        tier: of all of them.
     """
     seen = watch or RecordingWatch()
 
@@ -172,7 +176,7 @@ def start_jobs(
         return engine.start(job, work, lambda: seen.reason)
 
     return [
-        start(Job(f"job{index}", item, 0.5, owner, exact=not item.batchable))
+        start(Job(f"{name}{index}", item, 0.5, owner, tier, exact=not item.batchable))
         for index, (item, owner) in enumerate(zip(parameters, owners or [""] * len(parameters), strict=True))
     ]
 

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 from redis import Redis
@@ -89,6 +89,11 @@ def after_each_step(act: Callable[[str, int], object]) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(JobWatch, "step", step_and_act)
         yield
+
+
+def at_step(number: int, job_id: str, act: Callable[[], object]) -> AbstractContextManager[None]:
+    """While the block runs, do something in the worker's thread when a job has made its step of this number."""
+    return after_each_step(lambda id, step: act() if (id, step) == (job_id, number) else None)
 
 
 def send_sigterm() -> None:

@@ -297,6 +297,10 @@ class Engine:
             self.costs.learn(job.step_kind, job.job.parameters.num_images, now - job.step_used_seconds)
         job.step_used_seconds = now
 
+    def note_memory(self, job: JobInFlight) -> None:
+        """Inside the job's coroutine, before its receipt: note what it has taken since it was woken."""
+        self._note_memory([job])
+
     def _note_memory(self, jobs: Sequence[JobInFlight]) -> None:
         peak_bytes, retries = self._pool.memory_tracker.take_peak()
         for job in jobs:

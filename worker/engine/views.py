@@ -28,11 +28,11 @@ class _View:
     __slots__ = ()
     _viewed: Any
 
-    def cache_context(self, name: str) -> AbstractContextManager[Any]:
-        """diffusers writes the name into the module's hooks at once, for all jobs: only its own caches read it."""
+    def cache_context(self, name: str, **where: Any) -> AbstractContextManager[Any]:
+        """diffusers writes this into the module's hooks at once, for all jobs: only its own caches read it."""
         if current_coroutine() is not None:
             return nullcontext()
-        context: AbstractContextManager[Any] = self._viewed.cache_context(name)
+        context: AbstractContextManager[Any] = self._viewed.cache_context(name, **where)
         return context
 
     def _reset_stateful_cache(self, *_: Any, **__: Any) -> None:

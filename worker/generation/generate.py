@@ -195,6 +195,7 @@ class JobGeneration:
         )
 
     def _receipt(self, model: LoadedModel, encoder: PromptEncoder) -> Any:
+        self._engine.note_memory(self._flight)
         look_ups = encoder.cache_use_of(self._job.owner)
         was_ahead = self._pool.was_read_ahead(self._parameters, self._job.owner)
         ahead = min(encoder.cache_use.ahead, look_ups.misses) if was_ahead else 0

@@ -27,6 +27,7 @@ from contracts.queue.records import JobRecord
 from contracts.redis import keys
 from contracts.storage import Storage
 from worker.checkpoints.places import NotPrepared
+from worker.engine.coroutine import Stopped
 from worker.engine.engine import Engine
 from worker.engine.job import Job, JobInFlight
 from worker.engine.policy import FifoPolicy
@@ -312,13 +313,16 @@ class Consumer:
         watch.mark_alive()
         result = flight.result
         if result is None:
-            if isinstance(flight.coroutine.error, Exception):
-                raise flight.coroutine.error  # a bug: jobs' own errors are results
+            error = flight.coroutine.error
+            if error is not None and not isinstance(error, Stopped):
+                raise error  # a bug, or a `SystemExit` of a library: jobs' own errors are results
             result = JobResult("released" if self._device_failure is None else "device_failed")
         self._next_claim_at = 0.0  # there is room
         while len(self._unwritten()) >= _MAX_UNWRITTEN:
             wait(self._completions, _WATCHED_SECONDS, return_when=FIRST_COMPLETED)
-            self._engine.mark_alive()  # the watches of the jobs that are being written see whether those hang
+            # The watches of the jobs that are being written see whether those hang.
+            self._engine.mark_alive()
+            watch.mark_alive()
         self._completions.append(self._completer.complete(watch.claim, watch, result))
         self._completions[-1].add_done_callback(lambda _: self._heartbeat.stop_holding(watch))
 

@@ -22,7 +22,7 @@ from contracts.storage import Storage
 from tests.support.claims import take
 from tests.support.jobs import JobStopped, Pixels, RecordingWatch, complete_job, decode_pixels, make_job, run_jobs
 from tests.support.parameters import parameters
-from worker.loop.progress import JobWatch
+from worker.loop.progress import JobWatch, ProgressReporter
 from worker.pool.pool import Pool
 from worker.sampling import previews
 
@@ -146,16 +146,15 @@ def test_a_stopped_job_leaves_no_thread(catalogue: Catalogue, pool: Pool, storag
 
 def test_a_preview_becomes_an_event_while_the_lease_is_held(queue: JobQueue) -> None:
     job = queue.submit(parameters())
-    claims = Claims(queue.connection, QueueSettings(), "one", 60)
-    batch = [take(claims)]
-    watch = JobWatch(claims, batch)
+    reporter = ProgressReporter(Claims(queue.connection, QueueSettings(), "one", 60), report_seconds=600)
+    watch = JobWatch(reporter, take(reporter.claims))
     shown = Preview(index=0, step=1, steps=4, width=8, height=8, url="data:image/jpeg;base64,AA==")
 
-    watch.preview(job.id, shown)
-    claims.release(batch[0])
-    watch.preview(job.id, shown.model_copy(update={"step": 2}))
-    watch.drop(job.id)
-    watch.preview(job.id, shown.model_copy(update={"step": 3}))
+    watch.preview(shown)
+    reporter.claims.release(watch.claim)
+    watch.preview(shown.model_copy(update={"step": 2}))
+    watch.drop()
+    watch.preview(shown.model_copy(update={"step": 3}))
 
     told = [event for event in queue.events(job.id, "0", 99) if event.kind == "preview"]
     assert [event.data for event in told] == [shown.model_dump()]
