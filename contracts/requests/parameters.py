@@ -5,19 +5,10 @@ They travel through the queue and are part of the receipt. They hold ids, JSON a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pydantic import ConfigDict, Field
 
 from contracts.catalogue.families import Mode, Task
 from contracts.requests.fields import Control, ImageFields, Lora, OptionalImages
-
-#: Fields that may differ between jobs of one pipeline call.
-PER_IMAGE_FIELDS = frozenset(
-    {"prompt", "prompt_2", "prompt_3", "negative_prompt", "seed", "num_images", "batchable",
-     "loras", "output_format", "output_quality", "previews"}
-)  # fmt: skip
-
 
 #: Fields that another release has added are ignored.
 _STORED = ConfigDict(extra="ignore")
@@ -99,11 +90,3 @@ class JobParameters(ImageFields, OptionalImages):
         images = (self.image, self.mask_image, *(control.image for control in self.controls))
         keys = (*images, *(lora.key for lora in self.loras))
         return list(dict.fromkeys(key for key in keys if key is not None))
-
-
-def combine(jobs: Sequence[JobParameters]) -> JobParameters:
-    """Merge the jobs of one pipeline call for the memory plan: all images, and each LoRA once in a fixed order."""
-    adapters = {(lora.name, lora.sha256 or ""): lora for job in jobs for lora in job.loras}
-    loras = tuple(adapters[key].model_copy(update={"scale": 1.0}) for key in sorted(adapters))
-    images = sum(job.num_images for job in jobs)
-    return jobs[0].model_copy(update={"loras": loras, "num_images": images})
