@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo install test test-node fuzz lint check chaos sentinel soak audit judge manifest bench containers gpu gpu-check format clean
+.PHONY: demo install test test-node test-clients test-browser fuzz lint check chaos sentinel soak audit judge manifest bench containers gpu gpu-check format clean
 
 demo: install  ## run the service, one job of each task, and show the images
 	@$(BIN)/python -m cli.demo
@@ -29,8 +29,14 @@ lint: .venv/installed-dev  ## linters, types, and the static checks of what is d
 check: lint  ## linters, types, and the tests that need no model: the quick one
 	$(PYTEST) -q tests/test_layers.py tests/test_release.py tests/contracts tests/app tests/dispatcher tests/cli tests/deploy
 
-test-node: .venv/installed-dev  ## the OpenAI package of npm against the service; needs node, and npm's registry
-	$(BIN)/python -m pytest tests/openai_node/images.py
+test-node: .venv/installed-dev  ## the OpenAI package of npm against the service, and types generated for TypeScript; needs node, and npm's registry
+	$(BIN)/python -m pytest tests/openai_node/images.py tests/generated_clients/typescript.py
+
+test-clients: .venv/installed-dev build/generators/bin/openapi-python-client  ## a Python client generated from the OpenAPI document; needs PyPI
+	$(BIN)/python -m pytest tests/generated_clients/python.py
+
+test-browser: .venv/installed-dev  ## "Try it out" of every route at /docs; needs Chromium (apt-get install chromium), node, and npm's registry
+	$(BIN)/python -m pytest -s tests/docs_browser/docs.py
 
 fuzz: .venv/installed-dev  ## schemathesis against the service, for up to half an hour
 	DARKROOM_FUZZ_EXAMPLES=$${DARKROOM_FUZZ_EXAMPLES:-300} DARKROOM_FUZZ_SECONDS=1800 DARKROOM_FUZZ_PHASES=examples,coverage,fuzzing,stateful $(BIN)/python -m pytest -s tests/end_to_end/test_fuzzing.py
@@ -46,6 +52,11 @@ soak: .venv/installed-dev  ## honest and hostile clients for 20 minutes, while e
 
 audit: build/audit/bin/pip-audit  ## known vulnerabilities of the pinned dependencies; needs PyPI, and is for CI with network
 	build/audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
+
+# In an environment of its own: it needs an older typer than the rest.
+build/generators/bin/openapi-python-client:
+	$(PYTHON) -m venv build/generators
+	PIP_CONSTRAINT= build/generators/bin/python -m pip install --quiet openapi-python-client==0.29.1
 
 build/audit/bin/pip-audit:
 	$(PYTHON) -m venv build/audit

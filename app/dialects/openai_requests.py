@@ -24,7 +24,7 @@ from app.parsing.requests import build, parse
 from app.parsing.schemas import takes_text
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import FieldProblem, ImageTooLarge, InvalidRequest, NotAnImage, NotFound
-from contracts.requests.fields import ImageRef, MaskBlur, MaskCrop, Strength
+from contracts.requests.fields import FitField, ImageRef, MaskBlur, MaskCrop, Strength
 from contracts.requests.schema import Img2ImgRequest, InpaintRequest, JobRequest, Txt2ImgRequest
 
 _SIZE = re.compile(r"auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4}")
@@ -100,7 +100,11 @@ class GenerationRequest(ImageRequest):
 
 
 class EditRequest(ImageRequest):
-    """An image from a prompt and an image; with a mask, only what is transparent in the mask is regenerated."""
+    """An image from a prompt and an image.
+
+    Only what is transparent in the mask, or without a mask in the image, is regenerated; all of an opaque image
+    without a mask is.
+    """
 
     image: ImageRef
     mask: ImageRef | None = Field(
@@ -113,10 +117,11 @@ class EditRequest(ImageRequest):
     strength: Strength | None = Field(
         None,
         description="How much `image` is changed: the share of the steps that is run. Default: 0.6; 1 with a "
-        "mask.",
+        "mask, or where `image` has a transparent part.",
     )
     mask_blur: MaskBlur | None = None
     padding_mask_crop: MaskCrop | None = None
+    fit: FitField | None = None
 
     @field_validator("image", mode="before")
     @classmethod
@@ -203,7 +208,7 @@ def translate(
 
     Raises:
         InvalidRequest: a derived value is out of range, or the mask is opaque.
-        ImageTooLarge, NotAnImage, Unavailable: about the mask.
+        ImageTooLarge, NotAnImage, TooManyImages, Unavailable: about the image or the mask.
     """
     fields = request.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude=set(_FOREIGN))
     fields |= {"response_format": request.response_format, **dict(_renamed(request))}
@@ -217,9 +222,16 @@ def translate(
     if not isinstance(request, EditRequest):
         return build(Txt2ImgRequest, fields), {}
     given: dict[str, GivenImage] = {"image": files["image"]} if "image" in files else {}
-    if request.mask is None:
-        return build(Img2ImgRequest, fields), given
-    given["mask_image"] = inputs.read_alpha_mask("mask", files.get("mask", request.mask))
+    if request.mask is not None:
+        given["mask_image"] = inputs.read_alpha_mask("mask", files.get("mask", request.mask))
+    else:
+        image, hole = inputs.read_with_hole("image", files.get("image", request.image))
+        given["image"] = image
+        if hole is None:
+            return build(Img2ImgRequest, fields), given
+        given["mask_image"] = (
+            hole  # as dall-e-2 does: without a mask, the image's own transparent part is regenerated
+        )
     # Transparent pixels may have no color at all, so by default nothing of the image is kept there.
     return build(InpaintRequest, {"strength": 1.0, **fields, "mask_image": "given"}), given
 

@@ -12,8 +12,7 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
 
 from PIL import AvifImagePlugin, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
@@ -27,6 +26,8 @@ from app.inputs.containers import (
     TooManyScans,
     strip_metadata,
 )
+from app.inputs.gray_levels import to_eight_bits
+from app.inputs.masks import EmptyMask, read_drawn, read_hole, white_box
 
 #: Accepted formats, by Pillow's names; its other decoders are never tried. The library for HEIF may be missing.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
@@ -48,8 +49,6 @@ _SIDEWAYS = range(5, 9)
 #: Formats of cameras. A photo whose colors were converted and that is too large as PNG is stored as JPEG.
 _PHOTO_FORMATS, _JPEG_QUALITY = ("jpeg", "webp", "avif", "heif"), 95
 _NO_CONVERSION = Conversion()
-#: Grays of more than 8 bits are converted in strips of this many pixels.
-_STRIP_PIXELS = 2**20
 
 
 class TooLarge(Exception):
@@ -62,10 +61,6 @@ class TooLarge(Exception):
 
 class Unreadable(Exception):
     """Bytes that are not an image of an accepted format."""
-
-
-class Opaque(Exception):
-    """An image without transparent pixels where its transparency is the mask."""
 
 
 class Deferred(Exception):
@@ -98,6 +93,9 @@ class DecodedImage:
         format: of the bytes received: `png`, `jpeg`, `webp`, `gif`, `bmp`, `tiff`, `avif` or `heif`.
         stored_format: of `data`: `png`, `jpeg` or `webp`.
         color_profile: what was done about the file's color profile, in words; None where nothing need be done.
+        mask_source: of a mask: what was read as the mask, in words; None where it is the brightness.
+        white: of a mask, or of `hole`: the box around its white, in pixels.
+        hole: of an image whose transparent part is to be regenerated: the mask of that part, a PNG file.
     """
 
     width: int
@@ -106,6 +104,9 @@ class DecodedImage:
     stored_format: str
     data: bytes
     color_profile: str | None = None
+    mask_source: str | None = None
+    white: tuple[int, int, int, int] | None = None
+    hole: bytes = b""
 
 
 def configure(limits: Limits) -> None:
@@ -132,28 +133,42 @@ def decode(data: bytes, limits: Limits, defer_bytes: int | None = None) -> Decod
         Deferred: of more than `defer_bytes`; nothing was decoded.
     """
     with _opened(data, limits, defer_bytes) as (image, stripped):
-        format, conversion = _format_of(image), _conversion_of(image, stripped)
-        if stripped is not None and conversion.transform is None and image.mode in _STORED_MODES:
-            return DecodedImage(*upright_size(image), format, format, stripped.data, conversion.note)
-        image = _normalize(image, conversion)
-        is_photo = format in _PHOTO_FORMATS and image.mode in ("L", "RGB")
-        stored_format, file = _to_file(image, limits.max_bytes, is_photo=is_photo)
-        return DecodedImage(*image.size, format, stored_format, file, conversion.note)
+        return _store(image, stripped, limits)
+
+
+def decode_with_hole(data: bytes, limits: Limits, defer_bytes: int | None = None) -> DecodedImage:
+    """As `decode`; `hole` is the mask of the image's transparent part, if it has one."""
+    with _opened(data, limits, defer_bytes) as (image, stripped):
+        decoded = _store(image, stripped, limits)
+        with suppress(EmptyMask):
+            mask = read_hole(_normalize(image))
+            decoded = replace(decoded, hole=_to_png(mask, limits.max_bytes), white=white_box(mask))
+        return decoded
+
+
+def decode_mask(data: bytes, limits: Limits, defer_bytes: int | None = None) -> DecodedImage:
+    """Decode a mask as it was drawn: white, or drawn on transparent, where the image is to be regenerated.
+
+    Raises:
+        EmptyMask: it would change no pixel.
+        TooLarge, Unreadable, Deferred: as `decode`.
+    """
+    with _opened(data, limits, defer_bytes) as (image, _):
+        format = _format_of(image)
+        mask, source = read_drawn(_normalize(image, is_mask=True))
+        return _store_mask(mask, format, source, limits)
 
 
 def decode_alpha_mask(data: bytes, limits: Limits, defer_bytes: int | None = None) -> DecodedImage:
     """Decode an image whose transparent part is to be regenerated, as the mask that is white there.
 
     Raises:
-        Opaque: no part of the image is transparent.
+        EmptyMask: no part of the image is transparent.
         TooLarge, Unreadable, Deferred: as `decode`.
     """
     with _opened(data, limits, defer_bytes) as (image, _):
-        format, image = _format_of(image), _normalize(image)
-        alpha = image.getchannel("A") if image.mode in ("LA", "RGBA") else None
-        if alpha is None or cast("int", alpha.getextrema()[0]) == 255:
-            raise Opaque
-        return DecodedImage(*image.size, format, "png", _to_png(ImageOps.invert(alpha), limits.max_bytes))
+        format = _format_of(image)
+        return _store_mask(read_hole(_normalize(image)), format, "what is transparent", limits)
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -164,6 +179,22 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     with suppress(Exception):  # broken EXIF does not make the image unusable
         orientation = image.getexif().get(_ORIENTATION, 1)
     return image.size[::-1] if orientation in _SIDEWAYS else image.size
+
+
+def _store(image: Image.Image, stripped: Stripped | None, limits: Limits) -> DecodedImage:
+    """Return a decoded image's stored form."""
+    format, conversion = _format_of(image), _conversion_of(image, stripped)
+    if stripped is not None and conversion.transform is None and image.mode in _STORED_MODES:
+        return DecodedImage(*upright_size(image), format, format, stripped.data, conversion.note)
+    image = _normalize(image, conversion)
+    is_photo = format in _PHOTO_FORMATS and image.mode in ("L", "RGB")
+    stored_format, file = _to_file(image, limits.max_bytes, is_photo=is_photo)
+    return DecodedImage(*image.size, format, stored_format, file, conversion.note)
+
+
+def _store_mask(mask: Image.Image, format: str, source: str | None, limits: Limits) -> DecodedImage:
+    file = _to_png(mask, limits.max_bytes)
+    return DecodedImage(*mask.size, format, "png", file, mask_source=source, white=white_box(mask))
 
 
 @contextmanager
@@ -179,7 +210,7 @@ def _opened(data: bytes, limits: Limits, defer_bytes: int | None) -> Iterator[tu
             _check(image, data, limits, defer_bytes)
             image.load()
             yield image, stripped
-    except (TooLarge, Deferred, Opaque):
+    except (TooLarge, Deferred, EmptyMask):
         raise
     except MemoryError:
         message = "needs too much memory to be decoded; scale it down"
@@ -302,12 +333,14 @@ def _to_file(image: Image.Image, max_bytes: int, *, is_photo: bool) -> tuple[str
     return "jpeg", file.getvalue()
 
 
-def _normalize(image: Image.Image, conversion: Conversion = _NO_CONVERSION) -> Image.Image:
+def _normalize(
+    image: Image.Image, conversion: Conversion = _NO_CONVERSION, *, is_mask: bool = False
+) -> Image.Image:
     """Return the image upright, in sRGB and a stored mode, without metadata; RGBA or LA if it is transparent."""
     with suppress(Exception):  # broken EXIF does not make the image unusable
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith(("I", "F")):
-        image = _to_eight_bits(image)
+        image = to_eight_bits(image, is_mask=is_mask)
     image = conversion.apply(image)
     if image.has_transparency_data and image.mode != "LA":
         image = image.convert("RGBA")
@@ -315,26 +348,3 @@ def _normalize(image: Image.Image, conversion: Conversion = _NO_CONVERSION) -> I
         image = image.convert("RGB")
     image.info = {}
     return image
-
-
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit, 32-bit and floating-point gray to 0–255 without clipping.
-
-    Modes I and F do not define white: it is the smallest usual full scale that covers the image.
-    """
-    is_short = image.mode.startswith("I;16")
-    if is_short:
-        white = 65_535.0
-    else:
-        high = cast("float", image.getextrema()[1])
-        usual = (1.0, 255.0, 65_535.0) if image.mode == "F" else (255.0, 65_535.0)
-        white = next((scale for scale in usual if high <= scale), high)
-    factor = 255.0 / white
-    result, (width, height) = Image.new("L", image.size), image.size
-    rows = max(1, _STRIP_PIXELS // width)
-    # The wider copies exist one strip at a time: of the whole image they would take eleven bytes a pixel.
-    for top in range(0, height, rows):
-        strip = image.crop((0, top, width, min(top + rows, height)))
-        strip = strip.convert("I") if is_short else strip
-        result.paste(strip.point(lambda value: value * factor + 0.5).convert("L"), (0, top))
-    return result

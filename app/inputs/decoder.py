@@ -32,6 +32,8 @@ class InputImage:
         stored_format: of `data`: `png`, `jpeg` or `webp`.
         data: the file that is stored, in sRGB and without metadata but its orientation.
         color_profile: what was done about the color profile of the bytes received; None: nothing had to be.
+        mask_source: of a mask: what was read as the mask, in words; None where it is the brightness.
+        white: of a mask: the box around its white, in pixels.
     """
 
     sha256: str
@@ -41,6 +43,8 @@ class InputImage:
     stored_format: str
     data: bytes
     color_profile: str | None = None
+    mask_source: str | None = None
+    white: tuple[int, int, int, int] | None = None
 
 
 class ImageDecoder:
@@ -72,6 +76,24 @@ class ImageDecoder:
         reply, stored = self._run("decode", data, field, owner)
         return _image(hashlib.sha256(data).hexdigest(), reply, stored)
 
+    def decode_with_hole(self, data: bytes, field: str, owner: str = "") -> tuple[InputImage, InputImage | None]:
+        """As `decode`, and the mask that is white where the image is transparent; None where it is opaque."""
+        reply, both = self._run("decode_with_hole", data, field, owner)
+        end = len(both) - reply["hole_size"]
+        image = _image(hashlib.sha256(data).hexdigest(), {**reply, "white": None}, both[:end])
+        return image, _mask({**reply, "mask_source": "what is transparent in image"}, both[end:]) if both[
+            end:
+        ] else None
+
+    def decode_mask(self, data: bytes, field: str, owner: str = "") -> InputImage:
+        """Decode a mask: white, or drawn on transparent, where the image is to be regenerated.
+
+        Raises:
+            InvalidRequest: it would change no pixel.
+            ImageTooLarge, NotAnImage, TooManyImages: as `decode`.
+        """
+        return _mask(*self._run("decode_mask", data, field, owner))
+
     def decode_alpha_mask(self, data: bytes, field: str, owner: str = "") -> InputImage:
         """Decode an image whose transparent part is to be regenerated, as the mask that is white there.
 
@@ -79,8 +101,7 @@ class ImageDecoder:
             InvalidRequest: no part of the image is transparent.
             ImageTooLarge, NotAnImage, TooManyImages: as `decode`.
         """
-        reply, png = self._run("decode_alpha_mask", data, field, owner)
-        return _image(hashlib.sha256(png).hexdigest(), reply, png)
+        return _mask(*self._run("decode_alpha_mask", data, field, owner))
 
     def too_many_bytes(self, field: str) -> ImageTooLarge:
         """Return the error for an image over the limit of bytes."""
@@ -111,12 +132,26 @@ class ImageDecoder:
                 raise ImageTooLarge(field, reply["message"], reply["allowed"])
             case "unreadable":
                 raise NotAnImage(field, reply["message"])
-            case "opaque":
-                message = "must have transparent pixels where the image is to be regenerated; it is opaque"
-                raise InvalidRequest([FieldProblem(field, message)])
+            case "empty_mask":
+                raise InvalidRequest([FieldProblem(field, reply["message"])])
         return reply, stored
 
 
 def _image(sha256: str, reply: Mapping[str, Any], data: bytes) -> InputImage:
-    size = (reply["width"], reply["height"])
-    return InputImage(sha256, *size, reply["format"], reply["stored_format"], data, reply["color_profile"])
+    white = reply["white"]
+    return InputImage(
+        sha256,
+        reply["width"],
+        reply["height"],
+        reply["format"],
+        reply["stored_format"],
+        data,
+        reply["color_profile"],
+        reply["mask_source"],
+        None if white is None else (white[0], white[1], white[2], white[3]),
+    )
+
+
+def _mask(reply: Mapping[str, Any], png: bytes) -> InputImage:
+    """Return a mask, which is named by its own bytes: the same file may also be an image."""
+    return _image(hashlib.sha256(png).hexdigest(), {**reply, "stored_format": "png", "color_profile": None}, png)

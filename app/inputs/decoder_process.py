@@ -1,9 +1,9 @@
 """One process of the decoder: reads images from stdin, writes their stored forms to stdout, and ends with stdin.
 
 A request is a line of JSON (`task`, `size`, `defer_bytes`) and `size` bytes; a reply is a line of JSON (`result`,
-`size`, and what belongs to the result) and `size` bytes. Memory is limited, so that an image that needs more is
-refused here and takes none from the API; and it gives way to the API where processors are few. Knows no HTTP, no
-fields, no storage.
+`size`, and what belongs to the result) and `size` bytes: the stored form, and behind it the mask that a task makes
+beside an image. Memory is limited, so that an image that needs more is refused here and takes none from the API;
+and it gives way to the API where processors are few. Knows no HTTP, no fields, no storage.
 """
 
 from __future__ import annotations
@@ -17,12 +17,18 @@ from dataclasses import asdict
 from typing import Any
 
 from app.inputs import codec
+from app.inputs.masks import EmptyMask
 
 #: Added to the niceness of the API, whose other calls are short and go first.
 _NICENESS = 5
 #: The interpreter, Pillow's libraries, and what they allocate whatever the image is.
 _BASE_BYTES = 256 * 2**20
-_TASKS = {"decode": codec.decode, "decode_alpha_mask": codec.decode_alpha_mask}
+_TASKS = {
+    "decode": codec.decode,
+    "decode_with_hole": codec.decode_with_hole,
+    "decode_mask": codec.decode_mask,
+    "decode_alpha_mask": codec.decode_alpha_mask,
+}
 
 
 def main() -> None:
@@ -56,15 +62,16 @@ def _answer(request: dict[str, Any], data: bytes, limits: codec.Limits) -> tuple
         image = _TASKS[request["task"]](data, limits, request["defer_bytes"])
     except codec.Deferred:
         return {"result": "deferred"}, b""
-    except codec.Opaque:
-        return {"result": "opaque"}, b""
+    except EmptyMask as error:
+        return {"result": "empty_mask", "message": str(error)}, b""
     except codec.TooLarge as error:
         return {"result": "too_large", "message": error.message, "allowed": error.allowed}, b""
     except codec.Unreadable as error:
         return {"result": "unreadable", "message": str(error)}, b""
     reply = asdict(image)
     stored: bytes = reply.pop("data")
-    return {"result": "decoded", **reply}, stored
+    hole: bytes = reply.pop("hole")
+    return {"result": "decoded", "hole_size": len(hole), **reply}, stored + hole
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from contracts.uploads.images import recall
 from contracts.uploads.owner_bytes import ByteLimit
 from contracts.uploads.retention import Retention
 
+_MASK_FIELD = "mask_image"
 #: How long images are held for a request that is being accepted.
 ACCEPT_SECONDS = 900
 #: The remedy for what is not an image.
@@ -101,10 +102,11 @@ class InputReader:
 
     def read_alpha_mask(self, field: str, source: str | bytes) -> InputImage:
         """Read an image, named or as bytes, as the mask of its transparent part; raises as `read`."""
-        data = source if isinstance(source, bytes) else self._find(field, source)
-        if isinstance(data, StoredImage):
-            data = self._storage.read(data.key)
-        return self._decoder.decode_alpha_mask(data, field, self._owner)
+        return self._decoder.decode_alpha_mask(self._bytes_of(field, source), field, self._owner)
+
+    def read_with_hole(self, field: str, source: str | bytes) -> tuple[InputImage, InputImage | None]:
+        """Read an image, named or as bytes, and the mask of its transparent part, if any; raises as `read`."""
+        return self._decoder.decode_with_hole(self._bytes_of(field, source), field, self._owner)
 
     def store(self, inputs: Inputs) -> bool:
         """Register the decoded images and write them to their storage keys.
@@ -134,13 +136,22 @@ class InputReader:
     def _read(self, field: str, source: str | GivenImage, keys: dict[str, str]) -> Input:
         """Read one image; `keys` are those chosen for the request's images so far, by content."""
         image = self._find(field, source) if isinstance(source, str) else source
-        if isinstance(image, bytes):
+        if field == _MASK_FIELD and not isinstance(image, InputImage):
+            # What is stored by a name is an image; that it is a mask is known here.
+            data = image if isinstance(image, bytes) else self._storage.read(image.key)
+            image = self._decoder.decode_mask(data, field, self._owner)
+        elif isinstance(image, bytes):
             image = self._decoder.decode(image, field, self._owner)
         if isinstance(image, StoredImage):
             return Input(image)
         key = keys.get(image.sha256) or self._retention.key_for(image.sha256, image.stored_format)
         keys[image.sha256] = key
-        return Input(StoredImage(key, image.width, image.height), image)
+        notes = (image.color_profile, image.mask_source, image.white)
+        return Input(StoredImage(key, image.width, image.height, *notes), image)
+
+    def _bytes_of(self, field: str, source: str | bytes) -> bytes:
+        data = source if isinstance(source, bytes) else self._find(field, source)
+        return self._storage.read(data.key) if isinstance(data, StoredImage) else data
 
     def _find(self, field: str, text: str) -> bytes | StoredImage:
         """Return the image that a text names or holds."""
@@ -174,7 +185,7 @@ class InputReader:
         key = None if upload is None else self._retention.retain_existing(upload.sha256, ACCEPT_SECONDS)
         if upload is None or key is None or not self._storage.exists(key):
             raise _refused(field, "this upload does not exist or has expired; send it to POST /v1/uploads")
-        return StoredImage(key, upload.width, upload.height)
+        return StoredImage(key, upload.width, upload.height, upload.color_profile)
 
     def _job_image(self, field: str, name: str) -> bytes:
         match = _JOB_IMAGE.fullmatch(name)

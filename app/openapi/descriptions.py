@@ -64,6 +64,14 @@ def _text(default: object) -> str:
     return f"`{default if isinstance(default, str) else json.dumps(default)}`"
 
 
+def without_null(part: Schema) -> Schema:
+    """The schema of a field that can only be left out, as in a URL, a header or a form: without null."""
+    branches = [branch for branch in part.get("anyOf", ()) if branch != {"type": "null"}]
+    if len(branches) != 1:
+        return part
+    return {**{name: value for name, value in part.items() if name != "anyOf"}, **branches[0]}
+
+
 def remove_unused(document: Schema) -> None:
     """Remove the schemas that nothing refers to: parts of types that the document describes in other words."""
     schemas = document["components"]["schemas"]

@@ -23,7 +23,8 @@ from pydantic.json_schema import models_json_schema
 from app.dialects.openai_requests import EditRequest, GenerationRequest
 from app.error_handlers import NATIVE, Dialect, dialect_of
 from app.errors import ROWS, Failure, Row
-from app.openapi.descriptions import complete_parameter, complete_requests, remove_unused
+from app.openapi.descriptions import complete_parameter, complete_requests, remove_unused, without_null
+from app.openapi.page import add_page
 from app.openapi.routes import PROBLEM, REFERENCE, TAGS, Document, form_name, form_schema, problems
 from app.parsing.schemas import name_examples
 from contracts.catalogue.catalogue import Catalogue
@@ -45,7 +46,8 @@ class DocumentedApi(FastAPI):
 
     def __init__(self, catalogue: Catalogue, **options: Any) -> None:
         """`catalogue` has the models that requests may name; `options` are FastAPI's."""
-        super().__init__(**options)
+        # The framework's pages of documentation load their scripts from other hosts.
+        super().__init__(docs_url=None, redoc_url=None, **options)
         self._catalogue = catalogue
         self._openapi_json = b""
 
@@ -53,6 +55,7 @@ class DocumentedApi(FastAPI):
         """Add the routes of the documentation; the document is rendered once, since anybody may ask for it."""
         if self.openapi_url is not None:
             self.add_route(self.openapi_url, self._show_openapi, include_in_schema=False)
+            add_page(self)
         super().setup()
 
     async def _show_openapi(self, request: Request) -> Response:
@@ -79,7 +82,9 @@ class DocumentedApi(FastAPI):
             schemas = document["components"]["schemas"]
             name_examples(schemas, _KINDS, self._catalogue)
             complete_requests(schemas, _KINDS)
-            schemas[form_name(EditRequest)] = form_schema(schemas[EditRequest.__name__])
+            schemas[form_name(EditRequest)] = form_schema(
+                schemas[EditRequest.__name__], _examples()[EditRequest.__name__], schemas
+            )
             for path, operations in document["paths"].items():
                 for operation in operations.values():
                     _describe_security(operation)
@@ -177,7 +182,4 @@ def _describe_parameters(operation: Document, schemas: Document) -> None:
     """Complete the descriptions, and remove null from the types: in a URL or a header it can only be omitted."""
     for parameter in operation.get("parameters", ()):
         complete_parameter(parameter, schemas)
-        branches = [branch for branch in parameter["schema"].get("anyOf", ()) if branch != {"type": "null"}]
-        if len(branches) == 1:
-            del parameter["schema"]["anyOf"]
-            parameter["schema"] |= branches[0]
+        parameter["schema"] = without_null(parameter["schema"])

@@ -14,6 +14,8 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from app.inputs.codec import FORMATS
+from app.openapi.descriptions import without_null
+from app.parsing.schemas import dereference
 from contracts.requests.schema import REQUESTS
 
 REFERENCE = "#/components/schemas/{model}"
@@ -25,7 +27,7 @@ _IMAGE_TYPES = [f"image/{name.lower()}" for name in FORMATS if name != "HEIF"]
 
 _FORM = "multipart/form-data"
 #: Fields of an edit that are files in a form.
-FORM_FILES = ("image", "mask")
+FORM_FILES = frozenset({"image", "mask"})
 _EVENT_FIELDS = {"id": "Id of the event; a stream that is opened with it as `Last-Event-ID` goes on after it."}
 
 Document = dict[str, Any]
@@ -114,21 +116,33 @@ def form_name(kind: type[BaseModel]) -> str:
     return f"{kind.__name__.removesuffix('Request')}Form"
 
 
-def form_schema(request: Document) -> Document:
-    """The schema of a request as a form: its images are files, or text as in JSON."""
-    properties = request["properties"]
-    files = {
-        name: {
-            **_BYTES,
-            "description": f"{properties[name]['description']} In a form: the file, or one of these as text.",
-        }
-        for name in FORM_FILES
-    }
-    return {
-        **request,
-        "properties": {**properties, **files},
+def form_schema(request: Document, example: Document, schemas: Document) -> Document:
+    """The schema of a request as a form: its images are files, or text as in JSON; no field is null.
+
+    Args:
+        request: the schema of the same request as JSON.
+        example: one as JSON; its fields that are no files become examples of the form's.
+        schemas: what the request refers to.
+    """
+    properties = {name: _form_field(without_null(part), schemas) for name, part in request["properties"].items()}
+    for name in FORM_FILES:
+        description = f"{properties[name]['description']} In a form: the file, or one of these as text."
+        properties[name] = {**_BYTES, "description": description}
+    for name in example.keys() - FORM_FILES:
+        properties[name] = {**properties[name], "examples": [example[name]]}
+    about = {
+        "title": request["title"].replace("Request", "Form"),
         "description": f"{request['description']} As a form.",
     }
+    return {**request, **about, "properties": properties}
+
+
+def _form_field(part: Document, schemas: Document) -> Document:
+    """The schema of a form's field: a list or an object is written as JSON."""
+    if dereference({"$defs": schemas}, part).get("type") not in ("array", "object"):
+        return part
+    # Not with `contentMediaType`: Swagger UI takes such a field for a file.
+    return {"type": "string", "description": f"{part['description']} In a form: as JSON."}
 
 
 def _encoding(*files: str) -> Document:
@@ -214,6 +228,7 @@ def lora_body() -> Document:
         "type": "string",
         "pattern": "^[a-z0-9][a-z0-9._-]{0,63}$",
         "description": "Id of the LoRA in requests. Default: made from the file name.",
+        "examples": ["my-style"],
     }
     form = {
         "type": "object",

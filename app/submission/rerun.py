@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 from PIL import Image
@@ -41,8 +42,9 @@ def rerun_draft(record: JobRecord, raw: bytes, storage: Storage) -> JobDraft:
     fields = {**_fields_of(record), **changes}
     fields = {name: value for name, value in fields.items() if value is not None}
     request = parse(REQUESTS[record.parameters.task], json.dumps(fields).encode())
+    profiles = {use.field: use.color_profile for use in record.parameters.input_images}
     stored_images = {
-        path: _measure(storage, path, key)
+        path: replace(_measure(storage, path, key), color_profile=profiles.get(path))
         for path, key in _images_of(record.parameters).items()
         if path.partition(".")[0] not in changes
     }
@@ -63,7 +65,9 @@ def _read_object(raw: bytes) -> dict[str, Any]:
 def _fields_of(record: JobRecord) -> dict[str, Any]:
     """The job's request with every field set, and placeholders for images."""
     parameters = record.parameters
-    fields = parameters.model_dump(mode="json", exclude={"mode", "batchable"}, exclude_none=True)
+    fields = parameters.model_dump(mode="json", exclude={"mode", "batchable", "input_images"}, exclude_none=True)
+    if parameters.inputs and parameters.fit is None:
+        fields["fit"] = "stretch"  # as releases did that had no `fit`
     fields["loras"] = [{"name": lora.name, "scale": lora.scale} for lora in parameters.loras]
     for name in {"image", "mask_image"} & fields.keys():
         fields[name] = _STORED

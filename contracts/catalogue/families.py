@@ -98,9 +98,9 @@ _SDXL_TEXT = frozenset(
 _SD3_TEXT = frozenset({"prompt_2", "prompt_3", "negative_prompt", "clip_skip", "max_sequence_length"})
 _FLUX_TEXT = frozenset({"prompt_2", "max_sequence_length"})
 _FLUX_CFG = frozenset({"negative_prompt", "true_cfg_scale"})
-_IMAGE = frozenset({"image", "strength"})
-_MASK = frozenset({"image", "strength", "mask_image", "mask_blur", "padding_mask_crop"})
-_CONTROLS = frozenset({"controls"})
+_IMAGE = frozenset({"image", "strength", "fit"})
+_MASK = frozenset({"image", "strength", "mask_image", "mask_blur", "padding_mask_crop", "fit"})
+_CONTROLS = frozenset({"controls", "fit"})
 _RESCALE = frozenset({"guidance_rescale"})
 
 _SDXL = Family(

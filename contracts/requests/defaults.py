@@ -14,29 +14,48 @@ from contracts.catalogue.catalogue import ModelSpec
 from contracts.catalogue.families import MODE_FIELDS, Mode, mode_of
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.requests.fields import (
+    DEFAULT_FIT,
     DEFAULT_MASK_BLUR,
     DEFAULT_STRENGTH,
     MAX_DRAWN_SEED,
-    MAX_SIDE,
-    MIN_SIDE,
     ImageFields,
     OptionalImages,
 )
-from contracts.requests.parameters import ControlParameters, JobParameters, LoraParameters
+from contracts.requests.fit import Area, Fit, Size, place
+from contracts.requests.output_size import SizeRules, output_size
+from contracts.requests.parameters import ControlParameters, InputUse, JobParameters, LoraParameters
 from contracts.requests.schema import JobRequest
 
 #: Defaults of fields that neither the request nor model and family set.
-_TASK_DEFAULTS: Mapping[str, object] = {"strength": DEFAULT_STRENGTH, "mask_blur": DEFAULT_MASK_BLUR}
+_TASK_DEFAULTS: Mapping[str, object] = {
+    "strength": DEFAULT_STRENGTH,
+    "mask_blur": DEFAULT_MASK_BLUR,
+    "fit": DEFAULT_FIT,
+}
 _CARRIED_FIELDS = ImageFields.model_fields.keys() | OptionalImages.model_fields.keys()
 
 
 @dataclass(frozen=True)
 class StoredImage:
-    """A decoded, normalized image: its storage key and its size in pixels."""
+    """A decoded, normalized image: its storage key and its size in pixels.
+
+    Attributes:
+        color_profile: what was done about its color profile; None: nothing had to be.
+        mask_source: of a mask: what was read as the mask, where that is not its brightness.
+        white: of a mask: the box around its white, in pixels; None where it is not known.
+    """
 
     key: str
     width: int
     height: int
+    color_profile: str | None = None
+    mask_source: str | None = None
+    white: Area | None = None
+
+    @property
+    def size(self) -> Size:
+        """Width and height."""
+        return self.width, self.height
 
 
 #: Field path (`image`, `mask_image`, `controls.0.image`) -> image.
@@ -52,10 +71,19 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
         images: one for each image field that the request sets.
 
     Raises:
-        InvalidRequest: the sizes of the images do not fit each other or the model.
+        InvalidRequest: the mask is of another size than the image, or changes nothing of the output.
     """
-    width, height = _output_size(request, model, images.get("image"))
-    _check_mask_size(images)
+    fit: Fit = getattr(request, "fit", None) or DEFAULT_FIT
+    lead = images.get("image") or images.get("controls.0.image")
+    width, height = output_size(
+        SizeRules.of(model),
+        request.width,
+        request.height,
+        None if lead is None else lead.size,
+        is_start="image" in images,
+        fit=fit,
+    )
+    _check_mask(images, (width, height), fit)
     mode = request_mode(request)
     unused = (MODE_FIELDS - model.family_spec.modes[mode]) | set(model.refuses)
     fields: dict[str, Any] = {name: value_of(request, model, name) for name in _CARRIED_FIELDS - unused}
@@ -79,6 +107,7 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
                 ControlParameters(**control.model_dump() | {"image": keys.get(f"controls.{index}.image")})
                 for index, control in enumerate(controls)
             ),
+            "input_images": tuple(_use(field, image, (width, height), fit) for field, image in images.items()),
         }
     )
 
@@ -105,27 +134,38 @@ def request_mode(request: JobRequest) -> Mode:
     )
 
 
-def _output_size(request: JobRequest, model: ModelSpec, image: StoredImage | None) -> tuple[int, int]:
-    """Return width and height: the client's, else the image's rounded down to a valid size, else the model's."""
-    if image is None:
-        return int(str(value_of(request, model, "width"))), int(str(value_of(request, model, "height")))
-    multiple = model.family_spec.size_multiple
-    width = request.width or image.width - image.width % multiple
-    height = request.height or image.height - image.height % multiple
-    sides_fit = all(MIN_SIDE <= side <= MAX_SIDE for side in (width, height))
-    if not sides_fit or width * height > model.pixel_cap:
-        message = (
-            f"is {image.width} × {image.height}, a size that {model.id} cannot generate; "
-            "set width and height, and the image is scaled to them"
-        )
-        allowed = f"sides {MIN_SIDE}–{MAX_SIDE}, width × height ≤ {model.pixel_cap}"
-        raise InvalidRequest([FieldProblem("image", message, allowed)])
-    return width, height
+def _use(field: str, image: StoredImage, output: Size, fit: Fit) -> InputUse:
+    """Describe what is done to an input image, for the receipt."""
+    placement, differs = place(image.size, output, fit), image.size != output
+    is_whole = placement.crop == (0, 0, *image.size)
+    left, upper, right, lower = placement.crop
+    return InputUse(
+        field=field,
+        width=image.width,
+        height=image.height,
+        fit=fit if differs else None,
+        crop=None if is_whole else (round(left, 2), round(upper, 2), round(right, 2), round(lower, 2)),
+        area=None if placement.area == (0, 0, *output) else placement.area,
+        color_profile=image.color_profile,
+        mask_source=image.mask_source,
+    )
 
 
-def _check_mask_size(images: StoredImages) -> None:
+def _check_mask(images: StoredImages, output: Size, fit: Fit) -> None:
+    """Refuse a mask that does not belong to the image, or whose white is cut off with the image's edges."""
     image, mask = images.get("image"), images.get("mask_image")
-    if image and mask and (image.width, image.height) != (mask.width, mask.height):
+    if image is None or mask is None:
+        return
+    if image.size != mask.size:
         expected = f"{image.width} × {image.height}"
         message = f"must be as large as image ({expected}), got {mask.width} × {mask.height}"
         raise InvalidRequest([FieldProblem("mask_image", message, expected)])
+    left, upper, right, lower = place(mask.size, output, fit).crop
+    white = mask.white
+    if white and (white[2] <= left or white[0] >= right or white[3] <= upper or white[1] >= lower):
+        message = (
+            f"changes no pixel: its white is within {white}, and of the image only "
+            f"({left:g}, {upper:g}, {right:g}, {lower:g}) is used with fit {fit} at {output[0]} × {output[1]}; "
+            "use fit contain or pad, or a size with the image's aspect"
+        )
+        raise InvalidRequest([FieldProblem("mask_image", message)])

@@ -11,11 +11,14 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
+from contracts.requests.fit import Fit
+
 #: The largest seed that is drawn; and that a request may name: the one of the eighth image of a drawn one.
 MAX_DRAWN_SEED = 2**32 - 1
 MAX_SEED = MAX_DRAWN_SEED + 7
 MIN_SIDE, MAX_SIDE = 64, 2048
 DEFAULT_STRENGTH, DEFAULT_MASK_BLUR = 0.6, 0
+DEFAULT_FIT: Fit = "cover"
 PROMPT_FIELDS = ("prompt", "prompt_2", "prompt_3", "negative_prompt")
 #: All prompts of a job together, as they are stored. A single prompt of 10,000 characters always fits.
 MAX_PROMPT_BYTES = 64 * 1024
@@ -96,6 +99,17 @@ MaskCrop = Annotated[
 ]
 
 
+_FIT_DESCRIPTION = (
+    "How input images of another aspect than the output fill it, the mask as `image` does. `cover` cuts off what "
+    "stands out. `contain` shows all of the image: width and height are the most, and the output has the image's "
+    "aspect. `pad` shows all of it in the middle of an output of exactly width × height; the rest continues its "
+    "edges, and is regenerated in an inpaint. `stretch` changes the aspect. Default: `cover`."
+)
+
+
+FitField = Annotated[Fit, Field(description=_FIT_DESCRIPTION)]
+
+
 class Lora(StrictModel):
     """A LoRA and its weight."""
 
@@ -147,13 +161,15 @@ class ImageFields(StrictModel):
     )
     width: Side | None = Field(
         None,
-        description="Width of the images in pixels; a multiple of 8, for some models of 16. Default: the width "
-        "of `image` where there is one, else the model's own.",
+        description="Width of the images in pixels; a multiple of 8, for some models of 16. Default: what follows "
+        "from height and the aspect of `image`, or of the first control image; without height the "
+        "width of `image`, or that of a size with its aspect where the model cannot generate it; without `image` "
+        "the model's own.",
     )
     height: Side | None = Field(
         None,
-        description="Height of the images in pixels; a multiple of 8, for some models of 16. Default: the "
-        "height of `image` where there is one, else the model's own.",
+        description="Height of the images in pixels; a multiple of 8, for some models of 16. Default: as "
+        "for width, with the sides exchanged.",
     )
     num_images: int = Field(1, ge=1, le=8, description="Number of images; image i is made with `seed` + i.")
     num_inference_steps: int | None = Field(
@@ -246,3 +262,4 @@ class OptionalImages(StrictModel):
     mask_image: MaskRef | None = None
     mask_blur: MaskBlur | None = None
     padding_mask_crop: MaskCrop | None = None
+    fit: FitField | None = Field(None, exclude_if=lambda value: value is None)

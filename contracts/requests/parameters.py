@@ -8,7 +8,13 @@ from __future__ import annotations
 from pydantic import ConfigDict, Field
 
 from contracts.catalogue.families import Mode, Task
-from contracts.requests.fields import Control, ImageFields, Lora, OptionalImages
+from contracts.requests.fields import Control, ImageFields, Lora, OptionalImages, StrictModel
+from contracts.requests.fit import Area, Fit
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
 
 #: Fields that another release has added are ignored.
 _STORED = ConfigDict(extra="ignore")
@@ -18,6 +24,34 @@ class ControlParameters(Control):
     """A ControlNet of a job; `image` is a storage key, or None for a ControlNet of kind `inpaint`."""
 
     model_config = _STORED
+
+
+class InputUse(StrictModel):
+    """An input image as it came, and what was done to it. What is absent did not have to be done."""
+
+    model_config = _STORED
+
+    field: str = Field(description="Its path in the request: `image`, `mask_image`, `controls.0.image`.")
+    width: int = Field(description="Width in pixels, upright, as received.")
+    height: int = Field(description="Height in pixels, upright, as received.")
+    fit: Fit | None = Field(None, description="How it was brought to the output's size.", exclude_if=_is_none)
+    crop: tuple[float, float, float, float] | None = Field(
+        None,
+        description="Left, upper, right and lower edge of the part that is used, in its own pixels.",
+        exclude_if=_is_none,
+    )
+    area: Area | None = Field(
+        None,
+        description="What that part covers of the output: left, upper, right, lower, in pixels; the rest "
+        "continues the edges.",
+        exclude_if=_is_none,
+    )
+    color_profile: str | None = Field(
+        None, description="What was done about its color profile.", exclude_if=_is_none
+    )
+    mask_source: str | None = Field(
+        None, description="What was read as the mask, where that is not the brightness.", exclude_if=_is_none
+    )
 
 
 class LoraParameters(Lora):
@@ -59,6 +93,9 @@ class JobParameters(ImageFields, OptionalImages):
     scheduler: str = Field(description="Name of the scheduler.")
     loras: tuple[LoraParameters, ...] = Field((), description="The LoRAs to apply.")
     controls: tuple[ControlParameters, ...] = Field((), description="The ControlNets to apply.")
+    input_images: tuple[InputUse, ...] = Field(
+        (), description="What was done to each input image.", exclude_if=lambda uses: not uses
+    )
 
     @property
     def max_result_bytes(self) -> int:

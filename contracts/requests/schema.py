@@ -16,6 +16,7 @@ from contracts.requests.fields import (
     DEFAULT_MASK_BLUR,
     DEFAULT_STRENGTH,
     Control,
+    FitField,
     ImageFields,
     ImageRef,
     MaskBlur,
@@ -110,6 +111,7 @@ class Img2ImgRequest(JobRequest):
     task: Literal[Task.IMG2IMG] = Field(Task.IMG2IMG, description="Selects this kind of request.")
     image: ImageRef
     strength: Strength = DEFAULT_STRENGTH
+    fit: FitField | None = None
 
 
 class InpaintRequest(JobRequest):
@@ -121,6 +123,7 @@ class InpaintRequest(JobRequest):
     strength: Strength = DEFAULT_STRENGTH
     mask_blur: MaskBlur = DEFAULT_MASK_BLUR
     padding_mask_crop: MaskCrop | None = None
+    fit: FitField | None = None
 
 
 class ControlNetRequest(JobRequest, OptionalImages):

@@ -12,7 +12,7 @@ from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, ModelSpec
 from contracts.catalogue.families import MODE_FIELDS, Mode
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
 from contracts.requests.defaults import request_mode, value_of
-from contracts.requests.fields import MAX_PROMPT_BYTES, MAX_SEED, PROMPT_FIELDS, Control
+from contracts.requests.fields import MAX_PROMPT_BYTES, MAX_SEED, MIN_SIDE, PROMPT_FIELDS, Control
 from contracts.requests.schema import ControlNetRequest, JobRequest
 from contracts.requests.step_rules import StepRules
 
@@ -103,6 +103,10 @@ def _size_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProbl
             message = f"must be a multiple of {multiple}, got {side} (nearest: {nearest[0]}, {nearest[1]})"
             yield FieldProblem(field, message, nearest)
     width, height = value_of(request, model, "width"), value_of(request, model, "height")
+    if getattr(request, "image", None) is not None or getattr(request, "controls", None):
+        # A single side is enough, and the other follows an image; at the least it is this.
+        width = MIN_SIDE if request.width is None and request.height is not None else width
+        height = MIN_SIDE if request.height is None and request.width is not None else height
     if isinstance(width, int) and isinstance(height, int) and width * height > model.pixel_cap:
         field = "width" if request.width is not None and width >= height else "height"
         message = (

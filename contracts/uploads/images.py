@@ -31,6 +31,11 @@ class Upload(BaseModel):
     expires_at: AwareDatetime = Field(
         description="When the upload is deleted; uploading the same image again moves it."
     )
+    color_profile: str | None = Field(
+        None,
+        description="What was done about the file's color profile; absent where nothing had to be done.",
+        exclude_if=lambda value: value is None,
+    )
 
 
 class DecodedImage(Protocol):
@@ -50,7 +55,11 @@ class DecodedImage(Protocol):
 
     @property
     def format(self) -> str:
-        """`png`, `jpeg` or `webp`."""
+        """Of the bytes that were sent: `png`, `jpeg`, `webp`, …"""
+
+    @property
+    def color_profile(self) -> str | None:
+        """What was done about the color profile; None: nothing had to be."""
 
 
 def remember(queue: JobQueue, owner: str, image: DecodedImage, ttl_seconds: int) -> tuple[Upload, bool]:
@@ -66,6 +75,7 @@ def remember(queue: JobQueue, owner: str, image: DecodedImage, ttl_seconds: int)
             width=image.width,
             height=image.height,
             format=image.format,
+            color_profile=image.color_profile,
             expires_at=datetime.fromtimestamp(queue.now() + ttl_seconds, UTC),
         )
         text = upload.model_dump_json()

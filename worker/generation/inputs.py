@@ -3,38 +3,41 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from contracts.errors import FailureCode, JobFailed, NotFound
+from contracts.requests.fit import Area, Box, Fit, Size, place
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from worker.families import GenerationInputs, prompts_per_image
 
-#: Width, height in pixels.
-Size = tuple[int, int]
+_FIT_OF_EARLIER_RELEASES: Fit = "stretch"
+_WHITE = 128
 #: In which inputs are stored.
 _FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 def read_inputs(jobs: Sequence[JobParameters], storage: Storage) -> GenerationInputs:
-    """Return the inputs of jobs that share a pipeline call, scaled to the output's size.
+    """Return the inputs of jobs that share a pipeline call, brought to the output's size.
 
     Raises:
         JobFailed: INPUT_MISSING: an image is no longer stored.
         Unavailable: the storage does not answer.
     """
     shared = jobs[0]
-    size = (shared.width, shared.height)
+    size, fit = (shared.width, shared.height), shared.fit or _FIT_OF_EARLIER_RELEASES
     try:
         return GenerationInputs(
             job=shared,
             prompts=prompts_per_image(jobs),
-            image=None if shared.image is None else decode_image(storage.read(shared.image), size),
-            mask=None if shared.mask_image is None else decode_mask(storage.read(shared.mask_image), size),
+            image=None if shared.image is None else decode_image(storage.read(shared.image), size, fit),
+            mask=None if shared.mask_image is None else decode_mask(storage.read(shared.mask_image), size, fit),
             controls=[
-                None if control.image is None else decode_image(storage.read(control.image), size)
+                None if control.image is None else decode_image(storage.read(control.image), size, fit)
                 for control in shared.controls
             ],
         )
@@ -43,19 +46,66 @@ def read_inputs(jobs: Sequence[JobParameters], storage: Storage) -> GenerationIn
         raise JobFailed(FailureCode.INPUT_MISSING, message) from error
 
 
-def decode_image(data: bytes, size: Size) -> Image.Image:
-    """Decode an input or control image: RGB, scaled to `size`; transparent pixels become white."""
+def decode_image(data: bytes, size: Size, fit: Fit = _FIT_OF_EARLIER_RELEASES) -> Image.Image:
+    """Decode an input or control image: RGB, of `size`; transparent pixels become white.
+
+    What an image does not cover continues its edges.
+    """
     image = _flatten(_open(data), "white").convert("RGB")
-    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+    if image.size == size:
+        return image
+    placement = place(image.size, size, fit)
+    part = image.resize(_size_of(placement.area), Image.Resampling.LANCZOS, box=placement.crop)
+    return _extend_edges(part, placement.area, size)
 
 
-def decode_mask(data: bytes, size: Size) -> Image.Image:
-    """Decode a mask: one channel, white = generate, scaled to `size`; transparent pixels become black.
+def decode_mask(data: bytes, size: Size, fit: Fit = _FIT_OF_EARLIER_RELEASES) -> Image.Image:
+    """Decode a mask: one channel, white = generate, of `size`; transparent pixels become black.
 
-    Scaled bilinearly: Lanczos overshoots at edges and would touch pixels beside the mask.
+    Scaled bilinearly: Lanczos overshoots at edges and would touch pixels beside the mask. What its image does not
+    cover is generated.
     """
     mask = _flatten(_open(data), "black").convert("L")
-    return mask if mask.size == size else mask.resize(size, Image.Resampling.BILINEAR)
+    if mask.size == size:
+        return mask
+    placement = place(mask.size, size, fit)
+    inner = _size_of(placement.area)
+    part = mask.resize(inner, Image.Resampling.BILINEAR, box=placement.crop)
+    if not _has_white(part) and _has_white(mask):
+        part = _scale_by_maximum(mask.crop(_whole_pixels(placement.crop)), inner)
+    if inner == size:
+        return part
+    whole = Image.new("L", size, 255)
+    whole.paste(part, placement.area)
+    return whole
+
+
+def _size_of(area: Area) -> Size:
+    return area[2] - area[0], area[3] - area[1]
+
+
+def _has_white(mask: Image.Image) -> bool:
+    return mask.getextrema()[1] >= _WHITE  # type: ignore[operator]
+
+
+def _whole_pixels(box: Box) -> Area:
+    return math.floor(box[0]), math.floor(box[1]), math.ceil(box[2]), math.ceil(box[3])
+
+
+def _scale_by_maximum(mask: Image.Image, size: Size) -> Image.Image:
+    """Scale a mask down so that each pixel is the brightest of those it stands for: thin lines stay white."""
+    columns, rows = (np.arange(after) * before // after for before, after in zip(mask.size, size, strict=True))
+    pixels = np.maximum.reduceat(np.asarray(mask, dtype=np.uint8), rows, axis=0)
+    return Image.fromarray(np.maximum.reduceat(pixels, columns, axis=1))
+
+
+def _extend_edges(image: Image.Image, area: Area, size: Size) -> Image.Image:
+    """Return an image of `size` with this one in an area of it, and the pixels of its edges around it."""
+    left, upper, right, lower = area
+    if image.size == size:
+        return image
+    around = ((upper, size[1] - lower), (left, size[0] - right), (0, 0))
+    return Image.fromarray(np.pad(np.asarray(image), around, mode="edge"))
 
 
 def _open(data: bytes) -> Image.Image:

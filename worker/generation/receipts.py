@@ -37,7 +37,7 @@ _PER_RUN = frozenset(
 )
 #: Of an input image; see `contracts.uploads.retention`.
 _INPUT_KEY = re.compile(r"inputs/([0-9a-f]{64})\.")
-_PER_RUN_PARAMETERS = frozenset({"batchable", "previews"})
+_PER_RUN_PARAMETERS = frozenset({"batchable", "previews", "input_images"})
 
 
 @cache

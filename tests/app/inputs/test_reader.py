@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from app.inputs.codec import Limits
 from app.inputs.decoder import ImageDecoder
@@ -22,13 +23,14 @@ from contracts.requests.schema import ControlNetRequest, Img2ImgRequest, Inpaint
 from contracts.storage import Storage
 from contracts.uploads import images as uploads
 from contracts.uploads.retention import Retention
-from tests.support.images import data_url, encode_solid
+from tests.support.images import data_url, encode_solid, to_base64
 from tests.support.parameters import parameters
 from tests.support.scripted_worker import ScriptedWorker
 
 RED = encode_solid("RGB", (32, 16), "red")
 LIMITS = Limits(max_bytes=10_000, max_side=4096, max_pixels=1_000_000, max_decoded_bytes=4_000_000)
 TEXT = base64.b64encode(RED).decode()
+MASK = base64.b64encode(encode_solid("L", (32, 16), 255)).decode()
 
 
 @pytest.fixture
@@ -111,11 +113,49 @@ def test_the_same_bytes_are_written_once(
 
 
 def test_the_same_bytes_in_two_fields_have_one_key(reader: InputReader) -> None:
-    request = InpaintRequest.model_validate({"prompt": "x", "image": TEXT, "mask_image": TEXT})
+    control = {"controlnet": "c", "image": TEXT}
+    request = ControlNetRequest.model_validate({"prompt": "x", "image": TEXT, "controls": [control]})
 
-    image, mask = reader.read(request).values()
+    image, hint = reader.read(request).values()
 
-    assert image.stored.key == mask.stored.key
+    assert image.stored.key == hint.stored.key
+
+
+def test_the_same_bytes_as_an_image_and_as_a_mask_are_two_files(reader: InputReader) -> None:
+    canvas = Image.new("RGBA", (32, 16))
+    canvas.paste((90, 0, 0, 255), (4, 2, 10, 8))
+    text = to_base64(canvas)
+    request = InpaintRequest.model_validate({"prompt": "x", "image": text, "mask_image": text})
+
+    inputs = reader.read(request)
+
+    assert inputs["image"].stored.key != inputs["mask_image"].stored.key
+    assert inputs["mask_image"].stored.white == (4, 2, 10, 8)
+    assert inputs["mask_image"].stored.mask_source == "what is drawn on transparent"
+
+
+def test_a_mask_named_by_its_upload_is_read_as_a_mask(
+    reader: InputReader, decoder: ImageDecoder, queue: JobQueue, storage: Storage, retention: Retention
+) -> None:
+    black = decoder.decode(encode_solid("L", (32, 16), 0), "file")
+    store_image(storage, retention, black, 60)
+    upload, _ = uploads.remember(queue, "local", black, ttl_seconds=60)
+    request = InpaintRequest.model_validate({"prompt": "x", "image": TEXT, "mask_image": upload.id})
+
+    with pytest.raises(InvalidRequest, match="mask_image: changes no pixel: it is black everywhere"):
+        reader.read(request)
+
+
+def test_what_was_done_about_a_color_profile_is_known_of_uploads_too(
+    reader: InputReader, decoder: ImageDecoder, queue: JobQueue, storage: Storage, retention: Retention
+) -> None:
+    image = decoder.decode(encode_solid("RGB", (32, 16), "red", icc_profile=b"broken"), "file")
+    store_image(storage, retention, image, 60)
+    upload, _ = uploads.remember(queue, "local", image, ttl_seconds=60)
+
+    (found,) = reader.read(img2img(upload.id)).values()
+
+    assert upload.color_profile == found.stored.color_profile == "ignored: the color profile is broken"
 
 
 def test_when_another_request_registers_the_same_image_first_its_key_counts(
@@ -138,7 +178,7 @@ def test_when_another_request_registers_the_same_image_first_its_key_counts(
 def test_every_image_of_a_request_is_read_under_its_path(reader: InputReader) -> None:
     control = {"controlnet": "c", "image": TEXT}
     request = ControlNetRequest.model_validate(
-        {"prompt": "x", "image": TEXT, "mask_image": TEXT, "controls": [control, {"controlnet": "d"}, control]}
+        {"prompt": "x", "image": TEXT, "mask_image": MASK, "controls": [control, {"controlnet": "d"}, control]}
     )
 
     assert set(reader.read(request)) == {"image", "mask_image", "controls.0.image", "controls.2.image"}

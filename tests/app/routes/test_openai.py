@@ -25,7 +25,7 @@ from contracts.queue.records import JobError, JobRecord, JobState
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
 from tests.support.api_process import api_process
-from tests.support.images import encode_solid, open_png
+from tests.support.images import encode_image, encode_solid, mask_with_hole, open_png
 from tests.support.scripted_worker import ScriptedWorker
 from tests.support.waiting import wait_until
 
@@ -149,6 +149,50 @@ def test_a_form_has_the_same_effect_as_json(
     assert (mask.mode, mask.getextrema()) == ("L", (155, 155))
 
 
+def test_the_transparent_part_of_an_image_without_a_mask_is_regenerated(
+    client: TestClient, completed: Callable[[], JobRecord], storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = [("image", ("a.png", encode_image(mask_with_hole()), "image/png"))]
+
+    with caplog.at_level(logging.DEBUG, "app.inputs.process"):
+        response = client.post(EDIT, data=PROMPT, files=files)
+
+    assert response.status_code == 200, response.text
+    parameters = completed().parameters
+    assert (parameters.task, parameters.strength) == ("inpaint", 1.0)
+    mask = open_png(storage.read(str(parameters.mask_image)))
+    assert (mask.getpixel((32, 32)), mask.getpixel((2, 2))) == (255, 0)
+    assert len([record for record in caplog.records if "to decode" in record.getMessage()]) == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((1280, 960), (88, 64)), ((960, 1280), (64, 88)), ((9, 9), (64, 64))]
+)
+def test_an_image_of_any_size_is_fitted_to_the_model(
+    client: TestClient, completed: Callable[[], JobRecord], size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    photo = encode_solid("RGB", size, "blue", "JPEG")
+
+    response = client.post(EDIT, data=PROMPT, files=[("image", ("a.jpg", photo, "image/jpeg"))])
+
+    assert response.status_code == 200, response.text
+    parameters = completed().parameters
+    assert (parameters.width, parameters.height, parameters.fit) == (*expected, "cover")
+    assert parameters.input_images[0].fit == "cover"
+
+
+def test_an_edit_of_another_aspect_than_its_size_is_not_squashed(
+    client: TestClient, completed: Callable[[], JobRecord]
+) -> None:
+    wide = [("image", ("a.png", encode_solid("RGB", (256, 64), "blue"), "image/png"))]
+
+    response = client.post(EDIT, data=PROMPT | {"size": "64x64"}, files=wide)
+
+    assert response.status_code == 200, response.text
+    (use,) = completed().parameters.input_images
+    assert (use.width, use.height, use.fit, use.crop) == (256, 64, "cover", (96, 0, 160, 64))
+
+
 def test_the_images_of_a_form_are_passed_on_as_bytes_and_decoded_once(
     client: TestClient, completed: Callable[[], JobRecord], storage: Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -206,7 +250,7 @@ def test_json_takes_the_image_references_of_every_other_call(
         ([("image", IMAGE), ("mask", encode_solid("RGBA", (64, 64), (0, 0, 0, 255)))], 422, "mask"),
         ([("image", IMAGE), ("mask", encode_solid("RGBA", (32, 32), (0, 0, 0, 0)))], 422, "mask"),
         ([("image", IMAGE), ("markup", HALF_CLEAR)], 422, "markup"),
-        ([("image", encode_solid("RGB", (9, 9), "red"))], 422, "image"),
+        ([("image", b"")], 415, "image"),
     ],
 )
 def test_images_that_cannot_be_edited_are_refused_by_field(

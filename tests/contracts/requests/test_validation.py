@@ -221,13 +221,66 @@ def test_a_requested_size_overrides_the_images_size(catalogue: Catalogue) -> Non
     assert (parameters.width, parameters.height) == (128, 64)
 
 
-@pytest.mark.parametrize("size", [(4000, 3000), (60, 60), (256, 128)])
-def test_an_image_of_an_unsupported_size_is_refused_with_the_remedy(
-    catalogue: Catalogue, size: tuple[int, int]
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((4000, 3000), (88, 64)), ((60, 60), (64, 64)), ((256, 128), (128, 64)), ((9, 900), (64, 256))],
+)
+def test_an_image_of_a_size_that_the_model_cannot_generate_is_fitted_to_the_models_own(
+    catalogue: Catalogue, size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
-    sent = request("img2img", image=IMAGE)
-    with pytest.raises(InvalidRequest, match="set width and height"):
-        accepted(catalogue, sent, image=StoredImage("inputs/a", *size))
+    parameters = accepted(catalogue, request("img2img", image=IMAGE), image=StoredImage("inputs/a", *size))
+
+    assert (parameters.width, parameters.height) == expected
+
+
+def test_one_side_is_enough_and_the_other_follows_the_image(catalogue: Catalogue) -> None:
+    image = StoredImage("inputs/a", 160, 80)
+
+    wide = accepted(catalogue, request("img2img", image=IMAGE, width=128), image=image)
+    tall = accepted(catalogue, request("img2img", image=IMAGE, height=72), image=image)
+    control = {"controls.0.image": StoredImage("inputs/c", 160, 80)}
+    guided = accepted(catalogue, request("controlnet", controls=[edges("xl")], width=128), **control)
+
+    assert (wide.width, wide.height) == (128, 64)
+    assert (tall.width, tall.height) == (144, 72)
+    assert (guided.width, guided.height) == (128, 64)
+
+
+def test_what_is_done_to_the_images_is_in_the_parameters(catalogue: Catalogue) -> None:
+    image = StoredImage("inputs/a", 256, 64, color_profile="converted from Display P3 to sRGB")
+
+    def used(**fields: Any) -> dict[str, Any]:
+        (use,) = accepted(catalogue, request("img2img", image=IMAGE, **fields), image=image).input_images
+        return use.model_dump()  # type: ignore[no-any-return]
+
+    size = {"width": 64, "height": 64}
+    as_it_came = {"field": "image", "width": 256, "height": 64, "color_profile": image.color_profile}
+    assert used(**size) == as_it_came | {"fit": "cover", "crop": (96, 0, 160, 64)}
+    assert used(**size, fit="pad") == as_it_came | {"fit": "pad", "area": (0, 24, 64, 40)}
+    assert used(**size, fit="stretch") == as_it_came | {"fit": "stretch"}
+    assert used(width=256, height=64) == as_it_came
+
+
+def test_contain_takes_the_aspect_of_the_image_within_the_size(catalogue: Catalogue) -> None:
+    sent = request("img2img", image=IMAGE, width=128, height=128, fit="contain")
+
+    parameters = accepted(catalogue, sent, image=StoredImage("inputs/a", 320, 160))
+
+    assert (parameters.width, parameters.height) == (128, 64)
+
+
+def test_a_mask_whose_white_is_cut_off_with_the_images_edge_is_refused(catalogue: Catalogue) -> None:
+    sent = request("inpaint", image=IMAGE, mask_image=IMAGE, width=64, height=64)
+    images = {
+        "image": StoredImage("inputs/a", 256, 64),
+        "mask_image": StoredImage("inputs/b", 256, 64, white=(0, 0, 90, 64)),
+    }
+
+    with pytest.raises(
+        InvalidRequest, match=r"changes no pixel: its white is within .* with fit cover at 64 × 64"
+    ):
+        accepted(catalogue, sent, **images)
+    assert accepted(catalogue, sent.model_copy(update={"fit": "pad"}), **images).fit == "pad"
 
 
 def test_a_mask_of_another_size_than_its_image_is_refused(catalogue: Catalogue) -> None:
