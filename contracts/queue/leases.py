@@ -164,6 +164,11 @@ class Claims:
         """How long a lease lasts unless it is extended."""
         return self._settings.lease_seconds
 
+    @property
+    def lower_tier_share(self) -> float:
+        """The share of the seconds that a lower tier gets while a higher one always has jobs."""
+        return self._settings.lower_tier_share
+
     def claim(self, criteria: ClaimCriteria) -> Claim | None:
         """Lease the next waiting job; None if there is none for this worker.
 

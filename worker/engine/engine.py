@@ -45,6 +45,7 @@ class Engine:
         pool: Pool,
         policy: Policy | None = None,
         max_rows: int = 16,
+        lower_tier_share: float = 0.1,
         buckets: Sequence[int] | None = None,
         on_call: Callable[[str, int], object] | None = None,
     ) -> None:
@@ -52,6 +53,7 @@ class Engine:
 
         Args:
             max_rows: of one joined call.
+            lower_tier_share: as in `StepPolicy`, where no policy is given.
             buckets: numbers of rows that joined calls may have, where the denoiser is compiled; None: any.
             on_call: told of each call of a denoiser: model and rows.
         """
@@ -60,7 +62,7 @@ class Engine:
         self.calls = self.rows = 0
         self._alive_at = time.monotonic()
         self._pool = pool
-        self._policy = policy or StepPolicy(self.residency.move_seconds)
+        self._policy = policy or StepPolicy(self.residency.move_seconds, lower_tier_share)
         self._max_rows, self._buckets = max_rows, buckets
         self._on_call = on_call
         self._jobs: list[JobInFlight] = []

@@ -42,10 +42,22 @@ class Residency:
     def remove(self, job: JobInFlight) -> None:
         """A job has ended: its model is not in use by it any more, and its adapters may be evicted."""
         self._jobs.remove(job)
+        self.keep(job, 0)
         if job.placed is not None:
             self._pool.release(job.job.parameters.model)
             job.placed.model.adapters.evict(keep=self.adapter_sets(job.placed.model))
             job.placed = None
+
+    def keep(self, job: JobInFlight, kept_bytes: int) -> None:
+        """A job keeps so many bytes on the device between its calls from now on."""
+        job.kept_bytes = kept_bytes
+        self._pool.kept_bytes = sum(other.kept_bytes for other in self._jobs)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more job can keep what it needs between its calls on the device."""
+        plans = [job.placed.plan for job in self._jobs if job.placed is not None]
+        return all(self._pool.has_room_beside(plan) for plan in plans)
 
     def turn_of(self, job: JobInFlight) -> Hashable:
         """What the device must be set up for to serve a job; without a plan yet: its model, as it is now."""

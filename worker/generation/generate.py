@@ -16,6 +16,7 @@ from PIL import Image
 
 from contracts.errors import FailureCode, JobFailed, Unavailable
 from contracts.queue.records import JobError
+from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from worker.checkpoints.places import NotPrepared
 from worker.encoding.encoder import PromptEncoder
@@ -35,6 +36,9 @@ from worker.sampling.previews import DenoisedEstimate, PreviewEmitter, PreviewRe
 from worker.sampling.step_cache import StepCache
 
 _log = logging.getLogger(__name__)
+
+#: 64 values of latents for 64 pixels in 4 bytes, and as many again for start images, masks and noise.
+_KEPT_BYTES_A_PIXEL = 8
 
 
 class JobGeneration:
@@ -116,6 +120,7 @@ class JobGeneration:
         embeddings = encoder.encode(inputs)
         self._pool.count_look_ups(model, encoder)
         self._engine.residency.end_stage()
+        self._engine.residency.keep(job, _kept_bytes(parameters, embeddings))
         timer.end_stage("encode_prompt")
 
         # Noise to latents to images.
@@ -208,6 +213,11 @@ class JobGeneration:
             timings={"queue": round(self._job.queue_seconds, 4), **self.timer.seconds},
             worker=self._worker_name,
         )
+
+
+def _kept_bytes(parameters: JobParameters, embeddings: Mapping[str, torch.Tensor]) -> int:
+    """What a job keeps between its calls: embeddings, latents, and what its scheduler and inputs are made of."""
+    return sum(tensor.nbytes for tensor in embeddings.values()) + parameters.pixels * _KEPT_BYTES_A_PIXEL
 
 
 def _unpack(model: LoadedModel, pipeline: Any, size: tuple[int, int], latents: torch.Tensor) -> Any:

@@ -2,6 +2,7 @@
 
 consumer.py       the loop: claim → serve → complete
 claimer.py        claims jobs that can run now, and has prepared what others lack
+job_work.py       what a claimed job does, and what its errors mean for the queue
 claim_policy.py   what to ask the queue for next: minimum residency of a model, room for more jobs
 progress.py       watches jobs in flight: progress out, cancels and deadlines in
 completion.py     stores images and writes how jobs ended

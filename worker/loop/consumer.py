@@ -17,30 +17,27 @@ from typing import Any
 from redis import Redis
 from rq.worker import WorkerStatus
 
-from contracts.errors import FailureCode, Unavailable
 from contracts.metrics import Counters
 from contracts.processes.rq_registration import RqRegistration
 from contracts.processes.shutdown import Shutdown
-from contracts.queue.leases import Claim, Claims, job_context
+from contracts.queue.leases import Claim, Claims
 from contracts.queue.listener import WorkListener
-from contracts.queue.records import JobRecord
 from contracts.redis import keys
 from contracts.storage import Storage
-from worker.checkpoints.places import NotPrepared
 from worker.engine.coroutine import Stopped
 from worker.engine.engine import Engine
-from worker.engine.job import Job, JobInFlight
+from worker.engine.job import JobInFlight
 from worker.engine.policy import FifoPolicy
-from worker.generation.generate import JobGeneration
 from worker.generation.outputs import JobResult
-from worker.loop.claim_policy import TIERS, ClaimPolicy
+from worker.loop.claim_policy import ClaimPolicy
 from worker.loop.claimer import Claimer
 from worker.loop.completion import JobCompleter
 from worker.loop.heartbeat import Heartbeat
+from worker.loop.job_work import JobWork, to_job
 from worker.loop.lookahead import Lookahead
 from worker.loop.prefetch import Prefetcher
 from worker.loop.preparation_news import PreparationNews
-from worker.loop.progress import Aborted, JobWatch, ProgressReporter, Released
+from worker.loop.progress import JobWatch, ProgressReporter
 from worker.loop.storage_outage import StorageOutage
 from worker.loop.warm_list import WarmList
 from worker.pool.pool import Pool
@@ -78,11 +75,7 @@ class Consumer:
             counters: what the worker's parts count; added to the service's totals while it works.
         """
         counters = Counters() if counters is None else counters
-        self._counters = counters
-        self._device_failure: DeviceFailed | None = None
-        self._claims = claims
         self._pool = pool
-        self._storage = storage
         self._settings = settings
         self._warming_up = True
         self._wait_seconds = settings.poll_seconds
@@ -95,6 +88,7 @@ class Consumer:
             pool,
             policy=FifoPolicy() if settings.scheduling == "fifo" else None,
             max_rows=settings.max_rows,
+            lower_tier_share=claims.lower_tier_share,
             buckets=None if settings.compile == "off" else _COMPILED_ROWS,
             on_call=lambda model, rows: counters.observe("call_rows", rows, model=model),
         )
@@ -109,6 +103,7 @@ class Consumer:
         )
         self._warm_list = WarmList(pool, self._prefetcher, storage, is_compiled=settings.compile != "off")
         self._outage = StorageOutage(storage, settings.storage_retry_seconds)
+        self._work = JobWork(self._engine, pool, storage, self._outage, self._prefetcher, counters, settings.name)
         self._reporter = ProgressReporter(claims, settings.report_seconds)
         self._completer = JobCompleter(
             claims,
@@ -190,8 +185,8 @@ class Consumer:
                 self._complete(flight)
         for completion in self._completions:
             completion.result()  # a bug there ends the process with an error too
-        if self._device_failure is not None:
-            raise self._device_failure
+        if self._work.device_failure is not None:
+            raise self._work.device_failure
 
     # -- claim ----------------------------------------------------------------------------------------
 
@@ -210,10 +205,8 @@ class Consumer:
         """The next job; None where there is none, or none may be claimed now."""
         self._wait_seconds = self._settings.poll_seconds
         tiers = [flight.job.tier for flight in self._engine.jobs]
-        if (
-            not any(self._policy.room(tiers).values())
-            or self._engine.blocked_seconds > self._policy.minimum_seconds
-        ):
+        is_full = not any(self._policy.room(tiers).values()) or not self._engine.residency.has_room
+        if is_full or self._engine.blocked_seconds > self._policy.minimum_seconds:
             return None
         if self._registration.is_suspended or not self._outage.is_over():
             return None
@@ -237,69 +230,26 @@ class Consumer:
         self._registration.show(WorkerStatus.BUSY)
         self._policy.enter(claim.job.parameters.model)
         self._watches[claim.job.id] = watch
-        flight = self._engine.start(self._to_job(claim.job), partial(self._generate, watch), watch.stop_reason)
-        if flight.coroutine.dead:
-            _log.warning("job %s ended before its first turn", claim.job.id)
+        job = to_job(claim.job, self._settings)
+        self._engine.start(job, partial(self._work.run, watch), watch.stop_reason)
 
     def _serve(self) -> None:
         """Have the engine make its next call, and complete the jobs that have ended with it."""
         try:
             ended = self._engine.tick()
         except DeviceFailed as error:
-            self._fail_device(error)
+            self._work.note_device_failure(error)
             ended = self._engine.close()
         for flight in self._engine.jobs:
             self._watches[flight.job.id].used_seconds = flight.coroutine.used_seconds
         for flight in ended:
             self._complete(flight)
-        if self._device_failure is not None:
+        if self._work.device_failure is not None:
             for flight in self._engine.close():
                 self._complete(flight)
             self._shutdown.request()
         elif not self._shutdown.requested:
             self._lookahead.begin()
-
-    def _generate(self, watch: JobWatch, flight: JobInFlight) -> JobResult:
-        """The work of a job's coroutine."""
-        job = watch.claim.job
-        with job_context([job]):
-            _log.info("job started", extra={"model": job.parameters.model, "task": job.parameters.task.value})
-            try:
-                return self._generate_unless_storage_is_away(watch, flight)
-            except Aborted:
-                return JobResult("lost")
-            except Released:
-                return JobResult("released")
-            except NotPrepared as error:
-                # Its files have gone since they were prepared.
-                _log.warning("the job goes back to the queue: %s", error)
-                self._prefetcher.forget([error.name])
-                return JobResult("released")
-            except DeviceFailed as error:
-                self._fail_device(error)
-                return JobResult("device_failed")
-
-    def _generate_unless_storage_is_away(self, watch: JobWatch, flight: JobInFlight) -> JobResult:
-        """Generate; where an input cannot be read, hand the job back in an outage, and try once more in none."""
-        for is_last in (False, True):
-            generation = JobGeneration(
-                flight, self._engine, self._pool, self._storage, watch, worker_name=self._settings.name
-            )
-            try:
-                return generation.run()
-            except Unavailable as error:
-                _log.warning("an input could not be read: %s", error)
-                if self._outage.confirms(error):
-                    return JobResult("released")
-                if is_last:
-                    break
-        message = "an input could not be read from the storage; the worker's log has the details"
-        return JobResult.failed(FailureCode.INTERNAL, message)
-
-    def _fail_device(self, error: DeviceFailed) -> None:
-        if self._device_failure is None:
-            self._device_failure = error
-            self._counters.count("device_failures")
 
     # -- complete -------------------------------------------------------------------------------------
 
@@ -316,7 +266,7 @@ class Consumer:
             error = flight.coroutine.error
             if error is not None and not isinstance(error, Stopped):
                 raise error  # a bug, or a `SystemExit` of a library: jobs' own errors are results
-            result = JobResult("released" if self._device_failure is None else "device_failed")
+            result = JobResult("released" if self._work.device_failure is None else "device_failed")
         self._next_claim_at = 0.0  # there is room
         while len(self._unwritten()) >= _MAX_UNWRITTEN:
             wait(self._completions, _WATCHED_SECONDS, return_when=FIRST_COMPLETED)
@@ -332,22 +282,6 @@ class Consumer:
             self._completions.remove(done)
             done.result()
         return self._completions
-
-    def _to_job(self, record: JobRecord) -> Job:
-        parameters, started_at = record.parameters, record.started_at or record.created_at
-        queue_seconds, now = started_at - record.created_at, time.monotonic()
-        seeds = self._settings.seeds
-        exact = seeds == "exact" if parameters.batchable is None else not parameters.batchable
-        return Job(
-            id=record.id,
-            parameters=parameters,
-            queue_seconds=queue_seconds,
-            owner=record.owner,
-            tier=TIERS.index(record.priority),
-            exact=exact,
-            accepted_at=now - queue_seconds,
-            deadline_at=None if record.deadline_at is None else now + record.deadline_at - started_at,
-        )
 
     # -- report ---------------------------------------------------------------------------------------
 

@@ -36,6 +36,8 @@ from worker.runtime.memory_tracker import MemoryTracker
 
 _Loaded = TypeVar("_Loaded")
 
+#: What a job keeps between its calls, unless its image is very large: FLUX's embeddings take 4 MB.
+_KEPT_BYTES = 2**23
 #: Share of an enforced budget that plans may fill, since they are estimates.
 PLANNED_SHARE = 0.95
 
@@ -46,6 +48,7 @@ class Pool:
     Attributes:
         plan_selector: chooses the plan of each call.
         memory_tracker: what the running call takes of the device's memory.
+        kept_bytes: of the device, beside weights, that jobs in flight keep while others are served.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Pool:
         self.memory_tracker = MemoryTracker(self.device, budget_bytes)
         size_bytes = int(budget_bytes * PLANNED_SHARE) if budget_bytes else devices.usable_bytes(self.device)
         self._size_bytes = size_bytes
+        self.kept_bytes = 0
         self._history = CallHistory()
         cudnn, cpu_bytes = self.device.type == "cuda", 2 if offloaded_module.cpu_has_bfloat16() else 4
         policy = replace(policy or Policy(), cudnn=cudnn, cpu_value_bytes=cpu_bytes)
@@ -175,6 +179,10 @@ class Pool:
             return True
         return not self._cache.can_make_room(job.model, plan.peak_bytes)
 
+    def has_room_beside(self, plan: Plan) -> bool:
+        """Whether one more job could keep its latents and embeddings beside calls by this plan."""
+        return self._size_bytes - plan.peak_bytes - self.kept_bytes >= _KEPT_BYTES
+
     def place_again(self, id: str, plan: Plan) -> None:
         """Place a model that a job in flight holds, by the job's plan; others may leave the device for it.
 
@@ -187,7 +195,7 @@ class Pool:
         """Images that one call can have by this plan, beside the other models as they are on the device now."""
         others = sum(model.resident_bytes for other, model in self._cache.models.items() if other != id)
         activations = max(1, plan.activation_bytes // max(1, plan.images))
-        more = (self._size_bytes - others - plan.peak_bytes) // activations
+        more = (self._size_bytes - others - plan.peak_bytes - self.kept_bytes) // activations
         return min(plan.batch_images, plan.images + max(0, more))
 
     def step_down(self, job: JobParameters, images: int) -> str | None:
@@ -261,7 +269,7 @@ class Pool:
             self.drop(id)
         if model is not None and not model.on_host:
             self._counters.count("warm_hits", model=id)
-        self._cache.make_room(id, plan.peak_bytes)
+        self._cache.make_room(id, plan.peak_bytes + self.kept_bytes)
         if model is None:
             model = self._of_model(id, lambda: self._load(id, plan))
         self._cache.enter(id, model)

@@ -160,12 +160,12 @@ FAULTS: dict[str, Fault] = {
     "decoder": lambda model: _failing(model.base.vae.decoder, 0),
     "switch": lambda model: _failing_switch(),
     "broken adapter": lambda model: nullcontext(),
-    "mixed batch": lambda model: nullcontext(),
-    "cancelled mixed batch": lambda model: nullcontext(),
+    "mixed jobs": lambda model: nullcontext(),
+    "cancelled mixed jobs": lambda model: nullcontext(),
 }
 
 
-def _mixed_batch(catalogue: Catalogue, request: JobParameters) -> list[JobParameters]:
+def _mixed_jobs(catalogue: Catalogue, request: JobParameters) -> list[JobParameters]:
     """No adapters, one, two, and one that does not fit: more than the test's pool keeps loaded."""
     family = catalogue.model(request.model).family
     sets: list[dict[str, float]] = [{}, {"lora": 1.0}, {"text": 0.5, "lora": -0.5}, {"broken": 1.0}]
@@ -188,13 +188,13 @@ def _run_into(request: JobParameters, fault: str, pool: Pool, storage: Storage) 
         family = pool.catalogue.model(request.model).family
         loras = [{"name": f"{family}-text", "scale": 0.5}, {"name": f"{family}-broken"}]
         fail_job(make_job(pool.catalogue, family, loras=loras), pool, storage)
-    elif fault == "mixed batch":
-        results = run_jobs(_mixed_batch(pool.catalogue, request), pool, storage)
+    elif fault == "mixed jobs":
+        results = run_jobs(_mixed_jobs(pool.catalogue, request), pool, storage)
         assert [result.status for result in results] == [*["completed"] * 3, "failed"]
-    elif fault == "cancelled mixed batch":
+    elif fault == "cancelled mixed jobs":
         with pytest.raises(JobStopped):
             run_jobs(
-                _mixed_batch(pool.catalogue, request),
+                _mixed_jobs(pool.catalogue, request),
                 pool,
                 storage,
                 RecordingWatch(stop_after=1, error=JobStopped()),

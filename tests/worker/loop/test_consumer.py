@@ -128,7 +128,7 @@ def test_defect_d_a_signal_at_any_moment_of_a_claim_loses_no_job(
             claim = consumer._claim()
         timer.join()
         if claim is not None:
-            assert consumer._claims.release(claim)
+            assert consumer._claimer._claims.release(claim)
     waiting = [id for record in map(queue.fetch, ids) if record.state is JobState.QUEUED for id in [record.id]]
     assert sorted(waiting) == sorted(ids)
     assert queue.connection.zcard("darkroom:leases") == 0

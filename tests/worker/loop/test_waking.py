@@ -16,7 +16,7 @@ from contracts.settings import SharedSettings
 from contracts.storage import Storage
 from tests.support.parameters import parameters
 from tests.support.waiting import wait_until
-from tests.support.workers import after_each_step, make_consumer, send_sigterm, work_until_ended
+from tests.support.workers import at_step, make_consumer, send_sigterm, work_until_ended
 from worker.checkpoints.places import PreparationWatch
 from worker.loop.consumer import Consumer
 from worker.pool.pool import Pool
@@ -68,17 +68,15 @@ def test_a_job_does_not_wait_for_the_poll(
 def test_a_short_job_that_comes_while_a_long_one_runs_does_not_wait_for_its_end(
     settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
 ) -> None:
-    long = queue.submit(parameters(num_inference_steps=300)).id
+    consumer = make_consumer(settings, pool, storage, poll_seconds=NEVER_SECONDS)
+    long = queue.submit(parameters(num_inference_steps=8)).id
     short: list[str] = []
 
-    def submit_and_let_it_be_heard(job_id: str, step: int) -> None:
-        if job_id == long and step == 2:
-            short.append(queue.submit(parameters(num_inference_steps=1)).id)
-        elif job_id == long and step > 2 and queue.fetch(short[0]).state is JobState.QUEUED:
-            time.sleep(0.05)
+    def submit() -> None:
+        short.append(queue.submit(parameters(num_inference_steps=1)).id)
+        wait_until(lambda: not consumer._listener._wakes.empty())
 
-    consumer = make_consumer(settings, pool, storage, poll_seconds=NEVER_SECONDS)
-    with after_each_step(submit_and_let_it_be_heard):
+    with at_step(2, long, submit):
         (ended,) = work_until_ended(consumer, queue, long)
     first = queue.fetch(short[0])
     assert first.finished_at is not None
