@@ -224,7 +224,8 @@ class JobRecord(_Part):
 
     Attributes:
         request_id: id of the HTTP request that created it, for the logs.
-        max_run_seconds: maximum time of one attempt; then the job fails with `duration_exceeded`. None: no limit.
+        max_run_seconds: maximum worker time of one attempt, without pauses for other jobs; then the job fails with
+            `duration_exceeded`. None: no limit.
         preparing: while it waits for files, how their preparation goes on.
     """
 

@@ -284,14 +284,15 @@ end
 
 local function claim()
   local job = choose()
-  if not job and arguments.in_flight == 0 then
-    note_idle()
-  else
-    redis.call('HDEL', KEY.idle_workers, arguments.worker)
-  end
+  if not job and arguments.in_flight == 0 then note_idle() end
   if not job then return {} end
+  local was_idle = redis.call('HDEL', KEY.idle_workers, arguments.worker) == 1
   local unready = ready and missing_from(ready, job.needs) or {}
-  if unready[1] then return { unready = unready } end
+  if unready[1] then
+    -- Busy workers, which may have what it needs, have left the job to this one.
+    if was_idle then redis.call('PUBLISH', KEY.wake_jobs, job.id) end
+    return { unready = unready }
+  end
   if job.alone and arguments.in_flight > 0 then return { must_run_alone = true } end
   return lease(job)
 end
