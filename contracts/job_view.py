@@ -43,8 +43,10 @@ class ListView(BaseModel, Generic[Entry]):
 class QueueView(BaseModel):
     """Where a waiting job stands in its queue."""
 
-    position: int = Field(description="Position in the queue; 1 for the job that is next.")
-    ahead: int = Field(description="Number of jobs that are served before this one.")
+    position: int = Field(description="Position among the waiting jobs; 1 for the job that is next.")
+    ahead: int = Field(
+        description="Number of waiting jobs that are served before this one, of all models, priorities and owners."
+    )
 
 
 class ImageView(BaseModel):

@@ -1,7 +1,7 @@
 """When a job will run: its position in the queue, and times estimated from the measured pace of earlier jobs.
 
-Workers record the seconds per image and step of each kind of job (`IMAGE_PACE`). Owners share the workers, so
-between two jobs of one owner each other owner gets about as many seconds. Knows no model and no device.
+Workers record the seconds per image and step of each kind of job (`IMAGE_PACE`). What is served before a job,
+running jobs and those of other models, owners and tiers included, is added up in `forecast.lua`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,13 @@ class EtaEstimator:
         """Return a job's position now; None when it is not waiting."""
         with redis_errors_are_unavailable():
             found = self._scripts.run(
-                "position", id=record.id, queue=record.queue, tier=record.priority, work=work_of(record.parameters)
+                "position",
+                id=record.id,
+                queue=record.queue,
+                tier=record.priority,
+                owner=record.owner,
+                work=work_of(record.parameters),
+                created_at=record.created_at,
             )
         return position_of(found)
 
@@ -74,16 +80,9 @@ class EtaEstimator:
         return max(1, math.ceil(min(known))) if known else self.seconds_to_next_claim(record)
 
 
-def position_of(found: tuple[int, str, int, int, int, int] | None) -> Position | None:
-    """Read what `position_after` of the scripts returns.
-
-    A job comes after all that waits in higher tiers. In its own tier, it comes after those ahead of it in its
-    queue and as many of each other owner; all jobs are taken to be as long as this one.
-    """
+def position_of(found: tuple[int, str, str] | None) -> Position | None:
+    """Read what `position_after` of the scripts returns: jobs ahead, its own seconds, seconds until it begins."""
     if found is None:
         return None
-    ahead, run_seconds, workers, owners, waiting, waiting_higher = found
-    if not run_seconds:
-        return Position(ahead)
-    first = min((ahead + 1) * max(1, owners), max(waiting, ahead + 1)) - 1 + waiting_higher
-    return Position(ahead, (first / max(1, workers) + 1) * float(run_seconds))
+    ahead, run_seconds, wait_seconds = found
+    return Position(ahead, float(wait_seconds) + float(run_seconds) if run_seconds else None)

@@ -275,7 +275,7 @@ class JobRecord(_Part):
 
 
 class Position(NamedTuple):
-    """A waiting job's position: jobs ahead of it in its queue, and estimated seconds to its end.
+    """A waiting job's position: waiting jobs that are served before it, and estimated seconds to its end.
 
     The seconds come from the measured pace of earlier jobs, and are None before the first measurement.
     """

@@ -1,5 +1,5 @@
 """The Lua scripts: each is one atomic step, behind `KEY` (see keys.py) and the functions of prelude.lua and
-accounts.lua.
+accounts.lua and forecast.lua.
 
 While Redis' memory is full (`maxmemory`), those run that end or free something, or lead to that; they begin with
 `write_even_if_full()`. Those that bring something new are refused (submit, preview, retain_input, register_lora,

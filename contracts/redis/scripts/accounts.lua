@@ -143,20 +143,3 @@ function count_load(what, owner, change)
     redis.call('ZADD', KEY.accounts .. what, math.max(account_of(owner, what), floor_of(what)), owner)
   end
 end
-
--- A waiting job's position: the jobs ahead of it in its queue, its predicted seconds (empty before the first job like it),
--- the number of live workers; in its tier, the owners who wait and their jobs; the jobs that wait in higher tiers.
--- Without `ahead` the job does not wait: false.
-local function position_after(ahead, tier, work)
-  if not ahead then return false end
-  local workers, higher = 0, 0
-  for _, worker in ipairs(redis.call('ZRANGE', KEY.workers, 0, -1)) do
-    workers = workers + redis.call('EXISTS', KEY.worker .. worker)
-  end
-  for _, other in ipairs(TIERS) do
-    if other == tier then break end
-    higher = higher + load_of(other)
-  end
-  local seconds = predicted_seconds(work)
-  return { ahead, seconds and tostring(seconds) or '', workers, load_of('owners ' .. tier), load_of(tier), higher }
-end

@@ -7,9 +7,14 @@
 -- those of the job would exceed `max_record_bytes`, `taken` when another call holds the idempotency key.
 local id, key, queue = arguments.id, job_key(arguments.id), arguments.fields.queue
 local tier, owner, work = arguments.fields.priority, arguments.fields.owner, cjson.decode(arguments.fields.work)
+
+local function position_now(ahead, created_at)
+  return position_after({ ahead = ahead, queue = queue, tier = tier, owner = owner, work = work, created_at = created_at })
+end
+
 local before = redis.call('HGET', key, 'created_at')
 if before then
-  return { 'accepted', before, position_after(redis.call('LPOS', KEY.rq_queue .. queue, id), tier, work) }
+  return { 'accepted', before, position_now(redis.call('LPOS', KEY.rq_queue .. queue, id), tonumber(before)) }
 end
 
 local idempotency = arguments.idempotency
@@ -96,4 +101,4 @@ count_job('queued', arguments.fields, 1)
 count('jobs_accepted', arguments.fields.model, arguments.fields.task)
 emit(id, 'queued', { at = accepted })
 measure_records(id, owner)
-return { 'accepted', stamp(accepted), position_after(ahead, tier, work) }
+return { 'accepted', stamp(accepted), position_now(ahead, accepted) }
