@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from worker.engine.job import Job, JobInFlight
 from worker.engine.policy import Policy, StepPolicy, Waiting
 from worker.engine.residency import Residency
 from worker.pool.pool import Pool
+from worker.runtime.call_timer import CallTimer
 from worker.runtime.device import free_memory
 from worker.runtime.out_of_memory import is_out_of_memory, raise_if_device_failed
 
@@ -70,6 +72,7 @@ class Engine:
         #: Job id -> since when it has waited for others to end.
         self._blocked: dict[str, float] = {}
         self._measuring = ExitStack()
+        self._timer = CallTimer(pool.device)
 
     @property
     def jobs(self) -> Sequence[JobInFlight]:
@@ -118,6 +121,7 @@ class Engine:
         Raises:
             DeviceFailed: the device no longer works; `close` gives up what is in flight.
         """
+        self._timer.poll()
         with torch.inference_mode():
             for job in list(self._jobs):
                 reason = None if job.coroutine.dead else job.stop_reason()
@@ -145,6 +149,7 @@ class Engine:
         return given_up
 
     def _end(self, job: JobInFlight) -> None:
+        self._timer.poll()
         self._jobs.remove(job)
         self.residency.remove(job)
         if not self._jobs:
@@ -214,9 +219,11 @@ class Engine:
             return
         # Jobs with the same adapters side by side: one change then serves them all.
         group.sort(key=lambda job: job.adapters.key)
-        started_at = time.perf_counter()
-        results = self._attempt([(job, _call_of(job)) for job in group])
-        self._account(group, time.perf_counter() - started_at)
+        calls = [(job, _call_of(job)) for job in group]
+        self._timer.start()
+        results = self._attempt(calls)
+        self._timer.stop(partial(self._account, calls, self.residency.is_denoiser(calls[0][1].module)))
+        self._note_memory(group)
         for job, result in zip(group, results, strict=True):
             if isinstance(result, Exception):
                 self._wake(job, error=result)
@@ -261,29 +268,23 @@ class Engine:
         failures = [result for result in results if isinstance(result, Exception)]
         return failures[0] if failures else merge(results, [part.rows for part in parts])
 
-    def _account(self, group: Sequence[JobInFlight], seconds: float) -> None:
+    def _account(self, calls: Sequence[tuple[JobInFlight, Call]], is_denoiser: bool, seconds: float) -> None:
         """Share the seconds of a call among its jobs, and learn from them."""
-        calls = [_call_of(job) for job in group]
-        rows = sum(call.rows for call in calls)
-        self.costs.learn(_kind(group[0], calls[0]), rows, seconds)
-        is_denoiser = self.residency.is_denoiser(calls[0].module)
+        (first, call), rows = calls[0], sum(call.rows for _, call in calls)
+        self.costs.learn(_kind(first, call), rows, seconds)
         if is_denoiser:
             self.calls, self.rows = self.calls + 1, self.rows + rows
             if self._on_call is not None:
-                self._on_call(group[0].job.parameters.model, rows)
-        for job, call in zip(group, calls, strict=True):
-            share = seconds * call.rows / rows
+                self._on_call(first.job.parameters.model, rows)
+        for job, call in calls:
+            share, usage = seconds * call.rows / rows, job.usage
             job.coroutine.used_seconds += share
-            usage = job.usage
-            usage.joined |= len(group) > 1
+            usage.joined |= len(calls) > 1
             if call.entry == "__call__":
                 usage.denoise_seconds += share
             if is_denoiser:
                 usage.calls += 1
-                usage.own_rows += sum(
-                    other.rows for one, other in zip(group, calls, strict=True) if one.job.owner == job.job.owner
-                )
-        self._note_memory(group)
+                usage.own_rows += sum(other.rows for one, other in calls if one.job.owner == job.job.owner)
 
     def _wake(self, job: JobInFlight, value: Any = None, error: BaseException | None = None) -> None:
         steps_before = job.steps_done

@@ -105,7 +105,9 @@ def test_in_every_mode_an_image_without_adapters_is_unchanged_beside_one_with_ad
         make_job(mixing.catalogue, family, mode, batchable=True, num_inference_steps=2, loras=loras)
         for loras in ([], _loras(family, lora=1.0))
     ]
-    together = _images(run_jobs(batch, mixing, storage), storage)
+    outcomes = run_jobs(batch, mixing, storage)
+    together = _images(outcomes, storage)
+    assert all(outcome.receipt.joined for outcome in outcomes)
     alone = [generate_pixels(job, mixing, storage) for job in batch]
     assert not np.array_equal(alone[0], alone[1])
     for mixed, single in zip(together, alone, strict=True):
