@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -73,7 +74,7 @@ def _count_waits(jobs: Sequence[JobParameters], pool: Pool, storage: Storage) ->
         results = _generate(jobs, pool, storage, watch)
     # Inside the scheduler's step; what a pipeline does after the first one belongs to that, and may wait.
     noted = watch.after_step[len(jobs) :]
-    steps = [dict(after - before) for before, after in zip(noted, noted[1:], strict=False)]
+    steps = [dict(after - before) for before, after in pairwise(noted)]
     last = len(steps) - len(jobs)
     assert last > 0
     assert steps[:last] == [{}] * last
