@@ -34,6 +34,8 @@ class Residency:
         self._model: LoadedModel | None = None
         self._hooks = ExitStack()
         self._jobs: list[JobInFlight] = []
+        #: Job id -> whether it must wait, as long as no model moves and no job ends.
+        self._waits: dict[str, bool] = {}
 
     def add(self, job: JobInFlight) -> None:
         """A job is in flight from now on."""
@@ -42,6 +44,7 @@ class Residency:
     def remove(self, job: JobInFlight) -> None:
         """A job has ended: its model is not in use by it any more, and its adapters may be evicted."""
         self._jobs.remove(job)
+        self._waits.clear()
         self.keep(job, 0)
         if job.placed is not None:
             self._pool.release(job.job.parameters.model)
@@ -93,7 +96,11 @@ class Residency:
 
     def must_wait(self, job: JobInFlight) -> bool:
         """Whether a job that has no model yet would take the weights of jobs in flight away from them."""
-        return job.placed is None and self._pool.must_wait(job.job.parameters)
+        if job.placed is not None:
+            return False
+        if job.job.id not in self._waits:
+            self._waits[job.job.id] = self._pool.must_wait(job.job.parameters)
+        return self._waits[job.job.id]
 
     def place(self, job: JobInFlight) -> LoadedModel:
         """Load and place the model of a job that begins, or that ran out of memory and begins again.
@@ -185,6 +192,7 @@ class Residency:
     def _moving(self) -> Iterator[None]:
         """Weights move inside: without hooks, and as ordinary tensors, which outlive inference mode."""
         self.leave()
+        self._waits.clear()
         tracker = self._pool.memory_tracker
         tracker.pause()
         try:
