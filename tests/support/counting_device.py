@@ -8,6 +8,7 @@ except for single values on the host. Tells nothing about speed, nor about waits
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -176,20 +177,39 @@ class _HostGenerator(torch.Generator):
         return super().__new__(cls, "cpu")  # type: ignore[call-arg]
 
 
+class _ReachedEvent:
+    """A point in the device's work, which it has always reached: it computes at once."""
+
+    def __init__(self, enable_timing: bool = True) -> None:
+        self._at = 0.0
+
+    def record(self) -> None:
+        """Here."""
+        self._at = time.perf_counter()
+
+    def query(self) -> bool:
+        """It has been reached."""
+        return True
+
+    def elapsed_time(self, end: _ReachedEvent) -> float:
+        """Milliseconds to another point."""
+        return 1000 * (end._at - self._at)
+
+
 @contextmanager
-def _generators_on_host() -> Iterator[None]:
-    """Inside, there are generators of the device, the global one of the process among them."""
+def _generators_and_events() -> Iterator[None]:
+    """Inside, there are generators of the device, the global one of the process among them, and events."""
     library: Any = torch
     own, of_process = torch.Generator, _HostGenerator()
-    functions = (torch.cuda.get_rng_state, torch.cuda.set_rng_state)
-    library.Generator = _HostGenerator
+    functions = (torch.cuda.get_rng_state, torch.cuda.set_rng_state, torch.cuda.Event)
+    library.Generator, library.cuda.Event = _HostGenerator, _ReachedEvent
     library.cuda.get_rng_state = lambda _: of_process.get_state()
     library.cuda.set_rng_state = lambda state, _: of_process.set_state(state)
     try:
         yield
     finally:
         library.Generator = own
-        library.cuda.get_rng_state, library.cuda.set_rng_state = functions
+        library.cuda.get_rng_state, library.cuda.set_rng_state, library.cuda.Event = functions
 
 
 @contextmanager
@@ -219,7 +239,7 @@ def on_device(pool: Pool, model: LoadedModel) -> Iterator[CountingDevice]:
         for component in components:
             component._device = DEVICE
         cuda.synchronize, cuda.get_device_name = synchronize, str
-        with counting, _generators_on_host():
+        with counting, _generators_and_events():
             yield counting
     finally:
         pool.device, model.device, cuda.synchronize, cuda.get_device_name = homes

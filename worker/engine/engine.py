@@ -1,8 +1,7 @@
 """The step engine: serves one call after another, of whichever jobs the policy chooses, until all have ended.
 
 A call of the denoiser, of a ControlNet or of the VAE's decoder is made for all jobs that the policy has chosen to
-share it; loading and encoding are turns of one job. Where memory runs out, a group is split and its halves are
-called again; a call of one row takes the job's next smaller plan. Knows no queue and no pipelines.
+share it; loading and encoding are turns of one job. Knows no queue and no pipelines.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ from typing import Any
 
 import torch
 
-from worker.engine.calls import Call, make, merge
+from worker.engine.attempts import Attempts
+from worker.engine.calls import Call
 from worker.engine.coroutine import Coroutine, Turn
 from worker.engine.costs import CallCosts
 from worker.engine.job import Job, JobInFlight
@@ -24,8 +24,7 @@ from worker.engine.policy import Policy, StepPolicy, Waiting
 from worker.engine.residency import Residency
 from worker.pool.pool import Pool
 from worker.runtime.call_timer import CallTimer
-from worker.runtime.device import free_memory
-from worker.runtime.out_of_memory import is_out_of_memory, raise_if_device_failed
+from worker.runtime.out_of_memory import raise_if_device_failed
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +72,7 @@ class Engine:
         self._blocked: dict[str, float] = {}
         self._measuring = ExitStack()
         self._timer = CallTimer(pool.device)
+        self._attempts = Attempts(self.residency, pool.device)
 
     @property
     def jobs(self) -> Sequence[JobInFlight]:
@@ -91,7 +91,7 @@ class Engine:
         return max((now - since for since in self._blocked.values()), default=0.0)
 
     def mark_alive(self) -> None:
-        """Tell whoever asks for `idle_seconds` that the thread waits for something that is being watched."""
+        """The thread waits for something else that is being watched: it is not idle."""
         self._alive_at = time.monotonic()
 
     def start(
@@ -221,7 +221,7 @@ class Engine:
         group.sort(key=lambda job: job.adapters.key)
         calls = [(job, _call_of(job)) for job in group]
         self._timer.start()
-        results = self._attempt(calls)
+        results = self._attempts.make(calls)
         self._timer.stop(partial(self._account, calls, self.residency.is_denoiser(calls[0][1].module)))
         self._note_memory(group)
         for job, result in zip(group, results, strict=True):
@@ -229,44 +229,6 @@ class Engine:
                 self._wake(job, error=result)
             else:
                 self._wake(job, result)
-
-    def _attempt(self, calls: Sequence[tuple[JobInFlight, Call]]) -> list[Any]:
-        """Make calls as one; returns for each its result, or the exception that it alone is to blame for."""
-        try:
-            parts = [(job, call.rows) for job, call in calls]
-            with self.residency.computing(calls[0][1].module, parts):
-                return make([call for _, call in calls])
-        except Exception as error:  # noqa: BLE001 - of any library
-            raise_if_device_failed(error, self._pool.device)
-            failure = error.with_traceback(None)
-        # Outside `except`, the error's frames are gone, and with them their tensors.
-        return self._after_failure(calls, failure)
-
-    def _after_failure(self, calls: Sequence[tuple[JobInFlight, Call]], failure: Exception) -> list[Any]:
-        job, call = calls[0]
-        ran_out = is_out_of_memory(failure)
-        if ran_out:
-            free_memory()
-        self.residency.leave()  # hooks may have stopped half-way
-        self.residency.enter(job)
-        if len(calls) > 1:
-            half = len(calls) // 2
-            return [*self._attempt(calls[:half]), *self._attempt(calls[half:])]
-        # An exact job's bytes depend on the rows of its calls: it takes a smaller plan rather than fewer rows.
-        if ran_out and (job.job.exact or call.rows == 1) and self.residency.step_down(job):
-            _log.warning("job %s ran out of memory, and goes on with a smaller plan", job.job.id)
-            return self._attempt(calls)
-        if ran_out and call.rows > 1:
-            return [self._attempt_in_halves(job, call)]
-        return [failure]
-
-    def _attempt_in_halves(self, job: JobInFlight, call: Call) -> Any:
-        """Make one job's call with half of its rows at a time; returns the result, or the exception."""
-        half = call.rows // 2
-        parts = [call.row_range(0, half), call.row_range(half, call.rows)]
-        results = [self._attempt([(job, part)])[0] for part in parts]
-        failures = [result for result in results if isinstance(result, Exception)]
-        return failures[0] if failures else merge(results, [part.rows for part in parts])
 
     def _account(self, calls: Sequence[tuple[JobInFlight, Call]], is_denoiser: bool, seconds: float) -> None:
         """Share the seconds of a call among its jobs, and learn from them."""
