@@ -21,6 +21,7 @@ errors.py           from errors to HTTP status, code and title
 error_handlers.py  every error as a response, in the dialect of its path
 job_response.py     a job as its owner sees it
 readiness.py        whether a job sent now would be run
+prompt_counter.py   tokens of prompts, by the tokenizers on this machine
 prometheus.py       Prometheus metrics
 periodic.py         periodic work beside the requests
 """

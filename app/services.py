@@ -24,6 +24,7 @@ from app.parsing.byte_budget import ByteBudget
 from app.parsing.file_checks import FileChecks
 from app.periodic import repeating
 from app.prometheus import PrometheusCollector
+from app.prompt_counter import PromptCounter
 from app.readiness import Readiness
 from app.settings import ApiSettings
 from contracts.auth.api_keys import ApiKeyStore
@@ -83,6 +84,7 @@ class Services:
     body_memory: ByteBudget
     spool_space: ByteBudget
     file_checks: FileChecks
+    prompt_counter: PromptCounter
 
 
 @asynccontextmanager
@@ -121,6 +123,7 @@ async def open_services(
         body_memory=ByteBudget(settings.max_bodies_bytes, settings.max_body_bytes),
         spool_space=ByteBudget(settings.max_spooled_bytes, settings.max_lora_bytes + FORM_OVERHEAD_BYTES),
         file_checks=FileChecks(),
+        prompt_counter=PromptCounter(catalogue),
     )
     claims = Claims(redis, settings.queue, "api", settings.shared.result_ttl_seconds)
     reaper = Reaper(claims, partial(remove_images, storage))

@@ -212,6 +212,7 @@ class FailureCode(StrEnum):
     FILES_UNAVAILABLE = "files_unavailable"
     LORA_INCOMPATIBLE = "lora_incompatible"
     LORA_MISSING = "lora_missing"
+    PROMPT_TOO_LONG = "prompt_too_long"
     INPUT_MISSING = "input_missing"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     DURATION_EXCEEDED = "duration_exceeded"
@@ -228,6 +229,7 @@ RETRYABLE = {
     FailureCode.FILES_UNAVAILABLE: True,
     FailureCode.LORA_INCOMPATIBLE: False,
     FailureCode.LORA_MISSING: False,
+    FailureCode.PROMPT_TOO_LONG: False,
     FailureCode.INPUT_MISSING: False,
     FailureCode.DEADLINE_EXCEEDED: True,
     FailureCode.DURATION_EXCEEDED: False,

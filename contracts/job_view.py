@@ -22,6 +22,7 @@ from contracts.queue.records import (
     Receipt,
     WebhookRecord,
 )
+from contracts.requests.prompt_tokens import TokenUse
 from contracts.requests.schema import WebhookEvent
 
 Entry = TypeVar("Entry")
@@ -125,6 +126,14 @@ class JobView(BaseModel):
     webhook: WebhookView | None = Field(
         None, exclude_if=lambda value: value is None, description="The job's webhook; left out where it has none."
     )
+    prompt_tokens: dict[str, TokenUse] | None = Field(
+        None,
+        description="Text encoder -> tokens of the prompt, and how many of them it reads; where the model's "
+        "tokenizers are not on the API's machine, null until the job has run.",
+    )
+    negative_prompt_tokens: dict[str, TokenUse] | None = Field(
+        None, description="The same for the negative prompt; null without one."
+    )
     links: dict[str, str] = Field(
         description="URLs: `self`, `events`, `rerun`, and `cancel` until the job has ended."
     )
@@ -204,6 +213,8 @@ def view_job(
         else record.progress.model_copy(update={"eta_seconds": position.eta_seconds}),
         queue=None if position is None else QueueView(position=position.ahead + 1, ahead=position.ahead),
         preparing=record.preparing if record.state is JobState.QUEUED else None,
+        prompt_tokens=_read_tokens(record, "prompt_tokens"),
+        negative_prompt_tokens=_read_tokens(record, "negative_prompt_tokens"),
         images=[
             ImageView(
                 url=links.image(record.id, number),
@@ -223,6 +234,13 @@ def view_job(
         webhook=None if record.webhook is None else _view_webhook(record.webhook, record.deliveries),
         links=links.of(record),
     )
+
+
+def _read_tokens(record: JobRecord, name: str) -> dict[str, TokenUse] | None:
+    """What the encoders read, by the receipt; before that, as it was counted when the job was accepted."""
+    read: dict[str, TokenUse] | None = None if record.receipt is None else getattr(record.receipt, name)
+    counted: dict[str, TokenUse] | None = getattr(record, name)
+    return read or counted
 
 
 def _view_webhook(webhook: WebhookRecord, deliveries: Mapping[str, DeliveryRecord]) -> WebhookView:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from fastapi import Depends, Query, Request
+from pydantic import BeforeValidator
 
 from contracts.catalogue.families import Task
 from contracts.errors import FieldProblem, InvalidRequest
@@ -14,6 +15,11 @@ from contracts.queue.listing import Cursor, Filter
 from contracts.queue.records import JobState
 
 _METADATA = "metadata."
+_DEFAULT_LIMIT = 20
+#: What clients write for a parameter that they do not set: `URLSearchParams` turns null into this word.
+_NULL = "null"
+NULL_IS_ABSENT = BeforeValidator(lambda value: None if value == _NULL else value)
+_NULL_IS_DEFAULT_LIMIT = BeforeValidator(lambda value: _DEFAULT_LIMIT if value == _NULL else value)
 _KNOWN = ("status", "model", "task", "limit", "cursor", "include")
 
 
@@ -27,9 +33,15 @@ class PageQuery:
 
 async def _filter(
     request: Request,
-    status: Annotated[JobState | None, Query(description="Only jobs with this status. Default: any.")] = None,
-    model: Annotated[str | None, Query(description="Only jobs of this model, by its id. Default: any.")] = None,
-    task: Annotated[Task | None, Query(description="Only jobs of this task. Default: any.")] = None,
+    status: Annotated[
+        JobState | None, NULL_IS_ABSENT, Query(description="Only jobs with this status. Default: any.")
+    ] = None,
+    model: Annotated[
+        str | None, NULL_IS_ABSENT, Query(description="Only jobs of this model, by its id. Default: any.")
+    ] = None,
+    task: Annotated[
+        Task | None, NULL_IS_ABSENT, Query(description="Only jobs of this task. Default: any.")
+    ] = None,
 ) -> Filter:
     """Also reads any number of parameters `metadata.KEY=VALUE`."""
     _refuse_unknown(request)
@@ -54,9 +66,13 @@ def _refuse_unknown(request: Request) -> None:
 
 
 async def _page(
-    limit: Annotated[int, Query(ge=1, le=100, description="Maximum number of jobs in the answer.")] = 20,
+    limit: Annotated[
+        int, _NULL_IS_DEFAULT_LIMIT, Query(ge=1, le=100, description="Maximum number of jobs in the answer.")
+    ] = _DEFAULT_LIMIT,
     cursor: Annotated[
-        str | None, Query(description="`next_cursor` of the previous page. Default: the first page.")
+        str | None,
+        NULL_IS_ABSENT,
+        Query(description="`next_cursor` of the previous page. Default: the first page."),
     ] = None,
 ) -> PageQuery:
     try:
@@ -67,6 +83,7 @@ async def _page(
 
 _Include = Annotated[
     Literal["receipt"] | None,
+    NULL_IS_ABSENT,
     Query(description="`receipt`: with the receipts of finished jobs, which are long. Default: without them."),
 ]
 

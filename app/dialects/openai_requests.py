@@ -24,7 +24,7 @@ from app.parsing.requests import build, parse
 from app.parsing.schemas import takes_text
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import FieldProblem, ImageTooLarge, InvalidRequest, NotAnImage, NotFound
-from contracts.requests.fields import FitField, ImageRef, MaskBlur, MaskCrop, Strength
+from contracts.requests.fields import PROMPT_FIELDS, FitField, ImageRef, MaskBlur, MaskCrop, Strength
 from contracts.requests.schema import Img2ImgRequest, InpaintRequest, JobRequest, Txt2ImgRequest
 
 _SIZE = re.compile(r"auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4}")
@@ -49,6 +49,8 @@ _AnyImageRequest = TypeVar("_AnyImageRequest", "GenerationRequest", "EditRequest
 _STEPS_BY_QUALITY: Mapping[str, float] = {"low": 0.5, "high": 2.0, "hd": 2.0, "xhigh": 3.0, "max": 4.0}
 _MAX_STEPS = 200
 _FILE_FIELDS = ("image", "mask")
+#: Fields of a form in which `null` is a word, and not an absent value.
+_FREE_TEXT = frozenset({*PROMPT_FIELDS, "user", "safety_identifier"})
 
 
 class ImageRequest(JobRequest):
@@ -193,7 +195,7 @@ def _form_value(name: str, value: str | bytes) -> Any:
         digest = f"file:{hashlib.sha256(value).hexdigest()}"
         return digest if name in _FILE_FIELDS else {"file": digest}  # no other field accepts an object like this
     if takes_text(EditRequest, name):
-        return value
+        return None if value == "null" and name not in _FREE_TEXT else value
     try:
         check_json(value.encode())
         return from_json(value)

@@ -31,6 +31,8 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import FieldProblem
 from contracts.requests.schema import REQUESTS, JobRequest
 
+#: FastAPI's description of an answer.
+_UNDESCRIBED = "Successful Response"
 _REQUEST_ID = "4f1c7a80f2b6d935"
 _BEARER = "HTTPBearer"
 _BEARER_SCHEME = {
@@ -89,6 +91,7 @@ class DocumentedApi(FastAPI):
                 for operation in operations.values():
                     _describe_security(operation)
                     _describe_errors(operation, dialect_of(path, dialects))
+                    _describe_answers(operation, schemas)
                     _describe_bodies(operation, schemas)
                     _describe_parameters(operation, schemas)
                     _summarize(operation)
@@ -144,6 +147,19 @@ def _failure(row: Row, dialect: Dialect) -> object:
     problem = FieldProblem("width", "must be a multiple of 8, got 68 (nearest: 64, 72)", [64, 72])
     named = (problem,) if row.status == HTTPStatus.UNPROCESSABLE_ENTITY else ()
     return json.loads(bytes(dialect.render(Failure(row, row.title, named), _REQUEST_ID).body))
+
+
+def _describe_answers(operation: Document, schemas: Document) -> None:
+    """Describe answers by their schemas where the routes do not; the framework says that they are successful."""
+    for status, response in operation["responses"].items():
+        if response["description"] != _UNDESCRIBED:
+            continue
+        names = [
+            content.get("schema", {}).get("$ref", "").rpartition("/")[2]
+            for content in response.get("content", {}).values()
+        ]
+        described = next((schemas[name]["description"] for name in names if name in schemas), None)
+        response["description"] = described or HTTPStatus(int(status)).description
 
 
 def _describe_bodies(operation: Document, schemas: Document) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic_core import from_json, to_json
+
 from app.errors import BodyTooLarge
 from contracts.errors import MAX_PROBLEMS, FieldProblem, InvalidRequest, UnreadableBody
 
@@ -41,6 +43,26 @@ def as_utf8(raw: bytes) -> bytes:
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw[:4]:
         raise UnreadableBody("the body is UTF-16 or UTF-32, and JSON must be UTF-8; encode it as that")
     return raw.removeprefix(codecs.BOM_UTF8)
+
+
+def without_nulls(raw: bytes) -> bytes:
+    """A JSON body without the names whose value is null, at any depth: they count as absent.
+
+    Bytes that are not JSON are returned as they are, for the parser to word the error.
+    """
+    if b"null" not in raw:
+        return raw
+    try:
+        body = from_json(raw)
+    except ValueError:
+        return raw
+    return to_json(_drop_nulls(body), inf_nan_mode="constants")
+
+
+def _drop_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _drop_nulls(inner) for name, inner in value.items() if inner is not None}
+    return [_drop_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
 def check_json(raw: bytes, fields: Container[str] = ()) -> None:

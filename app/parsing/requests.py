@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from app.parsing.field_names import word_unknown_field
-from app.parsing.json_bodies import check_json
+from app.parsing.json_bodies import check_json, without_nulls
 from app.parsing.schemas import allowed_at
 from contracts.catalogue.families import Task
 from contracts.errors import MAX_PROBLEMS, FieldProblem, InvalidRequest, UnreadableBody
@@ -61,7 +61,7 @@ _NOT_QUOTING = frozenset({"missing", "too_short", "too_long", "union_tag_invalid
 
 
 def parse(kind: type[_AnyModel], raw: bytes) -> _AnyModel:
-    """Parse a JSON body as a request of this kind. Strict: "64" is not a number, 1 is not a boolean.
+    """Parse a JSON body as a request of this kind; a null counts as absent. Strict: "64" is not a number.
 
     Raises:
         BodyTooLarge: as `check_json` says.
@@ -70,7 +70,7 @@ def parse(kind: type[_AnyModel], raw: bytes) -> _AnyModel:
     """
     check_json(raw, kind.model_fields)
     try:
-        return kind.model_validate_json(raw, strict=True)
+        return kind.model_validate_json(without_nulls(raw), strict=True)
     except ValidationError as error:
         raise _refusal(kind, error) from None
 
@@ -79,7 +79,7 @@ def parse_any(raw: bytes) -> JobRequest:
     """Parse a request of the kind that its field `task` selects; raises as `parse`."""
     check_json(raw, _ANY_FIELDS)
     try:
-        return _ANY_TASK.validate_json(raw, strict=True)
+        return _ANY_TASK.validate_json(without_nulls(raw), strict=True)
     except ValidationError as error:
         raise _tagged_refusal(error) from None
 

@@ -111,6 +111,7 @@ def _narrow(kind: type[JobRequest], task: Task, model: ModelSpec, catalogue: Cat
     _set_defaults(schema, model)
     dereference(schema, properties["model"])["enum"] = [model.id]
     dereference(schema, properties["scheduler"])["enum"] = model.schedulers
+    dereference(schema, properties["long_prompt"])["enum"] = list(model.family_spec.long_prompts)
     for side in ("width", "height"):
         dereference(schema, properties[side])["multipleOf"] = model.family_spec.size_multiple
     if "max_sequence_length" in properties:

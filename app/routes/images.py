@@ -25,7 +25,10 @@ _BYTES = {"type": "string", "format": "binary"}
     response_class=Response,
     openapi_extra={"security": [{"HTTPBearer": []}, {}]},
     responses={
-        200: {"content": {f"image/{name}": {"schema": _BYTES} for name in ("png", "jpeg", "webp")}},
+        200: {
+            "description": "The image file",
+            "content": {f"image/{name}": {"schema": _BYTES} for name in ("png", "jpeg", "webp")},
+        },
         304: {"description": "Not modified: the client has this image already"},
         307: {
             "description": "Redirect to the image in the bucket, by a link that is valid for a few minutes; "

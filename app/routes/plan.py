@@ -18,6 +18,7 @@ from app.submission.submit import CheckedJob, JobDraft
 from contracts.catalogue.families import Mode, Task
 from contracts.errors import FieldProblem
 from contracts.memory.plan import Placement, Plan
+from contracts.requests.prompt_tokens import TokenUse
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
@@ -55,6 +56,13 @@ class PlanView(BaseModel):
     width: int = Field(description="Width of the images in pixels.")
     height: int = Field(description="Height of the images in pixels.")
     num_images: int = Field(description="Number of images.")
+    prompt_tokens: dict[str, TokenUse] | None = Field(
+        description="Text encoder -> tokens of the prompt, and how many of them it would read; null where the "
+        "model's tokenizers are not on the API's machine."
+    )
+    negative_prompt_tokens: dict[str, TokenUse] | None = Field(
+        description="The same for the negative prompt; null without one."
+    )
     runs: bool = Field(
         description="Whether a worker can run it; also true while no worker has reported its memory."
     )
@@ -111,6 +119,8 @@ def _view(checked: CheckedJob, services: Services, overtime: FieldProblem | None
         width=job.width,
         height=job.height,
         num_images=job.num_images,
+        prompt_tokens=None if checked.counts is None else checked.counts.prompt,
+        negative_prompt_tokens=None if checked.counts is None else checked.counts.negative,
         runs=runs and overtime is None,
         reason=_reason(best) if problem is None else problem.message,
         field=None if problem is None else problem.field,

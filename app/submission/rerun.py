@@ -74,6 +74,8 @@ def _fields_of(record: JobRecord) -> dict[str, Any]:
     for control in fields["controls"]:
         if "image" in control:
             control["image"] = _STORED
+    # Jobs of releases that knew no long prompts were truncated.
+    fields.setdefault("long_prompt", "truncate")
     known = REQUESTS[parameters.task].model_fields
     fields |= {
         "response_format": record.response_format,

@@ -27,6 +27,8 @@ from contracts.queue.limits import SubmitLimits
 from contracts.queue.records import JobRecord, WebhookRecord
 from contracts.requests.defaults import resolve
 from contracts.requests.parameters import JobParameters
+from contracts.requests.prompt_counts import PromptCounts
+from contracts.requests.prompts import read_prompts
 from contracts.requests.schema import JobRequest, Priority
 from contracts.requests.validation import check
 from contracts.uploads.loras import resolve_uploads
@@ -54,6 +56,7 @@ class CheckedJob:
     images: Inputs
     priority: Priority
     webhook: WebhookRecord | None
+    counts: PromptCounts | None
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,7 @@ class Submission:
                 services.settings.max_owner_record_bytes,
             ),
             request_id=self.request_id,
+            counts=job.counts,
         )
         return job, record
 
@@ -154,14 +158,15 @@ class Submission:
             ImageTooLarge, NotAnImage, Unavailable: as `InputReader.read` says.
         """
         request = draft.request
-        logs.hide(*_prompts_of(request).values())
+        logs.hide(*_prompts_of(request).values(), *read_prompts(request).texts.values())
         catalogue = self._catalogue_for(request)
         model = check(request, catalogue)
         priority = self.principal.priority_of(request)
         webhook = self._resolve_webhook(request)
         images = self.inputs.read(request, draft.images)
         parameters = resolve(request, model, {path: image.stored for path, image in images.items()})
-        return CheckedJob(model, resolve_uploads(parameters, catalogue), images, priority, webhook)
+        counts = self.services.prompt_counter.count(model, parameters)
+        return CheckedJob(model, resolve_uploads(parameters, catalogue), images, priority, webhook, counts)
 
     def predict_overtime(self, job: JobParameters) -> FieldProblem | None:
         """Why the job would take too long, as far as its time can be predicted."""
@@ -184,10 +189,11 @@ class Submission:
     def _catalogue_for(self, request: JobRequest) -> Catalogue:
         """With uploaded LoRAs only where the request names one, since they are read from Redis."""
         catalogue = self.services.catalogue
-        if not request.loras:
+        loras = read_prompts(request).loras
+        if not loras:
             return catalogue
         built_in = {lora.id for lora in catalogue.loras}
-        if all(lora.name in built_in for lora in request.loras):
+        if all(lora.name in built_in for _, lora in loras):
             return catalogue
         return self.services.loras.extend(catalogue, self.principal.owner)
 

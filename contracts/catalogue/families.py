@@ -9,8 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Literal
 
 from contracts.catalogue.schedulers import Kind
+
+#: What happens to a prompt that an encoder cannot read at once.
+LongPrompt = Literal["chunk", "truncate", "refuse"]
 
 
 class Task(StrEnum):
@@ -57,6 +61,25 @@ class StepCacheSchedule:
 
 
 @dataclass(frozen=True)
+class TextEncoder:
+    """One text encoder of a family, and what it reads.
+
+    Attributes:
+        name: component of the checkpoint.
+        tokenizer: the same.
+        prompt: request field that it reads; without that, it reads `prompt`.
+        kind: CLIP reads windows of 75 tokens, T5 up to `max_sequence_length`.
+        pooled_only: the denoiser gets one vector of the first window, and no sequence.
+    """
+
+    name: str
+    tokenizer: str
+    prompt: str
+    kind: Literal["clip", "t5"]
+    pooled_only: bool = False
+
+
+@dataclass(frozen=True)
 class Family:
     """A model architecture.
 
@@ -75,6 +98,8 @@ class Family:
             LoRA trainer, with `_` for dots.
         lora_text_encoders: text encoders that LoRAs can change.
         step_cache: schedule of `speed: fast`.
+        text_encoders: in the order of their components.
+        long_prompts: values of `long_prompt` that it can follow.
     """
 
     id: str
@@ -90,6 +115,13 @@ class Family:
     inpaint_control_only: bool = False
     t5_optional: bool = False
     step_cache: StepCacheSchedule = StepCacheSchedule()
+    text_encoders: tuple[TextEncoder, ...] = ()
+    long_prompts: tuple[LongPrompt, ...] = ("chunk", "truncate", "refuse")
+
+    @property
+    def chunks_prompts(self) -> bool:
+        """Whether it has an encoder that reads a long prompt in several windows."""
+        return any(encoder.kind == "clip" and not encoder.pooled_only for encoder in self.text_encoders)
 
 
 _SDXL_TEXT = frozenset(
@@ -118,10 +150,14 @@ _SDXL = Family(
     max_pixels=2048 * 2048,
     defaults={
         "width": 1024, "height": 1024, "num_inference_steps": 30, "guidance_scale": 5.0,
-        "guidance_rescale": 0.0, "scheduler": "euler",
+        "guidance_rescale": 0.0, "scheduler": "euler", "long_prompt": "chunk",
     },
     denoiser_layers=r"(down|up|input|output)_blocks_|mid(dle)?_block_|conv_(in|out)|time_emb|add_emb|label_emb|out_",
     lora_text_encoders=frozenset({"text_encoder", "text_encoder_2"}),
+    text_encoders=(
+        TextEncoder("text_encoder", "tokenizer", "prompt", "clip"),
+        TextEncoder("text_encoder_2", "tokenizer_2", "prompt_2", "clip"),
+    ),
 )  # fmt: skip
 
 _SD3 = Family(
@@ -139,13 +175,18 @@ _SD3 = Family(
     max_pixels=2048 * 2048,
     defaults={
         "width": 1024, "height": 1024, "num_inference_steps": 28, "guidance_scale": 7.0,
-        "max_sequence_length": 256, "scheduler": "flow_euler",
+        "max_sequence_length": 256, "scheduler": "flow_euler", "long_prompt": "chunk",
     },
     denoiser_layers=r"transformer_blocks_|pos_embed|context_embedder|time_text_embed|norm_out|proj_out",
     lora_text_encoders=frozenset({"text_encoder", "text_encoder_2"}),
     max_sequence_length=512,
     inpaint_control_only=True,
     t5_optional=True,
+    text_encoders=(
+        TextEncoder("text_encoder", "tokenizer", "prompt", "clip"),
+        TextEncoder("text_encoder_2", "tokenizer_2", "prompt_2", "clip"),
+        TextEncoder("text_encoder_3", "tokenizer_3", "prompt_3", "t5"),
+    ),
 )  # fmt: skip
 
 _FLUX = Family(
@@ -164,11 +205,18 @@ _FLUX = Family(
     defaults={
         "width": 1024, "height": 1024, "num_inference_steps": 28, "guidance_scale": 3.5,
         "true_cfg_scale": 1.0, "max_sequence_length": 512, "scheduler": "flow_euler",
+        # Its CLIP gives one vector of the first window, and T5 has no windows.
+        "long_prompt": "truncate",
     },
     denoiser_layers=r"(single_)?transformer_blocks_|(double|single)_blocks_|(x|context)_embedder|time_text_embed|norm_out|proj_out",
     lora_text_encoders=frozenset({"text_encoder"}),
     max_sequence_length=512,
     negative_needs_true_cfg=True,
+    text_encoders=(
+        TextEncoder("text_encoder", "tokenizer", "prompt", "clip", pooled_only=True),
+        TextEncoder("text_encoder_2", "tokenizer_2", "prompt_2", "t5"),
+    ),
+    long_prompts=("truncate", "refuse"),
 )  # fmt: skip
 
 FAMILIES: Mapping[str, Family] = MappingProxyType({row.id: row for row in (_SDXL, _SD3, _FLUX)})

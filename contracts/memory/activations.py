@@ -9,6 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+#: Tokens of one window of CLIP, with its start and end.
+_WINDOW_LENGTH = 77
+
 
 @dataclass(frozen=True)
 class WorkloadShape:
@@ -19,6 +22,7 @@ class WorkloadShape:
         images: in the call.
         guided: whether one step denoises each image with and without the prompt at once.
         text_tokens: length of a T5 prompt.
+        windows: of CLIP that the longest prompt takes; those beyond the first add 77 tokens each.
         started: whether the images start from an input image.
         masked: whether a mask limits what is generated.
         controls: number of ControlNet images.
@@ -29,9 +33,15 @@ class WorkloadShape:
     images: int = 1
     guided: bool = True
     text_tokens: int = 512
+    windows: int = 1
     started: bool = False
     masked: bool = False
     controls: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Of the sequence that a denoiser is given, beside its first window."""
+        return self.text_tokens + _WINDOW_LENGTH * (self.windows - 1)
 
     @property
     def pixels(self) -> int:
@@ -77,8 +87,8 @@ class ActivationCost:
 
     def values(self, shape: WorkloadShape, images: float, pixels: int) -> float:
         """Values for `images` images of `pixels` pixels each, without the weights."""
-        each = self.pixel * pixels + self.token * shape.text_tokens + self.fixed
-        return images * each + self.token_squared * shape.text_tokens**2
+        each = self.pixel * pixels + self.token * shape.tokens + self.fixed
+        return images * each + self.token_squared * shape.tokens**2
 
 
 @dataclass(frozen=True)
@@ -101,9 +111,11 @@ class Retained:
         device), as passed in, and as concatenated.
         """
         latents = 2 * shape.passes + 3 + 2 * (shape.started + shape.masked) + shape.passes * shape.controls
-        return self.latents.values(shape, images * latents, shape.pixels) + self.prompt.values(
-            shape, images * 3 * shape.passes, shape.pixels
-        )
+        prompts = self.prompt.values(shape, images * 3 * shape.passes, shape.pixels)
+        if not self.prompt.token:
+            # A UNet's first window is counted as fixed. Its attention also holds keys and values of the others.
+            prompts += self.prompt.fixed * (shape.windows - 1) * images * 5 * shape.passes
+        return self.latents.values(shape, images * latents, shape.pixels) + prompts
 
 
 @dataclass(frozen=True)

@@ -160,6 +160,7 @@ def workload_of(
         images=job.num_images if images is None else images,
         guided=_is_guided(FAMILIES[family], job.guidance_scale),
         text_tokens=job.max_sequence_length or 0,
+        windows=job.max_windows,
         started=job.image is not None,
         masked=job.mask_image is not None,
         controls=len(job.controls),

@@ -35,6 +35,7 @@ from contracts.redis import keys
 from contracts.redis.connection import Scripts, connect, redis_errors_are_unavailable
 from contracts.redis.replication import ReplicaBarrier
 from contracts.requests.parameters import JobParameters
+from contracts.requests.prompt_counts import PromptCounts
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
 
@@ -81,6 +82,7 @@ class JobQueue:
         idempotency: IdempotencyHold | None = None,
         limits: SubmitLimits = _NO_LIMITS,
         request_id: str = "",
+        counts: PromptCounts | None = None,
     ) -> AcceptedJob:
         """Accept a job. When this returns, Redis holds all of it, and its idempotency key is bound.
 
@@ -101,6 +103,8 @@ class JobQueue:
             metadata=metadata or {},
             webhook=webhook,
             request_id=request_id,
+            prompt_tokens=None if counts is None else counts.prompt,
+            negative_prompt_tokens=None if counts is None else counts.negative,
             max_run_seconds=max_run_seconds,
             created_at=0,
         )

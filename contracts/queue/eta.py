@@ -59,9 +59,15 @@ class EtaEstimator:
         return float(work["megapixel_steps"] * seconds / megapixel_steps) if megapixel_steps else None
 
     def seconds_to_next_claim(self, record: JobRecord) -> int:
-        """Estimate the seconds until a worker claims its next job, as if running jobs were like this one."""
+        """Estimate the seconds until a worker claims its next job: until the first running one ends.
+
+        While none runs, which is seldom for long, a job like this one stands for it.
+        """
         with redis_errors_are_unavailable():
+            first_end = self._scripts.run("first_end")
             workers = len(read_workers(self._connection))
+        if first_end is not None:
+            return max(1, math.ceil(float(first_end)))
         run_seconds = self.run_seconds(record.parameters)
         if not workers or run_seconds is None:
             return _UNKNOWN_RETRY_SECONDS

@@ -33,6 +33,7 @@ from contracts.queue.records import (
 from contracts.queue.waiting_jobs import WaitingJobs
 from contracts.redis import keys
 from contracts.redis.connection import Scripts
+from contracts.requests.fields import PROMPT_FIELDS
 from contracts.requests.schema import Priority
 from contracts.settings import QueueSettings
 
@@ -144,7 +145,8 @@ def job_context(jobs: Sequence[JobRecord]) -> Iterator[None]:
     with bound(job_id=",".join(job.id for job in jobs), request_id=",".join(requests)):
         for job in jobs:
             parameters = job.parameters
-            hide(parameters.prompt, parameters.prompt_2, parameters.prompt_3, parameters.negative_prompt)
+            for name in PROMPT_FIELDS:
+                hide(getattr(parameters, name), parameters.text_of(name))
         yield
 
 

@@ -15,11 +15,14 @@ from contracts.errors import RETRYABLE, FailureCode
 from contracts.processes.preparations import Preparation
 from contracts.redis import keys
 from contracts.requests.parameters import JobParameters
+from contracts.requests.prompt_tokens import TokenUse
 from contracts.requests.schema import Priority, WebhookEvent
 
-#: Version of the records that this release writes; a record without one has 0. It is raised only when an older
+#: Version of the records that this release reads; a record without one has 0. It is raised only when an older
 #: release would misread them: readers ignore unknown fields, and have defaults for missing ones.
-RECORD_VERSION = 1
+RECORD_VERSION = 2
+#: Of records without prompts in a syntax, which an older release would take as plain text.
+_PLAIN_VERSION = 1
 
 
 class JobState(StrEnum):
@@ -172,6 +175,14 @@ class Receipt(_Part):
         description="Look-ups of your own jobs in the cache of prompt embeddings. A prompt that only other "
         "owners have used before counts as a miss.",
     )
+    prompt_tokens: dict[str, TokenUse] = Field(
+        default_factory=dict,
+        description="Text encoder -> tokens of the prompt, and how many of them it read; empty in receipts of "
+        "older releases.",
+    )
+    negative_prompt_tokens: dict[str, TokenUse] = Field(
+        default_factory=dict, description="The same for the negative prompt; empty without one."
+    )
     device: str = Field("", description="Device that the denoiser ran on, such as `cuda:0` or `cpu`.")
     dtype: str = Field("", description="Data type that the denoiser computed in, such as `bfloat16`.")
     kernels: dict[str, str] = Field(
@@ -227,6 +238,7 @@ class JobRecord(_Part):
         max_run_seconds: maximum worker time of one attempt, without pauses for other jobs; then the job fails with
             `duration_exceeded`. None: no limit.
         preparing: while it waits for files, how their preparation goes on.
+        prompt_tokens, negative_prompt_tokens: as the API counted them; None where it could not.
     """
 
     id: str
@@ -245,6 +257,8 @@ class JobRecord(_Part):
     max_run_seconds: float | None = None
     attempts: int = 0
     cancel_requested: bool = False
+    prompt_tokens: dict[str, TokenUse] | None = None
+    negative_prompt_tokens: dict[str, TokenUse] | None = None
     progress: Progress = Field(default_factory=Progress)
     preparing: Preparation | None = None
     images: list[ImageRecord] = Field(default_factory=list)
@@ -264,7 +278,7 @@ class JobRecord(_Part):
         for name in JSON_FIELDS & fields.keys():
             fields[name] = to_json(fields[name])
         fields |= {
-            "version": RECORD_VERSION,
+            "version": RECORD_VERSION if self.parameters.prompt_chunks else _PLAIN_VERSION,
             "queue": self.queue,
             "model": self.parameters.model,
             "needs": to_json(self.parameters.needs),
@@ -296,7 +310,19 @@ class AcceptedJob(JobRecord):
 
 #: Fields that are stored as JSON.
 JSON_FIELDS = frozenset(
-    {"parameters", "metadata", "progress", "preparing", "images", "error", "receipt", "webhook", "deliveries"}
+    {
+        "parameters",
+        "metadata",
+        "prompt_tokens",
+        "negative_prompt_tokens",
+        "progress",
+        "preparing",
+        "images",
+        "error",
+        "receipt",
+        "webhook",
+        "deliveries",
+    }
 )
 
 

@@ -3,8 +3,15 @@
 fields.py        the fields that shape an image, each declared once
 schema.py        the requests, one class a task, and their fields about delivery
 validation.py    checks of a request against the catalogue
+effects.py       checks that no field is without effect beside the others
+fit.py           how an image fills an output of another aspect
+output_size.py   the size of a job's images
 step_rules.py    checks of steps, scheduler and speed
 model_defaults.py  checks at the start that models' defaults are valid
 defaults.py      fills in defaults, size, seed and storage keys
+prompts.py       the prompts of a request, read in the syntax that it names
+prompt_syntax.py  weights, BREAK and LoRAs in AUTOMATIC1111's syntax
+prompt_tokens.py  how a prompt's tokens are divided among windows, and how many each encoder reads
+prompt_counts.py  tokens of a job's prompts, and which are too long
 parameters.py    the parameters stored with a job
 """

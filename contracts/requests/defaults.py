@@ -24,6 +24,7 @@ from contracts.requests.fields import (
 from contracts.requests.fit import Area, Fit, Size, place
 from contracts.requests.output_size import SizeRules, output_size
 from contracts.requests.parameters import ControlParameters, InputUse, JobParameters, LoraParameters
+from contracts.requests.prompts import read_prompts
 from contracts.requests.schema import JobRequest
 
 #: Defaults of fields that neither the request nor model and family set.
@@ -88,11 +89,14 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
     unused = (MODE_FIELDS - model.family_spec.modes[mode]) | set(model.refuses)
     fields: dict[str, Any] = {name: value_of(request, model, name) for name in _CARRIED_FIELDS - unused}
     fields = {name: value for name, value in fields.items() if value is not None}
+    prompts = read_prompts(request)
     keys = {path: image.key for path, image in images.items()}
     controls = getattr(request, "controls", ())
     return JobParameters(
         **{
             **fields,
+            **{name: text for name, text in prompts.texts.items() if name in fields},
+            "prompt_chunks": {name: chunks for name, chunks in prompts.chunks.items() if name in fields},
             "task": request.task,  # type: ignore[attr-defined]
             "mode": mode,
             "model": model.id,
@@ -100,7 +104,7 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
             "height": height,
             "seed": secrets.randbelow(MAX_DRAWN_SEED + 1) if request.seed is None else request.seed,
             "batchable": _is_batchable(request),
-            "loras": tuple(LoraParameters(**lora.model_dump()) for lora in request.loras),
+            "loras": tuple(LoraParameters(**lora.model_dump()) for _, lora in prompts.loras),
             "image": keys.get("image"),
             "mask_image": keys.get("mask_image"),
             "controls": tuple(

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
+from contracts.catalogue.families import LongPrompt
 from contracts.requests.fit import Fit
 
 #: The largest seed that is drawn; and that a request may name: the one of the eighth image of a drawn one.
@@ -19,6 +20,7 @@ MAX_SEED = MAX_DRAWN_SEED + 7
 MIN_SIDE, MAX_SIDE = 64, 2048
 DEFAULT_STRENGTH, DEFAULT_MASK_BLUR = 0.6, 0
 DEFAULT_FIT: Fit = "cover"
+DEFAULT_OUTPUT_QUALITY = 95
 PROMPT_FIELDS = ("prompt", "prompt_2", "prompt_3", "negative_prompt")
 #: All prompts of a job together, as they are stored. A single prompt of 10,000 characters always fits.
 MAX_PROMPT_BYTES = 64 * 1024
@@ -52,6 +54,7 @@ Coordinate = Annotated[int, Field(ge=0, le=8192)]
 #: -1, as clients of other services write it, is the same as no seed.
 Seed = Annotated[int, Field(ge=-1, le=MAX_SEED), AfterValidator(lambda seed: None if seed == -1 else seed)]
 Speed = Literal["exact", "fast"]
+PromptSyntax = Literal["plain", "a1111"]
 OutputFormat = Literal["png", "jpeg", "webp"]
 
 #: How a request names an image. Stored parameters hold a storage key in its place.
@@ -171,6 +174,19 @@ class ImageFields(StrictModel):
         description="Height of the images in pixels; a multiple of 8, for some models of 16. Default: as "
         "for width, with the sides exchanged.",
     )
+    prompt_syntax: PromptSyntax = Field(
+        "plain",
+        description="How the prompts are written. `plain`: every character is text. `a1111`: `(word:1.3)`, "
+        "`((word))` and `[word]` weigh words, `BREAK` starts a new window, `<lora:NAME:SCALE>` in `prompt` "
+        "applies a LoRA, and a backslash makes a bracket text.",
+    )
+    long_prompt: LongPrompt | None = Field(
+        None,
+        description="What happens to a prompt that an encoder cannot read at once. `chunk`: CLIP encoders read it "
+        "in windows of 75 tokens, up to 32; T5 reads `max_sequence_length`. `truncate`: every encoder reads the "
+        "beginning. `refuse`: the request is refused. `prompt_tokens` of the answer says what was read. "
+        "Default: `chunk`; `truncate` for FLUX, whose encoders have no windows.",
+    )
     num_images: int = Field(1, ge=1, le=8, description="Number of images; image i is made with `seed` + i.")
     num_inference_steps: int | None = Field(
         None, ge=1, le=200, description="Number of denoising steps; more take longer. Default: the model's own."
@@ -244,7 +260,7 @@ class ImageFields(StrictModel):
     loras: tuple[Lora, ...] = Field((), max_length=8, description="LoRAs to apply together.")
     output_format: OutputFormat = Field("png", description="File format of the images.")
     output_quality: int = Field(
-        95,
+        DEFAULT_OUTPUT_QUALITY,
         ge=1,
         le=100,
         description="Quality of the files, for `jpeg` and `webp` only; more is better and larger.",

@@ -8,8 +8,10 @@ from __future__ import annotations
 from pydantic import ConfigDict, Field
 
 from contracts.catalogue.families import Mode, Task
-from contracts.requests.fields import Control, ImageFields, Lora, OptionalImages, StrictModel
+from contracts.requests.fields import PROMPT_FIELDS, Control, ImageFields, Lora, OptionalImages, StrictModel
 from contracts.requests.fit import Area, Fit
+from contracts.requests.prompt_syntax import Chunks, joined
+from contracts.requests.prompt_tokens import max_windows, plain_chunks
 
 
 def _is_none(value: object) -> bool:
@@ -96,6 +98,30 @@ class JobParameters(ImageFields, OptionalImages):
     input_images: tuple[InputUse, ...] = Field(
         (), description="What was done to each input image.", exclude_if=lambda uses: not uses
     )
+    prompt_chunks: dict[str, Chunks] = Field(
+        default_factory=dict,
+        exclude_if=lambda chunks: not chunks,
+        description="Prompt field -> what the encoders read where `prompt_syntax` gives it a meaning: for each "
+        "part between BREAKs, its texts with their weights.",
+    )
+
+    def chunks_of(self, field: str) -> Chunks | None:
+        """What the encoders read of one prompt, in weighted spans; None for a prompt that the job lacks."""
+        text = getattr(self, field)
+        return None if text is None else self.prompt_chunks.get(field, plain_chunks(text))
+
+    def text_of(self, field: str) -> str | None:
+        """What the encoders read of one prompt, without weights."""
+        chunks = self.chunks_of(field)
+        return None if chunks is None else joined(chunks)
+
+    @property
+    def max_windows(self) -> int:
+        """An upper bound of the windows of CLIP that the longest of the prompts takes; 1 unless it is chunked."""
+        if self.long_prompt != "chunk":
+            return 1
+        every = [self.chunks_of(field) or () for field in PROMPT_FIELDS]
+        return max(max_windows([len(joined((chunk,)).encode()) for chunk in chunks]) for chunks in every)
 
     @property
     def max_result_bytes(self) -> int:

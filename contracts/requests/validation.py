@@ -12,7 +12,9 @@ from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, ModelSpec
 from contracts.catalogue.families import MODE_FIELDS, Mode
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
 from contracts.requests.defaults import request_mode, value_of
+from contracts.requests.effects import effect_problems
 from contracts.requests.fields import MAX_PROMPT_BYTES, MAX_SEED, MIN_SIDE, PROMPT_FIELDS, Control
+from contracts.requests.prompts import prompt_problems, read_prompts
 from contracts.requests.schema import ControlNetRequest, JobRequest
 from contracts.requests.step_rules import StepRules
 
@@ -34,11 +36,11 @@ def check(request: JobRequest, catalogue: Catalogue) -> ModelSpec:
         raise InvalidRequest([FieldProblem("model", f"unknown model {name!r}", ids)]) from None
     problems = [
         *_text_problems(request),
+        *prompt_problems(request, model.family_spec, value_of(request, model, "long_prompt")),
         *_mode_problems(request, model),
         *_model_limit_problems(request, model),
         *_size_problems(request, model),
         *_seed_problems(request),
-        *_guidance_problems(request, model),
         *_step_problems(request, model),
         *_lora_problems(request, model, catalogue),
         *_control_problems(request, model, catalogue),
@@ -50,8 +52,9 @@ def check(request: JobRequest, catalogue: Catalogue) -> ModelSpec:
 
 def _text_problems(request: JobRequest) -> Iterator[FieldProblem]:
     """Yield a problem if the prompts would take too much of the queue's memory."""
-    texts = {name: getattr(request, name) or "" for name in PROMPT_FIELDS}
-    sizes = {name: len(json.dumps(text, ensure_ascii=False).encode()) for name, text in texts.items()}
+    read = read_prompts(request)
+    sizes = {name: _json_bytes(text) for name, text in read.texts.items()}
+    sizes |= {name: sizes[name] + _json_bytes(chunks) for name, chunks in read.chunks.items()}
     if sum(sizes.values()) > MAX_PROMPT_BYTES:
         longest = max(sizes, key=lambda name: sizes[name])
         message = (
@@ -59,6 +62,10 @@ def _text_problems(request: JobRequest) -> Iterator[FieldProblem]:
             f"{sum(sizes.values())}; shorten this one, which has {sizes[longest]}"
         )
         yield FieldProblem(longest, message, f"{MAX_PROMPT_BYTES} bytes for {', '.join(PROMPT_FIELDS)} together")
+
+
+def _json_bytes(value: object) -> int:
+    return len(json.dumps(value, ensure_ascii=False).encode())
 
 
 def _mode_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
@@ -82,7 +89,8 @@ def _mode_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProbl
 def _model_limit_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
     """Yield a problem for each field that this checkpoint ignores or limits further than its family does."""
     used = model.family_spec.modes.get(request_mode(request), frozenset())
-    for field in sorted(set(model.refuses) & request.model_fields_set):
+    given = {name for name in request.model_fields_set if getattr(request, name) is not None}
+    for field in sorted(set(model.refuses) & given):
         yield FieldProblem(field, f"has no effect on {model.id}; remove it")
     skipped, limit = request.clip_skip, model.max_clip_skip
     if skipped is not None and skipped > limit and "clip_skip" in used:
@@ -127,17 +135,6 @@ def _seed_problems(request: JobRequest) -> Iterator[FieldProblem]:
         yield FieldProblem("seed", message, f"0–{MAX_SEED - request.num_images + 1}")
 
 
-def _guidance_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
-    if not model.family_spec.negative_needs_true_cfg or request.negative_prompt is None:
-        return
-    if "negative_prompt" not in model.family_spec.modes.get(request_mode(request), ()):
-        return
-    scale = value_of(request, model, "true_cfg_scale")
-    if isinstance(scale, int | float) and scale <= 1:
-        message = f"has no effect while true_cfg_scale is {scale:g}; set that above 1, or remove negative_prompt"
-        yield FieldProblem("negative_prompt", message, "true_cfg_scale > 1")
-
-
 def _step_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
     has_strength = "strength" in model.family_spec.modes.get(request_mode(request), ())
     rules = StepRules(
@@ -147,13 +144,13 @@ def _step_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProbl
         speed=request.speed,
     )
     yield from rules.problems(model)
+    yield from effect_problems(request, model, rules.steps_run)
 
 
 def _lora_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) -> Iterator[FieldProblem]:
     names = [row.id for row in catalogue.loras if row.suits(model)]
     seen: set[str] = set()
-    for index, lora in enumerate(request.loras):
-        field = f"loras.{index}.name"
+    for field, lora in read_prompts(request).loras:
         try:
             row = catalogue.lora(lora.name)
         except NotFound:

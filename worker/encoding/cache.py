@@ -16,10 +16,12 @@ class Embedding:
     Attributes:
         sequence: (1, tokens, channels).
         pooled: (1, channels); empty where the embedding is T5's alone.
+        windows: windows of CLIP with which the sequence begins; 0 where it has none.
     """
 
     sequence: torch.Tensor
     pooled: torch.Tensor
+    windows: int = 0
 
     @property
     def size_bytes(self) -> int:

@@ -9,15 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 
+from contracts.catalogue.families import FAMILIES, Family
 from contracts.queue.records import CacheUse
+from contracts.requests.prompt_tokens import Tokenize
 from worker.adapters.cache import AdapterSet
 from worker.encoding.cache import Embedding, EmbeddingCache
 from worker.encoding.cpu_t5 import JobT5Proxy
-from worker.families import DiffusersFamily, GenerationInputs, PromptArguments
+from worker.encoding.windows import PromptWindows, encode_windows, padded, read_windows, tokenizers_of
+from worker.families import DiffusersFamily, GenerationInputs, Prompt, PromptArguments
 
 
 @dataclass
@@ -49,20 +53,35 @@ class PromptEncoder:
     owners: Sequence[str] = ()
     _by_owner: dict[str, CacheUse] = field(default_factory=dict)
 
+    @property
+    def _spec(self) -> Family:
+        return FAMILIES[self.family.id]
+
+    @cached_property
+    def _tokenizers(self) -> dict[str, Tokenize]:
+        return tokenizers_of(self.pipeline, self._spec)
+
     def encode(self, inputs: GenerationInputs) -> dict[str, torch.Tensor]:
-        """Return the embedding arguments of the pipeline call, one row per image."""
-        encoding = self.family.encoding
-        sequence, pooled = self._encode_all(encoding.prompt_arguments(inputs))
-        embeddings = {"prompt_embeds": sequence, "pooled_prompt_embeds": pooled}
-        negatives = encoding.negative_prompt_arguments(inputs, self.pipeline.config)
+        """Return the embedding arguments of the pipeline call, one row per image.
+
+        All images must have as many windows: see `windows`.
+        """
+        prompts, negatives = self._prompts(inputs)
+        embeddings = {"": self._encode_all(prompts)}
         if negatives is not None:
-            sequence, pooled = self._encode_all(negatives)
-            embeddings |= {"negative_prompt_embeds": sequence, "negative_pooled_prompt_embeds": pooled}
-        return embeddings
+            embeddings["negative_"] = self._encode_all(negatives)
+        windows = max(embedding.windows for rows in embeddings.values() for embedding in rows)
+        arguments = {}
+        for prefix, rows in embeddings.items():
+            pairs = zip(rows, self.adapter_sets, negatives if prefix and negatives else prompts, strict=True)
+            rows = [self._padded(*pair, windows) for pair in pairs]
+            arguments[f"{prefix}prompt_embeds"] = torch.cat([row.sequence for row in rows]).to(self.device)
+            arguments[f"{prefix}pooled_prompt_embeds"] = torch.cat([row.pooled for row in rows]).to(self.device)
+        return arguments
 
     def is_cached(self, prompt: PromptArguments) -> bool:
-        """Whether the prompt's embedding without adapters is cached; counts nothing."""
-        return self.cache.peek(self._key(AdapterSet(), prompt)) is not None
+        """Whether the plain prompt's embedding without adapters is cached; counts nothing."""
+        return self.cache.peek(self._key(AdapterSet(), Prompt(prompt))) is not None
 
     @property
     def cache_use(self) -> CacheUse:
@@ -73,8 +92,12 @@ class PromptEncoder:
         """The look-ups of one owner's jobs in this call, as if nobody else had ever used the cache."""
         return self._by_owner.get(owner, CacheUse())
 
-    def _encode_all(self, prompts: Sequence[PromptArguments]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the stacked sequences and pooled embeddings; each distinct prompt is encoded once."""
+    def _prompts(self, inputs: GenerationInputs) -> tuple[list[Prompt], list[Prompt] | None]:
+        encoding = self.family.encoding
+        return encoding.prompts(inputs), encoding.negative_prompts_of(inputs, self.pipeline.config)
+
+    def _encode_all(self, prompts: Sequence[Prompt]) -> list[Embedding]:
+        """Return the embedding of each image; each distinct prompt is encoded once."""
         pairs = [
             (adapters.for_text_encoders, prompt)
             for adapters, prompt in zip(self.adapter_sets, prompts, strict=True)
@@ -89,31 +112,71 @@ class PromptEncoder:
             before, is_hit = self.cache_use_of(owner), (owner, key) in known
             self._by_owner[owner] = CacheUse(hits=before.hits + is_hit, misses=before.misses + (not is_hit))
             self.cache.note_use(owner, key)
-        return (
-            torch.cat([embeddings[key].sequence for key in keys]).to(self.device),
-            torch.cat([embeddings[key].pooled for key in keys]).to(self.device),
-        )
+        return [embeddings[key] for key in keys]
 
-    def _key(self, adapters: AdapterSet, prompt: PromptArguments) -> tuple[object, ...]:
-        return (self.state, adapters.key, tuple(sorted(prompt.items())))
+    def _key(self, adapters: AdapterSet, prompt: Prompt) -> tuple[object, ...]:
+        more = tuple(sorted(prompt.chunks.items()))
+        long_prompt = prompt.long_prompt if self._is_long(prompt) else ""
+        return (self.state, adapters.key, tuple(sorted(prompt.arguments.items())), more, long_prompt)
 
-    def _embedding(self, key: object, adapters: AdapterSet, prompt: PromptArguments) -> Embedding:
+    def _is_long(self, prompt: Prompt) -> bool:
+        """Whether it matters what is to happen to a long prompt."""
+        return prompt.long_prompt == "chunk" and self._windows(prompt).count > 1
+
+    def _windows(self, prompt: Prompt) -> PromptWindows:
+        return read_windows(prompt, self._spec, self._tokenizers)
+
+    def _embedding(self, key: object, adapters: AdapterSet, prompt: Prompt) -> Embedding:
         cached = self.cache.get(key)
         if cached is not None:
             self.hits += 1
             return cached
         self.misses += 1
         with self.activate(adapters):
-            embedding = self._compute(prompt)
+            embedding = self._compute(adapters, prompt)
         self.cache.put(key, embedding)
         return embedding
 
-    def _compute(self, prompt: PromptArguments) -> Embedding:
-        encoding = self.family.encoding
+    def _padded(self, embedding: Embedding, adapters: AdapterSet, prompt: Prompt, windows: int) -> Embedding:
+        if embedding.windows in (0, windows):
+            return embedding
+        adapters = adapters.for_text_encoders
+        with self.activate(adapters):
+            return padded(embedding, self._empty(adapters, prompt), windows)
+
+    def _empty(self, adapters: AdapterSet, prompt: Prompt) -> Embedding:
+        """Return the embedding of the empty prompt; no look-up of the job's own."""
+        key = self._key(adapters, prompt.without_text)
+        embedding = self.cache.peek(key)
+        if embedding is None:
+            embedding = self._encode_plain(prompt.without_text)
+            self.cache.put(key, embedding)
+        return embedding
+
+    def _compute(self, adapters: AdapterSet, prompt: Prompt) -> Embedding:
+        windows = self._windows(prompt)
+        beginning = self._encode_plain(prompt)
+        if windows.is_plain:
+            return beginning
         with torch.no_grad():
-            results = self.pipeline.encode_prompt(**_in_lists(prompt), **encoding.constants, device=self.device)
+            return encode_windows(
+                self.pipeline,
+                self._spec,
+                windows,
+                beginning=beginning,
+                empty=self._empty(adapters, prompt),
+                clip_skip=prompt.arguments.get("clip_skip"),
+                device=self.device,
+            )
+
+    def _encode_plain(self, prompt: Prompt) -> Embedding:
+        """Have diffusers encode the text; of a long one, its beginning."""
+        encoding = self.family.encoding
+        arguments = {**_in_lists(prompt.arguments), **encoding.constants}
+        with torch.no_grad():
+            results = self.pipeline.encode_prompt(**arguments, device=self.device)
         sequence, pooled = (results[index].to("cpu", self.dtype) for index in encoding.result_indexes)
-        return Embedding(sequence, pooled)
+        return Embedding(sequence, pooled, int(self._spec.chunks_prompts))
 
 
 def _in_lists(prompt: PromptArguments) -> PromptArguments:

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from PIL import Image
 
-from contracts.catalogue.families import Mode
+from contracts.catalogue.families import LongPrompt, Mode
+from contracts.requests.fields import PROMPT_FIELDS
 from contracts.requests.parameters import JobParameters
+from contracts.requests.prompt_syntax import Chunks
 
 _Value = TypeVar("_Value")
 
@@ -29,11 +31,13 @@ class GenerationInputs:
     Attributes:
         job: parameters of the first job; those that a pipeline takes are equal in all of them.
         prompts: argument (`prompt`, `negative_prompt`, …) -> one text per image; without those that no job has.
+        chunks: per image, the same -> weighted spans where the encoders read more than the text; empty: nowhere.
         image, mask, controls: images of the output's size; a control is None where the job's `image` serves.
     """
 
     job: JobParameters
     prompts: Mapping[str, list[str]]
+    chunks: Sequence[Mapping[str, Chunks]] = ()
     image: Image.Image | None = None
     mask: Image.Image | None = None
     controls: Sequence[Image.Image | None] = ()
@@ -84,11 +88,13 @@ class GenerationInputs:
 
 def prompts_per_image(jobs: Sequence[JobParameters]) -> dict[str, list[str]]:
     """Return one text per image for each prompt field that the jobs have; all jobs have the same ones."""
-    return {
-        field: [getattr(job, field) for job in jobs for _ in job.seeds]
-        for field in ("prompt", "prompt_2", "prompt_3", "negative_prompt")
-        if getattr(jobs[0], field) is not None
-    }
+    texts = {field: [job.text_of(field) for job in jobs for _ in job.seeds] for field in PROMPT_FIELDS}
+    return {field: [text or "" for text in found] for field, found in texts.items() if found[0] is not None}
+
+
+def chunks_per_image(jobs: Sequence[JobParameters]) -> list[Mapping[str, Chunks]]:
+    """Return the weighted spans of each image's prompts, where they say more than the texts."""
+    return [job.prompt_chunks for job in jobs for _ in job.seeds]
 
 
 def single_or_list(values: Sequence[_Value]) -> _Value | list[_Value]:
@@ -98,6 +104,27 @@ def single_or_list(values: Sequence[_Value]) -> _Value | list[_Value]:
 
 #: Arguments of `encode_prompt` for one image.
 PromptArguments = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One image's prompt for all encoders.
+
+    Attributes:
+        arguments: of `encode_prompt`.
+        chunks: the same names -> weighted spans where the encoders read more than the text.
+        long_prompt: `chunk` if CLIP is to read all of it.
+    """
+
+    arguments: PromptArguments
+    chunks: Mapping[str, Chunks] = field(default_factory=dict)
+    long_prompt: LongPrompt = "truncate"
+
+    @property
+    def without_text(self) -> Prompt:
+        """The empty prompt with the same options."""
+        texts = {name: "" if name == "prompt" else None for name in PROMPT_FIELDS if name in self.arguments}
+        return Prompt({**self.arguments, **texts})
 
 
 @dataclass(frozen=True)
@@ -122,6 +149,15 @@ class PromptEncoding:
     result_indexes: tuple[int, int]
     constants: Mapping[str, Any]
 
+    def prompts(self, inputs: GenerationInputs) -> list[Prompt]:
+        """Return the prompt of each image."""
+        return _with_chunks(inputs, self.prompt_arguments(inputs), {name: name for name in self.prompt_fields})
+
+    def negative_prompts_of(self, inputs: GenerationInputs, config: Mapping[str, Any]) -> list[Prompt] | None:
+        """Return the negative prompt of each image; None if the pipeline needs none."""
+        arguments = self.negative_prompt_arguments(inputs, config)
+        return None if arguments is None else _with_chunks(inputs, arguments, {"prompt": "negative_prompt"})
+
     def prompt_arguments(self, inputs: GenerationInputs) -> list[PromptArguments]:
         """Return the arguments of `encode_prompt` for each image."""
         options = {name: getattr(inputs.job, name) for name in self.option_fields}
@@ -141,6 +177,21 @@ class PromptEncoding:
         options = {name: getattr(inputs.job, name) for name in self.negative_option_fields}
         others = {name: None for name in self.prompt_fields if name != "prompt"}
         return [{"prompt": text, **others, **options} for text in negatives]
+
+
+def _with_chunks(
+    inputs: GenerationInputs, arguments: Sequence[PromptArguments], fields: Mapping[str, str]
+) -> list[Prompt]:
+    """Return the prompts; `fields` says which field of a job each argument is."""
+    chunks = inputs.chunks or [{}] * len(arguments)
+    return [
+        Prompt(
+            image,
+            {name: spans[field] for name, field in fields.items() if field in spans},
+            inputs.job.long_prompt or "truncate",
+        )
+        for image, spans in zip(arguments, chunks, strict=True)
+    ]
 
 
 def _needs_no_patch(pipeline: Any) -> None:

@@ -5,6 +5,8 @@ alone.py         the same for a job that has the worker for itself
 inputs.py        reads and decodes the job's input images
 step_listener.py listens to the pipeline: stage timer, steps, non-finite latents
 inpainting.py    crops around a mask, pastes the result back, blends it in
+prompt_reading.py tokens of the job's prompts
+infotext.py      the line of parameters that A1111's web UI writes
 receipts.py      the receipt of a job, and the metadata of its files
 outputs.py       the result of a job; encodes and stores its images
 warm_up.py       one discarded image that compiles a model

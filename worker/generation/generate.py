@@ -27,6 +27,7 @@ from worker.families import GenerationInputs
 from worker.generation import inpainting, receipts
 from worker.generation.inputs import read_inputs
 from worker.generation.outputs import JobResult
+from worker.generation.prompt_reading import token_counts
 from worker.generation.step_listener import StageTimer, StepListener, Watch
 from worker.pool.model import LoadedModel
 from worker.pool.pool import Pool
@@ -101,6 +102,7 @@ class JobGeneration:
         job.coroutine.take_turn("load")
         model = self._engine.residency.place(job)
         timer.end_stage("load")
+        tokens = token_counts(model.base, model.spec.family_spec, parameters)
 
         # The job's adapters.
         with torch.inference_mode(mode=False), torch.no_grad():
@@ -132,7 +134,7 @@ class JobGeneration:
         if non_finite:
             message = "the model's output contains NaN or infinite values"
             return JobResult.failed(FailureCode.INTERNAL, f"{message}; if the job uses LoRAs, try smaller scales")
-        receipt = self._receipt(model, encoder)
+        receipt = self._receipt(model, encoder).model_copy(update=tokens)
         return JobResult(
             "generated", images=images, receipt=receipt, denoise_seconds=self._flight.usage.denoise_seconds
         )

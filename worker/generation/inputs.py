@@ -13,7 +13,7 @@ from contracts.errors import FailureCode, JobFailed, NotFound
 from contracts.requests.fit import Area, Box, Fit, Size, place
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
-from worker.families import GenerationInputs, prompts_per_image
+from worker.families import GenerationInputs, chunks_per_image, prompts_per_image
 
 _FIT_OF_EARLIER_RELEASES: Fit = "stretch"
 _WHITE = 128
@@ -34,6 +34,7 @@ def read_inputs(jobs: Sequence[JobParameters], storage: Storage) -> GenerationIn
         return GenerationInputs(
             job=shared,
             prompts=prompts_per_image(jobs),
+            chunks=chunks_per_image(jobs),
             image=None if shared.image is None else decode_image(storage.read(shared.image), size, fit),
             mask=None if shared.mask_image is None else decode_mask(storage.read(shared.mask_image), size, fit),
             controls=[

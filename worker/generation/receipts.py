@@ -17,6 +17,7 @@ from contracts.memory.plan import Placement, Plan
 from contracts.queue.records import CacheUse, MemoryUse, Receipt
 from contracts.requests.parameters import JobParameters
 from worker.engine.job import JobInFlight
+from worker.generation.infotext import infotext
 from worker.pool.model import LoadedModel
 from worker.runtime.device import describe_device
 
@@ -122,7 +123,7 @@ def file_metadata(receipt: Receipt, seed: int) -> Mapping[str, str]:
     }
     return {
         "darkroom": json.dumps({"seed": seed, **reproducible}, sort_keys=True),
-        "parameters": _infotext(receipt, seed),
+        "parameters": infotext(receipt, seed),
     }
 
 
@@ -140,26 +141,3 @@ def _content_of(key: str) -> str | None:
     """The content hash in an input's storage key. The key itself is an internal name, and differs between runs."""
     found = _INPUT_KEY.match(key)
     return None if found is None else f"sha256:{found[1]}"
-
-
-def _infotext(receipt: Receipt, seed: int) -> str:
-    """Return the generation parameters in the format of AUTOMATIC1111's web UI."""
-    job = receipt.parameters
-    lines = [job.prompt + "".join(f" <lora:{lora.name}:{lora.scale:g}>" for lora in job.loras)]
-    if job.negative_prompt is not None:
-        lines.append(f"Negative prompt: {job.negative_prompt}")
-    fields: dict[str, object] = {
-        "Steps": job.num_inference_steps,
-        "Sampler": job.scheduler,
-        "CFG scale": job.guidance_scale,
-        "Seed": seed,
-        "Size": f"{job.width}x{job.height}",
-        "Model hash": receipt.model.sha256[:10],
-        "Model": job.model,
-        "Denoising strength": job.strength,
-        "Mask blur": job.mask_blur,
-        "Clip skip": job.clip_skip,
-        "Version": f"darkroom {receipt.versions.get('darkroom', '')}",
-    }
-    lines.append(", ".join(f"{name}: {value}" for name, value in fields.items() if value is not None))
-    return "\n".join(lines)

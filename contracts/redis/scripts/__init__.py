@@ -9,6 +9,7 @@ submit           accept a job                          claim            lease wa
 cancel           cancel a job                          extend           extend leases
 expire           remove an ended job, leave a tombstone  advance          write progress, read cancellation
 position         a waiting job's position              preview          publish a preview
+first_end        when the first running job ends
 stats            jobs by state, queue depths           finish           end a job
 due_jobs         lend expired jobs to a sweeper        release          put a job back, unspent
 due_inputs       lend unused inputs to a sweeper       release_lost     put back jobs of a lost claim

@@ -51,7 +51,8 @@ def test_a_job_shows_every_field_of_the_contract(client: TestClient) -> None:
 
     assert list(job) == [
         "id", "status", "task", "model", "created_at", "started_at", "finished_at", "expires_at", "progress",
-        "queue", "images", "error", "receipt", "attempts", "metadata", "links",
+        "queue", "images", "error", "receipt", "attempts", "metadata", "prompt_tokens",
+        "negative_prompt_tokens", "links",
     ]  # fmt: skip
     assert job["progress"] == {"step": 0, "steps": 0, "fraction": 0.0, "eta_seconds": None}
     assert abs((datetime.now(UTC) - datetime.fromisoformat(job["created_at"])).total_seconds()) < 60

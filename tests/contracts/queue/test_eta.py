@@ -64,6 +64,19 @@ def test_running_jobs_count_with_what_is_left_of_them(queue: JobQueue, make_clai
     assert position(queue, waiting) == (0, pytest.approx(25 * PACE + 2 * PACE))
 
 
+def test_a_full_queue_takes_a_job_when_the_first_running_one_ends(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
+    for steps in (100, 20):
+        submit(queue, steps=steps)
+    claims = make_claims()
+    for _ in range(2):
+        claims.claim(ClaimCriteria())
+
+    # It does not matter how long the refused job would take.
+    assert queue.eta.seconds_to_next_claim(submit(queue, steps=2)) == 20 * PACE
+
+
 def test_older_jobs_of_other_models_count(queue: JobQueue) -> None:
     for _ in range(3):
         submit(queue, "sd3")
@@ -83,14 +96,17 @@ def test_a_lower_tier_waits_for_the_higher_ones(queue: JobQueue) -> None:
     assert position(queue, low) == (3, pytest.approx((4 + 6 + 8 + 2) * PACE))
 
 
-def test_a_lower_tier_gets_its_share_while_a_higher_one_always_has_jobs(queue: JobQueue) -> None:
+def test_a_lower_tier_gets_its_share_of_the_time_before_those_who_have_used_more(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
     for _ in range(10):
-        submit(queue)
+        submit(queue, owner="heavy")
+    make_claims().claim(ClaimCriteria())
 
     low = submit(queue, steps=2, priority=Priority.LOW)
 
-    # Nine tenths of the time, until it has got a tenth.
-    assert position(queue, low) == (1, pytest.approx((2 + 2 * 9) * PACE))
+    # The running job, then nine tenths of the time until this tier has got a tenth.
+    assert position(queue, low) == (1, pytest.approx((100 + 2 * 9 + 2) * PACE))
 
 
 def test_a_higher_tier_waits_for_no_lower_one(queue: JobQueue) -> None:
@@ -114,6 +130,6 @@ def test_many_queues_are_estimated_from_their_first_jobs(queue: JobQueue) -> Non
         for _ in range(20):
             submit(queue, steps=2, owner=f"owner-{number}")
 
-    low = submit(queue, steps=200, priority=Priority.LOW)
+    low = submit(queue, steps=100, priority=Priority.LOW)
 
-    assert position(queue, low) == (600, pytest.approx((600 * 2 + 200) * PACE))
+    assert position(queue, low) == (600, pytest.approx((600 * 2 + 100) * PACE))

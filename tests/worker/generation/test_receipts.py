@@ -56,7 +56,7 @@ def test_the_a1111_line_has_the_fields_that_its_readers_expect(
         "Negative prompt: blurry",
         "Steps: 3, Sampler: euler, CFG scale: 3.0, Seed: 7, Size: 64x64, "
         f"Model hash: {receipt.model.sha256[:10]}, Model: shapes-sdxl, Denoising strength: 0.5, "
-        f"Version: darkroom {receipt.versions.get('darkroom', '')}".rstrip(),
+        f"Guidance rescale: 0.0, Version: darkroom {receipt.versions.get('darkroom', '')}".rstrip(),
     ]
 
 

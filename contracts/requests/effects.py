@@ -1,0 +1,72 @@
+"""Rules about fields that have no effect beside others: such a request is refused, so that nothing is ignored.
+
+Part of the checks in `validation.py`. A message names both fields, and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from contracts.catalogue.catalogue import ModelSpec
+from contracts.errors import FieldProblem
+from contracts.requests.defaults import request_mode, value_of
+from contracts.requests.fields import DEFAULT_OUTPUT_QUALITY
+from contracts.requests.schema import ControlNetRequest, JobRequest
+
+
+def effect_problems(request: JobRequest, model: ModelSpec, steps_run: int) -> Iterator[FieldProblem]:
+    """Yield what cannot act in a request; `steps_run` is the number of denoising steps that its job runs."""
+    yield from _guidance_problems(request, model)
+    yield from _true_cfg_problems(request, model)
+    yield from _control_range_problems(request, steps_run)
+    quality = request.output_quality
+    if request.output_format == "png" and quality != DEFAULT_OUTPUT_QUALITY:
+        message = (
+            f"has no effect while output_format is png, which is lossless, got {quality}; set output_format to "
+            "jpeg or webp, or remove output_quality"
+        )
+        yield FieldProblem("output_quality", message, DEFAULT_OUTPUT_QUALITY)
+
+
+def _guidance_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
+    """Yield fields that act by classifier-free guidance, and have a value, while guidance is off."""
+    needs = "true_cfg_scale" if model.family_spec.negative_needs_true_cfg else "guidance_scale"
+    is_refused = needs in model.refuses
+    scale = 1.0 if is_refused else value_of(request, model, needs)
+    if not isinstance(scale, int | float) or scale > 1:
+        return
+    used = model.family_spec.modes.get(request_mode(request), frozenset())
+    for field in ("negative_prompt", "guidance_rescale"):
+        if field not in used or not getattr(
+            request, field
+        ):  # an empty prompt, or a rescale of 0, asks for nothing
+            continue
+        reason = f"{model.id} runs without {needs}" if is_refused else f"{needs} is {scale:g}"
+        remedy = f"remove {field}" if is_refused else f"set that above 1, or remove {field}"
+        allowed = None if is_refused else f"{needs} > 1"
+        yield FieldProblem(field, f"has no effect while {reason}; {remedy}", allowed)
+
+
+def _true_cfg_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
+    scale = request.true_cfg_scale
+    used = model.family_spec.modes.get(request_mode(request), frozenset())
+    if scale is not None and scale < 1 and "true_cfg_scale" in used:
+        message = f"has no effect below 1, which turns it off, got {scale:g}; set it above 1, or remove it"
+        yield FieldProblem("true_cfg_scale", message, "1–30")
+
+
+def _control_range_problems(request: JobRequest, steps_run: int) -> Iterator[FieldProblem]:
+    """Yield ControlNets in whose range no whole step lies, so that they never act, as diffusers counts steps."""
+    if not isinstance(request, ControlNetRequest):
+        return
+    for index, control in enumerate(request.controls):
+        start, end = control.guidance_start, control.guidance_end
+        if start >= end or steps_run < 1:  # refused elsewhere
+            continue
+        if not any(step / steps_run >= start and (step + 1) / steps_run <= end for step in range(steps_run)):
+            message = (
+                f"leaves {control.controlnet} no effect: none of the {steps_run} steps is wholly between "
+                f"guidance_start ({start:g}) and guidance_end ({end:g}); widen the range, or raise "
+                "num_inference_steps"
+            )
+            yield FieldProblem(f"controls.{index}.guidance_end", message, f"steps of {1 / steps_run:.3f}")
