@@ -77,7 +77,7 @@ def test_a_cancelled_job_does_not_change_the_other_images_that_were_in_flight_wi
     settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
 ) -> None:
     def files_of(cancelled: bool) -> list[bytes]:
-        """The images of a job with an exact seed, and of one whose calls may be joined with the cancelled job's."""
+        """The images of a job with an exact seed, and of one whose calls may join those of the cancelled job."""
         ids = [
             queue.submit(parameters(num_inference_steps=8, seed=number, batchable=number > 0)).id
             for number in range(3)
