@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
+from contracts.queue.client import JobQueue
 from contracts.queue.leases import Claim, ClaimCriteria, Claims, Report
 from contracts.queue.records import Progress
+from contracts.redis import keys
 
 #: `make_claims("second", lease_seconds=1)`: the claims of a worker of that name, with these queue settings.
 MakeClaims = Callable[..., Claims]
@@ -25,6 +28,20 @@ def take_all(claims: Claims, criteria: ClaimCriteria = ANY_JOB) -> list[Claim]:
     while (claim := claims.claim(criteria)) is not None:
         taken.append(claim)
     return taken
+
+
+def become_idle(queue: JobQueue, claims: Claims, criteria: ClaimCriteria = ANY_JOB) -> None:
+    """Claim where no job is for this worker, which counts as idle for ten minutes: longer than tests take."""
+    assert claims.claim(criteria) is None
+    shift_idle_times(queue, 600)
+
+
+def shift_idle_times(queue: JobQueue, seconds: float) -> None:
+    """Change until when workers that found no job count as idle."""
+    for worker, text in queue.connection.hgetall(keys.IDLE_WORKERS).items():
+        entry = json.loads(text)
+        entry["expires_at"] += seconds
+        queue.connection.hset(keys.IDLE_WORKERS, worker, json.dumps(entry))
 
 
 def reports(*claims: Claim, progress: Progress | None = None, used_seconds: float = 0.0) -> list[Report]:

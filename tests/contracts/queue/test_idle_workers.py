@@ -12,24 +12,16 @@ from contracts.queue.records import JobState
 from contracts.redis import keys
 from contracts.requests.parameters import LoraParameters
 from contracts.requests.schema import Priority
-from tests.support.claims import MakeClaims, take
+from tests.support.claims import MakeClaims, become_idle, shift_idle_times, take
 from tests.support.parameters import parameters
 
 BUSY = ClaimCriteria(in_flight=1)
 STYLED = parameters(loras=(LoraParameters(name="ink"),))
 
 
-def let_pass(queue: JobQueue) -> None:
-    """Let the time pass for which workers that found no job count as idle."""
-    for worker, entry in queue.connection.hgetall(keys.IDLE_WORKERS).items():
-        expired = json.loads(entry) | {"expires_at": queue.now() - 0.001}
-        assert json.loads(entry)["expires_at"] - queue.now() < 5
-        queue.connection.hset(keys.IDLE_WORKERS, worker, json.dumps(expired))
-
-
 def test_a_busy_worker_leaves_a_job_to_an_idle_one(queue: JobQueue, make_claims: MakeClaims) -> None:
     busy, idle = make_claims("busy"), make_claims("idle")
-    assert idle.claim(ClaimCriteria()) is None
+    become_idle(queue, idle)
     first = queue.submit(parameters())
 
     assert busy.claim(BUSY) is None
@@ -44,7 +36,7 @@ def test_a_busy_worker_takes_jobs_for_which_the_idle_ones_are_too_few(
 ) -> None:
     busy = make_claims("busy")
     for name in ("a", "b"):
-        assert make_claims(name).claim(ClaimCriteria()) is None
+        become_idle(queue, make_claims(name))
     ids = [queue.submit(parameters(), owner=f"owner-{number}").id for number in range(3)]
 
     assert take(busy, BUSY).job.id == ids[0]
@@ -53,7 +45,7 @@ def test_a_busy_worker_takes_jobs_for_which_the_idle_ones_are_too_few(
 
 
 def test_a_worker_without_jobs_of_its_own_leaves_none_to_others(queue: JobQueue, make_claims: MakeClaims) -> None:
-    assert make_claims("idle").claim(ClaimCriteria()) is None
+    become_idle(queue, make_claims("idle"))
     job = queue.submit(parameters())
     assert take(make_claims("also-idle")).job.id == job.id
 
@@ -62,23 +54,30 @@ def test_an_idle_worker_that_has_died_keeps_jobs_from_others_for_a_few_seconds_o
     queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     busy = make_claims("busy")
-    assert make_claims("dead").claim(ClaimCriteria()) is None
+    become_idle(queue, make_claims("dead"))
     job = queue.submit(parameters())
     assert busy.claim(BUSY) is None
 
-    let_pass(queue)
+    shift_idle_times(queue, -10_000)
 
     assert take(busy, BUSY).job.id == job.id
     assert queue.connection.hgetall(keys.IDLE_WORKERS) == {}
+
+
+def test_a_worker_counts_as_idle_for_a_few_seconds(queue: JobQueue, make_claims: MakeClaims) -> None:
+    began = queue.now()
+    assert make_claims().claim(ClaimCriteria()) is None
+    (entry,) = queue.connection.hvals(keys.IDLE_WORKERS)
+    assert began + 2 < json.loads(entry)["expires_at"] < queue.now() + 5
 
 
 def test_entries_of_dead_workers_do_not_pile_up_where_all_workers_are_idle(
     queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     for number in range(3):
-        assert make_claims(f"dead-{number}").claim(ClaimCriteria()) is None
-    let_pass(queue)
-    assert make_claims("alive").claim(ClaimCriteria()) is None
+        become_idle(queue, make_claims(f"dead-{number}"))
+    shift_idle_times(queue, -10_000)
+    become_idle(queue, make_claims("alive"))
     assert queue.connection.hkeys(keys.IDLE_WORKERS) == ["alive"]
 
 
@@ -86,7 +85,7 @@ def test_a_worker_that_prepares_files_for_the_next_job_is_not_idle(
     queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     preparing, busy = make_claims("preparing"), make_claims("busy")
-    assert preparing.claim(ClaimCriteria()) is None
+    become_idle(queue, preparing)
     job = queue.submit(parameters())
     with pytest.raises(NotReady):
         preparing.claim(ClaimCriteria(ready=[]))
@@ -96,7 +95,7 @@ def test_a_worker_that_prepares_files_for_the_next_job_is_not_idle(
 def test_a_busy_worker_takes_a_job_that_no_idle_worker_can_take(queue: JobQueue, make_claims: MakeClaims) -> None:
     busy, idle = make_claims("busy"), make_claims("idle")
     styled = queue.submit(STYLED)
-    assert idle.claim(ClaimCriteria(deferred=["lora:ink"])) is None
+    become_idle(queue, idle, ClaimCriteria(deferred=["lora:ink"]))
     assert take(busy, BUSY).job.id == styled.id
 
     queue.submit(parameters())
@@ -105,7 +104,7 @@ def test_a_busy_worker_takes_a_job_that_no_idle_worker_can_take(queue: JobQueue,
 
 def test_jobs_that_a_busy_worker_could_not_take_do_not_count(queue: JobQueue, make_claims: MakeClaims) -> None:
     busy, idle = make_claims("busy"), make_claims("idle")
-    assert idle.claim(ClaimCriteria()) is None
+    become_idle(queue, idle)
     for _ in range(3):
         queue.submit(STYLED)
         queue.submit(parameters(model="other"))
@@ -127,7 +126,7 @@ def test_a_busy_worker_leaves_a_job_that_must_run_alone_to_an_idle_one_and_takes
     busy.release(take(busy), device_failed=True)
     with pytest.raises(MustRunAlone):
         busy.claim(BUSY)
-    assert idle.claim(ClaimCriteria(room={"high": 1})) is None
+    become_idle(queue, idle, ClaimCriteria(room={"high": 1}))
     other = queue.submit(parameters())
 
     assert take(busy, BUSY).job.id == other.id

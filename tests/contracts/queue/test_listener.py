@@ -12,7 +12,7 @@ from contracts.queue.client import JobQueue
 from contracts.queue.leases import ClaimCriteria, NotReady
 from contracts.queue.listener import WorkListener
 from contracts.redis import keys
-from tests.support.claims import ANY_JOB, MakeClaims, take
+from tests.support.claims import MakeClaims, become_idle, take
 from tests.support.parameters import parameters
 from tests.support.waiting import wait_until
 
@@ -66,7 +66,7 @@ def test_a_job_for_which_the_idle_worker_lacks_files_is_announced_to_the_busy_on
     queue: JobQueue, listener: WorkListener, make_claims: MakeClaims
 ) -> None:
     idle, busy = make_claims("idle"), make_claims("busy")
-    assert idle.claim(ANY_JOB) is None
+    become_idle(queue, idle)
     job = queue.submit(parameters())
     assert busy.claim(ClaimCriteria(in_flight=1)) is None
     listener.wait(PATIENCE_SECONDS)

@@ -245,7 +245,7 @@ def test_a_job_that_never_reported_costs_the_time_since_its_start_up_to_what_was
     after_short = account(queue, "me") or 0.0
     expire_lease(queue, claims, long)
 
-    assert after_short - 20 - before == pytest.approx(5, abs=4)
+    assert 5 <= after_short - 20 - before < 20
     assert (account(queue, "me") or 0.0) - (after_short - 20) == pytest.approx(20)
 
 
