@@ -14,8 +14,9 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
-from app.errors import Failure, describe
+from app.errors import ClientLeft, Failure, describe
 from app.middleware.public_url import path_in_api
 from app.middleware.request_id import HEADER, request_id_of
 from contracts.errors import MAX_PROBLEMS, DarkroomError
@@ -103,6 +104,18 @@ def dialect_of(path: str, dialects: Sequence[Dialect]) -> Dialect:
     return next((dialect for dialect in dialects if path.startswith(dialect.prefix)), NATIVE)
 
 
+class _NoResponse(Response):
+    """Sends nothing, so that the access log shows that there was no response."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Do nothing."""
+
+
+async def _handle_left(request: Request, error: Exception) -> Response:
+    del request, error
+    return _NoResponse()
+
+
 async def handle(request: Request, error: Exception) -> Response:
     """Render any error in the dialect of the request's path. Tracebacks go to the log only.
 
@@ -127,3 +140,4 @@ def install(app: FastAPI, dialects: Sequence[Dialect]) -> None:
     app.state.dialects = dialects
     for kind in (DarkroomError, HTTPException, RequestValidationError, ClientDisconnect, Exception):
         app.add_exception_handler(kind, handle)
+    app.add_exception_handler(ClientLeft, _handle_left)

@@ -86,6 +86,10 @@ class UnknownCoding(WrongMediaType):
     """A request body with a content coding that the service does not unpack."""
 
 
+class ClientLeft(Exception):  # nobody is told
+    """A client that closed its connection while it waited for its job: there is nobody to answer."""
+
+
 class JobDidNotComplete(DarkroomError):
     """A job that failed or was cancelled while a client of another dialect waited for it; `code` says why."""
 

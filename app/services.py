@@ -15,6 +15,7 @@ from fastapi.concurrency import run_in_threadpool
 from app.admission import Admission
 from app.auth import Authenticator, Principal
 from app.disk_space import DiskSpace
+from app.events.attendance import PAUSE_SECONDS, Attendance
 from app.events.notifier import JobNotifier
 from app.inputs.codec import Limits
 from app.inputs.decoder import ImageDecoder
@@ -33,10 +34,12 @@ from contracts.auth.signed_links import LinkSigner
 from contracts.catalogue.catalogue import Catalogue
 from contracts.metrics import Counters, TotalsWriter
 from contracts.outbound.signing import Secrets
+from contracts.queue.attendance import AttendedJobs
 from contracts.queue.client import JobQueue
 from contracts.queue.idempotency import Idempotency
 from contracts.queue.leases import Claims
 from contracts.queue.reaper import Reaper
+from contracts.queue.retries import Retries
 from contracts.storage import Storage, open_storage
 from contracts.uploads.loras import LoraRegistry
 from contracts.uploads.orphans import OrphanSweep
@@ -73,6 +76,8 @@ class Services:
     link_signer: LinkSigner
     admission: Admission
     idempotency: Idempotency
+    retries: Retries
+    attendance: Attendance
     decoder: ImageDecoder
     fetcher: Fetcher | None
     loras: LoraRegistry
@@ -112,6 +117,10 @@ async def open_services(
         link_signer=LinkSigner(redis, settings.shared, storage),
         admission=Admission(redis),
         idempotency=Idempotency(redis, settings.idempotency_lease_seconds),
+        retries=Retries(redis),
+        attendance=Attendance(
+            AttendedJobs(redis, settings.shared.result_ttl_seconds), settings.disconnect_grace_seconds
+        ),
         decoder=_open_decoder(settings),
         fetcher=_open_fetcher(settings),
         loras=LoraRegistry(redis, storage, retention),
@@ -132,6 +141,7 @@ async def open_services(
         repeating(retention.sweep, settings.sweep_seconds),
         repeating(key_requirement.refresh, _KEYS_SECONDS),
         repeating(services.link_signer.share, settings.sweep_seconds),
+        repeating(services.attendance.keep, PAUSE_SECONDS),
         repeating(services.owner_bytes.recount_next, _RECOUNT_SECONDS),
         repeating(orphans.sweep, min(_ORPHAN_SECONDS, settings.orphan_seconds)),
         repeating(services.totals.flush, settings.flush_seconds, last=True),

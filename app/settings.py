@@ -179,6 +179,12 @@ class ApiSettings(Settings):
     hold_seconds: float = Field(
         600.0, gt=0, description="timeout of a call to /v1/images/…, which waits for its job; then 504"
     )
+    disconnect_grace_seconds: float = Field(
+        10.0,
+        gt=0,
+        description="time in which somebody must come back for a job with cancel_on_disconnect whose client has "
+        "gone; then it is cancelled",
+    )
     heartbeat_seconds: float = Field(15.0, gt=0, description="interval between heartbeats in an event stream")
     stall_seconds: float = Field(
         30.0,

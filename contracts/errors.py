@@ -62,7 +62,7 @@ class InvalidRequest(DarkroomError):
     def __init__(self, problems: Sequence[FieldProblem], count: int = 0) -> None:
         """`count`: how many problems were found, where not all of them are given."""
         self.problems = tuple(problems[:MAX_PROBLEMS])
-        count = max(count, len(problems))
+        self.count = count = max(count, len(problems))
         more = f"{count} problems, of which the first {MAX_PROBLEMS} are shown: " if count > MAX_PROBLEMS else ""
         super().__init__(more + "; ".join(f"{problem.field}: {problem.message}" for problem in self.problems))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
@@ -11,6 +12,7 @@ from app.dependencies.services import links_of, services_of
 from app.events.waiting import MAX_WAIT_SECONDS, read_preference
 from app.middleware.request_id import request_id_of
 from app.submission.idempotency import IdempotentCall
+from app.submission.retries import ClientRetry
 from app.submission.submit import Submission
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.queue.idempotency import FIELD
@@ -38,8 +40,8 @@ async def _idempotent_call(request: Request, idempotency_key: _IdempotencyKey = 
     return _call_of(request, idempotency_key)
 
 
-async def _submission(request: Request, idempotency_key: _IdempotencyKey = None) -> Submission:
-    return _submission_of(request, idempotency_key, None)
+async def _held_submission(request: Request, idempotency_key: _IdempotencyKey = None) -> Submission:
+    return _submission_of(request, idempotency_key, None, is_held=True)
 
 
 async def _waiting_submission(
@@ -53,15 +55,32 @@ async def _dry_run(request: Request) -> Submission:
     return _submission_of(request, None, None)
 
 
-def _submission_of(request: Request, idempotency_key: str | None, wait_seconds: int | None) -> Submission:
+def _submission_of(
+    request: Request, idempotency_key: str | None, wait_seconds: int | None, *, is_held: bool = False
+) -> Submission:
+    async def client_left() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
     return Submission(
         services=services_of(request),
         principal=principal_of(request),
         links=links_of(request),
         call=_call_of(request, idempotency_key),
         wait_seconds=wait_seconds,
+        is_held=is_held,
+        retry=_retry_of(request),
+        client_left=client_left,
         request_id=request_id_of(request),
     )
+
+
+def _retry_of(request: Request) -> ClientRetry:
+    """What the client's library says of retries: those made by Stainless, OpenAI's among them, count them."""
+    services, principal = services_of(request), principal_of(request)
+    text = request.headers.get("x-stainless-retry-count", "")
+    count = int(text) if re.fullmatch(r"[0-9]{1,3}", text, re.ASCII) else None
+    return ClientRetry(services.retries, services.queue, f"{principal.owner}:{principal.key_id}", count)
 
 
 def _call_of(request: Request, idempotency_key: str | None) -> IdempotentCall:
@@ -76,8 +95,8 @@ def _call_of(request: Request, idempotency_key: str | None) -> IdempotentCall:
 
 
 IdempotentCallDep = Annotated[IdempotentCall, Depends(_idempotent_call)]
-#: for a call whose client does not wait by `Prefer`
-SubmissionDep = Annotated[Submission, Depends(_submission)]
+#: for a call that is answered when its job has ended, whatever the client prefers
+HeldSubmissionDep = Annotated[Submission, Depends(_held_submission)]
 WaitingSubmissionDep = Annotated[Submission, Depends(_waiting_submission)]
 #: for a call that creates nothing, and so takes no idempotency key
 DryRunDep = Annotated[Submission, Depends(_dry_run)]

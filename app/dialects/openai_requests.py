@@ -20,7 +20,8 @@ from pydantic_core import from_json
 from app.inputs.reader import GivenImage, InputReader
 from app.parsing.bodies import ReceivedBody
 from app.parsing.json_bodies import check_json
-from app.parsing.requests import build, parse
+from app.parsing.partial_requests import agreed
+from app.parsing.requests import Reading, build, read, read_values
 from app.parsing.schemas import takes_text
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import FieldProblem, ImageTooLarge, InvalidRequest, NotAnImage, NotFound
@@ -158,18 +159,46 @@ class RequestBody:
 _FOREIGN = frozenset(ImageRequest.model_fields) - frozenset(JobRequest.model_fields) | {"input_fidelity", "mask"}
 
 
-def read_request(kind: type[_AnyImageRequest], raw: bytes) -> _AnyImageRequest:
-    """Parse an OpenAI request.
+def read_request(kind: type[_AnyImageRequest], raw: bytes) -> Reading[_AnyImageRequest]:
+    """Read an OpenAI request; fields that contradict each other are among the reading's problems.
 
     Raises:
-        UnreadableBody: the body is not JSON.
-        InvalidRequest: a field is unknown or wrong, or two fields contradict each other.
+        UnreadableBody, BodyTooLarge: as `read` says.
+        InvalidRequest: so much is wrong that nothing more can be said.
     """
-    request = parse(kind, raw)
-    problems = list(_contradictions(request))
+    reading = read(kind, raw)
+    if not reading.requests:
+        reading.require()
+    return reading.with_problems(lambda request: list(_contradictions(request)))
+
+
+def draft_request(
+    reading: Reading[_AnyImageRequest], catalogue: Catalogue, inputs: InputReader, files: Mapping[str, bytes]
+) -> tuple[Reading[JobRequest], Mapping[str, GivenImage]]:
+    """Return the reading of our request for the same images, and the images that are given with it, by field.
+
+    Raises:
+        InvalidRequest: the mask is opaque.
+        ImageTooLarge, NotAnImage, Unavailable: about the mask.
+    """
+    ours: list[Reading[JobRequest]] = [_read_ours(request, catalogue) for request in reading.requests]
+    problems = (*reading.problems, *agreed([found.problems for found in ours], reading.made_up))
     if problems:
-        raise InvalidRequest(problems)
-    return request
+        requests = tuple(request for found in ours for request in found.requests)
+        made_up = reading.made_up.union(*(found.made_up for found in ours))
+        return Reading(requests, problems, max(reading.count, len(problems)), made_up), {}
+    request, given = translate(reading.requests[0], catalogue, inputs, files)
+    return Reading((request,)), given
+
+
+def _read_ours(request: ImageRequest, catalogue: Catalogue) -> Reading[JobRequest]:
+    """Our request as far as it is known without reading its images."""
+    kind: type[JobRequest] = Txt2ImgRequest
+    fields = _fields_of(request, catalogue)
+    if isinstance(request, EditRequest):
+        kind = Img2ImgRequest if request.mask is None else InpaintRequest
+        fields |= {} if request.mask is None else {"mask_image": "given"}
+    return read_values(kind, fields)
 
 
 def without_images(request: ImageRequest) -> ImageRequest:
@@ -212,15 +241,7 @@ def translate(
         InvalidRequest: a derived value is out of range, or the mask is opaque.
         ImageTooLarge, NotAnImage, TooManyImages, Unavailable: about the image or the mask.
     """
-    fields = request.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude=set(_FOREIGN))
-    fields |= {"response_format": request.response_format, **dict(_renamed(request))}
-    if request.quality in _STEPS_BY_QUALITY:
-        fields["num_inference_steps"] = _steps(request, catalogue)
-    if request.stream:
-        fields |= {"previews": request.partial_images or request.previews, "response_format": "b64_json"}
-    user = request.safety_identifier or request.user
-    if user:
-        fields["metadata"] = {**request.metadata, "user": user}
+    fields = _fields_of(request, catalogue)
     if not isinstance(request, EditRequest):
         return build(Txt2ImgRequest, fields), {}
     given: dict[str, GivenImage] = {"image": files["image"]} if "image" in files else {}
@@ -236,6 +257,20 @@ def translate(
         )
     # Transparent pixels may have no color at all, so by default nothing of the image is kept there.
     return build(InpaintRequest, {"strength": 1.0, **fields, "mask_image": "given"}), given
+
+
+def _fields_of(request: ImageRequest, catalogue: Catalogue) -> dict[str, Any]:
+    """The fields of our request that are known without reading its images."""
+    fields = request.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude=set(_FOREIGN))
+    fields |= {"response_format": request.response_format, **dict(_renamed(request))}
+    if request.quality in _STEPS_BY_QUALITY:
+        fields["num_inference_steps"] = _steps(request, catalogue)
+    if request.stream:
+        fields |= {"previews": request.partial_images or request.previews, "response_format": "b64_json"}
+    user = request.safety_identifier or request.user
+    if user:
+        fields["metadata"] = {**request.metadata, "user": user}
+    return fields
 
 
 def _renamed(request: ImageRequest) -> Iterator[tuple[str, int]]:

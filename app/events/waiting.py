@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 
+from app.errors import ClientLeft
 from app.events.notifier import JobNotifier
 from contracts.errors import Unavailable
 from contracts.queue.client import JobQueue
@@ -64,3 +65,30 @@ async def wait_for_end(notifier: JobNotifier, queue: JobQueue, record: JobRecord
                     break
                 await subscription.wait()
     return record
+
+
+async def wait_with_client(
+    notifier: JobNotifier,
+    queue: JobQueue,
+    record: JobRecord,
+    seconds: float,
+    client_left: Callable[[], Awaitable[None]],
+) -> JobRecord:
+    """As `wait_for_end`, for a client that may lose its connection meanwhile.
+
+    Args:
+        client_left: returns when the client's connection is closed.
+
+    Raises:
+        ClientLeft: it was closed before there was anything to answer.
+    """
+    waiting = asyncio.ensure_future(wait_for_end(notifier, queue, record, seconds))
+    leaving = asyncio.ensure_future(client_left())
+    try:
+        await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            raise ClientLeft
+        return waiting.result()
+    finally:
+        waiting.cancel()
+        leaving.cancel()

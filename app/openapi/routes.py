@@ -76,7 +76,8 @@ def accepted(view: type[BaseModel]) -> dict[int | str, Document]:
     applied = {"description": "The preference that was applied.", "schema": {"type": "string"}}
     location = {"description": "URL of the job.", "schema": {"type": "string", "format": "uri"}}
     replayed = {
-        "description": "`true` if an earlier call with the same Idempotency-Key created the job",
+        "description": "`true` if an earlier call with the same Idempotency-Key created the job, or one that this "
+        "call of a client's library retries",
         "schema": {"type": "string"},
     }
     headers = {"Location": location, "Preference-Applied": applied, "Idempotency-Replayed": replayed}

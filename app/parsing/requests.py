@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar, cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Generic, Self, TypeVar, cast
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, from_json
 
 from app.parsing.field_names import word_unknown_field
 from app.parsing.json_bodies import check_json, without_nulls
+from app.parsing.partial_requests import agreed, requests_like
 from app.parsing.schemas import allowed_at
 from contracts.catalogue.families import Task
 from contracts.errors import MAX_PROBLEMS, FieldProblem, InvalidRequest, UnreadableBody
@@ -60,6 +62,88 @@ _MESSAGES: Mapping[str, str] = {
 _NOT_QUOTING = frozenset({"missing", "too_short", "too_long", "union_tag_invalid"})
 
 
+@dataclass(frozen=True)
+class Reading(Generic[_AnyModel]):
+    """What a body says.
+
+    Attributes:
+        requests: one; or, where something is wrong with the body, several that agree with the rest of it, or none.
+        problems: what is wrong, up to `MAX_PROBLEMS`; there are `count` in all.
+        made_up: fields of `requests` that the body does not have.
+    """
+
+    requests: tuple[_AnyModel, ...]
+    problems: tuple[FieldProblem, ...] = ()
+    count: int = 0
+    made_up: frozenset[str] = frozenset()
+
+    def with_problems(self, find: Callable[[_AnyModel], Sequence[FieldProblem]]) -> Self:
+        """The same, with the problems that all of the requests have."""
+        found = agreed([find(request) for request in self.requests], self.made_up)
+        return replace(self, problems=(*self.problems, *found), count=self.count + len(found))
+
+    def require(self) -> _AnyModel:
+        """The request.
+
+        Raises:
+            InvalidRequest: with every problem found.
+        """
+        if self.problems:
+            raise InvalidRequest(self.problems, self.count)
+        return self.requests[0]
+
+
+def read(kind: type[_AnyModel], raw: bytes) -> Reading[_AnyModel]:
+    """Read a JSON body as a request of this kind; a null counts as absent. Strict: "64" is not a number.
+
+    Raises:
+        BodyTooLarge: as `check_json` says.
+        UnreadableBody: the body is not JSON.
+        InvalidRequest: as `check_json` says, or the body is not an object.
+    """
+    check_json(raw, kind.model_fields)
+    raw = without_nulls(raw)
+    try:
+        return Reading((kind.model_validate_json(raw, strict=True),))
+    except ValidationError as error:
+        return _refused(kind, error, from_json_or_none(raw))
+
+
+def read_any(raw: bytes) -> Reading[JobRequest]:
+    """Read a request of the kind that its field `task` selects; raises as `read`, and where there is none such."""
+    check_json(raw, _ANY_FIELDS)
+    body = from_json_or_none(raw)
+    task = body.get("task") if isinstance(body, dict) else None
+    if isinstance(task, str) and task in REQUESTS:
+        return cast("Reading[JobRequest]", read(REQUESTS[Task(task)], raw))
+    return Reading((parse_any(raw),))
+
+
+def read_values(kind: type[_AnyModel], values: Mapping[str, Any]) -> Reading[_AnyModel]:
+    """As `read`, for values that were parsed before and values derived from them."""
+    try:
+        return Reading((kind.model_validate(values),))
+    except ValidationError as error:
+        return _refused(kind, error, values)
+
+
+def from_json_or_none(raw: bytes) -> object:
+    """The JSON in a body; None where it is not JSON, which parsing a request words."""
+    try:
+        return from_json(raw, allow_inf_nan=False)
+    except ValueError:
+        return None
+
+
+def _refused(kind: type[_AnyModel], error: ValidationError, body: object) -> Reading[_AnyModel]:
+    refusal = _refusal(kind, error)
+    if not isinstance(refusal, InvalidRequest):
+        raise refusal
+    paths = [item["loc"] for item in error.errors(include_url=False, include_input=False)]
+    requests, made_up = requests_like(kind, body, paths) if len(paths) <= MAX_PROBLEMS else ((), frozenset())
+    return Reading(requests, refusal.problems, refusal.count, made_up)
+
+
 def parse(kind: type[_AnyModel], raw: bytes) -> _AnyModel:
     """Parse a JSON body as a request of this kind; a null counts as absent. Strict: "64" is not a number.
 
@@ -68,11 +152,7 @@ def parse(kind: type[_AnyModel], raw: bytes) -> _AnyModel:
         UnreadableBody: the body is not JSON.
         InvalidRequest: with every problem found, up to `MAX_PROBLEMS`.
     """
-    check_json(raw, kind.model_fields)
-    try:
-        return kind.model_validate_json(without_nulls(raw), strict=True)
-    except ValidationError as error:
-        raise _refusal(kind, error) from None
+    return read(kind, raw).require()
 
 
 def parse_any(raw: bytes) -> JobRequest:

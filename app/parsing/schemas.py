@@ -41,6 +41,21 @@ def allowed_at(kind: type[BaseModel], path: Sequence[str | int]) -> object:
     return allowed_in(here)
 
 
+def range_at(kind: type[BaseModel], path: Sequence[str | int]) -> tuple[float, float] | None:
+    """Return the least and the greatest number that a request allows at a path; None where that is no number."""
+    whole = here = _schema_of(kind)
+    for step in path:
+        inside = _child(here, step)
+        if inside is None:
+            return None
+        here = dereference(whole, inside)
+    if here.get("type") not in ("integer", "number") or "maximum" not in here:
+        return None
+    low, high = here.get("minimum"), here["maximum"]
+    # Of numbers above a bound that is not allowed itself, there is no least one; this one is close to it.
+    return (here["exclusiveMinimum"] + high / 1000 if low is None else low), high
+
+
 def takes_text(kind: type[BaseModel], field: str) -> bool:
     """Return whether a field may be a string; an unknown field may."""
     whole = _schema_of(kind)

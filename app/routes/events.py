@@ -5,6 +5,7 @@ A signed link gives access to one job's events without an API key: a browser's `
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Annotated
 
@@ -54,5 +55,14 @@ async def show_events(
         return Response(status_code=204)
     settings = services.settings
     view = partial(view_job, links=links)
-    events = stream_events(services.notifier, services.queue, record.id, after, settings.heartbeat_seconds, view)
-    return EventStream(events, settings.stall_seconds)
+    await run_in_threadpool(services.attendance.register, record)
+
+    async def attended() -> AsyncIterator[str]:
+        pause_seconds = settings.heartbeat_seconds
+        with services.attendance.attending(record):
+            async for text in stream_events(
+                services.notifier, services.queue, record.id, after, pause_seconds, view
+            ):
+                yield text
+
+    return EventStream(attended(), settings.stall_seconds)

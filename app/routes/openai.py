@@ -1,6 +1,7 @@
 """OpenAI Images, for unmodified OpenAI clients. A call returns when its job has ended.
 
-If the client disconnects, the job goes on; it is in the list of jobs, and the same `Idempotency-Key` returns it.
+If the client disconnects and nobody comes back, the job is cancelled; with an `Idempotency-Key` it goes on, and
+the same key returns it.
 """
 
 from __future__ import annotations
@@ -12,22 +13,22 @@ from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
 
 from app.dependencies.bodies import EditBodyDep, JsonBodyDep
-from app.dependencies.submissions import SubmissionDep
+from app.dependencies.submissions import HeldSubmissionDep
 from app.dialects.openai_requests import (
     EditRequest,
     GenerationRequest,
     ImageRequest,
     RequestBody,
+    draft_request,
     foreign_names,
     read_request,
-    translate,
     without_images,
 )
 from app.dialects.openai_responses import ImagesAnswer, answer_images, completed_events, error_event, partial_event
 from app.errors import JobDidNotComplete, JobStillRuns, describe
 from app.events.sse import HEARTBEAT, EventStream, follow_events
-from app.events.waiting import wait_for_end
 from app.openapi.routes import MAKING, edit_body, problems, request_body, streamed
+from app.parsing.requests import Reading
 from app.submission.submit import JobDraft, Submission
 from contracts.errors import DarkroomError
 from contracts.job_view import JobView
@@ -46,27 +47,30 @@ _DOCUMENTED: dict[str, Any] = {
 
 @router.post("/generations", openapi_extra=request_body(GenerationRequest), **_DOCUMENTED)
 async def generate_images(
-    body: JsonBodyDep, submission: SubmissionDep, response: Response
+    body: JsonBodyDep, submission: HeldSubmissionDep, response: Response
 ) -> ImagesAnswer | Response:
     """Generate images from a prompt, as OpenAI clients do; accepts every field of a txt2img job too."""
-    request = read_request(GenerationRequest, body.raw)
-    return await _answer("image_generation", request, RequestBody(body.raw, received=body), submission, response)
+    reading = read_request(GenerationRequest, body.raw)
+    return await _answer("image_generation", reading, RequestBody(body.raw, received=body), submission, response)
 
 
 @router.post("/edits", openapi_extra=edit_body(EditRequest), **_DOCUMENTED)
-async def edit_image(body: EditBodyDep, submission: SubmissionDep, response: Response) -> ImagesAnswer | Response:
+async def edit_image(
+    body: EditBodyDep, submission: HeldSubmissionDep, response: Response
+) -> ImagesAnswer | Response:
     """Generate images from a prompt and an image, as OpenAI clients do; opaque parts of a mask are kept."""
     return await _answer("image_edit", read_request(EditRequest, body.json), body, submission, response)
 
 
 async def _answer(
-    name: str, request: ImageRequest, body: RequestBody, submission: Submission, response: Response
+    name: str, reading: Reading[Any], body: RequestBody, submission: Submission, response: Response
 ) -> ImagesAnswer | Response:
     """Accept the job; answer when it has ended, or stream its events."""
     services = submission.services
+    request: ImageRequest = reading.requests[0]
 
     def draft() -> JobDraft:
-        return JobDraft(*translate(request, services.catalogue, submission.inputs, body.files))
+        return JobDraft(*draft_request(reading, services.catalogue, submission.inputs, body.files))
 
     with foreign_names(request):
         record = await run_in_threadpool(lambda: submission.accept(body.json, draft, response))
@@ -77,7 +81,7 @@ async def _answer(
         stream = EventStream(events, services.settings.stall_seconds)
         stream.headers.update(response.headers)
         return stream
-    record = await wait_for_end(services.notifier, services.queue, record, services.settings.hold_seconds)
+    record = await submission.wait(record, services.settings.hold_seconds)
     _check_completed(record)
     return answer_images(request, record, await _view(record, submission))
 
@@ -105,14 +109,15 @@ async def _stream(
     services = submission.services
     numbers = [0] * record.parameters.num_images
     pause_seconds = services.settings.heartbeat_seconds
-    async for event in follow_events(services.notifier, services.queue, record.id, "0", pause_seconds):
-        if event is None:
-            yield HEARTBEAT
-        elif event.kind == "preview":
-            preview = Preview.model_validate(event.data)
-            number = numbers[preview.index]
-            yield await run_in_threadpool(partial_event, name, request, record, preview, number)
-            numbers[preview.index] += 1
+    with services.attendance.attending(record):
+        async for event in follow_events(services.notifier, services.queue, record.id, "0", pause_seconds):
+            if event is None:
+                yield HEARTBEAT
+            elif event.kind == "preview":
+                preview = Preview.model_validate(event.data)
+                number = numbers[preview.index]
+                yield await run_in_threadpool(partial_event, name, request, record, preview, number)
+                numbers[preview.index] += 1
     try:
         record = await run_in_threadpool(services.queue.fetch, record.id)
         _check_completed(record)
@@ -120,3 +125,4 @@ async def _stream(
             yield text
     except DarkroomError as error:
         yield error_event(describe(error))
+    await run_in_threadpool(submission.settle, record)

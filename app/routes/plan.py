@@ -12,7 +12,7 @@ from app.admission import Feasibility, explain
 from app.dependencies.bodies import JsonBodyDep
 from app.dependencies.submissions import DryRunDep
 from app.openapi.routes import MAKING, plan_body, problems
-from app.parsing.requests import parse_any
+from app.parsing.requests import read_any
 from app.services import Services
 from app.submission.submit import CheckedJob, JobDraft
 from contracts.catalogue.families import Mode, Task
@@ -97,7 +97,7 @@ async def plan_job(body: JsonBodyDep, submission: DryRunDep) -> PlanView:
     """Check a request without queueing it: `{"task": …, …}` with the fields of the task's own route."""
 
     def plan() -> PlanView:
-        job = submission.check(JobDraft(parse_any(body.raw)))
+        job = submission.check(JobDraft(read_any(body.raw)))
         view = _view(job, submission.services, submission.predict_overtime(job.parameters))
         return view if submission.principal.is_admin else _without_workers(view)
 

@@ -10,7 +10,7 @@ from app.dependencies.access import OwnJobDep
 from app.dependencies.bodies import JsonBodyDep
 from app.dependencies.submissions import WaitingSubmissionDep
 from app.openapi.routes import MAKING, accepted, plan_body, problems, request_body, rerun_body
-from app.parsing.requests import parse, parse_any
+from app.parsing.requests import read, read_any
 from app.submission.rerun import rerun_draft
 from app.submission.submit import JobDraft
 from contracts.job_view import JobView
@@ -23,7 +23,7 @@ def _submit(kind: type[JobRequest]) -> Callable[..., Awaitable[JobView]]:
     """The route of one task."""
 
     async def submit(body: JsonBodyDep, submission: WaitingSubmissionDep, response: Response) -> JobView:
-        return await submission.answer(body, lambda: JobDraft(parse(kind, body.raw)), response)
+        return await submission.answer(body, lambda: JobDraft(read(kind, body.raw)), response)
 
     return submit
 
@@ -50,7 +50,7 @@ for _task, _kind in REQUESTS.items():
 )
 async def submit_job(body: JsonBodyDep, submission: WaitingSubmissionDep, response: Response) -> JobView:
     """Create a job of any task: `{"task": …, …}` with the fields of the task's own route."""
-    return await submission.answer(body, lambda: JobDraft(parse_any(body.raw)), response)
+    return await submission.answer(body, lambda: JobDraft(read_any(body.raw)), response)
 
 
 @router.post(

@@ -10,6 +10,8 @@ from fastapi import Response
 
 from contracts.queue.idempotency import CallIdentity, Idempotency, IdempotencyHold
 
+#: Header of a response about something that an earlier call has created.
+REPLAYED = "Idempotency-Replayed"
 Created = TypeVar("Created")
 
 
@@ -55,5 +57,9 @@ class IdempotentCall:
         call = None if self.key is None else CallIdentity(self.owner, self.key, self.target, body)
         created, is_replay = self.idempotency.run(call, create, find, id_of, even_if_full=even_if_full)
         if is_replay:
-            response.headers["Idempotency-Replayed"] = "true"
+            response.headers[REPLAYED] = "true"
         return created
+
+    def fingerprint(self, body: bytes) -> str:
+        """A hash that is equal for calls with the same target and body, whatever their keys."""
+        return CallIdentity(self.owner, "", self.target, body).fingerprint()

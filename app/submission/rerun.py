@@ -12,7 +12,7 @@ from pydantic_core import from_json
 
 from app.inputs.codec import STORED_FORMATS, upright_size
 from app.parsing.json_bodies import check_json
-from app.parsing.requests import parse
+from app.parsing.requests import read
 from app.submission.submit import JobDraft
 from contracts.errors import Conflict, FieldProblem, InvalidRequest, NotFound, UnreadableBody
 from contracts.queue.record_reader import UnreadableJob
@@ -41,14 +41,14 @@ def rerun_draft(record: JobRecord, raw: bytes, storage: Storage) -> JobDraft:
     changes = _read_object(raw)
     fields = {**_fields_of(record), **changes}
     fields = {name: value for name, value in fields.items() if value is not None}
-    request = parse(REQUESTS[record.parameters.task], json.dumps(fields).encode())
+    reading = read(REQUESTS[record.parameters.task], json.dumps(fields).encode())
     profiles = {use.field: use.color_profile for use in record.parameters.input_images}
     stored_images = {
         path: replace(_measure(storage, path, key), color_profile=profiles.get(path))
         for path, key in _images_of(record.parameters).items()
         if path.partition(".")[0] not in changes
     }
-    return JobDraft(request, stored_images)
+    return JobDraft(reading, stored_images)
 
 
 def _read_object(raw: bytes) -> dict[str, Any]:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from fastapi import Response
 from fastapi.concurrency import run_in_threadpool
 
 from app.admission import too_long
 from app.auth import Principal
-from app.events.waiting import wait_for_end
+from app.events.waiting import wait_with_client
 from app.inputs.reader import GivenImage, InputReader, Inputs, stored_bytes
 from app.job_response import job_response
 from app.parsing.bodies import ReceivedBody
+from app.parsing.requests import Reading
 from app.services import Services
-from app.submission.idempotency import IdempotentCall
+from app.submission.idempotency import REPLAYED, IdempotentCall
+from app.submission.retries import ClientRetry
 from contracts import logs
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.errors import DestinationRefused, DestinationUnknown, FieldProblem, Gone, InvalidRequest, NotFound
@@ -25,6 +29,7 @@ from contracts.outbound.outbox import resolve_webhook
 from contracts.queue.idempotency import IdempotencyHold
 from contracts.queue.limits import SubmitLimits
 from contracts.queue.records import JobRecord, WebhookRecord
+from contracts.queue.retries import RepeatableCall
 from contracts.requests.defaults import resolve
 from contracts.requests.parameters import JobParameters
 from contracts.requests.prompt_counts import PromptCounts
@@ -41,9 +46,9 @@ _RUN_FACTOR = 2.0
 
 @dataclass(frozen=True)
 class JobDraft:
-    """A parsed request, and the images that are given with it instead of named in it, by field path."""
+    """A request as it was read, and the images that are given with it instead of named in it, by field path."""
 
-    request: JobRequest
+    reading: Reading[JobRequest]
     images: Mapping[str, GivenImage] = field(default_factory=dict)
 
 
@@ -66,6 +71,9 @@ class Submission:
     Attributes:
         call: what identifies a repetition of the call.
         wait_seconds: how long the client prefers to wait for the job's end; None: not at all.
+        is_held: whether the call is answered at the job's end, whatever the client prefers.
+        retry: how often the client's library has sent the call before.
+        client_left: returns when the client's connection is closed.
     """
 
     services: Services
@@ -73,7 +81,11 @@ class Submission:
     links: Links
     call: IdempotentCall
     wait_seconds: int | None
+    is_held: bool
+    retry: ClientRetry
+    client_left: Callable[[], Awaitable[None]]
     request_id: str
+    _answered_calls: list[RepeatableCall] = field(default_factory=list, init=False, repr=False)
 
     async def answer(self, body: ReceivedBody, draft: Callable[[], JobDraft], response: Response) -> JobView:
         """Accept a job and answer 202; or wait for its end, where the client prefers that, and answer 200.
@@ -88,17 +100,53 @@ class Submission:
         record = await run_in_threadpool(lambda: self.accept(body.raw, draft, response))
         body.release()
         response.headers["Preference-Applied"] = f"wait={self.wait_seconds}"
-        record = await wait_for_end(self.services.notifier, self.services.queue, record, self.wait_seconds)
+        record = await self.wait(record, self.wait_seconds)
         if record.state.is_final:
             response.status_code = 200
         return await run_in_threadpool(self.view, record)
 
+    async def wait(self, record: JobRecord, seconds: float) -> JobRecord:
+        """Return the job once it has ended, or as it is after `seconds`: then it goes on without the client.
+
+        Raises:
+            ClientLeft: the client closed its connection.
+        """
+        services = self.services
+        with services.attendance.attending(record):
+            found = await wait_with_client(services.notifier, services.queue, record, seconds, self.client_left)
+        await run_in_threadpool(self.settle, found)
+        return found
+
     def accept(self, body: bytes, draft: Callable[[], JobDraft], response: Response) -> JobRecord:
         """Submit a job, or find the one that the same call submitted before; sets the response's headers."""
-        record = self.call.run(body, response, lambda hold: self.submit(draft(), hold), self._find)
+        record = self._find_or_submit(body, draft, response)
         self.services.queue.confirm(record.id)  # a repeated call too: the first one may have failed here
+        if self.is_held or self.wait_seconds is not None:
+            self.services.attendance.register(record)
         response.headers["Location"] = self.links.job(record.id)
         return record
+
+    def _find_or_submit(self, body: bytes, draft: Callable[[], JobDraft], response: Response) -> JobRecord:
+        call = self.retry.call(self.call.fingerprint(body)) if self.call.key is None else None
+        if call is None:
+            return self.call.run(body, response, lambda hold: self.submit(draft(), hold), self._find)
+        self._answered_calls.append(call)
+        found = self.retry.find(call)
+        if found is not None:
+            response.headers[REPLAYED] = "true"
+            return found
+        with self.services.retries.accepting(call) as made:
+            record = self.submit(draft(), None)
+            made(record.id)
+        return record
+
+    def settle(self, record: JobRecord) -> None:
+        """The client has the answer: its library will not retry, and a job that has not ended may go on alone."""
+        if record.state.is_final:
+            for call in self._answered_calls:
+                self.retry.forget(call, record)
+        else:
+            self.services.attendance.release(record)
 
     def submit(self, draft: JobDraft, hold: IdempotencyHold | None) -> JobRecord:
         """Check a request, store its images and queue the job. A refused request leaves nothing behind.
@@ -110,12 +158,13 @@ class Submission:
         """
         job, record = self.services.owner_bytes.run(self.principal.owner, lambda: self._submit(draft, hold))
         details = {"job_id": record.id, "task": record.parameters.task, "model": job.model.id}
-        log.info("job accepted", extra={**details, "owner": record.owner, **_prompts_of(draft.request)})
+        log.info("job accepted", extra={**details, "owner": record.owner, **_prompts_of(draft.reading.require())})
         return record
 
     def _submit(self, draft: JobDraft, hold: IdempotencyHold | None) -> tuple[CheckedJob, JobRecord]:
-        request, services = draft.request, self.services
+        services = self.services
         job = self._check_and_store(draft)
+        request = draft.reading.require()
         services.link_signer.require()  # else the answer, once the job is accepted, might not get its links
         record = services.queue.submit(
             job.parameters,
@@ -136,8 +185,15 @@ class Submission:
             ),
             request_id=self.request_id,
             counts=job.counts,
+            cancel_on_disconnect=self._ends_with_client(request),
         )
         return job, record
+
+    def _ends_with_client(self, request: JobRequest) -> bool:
+        """Whether the job is cancelled when nobody waits for it any more: the client's choice, or the default."""
+        if request.cancel_on_disconnect is None:
+            return self.is_held and self.call.key is None
+        return request.cancel_on_disconnect
 
     def _check_and_store(self, draft: JobDraft) -> CheckedJob:
         while True:
@@ -157,16 +213,33 @@ class Submission:
             InvalidRequest: with every problem found.
             ImageTooLarge, NotAnImage, Unavailable: as `InputReader.read` says.
         """
-        request = draft.request
-        logs.hide(*_prompts_of(request).values(), *read_prompts(request).texts.values())
-        catalogue = self._catalogue_for(request)
-        model = check(request, catalogue)
+        reading = draft.reading
+        if not reading.requests:
+            reading.require()
+        for request in reading.requests:
+            logs.hide(*_prompts_of(request).values(), *read_prompts(request).texts.values())
+        catalogue = self._catalogue_for(request := reading.requests[0])
+        reading = reading.with_problems(partial(self._broken_rules, catalogue))
+        more: list[FieldProblem] = []
+        with _collecting(more):
+            webhook = self._resolve_webhook(request)
+        if reading.problems or more:
+            raise InvalidRequest([*reading.problems, *more], reading.count + len(more))
+        model = catalogue.model(request.model or catalogue.default_model)
         priority = self.principal.priority_of(request)
-        webhook = self._resolve_webhook(request)
         images = self.inputs.read(request, draft.images)
         parameters = resolve(request, model, {path: image.stored for path, image in images.items()})
         counts = self.services.prompt_counter.count(model, parameters)
         return CheckedJob(model, resolve_uploads(parameters, catalogue), images, priority, webhook, counts)
+
+    def _broken_rules(self, catalogue: Catalogue, request: JobRequest) -> list[FieldProblem]:
+        """What is wrong with a request whose fields by themselves are right."""
+        problems: list[FieldProblem] = []
+        with _collecting(problems):
+            check(request, catalogue)
+        with _collecting(problems):
+            self.principal.priority_of(request)
+        return problems
 
     def predict_overtime(self, job: JobParameters) -> FieldProblem | None:
         """Why the job would take too long, as far as its time can be predicted."""
@@ -219,3 +292,12 @@ class Submission:
 def _prompts_of(request: JobRequest) -> dict[str, str]:
     names = ("prompt", "prompt_2", "prompt_3", "negative_prompt")
     return {name: text for name in names if (text := getattr(request, name, None)) is not None}
+
+
+@contextmanager
+def _collecting(problems: list[FieldProblem]) -> Iterator[None]:
+    """Add the problems of a request that is refused in the block, and go on."""
+    try:
+        yield
+    except InvalidRequest as error:
+        problems.extend(error.problems)

@@ -12,5 +12,7 @@ events.py            a job's event stream
 listener.py          waits for news of jobs
 listing.py           an owner's jobs in pages
 idempotency.py       one call made once, however often it is sent
+retries.py           calls that client libraries send again by themselves
+attendance.py        jobs that end when nobody waits for them any more
 stats.py             jobs by state, queue depths
 """

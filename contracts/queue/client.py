@@ -83,6 +83,7 @@ class JobQueue:
         limits: SubmitLimits = _NO_LIMITS,
         request_id: str = "",
         counts: PromptCounts | None = None,
+        cancel_on_disconnect: bool = False,
     ) -> AcceptedJob:
         """Accept a job. When this returns, Redis holds all of it, and its idempotency key is bound.
 
@@ -106,6 +107,7 @@ class JobQueue:
             prompt_tokens=None if counts is None else counts.prompt,
             negative_prompt_tokens=None if counts is None else counts.negative,
             max_run_seconds=max_run_seconds,
+            cancel_on_disconnect=cancel_on_disconnect,
             created_at=0,
         )
         arguments = {

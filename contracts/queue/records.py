@@ -237,6 +237,7 @@ class JobRecord(_Part):
         request_id: id of the HTTP request that created it, for the logs.
         max_run_seconds: maximum worker time of one attempt, without pauses for other jobs; then the job fails with
             `duration_exceeded`. None: no limit.
+        cancel_on_disconnect: whether it is cancelled when nobody waits for it any more.
         preparing: while it waits for files, how their preparation goes on.
         prompt_tokens, negative_prompt_tokens: as the API counted them; None where it could not.
     """
@@ -259,6 +260,7 @@ class JobRecord(_Part):
     cancel_requested: bool = False
     prompt_tokens: dict[str, TokenUse] | None = None
     negative_prompt_tokens: dict[str, TokenUse] | None = None
+    cancel_on_disconnect: bool = False
     progress: Progress = Field(default_factory=Progress)
     preparing: Preparation | None = None
     images: list[ImageRecord] = Field(default_factory=list)

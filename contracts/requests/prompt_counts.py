@@ -100,10 +100,12 @@ def _window_problems(
     """Yield that a prompt would take too many windows."""
     if job.long_prompt != "chunk" or encoder.kind != "clip":
         return
-    windows = len(windows_of(job.chunks_of(field) or (), tokenize))
+    chunks = job.chunks_of(field) or ()
+    windows = len(windows_of(chunks, tokenize))
     if windows > MAX_WINDOWS:
+        remedy = "set long_prompt to truncate" if len(chunks) == 1 else "write fewer BREAKs"
         message = (
             f"needs {windows} windows of {WINDOW_TOKENS} tokens in {encoder.name}, and {MAX_WINDOWS} are "
-            "allowed; shorten it, or set long_prompt to truncate"
+            f"allowed; shorten it, or {remedy}"
         )
         yield FieldProblem(field, message, f"0–{MAX_WINDOWS * WINDOW_TOKENS} tokens")

@@ -82,6 +82,12 @@ class JobRequest(ImageFields):
         description="Seconds after which the job fails with `deadline_exceeded` if it has not finished. "
         "Default: no deadline.",
     )
+    cancel_on_disconnect: bool | None = Field(
+        None,
+        description="Cancel the job when the client that waits for it (`Prefer: wait`, `stream`, event stream) "
+        "loses its connection and nobody comes back for the job within ten seconds, to wait again or to read it. "
+        "Default: true on OpenAI's routes without an `Idempotency-Key`, else false.",
+    )
     webhook: Webhook | None = Field(None, description="Where events of the job are posted. Default: nowhere.")
     metadata: dict[str, str] = Field(
         default_factory=dict,

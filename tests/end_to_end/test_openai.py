@@ -6,16 +6,18 @@ import asyncio
 import base64
 import io
 from collections.abc import Iterator
+from typing import Any
 
 import httpx2
 import numpy as np
 import pytest
-from openai import AsyncOpenAI, OpenAI, UnprocessableEntityError
+from openai import APITimeoutError, AsyncOpenAI, OpenAI, UnprocessableEntityError
 from openai.types import Image as Datum
 from PIL import Image
 
 from tests.support.images import HOLE, encode_image, mask_with_hole, solid_image
 from tests.support.running_service import RunningService
+from tests.support.waiting import wait_until
 
 PROMPT = "a red circle on a blue background"
 
@@ -150,3 +152,18 @@ def test_the_asynchronous_client_works_too(service: RunningService) -> None:
             return sum(len(answer.data or ()) for answer in answers)
 
     assert asyncio.run(generate()) == 3
+
+
+def test_a_client_that_gives_up_has_made_one_job_and_leaves_none_running(
+    client: OpenAI, service: RunningService
+) -> None:
+    def jobs() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = service.http.get("/v1/jobs?metadata.user=impatient").json()["data"]
+        return found
+
+    fields = {"num_inference_steps": 200}
+    impatient = client.with_options(timeout=0.5, max_retries=2)
+    with pytest.raises(APITimeoutError):
+        impatient.images.generate(prompt=PROMPT, n=2, size="256x256", user="impatient", extra_body=fields)
+
+    wait_until(lambda: [job["status"] for job in jobs()] == ["cancelled"])

@@ -240,6 +240,7 @@ local function finish(id, queue, state, fields, ttl_seconds)
   redis.call('HSET', rq_key(id), 'status', RQ_STATUS[state])
   if queue ~= '' then redis.call('ZADD', KEY['rq_' .. RQ_STATUS[state]] .. queue, ended + ttl_seconds, id) end
   redis.call('ZREM', KEY.deadlines, id)
+  redis.call('ZREM', KEY.attended, id)
   -- The job's keys have no TTL in Redis: the sweeper needs to know what belongs to the job, and who owns it.
   redis.call('ZADD', KEY.expiry, stamp(ended + ttl_seconds), id)
   emit(id, state, { state = state })
@@ -263,4 +264,18 @@ local function end_interrupted(id, queue, before, ttl_seconds)
     finish(id, queue, 'failed', failure('deadline_exceeded', 'the deadline passed ' .. before, true), ttl_seconds)
     return 'failed'
   end
+end
+
+-- Cancels a job: a waiting job at once, a running one through a flag that its worker reads.
+-- Returns the state before: `queued`, `running`, a final state (nothing changed), or false for an unknown job.
+local function cancel_job(id, ttl_seconds)
+  local state = redis.call('HGET', job_key(id), 'state')
+  if state == 'queued' then
+    local queue = queue_of(id)
+    redis.call('LREM', KEY.rq_queue .. queue, 1, id)
+    finish(id, queue, 'cancelled', {}, ttl_seconds)
+  elseif state == 'running' then
+    redis.call('HSET', job_key(id), 'cancel_requested', '1')
+  end
+  return state
 end

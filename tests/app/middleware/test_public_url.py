@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from urllib.parse import urljoin
 
 import pytest
 from fastapi.testclient import TestClient
@@ -41,7 +43,9 @@ def test_the_documentation_finds_its_document_and_the_document_its_service(
 ) -> None:
     page, document = client.get(f"{prefix}/docs"), client.get(f"{prefix}/openapi.json")
 
-    assert "/images/openapi.json" in page.text
+    files = [urljoin("/images/docs", name) for name in re.findall(r'(?:href|src)="([^"]+)"', page.text)]
+    assert len(files) > 3
+    assert [name for name in files if not name.startswith("/images/") or client.get(name).status_code != 200] == []
     assert document.json()["servers"] == [{"url": "/images"}]
 
 

@@ -57,7 +57,7 @@ def test_the_word_null_in_a_form_is_absent_but_in_a_prompt() -> None:
     texts = {"user": "null", "safety_identifier": "null"}
 
     form: list[tuple[str, str | bytes]] = [*({**fields, **texts}).items(), ("prompt", "null"), ("image", b"x")]
-    request = read_request(EditRequest, read_edit_form(form).json)
+    request = read_request(EditRequest, read_edit_form(form).json).require()
 
     assert (request.prompt, request.user) == ("null", "null")
     assert request.model_fields_set == {"prompt", "image", "user", "safety_identifier"}

@@ -101,7 +101,7 @@ def test_ended_jobs_of_one_owner_take_no_more_than_their_share_of_redis_memory(
     settings: SharedSettings, worker: ScriptedWorker
 ) -> None:
     limits = ApiSettings(shared=settings, max_owner_record_bytes=200_000)
-    large = {"prompt": "x" * 10_000, "negative_prompt": "x" * 10_000}
+    large = {"prompt": "x" * 10_000, "negative_prompt": "x" * 10_000, "long_prompt": "truncate"}
     with TestClient(create_app(limits)) as client:
         ids = []
         while (response := client.post("/v1/txt2img", json=large)).status_code == 202:

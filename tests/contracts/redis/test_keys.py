@@ -14,10 +14,12 @@ from contracts.metrics import Counters, TotalsWriter
 from contracts.outbound.outbox import Outbox, Outcome
 from contracts.outbound.signing import Secrets
 from contracts.processes.workers import WorkerReport, publish
+from contracts.queue.attendance import AttendedJobs
 from contracts.queue.client import JobQueue
 from contracts.queue.idempotency import CallIdentity, Idempotency
 from contracts.queue.limits import Quota, SubmitLimits
 from contracts.queue.records import JobState, WebhookRecord, work_of
+from contracts.queue.retries import RepeatableCall, Retries
 from contracts.redis.connection import check_writes
 from contracts.redis.keys import TABLE, Key
 from contracts.requests.schema import WebhookEvent
@@ -123,6 +125,11 @@ def full_redis(
     counters = Counters()
     counters.count("warm_hits", model="m")
     TotalsWriter(connection, counters).flush()
+    AttendedJobs(connection, 60).extend([queue.submit(parameters(), owner="me").id], 60)
+    with Retries(connection).accepting(RepeatableCall("me", "5" * 64, is_retry=False)):
+        pass
+    with Retries(connection).accepting(RepeatableCall("me", "6" * 64, is_retry=False)) as made:
+        made("x")
     connection.hset(TABLE["hub_commits"], "org/name@main", "4" * 40)
     return queue
 
@@ -138,5 +145,5 @@ def test_stored_keys_have_the_types_in_the_table(full_redis: JobQueue) -> None:
 def test_only_the_keys_with_a_ttl_in_the_table_expire(full_redis: JobQueue) -> None:
     expiring = {row_of(key) for key in full_redis.connection.scan_iter("*") if full_redis.connection.ttl(key) >= 0}
 
-    names = ("idempotency", "owner_idempotency", "worker", "upload", "rate", "flushed", "write_probe")
+    names = ("idempotency", "owner_idempotency", "retries", "worker", "upload", "rate", "flushed", "write_probe")
     assert expiring == {TABLE[name] for name in names}

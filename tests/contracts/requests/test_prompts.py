@@ -167,7 +167,8 @@ def test_a_prompt_of_too_many_windows_is_refused() -> None:
     (problem,) = count(prompt="word " * 100 + "x BREAK " * 31, prompt_syntax="a1111").problems
 
     assert problem.field == "prompt"
-    assert str(MAX_WINDOWS) in problem.message
+    assert f"{MAX_WINDOWS} are allowed" in problem.message
+    assert "fewer BREAKs" in problem.message
     assert count(prompt="w " * (75 * MAX_WINDOWS)).problems == ()
 
 
