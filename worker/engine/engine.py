@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -219,34 +220,34 @@ class Engine:
             return
         # Jobs with the same adapters side by side: one change then serves them all.
         group.sort(key=lambda job: job.adapters.key)
-        calls = [(job, _call_of(job)) for job in group]
         self._timer.start()
-        results = self._attempts.make(calls)
-        self._timer.stop(partial(self._account, calls, self.residency.is_denoiser(calls[0][1].module)))
+        results = self._attempts.make([(job, _call_of(job)) for job in group])
+        self._timer.stop(partial(self._account, _Served.of(group, self.residency)))
         self._note_memory(group)
-        for job, result in zip(group, results, strict=True):
+        for job in group:
+            result = results.pop(0)  # nothing but the job keeps it
             if isinstance(result, Exception):
                 self._wake(job, error=result)
             else:
                 self._wake(job, result)
 
-    def _account(self, calls: Sequence[tuple[JobInFlight, Call]], is_denoiser: bool, seconds: float) -> None:
+    def _account(self, served: _Served, seconds: float) -> None:
         """Share the seconds of a call among its jobs, and learn from them."""
-        (first, call), rows = calls[0], sum(call.rows for _, call in calls)
-        self.costs.learn(_kind(first, call), rows, seconds)
-        if is_denoiser:
+        rows = sum(served.rows)
+        self.costs.learn(served.kind, rows, seconds)
+        if served.is_denoiser:
             self.calls, self.rows = self.calls + 1, self.rows + rows
             if self._on_call is not None:
-                self._on_call(first.job.parameters.model, rows)
-        for job, call in calls:
-            share, usage = seconds * call.rows / rows, job.usage
+                self._on_call(served.jobs[0].job.parameters.model, rows)
+        for job, own_rows in zip(served.jobs, served.rows, strict=True):
+            share, usage = seconds * own_rows / rows, job.usage
             job.coroutine.used_seconds += share
-            usage.joined |= len(calls) > 1
-            if call.entry == "__call__":
+            usage.joined |= len(served.jobs) > 1
+            if served.entry == "__call__":
                 usage.denoise_seconds += share
-            if is_denoiser:
+            if served.is_denoiser:
                 usage.calls += 1
-                usage.own_rows += sum(other.rows for one, other in calls if one.job.owner == job.job.owner)
+                usage.own_rows += served.rows_of(job.job.owner)
 
     def _wake(self, job: JobInFlight, value: Any = None, error: BaseException | None = None) -> None:
         steps_before = job.steps_done
@@ -272,6 +273,28 @@ class Engine:
             job.usage.allocator_retries += retries
             if peak_bytes is not None:
                 job.usage.peak_bytes = max(job.usage.peak_bytes or 0, peak_bytes)
+
+
+@dataclass(frozen=True)
+class _Served:
+    """A call that was made, without its tensors: the device may still be computing it when others are prepared."""
+
+    jobs: tuple[JobInFlight, ...]
+    rows: tuple[int, ...]
+    entry: str
+    kind: Hashable
+    is_denoiser: bool
+
+    @classmethod
+    def of(cls, group: Sequence[JobInFlight], residency: Residency) -> _Served:
+        calls = [_call_of(job) for job in group]
+        first, kind = calls[0], _kind(group[0], calls[0])
+        rows = tuple(call.rows for call in calls)
+        return cls(tuple(group), rows, first.entry, kind, residency.is_denoiser(first.module))
+
+    def rows_of(self, owner: str) -> int:
+        """Rows of one owner's jobs."""
+        return sum(rows for job, rows in zip(self.jobs, self.rows, strict=True) if job.job.owner == owner)
 
 
 def _call_of(job: JobInFlight) -> Call:

@@ -179,7 +179,7 @@ def test_a_job_whose_worker_was_lost_runs_alone(
     assert max(company[id] for id in others) == 3
 
 
-@pytest.mark.parametrize("failing", ["worker.pool.pool.Pool.ready", "worker.engine.joined.make"])
+@pytest.mark.parametrize("failing", ["worker.pool.pool.Pool.ready", "worker.engine.calls.make"])
 def test_a_worker_whose_device_fails_hands_all_jobs_in_flight_back_and_ends(
     settings: SharedSettings,
     queue: JobQueue,
