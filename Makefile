@@ -80,8 +80,9 @@ gpu: .venv/installed-dev  ## tests and figures that need a CUDA device
 	$(BIN)/python -m pytest tests/gpu
 	$(BIN)/python -m bench.gpu
 
-judge: .venv/installed-dev  ## quality of the shapes models; run it when models/ or constraints.txt change
+judge: .venv/installed-dev  ## quality of the shapes models, and the effect of each field; when models/ or constraints.txt change
 	$(BIN)/python -m pytest tests/models/quality
+	$(BIN)/python -m pytest -s tests/worker/generation/quality
 	for family in sdxl sd3 flux; do \
 	  for command in judge 'trial controls' 'trial adapters'; do $(BIN)/python -m models.training $$command $$family || exit 1; done; \
 	done

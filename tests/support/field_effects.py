@@ -1,0 +1,217 @@
+"""One field at a time: of two requests that differ in it the images differ, or the request is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.families import FAMILIES, Mode, Task
+from contracts.errors import InvalidRequest
+from contracts.requests.defaults import StoredImage, resolve
+from contracts.requests.parameters import JobParameters
+from contracts.requests.schema import REQUESTS
+from contracts.requests.validation import check
+from contracts.storage import Storage
+from tests.support.images import encode_image
+from tests.support.jobs import model_of
+
+Pixels = npt.NDArray[np.int16]
+#: Runs a job that must complete; returns its first image.
+Generate = Callable[[JobParameters], Pixels]
+
+#: Fields that decide how a job is made and delivered, not what its image shows.
+DELIVERY = frozenset(
+    {"model", "task", "num_images", "batchable", "output_format", "output_quality", "previews", "response_format",
+     "priority", "deadline_seconds", "webhook", "metadata"}
+)  # fmt: skip
+#: Another value of each field that has one value worth trying. Those of controls, images and schedulers are below.
+_OTHER: dict[str, list[Any]] = {
+    "prompt": ["a blue square on a white background"],
+    "prompt_2": ["a green star on a black background"],
+    "prompt_3": ["a green star on a black background"],
+    "negative_prompt": ["a red circle on a blue background"],
+    "width": [80],
+    "height": [80],
+    "num_inference_steps": [5],
+    "guidance_scale": [1, 6],
+    "true_cfg_scale": [0.5, 3],
+    "guidance_rescale": [0.7],
+    "clip_skip": [1],
+    "max_sequence_length": [32],
+    "original_size": [(32, 32)],
+    "crops_coords_top_left": [(24, 24)],
+    "target_size": [(160, 160)],
+    "seed": [8],
+    "speed": ["fast"],
+    "strength": [0.9],
+    "image": ["inputs/other.png"],
+    "mask_image": ["inputs/other_mask.png"],
+    "mask_blur": [6],
+    "padding_mask_crop": [4],
+    "fit": ["contain", "pad", "stretch"],
+}
+_CONTROL_OTHER: dict[str, Any] = {
+    "image": "inputs/other_control.png",
+    "conditioning_scale": 0.3,
+    "guidance_start": 0.5,
+    "guidance_end": 0.5,
+}
+#: Name -> fields of the request from which one is varied.
+BASES: dict[str, dict[str, Any]] = {
+    "usual": {},
+    "without guidance": {"guidance_scale": 1},
+    "true guidance": {"true_cfg_scale": 2},
+    "ten steps": {"num_inference_steps": 10, "strength": 0.9},
+    "wide images": {"image": "inputs/wide.png", "mask_image": "inputs/wide_mask.png", "width": 64, "height": 64},
+}
+#: Fields that are varied from a base that was made for them; all are varied from the others.
+_ONLY = {"ten steps": {"speed", "image", "strength"}, "wide images": {"fit", "width", "height"}}
+
+
+@dataclass(frozen=True)
+class Variation:
+    """A request that differs in one field from its base, and what came of it.
+
+    Attributes:
+        result: `changed`, `refused: …`, or `SAME` where the field was ignored.
+    """
+
+    family: str
+    mode: Mode
+    base: str
+    field: str
+    value: object
+    result: str = ""
+
+    def __str__(self) -> str:
+        names = f"{self.family:5} {self.mode:19} {self.base:17} {self.field:30}"
+        return f"{names} {str(self.value)[:40]:41} {self.result}"
+
+
+@dataclass
+class FieldEffects:
+    """Varies fields of the family's small model.
+
+    Attributes:
+        generate: the one place where jobs are run.
+    """
+
+    catalogue: Catalogue
+    generate: Generate
+    _images: dict[str, Image.Image] = field(default_factory=lambda: _draw_inputs())
+
+    def store_inputs(self, storage: Storage) -> None:
+        """Write the images that the requests name."""
+        for key, image in self._images.items():
+            storage.write(key, encode_image(image))
+
+    def try_all(self, family: str, mode: Mode, base: str, *, schedulers: bool) -> Iterator[Variation]:
+        """Yield what comes of each field, varied alone; nothing where the model refuses the base itself."""
+        fields = self._base(family, mode, base)
+        if base == "wide images" and "image" not in fields:
+            return
+        try:
+            before = self.generate(self._job(family, mode, fields))
+        except InvalidRequest:
+            return
+        for name, value, changed in self._variations(family, mode, fields, schedulers=schedulers):
+            if name in _ONLY.get(base, {name}):
+                yield Variation(family, mode, base, name, value, self._result(family, mode, before, changed))
+
+    def _result(self, family: str, mode: Mode, before: Pixels, changed: dict[str, Any]) -> str:
+        try:
+            after = self.generate(self._job(family, mode, changed))
+        except InvalidRequest as refused:
+            return f"refused: {refused.problems[0].field} {refused.problems[0].message}"
+        is_same = before.shape == after.shape and bool((before == after).all())
+        return "SAME" if is_same else "changed"
+
+    def _variations(
+        self, family: str, mode: Mode, fields: dict[str, Any], *, schedulers: bool
+    ) -> Iterator[tuple[str, object, dict[str, Any]]]:
+        model, kind = self.catalogue.model(model_of(self.catalogue, family)), REQUESTS[_task_of(mode)]
+        for name, values in _OTHER.items():
+            # A mask, or an image, makes another mode of a ControlNet's; that is not another value of one field.
+            if name not in kind.model_fields or (name in ("image", "mask_image") and name not in fields):
+                continue
+            if name == "fit" and fields.get("image") != "inputs/wide.png":
+                continue  # nothing has to be fitted
+            yield from ((name, value, fields | {name: value}) for value in values if fields.get(name) != value)
+        yield "loras", f"{family}-lora", fields | {"loras": [{"name": f"{family}-lora"}]}
+        for name, value in _CONTROL_OTHER.items() if "controls" in fields else ():
+            if name in fields["controls"][0] or name != "image":
+                yield f"controls.{name}", value, fields | {"controls": [fields["controls"][0] | {name: value}]}
+        for scheduler in model.schedulers if schedulers else ():
+            if scheduler != model.default("scheduler"):
+                yield "scheduler", scheduler, fields | {"scheduler": scheduler}
+
+    def _base(self, family: str, mode: Mode, base: str) -> dict[str, Any]:
+        allowed = FAMILIES[family].modes[mode]
+        fields: dict[str, Any] = {
+            "prompt": "a red circle on a blue background",
+            "num_inference_steps": 4,
+            "seed": 7,
+        }
+        inputs = {"image": "inputs/image.png", "mask_image": "inputs/mask.png"}
+        fields |= {name: key for name, key in inputs.items() if name in allowed}
+        if "controls" in allowed:
+            hint = {"controlnet": f"{family}-hint", "image": "inputs/control.png"}
+            fields["controls"] = [{"controlnet": "sd3-mask"} if _reads_mask(family, mode) else hint]
+        changes = {name: value for name, value in BASES[base].items() if name in allowed or name not in _BY_MODE}
+        return fields | changes
+
+    def _job(self, family: str, mode: Mode, fields: dict[str, Any]) -> JobParameters:
+        model = self.catalogue.model(model_of(self.catalogue, family))
+        request = REQUESTS[_task_of(mode)].model_validate({**fields, "model": model.id})
+        check(request, self.catalogue)
+        named: dict[str, str] = {name: fields[name] for name in ("image", "mask_image") if name in fields}
+        named |= {
+            f"controls.{index}.image": control["image"]
+            for index, control in enumerate(fields.get("controls", ()))
+            if "image" in control
+        }
+        images = {path: StoredImage(key, *self._images[key].size) for path, key in named.items()}
+        return resolve(request, model, images)
+
+
+_BY_MODE = frozenset({"image", "mask_image", "strength"})
+
+
+def _task_of(mode: Mode) -> Task:
+    return Task(mode.value.split("_")[0])
+
+
+def _reads_mask(family: str, mode: Mode) -> bool:
+    return FAMILIES[family].inpaint_control_only and mode is Mode.CONTROLNET_INPAINT
+
+
+def _draw_inputs() -> dict[str, Image.Image]:
+    """Storage key -> image: for each kind of input two, and wide ones."""
+
+    def shape(size: tuple[int, int], background: str, color: str, box: tuple[int, int, int, int]) -> Image.Image:
+        image = Image.new("RGB", size, background)
+        ImageDraw.Draw(image).ellipse(box, fill=color)
+        return image
+
+    def mask(size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
+        image = Image.new("L", size, 0)
+        ImageDraw.Draw(image).rectangle(box, fill=255)
+        return image
+
+    square, wide = (64, 64), (128, 64)
+    return {
+        "inputs/image.png": shape(square, "blue", "red", (16, 16, 48, 48)),
+        "inputs/other.png": shape(square, "white", "green", (8, 24, 40, 56)),
+        "inputs/control.png": shape(square, "black", "white", (16, 16, 48, 48)),
+        "inputs/other_control.png": shape(square, "black", "white", (4, 4, 28, 28)),
+        "inputs/mask.png": mask(square, (20, 20, 43, 43)),
+        "inputs/other_mask.png": mask(square, (4, 4, 40, 30)),
+        "inputs/wide.png": shape(wide, "blue", "red", (16, 16, 48, 48)),
+        "inputs/wide_mask.png": mask(wide, (52, 20, 75, 43)),
+    }

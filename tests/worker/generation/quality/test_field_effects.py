@@ -1,0 +1,51 @@
+"""The whole table of fields: every family, mode, base and scheduler. `make judge` prints it."""
+
+from __future__ import annotations
+
+import pytest
+
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.families import FAMILIES, Mode
+from contracts.requests.fields import Control, ImageFields, OptionalImages
+from contracts.storage import Storage
+from tests.support.field_effects import BASES, DELIVERY, FieldEffects
+from tests.support.jobs import generate_pixels
+from worker.pool.pool import Pool
+
+EVERY_MODE = [(family.id, mode) for family in FAMILIES.values() for mode in family.modes]
+#: Fields whose effect needs more than another value: names of files, and how prompts are read.
+ELSEWHERE = frozenset({"controls.controlnet", "controls.preprocess", "prompt_syntax", "long_prompt"})
+
+
+@pytest.mark.parametrize(("family", "mode"), EVERY_MODE)
+def test_each_field_alone_changes_the_image_or_is_refused(
+    family: str, mode: Mode, catalogue: Catalogue, pool: Pool, storage: Storage
+) -> None:
+    effects = FieldEffects(catalogue, lambda parameters: generate_pixels(parameters, pool, storage))
+    effects.store_inputs(storage)
+
+    tried = [one for base in BASES for one in effects.try_all(family, mode, base, schedulers=base == "usual")]
+
+    print(*tried, sep="\n")
+    assert [str(one) for one in tried if one.result == "SAME"] == []
+    fields = {*ImageFields.model_fields, *OptionalImages.model_fields}
+    fields |= (
+        {f"controls.{name}" for name in Control.model_fields}
+        if "controls" in FAMILIES[family].modes[mode]
+        else set()
+    )
+    assert (fields & {one.field for one in tried}) - DELIVERY == _expected(mode, fields) - DELIVERY - ELSEWHERE
+
+
+def _expected(mode: Mode, fields: set[str]) -> set[str]:
+    """The fields that requests of this mode may have, whether or not the family refuses them."""
+    absent: set[str] = set()
+    if mode is Mode.TXT2IMG:
+        absent = set(OptionalImages.model_fields)
+    elif mode is Mode.IMG2IMG:
+        absent = {"mask_image", "mask_blur", "padding_mask_crop"}
+    elif mode is Mode.CONTROLNET:
+        absent = {"image", "mask_image", "fit"}
+    elif mode is Mode.CONTROLNET_IMG2IMG:
+        absent = {"mask_image"}
+    return fields - absent

@@ -1,0 +1,35 @@
+"""No field of a request is ignored: varied alone, it changes the image, or the request is refused.
+
+A part of the table; `make judge` has all of it (`quality/test_field_effects.py`).
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.families import Mode
+from contracts.storage import Storage
+from tests.support.field_effects import FieldEffects
+from tests.support.jobs import generate_pixels
+from worker.pool.pool import Pool
+
+
+@pytest.mark.parametrize(
+    ("family", "mode", "base"),
+    [
+        ("sdxl", Mode.INPAINT, "without guidance"),
+        ("sd3", Mode.IMG2IMG, "usual"),
+        ("flux", Mode.CONTROLNET, "usual"),
+    ],
+)
+def test_each_field_alone_changes_the_image_or_is_refused(
+    family: str, mode: Mode, base: str, catalogue: Catalogue, pool: Pool, storage: Storage
+) -> None:
+    effects = FieldEffects(catalogue, lambda parameters: generate_pixels(parameters, pool, storage))
+    effects.store_inputs(storage)
+
+    tried = list(effects.try_all(family, mode, base, schedulers=False))
+
+    assert len(tried) > 10
+    assert [str(one) for one in tried if one.result == "SAME"] == []
