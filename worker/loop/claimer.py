@@ -61,15 +61,15 @@ class Claimer:
         self._settings = settings
         self._held_claims = held_claims
         self._claim_lost = False
-        self._waits_for_all = False
+        self._runs_alone = False
         self._tiers: tuple[int, ...] = ()
 
     def claim(self, tiers: Sequence[int]) -> Claim | None:
         """The next job that can run now beside those in flight, which have these tiers; None: there is none."""
         self.wait_seconds = self._settings.poll_seconds
         if not tiers:
-            self._waits_for_all = False
-        if self._waits_for_all:
+            self._runs_alone = False
+        if self._runs_alone:
             return None
         try:
             if self._claim_lost:
@@ -80,10 +80,10 @@ class Claimer:
             if claim is not None and not self._may_run(claim):
                 self.wait_seconds = 0.0
                 return None
-            self._waits_for_all = claim is not None and claim.alone
+            self._runs_alone = claim is not None and claim.alone
             return claim
         except MustRunAlone:
-            self._waits_for_all = True
+            _log.debug("nothing claimed beside jobs in flight: the next job runs alone")
         except NotReady as error:
             self.prepare(error.names)
             self.wait_seconds = 0.0  # another model's jobs may be ready
