@@ -134,6 +134,7 @@ ROWS: Mapping[type[Exception], Row] = {
     ImageTooLarge: Row(413, "picture_too_large", "Image too large"),
     NotAnImage: Row(415, "not_a_picture", "Not an image"),
     WrongMediaType: Row(415, "unsupported_media_type", "Unsupported media type"),
+    UnknownCoding: Row(415, "unsupported_media_type", "Unsupported content coding"),
     HostRefused: Row(421, "host_refused", "Host refused"),
     AdapterRefused: Row(422, "adapter_refused", "Unusable LoRA"),
     InvalidRequest: Row(422, "invalid_request", "Invalid request"),

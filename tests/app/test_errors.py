@@ -176,7 +176,7 @@ def test_a_method_that_is_not_allowed_is_a_problem(client: TestClient) -> None:
     response = client.delete("/raise/1")
 
     assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
-    assert response.headers["allow"] == "GET"
+    assert response.headers["allow"] == "GET, HEAD, OPTIONS"
 
 
 def test_a_wrong_parameter_is_named(client: TestClient) -> None:

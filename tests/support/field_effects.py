@@ -145,8 +145,7 @@ class FieldEffects:
             yield from ((name, value, fields | {name: value}) for value in values if fields.get(name) != value)
         yield "loras", f"{family}-lora", fields | {"loras": [{"name": f"{family}-lora"}]}
         for name, value in _CONTROL_OTHER.items() if "controls" in fields else ():
-            if name in fields["controls"][0] or name != "image":
-                yield f"controls.{name}", value, fields | {"controls": [fields["controls"][0] | {name: value}]}
+            yield f"controls.{name}", value, fields | {"controls": [fields["controls"][0] | {name: value}]}
         for scheduler in model.schedulers if schedulers else ():
             if scheduler != model.default("scheduler"):
                 yield "scheduler", scheduler, fields | {"scheduler": scheduler}
