@@ -122,7 +122,8 @@ class DiffusersLoop:
         return self._pipelines[model]
 
     def _call(self, shared: Order, orders: Sequence[Order]) -> list[Image.Image]:
-        options: dict[str, Any] = {"width": SIDE, "height": SIDE} if shared.task != "img2img" else {}
+        takes_its_size = (shared.model, shared.task) == ("shapes-sdxl", "img2img")  # from the input image
+        options: dict[str, Any] = {} if takes_its_size else {"width": SIDE, "height": SIDE}
         if shared.task != "txt2img":
             options |= {"image": [self._image] * len(orders), "strength": shared.strength}
         if shared.task == "inpaint":

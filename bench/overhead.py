@@ -2,7 +2,7 @@
 
 A bare loop, one by one and in batches, Darkroom (one worker), with steps shared and not, and LitServe with the
 same pipelines and batches answer the same orders for shapes-sdxl with PNG files: mixed prompts, then mixed tasks,
-then mixed LoRAs. One thread computes, with the same arithmetic everywhere (`keep_arithmetic`), so that the same seed
+then mixed LoRAs. One thread computes, with the same arithmetic everywhere (`keep_arithmetic`), so that a seed
 gives the same bytes. Rivals follow each other in every run, the others idle meanwhile, and ratios are taken within
 one run; runs are short and many, since a machine's speed drifts.
 """
