@@ -72,7 +72,10 @@ def draw_orders(count: int, seed: int) -> list[Order]:
 def _darkroom_rival(name: str, server: Server) -> Rival:
     async def ask(order: Order, due: float) -> Answer:
         connection, first_step = await Connection(server.port).open(), None
-        status, body = await connection.ask("POST", f"/v1/{order.task}", to_body(order) | {"batchable": True})
+        status, body, request = 503, b"", to_body(order) | {"batchable": True}
+        while status == 503:  # too many input images are being decoded
+            status, body = await connection.ask("POST", f"/v1/{order.task}", request)
+            await asyncio.sleep(0.2 if status == 503 else 0)
         job = json.loads(body)
         if status >= 300:
             raise RuntimeError(f"{name} answered {status}: {job}")
