@@ -124,6 +124,8 @@ class DiffusersLoop:
     def _call(self, shared: Order, orders: Sequence[Order]) -> list[Image.Image]:
         takes_its_size = (shared.model, shared.task) == ("shapes-sdxl", "img2img")  # from the input image
         options: dict[str, Any] = {} if takes_its_size else {"width": SIDE, "height": SIDE}
+        if shared.model == "shapes-flux":
+            options["max_sequence_length"] = 64  # as in the catalogue; tokens cost time
         if shared.task != "txt2img":
             options |= {"image": [self._image] * len(orders), "strength": shared.strength}
         if shared.task == "inpaint":
