@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 UNMEASURED_SLOPE = 0.5
 #: Seconds of a call of one row where nothing has been measured at all.
 UNMEASURED_SECONDS = 0.1
-#: Of each size, the median of so many last calls counts: no first call that compiles, none that was disturbed.
+#: Of each size, the lower quartile of so many last calls counts: whatever disturbs a call makes it slower.
 _RECENT_CALLS = 7
 #: A size is believed from so many calls on.
 _CALLS_TO_BELIEVE = 3
@@ -47,7 +47,7 @@ class _Kind:
         self._calls += 1
         size = self._sizes.setdefault(rows, _Size())
         size.seconds.append(seconds)
-        size.typical_seconds = statistics.median_low(size.seconds)
+        size.typical_seconds = sorted(size.seconds)[(len(size.seconds) - 1) // 4]
         size.last_call = self._calls
         self._sizes.move_to_end(rows)
         oldest = next(iter(self._sizes.values()))

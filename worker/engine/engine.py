@@ -174,6 +174,7 @@ class Engine:
     def _waiting(self, job: JobInFlight) -> Waiting:
         about, wait, now = job.job, job.coroutine.wait, time.monotonic()
         call = wait if isinstance(wait, Call) else None
+        is_shared = call is not None and call.entry != "encode"  # encoding comes before what is shared
         return Waiting(
             job_id=about.id,
             tier=about.tier,
@@ -189,7 +190,7 @@ class Engine:
             max_images=self.residency.max_images(job),
             turn=self.residency.turn_of(job),
             last_served=job.last_served,
-            opens=self.residency.turn_of(job) if call is None and not about.exact else None,
+            opens=None if about.exact or is_shared else self.residency.turn_of(job),
         )
 
     def _remaining_seconds(self, job: JobInFlight) -> float:

@@ -58,6 +58,14 @@ def test_a_disturbed_call_changes_nothing_and_a_lasting_change_is_followed() -> 
     assert costs.seconds(KIND, 1) == 0.5
 
 
+def test_on_a_machine_that_is_busy_with_other_things_the_quick_calls_count() -> None:
+    costs = CallCosts()
+    for disturbance in (1.0, 5.0, 1.0, 4.0, 6.0, 2.0, 3.0):
+        costs.learn(KIND, 1, 1.0 * disturbance)
+        costs.learn(KIND, 2, 1.5 * disturbance)
+    assert costs.slope(KIND) == pytest.approx(0.5)
+
+
 def test_a_size_that_was_not_called_for_long_is_tried_again() -> None:
     costs = measured(rows_1=1.0, rows_2=2.0)
     assert costs.slope(KIND) == pytest.approx(1.0)

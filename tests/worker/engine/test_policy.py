@@ -178,6 +178,18 @@ def test_a_deadline_at_risk_is_not_delayed_by_calls_that_share_it() -> None:
     assert chosen(waiting, slope=0.3) == ["dated"]
 
 
+def test_a_job_is_encoded_first_where_it_can_then_share_the_calls_of_shorter_ones() -> None:
+    waiting = [call("first", 1.0, key="key"), call("to encode", 5.0, opens="model", kind=("model", "encode"))]
+    learned = costs(0.1)
+    for _ in range(3):
+        learned.learn(("model", "encode"), 1, 0.02)
+    assert [one.job_id for one in StepPolicy().choose(waiting, learned, 8)] == ["to encode"]
+    assert [one.job_id for one in StepPolicy().choose(waiting, learned, 1)] == ["first"]
+    for _ in range(7):
+        learned.learn(("model", "encode"), 1, 2.0)
+    assert [one.job_id for one in StepPolicy().choose(waiting, learned, 8)] == ["first"]
+
+
 def test_a_lower_tier_gets_a_small_share_while_a_higher_one_always_has_calls() -> None:
     waiting = [call("high", 5.0, tier=0), call("normal", 5.0), call("low", 5.0, tier=2)]
     served = serve(StepPolicy(lower_tier_share=0.1), waiting, 200)
