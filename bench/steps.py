@@ -83,7 +83,8 @@ def _darkroom_rival(name: str, server: Server) -> Rival:
             first_step = time.perf_counter() - due
         connection.close()
         connection = await Connection(server.port).open()
-        await connection.event(f"/v1/jobs/{job['id']}/events", "completed")
+        if not await connection.event(f"/v1/jobs/{job['id']}/events", "completed"):
+            raise RuntimeError(f"{name} did not complete job {job['id']}")
         connection.close()
         return Answer(order, time.perf_counter() - due, first_step)
 
@@ -152,13 +153,8 @@ def _figures(answers: Sequence[Answer]) -> list[float | None]:
     short, long = ([one.seconds for one in normal if one.order.steps == steps] for steps in (4, 50))
     first = [answer.first_step_seconds for answer in answers if answer.first_step_seconds is not None]
     mean = sum(answer.seconds for answer in answers) / len(answers)
-    return [
-        mean,
-        *(
-            percentile(found, share) if found else None
-            for found, share in ((short, 0.95), (long, 0.99), (first, 0.95))
-        ),
-    ]
+    parts = ((short, 0.95), (long, 0.99), (first, 0.95))
+    return [mean, *(percentile(found, share) if found else None for found, share in parts)]
 
 
 def print_latencies(servers: Sequence[Rival]) -> None:
@@ -206,10 +202,9 @@ def main() -> None:
         print()
         rows = []
         for rival in rivals:
-            ratios = [
-                own / bare for own, bare in zip(rival.images_per_second, rivals[0].images_per_second, strict=True)
-            ]
-            rows.append([rival.name, spread(rival.images_per_second), spread(ratios, 2)])
+            speeds = rival.images_per_second
+            ratios = [one / bare for one, bare in zip(speeds, rivals[0].images_per_second, strict=True)]
+            rows.append([rival.name, spread(speeds), spread(ratios, 2)])
         print_table(f"{arguments.jobs} jobs at once | images/s | ÷ bare loop", rows)
 
 
