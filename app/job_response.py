@@ -12,13 +12,11 @@ from contracts.queue.records import AcceptedJob, ImageRecord, JobRecord, JobStat
 from contracts.storage import Storage
 
 
-def job_response(
-    record: JobRecord, queue: JobQueue, storage: Storage, links: Links, *, for_admin: bool
-) -> JobView:
+def job_response(record: JobRecord, queue: JobQueue, storage: Storage, links: Links) -> JobView:
     """Describe a job for its owner. The position is left out when Redis does not answer in the meantime."""
     is_base64 = record.response_format == "b64_json" and record.state is JobState.COMPLETED
     encoded = [_read_base64(storage, image) for image in record.images] if is_base64 else ()
-    return view_job(record, links, position=_position_of(queue, record), encoded=encoded, for_admin=for_admin)
+    return view_job(record, links, position=_position_of(queue, record), encoded=encoded)
 
 
 def _position_of(queue: JobQueue, record: JobRecord) -> Position | None:

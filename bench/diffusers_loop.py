@@ -1,4 +1,4 @@
-"""Diffusers used by hand, for `bench.overhead`: one set of weights, a pipeline a task, LoRAs kept loaded.
+"""Diffusers used by hand, for `bench.overhead` and `bench.steps`: a pipeline a task, LoRAs kept loaded.
 
 Also holds the orders that every rival answers. Knows neither HTTP nor Darkroom's worker.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import diffusers
@@ -23,6 +23,14 @@ MIXES = ("prompts", "tasks", "LoRAs")  # LoRAs last: once one is loaded, every l
 #: How long a single request waits for others to share its call.
 MAX_WAIT_MILLISECONDS = 20
 _TASKS = ("txt2img", "img2img", "inpaint")
+_PIPELINES = {
+    "shapes-sdxl": (
+        "StableDiffusionXLPipeline",
+        "StableDiffusionXLImg2ImgPipeline",
+        "StableDiffusionXLInpaintPipeline",
+    ),
+    "shapes-flux": ("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline"),
+}
 _LORAS = (None, "shapes-sdxl-tint", "shapes-sdxl-stripes", "shapes-sdxl-outline")
 _COLOURS = ("red", "green", "blue", "yellow", "purple", "cyan", "white", "black")
 
@@ -35,6 +43,10 @@ class Order:
     seed: int
     task: str = "txt2img"
     lora: str | None = None
+    model: str = "shapes-sdxl"
+    steps: int = STEPS
+    strength: float = STRENGTH
+    priority: str = "normal"
 
 
 def make_orders(mix: str, count: int, first: int = 0) -> list[Order]:
@@ -68,69 +80,78 @@ def to_base64(image: Image.Image) -> str:
 
 def to_body(order: Order) -> dict[str, Any]:
     """The order as Darkroom's request."""
-    body: dict[str, Any] = {"prompt": order.prompt, "num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
+    body: dict[str, Any] = {"prompt": order.prompt, "num_inference_steps": order.steps, "guidance_scale": GUIDANCE}
+    body |= {"model": order.model, "priority": order.priority}
     if order.lora is not None:
         body["loras"] = [{"name": order.lora}]
     image, mask = map(to_base64, make_inputs())
     if order.task != "txt2img":
-        body |= {"image": image, "strength": STRENGTH}
+        body |= {"image": image, "strength": order.strength}
     return body | ({"mask_image": mask} if order.task == "inpaint" else {})
 
 
 class DiffusersLoop:
-    """shapes-sdxl, loaded."""
+    """Models of the built-in catalogue, each loaded when it is first used."""
 
     def __init__(self) -> None:
         self._catalogue = read_catalogue(BUILT_IN_CATALOGUE)
-        folder = self._catalogue.place(self._catalogue.model("shapes-sdxl"))
-        self._base = diffusers.StableDiffusionXLPipeline.from_pretrained(folder, dtype=torch.float32)
-        self._pipelines: dict[str, Any] = {
-            "txt2img": self._base,
-            "img2img": diffusers.StableDiffusionXLImg2ImgPipeline(**self._base.components),
-            "inpaint": diffusers.StableDiffusionXLInpaintPipeline(**self._base.components),
-        }
-        for pipeline in self._pipelines.values():
-            pipeline.set_progress_bar_config(disable=True)
+        self._pipelines: dict[str, dict[str, Any]] = {}
         self._loaded: set[str] = set()
-        self._active: str | None = None
+        self._active: dict[str, str | None] = {}
         self._image, self._mask = make_inputs()
 
     def generate(self, orders: Sequence[Order]) -> list[Image.Image]:
-        """The images, in order; orders with the same task and LoRA share one pipeline call."""
+        """The images, in order; orders that differ in prompt and seed only share one pipeline call."""
         images: dict[int, Image.Image] = {}
-        for task, lora in dict.fromkeys((order.task, order.lora) for order in orders):
-            places = [place for place, order in enumerate(orders) if (order.task, order.lora) == (task, lora)]
-            self._activate(lora)
-            images |= zip(places, self._call(task, [orders[place] for place in places]), strict=True)
+        same = [replace(order, prompt="", seed=0, priority="") for order in orders]
+        for shared in dict.fromkeys(same):
+            places = [place for place, order in enumerate(same) if order == shared]
+            self._activate(shared.model, shared.lora)
+            images |= zip(places, self._call(shared, [orders[place] for place in places]), strict=True)
         return [images[place] for place in range(len(orders))]
 
-    def _call(self, task: str, orders: Sequence[Order]) -> list[Image.Image]:
-        options: dict[str, Any] = {"width": SIDE, "height": SIDE} if task != "img2img" else {}
-        if task != "txt2img":
-            options |= {"image": [self._image] * len(orders), "strength": STRENGTH}
-        if task == "inpaint":
+    def _load(self, model: str) -> dict[str, Any]:
+        if model not in self._pipelines:
+            folder = self._catalogue.place(self._catalogue.model(model))
+            text, *others = _PIPELINES[model]
+            base = getattr(diffusers, text).from_pretrained(folder, dtype=torch.float32)
+            made = [base, *(getattr(diffusers, name)(**base.components) for name in others)]
+            self._pipelines[model] = dict(zip(_TASKS, made, strict=True))
+            for pipeline in self._pipelines[model].values():
+                pipeline.set_progress_bar_config(disable=True)
+        return self._pipelines[model]
+
+    def _call(self, shared: Order, orders: Sequence[Order]) -> list[Image.Image]:
+        takes_its_size = (shared.model, shared.task) == ("shapes-sdxl", "img2img")  # from the input image
+        options: dict[str, Any] = {} if takes_its_size else {"width": SIDE, "height": SIDE}
+        if shared.model == "shapes-flux":
+            options["max_sequence_length"] = 64  # as in the catalogue; tokens cost time
+        if shared.task != "txt2img":
+            options |= {"image": [self._image] * len(orders), "strength": shared.strength}
+        if shared.task == "inpaint":
             options["mask_image"] = [self._mask] * len(orders)
         with torch.inference_mode():
-            result = self._pipelines[task](
+            result = self._load(shared.model)[shared.task](
                 prompt=[order.prompt for order in orders],
-                num_inference_steps=STEPS,
+                num_inference_steps=shared.steps,
                 guidance_scale=GUIDANCE,
                 generator=[torch.Generator().manual_seed(order.seed) for order in orders],
                 **options,
             )
         return list(result.images)
 
-    def _activate(self, lora: str | None) -> None:
+    def _activate(self, model: str, lora: str | None) -> None:
         """Load each adapter once, then switch between them, as diffusers' documentation recommends."""
-        if lora == self._active:
+        if lora == self._active.get(model):
             return
+        base = self._load(model)["txt2img"]
         if lora is None:
-            self._base.disable_lora()
+            base.disable_lora()
         else:
             if lora not in self._loaded:
                 path = self._catalogue.place(self._catalogue.lora(lora))
-                self._base.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=lora)
+                base.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=lora)
                 self._loaded.add(lora)
-            self._base.enable_lora()
-            self._base.set_adapters([lora])
-        self._active = lora
+            base.enable_lora()
+            base.set_adapters([lora])
+        self._active[model] = lora

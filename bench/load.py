@@ -10,6 +10,7 @@ import asyncio
 import json
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,14 +51,22 @@ class Connection:
         """Give it up."""
         self._writer.close()
 
-    async def ask(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
-        """One request; status and body of its answer."""
+    async def ask(self, method: str, path: str, body: Any = None, headers: str = "") -> tuple[int, bytes]:
+        """One request, with further header lines; status and body of its answer."""
         data = b"" if body is None else json.dumps(body).encode()
         kind = f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n" if data else ""
-        self._writer.write(f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{kind}\r\n".encode() + data)
+        self._writer.write(f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}{kind}\r\n".encode() + data)
         first, *lines = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        headers = {name.lower(): value for name, _, value in (line.partition(":") for line in lines)}
-        return int(first.split()[1]), await self._reader.readexactly(int(headers["content-length"]))
+        answer = {name.lower(): value for name, _, value in (line.partition(":") for line in lines)}
+        return int(first.split()[1]), await self._reader.readexactly(int(answer["content-length"]))
+
+    async def event(self, path: str, name: str) -> bool:
+        """Read an event stream until an event of this name; False if the stream ends without one."""
+        self._writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        with suppress(asyncio.IncompleteReadError):
+            await self._reader.readuntil(f"event: {name}\n".encode())
+            return True
+        return False
 
 
 async def load(

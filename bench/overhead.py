@@ -1,39 +1,29 @@
 """What the service costs on top of diffusers, and what it gains: `python -m bench.overhead`.
 
-A bare loop and Darkroom (one worker), each one by one and in batches, and LitServe with the same pipelines and
-batch size, answer the same orders for shapes-sdxl with PNG files: mixed prompts, then mixed tasks, then mixed
-LoRAs. One thread computes, with the same arithmetic everywhere (`keep_arithmetic`), so that the same seed gives
-the same bytes. Rivals follow each other in every run, the others idle meanwhile, and ratios are taken within one
-run; runs are short and many, since a machine's speed drifts.
+A bare loop, one by one and in batches, Darkroom (one worker), with steps shared and not, and LitServe with the
+same pipelines and batches answer the same orders for shapes-sdxl with PNG files: mixed prompts, then mixed tasks,
+then mixed LoRAs. One thread computes, with the same arithmetic everywhere (`keep_arithmetic`), so that a seed
+gives the same bytes. Rivals follow each other in every run, the others idle meanwhile, and ratios are taken within
+one run; runs are short and many, since a machine's speed drifts.
 """
 
 from __future__ import annotations
 
 import base64
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 import httpx
 import torch
 
-from bench.diffusers_loop import (
-    MAX_WAIT_MILLISECONDS,
-    MIXES,
-    DiffusersLoop,
-    Order,
-    make_orders,
-    to_base64,
-    to_body,
-)
+from bench.diffusers_loop import MIXES, DiffusersLoop, Order, make_orders, to_base64, to_body
 from bench.report import keep_arithmetic, options, print_table, report, spread
-from bench.servers import Server, free_port, serve
+from bench.servers import Server, darkroom, litserve
 from worker.runtime.warnings import silence_known_warnings
 
 #: Orders before the first measured one: every task and every LoRA.
@@ -79,15 +69,8 @@ def bare_loops(batch: int) -> list[Rival]:
     ]
 
 
-@contextmanager
-def darkroom(batch: int) -> Iterator[list[Rival]]:
-    """`darkroom up` with one worker; orders that may not share a call, and orders that may."""
-    environment = {
-        "DARKROOM_LOG_LEVEL": "warning",
-        "DARKROOM_WORKER_CPU_THREADS": "1",
-        "DARKROOM_WORKER_MAX_BATCH_IMAGES": str(batch),
-        "DARKROOM_WORKER_BATCHING": str(MAX_WAIT_MILLISECONDS),
-    }
+def darkroom_rivals(server: Server) -> list[Rival]:
+    """The service; orders that may not share calls, and orders that may."""
 
     def ask(http: httpx.Client, order: Order, batchable: bool) -> str:
         body = to_body(order) | {"batchable": batchable, "response_format": "b64_json"}
@@ -96,27 +79,19 @@ def darkroom(batch: int) -> Iterator[list[Rival]]:
             answer = http.get(f"/v1/jobs/{answer.json()['id']}").raise_for_status()
         return str(answer.json()["images"][0]["b64_json"])
 
-    port = free_port()
-    with tempfile.TemporaryDirectory() as data:
-        command = ["-m", "cli.main", "up", "--port", str(port), "--data", data]
-        with serve(command, port, "/readyz", environment) as server:
-            yield [
-                _served("Darkroom, one by one", server, partial(ask, batchable=False)),
-                _served(f"Darkroom, batches of {batch}", server, partial(ask, batchable=True)),
-            ]
+    return [
+        _served("Darkroom, one by one", server, partial(ask, batchable=False)),
+        _served("Darkroom, shared steps", server, partial(ask, batchable=True)),
+    ]
 
 
-@contextmanager
-def litserve(batch: int) -> Iterator[list[Rival]]:
-    """`bench.litserve_server`."""
+def litserve_rival(server: Server, batch: int) -> Rival:
+    """The same pipelines behind LitServe."""
 
     def ask(http: httpx.Client, order: Order) -> str:
         return str(http.post("/predict", json=vars(order)).raise_for_status().json()["b64_json"])
 
-    port = free_port()
-    command = ["-m", "bench.litserve_server", str(port), str(batch)]
-    with serve(command, port, "/health", {"PYTHONWARNINGS": "ignore"}) as server:
-        yield [_served(f"LitServe, batches of {batch}", server, ask)]
+    return _served(f"LitServe, batches of {batch}", server, ask)
 
 
 def _served(name: str, server: Server, ask: Callable[[httpx.Client, Order], str]) -> Rival:
@@ -160,10 +135,9 @@ def main() -> None:
     keep_arithmetic()
     silence_known_warnings()
     torch.set_num_threads(1)
-    with report("overhead"), ExitStack() as stack:
-        servers = [stack.enter_context(start(arguments.batch)) for start in (darkroom, litserve)]
-        loops = bare_loops(arguments.batch)
-        rivals = [*loops, *(rival for group in servers for rival in group)]
+    limit = {"DARKROOM_WORKER_MAX_ROWS": str(2 * arguments.batch)}  # with guidance an image has two
+    with report("overhead"), darkroom(limit) as service, litserve(arguments.batch) as other:
+        rivals = [*bare_loops(arguments.batch), *darkroom_rivals(service), litserve_rival(other, arguments.batch)]
         for mix in MIXES:
             rates(rivals, mix, arguments.jobs, arguments.runs)
         print(f"median (range) of {arguments.runs} runs of {arguments.jobs} images")

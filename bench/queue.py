@@ -22,7 +22,7 @@ from contracts.redis.keys import RQ_QUEUE, lua_table
 from contracts.requests.parameters import JobParameters
 from contracts.settings import QueueSettings, SharedSettings
 
-_CRITERIA = ClaimCriteria(max_images=1)
+_CRITERIA = ClaimCriteria()
 #: Claims of one run; each is timed.
 _CLAIMS = 8
 _JOB = JobParameters(

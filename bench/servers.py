@@ -74,6 +74,26 @@ def serve(command: list[str], port: int, ready: str, environment: Mapping[str, s
                     child.kill()
 
 
+@contextmanager
+def darkroom(environment: Mapping[str, str]) -> Iterator[Server]:
+    """`darkroom up` with one worker of one compute thread."""
+    usual = {"DARKROOM_LOG_LEVEL": "warning", "DARKROOM_WORKER_CPU_THREADS": "1"}
+    port = free_port()
+    with tempfile.TemporaryDirectory() as data:
+        command = ["-m", "cli.main", "up", "--port", str(port), "--data", data]
+        with serve(command, port, "/readyz", {**usual, **environment}) as server:
+            yield server
+
+
+@contextmanager
+def litserve(batch: int) -> Iterator[Server]:
+    """`bench.litserve_server`."""
+    port = free_port()
+    command = ["-m", "bench.litserve_server", str(port), str(batch)]
+    with serve(command, port, "/health", {"PYTHONWARNINGS": "ignore"}) as server:
+        yield server
+
+
 def _answers(port: int, path: str) -> bool:
     with suppress(httpx.HTTPError):
         return httpx.get(f"http://127.0.0.1:{port}{path}", trust_env=False).is_success
@@ -85,8 +105,8 @@ def drain(redis_url: str, pause_seconds: float) -> None:
     with Redis.from_url(redis_url, decode_responses=True) as connection:
         claims = Claims(connection, QueueSettings(), "simulated", ttl_seconds=86_400)
         while True:
-            taken = claims.claim(ClaimCriteria())
-            for claim in taken:
-                claims.finish(claim, JobState.COMPLETED, images=[])
-            if not taken:
+            claim = claims.claim(ClaimCriteria())
+            if claim is None:
                 time.sleep(pause_seconds)
+            else:
+                claims.finish(claim, JobState.COMPLETED, images=[])

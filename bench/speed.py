@@ -36,7 +36,7 @@ class Run:
     """One speed's images of all scenes.
 
     Attributes:
-        seconds: of denoising, for one image, call by call.
+        seconds: of denoising, for one image, group by group.
         predicted: runs of the denoiser that were saved, of each image.
     """
 
@@ -53,7 +53,7 @@ def choose_scenes(count: int) -> list[Scene]:
 
 
 def run(pool: Pool, spec: ModelSpec, scenes: Sequence[Scene], speed: Speed, batch: int) -> Run:
-    """Generate all scenes, `batch` a pipeline call."""
+    """Generate all scenes, `batch` jobs together."""
     images, seconds, predicted = [], [], 0
     for first in range(0, len(scenes), batch):
         requests = [
@@ -66,7 +66,7 @@ def run(pool: Pool, spec: ModelSpec, scenes: Sequence[Scene], speed: Speed, batc
         results = generate_images(pool, requests)
         images += [image for result in results for image in result.images]
         predicted = results[-1].receipt.predicted_calls
-        seconds.append(results[-1].receipt.timings["denoise"] / len(results))
+        seconds.append(statistics.mean(result.denoise_seconds for result in results))
     return Run(images, seconds, predicted)
 
 
@@ -101,7 +101,7 @@ def main() -> None:
     """Measure and print the table."""
     parser = options(__doc__)
     parser.add_argument("--images", type=int, default=24, help="of each model and speed (%(default)s)")
-    parser.add_argument("--batch", type=int, default=8, help="images of one call (%(default)s)")
+    parser.add_argument("--batch", type=int, default=8, help="jobs together (%(default)s)")
     arguments = parser.parse_args()
     keep_arithmetic()
     silence_known_warnings()
@@ -111,7 +111,7 @@ def main() -> None:
     head = "model | denoiser runs | denoising ÷ exact | difference, median | largest | exact right | fast right"
     with report("speed"):
         print_table(head, [row(pool, model, scenes, arguments.batch) for model in catalogue.models])
-        print(f"\n{arguments.images} images of each model and speed; seconds: median (range) of pairs of calls")
+        print(f"\n{arguments.images} images of each model and speed; seconds: median (range) of pairs of groups")
 
 
 if __name__ == "__main__":

@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from PIL import Image
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
-from contracts.queue.events import Preview
 from contracts.queue.records import Receipt
 from contracts.requests.defaults import resolve
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import Txt2ImgRequest
 from contracts.requests.validation import check
 from contracts.storage import Storage
-from worker.generation.generate import Job, generate
+from worker.engine.engine import Engine
+from worker.engine.job import Job, JobInFlight
+from worker.generation.alone import Unwatched
+from worker.generation.generate import JobGeneration
+from worker.generation.outputs import JobResult
 from worker.pool.pool import Pool
 from worker.runtime.device import free_memory
 from worker.runtime.kernel_options import KernelOptions
@@ -66,40 +69,49 @@ def opened(trial: Trial, catalogue: Catalogue | None = None, **options: Any) -> 
 
 
 class Generated(NamedTuple):
-    """What a job made."""
+    """What a job made.
+
+    Attributes:
+        denoise_seconds: worker time of its denoising; its share, where jobs ran together.
+    """
 
     images: Sequence[Image.Image]
     receipt: Receipt
+    denoise_seconds: float
 
 
 class JobFailed(Exception):
     """A job failed; the message is the client's."""
 
 
-class _NoProgress:
-    """Progress that nobody follows."""
-
-    def step(self, step: int, steps: int) -> None: ...
-
-    def check(self) -> None: ...
-
-    def preview(self, job_id: str, preview: Preview) -> None: ...
-
-
 def run_jobs(pool: Pool, parameters: Sequence[JobParameters], storage: Storage | None = None) -> list[Generated]:
-    """Run jobs in one call; raises JobFailed. Only jobs with input images need a storage."""
-    where: Any = storage
-    results = []
-    jobs = [Job(f"bench-{number}", job, 0.0) for number, job in enumerate(parameters)]
-    for result in generate(jobs, pool, where, _NoProgress()):
-        if result.receipt is None:
-            raise JobFailed("" if result.error is None else result.error.message)
-        results.append(Generated(result.images, result.receipt))
-    return results
+    """Run jobs together on one engine; raises JobFailed. Only jobs with input images need a storage."""
+    engine, where = Engine(pool), cast("Storage", storage)
+
+    def work(flight: JobInFlight) -> JobResult:
+        return JobGeneration(flight, engine, pool, where, Unwatched()).run()
+
+    try:
+        jobs = [Job(f"bench-{index}", one, exact=not one.batchable) for index, one in enumerate(parameters)]
+        flights = [engine.start(job, work) for job in jobs]
+        while engine.jobs:
+            engine.tick()
+    finally:
+        engine.close()
+    return [_generated(flight) for flight in flights]
+
+
+def _generated(flight: JobInFlight) -> Generated:
+    if flight.coroutine.error is not None:
+        raise flight.coroutine.error
+    result: JobResult = flight.result
+    if result.receipt is None:
+        raise JobFailed("" if result.error is None else result.error.message)
+    return Generated(result.images, result.receipt, result.denoise_seconds or 0.0)
 
 
 def generate_images(pool: Pool, requests: Sequence[Txt2ImgRequest]) -> list[Generated]:
-    """Validate text-to-image requests and run them in one call; raises JobFailed."""
+    """Validate text-to-image requests and run them together; raises JobFailed."""
     return run_jobs(pool, [resolve(request, check(request, pool.catalogue), {}) for request in requests])
 
 

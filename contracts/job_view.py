@@ -192,14 +192,12 @@ def view_job(
     *,
     position: Position | None = None,
     encoded: Sequence[str | None] = (),
-    for_admin: bool = False,
 ) -> JobView:
     """Make the view of a record.
 
     Args:
         position: None when the job is not waiting.
         encoded: base64 of each image, where the client asked for it and the file exists.
-        for_admin: whether the receipt tells of jobs of other owners.
     """
     return JobView(
         id=record.id,
@@ -230,7 +228,7 @@ def view_job(
             for number, image in enumerate(record.images)
         ],
         error=record.error,
-        receipt=_view_receipt(record.receipt, for_admin),
+        receipt=record.receipt,
         attempts=record.attempts,
         metadata=record.metadata,
         webhook=None if record.webhook is None else _view_webhook(record.webhook, record.deliveries),
@@ -243,10 +241,6 @@ def _read_tokens(record: JobRecord, name: str) -> dict[str, TokenUse] | None:
     read: dict[str, TokenUse] | None = None if record.receipt is None else getattr(record.receipt, name)
     counted: dict[str, TokenUse] | None = getattr(record, name)
     return read or counted
-
-
-def _view_receipt(receipt: Receipt | None, for_admin: bool) -> Receipt | None:
-    return receipt if receipt is None or for_admin else receipt.model_copy(update={"whole_call": None})
 
 
 def _view_webhook(webhook: WebhookRecord, deliveries: Mapping[str, DeliveryRecord]) -> WebhookView:

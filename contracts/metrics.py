@@ -22,7 +22,7 @@ from contracts.redis.connection import Scripts
 
 #: Upper bounds in seconds, from an HTTP response to an image of a large model on a slow device.
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
-_IMAGES = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)
+_ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ ROWS = _rows(
         "leases_lost", "counter", "Leases that expired because a worker stopped sending heartbeats", ("model",)
     ),
     MetricSpec("stage_seconds", "histogram", "Time jobs spent in a stage", ("stage", "model", "task"), _SECONDS),
-    MetricSpec("batch_images", "histogram", "Images generated in one pipeline call", ("model",), _IMAGES),
+    MetricSpec("call_rows", "histogram", "Rows of each call of the denoiser", ("model",), _ROWS),
     MetricSpec("warm_hits", "counter", "Pipeline calls whose model was already in device memory", ("model",)),
     MetricSpec("model_loads", "counter", "Models loaded from their files", ("model",)),
     MetricSpec("model_load_failures", "counter", "Model loads that failed", ("model",)),

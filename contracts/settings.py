@@ -146,7 +146,9 @@ class QueueSettings(Settings):
         description="share of the seconds that a lower priority gets while a higher one always has jobs",
     )
     scan_limit: int = Field(
-        64, ge=1, description="maximum waiting jobs a claim examines to find ones that can run together"
+        64,
+        ge=1,
+        description="maximum queues of owners with equal accounts whose oldest jobs a claim compares",
     )
 
 

@@ -6,6 +6,7 @@ healthcheck.py   `python -m worker.healthcheck`, for containers
 pulse.py         the healthcheck's former name, kept for one release
 loop/            claim, lease, heartbeat, completion
 generation/      a job, from inputs to images
+engine/          which job's call is served next, and which jobs share it
 pool/            loaded models, which one is evicted, which memory plan is taken
 encoding/        prompts to embeddings
 adapters/        LoRA

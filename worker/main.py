@@ -87,7 +87,6 @@ def _run(shared: SharedSettings, queue: QueueSettings, settings: WorkerSettings)
         pool,
         storage,
         settings,
-        model_pixels=pool.plan_selector.batch_pixels,
         counters=counters,
     )
     watchdog.watch(lambda: consumer.find_fault(shared.hang_seconds))

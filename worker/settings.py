@@ -69,12 +69,29 @@ class WorkerSettings(Settings):
     embedding_bytes: int = Field(
         2**28, ge=0, description="maximum host memory for cached prompt embeddings; 0: no cache"
     )
-    max_batch_images: int = Field(4, ge=1, le=64, description="maximum images in one pipeline call")
-    max_batch_pixels: int = Field(4 * 1024 * 1024, ge=4096, description="maximum pixels in one pipeline call")
-    batching: str = Field(
-        "on",
-        pattern=r"^(off|on|[0-9]{1,5})$",
-        description="let jobs share pipeline calls: off; on; or milliseconds that a job waits for others to join",
+    max_rows: int = Field(
+        16,
+        ge=1,
+        le=64,
+        description="maximum rows of a denoiser call that several jobs share; an image has one, with guidance two",
+    )
+    max_jobs: int = Field(
+        8,
+        ge=1,
+        le=64,
+        description="maximum jobs of one priority and those above it that this worker has begun and not ended; "
+        "others wait in the queue, where another worker may take them",
+    )
+    scheduling: Literal["steps", "fifo"] = Field(
+        "steps",
+        description="steps: jobs share the denoiser step by step, and urgent and short ones go first; "
+        "fifo: one job after the other, each to its end, for comparison",
+    )
+    seeds: Literal["exact", "joined"] = Field(
+        "exact",
+        description="what a seed in a request means where `batchable` is not given. exact: the job's calls are "
+        "made apart from others, so its image is the same, bit for bit, whatever else runs; joined: they may be "
+        "joined with those of other jobs, which changes values by one level of 255, or a few in half precision",
     )
     residency_seconds: float = Field(
         10.0, ge=0, description="minimum time that a model runs before jobs of another may replace it"
@@ -141,10 +158,9 @@ class WorkerSettings(Settings):
         """Which kernels compute."""
         return KernelOptions(self.attention, self.channels_last, self.compile, self.compile_backend)
 
-    @property
-    def batch_wait_seconds(self) -> float:
-        """How long a job waits for others to join its pipeline call."""
-        return int(self.batching) / 1000 if self.batching.isdigit() else 0.0
+    def may_join(self, batchable: bool | None) -> bool:
+        """Whether calls of a job may be joined with those of others; `batchable` as in `JobParameters`."""
+        return self.seeds == "joined" if batchable is None else batchable
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
 
@@ -97,23 +96,15 @@ async def _image_job(
 ) -> JobRecord:
     """The job of an image: any owner's with a signed link, else the principal's own."""
     check = partial(services_of(request).link_signer.check_image, id, n)
-    return (await _job_of_link(id, request, check)).record
+    return await _job_of_link(id, request, check)
 
 
-async def _events_job(id: _JobId, request: Request) -> VisibleJob:
+async def _events_job(id: _JobId, request: Request) -> JobRecord:
     """The job of an event stream: any owner's with a signed link, else the principal's own."""
     return await _job_of_link(id, request, partial(services_of(request).link_signer.check_events, id))
 
 
-@dataclass(frozen=True)
-class VisibleJob:
-    """A job that a request may see; `for_admin`: with what concerns other owners."""
-
-    record: JobRecord
-    for_admin: bool
-
-
-async def _job_of_link(id: str, request: Request, check: Callable[[Query], None]) -> VisibleJob:
+async def _job_of_link(id: str, request: Request, check: Callable[[Query], None]) -> JobRecord:
     services = services_of(request)
     query = request.query_params.multi_items()
     if any(name in ("expires", "signature") for name, _ in query):
@@ -123,9 +114,9 @@ async def _job_of_link(id: str, request: Request, check: Callable[[Query], None]
             if "authorization" not in request.headers:
                 raise
         else:
-            return VisibleJob(await run_in_threadpool(services.queue.fetch, id), for_admin=False)
+            return await run_in_threadpool(services.queue.fetch, id)
     principal = await _principal_of_credentials(request)
-    return VisibleJob(await run_in_threadpool(_fetch_own, id, services.queue, principal), principal.is_admin)
+    return await run_in_threadpool(_fetch_own, id, services.queue, principal)
 
 
 def _fetch_own(id: str, queue: JobQueue, principal: Principal) -> JobRecord:
@@ -152,4 +143,4 @@ PrincipalDep = Annotated[Principal, Depends(_principal)]
 VisibleCatalogueDep = Annotated[Catalogue, Depends(_visible_catalogue)]
 OwnJobDep = Annotated[JobRecord, Depends(_own_job)]
 ImageJobDep = Annotated[JobRecord, Depends(_image_job)]
-EventsJobDep = Annotated[VisibleJob, Depends(_events_job)]
+EventsJobDep = Annotated[JobRecord, Depends(_events_job)]

@@ -33,7 +33,7 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
     },
 )
 async def show_events(
-    job: EventsJobDep,
+    record: EventsJobDep,
     services: ServicesDep,
     links: LinksDep,
     last_event_id: Annotated[
@@ -50,12 +50,11 @@ async def show_events(
 ) -> Response:
     """Stream the job's events: those so far, then each as it happens. The last one, at its end, holds the job."""
     del expires, signature  # declared for the OpenAPI document; EventsJobDep checks the whole query
-    record = job.record
     after = read_position(last_event_id)
     if after != "0" and not await run_in_threadpool(has_more, services.queue, record.id, after):
         return Response(status_code=204)
     settings = services.settings
-    view = partial(view_job, links=links, for_admin=job.for_admin)
+    view = partial(view_job, links=links)
     await run_in_threadpool(services.attendance.register, record)
 
     async def attended() -> AsyncIterator[str]:

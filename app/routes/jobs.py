@@ -35,7 +35,7 @@ def list_jobs(
     A page may be shorter than `limit` when few jobs match the filters; go on while `has_more` is true.
     """
     found = listing.list_jobs(services.queue, principal.owner, filters, page.limit, page.after)
-    views = (view_job(record, links, for_admin=principal.is_admin) for record in found.jobs)
+    views = (view_job(record, links) for record in found.jobs)
     return JobList(
         data=[ListedJob.of(view, with_receipt=with_receipt) for view in views],
         has_more=found.next is not None,
@@ -44,10 +44,10 @@ def list_jobs(
 
 
 @router.get("/jobs/{id}", responses=problems(404, 410, 503))
-def show_job(record: OwnJobDep, services: ServicesDep, principal: PrincipalDep, links: LinksDep) -> JobView:
+def show_job(record: OwnJobDep, services: ServicesDep, links: LinksDep) -> JobView:
     """Show a job as it is now."""
     services.attendance.release(record)  # whoever reads it has come back for it, and knows its id
-    return job_response(record, services.queue, services.storage, links, for_admin=principal.is_admin)
+    return job_response(record, services.queue, services.storage, links)
 
 
 @router.post(

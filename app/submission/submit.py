@@ -286,8 +286,7 @@ class Submission:
 
     def view(self, record: JobRecord) -> JobView:
         """Describe a job for the principal."""
-        services, for_admin = self.services, self.principal.is_admin
-        return job_response(record, services.queue, services.storage, self.links, for_admin=for_admin)
+        return job_response(record, self.services.queue, self.services.storage, self.links)
 
 
 def _prompts_of(request: JobRequest) -> dict[str, str]:

@@ -207,10 +207,9 @@ class Estimate:
         if component.role is Role.VAE:
             return int(self._vae_values(component, images) * value_bytes)
         passes = shape.passes if _STAGE_OF[component.role] == "denoise" else 1
-        # The pipelines call `locals()` after every step, and its dictionary keeps the residuals of that step; of
-        # several ControlNets, each works beside the sums so far.
-        twice = component.role is Role.DENOISER or (component.role is Role.CONTROLNET and shape.controls > 1)
-        before = self._residual_values(images) * twice
+        # Of several ControlNets, each works beside the sums so far.
+        is_one_of_several = component.role is Role.CONTROLNET and shape.controls > 1
+        before = self._residual_values(images) * is_one_of_several
         return max(
             int((cost.values(shape, images * passes, shape.pixels) + before) * value_bytes)
             + (_streamed_bytes(component, placed, cost.layers) if streamed else 0)

@@ -32,6 +32,11 @@ class Shutdown:
         """Time since the shutdown became overdue; 0 before that."""
         return 0.0 if self._deadline is None else max(0.0, time.monotonic() - self._deadline)
 
+    def request(self) -> None:
+        """Ask to stop, as the first signal does."""
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self._drain_seconds
+
     def install(self) -> None:
         """Handle SIGTERM and SIGINT; in the main thread only."""
         for number in (signal.SIGTERM, signal.SIGINT):

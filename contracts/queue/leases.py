@@ -11,7 +11,7 @@ import logging
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 from redis import Redis
@@ -34,11 +34,19 @@ from contracts.queue.waiting_jobs import WaitingJobs
 from contracts.redis import keys
 from contracts.redis.connection import Scripts
 from contracts.requests.fields import PROMPT_FIELDS
+from contracts.requests.schema import Priority
 from contracts.settings import QueueSettings
 
 _log = logging.getLogger(__name__)
 
 Verdict = Literal["on", "lost", "cancel", "deadline", "overtime"]
+
+_ROOM_FOR_ONE: Mapping[str, int] = dict.fromkeys(map(str, Priority), 1)
+#: Jobs that a peek returns at most.
+_PEEK_JOBS = 4
+#: How long a worker that found no job counts as idle, unless it claims before: a few intervals between two looks
+#: at an empty queue. If it has died, other workers leave jobs to it for no longer than that.
+_IDLE_SECONDS = 3.0
 
 #: Previews that a job's event stream keeps for clients that connect later.
 _MAX_PREVIEW_BYTES = 256 * 1024
@@ -51,10 +59,12 @@ class Claim:
     Attributes:
         job: its record at the time of the claim.
         execution: the fencing token.
+        alone: whether it must run alone, because it was running when a worker or its device was lost.
     """
 
     job: JobRecord
     execution: str
+    alone: bool = False
 
     def reference(self) -> dict[str, str]:
         """Return the arguments by which the scripts identify the claim."""
@@ -68,26 +78,32 @@ class ClaimCriteria:
     Attributes:
         warm: models that are loaded.
         settled: whether the resident model has had its minimum residency, so that an overdue job may replace it.
-        max_images: maximum number of images in one pipeline call.
-        max_pixels: maximum number of pixels in one pipeline call, for every model.
-        model_pixels: model -> maximum number of pixels, where memory allows fewer.
-        max_adapters: maximum number of distinct adapters in one pipeline call; a single job may have more.
-        batching: whether jobs may share a pipeline call.
-        batch_wait_seconds: how long a batchable job waits for others to run with.
         ready: what can be used without preparation, named as in `JobParameters.needs`; None: everything.
         deferred: names of what is being prepared or cannot be prepared for now: jobs that need it are skipped.
+        room: tier -> how many jobs of that tier the worker may still claim; a tier that is missing has no room.
+        in_flight: jobs that the worker has claimed and not ended.
     """
 
     warm: Collection[str] = ()
     settled: bool = True
-    max_images: int = 1
-    max_pixels: int = 2**31
-    model_pixels: Mapping[str, int] = field(default_factory=dict)
-    max_adapters: int = 16
-    batching: bool = False
-    batch_wait_seconds: float = 0.0
     ready: Collection[str] | None = None
     deferred: Collection[str] = ()
+    room: Mapping[str, int] = field(default_factory=lambda: dict(_ROOM_FOR_ONE))
+    in_flight: int = 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a worker reports of a job that runs.
+
+    Attributes:
+        progress: None where it has not changed.
+        used_seconds: worker time that this execution has used so far, without that of jobs that ran in its place.
+    """
+
+    claim: Claim
+    progress: Progress | None
+    used_seconds: float
 
 
 @dataclass(frozen=True)
@@ -95,7 +111,8 @@ class NextJobs:
     """Jobs that would be leased next.
 
     Attributes:
-        unready: names of what must be prepared before the next job, or others beside it, can run.
+        jobs: those that lack nothing.
+        unready: names of what must be prepared before the others can run.
     """
 
     jobs: Sequence[JobRecord]
@@ -114,16 +131,11 @@ class NotReady(Exception):
         self.names = tuple(names)
 
 
-class ClaimDeferred(Exception):
-    """All waiting jobs still wait for others to run with; nothing was claimed.
+class MustRunAlone(Exception):
+    """The next job must run alone, and this worker has jobs in flight; nothing was claimed.
 
-    Attributes:
-        seconds: time until the first of them can be claimed alone.
+    A worker that claims nothing until its jobs have ended gets the job then, unless another has taken it.
     """
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"{seconds:.3f} s")
-        self.seconds = seconds
 
 
 @contextmanager
@@ -154,43 +166,52 @@ class Claims:
         """How long a lease lasts unless it is extended."""
         return self._settings.lease_seconds
 
-    def claim(self, criteria: ClaimCriteria) -> list[Claim]:
-        """Lease waiting jobs that one pipeline call can serve, up to `max_images` images; empty if no job waits.
+    @property
+    def lower_tier_share(self) -> float:
+        """The share of the seconds that a lower tier gets while a higher one always has jobs."""
+        return self._settings.lower_tier_share
 
-        A job whose record cannot be read fails here.
+    def claim(self, criteria: ClaimCriteria) -> Claim | None:
+        """Lease the next waiting job; None if there is none for this worker.
+
+        While other workers are idle, a worker with jobs in flight gets one only where more jobs wait than these
+        can take. A job whose record cannot be read fails here.
 
         Raises:
             NotReady: the next job needs something that is not in `ready`.
-            ClaimDeferred: all waiting jobs still wait for others to run with, up to `batch_wait_seconds`.
+            MustRunAlone: the next job must run alone, and jobs are in flight.
         """
         while True:
-            executions = [uuid.uuid4().hex for _ in range(criteria.max_images)]
+            execution = uuid.uuid4().hex
             answer = self._ask(
-                criteria, executions=executions, worker=self._worker, lease_seconds=self._settings.lease_seconds
+                criteria,
+                execution=execution,
+                worker=self._worker,
+                lease_seconds=self._settings.lease_seconds,
+                in_flight=criteria.in_flight,
+                idle_seconds=_IDLE_SECONDS,
             )
-            if isinstance(answer, dict):
-                if "wait_seconds" in answer:
-                    raise ClaimDeferred(answer["wait_seconds"])
+            if "unready" in answer:
                 raise NotReady(answer["unready"])
-            claims = self._readable([Claim(self._read(id), execution) for id, execution in answer])
-            if claims or not answer:
-                return claims
+            if "must_run_alone" in answer:
+                raise MustRunAlone
+            if "id" not in answer:
+                return None
+            claim = Claim(self._read(answer["id"]), execution, answer["alone"])
+            if not isinstance(claim.job, UnreadableJob):
+                return claim
+            self._fail_unreadable(claim, claim.job)
 
-    def _readable(self, claims: list[Claim]) -> list[Claim]:
-        """The claims whose jobs can be run; the others fail."""
-        for claim in claims:
-            if isinstance(claim.job, UnreadableJob):
-                error = claim.job.error or JobError.of(FailureCode.UNREADABLE, "the job's record cannot be read")
-                _log.error("job failed: %s", error.message, extra={"job_id": claim.job.id})
-                self.fail(claim, error)
-        return [claim for claim in claims if not isinstance(claim.job, UnreadableJob)]
+    def _fail_unreadable(self, claim: Claim, job: UnreadableJob) -> None:
+        error = job.error or JobError.of(FailureCode.UNREADABLE, "the job's record cannot be read")
+        _log.error("job failed: %s", error.message, extra={"job_id": job.id})
+        self.fail(claim, error, used_seconds=0.0)
 
     def peek(self, criteria: ClaimCriteria) -> NextJobs:
-        """Find the jobs that a claim would lease now if no job waited for others; leases none."""
-        answer = self._ask(criteria, peek=True)
-        found = answer if isinstance(answer, dict) else {}
-        jobs = [self._read(id) for id in found.get("ids", ())]
-        unready = dict.fromkeys(found.get("unready") or ())
+        """Find the next four jobs for this worker, whether it has room for them or not; leases none."""
+        answer = self._ask(replace(criteria, room=_ROOM_FOR_ONE), peek=_PEEK_JOBS)
+        jobs = [self._read(id) for id in answer["ids"]]
+        unready = dict.fromkeys(answer["unready"])
         return NextJobs([job for job in jobs if not isinstance(job, UnreadableJob)], list(unready))
 
     def extend(self, claims: Sequence[Claim]) -> set[str]:
@@ -202,11 +223,15 @@ class Claims:
             else ()
         )
 
-    def advance(self, claims: Sequence[Claim], progress: Progress | None = None) -> list[Verdict]:
-        """Write the progress of jobs that run together, if there is any; return for each whether to continue."""
-        executions = [claim.reference() for claim in claims]
-        written = {} if progress is None else {"progress": progress.model_dump()}
-        return cast("list[Verdict]", self._scripts.run("advance", executions=executions, **written))
+    def advance(self, reports: Sequence[Report]) -> list[Verdict]:
+        """Write how far running jobs are; return for each whether to continue. One round trip for all."""
+        written = []
+        for report in reports:
+            entry: dict[str, Any] = {**report.claim.reference(), "used_seconds": report.used_seconds}
+            if report.progress is not None:
+                entry["progress"] = report.progress.model_dump()
+            written.append(entry)
+        return cast("list[Verdict]", self._scripts.run("advance", reports=written) if written else [])
 
     def preview(self, claim: Claim, preview: Preview) -> bool:
         """Publish a preview of an image; False if the lease was lost."""
@@ -215,54 +240,80 @@ class Claims:
         )
         return bool(answer)
 
-    def complete(self, claim: Claim, images: list[ImageRecord], receipt: Receipt) -> JobState | None:
-        """Complete a job with its images; see `finish`."""
-        parameters, denoise_seconds = claim.job.parameters, receipt.timings.get("denoise")
+    def complete(
+        self,
+        claim: Claim,
+        images: list[ImageRecord],
+        receipt: Receipt,
+        *,
+        measured_seconds: float | None = None,
+        used_seconds: float | None = None,
+    ) -> JobState | None:
+        """Complete a job with its images; see `finish`.
+
+        Args:
+            measured_seconds: the device's seconds of the job's own denoising, for predictions of later jobs.
+        """
         measured = None
-        if denoise_seconds is not None:
-            own_seconds = (
-                denoise_seconds * parameters.num_images / max(receipt.batch_images, parameters.num_images)
-            )
-            measured = {"work": work_of(parameters), "seconds": own_seconds}
+        if measured_seconds is not None:
+            measured = {"work": work_of(claim.job.parameters), "seconds": measured_seconds}
         return self.finish(
             claim,
             JobState.COMPLETED,
             measured=measured,
+            used_seconds=used_seconds,
             images=[image.model_dump(mode="json") for image in images],
             receipt=receipt.model_dump(mode="json", exclude={"parameters"}),  # the record has them
         )
 
-    def finish(self, claim: Claim, state: JobState, *, measured: object = None, **fields: Any) -> JobState | None:
+    def finish(
+        self,
+        claim: Claim,
+        state: JobState,
+        *,
+        measured: object = None,
+        used_seconds: float | None = None,
+        **fields: Any,
+    ) -> JobState | None:
         """End a job with JSON-serializable fields of its record.
 
         Args:
             measured: the job's `work` and the `seconds` that it was denoised, for predictions of later jobs.
+            used_seconds: worker time that the execution used, which its owner pays; None: as it reported last.
 
         Returns:
             The state in which it ended: a cancel or a deadline that came before wins. None, without writing
             anything, if the lease was lost.
         """
         texts = {name: to_json(value) for name, value in fields.items()}
-        extras = {} if measured is None else {"measured": measured}
+        extras = _without_none(measured=measured, used_seconds=used_seconds)
         answer = self._scripts.run(
             "finish", **claim.reference(), **extras, state=state, fields=texts, ttl_seconds=self._ttl_seconds
         )
         return JobState(answer) if answer else None
 
-    def fail(self, claim: Claim, error: JobError) -> JobState | None:
+    def fail(self, claim: Claim, error: JobError, *, used_seconds: float | None = None) -> JobState | None:
         """End a job as failed; see `finish`."""
-        return self.finish(claim, JobState.FAILED, error=error.model_dump(mode="json"))
+        return self.finish(claim, JobState.FAILED, used_seconds=used_seconds, error=error.model_dump(mode="json"))
 
-    def release(self, claim: Claim, *, device_failed: bool = False, needs: Sequence[str] = ()) -> bool:
+    def release(
+        self,
+        claim: Claim,
+        *,
+        device_failed: bool = False,
+        needs: Sequence[str] = (),
+        used_seconds: float | None = None,
+    ) -> bool:
         """Put a job back at the front of its queue without using up an attempt; False if the lease was lost.
 
         Args:
             device_failed: the worker's device failed while the job ran, perhaps because of the job: it runs alone
                 from then on, and fails after `max_attempts` device failures.
             needs: what the job needs, where its record does not say so.
+            used_seconds: as for `finish`.
         """
         limit = self._settings.max_attempts if device_failed else 0
-        extras = {"needs": to_json(list(needs))} if needs else {}
+        extras = _without_none(needs=to_json(list(needs)) if needs else None, used_seconds=used_seconds)
         answer = self._scripts.run(
             "release", **claim.reference(), **extras, max_device_failures=limit, ttl_seconds=self._ttl_seconds
         )
@@ -294,27 +345,26 @@ class Claims:
         """The jobs that wait, as this worker speaks to them."""
         return WaitingJobs(self.connection, self._worker, self._ttl_seconds)
 
-    def _ask(self, criteria: ClaimCriteria, **arguments: Any) -> list[Any] | dict[str, Any]:
-        """Run the script; return jobs, or a dict with the reason for none. Lua encodes an empty list as a dict."""
-        ready = {} if criteria.ready is None else {"ready": list(criteria.ready)}
+    def _ask(self, criteria: ClaimCriteria, **arguments: Any) -> dict[str, Any]:
+        """Run the script. Lua encodes an empty list as an empty object."""
         answer = self._scripts.run(
             "claim",
             warm=list(criteria.warm),
             settled=criteria.settled,
-            max_images=criteria.max_images,
-            max_pixels=criteria.max_pixels,
-            model_pixels=dict(criteria.model_pixels),
-            max_adapters=criteria.max_adapters,
-            batching=criteria.batching,
-            batch_wait_seconds=criteria.batch_wait_seconds,
             deferred=list(criteria.deferred),
+            room=dict(criteria.room),
             overdue_seconds=self._settings.overdue_seconds,
             scan_limit=self._settings.scan_limit,
             lower_tier_share=self._settings.lower_tier_share,
-            **ready,
+            **_without_none(ready=None if criteria.ready is None else list(criteria.ready)),
             **arguments,
         )
-        return json.loads(answer) or []
+        return cast("dict[str, Any]", json.loads(answer))
 
     def _read(self, id: str) -> JobRecord:
         return read_record({"id": id, **cast("dict[str, str]", self.connection.hgetall(keys.JOB + id))})
+
+
+def _without_none(**arguments: object) -> dict[str, object]:
+    """The arguments of a script that are there: it reads an absent one as nil."""
+    return {name: value for name, value in arguments.items() if value is not None}

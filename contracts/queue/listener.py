@@ -58,6 +58,14 @@ class WorkListener:
         with suppress(Empty):
             self._wakes.get(timeout=seconds)
 
+    def was_woken(self) -> bool:
+        """Whether there was an announcement or a `wake` since the last wait; does not wait."""
+        try:
+            self._wakes.get_nowait()
+        except Empty:
+            return False
+        return True
+
     def _listen(self) -> None:
         """Listen until the connection is lost or dead."""
         try:

@@ -114,14 +114,6 @@ class CacheUse(_Part):
     )
 
 
-class CallCounts(_Part):
-    """Counts of a whole pipeline call, over all owners. Only admins are shown them."""
-
-    batch_images: int = Field(description="Images in the call.")
-    batch_jobs: int = Field(description="Jobs in the call.")
-    embeddings: CacheUse = Field(description="Look-ups of all jobs in the call.")
-
-
 class MemoryUse(_Part):
     """Device memory that the job's pipeline call used."""
 
@@ -150,13 +142,16 @@ class Receipt(_Part):
     controlnets: list[Weights] = Field(
         default_factory=list, description="The ControlNets that were applied, in the order of the request."
     )
-    batch_images: int = Field(1, description="Images of your own jobs in the pipeline call, this job's included.")
-    batch_jobs: int = Field(1, description="Your own jobs in the pipeline call, this one included.")
-    shared: bool = Field(False, description="Whether jobs of other owners were in the call as well.")
-    whole_call: CallCounts | None = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="The same counts over all owners; left out unless you are an admin.",
+    mean_rows: float = Field(
+        1.0,
+        description="Mean number of rows (images and guidance passes) in the calls of the denoiser that the job "
+        "was in, counting your own jobs only, this one included.",
+    )
+    pauses: int = Field(
+        0, description="How often the job waited, once started, while a call of another job of yours was made."
+    )
+    joined: bool = Field(
+        False, description="Whether any of its calls was joined with those of other jobs, of whichever owner."
     )
     placement: dict[str, str] = Field(
         default_factory=dict,
@@ -240,7 +235,8 @@ class JobRecord(_Part):
 
     Attributes:
         request_id: id of the HTTP request that created it, for the logs.
-        max_run_seconds: maximum time of one attempt; then the job fails with `duration_exceeded`. None: no limit.
+        max_run_seconds: maximum worker time of one attempt, without pauses for other jobs; then the job fails with
+            `duration_exceeded`. None: no limit.
         cancel_on_disconnect: whether it is cancelled when nobody waits for it any more.
         preparing: while it waits for files, how their preparation goes on.
         prompt_tokens, negative_prompt_tokens: as the API counted them; None where it could not.
@@ -289,10 +285,6 @@ class JobRecord(_Part):
             "model": self.parameters.model,
             "needs": to_json(self.parameters.needs),
             "task": self.parameters.task,
-            "batch_key": self.parameters.batch_key(),
-            "num_images": self.parameters.num_images,
-            "pixels": self.parameters.pixels,
-            "adapters": to_json(self.parameters.adapters),
             "work": to_json(work_of(self.parameters)),
         }
         return {name: str(value) for name, value in fields.items()}

@@ -50,6 +50,7 @@ OWNER_LOAD      = Key("darkroom:load",                     "hash",    "rows: whi
 ACCOUNTS        = Key("darkroom:accounts:{tier}",          "zset",    "rows: while active",    "queue/leases")
 TIERS           = Key("darkroom:tiers",                    "hash",    "kept",                  "queue/leases")
 IMAGE_PACE      = Key("darkroom:image_pace",               "hash",    "kept",                  "queue/leases")
+IDLE_WORKERS    = Key("darkroom:idle",                     "hash",    "rows: a few seconds",   "queue/leases")
 RECORD_BYTES    = Key("darkroom:record_bytes",             "hash",    "rows: while not 0",     "queue/client")
 JOB_COUNTS      = Key("darkroom:census",                   "hash",    "kept",                  "queue/stats")
 WORKER          = Key("darkroom:worker:{id}",              "string",  "three heartbeats",      "processes/workers")

@@ -103,7 +103,7 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
             "width": width,
             "height": height,
             "seed": secrets.randbelow(MAX_DRAWN_SEED + 1) if request.seed is None else request.seed,
-            "batchable": request.seed is None if request.batchable is None else request.batchable,
+            "batchable": _is_batchable(request),
             "loras": tuple(LoraParameters(**lora.model_dump()) for _, lora in prompts.loras),
             "image": keys.get("image"),
             "mask_image": keys.get("mask_image"),
@@ -114,6 +114,11 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
             "input_images": tuple(_use(field, image, (width, height), fit) for field, image in images.items()),
         }
     )
+
+
+def _is_batchable(request: JobRequest) -> bool | None:
+    """Whether calls may be joined: as the request says, else with a drawn seed; None: the operator decides."""
+    return True if request.batchable is None and request.seed is None else request.batchable
 
 
 def value_of(request: JobRequest, model: ModelSpec, field: str) -> object:

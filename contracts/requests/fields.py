@@ -239,13 +239,15 @@ class ImageFields(StrictModel):
     )
     seed: Seed | None = Field(
         None,
-        description="Seed of the first image. A job with a seed runs alone and is reproducible bit for bit. "
-        "Default, and for -1: a random seed, which the answer tells.",
+        description="Seed of the first image. The image is reproducible bit for bit, unless `batchable` or the "
+        "operator lets calls be joined. Default, and for -1: a random seed, which the answer tells.",
     )
     batchable: bool | None = Field(
         None,
-        description="Whether the job may share pipeline calls with other jobs, which is faster when many wait. "
-        "Default: false with a `seed`, else true.",
+        description="Whether the denoiser's calls for this job may be joined with those of other jobs, which is "
+        "faster under load, and may change values of the image by one level of 255, or a few in half precision. "
+        "`false`: the image is the same, bit for bit, whatever else runs. Default: `true` without a seed; with "
+        "one as the operator has set (`DARKROOM_WORKER_SEEDS`), `false` unless that was changed.",
     )
     scheduler: str | None = Field(
         None, description="Name from `/v1/schedulers`; it must be of the model's kind. Default: the model's own."

@@ -5,23 +5,13 @@ They travel through the queue and are part of the receipt. They hold ids, JSON a
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
-
 from pydantic import ConfigDict, Field
 
 from contracts.catalogue.families import Mode, Task
 from contracts.requests.fields import PROMPT_FIELDS, Control, ImageFields, Lora, OptionalImages, StrictModel
 from contracts.requests.fit import Area, Fit
 from contracts.requests.prompt_syntax import Chunks, joined
-from contracts.requests.prompt_tokens import MAX_WINDOWS, max_windows, plain_chunks
-
-#: Fields that may differ between jobs of one pipeline call; all others are part of the batch key.
-PER_IMAGE_FIELDS = frozenset(
-    {*PROMPT_FIELDS, "prompt_syntax", "prompt_chunks", "seed", "num_images", "batchable",
-     "loras", "output_format", "output_quality", "previews"}
-)  # fmt: skip
+from contracts.requests.prompt_tokens import max_windows, plain_chunks
 
 
 def _is_none(value: object) -> bool:
@@ -97,7 +87,11 @@ class JobParameters(ImageFields, OptionalImages):
     height: int = Field(description="Height in pixels.")
     num_inference_steps: int = Field(description="Number of denoising steps.")
     seed: int = Field(description="Seed of the first image; image i uses `seed` + i.")
-    batchable: bool = Field(False, description="Whether the job may share its pipeline calls with others.")
+    batchable: bool | None = Field(
+        None,
+        description="Whether calls of the denoiser may be joined with those of other jobs; null: a seed was "
+        "named, and the worker's settings say what that means.",
+    )
     scheduler: str = Field(description="Name of the scheduler.")
     loras: tuple[LoraParameters, ...] = Field((), description="The LoRAs to apply.")
     controls: tuple[ControlParameters, ...] = Field((), description="The ControlNets to apply.")
@@ -130,11 +124,6 @@ class JobParameters(ImageFields, OptionalImages):
         return max(max_windows([len(joined((chunk,)).encode()) for chunk in chunks]) for chunks in every)
 
     @property
-    def may_be_too_long(self) -> bool:
-        """Whether a worker that reads the prompts may refuse them."""
-        return self.long_prompt == "refuse" or self.max_windows >= MAX_WINDOWS
-
-    @property
     def max_result_bytes(self) -> int:
         """The most bytes that the job's image files take: three for each pixel, and some for metadata."""
         return self.pixels * 3 + self.num_images * 2**16
@@ -148,11 +137,6 @@ class JobParameters(ImageFields, OptionalImages):
     def seeds(self) -> list[int]:
         """Seed of each image."""
         return [self.seed + index for index in range(self.num_images)]
-
-    @property
-    def adapters(self) -> list[tuple[str, float]]:
-        """Hash (name, where the hash is not known) and scale of each LoRA."""
-        return [(lora.sha256 or lora.name, lora.scale) for lora in self.loras]
 
     @property
     def needs(self) -> list[str]:
@@ -169,20 +153,3 @@ class JobParameters(ImageFields, OptionalImages):
         images = (self.image, self.mask_image, *(control.image for control in self.controls))
         keys = (*images, *(lora.key for lora in self.loras))
         return list(dict.fromkeys(key for key in keys if key is not None))
-
-    def batch_key(self) -> str:
-        """Return a hash that is equal for jobs that may share a pipeline call; empty if the job must run alone."""
-        if not self.batchable or self.may_be_too_long:
-            return ""
-        shared = self.model_dump(mode="json", exclude=set(PER_IMAGE_FIELDS))
-        # A pipeline takes a list of prompts or none at all, so jobs must agree on which prompts they have.
-        shared["has"] = [getattr(self, field) is not None for field in ("prompt_2", "prompt_3", "negative_prompt")]
-        return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def combine(jobs: Sequence[JobParameters]) -> JobParameters:
-    """Merge the jobs of one pipeline call for the memory plan: all images, and each LoRA once in a fixed order."""
-    adapters = {(lora.name, lora.sha256 or ""): lora for job in jobs for lora in job.loras}
-    loras = tuple(adapters[key].model_copy(update={"scale": 1.0}) for key in sorted(adapters))
-    images = sum(job.num_images for job in jobs)
-    return jobs[0].model_copy(update={"loras": loras, "num_images": images})

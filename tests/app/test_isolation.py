@@ -11,7 +11,6 @@ from fastapi.testclient import TestClient
 from contracts.auth.api_keys import ApiKeyStore, Scope
 from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.client import JobQueue
-from contracts.queue.records import CacheUse, CallCounts
 from contracts.redis import keys as redis_keys
 from tests.support.images import encode_solid
 from tests.support.scripted_worker import ScriptedWorker
@@ -176,23 +175,22 @@ def test_a_model_is_shown_to_be_warm_without_the_names_of_workers(mine: OwnerCli
     assert (model["warm"], model["warm_on"]) == (True, [])
 
 
-def test_only_admins_see_the_counts_of_a_whole_pipeline_call(
+def test_nobody_is_told_of_the_jobs_of_others_that_an_older_receipt_counted(
     mine: OwnerClient, theirs: OwnerClient, queue: JobQueue, worker: ScriptedWorker
 ) -> None:
-    shown = []
+    counts = {"batch_images": 5, "batch_jobs": 4, "embeddings": {"hits": 3, "misses": 0, "ahead": 0}}
     for owner in (mine, theirs):
         id = owner.submit()
         worker.complete(worker.claim())
-        receipt = queue.fetch(id).receipt
-        assert receipt is not None
-        counts = CallCounts(batch_images=5, batch_jobs=4, embeddings=CacheUse(hits=3))
-        text = receipt.model_copy(update={"whole_call": counts}).model_dump_json()
-        queue.connection.hset(redis_keys.JOB + id, "receipt", text)
+        receipt = json.loads(queue.connection.hget(redis_keys.JOB + id, "receipt") or "")
+        for name in ("mean_rows", "pauses", "joined"):
+            del receipt[name]
+        older = receipt | {"batch_images": 2, "batch_jobs": 1, "shared": True, "whole_call": counts}
+        queue.connection.hset(redis_keys.JOB + id, "receipt", json.dumps(older))
         views = (
             owner.call("GET", f"/v1/jobs/{id}").json(),
             owner.call("GET", "/v1/jobs?include=receipt").json()["data"][0],
         )
-        shown.append([view["receipt"].get("whole_call") for view in views])
-
-    assert shown[0] == [None, None]
-    assert [counts["batch_jobs"] for counts in shown[1]] == [4, 4]
+        for view in views:
+            assert "whole_call" not in view["receipt"]
+            assert (view["receipt"]["mean_rows"], view["receipt"]["pauses"]) == (1.0, 0)

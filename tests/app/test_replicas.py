@@ -15,6 +15,7 @@ from contracts.queue.client import JobQueue
 from contracts.queue.leases import ClaimCriteria
 from contracts.settings import SharedSettings
 from tests.support.api_process import api_process
+from tests.support.claims import take_all
 from tests.support.scripted_worker import ScriptedWorker
 
 JOB = {"prompt": "x"}
@@ -63,7 +64,7 @@ def test_limits_hold_exactly_across_two_processes(
     ids = [answer.json()["id"] for answer in crowded if answer.status_code == 202]
     ended = {"cancelled": ids[0]}
     replicas[0].post(f"/v1/jobs/{ids[0]}/cancel", headers=mine)
-    claims = {claim.job.id: claim for _ in range(9) for claim in worker.claims.claim(ClaimCriteria())}
+    claims = {claim.job.id: claim for claim in take_all(worker.claims)}
     worker.complete(claims[ids[1]])
     ended["completed"] = ids[1]
     for _ in range(3):

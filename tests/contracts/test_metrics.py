@@ -27,9 +27,9 @@ def test_counts_are_drained_once() -> None:
 @pytest.mark.parametrize(("value", "bucket"), [(0, "1"), (1, "1"), (1.5, "2"), (64, "64"), (65, "+Inf")])
 def test_an_observation_falls_into_the_bucket_whose_bound_it_does_not_exceed(value: float, bucket: str) -> None:
     counters = Counters()
-    counters.observe("batch_images", value, model="a")
+    counters.observe("call_rows", value, model="a")
 
-    assert values(counters) == {("batch_images", bucket, "a"): 1, ("batch_images", SUM, "a"): value}
+    assert values(counters) == {("call_rows", bucket, "a"): 1, ("call_rows", SUM, "a"): value}
 
 
 def test_counts_from_many_threads_add_up() -> None:
@@ -49,7 +49,7 @@ def test_counts_from_many_threads_add_up() -> None:
     ("name", "labels"),
     [
         ("warm_hats", {"model": "a"}),
-        ("batch_images", {"model": "a"}),
+        ("call_rows", {"model": "a"}),
         ("warm_hits", {}),
         ("warm_hits", {"model": "a", "task": "txt2img"}),
     ],

@@ -40,8 +40,8 @@ def test_a_request_is_followed_from_its_route_to_the_end_of_its_job(service: Run
 
     found = {line["message"]: line for line in lines_about(service, request_id, "job completed")}
 
-    assert found.keys() == {"job accepted", "POST /v1/txt2img 202", "jobs started", "job completed"}
-    for message in ("job accepted", "jobs started", "job completed"):
+    assert found.keys() == {"job accepted", "POST /v1/txt2img 202", "job started", "job completed"}
+    for message in ("job accepted", "job started", "job completed"):
         assert found[message]["job_id"] == job["id"]
     assert found["job accepted"]["logger"].startswith("app.")
     assert found["job completed"]["logger"].startswith("worker.")

@@ -37,7 +37,12 @@ def choose_sets(adapters: LoraCache, *wanted: Sequence[LoraParameters]) -> list[
 
 @contextmanager
 def active_loras(adapters: LoraCache, *loras: LoraParameters) -> Iterator[None]:
-    """Inside, these act for the one image of a call, and for its prompt."""
-    sets = choose_sets(adapters, loras)
-    with adapters.active(sets), adapters.active_in_text_encoders(*sets):
-        yield
+    """Inside, these act for the one image of a call, and for its prompt; afterwards they may be evicted."""
+    (own,) = choose_sets(adapters, loras)
+    try:
+        adapters.act([(own, 1)])
+        with adapters.active_in_text_encoders(own):
+            yield
+    finally:
+        adapters.rest()
+        adapters.evict(keep=[])

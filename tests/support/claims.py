@@ -2,9 +2,48 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
-from contracts.queue.leases import Claims
+from contracts.queue.client import JobQueue
+from contracts.queue.leases import Claim, ClaimCriteria, Claims, Report
+from contracts.queue.records import Progress
+from contracts.redis import keys
 
 #: `make_claims("second", lease_seconds=1)`: the claims of a worker of that name, with these queue settings.
 MakeClaims = Callable[..., Claims]
+ANY_JOB = ClaimCriteria()
+
+
+def take(claims: Claims, criteria: ClaimCriteria = ANY_JOB) -> Claim:
+    """Claim the next job, which must be waiting."""
+    claim = claims.claim(criteria)
+    assert claim is not None
+    return claim
+
+
+def take_all(claims: Claims, criteria: ClaimCriteria = ANY_JOB) -> list[Claim]:
+    """Claim jobs until there is none."""
+    taken = []
+    while (claim := claims.claim(criteria)) is not None:
+        taken.append(claim)
+    return taken
+
+
+def become_idle(queue: JobQueue, claims: Claims, criteria: ClaimCriteria = ANY_JOB) -> None:
+    """Claim where no job is for this worker, which counts as idle for ten minutes: longer than tests take."""
+    assert claims.claim(criteria) is None
+    shift_idle_times(queue, 600)
+
+
+def shift_idle_times(queue: JobQueue, seconds: float) -> None:
+    """Change until when workers that found no job count as idle."""
+    for worker, text in queue.connection.hgetall(keys.IDLE_WORKERS).items():
+        entry = json.loads(text)
+        entry["expires_at"] += seconds
+        queue.connection.hset(keys.IDLE_WORKERS, worker, json.dumps(entry))
+
+
+def reports(*claims: Claim, progress: Progress | None = None, used_seconds: float = 0.0) -> list[Report]:
+    """The same report for each of these jobs."""
+    return [Report(claim, progress, used_seconds) for claim in claims]

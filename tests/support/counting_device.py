@@ -8,10 +8,11 @@ except for single values on the host. Tells nothing about speed, nor about waits
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -43,10 +44,12 @@ class DeviceTensor(torch.Tensor):
     def __new__(cls, values: torch.Tensor) -> DeviceTensor:
         """Stand for these values, and share their memory."""
         make: Any = torch.Tensor._make_wrapper_subclass
-        wrapper: DeviceTensor = make(
-            cls, values.size(), strides=values.stride(), storage_offset=values.storage_offset(),
-            dtype=values.dtype, layout=values.layout, device="meta",
-        )  # fmt: skip
+        # In inference mode, torch lets no view of an ordinary tensor be a tensor of that mode.
+        with torch.inference_mode(mode=False):
+            wrapper: DeviceTensor = make(
+                cls, values.size(), strides=values.stride(), storage_offset=values.storage_offset(),
+                dtype=values.dtype, layout=values.layout, device="meta",
+            )  # fmt: skip
         wrapper.cpu_values = values
         return wrapper
 
@@ -165,6 +168,50 @@ class CountingDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return not isinstance(tensor, DeviceTensor) and tensor.untyped_storage()._cdata in self._pinned
 
 
+class _HostGenerator(torch.Generator):
+    """A generator of the device, whose state CUDA keeps on the host."""
+
+    def __new__(cls, device: object = None) -> Self:
+        """One of the CPU, whatever the device."""
+        del device
+        return super().__new__(cls, "cpu")  # type: ignore[call-arg]
+
+
+class _ReachedEvent:
+    """A point in the device's work, which it has always reached: it computes at once."""
+
+    def __init__(self, enable_timing: bool = True) -> None:
+        self._at = 0.0
+
+    def record(self) -> None:
+        """Here."""
+        self._at = time.perf_counter()
+
+    def query(self) -> bool:
+        """It has been reached."""
+        return True
+
+    def elapsed_time(self, end: _ReachedEvent) -> float:
+        """Milliseconds to another point."""
+        return 1000 * (end._at - self._at)
+
+
+@contextmanager
+def _generators_and_events() -> Iterator[None]:
+    """Inside, there are generators of the device, the global one of the process among them, and events."""
+    library: Any = torch
+    own, of_process = torch.Generator, _HostGenerator()
+    functions = (torch.cuda.get_rng_state, torch.cuda.set_rng_state, torch.cuda.Event)
+    library.Generator, library.cuda.Event = _HostGenerator, _ReachedEvent
+    library.cuda.get_rng_state = lambda _: of_process.get_state()
+    library.cuda.set_rng_state = lambda state, _: of_process.set_state(state)
+    try:
+        yield
+    finally:
+        library.Generator = own
+        library.cuda.get_rng_state, library.cuda.set_rng_state, library.cuda.Event = functions
+
+
 @contextmanager
 def on_device(pool: Pool, model: LoadedModel) -> Iterator[CountingDevice]:
     """Inside, a model that was loaded on the CPU, and its jobs, run on the device."""
@@ -192,7 +239,7 @@ def on_device(pool: Pool, model: LoadedModel) -> Iterator[CountingDevice]:
         for component in components:
             component._device = DEVICE
         cuda.synchronize, cuda.get_device_name = synchronize, str
-        with counting:
+        with counting, _generators_and_events():
             yield counting
     finally:
         pool.device, model.device, cuda.synchronize, cuda.get_device_name = homes

@@ -19,9 +19,12 @@ from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS
 from contracts.requests.validation import check
 from contracts.storage import Storage
-from worker.generation import generate as jobs
-from worker.generation.callback import Watch
-from worker.generation.outputs import store
+from worker.engine.costs import CallCosts
+from worker.engine.engine import Engine
+from worker.engine.job import Job, JobInFlight
+from worker.engine.policy import Policy, Waiting
+from worker.generation.generate import JobGeneration
+from worker.generation.outputs import JobResult, store
 from worker.pool.pool import Pool
 
 Pixels = npt.NDArray[np.int16]
@@ -83,44 +86,136 @@ def _control(family: str, mode: Mode) -> dict[str, Any]:
     return {"controlnet": f"{family}-hint", "image": "upload:x"}
 
 
+class JobStopped(BaseException):
+    """What a test has thrown into its jobs."""
+
+
 class RecordingWatch:
-    """A watch that records steps and previews, and raises `error` after step `stop_after`."""
+    """A watch that records steps and previews, and has `error` thrown into the jobs after step `stop_after`."""
 
     def __init__(self, stop_after: int | None = None, error: BaseException | None = None) -> None:
         self.seen: list[tuple[int, int]] = []
         self.previews: list[tuple[str, Preview]] = []
+        self.reason: BaseException | None = None
         self._stop_after, self._error = stop_after, error
 
     def step(self, step: int, steps: int) -> None:
         self.seen.append((step, steps))
-        if step == self._stop_after and self._error is not None:
-            raise self._error
-
-    def check(self) -> None:
-        """Go on."""
+        if step == self._stop_after:
+            self.reason = self._error
 
     def preview(self, job_id: str, preview: Preview) -> None:
         self.previews.append((job_id, preview))
+
+
+class _JobWatch:
+    """One job's part of a watch for several."""
+
+    def __init__(self, watch: RecordingWatch, job_id: str) -> None:
+        self._watch, self._job_id = watch, job_id
+
+    def step(self, step: int, steps: int) -> None:
+        self._watch.step(step, steps)
+
+    def preview(self, preview: Preview) -> None:
+        self._watch.preview(self._job_id, preview)
+
+
+class JoinAll:
+    """Serves jobs in turn, and joins all calls that can be: nothing depends on how long calls take."""
+
+    def choose(
+        self,
+        waiting: Sequence[Waiting],
+        costs: CallCosts,  # the interface's, as the last one
+        max_rows: int,
+        buckets: Sequence[int] | None = None,
+    ) -> list[Waiting]:
+        """The call that was served least recently, and all that fit in with it."""
+        first, *others = sorted(waiting, key=lambda call: call.last_served)
+        group, additions = [first], first.additions
+        for call in others:
+            together = [*group, call]
+            fits = sum(one.rows for one in together) <= max_rows and sum(one.images for one in together) <= min(
+                one.max_images for one in together
+            )
+            can_add = None in (additions, call.additions) or additions == call.additions
+            if fits and can_add and call.key is not None and call.key == first.key:
+                group.append(call)
+                additions = additions or call.additions
+        return group
+
+    def served(self, calls: Sequence[Waiting], seconds: float) -> None:
+        """Nothing to remember."""
+
+
+def start_jobs(
+    parameters: Sequence[JobParameters],
+    engine: Engine,
+    pool: Pool,
+    storage: Storage,
+    watch: RecordingWatch | None = None,
+    owners: Sequence[str] = (),
+    name: str = "job",
+    tier: int = 1,
+) -> list[JobInFlight]:
+    """Start jobs on an engine; those that are not `batchable` are exact.
+
+    Args:
+        owners: of the jobs; empty: one owner's.
+        name: their ids begin with it.
+        tier: of all of them.
+    """
+    seen = watch or RecordingWatch()
+
+    def start(job: Job) -> JobInFlight:
+        def work(flight: JobInFlight) -> JobResult:
+            own = _JobWatch(seen, job.id)
+            return JobGeneration(flight, engine, pool, storage, own, worker_name="tester").run()
+
+        return engine.start(job, work, lambda: seen.reason)
+
+    return [
+        start(Job(f"{name}{index}", item, 0.5, owner, tier, exact=not item.batchable))
+        for index, (item, owner) in enumerate(zip(parameters, owners or [""] * len(parameters), strict=True))
+    ]
 
 
 def run_jobs(
     parameters: JobParameters | Sequence[JobParameters],
     pool: Pool,
     storage: Storage,
-    watch: Watch | None = None,
+    watch: RecordingWatch | None = None,
+    policy: Policy | None = None,
+    owners: Sequence[str] = (),
 ) -> list[Any]:
-    """Run jobs as one batch and store their images; returns their results."""
-    batch = [parameters] if isinstance(parameters, JobParameters) else parameters
-    work = [jobs.Job(f"job{index}", item, 0.5) for index, item in enumerate(batch)]
-    results = jobs.generate(work, pool, storage, watch or RecordingWatch(), worker_name="tester")
-    return [
-        store(result, job.id, 0, storage) if result.status == "generated" else result
-        for job, result in zip(work, results, strict=True)
-    ]
+    """Run jobs together on one engine and store their images; returns their results, or raises a job's error.
+
+    Args:
+        policy: None: all calls are joined that can be.
+        owners: of the jobs; empty: one owner's.
+    """
+    jobs = [parameters] if isinstance(parameters, JobParameters) else parameters
+    engine = Engine(pool, policy or JoinAll())
+    try:
+        flights = start_jobs(jobs, engine, pool, storage, watch, owners)
+        while engine.jobs:
+            engine.tick()
+    finally:
+        engine.close()
+    return [store_result(flight, storage) for flight in flights]
+
+
+def store_result(flight: JobInFlight, storage: Storage) -> Any:
+    """Store the images of a job that has ended; returns its result, or raises its error."""
+    if flight.coroutine.error is not None:
+        raise flight.coroutine.error
+    result = flight.result
+    return store(result, flight.job.id, 0, storage) if result.status == "generated" else result
 
 
 def complete_job(
-    parameters: JobParameters, pool: Pool, storage: Storage, watch: Watch | None = None
+    parameters: JobParameters, pool: Pool, storage: Storage, watch: RecordingWatch | None = None
 ) -> tuple[list[bytes], Receipt]:
     """Run a job that must complete; returns its files and its receipt."""
     (result,) = run_jobs(parameters, pool, storage, watch)

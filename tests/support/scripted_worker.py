@@ -10,6 +10,7 @@ from contracts.queue.leases import Claim, ClaimCriteria, Claims
 from contracts.queue.records import ImageRecord, Receipt, Weights
 from contracts.settings import QueueSettings
 from contracts.storage import Storage
+from tests.support.claims import take
 from tests.support.images import encode_solid
 
 
@@ -26,14 +27,13 @@ class ScriptedWorker:
 
     def claim(self) -> Claim:
         """Claim the next job, which must be waiting."""
-        (claim,) = self.claims.claim(ClaimCriteria())
-        return claim
+        return take(self.claims)
 
     def claim_next(self) -> Claim:
         """Wait for a job and claim it."""
-        while not (claims := self.claims.claim(ClaimCriteria())):
+        while (claim := self.claims.claim(ClaimCriteria())) is None:
             time.sleep(0.01)
-        return claims[0]
+        return claim
 
     def complete(self, claim: Claim, denoise_seconds: float = 1.0) -> bytes:
         """Complete the job with one red image a seed; returns the file's bytes."""
@@ -59,5 +59,5 @@ class ScriptedWorker:
             model=Weights(id=parameters.model, sha256="0" * 64),
             timings={"denoise": denoise_seconds},
         )
-        assert self.claims.complete(claim, images, receipt)
+        assert self.claims.complete(claim, images, receipt, measured_seconds=denoise_seconds)
         return data

@@ -7,8 +7,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
+import pytest
 from redis import Redis
 
 from contracts.metrics import Counters
@@ -19,6 +20,7 @@ from contracts.redis.connection import connect
 from contracts.settings import QueueSettings, SharedSettings
 from contracts.storage import Storage
 from worker.loop.consumer import Consumer
+from worker.loop.progress import JobWatch
 from worker.pool.pool import Pool
 from worker.settings import WorkerSettings
 
@@ -70,6 +72,28 @@ def act_during(queue: JobQueue, job_id: str, act: Callable[[], object], step: in
     finally:  # the consumer failed, perhaps: a signal that came later would end the tests themselves
         over.set()
         thread.join()
+
+
+@contextmanager
+def after_each_step(act: Callable[[str, int], object]) -> Iterator[None]:
+    """While the block runs, do something after each step of each job: it is given the job's id and the step.
+
+    That happens in the worker's thread, so that no job goes on before it is done.
+    """
+    report = JobWatch.step
+
+    def step_and_act(watch: JobWatch, step: int, steps: int) -> None:
+        report(watch, step, steps)
+        act(watch.claim.job.id, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JobWatch, "step", step_and_act)
+        yield
+
+
+def at_step(number: int, job_id: str, act: Callable[[], object]) -> AbstractContextManager[None]:
+    """While the block runs, do something in the worker's thread when a job has made its step of this number."""
+    return after_each_step(lambda id, step: act() if (id, step) == (job_id, number) else None)
 
 
 def send_sigterm() -> None:

@@ -28,7 +28,7 @@ from contracts.storage import open_storage
 from contracts.processes.watchdog import Watchdog
 from tests.support.scripted_worker import ScriptedWorker
 from worker.loop.heartbeat import Heartbeat
-from worker.loop.progress import JobWatch
+from worker.loop.progress import JobWatch, ProgressReporter
 from worker.settings import WorkerSettings
 
 shared, settings = SharedSettings(), WorkerSettings()
@@ -40,8 +40,8 @@ heart.start()
 watchdog.watch(lambda: heart.find_fault(shared.hang_seconds))
 while True:
     claim = worker.claim_next()
-    watch = JobWatch(claims, [claim])
-    heart.hold([claim], watch)
+    watch = JobWatch(ProgressReporter(claims, 0), claim)
+    heart.hold(watch)
     if claim.job.parameters.prompt == "hang":
         ctypes.PyDLL(None).pause()
     worker.complete(claim)
@@ -49,10 +49,10 @@ while True:
 """
 REAL_WORKER = """
 import ctypes, sys
-import worker.loop.consumer
+from worker.generation.generate import JobGeneration
 from worker.main import main
 
-worker.loop.consumer.generate = lambda *jobs, **options: ctypes.PyDLL(None).pause()
+JobGeneration.run = lambda self: ctypes.PyDLL(None).pause()
 sys.exit(main())
 """
 

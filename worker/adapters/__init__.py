@@ -1,8 +1,8 @@
-"""LoRAs: found on disk, read, kept loaded beside a model, and active only on the images that name them.
+"""LoRAs: found on disk, read, kept loaded beside a model, and active only on the rows of jobs that name them.
 
 files.py      LoRA files on this machine: the catalogue's, and uploads fetched from the storage and evicted
 reader.py     a LoRA file -> the weights of each layer, checked against the model
 cache.py      LoRAs loaded beside one model; evicts the least recently used
-row_hooks.py  forward hooks that make a LoRA act on its own images' rows of each layer
+row_hooks.py  forward hooks that make a LoRA act on its own jobs' rows of each layer
 low_rank.py   the arithmetic of one layer: LoRA and DoRA
 """

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from contracts.requests.parameters import LoraParameters
 from worker.adapters import reader
 from worker.adapters.files import LoraFiles
 from worker.adapters.low_rank import Layer, LowRank
-from worker.adapters.row_hooks import ImageRows, LayerHooks, RowChange
+from worker.adapters.row_hooks import LayerHooks, RowChange, Rows
 from worker.families import DiffusersFamily
 from worker.runtime.out_of_memory import is_out_of_memory
 
@@ -84,6 +86,8 @@ class LoraCache:
         self._last_active = {AdapterSet().key}
         self._by_hash: OrderedDict[str, LoadedLora] = OrderedDict()
         self._hooks = LayerHooks()
+        self._active = ExitStack()
+        self._acting: tuple[tuple[object, int], ...] | None = None
 
     @property
     def is_active(self) -> bool:
@@ -102,22 +106,38 @@ class LoraCache:
         pinned = {adapter.weights.sha256 for kept in keep for adapter, _ in kept.adapters}
         return AdapterSet(tuple((self._load(lora, pinned), lora) for lora in loras))
 
-    @contextmanager
-    def active(self, sets: Sequence[AdapterSet]) -> Iterator[None]:
-        """Make each image's adapters act on its rows of the denoiser while inside. One set per image."""
-        active = {adapters.key for adapters in sets}
+    def act(self, parts: Sequence[tuple[AdapterSet, int]]) -> None:
+        """From now on, let adapters act on their rows of the denoiser, until `rest` or the next `act`.
+
+        Args:
+            parts: the adapters of each range of rows, and how many rows it has, in order.
+        """
+        acting = tuple((adapters.key, rows) for adapters, rows in parts)
+        if len({key for key, _ in acting}) == 1:
+            acting = ((acting[0][0], 0),)  # they act on every row, however many there are
+        if acting == self._acting:
+            return
+        self.rest()
+        active = {key for key, _ in acting}
         if active != self._last_active:
             self._files.counters.count("adapter_switches", model=self._model)
             self._last_active = active
         changes: dict[Layer, list[RowChange]] = {}
-        for adapter, scale, rows in _group_images(sets):
+        for adapter, scale, rows in _group_rows(parts):
             for layer, lora in adapter.denoiser.items():
                 changes.setdefault(layer, []).append((lora.scaled(layer, scale), rows))
-        try:
-            with self._hooks.registered(changes):
-                yield
-        finally:
-            self._evict(keep=())
+        self._active.enter_context(self._hooks.registered(changes))
+        self._acting = acting
+
+    def rest(self) -> None:
+        """Let no adapter act."""
+        self._acting = None
+        active, self._active = self._active, ExitStack()
+        active.close()
+
+    def evict(self, keep: Iterable[AdapterSet]) -> None:
+        """Drop the least recently used LoRAs beyond the limits, but none of `keep`."""
+        self._evict({adapter.weights.sha256 for kept in keep for adapter, _ in kept.adapters})
 
     @contextmanager
     def active_in_text_encoders(self, adapters: AdapterSet) -> Iterator[None]:
@@ -178,16 +198,16 @@ class LoraCache:
         self.resident_bytes = sum(adapter.size_bytes for adapter in self._by_hash.values())
 
 
-def _group_images(sets: Sequence[AdapterSet]) -> Iterator[tuple[LoadedLora, float, ImageRows | None]]:
-    """Yield each LoRA with its scale and images, in each job's order; images that agree share one change."""
-    for position in range(max(len(adapters.adapters) for adapters in sets)):
-        images: dict[tuple[str, float], list[int]] = {}
-        loaded: dict[tuple[str, float], LoadedLora] = {}
-        for image, adapters in enumerate(sets):
-            if position < len(adapters.adapters):
-                key = adapters.key[position]
-                loaded[key] = adapters.adapters[position][0]
-                images.setdefault(key, []).append(image)
-        for (sha256, scale), numbers in images.items():
-            rows = None if len(numbers) == len(sets) else ImageRows(numbers, of=len(sets))
-            yield loaded[sha256, scale], scale, rows
+def _group_rows(parts: Sequence[tuple[AdapterSet, int]]) -> Iterator[tuple[LoadedLora, float, Rows | None]]:
+    """Yield each LoRA with its scale and rows, in each job's order; neighbours that agree share one change."""
+    total = sum(rows for _, rows in parts)
+    for position in range(max(len(adapters.adapters) for adapters, _ in parts)):
+        start = 0
+        at_position = [(adapters.key[position : position + 1], adapters, rows) for adapters, rows in parts]
+        for key, group in groupby(at_position, itemgetter(0)):
+            ranges = list(group)
+            stop = start + sum(rows for _, _, rows in ranges)
+            if key:
+                loaded = ranges[0][1].adapters[position][0]
+                yield loaded, key[0][1], None if stop - start == total else Rows(start, stop, total)
+            start = stop

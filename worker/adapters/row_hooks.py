@@ -1,55 +1,47 @@
-"""Makes LoRAs act on their own images' rows of each layer's output, with forward hooks that are always removed.
+"""Makes LoRAs act on their own jobs' rows of each layer's output, with forward hooks that are always removed.
 
-A pipeline call computes several images together; in every layer, dimension 0 has one row per image, repeated for
-each pass of classifier-free guidance. Knows neither files nor which LoRAs stay loaded.
+A joined call computes the rows of several jobs one after the other; whose they are, the caller says. Knows neither
+files nor which LoRAs stay loaded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 import torch
 
 from worker.adapters.low_rank import Change, Layer
 
 
-class ImageRows:
-    """The rows that some of a call's images have in a layer's input and output."""
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a joined call that are one adapter's: `start` to `stop` (exclusive) of `total`."""
 
-    def __init__(self, images: Sequence[int], of: int) -> None:
-        """`images` are indexes into the `of` images of the call."""
-        self._images = images
-        self._of = of
-        self._indexes: dict[tuple[int, torch.device], torch.Tensor] = {}
+    start: int
+    stop: int
+    total: int
 
     def apply(self, change: Change, inputs: torch.Tensor, output: torch.Tensor) -> None:
-        """Apply a change to these images' rows of a layer's output, in place.
+        """Apply a change to these rows of a layer's output, in place.
 
         Raises:
-            RuntimeError: the number of rows is not a multiple of the number of images.
+            RuntimeError: the layer was given another number of rows than the call has, such as all tokens of all
+                images in one axis: which of them are whose is not known here.
         """
-        rows = self._row_indexes(output.shape[0], output.device)
-        changed = change(inputs.index_select(0, rows), output.index_select(0, rows))
-        output.index_copy_(0, rows, changed.to(output.dtype))
-
-    def _row_indexes(self, count: int, device: torch.device) -> torch.Tensor:
-        key = (count, device)
-        if key not in self._indexes:
-            passes, remainder = divmod(count, self._of)
-            if remainder:
-                raise RuntimeError(f"a layer was given {count} rows for {self._of} images")
-            rows = [number * self._of + image for number in range(passes) for image in self._images]
-            self._indexes[key] = torch.tensor(rows, device=device)
-        return self._indexes[key]
+        if len(output) != self.total:
+            raise RuntimeError(f"a layer was given {len(output)} rows in a call of {self.total}")
+        own = output[self.start : self.stop]
+        own.copy_(change(inputs[self.start : self.stop], own))
 
 
-#: A change and the images that it is for; None: all images of the call.
-RowChange = tuple[Change, ImageRows | None]
+#: A change and the rows that it is for; None: all rows of the call, whatever their number.
+RowChange = tuple[Change, Rows | None]
 
 
 class LoraHook:
-    """Forward hook that applies each LoRA's change to its own images' rows of a layer's output."""
+    """Forward hook that applies each LoRA's change to its own rows of a layer's output."""
 
     def __init__(self, changes: Sequence[RowChange]) -> None:
         """`changes` are applied in this order."""

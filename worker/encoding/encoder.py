@@ -79,19 +79,6 @@ class PromptEncoder:
             arguments[f"{prefix}pooled_prompt_embeds"] = torch.cat([row.pooled for row in rows]).to(self.device)
         return arguments
 
-    def windows(self, inputs: GenerationInputs) -> list[int]:
-        """Return how many windows of CLIP each image's embeddings take; in one call they must be equally many."""
-        prompts, negatives = self._prompts(inputs)
-        counts = [self._windows(prompt).count for prompt in prompts]
-        return (
-            counts
-            if negatives is None
-            else [
-                max(count, self._windows(negative).count)
-                for count, negative in zip(counts, negatives, strict=True)
-            ]
-        )
-
     def is_cached(self, prompt: PromptArguments) -> bool:
         """Whether the plain prompt's embedding without adapters is cached; counts nothing."""
         return self.cache.peek(self._key(AdapterSet(), Prompt(prompt))) is not None

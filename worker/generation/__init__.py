@@ -1,12 +1,13 @@
-"""One pipeline call: from jobs to images, receipts and stored files.
+"""One job: from its parameters to images, a receipt and stored files.
 
-generate.py    the algorithm: model, adapters, inputs, prompts, denoise and decode, restore, results
-inputs.py      reads and decodes the jobs' input images
-callback.py    listens to the pipeline: stage timer, steps, non-finite latents
-inpainting.py  crops around a mask, pastes the result back, blends it in
-prompt_reading.py  tokens of the jobs' prompts, and jobs that cannot share the call
-infotext.py    the line of parameters that A1111's web UI writes
-receipts.py    the receipt of a job, and the metadata of its files
-outputs.py     the result of a job; encodes and stores its images
-warm_up.py     one discarded image that compiles a model
+generate.py      the algorithm: model, adapters, inputs, prompts, denoise and decode, restore, result
+alone.py         the same for a job that has the worker for itself
+inputs.py        reads and decodes the job's input images
+step_listener.py listens to the pipeline: stage timer, steps, non-finite latents
+inpainting.py    crops around a mask, pastes the result back, blends it in
+prompt_reading.py tokens of the job's prompts
+infotext.py      the line of parameters that A1111's web UI writes
+receipts.py      the receipt of a job, and the metadata of its files
+outputs.py       the result of a job; encodes and stores its images
+warm_up.py       one discarded image that compiles a model
 """

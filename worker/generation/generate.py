@@ -1,205 +1,229 @@
-"""Generates the images of one job, or of several that share a pipeline call; reads from the top as the algorithm.
+"""Generates the images of one job, in its coroutine; reads from the top as the algorithm.
 
-Knows no queue and no HTTP: the caller claims the jobs, and watches them through a `Watch`.
+Other jobs are served while it waits for the device: at `take_turn`, and inside the pipeline wherever that calls a
+view. Knows no queue and no HTTP: the caller claims the job, and watches it through a `Watch`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from PIL import Image
 
 from contracts.errors import FailureCode, JobFailed, Unavailable
-from contracts.queue.records import JobError, Receipt
-from contracts.requests.parameters import JobParameters, combine
+from contracts.queue.records import JobError
+from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
-from worker.adapters.cache import AdapterSet
 from worker.checkpoints.places import NotPrepared
 from worker.encoding.encoder import PromptEncoder
+from worker.engine.engine import Engine
+from worker.engine.job import JobInFlight
+from worker.engine.views import refuse_editing, view
 from worker.families import GenerationInputs
 from worker.generation import inpainting, receipts
-from worker.generation.callback import StageTimer, StepCallback, Watch
 from worker.generation.inputs import read_inputs
 from worker.generation.outputs import JobResult
-from worker.generation.prompt_reading import UnequalPrompts, require_equal, token_counts
+from worker.generation.prompt_reading import token_counts
+from worker.generation.step_listener import StageTimer, StepListener, Watch
 from worker.pool.model import LoadedModel
 from worker.pool.pool import Pool
 from worker.runtime.device import free_memory
 from worker.runtime.out_of_memory import is_out_of_memory, raise_if_device_failed
 from worker.sampling.previews import DenoisedEstimate, PreviewEmitter, PreviewRequest
-from worker.sampling.step_cache import step_cache
+from worker.sampling.step_cache import StepCache
 
 _log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Job:
-    """One job of a pipeline call; its receipt counts the jobs of the same owner only."""
-
-    id: str
-    parameters: JobParameters
-    queue_seconds: float
-    owner: str = ""
+#: 64 values of latents for 64 pixels in 4 bytes, and as many again for start images, masks and noise.
+_KEPT_BYTES_A_PIXEL = 8
 
 
-def generate(
-    jobs: Sequence[Job], pool: Pool, storage: Storage, watch: Watch, worker_name: str = ""
-) -> list[JobResult]:
-    """Generate the images of jobs that share a pipeline call; if memory runs out, once more with a smaller plan.
+class JobGeneration:
+    """The generation of one job's images.
 
-    Returns:
-        The result of each job, in order: `generated` or `failed`.
-
-    Raises:
-        DeviceFailed: the device no longer works in this process.
-        Unavailable: the storage does not answer.
-        NotPrepared: files that the jobs need must be downloaded first.
-        BaseException: what `watch.step` raises.
+    Attributes:
+        timer: of its stages.
     """
-    merged = combine([job.parameters for job in jobs])
-    failed_plans: list[str] = []
-    while True:
-        callback = StepCallback(watch, StageTimer(pool.device))
-        try:
-            return _generate_once(jobs, merged, pool, storage, callback, worker_name, failed_plans)
-        except UnequalPrompts as unequal:
-            return unequal.in_groups(jobs, lambda group: generate(group, pool, storage, watch, worker_name))
-        except Exception as error:
-            if error is callback.raised or isinstance(error, Unavailable | NotPrepared):
-                raise
-            _log.exception("jobs %s failed", [job.id for job in jobs])
-            raise_if_device_failed(error, pool.device)
-            failure = _error_for_client(error)
-        # Outside `except`, the error is gone, and with it the tensors that its traceback referred to.
-        free_memory()
-        if failure.code is not FailureCode.OUT_OF_MEMORY:
-            break
-        failed_plan = pool.step_down(merged, merged.num_images)
-        if failed_plan is None or failed_plans:
-            break
-        failed_plans.append(failed_plan)
-    return [JobResult("failed", error=failure)] * len(jobs)
 
+    def __init__(
+        self, job: JobInFlight, engine: Engine, pool: Pool, storage: Storage, watch: Watch, worker_name: str = ""
+    ) -> None:
+        """For the engine's coroutine of this job: nothing happens before `run`."""
+        self.timer = StageTimer(pool.device)
+        self._flight, self._job, self._parameters = job, job.job, job.job.parameters
+        self._engine, self._pool, self._storage = engine, pool, storage
+        self._watch, self._worker_name = watch, worker_name
+        self._predicted_calls = 0
 
-def _generate_once(
-    jobs: Sequence[Job],
-    merged: JobParameters,
-    pool: Pool,
-    storage: Storage,
-    callback: StepCallback,
-    worker_name: str,
-    failed_plans: Sequence[str],
-) -> list[JobResult]:
-    """Make one attempt. `merged` is what the jobs need together; `failed_plans` ran out of memory before."""
-    timer = callback.timer
-    # The model, placed by its memory plan.
-    model = pool.ready(merged, merged.num_images)
-    callback.end_stage("load")
+    def run(self) -> JobResult:
+        """Generate; where memory runs out outside of a call that can be made again, once more with a smaller plan.
 
-    tokens = {job.id: token_counts(model.base, model.spec.family_spec, job.parameters) for job in jobs}
-    # Each job's adapters. A job whose adapters cannot be used fails alone.
-    adapters, failures = _load_adapters(jobs, model)
-    timer.end_stage("load_adapters")
-    if not adapters:
-        return [failures[job.id] for job in jobs]
+        Returns:
+            A `generated` or `failed` result.
 
-    # Input images, cropped around the mask if the job wants that.
-    ready = [job for job in jobs if job.id in adapters]
-    shared = ready[0].parameters
-    pipeline = model.pipeline(shared.mode, shared.scheduler, [control.controlnet for control in shared.controls])
-    inputs = read_inputs([job.parameters for job in ready], storage)
-    crop = inpainting.find_crop(inputs.mask, shared.padding_mask_crop)
-    callback.end_stage("read_inputs")
+        Raises:
+            DeviceFailed: the device no longer works in this process.
+            Unavailable: the storage does not answer.
+            NotPrepared: files that the job needs must be downloaded first.
+            BaseException: what is thrown into the coroutine.
+        """
+        while True:
+            try:
+                return self._generate()
+            except Exception as error:
+                if isinstance(error, Unavailable | NotPrepared):
+                    raise
+                _log.exception("job %s failed", self._job.id)
+                raise_if_device_failed(error, self._pool.device)
+                failure = _error_for_client(error)
+            # Outside `except`, the error is gone, and with it the tensors that its traceback referred to.
+            free_memory()
+            if failure.code is not FailureCode.OUT_OF_MEMORY or not self._step_down():
+                return JobResult("failed", error=failure)
 
-    image_adapters = [adapters[job.id] for job in ready for _ in job.parameters.seeds]
-    try:
-        with model.active(image_adapters) as encoder, pool.memory_tracker.running(pool.resident_bytes):
-            timer.end_stage("load_adapters")
-            # Prompts to embeddings.
-            require_equal(ready, encoder.windows(inputs))
-            encoder.owners = [job.owner for job in ready for _ in job.parameters.seeds]
-            embeddings = encoder.encode(inputs)
-            pool.count_look_ups(model, encoder)
-            model.placement.end_stage()
-            callback.end_stage("encode_prompt")
-            # Noise to latents to images.
-            cropped = inpainting.crop_inputs(inputs, crop)
-            generated = _denoise_and_decode(pipeline, model, cropped, embeddings, ready, callback)
-    finally:
-        # An aborted call would leave its hooks behind.
-        pipeline.maybe_free_model_hooks()
-        if model.adapters.is_active:
-            pool.drop(shared.model)
+    def _step_down(self) -> bool:
+        """After memory ran out: whether the job can begin again with a smaller plan."""
+        failed_plans = self._flight.usage.failed_plans
+        failed = None if failed_plans else self._pool.step_down(self._parameters, self._parameters.num_images)
+        if failed is None:
+            return False
+        failed_plans.append(failed)
+        return True
 
-    # Outside the mask the result is the input image, pixel for pixel.
-    images = inpainting.restore(generated, inputs, crop)
-    timer.end_stage("decode")
+    def _generate(self) -> JobResult:
+        """Make one attempt."""
+        job, parameters, timer = self._flight, self._parameters, self.timer
+        job.steps_done = 0
+        # The model, placed by its memory plan.
+        job.coroutine.take_turn("load")
+        model = self._engine.residency.place(job)
+        timer.end_stage("load")
+        tokens = token_counts(model.base, model.spec.family_spec, parameters)
 
-    receipt = receipts.make_receipt(
-        [job.parameters for job in ready],
-        model,
-        embeddings=encoder.cache_use,
-        memory=pool.memory_of(model, failed_plans),
-        predicted_calls=callback.predicted_calls,
-        worker=worker_name,
-    )
-    counts = {job.id: {**_own_counts(job, ready, encoder, pool), **tokens[job.id]} for job in ready}
-    results = failures | _results(ready, images, receipt, adapters, callback, counts)
-    return [results[job.id] for job in jobs]
+        # The job's adapters.
+        with torch.inference_mode(mode=False), torch.no_grad():
+            keep = self._engine.residency.adapter_sets(model)
+            job.adapters = model.adapters.load(parameters.loras, keep=keep)
+        timer.end_stage("load_adapters")
 
+        # Input images, cropped around the mask if the job wants that.
+        inputs = read_inputs([parameters], self._storage)
+        crop = inpainting.find_crop(inputs.mask, parameters.padding_mask_crop)
+        timer.end_stage("read_inputs")
 
-def _load_adapters(jobs: Sequence[Job], model: LoadedModel) -> tuple[dict[str, AdapterSet], dict[str, JobResult]]:
-    """Return the adapters of each job by id, and a failure for each job whose adapters cannot be used."""
-    adapters: dict[str, AdapterSet] = {}
-    failures: dict[str, JobResult] = {}
-    for job in jobs:
-        try:
-            adapters[job.id] = model.adapters.load(job.parameters.loras, keep=adapters.values())
-        except Exception as error:
-            if is_out_of_memory(error) or isinstance(error, Unavailable | NotPrepared):
-                # For all jobs of the call: they run again, with a smaller plan, or once storage or file are there.
-                raise
-            _log.exception("job %s failed", job.id)
-            raise_if_device_failed(error, model.device)
-            failures[job.id] = JobResult("failed", error=_error_for_client(error))
-    return adapters, failures
+        # Prompts to embeddings.
+        job.coroutine.take_turn("encode_prompt")
+        encoder = model.encoder([job.adapters] * parameters.num_images)
+        encoder.owners = [self._job.owner] * parameters.num_images
+        embeddings = encoder.encode(inputs)
+        self._pool.count_look_ups(model, encoder)
+        self._engine.residency.end_stage()
+        self._engine.residency.keep(job, _kept_bytes(parameters, embeddings))
+        timer.end_stage("encode_prompt")
 
+        # Noise to latents to images.
+        generated, non_finite = self._denoise_and_decode(model, inpainting.crop_inputs(inputs, crop), embeddings)
 
-def _denoise_and_decode(
-    pipeline: Any,
-    model: LoadedModel,
-    inputs: GenerationInputs,
-    embeddings: Mapping[str, torch.Tensor],
-    jobs: Sequence[Job],
-    callback: StepCallback,
-) -> list[Image.Image]:
-    """Call the pipeline: one image per seed, with previews and the step cache as the jobs want them."""
-    seeds = [seed for job in jobs for seed in job.parameters.seeds]
-    # Nothing should draw from the global generator; where a library does, it draws the same every time.
-    torch.manual_seed(seeds[0])
-    denoiser, controlnet = getattr(pipeline, model.family.denoiser), getattr(pipeline, "controlnet", None)
-    emitter = _preview_emitter(pipeline, model, jobs, callback.watch)
-    schedule = model.spec.family_spec.step_cache
-    fast = jobs[0].parameters.speed == "fast"
-    with (
-        step_cache(schedule, denoiser, controlnet) if fast else nullcontext() as cache,
-        callback.listening(denoiser, controlnet, emitter, cache),
-        torch.inference_mode(),
-    ):
-        result = pipeline(
-            **model.family.arguments(inputs),
-            **embeddings,
-            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
-            num_images_per_prompt=1,
-            output_type="pt",
-            callback_on_step_end=callback,
+        # Outside the mask the result is the input image, pixel for pixel.
+        images = inpainting.restore(generated, inputs, crop)
+        timer.end_stage("decode")
+        if non_finite:
+            message = "the model's output contains NaN or infinite values"
+            return JobResult.failed(FailureCode.INTERNAL, f"{message}; if the job uses LoRAs, try smaller scales")
+        receipt = self._receipt(model, encoder).model_copy(update=tokens)
+        return JobResult(
+            "generated", images=images, receipt=receipt, denoise_seconds=self._flight.usage.denoise_seconds
         )
-        return [to_pil(image) for image in result.images]
+
+    def _denoise_and_decode(
+        self, model: LoadedModel, inputs: GenerationInputs, embeddings: Mapping[str, torch.Tensor]
+    ) -> tuple[list[Image.Image], frozenset[int]]:
+        """Call the pipeline: one image per seed, with previews and the step cache as the job wants them.
+
+        Returns:
+            The images, and the indexes of those whose latents were not finite.
+        """
+        job, parameters = self._flight, self._parameters
+        controlnets = [control.controlnet for control in parameters.controls]
+        pipeline = model.pipeline(parameters.mode, parameters.scheduler, controlnets, view)
+        refuse_editing(type(pipeline))
+        emitter = self._preview_emitter(pipeline, model)
+        step_cache = None
+        if parameters.speed == "fast":
+            step_cache = StepCache(model.spec.family_spec.step_cache, model.denoiser)
+        job.coroutine.intercept = self._timed(step_cache)
+        listener = StepListener(pipeline, job, self._watch, self.timer, emitter, step_cache)
+        try:
+            result = pipeline(
+                **model.family.arguments(inputs),
+                **embeddings,
+                generator=[torch.Generator("cpu").manual_seed(seed) for seed in parameters.seeds],
+                num_images_per_prompt=1,
+                output_type="pt",
+            )
+        finally:
+            listener.close()
+            job.coroutine.intercept = None
+            if emitter is not None:
+                emitter.close()
+        self._predicted_calls = 0 if step_cache is None else step_cache.predicted_calls
+        return [to_pil(image) for image in result.images], listener.non_finite_images
+
+    def _timed(self, step_cache: StepCache | None) -> Any:
+        """What stands before each call of a view: the stage that encodes the inputs ends at the first step's."""
+        begun = False
+
+        def intercept(module: torch.nn.Module, entry: str, compute: Any) -> Any:
+            nonlocal begun
+            if entry == "__call__" and not begun:
+                begun = True
+                self.timer.end_stage("encode_inputs")
+            return compute() if step_cache is None else step_cache(module, entry, compute)
+
+        return intercept
+
+    def _preview_emitter(self, pipeline: Any, model: LoadedModel) -> PreviewEmitter | None:
+        """Return what makes the job's previews; None if it wants none."""
+        parameters = self._parameters
+        if not parameters.previews:
+            return None
+        size = (parameters.width, parameters.height)
+        return PreviewEmitter(
+            PreviewRequest(parameters.previews, parameters.num_images),
+            DenoisedEstimate(pipeline.scheduler, model.spec.family_spec.kind),
+            model.projection,
+            unpack=partial(_unpack, model, pipeline, size),
+            size=size,
+            emit=self._watch.preview,
+        )
+
+    def _receipt(self, model: LoadedModel, encoder: PromptEncoder) -> Any:
+        self._engine.note_memory(self._flight)
+        look_ups = encoder.cache_use_of(self._job.owner)
+        was_ahead = self._pool.was_read_ahead(self._parameters, self._job.owner)
+        ahead = min(encoder.cache_use.ahead, look_ups.misses) if was_ahead else 0
+        return receipts.make_receipt(
+            self._flight,
+            model,
+            embeddings=look_ups.model_copy(update={"ahead": ahead}),
+            budget_bytes=self._pool.plan_selector.size_bytes,
+            predicted_calls=self._predicted_calls,
+            timings={"queue": round(self._job.queue_seconds, 4), **self.timer.seconds},
+            worker=self._worker_name,
+        )
+
+
+def _kept_bytes(parameters: JobParameters, embeddings: Mapping[str, torch.Tensor]) -> int:
+    """What a job keeps between its calls: embeddings, latents, and what its scheduler and inputs are made of."""
+    return sum(tensor.nbytes for tensor in embeddings.values()) + parameters.pixels * _KEPT_BYTES_A_PIXEL
+
+
+def _unpack(model: LoadedModel, pipeline: Any, size: tuple[int, int], latents: torch.Tensor) -> Any:
+    return model.family.unpack_latents(pipeline, latents, size)
 
 
 def to_pil(image: torch.Tensor) -> Image.Image:
@@ -209,78 +233,6 @@ def to_pil(image: torch.Tensor) -> Image.Image:
     """
     pixels = image.float().mul(255).round_().to(torch.uint8)
     return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
-
-
-def _preview_emitter(
-    pipeline: Any, model: LoadedModel, jobs: Sequence[Job], watch: Watch
-) -> PreviewEmitter | None:
-    """Return what makes the jobs' previews; None if no job wants any."""
-    requests = [
-        PreviewRequest(job.id, job.parameters.previews, indexes)
-        for job, indexes in zip(jobs, _image_indexes(jobs), strict=True)
-    ]
-    if not any(request.count for request in requests):
-        return None
-    size = (jobs[0].parameters.width, jobs[0].parameters.height)
-    return PreviewEmitter(
-        requests,
-        DenoisedEstimate(pipeline.scheduler, model.spec.family_spec.kind),
-        model.projection,
-        unpack=lambda latents: model.family.unpack_latents(pipeline, latents, size),
-        size=size,
-        emit=watch.preview,
-    )
-
-
-def _image_indexes(jobs: Sequence[Job]) -> list[range]:
-    """Return which of the call's images are each job's."""
-    indexes, start = [], 0
-    for job in jobs:
-        indexes.append(range(start, start + job.parameters.num_images))
-        start = indexes[-1].stop
-    return indexes
-
-
-def _results(
-    jobs: Sequence[Job],
-    images: Sequence[Image.Image],
-    shared: Receipt,
-    adapters: Mapping[str, AdapterSet],
-    callback: StepCallback,
-    counts: Mapping[str, Mapping[str, object]],
-) -> dict[str, JobResult]:
-    """Return the images of each job by its id, with its own receipt made from the call's."""
-    results = {}
-    non_finite = callback.non_finite_images
-    for job, indexes in zip(jobs, _image_indexes(jobs), strict=True):
-        if non_finite.intersection(indexes):
-            message = (
-                "the model's output contains NaN or infinite values; if the job uses LoRAs, try smaller scales"
-            )
-            results[job.id] = JobResult.failed(FailureCode.INTERNAL, message)
-            continue
-        own = {
-            "parameters": job.parameters,
-            "seeds": job.parameters.seeds,
-            "loras": adapters[job.id].weights,
-            "timings": {"queue": round(job.queue_seconds, 4), **callback.timer.seconds},
-            **counts[job.id],
-        }
-        receipt = shared.model_copy(update=own)
-        results[job.id] = JobResult("generated", images=[images[index] for index in indexes], receipt=receipt)
-    return results
-
-
-def _own_counts(job: Job, jobs: Sequence[Job], encoder: PromptEncoder, pool: Pool) -> dict[str, object]:
-    """Return what a job's receipt counts: the jobs of its owner, as if nobody else used this worker."""
-    own, look_ups = [other for other in jobs if other.owner == job.owner], encoder.cache_use_of(job.owner)
-    ahead = encoder.cache_use.ahead if pool.was_read_ahead(job.parameters, job.owner) else 0
-    return {
-        "batch_jobs": len(own),
-        "batch_images": sum(other.parameters.num_images for other in own),
-        "shared": len(own) < len(jobs),
-        "embeddings": look_ups.model_copy(update={"ahead": min(ahead, look_ups.misses)}),
-    }
 
 
 def _error_for_client(error: Exception) -> JobError:

@@ -45,6 +45,7 @@ class JobResult:
         stored: the stored images, in the same order; empty unless `completed`.
         receipt: of a `generated` or `completed` job; the seconds of writing are added by `store`.
         error: why it `failed`.
+        denoise_seconds: worker time of the job's own denoising; None unless `generated` or `completed`.
     """
 
     status: Status
@@ -52,6 +53,7 @@ class JobResult:
     stored: Sequence[ImageRecord] = ()
     receipt: Receipt | None = None
     error: JobError | None = None
+    denoise_seconds: float | None = None
 
     @classmethod
     def failed(cls, code: FailureCode, message: str) -> JobResult:

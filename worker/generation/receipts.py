@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from contracts.memory.plan import Placement, Plan
-from contracts.queue.records import CacheUse, CallCounts, MemoryUse, Receipt
+from contracts.queue.records import CacheUse, MemoryUse, Receipt
 from contracts.requests.parameters import JobParameters
+from worker.engine.job import JobInFlight
 from worker.generation.infotext import infotext
 from worker.pool.model import LoadedModel
 from worker.runtime.device import describe_device
@@ -24,11 +25,10 @@ _LIBRARIES = ("darkroom", "torch", "diffusers", "transformers", "peft")
 #: Fields of a receipt that differ between two runs of one request.
 _PER_RUN = frozenset(
     {
-        "batch_images",
-        "batch_jobs",
-        "shared",
-        "whole_call",
         "embeddings",
+        "joined",
+        "mean_rows",
+        "pauses",
         "memory",
         "placement",
         "timings",
@@ -55,40 +55,46 @@ def library_versions() -> Mapping[str, str]:
 
 
 def make_receipt(
-    jobs: Sequence[JobParameters],
+    job: JobInFlight,
     model: LoadedModel,
     *,
     embeddings: CacheUse,
-    memory: MemoryUse,
+    budget_bytes: int,
     predicted_calls: int,
+    timings: Mapping[str, float],
     worker: str,
 ) -> Receipt:
-    """Return the receipt of the first of the jobs that shared a pipeline call.
-
-    The others' differ in parameters, seeds, LoRAs and timings.
-    """
-    shared = jobs[0]
+    """Return the receipt of a job whose images have been generated; the seconds of writing are added later."""
+    parameters, usage, plan = job.job.parameters, job.usage, model.placement.plan
+    controlnets = [control.controlnet for control in parameters.controls]
     return Receipt(
-        parameters=shared,
-        seeds=shared.seeds,
+        parameters=parameters,
+        seeds=parameters.seeds,
         model=model.weights,
+        loras=job.adapters.weights,
         controlnets=[
-            model.controlnet_weights(control.controlnet, control.conditioning_scale) for control in shared.controls
+            model.controlnet_weights(control.controlnet, control.conditioning_scale)
+            for control in parameters.controls
         ],
-        batch_images=sum(job.num_images for job in jobs),
-        batch_jobs=len(jobs),
-        whole_call=CallCounts(
-            batch_images=sum(job.num_images for job in jobs), batch_jobs=len(jobs), embeddings=embeddings
+        mean_rows=usage.mean_rows,
+        pauses=usage.pauses,
+        joined=usage.joined,
+        placement=model.locations(controlnets),
+        memory=MemoryUse(
+            plan="" if plan is None else plan.name,
+            budget_bytes=budget_bytes,
+            planned_bytes=0 if plan is None else plan.peak_bytes,
+            peak_bytes=usage.peak_bytes,
+            ran_out=list(usage.failed_plans),
         ),
-        placement=model.locations([control.controlnet for control in shared.controls]),
-        memory=memory,
         predicted_calls=predicted_calls,
-        deviations=_deviations(model.placement.plan, shared),
+        deviations=_deviations(plan, parameters),
         embeddings=embeddings,
         device=describe_device(model.device),
         dtype=str(model.dtype).removeprefix("torch."),
         kernels=dict(model.kernels.used),
         versions=dict(library_versions()),
+        timings=dict(timings),
         worker=worker,
     )
 

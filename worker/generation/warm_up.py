@@ -6,29 +6,16 @@ Knows no queue.
 from __future__ import annotations
 
 from contracts.errors import JobFailed
-from contracts.queue.events import Preview
 from contracts.requests.defaults import resolve
 from contracts.requests.schema import Txt2ImgRequest
 from contracts.requests.validation import check
 from contracts.storage import Storage
-from worker.generation.generate import Job, generate
+from worker.engine.job import Job
+from worker.generation.alone import generate_alone
 from worker.pool.pool import Pool
 
 #: CUDA graphs are warmed up in the first step, recorded in the second and replayed in the third.
 _STEPS = 3
-
-
-class _IgnoreProgress:
-    """Watch that ignores everything."""
-
-    def step(self, step: int, steps: int) -> None:
-        """Ignore a step."""
-
-    def check(self) -> None:
-        """Go on."""
-
-    def preview(self, job_id: str, preview: Preview) -> None:
-        """Ignore a preview."""
 
 
 def warm_up(pool: Pool, storage: Storage, model: str) -> None:
@@ -40,7 +27,7 @@ def warm_up(pool: Pool, storage: Storage, model: str) -> None:
     """
     prompt = pool.catalogue.model(model).prompt_hint or "a warm-up"
     request = Txt2ImgRequest(model=model, prompt=prompt, seed=0, num_inference_steps=_STEPS)
-    job = Job("warm-up", resolve(request, check(request, pool.catalogue), {}), 0.0)
-    (result,) = generate([job], pool, storage, _IgnoreProgress())
+    job = Job("warm-up", resolve(request, check(request, pool.catalogue), {}))
+    result = generate_alone(job, pool, storage)
     if result.error is not None:
         raise JobFailed(result.error.code, result.error.message)

@@ -1,9 +1,10 @@
 """The worker's loop: claims jobs, keeps their leases, completes them; the only room that knows the queue.
 
-consumer.py       the loop: claim → generate → complete
+consumer.py       the loop: claim → serve → complete
 claimer.py        claims jobs that can run now, and has prepared what others lack
-claim_policy.py   what to ask the queue for next: minimum residency of a model, limits of a claim
-progress.py       watches running jobs: progress out, cancels and deadlines in
+job_work.py       what a claimed job does, and what its errors mean for the queue
+claim_policy.py   what to ask the queue for next: minimum residency of a model, room for more jobs
+progress.py       watches jobs in flight: progress out, cancels and deadlines in
 completion.py     stores images and writes how jobs ended
 storage_outage.py claims nothing and keeps what was generated while the storage takes no images
 heartbeat.py      extends leases, reaps those of lost workers, ends a process that hangs

@@ -1,4 +1,4 @@
-"""What to ask the queue for next, so that models are not swapped back and forth.
+"""What to ask the queue for next: how many more jobs, and no swapping of models back and forth.
 
 With an age bound alone, every job is overdue under overload, and every claim would change the model. So a model
 that has just been loaded stays for a minimum time, however long other jobs have waited.
@@ -7,22 +7,25 @@ that has just been loaded stays for a minimum time, however long other jobs have
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Sequence
 
 from contracts.queue.leases import ClaimCriteria
-from worker.settings import WorkerSettings
 
-#: Returns model -> pixels that one pipeline call may generate.
-ModelPixels = Callable[[], Mapping[str, int]]
+#: Tiers of priority, the highest first.
+TIERS = ("high", "normal", "low")
 
 
 class ClaimPolicy:
-    """The minimum residency of a model, and the limits of a claim."""
+    """The minimum residency of a model, and the room for more jobs.
 
-    def __init__(self, minimum_seconds: float, model_pixels: ModelPixels = dict) -> None:
-        """`model_pixels` returns model -> pixels that one pipeline call may generate, by the memory plan."""
-        self._minimum_seconds = minimum_seconds
-        self._model_pixels = model_pixels
+    Attributes:
+        minimum_seconds: that a model stays, however long jobs of others have waited.
+    """
+
+    def __init__(self, minimum_seconds: float, max_jobs: int) -> None:
+        """`max_jobs`: in flight of one tier and those above it: a high job finds room beside many low ones."""
+        self.minimum_seconds = minimum_seconds
+        self._max_jobs = max_jobs
         self._model: str | None = None
         self._since = 0.0
 
@@ -34,25 +37,32 @@ class ClaimPolicy:
     @property
     def settled(self) -> bool:
         """Whether the current model has had its minimum time, so that another may replace it."""
-        return self._model is None or time.monotonic() - self._since >= self._minimum_seconds
+        return self._model is None or time.monotonic() - self._since >= self.minimum_seconds
+
+    def room(self, tiers: Sequence[int]) -> dict[str, int]:
+        """Tier -> how many more of its jobs may be claimed beside those of these tiers (0: high)."""
+        return {
+            name: max(0, self._max_jobs - sum(other <= tier for other in tiers)) for tier, name in enumerate(TIERS)
+        }
 
     def criteria(
         self,
         warm: Collection[str],
-        settings: WorkerSettings,
+        tiers: Sequence[int],
         ready: Collection[str] | None = None,
         deferred: Collection[str] = (),
     ) -> ClaimCriteria:
-        """The criteria of the next claim; `ready` and `deferred` as in `ClaimCriteria`."""
+        """The criteria of the next claim.
+
+        Args:
+            tiers: of the jobs in flight.
+            ready, deferred: as in `ClaimCriteria`.
+        """
         return ClaimCriteria(
             warm=tuple(warm),
             settled=self.settled,
-            max_images=settings.max_batch_images,
-            max_pixels=settings.max_batch_pixels,
-            model_pixels=self._model_pixels(),
-            max_adapters=settings.loaded_loras,
-            batching=settings.batching != "off",
-            batch_wait_seconds=settings.batch_wait_seconds,
             ready=ready,
             deferred=deferred,
+            room=self.room(tiers),
+            in_flight=len(tiers),
         )

@@ -1,4 +1,4 @@
-"""Claims jobs that can run now: their files are here, their function is ours, and the memory plan has room.
+"""Claims jobs that can run now: their files are here, and their function is ours.
 
 What jobs lack is prepared meanwhile. Knows nothing of how jobs run or end.
 """
@@ -16,7 +16,7 @@ from rq.serializers import JSONSerializer
 
 from contracts.errors import FailureCode
 from contracts.queue.client import FORMER_RUN_FUNCTIONS, RUN_FUNCTION
-from contracts.queue.leases import Claim, ClaimCriteria, ClaimDeferred, Claims, NextJobs, NotReady
+from contracts.queue.leases import Claim, ClaimCriteria, Claims, MustRunAlone, NextJobs, NotReady
 from contracts.queue.records import JobError
 from worker.loop.claim_policy import ClaimPolicy
 from worker.loop.prefetch import Prefetcher
@@ -30,7 +30,7 @@ _FUNCTION_REFUSED = JobError.of(FailureCode.REFUSED_FUNCTION, "the job names a f
 
 
 class Claimer:
-    """Claims jobs for one pipeline call at a time.
+    """Claims one job after another.
 
     Attributes:
         wait_seconds: after a claim without jobs: when to try again, unless something wakes the worker before.
@@ -61,26 +61,38 @@ class Claimer:
         self._settings = settings
         self._held_claims = held_claims
         self._claim_lost = False
+        self._runs_alone = False
+        self._tiers: tuple[int, ...] = ()
 
-    def claim(self) -> list[Claim]:
-        """Jobs for one pipeline call; empty where there are none."""
+    def claim(self, tiers: Sequence[int]) -> Claim | None:
+        """The next job that can run now beside those in flight, which have these tiers; None: there is none."""
         self.wait_seconds = self._settings.poll_seconds
+        if not tiers:
+            self._runs_alone = False
+        if self._runs_alone:
+            return None
         try:
             if self._claim_lost:
                 self._claims.release_lost(self._held_claims())
                 self._claim_lost = False
-            return self._fitting(self._prepared(self._allowed(self._claims.claim(self._criteria()))))
+            self._tiers = tuple(tiers)
+            claim = self._claims.claim(self._criteria())
+            if claim is not None and not self._may_run(claim):
+                self.wait_seconds = 0.0
+                return None
+            self._runs_alone = claim is not None and claim.alone
+            return claim
+        except MustRunAlone:
+            _log.debug("nothing claimed beside jobs in flight: the next job runs alone")
         except NotReady as error:
             self.prepare(error.names)
             self.wait_seconds = 0.0  # another model's jobs may be ready
-        except ClaimDeferred as deferred:
-            self.wait_seconds = min(deferred.seconds, self._settings.poll_seconds)
         except RedisError as error:
             _log.warning("nothing claimed, Redis does not answer: %s", error)
             # The claim may have run and only its answer been lost.
             self._claim_lost = True
             self.wait_seconds = _REDIS_PAUSE_SECONDS
-        return []
+        return None
 
     def peek(self) -> NextJobs:
         """The jobs that would be claimed now; in any thread."""
@@ -96,41 +108,33 @@ class Claimer:
         deferred, warm = self._prefetcher.deferred, self._pool.warm
         self._prefetcher.forget(warm)
         ready = {*warm, *self._prefetcher.ready}
-        return self._policy.criteria(warm, self._settings, ready, [name for name in deferred if name not in ready])
+        return self._policy.criteria(warm, self._tiers, ready, [name for name in deferred if name not in ready])
 
-    def _prepared(self, claims: list[Claim]) -> list[Claim]:
-        """The claims with all that they need; others, which a release queued that did not say so, go back."""
-        ready = {*self._pool.warm, *self._prefetcher.ready}
-        prepared = [claim for claim in claims if ready.issuperset(claim.job.parameters.needs)]
-        for claim in reversed(claims):
-            if claim not in prepared:
-                self._claims.release(claim, needs=claim.job.parameters.needs)
-        return prepared
+    def _may_run(self, claim: Claim) -> bool:
+        """Whether a claimed job can run here; else it has ended, or is back in its queue."""
+        if not self._is_ours(claim):
+            return False
+        needs = claim.job.parameters.needs
+        if {*self._pool.warm, *self._prefetcher.ready}.issuperset(needs):
+            return True
+        # An earlier release queued it, and did not say what it needs.
+        self._claims.release(claim, needs=needs)
+        return False
 
-    def _allowed(self, claims: list[Claim]) -> list[Claim]:
-        """The claims whose RQ job names our function; any other was planted: it fails here, and is logged."""
-        allowed = []
-        for claim in claims:
-            try:
-                function = self._function_of(claim.job.id)
-            except NoSuchJobError:
-                # After a failover, two connections may lead to different servers for a moment: no reason to fail
-                # the job. Its lease expires, which uses up an attempt.
-                _log.warning("job %s has no job of RQ: not run now", claim.job.id)
-                continue
-            if function == RUN_FUNCTION or function in FORMER_RUN_FUNCTIONS:
-                allowed.append(claim)
-                continue
-            _log.error("job %s names the function %r: refused", claim.job.id, function)
-            self._claims.fail(claim, _FUNCTION_REFUSED)
-        return allowed
-
-    def _fitting(self, claims: list[Claim]) -> list[Claim]:
-        """The claims that the memory plan can run together, adapters included; the others are released."""
-        count = self._pool.count_fitting([claim.job.parameters for claim in claims])
-        for claim in reversed(claims[count:]):
-            self._claims.release(claim)
-        return claims[:count]
+    def _is_ours(self, claim: Claim) -> bool:
+        """Whether the job's RQ job names our function; any other was planted: it fails here, and is logged."""
+        try:
+            function = self._function_of(claim.job.id)
+        except NoSuchJobError:
+            # After a failover, two connections may lead to different servers for a moment: no reason to fail
+            # the job. Its lease expires, which uses up an attempt.
+            _log.warning("job %s has no job of RQ: not run now", claim.job.id)
+            return False
+        if function == RUN_FUNCTION or function in FORMER_RUN_FUNCTIONS:
+            return True
+        _log.error("job %s names the function %r: refused", claim.job.id, function)
+        self._claims.fail(claim, _FUNCTION_REFUSED)
+        return False
 
     def _function_of(self, job_id: str) -> str | None:
         try:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,7 +21,7 @@ from contracts.queue.leases import Claim, Claims, Verdict, job_context
 from contracts.queue.records import JobState, Receipt
 from contracts.storage import Storage
 from worker.generation.outputs import JobResult, store
-from worker.loop.progress import JobWatch
+from worker.loop.progress import JobWatch, ProgressReporter
 from worker.loop.storage_outage import StorageOutage
 
 _log = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ class JobCompleter:
         storage: Storage,
         counters: Counters,
         outage: StorageOutage,
+        reporter: ProgressReporter,
         must_release: Callable[[], bool] = lambda: False,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -56,6 +57,7 @@ class JobCompleter:
             stopping: whether the process was asked to stop, so that no write to Redis is retried forever.
         """
         self._claims = claims
+        self._reporter = reporter
         self._stopping = stopping
         self._storage = storage
         self._outage = outage
@@ -69,17 +71,11 @@ class JobCompleter:
         """Wait for the jobs that are being written; no job can be completed afterwards."""
         self._writers.shutdown()
 
-    def complete(self, claims: Sequence[Claim], watch: JobWatch, results: Sequence[JobResult]) -> None:
-        """Store each job's images and write its end; waits for the storage and for Redis while they are away."""
-        receipt = next((result.receipt for result in results if result.receipt is not None), None)
-        if receipt is not None:
-            self._counters.observe("batch_images", receipt.batch_images, model=receipt.model.id)
-        writes = [
-            self._writers.submit(self._complete_job, claim, watch, result)
-            for claim, result in zip(claims, results, strict=True)
-        ]
-        for write in writes:
-            write.result()
+    def complete(self, claim: Claim, watch: JobWatch, result: JobResult) -> Future[None]:
+        """Begin to store a job's images and write its end; that waits for the storage and for Redis while they are
+        away.
+        """
+        return self._writers.submit(self._complete_job, claim, watch, result)
 
     def delete_images(self, folder: str, keep: Collection[str] = ()) -> None:
         """Delete the stored images of a job (`ID`) or of one attempt (`ID/ATTEMPT`), except the keys to keep."""
@@ -92,9 +88,10 @@ class JobCompleter:
 
     def _complete_job(self, claim: Claim, watch: JobWatch, result: JobResult) -> None:
         with job_context([claim.job]):
-            if result.status == "generated" and claim.job.id not in watch.verdicts:
+            self._reporter.finish(watch)
+            if result.status == "generated" and watch.verdict is None:
                 result = self._store(claim, watch, result)
-            write = partial(self._write, claim, watch.verdicts.get(claim.job.id), result)
+            write = partial(self._write, claim, watch, result)
             retry_until_written(write, self._stopping)
 
     def _store(self, claim: Claim, watch: JobWatch, result: JobResult) -> JobResult:
@@ -109,7 +106,7 @@ class JobCompleter:
             watch.mark_alive()
             if self._stopping() and time.monotonic() - started_at > _STOPPING_PATIENCE_SECONDS:
                 return False
-            return claim.job.id not in watch.verdicts and not self._must_release()
+            return watch.verdict is None and not self._must_release()
 
         try:
             return store(result, claim.job.id, claim.job.attempts, _PatientWriter(self._outage, may_wait))
@@ -123,9 +120,9 @@ class JobCompleter:
         self.delete_images(f"{claim.job.id}/{claim.job.attempts}")
         return unstored
 
-    def _write(self, claim: Claim, verdict: Verdict | None, result: JobResult) -> None:
-        final = _final(result, verdict)
-        status = self._close(claim, final)
+    def _write(self, claim: Claim, watch: JobWatch, result: JobResult) -> None:
+        final = _final(result, watch.verdict)
+        status = self._close(claim, watch, final)
         details: dict[str, object] = {"status": status, "attempt": claim.job.attempts}
         if status == "failed" and final.error is not None:
             details["code"] = final.error.code.value
@@ -138,19 +135,25 @@ class JobCompleter:
         level = logging.WARNING if status in ("failed", "lost") else logging.INFO
         _log.log(level, "job %s", status, extra=details)
 
-    def _close(self, claim: Claim, result: JobResult) -> str:
+    def _close(self, claim: Claim, watch: JobWatch, result: JobResult) -> str:
         """Write the end of a job; return how it ended: `lost` if another worker owns it and nothing was written.
 
         A cancel or a deadline that came while the images were decoded and stored wins over a completed result.
         """
+        used_seconds = watch.used_seconds
         if result.status == "completed" and result.receipt is not None:
-            return self._claims.complete(claim, list(result.stored), result.receipt) or "lost"
+            images, measured = list(result.stored), result.denoise_seconds
+            ended = self._claims.complete(
+                claim, images, result.receipt, used_seconds=used_seconds, measured_seconds=measured
+            )
+            return ended or "lost"
         if result.status == "failed" and result.error is not None:
-            return self._claims.fail(claim, result.error) or "lost"
+            return self._claims.fail(claim, result.error, used_seconds=used_seconds) or "lost"
         if result.status == "cancelled":
-            return self._claims.finish(claim, JobState.CANCELLED) or "lost"
+            return self._claims.finish(claim, JobState.CANCELLED, used_seconds=used_seconds) or "lost"
         if result.status in ("released", "device_failed"):
-            is_released = self._claims.release(claim, device_failed=result.status == "device_failed")
+            device_failed = result.status == "device_failed"
+            is_released = self._claims.release(claim, device_failed=device_failed, used_seconds=used_seconds)
             return result.status if is_released else "lost"
         return "lost"
 

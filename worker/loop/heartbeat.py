@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -38,6 +38,7 @@ class Heartbeat:
         report: Callable[[], dict[str, Any]],
         delete_images: Callable[[str], None],
         counters: Counters,
+        idle_seconds: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """Build it; it beats from `start` on.
 
@@ -45,13 +46,14 @@ class Heartbeat:
             report: fields of the worker's report.
             delete_images: deletes the stored images of a job, by its id.
             counters: added to the service's totals with each beat.
+            idle_seconds: seconds since the last sign of life of the jobs' thread; 0 while it has no jobs.
         """
         self._claims = claims
         self._settings = settings
         self._report_fields = report
         self._totals = TotalsWriter(claims.connection, counters)
-        # Jobs are generated while those before them are being completed.
-        self._held: list[tuple[Sequence[Claim], JobWatch]] = []
+        self._idle_seconds = idle_seconds
+        self._held: list[JobWatch] = []
         self._lock = threading.Lock()
         self._thread = BackgroundThread("heartbeat")
         # A storage that is slow or away must not delay the beats.
@@ -75,21 +77,21 @@ class Heartbeat:
         except RedisError:
             _log.warning("Redis does not answer: the last counts are lost, the worker's report expires by itself")
 
-    def hold(self, claims: Sequence[Claim], watch: JobWatch) -> None:
-        """Extend these leases with each beat, until `stop_holding`."""
+    def hold(self, watch: JobWatch) -> None:
+        """Extend the lease of this job with each beat, until `stop_holding`."""
         with self._lock:
-            self._held.append((claims, watch))
+            self._held.append(watch)
 
     def stop_holding(self, watch: JobWatch) -> None:
-        """The jobs of this watch have ended."""
+        """The job has ended."""
         with self._lock:
-            self._held = [(claims, other) for claims, other in self._held if other is not watch]
+            self._held = [other for other in self._held if other is not watch]
 
     @property
     def held_claims(self) -> list[Claim]:
         """All claims whose leases are extended."""
         with self._lock:
-            return [claim for claims, _ in self._held for claim in claims]
+            return [watch.claim for watch in self._held]
 
     def beat(self) -> None:
         """Extend, report, reap and count once; a Redis that is away only delays this."""
@@ -111,7 +113,8 @@ class Heartbeat:
         if beat_at is not None and now - beat_at > hang_seconds + self._claims.lease_seconds / 3:
             return f"no heartbeat for {now - beat_at:.0f} s"
         with self._lock:
-            idle_seconds = max((watch.idle_seconds for _, watch in self._held), default=0.0)
+            idle_seconds = max((watch.idle_seconds for watch in self._held), default=0.0)
+        idle_seconds = max(idle_seconds, self._idle_seconds())
         if idle_seconds > self._settings.stall_seconds:
             return f"no step for {idle_seconds:.0f} s"
         return None
@@ -119,12 +122,11 @@ class Heartbeat:
     def _extend(self) -> None:
         with self._lock:
             held = list(self._held)
-        lost = self._claims.extend([claim for claims, _ in held for claim in claims])
-        for claims, watch in held:
-            for claim in claims:
-                if claim.job.id in lost:
-                    # This may be a job that has just ended: its watch is no longer used.
-                    watch.drop(claim.job.id)
+        lost = self._claims.extend([watch.claim for watch in held])
+        for watch in held:
+            if watch.claim.job.id in lost:
+                # This may be a job that has just ended: its watch is no longer used.
+                watch.drop()
 
     def _report(self) -> WorkerReport:
         fields, held = self._report_fields(), self.held_claims

@@ -1,175 +1,172 @@
-"""Watches jobs while they run: writes their progress, reads cancels and deadlines; one round trip per report.
+"""Watches jobs in flight: writes their progress, reads cancels and deadlines; one round trip for all of them.
 
-The steps go on meanwhile: what a report brings is heeded at the step after it. Also keeps the time of the last
-step, for the watchdog. Knows claims; knows nothing of diffusers.
+The steps go on meanwhile: what a report brings is heeded before the job's next call. Knows claims, but no
+diffusers.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from functools import partial
+from collections.abc import Callable
 
 from redis.exceptions import RedisError
 
 from contracts.processes.background import BackgroundThread
 from contracts.queue.events import Preview
-from contracts.queue.leases import Claim, Claims, Verdict
+from contracts.queue.leases import Claim, Claims, Report, Verdict
 from contracts.queue.records import Progress
 
 _log = logging.getLogger(__name__)
 
-#: After a failed write to Redis, nothing is written for this long, so that steps do not wait for it.
+#: After a failed write to Redis, nothing is written for this long.
 _REDIS_PAUSE_SECONDS = 1.0
+#: Jobs without news are asked about this often: they may have been cancelled while they load or pause.
+_QUIET_SECONDS = 1.0
 
 
-class Aborted(Exception):
-    """No job of the pipeline call goes on; raised out of the pipeline's step callback."""
+class Aborted(BaseException):
+    """The job does not go on: cancelled, past its deadline, or another worker's. Thrown into its coroutine."""
 
 
-class Released(Exception):
-    """The worker must stop now, and its jobs go back to the queue; raised out of the pipeline's step callback."""
+class Released(BaseException):
+    """The worker must stop now, and the job goes back to the queue. Thrown into its coroutine."""
 
 
 class JobWatch:
-    """The progress of jobs in one pipeline call, and why some of them do not go on.
+    """The progress of one job in flight, and why it does not go on.
 
     Attributes:
-        verdicts: job id -> why it was dropped.
+        verdict: why it was dropped; None while it goes on.
+        used_seconds: of worker time, by its execution so far.
     """
 
     def __init__(
-        self,
-        claims: Claims,
-        running: Sequence[Claim],
-        must_release: Callable[[], bool] = lambda: False,
-        on_step: Callable[[], object] = lambda: None,
-        report_seconds: float = 0.0,
-        thread: BackgroundThread | None = None,
+        self, reporter: ProgressReporter, claim: Claim, must_release: Callable[[], bool] = lambda: False
     ) -> None:
-        """Watch jobs that start now.
-
-        Args:
-            must_release: asked at each step: whether the jobs go back to the queue.
-            on_step: called after each step after which jobs go on.
-            report_seconds: minimum time between two reports; the last step is always reported.
-            thread: makes the reports of all steps but the last; None: each step waits for its own.
-        """
-        self.verdicts: dict[str, Verdict] = {}
-        self._claims = claims
-        self._running = list(running)
+        """`must_release`: asked before each call: whether the job goes back to the queue."""
+        self.verdict: Verdict | None = None
+        self.used_seconds = 0.0
+        self.claim = claim
+        self._reporter = reporter
         self._must_release = must_release
-        self._on_step = on_step
-        self._report_seconds = report_seconds
-        self._thread = thread
-        self._report: Future[None] | None = None
-        self._reported_at = float("-inf")
+        self._news: Progress | None = None
         self._first_step_at: float | None = None
-        self._no_write_before = 0.0
-        # Apart, because a Redis whose memory is full refuses previews only.
+        # Apart from reports, because a Redis whose memory is full refuses previews only.
         self._no_preview_before = 0.0
-        self._last_step_at = time.monotonic()
+        self._alive_at: float | None = None
 
     @property
     def idle_seconds(self) -> float:
-        """Seconds since the last step, or since the start."""
-        return time.monotonic() - self._last_step_at
+        """Seconds since the last sign of life of a job that has left the engine; 0 before that."""
+        return 0.0 if self._alive_at is None else time.monotonic() - self._alive_at
 
     def mark_alive(self) -> None:
-        """Tell the watchdog that these jobs wait for something that is being watched: no step is due."""
-        self._last_step_at = time.monotonic()
+        """The job has left the engine, and waits for something that is being watched."""
+        self._alive_at = time.monotonic()
+
+    def stop_reason(self) -> BaseException | None:
+        """What must be thrown into the job's coroutine now, if anything."""
+        if self.verdict is not None:
+            return Aborted()
+        return Released() if self._must_release() else None
 
     def step(self, step: int, steps: int) -> None:
-        """Called after each denoising step; report it if the last report is old enough, and has ended.
+        """Called after each denoising step, counted from 1."""
+        self._news = self._progress(step, steps)
+        self._reporter.note_news()
 
-        Raises:
-            Aborted: every job was cancelled, is past its deadline, or belongs to another worker.
-            Released: the worker must stop now.
-        """
-        self._last_step_at = time.monotonic()
-        if self._must_release():
-            raise Released
-        progress = self._progress(step, steps)
-        if step == steps:
-            self.finish()
-            self._ask(progress)
-        elif self._is_due():
-            self.finish()
-            self._start_report(progress)
-        if not self._running:
-            raise Aborted
-        self._on_step()
-
-    def check(self) -> None:
-        """Called between stages that have no steps: drop jobs that were cancelled or are past their deadline.
-
-        Raises:
-            Aborted: no job is left.
-            Released: the worker must stop now.
-        """
-        if self._must_release():
-            raise Released
-        self.finish()
-        self._ask(None)
-        if not self._running:
-            raise Aborted
-
-    def finish(self) -> None:
-        """Wait for the report that is being made, so that none comes after the call."""
-        report, self._report = self._report, None
-        if report is not None:
-            report.result()
-
-    def preview(self, job_id: str, preview: Preview) -> None:
-        """Publish a preview of a running job; in any thread. A preview that cannot be written is dropped."""
-        claim = next((claim for claim in self._running if claim.job.id == job_id), None)
-        if claim is None or time.monotonic() < self._no_preview_before:
+    def preview(self, preview: Preview) -> None:
+        """Publish a preview; in any thread. A preview that cannot be written is dropped."""
+        if self.verdict is not None or time.monotonic() < self._no_preview_before:
             return
         try:
-            self._claims.preview(claim, preview)
+            self._reporter.claims.preview(self.claim, preview)
         except RedisError as error:
             _log.warning("preview not written: %s", error)
             self._no_preview_before = time.monotonic() + _REDIS_PAUSE_SECONDS
 
-    def drop(self, job_id: str) -> None:
-        """Stop watching a job whose lease was lost."""
-        self.verdicts[job_id] = "lost"
-        self._running = [claim for claim in self._running if claim.job.id != job_id]
+    def drop(self, verdict: Verdict = "lost") -> None:
+        """Let the job not go on."""
+        if self.verdict is None:
+            self.verdict = verdict
 
-    def _is_due(self) -> bool:
-        is_free = self._report is None or self._report.done()
-        return is_free and self._last_step_at - self._reported_at >= self._report_seconds
-
-    def _start_report(self, progress: Progress) -> None:
-        if self._thread is None:
-            self._ask(progress)
-        else:
-            self._report = self._thread.submit(partial(self._ask, progress))
-        self._reported_at = time.monotonic()
+    def take_report(self) -> Report:
+        """What is new since the last report."""
+        news, self._news = self._news, None
+        return Report(self.claim, news, self.used_seconds)
 
     def _progress(self, step: int, steps: int) -> Progress:
-        eta_seconds = None
+        eta_seconds, now = None, time.monotonic()
         if self._first_step_at is None:
-            self._first_step_at = self._last_step_at
+            self._first_step_at = now
         elif step > 1:
-            eta_seconds = round((self._last_step_at - self._first_step_at) / (step - 1) * (steps - step), 3)
+            eta_seconds = round((now - self._first_step_at) / (step - 1) * (steps - step), 3)
         return Progress(step=step, steps=steps, fraction=round(step / steps, 4), eta_seconds=eta_seconds)
 
-    def _ask(self, progress: Progress | None) -> None:
-        """Write the progress, if there is any, and drop the jobs that do not go on."""
-        if time.monotonic() < self._no_write_before:
+
+class ProgressReporter:
+    """Reports what is new about all jobs in flight, in a thread of its own."""
+
+    def __init__(self, claims: Claims, report_seconds: float) -> None:
+        """`report_seconds`: minimum time between two reports; 0: each step waits for its own."""
+        self.claims = claims
+        self._report_seconds = report_seconds
+        self._watches: list[JobWatch] = []
+        self._news = threading.Event()
+        # Held for the time of a report, so that none comes after a job's last one.
+        self._lock = threading.Lock()
+        self._no_write_before = 0.0
+        self._thread = BackgroundThread("progress")
+
+    def start(self) -> None:
+        """Report in the background until `close`."""
+        self._thread.repeat(self._report_news, self._report_seconds)
+
+    def close(self) -> None:
+        """Stop reporting."""
+        self._thread.close(timeout_seconds=0)
+        self._news.set()
+        self._thread.close()
+
+    def add(self, watch: JobWatch) -> None:
+        """Report this job from now on."""
+        with self._lock:
+            self._watches = [*self._watches, watch]
+
+    def finish(self, watch: JobWatch) -> None:
+        """Make a job's last report; none comes after it."""
+        with self._lock:
+            self._watches = [other for other in self._watches if other is not watch]
+            if watch.verdict is None:
+                self._report([watch])
+
+    def note_news(self) -> None:
+        """A job has made a step."""
+        if self._report_seconds:
+            self._news.set()
+        else:
+            with self._lock:
+                self._report(self._watches)
+
+    def _report_news(self) -> None:
+        self._news.wait(_QUIET_SECONDS)
+        self._news.clear()
+        with self._lock:
+            self._report([watch for watch in self._watches if watch.verdict is None])
+
+    def _report(self, watches: list[JobWatch]) -> None:
+        """Write the progress, and drop the jobs that do not go on."""
+        if not watches or time.monotonic() < self._no_write_before:
             return
-        running = self._running  # the heartbeat's thread may drop one meanwhile
         try:
-            verdicts = self._claims.advance(running, progress)
+            verdicts = self.claims.advance([watch.take_report() for watch in watches])
         except RedisError as error:
             # The image is worth finishing: the fence decides at the end whether it still counts.
             _log.warning("progress not written: %s", error)
             self._no_write_before = time.monotonic() + _REDIS_PAUSE_SECONDS
             return
-        for claim, verdict in zip(running, verdicts, strict=True):
+        for watch, verdict in zip(watches, verdicts, strict=True):
             if verdict != "on":
-                self.verdicts[claim.job.id] = verdict
-        self._running = [claim for claim in self._running if claim.job.id not in self.verdicts]
+                watch.drop(verdict)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +21,11 @@ _log = logging.getLogger(__name__)
 
 
 class ModelCache:
-    """Loaded models, least recently used first. Changed by the jobs' thread alone; any thread may read it."""
+    """Loaded models, least recently used first. Changed by the jobs' thread alone; any thread may read it.
+
+    Attributes:
+        in_use: how many jobs in flight hold each model, which is then not dropped.
+    """
 
     def __init__(self, size_bytes: int, max_models: int, host_bytes: int, counters: Counters) -> None:
         """Empty.
@@ -33,6 +37,7 @@ class ModelCache:
         """
         self._size_bytes, self._max_models, self._host_bytes = size_bytes, max_models, host_bytes
         self._counters = counters
+        self.in_use: Counter[str] = Counter()
         self._models: OrderedDict[str, LoadedModel] = OrderedDict()
         # The heartbeat's thread asks for reports while the jobs' thread loads.
         self._lock = threading.Lock()
@@ -97,7 +102,7 @@ class ModelCache:
 
         Components that their last jobs did not need go first.
         """
-        others = [other for other in self._models if other != id and not self._models[other].on_host]
+        others = self._leaving_order(id)
 
         def is_full() -> bool:
             taken = sum(self._models[other].resident_bytes for other in others)
@@ -109,13 +114,27 @@ class ModelCache:
         while others and (len(others) >= self._max_models or is_full()):
             self._evict(others.pop(0))
 
+    def can_make_room(self, id: str, needed_bytes: int) -> bool:
+        """Whether `make_room` would drop no model that is in use."""
+        staying = [other for other in self._leaving_order(id) if other in self.in_use]
+        taken = sum(self._models[other].resident_bytes for other in staying)
+        if len(staying) < self._max_models and taken + needed_bytes <= self._size_bytes:
+            return True
+        host_bytes = sum(model.placement.bytes for other, model in self._models.items() if other in self.in_use)
+        return host_bytes <= self._host_bytes
+
+    def _leaving_order(self, id: str) -> list[str]:
+        """The other models on the device; those that no job in flight uses leave first."""
+        others = [other for other in self._models if other != id and not self._models[other].on_host]
+        return sorted(others, key=lambda other: other in self.in_use)
+
     def bound_host(self, id: str) -> None:
         """Keep to the host memory: give copies of other models' resident weights back, then drop models there."""
         others = [other for other in self._models if other != id]
         for other in [other for other in others if not self._models[other].on_host]:
             if self._host_taken() > self._host_bytes:
                 self._models[other].placement.release_host_copies()
-        for other in [other for other in others if self._models[other].on_host]:
+        for other in [other for other in others if self._models[other].on_host and other not in self.in_use]:
             if self._host_taken() <= self._host_bytes:
                 return
             self._counters.count("evictions", model=other, to="dropped")

@@ -8,8 +8,8 @@ from __future__ import annotations
 import copy
 import inspect
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -62,6 +62,14 @@ class PoolContext:
     kernels: KernelOptions
     encodes_ahead: bool = False
     weights_lock: threading.RLock = field(default_factory=threading.RLock)
+
+
+#: Returns what takes a module's place in a pipeline: (module, names of the entries that are called).
+View = Callable[[Any, tuple[str, ...]], Any]
+
+
+def _as_it_is(module: Any, entries: tuple[str, ...]) -> Any:  # noqa: ARG001
+    return module
 
 
 class LoadedModel:
@@ -159,12 +167,19 @@ class LoadedModel:
         self._controlnets = {**self._controlnets, id: (module, weights)}
         self.placement.add(f"controlnet:{id}", module)
 
-    def pipeline(self, mode: Mode, scheduler: str, controlnets: Sequence[str] = ()) -> Any:
-        """Build a pipeline on the shared components, with its own scheduler; it takes embeddings only."""
+    def pipeline(self, mode: Mode, scheduler: str, controlnets: Sequence[str] = (), view: View = _as_it_is) -> Any:
+        """Build a job's pipeline on the shared components, with its own scheduler; it takes embeddings only.
+
+        Args:
+            view: returns what takes a module's place in it: (module, names of the entries that are called).
+        """
         extra: dict[str, Any] = {name: None for name in self.base.components if name.startswith("text_encoder")}
         extra["scheduler"] = self._scheduler(scheduler)
+        extra[self.family.denoiser] = view(self.denoiser, ("__call__",))
+        if not self._upcasts_vae:
+            extra["vae"] = view(self.base.vae, ("encode", "decode"))
         if controlnets:
-            nets = [self._controlnets[id][0] for id in controlnets]
+            nets = [view(self._controlnets[id][0], ("__call__",)) for id in controlnets]
             several = getattr(diffusers, self.family.multi_controlnet)
             extra["controlnet"] = nets[0] if len(nets) == 1 else several(nets)
         pipeline_class = _computing_on(self.device, getattr(diffusers, self.family.pipelines[mode]))
@@ -179,11 +194,19 @@ class LoadedModel:
             self._schedulers[name] = make_scheduler(name, self.base.scheduler.config)
         return copy.deepcopy(self._schedulers[name])
 
-    @contextmanager
-    def active(self, sets: Sequence[AdapterSet]) -> Iterator[PromptEncoder]:
-        """Inside, each image's adapters are active, and components come to the device as their placement says."""
-        with self.adapters.active(sets), self.placement.hooked(), self._compiled():
-            yield self._encoder(sets, self._job_t5())
+    @property
+    def denoiser(self) -> Any:
+        """The component that runs at every step."""
+        return self.base.components[self.family.denoiser]
+
+    @property
+    def _upcasts_vae(self) -> bool:
+        """Whether pipelines convert the VAE to float32 and back while they decode, so that none may wait there."""
+        return bool(self.base.vae.dtype == torch.float16 and self.base.vae.config.get("force_upcast"))
+
+    def encoder(self, sets: Sequence[AdapterSet]) -> PromptEncoder:
+        """The text encoders for images with these adapters."""
+        return self._encoder(sets, self._job_t5())
 
     def encode_ahead(self, inputs: GenerationInputs, goes_on: Callable[[], bool]) -> int:
         """Have T5 read the texts of a call that waits, where it works on the CPU; for the thread beside the jobs.
@@ -203,7 +226,7 @@ class LoadedModel:
         new = [prompt for prompt in prompts if not is_cached(prompt)]
         return host.encode_ahead(new, lambda: goes_on() and self.placement.placement_of(t5) is Placement.CPU)
 
-    def _compiled(self) -> AbstractContextManager[None]:
+    def compiled(self) -> AbstractContextManager[None]:
         """Inside, the denoiser's blocks run compiled as far as they can be now."""
         placement = self.placement.placement_of(self.family.denoiser)
         uncompiled = "LoRAs are active" if self.adapters.is_active else ""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from contracts.catalogue.cached import AnySpec
@@ -25,7 +24,7 @@ from contracts.memory.components import (
 from contracts.memory.hub_sizes import read_hub_components, size_hub_extra
 from contracts.memory.moves import Situation, cheapest, gives_same_image
 from contracts.memory.plan import Plan, Policy, Workload, default_workload
-from contracts.memory.planner import Capacity, candidates, plan, step_down, take_capacity
+from contracts.memory.planner import candidates, plan, step_down, take_capacity
 from contracts.requests.parameters import JobParameters
 from worker.checkpoints.sources import class_needed
 
@@ -63,8 +62,6 @@ class PlanSelector:
         self._candidates: dict[tuple[str, Workload], list[Plan]] = {}
         self._too_large: dict[tuple[str, Workload], int] = {}
         self._taken: dict[tuple[str, Workload], Plan] = {}
-        #: Pixels of one call of each model, and the capacity they were computed from.
-        self._pixels: tuple[Capacity | None, dict[str, int]] = None, {}
 
     def learn_components(self, model: ModelComponents) -> None:
         """Take the components of a loaded model, for a file that did not tell them."""
@@ -183,19 +180,6 @@ class PlanSelector:
         return plan(
             self.capacity.models[id], default_workload(self._catalogue.model(id)), self.size_bytes, self._policy
         )
-
-    def batch_pixels(self) -> dict[str, int]:
-        """Model -> pixels that one call may generate; models that cannot be read here are missing."""
-        with self._lock:
-            capacity, pixels = self._pixels
-            if capacity is not self.capacity:
-                pixels = {}
-                for row in self._catalogue.models:
-                    with suppress(CatalogueError):
-                        if self.knows(row.id):
-                            pixels[row.id] = self.default_plan(row.id).batch_pixels
-                self._pixels = self.capacity, pixels
-            return pixels
 
     def _candidates_for(self, model: str, workload: Workload) -> list[Plan]:
         key = (model, workload)

@@ -6,8 +6,8 @@ only their parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -16,8 +16,7 @@ from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.errors import CatalogueError, JobFailed
 from contracts.memory.plan import Plan, Policy
 from contracts.metrics import Counters
-from contracts.queue.records import MemoryUse
-from contracts.requests.parameters import JobParameters, combine
+from contracts.requests.parameters import JobParameters
 from worker.adapters.files import LoraFiles
 from worker.checkpoints.places import PreparationWatch, Unwatched
 from worker.encoding.cache import EmbeddingCache
@@ -37,6 +36,8 @@ from worker.runtime.memory_tracker import MemoryTracker
 
 _Loaded = TypeVar("_Loaded")
 
+#: What a job keeps between its calls, unless its image is very large: FLUX's embeddings take 4 MB.
+_KEPT_BYTES = 2**23
 #: Share of an enforced budget that plans may fill, since they are estimates.
 PLANNED_SHARE = 0.95
 
@@ -47,6 +48,7 @@ class Pool:
     Attributes:
         plan_selector: chooses the plan of each call.
         memory_tracker: what the running call takes of the device's memory.
+        kept_bytes: of the device, beside weights, that jobs in flight keep while others are served.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Pool:
         self.memory_tracker = MemoryTracker(self.device, budget_bytes)
         size_bytes = int(budget_bytes * PLANNED_SHARE) if budget_bytes else devices.usable_bytes(self.device)
         self._size_bytes = size_bytes
+        self.kept_bytes = 0
         self._history = CallHistory()
         cudnn, cpu_bytes = self.device.type == "cuda", 2 if offloaded_module.cpu_has_bfloat16() else 4
         policy = replace(policy or Policy(), cudnn=cudnn, cpu_value_bytes=cpu_bytes)
@@ -152,23 +155,48 @@ class Pool:
         situation = self._cache.situation(job.model, calls, self._history.has_model)
         return self._place(job.model, self.plan_selector.choose_in(situation, job, images), controlnets)
 
-    def count_fitting(self, jobs: Sequence[JobParameters]) -> int:
-        """Count the jobs, from the first on, that one call can run without a worse plan for their adapters.
+    def hold(self, id: str) -> None:
+        """A job in flight uses this model: until `release` it may leave the device, but is not dropped."""
+        self._cache.in_use[id] += 1
 
-        The first job is always one of them.
+    def release(self, id: str) -> None:
+        """End one `hold`."""
+        self._cache.in_use -= Counter([id])
+
+    def must_wait(self, job: JobParameters) -> bool:
+        """Whether the job's model can be placed only once other jobs in flight have ended."""
+        in_use = set(self._cache.in_use)
+        if not in_use:
+            return False
+        try:
+            if not self.plan_selector.knows(job.model):
+                return True  # its file is loaded to learn what is in it
+            plan = self.plan_selector.choose(job, job.num_images)
+        except CatalogueError:
+            return False
+        model = self._cache.find(job.model)
+        if model is not None and job.model in in_use and not model.serves(plan):
+            return True
+        return not self._cache.can_make_room(job.model, plan.peak_bytes)
+
+    def has_room_beside(self, plan: Plan) -> bool:
+        """Whether one more job could keep its latents and embeddings beside calls by this plan."""
+        return self._size_bytes - plan.peak_bytes - self.kept_bytes >= _KEPT_BYTES
+
+    def place_again(self, id: str, plan: Plan) -> None:
+        """Place a model that a job in flight holds, by the job's plan; others may leave the device for it.
+
+        Raises:
+            torch.OutOfMemoryError: the device has no room for the weights.
         """
-        with suppress(CatalogueError):
-            if len(jobs) > 1 and self.plan_selector.knows(jobs[0].model):
-                for count in range(len(jobs), 1, -1):
-                    merged = combine(jobs[:count])
-                    plain = merged.model_copy(update={"loras": combine(jobs[:1]).loras})
-                    plan, plain_plan = (
-                        self.plan_selector.choose(needed, merged.num_images) for needed in (merged, plain)
-                    )
-                    if plan.name == plain_plan.name and plan.fits:
-                        return count
-                return 1
-        return len(jobs)
+        self._place(id, plan, [])
+
+    def images_with_room(self, id: str, plan: Plan) -> int:
+        """Images that one call can have by this plan, beside the other models as they are on the device now."""
+        others = sum(model.resident_bytes for other, model in self._cache.models.items() if other != id)
+        activations = max(1, plan.activation_bytes // max(1, plan.images))
+        more = (self._size_bytes - others - plan.peak_bytes - self.kept_bytes) // activations
+        return min(plan.batch_images, plan.images + max(0, more))
 
     def step_down(self, job: JobParameters, images: int) -> str | None:
         """Record that a call like this ran out of memory: the next one gets a smaller plan.
@@ -214,19 +242,6 @@ class Pool:
         self._counters.count("embedding_cache_misses", encoder.misses, model=model.spec.id)
         self._counters.count("prompts_found_ahead", encoder.cache_use.ahead, model=model.spec.id)
 
-    def memory_of(self, model: LoadedModel, failed_plans: Sequence[str]) -> MemoryUse:
-        """Memory of the call that has just run, for its receipt; `failed_plans` were too large."""
-        if self.memory_tracker.retries:
-            self._counters.count("allocator_retries", self.memory_tracker.retries, model=model.spec.id)
-        report, plan = model.report(), model.placement.plan
-        return MemoryUse(
-            plan=report["plan"],
-            budget_bytes=self.plan_selector.size_bytes,
-            planned_bytes=0 if plan is None else plan.peak_bytes,
-            peak_bytes=self.memory_tracker.peak_bytes,
-            ran_out=list(failed_plans),
-        )
-
     def drop(self, id: str) -> None:
         """Remove a model and free its memory."""
         self._cache.drop(id)
@@ -254,7 +269,7 @@ class Pool:
             self.drop(id)
         if model is not None and not model.on_host:
             self._counters.count("warm_hits", model=id)
-        self._cache.make_room(id, plan.peak_bytes)
+        self._cache.make_room(id, plan.peak_bytes + self.kept_bytes)
         if model is None:
             model = self._of_model(id, lambda: self._load(id, plan))
         self._cache.enter(id, model)

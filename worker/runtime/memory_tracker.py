@@ -33,6 +33,7 @@ class MemoryTracker:
         self._device = device
         self._budget_bytes = budget_bytes
         self._counting: _Counting | None = None
+        self._retries_before = 0
         if device.type == "cuda":
             # Also without a budget: the share is the process', and another tracker may have set it before.
             total_bytes = torch.cuda.get_device_properties(device).total_memory
@@ -52,7 +53,7 @@ class MemoryTracker:
         self.peak_bytes, self.retries = None, 0
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
-            before = _allocator_retries(self._device)
+            before = self._retries_before = _allocator_retries(self._device)
             try:
                 yield
             finally:
@@ -68,6 +69,23 @@ class MemoryTracker:
             finally:
                 self.peak_bytes = self._counting.peak_bytes
                 self._counting = None
+
+    def take_peak(self) -> tuple[int | None, int]:
+        """Inside `running`: the peak in bytes and the allocator's retries since the last `take_peak`."""
+        if self._device.type == "cuda":
+            retries = _allocator_retries(self._device)
+            taken = torch.cuda.max_memory_allocated(self._device), retries - self._retries_before
+            self._retries_before = retries
+            torch.cuda.reset_peak_memory_stats(self._device)
+            return taken
+        if self._counting is None:
+            return None, 0
+        return self._counting.take_peak(), 0
+
+    def set_resident(self, resident_bytes: int) -> None:
+        """Inside `running`: so many bytes of weights are on the device now; CUDA counts them itself."""
+        if self._counting is not None:
+            self._counting.set_resident(resident_bytes)
 
     def pause(self) -> None:
         """From here on, computation takes host memory; only where the CPU stands for the device this is needed."""
@@ -89,10 +107,21 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, resident_bytes: int, budget_bytes: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.used_bytes = self.peak_bytes = resident_bytes
+        self.used_bytes = self.peak_bytes = self._resident_bytes = resident_bytes
         self.paused = 0
         self._budget_bytes = budget_bytes
         self._known: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+
+    def take_peak(self) -> int:
+        """The most that was in use since the last time."""
+        peak, self.peak_bytes = self.peak_bytes, self.used_bytes
+        return peak
+
+    def set_resident(self, resident_bytes: int) -> None:
+        """Count other weights than before as resident."""
+        self.used_bytes += resident_bytes - self._resident_bytes
+        self._resident_bytes = resident_bytes
+        self.peak_bytes = max(self.peak_bytes, self.used_bytes)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -12,7 +12,7 @@ import functools
 import io
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -135,49 +135,47 @@ class DenoisedEstimate:
 
 @dataclass(frozen=True)
 class PreviewRequest:
-    """The previews that one job asks for.
+    """The previews that a job asks for.
 
     Attributes:
         count: previews of each of its images.
-        images: its images' indexes in the pipeline call.
+        images: how many images it has.
     """
 
-    job_id: str
     count: int
-    images: range
+    images: int
 
 
 class PreviewEmitter:
-    """Makes and emits the previews of one pipeline call; `end_step` is called after every step."""
+    """Makes and emits the previews of one job; `end_step` is called after every step."""
 
     def __init__(
         self,
-        requests: Sequence[PreviewRequest],
+        request: PreviewRequest,
         estimate: DenoisedEstimate,
         projection: Projection,
         unpack: Callable[[torch.Tensor], torch.Tensor],
         size: tuple[int, int],
-        emit: Callable[[str, Preview], None],
+        emit: Callable[[Preview], None],
     ) -> None:
-        """Make an emitter for one call.
+        """Make an emitter.
 
         Args:
             unpack: returns latents as (n, channels, h, w).
             size: width and height of the images in pixels.
-            emit: called in another thread with a job's id and a preview of one of its images.
+            emit: called in another thread with a preview of one of the images.
         """
-        self._requests, self._estimate, self._projection, self._unpack = requests, estimate, projection, unpack
+        self._request, self._estimate, self._projection, self._unpack = request, estimate, projection, unpack
         self._size, self._emit = _fit_within(size, MAX_SIDE), emit
         self._thread = BackgroundThread("previews")
 
     def end_step(self, step: int, steps: int, latents: torch.Tensor) -> None:
         """Start the previews that are due after this step. Errors are logged: the image matters more."""
-        due = [request for request in self._requests if step in due_steps(request.count, steps)]
-        if not due:
+        if step not in due_steps(self._request.count, steps):
             return
         try:
             pixels = self._projection.apply(self._unpack(self._estimate.current(latents)))
-            self._thread.submit(partial(self._emit_all, due, step, steps, pixels))
+            self._thread.submit(partial(self._emit_all, step, steps, pixels))
         except Exception:  # noqa: BLE001  # see the docstring
             _log.exception("no preview after step %d", step)
 
@@ -185,15 +183,13 @@ class PreviewEmitter:
         """Wait for the previews that were started, so that none comes after the job's end."""
         self._thread.close()
 
-    def _emit_all(self, due: Sequence[PreviewRequest], step: int, steps: int, pixels: torch.Tensor) -> None:
+    def _emit_all(self, step: int, steps: int, pixels: torch.Tensor) -> None:
         try:
             arrays = pixels.cpu().numpy()
             width, height = self._size
-            for request in due:
-                for index, image in enumerate(request.images):
-                    url = self._data_url(Image.fromarray(arrays[image]))
-                    preview = Preview(index=index, step=step, steps=steps, width=width, height=height, url=url)
-                    self._emit(request.job_id, preview)
+            for index in range(self._request.images):
+                url = self._data_url(Image.fromarray(arrays[index]))
+                self._emit(Preview(index=index, step=step, steps=steps, width=width, height=height, url=url))
         except Exception:  # noqa: BLE001  # nothing reads what this thread raises
             _log.exception("no preview after step %d", step)
 

@@ -1,122 +1,69 @@
 """`speed: fast`: predicts the denoiser's result at some steps instead of computing it.
 
-The prediction is TaylorSeer's (https://arxiv.org/abs/2503.06923), as in diffusers 0.42. `apply_taylorseer_cache`
-hooks it into single layers, of models whose pipelines name their passes. Here diffusers' hook is put around the
-whole denoiser, and passes are told apart by their order in the step. So it works for every family and pipeline,
-and what is inside the denoiser (adapters, ControlNet residuals, compiled blocks) runs as a whole or not at all.
-The hooks are on two modules for the length of one pipeline call.
+The prediction is TaylorSeer's (https://arxiv.org/abs/2503.06923), as in diffusers 0.42, whose state it uses.
+`apply_taylorseer_cache` hooks it into single layers, of models whose pipelines name their passes. Here it stands
+around the whole denoiser, and passes are told apart by their order in the step. So it works for every family and
+pipeline, and what is inside the denoiser (adapters, ControlNet residuals, compiled blocks) runs as a whole or not
+at all. Each job has its own; nothing is hooked into the modules that jobs share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers.hooks import HookRegistry, ModelHook
-from diffusers.hooks.hooks import CacheContext, StateManager
-from diffusers.hooks.taylorseer_cache import TaylorSeerCacheHook, TaylorSeerState
+from diffusers.hooks.taylorseer_cache import TaylorSeerState
 
 from contracts.catalogue.families import StepCacheSchedule
 
-_HOOK_NAME = "darkroom_step_cache"
-#: Attributes that diffusers leaves in a module's `vars` after its last hook was removed.
-_LEFTOVERS: tuple[str, ...] = ("forward", "_diffusers_hook")
-
 
 class StepCache:
-    """State of one pipeline call of which some steps are predicted.
+    """State of one job of which some steps are predicted.
 
     Attributes:
         predicted_calls: denoiser calls that were predicted so far.
     """
 
-    def __init__(self, schedule: StepCacheSchedule) -> None:
+    def __init__(self, schedule: StepCacheSchedule, denoiser: torch.nn.Module) -> None:
+        """`denoiser`: its calls are predicted; those of other modules but the VAE are ControlNets'."""
         self.predicted_calls = 0
         self._schedule = schedule
-        self._step = 0
-        self._passes = 0
-        # What is kept is as small as the latents, so float32 costs nothing.
-        options = {"taylor_factors_dtype": torch.float32, "max_order": schedule.order}
-        self._states = StateManager(TaylorSeerState, init_kwargs=options)
+        self._denoiser = denoiser
+        self._step = self._passes = self._nets = 0
+        self._states: list[TaylorSeerState] = []
+        self._net_results: dict[int, Any] = {}
 
     def end_step(self) -> None:
         """Count a step. It has one pass through the denoiser, or two with true classifier-free guidance."""
-        self._step, self._passes = self._step + 1, 0
+        self._step, self._passes, self._nets = self._step + 1, 0, 0
 
-    @property
-    def computes(self) -> bool:
-        """Whether the denoiser runs at the current step."""
-        return self._schedule.computes(self._step)
+    def __call__(self, module: torch.nn.Module, entry: str, compute: Callable[[], Any]) -> Any:
+        """Compute or predict a call of a view; see `worker.engine.coroutine.Intercept`."""
+        if entry != "__call__":
+            return compute()
+        return self._pass(compute) if module is self._denoiser else self._net(compute)
 
-    def make_hook(self) -> ModelHook:
-        """Return the hook that computes or predicts the denoiser's result."""
-        return TaylorSeerCacheHook(
-            self._schedule.interval, self._schedule.first_steps, torch.float32, self._states
-        )
-
-    def begin_pass(self, *_: Any) -> None:
-        """Forward pre-hook: each pass of a step is predicted from the same pass of earlier steps."""
-        self._states.set_context(CacheContext(str(self._passes)))
+    def _pass(self, compute: Callable[[], Any]) -> Any:
+        """Each pass of a step is predicted from the same pass of earlier steps."""
+        if self._passes == len(self._states):
+            # What is kept is as small as the latents, so float32 costs nothing.
+            self._states.append(TaylorSeerState(torch.float32, self._schedule.order))
+        state = self._states[self._passes]
         self._passes += 1
+        state.current_step = self._step
+        if self._schedule.computes(self._step) or state.last_update_step is None:
+            result = compute()
+            state.update((result[0],))
+            return result
+        self.predicted_calls += 1
+        return tuple(state.predict())
 
-    def end_pass(self, module: torch.nn.Module, args: Any, result: Any) -> Any:
-        """Forward hook: diffusers' hook returns a predicted tensor bare, the denoiser a tuple of one."""
-        del module, args
-        if isinstance(result, torch.Tensor):
-            self.predicted_calls += 1
-            return (result,)
-        return result
-
-
-class CachedControlNet(ModelHook):  # type: ignore[misc]
-    """Hook that skips a ControlNet at steps whose denoiser result is predicted, where nothing reads its result."""
-
-    def __init__(self, cache: StepCache) -> None:
-        super().__init__()
-        self._cache = cache
-        self._last_result: Any = None
-
-    def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-        """Return the ControlNet's result, or its last one at a step that is predicted."""
-        del module
-        if self._cache.computes:
-            self._last_result = None
-            self._last_result = self.fn_ref.original_forward(*args, **kwargs)
-        return self._last_result
-
-
-@contextmanager
-def step_cache(
-    schedule: StepCacheSchedule, denoiser: torch.nn.Module, controlnet: torch.nn.Module | None
-) -> Iterator[StepCache]:
-    """Predict steps of the one pipeline call inside; afterwards both modules are as they were before."""
-    cache = StepCache(schedule)
-    with ExitStack() as cleanup:
-        cleanup.enter_context(_hooked(denoiser, cache.make_hook()))
-        cleanup.callback(denoiser.register_forward_pre_hook(cache.begin_pass).remove)
-        cleanup.callback(denoiser.register_forward_hook(cache.end_pass).remove)
-        if controlnet is not None:
-            cleanup.enter_context(_hooked(controlnet, CachedControlNet(cache)))
-        yield cache
-
-
-@contextmanager
-def _hooked(module: torch.nn.Module, hook: ModelHook) -> Iterator[None]:
-    """Put a diffusers hook on a module while inside, and leave no trace of it.
-
-    `HookRegistry` of diffusers 0.42 leaves a bound `forward` and an empty registry in the module's `vars` when its
-    last hook is removed; they are deleted here (`test_diffusers_leaves_a_forward_and_a_registry_in_a_module`).
-    """
-    attributes = vars(module)
-    before = {name: attributes[name] for name in _LEFTOVERS if name in attributes}
-    registry = HookRegistry.check_if_exists_or_initialize(module)
-    try:
-        registry.register_hook(hook, _HOOK_NAME)
-        yield
-    finally:
-        registry.remove_hook(_HOOK_NAME, recurse=False)
-        for name in _LEFTOVERS:
-            attributes.pop(name, None)
-        attributes.update(before)
+    def _net(self, compute: Callable[[], Any]) -> Any:
+        """A ControlNet rests at steps whose denoiser result is predicted, where nothing reads its result."""
+        place = self._nets
+        self._nets += 1
+        if self._schedule.computes(self._step) or place not in self._net_results:
+            self._net_results[place] = None  # before the next one is computed
+            self._net_results[place] = compute()
+        return self._net_results[place]

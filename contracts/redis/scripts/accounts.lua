@@ -112,14 +112,17 @@ local function learn_pace(work, seconds)
   end
 end
 
--- Replaces the predicted seconds of an execution by its part of those that its pipeline call has taken until now. Called
--- together with the removal of its lease, so once for each execution, however it ends.
-function settle_account(id)
-  local job = redis.call('HMGET', job_key(id), 'owner', 'priority', 'charged', 'call_share', 'started_at')
-  if not job[3] then return end
-  redis.call('HDEL', job_key(id), 'charged', 'call_share')
-  local seconds = now() - (tonumber(job[5] or nil) or now())
-  charge(text(job[1]), text(job[2]), seconds * (tonumber(job[4] or nil) or 1) - (tonumber(job[3]) or 0))
+-- Replaces the predicted seconds of an execution by those that it used. Called together with the removal of its lease, so
+-- once for each execution, however it ends. Without `used_seconds`, as where a worker was lost, they are those of its
+-- last report; before the first, the time since it began, up to what was predicted.
+function settle_account(id, used_seconds)
+  local job = redis.call('HMGET', job_key(id), 'owner', 'priority', 'charged', 'used_seconds', 'started_at')
+  local charged = tonumber(job[3] or nil)
+  redis.call('HDEL', job_key(id), 'charged', 'used_seconds', 'call_share')  -- the last is of releases before 0.4.0
+  if not charged then return end
+  local passed = now() - (tonumber(job[5] or nil) or now())
+  local used = used_seconds or tonumber(job[4] or nil) or math.min(passed, charged)
+  charge(text(job[1]), text(job[2]), used - charged)
 end
 
 local function add_load(field, change)

@@ -24,6 +24,7 @@ from contracts.queue.records import JobError, Progress
 from contracts.settings import SharedSettings
 from contracts.storage import open_storage
 from tests.support.api_process import api_process
+from tests.support.claims import reports
 from tests.support.requests import BODIES
 from tests.support.scripted_worker import ScriptedWorker
 from tests.support.waiting import wait_until
@@ -168,7 +169,7 @@ async def _wait_all(
             claims = [worker.claim() for _ in range(count)]
             reads_before = calls_of(queue, "hgetall")
             for step in range(1, 6):  # progress wakes nobody
-                worker.claims.advance(claims, Progress(step=step, steps=5))
+                worker.claims.advance(reports(*claims, progress=Progress(step=step, steps=5)))
             assert process.num_threads() < 60
             clients = queue.connection.client_list(_type="pubsub")
             assert len(clients) == 1

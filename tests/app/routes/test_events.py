@@ -26,6 +26,7 @@ from contracts.queue.events import stream_key
 from contracts.queue.records import JobError, Progress
 from contracts.settings import SharedSettings
 from tests.support.api_process import api_process
+from tests.support.claims import reports
 from tests.support.requests import submit
 from tests.support.scripted_worker import ScriptedWorker
 from tests.support.waiting import wait_until
@@ -54,7 +55,7 @@ def follow(client: httpx.Client, id: str, after: str | None = None) -> Generator
 
 
 def advance(worker: ScriptedWorker, claim: Any, step: int) -> None:
-    worker.claims.advance([claim], Progress(step=step, steps=4, fraction=step / 4))
+    worker.claims.advance(reports(claim, progress=Progress(step=step, steps=4, fraction=step / 4)))
 
 
 def test_events_arrive_live_and_the_stream_ends_with_the_job(

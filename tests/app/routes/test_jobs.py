@@ -20,6 +20,7 @@ from contracts.queue.records import JobError, JobState, Progress
 from contracts.redis import keys
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
+from tests.support.claims import reports
 from tests.support.images import data_url, encode_solid
 from tests.support.requests import BODIES, CONTROL, IMAGE, submit
 from tests.support.scripted_worker import ScriptedWorker
@@ -87,7 +88,7 @@ def test_a_waiting_job_shows_when_it_is_expected_to_complete(client: TestClient,
 def test_a_running_job_shows_its_progress(client: TestClient, worker: ScriptedWorker) -> None:
     id = submit(client)["id"]
     claim = worker.claim()
-    worker.claims.advance([claim], Progress(step=3, steps=12, fraction=0.25, eta_seconds=1.5))
+    worker.claims.advance(reports(claim, progress=Progress(step=3, steps=12, fraction=0.25, eta_seconds=1.5)))
 
     job = client.get(f"/v1/jobs/{id}").json()
 
@@ -184,7 +185,7 @@ def test_a_running_job_is_told_to_stop(client: TestClient, worker: ScriptedWorke
     response = client.post(f"/v1/jobs/{id}/cancel")
 
     assert (response.status_code, response.json()["status"]) == (200, "running")
-    assert worker.claims.advance([claim], Progress()) == ["cancel"]
+    assert worker.claims.advance(reports(claim, progress=Progress())) == ["cancel"]
 
 
 def test_a_finished_job_cannot_be_cancelled(client: TestClient, worker: ScriptedWorker) -> None:

@@ -38,7 +38,7 @@ def test_a_finished_job_of_every_task_runs_again_with_the_same_parameters(
     before, after = queue.fetch(first["id"]), queue.fetch(again["id"])
     assert again["id"] != first["id"]
     assert after.parameters.model_copy(update={"batchable": True}) == before.parameters
-    assert not after.parameters.batchable  # a named seed runs alone, and is reproducible
+    assert after.parameters.batchable is None  # a named seed: the operator decides, and it is exact by default
     assert (after.metadata, after.priority, after.response_format) == ({"team": "ads"}, "high", "b64_json")
     receipt = client.get(f"/v1/jobs/{first['id']}").json()["receipt"]
     assert receipt["parameters"]["seed"] == after.parameters.seed

@@ -14,6 +14,7 @@ from contracts.queue.client import JobQueue
 from contracts.queue.records import Progress
 from contracts.redis import keys
 from contracts.settings import SharedSettings
+from tests.support.claims import reports
 from tests.support.scripted_worker import ScriptedWorker
 
 JOB = {"prompt": "x", "width": 64, "height": 64, "num_inference_steps": 10, "num_images": 1}
@@ -66,8 +67,9 @@ def test_a_job_that_takes_twice_as_long_as_any_may_is_stopped(
     claim = worker.claim()
     step = Progress(step=1, steps=10, fraction=0.1)
     verdicts = []
+    # For how long others ran in its place does not matter.
+    queue.connection.hset(keys.JOB + claim.job.id, "started_at", f"{queue.now() - 100 * MAX_SECONDS:.6f}")
     for seconds in (MAX_SECONDS, 2 * MAX_SECONDS + 1):
-        queue.connection.hset(keys.JOB + claim.job.id, "started_at", f"{queue.now() - seconds:.6f}")
-        verdicts += worker.claims.advance([claim], step)
+        verdicts += worker.claims.advance(reports(claim, progress=step, used_seconds=seconds))
 
     assert verdicts == ["on", "overtime"]

@@ -147,7 +147,7 @@ def test_residuals_are_kept_beside_the_denoiser_and_controlnets_work_in_turn() -
         return replace(CONTROLNET, name=name, activations=activations)
 
     small, large = (stages(Workload(WORKLOAD.shape, (net(pixel),))) for pixel in (7.0, 20.0))
-    assert small["denoise"] == ALL + 30 * MIB + size((10 + 2 * 3) * PIXELS)
+    assert small["denoise"] == ALL + 30 * MIB + size((10 + 3) * PIXELS)
     assert small["decode"] == ALL + 30 * MIB + size((60 + 3) * PIXELS)
     assert large["denoise"] == ALL + 30 * MIB + size((20 + 3) * PIXELS)
     two = Workload(replace(WORKLOAD.shape, controls=2), (net(20.0), net(20.0, "controlnet:b")))

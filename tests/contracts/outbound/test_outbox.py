@@ -9,10 +9,11 @@ import pytest
 from contracts.errors import FailureCode
 from contracts.outbound.outbox import Message, Outbox, Outcome
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import Claim, ClaimCriteria, Claims
+from contracts.queue.leases import Claim, Claims
 from contracts.queue.records import JobError, JobState, Progress, WebhookRecord
 from contracts.requests.schema import WebhookEvent
 from contracts.settings import QueueSettings
+from tests.support.claims import reports, take
 from tests.support.parameters import parameters
 
 ALL = tuple(WebhookEvent)
@@ -40,8 +41,7 @@ def take_all(outbox: Outbox) -> list[Message]:
 
 
 def claim(claims: Claims) -> Claim:
-    (found,) = claims.claim(ClaimCriteria())
-    return found
+    return take(claims)
 
 
 def expire(queue: JobQueue, index: str, id: str) -> None:
@@ -63,7 +63,7 @@ def cancel_waiting(queue: JobQueue, claims: Claims, id: str) -> None:
 def cancel_running(queue: JobQueue, claims: Claims, id: str) -> None:
     running = claim(claims)
     queue.cancel(id)
-    assert claims.advance([running], Progress()) == ["cancel"]
+    assert claims.advance(reports(running, progress=Progress())) == ["cancel"]
     assert claims.finish(running, JobState.CANCELLED)
 
 
@@ -113,7 +113,7 @@ def test_each_message_has_the_state_of_the_job_at_that_event(
 ) -> None:
     queue.submit(parameters(), webhook=hook())
     running = claim(claims)
-    claims.advance([running], Progress())
+    claims.advance(reports(running, progress=Progress()))
     claims.release(running)
     claims.finish(claim(claims), JobState.COMPLETED)
 

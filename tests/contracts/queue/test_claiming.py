@@ -1,21 +1,19 @@
-"""Which jobs a claim takes, in which order and together with which others, on a real Redis without a worker."""
+"""Which job a claim takes, on a real Redis without a worker."""
 
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import ClaimCriteria, ClaimDeferred, NextJobs, NotReady
+from contracts.queue.leases import Claim, ClaimCriteria, Claims, MustRunAlone, NextJobs, NotReady
 from contracts.queue.records import JobState
-from contracts.requests.parameters import ControlParameters, JobParameters, LoraParameters
+from contracts.requests.parameters import ControlParameters, LoraParameters
 from contracts.requests.schema import Priority
-from tests.support.claims import MakeClaims
+from tests.support.claims import ANY_JOB, MakeClaims, take, take_all
 from tests.support.parameters import parameters
 
-UP_TO_FOUR_IMAGES = ClaimCriteria(max_images=4, batching=True)
 LINES = ControlParameters(
     controlnet="lines", image="inputs/a.png", preprocess=None, conditioning_scale=1.0, guidance_start=0.0,
     guidance_end=1.0,
@@ -30,7 +28,7 @@ def test_a_claim_moves_the_job_from_its_queue_to_a_lease_in_one_step(
     queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     job = queue.submit(parameters())
-    (claim,) = make_claims().claim(ClaimCriteria())
+    claim = take(make_claims())
     assert claim.job.id == job.id
     assert claim.job.state is JobState.RUNNING
     assert claim.job.attempts == 1
@@ -40,81 +38,14 @@ def test_a_claim_moves_the_job_from_its_queue_to_a_lease_in_one_step(
 
 
 def test_a_claim_on_an_empty_queue_is_empty(make_claims: MakeClaims) -> None:
-    assert make_claims().claim(ClaimCriteria()) == []
-
-
-def test_jobs_with_the_same_batch_key_are_claimed_together_up_to_the_limit(
-    queue: JobQueue, make_claims: MakeClaims
-) -> None:
-    ids = [queue.submit(parameters(prompt=f"prompt {number}", seed=number)).id for number in range(6)]
-    assert [claim.job.id for claim in make_claims().claim(UP_TO_FOUR_IMAGES)] == ids[:4]
-    assert [claim.job.id for claim in make_claims().claim(UP_TO_FOUR_IMAGES)] == ids[4:]
-
-
-def test_jobs_that_differ_in_steps_or_are_not_batchable_never_share_a_claim(
-    queue: JobQueue, make_claims: MakeClaims
-) -> None:
-    queue.submit(parameters())
-    queue.submit(parameters(num_inference_steps=5))
-    queue.submit(parameters(batchable=False))
-    queue.submit(parameters(batchable=False))
-    claims = make_claims()
-    assert [len(claims.claim(UP_TO_FOUR_IMAGES)) for _ in range(4)] == [1, 1, 1, 1]
-
-
-def test_images_of_one_job_count_towards_the_limit(queue: JobQueue, make_claims: MakeClaims) -> None:
-    queue.submit(parameters(num_images=3))
-    queue.submit(parameters(num_images=2))
-    queue.submit(parameters(num_images=1))
-    assert [claim.job.parameters.num_images for claim in make_claims().claim(UP_TO_FOUR_IMAGES)] == [3, 1]
-
-
-def test_a_models_pixel_limit_bounds_a_claim(queue: JobQueue, make_claims: MakeClaims) -> None:
-    for _ in range(4):
-        queue.submit(parameters())
-    limits = {"shapes-sdxl": 3 * 64 * 64, "another": 1}
-    claims = make_claims()
-    assert len(claims.claim(ClaimCriteria(max_images=8, batching=True, model_pixels=limits))) == 3
-    # A job that exceeds the limit is not refused here: it runs alone, and may still fit.
-    assert len(claims.claim(ClaimCriteria(max_images=8, batching=True, model_pixels={"shapes-sdxl": 1}))) == 1
-
-
-def with_adapters(*names: str, scale: float = 1.0) -> JobParameters:
-    return parameters(loras=[LoraParameters(name=name, scale=scale) for name in names])
-
-
-def test_a_claim_has_no_more_adapters_than_stay_loaded(queue: JobQueue, make_claims: MakeClaims) -> None:
-    jobs = [with_adapters("a"), with_adapters("b", "a"), with_adapters("c"), with_adapters("b"), with_adapters()]
-    ids = [queue.submit(job).id for job in jobs]
-    criteria = ClaimCriteria(max_images=8, batching=True, max_adapters=2)
-    claims = make_claims()
-    assert [claim.job.id for claim in claims.claim(criteria)] == [ids[0], ids[1], ids[3], ids[4]]
-    assert [claim.job.id for claim in claims.claim(criteria)] == [ids[2]]
-
-
-def test_a_job_with_more_adapters_than_stay_loaded_runs_with_jobs_that_need_no_others(
-    queue: JobQueue, make_claims: MakeClaims
-) -> None:
-    ids = [queue.submit(with_adapters(*names)).id for names in ("abc", "abc", "d", "b")]
-    claimed = make_claims().claim(ClaimCriteria(max_images=8, batching=True, max_adapters=2))
-    assert [claim.job.id for claim in claimed] == [ids[0], ids[1], ids[3]]
-
-
-def test_jobs_with_the_same_adapters_go_before_older_jobs_with_others(
-    queue: JobQueue, make_claims: MakeClaims
-) -> None:
-    jobs = [with_adapters("a"), with_adapters("b"), with_adapters("a", scale=0.5), with_adapters("a")]
-    ids = [queue.submit(job).id for job in jobs]
-    claims, criteria = make_claims(), ClaimCriteria(max_images=3, batching=True)
-    assert [claim.job.id for claim in claims.claim(criteria)] == [ids[0], ids[3], ids[1]]
-    assert [claim.job.id for claim in claims.claim(criteria)] == [ids[2]]
+    assert make_claims().claim(ClaimCriteria()) is None
 
 
 def test_a_higher_tier_is_served_before_an_older_job(queue: JobQueue, make_claims: MakeClaims) -> None:
     for priority in (Priority.LOW, Priority.NORMAL, Priority.HIGH):
         queue.submit(parameters(), priority=priority)
     claims = make_claims()
-    assert [claims.claim(ClaimCriteria())[0].job.priority for _ in range(3)] == ["high", "normal", "low"]
+    assert [take(claims).job.priority for _ in range(3)] == ["high", "normal", "low"]
 
 
 def test_a_job_of_a_warm_model_goes_before_an_older_job_of_a_cold_model(
@@ -122,7 +53,7 @@ def test_a_job_of_a_warm_model_goes_before_an_older_job_of_a_cold_model(
 ) -> None:
     queue.submit(parameters(model="cold"))
     queue.submit(parameters(model="warm"))
-    assert make_claims().claim(ClaimCriteria(warm=["warm"]))[0].job.parameters.model == "warm"
+    assert take(make_claims(), ClaimCriteria(warm=["warm"])).job.parameters.model == "warm"
 
 
 def test_an_overdue_job_goes_before_a_warm_model_that_has_settled(
@@ -132,8 +63,8 @@ def test_an_overdue_job_goes_before_a_warm_model_that_has_settled(
     queue.submit(parameters(model="warm"))
     queue.submit(parameters(model="warm"))
     claims = make_claims(overdue_seconds=0)
-    assert claims.claim(ClaimCriteria(warm=["warm"], settled=False))[0].job.parameters.model == "warm"
-    assert claims.claim(ClaimCriteria(warm=["warm"], settled=True))[0].job.parameters.model == "cold"
+    assert take(claims, ClaimCriteria(warm=["warm"], settled=False)).job.parameters.model == "warm"
+    assert take(claims, ClaimCriteria(warm=["warm"], settled=True)).job.parameters.model == "cold"
 
 
 def test_owners_take_turns_however_many_jobs_they_queue(queue: JobQueue, make_claims: MakeClaims) -> None:
@@ -142,28 +73,55 @@ def test_owners_take_turns_however_many_jobs_they_queue(queue: JobQueue, make_cl
     for _ in range(2):
         queue.submit(parameters(batchable=False), owner="modest")
     claims = make_claims()
-    served = [claims.claim(ClaimCriteria())[0].job.owner for _ in range(6)]
+    served = [take(claims).job.owner for _ in range(6)]
     assert served == ["greedy", "modest", "greedy", "modest", "greedy", "greedy"]
 
 
-def test_a_batchable_job_waits_for_others_no_longer_than_the_limit(
+def test_a_claim_takes_one_job_and_the_next_claim_the_next(queue: JobQueue, make_claims: MakeClaims) -> None:
+    ids = [queue.submit(parameters(seed=number)).id for number in range(3)]
+    assert [claim.job.id for claim in take_all(make_claims())] == ids
+
+
+def test_a_tier_without_room_is_skipped(queue: JobQueue, make_claims: MakeClaims) -> None:
+    for priority in Priority:
+        queue.submit(parameters(), priority=priority)
+    claims = make_claims()
+    assert claims.claim(ClaimCriteria(room={})) is None
+    assert take(claims, ClaimCriteria(room={"high": 0, "low": 2})).job.priority is Priority.LOW
+    assert claims.claim(ClaimCriteria(room={"high": 0, "low": 1})) is None
+    assert [claim.job.priority for claim in take_all(claims)] == [Priority.HIGH, Priority.NORMAL]
+
+
+def let_lease_expire(queue: JobQueue, claims: Claims, claim: Claim) -> None:
+    queue.connection.zadd("darkroom:leases", {claim.job.id: 1})
+    assert claims.reap() == (1, [])
+
+
+def test_a_job_whose_worker_was_lost_is_claimed_only_by_a_worker_without_other_jobs(
     queue: JobQueue, make_claims: MakeClaims
 ) -> None:
-    queue.submit(parameters())
-    criteria = ClaimCriteria(max_images=2, batching=True, batch_wait_seconds=0.2)
+    suspect, other = queue.submit(parameters()), queue.submit(parameters())
+    dead, claims = make_claims("dead"), make_claims("busy")
+    let_lease_expire(queue, claims, take(dead))
+
+    with pytest.raises(MustRunAlone):
+        claims.claim(ClaimCriteria(in_flight=1))
+
+    assert queue.fetch(suspect.id).state is JobState.QUEUED
+    claim = take(claims)
+    assert (claim.job.id, claim.alone) == (suspect.id, True)
+    claim = take(claims, ClaimCriteria(in_flight=1))
+    assert (claim.job.id, claim.alone) == (other.id, False)
+
+
+def test_what_a_job_that_must_run_alone_lacks_is_told_to_a_busy_worker_too(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
+    queue.submit(parameters(model="cold"))
     claims = make_claims()
-    with pytest.raises(ClaimDeferred) as deferred:
-        claims.claim(criteria)
-    assert 0 < deferred.value.seconds <= 0.2
-    time.sleep(deferred.value.seconds)
-    assert len(claims.claim(criteria)) == 1
-
-
-def test_a_job_that_waits_for_others_does_not_delay_other_jobs(queue: JobQueue, make_claims: MakeClaims) -> None:
-    queue.submit(parameters())
-    other = queue.submit(parameters(model="other", batchable=False))
-    (claim,) = make_claims().claim(ClaimCriteria(max_images=2, batching=True, batch_wait_seconds=60))
-    assert claim.job.id == other.id
+    claims.release(take(claims), device_failed=True)
+    with pytest.raises(NotReady):
+        claims.claim(ClaimCriteria(ready=["warm"], in_flight=1))
 
 
 def contents(queue: JobQueue) -> dict[str, object]:
@@ -175,23 +133,43 @@ def contents(queue: JobQueue) -> dict[str, object]:
     }
 
 
-def test_a_peek_returns_the_jobs_that_a_claim_would_take_and_takes_none(
+def test_a_peek_returns_the_jobs_that_the_next_claims_take_and_takes_none(
     queue: JobQueue, make_claims: MakeClaims
 ) -> None:
-    queue.submit(parameters(model="cold"))
-    ids = [queue.submit(parameters(model="warm", seed=number)).id for number in range(5)]
-    claims, criteria = (
-        make_claims(),
-        ClaimCriteria(warm=["warm"], max_images=4, batching=True, batch_wait_seconds=60),
-    )
+    for number in range(4):
+        queue.submit(parameters(model=f"model-{number % 2}", num_inference_steps=40), owner="first")
+        queue.submit(parameters(), owner="second")
+    queue.submit(parameters(), owner="third", priority=Priority.HIGH)
+    queue.submit(parameters(), owner="third")
+    claims = make_claims()
     before = contents(queue)
     for _ in range(2):
-        assert [job.id for job in claims.peek(criteria).jobs] == ids[:4]
+        found = [job.id for job in claims.peek(ANY_JOB).jobs]
     assert contents(queue) == before
-    assert [claim.job.id for claim in claims.claim(criteria)] == ids[:4]
-    # A claim of the last job waits for others; a peek returns it at once.
-    assert [job.id for job in claims.peek(criteria).jobs] == ids[4:]
-    assert claims.peek(ClaimCriteria(warm=["warm"])).jobs[0].id == ids[4]
+    assert found == [take(claims).job.id for _ in range(4)]
+    assert len({queue.fetch(id).owner for id in found}) == 3
+
+
+def test_a_peek_of_a_full_worker_returns_the_jobs_that_it_will_take(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
+    job = queue.submit(parameters(), priority=Priority.LOW)
+    found = make_claims().peek(ClaimCriteria(room={}, in_flight=8))
+    assert [job.id for job in found.jobs] == [job.id]
+
+
+def test_a_peek_names_what_jobs_lack_beside_those_that_lack_nothing(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
+    queue.submit(parameters(model="cold", loras=(LoraParameters(name="ink"),)))
+    queue.submit(parameters(model="cold"))
+    plain = queue.submit(parameters(model="warm"))
+    controlled = queue.submit(parameters(model="warm", controls=(LINES,)))
+    found = make_claims().peek(ClaimCriteria(ready=["warm"]))
+    assert [job.id for job in found.jobs] == [plain.id]
+    assert sorted(found.unready) == ["cold", "controlnet:lines", "lora:ink"]
+    ready = make_claims().peek(ClaimCriteria(ready=["warm", "controlnet:lines"], deferred=["cold"]))
+    assert [job.id for job in ready.jobs] == [plain.id, controlled.id]
 
 
 def test_a_peek_into_an_empty_queue_is_empty(make_claims: MakeClaims) -> None:
@@ -208,7 +186,7 @@ def test_a_model_that_is_not_ready_is_named_and_no_job_is_claimed(
     assert unready.value.names == ("cold",)
     assert claims.peek(ClaimCriteria(warm=["warm"], ready=["warm"])) == NextJobs([], ["cold"])
     assert queue.fetch(cold.id).state is JobState.QUEUED
-    assert claims.claim(ClaimCriteria(ready=["cold"]))[0].job.id == cold.id
+    assert take(claims, ClaimCriteria(ready=["cold"])).job.id == cold.id
 
 
 def test_a_deferred_model_delays_no_other_job_in_any_tier(queue: JobQueue, make_claims: MakeClaims) -> None:
@@ -216,11 +194,11 @@ def test_a_deferred_model_delays_no_other_job_in_any_tier(queue: JobQueue, make_
     ids = [queue.submit(parameters(model="warm", batchable=False)).id for _ in range(2)]
     claims = make_claims(overdue_seconds=0)
     criteria = ClaimCriteria(warm=["warm"], ready=["warm"], deferred=["cold"])
-    assert [claims.claim(criteria)[0].job.id for _ in ids] == ids
-    assert claims.claim(criteria) == []
+    assert [take(claims, criteria).job.id for _ in ids] == ids
+    assert claims.claim(criteria) is None
     assert queue.fetch(cold.id).state is JobState.QUEUED
     # Another worker, which has the model ready, may take the job.
-    assert make_claims("second").claim(ClaimCriteria(warm=["cold"], ready=["cold"]))[0].job.id == cold.id
+    assert take(make_claims("second"), ClaimCriteria(warm=["cold"], ready=["cold"])).job.id == cold.id
 
 
 def test_a_job_with_a_deferred_controlnet_is_skipped(queue: JobQueue, make_claims: MakeClaims) -> None:
@@ -231,10 +209,10 @@ def test_a_job_with_a_deferred_controlnet_is_skipped(queue: JobQueue, make_claim
         claims.claim(ClaimCriteria(warm=["warm"], ready=["warm"]))
     assert unready.value.names == ("controlnet:lines",)
     criteria = ClaimCriteria(warm=["warm"], ready=["warm"], deferred=["controlnet:lines"])
-    assert [claim.job.id for claim in claims.claim(criteria)] == [plain.id]
-    assert claims.claim(criteria) == []
+    assert take(claims, criteria).job.id == plain.id
+    assert claims.claim(criteria) is None
     ready = ClaimCriteria(warm=["warm"], ready=["warm", "controlnet:lines"])
-    assert [claim.job.id for claim in claims.claim(ready)] == [controlled.id]
+    assert take(claims, ready).job.id == controlled.id
 
 
 def test_a_lora_of_the_catalogue_must_be_ready_and_an_uploaded_one_need_not(
@@ -247,20 +225,7 @@ def test_a_lora_of_the_catalogue_must_be_ready_and_an_uploaded_one_need_not(
         with pytest.raises(NotReady) as unready:
             claims.claim(ClaimCriteria(ready=ready))
         assert unready.value.names == missing
-    assert claims.claim(ClaimCriteria(ready=["warm", "lora:ink"]))[0].job.id == styled.id
-
-
-@pytest.mark.parametrize("deferred", [[], ["lora:ink"]])
-def test_no_job_joins_a_call_with_a_lora_that_is_not_ready_and_a_peek_names_it(
-    queue: JobQueue, make_claims: MakeClaims, deferred: list[str]
-) -> None:
-    plain = queue.submit(parameters(model="warm"))
-    styled = queue.submit(parameters(model="warm", loras=(LoraParameters(name="ink"),)))
-    claims = make_claims()
-    together = ClaimCriteria(ready=["warm"], deferred=deferred, max_images=4, batching=True)
-    assert claims.peek(together).unready == ["lora:ink"]
-    assert [claim.job.id for claim in claims.claim(together)] == [plain.id]
-    assert queue.fetch(styled.id).state is JobState.QUEUED
+    assert take(claims, ClaimCriteria(ready=["warm", "lora:ink"])).job.id == styled.id
 
 
 def test_a_job_is_found_behind_many_that_wait_for_a_download(queue: JobQueue, make_claims: MakeClaims) -> None:
@@ -270,17 +235,17 @@ def test_a_job_is_found_behind_many_that_wait_for_a_download(queue: JobQueue, ma
     queue.cancel(queue.submit(parameters()).id)
     claims = make_claims()
     criteria = ClaimCriteria(deferred=["lora:ink"])
-    assert [claim.job.id for claim in claims.claim(criteria)] == [plain.id]
-    assert claims.claim(criteria) == []
+    assert take(claims, criteria).job.id == plain.id
+    assert claims.claim(criteria) is None
 
 
 def test_ended_jobs_behind_a_deferred_job_leave_the_queue(queue: JobQueue, make_claims: MakeClaims) -> None:
     controlled = queue.submit(parameters(controls=(LINES,)))
     cancelled = queue.submit(parameters())
     queue.cancel(cancelled.id)
-    assert make_claims().claim(ClaimCriteria(deferred=["controlnet:lines"])) == []
+    assert make_claims().claim(ClaimCriteria(deferred=["controlnet:lines"])) is None
     assert queue.connection.lrange(f"rq:queue:{controlled.queue}", 0, -1) == [controlled.id]
-    assert make_claims().claim(ClaimCriteria())[0].job.id == controlled.id
+    assert take(make_claims()).job.id == controlled.id
 
 
 def test_no_two_workers_claim_the_same_job(queue: JobQueue, make_claims: MakeClaims) -> None:
@@ -291,8 +256,7 @@ def test_no_two_workers_claim_the_same_job(queue: JobQueue, make_claims: MakeCla
 
     def take(worker: str) -> None:
         claims = make_claims(worker)
-        while claimed := claims.claim(ClaimCriteria()):
-            taken.extend(claim.job.id for claim in claimed)
+        taken.extend(claim.job.id for claim in take_all(claims))
 
     threads = [threading.Thread(target=take, args=(f"worker-{number}",)) for number in range(4)]
     for thread in threads:

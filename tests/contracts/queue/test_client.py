@@ -20,7 +20,7 @@ from contracts.queue.records import JobState
 from contracts.redis import keys
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
-from tests.support.claims import MakeClaims
+from tests.support.claims import MakeClaims, take
 from tests.support.parameters import parameters
 
 
@@ -64,7 +64,7 @@ def test_a_waiting_job_is_cancelled_at_once_and_cancelling_again_changes_nothing
     job = queue.submit(parameters())
     assert queue.cancel(job.id).state is JobState.CANCELLED
     assert queue.cancel(job.id).state is JobState.CANCELLED
-    assert make_claims().claim(ClaimCriteria()) == []
+    assert make_claims().claim(ClaimCriteria()) is None
     assert queue.connection.llen(f"rq:queue:{job.queue}") == 0
 
 
@@ -79,7 +79,7 @@ def test_cancelling_a_running_job_sets_a_flag_for_its_worker(queue: JobQueue, ma
 def test_a_completed_job_cannot_be_cancelled(queue: JobQueue, make_claims: MakeClaims) -> None:
     job = queue.submit(parameters())
     claims = make_claims()
-    claims.finish(claims.claim(ClaimCriteria())[0], JobState.COMPLETED, images=[])
+    claims.finish(take(claims), JobState.COMPLETED, images=[])
     with pytest.raises(Conflict):
         queue.cancel(job.id)
 

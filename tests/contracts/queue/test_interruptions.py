@@ -14,7 +14,7 @@ from contracts.queue.leases import Claim, ClaimCriteria, Claims
 from contracts.queue.reaper import Reaper
 from contracts.queue.records import JobError, JobState, WebhookRecord
 from contracts.requests.schema import WebhookEvent
-from tests.support.claims import MakeClaims
+from tests.support.claims import MakeClaims, reports, take
 from tests.support.parameters import parameters
 from tests.support.waiting import wait_until
 
@@ -24,8 +24,7 @@ INTERNAL = JobError.of(FailureCode.INTERNAL, "x")
 
 def run(queue: JobQueue, claims: Claims) -> Claim:
     queue.submit(parameters(), deadline_seconds=3600)
-    (claim,) = claims.claim(ClaimCriteria())
-    return claim
+    return take(claims)
 
 
 def let_deadline_pass(queue: JobQueue, claim: Claim) -> None:
@@ -77,7 +76,7 @@ def test_a_job_that_is_handed_back_does_not_outlive_a_cancel_or_its_deadline(
 
     assert queue.fetch(cancelled.job.id).state is JobState.CANCELLED
     assert code_of(queue, late) is FailureCode.DEADLINE_EXCEEDED
-    assert claims.claim(ClaimCriteria()) == []
+    assert claims.claim(ClaimCriteria()) is None
 
 
 def test_jobs_of_a_lost_claim_do_not_outlive_a_cancel_or_their_deadline(
@@ -160,7 +159,7 @@ def test_a_look_between_stages_reports_interruptions_and_writes_nothing(
     queue.cancel(cancelled.job.id)
     let_deadline_pass(queue, late)
 
-    assert claims.advance([claim, cancelled, late]) == ["on", "cancel", "deadline"]
+    assert claims.advance(reports(claim, cancelled, late)) == ["on", "cancel", "deadline"]
     assert [event.kind for event in read_events(queue.connection, claim.job.id)] == ["queued", "started"]
 
 
@@ -168,7 +167,7 @@ def test_messages_of_a_job_are_numbered_in_the_order_of_its_events(
     queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     queue.submit(parameters(), webhook=WEBHOOK)
-    (claim,) = make_claims().claim(ClaimCriteria())
+    claim = take(make_claims())
     make_claims().finish(claim, JobState.COMPLETED, images=[])
     outbox = Outbox(queue.connection, "dispatcher", 60)
 

@@ -8,12 +8,11 @@ import time
 from contracts.errors import FailureCode
 from contracts.queue.client import JobQueue
 from contracts.queue.events import read_events
-from contracts.queue.leases import ClaimCriteria
+from contracts.queue.leases import ClaimCriteria, Report
 from contracts.queue.records import JobError, JobState, Progress, Receipt, Weights
-from tests.support.claims import MakeClaims
+from tests.support.claims import MakeClaims, reports, take, take_all
 from tests.support.parameters import parameters
 
-UP_TO_FOUR_IMAGES = ClaimCriteria(max_images=4, batching=True)
 SHORT_SECONDS = 0.05
 
 
@@ -24,7 +23,7 @@ def names(queue: JobQueue, pattern: str) -> set[str]:
 def test_a_finished_job_is_complete_everywhere_at_once(queue: JobQueue, make_claims: MakeClaims) -> None:
     job = queue.submit(parameters())
     claims = make_claims()
-    (claim,) = claims.claim(ClaimCriteria())
+    claim = take(claims)
     assert claims.finish(claim, JobState.COMPLETED, images=[])
     done = queue.fetch(job.id)
     assert done.state is JobState.COMPLETED
@@ -40,12 +39,12 @@ def test_a_finished_job_is_complete_everywhere_at_once(queue: JobQueue, make_cla
 def test_a_worker_that_lost_its_lease_writes_nothing(queue: JobQueue, make_claims: MakeClaims) -> None:
     job = queue.submit(parameters())
     slow, fast = make_claims("slow", lease_seconds=SHORT_SECONDS), make_claims("fast")
-    (old,) = slow.claim(ClaimCriteria())
+    old = take(slow)
     time.sleep(2 * SHORT_SECONDS)
     assert fast.reap() == (1, [])
-    (new,) = fast.claim(ClaimCriteria())
+    new = take(fast)
     assert slow.extend([old]) == {job.id}
-    assert slow.advance([old], Progress(step=1, steps=2)) == ["lost"]
+    assert slow.advance(reports(old, progress=Progress(step=1, steps=2))) == ["lost"]
     assert not slow.finish(old, JobState.COMPLETED, images=["stale"])
     assert not slow.release(old)
     assert fast.finish(new, JobState.COMPLETED, images=[])
@@ -57,22 +56,23 @@ def test_a_worker_that_lost_its_lease_writes_nothing(queue: JobQueue, make_claim
 def test_an_extended_lease_is_not_reaped(queue: JobQueue, make_claims: MakeClaims) -> None:
     queue.submit(parameters())
     claims = make_claims(lease_seconds=0.3)
-    running = claims.claim(ClaimCriteria())
+    running = take(claims)
     for _ in range(4):
         time.sleep(0.1)
-        assert claims.extend(running) == set()
+        assert claims.extend([running]) == set()
         assert claims.reap() == (0, [])
 
 
 def test_a_job_whose_worker_was_lost_runs_again_first_and_alone(queue: JobQueue, make_claims: MakeClaims) -> None:
     ids = [queue.submit(parameters()).id for _ in range(3)]
     claims = make_claims(lease_seconds=SHORT_SECONDS)
-    assert len(claims.claim(ClaimCriteria(max_images=2, batching=True))) == 2
+    for _ in range(2):
+        take(claims)
     time.sleep(2 * SHORT_SECONDS)
     assert claims.reap() == (2, [])
-    ids_of_claims = [[claim.job.id for claim in claims.claim(UP_TO_FOUR_IMAGES)] for _ in range(3)]
-    assert sorted(ids_of_claims[0] + ids_of_claims[1]) == sorted(ids[:2])
-    assert ids_of_claims[2] == ids[2:]
+    taken = take_all(claims)
+    assert sorted(claim.job.id for claim in taken[:2]) == sorted(ids[:2])
+    assert [claim.alone for claim in taken] == [True, True, False]
 
 
 def test_a_job_that_kills_every_worker_fails(queue: JobQueue, make_claims: MakeClaims) -> None:
@@ -86,15 +86,14 @@ def test_a_job_that_kills_every_worker_fails(queue: JobQueue, make_claims: MakeC
     assert ended.state is JobState.FAILED
     assert ended.error is not None
     assert ended.error.code is FailureCode.WORKER_LOST
-    assert claims.claim(ClaimCriteria()) == []
+    assert claims.claim(ClaimCriteria()) is None
 
 
 def test_concurrent_reapers_requeue_each_lost_job_once(queue: JobQueue, make_claims: MakeClaims) -> None:
     """RQ's own registry clean-up, run by four threads over 200 jobs, created 800 queue entries."""
     jobs = [queue.submit(parameters(batchable=False)) for _ in range(50)]
     claims = make_claims(lease_seconds=SHORT_SECONDS)
-    while claims.claim(ClaimCriteria()):
-        pass
+    take_all(claims)
     time.sleep(2 * SHORT_SECONDS)
     threads = [threading.Thread(target=claims.reap) for _ in range(4)]
     for thread in threads:
@@ -108,18 +107,18 @@ def test_a_released_job_keeps_its_place_and_uses_up_no_attempt(queue: JobQueue, 
     first = queue.submit(parameters(batchable=False))
     queue.submit(parameters(batchable=False))
     claims = make_claims()
-    (claim,) = claims.claim(ClaimCriteria())
+    claim = take(claims)
     assert claims.release(claim)
     assert queue.fetch(first.id).state is JobState.QUEUED
     assert queue.fetch(first.id).attempts == 0
-    assert claims.claim(ClaimCriteria())[0].job.id == first.id
+    assert take(claims).job.id == first.id
 
 
 def test_progress_is_in_the_record_and_in_the_event_stream(queue: JobQueue, make_claims: MakeClaims) -> None:
     job = queue.submit(parameters())
     claims = make_claims()
-    running = claims.claim(ClaimCriteria())
-    assert claims.advance(running, Progress(step=1, steps=4, fraction=0.25, eta_seconds=3.0)) == ["on"]
+    progress = Progress(step=1, steps=4, fraction=0.25, eta_seconds=3.0)
+    assert claims.advance(reports(take(claims), progress=progress)) == ["on"]
     assert queue.fetch(job.id).progress.step == 1
     event = read_events(queue.connection, job.id)[-1]
     assert (event.kind, event.data["fraction"]) == ("progress", 0.25)
@@ -128,17 +127,34 @@ def test_progress_is_in_the_record_and_in_the_event_stream(queue: JobQueue, make
 def test_a_cancelled_job_stops_and_the_jobs_with_it_continue(queue: JobQueue, make_claims: MakeClaims) -> None:
     jobs = [queue.submit(parameters()) for _ in range(3)]
     claims = make_claims()
-    running = claims.claim(UP_TO_FOUR_IMAGES)
+    running = take_all(claims)
     queue.cancel(jobs[1].id)
-    assert claims.advance(running, Progress(step=1, steps=4)) == ["on", "cancel", "on"]
+    assert claims.advance(reports(*running, progress=Progress(step=1, steps=4))) == ["on", "cancel", "on"]
+
+
+def test_each_running_job_reports_its_own_progress(queue: JobQueue, make_claims: MakeClaims) -> None:
+    jobs = [queue.submit(parameters()) for _ in range(3)]
+    claims = make_claims()
+    first, second, third = take_all(claims)
+    told = [
+        Report(first, Progress(step=3, steps=4), 2.5),
+        Report(second, None, 0.5),
+        Report(third, Progress(step=1, steps=50), 0.25),
+    ]
+    assert claims.advance(told) == ["on"] * 3
+    assert [queue.fetch(job.id).progress.step for job in jobs] == [3, 0, 1]
+    used = [queue.connection.hget(f"darkroom:job:{job.id}", "used_seconds") for job in jobs]
+    assert used == ["2.5", "0.5", "0.25"]
+    kinds = [event.kind for event in read_events(queue.connection, jobs[1].id)]
+    assert kinds == ["queued", "started"]
 
 
 def test_a_running_job_stops_when_its_deadline_has_passed(queue: JobQueue, make_claims: MakeClaims) -> None:
     job = queue.submit(parameters(), deadline_seconds=1)
     claims = make_claims()
-    running = claims.claim(ClaimCriteria())
+    running = take(claims)
     queue.connection.hset(f"darkroom:job:{job.id}", "deadline_at", "1.0")
-    assert claims.advance(running, Progress(step=1, steps=4)) == ["deadline"]
+    assert claims.advance(reports(running, progress=Progress(step=1, steps=4))) == ["deadline"]
 
 
 def test_a_waiting_job_fails_when_its_deadline_passes(queue: JobQueue, make_claims: MakeClaims) -> None:
@@ -152,7 +168,7 @@ def test_a_waiting_job_fails_when_its_deadline_passes(queue: JobQueue, make_clai
     assert ended.state is JobState.FAILED
     assert ended.error is not None
     assert ended.error.code is FailureCode.DEADLINE_EXCEEDED
-    assert claims.claim(ClaimCriteria()) == []
+    assert claims.claim(ClaimCriteria()) is None
 
 
 def test_a_cancelled_job_whose_worker_dies_ends_cancelled(queue: JobQueue, make_claims: MakeClaims) -> None:
@@ -168,11 +184,11 @@ def test_a_cancelled_job_whose_worker_dies_ends_cancelled(queue: JobQueue, make_
 def test_the_id_of_an_ended_job_in_a_queue_is_not_run_again(queue: JobQueue, make_claims: MakeClaims) -> None:
     job = queue.submit(parameters())
     claims = make_claims()
-    (claim,) = claims.claim(ClaimCriteria())
+    claim = take(claims)
     claims.finish(claim, JobState.COMPLETED, images=[])
     queue.connection.rpush(f"rq:queue:{job.queue}", job.id)
     queue.connection.sadd("darkroom:waiting:normal", job.queue)
-    assert claims.claim(ClaimCriteria()) == []
+    assert claims.claim(ClaimCriteria()) is None
     assert names(queue, "darkroom:waiting:*") == set()
 
 
@@ -180,7 +196,7 @@ def test_an_execution_that_ends_its_job_twice_ends_it_once(queue: JobQueue, make
     """The answer to the first call was lost, so the worker repeats it."""
     job = queue.submit(parameters())
     claims = make_claims()
-    (claim,) = claims.claim(ClaimCriteria())
+    claim = take(claims)
     assert claims.finish(claim, JobState.COMPLETED, images=[])
     assert claims.finish(claim, JobState.COMPLETED, images=[])
     kinds = [event.kind for event in read_events(queue.connection, job.id)]
@@ -195,8 +211,8 @@ def test_jobs_of_a_claim_whose_answer_was_lost_are_requeued_without_using_up_an_
     first.claim(ClaimCriteria())
     second.claim(ClaimCriteria())
     third = queue.submit(parameters())
-    known = first.claim(ClaimCriteria())
-    assert first.release_lost(known) == 1
+    known = take(first)
+    assert first.release_lost([known]) == 1
     assert queue.fetch(third.id).state is JobState.RUNNING
     assert queue.fetch(job.id).state is JobState.QUEUED
     assert queue.fetch(job.id).attempts == 0
@@ -209,11 +225,9 @@ def test_waiting_times_are_estimated_from_the_measured_step_times(
     first, second = queue.submit(parameters(batchable=False)), queue.submit(parameters(batchable=False))
     assert queue.eta.position(second) == (1, None)
     claims = make_claims()
-    (claim,) = claims.claim(ClaimCriteria())
-    receipt = Receipt(
-        parameters=first.parameters, seeds=[0], model=Weights(id="x", sha256="0"), timings={"denoise": 2.0}
-    )
-    assert claims.complete(claim, [], receipt)
+    claim = take(claims)
+    receipt = Receipt(parameters=first.parameters, seeds=[0], model=Weights(id="x", sha256="0"))
+    assert claims.complete(claim, [], receipt, measured_seconds=2.0)
     third = queue.submit(parameters(batchable=False))
     assert third.position == (1, 4.0)
     # Two seconds for four steps are 0.5 s per step, so each job takes 2 s; zero and one jobs are ahead.
@@ -225,11 +239,11 @@ def test_a_job_whose_devices_fail_is_requeued_alone_and_fails_after_the_limit(
 ) -> None:
     job, claims = queue.submit(parameters()), make_claims()
     for _ in range(2):
-        (claim,) = claims.claim(ClaimCriteria())
+        claim = take(claims)
         assert claims.release(claim, device_failed=True)
         assert (queue.fetch(job.id).state, queue.fetch(job.id).attempts) == (JobState.QUEUED, 0)
         assert queue.connection.hget(f"darkroom:job:{job.id}", "solo") == "1"
-    (claim,) = claims.claim(ClaimCriteria())
+    claim = take(claims)
     assert claims.release(claim, device_failed=True)
     failed = queue.fetch(job.id)
     assert failed.state is JobState.FAILED

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import pytest
 
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import ClaimCriteria
+from contracts.queue.leases import ClaimCriteria, NotReady
 from contracts.queue.listener import WorkListener
 from contracts.redis import keys
-from tests.support.claims import MakeClaims
+from tests.support.claims import MakeClaims, become_idle, take
 from tests.support.parameters import parameters
 from tests.support.waiting import wait_until
 
@@ -53,13 +53,29 @@ def test_a_released_job_and_a_reaped_job_end_the_wait(
     queue.submit(parameters())
     claims = make_claims(lease_seconds=0.05)
     listener.wait(PATIENCE_SECONDS)
-    (claim,) = claims.claim(ClaimCriteria())
+    claim = take(claims)
     claims.release(claim)
     assert seconds_of_wait(listener) < PATIENCE_SECONDS / 2
     claims.claim(ClaimCriteria())
     time.sleep(0.1)
     assert claims.reap() == (1, [])
     assert seconds_of_wait(listener) < PATIENCE_SECONDS / 2
+
+
+def test_a_job_for_which_the_idle_worker_lacks_files_is_announced_to_the_busy_ones_that_left_it_once(
+    queue: JobQueue, listener: WorkListener, make_claims: MakeClaims
+) -> None:
+    idle, busy = make_claims("idle"), make_claims("busy")
+    become_idle(queue, idle)
+    job = queue.submit(parameters())
+    assert busy.claim(ClaimCriteria(in_flight=1)) is None
+    listener.wait(PATIENCE_SECONDS)
+    for _ in range(2):
+        with pytest.raises(NotReady):
+            idle.claim(ClaimCriteria(ready=[]))
+    assert seconds_of_wait(listener) < PATIENCE_SECONDS / 2
+    assert take(busy, ClaimCriteria(in_flight=1)).job.id == job.id
+    assert seconds_of_wait(listener, 0.3) >= 0.3
 
 
 def test_progress_and_the_end_of_a_job_do_not_end_the_wait(

@@ -11,18 +11,16 @@ from redis import Redis
 from contracts.errors import FailureCode
 from contracts.outbound.outbox import Outbox
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import ClaimCriteria
 from contracts.queue.listing import Filter, list_jobs
 from contracts.queue.record_reader import UnreadableJob, read_record
 from contracts.queue.records import RECORD_VERSION, JobState, Progress, Receipt, WebhookRecord, Weights
 from contracts.requests.schema import WebhookEvent
 from contracts.storage import Storage
 from contracts.uploads.retention import Retention
-from tests.support.claims import MakeClaims
+from tests.support.claims import MakeClaims, reports, take, take_all
 from tests.support.parameters import parameters
 
 WEBHOOK = WebhookRecord(url="https://a/", events=tuple(WebhookEvent), site="a:443", base="http://b")
-EVERYTHING = ClaimCriteria(max_images=8, batching=True)
 
 
 def change(connection: Redis, id: str, **fields: str | None) -> None:
@@ -69,11 +67,11 @@ def test_a_job_that_another_release_queued_runs(
     change(queue.connection, job.id, **fields)
     claims = make_claims()
 
-    (claim,) = claims.claim(EVERYTHING)
+    claim = take(claims)
 
     assert claim.job.id == job.id
     assert claim.job.parameters.prompt == "a red circle"
-    assert claims.advance([claim], Progress(step=1, steps=2)) == ["on"]
+    assert claims.advance(reports(claim, progress=Progress(step=1, steps=2))) == ["on"]
     assert claims.finish(claim, JobState.COMPLETED, images=[]) is JobState.COMPLETED
 
 
@@ -84,7 +82,7 @@ def test_a_job_that_cannot_be_read_fails_when_it_is_claimed_and_the_others_run(
     first, unreadable, last = (queue.submit(parameters(), webhook=WEBHOOK) for _ in range(3))
     change(queue.connection, unreadable.id, **fields)
 
-    claims = make_claims().claim(EVERYTHING) + make_claims().claim(EVERYTHING)
+    claims = take_all(make_claims())
 
     assert {claim.job.id for claim in claims} == {first.id, last.id}
     failed = queue.fetch(unreadable.id)
@@ -131,7 +129,7 @@ def test_a_completed_job_whose_parameters_cannot_be_read_stays_completed(
     queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     job = queue.submit(parameters())
-    (claim,) = make_claims().claim(EVERYTHING)
+    claim = take(make_claims())
     receipt = Receipt(parameters=parameters(), seeds=[0], model=Weights(id="m", sha256="0"))
     make_claims().complete(claim, [], receipt)
     change(queue.connection, job.id, parameters=None)
@@ -144,7 +142,7 @@ def test_a_completed_job_whose_parameters_cannot_be_read_stays_completed(
 
 def test_a_job_that_runs_on_a_newer_worker_is_left_to_it(queue: JobQueue, make_claims: MakeClaims) -> None:
     job = queue.submit(parameters())
-    (claim,) = make_claims().claim(EVERYTHING)
+    claim = take(make_claims())
     change(queue.connection, job.id, version=str(RECORD_VERSION + 1))
 
     assert queue.fetch(job.id).state is JobState.RUNNING
@@ -178,7 +176,7 @@ def test_a_receipt_is_stored_without_the_parameters_and_text_is_stored_once_as_u
 ) -> None:
     prompt = "雪" * 1000
     job = queue.submit(parameters(prompt=prompt), webhook=WEBHOOK)
-    (claim,) = make_claims().claim(EVERYTHING)
+    claim = take(make_claims())
     receipt = Receipt(parameters=claim.job.parameters, seeds=[0], model=Weights(id="m", sha256="0"))
     make_claims().complete(claim, [], receipt)
 

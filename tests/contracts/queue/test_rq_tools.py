@@ -19,10 +19,9 @@ from rq.worker import WorkerStatus
 from contracts.outbound.outbox import Outbox
 from contracts.processes.rq_registration import RqRegistration
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import ClaimCriteria
 from contracts.queue.records import JobState, WebhookRecord
 from contracts.requests.schema import WebhookEvent
-from tests.support.claims import MakeClaims
+from tests.support.claims import MakeClaims, take
 from tests.support.dispatcher_process import dispatcher_process
 from tests.support.parameters import parameters
 from tests.support.waiting import wait_until
@@ -104,7 +103,7 @@ def test_a_stock_rq_worker_fails_a_job_with_a_clear_message_and_does_not_lose_it
     claims = make_claims()
     assert claims.reap() == (1, [])
     assert claims.reap() == (0, [])
-    (claim,) = claims.claim(ClaimCriteria())
+    claim = take(claims)
     assert (claim.job.id, claim.job.attempts) == (job.id, 1)
     assert claims.finish(claim, JobState.COMPLETED, images=[])
     assert queue.connection.exists(f"rq:failed:{job.queue}") == 0

@@ -16,7 +16,7 @@ from contracts.queue.stats import QueueDepth, read_stats
 from contracts.requests.schema import Priority
 from contracts.storage import Storage
 from contracts.uploads.retention import Retention
-from tests.support.claims import MakeClaims
+from tests.support.claims import MakeClaims, take
 from tests.support.parameters import parameters
 
 SHORT_SECONDS = 0.05
@@ -47,20 +47,19 @@ def receipt_of(claim: Claim) -> Receipt:
     )
 
 
-def take(queue: JobQueue, claims: Claims, **options: int) -> Claim:
+def submit_and_take(queue: JobQueue, claims: Claims, **options: int) -> Claim:
     queue.submit(parameters(), **options)  # type: ignore[arg-type]
-    (claim,) = claims.claim(ClaimCriteria())
-    return claim
+    return take(claims)
 
 
 def complete(queue: JobQueue, claims: Claims) -> None:
-    claim = take(queue, claims)
+    claim = submit_and_take(queue, claims)
     assert claims.complete(claim, [], receipt_of(claim))
     assert claims.complete(claim, [], receipt_of(claim)), "as if the first answer had been lost"
 
 
 def fail(queue: JobQueue, claims: Claims) -> None:
-    claim = take(queue, claims)
+    claim = submit_and_take(queue, claims)
     claims.fail(claim, JobError(code=FailureCode.OUT_OF_MEMORY, message="too large", retryable=True))
 
 
@@ -71,14 +70,14 @@ def cancel_waiting(queue: JobQueue, claims: Claims) -> None:
 
 
 def cancel_running(queue: JobQueue, claims: Claims) -> None:
-    claim = take(queue, claims)
+    claim = submit_and_take(queue, claims)
     for _ in range(2):
         queue.cancel(claim.job.id)
     claims.finish(claim, JobState.CANCELLED)
 
 
 def cancel_of_a_dead_worker(queue: JobQueue, claims: Claims) -> None:
-    claim = take(queue, claims)
+    claim = submit_and_take(queue, claims)
     queue.cancel(claim.job.id)
     time.sleep(2 * SHORT_SECONDS)
     claims.reap()
@@ -86,7 +85,7 @@ def cancel_of_a_dead_worker(queue: JobQueue, claims: Claims) -> None:
 
 
 def lose(queue: JobQueue, claims: Claims) -> None:
-    claim = take(queue, claims)
+    claim = submit_and_take(queue, claims)
     time.sleep(2 * SHORT_SECONDS)
     assert claims.reap() == (0, [claim.job.id])
     assert not claims.complete(claim, [], receipt_of(claim))
@@ -127,7 +126,7 @@ def test_a_requeued_job_is_counted_in_one_state_and_has_not_ended(
     queue: JobQueue, make_claims: MakeClaims
 ) -> None:
     claims = make_claims(lease_seconds=SHORT_SECONDS)
-    claim = take(queue, claims)
+    claim = submit_and_take(queue, claims)
     assert count_states(queue) == {"running": 1}
     claims.release(claim)
     assert count_states(queue) == {"queued": 1}
@@ -147,7 +146,7 @@ def test_a_removed_job_leaves_the_job_counts_and_stays_in_the_totals(
     queue: JobQueue, storage: Storage, make_claims: MakeClaims
 ) -> None:
     complete(queue, make_claims())
-    deleted = take(queue, make_claims())
+    deleted = submit_and_take(queue, make_claims())
     make_claims().finish(deleted, JobState.CANCELLED)
     queue.delete(deleted.job.id)
     assert count_states(queue) == {"completed": 1}

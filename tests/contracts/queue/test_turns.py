@@ -15,7 +15,7 @@ from contracts.queue.leases import Claim, ClaimCriteria, Claims
 from contracts.queue.records import JobRecord, JobState, work_of
 from contracts.redis import keys
 from contracts.requests.schema import Priority
-from tests.support.claims import MakeClaims
+from tests.support.claims import MakeClaims, reports, take
 from tests.support.parameters import parameters
 
 #: Seconds that one step of one image takes in these tests.
@@ -39,21 +39,21 @@ def let_run(queue: JobQueue, claim: Claim, seconds: float) -> None:
     queue.connection.hset(keys.JOB + claim.job.id, "started_at", f"{started:.6f}")
 
 
-def run(queue: JobQueue, claims: Claims, seconds_per_image_step: float = PACE) -> Claim | None:
+def run(claims: Claims, seconds_per_image_step: float = PACE) -> Claim | None:
     """Claim the next job and complete it, as if it had taken its time."""
-    claimed = claims.claim(ClaimCriteria())
-    if not claimed:
+    claim = claims.claim(ClaimCriteria())
+    if claim is None:
         return None
-    work = work_of(claimed[0].job.parameters)
+    work = work_of(claim.job.parameters)
     seconds = work["image_steps"] * seconds_per_image_step
-    let_run(queue, claimed[0], seconds)
-    claims.finish(claimed[0], JobState.COMPLETED, measured={"work": work, "seconds": seconds})
-    return claimed[0]
+    measured = {"work": work, "seconds": seconds}
+    claims.finish(claim, JobState.COMPLETED, measured=measured, used_seconds=seconds)
+    return claim
 
 
-def served(queue: JobQueue, claims: Claims, count: int) -> list[str]:
+def served(claims: Claims, count: int) -> list[str]:
     """The owners of the next jobs."""
-    ran = [run(queue, claims) for _ in range(count)]
+    ran = [run(claims) for _ in range(count)]
     return [claim.job.owner for claim in ran if claim is not None]
 
 
@@ -69,7 +69,7 @@ def test_an_owner_of_huge_jobs_gets_as_many_seconds_as_one_of_small_jobs(
     submit(queue, "small", 40, num_inference_steps=5)
     claims = make_claims()
 
-    order = served(queue, claims, 30)
+    order = served(claims, 30)
 
     # One of the huge jobs takes as long as twenty of the small ones.
     assert order[:2] in (["huge", "small"], ["small", "huge"])
@@ -99,7 +99,7 @@ def test_jobs_on_several_models_give_no_more_turns(queue: JobQueue, make_claims:
         submit(queue, "spread", 4, model=f"model-{number}")
     submit(queue, "plain", 10, model="model-0")
 
-    order = served(queue, make_claims(), 12)
+    order = served(make_claims(), 12)
 
     assert abs(Counter(order)["plain"] - 6) <= 1
 
@@ -110,7 +110,7 @@ def test_a_model_that_is_loaded_does_not_keep_its_owner_in_front(queue: JobQueue
     claims.claim(ClaimCriteria(warm=["warm"]))
     submit(queue, "other", 1, model="cold")
 
-    (claim,) = claims.claim(ClaimCriteria(warm=["warm"]))
+    claim = take(claims, ClaimCriteria(warm=["warm"]))
 
     # All of the first owner's jobs are older, and their model is loaded.
     assert claim.job.owner == "other"
@@ -122,17 +122,17 @@ def test_what_one_priority_used_counts_in_the_others(queue: JobQueue, make_claim
     submit(queue, "both", 10)
     submit(queue, "normal", 10)
 
-    assert served(queue, claims, 10) == ["both", *["normal"] * 9]
+    assert served(claims, 10) == ["both", *["normal"] * 9]
 
 
 def test_time_without_jobs_is_not_saved_up(queue: JobQueue, make_claims: MakeClaims) -> None:
     claims = make_claims()
     submit(queue, "late", 1)
     submit(queue, "busy", 40)
-    served(queue, claims, 20)
+    served(claims, 20)
     submit(queue, "late", 10)
 
-    order = served(queue, claims, 10)
+    order = served(claims, 10)
 
     assert Counter(order)["late"] in (5, 6)
     assert order[0] == "late"
@@ -142,11 +142,11 @@ def test_a_debt_is_not_lost_by_pausing(queue: JobQueue, make_claims: MakeClaims)
     claims = make_claims()
     submit(queue, "steady", 20)
     submit(queue, "heavy", 1, num_inference_steps=40)
-    served(queue, claims, 2)  # its only job is done, and it waits for nothing
+    served(claims, 2)  # its only job is done, and it waits for nothing
     submit(queue, "heavy", 1)
 
-    assert served(queue, claims, 9) == ["steady"] * 9
-    assert "heavy" in served(queue, claims, 2)
+    assert served(claims, 9) == ["steady"] * 9
+    assert "heavy" in served(claims, 2)
 
 
 def test_an_owner_who_waits_in_a_low_tier_gives_newcomers_no_credit_in_others(
@@ -155,10 +155,10 @@ def test_an_owner_who_waits_in_a_low_tier_gives_newcomers_no_credit_in_others(
     claims = make_claims()
     submit(queue, "patient", 1, Priority.LOW, num_inference_steps=200)
     submit(queue, "busy", 40)
-    served(queue, claims, 10)
+    served(claims, 10)
     submit(queue, "new", 20)
 
-    assert abs(Counter(served(queue, claims, 10))["new"] - 5) <= 1
+    assert abs(Counter(served(claims, 10))["new"] - 5) <= 1
 
 
 Ending = Callable[[JobQueue, Claims, Claim], object]
@@ -198,33 +198,67 @@ def test_however_a_job_ends_its_owner_has_paid_the_measured_seconds_once(
 ) -> None:
     submit(queue, "me", 2)
     claims = make_claims()
-    (claim,) = claims.claim(ClaimCriteria())
+    claim = take(claims)
     predicted = account(queue, "me")
-    let_run(queue, claim, 70)
+    let_run(queue, claim, 500)
+    claims.advance(reports(claim, used_seconds=70))
 
     ENDINGS[ending](queue, claims, claim)
     for act in ENDINGS.values():
         act(queue, claims, claim)  # too late: the lease is gone
 
     assert predicted == pytest.approx(4 * 64 * 64 / 1e6 * 0.1)
-    assert account(queue, "me") == pytest.approx(70, abs=5)
+    assert account(queue, "me") == pytest.approx(70)
 
 
-def test_jobs_that_share_a_call_share_its_seconds_by_their_images(
+@pytest.mark.parametrize("ending", ["finish", "hand back", "device failure"])
+def test_an_owner_pays_the_seconds_that_the_worker_tells_at_the_end(
+    queue: JobQueue, make_claims: MakeClaims, ending: str
+) -> None:
+    tell: dict[str, Callable[[Claims, Claim], object]] = {
+        "finish": lambda claims, claim: claims.finish(claim, JobState.COMPLETED, used_seconds=90.0),
+        "hand back": lambda claims, claim: claims.release(claim, used_seconds=90.0),
+        "device failure": lambda claims, claim: claims.release(claim, device_failed=True, used_seconds=90.0),
+    }
+    submit(queue, "me", 2)
+    claims = make_claims()
+    claim = take(claims)
+    claims.advance(reports(claim, used_seconds=70))
+
+    tell[ending](claims, claim)
+
+    assert account(queue, "me") == pytest.approx(90)
+
+
+def test_a_job_that_never_reported_costs_the_time_since_its_start_up_to_what_was_predicted(
     queue: JobQueue, make_claims: MakeClaims
 ) -> None:
-    queue.submit(parameters(num_images=3), owner="three")
-    queue.submit(parameters(num_images=1), owner="one")
-    for owner in ("three", "one"):
-        submit(queue, owner, 1)
     claims = make_claims()
+    submit(queue, "me", 9, num_inference_steps=40)
+    run(claims)  # 20 s; later ones are predicted by it
+    before = account(queue, "me") or 0.0
+    short, long = take(claims), take(claims)
+    let_run(queue, short, 5)
+    let_run(queue, long, 5000)
 
-    for claim in claims.claim(ClaimCriteria(max_images=4, batching=True)):
-        let_run(queue, claim, 80)
-        claims.finish(claim, JobState.COMPLETED)
+    expire_lease(queue, claims, short)
+    after_short = account(queue, "me") or 0.0
+    expire_lease(queue, claims, long)
 
-    assert account(queue, "three") == pytest.approx(60, abs=5)
-    assert account(queue, "one") == pytest.approx(20, abs=5)
+    assert 5 <= after_short - 20 - before < 20
+    assert (account(queue, "me") or 0.0) - (after_short - 20) == pytest.approx(20)
+
+
+def test_what_an_earlier_attempt_reported_is_not_paid_again(queue: JobQueue, make_claims: MakeClaims) -> None:
+    submit(queue, "me", 2)
+    claims = make_claims()
+    first = take(claims)
+    claims.advance(reports(first, used_seconds=70))
+    expire_lease(queue, claims, first)
+
+    expire_lease(queue, claims, take(claims))
+
+    assert account(queue, "me") == pytest.approx(70, abs=1)
 
 
 def test_workers_share_the_accounts(queue: JobQueue, make_claims: MakeClaims) -> None:
@@ -232,7 +266,7 @@ def test_workers_share_the_accounts(queue: JobQueue, make_claims: MakeClaims) ->
     submit(queue, "second", 10)
     workers = [make_claims(f"worker-{number}") for number in range(4)]
 
-    order = [worker.claim(ClaimCriteria())[0].job.owner for worker in workers]
+    order = [take(worker).job.owner for worker in workers]
 
     assert Counter(order) == {"first": 2, "second": 2}
 
@@ -244,7 +278,7 @@ def test_accounts_are_dropped_when_nobody_has_jobs(queue: JobQueue, make_claims:
     submit(queue, "cancels")
 
     queue.cancel(submit(queue, "cancels")[0])
-    served(queue, claims, 21)
+    served(claims, 21)
 
     assert queue.connection.keys(keys.ACCOUNTS + "*") == []
     assert queue.connection.hgetall(keys.OWNER_LOAD) == {}
@@ -257,7 +291,7 @@ def test_jobs_that_an_earlier_release_queued_are_served_in_turn(queue: JobQueue,
     queue.connection.delete(keys.OWNER_LOAD, *(keys.ACCOUNTS + tier for tier in Priority))
     submit(queue, "new", 2)
 
-    order = served(queue, make_claims(), 6)
+    order = served(make_claims(), 6)
 
     assert Counter(order) == {"before": 2, "also-before": 2, "new": 2}
     assert len(set(order[:3])) == 3
@@ -272,7 +306,7 @@ def test_a_lower_priority_gets_a_share_while_a_higher_one_always_has_jobs(
     submit(queue, "normal", 30)
     submit(queue, "background", 30, Priority.LOW)
 
-    order = Counter(served(queue, claims, 50))
+    order = Counter(served(claims, 50))
 
     assert order["important"] >= 38
     assert 4 <= order["normal"] <= 6
@@ -284,7 +318,7 @@ def test_the_share_of_lower_priorities_is_a_setting(queue: JobQueue, make_claims
     submit(queue, "important", 40, Priority.HIGH)
     submit(queue, "normal", 30)
 
-    order = Counter(served(queue, claims, 40))
+    order = Counter(served(claims, 40))
 
     assert 11 <= order["normal"] <= 13
 
@@ -296,7 +330,7 @@ def test_five_huge_jobs_of_high_priority_do_not_block_everybody(queue: JobQueue,
     submit(queue, "honest", 1, Priority.HIGH, num_inference_steps=20)
     submit(queue, "normal", 20, num_inference_steps=20)
 
-    order = served(queue, claims, 31)
+    order = served(claims, 31)
 
     # The honest owner of the same priority waits for one of them at most, and so do those of the lower one.
     # These get a tenth of the time: eight of their jobs for each.
@@ -308,7 +342,7 @@ def test_five_huge_jobs_of_high_priority_do_not_block_everybody(queue: JobQueue,
 def test_a_job_joins_the_average_pace_by_its_images(queue: JobQueue, make_claims: MakeClaims) -> None:
     submit(queue, "me", 1, num_images=4)
     claims = make_claims()
-    run(queue, claims)
+    run(claims)
 
     assert queue.eta.run_seconds(parameters(num_images=1)) == pytest.approx(4 * PACE)
     assert queue.eta.run_seconds(parameters(num_images=8)) == pytest.approx(32 * PACE)
@@ -320,7 +354,7 @@ def test_a_job_joins_the_average_pace_by_its_images(queue: JobQueue, make_claims
 def test_an_estimate_counts_the_turns_of_other_owners(queue: JobQueue, make_claims: MakeClaims) -> None:
     claims = make_claims()
     submit(queue, "me")
-    run(queue, claims)
+    run(claims)
     run_seconds = 4 * PACE
     submit(queue, "crowd", 10)
     submit(queue, "pair", 2)

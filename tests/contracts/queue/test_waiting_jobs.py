@@ -12,7 +12,7 @@ from contracts.queue.leases import ClaimCriteria
 from contracts.queue.records import JobError, JobState
 from contracts.requests.parameters import ControlParameters, LoraParameters
 from contracts.requests.schema import Priority
-from tests.support.claims import MakeClaims
+from tests.support.claims import MakeClaims, take
 from tests.support.parameters import parameters
 
 INK = (LoraParameters(name="ink"),)
@@ -70,7 +70,7 @@ def test_jobs_that_need_what_cannot_be_had_end_with_the_reason(queue: JobQueue, 
         record = queue.fetch(id)
         assert (record.state, record.error, record.attempts) == (JobState.FAILED, GATED, 0)
         assert read_events(queue.connection, id)[-1].kind == "failed"
-    assert [claim.job.id for claim in claims.claim(ClaimCriteria())] == [plain]
+    assert take(claims).job.id == plain
 
 
 def test_a_model_and_a_controlnet_of_one_name_are_two_things(queue: JobQueue, make_claims: MakeClaims) -> None:

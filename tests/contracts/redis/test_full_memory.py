@@ -31,10 +31,10 @@ from contracts.requests.schema import WebhookEvent
 from contracts.settings import QueueSettings, SharedSettings
 from contracts.storage import open_storage
 from contracts.uploads.retention import Retention
+from tests.support.claims import reports, take, take_all
 from tests.support.parameters import parameters
 
 WEBHOOK = WebhookRecord(url="https://a/", events=(WebhookEvent.COMPLETED,), site="a:443", base="http://b")
-UP_TO_TEN_IMAGES = ClaimCriteria(max_images=10, batching=True)
 
 
 @pytest.fixture
@@ -77,10 +77,10 @@ def test_waiting_jobs_are_claimed_run_and_completed(queue: JobQueue) -> None:
     fill(queue.connection)
     claims = claims_of(queue)
 
-    running = claims.claim(UP_TO_TEN_IMAGES)
+    running = take_all(claims)
 
     assert claims.extend(running) == set()
-    assert claims.advance(running, Progress(step=1, steps=2)) == ["on"] * 3
+    assert claims.advance(reports(*running, progress=Progress(step=1, steps=2))) == ["on"] * 3
     assert claims.finish(running[0], JobState.COMPLETED, images=[]) is JobState.COMPLETED
     assert claims.release(running[1])
     assert [queue.fetch(job.id).state for job in jobs] == ["completed", "queued", "running"]
@@ -125,7 +125,7 @@ def test_ended_jobs_and_unused_inputs_are_swept_until_new_jobs_are_accepted(
     assert 0 < accepted < 999
 
     while running := claims.claim(ClaimCriteria()):
-        claims.finish(running[0], JobState.COMPLETED, images=[])
+        claims.finish(running, JobState.COMPLETED, images=[])
     while retention.sweep():
         pass
 
@@ -195,7 +195,7 @@ def test_a_call_that_frees_something_has_its_idempotency_key(queue: JobQueue) ->
 def test_previews_are_refused_and_progress_is_not(queue: JobQueue) -> None:
     queue.submit(parameters())
     claims = claims_of(queue)
-    (claim,) = claims.claim(ClaimCriteria())
+    claim = take(claims)
     fill(queue.connection)
     preview = Preview(index=0, step=1, steps=2, width=8, height=8, url="data:,")
 
@@ -203,7 +203,7 @@ def test_previews_are_refused_and_progress_is_not(queue: JobQueue) -> None:
         claims.preview(claim, preview)
 
     assert is_memory_full(caught.value)
-    assert claims.advance([claim], Progress(step=1, steps=2)) == ["on"]
+    assert claims.advance(reports(claim, progress=Progress(step=1, steps=2))) == ["on"]
 
 
 def test_a_script_that_brings_something_new_leaves_nothing_behind(queue: JobQueue) -> None:

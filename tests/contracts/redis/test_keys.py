@@ -17,7 +17,6 @@ from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.attendance import AttendedJobs
 from contracts.queue.client import JobQueue
 from contracts.queue.idempotency import CallIdentity, Idempotency
-from contracts.queue.leases import ClaimCriteria
 from contracts.queue.limits import Quota, SubmitLimits
 from contracts.queue.records import JobState, WebhookRecord, work_of
 from contracts.queue.retries import RepeatableCall, Retries
@@ -30,7 +29,7 @@ from contracts.uploads.images import Upload, remember
 from contracts.uploads.loras import LoraRegistry
 from contracts.uploads.retention import Retention
 from contracts.weights.lora_files import AdapterFacts
-from tests.support.claims import MakeClaims
+from tests.support.claims import ANY_JOB, MakeClaims, take
 from tests.support.parameters import parameters
 
 ROOT = Path(__file__).parents[3]
@@ -87,6 +86,7 @@ def full_redis(
         CallIdentity("me", "l", "POST /", b""), lambda _: "x", lambda id: id, lambda id: id
     )
     webhook = WebhookRecord(url="https://a/", events=tuple(WebhookEvent), site="a:443", base="http://b")
+    assert make_claims().claim(ANY_JOB) is None
     for ending in (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED, None, JobState.QUEUED):
         record = queue.submit(
             parameters(image=retention.retain("2" * 64, 60)),
@@ -99,7 +99,7 @@ def full_redis(
         if ending is JobState.CANCELLED:
             queue.cancel(record.id)
         elif ending is not JobState.QUEUED:
-            (claim,) = make_claims().claim(ClaimCriteria())
+            claim = take(make_claims("second"))
             if ending is not None:
                 make_claims().finish(claim, ending, measured={"work": work_of(record.parameters), "seconds": 1})
     outbox = Outbox(connection, "d", 60)

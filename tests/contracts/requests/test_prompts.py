@@ -187,9 +187,3 @@ def test_an_older_release_does_not_take_weights_for_text() -> None:
     assert version_of(prompt="(red:1.3)") == "1"
     assert version_of(prompt="red", prompt_syntax="a1111") == "1"
     assert version_of(prompt="(red:1.3)", prompt_syntax="a1111") == "2"
-
-
-def test_jobs_that_a_worker_may_refuse_share_no_call() -> None:
-    assert job_of(batchable=True).batch_key()
-    assert job_of(batchable=True, long_prompt="refuse").batch_key() == ""
-    assert job_of(batchable=True, prompt="é" * 9999).batch_key() == ""

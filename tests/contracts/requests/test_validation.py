@@ -154,9 +154,9 @@ def test_a_model_that_refuses_guidance_has_none(catalogue: Catalogue) -> None:
     assert accepted(catalogue, request("txt2img", model="quick")).guidance_scale is None
 
 
-def test_seed_zero_is_a_seed_and_runs_alone(catalogue: Catalogue) -> None:
+def test_seed_zero_is_a_seed_whose_meaning_the_operator_decides(catalogue: Catalogue) -> None:
     named = accepted(catalogue, request("txt2img", seed=0))
-    assert (named.seed, named.batchable, named.batch_key()) == (0, False, "")
+    assert (named.seed, named.batchable) == (0, None)
 
 
 @pytest.mark.parametrize("first", [MAX_DRAWN_SEED, MAX_SEED - 7, 0])
@@ -183,28 +183,18 @@ def test_seed_minus_one_draws_a_seed_as_none_does(catalogue: Catalogue) -> None:
     assert all(parameters.seed >= 0 and parameters.batchable for parameters in drawn)
 
 
-def test_without_a_seed_one_is_drawn_and_the_job_may_share_its_call(catalogue: Catalogue) -> None:
+def test_without_a_seed_one_is_drawn_and_calls_may_be_joined(catalogue: Catalogue) -> None:
     drawn = [accepted(catalogue, request("txt2img")) for _ in range(4)]
     assert len({parameters.seed for parameters in drawn}) > 1
     assert all(0 <= parameters.seed <= MAX_DRAWN_SEED and parameters.batchable for parameters in drawn)
-    assert len({parameters.batch_key() for parameters in drawn}) == 1
 
 
-def test_the_batchable_field_overrides_the_default(catalogue: Catalogue) -> None:
-    assert accepted(catalogue, request("txt2img", seed=7, batchable=True)).batchable
-    assert not accepted(catalogue, request("txt2img", batchable=False)).batchable
-
-
-def test_prompts_and_adapters_share_a_batch_key_and_everything_else_does_not(catalogue: Catalogue) -> None:
-    def key(**fields: Any) -> str:
-        return str(accepted(catalogue, request("txt2img", **fields)).batch_key())
-
-    assert key() == key(prompt="a blue square") == key(num_images=3) == key(output_format="webp")
-    assert key() == key(loras=[{"name": "stripes-xl"}]) == key(loras=[{"name": "stripes-xl", "scale": 0.5}])
-    assert key(negative_prompt="red") == key(negative_prompt="blue")
-    others = [key(negative_prompt="red"), key(num_inference_steps=3), key(width=72), key(guidance_scale=1.0),
-              key(scheduler="ddim"), key(speed="fast"), key(model="one")]  # fmt: skip
-    assert len({key(), *others}) == 1 + len(others)
+@pytest.mark.parametrize("batchable", [True, False])
+@pytest.mark.parametrize("seed", [None, 7])
+def test_the_batchable_field_decides_with_and_without_a_seed(
+    catalogue: Catalogue, seed: int | None, *, batchable: bool
+) -> None:
+    assert accepted(catalogue, request("txt2img", seed=seed, batchable=batchable)).batchable is batchable
 
 
 def test_a_refusal_of_fast_says_how_many_steps_it_needs(catalogue: Catalogue) -> None:

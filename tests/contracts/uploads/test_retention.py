@@ -13,14 +13,14 @@ import pytest
 
 from contracts.errors import Gone, NotFound, Unavailable
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import Claim, ClaimCriteria
+from contracts.queue.leases import Claim
 from contracts.queue.records import JobState
 from contracts.redis.connection import Scripts
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
 from contracts.uploads.retention import Retention
-from tests.support.claims import MakeClaims
+from tests.support.claims import MakeClaims, take
 from tests.support.disks import fill, redis_on_a_small_disk
 from tests.support.parameters import parameters
 from tests.support.scripted_worker import ScriptedWorker
@@ -56,7 +56,7 @@ def retention(queue: JobQueue, storage: Storage) -> Retention:
 def complete(queue: JobQueue, storage: Storage, make_claims: MakeClaims, **changes: str) -> str:
     """Complete a job, with an image in the storage; returns its id."""
     id = queue.submit(parameters(**changes)).id
-    (claim,) = make_claims().claim(ClaimCriteria())
+    claim = take(make_claims())
     end(storage, make_claims, claim)
     return id
 
@@ -245,7 +245,7 @@ def test_an_input_is_kept_as_long_as_any_job_that_uses_it(
     let_expire(queue, first)
     sweep_all(retention)
     assert storage.exists(key)
-    (claim,) = make_claims().claim(ClaimCriteria())
+    claim = take(make_claims())
     end(storage, make_claims, claim)
     let_expire(queue, second)
     sweep_all(retention)

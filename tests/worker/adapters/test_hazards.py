@@ -17,7 +17,7 @@ from contracts.errors import FailureCode
 from contracts.queue.records import JobError
 from contracts.storage import Storage
 from tests.support.adapters import checkpoint_of, generate_with_lora
-from tests.support.jobs import RecordingWatch, complete_job, fail_job, make_job, run_jobs
+from tests.support.jobs import JobStopped, RecordingWatch, complete_job, fail_job, make_job, run_jobs
 from tests.support.weights import to_kohya, write_adapter
 from worker.adapters.cache import LoraCache
 from worker.adapters.files import Limits, LoraFiles
@@ -97,8 +97,8 @@ def test_hazard_4_an_aborted_job_leaves_no_scale_behind(
 ) -> None:
     whole = generate_with_lora(pool, storage, "sdxl", "sdxl-lora")
     half = make_job(catalogue, "sdxl", loras=[{"name": "sdxl-lora", "scale": 0.5}])
-    with pytest.raises(KeyError):
-        run_jobs(half, pool, storage, RecordingWatch(stop_after=1, error=KeyError()))
+    with pytest.raises(JobStopped):
+        run_jobs(half, pool, storage, RecordingWatch(stop_after=1, error=JobStopped()))
     assert np.array_equal(generate_with_lora(pool, storage, "sdxl", "sdxl-lora"), whole)
 
 

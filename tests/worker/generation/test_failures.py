@@ -11,36 +11,36 @@ import torch
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Mode
-from contracts.errors import FailureCode, JobFailed
+from contracts.errors import FailureCode
 from contracts.metrics import Counters
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
-from tests.support.jobs import RecordingWatch, complete_job, fail_job, make_job, run_jobs
+from tests.support.jobs import JobStopped, RecordingWatch, complete_job, fail_job, make_job, run_jobs
 from worker.pool.pool import Pool
 from worker.runtime.memory_tracker import MemoryTracker
 
 FAMILY_IDS = list(FAMILIES)
 
 
-class Stopped(Exception):
-    pass
+class DeviceAway(Exception):
+    """Raised in the denoiser."""
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
-def test_an_exception_from_the_watch_propagates_and_leaves_no_trace(
+def test_what_is_thrown_into_a_job_ends_it_and_leaves_no_trace(
     family: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     before, _ = complete_job(make_job(catalogue, family), pool, storage)
-    watch = RecordingWatch(stop_after=2, error=Stopped())
+    watch = RecordingWatch(stop_after=2, error=JobStopped())
     with_adapter = make_job(catalogue, family, seed=3, loras=[{"name": f"{family}-lora"}])
-    with pytest.raises(Stopped):
+    with pytest.raises(JobStopped):
         run_jobs(with_adapter, pool, storage, watch)
     assert len(watch.seen) == 2
     assert not storage.exists("images/job0/1/0.png")
     assert complete_job(make_job(catalogue, family), pool, storage)[0] == before
 
 
-def test_a_missing_input_fails_all_jobs_of_the_call_but_not_the_next_call(
+def test_a_missing_input_fails_the_jobs_that_name_it_but_not_the_next_one(
     catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     before, _ = complete_job(make_job(catalogue, "sdxl"), pool, storage)
@@ -100,10 +100,10 @@ def test_the_result_of_a_failed_job_does_not_keep_the_exception_alive(
     """Its traceback would keep the failed job's tensors alive as long as the result."""
     # Pytest keeps what is logged, with its tracebacks.
     caplog.set_level(logging.CRITICAL, "worker.generation.generate")
-    raised: list[weakref.ref[Exception]] = []
+    raised: list[weakref.ref[DeviceAway]] = []
 
     def fail(*_: object) -> None:
-        error = Stopped("the device went away")
+        error = DeviceAway("the device went away")
         raised.append(weakref.ref(error))
         raise error
 
@@ -113,14 +113,6 @@ def test_the_result_of_a_failed_job_does_not_keep_the_exception_alive(
     gc.collect()
     assert [result.status for result in results] == ["failed"]
     assert [error() for error in raised] == [None]
-
-
-def test_a_jobfailed_from_the_watch_is_not_taken_for_a_failure_of_the_worker(
-    catalogue: Catalogue, pool: Pool, storage: Storage
-) -> None:
-    error = JobFailed(FailureCode.DEADLINE_EXCEEDED, "late")
-    with pytest.raises(JobFailed, match="late"):
-        run_jobs(make_job(catalogue, "sdxl"), pool, storage, RecordingWatch(stop_after=1, error=error))
 
 
 # -- out of memory: one more attempt with a smaller plan --------------------------------------------------

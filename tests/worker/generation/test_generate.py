@@ -1,4 +1,4 @@
-"""Generation in every family and mode: seeds, several jobs in a call, ControlNets, masks, receipts."""
+"""Generation in every family and mode: seeds, several jobs at once, ControlNets, masks, receipts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from worker.pool.pool import Pool
 EVERY_MODE = [(family.id, mode) for family in FAMILIES.values() for mode in family.modes]
 FAMILY_IDS = list(FAMILIES)
 
-#: A batched image may differ from the same image alone by this many of 255 levels (float32 on the CPU).
+#: An image of joined calls may differ from the same image alone by this many of 255 levels (float32 on the CPU).
 BATCH_TOLERANCE_LEVELS = 1
 
 
@@ -67,17 +67,18 @@ def test_three_images_equal_three_seeds_alone_within_the_batching_tolerance(
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
-def test_jobs_that_share_a_call_keep_their_own_prompt_seed_and_format(
+def test_jobs_whose_calls_are_joined_keep_their_own_prompt_seed_and_format(
     family: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     batch = [
         make_job(catalogue, family, seed=1, batchable=True, num_images=2),
         make_job(catalogue, family, seed=9, batchable=True, prompt="a blue square", output_format="webp"),
     ]
-    assert batch[0].batch_key() == batch[1].batch_key()
     outcomes = run_jobs(batch, pool, storage)
     assert [len(outcome.stored) for outcome in outcomes] == [2, 1]
-    assert [outcome.receipt.batch_images for outcome in outcomes] == [3, 3]
+    guidance_passes = 1 if family == "flux" else 2
+    assert [outcome.receipt.mean_rows for outcome in outcomes] == [3 * guidance_passes] * 2
+    assert all(outcome.receipt.joined for outcome in outcomes)
     assert [outcome.receipt.seeds for outcome in outcomes] == [[1, 2], [9]]
     assert outcomes[1].receipt.parameters == batch[1]
     assert outcomes[1].stored[0].key == "images/job1/0/0.webp"
@@ -129,14 +130,6 @@ def test_clip_skip_works_up_to_its_maximum_and_is_refused_above(
     complete_job(make_job(catalogue, family, clip_skip=most), pool, storage)
     with pytest.raises(InvalidRequest, match="must be at most"):
         make_job(catalogue, family, clip_skip=most + 1)
-
-
-def test_diffusers_pipelines_require_a_dict_from_their_callback(pool: Pool) -> None:
-    """Why `StepCallback` returns a dict even if it replaces nothing (diffusers 0.42)."""
-    with pytest.raises(AttributeError):
-        pool.model("shapes-flux").base(
-            "a", width=64, height=64, num_inference_steps=1, callback_on_step_end=lambda *_: None
-        )
 
 
 @pytest.mark.parametrize(
@@ -240,7 +233,7 @@ def test_the_receipt_has_everything_that_reproduces_the_image(
     assert receipt.worker == "tester"
     assert {"torch", "diffusers"} <= set(receipt.versions)
     assert receipt.timings["queue"] == 0.5
-    assert receipt.batch_jobs == 1
+    assert not receipt.joined
 
 
 @pytest.mark.parametrize(("family", "mode"), [row for row in EVERY_MODE if "inpaint" in row[1]])

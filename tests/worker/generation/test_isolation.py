@@ -26,7 +26,15 @@ from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
 from tests.support.images import encode_image
-from tests.support.jobs import INPUT_IMAGES, RecordingWatch, complete_job, fail_job, make_job, run_jobs
+from tests.support.jobs import (
+    INPUT_IMAGES,
+    JobStopped,
+    RecordingWatch,
+    complete_job,
+    fail_job,
+    make_job,
+    run_jobs,
+)
 from tests.support.weights import to_kohya, write_adapter
 from worker.adapters.files import Limits, LoraFiles
 from worker.pool.model import LoadedModel
@@ -152,12 +160,12 @@ FAULTS: dict[str, Fault] = {
     "decoder": lambda model: _failing(model.base.vae.decoder, 0),
     "switch": lambda model: _failing_switch(),
     "broken adapter": lambda model: nullcontext(),
-    "mixed batch": lambda model: nullcontext(),
-    "cancelled mixed batch": lambda model: nullcontext(),
+    "mixed jobs": lambda model: nullcontext(),
+    "cancelled mixed jobs": lambda model: nullcontext(),
 }
 
 
-def _mixed_batch(catalogue: Catalogue, request: JobParameters) -> list[JobParameters]:
+def _mixed_jobs(catalogue: Catalogue, request: JobParameters) -> list[JobParameters]:
     """No adapters, one, two, and one that does not fit: more than the test's pool keeps loaded."""
     family = catalogue.model(request.model).family
     sets: list[dict[str, float]] = [{}, {"lora": 1.0}, {"text": 0.5, "lora": -0.5}, {"broken": 1.0}]
@@ -180,20 +188,20 @@ def _run_into(request: JobParameters, fault: str, pool: Pool, storage: Storage) 
         family = pool.catalogue.model(request.model).family
         loras = [{"name": f"{family}-text", "scale": 0.5}, {"name": f"{family}-broken"}]
         fail_job(make_job(pool.catalogue, family, loras=loras), pool, storage)
-    elif fault == "mixed batch":
-        results = run_jobs(_mixed_batch(pool.catalogue, request), pool, storage)
+    elif fault == "mixed jobs":
+        results = run_jobs(_mixed_jobs(pool.catalogue, request), pool, storage)
         assert [result.status for result in results] == [*["completed"] * 3, "failed"]
-    elif fault == "cancelled mixed batch":
-        with pytest.raises(KeyError):
+    elif fault == "cancelled mixed jobs":
+        with pytest.raises(JobStopped):
             run_jobs(
-                _mixed_batch(pool.catalogue, request),
+                _mixed_jobs(pool.catalogue, request),
                 pool,
                 storage,
-                RecordingWatch(stop_after=1, error=KeyError()),
+                RecordingWatch(stop_after=1, error=JobStopped()),
             )
     elif fault == "cancelled":
-        with pytest.raises(KeyError):
-            run_jobs(request, pool, storage, RecordingWatch(stop_after=1, error=KeyError()))
+        with pytest.raises(JobStopped):
+            run_jobs(request, pool, storage, RecordingWatch(stop_after=1, error=JobStopped()))
     else:
         with FAULTS[fault](pool.model(request.model)):
             run_jobs(request, pool, storage)

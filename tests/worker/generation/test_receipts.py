@@ -69,7 +69,7 @@ def test_the_file_contains_nothing_that_differs_between_two_runs(
 ) -> None:
     (file,), receipt = complete_job(make_job(catalogue, "flux"), pool, storage)
     inside = json.loads(_texts(file)["darkroom"])
-    for name in ("timings", "worker", "batch_images", "batch_jobs", "placement"):
+    for name in ("timings", "worker", "mean_rows", "pauses", "joined", "placement"):
         assert name not in inside
     assert "job0" not in _flat(inside)
     assert receipt.worker not in _flat(inside)

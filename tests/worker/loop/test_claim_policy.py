@@ -1,15 +1,16 @@
-"""The claim policy: a loaded model runs for a minimum time before another may replace it."""
+"""The claim policy: a loaded model runs for a minimum time, and each tier has room beside those below it."""
 
 from __future__ import annotations
 
 import time
 
-from worker.loop.claim_policy import ClaimPolicy
-from worker.settings import WorkerSettings
+from worker.loop.claim_policy import TIERS, ClaimPolicy
+
+HIGH, NORMAL, LOW = range(3)
 
 
 def test_a_model_is_not_replaced_before_its_minimum_time() -> None:
-    policy = ClaimPolicy(0.1)
+    policy = ClaimPolicy(0.1, max_jobs=1)
     assert policy.settled
     policy.enter("one")
     assert not policy.settled
@@ -18,7 +19,7 @@ def test_a_model_is_not_replaced_before_its_minimum_time() -> None:
 
 
 def test_running_the_same_model_again_does_not_restart_its_time() -> None:
-    policy = ClaimPolicy(0.1)
+    policy = ClaimPolicy(0.1, max_jobs=1)
     policy.enter("one")
     time.sleep(0.06)
     policy.enter("one")
@@ -28,13 +29,21 @@ def test_running_the_same_model_again_does_not_restart_its_time() -> None:
     assert not policy.settled
 
 
-def test_the_criteria_follow_the_settings() -> None:
-    settings = WorkerSettings(batching="250", max_batch_images=3)
-    criteria = ClaimPolicy(0).criteria(["one"], settings)
-    assert (criteria.warm, criteria.max_images, criteria.batching, criteria.batch_wait_seconds) == (
-        ("one",),
-        3,
-        True,
-        0.25,
-    )
-    assert not ClaimPolicy(0).criteria([], WorkerSettings(batching="off")).batching
+def test_jobs_of_lower_tiers_leave_the_room_of_higher_ones() -> None:
+    policy = ClaimPolicy(0, max_jobs=2)
+    assert policy.room([]) == dict.fromkeys(TIERS, 2)
+    assert policy.room([LOW, LOW]) == {"high": 2, "normal": 2, "low": 0}
+    assert policy.room([LOW, LOW, NORMAL]) == {"high": 2, "normal": 1, "low": 0}
+
+
+def test_jobs_of_higher_tiers_take_the_room_of_lower_ones() -> None:
+    policy = ClaimPolicy(0, max_jobs=2)
+    assert policy.room([HIGH]) == dict.fromkeys(TIERS, 1)
+    assert policy.room([HIGH, HIGH, HIGH]) == dict.fromkeys(TIERS, 0)
+
+
+def test_the_criteria_say_what_is_warm_and_how_much_room_there_is() -> None:
+    criteria = ClaimPolicy(0, max_jobs=3).criteria(["one"], [NORMAL], ready=["one", "two"], deferred=["three"])
+    assert (criteria.warm, criteria.ready, criteria.deferred) == (("one",), ["one", "two"], ["three"])
+    assert (criteria.settled, criteria.in_flight) == (True, 1)
+    assert criteria.room == {"high": 3, "normal": 2, "low": 2}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
 
@@ -13,18 +15,32 @@ from cli.supervisor.redis_server import RedisServer
 from contracts.errors import FailureCode
 from contracts.metrics import Counters
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import Claim, ClaimCriteria, Claims
+from contracts.queue.leases import Claim, Claims
 from contracts.queue.records import JobState, Receipt, Weights
-from contracts.redis import keys
 from contracts.settings import QueueSettings, SharedSettings
 from contracts.storage import Storage, open_storage
+from contracts.storage.local import LocalStorage
+from tests.support.claims import take
 from tests.support.parameters import parameters
 from tests.support.scripted_worker import ScriptedWorker
 from worker.generation.outputs import JobResult
 from worker.loop import completion
 from worker.loop.completion import JobCompleter
-from worker.loop.progress import Aborted, JobWatch
+from worker.loop.progress import Aborted, JobWatch, ProgressReporter
 from worker.loop.storage_outage import StorageOutage
+
+
+def make_completer(claims: Claims, storage: Storage, stopping: Callable[[], bool] = lambda: False) -> JobCompleter:
+    outage = StorageOutage(storage, retry_seconds=60)
+    reporter = ProgressReporter(claims, report_seconds=0)
+    return JobCompleter(claims, storage, Counters(), outage, reporter, stopping=stopping)
+
+
+def watch_job(claims: Claims, claim: Claim) -> JobWatch:
+    reporter = ProgressReporter(claims, report_seconds=0)
+    watch = JobWatch(reporter, claim)
+    reporter.add(watch)
+    return watch
 
 
 def test_a_result_waits_for_redis_until_the_process_is_asked_to_stop(
@@ -37,30 +53,25 @@ def test_a_result_waits_for_redis_until_the_process_is_asked_to_stop(
     queue = JobQueue(settings)
     ids = [queue.submit(parameters()).id for _ in range(2)]
     claims = Claims(queue.connection, QueueSettings(), "one", ttl_seconds=60)
-    storage = open_storage(settings)
-    outage = StorageOutage(storage, retry_seconds=60)
-    completer = JobCompleter(claims, storage, Counters(), outage, stopping=stopping.is_set)
+    completer = make_completer(claims, open_storage(settings), stopping.is_set)
 
-    def complete() -> threading.Thread:
-        batch = claims.claim(ClaimCriteria())
+    def complete() -> Future[None]:
+        claim = take(claims)
         redis.kill()
-        end = (batch, JobWatch(claims, batch), [JobResult("cancelled")])
-        thread = threading.Thread(target=completer.complete, args=end)
-        thread.start()
-        thread.join(1.5)
-        assert thread.is_alive(), "the result was given up although nobody asked to stop"
-        return thread
+        ended = completer.complete(claim, watch_job(claims, claim), JobResult("cancelled"))
+        with pytest.raises(TimeoutError):  # else the result was given up although nobody asked to stop
+            ended.result(1.5)
+        return ended
 
     try:
         waiting = complete()
         redis.start()
-        waiting.join(30)
+        waiting.result(30)
         assert queue.fetch(ids[0]).state is JobState.CANCELLED
 
         waiting = complete()
         stopping.set()
-        waiting.join(30)
-        assert not waiting.is_alive(), "the write is retried forever"
+        waiting.result(30)  # else the write is retried forever
         redis.start()
         assert queue.fetch(ids[1]).state is JobState.RUNNING
         redis.kill()
@@ -76,14 +87,17 @@ def test_a_job_that_ran_for_too_long_fails_and_is_not_to_be_sent_again(
     queue: JobQueue, storage: Storage, worker: ScriptedWorker
 ) -> None:
     id, claims = queue.submit(parameters(), max_run_seconds=30.0).id, worker.claims
-    batch = claims.claim(ClaimCriteria())
-    queue.connection.hset(keys.JOB + id, "started_at", f"{queue.now() - 31:.6f}")
-    watch = JobWatch(claims, batch)
+    claim = take(claims)
+    watch = watch_job(claims, claim)
+    watch.used_seconds = 29.0
+    watch.step(1, 4)
+    assert watch.stop_reason() is None
 
-    with closing(JobCompleter(claims, storage, Counters(), StorageOutage(storage, retry_seconds=60))) as completer:
-        with pytest.raises(Aborted):
-            watch.step(1, 4)
-        completer.complete(batch, watch, [JobResult("lost")])
+    watch.used_seconds = 31.0
+    watch.step(2, 4)
+    assert isinstance(watch.stop_reason(), Aborted)
+    with closing(make_completer(claims, storage)) as completer:
+        completer.complete(claim, watch, JobResult("lost")).result()
 
     job = queue.fetch(id)
     assert job.state is JobState.FAILED
@@ -91,7 +105,7 @@ def test_a_job_that_ran_for_too_long_fails_and_is_not_to_be_sent_again(
     assert (job.error.code, job.error.retryable) == (FailureCode.DURATION_EXCEEDED, False)
 
 
-def generated(claim: Claim, mode: str) -> JobResult:
+def generated(claim: Claim, mode: str = "RGB") -> JobResult:
     """A result with one image; Pillow has no PNG of mode F."""
     job = claim.job.parameters
     receipt = Receipt(parameters=job, seeds=job.seeds, model=Weights(id=job.model, sha256="0" * 64))
@@ -102,13 +116,11 @@ def test_an_image_that_cannot_be_encoded_fails_its_own_job_and_neither_others_no
     queue: JobQueue, storage: Storage, worker: ScriptedWorker
 ) -> None:
     ids = [queue.submit(parameters()).id for _ in range(2)]
-    running = worker.claims.claim(ClaimCriteria(max_images=2, batching=True))
-    results = [generated(claim, mode) for claim, mode in zip(running, ("F", "RGB"), strict=True)]
+    running = [take(worker.claims) for _ in ids]
 
-    with closing(
-        JobCompleter(worker.claims, storage, Counters(), StorageOutage(storage, retry_seconds=60))
-    ) as end:
-        end.complete(running, JobWatch(worker.claims, running), results)
+    with closing(make_completer(worker.claims, storage)) as completer:
+        for claim, mode in zip(running, ("F", "RGB"), strict=True):
+            completer.complete(claim, watch_job(worker.claims, claim), generated(claim, mode)).result()
 
     failed, completed = (queue.fetch(id) for id in ids)
     assert (failed.state, completed.state) == (JobState.FAILED, JobState.COMPLETED)
@@ -118,3 +130,46 @@ def test_an_image_that_cannot_be_encoded_fails_its_own_job_and_neither_others_no
         "the image could not be encoded as png (OSError); ask for another output_format",
     )
     assert storage.find(f"images/{failed.id}/") == []
+
+
+def test_images_of_a_job_that_was_cancelled_after_its_last_step_are_not_stored(
+    queue: JobQueue, storage: Storage, worker: ScriptedWorker
+) -> None:
+    id = queue.submit(parameters()).id
+    claim = take(worker.claims)
+    watch = watch_job(worker.claims, claim)
+    watch.step(4, 4)
+    queue.cancel(id)
+
+    with closing(make_completer(worker.claims, storage)) as completer:
+        completer.complete(claim, watch, generated(claim)).result()
+
+    assert queue.fetch(id).state is JobState.CANCELLED
+    assert storage.find("images/") == []
+
+
+class MeetingStorage(LocalStorage):
+    """Writes nothing before three writers have come."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self._all_here = threading.Barrier(3)
+
+    def write(self, key: str, data: bytes) -> None:
+        self._all_here.wait(timeout=60)
+        super().write(key, data)
+
+
+def test_images_of_jobs_that_end_together_are_written_at_the_same_time(
+    queue: JobQueue, worker: ScriptedWorker, tmp_path: Path
+) -> None:
+    ids = [queue.submit(parameters()).id for _ in range(3)]
+    running = [take(worker.claims) for _ in ids]
+    storage = MeetingStorage(tmp_path)
+
+    with closing(make_completer(worker.claims, storage)) as completer:
+        for claim in running:
+            completer.complete(claim, watch_job(worker.claims, claim), generated(claim))
+
+    assert [queue.fetch(id).state for id in ids] == [JobState.COMPLETED] * 3
+    assert all(storage.exists(queue.fetch(id).images[0].key) for id in ids)

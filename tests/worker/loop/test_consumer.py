@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from redis import Redis
 from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
@@ -21,29 +20,24 @@ from contracts.memory.plan import Policy
 from contracts.metrics import Counters, read_totals
 from contracts.processes.workers import WorkerReport, read_workers
 from contracts.queue.client import FORMER_RUN_FUNCTIONS, JobQueue
-from contracts.queue.leases import Claim, ClaimCriteria
+from contracts.queue.leases import Claim
 from contracts.queue.records import JobState
-from contracts.requests.parameters import JobParameters, LoraParameters
+from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
 from tests.support.jobs import complete_job, make_job
 from tests.support.parameters import parameters
-from tests.support.workers import act_during, make_consumer, send_sigterm, work_until_ended
+from tests.support.workers import at_step, make_consumer, send_sigterm, work_until_ended
 from worker.loop.progress import JobWatch
 from worker.pool.pool import Pool
-from worker.runtime.out_of_memory import DeviceFailed
 
 
-def test_jobs_complete_and_their_receipts_count_the_jobs_of_the_call(
-    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
-) -> None:
-    together = [queue.submit(parameters(seed=number)).id for number in range(3)]
-    alone = queue.submit(parameters(seed=9, batchable=False)).id
-    ended = work_until_ended(make_consumer(settings, pool, storage), queue, *together, alone)
+def test_jobs_complete(settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage) -> None:
+    ids = [queue.submit(parameters(seed=number, batchable=number > 0)).id for number in range(4)]
+    ended = work_until_ended(make_consumer(settings, pool, storage), queue, *ids)
     assert [record.state for record in ended] == [JobState.COMPLETED] * 4
-    assert [record.receipt.batch_jobs for record in ended if record.receipt] == [3, 3, 3, 1]
     assert all(storage.exists(record.images[0].key) for record in ended)
 
 
@@ -67,32 +61,6 @@ def test_a_worker_reports_its_models_memory_and_stage_times(
     for stage in ("queue", "load", "encode_prompt", "denoise", "decode", "write"):
         spent = sum(record.receipt.timings[stage] for record in ended if record.receipt)
         assert report.stage_seconds[stage] == pytest.approx(spent, abs=1e-3)
-
-
-def test_batching_can_be_turned_off(
-    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
-) -> None:
-    ids = [queue.submit(parameters(seed=number)).id for number in range(2)]
-    ended = work_until_ended(make_consumer(settings, pool, storage, batching="off"), queue, *ids)
-    assert [record.receipt.batch_jobs for record in ended if record.receipt] == [1, 1]
-
-
-def test_jobs_whose_adapters_do_not_fit_together_run_apart_and_lose_no_attempt(
-    settings: SharedSettings, queue: JobQueue, catalogue: Catalogue, storage: Storage
-) -> None:
-    def with_adapter(name: str) -> JobParameters:
-        large = LoraParameters(name=name, key=f"loras/{name}", sha256=name, values=25_000_000)
-        return parameters(loras=(large,))
-
-    ids = [queue.submit(with_adapter(name)).id for name in ("a", "a", "b")]
-    # Room for the model and one such adapter, of 100 MB.
-    pool = Pool(catalogue, device="cpu", budget_bytes=180 * 2**20)
-    pool.model("shapes-sdxl")
-    consumer = make_consumer(settings, pool, storage)
-    assert [claim.job.id for claim in consumer._claim()] == ids[:2]
-    left = queue.fetch(ids[2])
-    assert (left.state, left.attempts) == (JobState.QUEUED, 0)
-    assert [claim.job.id for claim in consumer._claim()] == ids[2:]
 
 
 def test_a_job_that_names_another_function_fails_and_is_logged(
@@ -127,7 +95,7 @@ def test_a_job_whose_rq_record_another_server_has_is_left_to_its_lease(
     rq_connection.rename(name, "elsewhere")
     pool.model("shapes-sdxl")
     consumer = make_consumer(settings, pool, storage)
-    assert consumer._claim() == []
+    assert consumer._claim() is None
     assert queue.fetch(job.id).state is JobState.RUNNING, "nobody has failed it"
     rq_connection.delete(name)  # the claim wrote its status there
     rq_connection.rename("elsewhere", name)
@@ -155,58 +123,15 @@ def test_defect_d_a_signal_at_any_moment_of_a_claim_loses_no_job(
         consumer._shutdown.install()
         timer = threading.Timer(0.0005 * number, os.kill, (os.getpid(), signal.SIGTERM))
         timer.start()
-        claims: list[Claim] = []
-        while not claims and not consumer._shutdown.requested:
-            claims = consumer._claim()
+        claim: Claim | None = None
+        while claim is None and not consumer._shutdown.requested:
+            claim = consumer._claim()
         timer.join()
-        for claim in claims:
-            assert consumer._claims.release(claim)
+        if claim is not None:
+            assert consumer._claimer._claims.release(claim)
     waiting = [id for record in map(queue.fetch, ids) if record.state is JobState.QUEUED for id in [record.id]]
     assert sorted(waiting) == sorted(ids)
     assert queue.connection.zcard("darkroom:leases") == 0
-
-
-def test_a_second_signal_releases_the_running_jobs_without_spending_an_attempt(
-    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
-) -> None:
-    job = queue.submit(parameters(num_inference_steps=200, batchable=False))
-
-    def hurry() -> None:
-        send_sigterm()
-        time.sleep(0.05)  # two signals at one moment are one
-        send_sigterm()
-
-    with act_during(queue, job.id, hurry):
-        make_consumer(settings, pool, storage).start([])
-    record = queue.fetch(job.id)
-    assert (record.state, record.attempts) == (JobState.QUEUED, 0)
-    assert queue.eta.position(record) == (0, None)
-    assert storage.find("images/") == []
-
-
-def test_the_end_of_the_drain_time_releases_the_running_jobs_too(
-    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
-) -> None:
-    job = queue.submit(parameters(num_inference_steps=200, batchable=False))
-    with act_during(queue, job.id, send_sigterm):
-        make_consumer(settings, pool, storage, drain_seconds=0.2).start([])
-    record = queue.fetch(job.id)
-    assert (record.state, record.attempts) == (JobState.QUEUED, 0)
-
-
-def test_a_cancelled_job_does_not_change_the_other_images_of_its_call(
-    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
-) -> None:
-    def bytes_of(cancelled: bool) -> list[bytes]:
-        jobs = [queue.submit(parameters(num_inference_steps=60, seed=number)) for number in range(3)]
-
-        with act_during(queue, jobs[1].id, lambda: cancelled and queue.cancel(jobs[1].id)):
-            ended = work_until_ended(make_consumer(settings, pool, storage), queue, *(job.id for job in jobs))
-        assert ended[1].state is (JobState.CANCELLED if cancelled else JobState.COMPLETED)
-        assert storage.find(f"images/{jobs[1].id}/") == [image.key for image in ended[1].images]
-        return [storage.read(record.images[0].key) for record in (ended[0], ended[2])]
-
-    assert bytes_of(cancelled=True) == bytes_of(cancelled=False)
 
 
 def test_a_worker_that_lost_its_lease_drops_the_result_and_deletes_its_files(
@@ -218,7 +143,7 @@ def test_a_worker_that_lost_its_lease_drops_the_result_and_deletes_its_files(
         queue.connection.hset(f"darkroom:job:{job.id}", "lease", "another execution")
         send_sigterm()
 
-    with act_during(queue, job.id, steal):
+    with at_step(2, job.id, steal):
         make_consumer(settings, pool, storage).start([])
     assert queue.fetch(job.id).state is JobState.RUNNING
     assert storage.find("images/") == []
@@ -269,31 +194,10 @@ def test_the_next_job_is_generated_while_images_of_the_last_one_are_written(
         assert not queue.fetch(first.id).state.is_final
         storage.gate.set()
 
-    with act_during(queue, second.id, open_gate, step=1):
-        ended = work_until_ended(make_consumer(settings, pool, storage), queue, first.id, second.id)
+    consumer = make_consumer(settings, pool, storage, max_jobs=1)  # the second starts when the first was generated
+    with at_step(1, second.id, open_gate):
+        ended = work_until_ended(consumer, queue, first.id, second.id)
     assert [record.state for record in ended] == [JobState.COMPLETED] * 2
-
-
-class MeetingStorage(LocalStorage):
-    """Writes nothing before three writers have come."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self._all_here = threading.Barrier(3)
-
-    def write(self, key: str, data: bytes) -> None:
-        self._all_here.wait(timeout=60)
-        super().write(key, data)
-
-
-def test_images_of_jobs_in_one_call_are_written_at_the_same_time(
-    settings: SharedSettings, queue: JobQueue, pool: Pool, tmp_path: Path
-) -> None:
-    ids = [queue.submit(parameters(seed=number)).id for number in range(3)]
-    storage = MeetingStorage(tmp_path)
-    ended = work_until_ended(make_consumer(settings, pool, storage), queue, *ids)
-    assert [record.state for record in ended] == [JobState.COMPLETED] * 3
-    assert all(storage.exists(record.images[0].key) for record in ended)
 
 
 def test_the_next_jobs_prompt_is_encoded_while_this_one_denoises(
@@ -325,7 +229,8 @@ def test_the_next_jobs_prompt_is_encoded_while_this_one_denoises(
     with monkeypatch.context() as patch:
         patch.setattr(Pool, "encode_ahead", encode_and_tell)
         patch.setattr(JobWatch, "step", step_on)
-        ended = work_until_ended(make_consumer(settings, pool, storage, counters), queue, *ids)
+        # With room for one job, the second waits in the queue.
+        ended = work_until_ended(make_consumer(settings, pool, storage, counters, max_jobs=1), queue, *ids)
     receipts = [record.receipt for record in ended if record.receipt]
     assert [(one.embeddings.misses, one.embeddings.ahead) for one in receipts] == [(1, 0), (1, 1)]
     expected = [complete_job(request, Pool(catalogue, device="cpu"), storage)[0] for request in requests]
@@ -333,20 +238,6 @@ def test_the_next_jobs_prompt_is_encoded_while_this_one_denoises(
     totals = {row.name: samples for row, samples in read_totals(queue.connection)}
     for name in ("prompts_encoded_ahead", "prompts_found_ahead"):
         assert [(one.labels, one.parts[""]) for one in totals[name]] == [(("shapes-flux",), 1)]
-
-
-def test_a_worker_whose_device_fails_hands_its_jobs_back_and_ends(
-    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
-
-    monkeypatch.setattr(Pool, "ready", fail)
-    job = queue.submit(parameters())
-    with pytest.raises(DeviceFailed, match="illegal memory access"):
-        make_consumer(settings, pool, storage).start([])
-    record = queue.fetch(job.id)
-    assert (record.state, record.attempts) == (JobState.QUEUED, 0)
 
 
 class _BrokenStorage(LocalStorage):
@@ -362,21 +253,23 @@ def test_a_bug_in_the_completion_of_the_last_job_ends_the_process_with_an_error(
     job = queue.submit(parameters())
     consumer = make_consumer(settings, pool, _BrokenStorage(tmp_path))
 
-    with act_during(queue, job.id, send_sigterm), pytest.raises(TypeError, match="a bug"):
+    with at_step(2, job.id, send_sigterm), pytest.raises(TypeError, match="a bug"):
         consumer.start([])
 
 
-def test_a_cancel_before_the_first_step_acts_at_the_end_of_the_stage(
+def test_a_job_that_hangs_in_a_step_is_a_fault(
     settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
 ) -> None:
     job = queue.submit(parameters())
-    consumer = make_consumer(settings, pool, storage)
-    (claim,) = consumer._claims.claim(ClaimCriteria())
-    queue.cancel(job.id)
+    consumer = make_consumer(settings, pool, storage, stall_seconds=0.2)
+    found: list[str | None] = []
 
-    watch = consumer._watch([claim])
-    results = consumer._generate([claim], watch)
+    def hang() -> None:
+        found.append(consumer.find_fault(hang_seconds=30))
+        time.sleep(0.3)
+        found.append(consumer.find_fault(hang_seconds=30))
 
-    assert [result.status for result in results] == ["lost"]
-    assert watch.verdicts == {job.id: "cancel"}
-    assert watch._first_step_at is None
+    with at_step(2, job.id, hang):
+        work_until_ended(consumer, queue, job.id)
+    assert found[1] == "no step for 0 s"
+    assert consumer.find_fault(hang_seconds=30) is None, "the next step was a sign of life"

@@ -16,10 +16,11 @@ from contracts.queue.leases import ClaimCriteria, Claims
 from contracts.queue.records import JobState
 from contracts.redis.connection import connect
 from contracts.settings import QueueSettings, SharedSettings
+from tests.support.claims import take
 from tests.support.parameters import parameters
 from tests.support.waiting import wait_until
 from worker.loop.heartbeat import Heartbeat
-from worker.loop.progress import JobWatch
+from worker.loop.progress import JobWatch, ProgressReporter
 from worker.settings import WorkerSettings
 
 LEASE_SECONDS = 0.3
@@ -44,8 +45,7 @@ def beating(heart: Heartbeat) -> Iterator[None]:
 def test_a_job_longer_than_its_lease_stays_with_a_worker_that_beats(queue: JobQueue) -> None:
     job = queue.submit(parameters())
     claims, heart = beat_for(queue, "one", [])
-    batch = claims.claim(ClaimCriteria())
-    heart.hold(batch, JobWatch(claims, batch))
+    heart.hold(JobWatch(ProgressReporter(claims, 0), take(claims)))
     heart.start()
     time.sleep(4 * LEASE_SECONDS)
     other, _ = beat_for(queue, "two", [])
@@ -67,7 +67,9 @@ def test_images_of_a_job_that_is_given_up_are_deleted(queue: JobQueue) -> None:
     assert queue.fetch(job.id).state is JobState.FAILED
 
 
-def test_a_process_without_steps_exits(settings: SharedSettings, queue: JobQueue) -> None:
+def test_a_process_whose_job_waits_in_vain_after_its_last_step_exits(
+    settings: SharedSettings, queue: JobQueue
+) -> None:
     queue.submit(parameters())
     program = (
         "import time\n"
@@ -77,15 +79,16 @@ def test_a_process_without_steps_exits(settings: SharedSettings, queue: JobQueue
         "from contracts.settings import QueueSettings\n"
         "from contracts.processes.watchdog import Watchdog\n"
         "from worker.loop.heartbeat import Heartbeat\n"
-        "from worker.loop.progress import JobWatch\n"
+        "from worker.loop.progress import JobWatch, ProgressReporter\n"
         "from worker.settings import WorkerSettings\n"
         f"connection = connect({settings.redis_url!r}, timeout_seconds=5, retries=0)\n"
         "claims = Claims(connection, QueueSettings(lease_seconds=0.3), 'stuck', 60)\n"
         "settings = WorkerSettings(stall_seconds=0.5)\n"
         "heart = Heartbeat(claims, settings, lambda: {'state': 'idle'}, print, Counters())\n"
         "heart.start()\n"
-        "batch = claims.claim(ClaimCriteria())\n"
-        "heart.hold(batch, JobWatch(claims, batch))\n"
+        "watch = JobWatch(ProgressReporter(claims, 0), claims.claim(ClaimCriteria()))\n"
+        "heart.hold(watch)\n"
+        "watch.mark_alive()\n"
         "Watchdog(1).watch(lambda: heart.find_fault(30))\n"
         "time.sleep(60)\n"
     )
@@ -93,6 +96,30 @@ def test_a_process_without_steps_exits(settings: SharedSettings, queue: JobQueue
     assert done.returncode == STALLED, done.stderr
     assert "no step for" in done.stderr
     assert "in <module>" in done.stderr, "no traceback of where it hangs"
+
+
+def test_a_thread_of_jobs_without_a_sign_of_life_is_a_fault(queue: JobQueue) -> None:
+    idle_seconds = 0.0
+    claims = Claims(queue.connection, QueueSettings(), "one", 60)
+    settings = WorkerSettings(stall_seconds=10)
+    heart = Heartbeat(claims, settings, lambda: {"state": "idle"}, print, Counters(), lambda: idle_seconds)
+    assert heart.find_fault(hang_seconds=30) is None
+    idle_seconds = 11.0
+    assert heart.find_fault(hang_seconds=30) == "no step for 11 s"
+
+
+def test_a_job_in_flight_may_pause_for_others_as_long_as_these_make_steps(queue: JobQueue) -> None:
+    queue.submit(parameters())
+    claims = Claims(queue.connection, QueueSettings(), "one", 60)
+    settings = WorkerSettings(stall_seconds=0.01)
+    heart = Heartbeat(claims, settings, lambda: {"state": "idle"}, print, Counters())
+    watch = JobWatch(ProgressReporter(claims, 0), take(claims))
+    heart.hold(watch)
+    time.sleep(0.05)
+    assert heart.find_fault(hang_seconds=30) is None
+    watch.mark_alive()  # it has left the engine, and what it waits for is its own
+    time.sleep(0.05)
+    assert heart.find_fault(hang_seconds=30) is not None
 
 
 def test_a_heartbeat_that_always_fails_is_a_fault_and_an_absent_redis_is_not(queue: JobQueue) -> None:

@@ -1,142 +1,164 @@
-"""The watch over running jobs: progress, verdicts, a Redis that is away, and the release of jobs."""
+"""The watch over jobs in flight: progress, verdicts, a Redis that is away, and the release of jobs."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from cli.supervisor.redis_server import RedisServer
-from contracts.processes.background import BackgroundThread
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import ClaimCriteria, Claims
+from contracts.queue.leases import Claims
 from contracts.settings import QueueSettings, SharedSettings
+from tests.support.claims import take
 from tests.support.parameters import parameters
-from worker.loop.progress import Aborted, JobWatch, Released
+from tests.support.waiting import wait_until
+from worker.loop import progress
+from worker.loop.progress import Aborted, JobWatch, ProgressReporter, Released
+
+#: No report comes by itself.
+NEVER_SECONDS = 600.0
 
 
-def watch_jobs(
-    queue: JobQueue,
-    jobs: int,
-    release: threading.Event | None = None,
-    report_seconds: float = 0.0,
-    thread: BackgroundThread | None = None,
-) -> tuple[JobWatch, list[str]]:
-    ids = [queue.submit(parameters()).id for _ in range(jobs)]
-    claims = Claims(queue.connection, QueueSettings(), "one", 60)
-    batch = claims.claim(ClaimCriteria(max_images=jobs, batching=True))
-    is_released = (release or threading.Event()).is_set
-    return JobWatch(claims, batch, is_released, report_seconds=report_seconds, thread=thread), ids
+def make_reporter(queue: JobQueue, report_seconds: float = 0.0) -> ProgressReporter:
+    return ProgressReporter(Claims(queue.connection, QueueSettings(), "one", 60), report_seconds)
+
+
+def watch_job(
+    queue: JobQueue, reporter: ProgressReporter, must_release: Callable[[], bool] = lambda: False
+) -> JobWatch:
+    queue.submit(parameters())
+    watch = JobWatch(reporter, take(reporter.claims), must_release)
+    reporter.add(watch)
+    return watch
+
+
+def step_shown(queue: JobQueue, watch: JobWatch) -> int:
+    return queue.fetch(watch.claim.job.id).progress.step
 
 
 def test_steps_become_progress_with_an_estimate(queue: JobQueue) -> None:
-    watch, (job_id,) = watch_jobs(queue, 1)
+    watch = watch_job(queue, make_reporter(queue))
     watch.step(1, 4)
-    assert queue.fetch(job_id).progress.eta_seconds is None
+    assert queue.fetch(watch.claim.job.id).progress.eta_seconds is None
     watch.step(2, 4)
-    progress = queue.fetch(job_id).progress
-    assert (progress.step, progress.steps, progress.fraction) == (2, 4, 0.5)
-    assert progress.eta_seconds is not None
+    shown = queue.fetch(watch.claim.job.id).progress
+    assert (shown.step, shown.steps, shown.fraction) == (2, 4, 0.5)
+    assert shown.eta_seconds is not None
 
 
 def test_of_quick_steps_only_the_first_and_the_last_are_reported(queue: JobQueue) -> None:
-    watch, (job_id,) = watch_jobs(queue, 1, report_seconds=600)
-    for step in range(1, 6):
-        watch.step(step, 6)
-        assert queue.fetch(job_id).progress.step == 1
-    watch.step(6, 6)
-    assert queue.fetch(job_id).progress.step == 6
+    with closing(make_reporter(queue, report_seconds=NEVER_SECONDS)) as reporter:
+        watch = watch_job(queue, reporter)
+        watch.step(1, 6)
+        reporter.start()
+        wait_until(lambda: step_shown(queue, watch) == 1)
+        for step in range(2, 7):
+            watch.step(step, 6)
+            assert step_shown(queue, watch) == 1
+        reporter.finish(watch)
+        assert step_shown(queue, watch) == 6
+
+
+def test_no_report_comes_after_the_last_one(queue: JobQueue) -> None:
+    reporter = make_reporter(queue)
+    ended, other = (watch_job(queue, reporter) for _ in range(2))
+    ended.step(1, 4)
+    reporter.finish(ended)
+    ended.step(2, 4)
+    other.step(1, 4)
+    assert (step_shown(queue, ended), step_shown(queue, other)) == (1, 1)
+
+
+def test_one_round_trip_reports_all_jobs(queue: JobQueue) -> None:
+    reporter = make_reporter(queue, report_seconds=NEVER_SECONDS)
+    watches = [watch_job(queue, reporter) for _ in range(3)]
+    for number, watch in enumerate(watches, start=1):
+        watch.step(number, 4)
+    before = scripts_run(queue)
+    with closing(reporter):
+        reporter.start()
+        wait_until(lambda: step_shown(queue, watches[2]) == 3)
+    assert [step_shown(queue, watch) for watch in watches] == [1, 2, 3]
+    assert scripts_run(queue) == before + 1
+
+
+def scripts_run(queue: JobQueue) -> int:
+    statistics = queue.connection.info("commandstats")
+    return sum(statistics.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("eval", "evalsha"))
 
 
 def test_a_lost_job_and_a_release_take_effect_between_two_reports(queue: JobQueue) -> None:
     release = threading.Event()
-    watch, (job_id,) = watch_jobs(queue, 1, release, report_seconds=600)
-    watch.step(1, 6)
-    watch.drop(job_id)
-    with pytest.raises(Aborted):
-        watch.step(2, 6)
+    reporter = make_reporter(queue, report_seconds=NEVER_SECONDS)
+    lost, healthy = (watch_job(queue, reporter, release.is_set) for _ in range(2))
+    lost.drop()
+    assert isinstance(lost.stop_reason(), Aborted)
+    assert healthy.stop_reason() is None
     release.set()
-    with pytest.raises(Released):
-        watch.step(3, 6)
+    assert isinstance(lost.stop_reason(), Aborted)
+    assert isinstance(healthy.stop_reason(), Released)
+
+
+def test_what_stops_a_job_is_not_caught_where_a_pipeline_catches_errors() -> None:
+    assert not issubclass(Aborted, Exception)
+    assert not issubclass(Released, Exception)
 
 
 @pytest.fixture
-def reports() -> Iterator[BackgroundThread]:
-    """A thread that makes reports; it ends with the test."""
-    thread = BackgroundThread("progress")
-    yield thread
-    thread.close()
-
-
-def test_steps_do_not_wait_for_a_slow_redis_and_the_last_one_is_reported(
-    tmp_path: Path, reports: BackgroundThread
-) -> None:
-    server = RedisServer(tmp_path)
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A redis-server that a test may stop."""
+    server = RedisServer(tmp_path / "redis", fsync="always")
     server.start()
-    queue = JobQueue(SharedSettings(redis_url=server.url))
-    try:
-        watch, (job_id,) = watch_jobs(queue, 1, thread=reports)
+    yield server
+    server.stop()
+
+
+def test_steps_do_not_wait_for_a_slow_redis_and_the_last_one_is_reported(own_redis: RedisServer) -> None:
+    queue = JobQueue(SharedSettings(redis_url=own_redis.url))
+    with closing(queue), closing(make_reporter(queue, report_seconds=0.001)) as reporter:
+        watch = watch_job(queue, reporter)
+        reporter.start()
         watch.step(1, 9)
-        reports.submit(lambda: None).result()
-        assert queue.fetch(job_id).progress.step == 1
+        wait_until(lambda: step_shown(queue, watch) == 1)
         queue.connection.client_pause(600_000, all=False)  # what writes waits from here on
-        for step in range(2, 9):
+        for step in range(2, 10):
             watch.step(step, 9)
-        # The steps were made while the report of the second still waits.
-        assert not reports.submit(lambda: None).done()
+        # The steps were made although none of them could be reported.
         queue.connection.client_unpause()
-        watch.step(9, 9)
-        assert queue.fetch(job_id).progress.step == 9
-    finally:
-        queue.close()
-        server.stop()
+        reporter.finish(watch)
+        assert step_shown(queue, watch) == 9
 
 
-def test_a_cancel_that_a_report_brings_stops_the_call_at_a_later_step(
-    queue: JobQueue, reports: BackgroundThread
-) -> None:
-    watch, (job_id,) = watch_jobs(queue, 1, thread=reports)
-    watch.step(1, 4)
-    reports.submit(lambda: None).result()
-    queue.cancel(job_id)
-    watch.step(2, 4)
-    reports.submit(lambda: None).result()
-    with pytest.raises(Aborted):
-        watch.step(3, 4)
-    assert watch.verdicts == {job_id: "cancel"}
+def test_a_cancel_that_a_report_brings_stops_the_job_before_its_next_call_and_no_other(queue: JobQueue) -> None:
+    reporter = make_reporter(queue)
+    cancelled, other = (watch_job(queue, reporter) for _ in range(2))
+    cancelled.step(1, 4)
+    assert cancelled.stop_reason() is None
+    queue.cancel(cancelled.claim.job.id)
+    other.step(1, 4)  # any job's report asks about all
+    assert isinstance(cancelled.stop_reason(), Aborted)
+    assert (cancelled.verdict, other.verdict, other.stop_reason()) == ("cancel", None, None)
 
 
-def test_the_call_goes_on_until_its_last_job_is_cancelled(queue: JobQueue) -> None:
-    watch, ids = watch_jobs(queue, 2)
-    queue.cancel(ids[0])
-    watch.step(1, 4)
-    assert watch.verdicts == {ids[0]: "cancel"}
-    queue.cancel(ids[1])
-    with pytest.raises(Aborted):
-        watch.step(2, 4)
+def test_a_job_without_steps_hears_of_its_cancel_too(queue: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be loading its model, or pause for a job of a higher tier."""
+    monkeypatch.setattr(progress, "_QUIET_SECONDS", 0.05)
+    with closing(make_reporter(queue, report_seconds=0.01)) as reporter:
+        watch = watch_job(queue, reporter)
+        reporter.start()
+        queue.cancel(watch.claim.job.id)
+        wait_until(lambda: watch.verdict == "cancel")
 
 
-def test_jobs_are_released_at_the_next_step(queue: JobQueue) -> None:
-    release = threading.Event()
-    watch, _ = watch_jobs(queue, 1, release)
-    watch.step(1, 4)
-    release.set()
-    with pytest.raises(Released):
-        watch.step(2, 4)
-
-
-def test_steps_go_on_while_redis_is_away(tmp_path: Path) -> None:
-    server = RedisServer(tmp_path, fsync="always")
-    server.start()
-    queue = JobQueue(SharedSettings(redis_url=server.url))
-    try:
-        watch, _ = watch_jobs(queue, 1)
-        server.kill()
+def test_steps_go_on_while_redis_is_away(own_redis: RedisServer) -> None:
+    queue = JobQueue(SharedSettings(redis_url=own_redis.url))
+    with closing(queue):
+        watch = watch_job(queue, make_reporter(queue))
+        own_redis.kill()
         watch.step(1, 4)
         watch.step(2, 4)
-        assert watch.verdicts == {}
-    finally:
-        queue.close()
-        server.stop()
+        assert (watch.verdict, watch.stop_reason()) == (None, None)

@@ -20,7 +20,7 @@ from contracts.storage.local import LocalStorage
 from tests.support.images import encode_solid
 from tests.support.parameters import parameters
 from tests.support.waiting import wait_until
-from tests.support.workers import make_consumer, send_sigterm, work_until_ended
+from tests.support.workers import after_each_step, make_consumer, send_sigterm, work_until_ended
 from worker.loop.consumer import Consumer
 from worker.loop.progress import JobWatch
 from worker.pool.pool import Pool
@@ -96,26 +96,33 @@ def test_an_outage_of_the_storage_stops_claims_and_each_job_completes_once_it_is
     settings: SharedSettings, queue: JobQueue, pool: Pool, tmp_path: Path
 ) -> None:
     storage = SlowStorage(tmp_path / "storage")
-    ids = [queue.submit(parameters(batchable=False, seed=number)).id for number in range(5)]
+    ids = [queue.submit(parameters(batchable=False, seed=number)).id for number in range(7)]
     repair = interrupt(storage, "images")
-    consumer = make_consumer(settings, pool, storage)
+    consumer = make_consumer(settings, pool, storage, max_jobs=5)
+
+    def learn_of_the_outage(*_: object) -> None:
+        # The worker learns of it while it writes the first job's images, and has claimed a sixth job instead.
+        if consumer._completions and not storage.go_on.is_set():
+            storage.go_on.set()
+            wait_until(lambda: bool(paused(queue)))
+
+    def generated() -> list[JobWatch]:
+        return [watch for watch in consumer._heartbeat._held if watch.idle_seconds]
 
     def observe() -> None:
-        # The worker learns of the outage while it writes the first job's images, and has claimed the second.
-        wait_until(lambda: queue.fetch(ids[1]).progress.fraction == 1.0)
-        storage.go_on.set()
-        wait_until(lambda: bool(paused(queue)))
+        wait_until(lambda: len(generated()) == 5)
         (report,) = paused(queue)
         assert "storage" in report.reason
-        # Both calls tell the watchdog that they wait; an idle time that only grew would end the process.
-        for _, watch in consumer._heartbeat._held:
+        # Four that are being written, and the one that waits for them, tell the watchdog so: an idle time that
+        # only grew would end the process.
+        for watch in generated():
             wait_until(partial(shrinks, watch, [0.0]))
-        assert [record.state for record in records_of(queue, ids)] == ["running"] * 2 + ["queued"] * 3
+        assert [record.state for record in records_of(queue, ids)] == ["running"] * 6 + ["queued"]
         repair()
 
-    with meanwhile(observe):
+    with meanwhile(observe), after_each_step(learn_of_the_outage):
         ended = work_until_ended(consumer, queue, *ids)
-    assert [(record.state, record.attempts) for record in ended] == [(JobState.COMPLETED, 1)] * 5
+    assert [(record.state, record.attempts) for record in ended] == [(JobState.COMPLETED, 1)] * 7
     assert all(storage.exists(image.key) for record in ended for image in record.images)
 
 

@@ -16,7 +16,7 @@ from contracts.settings import SharedSettings
 from contracts.storage import Storage
 from tests.support.parameters import parameters
 from tests.support.waiting import wait_until
-from tests.support.workers import make_consumer, send_sigterm
+from tests.support.workers import at_step, make_consumer, send_sigterm, work_until_ended
 from worker.checkpoints.places import PreparationWatch
 from worker.loop.consumer import Consumer
 from worker.pool.pool import Pool
@@ -65,6 +65,25 @@ def test_a_job_does_not_wait_for_the_poll(
     assert waited_seconds(ended[0]) < 5
 
 
+def test_a_short_job_that_comes_while_a_long_one_runs_does_not_wait_for_its_end(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
+) -> None:
+    consumer = make_consumer(settings, pool, storage, poll_seconds=NEVER_SECONDS)
+    long = queue.submit(parameters(num_inference_steps=8)).id
+    short: list[str] = []
+
+    def submit() -> None:
+        short.append(queue.submit(parameters(num_inference_steps=1)).id)
+        wait_until(lambda: not consumer._listener._wakes.empty())
+
+    with at_step(2, long, submit):
+        (ended,) = work_until_ended(consumer, queue, long)
+    first = queue.fetch(short[0])
+    assert first.finished_at is not None
+    assert ended.finished_at is not None
+    assert first.finished_at < ended.finished_at
+
+
 def test_a_worker_that_hears_nothing_finds_the_job_by_polling(
     settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,15 +105,6 @@ def test_an_idle_worker_leaves_at_the_signal_and_not_at_the_next_poll(
     started = time.monotonic()
     run_idle(make_consumer(settings, pool, storage, poll_seconds=NEVER_SECONDS), lambda: None)
     assert time.monotonic() - started < NEVER_SECONDS / 10
-
-
-def test_a_job_that_may_be_joined_by_others_starts_when_its_time_is_over(
-    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
-) -> None:
-    ended: list[JobRecord] = []
-    consumer = make_consumer(settings, pool, storage, poll_seconds=NEVER_SECONDS, batching="300")
-    run_idle(consumer, lambda: ended.append(submit_and_wait(queue)))
-    assert 0.3 <= waited_seconds(ended[0]) < 5
 
 
 def test_a_job_whose_model_was_prepared_meanwhile_does_not_wait_for_the_poll(

@@ -45,7 +45,7 @@ def _orders(catalogue: Catalogue, family: str, prompt: str = CENTRED, width: int
 
 
 def _judged(jobs: Sequence[JobParameters], pool: Pool, storage: Storage) -> tuple[list[Verdict], Receipt]:
-    """Verdicts on jobs that share a call, and the receipt of the first."""
+    """Verdicts on jobs that run together, and the receipt of the first."""
     outcomes = [one for one in run_jobs(jobs, pool, storage) if one.status == "completed"]
     assert len(outcomes) == len(jobs)
     files = [storage.read(one.stored[0].key) for one in outcomes]

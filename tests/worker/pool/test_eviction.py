@@ -262,3 +262,63 @@ def test_sizes_that_alternate_leave_weights_where_both_plans_work_and_a_row_of_o
     pool.ready(small, 1)
     assert placement.plan.name == "all resident"
     assert placement.moved_bytes["device"] > moved
+
+
+# -- models that jobs in flight compute with --------------------------------------------------------------
+
+
+def test_a_model_that_is_held_leaves_after_those_that_are_not(catalogue: Catalogue) -> None:
+    pool = Pool(catalogue, device="cpu", max_models=2)
+    pool.model("shapes-sdxl")
+    pool.hold("shapes-sdxl")
+    pool.model("shapes-sd3")
+    pool.model("shapes-flux")
+    assert pool.warm == ["shapes-sdxl", "shapes-flux"]
+    pool.release("shapes-sdxl")
+    pool.model("shapes-sd3")
+    assert pool.warm == ["shapes-flux", "shapes-sd3"]
+
+
+def test_a_job_waits_for_others_only_where_their_model_would_have_to_be_dropped(catalogue: Catalogue) -> None:
+    sdxl, flux = make_job(catalogue, "sdxl"), make_job(catalogue, "flux")
+    for host_bytes, must_wait in ((0, True), (2**30, False)):
+        pool = Pool(catalogue, device="cpu", max_models=1, host_bytes=host_bytes)
+        pool.model("shapes-flux")  # its components are known from now on
+        pool.ready(sdxl, 1)
+        assert not pool.must_wait(flux)
+        pool.hold(sdxl.model)
+        pool.hold(sdxl.model)
+        assert (pool.must_wait(flux), pool.must_wait(sdxl)) == (must_wait, False)
+        pool.release(sdxl.model)
+        assert pool.must_wait(flux) is must_wait
+        pool.release(sdxl.model)
+        assert not pool.must_wait(flux)
+
+
+def test_a_model_that_is_placed_again_is_the_same_one_where_its_plan_says(catalogue: Catalogue) -> None:
+    pool = Pool(catalogue, device="cpu", max_models=1, host_bytes=2**30)
+    job = make_job(catalogue, "sdxl")
+    model = pool.ready(job, 1)
+    plan = model.placement.plan
+    assert plan is not None
+    pool.hold(job.model)
+    pool.model("shapes-flux")
+    assert model.on_host
+    pool.place_again(job.model, plan)
+    assert model.placement.plan == plan
+    assert pool.ready(job, 1) is model
+    assert pool.report()["parked"] == ["shapes-flux"]
+
+
+def test_a_call_has_as_many_images_as_fit_beside_the_other_models(catalogue: Catalogue) -> None:
+    job, whole = make_job(catalogue, "sdxl"), Pool(catalogue, device="cpu")
+    plan = whole.ready(job, 1).placement.plan
+    assert plan is not None
+    room = 3 * plan.activation_bytes + plan.activation_bytes // 2
+    pool = Pool(catalogue, device="cpu", max_models=9, budget_bytes=int((plan.peak_bytes + room) / 0.95) + 1)
+    own = pool.ready(job, 1).placement.plan
+    assert own is not None
+    alone = pool.images_with_room(job.model, own)
+    assert 1 < alone <= own.batch_images
+    tight = Pool(catalogue, device="cpu", max_models=9, budget_bytes=int(plan.peak_bytes / 0.95) + 1)
+    assert tight.images_with_room(job.model, own) == 1

@@ -40,7 +40,6 @@ def test_headers_tell_exactly_what_is_loaded(family: str, catalogue: Catalogue, 
 
 def test_all_local_models_are_planned(catalogue: Catalogue) -> None:
     budget = PlanSelector(catalogue, 1024 * MIB, lambda _: 4)
-    assert budget.batch_pixels().keys() == {row.id for row in catalogue.models}
     for row in catalogue.models:
         one = budget.default_plan(row.id)
         assert one.name == "all resident"
@@ -50,7 +49,6 @@ def test_all_local_models_are_planned(catalogue: Catalogue) -> None:
 
 def test_a_tight_budget_is_planned_tightly(catalogue: Catalogue) -> None:
     budget = PlanSelector(catalogue, 15 * MIB, lambda _: 4)
-    assert len(budget.batch_pixels()) == len(catalogue.models)
     for one in [budget.default_plan(row.id) for row in catalogue.models]:
         assert one.fits
         assert one.name != "all resident"

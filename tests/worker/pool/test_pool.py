@@ -139,7 +139,7 @@ def test_what_is_prepared_from_a_hub_is_reported_with_its_real_sizes(
         hub.commit("org/sdxl", hub_repositories.checkpoint())
         hub.commit("org/net", hub_repositories.controlnet())
         pool = Pool(rows, device="cpu")
-        pixels = pool.plan_selector.batch_pixels()
+        pixels = pool.plan_selector.default_plan(away.id).batch_pixels
         assert pool.report()["capacity"].models[away.id].origin == "architecture"
         hub.stop()
         assert not pool.measure_missing()
@@ -147,7 +147,7 @@ def test_what_is_prepared_from_a_hub_is_reported_with_its_real_sizes(
         assert pool.measure_missing()
         assert pool.report()["capacity"].models[away.id].origin == "hub"
         assert pool.report()["capacity"].extras["controlnet:sdxl-hint"].origin == "hub"
-        assert pool.plan_selector.batch_pixels()[away.id] > pixels[away.id]
+        assert pool.plan_selector.default_plan(away.id).batch_pixels > pixels
         assert not any(size > 500_000 for size in hub.fetched("org/sdxl").values())
         for name in (away.id, "controlnet:sdxl-hint"):
             pool.prepare(name)

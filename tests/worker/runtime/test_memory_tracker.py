@@ -68,6 +68,31 @@ def test_what_is_computed_off_the_device_is_not_counted() -> None:
     assert memory_tracker.peak_bytes == 4 * KIB
 
 
+def test_the_peak_of_each_part_of_a_run_can_be_taken() -> None:
+    memory_tracker = MemoryTracker(CPU, 2**30)
+    with memory_tracker.running(resident_bytes=10 * KIB):
+        _kib(5)
+        assert memory_tracker.take_peak() == (15 * KIB, 0)
+        kept = _kib(2)
+        _kib(1)
+        assert memory_tracker.take_peak() == (13 * KIB, 0)
+        assert memory_tracker.take_peak() == (12 * KIB, 0)
+        del kept
+    assert MemoryTracker(CPU, None).take_peak() == (None, 0)
+
+
+def test_weights_that_come_and_go_in_a_run_are_counted() -> None:
+    memory_tracker = MemoryTracker(CPU, 32 * KIB)
+    with memory_tracker.running(resident_bytes=10 * KIB):
+        memory_tracker.set_resident(24 * KIB)
+        memory_tracker.set_resident(8 * KIB)
+        assert memory_tracker.take_peak() == (24 * KIB, 0)
+        _kib(24)
+        memory_tracker.set_resident(9 * KIB)
+        with pytest.raises(torch.OutOfMemoryError):
+            _kib(24)
+
+
 def test_without_a_budget_nothing_is_counted_on_the_cpu() -> None:
     memory_tracker = MemoryTracker(CPU, None)
     with memory_tracker.running(8):

@@ -16,12 +16,13 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Mode
 from contracts.queue.client import JobQueue
 from contracts.queue.events import Preview
-from contracts.queue.leases import ClaimCriteria, Claims
+from contracts.queue.leases import Claims
 from contracts.settings import QueueSettings
 from contracts.storage import Storage
-from tests.support.jobs import Pixels, RecordingWatch, complete_job, decode_pixels, make_job, run_jobs
+from tests.support.claims import take
+from tests.support.jobs import JobStopped, Pixels, RecordingWatch, complete_job, decode_pixels, make_job, run_jobs
 from tests.support.parameters import parameters
-from worker.loop.progress import JobWatch
+from worker.loop.progress import JobWatch, ProgressReporter
 from worker.pool.pool import Pool
 from worker.sampling import previews
 
@@ -99,7 +100,7 @@ def test_a_job_with_previews_gives_the_same_bytes(
         assert shown[1].parameters.previews == 10
 
 
-def test_each_job_of_a_call_gets_previews_of_its_own_images_only(
+def test_each_of_several_jobs_gets_previews_of_its_own_images_only(
     catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     watch = RecordingWatch()
@@ -111,7 +112,6 @@ def test_each_job_of_a_call_gets_previews_of_its_own_images_only(
         make_job(catalogue, "sdxl", prompt="a green square on a white background", **shared),
         make_job(catalogue, "sdxl", prompt="a yellow star on a black background", previews=10, **shared),
     ]
-    assert len({job.batch_key() for job in jobs}) == 1
 
     outcomes = run_jobs(jobs, pool, storage, watch)
 
@@ -136,30 +136,25 @@ def test_a_preview_that_cannot_be_sent_does_not_fail_the_job(
     assert "no preview after step" in caplog.text
 
 
-def test_an_aborted_job_leaves_no_thread(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
-    class Stop(Exception):
-        pass
-
-    with pytest.raises(Stop):
-        run_jobs(
-            make_job(catalogue, "sdxl", previews=2), pool, storage, RecordingWatch(stop_after=2, error=Stop())
-        )
+def test_a_stopped_job_leaves_no_thread(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
+    watch = RecordingWatch(stop_after=2, error=JobStopped())
+    with pytest.raises(JobStopped):
+        run_jobs(make_job(catalogue, "sdxl", previews=2), pool, storage, watch)
 
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("previews")]
 
 
 def test_a_preview_becomes_an_event_while_the_lease_is_held(queue: JobQueue) -> None:
     job = queue.submit(parameters())
-    claims = Claims(queue.connection, QueueSettings(), "one", 60)
-    batch = claims.claim(ClaimCriteria())
-    watch = JobWatch(claims, batch)
+    reporter = ProgressReporter(Claims(queue.connection, QueueSettings(), "one", 60), report_seconds=600)
+    watch = JobWatch(reporter, take(reporter.claims))
     shown = Preview(index=0, step=1, steps=4, width=8, height=8, url="data:image/jpeg;base64,AA==")
 
-    watch.preview(job.id, shown)
-    claims.release(batch[0])
-    watch.preview(job.id, shown.model_copy(update={"step": 2}))
-    watch.drop(job.id)
-    watch.preview(job.id, shown.model_copy(update={"step": 3}))
+    watch.preview(shown)
+    reporter.claims.release(watch.claim)
+    watch.preview(shown.model_copy(update={"step": 2}))
+    watch.drop()
+    watch.preview(shown.model_copy(update={"step": 3}))
 
     told = [event for event in queue.events(job.id, "0", 99) if event.kind == "preview"]
     assert [event.data for event in told] == [shown.model_dump()]

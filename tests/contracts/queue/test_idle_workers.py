@@ -1,0 +1,134 @@
+"""A worker with jobs in flight takes no job from one that has none, on a real Redis without a worker process."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from contracts.queue.client import JobQueue
+from contracts.queue.leases import ClaimCriteria, MustRunAlone, NotReady
+from contracts.queue.records import JobState
+from contracts.redis import keys
+from contracts.requests.parameters import LoraParameters
+from contracts.requests.schema import Priority
+from tests.support.claims import MakeClaims, become_idle, shift_idle_times, take
+from tests.support.parameters import parameters
+
+BUSY = ClaimCriteria(in_flight=1)
+STYLED = parameters(loras=(LoraParameters(name="ink"),))
+
+
+def test_a_busy_worker_leaves_a_job_to_an_idle_one(queue: JobQueue, make_claims: MakeClaims) -> None:
+    busy, idle = make_claims("busy"), make_claims("idle")
+    become_idle(queue, idle)
+    first = queue.submit(parameters())
+
+    assert busy.claim(BUSY) is None
+    assert take(idle).job.id == first.id
+
+    second = queue.submit(parameters())
+    assert take(busy, BUSY).job.id == second.id  # the other one is idle no longer
+
+
+def test_a_busy_worker_takes_jobs_for_which_the_idle_ones_are_too_few(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
+    busy = make_claims("busy")
+    for name in ("a", "b"):
+        become_idle(queue, make_claims(name))
+    ids = [queue.submit(parameters(), owner=f"owner-{number}").id for number in range(3)]
+
+    assert take(busy, BUSY).job.id == ids[0]
+    assert busy.claim(BUSY) is None
+    assert [take(make_claims(name)).job.id for name in ("a", "b")] == ids[1:]
+
+
+def test_a_worker_without_jobs_of_its_own_leaves_none_to_others(queue: JobQueue, make_claims: MakeClaims) -> None:
+    become_idle(queue, make_claims("idle"))
+    job = queue.submit(parameters())
+    assert take(make_claims("also-idle")).job.id == job.id
+
+
+def test_an_idle_worker_that_has_died_keeps_jobs_from_others_for_a_few_seconds_only(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
+    busy = make_claims("busy")
+    become_idle(queue, make_claims("dead"))
+    job = queue.submit(parameters())
+    assert busy.claim(BUSY) is None
+
+    shift_idle_times(queue, -10_000)
+
+    assert take(busy, BUSY).job.id == job.id
+    assert queue.connection.hgetall(keys.IDLE_WORKERS) == {}
+
+
+def test_a_worker_counts_as_idle_for_a_few_seconds(queue: JobQueue, make_claims: MakeClaims) -> None:
+    began = queue.now()
+    assert make_claims().claim(ClaimCriteria()) is None
+    (entry,) = queue.connection.hvals(keys.IDLE_WORKERS)
+    assert began + 2 < json.loads(entry)["expires_at"] < queue.now() + 5
+
+
+def test_entries_of_dead_workers_do_not_pile_up_where_all_workers_are_idle(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
+    for number in range(3):
+        become_idle(queue, make_claims(f"dead-{number}"))
+    shift_idle_times(queue, -10_000)
+    become_idle(queue, make_claims("alive"))
+    assert queue.connection.hkeys(keys.IDLE_WORKERS) == ["alive"]
+
+
+def test_a_worker_that_prepares_files_for_the_next_job_is_not_idle(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
+    preparing, busy = make_claims("preparing"), make_claims("busy")
+    become_idle(queue, preparing)
+    job = queue.submit(parameters())
+    with pytest.raises(NotReady):
+        preparing.claim(ClaimCriteria(ready=[]))
+    assert take(busy, BUSY).job.id == job.id
+
+
+def test_a_busy_worker_takes_a_job_that_no_idle_worker_can_take(queue: JobQueue, make_claims: MakeClaims) -> None:
+    busy, idle = make_claims("busy"), make_claims("idle")
+    styled = queue.submit(STYLED)
+    become_idle(queue, idle, ClaimCriteria(deferred=["lora:ink"]))
+    assert take(busy, BUSY).job.id == styled.id
+
+    queue.submit(parameters())
+    assert busy.claim(BUSY) is None
+
+
+def test_jobs_that_a_busy_worker_could_not_take_do_not_count(queue: JobQueue, make_claims: MakeClaims) -> None:
+    busy, idle = make_claims("busy"), make_claims("idle")
+    become_idle(queue, idle)
+    for _ in range(3):
+        queue.submit(STYLED)
+        queue.submit(parameters(model="other"))
+        queue.submit(parameters(), priority=Priority.LOW)
+    plain = queue.submit(parameters())
+    criteria = ClaimCriteria(deferred=["lora:ink", "other"], room={"high": 1, "normal": 1}, in_flight=1)
+
+    assert busy.claim(criteria) is None
+
+    assert queue.fetch(plain.id).state is JobState.QUEUED
+    assert take(make_claims("third"), ClaimCriteria(deferred=["lora:ink", "other"])).job.id == plain.id
+
+
+def test_a_busy_worker_leaves_a_job_that_must_run_alone_to_an_idle_one_and_takes_the_next(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
+    busy, idle = make_claims("busy"), make_claims("idle")
+    suspect = queue.submit(parameters())
+    busy.release(take(busy), device_failed=True)
+    with pytest.raises(MustRunAlone):
+        busy.claim(BUSY)
+    become_idle(queue, idle, ClaimCriteria(room={"high": 1}))
+    other = queue.submit(parameters())
+
+    assert take(busy, BUSY).job.id == other.id
+    assert busy.claim(BUSY) is None
+    assert take(idle).job.id == suspect.id

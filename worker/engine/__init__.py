@@ -1,0 +1,14 @@
+"""The step engine: stock pipelines as coroutines, whose denoiser, ControlNet and VAE calls are made together.
+
+engine.py    serves one call after another, until all jobs have ended
+job.py       one job in flight
+coroutine.py a job's work, which sleeps while it waits for a call
+attempts.py  makes the calls of a group, and splits it where one fails
+views.py     what stands in a pipeline for a module that all jobs share
+calls.py     describes calls, joins them and cuts their results
+residency.py what the device is set up for: model, plan, adapters
+policy.py    which suspended calls are served next; pure
+accounts.py  what each owner has been served
+turns.py     which model the device serves, and for how long
+costs.py     what a call of so many rows takes, learned while running
+"""

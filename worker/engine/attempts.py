@@ -1,0 +1,76 @@
+"""Makes the calls of a group, and finds out what to do where one fails.
+
+Where memory runs out, a group is split and its halves are called again; a call of one job takes the job's next
+smaller plan, or is made row by row. Any other error is that of the call that raises it alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from worker.engine import calls as joined
+from worker.engine.calls import Call
+from worker.engine.job import JobInFlight
+from worker.engine.residency import Residency
+from worker.runtime.device import free_memory
+from worker.runtime.out_of_memory import is_out_of_memory, raise_if_device_failed
+
+_log = logging.getLogger(__name__)
+
+
+class Attempts:
+    """Makes calls on one device."""
+
+    def __init__(self, residency: Residency, device: torch.device) -> None:
+        self._residency = residency
+        self._device = device
+
+    def make(self, calls: Sequence[tuple[JobInFlight, Call]]) -> list[Any]:
+        """Make calls as one; returns for each its result, or the exception that it raises alone.
+
+        Raises:
+            DeviceFailed: the device no longer works.
+        """
+        try:
+            parts = [(job, call.rows) for job, call in calls]
+            with self._residency.computing(calls[0][1].module, parts):
+                return joined.make([call for _, call in calls])
+        except Exception as error:  # noqa: BLE001 - of any library
+            raise_if_device_failed(error, self._device)
+            failure = error.with_traceback(None)
+        # Outside `except`, the error's frames are gone, and with them their tensors.
+        try:
+            return self._after_failure(calls, failure)
+        except Exception as error:  # noqa: BLE001 - weights could not be brought back
+            raise_if_device_failed(error, self._device)
+            return [error.with_traceback(None)] * len(calls)
+
+    def _after_failure(self, calls: Sequence[tuple[JobInFlight, Call]], failure: Exception) -> list[Any]:
+        job, call = calls[0]
+        ran_out = is_out_of_memory(failure)
+        if ran_out:
+            free_memory()
+        self._residency.leave()  # hooks may have stopped half-way
+        self._residency.enter(job)
+        if len(calls) > 1:
+            half = len(calls) // 2
+            return [*self.make(calls[:half]), *self.make(calls[half:])]
+        # An exact job's bytes depend on the rows of its calls: it takes a smaller plan rather than fewer rows.
+        if ran_out and (job.job.exact or call.rows == 1) and self._residency.step_down(job):
+            _log.warning("job %s ran out of memory, and goes on with a smaller plan", job.job.id)
+            return self.make(calls)
+        if ran_out and call.rows > 1:
+            return [self._make_in_halves(job, call)]
+        return [failure]
+
+    def _make_in_halves(self, job: JobInFlight, call: Call) -> Any:
+        """Make one job's call with half of its rows at a time; returns the result, or the exception."""
+        half = call.rows // 2
+        parts = [call.row_range(0, half), call.row_range(half, call.rows)]
+        results = [self.make([(job, part)])[0] for part in parts]
+        failures = [result for result in results if isinstance(result, Exception)]
+        return failures[0] if failures else joined.merge(results, [part.rows for part in parts])

@@ -1,0 +1,126 @@
+"""One job in flight, as the engine sees it: what its policy asks of it, and what its receipt will say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from contracts.memory.plan import Plan
+from contracts.requests.parameters import JobParameters
+from worker.adapters.cache import AdapterSet
+from worker.engine.coroutine import Coroutine
+from worker.pool.model import LoadedModel
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as its worker has claimed it.
+
+    Attributes:
+        tier: 0 for `high`, 1 for `normal`, 2 for `low`.
+        exact: whether its calls are made alone, so that its images have the bytes of a fresh process.
+        accepted_at, deadline_at: seconds of `time.monotonic`.
+    """
+
+    id: str
+    parameters: JobParameters
+    queue_seconds: float = 0.0
+    owner: str = ""
+    tier: int = 1
+    exact: bool = True
+    accepted_at: float = 0.0
+    deadline_at: float | None = None
+
+
+@dataclass(eq=False)
+class Placed:
+    """Where a job computes.
+
+    Attributes:
+        model: as it was loaded when the job began.
+        plan: of the job alone; the device is set up by it before each of the job's calls.
+    """
+
+    model: LoadedModel
+    plan: Plan
+
+    @cached_property
+    def turn(self) -> tuple[object, ...]:
+        """What the device must be set up for; equal for jobs between which no weights move."""
+        return (id(self.model), tuple(self.plan.placements.items()), self.plan.tile_side)
+
+
+@dataclass
+class Usage:
+    """What a job has had of the worker.
+
+    Attributes:
+        calls: of the denoiser.
+        own_rows: rows of these calls that were of jobs of the same owner.
+        pauses: how often it waited, started, while another job of the same owner was served.
+        joined: whether any of its calls was shared.
+        peak_bytes: most device memory that was in use while it was served; None where nothing is measured.
+        allocator_retries: of CUDA's allocator, meanwhile.
+        failed_plans: names of plans with which its calls ran out of memory.
+        denoise_seconds: worker time of its calls of the denoiser and of ControlNets.
+    """
+
+    calls: int = 0
+    own_rows: int = 0
+    pauses: int = 0
+    joined: bool = False
+    peak_bytes: int | None = None
+    allocator_retries: int = 0
+    failed_plans: list[str] = field(default_factory=list)
+    denoise_seconds: float = 0.0
+
+    @property
+    def mean_rows(self) -> float:
+        """Mean rows of the denoiser's calls, those of other owners' jobs left out."""
+        return round(self.own_rows / self.calls, 2) if self.calls else 0.0
+
+
+@dataclass(eq=False)
+class JobInFlight:
+    """A job whose coroutine has started.
+
+    Attributes:
+        coroutine: its work.
+        stop_reason: returns what is thrown into the coroutine when the job must not go on; None: go on.
+        placed: None until its model is loaded.
+        adapters: that act on its rows.
+        steps, steps_done: of its denoising; `steps` is 0 until its pipeline knows them.
+        kept_bytes: device memory that it keeps between its calls: latents and embeddings.
+        last_served: number of the engine's call in which it was served last; 0 before the first.
+        step_used_seconds: what its coroutine had used after its last step.
+    """
+
+    job: Job
+    coroutine: Coroutine
+    stop_reason: Callable[[], BaseException | None]
+    placed: Placed | None = None
+    adapters: AdapterSet = field(default_factory=AdapterSet)
+    steps: int = 0
+    steps_done: int = 0
+    kept_bytes: int = 0
+    last_served: int = 0
+    step_used_seconds: float | None = None
+    usage: Usage = field(default_factory=Usage)
+
+    @property
+    def result(self) -> Any:
+        """What the work returned."""
+        return self.coroutine.result
+
+    @property
+    def steps_left(self) -> int:
+        """Steps to go; what the request asks for, until the pipeline knows them."""
+        return (self.steps or self.job.parameters.num_inference_steps) - self.steps_done
+
+    @property
+    def step_kind(self) -> tuple[object, ...]:
+        """What the seconds of one of its steps are learned for."""
+        parameters = self.job.parameters
+        return ("step", parameters.model, parameters.mode, parameters.width, parameters.height)

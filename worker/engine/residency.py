@@ -1,0 +1,203 @@
+"""What the device is set up for: the model and the memory plan of the job that is served now.
+
+Before a call it places the job's model by the job's plan and hooks its components; mostly all is in place already.
+Around a denoiser's call it lets each job's adapters act on the job's rows. Knows no order of calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+from contracts.memory.components import Role
+from contracts.memory.plan import Placement
+from contracts.memory.seconds import move_seconds
+from worker.adapters.cache import AdapterSet
+from worker.engine.job import JobInFlight, Placed
+from worker.pool.model import LoadedModel
+from worker.pool.pool import Pool
+
+#: Roles of the components that each step needs.
+_DENOISING = frozenset({Role.DENOISER, Role.CONTROLNET})
+
+
+class Residency:
+    """Sets the device up for one job after another. For the jobs' thread."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._turn: tuple[object, ...] | None = None
+        #: Device bytes for which room was made, beside other models.
+        self._room_bytes = 0
+        self._model: LoadedModel | None = None
+        self._hooks = ExitStack()
+        self._jobs: list[JobInFlight] = []
+        #: Job id -> whether it must wait, as long as no model moves and no job ends.
+        self._waits: dict[str, bool] = {}
+
+    def add(self, job: JobInFlight) -> None:
+        """A job is in flight from now on."""
+        self._jobs.append(job)
+
+    def remove(self, job: JobInFlight) -> None:
+        """A job has ended: its model is not in use by it any more, and its adapters may be evicted."""
+        self._jobs.remove(job)
+        self._waits.clear()
+        self.keep(job, 0)
+        if job.placed is not None:
+            self._pool.release(job.job.parameters.model)
+            job.placed.model.adapters.evict(keep=self.adapter_sets(job.placed.model))
+            job.placed = None
+
+    def keep(self, job: JobInFlight, kept_bytes: int) -> None:
+        """A job keeps so many bytes on the device between its calls from now on."""
+        job.kept_bytes = kept_bytes
+        self._pool.kept_bytes = sum(other.kept_bytes for other in self._jobs)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more job can keep what it needs between its calls on the device."""
+        plans = [job.placed.plan for job in self._jobs if job.placed is not None]
+        return all(self._pool.has_room_beside(plan) for plan in plans)
+
+    def turn_of(self, job: JobInFlight) -> Hashable:
+        """What the device must be set up for to serve a job; without a plan yet: its model, as it is now."""
+        if job.placed is not None:
+            return job.placed.turn
+        wanted = job.job.parameters.model
+        return self._turn if self._model is not None and self._model.spec.id == wanted else wanted
+
+    def max_images(self, job: JobInFlight) -> int:
+        """Images that a call may have by this job's plan, beside the other models on the device."""
+        images, placed = job.job.parameters.num_images, job.placed
+        if placed is None or not placed.plan.fits:
+            return images
+        return max(images, self._pool.images_with_room(job.job.parameters.model, placed.plan))
+
+    def move_seconds(self, turn: Hashable) -> float:
+        """Predicted seconds to set the device up for a turn: weights on demand, and those that left the device."""
+        placed = next(
+            (job.placed for job in self._jobs if job.placed is not None and job.placed.turn == turn), None
+        )
+        if placed is None or turn == self._turn:
+            return 0.0
+        comes = sum(
+            part.bytes
+            for part in placed.plan.components
+            if part.role in _DENOISING
+            and (
+                part.placement is Placement.ON_DEMAND
+                or (part.placement is Placement.DEVICE and placed.model.on_host)
+            )
+        )
+        return move_seconds(comes)
+
+    def must_wait(self, job: JobInFlight) -> bool:
+        """Whether a job that has no model yet would take the weights of jobs in flight away from them."""
+        if job.placed is not None:
+            return False
+        if job.job.id not in self._waits:
+            self._waits[job.job.id] = self._pool.must_wait(job.job.parameters)
+        return self._waits[job.job.id]
+
+    def place(self, job: JobInFlight) -> LoadedModel:
+        """Load and place the model of a job that begins, or that ran out of memory and begins again.
+
+        Raises:
+            JobFailed, NotPrepared, torch.OutOfMemoryError: as `Pool.ready`.
+        """
+        parameters = job.job.parameters
+        with self._moving():
+            if job.placed is not None:
+                self._pool.release(parameters.model)
+                job.placed = None
+            model = self._pool.ready(parameters, parameters.num_images)
+            plan = model.placement.plan
+            if plan is None:
+                raise RuntimeError(f"{parameters.model} was placed without a plan")
+            job.placed = Placed(model, plan)
+            self._pool.hold(parameters.model)
+        self._hook(job)
+        return model
+
+    def enter(self, job: JobInFlight) -> None:
+        """Set the device up for a job that has been placed before.
+
+        Raises:
+            JobFailed, torch.OutOfMemoryError: its weights cannot be brought back.
+        """
+        placed = job.placed
+        if placed is None or (self._turn == placed.turn and placed.plan.peak_bytes <= self._room_bytes):
+            return
+        with self._moving():
+            self._pool.place_again(job.job.parameters.model, placed.plan)
+        self._hook(job)
+
+    def leave(self) -> None:
+        """Remove all hooks, and discard the weights that are on demand."""
+        self._turn, hooks, self._hooks = None, self._hooks, ExitStack()
+        if self._model is not None:
+            self._model.adapters.rest()
+            self._model = None
+        hooks.close()
+
+    def step_down(self, job: JobInFlight) -> bool:
+        """After a call of one row ran out of memory: give the job the next smaller plan; whether there is one."""
+        parameters = job.job.parameters
+        failed = self._pool.step_down(parameters, parameters.num_images)
+        if failed is None or job.usage.failed_plans:
+            return False
+        job.usage.failed_plans.append(failed)
+        self.place(job)
+        return True
+
+    def adapter_sets(self, model: LoadedModel) -> list[AdapterSet]:
+        """The adapters of the jobs in flight of a model."""
+        return [job.adapters for job in self._jobs if job.placed is not None and job.placed.model is model]
+
+    @contextmanager
+    def computing(self, module: torch.nn.Module, parts: Sequence[tuple[JobInFlight, int]]) -> Iterator[None]:
+        """Around a call: where it is the denoiser's, each job's adapters act on its rows.
+
+        Args:
+            parts: the jobs in the order of their rows, and how many each has.
+        """
+        model = self._model
+        if model is None or module is not model.denoiser:
+            yield
+            return
+        model.adapters.act([(job.adapters, rows) for job, rows in parts])
+        with model.compiled():
+            yield
+
+    def is_denoiser(self, module: torch.nn.Module) -> bool:
+        """Whether a module is the denoiser of the model that the device is set up for."""
+        return self._model is not None and module is self._model.denoiser
+
+    def end_stage(self) -> None:
+        """Discard the weights that were on demand for the stage that has just ended."""
+        if self._model is not None:
+            self._model.placement.end_stage()
+
+    def _hook(self, job: JobInFlight) -> None:
+        if job.placed is None:
+            raise RuntimeError(f"job {job.job.id} has no model yet")
+        self._model = job.placed.model
+        self._hooks.enter_context(self._model.placement.hooked())
+        self._turn, self._room_bytes = job.placed.turn, job.placed.plan.peak_bytes
+
+    @contextmanager
+    def _moving(self) -> Iterator[None]:
+        """Weights move inside: without hooks, and as ordinary tensors, which outlive inference mode."""
+        self.leave()
+        self._waits.clear()
+        tracker = self._pool.memory_tracker
+        tracker.pause()
+        try:
+            with torch.inference_mode(mode=False), torch.no_grad():
+                yield
+        finally:
+            tracker.resume()
+            tracker.set_resident(self._pool.resident_bytes)

@@ -1,0 +1,113 @@
+"""What a claimed job's coroutine does: generate, and say what became of it in terms of the queue.
+
+Knows the errors of storage, hub and device that send a job back; knows no leases and no order of jobs.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from contracts.errors import FailureCode, Unavailable
+from contracts.metrics import Counters
+from contracts.queue.leases import job_context
+from contracts.queue.records import JobRecord
+from contracts.storage import Storage
+from worker.checkpoints.places import NotPrepared
+from worker.engine.engine import Engine
+from worker.engine.job import Job, JobInFlight
+from worker.generation.generate import JobGeneration
+from worker.generation.outputs import JobResult
+from worker.loop.claim_policy import TIERS
+from worker.loop.prefetch import Prefetcher
+from worker.loop.progress import Aborted, JobWatch, Released
+from worker.loop.storage_outage import StorageOutage
+from worker.pool.pool import Pool
+from worker.runtime.out_of_memory import DeviceFailed
+from worker.settings import WorkerSettings
+
+_log = logging.getLogger(__name__)
+
+
+class JobWork:
+    """The work of one worker's jobs.
+
+    Attributes:
+        device_failure: what ended the device; None while it works.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        pool: Pool,
+        storage: Storage,
+        outage: StorageOutage,
+        prefetcher: Prefetcher,
+        counters: Counters,
+        worker_name: str,
+    ) -> None:
+        self.device_failure: DeviceFailed | None = None
+        self._engine = engine
+        self._pool = pool
+        self._storage = storage
+        self._outage = outage
+        self._prefetcher = prefetcher
+        self._counters = counters
+        self._worker_name = worker_name
+
+    def run(self, watch: JobWatch, flight: JobInFlight) -> JobResult:
+        """The work of a job's coroutine."""
+        job = watch.claim.job
+        with job_context([job]):
+            _log.info("job started", extra={"model": job.parameters.model, "task": job.parameters.task.value})
+            try:
+                return self._generate_unless_storage_is_away(watch, flight)
+            except Aborted:
+                return JobResult("lost")
+            except Released:
+                return JobResult("released")
+            except NotPrepared as error:
+                # Its files have gone since they were prepared.
+                _log.warning("the job goes back to the queue: %s", error)
+                self._prefetcher.forget([error.name])
+                return JobResult("released")
+            except DeviceFailed as error:
+                self.note_device_failure(error)
+                return JobResult("device_failed")
+
+    def _generate_unless_storage_is_away(self, watch: JobWatch, flight: JobInFlight) -> JobResult:
+        """Generate; where an input cannot be read, hand the job back in an outage, and try once more in none."""
+        for is_last in (False, True):
+            generation = JobGeneration(flight, self._engine, self._pool, self._storage, watch, self._worker_name)
+            try:
+                return generation.run()
+            except Unavailable as error:
+                _log.warning("an input could not be read: %s", error)
+                if self._outage.confirms(error):
+                    return JobResult("released")
+                if is_last:
+                    break
+        message = "an input could not be read from the storage; the worker's log has the details"
+        return JobResult.failed(FailureCode.INTERNAL, message)
+
+    def note_device_failure(self, error: DeviceFailed) -> None:
+        """The device no longer works: the process must end."""
+        if self.device_failure is None:
+            self.device_failure = error
+            self._counters.count("device_failures")
+
+
+def to_job(record: JobRecord, settings: WorkerSettings) -> Job:
+    """A claimed job as the engine runs it; its times become those of this process' clock."""
+    parameters, started_at = record.parameters, record.started_at or record.created_at
+    queue_seconds, now = started_at - record.created_at, time.monotonic()
+    return Job(
+        id=record.id,
+        parameters=parameters,
+        queue_seconds=queue_seconds,
+        owner=record.owner,
+        tier=TIERS.index(record.priority),
+        exact=not settings.may_join(parameters.batchable),
+        accepted_at=now - queue_seconds,
+        deadline_at=None if record.deadline_at is None else now + record.deadline_at - started_at,
+    )
