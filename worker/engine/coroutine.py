@@ -1,8 +1,7 @@
 """A job as a coroutine: it runs a stock pipeline until that calls a view, and sleeps until the call has been made.
 
-Greenlets switch the whole Python stack, so nothing of a pipeline is rewritten. What torch holds for its thread
-(random generators, whether gradients are recorded) each coroutine finds as it left it. Knows no queue, and
-nothing of which call is made next.
+Greenlets switch the whole Python stack, so nothing of a pipeline is rewritten. Each coroutine finds torch's random
+generators, which the whole process shares, as it left them. Knows no queue, and nothing of which call is next.
 """
 
 from __future__ import annotations

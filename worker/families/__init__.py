@@ -26,7 +26,7 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True)
 class GenerationInputs:
-    """Inputs of one pipeline call, which may serve several jobs.
+    """Inputs of one pipeline call.
 
     Attributes:
         job: parameters of the first job; those that a pipeline takes are equal in all of them.

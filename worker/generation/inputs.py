@@ -22,7 +22,7 @@ _FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 def read_inputs(jobs: Sequence[JobParameters], storage: Storage) -> GenerationInputs:
-    """Return the inputs of jobs that share a pipeline call, brought to the output's size.
+    """Return the inputs of a pipeline call for these jobs, brought to the output's size.
 
     Raises:
         JobFailed: INPUT_MISSING: an image is no longer stored.

@@ -23,7 +23,7 @@ from worker.pool.pool import Pool
 
 _log = logging.getLogger(__name__)
 
-#: Between two looks at the queue during one pipeline call.
+#: Between two looks at the queue while jobs are in flight.
 _PAUSE_SECONDS = 0.2
 
 
@@ -50,7 +50,7 @@ class Lookahead:
             self._round = self._thread.submit(partial(self._look, self._paused))
 
     def pause(self) -> None:
-        """The pipeline call is over: stop after the text that is being encoded."""
+        """No job is in flight: stop after the text that is being encoded."""
         self._paused.set()
         self._paused, self._next_look_at = threading.Event(), 0.0
 

@@ -1,7 +1,7 @@
 """What a worker does while the storage takes no images: claim nothing, keep what is generated, and try again.
 
-The images of at most two pipeline calls wait in memory: of the one whose images are being written, and of the
-next, which ran meanwhile. Knows no queue.
+The images of a few jobs wait in memory: of those that are being written, and of those in flight, which end meanwhile.
+Knows no queue.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ host_environment.py   what libraries read from the environment when they are loa
 device.py             which device, its usable memory, the dtype of a model on it
 out_of_memory.py      which errors mean that memory ran out, and which that the device failed
 call_timer.py         how long calls take on the device, and how many may be queued there
-memory_tracker.py     peak of a pipeline call, and the budget that it must keep to
+memory_tracker.py     peaks of device memory, and the budget that they must keep to
 kernel_options.py     the operator's options, without torch
 kernels.py            attention kernel, memory format and compiled blocks of a model
 async_copies.py       copies to the device for which the host does not wait

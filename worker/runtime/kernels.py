@@ -118,7 +118,7 @@ class Kernels:
 
     @contextmanager
     def running(self, *, uncompiled: str = "", no_graphs: str = "") -> Iterator[None]:
-        """One pipeline call runs inside.
+        """A call of the denoiser is made inside.
 
         Args:
             uncompiled: why blocks cannot be compiled now, such as hooks on them: torch does not look for hooks

@@ -1,4 +1,4 @@
-"""How much device memory a pipeline call takes, and the end of a call that exceeds the budget.
+"""How much device memory jobs take, and an error where they exceed the budget.
 
 CUDA counts for itself, and its allocator keeps to a share of the card. The CPU does neither, so there every tensor
 that an operation makes is counted while the tracker runs: a budget on the CPU behaves as a card of that size
@@ -21,7 +21,8 @@ class MemoryTracker:
     """The use of the device's memory, under a budget.
 
     Attributes:
-        peak_bytes: the most that was in use inside the last `running`; None where nothing was measured.
+        peak_bytes: the most that was in use inside the last `running`, since its last `take_peak`; None where
+            nothing was measured.
         retries: how often CUDA's allocator had to return its unused memory and try again inside the last
             `running`, each time waiting for the device; 0 on the CPU.
     """
