@@ -18,6 +18,7 @@ from contracts.requests.fit import Fit
 MAX_DRAWN_SEED = 2**32 - 1
 MAX_SEED = MAX_DRAWN_SEED + 7
 MIN_SIDE, MAX_SIDE = 64, 2048
+MAX_STEPS = 200
 DEFAULT_STRENGTH, DEFAULT_MASK_BLUR = 0.6, 0
 DEFAULT_FIT: Fit = "cover"
 DEFAULT_OUTPUT_QUALITY = 95
@@ -189,7 +190,10 @@ class ImageFields(StrictModel):
     )
     num_images: int = Field(1, ge=1, le=8, description="Number of images; image i is made with `seed` + i.")
     num_inference_steps: int | None = Field(
-        None, ge=1, le=200, description="Number of denoising steps; more take longer. Default: the model's own."
+        None,
+        ge=1,
+        le=MAX_STEPS,
+        description="Number of denoising steps; more take longer. Default: the model's own.",
     )
     guidance_scale: float | None = Field(
         None, ge=0, le=30, description="How closely the image follows the prompt. Default: the model's own."

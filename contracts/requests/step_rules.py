@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from contracts.catalogue.catalogue import ModelSpec
 from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.errors import FieldProblem
-from contracts.requests.fields import Speed
+from contracts.requests.fields import MAX_STEPS, Speed
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,13 @@ class StepRules:
             message = (
                 f"fast needs at least {min_steps} steps to run, got {self.steps_run}; use exact or more steps"
             )
-            allowed = f"exact, or num_inference_steps ≥ {math.ceil(min_steps / self.strength)}"
-            yield FieldProblem("speed", message, allowed)
+            yield FieldProblem("speed", message, self._allowed_speed(min_steps))
+
+    def _allowed_speed(self, min_steps: int) -> str:
+        """What would be accepted; of a strength that is next to nothing, no number of steps is enough."""
+        if self.strength * MAX_STEPS < min_steps:
+            return "exact"
+        return f"exact, or num_inference_steps ≥ {math.ceil(min_steps / self.strength)}"
 
     def _scheduler_problems(self, model: ModelSpec) -> Iterator[FieldProblem]:
         spec, kind = SCHEDULERS.get(self.scheduler), model.family_spec.kind

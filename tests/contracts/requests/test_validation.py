@@ -208,6 +208,16 @@ def test_a_refusal_of_fast_says_how_many_steps_it_needs(catalogue: Catalogue) ->
     assert accepted(catalogue, enough, image=StoredImage("inputs/a", 64, 64)).speed == "fast"
 
 
+@pytest.mark.parametrize("strength", [5e-324, 1e-9, 0.039])
+def test_a_strength_for_which_no_steps_are_enough_is_refused_without_naming_any(
+    catalogue: Catalogue, strength: float
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check(request("img2img", speed="fast", strength=strength, image=IMAGE), catalogue)
+    allowed = {problem.field: problem.allowed for problem in caught.value.problems}
+    assert allowed["speed"] == "exact"
+
+
 def test_the_image_size_rounded_to_the_grid_is_the_default(catalogue: Catalogue) -> None:
     sent = request("img2img", image=IMAGE)
     parameters = accepted(catalogue, sent, image=StoredImage("inputs/a", 100, 75))

@@ -25,12 +25,12 @@ def _jobs(catalogue: Catalogue) -> list[JobParameters]:
 
 
 def _start_both(catalogue: Catalogue, engine: Engine, pool: Pool, storage: Storage) -> list[JobInFlight]:
-    """Start the short job once the long one has made two steps."""
+    """Start the short job, which is more urgent, once the long one has made two steps."""
     long, short = _jobs(catalogue)
     flights = start_jobs([long], engine, pool, storage, name="long")
     while flights[0].steps_done < 2:
         engine.tick()
-    return [*flights, *start_jobs([short], engine, pool, storage, name="short")]
+    return [*flights, *start_jobs([short], engine, pool, storage, name="short", tier=0)]
 
 
 def _files(flights: list[JobInFlight], storage: Storage) -> list[list[bytes]]:
