@@ -76,7 +76,7 @@ class WorkerSettings(Settings):
         description="maximum rows of a denoiser call that several jobs share; an image has one, with guidance two",
     )
     max_jobs: int = Field(
-        8,
+        16,
         ge=1,
         le=64,
         description="maximum jobs of one priority and those above it that this worker has begun and not ended; "
