@@ -50,6 +50,7 @@ class Engine:
         lower_tier_share: float = 0.1,
         buckets: Sequence[int] | None = None,
         on_call: Callable[[str, int], object] | None = None,
+        is_encoded_elsewhere: Callable[[str], bool] = lambda _: False,
     ) -> None:
         """Build it; it runs whenever `tick` is called.
 
@@ -58,6 +59,7 @@ class Engine:
             lower_tier_share: as in `StepPolicy`, where no policy is given.
             buckets: numbers of rows that joined calls may have, where the denoiser is compiled; None: any.
             on_call: told of each call of a denoiser: model and rows.
+            is_encoded_elsewhere: whether another thread encodes a job's prompts: others are served meanwhile.
         """
         self.residency = Residency(pool)
         self.costs = CallCosts()
@@ -67,6 +69,7 @@ class Engine:
         self._policy = policy or StepPolicy(self.residency.move_seconds, lower_tier_share)
         self._max_rows, self._buckets = max_rows, buckets
         self._on_call = on_call
+        self._is_encoded_elsewhere = is_encoded_elsewhere
         self._jobs: list[JobInFlight] = []
         self._number = 0
         #: Job id -> since when it has waited for others to end.
@@ -166,6 +169,8 @@ class Engine:
         now = time.monotonic()
         self._blocked = {id: self._blocked.get(id, now) for id in blocked}
         can_run = [job for id, job in by_id.items() if id not in blocked]
+        # Whom another thread helps lets others go first; with nobody else, it waits for that thread in its turn.
+        can_run = [job for job in can_run if not self._is_helped(job)] or can_run
         if not can_run:
             return []
         waiting = [self._waiting(job) for job in can_run]
@@ -192,6 +197,9 @@ class Engine:
             last_served=job.last_served,
             opens=None if about.exact or is_shared else self.residency.turn_of(job),
         )
+
+    def _is_helped(self, job: JobInFlight) -> bool:
+        return job.coroutine.wait == Turn("encode_prompt") and self._is_encoded_elsewhere(job.job.id)
 
     def _remaining_seconds(self, job: JobInFlight) -> float:
         seconds = self.costs.seconds(job.step_kind, job.job.parameters.num_images)

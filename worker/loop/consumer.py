@@ -91,6 +91,7 @@ class Consumer:
             lower_tier_share=claims.lower_tier_share,
             buckets=None if settings.compile == "off" else _COMPILED_ROWS,
             on_call=lambda model, rows: counters.observe("call_rows", rows, model=model),
+            is_encoded_elsewhere=lambda job_id: self._lookahead.is_encoding(job_id),
         )
         self._watches: dict[str, JobWatch] = {}
         self._completions: list[Future[None]] = []
@@ -230,6 +231,8 @@ class Consumer:
         self._registration.show(WorkerStatus.BUSY)
         self._policy.enter(claim.job.parameters.model)
         self._watches[claim.job.id] = watch
+        if self._engine.jobs:  # that can be served meanwhile
+            self._lookahead.expect(claim.job)
         job = to_job(claim.job, self._settings)
         self._engine.start(job, partial(self._work.run, watch), watch.stop_reason)
 
@@ -259,6 +262,7 @@ class Consumer:
         A few results wait at most: a slow storage slows generation down instead of filling the memory.
         """
         watch = self._watches.pop(flight.job.id)
+        self._lookahead.forget(flight.job.id)
         watch.used_seconds = flight.coroutine.used_seconds
         watch.mark_alive()
         result = flight.result

@@ -1,6 +1,6 @@
 """While jobs are denoised: find which jobs come next, begin to prepare what they lack, and encode their prompts.
 
-Prompts are encoded ahead where T5 runs on the CPU.
+Prompts are encoded ahead where T5 runs on the CPU, those of jobs in flight first.
 
 Claims nothing, so another worker may take those jobs. An error here costs no more than the time it was to save.
 """
@@ -41,11 +41,28 @@ class Lookahead:
         self._round: Future[None] | None = None
         self._paused = threading.Event()
         self._next_look_at = 0.0
+        #: Jobs in flight whose prompts are to be encoded here, by id.
+        self._expected: dict[str, JobRecord] = {}
+
+    def expect(self, job: JobRecord) -> None:
+        """Encode the prompts of a job in flight, too: others are served meanwhile."""
+        self._expected[job.id] = job
+
+    def forget(self, job_id: str) -> None:
+        """The job has ended."""
+        self._expected.pop(job_id, None)
+
+    def is_encoding(self, job_id: str) -> bool:
+        """Whether the prompts of a job in flight are being encoded here, or soon will be."""
+        return job_id in self._expected and self._pool.can_encode_ahead
 
     def begin(self) -> None:
         """Look ahead in the background, unless that is going on already; returns at once."""
-        idle = self._round is None or self._round.done()
-        if idle and time.monotonic() >= self._next_look_at:
+        if self._round is not None and not self._round.done():
+            return
+        if self._expected and self._pool.can_encode_ahead:
+            self._round = self._thread.submit(partial(self._encode_expected, self._paused))
+        elif time.monotonic() >= self._next_look_at:
             self._next_look_at = time.monotonic() + _PAUSE_SECONDS
             self._round = self._thread.submit(partial(self._look, self._paused))
 
@@ -68,6 +85,11 @@ class Lookahead:
         self._prepare(found.unready)
         if self._pool.can_encode_ahead:
             self._encode(found.jobs, paused)
+
+    def _encode_expected(self, paused: threading.Event) -> None:
+        for job in list(self._expected.values()):
+            self._encode([job], paused)
+            self.forget(job.id)
 
     def _encode(self, jobs: Sequence[JobRecord], paused: threading.Event) -> None:
         with job_context(jobs):

@@ -200,7 +200,9 @@ def test_the_next_job_is_generated_while_images_of_the_last_one_are_written(
     assert [record.state for record in ended] == [JobState.COMPLETED] * 2
 
 
+@pytest.mark.parametrize("max_jobs", [1, 16])
 def test_the_next_jobs_prompt_is_encoded_while_this_one_denoises(
+    max_jobs: int,
     settings: SharedSettings,
     queue: JobQueue,
     storage: Storage,
@@ -229,8 +231,8 @@ def test_the_next_jobs_prompt_is_encoded_while_this_one_denoises(
     with monkeypatch.context() as patch:
         patch.setattr(Pool, "encode_ahead", encode_and_tell)
         patch.setattr(JobWatch, "step", step_on)
-        # With room for one job, the second waits in the queue.
-        ended = work_until_ended(make_consumer(settings, pool, storage, counters, max_jobs=1), queue, *ids)
+        # With room for one job, the second waits in the queue; else in flight.
+        ended = work_until_ended(make_consumer(settings, pool, storage, counters, max_jobs=max_jobs), queue, *ids)
     receipts = [record.receipt for record in ended if record.receipt]
     assert [(one.embeddings.misses, one.embeddings.ahead) for one in receipts] == [(1, 0), (1, 1)]
     expected = [complete_job(request, Pool(catalogue, device="cpu"), storage)[0] for request in requests]
