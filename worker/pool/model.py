@@ -77,6 +77,7 @@ class LoadedModel:
 
     Attributes:
         base: the text-to-image pipeline that holds the components; jobs run on derived ones.
+        denoiser: the component that runs at every step.
         weights: id and content hash for receipts.
         placement: where its components are.
         kernels: how it is computed.
@@ -96,9 +97,10 @@ class LoadedModel:
         skipped = {name for name, placement in plan.placements.items() if placement is Placement.SKIPPED}
         with context.weights_lock:
             self.base = checkpoints.load_model(context.catalogue, spec, self.family, path, self.dtype, skipped)
+        # Kept, since diffusers' `components` reads a signature each time it is asked.
+        self.denoiser: Any = self.base.components[self.family.denoiser]
         if plan.fp8:
-            denoiser = self.base.components[self.family.denoiser]
-            denoiser.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=self.dtype)
+            self.denoiser.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=self.dtype)
         self.forget_adapters()
         modules = {name: part for name, part in self.base.components.items() if _is_module(part)}
         self.kernels = Kernels(context.kernels, spec.id)
@@ -193,11 +195,6 @@ class LoadedModel:
         if name not in self._schedulers:
             self._schedulers[name] = make_scheduler(name, self.base.scheduler.config)
         return copy.deepcopy(self._schedulers[name])
-
-    @property
-    def denoiser(self) -> Any:
-        """The component that runs at every step."""
-        return self.base.components[self.family.denoiser]
 
     @property
     def _upcasts_vae(self) -> bool:
