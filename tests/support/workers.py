@@ -54,27 +54,6 @@ def close_connections() -> None:
 
 
 @contextmanager
-def act_during(queue: JobQueue, job_id: str, act: Callable[[], object], step: int = 2) -> Iterator[None]:
-    """While the block runs, do something as soon as a job has run some steps."""
-
-    over = threading.Event()
-
-    def wait_and_act() -> None:
-        while queue.fetch(job_id).progress.step < step:
-            if over.wait(0.005):
-                return
-        act()
-
-    thread = threading.Thread(target=wait_and_act)
-    thread.start()
-    try:
-        yield
-    finally:  # the consumer failed, perhaps: a signal that came later would end the tests themselves
-        over.set()
-        thread.join()
-
-
-@contextmanager
 def after_each_step(act: Callable[[str, int], object]) -> Iterator[None]:
     """While the block runs, do something after each step of each job: it is given the job's id and the step.
 

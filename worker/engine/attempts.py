@@ -62,6 +62,7 @@ class Attempts:
         # An exact job's bytes depend on the rows of its calls: it takes a smaller plan rather than fewer rows.
         if ran_out and (job.job.exact or call.rows == 1) and self._residency.step_down(job):
             _log.warning("job %s ran out of memory, and goes on with a smaller plan", job.job.id)
+            self._residency.place(job)
             return self.make(calls)
         if ran_out and call.rows > 1:
             return [self._make_in_halves(job, call)]

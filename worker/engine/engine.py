@@ -277,9 +277,8 @@ class Engine:
         self._note_memory([job])
 
     def _note_memory(self, jobs: Sequence[JobInFlight]) -> None:
-        peak_bytes, retries = self._pool.memory_tracker.take_peak()
+        peak_bytes = self._pool.take_peak(jobs[0].job.parameters.model)
         for job in jobs:
-            job.usage.allocator_retries += retries
             if peak_bytes is not None:
                 job.usage.peak_bytes = max(job.usage.peak_bytes or 0, peak_bytes)
 

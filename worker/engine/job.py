@@ -62,7 +62,6 @@ class Usage:
         pauses: how often it waited, started, while another job of the same owner was served.
         joined: whether any of its calls was shared.
         peak_bytes: most device memory that was in use while it was served; None where nothing is measured.
-        allocator_retries: of CUDA's allocator, meanwhile.
         failed_plans: names of plans with which its calls ran out of memory.
         denoise_seconds: worker time of its calls of the denoiser and of ControlNets.
     """
@@ -72,7 +71,6 @@ class Usage:
     pauses: int = 0
     joined: bool = False
     peak_bytes: int | None = None
-    allocator_retries: int = 0
     failed_plans: list[str] = field(default_factory=list)
     denoise_seconds: float = 0.0
 

@@ -144,13 +144,12 @@ class Residency:
         hooks.close()
 
     def step_down(self, job: JobInFlight) -> bool:
-        """After a call of one row ran out of memory: give the job the next smaller plan; whether there is one."""
+        """After memory ran out: whether `place` gives the job a smaller plan now, as it does once for each job."""
         parameters = job.job.parameters
         failed = self._pool.step_down(parameters, parameters.num_images)
         if failed is None or job.usage.failed_plans:
             return False
         job.usage.failed_plans.append(failed)
-        self.place(job)
         return True
 
     def adapter_sets(self, model: LoadedModel) -> list[AdapterSet]:

@@ -82,17 +82,9 @@ class JobGeneration:
                 failure = _error_for_client(error)
             # Outside `except`, the error is gone, and with it the tensors that its traceback referred to.
             free_memory()
-            if failure.code is not FailureCode.OUT_OF_MEMORY or not self._step_down():
+            may_step_down = failure.code is FailureCode.OUT_OF_MEMORY and not self._flight.usage.failed_plans
+            if not may_step_down or not self._engine.residency.step_down(self._flight):
                 return JobResult("failed", error=failure)
-
-    def _step_down(self) -> bool:
-        """After memory ran out: whether the job can begin again with a smaller plan."""
-        failed_plans = self._flight.usage.failed_plans
-        failed = None if failed_plans else self._pool.step_down(self._parameters, self._parameters.num_images)
-        if failed is None:
-            return False
-        failed_plans.append(failed)
-        return True
 
     def _generate(self) -> JobResult:
         """Make one attempt."""

@@ -242,6 +242,13 @@ class Pool:
         self._counters.count("embedding_cache_misses", encoder.misses, model=model.spec.id)
         self._counters.count("prompts_found_ahead", encoder.cache_use.ahead, model=model.spec.id)
 
+    def take_peak(self, id: str) -> int | None:
+        """The most device memory in use since the last time, while this model was served; None: not measured."""
+        peak_bytes, retries = self.memory_tracker.take_peak()
+        if retries:
+            self._counters.count("allocator_retries", retries, model=id)
+        return peak_bytes
+
     def drop(self, id: str) -> None:
         """Remove a model and free its memory."""
         self._cache.drop(id)

@@ -12,6 +12,7 @@ import torch
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Mode
 from contracts.memory.plan import Placement
+from contracts.metrics import Counters
 from contracts.storage import Storage
 from tests.support import hub_repositories
 from tests.support.hub import serving, use_hub
@@ -167,3 +168,15 @@ def test_the_report_tells_what_is_warm_and_where_it_lies(catalogue: Catalogue) -
         "vae": "cpu", "text_encoder": "cpu", "text_encoder_2": "cpu", "transformer": "cpu",
         "controlnet:flux-hint": "cpu",
     }  # fmt: skip
+
+
+def test_what_cudas_allocator_had_to_do_again_is_counted_once_for_the_model_that_was_served(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counters = Counters()
+    pool = Pool(catalogue, device="cpu", counters=counters)
+    assert pool.take_peak("shapes-sdxl") is None
+    assert counters.drain() == {}
+    monkeypatch.setattr(pool.memory_tracker, "take_peak", lambda: (5, 2))  # a CPU has no such allocator
+    assert pool.take_peak("shapes-sdxl") == 5
+    assert counters.drain() == {'["allocator_retries","","shapes-sdxl"]': 2}
