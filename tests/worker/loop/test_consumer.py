@@ -209,9 +209,10 @@ def test_the_next_jobs_prompt_is_encoded_while_this_one_denoises(
     catalogue: Catalogue,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The first job's second step waits until T5 has read the second job's prompt."""
+    """The first job's steps wait until T5 has read the second job's prompt."""
     prompts = ("a red circle", "a blue square on a white background")
-    requests = [make_job(catalogue, "flux", prompt=prompt, num_inference_steps=4) for prompt in prompts]
+    steps = 30
+    requests = [make_job(catalogue, "flux", prompt=prompt, num_inference_steps=steps) for prompt in prompts]
     encode, step, encoded = Pool.encode_ahead, JobWatch.step, threading.Event()
 
     def encode_and_tell(self: Pool, job: JobParameters, goes_on: Callable[[], bool], owner: str = "") -> int:
@@ -222,8 +223,8 @@ def test_the_next_jobs_prompt_is_encoded_while_this_one_denoises(
 
     def step_on(self: JobWatch, number: int, steps: int) -> None:
         step(self, number, steps)
-        if number == 3:
-            assert encoded.wait(60), "nobody encoded it"
+        # Only between steps can what the other thread looks for be asked of it: each waits for a while.
+        assert encoded.wait(2) or number < steps, "nobody encoded it"
 
     counters = Counters()
     pool = Pool(catalogue, device="cpu", policy=Policy(t5="cpu"), encodes_ahead=True, counters=counters)
