@@ -7,8 +7,8 @@ from contextlib import suppress
 
 from contracts.errors import NotFound, Unavailable
 from contracts.job_view import JobView, Links, view_job
+from contracts.jobs.records import AcceptedJob, ImageRecord, JobRecord, JobState, Position
 from contracts.queue.client import JobQueue
-from contracts.queue.records import AcceptedJob, ImageRecord, JobRecord, JobState, Position
 from contracts.storage import Storage
 
 

@@ -32,13 +32,13 @@ from contracts.auth.api_keys import ApiKeyStore
 from contracts.auth.key_requirement import KeyRequirement
 from contracts.auth.signed_links import LinkSigner
 from contracts.catalogue.catalogue import Catalogue
+from contracts.leases.claims import Claims
+from contracts.leases.reaper import Reaper
 from contracts.metrics import Counters, TotalsWriter
 from contracts.outbound.signing import Secrets
 from contracts.queue.attendance import AttendedJobs
 from contracts.queue.client import JobQueue
 from contracts.queue.idempotency import Idempotency
-from contracts.queue.leases import Claims
-from contracts.queue.reaper import Reaper
 from contracts.queue.retries import Retries
 from contracts.storage import Storage, open_storage
 from contracts.uploads.loras import LoraRegistry

@@ -16,8 +16,9 @@ from redis import Redis
 from bench.report import options, print_table, report, spread
 from cli.supervisor.redis_server import RedisServer
 from contracts.catalogue.families import Mode, Task
+from contracts.leases.claims import Claims
+from contracts.leases.criteria import ClaimCriteria
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import ClaimCriteria, Claims
 from contracts.redis.keys import RQ_QUEUE, lua_table
 from contracts.requests.parameters import JobParameters
 from contracts.settings import QueueSettings, SharedSettings

@@ -15,8 +15,9 @@ import httpx
 import psutil
 from redis import Redis
 
-from contracts.queue.leases import ClaimCriteria, Claims
-from contracts.queue.records import JobState
+from contracts.jobs.records import JobState
+from contracts.leases.claims import Claims
+from contracts.leases.criteria import ClaimCriteria
 from contracts.settings import QueueSettings
 
 _READY_SECONDS = 180

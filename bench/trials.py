@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
-from contracts.queue.records import Receipt
+from contracts.jobs.receipt import Receipt
 from contracts.requests.defaults import resolve
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import Txt2ImgRequest

@@ -5,7 +5,9 @@ requests/       fields, validation, stored parameters
 weights/        safetensors headers, LoRA files, architectures
 memory/         from bytes and a budget to a plan
 redis/          connections, keys, Lua scripts
-queue/          jobs: submit, claim, events, records
+jobs/           a job as it is stored: record, receipt, events
+queue/          the clients' side of the queue: submit, find, wait, cancel
+leases/         the workers' side: claim, report, finish, reap
 storage/        files, in a folder or a bucket
 uploads/        uploaded images and LoRAs, retention
 auth/           API keys and signed links

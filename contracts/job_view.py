@@ -11,17 +11,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from contracts.auth.signed_links import LinkSigner
 from contracts.catalogue.families import Task
+from contracts.jobs.receipt import Receipt
+from contracts.jobs.records import DeliveryRecord, JobError, JobRecord, JobState, Position, Progress, WebhookRecord
 from contracts.processes.preparations import Preparation
-from contracts.queue.records import (
-    DeliveryRecord,
-    JobError,
-    JobRecord,
-    JobState,
-    Position,
-    Progress,
-    Receipt,
-    WebhookRecord,
-)
 from contracts.requests.prompt_tokens import TokenUse
 from contracts.requests.schema import WebhookEvent
 

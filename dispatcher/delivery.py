@@ -16,9 +16,9 @@ import httpx
 from contracts.auth.signed_links import LinkSigner
 from contracts.errors import DestinationRefused, DestinationUnknown
 from contracts.job_view import Links, view_job
+from contracts.jobs.records import JobRecord, WebhookRecord
 from contracts.outbound.outbox import Message, Outcome
 from contracts.outbound.signing import Secret, sign
-from contracts.queue.records import JobRecord, WebhookRecord
 from dispatcher.http_client import Answer, Poster
 from dispatcher.settings import WebhookSettings
 

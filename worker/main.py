@@ -14,11 +14,11 @@ from contracts import logs
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import DarkroomError
 from contracts.hub_revisions import Revisions
+from contracts.leases.claims import Claims
 from contracts.metrics import Counters
 from contracts.permissions import keep_private
 from contracts.processes.background import BackgroundThread
 from contracts.processes.watchdog import Watchdog
-from contracts.queue.leases import Claims
 from contracts.redis.access import check_access
 from contracts.redis.connection import connect
 from contracts.requests.model_defaults import read_checked_catalogue

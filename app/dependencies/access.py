@@ -18,8 +18,8 @@ from contracts.auth.api_keys import Scope
 from contracts.auth.signed_links import Query
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import Gone, LinkRefused, NotFound, Unavailable
+from contracts.jobs.records import JobRecord
 from contracts.queue.client import JobQueue
-from contracts.queue.records import JobRecord
 
 _JobId = Annotated[str, Path(description="Id of the job.")]
 

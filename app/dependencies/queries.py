@@ -11,8 +11,8 @@ from pydantic import BeforeValidator
 
 from contracts.catalogue.families import Task
 from contracts.errors import FieldProblem, InvalidRequest
+from contracts.jobs.records import JobState
 from contracts.queue.listing import Cursor, Filter
-from contracts.queue.records import JobState
 
 _METADATA = "metadata."
 _DEFAULT_LIMIT = 20

@@ -19,8 +19,8 @@ from app.error_handlers import Dialect, cut
 from app.errors import Failure
 from app.middleware.request_id import HEADER
 from contracts.job_view import JobView
-from contracts.queue.events import Preview
-from contracts.queue.records import JobRecord
+from contracts.jobs.events import Preview
+from contracts.jobs.records import JobRecord
 
 _QUALITIES = {"standard": "medium", "hd": "high"}
 

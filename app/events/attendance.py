@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from contracts.errors import Unavailable
+from contracts.jobs.records import JobRecord
 from contracts.queue.attendance import AttendedJobs
-from contracts.queue.records import JobRecord
 
 log = logging.getLogger(__name__)
 

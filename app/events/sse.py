@@ -20,9 +20,9 @@ from starlette.types import Message, Receive, Scope, Send
 from app.events.notifier import JobNotifier, Subscription
 from contracts.errors import FieldProblem, InvalidRequest, NotFound, Unavailable
 from contracts.job_view import JobView
+from contracts.jobs.events import Event
+from contracts.jobs.records import JobRecord, JobState
 from contracts.queue.client import JobQueue
-from contracts.queue.events import Event
-from contracts.queue.records import JobRecord, JobState
 
 log = logging.getLogger(__name__)
 

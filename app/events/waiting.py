@@ -13,8 +13,8 @@ from fastapi.concurrency import run_in_threadpool
 from app.errors import ClientLeft
 from app.events.notifier import JobNotifier
 from contracts.errors import Unavailable
+from contracts.jobs.records import JobRecord, JobState
 from contracts.queue.client import JobQueue
-from contracts.queue.records import JobRecord, JobState
 
 MAX_WAIT_SECONDS = 60
 _RETRY_SECONDS = 0.5

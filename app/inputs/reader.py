@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from app.inputs.decoder import ImageDecoder, InputImage
 from app.inputs.fetcher import Fetcher, NotFetched, TooMuch
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
+from contracts.jobs.records import JobState
 from contracts.queue.client import JobQueue
-from contracts.queue.records import JobState
 from contracts.requests.defaults import StoredImage
 from contracts.requests.schema import JobRequest
 from contracts.storage import Storage

@@ -11,7 +11,7 @@ from app.dependencies.access import ImageJobDep
 from app.dependencies.services import ServicesDep
 from app.openapi.routes import problems
 from contracts.errors import NotFound
-from contracts.queue.records import ImageRecord, JobRecord, JobState
+from contracts.jobs.records import ImageRecord, JobRecord, JobState
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 

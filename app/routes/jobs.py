@@ -14,8 +14,8 @@ from app.job_response import job_response
 from app.openapi.routes import problems
 from contracts.errors import Unavailable
 from contracts.job_view import JobList, JobView, ListedJob, view_job
+from contracts.jobs.records import JobRecord, JobState
 from contracts.queue import listing
-from contracts.queue.records import JobRecord, JobState
 from contracts.uploads.retention import remove_images
 
 router = APIRouter(prefix="/v1", tags=["jobs"])

@@ -32,8 +32,8 @@ from app.parsing.requests import Reading
 from app.submission.submit import JobDraft, Submission
 from contracts.errors import DarkroomError
 from contracts.job_view import JobView
-from contracts.queue.events import Preview
-from contracts.queue.records import JobRecord, JobState
+from contracts.jobs.events import Preview
+from contracts.jobs.records import JobRecord, JobState
 
 router = APIRouter(prefix="/v1/images", tags=["openai"])
 _DOCUMENTED: dict[str, Any] = {

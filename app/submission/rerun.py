@@ -15,8 +15,8 @@ from app.parsing.json_bodies import check_json
 from app.parsing.requests import read
 from app.submission.submit import JobDraft
 from contracts.errors import Conflict, FieldProblem, InvalidRequest, NotFound, UnreadableBody
-from contracts.queue.record_reader import UnreadableJob
-from contracts.queue.records import JobRecord
+from contracts.jobs.record_reader import UnreadableJob
+from contracts.jobs.records import JobRecord
 from contracts.requests.defaults import StoredImage
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS

@@ -6,8 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from contracts.errors import Unavailable
+from contracts.jobs.records import JobRecord, JobState
 from contracts.queue.client import JobQueue
-from contracts.queue.records import JobRecord, JobState
 from contracts.queue.retries import RepeatableCall, Retries
 
 

@@ -25,10 +25,10 @@ from contracts import logs
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.errors import DestinationRefused, DestinationUnknown, FieldProblem, Gone, InvalidRequest, NotFound
 from contracts.job_view import JobView, Links
+from contracts.jobs.records import JobRecord, WebhookRecord
 from contracts.outbound.outbox import resolve_webhook
 from contracts.queue.idempotency import IdempotencyHold
 from contracts.queue.limits import SubmitLimits
-from contracts.queue.records import JobRecord, WebhookRecord
 from contracts.queue.retries import RepeatableCall
 from contracts.requests.defaults import resolve
 from contracts.requests.parameters import JobParameters

@@ -16,9 +16,9 @@ from typing import Literal
 from redis import Redis
 
 from contracts.errors import DestinationUnknown
+from contracts.jobs.record_reader import UnreadableJob, read_record
+from contracts.jobs.records import JobRecord, WebhookRecord
 from contracts.outbound.addresses import read_destination, resolve
-from contracts.queue.record_reader import UnreadableJob, read_record
-from contracts.queue.records import JobRecord, WebhookRecord
 from contracts.redis import keys
 from contracts.redis.connection import Scripts
 from contracts.requests.schema import Webhook

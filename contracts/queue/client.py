@@ -25,12 +25,12 @@ from contracts.errors import (
     TooManyJobs,
     Unavailable,
 )
+from contracts.jobs.events import Event, read_events
+from contracts.jobs.record_reader import UnreadableJob, read_record
+from contracts.jobs.records import AcceptedJob, JobRecord, JobState, WebhookRecord
 from contracts.queue.eta import EtaEstimator, position_of
-from contracts.queue.events import Event, read_events
 from contracts.queue.idempotency import IdempotencyHold
 from contracts.queue.limits import SubmitLimits
-from contracts.queue.record_reader import UnreadableJob, read_record
-from contracts.queue.records import AcceptedJob, JobRecord, JobState, WebhookRecord
 from contracts.redis import keys
 from contracts.redis.connection import Scripts, connect, redis_errors_are_unavailable
 from contracts.redis.replication import ReplicaBarrier

@@ -13,8 +13,8 @@ from typing import cast
 
 from redis import Redis
 
+from contracts.jobs.records import JobRecord, JobState, Position, work_of
 from contracts.processes.workers import read_workers
-from contracts.queue.records import JobRecord, JobState, Position, work_of
 from contracts.redis import keys
 from contracts.redis.connection import Scripts, redis_errors_are_unavailable
 from contracts.requests.parameters import JobParameters

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, cast
 from redis import Redis
 
 from contracts.catalogue.families import Task
+from contracts.jobs.records import JobRecord, JobState
 from contracts.queue.client import JobQueue
-from contracts.queue.records import JobRecord, JobState
 from contracts.redis import keys
 from contracts.redis.connection import redis_errors_are_unavailable
 

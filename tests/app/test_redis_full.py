@@ -9,8 +9,9 @@ from fastapi.testclient import TestClient
 from app.main import create_app
 from app.settings import ApiSettings
 from cli.supervisor.redis_server import RedisServer
+from contracts.leases.claims import Claims
+from contracts.leases.criteria import ClaimCriteria
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import ClaimCriteria, Claims
 from contracts.redis.connection import connect
 from contracts.settings import QueueSettings, SharedSettings
 from tests.support.parameters import parameters

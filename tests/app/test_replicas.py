@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from contracts.auth.api_keys import ApiKeyStore
+from contracts.leases.criteria import ClaimCriteria
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import ClaimCriteria
 from contracts.settings import SharedSettings
 from tests.support.api_process import api_process
 from tests.support.claims import take_all

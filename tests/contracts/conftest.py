@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from contracts.leases.claims import Claims
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import Claims
 from contracts.settings import QueueSettings
 from contracts.storage import Storage
 from contracts.storage.bucket import BucketStorage

@@ -11,7 +11,7 @@ from redis import Redis
 
 from contracts.auth.signed_links import LinkSigner
 from contracts.job_view import Links, ListView, view_job
-from contracts.queue.records import ImageRecord, JobRecord, JobState, Position
+from contracts.jobs.records import ImageRecord, JobRecord, JobState, Position
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
 from tests.support.parameters import parameters

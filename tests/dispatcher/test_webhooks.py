@@ -17,9 +17,9 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from contracts.auth.api_keys import ApiKeyStore
 from contracts.errors import FailureCode
+from contracts.jobs.records import JobError
 from contracts.outbound.signing import Secret
 from contracts.queue.client import JobQueue
-from contracts.queue.records import JobError
 from dispatcher.settings import WebhookSettings
 from tests.support.dispatcher_process import (
     LOCAL_SECRET,

@@ -11,9 +11,9 @@ import psutil
 import pytest
 
 from cli.supervisor.redis_server import RedisServer
+from contracts.jobs.records import JobState
+from contracts.leases.claims import Claims
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import Claims
-from contracts.queue.records import JobState
 from contracts.settings import BUILT_IN_CATALOGUE, QueueSettings, SharedSettings
 from tests.support.running_service import RunningService
 from tests.support.waiting import wait_until

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+from contracts.jobs.records import Progress
+from contracts.leases.claim import Claim, Report
+from contracts.leases.claims import Claims
+from contracts.leases.criteria import ClaimCriteria
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import Claim, ClaimCriteria, Claims, Report
-from contracts.queue.records import Progress
 from contracts.redis import keys
 
 #: `make_claims("second", lease_seconds=1)`: the claims of a worker of that name, with these queue settings.

@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode, Task
-from contracts.queue.events import Preview
-from contracts.queue.records import JobError, Receipt
+from contracts.jobs.events import Preview
+from contracts.jobs.receipt import Receipt
+from contracts.jobs.records import JobError
 from contracts.requests.defaults import StoredImage, resolve
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import time
 
+from contracts.jobs.receipt import Receipt, Weights
+from contracts.jobs.records import ImageRecord
+from contracts.leases.claim import Claim
+from contracts.leases.claims import Claims
+from contracts.leases.criteria import ClaimCriteria
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import Claim, ClaimCriteria, Claims
-from contracts.queue.records import ImageRecord, Receipt, Weights
 from contracts.settings import QueueSettings
 from contracts.storage import Storage
 from tests.support.claims import take

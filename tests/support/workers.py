@@ -12,10 +12,10 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 from redis import Redis
 
+from contracts.jobs.records import JobRecord
+from contracts.leases.claims import Claims
 from contracts.metrics import Counters
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import Claims
-from contracts.queue.records import JobRecord
 from contracts.redis.connection import connect
 from contracts.settings import QueueSettings, SharedSettings
 from contracts.storage import Storage

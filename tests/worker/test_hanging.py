@@ -9,9 +9,9 @@ import time
 
 from cli.supervisor.process import Child
 from contracts.errors import FailureCode
+from contracts.jobs.records import JobState
+from contracts.leases.claims import Claims
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import Claims
-from contracts.queue.records import JobState
 from contracts.settings import QueueSettings, SharedSettings
 from tests.support.parameters import parameters
 from tests.support.waiting import wait_until
@@ -22,7 +22,7 @@ SCRIPTED_WORKER = """
 import ctypes
 from contracts.metrics import Counters
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import Claims
+from contracts.leases.claims import Claims
 from contracts.settings import QueueSettings, SharedSettings
 from contracts.storage import open_storage
 from contracts.processes.watchdog import Watchdog

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import DarkroomError, FailureCode, JobFailed, first_line
-from contracts.queue.records import Weights
+from contracts.jobs.receipt import Weights
 from contracts.requests.parameters import LoraParameters
 from worker.adapters import reader
 from worker.adapters.files import LoraFiles

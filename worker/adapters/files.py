@@ -16,8 +16,8 @@ from pathlib import Path
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import CatalogueError, FailureCode, JobFailed, NotFound
+from contracts.jobs.receipt import Weights
 from contracts.metrics import Counters
-from contracts.queue.records import Weights
 from contracts.requests.parameters import LoraParameters
 from contracts.storage import Storage
 from worker.checkpoints.files import ContentHasher

@@ -13,7 +13,7 @@ from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, M
 from contracts.errors import DarkroomError, Unavailable
 from contracts.hub.source import HubSource
 from contracts.hub_revisions import Revisions
-from contracts.queue.records import Weights
+from contracts.jobs.receipt import Weights
 from worker.checkpoints import sources
 from worker.families import get_family
 

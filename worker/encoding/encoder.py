@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from contracts.catalogue.families import FAMILIES, Family
-from contracts.queue.records import CacheUse
+from contracts.jobs.receipt import CacheUse
 from contracts.requests.prompt_tokens import Tokenize
 from worker.adapters.cache import AdapterSet
 from worker.encoding.cache import Embedding, EmbeddingCache

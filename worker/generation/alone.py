@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contracts.queue.events import Preview
+from contracts.jobs.events import Preview
 from contracts.storage import Storage
 from worker.engine.engine import Engine
 from worker.engine.job import Job, JobInFlight

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from contracts.errors import FailureCode, JobFailed, Unavailable
-from contracts.queue.records import JobError
+from contracts.jobs.records import JobError
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from worker.checkpoints.places import NotPrepared

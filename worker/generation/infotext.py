@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-from contracts.queue.records import Receipt
+from contracts.jobs.receipt import Receipt
 from contracts.requests.parameters import JobParameters
 from contracts.requests.prompt_syntax import escape
 from contracts.requests.prompt_tokens import WINDOW_TOKENS

@@ -16,7 +16,8 @@ from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
 from contracts.errors import FailureCode, JobFailed
-from contracts.queue.records import ImageRecord, JobError, Receipt
+from contracts.jobs.receipt import Receipt
+from contracts.jobs.records import ImageRecord, JobError
 from worker.generation import receipts
 
 #: A JPEG segment has 64 KiB, including its headers.

@@ -13,8 +13,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from contracts.jobs.receipt import CacheUse, MemoryUse, Receipt
 from contracts.memory.plan import Placement, Plan
-from contracts.queue.records import CacheUse, MemoryUse, Receipt
 from contracts.requests.parameters import JobParameters
 from worker.engine.job import JobInFlight
 from worker.generation.infotext import infotext

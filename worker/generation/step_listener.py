@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
-from contracts.queue.events import Preview
+from contracts.jobs.events import Preview
 from worker.engine.job import JobInFlight
 from worker.sampling.previews import PreviewEmitter
 from worker.sampling.step_cache import StepCache

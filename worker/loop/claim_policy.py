@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 
-from contracts.queue.leases import ClaimCriteria
+from contracts.leases.criteria import ClaimCriteria
 
 #: Tiers of priority, the highest first.
 TIERS = ("high", "normal", "low")

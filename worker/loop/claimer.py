@@ -15,9 +15,11 @@ from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
 
 from contracts.errors import FailureCode
+from contracts.jobs.records import JobError
+from contracts.leases.claim import Claim
+from contracts.leases.claims import Claims
+from contracts.leases.criteria import ClaimCriteria, MustRunAlone, NextJobs, NotReady
 from contracts.queue.client import FORMER_RUN_FUNCTIONS, RUN_FUNCTION
-from contracts.queue.leases import Claim, ClaimCriteria, Claims, MustRunAlone, NextJobs, NotReady
-from contracts.queue.records import JobError
 from worker.loop.claim_policy import ClaimPolicy
 from worker.loop.prefetch import Prefetcher
 from worker.pool.pool import Pool

@@ -16,9 +16,12 @@ from functools import partial
 from redis.exceptions import RedisError
 
 from contracts.errors import FailureCode, JobFailed, Unavailable
+from contracts.jobs.log_context import job_context
+from contracts.jobs.receipt import Receipt
+from contracts.jobs.records import JobState
+from contracts.leases.claim import Claim, Verdict
+from contracts.leases.claims import Claims
 from contracts.metrics import Counters
-from contracts.queue.leases import Claim, Claims, Verdict, job_context
-from contracts.queue.records import JobState, Receipt
 from contracts.storage import Storage
 from worker.generation.outputs import JobResult, store
 from worker.loop.progress import JobWatch, ProgressReporter

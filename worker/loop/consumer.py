@@ -1,6 +1,6 @@
 """The worker's loop: claim jobs, serve their calls, complete them. The only room that knows the queue.
 
-Claim, lease and the end of a job are scripts behind `contracts.queue.leases`. Knows no diffusers: what a job
+Claim, lease and the end of a job are scripts behind `contracts.leases.claims`. Knows no diffusers: what a job
 does is `worker.generation`, which of the jobs is served next, `worker.engine`.
 """
 
@@ -17,10 +17,11 @@ from typing import Any
 from redis import Redis
 from rq.worker import WorkerStatus
 
+from contracts.leases.claim import Claim
+from contracts.leases.claims import Claims
 from contracts.metrics import Counters
 from contracts.processes.rq_registration import RqRegistration
 from contracts.processes.shutdown import Shutdown
-from contracts.queue.leases import Claim, Claims
 from contracts.queue.listener import WorkListener
 from contracts.redis import keys
 from contracts.storage import Storage

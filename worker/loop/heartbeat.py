@@ -15,11 +15,12 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from contracts.leases.claim import Claim
+from contracts.leases.claims import Claims
+from contracts.leases.reaper import Reaper
 from contracts.metrics import Counters, TotalsWriter
 from contracts.processes.background import BackgroundThread
 from contracts.processes.workers import WorkerReport, publish, withdraw
-from contracts.queue.leases import Claim, Claims
-from contracts.queue.reaper import Reaper
 from worker.loop.progress import JobWatch
 from worker.settings import WorkerSettings
 

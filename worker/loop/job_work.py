@@ -9,9 +9,9 @@ import logging
 import time
 
 from contracts.errors import FailureCode, Unavailable
+from contracts.jobs.log_context import job_context
+from contracts.jobs.records import JobRecord
 from contracts.metrics import Counters
-from contracts.queue.leases import job_context
-from contracts.queue.records import JobRecord
 from contracts.storage import Storage
 from worker.checkpoints.places import NotPrepared
 from worker.engine.engine import Engine

@@ -16,9 +16,10 @@ from functools import partial
 
 from redis.exceptions import RedisError
 
+from contracts.jobs.log_context import job_context
+from contracts.jobs.records import JobRecord
+from contracts.leases.criteria import NextJobs
 from contracts.processes.background import BackgroundThread
-from contracts.queue.leases import NextJobs, job_context
-from contracts.queue.records import JobRecord
 from worker.pool.pool import Pool
 
 _log = logging.getLogger(__name__)

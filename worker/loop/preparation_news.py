@@ -12,11 +12,11 @@ from collections.abc import Callable, Collection, Mapping
 from redis.exceptions import RedisError
 
 from contracts.errors import FailureCode, JobFailed
+from contracts.jobs.records import JobError
+from contracts.leases.claims import Claims
 from contracts.processes.background import BackgroundThread
 from contracts.processes.preparations import FETCHING, READY, RETRYING, Preparation
 from contracts.processes.workers import read_workers
-from contracts.queue.leases import Claims
-from contracts.queue.records import JobError
 from worker.loop.prefetch import Prefetcher
 
 _log = logging.getLogger(__name__)

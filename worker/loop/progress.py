@@ -13,10 +13,11 @@ from collections.abc import Callable
 
 from redis.exceptions import RedisError
 
+from contracts.jobs.events import Preview
+from contracts.jobs.records import Progress
+from contracts.leases.claim import Claim, Report, Verdict
+from contracts.leases.claims import Claims
 from contracts.processes.background import BackgroundThread
-from contracts.queue.events import Preview
-from contracts.queue.leases import Claim, Claims, Report, Verdict
-from contracts.queue.records import Progress
 
 _log = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ import torch
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.families import Mode
+from contracts.jobs.receipt import Weights
 from contracts.memory.components import ModelComponents, role_of, size_component
 from contracts.memory.plan import Placement, Plan
-from contracts.queue.records import Weights
 from contracts.weights.parameter_counts import ParameterCount
 from worker.adapters import reader
 from worker.adapters.cache import AdapterSet, LoraCache

@@ -21,8 +21,8 @@ import torch
 from PIL import Image
 
 from contracts.catalogue.schedulers import Kind
+from contracts.jobs.events import Preview
 from contracts.processes.background import BackgroundThread
-from contracts.queue.events import Preview
 from worker.sampling.host_timesteps import on_host
 
 _log = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ import pytest
 from redis import Redis
 
 from cli.supervisor.redis_server import RedisServer
+from contracts.jobs.records import JobRecord, JobState
 from contracts.queue.client import JobQueue
-from contracts.queue.records import JobRecord, JobState
 from contracts.redis import keys
 from contracts.settings import SharedSettings
 from contracts.storage import open_storage

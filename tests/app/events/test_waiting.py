@@ -19,8 +19,8 @@ from fastapi.testclient import TestClient
 from app.events.waiting import read_preference
 from cli.supervisor.redis_server import RedisServer
 from contracts.errors import RETRYABLE, FailureCode
+from contracts.jobs.records import JobError, Progress
 from contracts.queue.client import JobQueue
-from contracts.queue.records import JobError, Progress
 from contracts.settings import SharedSettings
 from contracts.storage import open_storage
 from tests.support.api_process import api_process

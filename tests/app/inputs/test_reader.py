@@ -16,8 +16,8 @@ from app.inputs.codec import Limits
 from app.inputs.decoder import ImageDecoder
 from app.inputs.reader import InputReader, store_image
 from contracts.errors import ImageTooLarge, InvalidRequest, NotAnImage
+from contracts.jobs.records import JobState
 from contracts.queue.client import JobQueue
-from contracts.queue.records import JobState
 from contracts.requests.defaults import StoredImage
 from contracts.requests.schema import ControlNetRequest, Img2ImgRequest, InpaintRequest
 from contracts.storage import Storage

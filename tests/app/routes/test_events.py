@@ -21,9 +21,9 @@ from fastapi.testclient import TestClient
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts.errors import FailureCode
+from contracts.jobs.events import stream_key
+from contracts.jobs.records import JobError, Progress
 from contracts.queue.client import JobQueue
-from contracts.queue.events import stream_key
-from contracts.queue.records import JobError, Progress
 from contracts.settings import SharedSettings
 from tests.support.api_process import api_process
 from tests.support.claims import reports

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from contracts.jobs.records import JobState
 from contracts.queue.client import JobQueue
-from contracts.queue.records import JobState
 from contracts.storage import Storage
 from tests.support.requests import submit
 from tests.support.scripted_worker import ScriptedWorker

@@ -15,8 +15,8 @@ from fastapi.testclient import TestClient
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts.errors import RETRYABLE, FailureCode
+from contracts.jobs.records import JobError, JobState, Progress
 from contracts.queue.client import JobQueue
-from contracts.queue.records import JobError, JobState, Progress
 from contracts.redis import keys
 from contracts.settings import SharedSettings
 from contracts.storage import Storage

@@ -19,9 +19,9 @@ from app.main import create_app
 from app.settings import ApiSettings
 from contracts.auth.api_keys import ApiKeyStore
 from contracts.errors import RETRYABLE, FailureCode
+from contracts.jobs.events import Preview
+from contracts.jobs.records import JobError, JobRecord, JobState
 from contracts.queue.client import JobQueue
-from contracts.queue.events import Preview
-from contracts.queue.records import JobError, JobRecord, JobState
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
 from tests.support.api_process import api_process

@@ -10,8 +10,8 @@ from fastapi.testclient import TestClient
 
 from app.main import create_app
 from app.settings import ApiSettings
+from contracts.jobs.records import Progress
 from contracts.queue.client import JobQueue
-from contracts.queue.records import Progress
 from contracts.redis import keys
 from contracts.settings import SharedSettings
 from tests.support.claims import reports

@@ -7,10 +7,11 @@ from collections.abc import Callable
 import pytest
 
 from contracts.errors import FailureCode
+from contracts.jobs.records import JobError, JobState, Progress, WebhookRecord
+from contracts.leases.claim import Claim
+from contracts.leases.claims import Claims
 from contracts.outbound.outbox import Message, Outbox, Outcome
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import Claim, Claims
-from contracts.queue.records import JobError, JobState, Progress, WebhookRecord
 from contracts.requests.schema import WebhookEvent
 from contracts.settings import QueueSettings
 from tests.support.claims import reports, take

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from contracts.jobs.records import JobState
 from contracts.queue.attendance import AttendedJobs
 from contracts.queue.client import JobQueue
-from contracts.queue.records import JobState
 from contracts.redis import keys
 from tests.support.parameters import parameters
 

@@ -14,9 +14,9 @@ from rq.utils import utcparse
 
 from cli.supervisor.redis_server import RedisServer
 from contracts.errors import Conflict, NotFound, Unavailable
+from contracts.jobs.records import JobState
+from contracts.leases.criteria import ClaimCriteria
 from contracts.queue.client import RUN_FUNCTION, JobQueue
-from contracts.queue.leases import ClaimCriteria
-from contracts.queue.records import JobState
 from contracts.redis import keys
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings

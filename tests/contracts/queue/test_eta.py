@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from contracts.jobs.records import JobRecord, Progress, pace_key
+from contracts.leases.criteria import ClaimCriteria
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import ClaimCriteria
-from contracts.queue.records import JobRecord, Progress, pace_key
 from contracts.redis import keys
 from contracts.requests.schema import Priority
 from tests.support.claims import MakeClaims

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from contracts.leases.criteria import ClaimCriteria, NotReady
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import ClaimCriteria, NotReady
 from contracts.queue.listener import WorkListener
 from contracts.redis import keys
 from tests.support.claims import MakeClaims, become_idle, take

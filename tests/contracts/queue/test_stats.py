@@ -8,10 +8,13 @@ from collections import Counter
 import pytest
 
 from contracts.errors import FailureCode
+from contracts.jobs.receipt import Receipt, Weights
+from contracts.jobs.records import JobError, JobState
+from contracts.leases.claim import Claim
+from contracts.leases.claims import Claims
+from contracts.leases.criteria import ClaimCriteria
 from contracts.metrics import read_totals
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import Claim, ClaimCriteria, Claims
-from contracts.queue.records import JobError, JobState, Receipt, Weights
 from contracts.queue.stats import QueueDepth, read_stats
 from contracts.requests.schema import Priority
 from contracts.storage import Storage

@@ -17,15 +17,16 @@ from rq.worker import WorkerStatus
 from cli.supervisor.redis_server import RedisServer
 from contracts.auth.api_keys import ApiKeyStore
 from contracts.errors import FailureCode, Unavailable
+from contracts.jobs.events import Preview
+from contracts.jobs.records import JobState, Progress, WebhookRecord
+from contracts.leases.claims import Claims
+from contracts.leases.criteria import ClaimCriteria
 from contracts.metrics import Counters, TotalsWriter
 from contracts.outbound.outbox import Outbox, Outcome
 from contracts.processes.rq_registration import RqRegistration
 from contracts.processes.workers import WorkerReport, publish, read_workers
 from contracts.queue.client import JobQueue
-from contracts.queue.events import Preview
 from contracts.queue.idempotency import CallIdentity, Idempotency
-from contracts.queue.leases import ClaimCriteria, Claims
-from contracts.queue.records import JobState, Progress, WebhookRecord
 from contracts.redis.connection import Scripts, connect, is_memory_full
 from contracts.requests.schema import WebhookEvent
 from contracts.settings import QueueSettings, SharedSettings

@@ -10,6 +10,7 @@ import pytest
 
 from contracts.auth.api_keys import ApiKeyStore
 from contracts.auth.signed_links import LinkSigner
+from contracts.jobs.records import JobState, WebhookRecord, work_of
 from contracts.metrics import Counters, TotalsWriter
 from contracts.outbound.outbox import Outbox, Outcome
 from contracts.outbound.signing import Secrets
@@ -18,7 +19,6 @@ from contracts.queue.attendance import AttendedJobs
 from contracts.queue.client import JobQueue
 from contracts.queue.idempotency import CallIdentity, Idempotency
 from contracts.queue.limits import Quota, SubmitLimits
-from contracts.queue.records import JobState, WebhookRecord, work_of
 from contracts.queue.retries import RepeatableCall, Retries
 from contracts.redis.connection import check_writes
 from contracts.redis.keys import TABLE, Key

@@ -11,7 +11,7 @@ import pytest
 from contracts.catalogue.catalogue import Catalogue, LoraSpec, ModelSpec
 from contracts.catalogue.families import FAMILIES
 from contracts.errors import InvalidRequest
-from contracts.queue.records import JobRecord
+from contracts.jobs.records import JobRecord
 from contracts.requests.defaults import resolve
 from contracts.requests.parameters import JobParameters
 from contracts.requests.prompt_counts import count_tokens

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import Gone, NotFound, Unavailable
+from contracts.jobs.records import JobState
+from contracts.leases.claim import Claim
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import Claim
-from contracts.queue.records import JobState
 from contracts.redis.connection import Scripts
 from contracts.settings import SharedSettings
 from contracts.storage import Storage

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.catalogue.families import FAMILIES
 from contracts.errors import FailureCode
-from contracts.queue.records import JobError
+from contracts.jobs.records import JobError
 from contracts.storage import Storage
 from tests.support.adapters import checkpoint_of, generate_with_lora
 from tests.support.jobs import JobStopped, RecordingWatch, complete_job, fail_job, make_job, run_jobs

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, ModelSpec
 from contracts.catalogue.families import Mode
 from contracts.errors import FailureCode
-from contracts.queue.records import JobError
+from contracts.jobs.records import JobError
 from contracts.storage import Storage
 from tests.support.jobs import complete_job, fail_job, generate_pixels, make_job
 from tests.support.original_layout import write_sd3_file, write_sdxl_file, write_unet_file

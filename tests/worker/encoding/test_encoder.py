@@ -10,7 +10,7 @@ import torch
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Mode
-from contracts.queue.records import CacheUse
+from contracts.jobs.receipt import CacheUse
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from tests.support.jobs import complete_job, generate_pixels, make_job, run_jobs

@@ -10,7 +10,7 @@ import torch
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import FailureCode
-from contracts.queue.records import Receipt
+from contracts.jobs.receipt import Receipt
 from contracts.requests.parameters import JobParameters
 from contracts.requests.prompt_tokens import TokenUse
 from contracts.storage import Storage

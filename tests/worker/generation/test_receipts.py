@@ -11,7 +11,7 @@ from PIL import ExifTags, Image
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
-from contracts.queue.records import Receipt, Weights
+from contracts.jobs.receipt import Receipt, Weights
 from contracts.storage import Storage
 from tests.support.jobs import complete_job, make_job, run_jobs
 from worker.generation import receipts

@@ -13,10 +13,12 @@ from PIL import Image
 
 from cli.supervisor.redis_server import RedisServer
 from contracts.errors import FailureCode
+from contracts.jobs.receipt import Receipt, Weights
+from contracts.jobs.records import JobState
+from contracts.leases.claim import Claim
+from contracts.leases.claims import Claims
 from contracts.metrics import Counters
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import Claim, Claims
-from contracts.queue.records import JobState, Receipt, Weights
 from contracts.settings import QueueSettings, SharedSettings
 from contracts.storage import Storage, open_storage
 from contracts.storage.local import LocalStorage

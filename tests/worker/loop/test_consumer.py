@@ -16,12 +16,12 @@ from rq.serializers import JSONSerializer
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import FailureCode
+from contracts.jobs.records import JobState
+from contracts.leases.claim import Claim
 from contracts.memory.plan import Policy
 from contracts.metrics import Counters, read_totals
 from contracts.processes.workers import WorkerReport, read_workers
 from contracts.queue.client import FORMER_RUN_FUNCTIONS, JobQueue
-from contracts.queue.leases import Claim
-from contracts.queue.records import JobState
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings

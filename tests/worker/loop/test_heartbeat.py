@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from contracts.jobs.records import JobState
+from contracts.leases.claims import Claims
+from contracts.leases.criteria import ClaimCriteria
 from contracts.metrics import Counters
 from contracts.processes.watchdog import STALLED
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import ClaimCriteria, Claims
-from contracts.queue.records import JobState
 from contracts.redis.connection import connect
 from contracts.settings import QueueSettings, SharedSettings
 from tests.support.claims import take
@@ -73,7 +74,8 @@ def test_a_process_whose_job_waits_in_vain_after_its_last_step_exits(
     queue.submit(parameters())
     program = (
         "import time\n"
-        "from contracts.queue.leases import ClaimCriteria, Claims\n"
+        "from contracts.leases.claims import Claims\n"
+        "from contracts.leases.criteria import ClaimCriteria\n"
         "from contracts.redis.connection import connect\n"
         "from contracts.metrics import Counters\n"
         "from contracts.settings import QueueSettings\n"

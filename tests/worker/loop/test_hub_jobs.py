@@ -14,9 +14,9 @@ import pytest
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec
 from contracts.catalogue.families import Mode
 from contracts.errors import FailureCode
+from contracts.jobs.events import read_events
+from contracts.jobs.records import JobRecord, JobState
 from contracts.queue.client import JobQueue
-from contracts.queue.events import read_events
-from contracts.queue.records import JobRecord, JobState
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
 from tests.support.hub import Hub, serving, use_hub

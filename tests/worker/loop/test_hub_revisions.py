@@ -10,8 +10,9 @@ import pytest
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec
 from contracts.catalogue.families import Mode
 from contracts.hub_revisions import Revisions
+from contracts.jobs.receipt import Weights
+from contracts.jobs.records import JobRecord, JobState
 from contracts.queue.client import JobQueue
-from contracts.queue.records import JobRecord, JobState, Weights
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
 from tests.support.hub import Hub, serving, use_hub

@@ -7,9 +7,9 @@ import time
 import pytest
 import torch
 
+from contracts.jobs.records import JobState
+from contracts.leases.claims import Claims
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import Claims
-from contracts.queue.records import JobState
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import Priority
 from contracts.settings import QueueSettings, SharedSettings

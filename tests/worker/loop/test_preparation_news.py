@@ -10,11 +10,11 @@ import pytest
 
 from contracts.errors import FailureCode, JobFailed
 from contracts.hub.errors import Cancelled
+from contracts.jobs.events import read_events
+from contracts.jobs.records import JobState
+from contracts.leases.claims import Claims
 from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.client import JobQueue
-from contracts.queue.events import read_events
-from contracts.queue.leases import Claims
-from contracts.queue.records import JobState
 from contracts.requests.parameters import LoraParameters
 from contracts.settings import QueueSettings
 from tests.support.parameters import parameters

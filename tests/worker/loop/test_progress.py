@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from cli.supervisor.redis_server import RedisServer
+from contracts.leases.claims import Claims
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import Claims
 from contracts.settings import QueueSettings, SharedSettings
 from tests.support.claims import take
 from tests.support.parameters import parameters

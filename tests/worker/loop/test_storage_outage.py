@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import FailureCode
+from contracts.jobs.records import JobRecord, JobState
 from contracts.processes.workers import WorkerReport, read_workers
 from contracts.queue.client import JobQueue
-from contracts.queue.records import JobRecord, JobState
 from contracts.settings import SharedSettings
 from contracts.storage.local import LocalStorage
 from tests.support.images import encode_solid

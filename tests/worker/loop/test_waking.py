@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
+from contracts.jobs.records import JobRecord, JobState
 from contracts.queue.client import JobQueue
 from contracts.queue.listener import WorkListener
-from contracts.queue.records import JobRecord, JobState
 from contracts.redis import keys
 from contracts.settings import SharedSettings
 from contracts.storage import Storage

@@ -14,8 +14,8 @@ from PIL import Image
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES
+from contracts.jobs.receipt import Receipt
 from contracts.memory.plan import Placement, Policy
-from contracts.queue.records import Receipt
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from models.judge import Verdict, judge

@@ -13,8 +13,8 @@ import pytest
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
 from contracts.errors import FailureCode
+from contracts.jobs.records import JobState
 from contracts.queue.client import JobQueue
-from contracts.queue.records import JobState
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
 from tests.support.jobs import complete_job, make_job

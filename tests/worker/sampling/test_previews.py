@@ -14,9 +14,9 @@ from PIL import Image
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Mode
+from contracts.jobs.events import Preview
+from contracts.leases.claims import Claims
 from contracts.queue.client import JobQueue
-from contracts.queue.events import Preview
-from contracts.queue.leases import Claims
 from contracts.settings import QueueSettings
 from contracts.storage import Storage
 from tests.support.claims import take

@@ -7,12 +7,14 @@ import time
 import pytest
 
 from contracts.errors import FailureCode
+from contracts.jobs.events import Preview, read_events
+from contracts.jobs.records import JobError, JobState, WebhookRecord
+from contracts.leases.claim import Claim
+from contracts.leases.claims import Claims
+from contracts.leases.criteria import ClaimCriteria
+from contracts.leases.reaper import Reaper
 from contracts.outbound.outbox import Outbox
 from contracts.queue.client import JobQueue
-from contracts.queue.events import Preview, read_events
-from contracts.queue.leases import Claim, ClaimCriteria, Claims
-from contracts.queue.reaper import Reaper
-from contracts.queue.records import JobError, JobState, WebhookRecord
 from contracts.requests.schema import WebhookEvent
 from tests.support.claims import MakeClaims, reports, take
 from tests.support.parameters import parameters

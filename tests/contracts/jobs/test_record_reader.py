@@ -9,11 +9,12 @@ import pytest
 from redis import Redis
 
 from contracts.errors import FailureCode
+from contracts.jobs.receipt import Receipt, Weights
+from contracts.jobs.record_reader import UnreadableJob, read_record
+from contracts.jobs.records import RECORD_VERSION, JobState, Progress, WebhookRecord
 from contracts.outbound.outbox import Outbox
 from contracts.queue.client import JobQueue
 from contracts.queue.listing import Filter, list_jobs
-from contracts.queue.record_reader import UnreadableJob, read_record
-from contracts.queue.records import RECORD_VERSION, JobState, Progress, Receipt, WebhookRecord, Weights
 from contracts.requests.schema import WebhookEvent
 from contracts.storage import Storage
 from contracts.uploads.retention import Retention

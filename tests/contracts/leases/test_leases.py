@@ -6,10 +6,12 @@ import threading
 import time
 
 from contracts.errors import FailureCode
+from contracts.jobs.events import read_events
+from contracts.jobs.receipt import Receipt, Weights
+from contracts.jobs.records import JobError, JobState, Progress
+from contracts.leases.claim import Report
+from contracts.leases.criteria import ClaimCriteria
 from contracts.queue.client import JobQueue
-from contracts.queue.events import read_events
-from contracts.queue.leases import ClaimCriteria, Report
-from contracts.queue.records import JobError, JobState, Progress, Receipt, Weights
 from tests.support.claims import MakeClaims, reports, take, take_all
 from tests.support.parameters import parameters
 

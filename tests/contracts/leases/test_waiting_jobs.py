@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from contracts.errors import FailureCode
+from contracts.jobs.events import read_events
+from contracts.jobs.records import JobError, JobState
+from contracts.leases.criteria import ClaimCriteria
 from contracts.processes.preparations import FETCHING, READY, RETRYING, Preparation
 from contracts.queue.client import JobQueue
-from contracts.queue.events import read_events
-from contracts.queue.leases import ClaimCriteria
-from contracts.queue.records import JobError, JobState
 from contracts.requests.parameters import ControlParameters, LoraParameters
 from contracts.requests.schema import Priority
 from tests.support.claims import MakeClaims, take

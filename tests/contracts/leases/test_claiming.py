@@ -6,9 +6,11 @@ import threading
 
 import pytest
 
+from contracts.jobs.records import JobState
+from contracts.leases.claim import Claim
+from contracts.leases.claims import Claims
+from contracts.leases.criteria import ClaimCriteria, MustRunAlone, NextJobs, NotReady
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import Claim, ClaimCriteria, Claims, MustRunAlone, NextJobs, NotReady
-from contracts.queue.records import JobState
 from contracts.requests.parameters import ControlParameters, LoraParameters
 from contracts.requests.schema import Priority
 from tests.support.claims import ANY_JOB, MakeClaims, take, take_all

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from contracts.catalogue.families import Mode, Task
 from contracts.errors import FailureCode
-from contracts.queue.records import JSON_FIELDS, RECORD_VERSION, JobError, JobRecord, JobState
+from contracts.jobs.records import JSON_FIELDS, RECORD_VERSION, JobError, JobRecord, JobState
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import Priority
 

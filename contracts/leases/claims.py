@@ -9,39 +9,26 @@ from __future__ import annotations
 import json
 import logging
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, cast
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast
 
 from redis import Redis
 
 from contracts.errors import FailureCode
-from contracts.logs import bound, hide
-from contracts.queue.events import Preview
-from contracts.queue.record_reader import UnreadableJob, read_record
-from contracts.queue.records import (
-    ImageRecord,
-    JobError,
-    JobRecord,
-    JobState,
-    Progress,
-    Receipt,
-    to_json,
-    work_of,
-)
-from contracts.queue.waiting_jobs import WaitingJobs
+from contracts.jobs.events import Preview
+from contracts.jobs.receipt import Receipt
+from contracts.jobs.record_reader import UnreadableJob, read_record
+from contracts.jobs.records import ImageRecord, JobError, JobRecord, JobState, to_json, work_of
+from contracts.leases.claim import Claim, Report, Verdict
+from contracts.leases.criteria import ROOM_FOR_ONE, ClaimCriteria, MustRunAlone, NextJobs, NotReady
+from contracts.leases.waiting_jobs import WaitingJobs
 from contracts.redis import keys
 from contracts.redis.connection import Scripts
-from contracts.requests.fields import PROMPT_FIELDS
-from contracts.requests.schema import Priority
 from contracts.settings import QueueSettings
 
 _log = logging.getLogger(__name__)
 
-Verdict = Literal["on", "lost", "cancel", "deadline", "overtime"]
-
-_ROOM_FOR_ONE: Mapping[str, int] = dict.fromkeys(map(str, Priority), 1)
 #: Jobs that a peek returns at most.
 _PEEK_JOBS = 4
 #: How long a worker that found no job counts as idle, unless it claims before: a few intervals between two looks
@@ -50,104 +37,6 @@ _IDLE_SECONDS = 3.0
 
 #: Previews that a job's event stream keeps for clients that connect later.
 _MAX_PREVIEW_BYTES = 256 * 1024
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A job that a worker has leased.
-
-    Attributes:
-        job: its record at the time of the claim.
-        execution: the fencing token.
-        alone: whether it must run alone, because it was running when a worker or its device was lost.
-    """
-
-    job: JobRecord
-    execution: str
-    alone: bool = False
-
-    def reference(self) -> dict[str, str]:
-        """Return the arguments by which the scripts identify the claim."""
-        return {"id": self.job.id, "execution": self.execution}
-
-
-@dataclass(frozen=True)
-class ClaimCriteria:
-    """The jobs that a worker can take.
-
-    Attributes:
-        warm: models that are loaded.
-        settled: whether the resident model has had its minimum residency, so that an overdue job may replace it.
-        ready: what can be used without preparation, named as in `JobParameters.needs`; None: everything.
-        deferred: names of what is being prepared or cannot be prepared for now: jobs that need it are skipped.
-        room: tier -> how many jobs of that tier the worker may still claim; a tier that is missing has no room.
-        in_flight: jobs that the worker has claimed and not ended.
-    """
-
-    warm: Collection[str] = ()
-    settled: bool = True
-    ready: Collection[str] | None = None
-    deferred: Collection[str] = ()
-    room: Mapping[str, int] = field(default_factory=lambda: dict(_ROOM_FOR_ONE))
-    in_flight: int = 0
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a worker reports of a job that runs.
-
-    Attributes:
-        progress: None where it has not changed.
-        used_seconds: worker time that this execution has used so far, without that of jobs that ran in its place.
-    """
-
-    claim: Claim
-    progress: Progress | None
-    used_seconds: float
-
-
-@dataclass(frozen=True)
-class NextJobs:
-    """Jobs that would be leased next.
-
-    Attributes:
-        jobs: those that lack nothing.
-        unready: names of what must be prepared before the others can run.
-    """
-
-    jobs: Sequence[JobRecord]
-    unready: Sequence[str]
-
-
-class NotReady(Exception):
-    """The next job needs something that must be prepared first; nothing was claimed.
-
-    Attributes:
-        names: of all that it lacks, as in `JobParameters.needs`.
-    """
-
-    def __init__(self, names: Sequence[str]) -> None:
-        super().__init__(", ".join(names))
-        self.names = tuple(names)
-
-
-class MustRunAlone(Exception):
-    """The next job must run alone, and this worker has jobs in flight; nothing was claimed.
-
-    A worker that claims nothing until its jobs have ended gets the job then, unless another has taken it.
-    """
-
-
-@contextmanager
-def job_context(jobs: Sequence[JobRecord]) -> Iterator[None]:
-    """Add the ids of the jobs and their requests to log lines in the block, and keep their prompts out of them."""
-    requests = dict.fromkeys(job.request_id for job in jobs if job.request_id)
-    with bound(job_id=",".join(job.id for job in jobs), request_id=",".join(requests)):
-        for job in jobs:
-            parameters = job.parameters
-            for name in PROMPT_FIELDS:
-                hide(getattr(parameters, name), parameters.text_of(name))
-        yield
 
 
 class Claims:
@@ -209,7 +98,7 @@ class Claims:
 
     def peek(self, criteria: ClaimCriteria) -> NextJobs:
         """Find the next four jobs for this worker, whether it has room for them or not; leases none."""
-        answer = self._ask(replace(criteria, room=_ROOM_FOR_ONE), peek=_PEEK_JOBS)
+        answer = self._ask(replace(criteria, room=ROOM_FOR_ONE), peek=_PEEK_JOBS)
         jobs = [self._read(id) for id in answer["ids"]]
         unready = dict.fromkeys(answer["unready"])
         return NextJobs([job for job in jobs if not isinstance(job, UnreadableJob)], list(unready))

@@ -10,10 +10,12 @@ from contextlib import suppress
 import pytest
 
 from contracts.errors import Conflict
+from contracts.jobs.events import read_events
+from contracts.jobs.records import JobState, Progress
+from contracts.leases.claim import Claim
+from contracts.leases.claims import Claims
+from contracts.leases.criteria import ClaimCriteria, MustRunAlone, NotReady
 from contracts.queue.client import JobQueue
-from contracts.queue.events import read_events
-from contracts.queue.leases import Claim, ClaimCriteria, Claims, MustRunAlone, NotReady
-from contracts.queue.records import JobState, Progress
 from contracts.redis import keys
 from contracts.requests.schema import Priority
 from tests.support.claims import MakeClaims, reports

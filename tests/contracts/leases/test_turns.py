@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from contracts.errors import Conflict
+from contracts.jobs.records import JobRecord, JobState, work_of
+from contracts.leases.claim import Claim
+from contracts.leases.claims import Claims
+from contracts.leases.criteria import ClaimCriteria
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import Claim, ClaimCriteria, Claims
-from contracts.queue.records import JobRecord, JobState, work_of
 from contracts.redis import keys
 from contracts.requests.schema import Priority
 from tests.support.claims import MakeClaims, reports, take

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contracts.queue.records import Receipt, Weights
+from contracts.jobs.receipt import Receipt, Weights
 from tests.support.parameters import parameters
 
 

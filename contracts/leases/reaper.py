@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from redis.exceptions import RedisError
 
-from contracts.queue.leases import Claims
+from contracts.leases.claims import Claims
 
 _log = logging.getLogger(__name__)
 

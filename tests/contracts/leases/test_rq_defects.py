@@ -17,9 +17,9 @@ from rq import Queue
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
 from rq.serializers import JSONSerializer
 
+from contracts.jobs.records import JobState
+from contracts.leases.criteria import ClaimCriteria
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import ClaimCriteria
-from contracts.queue.records import JobState
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
 from tests.support.claims import MakeClaims, take, take_all
@@ -30,7 +30,8 @@ LEASE_SECONDS = 0.2
 #: Claims jobs, prints their number, and hangs until it is killed: nothing after the claim has happened.
 CLAIM_AND_HANG = f"""
 import sys, time
-from contracts.queue.leases import ClaimCriteria, Claims
+from contracts.leases.claims import Claims
+from contracts.leases.criteria import ClaimCriteria
 from contracts.redis.connection import connect
 from contracts.settings import QueueSettings
 connection = connect(sys.argv[1], timeout_seconds=5, retries=0)

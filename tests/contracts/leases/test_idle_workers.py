@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from contracts.jobs.records import JobState
+from contracts.leases.criteria import ClaimCriteria, MustRunAlone, NotReady
 from contracts.queue.client import JobQueue
-from contracts.queue.leases import ClaimCriteria, MustRunAlone, NotReady
-from contracts.queue.records import JobState
 from contracts.redis import keys
 from contracts.requests.parameters import LoraParameters
 from contracts.requests.schema import Priority

@@ -16,10 +16,10 @@ from rq.serializers import DefaultSerializer, JSONSerializer
 from rq.suspension import resume, suspend
 from rq.worker import WorkerStatus
 
+from contracts.jobs.records import JobState, WebhookRecord
 from contracts.outbound.outbox import Outbox
 from contracts.processes.rq_registration import RqRegistration
 from contracts.queue.client import JobQueue
-from contracts.queue.records import JobState, WebhookRecord
 from contracts.requests.schema import WebhookEvent
 from tests.support.claims import MakeClaims, take
 from tests.support.dispatcher_process import dispatcher_process

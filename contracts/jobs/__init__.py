@@ -1,0 +1,8 @@
+"""A job as it is stored in Redis: its record, its receipt and its events. How jobs move is `queue` and `leases`.
+
+records.py           a job's record: state, progress, images, error
+receipt.py           its receipt: how its images were generated
+record_reader.py     reads records, whichever release wrote them
+events.py            a job's event stream
+log_context.py       names jobs in log lines, without their prompts
+"""

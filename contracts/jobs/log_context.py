@@ -1,0 +1,22 @@
+"""Jobs in log lines: their ids and those of their requests, and never their prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from contracts.jobs.records import JobRecord
+from contracts.logs import bound, hide
+from contracts.requests.fields import PROMPT_FIELDS
+
+
+@contextmanager
+def job_context(jobs: Sequence[JobRecord]) -> Iterator[None]:
+    """Add the ids of the jobs and their requests to log lines in the block, and keep their prompts out of them."""
+    requests = dict.fromkeys(job.request_id for job in jobs if job.request_id)
+    with bound(job_id=",".join(job.id for job in jobs), request_id=",".join(requests)):
+        for job in jobs:
+            parameters = job.parameters
+            for name in PROMPT_FIELDS:
+                hide(getattr(parameters, name), parameters.text_of(name))
+        yield

@@ -1,0 +1,134 @@
+"""A job's receipt: all that is needed to generate the same images again, and the resources that they took.
+
+The worker writes it, and clients get it as it is. Knows neither Redis nor HTTP.
+"""
+
+from __future__ import annotations
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+
+from contracts.requests.parameters import JobParameters
+from contracts.requests.prompt_tokens import TokenUse
+
+
+class RecordPart(BaseModel):
+    """Base of a job's record, its receipt and their parts: frozen, with all fields in what clients get."""
+
+    # Fields that have a default are sent, too, unless `exclude_if` leaves them out.
+    model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
+
+
+class Weights(RecordPart):
+    """Weights that an image was generated with."""
+
+    id: str = Field(description="Id in the catalogue; for an uploaded LoRA, the one it was uploaded with.")
+    sha256: str = Field(description="SHA-256 of the weights' content, in hexadecimal.")
+    family: str | None = Field(
+        None, description="Model family, such as `sdxl`; null in receipts of older releases."
+    )
+    scale: float | None = Field(None, description="Weight that it was applied with; null for a model.")
+    repository: str | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="`org/name` on a hub; left out where the weights do not come from one.",
+    )
+    revision: str | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Commit of the repository; left out where the weights do not come from a hub.",
+    )
+
+
+class CacheUse(RecordPart):
+    """Look-ups in the cache of prompt embeddings."""
+
+    hits: int = Field(0, description="Prompts whose embeddings were in the cache.")
+    misses: int = Field(0, description="Prompts that had to be encoded.")
+    ahead: int = Field(
+        0, description="Those of the misses that T5 had encoded on the CPU while an earlier job was denoised."
+    )
+
+
+class MemoryUse(RecordPart):
+    """Device memory that the job's pipeline call used."""
+
+    plan: str = Field(description="Name of the memory plan that was used.")
+    budget_bytes: int = Field(description="Device memory that the worker may use, in bytes.")
+    planned_bytes: int = Field(description="Maximum that the plan predicted, in bytes, weights included.")
+    peak_bytes: int | None = Field(
+        None, description="Measured maximum in bytes, weights included; null on a CPU without a budget."
+    )
+    ran_out: list[str] = Field(
+        default_factory=list, description="Names of larger plans with which this job ran out of memory before."
+    )
+
+
+class Receipt(RecordPart):
+    """Generation metadata: all that is needed to generate the same image again, and the resources it took."""
+
+    parameters: JobParameters = Field(
+        description="All parameters, defaults included; `POST /v1/jobs/{id}/rerun` runs them again."
+    )
+    seeds: list[int] = Field(description="Seed of each image, in the order of the job's images.")
+    model: Weights = Field(description="The model.")
+    loras: list[Weights] = Field(
+        default_factory=list, description="The LoRAs that were applied, in the order of the request."
+    )
+    controlnets: list[Weights] = Field(
+        default_factory=list, description="The ControlNets that were applied, in the order of the request."
+    )
+    mean_rows: float = Field(
+        1.0,
+        description="Mean number of rows (images and guidance passes) in the calls of the denoiser that the job "
+        "was in, counting your own jobs only, this one included.",
+    )
+    pauses: int = Field(
+        0, description="How often the job waited, once started, while a call of another job of yours was made."
+    )
+    joined: bool = Field(
+        False, description="Whether any of its calls was joined with those of other jobs, of whichever owner."
+    )
+    placement: dict[str, str] = Field(
+        default_factory=dict,
+        description="Component -> where its weights were: a device such as `cuda:0` or `cpu`, or `on_demand`, "
+        "`streamed`, `skipped`.",
+    )
+    memory: MemoryUse | None = Field(
+        None, description="The memory plan, and the memory that was used; null in receipts of older releases."
+    )
+    predicted_calls: int = Field(
+        0, description="Calls of the denoiser that `speed: fast` predicted instead of computing; 0 with `exact`."
+    )
+    deviations: list[str] = Field(
+        default_factory=list,
+        validation_alias=AliasChoices("deviations", "departures"),
+        description="What the memory plan changed about the image, for lack of memory or by the operator's "
+        "choice, one sentence each; empty if nothing.",
+    )
+    embeddings: CacheUse = Field(
+        default_factory=CacheUse,
+        description="Look-ups of your own jobs in the cache of prompt embeddings. A prompt that only other "
+        "owners have used before counts as a miss.",
+    )
+    prompt_tokens: dict[str, TokenUse] = Field(
+        default_factory=dict,
+        description="Text encoder -> tokens of the prompt, and how many of them it read; empty in receipts of "
+        "older releases.",
+    )
+    negative_prompt_tokens: dict[str, TokenUse] = Field(
+        default_factory=dict, description="The same for the negative prompt; empty without one."
+    )
+    device: str = Field("", description="Device that the denoiser ran on, such as `cuda:0` or `cpu`.")
+    dtype: str = Field("", description="Data type that the denoiser computed in, such as `bfloat16`.")
+    kernels: dict[str, str] = Field(
+        default_factory=dict,
+        description="Options that may change the last bits of an image (`attention`, `compile`, …) -> their "
+        "values.",
+    )
+    versions: dict[str, str] = Field(default_factory=dict, description="Library -> its version.")
+    timings: dict[str, float] = Field(
+        default_factory=dict,
+        description="Stage (`queue`, `load`, `encode_prompt`, `encode_inputs`, `denoise`, `decode`, `write`, "
+        "…) -> seconds.",
+    )
+    worker: str = Field("", description="Id of the worker that ran the job.")

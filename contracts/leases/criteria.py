@@ -1,0 +1,65 @@
+"""What a worker asks the queue for, and the answers that are not a job. Knows no Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from contracts.jobs.records import JobRecord
+from contracts.requests.schema import Priority
+
+#: Room for one job of each tier.
+ROOM_FOR_ONE: Mapping[str, int] = dict.fromkeys(map(str, Priority), 1)
+
+
+@dataclass(frozen=True)
+class ClaimCriteria:
+    """The jobs that a worker can take.
+
+    Attributes:
+        warm: models that are loaded.
+        settled: whether the resident model has had its minimum residency, so that an overdue job may replace it.
+        ready: what can be used without preparation, named as in `JobParameters.needs`; None: everything.
+        deferred: names of what is being prepared or cannot be prepared for now: jobs that need it are skipped.
+        room: tier -> how many jobs of that tier the worker may still claim; a tier that is missing has no room.
+        in_flight: jobs that the worker has claimed and not ended.
+    """
+
+    warm: Collection[str] = ()
+    settled: bool = True
+    ready: Collection[str] | None = None
+    deferred: Collection[str] = ()
+    room: Mapping[str, int] = field(default_factory=lambda: dict(ROOM_FOR_ONE))
+    in_flight: int = 0
+
+
+@dataclass(frozen=True)
+class NextJobs:
+    """Jobs that would be leased next.
+
+    Attributes:
+        jobs: those that lack nothing.
+        unready: names of what must be prepared before the others can run.
+    """
+
+    jobs: Sequence[JobRecord]
+    unready: Sequence[str]
+
+
+class NotReady(Exception):
+    """The next job needs something that must be prepared first; nothing was claimed.
+
+    Attributes:
+        names: of all that it lacks, as in `JobParameters.needs`.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(", ".join(names))
+        self.names = tuple(names)
+
+
+class MustRunAlone(Exception):
+    """The next job must run alone, and this worker has jobs in flight; nothing was claimed.
+
+    A worker that claims nothing until its jobs have ended gets the job then, unless another has taken it.
+    """
