@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import resource
 import socket
 import sys
@@ -24,6 +25,7 @@ from contracts.processes.watchdog import Watchdog
 from contracts.redis.access import check_access, find_memory_risks
 from contracts.redis.connection import connect
 from contracts.settings import LogSettings, explain
+from contracts.variables import warn_about_unknown_variables
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ def main() -> None:
     """Run until SIGTERM or SIGINT; exit with one line of text where the API cannot start."""
     try:
         logs.configure(LogSettings())
+        warn_about_unknown_variables(os.environ)
         settings, sockets = listen(ApiSettings())
         watchdog = Watchdog(settings.shared.hang_seconds)
         if check_access(settings.shared.redis_url):

@@ -21,19 +21,15 @@ from contracts.settings import (
     SharedSettings,
     describe,
 )
+from contracts.variables import RENAMED
 
 log = logging.getLogger(__name__)
 
 _MIB = 2**20
 #: What a browser sends as `Origin`: in lower case, without a path.
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
-#: Variables that were renamed in 0.2.0. Their old names are accepted for one release.
-_RENAMED = {
-    "max_image_bytes": "DARKROOM_API_MAX_PICTURE_BYTES",
-    "max_image_pixels": "DARKROOM_API_MAX_PICTURE_PIXELS",
-    "fetch_images": "DARKROOM_API_FETCH_PICTURES",
-    "flush_seconds": "DARKROOM_API_POST_SECONDS",
-}
+#: Fields whose variables were renamed in 0.2.0.
+_OLD_NAMES = {new.removeprefix("DARKROOM_API_").lower(): old for old, new in RENAMED.items()}
 
 
 class _OldNames(PydanticBaseSettingsSource):
@@ -42,7 +38,7 @@ class _OldNames(PydanticBaseSettingsSource):
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         """The text of a field's old variable, if it is set and not empty."""
         del field
-        return os.environ.get(_RENAMED.get(field_name, "")) or None, field_name, False
+        return os.environ.get(_OLD_NAMES.get(field_name, "")) or None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
         """All fields whose old variables are set."""
@@ -50,7 +46,7 @@ class _OldNames(PydanticBaseSettingsSource):
         for name, field in self.settings_cls.model_fields.items():
             text, _, _ = self.get_field_value(field, name)
             if text is not None:
-                log.warning("%s is deprecated; use DARKROOM_API_%s instead", _RENAMED[name], name.upper())
+                log.warning("%s is deprecated; use DARKROOM_API_%s instead", _OLD_NAMES[name], name.upper())
                 found[name] = text
         return found
 

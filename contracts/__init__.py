@@ -23,4 +23,5 @@ metrics.py      all metrics, counters and totals
 permissions.py  who may read what the service writes
 redis_url.py    the forms of Redis' URL: one server, TLS, Sentinels
 settings.py     settings that several processes share
+variables.py    which environment variables mean something, and what an unknown one was meant as
 """

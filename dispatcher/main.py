@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 from pydantic import ValidationError
@@ -17,6 +18,7 @@ from contracts.processes.watchdog import Watchdog
 from contracts.redis.access import check_access
 from contracts.redis.connection import connect
 from contracts.settings import LogSettings, OutboundSettings, SharedSettings, explain
+from contracts.variables import warn_about_unknown_variables
 from dispatcher.dispatcher import Dispatcher
 from dispatcher.http_client import Poster
 from dispatcher.settings import WebhookSettings
@@ -30,6 +32,7 @@ def main() -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         logs.configure(LogSettings())
+        warn_about_unknown_variables(os.environ)
         shared = SharedSettings()
         watchdog = Watchdog(shared.hang_seconds)
         check_access(shared.redis_url)

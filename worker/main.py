@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import time
 from functools import partial
@@ -24,6 +25,7 @@ from contracts.redis.connection import connect
 from contracts.requests.model_defaults import read_checked_catalogue
 from contracts.settings import LogSettings, QueueSettings, SharedSettings, explain
 from contracts.storage import Storage, open_storage
+from contracts.variables import warn_about_unknown_variables
 from worker.runtime.host_environment import set_library_options
 from worker.settings import WorkerSettings
 
@@ -40,6 +42,7 @@ def main() -> int:
     """Run a worker; returns the exit status."""
     try:
         logs.configure(LogSettings())
+        warn_about_unknown_variables(os.environ)
         settings = SharedSettings(), QueueSettings(), WorkerSettings()
     except ValidationError as error:
         print(f"darkroom worker: {explain(error)}", file=sys.stderr)  # noqa: T201
