@@ -17,7 +17,7 @@ from app.auth import Authenticator, Principal
 from app.disk_space import DiskSpace
 from app.events.attendance import PAUSE_SECONDS, Attendance
 from app.events.notifier import JobNotifier
-from app.inputs.codec import Limits
+from app.inputs.codec.limits import Limits
 from app.inputs.decoder import ImageDecoder
 from app.inputs.fetcher import Fetcher
 from app.parsing.bodies import FORM_OVERHEAD_BYTES

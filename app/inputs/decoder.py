@@ -2,7 +2,7 @@
 
 Small images and large ones have separate processes, so that a large one never keeps the small ones waiting, and
 at most one large image is in memory. Behind each kind a few images wait, and owners take turns (`lane.py`). Does
-not know where the bytes come from, nor how an image is decoded (`codec.py`).
+not know where the bytes come from, nor how an image is decoded (`codec/`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.inputs.codec import Limits
+from app.inputs.codec.limits import Limits
 from app.inputs.lane import DecoderLane
 from app.inputs.process import DecoderProcessFailed
 from contracts.errors import FieldProblem, ImageTooLarge, InvalidRequest, NotAnImage

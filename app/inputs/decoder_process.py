@@ -16,26 +16,27 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from app.inputs import codec
-from app.inputs.masks import EmptyMask
+from app.inputs.codec import decode
+from app.inputs.codec.limits import Deferred, Limits, TooLarge
+from app.inputs.codec.masks import EmptyMask
 
 #: Added to the niceness of the API, whose other calls are short and go first.
 _NICENESS = 5
 #: The interpreter, Pillow's libraries, and what they allocate whatever the image is.
 _BASE_BYTES = 256 * 2**20
 _TASKS = {
-    "decode": codec.decode,
-    "decode_with_hole": codec.decode_with_hole,
-    "decode_mask": codec.decode_mask,
-    "decode_alpha_mask": codec.decode_alpha_mask,
+    "decode": decode.decode,
+    "decode_with_hole": decode.decode_with_hole,
+    "decode_mask": decode.decode_mask,
+    "decode_alpha_mask": decode.decode_alpha_mask,
 }
 
 
 def main() -> None:
-    """Serve requests until stdin ends; the first argument is `codec.Limits` as JSON."""
-    limits = codec.Limits(**json.loads(sys.argv[1]))
+    """Serve requests until stdin ends; the first argument is `Limits` as JSON."""
+    limits = Limits(**json.loads(sys.argv[1]))
     _restrict(limits)
-    codec.configure(limits)
+    decode.configure(limits)
     requests, replies = sys.stdin.buffer, sys.stdout.buffer
     while line := requests.readline():
         request = json.loads(line)
@@ -46,7 +47,7 @@ def main() -> None:
         del data  # not while waiting for the next image
 
 
-def _restrict(limits: codec.Limits) -> None:
+def _restrict(limits: Limits) -> None:
     # The file as received, without metadata, and as stored; the pixels, a copy that is turned or converted, and
     # what a decoder holds beside them.
     budget_bytes = _BASE_BYTES + 4 * limits.max_bytes + 3 * limits.max_decoded_bytes
@@ -57,16 +58,16 @@ def _restrict(limits: codec.Limits) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the API is gone
 
 
-def _answer(request: dict[str, Any], data: bytes, limits: codec.Limits) -> tuple[dict[str, Any], bytes]:
+def _answer(request: dict[str, Any], data: bytes, limits: Limits) -> tuple[dict[str, Any], bytes]:
     try:
         image = _TASKS[request["task"]](data, limits, request["defer_bytes"])
-    except codec.Deferred:
+    except Deferred:
         return {"result": "deferred"}, b""
     except EmptyMask as error:
         return {"result": "empty_mask", "message": str(error)}, b""
-    except codec.TooLarge as error:
+    except TooLarge as error:
         return {"result": "too_large", "message": error.message, "allowed": error.allowed}, b""
-    except codec.Unreadable as error:
+    except decode.Unreadable as error:
         return {"result": "unreadable", "message": str(error)}, b""
     reply = asdict(image)
     stored: bytes = reply.pop("data")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.inputs.codec import Limits
+from app.inputs.codec.limits import Limits
 from app.inputs.process import DecoderProcess
 from contracts.errors import TooManyImages
 

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from app.inputs.codec import Limits
+from app.inputs.codec.limits import Limits
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Any
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-from app.inputs.codec import FORMATS
+from app.inputs.codec.decode import FORMATS
 from app.openapi.descriptions import without_null
 from app.parsing.schemas import dereference
 from contracts.requests.schema import REQUESTS

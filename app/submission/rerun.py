@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 from pydantic_core import from_json
 
-from app.inputs.codec import STORED_FORMATS, upright_size
+from app.inputs.codec.stored_form import STORED_FORMATS, upright_size
 from app.parsing.json_bodies import check_json
 from app.parsing.requests import read
 from app.submission.submit import JobDraft

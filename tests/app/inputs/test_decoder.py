@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from app.inputs.codec import Limits
+from app.inputs.codec.limits import Limits
 from app.inputs.decoder import ImageDecoder, InputImage
 from app.inputs.process import DecoderProcess
 from contracts.errors import ImageTooLarge, InvalidRequest, NotAnImage, TooManyImages

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from app.inputs.codec import Limits
+from app.inputs.codec.limits import Limits
 from app.inputs.decoder import ImageDecoder
 from app.inputs.reader import InputReader, store_image
 from contracts.errors import ImageTooLarge, InvalidRequest, NotAnImage

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from app.inputs.codec import Limits, decode_alpha_mask, decode_mask, decode_with_hole
-from app.inputs.masks import EmptyMask
+from app.inputs.codec.decode import decode_alpha_mask, decode_mask, decode_with_hole
+from app.inputs.codec.limits import Limits
+from app.inputs.codec.masks import EmptyMask
 from tests.support.images import encode_image, encode_solid, mask_with_hole, open_png, solid_image
 
 LIMITS = Limits(max_bytes=2**20, max_side=4096, max_pixels=1_000_000, max_decoded_bytes=4_000_000)

@@ -11,8 +11,8 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from app.inputs import codec
-from app.inputs.codec import Deferred, Limits, TooLarge, Unreadable, decode
+from app.inputs.codec.decode import Unreadable, configure, decode
+from app.inputs.codec.limits import Deferred, Limits, TooLarge
 from tests.support.images import encode_image, encode_solid, open_stored, png_header
 
 LIMITS = Limits(max_bytes=2**20, max_side=4096, max_pixels=1_000_000, max_decoded_bytes=4_000_000)
@@ -94,7 +94,7 @@ def test_a_side_over_the_limit_is_refused_however_few_pixels_there_are(size: tup
 
 @pytest.mark.parametrize("size", [(30_000, 30_000), (2**31 - 1, 2**31 - 1)])
 def test_a_decompression_bomb_is_refused_from_the_header(size: tuple[int, int]) -> None:
-    codec.configure(LIMITS)
+    configure(LIMITS)
 
     with pytest.raises(TooLarge):
         decode(png_header(*size), LIMITS)
@@ -144,7 +144,7 @@ def test_a_large_webp_canvas_is_refused() -> None:
 
 
 def test_a_gif_frame_larger_than_its_screen_counts() -> None:
-    codec.configure(LIMITS)
+    configure(LIMITS)
     data = bytearray(encode_solid("P", (8, 8), 0, "GIF"))
     descriptor = data.index(b",\0\0\0\0\x08\0\x08\0")
     data[descriptor + 5 : descriptor + 9] = struct.pack("<HH", 60_000, 60_000)

@@ -9,7 +9,7 @@ import zlib
 import pytest
 from PIL import Image
 
-from app.inputs.containers import (
+from app.inputs.codec.containers import (
     MAX_JPEG_SCANS,
     MAX_PARTS,
     MAX_PROFILE_BYTES,

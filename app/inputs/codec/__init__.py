@@ -1,0 +1,10 @@
+"""Runs in the decoder's processes: decodes an untrusted image, and puts it into the form in which it is stored.
+
+decode.py           decodes an image, or what was drawn as a mask
+limits.py           limits on an image, checked from its header
+containers.py       removes metadata from PNG, JPEG and WebP files
+color_profiles.py   converts colors to sRGB
+gray_levels.py      brings grays of more than 8 bits to 8
+masks.py            reads what was drawn as a mask
+stored_form.py      upright, in sRGB, as PNG, JPEG or WebP
+"""

@@ -1,0 +1,195 @@
+"""Decodes untrusted images and masks, and returns them in their stored form. Knows no HTTP.
+
+A file that has the stored form once its metadata is removed is stored with the client's compressed pixels, so it
+does not grow; anything else is encoded again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+
+from PIL import AvifImagePlugin, Image, UnidentifiedImageError
+
+from app.inputs.codec.color_profiles import Conversion, find_conversion
+from app.inputs.codec.containers import (
+    MAX_JPEG_SCANS,
+    MAX_PARTS,
+    MAX_PROFILE_BYTES,
+    Stripped,
+    TooManyParts,
+    TooManyScans,
+    strip_metadata,
+)
+from app.inputs.codec.limits import Deferred, Limits, TooLarge, check_header, too_many_pixels
+from app.inputs.codec.masks import EmptyMask, read_drawn, read_hole, white_box
+from app.inputs.codec.stored_form import STORED_MODES, normalize, to_file, to_png, upright_size
+
+#: Accepted formats, by Pillow's names; its other decoders are never tried. The library for HEIF may be missing.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
+#: Brands of HEIC files, behind `ftyp`.
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+
+class Unreadable(Exception):
+    """Bytes that are not an image of an accepted format."""
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """An image that was decoded in full, in its stored form.
+
+    Attributes:
+        width, height: in pixels, upright.
+        format: of the bytes received: `png`, `jpeg`, `webp`, `gif`, `bmp`, `tiff`, `avif` or `heif`.
+        stored_format: of `data`: `png`, `jpeg` or `webp`.
+        color_profile: what was done about the file's color profile, in words; None where nothing need be done.
+        mask_source: of a mask: what was read as the mask, in words; None where it is the brightness.
+        white: of a mask, or of `hole`: the box around its white, in pixels.
+        hole: of an image whose transparent part is to be regenerated: the mask of that part, a PNG file.
+    """
+
+    width: int
+    height: int
+    format: str
+    stored_format: str
+    data: bytes
+    color_profile: str | None = None
+    mask_source: str | None = None
+    white: tuple[int, int, int, int] | None = None
+    hole: bytes = b""
+
+
+def configure(limits: Limits) -> None:
+    """Set Pillow's own limits for this process, silence warnings that a client could write to our log, and read
+    HEIC where the library for it is installed.
+    """
+    # Pillow sees some sizes before we do (a GIF's frame, a TIFF's tile); it raises at twice its limit.
+    Image.MAX_IMAGE_PIXELS = limits.max_pixels
+    warnings.simplefilter("ignore")
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # each would hold pictures of its own
+    with suppress(ImportError):
+        importlib.import_module("pillow_heif").register_heif_opener(thumbnails=False)
+
+
+def decode(data: bytes, limits: Limits, defer_bytes: int | None = None) -> DecodedImage:
+    """Check an image against the limits from its header, decode it, and return its stored form.
+
+    Args:
+        defer_bytes: decoded size from which on the image is left to another process.
+
+    Raises:
+        TooLarge: over a limit, or too large for the process' memory.
+        Unreadable: not an image, a truncated one, or one of another format.
+        Deferred: of more than `defer_bytes`; nothing was decoded.
+    """
+    with _opened(data, limits, defer_bytes) as (image, stripped):
+        return _store(image, stripped, limits)
+
+
+def decode_with_hole(data: bytes, limits: Limits, defer_bytes: int | None = None) -> DecodedImage:
+    """As `decode`; `hole` is the mask of the image's transparent part, if it has one."""
+    with _opened(data, limits, defer_bytes) as (image, stripped):
+        decoded = _store(image, stripped, limits)
+        with suppress(EmptyMask):
+            mask = read_hole(normalize(image))
+            decoded = replace(decoded, hole=to_png(mask, limits.max_bytes), white=white_box(mask))
+        return decoded
+
+
+def decode_mask(data: bytes, limits: Limits, defer_bytes: int | None = None) -> DecodedImage:
+    """Decode a mask as it was drawn: white, or drawn on transparent, where the image is to be regenerated.
+
+    Raises:
+        EmptyMask: it would change no pixel.
+        TooLarge, Unreadable, Deferred: as `decode`.
+    """
+    with _opened(data, limits, defer_bytes) as (image, _):
+        format = _format_of(image)
+        mask, source = read_drawn(normalize(image, is_mask=True))
+        return _store_mask(mask, format, source, limits)
+
+
+def decode_alpha_mask(data: bytes, limits: Limits, defer_bytes: int | None = None) -> DecodedImage:
+    """Decode an image whose transparent part is to be regenerated, as the mask that is white there.
+
+    Raises:
+        EmptyMask: no part of the image is transparent.
+        TooLarge, Unreadable, Deferred: as `decode`.
+    """
+    with _opened(data, limits, defer_bytes) as (image, _):
+        format = _format_of(image)
+        return _store_mask(read_hole(normalize(image)), format, "what is transparent", limits)
+
+
+def _store(image: Image.Image, stripped: Stripped | None, limits: Limits) -> DecodedImage:
+    """Return a decoded image's stored form."""
+    format, conversion = _format_of(image), _conversion_of(image, stripped)
+    if stripped is not None and conversion.transform is None and image.mode in STORED_MODES:
+        return DecodedImage(*upright_size(image), format, format, stripped.data, conversion.note)
+    image = normalize(image, conversion)
+    stored_format, file = to_file(image, format, limits.max_bytes)
+    return DecodedImage(*image.size, format, stored_format, file, conversion.note)
+
+
+def _store_mask(mask: Image.Image, format: str, source: str | None, limits: Limits) -> DecodedImage:
+    file = to_png(mask, limits.max_bytes)
+    return DecodedImage(*mask.size, format, "png", file, mask_source=source, white=white_box(mask))
+
+
+@contextmanager
+def _opened(data: bytes, limits: Limits, defer_bytes: int | None) -> Iterator[tuple[Image.Image, Stripped | None]]:
+    """Check and decode an image; whatever fails in the block is an error of the image.
+
+    Yields:
+        The image, and the file without metadata from which it was decoded: None if that could not be removed.
+    """
+    try:
+        stripped = strip_metadata(data)
+        with Image.open(io.BytesIO(stripped.data if stripped else data), formats=_readable()) as image:
+            check_header(image, data, limits, defer_bytes)
+            image.load()
+            yield image, stripped
+    except (TooLarge, Deferred, EmptyMask):
+        raise
+    except MemoryError:
+        message = "needs too much memory to be decoded; scale it down"
+        raise TooLarge(message, f"width × height ≤ {limits.max_pixels}") from None
+    except TooManyScans:
+        message = f"has more than {MAX_JPEG_SCANS} scans; save it again, as a baseline JPEG or as PNG"
+        raise Unreadable(message) from None
+    except TooManyParts:
+        raise Unreadable(f"has more than {MAX_PARTS} chunks or segments; save it again") from None
+    except UnidentifiedImageError:
+        raise Unreadable(_describe_unknown(data)) from None
+    except Image.DecompressionBombError:
+        raise too_many_pixels(limits, "more") from None
+    except Exception as error:  # noqa: BLE001  # decoders raise many types on broken bytes
+        raise Unreadable(f"is corrupt or truncated: {error}") from None
+
+
+def _readable() -> tuple[str, ...]:
+    """Return the accepted formats that this process can read."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _describe_unknown(data: bytes) -> str:
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+        return "is a HEIC image, which this service is not set up to read; send it as JPEG, PNG or AVIF"
+    return "is not an image in a supported format"
+
+
+def _conversion_of(image: Image.Image, stripped: Stripped | None) -> Conversion:
+    profile = image.info.get("icc_profile") if stripped is None else stripped.color_profile
+    is_deep = image.mode.startswith(("I", "F"))  # gray, of which 8 bits will be left
+    return find_conversion((profile or b"")[:MAX_PROFILE_BYTES], "L" if is_deep else image.mode)
+
+
+def _format_of(image: Image.Image) -> str:
+    # Pillow calls a JPEG with an embedded preview MPO.
+    return "jpeg" if image.format == "MPO" else str(image.format).lower()
