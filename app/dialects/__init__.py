@@ -1,5 +1,7 @@
 """APIs of other services, each translated at the edge; nothing behind them knows which API a job came from.
 
-openai_requests.py    OpenAI Images requests, translated into ours
+openai_schema.py      the fields of OpenAI Images requests
+openai_forms.py       bodies of their calls, JSON or forms
+openai_requests.py    the requests, translated into ours
 openai_responses.py   answers, events and errors as OpenAI clients read them
 """

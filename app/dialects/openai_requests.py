@@ -1,160 +1,24 @@
-"""OpenAI Images requests: OpenAI's fields beside all of ours, and their translation into a request of ours.
-
-A field of OpenAI's is another name for one of ours, or accepts the one value that is true here; anything else is
-refused. Queues and answers nothing.
-"""
+"""Translates OpenAI Images requests into ours, and the errors about ours back. Queues and answers nothing."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import AfterValidator, Field, field_validator
-from pydantic_core import from_json
-
+from app.dialects.openai_schema import EditRequest, GenerationRequest, ImageRequest
 from app.inputs.reader import GivenImage, InputReader
-from app.parsing.bodies import ReceivedBody
-from app.parsing.json_bodies import check_json
 from app.parsing.partial_requests import agreed
 from app.parsing.requests import Reading, build, read, read_values
-from app.parsing.schemas import takes_text
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import FieldProblem, ImageTooLarge, InvalidRequest, NotAnImage, NotFound
-from contracts.requests.fields import PROMPT_FIELDS, FitField, ImageRef, MaskBlur, MaskCrop, Strength
 from contracts.requests.schema import Img2ImgRequest, InpaintRequest, JobRequest, Txt2ImgRequest
 
-_SIZE = re.compile(r"auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4}")
-#: A size as people also write it: 64X64, 64×64, "64 x 64", 64*64, 64:64.
-_LIKE_A_SIZE = re.compile(r"\s*([1-9][0-9]{0,4})\s*[xX×*:,]\s*([1-9][0-9]{0,4})\s*")
-
-
-def _check_size(text: str) -> str:
-    if _SIZE.fullmatch(text):
-        return text
-    alike = _LIKE_A_SIZE.fullmatch(text)
-    example = "such as 64x64" if alike is None else f"here {alike[1]}x{alike[2]}"
-    raise ValueError(f"must be auto, or width and height in pixels with a small x between, {example}")
-
-
-Size = Annotated[str, AfterValidator(_check_size), Field(json_schema_extra={"pattern": f"^({_SIZE.pattern})$"})]
-Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
-Identifier = Annotated[str, Field(max_length=512)]
-_AnyImageRequest = TypeVar("_AnyImageRequest", "GenerationRequest", "EditRequest")
+_AnyImageRequest = TypeVar("_AnyImageRequest", GenerationRequest, EditRequest)
 
 #: Denoising steps as a multiple of the model's own.
 _STEPS_BY_QUALITY: Mapping[str, float] = {"low": 0.5, "high": 2.0, "hd": 2.0, "xhigh": 3.0, "max": 4.0}
 _MAX_STEPS = 200
-_FILE_FIELDS = ("image", "mask")
-#: Fields of a form in which `null` is a word, and not an absent value.
-_FREE_TEXT = frozenset({*PROMPT_FIELDS, "user", "safety_identifier"})
-
-
-class ImageRequest(JobRequest):
-    """OpenAI's fields of both calls; all fields of our own tasks may be sent with them."""
-
-    n: int | None = Field(
-        None, ge=1, le=8, description="Number of images; another name for `num_images`. Default: 1."
-    )
-    size: Size | None = Field(
-        None,
-        description="`WIDTHxHEIGHT` in pixels; another name for `width` and `height`. Default and `auto`: the "
-        "model's own size, or that of the image in an edit.",
-    )
-    quality: Quality | None = Field(
-        None,
-        description="Number of steps relative to the model's own: half of them for `low`, twice as many for "
-        "`high` and `hd`, 3 times for `xhigh`, 4 times for `max`. Default: the model's own number.",
-    )
-    background: Literal["auto", "opaque"] | None = Field(
-        None, description="Only for compatibility: images are always opaque."
-    )
-    moderation: Literal["auto", "low"] | None = Field(
-        None, description="Only for compatibility: nothing is moderated."
-    )
-    output_compression: int | None = Field(
-        None,
-        ge=0,
-        le=100,
-        description="Quality of the files, for `jpeg` and `webp` only; another name for `output_quality`. "
-        "Default: 95.",
-    )
-    response_format: Literal["url", "b64_json"] = Field(
-        "b64_json", description="How images are returned: as base64, or as signed URLs."
-    )
-    user: Identifier | None = Field(
-        None, description="Your own id of the end user; stored as `user` in the job's metadata. Default: none."
-    )
-    safety_identifier: Identifier | None = Field(
-        None, description="Another name for `user`, which it takes precedence over. Default: none."
-    )
-    stream: bool | None = Field(None, description="Whether to answer with server-sent events. Default: false.")
-    partial_images: int | None = Field(
-        None, ge=0, le=10, description="Maximum number of previews of each image; only with `stream`. Default: 0."
-    )
-
-
-class GenerationRequest(ImageRequest):
-    """An image from a prompt."""
-
-
-class EditRequest(ImageRequest):
-    """An image from a prompt and an image.
-
-    Only what is transparent in the mask, or without a mask in the image, is regenerated; all of an opaque image
-    without a mask is.
-    """
-
-    image: ImageRef
-    mask: ImageRef | None = Field(
-        None,
-        description="Mask as large as `image`: transparent where the image is regenerated. Default: all of it is.",
-    )
-    input_fidelity: Literal["low"] | None = Field(
-        None, description="Only for compatibility: to keep more of the image, lower `strength`."
-    )
-    strength: Strength | None = Field(
-        None,
-        description="How much `image` is changed: the share of the steps that is run. Default: 0.6; 1 with a "
-        "mask, or where `image` has a transparent part.",
-    )
-    mask_blur: MaskBlur | None = None
-    padding_mask_crop: MaskCrop | None = None
-    fit: FitField | None = None
-
-    @field_validator("image", mode="before")
-    @classmethod
-    def _image_is_one(cls, image: object) -> object:
-        if isinstance(image, list):
-            raise ValueError(f"must be one image, got {len(image)}; models here edit one at a time")
-        return image
-
-
-@dataclass
-class RequestBody:
-    """The body of a call.
-
-    Attributes:
-        json: the fields. A file of a form is represented by its hash, so equal forms have equal JSON.
-        files: the form's image files by field; bytes as they were received.
-        received: the whole body, where its memory is counted.
-    """
-
-    json: bytes
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    received: ReceivedBody | None = None
-
-    def release(self) -> None:
-        """Forget everything, once the job is accepted."""
-        self.json, self.files = b"", {}
-        if self.received is not None:
-            self.received.release()
-
-
 #: Fields that only OpenAI has.
 _FOREIGN = frozenset(ImageRequest.model_fields) - frozenset(JobRequest.model_fields) | {"input_fidelity", "mask"}
 
@@ -199,37 +63,6 @@ def _read_ours(request: ImageRequest, catalogue: Catalogue) -> Reading[JobReques
         kind = Img2ImgRequest if request.mask is None else InpaintRequest
         fields |= {} if request.mask is None else {"mask_image": "given"}
     return read_values(kind, fields)
-
-
-def without_images(request: ImageRequest) -> ImageRequest:
-    """The request as its answer needs it, without the memory of its images."""
-    return request.model_copy(update={name: "" for name in _FILE_FIELDS if name in type(request).model_fields})
-
-
-def read_edit_form(fields: Sequence[tuple[str, str | bytes]]) -> RequestBody:
-    """Turn the fields of a form into JSON and files; values of non-text fields are parsed as JSON."""
-    values: dict[str, list[Any]] = {}
-    files: dict[str, bytes] = {}
-    for name, value in fields:
-        name = name.removesuffix("[]")  # some clients send image[]
-        if isinstance(value, bytes) and name in _FILE_FIELDS:
-            files[name] = value
-        values.setdefault(name, []).append(_form_value(name, value))
-    flat = {name: entries[0] if len(entries) == 1 else entries for name, entries in values.items()}
-    return RequestBody(json.dumps(flat).encode(), files)
-
-
-def _form_value(name: str, value: str | bytes) -> Any:
-    if isinstance(value, bytes):
-        digest = f"file:{hashlib.sha256(value).hexdigest()}"
-        return digest if name in _FILE_FIELDS else {"file": digest}  # no other field accepts an object like this
-    if takes_text(EditRequest, name):
-        return None if value == "null" and name not in _FREE_TEXT else value
-    try:
-        check_json(value.encode())
-        return from_json(value)
-    except ValueError:
-        return value  # validation reports what it should have been
 
 
 def translate(

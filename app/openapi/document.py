@@ -20,7 +20,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from app.dialects.openai_requests import EditRequest, GenerationRequest
+from app.dialects.openai_schema import EditRequest, GenerationRequest
 from app.error_handlers import NATIVE, Dialect, dialect_of
 from app.errors import ROWS, Failure, Row
 from app.openapi.descriptions import complete_parameter, complete_requests, remove_unused, without_null

@@ -14,17 +14,10 @@ from fastapi.concurrency import run_in_threadpool
 
 from app.dependencies.bodies import EditBodyDep, JsonBodyDep
 from app.dependencies.submissions import HeldSubmissionDep
-from app.dialects.openai_requests import (
-    EditRequest,
-    GenerationRequest,
-    ImageRequest,
-    RequestBody,
-    draft_request,
-    foreign_names,
-    read_request,
-    without_images,
-)
+from app.dialects.openai_forms import RequestBody
+from app.dialects.openai_requests import draft_request, foreign_names, read_request
 from app.dialects.openai_responses import ImagesAnswer, answer_images, completed_events, error_event, partial_event
+from app.dialects.openai_schema import EditRequest, GenerationRequest, ImageRequest, without_images
 from app.errors import JobDidNotComplete, JobStillRuns, describe
 from app.events.sse import HEARTBEAT, EventStream, follow_events
 from app.openapi.routes import MAKING, edit_body, problems, request_body, streamed

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.dialects.openai_requests import GenerationRequest
+from app.dialects.openai_schema import GenerationRequest
 from app.parsing.field_names import _FOREIGN_NAMES, word_unknown_field
 from contracts.requests.fields import Control, Lora
 from contracts.requests.schema import ControlNetRequest, Img2ImgRequest, InpaintRequest, Txt2ImgRequest
