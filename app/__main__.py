@@ -130,10 +130,13 @@ def refuse_anonymous_access(settings: ApiSettings) -> None:
             log.warning("Redis does not answer, so API keys cannot be checked; requests are refused until it does")
             return
     address = settings.published or settings.host
-    sys.exit(
+    print(  # noqa: T201
         f"darkroom api: there are no API keys, so anybody who can reach {address} could use the service; "
-        "make a key with `darkroom keys create`, listen on 127.0.0.1, or set DARKROOM_API_ALLOW_ANONYMOUS=true"
+        "make a key with `darkroom keys create`, listen on 127.0.0.1, or set DARKROOM_API_ALLOW_ANONYMOUS=true",
+        file=sys.stderr,
     )
+    # `darkroom up` starts it again until there is a key; other failures of a start end the service.
+    sys.exit(os.EX_TEMPFAIL)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Asking costs writes to the storage and to Redis, so one answer serves all who as
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -13,10 +14,13 @@ from redis import Redis
 
 from app.disk_space import DiskSpace
 from contracts.errors import Unavailable
+from contracts.logs import FOR_MACHINES
 from contracts.processes.workers import obstacle, read_workers
 from contracts.redis.connection import check_writes, redis_errors_are_unavailable
 from contracts.redis.replication import ReplicaBarrier
 from contracts.storage import Storage
+
+log = logging.getLogger(__name__)
 
 _CACHE_SECONDS = 1.0
 
@@ -47,6 +51,8 @@ class Readiness:
         self._lock = threading.Lock()
         self._checked_at = float("-inf")
         self._missing: Mapping[str, str] = {}
+        self._has_been_ready = False
+        self._told: Mapping[str, str] | None = None
 
     def missing(self) -> Mapping[str, str]:
         """Part (`storage`, `spool`, `redis`, `workers`, `models`) -> what is wrong with it."""
@@ -54,7 +60,23 @@ class Readiness:
             if time.monotonic() - self._checked_at > _CACHE_SECONDS:
                 self._missing = self._check()
                 self._checked_at = time.monotonic()
+                self._tell()
             return self._missing
+
+    def _tell(self) -> None:
+        """Log what has changed. A start, which takes its time, is no reason for a warning."""
+        if self._missing == self._told:
+            return
+        self._told = self._missing
+        if self._missing:
+            what = "; ".join(f"{part}: {message}" for part, message in self._missing.items())
+            if self._has_been_ready:
+                log.warning("not ready: %s", what)
+            else:
+                log.info("not ready yet: %s", what, extra=FOR_MACHINES)
+        else:
+            log.info("ready", extra={} if self._has_been_ready else FOR_MACHINES)
+            self._has_been_ready = True
 
     def _check(self) -> dict[str, str]:
         missing: dict[str, str] = {}

@@ -19,6 +19,7 @@ hub_revisions.py  the commits of hub repositories that all workers agree on
 json_text.py    JSON inside other things that clients send
 job_view.py     a job as clients see it
 logs.py         log formats and context
+log_text.py     the text format: what a person at a terminal reads
 metrics.py      all metrics, counters and totals
 permissions.py  who may read what the service writes
 redis_url.py    the forms of Redis' URL: one server, TLS, Sentinels

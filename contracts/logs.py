@@ -18,14 +18,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from contracts.log_text import TextLayout
 from contracts.settings import LogSettings
 
 #: Attributes of every log record; others were given as `extra`.
-_OWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_OWN = frozenset(logging.makeLogRecord({}).__dict__) | {
+    "message", "asctime", "taskName", "for_machines",
+}  # fmt: skip
 #: Fields that appear only in logs that show prompts.
 _PROMPTS = frozenset({"prompt", "prompt_2", "prompt_3", "negative_prompt"})
-#: Fields that the text format shows beside the message.
-_SHOWN = _PROMPTS | {"request_id", "job_id"}
+#: In `extra`: an info line that tells people nothing which another does not; only JSON has it.
+FOR_MACHINES = {"for_machines": True}
 #: Shorter prompts are not cut: they are parts of ordinary sentences.
 _MIN_HIDDEN = 4
 #: Loggers of this code: their messages quote a prompt only in an argument that an error or a library gave them.
@@ -33,10 +36,10 @@ _OUR_LOGGERS = frozenset({"app", "bench", "cli", "contracts", "dispatcher", "mod
 #: An argument of our own messages that names something, such as an id, a path or a model.
 _NAME = re.compile(r"[\w./:@+-]*")
 
-#: Libraries that write a line for each request: in a download, they have the addresses of a content network.
-_CHATTY = ("httpx", "httpcore")
+#: Libraries that write a line for each request (in a download, with the addresses of a content network), or for
+#: each stage of a start.
+_CHATTY = ("httpx", "httpcore", "uvicorn")
 
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 #: What must not be written: a lower-case text that every match contains, the pattern, and its replacement. Most
 #: lines contain none of these texts, and looking for one takes a fraction of a search by pattern.
 _SECRETS = (
@@ -98,9 +101,12 @@ def hide(*texts: str | None) -> None:
 def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     """Set up logging for this process: format, level, warnings and unhandled errors."""
     stream = sys.stderr if stream is None else stream
-    is_text = settings.format == "text" or (settings.format == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(TextLines(settings.prompts) if is_text else JsonLines(settings.prompts))
+    if is_for_people(settings, stream):
+        handler.setFormatter(TextLines(settings.prompts, TextLayout(stream)))
+        handler.addFilter(lambda record: record.levelno > logging.INFO or not hasattr(record, "for_machines"))
+    else:
+        handler.setFormatter(JsonLines(settings.prompts))
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
     if settings.level == "info":
         for library in _CHATTY:
@@ -108,6 +114,12 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     logging.captureWarnings(True)
     sys.excepthook = _write_unhandled
     threading.excepthook = lambda args: _write_unhandled(args.exc_type, args.exc_value, args.exc_traceback)
+
+
+def is_for_people(settings: LogSettings, stream: TextIO | None = None) -> bool:
+    """Whether the log is text for a person, and not JSON."""
+    stream = sys.stderr if stream is None else stream
+    return settings.format == "text" or (settings.format == "auto" and stream.isatty())
 
 
 def adopt(*libraries: str) -> None:
@@ -136,6 +148,8 @@ class _Lines(logging.Formatter):
         given = {name: value for name, value in record.__dict__.items() if name not in _OWN}
         if not self._prompts:
             given = {name: value for name, value in given.items() if name not in _PROMPTS}
+        if isinstance(given.get("error"), str):
+            given["error"] = _cut(given["error"], self._hidden())
         return {**_context.get(_Context()).fields, **given}
 
     def message_of(self, record: logging.LogRecord) -> str:
@@ -240,16 +254,15 @@ class JsonLines(_Lines):
 
 
 class TextLines(_Lines):
-    """Text format: time, level, logger, message, and ids in brackets."""
+    """Text format: a line as `contracts.log_text` lays it out."""
+
+    def __init__(self, prompts: bool, layout: TextLayout) -> None:
+        super().__init__(prompts)
+        self._layout = layout
 
     def format(self, record: logging.LogRecord) -> str:
         """Format a record as a line; a traceback follows on lines of its own."""
-        time = datetime.fromtimestamp(record.created).astimezone().isoformat(" ", "seconds")[:19]
-        fields = " ".join(f"{name}={value}" for name, value in self.fields_of(record).items() if name in _SHOWN)
-        text = f"{time} {record.levelname} {record.name}: {self.message_of(record)}" + (
-            f" [{fields}]" if fields else ""
-        )
-        # A client's path must not write lines of its own.
-        text = _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
+        is_ours = record.name.partition(".")[0] in _OUR_LOGGERS
+        text = self._layout.line(record, self.message_of(record), self.fields_of(record), is_ours)
         trace = self.traceback_of(record)
         return self.clean(text if trace is None else f"{text}\n{trace}")

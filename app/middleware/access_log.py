@@ -8,9 +8,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from contracts.logs import FOR_MACHINES
 from contracts.metrics import Counters
 
 log = logging.getLogger(__name__)
@@ -20,8 +22,9 @@ _OTHER = "other"
 #: What proxies log when the client disconnected before there was a response.
 _CLIENT_DISCONNECTED = 499
 _FAILED = 500
-#: Requested every few seconds by monitoring; logged at info level only when they fail.
+#: Requested every few seconds by monitoring. That a service is not ready is logged once, when that changes.
 _PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+_READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _MAX_PATH = 200
 _JOB = "/v1/jobs/{id}"
 
@@ -79,5 +82,9 @@ def _log_response(scope: Scope, status: int, seconds: float) -> None:
     }
     if route.startswith(_JOB):
         fields["job_id"] = scope["path_params"]["id"][:_MAX_PATH]
-    level = logging.DEBUG if route in _PROBES and status < _FAILED else logging.INFO
-    log.log(level, "%s %s %s", scope["method"], path, status, extra=fields)
+    # Clients that poll read the same again and again; what changes something, and what was refused, is news.
+    is_routine = route in _PROBES or (scope["method"] in _READS and status < HTTPStatus.BAD_REQUEST)
+    # The line about the job that was accepted says more.
+    extra = fields | (FOR_MACHINES if status == HTTPStatus.ACCEPTED else {})
+    level = logging.DEBUG if is_routine else logging.INFO
+    log.log(level, "%s %s %s", scope["method"], path, status, extra=extra)

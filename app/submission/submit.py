@@ -157,8 +157,8 @@ class Submission:
             Conflict, QueueFull, QuotaExceeded, TooManyJobs, Unavailable: as `JobQueue.submit` says.
         """
         job, record = self.services.owner_bytes.run(self.principal.owner, lambda: self._submit(draft, hold))
-        details = {"job_id": record.id, "task": record.parameters.task, "model": job.model.id}
-        log.info("job accepted", extra={**details, "owner": record.owner, **_prompts_of(draft.reading.require())})
+        details = {"job_id": record.id, "owner": record.owner, **job.parameters.for_log()}
+        log.info("job accepted", extra={**details, **_prompts_of(draft.reading.require())})
         return record
 
     def _submit(self, draft: JobDraft, hold: IdempotencyHold | None) -> tuple[CheckedJob, JobRecord]:

@@ -3,6 +3,7 @@
 up.py            starts, supervises and stops the parts in order
 hub_check.py     asks the hub for what the catalogue names, before anything starts
 announcement.py  tells people what is prepared, and when the service is ready
+start_report.py  what a start found: devices, models and their plans
 process.py       one child process: restart when it dies or hangs, end with its parent
 beats.py         receives the beats by which children show that they do not hang
 redis_server.py  finds a Redis binary and runs it on a unix socket

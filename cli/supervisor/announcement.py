@@ -1,29 +1,28 @@
-"""Tells people how the start of a service goes on: what it prepares, and when it is ready.
+"""Tells people how the start of a service goes on: devices, models and their plans, and when it is ready.
 
-Reads the workers' reports, and the API's readiness once one of them can work. Changes nothing.
+Reads the workers' reports, and the API's readiness once one of them can work. Changes nothing. What a worker does
+meanwhile is in its own log.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 
 import httpx
-from redis import RedisError
+from redis import Redis, RedisError
 
+from cli.supervisor.start_report import StartReport, describe_devices, describe_models
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import CatalogueError
 from contracts.hub.source import HubSource
-from contracts.processes.preparations import FAILED, FETCHING, Preparation
-from contracts.processes.workers import obstacle, read_workers
+from contracts.processes.preparations import FAILED, Preparation
+from contracts.processes.workers import WorkerReport, obstacle, read_workers
 from contracts.redis.connection import connect
 
 #: Interval between two looks at the workers' reports, and the same once a model is being fetched.
 _POLL_SECONDS = 0.1
 _LOOK_SECONDS = 1.0
-#: Interval between two lines about one download.
-_LINE_SECONDS = 5.0
 _TIMEOUT_SECONDS = 5.0
 
 
@@ -34,38 +33,51 @@ class Announcement:
         refusal: why the default model cannot be had from its hub; None as long as it can.
     """
 
-    def __init__(self, url: str, redis_url: str, catalogue: Catalogue) -> None:
-        """`url` is the API's."""
+    def __init__(self, url: str, redis_url: str, catalogue: Catalogue, workers: int = 1) -> None:
+        """`url` is the API's; `workers`: how many are being started."""
         self.refusal: str | None = None
         self._url = url
+        self._catalogue = catalogue
         self._model = catalogue.default_model
         self._is_on_hub = _is_on_hub(catalogue)
-        self._connection = connect(redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0)
-        self._told: Preparation | None = None
-        self._told_at = float("-inf")
+        self._workers = workers
+        self._redis_url = redis_url
+        self._report = StartReport()
+        self._is_described = False
+        self._is_preparing = False
 
     def run(self, is_closing: Callable[[], bool]) -> None:
         """Print until the service is ready, cannot become ready, or is closed."""
-        while not is_closing() and self.refusal is None:
-            obstacles = self._find_obstacles()
-            if obstacles:
-                self._tell(obstacles)
-            elif obstacles is not None and self._is_ready():
-                print(f"ready {self._url}", flush=True)
-                return
-            time.sleep(_POLL_SECONDS if self._told is None else _LOOK_SECONDS)
+        with connect(self._redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0) as connection:
+            while not is_closing() and self.refusal is None:
+                reports = _read(connection)
+                self._describe(reports)
+                obstacles = self._find_obstacles(reports)
+                if obstacles:
+                    self._tell(obstacles)
+                elif obstacles is not None and self._is_ready():
+                    self._describe(reports, is_last=True)
+                    print(f"ready {self._url}", flush=True)
+                    self._report.end(self._url)
+                    return
+                time.sleep(_LOOK_SECONDS if self._is_preparing else _POLL_SECONDS)
 
-    def _find_obstacles(self) -> list[Preparation] | None:
+    def _describe(self, reports: Sequence[WorkerReport], *, is_last: bool = False) -> None:
+        """Say what the workers found, once: as soon as all have reported, or the service is ready without some."""
+        known = [report for report in reports if report.device]
+        if self._is_described or not known or (len(known) < self._workers and not is_last):
+            return
+        self._is_described = True
+        models = describe_models(self._catalogue, known[0])
+        self._report.tell({"device": describe_devices(known), "models": models})
+
+    def _find_obstacles(self, reports: Sequence[WorkerReport]) -> list[Preparation] | None:
         """What keeps each worker from using the default model; empty if one can, None if none works yet."""
-        try:
-            reports = [report for report in read_workers(self._connection) if report.state in ("idle", "busy")]
-        except RedisError:
+        working = [report for report in reports if report.state in ("idle", "busy")]
+        if not working:
             return None
-        obstacles = [obstacle(self._model, report) for report in reports]
-        if not obstacles:
-            return None
-        found = [one for one in obstacles if one is not None]
-        return found if len(found) == len(obstacles) else []
+        found = [preparation for report in working if (preparation := obstacle(self._model, report)) is not None]
+        return found if len(found) == len(working) else []
 
     def _is_ready(self) -> bool:
         try:
@@ -74,19 +86,19 @@ class Announcement:
             return False
 
     def _tell(self, obstacles: Sequence[Preparation]) -> None:
-        """Print what has changed, and how a download goes on."""
-        preparation = next((one for one in obstacles if one.state != FAILED), obstacles[0])
-        if preparation.state == FAILED and self._is_on_hub:
-            self.refusal = preparation.message
-            return
-        before = self._told
-        is_news = before is None or (before.state, before.message) != (preparation.state, preparation.message)
-        if before is None:
+        """Say once that the service waits for its default model; the worker's log says how that goes on."""
+        if all(preparation.state == FAILED for preparation in obstacles) and self._is_on_hub:
+            self.refusal = obstacles[0].message
+        elif not self._is_preparing:
+            self._is_preparing = True
             print(f"preparing {self._url}", flush=True)
-        is_due = preparation.state == FETCHING and time.monotonic() - self._told_at > _LINE_SECONDS
-        if is_news or is_due:
-            print(preparation.describe(), file=sys.stderr, flush=True)
-            self._told, self._told_at = preparation, time.monotonic()
+
+
+def _read(connection: Redis) -> list[WorkerReport]:
+    try:
+        return read_workers(connection)
+    except RedisError:
+        return []
 
 
 def _is_on_hub(catalogue: Catalogue) -> bool:

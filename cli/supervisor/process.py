@@ -21,6 +21,8 @@ _PARENT_DEATH_SIGNAL = 1
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 10.0
 #: A child that ran this long counts as healthy: its next restart is immediate again.
 _HEALTHY_SECONDS = 30.0
+#: Exit status of a program that cannot start with these settings; it has said why.
+_REFUSED = 1
 
 
 def end_with_parent() -> Callable[[], None]:
@@ -66,6 +68,7 @@ class Child:
         self._started_at = 0.0
         self._pause_seconds = _FIRST_PAUSE_SECONDS
         self._restart_at = 0.0
+        self._has_beaten = False
 
     def start(self) -> None:
         """Start the program in its own session, so that Ctrl-C reaches only `darkroom up`."""
@@ -89,8 +92,18 @@ class Child:
         """The process id of the latest start."""
         return None if self._process is None else self._process.pid
 
+    @property
+    def refuses_to_start(self) -> bool:
+        """Whether it ended with an error before it ever ran: it would do so again, with the same settings.
+
+        One that was still starting when its watchdog ended it may just have been slow.
+        """
+        ended = self._process is not None and self._process.poll() == _REFUSED
+        return ended and not self._has_beaten and time.monotonic() - self._started_at < START_SECONDS
+
     def beat(self) -> None:
         """The program runs: give it another `hang_seconds` to say so again."""
+        self._has_beaten = True
         self._hung_at = time.monotonic() + self._hang_seconds
 
     def excuse(self, seconds: float) -> None:
@@ -114,7 +127,8 @@ class Child:
             self._restart_at = now + self._pause_seconds
             self._pause_seconds = min(_LONGEST_PAUSE_SECONDS, self._pause_seconds * 2)
             status = self._process.returncode
-            _log.warning("%s exited with status %s; restarting it", self.name, status)
+            if status != os.EX_TEMPFAIL:  # it has said what it waits for
+                _log.warning("%s exited with status %s; restarting it", self.name, status)
         if now >= self._restart_at:
             self._restart_at = 0.0
             self.start()

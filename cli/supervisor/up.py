@@ -9,6 +9,7 @@ queue instead.
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import signal
 import socket
@@ -23,10 +24,14 @@ from cli.supervisor.beats import BeatReceiver
 from cli.supervisor.hub_check import check_catalogue
 from cli.supervisor.process import Child
 from cli.supervisor.redis_server import MEMORY_BYTES, RedisServer
+from cli.supervisor.start_report import StartReport, describe_catalogue, describe_data
 from contracts.permissions import keep_private
 from contracts.processes.background import BackgroundThread
 from contracts.processes.watchdog import NOTIFY_SOCKET
+from contracts.redis.access import without_secrets
 from contracts.settings import SharedSettings
+
+_log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.1
 #: Beats that were missed in a longer round of supervision (Redis was restarted, say) do not count.
@@ -76,6 +81,7 @@ class Service:
 
         Raises:
             RuntimeError: the default model cannot be had from its hub, so that the service would be of no use.
+            SystemExit: a part cannot start with these settings; it has said why.
         """
         with self._signals_counted():
             try:
@@ -90,6 +96,7 @@ class Service:
         if self._redis is not None:
             self._redis.start()
             environment["DARKROOM_REDIS_URL"] = self._redis.url
+        self._tell_what_was_found()
         api = dict(environment, DARKROOM_API_HOST=str(self._host), DARKROOM_API_FD=str(self._listener.fileno()))
         self._api = self._child("api", "app", api, fds=[self._listener.fileno()])
         self._workers = [
@@ -97,14 +104,23 @@ class Service:
             for number in range(1, self._worker_count + 1)
         ]
         self._dispatcher = self._child("dispatcher", "dispatcher", environment)
-        if not ipaddress.ip_address(self._host).is_loopback:
-            of = "" if self._redis is None else f" --data {self._data}"
-            print(
-                f"listening for other machines on {self.url}; to create an API key: darkroom keys create NAME{of}",
-                file=sys.stderr,
-            )
         for child in self._children():
             child.start()
+
+    def _tell_what_was_found(self) -> None:
+        catalogue = describe_catalogue(SharedSettings().catalogue, self._catalogue)
+        facts = {
+            "catalogue": catalogue,
+            "data": describe_data(self._data),
+            "redis": "started here" if self._redis else without_secrets(SharedSettings().redis_url),
+            "workers": f"{self._worker_count}, loading torch, which takes a few seconds",
+        }
+        if not ipaddress.ip_address(self._host).is_loopback:
+            of = "" if self._redis is None else f" --data {self._data}"
+            facts["keys"] = f"needed by callers of {self.url}; to create one: darkroom keys create NAME{of}"
+        report = StartReport()
+        report.begin()
+        report.tell({label: [line] for label, line in facts.items()})
 
     def _child(self, name: str, module: str, environment: Mapping[str, str], fds: Sequence[int] = ()) -> Child:
         return Child(name, [sys.executable, "-m", module], environment, fds, self._hang_seconds)
@@ -119,7 +135,7 @@ class Service:
 
     def _supervise(self) -> None:
         redis_url = SharedSettings().redis_url if self._redis is None else self._redis.url
-        announcement = Announcement(self.url, redis_url, self._catalogue)
+        announcement = Announcement(self.url, redis_url, self._catalogue, self._worker_count)
         # In a thread: a hung API that lets this wait must not keep the supervisor from ending it.
         self._announcing.submit(lambda: announcement.run(lambda: self._announcing.closing))
         round_at = time.monotonic()
@@ -129,6 +145,8 @@ class Service:
             if self._redis is not None:
                 self._redis.revive()
             for child in self._children():
+                if child.refuses_to_start:
+                    sys.exit(1)
                 child.revive()
             time.sleep(_POLL_SECONDS)
         self._announcing.close(0)
@@ -146,6 +164,8 @@ class Service:
 
     def _stop(self) -> None:
         """Stop the API and the workers, then the dispatcher, when no more webhooks can come, then Redis."""
+        if self._stop_signals:
+            _log.info("stopping: running jobs finish first; once more returns them to the queue")
         if self._api is not None:
             self._api.signal(signal.SIGTERM)
         for worker in self._workers:
@@ -170,6 +190,8 @@ class Service:
         if self._redis is not None:
             self._redis.stop()
         self._beats.close()
+        if self._stop_signals:
+            _log.info("stopped")
 
     @contextmanager
     def _signals_counted(self) -> Iterator[None]:

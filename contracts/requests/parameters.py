@@ -128,6 +128,17 @@ class JobParameters(ImageFields, OptionalImages):
         """The most bytes that the job's image files take: three for each pixel, and some for metadata."""
         return self.pixels * 3 + self.num_images * 2**16
 
+    def for_log(self) -> dict[str, str | int]:
+        """What a line of the log says of the job: no prompt, and nothing else that is a client's private text."""
+        return {
+            "model": self.model,
+            "task": self.task.value,
+            "width": self.width,
+            "height": self.height,
+            "images": self.num_images,
+            "steps": self.num_inference_steps,
+        }
+
     @property
     def pixels(self) -> int:
         """Pixels of all images."""

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from contracts.logs import adopt, bind, bound, configure, hide
+from contracts.logs import FOR_MACHINES, adopt, bind, bound, configure, hide
 from contracts.settings import LogSettings
 
 KEY = "dk_0123456789ab_" + "s3cret-" * 6 + "x"
@@ -202,7 +203,56 @@ def test_a_terminal_gets_text_and_other_streams_json_by_default() -> None:
         ("auto", True): False, ("auto", False): True, ("json", True): True,
         ("json", False): True, ("text", True): False, ("text", False): False,
     }  # fmt: skip
-    assert written["auto", True].endswith(" INFO x: here [job_id=j]\n")
+    assert re.fullmatch(r"\d\d:\d\d:\d\d  x: here  j\n", written["auto", True])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  x: here  j\n", written["text", False])
+
+
+def test_a_job_is_one_readable_line_and_what_only_machines_need_is_in_json_alone() -> None:
+    job = {"model": "sdxl", "task": "txt2img", "width": 1024, "height": 768, "images": 2, "steps": 30}
+    problem = {"code": "out_of_memory", "error": "no plan fits", "seconds": 0.0123}
+    written = {}
+    for format in ("text", "json"):
+        stream = start(format=format)
+        with bound(job_id="j", request_id="r"):
+            logging.getLogger("worker.x").info("job completed", extra={**job, "seconds": 4.25})
+            logging.getLogger("worker.x").warning("job failed", extra=job | problem)
+            logging.getLogger("worker.x").info("job started", extra={**job, **FOR_MACHINES})
+        with bound(request_id="r"):
+            logging.getLogger("app.x").warning("not ready: %s", "redis")
+        written[format] = stream.getvalue().splitlines()
+
+    shown = "sdxl, txt2img, 1024×768, 2 images, 30 steps"
+    assert [line[21:] for line in written["text"]] == [
+        f"job completed  {shown}, 4.2 s  j",
+        f"WARNING  job failed  {shown}, out_of_memory: no plan fits, 12 ms  j",
+        "WARNING  not ready: redis  request r",
+    ]
+    assert [json.loads(line)["message"] for line in written["json"]] == [
+        "job completed", "job failed", "job started", "not ready: redis",
+    ]  # fmt: skip
+    assert not any("for_machines" in line for line in written["json"])
+
+
+def test_colors_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+    for variables in ({"TERM": "xterm"}, {"TERM": "dumb"}, {"TERM": "xterm", "NO_COLOR": "1"}):
+        monkeypatch.delenv("NO_COLOR", raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        configure(LogSettings(), stream := Terminal())
+        logging.getLogger("app").error("no")
+        written.append("\x1b[31mERROR" in stream.getvalue())
+
+    assert written == [True, False, False]
+
+
+def test_the_reason_of_a_failed_job_shows_no_prompt() -> None:
+    stream = start()
+    with bound(job_id="j"):
+        hide("a secret zebra")
+        logging.getLogger("worker.x").warning("job failed", extra={"error": "not read: 'a secret zebra'"})
+
+    assert lines_of(stream)[0]["error"] == "not read: '[prompt]'"
 
 
 def test_a_line_break_in_a_path_starts_no_new_line() -> None:

@@ -127,8 +127,9 @@ class JobCompleter:
         final = _final(result, watch.verdict)
         status = self._close(claim, watch, final)
         details: dict[str, object] = {"status": status, "attempt": claim.job.attempts}
+        details |= {**claim.job.parameters.for_log(), "seconds": round(watch.used_seconds, 4)}
         if status == "failed" and final.error is not None:
-            details["code"] = final.error.code.value
+            details |= {"code": final.error.code.value, "error": final.error.message}
         if result.receipt is not None:
             details["timings"] = result.receipt.timings
             if status == "completed":

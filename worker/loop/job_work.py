@@ -11,6 +11,7 @@ import time
 from contracts.errors import FailureCode, Unavailable
 from contracts.jobs.log_context import job_context
 from contracts.jobs.records import JobRecord
+from contracts.logs import FOR_MACHINES
 from contracts.metrics import Counters
 from contracts.storage import Storage
 from worker.checkpoints.places import NotPrepared
@@ -59,7 +60,7 @@ class JobWork:
         """The work of a job's coroutine."""
         job = watch.claim.job
         with job_context([job]):
-            _log.info("job started", extra={"model": job.parameters.model, "task": job.parameters.task.value})
+            _log.info("job started", extra={**job.parameters.for_log(), **FOR_MACHINES})
             try:
                 return self._generate_unless_storage_is_away(watch, flight)
             except Aborted:

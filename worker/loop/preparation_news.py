@@ -15,7 +15,7 @@ from contracts.errors import FailureCode, JobFailed
 from contracts.jobs.records import JobError
 from contracts.leases.claims import Claims
 from contracts.processes.background import BackgroundThread
-from contracts.processes.preparations import FETCHING, READY, RETRYING, Preparation
+from contracts.processes.preparations import FETCHING, READING, READY, RETRYING, Preparation
 from contracts.processes.workers import read_workers
 from worker.loop.prefetch import Prefetcher
 
@@ -57,6 +57,8 @@ class PreparationNews:
         #: Name -> what the jobs were told last, but for figures, and when.
         self._told: dict[str, tuple[tuple[str, str, bool], float]] = {}
         self._logged_at: dict[str, float] = {}
+        #: Names whose reading was logged, while it goes on.
+        self._reading: set[str] = set()
 
     def start(self) -> None:
         """Look in the background until `close`."""
@@ -75,6 +77,7 @@ class PreparationNews:
                 self._write_log(preparation)
                 if preparation.name not in failures:
                     self._tell(preparation)
+            self._reading.intersection_update(preparations)
             for name in [name for name in self._told if name not in preparations]:
                 if name in ready:
                     self._jobs.tell(Preparation(name=name, state=READY))
@@ -127,6 +130,9 @@ class PreparationNews:
 
     def _write_log(self, preparation: Preparation) -> None:
         now = time.monotonic()
+        if preparation.state == READING and preparation.name not in self._reading:
+            _log.info("%s: reading its files", preparation.name)
+            self._reading.add(preparation.name)
         if preparation.state != FETCHING or preparation.bytes_total is None:
             self._logged_at.pop(preparation.name, None)
             return

@@ -70,10 +70,14 @@ class WarmList:
         )
 
     def _load(self, model: str) -> None:
+        _log.info("%s: loading", model)
+        started_at = time.monotonic()
         try:
             self._pool.model(model)
             if self._is_compiled:
+                _log.info("%s: compiling, which may take minutes", model)
                 warm_up(self._pool, self._storage, model)
+            _log.info("%s: loaded", model, extra={"seconds": round(time.monotonic() - started_at, 3)})
         except JobFailed as failure:
             # Jobs of a model that cannot be loaded fail with this message; the other models are served.
             _log.error("%s", failure.message, exc_info=failure.__cause__)

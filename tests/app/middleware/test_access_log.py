@@ -18,16 +18,17 @@ def fields_of(caplog: pytest.LogCaptureFixture) -> list[tuple[object, ...]]:
     return [tuple(getattr(record, name, None) for name in names) for record in records]
 
 
-def test_each_response_is_logged_and_a_health_check_only_when_it_fails(
+def test_what_was_refused_is_logged_and_health_checks_and_polls_only_for_debugging(
     client: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    for path in ("/healthz", "/readyz", "/v1/jobs/one/events?a=b", "/nothing"):
+    for path in ("/healthz", "/readyz", "/v1/jobs", "/v1/jobs/one/events?a=b", "/nothing"):
         client.get(path)
 
     assert fields_of(caplog) == [
         ("DEBUG", "GET", "/healthz", "/healthz", 200, None),
-        ("INFO", "GET", "/readyz", "/readyz", 503, None),
+        ("DEBUG", "GET", "/readyz", "/readyz", 503, None),
+        ("DEBUG", "GET", "/v1/jobs", "/v1/jobs", 200, None),
         ("INFO", "GET", "/v1/jobs/{id}/events", "/v1/jobs/one/events", 404, "one"),
         ("INFO", "GET", "other", "/nothing", 404, None),
     ]

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from cli.supervisor.announcement import Announcement
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.catalogue import Catalogue, ModelSpec, read_catalogue
+from contracts.memory.plan import Policy
+from contracts.memory.planner import take_capacity
 from contracts.processes.preparations import FAILED, FETCHING, RETRYING, Preparation
 from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.client import JobQueue
+from contracts.settings import BUILT_IN_CATALOGUE
 from tests.support.receiver import Receiver, Reply, receiving
 
 GATED = "org/model is gated: accept its terms on the hub and set HF_TOKEN for the worker"
@@ -77,9 +80,8 @@ def test_a_model_that_is_fetched_is_told_until_it_is_ready(
         report(queue, None)
         api.plans["/readyz"] = [Reply(200)]
 
-    lines, told = run(announcement, capsys, "m: 1.2 of 6.9 GB, 84.0 MB/s, 68 s left", get_ready)
+    lines, _ = run(announcement, capsys, "preparing", get_ready)
     assert lines == [f"preparing {api.url}", f"ready {api.url}"]
-    assert len(told) == 1
     assert announcement.refusal is None
 
 
@@ -92,7 +94,7 @@ def test_an_unreachable_hub_is_told_and_ends_nothing(
         report(queue, None)
         api.plans["/readyz"] = [Reply(200)]
 
-    lines, _ = run(announcement, capsys, "m: the hub cannot be reached; trying again in 8 s", get_ready)
+    lines, _ = run(announcement, capsys, "preparing", get_ready)
     assert lines == [f"preparing {api.url}", f"ready {api.url}"]
 
 
@@ -125,6 +127,36 @@ def test_a_default_model_on_this_machine_that_cannot_be_loaded_is_told_and_never
         report(queue, None)
         api.plans["/readyz"] = [Reply(200)]
 
-    lines, told = run(announcement, capsys, "m cannot be loaded", find_files)
+    lines, _ = run(announcement, capsys, "preparing", find_files)
     assert lines == [f"preparing {api.url}", f"ready {api.url}"]
-    assert told == ["m: m cannot be loaded: its files are not on the worker"]
+
+
+def test_what_workers_found_is_told_on_a_terminal_and_so_is_where_the_page_is(
+    api: Receiver,
+    redis_url: str,
+    queue: JobQueue,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DARKROOM_LOG_FORMAT", "text")
+    catalogue = read_catalogue(BUILT_IN_CATALOGUE)
+    capacity = take_capacity(catalogue, 2**30, Policy(), lambda _: 4)
+    for number in (1, 2):
+        found = WorkerReport(
+            id=f"w{number}",
+            state="idle",
+            device="cuda:0",
+            budget_bytes=2**30,
+            capacity=capacity,
+            ready=["shapes-sdxl"],
+        )
+        publish(queue.connection, found, 60)
+    api.plans["/readyz"] = [Reply(200)]
+
+    lines, told = run(Announcement(api.url, redis_url, catalogue, workers=2), capsys, "-", lambda: None)
+
+    assert lines == [f"ready {api.url}"]
+    assert told[0] == "  device     cuda:0, up to 1.0 GiB for models, 2 workers"
+    assert told[1] == "  models     shapes-sdxl  sdxl   16.4 MiB  all resident, default"
+    assert [line.split()[0] for line in told[2:4]] == ["shapes-sd3", "shapes-flux"]
+    assert f"  page       {api.url}/" in told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -83,3 +84,37 @@ def test_a_child_that_lives_and_does_not_beat_is_replaced_and_a_second_start_is_
         process.communicate(timeout=60)
         assert process.returncode == 0
     assert find_running(data / "redis") is None
+
+
+def test_a_part_that_cannot_start_ends_the_service_with_one_line_below_what_was_found(tmp_path: Path) -> None:
+    shown, terminal = pty.openpty()
+    command = [
+        sys.executable,
+        "-m",
+        "cli.main",
+        "up",
+        "--port",
+        "0",
+        "--workers",
+        "0",
+        "--data",
+        str(tmp_path / "data"),
+    ]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("DARKROOM_")}
+    environment = clean | {"DARKROOM_API_MAX_CONNECTIONS": "2", "TERM": "dumb"}
+    with subprocess.Popen(command, env=environment, stdout=terminal, stderr=terminal) as process:
+        os.close(terminal)
+        text = b""
+        with suppress(OSError):  # Linux' answer once all other ends are closed
+            while piece := os.read(shown, 65_536):
+                text += piece
+        assert process.wait(60) == 1
+    os.close(shown)
+
+    lines = text.decode().splitlines()
+    assert lines[0].startswith("Darkroom ")
+    assert [line.split()[0] for line in lines[2:6]] == ["catalogue", "data", "redis", "workers"]
+    assert "models/catalogue.toml, 3 models, 12 LoRAs, 6 ControlNets" in lines[2]
+    assert lines[6:] == [
+        "darkroom api: DARKROOM_API_MAX_CONNECTIONS: Input should be greater than or equal to 8",
+    ]
