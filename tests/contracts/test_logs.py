@@ -189,7 +189,8 @@ def test_a_prompt_is_cut_out_of_errors_that_other_errors_were_raised_from() -> N
     assert "RuntimeError: encode failed" in line["traceback"]
 
 
-def test_a_terminal_gets_text_and_other_streams_json_by_default() -> None:
+def test_a_terminal_gets_text_and_other_streams_json_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
     written = {}
     for format in ("auto", "json", "text"):
         for stream in (Terminal(), io.StringIO()):
