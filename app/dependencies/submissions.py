@@ -11,6 +11,7 @@ from app.dependencies.access import principal_of
 from app.dependencies.services import links_of, services_of
 from app.events.waiting import MAX_WAIT_SECONDS, read_preference
 from app.middleware.request_id import request_id_of
+from app.submission.checks import RequestChecks
 from app.submission.idempotency import IdempotentCall
 from app.submission.retries import ClientRetry
 from app.submission.submit import Submission
@@ -51,8 +52,8 @@ async def _waiting_submission(
     return _submission_of(request, idempotency_key, read_preference(request))
 
 
-async def _dry_run(request: Request) -> Submission:
-    return _submission_of(request, None, None)
+async def _checks(request: Request) -> RequestChecks:
+    return RequestChecks(services_of(request), principal_of(request), links_of(request))
 
 
 def _submission_of(
@@ -99,4 +100,4 @@ IdempotentCallDep = Annotated[IdempotentCall, Depends(_idempotent_call)]
 HeldSubmissionDep = Annotated[Submission, Depends(_held_submission)]
 WaitingSubmissionDep = Annotated[Submission, Depends(_waiting_submission)]
 #: for a call that creates nothing, and so takes no idempotency key
-DryRunDep = Annotated[Submission, Depends(_dry_run)]
+ChecksDep = Annotated[RequestChecks, Depends(_checks)]

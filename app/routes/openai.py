@@ -22,7 +22,8 @@ from app.errors import JobDidNotComplete, JobStillRuns, describe
 from app.events.sse import HEARTBEAT, EventStream, follow_events
 from app.openapi.routes import MAKING, edit_body, problems, request_body, streamed
 from app.parsing.requests import Reading
-from app.submission.submit import JobDraft, Submission
+from app.submission.checks import JobDraft
+from app.submission.submit import Submission
 from contracts.errors import DarkroomError
 from contracts.job_view import JobView
 from contracts.jobs.events import Preview
@@ -63,7 +64,7 @@ async def _answer(
     request: ImageRequest = reading.requests[0]
 
     def draft() -> JobDraft:
-        return JobDraft(*draft_request(reading, services.catalogue, submission.inputs, body.files))
+        return JobDraft(*draft_request(reading, services.catalogue, submission.checks.inputs, body.files))
 
     with foreign_names(request):
         record = await run_in_threadpool(lambda: submission.accept(body.json, draft, response))

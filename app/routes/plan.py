@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.admission import Feasibility, explain
 from app.dependencies.bodies import JsonBodyDep
-from app.dependencies.submissions import DryRunDep
+from app.dependencies.submissions import ChecksDep
 from app.openapi.routes import MAKING, plan_body, problems
 from app.parsing.requests import read_any
 from app.services import Services
-from app.submission.submit import CheckedJob, JobDraft
+from app.submission.checks import CheckedJob, JobDraft
 from contracts.catalogue.families import Mode, Task
 from contracts.errors import FieldProblem
 from contracts.memory.plan import Placement, Plan
@@ -93,13 +93,13 @@ class PlanView(BaseModel):
 
 
 @router.post("/plan", openapi_extra=plan_body(), responses=problems(*MAKING))
-async def plan_job(body: JsonBodyDep, submission: DryRunDep) -> PlanView:
+async def plan_job(body: JsonBodyDep, checks: ChecksDep) -> PlanView:
     """Check a request without queueing it: `{"task": …, …}` with the fields of the task's own route."""
 
     def plan() -> PlanView:
-        job = submission.check(JobDraft(read_any(body.raw)))
-        view = _view(job, submission.services, submission.predict_overtime(job.parameters))
-        return view if submission.principal.is_admin else _without_workers(view)
+        job = checks.check(JobDraft(read_any(body.raw)))
+        view = _view(job, checks.services, checks.predict_overtime(job.parameters))
+        return view if checks.principal.is_admin else _without_workers(view)
 
     return await run_in_threadpool(plan)
 

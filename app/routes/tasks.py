@@ -11,8 +11,8 @@ from app.dependencies.bodies import JsonBodyDep
 from app.dependencies.submissions import WaitingSubmissionDep
 from app.openapi.routes import MAKING, accepted, plan_body, problems, request_body, rerun_body
 from app.parsing.requests import read, read_any
+from app.submission.checks import JobDraft
 from app.submission.rerun import rerun_draft
-from app.submission.submit import JobDraft
 from contracts.job_view import JobView
 from contracts.requests.schema import REQUESTS, JobRequest
 

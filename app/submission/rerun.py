@@ -13,7 +13,7 @@ from pydantic_core import from_json
 from app.inputs.codec.stored_form import STORED_FORMATS, upright_size
 from app.parsing.json_bodies import check_json
 from app.parsing.requests import read
-from app.submission.submit import JobDraft
+from app.submission.checks import JobDraft
 from contracts.errors import Conflict, FieldProblem, InvalidRequest, NotFound, UnreadableBody
 from contracts.jobs.record_reader import UnreadableJob
 from contracts.jobs.records import JobRecord

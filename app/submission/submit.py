@@ -1,67 +1,35 @@
-"""Accepting a job: check the request, read its images, store them, queue the job, and answer."""
+"""Accepting a job: have the request checked, store its images, queue the job, and answer."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from functools import partial
 
 from fastapi import Response
 from fastapi.concurrency import run_in_threadpool
 
-from app.admission import too_long
 from app.auth import Principal
 from app.events.waiting import wait_with_client
-from app.inputs.reader import GivenImage, InputReader, Inputs, stored_bytes
+from app.inputs.reader import stored_bytes
 from app.job_response import job_response
 from app.parsing.bodies import ReceivedBody
-from app.parsing.requests import Reading
 from app.services import Services
+from app.submission.checks import CheckedJob, JobDraft, RequestChecks, prompts_of
 from app.submission.idempotency import REPLAYED, IdempotentCall
 from app.submission.retries import ClientRetry
-from contracts import logs
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
-from contracts.errors import DestinationRefused, DestinationUnknown, FieldProblem, Gone, InvalidRequest, NotFound
+from contracts.errors import Gone, InvalidRequest, NotFound
 from contracts.job_view import JobView, Links
-from contracts.jobs.records import JobRecord, WebhookRecord
-from contracts.outbound.outbox import resolve_webhook
+from contracts.jobs.records import JobRecord
 from contracts.queue.idempotency import IdempotencyHold
 from contracts.queue.limits import SubmitLimits
 from contracts.queue.retries import RepeatableCall
-from contracts.requests.defaults import resolve
-from contracts.requests.parameters import JobParameters
-from contracts.requests.prompt_counts import PromptCounts
-from contracts.requests.prompts import read_prompts
-from contracts.requests.schema import JobRequest, Priority
-from contracts.requests.validation import check
-from contracts.uploads.loras import resolve_uploads
+from contracts.requests.schema import JobRequest
 
 log = logging.getLogger(__name__)
 
 #: How many times its maximum predicted time a job may really take: predictions are averages.
 _RUN_FACTOR = 2.0
-
-
-@dataclass(frozen=True)
-class JobDraft:
-    """A request as it was read, and the images that are given with it instead of named in it, by field path."""
-
-    reading: Reading[JobRequest]
-    images: Mapping[str, GivenImage] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class CheckedJob:
-    """A request that passed every check: what it runs on and how, and its images in memory."""
-
-    model: ModelSpec
-    parameters: JobParameters
-    images: Inputs
-    priority: Priority
-    webhook: WebhookRecord | None
-    counts: PromptCounts | None
 
 
 @dataclass(frozen=True)
@@ -86,6 +54,11 @@ class Submission:
     client_left: Callable[[], Awaitable[None]]
     request_id: str
     _answered_calls: list[RepeatableCall] = field(default_factory=list, init=False, repr=False)
+
+    @property
+    def checks(self) -> RequestChecks:
+        """What is checked before anything is stored."""
+        return RequestChecks(self.services, self.principal, self.links)
 
     async def answer(self, body: ReceivedBody, draft: Callable[[], JobDraft], response: Response) -> JobView:
         """Accept a job and answer 202; or wait for its end, where the client prefers that, and answer 200.
@@ -158,7 +131,7 @@ class Submission:
         """
         job, record = self.services.owner_bytes.run(self.principal.owner, lambda: self._submit(draft, hold))
         details = {"job_id": record.id, "owner": record.owner, **job.parameters.for_log()}
-        log.info("job accepted", extra={**details, **_prompts_of(draft.reading.require())})
+        log.info("job accepted", extra={**details, **prompts_of(draft.reading.require())})
         return record
 
     def _submit(self, draft: JobDraft, hold: IdempotencyHold | None) -> tuple[CheckedJob, JobRecord]:
@@ -197,86 +170,14 @@ class Submission:
 
     def _check_and_store(self, draft: JobDraft) -> CheckedJob:
         while True:
-            job = self.check(draft)
+            job = self.checks.check(draft)
             self.services.admission.require(job.model, job.parameters)
-            problem = self.predict_overtime(job.parameters)
+            problem = self.checks.predict_overtime(job.parameters)
             if problem is not None:
                 raise InvalidRequest([problem])
             self.services.disk_space.require(stored_bytes(job.images))
-            if self.inputs.store(job.images):
+            if self.checks.inputs.store(job.images):
                 return job
-
-    def check(self, draft: JobDraft) -> CheckedJob:
-        """Check everything about a request that can be known before it is queued. Stores nothing.
-
-        Raises:
-            InvalidRequest: with every problem found.
-            ImageTooLarge, NotAnImage, Unavailable: as `InputReader.read` says.
-        """
-        reading = draft.reading
-        if not reading.requests:
-            reading.require()
-        for request in reading.requests:
-            logs.hide(*_prompts_of(request).values(), *read_prompts(request).texts.values())
-        catalogue = self._catalogue_for(request := reading.requests[0])
-        reading = reading.with_problems(partial(self._broken_rules, catalogue))
-        more: list[FieldProblem] = []
-        with _collecting(more):
-            webhook = self._resolve_webhook(request)
-        if reading.problems or more:
-            raise InvalidRequest([*reading.problems, *more], reading.count + len(more))
-        model = catalogue.model(request.model or catalogue.default_model)
-        priority = self.principal.priority_of(request)
-        images = self.inputs.read(request, draft.images)
-        parameters = resolve(request, model, {path: image.stored for path, image in images.items()})
-        counts = self.services.prompt_counter.count(model, parameters)
-        return CheckedJob(model, resolve_uploads(parameters, catalogue), images, priority, webhook, counts)
-
-    def _broken_rules(self, catalogue: Catalogue, request: JobRequest) -> list[FieldProblem]:
-        """What is wrong with a request whose fields by themselves are right."""
-        problems: list[FieldProblem] = []
-        with _collecting(problems):
-            check(request, catalogue)
-        with _collecting(problems):
-            self.principal.priority_of(request)
-        return problems
-
-    def predict_overtime(self, job: JobParameters) -> FieldProblem | None:
-        """Why the job would take too long, as far as its time can be predicted."""
-        return too_long(job, self.services.queue.eta.run_seconds(job), self.services.settings.max_job_seconds)
-
-    @property
-    def inputs(self) -> InputReader:
-        """What reads and stores the images of this principal's requests."""
-        services = self.services
-        return InputReader(
-            services.decoder,
-            services.queue,
-            services.storage,
-            services.retention,
-            self.principal.owner,
-            services.fetcher,
-            services.settings.max_owner_bytes,
-        )
-
-    def _catalogue_for(self, request: JobRequest) -> Catalogue:
-        """With uploaded LoRAs only where the request names one, since they are read from Redis."""
-        catalogue = self.services.catalogue
-        loras = read_prompts(request).loras
-        if not loras:
-            return catalogue
-        built_in = {lora.id for lora in catalogue.loras}
-        if all(lora.name in built_in for _, lora in loras):
-            return catalogue
-        return self.services.loras.extend(catalogue, self.principal.owner)
-
-    def _resolve_webhook(self, request: JobRequest) -> WebhookRecord | None:
-        if request.webhook is None:
-            return None
-        try:
-            return resolve_webhook(request.webhook, self.links.base, self.services.settings.outbound)
-        except (DestinationRefused, DestinationUnknown) as error:
-            raise InvalidRequest([FieldProblem("webhook.url", str(error))]) from None
 
     def _find(self, id: str) -> JobRecord:
         try:
@@ -287,17 +188,3 @@ class Submission:
     def view(self, record: JobRecord) -> JobView:
         """Describe a job for the principal."""
         return job_response(record, self.services.queue, self.services.storage, self.links)
-
-
-def _prompts_of(request: JobRequest) -> dict[str, str]:
-    names = ("prompt", "prompt_2", "prompt_3", "negative_prompt")
-    return {name: text for name in names if (text := getattr(request, name, None)) is not None}
-
-
-@contextmanager
-def _collecting(problems: list[FieldProblem]) -> Iterator[None]:
-    """Add the problems of a request that is refused in the block, and go on."""
-    try:
-        yield
-    except InvalidRequest as error:
-        problems.extend(error.problems)
