@@ -5,7 +5,8 @@ activation_tables/    these functions, counted for each component class (JSON)
 components.py         a model's components with their roles, sizes and activations
 hub_sizes.py          the same of what is still on a hub, by asking it
 plan.py               placements, plans, workloads, policies, and the strategies they permit
-estimate.py           bytes and seconds of one strategy for one workload
+estimate.py           one strategy for one workload: its plan, and what it costs
+stage_bytes.py        bytes on the device in each stage, with every component placed
 seconds.py            how long weights take to move
 moves.py              what a plan costs in moves over a sequence of calls
 planner.py            the best plan for a workload within a budget, and a worker's capacity

@@ -5,15 +5,13 @@ Chooses nothing: `planner.py` does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from types import MappingProxyType
 
-from contracts.memory.activations import ActivationCost, peak_values
 from contracts.memory.components import Component, ModelComponents, Role
 from contracts.memory.plan import PlacedComponent, Placement, Plan, Strategy, Workload, gib
 from contracts.memory.seconds import encode_seconds, move_seconds, stream_seconds
+from contracts.memory.stage_bytes import STAGE_OF, StageBytes
 
 #: Seconds that a plan must save to be worth a changed image: tiles change it slightly, 8 bits visibly, and
 #: without T5 it is a different image, which is the last resort.
@@ -22,23 +20,8 @@ _TILED_SECONDS, _FP8_SECONDS, _SKIPPED_SECONDS = 0.15, 3.0, 1e6
 _FP8_BYTES, _FP8_UNCHANGED = 1, 0.02
 #: Maximum of images in a call, and the fraction of an image to which the number that fits is found.
 _MAX_IMAGES, _IMAGE_FRACTION = 1024, 1 / 16
-#: Values of a pixel while images are decoded one by one in tiles: a finished image; its tiles, which overlap by a
-#: quarter.
-_IMAGE_VALUES, _TILES_VALUES = 3, 5
 #: In host memory, wholly or until they are needed.
 _IN_HOST_MEMORY = (Placement.ON_DEMAND, Placement.STREAMED, Placement.CPU)
-
-_STAGES = ("encode", "denoise", "decode")
-_STAGE_OF: Mapping[Role, str] = MappingProxyType(
-    {
-        Role.TEXT_ENCODER: "encode",
-        Role.T5: "encode",
-        Role.DENOISER: "denoise",
-        Role.CONTROLNET: "denoise",
-        Role.ADAPTER: "denoise",
-        Role.VAE: "decode",
-    }
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +56,10 @@ class Estimate:
             model=self.model.model,
             name=self.name,
             components=tuple(placed for _, placed in self.parts),
-            tile_side=self._tile_side,
+            tile_side=self._stages.tile_side,
             fp8=self.strategy.fp8,
-            stage_bytes=self.stage_bytes(),
-            activation_bytes=max(self._activation_bytes(stage) for stage in _STAGES),
+            stage_bytes=self.stage_bytes,
+            activation_bytes=self._stages.activation_bytes(),
             peak_bytes=peak_bytes,
             host_bytes=self.host_bytes,
             budget_bytes=budget_bytes,
@@ -88,22 +71,15 @@ class Estimate:
             reason=f"needs {gib(peak_bytes)} of {gib(budget_bytes)}",
         )
 
-    def stage_bytes(self, images: float | None = None) -> dict[str, int]:
-        """Weights and activations on the device in each stage.
-
-        Args:
-            images: in the call; None: the workload's.
-        """
-        count = self.workload.shape.images if images is None else images
-        resident = sum(placed.device_bytes for _, placed in self.parts if placed.placement is Placement.DEVICE)
-        return {
-            stage: resident + self._kept_bytes(stage, count) + self._peak_bytes(stage, count) for stage in _STAGES
-        }
-
     @cached_property
+    def stage_bytes(self) -> dict[str, int]:
+        """Weights and activations on the device in each stage, for the workload's images."""
+        return self._stages.of_call(self.workload.shape.images)
+
+    @property
     def peak_bytes(self) -> int:
         """Bytes of the stage that needs most."""
-        return max(self.stage_bytes().values())
+        return max(self.stage_bytes.values())
 
     @property
     def host_bytes(self) -> int:
@@ -135,140 +111,26 @@ class Estimate:
             if placed.placement is Placement.ON_DEMAND:
                 seconds += move_seconds(placed.bytes)
             elif placed.placement is Placement.STREAMED:
-                runs = self.workload.steps if _STAGE_OF[placed.role] == "denoise" else 1
+                runs = self.workload.steps if STAGE_OF[placed.role] == "denoise" else 1
                 seconds += stream_seconds(placed.bytes, runs)
             elif placed.placement is Placement.CPU:
                 seconds += encode_seconds(component.bytes)
         return seconds
 
-    @property
-    def _tile_side(self) -> int | None:
-        if not self.strategy.tiled:
-            return None
-        return next((component.tile_side for component, _ in self.parts if component.tile_side), None)
-
-    def _of_stage(self, stage: str) -> list[tuple[Component, PlacedComponent]]:
-        return [(component, placed) for component, placed in self.parts if _STAGE_OF[component.role] == stage]
-
-    def _peak_bytes(self, stage: str, images: float) -> int:
-        """Weights that come for a stage, and the activations of the component at work.
-
-        Text encoders come one after the other; other components on demand come together, and one of them works.
-        """
-        weights, activations = [], []
-        for component, placed in self._of_stage(stage):
-            weights.append(placed.device_bytes if placed.placement is Placement.ON_DEMAND else 0)
-            activations.append(self._component_bytes(component, placed, images, streamed=True))
-        if stage == "encode":
-            return max(map(sum, zip(weights, activations, strict=True)), default=0)
-        return sum(weights) + max(activations, default=0)
-
-    def _kept_bytes(self, stage: str, images: float) -> int:
-        """Tensors that stay throughout a stage: input images; once prompts are encoded, embeddings and latents.
-
-        ControlNet residuals stay until the images are decoded: the pipelines keep a reference to them.
-        """
-        shape = self.workload.shape
-        values = images * shape.start_values
-        if not self._encodes_controls:
-            values += images * shape.control_values
-        if stage != "encode":
-            values += sum(component.activations.retained.values(shape, images) for component, _ in self.parts)
-            values += self._residual_values(images)
-        return int(values * self.model.value_bytes)
-
-    @property
-    def _encodes_controls(self) -> bool:
-        return any(extra.activations.encodes_controls for extra in self.workload.extras)
-
-    def _residual_values(self, images: float) -> float:
-        """Residuals of one step; those of several ControlNets are added up, so the largest counts."""
-        shape = self.workload.shape
-        costs = (component.activations.residuals for component, _ in self.parts)
-        return peak_values(costs, shape, images * shape.passes)
-
-    def _activation_bytes(self, stage: str) -> int:
-        """Bytes beyond all weights, for the workload's images."""
-        images = self.workload.shape.images
-        peaks = (self._component_bytes(component, placed, images) for component, placed in self._of_stage(stage))
-        return self._kept_bytes(stage, images) + max(peaks, default=0)
-
-    def _component_bytes(
-        self, component: Component, placed: PlacedComponent, images: float, *, streamed: bool = False
-    ) -> int:
-        """Bytes that a component needs on the device while it works, beyond weights that are there anyway.
-
-        Args:
-            streamed: include weights that are streamed.
-        """
-        if placed.placement in (Placement.CPU, Placement.SKIPPED):
-            return 0
-        shape, value_bytes = self.workload.shape, component.value_bytes or self.model.value_bytes
-        if component.role is Role.VAE:
-            return int(self._vae_values(component, images) * value_bytes)
-        passes = shape.passes if _STAGE_OF[component.role] == "denoise" else 1
-        # Of several ControlNets, each works beside the sums so far.
-        is_one_of_several = component.role is Role.CONTROLNET and shape.controls > 1
-        before = self._residual_values(images) * is_one_of_several
-        return max(
-            int((cost.values(shape, images * passes, shape.pixels) + before) * value_bytes)
-            + (_streamed_bytes(component, placed, cost.layers) if streamed else 0)
-            for cost in self._costs(component)
-        )
-
-    def _costs(self, component: Component) -> tuple[ActivationCost, ...]:
-        """A component's peaks, with those of the adapters that act on it."""
-        activations = component.activations
-        adapters = sum(extra.role is Role.ADAPTER for extra in self.workload.extras)
-        costs = activations.peaks
-        if adapters:
-            costs += activations.one_adapter
-        if adapters > 1:
-            costs += activations.more_adapters
-        return costs or (ActivationCost(),)
-
-    def _vae_values(self, vae: Component, images: float) -> float:
-        """Decoding, or encoding ControlNet images, once a pass; all images at once, or one by one in tiles."""
-        shape, tile_side, activations = self.workload.shape, self._tile_side, vae.activations
-        controls = images * shape.control_values if self._encodes_controls else 0.0
-        if tile_side is None:
-            rows = images * shape.passes if self._encodes_controls else 0
-            encoding = peak_values(activations.encoding, shape, rows)
-            return max(encoding + controls, peak_values(activations.peaks, shape, images))
-        tile = min(shape.pixels, tile_side**2)
-        image = _IMAGE_VALUES * shape.pixels
-        tiles = _TILES_VALUES * shape.pixels * (shape.pixels > tile)
-        finished = (images - 1) * image
-        return max(
-            peak_values(activations.peaks, shape, 1, tile) + tiles + finished,
-            tiles + finished + 2 * image,
-            # `VaeImageProcessor.denormalize`: all images beside two intermediate results.
-            3 * images * image,
-            peak_values(activations.encoding, shape, 1, tile) + controls,
-        )
+    @cached_property
+    def _stages(self) -> StageBytes:
+        tile_sides = (component.tile_side for component, _ in self.parts if component.tile_side)
+        tile_side = next(tile_sides, None) if self.strategy.tiled else None
+        return StageBytes(self.parts, self.workload, self.model.value_bytes, tile_side)
 
     def _images_that_fit(self, budget_bytes: int) -> float:
         """Images of this size that fit, to a fraction of an image."""
         low, high = 0, int(_MAX_IMAGES / _IMAGE_FRACTION)
         while low < high:
             middle = (low + high + 1) // 2
-            fits = max(self.stage_bytes(middle * _IMAGE_FRACTION).values()) <= budget_bytes
+            fits = max(self._stages.of_call(middle * _IMAGE_FRACTION).values()) <= budget_bytes
             low, high = (middle, high) if fits else (low, middle - 1)
         return low * _IMAGE_FRACTION
-
-
-def _streamed_bytes(component: Component, placed: PlacedComponent, layers: int | None) -> int:
-    """Bytes of streamed weights on the device at one step of the component's run.
-
-    Args:
-        layers: values of the layers at work at this step; None: unknown, so the maximum counts.
-    """
-    if placed.placement is not Placement.STREAMED:
-        return 0
-    if placed.groups == "block" or layers is None:
-        return placed.device_bytes
-    share = placed.bytes / component.bytes if component.bytes else 1.0
-    return min(placed.device_bytes, int(layers * component.value_bytes * share))
 
 
 def _place(

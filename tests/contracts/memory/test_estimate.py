@@ -40,7 +40,7 @@ def estimate(workload: Workload = WORKLOAD, net: Component = DENOISER, **changes
 
 
 def stages(workload: Workload = WORKLOAD, net: Component = DENOISER, **changes: Any) -> dict[str, int]:
-    return estimate(workload, net, **changes).stage_bytes()
+    return estimate(workload, net, **changes).stage_bytes
 
 
 def size(values: float) -> int:

@@ -1,0 +1,171 @@
+"""Bytes on the device in each stage of a request: its weights, what the component at work needs, what is kept.
+
+Knows where every component is placed, and chooses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from contracts.memory.activations import ActivationCost, peak_values
+from contracts.memory.components import Component, Role
+from contracts.memory.plan import PlacedComponent, Placement, Workload
+
+#: Values of a pixel while images are decoded one by one in tiles: a finished image; its tiles, which overlap by a
+#: quarter.
+_IMAGE_VALUES, _TILES_VALUES = 3, 5
+_STAGES = ("encode", "denoise", "decode")
+STAGE_OF: Mapping[Role, str] = MappingProxyType(
+    {
+        Role.TEXT_ENCODER: "encode",
+        Role.T5: "encode",
+        Role.DENOISER: "denoise",
+        Role.CONTROLNET: "denoise",
+        Role.ADAPTER: "denoise",
+        Role.VAE: "decode",
+    }
+)
+
+
+@dataclass(frozen=True, eq=False)
+class StageBytes:
+    """Bytes of one workload's stages.
+
+    Attributes:
+        parts: every component of the model and of the workload, and where it is placed.
+        value_bytes: of one value of the model's weights and activations.
+        tile_side: of the VAE's tiles, in pixels; None: images are decoded whole, and all at once.
+    """
+
+    parts: tuple[tuple[Component, PlacedComponent], ...]
+    workload: Workload
+    value_bytes: int
+    tile_side: int | None
+
+    def of_call(self, images: float) -> dict[str, int]:
+        """Weights and activations on the device in each stage of a call of so many images."""
+        resident = sum(placed.device_bytes for _, placed in self.parts if placed.placement is Placement.DEVICE)
+        return {
+            stage: resident + self._kept_bytes(stage, images) + self._peak_bytes(stage, images)
+            for stage in _STAGES
+        }
+
+    def activation_bytes(self) -> int:
+        """Bytes beyond all weights in the stage that needs most, for the workload's images."""
+        images = self.workload.shape.images
+        return max(self._kept_bytes(stage, images) + self._working_bytes(stage, images) for stage in _STAGES)
+
+    def _of_stage(self, stage: str) -> list[tuple[Component, PlacedComponent]]:
+        return [(component, placed) for component, placed in self.parts if STAGE_OF[component.role] == stage]
+
+    def _peak_bytes(self, stage: str, images: float) -> int:
+        """Weights that come for a stage, and the activations of the component at work.
+
+        Text encoders come one after the other; other components on demand come together, and one of them works.
+        """
+        weights, activations = [], []
+        for component, placed in self._of_stage(stage):
+            weights.append(placed.device_bytes if placed.placement is Placement.ON_DEMAND else 0)
+            activations.append(self._component_bytes(component, placed, images, streamed=True))
+        if stage == "encode":
+            return max(map(sum, zip(weights, activations, strict=True)), default=0)
+        return sum(weights) + max(activations, default=0)
+
+    def _kept_bytes(self, stage: str, images: float) -> int:
+        """Tensors that stay throughout a stage: input images; once prompts are encoded, embeddings and latents.
+
+        ControlNet residuals stay until the images are decoded: the pipelines keep a reference to them.
+        """
+        shape = self.workload.shape
+        values = images * shape.start_values
+        if not self._encodes_controls:
+            values += images * shape.control_values
+        if stage != "encode":
+            values += sum(component.activations.retained.values(shape, images) for component, _ in self.parts)
+            values += self._residual_values(images)
+        return int(values * self.value_bytes)
+
+    @property
+    def _encodes_controls(self) -> bool:
+        return any(extra.activations.encodes_controls for extra in self.workload.extras)
+
+    def _residual_values(self, images: float) -> float:
+        """Residuals of one step; those of several ControlNets are added up, so the largest counts."""
+        shape = self.workload.shape
+        costs = (component.activations.residuals for component, _ in self.parts)
+        return peak_values(costs, shape, images * shape.passes)
+
+    def _working_bytes(self, stage: str, images: float) -> int:
+        """What the component that needs most takes beside its weights."""
+        parts = self._of_stage(stage)
+        return max((self._component_bytes(component, placed, images) for component, placed in parts), default=0)
+
+    def _component_bytes(
+        self, component: Component, placed: PlacedComponent, images: float, *, streamed: bool = False
+    ) -> int:
+        """Bytes that a component needs on the device while it works, beyond weights that are there anyway.
+
+        Args:
+            streamed: include weights that are streamed.
+        """
+        if placed.placement in (Placement.CPU, Placement.SKIPPED):
+            return 0
+        shape, value_bytes = self.workload.shape, component.value_bytes or self.value_bytes
+        if component.role is Role.VAE:
+            return int(self._vae_values(component, images) * value_bytes)
+        passes = shape.passes if STAGE_OF[component.role] == "denoise" else 1
+        # Of several ControlNets, each works beside the sums so far.
+        is_one_of_several = component.role is Role.CONTROLNET and shape.controls > 1
+        before = self._residual_values(images) * is_one_of_several
+        return max(
+            int((cost.values(shape, images * passes, shape.pixels) + before) * value_bytes)
+            + (_streamed_bytes(component, placed, cost.layers) if streamed else 0)
+            for cost in self._costs(component)
+        )
+
+    def _costs(self, component: Component) -> tuple[ActivationCost, ...]:
+        """A component's peaks, with those of the adapters that act on it."""
+        activations = component.activations
+        adapters = sum(extra.role is Role.ADAPTER for extra in self.workload.extras)
+        costs = activations.peaks
+        if adapters:
+            costs += activations.one_adapter
+        if adapters > 1:
+            costs += activations.more_adapters
+        return costs or (ActivationCost(),)
+
+    def _vae_values(self, vae: Component, images: float) -> float:
+        """Decoding, or encoding ControlNet images, once a pass; all images at once, or one by one in tiles."""
+        shape, tile_side, activations = self.workload.shape, self.tile_side, vae.activations
+        controls = images * shape.control_values if self._encodes_controls else 0.0
+        if tile_side is None:
+            rows = images * shape.passes if self._encodes_controls else 0
+            encoding = peak_values(activations.encoding, shape, rows)
+            return max(encoding + controls, peak_values(activations.peaks, shape, images))
+        tile = min(shape.pixels, tile_side**2)
+        image = _IMAGE_VALUES * shape.pixels
+        tiles = _TILES_VALUES * shape.pixels * (shape.pixels > tile)
+        finished = (images - 1) * image
+        return max(
+            peak_values(activations.peaks, shape, 1, tile) + tiles + finished,
+            tiles + finished + 2 * image,
+            # `VaeImageProcessor.denormalize`: all images beside two intermediate results.
+            3 * images * image,
+            peak_values(activations.encoding, shape, 1, tile) + controls,
+        )
+
+
+def _streamed_bytes(component: Component, placed: PlacedComponent, layers: int | None) -> int:
+    """Bytes of streamed weights on the device at one step of the component's run.
+
+    Args:
+        layers: values of the layers at work at this step; None: unknown, so the maximum counts.
+    """
+    if placed.placement is not Placement.STREAMED:
+        return 0
+    if placed.groups == "block" or layers is None:
+        return placed.device_bytes
+    share = placed.bytes / component.bytes if component.bytes else 1.0
+    return min(placed.device_bytes, int(layers * component.value_bytes * share))
