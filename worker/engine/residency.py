@@ -52,9 +52,19 @@ class Residency:
             job.placed = None
 
     def keep(self, job: JobInFlight, kept_bytes: int) -> None:
-        """A job keeps so many bytes on the device between its calls from now on."""
+        """A job keeps so many bytes on the device between its calls from now on, and its adapters."""
         job.kept_bytes = kept_bytes
-        self._pool.kept_bytes = sum(other.kept_bytes for other in self._jobs)
+        self._pool.kept_bytes = sum(other.kept_bytes for other in self._jobs) + self._adapter_bytes
+
+    @property
+    def _adapter_bytes(self) -> int:
+        """Of the adapters in flight: what the plan of whichever job is served does not count."""
+        by_job = [
+            {adapter.weights.sha256: adapter.size_bytes for adapter, _ in job.adapters.adapters}
+            for job in self._jobs
+        ]
+        every = {sha256: size for sizes in by_job for sha256, size in sizes.items()}
+        return sum(every.values()) - min((sum(sizes.values()) for sizes in by_job), default=0)
 
     @property
     def has_room(self) -> bool:

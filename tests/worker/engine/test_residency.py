@@ -7,7 +7,7 @@ import pytest
 from contracts.catalogue.catalogue import Catalogue
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
-from tests.support.jobs import complete_job, make_job, start_jobs, store_result
+from tests.support.jobs import JoinAll, complete_job, make_job, start_jobs, store_result
 from worker.engine.engine import Engine
 from worker.engine.job import JobInFlight
 from worker.pool.pool import Pool
@@ -65,3 +65,28 @@ def test_with_room_in_host_memory_the_models_of_jobs_in_flight_change_places(
     while engine.jobs:
         engine.tick()
     assert _files(flights, storage) == expected
+
+
+def test_room_for_another_job_is_what_adapters_in_flight_leave(
+    catalogue: Catalogue, pool: Pool, storage: Storage
+) -> None:
+    loras: list[list[dict[str, str]]] = [[], [{"name": "sdxl-lora"}], [{"name": "sdxl-lora"}]]
+    plain, *adapted = (
+        make_job(catalogue, "sdxl", num_inference_steps=12 if names else 3, loras=names) for names in loras
+    )
+    engine = Engine(pool, JoinAll())
+    flights = start_jobs([plain, *adapted], engine, pool, storage)
+    while not all(flight.steps_done for flight in flights):
+        engine.tick()
+    ((loaded, _),) = flights[1].adapters.adapters
+
+    def adapter_bytes() -> int:
+        return pool.kept_bytes - sum(flight.kept_bytes for flight in engine.jobs)
+
+    # Each content counts once; the plan of the job without adapters counts none.
+    assert adapter_bytes() == loaded.size_bytes > 0
+    while not flights[0].coroutine.dead:
+        engine.tick()
+    assert adapter_bytes() == 0  # the plans of the others count what they name
+    engine.close()
+    assert pool.kept_bytes == 0
