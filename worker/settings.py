@@ -149,6 +149,11 @@ class WorkerSettings(Settings):
         """What memory plans may do."""
         return Policy(t5=self.t5, allow_fp8=self.allow_fp8, allow_drop_t5=self.allow_drop_t5)
 
+    @property
+    def jobs_in_flight(self) -> int:
+        """Jobs of a tier that may be in flight: without sharing of steps, one."""
+        return 1 if self.scheduling == "fifo" else self.max_jobs
+
     def encodes_ahead(self, device_type: str) -> bool:
         """Whether to encode ahead beside a device of this type (`cpu`, `cuda`)."""
         return self.encode_ahead == "on" or (self.encode_ahead == "auto" and device_type != "cpu")

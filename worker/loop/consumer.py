@@ -10,8 +10,6 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from functools import partial
 from typing import Any
 
 from redis import Redis
@@ -25,34 +23,27 @@ from contracts.processes.shutdown import Shutdown
 from contracts.queue.listener import WorkListener
 from contracts.redis import keys
 from contracts.storage import Storage
-from worker.engine.coroutine import Stopped
 from worker.engine.engine import Engine
-from worker.engine.job import JobInFlight
 from worker.engine.policy import FifoPolicy
-from worker.generation.outputs import JobResult
 from worker.loop.claim_policy import ClaimPolicy
 from worker.loop.claimer import Claimer
 from worker.loop.completion import JobCompleter
 from worker.loop.heartbeat import Heartbeat
-from worker.loop.job_work import JobWork, to_job
+from worker.loop.job_work import JobWork
+from worker.loop.jobs_in_flight import JobsInFlight
 from worker.loop.lookahead import Lookahead
 from worker.loop.prefetch import Prefetcher
 from worker.loop.preparation_news import PreparationNews
-from worker.loop.progress import JobWatch, ProgressReporter
+from worker.loop.progress import ProgressReporter
 from worker.loop.storage_outage import StorageOutage
 from worker.loop.warm_list import WarmList
 from worker.pool.pool import Pool
-from worker.runtime.out_of_memory import DeviceFailed
 from worker.settings import WorkerSettings
 
 _log = logging.getLogger(__name__)
 
 #: Maximum time for the last step, write and connection to end once the shutdown is overdue.
 _SHUTDOWN_GRACE_SECONDS = 30.0
-#: How often jobs that wait for others to be written tell the watchdog so.
-_WATCHED_SECONDS = 1.0
-#: Jobs whose images are being written.
-_MAX_UNWRITTEN = 4
 #: Numbers of rows that a compiled denoiser is called with: it is compiled for each.
 _COMPILED_ROWS = (1, 2, 4, 8, 16)
 
@@ -79,24 +70,13 @@ class Consumer:
         self._pool = pool
         self._settings = settings
         self._warming_up = True
+        self._next_claim_at = 0.0
         self._wait_seconds = settings.poll_seconds
         self._registration = RqRegistration(connection, settings.name)
         self._listener = WorkListener(claims.connection, keys.WAKE_JOBS)
         self._shutdown = Shutdown(settings.drain_seconds, on_request=self._listener.wake)
-        max_jobs = 1 if settings.scheduling == "fifo" else settings.max_jobs
-        self._policy = ClaimPolicy(settings.residency_seconds, max_jobs)
-        self._engine = Engine(
-            pool,
-            policy=FifoPolicy() if settings.scheduling == "fifo" else None,
-            max_rows=settings.max_rows,
-            lower_tier_share=claims.lower_tier_share,
-            buckets=None if settings.compile == "off" else _COMPILED_ROWS,
-            on_call=lambda model, rows: counters.observe("call_rows", rows, model=model),
-            is_encoded_elsewhere=lambda job_id: self._lookahead.is_encoding(job_id),
-        )
-        self._watches: dict[str, JobWatch] = {}
-        self._completions: list[Future[None]] = []
-        self._next_claim_at = 0.0
+        self._policy = ClaimPolicy(settings.residency_seconds, settings.jobs_in_flight)
+
         self._prefetcher = Prefetcher(
             pool.prepare, on_end=self._listener.wake, is_here=pool.is_here, counters=counters
         )
@@ -104,18 +84,10 @@ class Consumer:
             self._prefetcher, claims, settings.name, settings.download_retry_seconds, loaded=lambda: pool.warm
         )
         self._warm_list = WarmList(pool, self._prefetcher, storage, is_compiled=settings.compile != "off")
+
         self._outage = StorageOutage(storage, settings.storage_retry_seconds)
-        self._work = JobWork(self._engine, pool, storage, self._outage, self._prefetcher, counters, settings.name)
         self._reporter = ProgressReporter(claims, settings.report_seconds)
-        self._completer = JobCompleter(
-            claims,
-            storage,
-            counters,
-            self._outage,
-            self._reporter,
-            must_release=lambda: self._shutdown.overdue,
-            stopping=lambda: self._shutdown.requested,
-        )
+        self._completer = self._build_completer(claims, storage, counters)
         self._heartbeat = Heartbeat(
             claims,
             settings,
@@ -128,6 +100,42 @@ class Consumer:
             connection, claims, pool, self._prefetcher, self._policy, settings, lambda: self._heartbeat.held_claims
         )
         self._lookahead = Lookahead(pool, self._claimer.peek, self._claimer.prepare)
+
+        self._engine = self._build_engine(claims.lower_tier_share, counters)
+        work = JobWork(self._engine, pool, storage, self._outage, self._prefetcher, counters, settings.name)
+        self._jobs = JobsInFlight(
+            self._engine,
+            work,
+            self._lookahead,
+            self._reporter,
+            self._heartbeat,
+            self._completer,
+            settings,
+            must_release=lambda: self._shutdown.overdue,
+        )
+
+    def _build_completer(self, claims: Claims, storage: Storage, counters: Counters) -> JobCompleter:
+        return JobCompleter(
+            claims,
+            storage,
+            counters,
+            self._outage,
+            self._reporter,
+            must_release=lambda: self._shutdown.overdue,
+            stopping=lambda: self._shutdown.requested,
+        )
+
+    def _build_engine(self, lower_tier_share: float, counters: Counters) -> Engine:
+        settings = self._settings
+        return Engine(
+            self._pool,
+            policy=FifoPolicy() if settings.scheduling == "fifo" else None,
+            max_rows=settings.max_rows,
+            lower_tier_share=lower_tier_share,
+            buckets=None if settings.compile == "off" else _COMPILED_ROWS,
+            on_call=lambda model, rows: counters.observe("call_rows", rows, model=model),
+            is_encoded_elsewhere=self._lookahead.is_encoding,
+        )
 
     def start(self, models: Sequence[str]) -> None:
         """Load the warm models, then run until a signal asks to stop and the last jobs are completed.
@@ -172,6 +180,7 @@ class Consumer:
 
         Raises:
             DeviceFailed: the process must end; its jobs are handed back.
+            Exception: a bug ends the process with an error, too; the other jobs have been completed.
         """
         try:
             while not self._shutdown.requested or self._engine.jobs:
@@ -183,12 +192,9 @@ class Consumer:
                 elif not self._shutdown.requested:
                     self._wait()
         finally:
-            for flight in self._engine.close():
-                self._complete(flight)
-        for completion in self._completions:
-            completion.result()  # a bug there ends the process with an error too
-        if self._work.device_failure is not None:
-            raise self._work.device_failure
+            self._jobs.close()
+        if self._jobs.device_failure is not None:
+            raise self._jobs.device_failure
 
     # -- claim ----------------------------------------------------------------------------------------
 
@@ -201,7 +207,9 @@ class Consumer:
             self._next_claim_at = time.monotonic() + self._wait_seconds
             if claim is None:
                 return
-            self._start(claim)
+            self._registration.show(WorkerStatus.BUSY)
+            self._policy.enter(claim.job.parameters.model)
+            self._jobs.start(claim)
 
     def _claim(self) -> Claim | None:
         """The next job; None where there is none, or none may be claimed now."""
@@ -222,71 +230,16 @@ class Consumer:
         self._listener.wait(max(0.0, self._next_claim_at - time.monotonic()))
         self._next_claim_at = 0.0
 
-    # -- generate -------------------------------------------------------------------------------------
-
-    def _start(self, claim: Claim) -> None:
-        """Keep the lease of a job until it is completed, and start it."""
-        watch = JobWatch(self._reporter, claim, lambda: self._shutdown.overdue)
-        self._reporter.add(watch)
-        self._heartbeat.hold(watch)
-        self._registration.show(WorkerStatus.BUSY)
-        self._policy.enter(claim.job.parameters.model)
-        self._watches[claim.job.id] = watch
-        if self._engine.jobs:  # that can be served meanwhile
-            self._lookahead.expect(claim.job)
-        job = to_job(claim.job, self._settings)
-        self._engine.start(job, partial(self._work.run, watch), watch.stop_reason)
+    # -- serve ----------------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        """Have the engine make its next call, and complete the jobs that have ended with it."""
-        try:
-            ended = self._engine.tick()
-        except DeviceFailed as error:
-            self._work.note_device_failure(error)
-            ended = self._engine.close()
-        for flight in self._engine.jobs:
-            self._watches[flight.job.id].used_seconds = flight.coroutine.used_seconds
-        for flight in ended:
-            self._complete(flight)
-        if self._work.device_failure is not None:
-            for flight in self._engine.close():
-                self._complete(flight)
+        """Serve one call; the queue is asked again where jobs have ended, since there is room."""
+        if self._jobs.serve():
+            self._next_claim_at = 0.0
+        if self._jobs.device_failure is not None:
             self._shutdown.request()
         elif not self._shutdown.requested:
             self._lookahead.begin()
-
-    # -- complete -------------------------------------------------------------------------------------
-
-    def _complete(self, flight: JobInFlight) -> None:
-        """Store and end a job in the background.
-
-        A few results wait at most: a slow storage slows generation down instead of filling the memory.
-        """
-        watch = self._watches.pop(flight.job.id)
-        self._lookahead.forget(flight.job.id)
-        watch.used_seconds = flight.coroutine.used_seconds
-        watch.mark_alive()
-        result = flight.result
-        if result is None:
-            error = flight.coroutine.error
-            if error is not None and not isinstance(error, Stopped):
-                raise error  # a bug, or a `SystemExit` of a library: jobs' own errors are results
-            result = JobResult("released" if self._work.device_failure is None else "device_failed")
-        self._next_claim_at = 0.0  # there is room
-        while len(self._unwritten()) >= _MAX_UNWRITTEN:
-            wait(self._completions, _WATCHED_SECONDS, return_when=FIRST_COMPLETED)
-            # The watches of the jobs that are being written see whether those hang.
-            self._engine.mark_alive()
-            watch.mark_alive()
-        self._completions.append(self._completer.complete(watch.claim, watch, result))
-        self._completions[-1].add_done_callback(lambda _: self._heartbeat.stop_holding(watch))
-
-    def _unwritten(self) -> Sequence[Future[None]]:
-        """The jobs that are being completed; raises what ended one of the others."""
-        for done in [completion for completion in self._completions if completion.done()]:
-            self._completions.remove(done)
-            done.result()
-        return self._completions
 
     # -- report ---------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from tests.support.jobs import decode_pixels, generate_pixels
 from tests.support.parameters import parameters
 from tests.support.waiting import wait_until
 from tests.support.workers import after_each_step, at_step, make_consumer, send_sigterm, work_until_ended
+from worker.generation.generate import JobGeneration
 from worker.pool.model import LoadedModel
 from worker.pool.pool import Pool
 from worker.runtime.out_of_memory import DeviceFailed
@@ -208,10 +210,28 @@ def test_a_cancel_before_the_first_step_acts_at_the_end_of_the_stage(
 
     def load_and_cancel(self: Pool, parameters: JobParameters, images: int) -> LoadedModel:
         queue.cancel(job.id)
-        wait_until(lambda: consumer._watches[job.id].verdict == "cancel")
+        wait_until(lambda: consumer._jobs._watches[job.id].verdict == "cancel")
         return ready(self, parameters, images)
 
     monkeypatch.setattr(Pool, "ready", load_and_cancel)
     monkeypatch.setattr(LoadedModel, "encoder", must_not_happen)
     (ended,) = work_until_ended(consumer, queue, job.id)
     assert (ended.state, ended.progress.step) == (JobState.CANCELLED, 0)
+
+
+def test_a_bug_that_ends_one_job_does_not_cost_another_its_completion(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [queue.submit(parameters(batchable=True)).id for _ in range(2)]
+    receipt = JobGeneration._receipt
+
+    def exit_in_the_first(self: JobGeneration, *arguments: Any) -> Any:
+        if self._job.id == ids[0]:
+            raise SystemExit("a library ends the process")
+        return receipt(self, *arguments)
+
+    monkeypatch.setattr(JobGeneration, "_receipt", exit_in_the_first)
+    with pytest.raises(SystemExit, match="a library"):
+        make_consumer(settings, pool, storage).start([])
+
+    assert queue.fetch(ids[1]).state is JobState.COMPLETED

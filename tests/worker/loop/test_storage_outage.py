@@ -102,7 +102,7 @@ def test_an_outage_of_the_storage_stops_claims_and_each_job_completes_once_it_is
 
     def learn_of_the_outage(*_: object) -> None:
         # The worker learns of it while it writes the first job's images, and has claimed a sixth job instead.
-        if consumer._completions and not storage.go_on.is_set():
+        if consumer._jobs._completions and not storage.go_on.is_set():
             storage.go_on.set()
             wait_until(lambda: bool(paused(queue)))
 

@@ -1,0 +1,132 @@
+"""The jobs that this worker has claimed and not yet completed: starts them, serves their calls, completes them.
+
+Holds their leases and watches meanwhile. Knows neither which jobs are claimed next nor how images are stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import ExitStack
+from functools import partial
+
+from contracts.leases.claim import Claim
+from worker.engine.coroutine import Stopped
+from worker.engine.engine import Engine
+from worker.engine.job import JobInFlight
+from worker.generation.outputs import JobResult
+from worker.loop.completion import JobCompleter
+from worker.loop.heartbeat import Heartbeat
+from worker.loop.job_work import JobWork, to_job
+from worker.loop.lookahead import Lookahead
+from worker.loop.progress import JobWatch, ProgressReporter
+from worker.runtime.out_of_memory import DeviceFailed
+from worker.settings import WorkerSettings
+
+#: How often jobs that wait for others to be written tell the watchdog so.
+_WATCHED_SECONDS = 1.0
+#: Jobs whose images are being written.
+_MAX_UNWRITTEN = 4
+
+
+class JobsInFlight:
+    """Claimed jobs, from the start of their coroutines until their ends are written. For the jobs' thread."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        work: JobWork,
+        lookahead: Lookahead,
+        reporter: ProgressReporter,
+        heartbeat: Heartbeat,
+        completer: JobCompleter,
+        settings: WorkerSettings,
+        must_release: Callable[[], bool],
+    ) -> None:
+        """`must_release`: asked before each call: whether all jobs go back to their queues."""
+        self._engine, self._work, self._lookahead = engine, work, lookahead
+        self._reporter, self._heartbeat, self._completer = reporter, heartbeat, completer
+        self._settings, self._must_release = settings, must_release
+        self._watches: dict[str, JobWatch] = {}
+        self._completions: list[Future[None]] = []
+
+    def start(self, claim: Claim) -> None:
+        """Keep the lease of a job until it is completed, and start it."""
+        watch = JobWatch(self._reporter, claim, self._must_release)
+        self._reporter.add(watch)
+        self._heartbeat.hold(watch)
+        self._watches[claim.job.id] = watch
+        if self._engine.jobs:  # that can be served meanwhile
+            self._lookahead.expect(claim.job)
+        job = to_job(claim.job, self._settings)
+        self._engine.start(job, partial(self._work.run, watch), watch.stop_reason)
+
+    def serve(self) -> int:
+        """Have the engine make its next call, and complete the jobs that have ended with it; returns how many.
+
+        All have ended where the device has failed: `device_failure` says so.
+        """
+        try:
+            ended = self._engine.tick()
+        except DeviceFailed as error:
+            self._work.note_device_failure(error)
+            ended = []
+        for flight in self._engine.jobs:
+            self._watches[flight.job.id].used_seconds = flight.coroutine.used_seconds
+        if self.device_failure is not None:
+            ended = [*ended, *self._engine.close()]
+        self._complete(ended)
+        return len(ended)
+
+    def close(self) -> None:
+        """Give up those that have not ended, and wait until all ends are written.
+
+        Raises:
+            Exception: a bug in the writing of one.
+        """
+        try:
+            self._complete(self._engine.close())
+        finally:
+            for completion in self._completions:
+                completion.result()
+
+    @property
+    def device_failure(self) -> DeviceFailed | None:
+        """What ended the device; None while it works."""
+        return self._work.device_failure
+
+    def _complete(self, ended: Sequence[JobInFlight]) -> None:
+        """Begin to store and end jobs; where a bug has ended one, the others are completed before it is raised."""
+        with ExitStack() as each:
+            for flight in reversed(ended):
+                each.callback(self._complete_job, flight)
+
+    def _complete_job(self, flight: JobInFlight) -> None:
+        """Store and end a job in the background.
+
+        A few results wait at most: a slow storage slows generation down instead of filling the memory.
+        """
+        watch = self._watches.pop(flight.job.id)
+        self._lookahead.forget(flight.job.id)
+        watch.used_seconds = flight.coroutine.used_seconds
+        watch.mark_alive()
+        result = flight.result
+        if result is None:
+            error = flight.coroutine.error
+            if error is not None and not isinstance(error, Stopped):
+                raise error  # a bug, or a `SystemExit` of a library: jobs' own errors are results
+            result = JobResult("released" if self.device_failure is None else "device_failed")
+        while len(self._unwritten()) >= _MAX_UNWRITTEN:
+            wait(self._completions, _WATCHED_SECONDS, return_when=FIRST_COMPLETED)
+            # The watches of the jobs that are being written see whether those hang.
+            self._engine.mark_alive()
+            watch.mark_alive()
+        self._completions.append(self._completer.complete(watch.claim, watch, result))
+        self._completions[-1].add_done_callback(lambda _: self._heartbeat.stop_holding(watch))
+
+    def _unwritten(self) -> Sequence[Future[None]]:
+        """The jobs that are being completed; raises what ended one of the others."""
+        for done in [completion for completion in self._completions if completion.done()]:
+            self._completions.remove(done)
+            done.result()
+        return self._completions
