@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
@@ -129,14 +130,18 @@ async def handle(request: Request, error: Exception) -> Response:
             failure = replace(failure, headers={"Allow": ", ".join(methods)})
         if methods and request.method == "OPTIONS":
             return Response(status_code=204, headers={**failure.headers, HEADER: request_id})
-    if failure.row.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+    if failure.row.status == HTTPStatus.INTERNAL_SERVER_ERROR and not getattr(request.state, "is_logged", False):
+        request.state.is_logged = True
         # The server logs the traceback itself; this line connects it to the request.
         log.error("request %s: %s %s failed: %r", request_id, request.method, path, error)
     return dialect_of(path, request.app.state.dialects).render(failure, request_id)
 
 
 def install(app: FastAPI, dialects: Sequence[Dialect]) -> None:
-    """Make `handle` the handler of every error."""
+    """Make `handle` the handler of every error. Middleware that is added later is outside of it."""
+    # The framework's own handler of unexpected errors is outside of all middleware, so that its responses lack the
+    # headers that these add: without CORS headers a page cannot read them.
+    app.add_middleware(ServerErrorMiddleware, handler=handle)
     app.state.dialects = dialects
     for kind in (DarkroomError, HTTPException, RequestValidationError, ClientDisconnect, Exception):
         app.add_exception_handler(kind, handle)

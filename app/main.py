@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from app import error_handlers
 from app.dependencies.access import AUTHENTICATED
+from app.dependencies.queries import KNOWN_PARAMETERS_ONLY
 from app.dialects.openai_responses import OPENAI
 from app.middleware.access_log import AccessLogMiddleware
 from app.middleware.cors import allow_origins
@@ -65,16 +66,22 @@ def create_app(settings: ApiSettings) -> FastAPI:
         generate_unique_id_function=operation_id,
     )
     # From the innermost to the outermost.
+    error_handlers.install(app, [OPENAI])
     app.add_middleware(HeadMiddleware)
     allow_origins(app, settings.cors_origins)
     app.add_middleware(UnreadBodyMiddleware)
     app.add_middleware(AccessLogMiddleware, counters=counters)
     app.add_middleware(RequestIdMiddleware)
     app.add_middleware(PublicUrlMiddleware, url=settings.public_base)
-    error_handlers.install(app, [OPENAI])
-    for module in (health, images, events, metrics):
+    for module in (images, events):
         app.include_router(module.router)
+    for module in (health, metrics):
+        app.include_router(module.router, dependencies=[KNOWN_PARAMETERS_ONLY], responses=problems(422))
     for module in (tasks, plan, jobs, uploads, loras, catalogue, webhook_secrets, openai):
-        app.include_router(module.router, dependencies=[AUTHENTICATED], responses=problems(401, 403, 421))
+        app.include_router(
+            module.router,
+            dependencies=[AUTHENTICATED, KNOWN_PARAMETERS_ONLY],
+            responses=problems(401, 403, 421, 422),
+        )
     app.webhooks.include_router(webhooks.router)
     return app

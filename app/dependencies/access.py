@@ -11,6 +11,7 @@ from fastapi import Depends, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from app.auth import Principal
+from app.dependencies.queries import refuse_unknown_parameters
 from app.dependencies.services import services_of
 from app.dependencies.web_pages import refuse_foreign_page
 from app.errors import rate_headers
@@ -116,6 +117,7 @@ async def _job_of_link(id: str, request: Request, check: Callable[[Query], None]
         else:
             return await run_in_threadpool(services.queue.fetch, id)
     principal = await _principal_of_credentials(request)
+    refuse_unknown_parameters(request)
     return await run_in_threadpool(_fetch_own, id, services.queue, principal)
 
 

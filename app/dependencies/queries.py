@@ -1,12 +1,14 @@
-"""Providers of the query parameters of lists: filters and pages. Unknown parameters are refused."""
+"""Providers of query parameters: filters and pages of lists. Unknown parameters of any route are refused."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from fastapi import Depends, Query, Request
+from fastapi.dependencies.models import Dependant
 from pydantic import BeforeValidator
 
 from contracts.catalogue.families import Task
@@ -20,7 +22,8 @@ _DEFAULT_LIMIT = 20
 _NULL = "null"
 NULL_IS_ABSENT = BeforeValidator(lambda value: None if value == _NULL else value)
 _NULL_IS_DEFAULT_LIMIT = BeforeValidator(lambda value: _DEFAULT_LIMIT if value == _NULL else value)
-_KNOWN = ("status", "model", "task", "limit", "cursor", "include")
+#: Name of a route -> prefix of parameters of which it takes any number.
+_OPEN_PREFIXES = {"list_jobs": _METADATA}
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,6 @@ async def _filter(
     ] = None,
 ) -> Filter:
     """Also reads any number of parameters `metadata.KEY=VALUE`."""
-    _refuse_unknown(request)
     metadata = {
         name.removeprefix(_METADATA): value
         for name, value in request.query_params.items()
@@ -53,16 +55,39 @@ async def _filter(
     return Filter(status, model, task, metadata)
 
 
-def _refuse_unknown(request: Request) -> None:
-    """Refuse unknown and repeated parameters rather than ignore them."""
+def refuse_unknown_parameters(request: Request) -> None:
+    """Refuse parameters that the request's route does not have, and repeated ones, rather than ignore them.
+
+    Raises:
+        InvalidRequest: with each of them.
+    """
+    route = request.scope["route"]
+    known, prefix = sorted(set(_names_of(route.dependant))), ""
+    if route.name in _OPEN_PREFIXES:
+        prefix = _OPEN_PREFIXES[route.name]
+        known = sorted([*known, f"{prefix}KEY"])
+    remedy = "; fields of a request go into its body" if request.method == "POST" else ""
     problems = []
     for name, count in Counter(name for name, _ in request.query_params.multi_items()).items():
-        if name not in _KNOWN and not name.startswith(_METADATA):
-            problems.append(FieldProblem(name, "unknown parameter", [*_KNOWN, f"{_METADATA}KEY"]))
+        if name not in known and not (prefix and name.startswith(prefix)):
+            message = f"is not a query parameter of this call; remove it{remedy}"
+            problems.append(FieldProblem(name, message, known or "no query parameters"))
         elif count > 1:
             problems.append(FieldProblem(name, f"given {count} times; give it once"))
     if problems:
         raise InvalidRequest(problems)
+
+
+def _names_of(dependant: Dependant) -> Iterator[str]:
+    """Yield the query parameters that a route and its providers take."""
+    yield from (field.alias for field in dependant.query_params)
+    for provider in dependant.dependencies:
+        yield from _names_of(provider)
+
+
+async def _refuse_unknown(request: Request) -> None:
+    if request.scope["query_string"]:
+        refuse_unknown_parameters(request)
 
 
 async def _page(
@@ -92,6 +117,8 @@ async def _include_receipts(include: _Include = None) -> bool:
     return include is not None
 
 
+#: for every route but those of signed links, whose query is checked with the signature
+KNOWN_PARAMETERS_ONLY = Depends(_refuse_unknown)
 #: whether the client asks for the receipts of the jobs in a list
 IncludeReceiptsDep = Annotated[bool, Depends(_include_receipts)]
 FilterDep = Annotated[Filter, Depends(_filter)]

@@ -34,7 +34,7 @@ _BYTES = {"type": "string", "format": "binary"}
             "description": "Redirect to the image in the bucket, by a link that is valid for a few minutes; "
             "only with DARKROOM_API_REDIRECT_IMAGES"
         },
-        **problems(401, 403, 404, 410, 421, 503),
+        **problems(401, 403, 404, 410, 421, 422, 503),
     },
 )
 def show_image(

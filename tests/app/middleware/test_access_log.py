@@ -29,7 +29,7 @@ def test_what_was_refused_is_logged_and_health_checks_and_polls_only_for_debuggi
         ("DEBUG", "GET", "/healthz", "/healthz", 200, None),
         ("DEBUG", "GET", "/readyz", "/readyz", 503, None),
         ("DEBUG", "GET", "/v1/jobs", "/v1/jobs", 200, None),
-        ("INFO", "GET", "/v1/jobs/{id}/events", "/v1/jobs/one/events", 404, "one"),
+        ("INFO", "GET", "/v1/jobs/{id}/events", "/v1/jobs/one/events", 422, "one"),
         ("INFO", "GET", "other", "/nothing", 404, None),
     ]
 

@@ -110,3 +110,22 @@ def test_a_preflight_leaves_nothing_behind(served: Callable[..., TestClient], qu
 
     assert set(queue.connection.keys("*")) == before
     assert submit(client)["status"] == "queued"
+
+
+def test_a_page_can_read_an_unexpected_error_which_is_logged_once(
+    api_settings: ApiSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = create_app(api_settings.model_copy(update={"cors_origins": [STUDIO]}))
+
+    @app.get("/fails")
+    def fail() -> None:
+        raise RuntimeError("a defect")
+
+    with TestClient(app, raise_server_exceptions=False) as client:
+        responses = [client.request(method, "/fails", headers=origin(STUDIO)) for method in ("GET", "HEAD")]
+
+    for response in responses:
+        assert response.status_code == 500
+        assert response.headers["Access-Control-Allow-Origin"] == STUDIO
+        assert "Retry-After" in response.headers["Access-Control-Expose-Headers"]
+        assert caplog.text.count(f"request {response.headers['X-Request-ID']}: ") == 1
