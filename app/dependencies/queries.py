@@ -20,10 +20,17 @@ _METADATA = "metadata."
 _DEFAULT_LIMIT = 20
 #: What clients write for a parameter that they do not set: `URLSearchParams` turns null into this word.
 _NULL = "null"
-NULL_IS_ABSENT = BeforeValidator(lambda value: None if value == _NULL else value)
-_NULL_IS_DEFAULT_LIMIT = BeforeValidator(lambda value: _DEFAULT_LIMIT if value == _NULL else value)
 #: Name of a route -> prefix of parameters of which it takes any number.
 _OPEN_PREFIXES = {"list_jobs": _METADATA}
+
+
+def null_is_absent(text: str | None) -> str | None:
+    """Return a parameter's text, or None where it is the word for that."""
+    return None if text == _NULL else text
+
+
+NULL_IS_ABSENT = BeforeValidator(null_is_absent)
+_NULL_IS_DEFAULT_LIMIT = BeforeValidator(lambda value: _DEFAULT_LIMIT if value == _NULL else value)
 
 
 @dataclass(frozen=True)

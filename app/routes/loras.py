@@ -16,6 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from app.auth import Principal
 from app.dependencies.access import RATE_LIMITED, PrincipalDep, VisibleCatalogueDep
 from app.dependencies.bodies import LoraFileDep
+from app.dependencies.queries import null_is_absent
 from app.dependencies.services import ServicesDep
 from app.dependencies.submissions import IdempotentCallDep
 from app.openapi.routes import MAKING, lora_body, problems
@@ -33,7 +34,12 @@ from contracts.weights.lora_files import AdapterFacts, describe, read_facts, rea
 router = APIRouter(prefix="/v1", tags=["catalogue"])
 
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_ID_RULE = "1–64 of a–z, 0–9, `.`, `-` and `_`, starting with a letter or a digit"
+#: What programs write for a value that they do not have: as ids they would be mistakes.
+_NO_VALUES = frozenset({"null", "none", "nil", "undefined", "nan", "true", "false"})
+_ID_RULE = (
+    "1–64 of a–z, 0–9, `.`, `-` and `_`, starting with a letter or a digit; not "
+    f"{', '.join(sorted(_NO_VALUES - {'null'}))}"
+)
 
 
 class LoraView(BaseModel):
@@ -112,8 +118,7 @@ async def add_lora(
     catalogue = services.catalogue
     sha256 = await run_in_threadpool(_hash, file.path)
     id = _id_of(file, name, sha256)
-    if _is_built_in(id, catalogue):
-        raise Conflict(f"the operator's catalogue has a LoRA {id!r}; choose another name")
+    _require_free(id, catalogue)
     facts = await services.file_checks.run(principal.owner, lambda: _check_file(file.path, catalogue))
     response.status_code = 200
 
@@ -167,6 +172,17 @@ def _check_file(path: Path, catalogue: Catalogue) -> AdapterFacts:
     return facts
 
 
+def _require_free(id: str, catalogue: Catalogue) -> None:
+    """Refuse an id of the operator's catalogue: people would take the LoRA for what the operator offers."""
+    for kind, rows in (
+        ("LoRA", catalogue.loras),
+        ("model", catalogue.models),
+        ("ControlNet", catalogue.controlnets),
+    ):
+        if any(row.id == id for row in rows):
+            raise Conflict(f"the operator's catalogue has a {kind} {id!r}; choose another name")
+
+
 def _is_built_in(id: str, catalogue: Catalogue) -> bool:
     return any(lora.id == id for lora in catalogue.loras)
 
@@ -181,14 +197,15 @@ def _id_of(file: SpooledFile, name: str | None, sha256: str) -> str:
     if unknown:
         problems = [FieldProblem(field, "unknown field", ["file", "name"]) for field in unknown]
         raise InvalidRequest(problems)
-    names = {text for text in (name, file.fields.get("name")) if text is not None}
+    given = (null_is_absent(name), null_is_absent(file.fields.get("name")))
+    names = {text for text in given if text is not None}
     if len(names) > 1:
         raise InvalidRequest([FieldProblem("name", "the form and the query have different names; send one")])
     if not names:
         plain = re.sub(r"[^a-z0-9._-]+", "-", Path(file.filename).stem.lower()).strip("-._")[:64]
-        return plain or f"lora-{sha256[:12]}"
+        return plain if plain and plain not in _NO_VALUES else f"lora-{sha256[:12]}"
     (id,) = names
-    if _ID.fullmatch(id) is None:
+    if _ID.fullmatch(id) is None or id in _NO_VALUES:
         raise InvalidRequest([FieldProblem("name", f"{id[:64]!r} is not a valid id", _ID_RULE)])
     return id
 

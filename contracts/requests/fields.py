@@ -23,7 +23,8 @@ DEFAULT_STRENGTH, DEFAULT_MASK_BLUR = 0.6, 0
 DEFAULT_FIT: Fit = "cover"
 DEFAULT_OUTPUT_QUALITY = 95
 PROMPT_FIELDS = ("prompt", "prompt_2", "prompt_3", "negative_prompt")
-#: All prompts of a job together, as they are stored. A single prompt of 10,000 characters always fits.
+#: All prompts of a job together, as they are stored: in a1111 syntax the text, and its weighted parts. A single
+#: plain prompt of 10,000 characters always fits; how much of it the encoders read is a matter of `long_prompt`.
 MAX_PROMPT_BYTES = 64 * 1024
 
 
@@ -136,8 +137,8 @@ class Control(StrictModel):
     )
     preprocess: str | None = Field(
         None,
-        description="Name from `/v1/preprocessors` that makes the control image from `image`. Default: `image` "
-        "is the control image itself.",
+        description="Name of the preprocessor that makes the control image from `image`. There are none yet, so "
+        "only null is accepted. Default: `image` is the control image itself.",
     )
     conditioning_scale: float = Field(1.0, ge=0, le=2, description="Weight of the ControlNet; 0 turns it off.")
     guidance_start: float = Field(
@@ -223,8 +224,9 @@ class ImageFields(StrictModel):
         None,
         ge=1,
         le=512,
-        description="Length of the prompt for the T5 encoder, in tokens; the rest of a longer prompt is cut "
-        "off for T5. Default: the model's own.",
+        description="Number of tokens that the T5 encoder reads of a prompt, its end token included. T5 does not "
+        "read the rest of a longer prompt, which `long_prompt` can refuse. At most what `/v1/models` says of the "
+        "model. Default: the model's own.",
     )
     original_size: tuple[Coordinate, Coordinate] | None = Field(
         None,

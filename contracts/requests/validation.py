@@ -201,9 +201,12 @@ def _control_image_problems(path: str, control: Control, row: ControlNetSpec) ->
 
 
 def _control_option_problems(path: str, control: Control, row: ControlNetSpec) -> Iterator[FieldProblem]:
-    if control.preprocess is not None and control.preprocess not in row.preprocessors:
-        message = f"{row.id} has no preprocessor {control.preprocess!r}"
-        yield FieldProblem(f"{path}.preprocess", message, list(row.preprocessors))
+    if control.preprocess is not None:  # no worker of this release makes control images, whatever a row names
+        message = (
+            f"is not available: no control image is made from an ordinary one here, got "
+            f"{control.preprocess[:64]!r}; send an image that {row.id} can use as it is, and remove preprocess"
+        )
+        yield FieldProblem(f"{path}.preprocess", message)
     if control.guidance_start >= control.guidance_end:
         message = f"must be less than guidance_end ({control.guidance_end:g}), got {control.guidance_start:g}"
         yield FieldProblem(f"{path}.guidance_start", message, f"0 ≤ guidance_start < {control.guidance_end:g}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,8 +32,14 @@ from app.inputs.codec.stored_form import STORED_MODES, normalize, to_file, to_pn
 
 #: Accepted formats, by Pillow's names; its other decoders are never tried. The library for HEIF may be missing.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
-#: Brands of HEIC files, behind `ftyp`.
-_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+#: How files of the formats begin whose decoders do not say that such a file is broken.
+_SIGNATURES = {
+    "AVIF": re.compile(rb".{4}ftyp(avif|avis)", re.DOTALL),
+    "HEIF": re.compile(rb".{4}ftyp(hei[cxms]|hev[cx]|mif1|msf1)", re.DOTALL),
+    "GIF": re.compile(rb"GIF8[79]a"),
+    "TIFF": re.compile(rb"II[*+]\0|MM\0[*+]"),
+    "WebP": re.compile(rb"RIFF.{4}WEBP", re.DOTALL),
+}
 
 
 class Unreadable(Exception):
@@ -179,8 +186,12 @@ def _readable() -> tuple[str, ...]:
 
 
 def _describe_unknown(data: bytes) -> str:
-    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+    """Say what bytes are that no decoder takes: an unknown format, or the beginning of a known one."""
+    name = next((name for name, signature in _SIGNATURES.items() if signature.match(data)), None)
+    if name == "HEIF" and name not in _readable():
         return "is a HEIC image, which this service is not set up to read; send it as JPEG, PNG or AVIF"
+    if name is not None:
+        return f"is corrupt or truncated: it begins as {name}, and the rest cannot be read"
     return "is not an image in a supported format"
 
 

@@ -104,6 +104,52 @@ def test_loras_of_the_catalogue_are_described_from_their_files(client: TestClien
     assert crescent["sha256"] is None
 
 
+def test_a_name_that_stands_for_no_value_is_never_an_id(client: TestClient) -> None:
+    made_up = f"lora-{hashlib.sha256(TINT).hexdigest()[:12]}"
+    for name in ("none", "nil", "undefined", "nan", "true", "false"):
+        in_form = client.post("/v1/loras", files={"file": ("a.safetensors", TINT)}, data={"name": name})
+        for response in (_add(client, name=name), in_form):
+            assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "name")
+        assert client.post("/v1/loras", files={"file": (f"{name}.safetensors", TINT)}).json()["id"] == made_up
+    assert _add(client, name="null").json()["id"] == made_up
+    null_in_form = client.post("/v1/loras", files={"file": ("mine.safetensors", TINT)}, data={"name": "null"})
+    assert null_in_form.json()["id"] == "mine"
+    assert set(_ids(client)) & {"null", "none", "undefined"} == set()
+
+
+@pytest.mark.parametrize("name", ["shapes-sdxl", "shapes-sdxl-silhouette", "shapes-sdxl-tint"])
+def test_an_id_of_the_catalogue_is_taken_whatever_kind_it_is_of(client: TestClient, name: str) -> None:
+    for response in (_add(client, name=name), client.post("/v1/loras", files={"file": (f"{name}.pt", TINT)})):
+        assert (response.status_code, response.json()["code"]) == (409, "conflict")
+        assert f"{name!r}; choose another name" in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "..",
+        ".a",
+        "-a",
+        " a",
+        "a ",
+        "a\n",
+        "a/b",
+        "..\\a",
+        "a:0.5",
+        "A",
+        "ａ",
+        "аbc",
+        "a\u200b",
+        "a\0",
+        "",
+        "a" * 65,
+    ],
+)
+def test_a_name_of_other_characters_is_refused(client: TestClient, name: str) -> None:
+    response = _add(client, name=name)
+    assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "name")
+
+
 @pytest.mark.parametrize(
     ("filename", "fields", "id"),
     [

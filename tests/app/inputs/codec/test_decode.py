@@ -48,6 +48,24 @@ def test_other_formats_are_refused_although_pillow_reads_them(name: str) -> None
         decode(encode_solid("RGB", (32, 32), "red", name), LIMITS)
 
 
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (encode_solid("RGB", (32, 32), "red", "AVIF")[:200], "begins as AVIF"),
+        (encode_solid("RGB", (32, 32), "red", "TIFF")[:40], "begins as TIFF"),
+        (encode_solid("RGB", (32, 32), "red", "GIF")[:8], "begins as GIF"),
+        (encode_solid("RGB", (32, 32), "red", "WEBP")[:20], "is corrupt or truncated"),
+        (encode_solid("RGB", (32, 32), "red", "PNG")[:60], "is corrupt or truncated"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "is a HEIC image"),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0", "not an image in a supported format"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "not an image in a supported format"),
+    ],
+)
+def test_a_broken_file_of_a_known_format_is_not_called_one_of_an_unknown_format(data: bytes, message: str) -> None:
+    with pytest.raises(Unreadable, match=message):
+        decode(data, LIMITS)
+
+
 @pytest.mark.parametrize("data", [b"", b"not an image", b"%!PS-Adobe-3.0 EPSF-3.0", b"\x89PNG\r\n\x1a\n"])
 def test_bytes_that_are_not_an_image_are_refused(data: bytes) -> None:
     with pytest.raises(Unreadable):
