@@ -20,6 +20,7 @@ from contracts.errors import (
     DarkroomError,
     FieldProblem,
     Gone,
+    ImageRefused,
     ImageTooLarge,
     InvalidRequest,
     LinkRefused,
@@ -219,8 +220,4 @@ def rate_headers(calls_per_minute: int, remaining: int, reset_seconds: float) ->
 
 
 def _problems_of(error: Exception) -> tuple[FieldProblem, ...]:
-    if isinstance(error, InvalidRequest | NotReady):
-        return error.problems
-    if isinstance(error, ImageTooLarge | NotAnImage):
-        return (error.problem,)
-    return ()
+    return error.problems if isinstance(error, InvalidRequest | NotReady | ImageRefused) else ()

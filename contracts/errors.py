@@ -3,8 +3,9 @@
 DarkroomError
 ├── InvalidRequest        the request breaks a rule; one FieldProblem each
 ├── UnreadableBody        the body is not what its content type says
-├── ImageTooLarge
-├── NotAnImage
+├── ImageRefused          an image that cannot be used
+│   ├── ImageTooLarge
+│   └── NotAnImage
 ├── LinkRefused           a signed link is forged or expired
 ├── NotFound
 │   └── Gone              it existed, and has expired
@@ -71,7 +72,18 @@ class UnreadableBody(DarkroomError):
     """A body that is not what its content type says."""
 
 
-class ImageTooLarge(DarkroomError):
+class ImageRefused(DarkroomError):
+    """An image that cannot be used, whatever the request says of it."""
+
+    problem: FieldProblem
+
+    @property
+    def problems(self) -> tuple[FieldProblem, ...]:
+        """The problem, as other errors hold theirs."""
+        return (self.problem,)
+
+
+class ImageTooLarge(ImageRefused):
     """An image with more bytes or pixels than allowed; raised before it is decoded, from its header."""
 
     def __init__(self, field: str, message: str, allowed: object) -> None:
@@ -79,7 +91,7 @@ class ImageTooLarge(DarkroomError):
         super().__init__(message)
 
 
-class NotAnImage(DarkroomError):
+class NotAnImage(ImageRefused):
     """Bytes that are not an image, a truncated image, or one of an unsupported format."""
 
     def __init__(self, field: str, message: str) -> None:

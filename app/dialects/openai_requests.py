@@ -38,8 +38,10 @@ def read_request(kind: type[_AnyImageRequest], raw: bytes) -> Reading[_AnyImageR
 
 def draft_request(
     reading: Reading[_AnyImageRequest], catalogue: Catalogue, inputs: InputReader, files: Mapping[str, bytes]
-) -> tuple[Reading[JobRequest], Mapping[str, GivenImage]]:
+) -> tuple[Reading[JobRequest], Mapping[str, GivenImage] | None]:
     """Return the reading of our request for the same images, and the images that are given with it, by field.
+
+    They are None where something is wrong with the request: then they are not read.
 
     Raises:
         InvalidRequest: the mask is opaque.
@@ -50,7 +52,7 @@ def draft_request(
     if problems:
         requests = tuple(request for found in ours for request in found.requests)
         made_up = reading.made_up.union(*(found.made_up for found in ours))
-        return Reading(requests, problems, max(reading.count, len(problems)), made_up), {}
+        return Reading(requests, problems, max(reading.count, len(problems)), made_up), None
     request, given = translate(reading.requests[0], catalogue, inputs, files)
     return Reading((request,)), given
 

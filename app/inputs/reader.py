@@ -9,12 +9,19 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from app.inputs.decoder import ImageDecoder, InputImage
 from app.inputs.fetcher import Fetcher, NotFetched, TooMuch
-from contracts.errors import FieldProblem, InvalidRequest, NotFound
+from contracts.errors import (
+    FieldProblem,
+    ImageRefused,
+    InvalidRequest,
+    NotFound,
+    TryLater,
+    Unavailable,
+)
 from contracts.jobs.records import JobState
 from contracts.queue.client import JobQueue
 from contracts.requests.defaults import StoredImage
@@ -90,7 +97,8 @@ class InputReader:
             given: images by field path; the request's own text for these fields is not read.
 
         Raises:
-            InvalidRequest: the name of an image is unknown, is not base64, or cannot be fetched.
+            InvalidRequest: the name of an image is unknown, is not base64, or cannot be fetched; or something is
+                wrong with several images.
             ImageTooLarge: more bytes or pixels than the limits.
             NotAnImage: the bytes are not an image.
             TooManyImages: too many images are being decoded.
@@ -98,7 +106,42 @@ class InputReader:
         """
         given = given or {}
         keys: dict[str, str] = {}
-        return {field: self._read(field, given.get(field, text), keys) for field, text in _fields_of(request)}
+        images: dict[str, Input] = {}
+        errors: list[InvalidRequest | ImageRefused] = []
+        for field, text in _fields_of(request):
+            try:
+                images[field] = self._read(field, given.get(field, text), keys)
+            except (InvalidRequest, ImageRefused) as error:
+                errors.append(error)
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            raise InvalidRequest([problem for error in errors for problem in error.problems])
+        return images
+
+    def find_problems(
+        self, request: JobRequest, given: Mapping[str, GivenImage], known: Iterable[str]
+    ) -> list[FieldProblem]:
+        """Return what is wrong with the images of a request that is refused for another reason.
+
+        Nothing is fetched for such a request; what cannot be told now is told once the rest is right.
+
+        Args:
+            known: fields that are not to be looked at; an image inside one of them is not, either.
+        """
+        problems: list[FieldProblem] = []
+        skipped = tuple(f"{field}." for field in known)
+        for field, text in _fields_of(request):
+            source = given.get(field, text)
+            if f"{field}.".startswith(skipped) or (isinstance(source, str) and _is_remote(source)):
+                continue
+            try:
+                self._read(field, source, {})
+            except (InvalidRequest, ImageRefused) as error:
+                problems += error.problems
+            except (TryLater, Unavailable):
+                break
+        return problems
 
     def read_alpha_mask(self, field: str, source: str | bytes) -> InputImage:
         """Read an image, named or as bytes, as the mask of its transparent part; raises as `read`."""
@@ -269,10 +312,13 @@ def _fields_of(request: JobRequest) -> Iterator[tuple[str, str]]:
 def _is_path(text: str) -> bool:
     """Whether a text is the name of a file somewhere, rather than the image in it."""
     text = text.strip()
-    is_remote = _URL.match(text) is not None and not text.lower().startswith(("file:", "blob:"))
-    if len(text) > _MAX_PATH or is_remote:
+    if len(text) > _MAX_PATH or _is_remote(text):
         return False
     return _PATH.match(text) is not None or _FILE_NAME.fullmatch(text) is not None
+
+
+def _is_remote(text: str) -> bool:
+    return _URL.match(text.strip()) is not None and not text.strip().lower().startswith(("file:", "blob:"))
 
 
 def _refused(field: str, message: str) -> InvalidRequest:

@@ -29,10 +29,14 @@ from contracts.uploads.loras import resolve_uploads
 
 @dataclass(frozen=True)
 class JobDraft:
-    """A request as it was read, and the images that are given with it instead of named in it, by field path."""
+    """A request as it was read, and the images that are given with it instead of named in it, by field path.
+
+    Attributes:
+        images: None where something is wrong with the reading and it does not have the request's images.
+    """
 
     reading: Reading[JobRequest]
-    images: Mapping[str, GivenImage] = field(default_factory=dict)
+    images: Mapping[str, GivenImage] | None = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,9 @@ class RequestChecks:
         with _collecting(more):
             webhook = self._resolve_webhook(request)
         if reading.problems or more:
+            if draft.images is not None:
+                known = {problem.field for problem in reading.problems} | reading.made_up
+                more += self.inputs.find_problems(request, draft.images, known)
             raise InvalidRequest([*reading.problems, *more], reading.count + len(more))
         model = catalogue.model(request.model or catalogue.default_model)
         priority = self.principal.priority_of(request)

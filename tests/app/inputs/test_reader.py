@@ -296,3 +296,15 @@ def test_the_byte_limit_is_exact(queue: JobQueue, storage: Storage, retention: R
         assert exact.read(img2img(data_url(RED)))
         with pytest.raises(ImageTooLarge):
             exact.read(img2img(data_url(RED + b"\0")))
+
+
+def test_what_is_wrong_with_each_of_several_images_is_told_at_once(reader: InputReader) -> None:
+    request = InpaintRequest(prompt="x", image="upload:none", mask_image=base64.b64encode(b"text").decode())
+
+    with pytest.raises(InvalidRequest) as caught:
+        reader.read(request)
+
+    assert [problem.field for problem in caught.value.problems] == ["image", "mask_image"]
+    assert reader.find_problems(request, {}, []) == list(caught.value.problems)
+    assert [problem.field for problem in reader.find_problems(request, {}, ["image"])] == ["mask_image"]
+    assert reader.find_problems(img2img("https://example.com/a.png"), {}, []) == []

@@ -118,3 +118,21 @@ def test_more_reasons_than_are_shown_are_counted(client: TestClient) -> None:
 
     assert len(response.json()["errors"]) == 50
     assert "60 problems" in response.json()["detail"]
+
+
+def test_what_is_wrong_with_images_is_told_with_the_other_reasons(client: TestClient) -> None:
+    body = {
+        "prompt": "x",
+        "strength": 7,
+        "guidance_scale": 1,
+        "negative_prompt": "y",
+        "image": "upload:none",
+        "mask_image": "bm90IGFuIGltYWdl",
+    }
+    response = client.post("/v1/inpaint", json=body)
+
+    reasons = {problem["field"]: problem["message"] for problem in response.json()["errors"]}
+    assert (response.status_code, set(reasons)) == (422, {"strength", "negative_prompt", "image", "mask_image"})
+    assert "does not exist" in reasons["image"]
+    assert "is not an image" in reasons["mask_image"]
+    assert client.get("/v1/jobs").json()["data"] == []
