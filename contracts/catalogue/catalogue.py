@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from contracts.catalogue.families import FAMILIES, Family, Mode, Task
 from contracts.catalogue.rows import SOURCE_FORMS, Row, Variant, WeightRow, address_of
-from contracts.catalogue.schedulers import SCHEDULERS, names_for
+from contracts.catalogue.schedulers import SCHEDULERS, Kind, mismatch, names_for
 from contracts.errors import CatalogueError, NotFound
 from contracts.hub.source import HubSource, parse_source
 
@@ -33,6 +33,8 @@ class ModelSpec(Row):
         refuses: fields that it ignores (`guidance_scale` for a distilled FLUX) and requests may not set.
         max_clip_skip: largest `clip_skip`; lower than the request's limit for encoders with few layers.
         prompt_hint: an example prompt that works well.
+        only_tasks: tasks that its weights can run, where these are fewer than the family's; empty: all of them.
+        scheduler_config: configuration of its own scheduler, which the others must follow; empty: not known.
     """
 
     config: str | None = None
@@ -43,6 +45,8 @@ class ModelSpec(Row):
     refuses: tuple[str, ...] = ()
     max_clip_skip: int = 8
     prompt_hint: str = ""
+    only_tasks: tuple[Task, ...] = ()
+    scheduler_config: Mapping[str, object] = Field(default_factory=dict)
 
     @property
     def family_spec(self) -> Family:
@@ -57,12 +61,17 @@ class ModelSpec(Row):
     @property
     def tasks(self) -> list[Task]:
         """Tasks that the model can run."""
-        return [task for task in Task if Mode(task.value) in self.family_spec.modes]
+        known = [task for task in Task if Mode(task.value) in self.family_spec.modes]
+        return [task for task in known if task in (self.only_tasks or known)]
 
     @property
     def schedulers(self) -> list[str]:
         """Public names of the schedulers that work with the model."""
-        return names_for(self.family_spec.kind)
+        rows = [SCHEDULERS[name] for kind in _kinds_of(self.family_spec) for name in names_for(kind)]
+        if not self.scheduler_config:
+            usual = self.family_spec.kind
+            return [row.id for row in rows if row.kind == usual or row.id == self.default("scheduler")]
+        return [row.id for row in rows if mismatch(row, self.scheduler_config) is None]
 
     def pinned(self, commit: str | None, config_commit: str | None = None) -> Self:
         """Return the row with these commits for the revisions of its source and of its `config`."""
@@ -83,12 +92,17 @@ class ModelSpec(Row):
             known = sorted(self.family_spec.defaults)
             raise ValueError(f"unknown defaults {sorted(unknown)}; family {self.family} has {known}")
         scheduler = SCHEDULERS.get(str(self.default("scheduler")))
-        if scheduler is None or scheduler.kind != self.family_spec.kind:
-            allowed = ", ".join(self.schedulers)
+        if scheduler is None or scheduler.kind not in _kinds_of(self.family_spec):
+            allowed = ", ".join(name for kind in _kinds_of(self.family_spec) for name in names_for(kind))
             raise ValueError(
                 f"scheduler {self.default('scheduler')!r} does not work with {self.family}; allowed: {allowed}"
             )
         return self
+
+
+def _kinds_of(family: Family) -> tuple[Kind, ...]:
+    """The kinds of checkpoint that a family has, the usual one first."""
+    return ("diffusion", "edm") if family.kind == "diffusion" else (family.kind,)
 
 
 class LoraSpec(WeightRow):

@@ -1,4 +1,4 @@
-"""Schedulers by public name: diffusers class, kind of model, options.
+"""Schedulers by public name: diffusers class, kind of model, options, and which settings of a checkpoint it lacks.
 
 Rows are data; `worker/sampling/schedulers.py` makes the object. Options override the checkpoint's configuration.
 """
@@ -10,8 +10,29 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
-#: `diffusion` models predict noise or velocity along a beta schedule, `flow` models a rectified flow.
-Kind = Literal["diffusion", "flow"]
+#: `diffusion` models predict noise or velocity along a beta schedule, `flow` models a rectified flow, `edm` models
+#: the same as diffusion models along a continuous range of noise levels (https://arxiv.org/abs/2206.00364).
+Kind = Literal["diffusion", "flow", "edm"]
+
+#: Settings that tell how a checkpoint was trained, with the value that asks for nothing. Where one has another
+#: value, a scheduler that lacks it would make a wrong image.
+MODEL_SETTINGS: Mapping[Kind, Mapping[str, object]] = MappingProxyType(
+    {
+        "diffusion": {"rescale_betas_zero_snr": False, "timestep_type": "discrete", "thresholding": False},
+        "flow": {
+            "shift_terminal": None, "invert_sigmas": False, "stochastic_sampling": False, "scale_factors": None,
+            "use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False,
+        },
+        "edm": {},
+    }
+)  # fmt: skip
+#: Values of `prediction_type` that a scheduler may know.
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+#: Beginnings of the names of diffusers' schedulers for models with a beta schedule.
+_BETA_SCHEDULES = (
+    "DDIM", "DDPM", "DEIS", "DPMSolver", "Euler", "Heun", "IPNDM", "KDPM2", "LCM", "LMS", "PNDM", "SASolver",
+    "TCD", "UniPC",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -21,9 +42,11 @@ class SchedulerSpec:
     Attributes:
         id: public name.
         class_name: class in `diffusers`, made with `from_config` of the checkpoint's scheduler.
-        kind: kind of model that it works with.
+        kind: kind of checkpoint that it works with.
         options: configuration entries that it overrides.
         max_steps: maximum number of steps; None without a limit of its own.
+        lacks: those of `MODEL_SETTINGS` that it does not follow.
+        predictions: what the model may predict.
     """
 
     id: str
@@ -31,36 +54,80 @@ class SchedulerSpec:
     kind: Kind
     options: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
     max_steps: int | None = None
+    lacks: tuple[str, ...] = ()
+    predictions: tuple[str, ...] = PREDICTIONS
 
+
+_NOISE_OR_VELOCITY = ("epsilon", "v_prediction")
+_DISCRETE = ("timestep_type", "thresholding")
+_FLOW_SOLVER: Mapping[str, object] = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+#: The solvers know the other ways to spread sigmas too, but only for a beta schedule.
+_FLOW_SPREAD = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
+_FLOW_ONLY = ("invert_sigmas", "stochastic_sampling", "scale_factors")
 
 _ROWS = (
-    SchedulerSpec("euler", "EulerDiscreteScheduler", "diffusion"),
-    SchedulerSpec("euler_karras", "EulerDiscreteScheduler", "diffusion", {"use_karras_sigmas": True}),
-    SchedulerSpec("euler_a", "EulerAncestralDiscreteScheduler", "diffusion"),
-    SchedulerSpec("heun", "HeunDiscreteScheduler", "diffusion"),
-    SchedulerSpec("ddim", "DDIMScheduler", "diffusion"),
-    SchedulerSpec("pndm", "PNDMScheduler", "diffusion", {"skip_prk_steps": True}),
-    # Its steps are chosen from the 50 that LCM models are distilled on.
-    SchedulerSpec("lcm", "LCMScheduler", "diffusion", max_steps=50),
-    SchedulerSpec("unipc", "UniPCMultistepScheduler", "diffusion"),
-    SchedulerSpec("dpmpp_2m", "DPMSolverMultistepScheduler", "diffusion"),
-    SchedulerSpec("dpmpp_2m_karras", "DPMSolverMultistepScheduler", "diffusion", {"use_karras_sigmas": True}),
+    SchedulerSpec("euler", "EulerDiscreteScheduler", "diffusion", lacks=("thresholding",)),
     SchedulerSpec(
-        "dpmpp_2m_sde", "DPMSolverMultistepScheduler", "diffusion", {"algorithm_type": "sde-dpmsolver++"}
+        "euler_karras",
+        "EulerDiscreteScheduler",
+        "diffusion",
+        {"use_karras_sigmas": True},
+        lacks=("thresholding",),
     ),
-    SchedulerSpec("flow_euler", "FlowMatchEulerDiscreteScheduler", "flow"),
+    SchedulerSpec(
+        "euler_a",
+        "EulerAncestralDiscreteScheduler",
+        "diffusion",
+        lacks=_DISCRETE,
+        predictions=_NOISE_OR_VELOCITY,
+    ),
+    SchedulerSpec(
+        "heun",
+        "HeunDiscreteScheduler",
+        "diffusion",
+        lacks=("rescale_betas_zero_snr", *_DISCRETE),
+        predictions=_NOISE_OR_VELOCITY,
+    ),
+    SchedulerSpec("ddim", "DDIMScheduler", "diffusion", lacks=("timestep_type",)),
+    SchedulerSpec(
+        "pndm",
+        "PNDMScheduler",
+        "diffusion",
+        {"skip_prk_steps": True},
+        lacks=("rescale_betas_zero_snr", *_DISCRETE),
+        predictions=_NOISE_OR_VELOCITY,
+    ),
+    # Its steps are chosen from the 50 that LCM models are distilled on.
+    SchedulerSpec("lcm", "LCMScheduler", "diffusion", max_steps=50, lacks=("timestep_type",)),
+    SchedulerSpec("unipc", "UniPCMultistepScheduler", "diffusion", lacks=("timestep_type",)),
+    SchedulerSpec("dpmpp_2m", "DPMSolverMultistepScheduler", "diffusion", lacks=("timestep_type",)),
+    SchedulerSpec(
+        "dpmpp_2m_karras",
+        "DPMSolverMultistepScheduler",
+        "diffusion",
+        {"use_karras_sigmas": True},
+        lacks=("timestep_type",),
+    ),
+    SchedulerSpec(
+        "dpmpp_2m_sde",
+        "DPMSolverMultistepScheduler",
+        "diffusion",
+        {"algorithm_type": "sde-dpmsolver++"},
+        lacks=("timestep_type",),
+    ),
+    SchedulerSpec("flow_euler", "FlowMatchEulerDiscreteScheduler", "flow", lacks=("scale_factors",)),
     SchedulerSpec(
         "flow_dpmpp_2m",
         "DPMSolverMultistepScheduler",
         "flow",
-        {"use_flow_sigmas": True, "prediction_type": "flow_prediction"},
+        _FLOW_SOLVER,
+        lacks=("shift_terminal", *_FLOW_ONLY, *_FLOW_SPREAD),
     ),
     SchedulerSpec(
-        "flow_unipc",
-        "UniPCMultistepScheduler",
-        "flow",
-        {"use_flow_sigmas": True, "prediction_type": "flow_prediction"},
+        "flow_unipc", "UniPCMultistepScheduler", "flow", _FLOW_SOLVER, lacks=(*_FLOW_ONLY, *_FLOW_SPREAD)
     ),
+    SchedulerSpec("edm_euler", "EDMEulerScheduler", "edm", predictions=_NOISE_OR_VELOCITY),
+    SchedulerSpec("edm_dpmpp_2m", "EDMDPMSolverMultistepScheduler", "edm", predictions=_NOISE_OR_VELOCITY),
 )
 
 SCHEDULERS: Mapping[str, SchedulerSpec] = MappingProxyType({row.id: row for row in _ROWS})
@@ -69,3 +136,34 @@ SCHEDULERS: Mapping[str, SchedulerSpec] = MappingProxyType({row.id: row for row 
 def names_for(kind: Kind) -> list[str]:
     """Return the public names of the schedulers that work with this kind of model, in the order of the table."""
     return [row.id for row in _ROWS if row.kind == kind]
+
+
+def kind_of(settings: Mapping[str, object]) -> Kind | None:
+    """Return the kind of a checkpoint by its scheduler's class; None where no scheduler here is for it."""
+    name = str(settings.get("_class_name"))
+    if name.startswith("EDM"):
+        return "edm"
+    is_flow = settings.get("prediction_type") == "flow_prediction" or settings.get("use_flow_sigmas")
+    if name.startswith("FlowMatch") or is_flow:
+        return "flow"
+    return "diffusion" if name.startswith(_BETA_SCHEDULES) else None
+
+
+def mismatch(row: SchedulerSpec, settings: Mapping[str, object]) -> str | None:
+    """Return why a scheduler would make a checkpoint's images wrong, as the end of a sentence; None: it would not.
+
+    Args:
+        settings: the configuration of the checkpoint's own scheduler; empty where it is not known.
+    """
+    if not settings:
+        return None
+    if "_class_name" in settings and kind_of(settings) != row.kind:
+        return f"cannot follow a checkpoint that was trained for {str(settings.get('_class_name'))[:80]}"
+    for name in row.lacks:
+        neutral = MODEL_SETTINGS[row.kind][name]
+        if (settings.get(name) or neutral) != neutral:
+            return f"does not follow the checkpoint's {name} = {str(settings[name])[:80]}"
+    predicted = settings.get("prediction_type")
+    if row.kind != "flow" and predicted is not None and predicted not in row.predictions:
+        return f"does not know the checkpoint's prediction_type = {str(predicted)[:80]}"
+    return None

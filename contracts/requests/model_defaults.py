@@ -1,7 +1,7 @@
 """Checks at the start of a process that the defaults of each model are values that a request could give.
 
 A default takes the place of a field that a request leaves out, so nothing would check it before the job is made: a
-value out of range would be an error of every such request. Opens no checkpoints.
+value out of range would be an error of every such request. Of checkpoints it reads what limits them.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from contracts.errors import CatalogueError, InvalidRequest
 from contracts.requests.fields import ImageFields
 from contracts.requests.schema import REQUESTS, Txt2ImgRequest
 from contracts.requests.validation import check
+from contracts.weights.checkpoint_limits import with_checkpoint_limits
 
 _PROMPT = "a"
 
 
 def read_checked_catalogue(path: Path) -> Catalogue:
-    """Read a catalogue file, and check its rows and their defaults.
+    """Read a catalogue file, and check its rows and their defaults; each with the limits of its checkpoint.
 
     Raises:
         CatalogueError: as `read_catalogue` says; or a default of a model is not what a request could ask for.
     """
-    catalogue = read_catalogue(path)
+    catalogue = with_checkpoint_limits(read_catalogue(path))
     problems = [
         f"models.{index} ({model.id}): {problem}"
         for index, model in enumerate(catalogue.models)
@@ -56,5 +57,6 @@ def _problems(model: ModelSpec, catalogue: Catalogue) -> Iterator[str]:
     try:
         check(request, catalogue)
     except InvalidRequest as refused:
-        for problem in refused.problems:
+        # A model that makes no image from a text alone is no problem of its defaults.
+        for problem in (problem for problem in refused.problems if problem.field != "model"):
             yield f"defaults.{problem.field} {problem.message}"

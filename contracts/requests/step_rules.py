@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from contracts.catalogue.catalogue import ModelSpec
-from contracts.catalogue.schedulers import SCHEDULERS
+from contracts.catalogue.schedulers import SCHEDULERS, mismatch
 from contracts.errors import FieldProblem
 from contracts.requests.fields import MAX_STEPS, Speed
 
@@ -57,7 +57,9 @@ class StepRules:
         spec, kind = SCHEDULERS.get(self.scheduler), model.family_spec.kind
         if spec is None:
             yield FieldProblem("scheduler", f"unknown scheduler {self.scheduler!r}", model.schedulers)
-        elif spec.kind != kind:
+        elif reason := mismatch(spec, model.scheduler_config):
+            yield FieldProblem("scheduler", f"{spec.id} {reason} ({model.id})", model.schedulers)
+        elif spec.id not in model.schedulers:
             message = f"{spec.id} works with {spec.kind} models, and {model.id} is a {kind} model"
             yield FieldProblem("scheduler", message, model.schedulers)
         elif spec.max_steps is not None and self.steps > spec.max_steps:

@@ -74,6 +74,10 @@ def _mode_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProbl
     if mode is Mode.CONTROLNET_INPAINT and getattr(request, "image", None) is None:
         yield FieldProblem("image", "is required with mask_image")
         return
+    if model.only_tasks and request.task not in model.only_tasks:  # type: ignore[attr-defined]
+        message = f"{model.id} runs {', '.join(model.only_tasks)} alone: its weights are made for that"
+        yield FieldProblem("model", message, list(model.only_tasks))
+        return
     if mode not in family.modes:
         field = "image" if mode is Mode.CONTROLNET_IMG2IMG else "model"
         message = f"{model.id} ({family.id}) does not support {mode}"

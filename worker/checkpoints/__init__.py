@@ -1,6 +1,10 @@
 """Weights on disk: found, read and known by content.
 
 loader.py  folders, single files and hub ids into pipelines; never a pickle
+components.py       a folder's models, each of the right class and with all its weights
+original_layout.py  one file in an original layout, with an account of its tensors
+tracking.py         which tensors of a file end up in a model
+scaled.py           weights in 8 bits with scales beside them
 places.py  where the files of each model, ControlNet and LoRA are: found, or fetched once, and remembered
 files.py   content hashes of weight files, and their place in the system's page cache
 """

@@ -5,19 +5,20 @@ Knows nothing of devices, or of which models stay in memory.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import diffusers
 import torch
-from transformers import PreTrainedModel, T5EncoderModel
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.families import Mode
 from contracts.errors import CatalogueError
-from contracts.weights.parameter_counts import controlnet_parts
+from contracts.weights.parameter_counts import controlnet_parts, read_config
+from worker.checkpoints.components import load_complete, load_components
+from worker.checkpoints.original_layout import load_file_components, with_settings_of_file
 from worker.checkpoints.single_file import SingleFile
 from worker.checkpoints.sources import find_config
 from worker.families import DiffusersFamily
@@ -34,19 +35,27 @@ def load_model(
     """The text-to-image pipeline with its components, but for those that are to be skipped, in host memory.
 
     Raises:
-        CatalogueError: the checkpoint is not a safetensors file, or weights are missing.
-        Exception: whatever the libraries raise for weights that are missing or damaged.
+        CatalogueError: the checkpoint is not a safetensors file, is of another kind, lacks weights, or holds some
+            that nothing takes.
+        Exception: whatever the libraries raise for damaged files.
     """
+    pipeline_class: Any = getattr(diffusers, family.pipelines[Mode.TXT2IMG])
+    options = {"dtype": dtype, "local_files_only": True}
     if path.is_dir():
-        pipeline = _pipeline_class(family).from_pretrained(
-            path, dtype=dtype, variant=spec.variant, use_safetensors=True, local_files_only=True,
-            **dict.fromkeys(skipped),
-        )  # fmt: skip
+        components = load_components(family, path, dtype, spec.variant, skipped)
+        pipeline = pipeline_class.from_pretrained(path, **components, **dict.fromkeys(skipped), **options)
     elif path.suffix == ".safetensors":
-        pipeline = _load_file(catalogue, spec, family, path, dtype)
+        folder, file = find_config(catalogue, spec, family, path), SingleFile(path)
+        if folder is None:
+            raise CatalogueError("the configuration of its file is not on this machine")
+        components = load_file_components(file, family, folder, dtype, None if file.has_encoders else spec.variant)
+        pipeline = pipeline_class.from_pretrained(folder, **components, **options)
+        pipeline.register_modules(scheduler=with_settings_of_file(pipeline.scheduler, file))
     else:
         raise CatalogueError("a checkpoint in one file must be a .safetensors file")
-    _check_complete(pipeline)
+    misfit = family.misfit(pipeline.components)
+    if misfit is not None:
+        raise CatalogueError(f"its parts do not make a {family.id} model: {misfit}")
     _fix_vae_dtype(pipeline.vae, dtype)
     return pipeline
 
@@ -64,49 +73,18 @@ def _fix_vae_dtype(vae: Any, dtype: torch.dtype) -> None:
         vae.register_to_config(force_upcast=False)
 
 
-def _load_file(
-    catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily, path: Path, dtype: torch.dtype
-) -> Any:
-    """A pipeline from one file; what the file lacks comes from `spec.config`, a whole checkpoint then."""
-    file, folder = SingleFile(path), find_config(catalogue, spec, family, path)
-    if folder is None:
-        raise CatalogueError("the configuration of its file is not on this machine")
-    config, options = str(folder), {"dtype": dtype, "local_files_only": True}
-    if spec.config is None or file.has_encoders:
-        extra = {}
-        if spec.config is not None and family.t5 and not file.has_t5:
-            extra[family.t5] = T5EncoderModel.from_pretrained(
-                config, subfolder=family.t5, use_safetensors=True, **options
-            )
-        return _pipeline_class(family).from_single_file(str(path), config=config, **options, **extra)
-    denoiser_class = getattr(diffusers, family.denoiser_class)
-    denoiser = denoiser_class.from_single_file(str(path), config=config, subfolder=family.denoiser, **options)
-    return _pipeline_class(family).from_pretrained(
-        config, use_safetensors=True, variant=spec.variant, **{family.denoiser: denoiser}, **options
-    )
-
-
-def _check_complete(pipeline: Any) -> None:
-    """Refuse a pipeline with weights that the file lacks.
-
-    diffusers' single-file loader (0.42) leaves them on the meta device without an error;
-    `test_a_single_file_with_a_gap_is_refused` fails when that changes.
-    """
-    for name, part in pipeline.components.items():
-        if isinstance(part, PreTrainedModel):
-            part.tie_weights()  # T5's token embedding may be stored once and used twice
-        if isinstance(part, torch.nn.Module):
-            gaps = [key for key, tensor in part.named_parameters() if tensor.is_meta]
-            if gaps:
-                raise CatalogueError(f"{len(gaps)} weights of {name} are not in the file, {gaps[0]} for one")
-
-
 def load_controlnet(family: DiffusersFamily, path: Path, dtype: torch.dtype) -> Any:
-    """One ControlNet, in host memory, from its folder, or from its weights or their index beside `config.json`."""
+    """One ControlNet, in host memory, from its folder, or from its weights or their index beside `config.json`.
+
+    Raises:
+        CatalogueError: it is of another class, a union of several, or lacks weights.
+        Exception: whatever the libraries raise for damaged files.
+    """
     controlnet_class = getattr(diffusers, family.controlnet)
-    options = {"dtype": dtype, "use_safetensors": True, "local_files_only": True}
+    config = read_config(path if path.is_dir() else path.parent)
+    _check_controlnet(family, config)
     if path.is_dir():
-        return controlnet_class.from_pretrained(path, **options)
+        return load_complete(controlnet_class, path, "the ControlNet", dtype, None)
     # diffusers finds weights by their name alone.
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -118,8 +96,38 @@ def load_controlnet(family: DiffusersFamily, path: Path, dtype: torch.dtype) -> 
                     / f"diffusion_pytorch_model.safetensors{'.index.json' if path.suffix == '.json' else ''}"
                 )
             link.symlink_to(part.absolute())
-        return controlnet_class.from_pretrained(folder, **options)
+        return load_complete(controlnet_class, folder, "the ControlNet", dtype, None)
 
 
-def _pipeline_class(family: DiffusersFamily) -> Any:
-    return getattr(diffusers, family.pipelines[Mode.TXT2IMG])
+def _check_controlnet(family: DiffusersFamily, config: Mapping[str, Any]) -> None:
+    """Refuse a ControlNet of another class, which would be loaded in part; raises CatalogueError."""
+    if not config:
+        raise CatalogueError(
+            "a ControlNet must be a folder with config.json and its weights; there is no config.json"
+        )
+    named = config.get("_class_name")
+    if named != family.controlnet:
+        raise CatalogueError(f"it is a {str(named)[:80]}, and family {family.id} needs a {family.controlnet}")
+    if config.get("num_mode") is not None:
+        raise CatalogueError(
+            f"it is a union of {config['num_mode']} kinds of control (num_mode), of which no request can name one"
+        )
+
+
+#: Entries that a ControlNet's configuration has in common with its model's denoiser where the two work together.
+_SHARED = (
+    "cross_attention_dim", "addition_embed_type", "projection_class_embeddings_input_dim", "block_out_channels",
+    "joint_attention_dim", "pooled_projection_dim",
+)  # fmt: skip
+
+
+def check_controlnet_fits(controlnet: Any, denoiser: Any) -> None:
+    """Refuse a ControlNet that was made for a model of other widths; raises CatalogueError."""
+    for name in _SHARED:
+        own, needed = (_plain(part.config.get(name)) for part in (controlnet, denoiser))
+        if own != needed and name in controlnet.config and name in denoiser.config:
+            raise CatalogueError(f"its {name} is {own}, and the model's is {needed}: it is made for another model")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -5,6 +5,7 @@ Keys are those of the original layouts that diffusers' single-file loader reads.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from diffusers.loaders.single_file_utils import fetch_diffusers_config
 from safetensors import safe_open
 
 from contracts.hub.source import HubSource
+from worker.families import DiffusersFamily
 
 #: Prefixes of text encoders' keys.
 _ENCODERS = ("conditioner.", "cond_stage_model.", "text_encoders.")
 _T5 = "text_encoders.t5xxl."
+_VAE = ("first_stage_model.", "vae.")
 
 
 class SingleFile:
@@ -31,9 +34,32 @@ class SingleFile:
             return {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118  # not a dictionary
 
     @property
+    def keys(self) -> Collection[str]:
+        """Names of its tensors."""
+        return self._shapes.keys()
+
+    @property
     def has_encoders(self) -> bool:
         """Whether it holds text encoders."""
         return any(key.startswith(_ENCODERS) for key in self._shapes)
+
+    @property
+    def has_clip(self) -> bool:
+        """Whether it holds text encoders beside a T5."""
+        return any(key.startswith(_ENCODERS) and not key.startswith(_T5) for key in self._shapes)
+
+    def holds(self, name: str, family: DiffusersFamily) -> bool:
+        """Whether it holds a component; one that it lacks comes from `config`."""
+        if name == "vae":
+            return self.has_vae
+        if name == family.t5:
+            return self.has_t5
+        return name == family.denoiser or self.has_clip
+
+    @property
+    def has_vae(self) -> bool:
+        """Whether it holds a VAE."""
+        return any(key.startswith(_VAE) for key in self._shapes)
 
     @property
     def has_t5(self) -> bool:

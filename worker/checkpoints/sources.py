@@ -90,19 +90,15 @@ def find_config(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily, 
 
 
 def weights_beside(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily, path: Path) -> list[Path]:
-    """The weights that a single file lacks and `config` has: a T5, or all but the denoiser; none for a folder."""
+    """The weights that a single file lacks and `config` has; none for a folder."""
     if path.is_dir() or spec.config is None:
         return []
     file, folder = SingleFile(path), find_config(catalogue, spec, family, path)
-    if folder is None or (file.has_encoders and (family.t5 is None or file.has_t5)):
+    if folder is None:
         return []
     names = folder_files(RepositoryFiles.in_folder(folder), None if file.has_encoders else spec.variant)
     parts = {name: name.partition("/")[0] for name in sorted(names) if name.endswith(".safetensors")}
-    return [
-        folder / name
-        for name, part in parts.items()
-        if (part == family.t5 if file.has_encoders else part != family.denoiser)
-    ]
+    return [folder / name for name, part in parts.items() if not file.holds(part, family)]
 
 
 def find_controlnet(catalogue: Catalogue, spec: ControlNetSpec) -> Path | None:
@@ -179,8 +175,8 @@ def _config_select(file: SingleFile, spec: ModelSpec, family: DiffusersFamily) -
     if spec.config is None:
         return descriptions(pipeline)
     if not file.has_encoders:
-        return model_files(pipeline, spec.variant, without=(family.denoiser,))
-    return descriptions(pipeline, [family.t5] if family.t5 is not None and not file.has_t5 else [])
+        return model_files(pipeline, spec.variant, without=(family.denoiser, *["vae"] * file.has_vae))
+    return descriptions(pipeline, [part for part in ("vae", family.t5) if part and not file.holds(part, family)])
 
 
 def _controlnet_path(snapshot: Snapshot, place: HubSource, spec: ControlNetSpec) -> Path:

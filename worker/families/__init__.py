@@ -202,6 +202,10 @@ def _already_unpacked(pipeline: Any, latents: Any, size: tuple[int, int]) -> Any
     return latents
 
 
+def _fits(components: Mapping[str, Any]) -> str | None:  # noqa: ARG001
+    return None
+
+
 @dataclass(frozen=True)
 class DiffusersFamily:
     """One family's classes and arguments in diffusers.
@@ -218,6 +222,7 @@ class DiffusersFamily:
         encoding: how prompts become embeddings.
         arguments: all arguments of a pipeline call but embeddings, generators and callback.
         patch: works round a pipeline class, on a freshly made pipeline.
+        misfit: components -> why their configurations do not make this family together; None: they do.
         unpack_latents: (pipeline, latents, (width, height) in pixels) -> latents (n, channels, height, width).
     """
 
@@ -232,7 +237,16 @@ class DiffusersFamily:
     encoding: PromptEncoding
     arguments: Callable[[GenerationInputs], dict[str, Any]]
     patch: Callable[[Any], None] = _needs_no_patch
+    misfit: Callable[[Mapping[str, Any]], str | None] = _fits
     unpack_latents: Callable[[Any, Any, tuple[int, int]], Any] = _already_unpacked
+
+
+def first_difference(pairs: Mapping[str, tuple[Any, Any]]) -> str | None:
+    """Return the first of `what: (found, needed)` that differ, as the end of a sentence; None: all agree."""
+    for what, (found, needed) in pairs.items():
+        if found != needed:
+            return f"{what} is {found}, and {needed} is needed"
+    return None
 
 
 def get_family(name: str) -> DiffusersFamily:

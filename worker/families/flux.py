@@ -9,7 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from contracts.catalogue.families import Mode
-from worker.families import DiffusersFamily, GenerationInputs, PromptEncoding, single_or_list
+from worker.families import (
+    DiffusersFamily,
+    GenerationInputs,
+    PromptEncoding,
+    first_difference,
+    single_or_list,
+)
 from worker.runtime.async_copies import with_asynchronous_tensors
 
 
@@ -79,6 +85,21 @@ def _patch(pipeline: Any) -> None:
         pipeline.__class__ = with_asynchronous_tensors(pipeline_class)
 
 
+def _misfit(components: Mapping[str, Any]) -> str | None:
+    transformer, vae = components["transformer"].config, components["vae"].config
+    widths = {
+        "pooled_projection_dim": ("text_encoder", "hidden_size", transformer.pooled_projection_dim),
+        "joint_attention_dim": ("text_encoder_2", "d_model", transformer.joint_attention_dim),
+    }
+    pairs = {
+        f"{name} of the transformer": (found, getattr(components[encoder].config, width))
+        for name, (encoder, width, found) in widths.items()
+        if components.get(encoder) is not None
+    }
+    channels = (transformer.in_channels, 4 * vae.latent_channels)
+    return first_difference({"in_channels of the transformer": channels, **pairs})
+
+
 _BY_MODE: dict[Mode, Callable[[GenerationInputs], dict[str, Any]]] = {
     Mode.TXT2IMG: _txt2img,
     Mode.IMG2IMG: _img2img,
@@ -113,6 +134,7 @@ FAMILY = DiffusersFamily(
         constants={},
     ),
     arguments=arguments,
+    misfit=_misfit,
     patch=_patch,
     unpack_latents=_unpack_latents,
 )

@@ -11,7 +11,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from contracts.catalogue.families import Mode
-from worker.families import DiffusersFamily, GenerationInputs, PromptEncoding, single_or_list
+from worker.families import (
+    DiffusersFamily,
+    GenerationInputs,
+    PromptEncoding,
+    first_difference,
+    single_or_list,
+)
 
 
 def arguments(inputs: GenerationInputs) -> dict[str, Any]:
@@ -79,6 +85,20 @@ def _patch(pipeline: Any) -> None:
         pipeline.vae = _DeterministicVae(pipeline.vae)
 
 
+def _misfit(components: Mapping[str, Any]) -> str | None:
+    transformer, vae = components["transformer"].config, components["vae"].config
+    first, second = components["text_encoder"].config, components["text_encoder_2"].config
+    pooled = first.projection_dim + second.projection_dim
+    pairs = {
+        "in_channels of the transformer": (transformer.in_channels, vae.latent_channels),
+        "pooled_projection_dim of the transformer": (transformer.pooled_projection_dim, pooled),
+    }
+    t5 = components.get("text_encoder_3")
+    if t5 is not None:
+        pairs["joint_attention_dim of the transformer"] = (transformer.joint_attention_dim, t5.config.d_model)
+    return first_difference(pairs)
+
+
 _BY_MODE: dict[Mode, Callable[[GenerationInputs], dict[str, Any]]] = {
     Mode.TXT2IMG: _txt2img,
     Mode.IMG2IMG: _img2img,
@@ -111,5 +131,6 @@ FAMILY = DiffusersFamily(
         constants={"do_classifier_free_guidance": False},
     ),
     arguments=arguments,
+    misfit=_misfit,
     patch=_patch,
 )

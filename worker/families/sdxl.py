@@ -10,7 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from contracts.catalogue.families import Mode
-from worker.families import DiffusersFamily, GenerationInputs, PromptEncoding, single_or_list
+from worker.families import (
+    DiffusersFamily,
+    GenerationInputs,
+    PromptEncoding,
+    first_difference,
+    single_or_list,
+)
 
 
 def arguments(inputs: GenerationInputs) -> dict[str, Any]:
@@ -68,6 +74,32 @@ def _negative_prompts(inputs: GenerationInputs, config: Mapping[str, Any]) -> Se
     return inputs.negative_prompts
 
 
+def _misfit(components: Mapping[str, Any]) -> str | None:
+    unet, vae = components["unet"].config, components["vae"].config
+    first, second = components["text_encoder"].config, components["text_encoder_2"].config
+    # The second encoder's vector, and the six numbers of sizes and crops.
+    conditions = second.projection_dim + 6 * (unet.addition_time_embed_dim or 0)
+    return first_difference(
+        {
+            "addition_embed_type of the UNet": (unet.addition_embed_type, "text_time"),
+            "cross_attention_dim of the UNet": (
+                unet.cross_attention_dim,
+                first.hidden_size + second.hidden_size,
+            ),
+            "projection_class_embeddings_input_dim of the UNet": (
+                unet.projection_class_embeddings_input_dim,
+                conditions,
+            ),
+            "out_channels of the UNet": (unet.out_channels, vae.latent_channels),
+        }
+    ) or (
+        None
+        if unet.in_channels in (vae.latent_channels, 2 * vae.latent_channels + 1)
+        else f"in_channels of the UNet is {unet.in_channels}; {vae.latent_channels}, or "
+        f"{2 * vae.latent_channels + 1} to inpaint, are needed"
+    )
+
+
 _BY_MODE: dict[Mode, Callable[[GenerationInputs], dict[str, Any]]] = {
     Mode.TXT2IMG: _txt2img,
     Mode.IMG2IMG: _img2img,
@@ -102,4 +134,5 @@ FAMILY = DiffusersFamily(
         constants={"do_classifier_free_guidance": False},
     ),
     arguments=arguments,
+    misfit=_misfit,
 )

@@ -20,9 +20,11 @@ import torch
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.families import Mode
+from contracts.errors import FailureCode, JobFailed
 from contracts.jobs.receipt import Weights
 from contracts.memory.components import ModelComponents, role_of, size_component
 from contracts.memory.plan import Placement, Plan
+from contracts.weights.checkpoint_limits import tasks_of_channels
 from contracts.weights.parameter_counts import ParameterCount
 from worker.adapters import reader
 from worker.adapters.cache import AdapterSet, LoraCache
@@ -163,6 +165,7 @@ class LoadedModel:
             return
         with self._context.weights_lock:
             module = checkpoints.load_controlnet(self.family, path, self.dtype)
+        checkpoints.check_controlnet_fits(module, self.denoiser)
         self.kernels.set_memory_format({id: module})
         cache_introspection(module)
         weights = self._context.lora_files.places.weights(f"controlnet:{id}", self._context.hasher.hash(path))
@@ -175,6 +178,7 @@ class LoadedModel:
         Args:
             view: returns what takes a module's place in it: (module, names of the entries that are called).
         """
+        self._check_mode(mode)
         extra: dict[str, Any] = {name: None for name in self.base.components if name.startswith("text_encoder")}
         extra["scheduler"] = self._scheduler(scheduler)
         extra[self.family.denoiser] = view(self.denoiser, ("__call__",))
@@ -190,10 +194,20 @@ class LoadedModel:
         self.family.patch(pipeline)
         return pipeline
 
+    def _check_mode(self, mode: Mode) -> None:
+        """Refuse what this checkpoint's weights cannot run, where the API did not know them."""
+        tasks = tasks_of_channels(self.denoiser.config.in_channels, self.base.vae.config.latent_channels)
+        if self.family.denoiser == "unet" and tasks and mode not in [Mode(task.value) for task in tasks]:
+            message = (
+                f"{self.spec.id} runs {', '.join(tasks)} alone: its weights are made for that, not for {mode}"
+            )
+            raise JobFailed(FailureCode.MODEL_LOAD_FAILED, message)
+
     def _scheduler(self, name: str) -> Any:
         """Copy a scheduler that has never run, in a fifth of the time that building one takes."""
         if name not in self._schedulers:
-            self._schedulers[name] = make_scheduler(name, self.base.scheduler.config)
+            own = self.base.scheduler
+            self._schedulers[name] = make_scheduler(name, {**own.config, "_class_name": type(own).__name__})
         return copy.deepcopy(self._schedulers[name])
 
     @property

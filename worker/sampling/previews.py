@@ -120,6 +120,11 @@ class DenoisedEstimate:
         output, timestep, sample = self._last[0].float(), float(self._last[1]), self._last[2].float()
         if self._kind == "flow":
             return sample - timestep / float(self._scheduler.config.num_train_timesteps) * output
+        if hasattr(
+            self._scheduler, "precondition_outputs"
+        ):  # EDM: the timestep is a quarter of the logarithm of sigma
+            denoised: torch.Tensor = self._scheduler.precondition_outputs(sample, output, math.exp(4 * timestep))
+            return denoised
         # Looked up on the host: the device would be waited for.
         alpha = float(self._scheduler.host_twin().alphas_cumprod[round(timestep)])
         signal, noise = math.sqrt(alpha), math.sqrt(1 - alpha)

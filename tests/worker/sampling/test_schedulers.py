@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import inspect
+import json
 import logging
+import shutil
+from pathlib import Path
 
 import diffusers
 import numpy as np
 import pytest
+import torch
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Mode
-from contracts.catalogue.schedulers import SCHEDULERS
-from contracts.errors import InvalidRequest
+from contracts.catalogue.schedulers import MODEL_SETTINGS, SCHEDULERS
+from contracts.errors import FailureCode, InvalidRequest, JobFailed
 from contracts.storage import Storage
-from tests.support.jobs import generate_pixels, make_job, model_of
+from contracts.weights.checkpoint_limits import with_checkpoint_limits
+from tests.support.jobs import RecordingWatch, fail_job, generate_pixels, make_job, model_of, run_jobs
 from worker.pool.pool import Pool
 from worker.sampling.schedulers import make_scheduler
 
@@ -61,6 +66,11 @@ def test_one_step_is_enough_for_every_scheduler(
     scheduler: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     family = "sdxl" if SCHEDULERS[scheduler].kind == "diffusion" else "flux"
+    if SCHEDULERS[scheduler].kind == "edm":
+        made = make_scheduler(scheduler, {"_class_name": SCHEDULERS[scheduler].class_name})
+        made.set_timesteps(1)
+        assert len(made.timesteps) == 1
+        return
     generate_pixels(make_job(catalogue, family, num_inference_steps=1, scheduler=scheduler), pool, storage)
 
 
@@ -122,3 +132,114 @@ def test_the_flow_solvers_of_diffusers_lack_what_flow_pipelines_call() -> None:
         is_complete = name == "FlowMatchEulerDiscreteScheduler"
         assert hasattr(solver, "scale_noise") == is_complete
     assert "sigmas" not in inspect.signature(diffusers.DPMSolverMultistepScheduler.set_timesteps).parameters
+
+
+def test_the_table_says_which_settings_of_a_checkpoint_each_class_of_diffusers_lacks() -> None:
+    for row in SCHEDULERS.values():
+        known = inspect.signature(getattr(diffusers, row.class_name).__init__).parameters
+        missing = set(MODEL_SETTINGS[row.kind]).difference(known)
+        assert missing <= set(row.lacks) <= set(MODEL_SETTINGS[row.kind])
+        assert row.kind == "flow" or set(row.lacks) == missing, row.id
+
+
+@pytest.mark.parametrize("name", [name for name in SCHEDULERS if SCHEDULERS[name].kind == "diffusion"])
+def test_zero_terminal_snr_and_velocity_are_followed_to_the_bit_or_refused(name: str) -> None:
+    """heun and pndm ended in another image without a word."""
+    checkpoint = diffusers.EulerDiscreteScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True)
+    row = SCHEDULERS[name]
+    if name in ("heun", "pndm"):
+        with pytest.raises(
+            JobFailed, match=rf"scheduler {name} does not follow .*rescale_betas_zero_snr.*use euler"
+        ):
+            make_scheduler(name, checkpoint.config)
+        return
+    ours = make_scheduler(name, checkpoint.config)
+    options = {"clip_sample": False} if "clip_sample" in ours.config else {}
+    theirs = getattr(diffusers, row.class_name).from_config(checkpoint.config, **options, **row.options)
+    generator = torch.Generator().manual_seed(0)
+    latents, output = (torch.randn(1, 4, 8, 8, generator=generator) for _ in range(2))
+    results = []
+    for scheduler in (ours, theirs):
+        scheduler.set_timesteps(4)
+        noise = {"generator": torch.Generator().manual_seed(1)} if name in STOCHASTIC else {}
+        timestep = scheduler.timesteps[0]
+        scaled = scheduler.scale_model_input(latents * scheduler.init_noise_sigma, timestep)
+        results.append((scaled, scheduler.step(output, timestep, latents * 3, return_dict=False, **noise)[0]))
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("name", ["ddim", "lcm", "heun"])
+def test_latents_are_not_clipped_unless_the_checkpoint_says_so(name: str) -> None:
+    """diffusers' DDIM and LCM clip to ±1 where the checkpoint's own scheduler has no word for it."""
+    silent = {"_class_name": "EulerDiscreteScheduler", "prediction_type": "epsilon"}
+    assert make_scheduler(name, silent).config.clip_sample is False
+    assert make_scheduler(name, {**silent, "clip_sample": True}).config.clip_sample is True
+
+
+@pytest.mark.parametrize("name", ["flow_euler", "flow_unipc", "flow_dpmpp_2m"])
+def test_a_flow_checkpoints_shift_is_kept_whatever_its_own_scheduler_calls_it(name: str) -> None:
+    """Pipelines read the bounds of the dynamic shift from the scheduler, which the solvers do not know."""
+    config = make_scheduler(name, {"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True,
+                                   "flow_shift": 3.0, "max_shift": 0.9, "base_shift": 0.3}).config  # fmt: skip
+    assert config.get("shift", config.get("flow_shift")) == 3.0
+    assert (config["max_shift"], config["base_shift"]) == (0.9, 0.3)
+
+
+def test_a_spread_of_the_row_replaces_the_checkpoints() -> None:
+    checkpoint = {"_class_name": "EulerDiscreteScheduler", "use_exponential_sigmas": True}
+    assert make_scheduler("euler_karras", checkpoint).config.use_exponential_sigmas is False
+    assert make_scheduler("euler", checkpoint).config.use_exponential_sigmas is True
+
+
+def test_a_configuration_that_diffusers_refuses_is_a_load_failure_with_the_reason() -> None:
+    with pytest.raises(JobFailed, match=r"scheduler euler refuses .*scheduler_config.json: nonsense"):
+        make_scheduler("euler", {"_class_name": "EulerDiscreteScheduler", "beta_schedule": "nonsense"})
+
+
+@pytest.fixture(scope="module")
+def edm(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The SDXL checkpoint as one that was trained along a continuous range of noise levels."""
+    folder = tmp_path_factory.mktemp("edm") / "sdxl"
+    shutil.copytree(catalogue.root / "shapes-sdxl", folder)
+    diffusers.EDMDPMSolverMultistepScheduler(sigma_max=14.0).save_pretrained(folder / "scheduler")
+    index = json.loads((folder / "model_index.json").read_text())
+    index["scheduler"] = ["diffusers", "EDMDPMSolverMultistepScheduler"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+def test_an_edm_checkpoint_runs_with_its_own_schedulers_as_in_diffusers_and_with_no_other(
+    edm: Path, catalogue: Catalogue, storage: Storage
+) -> None:
+    row = catalogue.model("shapes-sdxl").model_copy(update={"source": str(edm)})
+    limited = with_checkpoint_limits(catalogue.model_copy(update={"models": (row,), "default_model": row.id}))
+    assert limited.model(row.id).schedulers == ["edm_euler", "edm_dpmpp_2m"]
+    with pytest.raises(InvalidRequest, match=r"euler cannot follow .* EDMDPMSolverMultistepScheduler"):
+        make_job(limited, "sdxl", scheduler="euler")
+    pool = Pool(limited, device="cpu")
+    for name, class_name in (("edm_euler", "EDMEulerScheduler"), (None, "EDMDPMSolverMultistepScheduler")):
+        chosen = {"scheduler": name or "edm_dpmpp_2m"}
+        ours = generate_pixels(make_job(limited, "sdxl", guidance_scale=3.0, **chosen), pool, storage)
+        bare = diffusers.StableDiffusionXLPipeline.from_pretrained(edm, dtype=torch.float32)
+        bare.set_progress_bar_config(disable=True)
+        bare.scheduler = getattr(diffusers, class_name).from_config(bare.scheduler.config)
+        theirs = bare(
+            "a red circle", width=64, height=64, num_inference_steps=3, guidance_scale=3.0,
+            generator=torch.Generator().manual_seed(7), output_type="np",
+        ).images[0]  # fmt: skip
+        assert np.array_equal(ours, (theirs * 255).round().astype("uint8"))
+    watch = RecordingWatch()
+    run_jobs(make_job(limited, "sdxl", previews=2), pool, storage, watch)
+    assert watch.previews
+    for mode in (Mode.IMG2IMG, Mode.INPAINT, Mode.CONTROLNET):
+        assert generate_pixels(make_job(limited, "sdxl", mode), pool, storage).std() > 1
+
+
+def test_an_edm_checkpoint_whose_limits_are_not_known_is_refused_by_the_worker(
+    edm: Path, catalogue: Catalogue, storage: Storage
+) -> None:
+    row = catalogue.model("shapes-sdxl").model_copy(update={"source": str(edm)})
+    pool = Pool(catalogue.model_copy(update={"models": (row,), "default_model": row.id}), device="cpu")
+    error = fail_job(make_job(pool.catalogue, "sdxl"), pool, storage)
+    assert (error.code, error.retryable) == (FailureCode.MODEL_LOAD_FAILED, False)
+    assert "use edm_euler, edm_dpmpp_2m" in error.message

@@ -1,0 +1,115 @@
+"""What one checkpoint can do of what its family can: its tasks, and the settings that every scheduler must follow.
+
+Read from configurations and headers; loads nothing. A checkpoint that is not on this machine has no limits here:
+its worker says what cannot be done.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from contracts.catalogue.cached import find_cached
+from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.families import Task
+from contracts.errors import CatalogueError
+from contracts.hub.source import HubSource
+from contracts.weights.header_text import NotSafetensors
+from contracts.weights.parameter_counts import read_config
+from contracts.weights.safetensors import read_header
+
+#: A UNet's first layer in the original layout, with and without the prefix of a whole checkpoint.
+_FIRST_LAYERS = ("model.diffusion_model.input_blocks.0.0.weight", "input_blocks.0.0.weight")
+
+
+def with_checkpoint_limits(catalogue: Catalogue) -> Catalogue:
+    """Return the catalogue with the limits of the checkpoints that are on this machine."""
+    return catalogue.model_copy(update={"models": tuple(_with_limits(catalogue, row) for row in catalogue.models)})
+
+
+def read_scheduler_config(folder: Path) -> dict[str, object]:
+    """Return the configuration of a checkpoint's scheduler; empty where the folder has none that can be read."""
+    try:
+        config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def settings_of_keys(keys: Collection[str]) -> dict[str, object]:
+    """Return what a single file says of its training by empty tensors: `v_pred` and `ztsnr` (A1111, ComfyUI)."""
+    settings: dict[str, object] = {}
+    if "v_pred" in keys:
+        settings["prediction_type"] = "v_prediction"
+    if "ztsnr" in keys:
+        settings["rescale_betas_zero_snr"] = True
+    return settings
+
+
+def tasks_of_channels(channels: int, latent_channels: int) -> tuple[Task, ...]:
+    """Return the tasks of a UNet by its input channels; empty: all.
+
+    One that also takes a mask and the masked image's latents can only inpaint.
+    """
+    return (Task.INPAINT,) if channels == 2 * latent_channels + 1 else ()
+
+
+def _with_limits(catalogue: Catalogue, row: ModelSpec) -> ModelSpec:
+    try:
+        limits = _limits(catalogue, row)
+    except (CatalogueError, NotSafetensors, OSError):  # loading it says why
+        return row
+    limited = row.model_copy(update=limits)
+    if limited.default("scheduler") not in limited.schedulers and limited.schedulers:
+        defaults = {**limited.defaults, "scheduler": limited.schedulers[0]}
+        if "scheduler" in row.defaults:
+            raise CatalogueError(
+                f"{row.id}: the default scheduler {row.defaults['scheduler']!r} does not suit the checkpoint; use "
+                f"{', '.join(limited.schedulers)}"
+            )
+        limited = limited.model_copy(update={"defaults": defaults})
+    return limited
+
+
+def _limits(catalogue: Catalogue, row: ModelSpec) -> dict[str, object]:
+    place = _path(catalogue, row)
+    if place is None:
+        return {}
+    keys: Mapping[str, tuple[int, ...]] = {}
+    folder: Path | None = place
+    if place.is_file():
+        config = None if row.config is None else catalogue.locate(row.config)
+        folder = config if isinstance(config, Path) else None
+        keys = {name: tensor.shape for name, tensor in read_header(place).tensors.items()}
+    limits: dict[str, object] = {}
+    scheduler = {} if folder is None else read_scheduler_config(folder)
+    if scheduler or settings_of_keys(keys):
+        limits["scheduler_config"] = {**scheduler, **settings_of_keys(keys)}
+    channels = _unet_channels(folder, keys)
+    if row.family_spec.id == "sdxl" and channels is not None and folder is not None:
+        latent_channels = read_config(folder / "vae").get("latent_channels", 4)
+        tasks = tasks_of_channels(channels, latent_channels)
+        if tasks:
+            limits["only_tasks"] = tasks
+    return limits
+
+
+def _path(catalogue: Catalogue, row: ModelSpec) -> Path | None:
+    """The folder or file on this machine, or in the hub's cache."""
+    place = catalogue.place(row)
+    if isinstance(place, HubSource):
+        cached = find_cached(catalogue, row)
+        if cached is None:
+            return None
+        return cached.folder if place.file is None else cached.paths[0]
+    return place
+
+
+def _unet_channels(folder: Path | None, keys: Mapping[str, tuple[int, ...]]) -> int | None:
+    """Input channels of the UNet, by the file if there is one, else by its configuration."""
+    for name in _FIRST_LAYERS:
+        if name in keys:
+            return keys[name][1]
+    channels = None if folder is None or keys else read_config(folder / "unet").get("in_channels")
+    return channels if isinstance(channels, int) else None

@@ -1,0 +1,176 @@
+"""Components of a checkpoint in diffusers layout: each of the class that its family needs, with all its weights.
+
+diffusers and transformers (0.42, 5.23) draw random numbers for weights that a file lacks and drop those it has too
+many of, with a line in the log. Here both are refused, by name. Knows no single files.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import diffusers
+import torch
+import transformers
+
+from contracts.catalogue.families import Mode
+from contracts.errors import CatalogueError
+from contracts.hub.selection import RepositoryFiles, component_weights
+from worker.families import DiffusersFamily
+
+#: Files of which a tokenizer has at least one.
+_VOCABULARIES = ("vocab.json", "tokenizer.json", "spiece.model", "tokenizer.model")
+#: Components without which a pipeline works as Darkroom uses it.
+_OPTIONAL = frozenset({"image_encoder", "feature_extractor", "safety_checker"})
+#: Classes that may stand in for the one that a pipeline names.
+_ALIKE = {"AutoencoderKL": ("AutoencoderTiny",), "CLIPTokenizer": ("CLIPTokenizerFast",)}
+#: Names of weights that a file may have beside a model's: buffers that are computed.
+_COMPUTED = ("position_ids", "logit_scale")
+#: Names that a message lists.
+_MAX_LISTED = 3
+
+
+def load_components(
+    family: DiffusersFamily, folder: Path, dtype: torch.dtype, variant: str | None, skipped: Collection[str] = ()
+) -> dict[str, Any]:
+    """Load the models of a checkpoint's folder, but for those that are to be skipped.
+
+    Raises:
+        CatalogueError: the folder is of another class, lacks a component or weights, or holds weights that no
+            layer takes.
+        Exception: whatever the libraries raise for damaged files.
+    """
+    index = read_index(family, folder)
+    files = RepositoryFiles.in_folder(folder)
+    models = [name for name in index if name not in skipped and is_model(index[name])]
+    tagged = {name: bool(variant and component_weights(files, name, variant)) for name in models}
+    if variant is not None and not any(tagged.values()):
+        raise CatalogueError(f"it has no weights of the variant {variant}: leave `variant` out")
+    return {
+        name: load_component(folder, name, index[name], dtype, variant if tagged[name] else None)
+        for name in models
+    }
+
+
+def read_index(family: DiffusersFamily, folder: Path) -> dict[str, str]:
+    """Return the class of each component of a folder.
+
+    Raises:
+        CatalogueError: it is not a checkpoint of this family, or lacks a component.
+    """
+    index = _read_json(folder / "model_index.json")
+    named, allowed = index.get("_class_name"), sorted(set(family.pipelines.values()))
+    if named not in allowed:
+        raise CatalogueError(f"it is a {str(named)[:80]}, and family {family.id} needs a {allowed[-1]}")
+    classes = {
+        name: entry[1]
+        for name, entry in index.items()
+        if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str)
+    }
+    for name, allowed_classes in _classes_needed(family).items():
+        if name in classes:
+            _check_class(folder, name, classes[name], allowed_classes)
+        elif name not in _OPTIONAL:
+            raise CatalogueError(f"it has no {name}, which family {family.id} needs")
+    return {name: named for name, named in classes.items() if name not in _OPTIONAL}
+
+
+def _classes_needed(family: DiffusersFamily) -> dict[str, list[str]]:
+    """Component -> classes that the family's pipeline takes for it; empty: any."""
+    pipeline = getattr(diffusers, family.pipelines[Mode.TXT2IMG])
+    hints = get_type_hints(pipeline.__init__)
+    needed = {}
+    for name, parameter in inspect.signature(pipeline.__init__).parameters.items():
+        if name == "self" or (parameter.default is not parameter.empty and name not in _OPTIONAL):
+            continue
+        hint = hints.get(name)
+        names = [option.__name__ for option in get_args(hint) or (hint,) if isinstance(option, type)]
+        needed[name] = (
+            [] if name == "scheduler" else [*names, *(one for own in names for one in _ALIKE.get(own, ()))]
+        )
+    return needed
+
+
+def _check_class(folder: Path, name: str, named: str, allowed: list[str]) -> None:
+    """Compare what the index and the component's own configuration name with what the family takes."""
+    part = folder / name
+    if not part.is_dir():
+        raise CatalogueError(f"it has no folder {name}, which its model_index.json names")
+    if "Tokenizer" in named and not any((part / file).is_file() for file in _VOCABULARIES):
+        raise CatalogueError(f"its {name} has no vocabulary; one of {', '.join(_VOCABULARIES)} must be there")
+    own = named
+    for file in ("config.json", "scheduler_config.json"):
+        if (part / file).is_file():
+            config = _read_json(part / file)
+            own = config.get("_class_name") or (config.get("architectures") or [named])[0]
+    if name == "scheduler":
+        if own.startswith(("EDM", "FlowMatch")) != named.startswith(("EDM", "FlowMatch")):
+            raise CatalogueError(f"its model_index.json names the scheduler {named}, and its configuration {own}")
+        return
+    if not allowed or "Tokenizer" in named:
+        return
+    for found in (named, own):
+        # A text model with its projection may be stored as the class without, whose weights are the same.
+        if found not in allowed and not (found.startswith("CLIP") and found != named):
+            raise CatalogueError(f"its {name} is a {found[:80]}, and a {' or '.join(allowed)} is needed")
+
+
+def is_model(class_name: str) -> bool:
+    """Whether a class, by its name, is one of those with weights."""
+    for library in (diffusers, transformers):
+        found = getattr(library, class_name, None)
+        if isinstance(found, type):
+            return issubclass(found, torch.nn.Module)
+    return False
+
+
+def load_component(folder: Path, name: str, class_name: str, dtype: torch.dtype, variant: str | None) -> Any:
+    """Load one model of a checkpoint's folder. Raises as `load_components`."""
+    loaded_class = getattr(diffusers, class_name, None) or getattr(transformers, class_name)
+    return load_complete(loaded_class, folder / name, name, dtype, variant)
+
+
+def load_complete(loaded_class: Any, folder: Path, name: str, dtype: torch.dtype, variant: str | None) -> Any:
+    """Load a model from its own folder.
+
+    Args:
+        name: what messages call it.
+
+    Raises:
+        CatalogueError: weights are missing, of another shape, or belong to no layer.
+    """
+    model, found = loaded_class.from_pretrained(
+        folder, dtype=dtype, variant=variant, use_safetensors=True, local_files_only=True, output_loading_info=True
+    )
+    check_loaded(name, found)
+    return model
+
+
+def check_loaded(name: str, found: Mapping[str, Any]) -> None:
+    """Refuse a model by what its library says of loading it; raises CatalogueError."""
+    mismatched = [entry[0] if isinstance(entry, tuple | list) else entry for entry in found["mismatched_keys"]]
+    unexpected = [key for key in found["unexpected_keys"] if not key.endswith(_COMPUTED)]
+    for keys, problem in (
+        (found["missing_keys"], "lacks weights"),
+        (mismatched, "has weights of another shape"),
+        (unexpected, "has weights that no layer of it takes"),
+    ):
+        if keys:
+            listed = sorted(map(str, keys))
+            more = f" and {len(listed) - _MAX_LISTED} more" if len(listed) > _MAX_LISTED else ""
+            raise CatalogueError(f"{name} {problem}: {', '.join(listed[:_MAX_LISTED])}{more}")
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CatalogueError(f"{file.parent.name}/{file.name} is missing") from None
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise CatalogueError(f"{file.parent.name}/{file.name} is not a JSON object")
+    return content

@@ -1,0 +1,155 @@
+"""Loads one file in the layout of an original release, and accounts for each of its tensors.
+
+What the file lacks comes from `config`, a folder in diffusers layout. Knows no catalogue.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import pipelines
+from diffusers.loaders.single_file import load_single_file_sub_model
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+
+from contracts.errors import CatalogueError
+from contracts.hub.selection import RepositoryFiles, component_weights
+from contracts.weights.checkpoint_limits import settings_of_keys
+from worker.checkpoints.components import is_model, load_component, read_index
+from worker.checkpoints.scaled import unscaled
+from worker.checkpoints.single_file import SingleFile
+from worker.checkpoints.tracking import mark, used_names
+from worker.families import DiffusersFamily
+
+#: Tensors that no model here needs: what is computed anyway, what only training used, and what says how to load.
+_HARMLESS = re.compile(
+    r"""(.*\.)?(position_ids|logit_scale|spiece_model)$
+    | model_ema\.
+    | (first_stage_model|vae)\.(loss|model_ema)\.
+    | (betas|alphas_cumprod(_prev)?|sqrt_\w+|log_one_minus_\w+|posterior_\w+|lvlb_weights|logvar|global_step)$
+    | denoiser\.(log_)?sigmas$
+    | (v_pred|ztsnr)$
+    | conditioner\.embedders\.0\.transformer\.text_projection(\.weight)?$
+    """,
+    re.VERBOSE,
+)
+#: A projection that diffusers takes to be the unit matrix, and an embedding that is stored twice.
+_IDENTITY = "text_encoders.clip_l.transformer.text_projection.weight"
+_TWICE = {
+    "text_encoders.t5xxl.transformer.encoder.embed_tokens.weight": "text_encoders.t5xxl.transformer.shared.weight"
+}
+_UNET = "model.diffusion_model."
+_UNET_PART = re.compile(r"(input_blocks|middle_block|output_blocks|time_embed|label_emb|out)\.")
+_EDM = ("edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
+_MAX_LISTED = 3
+
+
+def load_file_components(
+    file: SingleFile, family: DiffusersFamily, config: Path, dtype: torch.dtype, variant: str | None
+) -> dict[str, Any]:
+    """Load the models of a single file, and those that it lacks from `config`.
+
+    Raises:
+        CatalogueError: the file is of another layout, lacks weights, or holds some that nothing takes.
+        Exception: whatever the libraries raise for damaged files.
+    """
+    stored = unscaled(_with_prefix(load_file(file.path), family), dtype)
+    marked, index, found = mark(stored), read_index(family, config), {}
+    with used_names() as used:
+        for name in [name for name in index if is_model(index[name])]:
+            try:
+                found[name] = _load(file, family, name, index[name], marked, config, dtype, variant)
+            except (KeyError, IndexError, RuntimeError, ValueError) as error:
+                raise CatalogueError(
+                    f"its {name} is not in the layout of an original {family.id} release, as diffusers reads it: "
+                    f"{type(error).__name__} at {str(error).splitlines()[0][:120]}"
+                ) from error
+    _check_gaps(found)
+    _check_leftovers(stored, used, index["scheduler"])
+    return found
+
+
+def _with_prefix(tensors: dict[str, torch.Tensor], family: DiffusersFamily) -> dict[str, torch.Tensor]:
+    """Return a bare UNet under the names that it has in a whole checkpoint, the only ones that diffusers reads."""
+    if family.denoiser != "unet" or "input_blocks.0.0.weight" not in tensors:
+        return tensors
+    return {f"{_UNET}{name}" if _UNET_PART.match(name) else name: tensor for name, tensor in tensors.items()}
+
+
+def with_settings_of_file(scheduler: Any, file: SingleFile) -> Any:
+    """Return the scheduler of `config`, changed to what the file itself says of its training."""
+    settings = settings_of_keys(file.keys)
+    return type(scheduler).from_config({**scheduler.config, **settings}) if settings else scheduler
+
+
+def _load(
+    file: SingleFile,
+    family: DiffusersFamily,
+    name: str,
+    class_name: str,
+    tensors: dict[str, torch.Tensor],
+    config: Path,
+    dtype: torch.dtype,
+    variant: str | None,
+) -> Any:
+    """One model: from the file where it is there, else from `config`."""
+    if not file.holds(name, family):
+        try:
+            has_variant = variant and component_weights(RepositoryFiles.in_folder(config), name, variant)
+            return load_component(config, name, class_name, dtype, variant if has_variant else None)
+        except OSError:
+            message = f"the file has no {name}, and `config` has no weights of it: name a whole checkpoint there"
+            raise CatalogueError(message) from None
+    library = "diffusers" if hasattr(diffusers, class_name) else "transformers"
+    return load_single_file_sub_model(
+        library_name=library,
+        class_name=class_name,
+        name=name,
+        checkpoint=dict(tensors),  # converters take tensors out
+        pipelines=pipelines,
+        is_pipeline_module=False,
+        cached_model_config_path=str(config),
+        torch_dtype=dtype,
+        local_files_only=True,
+    )
+
+
+def _check_gaps(components: dict[str, Any]) -> None:
+    """Refuse weights that the file lacks.
+
+    diffusers' single-file loader (0.42) leaves them on the meta device without an error;
+    `test_a_single_file_with_a_gap_is_refused` fails when that changes.
+    """
+    for name, part in components.items():
+        if isinstance(part, PreTrainedModel):
+            part.tie_weights()  # T5's token embedding may be stored once and used twice
+        gaps = [key for key, tensor in part.named_parameters() if tensor.is_meta]
+        if gaps:
+            raise CatalogueError(f"{len(gaps)} weights of {name} are not in the file, {gaps[0]} for one")
+
+
+def _check_leftovers(tensors: dict[str, torch.Tensor], used: set[str], scheduler: str) -> None:
+    """Refuse tensors that no model took and that are not known to be harmless."""
+    left = [name for name in tensors if name not in used and not _is_harmless(name, tensors, scheduler)]
+    if left:
+        more = f" and {len(left) - _MAX_LISTED} more" if len(left) > _MAX_LISTED else ""
+        names = ", ".join(name[:120] for name in left[:_MAX_LISTED])
+        raise CatalogueError(
+            f"no layer takes {names}{more} of the file: the checkpoint, or the way it is stored, is of a kind "
+            "that is not supported"
+        )
+
+
+def _is_harmless(name: str, tensors: dict[str, torch.Tensor], scheduler: str) -> bool:
+    tensor = tensors[name]
+    if _HARMLESS.match(name):
+        return True
+    if name in _EDM:
+        return scheduler.startswith("EDM")
+    if name == _IDENTITY:
+        return torch.equal(tensor.float(), torch.eye(*tensor.shape))
+    return name in _TWICE and _TWICE[name] in tensors and torch.equal(tensor, tensors[_TWICE[name]])

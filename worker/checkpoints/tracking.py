@@ -1,0 +1,78 @@
+"""Which tensors of a file end up in a model, whatever a library's converters do to them on the way.
+
+Tensors are marked with their names, and what is computed from marked ones has their marks. So a tensor that no
+layer takes is found even where a converter drops it without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from diffusers.loaders import single_file_model, single_file_utils
+from torch.utils._pytree import tree_flatten, tree_map
+
+#: Name -> tensor.
+Tensors = dict[str, torch.Tensor]
+
+_LOADER = "load_model_dict_into_meta"
+
+
+class MarkedTensor(torch.Tensor):
+    """A tensor that knows the names of the tensors that it was made from."""
+
+    names: frozenset[str]
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run any function of torch, and mark its results with what its arguments are marked with."""
+        parent: Any = super()
+        result = parent.__torch_function__(function, types, args, dict(kwargs or {}))
+        arguments = tree_flatten((args, kwargs))[0]
+        names = frozenset().union(*(one.names for one in arguments if isinstance(one, MarkedTensor)))
+        return tree_map(lambda one: _mark(one, names), result)
+
+
+def _mark(value: Any, names: frozenset[str]) -> Any:
+    if isinstance(value, MarkedTensor):
+        value.names = names
+    return value
+
+
+def mark(tensors: Mapping[str, torch.Tensor]) -> Tensors:
+    """Return the same tensors, marked with their names; no values are copied."""
+    return {name: _mark(tensor.as_subclass(MarkedTensor), frozenset({name})) for name, tensor in tensors.items()}
+
+
+@contextmanager
+def used_names() -> Iterator[set[str]]:
+    """Inside, collect the names of the marked tensors that diffusers' single-file loaders put into models."""
+    used: set[str] = set()
+    modules = (single_file_model, single_file_utils)
+    originals = [getattr(module, _LOADER) for module in modules]
+    try:
+        for module, original in zip(modules, originals, strict=True):
+            setattr(module, _LOADER, _recording(original, used))
+        yield used
+    finally:
+        for module, original in zip(modules, originals, strict=True):
+            setattr(module, _LOADER, original)
+
+
+def _recording(load: Callable[..., Any], used: set[str]) -> Callable[..., Any]:
+    def record(model: torch.nn.Module, state_dict: Tensors, *more: Any, **named: Any) -> Any:
+        known = model.state_dict().keys()
+        for key, tensor in state_dict.items():
+            if key in known and isinstance(tensor, MarkedTensor):
+                used.update(tensor.names)
+        plain = {
+            key: tensor.as_subclass(torch.Tensor) if isinstance(tensor, MarkedTensor) else tensor
+            for key, tensor in state_dict.items()
+        }
+        return load(model, plain, *more, **named)
+
+    return record
