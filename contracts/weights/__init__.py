@@ -4,6 +4,7 @@ header_text.py         the text of a safetensors header, bounded while it is rea
 safetensors.py         names, dtypes, shapes and offsets of a file's tensors
 finite.py              refuses files with NaN or infinite values
 lora_files.py          family, layout, ranks and matching models of a LoRA file
+lora_layouts.py        naming schemes of LoRA files: which layer each key belongs to
 lora_settings.py       how a LoRA's trainer scaled it
 checkpoint_limits.py   tasks and schedulers of one checkpoint
 parameter_counts.py    numbers of values and configurations of a checkpoint's components

@@ -19,35 +19,20 @@ from contracts.catalogue.families import FAMILIES, Family
 from contracts.errors import AdapterRefused, CatalogueError
 from contracts.hub.source import HubSource
 from contracts.weights.header_text import NotSafetensors
+from contracts.weights.lora_layouts import DENOISER, PARTS, LoraLayer, flat_name, read_layers
 from contracts.weights.lora_settings import ScaleSettings, read_settings
 from contracts.weights.safetensors import Tensor, read_header
 
-#: The family's UNet or transformer, for keys that do not say which.
-_DENOISER = "denoiser"
-_PARTS = {
-    "unet": _DENOISER, "transformer": _DENOISER, "te": "text_encoder", "te1": "text_encoder",
-    "te2": "text_encoder_2", "te3": "text_encoder_3",
-}  # fmt: skip
-#: Tensors beside the two matrices of a layer: kohya's alpha, DoRA's magnitudes, the second matrix's bias.
-_COMPANION = re.compile(r"\.(alpha|lora_magnitude_vector(\.weight)?|lora_B\.bias)$")
-_LAYOUTS: Sequence[tuple[str, re.Pattern[str]]] = (
-    ("peft", re.compile(r"^(?P<layer>.+)\.lora_(?P<half>A|B)\.weight$")),
-    ("kohya", re.compile(r"^(?P<layer>lora_.+)\.lora_(?P<half>down|up)\.weight$")),
-    ("xlabs", re.compile(r"^(?P<layer>.+)_lora\d\.(?P<half>down|up)\.weight$")),
-    ("diffusers", re.compile(r"^(?P<layer>.+)[._]lora(_linear_layer)?\.(?P<half>down|up)\.weight$")),
-)
-_COMPONENT = re.compile(r"^(unet|transformer|text_encoder(_[23])?)\.(?P<layer>.+)$")
-_KOHYA = re.compile(r"^lora_(?P<part>unet|transformer|te[123]?)_(?P<layer>.+)$")
-#: Maximum number of different ranks, which are shown and stored with each upload.
-_MAX_RANKS = 1024
-_UNSUPPORTED = ("hada_", "lokr_", "lora_mid", "dora_scale", ".diff", "oft_", "glora")
+#: Whole differences of biases and norms beside a LoRA, which ComfyUI writes even where they are zero.
+_DIFFERENCES = (".diff_b", ".diff")
+_CHUNK_BYTES = 2**20
 
 
 class AdapterFacts(BaseModel):
     """What a LoRA file's header says.
 
     Attributes:
-        layout: naming scheme of its keys: `peft`, `kohya`, `diffusers` (old versions) or `xlabs`.
+        layout: naming scheme of its keys: `peft`, `kohya`, `comfyui`, `diffusers` (old versions) or `xlabs`.
         ranks: all that occur, ascending.
         values: number of values in all tensors.
         dtype: of most tensors, as safetensors names it.
@@ -67,32 +52,11 @@ class AdapterFacts(BaseModel):
 
 
 @dataclass(frozen=True)
-class LoraLayer:
-    """One layer that a file changes.
-
-    Attributes:
-        part: `denoiser`, `text_encoder`, …
-        layer: its name with underscores for dots.
-        layout: naming scheme of the key.
-        is_own_name: whether the key uses the layer's name in the model.
-        down, up: shapes of the two matrices.
-    """
-
-    name: str
-    part: str
-    layer: str
-    layout: str
-    is_own_name: bool
-    down: tuple[int, ...]
-    up: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class LoraFile:
     """What the header of a LoRA file says, checked without any model.
 
     Attributes:
-        tensors: by name.
+        tensors: by name, without those that change nothing.
         layers: the layers that the file changes; at least one.
         settings: how its trainer scaled them, by component.
     """
@@ -112,7 +76,25 @@ def read_lora(file: Path) -> LoraFile:
         header = read_header(file)
     except NotSafetensors as error:
         raise AdapterRefused(f"the file {error}") from None
-    return LoraFile(header.tensors, read_layers(header.tensors), read_settings(header.metadata))
+    tensors = {
+        name: tensor
+        for name, tensor in header.tensors.items()
+        if not (name.endswith(_DIFFERENCES) and _is_zero(file, tensor))
+    }
+    return LoraFile(tensors, read_layers(tensors), read_settings(header.metadata))
+
+
+def _is_zero(file: Path, tensor: Tensor) -> bool:
+    """Whether all its values are zero; an empty one's are."""
+    with file.open("rb") as stream:
+        stream.seek(tensor.begin)
+        remaining = tensor.end - tensor.begin
+        while remaining > 0:
+            data = stream.read(min(remaining, _CHUNK_BYTES))
+            if not data or data.count(0) != len(data):
+                return False
+            remaining -= len(data)
+    return True
 
 
 def read_facts(lora: LoraFile, catalogue: Catalogue) -> AdapterFacts:
@@ -134,68 +116,9 @@ def describe(lora: LoraFile, family: str, models: Sequence[str] = ()) -> Adapter
         ranks=tuple(sorted({layer.down[0] for layer in lora.layers})),
         values=sum(tensor.values for tensor in lora.tensors.values()),
         dtype=max(dict.fromkeys(dtypes), key=dtypes.count),
-        changes_text=any(layer.part != _DENOISER for layer in lora.layers),
+        changes_text=any(layer.part != DENOISER for layer in lora.layers),
         models=tuple(models),
     )
-
-
-def read_layers(tensors: Mapping[str, Tensor]) -> list[LoraLayer]:
-    """The layers that the file changes, each with the shapes of both matrices.
-
-    Raises:
-        AdapterRefused: a tensor is not part of a LoRA, or one of a layer's matrices is missing.
-    """
-    halves: dict[str, dict[str, Tensor]] = {}
-    layouts: dict[str, str] = {}
-    for key, tensor in tensors.items():
-        if any(mark in key for mark in _UNSUPPORTED):
-            raise AdapterRefused(
-                f"{key[:120]!r} belongs to an unsupported kind of adapter; supported are LoRA and PEFT's DoRA"
-            )
-        if companion := _COMPANION.search(key):
-            if companion[1] == "alpha" and tensor.values != 1:
-                raise AdapterRefused(f"{key[:120]} must be one value, got the shape {list(tensor.shape)}")
-            continue
-        layout, match = _match(key)
-        half = "down" if match["half"] in ("A", "down") else "up"
-        halves.setdefault(match["layer"], {})[half] = tensor
-        layouts[match["layer"]] = layout
-    if not halves:
-        raise AdapterRefused("the file contains no LoRA weights")
-    layers = [_layer(name, layouts[name], pair) for name, pair in halves.items()]
-    if len({layer.down[0] for layer in layers}) > _MAX_RANKS:
-        raise AdapterRefused(f"its layers have more than {_MAX_RANKS} different ranks")
-    return layers
-
-
-def _match(key: str) -> tuple[str, re.Match[str]]:
-    for layout, pattern in _LAYOUTS:
-        if match := pattern.match(key):
-            return layout, match
-    raise AdapterRefused(f"{key[:120]!r} is not part of a LoRA")
-
-
-def _layer(name: str, layout: str, pair: Mapping[str, Tensor]) -> LoraLayer:
-    if pair.keys() != {"down", "up"}:
-        raise AdapterRefused(f"one of the two matrices of {name[:120]} is missing")
-    down, up = pair["down"].shape, pair["up"].shape
-    if len(down) < 2 or len(up) != len(down) or down[0] != up[1]:
-        raise AdapterRefused(f"the two matrices of {name[:120]} do not match: shapes {list(down)} and {list(up)}")
-    if down[0] == 0:
-        raise AdapterRefused(f"the two matrices of {name[:120]} have rank 0")
-    part, layer, own = _DENOISER, name, False
-    if match := _KOHYA.match(name):
-        part, layer = _PARTS[match["part"]], match["layer"]
-    elif match := _COMPONENT.match(name):
-        part, layer, own = _PARTS.get(match[1], match[1]), match["layer"], layout == "peft"
-    return LoraLayer(name, part, _flat(layer), layout, own, down, up)
-
-
-def _flat(layer: str) -> str:
-    """A layer's name as kohya writes it; diffusers' old names of attention layers lack the last index."""
-    layer = re.sub(r"(^|\.)processor\.", r"\1", layer).removeprefix("text_model.").replace(".", "_")
-    layer = layer.removeprefix("text_model_")
-    return f"{layer}_0" if layer.endswith("_to_out") else layer
 
 
 # -- matching models --------------------------------------------------------------------------------------
@@ -205,7 +128,7 @@ def _find_family(layers: Sequence[LoraLayer], catalogue: Catalogue) -> tuple[Fam
     """The file's family, and the models that it matches."""
     families = [family for family in FAMILIES.values() if _may_be(family, layers)]
     if not families:
-        raise AdapterRefused(f"{layers[0].name[:120]} is not a layer of any known family ({', '.join(FAMILIES)})")
+        raise AdapterRefused(_blame(layers))
     unread, reasons = [], []
     for family in families:
         matching = []
@@ -228,11 +151,28 @@ def _find_family(layers: Sequence[LoraLayer], catalogue: Catalogue) -> tuple[Fam
 
 def _may_be(family: Family, layers: Sequence[LoraLayer]) -> bool:
     """Whether all layers are named as this family's are."""
-    parts = {layer.part for layer in layers} - {_DENOISER}
-    names = (layer.layer for layer in layers if layer.part == _DENOISER)
-    return parts <= set(family.lora_text_encoders) and all(
-        re.match(family.denoiser_layers, name) for name in names
-    )
+    return all(_is_named_as(family, layer) for layer in layers)
+
+
+def _is_named_as(family: Family, layer: LoraLayer) -> bool:
+    if layer.part != DENOISER:
+        return layer.part in family.lora_text_encoders
+    return re.match(family.denoiser_layers, layer.layer) is not None
+
+
+def _blame(layers: Sequence[LoraLayer]) -> str:
+    """Name the layer that is wrong: one that the family lacks to which most of them belong."""
+    in_denoiser = [layer for layer in layers if layer.part == DENOISER]
+    for family in FAMILIES.values():
+        wrong = [layer for layer in layers if not _is_named_as(family, layer)]
+        if in_denoiser and all(layer.part != DENOISER for layer in wrong):
+            encoders = ", ".join(sorted(family.lora_text_encoders))
+            return (
+                f"{wrong[0].name[:120]} changes {wrong[0].part}; of the text encoders of {family.id}, LoRAs can "
+                f"change {encoders}: train or extract it without that encoder"
+            )
+    fewest = min(([x for x in layers if not _is_named_as(one, x)] for one in FAMILIES.values()), key=len)
+    return f"{fewest[0].name[:120]} is not a layer of any known family ({', '.join(FAMILIES)})"
 
 
 #: Part -> layer -> the shape of its weight.
@@ -255,9 +195,9 @@ def _shapes_of(model: ModelSpec, catalogue: Catalogue) -> _Shapes | None:
             tensors = read_header(file).tensors
         except (NotSafetensors, OSError):
             return None
-        part = shapes.setdefault(_PARTS.get(file.parent.name, file.parent.name), {})
+        part = shapes.setdefault(PARTS.get(file.parent.name, file.parent.name), {})
         part |= {
-            _flat(key.removesuffix(".weight")): tensor.shape
+            flat_name(key.removesuffix(".weight")): tensor.shape
             for key, tensor in tensors.items()
             if key.endswith(".weight") and len(tensor.shape) in (2, 4)
         }
@@ -273,6 +213,8 @@ def _mismatches(layers: Sequence[LoraLayer], shapes: _Shapes, model: ModelSpec) 
         if shape is not None and (inputs, outputs) != (shape[1], shape[0]):
             has = f"{shape[1]} to {shape[0]}"
             yield f"{name} maps {inputs} to {outputs} channels, the layer of {model.id} maps {has}"
+        elif shape is not None and layer.down[2:] != shape[2:] and {*layer.down[2:], *shape[2:]} != {1}:
+            yield f"{name} has a kernel of {list(layer.down[2:])}, the layer of {model.id} {list(shape[2:])}"
         elif shape is None and layer.is_own_name:
             yield f"{model.id} has no layer {name}"
         # The name may be the trainer's own, but a layer of this width must exist.

@@ -1,51 +1,27 @@
 """Reads a LoRA file and checks it against a loaded model, layer by layer. Changes nothing.
 
-Only diffusers' converters are used, which give every trainer's layout the same names. Its loader
-(`load_lora_weights`, 0.42) would load half of a wrong file, widen a layer for good, or have no effect without an
-error; `tests/worker/adapters/test_hazards.py` shows each case refused here.
+Names are those of `layouts.py`. diffusers' loader (`load_lora_weights`, 0.42) would load half of a wrong file,
+widen a layer for good, or have no effect without an error; `tests/worker/adapters/test_hazards.py` shows each case
+refused here.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.utils import (
-    convert_state_dict_to_diffusers,
-    convert_state_dict_to_peft,
-    convert_unet_state_dict_to_peft,
-)
 from safetensors.torch import load_file
 
 from contracts.weights.lora_files import read_lora
 from contracts.weights.lora_settings import ScaleSettings
+from worker.adapters.layouts import LayerTensors, Tensors, find_layers, layers_of
 from worker.adapters.low_rank import Layer, LowRank
 from worker.families import DiffusersFamily
 
-Tensors = dict[str, torch.Tensor]
 #: Component -> layer -> its LoRA weights.
 LoraWeights = Mapping[str, Mapping[Layer, LowRank]]
-
-_WEIGHT = re.compile(r"^(?P<layer>.+)\.lora_(?P<half>A|B)\.(?P<kind>weight|bias)$")
-_ALPHA = re.compile(r"^(?P<layer>.+?)(\.lora_A\.weight)?\.alpha$")
-_MAGNITUDE = re.compile(r"^(?P<layer>.+)\.lora_magnitude_vector(\.weight)?$")
-
-
-@dataclass
-class _LayerTensors:
-    """The tensors that a file has for one layer.
-
-    Attributes:
-        tensors: by `A.weight`, `B.weight`, `A.bias`, `B.bias` or `magnitude`.
-        alpha: kohya's, as stored beside the weights.
-    """
-
-    tensors: Tensors = field(default_factory=dict)
-    alpha: float | None = None
 
 
 def read(base: Any, family: DiffusersFamily, path: Path) -> LoraWeights:
@@ -55,19 +31,19 @@ def read(base: Any, family: DiffusersFamily, path: Path) -> LoraWeights:
         AdapterRefused: the file is not a LoRA, or of a kind that is not supported.
         ValueError: it does not fit this model, or would have no effect.
     """
-    settings = read_lora(path).settings  # has the clearer messages for files that are not LoRAs at all
-    components = adaptable_components(base)
+    file = read_lora(path)  # has the clearer messages for files that are not LoRAs at all
+    layers = {name: layers_of(part) for name, part in adaptable_components(base).items()}
     weights: dict[str, dict[Layer, LowRank]] = {}
-    for name, own in _by_component(_read_tensors(base, family, path)).items():
-        if name not in components:
+    for name, own in find_layers(base, family.denoiser, _read_tensors(path, file.tensors), layers).items():
+        if name not in layers:
             raise ValueError(f"LoRAs cannot change {name[:80]!r} in {family.id} models")
-        layers = _layers_of(components[name])
         weights[name] = {}
-        for key, stored in _by_layer(_peft_names(own, name == family.denoiser), name).items():
-            if key not in layers:
+        for key, stored in own.items():
+            if key not in layers[name]:
                 raise ValueError(f"the model has no layer {name}.{key[:120]}")
-            scale = _trained_scale(settings.get(name, ScaleSettings()), key, stored)
-            weights[name][layers[key]] = _low_rank(f"{name}.{key}", layers[key], stored, scale)
+            layer = layers[name][key]
+            scale = _trained_scale(file.settings.get(name, ScaleSettings()), key, stored)
+            weights[name][layer] = _low_rank(f"{name}.{key}", layer, stored, scale)
     if not any(weights.values()):
         raise ValueError("the file holds no LoRA weights")
     return weights
@@ -79,71 +55,27 @@ def adaptable_components(base: Any) -> dict[str, torch.nn.Module]:
     return {name: component for name, component in components.items() if component is not None}
 
 
-def _read_tensors(base: Any, family: DiffusersFamily, path: Path) -> Tensors:
-    """Read tensors and alphas under diffusers' names, whatever trainer wrote them.
+def _read_tensors(path: Path, used: Mapping[str, object]) -> Tensors:
+    """Read the tensors that act; 8-bit floats, with which nothing can be computed, as float32.
 
     diffusers is given the tensors, not the file: it would take the patterns in a file's metadata as expressions.
     """
-    options = {"unet_config": base.unet.config} if family.denoiser == "unet" else {}
-    tensors, *alphas, _ = base.lora_state_dict(
-        load_file(path), return_alphas=True, return_lora_metadata=True, **options
-    )
-    return {**tensors, **(alphas[0] or {} if alphas else {})}
-
-
-def _by_component(tensors: Tensors) -> dict[str, Tensors]:
-    components: dict[str, Tensors] = {}
-    for key, tensor in tensors.items():
-        if not torch.isfinite(torch.as_tensor(tensor)).all():
+    tensors = {}
+    for key, tensor in load_file(path).items():
+        if key not in used:
+            continue
+        is_narrow = tensor.dtype.is_floating_point and tensor.dtype.itemsize == 1
+        tensors[key] = tensor.to(torch.float32) if is_narrow else tensor
+        if not torch.isfinite(tensors[key]).all():
             raise ValueError(f"{key[:120]} contains NaN or infinite values")
-        component, _, rest = key.partition(".")
-        components.setdefault(component, {})[rest] = tensor
-    return components
+    return tensors
 
 
-def _peft_names(tensors: Tensors, is_denoiser: bool) -> Tensors:
-    """Rename tensors as diffusers does when it loads them."""
-    if is_denoiser:
-        converted: Tensors = convert_unet_state_dict_to_peft(tensors)
-    else:
-        converted = convert_state_dict_to_peft(convert_state_dict_to_diffusers(tensors))
-    return converted
-
-
-def _by_layer(tensors: Tensors, component: str) -> dict[str, _LayerTensors]:
-    layers: dict[str, _LayerTensors] = {}
-    for key, tensor in tensors.items():
-        if match := _WEIGHT.match(key):
-            name = f"{match['half']}.{match['kind']}"
-            layers.setdefault(_layer_name(match["layer"]), _LayerTensors()).tensors[name] = tensor
-        elif match := _MAGNITUDE.match(key):
-            layers.setdefault(_layer_name(match["layer"]), _LayerTensors()).tensors["magnitude"] = tensor
-        elif match := _ALPHA.match(key):
-            layers.setdefault(_layer_name(match["layer"]), _LayerTensors()).alpha = float(tensor)
-        else:
-            raise ValueError(f"{component}.{key[:120]} is not supported; supported are LoRA and peft's DoRA")
-    # An alpha without weights scales nothing.
-    return {layer: stored for layer, stored in layers.items() if stored.tensors}
-
-
-def _layers_of(component: torch.nn.Module) -> dict[str, Layer]:
-    """Return the layers that a LoRA can change, by name."""
-    return {
-        _layer_name(name): layer
-        for name, layer in component.named_modules()
-        if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)
-    }
-
-
-def _layer_name(name: str) -> str:
-    """Strip the extra module level that older transformers' CLIP text encoders have."""
-    return name.removeprefix("text_model.")
-
-
-def _low_rank(name: str, layer: Layer, stored: _LayerTensors, alpha: float) -> LowRank:
+def _low_rank(name: str, layer: Layer, stored: LayerTensors, alpha: float) -> LowRank:
     down, up = stored.tensors.get("A.weight"), stored.tensors.get("B.weight")
     if down is None or up is None or "A.bias" in stored.tensors:
         raise ValueError(f"{name[:120]} must have both LoRA weights, and no bias of the first")
+    down, up = (_shaped_as(layer, half) for half in (down, up))
     for tensor, axis in ((down, 1), (up, 0)):
         if tensor.dim() != layer.weight.dim():
             raise ValueError(f"{name[:120]} has {tensor.dim()} dimensions, the model's layer {layer.weight.dim()}")
@@ -163,13 +95,22 @@ def _low_rank(name: str, layer: Layer, stored: _LayerTensors, alpha: float) -> L
     ).folded()  # fmt: skip
 
 
+def _shaped_as(layer: Layer, half: torch.Tensor) -> torch.Tensor:
+    """One half with as many dimensions as its layer's weight: a 1 × 1 convolution is a matrix, and the reverse."""
+    if isinstance(layer, torch.nn.Linear) and half.dim() == 4 and half.shape[2:] == (1, 1):
+        return half[:, :, 0, 0]
+    if isinstance(layer, torch.nn.Conv2d) and half.dim() == 2 and layer.weight.shape[2:] == (1, 1):
+        return half[:, :, None, None]
+    return half
+
+
 def _copy_to(layer: Layer, tensor: torch.Tensor) -> torch.Tensor:
     """Copy to the layer's device: the tensor maps the file's bytes and would change with the file."""
     dtype = layer.weight.dtype if layer.weight.dtype.itemsize > 1 else torch.float32
     return tensor.detach().to(layer.weight.device, dtype, copy=True).contiguous()
 
 
-def _trained_scale(settings: ScaleSettings, layer: str, stored: _LayerTensors) -> float:
+def _trained_scale(settings: ScaleSettings, layer: str, stored: LayerTensors) -> float:
     """Return the trainer's scale, alpha ÷ rank, with alpha beside the weights or in the settings, else 1."""
     rank = stored.tensors["A.weight"].shape[0] if "A.weight" in stored.tensors else 1
     alpha = settings.alpha_of(layer) if stored.alpha is None else stored.alpha

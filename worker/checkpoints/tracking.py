@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from torch.utils._pytree import tree_flatten, tree_map
 Tensors = dict[str, torch.Tensor]
 
 _LOADER = "load_model_dict_into_meta"
+#: Names of the tensors whose values were read as numbers.
+_read: ContextVar[set[str]] = ContextVar("read", default=set())  # noqa: B039  # outside, nobody looks at it
 
 
 class MarkedTensor(torch.Tensor):
@@ -34,6 +37,8 @@ class MarkedTensor(torch.Tensor):
         result = parent.__torch_function__(function, types, args, dict(kwargs or {}))
         arguments = tree_flatten((args, kwargs))[0]
         names = frozenset().union(*(one.names for one in arguments if isinstance(one, MarkedTensor)))
+        if isinstance(result, int | float) and function in (torch.Tensor.item, torch.Tensor.__float__):
+            _read.get().update(names)
         return tree_map(lambda one: _mark(one, names), result)
 
 
@@ -46,6 +51,27 @@ def _mark(value: Any, names: frozenset[str]) -> Any:
 def mark(tensors: Mapping[str, torch.Tensor]) -> Tensors:
     """Return the same tensors, marked with their names; no values are copied."""
     return {name: _mark(tensor.as_subclass(MarkedTensor), frozenset({name})) for name, tensor in tensors.items()}
+
+
+def names_of(value: Any) -> frozenset[str]:
+    """Return the names that a tensor is marked with."""
+    return value.names if isinstance(value, MarkedTensor) else frozenset()
+
+
+def unmarked(value: Any) -> Any:
+    """Return the same tensor, or number, without marks."""
+    return value.as_subclass(torch.Tensor) if isinstance(value, MarkedTensor) else value
+
+
+@contextmanager
+def numbers_read() -> Iterator[set[str]]:
+    """Inside, collect the names of the marked tensors whose values are read as numbers."""
+    names: set[str] = set()
+    token = _read.set(names)
+    try:
+        yield names
+    finally:
+        _read.reset(token)
 
 
 @contextmanager
@@ -67,12 +93,9 @@ def _recording(load: Callable[..., Any], used: set[str]) -> Callable[..., Any]:
     def record(model: torch.nn.Module, state_dict: Tensors, *more: Any, **named: Any) -> Any:
         known = model.state_dict().keys()
         for key, tensor in state_dict.items():
-            if key in known and isinstance(tensor, MarkedTensor):
-                used.update(tensor.names)
-        plain = {
-            key: tensor.as_subclass(torch.Tensor) if isinstance(tensor, MarkedTensor) else tensor
-            for key, tensor in state_dict.items()
-        }
+            if key in known:
+                used.update(names_of(tensor))
+        plain = {key: unmarked(tensor) for key, tensor in state_dict.items()}
         return load(model, plain, *more, **named)
 
     return record

@@ -59,10 +59,12 @@ def _write_keys(path: Path, *prefixes: str) -> str:
 @pytest.mark.parametrize(
     ("family", "keys", "weights"),
     [
-        ("sdxl", ["conditioner.embedders.0."], set()),
+        ("sdxl", ["conditioner.embedders.0.", "first_stage_model."], set()),
+        ("sdxl", ["conditioner.embedders.0."], {"vae"}),
+        ("sdxl", ["first_stage_model."], {"text_encoder", "text_encoder_2"}),
         ("sdxl", [], {"text_encoder", "text_encoder_2", "vae"}),
-        ("sd3", ["text_encoders.clip_l.", "text_encoders.t5xxl."], set()),
-        ("sd3", ["text_encoders.clip_l."], {"text_encoder_3"}),
+        ("sd3", ["text_encoders.clip_l.", "text_encoders.t5xxl.", "first_stage_model."], set()),
+        ("sd3", ["text_encoders.clip_l.", "first_stage_model."], {"text_encoder_3"}),
     ],
 )
 def test_of_its_configuration_a_single_file_gets_only_what_it_lacks(

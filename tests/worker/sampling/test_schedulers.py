@@ -217,9 +217,12 @@ def test_an_edm_checkpoint_runs_with_its_own_schedulers_as_in_diffusers_and_with
     with pytest.raises(InvalidRequest, match=r"euler cannot follow .* EDMDPMSolverMultistepScheduler"):
         make_job(limited, "sdxl", scheduler="euler")
     pool = Pool(limited, device="cpu")
-    for name, class_name in (("edm_euler", "EDMEulerScheduler"), (None, "EDMDPMSolverMultistepScheduler")):
-        chosen = {"scheduler": name or "edm_dpmpp_2m"}
-        ours = generate_pixels(make_job(limited, "sdxl", guidance_scale=3.0, **chosen), pool, storage)
+    for name, class_name in (
+        ("edm_euler", "EDMEulerScheduler"),
+        ("edm_dpmpp_2m", "EDMDPMSolverMultistepScheduler"),
+    ):
+        job = make_job(limited, "sdxl", guidance_scale=3.0, scheduler=name)
+        ours = generate_pixels(job, pool, storage)
         bare = diffusers.StableDiffusionXLPipeline.from_pretrained(edm, dtype=torch.float32)
         bare.set_progress_bar_config(disable=True)
         bare.scheduler = getattr(diffusers, class_name).from_config(bare.scheduler.config)

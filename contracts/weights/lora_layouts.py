@@ -1,0 +1,126 @@
+"""The layouts of LoRA files: the naming schemes of their keys, and which layer each key belongs to.
+
+The one table of them, for the API and the worker. Reads names and shapes only; knows no model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from contracts.errors import AdapterRefused
+from contracts.weights.safetensors import Tensor
+
+#: The family's UNet or transformer, for keys that do not say which.
+DENOISER = "denoiser"
+PARTS = {
+    "unet": DENOISER, "transformer": DENOISER, "te": "text_encoder", "te1": "text_encoder",
+    "te2": "text_encoder_2", "te3": "text_encoder_3",
+}  # fmt: skip
+#: Tensors beside the two matrices of a layer: kohya's alpha, DoRA's magnitudes, the second matrix's bias.
+_COMPANION = re.compile(r"\.(alpha|lora_magnitude_vector(\.weight)?|lora_B\.bias)$")
+_LAYOUTS: Sequence[tuple[str, re.Pattern[str]]] = (
+    ("peft", re.compile(r"^(?P<layer>.+)\.lora_(?P<half>A|B)\.weight$")),
+    ("kohya", re.compile(r"^(?P<layer>lora_.+)\.lora_(?P<half>down|up)\.weight$")),
+    ("xlabs", re.compile(r"^(?P<layer>.+)_lora\d\.(?P<half>down|up)\.weight$")),
+    ("diffusers", re.compile(r"^(?P<layer>.+)[._]lora(_linear_layer)?\.(?P<half>down|up)\.weight$")),
+    ("comfyui", re.compile(r"^(?P<layer>.+)\.lora_(?P<half>down|up)\.weight$")),
+)
+#: What ComfyUI and PEFT write before the name of a denoiser's layer.
+_WRAPPERS = re.compile(r"^(base_model\.model\.|diffusion_model\.)+")
+_COMPONENT = re.compile(r"^(unet|transformer|text_encoder(_[23])?)\.(?P<layer>.+)$")
+_KOHYA = re.compile(r"^lora_(?P<part>unet|transformer|te[123]?)_(?P<layer>.+)$")
+#: Maximum number of different ranks, which are shown and stored with each upload.
+_MAX_RANKS = 1024
+_UNSUPPORTED = ("hada_", "lokr_", "lora_mid", "dora_scale", ".diff", "oft_", "glora")
+
+
+@dataclass(frozen=True)
+class LoraLayer:
+    """One layer that a file changes.
+
+    Attributes:
+        part: `denoiser`, `text_encoder`, …
+        layer: its name with underscores for dots.
+        layout: naming scheme of the key.
+        is_own_name: whether the key uses the layer's name in the model.
+        down, up: shapes of the two matrices.
+    """
+
+    name: str
+    part: str
+    layer: str
+    layout: str
+    is_own_name: bool
+    down: tuple[int, ...]
+    up: tuple[int, ...]
+
+
+def scheme_of(key: str, keys: Collection[str]) -> str:
+    """Return the naming scheme of a tensor, for what goes with a layer's matrices that of the matrices."""
+    companion = _COMPANION.search(key)
+    if companion is None:
+        return _match(key)[0]
+    name = key[: companion.start()]
+    halves = (f"{name}.lora_A.weight", f"{name}.lora_down.weight", f"{name}.lora.down.weight")
+    return next((_match(half)[0] for half in halves if half in keys), "kohya")
+
+
+def read_layers(tensors: Mapping[str, Tensor]) -> list[LoraLayer]:
+    """The layers that the file changes, each with the shapes of both matrices.
+
+    Raises:
+        AdapterRefused: a tensor is not part of a LoRA, or one of a layer's matrices is missing.
+    """
+    halves: dict[str, dict[str, Tensor]] = {}
+    layouts: dict[str, str] = {}
+    for key, tensor in tensors.items():
+        if any(mark in key for mark in _UNSUPPORTED):
+            raise AdapterRefused(
+                f"{key[:120]!r} belongs to an unsupported kind of adapter; supported are LoRA and PEFT's DoRA"
+            )
+        if companion := _COMPANION.search(key):
+            if companion[1] == "alpha" and tensor.values != 1:
+                raise AdapterRefused(f"{key[:120]} must be one value, got the shape {list(tensor.shape)}")
+            continue
+        layout, match = _match(key)
+        half = "down" if match["half"] in ("A", "down") else "up"
+        halves.setdefault(match["layer"], {})[half] = tensor
+        layouts[match["layer"]] = layout
+    if not halves:
+        raise AdapterRefused("the file contains no LoRA weights")
+    layers = [_layer(name, layouts[name], pair) for name, pair in halves.items()]
+    if len({layer.down[0] for layer in layers}) > _MAX_RANKS:
+        raise AdapterRefused(f"its layers have more than {_MAX_RANKS} different ranks")
+    return layers
+
+
+def _match(key: str) -> tuple[str, re.Match[str]]:
+    for layout, pattern in _LAYOUTS:
+        if match := pattern.match(key):
+            return layout, match
+    raise AdapterRefused(f"{key[:120]!r} is not part of a LoRA")
+
+
+def _layer(name: str, layout: str, pair: Mapping[str, Tensor]) -> LoraLayer:
+    if pair.keys() != {"down", "up"}:
+        raise AdapterRefused(f"one of the two matrices of {name[:120]} is missing")
+    down, up = pair["down"].shape, pair["up"].shape
+    if len(down) < 2 or len(up) != len(down) or down[0] != up[1]:
+        raise AdapterRefused(f"the two matrices of {name[:120]} do not match: shapes {list(down)} and {list(up)}")
+    if down[0] == 0:
+        raise AdapterRefused(f"the two matrices of {name[:120]} have rank 0")
+    part, layer, own = DENOISER, _WRAPPERS.sub("", name), layout == "peft"
+    if match := _KOHYA.match(name):
+        part, layer = PARTS[match["part"]], match["layer"]
+    elif match := _COMPONENT.match(name):
+        part, layer, own = PARTS.get(match[1], match[1]), match["layer"], layout in ("peft", "comfyui")
+    return LoraLayer(name, part, flat_name(layer), layout, own, down, up)
+
+
+def flat_name(layer: str) -> str:
+    """A layer's name as kohya writes it; diffusers' old names of attention layers lack the last index."""
+    layer = re.sub(r"(^|\.)processor\.", r"\1", layer).removeprefix("text_model.").replace(".", "_")
+    layer = layer.removeprefix("text_model_")
+    return f"{layer}_0" if layer.endswith("_to_out") else layer
