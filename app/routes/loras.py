@@ -54,7 +54,7 @@ class LoraView(BaseModel):
     models: list[str] = Field(description="Ids of the models that it fits; empty: all models of its family.")
     layout: str | None = Field(
         None,
-        description="Naming scheme of the file's tensors: `peft`, `kohya`, `diffusers` or `xlabs`; null if the "
+        description="Naming scheme of the file's tensors: `peft`, `kohya`, `comfyui`, `diffusers` or `xlabs`; null if the "
         "API cannot read the file.",
     )
     ranks: list[int] | None = Field(
