@@ -25,7 +25,8 @@ from worker.checkpoints.single_file import SingleFile
 from worker.checkpoints.tracking import mark, used_names
 from worker.families import DiffusersFamily
 
-#: Tensors that no model here needs: what is computed anyway, what only training used, and what says how to load.
+#: Tensors that no model here needs: what is computed anyway, what only training used, what says how to load, and the
+#: projection of CLIP-L, whose unprojected vector these families take.
 _HARMLESS = re.compile(
     r"""(.*\.)?(position_ids|logit_scale|spiece_model)$
     | model_ema\.
@@ -33,12 +34,11 @@ _HARMLESS = re.compile(
     | (betas|alphas_cumprod(_prev)?|sqrt_\w+|log_one_minus_\w+|posterior_\w+|lvlb_weights|logvar|global_step)$
     | denoiser\.(log_)?sigmas$
     | (v_pred|ztsnr)$
-    | conditioner\.embedders\.0\.transformer\.text_projection(\.weight)?$
+    | (conditioner\.embedders\.0|text_encoders\.clip_l)\.transformer\.text_projection(\.weight)?$
     """,
     re.VERBOSE,
 )
-#: A projection that diffusers takes to be the unit matrix, and an embedding that is stored twice.
-_IDENTITY = "text_encoders.clip_l.transformer.text_projection.weight"
+#: An embedding that is stored twice.
 _TWICE = {
     "text_encoders.t5xxl.transformer.encoder.embed_tokens.weight": "text_encoders.t5xxl.transformer.shared.weight"
 }
@@ -150,6 +150,4 @@ def _is_harmless(name: str, tensors: dict[str, torch.Tensor], scheduler: str) ->
         return True
     if name in _EDM:
         return scheduler.startswith("EDM")
-    if name == _IDENTITY:
-        return torch.equal(tensor.float(), torch.eye(*tensor.shape))
     return name in _TWICE and _TWICE[name] in tensors and torch.equal(tensor, tensors[_TWICE[name]])
