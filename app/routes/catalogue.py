@@ -12,7 +12,7 @@ from app.dependencies.access import ADMINS_ONLY, PrincipalDep, VisibleCatalogueD
 from app.dependencies.services import ServicesDep
 from app.openapi.routes import problems
 from app.parsing.schemas import bounds_of, controlnet_ids, lora_ids, schemas_for
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.catalogue import Catalogue, ModelSpec, kinds_of
 from contracts.catalogue.families import FAMILIES, Task
 from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.job_view import ListView
@@ -81,7 +81,7 @@ class SchedulerView(BaseModel):
     """One scheduler, and the model families that it works with."""
 
     id: str = Field(description="Value of the field `scheduler` in requests.")
-    kind: str = Field(description="`diffusion` or `flow`: the kind of model that it works with.")
+    kind: str = Field(description="`diffusion`, `flow` or `edm`: the kind of checkpoint that it works with.")
     families: list[str] = Field(description="Model families that it works with.")
 
 
@@ -160,7 +160,7 @@ def list_schedulers() -> SchedulerList:
             SchedulerView(
                 id=row.id,
                 kind=row.kind,
-                families=[family.id for family in FAMILIES.values() if family.kind == row.kind],
+                families=[family.id for family in FAMILIES.values() if row.kind in kinds_of(family)],
             )
             for row in SCHEDULERS.values()
         ]

@@ -54,8 +54,8 @@ class LoraView(BaseModel):
     models: list[str] = Field(description="Ids of the models that it fits; empty: all models of its family.")
     layout: str | None = Field(
         None,
-        description="Naming scheme of the file's tensors: `peft`, `kohya`, `comfyui`, `diffusers` or `xlabs`; null "
-        "if the API cannot read the file.",
+        description="Naming scheme of the file's tensors: `peft`, `kohya`, `comfyui`, `diffusers` or `xlabs`; "
+        "null if the API cannot read the file.",
     )
     ranks: list[int] | None = Field(
         None, description="Ranks that occur in it, ascending; null if the API cannot read the file."

@@ -67,7 +67,7 @@ class ModelSpec(Row):
     @property
     def schedulers(self) -> list[str]:
         """Public names of the schedulers that work with the model."""
-        rows = [SCHEDULERS[name] for kind in _kinds_of(self.family_spec) for name in names_for(kind)]
+        rows = [SCHEDULERS[name] for kind in kinds_of(self.family_spec) for name in names_for(kind)]
         if not self.scheduler_config:
             usual = self.family_spec.kind
             return [row.id for row in rows if row.kind == usual or row.id == self.default("scheduler")]
@@ -92,15 +92,15 @@ class ModelSpec(Row):
             known = sorted(self.family_spec.defaults)
             raise ValueError(f"unknown defaults {sorted(unknown)}; family {self.family} has {known}")
         scheduler = SCHEDULERS.get(str(self.default("scheduler")))
-        if scheduler is None or scheduler.kind not in _kinds_of(self.family_spec):
-            allowed = ", ".join(name for kind in _kinds_of(self.family_spec) for name in names_for(kind))
+        if scheduler is None or scheduler.kind not in kinds_of(self.family_spec):
+            allowed = ", ".join(name for kind in kinds_of(self.family_spec) for name in names_for(kind))
             raise ValueError(
                 f"scheduler {self.default('scheduler')!r} does not work with {self.family}; allowed: {allowed}"
             )
         return self
 
 
-def _kinds_of(family: Family) -> tuple[Kind, ...]:
+def kinds_of(family: Family) -> tuple[Kind, ...]:
     """The kinds of checkpoint that a family has, the usual one first."""
     return ("diffusion", "edm") if family.kind == "diffusion" else (family.kind,)
 

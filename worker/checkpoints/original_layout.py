@@ -25,8 +25,8 @@ from worker.checkpoints.single_file import SingleFile
 from worker.checkpoints.tracking import mark, used_names
 from worker.families import DiffusersFamily
 
-#: Tensors that no model here needs: what is computed anyway, what only training used, what says how to load, and the
-#: projection of CLIP-L, whose unprojected vector these families take.
+#: Tensors that no model here needs: what is computed anyway, what only training used, what says how to load, and
+#: the projection of CLIP-L, whose unprojected vector these families take.
 _HARMLESS = re.compile(
     r"""(.*\.)?(position_ids|logit_scale|spiece_model)$
     | model_ema\.

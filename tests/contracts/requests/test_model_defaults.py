@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,42 @@ def test_a_default_that_no_request_could_ask_for_is_refused_with_its_name_and_ra
 ) -> None:
     with pytest.raises(CatalogueError, match=rf"models.0 \(one\): .*({complaint})"):
         read_checked_catalogue(write(tmp_path, family, row))
+
+
+def _checkpoint(folder: Path, scheduler: dict[str, object], row: str = "") -> Path:
+    """A catalogue whose one model is a folder with nothing but a scheduler's configuration."""
+    path = folder / "catalogue.toml"
+    (folder / "own" / "scheduler").mkdir(parents=True)
+    (folder / "own" / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
+    model = f'[[models]]\nid = "one"\nfamily = "sdxl"\nsource = "own"\n{row}\n'
+    path.write_text(f'default_model = "one"\n{model}', encoding="utf-8")
+    return path
+
+
+def test_a_models_schedulers_and_its_default_are_those_that_its_checkpoint_allows(tmp_path: Path) -> None:
+    (model,) = read_checked_catalogue(_checkpoint(tmp_path, {"_class_name": "EDMEulerScheduler"})).models
+    assert model.schedulers == ["edm_euler", "edm_dpmpp_2m"]
+    assert model.default("scheduler") == "edm_euler"
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "row", "complaint"),
+    [
+        (
+            {"_class_name": "EDMEulerScheduler"},
+            'defaults = { scheduler = "ddim" }',
+            "'ddim' does not suit .* use edm",
+        ),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "", "cannot follow .* trained for FlowMatchEuler"),
+        (
+            {"_class_name": "EulerDiscreteScheduler", "rescale_betas_zero_snr": True},
+            'defaults = { scheduler = "heun" }',
+            "'heun' does not suit .* use euler, euler_karras, euler_a, ddim",
+        ),
+    ],
+)
+def test_a_default_scheduler_that_would_drop_the_checkpoints_settings_is_refused_at_the_start(
+    tmp_path: Path, scheduler: dict[str, object], row: str, complaint: str
+) -> None:
+    with pytest.raises(CatalogueError, match=complaint):
+        read_checked_catalogue(_checkpoint(tmp_path, scheduler, row))
