@@ -16,7 +16,7 @@ import diffusers
 import torch
 import transformers
 
-from contracts.catalogue.families import Mode
+from contracts.catalogue.families import FAMILIES, Mode
 from contracts.errors import CatalogueError
 from contracts.hub.selection import RepositoryFiles, component_weights
 from worker.families import DiffusersFamily
@@ -73,9 +73,9 @@ def read_index(family: DiffusersFamily, folder: Path) -> dict[str, str]:
     for name, allowed_classes in _classes_needed(family).items():
         if name in classes:
             _check_class(folder, name, classes[name], allowed_classes)
-        elif name not in _OPTIONAL:
+        elif name not in _OPTIONAL and not (name == family.t5 and FAMILIES[family.id].t5_optional):
             raise CatalogueError(f"it has no {name}, which family {family.id} needs")
-    return {name: named for name, named in classes.items() if name not in _OPTIONAL}
+    return classes
 
 
 def _classes_needed(family: DiffusersFamily) -> dict[str, list[str]]:
@@ -106,6 +106,10 @@ def _check_class(folder: Path, name: str, named: str, allowed: list[str]) -> Non
         if (part / file).is_file():
             config = _read_json(part / file)
             own = config.get("_class_name") or (config.get("architectures") or [named])[0]
+            if config.get("quantization_config"):
+                raise CatalogueError(
+                    f"its {name} is quantized (quantization_config in {name}/{file}): not supported"
+                )
     if name == "scheduler":
         if own.startswith(("EDM", "FlowMatch")) != named.startswith(("EDM", "FlowMatch")):
             raise CatalogueError(f"its model_index.json names the scheduler {named}, and its configuration {own}")

@@ -23,6 +23,9 @@ from worker.checkpoints.single_file import SingleFile
 from worker.checkpoints.sources import find_config
 from worker.families import DiffusersFamily
 
+#: Channels of a control image.
+_RGB = 3
+
 
 def load_model(
     catalogue: Catalogue,
@@ -40,10 +43,14 @@ def load_model(
         Exception: whatever the libraries raise for damaged files.
     """
     pipeline_class: Any = getattr(diffusers, family.pipelines[Mode.TXT2IMG])
-    options = {"dtype": dtype, "local_files_only": True}
+    options = {"dtype": dtype, "local_files_only": True, "use_safetensors": True}
     if path.is_dir():
         components = load_components(family, path, dtype, spec.variant, skipped)
-        pipeline = pipeline_class.from_pretrained(path, **components, **dict.fromkeys(skipped), **options)
+        # A T5 may be left out by the plan, or by an SD3 that has none.
+        absent = {family.t5} if family.t5 and family.t5 not in components else set()
+        pipeline = pipeline_class.from_pretrained(
+            path, **components, **dict.fromkeys({*skipped, *absent}), **options
+        )
     elif path.suffix == ".safetensors":
         folder, file = find_config(catalogue, spec, family, path), SingleFile(path)
         if folder is None:
@@ -108,6 +115,11 @@ def _check_controlnet(family: DiffusersFamily, config: Mapping[str, Any]) -> Non
     named = config.get("_class_name")
     if named != family.controlnet:
         raise CatalogueError(f"it is a {str(named)[:80]}, and family {family.id} needs a {family.controlnet}")
+    channels = config.get("conditioning_channels", _RGB)
+    if channels != _RGB:
+        raise CatalogueError(
+            f"it takes control images of {channels} channels (conditioning_channels), not of {_RGB}"
+        )
     if config.get("num_mode") is not None:
         raise CatalogueError(
             f"it is a union of {config['num_mode']} kinds of control (num_mode), of which no request can name one"

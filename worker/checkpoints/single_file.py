@@ -54,7 +54,7 @@ class SingleFile:
             return self.has_vae
         if name == family.t5:
             return self.has_t5
-        return name == family.denoiser or self.has_clip
+        return name == family.denoiser or (name.startswith("text_encoder") and self.has_clip)
 
     @property
     def has_vae(self) -> bool:

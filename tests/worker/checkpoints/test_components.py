@@ -86,6 +86,12 @@ def _add_weight(part: str, file: str) -> Change:
             lambda folder: _edit(folder / "scheduler/scheduler_config.json", _class_name="EDMEulerScheduler"),
             "names the scheduler EulerDiscreteScheduler, and its configuration EDMEulerScheduler",
         ),
+        (
+            lambda folder: _edit(
+                folder / "unet/config.json", quantization_config={"quant_method": "bitsandbytes"}
+            ),
+            "unet is quantized",
+        ),
         (_drop_weight("unet", "diffusion_pytorch_model.safetensors"), "unet lacks weights: "),
         (_drop_weight("text_encoder_2", "model.safetensors"), "text_encoder_2 lacks weights: "),
         (_drop_weight("vae", "diffusion_pytorch_model.safetensors"), "vae lacks weights: "),
@@ -110,6 +116,7 @@ def test_a_folder_that_is_not_a_whole_checkpoint_of_its_family_is_refused_by_nam
         ("sdxl", {"_class_name": "ControlNetUnionModel"}, "a ControlNetUnionModel, and family sdxl needs a Contr"),
         ("sdxl", {"_class_name": "FluxControlNetModel"}, "a FluxControlNetModel"),
         ("sdxl", {"cross_attention_dim": 768}, "a None"),
+        ("sdxl", {"_class_name": "ControlNetModel", "conditioning_channels": 6}, "control images of 6 channels"),
         ("sdxl", None, "there is no config.json"),
         ("flux", {"_class_name": "FluxControlNetModel", "num_mode": 10}, "union of 10 kinds"),
     ],
