@@ -46,6 +46,12 @@ def shift_idle_times(queue: JobQueue, seconds: float) -> None:
         queue.connection.hset(keys.IDLE_WORKERS, worker, json.dumps(entry))
 
 
+def let_leases_expire(queue: JobQueue) -> None:
+    """Let the leases of all running jobs end now, as after a long silence of their workers."""
+    for job_id in queue.connection.zrange(keys.LEASES, 0, -1):
+        queue.connection.zadd(keys.LEASES, {str(job_id): 1.0}, xx=True)
+
+
 def reports(*claims: Claim, progress: Progress | None = None, used_seconds: float = 0.0) -> list[Report]:
     """The same report for each of these jobs."""
     return [Report(claim, progress, used_seconds) for claim in claims]

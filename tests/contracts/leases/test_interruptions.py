@@ -16,7 +16,7 @@ from contracts.leases.reaper import Reaper
 from contracts.outbound.outbox import Outbox
 from contracts.queue.client import JobQueue
 from contracts.requests.schema import WebhookEvent
-from tests.support.claims import MakeClaims, reports, take
+from tests.support.claims import MakeClaims, let_leases_expire, reports, take
 from tests.support.parameters import parameters
 from tests.support.waiting import wait_until
 
@@ -98,12 +98,12 @@ def test_jobs_of_a_lost_claim_do_not_outlive_a_cancel_or_their_deadline(
 def test_a_job_of_a_silent_worker_ends_if_it_was_cancelled_or_is_late(
     queue: JobQueue, make_claims: MakeClaims
 ) -> None:
-    claims = make_claims(lease_seconds=0.05)
+    claims = make_claims()
     cancelled, late = run(queue, claims), run(queue, claims)
     queue.cancel(cancelled.job.id)
     let_deadline_pass(queue, late)
     claims.reap(leases=False)  # sees the deadline of a running job, which must count later
-    time.sleep(0.1)
+    let_leases_expire(queue)
 
     requeued, ended = claims.reap()
 
@@ -123,7 +123,8 @@ def test_a_requeued_job_keeps_its_deadline(queue: JobQueue, make_claims: MakeCla
 
 
 def test_a_reaper_spares_leases_at_first_but_not_deadlines(queue: JobQueue, make_claims: MakeClaims) -> None:
-    run(queue, make_claims(lease_seconds=0.01))
+    run(queue, make_claims())
+    let_leases_expire(queue)
     late = queue.submit(parameters(), deadline_seconds=3600)
     queue.connection.zadd("darkroom:deadlines", {late.id: 1})
     deleted: list[str] = []
@@ -140,7 +141,7 @@ def test_a_reaper_spares_leases_when_a_redis_that_hung_goes_on(queue: JobQueue, 
     claim = run(queue, claims)
     reaper = Reaper(claims, print)
     time.sleep(0.5)  # what a reaper spares when it starts is over, and so is the lease
-    queue.connection.client_pause(300)
+    queue.connection.client_pause(2000)
 
     reaper.reap()
 

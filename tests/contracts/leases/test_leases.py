@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 from contracts.errors import FailureCode
 from contracts.jobs.events import read_events
@@ -12,10 +11,8 @@ from contracts.jobs.records import JobError, JobState, Progress
 from contracts.leases.claim import Report
 from contracts.leases.criteria import ClaimCriteria
 from contracts.queue.client import JobQueue
-from tests.support.claims import MakeClaims, reports, take, take_all
+from tests.support.claims import MakeClaims, let_leases_expire, reports, take, take_all
 from tests.support.parameters import parameters
-
-SHORT_SECONDS = 0.05
 
 
 def names(queue: JobQueue, pattern: str) -> set[str]:
@@ -40,9 +37,9 @@ def test_a_finished_job_is_complete_everywhere_at_once(queue: JobQueue, make_cla
 
 def test_a_worker_that_lost_its_lease_writes_nothing(queue: JobQueue, make_claims: MakeClaims) -> None:
     job = queue.submit(parameters())
-    slow, fast = make_claims("slow", lease_seconds=SHORT_SECONDS), make_claims("fast")
+    slow, fast = make_claims("slow"), make_claims("fast")
     old = take(slow)
-    time.sleep(2 * SHORT_SECONDS)
+    let_leases_expire(queue)
     assert fast.reap() == (1, [])
     new = take(fast)
     assert slow.extend([old]) == {job.id}
@@ -57,20 +54,20 @@ def test_a_worker_that_lost_its_lease_writes_nothing(queue: JobQueue, make_claim
 
 def test_an_extended_lease_is_not_reaped(queue: JobQueue, make_claims: MakeClaims) -> None:
     queue.submit(parameters())
-    claims = make_claims(lease_seconds=0.3)
+    claims = make_claims()
     running = take(claims)
     for _ in range(4):
-        time.sleep(0.1)
+        let_leases_expire(queue)
         assert claims.extend([running]) == set()
         assert claims.reap() == (0, [])
 
 
 def test_a_job_whose_worker_was_lost_runs_again_first_and_alone(queue: JobQueue, make_claims: MakeClaims) -> None:
     ids = [queue.submit(parameters()).id for _ in range(3)]
-    claims = make_claims(lease_seconds=SHORT_SECONDS)
+    claims = make_claims()
     for _ in range(2):
         take(claims)
-    time.sleep(2 * SHORT_SECONDS)
+    let_leases_expire(queue)
     assert claims.reap() == (2, [])
     taken = take_all(claims)
     assert sorted(claim.job.id for claim in taken[:2]) == sorted(ids[:2])
@@ -79,10 +76,10 @@ def test_a_job_whose_worker_was_lost_runs_again_first_and_alone(queue: JobQueue,
 
 def test_a_job_that_kills_every_worker_fails(queue: JobQueue, make_claims: MakeClaims) -> None:
     job = queue.submit(parameters())
-    claims = make_claims(lease_seconds=SHORT_SECONDS, max_attempts=2)
+    claims = make_claims(max_attempts=2)
     for outcome in [(1, []), (0, [job.id])]:
         assert claims.claim(ClaimCriteria())
-        time.sleep(2 * SHORT_SECONDS)
+        let_leases_expire(queue)
         assert claims.reap() == outcome
     ended = queue.fetch(job.id)
     assert ended.state is JobState.FAILED
@@ -94,9 +91,9 @@ def test_a_job_that_kills_every_worker_fails(queue: JobQueue, make_claims: MakeC
 def test_concurrent_reapers_requeue_each_lost_job_once(queue: JobQueue, make_claims: MakeClaims) -> None:
     """RQ's own registry clean-up, run by four threads over 200 jobs, created 800 queue entries."""
     jobs = [queue.submit(parameters(batchable=False)) for _ in range(50)]
-    claims = make_claims(lease_seconds=SHORT_SECONDS)
+    claims = make_claims()
     take_all(claims)
-    time.sleep(2 * SHORT_SECONDS)
+    let_leases_expire(queue)
     threads = [threading.Thread(target=claims.reap) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -175,10 +172,10 @@ def test_a_waiting_job_fails_when_its_deadline_passes(queue: JobQueue, make_clai
 
 def test_a_cancelled_job_whose_worker_dies_ends_cancelled(queue: JobQueue, make_claims: MakeClaims) -> None:
     job = queue.submit(parameters())
-    claims = make_claims(lease_seconds=SHORT_SECONDS)
+    claims = make_claims()
     claims.claim(ClaimCriteria())
     queue.cancel(job.id)
-    time.sleep(2 * SHORT_SECONDS)
+    let_leases_expire(queue)
     claims.reap()
     assert queue.fetch(job.id).state is JobState.CANCELLED
 

@@ -22,7 +22,7 @@ from contracts.leases.criteria import ClaimCriteria
 from contracts.queue.client import JobQueue
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
-from tests.support.claims import MakeClaims, take, take_all
+from tests.support.claims import MakeClaims, let_leases_expire, take, take_all
 from tests.support.parameters import parameters
 
 LEASE_SECONDS = 0.2
@@ -60,7 +60,7 @@ def test_defect_a_a_worker_of_several_queues_that_is_killed_after_its_claim_lose
 ) -> None:
     ids = [queue.submit(parameters(), priority=tier).id for tier in Priority for _ in range(2)]
     assert kill_after_claim(settings) == 2
-    time.sleep(2 * LEASE_SECONDS)
+    let_leases_expire(queue)
     claims = make_claims()
     claims.reap()
     claimed = [claim.job.id for claim in take_all(claims)]
@@ -123,6 +123,6 @@ def test_defect_e_a_killed_worker_leaves_no_maintenance_lock(
 ) -> None:
     queue.submit(parameters())
     kill_after_claim(settings)
-    time.sleep(2 * LEASE_SECONDS)
+    let_leases_expire(queue)
     assert [make_claims(name).reap()[0] for name in ("second", "third")] == [1, 0]
     assert list(queue.connection.scan_iter("rq:clean_registries*")) == []

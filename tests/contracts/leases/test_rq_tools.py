@@ -69,7 +69,7 @@ def test_rqs_shutdown_command_ends_a_dispatcher(redis_url: str, rq_connection: R
     with dispatcher_process(redis_url, DARKROOM_WEBHOOK_NAME="a-dispatcher") as process:
         wait_until(lambda: states(redis_url).get("a-dispatcher") == "idle")
         send_shutdown_command(rq_connection, "a-dispatcher")
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0
 
 
 def test_registration_keeps_the_timeout_of_the_connection(rq_connection: Redis) -> None:

@@ -16,13 +16,13 @@ def test_calls_run_one_after_another_in_a_thread_of_the_given_name() -> None:
     thread, gate, order = BackgroundThread("helper"), threading.Event(), []
 
     def call(number: int) -> str:
-        assert gate.wait(30)
+        assert gate.wait(60)
         order.append(number)
         return threading.current_thread().name
 
     futures = [thread.submit(lambda number=number: call(number)) for number in range(5)]  # type: ignore[misc]
     gate.set()
-    assert [future.result(30) for future in futures] == ["helper"] * 5
+    assert [future.result(60) for future in futures] == ["helper"] * 5
     assert order == [0, 1, 2, 3, 4]
     thread.close()
 
@@ -31,8 +31,8 @@ def test_an_exception_is_in_its_future_and_the_next_call_runs() -> None:
     thread = BackgroundThread("helper")
     failed, next_one = thread.submit(lambda: 1 // 0), thread.submit(lambda: 1)
     with pytest.raises(ZeroDivisionError):
-        failed.result(30)
-    assert next_one.result(30) == 1
+        failed.result(60)
+    assert next_one.result(60) == 1
     thread.close()
 
 
@@ -55,7 +55,7 @@ def test_a_repeated_call_survives_its_errors_until_the_thread_is_closed(caplog: 
 
 def test_close_waits_for_submitted_calls() -> None:
     thread, gate, done = BackgroundThread("helper"), threading.Event(), []
-    thread.submit(lambda: gate.wait(30))
+    thread.submit(lambda: gate.wait(60))
     thread.submit(lambda: done.append(1))
     thread.close(timeout_seconds=0)
     assert done == []

@@ -19,10 +19,9 @@ from contracts.queue.stats import QueueDepth, read_stats
 from contracts.requests.schema import Priority
 from contracts.storage import Storage
 from contracts.uploads.retention import Retention
-from tests.support.claims import MakeClaims, take
+from tests.support.claims import MakeClaims, let_leases_expire, take
 from tests.support.parameters import parameters
 
-SHORT_SECONDS = 0.05
 KIND = ("shapes-sdxl", "txt2img")
 
 
@@ -82,14 +81,14 @@ def cancel_running(queue: JobQueue, claims: Claims) -> None:
 def cancel_of_a_dead_worker(queue: JobQueue, claims: Claims) -> None:
     claim = submit_and_take(queue, claims)
     queue.cancel(claim.job.id)
-    time.sleep(2 * SHORT_SECONDS)
+    let_leases_expire(queue)
     claims.reap()
     assert not claims.finish(claim, JobState.CANCELLED)
 
 
 def lose(queue: JobQueue, claims: Claims) -> None:
     claim = submit_and_take(queue, claims)
-    time.sleep(2 * SHORT_SECONDS)
+    let_leases_expire(queue)
     assert claims.reap() == (0, [claim.job.id])
     assert not claims.complete(claim, [], receipt_of(claim))
 
@@ -117,7 +116,7 @@ def test_a_job_is_counted_once_however_it_ends(
     queue: JobQueue, make_claims: MakeClaims, end: object, status: str, code: str | None
 ) -> None:
     assert callable(end)
-    end(queue, make_claims(lease_seconds=SHORT_SECONDS, max_attempts=1))
+    end(queue, make_claims(max_attempts=1))
 
     assert count_states(queue) == {status: 1}
     assert count(queue, "jobs_accepted") == {"shapes-sdxl": 1}
@@ -128,7 +127,7 @@ def test_a_job_is_counted_once_however_it_ends(
 def test_a_requeued_job_is_counted_in_one_state_and_has_not_ended(
     queue: JobQueue, make_claims: MakeClaims
 ) -> None:
-    claims = make_claims(lease_seconds=SHORT_SECONDS)
+    claims = make_claims()
     claim = submit_and_take(queue, claims)
     assert count_states(queue) == {"running": 1}
     claims.release(claim)
@@ -137,7 +136,7 @@ def test_a_requeued_job_is_counted_in_one_state_and_has_not_ended(
     claims.release_lost([])
     assert count_states(queue) == {"queued": 1}
     claims.claim(ClaimCriteria())
-    time.sleep(2 * SHORT_SECONDS)
+    let_leases_expire(queue)
     assert claims.reap() == (1, [])
 
     assert count_states(queue) == {"queued": 1}
@@ -168,7 +167,7 @@ def test_queue_depths_are_reported_by_model_and_priority(queue: JobQueue) -> Non
     for owner in ("one", "two"):
         queue.submit(parameters(), owner=owner)
     queue.submit(parameters(model="shapes-flux"), priority=Priority.HIGH)
-    time.sleep(SHORT_SECONDS)
+    time.sleep(0.05)
 
     depths = read_stats(queue.connection).depths
 
@@ -176,5 +175,5 @@ def test_queue_depths_are_reported_by_model_and_priority(queue: JobQueue) -> Non
         ("shapes-sdxl", "normal"): 2,
         ("shapes-flux", "high"): 1,
     }
-    assert depths["shapes-sdxl", "normal"].oldest_seconds >= SHORT_SECONDS
+    assert depths["shapes-sdxl", "normal"].oldest_seconds >= 0.05
     assert depths["shapes-sdxl", "low"] == QueueDepth()

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import time
-
+from tests.support.waiting import wait_until
 from worker.loop.claim_policy import TIERS, ClaimPolicy
 
 HIGH, NORMAL, LOW = range(3)
 
 
 def test_a_model_is_not_replaced_before_its_minimum_time() -> None:
-    policy = ClaimPolicy(0.1, max_jobs=1)
+    policy = ClaimPolicy(1.0, max_jobs=1)
     assert policy.settled
     policy.enter("one")
     assert not policy.settled
-    time.sleep(0.12)
-    assert policy.settled
+    wait_until(lambda: policy.settled)
 
 
 def test_running_the_same_model_again_does_not_restart_its_time() -> None:
-    policy = ClaimPolicy(0.1, max_jobs=1)
+    policy = ClaimPolicy(1.0, max_jobs=1)
     policy.enter("one")
-    time.sleep(0.06)
+    wait_until(lambda: policy.settled)
     policy.enter("one")
-    time.sleep(0.06)
     assert policy.settled
     policy.enter("two")
     assert not policy.settled

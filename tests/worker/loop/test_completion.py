@@ -68,12 +68,12 @@ def test_a_result_waits_for_redis_until_the_process_is_asked_to_stop(
     try:
         waiting = complete()
         redis.start()
-        waiting.result(30)
+        waiting.result(60)
         assert queue.fetch(ids[0]).state is JobState.CANCELLED
 
         waiting = complete()
         stopping.set()
-        waiting.result(30)  # else the write is retried forever
+        waiting.result(60)  # else the write is retried forever
         redis.start()
         assert queue.fetch(ids[1]).state is JobState.RUNNING
         redis.kill()

@@ -180,7 +180,7 @@ class GatedStorage(LocalStorage):
 
     def write(self, key: str, data: bytes) -> None:
         """Wait for the gate, then write."""
-        assert self.gate.wait(30), f"{key} waited for ever"
+        assert self.gate.wait(60), f"{key} waited for ever"
         super().write(key, data)
 
 

@@ -21,8 +21,8 @@ from worker.checkpoints.places import PreparationWatch
 from worker.loop.consumer import Consumer
 from worker.pool.pool import Pool
 
-#: No test waits for this to pass.
-NEVER_SECONDS = 300.0
+#: No test waits for this to pass: a worker that is not woken keeps its test until that is given up.
+NEVER_SECONDS = 3600.0
 
 
 def run_idle(consumer: Consumer, act: Callable[[], object]) -> None:
@@ -49,20 +49,13 @@ def submit_and_wait(queue: JobQueue, **fields: object) -> JobRecord:
     return queue.fetch(job.id)
 
 
-def waited_seconds(job: JobRecord) -> float:
-    """From the submission to the claim."""
-    assert job.state is JobState.COMPLETED
-    assert job.started_at is not None
-    return job.started_at - job.created_at
-
-
 def test_a_job_does_not_wait_for_the_poll(
     settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
 ) -> None:
     ended: list[JobRecord] = []
     consumer = make_consumer(settings, pool, storage, poll_seconds=NEVER_SECONDS)
     run_idle(consumer, lambda: ended.append(submit_and_wait(queue)))
-    assert waited_seconds(ended[0]) < 5
+    assert ended[0].state is JobState.COMPLETED
 
 
 def test_a_short_job_that_comes_while_a_long_one_runs_does_not_wait_for_its_end(
@@ -96,15 +89,15 @@ def test_a_worker_that_hears_nothing_finds_the_job_by_polling(
 
     ended: list[JobRecord] = []
     run_idle(make_consumer(settings, pool, storage, poll_seconds=0.2), submit_unheard)
-    assert waited_seconds(ended[0]) < 5
+    assert ended[0].state is JobState.COMPLETED
 
 
 def test_an_idle_worker_leaves_at_the_signal_and_not_at_the_next_poll(
     settings: SharedSettings, pool: Pool, storage: Storage
 ) -> None:
-    started = time.monotonic()
-    run_idle(make_consumer(settings, pool, storage, poll_seconds=NEVER_SECONDS), lambda: None)
-    assert time.monotonic() - started < NEVER_SECONDS / 10
+    consumer = make_consumer(settings, pool, storage, poll_seconds=NEVER_SECONDS)
+    run_idle(consumer, lambda: None)
+    assert consumer._shutdown.requested
 
 
 def test_a_job_whose_model_was_prepared_meanwhile_does_not_wait_for_the_poll(
