@@ -125,7 +125,7 @@ def test_the_body_of_an_unauthenticated_request_is_not_read(settings: SharedSett
         client.get("/healthz")
         address = (client.base_url.host, client.base_url.port or 0)
         for call in ("/v1/txt2img", "/v1/uploads"):
-            with socket.create_connection(address, timeout=20) as connection:
+            with socket.create_connection(address, timeout=60) as connection:
                 # The body is never sent; the response does not wait for it.
                 connection.sendall(
                     f"POST {call} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n".encode()

@@ -7,12 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.support.api_process import api_process
+from tests.support.forked_programs import ForkedProgram
 
 HANGING_API = """
 import asyncio, sys, time
@@ -29,10 +29,11 @@ api.main()
 """
 
 
-def run(**settings: str) -> subprocess.CompletedProcess[str]:
-    """Run the API with settings that it cannot start with."""
-    command = [sys.executable, "-m", "app"]
-    return subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, timeout=60)
+def run(**settings: str) -> tuple[int | None, str]:
+    """Run the API with settings that it cannot start with; its exit status and what it prints."""
+    process = ForkedProgram("app.__main__", os.environ | settings)
+    _, error = process.communicate(timeout=60)
+    return process.returncode, error
 
 
 def test_the_service_serves_and_shuts_down_cleanly(redis_url: str, tmp_path: Path) -> None:
@@ -43,7 +44,7 @@ def test_the_service_serves_and_shuts_down_cleanly(redis_url: str, tmp_path: Pat
 
         process.send_signal(signal.SIGTERM)
 
-        _, log = process.communicate(timeout=20)
+        _, log = process.communicate(timeout=60)
         assert process.returncode in (0, -signal.SIGTERM)
         assert "Traceback" not in log
 
@@ -61,7 +62,7 @@ def test_a_client_that_sends_too_much_can_read_the_response(redis_url: str, tmp_
 def test_a_body_that_does_not_arrive_times_out(redis_url: str, tmp_path: Path) -> None:
     with api_process(redis_url, tmp_path, DARKROOM_API_UPLOAD_TIMEOUT_SECONDS="0.3") as (client, _):
         address = (client.base_url.host, client.base_url.port or 0)
-        with socket.create_connection(address, timeout=20) as connection:
+        with socket.create_connection(address, timeout=60) as connection:
             connection.sendall(b"POST /v1/txt2img HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
             answer = connection.recv(65_536)
 
@@ -69,14 +70,11 @@ def test_a_body_that_does_not_arrive_times_out(redis_url: str, tmp_path: Path) -
 
 
 def test_one_slow_request_does_not_hold_up_the_others(redis_url: str, tmp_path: Path) -> None:
-    with api_process(redis_url, tmp_path) as (client, _):
+    with api_process(redis_url, tmp_path, DARKROOM_API_UPLOAD_TIMEOUT_SECONDS="600") as (client, _):
         address = (client.base_url.host, client.base_url.port or 0)
-        client.get("/healthz")
-        with socket.create_connection(address, timeout=20) as slow:
+        with socket.create_connection(address, timeout=60) as slow:
             slow.sendall(b"POST /v1/txt2img HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
-            started = time.monotonic()
-            assert client.get("/healthz").status_code == 200
-            assert time.monotonic() - started < 2
+            assert client.get("/healthz").status_code == 200, "the client gives up before the slow one does"
 
 
 def test_a_service_whose_event_loop_hangs_exits(redis_url: str, tmp_path: Path) -> None:
@@ -102,20 +100,20 @@ def test_a_service_whose_event_loop_hangs_exits(redis_url: str, tmp_path: Path) 
     ],
 )
 def test_a_service_that_cannot_start_says_why_in_one_line(settings: dict[str, str], line: str) -> None:
-    result = run(**settings)
+    status, error = run(**settings)
 
-    assert result.returncode != 0
-    assert result.stderr.startswith(f"darkroom api: {line}")
-    assert len(result.stderr.splitlines()) == 1
+    assert status == 1
+    assert error.startswith(f"darkroom api: {line}")
+    assert len(error.splitlines()) == 1
 
 
 def test_without_keys_a_public_address_is_refused(redis_url: str) -> None:
-    result = run(DARKROOM_REDIS_URL=redis_url, DARKROOM_API_HOST="0.0.0.0")
+    status, error = run(DARKROOM_REDIS_URL=redis_url, DARKROOM_API_HOST="0.0.0.0")
 
-    assert result.returncode != 0
-    assert result.stderr.startswith("darkroom api: there are no API keys, so anybody who can reach 0.0.0.0")
-    assert "darkroom keys create" in result.stderr
-    assert len(result.stderr.splitlines()) == 1
+    assert status == 1
+    assert error.startswith("darkroom api: there are no API keys, so anybody who can reach 0.0.0.0")
+    assert "darkroom keys create" in error
+    assert len(error.splitlines()) == 1
 
 
 def test_without_keys_an_inherited_public_socket_is_refused(redis_url: str) -> None:

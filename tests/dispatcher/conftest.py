@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +12,7 @@ from app.main import create_app
 from app.settings import ApiSettings
 from contracts.settings import OutboundSettings, SharedSettings
 from tests.support.dispatcher_process import SubmitWithWebhook, dispatcher_process
+from tests.support.forked_programs import ForkedProgram
 from tests.support.receiver import Receiver, receiving
 
 
@@ -32,7 +32,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def dispatcher(redis_url: str) -> Iterator[subprocess.Popen[str]]:
+def dispatcher(redis_url: str) -> Iterator[ForkedProgram]:
     """A dispatcher that delivers to this machine."""
     with dispatcher_process(redis_url) as process:
         yield process

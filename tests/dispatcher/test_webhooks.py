@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 from typing import Any, cast
 
 import pytest
@@ -28,6 +27,7 @@ from tests.support.dispatcher_process import (
     SubmitWithWebhook,
     dispatcher_process,
 )
+from tests.support.forked_programs import ForkedProgram
 from tests.support.receiver import Received, Receiver, Reply, receiving
 from tests.support.scripted_worker import ScriptedWorker
 from tests.support.waiting import wait_until
@@ -55,7 +55,7 @@ def test_a_message_is_signed_with_the_secret_of_the_jobs_owner(
     client: TestClient,
     queue: JobQueue,
     receiver: Receiver,
-    dispatcher: subprocess.Popen[str],
+    dispatcher: ForkedProgram,
     submit_with_webhook: SubmitWithWebhook,
 ) -> None:
     tokens = {name: ApiKeyStore(queue.connection).create(name, name)[1] for name in ("ann", "bob")}
@@ -76,7 +76,7 @@ def test_a_completed_job_is_delivered_signed_and_as_the_api_shows_it(
     client: TestClient,
     worker: ScriptedWorker,
     receiver: Receiver,
-    dispatcher: subprocess.Popen[str],
+    dispatcher: ForkedProgram,
     submit_with_webhook: SubmitWithWebhook,
 ) -> None:
     id = submit_with_webhook(f"{receiver.url}/hook?a=b", response_format="b64_json", metadata={"k": "v"})["id"]
@@ -104,7 +104,7 @@ def test_a_completed_job_is_delivered_signed_and_as_the_api_shows_it(
 def test_a_forged_or_changed_message_fails_verification(
     worker: ScriptedWorker,
     receiver: Receiver,
-    dispatcher: subprocess.Popen[str],
+    dispatcher: ForkedProgram,
     submit_with_webhook: SubmitWithWebhook,
 ) -> None:
     submit_with_webhook(f"{receiver.url}/hook")
@@ -120,7 +120,7 @@ def test_each_requested_event_is_delivered_once(
     client: TestClient,
     worker: ScriptedWorker,
     receiver: Receiver,
-    dispatcher: subprocess.Popen[str],
+    dispatcher: ForkedProgram,
     submit_with_webhook: SubmitWithWebhook,
 ) -> None:
     id = submit_with_webhook(f"{receiver.url}/all", "queued", "started", "completed", "failed", "cancelled")["id"]
@@ -147,7 +147,7 @@ def test_a_receiver_that_fails_then_redirects_then_recovers_gets_the_same_messag
     client: TestClient,
     worker: ScriptedWorker,
     receiver: Receiver,
-    dispatcher: subprocess.Popen[str],
+    dispatcher: ForkedProgram,
     submit_with_webhook: SubmitWithWebhook,
 ) -> None:
     elsewhere = {"Location": f"{receiver.url}/elsewhere"}
@@ -170,7 +170,7 @@ def test_delivery_to_an_unreachable_receiver_is_given_up_after_the_configured_re
     client: TestClient,
     queue: JobQueue,
     worker: ScriptedWorker,
-    dispatcher: subprocess.Popen[str],
+    dispatcher: ForkedProgram,
     submit_with_webhook: SubmitWithWebhook,
 ) -> None:
     with receiving() as closed:
@@ -197,7 +197,7 @@ def test_a_receiver_that_answers_410_is_not_tried_again(
     client: TestClient,
     worker: ScriptedWorker,
     receiver: Receiver,
-    dispatcher: subprocess.Popen[str],
+    dispatcher: ForkedProgram,
     submit_with_webhook: SubmitWithWebhook,
 ) -> None:
     receiver.plans["/hook"] = [Reply(410)]
@@ -245,7 +245,7 @@ def test_a_stalled_receiver_does_not_delay_others(
     queue: JobQueue,
     worker: ScriptedWorker,
     receiver: Receiver,
-    dispatcher: subprocess.Popen[str],
+    dispatcher: ForkedProgram,
     submit_with_webhook: SubmitWithWebhook,
 ) -> None:
     with receiving() as stalled:
@@ -328,7 +328,7 @@ def test_a_stopping_dispatcher_releases_its_messages_without_using_up_an_attempt
     with dispatcher_process(redis_url, DARKROOM_WEBHOOK_DRAIN_SECONDS="0") as process:
         receiver.wait_for("/hook")
         process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=20)
+        _, log = process.communicate(timeout=60)
         assert process.returncode == 0, log
         assert "Traceback" not in log
     assert not queue.connection.exists("darkroom:webhooks:leases")
@@ -353,7 +353,7 @@ def test_a_stopping_dispatcher_finishes_current_attempts(
         receiver.wait_for("/hook")
         process.send_signal(signal.SIGTERM)
         receiver.released.set()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
     assert deliveries_of(client, id)[0]["status"] == "delivered"
 
@@ -412,7 +412,7 @@ def test_a_foreign_rq_job_is_refused_and_the_next_message_is_delivered(
     with dispatcher_process(redis_url) as process:
         receiver.wait_for("/hook")
         process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=20)
+        _, log = process.communicate(timeout=60)
 
     assert "RQ job planted in a queue of webhooks is not a message of ours: refused" in log
     assert queue.connection.hget("rq:job:planted", "status") == "failed"
@@ -463,7 +463,7 @@ def test_attempts_are_counted_by_outcome(
         receiver.wait_for("/hook", 3)
         wait_until(lambda: no_message_is_left(queue))
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
     totals = queue.connection.hgetall("darkroom:totals")
     outcomes = {json.loads(key)[2]: count for key, count in totals.items() if "webhook" in key}
@@ -483,7 +483,7 @@ def test_a_message_is_sent_and_retried_without_waiting_for_the_poll(
         worker.complete(worker.claim())
         receiver.wait_for("/hook", 2)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0
 
 
 def test_a_free_slot_is_used_without_waiting_for_the_poll(

@@ -1,11 +1,12 @@
 """What tests of several packages share; no test file or conftest is imported by another.
 
 adapters.py            jobs with a LoRA, and sets of adapters that must load
-api_process.py         `python -m app` as a process on a socket of its own
+api_process.py         the API as a process on a socket of its own
 color_profiles.py      ICC profiles made by hand
 claims.py              the worker's side of the queue, for tests of the queue alone
-dispatcher_process.py  `python -m dispatcher` as a process that delivers to this machine
+dispatcher_process.py  the dispatcher as a process that delivers to this machine
 field_effects.py       varies one field of a request at a time, in every family and mode
+forked_programs.py     our programs as processes that start at once
 gpu_check.py           `make gpu-check`: what a CUDA card does with this worker
 gpu_blocks/            what it runs, a function a block
 hosts.py               host names: certificates, and a name service that changes its answers

@@ -1,15 +1,14 @@
-"""`python -m dispatcher` as a process that may deliver to this machine."""
+"""The dispatcher as a process that may deliver to this machine."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from contracts.outbound.signing import Secret
+from tests.support.forked_programs import ForkedProgram
 
 SECRET = Secret(b"a secret of the tests, 32 bytes.").write()
 #: of the owner of all jobs while there are no keys
@@ -22,7 +21,7 @@ SubmitWithWebhook = Callable[..., dict[str, Any]]
 
 
 @contextmanager
-def dispatcher_process(redis_url: str, **settings: str) -> Iterator[subprocess.Popen[str]]:
+def dispatcher_process(redis_url: str, **settings: str) -> Iterator[ForkedProgram]:
     """A dispatcher process with short pauses; keywords are further `DARKROOM_…` settings."""
     environment = os.environ | {
         "DARKROOM_REDIS_URL": redis_url,
@@ -32,9 +31,7 @@ def dispatcher_process(redis_url: str, **settings: str) -> Iterator[subprocess.P
         "DARKROOM_WEBHOOK_POLL_SECONDS": "0.02",
         **settings,
     }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dispatcher"], env=environment, stderr=subprocess.PIPE, text=True
-    )
+    process = ForkedProgram("dispatcher.main", environment)
     try:
         yield process
     finally:

@@ -35,7 +35,7 @@ def serve_bucket(root: Path) -> Iterator[dict[str, str]]:
         }
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def _wait_for(port: int) -> None:

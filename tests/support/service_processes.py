@@ -30,4 +30,12 @@ def redis_url(service: RunningService) -> str:
     return f"unix://{found[1]}"
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process is running; a zombie is not."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 _SOCKET = re.compile(r"unixsocket[: ](\S+)")

@@ -238,6 +238,6 @@ def test_a_process_that_shuts_down_answers_its_waiting_clients(settings: SharedS
         posted(client, queue, json=JOB, headers=waiting()) as answers,
     ):
         process.send_signal(signal.SIGTERM)
-        process.wait(20)  # the clients wait for a minute
+        process.wait(60)  # the clients wait for a minute
 
     assert (answers[0].status_code, answers[0].json()["status"]) == (202, "queued")

@@ -42,7 +42,7 @@ def test_the_service_writes_json_lines_and_prompts_when_asked(
     with api_process(redis_url, tmp_path, **environment) as (client, process):
         client.post("/v1/txt2img", json={"prompt": "a zebra"}, headers={"X-Request-ID": "mine"})
         process.terminate()
-        _, log = process.communicate(timeout=20)
+        _, log = process.communicate(timeout=60)
 
     lines = [json.loads(line) for line in log.splitlines()]
     (accepted,) = [line for line in lines if line["message"] == "job accepted"]
@@ -53,7 +53,7 @@ def test_the_service_writes_json_lines_and_prompts_when_asked(
 
 def test_an_invalid_log_setting_is_reported_by_name(redis_url: str, tmp_path: Path) -> None:
     with api_process(redis_url, tmp_path, DARKROOM_LOG_FORMAT="xml") as (_, process):
-        _, log = process.communicate(timeout=20)
+        _, log = process.communicate(timeout=60)
 
     assert process.returncode == 1
     assert log.startswith("darkroom api: DARKROOM_LOG_FORMAT: ")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator, Mapping
 
 import httpx
@@ -19,6 +18,7 @@ from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.client import JobQueue
 from contracts.settings import SharedSettings
 from tests.support.api_process import api_process
+from tests.support.forked_programs import ForkedProgram
 from tests.support.scripted_worker import ScriptedWorker
 from tests.support.waiting import wait_until
 
@@ -137,7 +137,7 @@ def test_a_request_that_fails_is_counted_as_such(client: TestClient, monkeypatch
 
 
 @pytest.fixture
-def two_processes(settings: SharedSettings) -> Iterator[list[tuple[httpx.Client, subprocess.Popen[str]]]]:
+def two_processes(settings: SharedSettings) -> Iterator[list[tuple[httpx.Client, ForkedProgram]]]:
     """Two API processes behind one Redis, that flush their counters only when scraped or at exit."""
     environment = {"DARKROOM_API_FLUSH_SECONDS": "3600"}
     with (
@@ -148,7 +148,7 @@ def two_processes(settings: SharedSettings) -> Iterator[list[tuple[httpx.Client,
 
 
 def test_two_processes_show_the_same_figures_and_each_request_once(
-    two_processes: list[tuple[httpx.Client, subprocess.Popen[str]]], queue: JobQueue, worker: ScriptedWorker
+    two_processes: list[tuple[httpx.Client, ForkedProgram]], queue: JobQueue, worker: ScriptedWorker
 ) -> None:
     (api, _), (other_api, process) = two_processes
     for client, times in ((api, 3), (other_api, 4)):
@@ -166,7 +166,7 @@ def test_two_processes_show_the_same_figures_and_each_request_once(
 
     assert other_api.post("/v1/txt2img", json=BODY).status_code == 202
     process.terminate()
-    process.wait(20)
+    process.wait(60)
     assert value_of(scrape(api), "http_requests_total", status="202", **labels) == 8, "flushed at exit"
 
 

@@ -49,7 +49,7 @@ def completed(queue: JobQueue, worker: ScriptedWorker) -> Callable[[], JobRecord
     thread.start()
 
     def wait() -> JobRecord:
-        thread.join(20)
+        thread.join(60)
         return found[0]
 
     return wait
