@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         )
         order |= {file: (number / len(files), len(order)) for number, file in enumerate(files)}
     items.sort(key=lambda item: order[item.location[0]])
+
+
+def pytest_collection_finish() -> None:
+    """Leave the imported modules out of garbage collections, as a worker does: each would walk through them."""
+    gc.collect()
+    gc.freeze()
 
 
 #: Files of end-to-end tests that start services of their own; the others share one.

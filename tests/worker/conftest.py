@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,6 +40,16 @@ def signals_restored() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def modules_frozen() -> None:
+    """Import what loading a model imports, and leave it out of garbage collections, as a worker does."""
+    built_in = read_catalogue(BUILT_IN_CATALOGUE)
+    for spec in built_in.models:
+        Pool(built_in, device="cpu").model(spec.id)
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
