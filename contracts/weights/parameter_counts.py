@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -98,12 +99,23 @@ def _weights_in(folder: Path, variant: str | None) -> list[str]:
 
 
 def count_files(files: Iterable[Path]) -> ParameterCount:
-    """Count one component whose weights are in these files.
+    """Count one component whose weights are in these files; those that have not changed are not read again.
 
     Raises:
         CatalogueError: a file is not a safetensors file.
     """
-    return ParameterCount.of(tensor for file in files for tensor in _tensors(file))
+    return _count(tuple((file, _state_of(file)) for file in files))
+
+
+@lru_cache(maxsize=1024)
+def _count(files: tuple[tuple[Path, tuple[int, ...]], ...]) -> ParameterCount:
+    return ParameterCount.of(tensor for file, _ in files for tensor in _tensors(file))
+
+
+def _state_of(file: Path) -> tuple[int, ...]:
+    """What changes when a file is replaced or written to."""
+    status = file.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def controlnet_parts(path: Path) -> list[Path]:

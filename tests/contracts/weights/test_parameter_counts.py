@@ -9,7 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from contracts.errors import CatalogueError
+from contracts.weights import parameter_counts
 from contracts.weights.parameter_counts import ParameterCount, count_values
+from contracts.weights.safetensors import Header
 
 
 def test_variants_and_shards_are_counted_once(tmp_path: Path) -> None:
@@ -36,6 +38,24 @@ def test_a_file_that_is_not_a_safetensors_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"short")
     with pytest.raises(CatalogueError, match=r"model\.safetensors is not a safetensors file"):
         count_values(tmp_path / "model.safetensors")
+
+
+def test_a_file_is_read_again_only_when_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, names = parameter_counts.read_header, []
+
+    def count(file: Path) -> Header:
+        names.append(file.name)
+        return read(file)
+
+    monkeypatch.setattr(parameter_counts, "read_header", count)
+    file = tmp_path / "unet" / "model.safetensors"
+    file.parent.mkdir()
+    save_file({"weight": torch.zeros(4)}, file)
+    assert [count_values(tmp_path)["unet"].values for _ in range(2)] == [4, 4]
+    assert len(names) == 1
+    save_file({"weight": torch.zeros(6)}, file)
+    assert count_values(tmp_path)["unet"].values == 6
+    assert len(names) == 2
 
 
 def test_blocks_and_other_tensors_are_counted_apart() -> None:
