@@ -145,7 +145,7 @@ def calls_of(queue: JobQueue, command: str) -> int:
 def test_hundreds_of_clients_wait_without_threads_polling_or_connections_of_their_own(
     settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker
 ) -> None:
-    count = 300
+    count = 200
     with api_process(settings.redis_url, settings.data) as (client, process):
         client.get("/healthz")
         answers = asyncio.run(_wait_all(str(client.base_url), queue, worker, count, psutil.Process(process.pid)))

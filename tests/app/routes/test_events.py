@@ -264,7 +264,7 @@ def _has_logged(process: ForkedProgram, words: bytes) -> bool:
 def test_hundreds_of_streams_share_one_subscription(
     settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker
 ) -> None:
-    count = 300
+    count = 200
     with api_process(settings.redis_url, settings.data) as (client, process):
         id = client.post("/v1/txt2img", json={"prompt": "x"}).json()["id"]
         received = asyncio.run(_follow_all(str(client.base_url), id, queue, worker, count))
