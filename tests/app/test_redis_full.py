@@ -79,7 +79,7 @@ def test_a_job_that_cannot_be_read_is_one_failed_job_and_no_error_of_the_list(
 
 def test_deadlines_act_without_a_worker(settings: SharedSettings, queue: JobQueue) -> None:
     late = queue.submit(parameters(), deadline_seconds=1)
-    quick = ApiSettings(shared=settings, queue=QueueSettings(lease_seconds=0.3))
+    quick = ApiSettings(shared=settings, queue=QueueSettings(lease_seconds=1))
 
     with TestClient(create_app(quick)):
         wait_until(lambda: queue.fetch(late.id).state.is_final)
@@ -97,7 +97,7 @@ def test_a_cancelled_job_of_a_dead_worker_ends_without_another_worker(
     dead = Claims(connection, QueueSettings(lease_seconds=0.1), "dead", ttl_seconds=60)
     dead.claim(ClaimCriteria())
     queue.cancel(job.id)
-    quick = ApiSettings(shared=settings, queue=QueueSettings(lease_seconds=0.3))
+    quick = ApiSettings(shared=settings, queue=QueueSettings(lease_seconds=1))
 
     with TestClient(create_app(quick)):
         wait_until(lambda: queue.fetch(job.id).state.is_final)

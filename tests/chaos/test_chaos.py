@@ -152,7 +152,7 @@ def check_stored_state(service: RunningService, ended: list[Json]) -> None:
 
 def wait_until_idle(redis: Redis) -> None:
     """Wait for the workers, which may still be cleaning up after the last job has ended."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while redis.zcard("darkroom:leases"):
         assert time.monotonic() < deadline, "leases are still held"
         time.sleep(0.1)

@@ -277,7 +277,7 @@ def test_a_slow_response_is_a_failed_attempt(
     receiver.plans["/hook"] = [Reply(waits=True), Reply()]
     id = submit_with_webhook(f"{receiver.url}/hook")["id"]
     worker.complete(worker.claim())
-    with dispatcher_process(redis_url, DARKROOM_WEBHOOK_TIMEOUT_SECONDS="0.5"):
+    with dispatcher_process(redis_url, DARKROOM_WEBHOOK_TIMEOUT_SECONDS="2"):
         receiver.wait_for("/hook", 2)
         wait_until(lambda: is_over(client, id))
 

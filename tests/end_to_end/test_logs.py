@@ -21,7 +21,7 @@ def lines_of(service: RunningService) -> list[Line]:
 
 def lines_about(service: RunningService, request_id: str, last: str) -> list[Line]:
     """The lines of a request, once the last one is written."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         found = [line for line in lines_of(service) if line.get("request_id") == request_id]
         if any(line["message"] == last for line in found) and any(

@@ -40,7 +40,7 @@ def redis_on_a_small_disk(folder: Path) -> Iterator[tuple[str, subprocess.Popen[
     )
     url = f"unix://{socket}"
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not _answers(url):
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -53,7 +53,7 @@ def redis_on_a_small_disk(folder: Path) -> Iterator[tuple[str, subprocess.Popen[
 def fill(server: subprocess.Popen[bytes], url: str) -> None:
     """Let the server's files not grow any more, and wait until it refuses to write for that reason."""
     resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     with Redis.from_url(url) as connection:
         while True:
             try:

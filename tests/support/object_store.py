@@ -39,7 +39,7 @@ def serve_bucket(root: Path) -> Iterator[dict[str, str]]:
 
 
 def _wait_for(port: int) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()

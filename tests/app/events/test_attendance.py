@@ -36,10 +36,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def api(redis_server: RedisServer, folder: Path) -> Iterator[httpx.Client]:
-    """One API process for all tests here, which waits for clients to come back for less than a second."""
+    """One API process for all tests here, which waits for clients to come back for a second."""
     with Redis.from_url(redis_server.url) as connection:
         connection.flushall()  # or keys that another test has made would be asked for from now on
-    with api_process(redis_server.url, folder, DARKROOM_API_DISCONNECT_GRACE_SECONDS="0.3") as (client, _):
+    with api_process(redis_server.url, folder, DARKROOM_API_DISCONNECT_GRACE_SECONDS="1") as (client, _):
         wait_until(lambda: client.get("/healthz").is_success)
         yield client
 
@@ -79,7 +79,7 @@ def wait_for_sweeps(queue: JobQueue) -> None:
     """Wait until a job that was left just now, as a witness, is cancelled because nobody has come back for it."""
     witness = queue.submit(jobs_of(queue)[0].parameters, owner="witness", cancel_on_disconnect=True)
     seconds, micros = queue.connection.time()
-    queue.connection.zadd(keys.ATTENDED, {witness.id: seconds + micros / 1e6 + 1.3})
+    queue.connection.zadd(keys.ATTENDED, {witness.id: seconds + micros / 1e6 + 2.0})
     wait_until(lambda: queue.fetch(witness.id).state is JobState.CANCELLED)
 
 
@@ -183,7 +183,7 @@ def test_a_client_that_was_told_to_come_later_leaves_a_job_that_goes_on(
 def test_when_a_process_dies_its_clients_have_the_grace_at_another_one(
     api: httpx.Client, queue: JobQueue, redis_server: RedisServer, folder: Path
 ) -> None:
-    grace = {"DARKROOM_API_DISCONNECT_GRACE_SECONDS": "0.3"}
+    grace = {"DARKROOM_API_DISCONNECT_GRACE_SECONDS": "1"}
     with api_process(redis_server.url, folder, **grace) as (other, process), calling(other, GENERATE, PROMPT):
         job = the_job(queue)
         wait_until(lambda: is_attended(queue, job))

@@ -81,7 +81,7 @@ def test_a_body_that_does_not_arrive_times_out() -> None:
             yield b"x"
             await asyncio.sleep(60)
 
-    with pytest.raises(BodyTimeout, match=r"1 bytes in 0 s; at most 0\.05 s"):
+    with pytest.raises(BodyTimeout, match=r"1 bytes in \d+ s; at most 0\.05 s"):
         read(Slow(), timeout_seconds=0.05)
 
 

@@ -141,7 +141,7 @@ def test_a_link_expires(settings: SharedSettings, worker: ScriptedWorker, token:
     with TestClient(create_app(ApiSettings(shared=short))) as client:
         job = complete_job(client, worker, token)
         url = job["images"][0]["url"]
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while (response := client.get(url)).status_code == 200:
             assert time.monotonic() < deadline
             time.sleep(0.1)

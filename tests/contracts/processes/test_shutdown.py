@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from contracts.processes.shutdown import Shutdown
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -33,9 +33,8 @@ def test_the_first_signal_asks_to_drain_and_the_second_to_stop_at_once(number: s
 
 
 def test_a_shutdown_is_overdue_after_the_drain_time() -> None:
-    shutdown = Shutdown(0.05, on_request=lambda: None)
+    shutdown = Shutdown(1.0, on_request=lambda: None)
     shutdown.install()
     os.kill(os.getpid(), signal.SIGTERM)
     assert not shutdown.overdue
-    time.sleep(0.06)
-    assert shutdown.overdue
+    wait_until(lambda: shutdown.overdue)

@@ -34,8 +34,8 @@ def test_native_code_that_holds_the_interpreter_ends_the_process_and_is_named(na
 def test_an_event_loop_that_hangs_ends_the_process() -> None:
     done = run("""
 async def hang():
-    Watchdog(0.5).watch_event_loop(asyncio.get_running_loop())
-    await asyncio.sleep(1.2)
+    Watchdog(1.5).watch_event_loop(asyncio.get_running_loop())
+    await asyncio.sleep(3)
     print("the loop ran", flush=True)
     time.sleep(60)
 
@@ -56,8 +56,8 @@ def test_a_fault_ends_the_process_and_is_logged() -> None:
 def test_a_process_that_works_is_left_alone_and_ends_as_it_likes() -> None:
     done = run("""
 async def work():
-    Watchdog(0.4).watch_event_loop(asyncio.get_running_loop())
-    await asyncio.sleep(1.5)
+    Watchdog(1.5).watch_event_loop(asyncio.get_running_loop())
+    await asyncio.sleep(3)
 
 asyncio.run(work())
 raise SystemExit(5)

@@ -32,7 +32,7 @@ def group(tmp_path: Path) -> Iterator[RedisGroup]:
 
 @pytest.fixture
 def api(group: RedisGroup, tmp_path: Path) -> Iterator[TestClient]:
-    shared = SharedSettings(redis_url=group.url, data=tmp_path, redis_wait_replicas=1, redis_wait_seconds=0.3)
+    shared = SharedSettings(redis_url=group.url, data=tmp_path, redis_wait_replicas=1, redis_wait_seconds=2)
     with TestClient(create_app(ApiSettings(shared=shared, allow_anonymous=True))) as client:
         yield client
 
