@@ -36,7 +36,15 @@ WAITING = (
     "tests/app/",
     "tests/contracts/queue/",
 )
-COMPUTING = ("tests/bench/", "tests/worker/", "tests/models/", "tests/contracts/", "tests/")
+COMPUTING = (
+    "tests/test_gpu_check.py",
+    "tests/bench/",
+    "tests/contracts/memory/",
+    "tests/worker/",
+    "tests/models/",
+    "tests/contracts/",
+    "tests/",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
