@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
 
-from cli.supervisor.redis_server import RedisServer
-from contracts.jobs.records import JobState
-from contracts.leases.claims import Claims
-from contracts.queue.client import JobQueue
-from contracts.settings import BUILT_IN_CATALOGUE, QueueSettings, SharedSettings
+from contracts.settings import BUILT_IN_CATALOGUE
 from tests.support.running_service import RunningService
+from tests.support.service_processes import is_alive
 from tests.support.waiting import wait_until
 
 
@@ -35,7 +30,7 @@ def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
     (folder / "catalogue.toml").write_text(rows, encoding="utf-8")
     environment = {
         "DARKROOM_CATALOGUE": str(folder / "catalogue.toml"),
-        "DARKROOM_QUEUE_LEASE_SECONDS": "3",
+        "DARKROOM_QUEUE_LEASE_SECONDS": "5",
     }
     running = RunningService(folder / "data", environment=environment)
     yield running
@@ -72,22 +67,11 @@ def test_other_users_can_read_nothing_of_the_data(fragile: RunningService) -> No
     assert [path for path in found if path.stat().st_mode & 0o077] == []
 
 
-def test_a_killed_worker_is_replaced_and_its_job_ends_once(fragile: RunningService) -> None:
-    job = fragile.submit("txt2img", num_inference_steps=150, seed=1)
-    wait_until(lambda: fragile.fetch(job["id"])["progress"]["step"] > 2)
-    (worker,) = children(fragile, "worker")
-    worker.kill()
-    done = fragile.wait(job["id"])
-    assert (done["status"], done["attempts"]) == ("completed", 2)
-    stored = [path.parent.name for path in (fragile.data / "storage").rglob(f"*{job['id']}/*/0.png")]
-    assert stored == ["2"]
-
-
 def test_a_running_job_is_cancelled_within_a_step_and_a_finished_one_cannot_be(fragile: RunningService) -> None:
     job = fragile.submit("txt2img", num_inference_steps=200, seed=1)
     wait_until(lambda: fragile.fetch(job["id"])["progress"]["step"] > 1)
     assert fragile.http.post(f"/v1/jobs/{job['id']}/cancel").status_code == 200
-    ended = fragile.wait(job["id"], timeout_seconds=20)
+    ended = fragile.wait(job["id"], timeout_seconds=60)
     assert ended["status"] == "cancelled"
     assert ended["images"] == []
     done = fragile.run("txt2img", num_inference_steps=2)
@@ -116,45 +100,23 @@ def test_the_api_answers_503_while_redis_is_unavailable_and_recovers_by_itself(f
     assert fragile.run("txt2img", num_inference_steps=2)["status"] == "completed"
 
 
-def test_hanging_up_or_killing_the_parent_ends_its_children_and_a_second_start_goes_on(tmp_path: Path) -> None:
-    environment = {"DARKROOM_QUEUE_LEASE_SECONDS": "2"}
-    service = RunningService(tmp_path / "data", environment=environment)
-    job = start_long_job(service)
-    service.process.send_signal(signal.SIGHUP)
-    assert service.wait_for_end() == 0
-
-    # Redis is killed too, and must have on disk what it has answered.
-    service = RunningService(tmp_path / "data", "--fsync", "always", environment=environment)
-    done = service.wait(job)
-    assert (done["status"], done["attempts"]) == ("completed", 1), "hanging up has spent an attempt"
-    job = start_long_job(service)
-    pids = [child.pid for child in psutil.Process(service.process.pid).children(recursive=True)]
-    assert len(pids) >= 4
-    os.kill(service.process.pid, signal.SIGKILL)
-    service.wait_for_end()
-    wait_until(lambda: not [pid for pid in pids if alive(pid)])
-
-    redis = RedisServer(tmp_path / "data" / "redis")
-    redis.start()
-    try:
-        queue = JobQueue(SharedSettings(redis_url=redis.url))
-        rules = QueueSettings(lease_seconds=0.1)
-        claims = Claims(queue.connection, rules, "the next worker", ttl_seconds=60)
-        wait_until(lambda: claims.reap() == (1, []))
-        assert queue.fetch(job).state is JobState.QUEUED
-        queue.close()
-    finally:
-        redis.stop()
-
-
-def test_sigterm_finishes_the_running_job_and_leaves_no_process(fragile: RunningService) -> None:
+def test_hanging_up_leaves_a_job_to_the_next_start_and_sigterm_finishes_one(fragile: RunningService) -> None:
     """The last test: it ends the service that the others share."""
     job = start_long_job(fragile)
-    parent = psutil.Process(fragile.process.pid)
+    fragile.process.send_signal(signal.SIGHUP)
+    assert fragile.wait_for_end() == 0
+
+    second = RunningService(fragile.data)
+    done = second.wait(job)
+    assert (done["status"], done["attempts"]) == ("completed", 1), "hanging up has spent an attempt"
+
+    job = start_long_job(second)
+    parent = psutil.Process(second.process.pid)
     pids = [parent.pid, *(child.pid for child in parent.children(recursive=True))]
-    assert fragile.stop() == 0
-    assert [pid for pid in pids if alive(pid)] == []
-    assert len(list((fragile.data / "storage" / "images" / job).rglob("0.png"))) == 1
+    assert len(pids) >= 5
+    assert second.stop() == 0
+    wait_until(lambda: not [pid for pid in pids if is_alive(pid)])
+    assert len(list((second.data / "storage" / "images" / job).rglob("0.png"))) == 1
 
 
 def start_long_job(service: RunningService) -> str:
@@ -162,11 +124,3 @@ def start_long_job(service: RunningService) -> str:
     id: str = service.submit("txt2img", num_inference_steps=150, seed=1)["id"]
     wait_until(lambda: service.fetch(id)["progress"]["step"] > 1)
     return id
-
-
-def alive(pid: int) -> bool:
-    """Whether a process is running; a zombie is not."""
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False

@@ -131,12 +131,12 @@ def test_a_controlnet_makes_the_shape_appear_where_its_image_has_it(service: Run
                 }
             ],
         }
-        for scale in (1.0, 0.0)
-        for seed, shape in enumerate(shapes)
+        for scale, these in ((1.0, shapes), (0.0, shapes[:2]))
+        for seed, shape in enumerate(these)
     ]
     images = run_all(service, "controlnet", bodies)
     overlaps = []
-    for image, shape in zip(images, shapes * 2, strict=True):
+    for image, shape in zip(images, [*shapes, *shapes[:2]], strict=True):
         wanted = numpy.asarray(silhouette(shape).convert("L")) > 127
         overlaps.append(measure_overlap(judge(image).mask, wanted))
     guided, free = numpy.mean(overlaps[:4]), numpy.mean(overlaps[4:])
@@ -159,8 +159,8 @@ def test_a_shape_appears_at_the_requested_position(service: RunningService) -> N
     assert (verdict.colour, verdict.position) == ("red", "top left")
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("adapter", EFFECTS)
+# Each adapter, and each model: `make judge` tries all of them, and SHA256SUMS holds their weights.
+@pytest.mark.parametrize(("adapter", "model"), [*zip(EFFECTS, [*MODELS, MODELS[0]], strict=True)])
 def test_a_lora_has_its_effect_and_does_not_change_later_jobs(
     service: RunningService, model: str, adapter: str
 ) -> None:
