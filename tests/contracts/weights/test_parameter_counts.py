@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from contracts.errors import CatalogueError
 from contracts.weights import parameter_counts
 from contracts.weights.parameter_counts import ParameterCount, count_values
-from contracts.weights.safetensors import Header
+from contracts.weights.safetensors import Header, read_header
 
 
 def test_variants_and_shards_are_counted_once(tmp_path: Path) -> None:
@@ -41,11 +41,11 @@ def test_a_file_that_is_not_a_safetensors_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_file_is_read_again_only_when_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, names = parameter_counts.read_header, []
+    names: list[str] = []
 
     def count(file: Path) -> Header:
         names.append(file.name)
-        return read(file)
+        return read_header(file)
 
     monkeypatch.setattr(parameter_counts, "read_header", count)
     file = tmp_path / "unet" / "model.safetensors"
