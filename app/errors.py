@@ -20,7 +20,6 @@ from contracts.errors import (
     DarkroomError,
     FieldProblem,
     Gone,
-    ImageRefused,
     ImageTooLarge,
     InvalidRequest,
     LinkRefused,
@@ -220,4 +219,8 @@ def rate_headers(calls_per_minute: int, remaining: int, reset_seconds: float) ->
 
 
 def _problems_of(error: Exception) -> tuple[FieldProblem, ...]:
-    return error.problems if isinstance(error, InvalidRequest | NotReady | ImageRefused) else ()
+    if isinstance(error, InvalidRequest | NotReady):
+        return error.problems
+    if isinstance(error, ImageTooLarge | NotAnImage):
+        return (error.problem,)
+    return ()

@@ -3,9 +3,8 @@
 DarkroomError
 ├── InvalidRequest        the request breaks a rule; one FieldProblem each
 ├── UnreadableBody        the body is not what its content type says
-├── ImageRefused          an image that cannot be used
-│   ├── ImageTooLarge
-│   └── NotAnImage
+├── ImageTooLarge
+├── NotAnImage
 ├── LinkRefused           a signed link is forged or expired
 ├── NotFound
 │   └── Gone              it existed, and has expired
@@ -72,18 +71,7 @@ class UnreadableBody(DarkroomError):
     """A body that is not what its content type says."""
 
 
-class ImageRefused(DarkroomError):
-    """An image that cannot be used, whatever the request says of it."""
-
-    problem: FieldProblem
-
-    @property
-    def problems(self) -> tuple[FieldProblem, ...]:
-        """The problem, as other errors hold theirs."""
-        return (self.problem,)
-
-
-class ImageTooLarge(ImageRefused):
+class ImageTooLarge(DarkroomError):
     """An image with more bytes or pixels than allowed; raised before it is decoded, from its header."""
 
     def __init__(self, field: str, message: str, allowed: object) -> None:
@@ -91,7 +79,7 @@ class ImageTooLarge(ImageRefused):
         super().__init__(message)
 
 
-class NotAnImage(ImageRefused):
+class NotAnImage(DarkroomError):
     """Bytes that are not an image, a truncated image, or one of an unsupported format."""
 
     def __init__(self, field: str, message: str) -> None:

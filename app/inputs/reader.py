@@ -16,8 +16,9 @@ from app.inputs.decoder import ImageDecoder, InputImage
 from app.inputs.fetcher import Fetcher, NotFetched, TooMuch
 from contracts.errors import (
     FieldProblem,
-    ImageRefused,
+    ImageTooLarge,
     InvalidRequest,
+    NotAnImage,
     NotFound,
     TryLater,
     Unavailable,
@@ -107,16 +108,16 @@ class InputReader:
         given = given or {}
         keys: dict[str, str] = {}
         images: dict[str, Input] = {}
-        errors: list[InvalidRequest | ImageRefused] = []
+        errors: list[InvalidRequest | ImageTooLarge | NotAnImage] = []
         for field, text in _fields_of(request):
             try:
                 images[field] = self._read(field, given.get(field, text), keys)
-            except (InvalidRequest, ImageRefused) as error:
+            except (InvalidRequest, ImageTooLarge, NotAnImage) as error:
                 errors.append(error)
         if len(errors) == 1:
             raise errors[0]
         if errors:
-            raise InvalidRequest([problem for error in errors for problem in error.problems])
+            raise InvalidRequest([problem for error in errors for problem in _problems_of(error)])
         return images
 
     def find_problems(
@@ -137,8 +138,8 @@ class InputReader:
                 continue
             try:
                 self._read(field, source, {})
-            except (InvalidRequest, ImageRefused) as error:
-                problems += error.problems
+            except (InvalidRequest, ImageTooLarge, NotAnImage) as error:
+                problems += _problems_of(error)
             except (TryLater, Unavailable):
                 break
         return problems
@@ -296,6 +297,10 @@ def store_image(
 def _write(storage: Storage, key: str, image: InputImage) -> None:
     if not storage.exists(key):
         storage.write(key, image.data)
+
+
+def _problems_of(error: InvalidRequest | ImageTooLarge | NotAnImage) -> tuple[FieldProblem, ...]:
+    return error.problems if isinstance(error, InvalidRequest) else (error.problem,)
 
 
 def _fields_of(request: JobRequest) -> Iterator[tuple[str, str]]:
