@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from contracts.errors import NotFound, Unavailable
 from contracts.job_view import JobView, Links, view_job
-from contracts.jobs.records import AcceptedJob, ImageRecord, JobRecord, JobState, Position
+from contracts.jobs.records import ImageRecord, JobRecord, JobState, Position
 from contracts.queue.client import JobQueue
 from contracts.storage import Storage
 
@@ -20,11 +20,8 @@ def job_response(record: JobRecord, queue: JobQueue, storage: Storage, links: Li
 
 
 def _position_of(queue: JobQueue, record: JobRecord) -> Position | None:
-    if isinstance(record, AcceptedJob):
-        return record.position
-    if record.state is JobState.QUEUED:
-        with suppress(Unavailable):
-            return queue.eta.position(record)
+    with suppress(Unavailable):
+        return queue.eta.position(record)
     return None
 
 

@@ -80,6 +80,8 @@ def _of_jobs(stats: QueueStats) -> Iterator[Metric]:
     yield _gauge("queue_jobs", "Waiting jobs", waiting, ["model", "priority"])
     oldest = [(labels, depth.oldest_seconds) for labels, depth in stats.depths.items()]
     yield _gauge("queue_oldest_seconds", "Age of the oldest waiting job", oldest, ["model", "priority"])
+    seconds = [((model,), seconds) for model, seconds in stats.seconds.items()]
+    yield _gauge("queue_seconds", "Predicted seconds of work of the waiting jobs", seconds, ["model"])
     yield _gauge(
         "webhooks_pending", "Webhook messages that are neither delivered nor given up", [([], stats.messages)]
     )

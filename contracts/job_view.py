@@ -188,7 +188,7 @@ def view_job(
     """Make the view of a record.
 
     Args:
-        position: None when the job is not waiting.
+        position: None when the job has ended, or where it is not known.
         encoded: base64 of each image, where the client asked for it and the file exists.
     """
     return JobView(
@@ -200,10 +200,10 @@ def view_job(
         started_at=_optional_time(record.started_at),
         finished_at=_optional_time(record.finished_at),
         expires_at=_optional_time(record.expires_at),
-        progress=record.progress
-        if position is None
-        else record.progress.model_copy(update={"eta_seconds": position.eta_seconds}),
-        queue=None if position is None else QueueView(position=position.ahead + 1, ahead=position.ahead),
+        progress=_progress(record, position),
+        queue=None
+        if position is None or position.ahead is None
+        else QueueView(position=position.ahead + 1, ahead=position.ahead),
         preparing=record.preparing if record.state is JobState.QUEUED else None,
         prompt_tokens=_read_tokens(record, "prompt_tokens"),
         negative_prompt_tokens=_read_tokens(record, "negative_prompt_tokens"),
@@ -226,6 +226,16 @@ def view_job(
         webhook=None if record.webhook is None else _view_webhook(record.webhook, record.deliveries),
         links=links.of(record),
     )
+
+
+def _progress(record: JobRecord, position: Position | None) -> Progress:
+    """The progress, with what is expected now of a job that waits or runs."""
+    if position is None:
+        return record.progress
+    if position.eta_seconds is None:
+        return record.progress.model_copy(update={"eta_reason": position.reason or None})
+    eta_range = [position.low_seconds, position.high_seconds]
+    return record.progress.model_copy(update={"eta_seconds": position.eta_seconds, "eta_range_seconds": eta_range})
 
 
 def _read_tokens(record: JobRecord, name: str) -> dict[str, TokenUse] | None:

@@ -6,6 +6,7 @@ Scripts write the fields; `record_reader.py` reads them. Knows no HTTP.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
@@ -50,7 +51,18 @@ class Progress(RecordPart):
     eta_seconds: float | None = Field(
         None,
         description="Estimated seconds until the job has ended, its time in the queue included; null while "
-        "nothing was measured that it could be estimated from.",
+        "nothing is known that it could be estimated from.",
+    )
+    eta_range_seconds: list[float] | None = Field(
+        None,
+        min_length=2,
+        max_length=2,
+        description="The least and the most seconds until then that are likely; null with `eta_seconds`.",
+    )
+    eta_reason: str | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Why `eta_seconds` is null, while the job waits or runs; left out otherwise.",
     )
 
 
@@ -171,23 +183,20 @@ class JobRecord(RecordPart):
 
 
 class Position(NamedTuple):
-    """A waiting job's position: waiting jobs that are served before it, and estimated seconds to its end.
-
-    The seconds come from the measured pace of earlier jobs, and are None before the first measurement.
-    """
-
-    ahead: int
-    eta_seconds: float | None = None
-
-
-class AcceptedJob(JobRecord):
-    """The record of a job that has just been accepted, with its position at that moment, which is not stored.
+    """Where a job that has not ended stands, and when it is expected to end.
 
     Attributes:
-        position: None when it no longer waits.
+        ahead: waiting jobs that are served before it; None: it runs.
+        eta_seconds: estimated seconds to its end; None: nothing is known that they could be estimated from.
+        low_seconds, high_seconds: between which the end is likely.
+        reason: why there is no estimate; empty otherwise.
     """
 
-    position: Position | None = Field(None, exclude=True)
+    ahead: int | None
+    eta_seconds: float | None = None
+    low_seconds: float = 0.0
+    high_seconds: float = 0.0
+    reason: str = ""
 
 
 #: Fields that are stored as JSON.
@@ -221,14 +230,41 @@ def queue_name(priority: Priority, model: str, owner: str) -> str:
 def work_of(parameters: JobParameters) -> dict[str, Any]:
     """How much a job computes, from which the scripts predict its seconds (`predicted_seconds` in accounts.lua).
 
-    `image_steps` are denoising steps, of every image; `megapixel_steps` the same, times a megapixel of each image.
+    `image_steps` are denoising steps, of every image; `megapixel_steps` the same, times a megapixel of each image;
+    `joins` is equal for jobs that may share calls of the denoiser, and empty for one that shares none.
     """
     return {
         "pace": pace_key(parameters),
         "model": parameters.model,
         "image_steps": parameters.num_inference_steps * parameters.num_images,
         "megapixel_steps": parameters.num_inference_steps * parameters.pixels / 1e6,
+        "images": parameters.num_images,
+        "joins": f"{parameters.model} {parameters.width}x{parameters.height}" if parameters.batchable else "",
     }
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a completed job has cost its worker, for predictions of later ones.
+
+    Attributes:
+        denoise_seconds: of its own denoising, its share of joined calls included.
+        load_seconds: in which its model was loaded and placed.
+        call_images: images in its calls of the denoiser on average, those of other jobs included; None: unknown.
+        image_rows: rows of an image in a call.
+    """
+
+    denoise_seconds: float
+    load_seconds: float = 0.0
+    call_images: float | None = None
+    image_rows: float = 1.0
+
+    def arguments(self, parameters: JobParameters) -> dict[str, Any]:
+        """As the scripts learn from it."""
+        found = {"work": work_of(parameters), "seconds": self.denoise_seconds, "load_seconds": self.load_seconds}
+        if self.call_images is None:
+            return found
+        return {**found, "images": self.call_images, "image_rows": self.image_rows}
 
 
 def pace_key(parameters: JobParameters) -> str:

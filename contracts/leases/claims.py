@@ -19,7 +19,7 @@ from contracts.errors import FailureCode
 from contracts.jobs.events import Preview
 from contracts.jobs.receipt import Receipt
 from contracts.jobs.record_reader import UnreadableJob, read_record
-from contracts.jobs.records import ImageRecord, JobError, JobRecord, JobState, to_json, work_of
+from contracts.jobs.records import ImageRecord, JobError, JobRecord, JobState, Measured, to_json
 from contracts.leases.claim import Claim, Report, Verdict
 from contracts.leases.criteria import ROOM_FOR_ONE, ClaimCriteria, MustRunAlone, NextJobs, NotReady
 from contracts.leases.waiting_jobs import WaitingJobs
@@ -135,21 +135,18 @@ class Claims:
         images: list[ImageRecord],
         receipt: Receipt,
         *,
-        measured_seconds: float | None = None,
+        measured: Measured | None = None,
         used_seconds: float | None = None,
     ) -> JobState | None:
         """Complete a job with its images; see `finish`.
 
         Args:
-            measured_seconds: the device's seconds of the job's own denoising, for predictions of later jobs.
+            measured: what the job cost, for predictions of later jobs.
         """
-        measured = None
-        if measured_seconds is not None:
-            measured = {"work": work_of(claim.job.parameters), "seconds": measured_seconds}
         return self.finish(
             claim,
             JobState.COMPLETED,
-            measured=measured,
+            measured=None if measured is None else measured.arguments(claim.job.parameters),
             used_seconds=used_seconds,
             images=[image.model_dump(mode="json") for image in images],
             receipt=receipt.model_dump(mode="json", exclude={"parameters"}),  # the record has them

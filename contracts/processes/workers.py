@@ -76,6 +76,10 @@ class WorkerReport(BaseModel):
     device: str = Field("", description="Device that it computes on, such as `cuda:0` or `cpu`.")
     pid: int = Field(0, description="Process id on its host.")
     host: str = Field("", description="Name of its host.")
+    max_jobs: int | None = Field(
+        None, description="Maximum of jobs of one priority and those above it that it has begun and not ended."
+    )
+    max_rows: int | None = Field(None, description="Maximum of rows in a call that several jobs share.")
     budget_bytes: int | None = Field(
         None, description="Device memory in bytes for weights and activations; null where there is no limit."
     )
@@ -146,7 +150,7 @@ def publish(connection: Redis, report: WorkerReport, ttl_seconds: float) -> None
 
 def withdraw(connection: Redis, worker_id: str) -> None:
     """Remove the report of a worker that shuts down."""
-    connection.delete(keys.WORKER + worker_id)
+    connection.delete(keys.WORKER + worker_id, keys.WORKER_STATE + worker_id)
     connection.zrem(keys.WORKERS, worker_id)
 
 

@@ -27,8 +27,8 @@ from contracts.errors import (
 )
 from contracts.jobs.events import Event, read_events
 from contracts.jobs.record_reader import UnreadableJob, read_record
-from contracts.jobs.records import AcceptedJob, JobRecord, JobState, WebhookRecord
-from contracts.queue.eta import EtaEstimator, position_of
+from contracts.jobs.records import JobRecord, JobState, WebhookRecord
+from contracts.queue.eta import EtaEstimator
 from contracts.queue.idempotency import IdempotencyHold
 from contracts.queue.limits import SubmitLimits
 from contracts.redis import keys
@@ -84,7 +84,7 @@ class JobQueue:
         request_id: str = "",
         counts: PromptCounts | None = None,
         cancel_on_disconnect: bool = False,
-    ) -> AcceptedJob:
+    ) -> JobRecord:
         """Accept a job. When this returns, Redis holds all of it, and its idempotency key is bound.
 
         Raises:
@@ -94,7 +94,7 @@ class JobQueue:
                 replicas that must have the job are missing.
         """
         self.replicas.require()
-        record = AcceptedJob(
+        record = JobRecord(
             id=secrets.token_hex(16),
             state=JobState.QUEUED,
             parameters=parameters,
@@ -127,11 +127,9 @@ class JobQueue:
             raise idempotency.lost()
         if verdict != "accepted":
             raise self._refusal(verdict, found, record, limits)
-        created_at, position = float(found[0]), position_of(found[1])
+        created_at = float(found[0])
         deadline_at = None if deadline_seconds is None else created_at + deadline_seconds
-        return record.model_copy(
-            update={"created_at": created_at, "deadline_at": deadline_at, "position": position}
-        )
+        return record.model_copy(update={"created_at": created_at, "deadline_at": deadline_at})
 
     def confirm(self, id: str) -> None:
         """Wait until `DARKROOM_REDIS_WAIT_REPLICAS` replicas have a job, so that no failover can lose it.
@@ -148,16 +146,16 @@ class JobQueue:
     def _refusal(self, verdict: str, found: list[Any], record: JobRecord, limits: SubmitLimits) -> DarkroomError:
         """Why the script refused a job."""
         if verdict == "full":
-            return QueueFull(f"{limits.max_waiting} jobs are waiting", self.eta.seconds_to_next_claim(record))
+            return QueueFull(f"{limits.max_waiting} jobs are waiting", self.eta.seconds_to_next_claim())
         if verdict == "full_for_owner":
             waiting = f"{limits.max_waiting_per_owner} of your jobs are waiting, which is your share of it"
-            return QueueFull(waiting, self.eta.seconds_to_owners_next_claim(record))
+            return QueueFull(waiting, self.eta.seconds_to_next_claim(record.owner))
         if verdict == "too_much":
             return QuotaExceeded(int(found[0]), limits.max_bytes)
         if verdict == "too_large":
             return RecordQuotaExceeded(int(found[0]), limits.max_record_bytes)
         if verdict == "too_many":
-            return TooManyJobs(len(found), self.eta.seconds_to_first_end(record, self.fetch_all(found)))
+            return TooManyJobs(len(found), self.eta.seconds_to_first_end(found))
         return Unavailable("an input was removed while the job was being accepted; send the request again")
 
     def fetch(self, id: str) -> JobRecord:

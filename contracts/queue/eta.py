@@ -1,30 +1,59 @@
-"""When a job will run: its position in the queue, and times estimated from the measured pace of earlier jobs.
+"""When jobs will end, and where they stand: reads the queue's state, and asks `contracts.forecast`.
 
-Workers record the seconds per image and step of each kind of job (`IMAGE_PACE`). What is served before a job,
-running jobs and those of other models, owners and tiers included, is added up in `forecast.lua`.
+Many clients poll: of a queue with more than a few jobs, one forecast serves all of them for a while, and forecasts
+take a bounded part of the process' time. Keeps no state that another process would need.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import cast
 
 from redis import Redis
 
-from contracts.jobs.records import JobRecord, JobState, Position, work_of
-from contracts.processes.workers import read_workers
+from contracts.forecast.deep_queue import estimate_deep
+from contracts.forecast.simulation import Expected, simulate
+from contracts.forecast.snapshot import Place, Snapshot, read_place, read_snapshot
+from contracts.jobs.records import JobRecord, Position, to_json, work_of
 from contracts.redis import keys
 from contracts.redis.connection import Scripts, redis_errors_are_unavailable
 from contracts.requests.parameters import JobParameters
 
-#: Retry-After of a full queue whose speed is not known yet.
-_UNKNOWN_RETRY_SECONDS = 10
+#: Retry-After of a full queue of which nothing can be predicted, and the longest.
+_UNKNOWN_RETRY_SECONDS, _MAX_RETRY_SECONDS = 10, 3600
+#: With up to so many jobs, each call reads the queue anew.
+_SMALL_QUEUE = 24
+#: How long a forecast of more jobs serves: at least so long, and so many times as long as it took to make.
+_SHARED_SECONDS, _SHARED_TIMES = 0.5, 10.0
+#: Jobs that come meanwhile are simulated too, in this part of the time at most; the others are estimated.
+_SIMULATED_SHARE = 0.2
+
+#: Why there is no estimate.
+NO_WORKER = "no worker is running that takes jobs"
+UNMEASURED = "no job has been measured yet from which the time could be estimated"
+
+
+@dataclass(frozen=True)
+class _Forecast:
+    """What was expected at one moment; one that serves many clients was made `read_at`, on this process' clock."""
+
+    snapshot: Snapshot
+    expected: dict[str, Expected]
+    read_at: float | None
+
+    def seconds_left(self, seconds: float) -> float:
+        """Until a moment that was so far away when the forecast was made."""
+        passed = 0.0 if self.read_at is None else time.monotonic() - self.read_at
+        return max(0.0, seconds - passed)
 
 
 class EtaEstimator:
-    """Positions and times of jobs, estimated from measured step times.
+    """Positions and times of jobs, estimated from measured costs and the order in which workers serve.
 
     Every method raises Unavailable when Redis does not answer.
     """
@@ -32,20 +61,33 @@ class EtaEstimator:
     def __init__(self, connection: Redis, scripts: Scripts) -> None:
         self._connection = connection
         self._scripts = scripts
+        self._lock = threading.Lock()
+        self._shared: _Forecast | None = None
+        self._expires_at = 0.0
+        self._simulates_from = 0.0
 
     def position(self, record: JobRecord) -> Position | None:
-        """Return a job's position now; None when it is not waiting."""
-        with redis_errors_are_unavailable():
-            found = self._scripts.run(
-                "position",
-                id=record.id,
-                queue=record.queue,
-                tier=record.priority,
-                owner=record.owner,
-                work=work_of(record.parameters),
-                created_at=record.created_at,
-            )
-        return position_of(found)
+        """Return where a job stands now, and when it is expected to end; None when it has ended."""
+        if record.state.is_final:
+            return None
+        forecast = self._forecast(record)
+        job, found = forecast.snapshot.find(record.id), forecast.expected.get(record.id)
+        if found is None and (job is None or not job.unknown):
+            place = self._place(record)
+            if place is None:  # it runs, and has begun or ended since the snapshot
+                return None if job is None else Position(ahead=None, reason=_reason(forecast.snapshot, ""))
+            found = self._expect_new(forecast, place)
+        if found is None or found.spread is None:
+            ahead = 0 if found is None else found.ahead
+            reason = _reason(forecast.snapshot, "" if job is None else job.unknown)
+            return Position(ahead=None if job is not None and job.worker else ahead, reason=reason)
+        left = forecast.seconds_left(found.end_seconds)
+        return Position(
+            ahead=None if job is not None and job.worker else found.ahead,
+            eta_seconds=round(left, 3),
+            low_seconds=round(left * (1 - found.spread), 3),
+            high_seconds=round(left / (1 - found.spread), 3),
+        )
 
     def run_seconds(self, parameters: JobParameters) -> float | None:
         """Estimate how long such a job denoises, alone; None before the first of its model was measured."""
@@ -58,37 +100,80 @@ class EtaEstimator:
         seconds, megapixel_steps = (0.0, 0.0) if totals is None else json.loads(totals)
         return float(work["megapixel_steps"] * seconds / megapixel_steps) if megapixel_steps else None
 
-    def seconds_to_next_claim(self, record: JobRecord) -> int:
-        """Estimate the seconds until a worker claims its next job: until the first running one ends.
+    def seconds_to_next_claim(self, owner: str | None = None) -> int:
+        """Estimate the seconds until a worker claims its next job, or the next one of an owner."""
+        forecast = self._forecast()
+        jobs = [job for queue in forecast.snapshot.queues for job in queue.jobs if owner in (None, job.owner)]
+        expected = [forecast.expected[job.id] for job in jobs if job.id in forecast.expected]
+        return _retry_seconds([one.claim_seconds for one in expected if one.spread is not None], forecast)
 
-        While none runs, which is seldom for long, a job like this one stands for it.
-        """
+    def seconds_to_first_end(self, ids: Collection[str]) -> int:
+        """Estimate the seconds until the first of these jobs ends."""
+        forecast = self._forecast()
+        expected = [forecast.expected[id] for id in ids if id in forecast.expected]
+        return _retry_seconds([one.end_seconds for one in expected if one.spread is not None], forecast)
+
+    def _forecast(self, record: JobRecord | None = None) -> _Forecast:
+        """The shared forecast while it serves, else a new one; of few jobs always a new one."""
+        with self._lock:
+            if self._shared is not None and time.monotonic() < self._expires_at:
+                return self._shared
+            with redis_errors_are_unavailable():
+                text = self._scripts.run("queue_snapshot")
+            read_at = time.monotonic()
+            snapshot = read_snapshot(text)
+            is_small = snapshot.size <= _SMALL_QUEUE
+            if is_small:
+                self._shared = None
+                return self._simulate(snapshot, None, None if record is None else record.id)
+            self._shared = self._simulate(snapshot, read_at)
+            self._expires_at = read_at + max(_SHARED_SECONDS, _SHARED_TIMES * (time.monotonic() - read_at))
+            return self._shared
+
+    def _simulate(self, snapshot: Snapshot, read_at: float | None, until: str | None = None) -> _Forecast:
+        started_at = time.monotonic()
+        expected = simulate(snapshot, until)
+        ended_at = time.monotonic()
+        self._simulates_from = ended_at + (ended_at - started_at) / _SIMULATED_SHARE
+        return _Forecast(snapshot, expected, read_at)
+
+    def _expect_new(self, forecast: _Forecast, place: Place) -> Expected | None:
+        """What is expected of a waiting job that the snapshot does not have."""
+        snapshot = forecast.snapshot.with_place(place)
+        if not snapshot.has_read_all(place.job.tier):
+            return estimate_deep(snapshot, place.job, place.ahead)
+        with self._lock:
+            if time.monotonic() < self._simulates_from:
+                return estimate_deep(snapshot, place.job, place.ahead)
+            with_new = self._simulate(snapshot, forecast.read_at)
+            if self._shared is forecast:
+                self._shared = with_new
+        return with_new.expected.get(place.job.id)
+
+    def _place(self, record: JobRecord) -> Place | None:
+        """Where a job waits, and what it costs; None when it does not wait."""
+        work = to_json(work_of(record.parameters))
         with redis_errors_are_unavailable():
-            first_end = self._scripts.run("first_end")
-            workers = len(read_workers(self._connection))
-        if first_end is not None:
-            return max(1, math.ceil(float(first_end)))
-        run_seconds = self.run_seconds(record.parameters)
-        if not workers or run_seconds is None:
-            return _UNKNOWN_RETRY_SECONDS
-        return max(1, math.ceil(run_seconds / workers))
-
-    def seconds_to_owners_next_claim(self, record: JobRecord) -> int:
-        """Estimate the seconds until a worker claims a job of this owner, whose turn comes after all others'."""
-        with redis_errors_are_unavailable():
-            owners = self._connection.hget(keys.OWNER_LOAD, f"owners {record.priority}")
-        return self.seconds_to_next_claim(record) * max(1, int(str(owners or 1)))
-
-    def seconds_to_first_end(self, record: JobRecord, jobs: Sequence[JobRecord]) -> int:
-        """Estimate the seconds until the first of the running jobs ends; if none runs, until the next claim."""
-        etas = [job.progress.eta_seconds for job in jobs if job.state is JobState.RUNNING]
-        known = [eta for eta in etas if eta is not None]
-        return max(1, math.ceil(min(known))) if known else self.seconds_to_next_claim(record)
+            text = self._scripts.run(
+                "queue_place",
+                id=record.id,
+                queue=record.queue,
+                owner=record.owner,
+                tier=record.priority,
+                work=work,
+            )
+        return None if text is None else read_place(text)
 
 
-def position_of(found: tuple[int, str, str] | None) -> Position | None:
-    """Read what `position_after` of the scripts returns: jobs ahead, its own seconds, seconds until it begins."""
-    if found is None:
-        return None
-    ahead, run_seconds, wait_seconds = found
-    return Position(ahead, float(wait_seconds) + float(run_seconds) if run_seconds else None)
+def _reason(snapshot: Snapshot, unknown: str) -> str:
+    """Why there is no estimate."""
+    if unknown:
+        return unknown
+    return UNMEASURED if any(worker.claims for worker in snapshot.workers) else NO_WORKER
+
+
+def _retry_seconds(seconds: Collection[float], forecast: _Forecast) -> int:
+    """Whole seconds until the first of these moments, from now on."""
+    if not seconds:
+        return _UNKNOWN_RETRY_SECONDS
+    return min(_MAX_RETRY_SECONDS, max(1, math.ceil(forecast.seconds_left(min(seconds)))))

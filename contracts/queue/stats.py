@@ -1,4 +1,4 @@
-"""Statistics of the queue: jobs by state, and how many wait for each model and how long; read in one step.
+"""Statistics of the queue: jobs by state, and how many wait for each model, how long and with how much work.
 
 The scripts count jobs by state in the same step as they change it. Knows no HTTP.
 """
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from redis import Redis
 
+from contracts.forecast.backlog import waiting_seconds
+from contracts.forecast.snapshot import read_snapshot
 from contracts.redis.connection import Scripts
 from contracts.requests.schema import Priority
 
@@ -40,16 +42,20 @@ class QueueStats:
         jobs: (state, model, task) -> number of jobs; kept at 0 after the last one.
         depths: (model, priority) -> waiting jobs, for each model that ever had one.
         messages: webhook messages neither delivered nor given up yet.
+        seconds: model -> predicted seconds of work that waits, for each model that ever had a job.
     """
 
     jobs: Mapping[tuple[str, str, str], int]
     depths: Mapping[tuple[str, str], QueueDepth]
     messages: int
+    seconds: Mapping[str, float]
 
 
 def read_stats(connection: Redis) -> QueueStats:
     """Read the statistics; `connection` decodes responses. Raises RedisError."""
-    counted, queues, messages = Scripts(connection).run("stats")
+    scripts = Scripts(connection)
+    counted, queues, messages = scripts.run("stats")
+    waiting = waiting_seconds(read_snapshot(scripts.run("queue_snapshot")))
     jobs: dict[tuple[str, str, str], int] = {}
     for key, number in zip(counted[::2], counted[1::2], strict=True):
         state, model, task = json.loads(key)
@@ -58,4 +64,5 @@ def read_stats(connection: Redis) -> QueueStats:
     for tier, model, waiting, oldest_seconds in queues:
         depth = QueueDepth(waiting, float(oldest_seconds))
         depths[model, tier] = depths.get((model, tier), QueueDepth()).merged(depth)
-    return QueueStats(jobs, depths, messages)
+    seconds = {model: waiting.get(model, 0.0) for model, _ in depths}
+    return QueueStats(jobs, depths, messages, seconds)

@@ -150,7 +150,5 @@ class Scripts:
 def _source(name: str) -> str:
     """A script's text behind the keys and the functions that all scripts share."""
     folder = files("contracts.redis.scripts")
-    parts = (
-        (folder / f"{part}.lua").read_text(encoding="utf-8") for part in ("prelude", "accounts", "forecast", name)
-    )
+    parts = ((folder / f"{part}.lua").read_text(encoding="utf-8") for part in ("prelude", "accounts", name))
     return "\n".join((keys.lua_table(), *parts))

@@ -50,10 +50,12 @@ OWNER_LOAD      = Key("darkroom:load",                     "hash",    "rows: whi
 ACCOUNTS        = Key("darkroom:accounts:{tier}",          "zset",    "rows: while active",    "leases/claims")
 TIERS           = Key("darkroom:tiers",                    "hash",    "kept",                  "leases/claims")
 IMAGE_PACE      = Key("darkroom:image_pace",               "hash",    "kept",                  "leases/claims")
+JOB_COSTS       = Key("darkroom:job_costs",                "hash",    "kept",                  "leases/claims")
 IDLE_WORKERS    = Key("darkroom:idle",                     "hash",    "rows: a few seconds",   "leases/claims")
 RECORD_BYTES    = Key("darkroom:record_bytes",             "hash",    "rows: while not 0",     "queue/client")
 JOB_COUNTS      = Key("darkroom:census",                   "hash",    "kept",                  "queue/stats")
 WORKER          = Key("darkroom:worker:{id}",              "string",  "three heartbeats",      "processes/workers")
+WORKER_STATE    = Key("darkroom:worker_state:{id}",       "string",  "three heartbeats",      "processes/workers")
 WORKERS         = Key("darkroom:workers",                  "zset",    "rows: an hour",         "processes/workers")
 # Files in the storage
 EXPIRY          = Key("darkroom:expiry",                   "zset",    "rows: until swept",     "uploads/retention")

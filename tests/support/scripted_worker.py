@@ -6,7 +6,7 @@ import hashlib
 import time
 
 from contracts.jobs.receipt import Receipt, Weights
-from contracts.jobs.records import ImageRecord
+from contracts.jobs.records import ImageRecord, Measured
 from contracts.leases.claim import Claim
 from contracts.leases.claims import Claims
 from contracts.leases.criteria import ClaimCriteria
@@ -62,5 +62,5 @@ class ScriptedWorker:
             model=Weights(id=parameters.model, sha256="0" * 64),
             timings={"denoise": denoise_seconds},
         )
-        assert self.claims.complete(claim, images, receipt, measured_seconds=denoise_seconds)
+        assert self.claims.complete(claim, images, receipt, measured=Measured(denoise_seconds))
         return data

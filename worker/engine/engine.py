@@ -257,6 +257,8 @@ class Engine:
             if served.is_denoiser:
                 usage.calls += 1
                 usage.own_rows += served.rows_of(job.job.owner)
+                usage.image_rows = own_rows / job.job.parameters.num_images
+                usage.call_images += rows / usage.image_rows
 
     def _wake(self, job: JobInFlight, value: Any = None, error: BaseException | None = None) -> None:
         steps_before = job.steps_done

@@ -64,6 +64,9 @@ class Usage:
         peak_bytes: most device memory that was in use while it was served; None where nothing is measured.
         failed_plans: names of plans with which its calls ran out of memory.
         denoise_seconds: worker time of its calls of the denoiser and of ControlNets.
+        load_seconds: worker time in which its model was loaded and placed.
+        image_rows: rows of each of its images in a call; 0 before the first.
+        call_images: images like its own that its calls had, those of other owners included; summed over its calls.
     """
 
     calls: int = 0
@@ -73,6 +76,9 @@ class Usage:
     peak_bytes: int | None = None
     failed_plans: list[str] = field(default_factory=list)
     denoise_seconds: float = 0.0
+    load_seconds: float = 0.0
+    image_rows: float = 0.0
+    call_images: float = 0.0
 
     @property
     def mean_rows(self) -> float:

@@ -7,6 +7,7 @@ view. Knows no queue and no HTTP: the caller claims the job, and watches it thro
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -15,13 +16,13 @@ import torch
 from PIL import Image
 
 from contracts.errors import FailureCode, JobFailed, Unavailable
-from contracts.jobs.records import JobError
+from contracts.jobs.records import JobError, Measured
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from worker.checkpoints.places import NotPrepared
 from worker.encoding.encoder import PromptEncoder
 from worker.engine.engine import Engine
-from worker.engine.job import JobInFlight
+from worker.engine.job import JobInFlight, Usage
 from worker.engine.views import refuse_editing, view
 from worker.families import GenerationInputs
 from worker.generation import inpainting, receipts
@@ -92,7 +93,9 @@ class JobGeneration:
         job.steps_done = 0
         # The model, placed by its memory plan.
         job.coroutine.take_turn("load")
+        load_started_at = time.perf_counter()
         model = self._engine.residency.place(job)
+        job.usage.load_seconds += time.perf_counter() - load_started_at
         timer.end_stage("load")
         tokens = token_counts(model.base, model.spec.family_spec, parameters)
 
@@ -127,9 +130,7 @@ class JobGeneration:
             message = "the model's output contains NaN or infinite values"
             return JobResult.failed(FailureCode.INTERNAL, f"{message}; if the job uses LoRAs, try smaller scales")
         receipt = self._receipt(model, encoder).model_copy(update=tokens)
-        return JobResult(
-            "generated", images=images, receipt=receipt, denoise_seconds=self._flight.usage.denoise_seconds
-        )
+        return JobResult("generated", images=images, receipt=receipt, measured=_measured(self._flight.usage))
 
     def _denoise_and_decode(
         self, model: LoadedModel, inputs: GenerationInputs, embeddings: Mapping[str, torch.Tensor]
@@ -207,6 +208,13 @@ class JobGeneration:
             timings={"queue": round(self._job.queue_seconds, 4), **self.timer.seconds},
             worker=self._worker_name,
         )
+
+
+def _measured(usage: Usage) -> Measured:
+    if not usage.calls:
+        return Measured(usage.denoise_seconds, usage.load_seconds)
+    call_images = usage.call_images / usage.calls
+    return Measured(usage.denoise_seconds, usage.load_seconds, call_images, usage.image_rows)
 
 
 def _kept_bytes(parameters: JobParameters, embeddings: Mapping[str, torch.Tensor]) -> int:

@@ -17,7 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from contracts.errors import FailureCode, JobFailed
 from contracts.jobs.receipt import Receipt
-from contracts.jobs.records import ImageRecord, JobError
+from contracts.jobs.records import ImageRecord, JobError, Measured
 from worker.generation import receipts
 
 #: A JPEG segment has 64 KiB, including its headers.
@@ -46,7 +46,7 @@ class JobResult:
         stored: the stored images, in the same order; empty unless `completed`.
         receipt: of a `generated` or `completed` job; the seconds of writing are added by `store`.
         error: why it `failed`.
-        denoise_seconds: worker time of the job's own denoising; None unless `generated` or `completed`.
+        measured: what it cost; None unless `generated` or `completed`.
     """
 
     status: Status
@@ -54,7 +54,12 @@ class JobResult:
     stored: Sequence[ImageRecord] = ()
     receipt: Receipt | None = None
     error: JobError | None = None
-    denoise_seconds: float | None = None
+    measured: Measured | None = None
+
+    @property
+    def denoise_seconds(self) -> float | None:
+        """Worker time of the job's own denoising; None unless `generated` or `completed`."""
+        return None if self.measured is None else self.measured.denoise_seconds
 
     @classmethod
     def failed(cls, code: FailureCode, message: str) -> JobResult:

@@ -20,12 +20,12 @@ class ClaimPolicy:
 
     Attributes:
         minimum_seconds: that a model stays, however long jobs of others have waited.
+        max_jobs: in flight of one tier and those above it: a high job finds room beside many low ones.
     """
 
     def __init__(self, minimum_seconds: float, max_jobs: int) -> None:
-        """`max_jobs`: in flight of one tier and those above it: a high job finds room beside many low ones."""
         self.minimum_seconds = minimum_seconds
-        self._max_jobs = max_jobs
+        self.max_jobs = max_jobs
         self._model: str | None = None
         self._since = 0.0
 
@@ -42,7 +42,7 @@ class ClaimPolicy:
     def room(self, tiers: Sequence[int]) -> dict[str, int]:
         """Tier -> how many more of its jobs may be claimed beside those of these tiers (0: high)."""
         return {
-            name: max(0, self._max_jobs - sum(other <= tier for other in tiers)) for tier, name in enumerate(TIERS)
+            name: max(0, self.max_jobs - sum(other <= tier for other in tiers)) for tier, name in enumerate(TIERS)
         }
 
     def criteria(

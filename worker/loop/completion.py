@@ -146,9 +146,9 @@ class JobCompleter:
         """
         used_seconds = watch.used_seconds
         if result.status == "completed" and result.receipt is not None:
-            images, measured = list(result.stored), result.denoise_seconds
+            images, measured = list(result.stored), result.measured
             ended = self._claims.complete(
-                claim, images, result.receipt, used_seconds=used_seconds, measured_seconds=measured
+                claim, images, result.receipt, used_seconds=used_seconds, measured=measured
             )
             return ended or "lost"
         if result.status == "failed" and result.error is not None:

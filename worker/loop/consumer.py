@@ -251,6 +251,8 @@ class Consumer:
             "state": "starting" if self._warming_up else stopping or ("paused" if reason else "idle"),
             "reason": reason,
             "pid": os.getpid(),
+            "max_jobs": self._policy.max_jobs,
+            "max_rows": self._settings.max_rows,
             "stage_seconds": self._completer.stage_seconds,
             "preparing": [*self._prefetcher.preparations, *self._warm_list.failures],
             **self._pool.report(),

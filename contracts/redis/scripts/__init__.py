@@ -1,5 +1,5 @@
 """The Lua scripts: each is one atomic step, behind `KEY` (see keys.py) and the functions of prelude.lua and
-accounts.lua and forecast.lua.
+accounts.lua.
 
 While Redis' memory is full (`maxmemory`), those run that end or free something, or lead to that; they begin with
 `write_even_if_full()`. Those that bring something new are refused (submit, preview, retain_input, register_lora,
@@ -8,8 +8,8 @@ idempotency_begin, idempotency_bind).
 submit           accept a job                          claim            lease waiting jobs to a worker
 cancel           cancel a job                          extend           extend leases
 expire           remove an ended job, leave a tombstone  advance          write progress, read cancellation
-position         a waiting job's position              preview          publish a preview
-first_end        when the first running job ends
+queue_snapshot   what times are estimated from         preview          publish a preview
+queue_place      the same of one waiting job
 stats            jobs by state, queue depths           finish           end a job
 due_jobs         lend expired jobs to a sweeper        release          put a job back, unspent
 due_inputs       lend unused inputs to a sweeper       release_lost     put back jobs of a lost claim

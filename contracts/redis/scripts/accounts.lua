@@ -8,6 +8,8 @@
 local TIERS = { 'high', 'normal', 'low' }
 -- The share of the seconds that a tier gets while a higher one always has jobs; claims write what the settings say.
 local DEFAULT_LOWER_TIER_SHARE = 0.1
+-- The same for the age from which a job may have its model loaded though others wait whose models are warm.
+local DEFAULT_OVERDUE_SECONDS = 20
 -- For jobs of a model that has never run: seconds to compute one step of one megapixel of one image.
 local UNKNOWN_MODEL_PACE = 0.1
 -- A model's pace is that of its jobs of up to so many megapixel-steps.
@@ -110,6 +112,52 @@ local function learn_pace(work, seconds)
   if redis.call('HLEN', KEY.image_pace) > MAX_PACES then
     redis.call('HDEL', KEY.image_pace, redis.call('HRANDFIELD', KEY.image_pace))
   end
+end
+
+-- Of older jobs, so much counts beside a new one.
+local COST_DECAY = 0.9
+-- A model that takes longer to be ready than this was loaded.
+local LOAD_SECONDS = 0.05
+
+-- Adds one value to a moving average in `job_costs`.
+local function average_cost(field, value)
+  local before = tonumber(redis.call('HGET', KEY.job_costs, field) or value)
+  redis.call('HSET', KEY.job_costs, field, 0.7 * before + 0.3 * value)
+end
+
+-- Learns what times are estimated from. Of each kind of job (`calls PACE`): sums over recent jobs of 1 (`n`), of 1 / images
+-- in its calls (`x`), of the seconds of an image's step (`y`), of `x * x` and of `x * y`; its `own` seconds, beside
+-- loading and denoising; and `rows` of an image. Also the seconds in which a model is loaded (`load MODEL`), and seconds
+-- and megapixel-steps of all models (`all`). `measured.images`: in its calls, those of other jobs included.
+local function learn_costs(measured, used_seconds)
+  local work, key = measured.work, KEY.job_costs
+  local all = decode(redis.call('HGET', key, 'all'), { 0, 0 })
+  redis.call('HSET', key, 'all', cjson.encode({ all[1] * COST_DECAY + measured.seconds,
+                                               all[2] * COST_DECAY + work.megapixel_steps }))
+  local load = measured.load_seconds or 0
+  if load > LOAD_SECONDS then average_cost('load ' .. work.model, load) else load = 0 end
+  if not (used_seconds and measured.images) then return end
+  local field, x, y = 'calls ' .. work.pace, 1 / measured.images, measured.seconds / work.image_steps
+  local own = math.max(0, used_seconds - measured.seconds - load)
+  local sums = decode(redis.call('HGET', key, field), { n = 0, x = 0, y = 0, xx = 0, xy = 0, own = own })
+  for name, value in pairs({ n = 1, x = x, y = y, xx = x * x, xy = x * y }) do
+    sums[name] = sums[name] * COST_DECAY + value
+  end
+  sums.own, sums.rows = 0.7 * sums.own + 0.3 * own, measured.image_rows
+  redis.call('HSET', key, field, cjson.encode(sums))
+  if redis.call('HLEN', key) > MAX_PACES then redis.call('HDEL', key, redis.call('HRANDFIELD', key)) end
+end
+
+-- What was measured of these kinds of jobs and of these models, for `contracts/forecast/costs.py`.
+local function measured_costs(paces, models)
+  local function values_of(hash, prefix, names)
+    local found = {}
+    for name in pairs(names) do found[name] = redis.call('HGET', hash, prefix .. name) or nil end
+    return found
+  end
+  return { paces = values_of(KEY.image_pace, '', paces), models = values_of(KEY.image_pace, '', models),
+           calls = values_of(KEY.job_costs, 'calls ', paces), loads = values_of(KEY.job_costs, 'load ', models),
+           all_models = redis.call('HGET', KEY.job_costs, 'all') or nil }
 end
 
 -- Replaces the predicted seconds of an execution by those that it used. Called together with the removal of its lease, so

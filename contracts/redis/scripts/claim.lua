@@ -14,8 +14,9 @@
 -- workers are idle, as many jobs as these.
 
 write_even_if_full()
-if not arguments.peek and redis.call('HGET', KEY.tiers, 'share') ~= tostring(arguments.lower_tier_share) then
-  redis.call('HSET', KEY.tiers, 'share', tostring(arguments.lower_tier_share))
+local settings = { share = tostring(arguments.lower_tier_share), overdue = tostring(arguments.overdue_seconds) }
+for name, value in pairs(settings) do
+  if not arguments.peek and redis.call('HGET', KEY.tiers, name) ~= value then redis.call('HSET', KEY.tiers, name, value) end
 end
 local started = now()
 -- Jobs that this call passes over, and the seconds by which it takes accounts to be larger, owner -> seconds: of jobs

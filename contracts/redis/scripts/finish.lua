@@ -8,7 +8,10 @@ if job[1] == arguments.execution then return job[2] end
 if not holds_lease(id, arguments.execution) then return false end
 local queue = queue_of(id)
 release_lease(id, queue, arguments.execution, arguments.used_seconds)
-if arguments.measured then learn_pace(arguments.measured.work, arguments.measured.seconds) end
+if arguments.measured then
+  learn_pace(arguments.measured.work, arguments.measured.seconds)
+  learn_costs(arguments.measured, arguments.used_seconds)
+end
 redis.call('HSET', key, 'ended_by', arguments.execution)
 local state
 if arguments.state == 'completed' or job[3] then

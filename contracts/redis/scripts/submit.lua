@@ -1,21 +1,14 @@
 -- Accepts a job: our record, RQ's job, its place in the queue and in its owner's index, the event; all or nothing.
 -- A job that is sent again is accepted once.
--- Returns `accepted`, the time, and the job's position (see `position_after`; absent when it no longer waits). Or,
--- without doing anything: `swept` when an input is gone, `full` or `full_for_owner` when the maximum number of jobs, or of
+-- Returns `accepted` and the time. Or, without doing anything: `swept` when an input is gone, `full` or `full_for_owner` when the maximum number of jobs, or of
 -- the owner's jobs, is waiting, `too_many` and the API key's jobs when its quota is reached, `too_much` and the bytes of
 -- the owner's files when the job's images could exceed `max_bytes`, `too_large` and the bytes of the owner's records when
 -- those of the job would exceed `max_record_bytes`, `taken` when another call holds the idempotency key.
 local id, key, queue = arguments.id, job_key(arguments.id), arguments.fields.queue
-local tier, owner, work = arguments.fields.priority, arguments.fields.owner, cjson.decode(arguments.fields.work)
-
-local function position_now(ahead, created_at)
-  return position_after({ ahead = ahead, queue = queue, tier = tier, owner = owner, work = work, created_at = created_at })
-end
+local owner = arguments.fields.owner
 
 local before = redis.call('HGET', key, 'created_at')
-if before then
-  return { 'accepted', before, position_now(redis.call('LPOS', KEY.rq_queue .. queue, id), tonumber(before)) }
-end
+if before then return { 'accepted', before } end
 
 local idempotency = arguments.idempotency
 if idempotency then
@@ -83,7 +76,7 @@ local accepted = now()
 redis.call('HSET', key, 'created_at', stamp(accepted), unpack(flatten(arguments.fields)))
 redis.call('HSET', rq_key(id), unpack(flatten(arguments.rq)))
 redis.call('SADD', KEY.rq_queues, KEY.rq_queue .. queue)
-local ahead = redis.call('RPUSH', KEY.rq_queue .. queue, id) - 1
+redis.call('RPUSH', KEY.rq_queue .. queue, id)
 redis.call('SADD', KEY.waiting .. arguments.fields.priority, queue)
 redis.call('ZADD', KEY.owner_jobs .. arguments.fields.owner, stamp(accepted), id)
 set_stored(owner, 'job:' .. id, arguments.result_bytes)
@@ -101,4 +94,4 @@ count_job('queued', arguments.fields, 1)
 count('jobs_accepted', arguments.fields.model, arguments.fields.task)
 emit(id, 'queued', { at = accepted })
 measure_records(id, owner)
-return { 'accepted', stamp(accepted), position_now(ahead, accepted) }
+return { 'accepted', stamp(accepted) }

@@ -24,6 +24,7 @@ from tests.support.claims import reports
 from tests.support.images import data_url, encode_solid
 from tests.support.requests import BODIES, CONTROL, IMAGE, submit
 from tests.support.scripted_worker import ScriptedWorker
+from tests.support.worker_reports import report_worker
 
 SMALL_MASK = data_url(encode_solid("L", (32, 32), 1))
 
@@ -54,7 +55,14 @@ def test_a_job_shows_every_field_of_the_contract(client: TestClient) -> None:
         "queue", "images", "error", "receipt", "attempts", "metadata", "prompt_tokens",
         "negative_prompt_tokens", "links",
     ]  # fmt: skip
-    assert job["progress"] == {"step": 0, "steps": 0, "fraction": 0.0, "eta_seconds": None}
+    assert job["progress"] == {
+        "step": 0,
+        "steps": 0,
+        "fraction": 0.0,
+        "eta_seconds": None,
+        "eta_range_seconds": None,
+        "eta_reason": "no worker is running that takes jobs",
+    }
     assert abs((datetime.now(UTC) - datetime.fromisoformat(job["created_at"])).total_seconds()) < 60
     assert job["created_at"].endswith("Z")
 
@@ -75,25 +83,43 @@ def test_a_waiting_job_shows_its_queue_position(client: TestClient) -> None:
     assert client.get(f"/v1/jobs/{jobs[2]['id']}").json()["queue"] == {"position": 3, "ahead": 2}
 
 
-def test_a_waiting_job_shows_when_it_is_expected_to_complete(client: TestClient, worker: ScriptedWorker) -> None:
-    assert submit(client, num_inference_steps=10)["progress"]["eta_seconds"] is None
+def test_a_waiting_job_shows_when_it_is_expected_to_complete(
+    client: TestClient, queue: JobQueue, worker: ScriptedWorker
+) -> None:
+    report_worker(queue, "scripted-worker", None, max_jobs=1, warm=["shapes-sdxl"])
+    progress = submit(client, num_inference_steps=10)["progress"]
+    assert (progress["eta_seconds"], progress["eta_range_seconds"]) == (None, None)
+    assert progress["eta_reason"].startswith("no job has been measured yet")
     worker.complete(worker.claim(), denoise_seconds=2.0)
 
-    first, second = (submit(client, num_inference_steps=20)["progress"] for _ in range(2))
+    first, second = (submit(client, num_inference_steps=20) for _ in range(2))
 
-    assert first["eta_seconds"] == pytest.approx(4.0)
-    assert second["eta_seconds"] == pytest.approx(8.0)
+    assert first["progress"]["eta_seconds"] == pytest.approx(4.0)
+    assert second["progress"]["eta_seconds"] == pytest.approx(8.0)
+    assert second["progress"]["eta_range_seconds"] == pytest.approx([6.0, 8.0 / 0.75], rel=0.01)
+    assert "eta_reason" not in second["progress"]
+    assert client.get(f"/v1/jobs/{second['id']}").json()["progress"] == second["progress"]
 
 
-def test_a_running_job_shows_its_progress(client: TestClient, worker: ScriptedWorker) -> None:
+def test_a_running_job_shows_its_progress(client: TestClient, queue: JobQueue, worker: ScriptedWorker) -> None:
+    report_worker(queue, "scripted-worker", None)
+    submit(client, num_inference_steps=6)
+    worker.complete(worker.claim(), denoise_seconds=1.0)
     id = submit(client)["id"]
     claim = worker.claim()
-    worker.claims.advance(reports(claim, progress=Progress(step=3, steps=12, fraction=0.25, eta_seconds=1.5)))
+    worker.claims.advance(reports(claim, progress=Progress(step=3, steps=12, fraction=0.25, eta_seconds=9.0)))
 
     job = client.get(f"/v1/jobs/{id}").json()
 
     assert (job["status"], job["queue"], job["attempts"]) == ("running", None, 1)
-    assert job["progress"] == {"step": 3, "steps": 12, "fraction": 0.25, "eta_seconds": 1.5}
+    # Nine more steps at the measured pace, whatever the worker had said.
+    assert job["progress"] == {
+        "step": 3,
+        "steps": 12,
+        "fraction": 0.25,
+        "eta_seconds": pytest.approx(1.5),
+        "eta_range_seconds": pytest.approx([1.125, 2.0]),
+    }
     assert job["started_at"] >= job["created_at"]
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from contracts.errors import FailureCode
 from contracts.jobs.events import read_events
 from contracts.jobs.receipt import Receipt, Weights
-from contracts.jobs.records import JobError, JobState, Progress
+from contracts.jobs.records import JobError, JobState, Measured, Position, Progress
 from contracts.leases.claim import Report
 from contracts.leases.criteria import ClaimCriteria
 from contracts.queue.client import JobQueue
+from contracts.queue.eta import UNMEASURED
 from tests.support.claims import MakeClaims, let_leases_expire, reports, take, take_all
 from tests.support.parameters import parameters
+from tests.support.worker_reports import report_worker
 
 
 def names(queue: JobQueue, pattern: str) -> set[str]:
@@ -221,16 +225,19 @@ def test_jobs_of_a_claim_whose_answer_was_lost_are_requeued_without_using_up_an_
 def test_waiting_times_are_estimated_from_the_measured_step_times(
     queue: JobQueue, make_claims: MakeClaims
 ) -> None:
+    report_worker(queue, "first", None, max_jobs=1, warm=["shapes-sdxl"])
     first, second = queue.submit(parameters(batchable=False)), queue.submit(parameters(batchable=False))
-    assert queue.eta.position(second) == (1, None)
+    assert queue.eta.position(second) == Position(1, reason=UNMEASURED)
     claims = make_claims()
     claim = take(claims)
     receipt = Receipt(parameters=first.parameters, seeds=[0], model=Weights(id="x", sha256="0"))
-    assert claims.complete(claim, [], receipt, measured_seconds=2.0)
+    assert claims.complete(claim, [], receipt, measured=Measured(2.0))
     third = queue.submit(parameters(batchable=False))
-    assert third.position == (1, 4.0)
+    places = [queue.eta.position(job) for job in (first, second, third)]
     # Two seconds for four steps are 0.5 s per step, so each job takes 2 s; zero and one jobs are ahead.
-    assert [queue.eta.position(job) for job in (first, second, third)] == [None, (0, 2.0), (1, 4.0)]
+    assert places[0] is None
+    assert [place.ahead for place in places[1:] if place] == [0, 1]
+    assert [place.eta_seconds for place in places[1:] if place] == pytest.approx([2.0, 4.0])
 
 
 def test_a_job_whose_devices_fail_is_requeued_alone_and_fails_after_the_limit(

@@ -19,6 +19,7 @@ from contracts.redis import keys
 from contracts.requests.schema import Priority
 from tests.support.claims import MakeClaims, reports, take
 from tests.support.parameters import parameters
+from tests.support.worker_reports import report_worker
 
 #: Seconds that one step of one image takes in these tests.
 PACE = 0.5
@@ -358,6 +359,7 @@ def test_an_estimate_counts_the_turns_of_other_owners(queue: JobQueue, make_clai
     submit(queue, "me")
     run(claims)
     run_seconds = 4 * PACE
+    report_worker(queue, "first", None, max_jobs=1, warm=["shapes-sdxl"])
     submit(queue, "crowd", 10)
     submit(queue, "pair", 2)
 

@@ -22,6 +22,7 @@ from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
 from tests.support.claims import MakeClaims, take
 from tests.support.parameters import parameters
+from tests.support.worker_reports import report_worker
 
 
 def test_a_submitted_job_is_read_back_as_it_was_sent(queue: JobQueue) -> None:
@@ -86,10 +87,15 @@ def test_a_completed_job_cannot_be_cancelled(queue: JobQueue, make_claims: MakeC
 
 def test_position_counts_the_jobs_ahead(queue: JobQueue, make_claims: MakeClaims) -> None:
     jobs = [queue.submit(parameters(batchable=False)) for _ in range(3)]
-    assert [job.position for job in jobs] == [(0, None), (1, None), (2, None)]
-    assert [queue.eta.position(job) for job in jobs] == [(0, None), (1, None), (2, None)]
-    make_claims().claim(ClaimCriteria())
-    assert [queue.eta.position(job) for job in jobs] == [None, (0, None), (1, None)]
+
+    def ahead() -> list[int | None]:
+        found = [queue.eta.position(job) for job in jobs]
+        return [None if place is None else place.ahead for place in found]
+
+    assert ahead() == [0, 1, 2]
+    report_worker(queue, "first", None)
+    make_claims("first").claim(ClaimCriteria())
+    assert ahead() == [None, 0, 1]
 
 
 def test_an_accepted_job_survives_a_killed_redis(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 
@@ -16,11 +17,13 @@ from contracts.leases.criteria import ClaimCriteria
 from contracts.metrics import read_totals
 from contracts.queue.client import JobQueue
 from contracts.queue.stats import QueueDepth, read_stats
+from contracts.redis import keys
 from contracts.requests.schema import Priority
 from contracts.storage import Storage
 from contracts.uploads.retention import Retention
 from tests.support.claims import MakeClaims, let_leases_expire, take
 from tests.support.parameters import parameters
+from tests.support.worker_reports import report_worker
 
 KIND = ("shapes-sdxl", "txt2img")
 
@@ -177,3 +180,23 @@ def test_queue_depths_are_reported_by_model_and_priority(queue: JobQueue) -> Non
     }
     assert depths["shapes-sdxl", "normal"].oldest_seconds >= 0.05
     assert depths["shapes-sdxl", "low"] == QueueDepth()
+
+
+def test_the_seconds_of_waiting_work_are_predicted_by_model(queue: JobQueue) -> None:
+    measured = {"shapes-sdxl": (2.0, 1.0), "shapes-flux": (4.0, 1.0)}
+    for model, seconds_and_megapixel_steps in measured.items():
+        queue.connection.hset(keys.IMAGE_PACE, model, json.dumps(seconds_and_megapixel_steps))
+    queue.connection.hset(keys.JOB_COSTS, "load shapes-flux", 30.0)
+    report_worker(queue, "w", None, warm=["shapes-sdxl"])
+    for number in range(300):
+        queue.submit(parameters(num_inference_steps=10), owner=f"owner {number % 60}")
+    queue.submit(parameters(model="shapes-flux"), priority=Priority.HIGH)
+    done = queue.submit(parameters(model="shapes-sd3"))
+    queue.cancel(done.id)
+
+    seconds = read_stats(queue.connection).seconds
+
+    image_step = 64 * 64 / 1e6
+    assert seconds["shapes-sdxl"] == pytest.approx(300 * 10 * image_step * 2)
+    assert seconds["shapes-flux"] == pytest.approx(4 * image_step * 4 + 30)
+    assert seconds["shapes-sd3"] == 0

@@ -130,7 +130,7 @@ def test_ended_jobs_and_unused_inputs_are_swept_until_new_jobs_are_accepted(
     while retention.sweep():
         pass
 
-    assert queue.submit(parameters(prompt=long)).position is not None
+    assert queue.eta.position(queue.submit(parameters(prompt=long))) is not None
     assert queue.connection.zcard("darkroom:inputs") == 0
 
 

@@ -145,5 +145,5 @@ def test_stored_keys_have_the_types_in_the_table(full_redis: JobQueue) -> None:
 def test_only_the_keys_with_a_ttl_in_the_table_expire(full_redis: JobQueue) -> None:
     expiring = {row_of(key) for key in full_redis.connection.scan_iter("*") if full_redis.connection.ttl(key) >= 0}
 
-    names = ("idempotency", "owner_idempotency", "retries", "worker", "upload", "rate", "flushed", "write_probe")
-    assert expiring == {TABLE[name] for name in names}
+    names = "idempotency owner_idempotency retries worker worker_state upload rate flushed write_probe"
+    assert expiring == {TABLE[name] for name in names.split()}

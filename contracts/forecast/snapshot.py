@@ -1,0 +1,276 @@
+"""What is known of the queue at one moment, as `queue_snapshot.lua` reads it in one step. Pure: reads no Redis."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from contracts.forecast.costs import JobCost, Measurements
+
+#: Names of the tiers, the highest first, as the queue's scripts spell them.
+TIERS = ("high", "normal", "low")
+#: States of workers that claim jobs.
+_CLAIMING = frozenset({"starting", "idle", "busy"})
+#: What a worker is taken to have where an older release reports nothing of it.
+_MAX_JOBS, _MAX_ROWS = 16, 16
+
+
+@dataclass(frozen=True)
+class QueuedJob:
+    """A job that waits or runs.
+
+    Attributes:
+        tier: 0 for `high`, 1 for `normal`, 2 for `low`.
+        joins: equal for jobs that can share calls of the denoiser; empty: makes its calls alone.
+        steps_done: of a running job.
+        age_seconds: since it was accepted.
+        deadline_in_seconds: until its deadline; None: it has none.
+        worker: that runs it; None: it waits.
+        ready_in_seconds: until it can be claimed: its files are being prepared, or its worker has died and its
+            lease must expire.
+        unknown: why nobody can say when it begins; empty otherwise.
+    """
+
+    id: str
+    owner: str
+    tier: int
+    model: str
+    cost: JobCost
+    joins: str = ""
+    steps_done: float = 0.0
+    age_seconds: float = 0.0
+    deadline_in_seconds: float | None = None
+    worker: str | None = None
+    ready_in_seconds: float = 0.0
+    unknown: str = ""
+
+
+@dataclass(frozen=True)
+class WorkerState:
+    """A live worker.
+
+    Attributes:
+        claims: whether it takes further jobs; a paused one, or one that must stop, only ends what it has begun.
+        max_jobs: in flight, of one tier and those above it.
+        max_rows: of one joined call.
+        warm: models that are loaded.
+        budget_bytes: device memory for weights; None: no limit.
+        model_bytes: model -> device memory of its weights, of models that were loaded.
+    """
+
+    id: str
+    claims: bool = True
+    max_jobs: int = _MAX_JOBS
+    max_rows: int = _MAX_ROWS
+    warm: frozenset[str] = frozenset()
+    budget_bytes: int | None = None
+    model_bytes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WaitingQueue:
+    """The queue of one tier, model and owner.
+
+    Attributes:
+        length: of all its jobs; `jobs` are the first of them.
+    """
+
+    tier: int
+    owner: str
+    length: int
+    jobs: Sequence[QueuedJob]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The queue at one moment.
+
+    Attributes:
+        now: Unix seconds on Redis' clock.
+        accounts: per tier, owner -> seconds that it was served, of owners with jobs in the queues that were read.
+        floors: per tier, the account of an owner without one.
+        owed: per tier, seconds that it is owed for those that higher tiers were served.
+        lower_tier_share: of the seconds, for a tier while a higher one always has jobs.
+        overdue_seconds: age from which a job may have its model loaded though jobs of warm models wait.
+        waiting_jobs: per tier, number of all waiting jobs.
+    """
+
+    now: float
+    measurements: Measurements
+    workers: Sequence[WorkerState]
+    running: Sequence[QueuedJob]
+    queues: Sequence[WaitingQueue]
+    accounts: Sequence[Mapping[str, float]]
+    floors: Sequence[float]
+    owed: Sequence[float]
+    waiting_jobs: Sequence[int]
+    lower_tier_share: float = 0.1
+    overdue_seconds: float = 20.0
+
+    @property
+    def size(self) -> int:
+        """Jobs that were read."""
+        return len(self.running) + sum(len(queue.jobs) for queue in self.queues)
+
+    def has_read_all(self, tier: int) -> bool:
+        """Whether all waiting jobs of a tier, and of those above it, were read."""
+        read = sum(len(queue.jobs) for queue in self.queues if queue.tier <= tier)
+        return read >= sum(self.waiting_jobs[: tier + 1])
+
+    def account(self, tier: int, owner: str) -> float:
+        """Seconds that an owner was served, in a tier's ledger."""
+        return self.accounts[tier].get(owner, self.floors[tier])
+
+    def find(self, id: str) -> QueuedJob | None:
+        """A job that was read."""
+        waiting = (job for queue in self.queues for job in queue.jobs)
+        return next((job for job in (*self.running, *waiting) if job.id == id), None)
+
+    def with_place(self, place: Place) -> Snapshot:
+        """The same with one more waiting job."""
+        job = place.job
+        if self.find(job.id) is not None:
+            return self
+        accounts = [dict(owners) for owners in self.accounts]
+        accounts[job.tier].setdefault(job.owner, place.account)
+        waiting_jobs = list(self.waiting_jobs)
+        if self.has_read_all(job.tier):
+            queue = WaitingQueue(job.tier, job.owner, 1, [job])
+            waiting_jobs[job.tier] += 1
+            return replace(self, queues=[*self.queues, queue], accounts=accounts, waiting_jobs=waiting_jobs)
+        return replace(self, accounts=accounts)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one job waits.
+
+    Attributes:
+        ahead: jobs before it in its own queue.
+        account: of its owner, in its tier.
+    """
+
+    job: QueuedJob
+    ahead: int
+    account: float
+
+
+def read_place(text: str) -> Place:
+    """Read what `queue_place.lua` returns."""
+    found = json.loads(text)
+    job = _job(found["job"], _measurements(found["measured"]), float(found["now"]), set())
+    return Place(job, int(found["ahead"]), float(found["account"]))
+
+
+def read_snapshot(text: str) -> Snapshot:
+    """Read what `queue_snapshot.lua` returns."""
+    found = json.loads(text)
+    now = float(found["now"])
+    measurements = _measurements(found["measured"])
+    workers = [_worker(one) for one in _list(found["workers"])]
+    live = {worker.id for worker in workers}
+    running = [_job(one, measurements, now, live) for one in _list(found["running"])]
+    queues = [
+        WaitingQueue(
+            tier=TIERS.index(queue["tier"]),
+            owner=queue["owner"],
+            length=int(queue["length"]),
+            jobs=[_job(one, measurements, now, live) for one in _list(queue["jobs"])],
+        )
+        for queue in _list(found["queues"])
+    ]
+    tiers = [found["tiers"][name] for name in TIERS]
+    return Snapshot(
+        now=now,
+        measurements=measurements,
+        workers=workers,
+        running=[job for job in running if job.worker is not None],
+        # A job whose worker has died is put back at the front of its queue.
+        queues=[*queues, *(WaitingQueue(one.tier, one.owner, 1, [one]) for one in running if one.worker is None)],
+        accounts=[{name: float(value) for name, value in dict(tier["accounts"] or {}).items()} for tier in tiers],
+        floors=[float(tier["floor"]) for tier in tiers],
+        owed=[float(tier["owed"]) for tier in tiers],
+        waiting_jobs=[
+            int(tier["waiting"]) + sum(one.worker is None and one.tier == number for one in running)
+            for number, tier in enumerate(tiers)
+        ],
+        lower_tier_share=float(found["share"]),
+        overdue_seconds=float(found["overdue_seconds"]),
+    )
+
+
+def _list(value: Any) -> list[Any]:
+    """Lua writes an empty list as an empty object."""
+    return value if isinstance(value, list) else []
+
+
+def _measurements(found: Mapping[str, Any]) -> Measurements:
+    models = {name: json.loads(text) for name, text in dict(found["models"] or {}).items()}
+    calls = {name: json.loads(text) for name, text in dict(found["calls"] or {}).items()}
+    seconds, megapixel_steps = json.loads(found.get("all_models") or "[0, 0]")
+    return Measurements(
+        paces={name: float(pace) for name, pace in dict(found["paces"] or {}).items()},
+        models={name: (float(row[0]), float(row[1])) for name, row in models.items()},
+        calls=calls,
+        loads={name: float(load) for name, load in dict(found["loads"] or {}).items()},
+        all_models=(float(seconds), float(megapixel_steps)),
+    )
+
+
+def _worker(found: Mapping[str, Any]) -> WorkerState:
+    state = json.loads(found.get("state") or "{}")
+    bytes_of = state.get("model_bytes")
+    warm = _list(state.get("warm"))
+    return WorkerState(
+        id=found["id"],
+        claims=state.get("state", "idle") in _CLAIMING,
+        max_jobs=int(state.get("max_jobs") or _MAX_JOBS),
+        max_rows=int(state.get("max_rows") or _MAX_ROWS),
+        warm=frozenset(warm),
+        budget_bytes=state.get("budget_bytes"),
+        model_bytes=bytes_of if isinstance(bytes_of, dict) else {},
+    )
+
+
+def _job(found: Mapping[str, Any], measurements: Measurements, now: float, live: set[str]) -> QueuedJob:
+    cost = measurements.cost_of(found.get("work") or "")
+    created_at, deadline_at = float(found.get("created_at") or now), found.get("deadline_at")
+    worker, ready_in_seconds, unknown = found.get("worker"), 0.0, ""
+    if worker is not None and worker not in live:
+        worker, ready_in_seconds = None, max(0.0, float(found["lease_until"]) - now)
+    preparing = found.get("preparing")
+    if worker is None and preparing:
+        ready_in_seconds, unknown = _preparation(preparing)
+    work = json.loads(found.get("work") or "{}")
+    return QueuedJob(
+        id=found["id"],
+        owner=found.get("owner") or "",
+        tier=TIERS.index(found["tier"]) if found.get("tier") in TIERS else 1,
+        model=str(work.get("model", "")),
+        cost=cost,
+        joins=str(work.get("joins") or ""),
+        steps_done=0.0 if worker is None else cost.steps * _fraction(found.get("progress")),
+        age_seconds=max(0.0, now - created_at),
+        deadline_in_seconds=None if deadline_at is None else float(deadline_at) - now,
+        worker=worker,
+        ready_in_seconds=ready_in_seconds,
+        unknown=unknown,
+    )
+
+
+def _fraction(progress: str | None) -> float:
+    fraction = json.loads(progress or "{}").get("fraction")
+    return min(1.0, max(0.0, float(fraction))) if isinstance(fraction, int | float) else 0.0
+
+
+def _preparation(text: str) -> tuple[float, str]:
+    """Seconds until the files are there that a job waits for; and why that is unknown, where it is."""
+    found = json.loads(text)
+    seconds = found.get("remaining_seconds")
+    if seconds is None:
+        seconds = found.get("retry_seconds") if found.get("state") == "retrying" else None
+    if isinstance(seconds, int | float):
+        return float(seconds), ""
+    return 0.0, f"{found.get('name', 'a file')} is being prepared, and how long that takes is not known yet"
