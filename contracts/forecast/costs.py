@@ -78,9 +78,9 @@ class Measurements:
             return self.loads[model]
         return sum(self.loads.values()) / len(self.loads) if self.loads else 0.0
 
-    def cost_of(self, work: str) -> JobCost:
-        """The cost of a job with this `work` (`contracts.queue.records.work_of`, as JSON)."""
-        found = _read_work(work)
+    def cost_of(self, work: object) -> JobCost:
+        """The cost of a job with this `work` (`contracts.jobs.records.work_of`, as JSON)."""
+        found = read_object(work)
         pace_key, model = str(found.get("pace", "")), str(found.get("model", ""))
         image_steps, megapixel_steps = _number(found, "image_steps"), _number(found, "megapixel_steps")
         images = max(1, int(_number(found, "images") or 1))
@@ -113,10 +113,10 @@ class Measurements:
         return UNMEASURED_PACE * megapixels, None
 
 
-def _read_work(work: str) -> Mapping[str, Any]:
-    """Jobs that other releases have queued may have no `work`, or another: they cost nothing that is known."""
+def read_object(text: object) -> Mapping[str, Any]:
+    """The object in some JSON of a record; empty where another release has written something else, or nothing."""
     try:
-        found = json.loads(work)
+        found = json.loads(text) if isinstance(text, str) else None
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

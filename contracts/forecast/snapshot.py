@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from contracts.forecast.costs import JobCost, Measurements
+from contracts.forecast.costs import JobCost, Measurements, read_object
 
 #: Names of the tiers, the highest first, as the queue's scripts spell them.
 TIERS = ("high", "normal", "low")
@@ -220,7 +220,7 @@ def _measurements(found: Mapping[str, Any]) -> Measurements:
 
 
 def _worker(found: Mapping[str, Any]) -> WorkerState:
-    state = json.loads(found.get("state") or "{}")
+    state = read_object(found.get("state"))
     bytes_of = state.get("model_bytes")
     warm = _list(state.get("warm"))
     return WorkerState(
@@ -234,16 +234,16 @@ def _worker(found: Mapping[str, Any]) -> WorkerState:
     )
 
 
-def _job(found: Mapping[str, Any], measurements: Measurements, now: float, live: set[str]) -> QueuedJob:
-    cost = measurements.cost_of(found.get("work") or "")
-    created_at, deadline_at = float(found.get("created_at") or now), found.get("deadline_at")
-    worker, ready_in_seconds, unknown = found.get("worker"), 0.0, ""
+def _job(found: Mapping[str, Any], measurements: Measurements, now: float, live: Collection[str]) -> QueuedJob:
+    work, cost = read_object(found.get("work")), measurements.cost_of(found.get("work"))
+    deadline_at, worker = _number(found.get("deadline_at")), found.get("worker")
+    ready_in_seconds, unknown = 0.0, ""
     if worker is not None and worker not in live:
         worker, ready_in_seconds = None, max(0.0, float(found["lease_until"]) - now)
-    preparing = found.get("preparing")
+    preparing = read_object(found.get("preparing"))
     if worker is None and preparing:
         ready_in_seconds, unknown = _preparation(preparing)
-    work = json.loads(found.get("work") or "{}")
+    fraction = _number(read_object(found.get("progress")).get("fraction")) or 0.0
     return QueuedJob(
         id=found["id"],
         owner=found.get("owner") or "",
@@ -251,26 +251,26 @@ def _job(found: Mapping[str, Any], measurements: Measurements, now: float, live:
         model=str(work.get("model", "")),
         cost=cost,
         joins=str(work.get("joins") or ""),
-        steps_done=0.0 if worker is None else cost.steps * _fraction(found.get("progress")),
-        age_seconds=max(0.0, now - created_at),
-        deadline_in_seconds=None if deadline_at is None else float(deadline_at) - now,
+        steps_done=0.0 if worker is None else cost.steps * min(1.0, max(0.0, fraction)),
+        age_seconds=max(0.0, now - (_number(found.get("created_at")) or now)),
+        deadline_in_seconds=None if deadline_at is None else deadline_at - now,
         worker=worker,
         ready_in_seconds=ready_in_seconds,
         unknown=unknown,
     )
 
 
-def _fraction(progress: str | None) -> float:
-    fraction = json.loads(progress or "{}").get("fraction")
-    return min(1.0, max(0.0, float(fraction))) if isinstance(fraction, int | float) else 0.0
+def _number(value: object) -> float | None:
+    """A number of a record; None where another release has written something else, or nothing."""
+    try:
+        return float(value) if isinstance(value, str | int | float) else None
+    except ValueError:
+        return None
 
 
-def _preparation(text: str) -> tuple[float, str]:
+def _preparation(found: Mapping[str, Any]) -> tuple[float, str]:
     """Seconds until the files are there that a job waits for; and why that is unknown, where it is."""
-    found = json.loads(text)
-    seconds = found.get("remaining_seconds")
-    if seconds is None:
-        seconds = found.get("retry_seconds") if found.get("state") == "retrying" else None
-    if isinstance(seconds, int | float):
-        return float(seconds), ""
+    seconds = _number(found.get("retry_seconds" if found.get("state") == "retrying" else "remaining_seconds"))
+    if seconds is not None:
+        return seconds, ""
     return 0.0, f"{found.get('name', 'a file')} is being prepared, and how long that takes is not known yet"

@@ -55,7 +55,7 @@ def read_stats(connection: Redis) -> QueueStats:
     """Read the statistics; `connection` decodes responses. Raises RedisError."""
     scripts = Scripts(connection)
     counted, queues, messages = scripts.run("stats")
-    waiting = waiting_seconds(read_snapshot(scripts.run("queue_snapshot")))
+    predicted = waiting_seconds(read_snapshot(scripts.run("queue_snapshot")))
     jobs: dict[tuple[str, str, str], int] = {}
     for key, number in zip(counted[::2], counted[1::2], strict=True):
         state, model, task = json.loads(key)
@@ -64,5 +64,5 @@ def read_stats(connection: Redis) -> QueueStats:
     for tier, model, waiting, oldest_seconds in queues:
         depth = QueueDepth(waiting, float(oldest_seconds))
         depths[model, tier] = depths.get((model, tier), QueueDepth()).merged(depth)
-    seconds = {model: waiting.get(model, 0.0) for model, _ in depths}
+    seconds = {model: predicted.get(model, 0.0) for model, _ in depths}
     return QueueStats(jobs, depths, messages, seconds)
