@@ -14,11 +14,25 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 
-_context = get_context("forkserver")
-_context.set_forkserver_preload(["app.__main__", "dispatcher.main", "tests.support.forked_programs"])
+_PROGRAMS = ("app.__main__", "dispatcher.main", "tests.support.forked_programs")
+_preloaded: list[tuple[str, ...]] = []
+
+
+def fork_server(*modules: str) -> ForkServerContext:
+    """The context whose new processes are forked from one that has imported these modules, and no others.
+
+    Python has one such server a process: one with other modules is stopped, once its processes have ended.
+    """
+    context = get_context("forkserver")
+    if _preloaded[-1:] != [modules]:
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]
+        context.set_forkserver_preload(list(modules))
+        _preloaded.append(modules)
+    return context
 
 
 class ForkedProgram:
@@ -35,9 +49,10 @@ class ForkedProgram:
             module: its function `main` is the program.
             listener: a socket that it inherits, as the number in DARKROOM_API_FD.
         """
-        reader, writer = _context.Pipe(duplex=False)
+        context = fork_server(*_PROGRAMS)
+        reader, writer = context.Pipe(duplex=False)
         # Not a daemon: such a process may not have children, and the API has decoders.
-        self._process = _context.Process(target=_run, args=(module, dict(environment), writer, listener))
+        self._process = context.Process(target=_run, args=(module, dict(environment), writer, listener))
         self._process.start()
         writer.close()
         self.stderr = os.fdopen(os.dup(reader.fileno()), encoding="utf-8", errors="replace")

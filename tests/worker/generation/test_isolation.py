@@ -7,7 +7,6 @@ cancelled, and failures in the middle of everything. `DARKROOM_ISOLATION_HISTORI
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from contracts.catalogue.families import FAMILIES
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
+from tests.support.forked_programs import fork_server
 from tests.support.images import encode_image
 from tests.support.jobs import (
     INPUT_IMAGES,
@@ -104,9 +104,7 @@ def expected(
     drawn = [request for family in FAMILIES for request in _draw_requests(rng, adapted, family)]
     requests = {request.model_dump_json(): request for request in drawn}
     # The server that these processes are forked from has imported what they need, and run nothing.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as processes:
+    with ProcessPoolExecutor(1, mp_context=fork_server(__name__), max_tasks_per_child=1) as processes:
         files = [
             processes.submit(generate_in_new_process, text, adapted.model_dump_json(), str(root))
             for text in requests
