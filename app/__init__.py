@@ -13,6 +13,7 @@ inputs/             images that requests name
 dialects/           other services' APIs (OpenAI Images)
 events/             waiting for jobs, event streams
 openapi/            the OpenAPI document
+page/               Darkroom's own page, which browsers get at /
 middleware/         request ids, access log
 auth.py             from credentials to a principal and what it may do
 admission.py        whether any worker has the memory to run a job

@@ -28,6 +28,7 @@ from app.routes import (
     loras,
     metrics,
     openai,
+    page,
     plan,
     tasks,
     uploads,
@@ -83,5 +84,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
             dependencies=[AUTHENTICATED, KNOWN_PARAMETERS_ONLY],
             responses=problems(401, 403, 421, 422),
         )
+    if settings.page:
+        app.include_router(page.router)
     app.webhooks.include_router(webhooks.router)
     return app

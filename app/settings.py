@@ -81,6 +81,9 @@ class ApiSettings(Settings):
         description="base URL of links in responses; its path is the prefix below which a proxy serves the API; "
         "default: as the request addresses the API, without a prefix",
     )
+    page: bool = Field(
+        True, description="on: browsers get Darkroom's own page at /; off: / is 404, as for clients of the API"
+    )
     allowed_hosts: list[str] = Field(
         default_factory=list,
         description="further hosts by which a service without API keys may be addressed, besides localhost and "

@@ -11,6 +11,7 @@ catalogue.py   models, ControlNets, schedulers, preprocessors, workers
 openai.py      OpenAI's image API
 webhook_secrets.py  the secret that verifies an owner's webhooks
 webhooks.py    documentation of the webhooks that the service sends
+page.py        Darkroom's own page, and its files
 health.py      liveness and readiness
 metrics.py     Prometheus metrics
 """

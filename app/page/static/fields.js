@@ -1,0 +1,125 @@
+// Where each field of a request is shown, and its label. A field that is not here is shown last, under its own name.
+
+export const GROUPS = [
+  {
+    id: "subject",
+    title: "",
+    fields: {
+      prompt: "Prompt",
+      negative_prompt: "Negative prompt",
+      image: "Image",
+      mask_image: "Mask",
+      controls: "Controls",
+    },
+  },
+  {
+    id: "picture",
+    title: "",
+    fields: {
+      width: "Width",
+      height: "Height",
+      num_images: "Images",
+      seed: "Seed",
+      strength: "Strength",
+      num_inference_steps: "Steps",
+      guidance_scale: "Guidance",
+      scheduler: "Scheduler",
+      speed: "Speed",
+    },
+  },
+  { id: "adapters", title: "LoRAs", fields: { loras: "LoRAs" } },
+  {
+    id: "inputs",
+    title: "Fit and mask",
+    fields: { fit: "Fit", mask_blur: "Mask blur", padding_mask_crop: "Crop around the mask" },
+  },
+  {
+    id: "prompts",
+    title: "More of the prompt",
+    fields: {
+      prompt_2: "Second prompt",
+      prompt_3: "Third prompt",
+      prompt_syntax: "Syntax",
+      long_prompt: "Long prompts",
+      max_sequence_length: "Tokens for T5",
+      clip_skip: "CLIP skip",
+    },
+  },
+  {
+    id: "sampling",
+    title: "Sampling",
+    fields: {
+      batchable: "Share calls",
+      true_cfg_scale: "True CFG",
+      guidance_rescale: "Guidance rescale",
+      original_size: "Original size",
+      crops_coords_top_left: "Crop corner",
+      target_size: "Target size",
+    },
+  },
+  {
+    id: "output",
+    title: "Output",
+    fields: {
+      output_format: "Format",
+      output_quality: "Quality",
+      previews: "Previews",
+      response_format: "Response",
+    },
+  },
+  {
+    id: "delivery",
+    title: "Queue and delivery",
+    fields: {
+      priority: "Priority",
+      deadline_seconds: "Deadline in seconds",
+      cancel_on_disconnect: "Cancel on disconnect",
+      webhook: "Webhook",
+      metadata: "Metadata",
+    },
+  },
+];
+
+// Chosen above the form.
+export const CHOSEN = new Set(["task", "model"]);
+
+// Numbers that a slider stands beside.
+export const SLIDERS = new Set([
+  "strength",
+  "num_inference_steps",
+  "guidance_scale",
+  "conditioning_scale",
+  "guidance_start",
+  "guidance_end",
+  "scale",
+]);
+
+// Fields of entries.
+const ENTRY_LABELS = {
+  name: "Name",
+  scale: "Weight",
+  controlnet: "ControlNet",
+  preprocess: "Preprocessor",
+  conditioning_scale: "Weight",
+  guidance_start: "From",
+  guidance_end: "To",
+  url: "Address",
+  events: "Events",
+};
+
+const LABELS = Object.assign({}, ENTRY_LABELS, ...GROUPS.map((group) => group.fields));
+
+export function labelOf(name) {
+  return LABELS[name] ?? (name.charAt(0).toUpperCase() + name.slice(1)).replaceAll("_", " ");
+}
+
+// The groups that a request has fields in: [group, names].
+export function grouped(names) {
+  const known = new Set([...CHOSEN, ...GROUPS.flatMap((group) => Object.keys(group.fields))]);
+  const rest = { id: "rest", title: "More", fields: Object.fromEntries(names.map((name) => [name, name])) };
+  const inRest = (name) => !known.has(name);
+  return [
+    ...GROUPS.map((group) => [group, Object.keys(group.fields).filter((name) => names.includes(name))]),
+    [rest, names.filter(inRest)],
+  ].filter(([, found]) => found.length);
+}

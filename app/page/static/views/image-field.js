@@ -1,0 +1,70 @@
+// A field that takes an image: dropped, pasted or chosen as a file.
+
+import { setValue, valueAt } from "../form.js";
+import { firstFile, pictureOf, uploadFor } from "../pictures.js";
+import { changed, state } from "../state.js";
+import { html, nothing } from "./html.js";
+
+export function imageView({ id, path, name, described, invalid }) {
+  const reference = valueAt(path);
+  const picture = pictureOf(reference);
+  return html`
+    <div class="drop" data-image=${path} @dragover=${allow} @drop=${(event) => takeDropped(event, path)}>
+      ${reference === undefined ? html`<p>Drop or paste an image</p>` : shownView(reference, picture)}
+      ${buttonsView({ id, path, name, described, invalid })}
+    </div>
+  `;
+}
+
+function shownView(reference, picture) {
+  if (!picture) return html`<p class="note">${reference.slice(0, 24)}… (cannot be shown here)</p>`;
+  return html`<img src=${picture.url} alt="The input: ${picture.name}" />`;
+}
+
+export function buttonsView({ id, path, described, invalid }) {
+  return html`
+    <p class="buttons">
+      <label class="quiet button"
+        >${state.form.uploading.has(path) ? "Uploading…" : "Choose a file"}<input
+          id=${id}
+          type="file"
+          class="hidden"
+          accept="image/*"
+          aria-describedby=${described}
+          aria-invalid=${invalid}
+          @change=${(event) => takeChosen(event, path)}
+      /></label>
+      ${valueAt(path) === undefined
+        ? nothing
+        : html`<button type="button" class="quiet" @click=${() => setValue(path, undefined)}>Remove</button>`}
+    </p>
+  `;
+}
+
+function allow(event) {
+  event.preventDefault();
+  event.stopPropagation();
+  state.dropping = false;
+  changed();
+}
+
+export function takeDropped(event, path) {
+  event.preventDefault();
+  event.stopPropagation();
+  const file = firstFile(event.dataTransfer);
+  if (file) takeFile(file, path);
+}
+
+function takeChosen(event, path) {
+  const [file] = event.target.files;
+  event.target.value = "";
+  if (file) takeFile(file, path);
+}
+
+export function takeFile(file, path) {
+  const fail = (message) => {
+    state.form.errors[path] = [message];
+    changed();
+  };
+  return uploadFor(path, file, (id) => setValue(path, id), fail);
+}
