@@ -16,6 +16,7 @@ openapi/            the OpenAPI document
 page/               Darkroom's own page, which browsers get at /
 middleware/         request ids, access log
 auth.py             from credentials to a principal and what it may do
+list_rate.py        how often each caller may list something
 admission.py        whether any worker has the memory to run a job
 disk_space.py       whether the storage has space for what a request would store
 errors.py           from errors to HTTP status, code and title

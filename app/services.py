@@ -20,6 +20,7 @@ from app.events.notifier import JobNotifier
 from app.inputs.codec.limits import Limits
 from app.inputs.decoder import ImageDecoder
 from app.inputs.fetcher import Fetcher
+from app.list_rate import ListRate
 from app.parsing.bodies import FORM_OVERHEAD_BYTES
 from app.parsing.byte_budget import ByteBudget
 from app.parsing.file_checks import FileChecks
@@ -61,6 +62,7 @@ class Services:
     Attributes:
         catalogue: the operator's file, without uploaded LoRAs.
         body_memory, spool_space: for bodies in memory, and on the disk.
+        list_rate: None where lists are not limited.
         fetcher: None where the operator does not allow requests to name images by URL.
     """
 
@@ -72,6 +74,7 @@ class Services:
     readiness: Readiness
     notifier: JobNotifier
     authenticator: Authenticator
+    list_rate: ListRate | None
     api_keys: ApiKeyStore
     link_signer: LinkSigner
     admission: Admission
@@ -113,6 +116,7 @@ async def open_services(
         readiness=Readiness(redis, storage, disk_space, queue.replicas, catalogue.default_model),
         notifier=JobNotifier(),
         authenticator=Authenticator(api_keys, key_requirement, _anonymous(settings)),
+        list_rate=ListRate(settings.lists_per_minute) if settings.lists_per_minute else None,
         api_keys=api_keys,
         link_signer=LinkSigner(redis, settings.shared, storage),
         admission=Admission(redis),

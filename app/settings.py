@@ -172,6 +172,13 @@ class ApiSettings(Settings):
         description="while there are no API keys: maximum jobs waiting and running at once; more get 429; "
         "0: no limit",
     )
+    lists_per_minute: int = Field(
+        3000,
+        ge=0,
+        description="maximum calls a minute of one API key that list jobs, models, LoRAs and the like, at one API "
+        "process, up to a tenth of them at once; more get 429; 0: no limit. Reading one job, its events and its "
+        "images is never limited",
+    )
     idempotency_lease_seconds: float = Field(
         15.0, gt=0, description="time after which a call that died with its Idempotency-Key may be repeated"
     )

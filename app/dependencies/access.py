@@ -70,6 +70,13 @@ async def _count_call(request: Request, response: Response) -> None:
         response.headers.update(rate_headers(left.limit, left.remaining, left.reset_seconds))
 
 
+async def _count_list(request: Request, response: Response) -> None:
+    list_rate = services_of(request).list_rate
+    if list_rate is not None:
+        left = list_rate.count(principal_of(request).key_id)
+        response.headers.update(rate_headers(left.limit, left.remaining, left.reset_seconds))
+
+
 async def _require_admin(request: Request) -> None:
     principal_of(request).require(Scope.ADMIN)
 
@@ -135,6 +142,8 @@ def _fetch_own(id: str, queue: JobQueue, principal: Principal) -> JobRecord:
 
 
 ADMINS_ONLY = Depends(_require_admin)
+#: for calls that list something, which take longer than other reads
+LIST_LIMITED = Depends(_count_list)
 #: for calls that write, and check the scope themselves
 RATE_LIMITED = Depends(_count_call)
 #: for calls that write and read no body; providers of bodies require it themselves

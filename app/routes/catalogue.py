@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.auth import Principal
-from app.dependencies.access import ADMINS_ONLY, PrincipalDep, VisibleCatalogueDep
+from app.dependencies.access import ADMINS_ONLY, LIST_LIMITED, PrincipalDep, VisibleCatalogueDep
 from app.dependencies.services import ServicesDep
 from app.openapi.routes import problems
 from app.parsing.schemas import bounds_of, controlnet_ids, lora_ids, schemas_for
@@ -22,7 +22,7 @@ from contracts.queue.client import JobQueue
 from contracts.redis.connection import redis_errors_are_unavailable
 from contracts.requests.schema import Txt2ImgRequest
 
-router = APIRouter(prefix="/v1", tags=["catalogue"], responses=problems(503))
+router = APIRouter(prefix="/v1", tags=["catalogue"], dependencies=[LIST_LIMITED], responses=problems(429, 503))
 
 
 class ModelView(BaseModel):

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from fastapi import APIRouter, Response
 
-from app.dependencies.access import GENERATE_ONLY, OwnJobDep, PrincipalDep
+from app.dependencies.access import GENERATE_ONLY, LIST_LIMITED, OwnJobDep, PrincipalDep
 from app.dependencies.queries import FilterDep, IncludeReceiptsDep, PageDep
 from app.dependencies.services import LinksDep, ServicesDep
 from app.dependencies.submissions import IdempotentCallDep
@@ -21,7 +21,7 @@ from contracts.uploads.retention import remove_images
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
 
-@router.get("/jobs", responses=problems(422, 503))
+@router.get("/jobs", dependencies=[LIST_LIMITED], responses=problems(422, 429, 503))
 def list_jobs(
     filters: FilterDep,
     page: PageDep,

@@ -14,7 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from app.auth import Principal
-from app.dependencies.access import RATE_LIMITED, PrincipalDep, VisibleCatalogueDep
+from app.dependencies.access import LIST_LIMITED, RATE_LIMITED, PrincipalDep, VisibleCatalogueDep
 from app.dependencies.bodies import LoraFileDep
 from app.dependencies.queries import null_is_absent
 from app.dependencies.services import ServicesDep
@@ -81,7 +81,7 @@ class LoraList(ListView[LoraView]):
     """The LoRAs that the caller's requests may use."""
 
 
-@router.get("/loras", responses=problems(503))
+@router.get("/loras", dependencies=[LIST_LIMITED], responses=problems(429, 503))
 def list_loras(catalogue: VisibleCatalogueDep) -> LoraList:
     """List the LoRAs that your requests may use."""
     return LoraList(data=[_view(row, catalogue) for row in catalogue.loras])
