@@ -157,8 +157,7 @@ def _converted(
         )
         everything = {**result, **(alphas[0] or {} if alphas else {})}
     used = read.union(*(names_of(tensor) for tensor in everything.values()))
-    left = [key for key in tensors if key not in used and not key.endswith(".alpha")]
-    left += [key for key in tensors if key.endswith(".alpha") and key not in used]
+    left = [key for key in tensors if key not in used and not _scales_nothing(key, tensors)]
     if left:
         more = f" and {len(left) - _MAX_LISTED} more" if len(left) > _MAX_LISTED else ""
         names = ", ".join(key[:120] for key in left[:_MAX_LISTED])
@@ -172,6 +171,13 @@ def _converted(
     for component, own in parts.items():
         for key, tensor in _peft_names(own, component == denoiser).items():
             yield component, *_kind_of(component, key), tensor
+
+
+def _scales_nothing(key: str, tensors: Tensors) -> bool:
+    """Whether a tensor is an alpha of no layer, or one that equals its layer's rank."""
+    name = key.removesuffix(".alpha")
+    down = tensors.get(f"{name}.lora_down.weight")
+    return name != key and (down is None or float(tensors[key]) == down.shape[0])
 
 
 def _peft_names(tensors: Tensors, is_denoiser: bool) -> Tensors:

@@ -213,6 +213,23 @@ def test_weights_in_8_bits_are_applied(trained: dict[str, Tensors], pool: Pool, 
     assert len(_products(pool, "flux", _save(tmp_path, flux))) == 24
 
 
+def _last_layer(alpha: float | None) -> Tensors:
+    generator, layer = torch.Generator().manual_seed(1), "lora_unet_final_layer_linear"
+    down, up = _pair(128, 64, generator)
+    stored = {f"{layer}.lora_down.weight": down, f"{layer}.lora_up.weight": up}
+    return stored if alpha is None else {**stored, f"{layer}.alpha": torch.tensor(alpha)}
+
+
+def test_an_alpha_that_diffusers_drops_must_change_nothing(pool: Pool, tmp_path: Path) -> None:
+    """It reads kohya's last layer of FLUX without it."""
+    plain = _products(pool, "flux", _save(tmp_path, {**_flux("", "_"), **_last_layer(None)}))
+    same = _products(pool, "flux", _save(tmp_path, {**_flux("", "_"), **_last_layer(4.0)}))
+    assert id(pool.model("shapes-flux").base.transformer.proj_out) in plain
+    _assert_same(plain, same)
+    with pytest.raises(ValueError, match=r"no layer of the model takes lora_unet_final_layer_linear\.alpha"):
+        _products(pool, "flux", _save(tmp_path, {**_flux("", "_"), **_last_layer(2.0)}))
+
+
 def test_a_file_with_two_naming_schemes_is_applied_whole(
     trained: dict[str, Tensors], pool: Pool, tmp_path: Path
 ) -> None:
