@@ -134,7 +134,7 @@ def _check_gaps(components: dict[str, Any]) -> None:
 
 def _check_leftovers(tensors: dict[str, torch.Tensor], used: set[str], scheduler: str) -> None:
     """Refuse tensors that no model took and that are not known to be harmless."""
-    left = [name for name in tensors if name not in used and not _is_harmless(name, tensors, scheduler)]
+    left = [name for name in sorted(tensors) if name not in used and not _is_harmless(name, tensors, scheduler)]
     if left:
         more = f" and {len(left) - _MAX_LISTED} more" if len(left) > _MAX_LISTED else ""
         names = ", ".join(name[:120] for name in left[:_MAX_LISTED])

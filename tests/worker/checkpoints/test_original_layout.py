@@ -16,6 +16,7 @@ from contracts.errors import CatalogueError
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
 from tests.support.original_layout import write_sdxl_file
 from worker.checkpoints.loader import load_model
+from worker.checkpoints.scaled import unscaled
 from worker.checkpoints.sources import weights_beside
 from worker.families import get_family
 from worker.sampling.schedulers import make_scheduler
@@ -69,8 +70,7 @@ def _assert_same_unet(one: diffusers.DiffusionPipeline, other: diffusers.Diffusi
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("per_row", [False, True])
-@pytest.mark.parametrize("scale_name", ["scale_weight", "weight_scale"])
+@pytest.mark.parametrize(("scale_name", "per_row"), [("scale_weight", False), ("weight_scale", True)])
 def test_weights_in_8_bits_are_multiplied_by_their_scales(
     scale_name: str, per_row: bool, original: Tensors, load: Callable[[Tensors], diffusers.DiffusionPipeline]
 ) -> None:
@@ -90,11 +90,25 @@ def test_weights_in_8_bits_are_multiplied_by_their_scales(
         ({f"{UNET}no.such.scale_weight": torch.ones(1)}, "no.such.scale_weight .* not there"),
         ({f"{LAYER}.scale_weight": torch.ones(3, 3)}, r"proj_in.scale_weight .* shape \[3, 3\]"),
         ({f"{LAYER}.comfy_quant": torch.tensor(list(b'{"format": "nvfp4"}'), dtype=torch.uint8)}, "says nvfp4"),
+    ],
+)
+def test_scales_of_another_kind_are_refused_by_name(extra: Tensors, reason: str) -> None:
+    with pytest.raises(CatalogueError, match=reason):
+        unscaled({f"{LAYER}.weight": torch.ones(8, 4), **extra}, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("extra", "reason"),
+    [
         ({f"{LAYER}.weight_scale_inv": torch.ones(1)}, "no layer takes .*proj_in.weight_scale_inv"),
-        ({f"{LAYER}.lora_down.weight": torch.ones(4, 64)}, "no layer takes .*lora_down"),
-        ({f"{UNET}control.extra.weight": torch.ones(4)}, "no layer takes .*control.extra.weight"),
-        ({"edm_vpred.sigma_max": torch.ones(1)}, "no layer takes edm_vpred.sigma_max"),
-        ({"conditioner.embedders.7.weight": torch.ones(1)}, "no layer takes conditioner.embedders.7"),
+        (
+            {f"{UNET}control.extra.weight": torch.ones(4), f"{LAYER}.lora_down.weight": torch.ones(4, 64)},
+            "no layer takes .*control.extra.weight, .*proj_in.lora_down.weight",
+        ),
+        (
+            {"edm_vpred.sigma_max": torch.ones(1), "conditioner.embedders.7.weight": torch.ones(1)},
+            "no layer takes conditioner.embedders.7.weight, edm_vpred.sigma_max",
+        ),
     ],
 )
 def test_a_tensor_that_no_layer_takes_is_named(
