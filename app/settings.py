@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import os
 import re
+import sys
 from typing import Any
 
 from pydantic import AnyHttpUrl, Field, field_validator
@@ -19,7 +20,7 @@ from contracts.settings import (
     QueueSettings,
     Settings,
     SharedSettings,
-    describe,
+    check_or_describe,
 )
 from contracts.variables import RENAMED
 
@@ -273,4 +274,6 @@ def is_loopback(host: str) -> bool:
 
 
 if __name__ == "__main__":
-    print(describe(SharedSettings, LogSettings, QueueSettings, OutboundSettings, KeySettings, ApiSettings))  # noqa: T201
+    sys.exit(
+        check_or_describe(SharedSettings, LogSettings, QueueSettings, OutboundSettings, KeySettings, ApiSettings)
+    )

@@ -4,7 +4,10 @@ Imports `contracts` only; `app`, `worker` and `dispatcher` are started as progra
 
     main.py          reads the command line and runs the command
     client.py        a client of the HTTP contract
+    check.py         `darkroom check`: what `up` would refuse
     generate.py      `darkroom generate`: one job, with a progress bar
+    request_options.py  its options for the fields of a request, from the schema
+    jobs.py          `darkroom jobs`: list, show, cancel, fetch, watch
     demo.py          `make demo`: one image of each task, and a contact sheet
     plan.py          `darkroom plan`: the memory plans of a model
     sizes.py         sizes of a catalogue's rows for it, wherever their files are

@@ -53,6 +53,12 @@ class Client:
         """Cancel the job."""
         return self._call("POST", f"/v1/jobs/{job_id}/cancel")
 
+    def jobs(self, **query: str | int | None) -> list[Json]:
+        """List the caller's jobs, the newest first; `query` as `GET /v1/jobs` takes it."""
+        wanted = {name: value for name, value in query.items() if value is not None}
+        data: list[Json] = self._call("GET", "/v1/jobs", params=wanted)["data"]
+        return data
+
     def wait(
         self, job_id: str, on_progress: Callable[[Json], None] = lambda _: None, timeout_seconds: float = 600.0
     ) -> Json:
@@ -64,7 +70,10 @@ class Client:
             if job["status"] in FINAL_STATES:
                 return job
             if time.monotonic() > deadline:
-                raise ServiceError(f"job {job_id} is still {job['status']} after {timeout_seconds:.0f} s")
+                raise ServiceError(
+                    f"job {job_id} is still {job['status']} after {timeout_seconds:g} s, and goes on: "
+                    f"darkroom jobs watch {job_id}"
+                )
             time.sleep(pause_seconds)
             waits = job["status"] == "queued"
             pause_seconds = min(_LONGEST_POLL_SECONDS, 1.2 * pause_seconds) if waits else _POLL_SECONDS
@@ -129,5 +138,14 @@ def _explain(response: httpx.Response) -> str:
         problem = response.json()
     except ValueError:
         return f"{response.status_code} {response.reason_phrase}"
-    fields = [f"{entry['field']}: {entry['message']}" for entry in problem.get("errors", [])]
+    fields = [f"{entry['field']}: {entry['message']}{_allowed(entry)}" for entry in problem.get("errors", [])]
     return "; ".join(fields) or str(problem.get("detail") or problem.get("title") or response.status_code)
+
+
+def _allowed(entry: Json) -> str:
+    """What a field may be, where its message does not name that already."""
+    allowed = entry.get("allowed")
+    if isinstance(allowed, list):
+        names = [str(value) for value in allowed if str(value) not in entry["message"]]
+        return f" (allowed: {', '.join(map(str, allowed))})" if names else ""
+    return "" if allowed is None or str(allowed) in entry["message"] else f" (allowed: {allowed})"

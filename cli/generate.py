@@ -11,36 +11,24 @@ from typing import Any
 from tqdm import tqdm
 
 from cli.client import Client, Json, ServiceError, encode_image
+from cli.request_options import add_request_options, read_request_options
 from contracts.processes.preparations import Preparation
 
-#: Command-line option -> field of the request; options that were not given are left out.
-_PLAIN_FIELDS = {
-    "model": "model", "negative": "negative_prompt", "width": "width", "height": "height",
-    "steps": "num_inference_steps", "guidance": "guidance_scale", "seed": "seed", "scheduler": "scheduler",
-    "strength": "strength", "mask_blur": "mask_blur", "num_images": "num_images", "format": "output_format",
-}  # fmt: skip
+_DEFAULT_OUTPUT = Path("out.png")
+#: Suffix of a file → the format that it promises.
+_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+_SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
+_TIMEOUT_SECONDS = 600.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.add_argument("prompt", help="what the image should show")
-    parser.add_argument("-o", "--output", type=Path, default=Path("out.png"), help="file to write (%(default)s)")
-    parser.add_argument("--model", help="id from `darkroom models`; the service's default otherwise")
-    parser.add_argument("--negative", help="what the image should not show")
-    parser.add_argument("--width", type=int)
-    parser.add_argument("--height", type=int)
-    parser.add_argument("--steps", type=int, help="denoising steps")
-    parser.add_argument("--guidance", type=float, help="guidance scale")
-    parser.add_argument("--seed", type=int, help="seed of the random numbers; the same seed gives the same image")
-    parser.add_argument("--scheduler", help="name from /v1/schedulers")
-    parser.add_argument("-n", "--num-images", type=int)
-    parser.add_argument("--format", choices=["png", "jpeg", "webp"])
+    add_output_arguments(parser)
     parser.add_argument("--image", type=Path, help="image to start from (img2img, inpaint)")
     parser.add_argument(
         "--mask", type=Path, help="mask image; white areas are generated, black areas are kept (inpaint)"
     )
-    parser.add_argument("--mask-blur", type=int, help="blur radius of the mask's edge, in pixels")
-    parser.add_argument("--strength", type=float, help="0 to 1: how much of the image to change")
     parser.add_argument(
         "--control",
         action="append",
@@ -51,7 +39,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lora", action="append", default=[], metavar="NAME[:SCALE]", help="a LoRA and its scale (1)"
     )
+    parser.add_argument(
+        "--detach", action="store_true", help="print the job's id and do not wait; `darkroom jobs` goes on with it"
+    )
+    add_timeout_argument(parser)
     add_service_arguments(parser)
+    add_request_options(parser)
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where images are written."""
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help="file to write, whose suffix chooses the format: .png, .jpg or .webp; default: out.png, or the next "
+        "such name that is free",
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite files that exist")
+
+
+def add_timeout_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says how long to wait."""
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=_TIMEOUT_SECONDS,
+        metavar="SECONDS",
+        help="maximum time to wait for the job, which goes on then (%(default)g)",
+    )
 
 
 def add_service_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,23 +88,38 @@ def generate(arguments: argparse.Namespace) -> None:
     """Run the command.
 
     Raises:
-        ServiceError: the service refused, does not answer, or the job failed.
+        ServiceError: the service refused, does not answer, or the job failed; or a file exists.
+        KeyboardInterrupt: Ctrl-C; the service was asked to cancel the job.
     """
     task, body = compose(arguments)
+    output = choose_output(arguments.output, str(body.get("output_format", "png")))
+    names = _names(output, int(body.get("num_images", 1)))
+    if arguments.output is not None and not arguments.detach:
+        refuse_to_overwrite(names, force=arguments.force)  # before anything is computed
     with Client(arguments.server, key=arguments.key) as client:
         job = client.submit(task, body)
-        print(job["id"])
-        job = follow(client, job)
-        for path in save(client, job, arguments.output):
+        print(job["id"], flush=True)
+        if arguments.detach:
+            return
+        try:
+            job = follow(client, job, timeout_seconds=arguments.timeout)
+        except KeyboardInterrupt:
+            client.cancel(job["id"])
+            print(f"darkroom: the service was asked to cancel job {job['id']}", file=sys.stderr)
+            raise
+        for path in save(client, job, output, force=arguments.force):
             print(path)
 
 
 def compose(arguments: argparse.Namespace) -> tuple[str, Json]:
-    """Build the request: its task, which follows from the images that were given, and its body."""
-    body: Json = {"prompt": arguments.prompt}
-    for option, field in _PLAIN_FIELDS.items():
-        if getattr(arguments, option) is not None:
-            body[field] = getattr(arguments, option)
+    """Build the request: its task, which follows from the images that were given, and its body.
+
+    Raises:
+        ServiceError: a file cannot be read, or options contradict each other.
+    """
+    body: Json = {"prompt": arguments.prompt, **read_request_options(arguments)}
+    if arguments.output is not None:
+        body = _with_format(body, arguments.output)
     if arguments.image:
         body["image"] = encode_image(arguments.image)
     if arguments.mask:
@@ -103,14 +134,38 @@ def compose(arguments: argparse.Namespace) -> tuple[str, Json]:
     return ("img2img" if arguments.image else "txt2img"), body
 
 
-def follow(client: Client, job: Json, label: str = "") -> Json:
+def _with_format(body: Json, output: Path) -> Json:
+    """Ask for the format that the name of the file promises."""
+    promised = _FORMATS.get(output.suffix.lower())
+    if promised is None:
+        known = ", ".join(_FORMATS)
+        raise ServiceError(f"-o {output}: the name must end with {known}, which chooses the format")
+    asked = body.setdefault("output_format", promised) if promised != "png" else body.get("output_format", "png")
+    if asked != promised:
+        raise ServiceError(f"-o {output} is a {promised} file by its name, and --format says {asked}: remove one")
+    return body
+
+
+def choose_output(output: Path | None, format: str) -> Path:
+    """The file that was named; else `out` with the format's suffix, or the first of `out-2`, … that is free."""
+    if output is not None:
+        return output
+    default, number = _DEFAULT_OUTPUT.with_suffix(_SUFFIXES[format]), 1
+    path = default
+    while path.exists() or path.with_stem(f"{path.stem}-0").exists():
+        number += 1
+        path = default.with_stem(f"{default.stem}-{number}")
+    return path
+
+
+def follow(client: Client, job: Json, timeout_seconds: float = _TIMEOUT_SECONDS) -> Json:
     """Wait for a job; shows a progress bar on standard error when that is a terminal.
 
     Raises:
-        ServiceError: the job failed or was cancelled.
+        ServiceError: the job failed or was cancelled, or goes on for longer.
     """
     watched = sys.stderr.isatty() or bool(os.environ.get("DARKROOM_PROGRESS"))
-    with tqdm(total=None, unit="step", desc=label or job["task"], disable=not watched) as bar:
+    with tqdm(total=None, unit="step", desc=job["task"], disable=not watched) as bar:
 
         def show(current: Json) -> None:
             progress: dict[str, Any] = current.get("progress") or {}
@@ -122,23 +177,59 @@ def follow(client: Client, job: Json, label: str = "") -> Json:
             if current["status"] == "completed" and bar.total:
                 bar.update(bar.total - bar.n)
 
-        job = client.wait(job["id"], show)
+        job = client.wait(job["id"], show, timeout_seconds)
+    return require_completed(job)
+
+
+def require_completed(job: Json) -> Json:
+    """Return a job that has completed.
+
+    Raises:
+        ServiceError: it failed or was cancelled, and why.
+    """
     if job["status"] != "completed":
-        reason = (job.get("error") or {}).get("message", "no reason given")
-        raise ServiceError(f"job {job['id']} {job['status']}: {reason}")
+        reason = (job.get("error") or {}).get("message")
+        raise ServiceError(f"job {job['id']} {job['status']}{f': {reason}' if reason else ''}")
     return job
 
 
-def save(client: Client, job: Json, output: Path) -> list[Path]:
-    """Write a job's images to `output`, or to `output-0`, `output-1`, … if there are several."""
+def save(client: Client, job: Json, output: Path, *, force: bool) -> list[Path]:
+    """Write a job's images to `output`, or to `output-0`, `output-1`, … if there are several.
+
+    Raises:
+        ServiceError: a file exists, without `force`; or it cannot be written.
+    """
     images = job["images"]
-    paths = [
-        output if len(images) == 1 else output.with_stem(f"{output.stem}-{index}") for index in range(len(images))
-    ]
+    paths = _names(output, len(images))
+    refuse_to_overwrite(paths, force=force, job_id=job["id"])
     for image, path in zip(images, paths, strict=True):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(client.download(image))
+        content = client.download(image)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        except OSError as error:
+            raise ServiceError(
+                f"{path}: {error.strerror}; the job's images can be had again: {_again(job['id'])}"
+            ) from None
     return paths
+
+
+def refuse_to_overwrite(paths: list[Path], *, force: bool, job_id: str | None = None) -> None:
+    """Raise ServiceError where a file exists already, unless that is wanted."""
+    existing = [str(path) for path in paths if path.exists()]
+    if existing and not force:
+        exists = "exists" if len(existing) == 1 else "exist"
+        remedy = "choose another -o, or overwrite with --force"
+        again = "" if job_id is None else f"; the images are not lost: {_again(job_id)}"
+        raise ServiceError(f"{', '.join(existing)} {exists} already: {remedy}{again}")
+
+
+def _again(job_id: str) -> str:
+    return f"darkroom jobs fetch {job_id}"
+
+
+def _names(output: Path, count: int) -> list[Path]:
+    return [output] if count == 1 else [output.with_stem(f"{output.stem}-{index}") for index in range(count)]
 
 
 def _read_lora(text: str) -> Json:

@@ -9,17 +9,28 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 
 from pydantic import ValidationError
 
-from cli import generate, hub, keys, loras, plan, webhooks
+from cli import check, generate, hub, jobs, keys, loras, plan, webhooks
 from cli.client import Client, ServiceError
 from cli.redis_access import default_data
 from cli.supervisor.redis_server import MEMORY_BYTES, RedisNotFound
+from cli.supervisor.start_report import darkroom_version
 from cli.supervisor.up import Service
 from contracts import logs
+from contracts.errors import DarkroomError
 from contracts.hub.environment import describe_environment
 from contracts.settings import LogSettings, explain
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2."""
+        self.exit(2, f"{self.prog}: {message}; `{self.prog} --help` lists what there is\n")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -27,7 +38,7 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(words)
     try:
         arguments.run(arguments)
-    except (ServiceError, RedisNotFound, OSError, RuntimeError) as error:
+    except (DarkroomError, ServiceError, RedisNotFound, OSError, RuntimeError) as error:
         print(f"darkroom: {error}", file=sys.stderr)
         return 1
     except ValidationError as error:
@@ -40,7 +51,8 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of all commands and their options."""
-    parser = argparse.ArgumentParser(prog="darkroom", description="Image generation as a service.")
+    parser = Parser(prog="darkroom", description="Image generation as a service.")
+    parser.add_argument("--version", action="version", version=f"darkroom {darkroom_version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     up = commands.add_parser("up", help="run the whole service on this machine")
@@ -66,10 +78,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     up.set_defaults(run=_run_up)
 
+    check.add_arguments(commands.add_parser("check", help="say what `up` would refuse, without starting anything"))
+
     job = commands.add_parser("generate", help="generate an image through the API")
     generate.add_arguments(job)
     job.set_defaults(run=generate.generate)
 
+    jobs.add_arguments(commands.add_parser("jobs", help="list, show, cancel, fetch and watch jobs"))
     keys.add_arguments(commands.add_parser("keys", help="create, list and revoke API keys"))
 
     plan.add_arguments(commands.add_parser("plan", help="show the memory plan of a model within a budget"))

@@ -7,6 +7,7 @@ settings class as a table.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -223,3 +224,18 @@ def describe(*classes: type[BaseSettings]) -> str:
             default = field.get_default(call_default_factory=True, validated_data={})
             lines.append(f"{prefix + name.upper():38} {kind:10} {default!s:26} {field.description or ''}".rstrip())
     return "\n".join(lines)
+
+
+def check_or_describe(*classes: type[BaseSettings]) -> int:
+    """Print the table of `describe`; with `--check` read the settings instead. Returns the exit status."""
+    if "--check" not in sys.argv[1:]:
+        print(describe(*classes))  # noqa: T201
+        return 0
+    try:
+        for settings in classes:
+            settings()
+    except (ValidationError, SettingsError) as error:
+        reason = explain(error) if isinstance(error, ValidationError) else str(error)
+        print(f"darkroom: {reason}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from contracts.settings import Settings, describe
+from contracts.settings import Settings, check_or_describe
 
 
 def _own_name() -> str:
@@ -51,4 +52,4 @@ class WebhookSettings(Settings):
 
 
 if __name__ == "__main__":
-    print(describe(WebhookSettings))  # noqa: T201
+    sys.exit(check_or_describe(WebhookSettings))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +12,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from contracts.memory.plan import Policy, T5Policy
-from contracts.settings import Settings, describe
+from contracts.settings import Settings, check_or_describe
 from worker.runtime.kernel_options import Attention, ChannelsLast, Compile, KernelOptions
 
 
@@ -169,4 +170,4 @@ class WorkerSettings(Settings):
 
 
 if __name__ == "__main__":
-    print(describe(WorkerSettings))  # noqa: T201
+    sys.exit(check_or_describe(WorkerSettings))

@@ -1,7 +1,7 @@
 """`darkroom up`: a whole service on one machine, as child processes.
 
 up.py            starts, supervises and stops the parts in order
-hub_check.py     asks the hub for what the catalogue names, before anything starts
+start_check.py   misspelt settings, and what the catalogue names, before anything starts
 announcement.py  tells people what is prepared, and when the service is ready
 start_report.py  what a start found: devices, models and their plans
 process.py       one child process: restart when it dies or hangs, end with its parent

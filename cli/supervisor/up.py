@@ -21,9 +21,9 @@ from pathlib import Path
 
 from cli.supervisor.announcement import Announcement
 from cli.supervisor.beats import BeatReceiver
-from cli.supervisor.hub_check import check_catalogue
 from cli.supervisor.process import Child
 from cli.supervisor.redis_server import MEMORY_BYTES, RedisServer
+from cli.supervisor.start_check import check_catalogue, check_variables
 from cli.supervisor.start_report import StartReport, describe_catalogue, describe_data
 from contracts.permissions import keep_private
 from contracts.processes.background import BackgroundThread
@@ -52,9 +52,11 @@ class Service:
         """Open the listening socket; `port` 0 picks a free one. `data` holds images, uploads and Redis' file.
 
         Raises:
-            RuntimeError: the address is in use, the catalogue is invalid, or a hub has not what its rows name.
+            RuntimeError: the address is in use, a variable is misspelt, the catalogue is invalid, or what its rows
+                name is missing.
         """
         self._data = data.resolve()
+        check_variables(os.environ)
         self._catalogue = check_catalogue()
         self._listener = _listen(host, port)
         own_redis = not os.environ.get("DARKROOM_REDIS_URL")

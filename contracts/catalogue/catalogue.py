@@ -5,6 +5,8 @@ Checks that the rows agree with each other and with `families.py`. Does not open
 
 from __future__ import annotations
 
+import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,8 +14,10 @@ from pathlib import Path
 from typing import Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
-from contracts.catalogue.families import FAMILIES, Family, Mode, Task
+from contracts.catalogue.families import Mode, Task
+from contracts.catalogue.lines import find_line
 from contracts.catalogue.rows import SOURCE_FORMS, Row, Variant, WeightRow, address_of
 from contracts.catalogue.schedulers import SCHEDULERS, Kind, mismatch, names_for
 from contracts.errors import CatalogueError, NotFound
@@ -47,11 +51,6 @@ class ModelSpec(Row):
     prompt_hint: str = ""
     only_tasks: tuple[Task, ...] = ()
     scheduler_config: Mapping[str, object] = Field(default_factory=dict)
-
-    @property
-    def family_spec(self) -> Family:
-        """The family's row."""
-        return FAMILIES[self.family]
 
     @property
     def pixel_cap(self) -> int:
@@ -234,15 +233,40 @@ def read_catalogue(path: Path) -> Catalogue:
         CatalogueError: the file is missing or not valid TOML, or its rows contradict each other.
     """
     try:
-        rows = tomllib.loads(path.read_text(encoding="utf-8"))
-        return Catalogue(root=path.resolve().parent, **rows)
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise CatalogueError(f"{path}: catalogue file not found") from None
+        raise CatalogueError(
+            f"{path}: catalogue file not found; DARKROOM_CATALOGUE names the file, see README.md"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CatalogueError(f"{path}: {getattr(error, 'strerror', None) or 'is not UTF-8 text'}") from None
+    try:
+        return Catalogue(root=path.resolve().parent, **tomllib.loads(text))
     except (tomllib.TOMLDecodeError, TypeError) as error:
-        raise CatalogueError(f"{path}: {error}") from None
+        found = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", str(error))
+        place, reason = (f"{path}:{found[2]}", found[1]) if found else (str(path), str(error))
+        raise CatalogueError(f"{place}: {reason}") from None
     except ValidationError as error:
-        lines = [
-            f"{'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}"
-            for item in error.errors()
-        ]
-        raise CatalogueError(f"{path}: " + "; ".join(lines)) from None
+        raise CatalogueError("; ".join(_describe(path, text, item) for item in error.errors())) from None
+
+
+def _describe(path: Path, text: str, problem: ErrorDetails) -> str:
+    """One problem of a catalogue file, with its line and what to write instead."""
+    location, message = problem["loc"], problem["msg"].removeprefix("Value error, ")
+    where = location
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(location)
+        near = difflib.get_close_matches(str(location[-1]), known, 1)
+        message = f"unknown key; {f'did you mean {near[0]}?' if near else 'known: ' + ', '.join(known)}"
+    elif message.startswith("unknown family"):
+        where = (*location, "family")
+    line = find_line(text, where)
+    return f"{path}{f':{line}' if line else ''}: {'.'.join(map(str, location)) or 'catalogue'}: {message}"
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    """The keys of a row, or those of the file."""
+    rows: dict[object, type[Row]] = {"models": ModelSpec, "loras": LoraSpec, "controlnets": ControlNetSpec}
+    if len(location) > 2:
+        return list(rows[location[0]].model_fields)
+    return [name for name in Catalogue.model_fields if name != "root"]

@@ -86,6 +86,8 @@ class Family:
     Attributes:
         id: name in the catalogue.
         kind: decides which schedulers work with it.
+        pipeline: class that the `model_index.json` of its checkpoints names.
+        controlnet: class that the `config.json` of its ControlNets names.
         modes: modes that diffusers has a pipeline for, each with the request fields that it uses.
         size_multiple: width and height must be multiples of it (VAE stride × patch size), in pixels.
         max_pixels: maximum of width × height; a model's row may override it.
@@ -104,6 +106,8 @@ class Family:
 
     id: str
     kind: Kind
+    pipeline: str
+    controlnet: str
     modes: Mapping[Mode, frozenset[str]]
     size_multiple: int
     max_pixels: int
@@ -138,6 +142,8 @@ _RESCALE = frozenset({"guidance_rescale"})
 _SDXL = Family(
     id="sdxl",
     kind="diffusion",
+    pipeline="StableDiffusionXLPipeline",
+    controlnet="ControlNetModel",
     modes={
         Mode.TXT2IMG: _SDXL_TEXT | _RESCALE,
         Mode.IMG2IMG: _SDXL_TEXT | _RESCALE | _IMAGE,
@@ -163,6 +169,8 @@ _SDXL = Family(
 _SD3 = Family(
     id="sd3",
     kind="flow",
+    pipeline="StableDiffusion3Pipeline",
+    controlnet="SD3ControlNetModel",
     modes={
         Mode.TXT2IMG: _SD3_TEXT,
         Mode.IMG2IMG: _SD3_TEXT | _IMAGE,
@@ -192,6 +200,8 @@ _SD3 = Family(
 _FLUX = Family(
     id="flux",
     kind="flow",
+    pipeline="FluxPipeline",
+    controlnet="FluxControlNetModel",
     modes={
         Mode.TXT2IMG: _FLUX_TEXT | _FLUX_CFG,
         Mode.IMG2IMG: _FLUX_TEXT | _FLUX_CFG | _IMAGE,

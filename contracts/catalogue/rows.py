@@ -5,13 +5,14 @@ Checks that the fields about the weights agree. Opens no file and no connection.
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import replace
 from typing import Annotated, Self
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from contracts.catalogue.families import FAMILIES
+from contracts.catalogue.families import FAMILIES, Family
 from contracts.hub.source import HubSource, parse_source
 
 #: Weight variants are part of file names: `diffusion_pytorch_model.fp16.safetensors`.
@@ -50,6 +51,11 @@ class Row(BaseModel):
     title: str = ""
 
     @property
+    def family_spec(self) -> Family:
+        """The family's row."""
+        return FAMILIES[self.family]
+
+    @property
     def hub_source(self) -> HubSource | None:
         """What its source names on a hub, even where a path of that name exists; None: it can only be a path."""
         source = parse_source(self.source)
@@ -62,7 +68,9 @@ class Row(BaseModel):
     @model_validator(mode="after")
     def _family_is_known(self) -> Self:
         if self.family not in FAMILIES:
-            raise ValueError(f"unknown family {self.family!r}; known: {', '.join(FAMILIES)}")
+            near = difflib.get_close_matches(self.family, FAMILIES, 1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"unknown family {self.family!r}; known: {', '.join(FAMILIES)}{meant}")
         return self
 
     @model_validator(mode="after")

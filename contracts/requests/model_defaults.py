@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec, read_catalogue
+from contracts.catalogue.lines import find_line
 from contracts.errors import CatalogueError, InvalidRequest
 from contracts.requests.fields import ImageFields
 from contracts.requests.schema import REQUESTS, Txt2ImgRequest
@@ -29,12 +30,15 @@ def read_checked_catalogue(path: Path) -> Catalogue:
     """
     catalogue = with_checkpoint_limits(read_catalogue(path))
     problems = [
-        f"models.{index} ({model.id}): {problem}"
+        (index, f"models.{index} ({model.id}): {problem}")
         for index, model in enumerate(catalogue.models)
         for problem in _problems(model, catalogue)
     ]
     if problems:
-        raise CatalogueError(f"{path}: {'; '.join(problems)}")
+        text = path.read_text(encoding="utf-8")
+        lines = [find_line(text, ("models", index, "defaults")) for index, _ in problems]
+        places = [f"{path}:{line}" if line else str(path) for line in lines]
+        raise CatalogueError("; ".join(f"{at}: {why}" for at, (_, why) in zip(places, problems, strict=True)))
     return catalogue
 
 

@@ -10,6 +10,7 @@ import pytest
 from cli.client import Client, ServiceError
 from cli.generate import compose
 from cli.main import build_parser, main
+from contracts.requests.schema import REQUESTS
 
 
 def compose_from(*words: str) -> tuple[str, dict[str, Any]]:
@@ -56,6 +57,60 @@ def test_an_invalid_argument_prints_one_line_and_fails(
     assert printed.count("\n") == 1
 
 
+def test_every_field_of_a_request_that_a_client_may_set_has_an_option() -> None:
+    given_otherwise = {"prompt", "task", "image", "mask_image", "loras", "controls"}
+    meaningless = {"response_format", "cancel_on_disconnect"}  # for a client that polls and downloads
+    fields = {name for request in REQUESTS.values() for name in request.model_fields}
+    options = vars(build_parser().parse_args(["generate", "x"]))
+    assert fields - given_otherwise - meaningless <= options.keys()
+
+    _, body = compose_from(
+        "x", "--priority", "low", "--original-size", "1024,768", "--batchable", "false", "--true-cfg-scale", "2.5",
+        "--webhook", "https://a.example", "--metadata", "a=b", "--metadata", "c=d=e",
+    )  # fmt: skip
+    assert body == {
+        "prompt": "x", "priority": "low", "original_size": [1024, 768], "batchable": False, "true_cfg_scale": 2.5,
+        "webhook": {"url": "https://a.example"}, "metadata": {"a": "b", "c": "d=e"},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--steps", "0"), "--steps/--num-inference-steps: must be 1 to 200, got 0"),
+        (("--seed", "x"), "--seed: must be a whole number, got 'x'"),
+        (("--strength", "0"), "--strength: must be more than 0 to 1, got 0.0"),
+        (("--speed", "slow"), "--speed: must be one of exact, fast, got 'slow'"),
+        (("--metadata", "x"), "--metadata: must be NAME=VALUE, got 'x'"),
+        (("--nonsense",), "unrecognized arguments: --nonsense"),
+    ],
+)
+def test_an_option_that_cannot_be_sent_is_refused_in_one_line_with_what_is_allowed(
+    words: tuple[str, ...], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["generate", "x", *words])
+    printed = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert complaint in printed
+    assert printed.count("\n") == 1
+
+
+def test_the_name_of_the_file_chooses_the_format(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "output_format" not in compose_from("x", "-o", "a.png")[1]
+    assert compose_from("x", "-o", "a.JPG")[1]["output_format"] == "jpeg"
+    assert compose_from("x", "-o", "a.webp", "--format", "webp")[1]["output_format"] == "webp"
+    for words in (("-o", "a.gif"), ("-o", "a.png", "--format", "jpeg"), ("-o", "a.jpg", "--format", "webp")):
+        with pytest.raises(ServiceError):
+            compose_from("x", *words)
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out.startswith("darkroom ")
+
+
 def test_an_unreachable_service_is_reported_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "--server", "http://127.0.0.1:9"]) == 1
     assert "http://127.0.0.1:9 does not answer" in capsys.readouterr().err
@@ -79,7 +134,9 @@ def test_the_settings_of_api_and_worker_are_listed(capfd: pytest.CaptureFixture[
         assert name in listed
 
 
-@pytest.mark.parametrize("command", ["up", "generate", "models", "settings", "hub", "api", "worker"])
+@pytest.mark.parametrize(
+    "command", ["up", "check", "generate", "jobs", "models", "settings", "hub", "api", "worker"]
+)
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])

@@ -199,3 +199,9 @@ def test_sd3_controlnet_pipelines_draw_from_the_global_generator(pool: Pool, cat
         assert not torch.equal(generate(pipeline, 1), generate(pipeline, 2))
         get_family("sd3").patch(pipeline)
         assert torch.equal(generate(pipeline, 1), generate(pipeline, 2))
+
+
+def test_the_classes_that_a_catalogue_is_checked_for_are_those_that_load_it() -> None:
+    for family in FAMILIES.values():
+        loads = get_family(family.id)
+        assert (family.pipeline, family.controlnet) == (loads.pipelines[Mode.TXT2IMG], loads.controlnet)

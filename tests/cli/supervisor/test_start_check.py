@@ -1,4 +1,4 @@
-"""What `darkroom up` asks the hub before it starts anything."""
+"""What `darkroom up` and `darkroom check` look at before anything is started."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import snapshot_download
 
-from cli.supervisor.hub_check import check_catalogue
+from cli.supervisor.start_check import check_catalogue
 from cli.supervisor.up import Service
 from tests.support.hub import Hub, serving, use_hub
 from tests.support.hub_http import Fault
@@ -113,6 +113,6 @@ def test_an_invalid_catalogue_ends_the_start(tmp_path: Path, hub: Hub) -> None:
 
 def test_a_service_whose_model_is_missing_or_gated_is_not_started(hub: Hub, tmp_path: Path) -> None:
     hub.gates["org/model"] = "hf_other"
-    with pytest.raises(RuntimeError, match=r"^sdxl: org/model is gated: [^;]*$"):
+    with pytest.raises(RuntimeError, match=r"^\S+:6: sdxl: org/model is gated: [^;]*$"):
         Service("127.0.0.1", 0, tmp_path / "data", workers=1, fsync="everysec")
     assert not (tmp_path / "data").exists()

@@ -1,0 +1,108 @@
+"""`darkroom jobs`: list, show, cancel, fetch and watch the jobs of a running service."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+
+from cli.client import FINAL_STATES, Client, Json
+from cli.generate import (
+    add_output_arguments,
+    add_service_arguments,
+    add_timeout_argument,
+    choose_output,
+    follow,
+    require_completed,
+    save,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the commands."""
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    listing = _command(commands, "list", _list, "list your jobs, the newest first")
+    listing.add_argument("--status", choices=["queued", "running", *sorted(FINAL_STATES)])
+    listing.add_argument("--limit", type=int, default=20, help="maximum number of jobs (%(default)s)")
+    listing.add_argument("--json", action="store_true", help="print JSON, one job a line")
+    _command(commands, "show", _show, "print all that is known of a job, as JSON").add_argument("id")
+    cancel = _command(commands, "cancel", _cancel, "cancel jobs")
+    cancel.add_argument("id", nargs="+")
+    fetch = _command(commands, "fetch", _fetch, "write the images of a job that has completed")
+    fetch.add_argument("id")
+    add_output_arguments(fetch)
+    watch = _command(commands, "watch", _watch, "show a job's progress until it ends; Ctrl-C leaves it running")
+    watch.add_argument("id")
+    add_timeout_argument(watch)
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    run: Callable[[argparse.Namespace, Client], None],
+    help_text: str,
+) -> argparse.ArgumentParser:
+    def run_with_client(arguments: argparse.Namespace) -> None:
+        with Client(arguments.server, key=arguments.key) as client:
+            run(arguments, client)
+
+    parser = commands.add_parser(name, help=help_text)
+    add_service_arguments(parser)
+    parser.set_defaults(run=run_with_client)
+    return parser
+
+
+def _list(arguments: argparse.Namespace, client: Client) -> None:
+    jobs = client.jobs(limit=arguments.limit, status=arguments.status)
+    if arguments.json:
+        for job in jobs:
+            print(json.dumps(job, ensure_ascii=False))
+    elif jobs:
+        print(_table([("id", "status", "task", "model", "created", ""), *map(_row, jobs)]))
+    else:
+        print("no jobs", file=sys.stderr)
+
+
+def _row(job: Json) -> tuple[str, ...]:
+    created = str(job.get("created_at", ""))[:19].replace("T", " ")
+    return (job["id"], job["status"], job["task"], job["model"], created, _news(job))
+
+
+def _news(job: Json) -> str:
+    """How a job goes on, or why it failed."""
+    progress, error = job.get("progress") or {}, job.get("error") or {}
+    if error:
+        return f"{error['code']}: {error['message']}"
+    if job["status"] == "running" and progress.get("steps"):
+        return f"step {progress['step']} of {progress['steps']}"
+    eta = job.get("eta_seconds")
+    return "" if eta is None or job["status"] in FINAL_STATES else f"about {eta:.0f} s left"
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _show(arguments: argparse.Namespace, client: Client) -> None:
+    print(json.dumps(client.fetch(arguments.id), indent=2, ensure_ascii=False))
+
+
+def _cancel(arguments: argparse.Namespace, client: Client) -> None:
+    for id in arguments.id:
+        print(f"{id} {client.cancel(id)['status']}")
+
+
+def _fetch(arguments: argparse.Namespace, client: Client) -> None:
+    job = require_completed(client.fetch(arguments.id))
+    output = choose_output(arguments.output, job["images"][0]["format"])
+    for path in save(client, job, output, force=arguments.force):
+        print(path)
+
+
+def _watch(arguments: argparse.Namespace, client: Client) -> None:
+    job = follow(client, client.fetch(arguments.id), arguments.timeout)
+    print(f"{job['id']} {job['status']}; its images: darkroom jobs fetch {job['id']}")

@@ -1,0 +1,141 @@
+"""Command-line options of `darkroom generate` for the fields of a request, made from the requests' own schema.
+
+A field that is added there is an option here. Images, LoRAs and ControlNets, which are files or lists, have
+options of their own in `generate.py`. Checks types and ranges only: the service knows what a model allows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from contracts.requests.schema import REQUESTS
+
+Json = dict[str, Any]
+
+#: Fields that are given otherwise, or mean nothing to a client that polls.
+_OTHERWISE = frozenset(
+    {"prompt", "task", "image", "mask_image", "loras", "controls", "response_format", "webhook", "metadata"}
+    | {"cancel_on_disconnect"}
+)
+#: Further names of options: short ones, and those of earlier releases.
+_ALIASES = {
+    "negative_prompt": ("--negative",),
+    "num_inference_steps": ("--steps",),
+    "guidance_scale": ("--guidance",),
+    "num_images": ("-n",),
+    "output_format": ("--format",),
+}
+
+
+def add_request_options(parser: argparse.ArgumentParser) -> None:
+    """Add one option for each field, with the field's description as its help."""
+    group = parser.add_argument_group("fields of the request")
+    for name, field in _fields().items():
+        group.add_argument(
+            *_ALIASES.get(name, ()),
+            f"--{name.replace('_', '-')}",
+            dest=name,
+            type=partial(_read_value, field),
+            metavar=_metavar(field),
+            help=str(field.get("description", "")).replace("%", "%%"),
+        )
+    group.add_argument("--webhook", metavar="URL", help="https: address that the job's end is posted to")
+    group.add_argument(
+        "--metadata",
+        action="append",
+        default=[],
+        type=_read_pair,
+        metavar="NAME=VALUE",
+        help="a name and value of your own, returned with the job; may be repeated",
+    )
+
+
+def read_request_options(arguments: argparse.Namespace) -> Json:
+    """The fields that were given; the others are left to the service."""
+    body = {name: getattr(arguments, name) for name in _fields() if getattr(arguments, name) is not None}
+    if arguments.webhook:
+        body["webhook"] = {"url": arguments.webhook}
+    if arguments.metadata:
+        body["metadata"] = dict(arguments.metadata)
+    return body
+
+
+def _fields() -> dict[str, Json]:
+    """Field → its JSON Schema without null, over the requests of all tasks."""
+    found: dict[str, Json] = {}
+    for request in REQUESTS.values():
+        schema = request.model_json_schema()
+        for name, field in schema["properties"].items():
+            if name not in _OTHERWISE and name not in found:
+                found[name] = _without_null(field, schema.get("$defs", {}))
+    return found
+
+
+def _without_null(field: Json, definitions: Mapping[str, Json]) -> Json:
+    branches = [branch for branch in field.get("anyOf", [field]) if branch.get("type") != "null"]
+    branch = branches[0]
+    if "$ref" in branch:
+        branch = definitions[branch["$ref"].rpartition("/")[2]]
+    return {**branch, "description": field.get("description", branch.get("description", ""))}
+
+
+def _metavar(field: Json) -> str:
+    if "enum" in field:
+        return "{" + ",".join(map(str, field["enum"])) + "}"
+    return {"integer": "N", "number": "X", "boolean": "{true,false}", "array": "N,N"}.get(field["type"], "TEXT")
+
+
+def _read_value(field: Json, text: str) -> object:
+    """Read an option's text as a value of the field's type.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not one; says what is.
+    """
+    allowed = field.get("enum")
+    if allowed is not None and text not in allowed:
+        raise argparse.ArgumentTypeError(f"must be one of {', '.join(allowed)}, got {text!r}")
+    readers: dict[str, tuple[Callable[[str], object], str]] = {
+        "integer": (int, "a whole number"),
+        "number": (float, "a number"),
+        "boolean": (_read_boolean, "true or false"),
+        "array": (_read_numbers, "whole numbers separated by commas, such as 1024,768"),
+    }
+    read, expected = readers.get(field["type"], (str, "text"))
+    try:
+        value = read(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be {expected}, got {text!r}") from None
+    _check_range(field, value)
+    return value
+
+
+def _check_range(field: Json, value: object) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return
+    lowest, highest = field.get("minimum", field.get("exclusiveMinimum")), field.get("maximum")
+    is_below = lowest is not None and (value < lowest or (value == lowest and "exclusiveMinimum" in field))
+    if is_below or (highest is not None and value > highest):
+        above = "more than " if "exclusiveMinimum" in field else ""
+        raise argparse.ArgumentTypeError(f"must be {above}{lowest} to {highest}, got {value}")
+
+
+def _read_boolean(text: str) -> bool:
+    value = json.loads(text.lower())
+    if not isinstance(value, bool):
+        raise ValueError(text)
+    return value
+
+
+def _read_numbers(text: str) -> list[int]:
+    return [int(part) for part in text.strip("[]()").split(",")]
+
+
+def _read_pair(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, got {text!r}")
+    return name, value

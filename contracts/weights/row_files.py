@@ -1,0 +1,95 @@
+"""Whether a row's files on this machine are what the row says, by their names, descriptions and headers alone.
+
+Opens no connection and loads no weights: what is on a hub is for `contracts.hub.access`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from contracts.catalogue.cached import AnySpec
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
+from contracts.catalogue.families import FAMILIES, Family
+from contracts.errors import CatalogueError
+from contracts.hub.errors import HubRefused
+from contracts.hub.folders import folder_files
+from contracts.hub.selection import RepositoryFiles, model_files
+from contracts.weights.header_text import NotSafetensors
+from contracts.weights.safetensors import read_header
+
+
+def check_row_files(catalogue: Catalogue, row: AnySpec) -> None:
+    """Check what can be known of a row's files without loading them; passes over what is on a hub.
+
+    Raises:
+        CatalogueError: they are missing, incomplete, damaged, or of another family; begins with the source.
+    """
+    place = catalogue.place(row)
+    if isinstance(row, ModelSpec) and row.config is not None:
+        catalogue.locate(row.config)
+    if not isinstance(place, Path):
+        return
+    try:
+        if isinstance(row, LoraSpec):
+            _check_lora(place, row)
+        elif place.is_dir():
+            _check_folder(place, row)
+        else:
+            _read(place)
+    except (HubRefused, NotSafetensors, OSError) as error:
+        raise CatalogueError(f"{row.source}: {error}") from None
+
+
+def _check_lora(place: Path, row: LoraSpec) -> None:
+    files = sorted(place.rglob("*.safetensors")) if place.is_dir() else [place]
+    if row.variant is not None and place.is_dir():
+        files = [file for file in files if f".{row.variant}." in file.name]
+    if len(files) != 1:
+        raise HubRefused(f"the folder has {len(files)} .safetensors files; name one of them with `file`")
+    _read(files[0])
+
+
+def _check_folder(folder: Path, row: ModelSpec | ControlNetSpec) -> None:
+    files, family = RepositoryFiles.in_folder(folder), row.family_spec
+    if isinstance(row, ControlNetSpec):
+        if "config.json" not in files.names:
+            raise HubRefused("the folder has no config.json, so it is not a ControlNet in diffusers' layout")
+        _check_class(str(files.read_json("config.json").get("_class_name", "")), family, family.controlnet)
+        names = [row.file] if row.file is not None else folder_files(files, row.variant)
+    else:
+        if "model_index.json" not in files.names:
+            raise HubRefused("the folder has no model_index.json, so it is not a checkpoint in diffusers' layout")
+        named = str(files.read_json("model_index.json").get("_class_name", ""))
+        _check_class(named, family, family.pipeline)
+        # Operators may leave T5 out of a folder where it is never loaded.
+        t5 = [encoder.name for encoder in family.text_encoders if encoder.kind == "t5"]
+        names = model_files(None, row.variant, without=t5 if family.t5_optional else ())(files)
+    weights = [name for name in names if name.endswith(".safetensors")]
+    if not weights:
+        raise HubRefused("the folder has no .safetensors weights")
+    for name in weights:
+        _read(folder / name)
+
+
+def _check_class(named: str, family: Family, expected: str) -> None:
+    """Refuse a class of another family; others of the same one, such as its inpaint pipeline, have its parts."""
+    if named.startswith(_stem(expected)):
+        return
+    stems = {other.id: (_stem(other.pipeline), _stem(other.controlnet)) for other in FAMILIES.values()}
+    owner = next((id for id, names in stems.items() if named.startswith(names)), None)
+    remedy = "no family here can use it" if owner is None else f'set family = "{owner}", or another source'
+    shown = named[:80] or "checkpoint that names no class"
+    raise HubRefused(f"it is a {shown}, and family {family.id} needs a {expected}: {remedy}")
+
+
+def _stem(class_name: str) -> str:
+    return class_name.removesuffix("Pipeline").removesuffix("Model")
+
+
+def _read(file: Path) -> None:
+    if file.suffix != ".safetensors":
+        raise HubRefused("it must be a folder in diffusers' layout or a .safetensors file")
+    try:
+        read_header(file)
+    except NotSafetensors as error:
+        raise HubRefused(f"{file.name} {error}") from None

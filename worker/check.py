@@ -1,0 +1,70 @@
+"""`python -m worker.check`: whether a worker could start here; with `--deep`, whether each model makes an image.
+
+Prints one line for each thing that is right, and exits with status 1 and one line where something is not. Needs no
+Redis and serves nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from pydantic import ValidationError
+
+from contracts.errors import DarkroomError
+from contracts.requests.model_defaults import read_checked_catalogue
+from contracts.settings import SharedSettings, explain
+from worker.runtime.host_environment import set_library_options
+from worker.settings import WorkerSettings
+
+
+def main(words: list[str] | None = None) -> int:
+    """Check; returns the exit status."""
+    words = sys.argv[1:] if words is None else words
+    try:
+        settings = WorkerSettings()
+        set_library_options(settings.device)
+        _check(SharedSettings(), settings, is_deep="--deep" in words)
+    except ValidationError as error:
+        print(f"darkroom: {explain(error)}", file=sys.stderr)  # noqa: T201
+        return 1
+    except DarkroomError as error:
+        print(f"darkroom: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+def _check(shared: SharedSettings, settings: WorkerSettings, *, is_deep: bool) -> None:
+    # Imported here: torch takes seconds, and settings that are wrong are told before that.
+    from worker.runtime.device import describe_device, pick_device
+
+    device = pick_device(settings.device)
+    print(f"device     {describe_device(device)}", flush=True)  # noqa: T201
+    if is_deep:
+        _rehearse(shared, settings)
+
+
+def _rehearse(shared: SharedSettings, settings: WorkerSettings) -> None:
+    """Load each model whose files are here, as a worker would, and generate an image in a few steps."""
+    from contracts.storage import open_storage
+    from worker.generation.warm_up import warm_up
+    from worker.pool.pool import Pool
+    from worker.runtime.warnings import silence_known_warnings
+
+    silence_known_warnings()
+    pool = Pool(
+        read_checked_catalogue(shared.catalogue),
+        device=settings.device,
+        budget_bytes=settings.budget_bytes,
+        policy=settings.policy,
+    )
+    for model in pool.catalogue.models:
+        if not pool.is_here(model.id):
+            print(f"model      {model.id}: to be downloaded first, not tried", flush=True)  # noqa: T201
+            continue
+        pool.prepare(model.id)
+        warm_up(pool, open_storage(shared), model.id)
+        print(f"model      {model.id}: loaded, and made an image", flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main())
