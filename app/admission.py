@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from redis import Redis
 
 from contracts.catalogue.catalogue import ModelSpec
-from contracts.errors import FieldProblem, InvalidRequest
+from contracts.errors import FieldProblem, InvalidRequest, ModelUnavailable
 from contracts.memory.plan import Plan, gib
-from contracts.processes.workers import WorkerReport, read_workers
+from contracts.processes.workers import WorkerReport, read_workers, refusal_of
 from contracts.redis.connection import redis_errors_are_unavailable
 from contracts.requests.parameters import JobParameters
 
 #: Workers report every few seconds, so their reports are not read for every request.
 _CACHE_SECONDS = 1.0
+#: After which a worker tries again what it failed to load.
+_RETRY_SECONDS = 60
 #: The smallest image that can be requested, in pixels.
 _MIN_PIXELS = 64 * 64
 
@@ -69,6 +71,21 @@ class Admission:
             plans = [worker.plan for worker in workers if worker.plan is not None]
             best = max(plans, key=lambda plan: plan.budget_bytes - plan.peak_bytes)
             raise InvalidRequest([explain(best, job)])
+
+    def require_usable(self, job: JobParameters) -> None:
+        """Refuse a job that would fail at once, since every worker has failed to load what it needs.
+
+        Raises:
+            ModelUnavailable: what cannot be used, and why.
+            Unavailable: Redis does not answer.
+        """
+        reports = self._read()
+        for name in job.needs:
+            reason = refusal_of(name, reports)
+            if reason is not None:
+                kind = name.partition(":")[0] if ":" in name else "model"
+                field = {"lora": "loras", "controlnet": "controls"}.get(kind, "model")
+                raise ModelUnavailable(field, reason, _RETRY_SECONDS)
 
     def _read(self) -> list[WorkerReport]:
         read_at, reports = self._reports

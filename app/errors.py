@@ -23,6 +23,7 @@ from contracts.errors import (
     ImageTooLarge,
     InvalidRequest,
     LinkRefused,
+    ModelUnavailable,
     NotAnImage,
     NotFound,
     QueueFull,
@@ -146,6 +147,7 @@ ROWS: Mapping[type[Exception], Row] = {
     JobDidNotComplete: Row(502, "job_failed", "Job failed"),
     Unavailable: Row(503, "unavailable", "Service unavailable"),
     TooManyImages: Row(503, "too_many_images", "Too many images"),
+    ModelUnavailable: Row(503, "model_unavailable", "Model unavailable"),
     Busy: Row(503, "busy", "Service busy"),
     NotReady: Row(503, "not_ready", "Not ready"),
     QuotaExceeded: Row(507, "quota_exceeded", "Storage quota exceeded"),
@@ -221,6 +223,6 @@ def rate_headers(calls_per_minute: int, remaining: int, reset_seconds: float) ->
 def _problems_of(error: Exception) -> tuple[FieldProblem, ...]:
     if isinstance(error, InvalidRequest | NotReady):
         return error.problems
-    if isinstance(error, ImageTooLarge | NotAnImage):
+    if isinstance(error, ImageTooLarge | NotAnImage | ModelUnavailable):
         return (error.problem,)
     return ()

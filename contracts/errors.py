@@ -15,6 +15,7 @@ DarkroomError
 │   ├── QueueFull
 │   ├── TooManyJobs       of one API key
 │   ├── RateExceeded      of one API key
+│   ├── ModelUnavailable  its files turned out to be unusable on every worker
 │   └── TooManyImages     are waiting to be decoded
 ├── Unavailable           Redis or the storage does not answer
 │   └── StorageFull       it takes no more bytes
@@ -139,6 +140,15 @@ class TryLater(DarkroomError):
     def __init__(self, message: str, retry_after_seconds: int) -> None:
         self.retry_after_seconds = retry_after_seconds
         super().__init__(f"{message}; try again in {retry_after_seconds} s")
+
+
+class ModelUnavailable(TryLater):
+    """A model, LoRA or ControlNet that every worker has failed to load; they try again."""
+
+    def __init__(self, field: str, reason: str, retry_after_seconds: int) -> None:
+        """`field`: of the request that names it; `reason`: for clients, without a path."""
+        self.problem = FieldProblem(field, reason)
+        super().__init__(reason, retry_after_seconds)
 
 
 class QueueFull(TryLater):

@@ -17,7 +17,7 @@ from contracts.catalogue.families import FAMILIES, Task
 from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.job_view import ListView
 from contracts.processes.preparations import Preparation
-from contracts.processes.workers import WorkerReport, is_ready, preparation_of, read_workers
+from contracts.processes.workers import WorkerReport, is_ready, preparation_of, read_workers, refusal_of
 from contracts.queue.client import JobQueue
 from contracts.redis.connection import redis_errors_are_unavailable
 from contracts.requests.schema import Txt2ImgRequest
@@ -49,6 +49,10 @@ class ModelView(BaseModel):
     warm_on: list[str] = Field(
         description="Ids of the workers that have the model loaded; empty unless you are an admin."
     )
+    available: bool = Field(
+        description="Whether jobs of it can be sent; false once every worker has failed to load it (503 then)."
+    )
+    unavailable_reason: str | None = Field(description="Why it is not available; null while it is.")
     ready: bool = Field(
         description="Whether any worker has the model's files, so that a job waits for no download."
     )
@@ -200,6 +204,7 @@ def _model(
     family = row.family_spec
     defaults = {**family.defaults, **row.defaults}
     min_side, max_side = bounds_of(Txt2ImgRequest, "width")
+    refusal = refusal_of(row.id, workers)
     return {
         "id": row.id,
         "family": row.family,
@@ -220,6 +225,8 @@ def _model(
         "prompt_hint": row.prompt_hint,
         "warm": bool(warm_on),
         "warm_on": warm_on if principal.is_admin else [],
+        "available": refusal is None,
+        "unavailable_reason": refusal,
         "ready": is_ready(row.id, workers),
         "preparing": preparation_of(row.id, workers),
     }

@@ -171,6 +171,7 @@ class Submission:
     def _check_and_store(self, draft: JobDraft) -> CheckedJob:
         while True:
             job = self.checks.check(draft)
+            self.services.admission.require_usable(job.parameters)
             self.services.admission.require(job.model, job.parameters)
             problem = self.checks.predict_overtime(job.parameters)
             if problem is not None:

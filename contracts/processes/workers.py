@@ -22,7 +22,7 @@ from pydantic import (
 from redis import Redis
 
 from contracts.memory.planner import Capacity
-from contracts.processes.preparations import FETCHING, READING, RETRYING, WAITING, Preparation
+from contracts.processes.preparations import FAILED, FETCHING, READING, RETRYING, WAITING, Preparation
 from contracts.redis import keys
 from contracts.redis.connection import Scripts
 
@@ -184,6 +184,18 @@ def obstacle(name: str, report: WorkerReport) -> Preparation | None:
     if found is None or name in report.warm:
         return None
     return None if name in report.ready and found.state in (WAITING, READING) else found
+
+
+def refusal_of(name: str, reports: Iterable[WorkerReport]) -> str | None:
+    """Why no worker can use something, as each of those that work has found; None where one may be able to.
+
+    Without a worker nothing is known: jobs wait for one.
+    """
+    working = [report for report in reports if report.state in ("idle", "busy")]
+    failed = [
+        found for report in working if (found := obstacle(name, report)) is not None and found.state == FAILED
+    ]
+    return failed[0].message if failed and len(failed) == len(working) else None
 
 
 def _read(ids: list[str], reports: list[str | None]) -> Iterator[WorkerReport]:

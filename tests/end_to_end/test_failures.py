@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Iterator
+from typing import Any
 
+import httpx
 import psutil
 import pytest
 
@@ -16,12 +19,12 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture(scope="module")
 def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """A service whose catalogue also names a broken model and a broken adapter, with short leases."""
+    """A service with a model and an adapter whose files break once it runs, and with short leases."""
     folder = tmp_path_factory.mktemp("fragile")
     built_in = BUILT_IN_CATALOGUE.parent
     rows = BUILT_IN_CATALOGUE.read_text(encoding="utf-8").replace('source = "', f'source = "{built_in}/')
-    (folder / "broken").mkdir()
-    (folder / "broken.safetensors").write_bytes(b"not weights")
+    shutil.copytree(built_in / "shapes-sdxl", folder / "broken")
+    shutil.copy(built_in / "loras" / "shapes-sdxl-tint.safetensors", folder / "broken.safetensors")
     rows += (
         '\n[[models]]\nid = "broken"\nfamily = "sdxl"\nsource = "broken"\n'
         "defaults = { width = 64, height = 64 }\n"
@@ -33,6 +36,8 @@ def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
         "DARKROOM_QUEUE_LEASE_SECONDS": "5",
     }
     running = RunningService(folder / "data", environment=environment)
+    for file in (folder / "broken.safetensors", *(folder / "broken").rglob("*.safetensors")):
+        file.write_bytes(b"not weights")
     yield running
     if running.process.poll() is None:
         running.stop()
@@ -58,6 +63,28 @@ def test_a_failure_has_a_code_and_does_not_change_the_images_of_later_jobs(fragi
         assert "Traceback" not in job["error"]["message"]
         assert job["attempts"] == 1
     assert fragile.bytes_of(fragile.run("txt2img", **body)) == before
+
+
+def test_a_model_that_broke_is_shown_with_its_reason_and_its_requests_are_refused(fragile: RunningService) -> None:
+    seen: list[tuple[httpx.Response, dict[str, Any]]] = []
+
+    def is_refused() -> bool:
+        answer = fragile.http.post("/v1/txt2img", json={"prompt": "a red circle", "model": "broken"})
+        if answer.status_code == 202:
+            fragile.wait(answer.json()["id"])  # the first one finds out
+        model = fragile.http.get("/v1/models/broken").json()
+        seen.append((answer, model))
+        return answer.status_code == 503 and not model["available"]
+
+    wait_until(is_refused)
+    refused, model = seen[-1]
+    assert model["unavailable_reason"].startswith("broken cannot be loaded: ")
+    assert "/" not in model["unavailable_reason"]
+    assert refused.json()["code"] == "model_unavailable"
+    assert [(problem["field"], problem["message"]) for problem in refused.json()["errors"]] == [
+        ("model", model["unavailable_reason"])
+    ]
+    assert fragile.http.get("/v1/models/shapes-sdxl").json()["available"] is True
 
 
 def test_other_users_can_read_nothing_of_the_data(fragile: RunningService) -> None:

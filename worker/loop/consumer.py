@@ -112,6 +112,7 @@ class Consumer:
             self._completer,
             settings,
             must_release=lambda: self._shutdown.overdue,
+            note_load_failure=self._warm_list.note_job_failure,
         )
 
     def _build_completer(self, claims: Claims, storage: Storage, counters: Counters) -> JobCompleter:

@@ -10,6 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack
 from functools import partial
 
+from contracts.errors import FailureCode
 from contracts.leases.claim import Claim
 from worker.engine.coroutine import Stopped
 from worker.engine.engine import Engine
@@ -42,8 +43,15 @@ class JobsInFlight:
         completer: JobCompleter,
         settings: WorkerSettings,
         must_release: Callable[[], bool],
+        note_load_failure: Callable[[str, str], object] = lambda model, message: None,
     ) -> None:
-        """`must_release`: asked before each call: whether all jobs go back to their queues."""
+        """Take no job yet.
+
+        Args:
+            must_release: asked before each call: whether all jobs go back to their queues.
+            note_load_failure: told the model of a job that failed since something could not be loaded, and why.
+        """
+        self._note_load_failure = note_load_failure
         self._engine, self._work, self._lookahead = engine, work, lookahead
         self._reporter, self._heartbeat, self._completer = reporter, heartbeat, completer
         self._settings, self._must_release = settings, must_release
@@ -116,6 +124,8 @@ class JobsInFlight:
             if error is not None and not isinstance(error, Stopped):
                 raise error  # a bug, or a `SystemExit` of a library: jobs' own errors are results
             result = JobResult("released" if self.device_failure is None else "device_failed")
+        if result.error is not None and result.error.code is FailureCode.MODEL_LOAD_FAILED:
+            self._note_load_failure(flight.job.parameters.model, result.error.message)
         while len(self._unwritten()) >= _MAX_UNWRITTEN:
             wait(self._completions, _WATCHED_SECONDS, return_when=FIRST_COMPLETED)
             # The watches of the jobs that are being written see whether those hang.

@@ -22,6 +22,8 @@ _log = logging.getLogger(__name__)
 #: Maximum time that a start waits for models on this machine; slower ones are loaded while jobs go on.
 _START_SECONDS = 60.0
 _POLL_SECONDS = 0.02
+#: Time after which a model that could not be loaded is tried again; its files may have been mended.
+_RETRY_SECONDS = 60.0
 
 
 class WarmList:
@@ -33,18 +35,36 @@ class WarmList:
         self._prefetcher = prefetcher
         self._storage = storage
         self._is_compiled = is_compiled
+        self._wanted: frozenset[str] = frozenset()
         self._left: list[str] = []
-        self._failures: tuple[Preparation, ...] = ()
+        #: Model -> why it could not be loaded, and when; replaced as a whole, since other threads read it.
+        self._failures: dict[str, tuple[str, float]] = {}
 
     @property
     def failures(self) -> list[Preparation]:
-        """Those that could not be loaded, and were not loaded since, for the worker's report. In any thread."""
-        warm = self._pool.warm
-        return [failure for failure in self._failures if failure.name not in warm]
+        """What could not be loaded, and was not loaded since, for the worker's report. In any thread.
+
+        A model of the list is tried again; another is forgotten after as long, and tried for the next job.
+        """
+        warm, now = self._pool.warm, time.monotonic()
+        return [
+            Preparation(name=model, state=FAILED, message=message)
+            for model, (message, failed_at) in self._failures.items()
+            if model not in warm and (model in self._wanted or now - failed_at < _RETRY_SECONDS)
+        ]
+
+    def note_failure(self, model: str, message: str) -> None:
+        """A model could not be loaded, for a job or for this list."""
+        self._failures = {**self._failures, model: (message, time.monotonic())}
+
+    def note_job_failure(self, model: str, message: str) -> None:
+        """A job of this model failed since something could not be loaded: the model, or one of its ControlNets."""
+        if message.startswith(f"{model} cannot be loaded"):
+            self.note_failure(model, message)
 
     def start(self, models: Sequence[str]) -> None:
         """Load those that are on this machine, and have the others downloaded: they are loaded later."""
-        self._left = list(models)
+        self._wanted, self._left = frozenset(models), list(models)
         deadline = time.monotonic() + _START_SECONDS
         self.load_prepared()
         while self._is_reading() and time.monotonic() < deadline:
@@ -52,7 +72,8 @@ class WarmList:
             self.load_prepared()
 
     def load_prepared(self) -> None:
-        """Load those that have been prepared by now."""
+        """Load those that have been prepared by now; try those again whose last attempt is long ago."""
+        self._retry()
         for model in list(self._left):
             if model in self._prefetcher.ready:
                 self._left.remove(model)
@@ -61,6 +82,15 @@ class WarmList:
                 self._left.remove(model)
             else:
                 self._prefetcher.begin(model, always_wanted=True)
+
+    def _retry(self) -> None:
+        now = time.monotonic()
+        for model, (message, failed_at) in self._failures.items():
+            is_due = model in self._wanted and now - failed_at > _RETRY_SECONDS
+            if is_due and model not in self._left and model not in self._pool.warm:
+                self.note_failure(model, message)
+                self._prefetcher.forget([model])
+                self._left.append(model)
 
     def _is_reading(self) -> bool:
         """Whether one of them will soon be prepared: its files are on this machine, and are being read."""
@@ -80,8 +110,9 @@ class WarmList:
             _log.info("%s: loaded", model, extra={"seconds": round(time.monotonic() - started_at, 3)})
         except JobFailed as failure:
             # Jobs of a model that cannot be loaded fail with this message; the other models are served.
-            _log.error("%s", failure.message, exc_info=failure.__cause__)
-            self._failures += (Preparation(name=model, state=FAILED, message=failure.message),)
+            if self._failures.get(model, ("", 0.0))[0] != failure.message:
+                _log.error("%s", failure.message, exc_info=failure.__cause__)
+            self.note_failure(model, failure.message)
         except NotPrepared as error:
             _log.warning("%s any more", error)
             self._prefetcher.forget([model])
