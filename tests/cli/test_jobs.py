@@ -39,7 +39,6 @@ def test_a_detached_job_is_listed_shown_watched_and_its_images_are_fetched_once(
     assert capsys.readouterr().out.splitlines()[1].startswith(f"{id}  queued  txt2img  shapes-sdxl")
     assert main(["jobs", "show", id]) == 0
     shown = capsys.readouterr().out
-    assert '"priority": "low"' in shown
     assert '"for": "me"' in shown
 
     data = worker.complete(worker.claim())
