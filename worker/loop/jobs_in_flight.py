@@ -43,7 +43,7 @@ class JobsInFlight:
         completer: JobCompleter,
         settings: WorkerSettings,
         must_release: Callable[[], bool],
-        note_load_failure: Callable[[str, str], object] = lambda model, message: None,
+        note_load_failure: Callable[[str, str], object],
     ) -> None:
         """Take no job yet.
 
