@@ -98,10 +98,10 @@ def generate(arguments: argparse.Namespace) -> None:
         refuse_to_overwrite(names, force=arguments.force)  # before anything is computed
     with Client(arguments.server, key=arguments.key) as client:
         job = client.submit(task, body)
-        print(job["id"], flush=True)
-        if arguments.detach:
-            return
         try:
+            print(job["id"], flush=True)
+            if arguments.detach:
+                return
             job = follow(client, job, timeout_seconds=arguments.timeout)
         except KeyboardInterrupt:
             client.cancel(job["id"])
