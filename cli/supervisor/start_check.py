@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from contracts.catalogue.cached import AnySpec, select_files
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, read_catalogue
 from contracts.catalogue.lines import find_line
 from contracts.errors import CatalogueError, DarkroomError
 from contracts.hub.access import check_access
@@ -49,10 +49,13 @@ def check_catalogue() -> Catalogue:
     """
     path = SharedSettings().catalogue
     try:
-        catalogue = read_checked_catalogue(path)
+        catalogue = read_catalogue(path)
+        refused = list(_local_refusals(catalogue))
+        if not refused:  # the defaults of a model are compared with its files
+            catalogue = read_checked_catalogue(path)
     except DarkroomError as error:
         raise RuntimeError(str(error)) from None
-    refused = [*_local_refusals(catalogue), *_refusals(_needs(catalogue))]
+    refused += _refusals(_needs(catalogue))
     if refused:
         text = path.read_text(encoding="utf-8")
         raise RuntimeError("; ".join(f"{_place_of(path, text, catalogue, row)}: {why}" for row, why in refused))

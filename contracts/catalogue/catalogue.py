@@ -16,7 +16,7 @@ from typing import Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from contracts.catalogue.families import Mode, Task
+from contracts.catalogue.families import Family, Mode, Task
 from contracts.catalogue.lines import find_line
 from contracts.catalogue.rows import SOURCE_FORMS, Row, Variant, WeightRow, address_of
 from contracts.catalogue.schedulers import SCHEDULERS, Kind, mismatch, names_for
