@@ -110,7 +110,7 @@ def test_a_service_that_cannot_start_says_why_in_one_line(settings: dict[str, st
 def test_without_keys_a_public_address_is_refused(redis_url: str) -> None:
     status, error = run(DARKROOM_REDIS_URL=redis_url, DARKROOM_API_HOST="0.0.0.0")
 
-    assert status == 1
+    assert status == os.EX_TEMPFAIL
     assert error.startswith("darkroom api: there are no API keys, so anybody who can reach 0.0.0.0")
     assert "darkroom keys create" in error
     assert len(error.splitlines()) == 1
