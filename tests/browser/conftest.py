@@ -16,7 +16,7 @@ from tests.browser.studio import Studio
 from tests.support.running_service import RunningService
 
 #: What a page waits for: a job of a small model takes seconds, and minutes on a machine that does much else.
-PATIENCE_MILLISECONDS = 60_000
+PATIENCE_MILLISECONDS = 120_000
 _QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 _OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 

@@ -38,6 +38,8 @@ def test_images_and_uploads_go_through_the_bucket(
         answer = service.http.get(first["images"][0]["url"])
         assert answer.status_code == 307
         assert answer.headers["location"].startswith(s3_environment["AWS_ENDPOINT_URL"])
+        policy = service.http.get("/", headers={"Accept": "text/html"}).headers["content-security-policy"]
+        assert f"img-src 'self' data: blob: {s3_environment['AWS_ENDPOINT_URL']};" in policy
         stored = BucketStorage(url)
         assert len(stored.find("images/")) == 3
         assert len(stored.find("inputs/")) == 2
