@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +27,9 @@ from contracts.catalogue.cached import find_cached
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.errors import AdapterRefused, CatalogueError, Conflict, FieldProblem, Gone, InvalidRequest, NotFound
 from contracts.job_view import ListView
+from contracts.processes.preparations import Preparation
+from contracts.processes.workers import WorkerReport, is_ready, preparation_of, read_workers
+from contracts.redis.connection import redis_errors_are_unavailable
 from contracts.uploads.loras import LoraRegistry, UploadedLora
 from contracts.uploads.owner_bytes import ByteLimit
 from contracts.weights.finite import check_finite
@@ -75,6 +79,14 @@ class LoraView(BaseModel):
         None, description="`all`, or `owner`: only whoever uploaded it; null unless it was uploaded."
     )
     created_at: AwareDatetime | None = Field(None, description="When it was uploaded; null unless it was.")
+    ready: bool = Field(
+        True,
+        description="Whether any worker has its file, so that a job waits for no download; always true of an "
+        "uploaded one.",
+    )
+    preparing: Preparation | None = Field(
+        None, description="How a worker's download of it goes on; null where none is needed or under way."
+    )
 
 
 class LoraList(ListView[LoraView]):
@@ -82,9 +94,11 @@ class LoraList(ListView[LoraView]):
 
 
 @router.get("/loras", dependencies=[LIST_LIMITED], responses=problems(429, 503))
-def list_loras(catalogue: VisibleCatalogueDep) -> LoraList:
+def list_loras(catalogue: VisibleCatalogueDep, services: ServicesDep) -> LoraList:
     """List the LoRAs that your requests may use."""
-    return LoraList(data=[_view(row, catalogue) for row in catalogue.loras])
+    with redis_errors_are_unavailable():
+        workers = read_workers(services.queue.connection)
+    return LoraList(data=[_view(row, catalogue, workers) for row in catalogue.loras])
 
 
 @router.post(
@@ -140,7 +154,7 @@ async def add_lora(
 
     body = f"{sha256} {id}".encode()
     lora = await run_in_threadpool(lambda: call.run(body, response, create, find, lambda lora: lora.id))
-    return _view(lora, catalogue)
+    return _view(lora, catalogue, [])
 
 
 @router.delete(
@@ -210,7 +224,7 @@ def _id_of(file: SpooledFile, name: str | None, sha256: str) -> str:
     return id
 
 
-def _view(row: LoraSpec, catalogue: Catalogue) -> LoraView:
+def _view(row: LoraSpec, catalogue: Catalogue, workers: Sequence[WorkerReport]) -> LoraView:
     view = LoraView(id=row.id, family=row.family, title=row.title, trigger=row.trigger, models=list(row.models))
     facts = row.facts if isinstance(row, UploadedLora) else _read(row, catalogue)
     known: dict[str, Any] = {} if facts is None else facts.model_dump(exclude={"family", "models", "values"})
@@ -221,6 +235,9 @@ def _view(row: LoraSpec, catalogue: Catalogue) -> LoraView:
             "visible_to": "all" if row.owner is None else "owner",
             "created_at": row.created_at,
         }
+    else:  # an uploaded file is in the service's storage, where each worker reads it
+        name = f"lora:{row.id}"
+        known |= {"ready": is_ready(name, workers), "preparing": preparation_of(name, workers)}
     return LoraView.model_validate(view.model_dump() | known)
 
 

@@ -20,6 +20,8 @@ from contracts.auth.api_keys import ApiKeyStore, Scope
 from contracts.hub.selection import lora_file
 from contracts.hub.snapshot import fetch
 from contracts.hub.source import HubSource
+from contracts.processes.preparations import Preparation
+from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.client import JobQueue
 from contracts.settings import BUILT_IN_CATALOGUE, SharedSettings
 from contracts.storage import Storage
@@ -427,3 +429,19 @@ def test_an_admins_upload_is_shared_and_only_an_admin_can_remove_it(clients: Cal
     assert clients("bob").delete("/v1/loras/mine").status_code == 403
     assert clients("admin").delete("/v1/loras/mine").status_code == 204
     assert "mine" not in _ids(clients("bob"))
+
+
+def test_a_lora_shows_how_its_download_goes_on_until_a_worker_has_it(client: TestClient, queue: JobQueue) -> None:
+    def state(id: str) -> tuple[bool, str | None]:
+        (row,) = (row for row in client.get("/v1/loras").json()["data"] if row["id"] == id)
+        return row["ready"], row["preparing"] and row["preparing"]["state"]
+
+    def report(**fields: Any) -> None:
+        publish(queue.connection, WorkerReport(id="w", state="idle", **fields), ttl_seconds=60)
+
+    _add(client, name="mine")
+    assert (state("shapes-sdxl-tint"), state("mine")) == ((False, None), (True, None))
+    report(preparing=[Preparation(name="lora:shapes-sdxl-tint", state="fetching", bytes_done=5, bytes_total=10)])
+    assert state("shapes-sdxl-tint") == (False, "fetching")
+    report(ready=["lora:shapes-sdxl-tint"])
+    assert state("shapes-sdxl-tint") == (True, None)
