@@ -10,5 +10,6 @@ residency.py what the device is set up for: model, plan, adapters
 policy.py    which suspended calls are served next; pure
 accounts.py  what each owner has been served
 turns.py     which model the device serves, and for how long
+meter.py     what served calls have cost each job
 costs.py     what a call of so many rows takes, learned while running
 """

@@ -10,8 +10,6 @@ import logging
 import time
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -19,12 +17,11 @@ import torch
 from worker.engine.attempts import Attempts
 from worker.engine.calls import Call
 from worker.engine.coroutine import Coroutine, Turn
-from worker.engine.costs import CallCosts
 from worker.engine.job import Job, JobInFlight
+from worker.engine.meter import CallMeter, call_of, kind_of
 from worker.engine.policy import Policy, StepPolicy, Waiting
 from worker.engine.residency import Residency
 from worker.pool.pool import Pool
-from worker.runtime.call_timer import CallTimer
 from worker.runtime.out_of_memory import raise_if_device_failed
 
 _log = logging.getLogger(__name__)
@@ -38,8 +35,6 @@ class Engine:
 
     Attributes:
         residency: what the device is set up for.
-        costs: what calls take.
-        calls, rows: made since the start, of denoisers.
     """
 
     def __init__(
@@ -62,20 +57,17 @@ class Engine:
             is_encoded_elsewhere: whether another thread encodes a job's prompts: others are served meanwhile.
         """
         self.residency = Residency(pool)
-        self.costs = CallCosts()
-        self.calls = self.rows = 0
         self._alive_at = time.monotonic()
         self._pool = pool
         self._policy = policy or StepPolicy(self.residency.move_seconds, lower_tier_share)
         self._max_rows, self._buckets = max_rows, buckets
-        self._on_call = on_call
         self._is_encoded_elsewhere = is_encoded_elsewhere
         self._jobs: list[JobInFlight] = []
         self._number = 0
         #: Job id -> since when it has waited for others to end.
         self._blocked: dict[str, float] = {}
         self._measuring = ExitStack()
-        self._timer = CallTimer(pool.device)
+        self._meter = CallMeter(pool.device, self.residency, on_call)
         self._attempts = Attempts(self.residency, pool.device)
 
     @property
@@ -125,7 +117,7 @@ class Engine:
         Raises:
             DeviceFailed: the device no longer works; `close` gives up what is in flight.
         """
-        self._timer.poll()
+        self._meter.poll()
         with torch.inference_mode():
             for job in list(self._jobs):
                 reason = None if job.coroutine.dead else job.stop_reason()
@@ -153,7 +145,7 @@ class Engine:
         return given_up
 
     def _end(self, job: JobInFlight) -> None:
-        self._timer.poll()
+        self._meter.poll()
         self._jobs.remove(job)
         self.residency.remove(job)
         if not self._jobs:
@@ -174,7 +166,7 @@ class Engine:
         if not can_run:
             return []
         waiting = [self._waiting(job) for job in can_run]
-        return self._policy.choose(waiting, self.costs, self._max_rows, self._buckets)
+        return self._policy.choose(waiting, self._meter.costs, self._max_rows, self._buckets)
 
     def _waiting(self, job: JobInFlight) -> Waiting:
         about, wait, now = job.job, job.coroutine.wait, time.monotonic()
@@ -189,7 +181,7 @@ class Engine:
             deadline_in_seconds=None if about.deadline_at is None else about.deadline_at - now,
             key=None if call is None else _key(job, call),
             additions=None if call is None else call.additions,
-            kind=_kind(job, wait),
+            kind=kind_of(job, wait),
             rows=about.parameters.num_images if call is None else call.rows,
             images=about.parameters.num_images,
             max_images=self.residency.max_images(job),
@@ -202,7 +194,7 @@ class Engine:
         return job.coroutine.wait == Turn("encode_prompt") and self._is_encoded_elsewhere(job.job.id)
 
     def _remaining_seconds(self, job: JobInFlight) -> float:
-        seconds = self.costs.seconds(job.step_kind, job.job.parameters.num_images)
+        seconds = self._meter.costs.seconds(job.step_kind, job.job.parameters.num_images)
         return seconds * (job.steps_left + 1)  # decoding counts as a step
 
     # -- serving --------------------------------------------------------------------------------------
@@ -223,15 +215,15 @@ class Engine:
             self._wake(first, error=error.with_traceback(None))
             return
         if isinstance(first.coroutine.wait, Turn):
-            kind, started_at = _kind(first, first.coroutine.wait), time.perf_counter()
+            kind, started_at = kind_of(first, first.coroutine.wait), time.perf_counter()
             self._wake(first)
-            self.costs.learn(kind, first.job.parameters.num_images, time.perf_counter() - started_at)
+            self._meter.costs.learn(kind, first.job.parameters.num_images, time.perf_counter() - started_at)
             return
         # Jobs with the same adapters side by side: one change then serves them all.
         group.sort(key=lambda job: job.adapters.key)
-        self._timer.start()
-        results = self._attempts.make([(job, _call_of(job)) for job in group])
-        self._timer.stop(partial(self._account, _Served.of(group, self.residency)))
+        self._meter.start()
+        results = self._attempts.make([(job, call_of(job)) for job in group])
+        self._meter.stop(group)
         self._note_memory(group)
         for job in group:
             result = results.pop(0)  # nothing but the job keeps it
@@ -240,39 +232,13 @@ class Engine:
             else:
                 self._wake(job, result)
 
-    def _account(self, served: _Served, seconds: float) -> None:
-        """Share the seconds of a call among its jobs, and learn from them."""
-        rows = sum(served.rows)
-        self.costs.learn(served.kind, rows, seconds)
-        if served.is_denoiser:
-            self.calls, self.rows = self.calls + 1, self.rows + rows
-            if self._on_call is not None:
-                self._on_call(served.jobs[0].job.parameters.model, rows)
-        for job, own_rows in zip(served.jobs, served.rows, strict=True):
-            share, usage = seconds * own_rows / rows, job.usage
-            job.coroutine.used_seconds += share
-            usage.joined |= len(served.jobs) > 1
-            if served.entry == "__call__":
-                usage.denoise_seconds += share
-            if served.is_denoiser:
-                usage.calls += 1
-                usage.own_rows += served.rows_of(job.job.owner)
-                usage.image_rows = own_rows / job.job.parameters.num_images
-                usage.call_images += rows / usage.image_rows
-
     def _wake(self, job: JobInFlight, value: Any = None, error: BaseException | None = None) -> None:
         steps_before = job.steps_done
         job.coroutine.wake(value, error)
         self._alive_at = time.monotonic()
         self._note_memory([job])
         if job.steps_done > steps_before:
-            self._learn_step(job)
-
-    def _learn_step(self, job: JobInFlight) -> None:
-        now = job.coroutine.used_seconds
-        if job.step_used_seconds is not None:
-            self.costs.learn(job.step_kind, job.job.parameters.num_images, now - job.step_used_seconds)
-        job.step_used_seconds = now
+            self._meter.learn_step(job)
 
     def note_memory(self, job: JobInFlight) -> None:
         """Inside the job's coroutine, before its receipt: note what it has taken since it was woken."""
@@ -285,35 +251,6 @@ class Engine:
                 job.usage.peak_bytes = max(job.usage.peak_bytes or 0, peak_bytes)
 
 
-@dataclass(frozen=True)
-class _Served:
-    """A call that was made, without its tensors: the device may still be computing it when others are prepared."""
-
-    jobs: tuple[JobInFlight, ...]
-    rows: tuple[int, ...]
-    entry: str
-    kind: Hashable
-    is_denoiser: bool
-
-    @classmethod
-    def of(cls, group: Sequence[JobInFlight], residency: Residency) -> _Served:
-        calls = [_call_of(job) for job in group]
-        first, kind = calls[0], _kind(group[0], calls[0])
-        rows = tuple(call.rows for call in calls)
-        return cls(tuple(group), rows, first.entry, kind, residency.is_denoiser(first.module))
-
-    def rows_of(self, owner: str) -> int:
-        """Rows of one owner's jobs."""
-        return sum(rows for job, rows in zip(self.jobs, self.rows, strict=True) if job.job.owner == owner)
-
-
-def _call_of(job: JobInFlight) -> Call:
-    wait = job.coroutine.wait
-    if not isinstance(wait, Call):
-        raise TypeError(f"job {job.job.id} waits for {wait}, not for a call")
-    return wait
-
-
 def _key(job: JobInFlight, call: Call) -> Hashable | None:
     """Equal for calls that can be made as one; None for one that is made alone."""
     if job.job.exact or call.entry == "encode":  # what an encoder returns is an object that cannot be cut
@@ -321,10 +258,3 @@ def _key(job: JobInFlight, call: Call) -> Hashable | None:
     # Tiles, which a plan may ask the decoder for, change the image.
     tile_side = job.placed.plan.tile_side if job.placed is not None and call.entry == "decode" else None
     return call.key, tile_side
-
-
-def _kind(job: JobInFlight, wait: Call | Turn | None) -> Hashable:
-    """What the seconds of a call are learned for."""
-    if isinstance(wait, Call):
-        return (id(wait.module), wait.entry, wait.shape)
-    return (job.job.parameters.model, wait.stage if wait is not None else "")
