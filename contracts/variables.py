@@ -26,7 +26,7 @@ _PARTS = {"contracts": "", "app": "API_", "worker": "WORKER_", "dispatcher": "WE
 _OTHERS = frozenset(
     _PREFIX + name
     for name in (
-        *("SERVER", "API_KEY", "PROGRESS"),
+        *("SERVER", "API_KEY", "PROGRESS", "SCREENSHOTS"),
         *("PUBLISH", "VERSION", "WORKER_MEMORY"),
         *("CHECK_ALL", "SENTINEL_SERVERS", "SOAK_MINUTES", "ISOLATION_HISTORIES"),
         *("CHAOS_JOBS", "CHAOS_SEED", "CHAOS_OUTAGE_SECONDS"),

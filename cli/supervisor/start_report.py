@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.source import HubSource
@@ -56,14 +58,18 @@ class StartReport:
     def end(self, url: str) -> None:
         """Say what can be done with a service that is ready."""
         if self._is_for_people:
+            facts = {"API": [f"{url}/docs"], "stop": ["Ctrl-C; running jobs finish first\n"]}
             self._print("\n")
-            self.tell(
-                {"page": [f"{url}/"], "API": [f"{url}/docs"], "stop": ["Ctrl-C; running jobs finish first\n"]}
-            )
+            self.tell(({"page": [f"{url}/"]} if _has_page() else {}) | facts)
 
     def _print(self, text: str) -> None:
         sys.stderr.write(text)
         sys.stderr.flush()
+
+
+def _has_page() -> bool:
+    """Whether the API, whose setting it is, shows browsers a page."""
+    return TypeAdapter(bool).validate_python(os.environ.get("DARKROOM_API_PAGE") or "on")
 
 
 def darkroom_version() -> str:

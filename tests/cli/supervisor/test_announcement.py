@@ -160,3 +160,6 @@ def test_what_workers_found_is_told_on_a_terminal_and_so_is_where_the_page_is(
     assert told[1] == "  models     shapes-sdxl  sdxl   16.4 MiB  all resident, default"
     assert [line.split()[0] for line in told[2:4]] == ["shapes-sd3", "shapes-flux"]
     assert f"  page       {api.url}/" in told
+    monkeypatch.setenv("DARKROOM_API_PAGE", "off")
+    _, told = run(Announcement(api.url, redis_url, catalogue, workers=2), capsys, "-", lambda: None)
+    assert [line.split()[0] for line in told[-3:] if line] == ["API", "stop"]
