@@ -1,12 +1,12 @@
-"""Encodes prompts into embeddings before the pipeline call, and caches them.
+"""Encodes a job's prompts into embeddings before its pipeline call, and caches them.
 
-Each prompt is encoded alone, whatever images share its call, so an embedding has the same bytes computed or
-cached, alone or with others. Knows nothing of where the encoders are placed.
+Each prompt is encoded alone, so an embedding has the same bytes computed or cached. Knows nothing of where the
+encoders are placed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,17 +26,17 @@ from worker.families import DiffusersFamily, GenerationInputs, Prompt, PromptArg
 
 @dataclass
 class PromptEncoder:
-    """The text encoders of one model for one pipeline call.
+    """The text encoders of one model for one job.
 
     Attributes:
         pipeline: its `encode_prompt` is called.
         device, dtype: of the embeddings, independent of where and in which dtype an encoder computes.
         state: what else determines an embedding: content hash of the weights, dtypes, which encoders are present.
-        adapter_sets: the adapters of each image.
+        adapters: of the job.
         activate: makes adapters act on the text encoders while inside.
         t5: the proxy for a T5 on the CPU; None if it is not there.
-        hits, misses: cache look-ups of this call; one per distinct prompt with the same adapters.
-        owners: of the jobs of the images, one for each image.
+        owner: of the job.
+        hits, misses: look-ups of this job in the cache.
     """
 
     pipeline: Any
@@ -45,13 +45,13 @@ class PromptEncoder:
     dtype: torch.dtype
     cache: EmbeddingCache
     state: tuple[object, ...]
-    adapter_sets: Sequence[AdapterSet]
+    adapters: AdapterSet
     activate: Callable[[AdapterSet], AbstractContextManager[None]]
     t5: JobT5Proxy | None = None
-    hits: int = 0
-    misses: int = 0
-    owners: Sequence[str] = ()
-    _by_owner: dict[str, CacheUse] = field(default_factory=dict)
+    owner: str = ""
+    hits: int = field(default=0, init=False)
+    misses: int = field(default=0, init=False)
+    _owners_hits: int = field(default=0, init=False)
 
     @property
     def _spec(self) -> Family:
@@ -62,21 +62,19 @@ class PromptEncoder:
         return tokenizers_of(self.pipeline, self._spec)
 
     def encode(self, inputs: GenerationInputs) -> dict[str, torch.Tensor]:
-        """Return the embedding arguments of the pipeline call, one row per image.
-
-        All images must have as many windows: see `windows`.
-        """
-        prompts, negatives = self._prompts(inputs)
-        embeddings = {"": self._encode_all(prompts)}
-        if negatives is not None:
-            embeddings["negative_"] = self._encode_all(negatives)
-        windows = max(embedding.windows for rows in embeddings.values() for embedding in rows)
-        arguments = {}
-        for prefix, rows in embeddings.items():
-            pairs = zip(rows, self.adapter_sets, negatives if prefix and negatives else prompts, strict=True)
-            rows = [self._padded(*pair, windows) for pair in pairs]
-            arguments[f"{prefix}prompt_embeds"] = torch.cat([row.sequence for row in rows]).to(self.device)
-            arguments[f"{prefix}pooled_prompt_embeds"] = torch.cat([row.pooled for row in rows]).to(self.device)
+        """Return the embedding arguments of the pipeline call: tensors of one row per image."""
+        encoding = self.family.encoding
+        prompts = {"": encoding.prompt_of(inputs)}
+        negative = encoding.negative_prompt_of(inputs, self.pipeline.config)
+        if negative is not None:
+            prompts["negative_"] = negative
+        embeddings = {prefix: self._look_up(prompt) for prefix, prompt in prompts.items()}
+        windows = max(embedding.windows for embedding in embeddings.values())
+        arguments, images = {}, inputs.job.num_images
+        for prefix, prompt in prompts.items():
+            row = self._padded(embeddings[prefix], prompt, windows)
+            arguments[f"{prefix}prompt_embeds"] = torch.cat([row.sequence] * images).to(self.device)
+            arguments[f"{prefix}pooled_prompt_embeds"] = torch.cat([row.pooled] * images).to(self.device)
         return arguments
 
     def is_cached(self, prompt: PromptArguments) -> bool:
@@ -85,34 +83,22 @@ class PromptEncoder:
 
     @property
     def cache_use(self) -> CacheUse:
-        """The look-ups of this call."""
+        """Look-ups of this job in the cache."""
         return CacheUse(hits=self.hits, misses=self.misses, ahead=0 if self.t5 is None else self.t5.count)
 
-    def cache_use_of(self, owner: str) -> CacheUse:
-        """The look-ups of one owner's jobs in this call, as if nobody else had ever used the cache."""
-        return self._by_owner.get(owner, CacheUse())
+    @property
+    def owners_cache_use(self) -> CacheUse:
+        """The same look-ups as if nobody but the job's owner had ever used the cache."""
+        return CacheUse(hits=self._owners_hits, misses=self.hits + self.misses - self._owners_hits)
 
-    def _prompts(self, inputs: GenerationInputs) -> tuple[list[Prompt], list[Prompt] | None]:
-        encoding = self.family.encoding
-        return encoding.prompts(inputs), encoding.negative_prompts_of(inputs, self.pipeline.config)
-
-    def _encode_all(self, prompts: Sequence[Prompt]) -> list[Embedding]:
-        """Return the embedding of each image; each distinct prompt is encoded once."""
-        pairs = [
-            (adapters.for_text_encoders, prompt)
-            for adapters, prompt in zip(self.adapter_sets, prompts, strict=True)
-        ]
-        keys = [self._key(*pair) for pair in pairs]
-        uses = dict.fromkeys(zip(self.owners or [""] * len(keys), keys, strict=True))
-        known = {use for use in uses if self.cache.is_known_to(*use)}
-        embeddings = {
-            key: self._embedding(key, *pair) for key, pair in dict(zip(keys, pairs, strict=True)).items()
-        }
-        for owner, key in uses:
-            before, is_hit = self.cache_use_of(owner), (owner, key) in known
-            self._by_owner[owner] = CacheUse(hits=before.hits + is_hit, misses=before.misses + (not is_hit))
-            self.cache.note_use(owner, key)
-        return [embeddings[key] for key in keys]
+    def _look_up(self, prompt: Prompt) -> Embedding:
+        """Return the prompt's embedding, cached or computed."""
+        adapters = self.adapters.for_text_encoders
+        key = self._key(adapters, prompt)
+        self._owners_hits += self.cache.is_known_to(self.owner, key)
+        embedding = self._embedding(key, adapters, prompt)
+        self.cache.note_use(self.owner, key)
+        return embedding
 
     def _key(self, adapters: AdapterSet, prompt: Prompt) -> tuple[object, ...]:
         more = tuple(sorted(prompt.chunks.items()))
@@ -137,10 +123,10 @@ class PromptEncoder:
         self.cache.put(key, embedding)
         return embedding
 
-    def _padded(self, embedding: Embedding, adapters: AdapterSet, prompt: Prompt, windows: int) -> Embedding:
+    def _padded(self, embedding: Embedding, prompt: Prompt, windows: int) -> Embedding:
         if embedding.windows in (0, windows):
             return embedding
-        adapters = adapters.for_text_encoders
+        adapters = self.adapters.for_text_encoders
         with self.activate(adapters):
             return padded(embedding, self._empty(adapters, prompt), windows)
 

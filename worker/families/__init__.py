@@ -26,26 +26,22 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True)
 class GenerationInputs:
-    """Inputs of one pipeline call.
+    """Inputs of one job's pipeline call.
 
     Attributes:
-        job: parameters of the first job; those that a pipeline takes are equal in all of them.
-        prompts: argument (`prompt`, `negative_prompt`, …) -> one text per image; without those that no job has.
-        chunks: per image, the same -> weighted spans where the encoders read more than the text; empty: nowhere.
         image, mask, controls: images of the output's size; a control is None where the job's `image` serves.
     """
 
     job: JobParameters
-    prompts: Mapping[str, list[str]]
-    chunks: Sequence[Mapping[str, Chunks]] = ()
     image: Image.Image | None = None
     mask: Image.Image | None = None
     controls: Sequence[Image.Image | None] = ()
 
     @property
-    def num_images(self) -> int:
-        """Images that the call generates."""
-        return len(self.prompts["prompt"])
+    def texts(self) -> dict[str, str]:
+        """Prompt field -> what the encoders read of it, without weights; without the fields that the job lacks."""
+        texts = {field: self.job.text_of(field) for field in PROMPT_FIELDS}
+        return {field: text for field, text in texts.items() if text is not None}
 
     @property
     def size(self) -> dict[str, int]:
@@ -59,12 +55,12 @@ class GenerationInputs:
         The image is repeated for each generator: given once, some pipelines draw all noise from the first
         generator, and an image would depend on its position in the call.
         """
-        return {"image": [self.image] * self.num_images, "strength": self.job.strength}
+        return {"image": [self.image] * self.job.num_images, "strength": self.job.strength}
 
     @property
     def inpaint_mask(self) -> dict[str, Any]:
         """Argument for the mask, once per image."""
-        return {"mask_image": [self.mask] * self.num_images}
+        return {"mask_image": [self.mask] * self.job.num_images}
 
     @property
     def guidance_scale(self) -> float:
@@ -72,9 +68,9 @@ class GenerationInputs:
         return 1.0 if self.job.guidance_scale is None else self.job.guidance_scale
 
     @property
-    def negative_prompts(self) -> Sequence[str]:
-        """One negative prompt per image; empty texts if the jobs have none."""
-        return self.prompts.get("negative_prompt", [""] * self.num_images)
+    def negative_prompt(self) -> str:
+        """The negative prompt; empty if the job has none."""
+        return self.texts.get("negative_prompt", "")
 
     def control_weights(self) -> dict[str, Any]:
         """Arguments for the scales and step ranges of the ControlNets."""
@@ -86,29 +82,18 @@ class GenerationInputs:
         }
 
 
-def prompts_per_image(jobs: Sequence[JobParameters]) -> dict[str, list[str]]:
-    """Return one text per image for each prompt field that the jobs have; all jobs have the same ones."""
-    texts = {field: [job.text_of(field) for job in jobs for _ in job.seeds] for field in PROMPT_FIELDS}
-    return {field: [text or "" for text in found] for field, found in texts.items() if found[0] is not None}
-
-
-def chunks_per_image(jobs: Sequence[JobParameters]) -> list[Mapping[str, Chunks]]:
-    """Return the weighted spans of each image's prompts, where they say more than the texts."""
-    return [job.prompt_chunks for job in jobs for _ in job.seeds]
-
-
 def single_or_list(values: Sequence[_Value]) -> _Value | list[_Value]:
     """Return the value for a single ControlNet, the list for several, as diffusers takes them."""
     return values[0] if len(values) == 1 else list(values)
 
 
-#: Arguments of `encode_prompt` for one image.
+#: Arguments of `encode_prompt` for one prompt.
 PromptArguments = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One image's prompt for all encoders.
+    """A prompt for all encoders.
 
     Attributes:
         arguments: of `encode_prompt`.
@@ -137,7 +122,7 @@ class PromptEncoding:
         prompt_fields: fields of a job that are prompts of `encode_prompt`; None is passed for those it lacks.
         option_fields: other fields that change the embedding of a prompt.
         negative_option_fields: other fields that change the embedding of a negative prompt.
-        negative_prompts: (inputs, the pipeline's config) -> one per image; None if the pipeline needs none.
+        negative_prompt: (inputs, the pipeline's config) -> its text; None if the pipeline needs none.
         result_indexes: where `encode_prompt`'s result holds the sequence and the pooled embedding.
         constants: arguments of `encode_prompt` that never change.
     """
@@ -145,53 +130,31 @@ class PromptEncoding:
     prompt_fields: tuple[str, ...]
     option_fields: tuple[str, ...]
     negative_option_fields: tuple[str, ...]
-    negative_prompts: Callable[[GenerationInputs, Mapping[str, Any]], Sequence[str] | None]
+    negative_prompt: Callable[[GenerationInputs, Mapping[str, Any]], str | None]
     result_indexes: tuple[int, int]
     constants: Mapping[str, Any]
 
-    def prompts(self, inputs: GenerationInputs) -> list[Prompt]:
-        """Return the prompt of each image."""
-        return _with_chunks(inputs, self.prompt_arguments(inputs), {name: name for name in self.prompt_fields})
-
-    def negative_prompts_of(self, inputs: GenerationInputs, config: Mapping[str, Any]) -> list[Prompt] | None:
-        """Return the negative prompt of each image; None if the pipeline needs none."""
-        arguments = self.negative_prompt_arguments(inputs, config)
-        return None if arguments is None else _with_chunks(inputs, arguments, {"prompt": "negative_prompt"})
-
-    def prompt_arguments(self, inputs: GenerationInputs) -> list[PromptArguments]:
-        """Return the arguments of `encode_prompt` for each image."""
+    def prompt_of(self, inputs: GenerationInputs) -> Prompt:
+        """Return the job's prompt."""
+        texts = inputs.texts
         options = {name: getattr(inputs.job, name) for name in self.option_fields}
-        prompts = [inputs.prompts.get(name, [None] * inputs.num_images) for name in self.prompt_fields]
-        return [
-            {**dict(zip(self.prompt_fields, image, strict=True)), **options}
-            for image in zip(*prompts, strict=True)
-        ]
+        arguments = {**{name: texts.get(name) for name in self.prompt_fields}, **options}
+        return _with_chunks(inputs.job, arguments, {name: name for name in self.prompt_fields})
 
-    def negative_prompt_arguments(
-        self, inputs: GenerationInputs, config: Mapping[str, Any]
-    ) -> list[PromptArguments] | None:
-        """Return the same for the negative prompts; None if the pipeline needs none."""
-        negatives = self.negative_prompts(inputs, config)
-        if negatives is None:
+    def negative_prompt_of(self, inputs: GenerationInputs, config: Mapping[str, Any]) -> Prompt | None:
+        """Return the job's negative prompt; None if the pipeline needs none."""
+        text = self.negative_prompt(inputs, config)
+        if text is None:
             return None
         options = {name: getattr(inputs.job, name) for name in self.negative_option_fields}
         others = {name: None for name in self.prompt_fields if name != "prompt"}
-        return [{"prompt": text, **others, **options} for text in negatives]
+        return _with_chunks(inputs.job, {"prompt": text, **others, **options}, {"prompt": "negative_prompt"})
 
 
-def _with_chunks(
-    inputs: GenerationInputs, arguments: Sequence[PromptArguments], fields: Mapping[str, str]
-) -> list[Prompt]:
-    """Return the prompts; `fields` says which field of a job each argument is."""
-    chunks = inputs.chunks or [{}] * len(arguments)
-    return [
-        Prompt(
-            image,
-            {name: spans[field] for name, field in fields.items() if field in spans},
-            inputs.job.long_prompt or "truncate",
-        )
-        for image, spans in zip(arguments, chunks, strict=True)
-    ]
+def _with_chunks(job: JobParameters, arguments: PromptArguments, fields: Mapping[str, str]) -> Prompt:
+    """Return a prompt with its weighted spans; `fields` says which field of the job each argument is."""
+    chunks = {name: job.prompt_chunks[field] for name, field in fields.items() if field in job.prompt_chunks}
+    return Prompt(arguments, chunks, job.long_prompt or "truncate")
 
 
 def _needs_no_patch(pipeline: Any) -> None:

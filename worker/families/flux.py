@@ -5,7 +5,7 @@ Arguments are those of diffusers' `FluxPipeline` and its variants (`diffusers.pi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from contracts.catalogue.families import Mode
@@ -59,12 +59,12 @@ def _true_cfg(inputs: GenerationInputs) -> dict[str, Any]:
     return {"true_cfg_scale": inputs.job.true_cfg_scale or 1.0}
 
 
-def _negative_prompts(inputs: GenerationInputs, config: Mapping[str, Any]) -> Sequence[str] | None:
-    """Pass empty negative prompts if there are none: without any, the pipelines ignore `true_cfg_scale`."""
+def _negative_prompt(inputs: GenerationInputs, config: Mapping[str, Any]) -> str | None:
+    """Pass an empty negative prompt if there is none: without one, the pipelines ignore `true_cfg_scale`."""
     del config
     if (inputs.job.true_cfg_scale or 1.0) <= 1:
         return None
-    return inputs.negative_prompts
+    return inputs.negative_prompt
 
 
 def _control(inputs: GenerationInputs) -> dict[str, Any]:
@@ -129,7 +129,7 @@ FAMILY = DiffusersFamily(
         prompt_fields=("prompt", "prompt_2"),
         option_fields=("max_sequence_length",),
         negative_option_fields=("max_sequence_length",),
-        negative_prompts=_negative_prompts,
+        negative_prompt=_negative_prompt,
         result_indexes=(0, 1),
         constants={},
     ),

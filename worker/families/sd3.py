@@ -6,7 +6,7 @@ Arguments are those of diffusers' `StableDiffusion3Pipeline` and its variants, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -53,11 +53,11 @@ def _controlnet_inpaint(inputs: GenerationInputs) -> dict[str, Any]:
     return {"control_image": inputs.image, "control_mask": inputs.mask, **inputs.control_weights()}
 
 
-def _negative_prompts(inputs: GenerationInputs, config: Mapping[str, Any]) -> Sequence[str] | None:
+def _negative_prompt(inputs: GenerationInputs, config: Mapping[str, Any]) -> str | None:
     del config
     if inputs.guidance_scale <= 1:
         return None
-    return inputs.negative_prompts
+    return inputs.negative_prompt
 
 
 class _DeterministicVae:
@@ -126,7 +126,7 @@ FAMILY = DiffusersFamily(
         prompt_fields=("prompt", "prompt_2", "prompt_3"),
         option_fields=("clip_skip", "max_sequence_length"),
         negative_option_fields=("max_sequence_length",),
-        negative_prompts=_negative_prompts,
+        negative_prompt=_negative_prompt,
         result_indexes=(0, 2),
         constants={"do_classifier_free_guidance": False},
     ),

@@ -6,7 +6,7 @@ Arguments are those of diffusers' `StableDiffusionXLPipeline` and its variants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from contracts.catalogue.families import Mode
@@ -65,13 +65,13 @@ def _rescale(inputs: GenerationInputs) -> dict[str, Any]:
     return {"guidance_rescale": inputs.job.guidance_rescale or 0.0}
 
 
-def _negative_prompts(inputs: GenerationInputs, config: Mapping[str, Any]) -> Sequence[str] | None:
+def _negative_prompt(inputs: GenerationInputs, config: Mapping[str, Any]) -> str | None:
     """Pass none if the model was trained with zeros for an absent negative prompt: the pipeline makes them."""
     if inputs.guidance_scale <= 1 or (
-        "negative_prompt" not in inputs.prompts and config["force_zeros_for_empty_prompt"]
+        inputs.job.negative_prompt is None and config["force_zeros_for_empty_prompt"]
     ):
         return None
-    return inputs.negative_prompts
+    return inputs.negative_prompt
 
 
 def _misfit(components: Mapping[str, Any]) -> str | None:
@@ -129,7 +129,7 @@ FAMILY = DiffusersFamily(
         prompt_fields=("prompt", "prompt_2"),
         option_fields=("clip_skip",),
         negative_option_fields=(),
-        negative_prompts=_negative_prompts,
+        negative_prompt=_negative_prompt,
         result_indexes=(0, 2),
         constants={"do_classifier_free_guidance": False},
     ),

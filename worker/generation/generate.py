@@ -106,14 +106,13 @@ class JobGeneration:
         timer.end_stage("load_adapters")
 
         # Input images, cropped around the mask if the job wants that.
-        inputs = read_inputs([parameters], self._storage)
+        inputs = read_inputs(parameters, self._storage)
         crop = inpainting.find_crop(inputs.mask, parameters.padding_mask_crop)
         timer.end_stage("read_inputs")
 
         # Prompts to embeddings.
         job.coroutine.take_turn("encode_prompt")
-        encoder = model.encoder([job.adapters] * parameters.num_images)
-        encoder.owners = [self._job.owner] * parameters.num_images
+        encoder = model.encoder(job.adapters, self._job.owner)
         embeddings = encoder.encode(inputs)
         self._pool.count_look_ups(model, encoder)
         self._engine.residency.end_stage()
@@ -196,8 +195,8 @@ class JobGeneration:
 
     def _receipt(self, model: LoadedModel, encoder: PromptEncoder) -> Any:
         self._engine.note_memory(self._flight)
-        look_ups = encoder.cache_use_of(self._job.owner)
-        was_ahead = self._pool.was_read_ahead(self._parameters, self._job.owner)
+        look_ups = encoder.owners_cache_use
+        was_ahead = self._pool.prompts_ahead.was_encoded(self._parameters, self._job.owner)
         ahead = min(encoder.cache_use.ahead, look_ups.misses) if was_ahead else 0
         return receipts.make_receipt(
             self._flight,

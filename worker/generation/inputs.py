@@ -1,10 +1,9 @@
-"""Reads the images that jobs name from the storage and decodes them: beside the prompts, a call's inputs."""
+"""Reads the images that a job names from the storage and decodes them: beside its parameters, a call's inputs."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -13,7 +12,7 @@ from contracts.errors import FailureCode, JobFailed, NotFound
 from contracts.requests.fit import Area, Box, Fit, Size, place
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
-from worker.families import GenerationInputs, chunks_per_image, prompts_per_image
+from worker.families import GenerationInputs
 
 _FIT_OF_EARLIER_RELEASES: Fit = "stretch"
 _WHITE = 128
@@ -21,25 +20,22 @@ _WHITE = 128
 _FORMATS = ("PNG", "JPEG", "WEBP")
 
 
-def read_inputs(jobs: Sequence[JobParameters], storage: Storage) -> GenerationInputs:
-    """Return the inputs of a pipeline call for these jobs, brought to the output's size.
+def read_inputs(job: JobParameters, storage: Storage) -> GenerationInputs:
+    """Return the inputs of a job's pipeline call, its images brought to the output's size.
 
     Raises:
         JobFailed: INPUT_MISSING: an image is no longer stored.
         Unavailable: the storage does not answer.
     """
-    shared = jobs[0]
-    size, fit = (shared.width, shared.height), shared.fit or _FIT_OF_EARLIER_RELEASES
+    size, fit = (job.width, job.height), job.fit or _FIT_OF_EARLIER_RELEASES
     try:
         return GenerationInputs(
-            job=shared,
-            prompts=prompts_per_image(jobs),
-            chunks=chunks_per_image(jobs),
-            image=None if shared.image is None else decode_image(storage.read(shared.image), size, fit),
-            mask=None if shared.mask_image is None else decode_mask(storage.read(shared.mask_image), size, fit),
+            job=job,
+            image=None if job.image is None else decode_image(storage.read(job.image), size, fit),
+            mask=None if job.mask_image is None else decode_mask(storage.read(job.mask_image), size, fit),
             controls=[
                 None if control.image is None else decode_image(storage.read(control.image), size, fit)
-                for control in shared.controls
+                for control in job.controls
             ],
         )
     except NotFound as error:

@@ -55,13 +55,13 @@ class Lookahead:
 
     def is_encoding(self, job_id: str) -> bool:
         """Whether the prompts of a job in flight are being encoded here, or soon will be."""
-        return job_id in self._expected and self._pool.can_encode_ahead
+        return job_id in self._expected and self._pool.prompts_ahead.is_possible
 
     def begin(self) -> None:
         """Look ahead in the background, unless that is going on already; returns at once."""
         if self._round is not None and not self._round.done():
             return
-        if self._expected and self._pool.can_encode_ahead:
+        if self._expected and self._pool.prompts_ahead.is_possible:
             self._round = self._thread.submit(partial(self._encode_expected, self._paused))
         elif time.monotonic() >= self._next_look_at:
             self._next_look_at = time.monotonic() + _PAUSE_SECONDS
@@ -84,7 +84,7 @@ class Lookahead:
             _log.warning("no lookahead, Redis does not answer: %s", error)
             return
         self._prepare(found.unready)
-        if self._pool.can_encode_ahead:
+        if self._pool.prompts_ahead.is_possible:
             self._encode(found.jobs, paused)
 
     def _encode_expected(self, paused: threading.Event) -> None:
@@ -96,6 +96,6 @@ class Lookahead:
         with job_context(jobs):
             try:
                 for job in jobs:
-                    self._pool.encode_ahead(job.parameters, lambda: not paused.is_set(), job.owner)
+                    self._pool.prompts_ahead.encode(job.parameters, lambda: not paused.is_set(), job.owner)
             except Exception:  # noqa: BLE001  # a job whose prompt cannot be encoded reports that itself when it runs
                 _log.exception("prompts were not encoded ahead")

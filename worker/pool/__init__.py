@@ -3,7 +3,9 @@
 pool.py           the models of one worker; what the loop and the generation ask
 plan_selector.py  the memory plan of each call, and a smaller one after memory ran out
 call_history.py   the last calls, from which the next ones are expected
+prompts_ahead.py  encodes prompts of waiting jobs where T5 is on the CPU
 eviction.py       which models stay in memory and which is evicted, to host memory or altogether
 fetcher.py        files before they are loaded: fetched, hashed, in the page cache, measured
 model.py          one loaded model: components, pipelines, adapters, compiled blocks
+pipelines.py      pipelines of other tasks on the same components
 """

@@ -1,16 +1,12 @@
-"""What a worker remembers of its last calls and of texts that it read ahead. Knows models and plans by name."""
+"""What a worker remembers of its last calls. Knows models and plans by name."""
 
 from __future__ import annotations
 
 from collections import deque
 from itertools import groupby
 
-from contracts.requests.parameters import JobParameters
-
 #: Calls that are remembered.
 _CALLS = 64
-#: Jobs whose texts were read ahead that are remembered.
-_AHEAD_JOBS = 256
 #: Calls in a row that are expected of a kind that has not been seen.
 _UNKNOWN_CALLS = 2.0
 
@@ -37,22 +33,3 @@ class CallHistory:
     def has_model(self, model: str) -> bool:
         """Whether one of the remembered calls was this model's."""
         return any(kind[0] == model for kind in self._kinds)
-
-
-class TextsReadAhead:
-    """The jobs whose texts were read ahead last: owner, model and texts."""
-
-    def __init__(self) -> None:
-        self._jobs: deque[tuple[str | None, ...]] = deque(maxlen=_AHEAD_JOBS)
-
-    def add(self, job: JobParameters, owner: str) -> None:
-        """The texts of this job were read for this owner."""
-        self._jobs.append(_texts_of(job, owner))
-
-    def has(self, job: JobParameters, owner: str) -> bool:
-        """Whether a job with these texts is among them."""
-        return _texts_of(job, owner) in self._jobs
-
-
-def _texts_of(job: JobParameters, owner: str) -> tuple[str | None, ...]:
-    return owner, job.model, job.prompt, job.prompt_2, job.prompt_3, job.negative_prompt

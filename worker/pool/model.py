@@ -6,12 +6,11 @@ Each call gets a new pipeline and scheduler; only the weights are shared. Knows 
 from __future__ import annotations
 
 import copy
-import inspect
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from contracts.errors import FailureCode, JobFailed
 from contracts.jobs.receipt import Weights
 from contracts.memory.components import ModelComponents, role_of, size_component
 from contracts.memory.plan import Placement, Plan
+from contracts.requests.parameters import JobParameters
 from contracts.weights.checkpoint_limits import tasks_of_channels
 from contracts.weights.parameter_counts import ParameterCount
 from worker.adapters import reader
@@ -37,6 +37,7 @@ from worker.encoding.cpu_t5 import CpuT5, JobT5Proxy
 from worker.encoding.encoder import PromptEncoder
 from worker.families import DiffusersFamily, GenerationInputs, get_family
 from worker.offload.placement import ComponentPlacement
+from worker.pool.pipelines import View, as_it_is, computing_on, derive
 from worker.runtime.device import pick_dtype
 from worker.runtime.diffusers_caching import cache_introspection
 from worker.runtime.kernel_options import KernelOptions
@@ -66,12 +67,7 @@ class PoolContext:
     weights_lock: threading.RLock = field(default_factory=threading.RLock)
 
 
-#: Returns what takes a module's place in a pipeline: (module, names of the entries that are called).
-View = Callable[[Any, tuple[str, ...]], Any]
-
-
-def _as_it_is(module: Any, entries: tuple[str, ...]) -> Any:  # noqa: ARG001
-    return module
+_NO_ADAPTERS = AdapterSet()
 
 
 class LoadedModel:
@@ -172,7 +168,7 @@ class LoadedModel:
         self._controlnets = {**self._controlnets, id: (module, weights)}
         self.placement.add(f"controlnet:{id}", module)
 
-    def pipeline(self, mode: Mode, scheduler: str, controlnets: Sequence[str] = (), view: View = _as_it_is) -> Any:
+    def pipeline(self, mode: Mode, scheduler: str, controlnets: Sequence[str] = (), view: View = as_it_is) -> Any:
         """Build a job's pipeline on the shared components, with its own scheduler; it takes embeddings only.
 
         Args:
@@ -188,7 +184,7 @@ class LoadedModel:
             nets = [view(self._controlnets[id][0], ("__call__",)) for id in controlnets]
             several = getattr(diffusers, self.family.multi_controlnet)
             extra["controlnet"] = nets[0] if len(nets) == 1 else several(nets)
-        pipeline_class = _computing_on(self.device, getattr(diffusers, self.family.pipelines[mode]))
+        pipeline_class = computing_on(self.device, getattr(diffusers, self.family.pipelines[mode]))
         pipeline = derive(pipeline_class, self.base, **extra)
         pipeline.set_progress_bar_config(disable=True)
         self.family.patch(pipeline)
@@ -213,12 +209,12 @@ class LoadedModel:
         """Whether pipelines convert the VAE to float32 and back while they decode, so that none may wait there."""
         return bool(self.base.vae.dtype == torch.float16 and self.base.vae.config.get("force_upcast"))
 
-    def encoder(self, sets: Sequence[AdapterSet]) -> PromptEncoder:
-        """The text encoders for images with these adapters."""
-        return self._encoder(sets, self._job_t5())
+    def encoder(self, adapters: AdapterSet, owner: str) -> PromptEncoder:
+        """The text encoders for a job with these adapters, of this owner."""
+        return self._encoder(adapters, owner, self._job_t5())
 
-    def encode_ahead(self, inputs: GenerationInputs, goes_on: Callable[[], bool]) -> int:
-        """Have T5 read the texts of a call that waits, where it works on the CPU; for the thread beside the jobs.
+    def encode_ahead(self, job: JobParameters, goes_on: Callable[[], bool]) -> int:
+        """Have T5 read the prompts of a job that waits, where it is on the CPU; for the thread beside the jobs'.
 
         Args:
             goes_on: asked before each text.
@@ -229,10 +225,10 @@ class LoadedModel:
         host, t5 = self._host_t5, self.family.t5
         if host is None or t5 is None:
             return 0
-        encoding, is_cached = self.family.encoding, self._encoder([]).is_cached
-        negatives = encoding.negative_prompt_arguments(inputs, self.base.config) or ()
-        prompts = [*encoding.prompt_arguments(inputs), *negatives]
-        new = [prompt for prompt in prompts if not is_cached(prompt)]
+        inputs, encoding, is_cached = GenerationInputs(job), self.family.encoding, self._encoder().is_cached
+        prompts = [encoding.prompt_of(inputs), encoding.negative_prompt_of(inputs, self.base.config)]
+        given = [prompt.arguments for prompt in prompts if prompt is not None]
+        new = [arguments for arguments in given if not is_cached(arguments)]
         return host.encode_ahead(new, lambda: goes_on() and self.placement.placement_of(t5) is Placement.CPU)
 
     def compiled(self) -> AbstractContextManager[None]:
@@ -288,8 +284,10 @@ class LoadedModel:
             self._host_t5 = CpuT5(t5, self.family, self.base, like_base, cache, self.weights.sha256, lock)
         return self._host_t5.job_proxy()
 
-    def _encoder(self, sets: Sequence[AdapterSet], job_proxy: JobT5Proxy | None = None) -> PromptEncoder:
-        """The text encoders as they are now, for images with these adapters, and what stands in for T5."""
+    def _encoder(
+        self, adapters: AdapterSet = _NO_ADAPTERS, owner: str = "", job_proxy: JobT5Proxy | None = None
+    ) -> PromptEncoder:
+        """The text encoders as they are now; `job_proxy` takes the place of T5."""
         pipeline, t5 = self.base, self.family.t5
         t5_state = None
         if t5 is not None:
@@ -299,29 +297,9 @@ class LoadedModel:
                 pipeline = derive(type(self.base), self.base, **{t5: job_proxy})
         state = (self.weights.sha256, str(self.dtype), t5_state)
         cache, active = self._context.embeddings, self.adapters.active_in_text_encoders
-        return PromptEncoder(pipeline, self.family, self.device, self.dtype, cache, state, sets, active, job_proxy)
-
-
-def derive(pipeline_class: Any, base: Any, **extra: Any) -> Any:
-    """Build another task's pipeline on the same component objects.
-
-    diffusers' `from_pipe` (0.42) upcasts the shared weights in place where it is given no dtype;
-    `test_from_pipe_upcasts_the_shared_weights_and_derive_does_not` fails when that changes.
-    """
-    names = inspect.signature(pipeline_class.__init__).parameters
-    components = {name: part for name, part in base.components.items() if name in names}
-    settings = {name: base.config[name] for name in names if name in base.config and name not in components}
-    return pipeline_class(**{**settings, **components, **extra})
-
-
-@cache
-def _computing_on(device: torch.device, pipeline_class: Any) -> Any:
-    """The pipeline class with a fixed device.
-
-    diffusers' `DiffusionPipeline._execution_device` (0.42) asks the components, which may all be in host memory at
-    that moment. `test_pipelines_compute_where_the_worker_says` fails when that changes.
-    """
-    return type(pipeline_class.__name__, (pipeline_class,), {"_execution_device": device})
+        return PromptEncoder(
+            pipeline, self.family, self.device, self.dtype, cache, state, adapters, active, job_proxy, owner
+        )
 
 
 def _config(part: Any) -> dict[str, Any]:

@@ -21,13 +21,13 @@ from worker.adapters.files import LoraFiles
 from worker.checkpoints.places import PreparationWatch, Unwatched
 from worker.encoding.cache import EmbeddingCache
 from worker.encoding.encoder import PromptEncoder
-from worker.families import GenerationInputs, prompts_per_image
 from worker.offload import offloaded_module
-from worker.pool.call_history import CallHistory, TextsReadAhead
+from worker.pool.call_history import CallHistory
 from worker.pool.eviction import ModelCache
 from worker.pool.fetcher import ModelFetcher, load_errors_as_job_failed
 from worker.pool.model import LoadedModel, PoolContext
 from worker.pool.plan_selector import PlanSelector
+from worker.pool.prompts_ahead import PromptsAhead
 from worker.runtime import device as devices
 from worker.runtime.device import describe_device, pick_device, pick_dtype
 from worker.runtime.kernel_options import KernelOptions
@@ -48,6 +48,7 @@ class Pool:
     Attributes:
         plan_selector: chooses the plan of each call.
         memory_tracker: what the running call takes of the device's memory.
+        prompts_ahead: encodes prompts of waiting jobs where T5 is on the CPU.
         kept_bytes: of the device, beside weights, that jobs in flight keep while others are served.
     """
 
@@ -72,13 +73,12 @@ class Pool:
             embedding_bytes: of host memory for the embeddings of prompts.
             budget_bytes: of the device; they are enforced. None: what the device has.
             host_bytes: of host memory for models that had to leave the device.
-            encodes_ahead: whether `encode_ahead` may do anything.
+            encodes_ahead: whether `prompts_ahead` may do anything.
         """
         self.catalogue = catalogue
         self.device = pick_device(device)
         devices.select_device(self.device)
         self.embeddings = EmbeddingCache(embedding_bytes)
-        self._ahead = TextsReadAhead()
         self.memory_tracker = MemoryTracker(self.device, budget_bytes)
         size_bytes = int(budget_bytes * PLANNED_SHARE) if budget_bytes else devices.usable_bytes(self.device)
         self._size_bytes = size_bytes
@@ -89,6 +89,7 @@ class Pool:
         self.plan_selector = PlanSelector(catalogue, size_bytes, self._value_bytes, policy)
         self._counters = counters or Counters()
         self._cache = ModelCache(size_bytes, max_models, host_bytes, self._counters)
+        self.prompts_ahead = PromptsAhead(self._cache, self._counters)
         files = lora_files or LoraFiles(catalogue)
         self._context = PoolContext(
             catalogue,
@@ -209,32 +210,6 @@ class Pool:
             return None
         self._counters.count("out_of_memory_steps", model=job.model)
         return failed.name
-
-    @property
-    def can_encode_ahead(self) -> bool:
-        """Whether a model's T5 is on the CPU, so that `encode_ahead` has work."""
-        return any(model.hosts_t5 for model in self._cache.models.values())
-
-    def encode_ahead(self, job: JobParameters, goes_on: Callable[[], bool], owner: str = "") -> int:
-        """Have T5 read the texts of a job that waits, where it works on the CPU; for a thread beside the jobs'.
-
-        Args:
-            goes_on: asked before each text.
-            owner: of the job, who may read on its receipt that this was done.
-
-        Returns:
-            How many texts were encoded that were not known.
-        """
-        model = self._cache.find(job.model)
-        inputs = GenerationInputs(job, prompts_per_image([job]))
-        encoded = 0 if model is None else model.encode_ahead(inputs, goes_on)
-        self._ahead.add(job, owner)
-        self._counters.count("prompts_encoded_ahead", encoded, model=job.model)
-        return encoded
-
-    def was_read_ahead(self, job: JobParameters, owner: str) -> bool:
-        """Whether the texts of a job with this prompt were read ahead lately for this owner."""
-        return self._ahead.has(job, owner)
 
     def count_look_ups(self, model: LoadedModel, encoder: PromptEncoder) -> None:
         """Count a call's look-ups of embeddings."""

@@ -46,7 +46,7 @@ class LookaheadWatch(RecordingWatch):
         self._thread = threading.Thread(target=self._read)
 
     def _read(self) -> None:
-        self.encoded.extend(self._pool.encode_ahead(job, lambda: True) for job in self._waiting)
+        self.encoded.extend(self._pool.prompts_ahead.encode(job, lambda: True) for job in self._waiting)
 
     def step(self, step: int, steps: int) -> None:
         super().step(step, steps)
@@ -133,7 +133,7 @@ def test_a_failure_while_encoding_ahead_affects_no_job(
     with monkeypatch.context() as patch:
         patch.setattr(_t5(pool, "flux"), "forward", fail)
         with pytest.raises(RuntimeError, match="out of luck"):
-            pool.encode_ahead(second, lambda: True)
+            pool.prompts_ahead.encode(second, lambda: True)
     assert [complete_job(job, pool, storage)[0] for job in (first, second)] == expected
 
 
@@ -141,16 +141,16 @@ def test_a_t5_that_is_not_on_the_cpu_encodes_nothing_ahead(catalogue: Catalogue,
     waiting = order(catalogue, "sd3", prompt="a blue square")
     visiting = Pool(catalogue, device="cpu", policy=Policy(t5="on_demand"), encodes_ahead=True)
     complete_job(order(catalogue, "sd3"), visiting, storage)
-    assert not visiting.can_encode_ahead
+    assert not visiting.prompts_ahead.is_possible
     parking = _open_pool(catalogue, max_models=1, host_bytes=2**30)
     complete_job(order(catalogue, "sd3"), parking, storage)
-    assert parking.can_encode_ahead
+    assert parking.prompts_ahead.is_possible
     parking.model("shapes-sdxl")
     assert parking.model("shapes-sdxl").placement.placement_of("text_encoder") is Placement.DEVICE
     assert parking.report()["parked"] == ["shapes-sd3"]
-    assert not parking.can_encode_ahead
+    assert not parking.prompts_ahead.is_possible
     for pool in (visiting, parking, Pool(catalogue, device="cpu")):
-        assert pool.encode_ahead(waiting, lambda: True) == 0
+        assert pool.prompts_ahead.encode(waiting, lambda: True) == 0
 
 
 def test_encoding_ahead_stops_between_texts_when_told(catalogue: Catalogue, storage: Storage) -> None:
@@ -158,9 +158,9 @@ def test_encoding_ahead_stops_between_texts_when_told(catalogue: Catalogue, stor
     complete_job(order(catalogue, "sd3"), pool, storage)
     waiting = order(catalogue, "sd3", prompt="a blue square", negative_prompt="a green triangle")
     answers = iter([True, False])
-    assert pool.encode_ahead(waiting, lambda: next(answers)) == 1
+    assert pool.prompts_ahead.encode(waiting, lambda: next(answers)) == 1
     # The second time it is known already.
-    assert pool.encode_ahead(waiting, lambda: True) == 1
+    assert pool.prompts_ahead.encode(waiting, lambda: True) == 1
 
 
 def test_a_prompt_of_t5s_own_is_the_one_that_is_encoded(catalogue: Catalogue, storage: Storage) -> None:
@@ -169,5 +169,5 @@ def test_a_prompt_of_t5s_own_is_the_one_that_is_encoded(catalogue: Catalogue, st
     waiting = order(
         catalogue, "sd3", Mode.IMG2IMG, prompt="a blue square", prompt_3="a green triangle", clip_skip=1
     )
-    assert pool.encode_ahead(waiting, lambda: True) == 1
+    assert pool.prompts_ahead.encode(waiting, lambda: True) == 1
     assert complete_job(waiting, pool, storage)[1].embeddings.ahead == 1

@@ -11,14 +11,14 @@ import torch
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Mode
 from contracts.jobs.receipt import CacheUse
-from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from tests.support.jobs import complete_job, generate_pixels, make_job, run_jobs
 from worker.adapters.cache import AdapterSet
 from worker.encoding.cache import Embedding, EmbeddingCache
 from worker.encoding.encoder import PromptEncoder
 from worker.families import GenerationInputs
-from worker.pool.model import LoadedModel, derive
+from worker.pool.model import LoadedModel
+from worker.pool.pipelines import derive
 from worker.pool.pool import Pool
 
 FAMILY_IDS = list(FAMILIES)
@@ -37,25 +37,15 @@ TEXTS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def _inputs(job: JobParameters, **texts: list[str]) -> GenerationInputs:
-    given = {
-        name: [getattr(job, name)]
-        for name in ("prompt", "prompt_2", "prompt_3", "negative_prompt")
-        if getattr(job, name) is not None
-    }
-    return GenerationInputs(job=job, prompts={**given, **texts})
-
-
-def _encoder(model: LoadedModel, cache: EmbeddingCache | None = None, images: int = 1) -> PromptEncoder:
-    cache, sets = cache or EmbeddingCache(2**20), [AdapterSet()] * images
+def _encoder(model: LoadedModel, cache: EmbeddingCache | None = None) -> PromptEncoder:
     return PromptEncoder(
         model.base,
         model.family,
         model.device,
         model.dtype,
-        cache,
+        cache or EmbeddingCache(2**20),
         (),
-        sets,
+        AdapterSet(),
         model.adapters.active_in_text_encoders,
     )
 
@@ -65,7 +55,7 @@ def test_encoding_before_the_pipeline_call_changes_no_bit(
     family: str, fields: dict[str, Any], catalogue: Catalogue, pool: Pool
 ) -> None:
     job = make_job(catalogue, family, **fields)
-    model, inputs = pool.model(job.model), _inputs(job)
+    model, inputs = pool.model(job.model), GenerationInputs(job)
     whole = derive(type(model.base), model.base)
     whole.set_progress_bar_config(disable=True)
     options = {} if job.clip_skip is None else {"clip_skip": job.clip_skip}
@@ -79,7 +69,7 @@ def test_encoding_before_the_pipeline_call_changes_no_bit(
                 output_type="np",
             ).images
 
-    theirs = generate(whole, {**inputs.prompts, **options})
+    theirs = generate(whole, {**inputs.texts, **options})
     ours = generate(model.pipeline(Mode.TXT2IMG, job.scheduler), _encoder(model).encode(inputs))
     assert np.array_equal(ours, theirs)
 
@@ -150,20 +140,17 @@ def test_a_repeated_prompt_is_not_encoded_again_and_gives_the_same_bytes(
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
-def test_a_prompt_has_the_same_embedding_alone_and_with_others(
+def test_each_image_of_a_job_has_the_embedding_of_its_prompt_which_is_encoded_once(
     family: str, catalogue: Catalogue, pool: Pool
 ) -> None:
     model, job = pool.model(f"shapes-{family}"), make_job(catalogue, family)
-    alone = _encoder(model).encode(_inputs(job))
-    encoder = _encoder(model, images=4)
-    together = encoder.encode(_inputs(job, prompt=["a blue square", job.prompt, job.prompt, "a green triangle"]))
-    assert alone.keys() == together.keys()
-    for row in (1, 2):
-        assert torch.equal(together["prompt_embeds"][row], alone["prompt_embeds"][0])
-        assert torch.equal(together["pooled_prompt_embeds"][row], alone["pooled_prompt_embeds"][0])
-    assert not torch.equal(together["prompt_embeds"][0], together["prompt_embeds"][3])
-    negatives = 0 if len(together) == 2 else 1
-    assert (encoder.hits, encoder.misses) == (0, 3 + negatives)
+    alone = _encoder(model).encode(GenerationInputs(job))
+    encoder = _encoder(model)
+    several = encoder.encode(GenerationInputs(make_job(catalogue, family, num_images=3)))
+    assert alone.keys() == several.keys()
+    for name, rows in several.items():
+        assert torch.equal(rows, torch.cat([alone[name]] * 3))
+    assert (encoder.hits, encoder.misses) == (0, len(several) // 2)
 
 
 @pytest.mark.parametrize(

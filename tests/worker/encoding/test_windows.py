@@ -18,9 +18,9 @@ from tests.support.jobs import complete_job, decode_pixels, fail_job, generate_p
 from worker.adapters.cache import AdapterSet
 from worker.encoding.cache import EmbeddingCache
 from worker.encoding.encoder import PromptEncoder
-from worker.families import GenerationInputs, chunks_per_image, prompts_per_image
+from worker.families import GenerationInputs
 from worker.generation.prompt_reading import token_counts
-from worker.pool.model import derive
+from worker.pool.pipelines import derive
 from worker.pool.pool import Pool
 
 FILLER = "very nice detailed picture " * 40
@@ -29,7 +29,7 @@ FAMILIES = [*WITH_WINDOWS, "flux"]
 
 
 def encode(job: JobParameters, pool: Pool, *, cache_bytes: int = 2**24) -> dict[str, torch.Tensor]:
-    model, inputs = pool.model(job.model), GenerationInputs(job, prompts_per_image([job]), chunks_per_image([job]))
+    model = pool.model(job.model)
     encoder = PromptEncoder(
         model.base,
         model.family,
@@ -37,10 +37,10 @@ def encode(job: JobParameters, pool: Pool, *, cache_bytes: int = 2**24) -> dict[
         model.dtype,
         EmbeddingCache(cache_bytes),
         (),
-        [AdapterSet()],
+        AdapterSet(),
         model.adapters.active_in_text_encoders,
     )
-    return encoder.encode(inputs)
+    return encoder.encode(GenerationInputs(job))
 
 
 def weighted(catalogue: Catalogue, family: str, prompt: str, **fields: Any) -> JobParameters:

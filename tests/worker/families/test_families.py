@@ -16,7 +16,7 @@ from contracts.catalogue.families import FAMILIES, MODE_FIELDS, Mode
 from contracts.requests.parameters import ControlParameters, JobParameters
 from tests.support.jobs import make_job
 from worker.families import DiffusersFamily, GenerationInputs, get_family
-from worker.pool.model import derive
+from worker.pool.pipelines import derive
 from worker.pool.pool import Pool
 
 #: Fields that every mode of every family takes, beside those about delivery.
@@ -71,10 +71,8 @@ def _inputs(family: str, mode: Mode, which: dict[str, int]) -> GenerationInputs:
             "controls": (control,) if "controls" in granted else (),
         }
     )
-    texts = {name: [fields[name]] for name in fields if "prompt" in name}
     return GenerationInputs(
         job=job,
-        prompts=texts,
         image=images[which.get("image", 0)] if "image" in granted else None,
         mask=images[which.get("mask_image", 0)] if "mask_image" in granted else None,
         controls=[images[which.get("controls", 0)]] if "controls" in granted else [],
@@ -113,8 +111,8 @@ def _given(code: DiffusersFamily, inputs: GenerationInputs) -> list[Any]:
     encoding = code.encoding
     return [
         code.arguments(inputs),
-        encoding.prompt_arguments(inputs),
-        encoding.negative_prompt_arguments(inputs, CONFIG),
+        encoding.prompt_of(inputs),
+        encoding.negative_prompt_of(inputs, CONFIG),
     ]
 
 
@@ -122,12 +120,9 @@ def _given(code: DiffusersFamily, inputs: GenerationInputs) -> list[Any]:
 def test_the_encoders_take_every_argument_that_the_family_gives_them(family: str) -> None:
     code, inputs = get_family(family), _inputs(family, Mode.TXT2IMG, {})
     taken = inspect.signature(_pipeline_class(code, Mode.TXT2IMG).encode_prompt).parameters
-    for prompt_arguments in (
-        code.encoding.prompt_arguments(inputs),
-        code.encoding.negative_prompt_arguments(inputs, CONFIG),
-    ):
-        assert prompt_arguments
-        assert {*prompt_arguments[0], *code.encoding.constants} <= set(taken)
+    for prompt in (code.encoding.prompt_of(inputs), code.encoding.negative_prompt_of(inputs, CONFIG)):
+        assert prompt is not None
+        assert {*prompt.arguments, *code.encoding.constants} <= set(taken)
 
 
 def test_these_tests_cover_every_field() -> None:
@@ -175,7 +170,7 @@ def test_named_components_have_the_named_classes(family: str, pool: Pool) -> Non
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_missing_guidance_scale_is_passed_as_no_guidance(family: str) -> None:
     inputs = _inputs(family, Mode.TXT2IMG, {})
-    without = GenerationInputs(job=inputs.job.model_copy(update={"guidance_scale": None}), prompts=inputs.prompts)
+    without = GenerationInputs(inputs.job.model_copy(update={"guidance_scale": None}))
     assert get_family(family).arguments(without)["guidance_scale"] == 1.0
 
 

@@ -91,7 +91,7 @@ def test_a_job_of_a_release_without_fit_is_stretched_as_it_was_then(storage: Sto
     storage.write("inputs/wide.png", encode_image(wide_picture()))
 
     old, new = (
-        read_inputs([parameters(image="inputs/wide.png", **fields)], storage).image
+        read_inputs(parameters(image="inputs/wide.png", **fields), storage).image
         for fields in ({}, {"fit": "cover"})
     )
 

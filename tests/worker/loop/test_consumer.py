@@ -32,6 +32,7 @@ from tests.support.parameters import parameters
 from tests.support.workers import at_step, make_consumer, send_sigterm, work_until_ended
 from worker.loop.progress import JobWatch
 from worker.pool.pool import Pool
+from worker.pool.prompts_ahead import PromptsAhead
 
 
 def test_jobs_complete(settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage) -> None:
@@ -213,9 +214,11 @@ def test_the_next_jobs_prompt_is_encoded_while_this_one_denoises(
     prompts = ("a red circle", "a blue square on a white background")
     steps = 30
     requests = [make_job(catalogue, "flux", prompt=prompt, num_inference_steps=steps) for prompt in prompts]
-    encode, step, encoded = Pool.encode_ahead, JobWatch.step, threading.Event()
+    encode, step, encoded = PromptsAhead.encode, JobWatch.step, threading.Event()
 
-    def encode_and_tell(self: Pool, job: JobParameters, goes_on: Callable[[], bool], owner: str = "") -> int:
+    def encode_and_tell(
+        self: PromptsAhead, job: JobParameters, goes_on: Callable[[], bool], owner: str = ""
+    ) -> int:
         count = encode(self, job, goes_on, owner)
         if count and job.prompt == prompts[1]:
             encoded.set()
@@ -230,7 +233,7 @@ def test_the_next_jobs_prompt_is_encoded_while_this_one_denoises(
     pool = Pool(catalogue, device="cpu", policy=Policy(t5="cpu"), encodes_ahead=True, counters=counters)
     ids = [queue.submit(request).id for request in requests]
     with monkeypatch.context() as patch:
-        patch.setattr(Pool, "encode_ahead", encode_and_tell)
+        patch.setattr(PromptsAhead, "encode", encode_and_tell)
         patch.setattr(JobWatch, "step", step_on)
         # With room for one job, the second waits in the queue; else in flight.
         ended = work_until_ended(make_consumer(settings, pool, storage, counters, max_jobs=max_jobs), queue, *ids)

@@ -21,7 +21,7 @@ from tests.support.weights import count_parameters
 from worker.checkpoints.sources import fetch_controlnet
 from worker.families import get_family
 from worker.offload.offloaded_module import OffloadedModule
-from worker.pool.model import derive
+from worker.pool.pipelines import derive
 from worker.pool.pool import Pool
 
 FAMILY_IDS = list(FAMILIES)
