@@ -108,7 +108,7 @@ def _run(shared: SharedSettings, queue: QueueSettings, settings: WorkerSettings)
 
 def _learn_sizes(pool: Pool) -> None:
     """Have plans know the sizes of what is still on hubs, as soon as these answer."""
-    while not pool.measure_missing():
+    while not pool.fetcher.measure_missing():
         time.sleep(_SIZES_SECONDS)
 
 

@@ -29,7 +29,7 @@ _EXPOSED = (
 def allow_origins(app: FastAPI, origins: list[str]) -> None:
     """Answer preflights of these origins, and let their pages read responses; without any, do nothing.
 
-    Cookies are not used, so credentials need not be allowed: a page sends its API key in a header.
+    Credentials stay disallowed: the service uses no cookies, and a page sends its API key in a header.
     """
     if origins:
         app.add_middleware(

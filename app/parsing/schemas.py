@@ -42,7 +42,7 @@ def allowed_at(kind: type[BaseModel], path: Sequence[str | int]) -> object:
 
 
 def range_at(kind: type[BaseModel], path: Sequence[str | int]) -> tuple[float, float] | None:
-    """Return the least and the greatest number that a request allows at a path; None where that is no number."""
+    """Return the smallest and largest number allowed at a path of a request; None if it does not hold a number."""
     whole = here = _schema_of(kind)
     for step in path:
         inside = _child(here, step)
@@ -52,7 +52,7 @@ def range_at(kind: type[BaseModel], path: Sequence[str | int]) -> tuple[float, f
     if here.get("type") not in ("integer", "number") or "maximum" not in here:
         return None
     low, high = here.get("minimum"), here["maximum"]
-    # Of numbers above a bound that is not allowed itself, there is no least one; this one is close to it.
+    # An exclusive minimum is not allowed itself: suggest a number just above it.
     return (here["exclusiveMinimum"] + high / 1000 if low is None else low), high
 
 

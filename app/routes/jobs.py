@@ -46,7 +46,7 @@ def list_jobs(
 @router.get("/jobs/{id}", responses=problems(404, 410, 503))
 def show_job(record: OwnJobDep, services: ServicesDep, links: LinksDep) -> JobView:
     """Show a job as it is now."""
-    services.attendance.release(record)  # whoever reads it has come back for it, and knows its id
+    services.attendance.release(record)  # the client has come back for it, and knows its id
     return job_response(record, services.queue, services.storage, links)
 
 

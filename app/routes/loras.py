@@ -76,7 +76,7 @@ class LoraView(BaseModel):
     )
     size_bytes: int | None = Field(None, description="Size of the file in bytes; null unless it was uploaded.")
     visible_to: str | None = Field(
-        None, description="`all`, or `owner`: only whoever uploaded it; null unless it was uploaded."
+        None, description="`all`, or `owner`: only the owner who uploaded it; null unless it was uploaded."
     )
     created_at: AwareDatetime | None = Field(None, description="When it was uploaded; null unless it was.")
     ready: bool = Field(

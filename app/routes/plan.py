@@ -34,7 +34,7 @@ class FeasibilityView(BaseModel):
         description="Maximum of device memory that the request would take, in bytes; null while unknown."
     )
     budget_bytes: int | None = Field(
-        description="Device memory that the worker may use, in bytes; null where there is no limit."
+        description="Device memory that the worker may use, in bytes; null if it is not limited."
     )
     reason: str | None = Field(
         description="Why this plan was chosen, or why none fits; null while the worker's memory is unknown."

@@ -81,7 +81,7 @@ class WorkerReport(BaseModel):
     )
     max_rows: int | None = Field(None, description="Maximum of rows in a call that several jobs share.")
     budget_bytes: int | None = Field(
-        None, description="Device memory in bytes for weights and activations; null where there is no limit."
+        None, description="Device memory in bytes for weights and activations; null if it is not limited."
     )
     resident_bytes: int | None = Field(
         None, description="Weights of all models in device memory, in bytes; null while unknown."

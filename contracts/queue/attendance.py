@@ -1,8 +1,8 @@
-"""Jobs that end when nobody waits for them any more: until when somebody is taken to wait for each.
+"""Jobs that are cancelled once no client waits for them any more. Knows no HTTP.
 
-Whoever has a waiting client extends the time of its job every second or so. A job whose time has passed is
-cancelled. Where no process looked for a while, since all of them were down, clients had nowhere to come back to,
-and such jobs get a new time. Knows no HTTP.
+Each of them has a deadline, which the API process that holds the client's connection extends every second or so. A
+job whose deadline has passed is cancelled. If no API process was running for a while, clients had nowhere to
+reconnect, so the deadlines that passed meanwhile are extended instead.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ class Consumer:
         self._policy = ClaimPolicy(settings.residency_seconds, settings.jobs_in_flight)
 
         self._prefetcher = Prefetcher(
-            pool.prepare, on_end=self._listener.wake, is_here=pool.is_here, counters=counters
+            pool.prepare, on_end=self._listener.wake, is_here=pool.fetcher.is_here, counters=counters
         )
         self._preparation_news = PreparationNews(
             self._prefetcher, claims, settings.name, settings.download_retry_seconds, loaded=lambda: pool.warm

@@ -49,6 +49,7 @@ class Pool:
         plan_selector: chooses the plan of each call.
         memory_tracker: what the running call takes of the device's memory.
         prompts_ahead: encodes prompts of waiting jobs where T5 is on the CPU.
+        fetcher: prepares and measures files before they are loaded.
         kept_bytes: of the device, beside weights, that jobs in flight keep while others are served.
     """
 
@@ -101,7 +102,7 @@ class Pool:
             check_compiler(kernels or KernelOptions(), self.device),
             encodes_ahead,
         )
-        self._fetcher = ModelFetcher(catalogue, self.plan_selector, files.hasher, files.places)
+        self.fetcher = ModelFetcher(catalogue, self.plan_selector, files.hasher, files.places)
 
     @property
     def warm(self) -> list[str]:
@@ -115,15 +116,7 @@ class Pool:
         Raises:
             PreparationDelayed, JobFailed, Cancelled, Exception: as `ModelFetcher.prepare`.
         """
-        self._fetcher.prepare(name, watch or Unwatched())
-
-    def measure_missing(self) -> bool:
-        """Ask hubs for the sizes of what is not on this machine; returns whether all answered. May take long."""
-        return self._fetcher.measure_missing()
-
-    def is_here(self, name: str) -> bool:
-        """Whether the files of something are on this machine, so that preparing it needs no connection."""
-        return self._fetcher.is_here(name)
+        self.fetcher.prepare(name, watch or Unwatched())
 
     def model(self, id: str) -> LoadedModel:
         """Return the model, placed for one image of its default size; others may be evicted for it.
@@ -150,8 +143,8 @@ class Pool:
         for controlnet in controlnets:
             # Before another model is evicted for what may not be here.
             if f"controlnet:{controlnet}" not in loaded:
-                load_errors_as_job_failed(controlnet, partial(self._fetcher.locate_controlnet, controlnet))
-            load_errors_as_job_failed(controlnet, partial(self._fetcher.measure_controlnet, controlnet))
+                load_errors_as_job_failed(controlnet, partial(self.fetcher.locate_controlnet, controlnet))
+            load_errors_as_job_failed(controlnet, partial(self.fetcher.measure_controlnet, controlnet))
         calls = self._history.begin(job.model, self.plan_selector.choose(job, images).name)
         situation = self._cache.situation(job.model, calls, self._history.has_model)
         return self._place(job.model, self.plan_selector.choose_in(situation, job, images), controlnets)
@@ -241,7 +234,7 @@ class Pool:
             "capacity": self.plan_selector.capacity,
             **self._cache.report(),
             "embeddings": self.embeddings.report(),
-            "ready": self._fetcher.names_here(),
+            "ready": self.fetcher.names_here(),
         }
 
     def _place(self, id: str, plan: Plan, controlnets: list[str]) -> LoadedModel:
@@ -277,12 +270,12 @@ class Pool:
         return self._size_bytes - plan.peak_bytes - model.adapters.resident_bytes - others
 
     def _load(self, id: str, plan: Plan) -> LoadedModel:
-        model = LoadedModel(self._fetcher.model_row(id), self._fetcher.locate(id), self._context, plan)
+        model = LoadedModel(self.fetcher.model_row(id), self.fetcher.locate(id), self._context, plan)
         self._counters.count("model_loads", model=id)
         return model
 
     def _load_controlnet(self, model: LoadedModel, id: str) -> None:
-        model.load_controlnet(id, self._fetcher.locate_controlnet(id))
+        model.load_controlnet(id, self.fetcher.locate_controlnet(id))
 
     def _of_model(self, id: str, load: Callable[[], _Loaded]) -> _Loaded:
         try:
@@ -294,8 +287,8 @@ class Pool:
     def _inspect(self, id: str) -> None:
         """Learn the model's components; a single file that does not tell them is loaded for that."""
         if self._cache.find(id) is None:
-            self._fetcher.locate(id)  # before another model is evicted for what may not be here
-        self._fetcher.measure(id)
+            self.fetcher.locate(id)  # before another model is evicted for what may not be here
+        self.fetcher.measure(id)
         if self.plan_selector.has_unknown_components(id):
             model = self._load(id, self.plan_selector.default_plan(id))
             self.plan_selector.learn_components(model.components())

@@ -1,7 +1,7 @@
 -- How owners share the workers: in seconds of worker time, predicted when a job is claimed, corrected when it ends.
 --
 -- Each tier has a ledger of accounts, owner -> seconds. The owner with the smallest account is next in that tier. All
--- seconds are entered in all ledgers, so whoever uses one tier waits longer in the others. An owner who begins to wait in
+-- seconds are entered in all ledgers, so an owner who uses one tier waits longer in the others. An owner who begins to wait in
 -- a tier starts at least at its floor, the smallest account of an active owner at the last claim: time without jobs earns
 -- nothing. A larger account stays until the others have caught up: an owner cannot lose it by pausing.
 

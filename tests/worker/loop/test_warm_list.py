@@ -21,7 +21,7 @@ def test_a_model_whose_files_are_here_and_cannot_be_loaded_is_reported(
     (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}', encoding="utf-8")
     broken = first.model_copy(update={"source": str(folder)})
     pool = Pool(catalogue.model_copy(update={"models": (broken, *others)}), device="cpu")
-    warm_list = WarmList(pool, Prefetcher(pool.prepare, is_here=pool.is_here), storage, is_compiled=False)
+    warm_list = WarmList(pool, Prefetcher(pool.prepare, is_here=pool.fetcher.is_here), storage, is_compiled=False)
     warm_list.start([first.id])
     (failure,) = warm_list.failures
     assert (failure.name, failure.state) == (first.id, FAILED)

@@ -143,9 +143,9 @@ def test_what_is_prepared_from_a_hub_is_reported_with_its_real_sizes(
         pixels = pool.plan_selector.default_plan(away.id).batch_pixels
         assert pool.report()["capacity"].models[away.id].origin == "architecture"
         hub.stop()
-        assert not pool.measure_missing()
+        assert not pool.fetcher.measure_missing()
         hub.start()
-        assert pool.measure_missing()
+        assert pool.fetcher.measure_missing()
         assert pool.report()["capacity"].models[away.id].origin == "hub"
         assert pool.report()["capacity"].extras["controlnet:sdxl-hint"].origin == "hub"
         assert pool.plan_selector.default_plan(away.id).batch_pixels > pixels
