@@ -110,17 +110,13 @@ def _generated(flight: JobInFlight) -> Generated:
     return Generated(result.images, result.receipt, result.denoise_seconds or 0.0)
 
 
-def generate_images(pool: Pool, requests: Sequence[Txt2ImgRequest]) -> list[Generated]:
-    """Validate text-to-image requests and run them together; raises JobFailed."""
-    return run_jobs(pool, [resolve(request, check(request, pool.catalogue), {}) for request in requests])
-
-
 def make(
     trial: Trial, pool: Pool, spec: ModelSpec, seed: int, images: int = 1, lora: str | None = None, **fields: Any
 ) -> Generated:
     """Run one job, `fields` in its request; raises JobFailed. A prompt that is not given differs by seed."""
     own = {"seed": seed, "num_images": images, "prompt": f"{PROMPT}, {seed}", "loras": lora and [{"name": lora}]}
-    return generate_images(pool, [_request(trial, spec, **{**own, **fields})])[0]
+    request = _request(trial, spec, **{**own, **fields})
+    return run_jobs(pool, [resolve(request, check(request, pool.catalogue), {})])[0]
 
 
 def busy_seconds(receipt: Receipt) -> float:

@@ -1,8 +1,8 @@
 """Published architectures: configuration and number of values of each component, one JSON file an architecture.
 
 Used for checkpoints that have not been downloaded yet. The configurations are those of the hub's `config.json`
-files, without entries that do not shape the model. `python -m bench.architectures` builds every component on
-torch's meta device and compares the numbers. Knows nothing of dtypes, devices or budgets.
+files, without entries that do not shape the model. A test builds every component on torch's
+meta device and compares the numbers. Knows nothing of dtypes, devices or budgets.
 """
 
 from __future__ import annotations

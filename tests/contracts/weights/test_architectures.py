@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
-from bench.architectures import compare_bytes
+from bench.architectures import parts
+from bench.component_calls import build
 from contracts.weights.architectures import Architecture, find_architecture, read_architectures
+from contracts.weights.parameter_counts import ParameterCount
+
+#: Bytes in bfloat16, without buffers. Those of ControlNets, which come last, are not published to the byte: they
+#: were built from the published configurations, and stand here so that a change shows.
+PUBLISHED_BYTES = {
+    "sdxl": (246_120_960, 1_389_319_680, 5_134_927_368, 167_307_726, 2_502_028_320),
+    "sd3-medium": (247_300_608, 1_389_319_680, 9_524_621_312, 4_056_656_000, 167_639_366, 1_077_611_520),
+    "sd3.5-large": (247_300_608, 1_389_319_680, 9_524_621_312, 16_113_255_040, 167_639_366, 4_307_037_952),
+    "flux.1-dev": (246_120_960, 9_524_621_312, 23_802_816_640, 167_639_366, 4_281_753_600),
+}
+
+
+def _stored(module: Any) -> Iterator[tuple[str, int]]:
+    """Key and number of values of what a file of this component holds; shared tensors once."""
+    seen = set()
+    for key, tensor in module.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            yield key, tensor.numel()
 
 
 @pytest.mark.parametrize("architecture", read_architectures(), ids=lambda architecture: architecture.id)
 def test_models_built_on_the_meta_device_have_the_published_bytes(architecture: Architecture) -> None:
-    rows, agrees = compare_bytes(architecture)
-    assert agrees, rows
+    built = {name: (build(config), count) for name, (count, config) in parts(architecture).items()}
+    sizes = [2 * sum(parameter.numel() for parameter in module.parameters()) for module, _ in built.values()]
+    assert tuple(sizes) == PUBLISHED_BYTES[architecture.id]
+    for name, (module, count) in built.items():
+        assert ParameterCount.of(_stored(module)) == count, name
 
 
 def test_a_checkpoint_is_known_by_its_hub_id_or_by_the_only_architecture_of_its_family() -> None:
