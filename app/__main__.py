@@ -119,7 +119,7 @@ def allow_open_files(connections: int) -> None:
 
 
 def refuse_anonymous_access(settings: ApiSettings) -> None:
-    """Exit where anybody could use the service unintentionally. From then on, `Authenticator` requires a key."""
+    """Exit if the operator may not have meant to serve everyone; otherwise `Authenticator` requires a key."""
     if settings.serves_everybody or settings.require_keys:
         return
     with connect(settings.shared.redis_url, timeout_seconds=_KEYS_SECONDS, retries=1) as connection:
@@ -131,8 +131,8 @@ def refuse_anonymous_access(settings: ApiSettings) -> None:
             return
     address = settings.published or settings.host
     print(  # noqa: T201
-        f"darkroom api: there are no API keys, so anybody who can reach {address} could use the service; "
-        "make a key with `darkroom keys create`, listen on 127.0.0.1, or set DARKROOM_API_ALLOW_ANONYMOUS=true",
+        f"darkroom api: there are no API keys, so anyone who can reach {address} could use the service; "
+        "create a key with `darkroom keys create`, listen on 127.0.0.1, or set DARKROOM_API_ALLOW_ANONYMOUS=true",
         file=sys.stderr,
     )
     # `darkroom up` starts it again until there is a key; other failures of a start end the service.

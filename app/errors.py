@@ -87,8 +87,8 @@ class UnknownCoding(WrongMediaType):
     """A request body with a content coding that the service does not unpack."""
 
 
-class ClientLeft(Exception):  # nobody is told
-    """A client that closed its connection while it waited for its job: there is nobody to answer."""
+class ClientLeft(Exception):  # no response can be sent
+    """A client that closed its connection while it waited for its job."""
 
 
 class JobDidNotComplete(DarkroomError):

@@ -189,8 +189,8 @@ class ApiSettings(Settings):
     disconnect_grace_seconds: float = Field(
         10.0,
         gt=0,
-        description="time in which somebody must come back for a job with cancel_on_disconnect whose client has "
-        "gone; then it is cancelled",
+        description="time in which a client must reconnect to a job with cancel_on_disconnect after the last one "
+        "has disconnected; then the job is cancelled",
     )
     heartbeat_seconds: float = Field(15.0, gt=0, description="interval between heartbeats in an event stream")
     stall_seconds: float = Field(

@@ -72,13 +72,13 @@ class SharedSettings(Settings):
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",
         description="URL of Redis or Valkey: redis://, rediss:// (TLS), unix://, or redis+sentinel:// and "
-        "rediss+sentinel:// (…://USER:PASSWORD@HOST:PORT,HOST:PORT/PRIMARY/DB); set its maxmemory, and its "
-        "maxmemory-policy to noeviction: the API warns at its start where they are not",
+        "rediss+sentinel:// (…://USER:PASSWORD@HOST:PORT,HOST:PORT/PRIMARY/DB); set maxmemory, and "
+        "maxmemory-policy to noeviction: the API warns at startup if they are not set",
     )
     redis_wait_replicas: int = Field(
         0,
         ge=0,
-        description="replicas that must have a job before it is answered 202; 503 where they have it not in time",
+        description="replicas that must confirm a job before the API answers 202; 503 if they do not in time",
     )
     redis_wait_seconds: float = Field(
         1.0, gt=0, le=30, description="maximum time to wait for these replicas, at most 30 s"

@@ -1,7 +1,8 @@
-"""Clients that wait for jobs that are to end with them: who is connected to this process.
+"""Clients of this process that wait for jobs with `cancel_on_disconnect`.
 
-A client that loses its connection may come back, to any process: its job is cancelled only when nobody has, within
-a grace period. While a process runs it extends the jobs of its clients; when it dies, they have the grace too.
+A client that loses its connection may reconnect to any process; its job is cancelled only if no client has done so
+within a grace period. A running process keeps extending the jobs of its clients; when it dies, they get the same
+grace.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Attendance:
     """The attended jobs of one process. Redis is asked in `register`, `release` and `keep`, which threads call."""
 
     def __init__(self, jobs: AttendedJobs, grace_seconds: float) -> None:
-        """`grace_seconds`: how long a job waits for somebody to come back."""
+        """`grace_seconds`: how long a job goes on without a client."""
         self._jobs = jobs
         self._grace_seconds = grace_seconds
         self._here: Counter[str] = Counter()
@@ -35,13 +36,13 @@ class Attendance:
         self._asking = threading.Lock()
 
     def register(self, record: JobRecord) -> None:
-        """A client is about to wait for a job: from now on, the job ends if nobody does."""
+        """A client is about to wait for a job: from now on, the job is cancelled if no client waits for it."""
         if record.cancel_on_disconnect and not record.state.is_final:
             with suppress(Unavailable):  # the call goes on, and `keep` extends the job
                 self._jobs.extend([record.id], self._grace_seconds + PAUSE_SECONDS)
 
     def release(self, record: JobRecord) -> None:
-        """A client has been told how to find the job again, or has found it: let it go on without anybody."""
+        """A client knows how to find the job again, or has found it: let the job go on without a client."""
         if record.cancel_on_disconnect and not record.state.is_final:
             # At worst the job is cancelled where it might have gone on.
             with suppress(Unavailable), self._asking:
@@ -63,7 +64,7 @@ class Attendance:
                 self._here += Counter()  # drops jobs without clients
 
     def keep(self) -> None:
-        """Extend the jobs of this process's clients, and cancel those that nobody, anywhere, has come back for."""
+        """Extend the jobs of this process's clients, and cancel those without a client at any process."""
         with self._asking:
             with self._lock:
                 here = list(self._here)

@@ -73,8 +73,8 @@ def check_json(raw: bytes, fields: Container[str] = ()) -> None:
 
     Raises:
         BodyTooLarge: more than `MAX_JSON_BYTES` outside of images.
-        InvalidRequest: an object has a name twice, of which RFC 8259 leaves open which counts; a list is longer
-            than any field allows; or there are more names than any request has.
+        InvalidRequest: an object repeats a name (RFC 8259 does not say which one counts); a list is longer than
+            any field allows; or there are more names than any request has.
     """
     outline = _without_images(raw)
     if outline is None:

@@ -1,7 +1,7 @@
 """Which files of a repository a row of the catalogue needs: never a pickle, nothing that is not loaded.
 
-Pure but for `read`, which brings small files: what a checkpoint consists of stands in its `model_index.json`, what
-a component's weights consist of in an index of shards.
+Pure except for `read`, which fetches small files: `model_index.json` lists a checkpoint's components, and an index
+lists the shards of a component's weights.
 """
 
 from __future__ import annotations

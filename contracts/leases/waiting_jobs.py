@@ -1,4 +1,4 @@
-"""Tells the jobs that wait for files how their preparation goes on, and ends those that wait in vain.
+"""Tells jobs that wait for files about the progress of their preparation, and ends those that cannot get them.
 
 Knows no files: a worker that prepares them calls this.
 """
@@ -52,7 +52,7 @@ class WaitingJobs:
     ) -> Heard:
         """Tell the jobs that need it, as an event of each and in its record, how a preparation goes on.
 
-        Jobs that hear of it from another worker, whose download goes on, are left alone.
+        Jobs that another worker, whose download goes on, already tells are left alone.
 
         Args:
             to_all: whether all jobs are told, or a few, as is enough for the progress of a download.

@@ -84,8 +84,8 @@ class JobRequest(ImageFields):
     )
     cancel_on_disconnect: bool | None = Field(
         None,
-        description="Cancel the job when the client that waits for it (`Prefer: wait`, `stream`, event stream) "
-        "loses its connection and nobody comes back for the job within ten seconds, to wait again or to read it. "
+        description="Cancel the job if the client that waits for it (`Prefer: wait`, `stream`, event stream) "
+        "disconnects and no client waits for the job again, or reads it, within ten seconds. "
         "Default: true on OpenAI's routes without an `Idempotency-Key`, else false.",
     )
     webhook: Webhook | None = Field(None, description="Where events of the job are posted. Default: nowhere.")

@@ -111,7 +111,7 @@ def test_without_keys_a_public_address_is_refused(redis_url: str) -> None:
     status, error = run(DARKROOM_REDIS_URL=redis_url, DARKROOM_API_HOST="0.0.0.0")
 
     assert status == os.EX_TEMPFAIL
-    assert error.startswith("darkroom api: there are no API keys, so anybody who can reach 0.0.0.0")
+    assert error.startswith("darkroom api: there are no API keys, so anyone who can reach 0.0.0.0")
     assert "darkroom keys create" in error
     assert len(error.splitlines()) == 1
 
@@ -128,4 +128,4 @@ def test_without_keys_an_inherited_public_socket_is_refused(redis_url: str) -> N
         )
 
     assert result.returncode != 0
-    assert "anybody who can reach 0.0.0.0 could use the service" in result.stderr
+    assert "anyone who can reach 0.0.0.0 could use the service" in result.stderr

@@ -4,7 +4,7 @@ engine.py    serves one call after another, until all jobs have ended
 job.py       one job in flight
 coroutine.py a job's work, which sleeps while it waits for a call
 attempts.py  makes the calls of a group, and splits it where one fails
-views.py     what stands in a pipeline for a module that all jobs share
+views.py     takes the place of a module that all jobs share in a pipeline
 calls.py     describes calls, joins them and cuts their results
 residency.py what the device is set up for: model, plan, adapters
 policy.py    which suspended calls are served next; pure

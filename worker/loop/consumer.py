@@ -200,7 +200,7 @@ class Consumer:
     # -- claim ----------------------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        """Claim and start jobs until there is no room, or no job that can run now."""
+        """Claim and start jobs until the worker is full or no waiting job can run now."""
         if time.monotonic() < self._next_claim_at and not self._listener.was_woken():
             return
         while not self._shutdown.requested:

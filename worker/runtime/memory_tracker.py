@@ -89,7 +89,7 @@ class MemoryTracker:
             self._counting.set_resident(resident_bytes)
 
     def pause(self) -> None:
-        """From here on, computation takes host memory; only where the CPU stands for the device this is needed."""
+        """From here on, computation takes host memory; needed only where the CPU is the device."""
         if self._counting is not None:
             self._counting.paused += 1
 

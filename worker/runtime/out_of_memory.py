@@ -1,8 +1,7 @@
 """Which errors mean that memory ran out, and which that the device can no longer be used by this process.
 
-CUDA and its libraries report both as plain `RuntimeError`s, told apart by their texts. What a worker does about
-the first (a smaller plan) stands in `worker/pool/plan_selector.py`, about the second (hand the jobs back and exit)
-in `worker/loop/consumer.py`.
+CUDA and its libraries report both as plain `RuntimeError`s, told apart by their texts.
+`worker/pool/plan_selector.py` handles the first (a smaller plan), `worker/loop/consumer.py` the second (release the jobs and exit).
 """
 
 from __future__ import annotations
