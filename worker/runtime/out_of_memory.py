@@ -1,7 +1,8 @@
 """Which errors mean that memory ran out, and which that the device can no longer be used by this process.
 
 CUDA and its libraries report both as plain `RuntimeError`s, told apart by their texts.
-`worker/pool/plan_selector.py` handles the first (a smaller plan), `worker/loop/consumer.py` the second (release the jobs and exit).
+The first is handled in `worker/pool/plan_selector.py` (a smaller plan), the second in `worker/loop/consumer.py`
+(release the jobs and exit).
 """
 
 from __future__ import annotations
