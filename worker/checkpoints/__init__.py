@@ -5,6 +5,8 @@ components.py       a folder's models, each of the right class and with all its 
 original_layout.py  one file in an original layout, with an account of its tensors
 tracking.py         which tensors of a file end up in a model
 scaled.py           weights in 8 bits with scales beside them
+sources.py  where a row's weights are on this machine, and how they get there from a hub
+single_file.py  what a whole checkpoint in one file holds, by its keys
 places.py  where the files of each model, ControlNet and LoRA are: found, or fetched once, and remembered
 files.py   content hashes of weight files, and their place in the system's page cache
 """

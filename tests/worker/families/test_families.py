@@ -44,6 +44,8 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "target_size": ((1, 2), (3, 4)),
     "strength": (0.5, 0.6),
 }
+#: Required fields of a job that a mode does not take.
+_MISSING = {name: None for name, field in JobParameters.model_fields.items() if field.is_required()}
 #: The part of a pipeline's config that families read.
 CONFIG = {"force_zeros_for_empty_prompt": True}
 #: SDXL's img2img makes an image as large as the one it starts from, which Darkroom scales to the size asked for.
@@ -63,14 +65,8 @@ def _inputs(family: str, mode: Mode, which: dict[str, int]) -> GenerationInputs:
         controlnet="any", image="inputs/c.png", preprocess=None,
         conditioning_scale=0.5, guidance_start=0.1, guidance_end=0.9,
     )  # fmt: skip
-    job = JobParameters.model_construct(
-        **{
-            **{name: field.default for name, field in JobParameters.model_fields.items()},
-            **fields,
-            "mode": mode,
-            "controls": (control,) if "controls" in granted else (),
-        }
-    )
+    controls = (control,) if "controls" in granted else ()
+    job = JobParameters.model_construct(**{**_MISSING, **fields, "mode": mode, "controls": controls})
     return GenerationInputs(
         job=job,
         image=images[which.get("image", 0)] if "image" in granted else None,
