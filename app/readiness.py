@@ -64,7 +64,7 @@ class Readiness:
             return self._missing
 
     def _tell(self) -> None:
-        """Log what has changed. A start, which takes its time, is no reason for a warning."""
+        """Log what has changed; while the service is starting, not as a warning."""
         if self._missing == self._told:
             return
         self._told = self._missing

@@ -9,10 +9,7 @@ progress.py       watches jobs in flight: progress out, cancels and deadlines in
 completion.py     stores images and writes how jobs ended
 storage_outage.py claims nothing and keeps what was generated while the storage takes no images
 heartbeat.py      extends leases, reaps those of lost workers, ends a process that hangs
-prefetch.py       prepares models, ControlNets and LoRAs that are not in memory, in the background
-running_preparation.py  one of these preparations while it goes on
-preparation_news.py     tells waiting jobs, the log and the metrics how preparations go on
-warm_list.py      loads the models that a worker has without being asked for them
+preparation/      prepares models, ControlNets and LoRAs that are not in memory
 lookahead.py      prepares what the next jobs lack and encodes their prompts, in the background
 rq_job.py         the function that RQ's records name
 """

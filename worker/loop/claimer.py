@@ -21,7 +21,7 @@ from contracts.leases.claims import Claims
 from contracts.leases.criteria import ClaimCriteria, MustRunAlone, NextJobs, NotReady
 from contracts.queue.client import FORMER_RUN_FUNCTIONS, RUN_FUNCTION
 from worker.loop.claim_policy import ClaimPolicy
-from worker.loop.prefetch import Prefetcher
+from worker.loop.preparation.prefetch import Prefetcher
 from worker.pool.pool import Pool
 from worker.settings import WorkerSettings
 

@@ -32,11 +32,11 @@ from worker.loop.heartbeat import Heartbeat
 from worker.loop.job_work import JobWork
 from worker.loop.jobs_in_flight import JobsInFlight
 from worker.loop.lookahead import Lookahead
-from worker.loop.prefetch import Prefetcher
-from worker.loop.preparation_news import PreparationNews
+from worker.loop.preparation.news import PreparationNews
+from worker.loop.preparation.prefetch import Prefetcher
+from worker.loop.preparation.warm_list import WarmList
 from worker.loop.progress import ProgressReporter
 from worker.loop.storage_outage import StorageOutage
-from worker.loop.warm_list import WarmList
 from worker.pool.pool import Pool
 from worker.settings import WorkerSettings
 

@@ -20,7 +20,7 @@ from worker.engine.job import Job, JobInFlight
 from worker.generation.generate import JobGeneration
 from worker.generation.outputs import JobResult
 from worker.loop.claim_policy import TIERS
-from worker.loop.prefetch import Prefetcher
+from worker.loop.preparation.prefetch import Prefetcher
 from worker.loop.progress import Aborted, JobWatch, Released
 from worker.loop.storage_outage import StorageOutage
 from worker.pool.pool import Pool

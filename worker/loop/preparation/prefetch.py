@@ -19,7 +19,7 @@ from contracts.metrics import Counters
 from contracts.processes.background import BackgroundThread
 from contracts.processes.preparations import FAILED, RETRYING, Preparation
 from worker.checkpoints.places import PreparationWatch
-from worker.loop.running_preparation import RunningPreparation
+from worker.loop.preparation.running import RunningPreparation
 from worker.pool.fetcher import PreparationDelayed
 
 _log = logging.getLogger(__name__)

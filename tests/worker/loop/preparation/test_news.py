@@ -20,8 +20,8 @@ from contracts.settings import QueueSettings
 from tests.support.parameters import parameters
 from tests.support.waiting import wait_until
 from worker.checkpoints.places import PreparationWatch
-from worker.loop.prefetch import Prefetcher
-from worker.loop.preparation_news import PreparationNews
+from worker.loop.preparation.news import PreparationNews
+from worker.loop.preparation.prefetch import Prefetcher
 from worker.pool.fetcher import PreparationDelayed
 
 GATED = JobFailed(FailureCode.MODEL_LOAD_FAILED, "sdxl cannot be loaded: org/name is gated")

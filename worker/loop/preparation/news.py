@@ -17,7 +17,7 @@ from contracts.leases.claims import Claims
 from contracts.processes.background import BackgroundThread
 from contracts.processes.preparations import FETCHING, READING, READY, RETRYING, Preparation
 from contracts.processes.workers import read_workers
-from worker.loop.prefetch import Prefetcher
+from worker.loop.preparation.prefetch import Prefetcher
 
 _log = logging.getLogger(__name__)
 

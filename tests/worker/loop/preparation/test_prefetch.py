@@ -21,7 +21,7 @@ from contracts.metrics import Counters
 from tests.support.waiting import wait_until
 from worker.checkpoints import sources
 from worker.checkpoints.places import PreparationWatch
-from worker.loop.prefetch import Prefetcher
+from worker.loop.preparation.prefetch import Prefetcher
 from worker.pool.fetcher import PreparationDelayed
 from worker.pool.pool import Pool
 

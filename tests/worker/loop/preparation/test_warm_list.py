@@ -7,8 +7,8 @@ from pathlib import Path
 from contracts.catalogue.catalogue import Catalogue
 from contracts.processes.preparations import FAILED
 from contracts.storage import Storage
-from worker.loop.prefetch import Prefetcher
-from worker.loop.warm_list import WarmList
+from worker.loop.preparation.prefetch import Prefetcher
+from worker.loop.preparation.warm_list import WarmList
 from worker.pool.pool import Pool
 
 

@@ -14,7 +14,7 @@ from contracts.processes.preparations import FAILED, READING, WAITING, Preparati
 from contracts.storage import Storage
 from worker.checkpoints.places import NotPrepared
 from worker.generation.warm_up import warm_up
-from worker.loop.prefetch import Prefetcher
+from worker.loop.preparation.prefetch import Prefetcher
 from worker.pool.pool import Pool
 
 _log = logging.getLogger(__name__)
