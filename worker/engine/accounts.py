@@ -11,8 +11,8 @@ _MAX_IDLE_OWNERS = 10_000
 class OwnerAccounts:
     """Seconds served, by owner, as in the queue's scripts.
 
-    Who begins to wait starts at least at the floor, the smallest account of those who waited last: time without
-    jobs earns nothing. A larger account stays until the others have caught up.
+    An owner who begins to wait starts at least at the floor, the smallest account of the owners who waited last:
+    idle time earns nothing. A larger account stays until the others have caught up.
     """
 
     def __init__(self) -> None:
@@ -30,11 +30,11 @@ class OwnerAccounts:
         self._floor = min((self._seconds[owner] for owner in owners), default=self._floor)
 
     def lead(self, owner: str) -> float:
-        """Seconds by which a waiting owner was served more than the least served one who waits."""
+        """Seconds that a waiting owner was served beyond the least served waiting owner."""
         return self._seconds.get(owner, self._floor) - self._floor
 
     def charge(self, owner: str, seconds: float) -> None:
-        """Note that an owner's calls have taken so long."""
+        """Add the seconds of an owner's calls."""
         self._seconds[owner] = self._seconds.get(owner, self._floor) + seconds
 
     def _forget_idle(self) -> None:

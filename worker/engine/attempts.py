@@ -1,7 +1,7 @@
 """Makes the calls of a group, and finds out what to do where one fails.
 
 Where memory runs out, a group is split and its halves are called again; a call of one job takes the job's next
-smaller plan, or is made row by row. Any other error is that of the call that raises it alone.
+smaller plan, or is made row by row. Any other error belongs to the call that raises it when made alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Attempts:
         self._device = device
 
     def make(self, calls: Sequence[tuple[JobInFlight, Call]]) -> list[Any]:
-        """Make calls as one; returns for each its result, or the exception that it raises alone.
+        """Make calls as one; returns for each its result, or the exception that it raises when made alone.
 
         Raises:
             DeviceFailed: the device no longer works.

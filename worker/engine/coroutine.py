@@ -18,7 +18,7 @@ from worker.engine.calls import Call, TableDigests
 
 
 class Stopped(BaseException):
-    """Thrown into a coroutine that is given up; no pipeline's `except Exception` swallows it."""
+    """Thrown into an abandoned coroutine; no pipeline's `except Exception` swallows it."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Coroutine(greenlet.greenlet):  # type: ignore[misc]
 
         Args:
             work: is given the coroutine.
-            seed: of the generators that torch shares within the process: where a library draws from them, it draws
-                the same whatever other jobs do.
+            seed: of the generators that torch shares within the process: where a library draws from them, it
+                draws the same numbers whatever other jobs do.
         """
         super().__init__(self._run_work)
         self.wait: Wait | None = None
@@ -99,7 +99,7 @@ class Coroutine(greenlet.greenlet):  # type: ignore[misc]
         self.wait = None if self.dead else wait
 
     def close(self) -> None:
-        """Give it up. A greenlet that sleeps and is merely dropped would never be freed, nor its tensors."""
+        """Abandon it. A suspended greenlet that is merely dropped would never be freed, nor would its tensors."""
         while not self.dead:
             self.wake(error=Stopped())
 

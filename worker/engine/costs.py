@@ -1,4 +1,4 @@
-"""What a call of so many rows takes, learned while running, per model and shape. Knows no torch and no clock."""
+"""How long a call of n rows takes, learned while running, per model and shape. Knows no torch and no clock."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 UNMEASURED_SLOPE = 0.5
 #: Seconds of a call of one row where nothing has been measured at all.
 UNMEASURED_SECONDS = 0.1
-#: Of each size, the lower quartile of so many last calls counts: whatever disturbs a call makes it slower.
+#: Each size counts with the lower quartile of this many last calls: any disturbance makes a call slower.
 _RECENT_CALLS = 7
-#: A size is believed from so many calls on.
+#: Calls after which the measured time of a size is trusted.
 _CALLS_TO_BELIEVE = 3
 #: A size that did not occur among so many calls of its kind is forgotten, so that it is tried again: costs change.
 _CALLS_TO_FORGET = 500
@@ -33,7 +33,7 @@ class _Size:
 
 
 class _Kind:
-    """The calls of one kind, and a straight line through what their sizes take."""
+    """The calls of one kind, and a straight line through the seconds of their sizes."""
 
     def __init__(self) -> None:
         self._sizes: OrderedDict[int, _Size] = OrderedDict()
@@ -67,7 +67,7 @@ class _Kind:
             return
         spread = sum((rows - mean_rows) ** 2 for rows in self._rows)
         further = sum((rows - mean_rows) * (seconds - mean_seconds) for rows, seconds in points) / spread
-        # Whatever noise says: a call does not cost less for having more rows, and its first row is not free.
+        # Despite noise in the measurements: more rows never cost less, and the first row is not free.
         first = mean_seconds - max(0.0, further) * (mean_rows - 1)
         self.first_row_seconds = max(first, mean_seconds / mean_rows / 2)
         self.slope = (mean_seconds / self.first_row_seconds - 1) / (mean_rows - 1)
@@ -93,7 +93,7 @@ class CallCosts:
         self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
 
     def learn(self, kind: Hashable, rows: int, seconds: float) -> None:
-        """Note that a call of this kind with so many rows has taken so long."""
+        """Record the seconds of a call of this kind with this many rows."""
         if rows < 1 or not seconds > 0:
             return
         self._kinds.setdefault(kind, _Kind()).learn(rows, seconds)
@@ -102,7 +102,7 @@ class CallCosts:
             self._kinds.popitem(last=False)
 
     def seconds(self, kind: Hashable, rows: int) -> float:
-        """Predicted seconds of a call of this kind with so many rows, 1 or more."""
+        """Predicted seconds of a call of this kind with this many rows, 1 or more."""
         known = self._kinds.get(kind)
         if known is not None:
             return known.predict(rows)

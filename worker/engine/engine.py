@@ -1,4 +1,4 @@
-"""The step engine: serves one call after another, of whichever jobs the policy chooses, until all have ended.
+"""The step engine: serves one call after another, for the jobs that the policy chooses, until all have ended.
 
 A call of the denoiser, of a ControlNet or of the VAE's decoder is made for all jobs that the policy has chosen to
 share it; loading and encoding are turns of one job. Knows no queue and no pipelines.
@@ -82,12 +82,12 @@ class Engine:
 
     @property
     def blocked_seconds(self) -> float:
-        """How long the job has waited that waits longest for others to end, so that its model can be placed."""
+        """The longest that any job has waited for others to end so that its model can be placed."""
         now = time.monotonic()
         return max((now - since for since in self._blocked.values()), default=0.0)
 
     def mark_alive(self) -> None:
-        """The thread waits for something else that is being watched: it is not idle."""
+        """Count the thread as not idle: it waits for something that has a timeout of its own."""
         self._alive_at = time.monotonic()
 
     def start(
@@ -115,7 +115,7 @@ class Engine:
         """Serve one call, or one turn; returns the jobs that have ended.
 
         Raises:
-            DeviceFailed: the device no longer works; `close` gives up what is in flight.
+            DeviceFailed: the device no longer works; `close` abandons the jobs in flight.
         """
         self._meter.poll()
         with torch.inference_mode():
@@ -135,7 +135,7 @@ class Engine:
         return ended
 
     def close(self) -> list[JobInFlight]:
-        """Give up all jobs in flight, and leave the device as if none had run; returns them."""
+        """Abandon all jobs in flight, and leave the device as if none had run; returns them."""
         given_up = list(self._jobs)
         with torch.inference_mode():
             for job in given_up:
@@ -161,7 +161,7 @@ class Engine:
         now = time.monotonic()
         self._blocked = {id: self._blocked.get(id, now) for id in blocked}
         can_run = [job for id, job in by_id.items() if id not in blocked]
-        # Whom another thread helps lets others go first; with nobody else, it waits for that thread in its turn.
+        # A job whose prompts another thread encodes lets others go first; alone, it waits for that thread.
         can_run = [job for job in can_run if not self._is_helped(job)] or can_run
         if not can_run:
             return []

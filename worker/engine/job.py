@@ -54,11 +54,11 @@ class Placed:
 
 @dataclass
 class Usage:
-    """What a job has had of the worker.
+    """What a job has used of the worker.
 
     Attributes:
         calls: of the denoiser.
-        own_rows: rows of these calls that were of jobs of the same owner.
+        own_rows: rows of these calls that belonged to jobs of the same owner.
         pauses: how often it waited, started, while another job of the same owner was served.
         joined: whether any of its calls was shared.
         peak_bytes: most device memory that was in use while it was served; None where nothing is measured.
@@ -82,7 +82,7 @@ class Usage:
 
     @property
     def mean_rows(self) -> float:
-        """Mean rows of the denoiser's calls, those of other owners' jobs left out."""
+        """Mean rows of the denoiser's calls, without those of other owners' jobs."""
         return round(self.own_rows / self.calls, 2) if self.calls else 0.0
 
 
@@ -120,7 +120,7 @@ class JobInFlight:
 
     @property
     def steps_left(self) -> int:
-        """Steps to go; what the request asks for, until the pipeline knows them."""
+        """Remaining steps; those that the request asks for until the pipeline has computed its own."""
         return (self.steps or self.job.parameters.num_inference_steps) - self.steps_done
 
     @property

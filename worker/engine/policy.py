@@ -13,16 +13,16 @@ from worker.engine.turns import Turns
 #: Remaining seconds count half when a job's age is so many times as long, a fifth at twice that age, and so on. It
 #: keeps the latency of long jobs (p99) below twice that of first come, first served, at little cost to short ones.
 AGE_FACTOR = 10.0
-#: What a second counts that an owner was served more than others who wait. With less than 1, the short jobs of one
-#: owner go before a long job of another for longer, up to four times its length: better on average, still fair.
+#: Weight of each second that an owner was served beyond other waiting owners. With less than 1, the short jobs of
+#: one owner go before a long job of another for longer, up to four times its length: better on average, still fair.
 _LEAD_WEIGHT = 0.25
-#: A deadline is about to be missed when it comes within so many times the remaining seconds.
+#: A deadline is about to be missed when it is closer than this multiple of the remaining seconds.
 _DEADLINE_MARGIN = 1.5
 #: Remaining seconds are predicted: a deadline counts as missed only when less than this part of them is left.
 _DEADLINE_TOLERANCE = 0.9
-#: Jobs yet to come that gain from work saved now: joining pays a little more than those who wait already show.
+#: Future jobs also gain from work saved now, so joining pays a little more than the waiting jobs alone show.
 _EXPECTED_JOBS = 3
-#: By what part of its seconds an urgent call may be delayed by calls that are not.
+#: Share of its seconds by which calls that are not urgent may delay an urgent call.
 _URGENT_ALLOWANCE = 0.1
 #: How many times the seconds of loading or encoding a job must be saved by sharing calls with it afterwards.
 _OPENING_GAIN = 2.0
@@ -246,7 +246,7 @@ def _join(
 
 
 def _opener(group: Sequence[Waiting], order: Sequence[Waiting], costs: CallCosts, max_rows: int) -> Waiting | None:
-    """A job to load or encode first, since its calls can then share those of the group; None: none is worth it.
+    """A job to load or encode first, so that its calls can share those of the group; None: none is worth it.
 
     In the order of remaining seconds alone, a job would be loaded only when all before it have ended.
     """

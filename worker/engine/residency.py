@@ -1,7 +1,7 @@
 """What the device is set up for: the model and the memory plan of the job that is served now.
 
-Before a call it places the job's model by the job's plan and hooks its components; mostly all is in place already.
-Around a denoiser's call it lets each job's adapters act on the job's rows. Knows no order of calls.
+Before a call it places the job's model by the job's plan and hooks its components, unless that is so already. Around
+a denoiser's call it lets each job's adapters act on the job's rows. Does not know the order of calls.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Residency:
 
     @property
     def _adapter_bytes(self) -> int:
-        """Of the adapters in flight: what the plan of whichever job is served does not count."""
+        """Bytes of the adapters in flight that the served job's plan does not count."""
         by_job = [
             {adapter.weights.sha256: adapter.size_bytes for adapter, _ in job.adapters.adapters}
             for job in self._jobs

@@ -40,7 +40,7 @@ class Turns:
         return self._served_seconds >= self._kept_until
 
     def is_overdue(self, turn: Hashable) -> bool:
-        """Whether this turn has waited for as long as any may."""
+        """Whether this turn has waited for the longest time allowed."""
         since = self._waits_since.get(turn, self._served_seconds)
         return self._served_seconds - since >= self._longest_wait(self.move_seconds(turn))
 
@@ -59,7 +59,7 @@ class Turns:
         self.current = turn
 
     def served(self, seconds: float) -> None:
-        """Note that calls of the present turn took so long."""
+        """Add the seconds of calls of the present turn."""
         self._served_seconds += seconds
 
     @staticmethod

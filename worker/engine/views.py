@@ -1,6 +1,6 @@
 """Views of a model's modules, for pipelines: a call made from a job's coroutine is handed to the engine.
 
-A view is an object of a subclass made on the fly that has the module's very own `__dict__`: it passes every
+A view is an object of a subclass made on the fly that shares the module's own `__dict__`: it passes every
 `isinstance` check and shows every attribute of the module, but differs in its entries. The engine calls the module
 itself, so module hooks (offload, adapters) run once for a joined call and never inside a job. Diffusers' pipelines
 (0.42) read configurations and dtypes from their modules, and check ControlNets by `isinstance`
@@ -36,7 +36,7 @@ class _View:
         return context
 
     def _reset_stateful_cache(self, *_: Any, **__: Any) -> None:
-        """One job's end, which diffusers tells every hook, is not the others'."""
+        """Do nothing: diffusers tells every hook of the end of a job, but other jobs go on."""
 
 
 def view(module: torch.nn.Module, entries: tuple[str, ...] = ("__call__",)) -> Any:
