@@ -14,7 +14,7 @@ from worker.engine.turns import Turns
 #: keeps the latency of long jobs (p99) below twice that of first come, first served, at little cost to short ones.
 AGE_FACTOR = 10.0
 #: Weight of each second that an owner was served beyond other waiting owners. With less than 1, the short jobs of
-#: one owner go before a long job of another for longer, up to four times its length: better on average, still fair.
+#: one owner go before a long job of another for longer, up to 4 times its length: better on average, still fair.
 _LEAD_WEIGHT = 0.25
 #: A deadline is about to be missed when it is closer than this multiple of the remaining seconds.
 _DEADLINE_MARGIN = 1.5
