@@ -58,7 +58,7 @@ def _rehearse(shared: SharedSettings, settings: WorkerSettings) -> None:
         policy=settings.policy,
     )
     for model in pool.catalogue.models:
-        if not pool.is_here(model.id):
+        if not pool.fetcher.is_here(model.id):
             print(f"model      {model.id}: to be downloaded first, not tried", flush=True)  # noqa: T201
             continue
         pool.prepare(model.id)
