@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Generic, Self, TypeVar, cast
@@ -57,6 +58,9 @@ _MESSAGES: Mapping[str, str] = {
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
 }
+
+#: How pydantic writes a member of an enumeration: its value alone is what a client sends.
+_MEMBER = re.compile(r"<[\w.]+: ('[^']*')>")
 
 #: Errors whose messages say what was received, or that nothing was.
 _NOT_QUOTING = frozenset({"missing", "too_short", "too_long", "union_tag_invalid"})
@@ -225,7 +229,7 @@ def _message(kind: type[BaseModel], item: ErrorDetails) -> str:
         message = item["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
         return _quoting(message.replace("String should", "must", 1), item)
     context = item.get("ctx", {})
-    message = template.format(**context)
+    message = _MEMBER.sub(r"\1", template.format(**context))
     if "actual_length" in context and context["actual_length"] is None:
         message = message.partition(", got")[0]  # pydantic stops counting at the limit
     return message if item["type"] in _NOT_QUOTING else _quoting(message, item)

@@ -176,6 +176,7 @@ def test_a_body_of_any_task_that_is_not_json_cannot_be_read() -> None:
         ({"num_images": True}, "must be a whole number, got true"),
         ({"output_format": "gif"}, "must be one of 'png', 'jpeg' or 'webp', got 'gif'"),
         ({"speed": "x" * 41}, "must be one of 'exact' or 'fast'"),
+        ({"task": "inpaint"}, "must be one of 'txt2img', got 'inpaint'"),
         ({"loras": [LORA] * 9}, "must have at most 8 entries, got 9"),
         ({"prompt": 3}, "must be a string, got 3"),
     ],
