@@ -12,7 +12,7 @@ from functools import partial
 
 from contracts.errors import FailureCode
 from contracts.leases.claim import Claim
-from worker.engine.coroutine import Stopped
+from worker.engine.coroutine import Stopped, Turn
 from worker.engine.engine import Engine
 from worker.engine.job import JobInFlight
 from worker.generation.outputs import JobResult
@@ -64,10 +64,12 @@ class JobsInFlight:
         self._reporter.add(watch)
         self._heartbeat.hold(watch)
         self._watches[claim.job.id] = watch
-        if self._engine.jobs:  # that can be served meanwhile
-            self._lookahead.expect(claim.job)
         job = to_job(claim.job, self._settings)
         self._engine.start(job, partial(self._work.run, watch), watch.stop_reason)
+        if len(self._engine.jobs) > 1:  # others can be served meanwhile
+            for flight in self._engine.jobs:
+                if isinstance(flight.coroutine.wait, Turn):  # it has not encoded its prompt yet
+                    self._lookahead.expect(self._watches[flight.job.id].claim.job)
 
     def serve(self) -> int:
         """Have the engine make its next call, and complete the jobs that have ended with it; returns how many.
