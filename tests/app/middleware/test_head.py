@@ -49,7 +49,8 @@ def test_the_access_log_names_the_method_and_the_route_of_head(
     client: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = submit(client)
-    with caplog.at_level(logging.INFO, "app.middleware.access_log"):
+    caplog.clear()
+    with caplog.at_level(logging.DEBUG, "app.middleware.access_log"):
         client.head(f"/v1/jobs/{job['id']}")
 
     (record,) = [record for record in caplog.records if record.name == "app.middleware.access_log"]

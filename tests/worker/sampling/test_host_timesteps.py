@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 
@@ -145,6 +146,8 @@ def _plain(scheduler: Any) -> Any:
 
 def _config(name: str, pool: Pool) -> Any:
     """The configuration of a checkpoint that the scheduler works with."""
+    if SCHEDULERS[name].kind == "edm":
+        return {**diffusers.EDMEulerScheduler().config, "_class_name": "EDMEulerScheduler"}
     family = "sdxl" if SCHEDULERS[name].kind == "diffusion" else "flux"
     return pool.model(f"shapes-{family}").base.scheduler.config
 
