@@ -7,11 +7,11 @@ chosen when it is read, so that the job's parameters name it from the start; onl
 
 from __future__ import annotations
 
-import binascii
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from app.inputs.base64_text import FORMS, SEND, decode_base64, decode_data_url, is_path, is_remote, refused
 from app.inputs.decoder import ImageDecoder, InputImage
 from app.inputs.fetcher import Fetcher, NotFetched, TooMuch
 from contracts.errors import (
@@ -35,19 +35,7 @@ from contracts.uploads.retention import Retention
 _MASK_FIELD = "mask_image"
 #: How long images are held for a request that is being accepted.
 ACCEPT_SECONDS = 900
-#: The remedy for what is not an image.
-_SEND = "send the image itself, in base64 or as an upload"
-_FORMS = ["upload:ID", "job:ID/N", "data:image/…;base64,…", "base64"]
-#: What base64 may be wrapped and indented with.
-_WHITESPACE = b" \t\n\r\v\f"
 _JOB_IMAGE = re.compile(r"job:([0-9a-f]{1,64})/([0-9]{1,3})")
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-#: What only paths start with. Of base64, only a JPEG starts with a slash: /9j/.
-_PATH = re.compile(r"file:|blob:|~|\.{1,2}[/\\]|[a-z]:[/\\]|\\\\|@|/(?!9j)", re.IGNORECASE)
-_FILE_NAME = re.compile(r".*\.(png|jpe?g|jfif|webp|gif|bmp|tiff?|avif|hei[cf]|svg)", re.IGNORECASE | re.DOTALL)
-_MAX_PATH = 4096
-#: The letters of RFC 4648's alphabet for URLs that differ from those of its standard one.
-_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
 @dataclass(frozen=True)
@@ -134,7 +122,7 @@ class InputReader:
         skipped = tuple(f"{field}." for field in known)
         for field, text in _fields_of(request):
             source = given.get(field, text)
-            if f"{field}.".startswith(skipped) or (isinstance(source, str) and _is_remote(source)):
+            if f"{field}.".startswith(skipped) or (isinstance(source, str) and is_remote(source)):
                 continue
             try:
                 self._read(field, source, {})
@@ -205,22 +193,22 @@ class InputReader:
         if scheme.startswith("job:"):
             return self._job_image(field, text)
         if scheme.startswith("data:"):
-            return self._data_url(field, text)
-        if _is_path(text):
-            raise _refused(
-                field, f"is a path or a file name, {text[:80]!r}, which this service cannot read; {_SEND}"
+            return decode_data_url(field, text, self._decoder)
+        if is_path(text):
+            raise refused(
+                field, f"is a path or a file name, {text[:80]!r}, which this service cannot read; {SEND}"
             )
-        if _URL.match(text):
-            return self._fetch(field, text)
-        return self._base64(field, text)
+        if is_remote(text):
+            return self._fetch(field, text.strip())
+        return decode_base64(field, text, self._decoder)
 
     def _fetch(self, field: str, url: str) -> bytes:
         if self._fetcher is None:
-            raise _refused(field, "URLs are not fetched by this service; send the image itself")
+            raise refused(field, "URLs are not fetched by this service; send the image itself")
         try:
             return self._fetcher.fetch(url)
         except NotFetched as error:
-            raise InvalidRequest([FieldProblem(field, str(error), [*_FORMS, "https://…"])]) from None
+            raise InvalidRequest([FieldProblem(field, str(error), [*FORMS, "https://…"])]) from None
         except TooMuch:
             raise self._decoder.too_many_bytes(field) from None
 
@@ -228,13 +216,13 @@ class InputReader:
         upload = recall(self._queue, self._owner, id)
         key = None if upload is None else self._retention.retain_existing(upload.sha256, ACCEPT_SECONDS)
         if upload is None or key is None or not self._storage.exists(key):
-            raise _refused(field, "this upload does not exist or has expired; send it to POST /v1/uploads")
+            raise refused(field, "this upload does not exist or has expired; send it to POST /v1/uploads")
         return StoredImage(key, upload.width, upload.height, upload.color_profile)
 
     def _job_image(self, field: str, name: str) -> bytes:
         match = _JOB_IMAGE.fullmatch(name)
         if match is None:
-            raise _refused(field, f"must be job:ID/N with N counted from 0, got {name[:80]!r}")
+            raise refused(field, f"must be job:ID/N with N counted from 0, got {name[:80]!r}")
         id, number = match[1], int(match[2])
         try:
             job = self._queue.fetch(id)
@@ -243,36 +231,10 @@ class InputReader:
             if job.state is JobState.COMPLETED and number < len(job.images):
                 return self._storage.read(job.images[number].key)
         except NotFound:
-            raise _refused(field, f"job {id} does not exist or has expired") from None
+            raise refused(field, f"job {id} does not exist or has expired") from None
         if job.state is not JobState.COMPLETED:
-            raise _refused(field, f"job {id} is {job.state}; only completed jobs have images")
-        raise _refused(field, f"job {id} has {len(job.images)} images, counted from 0; got {number}")
-
-    def _data_url(self, field: str, text: str) -> bytes:
-        head, comma, content = text.partition(",")
-        if not comma or not head.lower().endswith(";base64"):
-            raise _refused(field, "a data: URL must be in base64: data:image/png;base64,…")
-        return self._base64(field, content)
-
-    def _base64(self, field: str, text: str) -> bytes:
-        try:
-            # Not by `split`: a text of spaces and single letters would become millions of strings.
-            packed = text.encode("ascii").translate(_URL_SAFE, _WHITESPACE)
-        except UnicodeEncodeError:
-            raise _refused(field, "is not valid base64: it has characters outside ASCII") from None
-        if len(packed) // 4 * 3 > self._decoder.max_bytes + 2:
-            raise self._decoder.too_many_bytes(field)
-        if len(packed) % 4 == 1:
-            raise _refused(field, "is not valid base64: no bytes have this length in it; it may be cut off")
-        if not packed.endswith(b"="):
-            packed += b"=" * (-len(packed) % 4)  # RFC 4648 lets a sender leave them out
-        try:
-            data = binascii.a2b_base64(packed, strict_mode=True)
-        except ValueError as error:
-            raise _refused(field, f"is not valid base64: {error}") from None
-        if not data:
-            raise _refused(field, f"is empty; {_SEND}")
-        return data
+            raise refused(field, f"job {id} is {job.state}; only completed jobs have images")
+        raise refused(field, f"job {id} has {len(job.images)} images, counted from 0; got {number}")
 
 
 def stored_bytes(inputs: Inputs) -> int:
@@ -312,19 +274,3 @@ def _fields_of(request: JobRequest) -> Iterator[tuple[str, str]]:
     for index, control in enumerate(getattr(request, "controls", ())):
         if control.image is not None:
             yield f"controls.{index}.image", control.image
-
-
-def _is_path(text: str) -> bool:
-    """Whether a text is the name of a file somewhere, rather than the image in it."""
-    text = text.strip()
-    if len(text) > _MAX_PATH or _is_remote(text):
-        return False
-    return _PATH.match(text) is not None or _FILE_NAME.fullmatch(text) is not None
-
-
-def _is_remote(text: str) -> bool:
-    return _URL.match(text.strip()) is not None and not text.strip().lower().startswith(("file:", "blob:"))
-
-
-def _refused(field: str, message: str) -> InvalidRequest:
-    return InvalidRequest([FieldProblem(field, message, _FORMS)])

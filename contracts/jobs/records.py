@@ -189,7 +189,7 @@ class Position(NamedTuple):
         ahead: waiting jobs that are served before it; None: it runs.
         eta_seconds: estimated seconds to its end; None: nothing is known that they could be estimated from.
         low_seconds, high_seconds: between which the end is likely.
-        reason: why there is no estimate; empty otherwise.
+        reason: why nothing can be estimated; empty where something can.
     """
 
     ahead: int | None

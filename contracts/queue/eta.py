@@ -26,14 +26,14 @@ from contracts.requests.parameters import JobParameters
 
 #: Retry-After of a full queue of which nothing can be predicted, and the longest.
 _UNKNOWN_RETRY_SECONDS, _MAX_RETRY_SECONDS = 10, 3600
-#: With up to so many jobs, each call reads the queue anew.
+#: With at most this many jobs, each call reads the queue again.
 _SMALL_QUEUE = 24
 #: How long a forecast of more jobs serves: at least so long, and so many times as long as it took to make.
 _SHARED_SECONDS, _SHARED_TIMES = 0.5, 10.0
 #: Jobs that come meanwhile are simulated too, in this part of the time at most; the others are estimated.
 _SIMULATED_SHARE = 0.2
 
-#: Why there is no estimate.
+#: Why nothing can be estimated.
 NO_WORKER = "no worker is running that takes jobs"
 UNMEASURED = "no job has been measured yet from which the time could be estimated"
 
@@ -166,7 +166,7 @@ class EtaEstimator:
 
 
 def _reason(snapshot: Snapshot, unknown: str) -> str:
-    """Why there is no estimate."""
+    """Why nothing can be estimated."""
     if unknown:
         return unknown
     return UNMEASURED if any(worker.claims for worker in snapshot.workers) else NO_WORKER

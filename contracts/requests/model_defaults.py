@@ -61,6 +61,6 @@ def _problems(model: ModelSpec, catalogue: Catalogue) -> Iterator[str]:
     try:
         check(request, catalogue)
     except InvalidRequest as refused:
-        # A model that makes no image from a text alone is no problem of its defaults.
+        # That a model makes no image from a text alone is not a mistake in its defaults.
         for problem in (problem for problem in refused.problems if problem.field != "model"):
             yield f"defaults.{problem.field} {problem.message}"

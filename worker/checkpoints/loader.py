@@ -110,7 +110,7 @@ def _check_controlnet(family: DiffusersFamily, config: Mapping[str, Any]) -> Non
     """Refuse a ControlNet of another class, which would be loaded in part; raises CatalogueError."""
     if not config:
         raise CatalogueError(
-            "a ControlNet must be a folder with config.json and its weights; there is no config.json"
+            "a ControlNet must be a folder with config.json and its weights; config.json is missing"
         )
     named = config.get("_class_name")
     if named != family.controlnet:

@@ -117,7 +117,7 @@ def test_a_folder_that_is_not_a_whole_checkpoint_of_its_family_is_refused_by_nam
         ("sdxl", {"_class_name": "FluxControlNetModel"}, "a FluxControlNetModel"),
         ("sdxl", {"cross_attention_dim": 768}, "a None"),
         ("sdxl", {"_class_name": "ControlNetModel", "conditioning_channels": 6}, "control images of 6 channels"),
-        ("sdxl", None, "there is no config.json"),
+        ("sdxl", None, "config.json is missing"),
         ("flux", {"_class_name": "FluxControlNetModel", "num_mode": 10}, "union of 10 kinds"),
     ],
 )
@@ -139,7 +139,7 @@ def test_a_controlnet_with_weights_too_few_or_of_another_model_is_refused(
     _change_weights(file, lambda tensors: tensors.pop("conv_in.weight"))
     with pytest.raises(CatalogueError, match=r"the ControlNet lacks weights: conv_in.weight"):
         load_controlnet(get_family("sdxl"), folder, torch.float32)
-    with pytest.raises(CatalogueError, match=r"there is no config.json"):
+    with pytest.raises(CatalogueError, match=r"config.json is missing"):
         load_controlnet(get_family("sdxl"), Path(shutil.copy(file, tmp_path / "one.safetensors")), torch.float32)
     net = diffusers.ControlNetModel.from_config(diffusers.ControlNetModel.load_config(folder))
     other = diffusers.UNet2DConditionModel.load_config(catalogue.root / "shapes-sdxl/unet")
