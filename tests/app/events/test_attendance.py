@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from redis import Redis
+from redis.client import Monitor
 
 from cli.supervisor.redis_server import RedisServer
 from contracts.jobs.records import JobRecord, JobState
@@ -81,6 +83,21 @@ def wait_for_sweeps(queue: JobQueue) -> None:
     seconds, micros = queue.connection.time()
     queue.connection.zadd(keys.ATTENDED, {witness.id: seconds + micros / 1e6 + 2.0})
     wait_until(lambda: queue.fetch(witness.id).state is JobState.CANCELLED)
+
+
+def is_known_to_retries(queue: JobQueue, job: JobRecord) -> bool:
+    """Whether a retry of the call would find the job."""
+    calls = queue.connection.scan_iter("darkroom:retries:*")
+    return any(queue.connection.zscore(call, job.id) is not None for call in calls)
+
+
+def wait_for_command(monitor: Monitor, beginning: str) -> None:
+    """Wait until somebody has sent Redis a command that begins so; every second there is some command."""
+    deadline = time.monotonic() + 60
+    for command in monitor.listen():  # type: ignore[no-untyped-call]
+        if str(command["command"]).startswith(beginning):
+            return
+        assert time.monotonic() < deadline, f"nobody sent {beginning}"
 
 
 @pytest.mark.parametrize(
@@ -195,10 +212,13 @@ def test_when_a_process_dies_its_clients_have_the_grace_at_another_one(
 def test_a_librarys_own_retry_attaches_to_the_job_that_its_call_made(
     api: httpx.Client, queue: JobQueue, worker: ScriptedWorker, path: str
 ) -> None:
-    with calling(api, path, PROMPT, **FIRST, **WAIT):
+    commands = queue.connection.monitor()  # type: ignore[no-untyped-call]
+    with calling(api, path, PROMPT, **FIRST, **WAIT), commands as monitor:
         job = the_job(queue)
+        wait_until(lambda: is_known_to_retries(queue, job))
         with calling(api, path, PROMPT, **RETRY, **WAIT) as answer:
-            wait_until(lambda: is_attended(queue, job) or path == TXT2IMG)
+            # Before the first call is answered: afterwards the same call would make another job.
+            wait_for_command(monitor, "ZREVRANGE darkroom:retries:")
             worker.complete(worker.claim_next())
             text = answer()
 

@@ -70,6 +70,7 @@ class WarmList:
         while self._is_reading() and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
             self.load_prepared()
+        self.load_prepared()  # the last one may have been read just before it was asked whether one still is
 
     def load_prepared(self) -> None:
         """Load those that have been prepared by now; try those again whose last attempt is long ago."""
