@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from contracts.forecast.serving_order import (
+    AGE_FACTOR,
+    DEADLINE_MARGIN,
+    DEADLINE_TOLERANCE,
+    EXPECTED_JOBS,
+    LEAD_WEIGHT,
+    URGENT_ALLOWANCE,
+)
 from contracts.forecast.snapshot import QueuedJob, WorkerState
 
-#: As in the policy: how fast remaining seconds count less with age, and what seconds count that an owner is ahead.
-_AGE_FACTOR, _LEAD_WEIGHT = 10.0, 0.25
-#: As in the policy: a deadline is near within so many times the remaining seconds, and missed below the other.
-_DEADLINE_MARGIN, _DEADLINE_TOLERANCE = 1.5, 0.9
-#: As in the policy: jobs yet to come that gain from work saved now.
-_EXPECTED_JOBS = 3
-#: As in the policy: by what part calls of a higher tier may be delayed by those of a lower one that share them.
-_URGENT_ALLOWANCE = 0.1
 #: Groups beside the first that get a part of the time.
 _MAX_OTHERS = 3
 #: Another model than the one served gets a part of the time, once it has waited for so long.
@@ -138,9 +138,9 @@ class SimulatedWorker:
 
         def key(one: JobInFlight) -> tuple[int, bool, float]:
             remaining = max(one.remaining_seconds, 1e-6)
-            age = (one.job.age_seconds + self.at) / (_AGE_FACTOR * remaining)
+            age = (one.job.age_seconds + self.at) / (AGE_FACTOR * remaining)
             lead = self._leads.get(one.job.owner, 0.0) - lead_floor
-            return one.job.tier, one.job.id not in at_risk, remaining / (1 + age * age) + _LEAD_WEIGHT * lead
+            return one.job.tier, one.job.id not in at_risk, remaining / (1 + age * age) + LEAD_WEIGHT * lead
 
         return sorted(can_run, key=key)
 
@@ -148,7 +148,7 @@ class SimulatedWorker:
         found, busy_seconds = set(), 0.0
         for left, one in sorted(self._dated(jobs), key=lambda pair: (pair[1].job.tier, pair[0])):
             needed = one.remaining_seconds
-            if left < _DEADLINE_MARGIN * needed and busy_seconds + _DEADLINE_TOLERANCE * needed <= left:
+            if left < DEADLINE_MARGIN * needed and busy_seconds + DEADLINE_TOLERANCE * needed <= left:
                 found.add(one.job.id)
                 busy_seconds += needed
         return found
@@ -160,7 +160,7 @@ class SimulatedWorker:
 
     def _seconds_to_risk(self) -> float:
         """Until the next deadline comes near that is not near yet."""
-        waits = (left - _DEADLINE_MARGIN * one.remaining_seconds for left, one in self._dated(self.in_flight))
+        waits = (left - DEADLINE_MARGIN * one.remaining_seconds for left, one in self._dated(self.in_flight))
         return min((max(0.1, seconds) for seconds in waits if seconds >= 0), default=float("inf"))
 
     def _others(
@@ -194,11 +194,11 @@ class SimulatedWorker:
             if (images + added) * cost.image_rows > self.state.max_rows:
                 continue
             delay, saved = cost.image_seconds * added, cost.call_seconds
-            if saved * (len(order) - ahead + _EXPECTED_JOBS) < delay * ahead:
+            if saved * (len(order) - ahead + EXPECTED_JOBS) < delay * ahead:
                 continue
             if one.job.tier > order[0].job.tier:
                 delay_of_urgent += delay
-                if delay_of_urgent > _URGENT_ALLOWANCE * cost.step_seconds:
+                if delay_of_urgent > URGENT_ALLOWANCE * cost.step_seconds:
                     break
             group.append(one)
             images += added

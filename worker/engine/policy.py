@@ -6,24 +6,18 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from contracts.forecast.serving_order import (
+    AGE_FACTOR,
+    DEADLINE_MARGIN,
+    DEADLINE_TOLERANCE,
+    EXPECTED_JOBS,
+    LEAD_WEIGHT,
+    URGENT_ALLOWANCE,
+)
 from worker.engine.accounts import OwnerAccounts
 from worker.engine.costs import CallCosts
 from worker.engine.turns import Turns
 
-#: Remaining seconds count half when a job's age is so many times as long, a fifth at twice that age, and so on. It
-#: keeps the latency of long jobs (p99) below twice that of first come, first served, at little cost to short ones.
-AGE_FACTOR = 10.0
-#: Weight of each second that an owner was served beyond other waiting owners. With less than 1, the short jobs of
-#: one owner go before a long job of another for longer, up to 4 times its length: better on average, still fair.
-_LEAD_WEIGHT = 0.25
-#: A deadline is about to be missed when it is closer than this multiple of the remaining seconds.
-_DEADLINE_MARGIN = 1.5
-#: Remaining seconds are predicted: a deadline counts as missed only when less than this part of them is left.
-_DEADLINE_TOLERANCE = 0.9
-#: Future jobs also gain from work saved now, so joining pays a little more than the waiting jobs alone show.
-_EXPECTED_JOBS = 3
-#: Share of its seconds by which calls that are not urgent may delay an urgent call.
-_URGENT_ALLOWANCE = 0.1
 #: How many times the seconds of loading or encoding a job must be saved by sharing calls with it afterwards.
 _OPENING_GAIN = 2.0
 
@@ -167,7 +161,7 @@ class StepPolicy:
         """Less goes first: aged remaining seconds, and the lead of the owner."""
         remaining = max(call.remaining_seconds, 1e-6)
         aged = remaining / (1 + (call.age_seconds / (AGE_FACTOR * remaining)) ** 2)
-        return aged + _LEAD_WEIGHT * self._owners.lead(call.owner)
+        return aged + LEAD_WEIGHT * self._owners.lead(call.owner)
 
     def _at_risk(self, waiting: Sequence[Waiting], costs: CallCosts) -> set[str]:
         """Jobs whose deadlines are about to be missed, and can all be met if they go first.
@@ -182,8 +176,8 @@ class StepPolicy:
         for call in sorted(dated, key=lambda call: (call.tier, call.deadline_in_seconds)):
             left = call.deadline_in_seconds or 0.0
             needed = call.remaining_seconds + self._turns.move_seconds(call.turn)
-            is_close = left < _DEADLINE_MARGIN * needed + 2 * longest_call
-            can_be_met = busy_seconds + _DEADLINE_TOLERANCE * needed <= left
+            is_close = left < DEADLINE_MARGIN * needed + 2 * longest_call
+            can_be_met = busy_seconds + DEADLINE_TOLERANCE * needed <= left
             if is_close and can_be_met and self._owners.lead(call.owner) <= needed:
                 found.add(call.job_id)
                 busy_seconds += needed
@@ -233,11 +227,11 @@ def _join(
             continue
         delay = costs.seconds(first.kind, rows + call.rows) - costs.seconds(first.kind, rows)
         saved = costs.seconds(call.kind, call.rows) - delay
-        if saved * (len(order) - ahead + _EXPECTED_JOBS) < delay * ahead:
+        if saved * (len(order) - ahead + EXPECTED_JOBS) < delay * ahead:
             continue
         if _urgency(call, at_risk) > most_urgent:
             delay_of_urgent += max(0.0, delay)
-            if delay_of_urgent > _URGENT_ALLOWANCE * costs.seconds(first.kind, first.rows):
+            if delay_of_urgent > URGENT_ALLOWANCE * costs.seconds(first.kind, first.rows):
                 break
         group.append(call)
         rows, images, max_images = rows + call.rows, images + call.images, limit

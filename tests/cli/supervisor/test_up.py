@@ -21,21 +21,14 @@ from tests.support.waiting import wait_until
 HANG_SECONDS = 5
 
 
+def up_command(data: Path) -> list[str]:
+    return [sys.executable, "-m", "cli.main", "up", "--port", "0", "--workers", "0", "--data", str(data)]
+
+
 @contextmanager
 def up(data: Path) -> Iterator[subprocess.Popen[str]]:
     """A `darkroom up` on this folder; the block must end it."""
-    command = [
-        sys.executable,
-        "-m",
-        "cli.main",
-        "up",
-        "--port",
-        "0",
-        "--workers",
-        "0",
-        "--data",
-        str(data),
-    ]
+    command = up_command(data)
     clean = {name: value for name, value in os.environ.items() if not name.startswith("DARKROOM_")}
     environment = clean | {"DARKROOM_HANG_SECONDS": str(HANG_SECONDS)}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
@@ -89,18 +82,7 @@ def test_a_child_that_lives_and_does_not_beat_is_replaced_and_a_second_start_is_
 
 def test_a_part_that_cannot_start_ends_the_service_with_one_line_below_what_was_found(tmp_path: Path) -> None:
     shown, terminal = pty.openpty()
-    command = [
-        sys.executable,
-        "-m",
-        "cli.main",
-        "up",
-        "--port",
-        "0",
-        "--workers",
-        "0",
-        "--data",
-        str(tmp_path / "data"),
-    ]
+    command = up_command(tmp_path / "data")
     clean = {name: value for name, value in os.environ.items() if not name.startswith("DARKROOM_")}
     environment = clean | {"DARKROOM_API_MAX_CONNECTIONS": "2", "TERM": "dumb"}
     with subprocess.Popen(command, env=environment, stdout=terminal, stderr=terminal) as process:
