@@ -12,22 +12,22 @@ from functools import partial
 
 from fastapi.concurrency import run_in_threadpool
 
-from app.admission import Admission
 from app.auth import Authenticator, Principal
-from app.disk_space import DiskSpace
 from app.events.attendance import PAUSE_SECONDS, Attendance
 from app.events.notifier import JobNotifier
 from app.inputs.codec.limits import Limits
 from app.inputs.decoder import ImageDecoder
 from app.inputs.fetcher import Fetcher
-from app.list_rate import ListRate
+from app.limits.admission import Admission
+from app.limits.disk_space import DiskSpace
+from app.limits.list_rate import ListRate
+from app.monitoring.prometheus import PrometheusCollector
+from app.monitoring.readiness import Readiness
 from app.parsing.bodies import FORM_OVERHEAD_BYTES
 from app.parsing.byte_budget import ByteBudget
 from app.parsing.file_checks import FileChecks
 from app.periodic import repeating
-from app.prometheus import PrometheusCollector
 from app.prompt_counter import PromptCounter
-from app.readiness import Readiness
 from app.settings import ApiSettings
 from contracts.auth.api_keys import ApiKeyStore
 from contracts.auth.key_requirement import KeyRequirement

@@ -8,9 +8,9 @@ from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.admission import Feasibility, explain
 from app.dependencies.bodies import JsonBodyDep
 from app.dependencies.submissions import ChecksDep
+from app.limits.admission import Feasibility, explain
 from app.openapi.routes import MAKING, plan_body, problems
 from app.parsing.requests import read_any
 from app.services import Services

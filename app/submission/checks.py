@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
-from app.admission import too_long
 from app.auth import Principal
 from app.inputs.reader import GivenImage, InputReader, Inputs
+from app.limits.admission import too_long
 from app.parsing.requests import Reading
 from app.services import Services
 from contracts import logs

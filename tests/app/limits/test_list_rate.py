@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from fastapi.testclient import TestClient
 
-from app.list_rate import ListRate
+from app.limits.list_rate import ListRate
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts.auth.api_keys import ApiKeyStore, Scope

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from redis import Redis
 
-from app.disk_space import DiskSpace
+from app.limits.disk_space import DiskSpace
 from contracts.errors import Unavailable
 from contracts.logs import FOR_MACHINES
 from contracts.processes.workers import obstacle, read_workers

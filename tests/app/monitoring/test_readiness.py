@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from app.disk_space import DiskSpace
-from app.readiness import Readiness
+from app.limits.disk_space import DiskSpace
+from app.monitoring.readiness import Readiness
 from contracts.processes.preparations import Preparation
 from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.client import JobQueue
