@@ -89,12 +89,14 @@ class Dialect:
     Attributes:
         render: (failure, request id) -> response.
         media_type, model: of the response body, for the OpenAPI document.
+        bodies: what the dialect's routes read and answer themselves, for the document as well.
     """
 
     prefix: str
     render: Callable[[Failure, str], JSONResponse]
     media_type: str
     model: type[BaseModel]
+    bodies: tuple[type[BaseModel], ...] = ()
 
 
 NATIVE = Dialect("/", render_problem, "application/problem+json", Problem)

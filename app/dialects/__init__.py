@@ -1,5 +1,6 @@
 """APIs of other services, each translated at the edge; nothing behind them knows which API a job came from.
 
+field_names.py        errors about our fields, under the names that were sent
 openai_schema.py      the fields of OpenAI Images requests
 openai_forms.py       bodies of their calls, JSON or forms
 openai_requests.py    the requests, translated into ours

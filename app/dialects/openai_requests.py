@@ -1,9 +1,9 @@
-"""Translates OpenAI Images requests into ours, and the errors about ours back. Queues and answers nothing."""
+"""Translates OpenAI Images requests into ours, and the names of our fields back. Queues and answers nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from app.dialects.openai_schema import EditRequest, GenerationRequest, ImageRequest
@@ -11,7 +11,7 @@ from app.inputs.reader import GivenImage, InputReader
 from app.parsing.partial_requests import agreed
 from app.parsing.requests import Reading, build, read, read_values
 from contracts.catalogue.catalogue import Catalogue
-from contracts.errors import FieldProblem, ImageTooLarge, InvalidRequest, NotAnImage, NotFound
+from contracts.errors import FieldProblem, NotFound
 from contracts.requests.schema import Img2ImgRequest, InpaintRequest, JobRequest, Txt2ImgRequest
 
 _AnyImageRequest = TypeVar("_AnyImageRequest", GenerationRequest, EditRequest)
@@ -156,23 +156,11 @@ def _contradictions(request: ImageRequest) -> Iterator[FieldProblem]:
         yield FieldProblem("response_format", "must be b64_json with stream, got url", ["b64_json"])
 
 
-@contextmanager
-def foreign_names(request: ImageRequest) -> Iterator[None]:
-    """Rename the fields of errors raised within to the names that the client used."""
+def foreign_name(request: ImageRequest, field: str) -> str:
+    """The name under which the client sent one of our fields."""
     names = {"mask_image": "mask"}
     if request.size not in (None, "auto"):
         names |= {"width": "size", "height": "size"}
     if request.quality in _STEPS_BY_QUALITY:
         names["num_inference_steps"] = "quality"
-
-    def rename(problem: FieldProblem) -> FieldProblem:
-        return FieldProblem(names.get(problem.field, problem.field), problem.message, problem.allowed)
-
-    try:
-        yield
-    except InvalidRequest as error:
-        problems = {(problem.field, problem.message): problem for problem in map(rename, error.problems)}
-        raise InvalidRequest(list(problems.values())) from None
-    except (ImageTooLarge, NotAnImage) as error:
-        error.problem = rename(error.problem)
-        raise
+    return names.get(field, field)

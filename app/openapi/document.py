@@ -117,6 +117,7 @@ def _add_schemas(document: Document, dialects: Sequence[Dialect]) -> None:
     """Add the schemas that bodies and errors refer to."""
     models: list[tuple[type[BaseModel], str]] = [(kind, "validation") for kind in _KINDS]
     models += [(dialect.model, "serialization") for dialect in (NATIVE, *dialects)]
+    models += [(kind, "validation") for dialect in dialects for kind in dialect.bodies]
     _, definitions = models_json_schema(models, ref_template=REFERENCE)  # type: ignore[arg-type]
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas |= {name: schema for name, schema in definitions["$defs"].items() if name not in schemas}

@@ -7,6 +7,7 @@ the same key returns it.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -14,20 +15,21 @@ from fastapi.concurrency import run_in_threadpool
 
 from app.dependencies.bodies import EditBodyDep, JsonBodyDep
 from app.dependencies.submissions import HeldSubmissionDep
+from app.dialects.field_names import named_as_sent
 from app.dialects.openai_forms import RequestBody
-from app.dialects.openai_requests import draft_request, foreign_names, read_request
+from app.dialects.openai_requests import draft_request, foreign_name, read_request
 from app.dialects.openai_responses import ImagesAnswer, answer_images, completed_events, error_event, partial_event
 from app.dialects.openai_schema import EditRequest, GenerationRequest, ImageRequest, without_images
-from app.errors import JobDidNotComplete, JobStillRuns, describe
+from app.errors import describe
 from app.events.sse import HEARTBEAT, EventStream, follow_events
 from app.openapi.routes import MAKING, edit_body, problems, request_body, streamed
 from app.parsing.requests import Reading
 from app.submission.checks import JobDraft
-from app.submission.submit import Submission
+from app.submission.submit import Submission, require_completed
 from contracts.errors import DarkroomError
 from contracts.job_view import JobView
 from contracts.jobs.events import Preview
-from contracts.jobs.records import JobRecord, JobState
+from contracts.jobs.records import JobRecord
 
 router = APIRouter(prefix="/v1/images", tags=["openai"])
 _DOCUMENTED: dict[str, Any] = {
@@ -66,7 +68,7 @@ async def _answer(
     def draft() -> JobDraft:
         return JobDraft(*draft_request(reading, services.catalogue, submission.checks.inputs, body.files))
 
-    with foreign_names(request):
+    with named_as_sent(partial(foreign_name, request)):
         record = await run_in_threadpool(lambda: submission.accept(body.json, draft, response))
     body.release()
     request = without_images(request)
@@ -76,24 +78,12 @@ async def _answer(
         stream.headers.update(response.headers)
         return stream
     record = await submission.wait(record, services.settings.hold_seconds)
-    _check_completed(record)
+    require_completed(record)
     return answer_images(request, record, await _view(record, submission))
 
 
 async def _view(record: JobRecord, submission: Submission) -> JobView:
     return await run_in_threadpool(submission.view, record)
-
-
-def _check_completed(record: JobRecord) -> None:
-    """Raise the error for a job that has no images."""
-    match record.state:
-        case JobState.COMPLETED:
-            return
-        case JobState.FAILED if record.error is not None:
-            raise JobDidNotComplete(f"job {record.id} failed: {record.error.message}", record.error.code)
-        case JobState.CANCELLED:
-            raise JobDidNotComplete(f"job {record.id} was cancelled", "cancelled")
-    raise JobStillRuns(f"job {record.id} is {record.state}; GET /v1/jobs/{record.id} follows it")
 
 
 async def _stream(
@@ -114,7 +104,7 @@ async def _stream(
                 numbers[preview.index] += 1
     try:
         record = await run_in_threadpool(services.queue.fetch, record.id)
-        _check_completed(record)
+        require_completed(record)
         for text in completed_events(name, request, record, await _view(record, submission)):
             yield text
     except DarkroomError as error:

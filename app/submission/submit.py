@@ -10,6 +10,7 @@ from fastapi import Response
 from fastapi.concurrency import run_in_threadpool
 
 from app.auth import Principal
+from app.errors import JobDidNotComplete, JobStillRuns
 from app.events.waiting import wait_with_client
 from app.inputs.reader import stored_bytes
 from app.job_response import job_response
@@ -20,7 +21,7 @@ from app.submission.idempotency import REPLAYED, IdempotentCall
 from app.submission.retries import ClientRetry
 from contracts.errors import Gone, InvalidRequest, NotFound
 from contracts.job_view import JobView, Links
-from contracts.jobs.records import JobRecord
+from contracts.jobs.records import JobRecord, JobState
 from contracts.queue.idempotency import IdempotencyHold
 from contracts.queue.limits import SubmitLimits
 from contracts.queue.retries import RepeatableCall
@@ -189,3 +190,20 @@ class Submission:
     def view(self, record: JobRecord) -> JobView:
         """Describe a job for the principal."""
         return job_response(record, self.services.queue, self.services.storage, self.links)
+
+
+def require_completed(record: JobRecord) -> None:
+    """Check that a client that waited for a job gets its images.
+
+    Raises:
+        JobDidNotComplete: the job failed or was cancelled.
+        JobStillRuns: it has not ended.
+    """
+    match record.state:
+        case JobState.COMPLETED:
+            return
+        case JobState.FAILED if record.error is not None:
+            raise JobDidNotComplete(f"job {record.id} failed: {record.error.message}", record.error.code)
+        case JobState.CANCELLED:
+            raise JobDidNotComplete(f"job {record.id} was cancelled", "cancelled")
+    raise JobStillRuns(f"job {record.id} is {record.state}; GET /v1/jobs/{record.id} follows it")
