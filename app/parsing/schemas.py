@@ -121,7 +121,7 @@ def _narrow(kind: type[JobRequest], task: Task, model: ModelSpec, catalogue: Cat
     properties: Schema = schema["properties"]
     used = _used_fields(task, model)
     for name in list(properties):
-        if name in MODE_FIELDS - used or name in model.refuses:
+        if name in MODE_FIELDS - used or name in model.refused:
             del properties[name]
     _set_defaults(schema, model)
     dereference(schema, properties["model"])["enum"] = [model.id]

@@ -210,7 +210,7 @@ def _model(
         "family": row.family,
         "title": row.title,
         "tasks": row.tasks,
-        "defaults": {name: value for name, value in defaults.items() if name not in row.refuses},
+        "defaults": {name: value for name, value in defaults.items() if name not in row.refused},
         "limits": {
             "min_side": min_side,
             "max_side": max_side,

@@ -58,6 +58,11 @@ class ModelSpec(Row):
         return self.max_pixels or self.family_spec.max_pixels
 
     @property
+    def refused(self) -> frozenset[str]:
+        """Fields that requests may not set: those that this checkpoint or its whole family ignores."""
+        return frozenset({*self.refuses, *self.family_spec.refuses})
+
+    @property
     def tasks(self) -> list[Task]:
         """Tasks that the model can run."""
         known = [task for task in Task if Mode(task.value) in self.family_spec.modes]

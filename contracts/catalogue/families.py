@@ -94,6 +94,8 @@ class Family:
         defaults: default of each field that depends on the model; a model's row may override it.
         max_sequence_length: maximum T5 prompt length in tokens; None without a T5.
         negative_needs_true_cfg: a negative prompt has an effect only with `true_cfg_scale` > 1.
+        guidance_off: a `guidance_scale` up to this guides nothing: one pass a step, and no negative prompt.
+        refuses: fields of every task that its models ignore.
         t5_optional: T5 may be skipped, which changes the image.
         inpaint_control_only: a ControlNet job with a mask needs a ControlNet trained for inpainting.
         denoiser_layers: regular expression for the beginning of its denoiser layers' names, in the layout of any
@@ -116,6 +118,8 @@ class Family:
     lora_text_encoders: frozenset[str]
     max_sequence_length: int | None = None
     negative_needs_true_cfg: bool = False
+    guidance_off: float = 1.0
+    refuses: tuple[str, ...] = ()
     inpaint_control_only: bool = False
     t5_optional: bool = False
     step_cache: StepCacheSchedule = StepCacheSchedule()

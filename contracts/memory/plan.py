@@ -175,7 +175,7 @@ def default_workload(model: ModelSpec, *, images: int = 1, size: tuple[int, int]
         width=width,
         height=height,
         images=images,
-        guided=_is_guided(model.family_spec, float(str(model.default("guidance_scale")))),
+        guided=_is_guided(model.family_spec, _guidance_scale(model)),
         text_tokens=_default(model, "max_sequence_length"),
     )
     return Workload(shape, steps=_default(model, "num_inference_steps"))
@@ -183,7 +183,12 @@ def default_workload(model: ModelSpec, *, images: int = 1, size: tuple[int, int]
 
 def _is_guided(family: Family, scale: float | None) -> bool:
     """Whether one step denoises each image with and without the prompt at once; true CFG does it in turn."""
-    return not family.negative_needs_true_cfg and scale is not None and scale > 1
+    return not family.negative_needs_true_cfg and scale is not None and scale > family.guidance_off
+
+
+def _guidance_scale(model: ModelSpec) -> float | None:
+    scale = model.default("guidance_scale")
+    return None if scale is None or "guidance_scale" in model.refused else float(str(scale))
 
 
 def _default(model: ModelSpec, field: str) -> int:

@@ -86,7 +86,7 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
     )
     _check_mask(images, (width, height), fit)
     mode = request_mode(request)
-    unused = (MODE_FIELDS - model.family_spec.modes[mode]) | set(model.refuses)
+    unused = (MODE_FIELDS - model.family_spec.modes[mode]) | model.refused
     fields: dict[str, Any] = {name: value_of(request, model, name) for name in _CARRIED_FIELDS - unused}
     fields = {name: value for name, value in fields.items() if value is not None}
     prompts = read_prompts(request)

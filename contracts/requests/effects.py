@@ -31,9 +31,10 @@ def effect_problems(request: JobRequest, model: ModelSpec, steps_run: int) -> It
 def _guidance_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
     """Yield fields that act by classifier-free guidance, and have a value, while guidance is off."""
     needs = "true_cfg_scale" if model.family_spec.negative_needs_true_cfg else "guidance_scale"
-    is_refused = needs in model.refuses
-    scale = 1.0 if is_refused else value_of(request, model, needs)
-    if not isinstance(scale, int | float) or scale > 1:
+    off = 1.0 if model.family_spec.negative_needs_true_cfg else model.family_spec.guidance_off
+    is_refused = needs in model.refused
+    scale = off if is_refused else value_of(request, model, needs)
+    if not isinstance(scale, int | float) or scale > off:
         return
     used = model.family_spec.modes.get(request_mode(request), frozenset())
     for field in ("negative_prompt", "guidance_rescale"):
@@ -42,8 +43,8 @@ def _guidance_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldP
         ):  # an empty prompt, or a rescale of 0, asks for nothing
             continue
         reason = f"{model.id} runs without {needs}" if is_refused else f"{needs} is {scale:g}"
-        remedy = f"remove {field}" if is_refused else f"set that above 1, or remove {field}"
-        allowed = None if is_refused else f"{needs} > 1"
+        remedy = f"remove {field}" if is_refused else f"set that above {off:g}, or remove {field}"
+        allowed = None if is_refused else f"{needs} > {off:g}"
         yield FieldProblem(field, f"has no effect while {reason}; {remedy}", allowed)
 
 

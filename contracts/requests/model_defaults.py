@@ -56,7 +56,7 @@ def _problems(model: ModelSpec, catalogue: Catalogue) -> Iterator[str]:
         return
     sizes = {name: defaults[name] for name in ("width", "height")}
     lengths = {name: value for name, value in defaults.items() if name == "max_sequence_length"}
-    lengths = {} if lengths.keys() & set(model.refuses) else lengths
+    lengths = {} if lengths.keys() & model.refused else lengths
     request = Txt2ImgRequest.model_validate({"prompt": _PROMPT, "model": model.id, **sizes, **lengths})
     try:
         check(request, catalogue)

@@ -94,7 +94,7 @@ def _model_limit_problems(request: JobRequest, model: ModelSpec) -> Iterator[Fie
     """Yield a problem for each field that this checkpoint ignores or limits further than its family does."""
     used = model.family_spec.modes.get(request_mode(request), frozenset())
     given = {name for name in request.model_fields_set if getattr(request, name) is not None}
-    for field in sorted(set(model.refuses) & given):
+    for field in sorted(model.refused & given):
         yield FieldProblem(field, f"has no effect on {model.id}; remove it")
     skipped, limit = request.clip_skip, model.max_clip_skip
     if skipped is not None and skipped > limit and "clip_skip" in used:

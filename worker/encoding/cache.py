@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -14,19 +15,27 @@ class Embedding:
     """The embedding of one prompt, in host memory.
 
     Attributes:
-        sequence: (1, tokens, channels).
-        pooled: (1, channels); empty where the embedding is T5's alone.
+        tensors: argument of the pipeline call -> (1, …): the sequence `prompt_embeds`, and what the family has
+            beside it, such as `pooled_prompt_embeds` or a mask of the sequence.
         windows: windows of CLIP with which the sequence begins; 0 where it has none.
     """
 
-    sequence: torch.Tensor
-    pooled: torch.Tensor
+    tensors: Mapping[str, torch.Tensor]
     windows: int = 0
 
     @property
+    def sequence(self) -> torch.Tensor:
+        """(1, tokens, channels)."""
+        return self.tensors["prompt_embeds"]
+
+    @property
     def size_bytes(self) -> int:
-        """Bytes of both tensors."""
-        return self.sequence.nbytes + self.pooled.nbytes
+        """Bytes of all tensors."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    def with_tensors(self, windows: int, **tensors: torch.Tensor) -> Embedding:
+        """Return the embedding with these tensors in place of its own, and this many windows."""
+        return replace(self, tensors={**self.tensors, **tensors}, windows=windows)
 
 
 class EmbeddingCache:

@@ -119,7 +119,7 @@ class _LookaheadT5Proxy(_T5Proxy):
         key = self._t5.key(ids, options)
         embedding = self._t5.cache.peek(key)
         if embedding is None:
-            embedding = Embedding(self._t5.module.forward(ids, **options)[0], torch.empty(0))
+            embedding = Embedding({"prompt_embeds": self._t5.module.forward(ids, **options)[0]})
             self._t5.cache.put(key, embedding)
             self.count += 1
         return (embedding.sequence,)

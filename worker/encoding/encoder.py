@@ -61,8 +61,8 @@ class PromptEncoder:
     def _tokenizers(self) -> dict[str, Tokenize]:
         return tokenizers_of(self.pipeline, self._spec)
 
-    def encode(self, inputs: GenerationInputs) -> dict[str, torch.Tensor]:
-        """Return the embedding arguments of the pipeline call: tensors of one row per image."""
+    def encode(self, inputs: GenerationInputs) -> dict[str, Any]:
+        """Return the embedding arguments of the pipeline call: of one row per image, joined as the family does."""
         encoding = self.family.encoding
         prompts = {"": encoding.prompt_of(inputs)}
         negative = encoding.negative_prompt_of(inputs, self.pipeline.config)
@@ -73,8 +73,8 @@ class PromptEncoder:
         arguments, images = {}, inputs.job.num_images
         for prefix, prompt in prompts.items():
             row = self._padded(embeddings[prefix], prompt, windows)
-            arguments[f"{prefix}prompt_embeds"] = torch.cat([row.sequence] * images).to(self.device)
-            arguments[f"{prefix}pooled_prompt_embeds"] = torch.cat([row.pooled] * images).to(self.device)
+            for name, tensor in row.tensors.items():
+                arguments[f"{prefix}{name}"] = encoding.join([tensor.to(self.device)] * images)
         return arguments
 
     def is_cached(self, prompt: PromptArguments) -> bool:
@@ -161,8 +161,19 @@ class PromptEncoder:
         arguments = {**_in_lists(prompt.arguments), **encoding.constants}
         with torch.no_grad():
             results = self.pipeline.encode_prompt(**arguments, device=self.device)
-        sequence, pooled = (results[index].to("cpu", self.dtype) for index in encoding.result_indexes)
-        return Embedding(sequence, pooled, int(self._spec.chunks_prompts))
+        tensors = {name: self._kept(results[index]) for name, index in encoding.results.items()}
+        found = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        return Embedding(found, int(self._spec.chunks_prompts))
+
+    def _kept(self, result: Any) -> torch.Tensor | None:
+        """One prompt's result as it is cached: (1, …), in host memory; None where there is none, such as no mask.
+
+        Some pipelines return a list with one tensor a prompt, which has no axis of prompts then.
+        """
+        if result is None:
+            return None
+        tensor: torch.Tensor = result[0][None] if isinstance(result, list) else result
+        return tensor.to("cpu", self.dtype) if tensor.is_floating_point() else tensor.cpu()
 
 
 def _in_lists(prompt: PromptArguments) -> PromptArguments:

@@ -113,7 +113,7 @@ def encode_windows(
     length = WINDOW_LENGTH if windows.clip else 0
     rest = _weighted(beginning.sequence[:, length:], empty.sequence[:, length:], [w for _, w in windows.t5])
     if not windows.clip:
-        return Embedding(rest, beginning.pooled)
+        return beginning.with_tensors(0, prompt_embeds=rest)
     sequences, pooled = [], []
     for encoder in family.text_encoders:
         if encoder.name not in windows.clip:
@@ -128,8 +128,11 @@ def encode_windows(
         pooled += [vector for _, vector in encoded[:1] if vector is not None]
     joined = torch.cat(sequences, dim=-1).to(rest)
     joined = torch.nn.functional.pad(joined, (0, rest.shape[-1] - joined.shape[-1]))
-    vector = torch.cat(pooled, dim=-1).to(beginning.pooled)
-    return Embedding(torch.cat([joined, rest], dim=1), vector, windows.count)
+    changed = {"prompt_embeds": torch.cat([joined, rest], dim=1)}
+    if "pooled_prompt_embeds" in beginning.tensors:
+        vector = torch.cat(pooled, dim=-1)
+        changed["pooled_prompt_embeds"] = vector.to(beginning.tensors["pooled_prompt_embeds"])
+    return beginning.with_tensors(windows.count, **changed)
 
 
 def padded(embedding: Embedding, empty: Embedding, windows: int) -> Embedding:
@@ -140,7 +143,7 @@ def padded(embedding: Embedding, empty: Embedding, windows: int) -> Embedding:
     split = WINDOW_LENGTH * embedding.windows
     more = empty.sequence[:, :WINDOW_LENGTH].repeat(1, missing, 1)
     sequence = torch.cat([embedding.sequence[:, :split], more, embedding.sequence[:, split:]], dim=1)
-    return Embedding(sequence, embedding.pooled, windows)
+    return embedding.with_tensors(windows, prompt_embeds=sequence)
 
 
 def _encode_window(

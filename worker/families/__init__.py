@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
+import torch
 from PIL import Image
 
 from contracts.catalogue.families import LongPrompt, Mode
@@ -64,8 +65,12 @@ class GenerationInputs:
 
     @property
     def guidance_scale(self) -> float:
-        """The job's guidance scale, or 1 (no guidance in every family) for a model that ignores it."""
-        return 1.0 if self.job.guidance_scale is None else self.job.guidance_scale
+        """The job's guidance scale, or 1 (no guidance in most families) for a model that ignores it."""
+        return self.guidance_scale_or(1.0)
+
+    def guidance_scale_or(self, off: float) -> float:
+        """Return the job's guidance scale, or `off`, the family's value for none, for a model that ignores it."""
+        return off if self.job.guidance_scale is None else self.job.guidance_scale
 
     @property
     def negative_prompt(self) -> str:
@@ -112,6 +117,11 @@ class Prompt:
         return Prompt({**self.arguments, **texts})
 
 
+def one_tensor(rows: Sequence[Any]) -> Any:
+    """Return rows, each (1, …), as one tensor."""
+    return torch.cat(list(rows))
+
+
 @dataclass(frozen=True)
 class PromptEncoding:
     """How a family's prompts become embeddings: the arguments of `encode_prompt`, and its results.
@@ -123,16 +133,19 @@ class PromptEncoding:
         option_fields: other fields that change the embedding of a prompt.
         negative_option_fields: other fields that change the embedding of a negative prompt.
         negative_prompt: (inputs, the pipeline's config) -> its text; None if the pipeline needs none.
-        result_indexes: where `encode_prompt`'s result holds the sequence and the pooled embedding.
+        results: argument of the pipeline call, for the prompt -> where `encode_prompt`'s result holds its value.
+            For the negative prompt the argument is the same after `negative_`.
         constants: arguments of `encode_prompt` that never change.
+        join: rows, (1, …) of each image -> that argument's value.
     """
 
     prompt_fields: tuple[str, ...]
     option_fields: tuple[str, ...]
     negative_option_fields: tuple[str, ...]
     negative_prompt: Callable[[GenerationInputs, Mapping[str, Any]], str | None]
-    result_indexes: tuple[int, int]
+    results: Mapping[str, int]
     constants: Mapping[str, Any]
+    join: Callable[[Sequence[Any]], Any] = one_tensor
 
     def prompt_of(self, inputs: GenerationInputs) -> Prompt:
         """Return the job's prompt."""

@@ -130,7 +130,7 @@ FAMILY = DiffusersFamily(
         option_fields=("max_sequence_length",),
         negative_option_fields=("max_sequence_length",),
         negative_prompt=_negative_prompt,
-        result_indexes=(0, 1),
+        results={"prompt_embeds": 0, "pooled_prompt_embeds": 1},
         constants={},
     ),
     arguments=arguments,

@@ -127,7 +127,7 @@ FAMILY = DiffusersFamily(
         option_fields=("clip_skip", "max_sequence_length"),
         negative_option_fields=("max_sequence_length",),
         negative_prompt=_negative_prompt,
-        result_indexes=(0, 2),
+        results={"prompt_embeds": 0, "pooled_prompt_embeds": 2},
         constants={"do_classifier_free_guidance": False},
     ),
     arguments=arguments,

@@ -132,7 +132,7 @@ class JobGeneration:
         return JobResult("generated", images=images, receipt=receipt, measured=_measured(self._flight.usage))
 
     def _denoise_and_decode(
-        self, model: LoadedModel, inputs: GenerationInputs, embeddings: Mapping[str, torch.Tensor]
+        self, model: LoadedModel, inputs: GenerationInputs, embeddings: Mapping[str, Any]
     ) -> tuple[list[Image.Image], frozenset[int]]:
         """Call the pipeline: one image per seed, with previews and the step cache as the job wants them.
 
@@ -216,9 +216,12 @@ def _measured(usage: Usage) -> Measured:
     return Measured(usage.denoise_seconds, usage.load_seconds, call_images, usage.image_rows)
 
 
-def _kept_bytes(parameters: JobParameters, embeddings: Mapping[str, torch.Tensor]) -> int:
+def _kept_bytes(parameters: JobParameters, embeddings: Mapping[str, Any]) -> int:
     """What a job keeps between its calls: embeddings, latents, and what its scheduler and inputs are made of."""
-    return sum(tensor.nbytes for tensor in embeddings.values()) + parameters.pixels * _KEPT_BYTES_A_PIXEL
+    tensors: list[torch.Tensor] = [
+        part for value in embeddings.values() for part in (value if isinstance(value, list) else [value])
+    ]
+    return sum(tensor.nbytes for tensor in tensors) + parameters.pixels * _KEPT_BYTES_A_PIXEL
 
 
 def _unpack(model: LoadedModel, pipeline: Any, size: tuple[int, int], latents: torch.Tensor) -> Any:

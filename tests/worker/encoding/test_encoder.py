@@ -98,7 +98,7 @@ def test_a_receipt_does_not_tell_that_another_owner_used_the_same_prompt(
 
 
 def test_an_embedding_that_was_evicted_is_forgotten_with_its_users() -> None:
-    one = Embedding(torch.zeros(1, 4), torch.zeros(1, 4))
+    one = Embedding({"prompt_embeds": torch.zeros(1, 8)})
     cache = EmbeddingCache(one.size_bytes)
     cache.put("first", one)
     cache.note_use("alice", "first")
@@ -190,7 +190,7 @@ def test_jobs_with_the_same_prompt_encode_it_once(catalogue: Catalogue, storage:
 
 
 def _embedding(values: int) -> Embedding:
-    return Embedding(torch.zeros(1, values - 1, 1), torch.zeros(1, 1))
+    return Embedding({"prompt_embeds": torch.zeros(1, values - 1, 1), "pooled_prompt_embeds": torch.zeros(1, 1)})
 
 
 def test_the_cache_stays_within_its_budget_and_evicts_the_least_recently_used() -> None:
