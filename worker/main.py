@@ -66,6 +66,7 @@ def _run(shared: SharedSettings, queue: QueueSettings, settings: WorkerSettings)
     import torch
 
     from worker.loop.consumer import Consumer
+    from worker.loop.resources import WorkerResources
     from worker.runtime.device import claim_device, pick_device
     from worker.runtime.kernels import prefer
     from worker.runtime.out_of_memory import DeviceFailed
@@ -84,14 +85,8 @@ def _run(shared: SharedSettings, queue: QueueSettings, settings: WorkerSettings)
     connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0)
     pool = _build_pool(shared, settings, catalogue, storage, counters, Revisions(connection))
     rq_connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1, decode=False)
-    consumer = Consumer(
-        rq_connection,
-        Claims(connection, queue, settings.name, shared.result_ttl_seconds),
-        pool,
-        storage,
-        settings,
-        counters=counters,
-    )
+    claims = Claims(connection, queue, settings.name, shared.result_ttl_seconds)
+    consumer = Consumer(WorkerResources(rq_connection, claims, pool, storage, settings, counters))
     watchdog.watch(lambda: consumer.find_fault(shared.hang_seconds))
     BackgroundThread("hub-sizes").submit(partial(_learn_sizes, pool))
     try:

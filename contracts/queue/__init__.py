@@ -1,6 +1,7 @@
 """The clients' side of the queue: how jobs are submitted, found, waited for and cancelled.
 
 client.py            JobQueue: submit, fetch, cancel, delete
+new_job.py           a job before it is queued: its first record, and RQ's fields
 limits.py            limits on an owner's and an API key's jobs
 eta.py               positions in the queue, and estimated times
 listing.py           an owner's jobs in pages

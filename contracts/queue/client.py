@@ -6,13 +6,9 @@ ask for. Scripts write both in one step.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
-from typing import Any
-
-from rq.job import JobStatus
+from typing import Any, Unpack
 
 from contracts.errors import (
     Conflict,
@@ -27,22 +23,16 @@ from contracts.errors import (
 )
 from contracts.jobs.events import Event, read_events
 from contracts.jobs.record_reader import UnreadableJob, read_record
-from contracts.jobs.records import JobRecord, JobState, WebhookRecord
+from contracts.jobs.records import JobRecord, JobState
 from contracts.queue.eta import EtaEstimator
 from contracts.queue.idempotency import IdempotencyHold
 from contracts.queue.limits import SubmitLimits
+from contracts.queue.new_job import JobOptions, new_record, rq_fields
 from contracts.redis import keys
 from contracts.redis.connection import Scripts, connect, redis_errors_are_unavailable
 from contracts.redis.replication import ReplicaBarrier
 from contracts.requests.parameters import JobParameters
-from contracts.requests.prompt_counts import PromptCounts
-from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
-
-#: The function that RQ's record of a job names; nothing is imported here. A worker runs no job that names another.
-RUN_FUNCTION = "worker.loop.rq_job.run_job"
-#: Names under which earlier releases queued jobs.
-FORMER_RUN_FUNCTIONS = ("worker.jobs.run",)
 
 #: Timeout of one command, which is sent at most twice.
 _TIMEOUT_SECONDS = 2.0
@@ -72,18 +62,10 @@ class JobQueue:
         self,
         parameters: JobParameters,
         *,
-        owner: str = "local",
-        priority: Priority = Priority.NORMAL,
         deadline_seconds: int | None = None,
-        max_run_seconds: float | None = None,
-        response_format: str = "url",
-        metadata: dict[str, str] | None = None,
-        webhook: WebhookRecord | None = None,
         idempotency: IdempotencyHold | None = None,
         limits: SubmitLimits = _NO_LIMITS,
-        request_id: str = "",
-        counts: PromptCounts | None = None,
-        cancel_on_disconnect: bool = False,
+        **options: Unpack[JobOptions],
     ) -> JobRecord:
         """Accept a job. When this returns, Redis holds all of it, and its idempotency key is bound.
 
@@ -94,35 +76,9 @@ class JobQueue:
                 replicas that must have the job are missing.
         """
         self.replicas.require()
-        record = JobRecord(
-            id=secrets.token_hex(16),
-            state=JobState.QUEUED,
-            parameters=parameters,
-            owner=owner,
-            priority=priority,
-            response_format=response_format,
-            metadata=metadata or {},
-            webhook=webhook,
-            request_id=request_id,
-            prompt_tokens=None if counts is None else counts.prompt,
-            negative_prompt_tokens=None if counts is None else counts.negative,
-            max_run_seconds=max_run_seconds,
-            cancel_on_disconnect=cancel_on_disconnect,
-            created_at=0,
-        )
-        arguments = {
-            "id": record.id,
-            "inputs": parameters.inputs,
-            "fields": record.to_hash(),
-            "rq": rq_fields(record),
-            "result_bytes": parameters.max_result_bytes,
-            "deadline_seconds": deadline_seconds,
-            "idempotency": None if idempotency is None else asdict(idempotency),
-            **asdict(limits),
-        }
-        given = {name: value for name, value in arguments.items() if value is not None}
+        record = new_record(parameters, options)
         with redis_errors_are_unavailable():
-            verdict, *found = self._scripts.run("submit", **given)
+            verdict, *found = self._run_submit(record, deadline_seconds, idempotency, limits)
         if verdict == "taken" and idempotency is not None:
             raise idempotency.lost()
         if verdict != "accepted":
@@ -130,6 +86,28 @@ class JobQueue:
         created_at = float(found[0])
         deadline_at = None if deadline_seconds is None else created_at + deadline_seconds
         return record.model_copy(update={"created_at": created_at, "deadline_at": deadline_at})
+
+    def _run_submit(
+        self,
+        record: JobRecord,
+        deadline_seconds: int | None,
+        idempotency: IdempotencyHold | None,
+        limits: SubmitLimits,
+    ) -> Any:
+        """Run the script that accepts a job; returns its verdict, and what belongs to it."""
+        arguments = {
+            "id": record.id,
+            "inputs": record.parameters.inputs,
+            "fields": record.to_hash(),
+            "rq": rq_fields(record),
+            "result_bytes": record.parameters.max_result_bytes,
+            "deadline_seconds": deadline_seconds,
+            "idempotency": None if idempotency is None else asdict(idempotency),
+            **asdict(limits),
+        }
+        return self._scripts.run(
+            "submit", **{name: value for name, value in arguments.items() if value is not None}
+        )
 
     def confirm(self, id: str) -> None:
         """Wait until `DARKROOM_REDIS_WAIT_REPLICAS` replicas have a job, so that no failover can lose it.
@@ -248,33 +226,6 @@ class JobQueue:
             *found, (seconds, micros) = pipe.execute()
         records = [{"id": id, **fields} if fields else {} for id, fields in zip(ids, found, strict=True)]
         return records, seconds + micros / 1e6
-
-
-#: RQ's fields of every job of ours.
-_RQ_CONSTANTS = {
-    "status": JobStatus.QUEUED.value,
-    "timeout": "-1",
-    **dict.fromkeys(
-        ("success_callback_name", "failure_callback_name", "stopped_callback_name", "started_at", "ended_at",
-         "last_heartbeat", "worker_name", "group_id"), "",
-    ),
-}  # fmt: skip
-
-
-def rq_fields(record: JobRecord) -> dict[str, str]:
-    """Make the hash of the RQ job, as `Job.create` and `Job.to_dict` do at a far higher cost.
-
-    RQ compresses `data`, and reads it uncompressed too. A test compares the fields with those of the installed RQ.
-    """
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    return {
-        **_RQ_CONSTANTS,
-        "created_at": now,
-        "enqueued_at": now,
-        "origin": record.queue,
-        "description": f"{record.parameters.task} on {record.parameters.model}",
-        "data": f'["{RUN_FUNCTION}", null, ["{record.id}"], {{}}]',
-    }
 
 
 def _is_gone(fields: Mapping[str, str], now: float) -> bool:

@@ -21,6 +21,7 @@ from contracts.settings import QueueSettings, SharedSettings
 from contracts.storage import Storage
 from worker.loop.consumer import Consumer
 from worker.loop.progress import JobWatch
+from worker.loop.resources import WorkerResources
 from worker.pool.pool import Pool
 from worker.settings import WorkerSettings
 
@@ -44,7 +45,7 @@ def make_consumer(
     claims = Claims(connection, rules, own.name, shared.result_ttl_seconds)
     rq_connection = connect(shared.redis_url, timeout_seconds=5, retries=1, decode=False)
     _connections.extend([connection, rq_connection])
-    return Consumer(rq_connection, claims, pool, storage, own, counters=counters)
+    return Consumer(WorkerResources(rq_connection, claims, pool, storage, own, counters or Counters()))
 
 
 def close_connections() -> None:

@@ -1,6 +1,7 @@
 """The worker's loop: claims jobs, keeps their leases, completes them; the only room that knows the queue.
 
 consumer.py       the loop: claim → serve → complete
+resources.py      what the loop works with: Redis, the queue, the models, the storage
 jobs_in_flight.py jobs from their claim to their end: starts them, serves their calls, completes them
 claimer.py        claims jobs that can run now, and has prepared what others lack
 job_work.py       what a claimed job does, and what its errors mean for the queue

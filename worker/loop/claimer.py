@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from redis import Redis
 from redis.exceptions import RedisError
 from rq.exceptions import NoSuchJobError
 from rq.job import Job as RqJob
@@ -17,13 +16,11 @@ from rq.serializers import JSONSerializer
 from contracts.errors import FailureCode
 from contracts.jobs.records import JobError
 from contracts.leases.claim import Claim
-from contracts.leases.claims import Claims
 from contracts.leases.criteria import ClaimCriteria, MustRunAlone, NextJobs, NotReady
-from contracts.queue.client import FORMER_RUN_FUNCTIONS, RUN_FUNCTION
+from contracts.queue.new_job import FORMER_RUN_FUNCTIONS, RUN_FUNCTION
 from worker.loop.claim_policy import ClaimPolicy
 from worker.loop.preparation.prefetch import Prefetcher
-from worker.pool.pool import Pool
-from worker.settings import WorkerSettings
+from worker.loop.resources import WorkerResources
 
 _log = logging.getLogger(__name__)
 
@@ -40,27 +37,19 @@ class Claimer:
 
     def __init__(
         self,
-        connection: Redis,
-        claims: Claims,
-        pool: Pool,
+        resources: WorkerResources,
         prefetcher: Prefetcher,
         policy: ClaimPolicy,
-        settings: WorkerSettings,
         held_claims: Callable[[], Sequence[Claim]],
     ) -> None:
-        """Build it.
-
-        Args:
-            connection: for RQ; returns bytes.
-            held_claims: returns the claims that this worker knows of: others are of a claim whose answer was lost.
-        """
-        self.wait_seconds = settings.poll_seconds
-        self._connection = connection
-        self._claims = claims
-        self._pool = pool
+        """`held_claims`: the claims that this worker knows of; others are of a claim whose answer was lost."""
+        self.wait_seconds = resources.settings.poll_seconds
+        self._connection = resources.connection
+        self._claims = resources.claims
+        self._pool = resources.pool
+        self._settings = resources.settings
         self._prefetcher = prefetcher
         self._policy = policy
-        self._settings = settings
         self._held_claims = held_claims
         self._claim_lost = False
         self._runs_alone = False

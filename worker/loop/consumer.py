@@ -12,17 +12,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from redis import Redis
 from rq.worker import WorkerStatus
 
 from contracts.leases.claim import Claim
-from contracts.leases.claims import Claims
-from contracts.metrics import Counters
 from contracts.processes.rq_registration import RqRegistration
 from contracts.processes.shutdown import Shutdown
 from contracts.queue.listener import WorkListener
 from contracts.redis import keys
-from contracts.storage import Storage
 from worker.engine.engine import Engine
 from worker.engine.policy import FifoPolicy
 from worker.loop.claim_policy import ClaimPolicy
@@ -36,9 +32,8 @@ from worker.loop.preparation.news import PreparationNews
 from worker.loop.preparation.prefetch import Prefetcher
 from worker.loop.preparation.warm_list import WarmList
 from worker.loop.progress import ProgressReporter
+from worker.loop.resources import WorkerResources
 from worker.loop.storage_outage import StorageOutage
-from worker.pool.pool import Pool
-from worker.settings import WorkerSettings
 
 _log = logging.getLogger(__name__)
 
@@ -51,92 +46,108 @@ _COMPILED_ROWS = (1, 2, 4, 8, 16)
 class Consumer:
     """A warm worker process, from its first claim to its last completed job."""
 
-    def __init__(
-        self,
-        connection: Redis,
-        claims: Claims,
-        pool: Pool,
-        storage: Storage,
-        settings: WorkerSettings,
-        counters: Counters | None = None,
-    ) -> None:
-        """Build the loop; nothing runs before `start`.
-
-        Args:
-            connection: for RQ; returns bytes.
-            counters: what the worker's parts count; added to the service's totals while it works.
-        """
-        counters = Counters() if counters is None else counters
-        self._pool = pool
-        self._settings = settings
+    def __init__(self, resources: WorkerResources) -> None:
+        """Build the loop; nothing runs before `start`."""
+        self._resources = resources
+        self._pool, self._settings = pool, settings = resources.pool, resources.settings
         self._warming_up = True
         self._next_claim_at = 0.0
         self._wait_seconds = settings.poll_seconds
-        self._registration = RqRegistration(connection, settings.name)
-        self._listener = WorkListener(claims.connection, keys.WAKE_JOBS)
+
+        self._registration = RqRegistration(resources.connection, settings.name)
+        self._listener = WorkListener(resources.claims.connection, keys.WAKE_JOBS)
         self._shutdown = Shutdown(settings.drain_seconds, on_request=self._listener.wake)
+
+        self._prefetcher = self._build_prefetcher()
+        self._preparation_news = self._build_preparation_news()
+        self._warm_list = WarmList(
+            pool, self._prefetcher, resources.storage, is_compiled=settings.compile != "off"
+        )
+
+        self._outage = StorageOutage(resources.storage, settings.storage_retry_seconds)
+        self._reporter = ProgressReporter(resources.claims, settings.report_seconds)
+        self._completer = self._build_completer()
+        self._heartbeat = self._build_heartbeat()
+
         self._policy = ClaimPolicy(settings.residency_seconds, settings.jobs_in_flight)
-
-        self._prefetcher = Prefetcher(
-            pool.prepare, on_end=self._listener.wake, is_here=pool.fetcher.is_here, counters=counters
-        )
-        self._preparation_news = PreparationNews(
-            self._prefetcher, claims, settings.name, settings.download_retry_seconds, loaded=lambda: pool.warm
-        )
-        self._warm_list = WarmList(pool, self._prefetcher, storage, is_compiled=settings.compile != "off")
-
-        self._outage = StorageOutage(storage, settings.storage_retry_seconds)
-        self._reporter = ProgressReporter(claims, settings.report_seconds)
-        self._completer = self._build_completer(claims, storage, counters)
-        self._heartbeat = Heartbeat(
-            claims,
-            settings,
-            self._report,
-            self._completer.delete_images,
-            counters,
-            lambda: self._engine.idle_seconds,
-        )
-        self._claimer = Claimer(
-            connection, claims, pool, self._prefetcher, self._policy, settings, lambda: self._heartbeat.held_claims
-        )
+        self._claimer = self._build_claimer()
         self._lookahead = Lookahead(pool, self._claimer.peek, self._claimer.prepare)
 
-        self._engine = self._build_engine(claims.lower_tier_share, counters)
-        work = JobWork(self._engine, pool, storage, self._outage, self._prefetcher, counters, settings.name)
-        self._jobs = JobsInFlight(
-            self._engine,
-            work,
-            self._lookahead,
-            self._reporter,
-            self._heartbeat,
-            self._completer,
-            settings,
-            must_release=lambda: self._shutdown.overdue,
-            note_load_failure=self._warm_list.note_job_failure,
+        self._engine = self._build_engine()
+        self._jobs = self._build_jobs()
+
+    # -- parts ----------------------------------------------------------------------------------------
+
+    def _build_prefetcher(self) -> Prefetcher:
+        return Prefetcher(
+            self._pool.prepare,
+            on_end=self._listener.wake,
+            is_here=self._pool.fetcher.is_here,
+            counters=self._resources.counters,
         )
 
-    def _build_completer(self, claims: Claims, storage: Storage, counters: Counters) -> JobCompleter:
+    def _build_preparation_news(self) -> PreparationNews:
+        return PreparationNews(
+            self._prefetcher,
+            self._resources.claims,
+            self._settings.name,
+            self._settings.download_retry_seconds,
+            loaded=lambda: self._pool.warm,
+        )
+
+    def _build_completer(self) -> JobCompleter:
         return JobCompleter(
-            claims,
-            storage,
-            counters,
+            self._resources.claims,
+            self._resources.storage,
+            self._resources.counters,
             self._outage,
             self._reporter,
             must_release=lambda: self._shutdown.overdue,
             stopping=lambda: self._shutdown.requested,
         )
 
-    def _build_engine(self, lower_tier_share: float, counters: Counters) -> Engine:
-        settings = self._settings
+    def _build_heartbeat(self) -> Heartbeat:
+        return Heartbeat(
+            self._resources.claims,
+            self._settings,
+            self._report,
+            self._completer.delete_images,
+            self._resources.counters,
+            idle_seconds=lambda: self._engine.idle_seconds,
+        )
+
+    def _build_claimer(self) -> Claimer:
+        return Claimer(
+            self._resources, self._prefetcher, self._policy, held_claims=lambda: self._heartbeat.held_claims
+        )
+
+    def _build_engine(self) -> Engine:
+        settings, counters = self._settings, self._resources.counters
         return Engine(
             self._pool,
             policy=FifoPolicy() if settings.scheduling == "fifo" else None,
             max_rows=settings.max_rows,
-            lower_tier_share=lower_tier_share,
+            lower_tier_share=self._resources.claims.lower_tier_share,
             buckets=None if settings.compile == "off" else _COMPILED_ROWS,
             on_call=lambda model, rows: counters.observe("call_rows", rows, model=model),
             is_encoded_elsewhere=self._lookahead.is_encoding,
         )
+
+    def _build_jobs(self) -> JobsInFlight:
+        work = JobWork(self._engine, self._resources, self._outage, self._prefetcher)
+        return JobsInFlight(
+            self._engine,
+            work,
+            self._lookahead,
+            self._reporter,
+            self._heartbeat,
+            self._completer,
+            self._settings,
+            must_release=lambda: self._shutdown.overdue,
+            note_load_failure=self._warm_list.note_job_failure,
+        )
+
+    # -- life -----------------------------------------------------------------------------------------
 
     def start(self, models: Sequence[str]) -> None:
         """Load the warm models, then run until a signal asks to stop and the last jobs are completed.

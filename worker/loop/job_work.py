@@ -12,8 +12,6 @@ from contracts.errors import FailureCode, Unavailable
 from contracts.jobs.log_context import job_context
 from contracts.jobs.records import JobRecord
 from contracts.logs import FOR_MACHINES
-from contracts.metrics import Counters
-from contracts.storage import Storage
 from worker.checkpoints.places import NotPrepared
 from worker.engine.engine import Engine
 from worker.engine.job import Job, JobInFlight
@@ -22,8 +20,8 @@ from worker.generation.outputs import JobResult
 from worker.loop.claim_policy import TIERS
 from worker.loop.preparation.prefetch import Prefetcher
 from worker.loop.progress import Aborted, JobWatch, Released
+from worker.loop.resources import WorkerResources
 from worker.loop.storage_outage import StorageOutage
-from worker.pool.pool import Pool
 from worker.runtime.out_of_memory import DeviceFailed
 from worker.settings import WorkerSettings
 
@@ -38,23 +36,13 @@ class JobWork:
     """
 
     def __init__(
-        self,
-        engine: Engine,
-        pool: Pool,
-        storage: Storage,
-        outage: StorageOutage,
-        prefetcher: Prefetcher,
-        counters: Counters,
-        worker_name: str,
+        self, engine: Engine, resources: WorkerResources, outage: StorageOutage, prefetcher: Prefetcher
     ) -> None:
         self.device_failure: DeviceFailed | None = None
         self._engine = engine
-        self._pool = pool
-        self._storage = storage
+        self._resources = resources
         self._outage = outage
         self._prefetcher = prefetcher
-        self._counters = counters
-        self._worker_name = worker_name
 
     def run(self, watch: JobWatch, flight: JobInFlight) -> JobResult:
         """The work of a job's coroutine."""
@@ -79,7 +67,8 @@ class JobWork:
     def _generate_unless_storage_is_away(self, watch: JobWatch, flight: JobInFlight) -> JobResult:
         """Generate; where an input cannot be read, hand the job back in an outage, and try once more in none."""
         for is_last in (False, True):
-            generation = JobGeneration(flight, self._engine, self._pool, self._storage, watch, self._worker_name)
+            pool, storage, name = self._resources.pool, self._resources.storage, self._resources.settings.name
+            generation = JobGeneration(flight, self._engine, pool, storage, watch, name)
             try:
                 return generation.run()
             except Unavailable as error:
@@ -95,7 +84,7 @@ class JobWork:
         """The device no longer works: the process must end."""
         if self.device_failure is None:
             self.device_failure = error
-            self._counters.count("device_failures")
+            self._resources.counters.count("device_failures")
 
 
 def to_job(record: JobRecord, settings: WorkerSettings) -> Job:

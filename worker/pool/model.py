@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +23,19 @@ from contracts.errors import FailureCode, JobFailed
 from contracts.jobs.receipt import Weights
 from contracts.memory.components import ModelComponents, role_of, size_component
 from contracts.memory.plan import Placement, Plan
-from contracts.requests.parameters import JobParameters
 from contracts.weights.checkpoint_limits import tasks_of_channels
 from contracts.weights.parameter_counts import ParameterCount
-from worker.adapters import reader
 from worker.adapters.cache import AdapterSet, LoraCache
 from worker.adapters.files import LoraFiles
 from worker.checkpoints import loader as checkpoints
 from worker.checkpoints.files import ContentHasher
 from worker.checkpoints.sources import weights_beside
 from worker.encoding.cache import EmbeddingCache
-from worker.encoding.cpu_t5 import CpuT5, JobT5Proxy
 from worker.encoding.encoder import PromptEncoder
-from worker.families import DiffusersFamily, GenerationInputs, get_family
+from worker.families import DiffusersFamily, get_family
 from worker.offload.placement import ComponentPlacement
 from worker.pool.pipelines import View, as_it_is, computing_on, derive
+from worker.pool.prompt_encoders import PromptEncoders
 from worker.runtime.device import pick_dtype
 from worker.runtime.diffusers_caching import cache_introspection
 from worker.runtime.kernel_options import KernelOptions
@@ -67,9 +65,6 @@ class PoolContext:
     weights_lock: threading.RLock = field(default_factory=threading.RLock)
 
 
-_NO_ADAPTERS = AdapterSet()
-
-
 class LoadedModel:
     """One model in memory.
 
@@ -78,6 +73,7 @@ class LoadedModel:
         denoiser: the component that runs at every step.
         weights: id and content hash for receipts.
         placement: where its components are.
+        encoders: its text encoders, for jobs and for prompts that wait.
         kernels: how it is computed.
         fp8: whether its denoiser is stored in 8 bits, for as long as it is loaded.
     """
@@ -109,8 +105,18 @@ class LoadedModel:
             refused="denoiser in fp8" if plan.fp8 else "",
         )
         self.placement = ComponentPlacement(modules, context.device, context.memory_tracker, context.weights_lock)
+        self.encoders = PromptEncoders(
+            self.family,
+            self.base,
+            self.placement,
+            self.device,
+            self.dtype,
+            context.embeddings,
+            self.weights.sha256,
+            context.weights_lock,
+            context.encodes_ahead,
+        )
         self._controlnets: dict[str, tuple[Any, Weights]] = {}
-        self._host_t5: CpuT5 | None = None
         self._schedulers: dict[str, Any] = {}
         cache_introspection(self.base.vae)
         cache_introspection(modules[self.family.denoiser], signatures=context.kernels.compile == "off")
@@ -124,11 +130,6 @@ class LoadedModel:
     def resident_bytes(self) -> int:
         """Weights that stay on the device, adapters included."""
         return self.placement.resident_bytes + self.adapters.resident_bytes
-
-    @property
-    def hosts_t5(self) -> bool:
-        """Whether its T5 is on the CPU, where it can encode prompts of waiting jobs."""
-        return self._host_t5 is not None and self.placement.placement_of(self.family.t5 or "") is Placement.CPU
 
     def move_to_host(self) -> None:
         """Move it to host memory; adapters are dropped, and read again when a job names them."""
@@ -211,25 +212,7 @@ class LoadedModel:
 
     def encoder(self, adapters: AdapterSet, owner: str) -> PromptEncoder:
         """The text encoders for a job with these adapters, of this owner."""
-        return self._encoder(adapters, owner, self._job_t5())
-
-    def encode_ahead(self, job: JobParameters, goes_on: Callable[[], bool]) -> int:
-        """Have T5 read the prompts of a job that waits, where it is on the CPU; for the thread beside the jobs'.
-
-        Args:
-            goes_on: asked before each text.
-
-        Returns:
-            How many texts were encoded that were not known.
-        """
-        host, t5 = self._host_t5, self.family.t5
-        if host is None or t5 is None:
-            return 0
-        inputs, encoding, is_cached = GenerationInputs(job), self.family.encoding, self._encoder().is_cached
-        prompts = [encoding.prompt_of(inputs), encoding.negative_prompt_of(inputs, self.base.config)]
-        given = [prompt.arguments for prompt in prompts if prompt is not None]
-        new = [arguments for arguments in given if not is_cached(arguments)]
-        return host.encode_ahead(new, lambda: goes_on() and self.placement.placement_of(t5) is Placement.CPU)
+        return self.encoders.for_job(adapters, self.adapters.active_in_text_encoders, owner)
 
     def compiled(self) -> AbstractContextManager[None]:
         """Inside, the denoiser's blocks run compiled as far as they can be now."""
@@ -267,39 +250,6 @@ class LoadedModel:
             components.append(size_component(name, role_of(name, config), count, value_bytes, config))
         optional = self.spec.family_spec.t5_optional
         return ModelComponents(self.spec.id, tuple(components), self.dtype.itemsize, optional)
-
-    def _job_t5(self) -> JobT5Proxy | None:
-        """What runs T5 in its turn with a thread that encodes ahead; None where it is not on the CPU.
-
-        Nor where adapters can change it: those of the call that runs would act on what is encoded ahead.
-        """
-        t5 = self.family.t5
-        if t5 is None or not self._context.encodes_ahead or self.placement.placement_of(t5) is not Placement.CPU:
-            return None
-        if t5 in reader.adaptable_components(self.base):
-            return None
-        if self._host_t5 is None:
-            like_base = partial(derive, type(self.base), self.base)
-            cache, lock = self._context.embeddings, self._context.weights_lock
-            self._host_t5 = CpuT5(t5, self.family, self.base, like_base, cache, self.weights.sha256, lock)
-        return self._host_t5.job_proxy()
-
-    def _encoder(
-        self, adapters: AdapterSet = _NO_ADAPTERS, owner: str = "", job_proxy: JobT5Proxy | None = None
-    ) -> PromptEncoder:
-        """The text encoders as they are now; `job_proxy` takes the place of T5."""
-        pipeline, t5 = self.base, self.family.t5
-        t5_state = None
-        if t5 is not None:
-            skipped = self.locations([]).get(t5, Placement.SKIPPED) == Placement.SKIPPED
-            t5_state = "skipped" if skipped else str(next(getattr(self.base, t5).parameters()).dtype)
-            if skipped or job_proxy:
-                pipeline = derive(type(self.base), self.base, **{t5: job_proxy})
-        state = (self.weights.sha256, str(self.dtype), t5_state)
-        cache, active = self._context.embeddings, self.adapters.active_in_text_encoders
-        return PromptEncoder(
-            pipeline, self.family, self.device, self.dtype, cache, state, adapters, active, job_proxy, owner
-        )
 
 
 def _config(part: Any) -> dict[str, Any]:

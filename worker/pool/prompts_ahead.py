@@ -27,7 +27,7 @@ class PromptsAhead:
     @property
     def is_possible(self) -> bool:
         """Whether a model's T5 is on the CPU, so that `encode` has work."""
-        return any(model.hosts_t5 for model in self._cache.models.values())
+        return any(model.encoders.t5_on_cpu for model in self._cache.models.values())
 
     def encode(self, job: JobParameters, goes_on: Callable[[], bool], owner: str = "") -> int:
         """Have T5 read the prompts of a job that waits.
@@ -40,7 +40,7 @@ class PromptsAhead:
             How many texts were encoded that were not known.
         """
         model = self._cache.find(job.model)
-        encoded = 0 if model is None else model.encode_ahead(job, goes_on)
+        encoded = 0 if model is None else model.encoders.encode_ahead(job, goes_on)
         self._jobs.append(_texts_of(job, owner))
         self._counters.count("prompts_encoded_ahead", encoded, model=job.model)
         return encoded

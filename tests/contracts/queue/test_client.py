@@ -16,7 +16,8 @@ from cli.supervisor.redis_server import RedisServer
 from contracts.errors import Conflict, NotFound, Unavailable
 from contracts.jobs.records import JobState
 from contracts.leases.criteria import ClaimCriteria
-from contracts.queue.client import RUN_FUNCTION, JobQueue
+from contracts.queue.client import JobQueue
+from contracts.queue.new_job import RUN_FUNCTION
 from contracts.redis import keys
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings

@@ -21,7 +21,8 @@ from contracts.leases.claim import Claim
 from contracts.memory.plan import Policy
 from contracts.metrics import Counters, read_totals
 from contracts.processes.workers import WorkerReport, read_workers
-from contracts.queue.client import FORMER_RUN_FUNCTIONS, JobQueue
+from contracts.queue.client import JobQueue
+from contracts.queue.new_job import FORMER_RUN_FUNCTIONS
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings

@@ -1,0 +1,30 @@
+"""What a worker's loop works with: Redis, the queue, the models, the storage. Opened and closed by its caller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from redis import Redis
+
+from contracts.leases.claims import Claims
+from contracts.metrics import Counters
+from contracts.storage import Storage
+from worker.pool.pool import Pool
+from worker.settings import WorkerSettings
+
+
+@dataclass(frozen=True)
+class WorkerResources:
+    """The connections and stores of one worker process.
+
+    Attributes:
+        connection: for RQ; returns bytes.
+        counters: what the worker's parts count; added to the service's totals while it works.
+    """
+
+    connection: Redis
+    claims: Claims
+    pool: Pool
+    storage: Storage
+    settings: WorkerSettings
+    counters: Counters = field(default_factory=Counters)
