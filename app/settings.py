@@ -13,6 +13,7 @@ from pydantic import AnyHttpUrl, Field, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from contracts import settings_table
 from contracts.settings import (
     KeySettings,
     LogSettings,
@@ -20,7 +21,6 @@ from contracts.settings import (
     QueueSettings,
     Settings,
     SharedSettings,
-    check_or_describe,
 )
 from contracts.variables import RENAMED
 
@@ -275,5 +275,5 @@ def is_loopback(host: str) -> bool:
 
 if __name__ == "__main__":
     sys.exit(
-        check_or_describe(SharedSettings, LogSettings, QueueSettings, OutboundSettings, KeySettings, ApiSettings)
+        settings_table.run(SharedSettings, LogSettings, QueueSettings, OutboundSettings, KeySettings, ApiSettings)
     )

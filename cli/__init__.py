@@ -3,6 +3,7 @@
 Imports `contracts` only; `app`, `worker` and `dispatcher` are started as programs.
 
     main.py          reads the command line and runs the command
+    env_file.py      variables from `.env`
     client.py        a client of the HTTP contract
     check.py         `darkroom check`: what `up` would refuse
     generate.py      `darkroom generate`: one job, with a progress bar

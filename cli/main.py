@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from cli import check, generate, hub, jobs, keys, loras, plan, webhooks
 from cli.client import Client, ServiceError
+from cli.env_file import load_env_file
 from cli.redis_access import default_data
 from cli.supervisor.redis_server import MEMORY_BYTES, RedisNotFound
 from cli.supervisor.start_report import darkroom_version
@@ -35,9 +36,14 @@ class Parser(argparse.ArgumentParser):
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run a command line and return the exit status."""
-    arguments = build_parser().parse_args(words)
     try:
+        dotenv = load_env_file()
+        arguments = build_parser().parse_args(words)
+        arguments.dotenv = dotenv
         arguments.run(arguments)
+    except BrokenPipeError:  # what reads the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (DarkroomError, ServiceError, RedisNotFound, OSError, RuntimeError) as error:
         print(f"darkroom: {error}", file=sys.stderr)
         return 1
@@ -98,8 +104,9 @@ def build_parser() -> argparse.ArgumentParser:
     models.set_defaults(run=_run_models)
 
     settings = commands.add_parser(
-        "settings", help="list all settings (environment variables) with types and defaults"
+        "settings", help="list all settings (environment variables): values, where they come from, meanings"
     )
+    settings.add_argument("--set", action="store_true", help="only those that do not have their default")
     settings.set_defaults(run=_run_settings)
 
     for part, module, help_text in (
@@ -125,12 +132,16 @@ def _run_models(arguments: argparse.Namespace) -> None:
             print(f"{model['id']:24} {model['family']:6} {', '.join(model['tasks'])}")
 
 
-def _run_settings(_: argparse.Namespace) -> None:
+def _run_settings(arguments: argparse.Namespace) -> None:
+    words = ["--set"] if arguments.set else []
+    words += [f"--dotenv={name}" for name in sorted(arguments.dotenv)]
     for module in ("app", "worker", "dispatcher"):
         # A container image may hold only one side.
         if find_spec(module) is not None:
-            subprocess.run([sys.executable, "-m", f"{module}.settings"], check=False)
-    print(describe_environment())
+            command = [sys.executable, "-m", f"{module}.settings", *words]
+            table = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True).stdout
+            print(table, end="", flush=True)
+    print(f"The hub, by the variables of huggingface_hub\n{describe_environment()}")
 
 
 def _become(module: str) -> None:

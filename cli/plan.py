@@ -7,13 +7,13 @@ or a published architecture by its name.
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Iterator, Sequence
 from typing import get_args
 
 from pydantic import ValidationError
 
 from cli.sizes import Sizes
+from contracts.byte_sizes import read_size
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.families import Task
 from contracts.errors import DarkroomError, InvalidRequest
@@ -28,7 +28,6 @@ from contracts.requests.validation import check
 from contracts.settings import SharedSettings
 from contracts.weights.architectures import read_architectures
 
-_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _ORIGINS = {
     "files": "",
     "hub": ", on the hub",
@@ -104,11 +103,13 @@ def parse_bytes(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: it is not a size, or zero.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)", text.strip())
-    unit = _UNITS.get(match[2].upper()) if match else None
-    if match is None or unit is None or not float(match[1]):
+    try:
+        size = read_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if not size:
         raise argparse.ArgumentTypeError(f"must be a size such as 12GiB or 500MB, got {text!r}")
-    return int(float(match[1]) * unit)
+    return size
 
 
 def _positive(text: str) -> int:

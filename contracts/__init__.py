@@ -14,6 +14,7 @@ auth/           API keys and signed links
 processes/      threads, signals, watchdog, and what processes report of themselves
 hub/            repositories on the Hugging Face hub, and the cache of their files
 outbound/       HTTP to addresses that clients name, webhooks
+byte_sizes.py   sizes as people write them: 20GiB
 errors.py       all errors, as a tree
 hub_revisions.py  the commits of hub repositories that all workers agree on
 json_text.py    JSON inside other things that clients send
@@ -24,5 +25,6 @@ metrics.py      all metrics, counters and totals
 permissions.py  who may read what the service writes
 redis_url.py    the forms of Redis' URL: one server, TLS, Sentinels
 settings.py     settings that several processes share
+settings_table.py  all settings as a table: values, where they come from, meanings
 variables.py    which environment variables mean something, and what an unknown one was meant as
 """

@@ -1,25 +1,35 @@
 """Settings that several processes share: Redis, storage, catalogue, queue, outgoing connections, logs.
 
-Built once in each `main.py`, frozen, and passed in; nothing reads the environment at import. `describe` prints any
-settings class as a table.
+Built once in each `main.py`, frozen, and passed in; nothing reads the environment at import. `settings_table.py`
+prints any settings class as a table.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import sys
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_origin
 
-from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator
+from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from contracts.byte_sizes import read_size
 from contracts.errors import SettingsError
 from contracts.redis_url import read_url
 
 #: The small checkpoints that this repository ships.
 BUILT_IN_CATALOGUE = Path(__file__).resolve().parent.parent / "models" / "catalogue.toml"
+
+
+@dataclass(frozen=True)
+class _UnreadableFile:
+    """Stands for the value of a setting whose file cannot be read, so that the error names the setting."""
+
+    reason: str
 
 
 class _Files(PydanticBaseSettingsSource):
@@ -35,7 +45,8 @@ class _Files(PydanticBaseSettingsSource):
         try:
             return Path(path).read_text(encoding="utf-8").strip(), field_name, False
         except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{variable} {path}: {error}") from None
+            reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+            return _UnreadableFile(f"{variable} names {path}, which cannot be read: {reason}"), field_name, False
 
     def __call__(self) -> dict[str, Any]:
         """Read all fields that are given by files."""
@@ -45,10 +56,32 @@ class _Files(PydanticBaseSettingsSource):
         return {name: text for name, text in found.items() if text is not None}
 
 
+def _read_list(text: str) -> object:
+    if not text.lstrip().startswith("["):
+        return [item.strip() for item in text.split(",") if item.strip()]
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise ValueError('must be a list with commas, or as JSON: ["a", "b"]') from None
+
+
 class Settings(BaseSettings):
     """Fields read from the environment; an empty variable is unset; `<NAME>_FILE` names a file with the value."""
 
-    model_config = SettingsConfigDict(env_ignore_empty=True)
+    # Lists are read below, from files as well, with an error that names the variable.
+    model_config = SettingsConfigDict(env_ignore_empty=True, enable_decoding=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read_text(cls, value: object, info: ValidationInfo) -> object:
+        """Read `20GiB` where bytes are counted, and lists as JSON or with commas; the rest is for pydantic."""
+        if isinstance(value, _UnreadableFile):
+            raise ValueError(value.reason)
+        if not isinstance(value, str) or info.field_name is None:
+            return value
+        if info.field_name.endswith("_bytes"):
+            return read_size(value) if re.search("[A-Za-z]", value) else value
+        return _read_list(value) if get_origin(cls.model_fields[info.field_name].annotation) is list else value
 
     @classmethod
     def settings_customise_sources(
@@ -202,40 +235,3 @@ def explain(error: ValidationError) -> str:
         message = item["msg"].removeprefix("Value error, ")
         lines.append(f"{prefixes.get(error.title, '')}{name}: {message}" if name else message)
     return "; ".join(lines)
-
-
-def _name(annotation: object) -> str:
-    return str(getattr(annotation, "__name__", annotation))
-
-
-def describe(*classes: type[BaseSettings]) -> str:
-    """List the environment variables of settings classes with types, defaults and meanings."""
-    lines = []
-    for settings in classes:
-        prefix = settings.model_config.get("env_prefix", "")
-        for name, field in settings.model_fields.items():
-            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseSettings):
-                continue
-            kind = (
-                str(field.annotation).rpartition(".")[2]
-                if "|" in str(field.annotation)
-                else _name(field.annotation)
-            )
-            default = field.get_default(call_default_factory=True, validated_data={})
-            lines.append(f"{prefix + name.upper():38} {kind:10} {default!s:26} {field.description or ''}".rstrip())
-    return "\n".join(lines)
-
-
-def check_or_describe(*classes: type[BaseSettings]) -> int:
-    """Print the table of `describe`; with `--check` read the settings instead. Returns the exit status."""
-    if "--check" not in sys.argv[1:]:
-        print(describe(*classes))  # noqa: T201
-        return 0
-    try:
-        for settings in classes:
-            settings()
-    except (ValidationError, SettingsError) as error:
-        reason = explain(error) if isinstance(error, ValidationError) else str(error)
-        print(f"darkroom: {reason}", file=sys.stderr)  # noqa: T201
-        return 1
-    return 0

@@ -9,7 +9,8 @@ import sys
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from contracts.settings import Settings, check_or_describe
+from contracts import settings_table
+from contracts.settings import Settings
 
 
 def _own_name() -> str:
@@ -17,7 +18,7 @@ def _own_name() -> str:
 
 
 class WebhookSettings(Settings):
-    """Each field is an environment variable `DARKROOM_WEBHOOK_<NAME>`."""
+    """Settings of a dispatcher. Each field is an environment variable `DARKROOM_WEBHOOK_<NAME>`."""
 
     model_config = SettingsConfigDict(env_prefix="DARKROOM_WEBHOOK_", frozen=True, extra="ignore")
 
@@ -52,4 +53,4 @@ class WebhookSettings(Settings):
 
 
 if __name__ == "__main__":
-    sys.exit(check_or_describe(WebhookSettings))
+    sys.exit(settings_table.run(WebhookSettings))

@@ -11,8 +11,9 @@ from typing import Literal
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from contracts import settings_table
 from contracts.memory.plan import Policy, T5Policy
-from contracts.settings import Settings, check_or_describe
+from contracts.settings import Settings
 from worker.runtime.kernel_options import Attention, ChannelsLast, Compile, KernelOptions
 
 
@@ -21,7 +22,7 @@ def _own_name() -> str:
 
 
 class WorkerSettings(Settings):
-    """Each field is an environment variable `DARKROOM_WORKER_<NAME>`."""
+    """Settings of a worker. Each field is an environment variable `DARKROOM_WORKER_<NAME>`."""
 
     model_config = SettingsConfigDict(env_prefix="DARKROOM_WORKER_", frozen=True, extra="ignore")
 
@@ -170,4 +171,4 @@ class WorkerSettings(Settings):
 
 
 if __name__ == "__main__":
-    sys.exit(check_or_describe(WorkerSettings))
+    sys.exit(settings_table.run(WorkerSettings))

@@ -72,24 +72,15 @@ def _read_timeout() -> float:
 
 
 def describe_environment() -> str:
-    """List the variables as `contracts.settings.describe` lists settings, with the values now in effect.
-
-    Of the token only whether there is one is told.
-    """
+    """List the variables with the values in effect and their meanings; of the token only whether there is one."""
     now = read_environment()
     rows = [
-        ("HF_TOKEN", "str", "(none)", "token for gated repositories; HF_TOKEN_PATH names a file with it",
-         "not set" if now.token is None else "set"),
-        ("HF_HOME", "Path", "~/.cache/huggingface", "holds downloaded files, in `hub`; HF_HUB_CACHE: that folder",
-         f"files in {now.cache}"),
-        ("HF_ENDPOINT", "str", PUBLIC_ENDPOINT, "address of the hub, or of a mirror that speaks its protocol",
-         now.endpoint),
-        ("HF_HUB_OFFLINE", "bool", "False", "fetch nothing: only what is in the cache can be used",
-         str(now.is_offline)),
-        ("HF_HUB_DOWNLOAD_TIMEOUT", "float", f"{_DEFAULT_TIMEOUT_SECONDS:g}",
-         "maximum seconds to connect to the hub, and between two parts of an answer; then it is tried again later",
-         f"{now.timeout_seconds:g}"),
+        ("HF_TOKEN", "none" if now.token is None else "set, not shown",
+         "token for gated repositories; HF_TOKEN_PATH names a file with it"),
+        ("HF_HOME", f"files in {now.cache}", "holds downloaded files, in `hub`; HF_HUB_CACHE: that folder"),
+        ("HF_ENDPOINT", now.endpoint, "address of the hub, or of a mirror that speaks its protocol"),
+        ("HF_HUB_OFFLINE", "on" if now.is_offline else "off", "fetch nothing: only what the cache has is usable"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", f"{now.timeout_seconds:g}",
+         "maximum seconds to connect to the hub, and between two parts of an answer; then it is tried later"),
     ]  # fmt: skip
-    return "\n".join(
-        f"{name:38} {kind:10} {default:26} {meaning}; now: {value}" for name, kind, default, meaning, value in rows
-    )
+    return "\n".join(f"  {name:38} {value}\n      {meaning}" for name, value, meaning in rows)
