@@ -131,7 +131,10 @@ def size_controlnet(
     else:
         file = source / row.file if source.is_dir() and row.file is not None else source
         count, folder = count_files(_weights(controlnet_parts(file))), file.parent
-    return size_component(name, Role.CONTROLNET, count, value_bytes, read_config(folder))
+    config = read_config(folder)
+    if not config and (published := find_controlnet(row.family, "")) is not None:
+        config = published.config  # a file alone does not tell its architecture
+    return size_component(name, Role.CONTROLNET, count, value_bytes, config)
 
 
 def size_adapter(catalogue: Catalogue, id: str, value_bytes: int, fetched: Path | None = None) -> Component | None:

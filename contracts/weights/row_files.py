@@ -5,6 +5,7 @@ Opens no connection and loads no weights: what is on a hub is for `contracts.hub
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from contracts.catalogue.cached import AnySpec
@@ -14,6 +15,7 @@ from contracts.errors import CatalogueError
 from contracts.hub.errors import HubRefused
 from contracts.hub.folders import folder_files
 from contracts.hub.selection import RepositoryFiles, model_files
+from contracts.weights.controlnet_files import refuse_other_kinds
 from contracts.weights.header_text import NotSafetensors
 from contracts.weights.safetensors import read_header
 
@@ -34,8 +36,12 @@ def check_row_files(catalogue: Catalogue, row: AnySpec) -> None:
             _check_lora(place, row)
         elif place.is_dir():
             _check_folder(place, row)
+        elif isinstance(row, ControlNetSpec) and not place.with_name("config.json").is_file():
+            refuse_other_kinds(_read(place))
         else:
             _read(place)
+    except CatalogueError as error:
+        raise CatalogueError(f"{row.source}: {error}") from None
     except (HubRefused, NotSafetensors, OSError) as error:
         raise CatalogueError(f"{row.source}: {error}") from None
 
@@ -86,10 +92,11 @@ def _stem(class_name: str) -> str:
     return class_name.removesuffix("Pipeline").removesuffix("Model")
 
 
-def _read(file: Path) -> None:
+def _read(file: Path) -> Collection[str]:
+    """The names of its tensors; raises HubRefused where it cannot be read."""
     if file.suffix != ".safetensors":
         raise HubRefused("it must be a folder in diffusers' layout or a .safetensors file")
     try:
-        read_header(file)
+        return read_header(file).tensors.keys()
     except NotSafetensors as error:
         raise HubRefused(f"{file.name} {error}") from None

@@ -54,6 +54,27 @@ def write_unet_file(folder: Path, file: Path) -> None:
     _write(dict(_unet(_load(folder / "unet"))), file)
 
 
+def write_controlnet_file(folder: Path, file: Path) -> None:
+    """Write an SDXL ControlNet under the names of the original ControlNet release."""
+    tensors = _load(folder)
+    hint = [name for name in tensors if name.startswith("controlnet_cond_embedding.")]
+    blocks = 1 + _last(tensors, r"controlnet_cond_embedding\.blocks\.(\d)")
+    hints = {"conv_in": 0, **{f"blocks.{index}": 2 * (index + 1) for index in range(blocks)}}
+    hints["conv_out"] = 2 * (blocks + 1)
+    own: Tensors = {}
+    for name in hint:
+        layer, _, kind = name.removeprefix("controlnet_cond_embedding.").rpartition(".")
+        own[f"input_hint_block.{hints[layer]}.{kind}"] = tensors[name]
+    for name, tensor in tensors.items():
+        if found := re.fullmatch(r"controlnet_down_blocks\.(\d+)\.(\w+)", name):
+            own[f"zero_convs.{found[1]}.0.{found[2]}"] = tensor
+        elif found := re.fullmatch(r"controlnet_mid_block\.(\w+)", name):
+            own[f"middle_block_out.0.{found[1]}"] = tensor
+    rest = {name: tensor for name, tensor in tensors.items() if not name.startswith("controlnet_")}
+    own |= {name.removeprefix("model.diffusion_model."): tensor for name, tensor in _unet(rest)}
+    _write({f"control_model.{name}": tensor for name, tensor in own.items()}, file)
+
+
 def _write(tensors: Tensors, file: Path) -> None:
     save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, file)
 

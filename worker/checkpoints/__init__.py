@@ -1,8 +1,11 @@
 """Weights on disk: found, read and known by content.
 
 loader.py  folders, single files and hub ids into pipelines; never a pickle
+controlnets.py      ControlNets, in folders and in one file
 components.py       a folder's models, each of the right class and with all its weights
 original_layout.py  one file in an original layout, with an account of its tensors
+noise_tables.py      the noise schedule that one file stores, against its scheduler's
+rehearsal.py         whether a model can be loaded, by descriptions and headers
 tracking.py         which tensors of a file end up in a model
 scaled.py           weights in 8 bits with scales beside them
 sources.py  where a row's weights are on this machine, and how they get there from a hub

@@ -18,8 +18,9 @@ from transformers import PreTrainedModel
 
 from contracts.errors import CatalogueError
 from contracts.hub.selection import RepositoryFiles, component_weights
-from contracts.weights.checkpoint_limits import settings_of_keys
+from contracts.weights.checkpoint_limits import read_scheduler_config, settings_of_keys
 from worker.checkpoints.components import is_model, load_component, read_index
+from worker.checkpoints.noise_tables import check_noise_tables
 from worker.checkpoints.scaled import unscaled
 from worker.checkpoints.single_file import SingleFile
 from worker.checkpoints.tracking import mark, used_names
@@ -58,6 +59,7 @@ def load_file_components(
         Exception: whatever the libraries raise for damaged files.
     """
     stored = unscaled(_with_prefix(load_file(file.path), family), dtype)
+    check_noise_tables(stored, {**read_scheduler_config(config), **settings_of_keys(stored.keys())})
     marked, index, found = mark(stored), read_index(family, config), {}
     with used_names() as used:
         for name in [name for name in index if is_model(index[name])]:

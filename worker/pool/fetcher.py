@@ -16,7 +16,7 @@ from typing import TypeVar, cast
 from redis.exceptions import RedisError
 
 from contracts.catalogue.cached import AnySpec
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, ModelSpec
 from contracts.errors import (
     CatalogueError,
     DarkroomError,
@@ -29,6 +29,7 @@ from contracts.hub.errors import Cancelled, HubRefused, HubUnavailable
 from worker.checkpoints import files
 from worker.checkpoints.files import ContentHasher, weight_files
 from worker.checkpoints.places import NotPrepared, Places, PreparationWatch
+from worker.checkpoints.rehearsal import rehearse_controlnet, rehearse_model
 from worker.checkpoints.sources import weights_beside
 from worker.families import get_family
 from worker.pool.plan_selector import PlanSelector
@@ -140,6 +141,14 @@ class ModelFetcher:
     def locate_controlnet(self, id: str) -> Path:
         """The same for a ControlNet."""
         return self._places.locate(f"controlnet:{id}")
+
+    def rehearse(self, name: str) -> None:
+        """Check a model or `controlnet:ID` as far as descriptions and headers tell; raises as `rehearse_model`."""
+        row, path = self._places.row(name), self._places.locate(name)
+        if isinstance(row, ModelSpec):
+            rehearse_model(self._catalogue, row, get_family(row.family), path)
+        elif isinstance(row, ControlNetSpec):
+            rehearse_controlnet(get_family(row.family), path)
 
     def measure(self, id: str) -> None:
         """Have the plan selector know the model's components; raises NotPrepared."""

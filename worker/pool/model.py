@@ -28,6 +28,7 @@ from contracts.weights.parameter_counts import ParameterCount
 from worker.adapters.cache import AdapterSet, LoraCache
 from worker.adapters.files import LoraFiles
 from worker.checkpoints import loader as checkpoints
+from worker.checkpoints.controlnets import check_controlnet_fits, load_controlnet
 from worker.checkpoints.files import ContentHasher
 from worker.checkpoints.sources import weights_beside
 from worker.encoding.cache import EmbeddingCache
@@ -161,8 +162,8 @@ class LoadedModel:
         if id in self._controlnets:
             return
         with self._context.weights_lock:
-            module = checkpoints.load_controlnet(self.family, path, self.dtype)
-        checkpoints.check_controlnet_fits(module, self.denoiser)
+            module = load_controlnet(self.family, path, self.dtype, self.denoiser)
+        check_controlnet_fits(module, self.denoiser)
         self.kernels.set_memory_format({id: module})
         cache_introspection(module)
         weights = self._context.lora_files.places.weights(f"controlnet:{id}", self._context.hasher.hash(path))

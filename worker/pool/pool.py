@@ -118,6 +118,15 @@ class Pool:
         """
         self.fetcher.prepare(name, watch or Unwatched())
 
+    def rehearse(self, name: str) -> None:
+        """Find out by descriptions and headers whether a model or `controlnet:ID` on this machine can be loaded.
+
+        Raises:
+            JobFailed: it cannot, and why.
+        """
+        kind, _, id = name.rpartition(":")
+        load_errors_as_job_failed(id if kind else name, lambda: self.fetcher.rehearse(name))
+
     def model(self, id: str) -> LoadedModel:
         """Return the model, placed for one image of its default size; others may be evicted for it.
 

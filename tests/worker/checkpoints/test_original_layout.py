@@ -126,10 +126,16 @@ def test_tensors_that_change_no_image_are_accepted(
         "conditioner.embedders.1.model.logit_scale": torch.ones(()),
         "first_stage_model.loss.logvar": torch.ones(()),
         "model_ema.decay": torch.ones(()),
-        "alphas_cumprod": torch.ones(1000),
-        "denoiser.sigmas": torch.ones(1000),
+        "betas": torch.ones(1000),
     }
     _assert_same_unet(load({**original, **harmless}), load(original))
+
+
+def test_a_noise_schedule_in_the_file_that_is_not_its_configurations_is_refused(
+    original: Tensors, load: Callable[[Tensors], diffusers.DiffusionPipeline]
+) -> None:
+    with pytest.raises(CatalogueError, match=r"\(alphas_cumprod\) is not the one that the scheduler"):
+        load({**original, "alphas_cumprod": torch.linspace(1, 0, 1000)})
 
 
 @pytest.mark.parametrize(

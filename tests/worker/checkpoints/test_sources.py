@@ -26,7 +26,8 @@ from tests.support.hub_repositories import (
 )
 from worker.checkpoints import sources
 from worker.checkpoints.files import ContentHasher
-from worker.checkpoints.loader import load_controlnet, load_model
+from worker.checkpoints.controlnets import load_controlnet
+from worker.checkpoints.loader import load_model
 from worker.checkpoints.single_file import SingleFile
 from worker.families import get_family
 

@@ -1,15 +1,16 @@
 """The models that a worker loads without being asked for them: prepared like all others, and then loaded.
 
-Jobs go on while one of them is downloaded. Knows no queue.
+Jobs go on while one of them is downloaded. The others, and ControlNets, are rehearsed at the start: what cannot be
+loaded is known before a job names it. Knows no queue.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from contracts.errors import JobFailed
+from contracts.errors import JobFailed, Unavailable
 from contracts.processes.preparations import FAILED, READING, WAITING, Preparation
 from contracts.storage import Storage
 from worker.checkpoints.places import NotPrepared
@@ -37,6 +38,8 @@ class WarmList:
         self._is_compiled = is_compiled
         self._wanted: frozenset[str] = frozenset()
         self._left: list[str] = []
+        #: What a rehearsal has found to be unusable.
+        self._unusable: frozenset[str] = frozenset()
         #: Model -> why it could not be loaded, and when; replaced as a whole, since other threads read it.
         self._failures: dict[str, tuple[str, float]] = {}
 
@@ -46,11 +49,11 @@ class WarmList:
 
         A model of the list is tried again; another is forgotten after as long, and tried for the next job.
         """
-        warm, now = self._pool.warm, time.monotonic()
+        warm, now, remembered = self._pool.warm, time.monotonic(), self._wanted | self._unusable
         return [
             Preparation(name=model, state=FAILED, message=message)
             for model, (message, failed_at) in self._failures.items()
-            if model not in warm and (model in self._wanted or now - failed_at < _RETRY_SECONDS)
+            if model not in warm and (model in remembered or now - failed_at < _RETRY_SECONDS)
         ]
 
     def note_failure(self, model: str, message: str) -> None:
@@ -71,6 +74,7 @@ class WarmList:
             time.sleep(_POLL_SECONDS)
             self.load_prepared()
         self.load_prepared()  # the last one may have been read just before it was asked whether one still is
+        self._rehearse(name for name in self._pool.fetcher.names_here() if name not in self._wanted)
 
     def load_prepared(self) -> None:
         """Load those that have been prepared by now; try those again whose last attempt is long ago."""
@@ -84,8 +88,26 @@ class WarmList:
             else:
                 self._prefetcher.begin(model, always_wanted=True)
 
+    def _rehearse(self, names: Iterable[str]) -> None:
+        """Remember which of these cannot be loaded. LoRAs are read when a job names them."""
+        for name in names:
+            if name in self._pool.warm or name.startswith("lora:"):
+                continue
+            try:
+                self._pool.rehearse(name)
+                self._unusable -= {name}
+            except JobFailed as failure:
+                if name not in self._unusable:
+                    _log.error("%s", failure.message)
+                self._unusable |= {name}
+                self.note_failure(name, failure.message)
+            except (NotPrepared, Unavailable):
+                self._unusable -= {name}
+
     def _retry(self) -> None:
         now = time.monotonic()
+        failed_at = {name: at for name, (_, at) in self._failures.items()}
+        self._rehearse(name for name in self._unusable if now - failed_at[name] > _RETRY_SECONDS)
         for model, (message, failed_at) in self._failures.items():
             is_due = model in self._wanted and now - failed_at > _RETRY_SECONDS
             if is_due and model not in self._left and model not in self._pool.warm:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
-from contracts.catalogue.catalogue import Catalogue
+from safetensors.torch import load_file, save_file
+
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
 from contracts.processes.preparations import FAILED
 from contracts.storage import Storage
 from worker.loop.preparation.prefetch import Prefetcher
@@ -26,3 +30,43 @@ def test_a_model_whose_files_are_here_and_cannot_be_loaded_is_reported(
     (failure,) = warm_list.failures
     assert (failure.name, failure.state) == (first.id, FAILED)
     assert failure.message.startswith(f"{first.id} cannot be loaded")
+
+
+def test_a_start_finds_what_cannot_be_loaded_before_a_job_names_it(
+    catalogue: Catalogue, storage: Storage, tmp_path: Path
+) -> None:
+    """Each was accepted before, and every job of it failed."""
+    gap, refiner = (Path(shutil.copytree(catalogue.root / "shapes-sdxl", tmp_path / name)) for name in "ab")
+    weights = gap / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    del tensors["conv_in.bias"]
+    save_file(tensors, weights)
+    index = json.loads((refiner / "model_index.json").read_text())
+    index |= {"text_encoder": [None, None], "tokenizer": [None, None]}
+    (refiner / "model_index.json").write_text(json.dumps(index))
+    union = tmp_path / "union"
+    union.mkdir()
+    (union / "config.json").write_text('{"_class_name": "ControlNetUnionModel"}')
+    row = catalogue.model("shapes-sdxl")
+    models = [row.model_copy(update={"id": path.name, "source": str(path)}) for path in (gap, refiner)]
+    net = ControlNetSpec(id="union", family="sdxl", source=str(union))
+    rows = {"models": (row, *models), "controlnets": (net,), "loras": ()}
+    pool = Pool(catalogue.model_copy(update=rows), device="cpu")
+    warm_list = WarmList(pool, Prefetcher(pool.prepare, is_here=pool.fetcher.is_here), storage, is_compiled=False)
+    warm_list.start([])
+    assert {failure.name: failure.message for failure in warm_list.failures} == {
+        "a": "a cannot be loaded: unet lacks weights: conv_in.bias",
+        "b": "b cannot be loaded: it has no text_encoder, which family sdxl needs",
+        "controlnet:union": "union cannot be loaded: it is a ControlNetUnionModel, and family sdxl needs a "
+        "ControlNetModel",
+    }
+    assert pool.warm == []
+
+
+def test_a_start_finds_nothing_wrong_with_the_models_of_this_repository(
+    catalogue: Catalogue, storage: Storage
+) -> None:
+    pool = Pool(catalogue, device="cpu")
+    warm_list = WarmList(pool, Prefetcher(pool.prepare, is_here=pool.fetcher.is_here), storage, is_compiled=False)
+    warm_list.start([])
+    assert warm_list.failures == []

@@ -1,0 +1,207 @@
+"""Reads ControlNets: from a folder, from weights beside `config.json`, or from one file alone.
+
+A file alone says nothing of its architecture: it is taken to be that of the model it is used with, and every layer
+must then have its weights. Knows nothing of devices.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import diffusers
+import torch
+from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
+from safetensors.torch import load_file
+
+from contracts.errors import CatalogueError
+from contracts.weights.controlnet_files import refuse_other_kinds
+from contracts.weights.parameter_counts import controlnet_parts, read_config
+from worker.checkpoints.components import check_loaded, load_complete
+from worker.checkpoints.scaled import unscaled
+from worker.checkpoints.tracking import Tensors, mark, names_of, unmarked
+from worker.families import DiffusersFamily
+
+#: Channels of a control image.
+_RGB = 3
+#: Names of a UNet's ControlNet in the layout of the original release.
+_ORIGINAL = re.compile(r"^(control_model\.)?time_embed\.0\.weight$")
+_PREFIX = "control_model."
+#: Layers of SDXL that diffusers' converter (0.42) does not know.
+_SIZES = {"label_emb.0.0.": "add_embedding.linear_1.", "label_emb.0.2.": "add_embedding.linear_2."}
+_MAX_LISTED = 3
+
+
+def load_controlnet(family: DiffusersFamily, path: Path, dtype: torch.dtype, denoiser: Any = None) -> Any:
+    """One ControlNet, in host memory.
+
+    Args:
+        path: its folder, its weights or their index beside `config.json`, or a file alone.
+        denoiser: of the model that it is used with, by which a file alone is read.
+
+    Raises:
+        CatalogueError: it is of another kind, lacks weights, or holds some that no layer takes.
+        Exception: whatever the libraries raise for damaged files.
+    """
+    controlnet_class = getattr(diffusers, family.controlnet)
+    config = read_config(path if path.is_dir() else path.parent)
+    if not config and denoiser is not None and path.suffix == ".safetensors" and path.is_file():
+        return _load_file(controlnet_class, family, path, dtype, denoiser)
+    check_config(family, config)
+    if path.is_dir():
+        return load_complete(controlnet_class, path, "the ControlNet", dtype, None)
+    # diffusers finds weights by their name alone.
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in controlnet_parts(path):
+            link = folder / part.name
+            if part == path:
+                index = ".index.json" if path.suffix == ".json" else ""
+                link = folder / f"diffusion_pytorch_model.safetensors{index}"
+            link.symlink_to(part.absolute())
+        return load_complete(controlnet_class, folder, "the ControlNet", dtype, None)
+
+
+def check_config(family: DiffusersFamily, config: Mapping[str, Any]) -> None:
+    """Refuse a ControlNet of another class, which would be loaded in part; raises CatalogueError."""
+    if not config:
+        raise CatalogueError(
+            "a ControlNet must be a folder with config.json and its weights; config.json is missing"
+        )
+    named = config.get("_class_name")
+    if named != family.controlnet:
+        raise CatalogueError(f"it is a {str(named)[:80]}, and family {family.id} needs a {family.controlnet}")
+    channels = config.get("conditioning_channels", _RGB)
+    if channels != _RGB:
+        raise CatalogueError(
+            f"it takes control images of {channels} channels (conditioning_channels), not of {_RGB}"
+        )
+    if config.get("num_mode") is not None:
+        raise CatalogueError(
+            f"it is a union of {config['num_mode']} kinds of control (num_mode), of which no request can name one"
+        )
+
+
+# -- one file alone ---------------------------------------------------------------------------------------
+
+
+def _load_file(
+    controlnet_class: Any, family: DiffusersFamily, path: Path, dtype: torch.dtype, denoiser: Any
+) -> Any:
+    stored = unscaled(load_file(path), dtype)
+    refuse_other_kinds(stored)
+    tensors = _original_names(stored, denoiser) if any(map(_ORIGINAL.match, stored)) else stored
+    known = inspect.signature(controlnet_class.__init__).parameters
+    given = {**denoiser.config, **_config_of(tensors)}
+    config = {name: value for name, value in given.items() if name in known}
+    if config.get("num_mode") is not None:
+        raise CatalogueError("it is a union of several kinds of control, of which no request can name one")
+    with torch.device("meta"):
+        net = controlnet_class.from_config(config)
+    own = net.state_dict()
+    try:
+        check_loaded(
+            "the ControlNet",
+            {
+                "missing_keys": own.keys() - tensors.keys(),
+                "unexpected_keys": tensors.keys() - own.keys(),
+                "mismatched_keys": [
+                    key for key in own.keys() & tensors.keys() if own[key].shape != tensors[key].shape
+                ],
+            },
+        )
+    except CatalogueError as error:
+        raise CatalogueError(
+            f"{error}: without a config.json beside its file, a ControlNet must have the {family.denoiser} "
+            "architecture of the model; put its config.json there, or use its folder"
+        ) from None
+    net.load_state_dict({key: tensor.to(dtype) for key, tensor in tensors.items()}, assign=True)
+    return _with_tables(net, controlnet_class, config).eval()
+
+
+def _with_tables(net: Any, controlnet_class: Any, config: Mapping[str, Any]) -> Any:
+    """Give the buffers that no file holds, such as position tables, their computed values."""
+    computed = [name for name, buffer in net.named_buffers() if buffer.is_meta]
+    if computed:
+        whole = dict(controlnet_class.from_config(config).named_buffers())
+        for name in computed:
+            module, _, buffer = name.rpartition(".")
+            net.get_submodule(module).register_buffer(buffer, whole[name], persistent=False)
+    return net
+
+
+def _original_names(stored: Tensors, denoiser: Any) -> Tensors:
+    """The tensors under diffusers' names; raises CatalogueError where its converter drops one."""
+    plain = {name.removeprefix(_PREFIX): tensor for name, tensor in stored.items()}
+    marked = mark(plain)
+    sizes = {
+        f"{new}{name.removeprefix(old)}": marked.pop(name)
+        for old, new in _SIZES.items()
+        for name in list(marked)
+        if name.startswith(old)
+    }
+    try:
+        found = {**convert_controlnet_checkpoint(marked, dict(denoiser.config)), **sizes}
+    except (KeyError, IndexError, ValueError) as error:
+        raise CatalogueError(f"its file is not in the layout of an original ControlNet: {error}") from error
+    tensors = {name: tensor for name, tensor in found.items() if tensor is not None}
+    used = frozenset().union(*map(names_of, tensors.values()))
+    left = sorted(plain.keys() - used)
+    if left:
+        more = f" and {len(left) - _MAX_LISTED} more" if len(left) > _MAX_LISTED else ""
+        names = ", ".join(name[:120] for name in left[:_MAX_LISTED])
+        raise CatalogueError(f"no layer of a ControlNet takes {names}{more} of its file")
+    return {name: unmarked(tensor) for name, tensor in tensors.items()}
+
+
+def _config_of(tensors: Tensors) -> dict[str, Any]:
+    """What the shapes and names of a file say of its architecture."""
+    config: dict[str, Any] = {}
+    for name, blocks in (("num_layers", "transformer_blocks"), ("num_single_layers", "single_transformer_blocks")):
+        numbers = [int(found[1]) for key in tensors if (found := re.match(rf"{blocks}\.(\d+)\.", key))]
+        if numbers or any(key.startswith("transformer_blocks.") for key in tensors):
+            config[name] = max(numbers, default=-1) + 1
+    embedder = "controlnet_cond_embedding"
+    first = tensors.get(f"{embedder}.conv_in.weight")
+    if first is not None and first.dim() == 4:
+        config["conditioning_channels"] = first.shape[1]
+        wider = [
+            tensor.shape[0]
+            for key, tensor in sorted(tensors.items(), key=lambda item: _number(item[0]))
+            if re.fullmatch(rf"{embedder}\.blocks\.\d*[13579]\.weight", key)
+        ]
+        config["conditioning_embedding_out_channels"] = (first.shape[0], *wider)
+    if any(key.startswith("time_text_embed.") for key in tensors):
+        config["guidance_embeds"] = any(key.startswith("time_text_embed.guidance_embedder.") for key in tensors)
+    if any(key.startswith("controlnet_mode_embedder.") for key in tensors):
+        config["num_mode"] = len(tensors["controlnet_mode_embedder.weight"])
+    return config
+
+
+def _number(key: str) -> int:
+    return int("".join(filter(str.isdigit, key)) or 0)
+
+
+# -- the model that it is for ------------------------------------------------------------------------------
+
+#: Entries that a ControlNet's configuration has in common with its model's denoiser where the two work together.
+_SHARED = (
+    "cross_attention_dim", "addition_embed_type", "projection_class_embeddings_input_dim", "block_out_channels",
+    "joint_attention_dim", "pooled_projection_dim",
+)  # fmt: skip
+
+
+def check_controlnet_fits(controlnet: Any, denoiser: Any) -> None:
+    """Refuse a ControlNet that was made for a model of other widths; raises CatalogueError."""
+    for name in _SHARED:
+        own, needed = (_plain(part.config.get(name)) for part in (controlnet, denoiser))
+        if own != needed and name in controlnet.config and name in denoiser.config:
+            raise CatalogueError(f"its {name} is {own}, and the model's is {needed}: it is made for another model")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,109 @@
+"""Finds out, without reading weights, whether a model or a ControlNet on this machine can be loaded: at a start.
+
+Reads descriptions and headers: classes, widths that must fit together, and each layer of diffusers' own models. What
+transformers' models hold, and the tensors of a single file, are accounted for when they are loaded.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.errors import CatalogueError
+from contracts.hub.selection import RepositoryFiles, component_weights
+from contracts.weights.controlnet_files import refuse_other_kinds
+from contracts.weights.header_text import NotSafetensors
+from contracts.weights.parameter_counts import read_config
+from contracts.weights.safetensors import read_header
+from worker.checkpoints.components import check_loaded, is_model, read_index
+from worker.checkpoints.controlnets import check_config
+from worker.checkpoints.single_file import SingleFile
+from worker.checkpoints.sources import find_config
+from worker.families import DiffusersFamily
+
+#: Components whose layers have the names of the file; older VAEs are renamed while they are loaded.
+_RENAMED = (".query.", ".key.", ".value.", ".proj_attn.")
+
+
+def rehearse_model(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily, path: Path) -> None:
+    """Check a model's folder or file as far as its descriptions and headers tell.
+
+    Raises:
+        CatalogueError: it cannot be loaded, and why.
+        OSError: a file cannot be read.
+    """
+    folder = path
+    if not path.is_dir():
+        if path.suffix != ".safetensors":
+            raise CatalogueError("a checkpoint in one file must be a .safetensors file")
+        found = find_config(catalogue, spec, family, path)
+        if found is None:
+            return  # its configurations must be fetched first
+        folder = found
+    index = read_index(family, folder)
+    holds = (lambda _: False) if path.is_dir() else (lambda name: SingleFile(path).holds(name, family))
+    parts: dict[str, Any] = {}
+    for name in [name for name in index if is_model(index[name])]:
+        parts[name] = _describe(folder, name, index[name], spec.variant, is_elsewhere=holds(name))
+    misfit = family.misfit(parts) if family.denoiser in parts and "vae" in parts else None
+    if misfit is not None:
+        raise CatalogueError(f"its parts do not make a {family.id} model: {misfit}")
+
+
+def rehearse_controlnet(family: DiffusersFamily, path: Path) -> None:
+    """The same for a ControlNet's folder or file."""
+    if path.is_dir():
+        config = read_config(path)
+        check_config(family, config)
+        _describe(path, "", family.controlnet, None, is_elsewhere=False)
+    elif path.suffix == ".safetensors" and not read_config(path.parent):
+        refuse_other_kinds(_shapes(path))
+
+
+def _describe(folder: Path, name: str, class_name: str, variant: str | None, *, is_elsewhere: bool) -> Any:
+    """The component without weights: something with its `config`. Accounts for its layers by the headers."""
+    diffusers_class: Any = getattr(diffusers, class_name, None)
+    if diffusers_class is None:
+        model_class: Any = getattr(transformers, class_name)
+        return SimpleNamespace(config=model_class.config_class.from_pretrained(folder / name))
+    with torch.device("meta"):
+        model = diffusers_class.from_config(diffusers_class.load_config(folder / name))
+    if not is_elsewhere:
+        _account(name, folder, variant, model)
+    return model
+
+
+def _account(name: str, folder: Path, variant: str | None, model: torch.nn.Module) -> None:
+    """Compare a component's layers with the headers of its weights."""
+    files = RepositoryFiles.in_folder(folder)
+    names = (variant and component_weights(files, name, variant)) or component_weights(files, name, None)
+    weights = [file for file in names if file.endswith(".safetensors")]
+    if not weights:
+        return  # loading says which files it looked for
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in weights:
+        shapes |= _shapes(folder / file)
+    if any(mark in key for key in shapes for mark in _RENAMED):
+        return
+    own = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    check_loaded(
+        name or "the ControlNet",
+        {
+            "missing_keys": own.keys() - shapes.keys(),
+            "unexpected_keys": shapes.keys() - own.keys(),
+            "mismatched_keys": [key for key in own.keys() & shapes.keys() if own[key] != shapes[key]],
+        },
+    )
+
+
+def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    try:
+        return {key: tensor.shape for key, tensor in read_header(file).tensors.items()}
+    except NotSafetensors as error:
+        raise CatalogueError(f"{file.name} {error}") from None
