@@ -1,7 +1,7 @@
 """The noise schedule that a single file stores: compared with the one that its scheduler computes.
 
-The original releases' code reads these tables; here the scheduler's configuration decides. Where the two differ, the
-checkpoint was trained with another schedule than it would be sampled with.
+The original releases' code reads these tables; here the scheduler's configuration decides. Where the two
+differ, the checkpoint was trained with another schedule than it would be sampled with.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Finds out, without reading weights, whether a model or a ControlNet on this machine can be loaded: at a start.
+"""Finds out, without reading weights, whether a model or a ControlNet on this machine can be loaded.
 
-Reads descriptions and headers: classes, widths that must fit together, and each layer of diffusers' own models. What
-transformers' models hold, and the tensors of a single file, are accounted for when they are loaded.
+For a worker's start. Reads descriptions and headers: classes, widths that must fit together, and each layer of
+diffusers' own models. What transformers' models hold, and the tensors of a single file, are accounted for when
+they are loaded.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ from tests.support.hub_repositories import (
     with_variant,
 )
 from worker.checkpoints import sources
-from worker.checkpoints.files import ContentHasher
 from worker.checkpoints.controlnets import load_controlnet
+from worker.checkpoints.files import ContentHasher
 from worker.checkpoints.loader import load_model
 from worker.checkpoints.single_file import SingleFile
 from worker.families import get_family
