@@ -50,7 +50,7 @@ def check_noise_tables(tensors: Mapping[str, torch.Tensor], scheduler: Mapping[s
 
 def _signal(scheduler: Mapping[str, object], *, rescaled: bool) -> torch.Tensor:
     given = {name: scheduler[name] for name in _FIELDS if scheduler.get(name) is not None}
-    table: torch.Tensor = DDPMScheduler(**given, rescale_betas_zero_snr=rescaled).alphas_cumprod  # type: ignore[arg-type]
+    table: torch.Tensor = DDPMScheduler(**given, rescale_betas_zero_snr=rescaled).alphas_cumprod
     return table.double()
 
 

@@ -48,10 +48,12 @@ def rehearse_model(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamil
             return  # its configurations must be fetched first
         folder = found
     index = read_index(family, folder)
-    holds = (lambda _: False) if path.is_dir() else (lambda name: SingleFile(path).holds(name, family))
+    file = None if path.is_dir() else SingleFile(path)
     parts: dict[str, Any] = {}
     for name in [name for name in index if is_model(index[name])]:
-        parts[name] = _describe(folder, name, index[name], spec.variant, is_elsewhere=holds(name))
+        parts[name] = _describe(
+            folder, name, index[name], spec.variant, is_elsewhere=file is not None and file.holds(name, family)
+        )
     misfit = family.misfit(parts) if family.denoiser in parts and "vae" in parts else None
     if misfit is not None:
         raise CatalogueError(f"its parts do not make a {family.id} model: {misfit}")

@@ -106,8 +106,8 @@ class WarmList:
 
     def _retry(self) -> None:
         now = time.monotonic()
-        failed_at = {name: at for name, (_, at) in self._failures.items()}
-        self._rehearse(name for name in self._unusable if now - failed_at[name] > _RETRY_SECONDS)
+        due = [name for name in self._unusable if now - self._failures[name][1] > _RETRY_SECONDS]
+        self._rehearse(due)
         for model, (message, failed_at) in self._failures.items():
             is_due = model in self._wanted and now - failed_at > _RETRY_SECONDS
             if is_due and model not in self._left and model not in self._pool.warm:
