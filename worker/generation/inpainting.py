@@ -17,6 +17,10 @@ from worker.families import GenerationInputs
 #: Left, upper, right, lower in pixels; right and lower are exclusive.
 Box = tuple[int, int, int, int]
 MaskPixels = npt.NDArray[np.uint8]
+#: Levels from which on a pixel of a mask counts as white, as pipelines round masks.
+WHITE = 128
+#: Pixels beside and below each other, of which pipelines sample one of a mask.
+_CELL = 8
 
 
 def find_crop(mask: Image.Image | None, padding: int | None) -> Box | None:
@@ -39,13 +43,14 @@ def find_crop(mask: Image.Image | None, padding: int | None) -> Box | None:
 
 
 def crop_inputs(inputs: GenerationInputs, box: Box | None) -> GenerationInputs:
-    """Return inputs whose images show only the box, enlarged to the output's size."""
-    if box is None:
-        return inputs
-    image, mask, *controls = (
-        None if image is None else enlarge(image, box) for image in (inputs.image, inputs.mask, *inputs.controls)
-    )
-    return replace(inputs, image=image, mask=mask, controls=controls)
+    """Return the pipeline's inputs: images that show only the box, enlarged, and a mask that reaches the latents."""
+    if box is not None:
+        image, mask, *controls = (
+            None if image is None else enlarge(image, box)
+            for image in (inputs.image, inputs.mask, *inputs.controls)
+        )
+        inputs = replace(inputs, image=image, mask=mask, controls=controls)
+    return inputs if inputs.mask is None else replace(inputs, mask=reach_latents(inputs.mask))
 
 
 def restore(generated: Sequence[Image.Image], inputs: GenerationInputs, box: Box | None) -> list[Image.Image]:
@@ -61,8 +66,26 @@ def restore(generated: Sequence[Image.Image], inputs: GenerationInputs, box: Box
 
 def enlarge(image: Image.Image, box: Box) -> Image.Image:
     """Return the part of an image in the box, scaled to the whole image's size."""
-    resampling = Image.Resampling.BILINEAR if image.mode == "L" else Image.Resampling.LANCZOS
-    return image.resize(image.size, resampling, box=box)
+    if image.mode != "L":
+        return image.resize(image.size, Image.Resampling.LANCZOS, box=box)
+    mask = image.resize(image.size, Image.Resampling.BILINEAR, box=box)
+    # Between its samples, a bilinear enlargement may dim a single gray pixel until it counts as black.
+    return mask if _has_white(mask) else image.resize(image.size, Image.Resampling.NEAREST, box=box)
+
+
+def reach_latents(mask: Image.Image) -> Image.Image:
+    """Return the mask of which a pipeline samples some white.
+
+    Pipelines take one pixel for each value of the latents, at multiples of at most 8 pixels. A mask that is white
+    only between these, such as a thin line, would let them regenerate nothing: it is widened to whole cells.
+    """
+    pixels = np.asarray(mask, dtype=np.uint8)
+    if (pixels[::_CELL, ::_CELL] >= WHITE).any() or not (pixels >= WHITE).any():
+        return mask
+    padding = [(0, -length % _CELL) for length in pixels.shape]
+    cells = np.maximum.reduceat(np.pad(pixels, padding), np.arange(0, mask.height, _CELL), axis=0)
+    cells = np.maximum.reduceat(cells, np.arange(0, mask.width, _CELL), axis=1)
+    return Image.fromarray(cells.repeat(_CELL, axis=0).repeat(_CELL, axis=1)[: mask.height, : mask.width])
 
 
 def paste_back(generated: Image.Image, original: Image.Image, box: Box) -> Image.Image:
@@ -77,17 +100,26 @@ def soften(mask: Image.Image, blur: int) -> Image.Image:
     """Return the mask with an edge that rises over `blur` pixels inwards; what was black stays black.
 
     It is the mean of the mask and its successive erosions by one pixel, up to `blur` of them and as long as some
-    white is left, smoothed. Outside the image counts as white.
+    white is left, smoothed. Of a mask thinner than its blur, the innermost white stays as it is: smoothing alone
+    would fade a line until nothing of it changes. Outside the image counts as white.
     """
-    eroded = np.asarray(mask, dtype=np.uint8)
-    total, count = eroded.astype(np.uint32), 1
+    eroded = innermost = np.asarray(mask, dtype=np.uint8)
+    total, count, is_thin = eroded.astype(np.uint32), 1, False
     while count <= blur and (eroded := _erode(eroded)).any():
         total += eroded
         count += 1
+        is_thin = is_thin or not (eroded >= WHITE).any()
+        innermost = innermost if is_thin else eroded
     ramp = Image.fromarray((total // count).astype(np.uint8))
     # Without smoothing, the steps of a round edge would be visible.
     smooth = ramp.filter(ImageFilter.GaussianBlur(min(blur, 6) / 3))
+    if is_thin or count <= blur:
+        smooth = ImageChops.lighter(smooth, Image.fromarray(innermost))
     return ImageChops.darker(mask, smooth)
+
+
+def _has_white(mask: Image.Image) -> bool:
+    return mask.getextrema()[1] >= WHITE  # type: ignore[operator]
 
 
 def _erode(mask: MaskPixels) -> MaskPixels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from PIL import Image, ImageDraw
 
 from worker.generation import inpainting
@@ -31,10 +32,41 @@ def test_a_blurred_mask_rises_inwards_and_leaves_the_outside_black() -> None:
     assert soft[16, 16] == 255
 
 
-def test_a_mask_thinner_than_its_blur_does_not_vanish() -> None:
-    mask = Image.new("L", (32, 32), 0)
-    ImageDraw.Draw(mask).line((0, 16, 31, 16), fill=255)
-    assert _pixels(inpainting.soften(mask, 64))[16].min() > 0
+@pytest.mark.parametrize("level", [inpainting.WHITE, 255])
+@pytest.mark.parametrize("background", [0, 5])
+@pytest.mark.parametrize("box", [(5, 5, 5, 5), (0, 16, 31, 16), (9, 9, 10, 12)])
+def test_a_mask_thinner_than_its_blur_stays_as_white_inside_as_it_is(
+    box: tuple[int, int, int, int], background: int, level: int
+) -> None:
+    mask = Image.new("L", (32, 32), background)
+    ImageDraw.Draw(mask).rectangle(box, fill=level)
+    for blur in (1, 4, 64):
+        assert _pixels(inpainting.soften(mask, blur)).max() == level
+
+
+@pytest.mark.parametrize("size", [(64, 64), (72, 40), (68, 60)])
+def test_a_pipeline_samples_white_of_every_mask_that_has_some(size: tuple[int, int]) -> None:
+    for x, y in ((5, 5), (size[0] - 1, size[1] - 1), (31, 33)):
+        mask = Image.new("L", size, 0)
+        mask.putpixel((x, y), inpainting.WHITE)
+        widened = _pixels(inpainting.reach_latents(mask))
+        assert widened.shape == _pixels(mask).shape
+        assert widened[::8, ::8].max() == inpainting.WHITE
+        assert (widened >= inpainting.WHITE).sum() <= 64
+        assert widened[y, x] == inpainting.WHITE
+
+
+def test_a_mask_of_which_a_pipeline_samples_white_is_not_widened() -> None:
+    assert inpainting.reach_latents(_square_mask()) == _square_mask()
+
+
+def test_a_gray_pixel_is_still_white_in_a_crop() -> None:
+    mask = Image.new("L", (64, 64), 0)
+    mask.putpixel((40, 20), inpainting.WHITE)
+    for padding in (0, 3, 8):
+        box = inpainting.find_crop(mask, padding)
+        assert box is not None
+        assert _pixels(inpainting.enlarge(mask, box)).max() == inpainting.WHITE
 
 
 def test_a_mask_that_reaches_the_border_is_not_softened_there() -> None:
