@@ -18,6 +18,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from contracts.catalogue.cached import find_cached
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.errors import CatalogueError, InvalidRequest
+from contracts.hub_revisions import AgreedRows
 from contracts.requests.parameters import JobParameters
 from contracts.requests.prompt_counts import PromptCounts, count_tokens
 from contracts.requests.prompt_tokens import Tokenize
@@ -26,8 +27,8 @@ _log = logging.getLogger(__name__)
 
 #: A larger file is not read: T5's, the largest of the known families, has 2.4 MB.
 _MAX_FILE_BYTES = 32 * 2**20
-#: Until files that were missing are looked for again: a worker may have fetched them meanwhile.
-_RETRY_SECONDS = 30.0
+#: Until it is looked up again where a model's files are: a worker may have fetched them, or others, meanwhile.
+_LOOK_AGAIN_SECONDS = 30.0
 #: CLIP's pattern of words; see `CLIPTokenizer` of transformers.
 _CLIP_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
@@ -35,10 +36,13 @@ _CLIP_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}
 class PromptCounter:
     """The tokenizers of the catalogue's models, each read when the first request needs it. Thread-safe."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue, agreed_rows: AgreedRows | None = None) -> None:
+        """`agreed_rows`: the commits of what is on a hub; None: those of this machine's cache."""
         self._catalogue = catalogue
-        self._known: dict[str, Mapping[str, Tokenize]] = {}
-        self._retry_at: dict[str, float] = {}
+        self._agreed_rows = agreed_rows
+        #: By model, and by the folder that they were read from.
+        self._known: dict[str, tuple[Path, Mapping[str, Tokenize]]] = {}
+        self._look_at: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def count(self, model: ModelSpec, job: JobParameters) -> PromptCounts | None:
@@ -56,25 +60,26 @@ class PromptCounter:
         return counts
 
     def _tokenizers(self, model: ModelSpec) -> Mapping[str, Tokenize] | None:
-        """Return encoder -> its tokenizer. Missing files are looked for again from time to time."""
+        """Return encoder -> its tokenizer. Where the files are is looked up again from time to time."""
         with self._lock:
-            if model.id not in self._known and time.monotonic() >= self._retry_at.get(model.id, 0.0):
-                self._retry_at[model.id] = time.monotonic() + _RETRY_SECONDS
-                found = self._read(model)
-                if found is not None:
-                    self._known[model.id] = found
-            return self._known.get(model.id)
+            if time.monotonic() >= self._look_at.get(model.id, 0.0):
+                self._look_at[model.id] = time.monotonic() + _LOOK_AGAIN_SECONDS
+                self._look_up(model)
+            return self._known[model.id][1] if model.id in self._known else None
 
-    def _read(self, model: ModelSpec) -> Mapping[str, Tokenize] | None:
+    def _look_up(self, model: ModelSpec) -> None:
         try:
-            folder = _folder_of(self._catalogue, model)
+            row = model if self._agreed_rows is None else self._agreed_rows.row(self._catalogue, model)
+            folder = _folder_of(self._catalogue, row)
             if folder is None:
-                return None
-            encoders = model.family_spec.text_encoders
-            return {encoder.name: read_tokenizer(folder / encoder.tokenizer) for encoder in encoders}
+                self._known.pop(model.id, None)
+            elif model.id not in self._known or self._known[model.id][0] != folder:
+                encoders = model.family_spec.text_encoders
+                found = {encoder.name: read_tokenizer(folder / encoder.tokenizer) for encoder in encoders}
+                self._known[model.id] = (folder, found)
         except Exception as error:  # noqa: BLE001  # the Rust library raises plain Exception for a bad file
             _log.warning("the tokens of prompts for %s are not counted here: %s", model.id, error)
-            return None
+            self._known.pop(model.id, None)
 
 
 def _folder_of(catalogue: Catalogue, model: ModelSpec) -> Path | None:

@@ -33,6 +33,7 @@ from contracts.auth.api_keys import ApiKeyStore
 from contracts.auth.key_requirement import KeyRequirement
 from contracts.auth.signed_links import LinkSigner
 from contracts.catalogue.catalogue import Catalogue
+from contracts.hub_revisions import AgreedRows
 from contracts.leases.claims import Claims
 from contracts.leases.reaper import Reaper
 from contracts.metrics import Counters, TotalsWriter
@@ -93,6 +94,7 @@ class Services:
     spool_space: ByteBudget
     file_checks: FileChecks
     prompt_counter: PromptCounter
+    agreed_rows: AgreedRows
 
 
 @asynccontextmanager
@@ -105,6 +107,7 @@ async def open_services(
     api_keys = ApiKeyStore(redis)
     key_requirement = KeyRequirement(api_keys, storage, always=settings.require_keys)
     retention = Retention(redis, storage, settings.shared.gone_seconds)
+    agreed_rows = AgreedRows(redis)
     disk_space = DiskSpace(storage, settings.reserve_bytes)
     orphans = OrphanSweep(redis, storage, settings.orphan_seconds)
     services = Services(
@@ -136,7 +139,8 @@ async def open_services(
         body_memory=ByteBudget(settings.max_bodies_bytes, settings.max_body_bytes),
         spool_space=ByteBudget(settings.max_spooled_bytes, settings.max_lora_bytes + FORM_OVERHEAD_BYTES),
         file_checks=FileChecks(),
-        prompt_counter=PromptCounter(catalogue),
+        prompt_counter=PromptCounter(catalogue, agreed_rows),
+        agreed_rows=agreed_rows,
     )
     claims = Claims(redis, settings.queue, "api", settings.shared.result_ttl_seconds)
     reaper = Reaper(claims, partial(remove_images, storage))

@@ -6,10 +6,17 @@ counts until somebody asks for an update, or a catalogue row names another revis
 
 from __future__ import annotations
 
-from typing import cast
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar, cast
 
 from redis import Redis
 
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
+from contracts.errors import Unavailable
 from contracts.hub.cache import RepositoryCache
 from contracts.hub.client import HubClient, is_commit
 from contracts.hub.environment import read_environment
@@ -17,6 +24,62 @@ from contracts.hub.snapshot import resolve_commit
 from contracts.hub.source import HubSource
 from contracts.redis import keys
 from contracts.redis.connection import redis_errors_are_unavailable
+
+_Row = TypeVar("_Row", ModelSpec, ControlNetSpec, LoraSpec, ModelSpec | ControlNetSpec | LoraSpec)
+
+#: How long an API process goes by the commits that it has read.
+_READ_SECONDS = 10.0
+
+
+def pin_row(catalogue: Catalogue, row: _Row, commit_of: Callable[[HubSource], str | None]) -> _Row:
+    """Return the row with the commits of its sources on a hub; unchanged where it has none, or they are None.
+
+    Raises:
+        CatalogueError: a source is unusable.
+        Exception: what `commit_of` raises.
+    """
+
+    def pin(place: Path | HubSource | None) -> str | None:
+        return commit_of(place) if isinstance(place, HubSource) else None
+
+    commit = pin(catalogue.place(row))
+    if isinstance(row, ModelSpec):
+        return row.pinned(commit, pin(None if row.config is None else catalogue.locate(row.config)))
+    return row if commit is None else row.pinned(commit)
+
+
+class AgreedRows:
+    """The rows of a catalogue at the commits that the workers agreed on, for processes that only look them up.
+
+    A branch in this machine's cache may have moved since: another service or a person's download may share it.
+    Reads Redis now and then, decides nothing, and never raises Unavailable. Thread-safe.
+    """
+
+    def __init__(self, connection: Redis) -> None:
+        """`connection` decodes responses."""
+        self._revisions = Revisions(connection)
+        self._commits: Mapping[str, str] = {}
+        self._read_before = float("-inf")
+        self._lock = threading.Lock()
+
+    def row(self, catalogue: Catalogue, row: _Row) -> _Row:
+        """Return the row with its commits; unchanged where none is agreed on. Raises as `pin_row`."""
+        commits = self._current()
+        return pin_row(catalogue, row, lambda source: commits.get(_name(source)))
+
+    def catalogue(self, catalogue: Catalogue) -> Catalogue:
+        """Return the catalogue with the commits of its models. Raises as `pin_row`."""
+        return catalogue.model_copy(
+            update={"models": tuple(self.row(catalogue, model) for model in catalogue.models)}
+        )
+
+    def _current(self) -> Mapping[str, str]:
+        with self._lock:
+            if time.monotonic() >= self._read_before:
+                self._read_before = time.monotonic() + _READ_SECONDS
+                with suppress(Unavailable):  # what was read last still holds
+                    self._commits = self._revisions.commits()
+            return self._commits
 
 
 class Revisions:

@@ -122,12 +122,13 @@ def _build_pool(
 
     folder = settings.lora_folder or shared.data / "loras"
     limits = Limits(settings.loaded_loras, settings.loaded_lora_bytes, settings.lora_file_bytes)
+    places = Places(catalogue, revisions, without_t5=settings.t5 == "off")
     return Pool(
         catalogue,
         device=settings.device,
         max_models=settings.max_models,
         embedding_bytes=settings.embedding_bytes,
-        lora_files=LoraFiles(catalogue, storage, folder, limits, counters, Places(catalogue, revisions)),
+        lora_files=LoraFiles(catalogue, storage, folder, limits, counters, places),
         budget_bytes=settings.budget_bytes,
         host_bytes=settings.host_bytes,
         policy=settings.policy,

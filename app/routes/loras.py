@@ -22,10 +22,12 @@ from app.dependencies.services import ServicesDep
 from app.dependencies.submissions import IdempotentCallDep
 from app.openapi.routes import MAKING, lora_body, problems
 from app.parsing.spooled_files import SpooledFile
+from app.services import Services
 from contracts.auth.api_keys import Scope
 from contracts.catalogue.cached import find_cached
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.errors import AdapterRefused, CatalogueError, Conflict, FieldProblem, Gone, InvalidRequest, NotFound
+from contracts.hub_revisions import AgreedRows
 from contracts.job_view import ListView
 from contracts.processes.preparations import Preparation
 from contracts.processes.workers import WorkerReport, is_ready, preparation_of, read_workers
@@ -98,7 +100,7 @@ def list_loras(catalogue: VisibleCatalogueDep, services: ServicesDep) -> LoraLis
     """List the LoRAs that your requests may use."""
     with redis_errors_are_unavailable():
         workers = read_workers(services.queue.connection)
-    return LoraList(data=[_view(row, catalogue, workers) for row in catalogue.loras])
+    return LoraList(data=[_view(row, catalogue, workers, services) for row in catalogue.loras])
 
 
 @router.post(
@@ -133,7 +135,7 @@ async def add_lora(
     sha256 = await run_in_threadpool(_hash, file.path)
     id = _id_of(file, name, sha256)
     _require_free(id, catalogue)
-    facts = await services.file_checks.run(principal.owner, lambda: _check_file(file.path, catalogue))
+    facts = await services.file_checks.run(principal.owner, lambda: _check_file(file.path, services))
     response.status_code = 200
 
     def create(_: object) -> UploadedLora:
@@ -154,7 +156,7 @@ async def add_lora(
 
     body = f"{sha256} {id}".encode()
     lora = await run_in_threadpool(lambda: call.run(body, response, create, find, lambda lora: lora.id))
-    return _view(lora, catalogue, [])
+    return _view(lora, catalogue, [], services)
 
 
 @router.delete(
@@ -178,10 +180,10 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _check_file(path: Path, catalogue: Catalogue) -> AdapterFacts:
+def _check_file(path: Path, services: Services) -> AdapterFacts:
     """Check all of a file; raises AdapterRefused."""
     contents = read_lora(path)
-    facts = read_facts(contents, catalogue)
+    facts = read_facts(contents, services.agreed_rows.catalogue(services.catalogue))
     check_finite(path, contents.tensors)
     return facts
 
@@ -224,9 +226,9 @@ def _id_of(file: SpooledFile, name: str | None, sha256: str) -> str:
     return id
 
 
-def _view(row: LoraSpec, catalogue: Catalogue, workers: Sequence[WorkerReport]) -> LoraView:
+def _view(row: LoraSpec, catalogue: Catalogue, workers: Sequence[WorkerReport], services: Services) -> LoraView:
     view = LoraView(id=row.id, family=row.family, title=row.title, trigger=row.trigger, models=list(row.models))
-    facts = row.facts if isinstance(row, UploadedLora) else _read(row, catalogue)
+    facts = row.facts if isinstance(row, UploadedLora) else _read(row, catalogue, services.agreed_rows)
     known: dict[str, Any] = {} if facts is None else facts.model_dump(exclude={"family", "models", "values"})
     if isinstance(row, UploadedLora):
         known |= {
@@ -241,9 +243,10 @@ def _view(row: LoraSpec, catalogue: Catalogue, workers: Sequence[WorkerReport]) 
     return LoraView.model_validate(view.model_dump() | known)
 
 
-def _read(row: LoraSpec, catalogue: Catalogue) -> AdapterFacts | None:
+def _read(row: LoraSpec, catalogue: Catalogue, agreed_rows: AgreedRows) -> AdapterFacts | None:
     """Facts from the file; None where it is neither on this machine nor in the hub's cache, or cannot be read."""
     try:
+        row = agreed_rows.row(catalogue, row)
         cached = find_cached(catalogue, row)
         place = catalogue.place(row) if cached is None else cached.paths[0]
         if not isinstance(place, Path) or not place.is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
+from contracts.catalogue.families import Family
 from contracts.hub.selection import Select, controlnet_files, lora_file, model_files, one_file
 from contracts.hub.snapshot import Snapshot, find_snapshot
 from contracts.hub.source import HubSource
@@ -10,24 +11,43 @@ from contracts.hub.source import HubSource
 AnySpec = ModelSpec | ControlNetSpec | LoraSpec
 
 
-def select_files(row: AnySpec, source: HubSource, class_name: str | None = None) -> Select:
+def select_files(
+    row: AnySpec, source: HubSource, class_name: str | None = None, *, without_t5: bool = False
+) -> Select:
     """Which files of a repository the row needs.
 
     Args:
         class_name: of the pipeline or ControlNet that the row's family needs; None: any.
+        without_t5: leave out the weights of a T5 that the model's family works without.
     """
     if isinstance(row, LoraSpec):
         return lora_file(source.file, row.variant)
     if isinstance(row, ControlNetSpec):
         return controlnet_files(class_name, row.variant, source.file)
-    return model_files(class_name, row.variant) if source.file is None else one_file(source.file)
+    if source.file is not None:
+        return one_file(source.file)
+    return model_files(class_name, row.variant, without=optional_t5(row.family_spec) if without_t5 else ())
+
+
+def optional_t5(family: Family) -> tuple[str, ...]:
+    """The T5 that a family works without; empty where it has none, or needs it."""
+    if not family.t5_optional:
+        return ()
+    return tuple(encoder.name for encoder in family.text_encoders if encoder.kind == "t5")
 
 
 def find_cached(catalogue: Catalogue, row: AnySpec) -> Snapshot | None:
     """The row's files in the hub's cache; None where some are missing, or are not on a hub at all.
 
+    A T5 that the family works without may be missing: a worker that never loads it does not fetch it.
+
     Raises:
         CatalogueError: the source is neither on this machine nor on a hub.
     """
     source = catalogue.place(row)
-    return find_snapshot(source, select_files(row, source)) if isinstance(source, HubSource) else None
+    if not isinstance(source, HubSource):
+        return None
+    found = find_snapshot(source, select_files(row, source))
+    if found is None and isinstance(row, ModelSpec) and optional_t5(row.family_spec):
+        return find_snapshot(source, select_files(row, source, without_t5=True))
+    return found

@@ -110,7 +110,7 @@ def model_files(pipeline: str | None, variant: str | None = None, without: Colle
     Args:
         pipeline: class that `model_index.json` must name; None: any.
         variant: weights of this variant are taken for the components that have them, others for the rest.
-        without: components that are not needed.
+        without: components of which only the descriptions are needed.
     """
 
     def select(files: RepositoryFiles) -> list[str]:
@@ -118,10 +118,8 @@ def model_files(pipeline: str | None, variant: str | None = None, without: Colle
         chosen = ["model_index.json"]
         has_variant = variant is None
         for component, needs_weights in components.items():
-            if component in without:
-                continue
             chosen += component_descriptions(files.names, component)
-            if needs_weights:
+            if needs_weights and component not in without:
                 weights = component_weights(files, component, variant)
                 if not weights and variant is not None:
                     weights = component_weights(files, component, None)

@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-from contracts.catalogue.cached import find_cached
+from contracts.catalogue.cached import find_cached, optional_t5
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.source import HubSource
@@ -259,9 +259,13 @@ def assemble(
     value_bytes: int,
     origin: Literal["files", "hub", "architecture"],
 ) -> ModelComponents:
-    """The components with these numbers of values and configurations."""
+    """The components with these numbers of values and configurations.
+
+    A T5 of which only the configuration is here is one, too, of no bytes: plans say that it is skipped.
+    """
     components = []
-    for name, count in counts.items():
+    absent = [name for name in optional_t5(model.family_spec) if name in configs and name not in counts]
+    for name, count in [*counts.items(), *((name, ParameterCount.of(())) for name in absent)]:
         config = configs.get(name, {})
         role = role_of(name, config)
         components.append(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from contracts.catalogue.cached import AnySpec
+from contracts.catalogue.cached import AnySpec, optional_t5
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
 from contracts.catalogue.families import FAMILIES, Family
 from contracts.errors import CatalogueError
@@ -68,8 +68,7 @@ def _check_folder(folder: Path, row: ModelSpec | ControlNetSpec) -> None:
         named = str(files.read_json("model_index.json").get("_class_name", ""))
         _check_class(named, family, family.pipeline)
         # Operators may leave T5 out of a folder where it is never loaded.
-        t5 = [encoder.name for encoder in family.text_encoders if encoder.kind == "t5"]
-        names = model_files(None, row.variant, without=t5 if family.t5_optional else ())(files)
+        names = model_files(None, row.variant, without=optional_t5(family))(files)
     weights = [name for name in names if name.endswith(".safetensors")]
     if not weights:
         raise HubRefused("the folder has no .safetensors weights")

@@ -12,12 +12,20 @@ import pytest
 from transformers import AutoTokenizer
 
 from app.prompt_counter import PromptCounter, read_tokenizer
+from contracts.catalogue.cached import select_files
 from contracts.catalogue.catalogue import Catalogue, ModelSpec, read_catalogue
 from contracts.catalogue.families import FAMILIES
+from contracts.hub.snapshot import fetch
+from contracts.hub.source import HubSource
+from contracts.hub_revisions import AgreedRows, Revisions
+from contracts.queue.client import JobQueue
+from contracts.redis.connection import connect
 from contracts.requests.defaults import resolve
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import Txt2ImgRequest
 from contracts.settings import BUILT_IN_CATALOGUE
+from tests.support.hub import serving, use_hub
+from tests.support.hub_repositories import checkpoint, sketch
 
 BUILT_IN = read_catalogue(BUILT_IN_CATALOGUE)
 TEXTS = [
@@ -90,3 +98,27 @@ def test_counting_needs_neither_torch_nor_transformers() -> None:
     program = "import sys, app.prompt_counter; print(sorted({'torch', 'transformers'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_tokens_are_counted_by_the_files_that_the_workers_agreed_on_though_the_cached_branch_has_moved(
+    queue: JobQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = BUILT_IN.models[0].model_copy(update={"source": "org/model", "variant": None})
+    rows, source = BUILT_IN.model_copy(update={"models": (model,)}), HubSource("org/model")
+    files = sketch(checkpoint(BUILT_IN.models[0].id))
+    with serving() as hub:
+        hub.commit("org/model", files)
+        use_hub(monkeypatch, hub, tmp_path / "home")
+        Revisions(queue.connection).resolve(source)
+        fetch(source, select_files(model, source))
+        hub.commit("org/model", files | {"tokenizer/tokenizer.json": b"{}"})
+        fetch(source, select_files(model, source))  # as another service that shares the cache would
+    assert PromptCounter(rows).count(model, job_of(model)) is None
+    counts = PromptCounter(rows, AgreedRows(queue.connection)).count(model, job_of(model))
+    assert counts is not None
+    assert counts.prompt["text_encoder"].given == 3
+
+
+def test_a_redis_that_is_away_leaves_rows_as_they_are() -> None:
+    rows = AgreedRows(connect("redis://127.0.0.1:1", timeout_seconds=1, retries=0))
+    assert rows.row(BUILT_IN, BUILT_IN.models[0]) == BUILT_IN.models[0]

@@ -50,8 +50,10 @@ def load_model(
         folder, file = find_config(catalogue, spec, family, path), SingleFile(path)
         if folder is None:
             raise CatalogueError("the configuration of its file is not on this machine")
-        components = load_file_components(file, family, folder, dtype, None if file.has_encoders else spec.variant)
-        pipeline = pipeline_class.from_pretrained(folder, **components, **options)
+        variant = None if file.has_encoders else spec.variant
+        components = load_file_components(file, family, folder, dtype, variant, skipped)
+        absent = {name for name in skipped if name not in components}
+        pipeline = pipeline_class.from_pretrained(folder, **components, **dict.fromkeys(absent), **options)
         pipeline.register_modules(scheduler=with_settings_of_file(pipeline.scheduler, file))
     else:
         raise CatalogueError("a checkpoint in one file must be a .safetensors file")

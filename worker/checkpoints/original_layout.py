@@ -6,6 +6,7 @@ What the file lacks comes from `config`, a folder in diffusers layout. Knows no 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,14 @@ _MAX_LISTED = 3
 
 
 def load_file_components(
-    file: SingleFile, family: DiffusersFamily, config: Path, dtype: torch.dtype, variant: str | None
+    file: SingleFile,
+    family: DiffusersFamily,
+    config: Path,
+    dtype: torch.dtype,
+    variant: str | None,
+    skipped: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Load the models of a single file, and those that it lacks from `config`.
+    """Load the models of a single file, and those that it lacks from `config`, but for those to be skipped.
 
     Raises:
         CatalogueError: the file is of another layout, lacks weights, or holds some that nothing takes.
@@ -63,6 +69,8 @@ def load_file_components(
     marked, index, found = mark(stored), read_index(family, config), {}
     with used_names() as used:
         for name in [name for name in index if is_model(index[name])]:
+            if name in skipped and not file.holds(name, family):
+                continue
             try:
                 found[name] = _load(file, family, name, index[name], marked, config, dtype, variant)
             except (KeyError, IndexError, RuntimeError, ValueError) as error:

@@ -12,7 +12,7 @@ from typing import Protocol
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
 from contracts.errors import DarkroomError, Unavailable
 from contracts.hub.source import HubSource
-from contracts.hub_revisions import Revisions
+from contracts.hub_revisions import Revisions, pin_row
 from contracts.jobs.receipt import Weights
 from worker.checkpoints import sources
 from worker.families import get_family
@@ -62,8 +62,15 @@ class Unwatched:
 class Places:
     """The places of one worker's files; thread-safe."""
 
-    def __init__(self, catalogue: Catalogue, revisions: Revisions | None = None) -> None:
-        """`revisions`: what branches on a hub are for the whole service; None: for this process alone."""
+    def __init__(
+        self, catalogue: Catalogue, revisions: Revisions | None = None, *, without_t5: bool = False
+    ) -> None:
+        """
+        Args:
+            revisions: what branches on a hub are for the whole service; None: for this process alone.
+            without_t5: this worker never loads a T5 that a family works without, so it is not fetched.
+        """
+        self._without_t5 = without_t5
         self._catalogue = catalogue
         self._revisions = revisions or Revisions()
         self._known: dict[str, Path] = {}
@@ -121,8 +128,14 @@ class Places:
         row = self.resolve(name)
         progress, is_wanted = watch.fetched, watch.is_wanted
         if isinstance(row, ModelSpec):
-            family = get_family(row.family)
-            place = sources.fetch_model(self._catalogue, row, family, on_progress=progress, is_wanted=is_wanted)
+            place = sources.fetch_model(
+                self._catalogue,
+                row,
+                get_family(row.family),
+                on_progress=progress,
+                is_wanted=is_wanted,
+                without_t5=self._without_t5,
+            )
         elif isinstance(row, ControlNetSpec):
             place = sources.fetch_controlnet(self._catalogue, row, on_progress=progress, is_wanted=is_wanted)
         else:
@@ -156,7 +169,8 @@ class Places:
 
     def _find(self, row: _AnyRow) -> Path | None:
         if isinstance(row, ModelSpec):
-            return sources.find_model(self._catalogue, row, get_family(row.family))
+            family = get_family(row.family)
+            return sources.find_model(self._catalogue, row, family, without_t5=self._without_t5)
         if isinstance(row, ControlNetSpec):
             return sources.find_controlnet(self._catalogue, row)
         return sources.find_lora(self._catalogue, row)
@@ -164,19 +178,13 @@ class Places:
     def _pinned(self, name: str, commit_of: Callable[[HubSource], str | None]) -> _AnyRow:
         """The row with its commits; raises NotPrepared where one is not known."""
 
-        def pin(place: Path | HubSource | None) -> str | None:
-            if not isinstance(place, HubSource):
-                return None
-            commit = commit_of(place)
+        def known_commit(source: HubSource) -> str:
+            commit = commit_of(source)
             if commit is None:
                 raise NotPrepared(name)
             return commit
 
-        row = self._row(name)
-        commit = pin(self._catalogue.place(row))
-        if isinstance(row, ModelSpec):
-            return row.pinned(commit, pin(None if row.config is None else self._catalogue.locate(row.config)))
-        return row if commit is None else row.pinned(commit)
+        return pin_row(self._catalogue, self._row(name), known_commit)
 
     def _row(self, name: str) -> _AnyRow:
         kind, _, id = name.rpartition(":")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from contracts.catalogue.cached import AnySpec, select_files
+from contracts.catalogue.cached import AnySpec, optional_t5, select_files
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
 from contracts.catalogue.families import Mode
 from contracts.errors import FailureCode, JobFailed
@@ -37,13 +37,19 @@ def _always() -> bool:
     return True
 
 
-def find_model(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily) -> Path | None:
-    """The checkpoint's folder or file; None where it, or what its file lacks, must be fetched first."""
+def find_model(
+    catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily, *, without_t5: bool = False
+) -> Path | None:
+    """The checkpoint's folder or file; None where it, or what its file lacks, must be fetched first.
+
+    Args:
+        without_t5: the weights of a T5 that the family works without are never loaded, so they may be missing.
+    """
     place = catalogue.place(spec)
-    path = place if isinstance(place, Path) else _find(place, _select(place, spec))
+    path = place if isinstance(place, Path) else _find(place, _select(place, spec, without_t5))
     if path is None or path.is_dir() or path.suffix != ".safetensors":
         return path
-    return None if find_config(catalogue, spec, family, path) is None else path
+    return None if find_config(catalogue, spec, family, path, without_t5=without_t5) is None else path
 
 
 def fetch_model(
@@ -53,6 +59,7 @@ def fetch_model(
     *,
     on_progress: OnProgress = _ignore,
     is_wanted: IsWanted = _always,
+    without_t5: bool = False,
 ) -> Path:
     """The same, with all that it needs fetched and verified.
 
@@ -66,12 +73,13 @@ def fetch_model(
         # Small; a configuration of the wrong class is found before the weights are fetched.
         fetch(config, descriptions(family.pipelines[Mode.TXT2IMG]), is_wanted=is_wanted)
     if isinstance(place, HubSource):
-        place = _path(fetch(place, _select(place, spec), on_progress=on_progress, is_wanted=is_wanted))
+        select = _select(place, spec, without_t5)
+        place = _path(fetch(place, select, on_progress=on_progress, is_wanted=is_wanted))
     if place.is_file() and place.suffix == ".safetensors":
         file = SingleFile(place)
         config = config or file.usual_repository()
         if isinstance(config, HubSource):
-            select = _config_select(file, spec, family)
+            select = _config_select(file, spec, family, without_t5)
             found = find_snapshot(config, select)
             # Where no commit is agreed on, what is in the cache will do.
             revision = None if found is None else found.commit
@@ -79,13 +87,19 @@ def fetch_model(
     return place
 
 
-def find_config(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily, path: Path) -> Path | None:
-    """The folder with the configurations and encoders that a single file lacks; None where it is not here."""
+def find_config(
+    catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily, path: Path, *, without_t5: bool = True
+) -> Path | None:
+    """The folder with the configurations and encoders that a single file lacks; None where it is not here.
+
+    Args:
+        without_t5: it may lack the weights of a T5 that the family works without.
+    """
     file = SingleFile(path)
     place = file.usual_repository() if spec.config is None else catalogue.locate(spec.config)
     if isinstance(place, Path):
         return place
-    found = find_snapshot(place, _config_select(file, spec, family))
+    found = find_snapshot(place, _config_select(file, spec, family, without_t5))
     return None if found is None else found.folder
 
 
@@ -165,18 +179,21 @@ def class_needed(row: AnySpec) -> str | None:
     return family.controlnet if isinstance(row, ControlNetSpec) else family.pipelines[Mode.TXT2IMG]
 
 
-def _select(place: HubSource, row: AnySpec) -> Select:
-    return select_files(row, place, class_needed(row))
+def _select(place: HubSource, row: AnySpec, without_t5: bool = False) -> Select:
+    return select_files(row, place, class_needed(row), without_t5=without_t5)
 
 
-def _config_select(file: SingleFile, spec: ModelSpec, family: DiffusersFamily) -> Select:
+def _config_select(file: SingleFile, spec: ModelSpec, family: DiffusersFamily, without_t5: bool) -> Select:
     """What a single file lacks: descriptions always, and with a `config` the encoders that it does not hold."""
     pipeline = family.pipelines[Mode.TXT2IMG]
     if spec.config is None:
         return descriptions(pipeline)
+    left_out = optional_t5(spec.family_spec) if without_t5 else ()
     if not file.has_encoders:
-        return model_files(pipeline, spec.variant, without=(family.denoiser, *["vae"] * file.has_vae))
-    return descriptions(pipeline, [part for part in ("vae", family.t5) if part and not file.holds(part, family)])
+        without = (family.denoiser, *["vae"] * file.has_vae, *left_out)
+        return model_files(pipeline, spec.variant, without=without)
+    parts = [part for part in ("vae", family.t5) if part and part not in left_out]
+    return descriptions(pipeline, [part for part in parts if not file.holds(part, family)])
 
 
 def _controlnet_path(snapshot: Snapshot, place: HubSource, spec: ControlNetSpec) -> Path:

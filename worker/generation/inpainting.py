@@ -43,7 +43,7 @@ def find_crop(mask: Image.Image | None, padding: int | None) -> Box | None:
 
 
 def crop_inputs(inputs: GenerationInputs, box: Box | None) -> GenerationInputs:
-    """Return the pipeline's inputs: images that show only the box, enlarged, and a mask that reaches the latents."""
+    """Return the pipeline's inputs: images of the enlarged box, and a mask that reaches the latents."""
     if box is not None:
         image, mask, *controls = (
             None if image is None else enlarge(image, box)

@@ -201,3 +201,35 @@ def test_a_loras_folder_on_this_machine_must_hold_one_file(catalogue: Catalogue,
         sources.find_lora(catalogue, row)
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
     assert sources.find_lora(catalogue, row) == sources.fetch_lora(catalogue, row) == tmp_path / "a.safetensors"
+
+
+def test_a_worker_that_never_loads_t5_neither_fetches_nor_misses_it(hub: Hub, catalogue: Catalogue) -> None:
+    hub.commit("org/sd3", sketch(checkpoint("shapes-sd3")))
+    spec, family = _model("org/sd3", "sd3"), get_family("sd3")
+    path = sources.fetch_model(catalogue, spec, family, without_t5=True)
+    fetched = hub.fetched("org/sd3")
+    weights = {name.partition("/")[0] for name in fetched if name.endswith(".safetensors")}
+    assert weights == {"transformer", "text_encoder", "text_encoder_2", "vae"}
+    assert {"tokenizer_3/tokenizer.json", "text_encoder_3/config.json"} <= set(fetched)
+    assert sources.find_model(catalogue, spec, family, without_t5=True) == path
+    assert sources.find_model(catalogue, spec, family) is None
+    assert sources.fetch_model(catalogue, spec, family) == path
+    assert any(name.startswith("text_encoder_3/model") for name in hub.fetched("org/sd3"))
+
+
+def test_a_t5_that_a_family_needs_is_fetched_all_the_same(hub: Hub, catalogue: Catalogue) -> None:
+    hub.commit("org/flux", sketch(checkpoint("shapes-flux")))
+    sources.fetch_model(catalogue, _model("org/flux", "flux"), get_family("flux"), without_t5=True)
+    assert any(name.startswith("text_encoder_2/model") for name in hub.fetched("org/flux"))
+
+
+def test_a_single_file_without_t5_loads_where_t5_is_never_loaded(
+    hub: Hub, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    hub.commit("org/config", sketch(checkpoint("shapes-sd3")))
+    keys = _write_keys(tmp_path / "m.safetensors", "text_encoders.clip_l.", "first_stage_model.")
+    spec, family = _model(keys, "sd3", config="org/config"), get_family("sd3")
+    path = sources.fetch_model(catalogue, spec, family, without_t5=True)
+    assert not [name for name in hub.fetched("org/config") if name.endswith(".safetensors")]
+    assert sources.find_model(catalogue, spec, family, without_t5=True) == path
+    assert sources.weights_beside(catalogue, spec, family, path) == []

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import pytest
 import torch
+from PIL import Image
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Mode
-from contracts.memory.plan import Placement
+from contracts.memory.plan import Placement, Policy
 from contracts.metrics import Counters
 from contracts.storage import Storage
 from tests.support import hub_repositories
@@ -156,6 +158,28 @@ def test_what_is_prepared_from_a_hub_is_reported_with_its_real_sizes(
     parts = [*capacity.models[away.id].components, capacity.extras["controlnet:sdxl-hint"]]
     assert {part.origin for part in parts} == {capacity.models[away.id].origin} == {"files"}
     assert all(0 < part.bytes < 40_000_000 for part in parts)
+
+
+def test_a_worker_without_t5_makes_the_same_image_whether_or_not_the_files_of_t5_are_here(
+    catalogue: Catalogue, storage: Storage, tmp_path: Path
+) -> None:
+    whole = catalogue.root / catalogue.model("shapes-sd3").source
+    lacking = tmp_path / "shapes-sd3"
+    for file in whole.rglob("*"):
+        target = lacking / file.relative_to(whole)
+        if file.is_dir():
+            target.mkdir(parents=True)
+        elif not (file.parent.name == "text_encoder_3" and file.suffix == ".safetensors"):
+            target.symlink_to(file)
+    model = catalogue.model("shapes-sd3").model_copy(update={"source": str(lacking)})
+    without = catalogue.model_copy(update={"models": (model,), "default_model": model.id})
+    made = [
+        complete_job(make_job(rows, "sd3"), Pool(rows, device="cpu", policy=Policy(t5="off")), storage)
+        for rows in (catalogue, without)
+    ]
+    pixels = [Image.open(io.BytesIO(files[0])).tobytes() for files, _ in made]
+    assert pixels[0] == pixels[1]
+    assert [receipt.deviations for _, receipt in made] == [["text_encoder_3 skipped"]] * 2
 
 
 def test_the_report_tells_what_is_warm_and_where_it_lies(catalogue: Catalogue) -> None:
