@@ -198,6 +198,10 @@ class AdapterRefused(DarkroomError):
     """A file that cannot be used as a LoRA with any model here; the message says why."""
 
 
+class AdapterDamaged(AdapterRefused):
+    """A file that is not the LoRA that it was: cut off, or not a safetensors file at all."""
+
+
 class DestinationRefused(DarkroomError):
     """An address that the service must not connect to; the message completes a sentence about the field."""
 
@@ -222,6 +226,7 @@ class FailureCode(StrEnum):
     FILES_UNAVAILABLE = "files_unavailable"
     LORA_INCOMPATIBLE = "lora_incompatible"
     LORA_MISSING = "lora_missing"
+    LORA_DAMAGED = "lora_damaged"
     PROMPT_TOO_LONG = "prompt_too_long"
     INPUT_MISSING = "input_missing"
     DEADLINE_EXCEEDED = "deadline_exceeded"
@@ -239,6 +244,7 @@ RETRYABLE = {
     FailureCode.FILES_UNAVAILABLE: True,
     FailureCode.LORA_INCOMPATIBLE: False,
     FailureCode.LORA_MISSING: False,
+    FailureCode.LORA_DAMAGED: False,
     FailureCode.PROMPT_TOO_LONG: False,
     FailureCode.INPUT_MISSING: False,
     FailureCode.DEADLINE_EXCEEDED: True,

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from contracts.catalogue.cached import find_cached
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.families import FAMILIES, Family
-from contracts.errors import AdapterRefused, CatalogueError
+from contracts.errors import AdapterDamaged, AdapterRefused, CatalogueError
 from contracts.hub.source import HubSource
 from contracts.weights.header_text import NotSafetensors
 from contracts.weights.lora_layouts import DENOISER, PARTS, LoraLayer, flat_name, read_layers
@@ -75,7 +75,7 @@ def read_lora(file: Path) -> LoraFile:
     try:
         header = read_header(file)
     except NotSafetensors as error:
-        raise AdapterRefused(f"the file {error}") from None
+        raise AdapterDamaged(f"the file {error}") from None
     tensors = {
         name: tensor
         for name, tensor in header.tensors.items()

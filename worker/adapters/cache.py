@@ -16,7 +16,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from contracts.errors import DarkroomError, FailureCode, JobFailed, first_line
+from contracts.errors import AdapterDamaged, DarkroomError, FailureCode, JobFailed, first_line
 from contracts.jobs.receipt import Weights
 from contracts.requests.parameters import LoraParameters
 from worker.adapters import reader
@@ -98,8 +98,8 @@ class LoraCache:
         """Load the adapters of one job, evicting others where a limit is reached, but none of `keep`.
 
         Raises:
-            JobFailed: LORA_MISSING: its row or file is gone or damaged; LORA_INCOMPATIBLE: it does not fit
-                the model.
+            JobFailed: LORA_MISSING: its row or file is gone; LORA_DAMAGED: its file is not what it was, or not a
+                safetensors file; LORA_INCOMPATIBLE: it does not fit the model.
             Unavailable: as `LoraFiles.locate`.
             Exception: failed allocations (`is_out_of_memory`), as they are.
         """
@@ -173,7 +173,9 @@ class LoraCache:
             is_known = isinstance(error, ValueError | DarkroomError)
             reason = first_line(error) if is_known else f"{type(error).__name__}, see the worker's log"
             message = f"LoRA {lora.name} cannot be used: {reason}"
-            raise JobFailed(FailureCode.LORA_INCOMPATIBLE, message) from error
+            is_damaged = isinstance(error, AdapterDamaged)
+            code = FailureCode.LORA_DAMAGED if is_damaged else FailureCode.LORA_INCOMPATIBLE
+            raise JobFailed(code, message) from error
         layers = {layer: weights for part in components.values() for layer, weights in part.items()}
         denoiser = components.get(self._family.denoiser, {})
         return LoadedLora(

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import secrets
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,18 +83,27 @@ class LoraFiles:
         """Return the path of a LoRA's file, fetching it from the storage if it is not here.
 
         Raises:
-            JobFailed: LORA_MISSING: its row or its file is gone, or the file's content has changed.
+            JobFailed: LORA_MISSING: its row or its file is gone; LORA_DAMAGED: the stored file is not the one that
+                was uploaded.
             NotPrepared: the file of a row of the catalogue must be downloaded first.
             Unavailable: the storage does not answer.
         """
         if lora.key is None or lora.sha256 is None:
             return self._locate_row(lora.name)
         path = self._folder / f"{lora.sha256}.safetensors"
-        if path.exists():
-            os.utime(path)
+        if self._is_whole(path, lora.sha256):
+            # Only the time of use: a file whose time of change moves is hashed again.
+            os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
         else:
             self._fetch(lora, lora.key, path)
         return path
+
+    def _is_whole(self, path: Path, sha256: str) -> bool:
+        """Whether a fetched file is here, as it was fetched: a disk may have lost a part of it."""
+        try:
+            return self.fingerprint(path) == sha256
+        except FileNotFoundError:
+            return False
 
     def _locate_row(self, id: str) -> Path:
         """Return the file of a row of the catalogue, which may have changed since the job was accepted."""
@@ -118,7 +128,7 @@ class LoraFiles:
             with part.open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != lora.sha256:
                     message = f"the stored file of LoRA {lora.name} is damaged; upload it again"
-                    raise JobFailed(FailureCode.LORA_MISSING, message)
+                    raise JobFailed(FailureCode.LORA_DAMAGED, message)
             self._evict_for(part.stat().st_size)
             part.replace(path)
         except NotFound:
@@ -129,7 +139,7 @@ class LoraFiles:
 
     def _evict_for(self, size_bytes: int) -> None:
         """Delete the least recently used files until a new one fits; one over the limit is kept alone."""
-        by_last_use = sorted((file.stat().st_mtime, file) for file in self._folder.glob("*.safetensors"))
+        by_last_use = sorted((file.stat().st_atime, file) for file in self._folder.glob("*.safetensors"))
         total_bytes = size_bytes + sum(file.stat().st_size for _, file in by_last_use)
         for _, file in by_last_use:
             if total_bytes <= self.limits.file_bytes:

@@ -10,7 +10,7 @@ import pytest
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
-from contracts.errors import FailureCode
+from contracts.errors import FailureCode, JobFailed
 from contracts.requests.parameters import JobParameters, LoraParameters
 from contracts.storage import Storage
 from tests.support.jobs import complete_job, fail_job, generate_pixels, make_job
@@ -96,12 +96,39 @@ def test_a_missing_or_damaged_file_fails_its_job_but_not_the_next(
     storage.delete(gone.key or "")
     storage.write(damaged.key or "", b"something else")
     pool = Pool(catalogue, device="cpu", lora_files=LoraFiles(catalogue, storage, tmp_path / "loras"))
-    for lora, reason in ((gone, "no longer stored"), (damaged, "damaged")):
+    for lora, code, reason in (
+        (gone, FailureCode.LORA_MISSING, "no longer stored"),
+        (damaged, FailureCode.LORA_DAMAGED, "damaged"),
+    ):
         error = fail_job(_with(lora, catalogue), pool, storage)
-        assert error.code == FailureCode.LORA_MISSING
+        assert (error.code, error.retryable) == (code, False)
         assert reason in error.message
     complete_job(_with(whole, catalogue), pool, storage)
     assert len(list((tmp_path / "loras").iterdir())) == 1
+
+
+def test_a_fetched_file_that_the_disk_has_damaged_is_fetched_again(
+    catalogue: Catalogue, storage: Storage, uploads: list[LoraParameters], tmp_path: Path
+) -> None:
+    lora_files = LoraFiles(catalogue, storage, tmp_path / "loras")
+    path = lora_files.locate(uploads[0])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    assert lora_files.locate(uploads[0]) == path
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 1000, None])
+def test_a_damaged_file_of_the_catalogue_is_called_damaged(
+    catalogue: Catalogue, storage: Storage, tmp_path: Path, content: bytes | None
+) -> None:
+    row, file = catalogue.lora("sdxl-lora"), tmp_path / "lora.safetensors"
+    file.write_bytes((catalogue.root / row.source).read_bytes()[:-100] if content is None else content)
+    damaged = catalogue.model_copy(update={"loras": (row.model_copy(update={"source": str(file)}),)})
+    model = Pool(damaged, device="cpu").ready(make_job(damaged, "sdxl"), 1)
+    with pytest.raises(JobFailed) as failure:
+        model.adapters.load([LoraParameters(name=row.id, scale=1.0)])
+    assert failure.value.code is FailureCode.LORA_DAMAGED
 
 
 @pytest.mark.parametrize("is_row_removed", [True, False])
