@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from app import error_handlers
 from app.dependencies.access import AUTHENTICATED
 from app.dependencies.queries import KNOWN_PARAMETERS_ONLY
+from app.dialects.huggingface_errors import HUGGING_FACE
 from app.dialects.openai_responses import OPENAI
 from app.middleware.access_log import AccessLogMiddleware
 from app.middleware.cors import allow_origins
@@ -23,6 +24,7 @@ from app.routes import (
     catalogue,
     events,
     health,
+    huggingface,
     images,
     jobs,
     loras,
@@ -67,7 +69,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         generate_unique_id_function=operation_id,
     )
     # From the innermost to the outermost.
-    error_handlers.install(app, [OPENAI])
+    error_handlers.install(app, [OPENAI, HUGGING_FACE])
     app.add_middleware(HeadMiddleware)
     allow_origins(app, settings.cors_origins)
     app.add_middleware(UnreadBodyMiddleware)
@@ -78,7 +80,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         app.include_router(module.router)
     for module in (health, metrics):
         app.include_router(module.router, dependencies=[KNOWN_PARAMETERS_ONLY], responses=problems(422))
-    for module in (tasks, plan, jobs, uploads, loras, catalogue, webhook_secrets, openai):
+    for module in (tasks, plan, jobs, uploads, loras, catalogue, webhook_secrets, openai, huggingface):
         app.include_router(
             module.router,
             dependencies=[AUTHENTICATED, KNOWN_PARAMETERS_ONLY],

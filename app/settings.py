@@ -184,7 +184,7 @@ class ApiSettings(Settings):
         15.0, gt=0, description="time after which a call that died with its Idempotency-Key may be repeated"
     )
     hold_seconds: float = Field(
-        600.0, gt=0, description="timeout of a call to /v1/images/…, which waits for its job; then 504"
+        600.0, gt=0, description="timeout of a call that waits for its job (/v1/images/…, /hf/…); then 504"
     )
     disconnect_grace_seconds: float = Field(
         10.0,

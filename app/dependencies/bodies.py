@@ -20,6 +20,7 @@ from app.middleware.unread_body import declared_bytes
 from app.parsing.bodies import FORM_OVERHEAD_BYTES, ReceivedBody, read_body, read_form, unpack_file
 from app.parsing.json_bodies import as_utf8
 from app.parsing.spooled_files import SpooledFile, media_type, spool_file
+from contracts.errors import FieldProblem, InvalidRequest
 
 #: Limits on the form of an OpenAI edit. OpenAI accepts 16 images and a mask; a request with more than one image
 #: gets past these limits, so that its error can name the field.
@@ -29,6 +30,20 @@ _EDIT_FILES, _EDIT_FIELDS = 20, 100
 async def _json_body(request: Request, response: Response) -> AsyncGenerator[ReceivedBody, None]:
     async with _received(request, response) as body:
         if body.raw and not _is_json(media_type(request)):
+            raise _wrong_type(request, "JSON with Content-Type: application/json")
+        body.raw = as_utf8(body.raw)
+        yield body
+
+
+async def _inference_body(request: Request, response: Response) -> AsyncGenerator[ReceivedBody, None]:
+    async with _received(request, response) as body:
+        kind = media_type(request)
+        if body.raw and not _is_json(kind):
+            is_text = kind.startswith("text/") or body.raw.lstrip()[:1] == b"{"
+            if not is_text and (kind in ("", "application/octet-stream") or kind.startswith("image/")):
+                # Their clients send an image without any parameter like this.
+                message = "is required: what the image becomes; send a text"
+                raise InvalidRequest([FieldProblem("parameters.prompt", message)])
             raise _wrong_type(request, "JSON with Content-Type: application/json")
         body.raw = as_utf8(body.raw)
         yield body
@@ -106,6 +121,8 @@ def _is_json(media_type: str) -> bool:
 
 
 JsonBodyDep = Annotated[ReceivedBody, Depends(_json_body)]
+#: of a call of Hugging Face's clients
+InferenceBodyDep = Annotated[ReceivedBody, Depends(_inference_body)]
 ImageBodyDep = Annotated[bytes, Depends(_image_body)]
 EditBodyDep = Annotated[RequestBody, Depends(_edit_body)]
 LoraFileDep = Annotated[SpooledFile, Depends(_lora_file)]

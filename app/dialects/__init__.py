@@ -1,8 +1,11 @@
 """APIs of other services, each translated at the edge; nothing behind them knows which API a job came from.
 
+native_fields.py      our own fields inside another API's request
 field_names.py        errors about our fields, under the names that were sent
 openai_schema.py      the fields of OpenAI Images requests
 openai_forms.py       bodies of their calls, JSON or forms
 openai_requests.py    the requests, translated into ours
 openai_responses.py   answers, events and errors as OpenAI clients read them
+huggingface_requests.py  requests of Hugging Face's inference clients
+huggingface_errors.py    errors as they read them
 """

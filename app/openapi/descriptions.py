@@ -9,14 +9,15 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from pydantic import BaseModel
+
 from app.parsing.schemas import Schema, allowed_in, dereference
 from contracts.catalogue.families import FAMILIES, MODE_FIELDS
-from contracts.requests.schema import JobRequest
 
 _REFERENCE = "#/components/schemas/"
 
 
-def complete_requests(schemas: dict[str, Schema], kinds: Sequence[type[JobRequest]]) -> None:
+def complete_requests(schemas: dict[str, Schema], kinds: Sequence[type[BaseModel]]) -> None:
     """Complete the descriptions in the schemas of these requests, and of the objects inside them.
 
     Their `default` becomes a part of the description: generators for TypeScript take a field that has one for a

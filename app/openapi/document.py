@@ -83,7 +83,7 @@ class DocumentedApi(FastAPI):
             document["components"]["securitySchemes"] = {_BEARER: _BEARER_SCHEME}
             schemas = document["components"]["schemas"]
             name_examples(schemas, _KINDS, self._catalogue)
-            complete_requests(schemas, _KINDS)
+            complete_requests(schemas, [*_KINDS, *(kind for dialect in dialects for kind in dialect.bodies)])
             schemas[form_name(EditRequest)] = form_schema(
                 schemas[EditRequest.__name__], _examples()[EditRequest.__name__], schemas
             )

@@ -45,6 +45,10 @@ TAGS: list[Document] = [
         "name": "openai",
         "description": "The image API of OpenAI, for its clients. Each call answers when its job has ended.",
     },
+    {
+        "name": "huggingface",
+        "description": "Hugging Face's inference calls, for its clients. Each answers with an image.",
+    },
     {"name": "health", "description": "Liveness, readiness and metrics, for those who run the service."},
 ]
 
@@ -158,6 +162,16 @@ def streamed(view: type[BaseModel], description: str) -> dict[int | str, Documen
             "model": view,
             "description": description,
             "content": {"text/event-stream": _events(event, "image_generation.completed")},
+        }
+    }
+
+
+def image_answer(description: str) -> dict[int | str, Document]:
+    """`responses` of a route that answers with an image file."""
+    return {
+        200: {
+            "description": description,
+            "content": {f"image/{name}": {"schema": _BYTES} for name in ("png", "jpeg", "webp")},
         }
     }
 

@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse
 
 from app.dependencies.access import ImageJobDep
 from app.dependencies.services import ServicesDep
-from app.openapi.routes import problems
+from app.openapi.routes import image_answer, problems
 from contracts.errors import NotFound
 from contracts.jobs.records import ImageRecord, JobRecord, JobState
 
@@ -17,7 +17,6 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
 
 #: Validity of a bucket's signed link; clients follow a redirect immediately.
 _REDIRECT_SECONDS = 300
-_BYTES = {"type": "string", "format": "binary"}
 
 
 @router.get(
@@ -25,10 +24,7 @@ _BYTES = {"type": "string", "format": "binary"}
     response_class=Response,
     openapi_extra={"security": [{"HTTPBearer": []}, {}]},
     responses={
-        200: {
-            "description": "The image file",
-            "content": {f"image/{name}": {"schema": _BYTES} for name in ("png", "jpeg", "webp")},
-        },
+        **image_answer("The image file"),
         304: {"description": "Not modified: the client has this image already"},
         307: {
             "description": "Redirect to the image in the bucket, by a link that is valid for a few minutes; "

@@ -1,0 +1,76 @@
+"""The unmodified `huggingface_hub` package from PyPI against the running service: images and errors."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+from huggingface_hub import AsyncInferenceClient, InferenceClient
+from huggingface_hub.errors import HfHubHTTPError
+from PIL import Image
+
+from tests.support.images import encode_image, solid_image
+from tests.support.running_service import RunningService
+
+PROMPT = "a red circle on a blue background"
+
+
+@pytest.fixture(scope="module")
+def client(service: RunningService) -> InferenceClient:
+    return InferenceClient(model=f"{service.url}/hf/models/shapes-sdxl", token="none")
+
+
+def test_an_image_comes_from_a_prompt(client: InferenceClient, service: RunningService) -> None:
+    image = client.text_to_image(
+        PROMPT,
+        negative_prompt="green",
+        width=64,
+        height=96,
+        num_inference_steps=6,
+        guidance_scale=4.0,
+        scheduler="euler_a",
+        seed=7,
+        extra_body={"loras": [{"name": "shapes-sdxl-tint", "scale": 0.5}]},
+    )
+
+    native = service.generate(
+        "txt2img",
+        negative_prompt="green",
+        width=64,
+        height=96,
+        num_inference_steps=6,
+        guidance_scale=4.0,
+        scheduler="euler_a",
+        seed=7,
+        loras=[{"name": "shapes-sdxl-tint", "scale": 0.5}],
+    )
+    assert (np.asarray(image.convert("RGB")) == np.asarray(native)).all()
+
+
+def test_an_image_comes_from_an_image(client: InferenceClient) -> None:
+    image = client.image_to_image(
+        encode_image(solid_image("blue")),
+        prompt=PROMPT,
+        target_size={"width": 96, "height": 64},  # type: ignore[arg-type]  # a mapping is sent as it is
+        strength=0.9,
+        seed=3,
+    )
+
+    assert image.size == (96, 64)
+
+
+def test_the_asynchronous_client_works_with_the_default_model(service: RunningService) -> None:
+    async def generate() -> Image.Image:
+        async with AsyncInferenceClient(model=f"{service.url}/hf", token="none") as client:
+            image: Image.Image = await client.text_to_image(PROMPT, width=64, height=64)
+            return image
+
+    assert asyncio.run(generate()).size == (64, 64)
+
+
+def test_the_clients_exception_says_what_to_change(client: InferenceClient) -> None:
+    with pytest.raises(HfHubHTTPError, match=r"parameters\.width: must be a multiple of 8, got 68"):
+        client.text_to_image(PROMPT, width=68)
+    with pytest.raises(HfHubHTTPError, match=r"parameters\.prompt: is required"):
+        client.image_to_image(encode_image(solid_image("blue")))
