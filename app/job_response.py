@@ -6,10 +6,13 @@ import base64
 from contextlib import suppress
 
 from contracts.errors import NotFound, Unavailable
-from contracts.job_view import JobView, Links, view_job
+from contracts.job_view import JobView, Links, view_estimate, view_job
 from contracts.jobs.records import ImageRecord, JobRecord, JobState, Position
 from contracts.queue.client import JobQueue
 from contracts.storage import Storage
+
+#: How old a forecast may be that an event shows: many streams may follow many jobs of many steps a second.
+_EVENT_SECONDS = 1.0
 
 
 def job_response(record: JobRecord, queue: JobQueue, storage: Storage, links: Links) -> JobView:
@@ -17,6 +20,16 @@ def job_response(record: JobRecord, queue: JobQueue, storage: Storage, links: Li
     is_base64 = record.response_format == "b64_json" and record.state is JobState.COMPLETED
     encoded = [_read_base64(storage, image) for image in record.images] if is_base64 else ()
     return view_job(record, links, position=_position_of(queue, record), encoded=encoded)
+
+
+def estimate_end(record: JobRecord, queue: JobQueue) -> dict[str, object]:
+    """What is expected now of the end of a job that runs, as its progress says it.
+
+    Made once a second for all who ask.
+    """
+    with suppress(Unavailable):
+        return view_estimate(queue.eta.position(record, _EVENT_SECONDS))
+    return {}
 
 
 def _position_of(queue: JobQueue, record: JobRecord) -> Position | None:

@@ -230,12 +230,16 @@ def view_job(
 
 def _progress(record: JobRecord, position: Position | None) -> Progress:
     """The progress, with what is expected now of a job that waits or runs."""
-    if position is None:
-        return record.progress
-    if position.eta_seconds is None:
-        return record.progress.model_copy(update={"eta_reason": position.reason or None})
+    return record.progress.model_copy(update=view_estimate(position))
+
+
+def view_estimate(position: Position | None) -> dict[str, object]:
+    """What progress says of a job's end; other estimates, which older workers wrote into records, do not count."""
+    if position is None or position.eta_seconds is None:
+        reason = {"eta_reason": position.reason} if position is not None and position.reason else {}
+        return {"eta_seconds": None, "eta_range_seconds": None, **reason}
     eta_range = [position.low_seconds, position.high_seconds]
-    return record.progress.model_copy(update={"eta_seconds": position.eta_seconds, "eta_range_seconds": eta_range})
+    return {"eta_seconds": position.eta_seconds, "eta_range_seconds": eta_range}
 
 
 def _read_tokens(record: JobRecord, name: str) -> dict[str, TokenUse] | None:

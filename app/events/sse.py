@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 
 from fastapi.concurrency import run_in_threadpool
@@ -36,6 +36,8 @@ HEARTBEAT = ": heartbeat\n\n"
 _ENDS = frozenset(state.value for state in JobState if state.is_final)
 #: The status of a job at its events, other than those that are named as the status that they lead to.
 _STATUS = {"preparing": "queued", "started": "running", "progress": "running", "preview": "running"}
+#: What progress says that is not the newest.
+_NO_ESTIMATE: Mapping[str, object] = {"eta_seconds": None, "eta_range_seconds": None}
 #: Names in stored events that a job has other names for.
 _JOB_NAMES = {"attempt": "attempts"}
 #: Pattern of an event's id, as Redis writes it; 19 digits, since Redis rejects numbers above 64 bits.
@@ -59,16 +61,26 @@ async def stream_events(
     after: str,
     heartbeat_seconds: float,
     view: Callable[[JobRecord], JobView],
+    estimate: Callable[[], Awaitable[Mapping[str, object]]],
 ) -> AsyncIterator[str]:
-    """Yield one job's events as text, up to its last one, which holds the job as `view` makes it of its record."""
+    """Yield one job's events as text.
+
+    Args:
+        view: makes the job that its last event holds.
+        estimate: what is expected now of the job's end, as its progress says it: of the newest progress only.
+    """
     yield f"retry: {_RECONNECT_MILLISECONDS}\n\n"
-    async for event in follow_events(notifier, queue, job_id, after, heartbeat_seconds):
-        if event is None:
+    async for page in _follow_pages(notifier, queue, job_id, after, heartbeat_seconds):
+        if not page:
             yield HEARTBEAT
-        elif event.kind in _ENDS:
-            yield _write(event, await _view_ended(notifier, queue, job_id, view))
-        else:
-            yield _write(event)
+        for event in page:
+            if event.kind in _ENDS:
+                yield _write(event, await _view_ended(notifier, queue, job_id, view))
+            elif event.kind == "progress":
+                found = await estimate() if event is page[-1] else {}
+                yield _write(event, estimate={**_NO_ESTIMATE, **found})
+            else:
+                yield _write(event)
 
 
 async def _view_ended(
@@ -89,6 +101,15 @@ async def follow_events(
     notifier: JobNotifier, queue: JobQueue, job_id: str, after: str, heartbeat_seconds: float
 ) -> AsyncIterator[Event | None]:
     """Yield one job's events up to its last one or the process's shutdown; None for each silent interval."""
+    async for page in _follow_pages(notifier, queue, job_id, after, heartbeat_seconds):
+        for event in page or (None,):
+            yield event
+
+
+async def _follow_pages(
+    notifier: JobNotifier, queue: JobQueue, job_id: str, after: str, heartbeat_seconds: float
+) -> AsyncIterator[list[Event]]:
+    """Yield what has come since the last page, as long as there may be more; an empty page for each silence."""
     with notifier.subscribe(job_id) as subscription:
         while not notifier.is_closed:
             try:
@@ -96,15 +117,15 @@ async def follow_events(
             except Unavailable:
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
-            for event in events or ():
-                yield event
-                after = event.id
-                if event.kind in _ENDS:
-                    return
             if events is None:
                 return
+            if events:
+                yield events
+                after = events[-1].id
+                if events[-1].kind in _ENDS:
+                    return
             while len(events) < _PAGE and not await _is_notified(subscription, heartbeat_seconds):
-                yield None
+                yield []
 
 
 def has_more(queue: JobQueue, job_id: str, after: str) -> bool:
@@ -133,11 +154,11 @@ async def _is_notified(subscription: Subscription, seconds: float) -> bool:
     return True
 
 
-def _write(event: Event, job: JobView | None = None) -> str:
+def _write(event: Event, job: JobView | None = None, estimate: Mapping[str, object] | None = None) -> str:
     """An event as text: its data in the words of a job's, with the job's status and the time of the event."""
     replaced = ("at", "state") if event.kind in _ENDS else ("at",)
     data = {_JOB_NAMES.get(name, name): value for name, value in event.data.items() if name not in replaced}
-    shown = {"status": _STATUS.get(event.kind, event.kind), "at": _time_of(event), **data}
+    shown = {"status": _STATUS.get(event.kind, event.kind), "at": _time_of(event), **data, **(estimate or {})}
     if job is not None:
         shown["job"] = job.model_dump(mode="json")
     return f"id: {event.id}\nevent: {event.kind}\ndata: {json.dumps(shown)}\n\n"

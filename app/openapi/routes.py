@@ -185,6 +185,7 @@ def event_stream() -> dict[int | str, Document]:
     )
     at = "2026-11-21T06:52:59.801Z"
     event = {"status": "running", "at": at, "step": 3, "steps": 12, "fraction": 0.25, "eta_seconds": 0.8}
+    event["eta_range_seconds"] = [0.6, 1.1]
     stream = _events(event, "progress", id="1795243825169-0")
     return {200: {"description": description, "content": {"text/event-stream": stream}}}
 

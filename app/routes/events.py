@@ -15,6 +15,7 @@ from fastapi.concurrency import run_in_threadpool
 from app.dependencies.access import EventsJobDep
 from app.dependencies.services import LinksDep, ServicesDep
 from app.events.sse import EVENT_ID, EventStream, has_more, read_position, stream_events
+from app.job_response import estimate_end
 from app.openapi.routes import event_stream, problems
 from contracts.job_view import view_job
 
@@ -55,13 +56,14 @@ async def show_events(
         return Response(status_code=204)
     settings = services.settings
     view = partial(view_job, links=links)
+    estimate = partial(run_in_threadpool, estimate_end, record, services.queue)
     await run_in_threadpool(services.attendance.register, record)
 
     async def attended() -> AsyncIterator[str]:
         pause_seconds = settings.heartbeat_seconds
         with services.attendance.attending(record):
             async for text in stream_events(
-                services.notifier, services.queue, record.id, after, pause_seconds, view
+                services.notifier, services.queue, record.id, after, pause_seconds, view, estimate
             ):
                 yield text
 

@@ -63,14 +63,20 @@ class EtaEstimator:
         self._scripts = scripts
         self._lock = threading.Lock()
         self._shared: _Forecast | None = None
+        #: Of a short queue: for those to whom it need not be new.
+        self._last: _Forecast | None = None
         self._expires_at = 0.0
         self._simulates_from = 0.0
 
-    def position(self, record: JobRecord) -> Position | None:
-        """Return where a job stands now, and when it is expected to end; None when it has ended."""
+    def position(self, record: JobRecord, max_age_seconds: float = 0.0) -> Position | None:
+        """Return where a job stands now, and when it is expected to end; None when it has ended.
+
+        Args:
+            max_age_seconds: of a forecast that serves again, though the queue is short.
+        """
         if record.state.is_final:
             return None
-        forecast = self._forecast(record)
+        forecast = self._forecast(record, max_age_seconds)
         job, found = forecast.snapshot.find(record.id), forecast.expected.get(record.id)
         if found is None and (job is None or not job.unknown):
             place = self._place(record)
@@ -113,16 +119,21 @@ class EtaEstimator:
         expected = [forecast.expected[id] for id in ids if id in forecast.expected]
         return _retry_seconds([one.end_seconds for one in expected if one.spread is not None], forecast)
 
-    def _forecast(self, record: JobRecord | None = None) -> _Forecast:
-        """The shared forecast while it serves, else a new one; of few jobs always a new one."""
+    def _forecast(self, record: JobRecord | None = None, max_age_seconds: float = 0.0) -> _Forecast:
+        """The shared forecast while it serves, else a new one; of few jobs unless the last one is new enough."""
         with self._lock:
             if self._shared is not None and time.monotonic() < self._expires_at:
                 return self._shared
+            if self._last is not None and time.monotonic() - (self._last.read_at or 0.0) < max_age_seconds:
+                return self._last
             with redis_errors_are_unavailable():
                 text = self._scripts.run("queue_snapshot")
             read_at = time.monotonic()
             snapshot = read_snapshot(text)
             is_small = snapshot.size <= _SMALL_QUEUE
+            if is_small and max_age_seconds:
+                self._last = self._simulate(snapshot, read_at)
+                return self._last
             if is_small:
                 self._shared = None
                 return self._simulate(snapshot, None, None if record is None else record.id)

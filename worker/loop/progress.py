@@ -53,7 +53,6 @@ class JobWatch:
         self._reporter = reporter
         self._must_release = must_release
         self._news: Progress | None = None
-        self._first_step_at: float | None = None
         # Apart from reports, because a Redis whose memory is full refuses previews only.
         self._no_preview_before = 0.0
         self._alive_at: float | None = None
@@ -75,7 +74,8 @@ class JobWatch:
 
     def step(self, step: int, steps: int) -> None:
         """Called after each denoising step, counted from 1."""
-        self._news = self._progress(step, steps)
+        # Without an estimate of its end: the API makes one for everybody who asks, of all jobs and workers.
+        self._news = Progress(step=step, steps=steps, fraction=round(step / steps, 4))
         self._reporter.note_news()
 
     def preview(self, preview: Preview) -> None:
@@ -97,14 +97,6 @@ class JobWatch:
         """What is new since the last report."""
         news, self._news = self._news, None
         return Report(self.claim, news, self.used_seconds)
-
-    def _progress(self, step: int, steps: int) -> Progress:
-        eta_seconds, now = None, time.monotonic()
-        if self._first_step_at is None:
-            self._first_step_at = now
-        elif step > 1:
-            eta_seconds = round((now - self._first_step_at) / (step - 1) * (steps - step), 3)
-        return Progress(step=step, steps=steps, fraction=round(step / steps, 4), eta_seconds=eta_seconds)
 
 
 class ProgressReporter:

@@ -21,8 +21,9 @@ from app.main import create_app
 from app.settings import ApiSettings
 from contracts.errors import FailureCode
 from contracts.jobs.events import stream_key
-from contracts.jobs.records import JobError, Progress
+from contracts.jobs.records import JobError, Progress, pace_key
 from contracts.queue.client import JobQueue
+from contracts.redis import keys
 from contracts.settings import SharedSettings
 from tests.support.api_process import api_process
 from tests.support.claims import reports
@@ -30,6 +31,7 @@ from tests.support.forked_programs import ForkedProgram
 from tests.support.requests import submit
 from tests.support.scripted_worker import ScriptedWorker
 from tests.support.waiting import wait_until
+from tests.support.worker_reports import report_worker
 
 Event = tuple[str, str, dict[str, Any]]
 
@@ -58,11 +60,13 @@ def advance(worker: ScriptedWorker, claim: Any, step: int) -> None:
     worker.claims.advance(reports(claim, progress=Progress(step=step, steps=4, fraction=step / 4)))
 
 
-def test_events_arrive_live_and_the_stream_ends_with_the_job(
-    settings: SharedSettings, worker: ScriptedWorker
+def test_events_arrive_live_with_the_jobs_own_estimate_and_the_stream_ends_with_the_job(
+    settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker
 ) -> None:
+    report_worker(queue, "scripted-worker", None)
     with api_process(settings.redis_url, settings.data) as (client, _):
-        job = client.post("/v1/txt2img", json={"prompt": "x"}).json()
+        job = client.post("/v1/txt2img", json={"prompt": "x", "num_inference_steps": 4}).json()
+        queue.connection.hset(keys.IMAGE_PACE, pace_key(queue.fetch(job["id"]).parameters), 100.0)
         events = follow(client, job["id"])
         assert f"/v1/jobs/{job['id']}/events?expires=" in job["links"]["events"]
 
@@ -73,6 +77,10 @@ def test_events_arrive_live_and_the_stream_ends_with_the_job(
             advance(worker, claim, step)
             _, kind, data = next(events)
             assert (kind, data["step"]) == ("progress", step)
+            shown = client.get(job["links"]["self"]).json()["progress"]
+            # What the worker says of its pace does not count, and a forecast may be a second old.
+            assert data["eta_seconds"] == pytest.approx(shown["eta_seconds"], abs=130)
+            assert (data["eta_seconds"] > 50, len(data["eta_range_seconds"])) == (True, 2)
         worker.complete(claim)
 
         assert kinds == ["queued", "started"]
@@ -121,7 +129,7 @@ def test_events_speak_as_jobs_do_and_the_last_one_holds_the_job(
 ) -> None:
     job = submit(client)
     claim = worker.claim()
-    advance(worker, claim, 1)
+    worker.claims.advance(reports(claim, progress=Progress(step=1, steps=4, fraction=0.25, eta_seconds=9.0)))
     worker.complete(claim)
 
     events = list(parse(iter(client.get(f"/v1/jobs/{job['id']}/events").text.splitlines())))
@@ -134,6 +142,7 @@ def test_events_speak_as_jobs_do_and_the_last_one_holds_the_job(
     assert times == sorted(times)
     assert abs(times[0] - datetime.fromisoformat(job["created_at"])).total_seconds() < 1
     assert events[1][2]["attempts"] == 1
+    assert events[2][2]["eta_seconds"] is None  # nothing is expected of what is over, whatever its worker had said
     assert "state" not in events[-1][2]
     ended = client.get(f"/v1/jobs/{job['id']}").json()
     assert events[-1][2]["job"] == ended

@@ -40,14 +40,12 @@ def step_shown(queue: JobQueue, watch: JobWatch) -> int:
     return queue.fetch(watch.claim.job.id).progress.step
 
 
-def test_steps_become_progress_with_an_estimate(queue: JobQueue) -> None:
+def test_steps_become_progress(queue: JobQueue) -> None:
     watch = watch_job(queue, make_reporter(queue))
     watch.step(1, 4)
-    assert queue.fetch(watch.claim.job.id).progress.eta_seconds is None
     watch.step(2, 4)
     shown = queue.fetch(watch.claim.job.id).progress
     assert (shown.step, shown.steps, shown.fraction) == (2, 4, 0.5)
-    assert shown.eta_seconds is not None
 
 
 def test_of_quick_steps_only_the_first_and_the_last_are_reported(queue: JobQueue) -> None:
