@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo install test test-node test-clients test-browser browser fuzz lint check chaos sentinel soak audit judge manifest bench containers gpu gpu-check format clean
+.PHONY: demo install test test-node test-clients test-browser browser docs fuzz lint check chaos sentinel soak audit judge manifest bench containers gpu gpu-check format clean
 
 demo: install  ## run the service, one job of each task, and show the images
 	@$(BIN)/python -m cli.demo
@@ -40,6 +40,10 @@ test-browser: .venv/installed-dev  ## "Try it out" of every route at /docs; need
 
 browser: .venv/installed-browser  ## the page at / in Chromium, against a running service; needs Chromium (apt-get install chromium)
 	$(BIN)/python -m pytest -q tests/browser
+
+docs: .venv/installed-docs  ## build the documentation into build/site, and run its commands
+	$(BIN)/python -m docs.site
+	$(BIN)/python -m pytest -q tests/docs
 
 fuzz: .venv/installed-dev  ## schemathesis against the service, for up to half an hour
 	DARKROOM_FUZZ_EXAMPLES=$${DARKROOM_FUZZ_EXAMPLES:-300} DARKROOM_FUZZ_SECONDS=1800 DARKROOM_FUZZ_PHASES=examples,coverage,fuzzing,stateful $(BIN)/python -m pytest -s tests/end_to_end/test_fuzzing.py
@@ -119,6 +123,10 @@ clean:  ## forget everything that was made here, but not the checkpoints
 
 .venv/installed-browser: .venv/installed-dev
 	$(BIN)/python -m pip install --quiet --editable '.[api,worker,s3,embedded,dev,browser]'
+	@touch $@
+
+.venv/installed-docs: .venv/installed-dev
+	$(BIN)/python -m pip install --quiet --editable '.[api,worker,s3,embedded,dev,docs]'
 	@touch $@
 
 .venv/installed-bench: .venv/installed

@@ -219,7 +219,23 @@ class CatalogueError(DarkroomError):
 
 
 class FailureCode(StrEnum):
-    """Stable codes of failed jobs; part of the HTTP API."""
+    """Stable codes of failed jobs; part of the HTTP API.
+
+    Attributes:
+        OUT_OF_MEMORY: the device had too little memory, even for the smallest memory plan.
+        MODEL_LOAD_FAILED: files of the model or of a ControlNet are damaged, or do not fit together.
+        FILES_UNAVAILABLE: files could not be downloaded for a long time.
+        LORA_INCOMPATIBLE: layers of a LoRA are not those of the model.
+        LORA_MISSING: a LoRA was removed before the job started.
+        PROMPT_TOO_LONG: an encoder cannot read all of a prompt, and `long_prompt` is `refuse`.
+        INPUT_MISSING: an input image expired or was deleted before the job started.
+        DEADLINE_EXCEEDED: the job had not ended by its deadline.
+        DURATION_EXCEEDED: the job ran for longer than the operator allows.
+        WORKER_LOST: the workers that ran the job died, as often as the operator allows.
+        REFUSED_FUNCTION: somebody queued a function that is not Darkroom's.
+        UNREADABLE: the job's record cannot be read by this version.
+        INTERNAL: an unexpected error; the service's log has the details under the job's id.
+    """
 
     OUT_OF_MEMORY = "out_of_memory"
     MODEL_LOAD_FAILED = "model_load_failed"

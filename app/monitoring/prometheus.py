@@ -45,12 +45,17 @@ class PrometheusCollector(Collector):
             return
         yield _gauge("redis_up", "Whether Redis answers", [([], 1)])
         yield from (_family(row, samples) for row, samples in totals)
-        yield from _of_jobs(stats)
-        yield from _of_workers(workers)
+        yield from gauges(stats, workers)
 
     def describe(self) -> Iterable[Metric]:
         """No families: registering must not need Redis."""
         return []
+
+
+def gauges(stats: QueueStats, workers: list[WorkerReport]) -> Iterator[Metric]:
+    """Yield what is read at each scrape: the queue's state and the workers'."""
+    yield from _of_jobs(stats)
+    yield from _of_workers(workers)
 
 
 def _family(row: MetricSpec, samples: list[Sample]) -> Metric:

@@ -38,8 +38,11 @@ class Row(BaseModel):
     """What rows of all kinds have.
 
     Attributes:
-        source: a path, or what `contracts.hub.source` reads.
-        revision: branch, tag or commit of a source on a hub; None: what `main` is when it is first asked for.
+        id: the name that requests use; lower-case letters, digits, `.`, `_` and `-`, at most 64.
+        family: the architecture that the weights are of.
+        source: a path, or a repository, or a file of one, on a hub.
+        revision: branch, tag or commit of a source on a hub; default: what `main` is when it is first asked for.
+        title: a name for people.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
