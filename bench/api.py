@@ -1,7 +1,7 @@
 """What one API process takes: `python -m bench.api`.
 
 Accepted jobs a second and their latencies at rising load, and what a status poll costs, beside a bare FastAPI
-route that only enqueues with RQ (`bench/bare_route.py`), in the same run. Workers are simulated by one process
+route that only enqueues with RQ (`create_bare_app`), in the same run. Workers are simulated by one process
 that ends jobs at once. Runs a redis-server of its own; all share the machine.
 """
 
@@ -10,75 +10,92 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
+import os
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastapi import FastAPI
+from redis import Redis
+from rq import Queue
+from rq.job import Job
+
 from bench.load import Outcome, load
 from bench.report import options, print_table, report, spread
-from bench.servers import Server, drain, free_port, serve
+from bench.servers import Server, free_port, serve
 from cli.supervisor.redis_server import RedisServer
+from contracts.jobs.records import JobState
+from contracts.leases.claims import Claims
+from contracts.leases.criteria import ClaimCriteria
+from contracts.settings import QueueSettings
 
 JOB = {"prompt": "a red circle on a blue background"}
-_BARE = ["-m", "uvicorn", "bench.bare_route:create_app", "--factory", "--no-access-log"]
+_BARE = ["-m", "uvicorn", "bench.api:create_bare_app", "--factory", "--no-access-log"]
 
 
-@dataclass(frozen=True)
-class Figure:
-    """One run against one server."""
-
-    outcome: Outcome
-    cpu_seconds: float
-
-    @property
-    def rate(self) -> float:
-        """Answers a second."""
-        return len(self.outcome.latencies) / self.outcome.seconds
-
-    @property
-    def cpu_milliseconds(self) -> float:
-        """Processor time of the server for one answer."""
-        return self.cpu_seconds / len(self.outcome.latencies) * 1000
-
-
-def measure(server: Server, method: str, path: str, body: Any, status: int, **how: Any) -> Figure:
+def measure(server: Server, method: str, path: str, body: Any, status: int, **how: Any) -> Outcome:
     """One run; every answer must have the status."""
     before = server.cpu_seconds()
     outcome = asyncio.run(load(server.port, method, path, body, **how))
     if set(outcome.statuses) != {status}:
         raise RuntimeError(f"{method} {path} gave {dict(outcome.statuses)}: {outcome.bodies[-1]!r}")
-    return Figure(outcome, server.cpu_seconds() - before)
+    outcome.cpu_seconds = server.cpu_seconds() - before
+    return outcome
 
 
-@contextmanager
-def beside(target: Callable[..., None], *arguments: Any) -> Iterator[None]:
-    """Run a function in a process of its own for as long as the block does."""
-    process = multiprocessing.get_context("spawn").Process(target=target, args=arguments, daemon=True)
-    process.start()
-    try:
-        yield
-    finally:
-        process.kill()
-        process.join()
+def create_bare_app() -> FastAPI:
+    """What many write first: two FastAPI routes that only enqueue with RQ, and look."""
+    connection = Redis.from_url(os.environ["DARKROOM_REDIS_URL"])
+    queue, app = Queue("bare", connection=connection), FastAPI()
+
+    @app.post("/v1/txt2img", status_code=202)
+    def submit(body: dict[str, Any]) -> dict[str, str]:
+        return {"id": queue.enqueue("nobody.runs_this", body).id}
+
+    @app.get("/v1/jobs/{id}")
+    def show(id: str) -> dict[str, str]:
+        return {"id": id, "status": str(Job.fetch(id, connection=connection).get_status())}
+
+    return app
 
 
+def drain(redis_url: str) -> None:
+    """Simulate one worker that claims jobs and ends them at once, until it is killed."""
+    with Redis.from_url(redis_url, decode_responses=True) as connection:
+        claims = Claims(connection, QueueSettings(), "simulated", ttl_seconds=86_400)
+        while True:
+            claim = claims.claim(ClaimCriteria())
+            if claim is None:
+                time.sleep(0.02)
+            else:
+                claims.finish(claim, JobState.COMPLETED, images=[])
+
+
+@dataclass(frozen=True)
 class Bench:
     """The two servers, one Redis, and how long to measure."""
 
-    def __init__(self, redis_url: str, api: Server, bare: Server, seconds: float, runs: int) -> None:
-        self._redis_url, self._api, self._bare = redis_url, api, bare
-        self._seconds, self._runs = seconds, runs
+    redis_url: str
+    api: Server
+    bare: Server
+    seconds: float
+    runs: int
 
-    def pairs(self, call: Callable[[Server], Figure]) -> tuple[list[Figure], list[Figure]]:
+    def pairs(self, call: Callable[[Server], Outcome]) -> tuple[list[Outcome], list[Outcome]]:
         """Both servers in turn, as often as asked; first once each, unmeasured."""
-        with beside(drain, self._redis_url, 0.02):
-            call(self._bare), call(self._api)
-            bare, ours = zip(*((call(self._bare), call(self._api)) for _ in range(self._runs)), strict=True)
-        return list(bare), list(ours)
+        worker = multiprocessing.get_context("spawn").Process(target=drain, args=[self.redis_url], daemon=True)
+        worker.start()
+        try:
+            found = [(call(self.bare), call(self.api)) for _ in range(self.runs + 1)][1:]
+        finally:
+            worker.kill()
+            worker.join()
+        return [bare for bare, _ in found], [ours for _, ours in found]
 
     def accept(self, rates: list[int]) -> None:
         """Jobs accepted, at rising load and as fast as they are answered."""
@@ -86,7 +103,7 @@ class Bench:
         for per_second in [*rates, None]:
             bare, ours = self.pairs(
                 lambda server, rate=per_second: measure(  # type: ignore[misc]
-                    server, "POST", "/v1/txt2img", JOB, 202, per_second=rate, seconds=self._seconds,
+                    server, "POST", "/v1/txt2img", JOB, 202, per_second=rate, seconds=self.seconds,
                     connections=64 if rate else 16,
                 )
             )  # fmt: skip
@@ -96,13 +113,13 @@ class Bench:
     def poll(self) -> None:
         """Looks at a waiting job, as fast as they are answered."""
         ids = {}
-        for server in (self._bare, self._api):
+        for server in (self.bare, self.api):
             made = measure(server, "POST", "/v1/txt2img", JOB, 202, per_second=None, seconds=0.01, connections=1)
-            ids[server.pid] = json.loads(made.outcome.bodies[0])["id"]
+            ids[server.port] = json.loads(made.bodies[0])["id"]
 
-        def look(server: Server) -> Figure:
-            path = f"/v1/jobs/{ids[server.pid]}"
-            return measure(server, "GET", path, None, 200, per_second=None, seconds=self._seconds, connections=16)
+        def look(server: Server) -> Outcome:
+            path = f"/v1/jobs/{ids[server.port]}"
+            return measure(server, "GET", path, None, 200, per_second=None, seconds=self.seconds, connections=16)
 
         print_table(f"call | {_HEAD}", [["GET /v1/jobs/{id}", *_row(*self.pairs(look))]])
 
@@ -111,7 +128,7 @@ _CELLS = "a second | p50 ms | p99 ms | CPU ms"
 _HEAD = f"bare: {_CELLS} | ours: {_CELLS} | CPU ours ÷ bare"
 
 
-def _row(bare: list[Figure], ours: list[Figure]) -> list[str]:
+def _row(bare: list[Outcome], ours: list[Outcome]) -> list[str]:
     cells = []
     for figures in (bare, ours):
         cells += [spread([one.rate for one in figures], 0), *_medians(figures)]
@@ -119,9 +136,9 @@ def _row(bare: list[Figure], ours: list[Figure]) -> list[str]:
     return [*cells, spread(ratios, 2)]
 
 
-def _medians(figures: list[Figure]) -> list[str]:
+def _medians(figures: list[Outcome]) -> list[str]:
     """p50 and p99 of the latencies, and the server's CPU time of an answer, all in milliseconds."""
-    latencies = [[one.outcome.milliseconds(share) for one in figures] for share in (0.5, 0.99)]
+    latencies = [[one.milliseconds(share) for one in figures] for share in (0.5, 0.99)]
     cpu = statistics.median(one.cpu_milliseconds for one in figures)
     return [*(f"{statistics.median(each):.1f}" for each in latencies), f"{cpu:.2f}"]
 

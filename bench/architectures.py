@@ -146,18 +146,6 @@ def _low_rank(layer: torch.nn.Linear | torch.nn.Conv2d) -> LowRank:
     return LowRank(layer.weight.new_empty(_RANK, *inputs), layer.weight.new_empty(outputs, _RANK, *kernel), 1.0)
 
 
-def count_tables(only: Sequence[str]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Class and entries of its table, counted now; all classes where `only` is empty."""
-    by_class: dict[str, dict[str, tuple[str, Mapping[str, Any]]]] = {}
-    for name, config in components():
-        key = json.dumps(_shaping(config))
-        by_class.setdefault(class_of(config), {}).setdefault(key, (name, config))
-    for class_name, configs in sorted(by_class.items()):
-        if not only or class_name in only:
-            print(f"{class_name}: {', '.join(name for name, _ in configs.values())}", file=sys.stderr)
-            yield class_name, [count_activations(config) for _, config in configs.values()]
-
-
 def render(entries: Sequence[Mapping[str, Any]]) -> str:
     """A table as it is written: one line a list or a cost."""
     lines = []
@@ -178,7 +166,14 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--write", action="store_true", required=True, help="write the tables of activations")
     parser.add_argument("--only", nargs="+", default=[], metavar="CLASS", help="classes to count (all)")
-    for class_name, entries in count_tables(parser.parse_args().only):
+    only = parser.parse_args().only
+    by_class: dict[str, dict[str, tuple[str, Mapping[str, Any]]]] = {}
+    for name, config in components():
+        if not only or class_of(config) in only:
+            by_class.setdefault(class_of(config), {}).setdefault(json.dumps(_shaping(config)), (name, config))
+    for class_name, configs in sorted(by_class.items()):
+        print(f"{class_name}: {', '.join(name for name, _ in configs.values())}", file=sys.stderr)
+        entries = [count_activations(config) for _, config in configs.values()]
         (TABLES / f"{class_name}.json").write_text(render(entries), encoding="utf-8")
 
 

@@ -9,6 +9,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -23,16 +24,9 @@ MIXES = ("prompts", "tasks", "LoRAs")  # LoRAs last: once one is loaded, every l
 #: How long a single request waits for others to share its call.
 MAX_WAIT_MILLISECONDS = 20
 _TASKS = ("txt2img", "img2img", "inpaint")
-_PIPELINES = {
-    "shapes-sdxl": (
-        "StableDiffusionXLPipeline",
-        "StableDiffusionXLImg2ImgPipeline",
-        "StableDiffusionXLInpaintPipeline",
-    ),
-    "shapes-flux": ("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline"),
-}
+_PIPELINES = {"shapes-sdxl": "StableDiffusionXL", "shapes-flux": "Flux"}
 _LORAS = (None, "shapes-sdxl-tint", "shapes-sdxl-stripes", "shapes-sdxl-outline")
-_COLOURS = ("red", "green", "blue", "yellow", "purple", "cyan", "white", "black")
+COLOURS = ("red", "green", "blue", "yellow", "purple", "cyan", "white", "black")
 
 
 @dataclass(frozen=True)
@@ -53,8 +47,8 @@ def make_orders(mix: str, count: int, first: int = 0) -> list[Order]:
     """Orders with different prompts; the mixes "tasks" and "LoRAs" also change these from one to the next."""
     return [
         Order(
-            f"a {_COLOURS[number % 8]} {('circle', 'square', 'triangle')[number // 64 % 3]} on a "
-            f"{_COLOURS[(number // 8 + number + 1) % 8]} background",
+            f"a {COLOURS[number % 8]} {('circle', 'square', 'triangle')[number // 64 % 3]} on a "
+            f"{COLOURS[(number // 8 + number + 1) % 8]} background",
             number,
             _TASKS[number % len(_TASKS)] if mix == "tasks" else "txt2img",
             _LORAS[number % len(_LORAS)] if mix == "LoRAs" else None,
@@ -63,19 +57,25 @@ def make_orders(mix: str, count: int, first: int = 0) -> list[Order]:
     ]
 
 
-def make_inputs() -> tuple[Image.Image, Image.Image]:
+def make_inputs(width: int = SIDE, height: int = SIDE) -> tuple[Image.Image, Image.Image]:
     """The input image of img2img and inpainting, and the mask, which is white where inpainting generates."""
-    image, mask = Image.new("RGB", (SIDE, SIDE), "blue"), Image.new("L", (SIDE, SIDE), 0)
-    ImageDraw.Draw(image).ellipse((16, 16, 48, 48), fill="red")
-    ImageDraw.Draw(mask).rectangle((16, 16, 47, 47), fill=255)
+    image, mask = Image.new("RGB", (width, height), "blue"), Image.new("L", (width, height), 0)
+    middle = (width // 4, height // 4, width * 3 // 4 - 1, height * 3 // 4 - 1)
+    ImageDraw.Draw(image).ellipse(middle, fill="red")
+    ImageDraw.Draw(mask).rectangle(middle, fill=255)
     return image, mask
+
+
+def to_png(image: Image.Image) -> bytes:
+    """A PNG file."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 def to_base64(image: Image.Image) -> str:
     """A PNG file as base64."""
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
+    return base64.b64encode(to_png(image)).decode()
 
 
 def to_body(order: Order) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class DiffusersLoop:
     def _load(self, model: str) -> dict[str, Any]:
         if model not in self._pipelines:
             folder = self._catalogue.place(self._catalogue.model(model))
-            text, *others = _PIPELINES[model]
+            text, *others = (f"{_PIPELINES[model]}{kind}Pipeline" for kind in ("", "Img2Img", "Inpaint"))
             base = getattr(diffusers, text).from_pretrained(folder, dtype=torch.float32)
             made = [base, *(getattr(diffusers, name)(**base.components) for name in others)]
             self._pipelines[model] = dict(zip(_TASKS, made, strict=True))
@@ -149,7 +149,7 @@ class DiffusersLoop:
             base.disable_lora()
         else:
             if lora not in self._loaded:
-                path = self._catalogue.place(self._catalogue.lora(lora))
+                path = Path(str(self._catalogue.place(self._catalogue.lora(lora))))
                 base.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=lora)
                 self._loaded.add(lora)
             base.enable_lora()

@@ -21,8 +21,6 @@ from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.architectures import Architecture
 from worker.families import get_family
 
-GIB = 2**30
-
 #: Standard deviation of the weights: small enough for activations to stay finite in half precision.
 _DEVIATION = 0.02
 _LORA_LAYERS = ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")

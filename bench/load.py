@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,12 +24,24 @@ class Outcome:
     Attributes:
         seconds: from the first request to the last answer.
         latencies: seconds, of each answer.
+        cpu_seconds: processor time of the server.
     """
 
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
     bodies: list[bytes] = field(default_factory=list)
+    cpu_seconds: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Answers a second."""
+        return len(self.latencies) / self.seconds
+
+    @property
+    def cpu_milliseconds(self) -> float:
+        """Processor time of the server for one answer."""
+        return self.cpu_seconds / len(self.latencies) * 1000
 
     def milliseconds(self, share: float) -> float:
         """A percentile of the latencies."""
@@ -42,13 +54,11 @@ class Connection:
     def __init__(self, port: int) -> None:
         self._port = port
 
-    async def open(self) -> Connection:
-        """Connect."""
+    async def __aenter__(self) -> Connection:
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
         return self
 
-    def close(self) -> None:
-        """Give it up."""
+    async def __aexit__(self, *_: object) -> None:
         self._writer.close()
 
     async def ask(self, method: str, path: str, body: Any = None, headers: str = "") -> tuple[int, bytes]:
@@ -81,10 +91,7 @@ async def load(
 ) -> Outcome:
     """Send requests for a while: at a rate, or (None) each connection as fast as it is answered."""
     outcome = Outcome()
-    opened = [await Connection(port).open() for _ in range(connections)]
     free: asyncio.Queue[Connection] = asyncio.Queue()
-    for one in opened:
-        free.put_nowait(one)
 
     async def send(connection: Connection, due: float) -> None:
         status, answer = await connection.ask(method, path, body)
@@ -93,19 +100,20 @@ async def load(
         outcome.bodies.append(answer)
         free.put_nowait(connection)
 
-    started = time.perf_counter()
-    due, end, tasks = started, started + seconds, set()
-    while due < end:
-        if per_second is not None:
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        connection = await free.get()
-        now = time.perf_counter()
-        task = asyncio.create_task(send(connection, due if per_second is not None else now))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-        due = due + 1 / per_second if per_second is not None else now
-    await asyncio.gather(*tasks)
-    outcome.seconds = time.perf_counter() - started
-    for one in opened:
-        one.close()
+    async with AsyncExitStack() as stack:
+        for _ in range(connections):
+            free.put_nowait(await stack.enter_async_context(Connection(port)))
+        started = time.perf_counter()
+        due, end, tasks = started, started + seconds, set()
+        while due < end:
+            if per_second is not None:
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            connection = await free.get()
+            now = time.perf_counter()
+            task = asyncio.create_task(send(connection, due if per_second is not None else now))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+            due = due + 1 / per_second if per_second is not None else now
+        await asyncio.gather(*tasks)
+        outcome.seconds = time.perf_counter() - started
     return outcome

@@ -9,19 +9,20 @@ one run; runs are short and many, since a machine's speed drifts.
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import json
 import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-import httpx
 import torch
 
 from bench.diffusers_loop import MIXES, DiffusersLoop, Order, make_orders, to_base64, to_body
+from bench.load import Connection
 from bench.report import keep_arithmetic, options, print_table, report, spread
 from bench.servers import Server, darkroom, litserve
 from worker.runtime.warnings import silence_known_warnings
@@ -37,7 +38,7 @@ class Rival:
     """A server, or the bare loop in this process.
 
     Attributes:
-        answer: returns when all these orders, sent at once, are answered; may be called by several threads.
+        answer: returns when all these orders, sent at once, are answered.
         cpu_seconds: processor time used so far by all its processes.
     """
 
@@ -55,13 +56,12 @@ class Rival:
 
 def bare_loops(batch: int) -> list[Rival]:
     """The loop in this process: one image after another, and as many as one call may make."""
-    loop, turn = DiffusersLoop(), threading.Lock()
+    loop = DiffusersLoop()
 
     def answer(orders: Sequence[Order], at_once: int) -> None:
-        with turn:
-            for first in range(0, len(orders), at_once):
-                for image in loop.generate(orders[first : first + at_once]):
-                    to_base64(image)
+        for first in range(0, len(orders), at_once):
+            for image in loop.generate(orders[first : first + at_once]):
+                to_base64(image)
 
     return [
         Rival("bare loop", partial(answer, at_once=1), time.process_time),
@@ -72,12 +72,12 @@ def bare_loops(batch: int) -> list[Rival]:
 def darkroom_rivals(server: Server) -> list[Rival]:
     """The service; orders that may not share calls, and orders that may."""
 
-    def ask(http: httpx.Client, order: Order, batchable: bool) -> str:
+    async def ask(connection: Connection, order: Order, batchable: bool) -> Any:
         body = to_body(order) | {"batchable": batchable, "response_format": "b64_json"}
-        answer = http.post(f"/v1/{order.task}", json=body, headers={"Prefer": "wait=60"}).raise_for_status()
-        while answer.status_code == httpx.codes.ACCEPTED or answer.json()["status"] in ("queued", "running"):
-            answer = http.get(f"/v1/jobs/{answer.json()['id']}").raise_for_status()
-        return str(answer.json()["images"][0]["b64_json"])
+        status, answer = await connection.ask("POST", f"/v1/{order.task}", body, "Prefer: wait=60\r\n")
+        while status == 202 or json.loads(answer).get("status") in ("queued", "running"):
+            status, answer = await connection.ask("GET", f"/v1/jobs/{json.loads(answer)['id']}")
+        return json.loads(answer)["images"][0]
 
     return [
         _served("Darkroom, one by one", server, partial(ask, batchable=False)),
@@ -88,26 +88,28 @@ def darkroom_rivals(server: Server) -> list[Rival]:
 def litserve_rival(server: Server, batch: int) -> Rival:
     """The same pipelines behind LitServe."""
 
-    def ask(http: httpx.Client, order: Order) -> str:
-        return str(http.post("/predict", json=vars(order)).raise_for_status().json()["b64_json"])
+    async def ask(connection: Connection, order: Order) -> Any:
+        return json.loads((await connection.ask("POST", "/predict", vars(order)))[1])
 
     return _served(f"LitServe, batches of {batch}", server, ask)
 
 
-def _served(name: str, server: Server, ask: Callable[[httpx.Client, Order], str]) -> Rival:
+def _served(name: str, server: Server, ask: Callable[[Connection, Order], Awaitable[Any]]) -> Rival:
     """A rival that many clients ask at the same time."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=_CLIENTS)
-    http = httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=600, limits=limits, trust_env=False)
 
-    def check(order: Order) -> None:
-        if not base64.b64decode(ask(http, order)).startswith(b"\x89PNG"):
-            raise RuntimeError(f"{name} did not answer with a PNG file")
+    async def send(orders: Sequence[Order]) -> None:
+        left = list(reversed(orders))
 
-    def answer(orders: Sequence[Order]) -> None:
-        with ThreadPoolExecutor(min(_CLIENTS, len(orders))) as clients:
-            list(clients.map(check, orders))
+        async def client() -> None:
+            async with Connection(server.port) as connection:
+                while left:
+                    image = await ask(connection, left.pop())
+                    if not base64.b64decode(image["b64_json"]).startswith(b"\x89PNG"):
+                        raise RuntimeError(f"{name} did not answer with a PNG file")
 
-    return Rival(name, answer, server.cpu_seconds)
+        await asyncio.gather(*(client() for _ in range(_CLIENTS)))
+
+    return Rival(name, lambda orders: asyncio.run(send(orders)), server.cpu_seconds)
 
 
 def rates(rivals: Sequence[Rival], mix: str, count: int, runs: int) -> None:

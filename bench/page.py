@@ -11,19 +11,15 @@ from pathlib import Path
 from bench.report import RESULTS
 
 PAGE = Path(__file__).parent / "README.md"
-BLOCK = re.compile(r"<!-- bench\.(\w+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def fill(page: str, folder: Path) -> str:
     """The page with the latest report of each bench that has run; the other blocks stay as they are."""
-
-    def block(found: re.Match[str]) -> str:
-        path = folder / f"{found[1]}.md"
-        if not path.exists():
-            return found[0]
-        return f"<!-- bench.{found[1]} -->\n{path.read_text(encoding='utf-8').strip()}\n<!-- end -->"
-
-    return BLOCK.sub(block, page)
+    for path in folder.glob("*.md"):
+        text = path.read_text(encoding="utf-8").strip()
+        block = re.compile(rf"(<!-- bench\.{path.stem} -->\n).*?(\n<!-- end -->)", re.DOTALL)
+        page = block.sub(lambda found, text=text: found[1] + text + found[2], page)  # type: ignore[misc]
+    return page
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ machine nor on its load. Exits with 1 where a run took another plan than its bud
 
 from __future__ import annotations
 
-import io
 import itertools
 import sys
 import tempfile
@@ -18,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw
 
+from bench.diffusers_loop import make_inputs, to_png
 from bench.report import keep_arithmetic, options, print_table, report
-from bench.trials import run_jobs
+from bench.trials import run_job
 from contracts.catalogue.catalogue import Catalogue, read_catalogue
 from contracts.catalogue.families import FAMILIES, Task
 from contracts.memory.plan import Plan
@@ -116,16 +115,6 @@ def job_of(case: Case, catalogue: Catalogue) -> JobParameters:
     return resolve(request, check(request, catalogue), images)
 
 
-def write_images(storage: Storage, size: tuple[int, int]) -> None:
-    """Write an input image and a mask of this size into the storage."""
-    width, height = size
-    for key, mode in ((IMAGE, "RGB"), (MASK, "L")):
-        image, file = Image.new(mode, size, "black"), io.BytesIO()
-        ImageDraw.Draw(image).ellipse((width // 4, height // 4, width * 3 // 4, height * 3 // 4), fill="white")
-        image.save(file, "PNG")
-        storage.write(key, file.getvalue())
-
-
 def measure(case: Case, catalogue: Catalogue, storage: Storage) -> Measured:
     """Run a case within a budget that just admits its plan.
 
@@ -133,12 +122,12 @@ def measure(case: Case, catalogue: Catalogue, storage: Storage) -> Measured:
         JobFailed: the job failed.
     """
     job = job_of(case, catalogue)
-    write_images(storage, case.size)
+    for key, image in zip((IMAGE, MASK), make_inputs(*case.size), strict=True):
+        storage.write(key, to_png(image))
     plans = candidates_of(catalogue, job)
     planned = plans[round(POSITIONS[case.position] * (len(plans) - 1))]
     pool = Pool(catalogue, device="cpu", budget_bytes=int(planned.peak_bytes / PLANNED_SHARE) + 1)
-    (result,) = run_jobs(pool, [job], storage)
-    memory = result.receipt.memory
+    memory = run_job(pool, job, storage).receipt.memory
     if memory is None or memory.peak_bytes is None:
         raise ValueError("nothing was measured")
     return Measured(planned, memory.plan, memory.peak_bytes)
@@ -155,22 +144,6 @@ def candidates_of(catalogue: Catalogue, job: JobParameters) -> list[Plan]:
     return plans
 
 
-def rows(catalogue: Catalogue, families: Sequence[str]) -> tuple[list[list[str]], list[Measured]]:
-    """A line for each family and kind, over all numbers of images and sizes; and all that was measured."""
-    table, every = [], []
-    with tempfile.TemporaryDirectory() as folder:
-        storage = LocalStorage(Path(folder))
-        for family, kind in itertools.product(families, KINDS):
-            line = [family, kind]
-            for position in POSITIONS:
-                cases = [Case(family, kind, *call, position) for call in itertools.product(IMAGES, SIZES)]
-                found = [measure(case, catalogue, storage) for case in cases]
-                every += found
-                line.append(_range(found))
-            table.append(line)
-    return table, every
-
-
 def _range(found: Sequence[Measured]) -> str:
     ratios = [one.ratio for one in found]
     return f"{min(ratios):.3f}–{max(ratios):.3f}" + ("" if all(one.holds for one in found) else " (!)")
@@ -184,8 +157,17 @@ def main() -> int:
     keep_arithmetic()
     silence_known_warnings()
     torch.set_num_threads(1)
-    with report("peaks"):
-        table, every = rows(read_catalogue(BUILT_IN_CATALOGUE), arguments.families)
+    table: list[list[str]] = []
+    every: list[Measured] = []
+    with report("peaks"), tempfile.TemporaryDirectory() as folder:
+        catalogue, storage = read_catalogue(BUILT_IN_CATALOGUE), LocalStorage(Path(folder))
+        for family, kind in itertools.product(arguments.families, KINDS):
+            table.append([family, kind])
+            for position in POSITIONS:
+                cases = [Case(family, kind, *call, position) for call in itertools.product(IMAGES, SIZES)]
+                found = [measure(case, catalogue, storage) for case in cases]
+                every += found
+                table[-1].append(_range(found))
         print_table(["family", "job", *(f"{name} plan" for name in POSITIONS)], table)
         sizes = " and ".join(f"{width} × {height}" for width, height in SIZES)
         print(f"\nmeasured ÷ planned, over one and two images of {sizes};", end=" ")

@@ -1,4 +1,4 @@
-"""The server processes that benches measure, and simulated workers that end jobs without a model."""
+"""The server processes that benches measure."""
 
 from __future__ import annotations
 
@@ -13,12 +13,6 @@ from dataclasses import dataclass
 
 import httpx
 import psutil
-from redis import Redis
-
-from contracts.jobs.records import JobState
-from contracts.leases.claims import Claims
-from contracts.leases.criteria import ClaimCriteria
-from contracts.settings import QueueSettings
 
 _READY_SECONDS = 180
 
@@ -29,11 +23,6 @@ class Server:
 
     port: int
     process: psutil.Process
-
-    @property
-    def pid(self) -> int:
-        """The first process."""
-        return int(self.process.pid)
 
     def cpu_seconds(self) -> float:
         """Processor time used so far by all its processes."""
@@ -99,15 +88,3 @@ def _answers(port: int, path: str) -> bool:
     with suppress(httpx.HTTPError):
         return httpx.get(f"http://127.0.0.1:{port}{path}", trust_env=False).is_success
     return False
-
-
-def drain(redis_url: str, pause_seconds: float) -> None:
-    """Simulate one worker that claims jobs and ends them at once, until it is killed."""
-    with Redis.from_url(redis_url, decode_responses=True) as connection:
-        claims = Claims(connection, QueueSettings(), "simulated", ttl_seconds=86_400)
-        while True:
-            claim = claims.claim(ClaimCriteria())
-            if claim is None:
-                time.sleep(pause_seconds)
-            else:
-                claims.finish(claim, JobState.COMPLETED, images=[])

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from bench.diffusers_loop import DiffusersLoop, Order, to_base64, to_body
+from bench.diffusers_loop import COLOURS, DiffusersLoop, Order, to_base64, to_body
 from bench.load import Connection
 from bench.report import keep_arithmetic, options, percentile, print_table, report, spread
 from bench.servers import Server, darkroom, litserve
@@ -33,7 +33,6 @@ _LORAS = (None, "tint", "stripes")
 _HIGH = 0.2
 #: Jobs before the first measured one.
 _WARM_UP = 16
-_COLOURS = ("red", "green", "blue", "yellow", "purple", "cyan", "white", "black")
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def draw_orders(count: int, seed: int) -> list[Order]:
     for number in range(count):
         model, lora = chance.choice(_MODELS), chance.choice(_LORAS)
         steps = chance.choices(list(_STEPS), list(_STEPS.values()))[0]
-        colour, ground = chance.sample(_COLOURS, 2)
+        colour, ground = chance.sample(COLOURS, 2)
         prompt = f"a {colour} {chance.choice(('circle', 'square', 'triangle'))} on a {ground} background"
         priority = "high" if steps == min(_STEPS) and chance.random() < _HIGH else "normal"
         adapter = lora and f"{model}-{lora}"
@@ -70,22 +69,24 @@ def draw_orders(count: int, seed: int) -> list[Order]:
 
 
 def _darkroom_rival(name: str, server: Server) -> Rival:
+    async def see(job_id: str, event: str) -> bool:
+        async with Connection(server.port) as connection:
+            return await connection.event(f"/v1/jobs/{job_id}/events", event)
+
     async def ask(order: Order, due: float) -> Answer:
-        connection, first_step = await Connection(server.port).open(), None
-        status, body, request = 503, b"", to_body(order) | {"batchable": True}
-        while status == 503:  # too many input images are being decoded
-            status, body = await connection.ask("POST", f"/v1/{order.task}", request)
-            await asyncio.sleep(0.2 if status == 503 else 0)
+        status, body, first_step = 503, b"", None
+        async with Connection(server.port) as connection:
+            while status == 503:  # too many input images are being decoded
+                request = to_body(order) | {"batchable": True}
+                status, body = await connection.ask("POST", f"/v1/{order.task}", request)
+                await asyncio.sleep(0.2 if status == 503 else 0)
         job = json.loads(body)
         if status >= 300:
             raise RuntimeError(f"{name} answered {status}: {job}")
-        if order.priority == "high" and await connection.event(f"/v1/jobs/{job['id']}/events", "progress"):
+        if order.priority == "high" and await see(job["id"], "progress"):
             first_step = time.perf_counter() - due
-        connection.close()
-        connection = await Connection(server.port).open()
-        if not await connection.event(f"/v1/jobs/{job['id']}/events", "completed"):
+        if not await see(job["id"], "completed"):
             raise RuntimeError(f"{name} did not complete job {job['id']}")
-        connection.close()
         return Answer(order, time.perf_counter() - due, first_step)
 
     return Rival(name, ask)
@@ -93,9 +94,8 @@ def _darkroom_rival(name: str, server: Server) -> Rival:
 
 def _litserve_rival(name: str, server: Server) -> Rival:
     async def ask(order: Order, due: float) -> Answer:
-        connection = await Connection(server.port).open()
-        status, body = await connection.ask("POST", "/predict", vars(order))
-        connection.close()
+        async with Connection(server.port) as connection:
+            status, body = await connection.ask("POST", "/predict", vars(order))
         if status != 200:
             raise RuntimeError(f"{name} answered {status}: {body!r}")
         return Answer(order, time.perf_counter() - due)

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from bench import gpu
-from bench.bare import Bare
 from bench.full_size import write_catalogue
 from bench.trials import parameters
 from contracts.catalogue.catalogue import read_catalogue
@@ -16,31 +15,25 @@ from contracts.weights.architectures import read_architectures
 
 
 def test_the_bench_prints_all_its_rows_at_tiny_size(capsys: pytest.CaptureFixture[str]) -> None:
-    """FLUX has all rows, those of T5 included."""
+    """FLUX has all rows, those of T5 included; compiling takes long, and has tests of its own."""
     trial = gpu.tiny()
     spec = trial.catalogue.model("shapes-flux")
     catalogue = trial.catalogue.model_copy(update={"models": (spec,), "default_model": spec.id})
     gpu.run(dataclasses.replace(trial, catalogue=catalogue))
     printed = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines() if line[:1] == "|"]
-    ratios = [float(row[-1]) for row in rows if row[0].startswith("budget")]
-    assert len(ratios) == len(trial.budgets)
-    assert all(0.85 <= ratio <= 1.15 for ratio in ratios), printed
-    found = {(row[0], row[1]): row[4] for row in rows}
-    for name, runs in (("exact", "8"), ("fast", "5"), ("exact, with a LoRA", "8")):
-        assert found[name, "off"] == runs, printed
-        compiled = any(row[0] == name and row[1].startswith("blocks, aot_eager") for row in rows)
-        assert compiled is ("LoRA" not in name), printed
-    assert found["bare diffusers, eager", "off"] == "8"
-    assert "a new prompt" in printed
-    assert ("images in one call: 2", "off") in found
+    assert {len(row) for row in rows} == {len(rows[0])}, printed
+    runs = {row[0]: row[3] for row in rows}
+    names = ("bare diffusers, eager", "exact", "exact, with a LoRA", "fast", "images in one call: 2")
+    assert [runs[name] for name in names] == ["8", "8", "8", "5", "8"], printed
+    assert {"T5 on the CPU, a new prompt", "T5 on the CPU, the same again"} <= runs.keys(), printed
 
 
 def test_a_budget_that_nothing_fits_into_is_told_and_the_bench_goes_on() -> None:
     trial = gpu.tiny()
     spec = trial.catalogue.model("shapes-flux")
-    (row,) = gpu.measure(trial, spec, Bare(1.0, None, 1.0), {"budget_bytes": 2**20}, {"budget": {}})
-    assert "memory is too small" in str(row[3])
+    (row,) = gpu.measure(trial, spec, 1.0, {"budget_bytes": 2**20}, {"budget": {}})
+    assert "memory is too small" in str(row[2])
 
 
 def test_the_published_steps_are_taken_where_none_are_named(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.full_size import GIB, write_catalogue, write_checkpoint
+from bench.full_size import write_catalogue, write_checkpoint
 from bench.trials import Trial, make, parameters
 from contracts.catalogue.catalogue import read_catalogue
 from contracts.memory.moves import gives_same_image
@@ -20,6 +20,7 @@ from worker.pool.plan_selector import PlanSelector
 from worker.pool.pool import Pool
 from worker.runtime.kernel_options import Compile, KernelOptions
 
+GIB = 2**30
 FAMILIES = ("sdxl", "sd3", "flux")
 PROMPT = "a red circle on a blue background"
 
@@ -31,7 +32,7 @@ def device() -> None:
 
 @pytest.fixture
 def trial() -> Trial:
-    return Trial(read_catalogue(BUILT_IN_CATALOGUE), "cuda", [], [], side=64, steps=12, batches=(), runs=1)
+    return Trial(read_catalogue(BUILT_IN_CATALOGUE), "cuda", side=64, steps=12)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -116,7 +117,7 @@ def test_sdxls_measured_peak_is_within_15_percent_of_the_plans(tmp_path: Path, b
     architecture = next(one for one in read_architectures() if one.id == "sdxl")
     write_checkpoint(architecture, tmp_path / "sdxl", "cuda", torch.bfloat16)
     catalogue = read_catalogue(write_catalogue({"sdxl": architecture}, tmp_path))
-    trial = Trial(catalogue, "cuda", [], [], side=1024, steps=4, batches=(), runs=1)
+    trial = Trial(catalogue, "cuda", side=1024, steps=4)
     pool = Pool(catalogue, device="cuda", budget_bytes=budget_gib * GIB)
     memory = make(trial, pool, catalogue.model("sdxl"), seed=0).receipt.memory
     assert memory is not None

@@ -14,8 +14,7 @@ from typing import Any
 
 import torch
 
-from bench.full_size import GIB
-from tests.support.gpu_blocks.setup import Setup, gib, seconds_of
+from tests.support.gpu_blocks.setup import GIB, Setup, gib, seconds_of
 from worker.offload.host_buffer import HostBuffer
 from worker.offload.upload import uploader_of
 from worker.runtime.device import usable_bytes

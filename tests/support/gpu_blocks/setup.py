@@ -10,15 +10,17 @@ from typing import Any
 
 import torch
 
-from bench.full_size import GIB, write_catalogue, write_checkpoint
-from bench.trials import Trial, busy_seconds, make, step_seconds
+from bench.full_size import write_catalogue, write_checkpoint
+from bench.trials import Trial, busy_seconds, make
 from contracts.catalogue.catalogue import ModelSpec, read_catalogue
+from contracts.jobs.receipt import Receipt
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.architectures import read_architectures
 from worker.pool.pool import Pool
 from worker.runtime.device import pick_device
 from worker.runtime.memory_tracker import MemoryTracker
 
+GIB = 2**30
 _STEPS = 8
 #: Of the shapes model that stands in where there is no card: what all of it takes, in float32.
 _TINY_GIB = 13 / 1024
@@ -64,14 +66,14 @@ def prepare(folder: Path, deadline: float, *, tiny: bool) -> Setup:
     if tiny:
         catalogue = read_catalogue(BUILT_IN_CATALOGUE)
         catalogue = catalogue.model_copy(update={"models": (catalogue.model("shapes-sdxl"),)})
-        trial = Trial(catalogue, "cpu", [], [], 64, 2, (), 1)
+        trial = Trial(catalogue, "cpu", side=64, steps=2)
         return Setup(trial, torch.device("cpu"), folder, deadline, scale=_TINY_GIB / 6.5)
     device = pick_device("cuda")
     architecture = next(one for one in read_architectures() if one.id == "sdxl")
     folder.mkdir(parents=True, exist_ok=True)
     write_checkpoint(architecture, folder / "sdxl", "cuda", torch.bfloat16)
     catalogue = read_catalogue(write_catalogue({"sdxl": architecture}, folder))
-    return Setup(Trial(catalogue, "cuda", [], [], 1024, _STEPS, (), 1), device, folder, deadline)
+    return Setup(Trial(catalogue, "cuda", side=1024, steps=_STEPS), device, folder, deadline)
 
 
 def images(setup: Setup, pool: Pool, count: int, first_seed: int = 0) -> list[dict[str, Any]]:
@@ -90,6 +92,11 @@ def images(setup: Setup, pool: Pool, count: int, first_seed: int = 0) -> list[di
             row["peak_of_plan"] = round(memory.peak_bytes / memory.planned_bytes, 3)
         rows.append(row)
     return rows
+
+
+def step_seconds(receipt: Receipt) -> float:
+    """Of one denoising step."""
+    return receipt.timings["denoise"] / receipt.parameters.num_inference_steps
 
 
 def seconds_of(device: torch.device, work: Callable[[], object]) -> float:

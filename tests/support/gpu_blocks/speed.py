@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from bench.full_size import add_lora
-from bench.trials import make, opened, step_seconds
-from tests.support.gpu_blocks.setup import Setup, images, synchronize
+from bench.trials import make, opened
+from tests.support.gpu_blocks.setup import Setup, images, step_seconds, synchronize
 from worker.runtime.kernel_options import Compile, KernelOptions
 
 #: Only the denoiser's groups and what decodes fit.
