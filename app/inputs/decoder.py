@@ -8,10 +8,9 @@ not know where the bytes come from, nor how an image is decoded (`codec/`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
+from app.inputs.codec.decoded_image import DecodedImage
 from app.inputs.codec.limits import Limits
 from app.inputs.lane import DecoderLane
 from app.inputs.process import DecoderProcessFailed
@@ -21,30 +20,15 @@ from contracts.errors import FieldProblem, ImageTooLarge, InvalidRequest, NotAnI
 _SMALL_BYTES = 16 * 2**20
 
 
-@dataclass(frozen=True)
-class InputImage:
-    """A decoded image in the form in which it is stored.
+@dataclass(frozen=True, kw_only=True)
+class InputImage(DecodedImage):
+    """A decoded image with its name.
 
     Attributes:
         sha256: names the image: hash of the bytes received, or of `data` for a mask.
-        width, height: in pixels, upright.
-        format: of the bytes received: `png`, `jpeg`, `webp`, `gif`, `bmp`, `tiff`, `avif` or `heif`.
-        stored_format: of `data`: `png`, `jpeg` or `webp`.
-        data: the file that is stored, in sRGB and without metadata but its orientation.
-        color_profile: what was done about the color profile of the bytes received; None: nothing had to be.
-        mask_source: of a mask: what was read as the mask, in words; None where it is the brightness.
-        white: of a mask: the box around its white, in pixels.
     """
 
     sha256: str
-    width: int
-    height: int
-    format: str
-    stored_format: str
-    data: bytes
-    color_profile: str | None = None
-    mask_source: str | None = None
-    white: tuple[int, int, int, int] | None = None
 
 
 class ImageDecoder:
@@ -73,17 +57,15 @@ class ImageDecoder:
             NotAnImage: not an image, a truncated one, or one of another format.
             TooManyImages: as many images as may wait are waiting already.
         """
-        reply, stored = self._run("decode", data, field, owner)
-        return _image(hashlib.sha256(data).hexdigest(), reply, stored)
+        return _named(self._run("decode", data, field, owner), data)
 
     def decode_with_hole(self, data: bytes, field: str, owner: str = "") -> tuple[InputImage, InputImage | None]:
         """As `decode`, and the mask that is white where the image is transparent; None where it is opaque."""
-        reply, both = self._run("decode_with_hole", data, field, owner)
-        end = len(both) - reply["hole_size"]
-        image = _image(hashlib.sha256(data).hexdigest(), {**reply, "white": None}, both[:end])
-        return image, _mask({**reply, "mask_source": "what is transparent in image"}, both[end:]) if both[
-            end:
-        ] else None
+        decoded = self._run("decode_with_hole", data, field, owner)
+        image = _named(replace(decoded, white=None, hole=b""), data)
+        if not decoded.hole:
+            return image, None
+        return image, _mask(replace(decoded, data=decoded.hole, mask_source="what is transparent in image"))
 
     def decode_mask(self, data: bytes, field: str, owner: str = "") -> InputImage:
         """Decode a mask: white, or drawn on transparent, where the image is to be regenerated.
@@ -92,7 +74,7 @@ class ImageDecoder:
             InvalidRequest: it would change no pixel.
             ImageTooLarge, NotAnImage, TooManyImages: as `decode`.
         """
-        return _mask(*self._run("decode_mask", data, field, owner))
+        return _mask(self._run("decode_mask", data, field, owner))
 
     def decode_alpha_mask(self, data: bytes, field: str, owner: str = "") -> InputImage:
         """Decode an image whose transparent part is to be regenerated, as the mask that is white there.
@@ -101,7 +83,7 @@ class ImageDecoder:
             InvalidRequest: no part of the image is transparent.
             ImageTooLarge, NotAnImage, TooManyImages: as `decode`.
         """
-        return _mask(*self._run("decode_alpha_mask", data, field, owner))
+        return _mask(self._run("decode_alpha_mask", data, field, owner))
 
     def too_many_bytes(self, field: str) -> ImageTooLarge:
         """Return the error for an image over the limit of bytes."""
@@ -113,15 +95,15 @@ class ImageDecoder:
         self._small.close()
         self._large.close()
 
-    def _run(self, task: str, data: bytes, field: str, owner: str) -> tuple[Mapping[str, Any], bytes]:
+    def _run(self, task: str, data: bytes, field: str, owner: str) -> DecodedImage:
         if len(data) > self.max_bytes:
             raise self.too_many_bytes(field)
         if not data:
             raise NotAnImage(field, "is empty: a file of 0 bytes; send the image's own bytes")
         try:
-            reply, stored = self._small.run({"task": task, "defer_bytes": _SMALL_BYTES}, data, owner)
+            reply, content = self._small.run({"task": task, "defer_bytes": _SMALL_BYTES}, data, owner)
             if reply["result"] == "deferred":
-                reply, stored = self._large.run({"task": task, "defer_bytes": None}, data, owner)
+                reply, content = self._large.run({"task": task, "defer_bytes": None}, data, owner)
         except DecoderProcessFailed as failed:
             if failed.timed_out:
                 message = f"takes over {self._timeout_seconds:g} s to decode; scale it down, or save it again"
@@ -134,24 +116,14 @@ class ImageDecoder:
                 raise NotAnImage(field, reply["message"])
             case "empty_mask":
                 raise InvalidRequest([FieldProblem(field, reply["message"])])
-        return reply, stored
+        return DecodedImage.from_reply(reply, content)
 
 
-def _image(sha256: str, reply: Mapping[str, Any], data: bytes) -> InputImage:
-    white = reply["white"]
-    return InputImage(
-        sha256,
-        reply["width"],
-        reply["height"],
-        reply["format"],
-        reply["stored_format"],
-        data,
-        reply["color_profile"],
-        reply["mask_source"],
-        None if white is None else (white[0], white[1], white[2], white[3]),
-    )
+def _named(image: DecodedImage, name_of: bytes) -> InputImage:
+    """Name an image by the hash of these bytes."""
+    return InputImage(**vars(image), sha256=hashlib.sha256(name_of).hexdigest())
 
 
-def _mask(reply: Mapping[str, Any], png: bytes) -> InputImage:
+def _mask(image: DecodedImage) -> InputImage:
     """Return a mask, which is named by its own bytes: the same file may also be an image."""
-    return _image(hashlib.sha256(png).hexdigest(), {**reply, "stored_format": "png", "color_profile": None}, png)
+    return _named(replace(image, stored_format="png", color_profile=None, hole=b""), image.data)

@@ -13,7 +13,6 @@ import os
 import resource
 import signal
 import sys
-from dataclasses import asdict
 from typing import Any
 
 from app.inputs.codec import decode
@@ -69,10 +68,8 @@ def _answer(request: dict[str, Any], data: bytes, limits: Limits) -> tuple[dict[
         return {"result": "too_large", "message": error.message, "allowed": error.allowed}, b""
     except decode.Unreadable as error:
         return {"result": "unreadable", "message": str(error)}, b""
-    reply = asdict(image)
-    stored: bytes = reply.pop("data")
-    hole: bytes = reply.pop("hole")
-    return {"result": "decoded", "hole_size": len(hole), **reply}, stored + hole
+    fields, content = image.to_reply()
+    return {"result": "decoded", **fields}, content
 
 
 if __name__ == "__main__":

@@ -9,14 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from contracts.forecast.serving_order import (
-    AGE_FACTOR,
-    DEADLINE_MARGIN,
-    DEADLINE_TOLERANCE,
-    EXPECTED_JOBS,
-    LEAD_WEIGHT,
-    URGENT_ALLOWANCE,
-)
+from contracts.forecast.serving_order import DEADLINE_MARGIN, Joining, is_at_risk, order_key
 from contracts.forecast.snapshot import QueuedJob, WorkerState
 
 #: Groups beside the first that get a part of the time.
@@ -137,10 +130,9 @@ class SimulatedWorker:
         at_risk = self._at_risk(can_run)
 
         def key(one: JobInFlight) -> tuple[int, bool, float]:
-            remaining = max(one.remaining_seconds, 1e-6)
-            age = (one.job.age_seconds + self.at) / (AGE_FACTOR * remaining)
             lead = self._leads.get(one.job.owner, 0.0) - lead_floor
-            return one.job.tier, one.job.id not in at_risk, remaining / (1 + age * age) + LEAD_WEIGHT * lead
+            seconds = order_key(one.remaining_seconds, one.job.age_seconds + self.at, lead)
+            return one.job.tier, one.job.id not in at_risk, seconds
 
         return sorted(can_run, key=key)
 
@@ -148,7 +140,7 @@ class SimulatedWorker:
         found, busy_seconds = set(), 0.0
         for left, one in sorted(self._dated(jobs), key=lambda pair: (pair[1].job.tier, pair[0])):
             needed = one.remaining_seconds
-            if left < DEADLINE_MARGIN * needed and busy_seconds + DEADLINE_TOLERANCE * needed <= left:
+            if is_at_risk(left, needed, busy_seconds):
                 found.add(one.job.id)
                 busy_seconds += needed
         return found
@@ -183,25 +175,23 @@ class SimulatedWorker:
         return found
 
     def _group(self, first: JobInFlight, order: Sequence[JobInFlight]) -> list[JobInFlight]:
-        """The first, and all whose calls are joined with its own, by the policy's rule."""
+        """The first, and all whose calls are joined with its own."""
         if not first.job.joins or not first.steps:
             return [first]
-        group, images, cost, delay_of_urgent = [first], first.job.cost.images, first.job.cost, 0.0
+        group, images, cost = [first], first.job.cost.images, first.job.cost
+        joining = Joining(len(order), cost.step_seconds)
         for ahead, one in enumerate((one for one in order if one is not first), start=1):
+            added = one.job.cost.images
             if one.job.joins != first.job.joins or not one.steps:
                 continue
-            added = one.job.cost.images
             if (images + added) * cost.image_rows > self.state.max_rows:
                 continue
-            delay, saved = cost.image_seconds * added, cost.call_seconds
-            if saved * (len(order) - ahead + EXPECTED_JOBS) < delay * ahead:
-                continue
-            if one.job.tier > order[0].job.tier:
-                delay_of_urgent += delay
-                if delay_of_urgent > URGENT_ALLOWANCE * cost.step_seconds:
-                    break
-            group.append(one)
-            images += added
+            is_less_urgent = one.job.tier > order[0].job.tier
+            if joining.admits(ahead, cost.call_seconds, cost.image_seconds * added, is_less_urgent=is_less_urgent):
+                group.append(one)
+                images += added
+            elif joining.is_closed:
+                break
         return group
 
     # -- serving --------------------------------------------------------------------------------------

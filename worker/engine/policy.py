@@ -6,14 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from contracts.forecast.serving_order import (
-    AGE_FACTOR,
-    DEADLINE_MARGIN,
-    DEADLINE_TOLERANCE,
-    EXPECTED_JOBS,
-    LEAD_WEIGHT,
-    URGENT_ALLOWANCE,
-)
+from contracts.forecast.serving_order import Joining, is_at_risk, order_key
 from worker.engine.accounts import OwnerAccounts
 from worker.engine.costs import CallCosts
 from worker.engine.turns import Turns
@@ -159,9 +152,7 @@ class StepPolicy:
 
     def _score(self, call: Waiting) -> float:
         """Less goes first: aged remaining seconds, and the lead of the owner."""
-        remaining = max(call.remaining_seconds, 1e-6)
-        aged = remaining / (1 + (call.age_seconds / (AGE_FACTOR * remaining)) ** 2)
-        return aged + LEAD_WEIGHT * self._owners.lead(call.owner)
+        return order_key(call.remaining_seconds, call.age_seconds, self._owners.lead(call.owner))
 
     def _at_risk(self, waiting: Sequence[Waiting], costs: CallCosts) -> set[str]:
         """Jobs whose deadlines are about to be missed, and can all be met if they go first.
@@ -176,9 +167,8 @@ class StepPolicy:
         for call in sorted(dated, key=lambda call: (call.tier, call.deadline_in_seconds)):
             left = call.deadline_in_seconds or 0.0
             needed = call.remaining_seconds + self._turns.move_seconds(call.turn)
-            is_close = left < DEADLINE_MARGIN * needed + 2 * longest_call
-            can_be_met = busy_seconds + DEADLINE_TOLERANCE * needed <= left
-            if is_close and can_be_met and self._owners.lead(call.owner) <= needed:
+            at_risk = is_at_risk(left, needed, busy_seconds, slack_seconds=2 * longest_call)
+            if at_risk and self._owners.lead(call.owner) <= needed:
                 found.add(call.job_id)
                 busy_seconds += needed
         return found
@@ -217,8 +207,8 @@ def _join(
 ) -> list[Waiting]:
     """The first call, and all that can share it where sharing serves the order."""
     group, rows, images, max_images = [first], first.rows, first.images, first.max_images
-    additions, delay_of_urgent = first.additions, 0.0
-    most_urgent = _urgency(order[0], at_risk)
+    additions, most_urgent = first.additions, _urgency(order[0], at_risk)
+    joining = Joining(len(order), costs.seconds(first.kind, first.rows))
     for ahead, call in enumerate((call for call in order if call is not first), start=1):
         if call.key is None or call.key != first.key or not _can_add(additions, call.additions):
             continue
@@ -227,15 +217,13 @@ def _join(
             continue
         delay = costs.seconds(first.kind, rows + call.rows) - costs.seconds(first.kind, rows)
         saved = costs.seconds(call.kind, call.rows) - delay
-        if saved * (len(order) - ahead + EXPECTED_JOBS) < delay * ahead:
-            continue
-        if _urgency(call, at_risk) > most_urgent:
-            delay_of_urgent += max(0.0, delay)
-            if delay_of_urgent > URGENT_ALLOWANCE * costs.seconds(first.kind, first.rows):
-                break
-        group.append(call)
-        rows, images, max_images = rows + call.rows, images + call.images, limit
-        additions = additions if additions is not None else call.additions
+        is_less_urgent = _urgency(call, at_risk) > most_urgent
+        if joining.admits(ahead, saved, delay, is_less_urgent=is_less_urgent):
+            group.append(call)
+            rows, images, max_images = rows + call.rows, images + call.images, limit
+            additions = additions if additions is not None else call.additions
+        elif joining.is_closed:
+            break
     return group
 
 

@@ -12,7 +12,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
@@ -26,6 +26,7 @@ from app.inputs.codec.containers import (
     TooManyScans,
     strip_metadata,
 )
+from app.inputs.codec.decoded_image import DecodedImage
 from app.inputs.codec.limits import Deferred, Limits, TooLarge, check_header, too_many_pixels
 from app.inputs.codec.masks import EmptyMask, read_drawn, read_hole, white_box
 from app.inputs.codec.stored_form import STORED_MODES, normalize, to_file, to_png, upright_size
@@ -44,31 +45,6 @@ _SIGNATURES = {
 
 class Unreadable(Exception):
     """Bytes that are not an image of an accepted format."""
-
-
-@dataclass(frozen=True)
-class DecodedImage:
-    """An image that was decoded in full, in its stored form.
-
-    Attributes:
-        width, height: in pixels, upright.
-        format: of the bytes received: `png`, `jpeg`, `webp`, `gif`, `bmp`, `tiff`, `avif` or `heif`.
-        stored_format: of `data`: `png`, `jpeg` or `webp`.
-        color_profile: what was done about the file's color profile, in words; None where nothing need be done.
-        mask_source: of a mask: what was read as the mask, in words; None where it is the brightness.
-        white: of a mask, or of `hole`: the box around its white, in pixels.
-        hole: of an image whose transparent part is to be regenerated: the mask of that part, a PNG file.
-    """
-
-    width: int
-    height: int
-    format: str
-    stored_format: str
-    data: bytes
-    color_profile: str | None = None
-    mask_source: str | None = None
-    white: tuple[int, int, int, int] | None = None
-    hole: bytes = b""
 
 
 def configure(limits: Limits) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from PIL import Image, ImageCms
 
-from app.inputs.codec.decode import DecodedImage, decode
+from app.inputs.codec.decode import decode
+from app.inputs.codec.decoded_image import DecodedImage
 from app.inputs.codec.limits import Limits
 from tests.support.color_profiles import DISPLAY_P3, SRGB, cmyk_profile, gray_profile, rgb_profile
 from tests.support.images import encode_image, open_stored
