@@ -17,6 +17,7 @@ page/               Darkroom's own page, which browsers get at /
 limits/             what a request is refused for before any work: memory, space, calls
 monitoring/         readiness and metrics
 middleware/         request ids, access log
+audit.py            a log line for each action of an operator
 auth.py             from credentials to a principal and what it may do
 errors.py           from errors to HTTP status, code and title
 error_handlers.py  every error as a response, in the dialect of its path

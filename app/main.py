@@ -21,6 +21,9 @@ from app.middleware.unread_body import UnreadBodyMiddleware
 from app.openapi.document import DocumentedApi
 from app.openapi.routes import operation_id, problems
 from app.routes import (
+    admin_jobs,
+    admin_queues,
+    admin_usage,
     catalogue,
     events,
     health,
@@ -80,7 +83,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
         app.include_router(module.router)
     for module in (health, metrics):
         app.include_router(module.router, dependencies=[KNOWN_PARAMETERS_ONLY], responses=problems(422))
-    for module in (tasks, plan, jobs, uploads, loras, catalogue, webhook_secrets, openai, huggingface):
+    admin = (admin_jobs, admin_queues, admin_usage)
+    for module in (tasks, plan, jobs, uploads, loras, catalogue, webhook_secrets, openai, huggingface, *admin):
         app.include_router(
             module.router,
             dependencies=[AUTHENTICATED, KNOWN_PARAMETERS_ONLY],

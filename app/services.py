@@ -41,6 +41,7 @@ from contracts.outbound.signing import Secrets
 from contracts.queue.attendance import AttendedJobs
 from contracts.queue.client import JobQueue
 from contracts.queue.idempotency import Idempotency
+from contracts.queue.operations import Operations
 from contracts.queue.retries import Retries
 from contracts.storage import Storage, open_storage
 from contracts.uploads.loras import LoraRegistry
@@ -95,6 +96,7 @@ class Services:
     file_checks: FileChecks
     prompt_counter: PromptCounter
     agreed_rows: AgreedRows
+    operations: Operations
 
 
 @asynccontextmanager
@@ -141,6 +143,7 @@ async def open_services(
         file_checks=FileChecks(),
         prompt_counter=PromptCounter(catalogue, agreed_rows),
         agreed_rows=agreed_rows,
+        operations=Operations(queue, settings.shared.result_ttl_seconds),
     )
     claims = Claims(redis, settings.queue, "api", settings.shared.result_ttl_seconds)
     reaper = Reaper(claims, partial(remove_images, storage))

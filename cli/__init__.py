@@ -9,6 +9,7 @@ Imports `contracts` only; `app`, `worker` and `dispatcher` are started as progra
     generate.py      `darkroom generate`: one job, with a progress bar
     request_options.py  its options for the fields of a request, from the schema
     jobs.py          `darkroom jobs`: list, show, cancel, fetch, watch
+    admin.py         `darkroom admin`: all owners' jobs, queues, workers, usage and keys
     demo.py          `make demo`: one image of each task, and a contact sheet
     plan.py          `darkroom plan`: the memory plans of a model
     sizes.py         sizes of a catalogue's rows for it, wherever their files are

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -14,6 +14,8 @@ import httpx
 _POLL_SECONDS = 0.1
 #: A job may wait for long, for a download perhaps: each pause is longer than the one before, up to this.
 _LONGEST_POLL_SECONDS = 2.0
+#: Entries of a list that one call asks for.
+_PAGE_ROWS = 100
 #: Timeout of an upload: a large file may travel over a slow connection.
 _UPLOAD_SECONDS = 600.0
 FINAL_STATES = frozenset({"completed", "failed", "cancelled"})
@@ -58,6 +60,20 @@ class Client:
         wanted = {name: value for name, value in query.items() if value is not None}
         data: list[Json] = self._call("GET", "/v1/jobs", params=wanted)["data"]
         return data
+
+    def call(self, method: str, path: str, **query: str | None) -> Json:
+        """Call any path; `query` without the parameters that are None."""
+        return self._call(method, path, params={name: value for name, value in query.items() if value is not None})
+
+    def pages(self, path: str, limit: int, **query: str | None) -> Iterator[Json]:
+        """Yield up to `limit` entries of a list that comes in pages."""
+        cursor: str | None = None
+        while limit > 0:
+            page = self.call("GET", path, limit=str(min(limit, _PAGE_ROWS)), cursor=cursor, **query)
+            yield from page["data"]
+            limit, cursor = limit - len(page["data"]), page["next_cursor"]
+            if cursor is None:
+                return
 
     def wait(
         self, job_id: str, on_progress: Callable[[Json], None] = lambda _: None, timeout_seconds: float = 600.0

@@ -59,7 +59,7 @@ def _list(arguments: argparse.Namespace, client: Client) -> None:
         for job in jobs:
             print(json.dumps(job, ensure_ascii=False))
     elif jobs:
-        print(_table([("id", "status", "task", "model", "created", ""), *map(_row, jobs)]))
+        print(table([("id", "status", "task", "model", "created", ""), *map(_row, jobs)]))
     else:
         print("no jobs", file=sys.stderr)
 
@@ -80,7 +80,8 @@ def _news(job: Json) -> str:
     return "" if eta is None or job["status"] in FINAL_STATES else f"about {eta:.0f} s left"
 
 
-def _table(rows: Sequence[tuple[str, ...]]) -> str:
+def table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Lay rows out in columns, the first one being their heads."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

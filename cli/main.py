@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from pydantic import ValidationError
 
-from cli import check, generate, hub, jobs, keys, loras, plan, webhooks
+from cli import admin, check, generate, hub, jobs, keys, loras, plan, webhooks
 from cli.client import Client, ServiceError
 from cli.env_file import load_env_file
 from cli.redis_access import default_data
@@ -92,6 +92,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     jobs.add_arguments(commands.add_parser("jobs", help="list, show, cancel, fetch and watch jobs"))
     keys.add_arguments(commands.add_parser("keys", help="create, list and revoke API keys"))
+
+    admin.add_arguments(
+        commands.add_parser("admin", help="the jobs, queues, workers and keys of all owners (scope admin)")
+    )
 
     plan.add_arguments(commands.add_parser("plan", help="show the memory plan of a model within a budget"))
     webhooks.add_arguments(commands.add_parser("webhooks", help="show or replace the secret that signs webhooks"))

@@ -15,13 +15,15 @@ from contracts.catalogue.families import Task
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.jobs.records import JobState
 from contracts.queue.listing import Cursor, Filter
+from contracts.queue.waiting_queues import QueueFilter
+from contracts.requests.schema import Priority
 
 _METADATA = "metadata."
 _DEFAULT_LIMIT = 20
 #: What clients write for a parameter that they do not set: `URLSearchParams` turns null into this word.
 _NULL = "null"
 #: Name of a route -> prefix of parameters of which it takes any number.
-_OPEN_PREFIXES = {"list_jobs": _METADATA}
+_OPEN_PREFIXES = {"list_jobs": _METADATA, "list_all_jobs": _METADATA}
 
 
 def null_is_absent(text: str | None) -> str | None:
@@ -59,7 +61,23 @@ async def _filter(
         for name, value in request.query_params.items()
         if name.startswith(_METADATA)
     }
-    return Filter(status, model, task, metadata)
+    return Filter(status, model, task, metadata=metadata)
+
+
+async def _queue_filter(
+    model: Annotated[
+        str | None,
+        NULL_IS_ABSENT,
+        Query(max_length=200, description="Only of this model, by its id. Default: any."),
+    ] = None,
+    owner: Annotated[
+        str | None, NULL_IS_ABSENT, Query(max_length=64, description="Only of this owner. Default: any.")
+    ] = None,
+    priority: Annotated[
+        Priority | None, NULL_IS_ABSENT, Query(description="Only of this priority. Default: any.")
+    ] = None,
+) -> QueueFilter:
+    return QueueFilter(model, owner, priority)
 
 
 def refuse_unknown_parameters(request: Request) -> None:
@@ -129,4 +147,5 @@ KNOWN_PARAMETERS_ONLY = Depends(_refuse_unknown)
 #: whether the client asks for the receipts of the jobs in a list
 IncludeReceiptsDep = Annotated[bool, Depends(_include_receipts)]
 FilterDep = Annotated[Filter, Depends(_filter)]
+QueueFilterDep = Annotated[QueueFilter, Depends(_queue_filter)]
 PageDep = Annotated[PageQuery, Depends(_page)]

@@ -49,6 +49,10 @@ TAGS: list[Document] = [
         "name": "huggingface",
         "description": "Hugging Face's inference calls, for its clients. Each answers with an image.",
     },
+    {
+        "name": "admin",
+        "description": "What operators do with the jobs of all owners, with an API key of scope `admin`.",
+    },
     {"name": "health", "description": "Liveness, readiness and metrics, for those who run the service."},
 ]
 

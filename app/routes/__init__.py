@@ -9,6 +9,9 @@ uploads.py     upload images
 loras.py       list, upload and delete LoRAs
 catalogue.py   models, ControlNets, schedulers, preprocessors, workers
 openai.py      OpenAI's image API
+admin_jobs.py   operators: the jobs of all owners
+admin_queues.py operators: what waits; purge, pause, drain
+admin_usage.py  operators: usage by API key and day, and the keys
 webhook_secrets.py  the secret that verifies an owner's webhooks
 webhooks.py    documentation of the webhooks that the service sends
 page.py        Darkroom's own page, and its files

@@ -143,6 +143,7 @@ class Submission:
         record = services.queue.submit(
             job.parameters,
             owner=self.principal.owner,
+            api_key=self.principal.key_id,
             priority=job.priority,
             deadline_seconds=request.deadline_seconds,
             response_format=request.response_format,

@@ -133,10 +133,11 @@ class ApiKeyStore:
             pipe.execute()
         return key, f"dk_{id}_{secret}"
 
-    def find_all(self) -> list[Key]:
-        """Read all keys, oldest first, including revoked ones."""
+    def find_all(self, start: int = 0, count: int | None = None) -> list[Key]:
+        """Read keys, oldest first, including revoked ones: all, or `count` of them after the first `start`."""
+        last = -1 if count is None else start + count - 1
         with redis_errors_are_unavailable(), self._connection.pipeline(transaction=False) as pipe:
-            for id in cast("list[str]", self._connection.zrange(keys.API_KEYS, 0, -1)):
+            for id in cast("list[str]", self._connection.zrange(keys.API_KEYS, start, last)):
                 pipe.hgetall(keys.API_KEY + id)
             return [Key.from_hash(fields) for fields in pipe.execute()]
 

@@ -160,7 +160,7 @@ class Place:
 def read_place(text: str) -> Place:
     """Read what `queue_place.lua` returns."""
     found = json.loads(text)
-    job = _job(found["job"], _measurements(found["measured"]), float(found["now"]), set())
+    job = _job(found["job"], read_measurements(found["measured"]), float(found["now"]), set())
     return Place(job, int(found["ahead"]), float(found["account"]))
 
 
@@ -168,16 +168,16 @@ def read_snapshot(text: str) -> Snapshot:
     """Read what `queue_snapshot.lua` returns."""
     found = json.loads(text)
     now = float(found["now"])
-    measurements = _measurements(found["measured"])
+    measurements = read_measurements(found["measured"])
     workers = [_worker(one) for one in _list(found["workers"])]
-    live = {worker.id for worker in workers}
+    live, paused = {worker.id for worker in workers}, frozenset(_list(found.get("paused")))
     running = [_job(one, measurements, now, live) for one in _list(found["running"])]
     queues = [
         WaitingQueue(
             tier=TIERS.index(queue["tier"]),
             owner=queue["owner"],
             length=int(queue["length"]),
-            jobs=[_job(one, measurements, now, live) for one in _list(queue["jobs"])],
+            jobs=[_held(_job(one, measurements, now, live), paused) for one in _list(queue["jobs"])],
         )
         for queue in _list(found["queues"])
     ]
@@ -206,7 +206,8 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _measurements(found: Mapping[str, Any]) -> Measurements:
+def read_measurements(found: Mapping[str, Any]) -> Measurements:
+    """Read what `measured_costs` of accounts.lua returns."""
     models = {name: json.loads(text) for name, text in dict(found["models"] or {}).items()}
     calls = {name: json.loads(text) for name, text in dict(found["calls"] or {}).items()}
     seconds, megapixel_steps = json.loads(found.get("all_models") or "[0, 0]")
@@ -225,7 +226,7 @@ def _worker(found: Mapping[str, Any]) -> WorkerState:
     warm = _list(state.get("warm"))
     return WorkerState(
         id=found["id"],
-        claims=state.get("state", "idle") in _CLAIMING,
+        claims=state.get("state", "idle") in _CLAIMING and not found.get("drained"),
         max_jobs=int(state.get("max_jobs") or _MAX_JOBS),
         max_rows=int(state.get("max_rows") or _MAX_ROWS),
         warm=frozenset(warm),
@@ -258,6 +259,13 @@ def _job(found: Mapping[str, Any], measurements: Measurements, now: float, live:
         ready_in_seconds=ready_in_seconds,
         unknown=unknown,
     )
+
+
+def _held(job: QueuedJob, paused: Collection[str]) -> QueuedJob:
+    """A waiting job, of which nobody knows when it begins while its model is paused."""
+    if "*" in paused:
+        return replace(job, unknown="the operator has paused all models")
+    return replace(job, unknown=f"the operator has paused {job.model}") if job.model in paused else job
 
 
 def _number(value: object) -> float | None:

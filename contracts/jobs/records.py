@@ -126,6 +126,7 @@ class JobRecord(RecordPart):
     """All data of one job. Times are Unix seconds on Redis' clock.
 
     Attributes:
+        api_key: id of the API key that sent it; `anonymous` without one.
         request_id: id of the HTTP request that created it, for the logs.
         max_run_seconds: maximum worker time of one attempt, without pauses for other jobs; then the job fails with
             `duration_exceeded`. None: no limit.
@@ -138,6 +139,7 @@ class JobRecord(RecordPart):
     state: JobState
     parameters: JobParameters
     owner: str
+    api_key: str = ""
     priority: Priority
     response_format: str = "url"
     metadata: dict[str, str] = Field(default_factory=dict)

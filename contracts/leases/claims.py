@@ -75,7 +75,6 @@ class Claims:
             answer = self._ask(
                 criteria,
                 execution=execution,
-                worker=self._worker,
                 lease_seconds=self._settings.lease_seconds,
                 in_flight=criteria.in_flight,
                 idle_seconds=_IDLE_SECONDS,
@@ -235,6 +234,7 @@ class Claims:
         """Run the script. Lua encodes an empty list as an empty object."""
         answer = self._scripts.run(
             "claim",
+            worker=self._worker,
             warm=list(criteria.warm),
             settled=criteria.settled,
             deferred=list(criteria.deferred),

@@ -28,6 +28,13 @@ from contracts.redis.connection import Scripts
 
 _log = logging.getLogger(__name__)
 
+#: States in which a worker claims jobs, unless an operator has drained it; and what is shown of it then.
+_CLAIMING = frozenset({"starting", "idle", "busy"})
+_DRAINED = {
+    "state": "paused",
+    "reason": "drained by the operator: `darkroom admin undrain` lets it take jobs again",
+}
+
 
 class ModelReport(BaseModel):
     """The memory that one model uses in a worker."""
@@ -156,9 +163,16 @@ def withdraw(connection: Redis, worker_id: str) -> None:
 
 def read_workers(connection: Redis) -> list[WorkerReport]:
     """Return the reports of all live workers, ordered by id."""
-    ids = sorted(cast("list[str]", connection.zrange(keys.WORKERS, 0, -1)))
+    with connection.pipeline(transaction=False) as pipe:
+        pipe.zrange(keys.WORKERS, 0, -1)
+        pipe.hkeys(keys.DRAINED)
+        found, drained = pipe.execute()
+    ids = sorted(cast("list[str]", found))
     reports = connection.mget([keys.WORKER + id for id in ids]) if ids else []
-    return list(_read(ids, cast("list[str | None]", reports)))
+    return [
+        report.model_copy(update=_DRAINED) if report.id in drained and report.state in _CLAIMING else report
+        for report in _read(ids, cast("list[str | None]", reports))
+    ]
 
 
 def is_ready(name: str, reports: Iterable[WorkerReport]) -> bool:

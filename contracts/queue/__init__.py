@@ -4,7 +4,10 @@ client.py            JobQueue: submit, fetch, cancel, delete
 new_job.py           a job before it is queued: its first record, and RQ's fields
 limits.py            limits on an owner's and an API key's jobs
 eta.py               positions in the queue, and estimated times
-listing.py           an owner's jobs in pages
+listing.py           an owner's jobs, or all, in pages
+operations.py        what operators do with all owners' jobs: requeue, change priority, purge, pause, drain
+waiting_queues.py    the queues in which jobs wait, by priority, model and owner
+usage.py             what the jobs of each API key have used, by day
 stats.py             jobs by state, queue depths
 listener.py          waits for news of jobs
 attendance.py        jobs that end when nobody waits for them any more

@@ -1,7 +1,7 @@
-"""One owner's jobs, newest first, in pages. Reads the index `keys.OWNER_JOBS`; knows no HTTP.
+"""One owner's jobs, or all jobs, newest first, in pages. Reads their indexes in Redis; knows no HTTP.
 
-There is one index per owner, so filters are compared with each job's own fields. A page scans a limited number of
-jobs: a filter that matches few of many jobs takes several short calls rather than one long call.
+There is one index per owner, and one of all, so filters are compared with each job's own fields. A page scans a
+limited number of jobs: a filter that matches few of many jobs takes several short calls rather than one long call.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from contracts.jobs.records import JobRecord, JobState
 from contracts.queue.client import JobQueue
 from contracts.redis import keys
 from contracts.redis.connection import redis_errors_are_unavailable
+from contracts.requests.schema import Priority
 
 #: Jobs that one Redis call reads.
 _CHUNK_SIZE = 200
+#: Fields of a job by which lists are filtered, and `queue`, which every job has.
+_FILTERED = ["queue", "state", "model", "task", "priority", "metadata"]
 #: Maximum number of jobs that one page scans.
 _SCAN_LIMIT = 5000
 
@@ -54,14 +57,15 @@ class Filter:
     status: JobState | None = None
     model: str | None = None
     task: Task | None = None
+    priority: Priority | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 
-    def matches(self, state: str | None, model: str | None, task: str | None, metadata: str | None) -> bool:
+    def matches(self, job: Mapping[str, str | None]) -> bool:
         """Return whether the fields of a job's hash match; None: missing."""
-        pairs = ((self.status, state), (self.model, model), (self.task, task))
-        if any(wanted is not None and wanted != actual for wanted, actual in pairs):
+        wanted = {"state": self.status, "model": self.model, "task": self.task, "priority": self.priority}
+        if any(value is not None and value != job[name] for name, value in wanted.items()):
             return False
-        values = _read_pairs(metadata) if self.metadata else {}
+        values = _read_pairs(job["metadata"]) if self.metadata else {}
         return all(values.get(key) == value for key, value in self.metadata.items())
 
 
@@ -81,8 +85,10 @@ class Page:
     next: Cursor | None
 
 
-def list_jobs(queue: JobQueue, owner: str, filters: Filter, limit: int, after: Cursor | None = None) -> Page:
-    """Return a page of an owner's jobs. A page may have fewer than `limit` jobs without being the last.
+def list_jobs(
+    queue: JobQueue, owner: str | None, filters: Filter, limit: int, after: Cursor | None = None
+) -> Page:
+    """Return a page of an owner's jobs, or of all; it may have fewer jobs than `limit` and not be the last one.
 
     Raises:
         Unavailable: Redis does not answer.
@@ -99,9 +105,11 @@ def list_jobs(queue: JobQueue, owner: str, filters: Filter, limit: int, after: C
     return Page(queue.fetch_all(ids), None)
 
 
-def _walk(connection: Redis, owner: str, filters: Filter, after: Cursor | None) -> Iterator[tuple[Cursor, bool]]:
-    """Yield an owner's jobs, newest first, and whether each matches. Remove jobs that are gone from the index."""
-    index = keys.OWNER_JOBS + owner
+def _walk(
+    connection: Redis, owner: str | None, filters: Filter, after: Cursor | None
+) -> Iterator[tuple[Cursor, bool]]:
+    """Yield the jobs of an index, newest first, and whether each matches. Remove jobs that are gone from it."""
+    index = keys.ALL_JOBS if owner is None else keys.OWNER_JOBS + owner
     while True:
         top: Any = "+inf" if after is None else repr(after.created_at)
         found = connection.zrevrangebyscore(index, top, "-inf", start=0, num=_CHUNK_SIZE, withscores=True)
@@ -112,11 +120,12 @@ def _walk(connection: Redis, owner: str, filters: Filter, after: Cursor | None) 
             return
         with connection.pipeline(transaction=False) as pipe:
             for entry in entries:
-                pipe.hmget(keys.JOB + entry.id, ["queue", "state", "model", "task", "metadata"])
+                pipe.hmget(keys.JOB + entry.id, _FILTERED)
             rows = pipe.execute()
-        for entry, (rq_queue, state, model, task, metadata) in zip(entries, rows, strict=True):
-            if state is None and rq_queue is None:
+        for entry, row in zip(entries, rows, strict=True):
+            job = dict(zip(_FILTERED, row, strict=True))
+            if job["state"] is None and job["queue"] is None:
                 connection.zrem(index, entry.id)
             else:
-                yield entry, filters.matches(state, model, task, metadata)
+                yield entry, filters.matches(job)
         after = entries[-1]

@@ -34,11 +34,13 @@ class JobOptions(TypedDict, total=False):
 
     Attributes:
         owner: "local" unless it is named.
+        api_key: id of the key that sends it, for which it is counted.
         priority: normal unless it is named.
         counts: the tokens of its prompts; None where they could not be counted.
     """
 
     owner: str
+    api_key: str
     priority: Priority
     max_run_seconds: float | None
     response_format: str
@@ -57,6 +59,7 @@ def new_record(parameters: JobParameters, options: JobOptions) -> JobRecord:
         state=JobState.QUEUED,
         parameters=parameters,
         owner=options.get("owner", "local"),
+        api_key=options.get("api_key", ""),
         priority=options.get("priority", Priority.NORMAL),
         response_format=options.get("response_format", "url"),
         metadata=options.get("metadata", {}),

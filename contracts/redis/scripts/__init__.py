@@ -2,8 +2,8 @@
 accounts.lua.
 
 While Redis' memory is full (`maxmemory`), those run that end or free something, or lead to that; they begin with
-`write_even_if_full()`. Those that bring something new are refused (submit, preview, retain_input, register_lora,
-idempotency_begin, idempotency_bind).
+`write_even_if_full()`. Those that bring something new are refused (submit, requeue_failed, preview, retain_input,
+register_lora, idempotency_begin, idempotency_bind).
 
 submit           accept a job                          claim            lease waiting jobs to a worker
 cancel           cancel a job                          extend           extend leases
@@ -21,5 +21,8 @@ unregister_lora  remove it                             webhook_secrets  read or 
 fail_unreadable  end a job that cannot be read         publish_report   write a worker's report
 update_field     one field of a key or of a process's entry
 register_process enter a process among RQ's workers
+requeue_failed   put a failed job back                 change_priority  move a waiting job
+purge            cancel waiting jobs                   set_hold         pause a model, drain a worker
+waiting_queues   what waits, for operators
 rate_limit       count a call of an API key            add_totals       add a process' counters to the totals
 """

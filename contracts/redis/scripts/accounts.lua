@@ -171,6 +171,7 @@ function settle_account(id, used_seconds)
   local passed = now() - (tonumber(job[5] or nil) or now())
   local used = used_seconds or tonumber(job[4] or nil) or math.min(passed, charged)
   charge(text(job[1]), text(job[2]), used - charged)
+  add_usage(id, { device_seconds = math.max(0, used) })
 end
 
 local function add_load(field, change)

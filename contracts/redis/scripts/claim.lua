@@ -7,6 +7,7 @@
 -- overdue (if `settled`), goes before jobs of models that would have to be loaded. Tiers without `room` are skipped, and
 -- so are jobs that need something (`needs`: models, ControlNets, LoRAs) in `deferred`. Something that the next job needs
 -- and that is not in `ready` is unready.
+-- A worker that an operator has drained gets nothing, and of models that are paused nobody gets a job.
 -- A worker with jobs in flight leaves waiting jobs to workers that have none.
 -- Cost: reads the names of a tier's waiting queues (model x owner) and the accounts; the heads of up to `scan_limit`
 -- queues whose owners' accounts are equal, and of the queues before the first warm or overdue one. While something is
@@ -30,6 +31,8 @@ local function set_of(names)
 end
 
 local warm, deferred = set_of(arguments.warm), set_of(arguments.deferred)
+for _, model in ipairs(redis.call('HKEYS', KEY.paused)) do deferred[model] = true end
+local stands_still = deferred['*'] or redis.call('HEXISTS', KEY.drained, arguments.worker) == 1
 local ready = arguments.ready and set_of(arguments.ready)
 
 -- Number fields of a job; 0 or 1 where another release left one out. A job with an unreadable record is leased too: the
@@ -298,4 +301,5 @@ local function claim()
   return lease(job)
 end
 
+if stands_still then return cjson.encode(arguments.peek and { ids = {}, unready = {} } or {}) end
 return cjson.encode(arguments.peek and peek() or claim())

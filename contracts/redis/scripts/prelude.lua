@@ -114,6 +114,28 @@ local function count(name, ...)
   redis.call('HINCRBY', KEY.totals, cjson.encode({ name, '', ... }), 1)
 end
 
+-- Adds to what the jobs of a job's API key have used today (UTC).
+local USAGE_SECONDS = 92 * 86400
+local function add_usage(id, figures)
+  local key = KEY.usage .. string.format('%d', math.floor(now() / 86400))
+  local api_key = text(redis.call('HGET', job_key(id), 'api_key'))
+  for name, value in pairs(figures) do
+    redis.call('HINCRBYFLOAT', key, api_key .. ' ' .. name, string.format('%.6f', value))
+  end
+  redis.call('EXPIRE', key, USAGE_SECONDS)
+end
+
+-- What a job that has ended has made: figures for `add_usage`.
+local function made_by(id, images)
+  local made = { jobs = 1, images = 0, image_steps = 0, pixels = 0 }
+  for _, image in ipairs(images and cjson.decode(images) or {}) do
+    made.images = made.images + 1
+    made.pixels = made.pixels + (tonumber(image.width) or 0) * (tonumber(image.height) or 0)
+  end
+  if made.images > 0 then made.image_steps = tonumber(decode(redis.call('HGET', job_key(id), 'work'), {}).image_steps) or 0 end
+  return made
+end
+
 -- In accounts.lua, which follows this file in every script.
 local count_load, drop_idle_accounts, settle_account
 
@@ -235,6 +257,7 @@ local function finish(id, queue, state, fields, ttl_seconds)
     written[#written + 1] = value
   end
   redis.call('HSET', key, unpack(written))
+  add_usage(id, made_by(id, fields.images))
   local owner = redis.call('HGET', key, 'owner')
   if owner then set_stored(owner, 'job:' .. id, result_bytes(fields.images)) end
   redis.call('HSET', rq_key(id), 'status', RQ_STATUS[state])

@@ -54,7 +54,8 @@ local function live_workers()
   local workers = {}
   for _, id in ipairs(redis.call('ZRANGE', KEY.workers, 0, -1)) do
     if redis.call('EXISTS', KEY.worker .. id) == 1 then
-      workers[#workers + 1] = { id = id, state = redis.call('GET', KEY.worker_state .. id) or nil }
+      local is_drained = redis.call('HEXISTS', KEY.drained, id) == 1 or nil
+      workers[#workers + 1] = { id = id, state = redis.call('GET', KEY.worker_state .. id) or nil, drained = is_drained }
     end
   end
   return workers
@@ -67,5 +68,5 @@ return cjson.encode({
   now = stamp(time), running = running, queues = queues, tiers = tiers, workers = live_workers(),
   share = tonumber(redis.call('HGET', KEY.tiers, 'share') or DEFAULT_LOWER_TIER_SHARE),
   overdue_seconds = tonumber(redis.call('HGET', KEY.tiers, 'overdue') or DEFAULT_OVERDUE_SECONDS),
-  measured = measured_costs(paces, models),
+  paused = redis.call('HKEYS', KEY.paused), measured = measured_costs(paces, models),
 })

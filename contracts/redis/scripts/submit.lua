@@ -79,6 +79,7 @@ redis.call('SADD', KEY.rq_queues, KEY.rq_queue .. queue)
 redis.call('RPUSH', KEY.rq_queue .. queue, id)
 redis.call('SADD', KEY.waiting .. arguments.fields.priority, queue)
 redis.call('ZADD', KEY.owner_jobs .. arguments.fields.owner, stamp(accepted), id)
+redis.call('ZADD', KEY.all_jobs, stamp(accepted), id)
 set_stored(owner, 'job:' .. id, arguments.result_bytes)
 if quota then redis.call('SADD', holdings, id) end
 if arguments.deadline_seconds then

@@ -19,6 +19,7 @@ from contracts.queue.attendance import AttendedJobs
 from contracts.queue.client import JobQueue
 from contracts.queue.idempotency import CallIdentity, Idempotency
 from contracts.queue.limits import Quota, SubmitLimits
+from contracts.queue.operations import Operations
 from contracts.queue.retries import RepeatableCall, Retries
 from contracts.redis.connection import check_writes
 from contracts.redis.keys import TABLE, Key
@@ -125,6 +126,9 @@ def full_redis(
     counters = Counters()
     counters.count("warm_hits", model="m")
     TotalsWriter(connection, counters).flush()
+    operations = Operations(queue, 60)
+    operations.pause("m", by="key")
+    operations.drain("w", by="key")
     AttendedJobs(connection, 60).extend([queue.submit(parameters(), owner="me").id], 60)
     with Retries(connection).accepting(RepeatableCall("me", "5" * 64, is_retry=False)):
         pass
@@ -145,5 +149,5 @@ def test_stored_keys_have_the_types_in_the_table(full_redis: JobQueue) -> None:
 def test_only_the_keys_with_a_ttl_in_the_table_expire(full_redis: JobQueue) -> None:
     expiring = {row_of(key) for key in full_redis.connection.scan_iter("*") if full_redis.connection.ttl(key) >= 0}
 
-    names = "idempotency owner_idempotency retries worker worker_state upload rate flushed write_probe"
+    names = "idempotency owner_idempotency retries worker worker_state upload rate flushed write_probe usage"
     assert expiring == {TABLE[name] for name in names.split()}

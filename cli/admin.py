@@ -1,0 +1,206 @@
+"""`darkroom admin`: jobs, queues, workers, usage and keys of all owners, with an API key of scope admin."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from cli.client import FINAL_STATES, Client, Json
+from cli.generate import add_service_arguments
+from cli.jobs import table
+
+_PRIORITIES = ("high", "normal", "low")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the commands."""
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    jobs = _command(commands, "jobs", _jobs, "list the jobs of all owners, the newest first")
+    _add_filters(jobs)
+    jobs.add_argument("--status", choices=["queued", "running", *sorted(FINAL_STATES)])
+    _add_list_arguments(jobs, 20)
+    show = _command(commands, "show", _show, "print all that is known of a job, its prompt included, as JSON")
+    show.add_argument("id")
+    for name, run, help_text in (
+        ("cancel", _each("cancel"), "cancel jobs"),
+        ("requeue", _each("requeue"), "put failed jobs back into their queues, without their deadlines"),
+    ):
+        _command(commands, name, run, help_text).add_argument("id", nargs="+")
+    priority = _command(commands, "priority", _priority, "give a waiting job another priority")
+    priority.add_argument("id")
+    priority.add_argument("priority", choices=_PRIORITIES)
+    queues = _command(commands, "queues", _queues, "list what waits, by priority, model and owner")
+    _add_filters(queues)
+    _add_list_arguments(queues, 50)
+    purge = _command(
+        commands, "purge", _purge, "cancel the waiting jobs of a model, an owner or a priority, or all"
+    )
+    _add_filters(purge)
+    purge.add_argument("--all", action="store_true", help="all waiting jobs, where nothing else is named")
+    for name, help_text in (
+        ("pause", "let workers begin no job of a model, or of any"),
+        ("resume", "end a pause of the same model, or of all"),
+    ):
+        command = _command(commands, name, _hold(name), help_text)
+        command.add_argument("model", nargs="?", help="id of the model; without it, all models")
+    _command(commands, "workers", _workers, "list the live workers")
+    for name, help_text in (
+        ("drain", "let a worker begin no more jobs; those that it runs go on"),
+        ("undrain", "let a drained worker take jobs again"),
+    ):
+        _command(commands, name, _worker(name), help_text).add_argument(
+            "worker", help="its id, from `admin workers`"
+        )
+    usage = _command(commands, "usage", _usage, "list what the jobs of each API key have used, by day")
+    usage.add_argument(
+        "--from", dest="first", metavar="DAY", help="first day, as 2026-11-28 (six days before the last)"
+    )
+    usage.add_argument("--to", metavar="DAY", help="last day (today, in UTC)")
+    usage.add_argument("--of-key", metavar="ID", help="only of this API key")
+    _add_list_arguments(usage, 100)
+    _add_list_arguments(_command(commands, "keys", _keys, "list the API keys with their last use"), 100)
+
+
+def _add_filters(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", help="only of this model")
+    parser.add_argument("--owner", help="only of this owner")
+    parser.add_argument("--priority", choices=_PRIORITIES, help="only of this priority")
+
+
+def _add_list_arguments(parser: argparse.ArgumentParser, limit: int) -> None:
+    parser.add_argument("--limit", type=int, default=limit, help="maximum number of rows (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON, one row a line")
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    run: Callable[[argparse.Namespace, Client], None],
+    help_text: str,
+) -> argparse.ArgumentParser:
+    def run_with_client(arguments: argparse.Namespace) -> None:
+        with Client(arguments.server, key=arguments.key) as client:
+            run(arguments, client)
+
+    parser = commands.add_parser(name, help=help_text)
+    add_service_arguments(parser)
+    parser.set_defaults(run=run_with_client)
+    return parser
+
+
+def _filters(arguments: argparse.Namespace) -> dict[str, str | None]:
+    return {"model": arguments.model, "owner": arguments.owner, "priority": arguments.priority}
+
+
+def _print(
+    arguments: argparse.Namespace, head: Sequence[str], rows: Iterator[Json], row: Callable[[Json], Any]
+) -> None:
+    """Print rows as JSON lines, or as a table."""
+    found = list(rows)
+    if arguments.json:
+        for one in found:
+            print(json.dumps(one, ensure_ascii=False))
+    elif found:
+        print(table([tuple(head), *(tuple(map(str, row(one))) for one in found)]))
+    else:
+        print("nothing", file=sys.stderr)
+
+
+def _jobs(arguments: argparse.Namespace, client: Client) -> None:
+    rows = client.pages("/v1/admin/jobs", arguments.limit, status=arguments.status, **_filters(arguments))
+    head = ("id", "status", "owner", "priority", "model", "created", "error")
+    _print(arguments, head, rows, _job)
+
+
+def _job(job: Json) -> tuple[str, ...]:
+    created = str(job["created_at"])[:19].replace("T", " ")
+    code = (job.get("error") or {}).get("code", "")
+    return (job["id"], job["status"], job["owner"], job["priority"], job["model"], created, code)
+
+
+def _show(arguments: argparse.Namespace, client: Client) -> None:
+    print(json.dumps(client.call("GET", f"/v1/admin/jobs/{arguments.id}"), indent=2, ensure_ascii=False))
+
+
+def _each(action: str) -> Callable[[argparse.Namespace, Client], None]:
+    def run(arguments: argparse.Namespace, client: Client) -> None:
+        for id in arguments.id:
+            print(f"{id} {client.call('POST', f'/v1/admin/jobs/{id}/{action}')['status']}")
+
+    return run
+
+
+def _priority(arguments: argparse.Namespace, client: Client) -> None:
+    job = client.call("POST", f"/v1/admin/jobs/{arguments.id}/priority", priority=arguments.priority)
+    print(f"{job['id']} {job['status']}, priority {job['priority']}")
+
+
+def _queues(arguments: argparse.Namespace, client: Client) -> None:
+    rows = client.pages("/v1/admin/queues", arguments.limit, **_filters(arguments))
+    head = ("priority", "model", "owner", "waiting", "oldest s", "predicted s", "")
+    _print(arguments, head, rows, _queue)
+
+
+def _queue(row: Json) -> tuple[object, ...]:
+    predicted = row["predicted_seconds"]
+    seconds = "unknown" if predicted is None else f"{predicted:.1f}"
+    paused = "paused" if row["paused"] else ""
+    oldest = f"{row['oldest_seconds']:.1f}"
+    return (row["priority"], row["model"], row["owner"], row["waiting"], oldest, seconds, paused)
+
+
+def _purge(arguments: argparse.Namespace, client: Client) -> None:
+    query = {**_filters(arguments), "all": "true" if arguments.all else None}
+    cancelled, has_more = 0, True
+    while has_more:
+        answer = client.call("POST", "/v1/admin/queues/purge", **query)
+        cancelled, has_more = cancelled + answer["cancelled"], answer["has_more"]
+    print(f"{cancelled} jobs cancelled")
+
+
+def _hold(action: str) -> Callable[[argparse.Namespace, Client], None]:
+    def run(arguments: argparse.Namespace, client: Client) -> None:
+        _tell(client.call("POST", f"/v1/admin/{action}", model=arguments.model))
+
+    return run
+
+
+def _worker(action: str) -> Callable[[argparse.Namespace, Client], None]:
+    def run(arguments: argparse.Namespace, client: Client) -> None:
+        _tell(client.call("POST", f"/v1/admin/workers/{arguments.worker}/{action}"))
+
+    return run
+
+
+def _tell(holds: Json) -> None:
+    paused = ["all models" if hold["name"] == "*" else hold["name"] for hold in holds["paused"]]
+    print(f"paused: {', '.join(paused) or 'nothing'}")
+    print(f"drained: {', '.join(hold['name'] for hold in holds['drained']) or 'no worker'}")
+
+
+def _workers(_: argparse.Namespace, client: Client) -> None:
+    rows = [("id", "state", "device", "jobs", "warm", "")]
+    for worker in client.call("GET", "/v1/workers")["data"]:
+        jobs, warm = str(len(worker["current_jobs"])), ", ".join(worker["warm"])
+        rows.append((worker["id"], worker["state"], worker["device"], jobs, warm, worker["reason"]))
+    print(table(rows))
+
+
+def _usage(arguments: argparse.Namespace, client: Client) -> None:
+    query = {"from": arguments.first, "to": arguments.to, "key": arguments.of_key}
+    rows = client.pages("/v1/admin/usage", arguments.limit, **query)
+    names = ("day", "api_key", "jobs", "images", "image_steps", "pixels", "device_seconds")
+    _print(arguments, names, rows, lambda row: [row[name] for name in names])
+
+
+def _keys(arguments: argparse.Namespace, client: Client) -> None:
+    rows = client.pages("/v1/admin/keys", arguments.limit)
+    names = ("id", "name", "owner", "scopes", "created_at", "last_used_at", "revoked_at")
+    _print(arguments, names, rows, lambda row: [_cell(row[name]) for name in names])
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else ",".join(value) if isinstance(value, list) else str(value)

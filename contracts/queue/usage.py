@@ -1,0 +1,70 @@
+"""What the jobs of each API key have used, by day (UTC). Scripts count it as they end a job or an execution."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import cast
+
+from redis import Redis
+
+from contracts.redis import keys
+from contracts.redis.connection import redis_errors_are_unavailable
+
+#: Days that are kept, today included; the scripts say so, too (`USAGE_SECONDS`).
+KEPT_DAYS = 92
+_EPOCH = date(1970, 1, 1)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the jobs of one API key have used on one day.
+
+    Attributes:
+        api_key: its id; `anonymous`: callers without a key; empty: jobs that an earlier release accepted.
+        jobs: that ended on this day, in whichever state.
+        images, image_steps, pixels: of those that completed.
+        device_seconds: of workers' time, of all attempts that ended on this day.
+    """
+
+    day: date
+    api_key: str
+    jobs: int = 0
+    images: int = 0
+    image_steps: int = 0
+    pixels: int = 0
+    device_seconds: float = 0.0
+
+
+def read_usage(connection: Redis, first: date, last: date, api_key: str | None = None) -> list[Usage]:
+    """The usage of some days, by day and key; `api_key`: only of this one.
+
+    Raises:
+        Unavailable: Redis does not answer.
+    """
+    days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
+    with redis_errors_are_unavailable(), connection.pipeline(transaction=False) as pipe:
+        for day in days:
+            pipe.hgetall(f"{keys.USAGE}{(day - _EPOCH).days}")
+        rows = cast("list[Mapping[str, str]]", pipe.execute())
+    found = []
+    for day, row in zip(days, rows, strict=True):
+        figures: dict[str, dict[str, float]] = {}
+        for name, value in row.items():
+            key, _, figure = name.partition(" ")
+            figures.setdefault(key, {})[figure] = float(value)
+        found += [_usage(day, key, figures[key]) for key in sorted(figures) if api_key in (None, key)]
+    return found
+
+
+def today(connection: Redis) -> date:
+    """The day on Redis' clock."""
+    with redis_errors_are_unavailable():
+        seconds, _ = connection.time()
+    return datetime.fromtimestamp(int(seconds), UTC).date()
+
+
+def _usage(day: date, api_key: str, figures: Mapping[str, float]) -> Usage:
+    counts = {name: round(figures.get(name, 0)) for name in ("jobs", "images", "image_steps", "pixels")}
+    return Usage(day, api_key, **counts, device_seconds=round(figures.get("device_seconds", 0.0), 3))
