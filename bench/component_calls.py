@@ -68,13 +68,16 @@ class Inputs:
         return self._empty(3, self.shape.height, self.shape.width)
 
     def _unet(self) -> dict[str, Any]:
-        pooled = self.config["projection_class_embeddings_input_dim"] - 6 * self.config["addition_time_embed_dim"]
-        return {
-            "sample": self._latents(4),
+        arguments: dict[str, Any] = {
+            "sample": self._latents(self.config.get("in_channels", 4)),
             "timestep": self._empty(),
             "encoder_hidden_states": self._empty(_CLIP_TOKENS, self.config["cross_attention_dim"]),
-            "added_cond_kwargs": {"text_embeds": self._empty(pooled), "time_ids": self._empty(6)},
         }
+        if self.config.get("addition_embed_type") == "text_time":
+            width = self.config["projection_class_embeddings_input_dim"]
+            pooled = self._empty(width - 6 * self.config["addition_time_embed_dim"])
+            arguments["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": self._empty(6)}
+        return arguments
 
     def _sd3(self) -> dict[str, Any]:
         width, embeds = self.config["joint_attention_dim"], self.config.get("use_pos_embed", True)

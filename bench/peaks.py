@@ -152,7 +152,7 @@ def _range(found: Sequence[Measured]) -> str:
 def main() -> int:
     """Measure and print the table; returns the exit status."""
     parser = options(__doc__)
-    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
+    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=["sdxl", "sd3", "flux"])
     arguments = parser.parse_args()
     keep_arithmetic()
     silence_known_warnings()

@@ -70,6 +70,7 @@ class TextEncoder:
         prompt: request field that it reads; without that, it reads `prompt`.
         kind: CLIP reads windows of 75 tokens, T5 up to `max_sequence_length`.
         pooled_only: the denoiser gets one vector of the first window, and no sequence.
+        final_norm: the denoiser gets the last layer's output through the encoder's norm; else the one before it.
     """
 
     name: str
@@ -77,6 +78,7 @@ class TextEncoder:
     prompt: str
     kind: Literal["clip", "t5"]
     pooled_only: bool = False
+    final_norm: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Family:
         id: name in the catalogue.
         kind: decides which schedulers work with it.
         pipeline: class that the `model_index.json` of its checkpoints names.
+        more_pipelines: classes whose checkpoints it can run, too, beside those that begin as `pipeline` does.
         controlnet: class that the `config.json` of its ControlNets names.
         modes: modes that diffusers has a pipeline for, each with the request fields that it uses.
         size_multiple: width and height must be multiples of it (VAE stride × patch size), in pixels.
@@ -101,6 +104,7 @@ class Family:
         denoiser_layers: regular expression for the beginning of its denoiser layers' names, in the layout of any
             LoRA trainer, with `_` for dots.
         lora_text_encoders: text encoders that LoRAs can change.
+        context_widths: of the published checkpoints: channels of the prompt's embedding that attention is given.
         step_cache: schedule of `speed: fast`.
         text_encoders: in the order of their components.
         long_prompts: values of `long_prompt` that it can follow.
@@ -116,6 +120,8 @@ class Family:
     defaults: Mapping[str, object]
     denoiser_layers: str
     lora_text_encoders: frozenset[str]
+    context_widths: frozenset[int] = frozenset()
+    more_pipelines: tuple[str, ...] = ()
     max_sequence_length: int | None = None
     negative_needs_true_cfg: bool = False
     guidance_off: float = 1.0
@@ -132,6 +138,7 @@ class Family:
         return any(encoder.kind == "clip" and not encoder.pooled_only for encoder in self.text_encoders)
 
 
+_SD15_TEXT = frozenset({"negative_prompt", "clip_skip"})
 _SDXL_TEXT = frozenset(
     {"prompt_2", "negative_prompt", "clip_skip", "original_size", "crops_coords_top_left", "target_size"}
 )
@@ -164,10 +171,36 @@ _SDXL = Family(
     },
     denoiser_layers=r"(down|up|input|output)_blocks_|mid(dle)?_block_|conv_(in|out)|time_emb|add_emb|label_emb|out_",
     lora_text_encoders=frozenset({"text_encoder", "text_encoder_2"}),
+    context_widths=frozenset({2048}),
     text_encoders=(
         TextEncoder("text_encoder", "tokenizer", "prompt", "clip"),
         TextEncoder("text_encoder_2", "tokenizer_2", "prompt_2", "clip"),
     ),
+)  # fmt: skip
+
+_SD15 = Family(
+    id="sd15",
+    kind="diffusion",
+    pipeline="StableDiffusionPipeline",
+    controlnet="ControlNetModel",
+    modes={
+        Mode.TXT2IMG: _SD15_TEXT | _RESCALE,
+        Mode.IMG2IMG: _SD15_TEXT | _IMAGE,
+        Mode.INPAINT: _SD15_TEXT | _MASK,
+        Mode.CONTROLNET: _SD15_TEXT | _CONTROLS,
+        Mode.CONTROLNET_IMG2IMG: _SD15_TEXT | _CONTROLS | _IMAGE,
+        Mode.CONTROLNET_INPAINT: _SD15_TEXT | _CONTROLS | _MASK,
+    },
+    size_multiple=8,
+    max_pixels=2048 * 2048,
+    defaults={
+        "width": 512, "height": 512, "num_inference_steps": 25, "guidance_scale": 7.5,
+        "guidance_rescale": 0.0, "scheduler": "dpmpp_2m", "long_prompt": "chunk",
+    },
+    denoiser_layers=r"(down|up|input|output)_blocks_|mid(dle)?_block_|conv_(in|out)|time_emb|out_",
+    lora_text_encoders=frozenset({"text_encoder"}),
+    context_widths=frozenset({768, 1024}),
+    text_encoders=(TextEncoder("text_encoder", "tokenizer", "prompt", "clip", final_norm=True),),
 )  # fmt: skip
 
 _SD3 = Family(
@@ -233,7 +266,7 @@ _FLUX = Family(
     long_prompts=("truncate", "refuse"),
 )  # fmt: skip
 
-FAMILIES: Mapping[str, Family] = MappingProxyType({row.id: row for row in (_SDXL, _SD3, _FLUX)})
+FAMILIES: Mapping[str, Family] = MappingProxyType({row.id: row for row in (_SDXL, _SD3, _FLUX, _SD15)})
 
 #: Request fields that depend on family and mode: those in any row above. All others are always valid.
 MODE_FIELDS: frozenset[str] = frozenset().union(

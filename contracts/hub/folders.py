@@ -9,7 +9,13 @@ import re
 from pathlib import PurePosixPath
 
 from contracts.hub.errors import HubRefused
-from contracts.hub.selection import RepositoryFiles, component_descriptions, component_weights, safetensors_of
+from contracts.hub.selection import (
+    UNUSED_COMPONENTS,
+    RepositoryFiles,
+    component_descriptions,
+    component_weights,
+    safetensors_of,
+)
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}")
 
@@ -39,7 +45,8 @@ def _parts(files: RepositoryFiles) -> list[str]:
         index = files.read_json("model_index.json")
     except HubRefused:
         return []
-    return [name for name, entry in index.items() if isinstance(entry, list) and entry[-1:] != [None]]
+    named = [name for name, entry in index.items() if isinstance(entry, list) and entry[-1:] != [None]]
+    return [name for name in named if name not in UNUSED_COMPONENTS]
 
 
 def _any_weights(files: RepositoryFiles, component: str, variant: str | None) -> list[str]:

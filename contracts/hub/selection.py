@@ -62,6 +62,8 @@ _INDEX = ".safetensors.index"
 _WITHOUT_WEIGHTS = re.compile(
     r"(Scheduler|Tokenizer|TokenizerFast|Processor|ImageProcessorFast|FeatureExtractor)$"
 )
+#: Components that no job uses: a classifier that blackens images, what prepares images for it, and IP-Adapter's.
+UNUSED_COMPONENTS = frozenset({"safety_checker", "feature_extractor", "image_encoder"})
 _LIBRARIES = frozenset({"diffusers", "transformers"})
 #: How many names a refusal lists.
 _MAX_LISTED = 12
@@ -195,17 +197,25 @@ def _components(files: RepositoryFiles, pipeline: str | None) -> dict[str, bool]
     """Component -> whether it has weights, of a checkpoint of the right class."""
     index = files.read_json("model_index.json")
     named = index.get("_class_name")
-    if pipeline is not None and named != pipeline:
+    if pipeline is not None and not _is_form_of(pipeline, named):
         raise HubRefused(f"{files.repository} is a {_class_text(named)}, and the row's family needs a {pipeline}")
     components = {}
     for name, entry in index.items():
         if name.startswith("_") or not isinstance(entry, list) or len(entry) != 2 or entry[1] is None:
+            continue
+        if name in UNUSED_COMPONENTS:
             continue
         library, class_name = entry
         if not isinstance(class_name, str) or library not in _LIBRARIES:
             raise HubRefused(f"{name} of {files.repository} needs code of its own, which is never run")
         components[name] = _WITHOUT_WEIGHTS.search(class_name) is None
     return components
+
+
+def _is_form_of(pipeline: str, named: object) -> bool:
+    """Whether a checkpoint's class is the text-to-image pipeline, or the one of another task with its parts."""
+    stem = pipeline.removesuffix("Pipeline")
+    return named in (pipeline, *(f"{stem}{task}Pipeline" for task in ("Img2Img", "Inpaint")))
 
 
 def _class_text(named: object) -> str:

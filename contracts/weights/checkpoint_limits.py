@@ -87,7 +87,7 @@ def _limits(catalogue: Catalogue, row: ModelSpec) -> dict[str, object]:
     if scheduler or settings_of_keys(keys):
         limits["scheduler_config"] = {**scheduler, **settings_of_keys(keys)}
     channels = _unet_channels(folder, keys)
-    if row.family_spec.id == "sdxl" and channels is not None and folder is not None:
+    if channels is not None and folder is not None:
         latent_channels = read_config(folder / "vae").get("latent_channels", 4)
         tasks = tasks_of_channels(channels, latent_channels)
         if tasks:

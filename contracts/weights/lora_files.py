@@ -143,10 +143,20 @@ def _find_family(layers: Sequence[LoraLayer], catalogue: Catalogue) -> tuple[Fam
         if matching:
             return family, matching
     if unread:
-        return unread[0], []
+        return _likeliest(unread, layers), []
+    made_for = _likeliest(families, layers).id
     raise AdapterRefused(
-        next(iter(reasons), f"it is made for {families[0].id}, and the catalogue has no model of this family")
+        next(iter(reasons), f"it is made for {made_for}, and the catalogue has no model of this family")
     )
+
+
+def _likeliest(families: Sequence[Family], layers: Sequence[LoraLayer]) -> Family:
+    """The family in whose published checkpoints prompts are as wide as in this file; else the first.
+
+    Families with the same layers differ in that.
+    """
+    widths = {layer.down[1] for layer in layers if layer.layer.endswith(("attn2_to_k", "attn2_to_v"))}
+    return next((family for family in families if widths and widths <= family.context_widths), families[0])
 
 
 def _may_be(family: Family, layers: Sequence[LoraLayer]) -> bool:

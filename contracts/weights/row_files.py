@@ -60,7 +60,9 @@ def _check_folder(folder: Path, row: ModelSpec | ControlNetSpec) -> None:
     if isinstance(row, ControlNetSpec):
         if "config.json" not in files.names:
             raise HubRefused("the folder has no config.json, so it is not a ControlNet in diffusers' layout")
-        _check_class(str(files.read_json("config.json").get("_class_name", "")), family, family.controlnet)
+        config = files.read_json("config.json")
+        _check_class(str(config.get("_class_name", "")), family, family.controlnet)
+        _check_context(config.get("cross_attention_dim"), family)
         names = [row.file] if row.file is not None else folder_files(files, row.variant)
     else:
         if "model_index.json" not in files.names:
@@ -78,13 +80,25 @@ def _check_folder(folder: Path, row: ModelSpec | ControlNetSpec) -> None:
 
 def _check_class(named: str, family: Family, expected: str) -> None:
     """Refuse a class of another family; others of the same one, such as its inpaint pipeline, have its parts."""
-    if named.startswith(_stem(expected)):
-        return
     stems = {other.id: (_stem(other.pipeline), _stem(other.controlnet)) for other in FAMILIES.values()}
-    owner = next((id for id, names in stems.items() if named.startswith(names)), None)
+    # Names of some families begin with that of another, and two may have ControlNets of one class.
+    longest = max(
+        (stem for names in stems.values() for stem in names if named.startswith(stem)), key=len, default=""
+    )
+    if named in family.more_pipelines or (longest and longest == _stem(expected)):
+        return
+    owner = next((id for id, names in stems.items() if longest and longest in names), None)
     remedy = "no family here can use it" if owner is None else f'set family = "{owner}", or another source'
     shown = named[:80] or "checkpoint that names no class"
     raise HubRefused(f"it is a {shown}, and family {family.id} needs a {expected}: {remedy}")
+
+
+def _check_context(width: object, family: Family) -> None:
+    """Refuse a ControlNet of this class that is made for the checkpoints of another family."""
+    others = [other for other in FAMILIES.values() if other.controlnet == family.controlnet]
+    owner = next((other.id for other in others if width in other.context_widths), family.id)
+    if owner != family.id and width not in family.context_widths:
+        raise HubRefused(f'its cross_attention_dim is {width}, as {owner} models have it: set family = "{owner}"')
 
 
 def _stem(class_name: str) -> str:

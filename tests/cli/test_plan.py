@@ -12,7 +12,6 @@ import pytest
 from cli.main import main
 from cli.plan import parse_bytes
 from contracts.catalogue.catalogue import read_catalogue
-from contracts.catalogue.families import FAMILIES
 from contracts.memory.plan import Policy
 from contracts.memory.planner import take_capacity
 from contracts.requests.defaults import resolve
@@ -20,6 +19,7 @@ from contracts.requests.schema import Txt2ImgRequest
 from contracts.settings import BUILT_IN_CATALOGUE
 from tests.support.hub import serving, use_hub
 from tests.support.hub_repositories import checkpoint, loras
+from tests.support.trained import TRAINED_FAMILIES
 
 
 def test_it_prints_each_components_placement_and_how_many_images_fit(capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,7 +56,7 @@ def test_it_counts_local_files_and_the_requests_controlnets_and_loras(
 
 
 @pytest.mark.parametrize("budget_mib", [8, 14, 64])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", TRAINED_FAMILIES)
 def test_it_prints_the_plan_that_the_api_makes_for_a_worker_with_that_budget(
     family: str, budget_mib: int, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -59,9 +60,18 @@ def model_of(catalogue: Catalogue, family: str) -> str:
 
 
 def make_job(
-    catalogue: Catalogue, family: str, mode: Mode = Mode.TXT2IMG, controls: int = 1, **fields: Any
+    catalogue: Catalogue,
+    family: str,
+    mode: Mode = Mode.TXT2IMG,
+    controls: int = 1,
+    control_fields: Any = MappingProxyType({}),
+    **fields: Any,
 ) -> JobParameters:
-    """Parameters of a job that passed validation, with the images that its mode needs."""
+    """Parameters of a job that passed validation, with the images that its mode needs.
+
+    Args:
+        control_fields: more fields of each of its controls.
+    """
     task = Task.CONTROLNET if mode.value.startswith("controlnet") else Task(mode.value)
     model = catalogue.model(model_of(catalogue, family))
     fields = {"prompt": "a red circle", "num_inference_steps": 3, "seed": 7, "model": model.id, **fields}
@@ -72,7 +82,7 @@ def make_job(
             fields.setdefault(field, "upload:x")
             images[field] = StoredImage(key, SIDE, SIDE)
     if task is Task.CONTROLNET and "controls" not in fields:
-        fields["controls"] = [_control(family, mode)] * controls
+        fields["controls"] = [{**_control(family, mode), **control_fields}] * controls
     for index, control in enumerate(fields.get("controls", ())):
         if "image" in control:
             images[f"controls.{index}.image"] = StoredImage("inputs/control.png", SIDE, SIDE)

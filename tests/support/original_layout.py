@@ -49,6 +49,15 @@ def write_sdxl_file(folder: Path, file: Path) -> None:
     )
 
 
+def write_sd15_file(folder: Path, file: Path) -> None:
+    """Write the checkpoint in `folder` (diffusers layout) as one file in CompVis' layout."""
+    clip = {
+        name.replace("conditioner.embedders.0.", "cond_stage_model."): tensor
+        for name, tensor in _clip(_load(folder / "text_encoder"))
+    }
+    _write({**dict(_unet(_load(folder / "unet"))), **dict(_vae(_load(folder / "vae"))), **clip}, file)
+
+
 def write_unet_file(folder: Path, file: Path) -> None:
     """Write the checkpoint's UNet alone, as people trade it too."""
     _write(dict(_unet(_load(folder / "unet"))), file)

@@ -56,6 +56,11 @@ def write_adapter(
     return tensors
 
 
+def random_adapter(model: Any, prefix: str, rank: int, seed: int) -> dict[str, torch.Tensor]:
+    """An adapter for the attention layers of a model, in the PEFT layout."""
+    return _random(model, prefix, rank, torch.Generator().manual_seed(seed))
+
+
 def _random(model: Any, prefix: str, rank: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
     tensors = {}
     for name, layer in model.named_modules():

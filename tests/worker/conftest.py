@@ -18,6 +18,7 @@ from contracts.storage.local import LocalStorage
 from tests.support.adapters import checkpoint_of
 from tests.support.images import encode_image
 from tests.support.jobs import INPUT_IMAGES
+from tests.support.untrained import with_untrained
 from tests.support.weights import write_adapter, write_controlnet, write_mask_controlnet
 from tests.support.workers import close_connections
 from worker.pool.pool import Pool
@@ -79,7 +80,8 @@ def catalogue(weights_folder: Path) -> Catalogue:
     controlnets.append(
         ControlNetSpec(id="sd3-mask", family="sd3", kind="inpaint", source=str(weights_folder / "sd3-mask"))
     )
-    return built_in.model_copy(update={"controlnets": tuple(controlnets), "loras": tuple(loras)})
+    trained = built_in.model_copy(update={"controlnets": tuple(controlnets), "loras": tuple(loras)})
+    return with_untrained(trained, weights_folder)
 
 
 @pytest.fixture(scope="session")

@@ -18,13 +18,11 @@ import transformers
 
 from contracts.catalogue.families import FAMILIES, Mode
 from contracts.errors import CatalogueError
-from contracts.hub.selection import RepositoryFiles, component_weights
+from contracts.hub.selection import UNUSED_COMPONENTS, RepositoryFiles, component_weights
 from worker.families import DiffusersFamily
 
 #: Files of which a tokenizer has at least one.
 _VOCABULARIES = ("vocab.json", "tokenizer.json", "spiece.model", "tokenizer.model")
-#: Components without which a pipeline works as Darkroom uses it.
-_OPTIONAL = frozenset({"image_encoder", "feature_extractor", "safety_checker"})
 #: Classes that may stand in for the one that a pipeline names.
 _ALIKE = {"AutoencoderKL": ("AutoencoderTiny",), "CLIPTokenizer": ("CLIPTokenizerFast",)}
 #: Names of weights that a file may have beside a model's: buffers that are computed.
@@ -62,18 +60,22 @@ def read_index(family: DiffusersFamily, folder: Path) -> dict[str, str]:
         CatalogueError: it is not a checkpoint of this family, or lacks a component.
     """
     index = _read_json(folder / "model_index.json")
-    named, allowed = index.get("_class_name"), sorted(set(family.pipelines.values()))
+    spec = FAMILIES[family.id]
+    named, allowed = index.get("_class_name"), sorted({*family.pipelines.values(), *spec.more_pipelines})
     if named not in allowed:
         raise CatalogueError(f"it is a {str(named)[:80]}, and family {family.id} needs a {allowed[-1]}")
     classes = {
         name: entry[1]
         for name, entry in index.items()
-        if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str)
+        if isinstance(entry, list)
+        and len(entry) == 2
+        and isinstance(entry[1], str)
+        and name not in UNUSED_COMPONENTS
     }
     for name, allowed_classes in _classes_needed(family).items():
         if name in classes:
             _check_class(folder, name, classes[name], allowed_classes)
-        elif name not in _OPTIONAL and not (name == family.t5 and FAMILIES[family.id].t5_optional):
+        elif name not in UNUSED_COMPONENTS and not (name == family.t5 and spec.t5_optional):
             raise CatalogueError(f"it has no {name}, which family {family.id} needs")
     return classes
 
@@ -84,7 +86,7 @@ def _classes_needed(family: DiffusersFamily) -> dict[str, list[str]]:
     hints = get_type_hints(pipeline.__init__)
     needed = {}
     for name, parameter in inspect.signature(pipeline.__init__).parameters.items():
-        if name == "self" or (parameter.default is not parameter.empty and name not in _OPTIONAL):
+        if name == "self" or (parameter.default is not parameter.empty and name not in UNUSED_COMPONENTS):
             continue
         hint = hints.get(name)
         names = [option.__name__ for option in get_args(hint) or (hint,) if isinstance(option, type)]

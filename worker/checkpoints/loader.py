@@ -5,6 +5,7 @@ Knows nothing of devices, or of which models stay in memory.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.families import Mode
 from contracts.errors import CatalogueError
+from contracts.hub.selection import UNUSED_COMPONENTS
 from worker.checkpoints.components import load_components
 from worker.checkpoints.original_layout import load_file_components, with_settings_of_file
 from worker.checkpoints.single_file import SingleFile
@@ -44,7 +46,7 @@ def load_model(
         # A T5 may be left out by the plan, or by an SD3 that has none.
         absent = {family.t5} if family.t5 and family.t5 not in components else set()
         pipeline = pipeline_class.from_pretrained(
-            path, **components, **dict.fromkeys({*skipped, *absent}), **options
+            path, **components, **dict.fromkeys({*skipped, *absent}), **_unused(pipeline_class), **options
         )
     elif path.suffix == ".safetensors":
         folder, file = find_config(catalogue, spec, family, path), SingleFile(path)
@@ -53,7 +55,9 @@ def load_model(
         variant = None if file.has_encoders else spec.variant
         components = load_file_components(file, family, folder, dtype, variant, skipped)
         absent = {name for name in skipped if name not in components}
-        pipeline = pipeline_class.from_pretrained(folder, **components, **dict.fromkeys(absent), **options)
+        pipeline = pipeline_class.from_pretrained(
+            folder, **components, **dict.fromkeys(absent), **_unused(pipeline_class), **options
+        )
         pipeline.register_modules(scheduler=with_settings_of_file(pipeline.scheduler, file))
     else:
         raise CatalogueError("a checkpoint in one file must be a .safetensors file")
@@ -61,7 +65,15 @@ def load_model(
     if misfit is not None:
         raise CatalogueError(f"its parts do not make a {family.id} model: {misfit}")
     _fix_vae_dtype(pipeline.vae, dtype)
+    family.prepare(pipeline)
     return pipeline
+
+
+def _unused(pipeline_class: Any) -> dict[str, Any]:
+    """Arguments of `from_pretrained` that leave out what no job uses."""
+    taken = inspect.signature(pipeline_class.__init__).parameters
+    unused: dict[str, Any] = {name: None for name in sorted(UNUSED_COMPONENTS) if name in taken}
+    return unused | ({"requires_safety_checker": False} if "requires_safety_checker" in taken else {})
 
 
 def _fix_vae_dtype(vae: Any, dtype: torch.dtype) -> None:

@@ -157,8 +157,12 @@ def _encode_window(
     tokenizer = getattr(pipeline, encoder.tokenizer)
     row = [tokenizer.bos_token_id, *(token for token, _ in window), tokenizer.eos_token_id]
     row += [tokenizer.pad_token_id] * (WINDOW_LENGTH - len(row))
-    output = getattr(pipeline, encoder.name)(torch.tensor([row]).to(device), output_hidden_states=True)
-    return output.hidden_states[-((clip_skip or 0) + 2)], output[0] if output[0].ndim == 2 else None
+    model = getattr(pipeline, encoder.name)
+    output = model(torch.tensor([row]).to(device), output_hidden_states=True)
+    skipped, pooled = clip_skip or 0, output[0] if output[0].ndim == 2 else None
+    if encoder.final_norm:
+        return model.text_model.final_layer_norm(output.hidden_states[-(skipped + 1)]), pooled
+    return output.hidden_states[-(skipped + 2)], pooled
 
 
 def _weighted(sequence: torch.Tensor, empty: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:

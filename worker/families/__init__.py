@@ -3,6 +3,7 @@
 What a family can do is in `contracts/catalogue/families.py`. No family imports another.
 
 flux.py    FLUX.1 dev and schnell
+sd15.py    Stable Diffusion 1 and 2
 sd3.py     Stable Diffusion 3 and 3.5
 sdxl.py    Stable Diffusion XL
 """
@@ -198,6 +199,7 @@ class DiffusersFamily:
         encoding: how prompts become embeddings.
         arguments: all arguments of a pipeline call but embeddings, generators and callback.
         patch: works round a pipeline class, on a freshly made pipeline.
+        prepare: works round a class of the components, on the pipeline that has just loaded them.
         misfit: components -> why their configurations do not make this family together; None: they do.
         unpack_latents: (pipeline, latents, (width, height) in pixels) -> latents (n, channels, height, width).
     """
@@ -213,6 +215,7 @@ class DiffusersFamily:
     encoding: PromptEncoding
     arguments: Callable[[GenerationInputs], dict[str, Any]]
     patch: Callable[[Any], None] = _needs_no_patch
+    prepare: Callable[[Any], None] = _needs_no_patch
     misfit: Callable[[Mapping[str, Any]], str | None] = _fits
     unpack_latents: Callable[[Any, Any, tuple[int, int]], Any] = _already_unpacked
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, read_catalogue
-from contracts.catalogue.families import FAMILIES
 from contracts.errors import CatalogueError, NotFound
 from contracts.hub.source import HubSource
 from contracts.settings import BUILT_IN_CATALOGUE
+from tests.support.trained import TRAINED_FAMILIES
 
 HUB = "https://huggingface.co"
 COMMIT = "4" * 40
@@ -34,7 +34,7 @@ def lora(fields: str = "", source: str = "somebody/loras") -> str:
 
 def test_the_built_in_catalogue_offers_a_model_of_every_family_and_its_files_are_there() -> None:
     catalogue = read_catalogue(BUILT_IN_CATALOGUE)
-    assert {row.family for row in catalogue.models} == set(FAMILIES)
+    assert {row.family for row in catalogue.models} == set(TRAINED_FAMILIES)
     for row in (*catalogue.models, *catalogue.loras, *catalogue.controlnets):
         assert isinstance(catalogue.place(row), Path), row.id
 

@@ -89,6 +89,24 @@ def test_a_checkpoint_is_its_descriptions_and_one_set_of_weights_for_each_compon
     assert sorted(descriptions(SDXL, ["vae"])(files)) == sorted([*DESCRIPTIONS, WEIGHTS[2]])
 
 
+def test_a_checkpoint_of_another_task_of_the_same_model_is_selected_and_that_of_another_model_refused() -> None:
+    files = [*DESCRIPTIONS, *WEIGHTS]
+
+    def named(name: str) -> RepositoryFiles:
+        return repository(files, {"model_index.json": {**INDEX, "_class_name": name}})
+
+    assert sorted(model_files(SDXL)(named("StableDiffusionXLInpaintPipeline"))) == sorted(files)
+    for other in ("StableDiffusionPipeline", "StableDiffusionXLInstructPix2PixPipeline"):
+        assert f"is a {other}, and the row's family needs a {SDXL}" in refusal(model_files(SDXL), named(other))
+
+
+def test_a_safety_checker_is_not_selected() -> None:
+    checker = {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"]}
+    files = [*DESCRIPTIONS, *WEIGHTS, "safety_checker/config.json", "safety_checker/model.safetensors"]
+    chosen = model_files(SDXL)(repository(files, {"model_index.json": {**INDEX, **checker}}))
+    assert sorted(chosen) == sorted([*DESCRIPTIONS, *WEIGHTS])
+
+
 def test_components_without_the_variant_take_their_plain_weights() -> None:
     half = "unet/diffusion_pytorch_model.fp16.safetensors"
     chosen = model_files(SDXL, "fp16")(repository([*DESCRIPTIONS, *WEIGHTS, half]))

@@ -126,6 +126,7 @@ def test_each_family_has_a_default_for_long_prompts() -> None:
         "sdxl": "chunk",
         "sd3": "chunk",
         "flux": "truncate",
+        "sd15": "chunk",
     }
 
 

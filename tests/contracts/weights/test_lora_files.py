@@ -12,11 +12,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec, read_catalogue
-from contracts.catalogue.families import FAMILIES
 from contracts.errors import AdapterRefused
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.lora_files import read_facts, read_lora
 from contracts.weights.safetensors import read_header
+from tests.support.trained import TRAINED_FAMILIES
 
 Array = npt.NDArray[Any]
 SDXL = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -155,7 +155,7 @@ def test_a_file_that_is_not_a_lora_is_refused(
         read_facts(read_lora(_save(tmp_path, tensors)), catalogue)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", TRAINED_FAMILIES)
 def test_every_layer_of_a_denoiser_has_a_name_of_its_family(
     catalogue: Catalogue, family: str, tmp_path: Path
 ) -> None:
@@ -170,3 +170,15 @@ def test_every_layer_of_a_denoiser_has_a_name_of_its_family(
     }
     facts = read_facts(read_lora(_save(tmp_path, _peft(layers))), catalogue)
     assert facts.family == family
+
+
+@pytest.mark.parametrize(("width", "family"), [(768, "sd15"), (1024, "sd15"), (2048, "sdxl")])
+def test_a_lora_for_checkpoints_that_are_elsewhere_belongs_to_the_family_with_prompts_of_its_width(
+    width: int, family: str, tmp_path: Path
+) -> None:
+    """The UNets of both families have the same layers."""
+    rows = tuple(ModelSpec(id=name, family=name, source=f"org/{name}") for name in ("sdxl", "sd15"))
+    elsewhere = Catalogue(root=tmp_path, default_model="sdxl", models=rows)
+    layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
+    facts = read_facts(read_lora(_save(tmp_path, _peft({layer: (width, 1280)}))), elsewhere)
+    assert (facts.family, facts.models) == (family, ())

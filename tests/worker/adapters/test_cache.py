@@ -20,6 +20,7 @@ from contracts.requests.parameters import LoraParameters
 from contracts.storage import Storage
 from tests.support.adapters import active_loras, checkpoint_of, choose_sets, generate_with_lora
 from tests.support.jobs import Pixels, complete_job, generate_pixels, make_job
+from tests.support.trained import TRAINED_FAMILIES
 from tests.support.weights import to_kohya, write_adapter
 from worker.adapters import reader
 from worker.adapters.cache import LoraCache
@@ -27,7 +28,7 @@ from worker.adapters.files import Limits, LoraFiles
 from worker.checkpoints.files import ContentHasher
 from worker.pool.pool import Pool
 
-FAMILY_IDS = list(FAMILIES)
+FAMILY_IDS = list(TRAINED_FAMILIES)
 Tensors = dict[str, torch.Tensor]
 
 

@@ -12,18 +12,25 @@ import torch
 from safetensors.torch import load_file
 
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
-from contracts.catalogue.families import FAMILIES
 from contracts.errors import FailureCode
 from contracts.jobs.records import JobError
 from contracts.storage import Storage
 from tests.support.adapters import checkpoint_of, generate_with_lora
-from tests.support.jobs import JobStopped, RecordingWatch, complete_job, fail_job, make_job, run_jobs
+from tests.support.jobs import (
+    JobStopped,
+    RecordingWatch,
+    complete_job,
+    fail_job,
+    make_job,
+    run_jobs,
+)
+from tests.support.trained import TRAINED_FAMILIES
 from tests.support.weights import to_kohya, write_adapter
 from worker.adapters.cache import LoraCache
 from worker.adapters.files import Limits, LoraFiles
 from worker.pool.pool import Pool
 
-FAMILY_IDS = list(FAMILIES)
+FAMILY_IDS = list(TRAINED_FAMILIES)
 Tensors = dict[str, torch.Tensor]
 
 

@@ -12,16 +12,16 @@ import torch
 from safetensors.torch import save_file
 
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
-from contracts.catalogue.families import FAMILIES
 from contracts.errors import JobFailed
 from contracts.requests.parameters import LoraParameters
 from tests.support.adapters import active_loras
+from tests.support.trained import TRAINED_FAMILIES
 from tests.support.weights import to_kohya, write_adapter
 from worker.adapters.cache import LoraCache
 from worker.adapters.files import LoraFiles
 from worker.pool.pool import Pool
 
-FAMILY_IDS = list(FAMILIES)
+FAMILY_IDS = list(TRAINED_FAMILIES)
 Tensors = dict[str, torch.Tensor]
 Writer = Callable[[Tensors], Tensors]
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
-from contracts.catalogue.families import FAMILIES, Mode
+from contracts.catalogue.families import Mode
 from contracts.errors import FailureCode
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
@@ -28,12 +28,13 @@ from tests.support.jobs import (
     make_job,
     run_jobs,
 )
+from tests.support.trained import TRAINED_FAMILIES
 from tests.support.weights import write_adapter
 from worker.adapters.row_hooks import Rows
 from worker.pool.pool import Pool
 
-FAMILY_IDS = list(FAMILIES)
-EVERY_MODE = [(family.id, mode) for family in FAMILIES.values() for mode in family.modes]
+FAMILY_IDS = list(TRAINED_FAMILIES)
+EVERY_MODE = [(family.id, mode) for family in TRAINED_FAMILIES.values() for mode in family.modes]
 
 #: An image of joined calls may differ from the same image alone by this many of 255 levels (float32 on the CPU).
 BATCH_TOLERANCE_LEVELS = 1
@@ -43,7 +44,7 @@ BATCH_TOLERANCE_LEVELS = 1
 def mixable(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
     """For each family a second adapter of the denoiser, and one that changes a text encoder too."""
     folder, rows = tmp_path_factory.mktemp("mixable"), list(catalogue.loras)
-    for family in FAMILIES:
+    for family in TRAINED_FAMILIES:
         for name, rank, text in (("other", 6, False), ("text", 3, True)):
             path = folder / f"{family}-{name}.safetensors"
             write_adapter(path, family, checkpoint_of(catalogue, family), rank=rank, seed=rank, text_encoder=text)

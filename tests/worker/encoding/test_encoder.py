@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.families import FAMILIES, Mode
+from contracts.catalogue.families import Mode
 from contracts.jobs.receipt import CacheUse
 from contracts.storage import Storage
 from tests.support.jobs import complete_job, generate_pixels, make_job, run_jobs
+from tests.support.trained import TRAINED_FAMILIES
 from worker.adapters.cache import AdapterSet
 from worker.encoding.cache import Embedding, EmbeddingCache
 from worker.encoding.encoder import PromptEncoder
@@ -21,13 +22,15 @@ from worker.pool.model import LoadedModel
 from worker.pool.pipelines import derive
 from worker.pool.pool import Pool
 
-FAMILY_IDS = list(FAMILIES)
+FAMILY_IDS = list(TRAINED_FAMILIES)
 
 TEXTS: list[tuple[str, dict[str, Any]]] = [
     ("sdxl", {}),
     ("sdxl", {"negative_prompt": "a blue square"}),
     ("sdxl", {"negative_prompt": "", "prompt_2": "a green triangle", "clip_skip": 1}),
     ("sdxl", {"guidance_scale": 1.0}),
+    ("sd15", {"negative_prompt": "a blue square"}),
+    ("sd15", {"clip_skip": 1}),
     ("sd3", {}),
     ("sd3", {"negative_prompt": "a blue square", "prompt_2": "a green", "prompt_3": "a triangle", "clip_skip": 1}),
     ("sd3", {"max_sequence_length": 32, "guidance_scale": 1.0}),

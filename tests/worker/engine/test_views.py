@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import FirstBlockCacheConfig, FluxTransformer2DModel
 
-from contracts.catalogue.families import FAMILIES
+from tests.support.trained import TRAINED_FAMILIES
 from worker.engine.calls import Call, make
 from worker.engine.coroutine import Coroutine
 from worker.engine.views import refuse_editing, view
@@ -161,7 +161,7 @@ def test_a_pipeline_that_edits_shared_modules_is_refused_by_name(name: str) -> N
         refuse_editing(getattr(diffusers, name))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", TRAINED_FAMILIES)
 def test_no_pipeline_that_is_offered_edits_shared_modules(family: str) -> None:
     for name in get_family(family).pipelines.values():
         refuse_editing(getattr(diffusers, name))

@@ -14,7 +14,7 @@ from PIL import Image
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, MODE_FIELDS, Mode
 from contracts.requests.parameters import ControlParameters, JobParameters
-from tests.support.jobs import make_job
+from tests.support.jobs import make_job, model_of
 from worker.families import DiffusersFamily, GenerationInputs, get_family
 from worker.pool.pipelines import derive
 from worker.pool.pool import Pool
@@ -48,8 +48,8 @@ VALUES: dict[str, tuple[Any, Any]] = {
 _MISSING = {name: None for name, field in JobParameters.model_fields.items() if field.is_required()}
 #: The part of a pipeline's config that families read.
 CONFIG = {"force_zeros_for_empty_prompt": True}
-#: SDXL's img2img makes an image as large as the one it starts from, which Darkroom scales to the size asked for.
-SIZE_FROM_IMAGE = {("sdxl", Mode.IMG2IMG): {"width", "height"}}
+#: These img2img pipelines make an image as large as the one they start from, which Darkroom scales to the size.
+SIZE_FROM_IMAGE = {(family, Mode.IMG2IMG): {"width", "height"} for family in ("sdxl", "sd15")}
 
 
 def _inputs(family: str, mode: Mode, which: dict[str, int]) -> GenerationInputs:
@@ -125,7 +125,7 @@ def test_these_tests_cover_every_field() -> None:
     assert set(VALUES) | HANDLED_FIELDS | {"image", "mask_image", "controls"} == MODE_FIELDS | COMMON_FIELDS
 
 
-_PREFIXES = {"sdxl": "StableDiffusionXL", "sd3": "StableDiffusion3", "flux": "Flux"}
+_PREFIXES = {"sdxl": "StableDiffusionXL", "sd3": "StableDiffusion3", "flux": "Flux", "sd15": "StableDiffusion"}
 _SUFFIXES = {
     Mode.TXT2IMG: ("Pipeline",),
     Mode.IMG2IMG: ("Img2ImgPipeline",),
@@ -156,8 +156,8 @@ def test_every_row_of_the_catalogue_has_a_family_file(catalogue: Catalogue) -> N
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_named_components_have_the_named_classes(family: str, pool: Pool) -> None:
-    code, base = get_family(family), pool.model(f"shapes-{family}").base
+def test_named_components_have_the_named_classes(family: str, catalogue: Catalogue, pool: Pool) -> None:
+    code, base = get_family(family), pool.model(model_of(catalogue, family)).base
     assert type(base.components[code.denoiser]).__name__ == code.denoiser_class
     t5 = {name for name, part in base.components.items() if type(part).__name__ == "T5EncoderModel"}
     assert t5 == ({code.t5} if code.t5 else set())

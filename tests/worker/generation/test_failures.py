@@ -10,16 +10,24 @@ import pytest
 import torch
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.families import FAMILIES, Mode
+from contracts.catalogue.families import Mode
 from contracts.errors import FailureCode
 from contracts.metrics import Counters
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
-from tests.support.jobs import JobStopped, RecordingWatch, complete_job, fail_job, make_job, run_jobs
+from tests.support.jobs import (
+    JobStopped,
+    RecordingWatch,
+    complete_job,
+    fail_job,
+    make_job,
+    run_jobs,
+)
+from tests.support.trained import TRAINED_FAMILIES
 from worker.pool.pool import Pool
 from worker.runtime.memory_tracker import MemoryTracker
 
-FAMILY_IDS = list(FAMILIES)
+FAMILY_IDS = list(TRAINED_FAMILIES)
 
 
 class DeviceAway(Exception):

@@ -21,6 +21,8 @@ from worker.pool.pool import Pool
         ("sdxl", Mode.INPAINT, "without guidance"),
         ("sd3", Mode.IMG2IMG, "usual"),
         ("flux", Mode.CONTROLNET, "usual"),
+        ("sd15", Mode.TXT2IMG, "usual"),
+        ("sd15", Mode.INPAINT, "without guidance"),
     ],
 )
 def test_each_field_alone_changes_the_image_or_is_refused(

@@ -15,12 +15,20 @@ from contracts.catalogue.families import FAMILIES, Mode
 from contracts.errors import InvalidRequest
 from contracts.storage import Storage
 from tests.support.images import encode_image
-from tests.support.jobs import RecordingWatch, complete_job, decode_pixels, generate_pixels, make_job, run_jobs
+from tests.support.jobs import (
+    RecordingWatch,
+    complete_job,
+    decode_pixels,
+    generate_pixels,
+    make_job,
+    run_jobs,
+)
+from tests.support.trained import TRAINED_FAMILIES
 from worker.generation.generate import to_pil
 from worker.pool.pool import Pool
 
-EVERY_MODE = [(family.id, mode) for family in FAMILIES.values() for mode in family.modes]
-FAMILY_IDS = list(FAMILIES)
+EVERY_MODE = [(family.id, mode) for family in TRAINED_FAMILIES.values() for mode in family.modes]
+FAMILY_IDS = list(TRAINED_FAMILIES)
 
 #: An image of joined calls may differ from the same image alone by this many of 255 levels (float32 on the CPU).
 BATCH_TOLERANCE_LEVELS = 1

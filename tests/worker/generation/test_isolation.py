@@ -20,7 +20,6 @@ import torch
 from safetensors.torch import save_file
 
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
-from contracts.catalogue.families import FAMILIES
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
@@ -35,6 +34,7 @@ from tests.support.jobs import (
     make_job,
     run_jobs,
 )
+from tests.support.trained import TRAINED_FAMILIES
 from tests.support.weights import to_kohya, write_adapter
 from worker.adapters.files import Limits, LoraFiles
 from worker.pool.model import LoadedModel
@@ -49,7 +49,7 @@ LENGTH = 24
 def adapted(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
     """For each family an adapter that changes a text encoder too, and one that does not fit."""
     folder, rows = tmp_path_factory.mktemp("adapters"), list(catalogue.loras)
-    for family in FAMILIES:
+    for family in TRAINED_FAMILIES:
         with_text, broken = folder / f"{family}-text.safetensors", folder / f"{family}-broken.safetensors"
         checkpoint = catalogue.root / f"shapes-{family}"
         tensors = write_adapter(with_text, family, checkpoint, rank=6, seed=2, text_encoder=True)
@@ -101,7 +101,7 @@ def expected(
     for key, image in INPUT_IMAGES.items():
         LocalStorage(root).write(key, encode_image(image))
     rng = random.Random(2026)
-    drawn = [request for family in FAMILIES for request in _draw_requests(rng, adapted, family)]
+    drawn = [request for family in TRAINED_FAMILIES for request in _draw_requests(rng, adapted, family)]
     requests = {request.model_dump_json(): request for request in drawn}
     # The server that these processes are forked from has imported what they need, and run nothing.
     with ProcessPoolExecutor(1, mp_context=fork_server(__name__), max_tasks_per_child=1) as processes:

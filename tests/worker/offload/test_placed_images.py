@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.families import FAMILIES
 from contracts.jobs.receipt import Receipt
 from contracts.memory.plan import Placement, Policy
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from models.judge import Verdict, judge
 from tests.support.jobs import make_job, run_jobs
+from tests.support.trained import TRAINED_FAMILIES
 from worker.pool.pool import Pool
 
 #: colour, shape, background
@@ -60,7 +60,7 @@ def _words(verdicts: Sequence[Verdict]) -> list[tuple[str, str, str]]:
     ("departure", "change", "width"),
     [("VAE in tiles of 64 pixels", {"tile_side": 64}, 96), ("denoiser in fp8", {"fp8": True}, 64)],
 )
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", TRAINED_FAMILIES)
 def test_tiles_and_8_bits_show_what_was_asked_for(
     family: str,
     departure: str,

@@ -12,16 +12,17 @@ import pytest
 import torch
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.families import FAMILIES, Mode
+from contracts.catalogue.families import Mode
 from contracts.memory.plan import Placement, Plan, Policy
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from tests.support.jobs import complete_job, decode_pixels, make_job
+from tests.support.trained import TRAINED_FAMILIES
 from worker.offload.offloaded_module import OffloadedModule
 from worker.pool.plan_selector import PlanSelector
 from worker.pool.pool import Pool
 
-FAMILY_IDS = list(FAMILIES)
+FAMILY_IDS = list(TRAINED_FAMILIES)
 #: A pool plans for 95 % of a budget that it enforces.
 SHARE = 0.95
 

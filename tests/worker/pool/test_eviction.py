@@ -11,17 +11,18 @@ import pytest
 import torch
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.families import FAMILIES, Mode
+from contracts.catalogue.families import Mode
 from contracts.memory.plan import Placement
 from contracts.metrics import Counters
 from contracts.storage import Storage
 from tests.support.jobs import complete_job, make_job
+from tests.support.trained import TRAINED_FAMILIES
 from tests.support.weights import count_parameters
 from worker.checkpoints import loader as checkpoints
 from worker.offload.offloaded_module import OffloadedModule
 from worker.pool.pool import Pool
 
-FAMILY_IDS = list(FAMILIES)
+FAMILY_IDS = list(TRAINED_FAMILIES)
 
 
 def test_the_least_recently_used_model_leaves(catalogue: Catalogue) -> None:

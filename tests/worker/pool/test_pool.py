@@ -12,13 +12,14 @@ import torch
 from PIL import Image
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.families import FAMILIES, Mode
+from contracts.catalogue.families import Mode
 from contracts.memory.plan import Placement, Policy
 from contracts.metrics import Counters
 from contracts.storage import Storage
 from tests.support import hub_repositories
 from tests.support.hub import serving, use_hub
 from tests.support.jobs import complete_job, make_job
+from tests.support.trained import TRAINED_FAMILIES
 from tests.support.weights import count_parameters
 from worker.checkpoints.sources import fetch_controlnet
 from worker.families import get_family
@@ -26,7 +27,7 @@ from worker.offload.offloaded_module import OffloadedModule
 from worker.pool.pipelines import derive
 from worker.pool.pool import Pool
 
-FAMILY_IDS = list(FAMILIES)
+FAMILY_IDS = list(TRAINED_FAMILIES)
 
 
 def _tensors(pipeline: Any) -> dict[str, int]:

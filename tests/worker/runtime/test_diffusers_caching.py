@@ -10,14 +10,15 @@ import pytest
 import torch
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.families import FAMILIES, Mode
+from contracts.catalogue.families import Mode
 from contracts.storage import Storage
 from tests.support.jobs import complete_job, make_job, model_of
+from tests.support.trained import TRAINED_FAMILIES
 from worker.pool.pool import Pool
 from worker.runtime.diffusers_caching import cache_introspection
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", TRAINED_FAMILIES)
 def test_a_warm_model_knows_its_processors_signatures_and_they_are_right(
     family: str, catalogue: Catalogue, pool: Pool
 ) -> None:
@@ -30,7 +31,7 @@ def test_a_warm_model_knows_its_processors_signatures_and_they_are_right(
             assert told == inspect.signature(partial(type(processor).__call__, processor))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", TRAINED_FAMILIES)
 def test_a_warm_model_answers_its_dtype_without_a_walk_through_its_layers(
     family: str, catalogue: Catalogue, pool: Pool, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.families import FAMILIES
+from tests.support.trained import TRAINED_FAMILIES
 from worker.pool.pool import Pool
 from worker.runtime.memory_tracker import MemoryTracker
 
@@ -102,7 +102,7 @@ def test_without_a_budget_nothing_is_counted_on_the_cpu() -> None:
     assert memory_tracker.peak_bytes is None
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", TRAINED_FAMILIES)
 def test_measuring_changes_no_bit_and_ends_with_nothing_left(
     family: str, catalogue: Catalogue, pool: Pool
 ) -> None:

@@ -19,12 +19,13 @@ from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from tests.support.counting_device import CountingDevice, on_device
 from tests.support.jobs import JoinAll, RecordingWatch, make_job, start_jobs
+from tests.support.trained import TRAINED_FAMILIES
 from worker.engine.engine import Engine
 from worker.generation.outputs import JobResult
 from worker.pool.pool import Pool
 from worker.sampling.schedulers import make_scheduler
 
-EVERY_MODE = [(family.id, mode) for family in FAMILIES.values() for mode in family.modes]
+EVERY_MODE = [(family.id, mode) for family in TRAINED_FAMILIES.values() for mode in family.modes]
 #: What else happens in steps: previews, tables on the CPU, noise, predicted steps, true guidance.
 OTHERS: list[tuple[str, Mode, dict[str, Any]]] = [
     ("sdxl", Mode.IMG2IMG, {"previews": 2, "scheduler": "ddim"}),

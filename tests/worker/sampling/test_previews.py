@@ -20,8 +20,17 @@ from contracts.queue.client import JobQueue
 from contracts.settings import QueueSettings
 from contracts.storage import Storage
 from tests.support.claims import take
-from tests.support.jobs import JobStopped, Pixels, RecordingWatch, complete_job, decode_pixels, make_job, run_jobs
+from tests.support.jobs import (
+    JobStopped,
+    Pixels,
+    RecordingWatch,
+    complete_job,
+    decode_pixels,
+    make_job,
+    run_jobs,
+)
 from tests.support.parameters import parameters
+from tests.support.trained import TRAINED_FAMILIES
 from worker.loop.progress import JobWatch, ProgressReporter
 from worker.pool.pool import Pool
 from worker.sampling import previews
@@ -53,7 +62,7 @@ def test_previews_are_spread_evenly_and_none_follows_the_last_step(count: int, s
     assert not {0, steps} & set(found)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", TRAINED_FAMILIES)
 def test_a_preview_resembles_the_final_image(
     catalogue: Catalogue, pool: Pool, storage: Storage, family: str
 ) -> None:
@@ -73,7 +82,7 @@ def test_a_preview_resembles_the_final_image(
     assert likeness(shown[-1], final) > likeness(shown[0], final)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", TRAINED_FAMILIES)
 def test_previews_of_every_scheduler_resemble_the_image_after_a_fifth_of_the_steps(
     catalogue: Catalogue, pool: Pool, storage: Storage, family: str
 ) -> None:
@@ -88,7 +97,7 @@ def test_previews_of_every_scheduler_resemble_the_image_after_a_fifth_of_the_ste
         assert likeness(watch.previews[-1][1], final) > 0.9, scheduler
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", TRAINED_FAMILIES)
 def test_a_job_with_previews_gives_the_same_bytes(
     catalogue: Catalogue, pool: Pool, storage: Storage, family: str
 ) -> None:

@@ -20,7 +20,15 @@ from contracts.catalogue.schedulers import MODEL_SETTINGS, SCHEDULERS
 from contracts.errors import FailureCode, InvalidRequest, JobFailed
 from contracts.storage import Storage
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
-from tests.support.jobs import RecordingWatch, fail_job, generate_pixels, make_job, model_of, run_jobs
+from tests.support.jobs import (
+    RecordingWatch,
+    fail_job,
+    generate_pixels,
+    make_job,
+    model_of,
+    run_jobs,
+)
+from tests.support.trained import TRAINED_FAMILIES
 from worker.pool.pool import Pool
 from worker.sampling.schedulers import make_scheduler
 
@@ -28,14 +36,14 @@ from worker.sampling.schedulers import make_scheduler
 STOCHASTIC = {"euler_a", "lcm", "dpmpp_2m_sde"}
 SHORT = [
     (family.id, mode, row.id)
-    for family in FAMILIES.values()
+    for family in TRAINED_FAMILIES.values()
     for mode in (Mode.IMG2IMG, Mode.INPAINT, Mode.CONTROLNET)
     for row in SCHEDULERS.values()
     if row.kind == family.kind
 ]
 LONG = [
     (family.id, row.id)
-    for family in FAMILIES.values()
+    for family in TRAINED_FAMILIES.values()
     for row in SCHEDULERS.values()
     if row.kind == family.kind and row.id not in STOCHASTIC
 ]
@@ -118,7 +126,7 @@ def test_every_pipeline_has_its_own_scheduler(pool: Pool) -> None:
     assert first is not model.base.scheduler
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", TRAINED_FAMILIES)
 def test_a_jobs_scheduler_shares_no_state_with_the_next_jobs(
     family: str, catalogue: Catalogue, pool: Pool
 ) -> None:

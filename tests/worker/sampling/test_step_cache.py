@@ -23,9 +23,10 @@ from tests.support.jobs import (
     make_job,
     run_jobs,
 )
+from tests.support.trained import TRAINED_FAMILIES
 from worker.pool.pool import Pool
 
-FAMILY_IDS = list(FAMILIES)
+FAMILY_IDS = list(TRAINED_FAMILIES)
 STEPS = 10
 #: Steps of the 10 that are computed: the first three, then every second.
 COMPUTED = 6

@@ -1,0 +1,51 @@
+"""Rows whose files are another family's are refused by their descriptions, before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, ModelSpec
+from contracts.errors import CatalogueError
+from contracts.weights.row_files import check_row_files
+
+
+def _catalogue(folder: Path, model: ModelSpec) -> Catalogue:
+    return Catalogue(root=folder, default_model="one", models=(model,))
+
+
+def _write(folder: Path, name: str, description: dict[str, object]) -> None:
+    folder.mkdir()
+    (folder / name).write_text(json.dumps(description))
+    save_file({"a": np.ones(1, np.float32)}, folder / "diffusion_pytorch_model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "family"),
+    [("StableDiffusionXLPipeline", "sdxl"), ("StableDiffusion3Pipeline", "sd3"), ("FluxPipeline", "flux")],
+)
+def test_a_class_whose_name_begins_as_another_familys_is_refused(
+    pipeline: str, family: str, tmp_path: Path
+) -> None:
+    _write(tmp_path / "m", "model_index.json", {"_class_name": pipeline})
+    row = ModelSpec(id="one", family="sd15", source="m")
+    with pytest.raises(CatalogueError, match=f'needs a StableDiffusionPipeline: set family = "{family}"'):
+        check_row_files(_catalogue(tmp_path, row), row)
+
+
+@pytest.mark.parametrize(
+    ("width", "family", "owner"), [(2048, "sd15", "sdxl"), (768, "sdxl", "sd15"), (1024, "sdxl", "sd15")]
+)
+def test_a_controlnet_for_prompts_of_another_familys_width_is_refused(
+    width: int, family: str, owner: str, tmp_path: Path
+) -> None:
+    config = {"_class_name": "ControlNetModel", "cross_attention_dim": width}
+    _write(tmp_path / "net", "config.json", config)
+    catalogue = _catalogue(tmp_path, ModelSpec(id="one", family="sdxl", source="m"))
+    with pytest.raises(CatalogueError, match=f'cross_attention_dim is {width}.* set family = "{owner}"'):
+        check_row_files(catalogue, ControlNetSpec(id="net", family=family, source="net"))
+    check_row_files(catalogue, ControlNetSpec(id="net", family=owner, source="net"))

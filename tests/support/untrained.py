@@ -1,0 +1,137 @@
+"""Small untrained checkpoints of families without a trained one in `models/`: the exact classes, random weights.
+
+Written once a session; each has a LoRA and, where the family takes ControlNets, one that surely changes the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from safetensors.torch import save_file
+from tokenizers import pre_tokenizers
+
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
+from tests.support.weights import random_adapter
+
+#: Width of all text encoders.
+WIDTH = 32
+#: Side of the images that the models make by default, in pixels.
+SIDE = 64
+
+
+def with_untrained(catalogue: Catalogue, folder: Path) -> Catalogue:
+    """Return the catalogue with a checkpoint, a LoRA and a ControlNet of each of these families."""
+    models, loras, controlnets = [], [], []
+    for family, make in UNTRAINED.items():
+        pipeline = make()
+        pipeline.save_pretrained(folder / f"tiny-{family}")
+        models.append(
+            ModelSpec(
+                id=f"tiny-{family}",
+                family=family,
+                source=str(folder / f"tiny-{family}"),
+                defaults={"width": SIDE, "height": SIDE, "num_inference_steps": 3},
+                max_clip_skip=1,
+            )
+        )
+        denoiser = "unet" if "unet" in pipeline.components else "transformer"
+        tensors = random_adapter(pipeline.components[denoiser], denoiser, rank=4, seed=1)
+        save_file(tensors, folder / f"tiny-{family}.safetensors")
+        loras.append(
+            LoraSpec(id=f"{family}-lora", family=family, source=str(folder / f"tiny-{family}.safetensors"))
+        )
+        if family in _CONTROLNETS:
+            _CONTROLNETS[family](pipeline.components[denoiser]).save_pretrained(folder / f"tiny-{family}-hint")
+            controlnets.append(
+                ControlNetSpec(id=f"{family}-hint", family=family, source=str(folder / f"tiny-{family}-hint"))
+            )
+    return catalogue.model_copy(
+        update={
+            "models": (*catalogue.models, *models),
+            "loras": (*catalogue.loras, *loras),
+            "controlnets": (*catalogue.controlnets, *controlnets),
+        }
+    )
+
+
+def seeded(make: Callable[[], Any], seed: int = 0) -> Any:
+    """Return what `make` builds under this seed, in evaluation mode."""
+    torch.manual_seed(seed)
+    return make().eval()
+
+
+def stirred(model: Any, std: float = 0.1) -> Any:
+    """Give values to the weights that a fresh model has at zero, so that all its inputs act."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1 and not parameter.any():
+                parameter.normal_(std=std, generator=generator)
+    return model
+
+
+def clip_tokenizer() -> Any:
+    """CLIP's byte-pair encoding without merges: every byte is a token."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = [*alphabet, *(symbol + "</w>" for symbol in alphabet), "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    return transformers.CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
+
+
+def clip_text(tokenizer: Any) -> Any:
+    """CLIP's text model with three layers."""
+    config = transformers.CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=3,
+        num_attention_heads=4, projection_dim=WIDTH, bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    return seeded(lambda: transformers.CLIPTextModel(config))
+
+
+def vae(channels: int = 4, **more: Any) -> Any:
+    """The image VAE of Stable Diffusion: an eighth of the side."""
+    options: dict[str, Any] = {
+        "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "block_out_channels": (8, 8, 16, 16), "layers_per_block": 1, "latent_channels": channels,
+        "norm_num_groups": 4, "sample_size": SIDE, **more,
+    }  # fmt: skip
+    return seeded(lambda: diffusers.AutoencoderKL(**options))
+
+
+def unet(**more: Any) -> Any:
+    """Stable Diffusion's UNet with two resolutions."""
+    options: dict[str, Any] = {
+        "sample_size": SIDE // 8, "in_channels": 4, "out_channels": 4, "block_out_channels": (16, 32),
+        "layers_per_block": 1, "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"), "attention_head_dim": 2, "norm_num_groups": 8,
+        "cross_attention_dim": WIDTH, **more,
+    }  # fmt: skip
+    return seeded(lambda: diffusers.UNet2DConditionModel(**options))
+
+
+def sd15(**unet_options: Any) -> Any:
+    """Stable Diffusion 1.5, with the scheduler that it was published with."""
+    tokenizer = clip_tokenizer()
+    scheduler = diffusers.PNDMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1
+    )
+    return diffusers.StableDiffusionPipeline(
+        tokenizer=tokenizer, text_encoder=clip_text(tokenizer), unet=unet(**unet_options), vae=vae(),
+        scheduler=scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+
+
+def _unet_controlnet(denoiser: Any) -> Any:
+    return stirred(
+        diffusers.ControlNetModel.from_unet(denoiser, conditioning_embedding_out_channels=(8, 8, 8, 16))
+    )
+
+
+UNTRAINED: Mapping[str, Callable[[], Any]] = MappingProxyType({"sd15": sd15})
+_CONTROLNETS: Mapping[str, Callable[[Any], Any]] = MappingProxyType({"sd15": _unet_controlnet})

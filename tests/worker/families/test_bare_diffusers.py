@@ -1,0 +1,117 @@
+"""What Darkroom makes equals, bit for bit, what a call of diffusers' pipeline makes with the same parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+from PIL import Image
+
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.families import FAMILIES, Mode
+from contracts.storage import Storage
+from tests.support.bare_diffusers import paint
+from tests.support.jobs import INPUT_IMAGES, generate_pixels, make_job, model_of
+from tests.support.trained import TRAINED_FAMILIES
+from worker.pool.pool import Pool
+
+IMAGE, MASK, CONTROL = (INPUT_IMAGES[f"inputs/{name}.png"] for name in ("image", "mask", "control"))
+TEXTS = {"prompt": "a red circle", "negative_prompt": "a blue square"}
+SIZE = {"width": 64, "height": 64}
+START = {"image": IMAGE, "strength": 0.8}
+CONTROL_FIELDS = {"conditioning_scale": 0.7, "guidance_start": 0.1, "guidance_end": 0.9}
+CONTROL_CALL = {
+    "controlnet_conditioning_scale": 0.7, "control_guidance_start": 0.1, "control_guidance_end": 0.9,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """One request of Darkroom's, and the call of diffusers' that it stands for.
+
+    Attributes:
+        fields: of the request, beside its texts, steps and images.
+        pipeline: class in diffusers.
+        call: what the call has beside texts and steps.
+    """
+
+    family: str
+    mode: Mode
+    pipeline: str
+    call: Mapping[str, Any]
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    scheduler: str = "euler"
+    steps: int = 4
+
+    def __str__(self) -> str:
+        return f"{self.family} {self.mode} {self.scheduler}"
+
+
+def _sd15(mode: Mode, name: str, scheduler: str, call: Mapping[str, Any], **fields: Any) -> Case:
+    guidance = {"guidance_scale": 5.0}
+    return Case(
+        "sd15", mode, f"StableDiffusion{name}Pipeline", {**call, **guidance}, {**fields, **guidance}, scheduler
+    )
+
+
+CASES = [
+    _sd15(Mode.TXT2IMG, "", "pndm", SIZE | {"guidance_rescale": 0.5}, guidance_rescale=0.5),
+    _sd15(Mode.TXT2IMG, "", "euler_a", SIZE | {"clip_skip": 1}, clip_skip=1),
+    _sd15(Mode.TXT2IMG, "", "lcm", SIZE),
+    _sd15(Mode.IMG2IMG, "Img2Img", "dpmpp_2m_karras", START, strength=0.8),
+    _sd15(Mode.INPAINT, "Inpaint", "euler", START | SIZE | {"mask_image": MASK}, strength=0.8, mask_blur=0),
+    _sd15(Mode.CONTROLNET, "ControlNet", "euler", {"image": CONTROL, **SIZE, **CONTROL_CALL}),
+    _sd15(
+        Mode.CONTROLNET_IMG2IMG, "ControlNetImg2Img", "pndm", START | {"control_image": CONTROL, **CONTROL_CALL},
+        strength=0.8,
+    ),
+    _sd15(
+        Mode.CONTROLNET_INPAINT, "ControlNetInpaint", "euler_a",
+        START | SIZE | {"mask_image": MASK, "control_image": CONTROL, **CONTROL_CALL}, strength=0.8, mask_blur=0,
+    ),
+]  # fmt: skip
+
+
+def _clip_with_text_model(pipeline: Any) -> None:
+    object.__setattr__(pipeline.text_encoder, "text_model", pipeline.text_encoder)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_an_image_equals_that_of_bare_diffusers(
+    case: Case, catalogue: Catalogue, pool: Pool, storage: Storage
+) -> None:
+    fields: dict[str, Any] = dict(case.fields)
+    controlnet = None
+    if "controlnet" in case.mode:
+        row = catalogue.controlnet(f"{case.family}-hint")
+        controlnet = getattr(diffusers, FAMILIES[case.family].controlnet).from_pretrained(row.source)
+        fields["control_fields"] = CONTROL_FIELDS
+    common: dict[str, Any] = {**TEXTS, "num_inference_steps": case.steps}
+    job = make_job(catalogue, case.family, case.mode, scheduler=case.scheduler, **common, **fields)
+
+    ours = generate_pixels(job, pool, storage)
+
+    theirs = paint(
+        Path(catalogue.model(model_of(catalogue, case.family)).source),
+        case.pipeline,
+        {**common, **case.call},
+        scheduler=case.scheduler,
+        seed=7,
+        controlnet=controlnet,
+        prepare=_clip_with_text_model if "clip_skip" in case.call else None,
+    )
+    if "mask_image" in case.call:  # what the mask leaves black is the input's
+        theirs = Image.composite(theirs, IMAGE, MASK)
+    assert np.array_equal(ours, np.asarray(theirs))
+
+
+def test_every_mode_of_every_untrained_family_is_compared() -> None:
+    every = {(family.id, mode) for family in FAMILIES.values() for mode in family.modes}
+    assert {(case.family, case.mode) for case in CASES} == {
+        (family, mode) for family, mode in every if family not in TRAINED_FAMILIES
+    }
