@@ -7,7 +7,9 @@ or a published architecture by its name.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import get_args
 
 from pydantic import ValidationError
@@ -16,7 +18,8 @@ from cli.sizes import Sizes
 from contracts.byte_sizes import read_size
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.families import Task
-from contracts.errors import DarkroomError, InvalidRequest
+from contracts.errors import DarkroomError, InvalidRequest, NotFound
+from contracts.memory.card import Card, describe_card
 from contracts.memory.components import ModelComponents
 from contracts.memory.plan import PlacedComponent, Plan, Policy, T5Policy, Workload, gib, workload_of
 from contracts.memory.planner import candidates, plan
@@ -40,10 +43,15 @@ _VALUE_BYTES = {"auto": 2, "bfloat16": 2, "float16": 2, "float32": 4}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
     known = ", ".join(architecture.id for architecture in read_architectures())
-    parser.add_argument(
-        "--model", required=True, help=f"id in the catalogue, or a published architecture: {known}"
+    parser.add_argument("--model", help=f"id in the catalogue, or a published architecture: {known}")
+    memory = parser.add_mutually_exclusive_group()
+    memory.add_argument(
+        "--card", type=parse_card, metavar="SIZE", help="memory that a CUDA card is sold with, for example 24GiB"
     )
-    parser.add_argument("--budget", required=True, type=parse_bytes, help="device memory, for example 12GiB")
+    memory.add_argument(
+        "--budget", type=parse_bytes, metavar="SIZE", help="device memory that plans may use, for example 12GiB"
+    )
+    parser.add_argument("--list", action="store_true", help="list the published architectures with their sizes")
     parser.add_argument("--task", choices=[task.value for task in Task], default="txt2img", help="(%(default)s)")
     parser.add_argument("--width", type=int, help="pixels; default: the model's")
     parser.add_argument("--height", type=int, help="pixels; default: the model's")
@@ -68,6 +76,11 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         RuntimeError: the request is invalid, or no plan fits; the message is one line.
     """
+    if arguments.list:
+        print("\n".join(_published()))
+        return
+    if arguments.model is None or (arguments.card is None and arguments.budget is None):
+        raise RuntimeError("name --model, and --card or --budget; `darkroom plan --list` lists published models")
     try:
         components, workload, reasons = _describe(arguments)
     except InvalidRequest as error:
@@ -84,11 +97,48 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.host_memory,
         cudnn=arguments.device == "cuda",
     )
-    chosen = plan(components, workload, arguments.budget, policy)
-    alternatives = candidates(components, workload, arguments.budget, policy) if arguments.candidates else []
-    print("\n".join([*describe(chosen, components, workload, reasons), *_list(alternatives)]))
+    card = None if arguments.card is None else describe_card(arguments.card)
+    budget = arguments.budget if card is None else card.budget_bytes
+    chosen = plan(components, workload, budget, policy)
+    alternatives = candidates(components, workload, budget, policy) if arguments.candidates else []
+    lines = [*_of_card(card), *describe(chosen, components, workload, reasons)]
+    print("\n".join([*lines, *_gains(chosen, components, workload, policy), *_list(alternatives)]))
     if not chosen.fits:
         raise RuntimeError(chosen.reason)
+
+
+def _published() -> Iterator[str]:
+    """The published architectures, with the bytes of their weights in 16 bits."""
+    rows = [("name", "family", "in 16 bits", "checkpoints")]
+    for architecture in read_architectures():
+        size = gib(2 * architecture.values)
+        rows.append((architecture.id, architecture.family, size, ", ".join(architecture.sources)))
+    yield from _table(rows)
+
+
+def _of_card(card: Card | None) -> Iterator[str]:
+    """Where the memory of a card goes that plans cannot use."""
+    if card is not None:
+        yield (
+            f"a card of {gib(card.card_bytes)} gives plans {gib(card.budget_bytes)}: "
+            f"less {gib(card.driver_bytes)} for its driver, {gib(card.context_bytes)} for CUDA's context, "
+            f"{gib(card.margin_bytes)} left free"
+        )
+
+
+def _gains(chosen: Plan, components: ModelComponents, workload: Workload, policy: Policy) -> Iterator[str]:
+    """What each further option would win; all of them change images."""
+    options = {
+        "--allow-fp8": replace(policy, allow_fp8=True),
+        "--allow-drop-t5": replace(policy, allow_drop_t5=True),
+    }
+    for option, allowed in options.items():
+        if allowed == policy:
+            continue
+        other = plan(components, workload, chosen.budget_bytes, allowed)
+        is_better = other.fits and (not chosen.fits or other.extra_seconds < chosen.extra_seconds)
+        if is_better:
+            yield f"with {option}: +{other.extra_seconds:g} s ({other.name}); changes images"
 
 
 def _option(field: str) -> str:
@@ -110,6 +160,11 @@ def parse_bytes(text: str) -> int:
     if not size:
         raise argparse.ArgumentTypeError(f"must be a size such as 12GiB or 500MB, got {text!r}")
     return size
+
+
+def parse_card(text: str) -> int:
+    """Bytes of a card's memory; its maker's `24GB` is 24 GiB. Raises as `parse_bytes`."""
+    return parse_bytes(re.sub(r"(?<=[0-9 ])GB$", "GiB", text.strip(), flags=re.IGNORECASE))
 
 
 def _positive(text: str) -> int:
@@ -180,10 +235,18 @@ def _find(name: str) -> tuple[Catalogue, ModelSpec, bool]:
     catalogue = read_checked_catalogue(SharedSettings().catalogue)
     architectures = {architecture.id: architecture for architecture in read_architectures()}
     if name in {model.id for model in catalogue.models} or name not in architectures:
-        return catalogue, catalogue.model(name), False
+        return catalogue, _model(catalogue, name, architectures), False
     published = architectures[name]
     model = ModelSpec(id=name, family=published.family, source=published.sources[0])
     return catalogue.model_copy(update={"models": (*catalogue.models, model)}), model, True
+
+
+def _model(catalogue: Catalogue, name: str, published: Iterable[str]) -> ModelSpec:
+    try:
+        return catalogue.model(name)
+    except NotFound as error:
+        known = ", ".join([*(model.id for model in catalogue.models), *published])
+        raise RuntimeError(f"{error}; there are {known}") from None
 
 
 def _job(arguments: argparse.Namespace, catalogue: Catalogue, model: ModelSpec) -> JobParameters:

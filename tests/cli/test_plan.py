@@ -55,6 +55,30 @@ def test_it_counts_local_files_and_the_requests_controlnets_and_loras(
     assert "denoiser streamed" in printed
 
 
+def test_a_card_gives_less_than_it_is_sold_with_and_options_that_would_win_time_are_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["plan", "--model", "flux.1-dev", "--card", "24GB"]) == 0  # as its maker writes 24 GiB
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(
+        "a card of 24.0 GiB gives plans 22.5 GiB: less 0.5 GiB for its driver, 0.5 GiB for CUDA"
+    )
+    (extra,) = (line for line in lines if line.startswith("extra:"))
+    assert float(extra.split()[2]) > 30  # the transformer is streamed
+    (gain,) = (line for line in lines if line.startswith("with "))
+    assert gain.startswith("with --allow-fp8: +0 s (")
+    assert main(["plan", "--model", "flux.1-dev", "--card", "80GiB"]) == 0
+    assert "with --" not in capsys.readouterr().out
+
+
+def test_published_architectures_are_listed_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--list"]) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert names == ["name", "flux.1-dev", "flux.1-schnell", "sd3-medium", "sd3.5-large", "sdxl"]
+    assert main(["plan", "--model", "flux.1-schnell", "--card", "48GiB"]) == 0
+    assert "all resident" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("budget_mib", [8, 14, 64])
 @pytest.mark.parametrize("family", TRAINED_FAMILIES)
 def test_it_prints_the_plan_that_the_api_makes_for_a_worker_with_that_budget(
@@ -100,6 +124,10 @@ def test_an_unknown_controlnet_is_assumed_to_be_as_large_as_its_familys_largest(
         (["--model", "sdxl", "--budget", "8GiB", "--lora", "none"], "--lora: unknown LoRA 'none'"),
         (["--model", "sdxl", "--budget", "8GiB", "--task", "controlnet"], "--controlnet: "),
         (["--model", "none", "--budget", "8GiB"], "model 'none' does not exist"),
+        (
+            ["--model", "sdxl"],
+            "name --model, and --card or --budget; `darkroom plan --list` lists published models",
+        ),
     ],
 )
 def test_a_request_that_cannot_run_prints_one_line_and_exits_with_1(

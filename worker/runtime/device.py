@@ -20,14 +20,13 @@ import torch
 
 from contracts.catalogue.catalogue import ModelSpec
 from contracts.errors import DarkroomError
+from contracts.memory.card import budget_of_card
 from worker.runtime.host_environment import sign_of_gpu
 
 _log = logging.getLogger(__name__)
 
 #: CUDA's major version -> the oldest NVIDIA driver that runs it (NVIDIA's table of minor version compatibility).
 _MIN_DRIVERS: Mapping[str, str] = {"12": "525", "13": "580"}
-#: Free device memory that plans leave alone: kernels are loaded when first used, and come on top of the context.
-_MARGIN_SHARE, _MIN_MARGIN_BYTES, _MAX_MARGIN_BYTES = 0.02, 2**28, 2**30
 #: Memory that other processes may hold without a warning: a small desktop.
 _TOLERATED_BYTES = 2**28
 
@@ -105,12 +104,6 @@ def usable_bytes(device: torch.device) -> int:
         free, total = torch.cuda.mem_get_info(device)
         return budget_of_card(free + torch.cuda.memory_reserved(device), total)
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-
-
-def budget_of_card(free_bytes: int, total_bytes: int) -> int:
-    """What plans may use of a card with so much free memory."""
-    margin = min(max(int(_MARGIN_SHARE * total_bytes), _MIN_MARGIN_BYTES), _MAX_MARGIN_BYTES)
-    return max(0, free_bytes - margin)
 
 
 def bytes_of_others(device: torch.device) -> int:

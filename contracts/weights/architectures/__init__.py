@@ -16,6 +16,9 @@ from typing import Any
 
 from contracts.weights.parameter_counts import ParameterCount
 
+#: Architectures of a family whose sizes are at least this alike can stand for one another.
+_SAME_SIZE = 0.99
+
 
 @dataclass(frozen=True)
 class ControlNet:
@@ -62,11 +65,14 @@ def read_architectures() -> tuple[Architecture, ...]:
 
 
 def find_architecture(family: str, source: str) -> Architecture | None:
-    """The architecture of a checkpoint on a hub: the one that names it, else the only one of its family."""
+    """The architecture of a checkpoint on a hub: the one that names it, else that of its family.
+
+    Where a family has several, the largest if all have nearly the same size; else None.
+    """
     of_family = [architecture for architecture in read_architectures() if architecture.family == family]
     named = [architecture for architecture in of_family if source in architecture.sources]
-    found = named or of_family
-    return found[0] if len(found) == 1 else None
+    found = sorted(named or of_family, key=lambda architecture: architecture.values)
+    return found[-1] if found and found[0].values > _SAME_SIZE * found[-1].values else None
 
 
 def find_controlnet(family: str, source: str) -> ControlNet | None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from contracts.memory.card import budget_of_card
 from worker.runtime import device as devices
-from worker.runtime.device import DeviceUnavailable, budget_of_card, claim_card, pick_device
+from worker.runtime.device import DeviceUnavailable, claim_card, pick_device
 
 GIB = 2**30
 
