@@ -16,6 +16,8 @@ DEADLINE_MARGIN = 1.5
 _DEADLINE_TOLERANCE = 0.9
 #: Future jobs also gain from work saved now, so joining pays a little more than the waiting jobs alone show.
 _EXPECTED_JOBS = 3
+#: A turn is kept for so many times the seconds of the move to it, so that moves take a fifth of the time at most.
+MOVES_TO_KEEP = 4.0
 #: Share of its seconds by which calls that are not urgent may delay an urgent call.
 _URGENT_ALLOWANCE = 0.1
 

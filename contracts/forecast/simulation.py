@@ -53,6 +53,8 @@ class _Backlog:
         self._floors, self._owed = list(snapshot.floors), list(snapshot.owed)
         self._owed_share = snapshot.lower_tier_share / (1 - snapshot.lower_tier_share)
         self._overdue_seconds = snapshot.overdue_seconds
+        #: Job that must run alone -> the worker that claims nothing until its own jobs have ended.
+        self._awaited_by: dict[str, SimulatedWorker] = {}
         #: Tier -> (owner, model) -> its jobs, the oldest first.
         self._queues: list[dict[tuple[str, str], deque[QueuedJob]]] = [{} for _ in TIERS]
         jobs = [job for queue in snapshot.queues for job in queue.jobs if not job.unknown]
@@ -68,28 +70,38 @@ class _Backlog:
             job = self._next(tier, worker, at)
             if job is None:
                 continue
+            if job.alone and worker.in_flight:
+                self._awaited_by[job.id] = worker
+                return None
             for lower in range(tier + 1, len(TIERS)):
                 job = self._overtaking(lower, job, worker, at) or job
-            self._queues[job.tier][job.owner, job.model].popleft()
+            self._queues[job.tier][job.owner, job.model].remove(job)
             self._charge(job)
             return job
         return None
 
     def _next(self, tier: int, worker: SimulatedWorker, at: float) -> QueuedJob | None:
         """By accounts, then by age: the first whose model is warm or that is overdue, before all others."""
-        heads = [queue[0] for queue in self._queues[tier].values() if queue and queue[0].ready_in_seconds <= at]
+        firsts = (self._first(queue, worker) for queue in self._queues[tier].values())
+        heads = [job for job in firsts if job is not None and job.ready_in_seconds <= at]
         heads.sort(key=lambda job: (self._account(tier, job.owner), -job.age_seconds))
         for job in heads:
             if job.model in worker.warm or job.age_seconds + at > self._overdue_seconds:
                 return job
         return heads[0] if heads else None
 
+    def _first(self, queue: deque[QueuedJob], worker: SimulatedWorker) -> QueuedJob | None:
+        """The first job of a queue for which no other worker makes room."""
+        if not worker.in_flight:
+            return queue[0] if queue else None
+        return next((job for job in queue if self._awaited_by.get(job.id, worker) is worker), None)
+
     def _overtaking(self, lower: int, job: QueuedJob, worker: SimulatedWorker, at: float) -> QueuedJob | None:
         """The job of a lower tier that goes first: the tier is owed its seconds, and its owner has used less."""
         if self._owed[lower] <= 0 or not worker.has_room(lower):
             return None
         other = self._next(lower, worker, at)
-        if other is None or other.cost.mean_seconds > self._owed[lower]:
+        if other is None or other.cost.mean_seconds > self._owed[lower] or (other.alone and worker.in_flight):
             return None
         has_used_less = self._account(lower, other.owner) < self._account(job.tier, job.owner)
         return other if has_used_less else None

@@ -31,6 +31,7 @@ class QueuedJob:
         ready_in_seconds: until it can be claimed: its files are being prepared, or its worker has died and its
             lease must expire.
         unknown: why nobody can say when it begins; empty otherwise.
+        alone: it runs on a worker that has no other jobs: it may be what ended the last one.
     """
 
     id: str
@@ -45,6 +46,7 @@ class QueuedJob:
     worker: str | None = None
     ready_in_seconds: float = 0.0
     unknown: str = ""
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class WorkerState:
         claims: whether it takes further jobs; a paused one, or one that must stop, only ends what it has begun.
         max_jobs: in flight, of one tier and those above it.
         max_rows: of one joined call.
-        warm: models that are loaded.
+        warm: models that are loaded, the least recently used first.
         budget_bytes: device memory for weights; None: no limit.
         model_bytes: model -> device memory of its weights, of models that were loaded.
     """
@@ -64,7 +66,7 @@ class WorkerState:
     claims: bool = True
     max_jobs: int = _MAX_JOBS
     max_rows: int = _MAX_ROWS
-    warm: frozenset[str] = frozenset()
+    warm: Sequence[str] = ()
     budget_bytes: int | None = None
     model_bytes: Mapping[str, int] = field(default_factory=dict)
 
@@ -229,7 +231,7 @@ def _worker(found: Mapping[str, Any]) -> WorkerState:
         claims=state.get("state", "idle") in _CLAIMING and not found.get("drained"),
         max_jobs=int(state.get("max_jobs") or _MAX_JOBS),
         max_rows=int(state.get("max_rows") or _MAX_ROWS),
-        warm=frozenset(warm),
+        warm=tuple(warm),
         budget_bytes=state.get("budget_bytes"),
         model_bytes=bytes_of if isinstance(bytes_of, dict) else {},
     )
@@ -258,6 +260,7 @@ def _job(found: Mapping[str, Any], measurements: Measurements, now: float, live:
         worker=worker,
         ready_in_seconds=ready_in_seconds,
         unknown=unknown,
+        alone=bool(found.get("solo")),
     )
 
 

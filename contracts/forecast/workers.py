@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from contracts.forecast.serving_order import DEADLINE_MARGIN, Joining, is_at_risk, order_key
+from contracts.forecast.serving_order import DEADLINE_MARGIN, MOVES_TO_KEEP, Joining, is_at_risk, order_key
 from contracts.forecast.snapshot import QueuedJob, WorkerState
+from contracts.memory.seconds import move_seconds
 
 #: Groups beside the first that get a part of the time.
 _MAX_OTHERS = 3
@@ -66,11 +67,15 @@ class SimulatedWorker:
     at: float = 0.0
     _served: list[tuple[Sequence[JobInFlight], float]] = field(default_factory=list)
     _leads: dict[str, float] = field(default_factory=dict)
+    #: The model that is served, and until when it is served rather than another that would have to be moved in.
+    _turn: str | None = None
+    _kept_until: float = 0.0
 
     def __post_init__(self) -> None:
         self._warm = dict.fromkeys(self.state.warm)
         #: Reports are some seconds old: what has made a step is loaded.
         self._warm |= dict.fromkeys(one.job.model for one in self.in_flight if one.job.steps_done > 0)
+        self._turn = next((one.job.model for one in self._order() if one.job.steps_done > 0), None)
 
     @property
     def warm(self) -> dict[str, None]:
@@ -79,6 +84,8 @@ class SimulatedWorker:
 
     def has_room(self, tier: int) -> bool:
         """Whether it may take one more job of this tier."""
+        if any(one.job.alone for one in self.in_flight):
+            return False
         return self.state.max_jobs > sum(one.job.tier <= tier for one in self.in_flight)
 
     def begin(self, job: QueuedJob) -> None:
@@ -97,8 +104,8 @@ class SimulatedWorker:
         order = self._order()
         if not order:
             return None
-        first = order[0]
-        self._load(first)
+        first = self._first(order)
+        self._enter(first)
         sharers = self._others(first, order)
         main_share = 1.0 - sum(share for _, share in sharers)
         self._served = [(self._group(first, order), main_share), *sharers]
@@ -135,6 +142,13 @@ class SimulatedWorker:
             return one.job.tier, one.job.id not in at_risk, seconds
 
         return sorted(can_run, key=key)
+
+    def _first(self, order: Sequence[JobInFlight]) -> JobInFlight:
+        """The most urgent job; soon after weights were moved in, rather one of its tier that needs these."""
+        best = order[0]
+        if self.at >= self._kept_until:
+            return best
+        return next((one for one in order if (one.job.tier, one.job.model) == (best.job.tier, self._turn)), best)
 
     def _at_risk(self, jobs: Sequence[JobInFlight]) -> set[str]:
         found, busy_seconds = set(), 0.0
@@ -223,6 +237,19 @@ class SimulatedWorker:
         self._leads[owner] = self._leads.get(owner, 0.0) + seconds
 
     # -- models ---------------------------------------------------------------------------------------
+
+    def _enter(self, one: JobInFlight) -> None:
+        """Have a job's model on the device: loaded, or moved in where it has no room beside the one before."""
+        model = one.job.model
+        if model in self._warm and model != self._turn and self._turn is not None:
+            sizes, budget = self.state.model_bytes, self.state.budget_bytes
+            together = {model, self._turn, *(other.job.model for other in self.in_flight)}
+            fits = budget is None or sum(sizes.get(name, 0) for name in together) <= budget
+            seconds = 0.0 if fits else move_seconds(sizes.get(model, 0))
+            one.own_seconds += seconds
+            self._kept_until = self.at + (1 + MOVES_TO_KEEP) * seconds
+        self._turn = model
+        self._load(one)
 
     def _load(self, one: JobInFlight) -> None:
         """Have a job's model loaded before its next step, if it is not."""

@@ -55,6 +55,7 @@ JOB_COSTS       = Key("darkroom:job_costs",                "hash",    "kept",   
 PAUSED          = Key("darkroom:paused",                   "hash",    "rows: until resumed",   "queue/operations")
 DRAINED         = Key("darkroom:drained",                  "hash",    "rows: until resumed",   "queue/operations")
 IDLE_WORKERS    = Key("darkroom:idle",                     "hash",    "rows: a few seconds",   "leases/claims")
+JOB_SEQUENCE    = Key("darkroom:job_sequence",             "string",  "kept",                  "leases/claims")
 RECORD_BYTES    = Key("darkroom:record_bytes",             "hash",    "rows: while not 0",     "queue/client")
 JOB_COUNTS      = Key("darkroom:census",                   "hash",    "kept",                  "queue/stats")
 WORKER          = Key("darkroom:worker:{id}",              "string",  "three heartbeats",      "processes/workers")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable
 
-#: A turn is kept for so many times the seconds of the move to it, so that moves take a fifth of the time at most.
-_MOVES_TO_KEEP = 4.0
+from contracts.forecast.serving_order import MOVES_TO_KEEP
+
 #: How long a turn waits while others are served, in seconds, and in moves if these take longer.
 _WAIT_SECONDS = 2.0
 _WAIT_MOVES = 16.0
@@ -49,7 +49,7 @@ class Turns:
         if turn == self.current:
             return
         move_seconds = self.move_seconds(turn)
-        kept_seconds = _MOVES_TO_KEEP * move_seconds
+        kept_seconds = MOVES_TO_KEEP * move_seconds
         if self.is_overdue(turn):
             kept_seconds = max(kept_seconds, _KEPT_SHARE * self._longest_wait(move_seconds))
         self._kept_until = self._served_seconds + kept_seconds

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 from contracts.errors import FailureCode, Unavailable
 from contracts.jobs.log_context import job_context
@@ -26,6 +27,9 @@ from worker.runtime.out_of_memory import DeviceFailed
 from worker.settings import WorkerSettings
 
 _log = logging.getLogger(__name__)
+
+#: A clock that differs by more was set, or is another server's after a failover.
+_CLOCK_STEP_SECONDS = 1.0
 
 
 class JobWork:
@@ -87,17 +91,39 @@ class JobWork:
             self._resources.counters.count("device_failures")
 
 
-def to_job(record: JobRecord, settings: WorkerSettings) -> Job:
+class QueueClock:
+    """The queue's clock, by this process' own: one offset for all jobs, so that they stay in their order.
+
+    An offset for each claim would differ by what reading its answer took, and turn round jobs of the same moment.
+    """
+
+    def __init__(self, own_clock: Callable[[], float] = time.monotonic) -> None:
+        self._own_clock = own_clock
+        self._offset_seconds: float | None = None
+
+    def local(self, at: float, now: float) -> float:
+        """When something was, on this process' clock.
+
+        Args:
+            at: seconds since 1970 on Redis' clock.
+            now: what that clock showed just now.
+        """
+        offset = self._own_clock() - now
+        if self._offset_seconds is None or abs(offset - self._offset_seconds) > _CLOCK_STEP_SECONDS:
+            self._offset_seconds = offset
+        return at + self._offset_seconds
+
+
+def to_job(record: JobRecord, settings: WorkerSettings, clock: QueueClock) -> Job:
     """A claimed job as the engine runs it; its times become those of this process' clock."""
     parameters, started_at = record.parameters, record.started_at or record.created_at
-    queue_seconds, now = started_at - record.created_at, time.monotonic()
     return Job(
         id=record.id,
         parameters=parameters,
-        queue_seconds=queue_seconds,
+        queue_seconds=started_at - record.created_at,
         owner=record.owner,
         tier=TIERS.index(record.priority),
         exact=not settings.may_join(parameters.batchable),
-        accepted_at=now - queue_seconds,
-        deadline_at=None if record.deadline_at is None else now + record.deadline_at - started_at,
+        accepted_at=clock.local(record.created_at, started_at),
+        deadline_at=None if record.deadline_at is None else clock.local(record.deadline_at, started_at),
     )

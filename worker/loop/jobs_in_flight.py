@@ -18,7 +18,7 @@ from worker.engine.job import JobInFlight
 from worker.generation.outputs import JobResult
 from worker.loop.completion import JobCompleter
 from worker.loop.heartbeat import Heartbeat
-from worker.loop.job_work import JobWork, to_job
+from worker.loop.job_work import JobWork, QueueClock, to_job
 from worker.loop.lookahead import Lookahead
 from worker.loop.progress import JobWatch, ProgressReporter
 from worker.runtime.out_of_memory import DeviceFailed
@@ -55,6 +55,7 @@ class JobsInFlight:
         self._engine, self._work, self._lookahead = engine, work, lookahead
         self._reporter, self._heartbeat, self._completer = reporter, heartbeat, completer
         self._settings, self._must_release = settings, must_release
+        self._clock = QueueClock()
         self._watches: dict[str, JobWatch] = {}
         self._completions: list[Future[None]] = []
 
@@ -64,7 +65,7 @@ class JobsInFlight:
         self._reporter.add(watch)
         self._heartbeat.hold(watch)
         self._watches[claim.job.id] = watch
-        job = to_job(claim.job, self._settings)
+        job = to_job(claim.job, self._settings, self._clock)
         self._engine.start(job, partial(self._work.run, watch), watch.stop_reason)
         if len(self._engine.jobs) > 1:  # others can be served meanwhile
             for flight in self._engine.jobs:

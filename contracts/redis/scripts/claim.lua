@@ -3,12 +3,13 @@
 -- With `peek` it leases nothing and returns the `ids` of the next jobs, up to `peek`, that lack nothing, and in `unready`
 -- what the others lack.
 -- Order: by tier, except that a lower tier goes first once it is owed the seconds of its next job, before owners who have
--- used more; within a tier by owners' accounts (accounts.lua), then by age. The first job whose model is warm, or that is
+-- used more; within a tier by owners' accounts (accounts.lua), then as they were accepted. The first job whose model is warm, or that is
 -- overdue (if `settled`), goes before jobs of models that would have to be loaded. Tiers without `room` are skipped, and
 -- so are jobs that need something (`needs`: models, ControlNets, LoRAs) in `deferred`. Something that the next job needs
 -- and that is not in `ready` is unready.
 -- A worker that an operator has drained gets nothing, and of models that are paused nobody gets a job.
--- A worker with jobs in flight leaves waiting jobs to workers that have none.
+-- A worker with jobs in flight leaves waiting jobs to workers that have none. For one that must run alone it claims
+-- nothing until its own have ended, and the others with jobs in flight pass the job over meanwhile.
 -- Cost: reads the names of a tier's waiting queues (model x owner) and the accounts; the heads of up to `scan_limit`
 -- queues whose owners' accounts are equal, and of the queues before the first warm or overdue one. While something is
 -- deferred, also the jobs that wait for it before the first that does not, up to MAX_PASSED_OVER of each queue; while
@@ -76,7 +77,7 @@ local function head(queue)
     local ids = redis.call('LRANGE', KEY.rq_queue .. queue, passed_over, last)
     if #ids == 0 then break end
     for _, id in ipairs(ids) do
-      local job = redis.call('HMGET', job_key(id), 'state', 'created_at', 'model', 'needs', 'solo')
+      local job = redis.call('HMGET', job_key(id), 'state', 'created_at', 'model', 'needs', 'solo', 'sequence')
       local model = text(job[3])
       local needs = strings(job[4], { model })
       if job[1] ~= 'queued' and not is_unknown(id, job[1]) then
@@ -87,6 +88,7 @@ local function head(queue)
         passed_over = passed_over + 1
       else
         local found = { queue = queue, id = id, since = number(job[2], 0), model = model, needs = needs }
+        found.sequence = number(job[6], 0)  -- a job of an earlier release has none, and is older than those that do
         found.alone = job[5] and true or false
         return found, true
       end
@@ -126,6 +128,12 @@ local function queues_of(tier)
   return queues
 end
 
+-- Whether a job was accepted before another: clocks may be set back, the sequence never.
+local function is_older(a, b)
+  if a.sequence ~= b.sequence then return a.sequence < b.sequence end
+  return a.since < b.since or (a.since == b.since and a.id < b.id)
+end
+
 -- The heads of the queues whose accounts equal that of queues[index], the oldest first; and the index of the next queue.
 -- Of more than `scan_limit` such queues, those without a head aside, the others are passed over this time.
 local function equal_heads(queues, index, tier)
@@ -142,7 +150,7 @@ local function equal_heads(queues, index, tier)
     end
     index = index + 1
   end
-  table.sort(heads, function(a, b) return a.since < b.since or (a.since == b.since and a.id < b.id) end)
+  table.sort(heads, is_older)
   return heads, index
 end
 
@@ -181,7 +189,7 @@ local function lease(job)
   enter(job.id, 'running')
   redis.call('HSET', key, 'lease', execution, 'worker', arguments.worker, 'started_at', stamp(started))
   local attempt = redis.call('HINCRBY', key, 'attempts', 1)
-  redis.call('HDEL', key, 'preparing', 'retrying_since')
+  redis.call('HDEL', key, 'preparing', 'retrying_since', 'awaited_by', 'awaited_until')
   emit(job.id, 'started', { attempt = attempt, worker = arguments.worker })
   charge_owner(job)
   return { id = job.id, alone = job.alone }
@@ -267,12 +275,24 @@ local function are_enough(idle)
   return enough
 end
 
+-- Whether another worker makes room for a job that must run alone.
+local function is_awaited_by_other(job)
+  local found = redis.call('HMGET', job_key(job.id), 'awaited_by', 'awaited_until')
+  return found[1] and found[1] ~= arguments.worker and number(found[2], 0) > started
+end
+
+-- Claim nothing until the jobs in flight have ended; asked again and again, so that the note outlives its worker briefly.
+local function await(job)
+  redis.call('HSET', job_key(job.id), 'awaited_by', arguments.worker, 'awaited_until', stamp(started + arguments.lease_seconds))
+  return { must_run_alone = true }
+end
+
 -- The next job for this worker.
 local function choose()
   local idle = arguments.in_flight > 0 and idle_workers() or {}
   if idle[1] and are_enough(idle) then return nil end
   local job = next_of_all()
-  while job and job.alone and leave_to(idle, job) do
+  while job and job.alone and arguments.in_flight > 0 and (leave_to(idle, job) or is_awaited_by_other(job)) do
     passed[job.id] = true
     job = next_of_all()
   end
@@ -297,7 +317,7 @@ local function claim()
     if was_idle then redis.call('PUBLISH', KEY.wake_jobs, job.id) end
     return { unready = unready }
   end
-  if job.alone and arguments.in_flight > 0 then return { must_run_alone = true } end
+  if job.alone and arguments.in_flight > 0 then return await(job) end
   return lease(job)
 end
 

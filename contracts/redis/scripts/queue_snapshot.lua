@@ -20,7 +20,7 @@ end
 local function running_jobs()
   local running, leases = {}, redis.call('ZRANGE', KEY.leases, 0, MAX_RUNNING - 1, 'WITHSCORES')
   for index = 1, #leases, 2 do
-    local job = job_of(leases[index], { 'work', 'progress', 'worker', 'owner', 'priority', 'created_at', 'deadline_at' })
+    local job = job_of(leases[index], { 'work', 'progress', 'worker', 'owner', 'priority', 'created_at', 'deadline_at', 'solo' })
     job.tier, job.lease_until, job.worker = job.priority, tonumber(leases[index + 1]), text(job.worker)
     running[#running + 1] = job
   end
@@ -39,7 +39,7 @@ local function read_tier(tier, queues)
     local model, owner = string.match(name, pattern)
     local queue = { tier = tier, owner = text(owner), length = redis.call('LLEN', KEY.rq_queue .. name), jobs = {} }
     for _, id in ipairs(redis.call('LRANGE', KEY.rq_queue .. name, 0, each - 1)) do
-      local job = job_of(id, { 'work', 'created_at', 'deadline_at', 'preparing' })
+      local job = job_of(id, { 'work', 'created_at', 'deadline_at', 'preparing', 'solo' })
       job.tier, job.owner = tier, queue.owner
       queue.jobs[#queue.jobs + 1] = job
     end

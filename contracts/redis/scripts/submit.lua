@@ -73,7 +73,8 @@ for _, input in ipairs(inputs) do redis.call('HINCRBY', KEY.input_holders, input
 if #inputs > 0 then redis.call('HSET', key, 'inputs', cjson.encode(inputs)) end
 
 local accepted = now()
-redis.call('HSET', key, 'created_at', stamp(accepted), unpack(flatten(arguments.fields)))
+redis.call('HSET', key, 'created_at', stamp(accepted), 'sequence', redis.call('INCR', KEY.job_sequence),
+           unpack(flatten(arguments.fields)))
 redis.call('HSET', rq_key(id), unpack(flatten(arguments.rq)))
 redis.call('SADD', KEY.rq_queues, KEY.rq_queue .. queue)
 redis.call('RPUSH', KEY.rq_queue .. queue, id)

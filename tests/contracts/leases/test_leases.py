@@ -11,7 +11,7 @@ from contracts.jobs.events import read_events
 from contracts.jobs.receipt import Receipt, Weights
 from contracts.jobs.records import JobError, JobState, Measured, Position, Progress
 from contracts.leases.claim import Report
-from contracts.leases.criteria import ClaimCriteria
+from contracts.leases.criteria import ClaimCriteria, MustRunAlone
 from contracts.queue.client import JobQueue
 from contracts.queue.eta import UNMEASURED
 from tests.support.claims import MakeClaims, let_leases_expire, reports, take, take_all
@@ -238,6 +238,32 @@ def test_waiting_times_are_estimated_from_the_measured_step_times(
     assert places[0] is None
     assert [place.ahead for place in places[1:] if place] == [0, 1]
     assert [place.eta_seconds for place in places[1:] if place] == pytest.approx([2.0, 4.0])
+
+
+def test_one_busy_worker_makes_room_for_a_job_that_must_run_alone_and_the_others_go_on(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
+    suspect, others = queue.submit(parameters()), [queue.submit(parameters()) for _ in range(3)]
+    first, second, third = make_claims("first"), make_claims("second"), make_claims("third")
+    assert first.release(take(first), device_failed=True)
+    busy = ClaimCriteria(in_flight=1)
+    for _ in range(2):
+        with pytest.raises(MustRunAlone):
+            first.claim(busy)
+        assert take(second, busy).job.id == others.pop(0).id
+    alone = take(third, ClaimCriteria())  # one without jobs need not wait for the other
+    assert (alone.job.id, alone.alone) == (suspect.id, True)
+    assert take(first, busy).job.id == others[0].id
+
+
+def test_jobs_are_claimed_as_they_were_accepted_though_clocks_were_set_back_meanwhile(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
+    jobs = [queue.submit(parameters(), owner=owner) for owner in "cab"]
+    for number, job in enumerate(jobs):
+        queue.connection.hset(f"darkroom:job:{job.id}", "created_at", job.created_at - number)
+    claims = make_claims()
+    assert [take(claims).job.id for _ in jobs] == [job.id for job in jobs]
 
 
 def test_a_job_whose_devices_fail_is_requeued_alone_and_fails_after_the_limit(

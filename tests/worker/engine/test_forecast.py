@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
 from contracts.forecast.costs import JobCost, Measurements
 from contracts.forecast.simulation import simulate
 from contracts.forecast.snapshot import QueuedJob, Snapshot, WaitingQueue, WorkerState
+from contracts.memory.seconds import move_seconds
 from worker.engine.costs import CallCosts
 from worker.engine.policy import StepPolicy, Waiting
 
@@ -97,9 +99,7 @@ class Service:
         running = [job.queued(now) for job in alive if job.worker is not None]
         waiting = [job.queued(now) for job in alive if job.worker is None]
         queues = [WaitingQueue(job.tier, job.owner, 1, [job]) for job in waiting]
-        workers = [
-            WorkerState(str(n), max_jobs=self.max_jobs, warm=frozenset("ab")) for n in range(len(self.policies))
-        ]
+        workers = [WorkerState(str(n), max_jobs=self.max_jobs, warm="ab") for n in range(len(self.policies))]
         counts = [sum(job.tier == tier for job in waiting) for tier in range(3)]
         return Snapshot(
             now, NOTHING, workers, running, queues, [dict(self.accounts)] * 3, [0.0] * 3, [0.0] * 3, counts
@@ -229,3 +229,53 @@ def test_a_low_job_behind_four_of_100_steps_is_told_of_its_small_share() -> None
     found = errors([*jobs, SimulatedJob("low", "large", 20, tier=2, at=0.05)])
 
     assert found[-1] < 0.25
+
+
+def _snapshot_of(running: Sequence[QueuedJob], waiting: Sequence[QueuedJob], **worker: Any) -> Snapshot:
+    states = [WorkerState("0", **{"warm": "ab", **worker})]
+    queues = [WaitingQueue(job.tier, job.owner, 1, [job]) for job in waiting]
+    zeros = [0.0] * 3
+    return Snapshot(0.0, NOTHING, states, running, queues, [{}] * 3, zeros, zeros, [0, len(waiting), 0])
+
+
+def test_a_job_that_must_run_alone_waits_for_all_that_its_worker_has_begun_and_nothing_joins_it() -> None:
+    first = SimulatedJob("first", "small", 100, worker=0).queued(0.0)
+    alone = replace(SimulatedJob("alone", "small", 100, at=-2.0).queued(0.0), alone=True)
+    later = SimulatedJob("later", "small", 10, at=-1.0).queued(0.0)
+    found = simulate(_snapshot_of([first], [alone, later]))
+    seconds = first.cost.alone_seconds
+    assert found["first"].end_seconds == pytest.approx(seconds)
+    assert found["alone"].claim_seconds == pytest.approx(seconds)
+    assert found["later"].claim_seconds == pytest.approx(2 * seconds)
+    ordinary = simulate(_snapshot_of([first], [replace(alone, alone=False), later]))
+    assert ordinary["later"].claim_seconds == 0.0
+
+
+def test_weights_that_must_be_moved_in_take_their_time() -> None:
+    served = SimulatedJob("served", "small", 10, worker=0, done=1).queued(0.0)
+    other = SimulatedJob("other", "other model", 100, worker=0).queued(0.0)
+    sizes = {"a": 20 * 10**9, "b": 20 * 10**9}
+    both_fit = simulate(_snapshot_of([served, other], [], budget_bytes=50 * 10**9, model_bytes=sizes))
+    one_fits = simulate(_snapshot_of([served, other], [], budget_bytes=30 * 10**9, model_bytes=sizes))
+    assert one_fits["served"].end_seconds == pytest.approx(both_fit["served"].end_seconds)
+    assert one_fits["other"].end_seconds == pytest.approx(
+        both_fit["other"].end_seconds + move_seconds(sizes["b"]), rel=0.01
+    )
+
+
+def test_owners_who_take_turns_with_models_that_have_no_room_beside_each_other_are_all_served() -> None:
+    jobs = [
+        SimulatedJob(str(number), "other model" if number % 2 else "small", 50, worker=0, owner=str(number))
+        for number in range(8)
+    ]
+    found = simulate(
+        _snapshot_of(
+            [job.queued(0.0) for job in jobs],
+            [],
+            budget_bytes=30 * 10**9,
+            model_bytes=dict.fromkeys("ab", 20 * 10**9),
+        )
+    )
+    assert found.keys() == {job.id for job in jobs}
+    seconds = sum(job.cost.alone_seconds for job in jobs)
+    assert seconds < max(one.end_seconds for one in found.values()) < seconds + 20 * move_seconds(20 * 10**9)

@@ -23,6 +23,7 @@ from tests.support.workers import after_each_step, at_step, make_consumer, send_
 from worker.engine.engine import Engine
 from worker.engine.job import JobInFlight
 from worker.generation.generate import JobGeneration
+from worker.loop.job_work import QueueClock
 from worker.pool.model import LoadedModel
 from worker.pool.pool import Pool
 from worker.runtime.out_of_memory import DeviceFailed
@@ -246,3 +247,16 @@ def test_a_bug_that_ends_one_job_does_not_cost_another_its_completion(
 
     (second,) = set(ids) - set(first)
     assert queue.fetch(second).state is JobState.COMPLETED
+
+
+def test_the_order_of_jobs_does_not_depend_on_how_long_their_claims_took_to_read() -> None:
+    clock = QueueClock(iter([2.5, 3.0]).__next__)
+    first = clock.local(1000.0, now=1002.0)  # read half a second after it was claimed, and the second at once
+    second = clock.local(1000.001, now=1003.0)
+    assert second - first == pytest.approx(0.001)
+
+
+def test_a_clock_that_was_set_is_believed() -> None:
+    clock = QueueClock(iter([0.0, 10.0]).__next__)
+    assert clock.local(990.0, now=1000.0) == -10.0
+    assert clock.local(4990.0, now=5000.0) == 0.0
