@@ -35,6 +35,7 @@ from app.routes import (
     openai,
     page,
     plan,
+    provenance,
     tasks,
     uploads,
     webhook_secrets,
@@ -81,7 +82,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_middleware(PublicUrlMiddleware, url=settings.public_base)
     for module in (images, events):
         app.include_router(module.router)
-    for module in (health, metrics):
+    for module in (health, metrics, provenance):
         app.include_router(module.router, dependencies=[KNOWN_PARAMETERS_ONLY], responses=problems(422))
     admin = (admin_jobs, admin_queues, admin_usage)
     for module in (tasks, plan, jobs, uploads, loras, catalogue, webhook_secrets, openai, huggingface, *admin):

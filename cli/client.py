@@ -122,6 +122,10 @@ class Client:
         """Remove an uploaded LoRA."""
         self._request("DELETE", f"/v1/loras/{quote(name, safe='')}", headers=self._headers)
 
+    def root_certificate(self) -> str:
+        """Return the certificate at the root of the service's signatures, PEM."""
+        return self._request("GET", "/.well-known/darkroom/credentials.pem").text
+
     def _call(self, method: str, path: str, **options: Any) -> Json:
         answer: Json = self._request(method, path, headers=self._headers, **options).json()
         return answer

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from pydantic import ValidationError
 
-from cli import admin, check, generate, hub, jobs, keys, loras, plan, webhooks
+from cli import admin, check, generate, hub, jobs, keys, loras, plan, verify, webhooks
 from cli.client import Client, ServiceError
 from cli.env_file import load_env_file
 from cli.redis_access import default_data
@@ -100,6 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
     plan.add_arguments(commands.add_parser("plan", help="show the memory plan of a model within a budget"))
     webhooks.add_arguments(commands.add_parser("webhooks", help="show or replace the secret that signs webhooks"))
 
+    verify.add_arguments(commands.add_parser("verify", help="check how an image was made, by its signature"))
     loras.add_arguments(commands.add_parser("loras", help="add, list and remove LoRAs"))
     hub.add_arguments(commands.add_parser("hub", help="list and update the commits of hub repositories"))
 

@@ -11,9 +11,17 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_origin
+from typing import Any, Literal, Self, get_origin
 
-from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -141,6 +149,22 @@ class SharedSettings(Settings):
     webhook_previous_secret: SecretStr | None = Field(
         None, description="the secret before it: webhooks are signed with both as long as this is set"
     )
+    credentials: Literal["off", "on"] = Field(
+        "off",
+        description="on: every image is signed with Content Credentials (C2PA), which say that a model made it "
+        "and hold its receipt; needs darkroom[credentials] in the workers",
+    )
+    credentials_key: SecretStr | None = Field(
+        None,
+        description="private key that signs them, PEM without a password; if unset, a development key is made and "
+        "kept in the storage",
+    )
+    credentials_certificates: str | None = Field(
+        None, description="its certificate, then those of its issuers, PEM; required with a key"
+    )
+    credentials_prompts: Literal["text", "hash"] = Field(
+        "text", description="whether the signed receipt has prompts or only their SHA-256"
+    )
     gone_seconds: int = Field(
         86_400, ge=1, description="time after expiry during which a job answers 410, not 404"
     )
@@ -150,6 +174,14 @@ class SharedSettings(Settings):
         description="maximum time that a process may stand still (native code holds the interpreter, or its event "
         "loop or heartbeat is stuck); then it exits, and its supervisor restarts it",
     )
+
+    @model_validator(mode="after")
+    def _key_and_certificates_go_together(self) -> Self:
+        if (self.credentials_key is None) != (self.credentials_certificates is None):
+            raise ValueError(
+                "DARKROOM_CREDENTIALS_KEY and DARKROOM_CREDENTIALS_CERTIFICATES go together: set both"
+            )
+        return self
 
     @field_validator("redis_url")
     @classmethod

@@ -11,6 +11,7 @@ import sys
 from pydantic import ValidationError
 
 from contracts.errors import DarkroomError
+from contracts.provenance.opening import check_credentials
 from contracts.requests.model_defaults import read_checked_catalogue
 from contracts.settings import SharedSettings, explain
 from worker.runtime.host_environment import set_library_options
@@ -39,6 +40,7 @@ def _check(shared: SharedSettings, settings: WorkerSettings, *, is_deep: bool) -
 
     device = pick_device(settings.device)
     print(f"device     {describe_device(device)}", flush=True)  # noqa: T201
+    check_credentials(shared)
     if is_deep:
         _rehearse(shared, settings)
 

@@ -20,6 +20,7 @@ from contracts.metrics import Counters
 from contracts.permissions import keep_private
 from contracts.processes.background import BackgroundThread
 from contracts.processes.watchdog import Watchdog
+from contracts.provenance.opening import open_credentials
 from contracts.redis.access import check_access
 from contracts.redis.connection import connect
 from contracts.requests.model_defaults import read_checked_catalogue
@@ -86,7 +87,8 @@ def _run(shared: SharedSettings, queue: QueueSettings, settings: WorkerSettings)
     pool = _build_pool(shared, settings, catalogue, storage, counters, Revisions(connection))
     rq_connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1, decode=False)
     claims = Claims(connection, queue, settings.name, shared.result_ttl_seconds)
-    consumer = Consumer(WorkerResources(rq_connection, claims, pool, storage, settings, counters))
+    credentials = open_credentials(shared, storage, connection)
+    consumer = Consumer(WorkerResources(rq_connection, claims, pool, storage, settings, counters, credentials))
     watchdog.watch(lambda: consumer.find_fault(shared.hang_seconds))
     BackgroundThread("hub-sizes").submit(partial(_learn_sizes, pool))
     try:

@@ -53,6 +53,7 @@ TAGS: list[Document] = [
         "name": "admin",
         "description": "What operators do with the jobs of all owners, with an API key of scope `admin`.",
     },
+    {"name": "provenance", "description": "How others check where an image comes from."},
     {"name": "health", "description": "Liveness, readiness and metrics, for those who run the service."},
 ]
 

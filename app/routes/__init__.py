@@ -15,6 +15,7 @@ admin_usage.py  operators: usage by API key and day, and the keys
 webhook_secrets.py  the secret that verifies an owner's webhooks
 webhooks.py    documentation of the webhooks that the service sends
 page.py        Darkroom's own page, and its files
+provenance.py  the certificate by which images' signatures are checked
 health.py      liveness and readiness
 metrics.py     Prometheus metrics
 """

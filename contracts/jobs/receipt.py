@@ -118,6 +118,11 @@ class Receipt(RecordPart):
     negative_prompt_tokens: dict[str, TokenUse] = Field(
         default_factory=dict, description="The same for the negative prompt; empty without one."
     )
+    pixels_sha256: list[str] = Field(
+        default_factory=list,
+        description="SHA-256 of each generated image's RGB values, 8 bits each, row by row: a file without loss "
+        "has these pixels, whatever its format and metadata; empty in receipts of older releases.",
+    )
     device: str = Field("", description="Device that the denoiser ran on, such as `cuda:0` or `cpu`.")
     dtype: str = Field("", description="Data type that the denoiser computed in, such as `bfloat16`.")
     kernels: dict[str, str] = Field(

@@ -78,6 +78,7 @@ API_KEYS        = Key("darkroom:keys",                     "zset",    "kept",   
 RATE            = Key("darkroom:rate:{key}",               "zset",    "a minute",              "auth/api_keys")
 USAGE           = Key("darkroom:usage:{day}",              "hash",    "92 days",               "queue/usage")
 LINK_SECRET     = Key("darkroom:link_secret",              "string",  "kept",                  "auth/signed_links")
+SIGNER_LOCK     = Key("darkroom:signer_lock",              "string",  "half a minute",        "provenance/opening")
 WRITE_PROBE     = Key("darkroom:probe",                    "string",  "a minute",              "redis/connection")
 # Models
 HUB_COMMITS     = Key("darkroom:hub_commits",              "hash",    "kept",                  "hub_revisions")

@@ -7,18 +7,24 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
-from contracts.errors import FailureCode, JobFailed
+from contracts.errors import FailureCode, JobFailed, NotFound
 from contracts.jobs.receipt import Receipt
 from contracts.jobs.records import ImageRecord, JobError, Measured
+from contracts.provenance.manifest import iptc_xmp
+from contracts.provenance.pixels import hash_pixels
 from worker.generation import receipts
+
+if TYPE_CHECKING:  # its package is an extra
+    from contracts.provenance.credentials import ContentCredentials
 
 #: A JPEG segment has 64 KiB, including its headers.
 _JPEG_EXIF_BYTES = 65_000
@@ -67,34 +73,53 @@ class JobResult:
         return cls("failed", error=JobError.of(code, message))
 
 
-def store(result: JobResult, job_id: str, attempt: int, storage: ImageWriter) -> JobResult:
-    """Write a generated job's images under `images/JOB_ID/ATTEMPT/`.
+def store(
+    result: JobResult,
+    job_id: str,
+    attempt: int,
+    storage: ImageWriter,
+    credentials: ContentCredentials | None = None,
+) -> JobResult:
+    """Write a generated job's images under `images/JOB_ID/ATTEMPT/`, signed if there are credentials.
 
     Returns:
         A `completed` result.
 
     Raises:
         Unavailable: the storage did not take the images; some may be stored.
-        JobFailed: an image cannot be encoded; some may be stored.
+        JobFailed: an image cannot be encoded or signed; some may be stored.
     """
     if result.receipt is None:
         raise ValueError(f"job {job_id} is {result.status}: it has no images to store")
     started = time.perf_counter()
     folder = f"images/{job_id}/{attempt}"
-    stored = [_write(image, index, result.receipt, folder, storage) for index, image in enumerate(result.images)]
-    timings = {**result.receipt.timings, "write": round(time.perf_counter() - started, 4)}
-    receipt = result.receipt.model_copy(update={"timings": timings})
+    receipt = result.receipt.model_copy(update={"pixels_sha256": list(map(hash_pixels, result.images))})
+    stored = [
+        _write(image, index, receipt, folder, storage, credentials) for index, image in enumerate(result.images)
+    ]
+    timings = {**receipt.timings, "write": round(time.perf_counter() - started, 4)}
+    receipt = receipt.model_copy(update={"timings": timings})
     return replace(result, status="completed", images=(), stored=stored, receipt=receipt)
 
 
-def _write(image: Image.Image, index: int, receipt: Receipt, folder: str, storage: ImageWriter) -> ImageRecord:
+def _write(
+    image: Image.Image,
+    index: int,
+    receipt: Receipt,
+    folder: str,
+    storage: ImageWriter,
+    credentials: ContentCredentials | None,
+) -> ImageRecord:
     parameters, seed = receipt.parameters, receipt.parameters.seeds[index]
     metadata = receipts.file_metadata(receipt, seed)
     try:
-        data = encode_image(image, parameters.output_format, parameters.output_quality, metadata)
+        xmp = None if credentials is None else iptc_xmp(has_source=parameters.image is not None)
+        data = encode_image(image, parameters.output_format, parameters.output_quality, metadata, xmp)
     except Exception as error:  # libraries raise many types, and one job's image must not end the process
         message = f"the image could not be encoded as {parameters.output_format} ({type(error).__name__})"
         raise JobFailed(FailureCode.INTERNAL, f"{message}; ask for another output_format") from error
+    if credentials is not None:
+        data = _sign(data, metadata, index, receipt, credentials)
     key = f"{folder}/{index}.{parameters.output_format}"
     storage.write(key, data)
     return ImageRecord(
@@ -108,21 +133,42 @@ def _write(image: Image.Image, index: int, receipt: Receipt, folder: str, storag
     )
 
 
-def encode_image(image: Image.Image, file_format: str, quality: int, metadata: Mapping[str, str]) -> bytes:
+def _sign(
+    data: bytes, metadata: Mapping[str, str], index: int, receipt: Receipt, credentials: ContentCredentials
+) -> bytes:
+    """The file with its credentials: last, since they are of its bytes."""
+    parameters, pixels = receipt.parameters, receipt.pixels_sha256[index]
+    try:
+        return credentials.sign(
+            data, parameters.output_format, json.loads(metadata["darkroom"]), pixels, parameters.image
+        )
+    except NotFound as error:
+        message = "the input image is no longer stored, and the signature must name it; upload it again"
+        raise JobFailed(FailureCode.INPUT_MISSING, message) from error
+    except RuntimeError as error:
+        raise JobFailed(FailureCode.INTERNAL, str(error)) from error
+
+
+def encode_image(
+    image: Image.Image, file_format: str, quality: int, metadata: Mapping[str, str], xmp: bytes | None = None
+) -> bytes:
     """Encode an image file with `metadata["darkroom"]` (JSON) and `metadata["parameters"]` (A1111's line) inside.
 
     PNG has them as text chunks; JPEG and WebP as EXIF ImageDescription and UserComment. A JPEG has room for
-    64 KiB of EXIF: with very long prompts it lacks the second, then both. The same arguments give the same bytes.
+    64 KiB of EXIF: with very long prompts it lacks the second, then both. `xmp` is a packet of XMP. The same
+    arguments give the same bytes.
     """
     options: dict[str, object] = {}
     if file_format == "png":
         chunks = PngInfo()
         for name, text in metadata.items():
             chunks.add_text(name, text)
+        if xmp is not None:
+            chunks.add_itxt("XML:com.adobe.xmp", xmp.decode())
         options = {"pnginfo": chunks}
     else:
         max_bytes = _JPEG_EXIF_BYTES if file_format == "jpeg" else None
-        options = {"quality": quality, "exif": _exif(metadata, max_bytes)}
+        options = {"quality": quality, "exif": _exif(metadata, max_bytes)} | ({} if xmp is None else {"xmp": xmp})
     file = io.BytesIO()
     image.save(file, file_format, **options)
     return file.getvalue()

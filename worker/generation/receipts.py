@@ -30,6 +30,7 @@ _PER_RUN = frozenset(
         "mean_rows",
         "pauses",
         "memory",
+        "pixels_sha256",
         "placement",
         "timings",
         "worker",

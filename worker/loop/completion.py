@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
@@ -26,6 +27,9 @@ from contracts.storage import Storage
 from worker.generation.outputs import JobResult, store
 from worker.loop.progress import JobWatch, ProgressReporter
 from worker.loop.storage_outage import StorageOutage
+
+if TYPE_CHECKING:  # its package is an extra
+    from contracts.provenance.credentials import ContentCredentials
 
 _log = logging.getLogger(__name__)
 
@@ -52,16 +56,19 @@ class JobCompleter:
         reporter: ProgressReporter,
         must_release: Callable[[], bool] = lambda: False,
         stopping: Callable[[], bool] = lambda: False,
+        credentials: ContentCredentials | None = None,
     ) -> None:
         """Build it.
 
         Args:
+            credentials: signs the images; None: they are not signed.
             must_release: asked while images wait for the storage: whether their jobs go back to the queue.
             stopping: whether the process was asked to stop, so that no write to Redis is retried forever.
         """
         self._claims = claims
         self._reporter = reporter
         self._stopping = stopping
+        self._credentials = credentials
         self._storage = storage
         self._outage = outage
         self._must_release = must_release
@@ -112,7 +119,8 @@ class JobCompleter:
             return watch.verdict is None and not self._must_release()
 
         try:
-            return store(result, claim.job.id, claim.job.attempts, _PatientWriter(self._outage, may_wait))
+            writer = _PatientWriter(self._outage, may_wait)
+            return store(result, claim.job.id, claim.job.attempts, writer, self._credentials)
         except Unavailable as error:
             _log.warning("images not stored: %s", error)
             unstored = JobResult("released")

@@ -104,6 +104,7 @@ class Consumer:
             self._reporter,
             must_release=lambda: self._shutdown.overdue,
             stopping=lambda: self._shutdown.requested,
+            credentials=self._resources.credentials,
         )
 
     def _build_heartbeat(self) -> Heartbeat:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from redis import Redis
 
@@ -12,6 +13,9 @@ from contracts.storage import Storage
 from worker.pool.pool import Pool
 from worker.settings import WorkerSettings
 
+if TYPE_CHECKING:  # its package is an extra
+    from contracts.provenance.credentials import ContentCredentials
+
 
 @dataclass(frozen=True)
 class WorkerResources:
@@ -20,6 +24,7 @@ class WorkerResources:
     Attributes:
         connection: for RQ; returns bytes.
         counters: what the worker's parts count; added to the service's totals while it works.
+        credentials: signs images; None: they are not signed.
     """
 
     connection: Redis
@@ -28,3 +33,4 @@ class WorkerResources:
     storage: Storage
     settings: WorkerSettings
     counters: Counters = field(default_factory=Counters)
+    credentials: ContentCredentials | None = None

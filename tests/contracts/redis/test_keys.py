@@ -122,6 +122,7 @@ def full_redis(
     keys.count_call(keys.create("x")[0].id, 9)
     LinkSigner(connection, settings, storage).prepare()
     check_writes(connection)
+    connection.lock(TABLE["signer_lock"], timeout=30).acquire()
     Secrets(connection, settings).current("me")
     counters = Counters()
     counters.count("warm_hits", model="m")
@@ -149,5 +150,8 @@ def test_stored_keys_have_the_types_in_the_table(full_redis: JobQueue) -> None:
 def test_only_the_keys_with_a_ttl_in_the_table_expire(full_redis: JobQueue) -> None:
     expiring = {row_of(key) for key in full_redis.connection.scan_iter("*") if full_redis.connection.ttl(key) >= 0}
 
-    names = "idempotency owner_idempotency retries worker worker_state upload rate flushed write_probe usage"
+    names = (
+        "idempotency owner_idempotency retries worker worker_state upload rate "
+        "flushed write_probe signer_lock usage"
+    )
     assert expiring == {TABLE[name] for name in names.split()}

@@ -1,0 +1,10 @@
+"""Where images come from, so that others can check it: Content Credentials (C2PA) inside their files.
+
+roots.py        the certificate that readers are given, so that they know the signer
+identity.py     the key and the certificates that sign, from the settings or made at first use
+manifest.py     what is signed of an image: how it was made, its receipt, the image that it started from
+pixels.py       the hash of an image's pixels
+opening.py      opens the signer as the settings say
+credentials.py  signs image files
+verification.py reads and checks the credentials of a file
+"""

@@ -1,0 +1,30 @@
+"""The certificate that readers of signed images are given."""
+
+from __future__ import annotations
+
+from fastapi.testclient import TestClient
+
+from app.main import create_app
+from app.settings import ApiSettings
+from contracts.provenance.roots import DEVELOPMENT_KEY
+from contracts.settings import SharedSettings
+from contracts.storage import Storage
+
+PATH = "/.well-known/darkroom/credentials.pem"
+KEY = "-----BEGIN PRIVATE KEY-----\nsecret\n-----END PRIVATE KEY-----\n"
+SIGNER, ROOT = (f"-----BEGIN CERTIFICATE-----\n{name}\n-----END CERTIFICATE-----\n" for name in ("signer", "root"))
+
+
+def test_everybody_gets_the_root_once_an_image_has_been_signed(settings: SharedSettings, storage: Storage) -> None:
+    on = ApiSettings(shared=settings.model_copy(update={"credentials": "on"}), require_keys=True)
+    with TestClient(create_app(on)) as client:
+        assert client.get(PATH).status_code == 404
+        storage.write(DEVELOPMENT_KEY, (KEY + SIGNER + ROOT).encode())
+        answer = client.get(PATH)
+    assert (answer.status_code, answer.text) == (200, ROOT)
+    assert answer.headers["content-type"] == "application/x-pem-file"
+
+
+def test_a_service_that_signs_nothing_has_no_certificate(client: TestClient, storage: Storage) -> None:
+    storage.write(DEVELOPMENT_KEY, (KEY + SIGNER + ROOT).encode())
+    assert client.get(PATH).status_code == 404
