@@ -16,7 +16,7 @@ from typing import Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from contracts.catalogue.families import Family, Mode, Task
+from contracts.catalogue.families import FAMILIES, Family, Mode, Task
 from contracts.catalogue.lines import find_line
 from contracts.catalogue.rows import SOURCE_FORMS, Row, Variant, WeightRow, address_of
 from contracts.catalogue.schedulers import SCHEDULERS, Kind, mismatch, names_for
@@ -38,6 +38,9 @@ class ModelSpec(Row):
         max_clip_skip: largest `clip_skip`; lower than the request's limit for encoders with few layers.
         prompt_hint: an example prompt that works well.
         only_tasks: tasks that its weights can run, where these are fewer than the family's; empty: all of them.
+        pipeline: class that the checkpoint's `model_index.json` names, where it is one of the family's other
+            checkpoints, such as `FluxKontextPipeline`; None: the family's usual class, or, of a checkpoint on this
+            machine, what it says itself.
         scheduler_config: configuration of its own scheduler, which the others must follow; empty: not known.
     """
 
@@ -50,7 +53,13 @@ class ModelSpec(Row):
     max_clip_skip: int = 8
     prompt_hint: str = ""
     only_tasks: tuple[Task, ...] = ()
+    pipeline: str | None = None
     scheduler_config: Mapping[str, object] = Field(default_factory=dict)
+
+    @property
+    def family_spec(self) -> Family:
+        """The row of its family, or of the family's other checkpoints where it is one of these."""
+        return FAMILIES[self.family].of_checkpoint(self.pipeline)
 
     @property
     def pixel_cap(self) -> int:
@@ -65,8 +74,11 @@ class ModelSpec(Row):
     @property
     def tasks(self) -> list[Task]:
         """Tasks that the model can run."""
-        known = [task for task in Task if Mode(task.value) in self.family_spec.modes]
-        return [task for task in known if task in (self.only_tasks or known)]
+        return [task for task in Task if self.can_run(task)]
+
+    def can_run(self, task: Task) -> bool:
+        """Return whether the model can run a task."""
+        return Mode(task.value) in self.family_spec.modes and task in (self.only_tasks or Task)
 
     @property
     def schedulers(self) -> list[str]:
@@ -88,6 +100,14 @@ class ModelSpec(Row):
     def default(self, field: str) -> object:
         """Return the default of a request field: the model's, else the family's, else None."""
         return self.defaults.get(field, self.family_spec.defaults.get(field))
+
+    @model_validator(mode="after")
+    def _pipeline_is_known(self) -> ModelSpec:
+        family = FAMILIES[self.family]
+        known = [family.pipeline, *family.other_checkpoints]
+        if self.pipeline is not None and self.pipeline not in known:
+            raise ValueError(f"pipeline of family {self.family} must be one of {', '.join(known)}, got {self.pipeline!r}")
+        return self
 
     @model_validator(mode="after")
     def _defaults_are_usable(self) -> ModelSpec:

@@ -6,7 +6,7 @@ A test compares this table with the signatures of the pipelines (`tests/worker/f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Literal
@@ -24,10 +24,11 @@ class Task(StrEnum):
     IMG2IMG = "img2img"
     INPAINT = "inpaint"
     CONTROLNET = "controlnet"
+    EDIT = "edit"
 
 
 class Mode(StrEnum):
-    """Pipeline that a job runs on: its task, or for ControlNet also whether it has an image or a mask."""
+    """Pipeline that a job runs on: its task, or for ControlNet and edits also whether it has an image or a mask."""
 
     TXT2IMG = "txt2img"
     IMG2IMG = "img2img"
@@ -35,6 +36,8 @@ class Mode(StrEnum):
     CONTROLNET = "controlnet"
     CONTROLNET_IMG2IMG = "controlnet_img2img"
     CONTROLNET_INPAINT = "controlnet_inpaint"
+    EDIT = "edit"
+    EDIT_INPAINT = "edit_inpaint"
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,21 @@ class TextEncoder:
 
 
 @dataclass(frozen=True)
+class References:
+    """What the reference images of an edit are to a family; each is read at a size of its own.
+
+    Attributes:
+        max_count: how many one request may have.
+        meaning: what they are for, in one sentence, for clients.
+    """
+
+    max_count: int
+    meaning: str
+
+
+@dataclass(frozen=True)
 class Family:
-    """A model architecture.
+    """A model architecture, or the checkpoints of one that were trained for other tasks.
 
     Attributes:
         id: name in the catalogue.
@@ -108,6 +124,11 @@ class Family:
         step_cache: schedule of `speed: fast`.
         text_encoders: in the order of their components.
         long_prompts: values of `long_prompt` that it can follow.
+        references: of edits; None without the task `edit`.
+        other_checkpoints: classes that a `model_index.json` may name for checkpoints of this architecture that were
+            trained for other tasks -> what these support.
+        denoiser_channels: channels of the denoiser's input where other checkpoints have fewer or more; None: they
+            do not tell its checkpoints from others.
     """
 
     id: str
@@ -131,6 +152,13 @@ class Family:
     step_cache: StepCacheSchedule = StepCacheSchedule()
     text_encoders: tuple[TextEncoder, ...] = ()
     long_prompts: tuple[LongPrompt, ...] = ("chunk", "truncate", "refuse")
+    references: References | None = None
+    other_checkpoints: Mapping[str, Family] = MappingProxyType({})
+    denoiser_channels: int | None = None
+
+    def of_checkpoint(self, pipeline: str | None) -> Family:
+        """Return what checkpoints of this class support; this row where it is the usual class, or not known."""
+        return self.other_checkpoints.get(pipeline or "", self)
 
     @property
     def chunks_prompts(self) -> bool:
@@ -149,6 +177,7 @@ _IMAGE = frozenset({"image", "strength", "fit"})
 _MASK = frozenset({"image", "strength", "mask_image", "mask_blur", "padding_mask_crop", "fit"})
 _CONTROLS = frozenset({"controls", "fit"})
 _RESCALE = frozenset({"guidance_rescale"})
+_REFERENCES = frozenset({"references", "fit"})
 
 _SDXL = Family(
     id="sdxl",
@@ -266,16 +295,65 @@ _FLUX = Family(
     long_prompts=("truncate", "refuse"),
 )  # fmt: skip
 
+#: FLUX.1 Kontext: the same transformer, trained to be given reference images behind the noise.
+_FLUX_KONTEXT = replace(
+    _FLUX,
+    id="flux-kontext",
+    pipeline="FluxKontextPipeline",
+    modes={
+        Mode.TXT2IMG: _FLUX_TEXT | _FLUX_CFG,
+        # Without another reference, the image itself is it.
+        Mode.INPAINT: _FLUX_TEXT | _FLUX_CFG | _MASK,
+        Mode.EDIT: _FLUX_TEXT | _FLUX_CFG | _REFERENCES,
+        Mode.EDIT_INPAINT: _FLUX_TEXT | _FLUX_CFG | _REFERENCES | _MASK,
+    },
+    defaults={**_FLUX.defaults, "guidance_scale": 2.5},
+    references=References(
+        max_count=1,
+        meaning="The picture that `prompt` changes, or whose subject it shows in another way.",
+    ),
+)
+_FLUX = replace(
+    _FLUX,
+    other_checkpoints=MappingProxyType(
+        {"FluxKontextPipeline": _FLUX_KONTEXT, "FluxKontextInpaintPipeline": _FLUX_KONTEXT}
+    ),
+)
+
+#: The families that a row of the catalogue may name.
 FAMILIES: Mapping[str, Family] = MappingProxyType({row.id: row for row in (_SDXL, _SD3, _FLUX, _SD15)})
+#: The same, and those of their other checkpoints, each under its own id.
+ALL_FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {row.id: row for family in FAMILIES.values() for row in (family, *family.other_checkpoints.values())}
+)
 
 #: Request fields that depend on family and mode: those in any row above. All others are always valid.
 MODE_FIELDS: frozenset[str] = frozenset().union(
-    *(fields for family in FAMILIES.values() for fields in family.modes.values())
+    *(fields for family in ALL_FAMILIES.values() for fields in family.modes.values())
 )
+#: The modes of a task, where it has several.
+_MODES_OF: Mapping[Task, tuple[Mode, ...]] = MappingProxyType(
+    {
+        Task.CONTROLNET: (Mode.CONTROLNET, Mode.CONTROLNET_IMG2IMG, Mode.CONTROLNET_INPAINT),
+        Task.EDIT: (Mode.EDIT, Mode.EDIT_INPAINT),
+    }
+)
+
+
+def modes_of(task: Task) -> tuple[Mode, ...]:
+    """Return all modes that jobs of a task may run in."""
+    return _MODES_OF.get(task, (Mode(task.value),))
+
+
+def task_of(mode: Mode) -> Task:
+    """Return the task whose jobs run in a mode."""
+    return next(task for task in Task if mode in modes_of(task))
 
 
 def mode_of(task: Task, *, has_image: bool, has_mask: bool) -> Mode:
     """Return the mode of a task, given which images the request has."""
+    if task is Task.EDIT:
+        return Mode.EDIT_INPAINT if has_mask else Mode.EDIT
     if task is not Task.CONTROLNET:
         return Mode(task.value)
     if has_mask:

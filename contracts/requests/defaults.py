@@ -23,7 +23,13 @@ from contracts.requests.fields import (
 )
 from contracts.requests.fit import Area, Fit, Size, place
 from contracts.requests.output_size import SizeRules, output_size
-from contracts.requests.parameters import ControlParameters, InputUse, JobParameters, LoraParameters
+from contracts.requests.parameters import (
+    ControlParameters,
+    InputUse,
+    JobParameters,
+    LoraParameters,
+    ReferenceParameters,
+)
 from contracts.requests.prompts import read_prompts
 from contracts.requests.schema import JobRequest
 
@@ -33,6 +39,8 @@ _TASK_DEFAULTS: Mapping[str, object] = {
     "mask_blur": DEFAULT_MASK_BLUR,
     "fit": DEFAULT_FIT,
 }
+#: Beginning of the path of a reference image.
+_REFERENCE = "references."
 _CARRIED_FIELDS = ImageFields.model_fields.keys() | OptionalImages.model_fields.keys()
 
 
@@ -59,7 +67,7 @@ class StoredImage:
         return self.width, self.height
 
 
-#: Field path (`image`, `mask_image`, `controls.0.image`) -> image.
+#: Field path (`image`, `mask_image`, `controls.0.image`, `references.0`) -> image.
 StoredImages = Mapping[str, StoredImage]
 
 
@@ -75,13 +83,14 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
         InvalidRequest: the mask is of another size than the image, or changes nothing of the output.
     """
     fit: Fit = getattr(request, "fit", None) or DEFAULT_FIT
-    lead = images.get("image") or images.get("controls.0.image")
+    rules = SizeRules.of(model)
+    lead = images.get("image") or images.get("controls.0.image") or images.get("references.0")
     width, height = output_size(
-        SizeRules.of(model),
+        rules,
         request.width,
         request.height,
         None if lead is None else lead.size,
-        is_start="image" in images,
+        is_start="image" in images or "references.0" in images,
         fit=fit,
     )
     _check_mask(images, (width, height), fit)
@@ -92,6 +101,8 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
     prompts = read_prompts(request)
     keys = {path: image.key for path, image in images.items()}
     controls = getattr(request, "controls", ())
+    # A reference is no part of the output, so it keeps its own size as far as the model can read that.
+    own_sizes = {path: rules.follow(image.size) for path, image in images.items() if path.startswith(_REFERENCE)}
     return JobParameters(
         **{
             **fields,
@@ -111,7 +122,14 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
                 ControlParameters(**control.model_dump() | {"image": keys.get(f"controls.{index}.image")})
                 for index, control in enumerate(controls)
             ),
-            "input_images": tuple(_use(field, image, (width, height), fit) for field, image in images.items()),
+            "references": tuple(
+                ReferenceParameters(image=keys[path], width=size[0], height=size[1])
+                for path, size in own_sizes.items()
+            ),
+            "input_images": tuple(
+                _use(field, image, own_sizes.get(field, (width, height)), (width, height), fit)
+                for field, image in images.items()
+            ),
         }
     )
 
@@ -138,9 +156,9 @@ def request_mode(request: JobRequest) -> Mode:
     )
 
 
-def _use(field: str, image: StoredImage, output: Size, fit: Fit) -> InputUse:
-    """Describe what is done to an input image, for the receipt."""
-    placement, differs = place(image.size, output, fit), image.size != output
+def _use(field: str, image: StoredImage, read_size: Size, output: Size, fit: Fit) -> InputUse:
+    """Describe what is done to an input image, for the receipt; `read_size` is what it is brought to."""
+    placement, differs = place(image.size, read_size, fit), image.size != read_size
     is_whole = placement.crop == (0, 0, *image.size)
     left, upper, right, lower = placement.crop
     return InputUse(
@@ -148,8 +166,9 @@ def _use(field: str, image: StoredImage, output: Size, fit: Fit) -> InputUse:
         width=image.width,
         height=image.height,
         fit=fit if differs else None,
+        read_size=None if read_size == output else read_size,
         crop=None if is_whole else (round(left, 2), round(upper, 2), round(right, 2), round(lower, 2)),
-        area=None if placement.area == (0, 0, *output) else placement.area,
+        area=None if placement.area == (0, 0, *read_size) else placement.area,
         color_profile=image.color_profile,
         mask_source=image.mask_source,
     )

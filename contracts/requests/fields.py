@@ -68,6 +68,26 @@ ImageRef = Annotated[
         "finished job, a `data:` URL, base64, or, where the operator allows it, an `https:` URL.",
     ),
 ]
+#: The most reference images that any request may have; a model's own limit may be lower.
+MAX_REFERENCES = 16
+ReferenceRef = Annotated[
+    str,
+    Field(
+        min_length=1,
+        description="A reference image, given in the same ways as the image of an img2img job.",
+    ),
+]
+References = Annotated[
+    tuple[ReferenceRef, ...],
+    Field(
+        min_length=1,
+        max_length=MAX_REFERENCES,
+        description="Reference images in their order; how many a model takes and what they are to it is in "
+        "`/v1/models/{id}`. Each is read at its own size, with both sides rounded down to a multiple of what the "
+        "model needs, as `fit` says; one with more pixels than the model generates is scaled down to the number "
+        "that the model generates by default. The receipt tells both sizes.",
+    ),
+]
 MaskRef = Annotated[
     str,
     Field(

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 
 from contracts.catalogue.families import Mode, Task
 from contracts.requests.fields import PROMPT_FIELDS, Control, ImageFields, Lora, OptionalImages, StrictModel
-from contracts.requests.fit import Area, Fit
+from contracts.requests.fit import Area, Fit, Size
 from contracts.requests.prompt_syntax import Chunks, joined
 from contracts.requests.prompt_tokens import max_windows, plain_chunks
 
@@ -28,15 +28,32 @@ class ControlParameters(Control):
     model_config = _STORED
 
 
+class ReferenceParameters(StrictModel):
+    """A reference image of a job."""
+
+    model_config = _STORED
+
+    image: str = Field(description="Storage key of the image.")
+    width: int = Field(description="Width in pixels at which the model reads it.")
+    height: int = Field(description="Height in pixels at which the model reads it.")
+
+
 class InputUse(StrictModel):
     """An input image as it came, and what was done to it. What is absent did not have to be done."""
 
     model_config = _STORED
 
-    field: str = Field(description="Its path in the request: `image`, `mask_image`, `controls.0.image`.")
+    field: str = Field(description="Its path in the request: `image`, `mask_image`, `controls.0.image`, `references.0`.")
     width: int = Field(description="Width in pixels, upright, as received.")
     height: int = Field(description="Height in pixels, upright, as received.")
-    fit: Fit | None = Field(None, description="How it was brought to the output's size.", exclude_if=_is_none)
+    fit: Fit | None = Field(
+        None, description="How it was brought to the output's size, or to `read_size`.", exclude_if=_is_none
+    )
+    read_size: Size | None = Field(
+        None,
+        description="Width and height in pixels at which the model reads it; absent: the output's.",
+        exclude_if=_is_none,
+    )
     crop: tuple[float, float, float, float] | None = Field(
         None,
         description="Left, upper, right and lower edge of the part that is used, in its own pixels.",
@@ -44,7 +61,7 @@ class InputUse(StrictModel):
     )
     area: Area | None = Field(
         None,
-        description="What that part covers of the output: left, upper, right, lower, in pixels; the rest "
+        description="What that part covers of that size: left, upper, right, lower, in pixels; the rest "
         "continues the edges.",
         exclude_if=_is_none,
     )
@@ -79,8 +96,8 @@ class JobParameters(ImageFields, OptionalImages):
 
     task: Task = Field(description="Task of the request.")
     mode: Mode = Field(
-        description="Pipeline that the job runs on: its task, or for ControlNet also whether it has an image "
-        "or a mask."
+        description="Pipeline that the job runs on: its task, or for ControlNet and edits also whether it has an "
+        "image or a mask."
     )
     model: str = Field(description="Id of the model.")
     width: int = Field(description="Width in pixels.")
@@ -95,6 +112,9 @@ class JobParameters(ImageFields, OptionalImages):
     scheduler: str = Field(description="Name of the scheduler.")
     loras: tuple[LoraParameters, ...] = Field((), description="The LoRAs to apply.")
     controls: tuple[ControlParameters, ...] = Field((), description="The ControlNets to apply.")
+    references: tuple[ReferenceParameters, ...] = Field(
+        (), description="The reference images.", exclude_if=lambda references: not references
+    )
     input_images: tuple[InputUse, ...] = Field(
         (), description="What was done to each input image.", exclude_if=lambda uses: not uses
     )
@@ -145,6 +165,11 @@ class JobParameters(ImageFields, OptionalImages):
         return self.width * self.height * self.num_images
 
     @property
+    def reference_pixels(self) -> int:
+        """Pixels of all reference images; they are the same for each image."""
+        return sum(reference.width * reference.height for reference in self.references)
+
+    @property
     def seeds(self) -> list[int]:
         """Seed of each image."""
         return [self.seed + index for index in range(self.num_images)]
@@ -162,5 +187,6 @@ class JobParameters(ImageFields, OptionalImages):
     def inputs(self) -> list[str]:
         """Storage keys of the images and uploaded LoRAs that the job reads, without repetition."""
         images = (self.image, self.mask_image, *(control.image for control in self.controls))
-        keys = (*images, *(lora.key for lora in self.loras))
+        references = (reference.image for reference in self.references)
+        keys = (*images, *references, *(lora.key for lora in self.loras))
         return list(dict.fromkeys(key for key in keys if key is not None))

@@ -23,6 +23,7 @@ from contracts.requests.fields import (
     MaskCrop,
     MaskRef,
     OptionalImages,
+    References,
     Strength,
     StrictModel,
 )
@@ -139,9 +140,17 @@ class ControlNetRequest(JobRequest, OptionalImages):
     controls: tuple[Control, ...] = Field(min_length=1, max_length=4, description="ControlNets to apply.")
 
 
+class EditRequest(JobRequest, OptionalImages):
+    """An image from a prompt and reference images; with `image` and `mask_image`, only the mask's white of it."""
+
+    task: Literal[Task.EDIT] = Field(Task.EDIT, description="Selects this kind of request.")
+    references: References
+
+
 REQUESTS: dict[Task, type[JobRequest]] = {
     Task.TXT2IMG: Txt2ImgRequest,
     Task.IMG2IMG: Img2ImgRequest,
     Task.INPAINT: InpaintRequest,
     Task.CONTROLNET: ControlNetRequest,
+    Task.EDIT: EditRequest,
 }

@@ -9,13 +9,13 @@ import json
 from collections.abc import Iterator
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, ModelSpec
-from contracts.catalogue.families import MODE_FIELDS, Mode
+from contracts.catalogue.families import MODE_FIELDS, Mode, task_of
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
 from contracts.requests.defaults import request_mode, value_of
 from contracts.requests.effects import effect_problems
 from contracts.requests.fields import MAX_PROMPT_BYTES, MAX_SEED, MIN_SIDE, PROMPT_FIELDS, Control
 from contracts.requests.prompts import prompt_problems, read_prompts
-from contracts.requests.schema import ControlNetRequest, JobRequest
+from contracts.requests.schema import ControlNetRequest, EditRequest, JobRequest
 from contracts.requests.step_rules import StepRules
 
 
@@ -37,7 +37,8 @@ def check(request: JobRequest, catalogue: Catalogue) -> ModelSpec:
     problems = [
         *_text_problems(request),
         *prompt_problems(request, model.family_spec, value_of(request, model, "long_prompt")),
-        *_mode_problems(request, model),
+        *_mode_problems(request, model, catalogue),
+        *_reference_problems(request, model),
         *_model_limit_problems(request, model),
         *_size_problems(request, model),
         *_seed_problems(request),
@@ -68,10 +69,10 @@ def _json_bytes(value: object) -> int:
     return len(json.dumps(value, ensure_ascii=False).encode())
 
 
-def _mode_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
+def _mode_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) -> Iterator[FieldProblem]:
     """Yield a problem if the model cannot run the mode, and one for each field that the mode does not use."""
     family, mode = model.family_spec, request_mode(request)
-    if mode is Mode.CONTROLNET_INPAINT and getattr(request, "image", None) is None:
+    if mode in (Mode.CONTROLNET_INPAINT, Mode.EDIT_INPAINT) and getattr(request, "image", None) is None:
         yield FieldProblem("image", "is required with mask_image")
         return
     if model.only_tasks and request.task not in model.only_tasks:  # type: ignore[attr-defined]
@@ -80,14 +81,33 @@ def _mode_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProbl
         return
     if mode not in family.modes:
         field = "image" if mode is Mode.CONTROLNET_IMG2IMG else "model"
-        message = f"{model.id} ({family.id}) does not support {mode}"
+        message = f"{model.id} ({family.id}) does not support {mode}{_where_instead(mode, catalogue)}"
         yield FieldProblem(field, message, [str(known) for known in family.modes])
+        return
+    if mode is Mode.EDIT and getattr(request, "image", None) is not None:
+        yield FieldProblem("image", "needs mask_image in an edit, which says what of it is regenerated; add one")
         return
     used = family.modes[mode]
     for field in sorted((MODE_FIELDS - used) & request.model_fields_set):
         if getattr(request, field) is not None:
             message = f"is not supported by {model.id} ({family.id}) in {mode}; remove it"
             yield FieldProblem(field, message, sorted(used))
+
+
+def _where_instead(mode: Mode, catalogue: Catalogue) -> str:
+    """The end of a sentence: which models can run a mode that one cannot."""
+    able = [row.id for row in catalogue.models if mode in row.family_spec.modes and row.can_run(task_of(mode))]
+    return f"; models here that do: {', '.join(able)}" if able else "; no model here does"
+
+
+def _reference_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
+    """Yield a problem if the model cannot read so many reference images."""
+    known = model.family_spec.references
+    if not isinstance(request, EditRequest) or known is None or len(request.references) <= known.max_count:
+        return
+    most = f"{known.max_count} {'entry' if known.max_count == 1 else 'entries'}"
+    message = f"may have at most {most} for {model.id}, got {len(request.references)}; send fewer"
+    yield FieldProblem("references", message, most)
 
 
 def _model_limit_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
@@ -115,7 +135,7 @@ def _size_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProbl
             message = f"must be a multiple of {multiple}, got {side} (nearest: {nearest[0]}, {nearest[1]})"
             yield FieldProblem(field, message, nearest)
     width, height = value_of(request, model, "width"), value_of(request, model, "height")
-    if getattr(request, "image", None) is not None or getattr(request, "controls", None):
+    if any(getattr(request, field, None) for field in ("image", "controls", "references")):
         # A single side is enough, and the other follows an image; at the least it is this.
         width = MIN_SIDE if request.width is None and request.height is not None else width
         height = MIN_SIDE if request.height is None and request.width is not None else height

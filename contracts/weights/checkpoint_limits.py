@@ -12,15 +12,19 @@ from pathlib import Path
 
 from contracts.catalogue.cached import find_cached
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
-from contracts.catalogue.families import Task
+from contracts.catalogue.families import Family, Task
 from contracts.errors import CatalogueError
 from contracts.hub.source import HubSource
 from contracts.weights.header_text import NotSafetensors
 from contracts.weights.parameter_counts import read_config
 from contracts.weights.safetensors import read_header
 
-#: A UNet's first layer in the original layout, with and without the prefix of a whole checkpoint.
-_FIRST_LAYERS = ("model.diffusion_model.input_blocks.0.0.weight", "input_blocks.0.0.weight")
+#: A denoiser's first layer in the original layout, with and without the prefix of a whole checkpoint, and in
+#: diffusers' layout.
+_FIRST_LAYERS = (
+    "model.diffusion_model.input_blocks.0.0.weight", "input_blocks.0.0.weight",
+    "model.diffusion_model.img_in.weight", "img_in.weight", "x_embedder.weight",
+)  # fmt: skip
 
 
 def with_checkpoint_limits(catalogue: Catalogue) -> Catalogue:
@@ -86,7 +90,10 @@ def _limits(catalogue: Catalogue, row: ModelSpec) -> dict[str, object]:
     scheduler = {} if folder is None else read_scheduler_config(folder)
     if scheduler or settings_of_keys(keys):
         limits["scheduler_config"] = {**scheduler, **settings_of_keys(keys)}
-    channels = _unet_channels(folder, keys)
+    pipeline = row.pipeline or _other_class(row.family_spec, folder, keys)
+    if pipeline is not None:
+        limits["pipeline"] = pipeline
+    channels = _input_channels(folder, keys)
     if channels is not None and folder is not None:
         latent_channels = read_config(folder / "vae").get("latent_channels", 4)
         tasks = tasks_of_channels(channels, latent_channels)
@@ -106,8 +113,18 @@ def _path(catalogue: Catalogue, row: ModelSpec) -> Path | None:
     return place
 
 
-def _unet_channels(folder: Path | None, keys: Mapping[str, tuple[int, ...]]) -> int | None:
-    """Input channels of the UNet, by the file if there is one, else by its configuration."""
+def _other_class(family: Family, folder: Path | None, keys: Mapping[str, tuple[int, ...]]) -> str | None:
+    """The class of a checkpoint that is one of its family's other ones: by its index, else by its denoiser."""
+    named = None if folder is None else read_config(folder, "model_index.json").get("_class_name")
+    if named in family.other_checkpoints:
+        return str(named)
+    channels = _input_channels(None, keys)
+    others = {other.denoiser_channels: other.pipeline for other in family.other_checkpoints.values()}
+    return None if channels is None else others.get(channels)
+
+
+def _input_channels(folder: Path | None, keys: Mapping[str, tuple[int, ...]]) -> int | None:
+    """Input channels of the denoiser, by the file if there is one; else of a folder's UNet, by its configuration."""
     for name in _FIRST_LAYERS:
         if name in keys:
             return keys[name][1]

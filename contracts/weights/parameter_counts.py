@@ -136,13 +136,13 @@ def read_configs(checkpoint: Path) -> dict[str, Mapping[str, Any]]:
     return {file.parent.name: read_config(file.parent) for file in sorted(checkpoint.glob("*/config.json"))}
 
 
-def read_config(folder: Path) -> Mapping[str, Any]:
-    """Read the configuration of one component; empty where the folder has none.
+def read_config(folder: Path, name: str = "config.json") -> Mapping[str, Any]:
+    """Read the configuration of one component, or another description in a folder; empty where it has none.
 
     Raises:
         CatalogueError: it is not a JSON object.
     """
-    file = folder / "config.json"
+    file = folder / name
     if not file.is_file():
         return {}
     try:
