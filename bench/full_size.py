@@ -58,7 +58,7 @@ def write_catalogue(architectures: Mapping[str, Architecture], folder: Path) -> 
 
 def add_lora(catalogue: Catalogue, spec: ModelSpec, folder: Path, rank: int = 16) -> Catalogue:
     """The catalogue with `bench`, a random LoRA for the model's denoiser in PEFT's layout, in the folder."""
-    part = get_family(spec.family).denoiser
+    part = get_family(spec.family_spec.id).denoiser
     config = json.loads((Path(str(catalogue.place(spec))) / part / "config.json").read_text(encoding="utf-8"))
     generator, tensors, file = torch.Generator().manual_seed(0), {}, folder / "bench.safetensors"
     for key, layer in build(config).named_modules():

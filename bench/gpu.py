@@ -103,7 +103,7 @@ def settings(trial: Trial, spec: ModelSpec, *, short: bool) -> Iterator[tuple[di
     for how in ("blocks", "graphs") if is_cuda else ():
         yield {"kernels": KernelOptions(compile=how)}, _JOBS
     yield {}, {f"images in one call: {images}": {"images": images} for images in ((2, 4, 8) if is_cuda else (2,))}
-    if get_family(spec.family).t5:
+    if get_family(spec.family_spec.id).t5:
         prompts: Jobs = {"T5 on the CPU, a new prompt": {}, "T5 on the CPU, the same again": {"prompt": PROMPT}}
         yield {"policy": Policy(t5="cpu")}, prompts
 

@@ -44,7 +44,7 @@ class ImageDecoder:
             max_waiting: images that may wait for small ones' processes, and as many for the large ones'.
             timeout_seconds: for decoding one image, without waiting.
         """
-        self.max_bytes = limits.max_bytes
+        self.max_bytes, self.max_pixels = limits.max_bytes, limits.max_pixels
         self._timeout_seconds = timeout_seconds
         self._small = DecoderLane(limits, processes, max_waiting, timeout_seconds)
         self._large = DecoderLane(limits, 1, max_waiting, timeout_seconds)

@@ -33,6 +33,8 @@ from contracts.uploads.owner_bytes import ByteLimit
 from contracts.uploads.retention import Retention
 
 _MASK_FIELD = "mask_image"
+#: Beginning of the path of a reference image.
+_REFERENCE = "references."
 #: How long images are held for a request that is being accepted.
 ACCEPT_SECONDS = 900
 _JOB_IMAGE = re.compile(r"job:([0-9a-f]{1,64})/([0-9]{1,3})")
@@ -51,10 +53,33 @@ class Input:
     decoded: InputImage | None = None
 
 
-#: Field path (`image`, `controls.0.image`) -> image.
+#: Field path (`image`, `controls.0.image`, `references.0`) -> image.
 Inputs = Mapping[str, Input]
 #: An image beside its request: a file's bytes, decoded, or stored already.
 GivenImage = bytes | InputImage | StoredImage
+
+
+class ReferenceRoom:
+    """What a request's references may take: together as much as a single image, however many they are."""
+
+    def __init__(self, decoder: ImageDecoder) -> None:
+        self._max_pixels, self._max_bytes = decoder.max_pixels, decoder.max_bytes
+        self._pixels = self._bytes = 0
+
+    def take(self, field: str, image: Input) -> None:
+        """Count one more; raises ImageTooLarge where they are too large together."""
+        self._pixels += image.stored.width * image.stored.height
+        self._bytes += 0 if image.decoded is None else len(image.decoded.data)
+        for name, received, most in (
+            ("pixels", self._pixels, self._max_pixels),
+            ("bytes", self._bytes, self._max_bytes),
+        ):
+            if received > most:
+                message = (
+                    f"brings the references up to {received} {name}, and together they may have {most}; scale "
+                    "them down, or send fewer"
+                )
+                raise ImageTooLarge(field, message, f"up to {most} {name} in all references")
 
 
 class InputReader:
@@ -88,7 +113,7 @@ class InputReader:
         Raises:
             InvalidRequest: the name of an image is unknown, is not base64, or cannot be fetched; or something is
                 wrong with several images.
-            ImageTooLarge: more bytes or pixels than the limits.
+            ImageTooLarge: more bytes or pixels than the limits of an image, which all references share.
             NotAnImage: the bytes are not an image.
             TooManyImages: too many images are being decoded.
             Unavailable: Redis or the storage does not answer.
@@ -97,9 +122,12 @@ class InputReader:
         keys: dict[str, str] = {}
         images: dict[str, Input] = {}
         errors: list[InvalidRequest | ImageTooLarge | NotAnImage] = []
+        room = ReferenceRoom(self._decoder)
         for field, text in _fields_of(request):
             try:
                 images[field] = self._read(field, given.get(field, text), keys)
+                if field.startswith(_REFERENCE):
+                    room.take(field, images[field])
             except (InvalidRequest, ImageTooLarge, NotAnImage) as error:
                 errors.append(error)
         if len(errors) == 1:
@@ -274,3 +302,5 @@ def _fields_of(request: JobRequest) -> Iterator[tuple[str, str]]:
     for index, control in enumerate(getattr(request, "controls", ())):
         if control.image is not None:
             yield f"controls.{index}.image", control.image
+    for index, text in enumerate(getattr(request, "references", ())):
+        yield f"{_REFERENCE}{index}", text

@@ -41,6 +41,8 @@ _FOREIGN_NAMES: dict[str, str] = {
     "loras": "lora lora_weights lora_url lora_path adapters extra_lora lora_models",
     "image": "init_image init_images images image_url image_urls input_image image_base64 image_b64 source_image "
     "start_image reference_image control_image",
+    "references": "reference reference_image reference_images ref_image ref_images image_references input_image "
+    "input_images images image_urls image_input",
     "strength": "denoising_strength denoise denoise_strength prompt_strength image_to_image_strength",
     "mask_image": "mask mask_url mask_image_url masks mask_b64 inpaint_mask",
     "mask_blur": "mask_feather mask_blur_x mask_blur_y blur_factor",

@@ -22,6 +22,8 @@ _UNKNOWN = "?"
 _TEXTS = frozenset({"prompt", "image", "mask_image", "mask"})
 #: Lists of objects, and the field that each object must have.
 _LISTS = {"loras": "name", "controls": "controlnet"}
+#: Lists of such text.
+_TEXT_LISTS = frozenset({"references"})
 #: Without these it is not known which rules apply.
 _DECISIVE = frozenset({"model", "task", "refiner"})
 _MAX_ROUNDS = 4
@@ -92,6 +94,9 @@ def _replace(kind: type[BaseModel], fields: dict[str, Any], path: Path, end: int
         fields[name] = ends[end]
     elif name in _TEXTS and name in kind.model_fields:
         fields[name] = _UNKNOWN
+        made_up.add(name)
+    elif name in _TEXT_LISTS and name in kind.model_fields:
+        fields[name] = [_UNKNOWN]
         made_up.add(name)
     elif name in _LISTS and name in kind.model_fields and kind.model_fields[name].is_required():
         fields[name] = [{_LISTS[name]: _UNKNOWN}]

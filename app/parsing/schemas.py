@@ -14,12 +14,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
-from contracts.catalogue.families import MODE_FIELDS, Mode, Task
+from contracts.catalogue.families import MODE_FIELDS, Task, modes_of
 from contracts.requests.schema import REQUESTS, JobRequest
 
 Schema = dict[str, Any]
-
-_MODES_OF_CONTROLNET = (Mode.CONTROLNET, Mode.CONTROLNET_IMG2IMG, Mode.CONTROLNET_INPAINT)
 
 
 @cache
@@ -132,6 +130,10 @@ def _narrow(kind: type[JobRequest], task: Task, model: ModelSpec, catalogue: Cat
     if "max_sequence_length" in properties:
         longest = model.family_spec.max_sequence_length
         dereference(schema, properties["max_sequence_length"])["maximum"] = longest
+    references = model.family_spec.references
+    if "references" in properties and references is not None:
+        properties["references"]["maxItems"] = references.max_count
+        properties["references"]["description"] += f" Here: {references.meaning}"
     _restrict_ids(schema, "loras", "name", lora_ids(model, catalogue))
     _restrict_ids(schema, "controls", "controlnet", controlnet_ids(model, catalogue))
     schema["description"] += f" At most {model.pixel_cap} pixels, width × height."
@@ -168,16 +170,16 @@ def _restrict_ids(schema: Schema, field: str, name: str, ids: list[str]) -> None
 
 
 def _used_fields(task: Task, model: ModelSpec) -> frozenset[str]:
-    modes = _MODES_OF_CONTROLNET if task is Task.CONTROLNET else (Mode(task.value),)
     known = model.family_spec.modes
-    return frozenset().union(*(known[mode] for mode in modes if mode in known))
+    return frozenset().union(*(known[mode] for mode in modes_of(task) if mode in known))
 
 
 def _set_defaults(schema: Schema, model: ModelSpec) -> None:
     properties = schema["properties"]
     for name, value in {**model.family_spec.defaults, **model.defaults}.items():
-        # With a required image, its size is the default, not the model's.
-        if name in properties and not (name in ("width", "height") and "image" in schema["required"]):
+        # With a required image or reference, its size is the default, not the model's.
+        follows = name in ("width", "height") and {"image", "references"} & set(schema["required"])
+        if name in properties and not follows:
             properties[name]["default"] = value
 
 

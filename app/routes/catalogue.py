@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path
@@ -25,6 +26,13 @@ from contracts.requests.schema import Txt2ImgRequest
 router = APIRouter(prefix="/v1", tags=["catalogue"], dependencies=[LIST_LIMITED], responses=problems(429, 503))
 
 
+class ReferencesView(BaseModel):
+    """The reference images of a model's edits."""
+
+    max_count: int = Field(description="Number of references that one request may have.")
+    meaning: str = Field(description="What the references are for.")
+
+
 class ModelView(BaseModel):
     """One model: OpenAI's fields, and ours."""
 
@@ -40,6 +48,9 @@ class ModelView(BaseModel):
     limits: dict[str, int | None] = Field(
         description="`min_side`, `max_side`, `size_multiple` in pixels; `max_pixels` of width × height; "
         "`max_images` of a request; `max_sequence_length` in tokens, null without a T5 encoder."
+    )
+    references: ReferencesView | None = Field(
+        description="What `references` of an edit are to it; null where it has no task `edit`."
     )
     schedulers: list[str] = Field(description="Names of the schedulers that work with it.")
     loras: list[str] = Field(description="Ids of the LoRAs that work with it, uploaded ones included.")
@@ -219,6 +230,7 @@ def _model(
             "max_images": bounds_of(Txt2ImgRequest, "num_images")[1],
             "max_sequence_length": family.max_sequence_length,
         },
+        "references": None if family.references is None else asdict(family.references),
         "schedulers": row.schedulers,
         "loras": lora_ids(row, catalogue),
         "controlnets": controlnet_ids(row, catalogue),

@@ -74,6 +74,7 @@ def _fields_of(record: JobRecord) -> dict[str, Any]:
     for control in fields["controls"]:
         if "image" in control:
             control["image"] = _STORED
+    fields["references"] = [_STORED] * len(parameters.references)
     # Jobs of releases that knew no long prompts were truncated.
     fields.setdefault("long_prompt", "truncate")
     known = REQUESTS[parameters.task].model_fields
@@ -89,6 +90,7 @@ def _images_of(parameters: JobParameters) -> dict[str, str]:
     """Storage keys of the job's images by their paths in a request."""
     keys = {"image": parameters.image, "mask_image": parameters.mask_image}
     keys |= {f"controls.{index}.image": control.image for index, control in enumerate(parameters.controls)}
+    keys |= {f"references.{index}": reference.image for index, reference in enumerate(parameters.references)}
     return {path: key for path, key in keys.items() if key is not None}
 
 

@@ -106,7 +106,9 @@ class ModelSpec(Row):
         family = FAMILIES[self.family]
         known = [family.pipeline, *family.other_checkpoints]
         if self.pipeline is not None and self.pipeline not in known:
-            raise ValueError(f"pipeline of family {self.family} must be one of {', '.join(known)}, got {self.pipeline!r}")
+            raise ValueError(
+                f"pipeline of family {self.family} must be one of {', '.join(known)}, got {self.pipeline!r}"
+            )
         return self
 
     @model_validator(mode="after")

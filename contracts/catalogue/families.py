@@ -6,7 +6,7 @@ A test compares this table with the signatures of the pipelines (`tests/worker/f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Literal
@@ -28,7 +28,7 @@ class Task(StrEnum):
 
 
 class Mode(StrEnum):
-    """Pipeline that a job runs on: its task, or for ControlNet and edits also whether it has an image or a mask."""
+    """Pipeline that a job runs on: its task, or for ControlNet and edits also whether it has image or mask."""
 
     TXT2IMG = "txt2img"
     IMG2IMG = "img2img"
@@ -125,8 +125,8 @@ class Family:
         text_encoders: in the order of their components.
         long_prompts: values of `long_prompt` that it can follow.
         references: of edits; None without the task `edit`.
-        other_checkpoints: classes that a `model_index.json` may name for checkpoints of this architecture that were
-            trained for other tasks -> what these support.
+        other_checkpoints: classes that a `model_index.json` may name for checkpoints of this architecture that
+            were trained for other tasks -> what these support.
         denoiser_channels: channels of the denoiser's input where other checkpoints have fewer or more; None: they
             do not tell its checkpoints from others.
     """
@@ -153,7 +153,7 @@ class Family:
     text_encoders: tuple[TextEncoder, ...] = ()
     long_prompts: tuple[LongPrompt, ...] = ("chunk", "truncate", "refuse")
     references: References | None = None
-    other_checkpoints: Mapping[str, Family] = MappingProxyType({})
+    other_checkpoints: Mapping[str, Family] = field(default_factory=dict)
     denoiser_channels: int | None = None
 
     def of_checkpoint(self, pipeline: str | None) -> Family:

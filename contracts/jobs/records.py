@@ -232,16 +232,19 @@ def queue_name(priority: Priority, model: str, owner: str) -> str:
 def work_of(parameters: JobParameters) -> dict[str, Any]:
     """How much a job computes, from which the scripts predict its seconds (`predicted_seconds` in accounts.lua).
 
-    `image_steps` are denoising steps, of every image; `megapixel_steps` the same, times a megapixel of each image;
+    `image_steps` are denoising steps, of every image; `megapixel_steps` the same, times a megapixel of each image
+    with its references;
     `joins` is equal for jobs that may share calls of the denoiser, and empty for one that shares none.
     """
     return {
         "pace": pace_key(parameters),
         "model": parameters.model,
         "image_steps": parameters.num_inference_steps * parameters.num_images,
-        "megapixel_steps": parameters.num_inference_steps * parameters.pixels / 1e6,
+        "megapixel_steps": parameters.num_inference_steps
+        * (parameters.pixels + parameters.num_images * parameters.reference_pixels)
+        / 1e6,
         "images": parameters.num_images,
-        "joins": f"{parameters.model} {parameters.width}x{parameters.height}" if parameters.batchable else "",
+        "joins": f"{parameters.model} {_size_of(parameters)}" if parameters.batchable else "",
     }
 
 
@@ -272,4 +275,11 @@ class Measured:
 def pace_key(parameters: JobParameters) -> str:
     """The key of the measured seconds per image and step: equal for jobs whose images take equally long steps."""
     fast = "" if parameters.speed == "exact" else f" {parameters.speed}"
-    return f"{parameters.model} {parameters.mode} {parameters.width}x{parameters.height}{fast}"
+    return f"{parameters.model} {parameters.mode} {_size_of(parameters)}{fast}"
+
+
+def _size_of(parameters: JobParameters) -> str:
+    """What a step is given of each image: its size, and those of the references."""
+    sizes = [(parameters.width, parameters.height)]
+    sizes += [(reference.width, reference.height) for reference in parameters.references]
+    return "+".join(f"{width}x{height}" for width, height in sizes)

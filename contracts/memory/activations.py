@@ -26,6 +26,7 @@ class WorkloadShape:
         started: whether the images start from an input image.
         masked: whether a mask limits what is generated.
         controls: number of ControlNet images.
+        reference_pixels: of all reference images together, which the denoiser is given behind each image.
     """
 
     width: int
@@ -37,6 +38,7 @@ class WorkloadShape:
     started: bool = False
     masked: bool = False
     controls: int = 0
+    reference_pixels: int = 0
 
     @property
     def tokens(self) -> int:
@@ -47,6 +49,11 @@ class WorkloadShape:
     def pixels(self) -> int:
         """Of one image."""
         return self.width * self.height
+
+    @property
+    def sequence_pixels(self) -> int:
+        """Of one image and the references: those whose latents the denoiser is given in each row."""
+        return self.pixels + self.reference_pixels
 
     @property
     def passes(self) -> int:
@@ -85,7 +92,7 @@ class ActivationCost:
     layers: int | None = None
     cudnn: bool = False
 
-    def values(self, shape: WorkloadShape, images: float, pixels: int) -> float:
+    def values(self, shape: WorkloadShape, images: float, pixels: float) -> float:
         """Values for `images` images of `pixels` pixels each, without the weights."""
         each = self.pixel * pixels + self.token * shape.tokens + self.fixed
         return images * each + self.token_squared * shape.tokens**2
@@ -106,16 +113,19 @@ class Retained:
     def values(self, shape: WorkloadShape, images: float) -> float:
         """Values of all copies that the pipelines keep.
 
-        Latents: for each pass the denoiser's input and output; the guided output, the latents before and after the
-        step; those of an input image, its noise, its mask. Prompts: for each pass as cached (where the CPU is the
-        device), as passed in, and as concatenated.
+        Latents: for each pass the denoiser's input and output, with those of the references, which are also kept
+        by themselves; the guided output, the latents before and after the step; those of an input image, its
+        noise, its mask. Prompts: for each pass as cached (where the CPU is the device), as passed in, and as
+        concatenated.
         """
         latents = 2 * shape.passes + 3 + 2 * (shape.started + shape.masked) + shape.passes * shape.controls
+        references = (2 * shape.passes + 1) * shape.reference_pixels
         prompts = self.prompt.values(shape, images * 3 * shape.passes, shape.pixels)
         if not self.prompt.token:
             # A UNet's first window is counted as fixed. Its attention also holds keys and values of the others.
             prompts += self.prompt.fixed * (shape.windows - 1) * images * 5 * shape.passes
-        return self.latents.values(shape, images * latents, shape.pixels) + prompts
+        area = latents * shape.pixels + references
+        return self.latents.values(shape, images * latents, area / latents) + prompts
 
 
 @dataclass(frozen=True)

@@ -164,6 +164,7 @@ def workload_of(
         started=job.image is not None,
         masked=job.mask_image is not None,
         controls=len(job.controls),
+        reference_pixels=job.reference_pixels,
     )
     return Workload(shape, tuple(extras), job.num_inference_steps)
 

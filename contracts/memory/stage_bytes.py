@@ -79,7 +79,7 @@ class StageBytes:
         ControlNet residuals stay until the images are decoded: the pipelines keep a reference to them.
         """
         shape = self.workload.shape
-        values = images * shape.start_values
+        values = images * shape.start_values + 3 * shape.reference_pixels
         if not self._encodes_controls:
             values += images * shape.control_values
         if stage != "encode":
@@ -119,8 +119,9 @@ class StageBytes:
         # Of several ControlNets, each works beside the sums so far.
         is_one_of_several = component.role is Role.CONTROLNET and shape.controls > 1
         before = self._residual_values(images) * is_one_of_several
+        pixels = shape.sequence_pixels if component.role is Role.DENOISER else shape.pixels
         return max(
-            int((cost.values(shape, images * passes, shape.pixels) + before) * value_bytes)
+            int((cost.values(shape, images * passes, pixels) + before) * value_bytes)
             + (_streamed_bytes(component, placed, cost.layers) if streamed else 0)
             for cost in self._costs(component)
         )
@@ -137,13 +138,18 @@ class StageBytes:
         return costs or (ActivationCost(),)
 
     def _vae_values(self, vae: Component, images: float) -> float:
-        """Decoding, or encoding ControlNet images, once a pass; all images at once, or one by one in tiles."""
+        """Decoding, or encoding ControlNet images, once a pass, or references; all images at once, or in tiles."""
         shape, tile_side, activations = self.workload.shape, self.tile_side, vae.activations
         controls = images * shape.control_values if self._encodes_controls else 0.0
+        references = shape.reference_pixels  # a reference is encoded once for all images
         if tile_side is None:
             rows = images * shape.passes if self._encodes_controls else 0
             encoding = peak_values(activations.encoding, shape, rows)
-            return max(encoding + controls, peak_values(activations.peaks, shape, images))
+            return max(
+                encoding + controls,
+                peak_values(activations.encoding, shape, bool(references), references),
+                peak_values(activations.peaks, shape, images),
+            )
         tile = min(shape.pixels, tile_side**2)
         image = _IMAGE_VALUES * shape.pixels
         tiles = _TILES_VALUES * shape.pixels * (shape.pixels > tile)
@@ -154,6 +160,7 @@ class StageBytes:
             # `VaeImageProcessor.denormalize`: all images beside two intermediate results.
             3 * images * image,
             peak_values(activations.encoding, shape, 1, tile) + controls,
+            peak_values(activations.encoding, shape, bool(references), min(references, tile_side**2)),
         )
 
 

@@ -43,7 +43,9 @@ class InputUse(StrictModel):
 
     model_config = _STORED
 
-    field: str = Field(description="Its path in the request: `image`, `mask_image`, `controls.0.image`, `references.0`.")
+    field: str = Field(
+        description="Its path in the request: `image`, `mask_image`, `controls.0.image`, `references.0`."
+    )
     width: int = Field(description="Width in pixels, upright, as received.")
     height: int = Field(description="Height in pixels, upright, as received.")
     fit: Fit | None = Field(

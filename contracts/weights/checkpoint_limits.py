@@ -124,7 +124,7 @@ def _other_class(family: Family, folder: Path | None, keys: Mapping[str, tuple[i
 
 
 def _input_channels(folder: Path | None, keys: Mapping[str, tuple[int, ...]]) -> int | None:
-    """Input channels of the denoiser, by the file if there is one; else of a folder's UNet, by its configuration."""
+    """Input channels of the denoiser, by the file if there is one; else of a UNet, by its configuration."""
     for name in _FIRST_LAYERS:
         if name in keys:
             return keys[name][1]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.families import Mode, Task
+from contracts.catalogue.families import Mode, Task, task_of
 from contracts.jobs.events import Preview
 from contracts.jobs.receipt import Receipt
 from contracts.jobs.records import JobError
@@ -51,12 +51,13 @@ INPUT_IMAGES = {
     "inputs/image.png": _circle("blue", "red"),
     "inputs/mask.png": _square(),
     "inputs/control.png": _circle("black", "white"),
+    "inputs/reference.png": _circle("green", "yellow").resize((96, 64)),
 }
 
 
 def model_of(catalogue: Catalogue, family: str) -> str:
-    """The family's small model."""
-    return next(row.id for row in catalogue.models if row.family == family)
+    """The family's small model, or that of its other checkpoints."""
+    return next(row.id for row in catalogue.models if row.family_spec.id == family)
 
 
 def make_job(
@@ -72,7 +73,7 @@ def make_job(
     Args:
         control_fields: more fields of each of its controls.
     """
-    task = Task.CONTROLNET if mode.value.startswith("controlnet") else Task(mode.value)
+    task = task_of(mode)
     model = catalogue.model(model_of(catalogue, family))
     fields = {"prompt": "a red circle", "num_inference_steps": 3, "seed": 7, "model": model.id, **fields}
     images: dict[str, StoredImage] = {}
@@ -86,6 +87,12 @@ def make_job(
     for index, control in enumerate(fields.get("controls", ())):
         if "image" in control:
             images[f"controls.{index}.image"] = StoredImage("inputs/control.png", SIDE, SIDE)
+    if task is Task.EDIT:
+        fields.setdefault("references", ["upload:x"])
+    for index, _ in enumerate(fields.get("references", ())):
+        images[f"references.{index}"] = StoredImage(
+            "inputs/reference.png", *INPUT_IMAGES["inputs/reference.png"].size
+        )
     request = REQUESTS[task](**fields)
     check(request, catalogue)
     return resolve(request, model, images)

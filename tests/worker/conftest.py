@@ -16,6 +16,7 @@ from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
 from tests.support.adapters import checkpoint_of
+from tests.support.flux_tools import with_flux_tools
 from tests.support.images import encode_image
 from tests.support.jobs import INPUT_IMAGES
 from tests.support.untrained import with_untrained
@@ -82,6 +83,18 @@ def catalogue(weights_folder: Path) -> Catalogue:
     )
     trained = built_in.model_copy(update={"controlnets": tuple(controlnets), "loras": tuple(loras)})
     return with_untrained(trained, weights_folder)
+
+
+@pytest.fixture(scope="session")
+def flux_tools(catalogue: Catalogue, weights_folder: Path) -> Catalogue:
+    """The same, with a small checkpoint of each FLUX.1 tool."""
+    return with_flux_tools(catalogue, weights_folder)
+
+
+@pytest.fixture(scope="session")
+def tools_pool(flux_tools: Catalogue) -> Pool:
+    """One pool for the tests of the FLUX.1 tools."""
+    return Pool(flux_tools, device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ import diffusers
 import torch
 import transformers
 
-from contracts.catalogue.families import FAMILIES, Mode
+from contracts.catalogue.families import ALL_FAMILIES
 from contracts.errors import CatalogueError
 from contracts.hub.selection import UNUSED_COMPONENTS, RepositoryFiles, component_weights
 from worker.families import DiffusersFamily
@@ -60,10 +60,12 @@ def read_index(family: DiffusersFamily, folder: Path) -> dict[str, str]:
         CatalogueError: it is not a checkpoint of this family, or lacks a component.
     """
     index = _read_json(folder / "model_index.json")
-    spec = FAMILIES[family.id]
+    spec = ALL_FAMILIES[family.id]
     named, allowed = index.get("_class_name"), sorted({*family.pipelines.values(), *spec.more_pipelines})
     if named not in allowed:
-        raise CatalogueError(f"it is a {str(named)[:80]}, and family {family.id} needs a {allowed[-1]}")
+        raise CatalogueError(
+            f"it is a {str(named)[:80]}, and family {family.id} needs a {family.checkpoint_class}"
+        )
     classes = {
         name: entry[1]
         for name, entry in index.items()
@@ -82,7 +84,7 @@ def read_index(family: DiffusersFamily, folder: Path) -> dict[str, str]:
 
 def _classes_needed(family: DiffusersFamily) -> dict[str, list[str]]:
     """Component -> classes that the family's pipeline takes for it; empty: any."""
-    pipeline = getattr(diffusers, family.pipelines[Mode.TXT2IMG])
+    pipeline = getattr(diffusers, family.checkpoint_class)
     hints = get_type_hints(pipeline.__init__)
     needed = {}
     for name, parameter in inspect.signature(pipeline.__init__).parameters.items():

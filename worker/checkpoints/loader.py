@@ -14,7 +14,6 @@ import diffusers
 import torch
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
-from contracts.catalogue.families import Mode
 from contracts.errors import CatalogueError
 from contracts.hub.selection import UNUSED_COMPONENTS
 from worker.checkpoints.components import load_components
@@ -39,7 +38,7 @@ def load_model(
             that nothing takes.
         Exception: whatever the libraries raise for damaged files.
     """
-    pipeline_class: Any = getattr(diffusers, family.pipelines[Mode.TXT2IMG])
+    pipeline_class: Any = getattr(diffusers, family.checkpoint_class)
     options = {"dtype": dtype, "local_files_only": True, "use_safetensors": True}
     if path.is_dir():
         components = load_components(family, path, dtype, spec.variant, skipped)

@@ -131,7 +131,7 @@ class Places:
             place = sources.fetch_model(
                 self._catalogue,
                 row,
-                get_family(row.family),
+                get_family(row.family_spec.id),
                 on_progress=progress,
                 is_wanted=is_wanted,
                 without_t5=self._without_t5,
@@ -169,7 +169,7 @@ class Places:
 
     def _find(self, row: _AnyRow) -> Path | None:
         if isinstance(row, ModelSpec):
-            family = get_family(row.family)
+            family = get_family(row.family_spec.id)
             return sources.find_model(self._catalogue, row, family, without_t5=self._without_t5)
         if isinstance(row, ControlNetSpec):
             return sources.find_controlnet(self._catalogue, row)

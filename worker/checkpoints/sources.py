@@ -11,7 +11,6 @@ from pathlib import Path
 
 from contracts.catalogue.cached import AnySpec, optional_t5, select_files
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
-from contracts.catalogue.families import Mode
 from contracts.errors import FailureCode, JobFailed
 from contracts.hub.folders import folder_files
 from contracts.hub.selection import (
@@ -71,7 +70,7 @@ def fetch_model(
     config = None if spec.config is None else catalogue.locate(spec.config)
     if isinstance(config, HubSource) and (isinstance(place, Path) or place.file is not None):
         # Small; a configuration of the wrong class is found before the weights are fetched.
-        fetch(config, descriptions(family.pipelines[Mode.TXT2IMG]), is_wanted=is_wanted)
+        fetch(config, descriptions(family.checkpoint_class), is_wanted=is_wanted)
     if isinstance(place, HubSource):
         select = _select(place, spec, without_t5)
         place = _path(fetch(place, select, on_progress=on_progress, is_wanted=is_wanted))
@@ -175,8 +174,8 @@ def class_needed(row: AnySpec) -> str | None:
     """The class that a repository must be of for this row; None for LoRAs, which name none."""
     if isinstance(row, LoraSpec):
         return None
-    family = get_family(row.family)
-    return family.controlnet if isinstance(row, ControlNetSpec) else family.pipelines[Mode.TXT2IMG]
+    family = get_family(row.family_spec.id)
+    return family.controlnet if isinstance(row, ControlNetSpec) else family.checkpoint_class
 
 
 def _select(place: HubSource, row: AnySpec, without_t5: bool = False) -> Select:
@@ -185,7 +184,7 @@ def _select(place: HubSource, row: AnySpec, without_t5: bool = False) -> Select:
 
 def _config_select(file: SingleFile, spec: ModelSpec, family: DiffusersFamily, without_t5: bool) -> Select:
     """What a single file lacks: descriptions always, and with a `config` the encoders that it does not hold."""
-    pipeline = family.pipelines[Mode.TXT2IMG]
+    pipeline = family.checkpoint_class
     if spec.config is None:
         return descriptions(pipeline)
     left_out = optional_t5(spec.family_spec) if without_t5 else ()

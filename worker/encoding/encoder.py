@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from contracts.catalogue.families import FAMILIES, Family
+from contracts.catalogue.families import ALL_FAMILIES, Family
 from contracts.jobs.receipt import CacheUse
 from contracts.requests.prompt_tokens import Tokenize
 from worker.adapters.cache import AdapterSet
@@ -55,7 +55,7 @@ class PromptEncoder:
 
     @property
     def _spec(self) -> Family:
-        return FAMILIES[self.family.id]
+        return ALL_FAMILIES[self.family.id]
 
     @cached_property
     def _tokenizers(self) -> dict[str, Tokenize]:

@@ -2,10 +2,11 @@
 
 What a family can do is in `contracts/catalogue/families.py`. No family imports another.
 
-flux.py    FLUX.1 dev and schnell
-sd15.py    Stable Diffusion 1 and 2
-sd3.py     Stable Diffusion 3 and 3.5
-sdxl.py    Stable Diffusion XL
+flux.py            FLUX.1 dev and schnell
+flux_kontext.py    FLUX.1 Kontext
+sd15.py            Stable Diffusion 1 and 2
+sd3.py             Stable Diffusion 3 and 3.5
+sdxl.py            Stable Diffusion XL
 """
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ class GenerationInputs:
 
     Attributes:
         image, mask, controls: images of the output's size; a control is None where the job's `image` serves.
+        references: reference images, each of its own size.
     """
 
     job: JobParameters
     image: Image.Image | None = None
     mask: Image.Image | None = None
     controls: Sequence[Image.Image | None] = ()
+    references: Sequence[Image.Image] = ()
 
     @property
     def texts(self) -> dict[str, str]:
@@ -188,8 +191,8 @@ class DiffusersFamily:
     """One family's classes and arguments in diffusers.
 
     Attributes:
-        id: its name in the catalogue.
-        pipelines: mode -> pipeline class.
+        id: of its row in `contracts/catalogue/families.py`.
+        pipelines: mode -> pipeline class; the first is the one that holds a loaded checkpoint's components.
         controlnet: class of a ControlNet.
         multi_controlnet: class that combines several.
         denoiser: name of the component that runs at every step.
@@ -219,6 +222,11 @@ class DiffusersFamily:
     misfit: Callable[[Mapping[str, Any]], str | None] = _fits
     unpack_latents: Callable[[Any, Any, tuple[int, int]], Any] = _already_unpacked
 
+    @property
+    def checkpoint_class(self) -> str:
+        """The pipeline class that holds a checkpoint's components, and that its `model_index.json` names."""
+        return next(iter(self.pipelines.values()))
+
 
 def first_difference(pairs: Mapping[str, tuple[Any, Any]]) -> str | None:
     """Return the first of `what: (found, needed)` that differ, as the end of a sentence; None: all agree."""
@@ -229,5 +237,6 @@ def first_difference(pairs: Mapping[str, tuple[Any, Any]]) -> str | None:
 
 
 def get_family(name: str) -> DiffusersFamily:
-    """Return the family that `worker/families/<name>.py` describes."""
-    return cast("DiffusersFamily", importlib.import_module(f"worker.families.{name}").FAMILY)
+    """Return the family with this id, which a file of its name in this folder describes, with `_` for `-`."""
+    module = importlib.import_module(f"worker.families.{name.replace('-', '_')}")
+    return cast("DiffusersFamily", module.FAMILY)

@@ -21,7 +21,7 @@ _FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 def read_inputs(job: JobParameters, storage: Storage) -> GenerationInputs:
-    """Return the inputs of a job's pipeline call, its images brought to the output's size.
+    """Return the inputs of a job's pipeline call: images of the output's size, references of their own.
 
     Raises:
         JobFailed: INPUT_MISSING: an image is no longer stored.
@@ -36,6 +36,10 @@ def read_inputs(job: JobParameters, storage: Storage) -> GenerationInputs:
             controls=[
                 None if control.image is None else decode_image(storage.read(control.image), size, fit)
                 for control in job.controls
+            ],
+            references=[
+                decode_image(storage.read(reference.image), (reference.width, reference.height), fit)
+                for reference in job.references
             ],
         )
     except NotFound as error:

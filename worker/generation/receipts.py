@@ -136,6 +136,8 @@ def _inputs_of(parameters: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str
     for control in parameters["controls"]:
         if control["image"] is not None:
             yield control, "image"
+    for reference in parameters.get("references", ()):
+        yield reference, "image"
 
 
 def _content_of(key: str) -> str | None:

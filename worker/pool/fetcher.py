@@ -103,7 +103,10 @@ class ModelFetcher:
         """Hash everything that is loaded, and have it in the page cache."""
         variant, beside = None, []
         if isinstance(row, ModelSpec):
-            variant, beside = row.variant, weights_beside(self._catalogue, row, get_family(row.family), path)
+            variant, beside = (
+                row.variant,
+                weights_beside(self._catalogue, row, get_family(row.family_spec.id), path),
+            )
         self._hasher.hash(path, variant, beside)
         for file in (*weight_files(path, variant), *beside):
             files.read_into_page_cache(file)

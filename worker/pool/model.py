@@ -82,7 +82,7 @@ class LoadedModel:
     def __init__(self, spec: ModelSpec, path: Path, context: PoolContext, plan: Plan) -> None:
         """Load the plan's components from `path` into host memory; nothing is on the device yet."""
         self.spec = spec
-        self.family: DiffusersFamily = get_family(spec.family)
+        self.family: DiffusersFamily = get_family(spec.family_spec.id)
         self.device = context.device
         self.dtype = pick_dtype(spec, context.device)
         self.fp8 = plan.fp8

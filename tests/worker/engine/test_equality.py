@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.families import FAMILIES, Mode
+from contracts.catalogue.families import ALL_FAMILIES, FAMILIES, Mode
 from contracts.catalogue.schedulers import names_for
 from contracts.errors import InvalidRequest
 from contracts.requests.parameters import JobParameters
@@ -23,6 +23,7 @@ from tests.support.jobs import (
     decode_pixels,
     generate_pixels,
     make_job,
+    model_of,
     start_jobs,
     store_result,
 )
@@ -31,7 +32,7 @@ from worker.engine.engine import Engine
 from worker.engine.policy import Waiting
 from worker.pool.pool import Pool
 
-FAMILY_IDS = list(FAMILIES)
+FAMILY_IDS = [*FAMILIES, "flux-kontext"]
 #: Of 255, in float32 on the CPU.
 TOLERANCE_LEVELS = 1
 
@@ -72,7 +73,7 @@ def _random_job(catalogue: Catalogue, family: str, rng: random.Random) -> JobPar
 
 
 def _draw(catalogue: Catalogue, family: str, rng: random.Random) -> JobParameters:
-    spec = FAMILIES[family]
+    spec, adapter = ALL_FAMILIES[family], f"{catalogue.model(model_of(catalogue, family)).family}-lora"
     mode = rng.choice(list(spec.modes))
     fields: dict[str, Any] = {
         "seed": rng.randrange(1000),
@@ -80,9 +81,11 @@ def _draw(catalogue: Catalogue, family: str, rng: random.Random) -> JobParameter
         "num_inference_steps": rng.choice([3, 4, 6]),
         "num_images": rng.choice([1, 1, 2]),
         "batchable": rng.random() < 0.7,
-        "loras": rng.choice([[], [], [{"name": f"{family}-lora"}], [{"name": f"{family}-lora", "scale": 0.5}]]),
+        "loras": rng.choice([[], [], [{"name": adapter}], [{"name": adapter, "scale": 0.5}]]),
         "previews": rng.choice([0, 0, 1]),
     }
+    if spec.references is not None:
+        fields |= rng.choice([{}, {}, {"height": 80}])  # steps of other sizes are never joined
     if rng.random() < 0.3:
         fields |= {"speed": "fast", "num_inference_steps": 8, "strength": 1.0}
     if mode is Mode.TXT2IMG and fields.get("speed") != "fast":
@@ -96,8 +99,9 @@ def _draw(catalogue: Catalogue, family: str, rng: random.Random) -> JobParameter
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
 def test_a_job_in_random_company_equals_itself_alone(
-    family: str, catalogue: Catalogue, pool: Pool, storage: Storage
+    family: str, flux_tools: Catalogue, tools_pool: Pool, storage: Storage
 ) -> None:
+    catalogue, pool = flux_tools, tools_pool
     seed = 20
     rng = random.Random(f"{family} {seed}")
     jobs = [_random_job(catalogue, family, rng) for _ in range(8)]
@@ -142,15 +146,15 @@ def _traces(model: Any) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
 def test_no_pipeline_edits_the_modules_that_jobs_share(
-    family: str, catalogue: Catalogue, pool: Pool, storage: Storage
+    family: str, flux_tools: Catalogue, tools_pool: Pool, storage: Storage
 ) -> None:
     """Compared at the first suspension inside the pipeline, where an edit would reach the neighbours."""
-    for mode in FAMILIES[family].modes:
-        job = make_job(catalogue, family, mode)
-        model = pool.ready(job, 1)
+    for mode in ALL_FAMILIES[family].modes:
+        job = make_job(flux_tools, family, mode)
+        model = tools_pool.ready(job, 1)
         before = _traces(model)
-        engine = Engine(pool)
-        (flight,) = start_jobs([job], engine, pool, storage)
+        engine = Engine(tools_pool)
+        (flight,) = start_jobs([job], engine, tools_pool, storage)
         while not flight.steps_done:
             engine.tick()
         assert _traces(model)[1] == before[1]

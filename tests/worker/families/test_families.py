@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.families import FAMILIES, MODE_FIELDS, Mode
+from contracts.catalogue.families import ALL_FAMILIES, FAMILIES, MODE_FIELDS, Mode
 from contracts.requests.parameters import ControlParameters, JobParameters
 from tests.support.jobs import make_job, model_of
 from worker.families import DiffusersFamily, GenerationInputs, get_family
@@ -23,7 +23,7 @@ from worker.pool.pool import Pool
 COMMON_FIELDS = frozenset({"prompt", "width", "height", "num_inference_steps", "guidance_scale"})
 #: Fields that Darkroom applies itself; no pipeline takes them.
 HANDLED_FIELDS = frozenset({"mask_blur", "padding_mask_crop", "fit"})
-EVERY_MODE = [(family.id, mode) for family in FAMILIES.values() for mode in family.modes]
+EVERY_MODE = [(family.id, mode) for family in ALL_FAMILIES.values() for mode in family.modes]
 
 #: Two values that every field may take; the second must arrive where the first did.
 VALUES: dict[str, tuple[Any, Any]] = {
@@ -54,7 +54,7 @@ SIZE_FROM_IMAGE = {(family, Mode.IMG2IMG): {"width", "height"} for family in ("s
 
 def _inputs(family: str, mode: Mode, which: dict[str, int]) -> GenerationInputs:
     """Inputs with every granted field set; `which` picks the second value of some."""
-    granted = (FAMILIES[family].modes[mode] | COMMON_FIELDS) - HANDLED_FIELDS
+    granted = (ALL_FAMILIES[family].modes[mode] | COMMON_FIELDS) - HANDLED_FIELDS
 
     def value(field: str) -> Any:
         return VALUES[field][which.get(field, 0)]
@@ -72,6 +72,7 @@ def _inputs(family: str, mode: Mode, which: dict[str, int]) -> GenerationInputs:
         image=images[which.get("image", 0)] if "image" in granted else None,
         mask=images[which.get("mask_image", 0)] if "mask_image" in granted else None,
         controls=[images[which.get("controls", 0)]] if "controls" in granted else [],
+        references=[images[which.get("references", 0)]] if "references" in granted else [],
     )
 
 
@@ -88,7 +89,7 @@ def test_the_pipeline_takes_every_argument_that_the_family_gives_it(family: str,
 
 def _granted() -> Iterator[tuple[str, Mode, str]]:
     for family, mode in EVERY_MODE:
-        fields = (FAMILIES[family].modes[mode] | COMMON_FIELDS) - HANDLED_FIELDS
+        fields = (ALL_FAMILIES[family].modes[mode] | COMMON_FIELDS) - HANDLED_FIELDS
         for field in sorted(fields - SIZE_FROM_IMAGE.get((family, mode), set())):
             # SD3's pipeline for masks gives the image and the mask to the ControlNet; there is no other image.
             if (family, mode, field) != ("sd3", Mode.CONTROLNET_INPAINT, "controls"):
@@ -122,7 +123,8 @@ def test_the_encoders_take_every_argument_that_the_family_gives_them(family: str
 
 
 def test_these_tests_cover_every_field() -> None:
-    assert set(VALUES) | HANDLED_FIELDS | {"image", "mask_image", "controls"} == MODE_FIELDS | COMMON_FIELDS
+    images = {"image", "mask_image", "controls", "references"}
+    assert set(VALUES) | HANDLED_FIELDS | images == MODE_FIELDS | COMMON_FIELDS
 
 
 _PREFIXES = {"sdxl": "StableDiffusionXL", "sd3": "StableDiffusion3", "flux": "Flux", "sd15": "StableDiffusion"}
@@ -152,7 +154,7 @@ def test_every_row_of_the_catalogue_has_a_family_file(catalogue: Catalogue) -> N
     rows = (*catalogue.models, *catalogue.loras, *catalogue.controlnets)
     assert rows
     for row in rows:
-        assert get_family(row.family).id == row.family
+        assert get_family(row.family_spec.id).id == row.family_spec.id
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -193,6 +195,6 @@ def test_sd3_controlnet_pipelines_draw_from_the_global_generator(pool: Pool, cat
 
 
 def test_the_classes_that_a_catalogue_is_checked_for_are_those_that_load_it() -> None:
-    for family in FAMILIES.values():
+    for family in ALL_FAMILIES.values():
         loads = get_family(family.id)
-        assert (family.pipeline, family.controlnet) == (loads.pipelines[Mode.TXT2IMG], loads.controlnet)
+        assert (family.pipeline, family.controlnet) == (loads.checkpoint_class, loads.controlnet)

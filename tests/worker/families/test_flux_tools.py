@@ -1,0 +1,88 @@
+"""The FLUX.1 tools give, bit for bit, what a direct call of their pipeline gives with the same parameters."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.families import Mode
+from contracts.requests.parameters import JobParameters
+from contracts.storage import Storage
+from tests.support.jobs import INPUT_IMAGES, Pixels, complete_job, decode_pixels, generate_pixels, make_job
+from worker.pool.pool import Pool
+
+IMAGE, MASK = INPUT_IMAGES["inputs/image.png"], INPUT_IMAGES["inputs/mask.png"]
+REFERENCE = INPUT_IMAGES["inputs/reference.png"]
+_START = {"image": IMAGE, "mask_image": MASK, "strength": 0.6}
+#: Family and mode -> the class, and the arguments that its call has beside the common ones.
+CALLS: dict[tuple[str, Mode], tuple[str, dict[str, Any]]] = {
+    ("flux-kontext", Mode.TXT2IMG): ("FluxKontextPipeline", {}),
+    ("flux-kontext", Mode.INPAINT): ("FluxKontextInpaintPipeline", _START),
+    ("flux-kontext", Mode.EDIT): ("FluxKontextPipeline", {"image": REFERENCE}),
+    ("flux-kontext", Mode.EDIT_INPAINT): (
+        "FluxKontextInpaintPipeline", _START | {"image_reference": REFERENCE},
+    ),
+}  # fmt: skip
+
+
+@cache
+def _load(class_name: str, source: str) -> Any:
+    return getattr(diffusers, class_name).from_pretrained(source, dtype=torch.float32)
+
+
+def _call(family: str, job: JobParameters, source: str, **more: Any) -> list[Image.Image]:
+    """The images of a direct call, which knows nothing of Darkroom but what the job's fields are called."""
+    class_name, arguments = CALLS[family, job.mode]
+    # Without these, Kontext chooses the sizes of output and reference itself.
+    sizes = {"max_area": job.width * job.height, "_auto_resize": False} if "Kontext" in class_name else {}
+    loaded = _load(next(name for (owner, _), (name, _) in CALLS.items() if owner == family), source)
+    pipeline = getattr(diffusers, class_name)(**loaded.components)
+    pipeline.set_progress_bar_config(disable=True)
+    images: list[Image.Image] = pipeline(
+        prompt="a red circle", width=job.width, height=job.height, num_inference_steps=3, max_sequence_length=64,
+        guidance_scale=job.guidance_scale, generator=[torch.Generator().manual_seed(seed) for seed in job.seeds],
+        num_images_per_prompt=job.num_images, **arguments, **sizes, **more,
+    ).images  # fmt: skip
+    return images
+
+
+@pytest.mark.parametrize(("family", "mode"), list(CALLS))
+def test_a_job_equals_a_direct_call_of_the_pipeline_bit_for_bit(
+    family: str, mode: Mode, flux_tools: Catalogue, tools_pool: Pool, storage: Storage
+) -> None:
+    job = make_job(flux_tools, family, mode)
+
+    (expected,) = _call(family, job, flux_tools.model(job.model).source)
+
+    if job.mask_image is not None:
+        expected = Image.composite(expected, IMAGE, MASK)  # what the mask leaves black is the input's
+    assert np.array_equal(generate_pixels(job, tools_pool, storage), _pixels(expected))
+
+
+def test_several_edits_with_a_negative_prompt_equal_a_direct_call(
+    flux_tools: Catalogue, tools_pool: Pool, storage: Storage
+) -> None:
+    more = {"true_cfg_scale": 2.0, "negative_prompt": "a blue square"}
+    job = make_job(flux_tools, "flux-kontext", Mode.EDIT, num_images=2, width=64, height=80, **more)
+
+    expected = _call("flux-kontext", job, flux_tools.model(job.model).source, **more)
+
+    files, _ = complete_job(job, tools_pool, storage)
+    found = [decode_pixels(file) for file in files]
+    assert np.array_equal(found, [_pixels(image) for image in expected])
+
+
+def test_every_mode_of_the_tools_is_compared_with_its_pipeline(flux_tools: Catalogue) -> None:
+    tools = [row.family_spec for row in flux_tools.models if row.pipeline is not None]
+    assert {(family.id, mode) for family in tools for mode in family.modes} == set(CALLS)
+
+
+def _pixels(image: Image.Image) -> Pixels:
+    return np.asarray(image.convert("RGB"), dtype=np.int16)
