@@ -37,6 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a ControlNet and its control image",
     )
     parser.add_argument(
+        "--reference",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="a reference image (edit); may be repeated where the model takes several",
+    )
+    parser.add_argument(
         "--lora", action="append", default=[], metavar="NAME[:SCALE]", help="a LoRA and its scale (1)"
     )
     parser.add_argument(
@@ -129,6 +137,9 @@ def compose(arguments: argparse.Namespace) -> tuple[str, Json]:
     if arguments.control:
         body["controls"] = [_read_control(text) for text in arguments.control]
         return "controlnet", body
+    if arguments.reference:
+        body["references"] = [encode_image(path) for path in arguments.reference]
+        return "edit", body
     if arguments.mask:
         return "inpaint", body
     return ("img2img" if arguments.image else "txt2img"), body

@@ -264,6 +264,8 @@ def _job(arguments: argparse.Namespace, catalogue: Catalogue, model: ModelSpec) 
     if arguments.task == "controlnet" or arguments.controlnet:
         fields["controls"] = [{"controlnet": name, "image": "-"} for name in arguments.controlnet]
         paths = tuple(f"controls.{index}.image" for index in range(len(arguments.controlnet)))
+    if arguments.task == "edit":
+        fields["references"], paths = ["-"], ("references.0",)
     request = REQUESTS[Task(arguments.task)].model_validate(fields)
     check(request, catalogue)
     images = {path: StoredImage("-", int(str(size[0])), int(str(size[1]))) for path in paths}

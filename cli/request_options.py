@@ -18,8 +18,8 @@ Json = dict[str, Any]
 
 #: Fields that are given otherwise, or mean nothing to a client that polls.
 _OTHERWISE = frozenset(
-    {"prompt", "task", "image", "mask_image", "loras", "controls", "response_format", "webhook", "metadata"}
-    | {"cancel_on_disconnect"}
+    {"prompt", "task", "image", "mask_image", "references", "loras", "controls", "response_format", "webhook"}
+    | {"metadata", "cancel_on_disconnect"}
 )
 #: Further names of options: short ones, and those of earlier releases.
 _ALIASES = {

@@ -26,7 +26,7 @@ class RequestBody:
 
     Attributes:
         json: the fields. A file of a form is represented by its hash, so equal forms have equal JSON.
-        files: the form's image files by field; bytes as they were received.
+        files: the form's image files by field, as they were received; a field's second one is `image.1`.
         received: the whole body, where its memory is counted.
     """
 
@@ -47,9 +47,13 @@ def read_edit_form(fields: Sequence[tuple[str, str | bytes]]) -> RequestBody:
     files: dict[str, bytes] = {}
     for name, value in fields:
         name = name.removesuffix("[]")  # some clients send image[]
+        entries = values.setdefault(name, [])
         if isinstance(value, bytes) and name in FILE_FIELDS:
-            files[name] = value
-        values.setdefault(name, []).append(_form_value(name, value))
+            files[f"{name}.{len(entries)}" if entries else name] = value
+        entries.append(_form_value(name, value))
+    if "references" not in values and len(values.get("image", ())) > 1:
+        first, *further = values["image"]
+        values |= {"image": [first], "references": [further]}
     flat = {name: entries[0] if len(entries) == 1 else entries for name, entries in values.items()}
     return RequestBody(json.dumps(flat).encode(), files)
 

@@ -11,8 +11,14 @@ from app.inputs.reader import GivenImage, InputReader
 from app.parsing.partial_requests import agreed
 from app.parsing.requests import Reading, build, read, read_values
 from contracts.catalogue.catalogue import Catalogue
-from contracts.errors import FieldProblem, NotFound
-from contracts.requests.schema import Img2ImgRequest, InpaintRequest, JobRequest, Txt2ImgRequest
+from contracts.errors import FieldProblem, InvalidRequest, NotFound
+from contracts.requests.schema import (
+    Img2ImgRequest,
+    InpaintRequest,
+    JobRequest,
+    ReferenceEditRequest,
+    Txt2ImgRequest,
+)
 
 _AnyImageRequest = TypeVar("_AnyImageRequest", GenerationRequest, EditRequest)
 
@@ -62,9 +68,43 @@ def _read_ours(request: ImageRequest, catalogue: Catalogue) -> Reading[JobReques
     kind: type[JobRequest] = Txt2ImgRequest
     fields = _fields_of(request, catalogue)
     if isinstance(request, EditRequest):
-        kind = Img2ImgRequest if request.mask is None else InpaintRequest
+        if not _has_references(request, catalogue):
+            kind = Img2ImgRequest if request.mask is None else InpaintRequest
+        else:
+            kind = ReferenceEditRequest
+            fields |= _references_of(request)
         fields |= {} if request.mask is None else {"mask_image": "given"}
     return read_values(kind, fields)
+
+
+def _has_references(request: EditRequest, catalogue: Catalogue) -> bool:
+    """Whether the images of an edit are references: of a model that takes some, and not only to inpaint one image.
+
+    Raises:
+        InvalidRequest: there are several images, and the model takes no references.
+    """
+    takes_some = False
+    with suppress(NotFound):  # an unknown model is refused later, with the ids of the known ones
+        model = catalogue.model(request.model or catalogue.default_model)
+        takes_some = model.family_spec.references is not None
+        if request.references and not takes_some:
+            able = [row.id for row in catalogue.models if row.family_spec.references is not None]
+            others = f"; models here that take references: {', '.join(able)}" if able else ""
+            message = (
+                f"must be one image, got {len(request.references) + 1}: {model.id} edits one at a time{others}"
+            )
+            raise InvalidRequest([FieldProblem("image", message, "1 image")])
+    return takes_some and (request.mask is None or bool(request.references))
+
+
+def _references_of(request: EditRequest) -> dict[str, Any]:
+    """Our fields for the images of an edit with references: with a mask, the first is the one that is edited."""
+    further = list(request.references or ())
+    return (
+        {"references": [request.image, *further], "image": None}
+        if request.mask is None
+        else {"references": further}
+    )
 
 
 def translate(
@@ -79,6 +119,8 @@ def translate(
     fields = _fields_of(request, catalogue)
     if not isinstance(request, EditRequest):
         return build(Txt2ImgRequest, fields), {}
+    if _has_references(request, catalogue):
+        return _translate_references(request, {**fields, **_references_of(request)}, inputs, files)
     given: dict[str, GivenImage] = {"image": files["image"]} if "image" in files else {}
     if request.mask is not None:
         given["mask_image"] = inputs.read_alpha_mask("mask", files.get("mask", request.mask))
@@ -92,6 +134,26 @@ def translate(
         )
     # Transparent pixels may have no color at all, so by default nothing of the image is kept there.
     return build(InpaintRequest, {"strength": 1.0, **fields, "mask_image": "given"}), given
+
+
+def _translate_references(
+    request: EditRequest, fields: dict[str, Any], inputs: InputReader, files: Mapping[str, bytes]
+) -> tuple[JobRequest, Mapping[str, GivenImage]]:
+    """The same for an edit with references."""
+    given: dict[str, GivenImage] = {
+        _our_field(request, name): data for name, data in files.items() if name != "mask"
+    }
+    fields = {name: value for name, value in fields.items() if value is not None}
+    if request.mask is None:
+        return build(ReferenceEditRequest, fields), given
+    given["mask_image"] = inputs.read_alpha_mask("mask", files.get("mask", request.mask))
+    return build(ReferenceEditRequest, {"strength": 1.0, **fields, "mask_image": "given"}), given
+
+
+def _our_field(request: EditRequest, name: str) -> str:
+    """Our field for the image that is `image`, `image.1` and so on in an edit with references."""
+    number = int(name.partition(".")[2] or 0) - (request.mask is not None)
+    return "image" if number < 0 else f"references.{number}"
 
 
 def _fields_of(request: ImageRequest, catalogue: Catalogue) -> dict[str, Any]:
@@ -159,6 +221,11 @@ def _contradictions(request: ImageRequest) -> Iterator[FieldProblem]:
 def foreign_name(request: ImageRequest, field: str) -> str:
     """The name under which the client sent one of our fields."""
     names = {"mask_image": "mask"}
+    if isinstance(request, EditRequest):
+        names["references"] = "image"
+        for number in range(len(request.references or ()) + 1):
+            theirs = f"image.{number}" if number else "image"
+            names[_our_field(request, theirs)] = theirs
     if request.size not in (None, "auto"):
         names |= {"width": "size", "height": "size"}
     if request.quality in _STEPS_BY_QUALITY:

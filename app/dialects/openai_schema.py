@@ -11,7 +11,15 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
-from contracts.requests.fields import FitField, ImageRef, MaskBlur, MaskCrop, Strength
+from contracts.requests.fields import (
+    MAX_REFERENCES,
+    FitField,
+    ImageRef,
+    MaskBlur,
+    MaskCrop,
+    ReferenceRef,
+    Strength,
+)
 from contracts.requests.schema import JobRequest
 
 _SIZE = re.compile(r"auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4}")
@@ -97,6 +105,13 @@ class EditRequest(ImageRequest):
         None,
         description="Mask as large as `image`: transparent where the image is regenerated. Default: all of it is.",
     )
+    references: tuple[ReferenceRef, ...] | None = Field(
+        None,
+        max_length=MAX_REFERENCES - 1,
+        description="Further images, for models with the task `edit`, of which `image` is the first reference, or "
+        "with a mask the image that is edited. In a form, `image` may be sent several times instead. "
+        "Default: none.",
+    )
     input_fidelity: Literal["low"] | None = Field(
         None, description="Only for compatibility: to keep more of the image, lower `strength`."
     )
@@ -113,10 +128,11 @@ class EditRequest(ImageRequest):
     @classmethod
     def _image_is_one(cls, image: object) -> object:
         if isinstance(image, list):
-            raise ValueError(f"must be one image, got {len(image)}; models here edit one at a time")
+            raise ValueError(f"must be one image, got {len(image)}; send those after the first as references")
         return image
 
 
 def without_images(request: ImageRequest) -> ImageRequest:
     """The request as its answer needs it, without the memory of its images."""
-    return request.model_copy(update={name: "" for name in FILE_FIELDS if name in type(request).model_fields})
+    fields: dict[str, object] = dict.fromkeys(FILE_FIELDS, "") | {"references": None}
+    return request.model_copy(update={name: fields[name] for name in fields if name in type(request).model_fields})

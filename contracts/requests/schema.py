@@ -140,7 +140,7 @@ class ControlNetRequest(JobRequest, OptionalImages):
     controls: tuple[Control, ...] = Field(min_length=1, max_length=4, description="ControlNets to apply.")
 
 
-class EditRequest(JobRequest, OptionalImages):
+class ReferenceEditRequest(JobRequest, OptionalImages):
     """An image from a prompt and reference images; with `image` and `mask_image`, only the mask's white of it."""
 
     task: Literal[Task.EDIT] = Field(Task.EDIT, description="Selects this kind of request.")
@@ -152,5 +152,5 @@ REQUESTS: dict[Task, type[JobRequest]] = {
     Task.IMG2IMG: Img2ImgRequest,
     Task.INPAINT: InpaintRequest,
     Task.CONTROLNET: ControlNetRequest,
-    Task.EDIT: EditRequest,
+    Task.EDIT: ReferenceEditRequest,
 }

@@ -15,7 +15,7 @@ from contracts.requests.defaults import request_mode, value_of
 from contracts.requests.effects import effect_problems
 from contracts.requests.fields import MAX_PROMPT_BYTES, MAX_SEED, MIN_SIDE, PROMPT_FIELDS, Control
 from contracts.requests.prompts import prompt_problems, read_prompts
-from contracts.requests.schema import ControlNetRequest, EditRequest, JobRequest
+from contracts.requests.schema import ControlNetRequest, ReferenceEditRequest, JobRequest
 from contracts.requests.step_rules import StepRules
 
 
@@ -103,7 +103,11 @@ def _where_instead(mode: Mode, catalogue: Catalogue) -> str:
 def _reference_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
     """Yield a problem if the model cannot read so many reference images."""
     known = model.family_spec.references
-    if not isinstance(request, EditRequest) or known is None or len(request.references) <= known.max_count:
+    if (
+        not isinstance(request, ReferenceEditRequest)
+        or known is None
+        or len(request.references) <= known.max_count
+    ):
         return
     most = f"{known.max_count} {'entry' if known.max_count == 1 else 'entries'}"
     message = f"may have at most {most} for {model.id}, got {len(request.references)}; send fewer"

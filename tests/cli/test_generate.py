@@ -42,6 +42,9 @@ def test_the_images_select_the_task(image: str) -> None:
     task, body = compose_from("x", "--control", f"edges={image}", "--image", image)
     assert task == "controlnet"
     assert body["controls"][0]["controlnet"] == "edges"
+    assert compose_from("x", "--reference", image, "--reference", image)[0] == "edit"
+    _, edit = compose_from("x", "--reference", image, "--image", image, "--mask", image)
+    assert edit["references"] == [edit["image"]] == [edit["mask_image"]]
     assert body["image"] == body["controls"][0]["image"] == "data:application/octet-stream;base64,Ynl0ZXM="
 
 
@@ -58,7 +61,7 @@ def test_an_invalid_argument_prints_one_line_and_fails(
 
 
 def test_every_field_of_a_request_that_a_client_may_set_has_an_option() -> None:
-    given_otherwise = {"prompt", "task", "image", "mask_image", "loras", "controls"}
+    given_otherwise = {"prompt", "task", "image", "mask_image", "references", "loras", "controls"}
     meaningless = {"response_format", "cancel_on_disconnect"}  # for a client that polls and downloads
     fields = {name for request in REQUESTS.values() for name in request.model_fields}
     options = vars(build_parser().parse_args(["generate", "x"]))

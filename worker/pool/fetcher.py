@@ -149,9 +149,9 @@ class ModelFetcher:
         """Check a model or `controlnet:ID` as far as descriptions and headers tell; raises as `rehearse_model`."""
         row, path = self._places.row(name), self._places.locate(name)
         if isinstance(row, ModelSpec):
-            rehearse_model(self._catalogue, row, get_family(row.family), path)
+            rehearse_model(self._catalogue, row, get_family(row.family_spec.id), path)
         elif isinstance(row, ControlNetSpec):
-            rehearse_controlnet(get_family(row.family), path)
+            rehearse_controlnet(get_family(row.family_spec.id), path)
 
     def measure(self, id: str) -> None:
         """Have the plan selector know the model's components; raises NotPrepared."""

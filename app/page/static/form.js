@@ -47,9 +47,11 @@ export function setValue(path, value) {
   const steps = path.split(".");
   const last = steps.pop();
   let holder = form.values;
-  for (const step of steps) holder = holder[step] ??= {};
-  if (value === undefined) delete holder[last];
+  for (const step of steps) holder = holder[step] ??= listOf(step) ?? {};
+  if (Array.isArray(holder) && value === undefined) holder.splice(Number(last), 1);
+  else if (value === undefined) delete holder[last];
   else holder[last] = value;
+  if (Array.isArray(holder) && !holder.length) delete form.values[steps[0]];
   for (const one of Object.keys(form.errors)) {
     if (one === path || one.startsWith(`${path}.`)) delete form.errors[one];
   }
@@ -59,6 +61,11 @@ export function setValue(path, value) {
   }
   save();
   changed();
+}
+
+// An empty list for a field of images, which is filled entry by entry.
+function listOf(name) {
+  return name === "references" ? [] : undefined;
 }
 
 // Sends the request; where it is refused, the reasons are in `form.errors` by field.
@@ -124,6 +131,10 @@ export async function fill(parameters, { task = parameters.task ?? "txt2img", ch
   form.problem = "";
   for (const name of ["image", "mask_image"]) asUpload(form.values, name);
   for (const control of form.values.controls ?? []) asUpload(control, "image");
+  // A receipt has the size of each reference beside it.
+  form.values.references = form.values.references?.map((one) => one.image ?? one);
+  for (const index of form.values.references?.keys() ?? []) asUpload(form.values.references, index);
+  if (!form.values.references) delete form.values.references;
   mask.clear();
   save();
   say(isKnown || !parameters.model ? "The form is filled." : `There is no model ${parameters.model} here; the rest is in the form.`);

@@ -53,8 +53,9 @@ export function takeFiles() {
 
 function missingImage() {
   const { properties = {} } = currentSchema() ?? {};
-  if ("image" in properties && valueAt("image") === undefined && !("controls" in properties)) return "image";
+  if ("image" in properties && valueAt("image") === undefined && !("controls" in properties || "references" in properties)) return "image";
   const index = (valueAt("controls") ?? []).findIndex((control) => control.image === undefined);
   if ("controls" in properties && index >= 0) return `controls.${index}.image`;
+  if ("references" in properties && valueAt("references") === undefined) return "references.0";
   return "image" in properties ? "image" : null;
 }

@@ -16,6 +16,7 @@ export function resolve(part, schema) {
 // Which widget shows a property; "json" where there is no better one.
 export function kindOf(name, part) {
   if (IMAGES.has(name) && part.type === "string") return name === "mask_image" ? "mask" : "image";
+  if (name === "references") return "images";
   if (part.enum) return "choice";
   if (part.type === "boolean") return "choice";
   if (part.type === "integer" || part.type === "number") return "number";

@@ -16,6 +16,7 @@ BODIES: dict[Task, dict[str, Any]] = {
     Task.TXT2IMG: {"prompt": "x"},
     Task.IMG2IMG: {"prompt": "x", "image": IMAGE},
     Task.INPAINT: {"prompt": "x", "image": IMAGE, "mask_image": IMAGE},
+    Task.EDIT: {"prompt": "x", "references": [IMAGE]},
     Task.CONTROLNET: {"prompt": "x", "controls": [{"controlnet": "c", "image": IMAGE}]},
 }
 
@@ -28,7 +29,7 @@ def test_the_smallest_body_of_each_task_is_accepted(task: Task) -> None:
 
 @pytest.mark.parametrize("task", list(Task))
 def test_a_field_of_another_task_is_refused(task: Task) -> None:
-    for field in ("image", "mask_image", "controls", "strength", "steps"):
+    for field in ("image", "mask_image", "controls", "references", "strength", "steps"):
         if field in REQUESTS[task].model_fields:
             continue
         with pytest.raises(ValidationError):

@@ -69,7 +69,7 @@ def test_a_job_equals_a_direct_call_of_the_pipeline_bit_for_bit(
 def test_several_edits_with_a_negative_prompt_equal_a_direct_call(
     flux_tools: Catalogue, tools_pool: Pool, storage: Storage
 ) -> None:
-    more = {"true_cfg_scale": 2.0, "negative_prompt": "a blue square"}
+    more: dict[str, Any] = {"true_cfg_scale": 2.0, "negative_prompt": "a blue square"}
     job = make_job(flux_tools, "flux-kontext", Mode.EDIT, num_images=2, width=64, height=80, **more)
 
     expected = _call("flux-kontext", job, flux_tools.model(job.model).source, **more)

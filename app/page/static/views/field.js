@@ -6,13 +6,14 @@ import { choicesOf, kindOf, rangeOf } from "../schema.js";
 import { changed, state } from "../state.js";
 import { listView, objectView, pairsView } from "./entries.js";
 import { html, live, nothing } from "./html.js";
-import { imageView } from "./image-field.js";
+import { imageView, imagesView } from "./image-field.js";
 import { maskView } from "./mask-field.js";
 
 const WIDGETS = {
   choice: choiceWidget,
   choices: choicesWidget,
   image: imageView,
+  images: imagesView,
   json: jsonWidget,
   line: lineWidget,
   list: listView,
@@ -23,7 +24,7 @@ const WIDGETS = {
   text: textWidget,
   tuple: tupleWidget,
 };
-const WIDE = new Set(["text", "image", "mask", "list", "object", "pairs", "json", "choices", "tuple"]);
+const WIDE = new Set(["text", "image", "images", "mask", "list", "object", "pairs", "json", "choices", "tuple"]);
 
 export function fieldId(path) {
   return `field-${path.replaceAll(".", "-")}`;

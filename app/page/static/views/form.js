@@ -7,7 +7,7 @@ import { changed } from "../state.js";
 import { fieldId, fieldView } from "./field.js";
 import { html, nothing } from "./html.js";
 
-const TASKS = { txt2img: "From text", img2img: "From image", inpaint: "Inpaint", controlnet: "Control" };
+const TASKS = { txt2img: "From text", img2img: "From image", inpaint: "Inpaint", controlnet: "Control", edit: "Edit" };
 
 export function formView(state) {
   const { form } = state;

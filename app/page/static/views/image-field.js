@@ -16,6 +16,21 @@ export function imageView({ id, path, name, described, invalid }) {
   `;
 }
 
+// A list of images: those that are there, and, while more may come, an empty place for the next.
+export function imagesView({ id, path, name, part, described, invalid }) {
+  const count = valueAt(path)?.length ?? 0;
+  const places = Math.min(count + 1, part.maxItems ?? Infinity);
+  const entry = (index) => {
+    const place = `${path}.${index}`;
+    const errors = state.form.errors[place];
+    return html`
+      <div id="${id}-${index}">${imageView({ id: index ? `${id}-file-${index}` : id, path: place, name, described, invalid })}</div>
+      ${errors ? html`<p class="error" role="alert">${errors.join("; ")}</p>` : nothing}
+    `;
+  };
+  return html`<div class="list" role="group" aria-labelledby="${id}-label">${Array.from({ length: places }, (_, index) => entry(index))}</div>`;
+}
+
 function shownView(reference, picture) {
   if (!picture) return html`<p class="note">${reference.slice(0, 24)}… (cannot be shown here)</p>`;
   return html`<img src=${picture.url} alt="The input: ${picture.name}" />`;
