@@ -9,7 +9,13 @@ import pytest
 from app.dialects.openai_schema import GenerationRequest
 from app.parsing.field_names import _FOREIGN_NAMES, word_unknown_field
 from contracts.requests.fields import Control, Lora
-from contracts.requests.schema import ControlNetRequest, Img2ImgRequest, InpaintRequest, Txt2ImgRequest
+from contracts.requests.schema import (
+    ControlNetRequest,
+    Img2ImgRequest,
+    InpaintRequest,
+    ReferenceEditRequest,
+    Txt2ImgRequest,
+)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +46,7 @@ def test_a_name_of_another_service_is_answered_with_ours(kind: Any, path: str, o
 
 
 def test_a_field_of_other_tasks_is_answered_with_their_routes() -> None:
-    routes = "/v1/img2img, /v1/inpaint, /v1/controlnet"
+    routes = "/v1/img2img, /v1/inpaint, /v1/controlnet, /v1/edit"
 
     assert word_unknown_field(Txt2ImgRequest, ["strength"]).endswith(f"strength is a field of {routes}")
     assert word_unknown_field(Txt2ImgRequest, ["init_image"]).endswith(
@@ -54,6 +60,6 @@ def test_a_name_without_a_meaning_is_only_to_be_removed(name: str) -> None:
 
 
 def test_every_name_of_the_table_stands_for_a_field_that_exists() -> None:
-    fields = ControlNetRequest.model_fields.keys() | InpaintRequest.model_fields.keys()
+    fields = ControlNetRequest.model_fields.keys() | ReferenceEditRequest.model_fields.keys()
 
     assert _FOREIGN_NAMES.keys() <= fields | Lora.model_fields.keys() | Control.model_fields.keys()

@@ -25,6 +25,7 @@ REQUIRED = {
     Task.IMG2IMG: ["image"],
     Task.INPAINT: ["image", "mask_image"],
     Task.CONTROLNET: ["controls"],
+    Task.EDIT: ["references"],
 }
 
 
@@ -136,7 +137,7 @@ def test_all_problems_are_reported_at_once() -> None:
 
 @pytest.mark.parametrize(("task", "kind"), REQUESTS.items())
 def test_the_task_field_selects_the_kind_of_request(task: Task, kind: type[JobRequest]) -> None:
-    values = {"image": "AAAA", "mask_image": "AAAA", "controls": [CONTROL]}
+    values = {"image": "AAAA", "mask_image": "AAAA", "controls": [CONTROL], "references": ["AAAA"]}
     required = {name: value for name, value in values.items() if name in REQUIRED[task]}
 
     assert type(parse_any(json.dumps({"task": task, "prompt": "x"} | required).encode())) is kind
