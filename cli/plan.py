@@ -227,7 +227,7 @@ def _describe(arguments: argparse.Namespace) -> tuple[ModelComponents, Workload,
     job = _job(arguments, catalogue, model)
     extras = [sizes.lora(lora.name) for lora in job.loras]
     extras += [sizes.controlnet(control.controlnet) for control in job.controls]
-    return components, workload_of(model.family, job, extras=extras), sizes.reasons
+    return components, workload_of(model.family_spec.id, job, extras=extras), sizes.reasons
 
 
 def _find(name: str) -> tuple[Catalogue, ModelSpec, bool]:

@@ -53,7 +53,9 @@ class Admission:
             Unavailable: Redis does not answer.
         """
         assessed = [
-            Feasibility(report, None if report.capacity is None else report.capacity.plan(model.family, job))
+            Feasibility(
+                report, None if report.capacity is None else report.capacity.plan(model.family_spec.id, job)
+            )
             for report in self._read()
             if report.state != "draining"
         ]

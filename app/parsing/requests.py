@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Generic, Self, TypeVar, cast
+from typing import Annotated, Any, Generic, Self, TypeVar, Union, cast
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, from_json
@@ -16,18 +16,11 @@ from app.parsing.partial_requests import agreed, requests_like
 from app.parsing.schemas import allowed_at
 from contracts.catalogue.families import Task
 from contracts.errors import MAX_PROBLEMS, FieldProblem, InvalidRequest, UnreadableBody
-from contracts.requests.schema import (
-    REQUESTS,
-    ControlNetRequest,
-    Img2ImgRequest,
-    InpaintRequest,
-    JobRequest,
-    Txt2ImgRequest,
-)
+from contracts.requests.schema import REQUESTS, JobRequest
 
 _AnyModel = TypeVar("_AnyModel", bound=BaseModel)
 _ANY_TASK: TypeAdapter[JobRequest] = TypeAdapter(
-    Annotated[Txt2ImgRequest | Img2ImgRequest | InpaintRequest | ControlNetRequest, Field(discriminator="task")]
+    Annotated[Union[tuple(REQUESTS.values())], Field(discriminator="task")]  # type: ignore[arg-type]  # noqa: UP007
 )
 
 _ANY_FIELDS = frozenset[str]().union(*(kind.model_fields for kind in REQUESTS.values()))

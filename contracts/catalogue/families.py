@@ -125,6 +125,7 @@ class Family:
         text_encoders: in the order of their components.
         long_prompts: values of `long_prompt` that it can follow.
         references: of edits; None without the task `edit`.
+        reads_image_as_reference: in an inpaint, the denoiser is given the image itself as a reference.
         other_checkpoints: classes that a `model_index.json` may name for checkpoints of this architecture that
             were trained for other tasks -> what these support.
         denoiser_channels: channels of the denoiser's input where other checkpoints have fewer or more; None: they
@@ -153,6 +154,7 @@ class Family:
     text_encoders: tuple[TextEncoder, ...] = ()
     long_prompts: tuple[LongPrompt, ...] = ("chunk", "truncate", "refuse")
     references: References | None = None
+    reads_image_as_reference: bool = False
     other_checkpoints: Mapping[str, Family] = field(default_factory=dict)
     denoiser_channels: int | None = None
 
@@ -312,6 +314,7 @@ _FLUX_KONTEXT = replace(
         max_count=1,
         meaning="The picture that `prompt` changes, or whose subject it shows in another way.",
     ),
+    reads_image_as_reference=True,
 )
 _FLUX = replace(
     _FLUX,

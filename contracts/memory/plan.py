@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.catalogue.catalogue import ModelSpec
-from contracts.catalogue.families import FAMILIES, Family
+from contracts.catalogue.families import ALL_FAMILIES, Family, Mode
 from contracts.memory.activations import WorkloadShape
 from contracts.memory.components import Component, ModelComponents, Origin, Role
 from contracts.requests.parameters import JobParameters
@@ -151,20 +151,23 @@ def workload_of(
     """The workload of a call that generates this job's images.
 
     Args:
+        family: id of its model's row in `families.py`, which may be that of other checkpoints.
         images: in the call; None: the job's own.
         extras: the ControlNets and adapters that the job names.
     """
+    row = ALL_FAMILIES[family]
+    is_reference = row.reads_image_as_reference and job.mode is Mode.INPAINT
     shape = WorkloadShape(
         width=job.width,
         height=job.height,
         images=job.num_images if images is None else images,
-        guided=_is_guided(FAMILIES[family], job.guidance_scale),
+        guided=_is_guided(row, job.guidance_scale),
         text_tokens=job.max_sequence_length or 0,
         windows=job.max_windows,
         started=job.image is not None,
         masked=job.mask_image is not None,
         controls=len(job.controls),
-        reference_pixels=job.reference_pixels,
+        reference_pixels=job.width * job.height if is_reference else job.reference_pixels,
     )
     return Workload(shape, tuple(extras), job.num_inference_steps)
 

@@ -87,6 +87,8 @@ def make_job(
     for index, control in enumerate(fields.get("controls", ())):
         if "image" in control:
             images[f"controls.{index}.image"] = StoredImage("inputs/control.png", SIDE, SIDE)
+    if "strength" not in allowed:
+        fields.pop("strength", None)
     if task is Task.EDIT:
         fields.setdefault("references", ["upload:x"])
     for index, _ in enumerate(fields.get("references", ())):

@@ -194,4 +194,4 @@ class PlanSelector:
 
     def _workload(self, job: JobParameters, images: int) -> Workload:
         spec = self._catalogue.model(job.model)
-        return self.capacity.workload(spec.family, job, self._value_bytes(spec), images)
+        return self.capacity.workload(spec.family_spec.id, job, self._value_bytes(spec), images)

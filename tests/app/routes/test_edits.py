@@ -78,6 +78,15 @@ def test_a_reference_keeps_its_size_and_the_output_follows_it(client: TestClient
     assert [use.field for use in job.input_images] == ["references.0"]
 
 
+def test_an_edit_is_planned_and_created_by_the_routes_of_any_task(client: TestClient, queue: JobQueue) -> None:
+    body = {"task": "edit", "model": "kontext", "prompt": "x", "references": [WIDE]}
+
+    plan = client.post("/v1/plan", json=body).json()
+
+    assert (plan["mode"], plan["width"]) == ("edit", 96)
+    assert record_of(queue, client.post("/v1/jobs", json=body)).parameters.task == "edit"
+
+
 def test_the_receipt_tells_of_a_size_that_a_model_cannot_read(client: TestClient, queue: JobQueue) -> None:
     odd = data_url(encode_solid("RGB", (100, 64), "red"))
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from contracts.catalogue.catalogue import ModelSpec
+from contracts.catalogue.families import Task
 from contracts.memory.plan import default_workload, workload_of
 from contracts.requests.defaults import StoredImage, resolve
 from contracts.requests.parameters import JobParameters
@@ -22,7 +23,7 @@ _INPUTS: dict[str, dict[str, Any]] = {
 
 
 def job(family: str, task: str = "txt2img", **fields: Any) -> JobParameters:
-    body = {"prompt": "-", "width": 512, "height": 256, **_INPUTS[task], **fields}
+    body: dict[str, Any] = {"prompt": "-", "width": 512, "height": 256, **_INPUTS[task], **fields}
     paths: list[str] = [path for path in ("image", "mask_image") if path in body]
     paths += [f"controls.{number}.image" for number in range(len(body.get("controls", ())))]
     request = REQUESTS[task].model_validate(body)  # type: ignore[index]
@@ -62,6 +63,18 @@ def test_guidance_doubles_the_denoisers_batch_where_both_passes_run_at_once(
 def test_the_input_images_of_a_request_are_counted(task: str, started: bool, masked: bool, controls: int) -> None:
     shape = workload_of("sdxl", job("sdxl", task)).shape
     assert (shape.started, shape.masked, shape.controls) == (started, masked, controls)
+
+
+def test_the_pixels_of_references_are_counted_and_those_of_an_image_that_is_its_own_reference() -> None:
+    kontext = ModelSpec(id="m", family="flux", source="somebody/model", pipeline="FluxKontextPipeline")
+    edit = REQUESTS[Task.EDIT].model_validate({"prompt": "-", "references": ["-"], "width": 256, "height": 256})
+    edited = resolve(edit, kontext, {"references.0": IMAGE})
+    inpaint = REQUESTS[Task.INPAINT].model_validate({"prompt": "-", **_INPUTS["inpaint"]})
+    inpainted = resolve(inpaint, kontext, dict.fromkeys(("image", "mask_image"), IMAGE))
+
+    assert workload_of("flux-kontext", edited).shape.reference_pixels == 512 * 256
+    assert workload_of("flux-kontext", inpainted).shape.reference_pixels == 512 * 256
+    assert workload_of("flux", inpainted).shape.reference_pixels == 0
 
 
 def test_size_images_and_prompt_length_are_the_jobs_unless_more_images_are_given() -> None:

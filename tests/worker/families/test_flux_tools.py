@@ -11,12 +11,21 @@ import pytest
 import torch
 from PIL import Image
 
+from bench.peaks import TOLERANCE, candidates_of
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
-from tests.support.jobs import INPUT_IMAGES, Pixels, complete_job, decode_pixels, generate_pixels, make_job
-from worker.pool.pool import Pool
+from tests.support.jobs import (
+    INPUT_IMAGES,
+    Pixels,
+    complete_job,
+    decode_pixels,
+    generate_pixels,
+    make_job,
+    run_jobs,
+)
+from worker.pool.pool import PLANNED_SHARE, Pool
 
 IMAGE, MASK = INPUT_IMAGES["inputs/image.png"], INPUT_IMAGES["inputs/mask.png"]
 REFERENCE = INPUT_IMAGES["inputs/reference.png"]
@@ -86,3 +95,19 @@ def test_every_mode_of_the_tools_is_compared_with_its_pipeline(flux_tools: Catal
 
 def _pixels(image: Image.Image) -> Pixels:
     return np.asarray(image.convert("RGB"), dtype=np.int16)
+
+
+@pytest.mark.parametrize("mode", [Mode.EDIT, Mode.INPAINT])
+def test_the_tokens_of_references_are_in_the_plan(mode: Mode, flux_tools: Catalogue, storage: Storage) -> None:
+    """Also those of the image itself, which is the reference of an inpaint that has no other."""
+    job = make_job(flux_tools, "flux-kontext", mode, width=128, height=128, strength=1.0)
+    sizes = [reference.model_copy(update={"width": 256, "height": 256}) for reference in job.references]
+    job = job.model_copy(update={"references": tuple(sizes)})
+    planned = candidates_of(flux_tools, job)[-1]
+    pool = Pool(flux_tools, device="cpu", budget_bytes=int(planned.peak_bytes / PLANNED_SHARE) + 1)
+
+    (result,) = run_jobs(job, pool, storage)
+
+    memory = result.receipt.memory
+    assert memory.plan == planned.name
+    assert 0.85 < memory.peak_bytes / planned.peak_bytes <= 1 + TOLERANCE
