@@ -12,19 +12,19 @@ from contextlib import suppress
 
 import uvicorn
 from fastapi import FastAPI
-from pydantic import ValidationError
 
 from app.connections import Connection, ConnectionLimits
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts import logs
 from contracts.auth.api_keys import ApiKeyStore
-from contracts.errors import DarkroomError, Unavailable
+from contracts.errors import Unavailable
 from contracts.permissions import keep_private
+from contracts.processes.start_errors import start_errors_in_one_line
 from contracts.processes.watchdog import Watchdog
 from contracts.redis.access import check_access, find_memory_risks
 from contracts.redis.connection import connect
-from contracts.settings import LogSettings, explain
+from contracts.settings import LogSettings
 from contracts.variables import warn_about_unknown_variables
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ _KEYS_SECONDS = 2.0
 
 def main() -> None:
     """Run until SIGTERM or SIGINT; exit with one line of text where the API cannot start."""
-    try:
+    with start_errors_in_one_line("darkroom api"):
         logs.configure(LogSettings())
         warn_about_unknown_variables(os.environ)
         settings, sockets = listen(ApiSettings())
@@ -49,10 +49,6 @@ def main() -> None:
                 log.warning(risk)
         keep_private(settings.shared.data, from_group=False)
         app = create_app(settings)
-    except DarkroomError as error:
-        sys.exit(f"darkroom api: {error}")
-    except ValidationError as error:
-        sys.exit(f"darkroom api: {explain(error)}")
     refuse_anonymous_access(settings)
     limits = ConnectionLimits(settings.max_connections, settings.header_timeout_seconds, settings.stall_seconds)
     allow_open_files(settings.max_connections)

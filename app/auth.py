@@ -108,7 +108,9 @@ class Authenticator:
         if not await self._has_keys():
             if self._anonymous is not None:
                 return self._anonymous
-            raise Unauthorized("this service has no API keys yet; its operator makes one: `darkroom keys create`")
+            raise Unauthorized(
+                "this service has no API keys yet; its operator creates one with `darkroom keys create`"
+            )
         token = read_token(authorization)
         if token is None:
             raise Unauthorized("no API key; send one as `Authorization: Bearer KEY`")

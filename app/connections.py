@@ -61,7 +61,9 @@ class _Parser(h11.Connection):
             self._chunks += event.chunk_start
             self._bytes += len(event.data)
             if self._bytes < (self._chunks - _FREE_CHUNKS) * _MIN_CHUNK_BYTES:
-                raise h11.RemoteProtocolError("the body is cut into tiny chunks")
+                raise h11.RemoteProtocolError(
+                    "the body is sent in chunks that are too small; send larger ones, or a Content-Length"
+                )
         return event
 
 
@@ -92,7 +94,10 @@ class Connection(H11Protocol):
         """Wait for the first header; or refuse the connection, or close another, where there are too many."""
         super().connection_made(transport)
         if len(self.connections) > self.limits.connections and not self._close_oldest_idle():
-            self._close_with(HTTPStatus.SERVICE_UNAVAILABLE, "the service has as many connections as it may have")
+            self._close_with(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "the service has reached its maximum number of connections; try again shortly",
+            )
             return
         self._expect_header()
 

@@ -36,8 +36,8 @@ class ProblemField(BaseModel):
     allowed: object = Field(
         None,
         exclude_if=lambda value: value is None,
-        description="The values that would have been accepted, or their range as text; left out where there is "
-        "no such list.",
+        description="The values that would have been accepted, or their range as text; left out where "
+        "they cannot be listed.",
     )
 
 

@@ -98,7 +98,7 @@ def read_tokenizer(folder: Path) -> Tokenize:
     """Read the tokenizer of one encoder from `tokenizer.json`, or CLIP's from `vocab.json` and `merges.txt`.
 
     Raises:
-        CatalogueError: there are no such files, or one is too large.
+        CatalogueError: the files do not exist, or one is too large.
         Exception: a file is not what it should be.
     """
     whole = folder / "tokenizer.json"

@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
     for module in ("app", "dispatcher"):
         _run(f"{module}.settings", "--check")
     _run("worker.check", *(["--deep"] if arguments.deep else []))
-    print("all is well: darkroom up")
+    print("everything is ready: darkroom up")
 
 
 def _redis(shared: SharedSettings) -> str:

@@ -74,7 +74,7 @@ def add_timeout_argument(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=_TIMEOUT_SECONDS,
         metavar="SECONDS",
-        help="maximum time to wait for the job, which goes on then (%(default)g)",
+        help="maximum time to wait for the job, which goes on afterwards (%(default)g)",
     )
 
 

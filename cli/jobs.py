@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("--status", choices=["queued", "running", *sorted(FINAL_STATES)])
     listing.add_argument("--limit", type=int, default=20, help="maximum number of jobs (%(default)s)")
     listing.add_argument("--json", action="store_true", help="print JSON, one job a line")
-    _command(commands, "show", _show, "print all that is known of a job, as JSON").add_argument("id")
+    _command(commands, "show", _show, "print everything that is known about a job, as JSON").add_argument("id")
     cancel = _command(commands, "cancel", _cancel, "cancel jobs")
     cancel.add_argument("id", nargs="+")
     fetch = _command(commands, "fetch", _fetch, "write the images of a job that has completed")

@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with status 2."""
-        self.exit(2, f"{self.prog}: {message}; `{self.prog} --help` lists what there is\n")
+        self.exit(2, f"{self.prog}: {message}; `{self.prog} --help` lists the commands and options\n")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -111,7 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
     settings = commands.add_parser(
         "settings", help="list all settings (environment variables): values, where they come from, meanings"
     )
-    settings.add_argument("--set", action="store_true", help="only those that do not have their default")
+    settings.add_argument("--set", action="store_true", help="only settings that differ from their defaults")
     settings.set_defaults(run=_run_settings)
 
     for part, module, help_text in (

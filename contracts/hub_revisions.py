@@ -117,7 +117,7 @@ class Revisions:
         """Return the commit that a source's revision is for this service, asking the hub where nobody knows.
 
         Raises:
-            HubUnavailable, HubRefused: the hub does not answer, or has no such repository or revision.
+            HubUnavailable, HubRefused: the hub does not answer, or does not have the repository or the revision.
             Unavailable: as `known`.
         """
         commit = self.known(source)

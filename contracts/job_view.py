@@ -100,7 +100,7 @@ class JobView(BaseModel):
     expires_at: AwareDatetime | None = Field(
         description="When the job and its images are deleted; null until it has ended."
     )
-    progress: Progress = Field(description="How far the job is.")
+    progress: Progress = Field(description="Progress of the job.")
     queue: QueueView | None = Field(description="Position in the queue; null unless the job waits, and in lists.")
     preparing: Preparation | None = Field(
         None,

@@ -44,7 +44,7 @@ def unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """Build an object for `json`; raises ValueError if a name occurs twice, because readers would disagree."""
     members = dict(pairs)
     if len(members) < len(pairs):
-        raise ValueError("a name occurs twice in an object")
+        raise ValueError("an object has the same name twice")
     return members
 
 

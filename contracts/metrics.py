@@ -87,12 +87,15 @@ ROWS = _rows(
         ("model",),
     ),
     MetricSpec(
-        "allocator_retries", "counter", "Allocations that emptied CUDA's cache and tried again", ("model",)
+        "allocator_retries", "counter", "Allocations that were retried after emptying CUDA's cache", ("model",)
     ),
     MetricSpec("device_failures", "counter", "Workers that ended because their GPU failed"),
     MetricSpec("adapter_loads", "counter", "LoRAs loaded from their files", ("model",)),
     MetricSpec(
-        "adapter_switches", "counter", "Pipeline calls that needed other LoRAs than the previous one", ("model",)
+        "adapter_switches",
+        "counter",
+        "Pipeline calls that needed different LoRAs from the previous one",
+        ("model",),
     ),
     MetricSpec("adapter_evictions", "counter", "LoRAs evicted from the cache", ("model",)),
     MetricSpec("webhook_deliveries", "counter", "Webhook delivery attempts by outcome", ("outcome",)),

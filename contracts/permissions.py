@@ -35,4 +35,4 @@ def keep_private(data: Path, *, from_group: bool) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        _log.warning("other users may read what is in %s, and that cannot be changed: %s", data, error)
+        _log.warning("other users may be able to read %s: its permissions could not be changed: %s", data, error)

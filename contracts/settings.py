@@ -147,7 +147,7 @@ class SharedSettings(Settings):
         "generated and kept in Redis",
     )
     webhook_previous_secret: SecretStr | None = Field(
-        None, description="the secret before it: webhooks are signed with both as long as this is set"
+        None, description="the previous secret; while it is set, webhooks are signed with both"
     )
     credentials: Literal["off", "on"] = Field(
         "off",
@@ -171,7 +171,7 @@ class SharedSettings(Settings):
     hang_seconds: float = Field(
         60.0,
         gt=0,
-        description="maximum time that a process may stand still (native code holds the interpreter, or its event "
+        description="maximum time that a process may hang (native code holds the interpreter, or its event "
         "loop or heartbeat is stuck); then it exits, and its supervisor restarts it",
     )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import sys
 import textwrap
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,8 +18,8 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
 from contracts.memory.plan import gib
+from contracts.processes.start_errors import start_errors_in_one_line
 from contracts.redis.access import without_secrets
-from contracts.settings import explain
 
 _LONGEST_LINE = 120
 
@@ -82,12 +81,9 @@ def run(*classes: type[BaseSettings]) -> int:
         table = Table(arguments.dotenv, arguments.set).describe(*classes)
         print(table, end="\n" if table else "")  # noqa: T201
         return 0
-    try:
+    with start_errors_in_one_line("darkroom"):
         for settings in classes:
             settings()
-    except ValidationError as error:
-        print(f"darkroom: {explain(error)}", file=sys.stderr)  # noqa: T201
-        return 1
     return 0
 
 

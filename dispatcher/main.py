@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
-
-from pydantic import ValidationError
 
 from contracts import logs
 from contracts.auth.signed_links import LinkSigner
-from contracts.errors import DarkroomError
 from contracts.metrics import Counters, TotalsWriter
 from contracts.outbound.outbox import Outbox
 from contracts.outbound.signing import Secrets
+from contracts.processes.start_errors import start_errors_in_one_line
 from contracts.processes.watchdog import Watchdog
 from contracts.redis.access import check_access
 from contracts.redis.connection import connect
-from contracts.settings import LogSettings, OutboundSettings, SharedSettings, explain
+from contracts.settings import LogSettings, OutboundSettings, SharedSettings
 from contracts.variables import warn_about_unknown_variables
 from dispatcher.dispatcher import Dispatcher
 from dispatcher.http_client import Poster
@@ -26,11 +23,11 @@ from dispatcher.settings import WebhookSettings
 _TIMEOUT_SECONDS = 5.0
 
 
-def main() -> int:
-    """Run a dispatcher; returns the exit status."""
+def main() -> None:
+    """Run a dispatcher; raises SystemExit where it cannot start."""
     # httpx logs the URL of each request, which may contain a secret of the receiver.
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    try:
+    with start_errors_in_one_line("darkroom dispatcher"):
         logs.configure(LogSettings())
         warn_about_unknown_variables(os.environ)
         shared = SharedSettings()
@@ -39,13 +36,6 @@ def main() -> int:
         dispatcher = _build(shared, OutboundSettings(), WebhookSettings())
         watchdog.watch_event_loop(dispatcher.event_loop)
         dispatcher.start()
-    except DarkroomError as error:
-        print("darkroom dispatcher:", error, file=sys.stderr)  # noqa: T201
-        return 1
-    except ValidationError as error:
-        print("darkroom dispatcher:", explain(error), file=sys.stderr)  # noqa: T201
-        return 1
-    return 0
 
 
 def _build(shared: SharedSettings, outbound: OutboundSettings, settings: WebhookSettings) -> Dispatcher:

@@ -8,30 +8,21 @@ from __future__ import annotations
 
 import sys
 
-from pydantic import ValidationError
-
-from contracts.errors import DarkroomError
+from contracts.processes.start_errors import start_errors_in_one_line
 from contracts.provenance.opening import check_credentials
 from contracts.requests.model_defaults import read_checked_catalogue
-from contracts.settings import SharedSettings, explain
+from contracts.settings import SharedSettings
 from worker.runtime.host_environment import set_library_options
 from worker.settings import WorkerSettings
 
 
-def main(words: list[str] | None = None) -> int:
-    """Check; returns the exit status."""
+def main(words: list[str] | None = None) -> None:
+    """Check; raises SystemExit where something is wrong."""
     words = sys.argv[1:] if words is None else words
-    try:
+    with start_errors_in_one_line("darkroom"):
         settings = WorkerSettings()
         set_library_options(settings.device)
         _check(SharedSettings(), settings, is_deep="--deep" in words)
-    except ValidationError as error:
-        print(f"darkroom: {explain(error)}", file=sys.stderr)  # noqa: T201
-        return 1
-    except DarkroomError as error:
-        print(f"darkroom: {error}", file=sys.stderr)  # noqa: T201
-        return 1
-    return 0
 
 
 def _check(shared: SharedSettings, settings: WorkerSettings, *, is_deep: bool) -> None:
@@ -69,4 +60,4 @@ def _rehearse(shared: SharedSettings, settings: WorkerSettings) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

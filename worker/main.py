@@ -9,22 +9,20 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
 from contracts import logs
 from contracts.catalogue.catalogue import Catalogue
-from contracts.errors import DarkroomError
 from contracts.hub_revisions import Revisions
 from contracts.leases.claims import Claims
 from contracts.metrics import Counters
 from contracts.permissions import keep_private
 from contracts.processes.background import BackgroundThread
+from contracts.processes.start_errors import start_errors_in_one_line
 from contracts.processes.watchdog import Watchdog
 from contracts.provenance.opening import open_credentials
 from contracts.redis.access import check_access
 from contracts.redis.connection import connect
 from contracts.requests.model_defaults import read_checked_catalogue
-from contracts.settings import LogSettings, QueueSettings, SharedSettings, explain
+from contracts.settings import LogSettings, QueueSettings, SharedSettings
 from contracts.storage import Storage, open_storage
 from contracts.variables import warn_about_unknown_variables
 from worker.runtime.host_environment import set_library_options
@@ -41,22 +39,12 @@ _TIMEOUT_SECONDS = 5.0
 
 def main() -> int:
     """Run a worker; returns the exit status."""
-    try:
+    with start_errors_in_one_line("darkroom worker"):
         logs.configure(LogSettings())
         warn_about_unknown_variables(os.environ)
-        settings = SharedSettings(), QueueSettings(), WorkerSettings()
-    except ValidationError as error:
-        print(f"darkroom worker: {explain(error)}", file=sys.stderr)  # noqa: T201
-        return 1
-    except DarkroomError as error:
-        print(f"darkroom worker: {error}", file=sys.stderr)  # noqa: T201
-        return 1
-    set_library_options(settings[2].device)
-    try:
-        return _run(*settings)
-    except DarkroomError as error:
-        print(f"darkroom worker: {error}", file=sys.stderr)  # noqa: T201
-        return 1
+        shared, queue, settings = SharedSettings(), QueueSettings(), WorkerSettings()
+        set_library_options(settings.device)
+        return _run(shared, queue, settings)
 
 
 def _run(shared: SharedSettings, queue: QueueSettings, settings: WorkerSettings) -> int:

@@ -42,7 +42,7 @@ async def _inference_body(request: Request, response: Response) -> AsyncGenerato
             is_text = kind.startswith("text/") or body.raw.lstrip()[:1] == b"{"
             if not is_text and (kind in ("", "application/octet-stream") or kind.startswith("image/")):
                 # Their clients send an image without any parameter like this.
-                message = "is required: what the image becomes; send a text"
+                message = "is required; describe the image that you want"
                 raise InvalidRequest([FieldProblem("parameters.prompt", message)])
             raise _wrong_type(request, "JSON with Content-Type: application/json")
         body.raw = as_utf8(body.raw)

@@ -43,7 +43,7 @@ def refuse_foreign_page(request: Request, settings: ApiSettings) -> None:
     is_foreign = request.headers.get("sec-fetch-site", "").lower() in _FOREIGN_SITES
     if is_foreign or not (origin is None or _is_own(origin, authority, settings)):
         raise OriginRefused(
-            f"a page of {(origin or 'another site')[:80]!r} may not use this service without an API key; "
+            f"a web page of {(origin or 'another site')[:80]!r} may not use this service without an API key; "
             "name it in DARKROOM_API_CORS_ORIGINS, or create a key: `darkroom keys create`"
         )
 

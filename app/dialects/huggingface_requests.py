@@ -96,7 +96,7 @@ def translate(raw: bytes, model_id: str | None, accept: str) -> Translation:
     fields, sent, problems = _renamed(parameters)
     sent["image" if is_image else "prompt"] = "inputs"
     if is_image and "prompt" not in parameters:
-        problems.append(FieldProblem("parameters.prompt", "is required: what the image becomes; send a text"))
+        problems.append(FieldProblem("parameters.prompt", "is required; describe the image that you want"))
     if "output_format" not in fields:
         fields["output_format"] = _format_of(accept, problems)
     problems += _inexpressible(parameters)

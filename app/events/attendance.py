@@ -71,4 +71,4 @@ class Attendance:
             if here:
                 self._jobs.extend(here, self._grace_seconds + PAUSE_SECONDS)
         for id in self._jobs.cancel_deserted(self._grace_seconds):
-            log.info("job cancelled: its client has gone and not come back", extra={"job_id": id})
+            log.info("job cancelled: its client disconnected and did not reconnect", extra={"job_id": id})

@@ -49,7 +49,7 @@ def decode_base64(field: str, text: str, decoder: ImageDecoder) -> bytes:
     if len(packed) // 4 * 3 > decoder.max_bytes + 2:
         raise decoder.too_many_bytes(field)
     if len(packed) % 4 == 1:
-        raise refused(field, "is not valid base64: no bytes have this length in it; it may be cut off")
+        raise refused(field, "is not valid base64: its length is impossible, so it may be cut off")
     if not packed.endswith(b"="):
         packed += b"=" * (-len(packed) % 4)  # RFC 4648 lets a sender leave them out
     try:

@@ -62,11 +62,11 @@ class DiskSpace:
                 file.write(bytes(_PROBE_BYTES))
                 file.flush()
         except OSError as error:
-            raise StorageFull(f"the folder for temporary files takes no more bytes: {error.strerror}") from error
+            raise StorageFull(f"the folder for temporary files cannot be written: {error.strerror}") from error
 
 
 def _spool_folder() -> Path:
     try:
         return Path(tempfile.gettempdir())
     except OSError as error:  # it tries to write there at its first call
-        raise StorageFull("the folder for temporary files takes no more bytes") from error
+        raise StorageFull("the folder for temporary files is full") from error

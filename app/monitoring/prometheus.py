@@ -86,10 +86,8 @@ def _of_jobs(stats: QueueStats) -> Iterator[Metric]:
     oldest = [(labels, depth.oldest_seconds) for labels, depth in stats.depths.items()]
     yield _gauge("queue_oldest_seconds", "Age of the oldest waiting job", oldest, ["model", "priority"])
     seconds = [((model,), seconds) for model, seconds in stats.seconds.items()]
-    yield _gauge("queue_seconds", "Predicted seconds of work of the waiting jobs", seconds, ["model"])
-    yield _gauge(
-        "webhooks_pending", "Webhook messages that are neither delivered nor given up", [([], stats.messages)]
-    )
+    yield _gauge("queue_seconds", "Predicted worker time of the waiting jobs, in seconds", seconds, ["model"])
+    yield _gauge("webhooks_pending", "Webhook messages that wait to be delivered", [([], stats.messages)])
 
 
 def _of_workers(workers: list[WorkerReport]) -> Iterator[Metric]:
@@ -104,7 +102,7 @@ def _of_workers(workers: list[WorkerReport]) -> Iterator[Metric]:
     downloads = [(worker.id, one) for worker in workers for one in worker.preparing if one.bytes_total is not None]
     yield _gauge(
         "download_bytes",
-        "Bytes that a worker downloads now: done, and total",
+        "Bytes of a worker's current downloads: done, and in total",
         [
             ([worker, one.name, kind], figure or 0)
             for worker, one in downloads
@@ -127,7 +125,7 @@ def _of_workers(workers: list[WorkerReport]) -> Iterator[Metric]:
         ),
         (
             "worker_resident_bytes",
-            "Device memory that a worker's models take",
+            "Device memory used by a worker's models",
             [(worker.id, worker.resident_bytes) for worker in workers],
         ),
     ):

@@ -97,7 +97,7 @@ class Readiness:
             return
         paused = dict.fromkeys(report.reason for report in reports if report.state == "paused")
         raise Unavailable(
-            f"every worker is paused: {'; '.join(paused)}" if paused else "no worker is idle or busy"
+            f"every worker is paused: {'; '.join(paused)}" if paused else "no worker is ready to take jobs"
         )
 
     def _check_default_model(self) -> None:

@@ -43,9 +43,9 @@ class ByteBudget:
     def _change(self, owner: str, difference: int) -> None:
         """Add to an owner's bytes, or take from them; raises Busy if they do not fit."""
         if difference > 0 and self._total + difference > self._limit_bytes:
-            raise Busy("the service is receiving as many bytes as it can hold")
+            raise Busy("the request bodies in progress fill the memory that the service has for them")
         if difference > 0 and self._by_owner[owner] + difference > self._share_bytes:
-            raise Busy("your requests in progress hold as many bytes as they may")
+            raise Busy("your request bodies in progress fill your share of the memory for them")
         self._total += difference
         self._by_owner[owner] += difference
         if not self._by_owner[owner]:

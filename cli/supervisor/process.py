@@ -113,7 +113,7 @@ class Child:
     def kill_if_hung(self) -> None:
         """Kill the program if its beats have stopped, whatever it is doing; `revive` starts it again."""
         if self.is_running and time.monotonic() > self._hung_at:
-            _log.error("%s has stopped beating although its process lives; killing it", self.name)
+            _log.error("%s sends no heartbeat although its process is alive; killing it", self.name)
             self.kill()
 
     def revive(self) -> None:

@@ -167,7 +167,7 @@ class Service:
     def _stop(self) -> None:
         """Stop the API and the workers, then the dispatcher, when no more webhooks can come, then Redis."""
         if self._stop_signals:
-            _log.info("stopping: running jobs finish first; once more returns them to the queue")
+            _log.info("stopping: running jobs finish first; Ctrl-C again returns them to the queue")
         if self._api is not None:
             self._api.signal(signal.SIGTERM)
         for worker in self._workers:

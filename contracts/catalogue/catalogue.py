@@ -219,12 +219,14 @@ class Catalogue(BaseModel):
         if path is None:
             source = row.hub_source
             if source is None:
-                raise CatalogueError(f"{row.source}: no such file or folder, and not on a hub; use {SOURCE_FORMS}")
+                raise CatalogueError(
+                    f"{row.source} was not found on this machine and names nothing on a hub; use {SOURCE_FORMS}"
+                )
             return source
         if isinstance(row, LoraSpec) and row.file is not None and path.is_dir():
             path /= row.file
             if not path.is_file():
-                raise CatalogueError(f"{row.source}: no such file in that folder: {row.file}")
+                raise CatalogueError(f"{row.source} has no file {row.file}")
         return path
 
     def locate(self, source: str) -> Path | HubSource:
@@ -235,7 +237,9 @@ class Catalogue(BaseModel):
         """
         place = self._find(source) or parse_source(source)
         if place is None:
-            raise CatalogueError(f"{source}: no such file or folder, and not on a hub; use {SOURCE_FORMS}")
+            raise CatalogueError(
+                f"{source} was not found on this machine and names nothing on a hub; use {SOURCE_FORMS}"
+            )
         return place
 
     def _find(self, source: str) -> Path | None:

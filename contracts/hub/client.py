@@ -79,7 +79,7 @@ class HubClient:
         headers = {"User-Agent": "darkroom"}
         if environment.token is not None:
             if not environment.token.isascii() or not environment.token.isprintable():
-                raise HubRefused("HF_TOKEN has characters that no token has: set it again")
+                raise HubRefused("HF_TOKEN contains characters that are not allowed in a token: set it again")
             headers["Authorization"] = f"Bearer {environment.token}"
         try:
             # httpx drops Authorization where a redirect leads to another host, such as the hub's CDN.
@@ -169,7 +169,7 @@ class HubClient:
                 if len(body) > _MAX_ANSWER_BYTES:
                     raise HubUnavailable(f"the hub's answer about {repository} is too long")
                 if time.monotonic() > deadline:
-                    raise HubUnavailable(f"the hub takes too long to answer about {repository}")
+                    raise HubUnavailable(f"the hub took too long to answer about {repository}")
             following = response.links.get("next", {}).get("url")
             page = None if following is None else str(response.url.join(following))
         # The token goes with every request, so it must not be led elsewhere.
@@ -204,7 +204,7 @@ def _errors_of(repository: str) -> Iterator[None]:
     try:
         yield
     except httpx.TimeoutException as error:
-        raise HubUnavailable(f"the hub does not answer in time about {repository}") from error
+        raise HubUnavailable(f"the hub did not answer in time about {repository}") from error
     except httpx.ConnectError as error:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise HubRefused(
@@ -227,7 +227,7 @@ def _chunks(response: httpx.Response, repository: str, window_seconds: float) ->
             seconds = time.monotonic() - begin
             if seconds > window_seconds:
                 if received < _MIN_BYTES_PER_SECOND * seconds:
-                    raise HubUnavailable(f"the hub sends {repository} too slowly")
+                    raise HubUnavailable(f"the hub sent {repository} too slowly")
                 begin, received = time.monotonic(), 0
 
 

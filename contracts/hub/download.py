@@ -136,7 +136,7 @@ class _Download:
     def _look(self, done: int) -> None:
         self.on_progress(done)
         if not self.is_wanted():
-            raise Cancelled(f"{self.cache.repository} is not wanted any more")
+            raise Cancelled(f"{self.cache.repository} is no longer needed")
 
 
 def _size(path: Path) -> int:

@@ -39,7 +39,7 @@ class RepositoryFiles:
         """The JSON object in a file.
 
         Raises:
-            HubRefused: the repository has no such file, or it is not a JSON object.
+            HubRefused: the file is not in the repository, or is not a JSON object.
         """
         if name not in self.names:
             raise HubRefused(f"{self.repository} has no file {name}")
@@ -224,7 +224,7 @@ def _is_form_of(pipeline: str, named: object) -> bool:
 def _class_text(named: object) -> str:
     if isinstance(named, list):  # a module in the repository, and its class
         return "pipeline with code of its own, which is never run"
-    return named[:80] if isinstance(named, str) else "checkpoint that names no class"
+    return named[:80] if isinstance(named, str) else "checkpoint without a class name"
 
 
 def component_descriptions(names: Collection[str], component: str) -> list[str]:

@@ -162,7 +162,7 @@ def find_damage(snapshot: Snapshot, *, is_wanted: Callable[[], bool] = lambda: T
 
     def check_wanted() -> None:
         if not is_wanted():
-            raise Cancelled(f"{snapshot.repository} is not wanted any more")
+            raise Cancelled(f"{snapshot.repository} is no longer needed")
 
     cache = RepositoryCache(snapshot.folder.parent.parent.parent, snapshot.repository)
     damaged = []

@@ -45,7 +45,7 @@ class CacheUse(RecordPart):
     hits: int = Field(0, description="Prompts whose embeddings were in the cache.")
     misses: int = Field(0, description="Prompts that had to be encoded.")
     ahead: int = Field(
-        0, description="Those of the misses that T5 had encoded on the CPU while an earlier job was denoised."
+        0, description="Misses that T5 had already encoded on the CPU, while an earlier job was denoised."
     )
 
 
@@ -86,7 +86,7 @@ class Receipt(RecordPart):
         0, description="How often the job waited, once started, while a call of another job of yours was made."
     )
     joined: bool = Field(
-        False, description="Whether any of its calls was joined with those of other jobs, of whichever owner."
+        False, description="Whether any of its calls was joined with those of other jobs, of any owner."
     )
     placement: dict[str, str] = Field(
         default_factory=dict,

@@ -50,14 +50,14 @@ class Progress(RecordPart):
     fraction: float = Field(0.0, description="Share of the job's work that is done, 0 to 1.")
     eta_seconds: float | None = Field(
         None,
-        description="Estimated seconds until the job has ended, its time in the queue included; null while "
-        "nothing is known that it could be estimated from.",
+        description="Estimated seconds until the job ends, including its time in the queue; null while "
+        "there is nothing to estimate it from.",
     )
     eta_range_seconds: list[float] | None = Field(
         None,
         min_length=2,
         max_length=2,
-        description="The least and the most seconds until then that are likely; null with `eta_seconds`.",
+        description="Likely range of `eta_seconds`: the lowest and the highest value; null when `eta_seconds` is.",
     )
     eta_reason: str | None = Field(
         None,

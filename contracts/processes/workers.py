@@ -41,9 +41,7 @@ class ModelReport(BaseModel):
 
     model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
 
-    plan: str = Field(
-        "", description="Name of the last memory plan; empty while the model is parked in host memory."
-    )
+    plan: str = Field("", description="Name of the last memory plan; empty while the model is in host memory.")
     planned_bytes: int | None = Field(
         None, description="Device memory in bytes that the plan needs while a job runs; null before the first job."
     )
@@ -84,9 +82,11 @@ class WorkerReport(BaseModel):
     pid: int = Field(0, description="Process id on its host.")
     host: str = Field("", description="Name of its host.")
     max_jobs: int | None = Field(
-        None, description="Maximum of jobs of one priority and those above it that it has begun and not ended."
+        None, description="Maximum number of jobs in progress, counting one priority and those above it."
     )
-    max_rows: int | None = Field(None, description="Maximum of rows in a call that several jobs share.")
+    max_rows: int | None = Field(
+        None, description="Maximum number of rows in a denoiser call that several jobs share."
+    )
     budget_bytes: int | None = Field(
         None, description="Device memory in bytes for weights and activations; null if it is not limited."
     )
@@ -98,10 +98,11 @@ class WorkerReport(BaseModel):
     )
     warm: list[str] = Field(
         default_factory=list,
-        description="Ids of the models that are loaded, in device memory or parked in host memory.",
+        description="Ids of the models that are loaded, in device memory or in host memory.",
     )
-    parked: list[str] = Field(
-        default_factory=list, description="Those of the warm models that are in host memory."
+    in_host_memory: list[str] = Field(
+        default_factory=list,
+        description="Ids of the warm models that are in host memory; their next job moves them to the device.",
     )
     models: dict[str, ModelReport] = Field(
         default_factory=dict, description="Id of each warm model -> the memory that it uses."
@@ -131,7 +132,7 @@ class WorkerReport(BaseModel):
     )
     preparing: list[Preparation] = Field(
         default_factory=list,
-        description="Models, ControlNets and LoRAs that it makes ready for use, or failed to.",
+        description="Models, ControlNets and LoRAs that it is preparing, or could not prepare.",
     )
     ready: list[str] = Field(
         default_factory=list,

@@ -124,9 +124,11 @@ class JobQueue:
     def _refusal(self, verdict: str, found: list[Any], record: JobRecord, limits: SubmitLimits) -> DarkroomError:
         """Why the script refused a job."""
         if verdict == "full":
-            return QueueFull(f"{limits.max_waiting} jobs are waiting", self.eta.seconds_to_next_claim())
+            return QueueFull(
+                f"{limits.max_waiting} jobs are waiting, the maximum", self.eta.seconds_to_next_claim()
+            )
         if verdict == "full_for_owner":
-            waiting = f"{limits.max_waiting_per_owner} of your jobs are waiting, which is your share of it"
+            waiting = f"{limits.max_waiting_per_owner} of your jobs are waiting, the maximum for one owner"
             return QueueFull(waiting, self.eta.seconds_to_next_claim(record.owner))
         if verdict == "too_much":
             return QuotaExceeded(int(found[0]), limits.max_bytes)

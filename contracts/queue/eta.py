@@ -34,8 +34,8 @@ _SHARED_SECONDS, _SHARED_TIMES = 0.5, 10.0
 _SIMULATED_SHARE = 0.2
 
 #: Why nothing can be estimated.
-NO_WORKER = "no worker is running that takes jobs"
-UNMEASURED = "no job has been measured yet from which the time could be estimated"
+NO_WORKER = "no worker that takes jobs is running"
+UNMEASURED = "no similar job has been measured yet"
 
 
 @dataclass(frozen=True)

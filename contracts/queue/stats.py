@@ -41,7 +41,7 @@ class QueueStats:
     Attributes:
         jobs: (state, model, task) -> number of jobs; kept at 0 after the last one.
         depths: (model, priority) -> waiting jobs, for each model that ever had one.
-        messages: webhook messages neither delivered nor given up yet.
+        messages: webhook messages that wait to be delivered.
         seconds: model -> predicted seconds of work that waits, for each model that ever had a job.
     """
 

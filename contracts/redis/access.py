@@ -29,7 +29,7 @@ def check_access(url: str) -> bool:
             connection.ping()
     except (redis_errors.AuthenticationError, redis_errors.NoPermissionError):
         raise SettingsError(
-            f"DARKROOM_REDIS_URL {name}: Redis refuses the user name or password, or their absence; "
+            f"DARKROOM_REDIS_URL {name}: Redis refuses the user name or password, or requires them; "
             "correct them in the URL"
         ) from None
     except MasterNotFoundError as error:
@@ -58,7 +58,7 @@ def find_memory_risks(url: str) -> list[str]:
         return []
     if memory.get("maxmemory") == 0:
         risks.append(
-            f"Redis {name} has no limit of memory: it grows until the system kills it; "
+            f"Redis {name} has no memory limit: it grows until the system kills it; "
             "set maxmemory to about 70 % of the memory that it may use"
         )
     policy = memory.get("maxmemory_policy", "noeviction")

@@ -120,7 +120,9 @@ def check_writes(connection: Redis) -> None:
             connection.set(keys.WRITE_PROBE, "1", ex=60)
     except Unavailable as error:
         if str(error.__cause__).startswith("MISCONF"):
-            raise StorageFull("the disk of Redis is full or fails: it accepts no jobs") from error
+            raise StorageFull(
+                "Redis cannot write to its disk, which is full or failing; no jobs are accepted until it can"
+            ) from error
         raise
 
 

@@ -66,7 +66,7 @@ def _control_range_problems(request: JobRequest, steps_run: int) -> Iterator[Fie
             continue
         if not any(step / steps_run >= start and (step + 1) / steps_run <= end for step in range(steps_run)):
             message = (
-                f"leaves {control.controlnet} no effect: none of the {steps_run} steps is wholly between "
+                f"gives {control.controlnet} no effect: none of the {steps_run} steps is wholly between "
                 f"guidance_start ({start:g}) and guidance_end ({end:g}); widen the range, or raise "
                 "num_inference_steps"
             )

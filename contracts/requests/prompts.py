@@ -67,11 +67,11 @@ def prompt_problems(request: ImageFields, family: Family, long_prompt: object) -
     read = read_prompts(request)
     yield from read.problems
     if len(read.loras) > _MAX_LORAS:
-        message = f"names LoRAs that are {len(read.loras)} with those in loras; at most {_MAX_LORAS} are allowed"
+        message = f"names LoRAs, {len(read.loras)} together with those in loras; at most {_MAX_LORAS} are allowed"
         yield FieldProblem("prompt", message)
     if long_prompt not in family.long_prompts:
         allowed = ", ".join(family.long_prompts)
-        message = f"{long_prompt} is not possible on {family.id}, whose encoders have no windows; use {allowed}"
+        message = f"{long_prompt} is not available for {family.id}, whose encoders have no windows; use {allowed}"
         yield FieldProblem("long_prompt", message, list(family.long_prompts))
     for name, chunks in read.chunks.items():
         if len(chunks) > 1 and not family.chunks_prompts:

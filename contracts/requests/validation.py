@@ -76,7 +76,7 @@ def _mode_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) 
         yield FieldProblem("image", "is required with mask_image")
         return
     if model.only_tasks and request.task not in model.only_tasks:  # type: ignore[attr-defined]
-        message = f"{model.id} runs {', '.join(model.only_tasks)} alone: its weights are made for that"
+        message = f"{model.id} runs only {', '.join(model.only_tasks)}: its weights are made for that"
         yield FieldProblem("model", message, list(model.only_tasks))
         return
     if mode not in family.modes:

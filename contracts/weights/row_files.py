@@ -89,7 +89,7 @@ def _check_class(named: str, family: Family, expected: str) -> None:
         return
     owner = next((id for id, names in stems.items() if longest and longest in names), None)
     remedy = "no family here can use it" if owner is None else f'set family = "{owner}", or another source'
-    shown = named[:80] or "checkpoint that names no class"
+    shown = named[:80] or "checkpoint without a class name"
     raise HubRefused(f"it is a {shown}, and family {family.id} needs a {expected}: {remedy}")
 
 

@@ -95,7 +95,7 @@ REFUSALS: dict[str, tuple[Break, str]] = {
     ),
     "a missing folder": (
         lambda folder, hub, _: shutil.rmtree(folder / "here"),
-        "catalogue.toml:6: here: here: no such file or folder, and not on a hub; use a path, org/name",
+        "catalogue.toml:6: here: here was not found on this machine and names nothing on a hub; use a path",
     ),
     "an empty folder": (
         lambda folder, hub, _: (folder / "here" / "model_index.json").unlink(),

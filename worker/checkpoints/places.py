@@ -80,7 +80,7 @@ class Places:
 
         Raises:
             NotPrepared: the commit is not known yet.
-            NotFound: the catalogue has no such row.
+            NotFound: the name is not in the catalogue.
             CatalogueError: the row's source is unusable.
             Unavailable: as `Revisions.known`.
         """

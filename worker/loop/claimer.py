@@ -119,7 +119,7 @@ class Claimer:
         except NoSuchJobError:
             # After a failover, two connections may lead to different servers for a moment: no reason to fail
             # the job. Its lease expires, which uses up an attempt.
-            _log.warning("job %s has no job of RQ: not run now", claim.job.id)
+            _log.warning("job %s has no RQ record; it is not run now", claim.job.id)
             return False
         if function == RUN_FUNCTION or function in FORMER_RUN_FUNCTIONS:
             return True

@@ -46,7 +46,7 @@ class StorageOutage:
             may_wait: asked before each pause, of at most two seconds: whether the file is still wanted.
 
         Raises:
-            Unavailable: the file is not wanted any more, or the outage lasts for longer than `retry_seconds`.
+            Unavailable: the file is no longer needed, or the outage lasts for longer than `retry_seconds`.
         """
         try:
             self._storage.write(key, data)

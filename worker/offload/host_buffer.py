@@ -76,7 +76,7 @@ def _allocate(size_bytes: int) -> torch.Tensor:
         pages = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
         if error.errno == errno.ENOMEM:
-            raise MemoryError(f"the host has no {size_bytes} bytes left for weights") from error
+            raise MemoryError(f"the host has less than {size_bytes} bytes left for weights") from error
         raise
     with suppress(OSError, AttributeError):
         pages.madvise(mmap.MADV_HUGEPAGE)  # fewer pages to fault in and to lock

@@ -147,7 +147,7 @@ class ModelCache:
             "resident_bytes": sum(model.resident_bytes for model in models.values()),
             "host_bytes": sum(model.placement.host_bytes for model in models.values()),
             "warm": list(models),
-            "parked": [id for id, model in models.items() if model.on_host],
+            "in_host_memory": [id for id, model in models.items() if model.on_host],
             "adapters": {id: list(model.adapters.loaded) for id, model in models.items()},
             "placement": {id: model.locations() for id, model in models.items()},
             "models": {id: model.report() for id, model in models.items()},

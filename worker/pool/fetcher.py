@@ -77,7 +77,7 @@ class ModelFetcher:
         Raises:
             PreparationDelayed: it may succeed later.
             JobFailed: it cannot succeed, and why.
-            Cancelled: it is not wanted any more.
+            Cancelled: it is no longer needed.
             Exception: what reading the files raises.
         """
         try:

@@ -196,7 +196,7 @@ class LoadedModel:
         """Refuse what this checkpoint's weights cannot run, where the API did not know them."""
         tasks = tasks_of_channels(self.denoiser.config.in_channels, self.base.vae.config.latent_channels)
         if self.family.denoiser == "unet" and tasks and mode not in [Mode(task.value) for task in tasks]:
-            message = f"{self.spec.id} runs {', '.join(tasks)} alone: its weights are not made for {mode}"
+            message = f"{self.spec.id} runs only {', '.join(tasks)}: its weights are not made for {mode}"
             raise JobFailed(FailureCode.MODEL_LOAD_FAILED, message)
 
     def _scheduler(self, name: str) -> Any:

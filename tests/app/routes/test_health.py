@@ -95,7 +95,7 @@ def test_a_reserve_that_is_used_up_and_a_redis_whose_disk_is_full_are_named(tmp_
 
     told = {entry["field"]: entry["message"] for entry in problem["errors"]}
     assert "DARKROOM_API_RESERVE_BYTES" in told["storage"]
-    assert "disk of Redis is full" in told["redis"]
+    assert "Redis cannot write to its disk" in told["redis"]
 
 
 def test_a_full_folder_for_temporary_files_is_named(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:

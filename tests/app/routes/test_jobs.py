@@ -61,7 +61,7 @@ def test_a_job_shows_every_field_of_the_contract(client: TestClient) -> None:
         "fraction": 0.0,
         "eta_seconds": None,
         "eta_range_seconds": None,
-        "eta_reason": "no worker is running that takes jobs",
+        "eta_reason": "no worker that takes jobs is running",
     }
     assert abs((datetime.now(UTC) - datetime.fromisoformat(job["created_at"])).total_seconds()) < 60
     assert job["created_at"].endswith("Z")
@@ -89,7 +89,7 @@ def test_a_waiting_job_shows_when_it_is_expected_to_complete(
     report_worker(queue, "scripted-worker", None, max_jobs=1, warm=["shapes-sdxl"])
     progress = submit(client, num_inference_steps=10)["progress"]
     assert (progress["eta_seconds"], progress["eta_range_seconds"]) == (None, None)
-    assert progress["eta_reason"].startswith("no job has been measured yet")
+    assert progress["eta_reason"].startswith("no similar job has been measured yet")
     worker.complete(worker.claim(), denoise_seconds=2.0)
 
     first, second = (submit(client, num_inference_steps=20) for _ in range(2))

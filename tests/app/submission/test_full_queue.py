@@ -56,11 +56,11 @@ def test_an_owner_who_fills_the_share_of_one_leaves_the_queue_open_to_others(
         refused = client.post("/v1/txt2img", json=JOB, headers=greedy)
 
         assert (refused.status_code, refused.json()["code"]) == (429, "queue_full")
-        assert "2 of your jobs are waiting, which is your share of it" in refused.json()["detail"]
+        assert "2 of your jobs are waiting, the maximum for one owner" in refused.json()["detail"]
         assert int(refused.headers["Retry-After"]) > 0
         assert client.post("/v1/txt2img", json=JOB, headers=modest).status_code == 202
         refused = client.post("/v1/txt2img", json=JOB, headers=modest)
-        assert "3 jobs are waiting" in refused.json()["detail"]
+        assert "3 jobs are waiting, the maximum" in refused.json()["detail"]
         client.post(f"/v1/jobs/{first.json()['id']}/cancel", headers=greedy)
         assert client.post("/v1/txt2img", json=JOB, headers=greedy).status_code == 202
 

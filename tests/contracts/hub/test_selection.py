@@ -147,7 +147,7 @@ def test_shards_come_by_their_index(variant: str | None, index: str) -> None:
         ),
         (
             {"_class_name": None},
-            f"org/name is a checkpoint that names no class, and the row's family needs a {SDXL}",
+            f"org/name is a checkpoint without a class name, and the row's family needs a {SDXL}",
         ),
         ({"unet": ["my_unet", "Unet"]}, "unet of org/name needs code of its own, which is never run"),
     ],

@@ -300,8 +300,8 @@ def test_a_cache_that_cannot_be_written_is_told_without_its_path(hub: Hub, lora:
             "the hub answers with status 429, so org/lora cannot be fetched now",
             7.0,
         ),
-        (Fault(is_silent=True), "the hub does not answer in time about org/lora", None),
-        (Fault(path="/resolve/", is_silent=True), "the hub does not answer in time about org/lora", None),
+        (Fault(is_silent=True), "the hub did not answer in time about org/lora", None),
+        (Fault(path="/resolve/", is_silent=True), "the hub did not answer in time about org/lora", None),
         (
             Fault(path="/resolve/", is_short=True),
             "the connection to the hub broke while org/lora was fetched",

@@ -48,7 +48,7 @@ def test_a_redis_without_a_limit_of_memory_or_that_evicts_is_a_risk(small_redis:
         connection.config_set("maxmemory-policy", "allkeys-lru")
 
     no_limit, evicts = find_memory_risks(small_redis.url)
-    assert "has no limit of memory" in no_limit
+    assert "has no memory limit" in no_limit
     assert "set maxmemory to" in no_limit
     assert "maxmemory-policy allkeys-lru" in evicts
     assert "noeviction" in evicts

@@ -70,7 +70,7 @@ def test_a_list_of_modules_with_more_than_names_is_refused(setting: str, value: 
         ('{"unet.lora_alpha": NaN}', "NaN is not a number"),
         ('{"unet.lora_alpha": -Infinity}', "-Infinity is not a number"),
         ('{"unet.lora_alpha": 1e999}', "too large"),
-        ('{"unet.lora_alpha": 1, "unet.lora_alpha": 2}', "occurs twice"),
+        ('{"unet.lora_alpha": 1, "unet.lora_alpha": 2}', "the same name twice"),
         ('{"unet.lora_alpha": ' + "9" * 5000 + "}", "is not JSON"),
         ('{"unet.x": ' + "[" * 9000 + "]" * 9000 + "}", "nested too deeply"),
         ('{"unet.x": [' + "[]," * 10_000 + "[]]}", "more than 10000 objects and lists"),

@@ -207,7 +207,7 @@ def test_a_checkpoint_of_another_family_is_a_load_failure(catalogue: Catalogue, 
 
 def test_a_source_that_is_not_there_is_a_load_failure(catalogue: Catalogue, storage: Storage) -> None:
     failure = _failure(_pool(catalogue, Path("/nowhere/at-all")), storage)
-    assert "no such file" in failure.message
+    assert "was not found on this machine" in failure.message
 
 
 def test_a_controlnet_that_cannot_be_loaded_is_a_load_failure(

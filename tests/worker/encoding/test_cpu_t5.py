@@ -147,7 +147,7 @@ def test_a_t5_that_is_not_on_the_cpu_encodes_nothing_ahead(catalogue: Catalogue,
     assert parking.prompts_ahead.is_possible
     parking.model("shapes-sdxl")
     assert parking.model("shapes-sdxl").placement.placement_of("text_encoder") is Placement.DEVICE
-    assert parking.report()["parked"] == ["shapes-sd3"]
+    assert parking.report()["in_host_memory"] == ["shapes-sd3"]
     assert not parking.prompts_ahead.is_possible
     for pool in (visiting, parking, Pool(catalogue, device="cpu")):
         assert pool.prompts_ahead.encode(waiting, lambda: True) == 0

@@ -52,7 +52,7 @@ def test_a_worker_reports_its_models_memory_and_stage_times(
     report = WorkerReport(id="any", **consumer._report())
     (model,) = report.models
     assert [model] == report.warm
-    assert report.parked == []
+    assert report.in_host_memory == []
     assert report.models[model].plan == "all resident"
     assert report.models[model].resident_bytes == report.resident_bytes
     assert report.budget_bytes == int(2**30 * 0.95)

@@ -53,11 +53,11 @@ def test_models_share_the_budget_and_the_least_recently_used_one_goes_to_host_me
         assert pool.resident_bytes <= two
     assert pool.warm == ["shapes-sdxl", "shapes-sd3", "shapes-flux"]
     report = pool.report()
-    assert report["parked"] == ["shapes-sdxl"]
-    parked = report["models"]["shapes-sdxl"]
-    assert (parked["resident_bytes"], parked["plan"]) == (0, "")
+    assert report["in_host_memory"] == ["shapes-sdxl"]
+    model = report["models"]["shapes-sdxl"]
+    assert (model["resident_bytes"], model["plan"]) == (0, "")
     weight_bytes = pool.model("shapes-sdxl").placement.bytes
-    assert 2**23 < weight_bytes <= parked["host_bytes"] < 1.01 * weight_bytes
+    assert 2**23 < weight_bytes <= model["host_bytes"] < 1.01 * weight_bytes
     files, receipt = complete_job(make_job(catalogue, "sdxl"), pool, storage)
     assert files == first
     assert receipt.memory is not None
@@ -141,7 +141,7 @@ def test_a_switch_to_a_model_in_host_memory_walks_through_no_other_objects_of_th
     collected: list[object] = []
     monkeypatch.setattr(gc, "collect", lambda *_: collected.append(None))
     pool.model("shapes-sdxl")
-    assert pool.report()["parked"] == ["shapes-flux"]
+    assert pool.report()["in_host_memory"] == ["shapes-flux"]
     assert collected == []
 
 
@@ -308,7 +308,7 @@ def test_a_model_that_is_placed_again_is_the_same_one_where_its_plan_says(catalo
     pool.place_again(job.model, plan)
     assert model.placement.plan == plan
     assert pool.ready(job, 1) is model
-    assert pool.report()["parked"] == ["shapes-flux"]
+    assert pool.report()["in_host_memory"] == ["shapes-flux"]
 
 
 def test_a_call_has_as_many_images_as_fit_beside_the_other_models(catalogue: Catalogue) -> None:

@@ -107,7 +107,7 @@ def test_a_move_that_fails_half_way_leaves_no_half_moved_model(
     pool = Pool(catalogue, device="cpu", max_models=1, host_bytes=2**30)
     first = complete_job(make_job(catalogue, "sdxl"), pool, storage)[0]
     pool.model("shapes-flux")
-    assert pool.report()["parked"] == ["shapes-sdxl"]
+    assert pool.report()["in_host_memory"] == ["shapes-sdxl"]
     move, moved = OffloadedModule.move, []
 
     def break_off(self: OffloadedModule, home: Placement) -> None:

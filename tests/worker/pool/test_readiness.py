@@ -108,7 +108,7 @@ def test_a_warm_models_jobs_go_on_while_a_controlnet_is_made_ready(
 
 
 @pytest.mark.parametrize(("host_bytes", "times"), [(0, 2), (2**30, 1)])
-def test_a_model_that_was_dropped_is_made_ready_again_and_one_that_was_parked_is_not(
+def test_a_model_that_was_dropped_is_made_ready_again_and_one_that_was_moved_to_host_memory_is_not(
     host_bytes: int,
     times: int,
     settings: SharedSettings,

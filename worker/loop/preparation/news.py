@@ -84,7 +84,9 @@ class PreparationNews:
                 del self._told[name]
             self._end_jobs(failures)
         except RedisError as error:
-            _log.warning("waiting jobs are not told of preparations, Redis does not answer: %s", error)
+            _log.warning(
+                "the state of preparations was not written to the waiting jobs, Redis does not answer: %s", error
+            )
 
     def _tell(self, preparation: Preparation) -> None:
         """Tell all jobs of a new state, and some of progress; where none needs it, say so to the prefetcher."""
