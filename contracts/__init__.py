@@ -8,6 +8,7 @@ redis/          connections, keys, Lua scripts
 jobs/           a job as it is stored: record, receipt, events
 queue/          the clients' side of the queue: submit, find, wait, cancel
 leases/         the workers' side: claim, report, finish, reap
+forecast/       when jobs will end, and in which order workers serve them
 storage/        files, in a folder or a bucket
 uploads/        uploaded images and LoRAs, retention
 auth/           API keys and signed links

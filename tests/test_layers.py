@@ -1,8 +1,12 @@
-"""The import law: `app`, `worker`, `dispatcher` import `contracts`, never each other; an import has no effect."""
+"""The import law: `app`, `worker`, `dispatcher` import `contracts`, never each other; an import has no effect.
+
+And the lists of rooms, in packages and in the README: every file and folder is in them, and nothing else is.
+"""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -113,3 +117,47 @@ def test_the_http_side_never_loads_torch_even_indirectly() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+#: A line of a list: the name of a file or folder, and what it is for.
+_ENTRY = re.compile(r"^(\w+\.py|\w+/) +\S", re.MULTILINE)
+#: A file that a line of the list also names, in backquotes.
+_ALSO = re.compile(r"`(\w+\.py)`")
+
+
+def packages() -> list[Path]:
+    return sorted(init.parent for name in PRODUCT for init in (ROOT / name).rglob("__init__.py"))
+
+
+def content(folder: Path) -> set[str]:
+    files = {path.name for path in folder.glob("*.py")} - {"__init__.py", "__main__.py"}
+    return files | {f"{path.name}/" for path in folder.iterdir() if any(path.glob("*.py"))}
+
+
+@pytest.mark.parametrize("folder", packages(), ids=lambda folder: str(folder.relative_to(ROOT)))
+def test_a_package_lists_its_files_and_folders(folder: Path) -> None:
+    text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))) or ""
+    listed = set(_ENTRY.findall(text))
+    if not listed:
+        return  # many of one kind, or one file: the sentence is enough
+    present = content(folder)
+    assert present - listed - set(_ALSO.findall(text)) == set(), "are not listed"
+    assert {name for name in listed - present if not (folder / name).exists()} == set(), "do not exist"
+
+
+def tree() -> Iterator[tuple[str, str]]:
+    """The folders in the README's tree: package and subpackage, or package and nothing."""
+    package = ""
+    block = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Where things live")[2].split("```")[1]
+    for line in block.splitlines():
+        if found := re.match(r"( *)(\w+)/", line):
+            package = package if found[1] else found[2]
+            yield package, found[2] if found[1] else ""
+
+
+def test_the_tree_in_the_readme_is_the_tree() -> None:
+    drawn = set(tree())
+    assert {(package, name) for package, name in drawn if not (ROOT / package / name).is_dir()} == set()
+    for package in ("app", "contracts", "worker"):
+        rooms = {name.rstrip("/") for name in content(ROOT / package) if name.endswith("/")}
+        assert {name for top, name in drawn if top == package} - {""} == rooms

@@ -9,6 +9,7 @@ uploads.py     upload images
 loras.py       list, upload and delete LoRAs
 catalogue.py   models, ControlNets, schedulers, preprocessors, workers
 openai.py      OpenAI's image API
+huggingface.py  Hugging Face's inference calls
 admin_jobs.py   operators: the jobs of all owners
 admin_queues.py operators: what waits; purge, pause, drain
 admin_usage.py  operators: usage by API key and day, and the keys

@@ -6,7 +6,8 @@ finite.py              refuses files with NaN or infinite values
 lora_files.py          family, layout, ranks and matching models of a LoRA file
 lora_layouts.py        naming schemes of LoRA files: which layer each key belongs to
 lora_settings.py       how a LoRA's trainer scaled it
-controlnet_files.py   what kind of control a single file is
+row_files.py           whether the files of a row are what the row says
+controlnet_files.py    what kind of control a single file is
 checkpoint_limits.py   tasks and schedulers of one checkpoint
 parameter_counts.py    numbers of values and configurations of a checkpoint's components
 architectures/         the same for published checkpoints that are not on this machine (JSON)
