@@ -203,7 +203,7 @@ def test_a_hub_that_sends_a_byte_now_and_then_is_left(
 ) -> None:
     monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "0.3")
     hub.faults = [Fault(path="/resolve/", bytes_per_second=100)]
-    with pytest.raises(HubUnavailable, match="the hub sends org/lora too slowly"):
+    with pytest.raises(HubUnavailable, match="the hub sent org/lora too slowly"):
         get()
 
 
@@ -211,7 +211,7 @@ def test_a_hub_that_sends_a_byte_now_and_then_is_left(
     ("variable", "value", "message"),
     [
         ("HF_ENDPOINT", "hub.test", "HF_ENDPOINT must be an address"),
-        ("HF_TOKEN", "hf_tökén", "HF_TOKEN has characters that no token has"),
+        ("HF_TOKEN", "hf_tökén", "HF_TOKEN contains characters that are not allowed"),
         ("HTTP_PROXY", "telnet://proxy.test", "the proxy that HTTPS_PROXY"),
     ],
 )
