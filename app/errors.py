@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from contracts.errors import (
+    AdapterDamaged,
     AdapterRefused,
     Conflict,
     DarkroomError,
@@ -137,6 +138,7 @@ ROWS: Mapping[type[Exception], Row] = {
     WrongMediaType: Row(415, "unsupported_media_type", "Unsupported media type"),
     UnknownCoding: Row(415, "unsupported_media_type", "Unsupported content coding"),
     HostRefused: Row(421, "host_refused", "Host refused"),
+    AdapterDamaged: Row(422, "adapter_refused", "Damaged LoRA"),
     AdapterRefused: Row(422, "adapter_refused", "Unusable LoRA"),
     InvalidRequest: Row(422, "invalid_request", "Invalid request"),
     RequestValidationError: Row(422, "invalid_request", "Invalid request"),
