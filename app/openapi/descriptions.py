@@ -44,7 +44,7 @@ def _complete(whole: Schema, field: str, part: Schema, *, is_required: bool) -> 
     families = [row.id for row in FAMILIES.values() if any(field in fields for fields in row.modes.values())]
     sentences = [own.strip()]
     if field in MODE_FIELDS and len(families) < len(FAMILIES):
-        sentences.append(f"Only for models of the {_plural(families)} {' and '.join(families)}.")
+        sentences.append(f"Only for models of the {_listed(families)}.")
     allowed = allowed_in(dereference(whole, part))
     if isinstance(allowed, str):
         sentences.append(f"{'Length' if allowed.endswith(('characters', 'entries')) else 'Range'}: {allowed}.")
@@ -55,8 +55,9 @@ def _complete(whole: Schema, field: str, part: Schema, *, is_required: bool) -> 
     return " ".join(sentences)
 
 
-def _plural(families: Sequence[str]) -> str:
-    return "family" if len(families) == 1 else "families"
+def _listed(families: Sequence[str]) -> str:
+    *others, last = families
+    return f"families {', '.join(others)} and {last}" if others else f"family {last}"
 
 
 def _text(default: object) -> str:
