@@ -22,8 +22,8 @@ from app.openapi.document import DocumentedApi
 from app.openapi.routes import operation_id, problems
 from app.routes import (
     admin_jobs,
+    admin_keys,
     admin_queues,
-    admin_usage,
     catalogue,
     events,
     health,
@@ -38,6 +38,7 @@ from app.routes import (
     provenance,
     tasks,
     uploads,
+    usage,
     webhook_secrets,
     webhooks,
 )
@@ -84,8 +85,20 @@ def create_app(settings: ApiSettings) -> FastAPI:
         app.include_router(module.router)
     for module in (health, metrics, provenance):
         app.include_router(module.router, dependencies=[KNOWN_PARAMETERS_ONLY], responses=problems(422))
-    admin = (admin_jobs, admin_queues, admin_usage)
-    for module in (tasks, plan, jobs, uploads, loras, catalogue, webhook_secrets, openai, huggingface, *admin):
+    admin = (admin_jobs, admin_queues, admin_keys)
+    for module in (
+        tasks,
+        plan,
+        jobs,
+        uploads,
+        loras,
+        catalogue,
+        webhook_secrets,
+        usage,
+        openai,
+        huggingface,
+        *admin,
+    ):
         app.include_router(
             module.router,
             dependencies=[AUTHENTICATED, KNOWN_PARAMETERS_ONLY],

@@ -12,7 +12,8 @@ openai.py      OpenAI's image API
 huggingface.py  Hugging Face's inference calls
 admin_jobs.py   operators: the jobs of all owners
 admin_queues.py operators: what waits; purge, pause, drain
-admin_usage.py  operators: usage by API key and day, and the keys
+admin_keys.py  operators: the API keys
+usage.py       what API keys have used, by day
 webhook_secrets.py  the secret that verifies an owner's webhooks
 webhooks.py    documentation of the webhooks that the service sends
 page.py        Darkroom's own page, and its files

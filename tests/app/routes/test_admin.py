@@ -267,6 +267,8 @@ def test_usage_is_counted_by_key_and_day(admin: Caller, ann: Caller, bob: Caller
     assert [*page["data"], *rest] == sorted(rows.values(), key=lambda row: row["api_key"])
     assert [row["api_key"] for row in data(admin.get(f"admin/usage?key={bob.key.id}"))] == [bob.key.id]
     assert data(admin.get("admin/usage?to=0001-01-01")) == []
+    assert data(ann.get("usage")) == [mine]  # a caller sees the jobs of its own key only
+    assert data(bob.get("usage?from=2026-01-01&to=2026-01-02")) == []
     for wrong in (
         "from=2026-02-01&to=2026-01-01",
         "from=2025-01-01&to=2026-01-01",

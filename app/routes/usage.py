@@ -1,0 +1,109 @@
+"""What the jobs of API keys have used, by day: each caller sees those of its own key, operators those of all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, Field
+
+from app.dependencies.access import ADMINS_ONLY, LIST_LIMITED, PrincipalDep
+from app.dependencies.queries import NULL_IS_ABSENT
+from app.dependencies.services import ServicesDep
+from app.openapi.routes import problems
+from contracts.errors import FieldProblem, InvalidRequest
+from contracts.job_view import ListView
+from contracts.queue.usage import KEPT_DAYS, read_usage, today
+
+router = APIRouter(prefix="/v1", dependencies=[LIST_LIMITED], responses=problems(403, 422, 429, 503))
+#: Days that are shown where the first one is not named, the last one included.
+_DEFAULT_DAYS = 7
+
+
+class UsageView(BaseModel):
+    """What the jobs of one API key have used on one day (UTC)."""
+
+    day: date = Field(description="The day, in UTC.")
+    api_key: str = Field(
+        description="Id of the API key; `anonymous`: calls without a key; empty: jobs of an earlier release."
+    )
+    jobs: int = Field(description="Jobs that ended on this day, in whichever state.")
+    images: int = Field(description="Images of those that completed.")
+    image_steps: int = Field(description="Denoising steps of these images, all together.")
+    pixels: int = Field(description="Pixels of these images, all together.")
+    device_seconds: float = Field(
+        description="Seconds of workers' time, those of attempts that failed or were cancelled included."
+    )
+
+
+class UsageList(ListView[UsageView]):
+    """A page of usage, by day and API key."""
+
+
+@dataclass(frozen=True)
+class Days:
+    """Days that a caller asks about, the last one included."""
+
+    first: date
+    last: date
+
+
+def read_days(
+    services: ServicesDep,
+    first: Annotated[
+        date | None,
+        NULL_IS_ABSENT,
+        Query(alias="from", description=f"First day, in UTC. Default: {_DEFAULT_DAYS - 1} days before the last."),
+    ] = None,
+    last: Annotated[
+        date | None, NULL_IS_ABSENT, Query(alias="to", description="Last day, in UTC. Default: today.")
+    ] = None,
+) -> Days:
+    """Return the days that a query names."""
+    last = last or today(services.queue.connection)
+    first = first or last - timedelta(days=min(_DEFAULT_DAYS - 1, last.toordinal() - 1))
+    if not 0 <= (last - first).days < KEPT_DAYS:
+        message = f"must be at most {KEPT_DAYS} days, the first one first; got {first} to {last}"
+        raise InvalidRequest([FieldProblem("from", message)])
+    return Days(first, last)
+
+
+DaysDep = Annotated[Days, Depends(read_days)]
+
+
+@router.get("/usage", tags=["jobs"])
+def show_usage(services: ServicesDep, principal: PrincipalDep, days: DaysDep) -> UsageList:
+    """Show what the jobs of your API key have used, by day; the service knows the last 92 days."""
+    rows = read_usage(services.queue.connection, days.first, days.last, principal.key_id)
+    return UsageList(data=[UsageView(**vars(row)) for row in rows], has_more=False, next_cursor=None)
+
+
+@router.get("/admin/usage", tags=["admin"], dependencies=[ADMINS_ONLY])
+def list_usage(
+    services: ServicesDep,
+    days: DaysDep,
+    key: Annotated[
+        str | None,
+        NULL_IS_ABSENT,
+        Query(max_length=64, description="Only of this API key, by its id. Default: any."),
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Maximum number of rows in the answer.")] = 100,
+    cursor: Annotated[
+        str | None,
+        NULL_IS_ABSENT,
+        Query(max_length=100, description="`next_cursor` of the previous page. Default: the first page."),
+    ] = None,
+) -> UsageList:
+    """List what the jobs of each API key have used, by day; the service knows the last 92 days."""
+    rows = read_usage(services.queue.connection, days.first, days.last, key)
+    if cursor is not None:
+        day, _, after = cursor.partition("/")
+        rows = [row for row in rows if (row.day.isoformat(), row.api_key) > (day, after)]
+    page, has_more = rows[:limit], len(rows) > limit
+    return UsageList(
+        data=[UsageView(**vars(row)) for row in page],
+        has_more=has_more,
+        next_cursor=f"{page[-1].day}/{page[-1].api_key}" if has_more else None,
+    )
