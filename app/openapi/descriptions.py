@@ -43,7 +43,7 @@ def _complete(whole: Schema, field: str, part: Schema, *, is_required: bool) -> 
     own, default, rest = part.get("description", "").partition("Default")
     families = [row.id for row in FAMILIES.values() if any(field in fields for fields in row.modes.values())]
     sentences = [own.strip()]
-    if field in MODE_FIELDS and len(families) < len(FAMILIES):
+    if field in MODE_FIELDS and 0 < len(families) < len(FAMILIES):
         sentences.append(f"Only for models of the {_listed(families)}.")
     allowed = allowed_in(dereference(whole, part))
     if isinstance(allowed, str):
