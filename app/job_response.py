@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from contextlib import suppress
 
 from contracts.errors import NotFound, Unavailable
@@ -17,9 +18,13 @@ _EVENT_SECONDS = 1.0
 
 def job_response(record: JobRecord, queue: JobQueue, storage: Storage, links: Links) -> JobView:
     """Describe a job for its owner. The position is left out when Redis does not answer in the meantime."""
+    return view_job(record, links, position=_position_of(queue, record), encoded=encoded_images(record, storage))
+
+
+def encoded_images(record: JobRecord, storage: Storage) -> Sequence[str | None]:
+    """Base64 of each image of a completed job that was asked for it, None for a file that has expired."""
     is_base64 = record.response_format == "b64_json" and record.state is JobState.COMPLETED
-    encoded = [_read_base64(storage, image) for image in record.images] if is_base64 else ()
-    return view_job(record, links, position=_position_of(queue, record), encoded=encoded)
+    return [_read_base64(storage, image) for image in record.images] if is_base64 else ()
 
 
 def estimate_end(record: JobRecord, queue: JobQueue) -> dict[str, object]:

@@ -12,6 +12,7 @@ from app.dependencies.access import AUTHENTICATED
 from app.dependencies.queries import KNOWN_PARAMETERS_ONLY
 from app.dialects.huggingface_errors import HUGGING_FACE
 from app.dialects.openai_responses import OPENAI
+from app.dialects.replicate_schema import REPLICATE
 from app.middleware.access_log import AccessLogMiddleware
 from app.middleware.cors import allow_origins
 from app.middleware.head import HeadMiddleware
@@ -36,6 +37,9 @@ from app.routes import (
     page,
     plan,
     provenance,
+    replicate,
+    replicate_files,
+    replicate_models,
     tasks,
     uploads,
     usage,
@@ -74,31 +78,21 @@ def create_app(settings: ApiSettings) -> FastAPI:
         generate_unique_id_function=operation_id,
     )
     # From the innermost to the outermost.
-    error_handlers.install(app, [OPENAI, HUGGING_FACE])
+    error_handlers.install(app, [OPENAI, HUGGING_FACE, REPLICATE])
     app.add_middleware(HeadMiddleware)
     allow_origins(app, settings.cors_origins)
     app.add_middleware(UnreadBodyMiddleware)
     app.add_middleware(AccessLogMiddleware, counters=counters)
     app.add_middleware(RequestIdMiddleware)
     app.add_middleware(PublicUrlMiddleware, url=settings.public_base)
-    for module in (images, events):
-        app.include_router(module.router)
+    for router in (images.router, events.router, replicate.stream_router):
+        app.include_router(router)
     for module in (health, metrics, provenance):
         app.include_router(module.router, dependencies=[KNOWN_PARAMETERS_ONLY], responses=problems(422))
+    native = (tasks, plan, jobs, uploads, loras, catalogue, webhook_secrets, usage)
+    dialects = (openai, huggingface, replicate, replicate_models, replicate_files)
     admin = (admin_jobs, admin_queues, admin_keys)
-    for module in (
-        tasks,
-        plan,
-        jobs,
-        uploads,
-        loras,
-        catalogue,
-        webhook_secrets,
-        usage,
-        openai,
-        huggingface,
-        *admin,
-    ):
+    for module in (*native, *dialects, *admin):
         app.include_router(
             module.router,
             dependencies=[AUTHENTICATED, KNOWN_PARAMETERS_ONLY],

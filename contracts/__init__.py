@@ -24,6 +24,7 @@ job_view.py     a job as clients see it
 logs.py         log formats and context
 log_text.py     the text format: what a person at a terminal reads
 metrics.py      all metrics, counters and totals
+prediction_view.py  a job as clients of Replicate's API see it
 permissions.py  who may read what the service writes
 redis_url.py    the forms of Redis' URL: one server, TLS, Sentinels
 settings.py     settings that several processes share

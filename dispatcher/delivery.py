@@ -19,6 +19,7 @@ from contracts.job_view import Links, view_job
 from contracts.jobs.records import JobRecord, WebhookRecord
 from contracts.outbound.outbox import Message, Outcome
 from contracts.outbound.signing import Secret, sign
+from contracts.prediction_view import view_prediction
 from dispatcher.http_client import Answer, Poster
 from dispatcher.settings import WebhookSettings
 
@@ -55,8 +56,11 @@ async def deliver(
 
 
 def render(job: JobRecord, signer: LinkSigner) -> bytes:
-    """Render the body: the job as the API shows it, without the state of its deliveries."""
-    links = Links(_webhook_of(job).base, signer)
+    """Render the body: the job, or prediction, as the API shows it, without the state of its deliveries."""
+    webhook = _webhook_of(job)
+    links = Links(webhook.base, signer)
+    if webhook.prediction_version is not None:
+        return view_prediction(job, webhook.prediction_version, links).model_dump_json().encode()
     return view_job(job.model_copy(update={"deliveries": {}}), links).model_dump_json().encode()
 
 

@@ -61,6 +61,14 @@ async def _image_body(request: Request, response: Response) -> AsyncGenerator[by
             raise _wrong_type(request, "the image as image/…, or a form with the field `file`")
 
 
+async def _content_file(request: Request, response: Response) -> AsyncGenerator[bytes, None]:
+    limit = services_of(request).settings.max_image_bytes + FORM_OVERHEAD_BYTES
+    async with _received(request, response, limit) as body:
+        if media_type(request) != "multipart/form-data":
+            raise _wrong_type(request, "a form (multipart/form-data) with the file in the field `content`")
+        yield await unpack_file(request, body.raw, "content", {"metadata": "{}"})
+
+
 async def _edit_body(request: Request, response: Response) -> AsyncGenerator[RequestBody, None]:
     async with _received(request, response) as body:
         if media_type(request) == "multipart/form-data":
@@ -125,4 +133,6 @@ JsonBodyDep = Annotated[ReceivedBody, Depends(_json_body)]
 InferenceBodyDep = Annotated[ReceivedBody, Depends(_inference_body)]
 ImageBodyDep = Annotated[bytes, Depends(_image_body)]
 EditBodyDep = Annotated[RequestBody, Depends(_edit_body)]
+#: the file of a form in the field `content`
+ContentFileDep = Annotated[bytes, Depends(_content_file)]
 LoraFileDep = Annotated[SpooledFile, Depends(_lora_file)]

@@ -8,4 +8,8 @@ openai_requests.py    the requests, translated into ours
 openai_responses.py   answers, events and errors as OpenAI clients read them
 huggingface_requests.py  requests of Hugging Face's inference clients
 huggingface_errors.py    errors as they read them
+replicate_schema.py      bodies of Replicate's API
+replicate_requests.py    predictions, translated into our requests
+replicate_models.py      models of the catalogue, with versions and input schemas
+replicate_events.py      events of a prediction
 """

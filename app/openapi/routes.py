@@ -50,6 +50,10 @@ TAGS: list[Document] = [
         "description": "Hugging Face's inference calls, for its clients. Each answers with an image.",
     },
     {
+        "name": "replicate",
+        "description": "Replicate's predictions, models and files, for its clients.",
+    },
+    {
         "name": "admin",
         "description": "What operators do with the jobs of all owners, with an API key of scope `admin`.",
     },
@@ -195,6 +199,12 @@ def event_stream() -> dict[int | str, Document]:
     return {200: {"description": description, "content": {"text/event-stream": stream}}}
 
 
+def events_of(description: str, data: Document, event: str) -> dict[int | str, Document]:
+    """`responses` of a route that streams events of another API, with an example of one."""
+    stream = _events(data, event, id="1795243825169-0")
+    return {200: {"description": description, "content": {"text/event-stream": stream}}}
+
+
 def _events(data: Document, event: str, **others: str) -> Document:
     """A media type object of server-sent events; the schema is that of one event."""
     properties = {
@@ -241,6 +251,20 @@ def upload_body() -> Document:
         **{media_type: {"schema": _BYTES} for media_type in (*_IMAGE_TYPES, "application/octet-stream")},
     }
     return {"requestBody": {"required": True, "content": content}}
+
+
+def content_file_body() -> Document:
+    """`openapi_extra` of a route that takes an image in the field `content` of a form."""
+    form = {
+        "type": "object",
+        "description": "A form with one file.",
+        "required": ["content"],
+        "properties": {"content": {**_BYTES, "description": "The image file."}},
+        "additionalProperties": False,
+    }
+    return {
+        "requestBody": {"required": True, "content": {_FORM: {"schema": form, "encoding": _encoding("content")}}}
+    }
 
 
 def lora_body() -> Document:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from types import MappingProxyType
 
 from fastapi import Request
 from python_multipart.multipart import parse_options_header
@@ -164,17 +165,24 @@ async def read_form(request: Request, raw: bytes, max_files: int = 8, max_fields
         await form.close()
 
 
-async def unpack_file(request: Request, raw: bytes) -> bytes:
-    """Return the field `file` of a multipart body that was read.
+async def unpack_file(
+    request: Request, raw: bytes, field: str = "file", neutral: Mapping[str, str] = MappingProxyType({})
+) -> bytes:
+    """Return the one file of a multipart body that was read.
+
+    Args:
+        field: that has the file.
+        neutral: fields that the form may have too, and the only value of each, which means nothing.
 
     Raises:
         UnreadableBody: the body is not multipart.
         InvalidRequest: the form has other fields or several files.
     """
-    match await read_form(request, raw):
-        case [("file", bytes() as file)]:
+    form = await read_form(request, raw)
+    match [(name, value) for name, value in form if neutral.get(name) != value]:
+        case [(name, bytes() as file)] if name == field:
             return file
         case fields:
             names = ", ".join(name for name, _ in fields) or "nothing"
-            message = f"the form must have one file in the field file, got: {names}"
-            raise InvalidRequest([FieldProblem("file", message, ["file"])])
+            message = f"the form must have one file in the field {field}, and nothing else, got: {names}"
+            raise InvalidRequest([FieldProblem(field, message, [field])])

@@ -8,11 +8,10 @@ from app.dependencies.access import PrincipalDep
 from app.dependencies.bodies import ImageBodyDep
 from app.dependencies.services import ServicesDep
 from app.dependencies.submissions import IdempotentCallDep
-from app.inputs.reader import store_image
+from app.inputs.uploads import store_upload
 from app.openapi.routes import MAKING, problems, upload_body
 from contracts.errors import Gone
-from contracts.uploads.images import Upload, recall, remember
-from contracts.uploads.owner_bytes import ByteLimit
+from contracts.uploads.images import Upload, recall
 
 router = APIRouter(prefix="/v1", tags=["uploads"])
 
@@ -37,24 +36,15 @@ def create_upload(
     response: Response,
 ) -> Upload:
     """Upload an image, as raw bytes or as the field `file` of a form; requests name it by the `id` returned."""
-    queue, ttl_seconds = services.queue, services.settings.upload_ttl_seconds
     response.status_code = 200
 
     def create(_: object) -> Upload:
-        services.disk_space.require(len(body))
-        image = services.decoder.decode(body, "file", principal.owner)
-        services.disk_space.require(len(image.data))
-        limit = ByteLimit(principal.owner, services.settings.max_owner_bytes)
-        services.owner_bytes.run(
-            principal.owner,
-            lambda: store_image(services.storage, services.retention, image, ttl_seconds, limit),
-        )
-        upload, is_new = remember(queue, principal.owner, image, ttl_seconds)
+        upload, is_new = store_upload(services, principal.owner, body, "file")
         response.status_code = 201 if is_new else 200
         return upload
 
     def find(id: str) -> Upload:
-        upload = recall(queue, principal.owner, id)
+        upload = recall(services.queue, principal.owner, id)
         if upload is None:
             raise Gone("upload", id, principal.owner)
         return upload

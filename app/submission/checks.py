@@ -33,10 +33,12 @@ class JobDraft:
 
     Attributes:
         images: None where something is wrong with the reading and it does not have the request's images.
+        prediction_version: as `WebhookRecord` says.
     """
 
     reading: Reading[JobRequest]
     images: Mapping[str, GivenImage] | None = field(default_factory=dict)
+    prediction_version: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class RequestChecks:
         reading = reading.with_problems(partial(self._broken_rules, catalogue))
         more: list[FieldProblem] = []
         with _collecting(more):
-            webhook = self._resolve_webhook(request)
+            webhook = self._resolve_webhook(request, draft.prediction_version)
         if reading.problems or more:
             if draft.images is not None:
                 known = {problem.field for problem in reading.problems} | reading.made_up
@@ -126,13 +128,14 @@ class RequestChecks:
             return catalogue
         return self.services.loras.extend(catalogue, self.principal.owner)
 
-    def _resolve_webhook(self, request: JobRequest) -> WebhookRecord | None:
+    def _resolve_webhook(self, request: JobRequest, prediction_version: str | None) -> WebhookRecord | None:
         if request.webhook is None:
             return None
         try:
-            return resolve_webhook(request.webhook, self.links.base, self.services.settings.outbound)
+            webhook = resolve_webhook(request.webhook, self.links.base, self.services.settings.outbound)
         except (DestinationRefused, DestinationUnknown) as error:
             raise InvalidRequest([FieldProblem("webhook.url", str(error))]) from None
+        return webhook.model_copy(update={"prediction_version": prediction_version})
 
 
 def prompts_of(request: JobRequest) -> dict[str, str]:

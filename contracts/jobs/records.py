@@ -97,12 +97,15 @@ class WebhookRecord(RecordPart):
     Attributes:
         site: host and port, which identify a receiver.
         base: the service's base URL for links in the body, as the client addressed it.
+        prediction_version: the body is a prediction, as Replicate's clients read it, of this version of the model;
+            None: it is the job.
     """
 
     url: str
     events: tuple[WebhookEvent, ...]
     site: str
     base: str
+    prediction_version: str | None = None
 
 
 class DeliveryRecord(RecordPart):

@@ -93,5 +93,14 @@ def recall(queue: JobQueue, owner: str, id: str) -> Upload | None:
     return None if text is None else Upload.model_validate_json(str(text))
 
 
+def forget(queue: JobQueue, owner: str, id: str) -> bool:
+    """Make an upload's id invalid for its owner; False where it was not valid. The bytes expire by themselves."""
+    match = _ID.fullmatch(id)
+    if match is None:
+        return False
+    with redis_errors_are_unavailable():
+        return bool(queue.connection.delete(_key(owner, match[1])))
+
+
 def _key(owner: str, sha256: str) -> str:
     return keys.UPLOAD + f"{owner}:{sha256}"

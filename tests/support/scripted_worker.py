@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from contracts.jobs.receipt import Receipt, Weights
-from contracts.jobs.records import ImageRecord, Measured
+from contracts.jobs.records import ImageRecord, JobRecord, Measured
 from contracts.leases.claim import Claim
 from contracts.leases.claims import Claims
 from contracts.leases.criteria import ClaimCriteria
@@ -37,6 +40,21 @@ class ScriptedWorker:
         while (claim := self.claims.claim(ClaimCriteria())) is None:
             time.sleep(0.01)
         return claim
+
+    @contextmanager
+    def completing_next(self) -> Iterator[list[JobRecord]]:
+        """Complete the next job as soon as it is queued; the job is in the list when the block ends."""
+        found: list[JobRecord] = []
+
+        def work() -> None:
+            claim = self.claim_next()
+            self.complete(claim)
+            found.append(claim.job)
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        yield found
+        thread.join(60)
 
     def complete(self, claim: Claim, denoise_seconds: float = 1.0) -> bytes:
         """Complete the job with one red image a seed; returns the file's bytes."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import httpx2
@@ -16,7 +14,6 @@ from fastapi.testclient import TestClient
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts.auth.api_keys import ApiKeyStore
-from contracts.jobs.records import JobRecord
 from contracts.queue.client import JobQueue
 from tests.support.images import encode_solid
 from tests.support.scripted_worker import ScriptedWorker
@@ -24,22 +21,6 @@ from tests.support.scripted_worker import ScriptedWorker
 MODEL = "/hf/models/shapes-sdxl"
 PROMPT = "a red circle"
 IMAGE = base64.b64encode(encode_solid("RGB", (64, 64), "blue")).decode()
-
-
-@contextmanager
-def next_job_completed(worker: ScriptedWorker) -> Iterator[list[JobRecord]]:
-    """Complete the next job as soon as it is queued; it is in the list when the block ends."""
-    found: list[JobRecord] = []
-
-    def work() -> None:
-        claim = worker.claim_next()
-        worker.complete(claim)
-        found.append(claim.job)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    yield found
-    thread.join(60)
 
 
 def error_of(response: httpx2.Response, status: int = 422) -> str:
@@ -57,7 +38,7 @@ def test_the_parameters_of_a_prompt_are_those_of_a_job(client: TestClient, worke
         "scheduler": "euler_a", "seed": 0, "num_images_per_prompt": 1, "loras": None, "metadata": {"a": "b"},
     }  # fmt: skip
     body = {"inputs": PROMPT, "parameters": parameters, "options": {"wait_for_model": True, "use_cache": False}}
-    with next_job_completed(worker) as jobs:
+    with worker.completing_next() as jobs:
         response = client.post(MODEL, json=body, headers={"Accept": "image/webp, image/png"})
 
     assert (response.status_code, response.headers["content-type"]) == (200, "image/webp"), response.text
@@ -75,7 +56,7 @@ def test_an_image_is_sent_as_inputs_and_its_size_as_an_object(
     client: TestClient, worker: ScriptedWorker, path: str
 ) -> None:
     parameters = {"prompt": PROMPT, "target_size": {"width": 128, "height": 96}, "strength": 0.5}
-    with next_job_completed(worker) as jobs:
+    with worker.completing_next() as jobs:
         response = client.post(path, json={"inputs": IMAGE, "parameters": parameters})
 
     assert response.status_code == 200, response.text
@@ -191,7 +172,7 @@ def test_keys_and_owners_are_those_of_all_calls(
 
     assert "no API key" in error_of(client.post(MODEL, json=body), 401)
     assert f"inputs: job {job} does not exist" in error_of(client.post(MODEL, json=body, headers=theirs))
-    with next_job_completed(worker):
+    with worker.completing_next():
         assert client.post(MODEL, json=body, headers=mine).status_code == 200
 
 
@@ -199,7 +180,7 @@ def test_a_call_with_the_same_idempotency_key_gets_the_same_image(
     client: TestClient, worker: ScriptedWorker
 ) -> None:
     headers = {"Idempotency-Key": "hf-1"}
-    with next_job_completed(worker):
+    with worker.completing_next():
         first = client.post(MODEL, json={"inputs": PROMPT}, headers=headers)
 
     second = client.post(MODEL, json={"inputs": PROMPT}, headers=headers)
