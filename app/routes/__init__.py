@@ -10,6 +10,9 @@ loras.py       list, upload and delete LoRAs
 catalogue.py   models, ControlNets, schedulers, preprocessors, workers
 openai.py      OpenAI's image API
 huggingface.py  Hugging Face's inference calls
+replicate.py   Replicate's predictions
+replicate_models.py  its models and versions
+replicate_files.py   its files
 admin_jobs.py   operators: the jobs of all owners
 admin_queues.py operators: what waits; purge, pause, drain
 admin_keys.py  operators: the API keys

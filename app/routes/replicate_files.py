@@ -12,9 +12,9 @@ from app.dependencies.bodies import ContentFileDep
 from app.dependencies.services import LinksDep, ServicesDep
 from app.dependencies.submissions import IdempotentCallDep
 from app.dialects.replicate_schema import ReplicateFile
-from app.inputs.uploads import store_upload
 from app.openapi.routes import MAKING, content_file_body, problems
 from app.services import Services
+from app.submission.uploads import store_upload
 from contracts.errors import Gone, NotFound
 from contracts.job_view import Links
 from contracts.uploads.images import Upload, forget, recall

@@ -3,6 +3,7 @@
 submit.py        from a draft to a queued job, and the answer when the client waits for it
 checks.py        everything about a request that can be known before its job is queued
 idempotency.py   calls that may be repeated and create something once
+uploads.py       an image that is sent ahead of its request
 retries.py       calls that client libraries send again by themselves
 rerun.py         the request of an earlier job, with changes
 """
