@@ -43,6 +43,7 @@ from contracts.queue.client import JobQueue
 from contracts.queue.idempotency import Idempotency
 from contracts.queue.operations import Operations
 from contracts.queue.retries import Retries
+from contracts.requests.catalogue_reload import RELOAD_SECONDS, CatalogueReload
 from contracts.storage import Storage, open_storage
 from contracts.uploads.loras import LoraRegistry
 from contracts.uploads.orphans import OrphanSweep
@@ -97,6 +98,11 @@ class Services:
     prompt_counter: PromptCounter
     agreed_rows: AgreedRows
     operations: Operations
+    catalogue_reload: CatalogueReload
+
+    def reload_catalogue(self) -> None:
+        """Take over what has changed in the catalogue's file."""
+        self.catalogue_reload.refresh_and_log()
 
 
 @asynccontextmanager
@@ -144,6 +150,7 @@ async def open_services(
         prompt_counter=PromptCounter(catalogue, agreed_rows),
         agreed_rows=agreed_rows,
         operations=Operations(queue, settings.shared.result_ttl_seconds),
+        catalogue_reload=CatalogueReload(settings.shared.catalogue, catalogue),
     )
     claims = Claims(redis, settings.queue, "api", settings.shared.result_ttl_seconds)
     reaper = Reaper(claims, partial(remove_images, storage))
@@ -155,6 +162,7 @@ async def open_services(
         repeating(services.attendance.keep, PAUSE_SECONDS),
         repeating(services.owner_bytes.recount_next, _RECOUNT_SECONDS),
         repeating(orphans.sweep, min(_ORPHAN_SECONDS, settings.orphan_seconds)),
+        repeating(services.reload_catalogue, RELOAD_SECONDS),
         repeating(services.totals.flush, settings.flush_seconds, last=True),
         services.notifier.connected(settings.shared.redis_url),
     ):

@@ -14,6 +14,7 @@ Imports `contracts` only; `app`, `worker` and `dispatcher` are started as progra
     plan.py          `darkroom plan`: the memory plans of a model
     sizes.py         sizes of a catalogue's rows for it, wherever their files are
     keys.py          `darkroom keys`: API keys
+    models.py        `darkroom models`: list, add, remove, fetch; `catalogue_file.py` changes the file
     hub.py           `darkroom hub`: commits of hub repositories
     loras.py         `darkroom loras`: uploaded LoRAs
     webhooks.py      `darkroom webhooks`: the signing secret

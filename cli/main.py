@@ -13,8 +13,8 @@ from typing import NoReturn
 
 from pydantic import ValidationError
 
-from cli import admin, check, generate, hub, jobs, keys, loras, plan, verify, webhooks
-from cli.client import Client, ServiceError
+from cli import admin, check, generate, hub, jobs, keys, loras, models, plan, verify, webhooks
+from cli.client import ServiceError
 from cli.env_file import load_env_file
 from cli.redis_access import default_data
 from cli.supervisor.redis_server import MEMORY_BYTES, RedisNotFound
@@ -104,9 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
     loras.add_arguments(commands.add_parser("loras", help="add, list and remove LoRAs"))
     hub.add_arguments(commands.add_parser("hub", help="list and update the commits of hub repositories"))
 
-    models = commands.add_parser("models", help="list the service's models")
-    generate.add_service_arguments(models)
-    models.set_defaults(run=_run_models)
+    models.add_arguments(commands.add_parser("models", help="list, add, remove and fetch models and adapters"))
 
     settings = commands.add_parser(
         "settings", help="list all settings (environment variables): values, where they come from, meanings"
@@ -129,12 +127,6 @@ def _run_up(arguments: argparse.Namespace) -> None:
     Service(
         arguments.host, arguments.port, arguments.data, arguments.workers, arguments.fsync, arguments.redis_memory
     ).run()
-
-
-def _run_models(arguments: argparse.Namespace) -> None:
-    with Client(arguments.server, key=arguments.key) as client:
-        for model in client.models():
-            print(f"{model['id']:24} {model['family']:6} {', '.join(model['tasks'])}")
 
 
 def _run_settings(arguments: argparse.Namespace) -> None:

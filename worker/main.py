@@ -21,6 +21,7 @@ from contracts.processes.watchdog import Watchdog
 from contracts.provenance.opening import open_credentials
 from contracts.redis.access import check_access
 from contracts.redis.connection import connect
+from contracts.requests.catalogue_reload import RELOAD_SECONDS, CatalogueReload
 from contracts.requests.model_defaults import read_checked_catalogue
 from contracts.settings import LogSettings, QueueSettings, SharedSettings
 from contracts.storage import Storage, open_storage
@@ -55,6 +56,7 @@ def _run(shared: SharedSettings, queue: QueueSettings, settings: WorkerSettings)
     import torch
 
     from worker.loop.consumer import Consumer
+    from worker.loop.preparation.catalogue_news import follow_catalogue
     from worker.loop.resources import WorkerResources
     from worker.runtime.device import claim_device, pick_device
     from worker.runtime.kernels import prefer
@@ -72,13 +74,16 @@ def _run(shared: SharedSettings, queue: QueueSettings, settings: WorkerSettings)
     card = claim_device(pick_device(settings.device), shared=settings.budget_bytes is not None)
     # A claim that ran and whose answer was lost must not run again: no retries.
     connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0)
-    pool = _build_pool(shared, settings, catalogue, storage, counters, Revisions(connection))
+    reload = CatalogueReload(shared.catalogue, catalogue, keeps_removed=True)
+    pool = _build_pool(shared, settings, catalogue, storage, counters, Revisions(connection), reload)
     rq_connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1, decode=False)
     claims = Claims(connection, queue, settings.name, shared.result_ttl_seconds)
     credentials = open_credentials(shared, storage, connection)
     consumer = Consumer(WorkerResources(rq_connection, claims, pool, storage, settings, counters, credentials))
     watchdog.watch(lambda: consumer.find_fault(shared.hang_seconds))
     BackgroundThread("hub-sizes").submit(partial(_learn_sizes, pool))
+    follow = partial(follow_catalogue, reload, pool.fetcher, claims.waiting_jobs())
+    BackgroundThread("catalogue").repeat(follow, RELOAD_SECONDS)
     try:
         with prefer(settings.attention):
             consumer.start(settings.warm or [catalogue.default_model])
@@ -104,6 +109,7 @@ def _build_pool(
     storage: Storage,
     counters: Counters,
     revisions: Revisions,
+    reload: CatalogueReload,
 ) -> Pool:
     from worker.adapters.files import Limits, LoraFiles
     from worker.checkpoints.places import Places
@@ -112,7 +118,7 @@ def _build_pool(
 
     folder = settings.lora_folder or shared.data / "loras"
     limits = Limits(settings.loaded_loras, settings.loaded_lora_bytes, settings.lora_file_bytes)
-    places = Places(catalogue, revisions, without_t5=settings.t5 == "off")
+    places = Places(catalogue, revisions, without_t5=settings.t5 == "off", reload=reload.refresh_and_log)
     return Pool(
         catalogue,
         device=settings.device,

@@ -14,7 +14,7 @@ from app.dependencies.queries import NULL_IS_ABSENT, QueueFilterDep
 from app.dependencies.services import ServicesDep
 from app.openapi.routes import problems
 from app.services import Services
-from contracts.errors import FieldProblem, InvalidRequest
+from contracts.errors import CatalogueError, FieldProblem, InvalidRequest
 from contracts.job_view import ListView
 from contracts.queue.operations import ALL_MODELS, Hold
 from contracts.queue.waiting_queues import QueueFilter, QueueName, find_queues, read_queues
@@ -122,6 +122,27 @@ def purge_queues(
     details = {f"of_{name}": str(value) for name, value in named.items() if value is not None}
     record_action(principal, "purge", cancelled=purged.cancelled, **details)
     return PurgeView(cancelled=purged.cancelled, has_more=purged.has_more)
+
+
+class ReloadView(BaseModel):
+    """What reading the catalogue file again has changed in this API process; the others follow within seconds."""
+
+    models: list[str] = Field(description="Ids of all models now.")
+    added: list[str] = Field(description="Rows that are new: `ID`, `lora:ID` or `controlnet:ID`.")
+    removed: list[str] = Field(description="Rows that are gone; their waiting jobs fail.")
+    kept: list[str] = Field(description="Rows that differ, and are used as they were until a restart.")
+
+
+@router.post("/models/reload")
+def reload_models(services: ServicesDep, principal: PrincipalDep) -> ReloadView:
+    """Read the catalogue file now; processes look every two seconds anyway. An invalid file changes nothing."""
+    try:
+        changes = services.catalogue_reload.refresh()
+    except CatalogueError as error:
+        raise InvalidRequest([FieldProblem("catalogue", str(error))]) from None
+    record_action(principal, "reload catalogue", added=len(changes.added), removed=len(changes.removed))
+    models = [row.id for row in services.catalogue.models]
+    return ReloadView(models=models, **{name: list(rows) for name, rows in vars(changes).items()})
 
 
 @router.get("/holds")

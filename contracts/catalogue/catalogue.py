@@ -191,6 +191,13 @@ class Catalogue(BaseModel):
                 )
         return self
 
+    def take_over(self, newer: Catalogue) -> None:
+        """Have the rows of a newer version of the file, for everything that holds this catalogue.
+
+        The one change that a catalogue allows: `contracts.requests.catalogue_reload` makes it.
+        """
+        vars(self).update(vars(newer))
+
     @property
     def rows_by_need(self) -> dict[str, ModelSpec | ControlNetSpec | LoraSpec]:
         """All rows by the names under which jobs need them: `ID`, `controlnet:ID`, `lora:ID`."""

@@ -7,6 +7,7 @@ effects.py       checks that no field is without effect beside the others
 fit.py           how an image fills an output of another aspect
 output_size.py   the size of a job's images
 step_rules.py    checks of steps, scheduler and speed
+catalogue_reload.py  a catalogue whose file changes while a process runs
 model_defaults.py  checks at the start that models' defaults are valid
 defaults.py      fills in defaults, size, seed and storage keys
 prompts.py       the prompts of a request, read in the syntax that it names

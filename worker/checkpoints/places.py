@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
-from contracts.errors import DarkroomError, Unavailable
+from contracts.errors import DarkroomError, NotFound, Unavailable
 from contracts.hub.source import HubSource
 from contracts.hub_revisions import Revisions, pin_row
 from contracts.jobs.receipt import Weights
@@ -63,14 +63,21 @@ class Places:
     """The places of one worker's files; thread-safe."""
 
     def __init__(
-        self, catalogue: Catalogue, revisions: Revisions | None = None, *, without_t5: bool = False
+        self,
+        catalogue: Catalogue,
+        revisions: Revisions | None = None,
+        *,
+        without_t5: bool = False,
+        reload: Callable[[], object] = lambda: None,
     ) -> None:
         """
         Args:
             revisions: what branches on a hub are for the whole service; None: for this process alone.
+            reload: reads the catalogue's file again: the API may have seen a new row before this worker.
             without_t5: this worker never loads a T5 that a family works without, so it is not fetched.
         """
         self._without_t5 = without_t5
+        self._reload = reload
         self._catalogue = catalogue
         self._revisions = revisions or Revisions()
         self._known: dict[str, Path] = {}
@@ -187,6 +194,13 @@ class Places:
         return pin_row(self._catalogue, self._row(name), known_commit)
 
     def _row(self, name: str) -> _AnyRow:
+        try:
+            return self._row_now(name)
+        except NotFound:
+            self._reload()
+            return self._row_now(name)
+
+    def _row_now(self, name: str) -> _AnyRow:
         kind, _, id = name.rpartition(":")
         if kind == "controlnet":
             return self._catalogue.controlnet(id)

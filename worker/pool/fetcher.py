@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar, cast
@@ -124,6 +124,16 @@ class ModelFetcher:
             if not self._places.is_here(name):
                 answered &= self._plan_selector.measure_on_hub(row)
         return answered
+
+    def measure_added(self, names: Iterable[str]) -> None:
+        """Have plans know the sizes of rows that were added, as far as files here or their hubs tell them now."""
+        for name in names:
+            try:
+                self._measure(name, self._places.locate(name))
+            except NotPrepared:
+                self._plan_selector.measure_on_hub(self._catalogue.rows_by_need[name])
+            except (DarkroomError, OSError) as error:
+                _log.warning("the size of %s is not known: %s", name, error)
 
     def is_here(self, name: str) -> bool:
         """Whether it can be prepared without a connection."""

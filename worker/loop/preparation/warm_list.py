@@ -42,6 +42,9 @@ class WarmList:
         self._unusable: frozenset[str] = frozenset()
         #: Model -> why it could not be loaded, and when; replaced as a whole, since other threads read it.
         self._failures: dict[str, tuple[str, float]] = {}
+        #: Names of the rows that were rehearsed or need not be, and the catalogue's models then.
+        self._seen: frozenset[str] = frozenset(pool.catalogue.rows_by_need)
+        self._models = pool.catalogue.models
 
     @property
     def failures(self) -> list[Preparation]:
@@ -106,6 +109,10 @@ class WarmList:
 
     def _retry(self) -> None:
         now = time.monotonic()
+        if self._models is not self._pool.catalogue.models:  # rows were added while this worker runs
+            rows = frozenset(self._pool.catalogue.rows_by_need)
+            self._rehearse(rows - self._seen)
+            self._seen, self._models = rows, self._pool.catalogue.models
         due = [name for name in self._unusable if now - self._failures[name][1] > _RETRY_SECONDS]
         self._rehearse(due)
         for model, (message, failed_at) in self._failures.items():

@@ -63,6 +63,22 @@ def test_a_start_finds_what_cannot_be_loaded_before_a_job_names_it(
     assert pool.warm == []
 
 
+def test_a_row_that_is_added_while_the_worker_runs_is_rehearsed(
+    catalogue: Catalogue, storage: Storage, tmp_path: Path
+) -> None:
+    first = catalogue.models[0]
+    own = catalogue.model_copy(update={"models": (first,)})
+    pool = Pool(own, device="cpu")
+    warm_list = WarmList(pool, Prefetcher(pool.prepare, is_here=pool.fetcher.is_here), storage, is_compiled=False)
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}', encoding="utf-8")
+    broken = first.model_copy(update={"id": "broken", "source": str(tmp_path)})
+    warm_list.load_prepared()
+    assert warm_list.failures == []
+    own.take_over(own.model_copy(update={"models": (first, broken)}))
+    warm_list.load_prepared()
+    assert [failure.name for failure in warm_list.failures] == ["broken"]
+
+
 def test_a_start_finds_nothing_wrong_with_the_models_of_this_repository(
     catalogue: Catalogue, storage: Storage
 ) -> None:
