@@ -162,7 +162,7 @@ def _show(bar: tqdm, done: int, total: int) -> None:
 def _reload(arguments: argparse.Namespace) -> None:
     with Client(arguments.server, key=arguments.key) as client:
         answer = client.call("POST", "/v1/admin/models/reload")
-    for name in ("added", "removed", "kept"):
+    for name in ("added", "removed", "changed"):
         if answer[name]:
             print(f"{'changed, used after a restart' if name == 'kept' else name}: {', '.join(answer[name])}")
     print(f"models: {', '.join(answer['models'])}")

@@ -130,7 +130,7 @@ class ReloadView(BaseModel):
     models: list[str] = Field(description="Ids of all models now.")
     added: list[str] = Field(description="Rows that are new: `ID`, `lora:ID` or `controlnet:ID`.")
     removed: list[str] = Field(description="Rows that are gone; their waiting jobs fail.")
-    kept: list[str] = Field(description="Rows that differ, and are used as they were until a restart.")
+    changed: list[str] = Field(description="Rows that differ, and are used as they were until a restart.")
 
 
 @router.post("/models/reload")

@@ -32,12 +32,12 @@ class Changes:
     """What a new version of the file has changed, by the names under which jobs need rows.
 
     Attributes:
-        kept: rows that differ and stay as they were until the process starts again.
+        changed: rows that differ and stay as they were until the process starts again.
     """
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
-    kept: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
 
 
 class CatalogueReload:
@@ -73,16 +73,16 @@ class CatalogueReload:
             self._digest = digest
             newer = read_catalogue(self._path)
             declared = newer.rows_by_need
-            kept = [name for name, row in declared.items() if self._declared.get(name, row) != row]
+            changed = [name for name, row in declared.items() if self._declared.get(name, row) != row]
             added = [name for name in declared if name not in self._present]
-            usable = [name for name in added if name not in kept]
+            usable = [name for name in added if name not in changed]
             for name in usable:
                 check_row_files(newer, declared[name])
             removed = sorted(self._present - declared.keys())
-            self._take_over(read_checked_catalogue(self._path), kept)
+            self._take_over(read_checked_catalogue(self._path), changed)
             self._declared |= {name: declared[name] for name in usable}
             self._present = frozenset(declared)
-            changes = Changes(tuple(usable), tuple(removed), tuple(kept))
+            changes = Changes(tuple(usable), tuple(removed), tuple(changed))
             self.news.append(changes)
             return changes
 
@@ -96,16 +96,16 @@ class CatalogueReload:
         for text, names in (("added", changes.added), ("removed", changes.removed)):
             if names:
                 _log.info("catalogue: %s %s", ", ".join(names), text)
-        if changes.kept:
-            _log.warning("catalogue: %s changed; restart to use the new rows", ", ".join(changes.kept))
+        if changes.changed:
+            _log.warning("catalogue: %s changed; restart to use the new rows", ", ".join(changes.changed))
         return changes
 
-    def _take_over(self, newer: Catalogue, kept: list[str]) -> None:
+    def _take_over(self, newer: Catalogue, changed: list[str]) -> None:
         before, rows = self._catalogue.rows_by_need, newer.rows_by_need
         rows |= {
             name: before[name] for name in rows if name in before
         }  # what runs goes on with the row that it has
-        rows = {name: row for name, row in rows.items() if name in before or name not in kept}
+        rows = {name: row for name, row in rows.items() if name in before or name not in changed}
         if self._keeps_removed:
             rows |= {name: row for name, row in before.items() if name not in rows}
         tables: dict[str, Any] = {table: _of_table(rows, prefix) for table, prefix in _TABLES.items()}

@@ -86,12 +86,12 @@ def test_a_file_that_is_away_for_a_moment_changes_nothing(file: File) -> None:
 
 def test_a_row_that_has_changed_stays_as_it_was_even_if_it_was_removed_in_between(file: File) -> None:
     file.write(row("one", title="new"), row("two"))
-    assert file.reload.refresh() == Changes(added=("two",), kept=("one",))
+    assert file.reload.refresh() == Changes(added=("two",), changed=("one",))
     assert file.catalogue.model("one").title != "new"
     file.write(row("one"))
     file.reload.refresh()
     file.write(row("one"), row("two", "flux"))  # other weights under a name that may be loaded
-    assert file.reload.refresh() == Changes(kept=("two",))
+    assert file.reload.refresh() == Changes(changed=("two",))
     assert file.ids == ["one"]
     file.write(row("one"), row("two"))
     file.reload.refresh()
