@@ -164,7 +164,7 @@ def _reload(arguments: argparse.Namespace) -> None:
         answer = client.call("POST", "/v1/admin/models/reload")
     for name in ("added", "removed", "changed"):
         if answer[name]:
-            print(f"{'changed, used after a restart' if name == 'kept' else name}: {', '.join(answer[name])}")
+            print(f"{'changed, used after a restart' if name == 'changed' else name}: {', '.join(answer[name])}")
     print(f"models: {', '.join(answer['models'])}")
 
 
