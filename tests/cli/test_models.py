@@ -51,7 +51,7 @@ def test_a_row_is_added_and_removed_and_the_rest_of_the_file_stays(file: Path) -
     [
         (["add", "one", "--family", "sdxl", "--source", "x/y"], "model 'one' is in "),
         (["add", "No", "--family", "sdxl", "--source", "x/y"], "id: String should match pattern"),
-        (["add", "two", "--family", "sdxl", "--source", "./nowhere"], "./nowhere: no such file or folder"),
+        (["add", "two", "--family", "sdxl", "--source", "./nowhere"], "./nowhere was not found on this machine"),
         (["add", "two", "--family", "sdxl", "--source", f"{MODELS}/shapes-flux"], "it is a FluxPipeline"),
         (
             ["add", "two", "--family", "sdxl", "--source", f"{MODELS}/shapes-sdxl", "--set", "x"],
